@@ -1,0 +1,12 @@
+// The planner's Wasm: free functions over addresses. The host (planner/planner.ts) lays out one arena above
+// `heapBase`, sizes it before the call, and passes addresses; nothing here allocates or grows memory.
+
+export { route } from './route';
+export { assignSlots, countInstances } from './slots';
+export { addCounts, layBlocks, fillSendTable, fillRunTable, fillReceive } from './tables';
+export { countSlices, fillSlices, fillStream, markDropped, markMasked } from './stream';
+
+/** First address that the host may use. */
+export function heapBase(): usize {
+  return __heap_base;
+}

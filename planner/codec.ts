@@ -1,0 +1,362 @@
+import { Packr } from 'msgpackr';
+import { FuscoError } from './errors.ts';
+import { equalBytes, hex, type Sha256 } from './hash.ts';
+import { FORMAT_MAJOR, FORMAT_MINOR, MAX_HEADER_BYTES, MAX_RANKS, SECTION_ALIGN } from './layout.ts';
+import type { Plan } from './plan.ts';
+import { Shard } from './shard.ts';
+import { makeSpec, type PlanSpec, type SpecFields, specFields } from './spec.ts';
+
+// The file is drawn in layout.ts. Its header is a map with sorted keys:
+//   core      what the plan id covers beside the shards: the options, as specFields() lists them
+//   planId    bin 32: SHA-256 of ["FUSCOPLN", major], core and the shards' digests
+//   producer  name and version of the program that wrote the file; not part of the plan id
+//   shards    [bytes, bin 32 SHA-256] per rank
+
+const MAGIC = 'FUSCOPLN';
+const PRODUCER = 'fusco 0.1.0';
+const DIGEST_BYTES = 32;
+const BIN8 = 0xc4;
+const BIN32 = 0xc6;
+
+/** Plain msgpack: no records, the shortest map heads, and nothing that becomes a float. */
+const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: 'bigint' });
+
+/** Called with each defect of a file that is shown rather than refused. */
+export type Report = (error: FuscoError) => void;
+
+export interface EncodedPlan {
+  readonly bytes: Uint8Array;
+  /** 64 hex digits. */
+  readonly planId: string;
+}
+
+export interface DecodedPlan {
+  readonly plan: Plan;
+  /** 64 hex digits, as computed from the content. */
+  readonly planId: string;
+  readonly producer: string;
+  readonly version: readonly [number, number];
+}
+
+interface Header {
+  core: SpecFields;
+  planId: Uint8Array;
+  producer: string;
+  shards: [number, Uint8Array][];
+}
+
+/** msgpack of `value`, in memory of its own. */
+function pack(value: unknown): Uint8Array {
+  return Uint8Array.from(packr.pack(value));
+}
+
+/** A copy whose keys are in ASCII order, which is the order of a canonical map. */
+function sorted<T extends object>(map: T): T {
+  return Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1))) as T;
+}
+
+function packCore(spec: PlanSpec): Uint8Array {
+  return pack(sorted(specFields(spec)));
+}
+
+/** 32 bytes that are equal for equal options: what ranks compare before they plan together. */
+export async function optionsDigest(spec: PlanSpec, sha256: Sha256): Promise<Uint8Array> {
+  return sha256([packCore(spec)]);
+}
+
+async function idOf(core: Uint8Array, digests: readonly Uint8Array[], sha256: Sha256): Promise<Uint8Array> {
+  return sha256([pack([MAGIC, FORMAT_MAJOR]), core, ...digests]);
+}
+
+async function shardDigests(plan: Plan, sha256: Sha256): Promise<Uint8Array[]> {
+  const digests: Uint8Array[] = [];
+  for (const shard of plan.shards) digests.push(Uint8Array.from(await sha256([shard.bytes])));
+  return digests;
+}
+
+/** The plan id, 64 hex digits: SHA-256 over the core and the shards' digests. */
+export async function planId(plan: Plan, sha256: Sha256): Promise<string> {
+  return hex(await idOf(packCore(plan.spec), await shardDigests(plan, sha256), sha256));
+}
+
+/** Head of the file's one array: magic, version, header, a pad and a shard per rank, digest. */
+function arrayHead(ranks: number): Uint8Array {
+  const items = 4 + 2 * ranks;
+  return items < 16 ? Uint8Array.of(0x90 | items) : Uint8Array.of(0xdc, items >> 8, items & 0xff);
+}
+
+/** Zeros behind a pad's two bytes at `at` that put the next shard, behind its five, at a multiple of 64. */
+function padBytes(at: number): number {
+  return (SECTION_ALIGN - ((at + 7) % SECTION_ALIGN)) % SECTION_ALIGN;
+}
+
+/** The canonical bytes of a plan's file, and its id. */
+export async function encodePlan(plan: Plan, sha256: Sha256): Promise<EncodedPlan> {
+  const core = packCore(plan.spec);
+  const digests = await shardDigests(plan, sha256);
+  const id = await idOf(core, digests, sha256);
+  const header: Header = {
+    core: sorted(specFields(plan.spec)),
+    planId: id,
+    producer: PRODUCER,
+    shards: plan.shards.map((shard, rank) => [shard.bytes.length, digests[rank]!]),
+  };
+  const head = packHead([FORMAT_MAJOR, FORMAT_MINOR], header);
+  let length = head.length;
+  for (const shard of plan.shards) length += 7 + padBytes(length) + shard.bytes.length;
+  const bytes = new Uint8Array(length + 2 + DIGEST_BYTES);
+  const view = new DataView(bytes.buffer);
+  bytes.set(head);
+  let at = head.length;
+  for (const shard of plan.shards) {
+    const pad = padBytes(at);
+    bytes[at] = BIN8;
+    bytes[at + 1] = pad;
+    at += 2 + pad;
+    bytes[at] = BIN32;
+    view.setUint32(at + 1, shard.bytes.length);
+    bytes.set(shard.bytes, at + 5);
+    at += 5 + shard.bytes.length;
+  }
+  bytes[at] = BIN8;
+  bytes[at + 1] = DIGEST_BYTES;
+  bytes.set(await sha256([bytes.subarray(0, at + 2)]), at + 2);
+  return { bytes, planId: hex(id) };
+}
+
+/** Everything in front of the first pad. */
+function packHead(version: readonly [number, number], header: Header): Uint8Array {
+  const parts = [arrayHead(header.shards.length), pack(MAGIC), pack(version), pack(sorted(header))];
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}
+
+/** Reads the parts of a file in order; every read checks the bound first. */
+class Cursor {
+  readonly bytes: Uint8Array;
+  at = 0;
+
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes;
+  }
+
+  take(length: number, what: string): Uint8Array {
+    const end = this.at + length;
+    if (end > this.bytes.length) {
+      throw new FuscoError(
+        'E_PLAN_TRUNCATED',
+        `${what} ends at byte ${end}, the file at ${this.bytes.length}`,
+        {
+          limit: this.bytes.length,
+        },
+      );
+    }
+    const part = this.bytes.subarray(this.at, end);
+    this.at = end;
+    return part;
+  }
+
+  /** A big-endian unsigned integer. */
+  uint(length: number, what: string): number {
+    return this.take(length, what).reduce((value, byte) => value * 256 + byte, 0);
+  }
+
+  /** Passes one value of the kinds that a header holds. Throws E_PLAN_CANONICAL for any other. */
+  skip(end: number, depth: number): void {
+    if (depth > 6 || this.at >= end)
+      throw refuseHeader(`the header is deeper or longer than a header can be`);
+    const kind = this.uint(1, 'the header');
+    if (kind < 0x80) return;
+    if (kind < 0x90) return this.#skipMany(2 * (kind & 15), end, depth);
+    if (kind < 0xa0) return this.#skipMany(kind & 15, end, depth);
+    if (kind < 0xc0) return void this.take(kind & 31, 'the header');
+    if (kind >= 0xcc && kind <= 0xce) return void this.take(1 << (kind - 0xcc), 'the header');
+    if (kind === BIN8 || kind === 0xd9) return void this.take(this.uint(1, 'the header'), 'the header');
+    if (kind === 0xdc) return this.#skipMany(this.uint(2, 'the header'), end, depth);
+    throw refuseHeader(`the header holds a value of kind 0x${kind.toString(16)}`);
+  }
+
+  #skipMany(count: number, end: number, depth: number): void {
+    for (let i = 0; i < count; i++) this.skip(end, depth + 1);
+  }
+}
+
+function refuseHeader(text: string): FuscoError {
+  return new FuscoError('E_PLAN_CANONICAL', text, { path: '/header' });
+}
+
+/** Magic and version; returns the number of ranks that the array's length implies. */
+function readPreamble(cursor: Cursor): { ranks: number; version: [number, number] } {
+  const first = cursor.bytes[0] ?? 0;
+  const long = first === 0xdc;
+  const items = cursor.bytes.length < 3 ? 0 : long ? cursor.bytes[1]! * 256 + cursor.bytes[2]! : first & 15;
+  const magic = pack(MAGIC);
+  const start = long ? 3 : 1;
+  const isPlan =
+    (long || first >> 4 === 9) && equalBytes(cursor.bytes.subarray(start, start + magic.length), magic);
+  if (!isPlan) throw new FuscoError('E_PLAN_MAGIC', 'the file does not start like a plan');
+  cursor.at = start + magic.length;
+  const [kind, major, minor] = cursor.take(3, 'the version');
+  if (kind !== 0x92 || major! > 127 || minor! > 127) {
+    throw new FuscoError('E_PLAN_CANONICAL', 'the version is not two small integers', { path: '/version' });
+  }
+  if (major !== FORMAT_MAJOR || minor! > FORMAT_MINOR) {
+    throw new FuscoError(
+      'E_PLAN_VERSION',
+      `format ${major}.${minor}; this reads ${FORMAT_MAJOR}.0 to ${FORMAT_MAJOR}.${FORMAT_MINOR}`,
+      {
+        value: `${major}.${minor}`,
+        limit: `${FORMAT_MAJOR}.${FORMAT_MINOR}`,
+      },
+    );
+  }
+  const ranks = (items - 4) / 2;
+  if (!Number.isInteger(ranks) || ranks < 1 || ranks > MAX_RANKS || arrayHead(ranks).length !== start) {
+    throw new FuscoError(
+      'E_PLAN_CANONICAL',
+      `an array of ${items} items is not a plan of 1..${MAX_RANKS} ranks`,
+    );
+  }
+  return { ranks, version: [major, minor!] };
+}
+
+function readHeader(cursor: Cursor, ranks: number, version: [number, number]): Header {
+  const start = cursor.at;
+  cursor.skip(start + MAX_HEADER_BYTES, 0);
+  if (cursor.at - start > MAX_HEADER_BYTES)
+    throw refuseHeader(`the header is longer than ${MAX_HEADER_BYTES} bytes`);
+  let header: Header;
+  try {
+    header = packr.unpack(cursor.bytes.slice(start, cursor.at)) as Header;
+  } catch (cause) {
+    throw new FuscoError('E_PLAN_CANONICAL', 'the header is not msgpack', { path: '/header', cause });
+  }
+  checkHeaderTypes(header, ranks);
+  if (!equalBytes(packHead(version, header), cursor.bytes.subarray(0, cursor.at))) {
+    throw refuseHeader('encoding the header again gives other bytes');
+  }
+  return header;
+}
+
+const HEADER_KEYS = 'core,planId,producer,shards';
+const CORE_KEYS = 'align,capacity,dtype,experts,hidden,placement,ranks,ranksPerNode,sliceRows,strategy,topk';
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
+}
+
+function checkHeaderTypes(header: unknown, ranks: number): asserts header is Header {
+  const refuse = (path: string, text: string): never => {
+    throw new FuscoError('E_PLAN_HEADER', text, { path });
+  };
+  if (!isMap(header) || Object.keys(header).sort().join() !== HEADER_KEYS) {
+    return refuse('/header', `its keys are not ${HEADER_KEYS}`);
+  }
+  const { core, planId, producer, shards } = header;
+  if (!isMap(core) || Object.keys(core).sort().join() !== CORE_KEYS) {
+    return refuse('/header/core', `its keys are not ${CORE_KEYS}`);
+  }
+  if (!Array.isArray(core.placement)) refuse('/header/core/placement', 'not an array');
+  if (!(planId instanceof Uint8Array) || planId.length !== DIGEST_BYTES)
+    refuse('/header/planId', 'not a digest');
+  if (typeof producer !== 'string') refuse('/header/producer', 'not a string');
+  if (!Array.isArray(shards) || shards.length !== ranks)
+    return refuse('/header/shards', `not a list of ${ranks}`);
+  shards.forEach((entry: unknown, rank) => {
+    const ok =
+      Array.isArray(entry) &&
+      entry.length === 2 &&
+      Number.isInteger(entry[0]) &&
+      entry[1] instanceof Uint8Array &&
+      entry[1].length === DIGEST_BYTES;
+    if (!ok) refuse(`/header/shards/${rank}`, 'not [bytes, digest]');
+  });
+}
+
+/** The core as a spec; whatever is wrong with it is the header's fault. */
+function readSpec(header: Header, ranks: number): PlanSpec {
+  let spec: PlanSpec;
+  try {
+    spec = makeSpec(header.core);
+  } catch (error) {
+    if (!(error instanceof FuscoError)) throw error;
+    throw new FuscoError('E_PLAN_HEADER', error.message, { path: '/header/core', cause: error });
+  }
+  if (spec.ranks !== ranks) {
+    throw new FuscoError('E_PLAN_HEADER', `${spec.ranks} ranks, but ${ranks} shards`, {
+      path: '/header/core/ranks',
+    });
+  }
+  if (!equalBytes(packCore(spec), pack(sorted(header.core))))
+    throw refuseHeader('the core is not in canonical form');
+  return spec;
+}
+
+function readShard(cursor: Cursor, rank: number, bytes: number): Uint8Array {
+  const path = `/ranks/${rank}`;
+  const pad = padBytes(cursor.at);
+  const head = cursor.take(2 + pad, `the pad of rank ${rank}`);
+  const isPad = head[0] === BIN8 && head[1] === pad && head.subarray(2).every((byte) => byte === 0);
+  const kind = cursor.uint(1, `the shard of rank ${rank}`);
+  const length = cursor.uint(4, `the shard of rank ${rank}`);
+  if (!isPad || kind !== BIN32 || length !== bytes) {
+    throw new FuscoError('E_PLAN_CANONICAL', 'the pad or the head of the shard is not canonical', {
+      path,
+      rank,
+    });
+  }
+  return cursor.take(length, `the shard of rank ${rank}`);
+}
+
+/**
+ * Reads a plan file. The result is well-formed and has the digests it claims, but is not verified: see verifyPlan.
+ * Shards are views of `bytes` where their alignment allows.
+ *
+ * @param report given, digests that do not match are reported and reading goes on; anything that leaves nothing
+ *   to show still throws
+ * @throws FuscoError E_PLAN_MAGIC, E_PLAN_VERSION, E_PLAN_TRUNCATED, E_PLAN_CANONICAL, E_PLAN_HEADER,
+ *   E_PLAN_DIGEST, E_SHARD_LAYOUT
+ */
+export async function decodePlan(bytes: Uint8Array, sha256: Sha256, report?: Report): Promise<DecodedPlan> {
+  const found = report ?? fail;
+  const cursor = new Cursor(bytes);
+  const { ranks, version } = readPreamble(cursor);
+  const header = readHeader(cursor, ranks, version);
+  const spec = readSpec(header, ranks);
+  const parts = header.shards.map(([length], rank) => readShard(cursor, rank, length));
+  const tail = cursor.take(2, 'the digest');
+  const covered = bytes.subarray(0, cursor.at);
+  const digest = cursor.take(DIGEST_BYTES, 'the digest');
+  if (tail[0] !== BIN8 || tail[1] !== DIGEST_BYTES || cursor.at !== bytes.length) {
+    throw new FuscoError('E_PLAN_CANONICAL', `the file goes on after its digest at byte ${cursor.at}`, {
+      path: '/digest',
+    });
+  }
+  if (!equalBytes(await sha256([covered]), digest)) {
+    found(new FuscoError('E_PLAN_DIGEST', 'the file is not what its digest says', { path: '/digest' }));
+  }
+  const shards = parts.map((part, rank) => Shard.open(part, rank));
+  const plan: Plan = { spec, shards };
+  const digests = await shardDigests(plan, sha256);
+  digests.forEach((actual, rank) => {
+    if (equalBytes(actual, header.shards[rank]![1])) return;
+    const path = `/ranks/${rank}`;
+    found(new FuscoError('E_PLAN_DIGEST', 'the shard is not what its digest says', { path, rank }));
+  });
+  const id = await idOf(packCore(spec), digests, sha256);
+  if (!equalBytes(id, header.planId)) {
+    found(
+      new FuscoError('E_PLAN_DIGEST', 'the plan id is not that of the content', { path: '/header/planId' }),
+    );
+  }
+  return { plan, planId: hex(id), producer: header.producer, version };
+}
+
+function fail(error: FuscoError): never {
+  throw error;
+}

@@ -1,0 +1,48 @@
+import { FuscoError } from './errors.ts';
+import type { PlanSpec } from './spec.ts';
+
+/** What one rank contributes to the small all-gather before planning at run time. */
+export interface RankFacts {
+  /** u32[instances]: this rank's rows per expert instance, before the capacity. */
+  readonly counts: Uint32Array;
+  /** From optionsDigest: 32 bytes that are equal on ranks with equal options. */
+  readonly optionsDigest: Uint8Array;
+}
+
+/** The gathered facts: all that a rank needs to know of the others. */
+export interface Facts {
+  /** u32[ranks, instances]. */
+  readonly counts: Uint32Array;
+}
+
+/** Joins the ranks' contributions, in rank order. Throws E_FACTS naming the ranks whose options differ. */
+export function gatherFacts(spec: PlanSpec, parts: readonly RankFacts[]): Facts {
+  const { ranks, placement } = spec;
+  if (parts.length !== ranks) {
+    throw new FuscoError('E_FACTS', `facts of ${parts.length} ranks for a group of ${ranks}`, {
+      limit: ranks,
+    });
+  }
+  const counts = new Uint32Array(ranks * placement.instances);
+  const odd: number[] = [];
+  parts.forEach((part, rank) => {
+    if (part.counts.length !== placement.instances) {
+      throw new FuscoError(
+        'E_FACTS',
+        `rank ${rank} counts ${part.counts.length} instances, not ${placement.instances}`,
+        { rank },
+      );
+    }
+    counts.set(part.counts, rank * placement.instances);
+    const reference = parts[0]!.optionsDigest;
+    if (part.optionsDigest.length !== 32 || part.optionsDigest.some((byte, i) => byte !== reference[i])) {
+      odd.push(rank);
+    }
+  });
+  if (odd.length > 0) {
+    throw new FuscoError('E_FACTS', `ranks ${odd.join(', ')} plan with other options than rank 0`, {
+      rank: odd[0]!,
+    });
+  }
+  return { counts };
+}

@@ -1,0 +1,29 @@
+// The package's `fusco/planner`: plans without a GPU, in Node and in a browser. Nothing here imports node:.
+
+export {
+  type DecodedPlan,
+  decodePlan,
+  type EncodedPlan,
+  encodePlan,
+  optionsDigest,
+  planId,
+  type Report,
+} from './codec.ts';
+export { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from './errors.ts';
+export { type Facts, gatherFacts, type RankFacts } from './facts.ts';
+export { hex, type Sha256, subtleSha256 } from './hash.ts';
+export { type PlacementMap, makePlacement, type Placement } from './placement.ts';
+export { isVerified, type Plan, type VerifiedPlan } from './plan.ts';
+export { Planner, type RoutedRank } from './planner.ts';
+export type { IdArray, RoutingTable } from './routing.ts';
+export { Shard } from './shard.ts';
+export {
+  DTYPE_BYTES,
+  type Dtype,
+  nodeOf,
+  type PlanOptions,
+  type PlanSpec,
+  resolveOptions,
+  type Strategy,
+} from './spec.ts';
+export { verifyPlan } from './verify.ts';

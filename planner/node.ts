@@ -1,0 +1,32 @@
+// The one file of planner/ that imports node: modules.
+
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { FuscoError } from './errors.ts';
+import type { Sha256 } from './hash.ts';
+import { Planner } from './planner.ts';
+
+/** SHA-256 by node:crypto. */
+export const nodeSha256: Sha256 = (chunks) => {
+  const hash = createHash('sha256');
+  for (const chunk of chunks) hash.update(chunk);
+  return hash.digest();
+};
+
+let compiled: Promise<WebAssembly.Module> | undefined;
+
+async function compilePlanner(): Promise<WebAssembly.Module> {
+  const file = createRequire(import.meta.url).resolve('#planner.wasm');
+  try {
+    return await WebAssembly.compile(await readFile(file));
+  } catch (cause) {
+    throw new FuscoError('E_BACKEND', `the planner's Wasm is not built: ${file}`, { cause });
+  }
+}
+
+/** A planner from the Wasm file of this package; compiled once per process. */
+export async function loadPlanner(): Promise<Planner> {
+  compiled ??= compilePlanner();
+  return Planner.create(await compiled);
+}

@@ -1,0 +1,160 @@
+import { checkInteger, FuscoError } from './errors.ts';
+import { MAX_INSTANCES } from './layout.ts';
+
+/** Expert -> rank, or expert -> ranks where an expert is replicated. */
+export type PlacementMap = readonly (number | readonly number[])[];
+
+/** Which instances of each expert a source rank may choose; token t takes candidate t % count. */
+export interface Candidates {
+  /** u32[experts], index of the first candidate in `list`. */
+  readonly first: Uint32Array;
+  /** u32[experts], number of candidates. */
+  readonly count: Uint32Array;
+  /** u16 instances. */
+  readonly list: Uint16Array;
+  /** u16[experts], the only candidate of each expert; undefined where some expert has several. */
+  readonly single: Uint16Array | undefined;
+}
+
+/**
+ * Where experts live. An instance is an (expert, rank) pair; instances are numbered by (rank, expert), so a rank's
+ * instances are consecutive and in ascending expert order.
+ */
+export interface Placement {
+  readonly experts: number;
+  readonly ranks: number;
+  readonly instances: number;
+  /** u32[ranks + 1], first instance of each rank; the last is `instances`. */
+  readonly rankFirst: Uint32Array;
+  /** u16[instances]. */
+  readonly instanceRank: Uint16Array;
+  /** u16[instances]. */
+  readonly instanceExpert: Uint16Array;
+  /** The map as the plan stores it: empty for contiguous blocks, a number for an expert without replicas. */
+  readonly map: PlacementMap;
+}
+
+/** Contiguous blocks: owner(e) = floor(e * ranks / experts). */
+function blockOwner(expert: number, experts: number, ranks: number): number {
+  return Math.floor((expert * ranks) / experts);
+}
+
+/** Ranks of one expert, ascending; throws E_PLACEMENT for anything but distinct ranks in range. */
+function hostsOf(entry: unknown, expert: number, ranks: number): number[] {
+  const hosts: unknown[] = Array.isArray(entry) ? entry : [entry];
+  const path = `/placement/${expert}`;
+  if (hosts.length === 0) throw new FuscoError('E_PLACEMENT', `expert ${expert} lives nowhere`, { path });
+  const sorted: number[] = [];
+  for (const rank of hosts) {
+    if (typeof rank !== 'number' || !Number.isInteger(rank) || rank < 0 || rank >= ranks) {
+      throw new FuscoError('E_PLACEMENT', `expert ${expert} on rank ${String(rank)} of ${ranks}`, {
+        path,
+        limit: ranks - 1,
+      });
+    }
+    sorted.push(rank);
+  }
+  sorted.sort((a, b) => a - b);
+  if (sorted.some((rank, i) => i > 0 && rank === sorted[i - 1])) {
+    throw new FuscoError('E_PLACEMENT', `expert ${expert} is placed twice on one rank`, { path });
+  }
+  return sorted;
+}
+
+/** Builds a placement; `map` undefined or empty means contiguous blocks. Throws E_PLACEMENT or E_LIMIT. */
+export function makePlacement(experts: number, ranks: number, map?: PlacementMap): Placement {
+  const given = map !== undefined && map.length > 0;
+  if (given && map.length !== experts) {
+    throw new FuscoError('E_PLACEMENT', `the placement has ${map.length} entries for ${experts} experts`, {
+      path: '/placement',
+    });
+  }
+  const hosts: number[][] = [];
+  const hosted = new Uint32Array(ranks);
+  let isBlock = true;
+  let instances = 0;
+  for (let expert = 0; expert < experts; expert++) {
+    const owner = blockOwner(expert, experts, ranks);
+    const list = given ? hostsOf(map[expert], expert, ranks) : [owner];
+    isBlock &&= list.length === 1 && list[0] === owner;
+    instances += list.length;
+    for (const rank of list) hosted[rank]!++;
+    hosts.push(list);
+  }
+  if (instances > MAX_INSTANCES) {
+    throw new FuscoError('E_LIMIT', `${instances} expert instances > ${MAX_INSTANCES}`, {
+      path: '/placement',
+      limit: MAX_INSTANCES,
+    });
+  }
+  const rankFirst = new Uint32Array(ranks + 1);
+  for (let rank = 0; rank < ranks; rank++) rankFirst[rank + 1] = rankFirst[rank]! + hosted[rank]!;
+  const next = rankFirst.slice(0, ranks);
+  const instanceRank = new Uint16Array(instances);
+  const instanceExpert = new Uint16Array(instances);
+  for (let expert = 0; expert < experts; expert++) {
+    for (const rank of hosts[expert]!) {
+      const instance = next[rank]!++;
+      instanceRank[instance] = rank;
+      instanceExpert[instance] = expert;
+    }
+  }
+  const stored = isBlock ? [] : hosts.map((list) => (list.length === 1 ? list[0]! : list));
+  return { experts, ranks, instances, rankFirst, instanceRank, instanceExpert, map: stored };
+}
+
+/**
+ * The candidates of each expert for rows that start at `rank`: an instance on the own rank, else those on the own
+ * node, else all of them. Without replicas that is the only instance, whatever the rank.
+ */
+export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
+  const { experts, instances, instanceRank, instanceExpert } = placement;
+  const node = Math.floor(rank / ranksPerNode);
+  // 0 = anywhere, 1 = own node, 2 = own rank; only the nearest level of each expert counts.
+  const level = (instance: number): number => {
+    const host = instanceRank[instance]!;
+    if (host === rank) return 2;
+    return Math.floor(host / ranksPerNode) === node ? 1 : 0;
+  };
+  const best = new Uint8Array(experts);
+  const count = new Uint32Array(experts);
+  for (let i = 0; i < instances; i++) {
+    const expert = instanceExpert[i]!;
+    const near = level(i);
+    if (near > best[expert]! || count[expert] === 0) {
+      best[expert] = near;
+      count[expert] = 1;
+    } else if (near === best[expert]) {
+      count[expert]!++;
+    }
+  }
+  const first = new Uint32Array(experts);
+  let total = 0;
+  for (let expert = 0; expert < experts; expert++) {
+    first[expert] = total;
+    total += count[expert]!;
+  }
+  const list = new Uint16Array(total);
+  const next = first.slice();
+  for (let i = 0; i < instances; i++) {
+    const expert = instanceExpert[i]!;
+    if (level(i) === best[expert]) list[next[expert]!++] = i;
+  }
+  // With one candidate each, first[e] == e, and the list itself is the table.
+  return { first, count, list, single: total === experts ? list : undefined };
+}
+
+/** The default number of ranks a node: the largest divisor of `ranks` up to 8. */
+export function defaultRanksPerNode(ranks: number): number {
+  for (let size = Math.min(8, ranks); size > 1; size--) if (ranks % size === 0) return size;
+  return 1;
+}
+
+/** Throws E_OPTION unless `ranksPerNode` divides `ranks`. */
+export function checkRanksPerNode(ranksPerNode: number, ranks: number): number {
+  checkInteger('ranksPerNode', ranksPerNode, 1, ranks);
+  if (ranks % ranksPerNode === 0) return ranksPerNode;
+  throw new FuscoError('E_OPTION', `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks`, {
+    limit: ranks,
+  });
+}

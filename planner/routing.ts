@@ -1,0 +1,74 @@
+import { FuscoError } from './errors.ts';
+import { MAX_ROWS, MAX_TOPK } from './layout.ts';
+
+/** Typed arrays that hold expert ids. */
+export type IdArray =
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array;
+
+/** One rank's routing: `ids[token * topk + k]` is an expert in [0, experts), or -1 for none. */
+export interface RoutingTable {
+  readonly ids: IdArray;
+  readonly tokens: number;
+  readonly topk: number;
+}
+
+/** Widths and signs of ids as the planner's Wasm numbers them. */
+const ID_TYPES = new Map<string, number>([
+  ['Int8Array', 0],
+  ['Uint8Array', 1],
+  ['Int16Array', 2],
+  ['Uint16Array', 3],
+  ['Int32Array', 4],
+  ['Uint32Array', 5],
+  ['BigInt64Array', 6],
+  ['BigUint64Array', 7],
+]);
+
+/** The number of the id type in the Wasm interface; throws E_ROUTING_DTYPE for anything but integers. */
+export function idType(ids: IdArray, rank: number): number {
+  const name = Object.prototype.toString.call(ids).slice(8, -1);
+  const type = ID_TYPES.get(name);
+  if (type === undefined) {
+    throw new FuscoError('E_ROUTING_DTYPE', `rank ${rank}: ids are ${name}, not integers`, { rank });
+  }
+  return type;
+}
+
+/** Throws E_ROUTING_SHAPE unless the table's sizes agree with its ids and with `topk`. */
+export function checkTable(table: RoutingTable, rank: number, topk: number): void {
+  idType(table.ids, rank);
+  const { tokens, ids } = table;
+  if (!Number.isInteger(table.topk) || table.topk < 1 || table.topk > MAX_TOPK) {
+    throw new FuscoError('E_ROUTING_SHAPE', `rank ${rank}: topk ${table.topk} is not in 1..${MAX_TOPK}`, {
+      rank,
+    });
+  }
+  if (table.topk !== topk) {
+    throw new FuscoError(
+      'E_ROUTING_SHAPE',
+      `rank ${rank}: topk ${table.topk} differs from rank 0's topk ${topk}`,
+      { rank },
+    );
+  }
+  if (!Number.isInteger(tokens) || tokens < 0 || tokens * topk > MAX_ROWS) {
+    throw new FuscoError(
+      'E_LIMIT',
+      `rank ${rank}: ${tokens} tokens x topk ${topk} is outside 0..${MAX_ROWS} entries`,
+      { rank, limit: MAX_ROWS },
+    );
+  }
+  if (ids.length !== tokens * topk) {
+    throw new FuscoError(
+      'E_ROUTING_SHAPE',
+      `rank ${rank}: ${ids.length} ids for ${tokens} tokens x topk ${topk}`,
+      { rank },
+    );
+  }
+}

@@ -1,0 +1,159 @@
+import { checkInteger, FuscoError } from './errors.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './layout.ts';
+import {
+  checkRanksPerNode,
+  defaultRanksPerNode,
+  makePlacement,
+  type Placement,
+  type PlacementMap,
+} from './placement.ts';
+
+/** Bytes of one element of each payload dtype; `bytes` is opaque. */
+export const DTYPE_BYTES = { f32: 4, f16: 2, bf16: 2, fp8: 1, bytes: 1 } as const;
+export type Dtype = keyof typeof DTYPE_BYTES;
+
+export type Strategy = 'flat' | 'hier';
+
+/** What the caller of the planner chooses. Only `experts` and `ranks` have no default. */
+export interface PlanOptions {
+  /** Logical experts, 1..65535. */
+  experts: number;
+  /** Ranks of the group, 1..4096. */
+  ranks: number;
+  /** Ranks that reach each other over NVLink or shared memory; divides `ranks`. Default: largest divisor up to 8. */
+  ranksPerNode?: number;
+  /** Elements of one row, for reports and slice sizes only. Default 7168. */
+  hidden?: number;
+  /** Nominal dtype of a row, likewise. Default bf16. */
+  dtype?: Dtype;
+  /** Rows to which every expert's block is padded. Default 1. */
+  align?: number;
+  /** Most rows of one expert instance; 0, the default, means no limit. */
+  capacity?: number;
+  /** Default flat. */
+  strategy?: Strategy;
+  /** Expert -> rank or ranks. Default: contiguous blocks. */
+  placement?: PlacementMap;
+  /** Target size of one slice in bytes. Default 1 MiB. */
+  sliceBytes?: number;
+}
+
+/** Options with every default filled in: what the ranks of a group must agree on. */
+export interface PlanSpec {
+  readonly experts: number;
+  readonly ranks: number;
+  readonly ranksPerNode: number;
+  readonly nodes: number;
+  readonly topk: number;
+  readonly hidden: number;
+  readonly dtype: Dtype;
+  readonly rowBytes: number;
+  readonly align: number;
+  readonly capacity: number;
+  readonly strategy: Strategy;
+  readonly sliceRows: number;
+  readonly placement: Placement;
+}
+
+const DEFAULT_SLICE_BYTES = 1 << 20;
+const MAX_SLICE_ROWS = 1 << 20;
+
+/** Fills in the defaults and checks every range. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
+export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
+  const ranks = checkInteger('ranks', options.ranks, 1, MAX_RANKS);
+  const hidden = checkInteger('hidden', options.hidden ?? 7168, 1, MAX_ROW_BYTES);
+  const dtype = options.dtype ?? 'bf16';
+  if (!Object.hasOwn(DTYPE_BYTES, dtype)) {
+    throw new FuscoError(
+      'E_OPTION',
+      `dtype ${String(dtype)} is not one of ${Object.keys(DTYPE_BYTES).join(', ')}`,
+    );
+  }
+  const rowBytes = checkInteger('hidden x dtype', hidden * DTYPE_BYTES[dtype], 1, MAX_ROW_BYTES);
+  const sliceBytes = checkInteger('sliceBytes', options.sliceBytes ?? DEFAULT_SLICE_BYTES, 1, 2 ** 40);
+  return makeSpec({
+    experts: options.experts,
+    ranks,
+    ranksPerNode: options.ranksPerNode ?? defaultRanksPerNode(ranks),
+    topk,
+    hidden,
+    dtype,
+    align: options.align ?? 1,
+    capacity: options.capacity ?? 0,
+    strategy: options.strategy ?? 'flat',
+    sliceRows: Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / rowBytes))),
+    placement: options.placement ?? [],
+  });
+}
+
+/** The independent fields of a spec, as a plan's header stores them. */
+export interface SpecFields {
+  experts: number;
+  ranks: number;
+  ranksPerNode: number;
+  topk: number;
+  hidden: number;
+  dtype: Dtype;
+  align: number;
+  capacity: number;
+  strategy: Strategy;
+  sliceRows: number;
+  placement: PlacementMap;
+}
+
+/** Checks every field and derives the rest. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
+export function makeSpec(fields: SpecFields): PlanSpec {
+  const ranks = checkInteger('ranks', fields.ranks, 1, MAX_RANKS);
+  const experts = checkInteger('experts', fields.experts, 1, MAX_INSTANCES);
+  const topk = checkInteger('topk', fields.topk, 1, MAX_TOPK);
+  const hidden = checkInteger('hidden', fields.hidden, 1, MAX_ROW_BYTES);
+  const { dtype, strategy } = fields;
+  if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
+    throw new FuscoError(
+      'E_OPTION',
+      `dtype ${String(dtype)} is not one of ${Object.keys(DTYPE_BYTES).join(', ')}`,
+    );
+  }
+  if (strategy !== 'flat') {
+    throw new FuscoError('E_OPTION', `strategy ${String(strategy)} is not one of flat`);
+  }
+  const ranksPerNode = checkRanksPerNode(fields.ranksPerNode, ranks);
+  return {
+    experts,
+    ranks,
+    ranksPerNode,
+    nodes: ranks / ranksPerNode,
+    topk,
+    hidden,
+    dtype,
+    rowBytes: checkInteger('hidden x dtype', hidden * DTYPE_BYTES[dtype], 1, MAX_ROW_BYTES),
+    align: checkInteger('align', fields.align, 1, MAX_SLICE_ROWS),
+    capacity: checkInteger('capacity', fields.capacity, 0, MAX_ROWS),
+    strategy,
+    sliceRows: checkInteger('sliceRows', fields.sliceRows, 1, MAX_SLICE_ROWS),
+    placement: makePlacement(experts, ranks, fields.placement),
+  };
+}
+
+/** The inverse of makeSpec: the independent fields, in the form that the header stores. */
+export function specFields(spec: PlanSpec): SpecFields {
+  const { experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, strategy, sliceRows } = spec;
+  return {
+    experts,
+    ranks,
+    ranksPerNode,
+    topk,
+    hidden,
+    dtype,
+    align,
+    capacity,
+    strategy,
+    sliceRows,
+    placement: spec.placement.map,
+  };
+}
+
+/** Node of a rank. */
+export function nodeOf(spec: PlanSpec, rank: number): number {
+  return Math.floor(rank / spec.ranksPerNode);
+}

@@ -1,0 +1,96 @@
+/** What planner/assembly exports; addresses and sizes are u32, results of u32 functions arrive as i32. */
+export interface PlannerExports {
+  memory: WebAssembly.Memory;
+  heapBase(): number;
+  route(
+    idType: number,
+    ids: number,
+    tokens: number,
+    topk: number,
+    experts: number,
+    single: number,
+    first: number,
+    count: number,
+    candidates: number,
+    masked: number,
+    stamp: number,
+    instances: number,
+    status: number,
+  ): number;
+  countInstances(instances: number, n: number, counts: number): void;
+  assignSlots(instances: number, n: number, next: number, slots: number): void;
+  addCounts(sums: number, counts: number, n: number): number;
+  layBlocks(
+    ranks: number,
+    rankFirst: number,
+    totals: number,
+    capacity: number,
+    align: number,
+    blockRow: number,
+    recvRows: number,
+  ): number;
+  fillSendTable(
+    instances: number,
+    before: number,
+    own: number,
+    blockRow: number,
+    capacity: number,
+    sendRow: number,
+    sendRows: number,
+    next: number,
+    stream: number,
+  ): number;
+  fillRunTable(
+    ranks: number,
+    instances: number,
+    first: number,
+    local: number,
+    counts: number,
+    blockRow: number,
+    capacity: number,
+    runRow: number,
+    runRows: number,
+  ): void;
+  fillReceive(
+    first: number,
+    local: number,
+    blockRow: number,
+    totals: number,
+    capacity: number,
+    recvRows: number,
+    expertOffset: number,
+    expertRows: number,
+  ): void;
+  markMasked(instances: number, n: number, masked: number, slots: number): number;
+  markDropped(
+    instances: number,
+    n: number,
+    masked: number,
+    sendRow: number,
+    sendRows: number,
+    slots: number,
+  ): number;
+  fillStream(
+    instances: number,
+    slots: number,
+    tokens: number,
+    topk: number,
+    stream: number,
+    sendEntry: number,
+  ): number;
+  countSlices(
+    ranks: number,
+    rankFirst: number,
+    sendRows: number,
+    sliceRows: number,
+    position: number,
+  ): number;
+  fillSlices(
+    rank: number,
+    ranks: number,
+    sliceRows: number,
+    position: number,
+    slices: number,
+    n: number,
+  ): void;
+}
