@@ -15,8 +15,15 @@ import { makeSpec, type PlanSpec, type SpecFields, specFields } from './spec.ts'
 const MAGIC = 'FUSCOPLN';
 const PRODUCER = 'fusco 0.1.0';
 const DIGEST_BYTES = 32;
+// msgpack's kinds of values that a plan file holds beside small integers, strings, arrays and maps.
 const BIN8 = 0xc4;
 const BIN32 = 0xc6;
+const UINT8 = 0xcc;
+const UINT32 = 0xce;
+const STR8 = 0xd9;
+const ARRAY16 = 0xdc;
+/** header, core, placement, one expert's replicas, and one to spare. */
+const MAX_HEADER_DEPTH = 5;
 
 /** Plain msgpack: no records, the shortest map heads, and nothing that becomes a float. */
 const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: 'bigint' });
@@ -82,7 +89,7 @@ export async function planId(plan: Plan, sha256: Sha256): Promise<string> {
 /** Head of the file's one array: magic, version, header, a pad and a shard per rank, digest. */
 function arrayHead(ranks: number): Uint8Array {
   const items = 4 + 2 * ranks;
-  return items < 16 ? Uint8Array.of(0x90 | items) : Uint8Array.of(0xdc, items >> 8, items & 0xff);
+  return items < 16 ? Uint8Array.of(0x90 | items) : Uint8Array.of(ARRAY16, items >> 8, items & 0xff);
 }
 
 /** Zeros behind a pad's two bytes at `at` that put the next shard, behind its five, at a multiple of 64. */
@@ -168,21 +175,22 @@ class Cursor {
 
   /** Passes one value of the kinds that a header holds. Throws E_PLAN_CANONICAL for any other. */
   skip(end: number, depth: number): void {
-    if (depth > 6 || this.at >= end)
-      throw refuseHeader(`the header is deeper or longer than a header can be`);
-    const kind = this.uint(1, 'the header');
-    if (kind < 0x80) return;
-    if (kind < 0x90) return this.#skipMany(2 * (kind & 15), end, depth);
-    if (kind < 0xa0) return this.#skipMany(kind & 15, end, depth);
-    if (kind < 0xc0) return void this.take(kind & 31, 'the header');
-    if (kind >= 0xcc && kind <= 0xce) return void this.take(1 << (kind - 0xcc), 'the header');
-    if (kind === BIN8 || kind === 0xd9) return void this.take(this.uint(1, 'the header'), 'the header');
-    if (kind === 0xdc) return this.#skipMany(this.uint(2, 'the header'), end, depth);
-    throw refuseHeader(`the header holds a value of kind 0x${kind.toString(16)}`);
-  }
-
-  #skipMany(count: number, end: number, depth: number): void {
-    for (let i = 0; i < count; i++) this.skip(end, depth + 1);
+    if (depth > MAX_HEADER_DEPTH || this.at >= end)
+      throw refuseHeader('the header is deeper or longer than allowed');
+    const what = 'the header';
+    const kind = this.uint(1, what);
+    let values = 0;
+    let payload = 0;
+    if (kind < 0x80) payload = 0;
+    else if (kind < 0x90) values = 2 * (kind & 15);
+    else if (kind < 0xa0) values = kind & 15;
+    else if (kind < 0xc0) payload = kind & 31;
+    else if (kind === BIN8 || kind === STR8) payload = this.uint(1, what);
+    else if (kind >= UINT8 && kind <= UINT32) payload = 1 << (kind - UINT8);
+    else if (kind === ARRAY16) values = this.uint(2, what);
+    else throw refuseHeader(`the header holds a value of kind 0x${kind.toString(16)}`);
+    this.take(payload, what);
+    for (let i = 0; i < values; i++) this.skip(end, depth + 1);
   }
 }
 
@@ -193,7 +201,7 @@ function refuseHeader(text: string): FuscoError {
 /** Magic and version; returns the number of ranks that the array's length implies. */
 function readPreamble(cursor: Cursor): { ranks: number; version: [number, number] } {
   const first = cursor.bytes[0] ?? 0;
-  const long = first === 0xdc;
+  const long = first === ARRAY16;
   const items = cursor.bytes.length < 3 ? 0 : long ? cursor.bytes[1]! * 256 + cursor.bytes[2]! : first & 15;
   const magic = pack(MAGIC);
   const start = long ? 3 : 1;

@@ -12,7 +12,7 @@ export {
 export { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from './errors.ts';
 export { type Facts, gatherFacts, type RankFacts } from './facts.ts';
 export { hex, type Sha256, subtleSha256 } from './hash.ts';
-export { type PlacementMap, makePlacement, type Placement } from './placement.ts';
+export { makePlacement, type Placement, type PlacementMap } from './placement.ts';
 export { isVerified, type Plan, type VerifiedPlan } from './plan.ts';
 export { Planner, type RoutedRank } from './planner.ts';
 export type { IdArray, RoutingTable } from './routing.ts';

@@ -270,7 +270,7 @@ function checkEntries(shards: readonly Shard[], spec: PlanSpec, rank: number): v
       halt(
         'E_SEGMENT_BOUNDS',
         rank,
-        path,
+        `/entries/${entry}`,
         slot < 0 ? `row ${slot} < 0` : `row ${slot} >= ${rows}`,
         slot,
         rows,
@@ -280,7 +280,7 @@ function checkEntries(shards: readonly Shard[], spec: PlanSpec, rank: number): v
       halt(
         'E_ENTRY',
         rank,
-        path,
+        `/entries/${entry}`,
         `row ${slot} of instance ${i}, not ${next[i]} of ${sendRow[i]}..${end - 1}`,
         slot,
       );

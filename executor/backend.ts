@@ -1,0 +1,90 @@
+// The types of the public API: what a call names, and what a backend does with it.
+
+import type { VerifiedPlan } from '../planner/plan.ts';
+import type { Dtype, Strategy } from '../planner/spec.ts';
+import type { FloatDtype } from './numeric.ts';
+
+/** `reference` is TypeScript; `host` is native threads on this machine's memory. */
+export type BackendName = 'reference' | 'host';
+
+/** Memory outside of JavaScript's buffers; the caller keeps it alive and unmoved until the call has settled. */
+export interface ExternalMemory {
+  readonly address: bigint;
+  readonly bytes: number;
+}
+
+/** Caller-owned memory: a Buffer, any typed array or DataView, Wasm memory through one, or an address. */
+export type Memory = ArrayBufferView | ExternalMemory;
+
+/**
+ * One array that a dispatch moves. Shapes are per local rank, in the order of `group.localRanks`.
+ *
+ * `per: 'token'` (the default): from [tokens, rowBytes], to [recvRows, rowBytes].
+ * `per: 'entry'`: from [tokens, topk, rowBytes], to [recvRows, rowBytes]; for values that belong to a (token, k),
+ * such as its weight.
+ */
+export interface Payload {
+  readonly rowBytes: number;
+  readonly from: readonly Memory[];
+  readonly to: readonly Memory[];
+  readonly per?: 'token' | 'entry';
+  /** Needed with `scale`, where rows are numbers rather than bytes. */
+  readonly dtype?: Dtype;
+}
+
+export interface DispatchCall {
+  readonly payloads: readonly Payload[];
+  /** i32 [recvRows, 3] per local rank: (source rank, token, k) of every row; -1 in padding. */
+  readonly origins?: readonly Memory[];
+  /**
+   * f32 [tokens, topk] per local rank. Each copy of a per-token payload is multiplied by its entry's weight in
+   * float32 and rounded once to the payload's dtype: the gradient of a weighted combine.
+   */
+  readonly scale?: readonly Memory[];
+}
+
+export interface CombineCall {
+  readonly dtype: FloatDtype;
+  readonly rowBytes: number;
+  /** [recvRows, rowBytes] per local rank; padding rows are never read. */
+  readonly from: readonly Memory[];
+  /** [tokens, rowBytes] per local rank; a token without entries becomes +0. */
+  readonly to: readonly Memory[];
+  /** f32 [tokens, topk] per local rank; without it rows are added unweighted. */
+  readonly weights?: readonly Memory[];
+}
+
+/** The gradient of the top-k weights: the dot product of dOut[t] and y[slot(t, k)]. */
+export interface WeightGradientCall {
+  readonly dtype: FloatDtype;
+  readonly rowBytes: number;
+  /** dOut: [tokens, rowBytes] per local rank. */
+  readonly outputGradient: readonly Memory[];
+  /** y: [recvRows, rowBytes] per local rank. */
+  readonly from: readonly Memory[];
+  /** f32 [tokens, topk] per local rank; 0 where masked or dropped. */
+  readonly to: readonly Memory[];
+}
+
+/** What an exchange did. Bytes count payload rows: each read once, each slot written once. */
+export interface ExchangeReport {
+  readonly backend: BackendName;
+  readonly strategy: Strategy;
+  readonly nanoseconds: number;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+}
+
+/** What a backend keeps for one plan. Calls arrive checked: sizes, dtypes and overlap are known to be right. */
+export interface PreparedPlan {
+  dispatch(call: DispatchCall): Promise<ExchangeReport>;
+  combine(call: CombineCall): Promise<ExchangeReport>;
+  weightGradient(call: WeightGradientCall): Promise<ExchangeReport>;
+  close(): void;
+}
+
+export interface Backend {
+  readonly name: BackendName;
+  prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
+  close(): void;
+}

@@ -1,0 +1,156 @@
+// Checks of a call before any backend sees it: one buffer per local rank, large enough, overlapping no output.
+
+import { FuscoError } from '../planner/errors.ts';
+import { MAX_ROW_BYTES } from '../planner/layout.ts';
+import type { Plan } from '../planner/plan.ts';
+import type { CombineCall, DispatchCall, ExternalMemory, Memory, WeightGradientCall } from './backend.ts';
+import { rowCodec } from './numeric.ts';
+
+const I32_BYTES = 4;
+const ORIGIN_BYTES = 3 * I32_BYTES;
+
+export function isExternal(memory: Memory): memory is ExternalMemory {
+  return !ArrayBuffer.isView(memory) && typeof memory.address === 'bigint';
+}
+
+/** Where a buffer lies: a range inside one ArrayBuffer, or inside the process's address space. */
+interface Extent {
+  readonly space: ArrayBufferLike | undefined;
+  readonly start: bigint;
+  readonly end: bigint;
+  readonly name: string;
+}
+
+class Extents {
+  readonly #inputs: Extent[] = [];
+  readonly #outputs: Extent[] = [];
+
+  /** Adds one buffer per rank of which `needed(rank)` bytes are used. Throws E_BUFFER. */
+  add(
+    name: string,
+    memories: readonly Memory[],
+    ranks: number,
+    kind: 'in' | 'out',
+    needed: (rank: number) => number,
+  ) {
+    if (memories.length !== ranks) {
+      throw new FuscoError('E_BUFFER', `${name}: ${memories.length} buffers for ${ranks} ranks`, {
+        limit: ranks,
+      });
+    }
+    memories.forEach((memory, rank) => {
+      const extent = extentOf(memory, `${name} of rank ${rank}`, needed(rank), rank);
+      if (extent.end > extent.start) (kind === 'in' ? this.#inputs : this.#outputs).push(extent);
+    });
+  }
+
+  /** Throws E_BUFFER where an output shares a byte with another output or an input. */
+  refuseOverlap(): void {
+    const spaces = new Map<unknown, [Extent, boolean][]>();
+    const group = (extent: Extent, isOutput: boolean) => {
+      const list = spaces.get(extent.space) ?? [];
+      spaces.set(extent.space, list);
+      list.push([extent, isOutput]);
+    };
+    for (const extent of this.#inputs) group(extent, false);
+    for (const extent of this.#outputs) group(extent, true);
+    for (const list of spaces.values()) {
+      list.sort(([a], [b]) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
+      let furthest: Extent | undefined;
+      let furthestOutput: Extent | undefined;
+      for (const [extent, isOutput] of list) {
+        const other = isOutput ? furthest : furthestOutput;
+        if (other !== undefined && other.end > extent.start) {
+          throw new FuscoError('E_BUFFER', `${extent.name} overlaps ${other.name}`);
+        }
+        if (furthest === undefined || extent.end > furthest.end) furthest = extent;
+        if (isOutput && (furthestOutput === undefined || extent.end > furthestOutput.end))
+          furthestOutput = extent;
+      }
+    }
+  }
+}
+
+function extentOf(memory: Memory, name: string, needed: number, rank: number): Extent {
+  const external = isExternal(memory);
+  if (!external && !ArrayBuffer.isView(memory)) {
+    throw new FuscoError('E_BUFFER', `${name} is neither a typed array nor {address, bytes}`, { rank });
+  }
+  const given = external ? memory.bytes : memory.byteLength;
+  if (!Number.isSafeInteger(given) || given < needed) {
+    throw new FuscoError('E_BUFFER', `${name} has ${given} bytes, ${needed} are needed`, {
+      rank,
+      value: given,
+      limit: needed,
+    });
+  }
+  const start = external ? memory.address : BigInt(memory.byteOffset);
+  const space = external ? undefined : memory.buffer;
+  return { space, start, end: start + BigInt(needed), name };
+}
+
+function checkRowBytes(name: string, rowBytes: number): void {
+  if (Number.isInteger(rowBytes) && rowBytes >= 1 && rowBytes <= MAX_ROW_BYTES) return;
+  throw new FuscoError('E_BUFFER', `${name}: rows of ${rowBytes} bytes are outside 1..${MAX_ROW_BYTES}`, {
+    value: rowBytes,
+    limit: MAX_ROW_BYTES,
+  });
+}
+
+/** Sizes that calls are checked against; `ranks` are the local ones. */
+function sizesOf(plan: Plan, localRanks: readonly number[]) {
+  const shards = localRanks.map((rank) => plan.shards[rank]!);
+  return {
+    ranks: shards.length,
+    tokens: (i: number) => shards[i]!.tokens,
+    entries: (i: number) => shards[i]!.entries,
+    recvRows: (i: number) => shards[i]!.recvRows,
+  };
+}
+
+/** Throws E_BUFFER or E_DTYPE unless `call` fits the plan. */
+export function checkDispatch(plan: Plan, localRanks: readonly number[], call: DispatchCall): void {
+  const { ranks, tokens, entries, recvRows } = sizesOf(plan, localRanks);
+  const extents = new Extents();
+  call.payloads.forEach(({ rowBytes, from, to, per, dtype }, p) => {
+    checkRowBytes(`payload ${p}`, rowBytes);
+    const rows = per === 'entry' ? entries : tokens;
+    if (call.scale !== undefined && per !== 'entry') rowCodec(dtype ?? 'bytes', rowBytes);
+    extents.add(`payload ${p}: from`, from, ranks, 'in', (rank) => rows(rank) * rowBytes);
+    extents.add(`payload ${p}: to`, to, ranks, 'out', (rank) => recvRows(rank) * rowBytes);
+  });
+  if (call.origins !== undefined) {
+    extents.add('origins', call.origins, ranks, 'out', (rank) => recvRows(rank) * ORIGIN_BYTES);
+  }
+  if (call.scale !== undefined)
+    extents.add('scale', call.scale, ranks, 'in', (rank) => entries(rank) * I32_BYTES);
+  extents.refuseOverlap();
+}
+
+export function checkCombine(plan: Plan, localRanks: readonly number[], call: CombineCall): void {
+  const { ranks, tokens, entries, recvRows } = sizesOf(plan, localRanks);
+  checkRowBytes('combine', call.rowBytes);
+  rowCodec(call.dtype, call.rowBytes);
+  const extents = new Extents();
+  extents.add('from', call.from, ranks, 'in', (rank) => recvRows(rank) * call.rowBytes);
+  extents.add('to', call.to, ranks, 'out', (rank) => tokens(rank) * call.rowBytes);
+  if (call.weights !== undefined) {
+    extents.add('weights', call.weights, ranks, 'in', (rank) => entries(rank) * I32_BYTES);
+  }
+  extents.refuseOverlap();
+}
+
+export function checkWeightGradient(
+  plan: Plan,
+  localRanks: readonly number[],
+  call: WeightGradientCall,
+): void {
+  const { ranks, tokens, entries, recvRows } = sizesOf(plan, localRanks);
+  checkRowBytes('weight gradient', call.rowBytes);
+  rowCodec(call.dtype, call.rowBytes);
+  const extents = new Extents();
+  extents.add('outputGradient', call.outputGradient, ranks, 'in', (rank) => tokens(rank) * call.rowBytes);
+  extents.add('from', call.from, ranks, 'in', (rank) => recvRows(rank) * call.rowBytes);
+  extents.add('to', call.to, ranks, 'out', (rank) => entries(rank) * I32_BYTES);
+  extents.refuseOverlap();
+}

@@ -1,0 +1,167 @@
+import { checkInteger, FuscoError } from '../planner/errors.ts';
+import { MAX_RANKS } from '../planner/layout.ts';
+import { loadPlanner } from '../planner/node.ts';
+import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
+import type { Planner } from '../planner/planner.ts';
+import type { RoutingTable } from '../planner/routing.ts';
+import type { PlanOptions } from '../planner/spec.ts';
+import type {
+  Backend,
+  BackendName,
+  CombineCall,
+  DispatchCall,
+  ExchangeReport,
+  PreparedPlan,
+  WeightGradientCall,
+} from './backend.ts';
+import { checkCombine, checkDispatch, checkWeightGradient } from './calls.ts';
+import { referenceBackend } from './reference.ts';
+
+export interface GroupOptions {
+  /** Ranks of the expert-parallel group, 1..4096. */
+  ranks: number;
+  /** Default: reference. */
+  backend?: BackendName;
+}
+
+/** Options of a plan, less what the group already knows. */
+export type GroupPlanOptions = Omit<PlanOptions, 'ranks'>;
+
+/**
+ * An expert-parallel group. It says which ranks live in this process; calls take one set of buffers for each of
+ * them, so a training loop is written once for all backends.
+ */
+export class Group implements Disposable {
+  readonly ranks: number;
+  readonly localRanks: readonly number[];
+  readonly backend: BackendName;
+  readonly #backend: Backend;
+  readonly #planner: Planner;
+  readonly #open = new Set<Exchange>();
+  #closed = false;
+
+  /** For createGroup. */
+  constructor(ranks: number, backend: Backend, planner: Planner) {
+    this.ranks = ranks;
+    this.localRanks = Array.from({ length: ranks }, (_, rank) => rank);
+    this.backend = backend.name;
+    this.#backend = backend;
+    this.#planner = planner;
+  }
+
+  /**
+   * Plans the exchange of one step.
+   *
+   * @param routing one table per rank
+   * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT
+   */
+  plan(routing: readonly RoutingTable[], options: GroupPlanOptions): VerifiedPlan {
+    this.#refuseClosed();
+    return this.#planner.planAll(routing, { ...options, ranks: this.ranks });
+  }
+
+  /** Uploads a plan, to be exchanged any number of times. Throws E_UNVERIFIED, E_RANKS, E_CLOSED. */
+  async prepare(plan: VerifiedPlan): Promise<Exchange> {
+    this.#refuseClosed();
+    if (!isVerified(plan)) throw new FuscoError('E_UNVERIFIED', 'the plan was not verified');
+    if (plan.spec.ranks !== this.ranks) {
+      throw new FuscoError('E_RANKS', `a plan of ${plan.spec.ranks} ranks for a group of ${this.ranks}`, {
+        value: plan.spec.ranks,
+        limit: this.ranks,
+      });
+    }
+    const prepared = await this.#backend.prepare(plan);
+    const exchange = new Exchange(plan, this.localRanks, prepared, () => this.#open.delete(exchange));
+    this.#open.add(exchange);
+    return exchange;
+  }
+
+  #refuseClosed(): void {
+    if (this.#closed) throw new FuscoError('E_CLOSED', 'the group is closed');
+  }
+
+  /** Closes the group and its exchanges. Calls in flight finish first. Closing twice is harmless. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const exchange of [...this.#open]) exchange.close();
+    this.#backend.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A plan that is ready to run: plan once, exchange many times into buffers that the caller owns. */
+export class Exchange implements Disposable {
+  readonly plan: VerifiedPlan;
+  /** Rows of each local rank's receive buffer, padding included. */
+  readonly recvRows: readonly number[];
+  /** Tokens of each local rank. */
+  readonly tokens: readonly number[];
+  readonly #localRanks: readonly number[];
+  readonly #prepared: PreparedPlan;
+  readonly #onClose: () => void;
+  #closed = false;
+
+  /** For Group.prepare. */
+  constructor(
+    plan: VerifiedPlan,
+    localRanks: readonly number[],
+    prepared: PreparedPlan,
+    onClose: () => void,
+  ) {
+    this.plan = plan;
+    this.recvRows = localRanks.map((rank) => plan.shards[rank]!.recvRows);
+    this.tokens = localRanks.map((rank) => plan.shards[rank]!.tokens);
+    this.#localRanks = localRanks;
+    this.#prepared = prepared;
+    this.#onClose = onClose;
+  }
+
+  /** Sends every token's row to its slots. Throws E_BUFFER, E_DTYPE, E_CLOSED before anything is moved. */
+  async dispatch(call: DispatchCall): Promise<ExchangeReport> {
+    this.#refuseClosed();
+    checkDispatch(this.plan, this.#localRanks, call);
+    return this.#prepared.dispatch(call);
+  }
+
+  /** Brings the rows home: out[t] = sum over ascending k of w[t, k] * y[slot(t, k)], float32, rounded once. */
+  async combine(call: CombineCall): Promise<ExchangeReport> {
+    this.#refuseClosed();
+    checkCombine(this.plan, this.#localRanks, call);
+    return this.#prepared.combine(call);
+  }
+
+  /** The gradient of combine's weights, in a fixed order of additions. */
+  async weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
+    this.#refuseClosed();
+    checkWeightGradient(this.plan, this.#localRanks, call);
+    return this.#prepared.weightGradient(call);
+  }
+
+  #refuseClosed(): void {
+    if (this.#closed) throw new FuscoError('E_CLOSED', 'the exchange is closed');
+  }
+
+  /** Frees what the backend keeps for this plan. Calls in flight finish first. Closing twice is harmless. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#prepared.close();
+    this.#onClose();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Opens a group whose ranks all live in this process. Throws E_OPTION, E_BACKEND. */
+export async function createGroup(options: GroupOptions): Promise<Group> {
+  const ranks = checkInteger('ranks', options.ranks, 1, MAX_RANKS);
+  const name = options.backend ?? 'reference';
+  if (name !== 'reference') throw new FuscoError('E_BACKEND', `no backend is called ${String(name)}`);
+  return new Group(ranks, referenceBackend(), await loadPlanner());
+}
