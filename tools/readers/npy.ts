@@ -1,0 +1,301 @@
+// NumPy's .npy format, versions 1.0 to 3.0:
+//
+//   +------+------------------------------------------------------------------------------+
+//   |    0 | 0x93 "NUMPY" | u8 major | u8 minor                                           |
+//   |    8 | header length: u16 in version 1.0, u32 in 2.0 and 3.0, little-endian         |
+//   |   10 | {'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }, spaces, newline |
+//   |   64 | the elements in C order; 64 or a multiple of it                              |
+//   +------+------------------------------------------------------------------------------+
+
+import { FuscoError } from '../../planner/errors.ts';
+import { allocate } from './file.ts';
+
+const ARRAY_TYPES = {
+  i8: Int8Array,
+  u8: Uint8Array,
+  i16: Int16Array,
+  u16: Uint16Array,
+  i32: Int32Array,
+  u32: Uint32Array,
+  i64: BigInt64Array,
+  u64: BigUint64Array,
+  /** Bits; JavaScript has no float16 array that every supported version of Node knows. */
+  f16: Uint16Array,
+  f32: Float32Array,
+  f64: Float64Array,
+} as const;
+
+/** Dtypes that are read and written. Users store bf16 as u16 and fp8 as u8. */
+export type NdDtype = keyof typeof ARRAY_TYPES;
+
+/** The typed array that holds the elements of each dtype. */
+export type NdData<D extends NdDtype = NdDtype> = InstanceType<(typeof ARRAY_TYPES)[D]>;
+
+/** An array in C order; `data` has as many elements as `shape` multiplies to. */
+export type NdArray = {
+  [D in NdDtype]: { readonly dtype: D; readonly shape: readonly number[]; readonly data: NdData<D> };
+}[NdDtype];
+
+const DESCR: Readonly<Record<NdDtype, string>> = {
+  i8: '|i1',
+  u8: '|u1',
+  i16: '<i2',
+  u16: '<u2',
+  i32: '<i4',
+  u32: '<u4',
+  i64: '<i8',
+  u64: '<u8',
+  f16: '<f2',
+  f32: '<f4',
+  f64: '<f8',
+};
+const DTYPES = new Map<string, NdDtype>(
+  Object.entries(DESCR).map(([dtype, descr]) => [descr, dtype as NdDtype]),
+);
+
+/** What the other type characters of NumPy stand for. */
+const KINDS: Readonly<Record<string, string>> = {
+  b: 'bool',
+  c: 'complex',
+  f: 'float',
+  i: 'integer',
+  m: 'timedelta',
+  M: 'datetime',
+  O: 'object',
+  S: 'bytes',
+  u: 'integer',
+  U: 'unicode',
+  V: 'raw bytes',
+};
+
+const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
+const MAX_HEADER_BYTES = 65535;
+const MAX_NDIM = 64;
+const ALIGN = 64;
+/** NumPy leaves room for the first dimension to grow to this many digits in place. */
+const GROWTH_DIGITS = 21;
+
+/** Bytes of one element. */
+export function itemBytes(dtype: NdDtype): number {
+  return ARRAY_TYPES[dtype].BYTES_PER_ELEMENT;
+}
+
+/** A shape as Python writes it: (), (3,), (2, 3). */
+export function shapeText(shape: readonly number[]): string {
+  return shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(', ')})`;
+}
+
+function fail(path: string, message: string): never {
+  throw new FuscoError('E_FORMAT', message, { path });
+}
+
+/** A short quotation of something from a file, on one line and without control characters. */
+function quote(text: string): string {
+  return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
+}
+
+interface Header {
+  descr: string;
+  fortran: boolean;
+  shape: number[];
+}
+
+/** Reads the one Python literal that a header may be: a dict of a string, a bool and a tuple of integers. */
+class HeaderParser {
+  readonly #text: string;
+  readonly #path: string;
+  #at = 0;
+
+  constructor(text: string, path: string) {
+    this.#text = text;
+    this.#path = path;
+  }
+
+  parse(): Header {
+    const found: Partial<Header> = {};
+    this.#expect(/\{/y, "'{'");
+    while (this.#take(/\}/y) === undefined) {
+      const key = this.#string();
+      this.#expect(/:/y, "':'");
+      if (key === 'descr' && found.descr === undefined) found.descr = this.#descr();
+      else if (key === 'fortran_order' && found.fortran === undefined) found.fortran = this.#bool();
+      else if (key === 'shape' && found.shape === undefined) found.shape = this.#shape();
+      else fail(this.#path, `the header has the unknown or repeated key ${quote(key)}`);
+      if (this.#take(/,/y) === undefined) {
+        this.#expect(/\}/y, "',' or '}'");
+        break;
+      }
+    }
+    if (!/^[ \n]*$/.test(this.#text.slice(this.#at))) this.#fail('nothing more');
+    const { descr, fortran, shape } = found;
+    if (descr === undefined || fortran === undefined || shape === undefined) {
+      fail(this.#path, "the header lacks one of 'descr', 'fortran_order', 'shape'");
+    }
+    return { descr, fortran, shape };
+  }
+
+  #fail(wanted: string): never {
+    fail(
+      this.#path,
+      `header byte ${this.#at}: expected ${wanted}, found ${quote(this.#text.slice(this.#at, this.#at + 20))}`,
+    );
+  }
+
+  /** Skips blanks, then takes what the sticky pattern matches; undefined where it does not match. */
+  #take(pattern: RegExp): string | undefined {
+    while (this.#text[this.#at] === ' ' || this.#text[this.#at] === '\n') this.#at++;
+    pattern.lastIndex = this.#at;
+    const match = pattern.exec(this.#text);
+    if (match === null) return undefined;
+    this.#at = pattern.lastIndex;
+    return match[0];
+  }
+
+  #expect(pattern: RegExp, wanted: string): string {
+    return this.#take(pattern) ?? this.#fail(wanted);
+  }
+
+  #string(): string {
+    return this.#expect(/'[^'\\\n]*'|"[^"\\\n]*"/y, 'a string').slice(1, -1);
+  }
+
+  #bool(): boolean {
+    return this.#expect(/True\b|False\b/y, 'True or False') === 'True';
+  }
+
+  #descr(): string {
+    if (this.#take(/[[(]/y) !== undefined) {
+      fail(this.#path, `a structured dtype: ${quote(this.#text.slice(this.#at - 1))}`);
+    }
+    return this.#string();
+  }
+
+  #shape(): number[] {
+    this.#expect(/\(/y, 'a tuple');
+    const shape: number[] = [];
+    while (this.#take(/\)/y) === undefined) {
+      // Python 2 wrote long integers with an L.
+      const digits = this.#expect(/-?(?:0|[1-9][0-9]*)\b|-?(?:0|[1-9][0-9]*)L\b/y, 'an integer');
+      const size = Number.parseInt(digits, 10);
+      if (digits.startsWith('-')) fail(this.#path, `the shape has the negative dimension ${quote(digits)}`);
+      if (!Number.isSafeInteger(size)) fail(this.#path, `the dimension ${quote(digits)} exceeds 2^53 - 1`);
+      shape.push(size);
+      if (shape.length > MAX_NDIM) fail(this.#path, `the shape has more than ${MAX_NDIM} dimensions`);
+      if (this.#take(/,/y) === undefined) {
+        // (3) is an integer in Python, not a tuple.
+        if (shape.length === 1) this.#fail("','");
+        this.#expect(/\)/y, "',' or ')'");
+        break;
+      }
+    }
+    return shape;
+  }
+}
+
+/** The text of the header and the offset of the first element; checks magic, version and lengths. */
+function splitHeader(bytes: Uint8Array, path: string): { text: string; body: number } {
+  if (bytes.length < 8 || MAGIC.some((byte, i) => bytes[i] !== byte)) {
+    const start = Buffer.from(bytes.subarray(0, 6)).toString('hex');
+    fail(path, bytes.length === 0 ? 'the file is empty' : `not a .npy file: it starts with bytes ${start}`);
+  }
+  const major = bytes[6]!;
+  const minor = bytes[7]!;
+  if (major < 1 || major > 3 || minor !== 0)
+    fail(path, `.npy version ${major}.${minor} is not 1.0, 2.0 or 3.0`);
+  const start = major === 1 ? 10 : 12;
+  if (bytes.length < start) fail(path, `the header is cut short: ${bytes.length} bytes of ${start}`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const length = major === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
+  if (length > MAX_HEADER_BYTES) fail(path, `a header of ${length} bytes > ${MAX_HEADER_BYTES}`);
+  const body = start + length;
+  if (bytes.length < body) fail(path, `the header is cut short: ${bytes.length} bytes of ${body}`);
+  const text = Buffer.from(bytes.subarray(start, body)).toString(major === 3 ? 'utf8' : 'latin1');
+  return { text, body };
+}
+
+function dtypeOf(descr: string, path: string): NdDtype {
+  const dtype = DTYPES.get(descr) ?? DTYPES.get(descr.replace(/^<([iu]1)$/, '|$1'));
+  if (dtype !== undefined) return dtype;
+  const kind = KINDS[descr.replace(/^[<>|=]/, '')[0] ?? ''] ?? 'unknown';
+  const order = descr.startsWith('>') ? 'big-endian ' : '';
+  const known = Object.keys(DESCR).join(', ');
+  const advice =
+    kind === 'raw bytes' ? '; bf16 is stored as u16, fp8 as u8: view(numpy.uint16), view(numpy.uint8)' : '';
+  return fail(path, `dtype ${quote(descr)} (${order}${kind}) is not one of ${known}${advice}`);
+}
+
+/** Bytes of the elements. The product leaves zero dimensions out, as NumPy's own check does. */
+function bodyBytes(shape: readonly number[], itemSize: number, path: string): number {
+  let product = itemSize;
+  for (const size of shape) {
+    product *= Math.max(1, size);
+    if (!Number.isSafeInteger(product)) fail(path, `shape ${quote(shapeText(shape))} exceeds 2^53 - 1 bytes`);
+  }
+  return shape.includes(0) ? 0 : product;
+}
+
+function copyOf(raw: Uint8Array, path: string): Uint8Array {
+  const copy = allocate(raw.length, path);
+  copy.set(raw);
+  return copy;
+}
+
+/**
+ * The array in the bytes of one .npy file. `data` is a view of `bytes` where the elements are aligned in memory, else
+ * a copy. Nothing is allocated before the sizes have been compared with the bytes that are there.
+ *
+ * @param path names the file in errors
+ * @throws FuscoError E_MEMORY, or E_FORMAT for anything but a whole .npy of version 1.0 to 3.0 in C order with a dtype of NdDtype
+ */
+export function parseNpy(bytes: Uint8Array, path: string): NdArray {
+  const { text, body } = splitHeader(bytes, path);
+  const { descr, fortran, shape } = new HeaderParser(text, path).parse();
+  const dtype = dtypeOf(descr, path);
+  if (fortran && shape.length > 1) {
+    fail(path, `shape ${quote(shapeText(shape))} in Fortran order; save numpy.ascontiguousarray(a)`);
+  }
+  const itemSize = itemBytes(dtype);
+  const size = bodyBytes(shape, itemSize, path);
+  const have = bytes.length - body;
+  if (have !== size) {
+    const what = have < size ? 'the data is cut short' : 'bytes follow the data';
+    fail(path, `${what}: ${have} bytes, ${dtype} ${quote(shapeText(shape))} takes ${size}`);
+  }
+  const aligned = (bytes.byteOffset + body) % itemSize === 0;
+  const raw = bytes.subarray(body);
+  const { buffer, byteOffset }: Uint8Array = aligned ? raw : copyOf(raw, path);
+  const data = new (
+    ARRAY_TYPES[dtype] as new (
+      buffer: ArrayBufferLike,
+      byteOffset: number,
+      length: number,
+    ) => NdData
+  )(buffer, byteOffset, size / itemSize);
+  return { dtype, shape, data } as NdArray;
+}
+
+/**
+ * The chunks of one .npy file of version 1.0, byte for byte what numpy.save writes: the header, and the elements as
+ * they lie in `data`, without a copy.
+ *
+ * @param data any view of product(shape) elements of `dtype`, in C order and little-endian
+ * @throws FuscoError E_SHAPE where the sizes disagree
+ */
+export function encodeNpy(dtype: NdDtype, shape: readonly number[], data: ArrayBufferView): Uint8Array[] {
+  const size = shape.reduce((product, n) => product * n, itemBytes(dtype));
+  if (size !== data.byteLength || shape.some((n) => !Number.isSafeInteger(n) || n < 0)) {
+    throw new FuscoError('E_SHAPE', `${data.byteLength} bytes for ${dtype} ${shapeText(shape)}`);
+  }
+  const growth = shape.length === 0 ? 0 : Math.max(0, GROWTH_DIGITS - String(shape[0]).length);
+  const dict = `{'descr': '${DESCR[dtype]}', 'fortran_order': False, 'shape': ${shapeText(shape)}, }${' '.repeat(growth)}`;
+  // NumPy pads by 1 to 64 spaces, never by none.
+  const start = 10;
+  const used = start + dict.length + 1;
+  const padded = used + ALIGN - (used % ALIGN);
+  const head = new Uint8Array(padded).fill(0x20);
+  head.set(MAGIC);
+  head.set([1, 0, (padded - start) & 0xff, (padded - start) >> 8], MAGIC.length);
+  head.set(Buffer.from(dict, 'latin1'), start);
+  head[padded - 1] = 0x0a;
+  return [head, new Uint8Array(data.buffer, data.byteOffset, data.byteLength)];
+}
