@@ -1,0 +1,80 @@
+import { fileURLToPath } from 'node:url';
+import type { Command } from 'commander';
+import { f16ToFloat, floatToBf16 } from '../../executor/numeric.ts';
+import { planId } from '../../planner/codec.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import { type ExecutionInput, execute, findMismatch } from '../execute.ts';
+import { formatBytes, formatCount, formatMs } from '../format.ts';
+import { readPerRank, readRouting } from '../readers/routing.ts';
+import { summarize } from '../summary.ts';
+import { factLines, trafficLines } from './inspect.ts';
+import { ComparisonFailed, command, print, say } from './io.ts';
+
+const EXPERTS = 256;
+const HIDDEN = 1024;
+
+/** The demo's data lie beside the sources, from which tsc does not copy them into dist/. */
+function demoFile(name: string): string {
+  const here = import.meta.url;
+  const up = here.includes('/dist/') ? '../../../tools/demo/' : '../demo/';
+  return fileURLToPath(new URL(up + name, here));
+}
+
+/** Rows whose every element is different and known: bf16 values from a small linear congruential generator. */
+function makeRows(plan: VerifiedPlan): Uint8Array[] {
+  return plan.shards.map(({ rank, tokens }) => {
+    let state = rank + 1;
+    const rows = new Uint16Array(tokens * HIDDEN);
+    for (let i = 0; i < rows.length; i++) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      rows[i] = floatToBf16((state >>> 8) / 2 ** 23 - 1);
+    }
+    return new Uint8Array(rows.buffer);
+  });
+}
+
+async function demo(): Promise<void> {
+  const routing = demoFile('moe256-ep8x512-mixed-l3.idx.npy');
+  const tables = await readRouting(routing);
+  const planner = await loadPlanner();
+  const started = performance.now();
+  const plan = planner.planAll(tables, { experts: EXPERTS, ranks: tables.length, hidden: HIDDEN });
+  const planned = performance.now() - started;
+  const weights = await readPerRank(demoFile('moe256-ep8x512-mixed-l3.w.npy'), tables.length, 'weights');
+  const input: ExecutionInput = {
+    dtype: 'bf16',
+    rowBytes: plan.spec.rowBytes,
+    rows: makeRows(plan),
+    weights: weights.map((array) => Float32Array.from(array.data as Uint16Array, f16ToFloat)),
+  };
+  const result = await execute(plan, input, 'reference');
+  const mismatch = await findMismatch(plan, input, result);
+  const bytes = [...result.received, ...result.combined].reduce((sum, part) => sum + part.length, 0);
+
+  const summary = summarize(plan);
+  print('FUSCO: what a real router does to 8 ranks, planned, executed and checked\n');
+  print('routed    layer 3 of a small trained MoE language model, 512 tokens on each rank');
+  print(`plan id   ${await planId(plan, nodeSha256)}\n`);
+  print(factLines(summary));
+  print(`\n${trafficLines(summary)}\n`);
+  const { dispatch, combine, backend } = result;
+  print(`planned in ${formatMs(planned)}; executed on the ${backend} backend:`);
+  print(`dispatch ${formatMs(dispatch.nanoseconds / 1e6)}, combine ${formatMs(combine.nanoseconds / 1e6)}`);
+  if (mismatch !== undefined) {
+    say(`check failed: ${mismatch.what} row ${mismatch.row} of rank ${mismatch.rank} differs`);
+    throw new ComparisonFailed();
+  }
+  print(`checked ${formatBytes(bytes)} in ${formatCount(plan.spec.ranks)} ranks, byte for byte: all right\n`);
+  print('Try next:');
+  print(`  npx fusco plan tools/demo/moe256-ep8x512-mixed-l3.idx.npy --experts ${EXPERTS} -o demo.fusco`);
+  print('  npx fusco inspect demo.fusco');
+  print('  npx fusco export demo.fusco --out demo');
+}
+
+export function demoCommand(): Command {
+  return command(
+    'demo',
+    'Plan a real routing table, execute it, check every byte, and show it on one screen.',
+  ).action(demo);
+}

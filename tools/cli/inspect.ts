@@ -1,0 +1,101 @@
+import type { Command } from 'commander';
+import type { DecodedPlan } from '../../planner/codec.ts';
+import type { FuscoError } from '../../planner/errors.ts';
+import { verifyPlan } from '../../planner/verify.ts';
+import { formatBytes, formatCount, formatGrid, formatMatrix, MATRIX_RANKS } from '../format.ts';
+import { type Summary, summarize } from '../summary.ts';
+import { command, errorLine, print, printJson, readPlan, say } from './io.ts';
+
+const MAX_PROBLEMS = 20;
+
+function total(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
+}
+
+function span(values: readonly number[]): string {
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  return low === high ? formatCount(low) : `${formatCount(low)} to ${formatCount(high)}`;
+}
+
+/** The facts of a plan, a label and a value a line. */
+export function factLines(summary: Summary): string {
+  const { imbalance, copiesPerToken } = summary;
+  const entries = total(summary.keptRows) + summary.maskedEntries + summary.droppedEntries;
+  const capacity = summary.capacity === 0 ? 'none' : `${formatCount(summary.capacity)} rows per expert`;
+  const facts: [string, string][] = [
+    [
+      'group',
+      `${summary.ranks} ranks, ${summary.ranksPerNode} a node, ${summary.experts} experts, top-${summary.topk}`,
+    ],
+    ['row', `${summary.hidden} x ${summary.dtype} = ${formatBytes(summary.rowBytes)}`],
+    ['strategy', `${summary.strategy}, align ${summary.align}, capacity ${capacity}`],
+    ['tokens', `${formatCount(total(summary.tokens))} (${span(summary.tokens)} a rank)`],
+    [
+      'entries',
+      `${formatCount(entries)}: ${formatCount(total(summary.keptRows))} routed, ` +
+        `${formatCount(summary.maskedEntries)} masked, ${formatCount(summary.droppedEntries)} dropped`,
+    ],
+    [
+      'received',
+      `${span(summary.recvRows)} rows a rank, ${formatCount(summary.paddingRows)} of them padding in all`,
+    ],
+    [
+      'imbalance',
+      `busiest expert ${imbalance.expertMaxOverMean.toFixed(2)} x the mean, ` +
+        `busiest rank ${imbalance.rankMaxOverMean.toFixed(2)} x`,
+    ],
+    [
+      'copies',
+      `${copiesPerToken.sent.toFixed(2)} rows sent per token (${copiesPerToken.flat.toFixed(2)} experts per token)`,
+    ],
+    ['descriptors', `${formatCount(summary.segments)} segments, ${formatCount(summary.slices)} slices`],
+  ];
+  return formatGrid(facts.map(([label, value]) => [label, value])).replaceAll(/^(\S+)(\s+)(.*)$/gm, '$1$2$3');
+}
+
+/** The traffic matrix, whole where it fits a screen, else its heaviest links. */
+export function trafficLines(summary: Summary): string {
+  const { intraNodeBytes, interNodeBytes } = summary.traffic;
+  const bytes = intraNodeBytes.map((row, r) => row.map((n, c) => n + interNodeBytes[r]![c]!));
+  if (summary.ranks <= MATRIX_RANKS) return `bytes sent, payload only\n${formatMatrix(bytes)}`;
+  const links = bytes.flatMap((row, from) => row.map((n, to) => ({ from, to, bytes: n })));
+  const heaviest = links.filter((link) => link.from !== link.to).sort((a, b) => b.bytes - a.bytes);
+  const rows = heaviest.slice(0, MATRIX_RANKS).map((l) => [`r${l.from} -> r${l.to}`, formatBytes(l.bytes)]);
+  return `heaviest of ${formatCount(links.length)} links, payload only\n${formatGrid(rows)}`;
+}
+
+function printSummary(file: string, decoded: DecodedPlan, summary: Summary, verified: boolean): void {
+  print(`${file}`);
+  print(`plan ${decoded.planId}`);
+  print(
+    `format ${decoded.version.join('.')}, written by ${decoded.producer}, ${verified ? 'verified' : 'BROKEN'}\n`,
+  );
+  print(factLines(summary));
+  print(`\n${trafficLines(summary)}`);
+}
+
+async function inspect(file: string, options: { json?: boolean }): Promise<void> {
+  const problems: FuscoError[] = [];
+  const report = (error: FuscoError) => void problems.push(error);
+  const decoded = await readPlan(file, report);
+  verifyPlan(decoded.plan, report);
+  const summary = summarize(decoded.plan);
+  if (options.json) {
+    const { planId, version, producer } = decoded;
+    const found = problems.map(({ code, message }) => ({ code, message }));
+    printJson({ planId, version, producer, verified: problems.length === 0, problems: found, ...summary });
+  } else {
+    printSummary(file, decoded, summary, problems.length === 0);
+  }
+  for (const problem of problems.slice(0, MAX_PROBLEMS - 1)) say(errorLine(problem));
+  if (problems.length >= MAX_PROBLEMS) say(`… and ${problems.length - MAX_PROBLEMS + 1} more`);
+  if (problems.length > 0) process.exitCode = 2;
+}
+
+export function inspectCommand(): Command {
+  return command('inspect', 'Show what a plan does, on one screen. Shows a broken plan as far as it can.')
+    .argument('<file>', 'a plan file')
+    .option('--json', 'one JSON object')
+    .action(inspect);
+}

@@ -1,0 +1,51 @@
+// The command line: one file per command, this one to join them.
+
+import { readFileSync } from 'node:fs';
+import { demoCommand } from './demo.ts';
+import { diffCommand } from './diff.ts';
+import { doctorCommand } from './doctor.ts';
+import { exportCommand } from './export.ts';
+import { inspectCommand } from './inspect.ts';
+import { command, explain } from './io.ts';
+import { planCommand } from './plan.ts';
+import { runCommand } from './run.ts';
+import { verifyCommand } from './verify.ts';
+
+function version(): string {
+  // The same relative place from tools/cli and from dist/tools/cli, one level further out.
+  for (const up of ['../../package.json', '../../../package.json']) {
+    try {
+      return JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')).version;
+    } catch {}
+  }
+  return 'unknown';
+}
+
+/** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error. */
+export async function main(args: readonly string[]): Promise<number> {
+  // A reader that closes early, such as `head`, is no error.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  const program = command('fusco', 'Plans, inspects and executes expert-parallel shuffles.')
+    .version(version())
+    .addCommand(demoCommand())
+    .addCommand(planCommand())
+    .addCommand(inspectCommand())
+    .addCommand(verifyCommand())
+    .addCommand(exportCommand())
+    .addCommand(runCommand())
+    .addCommand(diffCommand())
+    .addCommand(doctorCommand());
+  if (args.length === 0) {
+    program.outputHelp();
+    return 0;
+  }
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    return explain(error);
+  }
+}

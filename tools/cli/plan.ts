@@ -1,0 +1,91 @@
+import { type Command, Option } from 'commander';
+import { encodePlan } from '../../planner/codec.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/layout.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import type { PlacementMap } from '../../planner/placement.ts';
+import type { Dtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import { formatBytes, formatCount } from '../format.ts';
+import { writeFileAtomic } from '../output.ts';
+import { readWhole } from '../readers/file.ts';
+import { readRouting } from '../readers/routing.ts';
+import { command, integer, printJson, say } from './io.ts';
+
+interface PlanArguments {
+  output: string;
+  experts: number;
+  ranks?: number;
+  ranksPerNode?: number;
+  hidden: number;
+  dtype: Dtype;
+  align: number;
+  capacity?: number;
+  strategy: Strategy;
+  placement?: string;
+  json?: boolean;
+}
+
+async function readPlacement(path: string): Promise<PlacementMap> {
+  const text = new TextDecoder().decode(await readWhole(path));
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new FuscoError('E_FORMAT', `${path}: ${(cause as Error).message}`, { cause });
+  }
+  if (!Array.isArray(value) || value.length === 0) {
+    throw new FuscoError('E_PLACEMENT', `${path}: it is not a JSON array, expert -> rank`);
+  }
+  return value;
+}
+
+async function plan(routing: string, args: PlanArguments): Promise<void> {
+  const tables = await readRouting(routing, args.ranks);
+  const options: PlanOptions = {
+    experts: args.experts,
+    ranks: tables.length,
+    hidden: args.hidden,
+    dtype: args.dtype,
+    align: args.align,
+    capacity: args.capacity ?? 0,
+    strategy: args.strategy,
+    ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
+    ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
+  };
+  const planner = await loadPlanner();
+  const planned = planner.planAll(tables, options);
+  const { bytes, planId } = await encodePlan(planned, nodeSha256);
+  await writeFileAtomic(args.output, [bytes]);
+  if (args.json) {
+    printJson({ planId, file: args.output, bytes: bytes.length, plannerMemoryBytes: planner.memoryBytes });
+    return;
+  }
+  const entries = planned.shards.reduce((sum, shard) => sum + shard.entries, 0);
+  const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(bytes.length)}`;
+  say(
+    `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(planner.memoryBytes)}) -> ${args.output}`,
+  );
+}
+
+export function planCommand(): Command {
+  return command('plan', 'Plan a routing table: .npy, .npz or a directory of rank{r}.npy [tokens, topk].')
+    .argument('<routing>', 'expert ids; -1 means no expert')
+    .requiredOption('-o, --output <file>', 'the plan file to write')
+    .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
+    .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
+    .option(
+      '--ranks-per-node <n>',
+      'ranks a node (default: the largest divisor up to 8)',
+      integer(1, MAX_RANKS),
+    )
+    .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
+    .addOption(
+      new Option('--dtype <dtype>', 'dtype of a row').choices(['bf16', 'f16', 'f32', 'fp8']).default('bf16'),
+    )
+    .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
+    .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
+    .addOption(new Option('--strategy <name>', 'how rows travel').choices(['flat']).default('flat'))
+    .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
+    .option('--json', 'one JSON object')
+    .action(plan);
+}

@@ -1,0 +1,49 @@
+import type { Command } from 'commander';
+import { planId } from '../../planner/codec.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import { specFields } from '../../planner/spec.ts';
+import { verifyPlan } from '../../planner/verify.ts';
+import { diffPlans } from '../diff.ts';
+import { readRouting } from '../readers/routing.ts';
+import { ComparisonFailed, command, prefixed, print, printJson, readPlan, say } from './io.ts';
+
+async function verify(file: string, options: { routing?: string; json?: boolean }): Promise<void> {
+  const decoded = await readPlan(file);
+  try {
+    verifyPlan(decoded.plan);
+  } catch (error) {
+    throw error instanceof FuscoError ? prefixed(file, error) : error;
+  }
+  const { spec } = decoded.plan;
+  let matches: boolean | undefined;
+  let first: string | undefined;
+  if (options.routing !== undefined) {
+    const tables = await readRouting(options.routing, spec.ranks);
+    const planner = await loadPlanner();
+    const again = planner.planAll(tables, specFields(spec));
+    matches = (await planId(again, nodeSha256)) === decoded.planId;
+    if (!matches) first = diffPlans(decoded.plan, again).lines[0];
+  }
+  if (options.json)
+    printJson({ planId: decoded.planId, verified: true, ...(matches === undefined ? {} : { matches }) });
+  else if (matches !== false) {
+    print(`verified ${decoded.planId}`);
+    if (matches) print(`it is the plan of ${options.routing}`);
+  }
+  if (matches === false) {
+    say(`${file} is not the plan of ${options.routing}: ${first ?? 'it differs'}`);
+    throw new ComparisonFailed();
+  }
+}
+
+export function verifyCommand(): Command {
+  return command(
+    'verify',
+    'Check everything that a plan says; with --routing, also that it is the plan of that routing.',
+  )
+    .argument('<file>', 'a plan file')
+    .option('--routing <routing>', 'routing as `fusco plan` takes it')
+    .option('--json', 'one JSON object')
+    .action(verify);
+}
