@@ -63,6 +63,9 @@ function hostsOf(entry: unknown, expert: number, ranks: number): number[] {
 
 /** Builds a placement; `map` undefined or empty means contiguous blocks. Throws E_PLACEMENT or E_LIMIT. */
 export function makePlacement(experts: number, ranks: number, map?: PlacementMap): Placement {
+  if (map !== undefined && !Array.isArray(map)) {
+    throw new FuscoError('E_PLACEMENT', 'the placement is not an array', { path: '/placement' });
+  }
   const given = map !== undefined && map.length > 0;
   if (given && map.length !== experts) {
     throw new FuscoError('E_PLACEMENT', `the placement has ${map.length} entries for ${experts} experts`, {

@@ -94,13 +94,15 @@ export class Planner {
    * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT, E_MEMORY
    */
   planAll(tables: readonly RoutingTable[], options: PlanOptions): VerifiedPlan {
-    if (tables.length !== options.ranks) {
+    const first = tables[0];
+    if (first === undefined || tables.length !== options.ranks) {
       throw new FuscoError('E_RANKS', `routing of ${tables.length} ranks for a plan of ${options.ranks}`, {
         value: tables.length,
         limit: options.ranks,
       });
     }
-    const spec = resolveOptions(options, tables[0]!.topk);
+    checkTable(first, 0, first.topk);
+    const spec = resolveOptions(options, first.topk);
     const { instances } = spec.placement;
     const routed = tables.map((table, rank) => this.routeRank(rank, table, spec));
     const counts = new Uint32Array(spec.ranks * instances);

@@ -104,7 +104,8 @@ export class Shard {
       throw new FuscoError('E_SHARD_LAYOUT', text, { path, rank });
     };
     if (bytes.length < SHARD_BODY) refuse(`${bytes.length} bytes < ${SHARD_BODY}`);
-    const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+    // Not slice(): a Buffer's slice is a view with the same odd address.
+    const aligned = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
     const head = new Uint32Array(aligned.buffer, aligned.byteOffset, SHARD_BODY / 4);
     if (head[W_MAGIC] !== SHARD_MAGIC) refuse('the shard does not start with FSHD');
     const counts: number[] = [];
