@@ -1,6 +1,7 @@
 import type { Report } from './codec.ts';
 import { type ErrorCode, FuscoError } from './errors.ts';
 import {
+  MAX_ROWS,
   S_DISTRIBUTE_ENTRY,
   S_DISTRIBUTE_OFFSET,
   S_ENTRY_INSTANCE,
@@ -82,7 +83,9 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
     for (const [rank, shard] of shards.entries()) attempt(() => check(shard, spec, rank));
     if (!sound) return undefined;
   }
-  for (const [rank] of shards.entries()) attempt(() => checkSend(shards, spec, rank));
+  // Views are made once: one per pair of ranks would be most of the work of a group of thousands.
+  const runs = shards.map(({ runRow, runRows }): RunTable => ({ runRow, runRows }));
+  for (const [rank, shard] of shards.entries()) attempt(() => checkSend(shard, runs, spec, rank));
   if (!sound) return undefined;
   for (const [rank, shard] of shards.entries()) {
     if (attempt(() => checkEntries(shards, spec, rank)) && attempt(() => checkStream(shard, spec, rank))) {
@@ -205,16 +208,23 @@ function checkReceive(shard: Shard, spec: PlanSpec, rank: number): void {
   if (expertOffset[shard.localInstances] !== block || shard.recvRows !== block) {
     halt('E_RUN_TABLE', rank, '/experts', `the blocks end at row ${block}, the buffer at ${shard.recvRows}`);
   }
+  if (block > MAX_ROWS) halt('E_LIMIT', rank, '/experts', `${block} rows > ${MAX_ROWS}`, block, MAX_ROWS);
+}
+
+/** Where the rows of each source rank come to lie at one receiver. */
+interface RunTable {
+  readonly runRow: Uint32Array;
+  readonly runRows: Uint32Array;
 }
 
 /** Sender's run table against the receivers'. */
-function checkSend(shards: readonly Shard[], spec: PlanSpec, rank: number): void {
-  const { sendRow, sendRows, kept } = shards[rank]!;
+function checkSend(shard: Shard, runs: readonly RunTable[], spec: PlanSpec, rank: number): void {
+  const { sendRow, sendRows, kept } = shard;
   const { rankFirst } = spec.placement;
   let total = 0;
   for (let peer = 0; peer < spec.ranks; peer++) {
     const first = rankFirst[peer]!;
-    const { runRow, runRows } = shards[peer]!;
+    const { runRow, runRows } = runs[peer]!;
     for (let i = first; i < rankFirst[peer + 1]!; i++) {
       const run = (i - first) * spec.ranks + rank;
       total += sendRows[i]!;
@@ -354,14 +364,14 @@ function checkSlices(shard: Shard, spec: PlanSpec, rank: number): void {
     for (let i = rankFirst[peer]!; i < rankFirst[peer + 1]!; i++) row += sendRows[i]!;
     rows.push(row - first[peer]!);
   }
-  const rounds = Math.max(...rows.map((count) => Math.ceil(count / sliceRows)));
+  // Only peers with rows left take part in a round, so that the work is that of the slices.
+  const staggered = rows.map((_, step) => (rank + step) % ranks);
   let at = 0;
-  for (let round = 0; round < rounds; round++) {
-    for (let step = 0; step < ranks; step++) {
-      const peer = (rank + step) % ranks;
-      const left = rows[peer]! - round * sliceRows;
-      if (left <= 0) continue;
-      const wanted = [peer, first[peer]! + round * sliceRows, Math.min(left, sliceRows)];
+  for (let done = 0, peers = staggered; ; done += sliceRows) {
+    peers = peers.filter((peer) => rows[peer]! > done);
+    if (peers.length === 0) break;
+    for (const peer of peers) {
+      const wanted = [peer, first[peer]! + done, Math.min(rows[peer]! - done, sliceRows)];
       const found = [...slices.subarray(at, at + SLICE_WORDS)];
       if (found.join() !== wanted.join()) {
         halt('E_SLICE', rank, `/slices/${at / SLICE_WORDS}`, `peer,row,rows is ${found}, not ${wanted}`);
