@@ -1,0 +1,37 @@
+// Small real plans that between them use everything a flat plan can hold.
+
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Planner } from '../../planner/planner.ts';
+import type { PlanOptions } from '../../planner/spec.ts';
+import { makeRouting, toTables, type Workload } from './workloads.ts';
+
+const SAMPLES: Record<string, { workload: Workload; options: Omit<PlanOptions, 'ranks' | 'experts'> }> = {
+  plain: {
+    workload: { family: 'balanced', seed: 1, ranks: 4, tokens: 12, topk: 2, experts: 8 },
+    options: {},
+  },
+  // Masked and dropped entries, padding, several slices a peer.
+  crowded: {
+    workload: { family: 'hotExperts', seed: 2, ranks: 4, tokens: 16, topk: 3, experts: 12, masked: 0.15 },
+    options: { align: 4, capacity: 9, ranksPerNode: 2, hidden: 8, dtype: 'f32', sliceBytes: 96 },
+  },
+  // Replicas, a rank without experts, ranks with few tokens.
+  replicas: {
+    workload: { family: 'raggedSources', seed: 3, ranks: 6, tokens: 14, topk: 2, experts: 5, masked: 0.1 },
+    options: { ranksPerNode: 2, align: 2, placement: [[0, 3], 1, [1, 2, 4], 4, 0] },
+  },
+  // Nothing at all on one rank; one slice a row.
+  hollow: {
+    workload: { family: 'rankWithoutRows', seed: 4, ranks: 3, tokens: 7, topk: 1, experts: 3 },
+    options: { sliceBytes: 1 },
+  },
+};
+
+export type Sample = keyof typeof SAMPLES;
+export const SAMPLE_NAMES = Object.keys(SAMPLES);
+
+export function samplePlan(planner: Planner, name: string): VerifiedPlan {
+  const { workload, options } = SAMPLES[name]!;
+  const { ranks, experts, topk } = workload;
+  return planner.planAll(toTables(makeRouting(workload), topk), { ...options, ranks, experts });
+}
