@@ -21,6 +21,8 @@ type Source =
   | { readonly kind: 'whole'; readonly array: NdArray; readonly path: string }
   | { readonly kind: 'perRank'; readonly arrays: readonly NdArray[]; readonly paths: readonly string[] };
 
+const RANK_NAME = /^rank([0-9]+)$/;
+
 function ranksError(path: string, message: string): FuscoError {
   return new FuscoError('E_RANKS', message, { path });
 }
@@ -30,7 +32,7 @@ function countRanks(names: readonly string[], path: string): number | undefined 
   let count = 0;
   let highest = -1;
   for (const name of names) {
-    const digits = /^rank([0-9]+)$/.exec(name)?.[1];
+    const digits = RANK_NAME.exec(name)?.[1];
     if (digits === undefined) continue;
     const rank = Number(digits);
     if (String(rank) !== digits) throw ranksError(path, `${name} is not named rank${rank}`);
@@ -72,7 +74,7 @@ function openNpz(bytes: Uint8Array, path: string): Source {
   const names = [...members.keys()];
   const ranks = countRanks(names, path);
   if (ranks !== members.size) {
-    const other = names.find((candidate) => !candidate.startsWith('rank')) ?? names.at(-1);
+    const other = names.find((candidate) => !RANK_NAME.test(candidate));
     throw ranksError(
       path,
       `${members.size} arrays, ${JSON.stringify(other)} among them, instead of rank0, rank1, …`,
