@@ -1,0 +1,158 @@
+// The C interface: turns failures into statuses, and nothing else.
+
+#include <chrono>
+#include <mutex>
+#include <new>
+
+#include "exchange.hpp"
+#include "failure.hpp"
+
+struct fusco_context {
+  // Shared with the plans, which may outlive the handle.
+  std::shared_ptr<fusco::Context> shared;
+};
+
+namespace {
+
+using fusco::Failure;
+
+fusco_status report(const Failure &failure, fusco_error *error) {
+  if (error != nullptr) *error = failure.error;
+  return failure.error.status;
+}
+
+// Runs `work`; no exception leaves it.
+template <class F>
+fusco_status guarded(fusco_error *error, F work) noexcept {
+  try {
+    work();
+    return FUSCO_OK;
+  } catch (const Failure &failure) {
+    return report(failure, error);
+  } catch (const std::bad_alloc &) {
+    return report(Failure(FUSCO_E_MEMORY, "out of memory"), error);
+  } catch (const std::exception &exception) {
+    return report(Failure(FUSCO_E_INTERNAL, "%s", exception.what()), error);
+  } catch (...) {
+    return report(Failure(FUSCO_E_INTERNAL, "an unknown exception"), error);
+  }
+}
+
+template <class Call>
+fusco_status exchange(fusco_plan *plan, const Call *call, fusco_stats *stats, fusco_error *error,
+                      void (*run)(fusco_plan &, const Call &, fusco_stats &)) noexcept {
+  return guarded(error, [&] {
+    if (plan == nullptr || call == nullptr) throw Failure(FUSCO_E_OPTION, "the plan or the call is NULL");
+    const std::lock_guard<std::mutex> turn(plan->context->mutex);
+    fusco_stats measured{};
+    const auto start = std::chrono::steady_clock::now();
+    run(*plan, *call, measured);
+    const auto taken = std::chrono::steady_clock::now() - start;
+    measured.nanoseconds =
+        static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(taken).count());
+    if (stats != nullptr) *stats = measured;
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+uint32_t fusco_version(void) {
+  return FUSCO_VERSION_MAJOR << 16 | FUSCO_VERSION_MINOR << 8 | FUSCO_VERSION_PATCH;
+}
+
+const char *fusco_status_name(fusco_status status) {
+  switch (status) {
+    case FUSCO_OK:
+      return "OK";
+    case FUSCO_E_OPTION:
+      return "E_OPTION";
+    case FUSCO_E_RANKS:
+      return "E_RANKS";
+    case FUSCO_E_LIMIT:
+      return "E_LIMIT";
+    case FUSCO_E_SHARD_LAYOUT:
+      return "E_SHARD_LAYOUT";
+    case FUSCO_E_SHARD_HEAD:
+      return "E_SHARD_HEAD";
+    case FUSCO_E_SEGMENT_BOUNDS:
+      return "E_SEGMENT_BOUNDS";
+    case FUSCO_E_ENTRY:
+      return "E_ENTRY";
+    case FUSCO_E_BUFFER:
+      return "E_BUFFER";
+    case FUSCO_E_DTYPE:
+      return "E_DTYPE";
+    case FUSCO_E_BACKEND:
+      return "E_BACKEND";
+    case FUSCO_E_MEMORY:
+      return "E_MEMORY";
+    case FUSCO_E_CLOSED:
+      return "E_CLOSED";
+    case FUSCO_E_INTERNAL:
+      return "E_INTERNAL";
+  }
+  return "E_INTERNAL";
+}
+
+fusco_status fusco_context_create(const fusco_context_options *options, fusco_context **context,
+                                  fusco_error *error) {
+  return guarded(error, [&] {
+    if (context == nullptr) throw Failure(FUSCO_E_OPTION, "context is NULL");
+    const fusco_context_options defaults{};
+    auto handle = std::make_unique<fusco_context>();
+    handle->shared = std::make_shared<fusco::Context>(options == nullptr ? defaults : *options);
+    *context = handle.release();
+  });
+}
+
+void fusco_context_destroy(fusco_context *context) { delete context; }
+
+uint32_t fusco_context_threads(const fusco_context *context) {
+  return context == nullptr ? 0 : context->shared->pool().threads();
+}
+
+const char *fusco_context_kernels(const fusco_context *context) {
+  return context == nullptr ? "" : context->shared->kernels().name;
+}
+
+fusco_status fusco_plan_create(fusco_context *context, const fusco_plan_desc *desc, fusco_plan **plan,
+                               fusco_error *error) {
+  return guarded(error, [&] {
+    if (context == nullptr || desc == nullptr || plan == nullptr) {
+      throw Failure(FUSCO_E_OPTION, "the context, the description or the plan is NULL");
+    }
+    *plan = fusco::makePlan(context->shared, *desc).release();
+  });
+}
+
+void fusco_plan_destroy(fusco_plan *plan) { delete plan; }
+
+uint32_t fusco_plan_ranks(const fusco_plan *plan) { return plan == nullptr ? 0 : plan->ranks; }
+uint32_t fusco_plan_topk(const fusco_plan *plan) { return plan == nullptr ? 0 : plan->topk; }
+
+uint32_t fusco_plan_tokens(const fusco_plan *plan, uint32_t rank) {
+  return plan == nullptr || rank >= plan->ranks ? 0 : plan->rank[rank].tokens;
+}
+
+uint32_t fusco_plan_recv_rows(const fusco_plan *plan, uint32_t rank) {
+  return plan == nullptr || rank >= plan->ranks ? 0 : plan->rank[rank].recvRows;
+}
+
+fusco_status fusco_dispatch(fusco_plan *plan, const fusco_dispatch_call *call, fusco_stats *stats,
+                            fusco_error *error) {
+  return exchange(plan, call, stats, error, fusco::dispatch);
+}
+
+fusco_status fusco_combine(fusco_plan *plan, const fusco_combine_call *call, fusco_stats *stats,
+                           fusco_error *error) {
+  return exchange(plan, call, stats, error, fusco::combine);
+}
+
+fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient_call *call,
+                                   fusco_stats *stats, fusco_error *error) {
+  return exchange(plan, call, stats, error, fusco::weightGradient);
+}
+
+}  // extern "C"

@@ -1,0 +1,88 @@
+#include "buffers.hpp"
+
+#include <algorithm>
+
+#include "failure.hpp"
+#include "plan_layout.h"
+
+namespace fusco {
+
+BufferCheck::BufferCheck(const fusco_plan &plan) : plan_(plan), extents_(plan.context->extents) {
+  extents_.clear();
+}
+
+void BufferCheck::tokens(const char *name, const fusco_buffer *buffers, uint64_t rowBytes, bool isOutput) {
+  for (uint32_t rank = 0; rank < plan_.ranks; rank++) {
+    add(name, buffers, rank, plan_.rank[rank].tokens * rowBytes, isOutput);
+  }
+}
+
+void BufferCheck::entries(const char *name, const fusco_buffer *buffers, uint64_t rowBytes, bool isOutput) {
+  tokens(name, buffers, rowBytes * plan_.topk, isOutput);
+}
+
+void BufferCheck::received(const char *name, const fusco_buffer *buffers, uint64_t rowBytes, bool isOutput) {
+  for (uint32_t rank = 0; rank < plan_.ranks; rank++) {
+    add(name, buffers, rank, plan_.rank[rank].recvRows * rowBytes, isOutput);
+  }
+}
+
+void BufferCheck::add(const char *name, const fusco_buffer *buffers, uint32_t rank, uint64_t needed,
+                      bool isOutput) {
+  if (buffers == nullptr) throw Failure(FUSCO_E_BUFFER, "%s: no buffers were given", name);
+  if (needed == 0) return;
+  const fusco_buffer &buffer = buffers[rank];
+  if (buffer.data == nullptr || buffer.bytes < needed) {
+    const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
+    throw Failure(FUSCO_E_BUFFER, "%s of rank %u has %llu bytes, %llu are needed", name, rank,
+                  static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed))
+        .atRank(rank)
+        .limited(given, needed);
+  }
+  const auto begin = reinterpret_cast<uintptr_t>(buffer.data);
+  if (begin + needed < begin) {
+    throw Failure(FUSCO_E_BUFFER, "%s of rank %u leaves the address space", name, rank).atRank(rank);
+  }
+  Extent extent{begin, begin + needed, isOutput, rank, {}};
+  std::snprintf(extent.name, sizeof extent.name, "%s", name);
+  extents_.push_back(extent);
+}
+
+void BufferCheck::refuseOverlap() {
+  std::sort(extents_.begin(), extents_.end(),
+            [](const Extent &a, const Extent &b) { return a.begin < b.begin; });
+  const Extent *furthest = nullptr;
+  const Extent *furthestOutput = nullptr;
+  for (const Extent &extent : extents_) {
+    const Extent *other = extent.isOutput ? furthest : furthestOutput;
+    if (other != nullptr && other->end > extent.begin) {
+      throw Failure(FUSCO_E_BUFFER, "%s of rank %u overlaps %s of rank %u", extent.name, extent.rank,
+                    other->name, other->rank)
+          .atRank(extent.rank);
+    }
+    if (furthest == nullptr || extent.end > furthest->end) furthest = &extent;
+    if (extent.isOutput && (furthestOutput == nullptr || extent.end > furthestOutput->end)) {
+      furthestOutput = &extent;
+    }
+  }
+}
+
+void checkRowBytes(uint64_t rowBytes) {
+  if (rowBytes >= 1 && rowBytes <= FUSCO_MAX_ROW_BYTES) return;
+  throw Failure(FUSCO_E_OPTION, "rows of %llu bytes; they must have 1 to %d",
+                static_cast<unsigned long long>(rowBytes), FUSCO_MAX_ROW_BYTES)
+      .limited(rowBytes, FUSCO_MAX_ROW_BYTES);
+}
+
+uint64_t checkElements(fusco_dtype dtype, uint64_t rowBytes) {
+  const uint32_t size = elementBytes(dtype);
+  if (size == 0) throw Failure(FUSCO_E_DTYPE, "dtype %d cannot be computed with", static_cast<int>(dtype));
+  if (rowBytes % size != 0) {
+    throw Failure(FUSCO_E_DTYPE, "rows of %llu bytes are not whole elements of %u",
+                  static_cast<unsigned long long>(rowBytes), size)
+        .limited(rowBytes, size);
+  }
+  return rowBytes / size;
+}
+
+}  // namespace fusco

@@ -1,0 +1,102 @@
+// One element of each dtype to float32 and back, bit by bit: the tail of every vector loop and the portable
+// set. Everything has internal linkage, so that no copy compiled for one processor is linked into code for
+// another.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace fusco {
+namespace {
+
+inline float fromBits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline uint32_t toBits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+
+inline uint32_t encodeF32(float value) { return value != value ? 0x7fc00000u : toBits(value); }
+
+inline float decodeBf16(uint16_t bits) { return fromBits(static_cast<uint32_t>(bits) << 16); }
+
+inline uint16_t encodeBf16(float value) {
+  const uint32_t bits = toBits(value);
+  // Round to nearest even: just under half of the last kept place, or exactly half where that place is odd.
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return value != value ? 0x7fc0 : static_cast<uint16_t>(rounded);
+}
+
+inline float decodeF16(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t rest = static_cast<uint32_t>(bits & 0x7fffu) << 13;
+  if (rest >= 0x7c00u << 13) return fromBits(sign | 0x7f800000u | rest);
+  if (rest >= 0x0400u << 13) return fromBits(sign | (rest + (112u << 23)));
+  // A subnormal is a whole number of 2^-24, which float32 holds exactly.
+  const float size = static_cast<float>(bits & 0x3ffu) * 5.9604644775390625e-8f;
+  return fromBits(sign | toBits(size));
+}
+
+inline uint16_t encodeF16(float value) {
+  const uint32_t bits = toBits(value);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t size = bits & 0x7fffffffu;
+  if (size > 0x7f800000u) return 0x7e00;
+  // 65520 is half way to the first value out of range, and 65504 is odd: it rounds to infinity.
+  if (size >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (size < 0x38800000u) {
+    // Below 2^-14 the grid is 2^-24. Adding 0.5, whose last place is 2^-24, rounds to it; the low bits are
+    // the result, and a carry to 2^-14 is its encoding as well.
+    const float shifted = fromBits(size) + 0.5f;
+    return static_cast<uint16_t>(sign | (toBits(shifted) - 0x3f000000u));
+  }
+  const uint32_t rounded = size + 0xfffu + ((size >> 13) & 1u) - (112u << 23);
+  return static_cast<uint16_t>(sign | (rounded >> 13));
+}
+
+struct F32 {
+  static constexpr size_t bytes = 4;
+  static float load(const uint8_t *at) {
+    uint32_t bits;
+    std::memcpy(&bits, at, 4);
+    return fromBits(bits);
+  }
+  static void store(uint8_t *at, float value) {
+    const uint32_t bits = encodeF32(value);
+    std::memcpy(at, &bits, 4);
+  }
+};
+
+struct F16 {
+  static constexpr size_t bytes = 2;
+  static float load(const uint8_t *at) {
+    uint16_t bits;
+    std::memcpy(&bits, at, 2);
+    return decodeF16(bits);
+  }
+  static void store(uint8_t *at, float value) {
+    const uint16_t bits = encodeF16(value);
+    std::memcpy(at, &bits, 2);
+  }
+};
+
+struct Bf16 {
+  static constexpr size_t bytes = 2;
+  static float load(const uint8_t *at) {
+    uint16_t bits;
+    std::memcpy(&bits, at, 2);
+    return decodeBf16(bits);
+  }
+  static void store(uint8_t *at, float value) {
+    const uint16_t bits = encodeBf16(value);
+    std::memcpy(at, &bits, 2);
+  }
+};
+
+}  // namespace
+}  // namespace fusco

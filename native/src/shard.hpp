@@ -1,0 +1,43 @@
+// Reading a shard's bytes, which may be anything. The layout is in plan_layout.h.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "fusco.h"
+#include "plan_layout.h"
+
+namespace fusco {
+
+// The head of a shard and where its sections lie: everything here was checked against the shard's size, and
+// later reads use these values, not the bytes again, which the caller may be changing.
+class ShardReader {
+ public:
+  // Throws E_SHARD_LAYOUT, E_SHARD_HEAD or E_RANKS.
+  ShardReader(const fusco_buffer &shard, uint32_t rank, uint32_t ranks);
+
+  uint32_t word(int index) const { return words_[index]; }
+  uint64_t entries() const { return uint64_t{words_[FUSCO_W_TOKENS]} * words_[FUSCO_W_TOPK]; }
+
+  // Copies a section out; bytes of the shard may lie at any address.
+  template <class T>
+  std::vector<T> section(int index) const {
+    std::vector<T> values(counts_[index]);
+    copyOut(index, values.data(), values.size() * sizeof(T));
+    return values;
+  }
+
+ private:
+  void checkSections(uint64_t size);
+  void checkHead(uint32_t ranks) const;
+  void expectCount(int section, uint64_t expected) const;
+  void copyOut(int section, void *to, size_t bytes) const;
+
+  const uint8_t *bytes_;
+  uint32_t rank_;
+  uint32_t words_[FUSCO_SHARD_WORDS];
+  uint32_t offsets_[FUSCO_SECTIONS];
+  uint32_t counts_[FUSCO_SECTIONS];
+};
+
+}  // namespace fusco

@@ -1,0 +1,185 @@
+/* What the library refuses: broken shards, whatever their bytes, and buffers that do not fit. */
+
+#include <string.h>
+
+#include "plan_layout.h"
+#include "plans.h"
+
+static fusco_status upload_fields(fusco_context *context, const shard_fields fields[RANKS],
+                                  fusco_error *error) {
+  fusco_buffer shards[RANKS] = {make_shard(&fields[0]), make_shard(&fields[1])};
+  fusco_plan *plan = NULL;
+  const fusco_status status = upload(context, shards, &plan, error);
+  fusco_plan_destroy(plan);
+  free(shards[0].data);
+  free(shards[1].data);
+  return status;
+}
+
+static void refuses_broken_entries(fusco_context *context) {
+  shard_fields fields[RANKS];
+  fusco_error error;
+
+  plan_fields(fields);
+  fields[1].slot[0] = 3; /* padding */
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_SEGMENT_BOUNDS);
+  CHECK(error.rank == 1 && error.has_limit && error.value == 3 && error.limit == 3);
+  CHECK(strcmp(error.path, "/ranks/1/entries/0") == 0);
+  CHECK(strcmp(error.message, "entry 0 of rank 1, instance 1 slot 3, leaves its block") == 0);
+
+  plan_fields(fields);
+  fields[1].slot[0] = 1; /* also written by rank 0 token 1 */
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_ENTRY);
+
+  plan_fields(fields);
+  fields[0].slot[0] = 0x7fffffff;
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_SEGMENT_BOUNDS);
+
+  plan_fields(fields);
+  fields[0].instance[0] = 2;
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_SEGMENT_BOUNDS);
+
+  plan_fields(fields);
+  fields[0].slot[3] = -3;
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_ENTRY);
+
+  plan_fields(fields);
+  fields[0].slot[0] = FUSCO_SLOT_MASKED; /* but its instance says kept */
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_ENTRY);
+}
+
+static void refuses_broken_tables(fusco_context *context) {
+  shard_fields fields[RANKS];
+  fusco_error error;
+
+  plan_fields(fields);
+  fields[0].expert_rows[0] = 5;
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_SEGMENT_BOUNDS);
+
+  plan_fields(fields);
+  fields[1].expert_rows[0] = 4; /* a row that nobody writes */
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_ENTRY);
+
+  plan_fields(fields);
+  fields[1].expert_offset[1] = 5;
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_SHARD_HEAD);
+
+  plan_fields(fields);
+  fields[1].first_instance = 0;
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_SHARD_HEAD);
+
+  plan_fields(fields);
+  fields[0].recv_rows = 0xffffffffu;
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_LIMIT);
+
+  plan_fields(fields);
+  fields[1].rank = 0;
+  CHECK(upload_fields(context, fields, &error) == FUSCO_E_RANKS && error.rank == 1);
+}
+
+/* No byte of a shard may make the upload or an exchange of the uploaded plan leave its memory. */
+static void survives_any_bytes(fusco_context *context) {
+  shard_fields fields[RANKS];
+  plan_fields(fields);
+  fusco_buffer shards[RANKS] = {make_shard(&fields[0]), make_shard(&fields[1])};
+  uint8_t *bytes = shards[0].data;
+  const uint8_t values[] = {0x00, 0x01, 0x7f, 0x80, 0xff};
+  int refused = 0;
+  for (uint64_t at = 0; at < shards[0].bytes; at++) {
+    const uint8_t before = bytes[at];
+    for (size_t v = 0; v < sizeof values; v++) {
+      bytes[at] = values[v];
+      fusco_plan *plan = NULL;
+      fusco_error error;
+      if (upload(context, shards, &plan, &error) != FUSCO_OK) {
+        CHECK(plan == NULL && error.message[0] != '\0');
+        refused++;
+      }
+      fusco_plan_destroy(plan);
+    }
+    bytes[at] = before;
+  }
+  /* 12 words, 24 section entries and 4 sections matter; gaps and the words of other stages do not. */
+  CHECK(refused > 1000);
+  for (uint64_t size = 0; size < shards[0].bytes; size++) {
+    const fusco_buffer cut[RANKS] = {{bytes, size}, shards[1]};
+    fusco_plan *plan = NULL;
+    CHECK(upload(context, cut, &plan, NULL) == FUSCO_E_SHARD_LAYOUT);
+  }
+  free(shards[0].data);
+  free(shards[1].data);
+}
+
+static void refuses_other_strategies(fusco_context *context) {
+  const fusco_buffer none[RANKS] = {{NULL, 0}, {NULL, 0}};
+  fusco_plan_desc desc = {
+      .ranks = RANKS, .ranks_per_node = 1, .strategy = FUSCO_STRATEGY_HIER, .shards = none};
+  fusco_plan *plan = NULL;
+  fusco_error error;
+  CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_BACKEND);
+  desc.strategy = FUSCO_STRATEGY_FLAT;
+  CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_SHARD_LAYOUT);
+  desc.ranks = 0;
+  CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_RANKS);
+  CHECK(fusco_plan_create(NULL, &desc, &plan, &error) == FUSCO_E_OPTION);
+}
+
+static void refuses_buffers(fusco_context *context) {
+  shard_fields fields[RANKS];
+  plan_fields(fields);
+  fusco_buffer shards[RANKS] = {make_shard(&fields[0]), make_shard(&fields[1])};
+  fusco_plan *plan = NULL;
+  CHECK(upload(context, shards, &plan, NULL) == FUSCO_OK);
+  free(shards[0].data);
+  free(shards[1].data);
+
+  uint8_t memory[64];
+  memset(memory, 0x55, sizeof memory);
+  fusco_buffer from[RANKS] = {{memory, 8}, {memory + 8, 4}};
+  fusco_buffer to[RANKS] = {{memory + 16, 16}, {memory + 32, 16}};
+  fusco_payload payload = {.row_bytes = 4, .from = from, .to = to};
+  const fusco_dispatch_call call = {.payloads = &payload, .payload_count = 1};
+  fusco_error error;
+
+  to[1].bytes = 15;
+  CHECK(fusco_dispatch(plan, &call, NULL, &error) == FUSCO_E_BUFFER);
+  CHECK(strcmp(error.message, "payload 0: to of rank 1 has 15 bytes, 16 are needed") == 0);
+  CHECK(error.rank == 1 && error.value == 15 && error.limit == 16);
+  to[1].bytes = 16;
+
+  to[1].data = memory + 31;
+  CHECK(fusco_dispatch(plan, &call, NULL, &error) == FUSCO_E_BUFFER);
+  CHECK(strcmp(error.message, "payload 0: to of rank 1 overlaps payload 0: to of rank 0") == 0);
+  to[1].data = memory + 7;
+  CHECK(fusco_dispatch(plan, &call, NULL, &error) == FUSCO_E_BUFFER);
+  to[1].data = NULL;
+  CHECK(fusco_dispatch(plan, &call, NULL, &error) == FUSCO_E_BUFFER);
+  to[1].data = memory + 32;
+
+  payload.row_bytes = 0;
+  CHECK(fusco_dispatch(plan, &call, NULL, &error) == FUSCO_E_OPTION);
+  for (size_t i = 0; i < sizeof memory; i++) CHECK(memory[i] == 0x55);
+
+  fusco_combine_call combine = {.dtype = FUSCO_DTYPE_BYTES, .row_bytes = 4, .from = to, .to = from};
+  CHECK(fusco_combine(plan, &combine, NULL, &error) == FUSCO_E_DTYPE);
+  combine.dtype = FUSCO_DTYPE_F32;
+  combine.row_bytes = 3;
+  CHECK(fusco_combine(plan, &combine, NULL, &error) == FUSCO_E_DTYPE);
+  CHECK(fusco_combine(NULL, &combine, NULL, &error) == FUSCO_E_OPTION);
+  fusco_plan_destroy(plan);
+}
+
+int main(void) {
+  fusco_context *context = NULL;
+  const fusco_context_options too_many = {.threads = 1025};
+  CHECK(fusco_context_create(&too_many, &context, NULL) == FUSCO_E_OPTION && context == NULL);
+  CHECK(strcmp(fusco_status_name(FUSCO_E_BUFFER), "E_BUFFER") == 0);
+  CHECK(fusco_context_create(NULL, &context, NULL) == FUSCO_OK);
+  refuses_broken_entries(context);
+  refuses_broken_tables(context);
+  survives_any_bytes(context);
+  refuses_other_strategies(context);
+  refuses_buffers(context);
+  fusco_context_destroy(context);
+  return 0;
+}
