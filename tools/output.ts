@@ -106,7 +106,8 @@ async function findTarget(path: string): Promise<{ target: string; kind: 'absent
  * must exist. A symbolic link keeps pointing where it points; a device or pipe is written directly. On SIGINT or
  * SIGTERM the temporary is removed and the process exits with 130 or 143.
  *
- * @throws FuscoError E_FILE_WRITE with a one-line reason; what `chunks` throws is passed on
+ * @throws FuscoError E_FILE_WRITE with a one-line reason; what `chunks` throws is passed on, unless a failed
+ *   system call threw it
  */
 export async function writeFileAtomic(path: string, chunks: Chunks): Promise<void> {
   try {

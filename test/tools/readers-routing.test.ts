@@ -315,7 +315,7 @@ describe('readPerRank', () => {
     await save('rank0.npy', 'f32', [2, 4], input);
     expect(await failure(readPerRank(dir, 2, 'input'))).toEqual({
       code: 'E_RANKS',
-      message: `${dir}: holds 1 ranks, not the 2 asked for`,
+      message: `${dir}: holds 1 rank, not the 2 asked for`,
     });
   });
 

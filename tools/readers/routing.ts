@@ -121,7 +121,7 @@ function splitRows(array: NdArray, ranks: number): NdArray[] {
 function checkRanks(have: number, wanted: number | undefined, path: string): void {
   if (have < 1 || have > MAX_RANKS) throw ranksError(path, `${have} ranks are not in 1..${MAX_RANKS}`);
   if (wanted !== undefined && have !== wanted) {
-    throw ranksError(path, `holds ${have} ranks, not the ${wanted} asked for`);
+    throw ranksError(path, `holds ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} asked for`);
   }
 }
 
