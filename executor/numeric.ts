@@ -50,7 +50,7 @@ export function floatToF16(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
   const size = Math.abs(value);
   if (size >= 65520) return sign | 0x7c00;
-  const exponent = Math.max(-14, Math.floor(Math.log2(size === 0 ? 1 : size)));
+  const exponent = Math.max(-14, Math.floor(Math.log2(size)));
   // log2 may round up to the next binade just below it; the step is then one too coarse.
   const binade = 2 ** exponent > size && exponent > -14 ? exponent - 1 : exponent;
   const steps = roundHalfEven(size / 2 ** (binade - 10));
