@@ -102,7 +102,7 @@ describe('a pairwise cover of the matrix', () => {
     expect(found).toEqual([]);
 
     // The verifier takes a copy that nobody vouches for.
-    const copy: Plan = { spec: plan.spec, shards: plan.shards };
+    const copy: Plan = { ...plan };
     expect(verifyPlan(copy)).toBe(copy);
     expect(coverageDefects(plan, executeNaively(plan))).toEqual([]);
 

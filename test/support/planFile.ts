@@ -19,14 +19,22 @@ export function sha256(...chunks: Uint8Array[]): Uint8Array {
 export interface FileParts {
   version: [number, number];
   core: Record<string, unknown>;
-  producer: string;
+  /** What the header says beside the core, the plan id and the shards: the producer and its like. */
+  rest: Record<string, unknown>;
   shards: Uint8Array[];
+}
+
+export interface Header extends Record<string, unknown> {
+  core: Record<string, unknown>;
+  planId: Uint8Array;
+  producer: string;
+  shards: unknown[];
 }
 
 /** What a forger changes beside the parts. */
 export interface Forgery {
   /** Instead of the header that follows from the parts. */
-  header?: (honest: { core: unknown; planId: Uint8Array; producer: string; shards: unknown[] }) => Uint8Array;
+  header?: (honest: Header) => Uint8Array;
   /** Zeros of each pad, instead of those that align the next shard. */
   pad?: (zeros: number) => Uint8Array;
   /** Between the digest's head and the end. */
@@ -35,19 +43,11 @@ export interface Forgery {
 
 /** The parts of a sound file. */
 export function openFile(bytes: Uint8Array): FileParts {
-  const [, version, header, ...rest] = unpack(bytes) as [
-    string,
-    [number, number],
-    { core: Record<string, unknown>; producer: string },
-    ...Uint8Array[],
-  ];
-  const shards = rest.slice(0, -1).filter((_, i) => i % 2 === 1);
-  return {
-    version,
-    core: header.core,
-    producer: header.producer,
-    shards: shards.map((s) => Uint8Array.from(s)),
-  };
+  const items = unpack(bytes) as [string, [number, number], Header, ...Uint8Array[]];
+  const [, version, header, ...padded] = items;
+  const { core, planId: _, shards: __, ...rest } = header;
+  const shards = padded.slice(0, -1).filter((_, i) => i % 2 === 1);
+  return { version, core, rest, shards: shards.map((shard) => Uint8Array.from(shard)) };
 }
 
 /** Head of an array of `items` items. */
@@ -67,10 +67,12 @@ function concat(parts: readonly Uint8Array[]): Uint8Array {
 
 /** A file with correct digests of whatever the parts say. */
 export function sealFile(parts: FileParts, forgery: Forgery = {}): Uint8Array {
-  const { version, core, producer, shards } = parts;
+  const { version, core, rest, shards } = parts;
   const digests = shards.map((shard) => sha256(shard));
   const planId = sha256(pack(['FUSCOPLN', 1]), pack(core), ...digests);
-  const honest = { core, planId, producer, shards: shards.map((shard, i) => [shard.length, digests[i]!]) };
+  const listed = shards.map((shard, i) => [shard.length, digests[i]!]);
+  const fields = Object.entries({ ...rest, core, planId, shards: listed });
+  const honest = Object.fromEntries(fields.sort(([a], [b]) => (a < b ? -1 : 1))) as Header;
   const out = [
     arrayHead(4 + 2 * shards.length),
     pack('FUSCOPLN'),
