@@ -10,7 +10,8 @@ const I32_BYTES = 4;
 const ORIGIN_BYTES = 3 * I32_BYTES;
 
 export function isExternal(memory: Memory): memory is ExternalMemory {
-  return !ArrayBuffer.isView(memory) && typeof memory.address === 'bigint';
+  // Callers without types pass null, too.
+  return !ArrayBuffer.isView(memory) && typeof memory?.address === 'bigint';
 }
 
 /** Where a buffer lies: a range inside one ArrayBuffer, or inside the process's address space. */

@@ -24,6 +24,11 @@ function bytesOf(memory: Memory): Uint8Array {
   throw new FuscoError('E_BUFFER', 'the reference backend cannot reach memory by its address');
 }
 
+/** Throws E_BUFFER before anything is written where a buffer is only an address. */
+function refuseExternal(lists: readonly (readonly Memory[] | undefined)[]): void {
+  for (const memories of lists) memories?.forEach(bytesOf);
+}
+
 function dataView(memory: Memory): DataView {
   const bytes = bytesOf(memory);
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -54,38 +59,39 @@ function* copiesOf(plan: Plan, shard: Shard): Generator<Copy> {
 }
 
 function dispatchPayload(plan: Plan, payload: Payload, scale: readonly Memory[] | undefined): void {
-  const { rowBytes, from, to, per, dtype } = payload;
-  plan.shards.forEach((shard, rank) => bytesOf(to[rank]!).fill(0, 0, shard.recvRows * rowBytes));
+  const { rowBytes, from, to, per } = payload;
+  for (const shard of plan.shards) bytesOf(to[shard.rank]!).fill(0, 0, shard.recvRows * rowBytes);
   for (const shard of plan.shards) {
     const source = bytesOf(from[shard.rank]!);
-    const scaling =
-      per !== 'entry' && scale !== undefined ? scaledCopy(payload, dataView(scale[shard.rank]!)) : undefined;
-    for (const copy of copiesOf(plan, shard)) {
-      const row = per === 'entry' ? copy.entry : copy.token;
-      const target = bytesOf(to[copy.rank]!);
-      if (scaling !== undefined) scaling(source, row, copy.entry, target, copy.slot);
-      else target.set(source.subarray(row * rowBytes, (row + 1) * rowBytes), copy.slot * rowBytes);
+    for (const { token, entry, rank, slot } of copiesOf(plan, shard)) {
+      const row = per === 'entry' ? entry : token;
+      bytesOf(to[rank]!).set(source.subarray(row * rowBytes, (row + 1) * rowBytes), slot * rowBytes);
     }
+    if (scale !== undefined && per !== 'entry')
+      scaleCopies(plan, shard, payload, dataView(scale[shard.rank]!));
   }
+}
 
-  function scaledCopy({ rowBytes: bytes }: Payload, weights: DataView) {
-    const codec = rowCodec(dtype ?? 'bytes', bytes);
-    const values = new Float32Array(codec.elements);
-    return (source: Uint8Array, row: number, entry: number, target: Uint8Array, slot: number) => {
-      const weight = weights.getFloat32(4 * entry, true);
-      codec.load(source, row, values);
-      for (let i = 0; i < values.length; i++) values[i]! *= weight;
-      codec.store(values, target, slot);
-    };
+/** Multiplies the copies of a rank's rows in place, each by its entry's weight. */
+function scaleCopies(plan: Plan, shard: Shard, { rowBytes, dtype, to }: Payload, weights: DataView): void {
+  const codec = rowCodec(dtype ?? 'bytes', rowBytes);
+  const values = new Float32Array(codec.elements);
+  for (const { entry, rank, slot } of copiesOf(plan, shard)) {
+    const weight = weights.getFloat32(4 * entry, true);
+    codec.load(bytesOf(to[rank]!), slot, values);
+    for (let i = 0; i < values.length; i++) values[i]! *= weight;
+    codec.store(values, bytesOf(to[rank]!), slot);
   }
 }
 
 function writeOrigins(plan: Plan, origins: readonly Memory[]): void {
-  const views = origins.map(dataView);
-  plan.shards.forEach((shard, rank) => bytesOf(origins[rank]!).fill(0xff, 0, 12 * shard.recvRows));
+  for (const shard of plan.shards) bytesOf(origins[shard.rank]!).fill(0xff, 0, 12 * shard.recvRows);
   for (const shard of plan.shards) {
     for (const { source, token, k, rank, slot } of copiesOf(plan, shard)) {
-      [source, token, k].forEach((value, i) => views[rank]!.setInt32(12 * slot + 4 * i, value, true));
+      const view = dataView(origins[rank]!);
+      view.setInt32(12 * slot, source, true);
+      view.setInt32(12 * slot + 4, token, true);
+      view.setInt32(12 * slot + 8, k, true);
     }
   }
 }
@@ -158,7 +164,13 @@ class ReferencePlan implements PreparedPlan {
     this.#plan = plan;
   }
 
-  async #timed(bytesRead: number, bytesWritten: number, work: () => void): Promise<ExchangeReport> {
+  async #timed(
+    buffers: readonly (readonly Memory[] | undefined)[],
+    bytesRead: number,
+    bytesWritten: number,
+    work: () => void,
+  ): Promise<ExchangeReport> {
+    refuseExternal(buffers);
     const start = performance.now();
     work();
     return {
@@ -173,7 +185,8 @@ class ReferencePlan implements PreparedPlan {
   dispatch(call: DispatchCall): Promise<ExchangeReport> {
     const rowBytes = call.payloads.reduce((sum, payload) => sum + payload.rowBytes, 0);
     const { rows, slots } = movedBytes(this.#plan, rowBytes);
-    return this.#timed(rows, slots, () => {
+    const buffers = [...call.payloads.flatMap(({ from, to }) => [from, to]), call.origins, call.scale];
+    return this.#timed(buffers, rows, slots, () => {
       for (const payload of call.payloads) dispatchPayload(this.#plan, payload, call.scale);
       if (call.origins !== undefined) writeOrigins(this.#plan, call.origins);
     });
@@ -181,7 +194,7 @@ class ReferencePlan implements PreparedPlan {
 
   combine(call: CombineCall): Promise<ExchangeReport> {
     const { rows, slots } = movedBytes(this.#plan, call.rowBytes);
-    return this.#timed(slots, rows, () => {
+    return this.#timed([call.from, call.to, call.weights], slots, rows, () => {
       for (const shard of this.#plan.shards) combineRank(this.#plan, shard, call);
     });
   }
@@ -189,7 +202,7 @@ class ReferencePlan implements PreparedPlan {
   weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
     const { rows, slots } = movedBytes(this.#plan, call.rowBytes);
     const written = this.#plan.shards.reduce((sum, shard) => sum + 4 * shard.entries, 0);
-    return this.#timed(rows + slots, written, () => {
+    return this.#timed([call.outputGradient, call.from, call.to], rows + slots, written, () => {
       for (const shard of this.#plan.shards) weightGradientRank(this.#plan, shard, call);
     });
   }
