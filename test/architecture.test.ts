@@ -1,0 +1,98 @@
+// The house rules that a machine can check: who may import whom, and what no committed file may say.
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { ERROR_HINTS } from '../planner/errors.ts';
+import { importsOf } from './support/imports.ts';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+/** What .gitignore keeps out of the repository, and the repository's own data. */
+const SKIPPED = new Set(['.git', 'node_modules', 'build', 'dist', 'coverage', '.carry', '.device-out']);
+
+function filesUnder(folder: string): string[] {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    if (SKIPPED.has(entry.name)) return [];
+    const path = join(folder, entry.name);
+    return entry.isDirectory() ? filesUnder(path) : entry.isFile() ? [path] : [];
+  });
+}
+
+const name = (path: string) => relative(ROOT, path).split(sep).join('/');
+const sources = (folder: string) =>
+  filesUnder(join(ROOT, folder)).filter(
+    (file) => file.endsWith('.ts') && !name(file).startsWith('planner/assembly/'),
+  );
+
+/** `file -> import` of every import of a folder that leads into one of the others. */
+function importsInto(folder: string, forbidden: readonly string[]): string[] {
+  return sources(folder).flatMap((file) =>
+    importsOf(readFileSync(file, 'utf8'))
+      .filter((target) => target.startsWith('.'))
+      .filter((target) => forbidden.includes(name(resolve(dirname(file), target)).split('/')[0]!))
+      .map((target) => `${name(file)} -> ${target}`),
+  );
+}
+
+describe('dependencies run one way', () => {
+  it.each([
+    ['planner', ['executor', 'tools', 'test', 'native']],
+    ['executor', ['tools', 'test']],
+    ['tools', ['test', 'native']],
+  ])('%s imports nothing of %o', (folder, forbidden) => {
+    expect(sources(folder).length).toBeGreaterThan(0);
+    expect(importsInto(folder, forbidden)).toEqual([]);
+  });
+
+  it('notices an import that runs the other way', () => {
+    expect(importsInto('executor', ['planner']).length).toBeGreaterThan(0);
+    expect(importsOf("import type { A } from './a.ts';\nexport * from \"b\";\nawait import('c');")).toEqual([
+      './a.ts',
+      'b',
+      'c',
+    ]);
+  });
+
+  it('planner/node.ts is the one file of planner/ that imports node:', () => {
+    const importers = sources('planner').filter((file) =>
+      importsOf(readFileSync(file, 'utf8')).some((target) => target.startsWith('node:')),
+    );
+    expect(importers.map(name)).toEqual(['planner/node.ts']);
+  });
+});
+
+describe('committed files', () => {
+  /** Folders of one machine; written in pieces, so that this file does not name them. */
+  const machines = ['work', 'home', 'root', 'Users'].map((folder) => ['', folder, ''].join('/'));
+
+  it('name no absolute path of the machine they were written on', () => {
+    const found: string[] = [];
+    for (const file of filesUnder(ROOT)) {
+      const bytes = readFileSync(file);
+      if (bytes.subarray(0, 8000).includes(0)) continue;
+      const text = bytes.toString('utf8');
+      for (const machine of machines) {
+        // A path starts where no other path goes on.
+        const at = text.search(new RegExp(`(^|[^\\w.\\-/*])${machine}\\w`, 'm'));
+        if (at >= 0) found.push(`${name(file)}: ${text.slice(at, at + 40)}`);
+      }
+    }
+    expect(found).toEqual([]);
+  });
+});
+
+describe('docs/errors.md', () => {
+  it('lists every code once, in the order of ERROR_HINTS, with its hint', () => {
+    const rows = readFileSync(join(ROOT, 'docs/errors.md'), 'utf8')
+      .split('\n')
+      .filter((line) => line.startsWith('| `E_'))
+      .map((line) => line.split(' | ').map((cell) => cell.replace(/^\||\|$/g, '').trim()));
+    expect(rows.map(([code]) => code)).toEqual(Object.keys(ERROR_HINTS).map((code) => `\`${code}\``));
+    for (const [code, meaning, hint] of rows) {
+      expect(meaning!.length, code).toBeGreaterThan(10);
+      expect(hint, code).toBe(ERROR_HINTS[code!.slice(1, -1) as keyof typeof ERROR_HINTS]);
+    }
+  });
+});
