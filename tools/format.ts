@@ -32,6 +32,12 @@ export function formatGrid(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => row.map(pad).join('  ').trimEnd()).join('\n');
 }
 
+/** A label and a value a line, with the values in one column. */
+export function formatFacts(facts: readonly (readonly [label: string, value: string])[]): string {
+  const width = Math.max(...facts.map(([label]) => label.length));
+  return facts.map(([label, value]) => `${label.padEnd(width)}  ${value}`).join('\n');
+}
+
 /** The most ranks whose matrix fits a screen; larger groups are shown as their busiest ranks. */
 export const MATRIX_RANKS = 8;
 

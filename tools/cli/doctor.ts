@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import type { Command } from 'commander';
 import { loadPlanner } from '../../planner/node.ts';
-import { formatBytes, formatGrid } from '../format.ts';
+import { formatBytes, formatFacts } from '../format.ts';
 import { command, print, printJson } from './io.ts';
 
 /** One thing that may or may not work here. */
@@ -48,12 +48,7 @@ async function doctor(options: { json?: boolean }): Promise<void> {
     printJson({ findings });
     return;
   }
-  print(
-    formatGrid(findings.map(({ name, ok, found }) => [ok ? `ok  ${name}` : ` -  ${name}`, found])).replaceAll(
-      / +$/gm,
-      '',
-    ),
-  );
+  print(formatFacts(findings.map(({ name, ok, found }) => [ok ? `ok  ${name}` : ` -  ${name}`, found])));
   for (const { ok, name, advice } of findings)
     if (!ok && advice !== undefined) print(`    ${name}: ${advice}`);
 }

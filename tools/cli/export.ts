@@ -1,10 +1,9 @@
 import type { Command } from 'commander';
 import { SLOT_MASKED } from '../../planner/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { verifyPlan } from '../../planner/verify.ts';
 import { OutputDirectory } from '../output.ts';
 import { encodeNpy } from '../readers/npy.ts';
-import { command, printJson, readPlan, say } from './io.ts';
+import { command, printJson, readVerifiedPlan, say } from './io.ts';
 
 /** Destination rank of every entry; -1 where masked. */
 function destinationRanks(plan: VerifiedPlan, rank: number): Int32Array {
@@ -16,8 +15,7 @@ function destinationRanks(plan: VerifiedPlan, rank: number): Int32Array {
 }
 
 async function exportPlan(file: string, options: { out: string; json?: boolean }): Promise<void> {
-  const decoded = await readPlan(file);
-  const plan = verifyPlan(decoded.plan);
+  const { plan, planId } = await readVerifiedPlan(file);
   const out = await OutputDirectory.create(options.out);
   const { topk } = plan.spec;
   for (const shard of plan.shards) {
@@ -30,7 +28,7 @@ async function exportPlan(file: string, options: { out: string; json?: boolean }
     const offsets = Int32Array.from(shard.expertOffset);
     await out.write(`${name}.expert_offsets.npy`, encodeNpy('i32', [offsets.length], offsets));
   }
-  if (options.json) printJson({ planId: decoded.planId, out: options.out, ranks: plan.spec.ranks });
+  if (options.json) printJson({ planId, out: options.out, ranks: plan.spec.ranks });
   else say(`${4 * plan.spec.ranks} arrays -> ${options.out}`);
 }
 

@@ -2,9 +2,9 @@ import type { Command } from 'commander';
 import type { DecodedPlan } from '../../planner/codec.ts';
 import type { FuscoError } from '../../planner/errors.ts';
 import { verifyPlan } from '../../planner/verify.ts';
-import { formatBytes, formatCount, formatGrid, formatMatrix, MATRIX_RANKS } from '../format.ts';
+import { formatBytes, formatCount, formatFacts, formatGrid, formatMatrix, MATRIX_RANKS } from '../format.ts';
 import { type Summary, summarize } from '../summary.ts';
-import { command, errorLine, print, printJson, readPlan, say } from './io.ts';
+import { command, ErrorsShown, errorLine, print, printJson, readPlan, say } from './io.ts';
 
 const MAX_PROBLEMS = 20;
 
@@ -51,7 +51,7 @@ export function factLines(summary: Summary): string {
     ],
     ['descriptors', `${formatCount(summary.segments)} segments, ${formatCount(summary.slices)} slices`],
   ];
-  return formatGrid(facts.map(([label, value]) => [label, value])).replaceAll(/^(\S+)(\s+)(.*)$/gm, '$1$2$3');
+  return formatFacts(facts);
 }
 
 /** The traffic matrix, whole where it fits a screen, else its heaviest links. */
@@ -90,7 +90,7 @@ async function inspect(file: string, options: { json?: boolean }): Promise<void>
   }
   for (const problem of problems.slice(0, MAX_PROBLEMS - 1)) say(errorLine(problem));
   if (problems.length >= MAX_PROBLEMS) say(`… and ${problems.length - MAX_PROBLEMS + 1} more`);
-  if (problems.length > 0) process.exitCode = 2;
+  if (problems.length > 0) throw new ErrorsShown();
 }
 
 export function inspectCommand(): Command {

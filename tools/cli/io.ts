@@ -4,6 +4,8 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { type DecodedPlan, decodePlan, type Report } from '../../planner/codec.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import { verifyPlan } from '../../planner/verify.ts';
 import { readWhole } from '../readers/file.ts';
 
 /** Version of the JSON that `--json` prints; raised when a field changes its meaning or goes. */
@@ -11,6 +13,9 @@ export const JSON_FORMAT_VERSION = 1;
 
 /** Thrown by a command whose comparison failed: exit code 1, nothing more to say. */
 export class ComparisonFailed extends Error {}
+
+/** Thrown by a command that has printed its errors already: exit code 2, nothing more to say. */
+export class ErrorsShown extends Error {}
 
 /** Prints one JSON object to stdout. */
 export function printJson(value: object): void {
@@ -35,6 +40,16 @@ export async function readPlan(path: string, report?: Report): Promise<DecodedPl
   } catch (error) {
     if (error instanceof FuscoError) throw prefixed(path, error);
     throw error;
+  }
+}
+
+/** Reads a plan file that is going to be used: anything wrong with it is thrown, with the file's name. */
+export async function readVerifiedPlan(path: string): Promise<DecodedPlan & { plan: VerifiedPlan }> {
+  const decoded = await readPlan(path);
+  try {
+    return { ...decoded, plan: verifyPlan(decoded.plan) };
+  } catch (error) {
+    throw error instanceof FuscoError ? prefixed(path, error) : error;
   }
 }
 
@@ -65,6 +80,7 @@ export function command(name: string, description: string): Command {
 /** One line on stderr for anything that was thrown, and its exit code. */
 export function explain(error: unknown): number {
   if (error instanceof ComparisonFailed) return 1;
+  if (error instanceof ErrorsShown) return 2;
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     const text = error.message.replace(/^error: /, '').replaceAll('\n', ' ');

@@ -23,11 +23,6 @@ function version(): string {
 
 /** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error. */
 export async function main(args: readonly string[]): Promise<number> {
-  // A reader that closes early, such as `head`, is no error.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
-    throw error;
-  });
   const program = command('fusco', 'Plans, inspects and executes expert-parallel shuffles.')
     .version(version())
     .addCommand(demoCommand())

@@ -3,13 +3,12 @@ import type { BackendName } from '../../executor/backend.ts';
 import { type FloatDtype, f16ToFloat } from '../../executor/numeric.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { verifyPlan } from '../../planner/verify.ts';
 import { type Execution, type ExecutionInput, execute, findMismatch } from '../execute.ts';
 import { formatMs } from '../format.ts';
 import { OutputDirectory } from '../output.ts';
 import { encodeNpy, type NdArray, type NdDtype, shapeText } from '../readers/npy.ts';
 import { readPerRank } from '../readers/routing.ts';
-import { ComparisonFailed, command, printJson, readPlan, say } from './io.ts';
+import { ComparisonFailed, command, printJson, readVerifiedPlan, say } from './io.ts';
 
 interface RunArguments {
   input: string;
@@ -89,8 +88,7 @@ async function writeResult(
 }
 
 async function run(file: string, args: RunArguments): Promise<void> {
-  const decoded = await readPlan(file);
-  const plan = verifyPlan(decoded.plan);
+  const { plan, planId } = await readVerifiedPlan(file);
   const input = await readInput(plan, args);
   const result = await execute(plan, input, args.backend);
   await writeResult(plan, input, result, args.out);
@@ -98,7 +96,7 @@ async function run(file: string, args: RunArguments): Promise<void> {
   const { backend, dispatch, combine } = result;
   if (args.json) {
     const checked = args.check ? { checked: mismatch === undefined, mismatch: mismatch ?? null } : {};
-    printJson({ planId: decoded.planId, backend, dispatch, combine, out: args.out, ...checked });
+    printJson({ planId, backend, dispatch, combine, out: args.out, ...checked });
   } else {
     const times = `dispatch ${formatMs(dispatch.nanoseconds / 1e6)}, combine ${formatMs(combine.nanoseconds / 1e6)}`;
     say(`${backend} backend, ${dispatch.strategy} plan: ${times} -> ${args.out}`);
