@@ -207,6 +207,24 @@ describe('descriptors that lie', () => {
     expect(error.message.startsWith(`${path}: `)).toBe(true);
   });
 
+  it('an entry behind the end of its run, another run left short', async () => {
+    // Rank 1's token 0 goes to expert 3 instead of 2, into the row behind its run there (row 5).
+    const error = await forgeShards((shards) => {
+      const [, { sections }] = shards as [ShardParts, ShardParts];
+      sections[SECTION.entryInstance]![1] = 3;
+      sections[SECTION.entrySlot]!.splice(1, 3, 4, 1, 5);
+    });
+    expect(`${error.code} ${error.details.path}`).toBe('E_ENTRY /ranks/1/entries/3');
+  });
+
+  it('a row that the runs hold and the head does not', async () => {
+    const error = await forgeShards((shards) => {
+      addWords(shards[1]!, { kept: -1, masked: 1 });
+      shards[1]!.sections[SECTION.sendEntry]!.pop();
+    });
+    expect(error.message).toBe('/ranks/1/head: the runs hold 4 rows, not 3');
+  });
+
   it('states the value and the limit of a bound', async () => {
     const error = await forgeShards((shards) => {
       shards[0]!.sections[SECTION.entrySlot]![0] = 8;
@@ -325,6 +343,15 @@ describe('heads and layouts that lie', () => {
     const error = await forgeBytes(forge);
     expect(error.code).toBe(name.includes('2^32') ? 'E_LIMIT' : 'E_SHARD_LAYOUT');
   });
+
+  it.each([20, 21, 22, 23])(
+    'reserved section %d, laid out as it would be: E_SHARD_LAYOUT',
+    async (section) => {
+      const error = await forgeShards((shards) => void shards[1]!.sections[section]!.push(1));
+      expect(error.code).toBe('E_SHARD_LAYOUT');
+      expect(error.message).toContain(`section ${section}`);
+    },
+  );
 
   it('a gap that is not zero, behind any section: E_SHARD_LAYOUT', async () => {
     const { shards } = await honestFile();
