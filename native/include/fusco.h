@@ -118,6 +118,8 @@ fusco_status fusco_plan_create(fusco_context *context, const fusco_plan_desc *de
                                fusco_error *error);
 void fusco_plan_destroy(fusco_plan *plan);
 
+/* Bytes of memory that the plan occupies, about. */
+uint64_t fusco_plan_bytes(const fusco_plan *plan);
 uint32_t fusco_plan_ranks(const fusco_plan *plan);
 uint32_t fusco_plan_topk(const fusco_plan *plan);
 /* Source rows of a rank; 0 for a rank outside the group. */

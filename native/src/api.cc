@@ -2,41 +2,14 @@
 
 #include <chrono>
 #include <mutex>
-#include <new>
 
 #include "exchange.hpp"
-#include "failure.hpp"
-
-struct fusco_context {
-  // Shared with the plans, which may outlive the handle.
-  std::shared_ptr<fusco::Context> shared;
-};
+#include "guard.hpp"
 
 namespace {
 
 using fusco::Failure;
-
-fusco_status report(const Failure &failure, fusco_error *error) {
-  if (error != nullptr) *error = failure.error;
-  return failure.error.status;
-}
-
-// Runs `work`; no exception leaves it.
-template <class F>
-fusco_status guarded(fusco_error *error, F work) noexcept {
-  try {
-    work();
-    return FUSCO_OK;
-  } catch (const Failure &failure) {
-    return report(failure, error);
-  } catch (const std::bad_alloc &) {
-    return report(Failure(FUSCO_E_MEMORY, "out of memory"), error);
-  } catch (const std::exception &exception) {
-    return report(Failure(FUSCO_E_INTERNAL, "%s", exception.what()), error);
-  } catch (...) {
-    return report(Failure(FUSCO_E_INTERNAL, "an unknown exception"), error);
-  }
-}
+using fusco::guarded;
 
 template <class Call>
 fusco_status exchange(fusco_plan *plan, const Call *call, fusco_stats *stats, fusco_error *error,
@@ -128,6 +101,16 @@ fusco_status fusco_plan_create(fusco_context *context, const fusco_plan_desc *de
 }
 
 void fusco_plan_destroy(fusco_plan *plan) { delete plan; }
+
+uint64_t fusco_plan_bytes(const fusco_plan *plan) {
+  if (plan == nullptr) return 0;
+  uint64_t bytes = sizeof *plan + plan->tasks.capacity() * sizeof(fusco::TokenTask);
+  for (const fusco::RankPlan &part : plan->rank) {
+    bytes += sizeof part + part.targets.capacity() * sizeof(fusco::Target);
+    bytes += part.padding.capacity() * sizeof(fusco::RowRange);
+  }
+  return bytes;
+}
 
 uint32_t fusco_plan_ranks(const fusco_plan *plan) { return plan == nullptr ? 0 : plan->ranks; }
 uint32_t fusco_plan_topk(const fusco_plan *plan) { return plan == nullptr ? 0 : plan->topk; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -41,3 +42,8 @@ class Context {
 };
 
 }  // namespace fusco
+
+// Shared with the plans, which may outlive the handle.
+struct fusco_context {
+  std::shared_ptr<fusco::Context> shared;
+};

@@ -1,0 +1,155 @@
+// Everything that the native addon exports, typed in one place; test/native/addon.test.ts compares this file with
+// what the addon says of itself.
+
+import { createRequire } from 'node:module';
+import type { Strategy } from '../planner/spec.ts';
+import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from './backend.ts';
+
+/** What an exchange did. Bytes are those of payload rows: each source row once, each slot once, no padding. */
+export interface NativeStats {
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** Slots written (dispatch) or read. */
+  readonly rows: number;
+  readonly nanoseconds: number;
+}
+
+export interface NativeContextOptions {
+  /** Threads of an exchange, 1..1024; 0, the default, is one for each processor that the process may use. */
+  readonly threads?: number;
+  /** Exchanges that write at least so many bytes bypass the caches; 0, the default, is the last-level cache's size. */
+  readonly streamBytes?: number;
+  /** `portable` is plain C++ with the same results; for tests. Default auto. */
+  readonly kernels?: 'auto' | 'portable';
+}
+
+/** Owns the threads. Exchanges of one context run one after the other. */
+export interface NativeContext {
+  readonly threads: number;
+  /** `avx2` or `portable`. */
+  readonly kernels: string;
+  readonly closed: boolean;
+  /**
+   * Idempotent. What is in flight finishes and settles; then the threads end and the context's plans are freed.
+   * A context that is never closed is freed by the garbage collector, or with its environment.
+   */
+  close(): void;
+}
+
+export interface NativePlanDesc {
+  readonly ranksPerNode: number;
+  /** The host backend refuses `hier` with E_BACKEND. */
+  readonly strategy: Strategy;
+  /** One shard per rank. They are copied and checked; later changes of these bytes do not matter. */
+  readonly shards: readonly Memory[];
+}
+
+/**
+ * An uploaded plan. Calls of the asynchronous kind run in order on the context's own thread, never on libuv's; the
+ * synchronous kind runs at once, on the calling thread, when the exchange in flight has ended.
+ *
+ * Arguments are checked before any buffer is touched. What concerns JavaScript values is thrown by both kinds;
+ * what concerns sizes, overlap and dtypes is thrown by the synchronous kind and rejects the promise of the other.
+ * Errors carry `code` and may carry `rank`, `path`, `value` and `limit`.
+ *
+ * Buffers stay referenced until the promise settles; until then they must be neither transferred nor written.
+ */
+export interface NativePlan {
+  readonly closed: boolean;
+  dispatch(call: DispatchCall): Promise<NativeStats>;
+  dispatchSync(call: DispatchCall): NativeStats;
+  combine(call: CombineCall): Promise<NativeStats>;
+  combineSync(call: CombineCall): NativeStats;
+  weightGradient(call: WeightGradientCall): Promise<NativeStats>;
+  weightGradientSync(call: WeightGradientCall): NativeStats;
+  /** Idempotent. What is in flight finishes and settles. */
+  close(): void;
+}
+
+export interface NativeUnfusedOptions {
+  /** Bytes of one row. */
+  readonly rowBytes: number;
+}
+
+/** The pipeline that fusion replaces, with the same threads and copy routine. Its buffers are made once. */
+export interface NativeUnfused {
+  /** Pack by destination, exchange in blocks, unpack into expert order. One per-token payload's buffers. */
+  dispatchSync(from: readonly Memory[], to: readonly Memory[]): NativeStats;
+  /** Permute back, exchange back, add up at home. */
+  combineSync(call: CombineCall): NativeStats;
+  close(): void;
+}
+
+export type CopyVariant = 'memcpy' | 'stream';
+
+export interface Addon {
+  readonly version: string;
+  /** Arity of every method as the native side defines it; null for properties. For the test of this file. */
+  readonly signatures: Readonly<Record<string, Readonly<Record<string, number | null>>>>;
+  readonly Context: new (options: NativeContextOptions) => NativeContext;
+  readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
+  readonly Unfused: new (plan: NativePlan, options: NativeUnfusedOptions) => NativeUnfused;
+  /** Nanoseconds to copy `bytes` bytes between two buffers of its own, with the context's threads; best of `runs`. */
+  benchCopy(context: NativeContext, variant: CopyVariant, bytes: number, runs: number): number;
+  /** Nanoseconds of counting, offsets and slots for these destination instances, best of `runs`. */
+  benchSlots(instances: Uint16Array, instanceCount: number, unrolled: boolean, runs: number): number;
+}
+
+type Signature<T> = {
+  [K in keyof T]: T[K] extends (...parameters: infer P) => unknown ? P['length'] : null;
+};
+
+/** Names and arities as this file types them. The types force it to name every member above, and no other. */
+export const ADDON_SIGNATURES: {
+  Context: Signature<NativeContext> & { constructor: 1 };
+  Plan: Signature<NativePlan> & { constructor: 2 };
+  Unfused: Signature<NativeUnfused> & { constructor: 2 };
+  functions: Signature<Omit<Addon, 'version' | 'signatures' | 'Context' | 'Plan' | 'Unfused'>>;
+} = {
+  Context: { constructor: 1, threads: null, kernels: null, closed: null, close: 0 },
+  Plan: {
+    constructor: 2,
+    closed: null,
+    dispatch: 1,
+    dispatchSync: 1,
+    combine: 1,
+    combineSync: 1,
+    weightGradient: 1,
+    weightGradientSync: 1,
+    close: 0,
+  },
+  Unfused: { constructor: 2, dispatchSync: 2, combineSync: 1, close: 0 },
+  functions: { benchCopy: 4, benchSlots: 4 },
+};
+
+/** The addon, or the reason why there is none. */
+export type AddonResult = { readonly addon: Addon } | { readonly addon: undefined; readonly reason: string };
+
+let loaded: AddonResult | undefined;
+
+/** Loads the addon once. It is absent where no compiler built it: the reference backend runs everything as well. */
+export function findAddon(): AddonResult {
+  loaded ??= tryLoad();
+  return loaded;
+}
+
+function tryLoad(): AddonResult {
+  const require = createRequire(import.meta.url);
+  try {
+    return { addon: require('#addon') as Addon };
+  } catch (error) {
+    const code = (error as { code?: unknown }).code;
+    if (code === 'MODULE_NOT_FOUND') {
+      return {
+        addon: undefined,
+        reason: 'the native addon is not built; build it with `npm run build:native`',
+      };
+    }
+    return { addon: undefined, reason: `the native addon does not load: ${(error as Error).message}` };
+  }
+}
+
+/** The addon, or undefined where it is not built or does not load; findAddon() says why. */
+export function loadAddon(): Addon | undefined {
+  return findAddon().addon;
+}

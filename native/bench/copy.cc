@@ -1,0 +1,37 @@
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "context.hpp"
+#include "fusco_bench.h"
+#include "guard.hpp"
+#include "measure.hpp"
+
+namespace {
+
+constexpr uint64_t chunkBytes = 1 << 20;
+
+}  // namespace
+
+extern "C" fusco_status fusco_bench_copy(fusco_context *context, fusco_copy_variant variant, uint64_t bytes,
+                                         uint32_t runs, uint64_t *best, fusco_error *error) {
+  using fusco::Failure;
+  return fusco::guarded(error, [&] {
+    if (context == nullptr || best == nullptr || bytes < 1 || bytes >> 48 != 0 || runs < 1) {
+      throw Failure(FUSCO_E_OPTION, "bytes must be from 1 to 2^48 - 1 and runs from 1");
+    }
+    const std::lock_guard<std::mutex> turn(context->shared->mutex);
+    const auto from = std::make_unique<uint8_t[]>(bytes);
+    const auto to = std::make_unique<uint8_t[]>(bytes);
+    const fusco::Kernels &kernels = context->shared->kernels();
+    const auto copy = variant == FUSCO_COPY_STREAM ? kernels.streamRow : kernels.copyRow;
+    const auto chunks = static_cast<uint32_t>((bytes + chunkBytes - 1) / chunkBytes);
+    auto work = [&](uint32_t chunk) {
+      const uint64_t begin = chunk * chunkBytes;
+      uint8_t *place = to.get() + begin;
+      copy(from.get() + begin, &place, 1, std::min(chunkBytes, bytes - begin));
+      kernels.fence();
+    };
+    *best = fusco::fastestOf(runs, [&] { context->shared->pool().each(chunks, work); });
+  });
+}

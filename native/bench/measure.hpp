@@ -1,0 +1,27 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+namespace fusco {
+
+template <class F>
+uint64_t nanosecondsOf(F work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  const auto taken = std::chrono::steady_clock::now() - start;
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(taken).count());
+}
+
+// The fastest of `runs` runs: what the machine can do when nothing else disturbs it.
+template <class F>
+uint64_t fastestOf(uint32_t runs, F work) {
+  uint64_t best = UINT64_MAX;
+  for (uint32_t run = 0; run < runs; run++) {
+    const uint64_t taken = nanosecondsOf(work);
+    if (taken < best) best = taken;
+  }
+  return best;
+}
+
+}  // namespace fusco

@@ -1,0 +1,76 @@
+// What JavaScript sees. executor/addon.ts types it; a test compares that file with `signatures`.
+
+#include "bench.hpp"
+#include "handles.hpp"
+
+namespace fusco_node {
+
+namespace {
+
+struct Member {
+  const char *name;
+  // Arguments, or -1 for a property.
+  int arity;
+};
+
+// Adds `owner: {name: arity}`, properties as null, to the table that the typing is tested against.
+void sign(Napi::Object signatures, const char *owner, std::initializer_list<Member> members) {
+  const Napi::Env env = signatures.Env();
+  Napi::Object table = Napi::Object::New(env);
+  for (const Member &member : members) {
+    const auto arity = Napi::Number::New(env, member.arity);
+    table.Set(member.name, member.arity < 0 ? env.Null() : arity.As<Napi::Value>());
+  }
+  signatures.Set(owner, table);
+}
+
+Napi::Object signaturesOf(Napi::Env env) {
+  Napi::Object all = Napi::Object::New(env);
+  sign(all, "Context", {{"constructor", 1}, {"threads", -1}, {"kernels", -1}, {"closed", -1}, {"close", 0}});
+  sign(all, "Plan",
+       {{"constructor", 2},
+        {"closed", -1},
+        {"dispatch", 1},
+        {"dispatchSync", 1},
+        {"combine", 1},
+        {"combineSync", 1},
+        {"weightGradient", 1},
+        {"weightGradientSync", 1},
+        {"close", 0}});
+  sign(all, "Unfused", {{"constructor", 2}, {"dispatchSync", 2}, {"combineSync", 1}, {"close", 0}});
+  sign(all, "functions", {{"benchCopy", 4}, {"benchSlots", 4}});
+  return all;
+}
+
+std::string versionText() {
+  const uint32_t version = fusco_version();
+  return std::to_string(version >> 16) + "." + std::to_string(version >> 8 & 255) + "." +
+         std::to_string(version & 255);
+}
+
+}  // namespace
+
+// One for each environment that loads the addon; there is no state outside of it.
+class Fusco : public Napi::Addon<Fusco> {
+ public:
+  Fusco(Napi::Env env, Napi::Object exports) {
+    DefineAddon(exports, {
+                             InstanceValue("version", Napi::String::New(env, versionText()), napi_enumerable),
+                             InstanceValue("signatures", signaturesOf(env), napi_enumerable),
+                             InstanceValue("Context", Context::define(env), napi_enumerable),
+                             InstanceValue("Plan", Plan::define(env), napi_enumerable),
+                             InstanceValue("Unfused", Unfused::define(env), napi_enumerable),
+                             InstanceMethod<&Fusco::benchCopy>("benchCopy", napi_enumerable),
+                             InstanceMethod<&Fusco::benchSlots>("benchSlots", napi_enumerable),
+                         });
+  }
+
+ private:
+  Napi::Value benchCopy(const Napi::CallbackInfo &info) { return fusco_node::benchCopy(info); }
+  Napi::Value benchSlots(const Napi::CallbackInfo &info) { return fusco_node::benchSlots(info); }
+};
+
+}  // namespace fusco_node
+
+using FuscoAddon = fusco_node::Fusco;
+NODE_API_ADDON(FuscoAddon)

@@ -1,0 +1,176 @@
+#include "values.hpp"
+
+#include <cmath>
+
+namespace fusco_node {
+
+namespace {
+
+constexpr double maxSafeInteger = 9007199254740991.0;
+
+size_t elementBytes(napi_typedarray_type type) {
+  switch (type) {
+    case napi_int8_array:
+    case napi_uint8_array:
+    case napi_uint8_clamped_array:
+      return 1;
+    case napi_int16_array:
+    case napi_uint16_array:
+    case napi_float16_array:
+      return 2;
+    case napi_int32_array:
+    case napi_uint32_array:
+    case napi_float32_array:
+      return 4;
+    case napi_float64_array:
+    case napi_bigint64_array:
+    case napi_biguint64_array:
+      return 8;
+  }
+  return 0;
+}
+
+struct Place {
+  std::string name;
+  uint32_t rank;
+  std::string text() const { return name + " of rank " + std::to_string(rank); }
+};
+
+// A resizable buffer may give its pages back while a thread writes them, and a detached one has none.
+void checkBacking(Napi::Env env, const Napi::Value &backing, const Place &place) {
+  bool detached = false;
+  if (napi_is_detached_arraybuffer(env, backing, &detached) == napi_ok && detached) {
+    refuse(env, FUSCO_E_BUFFER, place.text() + " is detached", static_cast<int32_t>(place.rank));
+  }
+  if (backing.As<Napi::Object>().Get("resizable").ToBoolean()) {
+    refuse(env, FUSCO_E_BUFFER, place.text() + " is resizable: its memory may go while it is in use",
+           static_cast<int32_t>(place.rank));
+  }
+}
+
+fusco_buffer externalOf(const Napi::Object &object, const Place &place) {
+  const Napi::Env env = object.Env();
+  const Napi::Value address = object.Get("address");
+  const Napi::Value bytes = object.Get("bytes");
+  bool lossless = false;
+  const uint64_t pointer = address.IsBigInt() ? address.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
+  const double size = bytes.IsNumber() ? bytes.As<Napi::Number>().DoubleValue() : -1;
+  if (!lossless || size < 0 || size > maxSafeInteger || size != std::floor(size)) {
+    refuse(env, FUSCO_E_BUFFER,
+           place.text() + " is neither a buffer nor {address: a 64-bit BigInt, bytes: a whole number}",
+           static_cast<int32_t>(place.rank));
+  }
+  return {reinterpret_cast<void *>(static_cast<uintptr_t>(pointer)), static_cast<uint64_t>(size)};
+}
+
+}  // namespace
+
+Napi::Error errorOf(Napi::Env env, const fusco_error &error) {
+  Napi::Error result = Napi::Error::New(env, error.message);
+  Napi::Object fields = result.Value();
+  fields.Set("code", fusco_status_name(error.status));
+  if (error.rank >= 0) fields.Set("rank", error.rank);
+  if (error.path[0] != '\0') fields.Set("path", std::string(error.path));
+  if (error.has_limit != 0) {
+    fields.Set("value", static_cast<double>(error.value));
+    fields.Set("limit", static_cast<double>(error.limit));
+  }
+  return result;
+}
+
+void refuse(Napi::Env env, fusco_status status, const std::string &message, int32_t rank) {
+  fusco_error error{};
+  error.status = status;
+  error.rank = rank;
+  message.copy(error.message, sizeof error.message - 1);
+  throw errorOf(env, error);
+}
+
+uint64_t integerField(const Napi::Object &object, const char *name, uint64_t fallback, uint64_t max) {
+  const Napi::Value value = object.Get(name);
+  if (value.IsUndefined()) return fallback;
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+  if (number >= 0 && number <= static_cast<double>(max) && number == std::floor(number)) {
+    return static_cast<uint64_t>(number);
+  }
+  refuse(object.Env(), FUSCO_E_OPTION,
+         std::string(name) + " must be a whole number from 0 to " + std::to_string(max));
+}
+
+std::string textField(const Napi::Object &object, const char *name, const char *fallback) {
+  const Napi::Value value = object.Get(name);
+  if (value.IsUndefined()) return fallback;
+  if (!value.IsString()) refuse(object.Env(), FUSCO_E_OPTION, std::string(name) + " must be a string");
+  return value.As<Napi::String>();
+}
+
+Napi::Object objectArgument(const Napi::CallbackInfo &info, size_t index) {
+  if (!info[index].IsObject()) {
+    refuse(info.Env(), FUSCO_E_OPTION, "argument " + std::to_string(index) + " must be an object");
+  }
+  return info[index].As<Napi::Object>();
+}
+
+fusco_dtype dtypeOf(Napi::Env env, const std::string &name) {
+  if (name == "f32") return FUSCO_DTYPE_F32;
+  if (name == "f16") return FUSCO_DTYPE_F16;
+  if (name == "bf16") return FUSCO_DTYPE_BF16;
+  if (name == "fp8" || name == "bytes") return FUSCO_DTYPE_BYTES;
+  refuse(env, FUSCO_E_DTYPE, "dtype " + name + " is not one of f32, f16, bf16, fp8, bytes");
+}
+
+fusco_buffer memoryOf(const Napi::Value &value, const std::string &name, uint32_t rank, Napi::Array &keep) {
+  const Napi::Env env = value.Env();
+  const Place place{name, rank};
+  if (!value.IsObject()) {
+    refuse(env, FUSCO_E_BUFFER, place.text() + " is neither a buffer nor {address, bytes}",
+           static_cast<int32_t>(rank));
+  }
+  void *data = nullptr;
+  size_t bytes = 0;
+  napi_value backing = nullptr;
+  if (value.IsTypedArray()) {
+    napi_typedarray_type type;
+    NAPI_THROW_IF_FAILED(env, napi_get_typedarray_info(env, value, &type, &bytes, &data, &backing, nullptr),
+                         fusco_buffer{});
+    bytes *= elementBytes(type);
+  } else if (value.IsDataView()) {
+    NAPI_THROW_IF_FAILED(env, napi_get_dataview_info(env, value, &bytes, &data, &backing, nullptr),
+                         fusco_buffer{});
+  } else if (value.IsArrayBuffer()) {
+    backing = value;
+    NAPI_THROW_IF_FAILED(env, napi_get_arraybuffer_info(env, value, &data, &bytes), fusco_buffer{});
+  } else {
+    return externalOf(value.As<Napi::Object>(), place);
+  }
+  checkBacking(env, Napi::Value(env, backing), place);
+  // The backing store: a view may be replaced by the caller, the memory must not go.
+  keep[keep.Length()] = Napi::Value(env, backing);
+  return {data, bytes};
+}
+
+std::vector<fusco_buffer> memoriesOf(const Napi::Value &list, const std::string &name, uint32_t ranks,
+                                     Napi::Array &keep) {
+  const uint32_t given = list.IsArray() ? list.As<Napi::Array>().Length() : 0;
+  if (given != ranks) {
+    refuse(list.Env(), FUSCO_E_BUFFER,
+           name + ": " + std::to_string(given) + " buffers for " + std::to_string(ranks) + " ranks");
+  }
+  std::vector<fusco_buffer> memories;
+  memories.reserve(ranks);
+  for (uint32_t rank = 0; rank < ranks; rank++) {
+    memories.push_back(memoryOf(list.As<Napi::Array>().Get(rank), name, rank, keep));
+  }
+  return memories;
+}
+
+Napi::Object statsObject(Napi::Env env, const fusco_stats &stats) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("bytesRead", static_cast<double>(stats.bytes_read));
+  object.Set("bytesWritten", static_cast<double>(stats.bytes_written));
+  object.Set("rows", static_cast<double>(stats.rows));
+  object.Set("nanoseconds", static_cast<double>(stats.nanoseconds));
+  return object;
+}
+
+}  // namespace fusco_node
