@@ -1,15 +1,18 @@
 import { Packr } from 'msgpackr';
+import { BALANCE_RULES } from './balance.ts';
 import { FuscoError } from './errors.ts';
 import { equalBytes, hex, type Sha256 } from './hash.ts';
 import { FORMAT_MAJOR, FORMAT_MINOR, MAX_HEADER_BYTES, MAX_RANKS, SECTION_ALIGN } from './layout.ts';
-import type { Plan } from './plan.ts';
+import type { Decision, Plan } from './plan.ts';
 import { Shard } from './shard.ts';
 import { makeSpec, type PlanSpec, type SpecFields, specFields } from './spec.ts';
 
 // The file is drawn in layout.ts. Its header is a map with sorted keys:
-//   core      what the plan id covers beside the shards: the options, as specFields() lists them
+//   core      what the plan id covers beside the shards: the options, as specFields() lists them,
+//             and what the facts decided: the balancer's rule and each rank's group
 //   planId    bin 32: SHA-256 of ["FUSCOPLN", major], core and the shards' digests
 //   producer  name and version of the program that wrote the file; not part of the plan id
+//   reason    why `auto` chose the strategy, or empty; not part of the plan id
 //   shards    [bytes, bin 32 SHA-256] per rank
 
 const MAGIC = 'FUSCOPLN';
@@ -45,10 +48,14 @@ export interface DecodedPlan {
   readonly version: readonly [number, number];
 }
 
+/** The core as the header stores it. */
+type Core = SpecFields & { rule: string; groups: number[] };
+
 interface Header {
-  core: SpecFields;
+  core: Core;
   planId: Uint8Array;
   producer: string;
+  reason: string;
   shards: [number, Uint8Array][];
 }
 
@@ -62,13 +69,14 @@ function sorted<T extends object>(map: T): T {
   return Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1))) as T;
 }
 
-function packCore(spec: PlanSpec): Uint8Array {
-  return pack(sorted(specFields(spec)));
+/** What the plan id covers beside the shards: the settled options and who forwards for whom. */
+function coreOf({ spec, decision }: Omit<Plan, 'shards'>): Core {
+  return sorted({ ...specFields(spec), rule: decision.rule, groups: [...decision.groups] });
 }
 
 /** 32 bytes that are equal for equal options: what ranks compare before they plan together. */
 export async function optionsDigest(spec: PlanSpec, sha256: Sha256): Promise<Uint8Array> {
-  return sha256([packCore(spec)]);
+  return sha256([pack(sorted(specFields(spec)))]);
 }
 
 async function idOf(core: Uint8Array, digests: readonly Uint8Array[], sha256: Sha256): Promise<Uint8Array> {
@@ -83,7 +91,7 @@ async function shardDigests(plan: Plan, sha256: Sha256): Promise<Uint8Array[]> {
 
 /** The plan id, 64 hex digits: SHA-256 over the core and the shards' digests. */
 export async function planId(plan: Plan, sha256: Sha256): Promise<string> {
-  return hex(await idOf(packCore(plan.spec), await shardDigests(plan, sha256), sha256));
+  return hex(await idOf(pack(coreOf(plan)), await shardDigests(plan, sha256), sha256));
 }
 
 /** Head of the file's one array: magic, version, header, a pad and a shard per rank, digest. */
@@ -99,13 +107,14 @@ function padBytes(at: number): number {
 
 /** The canonical bytes of a plan's file, and its id. */
 export async function encodePlan(plan: Plan, sha256: Sha256): Promise<EncodedPlan> {
-  const core = packCore(plan.spec);
+  const core = coreOf(plan);
   const digests = await shardDigests(plan, sha256);
-  const id = await idOf(core, digests, sha256);
+  const id = await idOf(pack(core), digests, sha256);
   const header: Header = {
-    core: sorted(specFields(plan.spec)),
+    core,
     planId: id,
     producer: PRODUCER,
+    reason: plan.decision.reason,
     shards: plan.shards.map((shard, rank) => [shard.bytes.length, digests[rank]!]),
   };
   const head = packHead([FORMAT_MAJOR, FORMAT_MINOR], header);
@@ -251,8 +260,9 @@ function readHeader(cursor: Cursor, ranks: number, version: [number, number]): H
   return header;
 }
 
-const HEADER_KEYS = 'core,planId,producer,shards';
-const CORE_KEYS = 'align,capacity,dtype,experts,hidden,placement,ranks,ranksPerNode,sliceRows,strategy,topk';
+const HEADER_KEYS = 'core,planId,producer,reason,shards';
+const CORE_KEYS =
+  'align,balance,capacity,dtype,experts,groups,hidden,partial,placement,ranks,ranksPerNode,rule,sliceRows,strategy,topk';
 
 function isMap(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
@@ -265,14 +275,16 @@ function checkHeaderTypes(header: unknown, ranks: number): asserts header is Hea
   if (!isMap(header) || Object.keys(header).sort().join() !== HEADER_KEYS) {
     return refuse('/header', `its keys are not ${HEADER_KEYS}`);
   }
-  const { core, planId, producer, shards } = header;
+  const { core, planId, producer, reason, shards } = header;
   if (!isMap(core) || Object.keys(core).sort().join() !== CORE_KEYS) {
     return refuse('/header/core', `its keys are not ${CORE_KEYS}`);
   }
-  if (!Array.isArray(core.placement)) refuse('/header/core/placement', 'not an array');
+  for (const key of ['placement', 'groups']) {
+    if (!Array.isArray(core[key])) refuse(`/header/core/${key}`, 'not an array');
+  }
   if (!(planId instanceof Uint8Array) || planId.length !== DIGEST_BYTES)
     refuse('/header/planId', 'not a digest');
-  if (typeof producer !== 'string') refuse('/header/producer', 'not a string');
+  if (typeof producer !== 'string' || typeof reason !== 'string') refuse('/header/producer', 'not a string');
   if (!Array.isArray(shards) || shards.length !== ranks)
     return refuse('/header/shards', `not a list of ${ranks}`);
   shards.forEach((entry: unknown, rank) => {
@@ -286,8 +298,33 @@ function checkHeaderTypes(header: unknown, ranks: number): asserts header is Hea
   });
 }
 
-/** The core as a spec; whatever is wrong with it is the header's fault. */
-function readSpec(header: Header, ranks: number): PlanSpec {
+/** Rules and groups that fit the strategy: none in flat plans, else each node holds every group once. */
+function readDecision(spec: PlanSpec, core: Core, reason: string): Decision {
+  const { strategy, rule, groups } = core;
+  const refuse = (path: string, text: string): never => {
+    throw new FuscoError('E_PLAN_HEADER', text, { path: `/header/core/${path}` });
+  };
+  if (strategy === 'flat') {
+    if (rule !== 'none' || groups.length > 0) refuse('groups', 'a flat plan has no groups');
+    return { strategy, rule: 'none', groups: new Uint16Array(0), reason };
+  }
+  const known = BALANCE_RULES.find((candidate) => candidate === rule);
+  if (strategy !== 'hier') return refuse('strategy', `strategy ${strategy} is not settled`);
+  if (known === undefined) return refuse('rule', `rule ${rule} is not one of ${BALANCE_RULES.join(', ')}`);
+  if (groups.length !== spec.ranks) refuse('groups', `${groups.length} groups for ${spec.ranks} ranks`);
+  for (let first = 0; first < spec.ranks; first += spec.ranksPerNode) {
+    const node = new Set(groups.slice(first, first + spec.ranksPerNode));
+    const sound = [...node].every(
+      (group) => Number.isInteger(group) && group >= 0 && group < spec.ranksPerNode,
+    );
+    if (!sound || node.size !== spec.ranksPerNode)
+      refuse(`groups/${first}`, 'a node does not hold every group once');
+  }
+  return { strategy, rule: known, groups: Uint16Array.from(groups), reason };
+}
+
+/** The core as spec and decision; whatever is wrong with it is the header's fault. */
+function readCore(header: Header, ranks: number): Omit<Plan, 'shards'> {
   let spec: PlanSpec;
   try {
     spec = makeSpec(header.core);
@@ -300,9 +337,12 @@ function readSpec(header: Header, ranks: number): PlanSpec {
       path: '/header/core/ranks',
     });
   }
-  if (!equalBytes(packCore(spec), pack(sorted(header.core))))
+  const decision = readDecision(spec, header.core, header.reason);
+  const plan = { spec: { ...spec, strategy: decision.strategy }, decision };
+  if (!equalBytes(pack(coreOf(plan)), pack(sorted(header.core)))) {
     throw refuseHeader('the core is not in canonical form');
-  return spec;
+  }
+  return plan;
 }
 
 function readShard(cursor: Cursor, rank: number, bytes: number): Uint8Array {
@@ -335,7 +375,7 @@ export async function decodePlan(bytes: Uint8Array, sha256: Sha256, report?: Rep
   const cursor = new Cursor(bytes);
   const { ranks, version } = readPreamble(cursor);
   const header = readHeader(cursor, ranks, version);
-  const spec = readSpec(header, ranks);
+  const core = readCore(header, ranks);
   const parts = header.shards.map(([length], rank) => readShard(cursor, rank, length));
   const tail = cursor.take(2, 'the digest');
   const covered = bytes.subarray(0, cursor.at);
@@ -349,14 +389,14 @@ export async function decodePlan(bytes: Uint8Array, sha256: Sha256, report?: Rep
     found(new FuscoError('E_PLAN_DIGEST', 'the file is not what its digest says', { path: '/digest' }));
   }
   const shards = parts.map((part, rank) => Shard.open(part, rank));
-  const plan: Plan = { spec, shards };
+  const plan: Plan = { ...core, shards };
   const digests = await shardDigests(plan, sha256);
   digests.forEach((actual, rank) => {
     if (equalBytes(actual, header.shards[rank]![1])) return;
     const path = `/ranks/${rank}`;
     found(new FuscoError('E_PLAN_DIGEST', 'the shard is not what its digest says', { path, rank }));
   });
-  const id = await idOf(packCore(spec), digests, sha256);
+  const id = await idOf(pack(coreOf(core)), digests, sha256);
   if (!equalBytes(id, header.planId)) {
     found(
       new FuscoError('E_PLAN_DIGEST', 'the plan id is not that of the content', { path: '/header/planId' }),

@@ -13,6 +13,8 @@ export interface RankFacts {
 export interface Facts {
   /** u32[ranks, instances]. */
   readonly counts: Uint32Array;
+  /** u32[ranks, nodes], rows that each rank forwards to each node; only where the strategy is not flat. */
+  readonly nodeRows?: Uint32Array;
 }
 
 /** Joins the ranks' contributions, in rank order. Throws E_FACTS naming the ranks whose options differ. */

@@ -40,7 +40,7 @@
 //   S_FORWARD_TOKEN    u32      forwarded           token of each forwarded row, by (node, token)
 //   S_FORWARD_TARGET   i32      forwarded           >= 0: slot at the forwarder; < 0: ~(staging row)
 //   S_DISTRIBUTE_OFFSET u32     forwarded + 1       first element of each forwarded row in S_DISTRIBUTE_ENTRY
-//   S_DISTRIBUTE_ENTRY u32      distributed         distribution descriptors: the row's entries by instance
+//   S_DISTRIBUTE_ENTRY u32      distributed         distribution descriptors: the row's entries by k
 //   S_FORWARD_SLICE    u32      3 x slices          {node, first forwarded row, rows} in the order of issue
 //   S_STAGE_ROW        u32      ranks               as a forwarder: first staging row of each source rank
 //   S_STAGE_ROWS       u32      ranks               as a forwarder: rows forwarded by each source rank

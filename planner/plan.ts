@@ -1,11 +1,25 @@
+import type { BalanceRule } from './balance.ts';
 import type { Shard } from './shard.ts';
-import type { PlanSpec } from './spec.ts';
+import type { PlanSpec, Strategy } from './spec.ts';
 
 declare const verified: unique symbol;
 
-/** A plan: what was asked for, and one shard per rank. It may come from anywhere and say anything. */
+/** What the facts decided, alike on every rank. */
+export interface Decision {
+  readonly strategy: Strategy;
+  /** Rule of the balancer that won; `none` in flat plans. */
+  readonly rule: BalanceRule | 'none';
+  /** u16[ranks], communication group of every rank; empty in flat plans. */
+  readonly groups: Uint16Array;
+  /** Why `auto` chose the strategy; empty where it was asked for. Not part of the plan id. */
+  readonly reason: string;
+}
+
+/** A plan: what was asked for, what was decided, and a shard per rank. It may come from anywhere and say anything. */
 export interface Plan {
-  readonly spec: PlanSpec;
+  /** Its strategy is settled. */
+  readonly spec: PlanSpec & { readonly strategy: Strategy };
+  readonly decision: Decision;
   readonly shards: readonly Shard[];
 }
 

@@ -1,3 +1,4 @@
+import { BALANCE_RULES, type Balance } from './balance.ts';
 import { checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './layout.ts';
 import {
@@ -13,6 +14,9 @@ export const DTYPE_BYTES = { f32: 4, f16: 2, bf16: 2, fp8: 1, bytes: 1 } as cons
 export type Dtype = keyof typeof DTYPE_BYTES;
 
 export type Strategy = 'flat' | 'hier';
+
+/** Dtype of a node's partial sums in a hierarchical combine: rounded to the payload's dtype, or kept in float32. */
+export type Partial = 'payload' | 'f32';
 
 /** What the caller of the planner chooses. Only `experts` and `ranks` have no default. */
 export interface PlanOptions {
@@ -30,8 +34,12 @@ export interface PlanOptions {
   align?: number;
   /** Most rows of one expert instance; 0, the default, means no limit. */
   capacity?: number;
-  /** Default flat. */
-  strategy?: Strategy;
+  /** Default flat; auto decides from the routing, alike on all ranks. */
+  strategy?: Strategy | 'auto';
+  /** Which rank forwards, in hierarchical plans. Default best. */
+  balance?: Balance;
+  /** Partial sums of a hierarchical combine. Default payload. */
+  partial?: Partial;
   /** Expert -> rank or ranks. Default: contiguous blocks. */
   placement?: PlacementMap;
   /** Target size of one slice in bytes. Default 1 MiB. */
@@ -50,7 +58,11 @@ export interface PlanSpec {
   readonly rowBytes: number;
   readonly align: number;
   readonly capacity: number;
-  readonly strategy: Strategy;
+  /** `auto` until the facts have settled it. */
+  readonly strategy: Strategy | 'auto';
+  /** `none` in flat plans, as is `partial`. */
+  readonly balance: Balance | 'none';
+  readonly partial: Partial | 'none';
   readonly sliceRows: number;
   readonly placement: Placement;
 }
@@ -70,7 +82,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     );
   }
   const rowBytes = checkInteger('hidden x dtype', hidden * DTYPE_BYTES[dtype], 1, MAX_ROW_BYTES);
-  const sliceBytes = checkInteger('sliceBytes', options.sliceBytes ?? DEFAULT_SLICE_BYTES, 1, 2 ** 40);
+  const sliceBytes = checkInteger('sliceBytes', options.sliceBytes ?? DEFAULT_SLICE_BYTES, 1, 2 ** 45);
   return makeSpec({
     experts: options.experts,
     ranks,
@@ -81,6 +93,8 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     align: options.align ?? 1,
     capacity: options.capacity ?? 0,
     strategy: options.strategy ?? 'flat',
+    balance: options.balance ?? 'best',
+    partial: options.partial ?? 'payload',
     sliceRows: Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / rowBytes))),
     placement: options.placement ?? [],
   });
@@ -96,9 +110,17 @@ export interface SpecFields {
   dtype: Dtype;
   align: number;
   capacity: number;
-  strategy: Strategy;
+  strategy: Strategy | 'auto';
+  balance: Balance | 'none';
+  partial: Partial | 'none';
   sliceRows: number;
   placement: PlacementMap;
+}
+
+/** Throws E_OPTION unless `value` is one of `choices`. */
+function checkChoice<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
+  if (choices.includes(value as T)) return value as T;
+  throw new FuscoError('E_OPTION', `${name} ${String(value)} is not one of ${choices.join(', ')}`);
 }
 
 /** Checks every field and derives the rest. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
@@ -107,16 +129,9 @@ export function makeSpec(fields: SpecFields): PlanSpec {
   const experts = checkInteger('experts', fields.experts, 1, MAX_INSTANCES);
   const topk = checkInteger('topk', fields.topk, 1, MAX_TOPK);
   const hidden = checkInteger('hidden', fields.hidden, 1, MAX_ROW_BYTES);
-  const { dtype, strategy } = fields;
-  if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
-    throw new FuscoError(
-      'E_OPTION',
-      `dtype ${String(dtype)} is not one of ${Object.keys(DTYPE_BYTES).join(', ')}`,
-    );
-  }
-  if (strategy !== 'flat') {
-    throw new FuscoError('E_OPTION', `strategy ${String(strategy)} is not one of flat`);
-  }
+  const dtype = checkChoice('dtype', fields.dtype, Object.keys(DTYPE_BYTES) as Dtype[]);
+  const strategy = checkChoice('strategy', fields.strategy, ['flat', 'hier', 'auto']);
+  const flat = strategy === 'flat';
   const ranksPerNode = checkRanksPerNode(fields.ranksPerNode, ranks);
   return {
     experts,
@@ -130,6 +145,8 @@ export function makeSpec(fields: SpecFields): PlanSpec {
     align: checkInteger('align', fields.align, 1, MAX_SLICE_ROWS),
     capacity: checkInteger('capacity', fields.capacity, 0, MAX_ROWS),
     strategy,
+    balance: flat ? 'none' : checkChoice('balance', fields.balance, [...BALANCE_RULES, 'best']),
+    partial: flat ? 'none' : checkChoice('partial', fields.partial, ['payload', 'f32']),
     sliceRows: checkInteger('sliceRows', fields.sliceRows, 1, MAX_SLICE_ROWS),
     placement: makePlacement(experts, ranks, fields.placement),
   };
@@ -137,7 +154,8 @@ export function makeSpec(fields: SpecFields): PlanSpec {
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
 export function specFields(spec: PlanSpec): SpecFields {
-  const { experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, strategy, sliceRows } = spec;
+  const { experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows } = spec;
+  const { strategy, balance, partial } = spec;
   return {
     experts,
     ranks,
@@ -148,9 +166,39 @@ export function specFields(spec: PlanSpec): SpecFields {
     align,
     capacity,
     strategy,
+    balance,
+    partial,
     sliceRows,
     placement: spec.placement.map,
   };
+}
+
+/** Options that resolve to this spec again. */
+export function optionsOf(spec: PlanSpec): PlanOptions {
+  const { sliceRows, topk: _, balance, partial, ...rest } = specFields(spec);
+  return {
+    ...rest,
+    sliceBytes: sliceRows * spec.rowBytes,
+    ...(balance === 'none' ? {} : { balance }),
+    ...(partial === 'none' ? {} : { partial }),
+  };
+}
+
+/** What a rank sends directly, without a forwarder: to all ranks in a flat plan, to its own node in others. */
+export interface DirectRange {
+  readonly firstRank: number;
+  readonly endRank: number;
+  /** First instance of `firstRank`. */
+  readonly first: number;
+  /** First instance of `endRank`. */
+  readonly end: number;
+}
+
+export function directInstances(spec: PlanSpec, rank: number): DirectRange {
+  const { ranksPerNode, ranks, strategy, placement } = spec;
+  const firstRank = strategy === 'flat' ? 0 : nodeOf(spec, rank) * ranksPerNode;
+  const endRank = strategy === 'flat' ? ranks : firstRank + ranksPerNode;
+  return { firstRank, endRank, first: placement.rankFirst[firstRank]!, end: placement.rankFirst[endRank]! };
 }
 
 /** Node of a rank. */

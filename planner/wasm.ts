@@ -39,6 +39,9 @@ export interface PlannerExports {
     sendRows: number,
     next: number,
     stream: number,
+    directFirst: number,
+    directEnd: number,
+    direct: number,
   ): number;
   fillRunTable(
     ranks: number,
@@ -75,19 +78,40 @@ export interface PlannerExports {
     slots: number,
     tokens: number,
     topk: number,
+    directFirst: number,
+    directEnd: number,
     stream: number,
     sendEntry: number,
   ): number;
-  countSlices(
-    ranks: number,
-    rankFirst: number,
-    sendRows: number,
-    sliceRows: number,
-    position: number,
+  peerPositions(first: number, count: number, rankFirst: number, sendRows: number, position: number): void;
+  countNodeRows(
+    instances: number,
+    tokens: number,
+    topk: number,
+    masked: number,
+    home: number,
+    left: number,
+    stamp: number,
+    nodeRows: number,
+  ): void;
+  fillForward(
+    entryInstance: number,
+    entrySlot: number,
+    tokens: number,
+    topk: number,
+    home: number,
+    ownNode: number,
+    nodes: number,
+    forwardToken: number,
+    forwardTarget: number,
+    distributeOffset: number,
+    distributeEntry: number,
   ): number;
+  countSlices(count: number, sliceRows: number, position: number): number;
   fillSlices(
-    rank: number,
-    ranks: number,
+    own: number,
+    count: number,
+    first: number,
     sliceRows: number,
     position: number,
     slices: number,

@@ -1,10 +1,11 @@
 // The planner's Wasm: free functions over addresses. The host (planner/planner.ts) lays out one arena above
 // `heapBase`, sizes it before the call, and passes addresses; nothing here allocates or grows memory.
 
+export { countNodeRows, fillForward } from './forward';
 export { route } from './route';
 export { assignSlots, countInstances } from './slots';
-export { addCounts, layBlocks, fillSendTable, fillRunTable, fillReceive } from './tables';
-export { countSlices, fillSlices, fillStream, markDropped, markMasked } from './stream';
+export { countSlices, fillSlices, fillStream, markDropped, markMasked, peerPositions } from './stream';
+export { addCounts, fillReceive, fillRunTable, fillSendTable, layBlocks } from './tables';
 
 /** First address that the host may use. */
 export function heapBase(): usize {

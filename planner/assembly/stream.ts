@@ -37,7 +37,7 @@ export function markDropped(
 }
 
 /**
- * S_SEND_ENTRY: every kept entry at its place in the stream.
+ * S_SEND_ENTRY: every kept entry of the instances [directFirst, directEnd) at its place in the stream.
  *
  * @param stream u32[2 x instances], from fillSendTable; its second word becomes the last token + 1
  * @returns the number of segments: a row continues one if the token before it went to the same instance
@@ -47,16 +47,20 @@ export function fillStream(
   slots: usize,
   tokens: u32,
   topk: u32,
+  directFirst: u32,
+  directEnd: u32,
   stream: usize,
   sendEntry: usize,
 ): u32 {
+  const direct = directEnd - directFirst;
   let entry: u32 = 0;
   let segments: u32 = 0;
   for (let token: u32 = 0; token < tokens; token++) {
     for (let k: u32 = 0; k < topk; k++, entry++) {
       const slot = load<i32>(slots + ((<usize>entry) << 2));
-      if (slot < 0) continue;
-      const at = stream + ((<usize>load<u16>(instances + ((<usize>entry) << 1))) << 3);
+      const instance = <u32>load<u16>(instances + ((<usize>entry) << 1));
+      if (slot < 0 || instance - directFirst >= direct) continue;
+      const at = stream + ((<usize>instance) << 3);
       // A run's first row always starts a segment: its word is 0, and token 0 must not look like a neighbour.
       if (token == 0 || load<u32>(at, 4) != token) segments++;
       store<u32>(at, token + 1, 4);
@@ -66,46 +70,45 @@ export function fillStream(
   return segments;
 }
 
-function peerRows(peer: u32, rankFirst: usize, sendRows: usize): u32 {
-  const end = load<u32>(rankFirst + ((<usize>peer + 1) << 2));
-  let rows: u32 = 0;
-  for (let i = load<u32>(rankFirst + ((<usize>peer) << 2)); i < end; i++) {
-    rows += load<u32>(sendRows + ((<usize>i) << 2));
-  }
-  return rows;
-}
-
-function alignedSlices(rows: u32, sliceRows: u32): u32 {
-  return rows == 0 ? 0 : (rows - 1) / sliceRows + 1;
-}
-
-/** Number of slices; position[p] = {first stream row, rows} of every peer, for fillSlices. */
-export function countSlices(
-  ranks: u32,
+/** position[i] = {first stream row, rows} of the ranks first, first + 1, …, `count` of them, for the slices. */
+export function peerPositions(
+  first: u32,
+  count: u32,
   rankFirst: usize,
   sendRows: usize,
-  sliceRows: u32,
   position: usize,
-): u32 {
-  let slices: u32 = 0;
+): void {
   let row: u32 = 0;
-  for (let peer: u32 = 0; peer < ranks; peer++) {
-    const rows = peerRows(peer, rankFirst, sendRows);
-    store<u32>(position + ((<usize>peer) << 3), row);
-    store<u32>(position + ((<usize>peer) << 3), rows, 4);
-    slices += alignedSlices(rows, sliceRows);
+  for (let i: u32 = 0; i < count; i++, position += 8) {
+    const end = load<u32>(rankFirst + ((<usize>(first + i + 1)) << 2));
+    let rows: u32 = 0;
+    for (let instance = load<u32>(rankFirst + ((<usize>(first + i)) << 2)); instance < end; instance++) {
+      rows += load<u32>(sendRows + ((<usize>instance) << 2));
+    }
+    store<u32>(position, row);
+    store<u32>(position, rows, 4);
     row += rows;
+  }
+}
+
+/** Number of slices of `count` peers, from position[i] = {first row, rows}. */
+export function countSlices(count: u32, sliceRows: u32, position: usize): u32 {
+  let slices: u32 = 0;
+  for (let i: u32 = 0; i < count; i++, position += 8) {
+    const rows = load<u32>(position, 4);
+    if (rows != 0) slices += (rows - 1) / sliceRows + 1;
   }
   return slices;
 }
 
 /**
- * S_SLICE: in round j every peer's j-th slice, peers in the order rank, rank + 1, …, so that in step i of a
- * round rank r sends to r + i and no two ranks send to the same peer.
+ * S_SLICE and S_FORWARD_SLICE: in round j every peer's j-th slice, peers in the order own, own + 1, … modulo count,
+ * so that in step i of a round peer r sends to r + i and no two send to the same one. Peer i is named first + i.
  */
 export function fillSlices(
-  rank: u32,
-  ranks: u32,
+  own: u32,
+  count: u32,
+  first: u32,
   sliceRows: u32,
   position: usize,
   slices: usize,
@@ -113,11 +116,11 @@ export function fillSlices(
 ): void {
   const end = slices + <usize>n * (SLICE_WORDS << 2);
   for (let done: u32 = 0; slices < end; done += sliceRows) {
-    for (let step: u32 = 0; step < ranks; step++) {
-      const peer = rank + step < ranks ? rank + step : rank + step - ranks;
+    for (let step: u32 = 0; step < count; step++) {
+      const peer = own + step < count ? own + step : own + step - count;
       const rows = load<u32>(position + ((<usize>peer) << 3), 4);
       if (done >= rows) continue;
-      store<u32>(slices, peer);
+      store<u32>(slices, first + peer);
       store<u32>(slices, load<u32>(position + ((<usize>peer) << 3)) + done, 4);
       store<u32>(slices, rows - done < sliceRows ? rows - done : sliceRows, 8);
       slices += SLICE_WORDS << 2;

@@ -66,7 +66,9 @@ export function layBlocks(
  * @param before u32[instances], rows sent by lower ranks
  * @param own    u32[instances], rows of this rank before the capacity
  * @param next   u32[instances + 1], out: first row of each run, for assignSlots; the last is for masked entries
- * @param stream u32[2 x (instances + 1)], out: per instance {stream position - row, 0}, for fillStream
+ * @param stream u32[2 x (instances + 1)], out: per instance {stream position - row, 0}, for fillStream; only the
+ *   instances [directFirst, directEnd) take part in the stream
+ * @param direct address of one u32, out: rows of the stream
  * @returns rows that are kept
  */
 export function fillSendTable(
@@ -79,8 +81,12 @@ export function fillSendTable(
   sendRows: usize,
   next: usize,
   stream: usize,
+  directFirst: u32,
+  directEnd: u32,
+  direct: usize,
 ): u32 {
   let position: u32 = 0;
+  let total: u32 = 0;
   for (let i: u32 = 0; i < instances; i++) {
     const at = (<usize>i) << 2;
     const lower = kept(0, load<u32>(before + at), capacity);
@@ -91,10 +97,12 @@ export function fillSendTable(
     store<u32>(next + at, row);
     store<u32>(stream + (at << 1), position - row);
     store<u32>(stream + (at << 1), 0, 4);
-    position += rows;
+    if (i >= directFirst && i < directEnd) position += rows;
+    total += rows;
   }
   store<u32>(next + ((<usize>instances) << 2), 0);
-  return position;
+  store<u32>(direct, position);
+  return total;
 }
 
 /**

@@ -1,27 +1,20 @@
 import type { Command } from 'commander';
 import { planId } from '../../planner/codec.ts';
-import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
-import { specFields } from '../../planner/spec.ts';
-import { verifyPlan } from '../../planner/verify.ts';
+import { optionsOf } from '../../planner/spec.ts';
 import { diffPlans } from '../diff.ts';
 import { readRouting } from '../readers/routing.ts';
-import { ComparisonFailed, command, prefixed, print, printJson, readPlan, say } from './io.ts';
+import { ComparisonFailed, command, print, printJson, readVerifiedPlan, say } from './io.ts';
 
 async function verify(file: string, options: { routing?: string; json?: boolean }): Promise<void> {
-  const decoded = await readPlan(file);
-  try {
-    verifyPlan(decoded.plan);
-  } catch (error) {
-    throw error instanceof FuscoError ? prefixed(file, error) : error;
-  }
+  const decoded = await readVerifiedPlan(file);
   const { spec } = decoded.plan;
   let matches: boolean | undefined;
   let first: string | undefined;
   if (options.routing !== undefined) {
     const tables = await readRouting(options.routing, spec.ranks);
     const planner = await loadPlanner();
-    const again = planner.planAll(tables, specFields(spec));
+    const again = planner.planAll(tables, optionsOf(spec));
     matches = (await planId(again, nodeSha256)) === decoded.planId;
     if (!matches) first = diffPlans(decoded.plan, again).lines[0];
   }

@@ -1,0 +1,111 @@
+// What all ranks decide alike from the facts: who forwards, and, for `auto`, whether to forward at all.
+
+import { balance, type Grouping, receivedRows } from './balance.ts';
+import { FuscoError } from './errors.ts';
+import type { Facts } from './facts.ts';
+import type { Decision, Plan } from './plan.ts';
+import { nodeOf, type PlanSpec } from './spec.ts';
+
+/**
+ * Effective rates of the cost model in GB/s, per rank and direction (docs/performance.md): integers, so that the
+ * decision is the same everywhere. A topology of one's own belongs to `fusco simulate`; `auto` only compares.
+ */
+const NVLINK_RATE = 370;
+const NIC_RATE = 43;
+
+const FLAT: Decision = { strategy: 'flat', rule: 'none', groups: new Uint16Array(0), reason: '' };
+
+/** Rows of the busiest rank on its NIC and on its NVLink, per direction the larger one. */
+interface BusiestRank {
+  readonly interRows: number;
+  readonly intraRows: number;
+  /** Time of the busiest rank in units of row bytes / (NVLINK_RATE x NIC_RATE). */
+  readonly cost: number;
+}
+
+function busiest(inter: readonly number[][], intra: readonly number[][]): BusiestRank {
+  let worst: BusiestRank = { interRows: 0, intraRows: 0, cost: -1 };
+  for (let rank = 0; rank < inter[0]!.length; rank++) {
+    const interRows = Math.max(...inter.map((rows) => rows[rank]!));
+    const intraRows = Math.max(...intra.map((rows) => rows[rank]!));
+    const cost = Math.max(interRows * NVLINK_RATE, intraRows * NIC_RATE);
+    if (cost > worst.cost) worst = { interRows, intraRows, cost };
+  }
+  return worst;
+}
+
+/** Kept rows from every rank to every rank. */
+function pairRows(spec: PlanSpec, counts: Uint32Array): (from: number, to: number) => number {
+  const { ranks, capacity, placement } = spec;
+  const { instances, instanceRank } = placement;
+  const rows = new Float64Array(ranks * ranks);
+  for (let i = 0; i < instances; i++) {
+    let before = 0;
+    for (let from = 0; from < ranks; from++) {
+      const asked = counts[from * instances + i]!;
+      const kept = capacity === 0 ? asked : Math.min(asked, Math.max(0, capacity - before));
+      before += asked;
+      rows[from * ranks + instanceRank[i]!]! += kept;
+    }
+  }
+  return (from, to) => rows[from * ranks + to]!;
+}
+
+/** The busiest rank of a flat plan and of a hierarchical one. Rows that stay on a rank cost no link anything. */
+function compareStrategies(spec: PlanSpec, facts: Required<Facts>, grouping: Grouping) {
+  const { ranks, nodes } = spec;
+  const rows = pairRows(spec, facts.counts);
+  const zeros = () => new Array<number>(ranks).fill(0);
+  const flat = { interOut: zeros(), interIn: zeros(), intraOut: zeros(), intraIn: zeros() };
+  const hier = { interOut: zeros(), intraOut: zeros(), intraIn: zeros() };
+  const { groups } = grouping;
+  const forwarder = new Uint32Array(nodes * spec.ranksPerNode);
+  for (let rank = 0; rank < ranks; rank++)
+    forwarder[nodeOf(spec, rank) * spec.ranksPerNode + groups[rank]!] = rank;
+  for (let from = 0; from < ranks; from++) {
+    for (let to = 0; to < ranks; to++) {
+      const moved = rows(from, to);
+      const near = nodeOf(spec, from) === nodeOf(spec, to);
+      if (!near) {
+        flat.interOut[from]! += moved;
+        flat.interIn[to]! += moved;
+      } else if (from !== to) {
+        flat.intraOut[from]! += moved;
+        flat.intraIn[to]! += moved;
+      }
+      const via = near ? from : forwarder[nodeOf(spec, to) * spec.ranksPerNode + groups[from]!]!;
+      if (via !== to) {
+        hier.intraOut[via]! += moved;
+        hier.intraIn[to]! += moved;
+      }
+    }
+    for (let node = 0; node < nodes; node++) hier.interOut[from]! += facts.nodeRows[from * nodes + node]!;
+  }
+  const interIn = receivedRows(spec, groups, facts.nodeRows);
+  return {
+    flat: busiest([flat.interOut, flat.interIn], [flat.intraOut, flat.intraIn]),
+    hier: busiest([hier.interOut, interIn], [hier.intraOut, hier.intraIn]),
+  };
+}
+
+/** The settled spec and the decision behind it. Throws E_FACTS where the facts lack what the strategy needs. */
+export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; decision: Decision } {
+  if (spec.strategy === 'flat') return { spec: { ...spec, strategy: 'flat' }, decision: FLAT };
+  const { nodeRows, counts } = facts;
+  if (nodeRows?.length !== spec.ranks * spec.nodes || spec.balance === 'none') {
+    throw new FuscoError('E_FACTS', `the ${spec.strategy} strategy needs each rank's rows per node`);
+  }
+  const grouping = balance(spec.balance, spec, nodeRows);
+  const { rule, groups } = grouping;
+  const hier: Decision = { strategy: 'hier', rule, groups, reason: '' };
+  if (spec.strategy === 'hier') return { spec: { ...spec, strategy: 'hier' }, decision: hier };
+  const costs = compareStrategies(spec, { counts, nodeRows }, grouping);
+  const rows = (name: string, { interRows, intraRows }: BusiestRank) =>
+    `${name} ${interRows} rows between nodes and ${intraRows} inside`;
+  const reason = `busiest rank: ${rows('flat', costs.flat)}, ${rows('hier', costs.hier)}`;
+  if (costs.hier.cost < costs.flat.cost) {
+    return { spec: { ...spec, strategy: 'hier' }, decision: { ...hier, reason } };
+  }
+  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none' } as const;
+  return { spec: settled, decision: { ...FLAT, reason } };
+}

@@ -1,0 +1,452 @@
+import type { Arena } from './arena.ts';
+import { FuscoError } from './errors.ts';
+import type { Facts } from './facts.ts';
+import {
+  MAX_ROWS,
+  S_DISTRIBUTE_ENTRY,
+  S_DISTRIBUTE_OFFSET,
+  S_ENTRY_INSTANCE,
+  S_ENTRY_SLOT,
+  S_EXPERT_OFFSET,
+  S_EXPERT_ROWS,
+  S_FORWARD_ROW,
+  S_FORWARD_ROWS,
+  S_FORWARD_SLICE,
+  S_FORWARD_TARGET,
+  S_FORWARD_TOKEN,
+  S_RUN_ROW,
+  S_RUN_ROWS,
+  S_SEND_ENTRY,
+  S_SEND_ROW,
+  S_SEND_ROWS,
+  S_SLICE,
+  S_STAGE_ROW,
+  S_STAGE_ROWS,
+  SECTION_ALIGN,
+  SECTIONS,
+  SHARD_BODY,
+  SHARD_MAGIC,
+  SHARD_WORDS,
+  SLICE_WORDS,
+  W_DROPPED,
+  W_FIRST_INSTANCE,
+  W_INSTANCES,
+  W_KEPT,
+  W_LOCAL_INSTANCES,
+  W_MAGIC,
+  W_MASKED,
+  W_RANK,
+  W_RANKS,
+  W_RECV_ROWS,
+  W_SEGMENTS,
+  W_STAGE_ROWS,
+  W_STAGED,
+  W_TOKENS,
+  W_TOPK,
+} from './layout.ts';
+import type { Decision, Plan } from './plan.ts';
+import type { RoutedRank } from './planner.ts';
+import { placeSections, Shard, writeShardHead } from './shard.ts';
+import { type DirectRange, directInstances, nodeOf, type PlanSpec } from './spec.ts';
+import { type StageTable, stageTable } from './staging.ts';
+import type { PlannerExports } from './wasm.ts';
+
+/** Words of a node's state in fillForward: stamp, next row, next entry, row's entry, forwarder, stage, 2 spare. */
+const NODE_WORDS = 8;
+
+/** Addresses of the tables of one source rank. */
+interface SendTables {
+  sendRow: number;
+  sendRows: number;
+  next: number;
+  stream: number;
+  kept: number;
+  /** Rows of the direct stream. */
+  direct: number;
+}
+
+/** A rank's forwarding tables; `stage` is its view of the staging rows of everyone. */
+interface ForwardTables {
+  stage: StageTable;
+  nodeRows: Uint32Array;
+  forwarded: number;
+}
+
+function sum(values: Uint32Array): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+/**
+ * Builds shards in the planner's arena, in ascending rank order or one alone. What all ranks of a group share is
+ * laid out once; each shard is then built above it, copied out, and its memory released.
+ */
+export class ShardBuilder {
+  readonly #wasm: PlannerExports;
+  readonly #arena: Arena;
+  readonly #spec: PlanSpec;
+  readonly #rankFirst: number;
+  readonly #counts: number;
+  readonly #totals: number;
+  readonly #before: number;
+  readonly #blockRow: number;
+  readonly #recvRows: Uint32Array;
+  /** Ranks whose counts `#before` holds. */
+  #passed = 0;
+
+  /** Lays out the group's tables. Throws E_LIMIT where a receive buffer would pass MAX_ROWS. */
+  constructor(wasm: PlannerExports, arena: Arena, spec: PlanSpec, counts: Uint32Array) {
+    this.#wasm = wasm;
+    this.#arena = arena;
+    this.#spec = spec;
+    const { ranks, placement, capacity, align } = spec;
+    const { instances } = placement;
+    this.#rankFirst = arena.copy(placement.rankFirst);
+    this.#counts = arena.copy(counts);
+    this.#totals = arena.zeroed(instances);
+    this.#before = arena.zeroed(instances);
+    this.#blockRow = arena.alloc(4 * instances);
+    const recvRows = arena.alloc(4 * ranks);
+    for (let rank = 0; rank < ranks; rank++) {
+      if (wasm.addCounts(this.#totals, this.#countsOf(rank), instances) !== 0) {
+        throw new FuscoError('E_LIMIT', `more than ${MAX_ROWS} rows for one expert`, { limit: MAX_ROWS });
+      }
+    }
+    const over = wasm.layBlocks(
+      ranks,
+      this.#rankFirst,
+      this.#totals,
+      capacity,
+      align,
+      this.#blockRow,
+      recvRows,
+    );
+    if (over !== ranks) {
+      const text = `rank ${over} receives more than ${MAX_ROWS} rows`;
+      throw new FuscoError('E_LIMIT', text, { rank: over, limit: MAX_ROWS });
+    }
+    this.#recvRows = arena.u32(recvRows, ranks).slice();
+  }
+
+  #countsOf(rank: number): number {
+    return this.#counts + 4 * rank * this.#spec.placement.instances;
+  }
+
+  /** Makes `#before` hold the counts of all ranks below `rank`. */
+  #advanceTo(rank: number): void {
+    const { instances } = this.#spec.placement;
+    if (rank < this.#passed) {
+      this.#arena.u32(this.#before, instances).fill(0);
+      this.#passed = 0;
+    }
+    for (; this.#passed < rank; this.#passed++) {
+      this.#wasm.addCounts(this.#before, this.#countsOf(this.#passed), instances);
+    }
+  }
+
+  #sendTables(rank: number, direct: DirectRange): SendTables {
+    this.#advanceTo(rank);
+    const arena = this.#arena;
+    const { capacity, placement } = this.#spec;
+    const { instances } = placement;
+    const sendRow = arena.alloc(4 * instances);
+    const sendRows = arena.alloc(4 * instances);
+    const next = arena.alloc(4 * (instances + 1));
+    const stream = arena.alloc(8 * (instances + 1));
+    const directRows = arena.alloc(4);
+    const kept = this.#wasm.fillSendTable(
+      instances,
+      this.#before,
+      this.#countsOf(rank),
+      this.#blockRow,
+      capacity,
+      sendRow,
+      sendRows,
+      next,
+      stream,
+      direct.first,
+      direct.end,
+      directRows,
+    );
+    return { sendRow, sendRows, next, stream, kept, direct: arena.u32(directRows, 1)[0]! };
+  }
+
+  /** Rows that a rank sends to each other node after dropping, u32[nodes]: from its routing where that knows them. */
+  nodeRows(routed: RoutedRank): Uint32Array {
+    if (routed.nodeRows !== undefined) return routed.nodeRows;
+    const arena = this.#arena;
+    const mark = arena.mark();
+    const { sendRows } = this.#sendTables(routed.rank, directInstances(this.#spec, routed.rank));
+    const instances = arena.copy(routed.instances);
+    const rows = countNodeRows(this.#wasm, arena, this.#spec, routed, instances, sendRows);
+    arena.release(mark);
+    return rows;
+  }
+
+  #forwardTables(routed: RoutedRank, decision: Decision, facts: Facts): ForwardTables {
+    const { rank } = routed;
+    const { nodes } = this.#spec;
+    const nodeRows = this.nodeRows(routed);
+    const claimed = facts.nodeRows!.subarray(rank * nodes, (rank + 1) * nodes);
+    const differs = claimed.findIndex((rows, node) => rows !== nodeRows[node]);
+    if (differs >= 0) {
+      const text = `rank ${rank} sends ${nodeRows[differs]} rows to node ${differs}, the facts say ${claimed[differs]}`;
+      throw new FuscoError('E_FACTS', text, { rank });
+    }
+    const stage = stageTable(this.#spec, decision.groups, facts.nodeRows!, rank);
+    return { stage, nodeRows, forwarded: sum(nodeRows) };
+  }
+
+  /** One rank's shard. `plan` and `facts` are those of the whole group. */
+  build(routed: RoutedRank, plan: Omit<Plan, 'shards'>, facts: Facts): Shard {
+    const wasm = this.#wasm;
+    const arena = this.#arena;
+    const mark = arena.mark();
+    const { topk, placement, capacity } = this.#spec;
+    const { rank, tokens, masked } = routed;
+    const { instances } = placement;
+    const entries = tokens * topk;
+    const direct = directInstances(plan.spec, rank);
+    const isFlat = plan.spec.strategy === 'flat';
+    const forward = isFlat ? undefined : this.#forwardTables(routed, plan.decision, facts);
+    const send = this.#sendTables(rank, direct);
+    const dropped = entries - masked - send.kept;
+    const directSlices = this.#directSlices(rank, direct, send);
+    const forwardSlices = forward === undefined ? undefined : this.#forwardSlices(rank, forward);
+
+    const counts = this.#sectionCounts(rank, entries, send, forward);
+    counts[S_SLICE] = SLICE_WORDS * directSlices.count;
+    counts[S_FORWARD_SLICE] = SLICE_WORDS * (forwardSlices?.count ?? 0);
+    const { offsets, bytes } = placeSections(counts);
+    const shard = arena.alloc(bytes);
+    zeroGaps(arena.bytes(shard, bytes), offsets);
+    const at = (section: number) => shard + offsets[section]!;
+
+    arena.u32(at(S_SEND_ROW), instances).set(arena.u32(send.sendRow, instances));
+    arena.u32(at(S_SEND_ROWS), instances).set(arena.u32(send.sendRows, instances));
+    this.#fillReceive(rank, at);
+    directSlices.fill(at(S_SLICE));
+    let segments = 0;
+    if (entries > 0) {
+      const entryInstance = at(S_ENTRY_INSTANCE);
+      const entrySlot = at(S_ENTRY_SLOT);
+      arena.u16(entryInstance, entries).set(routed.instances);
+      wasm.assignSlots(entryInstance, entries, send.next, entrySlot);
+      if (masked > 0) wasm.markMasked(entryInstance, entries, instances, entrySlot);
+      if (dropped > 0 && capacity > 0) {
+        wasm.markDropped(entryInstance, entries, instances, send.sendRow, send.sendRows, entrySlot);
+      }
+      const { first, end } = direct;
+      const sendEntry = at(S_SEND_ENTRY);
+      segments = wasm.fillStream(entryInstance, entrySlot, tokens, topk, first, end, send.stream, sendEntry);
+    }
+    let staged = 0;
+    if (forward !== undefined) {
+      forwardSlices?.fill(at(S_FORWARD_SLICE));
+      staged = this.#fillForward(rank, tokens, send, forward, at);
+    }
+
+    const words = new Array<number>(SHARD_WORDS).fill(0);
+    words[W_MAGIC] = SHARD_MAGIC;
+    words[W_RANK] = rank;
+    words[W_RANKS] = this.#spec.ranks;
+    words[W_TOKENS] = tokens;
+    words[W_TOPK] = topk;
+    words[W_INSTANCES] = instances;
+    words[W_FIRST_INSTANCE] = placement.rankFirst[rank]!;
+    words[W_LOCAL_INSTANCES] = placement.rankFirst[rank + 1]! - placement.rankFirst[rank]!;
+    words[W_RECV_ROWS] = this.#recvRows[rank]!;
+    words[W_KEPT] = send.kept;
+    words[W_MASKED] = masked;
+    words[W_DROPPED] = dropped;
+    words[W_SEGMENTS] = segments;
+    words[W_STAGE_ROWS] = forward?.stage.ownRows ?? 0;
+    words[W_STAGED] = staged;
+    const result = arena.bytes(shard, bytes).slice();
+    writeShardHead(result, words, counts);
+    arena.release(mark);
+    return Shard.open(result, rank);
+  }
+
+  /** Elements of every section but the slices. */
+  #sectionCounts(
+    rank: number,
+    entries: number,
+    send: SendTables,
+    forward: ForwardTables | undefined,
+  ): number[] {
+    const { ranks, nodes, placement } = this.#spec;
+    const local = placement.rankFirst[rank + 1]! - placement.rankFirst[rank]!;
+    const counts = new Array<number>(SECTIONS).fill(0);
+    counts[S_EXPERT_OFFSET] = local + 1;
+    counts[S_EXPERT_ROWS] = local;
+    counts[S_RUN_ROW] = counts[S_RUN_ROWS] = local * ranks;
+    counts[S_SEND_ROW] = counts[S_SEND_ROWS] = placement.instances;
+    counts[S_ENTRY_SLOT] = counts[S_ENTRY_INSTANCE] = entries;
+    counts[S_SEND_ENTRY] = send.direct;
+    if (forward !== undefined) {
+      counts[S_FORWARD_ROW] = counts[S_FORWARD_ROWS] = nodes;
+      counts[S_FORWARD_TOKEN] = counts[S_FORWARD_TARGET] = forward.forwarded;
+      counts[S_DISTRIBUTE_OFFSET] = forward.forwarded + 1;
+      counts[S_DISTRIBUTE_ENTRY] = send.kept - send.direct;
+      counts[S_STAGE_ROW] = counts[S_STAGE_ROWS] = ranks;
+    }
+    return counts;
+  }
+
+  #fillReceive(rank: number, at: (section: number) => number): void {
+    const { ranks, placement, capacity } = this.#spec;
+    const first = placement.rankFirst[rank]!;
+    const local = placement.rankFirst[rank + 1]! - first;
+    const blockRow = this.#blockRow;
+    const offset = at(S_EXPERT_OFFSET);
+    this.#wasm.fillReceive(
+      first,
+      local,
+      blockRow,
+      this.#totals,
+      capacity,
+      this.#recvRows[rank]!,
+      offset,
+      at(S_EXPERT_ROWS),
+    );
+    if (local === 0) return;
+    this.#wasm.fillRunTable(
+      ranks,
+      placement.instances,
+      first,
+      local,
+      this.#counts,
+      blockRow,
+      capacity,
+      at(S_RUN_ROW),
+      at(S_RUN_ROWS),
+    );
+  }
+
+  /** Slices of a stream to `count` peers, named from `first` on, of which this rank or node is number `own`. */
+  #slices(own: number, count: number, first: number, position: number) {
+    const wasm = this.#wasm;
+    const { sliceRows } = this.#spec;
+    const slices = wasm.countSlices(count, sliceRows, position);
+    return {
+      count: slices,
+      fill: (at: number) => wasm.fillSlices(own, count, first, sliceRows, position, at, slices),
+    };
+  }
+
+  #directSlices(rank: number, { firstRank: first, endRank }: DirectRange, send: SendTables) {
+    const count = endRank - first;
+    const position = this.#arena.alloc(8 * count);
+    this.#wasm.peerPositions(first, count, this.#rankFirst, send.sendRows, position);
+    return this.#slices(rank - first, count, first, position);
+  }
+
+  #forwardSlices(rank: number, forward: ForwardTables) {
+    const { nodes } = this.#spec;
+    const position = this.#arena.alloc(8 * nodes);
+    const pairs = this.#arena.u32(position, 2 * nodes);
+    let row = 0;
+    forward.nodeRows.forEach((rows, node) => {
+      pairs[2 * node] = row;
+      pairs[2 * node + 1] = rows;
+      row += rows;
+    });
+    return this.#slices(nodeOf(this.#spec, rank), nodes, 0, position);
+  }
+
+  /** Kept entries that a rank sends to each other node. */
+  #nodeEntries(rank: number, send: SendTables): Uint32Array {
+    const { nodes, ranksPerNode, placement } = this.#spec;
+    const entries = new Uint32Array(nodes);
+    const sendRows = this.#arena.u32(send.sendRows, placement.instances);
+    for (let node = 0; node < nodes; node++) {
+      if (node === nodeOf(this.#spec, rank)) continue;
+      const first = placement.rankFirst[node * ranksPerNode]!;
+      entries[node] = sum(sendRows.subarray(first, placement.rankFirst[(node + 1) * ranksPerNode]!));
+    }
+    return entries;
+  }
+
+  #fillForward(
+    rank: number,
+    tokens: number,
+    send: SendTables,
+    forward: ForwardTables,
+    at: (section: number) => number,
+  ): number {
+    const arena = this.#arena;
+    const { nodes, ranks, topk } = this.#spec;
+    const { stage, nodeRows, forwarded } = forward;
+    arena.u32(at(S_FORWARD_ROW), nodes).set(stage.firstRow);
+    arena.u32(at(S_FORWARD_ROWS), nodes).set(nodeRows);
+    arena.u32(at(S_STAGE_ROW), ranks).set(stage.sourceRow);
+    arena.u32(at(S_STAGE_ROWS), ranks).set(stage.sourceRows);
+    arena.u32(at(S_DISTRIBUTE_OFFSET), forwarded + 1)[forwarded] = send.kept - send.direct;
+    if (forwarded === 0) return 0;
+    const firstRow = exclusiveSums(nodeRows);
+    const firstEntry = exclusiveSums(this.#nodeEntries(rank, send));
+    const state = arena.zeroed(NODE_WORDS * nodes);
+    const words = arena.u32(state, NODE_WORDS * nodes);
+    for (let node = 0; node < nodes; node++) {
+      const { forwarder, firstRow: stageRow } = stage;
+      const row = firstRow[node]!;
+      words.set([0, row, firstEntry[node]!, 0, forwarder[node]!, stageRow[node]! - row], NODE_WORDS * node);
+    }
+    return this.#wasm.fillForward(
+      at(S_ENTRY_INSTANCE),
+      at(S_ENTRY_SLOT),
+      tokens,
+      topk,
+      arena.copy(homes(this.#spec)),
+      nodeOf(this.#spec, rank),
+      state,
+      at(S_FORWARD_TOKEN),
+      at(S_FORWARD_TARGET),
+      at(S_DISTRIBUTE_OFFSET),
+      at(S_DISTRIBUTE_ENTRY),
+    );
+  }
+}
+
+/**
+ * Runs the Wasm's count of rows per node: u32[nodes], 0 for the own one.
+ *
+ * @param instances address of the rank's routing
+ * @param left address of u32[instances], entries of each run that are kept; consumed
+ */
+export function countNodeRows(
+  wasm: PlannerExports,
+  arena: Arena,
+  spec: PlanSpec,
+  { rank, tokens }: Pick<RoutedRank, 'rank' | 'tokens'>,
+  instances: number,
+  left: number,
+): Uint32Array {
+  const { nodes, topk, placement } = spec;
+  const home = arena.copy(homes(spec));
+  const stamp = arena.zeroed(nodes);
+  const nodeRows = arena.zeroed(nodes);
+  wasm.countNodeRows(instances, tokens, topk, placement.instances, home, left, stamp, nodeRows);
+  const rows = arena.u32(nodeRows, nodes).slice();
+  rows[nodeOf(spec, rank)] = 0;
+  return rows;
+}
+
+/** u32[instances], node << 16 | rank. */
+function homes(spec: PlanSpec): Uint32Array {
+  return Uint32Array.from(spec.placement.instanceRank, (rank) => (nodeOf(spec, rank) << 16) | rank);
+}
+
+function exclusiveSums(values: Uint32Array): Uint32Array {
+  const sums = new Uint32Array(values.length);
+  for (let i = 1; i < sums.length; i++) sums[i] = sums[i - 1]! + values[i - 1]!;
+  return sums;
+}
+
+/** Zeroes the head and the last bytes in front of every section's start and of the end, where gaps may lie. */
+function zeroGaps(bytes: Uint8Array, offsets: readonly number[]): void {
+  bytes.fill(0, 0, SHARD_BODY);
+  for (const offset of [...offsets, bytes.length]) {
+    if (offset > SHARD_BODY) bytes.fill(0, offset - SECTION_ALIGN, offset);
+  }
+}

@@ -1,0 +1,113 @@
+// Hierarchical plans: the forwarding stream, its staging rows, and what the forwarder distributes.
+
+import type { Plan } from '../plan.ts';
+import { nodeOf } from '../spec.ts';
+import { stageTable } from '../staging.ts';
+import { checkWord, halt } from './halt.ts';
+
+/** Staging tables of all ranks follow from what each rank claims to forward, which checkForward proves. */
+export function checkStaging(plan: Plan, nodeRows: Uint32Array, rank: number): void {
+  const { spec, decision, shards } = plan;
+  const shard = shards[rank]!;
+  const expected = stageTable(spec, decision.groups, nodeRows, rank);
+  const tables: [string, Uint32Array, Uint32Array][] = [
+    ['forwardRow', shard.forwardRow, expected.firstRow],
+    ['stageRow', shard.stageRow, expected.sourceRow],
+    ['stageRows', shard.stageRowsFrom, expected.sourceRows],
+  ];
+  for (const [name, found, wanted] of tables) {
+    const at = wanted.findIndex((value, i) => value !== found[i]);
+    if (at >= 0)
+      halt('E_FORWARD', rank, `/${name}/${at}`, `${found[at]}, not ${wanted[at]}`, found[at]!, wanted[at]!);
+  }
+  checkWord(rank, 'stageRows', shard.stageRows, expected.ownRows);
+}
+
+/**
+ * Walks a rank's entries in the order (token, k) and expects each remote one to be the next entry of the next row of
+ * its node's stream: so each row crosses once, carries its entries once, and lands where the forwarder looks for it.
+ */
+export function checkForward(plan: Plan, rank: number): void {
+  const { spec, decision, shards } = plan;
+  const shard = shards[rank]!;
+  const { entrySlot, entryInstance, forwardRow, forwardRows, topk, instances } = shard;
+  const { forwardToken, forwardTarget, distributeOffset, distributeEntry } = shard;
+  const { instanceRank } = spec.placement;
+  const instanceNode = instanceRank.map((host) => nodeOf(spec, host));
+  const own = nodeOf(spec, rank);
+  const { forwarder } = stageTable(spec, decision.groups, new Uint32Array(spec.ranks * spec.nodes), rank);
+  const firstRow = new Float64Array(spec.nodes + 1);
+  for (let node = 0; node < spec.nodes; node++) firstRow[node + 1] = firstRow[node]! + forwardRows[node]!;
+  if (firstRow[spec.nodes] !== forwardToken.length) {
+    halt(
+      'E_FORWARD',
+      rank,
+      '/forward',
+      `${forwardToken.length} rows, the nodes hold ${firstRow[spec.nodes]}`,
+    );
+  }
+  if (forwardRows[own] !== 0) halt('E_FORWARD', rank, `/forwardRows/${own}`, 'rows for the own node');
+  const nextRow = firstRow.slice(0, spec.nodes);
+  const lastToken = new Int32Array(spec.nodes).fill(-1);
+  const lastEntry = new Float64Array(spec.nodes);
+  const landing = new Float64Array(forwardToken.length).fill(-1);
+  for (let entry = 0; entry < entrySlot.length; entry++) {
+    const slot = entrySlot[entry]!;
+    const i = entryInstance[entry]!;
+    if (slot < 0 || i >= instances) continue;
+    const node = instanceNode[i]!;
+    if (node === own) continue;
+    const token = Math.floor(entry / topk);
+    const isNew = lastToken[node] !== token;
+    const row = isNew ? nextRow[node]!++ : nextRow[node]! - 1;
+    if (row >= firstRow[node + 1]! || forwardToken[row] !== token) {
+      halt('E_FORWARD', rank, `/forward/${row}`, `token ${forwardToken[row]}, not ${token} for node ${node}`);
+    }
+    const at = isNew ? distributeOffset[row]! : lastEntry[node]! + 1;
+    const starts = row === 0 ? 0 : distributeOffset[row]!;
+    if (at < starts || at >= distributeOffset[row + 1]! || distributeEntry[at] !== entry) {
+      halt(
+        'E_FORWARD',
+        rank,
+        `/distribute/${at}`,
+        `entry ${distributeEntry[at]}, not ${entry} of row ${row}`,
+      );
+    }
+    lastToken[node] = token;
+    lastEntry[node] = at;
+    if (instanceRank[i] === forwarder[node] && (landing[row]! < 0 || slot < landing[row]!))
+      landing[row] = slot;
+  }
+  checkRowEnds(plan, rank, nextRow, firstRow);
+  let staged = 0;
+  for (let node = 0; node < spec.nodes; node++) {
+    for (let row = firstRow[node]!; row < firstRow[node + 1]!; row++) {
+      const wanted = landing[row]! >= 0 ? landing[row]! : ~(forwardRow[node]! + row - firstRow[node]!);
+      if (wanted < 0) staged++;
+      if (forwardTarget[row] === wanted) continue;
+      halt('E_FORWARD', rank, `/forward/${row}`, `lands at ${forwardTarget[row]}, not at ${wanted}`);
+    }
+  }
+  checkWord(rank, 'staged', shard.staged, staged);
+}
+
+/** All rows of each node were met, and the offsets leave no entry of the distribution list unmet. */
+function checkRowEnds(plan: Plan, rank: number, nextRow: Float64Array, firstRow: Float64Array): void {
+  const { distributeOffset, distributeEntry, forwardToken, kept } = plan.shards[rank]!;
+  nextRow.forEach((row, node) => {
+    if (row === firstRow[node + 1]) return;
+    halt('E_FORWARD', rank, `/forward/${row}`, `a row for node ${node} that no token needs`);
+  });
+  const rows = forwardToken.length;
+  if (distributeOffset[0] !== 0 || distributeOffset[rows] !== distributeEntry.length) {
+    halt(
+      'E_FORWARD',
+      rank,
+      '/distribute',
+      `offsets cover ${distributeOffset[rows]} of ${distributeEntry.length} entries`,
+    );
+  }
+  // Each remote entry was met once inside its row, rows do not overlap, and the lists hold no more than those.
+  const direct = plan.shards[rank]!.sendEntry.length;
+  checkWord(rank, 'direct and distributed entries', direct + distributeEntry.length, kept);
+}

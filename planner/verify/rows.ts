@@ -1,0 +1,106 @@
+// Every row's place: entries fill their runs one by one, streams list the entries in run order.
+
+import { SLOT_DROPPED, SLOT_MASKED } from '../layout.ts';
+import type { Shard } from '../shard.ts';
+import { directInstances, type PlanSpec } from '../spec.ts';
+import { checkWord, halt } from './halt.ts';
+
+/** Every entry has the only slot it can have: the next row of its run, masked, or dropped behind a full block. */
+export function checkEntries(shards: readonly Shard[], spec: PlanSpec, rank: number): void {
+  const shard = shards[rank]!;
+  const { entrySlot, entryInstance, sendRow, sendRows, topk, instances } = shard;
+  const { instanceRank, instanceExpert, rankFirst } = spec.placement;
+  const recvRows = Uint32Array.from(instanceRank, (host) => shards[host]!.recvRows);
+  const next = sendRow.slice();
+  const lastToken = new Int32Array(spec.experts).fill(-1);
+  let masked = 0;
+  let dropped = 0;
+  for (let entry = 0; entry < entrySlot.length; entry++) {
+    const slot = entrySlot[entry]!;
+    const i = entryInstance[entry]!;
+    if (i >= instances) {
+      if (i > instances)
+        halt('E_SEGMENT_BOUNDS', rank, `/entries/${entry}`, `instance ${i} >= ${instances}`, i, instances);
+      if (slot !== SLOT_MASKED)
+        halt('E_ENTRY', rank, `/entries/${entry}`, `a masked entry has slot ${slot}`, slot);
+      masked++;
+      continue;
+    }
+    const token = (entry / topk) | 0;
+    const expert = instanceExpert[i]!;
+    if (lastToken[expert] === token)
+      halt('E_ENTRY', rank, `/entries/${entry}`, `expert ${expert} twice in token ${token}`);
+    lastToken[expert] = token;
+    const end = sendRow[i]! + sendRows[i]!;
+    if (slot === SLOT_DROPPED) {
+      const peer = shards[instanceRank[i]!]!;
+      const block = peer.expertOffset[i - rankFirst[instanceRank[i]!]!]!;
+      const full = spec.capacity > 0 && next[i] === end && end - block === spec.capacity;
+      if (!full) halt('E_ENTRY', rank, `/entries/${entry}`, `dropped, though instance ${i} has room`);
+      dropped++;
+      continue;
+    }
+    if (slot < 0 || slot >= recvRows[i]!) {
+      const rows = recvRows[i]!;
+      halt(
+        'E_SEGMENT_BOUNDS',
+        rank,
+        `/entries/${entry}`,
+        slot < 0 ? `row ${slot} < 0` : `row ${slot} >= ${rows}`,
+        slot,
+        rows,
+      );
+    }
+    if (slot !== next[i] || slot >= end) {
+      halt(
+        'E_ENTRY',
+        rank,
+        `/entries/${entry}`,
+        `row ${slot} of instance ${i}, not ${next[i]} of ${sendRow[i]}..${end - 1}`,
+        slot,
+      );
+    }
+    next[i]!++;
+  }
+  checkWord(rank, 'masked', shard.masked, masked);
+  checkWord(rank, 'dropped', shard.dropped, dropped);
+  // kept + masked + dropped = entries and the runs hold `kept` rows, so every run is full here.
+}
+
+/** The stream lists the entries of each direct run, instance by instance. */
+export function checkStream(shard: Shard, spec: PlanSpec, rank: number): void {
+  const { sendEntry, entrySlot, entryInstance, sendRow, sendRows, topk } = shard;
+  const { first, end } = directInstances(spec, rank);
+  let at = 0;
+  let segments = 0;
+  for (let i = first; i < end; i++) {
+    const base = sendRow[i]!;
+    let previous = -2;
+    for (let row = 0; row < sendRows[i]!; row++, at++) {
+      const entry = sendEntry[at]!;
+      if (entry >= entrySlot.length) {
+        halt(
+          'E_SEGMENT_BOUNDS',
+          rank,
+          `/send/${at}`,
+          `entry ${entry} >= ${entrySlot.length}`,
+          entry,
+          entrySlot.length,
+        );
+      }
+      if (entryInstance[entry] !== i || entrySlot[entry] !== base + row) {
+        const found = `instance ${entryInstance[entry]} row ${entrySlot[entry]}`;
+        halt(
+          'E_STREAM',
+          rank,
+          `/send/${at}`,
+          `entry ${entry} goes to ${found}, not to instance ${i} row ${base + row}`,
+        );
+      }
+      const token = (entry / topk) | 0;
+      if (token !== previous + 1) segments++;
+      previous = token;
+    }
+  }
+  checkWord(rank, 'segments', shard.segments, segments);
+}

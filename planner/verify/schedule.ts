@@ -1,0 +1,63 @@
+// Slices cut a stream into what one step sends, peers staggered so that no two ranks start on the same one.
+
+import { SLICE_WORDS } from '../layout.ts';
+import type { Shard } from '../shard.ts';
+import { directInstances, nodeOf, type PlanSpec } from '../spec.ts';
+import { halt } from './halt.ts';
+
+/**
+ * Slices cover each peer's rows, one slice a peer and round, peers in the order own, own + 1, … modulo their number.
+ *
+ * @param rows rows of each peer's part of the stream; the parts follow one another
+ * @param first name of peer 0
+ */
+function checkSlices(
+  slices: Uint32Array,
+  rank: number,
+  path: string,
+  rows: readonly number[],
+  own: number,
+  first: number,
+  sliceRows: number,
+): void {
+  const starts: number[] = [];
+  let row = 0;
+  for (const count of rows) {
+    starts.push(row);
+    row += count;
+  }
+  // Only peers with rows left take part in a round, so that the work is that of the slices.
+  const staggered = rows.map((_, step) => (own + step) % rows.length);
+  let at = 0;
+  for (let done = 0, peers = staggered; ; done += sliceRows) {
+    peers = peers.filter((peer) => rows[peer]! > done);
+    if (peers.length === 0) break;
+    for (const peer of peers) {
+      const wanted = [first + peer, starts[peer]! + done, Math.min(rows[peer]! - done, sliceRows)];
+      const found = [...slices.subarray(at, at + SLICE_WORDS)];
+      if (found.join() !== wanted.join()) {
+        halt('E_SLICE', rank, `${path}/${at / SLICE_WORDS}`, `peer,row,rows is ${found}, not ${wanted}`);
+      }
+      at += SLICE_WORDS;
+    }
+  }
+  if (at !== slices.length) {
+    halt('E_SLICE', rank, path, `${slices.length / SLICE_WORDS} slices, not ${at / SLICE_WORDS}`);
+  }
+}
+
+export function checkDirectSlices(shard: Shard, spec: PlanSpec, rank: number): void {
+  const { rankFirst, instanceRank } = spec.placement;
+  const { slices, sendRows } = shard;
+  const { firstRank, endRank } = directInstances(spec, rank);
+  const rows = new Array<number>(endRank - firstRank).fill(0);
+  for (let i = rankFirst[firstRank]!; i < rankFirst[endRank]!; i++) {
+    rows[instanceRank[i]! - firstRank]! += sendRows[i]!;
+  }
+  checkSlices(slices, rank, '/slices', rows, rank - firstRank, firstRank, spec.sliceRows);
+}
+
+export function checkForwardSlices(shard: Shard, spec: PlanSpec, rank: number): void {
+  const own = nodeOf(spec, rank);
+  checkSlices(shard.forwardSlices, rank, '/forwardSlices', [...shard.forwardRows], own, 0, spec.sliceRows);
+}

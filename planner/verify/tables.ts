@@ -1,0 +1,178 @@
+// A shard's head against the plan's options, and its tables against the other shards'.
+
+import {
+  MAX_ROWS,
+  S_DISTRIBUTE_ENTRY,
+  S_DISTRIBUTE_OFFSET,
+  S_ENTRY_INSTANCE,
+  S_ENTRY_SLOT,
+  S_EXPERT_OFFSET,
+  S_EXPERT_ROWS,
+  S_FORWARD_ROW,
+  S_FORWARD_ROWS,
+  S_FORWARD_SLICE,
+  S_FORWARD_TARGET,
+  S_FORWARD_TOKEN,
+  S_RUN_ROW,
+  S_RUN_ROWS,
+  S_SEND_ENTRY,
+  S_SEND_ROW,
+  S_SEND_ROWS,
+  S_SLICE,
+  S_STAGE_ROW,
+  S_STAGE_ROWS,
+  S_TILE_ORDER,
+  SLICE_WORDS,
+} from '../layout.ts';
+import type { Shard } from '../shard.ts';
+import type { PlanSpec } from '../spec.ts';
+import { checkWord, halt } from './halt.ts';
+
+/** Rows and entries that a shard sends directly and forwards, by its own head. */
+interface ShardSizes {
+  readonly direct: number;
+  readonly forwarded: number;
+  readonly distributed: number;
+}
+
+/** Where the rows of a hierarchical plan are claimed to go; all direct in a flat plan. */
+function sizesOf(shard: Shard, hier: boolean): ShardSizes {
+  if (!hier) return { direct: shard.kept, forwarded: 0, distributed: 0 };
+  const distributed = shard.count(S_DISTRIBUTE_ENTRY);
+  return { direct: shard.kept - distributed, forwarded: shard.count(S_FORWARD_TOKEN), distributed };
+}
+
+/** Words against the header, and the number of elements of every section against the words. */
+export function checkHead(shard: Shard, spec: PlanSpec, rank: number): void {
+  const { placement } = spec;
+  const first = placement.rankFirst[rank]!;
+  const expected: [string, number, number][] = [
+    ['rank', shard.rank, rank],
+    ['ranks', shard.ranks, spec.ranks],
+    ['topk', shard.topk, spec.topk],
+    ['instances', shard.instances, placement.instances],
+    ['firstInstance', shard.firstInstance, first],
+    ['localInstances', shard.localInstances, placement.rankFirst[rank + 1]! - first],
+    ['kept + masked + dropped', shard.kept + shard.masked + shard.dropped, shard.entries],
+    ['tileTokens', shard.tileTokens, 0],
+  ];
+  for (const [name, value, wanted] of expected) checkWord(rank, name, value, wanted);
+  const local = shard.localInstances;
+  const hier = spec.strategy === 'hier';
+  const { direct, forwarded, distributed } = sizesOf(shard, hier);
+  if (!hier) {
+    checkWord(rank, 'stageRows', shard.stageRows, 0);
+    checkWord(rank, 'staged', shard.staged, 0);
+  }
+  const sections: [number, number][] = [
+    [S_EXPERT_OFFSET, local + 1],
+    [S_EXPERT_ROWS, local],
+    [S_RUN_ROW, local * spec.ranks],
+    [S_RUN_ROWS, local * spec.ranks],
+    [S_SEND_ROW, placement.instances],
+    [S_SEND_ROWS, placement.instances],
+    [S_ENTRY_SLOT, shard.entries],
+    [S_ENTRY_INSTANCE, shard.entries],
+    [S_SEND_ENTRY, direct],
+    [S_FORWARD_ROW, hier ? spec.nodes : 0],
+    [S_FORWARD_ROWS, hier ? spec.nodes : 0],
+    [S_FORWARD_TOKEN, forwarded],
+    [S_FORWARD_TARGET, forwarded],
+    [S_DISTRIBUTE_OFFSET, hier ? forwarded + 1 : 0],
+    [S_DISTRIBUTE_ENTRY, distributed],
+    [S_STAGE_ROW, hier ? spec.ranks : 0],
+    [S_STAGE_ROWS, hier ? spec.ranks : 0],
+    [S_TILE_ORDER, 0],
+  ];
+  for (const [section, wanted] of sections) {
+    checkWord(rank, `the length of section ${section}`, shard.count(section), wanted);
+  }
+  for (const section of [S_SLICE, S_FORWARD_SLICE]) {
+    const words = shard.count(section);
+    const wanted = hier || section === S_SLICE ? words - (words % SLICE_WORDS) : 0;
+    checkWord(rank, `the length of section ${section}`, words, wanted);
+  }
+}
+
+/** The receive side: blocks follow one another, aligned, and their runs tile them. */
+export function checkReceive(shard: Shard, spec: PlanSpec, rank: number): void {
+  const { expertOffset, expertRows, runRow, runRows } = shard;
+  const { ranks, align, capacity } = spec;
+  let block = 0;
+  for (let j = 0; j < shard.localInstances; j++) {
+    if (expertOffset[j] !== block) {
+      halt(
+        'E_RUN_TABLE',
+        rank,
+        `/experts/${j}`,
+        `the block starts at row ${expertOffset[j]}, not at ${block}`,
+      );
+    }
+    let row = block;
+    for (let source = 0; source < ranks; source++) {
+      const run = j * ranks + source;
+      if (runRow[run] !== row) {
+        halt(
+          'E_RUN_TABLE',
+          rank,
+          `/runs/${j}/${source}`,
+          `the run starts at row ${runRow[run]}, not at ${row}`,
+        );
+      }
+      row += runRows[run]!;
+    }
+    if (row - block !== expertRows[j]) {
+      halt(
+        'E_RUN_TABLE',
+        rank,
+        `/experts/${j}`,
+        `the runs hold ${row - block} rows, the block ${expertRows[j]}`,
+      );
+    }
+    if (capacity > 0 && row - block > capacity) {
+      halt(
+        'E_RUN_TABLE',
+        rank,
+        `/experts/${j}`,
+        `${row - block} rows > capacity ${capacity}`,
+        row - block,
+        capacity,
+      );
+    }
+    block = Math.ceil(row / align) * align;
+  }
+  if (expertOffset[shard.localInstances] !== block || shard.recvRows !== block) {
+    halt('E_RUN_TABLE', rank, '/experts', `the blocks end at row ${block}, the buffer at ${shard.recvRows}`);
+  }
+  if (block > MAX_ROWS) halt('E_LIMIT', rank, '/experts', `${block} rows > ${MAX_ROWS}`, block, MAX_ROWS);
+}
+
+/** Where the rows of each source rank come to lie at one receiver. */
+export interface RunTable {
+  readonly runRow: Uint32Array;
+  readonly runRows: Uint32Array;
+}
+
+/** Sender's run table against the receivers'. */
+export function checkSend(shard: Shard, runs: readonly RunTable[], spec: PlanSpec, rank: number): void {
+  const { sendRow, sendRows, kept } = shard;
+  const { rankFirst } = spec.placement;
+  let total = 0;
+  for (let peer = 0; peer < spec.ranks; peer++) {
+    const first = rankFirst[peer]!;
+    const { runRow, runRows } = runs[peer]!;
+    for (let i = first; i < rankFirst[peer + 1]!; i++) {
+      const run = (i - first) * spec.ranks + rank;
+      total += sendRows[i]!;
+      if (sendRow[i] === runRow[run] && sendRows[i] === runRows[run]) continue;
+      halt(
+        'E_RUN_TABLE',
+        rank,
+        `/sendRuns/${i}`,
+        `sends rows ${sendRow[i]}+${sendRows[i]}, rank ${peer} expects ${runRow[run]}+${runRows[run]}`,
+      );
+    }
+  }
+  if (total !== kept)
+    halt('E_SHARD_HEAD', rank, '/head', `the runs hold ${total} rows, not ${kept}`, total, kept);
+}
