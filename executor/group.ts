@@ -15,7 +15,7 @@ import type {
   WeightGradientCall,
 } from './backend.ts';
 import { checkCombine, checkDispatch, checkWeightGradient } from './calls.ts';
-import { referenceBackend } from './reference.ts';
+import { referenceBackend } from './reference/index.ts';
 
 export interface GroupOptions {
   /** Ranks of the expert-parallel group, 1..4096. */
