@@ -78,9 +78,16 @@ function expertRows(plan: Plan): number[] {
   return rows;
 }
 
-function destination(plan: Plan, rank: number, entry: number): string {
-  const shard = plan.shards[rank];
-  if (shard === undefined || entry >= shard.entries) return 'absent';
+/** Index of (token, k) among a rank's entries; undefined where the plan has no such rank, token or k. */
+function entryAt({ shards, spec }: Plan, rank: number, token: number, k: number): number | undefined {
+  const shard = shards[rank];
+  if (shard === undefined || token >= shard.tokens || k >= spec.topk) return undefined;
+  return token * spec.topk + k;
+}
+
+function destination(plan: Plan, rank: number, entry: number | undefined): string {
+  if (entry === undefined) return 'absent';
+  const shard = plan.shards[rank]!;
   const slot = shard.entrySlot[entry]!;
   if (slot === SLOT_MASKED) return 'masked';
   const { instanceExpert, instanceRank } = plan.spec.placement;
@@ -89,42 +96,39 @@ function destination(plan: Plan, rank: number, entry: number): string {
   return slot < 0 ? `${where}, dropped` : `${where}, row ${slot}`;
 }
 
-/** Counts moved entries and names the first; plans of other topk are compared as a whole. */
+/** Counts moved entries and names the first; an entry is the same one in both plans by its rank, token and k. */
 function findMoves(a: Plan, b: Plan): { count: number; moves: Move[] } {
   const moves: Move[] = [];
   let count = 0;
-  const { topk } = b.spec;
+  const topk = Math.max(a.spec.topk, b.spec.topk);
   for (let rank = 0; rank < Math.max(a.shards.length, b.shards.length); rank++) {
-    const entries = Math.max(a.shards[rank]?.entries ?? 0, b.shards[rank]?.entries ?? 0);
+    const tokens = Math.max(a.shards[rank]?.tokens ?? 0, b.shards[rank]?.tokens ?? 0);
     const same = placesEqual(a, b, rank);
-    for (let entry = 0; entry < entries; entry++) {
-      if (same(entry)) continue;
-      count++;
-      if (moves.length >= MAX_MOVES) continue;
-      const from = destination(a, rank, entry);
-      moves.push({
-        rank,
-        token: Math.floor(entry / topk),
-        k: entry % topk,
-        from,
-        to: destination(b, rank, entry),
-      });
+    for (let token = 0; token < tokens; token++) {
+      for (let k = 0; k < topk; k++) {
+        const left = entryAt(a, rank, token, k);
+        const right = entryAt(b, rank, token, k);
+        if (same(left, right)) continue;
+        count++;
+        if (moves.length >= MAX_MOVES) continue;
+        const [from, to] = [destination(a, rank, left), destination(b, rank, right)];
+        moves.push({ rank, token, k, from, to });
+      }
     }
   }
   return { count, moves };
 }
 
-/** Whether an entry of a rank ends in the same place in both plans. */
-function placesEqual(a: Plan, b: Plan, rank: number): (entry: number) => boolean {
-  const [left, right] = [a.shards[rank], b.shards[rank]];
-  if (left === undefined || right === undefined) return () => false;
-  const [slotA, slotB] = [left.entrySlot, right.entrySlot];
-  const [toA, toB] = [left.entryInstance, right.entryInstance];
+/** Whether two entries of a rank end in the same place, or are both absent. */
+function placesEqual(a: Plan, b: Plan, rank: number): (left?: number, right?: number) => boolean {
+  const [slotA, slotB] = [a.shards[rank]?.entrySlot, b.shards[rank]?.entrySlot];
+  const [toA, toB] = [a.shards[rank]?.entryInstance, b.shards[rank]?.entryInstance];
   const [placeA, placeB] = [a.spec.placement, b.spec.placement];
-  return (entry) => {
-    if (slotA[entry] !== slotB[entry]) return false;
-    if (slotA[entry] === SLOT_MASKED) return true;
-    const [i, j] = [toA[entry]!, toB[entry]!];
+  return (left, right) => {
+    if (left === undefined || right === undefined) return left === right;
+    if (slotA![left] !== slotB![right]) return false;
+    if (slotA![left] === SLOT_MASKED) return true;
+    const [i, j] = [toA![left]!, toB![right]!];
     return (
       placeA.instanceExpert[i] === placeB.instanceExpert[j] &&
       placeA.instanceRank[i] === placeB.instanceRank[j]

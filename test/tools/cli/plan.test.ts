@@ -1,0 +1,325 @@
+// plan, inspect, export, verify and diff: what they print and write, against numbers from the obvious plan.
+
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { type ObviousRank, obviousPlan, type PlainRouting } from '../../support/obviousPlan.ts';
+import { makeRouting } from '../../support/workloads.ts';
+import {
+  fusco,
+  fuscoJson,
+  loadInts,
+  save,
+  saveNpy,
+  saveRouting,
+  saveRoutingByRank,
+  snapshot,
+  useTemporaryDirectory,
+} from './support.ts';
+
+useTemporaryDirectory();
+
+const SIZES = { ranks: 4, topk: 3, experts: 8 };
+const EVEN = makeRouting({ family: 'hotExperts', seed: 9, tokens: 10, masked: 0.1, ...SIZES });
+const RAGGED = makeRouting({ family: 'raggedSources', seed: 4, tokens: 30, masked: 0.1, ...SIZES });
+const PLACEMENT = [3, 3, [0, 2], 1, 0, 2, 1, 3];
+
+const ROW_BYTES = 16 * 4;
+const LAYOUT = ['--align', '4', '--capacity', '18', '--ranks-per-node', '2'];
+const ROW = ['--hidden', '16', '--dtype', 'f32'];
+
+function expectedPlan(routing: PlainRouting): ObviousRank[] {
+  const options = { ranks: 4, experts: 8, align: 4, capacity: 18, ranksPerNode: 2, placement: PLACEMENT };
+  return obviousPlan(routing, options);
+}
+
+/** Plans RAGGED with every option there is, as p.fusco. */
+async function planEverything(): Promise<Record<string, unknown>> {
+  saveRoutingByRank('routing', RAGGED, 3);
+  save('placement.json', JSON.stringify(PLACEMENT));
+  return fuscoJson(
+    'plan',
+    'routing',
+    '-o',
+    'p.fusco',
+    '--experts',
+    '8',
+    ...LAYOUT,
+    ...ROW,
+    '--placement',
+    'placement.json',
+  );
+}
+
+/** Bytes by (sender, receiver), within nodes of two ranks or between them. */
+function trafficOf(plan: readonly ObviousRank[], inside: boolean): number[][] {
+  return plan.map(({ stream }, from) =>
+    plan.map((_, to) => {
+      const sameNode = Math.floor(from / 2) === Math.floor(to / 2);
+      return sameNode === inside ? stream.filter(({ rank }) => rank === to).length * ROW_BYTES : 0;
+    }),
+  );
+}
+
+const maxOverMean = (values: readonly number[]) =>
+  Math.max(...values) / (values.reduce((sum, value) => sum + value, 0) / values.length);
+
+describe('fusco plan', () => {
+  it('writes one plan file and says so on stderr alone', async () => {
+    saveRouting('r.npy', EVEN);
+    const { code, stdout, stderr } = await fusco('plan', 'r.npy', '-o', 'p.fusco', '--experts', '8');
+    expect([code, stdout]).toEqual([0, '']);
+    expect(stderr).toMatch(/^plan [0-9a-f]{12}: 4 ranks, 120 entries, .* -> p\.fusco\n$/);
+    expect(Object.keys(snapshot())).toEqual(['p.fusco', 'r.npy']);
+  });
+
+  it('gives id, file and size as JSON; the id is the one that inspect and verify find', async () => {
+    const planned = await planEverything();
+    expect(planned).toMatchObject({ file: 'p.fusco', bytes: statSync('p.fusco').size });
+    expect(planned.planId).toMatch(/^[0-9a-f]{64}$/);
+    expect((await fuscoJson('inspect', 'p.fusco')).planId).toBe(planned.planId);
+    expect(await fuscoJson('verify', 'p.fusco')).toMatchObject({ planId: planned.planId, verified: true });
+  });
+
+  it('makes the same file from the same routing in any form and dtype', async () => {
+    saveRouting('r.npy', EVEN);
+    saveRoutingByRank('by-rank', EVEN, 3);
+    saveNpy('flat.npy', 'i32', [40, 3], Int32Array.from(EVEN.flat(2)));
+    for (const [routing, ...more] of [
+      ['r.npy'],
+      ['by-rank'],
+      ['flat.npy', '--ranks', '4'],
+      ['r.npy', '--ranks', '4'],
+    ]) {
+      await fuscoJson('plan', routing!, '-o', 'p.fusco', '--experts', '8', ...more);
+      const bytes = readFileSync('p.fusco');
+      if (existsSync('first.fusco')) expect(bytes.equals(readFileSync('first.fusco'))).toBe(true);
+      else save('first.fusco', bytes);
+    }
+  });
+
+  it('splits a 2-D array into contiguous, nearly equal blocks', async () => {
+    saveNpy('flat.npy', 'u8', [10, 1], Uint8Array.from([0, 1, 2, 3, 0, 1, 2, 3, 0, 1]));
+    await fuscoJson('plan', 'flat.npy', '-o', 'p.fusco', '--experts', '4', '--ranks', '4');
+    expect((await fuscoJson('inspect', 'p.fusco')).tokens).toEqual([3, 3, 2, 2]);
+  });
+
+  it('has the documented defaults', async () => {
+    saveRouting('r.npy', EVEN);
+    await fuscoJson('plan', 'r.npy', '-o', 'p.fusco', '--experts', '8');
+    expect(await fuscoJson('inspect', 'p.fusco')).toMatchObject({
+      ranks: 4,
+      ranksPerNode: 4,
+      hidden: 7168,
+      dtype: 'bf16',
+      rowBytes: 14336,
+      align: 1,
+      capacity: 0,
+      strategy: 'flat',
+      droppedEntries: 0,
+      paddingRows: 0,
+    });
+  });
+
+  it('replaces an older plan of that name', async () => {
+    saveRouting('r.npy', EVEN);
+    save('p.fusco', 'something else');
+    await fuscoJson('plan', 'r.npy', '-o', 'p.fusco', '--experts', '8');
+    expect((await fusco('verify', 'p.fusco')).code).toBe(0);
+  });
+});
+
+describe('fusco inspect', () => {
+  it('gives every figure of the plan as JSON', async () => {
+    const { planId } = await planEverything();
+    const plan = expectedPlan(RAGGED);
+    const kept = plan.map(({ stream }) => stream.length);
+    const tokens = RAGGED.map((rows) => rows.length);
+    const total = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0);
+    const counts = plan.map(({ expertCounts }) => expertCounts);
+    // The case is worth its name only if something is masked, dropped and padded.
+    expect(total(plan.map(({ masked }) => masked))).toBeGreaterThan(0);
+    expect(total(plan.map(({ dropped }) => dropped))).toBeGreaterThan(0);
+    expect(await fuscoJson('inspect', 'p.fusco')).toMatchObject({
+      planId,
+      verified: true,
+      problems: [],
+      ranks: 4,
+      ranksPerNode: 2,
+      experts: 8,
+      topk: 3,
+      rowBytes: ROW_BYTES,
+      strategy: 'flat',
+      tokens,
+      recvRows: plan.map(({ expertOffsets }) => expertOffsets.at(-1)),
+      expertCounts: counts,
+      keptRows: kept,
+      maskedEntries: total(plan.map(({ masked }) => masked)),
+      droppedEntries: total(plan.map(({ dropped }) => dropped)),
+      paddingRows: total(plan.map(({ expertOffsets }) => expertOffsets.at(-1)!)) - total(kept),
+      segments: total(plan.map(({ segments }) => segments)),
+      traffic: { intraNodeBytes: trafficOf(plan, true), interNodeBytes: trafficOf(plan, false) },
+      imbalance: {
+        expertMaxOverMean: expect.closeTo(maxOverMean(counts.flat()), 12),
+        rankMaxOverMean: expect.closeTo(maxOverMean(counts.map(total)), 12),
+      },
+      copiesPerToken: {
+        flat: expect.closeTo(total(kept) / total(tokens), 12),
+        sent: expect.closeTo(total(kept) / total(tokens), 12),
+      },
+    });
+  });
+
+  it.each([4, 24])('fits one screen with %i ranks', async (ranks) => {
+    saveRouting(
+      'r.npy',
+      makeRouting({ family: 'hotRank', seed: 1, ranks, tokens: 40, topk: 4, experts: 48 }),
+    );
+    await fuscoJson('plan', 'r.npy', '-o', 'p.fusco', '--experts', '48');
+    const { code, stdout, stderr } = await fusco('inspect', 'p.fusco');
+    expect([code, stderr]).toEqual([0, '']);
+    const lines = stdout.trimEnd().split('\n');
+    expect(lines.length).toBeLessThanOrEqual(32);
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
+    expect(stdout).toContain(`${ranks} ranks`);
+    expect(stdout).toContain('verified');
+  });
+
+  it('shows a plan of nothing', async () => {
+    saveRoutingByRank('routing', [[], []], 2);
+    await fuscoJson('plan', 'routing', '-o', 'p.fusco', '--experts', '2');
+    expect(await fuscoJson('inspect', 'p.fusco')).toMatchObject({
+      tokens: [0, 0],
+      recvRows: [0, 0],
+      imbalance: { expertMaxOverMean: 0, rankMaxOverMean: 0 },
+      copiesPerToken: { flat: 0, sent: 0 },
+    });
+    const { code, stdout } = await fusco('inspect', 'p.fusco');
+    expect(code).toBe(0);
+    expect(stdout).not.toMatch(/NaN|Infinity|undefined/);
+  });
+});
+
+describe('fusco export', () => {
+  it('writes the destination of every entry, and counts and offsets of every expert', async () => {
+    await planEverything();
+    const { code, stdout, stderr } = await fusco('export', 'p.fusco', '--out', 'a/b');
+    expect([code, stdout, stderr]).toEqual([0, '', '16 arrays -> a/b\n']);
+    const plan = expectedPlan(RAGGED);
+    plan.forEach(({ fates, expertCounts, expertOffsets }, rank) => {
+      const shape = [fates.length, 3];
+      expect(loadInts(`a/b/rank${rank}.dst_rank.npy`, shape)).toEqual(
+        fates.flat().map((fate) => (fate.kind === 'masked' ? -1 : fate.rank)),
+      );
+      expect(loadInts(`a/b/rank${rank}.dst_row.npy`, shape)).toEqual(
+        fates.flat().map((fate) => (fate.kind === 'masked' ? -1 : fate.kind === 'dropped' ? -2 : fate.row)),
+      );
+      expect(loadInts(`a/b/rank${rank}.expert_counts.npy`, [expertCounts.length])).toEqual(expertCounts);
+      expect(loadInts(`a/b/rank${rank}.expert_offsets.npy`, [expertOffsets.length])).toEqual(expertOffsets);
+    });
+    expect(Object.keys(snapshot()).filter((name) => name.startsWith('a/'))).toHaveLength(16);
+  });
+});
+
+describe('fusco verify --routing', () => {
+  it('accepts the routing of the plan, and no other', async () => {
+    const { planId } = await planEverything();
+    const right = await fusco('verify', 'p.fusco', '--routing', 'routing');
+    expect(right).toEqual({
+      code: 0,
+      stdout: `verified ${planId}\nit is the plan of routing\n`,
+      stderr: '',
+    });
+    expect((await fuscoJson('verify', 'p.fusco', '--routing', 'routing')).matches).toBe(true);
+
+    const other = RAGGED.map((tokens) => tokens.map((ids) => [...ids]));
+    const last = other.flat().at(-1)!;
+    [last[0], last[1]] = [last[1]!, last[0]!];
+    saveRoutingByRank('other', other, 3);
+    const wrong = await fusco('verify', 'p.fusco', '--routing', 'other');
+    expect(wrong).toMatchObject({ code: 1, stdout: '' });
+    expect(wrong.stderr).toMatch(/^p\.fusco is not the plan of other: .+\n$/);
+    const json = await fusco('verify', 'p.fusco', '--routing', 'other', '--json');
+    expect(json.code).toBe(1);
+    expect(JSON.parse(json.stdout)).toMatchObject({ planId, verified: true, matches: false });
+  });
+});
+
+describe('fusco diff', () => {
+  const planAs = async (file: string, routing: PlainRouting, ...options: string[]) => {
+    saveRouting('r.npy', routing);
+    return (await fuscoJson('plan', 'r.npy', '-o', file, '--experts', '8', ...options)).planId as string;
+  };
+
+  it('finds no difference between equal plans', async () => {
+    const id = await planAs('a.fusco', EVEN);
+    await planAs('b.fusco', EVEN);
+    const text = await fusco('diff', 'a.fusco', 'b.fusco');
+    expect(text).toEqual({
+      code: 0,
+      stdout: `identical  ${id.slice(0, 12)} -> ${id.slice(0, 12)}\n`,
+      stderr: '',
+    });
+    expect(await fuscoJson('diff', 'a.fusco', 'b.fusco')).toMatchObject({
+      from: id,
+      to: id,
+      changed: false,
+      level: 'identical',
+      movedEntries: 0,
+    });
+  });
+
+  it('names the ranks, experts and entries that one changed token touches', async () => {
+    // On rank 2, token 0 leaves expert 0 for expert 7; on the way every later row of expert 0 moves up by one.
+    const before: PlainRouting = [[[0]], [[1]], [[0], [5]], [[0]]];
+    const after: PlainRouting = [[[0]], [[1]], [[7], [5]], [[0]]];
+    saveRoutingByRank('before', before, 1);
+    saveRoutingByRank('after', after, 1);
+    const from = (await fuscoJson('plan', 'before', '-o', 'a.fusco', '--experts', '8')).planId;
+    const to = (await fuscoJson('plan', 'after', '-o', 'b.fusco', '--experts', '8')).planId;
+    const { code, stdout, stderr } = await fusco('diff', 'a.fusco', 'b.fusco', '--json');
+    expect([code, stderr]).toEqual([1, '']);
+    expect(JSON.parse(stdout)).toMatchObject({
+      formatVersion: 1,
+      from,
+      to,
+      changed: true,
+      level: 'result',
+      options: [],
+      ranks: {
+        tokens: [],
+        recvRows: [
+          { index: 0, from: 4, to: 3 },
+          { index: 3, from: 0, to: 1 },
+        ],
+        keptRows: [],
+      },
+      experts: [
+        { index: 0, from: 3, to: 2 },
+        { index: 7, from: 0, to: 1 },
+      ],
+    });
+    expect(JSON.parse(stdout).moves).toContainEqual({
+      rank: 2,
+      token: 0,
+      k: 0,
+      from: 'expert 0 on rank 0, row 1',
+      to: 'expert 7 on rank 3, row 0',
+    });
+    const text = await fusco('diff', 'a.fusco', 'b.fusco');
+    expect(text.code).toBe(1);
+    expect(text.stdout).toContain('the result changed');
+    expect(text.stdout).toContain('rows of expert 7: 0 -> 1 (+1)');
+  });
+
+  it('tells a change of node size from a change of the result', async () => {
+    await planAs('a.fusco', EVEN);
+    await planAs('b.fusco', EVEN, '--ranks-per-node', '2');
+    const { code, stdout } = await fusco('diff', 'a.fusco', 'b.fusco', '--json');
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({
+      level: 'movement',
+      movedEntries: 0,
+      options: [{ option: 'ranksPerNode', from: 4, to: 2 }],
+    });
+  });
+});

@@ -1,0 +1,229 @@
+// `fusco run`: the arrays it writes, recomputed here from the input, the weights and what `fusco export` wrote.
+
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { PlainRouting } from '../../support/obviousPlan.ts';
+import { makeRouting, randomFrom } from '../../support/workloads.ts';
+import {
+  fusco,
+  fuscoJson,
+  loadInts,
+  loadNpy,
+  saveNpy,
+  saveRoutingByRank,
+  useTemporaryDirectory,
+} from './support.ts';
+
+useTemporaryDirectory();
+
+const TOPK = 2;
+const HIDDEN = 6;
+const EVEN = makeRouting({
+  family: 'hotExperts',
+  seed: 4,
+  ranks: 3,
+  tokens: 9,
+  topk: TOPK,
+  experts: 6,
+  masked: 0.2,
+});
+const RAGGED = makeRouting({
+  family: 'rankWithoutRows',
+  seed: 4,
+  ranks: 3,
+  tokens: 9,
+  topk: TOPK,
+  experts: 6,
+});
+
+/** 16-bit patterns of the integers -8..8, from the tables of the two formats. */
+const F16_INTEGERS = [0, 0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800];
+const BF16_INTEGERS = [0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100];
+const pattern = (table: readonly number[], value: number) =>
+  (value < 0 ? 0x8000 : 0) | table[Math.abs(value)]!;
+
+interface Exported {
+  dstRank: number[];
+  dstRow: number[];
+  rows: number;
+}
+
+async function exported(routing: PlainRouting): Promise<Exported[]> {
+  expect((await fusco('export', 'p.fusco', '--out', 'exported')).code).toBe(0);
+  return routing.map((tokens, rank) => {
+    const file = (name: string) => `exported/rank${rank}.${name}.npy`;
+    return {
+      dstRank: loadInts(file('dst_rank'), [tokens.length, TOPK]),
+      dstRow: loadInts(file('dst_row'), [tokens.length, TOPK]),
+      rows: [...(loadNpy(file('expert_offsets')).data as Int32Array)].at(-1)!,
+    };
+  });
+}
+
+/** Receive buffers as rows of numbers: every exported destination has its token's row, all else is zero. */
+function expectedRows(plan: readonly Exported[], x: readonly number[][][]): number[][][] {
+  const received = plan.map(({ rows }) =>
+    Array.from({ length: rows }, () => new Array<number>(HIDDEN).fill(0)),
+  );
+  plan.forEach(({ dstRank, dstRow }, source) => {
+    dstRow.forEach((row, entry) => {
+      if (row >= 0) received[dstRank[entry]!]![row] = x[source]![Math.floor(entry / TOPK)]!;
+    });
+  });
+  return received;
+}
+
+/** Identity experts: w0 * x + w1 * x in float32, entries without a row left out. */
+function expectedSums(
+  plan: readonly Exported[],
+  x: readonly number[][][],
+  w?: readonly number[][],
+): number[][][] {
+  return x.map((tokens, rank) =>
+    tokens.map((row, token) =>
+      row.map((value) => {
+        let sum = 0;
+        for (let entry = token * TOPK; entry < (token + 1) * TOPK; entry++) {
+          if (plan[rank]!.dstRow[entry]! < 0) continue;
+          sum = Math.fround(sum + Math.fround((w?.[rank]?.[entry] ?? 1) * value));
+        }
+        return sum;
+      }),
+    ),
+  );
+}
+
+async function planOf(routing: PlainRouting, ...options: string[]): Promise<void> {
+  saveRoutingByRank('routing', routing, TOPK);
+  await fuscoJson('plan', 'routing', '-o', 'p.fusco', '--experts', '6', ...options);
+}
+
+/** Numbers for every element, by `draw`. */
+function fill(routing: PlainRouting, draw: () => number): number[][][] {
+  return routing.map((tokens) => tokens.map(() => Array.from({ length: HIDDEN }, draw)));
+}
+
+describe('float32 rows', () => {
+  const random = randomFrom(21);
+  const x = fill(EVEN, () => Math.fround(random() * 2 - 1));
+  const w = EVEN.map((tokens) =>
+    tokens.flatMap(() => Array.from({ length: TOPK }, () => Math.fround(random()))),
+  );
+  beforeEach(async () => {
+    await planOf(EVEN, '--align', '4', '--capacity', '7');
+    saveNpy('x.npy', 'f32', [3, 9, HIDDEN], Float32Array.from(x.flat(2)));
+  });
+
+  it('are received and combined unweighted', async () => {
+    const { code, stdout, stderr } = await fusco(
+      'run',
+      'p.fusco',
+      '--input',
+      'x.npy',
+      '--out',
+      'out',
+      '--check',
+    );
+    expect([code, stdout]).toEqual([0, '']);
+    expect(stderr).toMatch(
+      /^reference backend, flat plan: dispatch .* ms, combine .* ms -> out\nchecked: .*\n$/,
+    );
+    const plan = await exported(EVEN);
+    expect(
+      plan.some(({ dstRow }) => dstRow.includes(-2)) && plan.some(({ dstRow }) => dstRow.includes(-1)),
+    ).toBe(true);
+    const received = expectedRows(plan, x);
+    const sums = expectedSums(plan, x);
+    EVEN.forEach((_, rank) => {
+      expect(loadNpy(`out/rank${rank}.recv.npy`)).toEqual({
+        dtype: 'f32',
+        shape: [plan[rank]!.rows, HIDDEN],
+        data: Float32Array.from(received[rank]!.flat()),
+      });
+      expect(loadNpy(`out/rank${rank}.combined.npy`)).toEqual({
+        dtype: 'f32',
+        shape: [9, HIDDEN],
+        data: Float32Array.from(sums[rank]!.flat()),
+      });
+    });
+  });
+
+  it('are weighted by a float32 array', async () => {
+    saveNpy('w.npy', 'f32', [3, 9, TOPK], Float32Array.from(w.flat()));
+    const report = await fuscoJson(
+      'run',
+      'p.fusco',
+      '--input',
+      'x.npy',
+      '--weights',
+      'w.npy',
+      '--out',
+      'out',
+      '--check',
+    );
+    const { planId } = await fuscoJson('inspect', 'p.fusco');
+    expect(report).toMatchObject({ planId, backend: 'reference', out: 'out', checked: true, mismatch: null });
+    const sums = expectedSums(await exported(EVEN), x, w);
+    EVEN.forEach((_, rank) => {
+      expect(loadNpy(`out/rank${rank}.combined.npy`).data).toEqual(Float32Array.from(sums[rank]!.flat()));
+    });
+  });
+
+  it('are weighted by float16 arrays, one a rank', async () => {
+    const quarters = EVEN.map((tokens) => tokens.flatMap((_, token) => [token % 9, 8 - (token % 9)]));
+    quarters.forEach((values, rank) => {
+      saveNpy(
+        `w/rank${rank}.npy`,
+        'f16',
+        [9, TOPK],
+        Uint16Array.from(values, (value) => F16_INTEGERS[value]!),
+      );
+    });
+    await fuscoJson('run', 'p.fusco', '--input', 'x.npy', '--weights', 'w', '--out', 'out', '--check');
+    const sums = expectedSums(await exported(EVEN), x, quarters);
+    EVEN.forEach((_, rank) => {
+      expect(loadNpy(`out/rank${rank}.combined.npy`).data).toEqual(Float32Array.from(sums[rank]!.flat()));
+    });
+  });
+});
+
+describe.each([
+  ['f16', 'f16', F16_INTEGERS],
+  ['bf16', 'u16', BF16_INTEGERS],
+] as const)('%s rows, stored as %s, one file a rank', (_, stored, table) => {
+  it('keep their dtype; ranks may have no tokens at all', async () => {
+    await planOf(RAGGED);
+    const random = randomFrom(5);
+    const x = fill(RAGGED, () => Math.floor(random() * 9) - 4);
+    expect(x.map((rows) => rows.length)).toEqual([9, 9, 0]);
+    x.forEach((rows, rank) => {
+      const bits = Uint16Array.from(rows.flat(), (value) => pattern(table, value));
+      saveNpy(`x/rank${rank}.npy`, stored, [rows.length, HIDDEN], bits);
+    });
+    const { code } = await fusco('run', 'p.fusco', '--input', 'x', '--out', 'out', '--check');
+    expect(code).toBe(0);
+    const plan = await exported(RAGGED);
+    const received = expectedRows(plan, x);
+    RAGGED.forEach((tokens, rank) => {
+      expect(loadNpy(`out/rank${rank}.recv.npy`)).toEqual({
+        dtype: stored,
+        shape: [plan[rank]!.rows, HIDDEN],
+        data: Uint16Array.from(received[rank]!.flat(), (value) => pattern(table, value)),
+      });
+      // Nothing is masked: twice the row, at most 8.
+      expect(loadNpy(`out/rank${rank}.combined.npy`)).toEqual({
+        dtype: stored,
+        shape: [tokens.length, HIDDEN],
+        data: Uint16Array.from(x[rank]!.flat(), (value) => pattern(table, 2 * value)),
+      });
+    });
+  });
+});
+
+describe('hidden', () => {
+  it('is that of the input, whatever the plan reckons with', async () => {
+    await planOf(EVEN, '--hidden', '7168');
+    saveNpy('x.npy', 'f32', [3, 9, 1], new Float32Array(27).fill(1));
+    await fuscoJson('run', 'p.fusco', '--input', 'x.npy', '--out', 'out', '--check');
+    expect(loadNpy('out/rank0.combined.npy').shape).toEqual([9, 1]);
+  });
+});
