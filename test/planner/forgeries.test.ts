@@ -10,7 +10,7 @@ import {
   verifyPlan,
 } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
-import { honestFile, refusalOf } from '../support/honest.ts';
+import { honestFile, refusalOf, refusalOfShards } from '../support/honest.ts';
 import { openFile, sealFile } from '../support/planFile.ts';
 import { buildShard, parseShard, SECTION, type ShardParts, WORD } from '../support/shardParts.ts';
 import { toTables } from '../support/workloads.ts';
@@ -23,10 +23,7 @@ beforeAll(async () => {
 type Forge = (shards: ShardParts[]) => void;
 
 async function forgeShards(forge: Forge): Promise<FuscoError> {
-  const file = await honestFile();
-  const shards = file.shards.map(parseShard);
-  forge(shards);
-  return refusalOf(sealFile({ ...file, shards: shards.map(buildShard) }));
+  return refusalOfShards(await honestFile(), forge);
 }
 
 /** Exchanges two elements of a list. */

@@ -1,9 +1,18 @@
-// A small plan that everybody can follow, and what becomes of it once it lies.
+// Small plans that everybody can follow, and what becomes of them once they lie.
 
 import { expect } from 'vitest';
-import { decodePlan, encodePlan, FuscoError, type VerifiedPlan, verifyPlan } from '../../planner/index.ts';
+import {
+  decodePlan,
+  encodePlan,
+  FuscoError,
+  type PlanOptions,
+  type VerifiedPlan,
+  verifyPlan,
+} from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
-import { type FileParts, openFile } from './planFile.ts';
+import type { PlainRouting } from './obviousPlan.ts';
+import { type FileParts, openFile, sealFile } from './planFile.ts';
+import { buildShard, parseShard, type ShardParts } from './shardParts.ts';
 import { toTables } from './workloads.ts';
 
 /**
@@ -19,8 +28,55 @@ async function honestPlan(): Promise<VerifiedPlan> {
   return planner.planAll(toTables(routing, 2), { ranks: 4, experts: 8, align: 4 });
 }
 
+/**
+ * 2 nodes of 2 ranks, 8 experts in blocks of two a rank, top-2, align 4, capacity 3. test/planner/hier.test.ts has
+ * every number that follows.
+ */
+export const TWO_BY_TWO: { routing: PlainRouting; options: PlanOptions } = {
+  routing: [
+    [
+      [4, 0],
+      [6, 7],
+      [5, 6],
+      [-1, 2],
+    ],
+    [
+      [6, 4],
+      [3, -1],
+    ],
+    [
+      [0, 2],
+      [5, 4],
+      [1, 0],
+    ],
+    [
+      [2, 3],
+      [0, 7],
+      [1, 7],
+    ],
+  ],
+  options: { ranks: 4, experts: 8, ranksPerNode: 2, align: 4, capacity: 3, strategy: 'hier' },
+};
+
+/** The plan file of TWO_BY_TWO; ranks 0 and 2 forward for each other, and ranks 1 and 3. */
+export async function honestHierFile(): Promise<FileParts> {
+  const { routing, options } = TWO_BY_TWO;
+  const plan = (await loadPlanner()).planAll(toTables(routing, 2), { ...options, balance: 'static' });
+  return openFile((await encodePlan(plan, nodeSha256)).bytes);
+}
+
 export async function honestFile(): Promise<FileParts> {
   return openFile((await encodePlan(await honestPlan(), nodeSha256)).bytes);
+}
+
+/** Changes shards, seals the file again, and returns the refusal. */
+export async function refusalOfShards(
+  file: FileParts,
+  forge: (shards: ShardParts[]) => void,
+): Promise<FuscoError> {
+  const shards = file.shards.map(parseShard);
+  forge(shards);
+  return refusalOf(sealFile({ ...file, shards: shards.map(buildShard) }));
 }
 
 /** Decodes and verifies, and returns the refusal. */

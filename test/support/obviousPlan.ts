@@ -34,6 +34,22 @@ export interface Run {
   rows: number;
 }
 
+/** Rows `first`, first + 1, … of a stream, sent to a peer in one step. */
+export interface Slice {
+  peer: number;
+  first: number;
+  rows: number;
+}
+
+/** A kept (token, k) and the row in which it lands. */
+export interface Delivery {
+  token: number;
+  k: number;
+  rank: number;
+  expert: number;
+  row: number;
+}
+
 export interface ObviousRank {
   /** fates[token][k]. */
   fates: Fate[][];
@@ -48,13 +64,41 @@ export interface ObviousRank {
   /** Runs that start here, by (destination rank, expert). */
   departures: Run[];
   /** Kept entries by (destination rank, expert, token, k). */
-  stream: { token: number; k: number; rank: number; expert: number; row: number }[];
+  stream: Delivery[];
   /** Pieces of the stream in the order of issue. */
-  slices: { peer: number; first: number; rows: number }[];
+  slices: Slice[];
   /** Runs of stream rows that are contiguous at the source and, inside one block, at the destination. */
   segments: number;
   masked: number;
   dropped: number;
+  /** In hierarchical plans: what crosses to other nodes; `stream` and `slices` then hold the own node's rows only. */
+  forward?: ObviousForward;
+}
+
+/** A token's one row to a remote node. */
+export interface ForwardedRow {
+  node: number;
+  token: number;
+  /** What the forwarder distributes, by k. */
+  entries: Delivery[];
+  /** Its own row in the forwarder's staging buffer, used or not. */
+  stageRow: number;
+  /** Slot at the forwarder; undefined where the row has to be staged. */
+  slot: number | undefined;
+}
+
+export interface ObviousForward {
+  /** By (node, token). */
+  rows: ForwardedRow[];
+  /** Rows for each node. */
+  nodeRows: number[];
+  /** First staging row of this rank's rows at its forwarder in each node. */
+  firstStageRow: number[];
+  slices: Slice[];
+  /** As a forwarder: first staging row and rows of each source rank; 0 and 0 for those it does not forward for. */
+  sources: { row: number; rows: number }[];
+  /** As a forwarder: rows of the staging buffer. */
+  stageRows: number;
 }
 
 /** Ranks that host an expert, ascending. */
@@ -161,12 +205,12 @@ export function layOut(choices: readonly Choice[][][], options: ObviousOptions):
   }
   for (const [rank, plan] of plans.entries()) {
     plan.segments = countSegments(plan);
-    plan.slices = cutSlices(plan, rank, ranks, sliceRows);
+    plan.slices = cutSlices(rowsPerPeer(plan.stream, 0, ranks), rank, 0, sliceRows);
   }
   return plans;
 }
 
-function countSegments({ stream }: ObviousRank): number {
+export function countSegments({ stream }: Pick<ObviousRank, 'stream'>): number {
   let segments = 0;
   stream.forEach((row, i) => {
     const before = stream[i - 1];
@@ -177,23 +221,36 @@ function countSegments({ stream }: ObviousRank): number {
   return segments;
 }
 
-/** Round after round, the next slice of every peer that has one, starting with the rank itself, then rank + 1. */
-function cutSlices({ stream }: ObviousRank, rank: number, ranks: number, sliceRows: number) {
-  const ofPeer: { peer: number; first: number; rows: number }[][] = [];
-  for (let peer = 0; peer < ranks; peer++) {
-    const rows = stream.filter((row) => row.rank === peer).length;
-    const first = stream.filter((row) => row.rank < peer).length;
-    const slices = [];
-    for (let done = 0; done < rows; done += sliceRows) {
-      slices.push({ peer, first: first + done, rows: Math.min(sliceRows, rows - done) });
+/** Rows of the stream for each peer from `first` on, in the order of the stream. */
+export function rowsPerPeer(stream: readonly { rank: number }[], first: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => stream.filter((row) => row.rank === first + i).length);
+}
+
+/**
+ * Round after round, the next slice of every peer that has one, starting with peer `own`, then own + 1.
+ *
+ * @param rows rows of each peer; their parts of the stream follow one another
+ * @param firstName what peer 0 is called
+ */
+export function cutSlices(
+  rows: readonly number[],
+  own: number,
+  firstName: number,
+  sliceRows: number,
+): Slice[] {
+  const ofPeer = rows.map((count, peer) => {
+    const first = rows.slice(0, peer).reduce((sum, before) => sum + before, 0);
+    const slices: Slice[] = [];
+    for (let done = 0; done < count; done += sliceRows) {
+      slices.push({ peer: firstName + peer, first: first + done, rows: Math.min(sliceRows, count - done) });
     }
-    ofPeer.push(slices);
-  }
-  const issued: { peer: number; first: number; rows: number }[] = [];
+    return slices;
+  });
+  const issued: Slice[] = [];
   const rounds = Math.max(...ofPeer.map((slices) => slices.length));
   for (let round = 0; round < rounds; round++) {
-    for (let step = 0; step < ranks; step++) {
-      const slice = ofPeer[(rank + step) % ranks]![round];
+    for (let step = 0; step < rows.length; step++) {
+      const slice = ofPeer[(own + step) % rows.length]![round];
       if (slice !== undefined) issued.push(slice);
     }
   }

@@ -1,7 +1,7 @@
 // Shards as plain numbers, read and written from the drawing in planner/layout.ts rather than through the code
 // under test: 16 words, then a table of 24 sections, then the sections at multiples of 64.
 
-import type { ObviousRank } from './obviousPlan.ts';
+import type { Delivery, ObviousForward, ObviousRank, Slice } from './obviousPlan.ts';
 
 const WORDS = 16;
 const SECTIONS = 24;
@@ -9,7 +9,7 @@ const TABLE = 64;
 const BODY = 256;
 const MAGIC = 0x44485346;
 
-/** Numbers of the sections that a flat plan fills, and of one that it must leave empty. */
+/** Numbers of the sections that plans fill, and of one that is reserved. */
 export const SECTION = {
   expertOffset: 0,
   expertRows: 1,
@@ -22,6 +22,14 @@ export const SECTION = {
   entryInstance: 8,
   sendEntry: 9,
   forwardRow: 10,
+  forwardRows: 11,
+  forwardToken: 12,
+  forwardTarget: 13,
+  distributeOffset: 14,
+  distributeEntry: 15,
+  forwardSlice: 16,
+  stageRow: 17,
+  stageRows: 18,
   tileOrder: 19,
   reserved: 20,
 } as const;
@@ -58,7 +66,9 @@ function widthOf(section: number): 1 | 2 | 4 {
 
 const roundUp = (bytes: number) => Math.ceil(bytes / 64) * 64;
 
-/** Every word and element, slots signed and all else unsigned. */
+const SIGNED: readonly number[] = [SECTION.entrySlot, SECTION.forwardTarget];
+
+/** Every word and element, slots and targets signed and all else unsigned. */
 export function parseShard(bytes: Uint8Array): ShardParts {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const words = Array.from({ length: WORDS }, (_, i) => view.getUint32(4 * i, true));
@@ -67,7 +77,7 @@ export function parseShard(bytes: Uint8Array): ShardParts {
     const count = view.getUint32(TABLE + 8 * section + 4, true);
     const width = widthOf(section);
     return Array.from({ length: count }, (_, i) => {
-      if (section === SECTION.entrySlot) return view.getInt32(start + 4 * i, true);
+      if (SIGNED.includes(section)) return view.getInt32(start + 4 * i, true);
       if (width === 2) return view.getUint16(start + 2 * i, true);
       return width === 1 ? view.getUint8(start + i) : view.getUint32(start + 4 * i, true);
     });
@@ -123,7 +133,7 @@ export function expectedShard(plans: readonly ObviousRank[], rank: number, topk:
   words[WORD.firstInstance] = firstInstance[rank]!;
   words[WORD.localInstances] = plan.experts.length;
   words[WORD.recvRows] = plan.expertOffsets.at(-1)!;
-  words[WORD.kept] = plan.stream.length;
+  words[WORD.kept] = fates.filter(({ kind }) => kind === 'kept').length;
   words[WORD.masked] = plan.masked;
   words[WORD.dropped] = plan.dropped;
   words[WORD.segments] = plan.segments;
@@ -135,15 +145,41 @@ export function expectedShard(plans: readonly ObviousRank[], rank: number, topk:
   sections[SECTION.runRows] = plan.arrivals.map((run) => run.rows);
   sections[SECTION.sendRow] = plan.departures.map((run) => run.row);
   sections[SECTION.sendRows] = plan.departures.map((run) => run.rows);
-  sections[SECTION.slice] = plan.slices.flatMap(({ peer, first, rows }) => [peer, first, rows]);
+  sections[SECTION.slice] = plan.slices.flatMap(sliceWords);
   sections[SECTION.entrySlot] = fates.map((fate) =>
     fate.kind === 'kept' ? fate.row : fate.kind === 'masked' ? -1 : -2,
   );
   sections[SECTION.entryInstance] = fates.map((fate) =>
     fate.kind === 'masked' ? instances : instanceOf.get(`${fate.rank}/${fate.expert}`)!,
   );
-  sections[SECTION.sendEntry] = plan.stream.map(({ token, k }) => token * topk + k);
+  const entryOf = ({ token, k }: Delivery) => token * topk + k;
+  sections[SECTION.sendEntry] = plan.stream.map(entryOf);
+  if (plan.forward !== undefined) fillForward({ words, sections }, plan.forward, entryOf);
   return { words, sections };
+}
+
+const sliceWords = ({ peer, first, rows }: Slice) => [peer, first, rows];
+
+/** The words and sections that only a hierarchical plan has. */
+function fillForward(
+  { words, sections }: ShardParts,
+  forward: ObviousForward,
+  entryOf: (entry: Delivery) => number,
+): void {
+  const { rows, sources } = forward;
+  words[WORD.stageRows] = forward.stageRows;
+  words[WORD.staged] = rows.filter(({ slot }) => slot === undefined).length;
+  sections[SECTION.forwardRow] = forward.firstStageRow;
+  sections[SECTION.forwardRows] = forward.nodeRows;
+  sections[SECTION.forwardToken] = rows.map(({ token }) => token);
+  sections[SECTION.forwardTarget] = rows.map(({ slot, stageRow }) => slot ?? -1 - stageRow);
+  const offsets = [0];
+  for (const { entries } of rows) offsets.push(offsets.at(-1)! + entries.length);
+  sections[SECTION.distributeOffset] = offsets;
+  sections[SECTION.distributeEntry] = rows.flatMap(({ entries }) => entries.map(entryOf));
+  sections[SECTION.forwardSlice] = forward.slices.flatMap(sliceWords);
+  sections[SECTION.stageRow] = sources.map(({ row }) => row);
+  sections[SECTION.stageRows] = sources.map((source) => source.rows);
 }
 
 /** Where two shards differ first, in words; undefined where they are equal. */
