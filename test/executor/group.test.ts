@@ -30,7 +30,7 @@ let group: Group | undefined;
 afterEach(() => group?.close());
 
 async function open(): Promise<{ group: Group; plan: VerifiedPlan; exchange: Exchange }> {
-  group = await createGroup({ ranks: 2 });
+  group = await createGroup({ ranks: 2, backend: 'reference' });
   const plan = group.plan(toTables(ROUTING, 2), { experts: 2 });
   return { group, plan, exchange: await group.prepare(plan) };
 }
@@ -59,7 +59,7 @@ function gradientCall(change: Partial<WeightGradientCall> = {}): WeightGradientC
 
 describe('a group', () => {
   it('says who it is, and that all its ranks live here', async () => {
-    group = await createGroup({ ranks: 3 });
+    group = await createGroup({ ranks: 3, backend: 'reference' });
     expect([group.ranks, group.localRanks, group.backend]).toEqual([3, [0, 1, 2], 'reference']);
   });
 
@@ -171,7 +171,7 @@ describe('closing', () => {
     let kept: Exchange;
     let keptGroup: Group;
     {
-      using inner = await createGroup({ ranks: 2 });
+      using inner = await createGroup({ ranks: 2, backend: 'reference' });
       using exchange = await inner.prepare(inner.plan(toTables(ROUTING, 2), { experts: 2 }));
       await exchange.dispatch(dispatchCall());
       [kept, keptGroup] = [exchange, inner];

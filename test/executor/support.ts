@@ -22,7 +22,7 @@ export async function planOf(
 
 /** A prepared exchange of the reference backend. */
 export async function prepare(plan: VerifiedPlan): Promise<Exchange> {
-  const group = await createGroup({ ranks: plan.spec.ranks });
+  const group = await createGroup({ ranks: plan.spec.ranks, backend: 'reference' });
   return group.prepare(plan);
 }
 

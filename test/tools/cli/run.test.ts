@@ -116,6 +116,8 @@ describe('float32 rows', () => {
   it('are received and combined unweighted', async () => {
     const { code, stdout, stderr } = await fusco(
       'run',
+      '--backend',
+      'reference',
       'p.fusco',
       '--input',
       'x.npy',
@@ -151,6 +153,8 @@ describe('float32 rows', () => {
     saveNpy('w.npy', 'f32', [3, 9, TOPK], Float32Array.from(w.flat()));
     const report = await fuscoJson(
       'run',
+      '--backend',
+      'reference',
       'p.fusco',
       '--input',
       'x.npy',
