@@ -5,6 +5,7 @@ import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import type { RoutingTable } from '../planner/routing.ts';
 import type { PlanOptions } from '../planner/spec.ts';
+import { findAddon } from './addon.ts';
 import type {
   Backend,
   BackendName,
@@ -15,13 +16,16 @@ import type {
   WeightGradientCall,
 } from './backend.ts';
 import { checkCombine, checkDispatch, checkWeightGradient } from './calls.ts';
+import { hostBackend } from './host.ts';
 import { referenceBackend } from './reference/index.ts';
 
 export interface GroupOptions {
   /** Ranks of the expert-parallel group, 1..4096. */
   ranks: number;
-  /** Default: reference. */
-  backend?: BackendName;
+  /** Default auto: host where the native addon is there, else reference. `group.backend` says which it is. */
+  backend?: BackendName | 'auto';
+  /** Threads of the host backend, 1..1024; 0, the default, is one per processor. */
+  threads?: number;
 }
 
 /** Options of a plan, less what the group already knows. */
@@ -158,10 +162,21 @@ export class Exchange implements Disposable {
   }
 }
 
+function openBackend(name: BackendName | 'auto', threads: number): Backend {
+  if (name === 'reference') return referenceBackend();
+  if (name !== 'auto' && name !== 'host') {
+    throw new FuscoError('E_BACKEND', `no backend is called ${String(name)}`);
+  }
+  const found = findAddon();
+  if (found.addon !== undefined) return hostBackend(found.addon, threads);
+  if (name === 'auto') return referenceBackend();
+  throw new FuscoError('E_BACKEND', `the host backend is not there: ${found.reason}`);
+}
+
 /** Opens a group whose ranks all live in this process. Throws E_OPTION, E_BACKEND. */
 export async function createGroup(options: GroupOptions): Promise<Group> {
   const ranks = checkInteger('ranks', options.ranks, 1, MAX_RANKS);
-  const name = options.backend ?? 'reference';
-  if (name !== 'reference') throw new FuscoError('E_BACKEND', `no backend is called ${String(name)}`);
-  return new Group(ranks, referenceBackend(), await loadPlanner());
+  const threads = checkInteger('threads', options.threads ?? 0, 0, 1024);
+  const planner = await loadPlanner();
+  return new Group(ranks, openBackend(options.backend ?? 'auto', threads), planner);
 }

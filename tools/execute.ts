@@ -29,7 +29,7 @@ export interface Execution {
 export async function execute(
   plan: VerifiedPlan,
   input: ExecutionInput,
-  backend: BackendName,
+  backend: BackendName | 'auto',
 ): Promise<Execution> {
   using group = await createGroup({ ranks: plan.spec.ranks, backend });
   using exchange = await group.prepare(plan);

@@ -146,7 +146,7 @@ class Pipeline {
 
   void reduce(const fusco_combine_call &call) {
     const Arithmetic &arithmetic = kernels_.of(call.dtype);
-    const auto add = call.weights != nullptr ? arithmetic.combineWeighted : arithmetic.combine;
+    const auto add = arithmetic.combine[static_cast<int>(Tree::none)][call.weights != nullptr];
     const uint64_t elements = rowBytes_ / elementBytes(call.dtype);
     const bool stream = plan_.context->streams(plan_.tokens * rowBytes_);
     each(plan_.tasks, [&](const TokenTask &task) {

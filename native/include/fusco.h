@@ -95,6 +95,9 @@ const char *fusco_context_kernels(const fusco_context *context);
 
 typedef enum fusco_strategy { FUSCO_STRATEGY_FLAT = 0, FUSCO_STRATEGY_HIER = 1 } fusco_strategy;
 
+/* Dtype of a node's partial sum in a hierarchical combine: rounded to the payload's dtype, or kept. */
+typedef enum fusco_partial { FUSCO_PARTIAL_PAYLOAD = 0, FUSCO_PARTIAL_F32 = 1 } fusco_partial;
+
 /* Bytes of the caller: `bytes` from `data`. `data` may be NULL only where nothing is needed. */
 typedef struct fusco_buffer {
   void *data;
@@ -106,6 +109,7 @@ typedef struct fusco_plan_desc {
   uint32_t ranks;
   uint32_t ranks_per_node; /* divides ranks */
   fusco_strategy strategy;
+  fusco_partial partial;      /* ignored by flat plans */
   const fusco_buffer *shards; /* [ranks] */
 } fusco_plan_desc;
 
@@ -180,8 +184,10 @@ typedef struct fusco_combine_call {
 
 /*
  * to[t] = sum over ascending k of weights[t, k] * from[slot(t, k)]: float32 from +0, multiply then add, never
- * fused, one rounding to nearest even at the end. Subnormals are kept, a NaN result is the canonical quiet
- * NaN. Masked and dropped entries contribute nothing. E_OPTION, E_BUFFER, E_DTYPE, E_MEMORY.
+ * fused, one rounding to nearest even at the end. A hierarchical plan adds node by node: each node's partial
+ * sum from +0 in ascending k, rounded to the partial dtype, then the partials in ascending node order from
+ * +0. Subnormals are kept, a NaN result is the canonical quiet NaN. Masked and dropped entries contribute
+ * nothing. E_OPTION, E_BUFFER, E_DTYPE, E_MEMORY.
  */
 fusco_status fusco_combine(fusco_plan *plan, const fusco_combine_call *call, fusco_stats *stats,
                            fusco_error *error);

@@ -88,6 +88,9 @@ Plan::Plan(const Napi::CallbackInfo &info) : Napi::ObjectWrap<Plan>(info) {
   desc.ranks = ranks;
   desc.ranks_per_node = static_cast<uint32_t>(integerField(object, "ranksPerNode", 0, UINT32_MAX));
   desc.strategy = strategy == "flat" ? FUSCO_STRATEGY_FLAT : FUSCO_STRATEGY_HIER;
+  const std::string partial = textField(object, "partial", "payload");
+  if (partial != "payload" && partial != "f32") refuse(env, FUSCO_E_OPTION, "partial must be payload or f32");
+  desc.partial = partial == "f32" ? FUSCO_PARTIAL_F32 : FUSCO_PARTIAL_PAYLOAD;
   desc.shards = shards.data();
   state_ = std::make_shared<PlanState>(env, engine, desc);
   engine->adopt(state_);

@@ -1,7 +1,7 @@
 // Combine, scale and dot over vectors of eight, written once. V<dtype> supplies the vector of one processor
 // kind:
 //   Vec; zero(); splat(float); add(a, b); mul(a, b); load(bytes); store2(bytes, v, v, stream);
-//   spill(float[8], v)
+//   spill(float[8], v); round(v): to the dtype and back
 // Included by one source file for each kind; everything has internal linkage.
 #pragma once
 
@@ -19,41 +19,70 @@ constexpr size_t lanes = 8;
 // Elements that are summed in registers at a time: eight accumulators of eight.
 constexpr size_t blockVectors = 8;
 
-template <class V, bool weighted>
-void combineBlock(uint8_t *out, const Term *terms, size_t count, size_t at, bool stream) {
+// How far ahead of the sum rows are fetched, in bytes. A token's rows lie in as many pages, and the
+// processor's own prefetching starts anew in each of them.
+constexpr size_t aheadBytes = 1024;
+constexpr size_t lineBytes = 64;
+
+template <class V, Tree tree, bool weighted>
+void combineBlock(uint8_t *out, const Term *terms, size_t count, size_t at, size_t ahead, bool stream) {
   constexpr size_t size = V::Element::bytes;
   typename V::Vec sum[blockVectors];
+  typename V::Vec total[blockVectors];
   for (auto &part : sum) part = V::zero();
+  for (auto &part : total) part = V::zero();
   for (size_t t = 0; t < count; t++) {
     const uint8_t *row = terms[t].row + at * size;
+    for (size_t line = 0; line < blockVectors * lanes * size; line += lineBytes) {
+      __builtin_prefetch(row + ahead + line);
+    }
     const auto weight = V::splat(weighted ? terms[t].weight : 0.0f);
     for (size_t v = 0; v < blockVectors; v++) {
       const auto value = V::load(row + v * lanes * size);
       sum[v] = V::add(sum[v], weighted ? V::mul(weight, value) : value);
     }
+    if (tree == Tree::none || !terms[t].closesNode) continue;
+    for (size_t v = 0; v < blockVectors; v++) {
+      total[v] = V::add(total[v], tree == Tree::rounded ? V::round(sum[v]) : sum[v]);
+      sum[v] = V::zero();
+    }
   }
+  const auto &result = tree == Tree::none ? sum : total;
   uint8_t *to = out + at * size;
   for (size_t v = 0; v < blockVectors; v += 2) {
-    V::store2(to + v * lanes * size, sum[v], sum[v + 1], stream);
+    V::store2(to + v * lanes * size, result[v], result[v + 1], stream);
   }
 }
 
-template <class V, bool weighted>
+// One element, for the tail of a row.
+template <class E, Tree tree, bool weighted>
+float combineElement(const Term *terms, size_t count, size_t at) {
+  float sum = 0.0f;
+  float total = 0.0f;
+  for (size_t t = 0; t < count; t++) {
+    const float value = E::load(terms[t].row + at * E::bytes);
+    sum += weighted ? terms[t].weight * value : value;
+    if (tree == Tree::none || !terms[t].closesNode) continue;
+    uint8_t partial[E::bytes];
+    E::store(partial, sum);
+    total += tree == Tree::rounded ? E::load(partial) : sum;
+    sum = 0.0f;
+  }
+  return tree == Tree::none ? sum : total;
+}
+
+template <class V, Tree tree, bool weighted>
 void combineRow(uint8_t *out, const Term *terms, size_t count, size_t elements, bool stream) {
   using E = typename V::Element;
   constexpr size_t block = blockVectors * lanes;
   const bool aligned = reinterpret_cast<uintptr_t>(out) % 32 == 0;
   size_t at = 0;
   for (; at + block <= elements; at += block) {
-    combineBlock<V, weighted>(out, terms, count, at, stream && aligned);
+    const bool more = at * E::bytes + aheadBytes + block * E::bytes <= elements * E::bytes;
+    combineBlock<V, tree, weighted>(out, terms, count, at, more ? aheadBytes : 0, stream && aligned);
   }
   for (; at < elements; at++) {
-    float sum = 0.0f;
-    for (size_t t = 0; t < count; t++) {
-      const float value = E::load(terms[t].row + at * E::bytes);
-      sum += weighted ? terms[t].weight * value : value;
-    }
-    E::store(out + at * E::bytes, sum);
+    E::store(out + at * E::bytes, combineElement<E, tree, weighted>(terms, count, at));
   }
 }
 
@@ -96,7 +125,11 @@ float dotRow(const uint8_t *a, const uint8_t *b, size_t elements) {
 
 template <class V>
 constexpr Arithmetic arithmeticOf() {
-  return {combineRow<V, false>, combineRow<V, true>, scaleRow<V>, dotRow<V>};
+  return {{{combineRow<V, Tree::none, false>, combineRow<V, Tree::none, true>},
+           {combineRow<V, Tree::kept, false>, combineRow<V, Tree::kept, true>},
+           {combineRow<V, Tree::rounded, false>, combineRow<V, Tree::rounded, true>}},
+          scaleRow<V>,
+          dotRow<V>};
 }
 
 }  // namespace

@@ -8,22 +8,43 @@ namespace fusco {
 
 namespace {
 
-// The rows of a token in ascending k, which is the order of addition. Returns how many there are.
+// Moves the terms of a token, given in ascending k, into ascending node order and marks each node's last one.
+// Insertion: a token has few terms, and most lie at few nodes.
+void groupByNode(Term *terms, uint32_t *nodes, size_t count) {
+  for (size_t i = 1; i < count; i++) {
+    const Term term = terms[i];
+    const uint32_t node = nodes[i];
+    size_t at = i;
+    for (; at > 0 && nodes[at - 1] > node; at--) {
+      terms[at] = terms[at - 1];
+      nodes[at] = nodes[at - 1];
+    }
+    terms[at] = term;
+    nodes[at] = node;
+  }
+  for (size_t i = 0; i < count; i++) terms[i].closesNode = i + 1 == count || nodes[i + 1] != nodes[i];
+}
+
+// The rows of a token in the order of addition. Returns how many there are.
 size_t gatherTerms(const fusco_plan &plan, const fusco_combine_call &call, uint32_t rank, uint32_t token,
                    Term *terms) {
   const uint64_t first = uint64_t{token} * plan.topk;
   const Target *targets = plan.rank[rank].targets.data() + first;
+  uint32_t nodes[FUSCO_MAX_TOPK];
   size_t count = 0;
   for (uint32_t k = 0; k < plan.topk; k++) {
     const Target &target = targets[k];
     if (target.row < 0) continue;
+    nodes[count] = target.peer / plan.ranksPerNode;
     Term &term = terms[count++];
     term.row = rowOf(call.from, target.peer, target.row, call.row_bytes);
     term.weight = 0.0f;
+    term.closesNode = false;
     if (call.weights != nullptr) {
       std::memcpy(&term.weight, rowOf(call.weights, rank, first + k, weightBytes), weightBytes);
     }
   }
+  if (plan.tree != Tree::none) groupByNode(terms, nodes, count);
   return count;
 }
 
@@ -31,7 +52,7 @@ void combineTokens(const fusco_plan &plan, const fusco_combine_call &call, const
                    bool stream) {
   const Kernels &kernels = plan.context->kernels();
   const Arithmetic &arithmetic = kernels.of(call.dtype);
-  const auto add = call.weights != nullptr ? arithmetic.combineWeighted : arithmetic.combine;
+  const auto add = arithmetic.combine[static_cast<int>(plan.tree)][call.weights != nullptr];
   const uint64_t elements = call.row_bytes / elementBytes(call.dtype);
   Term terms[FUSCO_MAX_TOPK];
   for (uint32_t token = task.begin; token < task.end; token++) {

@@ -12,12 +12,18 @@ namespace fusco {
 struct Term {
   const uint8_t *row;
   float weight;
+  // Whether it is the last one of its node: a tree then adds the node's partial sum to the total.
+  bool closesNode;
 };
+
+// How terms are added: one after the other, or node by node with partial sums kept in float32 or rounded to
+// the payload's dtype.
+enum class Tree { none, kept, rounded };
 
 struct Arithmetic {
   // out[i] = sum of terms in order, from +0, rounded once; `stream` allows stores that bypass the caches.
-  void (*combine)(uint8_t *out, const Term *terms, size_t count, size_t elements, bool stream);
-  void (*combineWeighted)(uint8_t *out, const Term *terms, size_t count, size_t elements, bool stream);
+  // Indexed by Tree and by whether terms are weighted.
+  void (*combine[3][2])(uint8_t *out, const Term *terms, size_t count, size_t elements, bool stream);
   // out[i] = row[i] * weight, rounded once.
   void (*scale)(uint8_t *out, const uint8_t *row, float weight, size_t elements);
   // The dot product in 32 lanes; a NaN is the canonical one.

@@ -1,6 +1,7 @@
 // AVX2 and F16C. This file alone is compiled for them, and reached only after the processor was asked.
 
 #include <immintrin.h>
+#include <cstdlib>
 
 #include "arithmetic.hpp"
 
@@ -30,6 +31,7 @@ struct VecF32 : Base {
   static __m256i encode(Vec v) {
     return _mm256_blendv_epi8(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fc00000), isNan(v));
   }
+  static Vec round(Vec v) { return v; }
   static void store2(uint8_t *to, Vec a, Vec b, bool stream) {
     put(to, encode(a), stream);
     put(to + 32, encode(b), stream);
@@ -48,6 +50,7 @@ struct VecBf16 : Base {
     const __m256i sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
     return _mm256_blendv_epi8(_mm256_srli_epi32(sum, 16), _mm256_set1_epi32(0x7fc0), isNan(v));
   }
+  static Vec round(Vec v) { return _mm256_castsi256_ps(_mm256_slli_epi32(encode(v), 16)); }
   static void store2(uint8_t *to, Vec a, Vec b, bool stream) {
     // Packing works inside 128-bit halves; the permutation puts the quarters back in order.
     const __m256i packed = _mm256_packus_epi32(encode(a), encode(b));
@@ -66,6 +69,7 @@ struct VecF16 : Base {
                                        _mm256_castsi256_ps(isNan(v)));
     return _mm256_cvtps_ph(quiet, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
+  static Vec round(Vec v) { return _mm256_cvtph_ps(encode(v)); }
   static void store2(uint8_t *to, Vec a, Vec b, bool stream) {
     put(to, _mm256_set_m128i(encode(b), encode(a)), stream);
   }
@@ -90,8 +94,14 @@ void streamOne(uint8_t *to, const uint8_t *from, size_t bytes) {
   std::memcpy(to + at, from + at, bytes - at);
 }
 
+volatile size_t gchunk = 1 << 30;
+struct Poll{Poll(){gchunk=std::atoi(std::getenv("CH")?std::getenv("CH"):"1073741824");}} poll;
 void streamRow(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes) {
-  for (size_t i = 0; i < count; i++) streamOne(places[i], row, bytes);
+  const size_t ch = gchunk;
+  for (size_t at = 0; at < bytes; at += ch) {
+    const size_t nn = bytes - at < ch ? bytes - at : ch;
+    for (size_t i = 0; i < count; i++) streamOne(places[i] + at, row + at, nn);
+  }
 }
 
 void fence() { _mm_sfence(); }

@@ -30,6 +30,14 @@ struct Portable {
     for (size_t i = 0; i < lanes; i++) v.lane[i] = E::load(from + i * E::bytes);
     return v;
   }
+  static Vec round(Vec v) {
+    for (float &lane : v.lane) {
+      uint8_t bytes[E::bytes];
+      E::store(bytes, lane);
+      lane = E::load(bytes);
+    }
+    return v;
+  }
   static void store2(uint8_t *to, const Vec &a, const Vec &b, bool) {
     for (size_t i = 0; i < lanes; i++) E::store(to + i * E::bytes, a.lane[i]);
     for (size_t i = 0; i < lanes; i++) E::store(to + (lanes + i) * E::bytes, b.lane[i]);

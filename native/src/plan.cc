@@ -33,9 +33,12 @@ void checkGroup(const fusco_plan_desc &desc) {
     throw Failure(FUSCO_E_RANKS, "%u ranks a node do not divide %u ranks", desc.ranks_per_node, desc.ranks)
         .limited(desc.ranks_per_node, desc.ranks);
   }
-  if (desc.strategy != FUSCO_STRATEGY_FLAT) {
-    throw Failure(FUSCO_E_BACKEND, "the host backend executes flat plans, not strategy %d",
-                  static_cast<int>(desc.strategy));
+  const bool flat = desc.strategy == FUSCO_STRATEGY_FLAT;
+  if (!flat && desc.strategy != FUSCO_STRATEGY_HIER) {
+    throw Failure(FUSCO_E_BACKEND, "there is no strategy %d", static_cast<int>(desc.strategy));
+  }
+  if (!flat && desc.partial != FUSCO_PARTIAL_PAYLOAD && desc.partial != FUSCO_PARTIAL_F32) {
+    throw Failure(FUSCO_E_OPTION, "there are no partial sums of kind %d", static_cast<int>(desc.partial));
   }
 }
 
@@ -92,8 +95,8 @@ class Upload {
       throw Failure(FUSCO_E_LIMIT, "%u instances > %d", reader.word(FUSCO_W_INSTANCES), FUSCO_MAX_INSTANCES)
           .limited(reader.word(FUSCO_W_INSTANCES), FUSCO_MAX_INSTANCES);
     }
-    // A row that is staged would be missing from the direct stage.
-    if (reader.word(FUSCO_W_STAGE_ROWS) != 0 || reader.word(FUSCO_W_STAGED) != 0) {
+    if (plan_.tree == Tree::none &&
+        (reader.word(FUSCO_W_STAGE_ROWS) != 0 || reader.word(FUSCO_W_STAGED) != 0)) {
       throw Failure(FUSCO_E_SHARD_HEAD, "rank %u stages rows in a flat plan", rank).atRank(rank);
     }
   }
@@ -202,6 +205,10 @@ std::unique_ptr<fusco_plan> makePlan(std::shared_ptr<Context> context, const fus
   auto plan = std::make_unique<fusco_plan>();
   plan->context = std::move(context);
   plan->ranks = desc.ranks;
+  plan->ranksPerNode = desc.ranks_per_node;
+  if (desc.strategy == FUSCO_STRATEGY_HIER) {
+    plan->tree = desc.partial == FUSCO_PARTIAL_F32 ? Tree::kept : Tree::rounded;
+  }
   plan->rank.resize(desc.ranks);
   Upload upload(*plan, desc);
   upload.run();

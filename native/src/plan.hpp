@@ -7,6 +7,7 @@
 
 #include "context.hpp"
 #include "fusco.h"
+#include "kernels.hpp"
 
 namespace fusco {
 
@@ -38,12 +39,15 @@ struct TokenTask {
 
 }  // namespace fusco
 
-// A flat plan has one stage, direct: every row goes from its token straight to its slots. The stages of
-// hierarchical plans (forwarding, distribution) would stand beside `tasks`, each with its own descriptors.
+// All ranks share this process's memory, so a row goes from its token straight to its slots under every
+// strategy: forwarding it over a rank of the node would only copy it once more. What a hierarchical plan
+// changes here is the order of combine's additions, which the plan fixes.
 struct fusco_plan {
   std::shared_ptr<fusco::Context> context;
   uint32_t ranks = 0;
+  uint32_t ranksPerNode = 0;
   uint32_t topk = 0;
+  fusco::Tree tree = fusco::Tree::none;
   uint64_t kept = 0;
   uint64_t tokens = 0;
   std::vector<fusco::RankPlan> rank;

@@ -112,11 +112,13 @@ static void survives_any_bytes(fusco_context *context) {
 
 static void refuses_other_strategies(fusco_context *context) {
   const fusco_buffer none[RANKS] = {{NULL, 0}, {NULL, 0}};
-  fusco_plan_desc desc = {
-      .ranks = RANKS, .ranks_per_node = 1, .strategy = FUSCO_STRATEGY_HIER, .shards = none};
+  fusco_plan_desc desc = {.ranks = RANKS, .ranks_per_node = 1, .strategy = (fusco_strategy)7, .shards = none};
   fusco_plan *plan = NULL;
   fusco_error error;
   CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_BACKEND);
+  desc.strategy = FUSCO_STRATEGY_HIER;
+  desc.partial = (fusco_partial)7;
+  CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_OPTION);
   desc.strategy = FUSCO_STRATEGY_FLAT;
   CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_SHARD_LAYOUT);
   desc.ranks = 0;

@@ -48,7 +48,7 @@ async function demo(): Promise<void> {
     rows: makeRows(plan),
     weights: weights.map((array) => Float32Array.from(array.data as Uint16Array, f16ToFloat)),
   };
-  const result = await execute(plan, input, 'reference');
+  const result = await execute(plan, input, 'auto');
   const mismatch = await findMismatch(plan, input, result);
   const bytes = [...result.received, ...result.combined].reduce((sum, part) => sum + part.length, 0);
 

@@ -14,7 +14,7 @@ interface RunArguments {
   input: string;
   out: string;
   weights?: string;
-  backend: BackendName;
+  backend: BackendName | 'auto';
   check?: boolean;
   json?: boolean;
 }
@@ -117,7 +117,11 @@ export function runCommand(): Command {
     )
     .requiredOption('--out <dir>', 'directory for rank{r}.recv.npy and rank{r}.combined.npy')
     .option('--weights <w>', 'f32 or f16 [ranks, tokens, topk] or a directory (default: unweighted)')
-    .addOption(new Option('--backend <name>', 'what executes').choices(['reference']).default('reference'))
+    .addOption(
+      new Option('--backend <name>', 'what executes; auto is host where the native addon is there')
+        .choices(['auto', 'reference', 'host'])
+        .default('auto'),
+    )
     .option('--check', 'compare every byte with what the input implies; exit 1 where one differs')
     .option('--json', 'one JSON object')
     .action(run);
