@@ -1,7 +1,6 @@
 // AVX2 and F16C. This file alone is compiled for them, and reached only after the processor was asked.
 
 #include <immintrin.h>
-#include <cstdlib>
 
 #include "arithmetic.hpp"
 
@@ -94,14 +93,8 @@ void streamOne(uint8_t *to, const uint8_t *from, size_t bytes) {
   std::memcpy(to + at, from + at, bytes - at);
 }
 
-volatile size_t gchunk = 1 << 30;
-struct Poll{Poll(){gchunk=std::atoi(std::getenv("CH")?std::getenv("CH"):"1073741824");}} poll;
 void streamRow(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes) {
-  const size_t ch = gchunk;
-  for (size_t at = 0; at < bytes; at += ch) {
-    const size_t nn = bytes - at < ch ? bytes - at : ch;
-    for (size_t i = 0; i < count; i++) streamOne(places[i] + at, row + at, nn);
-  }
+  for (size_t i = 0; i < count; i++) streamOne(places[i], row, bytes);
 }
 
 void fence() { _mm_sfence(); }
