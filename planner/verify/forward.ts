@@ -1,5 +1,6 @@
 // Hierarchical plans: the forwarding stream, its staging rows, and what the forwarder distributes.
 
+import { forwardersOf } from '../balance.ts';
 import type { Plan } from '../plan.ts';
 import { nodeOf } from '../spec.ts';
 import { stageTable } from '../staging.ts';
@@ -35,7 +36,7 @@ export function checkForward(plan: Plan, rank: number): void {
   const { instanceRank } = spec.placement;
   const instanceNode = instanceRank.map((host) => nodeOf(spec, host));
   const own = nodeOf(spec, rank);
-  const { forwarder } = stageTable(spec, decision.groups, new Uint32Array(spec.ranks * spec.nodes), rank);
+  const forwarder = forwardersOf(spec, decision.groups, rank);
   const firstRow = new Float64Array(spec.nodes + 1);
   for (let node = 0; node < spec.nodes; node++) firstRow[node + 1] = firstRow[node]! + forwardRows[node]!;
   if (firstRow[spec.nodes] !== forwardToken.length) {
