@@ -30,6 +30,19 @@ const CASES: Record<string, { routing: string; options: PlanOptions }> = {
     routing: REAL,
     options: { ranks: 8, experts: 256, placement: replicas, ranksPerNode: 2, dtype: 'fp8' },
   },
+  'real, hierarchical, 2 ranks a node, capacity 60, replicas': {
+    routing: REAL,
+    options: {
+      ranks: 8,
+      experts: 256,
+      strategy: 'hier',
+      ranksPerNode: 2,
+      align: 4,
+      capacity: 60,
+      placement: replicas,
+      partial: 'f32',
+    },
+  },
   'tiny and ragged, align 4': { routing: TINY, options: { ranks: 4, experts: 6, align: 4 } },
 };
 
@@ -49,7 +62,7 @@ async function planIds(): Promise<Record<string, string>> {
 describe('golden plan ids', () => {
   it('are those of the committed routings, none missing and none left over', async () => {
     const found = await planIds();
-    expect(new Set(Object.values(found)).size).toBe(4);
+    expect(new Set(Object.values(found)).size).toBe(Object.keys(CASES).length);
     if (process.env.UPDATE_GOLDEN === '1') {
       if (process.env.CI)
         throw new Error('UPDATE_GOLDEN is refused where CI is set: commit new goldens by hand');
@@ -65,5 +78,15 @@ describe('golden plan ids', () => {
     const dropped = plan.shards.reduce((sum, shard) => sum + shard.dropped, 0);
     expect(dropped).toBeGreaterThan(1000);
     expect(plan.shards.every((shard) => shard.recvRows % 16 === 0)).toBe(true);
+  });
+
+  it('the hierarchical case lands rows, stages rows and drops some', async () => {
+    const { routing, options } = CASES['real, hierarchical, 2 ranks a node, capacity 60, replicas']!;
+    const plan = (await loadPlanner()).planAll(await readRouting(routing), options);
+    for (const { staged, dropped, forwardToken } of plan.shards) {
+      expect(staged).toBeGreaterThan(100);
+      expect(forwardToken.length - staged).toBeGreaterThan(100);
+      expect(dropped).toBeGreaterThan(0);
+    }
   });
 });

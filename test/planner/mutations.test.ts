@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { decodePlan, encodePlan, FuscoError, type Plan, verifyPlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { coverageDefects, executeNaively } from '../support/execute.ts';
+import { obviousHier } from '../support/obviousHier.ts';
 import { type Choice, layOut } from '../support/obviousPlan.ts';
 import { type FileParts, type Forgery, openFile, pack, sealFile } from '../support/planFile.ts';
 import { SAMPLE_NAMES, samplePlan } from '../support/samplePlans.ts';
@@ -61,7 +62,9 @@ function faults(plan: Plan): string[] {
       }),
     ),
   );
-  const expected = layOut(choices, { ...spec, placement: placement.map });
+  const flat = layOut(choices, { ...spec, placement: placement.map });
+  const groups = [...plan.decision.groups];
+  const expected = spec.strategy === 'flat' ? flat : obviousHier(flat, { ...spec, groups });
   shards.forEach((shard, rank) => {
     const difference = shardDifference(shard.bytes, expectedShard(expected, rank, spec.topk));
     if (difference !== undefined) found.push(`rank ${rank}: ${difference}`);
@@ -167,7 +170,7 @@ type ShardEdit =
   | { kind: 'shards'; rank: number; other: number };
 
 const rank = fc.nat(100);
-const used = fc.nat(9);
+const used = fc.nat(18);
 const anyShardEdit: fc.Arbitrary<ShardEdit> = fc.oneof(
   fc.record({
     kind: fc.constantFrom('word' as const, 'raw' as const),
@@ -261,7 +264,9 @@ describe('with every digest recomputed', () => {
     // Equal elements swapped leave a plan as it was; every check of the verifier has had its turn.
     expect(codes.get('sound') ?? 0).toBeGreaterThan(20);
     const checks = ['SHARD_LAYOUT', 'SHARD_HEAD', 'RUN_TABLE', 'ENTRY', 'STREAM', 'SLICE', 'SEGMENT_BOUNDS'];
-    for (const check of checks) expect(codes.get(`E_${check}`) ?? 0, check).toBeGreaterThan(10);
+    for (const check of [...checks, 'FORWARD']) {
+      expect(codes.get(`E_${check}`) ?? 0, check).toBeGreaterThan(10);
+    }
   });
 
   const odd = fc.constantFrom<unknown>(
@@ -287,10 +292,21 @@ describe('with every digest recomputed', () => {
       'hier',
     ],
     ...['f32', 'fp8', '', null, true, [], {}, [0], [[0, 1]], [0, 1, 2, 3, 0, 1, 2, 3], new Uint8Array(32)],
+    ...[
+      'none',
+      'static',
+      'rotate',
+      'lpt',
+      'best',
+      'payload',
+      [0, 0, 0, 0],
+      [1, 0, 1, 0, 1, 0],
+      [0, 1, 0, 2, 0, 1],
+    ],
   );
   const anyKey = fc.constantFrom(
     ...['align', 'capacity', 'dtype', 'experts', 'hidden', 'placement', 'ranks', 'ranksPerNode', 'sliceRows'],
-    ...['strategy', 'topk', 'zeal'],
+    ...['strategy', 'topk', 'zeal', 'balance', 'partial', 'rule', 'groups'],
   );
 
   it('changed options are refused, or sound', async () => {

@@ -7,7 +7,14 @@ import { coverageDefects, executeNaively } from '../support/execute.ts';
 import { obviousPlan, type PlainRouting } from '../support/obviousPlan.ts';
 import { type Case, pairwise } from '../support/pairwise.ts';
 import { expectedShard, shardDifference } from '../support/shardParts.ts';
-import { FAMILIES, ID_DTYPES, makeRouting, toTables, type Workload } from '../support/workloads.ts';
+import {
+  FAMILIES,
+  ID_DTYPES,
+  makeRouting,
+  placementOf,
+  toTables,
+  type Workload,
+} from '../support/workloads.ts';
 
 let planner: Planner;
 beforeAll(async () => {
@@ -35,16 +42,6 @@ const MATRIX = {
   placement: ['blocks', 'scattered', 'replicas'],
   sliceBytes: [1, 65536, 1 << 20],
 } as const;
-
-/** Expert -> rank(s): blocks, one scattered rank each, or two or three ranks for every third expert. */
-function placementOf(kind: string, experts: number, ranks: number): (number | number[])[] {
-  if (kind === 'blocks') return [];
-  return Array.from({ length: experts }, (_, expert) => {
-    const home = (expert * 7 + 3) % ranks;
-    if (kind === 'scattered' || expert % 3 !== 0) return home;
-    return [...new Set([home, (home + 1) % ranks, (home + Math.ceil(ranks / 2)) % ranks])];
-  });
-}
 
 interface Subject {
   name: string;

@@ -1,4 +1,4 @@
-// Small real plans that between them use everything a flat plan can hold.
+// Small real plans that between them use everything a plan can hold.
 
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
@@ -24,6 +24,26 @@ const SAMPLES: Record<string, { workload: Workload; options: Omit<PlanOptions, '
   hollow: {
     workload: { family: 'rankWithoutRows', seed: 4, ranks: 3, tokens: 7, topk: 1, experts: 3 },
     options: { sliceBytes: 1 },
+  },
+  // 3 nodes of 2 ranks; masked and dropped entries, replicas, padding, several slices a node.
+  hier: {
+    workload: { family: 'hotRank', seed: 5, ranks: 6, tokens: 9, topk: 3, experts: 12, masked: 0.1 },
+    options: {
+      strategy: 'hier',
+      balance: 'rotate',
+      ranksPerNode: 2,
+      align: 2,
+      capacity: 12,
+      hidden: 8,
+      dtype: 'f32',
+      sliceBytes: 96,
+      placement: [0, 0, [1, 4], 1, 2, [2, 5], 3, 3, 4, 4, 5, 5],
+    },
+  },
+  // De-duplication per rank, with uneven sources and partial sums in f32.
+  ranksAlone: {
+    workload: { family: 'raggedSources', seed: 6, ranks: 4, tokens: 12, topk: 2, experts: 8 },
+    options: { strategy: 'hier', ranksPerNode: 1, partial: 'f32' },
   },
 };
 

@@ -94,6 +94,16 @@ export function makeRouting(workload: Workload): PlainRouting {
   );
 }
 
+/** Expert -> rank(s): blocks, one scattered rank each, or two or three ranks for every third expert. */
+export function placementOf(kind: string, experts: number, ranks: number): (number | number[])[] {
+  if (kind === 'blocks') return [];
+  return Array.from({ length: experts }, (_, expert) => {
+    const home = (expert * 7 + 3) % ranks;
+    if (kind === 'scattered' || expert % 3 !== 0) return home;
+    return [...new Set([home, (home + 1) % ranks, (home + Math.ceil(ranks / 2)) % ranks])];
+  });
+}
+
 const ID_ARRAYS = {
   i8: Int8Array,
   u8: Uint8Array,
