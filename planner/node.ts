@@ -25,8 +25,13 @@ async function compilePlanner(): Promise<WebAssembly.Module> {
   }
 }
 
-/** A planner from the Wasm file of this package; compiled once per process. */
-export async function loadPlanner(): Promise<Planner> {
+/** The planner's Wasm of this package; compiled once per process. Throws E_BACKEND where it is not built. */
+export function plannerModule(): Promise<WebAssembly.Module> {
   compiled ??= compilePlanner();
-  return Planner.create(await compiled);
+  return compiled;
+}
+
+/** A planner with a memory of its own. */
+export async function loadPlanner(): Promise<Planner> {
+  return Planner.create(await plannerModule());
 }

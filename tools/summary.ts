@@ -1,5 +1,6 @@
 // What a plan means for a cluster: the figures that `inspect`, the demo and the report show.
 
+import { forwardersOf, groupLoads } from '../planner/balance.ts';
 import type { Plan } from '../planner/plan.ts';
 import { nodeOf } from '../planner/spec.ts';
 
@@ -8,6 +9,23 @@ export interface Traffic {
   intraNodeBytes: number[][];
   /** Payload bytes between ranks of different nodes. */
   interNodeBytes: number[][];
+}
+
+export interface Forwarding {
+  /** The balancer's rule. */
+  rule: string;
+  /** Communication group of every rank. */
+  groups: number[];
+  /** The paper's measure: cross-node rows sent by each group. */
+  groupLoads: number[];
+  /** Rows that cross between nodes. */
+  forwardedRows: number;
+  /** Those of them that land in no slot of their forwarder. */
+  stagedRows: number;
+  /** Rows of each rank's staging buffer. */
+  stageRows: number[];
+  /** Bytes of metadata that travel with the forwarded rows, all ranks together. */
+  metadataBytes: number;
 }
 
 export interface Summary {
@@ -36,6 +54,12 @@ export interface Summary {
   segments: number;
   slices: number;
   traffic: Traffic;
+  /** Largest bytes that any rank sends or receives between nodes. */
+  busiestNicBytes: number;
+  /** Why `auto` chose the strategy; empty where it was asked for. */
+  reason: string;
+  /** Hierarchical plans only. */
+  forwarding?: Forwarding;
   imbalance: {
     /** Largest expert instance's rows over the mean. */
     expertMaxOverMean: number;
@@ -70,14 +94,72 @@ export function rowMatrix(plan: Plan): number[][] {
   );
 }
 
+/** Rows that a hierarchical plan moves: sender to forwarder between nodes, forwarder to host inside one. */
+function forwardedTraffic(plan: Plan): { intra: number[][]; inter: number[][] } {
+  const { spec, decision, shards } = plan;
+  const matrix = () => shards.map(() => new Array<number>(spec.ranks).fill(0));
+  const [intra, inter] = [matrix(), matrix()];
+  const rows = rowMatrix(plan);
+  for (const shard of shards) {
+    const forwarders = forwardersOf(spec, decision.groups, shard.rank);
+    const { forwardRows, forwardTarget } = shard;
+    let first = 0;
+    for (let to = 0; to < spec.ranks; to++) {
+      const via = nodeOf(spec, to) === nodeOf(spec, shard.rank) ? shard.rank : forwarders[nodeOf(spec, to)]!;
+      intra[via]![to]! += rows[shard.rank]![to]!;
+    }
+    for (const [node, count] of forwardRows.entries()) {
+      const via = forwarders[node]!;
+      inter[shard.rank]![via]! += count;
+      // A row that landed in a slot of its forwarder is there already.
+      for (const target of forwardTarget.subarray(first, first + count)) if (target >= 0) intra[via]![via]!--;
+      first += count;
+    }
+  }
+  return { intra, inter };
+}
+
 function trafficOf(plan: Plan): Traffic {
   const { spec } = plan;
-  const part = (isWanted: (sender: number, receiver: number) => boolean) =>
-    rowMatrix(plan).map((row, sender) =>
-      row.map((rows, receiver) => (isWanted(sender, receiver) ? rows * spec.rowBytes : 0)),
-    );
-  const sameNode = (a: number, b: number) => nodeOf(spec, a) === nodeOf(spec, b);
-  return { intraNodeBytes: part(sameNode), interNodeBytes: part((a, b) => !sameNode(a, b)) };
+  const bytes = (rows: number[][]) => rows.map((row) => row.map((count) => count * spec.rowBytes));
+  if (spec.strategy === 'hier') {
+    const { intra, inter } = forwardedTraffic(plan);
+    return { intraNodeBytes: bytes(intra), interNodeBytes: bytes(inter) };
+  }
+  const rows = rowMatrix(plan);
+  const part = (near: boolean) =>
+    rows.map((row, from) => row.map((n, to) => ((nodeOf(spec, from) === nodeOf(spec, to)) === near ? n : 0)));
+  return { intraNodeBytes: bytes(part(true)), interNodeBytes: bytes(part(false)) };
+}
+
+/** Largest bytes that any rank sends or receives between nodes. */
+export function busiestNicBytes({ interNodeBytes }: Traffic): number {
+  const sent = interNodeBytes.map(sum);
+  const received = interNodeBytes.map((_, to) => sum(interNodeBytes.map((row) => row[to]!)));
+  return Math.max(...sent, ...received);
+}
+
+/** What the balancer did; undefined in flat plans. */
+function forwardingOf(plan: Plan): Forwarding | undefined {
+  const { spec, decision, shards } = plan;
+  if (spec.strategy === 'flat') return undefined;
+  const nodeRows = new Uint32Array(spec.ranks * spec.nodes);
+  for (const shard of shards) nodeRows.set(shard.forwardRows, shard.rank * spec.nodes);
+  const forwardedRows = sum(nodeRows);
+  return {
+    rule: decision.rule,
+    groups: [...decision.groups],
+    groupLoads: groupLoads(spec, decision.groups, nodeRows),
+    forwardedRows,
+    stagedRows: sum(shards.map((shard) => shard.staged)),
+    stageRows: shards.map((shard) => shard.stageRows),
+    metadataBytes: metadataBytes(plan, forwardedRows),
+  };
+}
+
+/** What travels with forwarded rows: a count a row, and (rank, slot, k) an entry, as two words. */
+function metadataBytes(plan: Plan, forwardedRows: number): number {
+  return 4 * forwardedRows + 8 * sum(plan.shards.map((shard) => shard.distributeEntry.length));
 }
 
 /** Sums a plan up. Works on unverified plans too, as far as their tables have the right sizes. */
@@ -87,7 +169,10 @@ export function summarize(plan: Plan): Summary {
   const expertCounts = shards.map((shard) => [...shard.expertRows]);
   const realRows = expertCounts.map(sum);
   const keptRows = shards.map((shard) => shard.kept);
-  const perToken = sum(tokens) === 0 ? 0 : sum(keptRows) / sum(tokens);
+  const perToken = (rows: number) => (sum(tokens) === 0 ? 0 : rows / sum(tokens));
+  const forwarding = forwardingOf(plan);
+  const traffic = trafficOf(plan);
+  const directRows = sum(shards.map((shard) => shard.sendEntry.length));
   return {
     ranks: spec.ranks,
     ranksPerNode: spec.ranksPerNode,
@@ -109,11 +194,17 @@ export function summarize(plan: Plan): Summary {
     paddingRows: sum(shards.map((shard) => shard.recvRows)) - sum(realRows),
     segments: sum(shards.map((shard) => shard.segments)),
     slices: sum(shards.map((shard) => shard.slices.length / 3)),
-    traffic: trafficOf(plan),
+    traffic,
+    busiestNicBytes: busiestNicBytes(traffic),
+    reason: plan.decision.reason,
+    ...(forwarding === undefined ? {} : { forwarding }),
     imbalance: {
       expertMaxOverMean: maxOverMean(expertCounts.flat()),
       rankMaxOverMean: maxOverMean(realRows),
     },
-    copiesPerToken: { flat: perToken, sent: perToken },
+    copiesPerToken: {
+      flat: perToken(sum(keptRows)),
+      sent: perToken(directRows + (forwarding?.forwardedRows ?? 0)),
+    },
   };
 }

@@ -51,6 +51,24 @@ export function factLines(summary: Summary): string {
     ],
     ['descriptors', `${formatCount(summary.segments)} segments, ${formatCount(summary.slices)} slices`],
   ];
+  const { forwarding, busiestNicBytes } = summary;
+  if (summary.ranks > summary.ranksPerNode) {
+    facts.push(['busiest NIC', `${formatBytes(busiestNicBytes)} sent or received between nodes by one rank`]);
+  }
+  if (forwarding !== undefined) {
+    const { forwardedRows, stagedRows, groupLoads, rule, metadataBytes } = forwarding;
+    facts.push(
+      [
+        'forwarding',
+        `${formatCount(forwardedRows)} rows between nodes, ${formatCount(stagedRows)} of them staged`,
+      ],
+      [
+        'groups',
+        `${rule}: ${span(groupLoads)} rows a group; ${formatBytes(metadataBytes)} of metadata travel along`,
+      ],
+    );
+  }
+  if (summary.reason !== '') facts.push(['auto', summary.reason]);
   return formatFacts(facts);
 }
 

@@ -1,6 +1,7 @@
 // The command line: one file per command, this one to join them.
 
 import { readFileSync } from 'node:fs';
+import { benchCommand } from './bench.ts';
 import { demoCommand } from './demo.ts';
 import { diffCommand } from './diff.ts';
 import { doctorCommand } from './doctor.ts';
@@ -32,7 +33,8 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(exportCommand())
     .addCommand(runCommand())
     .addCommand(diffCommand())
-    .addCommand(doctorCommand());
+    .addCommand(doctorCommand())
+    .addCommand(benchCommand());
   if (args.length === 0) {
     program.outputHelp();
     return 0;

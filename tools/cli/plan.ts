@@ -1,10 +1,11 @@
 import { type Command, Option } from 'commander';
+import type { Balance } from '../../planner/balance.ts';
 import { encodePlan } from '../../planner/codec.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/layout.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
-import type { Dtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import type { Dtype, Partial, PlanOptions, Strategy } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
 import { readWhole } from '../readers/file.ts';
@@ -20,7 +21,9 @@ interface PlanArguments {
   dtype: Dtype;
   align: number;
   capacity?: number;
-  strategy: Strategy;
+  strategy: Strategy | 'auto';
+  balance: Balance;
+  partial: Partial;
   placement?: string;
   json?: boolean;
 }
@@ -49,6 +52,8 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
     align: args.align,
     capacity: args.capacity ?? 0,
     strategy: args.strategy,
+    balance: args.balance,
+    partial: args.partial,
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
@@ -84,7 +89,19 @@ export function planCommand(): Command {
     )
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
-    .addOption(new Option('--strategy <name>', 'how rows travel').choices(['flat']).default('flat'))
+    .addOption(
+      new Option('--strategy <name>', 'how rows travel').choices(['flat', 'hier', 'auto']).default('flat'),
+    )
+    .addOption(
+      new Option('--balance <rule>', 'which rank forwards, in hierarchical plans')
+        .choices(['static', 'rotate', 'lpt', 'best'])
+        .default('best'),
+    )
+    .addOption(
+      new Option('--partial <dtype>', 'partial sums of a hierarchical combine')
+        .choices(['payload', 'f32'])
+        .default('payload'),
+    )
     .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
     .option('--json', 'one JSON object')
     .action(plan);

@@ -1,0 +1,48 @@
+// Routing for the benches: seeded, so that two runs time the same work.
+
+import type { RoutingTable } from '../../planner/routing.ts';
+
+/** Uniform numbers in [0, 1) from a linear congruential generator; good enough to spread ids, and repeatable. */
+export function generator(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+/** `count` ids in [0, experts), uniform. */
+export function uniformIds(count: number, experts: number, seed: number): Uint16Array {
+  const random = generator(seed);
+  return Uint16Array.from({ length: count }, () => Math.floor(random() * experts));
+}
+
+/** `count` ids whose frequency falls with rank^-exponent (Zipf). */
+export function zipfIds(count: number, experts: number, exponent: number, seed: number): Uint16Array {
+  const cumulative = new Float64Array(experts);
+  let total = 0;
+  for (let e = 0; e < experts; e++) cumulative[e] = total += (e + 1) ** -exponent;
+  const random = generator(seed);
+  return Uint16Array.from({ length: count }, () => {
+    const wanted = random() * total;
+    return Math.min(
+      cumulative.findIndex((sum) => sum > wanted),
+      experts - 1,
+    );
+  });
+}
+
+/** One rank's table of distinct uniform experts per token. */
+export function uniformTable(tokens: number, topk: number, experts: number, seed: number): RoutingTable {
+  const random = generator(seed);
+  const ids = new Int16Array(tokens * topk);
+  const pool = Int16Array.from({ length: experts }, (_, expert) => expert);
+  for (let token = 0; token < tokens; token++) {
+    for (let k = 0; k < topk; k++) {
+      const pick = k + Math.floor(random() * (experts - k));
+      [pool[k], pool[pick]] = [pool[pick]!, pool[k]!];
+      ids[token * topk + k] = pool[k]!;
+    }
+  }
+  return { ids, tokens, topk };
+}
