@@ -1,7 +1,7 @@
 import type { Report } from './codec.ts';
 import { FuscoError } from './errors.ts';
 import { markVerified, type Plan, type VerifiedPlan } from './plan.ts';
-import { checkForward, checkStaging } from './verify/forward.ts';
+import { checkForward, checkForwardRows, checkStaging } from './verify/forward.ts';
 import { Halt } from './verify/halt.ts';
 import { checkEntries, checkStream } from './verify/rows.ts';
 import { checkDirectSlices, checkForwardSlices } from './verify/schedule.ts';
@@ -39,7 +39,7 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
   if (shards.length !== spec.ranks) {
     throw new FuscoError('E_PLAN_HEADER', `${shards.length} shards for ${spec.ranks} ranks`);
   }
-  for (const check of [checkHead, checkReceive]) {
+  for (const check of [checkHead, checkReceive, checkForwardRows]) {
     for (const [rank, shard] of shards.entries()) attempt(() => check(shard, spec, rank));
     if (!sound) return undefined;
   }

@@ -1,12 +1,27 @@
 // Hierarchical plans: the forwarding stream, its staging rows, and what the forwarder distributes.
 
 import { forwardersOf } from '../balance.ts';
+import { S_FORWARD_TOKEN } from '../layout.ts';
 import type { Plan } from '../plan.ts';
-import { nodeOf } from '../spec.ts';
+import type { Shard } from '../shard.ts';
+import { nodeOf, type PlanSpec } from '../spec.ts';
 import { stageTable } from '../staging.ts';
 import { checkWord, halt } from './halt.ts';
 
-/** Staging tables of all ranks follow from what each rank claims to forward, which checkForward proves. */
+/** What a rank claims to forward to every node adds up to its rows: staging rows of all ranks are derived from it. */
+export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): void {
+  if (spec.strategy !== 'hier') return;
+  const { forwardRows } = shard;
+  const forwarded = shard.count(S_FORWARD_TOKEN);
+  const claimed = forwardRows.reduce((sum, rows) => sum + rows, 0);
+  if (claimed !== forwarded) {
+    halt('E_FORWARD', rank, '/forward', `${forwarded} rows, the nodes hold ${claimed}`);
+  }
+  const own = nodeOf(spec, rank);
+  if (forwardRows[own] !== 0) halt('E_FORWARD', rank, `/forwardRows/${own}`, 'rows for the own node');
+}
+
+/** Staging tables of all ranks follow from what each claims to forward; checkForwardRows and checkForward prove that. */
 export function checkStaging(plan: Plan, nodeRows: Uint32Array, rank: number): void {
   const { spec, decision, shards } = plan;
   const shard = shards[rank]!;
@@ -39,15 +54,6 @@ export function checkForward(plan: Plan, rank: number): void {
   const forwarder = forwardersOf(spec, decision.groups, rank);
   const firstRow = new Float64Array(spec.nodes + 1);
   for (let node = 0; node < spec.nodes; node++) firstRow[node + 1] = firstRow[node]! + forwardRows[node]!;
-  if (firstRow[spec.nodes] !== forwardToken.length) {
-    halt(
-      'E_FORWARD',
-      rank,
-      '/forward',
-      `${forwardToken.length} rows, the nodes hold ${firstRow[spec.nodes]}`,
-    );
-  }
-  if (forwardRows[own] !== 0) halt('E_FORWARD', rank, `/forwardRows/${own}`, 'rows for the own node');
   const nextRow = firstRow.slice(0, spec.nodes);
   const lastToken = new Int32Array(spec.nodes).fill(-1);
   const lastEntry = new Float64Array(spec.nodes);
