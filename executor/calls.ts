@@ -115,6 +115,9 @@ export function checkDispatch(plan: Plan, localRanks: readonly number[], call: D
   const extents = new Extents();
   call.payloads.forEach(({ rowBytes, from, to, per, dtype }, p) => {
     checkRowBytes(`payload ${p}`, rowBytes);
+    if (per !== undefined && per !== 'token' && per !== 'entry') {
+      throw new FuscoError('E_OPTION', `payload ${p}: per ${String(per)} is not one of token, entry`);
+    }
     const rows = per === 'entry' ? entries : tokens;
     if (call.scale !== undefined && per !== 'entry') rowCodec(dtype ?? 'bytes', rowBytes);
     extents.add(`payload ${p}: from`, from, ranks, 'in', (rank) => rows(rank) * rowBytes);

@@ -1,9 +1,9 @@
 // What an exchange costs on the host: fused against the unfused pipeline, under the machine's best copy rate.
 
 import { type Addon, findAddon } from '../../executor/addon.ts';
-import { createGroup } from '../../executor/group.ts';
 import { FuscoError } from '../../planner/errors.ts';
-import type { RoutingTable } from '../../planner/routing.ts';
+import { loadPlanner } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
 import { uniformTable } from './ids.ts';
 import { atLeast, measure, type Timed, type Verdict } from './measure.ts';
 
@@ -18,19 +18,23 @@ export interface HostBenchOptions {
 }
 
 /** Times in milliseconds, rates in GB/s of bytes read plus bytes written. */
-export interface HostBench {
-  readonly options: HostBenchOptions;
+export interface ExchangeBench {
   readonly kernels: string;
   /** Rate of the best plain copy, and what it is. */
   readonly ceiling: { readonly variant: string; readonly rate: number };
   readonly dispatch: Stage;
   readonly combine: Stage;
+}
+
+export interface HostBench extends ExchangeBench {
+  readonly options: HostBenchOptions;
   readonly verdicts: Verdict[];
 }
 
 interface Stage {
   readonly fused: number;
   readonly unfused: number;
+  /** Each source row once and each slot once. */
   readonly bytes: number;
   readonly rate: number;
 }
@@ -45,62 +49,64 @@ function requireAddon(): Addon {
   throw new FuscoError('E_BACKEND', `the host backend is not there: ${found.reason}`);
 }
 
-/** Everything that the candidates share, in buffers that were written once and are never moved. */
-async function prepare(addon: Addon, options: HostBenchOptions, tables: readonly RoutingTable[]) {
-  const { ranks, hidden, experts, threads } = options;
-  const rowBytes = 2 * hidden;
-  using group = await createGroup({ ranks, backend: 'reference' });
-  const plan = group.plan(tables, { experts, hidden });
+/**
+ * Times a flat plan's exchanges on the host against the unfused pipeline with the same threads and copy routine, and
+ * against a plain copy of as many bytes. Throws E_BACKEND without the addon.
+ */
+export async function benchExchanges(
+  plan: VerifiedPlan,
+  threads: number,
+  rounds: number,
+): Promise<ExchangeBench> {
+  const addon = requireAddon();
+  const { rowBytes, ranksPerNode } = plan.spec;
   const context = new addon.Context({ threads });
   const shards = plan.shards.map((shard) => shard.bytes);
-  const native = new addon.Plan(context, { ranksPerNode: plan.spec.ranksPerNode, strategy: 'flat', shards });
+  const native = new addon.Plan(context, { ranksPerNode, strategy: 'flat', shards });
   const unfused = new addon.Unfused(native, { rowBytes });
+  // Written once, so that no run pays for the first touch of its pages.
   const rows = (count: number) => new Uint8Array(count * rowBytes).fill(0x3c);
-  return {
-    context,
-    native,
-    unfused,
-    rowBytes,
-    from: plan.shards.map((shard) => rows(shard.tokens)),
-    received: plan.shards.map((shard) => rows(shard.recvRows)),
-    combined: plan.shards.map((shard) => rows(shard.tokens)),
-    weights: plan.shards.map((shard) => new Float32Array(shard.entries).fill(1 / shard.topk)),
-    sourceRows: plan.shards.reduce((sum, shard) => sum + shard.tokens, 0),
-    slots: plan.shards.reduce((sum, shard) => sum + shard.kept, 0),
-  };
-}
-
-/** Throws E_BACKEND without the addon. */
-export async function benchHost(options: HostBenchOptions): Promise<HostBench> {
-  const addon = requireAddon();
-  const { ranks, tokens, topk, experts, rounds } = options;
-  const tables = Array.from({ length: ranks }, (_, rank) => uniformTable(tokens, topk, experts, rank + 1));
-  const work = await prepare(addon, options, tables);
-  const { kernels } = work.context;
-  const { native, unfused, context, rowBytes, from, received, combined, weights } = work;
-  const bytes = (work.sourceRows + work.slots) * rowBytes;
-  const copyBytes = Math.floor(bytes / 2);
+  const from = plan.shards.map((shard) => rows(shard.tokens));
+  const received = plan.shards.map((shard) => rows(shard.recvRows));
+  const combined = plan.shards.map((shard) => rows(shard.tokens));
+  const weights = plan.shards.map((shard) => new Float32Array(shard.entries).fill(1 / shard.topk));
+  const moved = plan.shards.reduce((sum, shard) => sum + shard.tokens + shard.kept, 0) * rowBytes;
+  const copied = Math.floor(moved / 2);
   const combineCall = { dtype: 'bf16', rowBytes, from: received, to: combined, weights } as const;
   const candidates: Record<string, Timed> = {
-    memcpy: () => addon.benchCopy(context, 'memcpy', copyBytes, 1),
-    stream: () => addon.benchCopy(context, 'stream', copyBytes, 1),
+    memcpy: () => addon.benchCopy(context, 'memcpy', copied, 1),
+    stream: () => addon.benchCopy(context, 'stream', copied, 1),
     dispatch: () => native.dispatchSync({ payloads: [{ rowBytes, from, to: received }] }).nanoseconds,
     unfusedDispatch: () => unfused.dispatchSync(from, received).nanoseconds,
     combine: () => native.combineSync(combineCall).nanoseconds,
     unfusedCombine: () => unfused.combineSync(combineCall).nanoseconds,
   };
   const times = await measure(candidates, rounds);
-  const variant = times.stream! <= times.memcpy! ? 'streaming stores' : 'memcpy';
-  const ceiling = { variant, rate: (2 * copyBytes) / Math.min(times.stream!, times.memcpy!) };
-  const dispatch = stage(times.dispatch!, times.unfusedDispatch!, bytes);
-  const combine = stage(times.combine!, times.unfusedCombine!, bytes);
+  const { kernels } = context;
   unfused.close();
   native.close();
   context.close();
+  const variant = times.stream! <= times.memcpy! ? 'streaming stores' : 'memcpy';
+  return {
+    kernels,
+    ceiling: { variant, rate: (2 * copied) / Math.min(times.stream!, times.memcpy!) },
+    dispatch: stage(times.dispatch!, times.unfusedDispatch!, moved),
+    combine: stage(times.combine!, times.unfusedCombine!, moved),
+  };
+}
+
+/** The bench of `fusco bench host`, on uniform routing. Throws E_BACKEND without the addon. */
+export async function benchHost(options: HostBenchOptions): Promise<HostBench> {
+  requireAddon();
+  const { ranks, tokens, hidden, topk, experts, threads, rounds } = options;
+  const tables = Array.from({ length: ranks }, (_, rank) => uniformTable(tokens, topk, experts, rank + 1));
+  const planner = await loadPlanner();
+  const result = await benchExchanges(planner.planAll(tables, { ranks, experts, hidden }), threads, rounds);
+  const { ceiling, dispatch, combine } = result;
   const verdicts = [
     atLeast('dispatch: times faster than unfused', dispatch.unfused / dispatch.fused, 3.5),
     atLeast('dispatch: share of the best copy rate', dispatch.rate / ceiling.rate, 0.65),
     atLeast('combine: times faster than unfused', combine.unfused / combine.fused, 2.5),
   ];
-  return { options, kernels, ceiling, dispatch, combine, verdicts };
+  return { ...result, options, verdicts };
 }

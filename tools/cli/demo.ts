@@ -4,7 +4,8 @@ import { f16ToFloat, floatToBf16 } from '../../executor/numeric.ts';
 import { planId } from '../../planner/codec.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { type ExecutionInput, execute, findMismatch } from '../execute.ts';
+import { benchExchanges } from '../bench/host.ts';
+import { type Execution, type ExecutionInput, execute, findMismatch } from '../execute.ts';
 import { formatBytes, formatCount, formatMs } from '../format.ts';
 import { readPerRank, readRouting } from '../readers/routing.ts';
 import { summarize } from '../summary.ts';
@@ -13,6 +14,7 @@ import { ComparisonFailed, command, print, say } from './io.ts';
 
 const EXPERTS = 256;
 const HIDDEN = 1024;
+const DEMO_ROUNDS = 7;
 
 /** The demo's data lie beside the sources, from which tsc does not copy them into dist/. */
 function demoFile(name: string): string {
@@ -34,9 +36,22 @@ function makeRows(plan: VerifiedPlan): Uint8Array[] {
   });
 }
 
+/** How long the exchanges take; beside the unfused pipeline where the native backend is there. */
+async function timeLines(plan: VerifiedPlan, { backend, dispatch, combine }: Execution): Promise<string[]> {
+  const ms = (value: number) => formatMs(value).padStart(8);
+  if (backend !== 'host') {
+    return [`dispatch ${ms(dispatch.nanoseconds / 1e6)}`, `combine  ${ms(combine.nanoseconds / 1e6)}`];
+  }
+  const timed = await benchExchanges(plan, 0, DEMO_ROUNDS);
+  return (['dispatch', 'combine'] as const).map((name) => {
+    const { fused, unfused } = timed[name];
+    const times = `${(unfused / fused).toFixed(1)} x faster than`;
+    return `${name.padEnd(8)} ${ms(fused)}  ${times} ${ms(unfused)} unfused (pack, exchange, unpack)`;
+  });
+}
+
 async function demo(): Promise<void> {
-  const routing = demoFile('moe256-ep8x512-mixed-l3.idx.npy');
-  const tables = await readRouting(routing);
+  const tables = await readRouting(demoFile('moe256-ep8x512-mixed-l3.idx.npy'));
   const planner = await loadPlanner();
   const started = performance.now();
   const plan = planner.planAll(tables, { experts: EXPERTS, ranks: tables.length, hidden: HIDDEN });
@@ -54,18 +69,17 @@ async function demo(): Promise<void> {
 
   const summary = summarize(plan);
   print('FUSCO: what a real router does to 8 ranks, planned, executed and checked\n');
-  print('routed    layer 3 of a small trained MoE language model, 512 tokens on each rank');
-  print(`plan id   ${await planId(plan, nodeSha256)}\n`);
+  print('routed       layer 3 of a small trained MoE language model, 512 tokens on each rank');
+  print(`plan id      ${await planId(plan, nodeSha256)}\n`);
   print(factLines(summary));
   print(`\n${trafficLines(summary)}\n`);
-  const { dispatch, combine, backend } = result;
-  print(`planned in ${formatMs(planned)}; executed on the ${backend} backend:`);
-  print(`dispatch ${formatMs(dispatch.nanoseconds / 1e6)}, combine ${formatMs(combine.nanoseconds / 1e6)}`);
+  print(`planned in ${formatMs(planned)}, executed on the ${result.backend} backend:`);
+  for (const line of await timeLines(plan, result)) print(`  ${line}`);
   if (mismatch !== undefined) {
     say(`check failed: ${mismatch.what} row ${mismatch.row} of rank ${mismatch.rank} differs`);
     throw new ComparisonFailed();
   }
-  print(`checked ${formatBytes(bytes)} in ${formatCount(plan.spec.ranks)} ranks, byte for byte: all right\n`);
+  print(`checked ${formatBytes(bytes)} on ${formatCount(plan.spec.ranks)} ranks: every byte is right\n`);
   print('Try next:');
   print(`  npx fusco plan tools/demo/moe256-ep8x512-mixed-l3.idx.npy --experts ${EXPERTS} -o demo.fusco`);
   print('  npx fusco inspect demo.fusco');

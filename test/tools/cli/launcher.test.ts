@@ -56,7 +56,7 @@ describe('fusco', () => {
     const lines = stdout.trimEnd().split('\n');
     expect(lines.length).toBeLessThanOrEqual(40);
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
-    expect(stdout).toMatch(/plan id {3}[0-9a-f]{64}/);
+    expect(stdout).toMatch(/plan id +[0-9a-f]{64}/);
     expect(stdout).toMatch(/checked .* in 8 ranks, byte for byte: all right/);
     expect(stdout).toContain('imbalance');
 
