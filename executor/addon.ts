@@ -90,6 +90,8 @@ export interface Addon {
   readonly Context: new (options: NativeContextOptions) => NativeContext;
   readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
   readonly Unfused: new (plan: NativePlan, options: NativeUnfusedOptions) => NativeUnfused;
+  /** Where a buffer lies, for other libraries in this process; valid as long as the buffer lives. */
+  addressOf(memory: Memory): bigint;
   /** Nanoseconds to copy `bytes` bytes between two buffers of its own, with the context's threads; best of `runs`. */
   benchCopy(context: NativeContext, variant: CopyVariant, bytes: number, runs: number): number;
   /** Nanoseconds of counting, offsets and slots for these destination instances, best of `runs`. */
@@ -120,7 +122,7 @@ export const ADDON_SIGNATURES: {
     close: 0,
   },
   Unfused: { constructor: 2, dispatchSync: 2, combineSync: 1, close: 0 },
-  functions: { benchCopy: 4, benchSlots: 4 },
+  functions: { addressOf: 1, benchCopy: 4, benchSlots: 4 },
 };
 
 /** The addon, or the reason why there is none. */

@@ -38,7 +38,7 @@ Napi::Object signaturesOf(Napi::Env env) {
         {"weightGradientSync", 1},
         {"close", 0}});
   sign(all, "Unfused", {{"constructor", 2}, {"dispatchSync", 2}, {"combineSync", 1}, {"close", 0}});
-  sign(all, "functions", {{"benchCopy", 4}, {"benchSlots", 4}});
+  sign(all, "functions", {{"addressOf", 1}, {"benchCopy", 4}, {"benchSlots", 4}});
   return all;
 }
 
@@ -60,12 +60,18 @@ class Fusco : public Napi::Addon<Fusco> {
                              InstanceValue("Context", Context::define(env), napi_enumerable),
                              InstanceValue("Plan", Plan::define(env), napi_enumerable),
                              InstanceValue("Unfused", Unfused::define(env), napi_enumerable),
+                             InstanceMethod<&Fusco::addressOf>("addressOf", napi_enumerable),
                              InstanceMethod<&Fusco::benchCopy>("benchCopy", napi_enumerable),
                              InstanceMethod<&Fusco::benchSlots>("benchSlots", napi_enumerable),
                          });
   }
 
  private:
+  Napi::Value addressOf(const Napi::CallbackInfo &info) {
+    Napi::Array keep = Napi::Array::New(info.Env());
+    const fusco_buffer memory = memoryOf(info[0], "the memory", 0, keep);
+    return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(reinterpret_cast<uintptr_t>(memory.data)));
+  }
   Napi::Value benchCopy(const Napi::CallbackInfo &info) { return fusco_node::benchCopy(info); }
   Napi::Value benchSlots(const Napi::CallbackInfo &info) { return fusco_node::benchSlots(info); }
 };
