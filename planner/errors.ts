@@ -1,7 +1,7 @@
 /** Every code that this package throws, with what to do about it. `docs/errors.md` is compared with it by a test. */
 export const ERROR_HINTS = {
   E_USAGE: 'See `fusco --help` or `fusco COMMAND --help`.',
-  E_OPTION: 'Give an integer inside the stated range.',
+  E_OPTION: 'Give a value inside the stated range.',
   E_PLACEMENT: 'A placement has one entry per expert: a rank, or a list of distinct ranks.',
   E_LIMIT: 'Split the work: the limit belongs to the plan format.',
   E_ROUTING_SHAPE: 'Routing is [tokens, topk] per rank with one topk for all ranks.',

@@ -57,7 +57,7 @@ describe('fusco', () => {
     expect(lines.length).toBeLessThanOrEqual(40);
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
     expect(stdout).toMatch(/plan id +[0-9a-f]{64}/);
-    expect(stdout).toMatch(/checked .* in 8 ranks, byte for byte: all right/);
+    expect(stdout).toMatch(/checked .* on 8 ranks: every byte is right/);
     expect(stdout).toContain('imbalance');
 
     const next = lines.slice(lines.indexOf('Try next:') + 1).map((line) => line.trim());
