@@ -85,7 +85,7 @@ struct Tile {
 
 // Shared memory of a block, in front of its row buffers.
 struct TileState {
-  uint64_t arrived[2];
+  uint64_t arrived[maxBuffers];
   uint32_t tileStart[maxRanks + 1];  // first tile of each local rank, last = tiles
   uint32_t kept;
   // A prefix of these two for the tile at hand: keys first, then where each store goes and which row it is.
@@ -111,7 +111,7 @@ __device__ inline Tile tileAt(const TileState &state, const SlotHead *head, uint
   return {local, head->tokenStart[local] + first, min(rows, tokens - first)};
 }
 
-// One warp moves all tiles of a block; a launch with `buffers` 2 loads the next tile while one is stored.
+// One warp moves all tiles of a block.
 class TileMover {
  public:
   __device__ TileMover(const DispatchParams &params, TileState &state, uint8_t *buffers)
@@ -130,7 +130,7 @@ class TileMover {
     chunks_ = static_cast<uint32_t>((payload_->rowBytes + chunkBytes_ - 1) / chunkBytes_);
     tiles_ = state_.tileStart[head_->localRanks] * chunks_;
     const uint32_t rounds = (tiles_ + gridDim.x - 1) / gridDim.x;
-    if (p_.tiling.buffers == 2) {
+    if (p_.tiling.buffers > 1) {
       movePipelined();
     } else {
       for (uint32_t round = 0; round < rounds; round++) moveRound(round, rounds);
@@ -179,8 +179,8 @@ class TileMover {
   }
 
   __device__ void await(uint32_t index) {
-    barrierWait(&state_.arrived[index], phase_[index]);
-    phase_[index] ^= 1;
+    barrierWait(&state_.arrived[index], phases_ >> index & 1);
+    phases_ ^= 1u << index;
   }
 
   // Lists the stores of a tile in state_.to and state_.row, in the order in which they are issued.
@@ -294,19 +294,26 @@ class TileMover {
     }
   }
 
+  // Loads run `buffers` - 1 tiles ahead of the stores.
   __device__ void movePipelined() {
+    const uint32_t count = p_.tiling.buffers;
+    for (uint32_t i = 0; i + 1 < count; i++) {
+      const uint32_t work = blockIdx.x + i * gridDim.x;
+      if (work < tiles_) load(pieceAt(work), i);
+    }
     uint32_t index = 0;
-    if (blockIdx.x < tiles_) load(pieceAt(blockIdx.x), 0);
-    for (uint32_t work = blockIdx.x; work < tiles_; work += gridDim.x, index ^= 1) {
+    for (uint32_t work = blockIdx.x; work < tiles_; work += gridDim.x) {
       const Piece piece = pieceAt(work);
-      // The stores of the tile before have left the other buffer before it is loaded again.
+      listStores(piece);
+      // The tile before has left its buffer, which is the next to be loaded.
       bulkWaitRead();
       __syncwarp();
-      if (work + gridDim.x < tiles_) load(pieceAt(work + gridDim.x), index ^ 1);
-      listStores(piece);
+      const uint32_t later = work + (count - 1) * gridDim.x;
+      if (later < tiles_) load(pieceAt(later), index == 0 ? count - 1 : index - 1);
       await(index);
       store(piece, index);
       __syncwarp();
+      index = index + 1 == count ? 0 : index + 1;
     }
   }
 
@@ -323,7 +330,7 @@ class TileMover {
   uint32_t chunks_ = 0;
   uint32_t tiles_ = 0;
   uint32_t meetings_ = 0;
-  uint32_t phase_[2] = {0, 0};
+  uint32_t phases_ = 0;  // a bit for each buffer
 };
 
 }  // namespace fusco::cuda

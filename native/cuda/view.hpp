@@ -14,6 +14,7 @@ constexpr uint32_t maxPayloads = 6;
 // Entries of one tile: their order is a byte each.
 constexpr uint32_t maxTileEntries = 256;
 constexpr uint32_t maxTileRows = 32;
+constexpr uint32_t maxBuffers = 16;
 // Rows shorter than this are moved by threads: a bulk copy costs as much to start as they take to move.
 constexpr uint64_t minBulkRow = 1024;
 
@@ -76,7 +77,7 @@ struct Payload {
 // How the tile kernel runs; chooseTiling() picks, the bench overrides.
 struct Tiling {
   uint32_t rows = 0;       // of one tile
-  uint32_t buffers = 1;    // 1: load, store, load, …; 2: the next tile loads while this one is stored
+  uint32_t buffers = 1;    // 1: load, store, load, …; more: loads run ahead of stores
   uint32_t barriers = 0;   // 0: free running; 1: all blocks meet before storing; 2: and before loading
   uint32_t ahead = 0;      // tiles that a load phase asks the L2 for beside its own
   uint32_t hints = 0;      // bit 0: stores leave the L2 first; bit 1: loads do; bit 2: tiles ahead stay

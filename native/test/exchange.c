@@ -1,6 +1,11 @@
 /* Dispatch, combine and the weights' gradient on the plan of plans.h, from C and without Node. */
 
+#include <fenv.h>
 #include <string.h>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 #include "plans.h"
 
@@ -100,6 +105,37 @@ static void weight_gradient_is_zero_where_masked(fusco_plan *plan) {
   CHECK(dw1[0] == 325 && dw1[1] == 130);
 }
 
+/* A process may have changed the rounding mode or switched subnormals off: results must not depend on it, and
+ * the caller must find its own state again. */
+static void results_do_not_depend_on_the_callers_float_state(fusco_plan *plan) {
+  float y[RANKS][RECV_ROWS] = {{16777216, 0, 0, 0}, {3, 0, 0, 0}};
+  const float smallest = 1.40129846e-45f;
+  memcpy(&y[1][1], &smallest, sizeof smallest);
+  float out0[2];
+  float out1[1];
+  const fusco_buffer from[RANKS] = {floats(y[0], 4), floats(y[1], 4)};
+  const fusco_buffer to[RANKS] = {floats(out0, 2), floats(out1, 1)};
+  const fusco_combine_call call = {.dtype = FUSCO_DTYPE_F32, .row_bytes = 4, .from = from, .to = to};
+  fesetround(FE_TOWARDZERO);
+#if defined(__x86_64__)
+  const unsigned before = _mm_getcsr();
+  const unsigned flushing = before | 0x8040u;
+  _mm_setcsr(flushing);
+#endif
+  const fusco_status status = fusco_combine(plan, &call, NULL, NULL);
+  const int rounding = fegetround();
+#if defined(__x86_64__)
+  const unsigned after = _mm_getcsr();
+  _mm_setcsr(before);
+  CHECK((after & 0xffc0u) == (flushing & 0xffc0u));
+#endif
+  fesetround(FE_TONEAREST);
+  CHECK(status == FUSCO_OK && rounding == FE_TOWARDZERO);
+  /* 2^24 + 3 lies half way between two floats; the even one is above. */
+  const uint32_t expected[2] = {0x4b800002, 1};
+  CHECK(memcmp(out0, expected, sizeof out0) == 0);
+}
+
 int main(void) {
   const fusco_context_options kinds[] = {
       {0}, {.threads = 1}, {.threads = 4, .stream_bytes = 1}, {.kernels = FUSCO_KERNELS_PORTABLE}};
@@ -124,6 +160,7 @@ int main(void) {
       dispatch_scales_each_copy(plan);
       combine_adds_in_ascending_k(plan);
       weight_gradient_is_zero_where_masked(plan);
+      results_do_not_depend_on_the_callers_float_state(plan);
     }
     fusco_plan_destroy(plan);
   }

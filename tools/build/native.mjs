@@ -16,7 +16,7 @@ if (built.status !== 0 || !existsSync(`${root}build/native/Release/fusco.node`))
     const reason =
       built.error?.message ?? lines.findLast((line) => /error|not found/i.test(line)) ?? 'unknown';
     process.stderr.write(
-      `fusco: the native executor was not built, the reference backend will be used (${reason.trim()}).\n` +
+      `fusco: the native executor was not built, the reference backend will be used (${reason.replace(/^ERROR\s+\w+\s+/, '').trim()}).\n` +
         'It needs CMake 3.20 and a C++20 compiler; `npm run build:native` shows the whole output.\n',
     );
   }
