@@ -21,7 +21,7 @@ export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): vo
   if (forwardRows[own] !== 0) halt('E_FORWARD', rank, `/forwardRows/${own}`, 'rows for the own node');
 }
 
-/** Staging tables of all ranks follow from what each claims to forward; checkForwardRows and checkForward prove that. */
+/** Staging tables follow from what every rank claims to forward; checkForwardRows and checkForward prove that. */
 export function checkStaging(plan: Plan, nodeRows: Uint32Array, rank: number): void {
   const { spec, decision, shards } = plan;
   const shard = shards[rank]!;
