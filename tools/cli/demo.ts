@@ -17,7 +17,7 @@ const HIDDEN = 1024;
 const DEMO_ROUNDS = 7;
 
 /** The demo's data lie beside the sources, from which tsc does not copy them into dist/. */
-function demoFile(name: string): string {
+export function demoFile(name: string): string {
   const here = import.meta.url;
   const up = here.includes('/dist/') ? '../../../tools/demo/' : '../demo/';
   return fileURLToPath(new URL(up + name, here));

@@ -8,9 +8,12 @@ import { doctorCommand } from './doctor.ts';
 import { exportCommand } from './export.ts';
 import { inspectCommand } from './inspect.ts';
 import { command, explain } from './io.ts';
+import { placementCommand } from './placement.ts';
 import { planCommand } from './plan.ts';
 import { runCommand } from './run.ts';
+import { simulateCommand } from './simulate.ts';
 import { verifyCommand } from './verify.ts';
+import { workloadCommand } from './workload.ts';
 
 function version(): string {
   // The same relative place from tools/cli and from dist/tools/cli, one level further out.
@@ -33,6 +36,9 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(exportCommand())
     .addCommand(runCommand())
     .addCommand(diffCommand())
+    .addCommand(simulateCommand())
+    .addCommand(workloadCommand())
+    .addCommand(placementCommand())
     .addCommand(doctorCommand())
     .addCommand(benchCommand());
   if (args.length === 0) {

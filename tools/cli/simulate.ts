@@ -1,0 +1,186 @@
+import type { Command } from 'commander';
+import { FuscoError } from '../../planner/errors.ts';
+import { loadPlanner } from '../../planner/node.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
+import { countChoices, proposePlacement } from '../placement/propose.ts';
+import { readRouting } from '../readers/routing.ts';
+import { compare, type Prediction } from '../simulate/compare.ts';
+import {
+  exchangesOf,
+  IMBALANCED_SKEW,
+  PLANNED_TOKENS,
+  patternTables,
+  reproducePaper,
+} from '../simulate/paper.ts';
+import { FITTED_LENGTHS, PAPER } from '../simulate/published.ts';
+import {
+  bindingStage,
+  comparisonLines,
+  constantLines,
+  formatConstant,
+  paperLines,
+  resourceName,
+  timelineLines,
+} from '../simulate/render.ts';
+import { findTopology } from '../simulate/topology.ts';
+import { layerOf, readCounts } from '../workload/counts.ts';
+import { resampleTokens, sampleCounts } from '../workload/families.ts';
+import { demoFile } from './demo.ts';
+import { command, integer, print, printJson, readVerifiedPlan } from './io.ts';
+
+interface SimulateArguments {
+  topology?: string;
+  calibration?: string;
+  paper?: boolean;
+  routing?: string;
+  counts?: string;
+  layer?: number;
+  json?: boolean;
+}
+
+const LABEL = 'model: predicted from a cost model, not measured';
+
+function predictionJson({ name, dispatch, combine, us }: Prediction) {
+  const { stage, resource, rank } = bindingJson({ name, dispatch, combine, us });
+  return { strategy: name, us, dispatch, combine, bound: { stage, resource, rank } };
+}
+
+function bindingJson(prediction: Prediction) {
+  const { name, resource, rank } = bindingStage(prediction);
+  return { stage: name, resource, rank };
+}
+
+async function simulatePlan(file: string, args: SimulateArguments): Promise<void> {
+  if (args.topology === undefined) throw new FuscoError('E_USAGE', 'simulate needs --topology, or --paper');
+  const topology = await findTopology(args.topology, args.calibration);
+  const { plan, planId } = await readVerifiedPlan(file);
+  const { own, all } = compare(plan, await loadPlanner(), topology);
+  if (args.json) {
+    const strategies = all.map(predictionJson);
+    printJson({ model: true, label: LABEL, planId, topology, plan: predictionJson(own), strategies });
+    return;
+  }
+  const { ranks, ranksPerNode } = plan.spec;
+  print(`${file} on ${topology.name} (${LABEL})`);
+  print(`plan ${planId.slice(0, 12)}: ${own.name}, ${ranks} ranks, ${ranksPerNode} a node\n`);
+  print(comparisonLines(all));
+  const stage = bindingStage(own);
+  if (stage.us > 0)
+    print(
+      `\nthis plan waits longest for the ${resourceName(stage)} of rank ${stage.rank}, in "${stage.name}"`,
+    );
+  print(`\n${own.name}, time from left to right\n${timelineLines(own)}`);
+  print(`\nconstants\n${constantLines(topology)}`);
+}
+
+/** The table that stands for the paper's real traffic, and what it is. */
+async function realTraffic(args: SimulateArguments): Promise<{ tables: RoutingTable[]; what: string }> {
+  const { ranks, topk, experts } = PAPER;
+  const sizes = { seed: 1, ranks, tokens: PLANNED_TOKENS, topk };
+  if (args.routing !== undefined) {
+    const tables = await readRouting(args.routing, ranks);
+    if (tables.some((table) => table.topk !== topk)) {
+      throw new FuscoError('E_ROUTING_SHAPE', `topk ${tables[0]!.topk}, the paper has ${topk}`, {
+        path: args.routing,
+      });
+    }
+    return { tables, what: `the routing of ${args.routing}` };
+  }
+  if (args.counts !== undefined) {
+    if (args.layer === undefined) throw new FuscoError('E_USAGE', '--counts needs --layer');
+    const counts = layerOf(await readCounts(args.counts), args.layer, args.counts);
+    if (counts.length !== experts) {
+      throw new FuscoError('E_OPTION', `${counts.length} experts, the paper has ${experts}`, {
+        path: args.counts,
+      });
+    }
+    const what = `drawn from the expert counts of layer ${args.layer} in ${args.counts}, each expert by its share`;
+    return { tables: sampleCounts(counts, sizes), what };
+  }
+  const recorded = await readRouting(demoFile('moe256-ep8x512-mixed-l3.idx.npy'));
+  return {
+    tables: resampleTokens(recorded, sizes),
+    what: "each token repeats one of the demo's recorded tokens",
+  };
+}
+
+async function simulatePaper(args: SimulateArguments): Promise<void> {
+  const planner = await loadPlanner();
+  const { tables, what } = await realTraffic(args);
+  const { ranks, ranksPerNode, experts } = PAPER;
+  const { map, before, after } = proposePlacement(countChoices(tables, experts), { ranks, ranksPerNode });
+  const patterns = patternTables(tables);
+  const result = reproducePaper({
+    real: exchangesOf(planner, patterns.real, map),
+    'one-node': exchangesOf(planner, patterns['one-node']),
+    imbalanced: exchangesOf(planner, patterns.imbalanced),
+  });
+  const { constants, setupUs, cells, ordered } = result;
+  const real = { what, rankMaxOverMean: { blocks: before.rankMaxOverMean, packed: after.rankMaxOverMean } };
+  if (args.json) {
+    printJson({
+      model: true,
+      label: LABEL,
+      fittedTokens: FITTED_LENGTHS,
+      real,
+      imbalancedSkew: IMBALANCED_SKEW,
+      constants,
+      setupUs,
+      cells,
+      ordered,
+    });
+    return;
+  }
+  print(`the evaluation of the FUSCO paper, 8 nodes x 8 H100 (${LABEL})`);
+  print(
+    `fitted to the published times at ${FITTED_LENGTHS.join(' and ')} tokens; the other columns are predictions\n`,
+  );
+  print(paperLines(result));
+  print(`\nevery row in the published order: ${ordered ? 'yes' : 'no'}`);
+  print(
+    `real traffic: ${what}; experts packed on ranks, busiest ${after.rankMaxOverMean.toFixed(2)} x the mean`,
+  );
+  print(`imbalanced traffic: the experts of a quarter of the ranks are ${IMBALANCED_SKEW} times as likely`);
+  print(
+    `planned at ${tables[0]!.tokens === PLANNED_TOKENS ? PLANNED_TOKENS : 'its own'} tokens a rank, other lengths scaled from there`,
+  );
+  print(
+    `\nfitted constants (setupUs of an exchange: ${Object.entries(setupUs)
+      .map(([name, us]) => `${name} ${formatConstant(us)}`)
+      .join(', ')})`,
+  );
+  print(constantLines({ constants }));
+}
+
+async function simulate(file: string | undefined, args: SimulateArguments): Promise<void> {
+  if (args.paper === true) {
+    if (file !== undefined || args.topology !== undefined || args.calibration !== undefined) {
+      throw new FuscoError('E_USAGE', '--paper brings its own plans, topology and calibration');
+    }
+    if (args.routing !== undefined && args.counts !== undefined) {
+      throw new FuscoError('E_USAGE', 'give --routing or --counts, not both');
+    }
+    return simulatePaper(args);
+  }
+  if (args.routing !== undefined || args.counts !== undefined || args.layer !== undefined) {
+    throw new FuscoError('E_USAGE', '--routing, --counts and --layer belong to --paper');
+  }
+  if (file === undefined) throw new FuscoError('E_USAGE', 'simulate needs a plan file, or --paper');
+  return simulatePlan(file, args);
+}
+
+export function simulateCommand(): Command {
+  return command(
+    'simulate',
+    'Predict what a plan costs on a cluster, and what other ways to exchange would: a model.',
+  )
+    .argument('[file]', 'a plan file')
+    .option('--topology <name|file>', 'h100-8x8, h200-nvl8, h200-8x8, or a JSON file')
+    .option('--calibration <file>', "JSON file with constants in place of the topology's")
+    .option('--paper', "predict the FUSCO paper's evaluation beside what it published")
+    .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
+    .option('--counts <file>', 'with --paper: expert counts as its real traffic')
+    .option('--layer <n>', 'layer of the count file', integer(0))
+    .option('--json', 'one JSON object')
+    .action(simulate);
+}

@@ -1,0 +1,142 @@
+import { type Command, Option } from 'commander';
+import { FuscoError } from '../../planner/errors.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS, MAX_TOPK } from '../../planner/layout.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
+import { formatCount } from '../format.ts';
+import { OutputDirectory, writeFileAtomic } from '../output.ts';
+import { encodeNpy } from '../readers/npy.ts';
+import { layerOf, readCounts } from '../workload/counts.ts';
+import { DEFAULT_SKEW, FAMILIES, type Family, makeWorkload, sampleCounts } from '../workload/families.ts';
+import { command, integer, printJson, say } from './io.ts';
+
+interface WorkloadArguments {
+  output: string;
+  seed: number;
+  step: number;
+  ranks: number;
+  tokens: number;
+  topk: number;
+  experts?: number;
+  skew: number;
+  ranksPerNode?: number;
+  fromCounts?: string;
+  layer?: number;
+  json?: boolean;
+}
+
+/** A model says so wherever it is shown. */
+const COUNTS_LABEL = 'model: drawn from expert counts, each expert by its share';
+
+async function fromCounts(
+  path: string,
+  args: WorkloadArguments,
+): Promise<{ tables: RoutingTable[]; experts: number }> {
+  if (args.layer === undefined) throw new FuscoError('E_USAGE', '--from-counts needs --layer');
+  const counts = layerOf(await readCounts(path), args.layer, path);
+  if (args.experts !== undefined && args.experts !== counts.length) {
+    throw new FuscoError('E_OPTION', `--experts ${args.experts}, the file counts ${counts.length}`, { path });
+  }
+  return { tables: sampleCounts(counts, args), experts: counts.length };
+}
+
+function fromFamily(family: Family, args: WorkloadArguments): { tables: RoutingTable[]; experts: number } {
+  const { experts } = args;
+  if (experts === undefined) throw new FuscoError('E_USAGE', 'a family needs --experts');
+  if (args.layer !== undefined) throw new FuscoError('E_USAGE', '--layer belongs to --from-counts');
+  return { tables: makeWorkload({ ...args, family, experts }), experts };
+}
+
+/** One array where all ranks have equally many tokens, else a directory with one file a rank. */
+async function writeTables(
+  path: string,
+  tables: readonly RoutingTable[],
+  experts: number,
+): Promise<'file' | 'directory'> {
+  const dtype = experts <= 0x8000 ? 'i16' : 'i32';
+  const join = (parts: readonly RoutingTable[]) => {
+    const all = parts.flatMap(({ ids }) => Array.from(ids, Number));
+    return dtype === 'i16' ? Int16Array.from(all) : Int32Array.from(all);
+  };
+  const { tokens, topk } = tables[0]!;
+  if (tables.every((table) => table.tokens === tokens)) {
+    await writeFileAtomic(path, encodeNpy(dtype, [tables.length, tokens, topk], join(tables)));
+    return 'file';
+  }
+  const directory = await OutputDirectory.create(path);
+  for (const [rank, table] of tables.entries()) {
+    await directory.write(`rank${rank}.npy`, encodeNpy(dtype, [table.tokens, topk], join([table])));
+  }
+  return 'directory';
+}
+
+async function workload(family: string | undefined, args: WorkloadArguments): Promise<void> {
+  const { fromCounts: path } = args;
+  if ((family === undefined) === (path === undefined)) {
+    throw new FuscoError('E_USAGE', 'give a family or --from-counts, and not both');
+  }
+  if (family !== undefined && !Object.hasOwn(FAMILIES, family)) {
+    throw new FuscoError('E_USAGE', `family ${family} is not one of ${Object.keys(FAMILIES).join(', ')}`);
+  }
+  const { tables, experts } =
+    path === undefined ? fromFamily(family as Family, args) : await fromCounts(path, args);
+  const kind = await writeTables(args.output, tables, experts);
+  const tokens = tables.map((table) => table.tokens);
+  const label = path === undefined ? FAMILIES[family as Family] : COUNTS_LABEL;
+  if (args.json) {
+    const { output, seed, step, ranks, topk } = args;
+    const source = path === undefined ? { family } : { fromCounts: path, layer: args.layer };
+    printJson({
+      ...source,
+      model: path !== undefined,
+      label,
+      seed,
+      step,
+      ranks,
+      tokens,
+      topk,
+      experts,
+      output,
+      kind,
+    });
+    return;
+  }
+  const total = tokens.reduce((sum, own) => sum + own, 0);
+  say(`${label}`);
+  say(
+    `${formatCount(total)} tokens on ${tables.length} ranks, top-${args.topk} of ${experts} -> ${args.output}`,
+  );
+}
+
+const FAMILY_HELP = Object.entries(FAMILIES)
+  .map(([name, text]) => `  ${name.padEnd(20)}${text}`)
+  .join('\n');
+
+export function workloadCommand(): Command {
+  const seeds = integer(0, 2 ** 32 - 1);
+  return command('workload', 'Write a routing table of a known shape: a pure function of its options.')
+    .argument('[family]', 'one of the families below')
+    .requiredOption('-o, --output <path>', 'the .npy to write; a directory where ranks have uneven tokens')
+    .option('--seed <n>', 'which table of the family', seeds, 0)
+    .option('--step <n>', 'training step, for the families that move', seeds, 0)
+    .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
+    .requiredOption('--tokens <n>', 'tokens of a rank, or the most of them', integer(0, MAX_ROWS))
+    .requiredOption('--topk <n>', 'experts of a token', integer(1, MAX_TOPK))
+    .option(
+      '--experts <n>',
+      'logical experts (default with --from-counts: those of the file)',
+      integer(1, MAX_INSTANCES),
+    )
+    .option('--skew <n>', 'how many times as likely a hot expert is', integer(1, 1000), DEFAULT_SKEW)
+    .option(
+      '--ranks-per-node <n>',
+      'for one-node (default: the largest divisor up to 8)',
+      integer(1, MAX_RANKS),
+    )
+    .addOption(
+      new Option('--from-counts <file>', 'draw from expert counts: {"logical_count": [layers][experts]}'),
+    )
+    .option('--layer <n>', 'layer of the count file', integer(0))
+    .option('--json', 'one JSON object')
+    .addHelpText('after', `\nFamilies:\n${FAMILY_HELP}`)
+    .action(workload);
+}
