@@ -8,6 +8,7 @@
 //   +------+------------------------------------------------------------------------------+
 
 import { FuscoError } from '../../planner/errors.ts';
+import { hex } from '../../planner/hash.ts';
 import { allocate } from './file.ts';
 
 const ARRAY_TYPES = {
@@ -192,10 +193,17 @@ class HeaderParser {
   }
 }
 
+/** Text of a header or a name, without Node's Buffer, so that the viewer reads files in a browser by the same code. */
+export function decodeText(bytes: Uint8Array, isUtf8: boolean): string {
+  if (isUtf8) return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
+  // What TextDecoder calls latin1 is windows-1252.
+  return String.fromCharCode(...bytes);
+}
+
 /** The text of the header and the offset of the first element; checks magic, version and lengths. */
 function splitHeader(bytes: Uint8Array, path: string): { text: string; body: number } {
   if (bytes.length < 8 || MAGIC.some((byte, i) => bytes[i] !== byte)) {
-    const start = Buffer.from(bytes.subarray(0, 6)).toString('hex');
+    const start = hex(bytes.subarray(0, 6));
     fail(path, bytes.length === 0 ? 'the file is empty' : `not a .npy file: it starts with bytes ${start}`);
   }
   const major = bytes[6]!;
@@ -209,7 +217,7 @@ function splitHeader(bytes: Uint8Array, path: string): { text: string; body: num
   if (length > MAX_HEADER_BYTES) fail(path, `a header of ${length} bytes > ${MAX_HEADER_BYTES}`);
   const body = start + length;
   if (bytes.length < body) fail(path, `the header is cut short: ${bytes.length} bytes of ${body}`);
-  const text = Buffer.from(bytes.subarray(start, body)).toString(major === 3 ? 'utf8' : 'latin1');
+  const text = decodeText(bytes.subarray(start, body), major === 3);
   return { text, body };
 }
 
@@ -295,7 +303,7 @@ export function encodeNpy(dtype: NdDtype, shape: readonly number[], data: ArrayB
   const head = new Uint8Array(padded).fill(0x20);
   head.set(MAGIC);
   head.set([1, 0, (padded - start) & 0xff, (padded - start) >> 8], MAGIC.length);
-  head.set(Buffer.from(dict, 'latin1'), start);
+  head.set(new TextEncoder().encode(dict), start);
   head[padded - 1] = 0x0a;
   return [head, new Uint8Array(data.buffer, data.byteOffset, data.byteLength)];
 }

@@ -3,11 +3,11 @@
 // The directory is walked here because fflate's unzip compares neither bounds nor checksums: it cuts a member that
 // inflates to more than its declared size, and it does not notice a flipped bit. Inflating is fflate's.
 
-import { crc32 } from 'node:zlib';
 import { inflateSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
+import { crc32 } from './crc32.ts';
 import { allocate } from './file.ts';
-import { type NdArray, parseNpy } from './npy.ts';
+import { decodeText, type NdArray, parseNpy } from './npy.ts';
 
 /** Members of one archive: as many as a group has ranks. */
 export const MAX_MEMBERS = 4096;
@@ -124,7 +124,7 @@ function readZip64(zip: ZipView, member: Member, at: number, end: number): void 
 
 /** Name of a member without its extension; only plain names that end in .npy pass. */
 function memberName(raw: Uint8Array, isUtf8: boolean, path: string): string {
-  const name = Buffer.from(raw).toString(isUtf8 ? 'utf8' : 'latin1');
+  const name = decodeText(raw, isUtf8);
   if (/[/\\:\0]/.test(name)) fail(path, `member ${JSON.stringify(name)} is a path, not a name`);
   if (!/.\.npy$/s.test(name)) fail(path, `member ${JSON.stringify(name)} is not named NAME.npy`);
   return name.slice(0, -'.npy'.length);

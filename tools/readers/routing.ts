@@ -91,7 +91,10 @@ async function openSource(path: string): Promise<Source> {
   } catch (error) {
     throw readError(path, error);
   }
-  const bytes = await readWhole(path);
+  return openFile(await readWhole(path), path);
+}
+
+function openFile(bytes: Uint8Array, path: string): Source {
   return isZip(bytes) ? openNpz(bytes, path) : { kind: 'whole', array: parseNpy(bytes, path), path };
 }
 
@@ -148,8 +151,38 @@ function routingShape(array: NdArray, wanted: string, path: string): FuscoError 
  *   E_MEMORY
  */
 export async function readRouting(path: string, ranks?: number): Promise<RoutingTable[]> {
+  return toTables(await openSource(path), path, ranks);
+}
+
+/** A file's bytes under its name. */
+export interface NamedBytes {
+  readonly name: string;
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * As readRouting, from bytes that are in memory already: one .npy or .npz, or several files rank{r}.npy, in any
+ * order, as a directory would hold them. Runs in a browser.
+ *
+ * @throws FuscoError E_RANKS, E_ROUTING_SHAPE, E_ROUTING_DTYPE, E_OPTION, E_FORMAT, E_MEMORY
+ */
+export function parseRouting(files: readonly NamedBytes[], ranks?: number): RoutingTable[] {
+  const [first] = files;
+  if (first === undefined) throw ranksError('', 'no file');
+  if (files.length === 1) return toTables(openFile(first.bytes, first.name), first.name, ranks);
+  const byName = new Map(files.map((file) => [file.name.replace(/\.npy$/, ''), file]));
+  const found = countRanks([...byName.keys()], first.name);
+  if (found !== files.length) {
+    throw ranksError(first.name, `${files.length} files that are not all rank0.npy, rank1.npy, …`);
+  }
+  const sorted = Array.from({ length: found }, (_, rank) => byName.get(`rank${rank}`)!);
+  const arrays = sorted.map(({ bytes, name }) => parseNpy(bytes, name));
+  return toTables({ kind: 'perRank', arrays, paths: sorted.map(({ name }) => name) }, first.name, ranks);
+}
+
+/** Checks the ranks and the shapes, and views every rank's block. */
+function toTables(source: Source, path: string, ranks: number | undefined): RoutingTable[] {
   if (ranks !== undefined) checkInteger('ranks', ranks, 1, MAX_RANKS);
-  const source = await openSource(path);
   if (source.kind === 'perRank') {
     const { arrays, paths } = source;
     checkRanks(arrays.length, ranks, path);
