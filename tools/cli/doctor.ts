@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import type { Command } from 'commander';
+import { findAddon } from '../../executor/addon.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import { formatBytes, formatFacts } from '../format.ts';
 import { command, print, printJson } from './io.ts';
@@ -23,27 +24,44 @@ async function plannerFinding(): Promise<Finding> {
   }
 }
 
-function systemFindings(): Finding[] {
-  const hasDriver = existsSync('/proc/driver/nvidia/version');
-  return [
-    {
-      name: 'node',
+function nodeFinding(): Finding {
+  const machine = `${platform()}-${arch()}, ${cpus().length} cores, ${formatBytes(totalmem())}`;
+  return { name: 'node', ok: true, found: `${process.version} on ${machine}` };
+}
+
+/** Opens and closes a context, so that an addon that loads but cannot start its threads is found out. */
+function hostFinding(): Finding {
+  const name = 'host';
+  const found = findAddon();
+  if (found.addon === undefined) {
+    const advice =
+      'install a C++ compiler and cmake, then npm run build:native; until then the reference runs';
+    return { name, ok: false, found: found.reason, advice };
+  }
+  try {
+    const context = new found.addon.Context({});
+    const { kernels, threads } = context;
+    context.close();
+    return {
+      name,
       ok: true,
-      found: `${process.version} on ${platform()}-${arch()}, ${cpus().length} cores, ${formatBytes(totalmem())}`,
-    },
-    {
-      name: 'GPU',
-      ok: hasDriver,
-      found: hasDriver ? 'NVIDIA driver is loaded' : 'no NVIDIA driver',
-      ...(hasDriver ? {} : { advice: 'not needed to plan, inspect, verify or run on the CPU' }),
-    },
-  ];
+      found: `native addon ${found.addon.version}, ${kernels} kernels, ${threads} threads`,
+    };
+  } catch (error) {
+    return { name, ok: false, found: (error as Error).message, advice: 'npm run build:native' };
+  }
+}
+
+function gpuFinding(): Finding {
+  if (existsSync('/proc/driver/nvidia/version'))
+    return { name: 'GPU', ok: true, found: 'NVIDIA driver is loaded' };
+  const advice = 'not needed to plan, inspect, verify or run on the CPU';
+  return { name: 'GPU', ok: false, found: 'no NVIDIA driver', advice };
 }
 
 async function doctor(options: { json?: boolean }): Promise<void> {
-  const [node, gpu] = systemFindings();
   const reference: Finding = { name: 'reference', ok: true, found: 'TypeScript, the oracle; always there' };
-  const findings = [node!, await plannerFinding(), reference, gpu!];
+  const findings = [nodeFinding(), await plannerFinding(), reference, hostFinding(), gpuFinding()];
   if (options.json) {
     printJson({ findings });
     return;
