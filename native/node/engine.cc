@@ -1,6 +1,7 @@
 #include "engine.hpp"
 
 #include <algorithm>
+#include <system_error>
 
 namespace fusco_node {
 
@@ -53,9 +54,15 @@ void Engine::start() {
                                            0, 1, nullptr, forget, self.get(), onDone, &wake_));
   self.release();
   napi_unref_threadsafe_function(env_, wake_);
+  try {
+    thread_ = std::thread([this] { serve(); });
+  } catch (const std::system_error &failure) {
+    napi_release_threadsafe_function(wake_, napi_tsfn_release);
+    wake_ = nullptr;
+    refuse(env, FUSCO_E_MEMORY, std::string("no thread for the exchanges: ") + failure.what());
+  }
   // Hooks run in reverse order: this one ends the thread before the environment ends what the thread calls.
   napi_add_env_cleanup_hook(env_, onEnvironmentEnd, this);
-  thread_ = std::thread([this] { serve(); });
 }
 
 void Engine::serve() {
