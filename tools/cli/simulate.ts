@@ -17,9 +17,9 @@ import {
   bindingStage,
   comparisonLines,
   constantLines,
-  formatConstant,
   paperLines,
   resourceName,
+  strategyName,
   timelineLines,
 } from '../simulate/render.ts';
 import { findTopology } from '../simulate/topology.ts';
@@ -40,36 +40,39 @@ interface SimulateArguments {
 
 const LABEL = 'model: predicted from a cost model, not measured';
 
-function predictionJson({ name, dispatch, combine, us }: Prediction) {
-  const { stage, resource, rank } = bindingJson({ name, dispatch, combine, us });
-  return { strategy: name, us, dispatch, combine, bound: { stage, resource, rank } };
-}
-
-function bindingJson(prediction: Prediction) {
+function predictionJson(prediction: Prediction) {
   const { name, resource, rank } = bindingStage(prediction);
-  return { stage: name, resource, rank };
+  return { ...prediction, bound: { stage: name, resource, rank } };
 }
 
 async function simulatePlan(file: string, args: SimulateArguments): Promise<void> {
   if (args.topology === undefined) throw new FuscoError('E_USAGE', 'simulate needs --topology, or --paper');
   const topology = await findTopology(args.topology, args.calibration);
   const { plan, planId } = await readVerifiedPlan(file);
-  const { own, all } = compare(plan, await loadPlanner(), topology);
+  const { predictions, own } = compare(plan, await loadPlanner(), topology);
   if (args.json) {
-    const strategies = all.map(predictionJson);
-    printJson({ model: true, label: LABEL, planId, topology, plan: predictionJson(own), strategies });
+    printJson({
+      model: true,
+      label: LABEL,
+      planId,
+      topology,
+      own,
+      strategies: predictions.map(predictionJson),
+    });
     return;
   }
   const { ranks, ranksPerNode } = plan.spec;
-  print(`${file} on ${topology.name} (${LABEL})`);
-  print(`plan ${planId.slice(0, 12)}: ${own.name}, ${ranks} ranks, ${ranksPerNode} a node\n`);
-  print(comparisonLines(all));
-  const stage = bindingStage(own);
-  if (stage.us > 0)
+  const made = predictions[own]!;
+  const stage = bindingStage(made);
+  print(`${file} on ${topology.name}\n${LABEL}`);
+  print(`plan ${planId.slice(0, 12)}: ${strategyName(made)}, ${ranks} ranks, ${ranksPerNode} a node\n`);
+  print(comparisonLines(predictions, own));
+  if (stage.us > 0) {
     print(
-      `\nthis plan waits longest for the ${resourceName(stage)} of rank ${stage.rank}, in "${stage.name}"`,
+      `\n* this plan waits longest for the ${resourceName(stage)} of rank ${stage.rank}, in "${stage.name}"`,
     );
-  print(`\n${own.name}, time from left to right\n${timelineLines(own)}`);
+  }
+  print(`\ntime from left to right\n${timelineLines(predictions)}`);
   print(`\nconstants\n${constantLines(topology)}`);
 }
 
@@ -131,24 +134,18 @@ async function simulatePaper(args: SimulateArguments): Promise<void> {
     });
     return;
   }
-  print(`the evaluation of the FUSCO paper, 8 nodes x 8 H100 (${LABEL})`);
-  print(
-    `fitted to the published times at ${FITTED_LENGTHS.join(' and ')} tokens; the other columns are predictions\n`,
-  );
+  print('the evaluation of the FUSCO paper: 8 nodes x 8 H100, hidden 7168, top-8 of 256');
+  print(LABEL);
+  print(`* fitted to the published times at ${FITTED_LENGTHS.join(' and ')} tokens, without: predicted\n`);
   print(paperLines(result));
-  print(`\nevery row in the published order: ${ordered ? 'yes' : 'no'}`);
+  print(`\nevery row in the published order: ${ordered ? 'yes' : 'no'}\n`);
   print(
-    `real traffic: ${what}; experts packed on ranks, busiest ${after.rankMaxOverMean.toFixed(2)} x the mean`,
+    `real: ${what};\n  experts packed on ranks, the busiest rank has ${after.rankMaxOverMean.toFixed(2)} x the mean`,
   );
-  print(`imbalanced traffic: the experts of a quarter of the ranks are ${IMBALANCED_SKEW} times as likely`);
-  print(
-    `planned at ${tables[0]!.tokens === PLANNED_TOKENS ? PLANNED_TOKENS : 'its own'} tokens a rank, other lengths scaled from there`,
-  );
-  print(
-    `\nfitted constants (setupUs of an exchange: ${Object.entries(setupUs)
-      .map(([name, us]) => `${name} ${formatConstant(us)}`)
-      .join(', ')})`,
-  );
+  print(`imbalanced: the experts of a quarter of the ranks are ${IMBALANCED_SKEW} times as likely`);
+  print(`planned at ${tables[0]!.tokens} tokens a rank (real), other lengths scaled from there`);
+  const setups = Object.entries(setupUs).map(([name, us]) => `${name} ${us.toFixed(0)}`);
+  print(`\nfitted: nicGBps, nvlinkGBps, permuteReached, overlap;\n  setupUs of ${setups.join(', ')}`);
   print(constantLines({ constants }));
 }
 

@@ -1,6 +1,6 @@
 // A plan against the other ways to exchange the same routing.
 
-import type { Balance } from '../../planner/balance.ts';
+import type { Balance, BalanceRule } from '../../planner/balance.ts';
 import { SLOT_MASKED } from '../../planner/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
@@ -13,7 +13,9 @@ import { checkFit, type Topology } from './topology.ts';
 
 /** One strategy's predicted times. */
 export interface Prediction {
-  readonly name: string;
+  readonly strategy: 'unfused' | 'flat fused' | 'hier';
+  /** Of the balancer, where there is one. */
+  readonly rule: BalanceRule | 'none';
   readonly dispatch: TimedExchange;
   readonly combine: TimedExchange;
   readonly us: number;
@@ -32,43 +34,43 @@ export function routingOf(plan: VerifiedPlan): RoutingTable[] {
 }
 
 /** Dispatch and combine on a machine. */
-export function predict(name: string, exchanges: Exchanges, topology: Topology): Prediction {
+export function predict({ dispatch, combine }: Exchanges, topology: Topology) {
   const { constants } = topology;
-  const dispatch = timeExchange(exchanges.dispatch, constants);
-  const combine = timeExchange(exchanges.combine, constants);
-  return { name, dispatch, combine, us: dispatch.us + combine.us };
-}
-
-/** Name of the strategy that a plan has, as `compare` lists it. */
-export function strategyOf({ spec, decision }: VerifiedPlan): string {
-  return spec.strategy === 'flat' ? 'flat fused' : `hierarchical, ${decision.rule}`;
+  const timed = { dispatch: timeExchange(dispatch, constants), combine: timeExchange(combine, constants) };
+  return { ...timed, us: timed.dispatch.us + timed.combine.us };
 }
 
 /**
- * Predicts the plan itself and the same routing unfused, flat, and hierarchical with static and with balanced groups.
+ * Predicts the same routing unfused, flat, hierarchical with static groups and hierarchical with the best groups, in
+ * this order; a plan that is none of these comes last.
  *
- * @returns the plan's own prediction, and the four in that order
+ * @returns `own` is the index of the plan's prediction
  * @throws FuscoError E_OPTION where the plan does not fit the topology
  */
-export function compare(plan: VerifiedPlan, planner: Planner, topology: Topology) {
+export function compare(
+  plan: VerifiedPlan,
+  planner: Planner,
+  topology: Topology,
+): { predictions: Prediction[]; own: number } {
   const { spec } = plan;
   checkFit(topology, spec.nodes, spec.ranksPerNode);
   const routing = routingOf(plan);
   const options = optionsOf(spec);
   const replan = (balance: Balance) => planner.planAll(routing, { ...options, strategy: 'hier', balance });
-  const on = (name: string, exchanges: Exchanges) => predict(name, exchanges, topology);
-  const hier = (name: string, made: VerifiedPlan) => on(name, hierFused(planLoads(made), made.spec));
-
-  const flatPlan =
-    spec.strategy === 'flat' ? plan : planner.planAll(routing, { ...options, strategy: 'flat' });
-  const flat = planLoads(flatPlan);
-  const best = replan('best');
-  const all = [
-    on('unfused', unfused(flat, spec)),
-    on('flat fused', flatFused(flat, spec)),
-    hier('hierarchical, static', replan('static')),
-    hier(`hierarchical, balanced (${best.decision.rule})`, best),
+  const hier = (made: VerifiedPlan): Prediction => ({
+    strategy: 'hier',
+    rule: made.decision.rule,
+    ...predict(hierFused(planLoads(made), made.spec), topology),
+  });
+  const isFlat = spec.strategy === 'flat';
+  const flat = planLoads(isFlat ? plan : planner.planAll(routing, { ...options, strategy: 'flat' }));
+  const predictions: Prediction[] = [
+    { strategy: 'unfused', rule: 'none', ...predict(unfused(flat, spec), topology) },
+    { strategy: 'flat fused', rule: 'none', ...predict(flatFused(flat, spec), topology) },
+    hier(replan('static')),
+    hier(replan('best')),
   ];
-  const own = spec.strategy === 'flat' ? all[1]! : hier(strategyOf(plan), plan);
-  return { own, all };
+  const { rule } = plan.decision;
+  const own = isFlat ? 1 : predictions.findIndex((made) => made.strategy === 'hier' && made.rule === rule);
+  return own >= 0 ? { predictions, own } : { predictions: [...predictions, hier(plan)], own: 4 };
 }

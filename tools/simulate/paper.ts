@@ -1,5 +1,6 @@
 // The paper's evaluation, predicted: three traffic patterns x four lengths on three systems.
 
+import { FuscoError } from '../../planner/errors.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
@@ -23,7 +24,7 @@ import {
 import { type Exchanges, hierFused, twoLevelCombine, twoLevelDispatch, unfused } from './strategies.ts';
 import { type Constants, TOPOLOGIES } from './topology.ts';
 
-/** Tokens a rank of the tables that are planned; other lengths are these loads times a factor. */
+/** Tokens a rank of the drawn tables that are planned; other lengths are these loads times a factor. */
 export const PLANNED_TOKENS = 4096;
 /** The paper names no ratio. Of small integers, this one fits the 4096 and 16384 columns best. */
 export const IMBALANCED_SKEW = 6;
@@ -31,8 +32,12 @@ const SEED = 1;
 
 type PerSystem<T> = Readonly<Record<System, T>>;
 
-/** Exchanges of each system for one traffic pattern, at PLANNED_TOKENS tokens a rank. */
-export type PatternExchanges = PerSystem<Exchanges>;
+/** Exchanges of each system for one traffic pattern. */
+export interface PatternExchanges {
+  /** Mean tokens a rank of the table that was planned. */
+  readonly tokens: number;
+  readonly systems: PerSystem<Exchanges>;
+}
 
 /** One cell of the table. */
 export interface Cell {
@@ -113,11 +118,14 @@ export function exchangesOf(
   const made = (strategy: 'flat' | 'hier'): VerifiedPlan => planner.planAll(tables, { ...options, strategy });
   const flat = made('flat');
   const hier = made('hier');
-  return {
+  const total = tables.reduce((sum, table) => sum + table.tokens, 0);
+  if (total === 0) throw new FuscoError('E_OPTION', 'the routing has no tokens');
+  const systems = {
     NCCL: unfused(planLoads(flat), flat.spec),
     'DeepEP V1': deepEp(planner, tables, options),
     FUSCO: hierFused(planLoads(hier), hier.spec),
   };
+  return { tokens: total / ranks, systems };
 }
 
 /** The controlled patterns' tables; the real one is the caller's. */
@@ -170,8 +178,9 @@ function pointsOf(patterns: Readonly<Record<Pattern, PatternExchanges>>): Point[
   return PATTERNS.flatMap((pattern) =>
     LENGTHS.flatMap((tokens, column) =>
       SYSTEMS.map((system, i) => {
-        const { dispatch, combine } = patterns[pattern][system];
-        const factor = tokens / PLANNED_TOKENS;
+        const { tokens: planned, systems } = patterns[pattern];
+        const { dispatch, combine } = systems[system];
+        const factor = tokens / planned;
         return {
           pattern,
           tokens,

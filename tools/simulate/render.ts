@@ -8,7 +8,7 @@ import { LENGTHS, PATTERNS, SYSTEMS } from './published.ts';
 import type { Topology } from './topology.ts';
 
 /** Characters of the timeline's bars. */
-const WIDTH = 40;
+const WIDTH = 32;
 
 const RESOURCE_NAMES = {
   nic: 'NIC',
@@ -35,13 +35,18 @@ export function bindingStage({ dispatch, combine }: Prediction): TimedStage {
   );
 }
 
-/** One line a strategy: dispatch, combine, total, and against unfused. */
-export function comparisonLines(all: readonly Prediction[]): string {
-  const base = all[0]!.us;
-  const rows = all.map((prediction) => {
+/** `hier, rotate`. */
+export function strategyName({ strategy, rule }: Pick<Prediction, 'strategy' | 'rule'>): string {
+  return rule === 'none' ? strategy : `${strategy}, ${rule}`;
+}
+
+/** One line a strategy: dispatch, combine, total, and against unfused. The plan's own has an asterisk. */
+export function comparisonLines(predictions: readonly Prediction[], own: number): string {
+  const base = predictions[0]!.us;
+  const rows = predictions.map((prediction, i) => {
     const stage = bindingStage(prediction);
     return [
-      prediction.name,
+      `${strategyName(prediction)}${i === 3 ? ' (best)' : ''}${i === own ? ' *' : ''}`,
       formatUs(prediction.dispatch.us),
       formatUs(prediction.combine.us),
       formatUs(prediction.us),
@@ -66,13 +71,19 @@ function bars(exchange: TimedExchange, scaleUs: number): string[][] {
   });
 }
 
-/** Stages over time, both exchanges to one scale; an overlapping stage starts before the one above it ends. */
-export function timelineLines(prediction: Prediction): string {
-  const scaleUs = Math.max(prediction.dispatch.us, prediction.combine.us, Number.MIN_VALUE);
-  const parts = (['dispatch', 'combine'] as const).flatMap((name) => [
-    [name, '|'.padEnd(WIDTH + 1), formatUs(prediction[name].us), ''],
-    ...bars(prediction[name], scaleUs),
-  ]);
+/** Stages over time, on one scale; an overlapping stage starts before the one above it ends. */
+export function timelineLines(predictions: readonly Prediction[]): string {
+  const spans = predictions.flatMap(({ dispatch, combine }) => [dispatch.us, combine.us]);
+  const scaleUs = Math.max(...spans, Number.MIN_VALUE);
+  // The best groups may be the static ones: shown once.
+  const names = predictions.map(strategyName);
+  const shown = predictions.filter((_, i) => names.indexOf(names[i]!) === i);
+  const parts = shown.flatMap((prediction) =>
+    (['dispatch', 'combine'] as const).flatMap((name) => [
+      [`${strategyName(prediction)}: ${name}`, '|'.padEnd(WIDTH + 1), formatUs(prediction[name].us), ''],
+      ...bars(prediction[name], scaleUs),
+    ]),
+  );
   return formatGrid(parts);
 }
 
@@ -81,13 +92,13 @@ export function constantLines({ constants }: Pick<Topology, 'constants'>): strin
   return formatGrid(Object.entries(constants).map(([name, value]) => [name, formatConstant(value)]));
 }
 
-export function formatConstant(value: number): string {
+function formatConstant(value: number): string {
   return Number.isInteger(value) ? String(value) : value.toPrecision(3);
 }
 
 function percent(predicted: number, published: number): string {
   const error = Math.round((predicted / published - 1) * 100);
-  return `${error > 0 ? '+' : ''}${error} %`;
+  return `${error > 0 ? '+' : ''}${error}%`;
 }
 
 function cellTexts({ predictedMs, publishedMs }: Cell): string[] {
@@ -107,14 +118,15 @@ export function paperLines({ cells }: PaperResult): string {
   const columns = (tokens: number, pattern: string) =>
     cells.filter((c) => c.tokens === tokens && c.pattern === pattern);
   const table = (what: string, systems: readonly string[], texts: (cell: Cell) => string[]) => {
-    const rows = PATTERNS.flatMap((pattern) =>
-      LENGTHS.map((tokens) => {
+    const rows = PATTERNS.flatMap((pattern) => [
+      [pattern],
+      ...LENGTHS.map((tokens) => {
         const row = columns(tokens, pattern).filter(({ system }) => systems.includes(system));
-        return [pattern, String(tokens), row[0]!.fitted ? 'fitted' : 'predicted', ...row.flatMap(texts)];
+        return [`${tokens}${row[0]!.fitted ? '*' : ' '}`.padStart(8), ...row.flatMap(texts)];
       }),
-    );
-    const head = systems.flatMap((system) => [system, 'model', 'error']);
-    return `${what}\n${formatGrid([['traffic', 'tokens', 'column', ...head], ...rows])}`;
+    ]);
+    const head = systems.flatMap((system) => [system.split(' ')[0]!, 'model', 'error']);
+    return `${what}\n${formatGrid([['tokens', ...head], ...rows])}`;
   };
   return [
     table('ms of permutations, dispatch and combine', SYSTEMS, cellTexts),
