@@ -263,4 +263,9 @@ export class Shard {
   get stageRowsFrom(): Uint32Array {
     return this.#u32(S_STAGE_ROWS);
   }
+  /** u8[tokens, topk]: order of stores inside each tile of `tileTokens` tokens; empty without one. */
+  get tileOrder(): Uint8Array {
+    const offset = this.#head[SECTION_TABLE / 4 + 2 * S_TILE_ORDER]!;
+    return new Uint8Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(S_TILE_ORDER));
+  }
 }

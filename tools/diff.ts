@@ -1,12 +1,17 @@
-// What changed between two plans, in the terms of the people who own them.
+// What changed between two plans, in the terms of the people who own them: how bad it is, by how much, where, and
+// for which tokens first. tools/diff/ has the parts.
 
-import { SLOT_MASKED } from '../planner/layout.ts';
+import type { DecodedPlan } from '../planner/codec.ts';
 import type { Plan } from '../planner/plan.ts';
 import { type PlanSpec, specFields } from '../planner/spec.ts';
-import { formatCount } from './format.ts';
+import type { DiffLevel } from './diff/limits.ts';
+import { compareMetrics, headlineOf, type MetricDelta } from './diff/metrics.ts';
+import { type Cause, findMoves, type Move } from './diff/moves.ts';
+import { type Summary, summarize } from './summary.ts';
 
-/** Worst first. `movement` and `order` need plans whose results are equal. */
-export type DiffLevel = 'result' | 'movement' | 'order' | 'metadata' | 'identical';
+export type { DiffLevel } from './diff/limits.ts';
+export type { MetricDelta } from './diff/metrics.ts';
+export type { Cause, Move } from './diff/moves.ts';
 
 export interface OptionDelta {
   option: string;
@@ -21,32 +26,47 @@ export interface Delta {
   to: number;
 }
 
-/** An entry whose destination changed: expert, rank and row, or why it has none. */
-export interface Move {
-  rank: number;
-  token: number;
-  k: number;
-  from: string;
-  to: string;
+/** Payload bytes of one link that changed. */
+export interface LinkDelta {
+  sender: number;
+  receiver: number;
+  between: 'ranks' | 'nodes';
+  from: number;
+  to: number;
 }
 
 export interface PlanDiff {
+  /**
+   * `result`: some receive buffer has another row somewhere. `movement`: every receive buffer is the same, but rows
+   * travel otherwise, and sums that nodes make on the way may round otherwise. `order`: only slices and schedule
+   * differ. `metadata`: only what the plan id does not cover.
+   */
   level: DiffLevel;
   changed: boolean;
+  headline: string;
+  metrics: MetricDelta[];
   options: OptionDelta[];
-  ranks: { tokens: Delta[]; recvRows: Delta[]; keptRows: Delta[] };
+  /** Each list has the largest change first. `nicBytes` is the larger of sent and received between nodes. */
+  ranks: { tokens: Delta[]; recvRows: Delta[]; keptRows: Delta[]; nicBytes: Delta[] };
   /** Rows per logical expert. */
   experts: Delta[];
+  links: LinkDelta[];
   movedEntries: number;
-  /** The first moved entries, at most MAX_MOVES. */
+  causes: Record<Cause, number>;
+  /** The first moved entries, those with a cause of their own first. */
   moves: Move[];
-  /** The same for people, most important first. */
-  lines: string[];
+  /** Other metadata, a line each; only at level `metadata`. */
+  metadata: string[];
 }
 
-const MAX_MOVES = 10;
+const DEFAULT_MOVES = 10;
 /** Options that change how rows travel, but not where they end. */
-const MOVEMENT_OPTIONS = new Set(['strategy', 'ranksPerNode', 'balance']);
+const MOVEMENT_OPTIONS = new Set(['strategy', 'ranksPerNode', 'balance', 'partial']);
+const ORDER_OPTIONS = new Set(['sliceRows']);
+
+function bySize(a: { from: number; to: number }, b: { from: number; to: number }): number {
+  return Math.abs(b.to - b.from) - Math.abs(a.to - a.from);
+}
 
 function deltas(from: readonly number[], to: readonly number[]): Delta[] {
   const found: Delta[] = [];
@@ -54,7 +74,26 @@ function deltas(from: readonly number[], to: readonly number[]): Delta[] {
     const [a, b] = [from[index] ?? 0, to[index] ?? 0];
     if (a !== b) found.push({ index, from: a, to: b });
   }
-  return found.sort((a, b) => Math.abs(b.to - b.from) - Math.abs(a.to - a.from) || a.index - b.index);
+  return found.sort((a, b) => bySize(a, b) || a.index - b.index);
+}
+
+function linkDeltas(a: Summary, b: Summary): LinkDelta[] {
+  const found: LinkDelta[] = [];
+  const ranks = Math.max(a.ranks, b.ranks);
+  for (const [between, key] of [
+    ['ranks', 'intraNodeBytes'],
+    ['nodes', 'interNodeBytes'],
+  ] as const) {
+    const [left, right] = [a.traffic[key], b.traffic[key]];
+    for (let sender = 0; sender < ranks; sender++) {
+      for (let receiver = 0; receiver < ranks; receiver++) {
+        const from = left[sender]?.[receiver] ?? 0;
+        const to = right[sender]?.[receiver] ?? 0;
+        if (from !== to && sender !== receiver) found.push({ sender, receiver, between, from, to });
+      }
+    }
+  }
+  return found.sort((x, y) => bySize(x, y) || x.sender - y.sender || x.receiver - y.receiver);
 }
 
 function optionDeltas(a: PlanSpec, b: PlanSpec): OptionDelta[] {
@@ -78,120 +117,97 @@ function expertRows(plan: Plan): number[] {
   return rows;
 }
 
-/** Index of (token, k) among a rank's entries; undefined where the plan has no such rank, token or k. */
-function entryAt({ shards, spec }: Plan, rank: number, token: number, k: number): number | undefined {
-  const shard = shards[rank];
-  if (shard === undefined || token >= shard.tokens || k >= spec.topk) return undefined;
-  return token * spec.topk + k;
+/** The larger of what a rank sends and receives between nodes. */
+function nicBytes({ traffic }: Summary): number[] {
+  const { interNodeBytes: bytes } = traffic;
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  return bytes.map((row, rank) => Math.max(sum(row), sum(bytes.map((other) => other[rank]!))));
 }
 
-function destination(plan: Plan, rank: number, entry: number | undefined): string {
-  if (entry === undefined) return 'absent';
-  const shard = plan.shards[rank]!;
-  const slot = shard.entrySlot[entry]!;
-  if (slot === SLOT_MASKED) return 'masked';
-  const { instanceExpert, instanceRank } = plan.spec.placement;
-  const instance = shard.entryInstance[entry]!;
-  const where = `expert ${instanceExpert[instance]} on rank ${instanceRank[instance]}`;
-  return slot < 0 ? `${where}, dropped` : `${where}, row ${slot}`;
+function sameWords(a: ArrayLike<number>, b: ArrayLike<number>): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }
 
-/** Counts moved entries and names the first; an entry is the same one in both plans by its rank, token and k. */
-function findMoves(a: Plan, b: Plan): { count: number; moves: Move[] } {
-  const moves: Move[] = [];
-  let count = 0;
-  const topk = Math.max(a.spec.topk, b.spec.topk);
-  for (let rank = 0; rank < Math.max(a.shards.length, b.shards.length); rank++) {
-    const tokens = Math.max(a.shards[rank]?.tokens ?? 0, b.shards[rank]?.tokens ?? 0);
-    const same = placesEqual(a, b, rank);
-    for (let token = 0; token < tokens; token++) {
-      for (let k = 0; k < topk; k++) {
-        const left = entryAt(a, rank, token, k);
-        const right = entryAt(b, rank, token, k);
-        if (same(left, right)) continue;
-        count++;
-        if (moves.length >= MAX_MOVES) continue;
-        const [from, to] = [destination(a, rank, left), destination(b, rank, right)];
-        moves.push({ rank, token, k, from, to });
-      }
-    }
-  }
-  return { count, moves };
-}
-
-/** Whether two entries of a rank end in the same place, or are both absent. */
-function placesEqual(a: Plan, b: Plan, rank: number): (left?: number, right?: number) => boolean {
-  const [slotA, slotB] = [a.shards[rank]?.entrySlot, b.shards[rank]?.entrySlot];
-  const [toA, toB] = [a.shards[rank]?.entryInstance, b.shards[rank]?.entryInstance];
-  const [placeA, placeB] = [a.spec.placement, b.spec.placement];
-  return (left, right) => {
-    if (left === undefined || right === undefined) return left === right;
-    if (slotA![left] !== slotB![right]) return false;
-    if (slotA![left] === SLOT_MASKED) return true;
-    const [i, j] = [toA![left]!, toB![right]!];
+/** Whether rows travel alike. Sections are compared, not bytes: another minor version may lay them out otherwise. */
+function sameMovement(a: Plan, b: Plan): boolean {
+  if (a.decision.rule !== b.decision.rule || !sameWords(a.decision.groups, b.decision.groups)) return false;
+  return a.shards.every((left, rank) => {
+    const right = b.shards[rank]!;
     return (
-      placeA.instanceExpert[i] === placeB.instanceExpert[j] &&
-      placeA.instanceRank[i] === placeB.instanceRank[j]
+      sameWords(left.sendEntry, right.sendEntry) &&
+      sameWords(left.forwardToken, right.forwardToken) &&
+      sameWords(left.forwardTarget, right.forwardTarget) &&
+      sameWords(left.distributeEntry, right.distributeEntry)
     );
-  };
+  });
+}
+
+function sameOrder(a: Plan, b: Plan): boolean {
+  return a.shards.every((left, rank) => {
+    const right = b.shards[rank]!;
+    return (
+      left.tileTokens === right.tileTokens &&
+      sameWords(left.slices, right.slices) &&
+      sameWords(left.forwardSlices, right.forwardSlices) &&
+      sameWords(left.tileOrder, right.tileOrder)
+    );
+  });
 }
 
 function levelOf(a: Plan, b: Plan, options: readonly OptionDelta[], moved: number): DiffLevel {
-  const resultOptions = options.filter(
-    ({ option }) => !MOVEMENT_OPTIONS.has(option) && option !== 'sliceRows',
-  );
-  if (moved > 0 || resultOptions.length > 0 || a.shards.length !== b.shards.length) return 'result';
-  if (options.some(({ option }) => MOVEMENT_OPTIONS.has(option))) return 'movement';
-  if (options.length > 0) return 'order';
-  const same = a.shards.every((shard, rank) => Buffer.compare(shard.bytes, b.shards[rank]!.bytes) === 0);
-  return same ? 'identical' : 'order';
+  const isMovement = ({ option }: OptionDelta) => MOVEMENT_OPTIONS.has(option);
+  const isOrder = ({ option }: OptionDelta) => ORDER_OPTIONS.has(option);
+  const isResult = (delta: OptionDelta) => !isMovement(delta) && !isOrder(delta);
+  if (moved > 0 || options.some(isResult) || a.shards.length !== b.shards.length) return 'result';
+  if (options.some(isMovement) || !sameMovement(a, b)) return 'movement';
+  return options.length > 0 || !sameOrder(a, b) ? 'order' : 'identical';
 }
 
-/** Compares two plans; neither needs to be verified, both must be well-formed. */
-export function diffPlans(a: Plan, b: Plan): PlanDiff {
+/**
+ * Compares two plans; neither needs to be verified, both must be well-formed.
+ *
+ * @param maxMoves how many moved entries to name
+ */
+export function diffPlans(a: Plan, b: Plan, maxMoves: number = DEFAULT_MOVES): PlanDiff {
   const options = optionDeltas(a.spec, b.spec);
-  const { count, moves } = findMoves(a, b);
-  const level = levelOf(a, b, options, count);
-  const per = (pick: (shard: Plan['shards'][number]) => number) =>
-    deltas(a.shards.map(pick), b.shards.map(pick));
-  const diff = {
+  const moves = findMoves(a, b, maxMoves);
+  const level = levelOf(a, b, options, moves.count);
+  const [left, right] = [summarize(a), summarize(b)];
+  const metrics = compareMetrics(left, right);
+  return {
     level,
     changed: level !== 'identical',
+    headline: headlineOf(metrics),
+    metrics,
     options,
     ranks: {
-      tokens: per((shard) => shard.tokens),
-      recvRows: per((shard) => shard.recvRows),
-      keptRows: per((shard) => shard.kept),
+      tokens: deltas(left.tokens, right.tokens),
+      recvRows: deltas(left.recvRows, right.recvRows),
+      keptRows: deltas(left.keptRows, right.keptRows),
+      nicBytes: deltas(nicBytes(left), nicBytes(right)),
     },
     experts: deltas(expertRows(a), expertRows(b)),
-    movedEntries: count,
-    moves,
+    links: linkDeltas(left, right),
+    movedEntries: moves.count,
+    causes: moves.causes,
+    moves: moves.first,
+    metadata: [],
   };
-  return { ...diff, lines: describe(diff) };
 }
 
-const MAX_LINES = 8;
-
-function describe(diff: Omit<PlanDiff, 'lines'>): string[] {
-  const show = (value: unknown) => {
-    const text = JSON.stringify(value);
-    return text.length > 24 ? `${text.slice(0, 23)}…` : text;
-  };
-  const lines = diff.options.map(({ option, from, to }) => `option ${option}: ${show(from)} -> ${show(to)}`);
-  const list = (name: string, found: readonly Delta[]) => {
-    for (const { index, from, to } of found.slice(0, MAX_LINES)) {
-      const change = to > from ? `+${formatCount(to - from)}` : `-${formatCount(from - to)}`;
-      lines.push(`${name} ${index}: ${formatCount(from)} -> ${formatCount(to)} (${change})`);
-    }
-    if (found.length > MAX_LINES) lines.push(`${name}: ${found.length - MAX_LINES} more`);
-  };
-  list('tokens of rank', diff.ranks.tokens);
-  list('rows received by rank', diff.ranks.recvRows);
-  list('rows sent by rank', diff.ranks.keptRows);
-  list('rows of expert', diff.experts);
-  if (diff.movedEntries > 0) lines.push(`${formatCount(diff.movedEntries)} entries moved`);
-  for (const { rank, token, k, from, to } of diff.moves) {
-    lines.push(`rank ${rank} token ${token} k ${k}: ${from} -> ${to}`);
-  }
-  return lines;
+/** diffPlans for two files: plans that are identical may still say otherwise who wrote them, in which format and why. */
+export function diffFiles(a: DecodedPlan, b: DecodedPlan, maxMoves: number = DEFAULT_MOVES): PlanDiff {
+  const diff = diffPlans(a.plan, b.plan, maxMoves);
+  if (diff.level !== 'identical') return diff;
+  const facts: [string, string, string][] = [
+    ['format', a.version.join('.'), b.version.join('.')],
+    ['producer', a.producer, b.producer],
+    ['reason', a.plan.decision.reason, b.plan.decision.reason],
+  ];
+  const metadata = facts
+    .filter(([, from, to]) => from !== to)
+    .map(([name, from, to]) => `${name}: ${from || 'none'} -> ${to || 'none'}`);
+  return metadata.length === 0 ? diff : { ...diff, level: 'metadata', changed: true, metadata };
 }

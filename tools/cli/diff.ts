@@ -1,42 +1,64 @@
-import type { Command } from 'commander';
-import type { DecodedPlan } from '../../planner/codec.ts';
-import { type DiffLevel, diffPlans, type PlanDiff } from '../diff.ts';
+import { type Command, Option } from 'commander';
+import { parseLimits } from '../diff/limits.ts';
+import {
+  type DiffReport,
+  renderGithub,
+  renderJunit,
+  renderMarkdown,
+  renderText,
+  reportOf,
+} from '../diff/render.ts';
+import { diffFiles } from '../diff.ts';
 import { ComparisonFailed, command, print, printJson, readPlan } from './io.ts';
 
-const HEADLINES: Record<DiffLevel, string> = {
-  result: 'the result changed',
-  movement: 'same result, different movement',
-  order: 'same movement, different order',
-  metadata: 'same plan, other metadata',
-  identical: 'identical',
-};
+const RENDERERS = {
+  text: renderText,
+  markdown: renderMarkdown,
+  junit: renderJunit,
+  github: renderGithub,
+} as const;
 
-function withMetadata(a: DecodedPlan, b: DecodedPlan, diff: PlanDiff): PlanDiff {
-  if (diff.level !== 'identical') return diff;
-  if (a.producer === b.producer && a.version.join() === b.version.join()) return diff;
-  return { ...diff, level: 'metadata', changed: true, lines: [`producer: ${a.producer} -> ${b.producer}`] };
+interface DiffArguments {
+  format: keyof typeof RENDERERS | 'json';
+  json?: boolean;
+  all?: boolean;
+  failOn?: string;
 }
 
-async function diff(fileA: string, fileB: string, options: { json?: boolean }): Promise<void> {
-  const [a, b] = [await readPlan(fileA), await readPlan(fileB)];
-  const result = withMetadata(a, b, diffPlans(a.plan, b.plan));
-  if (options.json) {
-    const { lines: _, ...data } = result;
-    printJson({ from: a.planId, to: b.planId, ...data });
-  } else {
-    print(`${HEADLINES[result.level]}  ${a.planId.slice(0, 12)} -> ${b.planId.slice(0, 12)}`);
-    for (const line of result.lines) print(`  ${line}`);
+function printReport(report: DiffReport, { format, json, all }: DiffArguments): void {
+  if (!json && format !== 'json') {
+    print(RENDERERS[format](report, all ?? false));
+    return;
   }
-  if (result.changed) throw new ComparisonFailed();
+  const { from, to, diff, limits, broken, failed } = report;
+  const verdict =
+    limits === undefined
+      ? {}
+      : { failOn: limits.map(({ text }) => text), broken: broken.map(({ text }) => text), failed };
+  printJson({ from, to, ...diff, ...verdict });
+}
+
+async function diff(fileA: string, fileB: string, args: DiffArguments): Promise<void> {
+  const limits = args.failOn === undefined ? undefined : parseLimits(args.failOn);
+  const [a, b] = [await readPlan(fileA), await readPlan(fileB)];
+  const found = diffFiles(a, b, args.all ? Number.POSITIVE_INFINITY : undefined);
+  const report = reportOf(a.planId, b.planId, found, limits);
+  printReport(report, args);
+  if (report.failed) throw new ComparisonFailed();
 }
 
 export function diffCommand(): Command {
-  return command(
-    'diff',
-    'Say whether two plans differ, and what changed per rank and expert. Exit 1 if they do.',
-  )
+  return command('diff', 'Say how two plans differ: how much, where, and which tokens moved first and why.')
     .argument('<a>', 'a plan file')
     .argument('<b>', 'a plan file')
-    .option('--json', 'one JSON object')
+    .addOption(
+      new Option('--format <format>', 'how to print it')
+        .choices(['text', 'json', 'markdown', 'junit', 'github'])
+        .default('text'),
+    )
+    .option('--json', 'the same as --format json')
+    .option('--all', 'every rank, expert, link and token, not only the largest changes')
+    .option('--fail-on <limits>', "exit 1 only beyond these, for example 'busiestNicBytes>+2%,level>=result'")
+    .addHelpText('after', '\nExit 1 where the plans differ or, with --fail-on, where a limit is broken.')
     .action(diff);
 }

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { planId } from '../../planner/codec.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { optionsOf } from '../../planner/spec.ts';
+import { bodyLines } from '../diff/render.ts';
 import { diffPlans } from '../diff.ts';
 import { readRouting } from '../readers/routing.ts';
 import { ComparisonFailed, command, print, printJson, readVerifiedPlan, say } from './io.ts';
@@ -16,7 +17,7 @@ async function verify(file: string, options: { routing?: string; json?: boolean 
     const planner = await loadPlanner();
     const again = planner.planAll(tables, optionsOf(spec));
     matches = (await planId(again, nodeSha256)) === decoded.planId;
-    if (!matches) first = diffPlans(decoded.plan, again).lines[0];
+    if (!matches) first = bodyLines(diffPlans(decoded.plan, again))[0];
   }
   if (options.json)
     printJson({ planId: decoded.planId, verified: true, ...(matches === undefined ? {} : { matches }) });

@@ -304,6 +304,7 @@ describe('fusco diff', () => {
       k: 0,
       from: 'expert 0 on rank 0, row 1',
       to: 'expert 7 on rank 3, row 0',
+      why: 'id',
     });
     const text = await fusco('diff', 'a.fusco', 'b.fusco');
     expect(text.code).toBe(1);

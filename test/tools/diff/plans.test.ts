@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { diffPlans } from '../../tools/diff.ts';
-import { planOf } from '../executor/support.ts';
-import { makeRouting } from '../support/workloads.ts';
+import { bodyLines } from '../../../tools/diff/render.ts';
+import { diffPlans } from '../../../tools/diff.ts';
+import { planOf } from '../../executor/support.ts';
+import { makeRouting } from '../../support/workloads.ts';
 
 const ROUTING = makeRouting({ family: 'balanced', seed: 8, ranks: 4, tokens: 6, topk: 2, experts: 8 });
 const base = () => planOf(ROUTING, 2, { experts: 8 });
@@ -15,14 +16,14 @@ describe('levels', () => {
       options: [],
       movedEntries: 0,
       moves: [],
-      lines: [],
+      metadata: [],
     });
   });
 
   it('movement: other nodes, the same slots', async () => {
     const diff = diffPlans(await base(), await planOf(ROUTING, 2, { experts: 8, ranksPerNode: 1 }));
     expect(diff).toMatchObject({ level: 'movement', changed: true, movedEntries: 0 });
-    expect(diff.lines).toEqual(['option ranksPerNode: 4 -> 1']);
+    expect(diff.options).toEqual([{ option: 'ranksPerNode', from: 4, to: 1 }]);
   });
 
   it('order: other slices, the same slots', async () => {
@@ -59,18 +60,48 @@ describe('deltas', () => {
         { index: 1, from: 1, to: 3 },
       ],
       keptRows: [{ index: 1, from: 1, to: 0 }],
+      nicBytes: [],
     });
     // Rank 0: tokens 0, 1, 2 go elsewhere, token 3 moves up; rank 1's token is gone.
     expect(diff.movedEntries).toBe(5);
     expect(diff.moves).toEqual([
-      { rank: 0, token: 0, k: 0, from: 'expert 0 on rank 0, row 0', to: 'expert 2 on rank 1, row 0' },
-      { rank: 0, token: 1, k: 0, from: 'expert 0 on rank 0, row 1', to: 'expert 3 on rank 1, row 1' },
-      { rank: 0, token: 2, k: 0, from: 'expert 0 on rank 0, row 2', to: 'expert 3 on rank 1, row 2' },
-      { rank: 0, token: 3, k: 0, from: 'expert 1 on rank 0, row 3', to: 'expert 1 on rank 0, row 0' },
-      { rank: 1, token: 0, k: 0, from: 'expert 2 on rank 1, row 0', to: 'absent' },
+      {
+        rank: 0,
+        token: 0,
+        k: 0,
+        from: 'expert 0 on rank 0, row 0',
+        to: 'expert 2 on rank 1, row 0',
+        why: 'id',
+      },
+      {
+        rank: 0,
+        token: 1,
+        k: 0,
+        from: 'expert 0 on rank 0, row 1',
+        to: 'expert 3 on rank 1, row 1',
+        why: 'id',
+      },
+      {
+        rank: 0,
+        token: 2,
+        k: 0,
+        from: 'expert 0 on rank 0, row 2',
+        to: 'expert 3 on rank 1, row 2',
+        why: 'id',
+      },
+      { rank: 1, token: 0, k: 0, from: 'expert 2 on rank 1, row 0', to: 'absent', why: 'absent' },
+      // It only moved because the others did, so it comes last.
+      {
+        rank: 0,
+        token: 3,
+        k: 0,
+        from: 'expert 1 on rank 0, row 3',
+        to: 'expert 1 on rank 0, row 0',
+        why: 'shift',
+      },
     ]);
-    expect(diff.lines).toContain('rows of expert 0: 3 -> 0 (-3)');
-    expect(diff.lines).toContain('5 entries moved');
+    expect(bodyLines(diff)).toContain('rows of expert 0: 3 -> 0 (-3)');
+    expect(bodyLines(diff)).toContain('5 entries moved: 3 id, 1 absent, 1 shift');
     const back = diffPlans(to, from);
     expect(back.movedEntries).toBe(5);
     expect(back.experts[0]).toEqual({ index: 0, from: 0, to: 3 });
@@ -81,7 +112,7 @@ describe('deltas', () => {
     const full = await planOf([[[0], [0]]], 1, options);
     const masked = await planOf([[[0], [-1]]], 1, options);
     expect(diffPlans(full, masked).moves).toEqual([
-      { rank: 0, token: 1, k: 0, from: 'expert 0 on rank 0, dropped', to: 'masked' },
+      { rank: 0, token: 1, k: 0, from: 'expert 0 on rank 0, dropped', to: 'masked', why: 'id' },
     ]);
   });
 
@@ -98,8 +129,8 @@ describe('deltas', () => {
     // Token 0's first expert stays where it is; its second is new, as is rank 1; token 1 is gone.
     expect(diff).toMatchObject({ level: 'result', movedEntries: 4 });
     expect(diff.moves.slice(0, 2)).toEqual([
-      { rank: 0, token: 0, k: 1, from: 'absent', to: 'expert 1 on rank 1, row 0' },
-      { rank: 0, token: 1, k: 0, from: 'expert 1 on rank 0, row 1', to: 'absent' },
+      { rank: 0, token: 0, k: 1, from: 'absent', to: 'expert 1 on rank 1, row 0', why: 'absent' },
+      { rank: 0, token: 1, k: 0, from: 'expert 1 on rank 0, row 1', to: 'absent', why: 'absent' },
     ]);
     expect(diff.options).toEqual(
       expect.arrayContaining([
