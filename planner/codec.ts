@@ -1,7 +1,8 @@
 import { Packr } from 'msgpackr';
 import { BALANCE_RULES } from './balance.ts';
+import { equalBytes, hex, joinBytes } from './bytes.ts';
 import { FuscoError } from './errors.ts';
-import { equalBytes, hex, type Sha256 } from './hash.ts';
+import type { Sha256 } from './hash.ts';
 import { FORMAT_MAJOR, FORMAT_MINOR, MAX_HEADER_BYTES, MAX_RANKS, SECTION_ALIGN } from './layout.ts';
 import type { Decision, Plan } from './plan.ts';
 import { Shard } from './shard.ts';
@@ -33,6 +34,15 @@ const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType:
 
 /** Called with each defect of a file that is shown rather than refused. */
 export type Report = (error: FuscoError) => void;
+
+/** A plan's file in pieces, to be written one after the other. */
+export interface PlanChunks {
+  readonly chunks: readonly Uint8Array[];
+  /** Bytes of all chunks. */
+  readonly length: number;
+  /** 64 hex digits. */
+  readonly planId: string;
+}
 
 export interface EncodedPlan {
   readonly bytes: Uint8Array;
@@ -105,8 +115,11 @@ function padBytes(at: number): number {
   return (SECTION_ALIGN - ((at + 7) % SECTION_ALIGN)) % SECTION_ALIGN;
 }
 
-/** The canonical bytes of a plan's file, and its id. */
-export async function encodePlan(plan: Plan, sha256: Sha256): Promise<EncodedPlan> {
+/**
+ * The canonical bytes of a plan's file as chunks, and its id. The shards are chunks as they are: nothing is copied, so
+ * writing a plan costs its head and its hashes.
+ */
+export async function encodePlanChunks(plan: Plan, sha256: Sha256): Promise<PlanChunks> {
   const core = coreOf(plan);
   const digests = await shardDigests(plan, sha256);
   const id = await idOf(pack(core), digests, sha256);
@@ -118,38 +131,32 @@ export async function encodePlan(plan: Plan, sha256: Sha256): Promise<EncodedPla
     shards: plan.shards.map((shard, rank) => [shard.bytes.length, digests[rank]!]),
   };
   const head = packHead([FORMAT_MAJOR, FORMAT_MINOR], header);
-  let length = head.length;
-  for (const shard of plan.shards) length += 7 + padBytes(length) + shard.bytes.length;
-  const bytes = new Uint8Array(length + 2 + DIGEST_BYTES);
-  const view = new DataView(bytes.buffer);
-  bytes.set(head);
+  const chunks: Uint8Array[] = [head];
   let at = head.length;
-  for (const shard of plan.shards) {
+  for (const { bytes } of plan.shards) {
     const pad = padBytes(at);
-    bytes[at] = BIN8;
-    bytes[at + 1] = pad;
-    at += 2 + pad;
-    bytes[at] = BIN32;
-    view.setUint32(at + 1, shard.bytes.length);
-    bytes.set(shard.bytes, at + 5);
-    at += 5 + shard.bytes.length;
+    const front = new Uint8Array(7 + pad);
+    front[0] = BIN8;
+    front[1] = pad;
+    front[2 + pad] = BIN32;
+    new DataView(front.buffer).setUint32(3 + pad, bytes.length);
+    chunks.push(front, bytes);
+    at += front.length + bytes.length;
   }
-  bytes[at] = BIN8;
-  bytes[at + 1] = DIGEST_BYTES;
-  bytes.set(await sha256([bytes.subarray(0, at + 2)]), at + 2);
-  return { bytes, planId: hex(id) };
+  chunks.push(Uint8Array.of(BIN8, DIGEST_BYTES));
+  chunks.push(Uint8Array.from(await sha256(chunks)));
+  return { chunks, length: at + 2 + DIGEST_BYTES, planId: hex(id) };
+}
+
+/** The canonical bytes of a plan's file in one piece, and its id. */
+export async function encodePlan(plan: Plan, sha256: Sha256): Promise<EncodedPlan> {
+  const { chunks, planId } = await encodePlanChunks(plan, sha256);
+  return { bytes: joinBytes(chunks), planId };
 }
 
 /** Everything in front of the first pad. */
 function packHead(version: readonly [number, number], header: Header): Uint8Array {
-  const parts = [arrayHead(header.shards.length), pack(MAGIC), pack(version), pack(sorted(header))];
-  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
+  return joinBytes([arrayHead(header.shards.length), pack(MAGIC), pack(version), pack(sorted(header))]);
 }
 
 /** Reads the parts of a file in order; every read checks the bound first. */

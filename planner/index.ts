@@ -1,17 +1,20 @@
 // The package's `fusco/planner`: plans without a GPU, in Node and in a browser. Nothing here imports node:.
 
+export { hex } from './bytes.ts';
 export {
   type DecodedPlan,
   decodePlan,
   type EncodedPlan,
   encodePlan,
+  encodePlanChunks,
   optionsDigest,
+  type PlanChunks,
   planId,
   type Report,
 } from './codec.ts';
 export { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from './errors.ts';
 export { type Facts, gatherFacts, type RankFacts } from './facts.ts';
-export { hex, type Sha256, subtleSha256 } from './hash.ts';
+export { type Sha256, subtleSha256 } from './hash.ts';
 export { makePlacement, type Placement, type PlacementMap } from './placement.ts';
 export { isVerified, type Plan, type VerifiedPlan } from './plan.ts';
 export { Planner, type RoutedRank } from './planner.ts';

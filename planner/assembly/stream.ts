@@ -39,7 +39,7 @@ export function markDropped(
 /**
  * S_SEND_ENTRY: every kept entry of the instances [directFirst, directEnd) at its place in the stream.
  *
- * @param stream u32[2 x instances], from fillSendTable; its second word becomes the last token + 1
+ * @param stream u32[2 x instances], from fillSendTable; its second word becomes the token after the last one
  * @returns the number of segments: a row continues one if the token before it went to the same instance
  */
 export function fillStream(
@@ -61,8 +61,8 @@ export function fillStream(
       const instance = <u32>load<u16>(instances + ((<usize>entry) << 1));
       if (slot < 0 || instance - directFirst >= direct) continue;
       const at = stream + ((<usize>instance) << 3);
-      // A run's first row always starts a segment: its word is 0, and token 0 must not look like a neighbour.
-      if (token == 0 || load<u32>(at, 4) != token) segments++;
+      // Added, not branched on: which rows continue a segment cannot be predicted.
+      segments += u32(load<u32>(at, 4) != token);
       store<u32>(at, token + 1, 4);
       store<u32>(sendEntry + ((<usize>(<u32>slot + load<u32>(at))) << 2), entry);
     }

@@ -3,6 +3,9 @@
 
 import { MAX_ROWS } from '../layout';
 
+/** No token has this number, so that a run's first row continues no segment. */
+const NO_TOKEN: u32 = 0xffffffff;
+
 /** sums[i] += counts[i] for n instances. Returns 1 where a sum passes MAX_ROWS, else 0. */
 export function addCounts(sums: usize, counts: usize, n: u32): u32 {
   let over: u32 = 0;
@@ -66,7 +69,7 @@ export function layBlocks(
  * @param before u32[instances], rows sent by lower ranks
  * @param own    u32[instances], rows of this rank before the capacity
  * @param next   u32[instances + 1], out: first row of each run, for assignSlots; the last is for masked entries
- * @param stream u32[2 x (instances + 1)], out: per instance {stream position - row, 0}, for fillStream; only the
+ * @param stream u32[2 x (instances + 1)], out: per instance {stream position - row, NO_TOKEN}, for fillStream; only the
  *   instances [directFirst, directEnd) take part in the stream
  * @param direct address of one u32, out: rows of the stream
  * @returns rows that are kept
@@ -96,7 +99,7 @@ export function fillSendTable(
     store<u32>(sendRows + at, rows);
     store<u32>(next + at, row);
     store<u32>(stream + (at << 1), position - row);
-    store<u32>(stream + (at << 1), 0, 4);
+    store<u32>(stream + (at << 1), NO_TOKEN, 4);
     if (i >= directFirst && i < directEnd) position += rows;
     total += rows;
   }

@@ -1,15 +1,16 @@
 // What planning costs: the hot path against the same loop in C++ and in JavaScript, and a whole plan stage by stage.
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findAddon } from '../../executor/addon.ts';
 import { Arena } from '../../planner/arena.ts';
-import { encodePlan } from '../../planner/codec.ts';
+import { encodePlanChunks } from '../../planner/codec.ts';
 import { loadPlanner, nodeSha256, plannerModule } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
 import type { PlannerExports } from '../../planner/wasm.ts';
+import { writeFileAtomic } from '../output.ts';
 import { readRouting } from '../readers/routing.ts';
 import { uniformIds, uniformTable, zipfIds } from './ids.ts';
 import { atLeast, atMost, measure, type Timed, timed, timedAsync, type Verdict } from './measure.ts';
@@ -114,7 +115,7 @@ async function benchStages(
   const planner = await loadPlanner();
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const plan = planner.planAll(tables, options);
-  const encoded = await encodePlan(plan, nodeSha256);
+  const encoded = await encodePlanChunks(plan, nodeSha256);
   const directory = await mkdtemp(join(tmpdir(), 'fusco-bench-'));
   const noHash = () => new Uint8Array(32);
   const { addon } = findAddon();
@@ -122,9 +123,9 @@ async function benchStages(
   const candidates: Record<string, Timed> = {
     read,
     plan: () => timed(() => planner.planAll(tables, options)),
-    encode: () => timedAsync(() => encodePlan(plan, noHash)),
-    encodeAndHash: () => timedAsync(() => encodePlan(plan, nodeSha256)),
-    write: () => timedAsync(() => writeFile(join(directory, 'plan.fusco'), encoded.bytes)),
+    encode: () => timedAsync(() => encodePlanChunks(plan, noHash)),
+    encodeAndHash: () => timedAsync(() => encodePlanChunks(plan, nodeSha256)),
+    write: () => timedAsync(() => writeFileAtomic(join(directory, 'plan.fusco'), encoded.chunks)),
   };
   if (addon !== undefined) {
     const buckets = plan.spec.placement.instances + 1;
@@ -142,7 +143,7 @@ async function benchStages(
       encode: per('encode'),
       hash: Math.max(0, per('encodeAndHash') - per('encode')),
       write: per('write'),
-      fileBytesPerEntry: encoded.bytes.length / entries,
+      fileBytesPerEntry: encoded.length / entries,
       ...(await benchRank(tables, options, 10 * rounds)),
       ...(addon === undefined ? {} : { cppFloor: per('cppFloor') }),
       plannerMemoryBytes: planner.memoryBytes,

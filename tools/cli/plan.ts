@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import type { Balance } from '../../planner/balance.ts';
-import { encodePlan } from '../../planner/codec.ts';
+import { encodePlanChunks } from '../../planner/codec.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/layout.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
@@ -59,14 +59,14 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
   };
   const planner = await loadPlanner();
   const planned = planner.planAll(tables, options);
-  const { bytes, planId } = await encodePlan(planned, nodeSha256);
-  await writeFileAtomic(args.output, [bytes]);
+  const { chunks, length, planId } = await encodePlanChunks(planned, nodeSha256);
+  await writeFileAtomic(args.output, chunks);
   if (args.json) {
-    printJson({ planId, file: args.output, bytes: bytes.length, plannerMemoryBytes: planner.memoryBytes });
+    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
     return;
   }
   const entries = planned.shards.reduce((sum, shard) => sum + shard.entries, 0);
-  const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(bytes.length)}`;
+  const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
   say(
     `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(planner.memoryBytes)}) -> ${args.output}`,
   );
