@@ -8,7 +8,7 @@
 //   +------+------------------------------------------------------------------------------+
 
 import { FuscoError } from '../../planner/errors.ts';
-import { hex } from '../../planner/hash.ts';
+import { hex } from '../../planner/bytes.ts';
 import { allocate } from './file.ts';
 
 const ARRAY_TYPES = {
