@@ -22,13 +22,8 @@ export class Urn {
   constructor(weights: ArrayLike<number>, first = 0) {
     const all = Array.from(weights);
     const total = all.reduce((sum, weight) => sum + weight, 0);
-    const held = all.map((weight) =>
-      total <= MOST_TICKETS
-        ? weight
-        : weight === 0
-          ? 0
-          : Math.max(1, Math.floor((weight / total) * MOST_TICKETS)),
-    );
+    const scaled = (weight: number) => Math.max(1, Math.floor((weight / total) * MOST_TICKETS));
+    const held = all.map((weight) => (total <= MOST_TICKETS || weight === 0 ? weight : scaled(weight)));
     this.#tickets = new Uint16Array(held.reduce((sum, count) => sum + count, 0));
     this.#held = new Map();
     let at = 0;
