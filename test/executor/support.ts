@@ -1,7 +1,8 @@
 // Buffers for executor tests: as float32 or bytes, prefilled so that a byte that nobody wrote shows.
 
-import type { Memory } from '../../executor/backend.ts';
+import type { BackendName, Memory } from '../../executor/backend.ts';
 import { createGroup, type Exchange } from '../../executor/group.ts';
+import type { FloatDtype } from '../../executor/numeric.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
@@ -20,9 +21,9 @@ export async function planOf(
   return planner.planAll(toTables(routing, topk), { ...options, ranks: routing.length });
 }
 
-/** A prepared exchange of the reference backend. */
-export async function prepare(plan: VerifiedPlan): Promise<Exchange> {
-  const group = await createGroup({ ranks: plan.spec.ranks, backend: 'reference' });
+/** A prepared exchange, of the reference backend unless another is named. */
+export async function prepare(plan: VerifiedPlan, backend: BackendName = 'reference'): Promise<Exchange> {
+  const group = await createGroup({ ranks: plan.spec.ranks, backend });
   return group.prepare(plan);
 }
 
@@ -67,6 +68,21 @@ export function ints(bytes: Uint8Array): number[] {
   return [...new Int32Array(bytes.slice().buffer)];
 }
 
+/** Rows of values that the dtype holds exactly: zeros and normal numbers. */
+export function encode(dtype: FloatDtype, values: readonly number[]): Uint8Array {
+  if (dtype === 'f32') return f32(...values);
+  const bits = words(f32(...values));
+  if (dtype === 'bf16') return u16(...bits.map((word) => word >>> 16));
+  // Float32 to float16 of values that need no rounding: another bias, a shorter fraction.
+  return u16(
+    ...bits.map((word) => {
+      const sign = (word >>> 16) & 0x8000;
+      const exponent = (word >>> 23) & 0xff;
+      return exponent === 0 ? sign : sign | ((exponent - 112) << 10) | ((word >>> 13) & 0x3ff);
+    }),
+  );
+}
+
 /** Combines into fresh poisoned buffers and gives them back. */
 export async function combined(
   plan: VerifiedPlan,
@@ -74,9 +90,10 @@ export async function combined(
   rowBytes: number,
   from: readonly Memory[],
   weights?: readonly Memory[],
+  backend?: BackendName,
 ): Promise<Uint8Array[]> {
   const to = poisoned(plan.shards.map((shard) => shard.tokens * rowBytes));
-  const exchange = await prepare(plan);
+  const exchange = await prepare(plan, backend);
   const call = { dtype, rowBytes, from, to };
   await exchange.combine(weights === undefined ? call : { ...call, weights });
   return to;

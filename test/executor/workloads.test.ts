@@ -2,30 +2,14 @@
 // here, one float32 operation after the other.
 
 import { describe, expect, it } from 'vitest';
-import type { FloatDtype } from '../../executor/numeric.ts';
 import { obviousPlan } from '../support/obviousPlan.ts';
 import { FAMILIES, makeRouting, randomFrom } from '../support/workloads.ts';
-import { f32, planOf, poisoned, prepare, u16, words } from './support.ts';
+import { encode, f32, planOf, poisoned, prepare } from './support.ts';
 
 const RANKS = 4;
 const TOPK = 3;
 const OPTIONS = { experts: 12, align: 4, capacity: 14 };
 const ELEMENTS = 5;
-
-/** Small integers and halves of them: exact in every dtype, as are the few sums that a token needs. */
-function encode(dtype: FloatDtype, values: readonly number[]): Uint8Array {
-  if (dtype === 'f32') return f32(...values);
-  const bits = words(f32(...values));
-  if (dtype === 'bf16') return u16(...bits.map((word) => word >>> 16));
-  // Float32 to float16 of values that need no rounding: another bias, a shorter fraction.
-  return u16(
-    ...bits.map((word) => {
-      const sign = (word >>> 16) & 0x8000;
-      const exponent = (word >>> 23) & 0xff;
-      return exponent === 0 ? sign : sign | ((exponent - 112) << 10) | ((word >>> 13) & 0x3ff);
-    }),
-  );
-}
 
 describe.each(FAMILIES)('%s', (family) => {
   it.each(['f32', 'f16', 'bf16'] as const)('dispatch and weighted combine of %s rows', async (dtype) => {
