@@ -39,8 +39,10 @@ export function stageTable(
     sourceRows[source] = nodeRows[source * nodes + own]!;
     ownRows += sourceRows[source]!;
     if (source > rank) continue;
+    // Outside of the loop: with one rank a node it runs ranks x ranks times for one rank.
+    const home = nodeOf(spec, source);
     for (let node = 0; node < nodes; node++) {
-      if (node !== own && node !== nodeOf(spec, source)) firstRow[node]! += nodeRows[source * nodes + node]!;
+      if (node !== own && node !== home) firstRow[node]! += nodeRows[source * nodes + node]!;
     }
   }
   if (ownRows > MAX_ROWS) {
