@@ -38,6 +38,17 @@ function placesOf(bytes: Uint8Array, shards: readonly { bytes: Uint8Array }[]): 
   });
 }
 
+const PLACEMENTS: Partial<Record<string, unknown>> = {
+  replicas: [[0, 3], 1, [1, 2, 4], 4, 0],
+  hier: [0, 0, [1, 4], 1, 2, [2, 5], 3, 3, 4, 4, 5, 5],
+};
+
+/** What the header says of the samples that are not flat; a rank alone on its node is in group 0. */
+const DECISIONS: Partial<Record<string, object>> = {
+  hier: { strategy: 'hier', balance: 'rotate', partial: 'payload', rule: 'rotate' },
+  ranksAlone: { strategy: 'hier', balance: 'best', partial: 'f32', rule: 'static', groups: [0, 0, 0, 0] },
+};
+
 describe('the file', () => {
   it.each(SAMPLE_NAMES)('is one msgpack array as the drawing has it (%s)', async (name) => {
     const plan = samplePlan(planner, name);
@@ -56,9 +67,16 @@ describe('the file', () => {
     const { experts, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows } = plan.spec;
     expect(core).toMatchObject({
       ...{ experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows },
-      strategy: 'flat',
-      placement: name === 'replicas' ? [[0, 3], 1, [1, 2, 4], 4, 0] : [],
+      placement: PLACEMENTS[name] ?? [],
+      ...(DECISIONS[name] ?? {
+        strategy: 'flat',
+        balance: 'none',
+        partial: 'none',
+        rule: 'none',
+        groups: [],
+      }),
     });
+    expect(header.reason).toBe('');
     expect(Buffer.from(header.planId as Uint8Array).toString('hex')).toBe(planId);
     expect(header.producer).toMatch(/^fusco \d+\.\d+\.\d+$/);
 

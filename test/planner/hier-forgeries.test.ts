@@ -373,6 +373,28 @@ describe('descriptors that lie', () => {
     expect(error.details.path).toMatch(/^\/ranks\/\d\/head$/);
   });
 
+  it('any other number in any place of the hierarchical sections', async () => {
+    const file = await honestHierFile();
+    const codes = new Map<string, number>();
+    for (const [rank, shard] of file.shards.entries()) {
+      for (let section: number = SECTION.forwardRow; section <= SECTION.stageRows; section++) {
+        const { length } = parseShard(shard).sections[section]!;
+        for (let at = 0; at < length; at++) {
+          for (const change of [1, -1, 2, 64, 2 ** 31]) {
+            const { code, details } = await refusalOfShards(file, (shards) => {
+              shards[rank]!.sections[section]![at]! += change;
+            });
+            codes.set(code, (codes.get(code) ?? 0) + 1);
+            // Rank 0 compares what its sources claim before they are looked at themselves.
+            expect(details.path).toMatch(/^\/ranks\/\d\/(forward|distribute|stageRow|head)/);
+          }
+        }
+      }
+    }
+    expect([...codes.keys()].sort()).toEqual(['E_FORWARD', 'E_SLICE']);
+    expect(codes.get('E_FORWARD')).toBeGreaterThan(400);
+  });
+
   it('rows that no staging buffer could hold, reported like any other defect', async () => {
     const file = await honestHierFile();
     const shards = file.shards.map(parseShard);
