@@ -81,7 +81,8 @@ export interface NativeUnfused {
   close(): void;
 }
 
-export type CopyVariant = 'memcpy' | 'stream';
+/** `fill` streams one cached block to the whole destination: writes alone. */
+export type CopyVariant = 'memcpy' | 'stream' | 'fill';
 
 export interface Addon {
   readonly version: string;

@@ -9,7 +9,9 @@
 
 namespace {
 
+// A chunk is a task of one thread; a fill's block stays in the first cache beside what it is written through.
 constexpr uint64_t chunkBytes = 1 << 20;
+constexpr uint64_t blockBytes = 1 << 14;
 
 }  // namespace
 
@@ -21,15 +23,19 @@ extern "C" fusco_status fusco_bench_copy(fusco_context *context, fusco_copy_vari
       throw Failure(FUSCO_E_OPTION, "bytes must be from 1 to 2^48 - 1 and runs from 1");
     }
     const std::lock_guard<std::mutex> turn(context->shared->mutex);
-    const auto from = std::make_unique<uint8_t[]>(bytes);
+    const bool fills = variant == FUSCO_COPY_FILL;
+    const auto from = std::make_unique<uint8_t[]>(fills ? blockBytes : bytes);
     const auto to = std::make_unique<uint8_t[]>(bytes);
     const fusco::Kernels &kernels = context->shared->kernels();
-    const auto copy = variant == FUSCO_COPY_STREAM ? kernels.streamRow : kernels.copyRow;
+    const auto copy = variant == FUSCO_COPY_MEMCPY ? kernels.copyRow : kernels.streamRow;
     const auto chunks = static_cast<uint32_t>((bytes + chunkBytes - 1) / chunkBytes);
     auto work = [&](uint32_t chunk) {
-      const uint64_t begin = chunk * chunkBytes;
-      uint8_t *place = to.get() + begin;
-      copy(from.get() + begin, &place, 1, std::min(chunkBytes, bytes - begin));
+      const uint64_t end = std::min((chunk + 1) * chunkBytes, bytes);
+      const uint64_t step = fills ? blockBytes : chunkBytes;
+      for (uint64_t at = chunk * chunkBytes; at < end; at += step) {
+        uint8_t *place = to.get() + at;
+        copy(from.get() + (fills ? 0 : at), &place, 1, std::min(step, end - at));
+      }
       kernels.fence();
     };
     *best = fusco::fastestOf(runs, [&] { context->shared->pool().each(chunks, work); });

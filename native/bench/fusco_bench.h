@@ -11,12 +11,17 @@
 extern "C" {
 #endif
 
-typedef enum fusco_copy_variant { FUSCO_COPY_MEMCPY = 0, FUSCO_COPY_STREAM = 1 } fusco_copy_variant;
+typedef enum fusco_copy_variant {
+  FUSCO_COPY_MEMCPY = 0,
+  FUSCO_COPY_STREAM = 1,
+  /* Streams one block that stays in the cache to the whole destination: the rate of writes alone. */
+  FUSCO_COPY_FILL = 2
+} fusco_copy_variant;
 
 /*
  * Copies `bytes` bytes from one large buffer to another with all threads of the context; `*best` is the time
- * of the fastest of `runs` runs in nanoseconds. The rate of such a copy is 2 x bytes / time. E_OPTION,
- * E_MEMORY.
+ * of the fastest of `runs` runs in nanoseconds. The rate of such a copy is 2 x bytes / time,
+ * of a fill bytes / time. E_OPTION, E_MEMORY.
  */
 fusco_status fusco_bench_copy(fusco_context *context, fusco_copy_variant variant, uint64_t bytes,
                               uint32_t runs, uint64_t *best, fusco_error *error);

@@ -74,12 +74,18 @@ Napi::Value benchCopy(const Napi::CallbackInfo &info) {
   const Napi::Env env = info.Env();
   const std::shared_ptr<Engine> engine = Context::engineOf(info[0]);
   const std::string variant = info[1].ToString();
-  if (variant != "memcpy" && variant != "stream") refuse(env, FUSCO_E_OPTION, "copy by memcpy or stream");
+  fusco_copy_variant kind = FUSCO_COPY_MEMCPY;
+  if (variant == "stream") {
+    kind = FUSCO_COPY_STREAM;
+  } else if (variant == "fill") {
+    kind = FUSCO_COPY_FILL;
+  } else if (variant != "memcpy") {
+    refuse(env, FUSCO_E_OPTION, "the variant must be memcpy, stream or fill");
+  }
   uint64_t best = 0;
   fusco_error error{};
   const fusco_status status =
-      fusco_bench_copy(engine->handle(), variant == "stream" ? FUSCO_COPY_STREAM : FUSCO_COPY_MEMCPY,
-                       integerArgument(info, 2, uint64_t{1} << 47),
+      fusco_bench_copy(engine->handle(), kind, integerArgument(info, 2, uint64_t{1} << 47),
                        static_cast<uint32_t>(integerArgument(info, 3, 1u << 20)), &best, &error);
   if (status != FUSCO_OK) throw errorOf(env, error);
   return Napi::Number::New(env, static_cast<double>(best));

@@ -22,6 +22,8 @@ export interface ExchangeBench {
   readonly kernels: string;
   /** Rate of the best plain copy, and what it is. */
   readonly ceiling: { readonly variant: string; readonly rate: number };
+  /** Rate of streaming stores alone: what bounds dispatch, which writes a row once for each of its experts. */
+  readonly writeRate: number;
   readonly dispatch: Stage;
   readonly combine: Stage;
 }
@@ -76,6 +78,7 @@ export async function benchExchanges(
   const candidates: Record<string, Timed> = {
     memcpy: () => addon.benchCopy(context, 'memcpy', copied, 1),
     stream: () => addon.benchCopy(context, 'stream', copied, 1),
+    fill: () => addon.benchCopy(context, 'fill', copied, 1),
     dispatch: () => native.dispatchSync({ payloads: [{ rowBytes, from, to: received }] }).nanoseconds,
     unfusedDispatch: () => unfused.dispatchSync(from, received).nanoseconds,
     combine: () => native.combineSync(combineCall).nanoseconds,
@@ -90,6 +93,7 @@ export async function benchExchanges(
   return {
     kernels,
     ceiling: { variant, rate: (2 * copied) / Math.min(times.stream!, times.memcpy!) },
+    writeRate: copied / times.fill!,
     dispatch: stage(times.dispatch!, times.unfusedDispatch!, moved),
     combine: stage(times.combine!, times.unfusedCombine!, moved),
   };

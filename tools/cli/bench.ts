@@ -48,12 +48,21 @@ function printPlanBench({ hotPath, stages, verdicts }: PlanBench): void {
   printVerdicts(verdicts);
 }
 
-function printHostBench({ options, kernels, ceiling, dispatch, combine, verdicts }: HostBench): void {
+function printHostBench({
+  options,
+  kernels,
+  ceiling,
+  writeRate,
+  dispatch,
+  combine,
+  verdicts,
+}: HostBench): void {
   const { ranks, tokens, hidden, topk, experts, threads } = options;
   print(
     `${ranks} ranks x ${tokens} tokens, hidden ${hidden} bf16, top-${topk} of ${experts}, ${threads} threads`,
   );
-  print(`best copy: ${ceiling.variant}, ${ceiling.rate.toFixed(1)} GB/s read + write; kernels: ${kernels}\n`);
+  print(`best copy: ${ceiling.variant}, ${ceiling.rate.toFixed(1)} GB/s read + write; kernels: ${kernels}`);
+  print(`streaming stores alone: ${writeRate.toFixed(1)} GB/s, which bounds dispatch\n`);
   const row = (name: string, stage: HostBench['dispatch']) => [
     name,
     stage.fused.toFixed(2),
