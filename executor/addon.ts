@@ -2,7 +2,7 @@
 // what the addon says of itself.
 
 import { createRequire } from 'node:module';
-import type { Partial, Strategy } from '../planner/spec.ts';
+import type { PartialDtype, Strategy } from '../planner/spec.ts';
 import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from './backend.ts';
 
 /** What an exchange did. Bytes are those of payload rows: each source row once, each slot once, no padding. */
@@ -40,7 +40,7 @@ export interface NativePlanDesc {
   readonly ranksPerNode: number;
   readonly strategy: Strategy;
   /** Partial sums of a hierarchical combine. Default payload. */
-  readonly partial?: Partial;
+  readonly partial?: PartialDtype;
   /** One shard per rank. They are copied and checked; later changes of these bytes do not matter. */
   readonly shards: readonly Memory[];
 }

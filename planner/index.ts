@@ -24,6 +24,7 @@ export {
   DTYPE_BYTES,
   type Dtype,
   nodeOf,
+  type PartialDtype,
   type PlanOptions,
   type PlanSpec,
   resolveOptions,

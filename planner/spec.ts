@@ -16,7 +16,7 @@ export type Dtype = keyof typeof DTYPE_BYTES;
 export type Strategy = 'flat' | 'hier';
 
 /** Dtype of a node's partial sums in a hierarchical combine: rounded to the payload's dtype, or kept in float32. */
-export type Partial = 'payload' | 'f32';
+export type PartialDtype = 'payload' | 'f32';
 
 /** What the caller of the planner chooses. Only `experts` and `ranks` have no default. */
 export interface PlanOptions {
@@ -39,7 +39,7 @@ export interface PlanOptions {
   /** Which rank forwards, in hierarchical plans. Default best. */
   balance?: Balance;
   /** Partial sums of a hierarchical combine. Default payload. */
-  partial?: Partial;
+  partial?: PartialDtype;
   /** Expert -> rank or ranks. Default: contiguous blocks. */
   placement?: PlacementMap;
   /** Target size of one slice in bytes. Default 1 MiB. */
@@ -62,7 +62,7 @@ export interface PlanSpec {
   readonly strategy: Strategy | 'auto';
   /** `none` in flat plans, as is `partial`. */
   readonly balance: Balance | 'none';
-  readonly partial: Partial | 'none';
+  readonly partial: PartialDtype | 'none';
   readonly sliceRows: number;
   readonly placement: Placement;
 }
@@ -112,7 +112,7 @@ export interface SpecFields {
   capacity: number;
   strategy: Strategy | 'auto';
   balance: Balance | 'none';
-  partial: Partial | 'none';
+  partial: PartialDtype | 'none';
   sliceRows: number;
   placement: PlacementMap;
 }

@@ -5,7 +5,7 @@ import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/layout.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
-import type { Dtype, Partial, PlanOptions, Strategy } from '../../planner/spec.ts';
+import type { Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
 import { readWhole } from '../readers/file.ts';
@@ -23,7 +23,7 @@ interface PlanArguments {
   capacity?: number;
   strategy: Strategy | 'auto';
   balance: Balance;
-  partial: Partial;
+  partial: PartialDtype;
   placement?: string;
   json?: boolean;
 }
