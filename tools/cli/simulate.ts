@@ -72,7 +72,9 @@ async function simulatePlan(file: string, args: SimulateArguments): Promise<void
       `\n* this plan waits longest for the ${resourceName(stage)} of rank ${stage.rank}, in "${stage.name}"`,
     );
   }
-  print(`\ntime from left to right\n${timelineLines(predictions)}`);
+  print(
+    `\ntime from left to right: # at work, - at work and waiting for slices\n${timelineLines(predictions)}`,
+  );
   print(`\nconstants\n${constantLines(topology)}`);
 }
 

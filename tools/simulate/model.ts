@@ -86,26 +86,23 @@ export function timeStage(stage: Stage, c: Constants): Omit<TimedStage, 'startUs
 }
 
 /**
- * Schedules an exchange. A stage may start when the share `u` of the one before it has passed, and ends no earlier
- * than `u` of itself after it: two stages take max + u x min, where u = 1/slices if they overlap fully.
+ * Schedules an exchange. With `u` the share of a stage that is one hand-over, a stage starts when the first share of
+ * the one before it is there, and ends no earlier than its last share after that one's end: two stages take
+ * max + u x min, where u = 1/slices if they overlap fully. A stage that waits for its input lasts longer than `us`.
  */
 export function timeExchange(exchange: Exchange, c: Constants): TimedExchange {
   const handOver = 1 - c.overlap * (1 - 1 / Math.max(1, exchange.slices));
   const stages: TimedStage[] = [];
   let clock = c.setupUs;
   for (const group of exchange.groups) {
-    let before: TimedStage | undefined;
+    let startUs = clock;
     for (const stage of group) {
       const timed = timeStage(stage, c);
-      const earliest = before === undefined ? clock : before.startUs + handOver * before.us;
-      const endUs = Math.max(
-        earliest + timed.us,
-        before === undefined ? 0 : before.endUs + handOver * timed.us,
-      );
-      before = { ...timed, startUs: endUs - timed.us, endUs };
-      stages.push(before);
+      const share = handOver * timed.us;
+      clock = Math.max(startUs + timed.us, clock + share);
+      stages.push({ ...timed, startUs, endUs: clock });
+      startUs += share;
     }
-    clock = before?.endUs ?? clock;
   }
   return { stages, us: clock };
 }

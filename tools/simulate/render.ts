@@ -8,7 +8,7 @@ import { LENGTHS, PATTERNS, SYSTEMS } from './published.ts';
 import type { Topology } from './topology.ts';
 
 /** Characters of the timeline's bars. */
-const WIDTH = 32;
+const WIDTH = 28;
 
 const RESOURCE_NAMES = {
   nic: 'NIC',
@@ -20,6 +20,11 @@ const RESOURCE_NAMES = {
 
 export function resourceName(stage: Pick<TimedStage, 'resource'>): string {
   return RESOURCE_NAMES[stage.resource];
+}
+
+/** `NIC r3`: the resource and the rank. */
+function boundText(stage: TimedStage): string {
+  return stage.us === 0 ? 'nothing' : `${resourceName(stage)} r${stage.rank}`;
 }
 
 /** Microseconds in a unit that keeps three digits. */
@@ -51,7 +56,7 @@ export function comparisonLines(predictions: readonly Prediction[], own: number)
       formatUs(prediction.combine.us),
       formatUs(prediction.us),
       prediction.us === 0 ? '-' : `${(base / prediction.us).toFixed(2)}x`,
-      stage.us === 0 ? 'nothing' : `${resourceName(stage)} of rank ${stage.rank}`,
+      boundText(stage),
     ];
   });
   return formatGrid([['strategy', 'dispatch', 'combine', 'total', 'speed-up', 'bound by'], ...rows]);
@@ -61,13 +66,10 @@ function bars(exchange: TimedExchange, scaleUs: number): string[][] {
   return exchange.stages.map((stage) => {
     const from = Math.round((stage.startUs / scaleUs) * WIDTH);
     const to = Math.max(stage.us > 0 ? from + 1 : from, Math.round((stage.endUs / scaleUs) * WIDTH));
-    const bar = `|${' '.repeat(from)}${'#'.repeat(to - from)}`.padEnd(WIDTH + 1);
-    return [
-      `  ${stage.name}`,
-      bar,
-      formatUs(stage.us),
-      stage.us === 0 ? 'nothing' : `${resourceName(stage)} r${stage.rank}`,
-    ];
+    // A stage that lasts much longer than its work is waiting for slices in between.
+    const mark = stage.endUs - stage.startUs > 1.2 * stage.us ? '-' : '#';
+    const bar = `|${' '.repeat(from)}${mark.repeat(to - from)}`.padEnd(WIDTH + 1);
+    return [`  ${stage.name}`, bar, formatUs(stage.us), boundText(stage)];
   });
 }
 

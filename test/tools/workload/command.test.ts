@@ -64,7 +64,7 @@ describe('expert counts', () => {
       experts: 4,
       label: expect.stringMatching(/^model: /),
     });
-    expect(new Set(loadNpy('a.npy').data)).toEqual(new Set([0, 1, 3]));
+    expect(new Set(loadNpy('a.npy').data as Int16Array)).toEqual(new Set([0, 1, 3]));
   });
 });
 
