@@ -5,6 +5,8 @@ import type { PlanSpec } from './spec.ts';
 export interface RankFacts {
   /** u32[instances]: this rank's rows per expert instance, before the capacity. */
   readonly counts: Uint32Array;
+  /** u32[nodes], rows per node, where the strategy is not flat: RoutedRank.nodeRows or Planner.nodeRows. */
+  readonly nodeRows?: Uint32Array;
   /** From optionsDigest: 32 bytes that are equal on ranks with equal options. */
   readonly optionsDigest: Uint8Array;
 }
@@ -46,5 +48,21 @@ export function gatherFacts(spec: PlanSpec, parts: readonly RankFacts[]): Facts 
       rank: odd[0]!,
     });
   }
-  return { counts };
+  const nodeRows = joinNodeRows(spec, parts);
+  return nodeRows === undefined ? { counts } : { counts, nodeRows };
+}
+
+/** Rows per node of all ranks; undefined where no rank gives them. Throws E_FACTS where only some do. */
+function joinNodeRows(spec: PlanSpec, parts: readonly RankFacts[]): Uint32Array | undefined {
+  if (parts.every((part) => part.nodeRows === undefined)) return undefined;
+  const { ranks, nodes } = spec;
+  const nodeRows = new Uint32Array(ranks * nodes);
+  for (const [rank, part] of parts.entries()) {
+    if (part.nodeRows?.length !== nodes) {
+      const found = part.nodeRows?.length ?? 'no';
+      throw new FuscoError('E_FACTS', `rank ${rank} counts ${found} nodes, not ${nodes}`, { rank });
+    }
+    nodeRows.set(part.nodeRows, rank * nodes);
+  }
+  return nodeRows;
 }

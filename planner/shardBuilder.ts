@@ -48,7 +48,7 @@ import type { Decision, Plan } from './plan.ts';
 import type { RoutedRank } from './planner.ts';
 import { placeSections, Shard, writeShardHead } from './shard.ts';
 import { type DirectRange, directInstances, nodeOf, type PlanSpec } from './spec.ts';
-import { type StageTable, stageTable } from './staging.ts';
+import { type StageTable, StageTables } from './staging.ts';
 import type { PlannerExports } from './wasm.ts';
 
 /** Words of a node's state in fillForward: stamp, next row, next entry, row's entry, forwarder, stage, 2 spare. */
@@ -90,6 +90,8 @@ export class ShardBuilder {
   readonly #before: number;
   readonly #blockRow: number;
   readonly #recvRows: Uint32Array;
+  /** Made with the first shard of a hierarchical plan. */
+  #staging: StageTables | undefined;
   /** Ranks whose counts `#before` holds. */
   #passed = 0;
 
@@ -192,7 +194,8 @@ export class ShardBuilder {
       const text = `rank ${rank} sends ${nodeRows[differs]} rows to node ${differs}, the facts say ${claimed[differs]}`;
       throw new FuscoError('E_FACTS', text, { rank });
     }
-    const stage = stageTable(this.#spec, decision.groups, facts.nodeRows!, rank);
+    this.#staging ??= new StageTables(this.#spec, decision.groups, facts.nodeRows!);
+    const stage = this.#staging.of(rank);
     return { stage, nodeRows, forwarded: sum(nodeRows) };
   }
 

@@ -20,36 +20,61 @@ export interface StageTable {
   readonly ownRows: number;
 }
 
-/** @param nodeRows u32[ranks, nodes]. Throws E_LIMIT where a staging buffer would pass MAX_ROWS. */
-export function stageTable(
-  spec: PlanSpec,
-  groups: Uint16Array,
-  nodeRows: Uint32Array,
-  rank: number,
-): StageTable {
-  const { ranks, nodes } = spec;
-  const own = nodeOf(spec, rank);
-  const firstRow = new Uint32Array(nodes);
-  const sourceRow = new Uint32Array(ranks);
-  const sourceRows = new Uint32Array(ranks);
-  let ownRows = 0;
-  for (let source = 0; source < ranks; source++) {
-    if (groups[source] !== groups[rank] || source === rank) continue;
-    sourceRow[source] = ownRows;
-    sourceRows[source] = nodeRows[source * nodes + own]!;
-    ownRows += sourceRows[source]!;
-    if (source > rank) continue;
-    // Outside of the loop: with one rank a node it runs ranks x ranks times for one rank.
-    const home = nodeOf(spec, source);
-    for (let node = 0; node < nodes; node++) {
-      if (node !== own && node !== home) firstRow[node]! += nodeRows[source * nodes + node]!;
+/**
+ * The staging tables of a group, rank by rank. Made in ascending order they cost ranks x nodes in all: what lower
+ * ranks of a group send to each node is summed up as ranks go by.
+ */
+export class StageTables {
+  readonly #spec: PlanSpec;
+  readonly #groups: Uint16Array;
+  readonly #nodeRows: Uint32Array;
+  /** [groups, nodes], rows of the ranks below `#passed`. */
+  readonly #below: Float64Array;
+  #passed = 0;
+
+  /** @param nodeRows u32[ranks, nodes]; 0 for each rank's own node */
+  constructor(spec: PlanSpec, groups: Uint16Array, nodeRows: Uint32Array) {
+    this.#spec = spec;
+    this.#groups = groups;
+    this.#nodeRows = nodeRows;
+    this.#below = new Float64Array(spec.ranksPerNode * spec.nodes);
+  }
+
+  #advanceTo(rank: number): void {
+    const { nodes } = this.#spec;
+    if (rank < this.#passed) {
+      this.#below.fill(0);
+      this.#passed = 0;
+    }
+    for (; this.#passed < rank; this.#passed++) {
+      const at = this.#groups[this.#passed]! * nodes;
+      const from = this.#passed * nodes;
+      for (let node = 0; node < nodes; node++) this.#below[at + node]! += this.#nodeRows[from + node]!;
     }
   }
-  if (ownRows > MAX_ROWS) {
-    throw new FuscoError('E_LIMIT', `rank ${rank} forwards more than ${MAX_ROWS} rows`, {
-      rank,
-      limit: MAX_ROWS,
-    });
+
+  /** Throws E_LIMIT where the rank's staging buffer would pass MAX_ROWS. */
+  of(rank: number): StageTable {
+    this.#advanceTo(rank);
+    const { ranks, nodes } = this.#spec;
+    const group = this.#groups[rank]!;
+    const own = nodeOf(this.#spec, rank);
+    const firstRow = Uint32Array.from(this.#below.subarray(group * nodes, (group + 1) * nodes));
+    firstRow[own] = 0;
+    const sourceRow = new Uint32Array(ranks);
+    const sourceRows = new Uint32Array(ranks);
+    let ownRows = 0;
+    for (let source = 0; source < ranks; source++) {
+      if (this.#groups[source] !== group || source === rank) continue;
+      sourceRow[source] = ownRows;
+      sourceRows[source] = this.#nodeRows[source * nodes + own]!;
+      ownRows += sourceRows[source]!;
+    }
+    if (ownRows > MAX_ROWS) {
+      const text = `rank ${rank} forwards more than ${MAX_ROWS} rows`;
+      throw new FuscoError('E_LIMIT', text, { rank, limit: MAX_ROWS });
+    }
+    const forwarder = forwardersOf(this.#spec, this.#groups, rank);
+    return { forwarder, firstRow, sourceRow, sourceRows, ownRows };
   }
-  return { forwarder: forwardersOf(spec, groups, rank), firstRow, sourceRow, sourceRows, ownRows };
 }

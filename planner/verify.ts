@@ -1,7 +1,8 @@
 import type { Report } from './codec.ts';
 import { FuscoError } from './errors.ts';
 import { markVerified, type Plan, type VerifiedPlan } from './plan.ts';
-import { checkForward, checkForwardRows, checkStaging } from './verify/forward.ts';
+import { StageTables } from './staging.ts';
+import { checkForward, checkForwardRows, checkGroups, checkStaging } from './verify/forward.ts';
 import { Halt } from './verify/halt.ts';
 import { checkEntries, checkStream } from './verify/rows.ts';
 import { checkDirectSlices, checkForwardSlices } from './verify/schedule.ts';
@@ -47,16 +48,21 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
   const runs = shards.map(({ runRow, runRows }): RunTable => ({ runRow, runRows }));
   for (const [rank, shard] of shards.entries()) attempt(() => checkSend(shard, runs, spec, rank));
   if (!sound) return undefined;
-  const nodeRows = spec.strategy === 'hier' ? joinNodeRows(plan) : undefined;
+  let staging: StageTables | undefined;
+  if (spec.strategy === 'hier') {
+    const nodeRows = joinNodeRows(plan);
+    if (!attempt(() => checkGroups(plan, nodeRows))) return undefined;
+    staging = new StageTables(spec, plan.decision.groups, nodeRows);
+  }
   for (const [rank, shard] of shards.entries()) {
     const checks = [
       () => checkEntries(shards, spec, rank),
       () => checkStream(shard, spec, rank),
       () => checkDirectSlices(shard, spec, rank),
     ];
-    if (nodeRows !== undefined) {
+    if (staging !== undefined) {
       checks.push(
-        () => checkStaging(plan, nodeRows, rank),
+        () => checkStaging(shard, staging, rank),
         () => checkForward(plan, rank),
         () => checkForwardSlices(shard, spec, rank),
       );

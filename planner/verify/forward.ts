@@ -1,12 +1,13 @@
 // Hierarchical plans: the forwarding stream, its staging rows, and what the forwarder distributes.
 
-import { forwardersOf } from '../balance.ts';
+import { balance, forwardersOf } from '../balance.ts';
+import { FuscoError } from '../errors.ts';
 import { S_FORWARD_TOKEN } from '../layout.ts';
 import type { Plan } from '../plan.ts';
 import type { Shard } from '../shard.ts';
 import { nodeOf, type PlanSpec } from '../spec.ts';
-import { stageTable } from '../staging.ts';
-import { checkWord, halt } from './halt.ts';
+import type { StageTables } from '../staging.ts';
+import { checkWord, Halt, halt } from './halt.ts';
 
 /** What a rank claims to forward to every node adds up to its rows: staging rows of all ranks are derived from it. */
 export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): void {
@@ -21,11 +22,26 @@ export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): vo
   if (forwardRows[own] !== 0) halt('E_FORWARD', rank, `/forwardRows/${own}`, 'rows for the own node');
 }
 
+/** The groups are those that the plan's own rule, or the best of the rules, gives for these rows. */
+export function checkGroups(plan: Plan, nodeRows: Uint32Array): void {
+  const { spec, decision } = plan;
+  if (spec.balance === 'none') return;
+  const { rule, groups } = balance(spec.balance, spec, nodeRows);
+  const path = '/header/core';
+  if (rule !== decision.rule) {
+    throw new Halt(
+      new FuscoError('E_FORWARD', `rule ${decision.rule}, not ${rule}`, { path: `${path}/rule` }),
+    );
+  }
+  const rank = groups.findIndex((group, i) => group !== decision.groups[i]);
+  if (rank < 0) return;
+  const text = `rank ${rank} is in group ${decision.groups[rank]}, not ${groups[rank]}`;
+  throw new Halt(new FuscoError('E_FORWARD', text, { path: `${path}/groups/${rank}`, rank }));
+}
+
 /** Staging tables follow from what every rank claims to forward; checkForwardRows and checkForward prove that. */
-export function checkStaging(plan: Plan, nodeRows: Uint32Array, rank: number): void {
-  const { spec, decision, shards } = plan;
-  const shard = shards[rank]!;
-  const expected = stageTable(spec, decision.groups, nodeRows, rank);
+export function checkStaging(shard: Shard, staging: StageTables, rank: number): void {
+  const expected = staging.of(rank);
   const tables: [string, Uint32Array, Uint32Array][] = [
     ['forwardRow', shard.forwardRow, expected.firstRow],
     ['stageRow', shard.stageRow, expected.sourceRow],

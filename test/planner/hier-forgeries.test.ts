@@ -474,11 +474,14 @@ describe('a header that lies', () => {
     expect(error.code).toBe(code);
   });
 
-  it('groups that are renamed throughout are the same plan under another id', async () => {
-    const file = await honestHierFile();
-    const { plan, planId } = await decodePlan(withCore(file, { groups: [1, 0, 1, 0] }), nodeSha256);
-    expect(isVerified(verifyPlan(plan))).toBe(true);
-    expect(planId).not.toBe((await decodePlan(sealFile(file), nodeSha256)).planId);
+  it('groups that no rule gives are refused, though the shards agree with them', async () => {
+    const error = await refusalOf(withCore(await honestHierFile(), { groups: [1, 0, 1, 0] }));
+    expect(error.toString()).toMatch(/^E_FORWARD \/header\/core\/groups\/0: rank 0 is in group 1, not 0/);
+  });
+
+  it('a rule that the options do not give is refused', async () => {
+    const error = await refusalOf(withCore(await honestHierFile(), { balance: 'static', rule: 'rotate' }));
+    expect(error.toString()).toMatch(/^E_FORWARD \/header\/core\/rule: rule rotate, not static/);
   });
 
   it.each<[string, string, Record<string, unknown>]>([
