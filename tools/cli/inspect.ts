@@ -1,8 +1,12 @@
+import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { DecodedPlan } from '../../planner/codec.ts';
 import type { FuscoError } from '../../planner/errors.ts';
 import { verifyPlan } from '../../planner/verify.ts';
 import { formatBytes, formatCount, formatFacts, formatGrid, formatMatrix, MATRIX_RANKS } from '../format.ts';
+import { writeFileAtomic } from '../output.ts';
+import { figuresOf } from '../report/figures.ts';
+import { encodeReport } from '../report/write.ts';
 import { type Summary, summarize } from '../summary.ts';
 import { command, ErrorsShown, errorLine, print, printJson, readPlan, say } from './io.ts';
 
@@ -93,11 +97,26 @@ function printSummary(file: string, decoded: DecodedPlan, summary: Summary, veri
   print(`\n${trafficLines(summary)}`);
 }
 
-async function inspect(file: string, options: { json?: boolean }): Promise<void> {
+async function writeReport(
+  path: string,
+  file: string,
+  decoded: DecodedPlan,
+  problems: readonly FuscoError[],
+): Promise<void> {
+  const { plan, planId, producer, version } = decoded;
+  const figures = figuresOf(plan, problems.length === 0);
+  const input = { file: basename(file), planId, producer, version, figures, problems };
+  const bytes = await encodeReport(input);
+  await writeFileAtomic(path, [bytes]);
+  say(`report of plan ${planId.slice(0, 12)}: ${formatBytes(bytes.length)} -> ${path}`);
+}
+
+async function inspect(file: string, options: { json?: boolean; html?: string }): Promise<void> {
   const problems: FuscoError[] = [];
   const report = (error: FuscoError) => void problems.push(error);
   const decoded = await readPlan(file, report);
   verifyPlan(decoded.plan, report);
+  if (options.html !== undefined) await writeReport(options.html, file, decoded, problems);
   const summary = summarize(decoded.plan);
   if (options.json) {
     const { planId, version, producer } = decoded;
@@ -115,5 +134,6 @@ export function inspectCommand(): Command {
   return command('inspect', 'Show what a plan does, on one screen. Shows a broken plan as far as it can.')
     .argument('<file>', 'a plan file')
     .option('--json', 'one JSON object')
+    .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
     .action(inspect);
 }

@@ -13,6 +13,7 @@ import { planCommand } from './plan.ts';
 import { runCommand } from './run.ts';
 import { simulateCommand } from './simulate.ts';
 import { verifyCommand } from './verify.ts';
+import { viewCommand } from './view.ts';
 import { workloadCommand } from './workload.ts';
 
 function version(): string {
@@ -33,6 +34,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(planCommand())
     .addCommand(inspectCommand())
     .addCommand(verifyCommand())
+    .addCommand(viewCommand())
     .addCommand(exportCommand())
     .addCommand(runCommand())
     .addCommand(diffCommand())

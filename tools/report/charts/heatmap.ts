@@ -1,0 +1,125 @@
+// The rank x rank traffic matrix: hue says which link, strength says how many bytes.
+
+import { formatBytes } from '../../format.ts';
+import { type Heat, largest } from '../figures.ts';
+import { html, type Markup, NOTHING, table } from '../markup.ts';
+import { at, figure, mark, tickStep } from './frame.ts';
+
+const MARGIN = { top: 44, right: 8, bottom: 8, left: 50 };
+const LEGEND = 44;
+/** Cells at least this wide have room for their value. */
+const TEXT_CELL = 36;
+
+/** Largest bytes of one cell, for a scale that two maps share. */
+export function heatMax({ intra, inter, cells }: Heat): number {
+  let most = 0;
+  for (let cell = 0; cell < cells; cell++)
+    most = Math.max(most, largest(intra[cell]!), largest(inter[cell]!));
+  return most;
+}
+
+/** Rank or ranks of a row or column: "3", "64 to 71". */
+function cellName({ ranksPerCell }: Heat, cell: number): string {
+  const first = cell * ranksPerCell;
+  return ranksPerCell === 1 ? `${first}` : `${first} to ${first + ranksPerCell - 1}`;
+}
+
+function compact(bytes: number): string {
+  return formatBytes(bytes).replace(/ ([KMGT])iB$/, '$1');
+}
+
+/** Hue by the link that the bytes use: own memory, own node, network. */
+function linkOf(heat: Heat, from: number, to: number): { kind: string; words: string } {
+  if (heat.inter[from]![to]! > 0) return { kind: 'far', words: 'between nodes' };
+  if (from === to && heat.ranksPerCell === 1) return { kind: 'own', words: 'stays on its rank' };
+  return { kind: 'near', words: 'within a node' };
+}
+
+function axisLabels(heat: Heat, size: number): Markup {
+  const { cells } = heat;
+  const step = tickStep(cells, 16);
+  const shown = Array.from({ length: cells }, (_, i) => i).filter((i) => i % step === 0);
+  return html`${shown.map((i) => {
+    const centre = (i + 0.5) * size;
+    const name = String(i * heat.ranksPerCell);
+    return html`<text class="tick middle" x="${at(MARGIN.left + centre)}" y="${MARGIN.top - 6}">${name}</text><text class="tick end" x="${MARGIN.left - 7}" y="${at(MARGIN.top + centre)}" dy="0.32em">${name}</text>`;
+  })}`;
+}
+
+/** Lines around the squares of one node. */
+function nodeLines({ cells, cellsPerNode }: Heat, size: number): Markup {
+  if (cellsPerNode === 0 || cellsPerNode === cells) return NOTHING;
+  const nodes = cells / cellsPerNode;
+  return html`${Array.from({ length: nodes }, (_, node) => {
+    const first = node * cellsPerNode * size;
+    const side = at(cellsPerNode * size);
+    return html`<rect class="node" x="${at(MARGIN.left + first)}" y="${at(MARGIN.top + first)}" width="${side}" height="${side}"/>`;
+  })}`;
+}
+
+function legend(max: number, width: number, top: number, hasNodes: boolean): Markup {
+  const kinds = hasNodes
+    ? ([
+        ['own', 'own rank'],
+        ['near', 'same node (NVLink)'],
+        ['far', 'other node (NIC)'],
+      ] as const)
+    : ([
+        ['own', 'own rank'],
+        ['near', 'same node (NVLink)'],
+      ] as const);
+  const column = (width - MARGIN.left) / 3;
+  return html`${kinds.map(([kind, words], i) => {
+    const x = MARGIN.left + i * column;
+    const steps = Array.from({ length: 6 }, (_, step) => {
+      return html`<rect class="${kind}" x="${at(x + step * 16)}" y="${top}" width="16" height="8" fill-opacity="${at(strength(step + 1, 6))}"/>`;
+    });
+    return html`${steps}<text class="tick" x="${at(x)}" y="${top + 22}">${words}</text>`;
+  })}<text class="tick end" x="${MARGIN.left - 7}" y="${top + 8}">0 to</text><text class="tick end" x="${MARGIN.left - 7}" y="${top + 22}">${compact(max)}</text>`;
+}
+
+/** Opacity of a cell. What is not nothing stays visible. */
+function strength(bytes: number, max: number): number {
+  return bytes === 0 ? 0 : 0.08 + 0.92 * (bytes / max);
+}
+
+/** A heat map of payload bytes. `max` is the value of the strongest colour. */
+export function heatChart(heat: Heat, max: number, width: number): Markup {
+  const { cells, intra, inter } = heat;
+  const size = (width - MARGIN.left - MARGIN.right) / cells;
+  const end = MARGIN.top + size * cells;
+  const bytesOf = (from: number, to: number) => intra[from]![to]! + inter[from]![to]!;
+  const drawn: Markup[] = [];
+  for (let from = 0; from < cells; from++) {
+    for (let to = 0; to < cells; to++) {
+      const bytes = bytesOf(from, to);
+      const { kind, words } = linkOf(heat, from, to);
+      const label = `rank ${cellName(heat, from)} to rank ${cellName(heat, to)}: ${formatBytes(bytes)}, ${bytes === 0 ? 'nothing is sent' : words}`;
+      const shade = strength(bytes, max);
+      const [x, y] = [MARGIN.left + to * size, MARGIN.top + from * size];
+      const value =
+        size < TEXT_CELL || bytes === 0
+          ? NOTHING
+          : html`<text class="cell middle ${shade > 0.6 ? 'inverse' : ''}" x="${at(x + size / 2)}" y="${at(y + size / 2)}" dy="0.35em">${compact(bytes)}</text>`;
+      drawn.push(
+        html`<g class="mark" ${mark(label, drawn.length === 0)}><rect class="${kind} cellbox" x="${at(x)}" y="${at(y)}" width="${at(size)}" height="${at(size)}" fill-opacity="${at(shade)}"/>${value}</g>`,
+      );
+    }
+  }
+  const body = html`${drawn}${nodeLines(heat, size)}${axisLabels(heat, size)}<text class="axis-title" x="${MARGIN.left}" y="14">to rank →</text><text class="axis-title" x="0" y="${MARGIN.top - 6}">from ↓</text>${legend(
+    max,
+    width,
+    end + 14,
+    inter.some((row) => row.some((n) => n > 0)),
+  )}`;
+  const names = Array.from({ length: cells }, (_, cell) => `rank ${cellName(heat, cell)}`);
+  const rows = names.map((name, from) => [name, ...names.map((_, to) => formatBytes(bytesOf(from, to)))]);
+  return figure({
+    label: 'Payload bytes from every rank to every rank',
+    width,
+    height: end + MARGIN.bottom + LEGEND,
+    body,
+    columns: cells,
+    table: table(['from \\ to', ...names], rows),
+  });
+}

@@ -1,0 +1,170 @@
+// Everything that the report and the viewer show of a plan, as plain data: a worker sends it to its page.
+
+import { SLOT_DROPPED } from '../../planner/layout.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { type Summary, summarize } from '../summary.ts';
+import { findOffenders, type Offender } from './offenders.ts';
+import { type Prediction, predictTimeline } from './timeline.ts';
+import { directLengths, forwardLengths, type Lengths, type Spread, spreadOf } from './tokens.ts';
+
+/** The most rows and columns of the heat map; ranks of larger groups share cells. */
+const MAX_CELLS = 64;
+
+export interface Heat {
+  /** Consecutive ranks that share a row or column: 1, or whole nodes of a large group. */
+  readonly ranksPerCell: number;
+  /** Rows and columns. */
+  readonly cells: number;
+  /** Cells that lie on one node; 0 where a cell is a node or more. */
+  readonly cellsPerNode: number;
+  /** Payload bytes [from, to], between ranks of one node, and between nodes. */
+  readonly intra: number[][];
+  readonly inter: number[][];
+}
+
+export interface Load {
+  /** One value per expert instance, or per rank. */
+  readonly rows: readonly number[];
+  readonly labels: readonly string[];
+  readonly mean: number;
+  readonly max: number;
+  readonly maxOverMean: number;
+  /** (max - mean) / mean: the share by which the busiest exceeds the average. */
+  readonly excess: number;
+  /** mean / max: the share of the time in which the average one works while the busiest does. */
+  readonly meanOverMax: number;
+}
+
+/** What holds of every plan that could be read, broken ones included. */
+export interface PlanFigures {
+  readonly summary: Omit<Summary, 'traffic'>;
+  readonly heat: Heat;
+  readonly experts: Load;
+  readonly ranks: Load;
+  /** Payload bytes that each rank sends to and receives from other nodes. */
+  readonly nicOut: readonly number[];
+  readonly nicIn: readonly number[];
+  readonly totalBytes: { readonly own: number; readonly intra: number; readonly inter: number };
+}
+
+/** What follows from the entries, which only a verified plan lets us walk. */
+export interface TokenFigures {
+  readonly spread: Spread;
+  readonly direct: Lengths;
+  /** Hierarchical plans only. */
+  readonly forwarded?: Lengths;
+  readonly prediction: Prediction;
+}
+
+export interface Figures extends PlanFigures {
+  readonly tokens?: TokenFigures;
+  readonly offenders: readonly Offender[];
+}
+
+export function sum(values: Iterable<number>): number {
+  let total = 0;
+  for (const value of values) total += value;
+  return total;
+}
+
+export function largest(values: Iterable<number>): number {
+  let most = 0;
+  for (const value of values) if (value > most) most = value;
+  return most;
+}
+
+/** The measures of imbalance; all are those of a balanced load where there are no rows at all. */
+export function loadOf(rows: readonly number[], labels: readonly string[]): Load {
+  const max = largest(rows);
+  const mean = rows.length === 0 ? 0 : sum(rows) / rows.length;
+  const maxOverMean = mean === 0 ? 1 : max / mean;
+  return { rows, labels, mean, max, maxOverMean, excess: maxOverMean - 1, meanOverMax: 1 / maxOverMean };
+}
+
+/** Ranks that share a cell of the heat map: one, or as many whole nodes as it takes. */
+function cellSize(ranks: number, ranksPerNode: number): number {
+  if (ranks <= MAX_CELLS) return 1;
+  const nodes = ranks / ranksPerNode;
+  return ranksPerNode * Math.ceil(nodes / MAX_CELLS);
+}
+
+function heatOf({ ranks, ranksPerNode, traffic }: Summary): Heat {
+  const ranksPerCell = cellSize(ranks, ranksPerNode);
+  const cells = Math.ceil(ranks / ranksPerCell);
+  const fold = (bytes: readonly (readonly number[])[]) => {
+    const folded = Array.from({ length: cells }, () => new Array<number>(cells).fill(0));
+    for (const [from, row] of bytes.entries()) {
+      const into = folded[Math.floor(from / ranksPerCell)]!;
+      for (const [to, n] of row.entries()) into[Math.floor(to / ranksPerCell)]! += n;
+    }
+    return folded;
+  };
+  return {
+    ranksPerCell,
+    cells,
+    cellsPerNode: ranksPerCell === 1 ? ranksPerNode : 0,
+    intra: fold(traffic.intraNodeBytes),
+    inter: fold(traffic.interNodeBytes),
+  };
+}
+
+/** Expert instances in the order of the plan: "expert 7", with its rank where the expert has replicas. */
+function instanceLabels({ spec }: Plan): string[] {
+  const { instanceExpert, instanceRank, instances, experts } = spec.placement;
+  return Array.from({ length: instances }, (_, i) => {
+    const name = `expert ${instanceExpert[i]}`;
+    return instances === experts ? name : `${name} on rank ${instanceRank[i]}`;
+  });
+}
+
+function planFigures(plan: Plan, summary: Summary): PlanFigures {
+  const { traffic, ...rest } = summary;
+  const { intraNodeBytes, interNodeBytes } = traffic;
+  const realRows = summary.expertCounts.map(sum);
+  const own = sum(intraNodeBytes.map((row, rank) => row[rank]!));
+  return {
+    summary: rest,
+    heat: heatOf(summary),
+    experts: loadOf(summary.expertCounts.flat(), instanceLabels(plan)),
+    ranks: loadOf(
+      realRows,
+      realRows.map((_, rank) => `rank ${rank}`),
+    ),
+    nicOut: interNodeBytes.map(sum),
+    nicIn: interNodeBytes.map((_, to) => sum(interNodeBytes.map((row) => row[to]!))),
+    totalBytes: { own, intra: sum(intraNodeBytes.map(sum)) - own, inter: sum(interNodeBytes.map(sum)) },
+  };
+}
+
+function tokenFigures(plan: Plan): TokenFigures {
+  return {
+    spread: spreadOf(plan),
+    direct: directLengths(plan),
+    ...(plan.spec.strategy === 'hier' ? { forwarded: forwardLengths(plan) } : {}),
+    prediction: predictTimeline(plan),
+  };
+}
+
+/** Dropped entries of each expert instance. */
+function droppedRows({ shards, spec }: Plan): number[] {
+  const dropped = new Array<number>(spec.placement.instances).fill(0);
+  for (const { entrySlot, entryInstance } of shards) {
+    for (const [entry, slot] of entrySlot.entries()) {
+      if (slot === SLOT_DROPPED) dropped[entryInstance[entry]!]!++;
+    }
+  }
+  return dropped;
+}
+
+/** All figures of a plan. What needs its entries is left out unless the plan was verified. */
+export function figuresOf(plan: Plan, isVerified: boolean): Figures {
+  const summary = summarize(plan);
+  const base = planFigures(plan, summary);
+  const tokens = isVerified ? tokenFigures(plan) : undefined;
+  const dropped = isVerified && summary.droppedEntries > 0 ? droppedRows(plan) : [];
+  return {
+    ...base,
+    ...(tokens === undefined ? {} : { tokens }),
+    offenders: findOffenders(base, summary.traffic, dropped),
+  };
+}

@@ -1,0 +1,88 @@
+// The report: one HTML file that needs nothing else, neither the network nor this program.
+
+import type { FuscoError } from '../../planner/errors.ts';
+import { formatBytes, formatCount } from '../format.ts';
+import { type Figures, sum } from './figures.ts';
+import { html, Markup } from './markup.ts';
+import { headline, panelMarkup, panelsOf } from './panels.ts';
+
+export interface ReportInput {
+  /** The plan's file, as it was named. */
+  readonly file: string;
+  readonly planId: string;
+  readonly producer: string;
+  readonly version: readonly number[];
+  readonly figures: Figures;
+  /** What verification found; empty for a sound plan. */
+  readonly problems: readonly FuscoError[];
+}
+
+/** What the page is made of beside its figures: a style sheet and a script, both inlined. */
+export interface ReportAssets {
+  readonly style: string;
+  readonly script: string;
+}
+
+/** The plan in plain words, for somebody who has never seen one. */
+function introduction({ summary, totalBytes }: Figures): Markup {
+  const { ranks, ranksPerNode, experts, topk, strategy } = summary;
+  const tokens = sum(summary.tokens);
+  const nodes = ranks / ranksPerNode;
+  const where =
+    nodes === 1 ? `${formatCount(ranks)} ranks on one node` : `${formatCount(ranks)} ranks on ${nodes} nodes`;
+  const way =
+    strategy === 'hier'
+      ? 'The plan is hierarchical: one copy of a token crosses to each other node, and a forwarder there hands it on.'
+      : 'The plan is flat: every row travels straight from its token to its expert’s slot.';
+  return html`<p class="intro">In this Mixture-of-Experts layer <strong>${formatCount(tokens)} tokens</strong> on ${where} choose up to ${topk} of ${formatCount(experts)} experts each. A <em>rank</em> is one GPU or process. <em>Dispatch</em> copies each token’s row to the ranks of its experts, <em>combine</em> brings the results back and adds them up. ${way} One dispatch moves <strong>${formatBytes(totalBytes.intra + totalBytes.inter)}</strong> between ranks.</p>`;
+}
+
+function verification(problems: readonly FuscoError[]): Markup {
+  if (problems.length === 0) {
+    return html`<p class="verdict good"><span aria-hidden="true">✓</span> Verified: every descriptor is in bounds, every receive row is written exactly once, and every entry is delivered exactly once, masked or dropped.</p>`;
+  }
+  return html`<div class="verdict bad"><p><span aria-hidden="true">✗</span> Broken: verification found ${formatCount(problems.length)} ${problems.length === 1 ? 'defect' : 'defects'}. Do not execute this plan.</p><ul>${problems
+    .slice(0, 50)
+    .map(
+      ({ code, message, hint }) => html`<li><code>${code}</code> ${message} <em>${hint}</em></li>`,
+    )}</ul></div>`;
+}
+
+/** The whole report as the text of an HTML file. */
+export function reportPage(input: ReportInput, { style, script }: ReportAssets): string {
+  const { file, planId, producer, version, figures, problems } = input;
+  const panels = panelsOf([figures]);
+  const contents = panels.map(({ id, title }) => html`<li><a href="#panel-${id}">${title}</a></li>`);
+  // A page that can load nothing cannot send anything either.
+  const policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<title>Plan ${planId.slice(0, 12)} – ${file}</title>
+<style>${new Markup(style)}</style>
+</head>
+<body class="report">
+<header class="top">
+<p class="kicker">FUSCO plan report</p>
+<h1>${file}</h1>
+<p class="id">plan <code>${planId}</code></p>
+<p class="id">format ${version.join('.')}, written by ${producer}</p>
+${introduction(figures)}
+${verification(problems)}
+</header>
+<main>
+${headline(figures)}
+<nav aria-label="Contents"><ul class="contents">${contents}</ul></nav>
+<p class="hint">Charts answer to the pointer and to the keyboard: Tab reaches a chart, arrow keys move through it, and the line below says what the mark means. Below each chart its numbers are a table.</p>
+<div class="panels">
+${panels.map((panel) => panelMarkup(panel, []))}
+</div>
+</main>
+<script>${new Markup(script)}</script>
+</body>
+</html>
+`.text;
+}

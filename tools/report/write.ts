@@ -1,0 +1,27 @@
+// The report of a plan as the bytes of one file.
+
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { FuscoError } from '../../planner/errors.ts';
+import { type ReportInput, reportPage } from './page.ts';
+
+/** A file that `npm run build:viewer` has made. Throws E_BACKEND where it has not. */
+export async function viewerAsset(name: string): Promise<Uint8Array> {
+  let file = `build/viewer/${name}`;
+  try {
+    file = createRequire(import.meta.url).resolve(`#viewer/${name}`);
+    return await readFile(file);
+  } catch (cause) {
+    throw new FuscoError('E_BACKEND', `the viewer is not built: ${file}; run \`npm run build:viewer\``, {
+      cause,
+    });
+  }
+}
+
+/** The report: UTF-8 HTML that needs neither the network nor this program. Throws E_BACKEND. */
+export async function encodeReport(input: ReportInput): Promise<Uint8Array> {
+  const [style, script] = await Promise.all(['style.css', 'report.js'].map((name) => viewerAsset(name)));
+  const decoder = new TextDecoder();
+  const text = reportPage(input, { style: decoder.decode(style), script: decoder.decode(script) });
+  return new TextEncoder().encode(text);
+}

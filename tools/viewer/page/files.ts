@@ -1,0 +1,43 @@
+// Where files come from: dropped, chosen, or named on the command line.
+
+import type { NamedBytes } from '../../readers/routing.ts';
+
+/** A group of files that belong together: one routing or one plan. */
+export type Group = readonly NamedBytes[];
+
+/** What `fusco view` was given; the server lists it. */
+export interface ServedFile {
+  readonly name: string;
+  readonly url: string;
+}
+
+async function fetchBytes(url: string): Promise<Uint8Array> {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+/** The files of the command line, in groups. */
+export async function servedGroups(): Promise<Group[]> {
+  const listed = (await (await fetch('files.json')).json()) as ServedFile[][];
+  return Promise.all(
+    listed.map((files) =>
+      Promise.all(files.map(async ({ name, url }) => ({ name, bytes: await fetchBytes(url) }))),
+    ),
+  );
+}
+
+/** The routing that travels with the package: 8 ranks x 512 tokens, top-8 of 256 experts. */
+export async function exampleGroup(): Promise<Group> {
+  return [{ name: 'example: 8 ranks × 512 tokens', bytes: await fetchBytes('example.npy') }];
+}
+
+/** Files named rank0.npy, rank1.npy, … are one routing together; every other file stands for itself. */
+export async function groupFiles(files: Iterable<File>): Promise<Group[]> {
+  const read = await Promise.all(
+    [...files].map(async (file) => ({ name: file.name, bytes: new Uint8Array(await file.arrayBuffer()) })),
+  );
+  const byRank = read.filter(({ name }) => /^rank\d+\.npy$/.test(name));
+  const others = read.filter((file) => !byRank.includes(file)).map((file) => [file]);
+  return byRank.length > 0 ? [byRank, ...others] : others;
+}

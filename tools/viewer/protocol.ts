@@ -1,0 +1,85 @@
+// What the page and its worker say to each other: one request, one answer, matched by number.
+
+import type { Balance } from '../../planner/balance.ts';
+import type { Dtype, PartialDtype, PlacementMap, Strategy } from '../../planner/index.ts';
+import type { NamedBytes } from '../readers/routing.ts';
+import type { Figures } from '../report/figures.ts';
+import type { TokenPath } from './tokenPath.ts';
+
+/** The two plans that can be on the page. */
+export type Side = 'a' | 'b';
+
+/** Planning options as the page has them; every field is set. */
+export interface ViewOptions {
+  readonly experts: number;
+  readonly ranks: number;
+  readonly ranksPerNode: number;
+  readonly strategy: Strategy | 'auto';
+  readonly balance: Balance;
+  readonly partial: PartialDtype;
+  readonly align: number;
+  readonly capacity: number;
+  readonly hidden: number;
+  readonly dtype: Dtype;
+  /** Target size of a slice in bytes; a plan's own is kept, the page does not show it. */
+  readonly sliceBytes: number;
+  /** Contiguous blocks, expert e on rank e mod ranks, or a map of its own. */
+  readonly placement: 'blocks' | 'round-robin' | PlacementMap;
+}
+
+export interface Opened {
+  readonly kind: 'routing' | 'plan';
+  readonly name: string;
+  readonly topk: number;
+  readonly tokens: number;
+  /** Ranks that the file itself has; undefined for one table without an axis of ranks. */
+  readonly fileRanks?: number;
+  /** Of a plan: its plan id, as computed from the file. */
+  readonly planId?: string;
+  /** Where to start: a plan's own options, or a guess from the ids. */
+  readonly options: ViewOptions;
+}
+
+/** Wall-clock milliseconds of the worker's steps. */
+export interface Times {
+  /** The planner alone: routing tables in, finished shards out. */
+  readonly plan: number;
+  /** SHA-256 of the plan. */
+  readonly id: number;
+  /** Everything that is counted for the charts. */
+  readonly figures: number;
+}
+
+export interface Planned {
+  readonly planId: string;
+  readonly figures: Figures;
+  readonly tokens: readonly number[];
+  readonly times: Times;
+  /** The tables were cut anew, because another number of ranks was asked for. */
+  readonly isResplit: boolean;
+}
+
+export interface Calls {
+  open(side: Side, files: readonly NamedBytes[]): Promise<Opened>;
+  plan(side: Side, options: ViewOptions): Promise<Planned>;
+  token(side: Side, rank: number, token: number): Promise<TokenPath>;
+  save(side: Side): Promise<Uint8Array>;
+}
+
+export type CallName = keyof Calls;
+
+export interface Request {
+  readonly id: number;
+  readonly call: CallName;
+  readonly args: readonly unknown[];
+}
+
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+  readonly hint: string;
+}
+
+export type Response =
+  | { readonly id: number; readonly result: unknown }
+  | { readonly id: number; readonly failure: Failure };

@@ -1,0 +1,207 @@
+// What the worker does, without the worker: opens files, plans, counts, follows tokens. Runs in Node, too, for tests.
+
+import type { Sha256 } from '../../planner/hash.ts';
+import {
+  decodePlan,
+  encodePlan,
+  FuscoError,
+  type PlacementMap,
+  type Planner,
+  type PlanOptions,
+  planId,
+  type RoutingTable,
+  type VerifiedPlan,
+  verifyPlan,
+} from '../../planner/index.ts';
+import { MAX_INSTANCES } from '../../planner/layout.ts';
+import { defaultRanksPerNode } from '../../planner/placement.ts';
+import { type NamedBytes, parseRouting } from '../readers/routing.ts';
+import { figuresOf } from '../report/figures.ts';
+import { routingOf } from '../simulate/compare.ts';
+import type { Calls, Opened, Planned, Side, ViewOptions } from './protocol.ts';
+import { followToken, type TokenPath } from './tokenPath.ts';
+
+/** Ranks of a table that does not say how many it has. */
+const GUESSED_RANKS = 8;
+
+interface Open {
+  /** One per rank; a single one where the file has no axis of ranks. */
+  readonly tables: readonly RoutingTable[];
+  readonly fileRanks: number | undefined;
+  plan?: VerifiedPlan;
+}
+
+/** The first bytes of a plan file: a msgpack array, then the string "FUSCOPLN". */
+function isPlan(bytes: Uint8Array): boolean {
+  return new TextDecoder('latin1').decode(bytes.subarray(0, 16)).includes('FUSCOPLN');
+}
+
+/** The largest id of all tables plus one: as many experts as there must be. Throws E_OPTION beyond the limit. */
+function leastExperts(tables: readonly RoutingTable[]): number {
+  let most = 0;
+  for (const { ids } of tables) {
+    for (const id of ids) if (Number(id) >= most) most = Number(id) + 1;
+  }
+  if (most <= MAX_INSTANCES) return Math.max(1, most);
+  throw new FuscoError('E_ROUTING_ID', `id ${most - 1}: a plan has at most ${MAX_INSTANCES} experts`);
+}
+
+/** All tokens in order, cut into contiguous, nearly equal blocks; the first ones have one token more. */
+function resplit(tables: readonly RoutingTable[], ranks: number): RoutingTable[] {
+  const topk = tables[0]!.topk;
+  const tokens = tables.reduce((sum, table) => sum + table.tokens, 0);
+  const ids = new Int32Array(tokens * topk);
+  let at = 0;
+  for (const table of tables) {
+    for (const id of table.ids) ids[at++] = Number(id);
+  }
+  let first = 0;
+  return Array.from({ length: ranks }, (_, rank) => {
+    const own = Math.floor(tokens / ranks) + (rank < tokens % ranks ? 1 : 0);
+    const part = ids.subarray(first * topk, (first + own) * topk);
+    first += own;
+    return { ids: part, tokens: own, topk };
+  });
+}
+
+/** Reads one routing: by the ranks that it has, or as a single table where it has none. */
+function readTables(files: readonly NamedBytes[]): { tables: RoutingTable[]; fileRanks?: number } {
+  try {
+    const tables = parseRouting(files);
+    return { tables, fileRanks: tables.length };
+  } catch (error) {
+    const lacksRanks = error instanceof FuscoError && error.code === 'E_RANKS';
+    if (!lacksRanks || files.length > 1) throw error;
+    return { tables: parseRouting(files, 1) };
+  }
+}
+
+function placementOf({ placement, experts, ranks }: ViewOptions): PlacementMap {
+  if (placement === 'blocks') return [];
+  if (placement === 'round-robin') return Array.from({ length: experts }, (_, expert) => expert % ranks);
+  return placement;
+}
+
+/** Options of the planner. A capacity of 0 means no limit, in the page as in the planner. */
+export function planOptions(options: ViewOptions): PlanOptions {
+  return { ...options, placement: placementOf(options) };
+}
+
+/** The options of a plan, as the page shows them. */
+function optionsOfPlan({ spec }: VerifiedPlan): ViewOptions {
+  const { experts, ranks, ranksPerNode, strategy, align, capacity, hidden, dtype, placement } = spec;
+  return {
+    experts,
+    ranks,
+    ranksPerNode,
+    strategy,
+    balance: spec.balance === 'none' ? 'best' : spec.balance,
+    partial: spec.partial === 'none' ? 'payload' : spec.partial,
+    align,
+    capacity,
+    hidden,
+    dtype,
+    sliceBytes: spec.sliceRows * spec.rowBytes,
+    placement: placement.map.length === 0 ? 'blocks' : placement.map,
+  };
+}
+
+function guessOptions(tables: readonly RoutingTable[], fileRanks: number | undefined): ViewOptions {
+  const ranks = fileRanks ?? GUESSED_RANKS;
+  return {
+    experts: leastExperts(tables),
+    ranks,
+    ranksPerNode: defaultRanksPerNode(ranks),
+    strategy: 'flat',
+    balance: 'best',
+    partial: 'payload',
+    align: 1,
+    capacity: 0,
+    hidden: 7168,
+    dtype: 'bf16',
+    sliceBytes: 2 ** 20,
+    placement: 'blocks',
+  };
+}
+
+/** The files and plans of both sides. */
+export class Session implements Calls {
+  readonly #planner: Planner;
+  readonly #sha256: Sha256;
+  readonly #open = new Map<Side, Open>();
+
+  constructor(planner: Planner, sha256: Sha256) {
+    this.#planner = planner;
+    this.#sha256 = sha256;
+  }
+
+  /** Opens one routing (one file, or rank{r}.npy) or one plan. Throws what the readers and the verifier throw. */
+  async open(side: Side, files: readonly NamedBytes[]): Promise<Opened> {
+    const [first] = files;
+    if (first === undefined) throw new FuscoError('E_FORMAT', 'no file');
+    if (files.length === 1 && isPlan(first.bytes)) return this.#openPlan(side, first);
+    const { tables, fileRanks } = readTables(files);
+    const options = guessOptions(tables, fileRanks);
+    this.#open.set(side, { tables, fileRanks });
+    const name = files.length === 1 ? first.name : `${files.length} files`;
+    return this.#opened(side, 'routing', name, options);
+  }
+
+  async #openPlan(side: Side, { name, bytes }: NamedBytes): Promise<Opened> {
+    const { plan, planId } = await decodePlan(bytes, this.#sha256);
+    const verified = verifyPlan(plan);
+    this.#open.set(side, { tables: routingOf(verified), fileRanks: plan.spec.ranks });
+    return { ...this.#opened(side, 'plan', name, optionsOfPlan(verified)), planId };
+  }
+
+  #opened(side: Side, kind: Opened['kind'], name: string, options: ViewOptions): Opened {
+    const { tables, fileRanks } = this.#side(side);
+    const tokens = tables.reduce((sum, table) => sum + table.tokens, 0);
+    const topk = tables[0]!.topk;
+    return { kind, name, topk, tokens, options, ...(fileRanks === undefined ? {} : { fileRanks }) };
+  }
+
+  #side(side: Side): Open {
+    const open = this.#open.get(side);
+    if (open === undefined) throw new FuscoError('E_USAGE', 'open a file first');
+    return open;
+  }
+
+  #plan(side: Side): VerifiedPlan {
+    const { plan } = this.#side(side);
+    if (plan === undefined) throw new FuscoError('E_USAGE', 'there is no plan yet');
+    return plan;
+  }
+
+  /** Plans a side anew. A plan that fails leaves none behind, so that nothing stale can be followed or saved. */
+  async plan(side: Side, options: ViewOptions): Promise<Planned> {
+    const open = this.#side(side);
+    delete open.plan;
+    const isResplit = options.ranks !== open.fileRanks;
+    const tables = isResplit ? resplit(open.tables, options.ranks) : open.tables;
+    const start = performance.now();
+    const plan = this.#planner.planAll(tables, planOptions(options));
+    const planned = performance.now();
+    const id = await planId(plan, this.#sha256);
+    const hashed = performance.now();
+    const figures = figuresOf(plan, true);
+    const counted = performance.now();
+    open.plan = plan;
+    return {
+      planId: id,
+      figures,
+      tokens: plan.shards.map((shard) => shard.tokens),
+      times: { plan: planned - start, id: hashed - planned, figures: counted - hashed },
+      isResplit: isResplit && open.fileRanks !== undefined,
+    };
+  }
+
+  async token(side: Side, rank: number, token: number): Promise<TokenPath> {
+    return followToken(this.#plan(side), rank, token);
+  }
+
+  /** The plan as the bytes of its file. */
+  async save(side: Side): Promise<Uint8Array> {
+    return (await encodePlan(this.#plan(side), this.#sha256)).bytes;
+  }
+}

@@ -1,0 +1,107 @@
+// One token's way through a plan: from its row through the forwarders to its slots, and back.
+
+import { forwardersOf } from '../../planner/balance.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import { SLOT_DROPPED } from '../../planner/layout.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { nodeOf } from '../../planner/spec.ts';
+
+/** One (token, k) and where it goes. */
+export interface PathEntry {
+  readonly k: number;
+  readonly state: 'delivered' | 'masked' | 'dropped';
+  /** Undefined where masked, as are rank and node. */
+  readonly expert?: number;
+  readonly rank?: number;
+  readonly node?: number;
+  /** Row of the receive buffer; only where delivered. */
+  readonly slot?: number;
+  /** Index into `forwards`; undefined where the row travels directly. */
+  readonly forward?: number;
+}
+
+/** The copy that crosses to another node. */
+export interface PathForward {
+  readonly node: number;
+  /** The rank that receives it. */
+  readonly rank: number;
+  /** Row of the forwarder's receive buffer, or of its staging buffer. */
+  readonly lands: 'slot' | 'staging';
+  readonly row: number;
+  /** k of the entries that it serves. */
+  readonly ks: readonly number[];
+}
+
+export interface TokenPath {
+  readonly rank: number;
+  readonly node: number;
+  readonly token: number;
+  readonly rowBytes: number;
+  readonly strategy: 'flat' | 'hier';
+  /** Dtype of a node's partial sum on the way back. */
+  readonly partial: string;
+  readonly entries: readonly PathEntry[];
+  readonly forwards: readonly PathForward[];
+}
+
+function forwardsOf(plan: Plan, rank: number, token: number): PathForward[] {
+  const { spec, decision, shards } = plan;
+  if (spec.strategy === 'flat') return [];
+  const { forwardRows, forwardToken, forwardTarget, distributeOffset, distributeEntry, topk } = shards[rank]!;
+  const forwarders = forwardersOf(spec, decision.groups, rank);
+  const found: PathForward[] = [];
+  let first = 0;
+  for (const [node, rows] of forwardRows.entries()) {
+    const at = forwardToken.subarray(first, first + rows).indexOf(token);
+    if (at >= 0) {
+      const row = first + at;
+      const target = forwardTarget[row]!;
+      const entries = distributeEntry.subarray(distributeOffset[row], distributeOffset[row + 1]);
+      found.push({
+        node,
+        rank: forwarders[node]!,
+        lands: target < 0 ? 'staging' : 'slot',
+        row: target < 0 ? ~target : target,
+        ks: [...entries].map((entry) => entry % topk),
+      });
+    }
+    first += rows;
+  }
+  return found;
+}
+
+/** Follows a token through a verified plan. Throws E_OPTION for a rank or token that the plan does not have. */
+export function followToken(plan: Plan, rank: number, token: number): TokenPath {
+  const { spec, shards } = plan;
+  const shard = shards[rank];
+  if (shard === undefined || !Number.isInteger(token) || token < 0 || token >= shard.tokens) {
+    const text =
+      shard === undefined
+        ? `rank ${rank} of ${shards.length}`
+        : `token ${token} of rank ${rank}, which has ${shard.tokens}`;
+    throw new FuscoError('E_OPTION', text, { rank, token });
+  }
+  const { instanceRank, instanceExpert, instances } = spec.placement;
+  const forwards = forwardsOf(plan, rank, token);
+  const entries = Array.from({ length: shard.topk }, (_, k): PathEntry => {
+    const entry = token * shard.topk + k;
+    const instance = shard.entryInstance[entry]!;
+    const slot = shard.entrySlot[entry]!;
+    if (instance >= instances) return { k, state: 'masked' };
+    const host = instanceRank[instance]!;
+    const goal = { k, expert: instanceExpert[instance]!, rank: host, node: nodeOf(spec, host) };
+    if (slot === SLOT_DROPPED) return { ...goal, state: 'dropped' };
+    const forward = forwards.findIndex(({ ks }) => ks.includes(k));
+    return { ...goal, state: 'delivered', slot, ...(forward < 0 ? {} : { forward }) };
+  });
+  return {
+    rank,
+    node: nodeOf(spec, rank),
+    token,
+    rowBytes: spec.rowBytes,
+    strategy: spec.strategy,
+    partial: spec.partial === 'f32' ? 'f32' : spec.dtype,
+    entries,
+    forwards,
+  };
+}
