@@ -68,9 +68,12 @@ describe('loads', () => {
       };
       const move = (from: number, to: number) => {
         const near = nodeOf(spec, from) === nodeOf(spec, to);
-        if (from === to) expected.local[from]!++;
-        else if (near) expected.intraOut[from]!++, expected.intraIn[to]!++;
-        else expected.interOut[from]!++, expected.interIn[to]!++;
+        if (from === to) {
+          expected.local[from]!++;
+        } else {
+          (near ? expected.intraOut : expected.interOut)[from]!++;
+          (near ? expected.intraIn : expected.interIn)[to]!++;
+        }
       };
       for (const [rank, shard] of shards.entries()) {
         const {
