@@ -12,6 +12,8 @@ export interface NativeStats {
   /** Slots written (dispatch) or read. */
   readonly rows: number;
   readonly nanoseconds: number;
+  /** Nanoseconds on the clock of process.hrtime when it began; 0 where it is not known. */
+  readonly started: number;
 }
 
 export interface NativeContextOptions {

@@ -71,6 +71,8 @@ export interface ExchangeReport {
   readonly backend: BackendName;
   readonly strategy: Strategy;
   readonly nanoseconds: number;
+  /** When it began, in milliseconds on the clock of performance.now(); absent where the backend does not know. */
+  readonly startedAt?: number;
   readonly bytesRead: number;
   readonly bytesWritten: number;
 }

@@ -12,6 +12,9 @@ import type {
   WeightGradientCall,
 } from './backend.ts';
 
+/** Milliseconds from the clock of performance.now() to the steady clock, on which native code measures. */
+const CLOCK_OFFSET = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+
 /** An error of the addon as this package's own; anything else as it is. */
 function translate(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof FuscoError) return error;
@@ -32,9 +35,10 @@ class HostPlan implements PreparedPlan {
 
   async #report(call: () => Promise<NativeStats>): Promise<ExchangeReport> {
     try {
-      const { nanoseconds, bytesRead, bytesWritten } = await call();
+      const { nanoseconds, started, bytesRead, bytesWritten } = await call();
       const { strategy } = this.#plan.spec;
-      return { backend: 'host', strategy, nanoseconds, bytesRead, bytesWritten };
+      const startedAt = started / 1e6 - CLOCK_OFFSET;
+      return { backend: 'host', strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
     } catch (error) {
       throw translate(error);
     }

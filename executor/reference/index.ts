@@ -45,6 +45,7 @@ class ReferencePlan implements PreparedPlan {
       backend: 'reference',
       strategy: this.#plan.spec.strategy,
       nanoseconds: Math.round((performance.now() - start) * 1e6),
+      startedAt: start,
       bytesRead,
       bytesWritten,
     };

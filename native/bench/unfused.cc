@@ -186,7 +186,7 @@ class Pipeline {
 void fillStats(const fusco_unfused &unfused, uint64_t read, uint64_t written, uint64_t taken,
                fusco_stats *stats) {
   if (stats == nullptr) return;
-  *stats = {read * unfused.rowBytes, written * unfused.rowBytes, unfused.plan.kept, taken};
+  *stats = {read * unfused.rowBytes, written * unfused.rowBytes, unfused.plan.kept, taken, 0};
 }
 
 }  // namespace

@@ -144,6 +144,7 @@ typedef struct fusco_stats {
   uint64_t bytes_written;
   uint64_t rows; /* slots written (dispatch) or read */
   uint64_t nanoseconds;
+  uint64_t started; /* nanoseconds on the steady clock (CLOCK_MONOTONIC) when it began; 0: unknown */
 } fusco_stats;
 
 typedef enum fusco_per { FUSCO_PER_TOKEN = 0, FUSCO_PER_ENTRY = 1 } fusco_per;

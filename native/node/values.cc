@@ -170,6 +170,7 @@ Napi::Object statsObject(Napi::Env env, const fusco_stats &stats) {
   object.Set("bytesWritten", static_cast<double>(stats.bytes_written));
   object.Set("rows", static_cast<double>(stats.rows));
   object.Set("nanoseconds", static_cast<double>(stats.nanoseconds));
+  object.Set("started", static_cast<double>(stats.started));
   return object;
 }
 

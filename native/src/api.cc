@@ -11,6 +11,10 @@ namespace {
 using fusco::Failure;
 using fusco::guarded;
 
+uint64_t nanosecondsOf(std::chrono::steady_clock::duration duration) {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count());
+}
+
 template <class Call>
 fusco_status exchange(fusco_plan *plan, const Call *call, fusco_stats *stats, fusco_error *error,
                       void (*run)(fusco_plan &, const Call &, fusco_stats &)) noexcept {
@@ -21,8 +25,8 @@ fusco_status exchange(fusco_plan *plan, const Call *call, fusco_stats *stats, fu
     const auto start = std::chrono::steady_clock::now();
     run(*plan, *call, measured);
     const auto taken = std::chrono::steady_clock::now() - start;
-    measured.nanoseconds =
-        static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(taken).count());
+    measured.nanoseconds = nanosecondsOf(taken);
+    measured.started = nanosecondsOf(start.time_since_epoch());
     if (stats != nullptr) *stats = measured;
   });
 }
