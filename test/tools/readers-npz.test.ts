@@ -11,7 +11,8 @@ import { deflateSync } from 'fflate';
 import { describe, expect, test } from 'vitest';
 import { FuscoError } from '../../planner/errors.ts';
 import { encodeNpy } from '../../tools/readers/npy.ts';
-import { isZip, readNpz } from '../../tools/readers/npz.ts';
+import { readNpz } from '../../tools/readers/npz.ts';
+import { isZip } from '../../tools/readers/zip.ts';
 
 function fixture(name: string): Uint8Array {
   return new Uint8Array(readFileSync(new URL(`../fixtures/npy/${name}`, import.meta.url)));

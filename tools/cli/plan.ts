@@ -9,7 +9,7 @@ import type { Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/s
 import { formatBytes, formatCount } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
 import { readWhole } from '../readers/file.ts';
-import { readRouting } from '../readers/routing.ts';
+import { ROUTING_FORMATS, type RoutingFormat, readAnyRouting } from '../readers/foreign.ts';
 import { command, integer, printJson, say } from './io.ts';
 
 interface PlanArguments {
@@ -25,6 +25,9 @@ interface PlanArguments {
   balance: Balance;
   partial: PartialDtype;
   placement?: string;
+  format: RoutingFormat;
+  layer?: number;
+  step?: number;
   json?: boolean;
 }
 
@@ -43,7 +46,8 @@ async function readPlacement(path: string): Promise<PlacementMap> {
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const tables = await readRouting(routing, args.ranks);
+  const { format, layer, step, ranks } = args;
+  const tables = await readAnyRouting(routing, { format, layer, step, ranks });
   const options: PlanOptions = {
     experts: args.experts,
     ranks: tables.length,
@@ -73,7 +77,10 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
 }
 
 export function planCommand(): Command {
-  return command('plan', 'Plan a routing table: .npy, .npz or a directory of rank{r}.npy [tokens, topk].')
+  return command(
+    'plan',
+    'Plan a routing table: .npy, .npz, a directory of rank{r}.npy [tokens, topk], or a recording of a serving or training framework.',
+  )
     .argument('<routing>', 'expert ids; -1 means no expert')
     .requiredOption('-o, --output <file>', 'the plan file to write')
     .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
@@ -103,6 +110,13 @@ export function planCommand(): Command {
         .default('payload'),
     )
     .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
+    .addOption(
+      new Option('--format <name>', 'whose file the routing is, where its first bytes do not say')
+        .choices(ROUTING_FORMATS)
+        .default('auto'),
+    )
+    .option('--layer <n>', 'layer of a recording', integer(0))
+    .option('--step <n>', 'step, forward pass, iteration or request of a recording', integer(0))
     .option('--json', 'one JSON object')
     .action(plan);
 }

@@ -7,8 +7,8 @@
 //   |   64 | the elements in C order; 64 or a multiple of it                              |
 //   +------+------------------------------------------------------------------------------+
 
-import { FuscoError } from '../../planner/errors.ts';
 import { hex } from '../../planner/bytes.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { allocate } from './file.ts';
 
 const ARRAY_TYPES = {
@@ -248,6 +248,23 @@ function copyOf(raw: Uint8Array, path: string): Uint8Array {
   return copy;
 }
 
+/** Little-endian elements as an array: a view where they are aligned in memory, else a copy. Throws E_MEMORY. */
+export function viewElements(
+  dtype: NdDtype,
+  shape: readonly number[],
+  bytes: Uint8Array,
+  path: string,
+): NdArray {
+  const itemSize = itemBytes(dtype);
+  const { buffer, byteOffset } = bytes.byteOffset % itemSize === 0 ? bytes : copyOf(bytes, path);
+  const View = ARRAY_TYPES[dtype] as new (
+    buffer: ArrayBufferLike,
+    byteOffset: number,
+    length: number,
+  ) => NdData;
+  return { dtype, shape, data: new View(buffer, byteOffset, bytes.length / itemSize) } as NdArray;
+}
+
 /**
  * The array in the bytes of one .npy file. `data` is a view of `bytes` where the elements are aligned in memory, else
  * a copy. Nothing is allocated before the sizes have been compared with the bytes that are there.
@@ -269,17 +286,7 @@ export function parseNpy(bytes: Uint8Array, path: string): NdArray {
     const what = have < size ? 'the data is cut short' : 'bytes follow the data';
     fail(path, `${what}: ${have} bytes, ${dtype} ${quote(shapeText(shape))} takes ${size}`);
   }
-  const aligned = (bytes.byteOffset + body) % itemSize === 0;
-  const raw = bytes.subarray(body);
-  const { buffer, byteOffset }: Uint8Array = aligned ? raw : copyOf(raw, path);
-  const data = new (
-    ARRAY_TYPES[dtype] as new (
-      buffer: ArrayBufferLike,
-      byteOffset: number,
-      length: number,
-    ) => NdData
-  )(buffer, byteOffset, size / itemSize);
-  return { dtype, shape, data } as NdArray;
+  return viewElements(dtype, shape, bytes.subarray(body), path);
 }
 
 /**

@@ -14,10 +14,11 @@ import { MAX_RANKS } from '../../planner/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { readError, readWhole } from './file.ts';
 import { type NdArray, type NdData, parseNpy, shapeText } from './npy.ts';
-import { isZip, readNpz } from './npz.ts';
+import { readNpz } from './npz.ts';
+import { isZip } from './zip.ts';
 
 /** What a path holds: one array for all ranks, or one array per rank with the name of its file for errors. */
-type Source =
+export type Source =
   | { readonly kind: 'whole'; readonly array: NdArray; readonly path: string }
   | { readonly kind: 'perRank'; readonly arrays: readonly NdArray[]; readonly paths: readonly string[] };
 
@@ -181,7 +182,7 @@ export function parseRouting(files: readonly NamedBytes[], ranks?: number): Rout
 }
 
 /** Checks the ranks and the shapes, and views every rank's block. */
-function toTables(source: Source, path: string, ranks: number | undefined): RoutingTable[] {
+export function toTables(source: Source, path: string, ranks: number | undefined): RoutingTable[] {
   if (ranks !== undefined) checkInteger('ranks', ranks, 1, MAX_RANKS);
   if (source.kind === 'perRank') {
     const { arrays, paths } = source;

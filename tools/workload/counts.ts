@@ -2,13 +2,17 @@
 
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/layout.ts';
+import { parseCounts } from '../readers/counts.ts';
 import { readWhole } from '../readers/file.ts';
 
 /** The JSON value in a file. Throws E_FORMAT, E_FILE_NOT_FOUND, E_FILE_READ. */
 export async function readJson(path: string): Promise<unknown> {
-  const text = new TextDecoder().decode(await readWhole(path));
+  return parseJson(await readWhole(path), path);
+}
+
+function parseJson(bytes: Uint8Array, path: string): unknown {
   try {
-    return JSON.parse(text);
+    return JSON.parse(new TextDecoder().decode(bytes));
   } catch (cause) {
     throw new FuscoError('E_FORMAT', `it is no JSON: ${(cause as Error).message}`, { path, cause });
   }
@@ -19,12 +23,15 @@ function isCount(value: unknown): value is number {
 }
 
 /**
- * Reads counts per layer: [layers][experts], integers from 0, with equally many experts in every layer.
+ * Reads counts per layer: [layers][experts], integers from 0, with equally many experts in every layer. Takes JSON,
+ * and the binary files of readers/counts.ts.
  *
- * @throws FuscoError E_FORMAT for anything else, E_FILE_NOT_FOUND, E_FILE_READ
+ * @throws FuscoError E_FOREIGN for a damaged binary file, E_FORMAT for anything else, E_FILE_NOT_FOUND, E_FILE_READ
  */
 export async function readCounts(path: string): Promise<number[][]> {
-  const value = await readJson(path);
+  const bytes = await readWhole(path);
+  const found = parseCounts(bytes, path);
+  const value = found === undefined ? parseJson(bytes, path) : { logical_count: found };
   const layers = (value as { logical_count?: unknown } | null)?.logical_count;
   if (!Array.isArray(layers) || layers.length === 0) {
     throw new FuscoError('E_FORMAT', 'it has no "logical_count": [layers][experts]', { path });

@@ -1,0 +1,104 @@
+// Safetensors: named arrays behind a JSON header.
+//
+//   +---+------------------------------------------------------------------------------------+
+//   | 0 | u64 header length, little-endian                                                   |
+//   | 8 | {"NAME": {"dtype": "I32", "shape": [2, 3], "data_offsets": [0, 24]}, …}, spaces     |
+//   |   | the elements of all arrays, without gaps, little-endian, in C order                |
+//   +---+------------------------------------------------------------------------------------+
+
+import { FuscoError } from '../../planner/errors.ts';
+import { itemBytes, type NdArray, type NdDtype, viewElements } from './npy.ts';
+
+const DTYPES: ReadonlyMap<unknown, NdDtype> = new Map([
+  ['I8', 'i8'],
+  ['U8', 'u8'],
+  ['BOOL', 'u8'],
+  ['I16', 'i16'],
+  ['U16', 'u16'],
+  ['BF16', 'u16'],
+  ['F16', 'f16'],
+  ['I32', 'i32'],
+  ['U32', 'u32'],
+  ['F32', 'f32'],
+  ['I64', 'i64'],
+  ['U64', 'u64'],
+  ['F64', 'f64'],
+]);
+/** The format's own limit on its header. */
+const MAX_HEADER_BYTES = 100_000_000;
+const METADATA = '__metadata__';
+
+function fail(path: string, text: string): never {
+  throw new FuscoError('E_FOREIGN', text, { path });
+}
+
+function headerBytes(bytes: Uint8Array): number {
+  if (bytes.length < 8) return -1;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, 8);
+  const length = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
+  return length >= 2 && length <= MAX_HEADER_BYTES && 8 + length <= bytes.length ? length : -1;
+}
+
+/** True for bytes that start like a safetensors file. */
+export function isSafetensors(bytes: Uint8Array): boolean {
+  return headerBytes(bytes) > 0 && bytes[8] === 0x7b;
+}
+
+interface Entry {
+  name: string;
+  dtype: NdDtype;
+  shape: number[];
+  start: number;
+  end: number;
+}
+
+const isSize = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+
+function readEntry(name: string, value: unknown, path: string): Entry {
+  const { dtype: text, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
+  const label = JSON.stringify(name.slice(0, 60));
+  const dtype = DTYPES.get(text);
+  if (dtype === undefined)
+    fail(path, `${label} has dtype ${JSON.stringify(text)}, not one of ${[...DTYPES.keys()].join(', ')}`);
+  if (!Array.isArray(shape) || !shape.every(isSize) || shape.length > 16) fail(path, `${label} has no shape`);
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize))
+    fail(path, `${label} has no data_offsets`);
+  const [start, end] = offsets as [number, number];
+  const size = shape.reduce((product, n) => product * n, itemBytes(dtype));
+  if (end - start !== size) fail(path, `${label} takes ${size} bytes, its offsets ${end - start}`);
+  return { name, dtype, shape, start, end };
+}
+
+/**
+ * The arrays of a file by name, in the order of their bytes: views of `bytes` where those are aligned. bf16 comes as
+ * u16, booleans as u8.
+ *
+ * @throws FuscoError E_FOREIGN for damage, gaps, overlaps and dtypes that are not listed; E_MEMORY
+ */
+export function readSafetensors(bytes: Uint8Array, path: string): Map<string, NdArray> {
+  const length = headerBytes(bytes);
+  if (length < 0) fail(path, 'not a safetensors file, or cut short: its header leaves the file');
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(8, 8 + length)));
+  } catch (cause) {
+    throw new FuscoError('E_FOREIGN', 'the header is not JSON', { path, cause });
+  }
+  if (typeof header !== 'object' || header === null || Array.isArray(header))
+    fail(path, 'the header is not an object');
+  const entries = Object.entries(header)
+    .filter(([name]) => name !== METADATA)
+    .map(([name, value]) => readEntry(name, value, path))
+    .sort((a, b) => a.start - b.start || a.end - b.end);
+  const body = bytes.subarray(8 + length);
+  const arrays = new Map<string, NdArray>();
+  let at = 0;
+  for (const { name, dtype, shape, start, end } of entries) {
+    if (start !== at || end > body.length)
+      fail(path, `the bytes of ${JSON.stringify(name.slice(0, 60))} overlap, leave a gap or leave the file`);
+    arrays.set(name, viewElements(dtype, shape, body.subarray(start, end), path));
+    at = end;
+  }
+  if (at !== body.length) fail(path, `${body.length - at} bytes follow the last array`);
+  return arrays;
+}

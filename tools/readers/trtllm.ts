@@ -1,0 +1,49 @@
+// Expert statistics of TensorRT-LLM (`EXPERT_STATISTIC_PATH`): a directory with meta_info.json and, per rank, arrays
+// under the key "{iter}_{layer}":
+//
+//   rank{r}_raw.safetensors   token_selected_experts [tokens, topk]
+//   rank{r}.safetensors       counts [experts], added up over all ranks by their reader
+
+import { basename } from 'node:path';
+import { FuscoError } from '../../planner/errors.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
+import { readWhole } from './file.ts';
+import { readSafetensors } from './safetensors.ts';
+import { COUNTS_HINT } from './sglang.ts';
+import { pieceOf, type TraceChoice, TraceCollector } from './trace.ts';
+
+export const TRTLLM_FILE = /^rank([0-9]+)_raw\.safetensors$/;
+
+/** Iteration and layer of a key. */
+export function parseKey(key: string, path: string): { iter: number; layer: number } {
+  const parts = /^([0-9]{1,9})_([0-9]{1,9})$/.exec(key);
+  if (parts === null) {
+    throw new FuscoError('E_FOREIGN', `array ${JSON.stringify(key.slice(0, 60))} is not named ITER_LAYER`, {
+      path,
+    });
+  }
+  return { iter: Number(parts[1]), layer: Number(parts[2]) };
+}
+
+/**
+ * The routing of one iteration and layer, one table per rank. The rank is in the file's name; 0 where it is not.
+ *
+ * @throws FuscoError E_FOREIGN, E_FILE_NOT_FOUND, E_FILE_READ, E_MEMORY
+ */
+export async function readTrtllm(
+  paths: readonly string[],
+  label: string,
+  choice: TraceChoice,
+): Promise<RoutingTable[]> {
+  const collector = new TraceCollector(label, choice, 'iteration');
+  for (const path of paths) {
+    const rank = Number(TRTLLM_FILE.exec(basename(path))?.[1] ?? 0);
+    for (const [key, array] of readSafetensors(await readWhole(path), path)) {
+      const { iter, layer } = parseKey(key, path);
+      if (array.shape.length === 1)
+        throw new FuscoError('E_FOREIGN', `it only counts: ${COUNTS_HINT}`, { path });
+      if (collector.wants(iter, layer)) collector.add(rank, pieceOf(array, `${path}/${key}`));
+    }
+  }
+  return collector.tables();
+}
