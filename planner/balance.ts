@@ -19,6 +19,8 @@ export interface Grouping {
   readonly groups: Uint16Array;
   /** Largest max(sent, received) inter-node rows of any rank: what `best` minimises. */
   readonly busiestRows: number;
+  /** Largest number of inter-node rows that any rank receives: what decides between equals. */
+  readonly busiestReceived: number;
 }
 
 /** Rows that each rank sends to other nodes. */
@@ -103,18 +105,25 @@ function grouping(rule: BalanceRule, spec: PlanSpec, nodeRows: Uint32Array): Gro
         ? rotateGroups(spec, sent)
         : lptGroups(spec, sent);
   const received = receivedRows(spec, groups, nodeRows);
-  const busiestRows = sent.reduce((most, rows, rank) => Math.max(most, rows, received[rank]!), 0);
-  return { rule, groups, busiestRows };
+  const busiestReceived = received.reduce((most, rows) => Math.max(most, rows), 0);
+  const busiestRows = sent.reduce((most, rows) => Math.max(most, rows), busiestReceived);
+  return { rule, groups, busiestRows, busiestReceived };
+}
+
+/** Negative where `a` is better. Where the heaviest sender decides, no grouping can help it; its receivers can. */
+function compareGroupings(a: Grouping, b: Grouping): number {
+  return a.busiestRows - b.busiestRows || a.busiestReceived - b.busiestReceived;
 }
 
 /**
- * Groups the ranks. `best` takes the rule whose busiest rank is least busy; ties go to static, rotate, lpt in order.
+ * Groups the ranks. `best` takes the rule whose busiest rank is least busy, among equals the one whose busiest
+ * receiver is, and then the first of static, rotate, lpt.
  *
  * @param nodeRows u32[ranks, nodes], rows that each rank sends to each node; 0 for its own
  */
 export function balance(rule: Balance, spec: PlanSpec, nodeRows: Uint32Array): Grouping {
   if (rule !== 'best') return grouping(rule, spec, nodeRows);
   return BALANCE_RULES.map((candidate) => grouping(candidate, spec, nodeRows)).reduce((best, candidate) =>
-    candidate.busiestRows < best.busiestRows ? candidate : best,
+    compareGroupings(candidate, best) < 0 ? candidate : best,
   );
 }

@@ -16,6 +16,8 @@ export const ERROR_HINTS = {
   E_FORMAT: 'Write the array with numpy.save or numpy.savez, in C order and with a plain dtype.',
   E_FOREIGN:
     'docs/foreign-files.md says which files of other programs are read, and how to choose among their contents.',
+  E_GOLDEN:
+    'docs/golden.md says what the file holds; `fusco check --update` writes its golden part, outside CI.',
   E_SHAPE: 'The array must have the shape and dtype that the plan asks for.',
   E_PLAN_MAGIC: 'This is not a plan file; make one with `fusco plan`.',
   E_PLAN_VERSION: 'Read it with the version that wrote it, or plan again.',

@@ -72,8 +72,8 @@ export const W_KEPT = 9;
 export const W_MASKED = 10;
 /** Entries beyond the capacity of their expert. */
 export const W_DROPPED = 11;
-/** Runs of direct rows that are contiguous on both sides. */
-export const W_SEGMENTS = 12;
+/** Reserved: zero. */
+export const W_RESERVED = 12;
 /** Rows of the staging buffer that this rank needs as a forwarder; 0 in flat plans. */
 export const W_STAGE_ROWS = 13;
 /** Rows that this rank forwards and that do not land in a slot of the forwarder; 0 in flat plans. */

@@ -37,7 +37,7 @@ import {
   W_RANK,
   W_RANKS,
   W_RECV_ROWS,
-  W_SEGMENTS,
+  W_RESERVED,
   W_STAGE_ROWS,
   W_STAGED,
   W_TILE_TOKENS,
@@ -188,9 +188,23 @@ export class Shard {
   get dropped(): number {
     return this.#word(W_DROPPED);
   }
-  /** Runs of direct rows that are contiguous at the source and at the destination. */
+  /** Runs of direct rows that are contiguous at the source and at the destination; counted at every call. */
   get segments(): number {
-    return this.#word(W_SEGMENTS);
+    const { sendEntry, entryInstance, topk } = this;
+    let segments = 0;
+    let instance = -1;
+    let token = -1;
+    for (const entry of sendEntry) {
+      const next = Math.floor(entry / topk);
+      if (entryInstance[entry] !== instance || next !== token + 1) segments++;
+      instance = entryInstance[entry] ?? -1;
+      token = next;
+    }
+    return segments;
+  }
+  /** A word that no version uses yet. */
+  get reserved(): number {
+    return this.#word(W_RESERVED);
   }
   get stageRows(): number {
     return this.#word(W_STAGE_ROWS);

@@ -38,7 +38,6 @@ import {
   W_RANK,
   W_RANKS,
   W_RECV_ROWS,
-  W_SEGMENTS,
   W_STAGE_ROWS,
   W_STAGED,
   W_TOKENS,
@@ -228,7 +227,6 @@ export class ShardBuilder {
     arena.u32(at(S_SEND_ROWS), instances).set(arena.u32(send.sendRows, instances));
     this.#fillReceive(rank, at);
     directSlices.fill(at(S_SLICE));
-    let segments = 0;
     if (entries > 0) {
       const entryInstance = at(S_ENTRY_INSTANCE);
       const entrySlot = at(S_ENTRY_SLOT);
@@ -240,7 +238,7 @@ export class ShardBuilder {
       }
       const { first, end } = direct;
       const sendEntry = at(S_SEND_ENTRY);
-      segments = wasm.fillStream(entryInstance, entrySlot, tokens, topk, first, end, send.stream, sendEntry);
+      wasm.fillStream(entryInstance, entrySlot, entries, send.direct, first, end, send.stream, sendEntry);
     }
     let staged = 0;
     if (forward !== undefined) {
@@ -261,7 +259,6 @@ export class ShardBuilder {
     words[W_KEPT] = send.kept;
     words[W_MASKED] = masked;
     words[W_DROPPED] = dropped;
-    words[W_SEGMENTS] = segments;
     words[W_STAGE_ROWS] = forward?.stage.ownRows ?? 0;
     words[W_STAGED] = staged;
     const result = arena.bytes(shard, bytes).slice();

@@ -76,13 +76,13 @@ export interface PlannerExports {
   fillStream(
     instances: number,
     slots: number,
-    tokens: number,
-    topk: number,
+    n: number,
+    direct: number,
     directFirst: number,
     directEnd: number,
     stream: number,
     sendEntry: number,
-  ): number;
+  ): void;
   peerPositions(first: number, count: number, rankFirst: number, sendRows: number, position: number): void;
   countNodeRows(
     instances: number,

@@ -25,8 +25,8 @@
 #define FUSCO_W_MASKED 10
 /* Entries beyond the capacity of their expert. */
 #define FUSCO_W_DROPPED 11
-/* Runs of direct rows that are contiguous on both sides. */
-#define FUSCO_W_SEGMENTS 12
+/* Reserved: zero. */
+#define FUSCO_W_RESERVED 12
 /* Rows of the staging buffer that this rank needs as a forwarder; 0 in flat plans. */
 #define FUSCO_W_STAGE_ROWS 13
 /* Rows that this rank forwards and that do not land in a slot of the forwarder; 0 in flat plans. */

@@ -4,7 +4,14 @@
 export { countNodeRows, fillForward } from './forward';
 export { route } from './route';
 export { assignSlots, countInstances } from './slots';
-export { countSlices, fillSlices, fillStream, markDropped, markMasked, peerPositions } from './stream';
+export {
+  countSlices,
+  fillSlices,
+  fillStream,
+  markDropped,
+  markMasked,
+  peerPositions,
+} from './stream';
 export { addCounts, fillReceive, fillRunTable, fillSendTable, layBlocks } from './tables';
 
 /** First address that the host may use. */

@@ -36,38 +36,49 @@ export function markDropped(
   return marked;
 }
 
+/** S_SEND_ENTRY where every entry is kept and sent directly: each at its place in the stream. */
+function fillWholeStream(instances: usize, slots: usize, n: u32, stream: usize, sendEntry: usize): void {
+  let entry: u32 = 0;
+  for (; entry + 4 <= n; entry += 4, instances += 8, slots += 16) {
+    place(sendEntry, stream, load<u16>(instances), load<u32>(slots), entry);
+    place(sendEntry, stream, load<u16>(instances, 2), load<u32>(slots, 4), entry + 1);
+    place(sendEntry, stream, load<u16>(instances, 4), load<u32>(slots, 8), entry + 2);
+    place(sendEntry, stream, load<u16>(instances, 6), load<u32>(slots, 12), entry + 3);
+  }
+  for (; entry < n; entry++, instances += 2, slots += 4) {
+    place(sendEntry, stream, load<u16>(instances), load<u32>(slots), entry);
+  }
+}
+
+function place(sendEntry: usize, stream: usize, instance: u32, slot: u32, entry: u32): void {
+  const position = slot + load<u32>(stream + ((<usize>instance) << 2));
+  store<u32>(sendEntry + ((<usize>position) << 2), entry);
+}
+
 /**
  * S_SEND_ENTRY: every kept entry of the instances [directFirst, directEnd) at its place in the stream.
  *
- * @param stream u32[2 x instances], from fillSendTable; its second word becomes the token after the last one
- * @returns the number of segments: a row continues one if the token before it went to the same instance
+ * @param direct rows of the stream; where it is n, nothing is left out and nothing needs to be asked
+ * @param stream u32[instances], stream position - row, from fillSendTable (wraps)
  */
 export function fillStream(
   instances: usize,
   slots: usize,
-  tokens: u32,
-  topk: u32,
+  n: u32,
+  direct: u32,
   directFirst: u32,
   directEnd: u32,
   stream: usize,
   sendEntry: usize,
-): u32 {
-  const direct = directEnd - directFirst;
-  let entry: u32 = 0;
-  let segments: u32 = 0;
-  for (let token: u32 = 0; token < tokens; token++) {
-    for (let k: u32 = 0; k < topk; k++, entry++) {
-      const slot = load<i32>(slots + ((<usize>entry) << 2));
-      const instance = <u32>load<u16>(instances + ((<usize>entry) << 1));
-      if (slot < 0 || instance - directFirst >= direct) continue;
-      const at = stream + ((<usize>instance) << 3);
-      // Added, not branched on: which rows continue a segment cannot be predicted.
-      segments += u32(load<u32>(at, 4) != token);
-      store<u32>(at, token + 1, 4);
-      store<u32>(sendEntry + ((<usize>(<u32>slot + load<u32>(at))) << 2), entry);
-    }
+): void {
+  if (direct == n) return fillWholeStream(instances, slots, n, stream, sendEntry);
+  const span = directEnd - directFirst;
+  for (let entry: u32 = 0; entry < n; entry++, instances += 2, slots += 4) {
+    const slot = load<i32>(slots);
+    const instance = <u32>load<u16>(instances);
+    if (slot < 0 || instance - directFirst >= span) continue;
+    place(sendEntry, stream, instance, <u32>slot, entry);
   }
-  return segments;
 }
 
 /** position[i] = {first stream row, rows} of the ranks first, first + 1, …, `count` of them, for the slices. */

@@ -3,9 +3,6 @@
 
 import { MAX_ROWS } from '../layout';
 
-/** No token has this number, so that a run's first row continues no segment. */
-const NO_TOKEN: u32 = 0xffffffff;
-
 /** sums[i] += counts[i] for n instances. Returns 1 where a sum passes MAX_ROWS, else 0. */
 export function addCounts(sums: usize, counts: usize, n: u32): u32 {
   let over: u32 = 0;
@@ -64,12 +61,12 @@ export function layBlocks(
 }
 
 /**
- * S_SEND_ROW and S_SEND_ROWS of one source rank, and the two tables that the passes over its entries consume.
+ * S_SEND_ROW and S_SEND_ROWS of one source rank, and the two tables that the passes over its entries need.
  *
  * @param before u32[instances], rows sent by lower ranks
  * @param own    u32[instances], rows of this rank before the capacity
  * @param next   u32[instances + 1], out: first row of each run, for assignSlots; the last is for masked entries
- * @param stream u32[2 x (instances + 1)], out: per instance {stream position - row, NO_TOKEN}, for fillStream; only the
+ * @param stream u32[instances], out: stream position - row of each run (wraps), for fillStream; only the
  *   instances [directFirst, directEnd) take part in the stream
  * @param direct address of one u32, out: rows of the stream
  * @returns rows that are kept
@@ -98,8 +95,7 @@ export function fillSendTable(
     store<u32>(sendRow + at, row);
     store<u32>(sendRows + at, rows);
     store<u32>(next + at, row);
-    store<u32>(stream + (at << 1), position - row);
-    store<u32>(stream + (at << 1), NO_TOKEN, 4);
+    store<u32>(stream + at, position - row);
     if (i >= directFirst && i < directEnd) position += rows;
     total += rows;
   }

@@ -69,13 +69,11 @@ export function checkEntries(shards: readonly Shard[], spec: PlanSpec, rank: num
 
 /** The stream lists the entries of each direct run, instance by instance. */
 export function checkStream(shard: Shard, spec: PlanSpec, rank: number): void {
-  const { sendEntry, entrySlot, entryInstance, sendRow, sendRows, topk } = shard;
+  const { sendEntry, entrySlot, entryInstance, sendRow, sendRows } = shard;
   const { first, end } = directInstances(spec, rank);
   let at = 0;
-  let segments = 0;
   for (let i = first; i < end; i++) {
     const base = sendRow[i]!;
-    let previous = -2;
     for (let row = 0; row < sendRows[i]!; row++, at++) {
       const entry = sendEntry[at]!;
       if (entry >= entrySlot.length) {
@@ -97,10 +95,6 @@ export function checkStream(shard: Shard, spec: PlanSpec, rank: number): void {
           `entry ${entry} goes to ${found}, not to instance ${i} row ${base + row}`,
         );
       }
-      const token = (entry / topk) | 0;
-      if (token !== previous + 1) segments++;
-      previous = token;
     }
   }
-  checkWord(rank, 'segments', shard.segments, segments);
 }

@@ -54,6 +54,7 @@ export function checkHead(shard: Shard, spec: PlanSpec, rank: number): void {
     ['firstInstance', shard.firstInstance, first],
     ['localInstances', shard.localInstances, placement.rankFirst[rank + 1]! - first],
     ['kept + masked + dropped', shard.kept + shard.masked + shard.dropped, shard.entries],
+    ['the reserved word', shard.reserved, 0],
     ['tileTokens', shard.tileTokens, 0],
   ];
   for (const [name, value, wanted] of expected) checkWord(rank, name, value, wanted);

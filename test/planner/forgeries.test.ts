@@ -249,7 +249,6 @@ describe('descriptors that lie', () => {
     const parts = parseShard(file.shards[0]!);
     parts.sections[SECTION.entrySlot] = [0, -2, 1];
     parts.sections[SECTION.sendEntry] = [0, 2];
-    parts.words[WORD.segments] = 2;
     const error = await refusalOf(sealFile({ ...file, shards: [buildShard(parts)] }));
     expect(`${error.code} ${error.details.path}`).toBe('E_ENTRY /ranks/0/entries/1');
   });
@@ -298,7 +297,7 @@ describe('heads and layouts that lie', () => {
       'sums that only agree in 32 bits',
       (shards) => addWords(shards[0]!, { dropped: 2 ** 32 - 1, masked: 1 }),
     ],
-    ['another number of segments', (shards) => addWords(shards[1]!, { segments: 1 })],
+    ['a reserved word in use', (shards) => addWords(shards[1]!, { reserved: 1 })],
     ['a staging buffer in a flat plan', (shards) => addWords(shards[1]!, { stageRows: 1 })],
     ['staged rows in a flat plan', (shards) => addWords(shards[1]!, { staged: 1 })],
     ['tiles without an order', (shards) => addWords(shards[1]!, { tileTokens: 8 })],

@@ -365,7 +365,7 @@ describe('descriptors that lie', () => {
     ['a source without a staging row', (shards) => of(shards, 'stageRow').pop()],
     ['a source too many', (shards) => of(shards, 'stageRows').push(0)],
     ['a slice of two words', (shards) => of(shards, 'forwardSlice').pop()],
-    ['another number of direct segments', (shards) => void (shards[3]!.words[WORD.segments] = 2)],
+    ['a reserved word in use', (shards) => void (shards[3]!.words[WORD.reserved] = 2)],
     ['a tile order', (shards) => of(shards, 'tileOrder').push(0)],
   ])('%s: E_SHARD_HEAD', async (_, forge) => {
     const error = await refusalOfShards(await honestHierFile(), forge);

@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import type { Plan, Planner, PlanOptions } from '../../planner/index.ts';
 import { verifyPlan } from '../../planner/index.ts';
 import { loadPlanner } from '../../planner/node.ts';
+import { Shard } from '../../planner/shard.ts';
 import { coverageDefects, executeNaively } from '../support/execute.ts';
 import { TWO_BY_TWO } from '../support/honest.ts';
 import { obviousHier } from '../support/obviousHier.ts';
@@ -32,7 +33,7 @@ function descriptors(bytes: Uint8Array) {
     kept: words[WORD.kept],
     masked: words[WORD.masked],
     dropped: words[WORD.dropped],
-    segments: words[WORD.segments],
+    segments: Shard.open(bytes, words[WORD.rank]!).segments,
     stageRowsInAll: words[WORD.stageRows],
     staged: words[WORD.staged],
     ...Object.fromEntries(named.filter(([, list]) => list.length > 0)),
@@ -273,7 +274,7 @@ describe('2 nodes of 2 ranks, 8 experts, top-2, align 4, capacity 3', () => {
     expect(sections[SECTION.forwardTarget]).toEqual([-1, 5]);
     expect(sections[SECTION.distributeEntry]).toEqual([0, 1, 4]);
     expect(sections[SECTION.sendEntry]).toEqual([3, 5]);
-    expect(words.slice(WORD.kept, WORD.staged + 1)).toEqual([5, 0, 1, 1, 3, 1]);
+    expect(words.slice(WORD.kept, WORD.staged + 1)).toEqual([5, 0, 1, 0, 3, 1]);
   });
 });
 

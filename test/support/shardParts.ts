@@ -48,7 +48,7 @@ export const WORD = {
   kept: 9,
   masked: 10,
   dropped: 11,
-  segments: 12,
+  reserved: 12,
   stageRows: 13,
   staged: 14,
   tileTokens: 15,
@@ -136,7 +136,6 @@ export function expectedShard(plans: readonly ObviousRank[], rank: number, topk:
   words[WORD.kept] = fates.filter(({ kind }) => kind === 'kept').length;
   words[WORD.masked] = plan.masked;
   words[WORD.dropped] = plan.dropped;
-  words[WORD.segments] = plan.segments;
 
   const sections = Array.from({ length: SECTIONS }, (): number[] => []);
   sections[SECTION.expertOffset] = plan.expertOffsets;
