@@ -104,7 +104,8 @@ export class Exchange implements Disposable {
   readonly recvRows: readonly number[];
   /** Tokens of each local rank. */
   readonly tokens: readonly number[];
-  readonly #localRanks: readonly number[];
+  /** Ranks of the group that live in this process. */
+  readonly localRanks: readonly number[];
   readonly #prepared: PreparedPlan;
   readonly #onClose: () => void;
   #closed = false;
@@ -119,7 +120,7 @@ export class Exchange implements Disposable {
     this.plan = plan;
     this.recvRows = localRanks.map((rank) => plan.shards[rank]!.recvRows);
     this.tokens = localRanks.map((rank) => plan.shards[rank]!.tokens);
-    this.#localRanks = localRanks;
+    this.localRanks = localRanks;
     this.#prepared = prepared;
     this.#onClose = onClose;
   }
@@ -127,21 +128,21 @@ export class Exchange implements Disposable {
   /** Sends every token's row to its slots. Throws E_BUFFER, E_DTYPE, E_CLOSED before anything is moved. */
   async dispatch(call: DispatchCall): Promise<ExchangeReport> {
     this.#refuseClosed();
-    checkDispatch(this.plan, this.#localRanks, call);
+    checkDispatch(this.plan, this.localRanks, call);
     return this.#prepared.dispatch(call);
   }
 
   /** Brings the rows home: out[t] = sum over ascending k of w[t, k] * y[slot(t, k)], float32, rounded once. */
   async combine(call: CombineCall): Promise<ExchangeReport> {
     this.#refuseClosed();
-    checkCombine(this.plan, this.#localRanks, call);
+    checkCombine(this.plan, this.localRanks, call);
     return this.#prepared.combine(call);
   }
 
   /** The gradient of combine's weights, in a fixed order of additions. */
   async weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
     this.#refuseClosed();
-    checkWeightGradient(this.plan, this.#localRanks, call);
+    checkWeightGradient(this.plan, this.localRanks, call);
     return this.#prepared.weightGradient(call);
   }
 

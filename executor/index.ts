@@ -12,4 +12,27 @@ export type {
   Payload,
   WeightGradientCall,
 } from './backend.ts';
+export {
+  dequantizeRows,
+  e4m3ToFloat,
+  FP8_BLOCK,
+  type Fp8Rows,
+  floatToE4m3,
+  quantizeRows,
+  scaleBlocks,
+} from './fp8.ts';
 export { createGroup, Exchange, Group, type GroupOptions, type GroupPlanOptions } from './group.ts';
+export {
+  type ExpertBlocks,
+  ExpertLayer,
+  LAYER_STAGES,
+  type LayerCombine,
+  type LayerCombineBackward,
+  type LayerDispatch,
+  type LayerDispatchBackward,
+  type LayerOptions,
+  type LayerStage,
+  rowBlocks,
+  type StageTimes,
+} from './layer.ts';
+export type { FloatDtype } from './numeric.ts';
