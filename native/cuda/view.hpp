@@ -14,7 +14,6 @@ constexpr uint32_t maxPayloads = 6;
 // Entries of one tile: their order is a byte each.
 constexpr uint32_t maxTileEntries = 256;
 constexpr uint32_t maxTileRows = 32;
-constexpr uint32_t maxBuffers = 16;
 // Rows shorter than this are moved by threads: a bulk copy costs as much to start as they take to move.
 constexpr uint64_t minBulkRow = 1024;
 
@@ -74,15 +73,12 @@ struct Payload {
   uint8_t *to[2 * maxRanks];
 };
 
-// How the tile kernel runs; chooseTiling() picks, the bench overrides.
+// How the tile kernel runs; chooseTiling() picks, the sweep tries others.
 struct Tiling {
-  uint32_t rows = 0;       // of one tile
-  uint32_t buffers = 1;    // 1: load, store, load, …; more: loads run ahead of stores
-  uint32_t barriers = 0;   // 0: free running; 1: all blocks meet before storing; 2: and before loading
-  uint32_t ahead = 0;      // tiles that a load phase asks the L2 for beside its own
-  uint32_t hints = 0;      // bit 0: stores leave the L2 first; bit 1: loads do; bit 2: tiles ahead stay
-  uint32_t sorted = 1;     // stores of a tile by slot: 0 by (token, k), 1 sorted on the device or by the plan
+  uint32_t rows = 1;  // of one tile
   uint32_t blocksPerSm = 1;
+  uint32_t meet = 1;    // all blocks ask for rows, then all store
+  uint32_t groups = 1;  // of a tile's stores, between which blocks wait for one another
 };
 
 struct DispatchParams {

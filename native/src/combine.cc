@@ -81,7 +81,7 @@ void gradientTokens(const fusco_plan &plan, const fusco_weight_gradient_call &ca
 
 }  // namespace
 
-void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats) {
+void checkCombineCall(const fusco_plan &plan, const fusco_combine_call &call) {
   checkRowBytes(call.row_bytes);
   checkElements(call.dtype, call.row_bytes);
   BufferCheck buffers(plan);
@@ -89,6 +89,10 @@ void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stat
   buffers.tokens("to", call.to, call.row_bytes, true);
   if (call.weights != nullptr) buffers.entries("weights", call.weights, weightBytes, false);
   buffers.refuseOverlap();
+}
+
+void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats) {
+  checkCombineCall(plan, call);
 
   const bool stream = plan.context->streams(plan.tokens * call.row_bytes);
   auto work = [&](uint32_t task) { combineTokens(plan, call, plan.tasks[task], stream); };
@@ -98,7 +102,7 @@ void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stat
   stats.rows = plan.kept;
 }
 
-void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fusco_stats &stats) {
+void checkWeightGradientCall(const fusco_plan &plan, const fusco_weight_gradient_call &call) {
   checkRowBytes(call.row_bytes);
   checkElements(call.dtype, call.row_bytes);
   BufferCheck buffers(plan);
@@ -106,6 +110,10 @@ void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fu
   buffers.received("from", call.from, call.row_bytes, false);
   buffers.entries("to", call.to, weightBytes, true);
   buffers.refuseOverlap();
+}
+
+void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fusco_stats &stats) {
+  checkWeightGradientCall(plan, call);
 
   auto work = [&](uint32_t task) { gradientTokens(plan, call, plan.tasks[task]); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);

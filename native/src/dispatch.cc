@@ -17,34 +17,6 @@ bool streamsRow(const Context &context, const fusco_plan &plan, const fusco_payl
   return payload.row_bytes >= minStreamedRow && context.streams(plan.kept * payload.row_bytes);
 }
 
-void check(const fusco_plan &plan, const fusco_dispatch_call &call) {
-  BufferCheck buffers(plan);
-  if (call.payload_count > 0 && call.payloads == nullptr) {
-    throw Failure(FUSCO_E_OPTION, "%u payloads, but none were given", call.payload_count);
-  }
-  for (uint32_t p = 0; p < call.payload_count; p++) {
-    const fusco_payload &payload = call.payloads[p];
-    char from[28];
-    char to[28];
-    std::snprintf(from, sizeof from, "payload %u: from", p);
-    std::snprintf(to, sizeof to, "payload %u: to", p);
-    checkRowBytes(payload.row_bytes);
-    if (payload.per == FUSCO_PER_TOKEN) {
-      if (call.scale != nullptr) checkElements(payload.dtype, payload.row_bytes);
-      buffers.tokens(from, payload.from, payload.row_bytes, false);
-    } else if (payload.per == FUSCO_PER_ENTRY) {
-      buffers.entries(from, payload.from, payload.row_bytes, false);
-    } else {
-      throw Failure(FUSCO_E_OPTION, "payload %u: per is %d; it must be 0 or 1", p,
-                    static_cast<int>(payload.per));
-    }
-    buffers.received(to, payload.to, payload.row_bytes, true);
-  }
-  if (call.origins != nullptr) buffers.received("origins", call.origins, originBytes, true);
-  if (call.scale != nullptr) buffers.entries("scale", call.scale, weightBytes, false);
-  buffers.refuseOverlap();
-}
-
 // Each token's row is read once; while it is in the nearest cache it goes to all of its slots.
 void copyTokens(const fusco_plan &plan, const TokenTask &task, const fusco_payload &payload) {
   const Context &context = *plan.context;
@@ -142,8 +114,36 @@ void fillPadding(const fusco_plan &plan, const fusco_dispatch_call &call, uint32
 
 }  // namespace
 
+void checkDispatchCall(const fusco_plan &plan, const fusco_dispatch_call &call) {
+  BufferCheck buffers(plan);
+  if (call.payload_count > 0 && call.payloads == nullptr) {
+    throw Failure(FUSCO_E_OPTION, "%u payloads, but none were given", call.payload_count);
+  }
+  for (uint32_t p = 0; p < call.payload_count; p++) {
+    const fusco_payload &payload = call.payloads[p];
+    char from[28];
+    char to[28];
+    std::snprintf(from, sizeof from, "payload %u: from", p);
+    std::snprintf(to, sizeof to, "payload %u: to", p);
+    checkRowBytes(payload.row_bytes);
+    if (payload.per == FUSCO_PER_TOKEN) {
+      if (call.scale != nullptr) checkElements(payload.dtype, payload.row_bytes);
+      buffers.tokens(from, payload.from, payload.row_bytes, false);
+    } else if (payload.per == FUSCO_PER_ENTRY) {
+      buffers.entries(from, payload.from, payload.row_bytes, false);
+    } else {
+      throw Failure(FUSCO_E_OPTION, "payload %u: per is %d; it must be 0 or 1", p,
+                    static_cast<int>(payload.per));
+    }
+    buffers.received(to, payload.to, payload.row_bytes, true);
+  }
+  if (call.origins != nullptr) buffers.received("origins", call.origins, originBytes, true);
+  if (call.scale != nullptr) buffers.entries("scale", call.scale, weightBytes, false);
+  buffers.refuseOverlap();
+}
+
 void dispatch(fusco_plan &plan, const fusco_dispatch_call &call, fusco_stats &stats) {
-  check(plan, call);
+  checkDispatchCall(plan, call);
   const auto tasks = static_cast<uint32_t>(plan.tasks.size());
   auto work = [&](uint32_t task) {
     if (task < tasks) {

@@ -10,4 +10,9 @@ void dispatch(fusco_plan &plan, const fusco_dispatch_call &call, fusco_stats &st
 void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats);
 void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fusco_stats &stats);
 
+// The checks of a call that depend on the plan alone, for every backend: sizes, overlap, dtypes.
+void checkDispatchCall(const fusco_plan &plan, const fusco_dispatch_call &call);
+void checkCombineCall(const fusco_plan &plan, const fusco_combine_call &call);
+void checkWeightGradientCall(const fusco_plan &plan, const fusco_weight_gradient_call &call);
+
 }  // namespace fusco

@@ -1,0 +1,279 @@
+// The C interface of the CUDA part: takes turns, turns failures into statuses, and nothing else.
+
+#include <chrono>
+
+#include "cuda_exchange.hpp"
+#include "graph.hpp"
+#include "guard.hpp"
+#include "spin.hpp"
+
+namespace {
+
+using fusco::Failure;
+using fusco::guarded;
+using fusco::cuda::CudaContext;
+using fusco::cuda::Event;
+using fusco::cuda::Graph;
+using fusco::cuda::Slot;
+
+// Runs `work` with the context's lock, unless an argument is missing or the GPU has failed before.
+template <class F>
+fusco_status inTurn(const std::shared_ptr<CudaContext> *context, bool given, fusco_error *error, F work) {
+  return guarded(error, [&] {
+    if (context == nullptr || !given) throw Failure(FUSCO_E_OPTION, "a handle or an argument is NULL");
+    const std::lock_guard<std::mutex> turn((*context)->mutex);
+    (*context)->checkAlive();
+    work(**context);
+  });
+}
+
+template <class Handle>
+const std::shared_ptr<CudaContext> *contextOf(const Handle *handle) {
+  return handle == nullptr ? nullptr : &handle->context;
+}
+
+const std::shared_ptr<CudaContext> *contextOf(const fusco_cuda_context *handle) {
+  return handle == nullptr ? nullptr : &handle->shared;
+}
+
+// Like inTurn, timed, for an exchange of a plan.
+template <class F>
+fusco_status exchange(fusco_cuda_plan *plan, bool given, fusco_cuda_report *report, fusco_error *error, F run) {
+  return guarded(error, [&] {
+    if (plan == nullptr || !given) throw Failure(FUSCO_E_OPTION, "the plan or the call is NULL");
+    CudaContext &context = plan->shared->context();
+    const std::lock_guard<std::mutex> turn(context.mutex);
+    context.checkAlive();
+    fusco_cuda_report measured{};
+    const auto start = std::chrono::steady_clock::now();
+    run(*plan->shared, context, measured);
+    const auto taken = std::chrono::steady_clock::now() - start;
+    measured.stats.nanoseconds =
+        static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(taken).count());
+    if (report != nullptr) *report = measured;
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+int fusco_cuda_built(void) { return 1; }
+
+fusco_status fusco_cuda_device_count(uint32_t *count, fusco_error *error) {
+  return guarded(error, [&] {
+    if (count == nullptr) throw Failure(FUSCO_E_OPTION, "count is NULL");
+    *count = fusco::cuda::deviceCount();
+  });
+}
+
+fusco_status fusco_cuda_device(uint32_t device, fusco_cuda_device_info *info, fusco_error *error) {
+  return guarded(error, [&] {
+    if (info == nullptr) throw Failure(FUSCO_E_OPTION, "info is NULL");
+    const uint32_t count = fusco::cuda::deviceCount();
+    if (device >= count) throw Failure(FUSCO_E_OPTION, "device %u of %u", device, count).limited(device, count);
+    const fusco::cuda::OnDevice here(device);
+    cudaDeviceProp properties{};
+    size_t free = 0;
+    size_t total = 0;
+    int driver = 0;
+    if (cudaGetDeviceProperties(&properties, static_cast<int>(device)) != cudaSuccess ||
+        cudaMemGetInfo(&free, &total) != cudaSuccess || cudaDriverGetVersion(&driver) != cudaSuccess) {
+      throw Failure(FUSCO_E_BACKEND, "device %u: %s", device, cudaGetErrorString(cudaGetLastError()));
+    }
+    fusco_cuda_device_info found{};
+    std::snprintf(found.name, sizeof found.name, "%.127s", properties.name);
+    found.total_bytes = total;
+    found.free_bytes = free;
+    found.multiprocessors = static_cast<uint32_t>(properties.multiProcessorCount);
+    found.compute_major = static_cast<uint32_t>(properties.major);
+    found.compute_minor = static_cast<uint32_t>(properties.minor);
+    found.driver = static_cast<uint32_t>(driver);
+    found.runtime = CUDART_VERSION;
+    *info = found;
+  });
+}
+
+fusco_status fusco_cuda_context_create(uint32_t ranks, const uint32_t *devices, fusco_cuda_context **context,
+                                       fusco_error *error) {
+  return guarded(error, [&] {
+    if (context == nullptr) throw Failure(FUSCO_E_OPTION, "context is NULL");
+    *context = new fusco_cuda_context{std::make_shared<CudaContext>(ranks, devices)};
+  });
+}
+
+void fusco_cuda_context_destroy(fusco_cuda_context *context) { delete context; }
+
+uint32_t fusco_cuda_ranks(const fusco_cuda_context *context) {
+  return context == nullptr ? 0 : context->shared->ranks();
+}
+
+uint32_t fusco_cuda_rank_device(const fusco_cuda_context *context, uint32_t rank) {
+  return rank < fusco_cuda_ranks(context) ? context->shared->deviceOf(rank) : 0;
+}
+
+fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream, fusco_error *error) {
+  return inTurn(contextOf(context), true, error,
+                [&](CudaContext &c) { c.setStream(rank, static_cast<cudaStream_t>(stream)); });
+}
+
+void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank) {
+  return rank < fusco_cuda_ranks(context) ? context->shared->stream(rank) : nullptr;
+}
+
+fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64_t bytes, void **address,
+                              fusco_error *error) {
+  return inTurn(contextOf(context), address != nullptr, error,
+                [&](CudaContext &c) { *address = c.alloc(rank, bytes); });
+}
+
+fusco_status fusco_cuda_free(fusco_cuda_context *context, void *address, fusco_error *error) {
+  return inTurn(contextOf(context), true, error, [&](CudaContext &c) { c.free(address); });
+}
+
+fusco_status fusco_cuda_copy(fusco_cuda_context *context, uint32_t rank, void *to, const void *from,
+                             uint64_t bytes, fusco_error *error) {
+  return inTurn(contextOf(context), bytes == 0 || (to != nullptr && from != nullptr), error, [&](CudaContext &c) {
+    c.checkRank(rank);
+    if (bytes == 0) return;
+    c.check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, c.stream(rank)), "copying");
+  });
+}
+
+fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value, uint64_t bytes,
+                             fusco_error *error) {
+  return inTurn(contextOf(context), bytes == 0 || to != nullptr, error, [&](CudaContext &c) {
+    c.checkRank(rank);
+    if (bytes > 0) c.check(cudaMemsetAsync(to, value, bytes, c.stream(rank)), "filling");
+  });
+}
+
+fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_t nanoseconds,
+                             fusco_error *error) {
+  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
+    c.checkRank(rank);
+    constexpr uint64_t most = 10'000'000'000;
+    if (nanoseconds > most) throw Failure(FUSCO_E_OPTION, "a spin of more than 10 s").limited(nanoseconds, most);
+    const fusco::cuda::OnDevice here(c.deviceOf(rank));
+    c.check(fusco::cuda::launchSpin(nanoseconds, c.stream(rank)), "launching a spin");
+  });
+}
+
+fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *error) {
+  return inTurn(contextOf(context), true, error, [&](CudaContext &c) { c.synchronize(); });
+}
+
+fusco_status fusco_cuda_event_create(fusco_cuda_context *context, uint32_t rank, fusco_cuda_event **event,
+                                     fusco_error *error) {
+  return inTurn(contextOf(context), event != nullptr, error, [&](CudaContext &c) {
+    c.checkRank(rank);
+    std::unique_ptr<fusco_cuda_event> made(new fusco_cuda_event{context->shared, rank, {}});
+    made->event.create(c.deviceOf(rank), true);
+    *event = made.release();
+  });
+}
+
+void fusco_cuda_event_destroy(fusco_cuda_event *event) { delete event; }
+
+fusco_status fusco_cuda_event_record(fusco_cuda_event *event, fusco_error *error) {
+  return inTurn(contextOf(event), true, error, [&](CudaContext &c) {
+    c.check(cudaEventRecord(event->event.get(), c.stream(event->rank)), "recording an event");
+  });
+}
+
+fusco_status fusco_cuda_event_wait(fusco_cuda_event *event, uint32_t rank, fusco_error *error) {
+  return inTurn(contextOf(event), true, error, [&](CudaContext &c) {
+    c.checkRank(rank);
+    c.check(cudaStreamWaitEvent(c.stream(rank), event->event.get(), 0), "waiting for an event");
+  });
+}
+
+fusco_status fusco_cuda_event_query(fusco_cuda_event *event, int *done, fusco_error *error) {
+  return inTurn(contextOf(event), done != nullptr, error, [&](CudaContext &c) {
+    const cudaError_t found = cudaEventQuery(event->event.get());
+    if (found == cudaErrorNotReady) (void)cudaGetLastError();
+    else c.check(found, "asking for an event");
+    *done = found == cudaSuccess ? 1 : 0;
+  });
+}
+
+fusco_status fusco_cuda_event_synchronize(fusco_cuda_event *event, fusco_error *error) {
+  return inTurn(contextOf(event), true, error, [&](CudaContext &c) {
+    c.check(cudaEventSynchronize(event->event.get()), "waiting for an event");
+  });
+}
+
+fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event *end, double *milliseconds,
+                                      fusco_error *error) {
+  return inTurn(contextOf(start), end != nullptr && milliseconds != nullptr, error, [&](CudaContext &c) {
+    float taken = 0;
+    c.check(cudaEventElapsedTime(&taken, start->event.get(), end->event.get()), "the time between two events");
+    *milliseconds = taken;
+  });
+}
+
+fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cuda_capacity *capacity,
+                                    const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan,
+                                    fusco_error *error) {
+  return inTurn(contextOf(context), desc != nullptr && plan != nullptr, error, [&](CudaContext &) {
+    *plan = new fusco_cuda_plan{std::make_shared<Slot>(context->shared, capacity, *desc)};
+  });
+}
+
+fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc, fusco_error *error) {
+  return exchange(plan, desc != nullptr, nullptr, error,
+                  [&](Slot &slot, CudaContext &, fusco_cuda_report &) { slot.upload(*desc); });
+}
+
+void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
+
+uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) { return plan == nullptr ? 0 : plan->shared->bytes(); }
+
+fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
+                                 fusco_cuda_report *report, fusco_error *error) {
+  return exchange(plan, call != nullptr, report, error, [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+    fusco::cuda::dispatch(slot, path, *call, out);
+    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call, out.path == FUSCO_CUDA_PATH_FORWARD);
+  });
+}
+
+fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call, fusco_cuda_report *report,
+                                fusco_error *error) {
+  return exchange(plan, call != nullptr, report, error, [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+    fusco::cuda::combine(slot, *call, out);
+    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
+  });
+}
+
+fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
+                                        fusco_cuda_report *report, fusco_error *error) {
+  return exchange(plan, call != nullptr, report, error, [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+    fusco::cuda::weightGradient(slot, *call, out);
+    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
+  });
+}
+
+fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error) {
+  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
+    if (c.capturing != nullptr) throw Failure(FUSCO_E_OPTION, "a capture is under way");
+    c.capturing = Graph::begin(context->shared).release();
+  });
+}
+
+fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph, fusco_error *error) {
+  return inTurn(contextOf(context), graph != nullptr, error, [&](CudaContext &c) {
+    if (c.capturing == nullptr) throw Failure(FUSCO_E_OPTION, "no capture is under way");
+    std::unique_ptr<Graph> captured(c.capturing);
+    c.capturing = nullptr;
+    captured->end();
+    *graph = new fusco_cuda_graph{std::move(captured), context->shared};
+  });
+}
+
+fusco_status fusco_cuda_graph_launch(fusco_cuda_graph *graph, fusco_error *error) {
+  return inTurn(contextOf(graph), true, error, [&](CudaContext &) { graph->graph->launch(); });
+}
+
+void fusco_cuda_graph_destroy(fusco_cuda_graph *graph) { delete graph; }
+
+}  // extern "C"

@@ -1,0 +1,294 @@
+#include <algorithm>
+
+#include "cuda_context.hpp"
+#include "failure.hpp"
+
+namespace fusco::cuda {
+
+namespace {
+
+// A device that reported one of these answers every later call with an error.
+bool isSticky(cudaError_t error) {
+  switch (error) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorAssert:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Event::~Event() {
+  if (event_ == nullptr) return;
+  const OnDevice here(device_);
+  cudaEventDestroy(event_);
+}
+
+void Event::create(uint32_t device, bool timed) {
+  const OnDevice here(device);
+  device_ = device;
+  const cudaError_t error =
+      cudaEventCreateWithFlags(&event_, timed ? cudaEventDefault : cudaEventDisableTiming);
+  if (error != cudaSuccess) throw Failure(FUSCO_E_BACKEND, "no event: %s", cudaGetErrorString(error));
+}
+
+uint32_t deviceCount() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess && count > 0) return static_cast<uint32_t>(count);
+  (void)cudaGetLastError();
+  if (error == cudaErrorInsufficientDriver) {
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    if (driver == 0) throw Failure(FUSCO_E_BACKEND, "no NVIDIA driver is installed");
+    throw Failure(FUSCO_E_BACKEND, "the NVIDIA driver supports CUDA %d.%d, this build needs %d.%d", driver / 1000,
+                  driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10)
+        .limited(static_cast<uint64_t>(driver), CUDART_VERSION);
+  }
+  if (error == cudaSuccess || error == cudaErrorNoDevice) {
+    throw Failure(FUSCO_E_BACKEND, "the NVIDIA driver sees no GPU");
+  }
+  throw Failure(FUSCO_E_BACKEND, "CUDA does not start: %s", cudaGetErrorString(error));
+}
+
+CudaContext::CudaContext(uint32_t ranks, const uint32_t *devices) {
+  if (ranks < 1 || ranks > maxRanks) {
+    throw Failure(FUSCO_E_OPTION, "%u ranks; the cuda backend takes 1 to %u", ranks, maxRanks)
+        .limited(ranks, maxRanks);
+  }
+  const uint32_t count = deviceCount();
+  fusco_context_options options{};
+  options.threads = 1;
+  host = std::make_shared<fusco::Context>(options);
+  ready_.resize(ranks);
+  own_.resize(ranks, nullptr);
+  for (uint32_t rank = 0; rank < ranks; rank++) {
+    const uint32_t device = devices == nullptr ? rank * std::min(count, ranks) / ranks : devices[rank];
+    if (device >= count) {
+      throw Failure(FUSCO_E_OPTION, "rank %u is on device %u of %u", rank, device, count)
+          .atRank(rank)
+          .limited(device, count);
+    }
+    device_.push_back(device);
+    openDevice(device);
+    const auto group = std::find_if(groups_.begin(), groups_.end(),
+                                    [&](const DeviceGroup &other) { return other.device == device; });
+    group->ranks.push_back(rank);
+    const OnDevice here(device);
+    check(cudaStreamCreateWithFlags(&own_[rank], cudaStreamNonBlocking), "creating a stream");
+    ready_[rank].create(device, false);
+  }
+  streams_ = own_;
+  openPeers();
+}
+
+void CudaContext::openDevice(uint32_t device) {
+  for (const DeviceGroup &group : groups_) {
+    if (group.device == device) return;
+  }
+  const OnDevice here(device);
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, static_cast<int>(device)), "asking for a device's properties");
+  if (properties.major < 9) {
+    throw Failure(FUSCO_E_BACKEND, "device %u (%.60s) has compute capability %d.%d; the kernels need 9.0", device,
+                  properties.name, properties.major, properties.minor);
+  }
+  DeviceGroup group{device,
+                    {static_cast<uint32_t>(properties.multiProcessorCount),
+                     static_cast<uint32_t>(properties.sharedMemPerBlockOptin),
+                     static_cast<uint32_t>(properties.sharedMemPerMultiprocessor)},
+                    {},
+                    {}};
+  group.done.create(device, false);
+  groups_.push_back(std::move(group));
+}
+
+void CudaContext::openPeers() {
+  for (const DeviceGroup &from : groups_) {
+    for (const DeviceGroup &to : groups_) {
+      if (from.device == to.device) continue;
+      int can = 0;
+      check(cudaDeviceCanAccessPeer(&can, static_cast<int>(from.device), static_cast<int>(to.device)),
+            "asking for peer access");
+      if (can == 0) {
+        throw Failure(FUSCO_E_BACKEND, "device %u cannot reach the memory of device %u (P2P refused)", from.device,
+                      to.device);
+      }
+      const OnDevice here(from.device);
+      const cudaError_t error = cudaDeviceEnablePeerAccess(static_cast<int>(to.device), 0);
+      if (error == cudaErrorPeerAccessAlreadyEnabled) {
+        (void)cudaGetLastError();
+        continue;
+      }
+      check(error, "enabling peer access");
+    }
+  }
+}
+
+CudaContext::~CudaContext() {
+  for (const DeviceGroup &group : groups_) {
+    const OnDevice here(group.device);
+    cudaDeviceSynchronize();
+    (void)cudaGetLastError();
+  }
+  for (const auto &[address, bytes] : owned_) cudaFree(address);
+  for (uint32_t rank = 0; rank < own_.size(); rank++) {
+    if (own_[rank] == nullptr) continue;
+    const OnDevice here(device_[rank]);
+    cudaStreamDestroy(own_[rank]);
+  }
+  (void)cudaGetLastError();
+}
+
+void CudaContext::check(cudaError_t error, const char *what) {
+  if (error == cudaSuccess) return;
+  (void)cudaGetLastError();
+  if (isSticky(error) && broken_.empty()) broken_ = std::string(what) + ": " + cudaGetErrorString(error);
+  throw Failure(error == cudaErrorMemoryAllocation ? FUSCO_E_MEMORY : FUSCO_E_BACKEND, "%s: %s (%s)", what,
+                cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+void CudaContext::checkAlive() const {
+  if (broken_.empty()) return;
+  throw Failure(FUSCO_E_BACKEND, "the GPU cannot be used any more by this process after %s", broken_.c_str());
+}
+
+void CudaContext::checkRank(uint32_t rank) const {
+  if (rank >= ranks()) throw Failure(FUSCO_E_OPTION, "rank %u of %u", rank, ranks()).limited(rank, ranks());
+}
+
+void CudaContext::setStream(uint32_t rank, cudaStream_t stream) {
+  checkRank(rank);
+  if (stream != nullptr) {
+    int device = -1;
+    check(cudaStreamGetDevice(stream, &device), "asking for a stream's device");
+    if (static_cast<uint32_t>(device) != device_[rank]) {
+      throw Failure(FUSCO_E_OPTION, "the stream is one of device %d, rank %u is on device %u", device, rank,
+                    device_[rank])
+          .atRank(rank);
+    }
+  }
+  streams_[rank] = stream == nullptr ? own_[rank] : stream;
+}
+
+void *CudaContext::alloc(uint32_t rank, uint64_t bytes) {
+  checkRank(rank);
+  void *address = allocRaw(rank, bytes);
+  owned_[address] = bytes;
+  return address;
+}
+
+void *CudaContext::allocRaw(uint32_t rank, uint64_t bytes) {
+  const OnDevice here(device_[rank]);
+  void *address = nullptr;
+  const cudaError_t error = cudaMalloc(&address, std::max<uint64_t>(bytes, 1));
+  if (error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    size_t free = 0;
+    size_t total = 0;
+    cudaMemGetInfo(&free, &total);
+    throw Failure(FUSCO_E_MEMORY, "device %u: %llu bytes asked, %llu of %llu free", device_[rank],
+                  static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(free),
+                  static_cast<unsigned long long>(total))
+        .atRank(rank)
+        .limited(bytes, free);
+  }
+  check(error, "allocating device memory");
+  return address;
+}
+
+void CudaContext::free(void *address) {
+  if (address == nullptr) return;
+  const auto found = owned_.find(address);
+  if (found == owned_.end()) throw Failure(FUSCO_E_BUFFER, "the memory to free was not allocated here");
+  owned_.erase(found);
+  reached_.clear();
+  check(cudaFree(address), "freeing device memory");
+}
+
+void CudaContext::checkReach(const char *name, uint32_t rank, const void *address) {
+  auto owned = owned_.upper_bound(const_cast<void *>(address));
+  if (owned != owned_.begin()) {
+    --owned;
+    if (static_cast<const char *>(address) < static_cast<char *>(owned->first) + owned->second) return;
+  }
+  if (reached_.count({address, rank}) > 0) return;
+  cudaPointerAttributes attributes{};
+  const cudaError_t error = cudaPointerGetAttributes(&attributes, address);
+  (void)cudaGetLastError();
+  const bool device = error == cudaSuccess && (attributes.type == cudaMemoryTypeDevice ||
+                                               attributes.type == cudaMemoryTypeManaged);
+  const bool near = device && std::any_of(groups_.begin(), groups_.end(), [&](const DeviceGroup &group) {
+                      return static_cast<int>(group.device) == attributes.device;
+                    });
+  if (!near) {
+    throw Failure(FUSCO_E_BUFFER, "%s of rank %u is not memory that device %u reaches", name, rank, device_[rank])
+        .atRank(rank);
+  }
+  reached_.insert({address, rank});
+}
+
+void CudaContext::synchronize() {
+  for (uint32_t rank = 0; rank < ranks(); rank++) {
+    check(cudaStreamSynchronize(streams_[rank]), "waiting for a stream");
+  }
+}
+
+void CudaContext::record(Event &event, cudaStream_t stream) {
+  check(cudaEventRecord(event.get(), stream), "recording an event");
+}
+
+void CudaContext::wait(cudaStream_t stream, const Event &event) {
+  check(cudaStreamWaitEvent(stream, event.get(), 0), "waiting for an event");
+}
+
+void CudaContext::ready() {
+  std::set<cudaStream_t> seen;
+  for (uint32_t rank = 0; rank < ranks(); rank++) {
+    const cudaStream_t from = streams_[rank];
+    if (!seen.insert(from).second) continue;
+    bool recorded = false;
+    for (const DeviceGroup &group : groups_) {
+      if (leader(group) == from) continue;
+      if (!recorded) record(ready_[rank], from);
+      recorded = true;
+      wait(leader(group), ready_[rank]);
+    }
+  }
+}
+
+void CudaContext::betweenSteps() {
+  if (groups_.size() < 2) return;
+  for (DeviceGroup &group : groups_) record(group.done, leader(group));
+  for (const DeviceGroup &group : groups_) {
+    for (const DeviceGroup &other : groups_) {
+      if (leader(other) != leader(group)) wait(leader(group), other.done);
+    }
+  }
+}
+
+void CudaContext::done() {
+  std::set<cudaStream_t> seen;
+  for (DeviceGroup &group : groups_) {
+    const auto isOther = [&](cudaStream_t stream) { return stream != leader(group); };
+    if (std::any_of(streams_.begin(), streams_.end(), isOther)) record(group.done, leader(group));
+  }
+  for (const cudaStream_t stream : streams_) {
+    if (!seen.insert(stream).second) continue;
+    for (const DeviceGroup &group : groups_) {
+      if (leader(group) != stream) wait(stream, group.done);
+    }
+  }
+}
+
+}  // namespace fusco::cuda

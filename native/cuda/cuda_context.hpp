@@ -1,0 +1,131 @@
+// Devices, streams, memory and the edges between the ranks' streams.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "context.hpp"
+#include "fusco_cuda.h"
+#include "launch.hpp"
+
+namespace fusco::cuda {
+
+// A cudaEvent_t of one device.
+class Event {
+ public:
+  Event() = default;
+  Event(Event &&other) noexcept : event_(other.event_), device_(other.device_) { other.event_ = nullptr; }
+  ~Event();
+  Event(const Event &) = delete;
+  Event &operator=(const Event &) = delete;
+
+  void create(uint32_t device, bool timed);
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+  uint32_t device_ = 0;
+};
+
+// Ranks that live on one device, and the stream that runs their kernels: that of the first of them.
+struct DeviceGroup {
+  uint32_t device;
+  DeviceLimits limits;
+  std::vector<uint32_t> ranks;
+  Event done;
+};
+
+class Graph;
+
+class CudaContext {
+ public:
+  CudaContext(uint32_t ranks, const uint32_t *devices);
+  ~CudaContext();
+  CudaContext(const CudaContext &) = delete;
+  CudaContext &operator=(const CudaContext &) = delete;
+
+  uint32_t ranks() const { return static_cast<uint32_t>(device_.size()); }
+  uint32_t deviceOf(uint32_t rank) const { return device_[rank]; }
+  const std::vector<DeviceGroup> &groups() const { return groups_; }
+  cudaStream_t stream(uint32_t rank) const { return streams_[rank]; }
+  cudaStream_t leader(const DeviceGroup &group) const { return streams_[group.ranks.front()]; }
+  void setStream(uint32_t rank, cudaStream_t stream);
+
+  void *alloc(uint32_t rank, uint64_t bytes);
+  // The same for memory that its owner frees itself.
+  void *allocRaw(uint32_t rank, uint64_t bytes);
+  void free(void *address);
+  void synchronize();
+
+  // Makes the leaders wait for all ranks' streams, and later all ranks' streams for the leaders.
+  void ready();
+  void done();
+  // Between two steps of one exchange: every leader waits for every other.
+  void betweenSteps();
+
+  // Throws E_OPTION for a rank outside the group.
+  void checkRank(uint32_t rank) const;
+  // Throws E_BUFFER unless the device of `rank` reaches `address`.
+  void checkReach(const char *name, uint32_t rank, const void *address);
+  // Throws what the first error that a device did not survive was.
+  void checkAlive() const;
+  // Throws what a call of CUDA reported while doing `what`; remembers what a device does not survive.
+  void check(cudaError_t error, const char *what);
+
+  // Held for the length of a call.
+  std::mutex mutex;
+  // For the checks that are shared with the host backend.
+  std::shared_ptr<fusco::Context> host;
+  // The graph that is being captured, or null.
+  Graph *capturing = nullptr;
+
+ private:
+  void openDevice(uint32_t device);
+  void openPeers();
+  void record(Event &event, cudaStream_t stream);
+  void wait(cudaStream_t stream, const Event &event);
+
+  std::vector<uint32_t> device_;  // [ranks]
+  std::vector<DeviceGroup> groups_;
+  std::vector<cudaStream_t> own_;      // [ranks]
+  std::vector<cudaStream_t> streams_;  // [ranks]
+  std::vector<Event> ready_;           // [ranks]
+  std::map<void *, uint64_t> owned_;
+  std::set<std::pair<const void *, uint32_t>> reached_;
+  std::string broken_;
+};
+
+// Makes `device` the current one of this thread and goes back at the end of the scope.
+class OnDevice {
+ public:
+  explicit OnDevice(uint32_t device) {
+    cudaGetDevice(&before_);
+    cudaSetDevice(static_cast<int>(device));
+  }
+  ~OnDevice() { cudaSetDevice(before_); }
+
+ private:
+  int before_ = 0;
+};
+
+// Throws E_BACKEND where there is no device.
+uint32_t deviceCount();
+
+}  // namespace fusco::cuda
+
+struct fusco_cuda_context {
+  std::shared_ptr<fusco::cuda::CudaContext> shared;
+};
+
+struct fusco_cuda_event {
+  std::shared_ptr<fusco::cuda::CudaContext> context;
+  uint32_t rank;
+  fusco::cuda::Event event;
+};
