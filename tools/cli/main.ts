@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { benchCommand } from './bench.ts';
+import { checkCommand } from './check.ts';
 import { demoCommand } from './demo.ts';
 import { diffCommand } from './diff.ts';
 import { doctorCommand } from './doctor.ts';
@@ -38,6 +39,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(exportCommand())
     .addCommand(runCommand())
     .addCommand(diffCommand())
+    .addCommand(checkCommand())
     .addCommand(simulateCommand())
     .addCommand(workloadCommand())
     .addCommand(placementCommand())

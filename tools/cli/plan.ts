@@ -1,15 +1,13 @@
 import { type Command, Option } from 'commander';
 import type { Balance } from '../../planner/balance.ts';
 import { encodePlanChunks } from '../../planner/codec.ts';
-import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/layout.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
-import type { PlacementMap } from '../../planner/placement.ts';
 import type { Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
-import { readWhole } from '../readers/file.ts';
 import { ROUTING_FORMATS, type RoutingFormat, readAnyRouting } from '../readers/foreign.ts';
+import { readPlacement } from '../readers/placement.ts';
 import { command, integer, printJson, say } from './io.ts';
 
 interface PlanArguments {
@@ -29,20 +27,6 @@ interface PlanArguments {
   layer?: number;
   step?: number;
   json?: boolean;
-}
-
-async function readPlacement(path: string): Promise<PlacementMap> {
-  const text = new TextDecoder().decode(await readWhole(path));
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new FuscoError('E_FORMAT', `${path}: ${(cause as Error).message}`, { cause });
-  }
-  if (!Array.isArray(value) || value.length === 0) {
-    throw new FuscoError('E_PLACEMENT', `${path}: it is not a JSON array, expert -> rank`);
-  }
-  return value;
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {

@@ -1,0 +1,51 @@
+// `fusco/vitest`: importing it gives `expect` the matcher `toMatchPlan`.
+
+import { isAbsolute, relative } from 'node:path';
+import { expect, type MatcherState, Snapshots } from 'vitest';
+import { planId } from '../../planner/codec.ts';
+import { nodeSha256 } from '../../planner/node.ts';
+import { isVerified, type VerifiedPlan } from '../../planner/plan.ts';
+import { goldenSummary } from '../golden/check.ts';
+
+/** What a snapshot holds: the id, so that any change is noticed, and figures, so that a change can be judged. */
+export interface PlanSnapshot {
+  readonly planId: string;
+  readonly summary: Readonly<Record<string, number | string>>;
+}
+
+/** The snapshot of a plan. */
+export async function snapshotOf(plan: VerifiedPlan): Promise<PlanSnapshot> {
+  return { planId: await planId(plan, nodeSha256), summary: goldenSummary(plan) };
+}
+
+function updateHint({ testPath }: MatcherState): string {
+  const file = testPath === undefined ? '' : relative(process.cwd(), testPath);
+  return `If the change is meant, run: npx vitest run${file === '' || isAbsolute(file) ? '' : ` ${file}`} -u`;
+}
+
+async function toMatchPlan(this: MatcherState, received: unknown, hint?: string) {
+  if (typeof received !== 'object' || received === null || !isVerified(received as VerifiedPlan)) {
+    return {
+      pass: false,
+      message: () => 'toMatchPlan takes a plan that was made here or verified by verifyPlan',
+    };
+  }
+  const snapshot = await snapshotOf(received as VerifiedPlan);
+  const result = Snapshots.toMatchSnapshot.call(this, snapshot, hint === undefined ? 'plan' : `plan ${hint}`);
+  return { ...result, message: () => `${result.message()}\n\n${updateHint(this)}` };
+}
+
+expect.extend({ toMatchPlan });
+
+declare module 'vitest' {
+  // biome-ignore lint/suspicious/noExplicitAny: the type parameter must be the one that vitest declares
+  interface Matchers<T = any> {
+    /**
+     * Compares a plan with the snapshot beside the test file: its id, strategy and figures. Await it. Like vitest's own
+     * snapshots it is written on the first run, updated by `-u`, listed as obsolete, and never written where CI is set.
+     *
+     * @param hint tells several plans of one test apart
+     */
+    toMatchPlan(hint?: string): Promise<T>;
+  }
+}
