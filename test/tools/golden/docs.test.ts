@@ -34,7 +34,7 @@ it('the file and the commands do what the page says', async () => {
     makeRouting({ family: 'hotExperts', seed: 7, ranks: 4, tokens: 12, topk: 2, experts: 8 }),
   );
   writeFileSync('fusco.golden.json', blocks('json')[0]!);
-  const [compare, update] = blocks('')
+  const [compare, update] = blocks('sh')
     .find((block) => block.startsWith('npx fusco check'))!
     .trimEnd()
     .split('\n');
