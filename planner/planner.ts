@@ -94,7 +94,8 @@ export class Planner {
     arena.reset();
     const status = arena.alloc(4);
     const stamp = arena.zeroed(experts);
-    const counts = arena.zeroed(placement.instances + 1);
+    const counts = this.#wasm.slotTable();
+    arena.u32(counts, placement.instances + 1).fill(0);
     const choice = this.#copyCandidates(candidatesFor(placement, rank, ranksPerNode));
     const ids = arena.copy(table.ids);
     const instances = arena.alloc(2 * entries);
@@ -114,7 +115,7 @@ export class Planner {
       status,
     );
     if (kind !== 0) throw badEntry(kind, arena.u32(status, 1)[0]!, rank, table, experts);
-    this.#wasm.countInstances(instances, entries, counts);
+    this.#wasm.countInstances(instances, entries);
     const routed = {
       rank,
       tokens,

@@ -57,7 +57,6 @@ const NODE_WORDS = 8;
 interface SendTables {
   sendRow: number;
   sendRows: number;
-  next: number;
   stream: number;
   kept: number;
   /** Rows of the direct stream. */
@@ -151,7 +150,6 @@ export class ShardBuilder {
     const { instances } = placement;
     const sendRow = arena.alloc(4 * instances);
     const sendRows = arena.alloc(4 * instances);
-    const next = arena.alloc(4 * (instances + 1));
     const stream = arena.alloc(8 * (instances + 1));
     const directRows = arena.alloc(4);
     const kept = this.#wasm.fillSendTable(
@@ -162,13 +160,13 @@ export class ShardBuilder {
       capacity,
       sendRow,
       sendRows,
-      next,
+      this.#wasm.slotTable(),
       stream,
       direct.first,
       direct.end,
       directRows,
     );
-    return { sendRow, sendRows, next, stream, kept, direct: arena.u32(directRows, 1)[0]! };
+    return { sendRow, sendRows, stream, kept, direct: arena.u32(directRows, 1)[0]! };
   }
 
   /** Rows that a rank sends to each other node after dropping, u32[nodes]: from its routing where that knows them. */
@@ -231,7 +229,7 @@ export class ShardBuilder {
       const entryInstance = at(S_ENTRY_INSTANCE);
       const entrySlot = at(S_ENTRY_SLOT);
       arena.u16(entryInstance, entries).set(routed.instances);
-      wasm.assignSlots(entryInstance, entries, send.next, entrySlot);
+      wasm.assignSlots(entryInstance, entries, entrySlot);
       if (masked > 0) wasm.markMasked(entryInstance, entries, instances, entrySlot);
       if (dropped > 0 && capacity > 0) {
         wasm.markDropped(entryInstance, entries, instances, send.sendRow, send.sendRows, entrySlot);

@@ -17,8 +17,9 @@ export interface PlannerExports {
     instances: number,
     status: number,
   ): number;
-  countInstances(instances: number, n: number, counts: number): void;
-  assignSlots(instances: number, n: number, next: number, slots: number): void;
+  slotTable(): number;
+  countInstances(instances: number, n: number): void;
+  assignSlots(instances: number, n: number, slots: number): void;
   addCounts(sums: number, counts: number, n: number): number;
   layBlocks(
     ranks: number,

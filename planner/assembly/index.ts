@@ -3,7 +3,7 @@
 
 export { countNodeRows, fillForward } from './forward';
 export { route } from './route';
-export { assignSlots, countInstances } from './slots';
+export { assignSlots, countInstances, slotTable } from './slots';
 export {
   countSlices,
   fillSlices,

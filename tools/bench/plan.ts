@@ -68,20 +68,18 @@ function javascriptSlots(ids: Uint16Array, counts: Uint32Array, next: Uint32Arra
 function wasmSlots(wasm: PlannerExports, ids: Uint16Array): () => void {
   const arena = new Arena(wasm.memory, wasm.heapBase());
   const instances = arena.copy(ids);
-  const counts = arena.zeroed(EXPERTS);
-  const next = arena.zeroed(EXPERTS);
   const slots = arena.alloc(4 * ids.length);
-  const countView = arena.u32(counts, EXPERTS);
-  const nextView = arena.u32(next, EXPERTS);
+  const table = arena.u32(wasm.slotTable(), EXPERTS);
   return () => {
-    countView.fill(0);
-    wasm.countInstances(instances, ids.length, counts);
+    table.fill(0);
+    wasm.countInstances(instances, ids.length);
     let row = 0;
     for (let i = 0; i < EXPERTS; i++) {
-      nextView[i] = row;
-      row += countView[i]!;
+      const count = table[i]!;
+      table[i] = row;
+      row += count;
     }
-    wasm.assignSlots(instances, ids.length, next, slots);
+    wasm.assignSlots(instances, ids.length, slots);
   };
 }
 
