@@ -11,7 +11,7 @@ export interface Offender {
   readonly who: string;
   /** Its amount, with the unit. */
   readonly amount: string;
-  /** Times the mean of its kind; 1 where all are equal. */
+  /** Times the mean of its kind; 1 where all are equal. The mean of pairs is that of the pairs in use. */
   readonly ratio: number;
   readonly why: string;
 }
@@ -37,13 +37,13 @@ function offender({ what, values, name, format, why }: Kind): Offender[] {
   return [{ what, who: name(most), amount: format(values[most]!), ratio, why }];
 }
 
-/** Pairs of ranks that can exchange rows of one kind, with what they do exchange. */
+/** Pairs of ranks that exchange rows over one kind of link. Idle pairs would only lower the mean: forwarding leaves most idle. */
 function links(bytes: readonly (readonly number[])[], isKind: (from: number, to: number) => boolean) {
   const values: number[] = [];
   const pairs: [number, number][] = [];
   for (const [from, row] of bytes.entries()) {
     for (const [to, value] of row.entries()) {
-      if (!isKind(from, to)) continue;
+      if (value === 0 || !isKind(from, to)) continue;
       values.push(value);
       pairs.push([from, to]);
     }
@@ -118,7 +118,7 @@ export function findOffenders(
       what: 'Largest receive buffer',
       values: summary.recvRows,
       name: rank,
-      format: (value) => `${formatBytes(value * summary.rowBytes)} (${rows(value)})`,
+      format: (value) => formatBytes(value * summary.rowBytes),
       why: 'the memory that a rank must have before the exchange starts',
     },
   ];

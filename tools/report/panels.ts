@@ -126,10 +126,16 @@ function groupChart({ summary }: Figures, max: number, width: number): Markup {
   return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} cross between nodes, ${rows(forwarding.stagedRows)} of them wait in a staging buffer; ${formatBytes(forwarding.metadataBytes)} of metadata travel along.</p>`;
 }
 
-function offenderTable({ offenders }: Figures): Markup {
+function offenderTable({ offenders }: Figures, width: number): Markup {
   if (offenders.length === 0) return html`<p class="empty">Nothing moves.</p>`;
+  // Two tables side by side have no room for the last column.
+  const columns = width === WIDE ? 5 : 4;
+  const head = ['what', 'which', 'how much', 'of the mean', 'why it matters'];
   const body = offenders.map(({ what, who, amount, ratio, why }) => [what, who, amount, times(ratio), why]);
-  return html`<div class="scroll">${table(['what', 'which', 'how much', 'of the mean', 'why it matters'], body)}</div>`;
+  return html`<div class="scroll">${table(
+    head.slice(0, columns),
+    body.map((cells) => cells.slice(0, columns)),
+  )}</div>`;
 }
 
 /** The facts of a plan as pairs of a label and a value. */
@@ -183,7 +189,7 @@ export function headline({ summary, totalBytes, experts, ranks, tokens: deep }: 
   const tiles: [string, string, string][] = [
     ['rows delivered', count(sum(summary.keptRows)), `${summary.copiesPerToken.flat.toFixed(2)} per token`],
     [
-      'payload between ranks',
+      'sent between ranks',
       formatBytes(moved),
       summary.ranks > summary.ranksPerNode
         ? `${formatBytes(totalBytes.inter)} between nodes`

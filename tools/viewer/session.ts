@@ -124,6 +124,24 @@ function guessOptions(tables: readonly RoutingTable[], fileRanks: number | undef
   };
 }
 
+/** Plans something of no interest, so that the engine has compiled the hot loops before the first file arrives. */
+export function warmUp(planner: Planner): void {
+  const [ranks, tokens, topk, experts] = [8, 1024, 8, 64];
+  const tables = Array.from({ length: ranks }, (_, rank) => {
+    const ids = Int32Array.from({ length: tokens * topk }, (_, entry) => {
+      const token = Math.floor(entry / topk);
+      // Eight different experts: consecutive ones from a start that wanders.
+      return (token * 29 + rank * 13 + (entry % topk)) % experts;
+    });
+    return { ids, tokens, topk };
+  });
+  for (let round = 0; round < 3; round++) {
+    for (const strategy of ['flat', 'hier'] as const) {
+      figuresOf(planner.planAll(tables, { experts, ranks, ranksPerNode: 4, strategy }), true);
+    }
+  }
+}
+
 /** The files and plans of both sides. */
 export class Session implements Calls {
   readonly #planner: Planner;

@@ -3,7 +3,7 @@
 import { FuscoError } from '../../planner/errors.ts';
 import { Planner, subtleSha256 } from '../../planner/index.ts';
 import type { CallName, Calls, Failure, Request, Response } from './protocol.ts';
-import { Session } from './session.ts';
+import { Session, warmUp } from './session.ts';
 
 /** What a worker's global scope offers beside the page's, as far as it is used. */
 interface WorkerScope {
@@ -15,7 +15,9 @@ const scope = globalThis as unknown as WorkerScope;
 
 async function createSession(): Promise<Session> {
   const wasm = await WebAssembly.compileStreaming(fetch('planner.wasm'));
-  return new Session(await Planner.create(wasm), subtleSha256);
+  const planner = await Planner.create(wasm);
+  warmUp(planner);
+  return new Session(planner, subtleSha256);
 }
 
 function explain(error: unknown): Failure {

@@ -1,4 +1,5 @@
-// Runs once before all tests: the command line is tested as users run it, so dist/ must be what the sources say.
+// Runs once before all tests: the command line and the viewer are tested as users run them, so dist/ and build/viewer
+// must be what the sources say.
 // Type errors do not stop it (`npm run typecheck` is there for them); tsc writes its output all the same.
 
 import { execFileSync } from 'node:child_process';
@@ -19,7 +20,23 @@ function isStale(): boolean {
   );
 }
 
+/** Whether a source of the viewer's page or of what it bundles has a newer date than the bundle. */
+function isViewerStale(): boolean {
+  const bundle = join(ROOT, 'build/viewer/worker.js');
+  if (!existsSync(bundle)) return true;
+  const built = statSync(bundle).mtimeMs;
+  return ['planner', 'tools/readers', 'tools/report', 'tools/simulate', 'tools/viewer', 'tools/build'].some(
+    (folder) =>
+      readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).some(
+        (name) => statSync(join(ROOT, folder, name)).mtimeMs > built,
+      ),
+  );
+}
+
 export default function setup(): void {
+  if (isViewerStale()) {
+    execFileSync(process.execPath, [join(ROOT, 'tools/build/viewer.mjs')], { stdio: ['ignore', 2, 2] });
+  }
   if (!isStale()) return;
   const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
   try {

@@ -74,11 +74,11 @@ export function barChart(chart: Bars): Markup {
   const gap = step > 6 ? Math.min(6, step * 0.18) : step > 2.5 ? 0.6 : 0;
   const left = (i: number) => MARGIN.left + i * step;
   const base = y.scale(0);
-  const peak = chart.hasPeak ? Math.max(...bars.map((bar) => bar.value)) : Number.NaN;
+  const tallest = bars.reduce((most, bar, i) => (bar.value > bars[most]!.value ? i : most), 0);
   const text = (value: number) => `${format(value)}${note?.(value) ?? ''}`;
   const drawn = bars.map(({ value, name }, i) => {
     const top = y.scale(value);
-    const kind = value === peak && value > 0 ? 'hot' : 'load';
+    const kind = chart.hasPeak && i === tallest && value > 0 ? 'hot' : 'load';
     // The whole column answers to the pointer, so that short bars can be hit.
     return html`<g class="mark" ${mark(`${name}: ${text(value)}`, i === 0)}><rect class="hit" x="${at(left(i))}" width="${at(step)}" y="${MARGIN.top}" height="${base - MARGIN.top}"/><rect class="${kind}" x="${at(left(i) + gap / 2)}" width="${at(Math.min(step - gap, 64))}" y="${at(top)}" height="${at(base - top)}"/></g>`;
   });

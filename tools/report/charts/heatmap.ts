@@ -24,8 +24,18 @@ function cellName({ ranksPerCell }: Heat, cell: number): string {
   return ranksPerCell === 1 ? `${first}` : `${first} to ${first + ranksPerCell - 1}`;
 }
 
-function compact(bytes: number): string {
-  return formatBytes(bytes).replace(/ ([KMGT])iB$/, '$1');
+/** One unit for all cells, so that their numbers can be compared at a glance: the one that suits the largest. */
+function cellUnit(max: number): { unit: string; text: (bytes: number) => string } {
+  const unit = formatBytes(max).split(' ')[1]!;
+  const size = 1024 ** ['B', 'KiB', 'MiB', 'GiB', 'TiB'].indexOf(unit);
+  const digits = unit === 'B' || max / size >= 100 ? 0 : max / size >= 10 ? 1 : 2;
+  return { unit, text: (bytes) => (bytes / size).toFixed(digits) };
+}
+
+/** Text on a strong colour takes the colour of the page; on a dark page that is needed sooner. */
+function inkOf(shade: number): string {
+  if (shade > 0.86) return 'inverse';
+  return shade > 0.65 ? 'inverse-dark' : '';
 }
 
 /** Hue by the link that the bytes use: own memory, own node, network. */
@@ -75,7 +85,7 @@ function legend(max: number, width: number, top: number, hasNodes: boolean): Mar
       return html`<rect class="${kind}" x="${at(x + step * 16)}" y="${top}" width="16" height="8" fill-opacity="${at(strength(step + 1, 6))}"/>`;
     });
     return html`${steps}<text class="tick" x="${at(x)}" y="${top + 22}">${words}</text>`;
-  })}<text class="tick end" x="${MARGIN.left - 7}" y="${top + 8}">0 to</text><text class="tick end" x="${MARGIN.left - 7}" y="${top + 22}">${compact(max)}</text>`;
+  })}<text class="tick end" x="${MARGIN.left - 7}" y="${top + 8}">0 to</text><text class="tick end" x="${MARGIN.left - 7}" y="${top + 22}">${formatBytes(max)}</text>`;
 }
 
 /** Opacity of a cell. What is not nothing stays visible. */
@@ -89,6 +99,8 @@ export function heatChart(heat: Heat, max: number, width: number): Markup {
   const size = (width - MARGIN.left - MARGIN.right) / cells;
   const end = MARGIN.top + size * cells;
   const bytesOf = (from: number, to: number) => intra[from]![to]! + inter[from]![to]!;
+  const unit = cellUnit(max);
+  const hasText = size >= TEXT_CELL;
   const drawn: Markup[] = [];
   for (let from = 0; from < cells; from++) {
     for (let to = 0; to < cells; to++) {
@@ -98,15 +110,15 @@ export function heatChart(heat: Heat, max: number, width: number): Markup {
       const shade = strength(bytes, max);
       const [x, y] = [MARGIN.left + to * size, MARGIN.top + from * size];
       const value =
-        size < TEXT_CELL || bytes === 0
+        !hasText || bytes === 0
           ? NOTHING
-          : html`<text class="cell middle ${shade > 0.6 ? 'inverse' : ''}" x="${at(x + size / 2)}" y="${at(y + size / 2)}" dy="0.35em">${compact(bytes)}</text>`;
+          : html`<text class="cell middle ${inkOf(shade)}" x="${at(x + size / 2)}" y="${at(y + size / 2)}" dy="0.35em">${unit.text(bytes)}</text>`;
       drawn.push(
         html`<g class="mark" ${mark(label, drawn.length === 0)}><rect class="${kind} cellbox" x="${at(x)}" y="${at(y)}" width="${at(size)}" height="${at(size)}" fill-opacity="${at(shade)}"/>${value}</g>`,
       );
     }
   }
-  const body = html`${drawn}${nodeLines(heat, size)}${axisLabels(heat, size)}<text class="axis-title" x="${MARGIN.left}" y="14">to rank →</text><text class="axis-title" x="0" y="${MARGIN.top - 6}">from ↓</text>${legend(
+  const body = html`${drawn}${nodeLines(heat, size)}${axisLabels(heat, size)}<text class="axis-title" x="${MARGIN.left}" y="14">to rank →${hasText ? ` · payload in ${unit.unit}` : ''}</text><text class="axis-title" x="0" y="${MARGIN.top - 6}">from ↓</text>${legend(
     max,
     width,
     end + 14,

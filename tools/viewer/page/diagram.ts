@@ -5,11 +5,11 @@ import { at, figure, mark, WIDE } from '../../report/charts/frame.ts';
 import { html, type Markup, table } from '../../report/markup.ts';
 import type { PathEntry, PathForward, TokenPath } from '../tokenPath.ts';
 
-const BOX = { width: 138, height: 34 };
+const BOX = { width: 142, height: 34 };
 const STEP = 42;
 const TOP = 34;
 /** Left edges of the five columns. */
-const COLUMN = { row: 4, forward: 202, slot: 411, partial: 620, home: 818 };
+const COLUMN = { row: 4, forward: 202, slot: 411, partial: 620, home: 814 };
 
 interface Box {
   readonly x: number;
@@ -122,7 +122,10 @@ function lay(path: TokenPath): Layout & { height: number } {
   boxes.push({
     x: COLUMN.home,
     y: middle,
-    lines: [`home: rank ${path.rank}`, `added ${order}`],
+    lines: [
+      `home: rank ${path.rank}`,
+      path.strategy === 'flat' ? 'sum in order of k' : 'sum in order of node',
+    ],
     label: `home again on rank ${path.rank}: the weighted rows are added ${order}`,
     kind: 'home',
   });

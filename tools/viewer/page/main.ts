@@ -196,7 +196,6 @@ async function followToken(): Promise<void> {
       }
     }),
   );
-  target.classList.toggle('single', parts.length < 2);
   put(
     target,
     html`${parts.map((part, i) =>
