@@ -26,6 +26,8 @@ export interface Load {
   /** One value per expert instance, or per rank. */
   readonly rows: readonly number[];
   readonly labels: readonly string[];
+  /** The number in each label: of the expert or of the rank. */
+  readonly ticks: readonly string[];
   readonly mean: number;
   readonly max: number;
   readonly maxOverMean: number;
@@ -74,11 +76,24 @@ export function largest(values: Iterable<number>): number {
 }
 
 /** The measures of imbalance; all are those of a balanced load where there are no rows at all. */
-export function loadOf(rows: readonly number[], labels: readonly string[]): Load {
+export function loadOf(
+  rows: readonly number[],
+  labels: readonly string[],
+  ticks: readonly string[] = rows.map((_, i) => String(i)),
+): Load {
   const max = largest(rows);
   const mean = rows.length === 0 ? 0 : sum(rows) / rows.length;
   const maxOverMean = mean === 0 ? 1 : max / mean;
-  return { rows, labels, mean, max, maxOverMean, excess: maxOverMean - 1, meanOverMax: 1 / maxOverMean };
+  return {
+    rows,
+    labels,
+    ticks,
+    mean,
+    max,
+    maxOverMean,
+    excess: maxOverMean - 1,
+    meanOverMax: 1 / maxOverMean,
+  };
 }
 
 /** Ranks that share a cell of the heat map: one, or as many whole nodes as it takes. */
@@ -125,7 +140,11 @@ function planFigures(plan: Plan, summary: Summary): PlanFigures {
   return {
     summary: rest,
     heat: heatOf(summary),
-    experts: loadOf(summary.expertCounts.flat(), instanceLabels(plan)),
+    experts: loadOf(
+      summary.expertCounts.flat(),
+      instanceLabels(plan),
+      [...plan.spec.placement.instanceExpert].map(String),
+    ),
     ranks: loadOf(
       realRows,
       realRows.map((_, rank) => `rank ${rank}`),

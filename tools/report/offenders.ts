@@ -1,8 +1,9 @@
 // The largest of each kind: which link, NIC, rank and expert everybody else waits for.
 
-import { formatBytes, formatCount } from '../format.ts';
+import { formatBytes } from '../format.ts';
 import type { Traffic } from '../summary.ts';
 import type { PlanFigures } from './figures.ts';
+import { rows } from './words.ts';
 
 export interface Offender {
   /** What is largest: "Busiest rank". */
@@ -63,7 +64,6 @@ export function findOffenders(
 ): readonly Offender[] {
   const { summary, experts, ranks, nicOut, nicIn } = figures;
   const rank = (i: number) => `rank ${i}`;
-  const rows = (value: number) => `${formatCount(value)} rows`;
   const sameNode = (a: number, b: number) =>
     Math.floor(a / summary.ranksPerNode) === Math.floor(b / summary.ranksPerNode);
   const kinds: Kind[] = [

@@ -1,6 +1,6 @@
 // The panels of the report and of the viewer: a chart and what it means, for one plan or for two side by side.
 
-import { formatBytes, formatCount } from '../format.ts';
+import { formatBytes } from '../format.ts';
 import { barChart } from './charts/bars.ts';
 import { NARROW, WIDE } from './charts/frame.ts';
 import { formatUs, ganttChart } from './charts/gantt.ts';
@@ -8,6 +8,7 @@ import { heatChart, heatMax } from './charts/heatmap.ts';
 import { type Figures, type Load, largest, sum } from './figures.ts';
 import { html, type Markup, NOTHING, table } from './markup.ts';
 import type { Lengths } from './tokens.ts';
+import { count, percent, rows, segments, times, tokens } from './words.ts';
 
 export interface Panel {
   readonly id: string;
@@ -21,12 +22,6 @@ export interface Panel {
 }
 
 type Draw = (figures: Figures, width: number) => Markup;
-
-const count = (value: number) => formatCount(Math.round(value * 10) / 10);
-const rows = (value: number) => `${count(value)} rows`;
-const tokens = (value: number) => `${count(value)} tokens`;
-const times = (ratio: number) => `${ratio.toFixed(2)} ×`;
-const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
 /** The three measures of a load, with what each one means. */
 function measures(load: Load): Markup {
@@ -45,7 +40,7 @@ function loadChart(load: Load, title: string, xTitle: string, max: number, width
     title,
     values: load.rows,
     names: load.labels,
-    ticks: load.labels.map((_, i) => String(i)),
+    ticks: load.ticks,
     xTitle,
     yTitle: 'rows received',
     format: rows,
@@ -89,7 +84,7 @@ function lengthChart(lengths: Lengths, what: string, max: number, width: number)
     ticks: bins.map((_, i) => (i === 0 ? '1' : `${count(2 ** i)}+`)),
     xTitle: 'rows in a segment',
     yTitle: 'segments',
-    format: (value) => `${count(value)} segments`,
+    format: segments,
     tick: count,
     max,
     width,

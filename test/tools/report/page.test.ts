@@ -1,0 +1,63 @@
+// The report as text: what is in it, and that nothing from a file becomes markup.
+
+import { beforeAll, describe, expect, it } from 'vitest';
+import { FuscoError } from '../../../planner/errors.ts';
+import { loadPlanner } from '../../../planner/node.ts';
+import type { VerifiedPlan } from '../../../planner/plan.ts';
+import { figuresOf } from '../../../tools/report/figures.ts';
+import { html, Markup } from '../../../tools/report/markup.ts';
+import { type ReportInput, reportPage } from '../../../tools/report/page.ts';
+import { samplePlan } from '../../support/samplePlans.ts';
+
+let plan: VerifiedPlan;
+beforeAll(async () => {
+  plan = samplePlan(await loadPlanner(), 'hier');
+});
+
+function input(changes: Partial<ReportInput> = {}): ReportInput {
+  return {
+    file: 'a.fusco',
+    planId: '0123456789abcdef'.repeat(4),
+    producer: 'fusco test',
+    version: [1, 0],
+    figures: figuresOf(plan, true),
+    problems: [],
+    ...changes,
+  };
+}
+
+const ASSETS = { style: 'body{}', script: 'void 0' };
+
+describe('html', () => {
+  it('escapes what is put in, and leaves markup alone', () => {
+    const inner = html`<b>${'<&>"\''}</b>`;
+    expect(inner.text).toBe('<b>&lt;&amp;&gt;&quot;&#39;</b>');
+    expect(html`${inner}${[inner, new Markup('<i>')]}${7}`.text).toBe(`${inner.text}${inner.text}<i>7`);
+  });
+});
+
+describe('reportPage', () => {
+  it('escapes names of files and producers', () => {
+    const page = reportPage(input({ file: '<script>alert(1)</script>', producer: '"><img src=x>' }), ASSETS);
+    expect(page).not.toContain('<script>alert');
+    expect(page).not.toContain('<img');
+    expect(page).toContain('&lt;script&gt;alert(1)&lt;/script&gt;');
+  });
+
+  it('loads nothing', () => {
+    const page = reportPage(input(), ASSETS);
+    expect(page).toContain('default-src &#39;none&#39;');
+    expect(page).not.toMatch(/\b(src|href)="(?!#)/);
+    expect(page).not.toContain('url(');
+  });
+
+  it('shows a broken plan as far as it goes, with what verification found', () => {
+    const problems = [new FuscoError('E_SEGMENT_BOUNDS', 'row 9 >= 9', { path: '/ranks/3/send/17' })];
+    const page = reportPage(input({ figures: figuresOf(plan, false), problems }), ASSETS);
+    expect(page).toContain('verification found 1 defect.');
+    expect(page).toContain('<code>E_SEGMENT_BOUNDS</code> /ranks/3/send/17: row 9 &gt;= 9');
+    expect(page).toContain('did not pass verification');
+    expect(page).toContain('Traffic between ranks');
+    expect(page).not.toContain('class="verdict good"');
+  });
+});

@@ -1,0 +1,157 @@
+// What the viewer's worker does, run in Node: files, options, token paths.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { encodePlan, FuscoError, type PlanOptions } from '../../../planner/index.ts';
+import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
+import type { Planner } from '../../../planner/planner.ts';
+import { encodeNpy } from '../../../tools/readers/npy.ts';
+import { Session } from '../../../tools/viewer/session.ts';
+import { followToken } from '../../../tools/viewer/tokenPath.ts';
+import { planOf } from '../../executor/support.ts';
+import { SAMPLE_NAMES, samplePlan } from '../../support/samplePlans.ts';
+import { ROOT } from '../cli/support.ts';
+
+let planner: Planner;
+let session: Session;
+beforeEach(async () => {
+  planner = await loadPlanner();
+  session = new Session(planner, nodeSha256);
+});
+
+function npy(name: string, shape: number[], ...ids: number[]): { name: string; bytes: Uint8Array } {
+  return { name, bytes: Buffer.concat(encodeNpy('i32', shape, Int32Array.from(ids))) };
+}
+
+describe('Session.open', () => {
+  it('guesses experts from the ids, and takes ranks from the file where it says', async () => {
+    const opened = await session.open('a', [npy('x.npy', [2, 2, 2], 0, 1, 5, -1, 2, 3, 4, 0)]);
+    expect(opened).toMatchObject({ kind: 'routing', name: 'x.npy', topk: 2, tokens: 4, fileRanks: 2 });
+    expect(opened.options).toMatchObject({ experts: 6, ranks: 2, ranksPerNode: 2, strategy: 'flat' });
+  });
+
+  it('cuts a table without an axis of ranks into as many blocks as are asked for', async () => {
+    const opened = await session.open('a', [npy('x.npy', [5, 1], 0, 1, 2, 3, 0)]);
+    expect(opened.fileRanks).toBeUndefined();
+    const planned = await session.plan('a', { ...opened.options, ranks: 2, ranksPerNode: 1 });
+    expect(planned).toMatchObject({ tokens: [3, 2], isResplit: false });
+  });
+
+  it('cuts a file with ranks anew for another number of ranks, and says so', async () => {
+    const opened = await session.open('a', [npy('x.npy', [2, 2, 1], 0, 1, 2, 3)]);
+    const planned = await session.plan('a', { ...opened.options, ranks: 4, ranksPerNode: 4 });
+    expect(planned).toMatchObject({ tokens: [1, 1, 1, 1], isResplit: true });
+  });
+
+  it('opens the plan of every sample and makes the same plan again from its options', async () => {
+    for (const name of SAMPLE_NAMES) {
+      const { bytes, planId } = await encodePlan(samplePlan(planner, name), nodeSha256);
+      const opened = await session.open('b', [{ name, bytes }]);
+      expect(opened).toMatchObject({ kind: 'plan', planId });
+      expect((await session.plan('b', opened.options)).planId).toBe(planId);
+      expect(Buffer.compare(await session.save('b'), bytes)).toBe(0);
+    }
+  });
+
+  it('refuses a plan that was changed', async () => {
+    const { bytes } = await encodePlan(samplePlan(planner, 'plain'), nodeSha256);
+    bytes[bytes.length - 50]! ^= 1;
+    await expect(session.open('a', [{ name: 'x.fusco', bytes }])).rejects.toMatchObject({
+      code: 'E_PLAN_DIGEST',
+    });
+  });
+
+  it('has nothing to follow or to save before a plan, nor after one that failed', async () => {
+    await expect(session.token('a', 0, 0)).rejects.toThrow(FuscoError);
+    const opened = await session.open('a', [npy('x.npy', [1, 2, 1], 0, 1)]);
+    await session.plan('a', opened.options);
+    expect((await session.token('a', 0, 1)).token).toBe(1);
+    await expect(session.plan('a', { ...opened.options, experts: 1 })).rejects.toMatchObject({
+      code: 'E_ROUTING_ID',
+    });
+    await expect(session.save('a')).rejects.toMatchObject({ code: 'E_USAGE' });
+  });
+
+  it('plans the two sides independently', async () => {
+    const real = readFileSync(join(ROOT, 'test/fixtures/routing/moe256-ep8x512-mixed-l3.idx.npy'));
+    const files = [{ name: 'real.npy', bytes: new Uint8Array(real) }];
+    const { options } = await session.open('a', files);
+    await session.open('b', files);
+    const flat = await session.plan('a', options);
+    const hier = await session.plan('b', { ...options, strategy: 'hier', ranksPerNode: 2 });
+    expect(hier.planId).not.toBe(flat.planId);
+    expect((await session.token('a', 1, 2)).forwards).toEqual([]);
+    expect((await session.token('b', 1, 2)).forwards.length).toBeGreaterThan(0);
+  });
+});
+
+describe('followToken', () => {
+  // Four ranks, two a node, one expert each; capacity 1 drops the second row of expert 3.
+  const routing = [
+    [
+      [2, 3, 0],
+      [3, -1, 1],
+    ],
+    [],
+    [],
+    [],
+  ];
+  const options: Omit<PlanOptions, 'ranks'> = {
+    experts: 4,
+    ranksPerNode: 2,
+    capacity: 1,
+    strategy: 'hier',
+    balance: 'static',
+  };
+
+  it('finds the forwarder, the slots, and what was masked or dropped', async () => {
+    const plan = await planOf(routing, 3, options);
+    // Rank 0's forwarder on node 1 has the same local index: rank 2, which hosts expert 2.
+    expect(followToken(plan, 0, 0)).toMatchObject({
+      node: 0,
+      strategy: 'hier',
+      partial: 'bf16',
+      forwards: [{ node: 1, rank: 2, lands: 'slot', row: 0, ks: [0, 1] }],
+      entries: [
+        { k: 0, state: 'delivered', expert: 2, rank: 2, node: 1, slot: 0, forward: 0 },
+        { k: 1, state: 'delivered', expert: 3, rank: 3, node: 1, slot: 0, forward: 0 },
+        { k: 2, state: 'delivered', expert: 0, rank: 0, node: 0, slot: 0 },
+      ],
+    });
+    const second = followToken(plan, 0, 1);
+    expect(second.forwards).toEqual([]);
+    expect(second.entries).toEqual([
+      { k: 0, state: 'dropped', expert: 3, rank: 3, node: 1 },
+      { k: 1, state: 'masked' },
+      { k: 2, state: 'delivered', expert: 1, rank: 1, node: 0, slot: 0 },
+    ]);
+  });
+
+  it('finds the staging row of a forwarder that hosts none of the experts', async () => {
+    const plan = await planOf([[[3]], [], [], []], 1, { ...options, capacity: 0 });
+    expect(followToken(plan, 0, 0).forwards).toEqual([
+      { node: 1, rank: 2, lands: 'staging', row: 0, ks: [0] },
+    ]);
+  });
+
+  it('knows no way through a flat plan but the direct one', async () => {
+    const plan = await planOf(routing, 3, { ...options, strategy: 'flat' });
+    expect(followToken(plan, 0, 0).forwards).toEqual([]);
+    expect(followToken(plan, 0, 0).entries.map(({ slot }) => slot)).toEqual([0, 0, 0]);
+  });
+
+  it('refuses ranks and tokens that the plan does not have', async () => {
+    const plan = await planOf(routing, 3, options);
+    for (const [rank, token] of [
+      [4, 0],
+      [0, 2],
+      [1, 0],
+      [0, -1],
+      [0, 0.5],
+      [-1, 0],
+    ] as const) {
+      expect(() => followToken(plan, rank, token)).toThrow(expect.objectContaining({ code: 'E_OPTION' }));
+    }
+  });
+});
