@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { writeFileAtomic } from '../output.ts';
 import { countChoices, proposePlacement } from '../placement/propose.ts';
 import { readRouting } from '../readers/routing.ts';
 import { compare, type Prediction } from '../simulate/compare.ts';
@@ -23,10 +24,11 @@ import {
   timelineLines,
 } from '../simulate/render.ts';
 import { findTopology } from '../simulate/topology.ts';
+import { encodeTrace, traceOf } from '../timeline.ts';
 import { layerOf, readCounts } from '../workload/counts.ts';
 import { resampleTokens, sampleCounts } from '../workload/families.ts';
 import { demoFile } from './demo.ts';
-import { command, integer, print, printJson, readVerifiedPlan } from './io.ts';
+import { command, integer, print, printJson, readVerifiedPlan, say } from './io.ts';
 
 interface SimulateArguments {
   topology?: string;
@@ -35,6 +37,7 @@ interface SimulateArguments {
   routing?: string;
   counts?: string;
   layer?: number;
+  trace?: string;
   json?: boolean;
 }
 
@@ -50,6 +53,10 @@ async function simulatePlan(file: string, args: SimulateArguments): Promise<void
   const topology = await findTopology(args.topology, args.calibration);
   const { plan, planId } = await readVerifiedPlan(file);
   const { predictions, own } = compare(plan, await loadPlanner(), topology);
+  if (args.trace !== undefined) {
+    await writeFileAtomic(args.trace, [encodeTrace(traceOf(plan, topology))]);
+    say(`timeline of ${plan.spec.ranks} ranks -> ${args.trace} (open it in ui.perfetto.dev)`);
+  }
   if (args.json) {
     printJson({
       model: true,
@@ -153,8 +160,11 @@ async function simulatePaper(args: SimulateArguments): Promise<void> {
 
 async function simulate(file: string | undefined, args: SimulateArguments): Promise<void> {
   if (args.paper === true) {
-    if (file !== undefined || args.topology !== undefined || args.calibration !== undefined) {
-      throw new FuscoError('E_USAGE', '--paper brings its own plans, topology and calibration');
+    if ([file, args.topology, args.calibration, args.trace].some((given) => given !== undefined)) {
+      throw new FuscoError(
+        'E_USAGE',
+        '--paper brings its own plans, topology and calibration, and has no timeline',
+      );
     }
     if (args.routing !== undefined && args.counts !== undefined) {
       throw new FuscoError('E_USAGE', 'give --routing or --counts, not both');
@@ -180,6 +190,7 @@ export function simulateCommand(): Command {
     .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
     .option('--counts <file>', 'with --paper: expert counts as its real traffic')
     .option('--layer <n>', 'layer of the count file', integer(0))
+    .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
     .option('--json', 'one JSON object')
     .action(simulate);
 }

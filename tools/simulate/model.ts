@@ -68,18 +68,26 @@ function ranksOf({ nic, nvlink, hbm, permute }: Stage): number {
   return Math.max(...[nic?.bytes, nvlink?.bytes, hbm, permute].map((values) => values?.length ?? 0));
 }
 
+/** What one rank waits for longest in a stage: its busiest resource, without the start of the stage. */
+export function timeRank(stage: Stage, rank: number, c: Constants): { us: number; resource: Resource } {
+  const times: readonly [Resource, number][] = [
+    ['nic', linkUs(stage.nic, rank, c.nicGBps, c.nicLatencyUs, c)],
+    ['nvlink', linkUs(stage.nvlink, rank, c.nvlinkGBps, c.nvlinkLatencyUs, c)],
+    ['hbm', transferUs(stage.hbm?.[rank] ?? 0, c.hbmGBps * c.hbmReached)],
+    ['permute', transferUs(stage.permute?.[rank] ?? 0, c.hbmGBps * c.permuteReached)],
+  ];
+  let busiest = { us: 0, resource: 'none' as Resource };
+  for (const [resource, us] of times) if (us > busiest.us) busiest = { us, resource };
+  return busiest;
+}
+
 /** Time of a stage on its own: its slowest rank on its busiest resource; ties go to the lower rank. */
 export function timeStage(stage: Stage, c: Constants): Omit<TimedStage, 'startUs' | 'endUs'> {
   const ranks = ranksOf(stage);
   let worst = { us: 0, resource: 'none' as Resource, rank: 0 };
   for (let rank = 0; rank < ranks; rank++) {
-    const times: readonly [Resource, number][] = [
-      ['nic', linkUs(stage.nic, rank, c.nicGBps, c.nicLatencyUs, c)],
-      ['nvlink', linkUs(stage.nvlink, rank, c.nvlinkGBps, c.nvlinkLatencyUs, c)],
-      ['hbm', transferUs(stage.hbm?.[rank] ?? 0, c.hbmGBps * c.hbmReached)],
-      ['permute', transferUs(stage.permute?.[rank] ?? 0, c.hbmGBps * c.permuteReached)],
-    ];
-    for (const [resource, us] of times) if (us > worst.us) worst = { us, resource, rank };
+    const busiest = timeRank(stage, rank, c);
+    if (busiest.us > worst.us) worst = { ...busiest, rank };
   }
   // A stage in which nothing moves is not started.
   return { name: stage.name, ...worst, us: worst.us === 0 ? 0 : worst.us + c.launchUs };
