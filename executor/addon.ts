@@ -86,6 +86,92 @@ export interface NativeUnfused {
 /** `fill` streams one cached block to the whole destination: writes alone. */
 export type CopyVariant = 'memcpy' | 'stream' | 'fill';
 
+export interface NativeCudaDevice {
+  readonly name: string;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  readonly multiprocessors: number;
+  /** Compute capability, such as `9.0`. */
+  readonly compute: string;
+  /** CUDA versions as CUDA numbers them: 1000 x major + 10 x minor. */
+  readonly driver: number;
+  readonly runtime: number;
+}
+
+export interface NativeCudaDevices {
+  /** Whether the addon was built with CUDA. */
+  readonly built: boolean;
+  readonly devices: readonly NativeCudaDevice[];
+  /** Why there are no devices. */
+  readonly reason?: string;
+}
+
+/**
+ * Devices, streams and memory of one process; 1 to 64 ranks, any number on one device. What takes a rank's stream
+ * enqueues and returns. Addresses are BigInts. Errors carry `code`.
+ */
+export interface NativeCudaContext {
+  alloc(rank: number, bytes: number): bigint;
+  free(address: bigint): void;
+  /** Between host and device memory, in any direction, on the rank's stream. */
+  copy(rank: number, to: Memory, from: Memory, bytes: number): void;
+  fill(rank: number, address: bigint, value: number, bytes: number): void;
+  stream(rank: number): bigint;
+  /** A cudaStream_t of another library; 0n goes back to the context's own. */
+  setStream(rank: number, stream: bigint): void;
+  spin(rank: number, nanoseconds: number): void;
+  synchronize(): void;
+  captureBegin(): void;
+  close(): void;
+}
+
+export interface NativeCudaPlanDesc extends NativePlanDesc {
+  /** Communication groups of a hierarchical plan; without them rows are not forwarded. */
+  readonly groups?: Uint16Array;
+  /** What the slot can hold; at least the first plan. */
+  readonly capacity?: { readonly tokens?: number; readonly topk?: number; readonly instances?: number };
+}
+
+export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
+  readonly path: 'direct' | 'forward';
+  /** Payloads that the copy engines of the multiprocessors moved. */
+  readonly byTiles: number;
+}
+
+export type CudaPath = 'auto' | 'direct' | 'forward';
+
+export interface NativeCudaPlan {
+  /** Of device memory. */
+  readonly bytes: number;
+  upload(desc: NativeCudaPlanDesc): void;
+  dispatch(call: DispatchCall, path: CudaPath): NativeCudaStats;
+  combine(call: CombineCall): NativeCudaStats;
+  weightGradient(call: WeightGradientCall): NativeCudaStats;
+  close(): void;
+}
+
+export interface NativeCudaEvent {
+  record(): void;
+  wait(rank: number): void;
+  query(): boolean;
+  synchronize(): void;
+  /** Milliseconds since another event. */
+  since(start: NativeCudaEvent): number;
+  close(): void;
+}
+
+export interface NativeCudaGraph {
+  launch(): void;
+  close(): void;
+}
+
+/** The pipeline that fusion replaces, on one device; enqueues. */
+export interface NativeCudaUnfused {
+  dispatch(from: readonly Memory[], to: readonly Memory[]): void;
+  combine(call: CombineCall): void;
+  close(): void;
+}
+
 export interface Addon {
   readonly version: string;
   /** Arity of every method as the native side defines it; null for properties. For the test of this file. */
@@ -93,6 +179,15 @@ export interface Addon {
   readonly Context: new (options: NativeContextOptions) => NativeContext;
   readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
   readonly Unfused: new (plan: NativePlan, options: NativeUnfusedOptions) => NativeUnfused;
+  readonly CudaContext: new (ranks: number, devices: readonly number[] | undefined) => NativeCudaContext;
+  readonly CudaPlan: new (context: NativeCudaContext, desc: NativeCudaPlanDesc) => NativeCudaPlan;
+  readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;
+  /** Ends the context's capture. */
+  readonly CudaGraph: new (
+    context: NativeCudaContext,
+  ) => NativeCudaGraph;
+  readonly CudaUnfused: new (plan: NativeCudaPlan, options: NativeUnfusedOptions) => NativeCudaUnfused;
+  cudaDevices(): NativeCudaDevices;
   /** Where a buffer lies, for other libraries in this process; valid as long as the buffer lives. */
   addressOf(memory: Memory): bigint;
   /** Nanoseconds to copy `bytes` bytes between two buffers of its own, with the context's threads; best of `runs`. */
@@ -100,6 +195,16 @@ export interface Addon {
   /** Nanoseconds of counting, offsets and slots for these destination instances, best of `runs`. */
   benchSlots(instances: Uint16Array, instanceCount: number, unrolled: boolean, runs: number): number;
 }
+
+type Classes =
+  | 'Context'
+  | 'Plan'
+  | 'Unfused'
+  | 'CudaContext'
+  | 'CudaPlan'
+  | 'CudaEvent'
+  | 'CudaGraph'
+  | 'CudaUnfused';
 
 type Signature<T> = {
   [K in keyof T]: T[K] extends (...parameters: infer P) => unknown ? P['length'] : null;
@@ -110,7 +215,12 @@ export const ADDON_SIGNATURES: {
   Context: Signature<NativeContext> & { constructor: 1 };
   Plan: Signature<NativePlan> & { constructor: 2 };
   Unfused: Signature<NativeUnfused> & { constructor: 2 };
-  functions: Signature<Omit<Addon, 'version' | 'signatures' | 'Context' | 'Plan' | 'Unfused'>>;
+  CudaContext: Signature<NativeCudaContext> & { constructor: 2 };
+  CudaPlan: Signature<NativeCudaPlan> & { constructor: 2 };
+  CudaEvent: Signature<NativeCudaEvent> & { constructor: 2 };
+  CudaGraph: Signature<NativeCudaGraph> & { constructor: 1 };
+  CudaUnfused: Signature<NativeCudaUnfused> & { constructor: 2 };
+  functions: Signature<Omit<Addon, 'version' | 'signatures' | Classes>>;
 } = {
   Context: { constructor: 1, threads: null, kernels: null, closed: null, close: 0 },
   Plan: {
@@ -125,7 +235,24 @@ export const ADDON_SIGNATURES: {
     close: 0,
   },
   Unfused: { constructor: 2, dispatchSync: 2, combineSync: 1, close: 0 },
-  functions: { addressOf: 1, benchCopy: 4, benchSlots: 4 },
+  CudaContext: {
+    constructor: 2,
+    alloc: 2,
+    free: 1,
+    copy: 4,
+    fill: 4,
+    stream: 1,
+    setStream: 2,
+    spin: 2,
+    synchronize: 0,
+    captureBegin: 0,
+    close: 0,
+  },
+  CudaPlan: { constructor: 2, bytes: null, upload: 1, dispatch: 2, combine: 1, weightGradient: 1, close: 0 },
+  CudaEvent: { constructor: 2, record: 0, wait: 1, query: 0, synchronize: 0, since: 1, close: 0 },
+  CudaGraph: { constructor: 1, launch: 0, close: 0 },
+  CudaUnfused: { constructor: 2, dispatch: 2, combine: 1, close: 0 },
+  functions: { addressOf: 1, benchCopy: 4, benchSlots: 4, cudaDevices: 0 },
 };
 
 /** The addon, or the reason why there is none. */

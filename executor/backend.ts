@@ -4,8 +4,8 @@ import type { VerifiedPlan } from '../planner/plan.ts';
 import type { Dtype, Strategy } from '../planner/spec.ts';
 import type { FloatDtype } from './numeric.ts';
 
-/** `reference` is TypeScript; `host` is native threads on this machine's memory. */
-export type BackendName = 'reference' | 'host';
+/** `reference` is TypeScript; `host` is native threads on this machine's memory; `cuda` is one process's GPUs. */
+export type BackendName = 'reference' | 'host' | 'cuda';
 
 /** Memory outside of JavaScript's buffers; the caller keeps it alive and unmoved until the call has settled. */
 export interface ExternalMemory {
@@ -75,6 +75,10 @@ export interface ExchangeReport {
   readonly startedAt?: number;
   readonly bytesRead: number;
   readonly bytesWritten: number;
+  /** `cuda` only: straight to every slot, or once to each remote node and on from there. */
+  readonly path?: 'direct' | 'forward';
+  /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
+  readonly enqueued?: boolean;
 }
 
 /** What a backend keeps for one plan. Calls arrive checked: sizes, dtypes and overlap are known to be right. */

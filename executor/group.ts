@@ -16,6 +16,7 @@ import type {
   WeightGradientCall,
 } from './backend.ts';
 import { checkCombine, checkDispatch, checkWeightGradient } from './calls.ts';
+import { type Cuda, cudaBackend, openCuda } from './cuda.ts';
 import { hostBackend } from './host.ts';
 import { referenceBackend } from './reference/index.ts';
 
@@ -26,6 +27,8 @@ export interface GroupOptions {
   backend?: BackendName | 'auto';
   /** Threads of the host backend, 1..1024; 0, the default, is one per processor. */
   threads?: number;
+  /** Context of the cuda backend, whose buffers and streams the calls use; the caller closes it. Default: its own. */
+  cuda?: Cuda;
 }
 
 /** Options of a plan, less what the group already knows. */
@@ -163,8 +166,9 @@ export class Exchange implements Disposable {
   }
 }
 
-function openBackend(name: BackendName | 'auto', threads: number): Backend {
+function openBackend(name: BackendName | 'auto', ranks: number, threads: number, cuda?: Cuda): Backend {
   if (name === 'reference') return referenceBackend();
+  if (name === 'cuda') return cudaBackend(cuda ?? openCuda(ranks), cuda === undefined);
   if (name !== 'auto' && name !== 'host') {
     throw new FuscoError('E_BACKEND', `no backend is called ${String(name)}`);
   }
@@ -179,5 +183,5 @@ export async function createGroup(options: GroupOptions): Promise<Group> {
   const ranks = checkInteger('ranks', options.ranks, 1, MAX_RANKS);
   const threads = checkInteger('threads', options.threads ?? 0, 0, 1024);
   const planner = await loadPlanner();
-  return new Group(ranks, openBackend(options.backend ?? 'auto', threads), planner);
+  return new Group(ranks, openBackend(options.backend ?? 'auto', ranks, threads, options.cuda), planner);
 }

@@ -16,7 +16,7 @@ import type {
 const CLOCK_OFFSET = Number(process.hrtime.bigint()) / 1e6 - performance.now();
 
 /** An error of the addon as this package's own; anything else as it is. */
-function translate(error: unknown): unknown {
+export function translate(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof FuscoError) return error;
   const { code, ...rest } = error as Error & { code?: string };
   if (code === undefined || !Object.hasOwn(ERROR_HINTS, code)) return error;

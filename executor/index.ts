@@ -13,6 +13,16 @@ export type {
   WeightGradientCall,
 } from './backend.ts';
 export {
+  Cuda,
+  type CudaDevice,
+  CudaEvent,
+  CudaGraph,
+  CudaSlot,
+  cudaDevices,
+  type DeviceBuffer,
+  openCuda,
+} from './cuda.ts';
+export {
   dequantizeRows,
   e4m3ToFloat,
   FP8_BLOCK,

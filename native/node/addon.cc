@@ -1,6 +1,7 @@
 // What JavaScript sees. executor/addon.ts types it; a test compares that file with `signatures`.
 
 #include "bench.hpp"
+#include "cuda.hpp"
 #include "handles.hpp"
 
 namespace fusco_node {
@@ -38,7 +39,37 @@ Napi::Object signaturesOf(Napi::Env env) {
         {"weightGradientSync", 1},
         {"close", 0}});
   sign(all, "Unfused", {{"constructor", 2}, {"dispatchSync", 2}, {"combineSync", 1}, {"close", 0}});
-  sign(all, "functions", {{"addressOf", 1}, {"benchCopy", 4}, {"benchSlots", 4}});
+  sign(all, "CudaContext",
+       {{"constructor", 2},
+        {"alloc", 2},
+        {"free", 1},
+        {"copy", 4},
+        {"fill", 4},
+        {"stream", 1},
+        {"setStream", 2},
+        {"spin", 2},
+        {"synchronize", 0},
+        {"captureBegin", 0},
+        {"close", 0}});
+  sign(all, "CudaPlan",
+       {{"constructor", 2},
+        {"bytes", -1},
+        {"upload", 1},
+        {"dispatch", 2},
+        {"combine", 1},
+        {"weightGradient", 1},
+        {"close", 0}});
+  sign(all, "CudaEvent",
+       {{"constructor", 2},
+        {"record", 0},
+        {"wait", 1},
+        {"query", 0},
+        {"synchronize", 0},
+        {"since", 1},
+        {"close", 0}});
+  sign(all, "CudaGraph", {{"constructor", 1}, {"launch", 0}, {"close", 0}});
+  sign(all, "CudaUnfused", {{"constructor", 2}, {"dispatch", 2}, {"combine", 1}, {"close", 0}});
+  sign(all, "functions", {{"addressOf", 1}, {"benchCopy", 4}, {"benchSlots", 4}, {"cudaDevices", 0}});
   return all;
 }
 
@@ -61,8 +92,14 @@ class Fusco : public Napi::Addon<Fusco> {
                              InstanceValue("Plan", Plan::define(env), napi_enumerable),
                              InstanceValue("Unfused", Unfused::define(env), napi_enumerable),
                              InstanceMethod<&Fusco::addressOf>("addressOf", napi_enumerable),
+                             InstanceValue("CudaContext", CudaContext::define(env), napi_enumerable),
+                             InstanceValue("CudaPlan", CudaPlan::define(env), napi_enumerable),
+                             InstanceValue("CudaEvent", CudaEvent::define(env), napi_enumerable),
+                             InstanceValue("CudaGraph", CudaGraph::define(env), napi_enumerable),
+                             InstanceValue("CudaUnfused", CudaUnfused::define(env), napi_enumerable),
                              InstanceMethod<&Fusco::benchCopy>("benchCopy", napi_enumerable),
                              InstanceMethod<&Fusco::benchSlots>("benchSlots", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaDevices>("cudaDevices", napi_enumerable),
                          });
   }
 
@@ -73,6 +110,7 @@ class Fusco : public Napi::Addon<Fusco> {
     return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(reinterpret_cast<uintptr_t>(memory.data)));
   }
   Napi::Value benchCopy(const Napi::CallbackInfo &info) { return fusco_node::benchCopy(info); }
+  Napi::Value cudaDevices(const Napi::CallbackInfo &info) { return fusco_node::cudaDevices(info); }
   Napi::Value benchSlots(const Napi::CallbackInfo &info) { return fusco_node::benchSlots(info); }
 };
 

@@ -20,8 +20,10 @@ class Call {
   // Needs no JavaScript and may run on any thread.
   fusco_status run(fusco_plan *plan, fusco_stats *stats, fusco_error *error) const;
 
-  // The call as the C interface takes it; of a combine only.
+  // The call as the C interface takes it; of the exchange that it was made for only.
+  const fusco_dispatch_call &dispatch() const { return dispatch_; }
   const fusco_combine_call &combine() const { return combine_; }
+  const fusco_weight_gradient_call &weightGradient() const { return gradient_; }
 
  private:
   void readDispatch(const Napi::Object &object, Napi::Array &keep);
