@@ -103,6 +103,18 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
         }),
       );
       expect(overlaps).toEqual([]);
+      const cut = await page.locator('figure.chart svg').evaluateAll((charts) =>
+        charts.flatMap((chart) => {
+          const frame = chart.getBoundingClientRect();
+          return [...chart.querySelectorAll('text')]
+            .filter((text) => {
+              const { left, right } = text.getBoundingClientRect();
+              return left < frame.left - 1 || right > frame.right + 1;
+            })
+            .map((text) => text.textContent);
+        }),
+      );
+      expect(cut).toEqual([]);
       await page.close();
     },
   );

@@ -21,6 +21,9 @@ export interface Panel {
   readonly cells: readonly Markup[];
 }
 
+/** A busiest bar is marked where it exceeds the mean by more than this factor; below, the marking would be noise. */
+const NOTABLE = 1.05;
+
 type Draw = (figures: Figures, width: number) => Markup;
 
 /** The three measures of a load, with what each one means. */
@@ -49,7 +52,7 @@ function loadChart(load: Load, title: string, xTitle: string, max: number, width
     mean: load.mean,
     max,
     width,
-    hasPeak: load.maxOverMean > 1,
+    hasPeak: load.maxOverMean > NOTABLE,
   });
   return html`${chart}${measures(load)}`;
 }
@@ -116,7 +119,7 @@ function groupChart({ summary }: Figures, max: number, width: number): Markup {
     mean,
     max,
     width,
-    hasPeak: true,
+    hasPeak: largest(forwarding.groupLoads) > NOTABLE * mean,
   });
   return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} cross between nodes, ${rows(forwarding.stagedRows)} of them wait in a staging buffer; ${formatBytes(forwarding.metadataBytes)} of metadata travel along.</p>`;
 }

@@ -4,7 +4,7 @@ import { html, type Markup, table } from '../markup.ts';
 import { type Busy, LINK_NAMES, type Timeline } from '../timeline.ts';
 import { at, axis, figure, mark } from './frame.ts';
 
-const MARGIN = { top: 26, right: 14, bottom: 40, left: 104 };
+const MARGIN = { top: 26, right: 28, bottom: 40, left: 104 };
 const TRACK = 15;
 const RANK_GAP = 5;
 const CLASSES: Readonly<Record<string, string>> = { nic: 'far', nvlink: 'near' };

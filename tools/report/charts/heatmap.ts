@@ -5,7 +5,7 @@ import { type Heat, largest } from '../figures.ts';
 import { html, type Markup, NOTHING, table } from '../markup.ts';
 import { at, figure, mark, tickStep } from './frame.ts';
 
-const MARGIN = { top: 44, right: 8, bottom: 8, left: 50 };
+const MARGIN = { top: 44, right: 8, bottom: 8, left: 60 };
 const LEGEND = 44;
 /** Cells at least this wide have room for their value. */
 const TEXT_CELL = 36;
