@@ -10,6 +10,9 @@ import { countNodeRows, ShardBuilder } from './shardBuilder.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
 import type { PlannerExports } from './wasm.ts';
 
+/** Words of a job in assembly/route.ts; the last one is the offending entry. */
+const ROUTE_WORDS = 11;
+
 /** One rank's routing after validation: where each entry goes, and the counts that the other ranks need. */
 export interface RoutedRank {
   readonly rank: number;
@@ -53,9 +56,14 @@ export class Planner {
    * Plans a whole group offline.
    *
    * @param tables one routing table per rank, all with the same topk
+   * @param onRank called before every rank of both passes, with the steps done and their number
    * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT, E_MEMORY
    */
-  planAll(tables: readonly RoutingTable[], options: PlanOptions): VerifiedPlan {
+  planAll(
+    tables: readonly RoutingTable[],
+    options: PlanOptions,
+    onRank?: (done: number, total: number) => void,
+  ): VerifiedPlan {
     const first = tables[0];
     if (first === undefined || tables.length !== options.ranks) {
       throw new FuscoError('E_RANKS', `routing of ${tables.length} ranks for a plan of ${options.ranks}`, {
@@ -66,7 +74,10 @@ export class Planner {
     checkTable(first, 0, first.topk);
     const asked = resolveOptions(options, first.topk);
     const { instances } = asked.placement;
-    const routed = tables.map((table, rank) => this.routeRank(rank, table, asked));
+    const routed = tables.map((table, rank) => {
+      onRank?.(rank, 2 * asked.ranks);
+      return this.routeRank(rank, table, asked);
+    });
     const counts = new Uint32Array(asked.ranks * instances);
     for (const part of routed) counts.set(part.counts, part.rank * instances);
 
@@ -77,7 +88,11 @@ export class Planner {
     }
     const facts: Facts = { counts, nodeRows };
     const plan = decide(asked, facts);
-    return markVerified({ ...plan, shards: routed.map((part) => builder.build(part, plan, facts)) });
+    const shards = routed.map((part) => {
+      onRank?.(asked.ranks + part.rank, 2 * asked.ranks);
+      return builder.build(part, plan, facts);
+    });
+    return markVerified({ ...plan, shards });
   }
 
   /**
@@ -92,29 +107,29 @@ export class Planner {
     const entries = tokens * topk;
     const arena = this.#arena;
     arena.reset();
-    const status = arena.alloc(4);
     const stamp = arena.zeroed(experts);
     const counts = this.#wasm.slotTable();
     arena.u32(counts, placement.instances + 1).fill(0);
-    const choice = this.#copyCandidates(candidatesFor(placement, rank, ranksPerNode));
+    const { single, first, count, list } = this.#copyCandidates(candidatesFor(placement, rank, ranksPerNode));
     const ids = arena.copy(table.ids);
     const instances = arena.alloc(2 * entries);
-    const kind = this.#wasm.route(
-      idType(table.ids, rank),
-      ids,
-      tokens,
-      topk,
-      experts,
-      choice.single,
-      choice.first,
-      choice.count,
-      choice.list,
-      placement.instances,
-      stamp,
-      instances,
-      status,
+    const job = arena.copy(
+      Uint32Array.of(
+        tokens,
+        topk,
+        experts,
+        placement.instances,
+        single,
+        first,
+        count,
+        list,
+        stamp,
+        instances,
+        0,
+      ),
     );
-    if (kind !== 0) throw badEntry(kind, arena.u32(status, 1)[0]!, rank, table, experts);
+    const kind = this.#wasm.route(idType(table.ids, rank), ids, job);
+    if (kind !== 0) throw badEntry(kind, arena.u32(job, ROUTE_WORDS)[ROUTE_WORDS - 1]!, rank, table, experts);
     this.#wasm.countInstances(instances, entries);
     const routed = {
       rank,

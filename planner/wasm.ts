@@ -2,21 +2,8 @@
 export interface PlannerExports {
   memory: WebAssembly.Memory;
   heapBase(): number;
-  route(
-    idType: number,
-    ids: number,
-    tokens: number,
-    topk: number,
-    experts: number,
-    single: number,
-    first: number,
-    count: number,
-    candidates: number,
-    masked: number,
-    stamp: number,
-    instances: number,
-    status: number,
-  ): number;
+  /** `job` is the address of the eleven words that assembly/route.ts names. */
+  route(idType: number, ids: number, job: number): number;
   slotTable(): number;
   countInstances(instances: number, n: number): void;
   assignSlots(instances: number, n: number, slots: number): void;
