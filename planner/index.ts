@@ -17,8 +17,8 @@ export { type Facts, gatherFacts, type RankFacts } from './facts.ts';
 export { type Sha256, subtleSha256 } from './hash.ts';
 export { makePlacement, type Placement, type PlacementMap } from './placement.ts';
 export { isVerified, type Plan, type VerifiedPlan } from './plan.ts';
-export { Planner, type RoutedRank } from './planner.ts';
-export type { IdArray, RoutingTable } from './routing.ts';
+export { Planner } from './planner.ts';
+export type { IdArray, RoutedRank, RoutingTable } from './routing.ts';
 export { Shard } from './shard.ts';
 export {
   DTYPE_BYTES,

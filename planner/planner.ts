@@ -4,7 +4,7 @@ import { FuscoError } from './errors.ts';
 import type { Facts } from './facts.ts';
 import { type Candidates, candidatesFor } from './placement.ts';
 import { markVerified, type VerifiedPlan } from './plan.ts';
-import { checkTable, idType, type RoutingTable } from './routing.ts';
+import { checkTable, idType, type RoutedRank, type RoutingTable } from './routing.ts';
 import type { Shard } from './shard.ts';
 import { countNodeRows, ShardBuilder } from './shardBuilder.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
@@ -12,19 +12,6 @@ import type { PlannerExports } from './wasm.ts';
 
 /** Words of a job in assembly/route.ts; the last one is the offending entry. */
 const ROUTE_WORDS = 11;
-
-/** One rank's routing after validation: where each entry goes, and the counts that the other ranks need. */
-export interface RoutedRank {
-  readonly rank: number;
-  readonly tokens: number;
-  /** u16[tokens, topk]: destination instance; `instances` where masked. */
-  readonly instances: Uint16Array;
-  /** u32[instances]: this rank's contribution to the facts. */
-  readonly counts: Uint32Array;
-  readonly masked: number;
-  /** u32[nodes], rows per node; where they follow from this routing alone: no flat strategy, no capacity. */
-  readonly nodeRows?: Uint32Array;
-}
 
 /**
  * The host side of the planner's Wasm: lays out its arena, passes addresses, and copies the finished shards out.

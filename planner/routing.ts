@@ -19,6 +19,19 @@ export interface RoutingTable {
   readonly topk: number;
 }
 
+/** One rank's routing after validation: where each entry goes, and the counts that the other ranks need. */
+export interface RoutedRank {
+  readonly rank: number;
+  readonly tokens: number;
+  /** u16[tokens, topk]: destination instance; `instances` where masked. */
+  readonly instances: Uint16Array;
+  /** u32[instances]: this rank's contribution to the facts. */
+  readonly counts: Uint32Array;
+  readonly masked: number;
+  /** u32[nodes], rows per node; where they follow from this routing alone: no flat strategy, no capacity. */
+  readonly nodeRows?: Uint32Array;
+}
+
 /** Widths and signs of ids as the planner's Wasm numbers them. */
 const ID_TYPES = new Map<string, number>([
   ['Int8Array', 0],

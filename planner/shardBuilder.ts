@@ -44,7 +44,7 @@ import {
   W_TOPK,
 } from './layout.ts';
 import type { Decision, Plan } from './plan.ts';
-import type { RoutedRank } from './planner.ts';
+import type { RoutedRank } from './routing.ts';
 import { placeSections, Shard, writeShardHead } from './shard.ts';
 import { type DirectRange, directInstances, nodeOf, type PlanSpec } from './spec.ts';
 import { type StageTable, StageTables } from './staging.ts';
