@@ -187,7 +187,7 @@ export function headline({ summary, totalBytes, experts, ranks, tokens: deep }: 
   const tiles: [string, string, string][] = [
     ['rows delivered', count(sum(summary.keptRows)), `${summary.copiesPerToken.flat.toFixed(2)} per token`],
     [
-      'sent between ranks',
+      'bytes sent',
       formatBytes(moved),
       summary.ranks > summary.ranksPerNode
         ? `${formatBytes(totalBytes.inter)} between nodes`
@@ -203,7 +203,7 @@ export function headline({ summary, totalBytes, experts, ranks, tokens: deep }: 
   ];
   if (prediction !== undefined) {
     tiles.push([
-      'predicted exchange',
+      'predicted time',
       formatUs(prediction.dispatch.us + prediction.combine.us),
       `dispatch ${formatUs(prediction.dispatch.us)}, combine ${formatUs(prediction.combine.us)}`,
     ]);

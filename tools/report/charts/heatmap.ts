@@ -118,7 +118,7 @@ export function heatChart(heat: Heat, max: number, width: number): Markup {
       );
     }
   }
-  const body = html`${drawn}${nodeLines(heat, size)}${axisLabels(heat, size)}<text class="axis-title" x="${MARGIN.left}" y="14">to rank →${hasText ? ` · payload in ${unit.unit}` : ''}</text><text class="axis-title" x="0" y="${MARGIN.top - 6}">from ↓</text>${legend(
+  const body = html`${drawn}${nodeLines(heat, size)}${axisLabels(heat, size)}<text class="axis-title" x="${MARGIN.left}" y="14">to rank →${hasText ? ` (payload in ${unit.unit})` : ''}</text><text class="axis-title" x="0" y="${MARGIN.top - 6}">from ↓</text>${legend(
     max,
     width,
     end + 14,

@@ -136,7 +136,7 @@ function statusText(): string {
     const { times, tokens } = planned;
     const what = `${formatCount(sum(tokens))} tokens on ${tokens.length} ranks`;
     return [
-      `${compare.checked ? `${side.toUpperCase()}: ` : ''}planned ${what} in ${milliseconds(times.plan)} (plan id ${milliseconds(times.id)}, charts counted in ${milliseconds(times.figures)})`,
+      `${compare.checked ? `${side.toUpperCase()}: ` : ''}${compare.checked ? 'p' : 'P'}lanned ${what} in ${milliseconds(times.plan)} (plan id ${milliseconds(times.id)}, charts counted in ${milliseconds(times.figures)})`,
     ];
   });
   return parts.length === 0 ? '' : `${parts.join('; ')}. The planner runs in a worker.`;
