@@ -62,7 +62,7 @@ export interface PlanDiff {
 const DEFAULT_MOVES = 10;
 /** Options that change how rows travel, but not where they end. */
 const MOVEMENT_OPTIONS = new Set(['strategy', 'ranksPerNode', 'balance', 'partial']);
-const ORDER_OPTIONS = new Set(['sliceRows']);
+const ORDER_OPTIONS = new Set(['sliceRows', 'tileTokens']);
 
 function bySize(a: { from: number; to: number }, b: { from: number; to: number }): number {
   return Math.abs(b.to - b.from) - Math.abs(a.to - a.from);

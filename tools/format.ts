@@ -32,23 +32,32 @@ export function formatGrid(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => row.map(pad).join('  ').trimEnd()).join('\n');
 }
 
-/** A label and a value a line, with the values in one column. */
-export function formatFacts(facts: readonly (readonly [label: string, value: string])[]): string {
-  const width = Math.max(...facts.map(([label]) => label.length));
-  return facts.map(([label, value]) => `${label.padEnd(width)}  ${value}`).join('\n');
+/** What a terminal shows in one line, whatever its real width. */
+const COLUMNS = 80;
+
+/** Text in lines of at most `width` columns, broken at blanks; a longer word has a line of its own. */
+function wrap(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= width)
+      lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
 }
 
-/** The most ranks whose matrix fits a screen; larger groups are shown as their busiest ranks. */
-export const MATRIX_RANKS = 8;
-
-/** A rank x rank matrix of bytes with senders as rows. */
-export function formatMatrix(bytes: readonly (readonly number[])[]): string {
-  const head = ['from \\ to', ...bytes.map((_, rank) => `r${rank}`)];
-  return formatGrid([head, ...bytes.map((row, rank) => [`r${rank}`, ...row.map((n) => compactBytes(n))])]);
+/** A label and a value a line, with the values in one column; values that pass 80 columns go on below themselves. */
+export function formatFacts(facts: readonly (readonly [label: string, value: string])[]): string {
+  const width = Math.max(...facts.map(([label]) => label.length));
+  const indent = `\n${' '.repeat(width + 2)}`;
+  return facts
+    .map(([label, value]) => `${label.padEnd(width)}  ${wrap(value, COLUMNS - width - 2).join(indent)}`)
+    .join('\n');
 }
 
 /** Bytes in at most six columns: `7.2M`. */
-function compactBytes(bytes: number): string {
+export function compactBytes(bytes: number): string {
   if (bytes === 0) return '.';
   return formatBytes(bytes)
     .replace(/ ([KMGT])iB$/, '$1')

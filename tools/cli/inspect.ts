@@ -3,11 +3,13 @@ import type { Command } from 'commander';
 import type { DecodedPlan } from '../../planner/codec.ts';
 import type { FuscoError } from '../../planner/errors.ts';
 import { verifyPlan } from '../../planner/verify.ts';
-import { formatBytes, formatCount, formatFacts, formatGrid, formatMatrix, MATRIX_RANKS } from '../format.ts';
+import { formatBytes, formatCount, formatFacts } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
 import { figuresOf } from '../report/figures.ts';
 import { encodeReport } from '../report/write.ts';
 import { type Summary, summarize } from '../summary.ts';
+import { styleOf } from '../terminal/style.ts';
+import { drawTraffic } from '../terminal/traffic.ts';
 import { command, ErrorsShown, errorLine, print, printJson, readPlan, say } from './io.ts';
 
 const MAX_PROBLEMS = 20;
@@ -76,15 +78,9 @@ export function factLines(summary: Summary): string {
   return formatFacts(facts);
 }
 
-/** The traffic matrix, whole where it fits a screen, else its heaviest links. */
+/** The traffic matrix and the loads, as standard output can show them. */
 export function trafficLines(summary: Summary): string {
-  const { intraNodeBytes, interNodeBytes } = summary.traffic;
-  const bytes = intraNodeBytes.map((row, r) => row.map((n, c) => n + interNodeBytes[r]![c]!));
-  if (summary.ranks <= MATRIX_RANKS) return `bytes sent, payload only\n${formatMatrix(bytes)}`;
-  const links = bytes.flatMap((row, from) => row.map((n, to) => ({ from, to, bytes: n })));
-  const heaviest = links.filter((link) => link.from !== link.to).sort((a, b) => b.bytes - a.bytes);
-  const rows = heaviest.slice(0, MATRIX_RANKS).map((l) => [`r${l.from} -> r${l.to}`, formatBytes(l.bytes)]);
-  return `heaviest of ${formatCount(links.length)} links, payload only\n${formatGrid(rows)}`;
+  return drawTraffic(summary, styleOf(process.stdout));
 }
 
 function printSummary(file: string, decoded: DecodedPlan, summary: Summary, verified: boolean): void {

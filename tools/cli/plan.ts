@@ -6,11 +6,13 @@ import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
-import { ROUTING_FORMATS, type RoutingFormat, readAnyRouting } from '../readers/foreign.ts';
+import { readAnyRouting } from '../readers/foreign.ts';
 import { readPlacement } from '../readers/placement.ts';
+import { withProgress } from '../terminal/progress.ts';
 import { command, integer, printJson, say } from './io.ts';
+import { addRoutingOptions, type RoutingArguments } from './routing.ts';
 
-interface PlanArguments {
+interface PlanArguments extends RoutingArguments {
   output: string;
   experts: number;
   ranks?: number;
@@ -23,15 +25,14 @@ interface PlanArguments {
   balance: Balance;
   partial: PartialDtype;
   placement?: string;
-  format: RoutingFormat;
-  layer?: number;
-  step?: number;
   json?: boolean;
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
   const { format, layer, step, ranks } = args;
-  const tables = await readAnyRouting(routing, { format, layer, step, ranks });
+  const tables = await withProgress('reading', (progress) =>
+    readAnyRouting(routing, { format, layer, step, ranks, progress }),
+  );
   const options: PlanOptions = {
     experts: args.experts,
     ranks: tables.length,
@@ -46,7 +47,7 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const planner = await loadPlanner();
-  const planned = planner.planAll(tables, options);
+  const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
   const { chunks, length, planId } = await encodePlanChunks(planned, nodeSha256);
   await writeFileAtomic(args.output, chunks);
   if (args.json) {
@@ -61,7 +62,7 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
 }
 
 export function planCommand(): Command {
-  return command(
+  const made = command(
     'plan',
     'Plan a routing table: .npy, .npz, a directory of rank{r}.npy [tokens, topk], or a recording of a serving or training framework.',
   )
@@ -94,13 +95,7 @@ export function planCommand(): Command {
         .default('payload'),
     )
     .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
-    .addOption(
-      new Option('--format <name>', 'whose file the routing is, where its first bytes do not say')
-        .choices(ROUTING_FORMATS)
-        .default('auto'),
-    )
-    .option('--layer <n>', 'layer of a recording', integer(0))
-    .option('--step <n>', 'step, forward pass, iteration or request of a recording', integer(0))
     .option('--json', 'one JSON object')
     .action(plan);
+  return addRoutingOptions(made);
 }

@@ -4,16 +4,23 @@ import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { optionsOf } from '../../planner/spec.ts';
 import { bodyLines } from '../diff/render.ts';
 import { diffPlans } from '../diff.ts';
-import { readRouting } from '../readers/routing.ts';
+import { readAnyRouting } from '../readers/foreign.ts';
 import { ComparisonFailed, command, print, printJson, readVerifiedPlan, say } from './io.ts';
+import { addRoutingOptions, type RoutingArguments } from './routing.ts';
 
-async function verify(file: string, options: { routing?: string; json?: boolean }): Promise<void> {
+interface VerifyArguments extends RoutingArguments {
+  routing?: string;
+  json?: boolean;
+}
+
+async function verify(file: string, options: VerifyArguments): Promise<void> {
   const decoded = await readVerifiedPlan(file);
   const { spec } = decoded.plan;
   let matches: boolean | undefined;
   let first: string | undefined;
   if (options.routing !== undefined) {
-    const tables = await readRouting(options.routing, spec.ranks);
+    const { format, layer, step } = options;
+    const tables = await readAnyRouting(options.routing, { format, layer, step, ranks: spec.ranks });
     const planner = await loadPlanner();
     const again = planner.planAll(tables, optionsOf(spec));
     matches = (await planId(again, nodeSha256)) === decoded.planId;
@@ -32,7 +39,7 @@ async function verify(file: string, options: { routing?: string; json?: boolean 
 }
 
 export function verifyCommand(): Command {
-  return command(
+  const made = command(
     'verify',
     'Check everything that a plan says; with --routing, also that it is the plan of that routing.',
   )
@@ -40,4 +47,5 @@ export function verifyCommand(): Command {
     .option('--routing <routing>', 'routing as `fusco plan` takes it')
     .option('--json', 'one JSON object')
     .action(verify);
+  return addRoutingOptions(made);
 }

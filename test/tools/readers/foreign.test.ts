@@ -178,6 +178,9 @@ describe('fusco plan', () => {
   it('plans a recording, and an option says what to take of it', async () => {
     await fuscoJson('plan', foreign('megatron'), ...options, '--layer', '2', '--step', '1');
     expect((await fuscoJson('inspect', 'p.fusco')).tokens).toEqual([5, 6]);
+    const verify = (layer: string) =>
+      fusco('verify', 'p.fusco', '--routing', foreign('megatron'), '--layer', layer, '--step', '1');
+    expect([(await verify('2')).code, (await verify('1')).code]).toEqual([0, 1]);
     await fuscoJson(
       'plan',
       foreign('vllm.npy'),
