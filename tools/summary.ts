@@ -100,17 +100,19 @@ function forwardedTraffic(plan: Plan): { intra: number[][]; inter: number[][] } 
   const matrix = () => shards.map(() => new Array<number>(spec.ranks).fill(0));
   const [intra, inter] = [matrix(), matrix()];
   const rows = rowMatrix(plan);
-  for (const shard of shards) {
-    const forwarders = forwardersOf(spec, decision.groups, shard.rank);
-    const { forwardRows, forwardTarget } = shard;
+  for (const [rank, shard] of shards.entries()) {
+    const forwarders = forwardersOf(spec, decision.groups, rank);
+    const { forwardTarget } = shard;
+    // A broken plan may list more nodes than there are, and its shards may claim other ranks.
+    const forwardRows = shard.forwardRows.subarray(0, spec.nodes);
     let first = 0;
     for (let to = 0; to < spec.ranks; to++) {
-      const via = nodeOf(spec, to) === nodeOf(spec, shard.rank) ? shard.rank : forwarders[nodeOf(spec, to)]!;
-      intra[via]![to]! += rows[shard.rank]![to]!;
+      const via = nodeOf(spec, to) === nodeOf(spec, rank) ? rank : forwarders[nodeOf(spec, to)]!;
+      intra[via]![to]! += rows[rank]![to]!;
     }
     for (const [node, count] of forwardRows.entries()) {
       const via = forwarders[node]!;
-      inter[shard.rank]![via]! += count;
+      inter[rank]![via]! += count;
       // A row that landed in a slot of its forwarder is there already.
       for (const target of forwardTarget.subarray(first, first + count)) if (target >= 0) intra[via]![via]!--;
       first += count;
@@ -144,7 +146,9 @@ function forwardingOf(plan: Plan): Forwarding | undefined {
   const { spec, decision, shards } = plan;
   if (spec.strategy === 'flat') return undefined;
   const nodeRows = new Uint32Array(spec.ranks * spec.nodes);
-  for (const shard of shards) nodeRows.set(shard.forwardRows, shard.rank * spec.nodes);
+  for (const [rank, shard] of shards.entries()) {
+    nodeRows.set(shard.forwardRows.subarray(0, spec.nodes), rank * spec.nodes);
+  }
   const forwardedRows = sum(nodeRows);
   return {
     rule: decision.rule,

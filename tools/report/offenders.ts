@@ -17,39 +17,49 @@ export interface Offender {
   readonly why: string;
 }
 
+/** One kind of thing, of which one is the largest: its values, in any order, each with what has it. */
 interface Kind {
   readonly what: string;
-  readonly values: readonly number[];
-  readonly name: (index: number) => string;
+  readonly values: Iterable<readonly [value: number, name: () => string]>;
   readonly format: (value: number) => string;
   readonly why: string;
 }
 
 /** The largest value of one kind; nothing where all are zero. Ties go to the first. */
-function offender({ what, values, name, format, why }: Kind): Offender[] {
-  let most = 0;
-  let total = 0;
-  for (const [i, value] of values.entries()) {
+function offender({ what, values, format, why }: Kind): Offender[] {
+  let [most, total, count] = [0, 0, 0];
+  let who = () => '';
+  for (const [value, name] of values) {
     total += value;
-    if (value > values[most]!) most = i;
+    count++;
+    if (value <= most) continue;
+    most = value;
+    who = name;
   }
   if (total === 0) return [];
-  const ratio = (values[most]! * values.length) / total;
-  return [{ what, who: name(most), amount: format(values[most]!), ratio, why }];
+  return [{ what, who: who(), amount: format(most), ratio: (most * count) / total, why }];
 }
 
-/** Pairs of ranks that exchange rows over one kind of link. Idle pairs would only lower the mean: forwarding leaves most idle. */
-function links(bytes: readonly (readonly number[])[], isKind: (from: number, to: number) => boolean) {
-  const values: number[] = [];
-  const pairs: [number, number][] = [];
+function* named(
+  values: readonly number[],
+  name: (index: number) => string,
+): Generator<readonly [number, () => string]> {
+  for (const [i, value] of values.entries()) yield [value, () => name(i)];
+}
+
+/**
+ * Pairs of ranks that exchange rows over one kind of link. Idle pairs would only lower the mean: forwarding leaves most
+ * idle. One at a time, since thousands of ranks make millions of pairs.
+ */
+function* pairs(
+  bytes: readonly (readonly number[])[],
+  isKind: (from: number, to: number) => boolean,
+): Generator<readonly [number, () => string]> {
   for (const [from, row] of bytes.entries()) {
     for (const [to, value] of row.entries()) {
-      if (value === 0 || !isKind(from, to)) continue;
-      values.push(value);
-      pairs.push([from, to]);
+      if (value !== 0 && isKind(from, to)) yield [value, () => `rank ${from} to rank ${to}`];
     }
   }
-  return { values, name: (i: number) => `rank ${pairs[i]![0]} to rank ${pairs[i]![1]}` };
 }
 
 /**
@@ -69,58 +79,52 @@ export function findOffenders(
   const kinds: Kind[] = [
     {
       what: 'Busiest rank',
-      values: ranks.rows,
-      name: rank,
+      values: named(ranks.rows, rank),
       format: rows,
       why: 'its experts work longest, and all others wait for it',
     },
     {
       what: 'Busiest expert',
-      values: experts.rows,
-      name: (i) => experts.labels[i]!,
+      values: named(experts.rows, (i) => experts.labels[i]!),
       format: rows,
       why: 'it needs the largest block of its rank’s receive buffer',
     },
     {
       what: 'Busiest sender between nodes',
-      values: nicOut,
-      name: rank,
+      values: named(nicOut, rank),
       format: formatBytes,
       why: 'its NIC finishes sending last',
     },
     {
       what: 'Busiest receiver between nodes',
-      values: nicIn,
-      name: rank,
+      values: named(nicIn, rank),
       format: formatBytes,
       why: 'its NIC finishes receiving last',
     },
     {
       what: 'Busiest pair on different nodes',
-      ...links(traffic.interNodeBytes, (from, to) => !sameNode(from, to)),
+      values: pairs(traffic.interNodeBytes, (from, to) => !sameNode(from, to)),
       format: formatBytes,
       why: 'the longest single stream over the network',
     },
     {
       what: 'Busiest pair on one node',
-      ...links(traffic.intraNodeBytes, (from, to) => from !== to && sameNode(from, to)),
+      values: pairs(traffic.intraNodeBytes, (from, to) => from !== to && sameNode(from, to)),
       format: formatBytes,
       why: 'the longest single stream over NVLink',
     },
     {
       what: 'Most entries dropped',
-      values: dropped,
-      name: (i) => experts.labels[i]!,
+      values: named(dropped, (i) => experts.labels[i]!),
       format: rows,
       why: 'more tokens chose it than its capacity allows',
     },
     {
       what: 'Largest receive buffer',
-      values: summary.recvRows,
-      name: rank,
+      values: named(summary.recvRows, rank),
       format: (value) => formatBytes(value * summary.rowBytes),
       why: 'the memory that a rank must have before the exchange starts',
     },
   ];
-  return kinds.flatMap(offender).sort((a, b) => b.ratio - a.ratio);
+  return kinds.flatMap((kind) => offender(kind)).sort((a, b) => b.ratio - a.ratio);
 }

@@ -1,13 +1,16 @@
 // The report as text: what is in it, and that nothing from a file becomes markup.
 
 import { beforeAll, describe, expect, it } from 'vitest';
+import { decodePlan, encodePlan } from '../../../planner/codec.ts';
 import { FuscoError } from '../../../planner/errors.ts';
-import { loadPlanner } from '../../../planner/node.ts';
+import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
+import { verifyPlan } from '../../../planner/verify.ts';
 import { figuresOf } from '../../../tools/report/figures.ts';
 import { html, Markup } from '../../../tools/report/markup.ts';
 import { type ReportInput, reportPage } from '../../../tools/report/page.ts';
-import { samplePlan } from '../../support/samplePlans.ts';
+import { SAMPLE_NAMES, samplePlan } from '../../support/samplePlans.ts';
+import { randomFrom } from '../../support/workloads.ts';
 
 let plan: VerifiedPlan;
 beforeAll(async () => {
@@ -49,6 +52,35 @@ describe('reportPage', () => {
     expect(page).toContain('default-src &#39;none&#39;');
     expect(page).not.toMatch(/\b(src|href)="(?!#)/);
     expect(page).not.toContain('url(');
+  });
+
+  it('shows any damaged plan that can be decoded, whatever its tables say', async () => {
+    const planner = await loadPlanner();
+    const random = randomFrom(3);
+    let broken = 0;
+    for (let i = 0; i < 1200; i++) {
+      const { bytes } = await encodePlan(
+        samplePlan(planner, SAMPLE_NAMES[i % SAMPLE_NAMES.length]!),
+        nodeSha256,
+      );
+      // Behind the header, so that most of them are decoded.
+      for (let n = 0; n < 3; n++) {
+        bytes[Math.floor(bytes.length * (0.15 + 0.85 * random()))] = Math.floor(random() * 256);
+      }
+      const problems: FuscoError[] = [];
+      const report = (error: FuscoError) => void problems.push(error);
+      try {
+        const decoded = await decodePlan(bytes, nodeSha256, report);
+        verifyPlan(decoded.plan, report);
+        const figures = figuresOf(decoded.plan, problems.length === 0);
+        expect(reportPage(input({ figures, problems }), ASSETS)).toContain('</html>');
+        if (problems.length > 0) broken++;
+      } catch (error) {
+        // Only decoding may refuse, with a code; a figure that cannot be drawn would be a TypeError or a RangeError.
+        expect(error).toBeInstanceOf(FuscoError);
+      }
+    }
+    expect(broken).toBeGreaterThan(100);
   });
 
   it('shows a broken plan as far as it goes, with what verification found', () => {
