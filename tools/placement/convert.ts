@@ -8,6 +8,8 @@ import { MAX_INSTANCES } from '../../planner/layout.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
 import { readWhole } from '../readers/file.ts';
 import { type NdArray, parseNpy, shapeText } from '../readers/npy.ts';
+import { readTorch, TorchTensor } from '../readers/torch.ts';
+import { isZip } from '../readers/zip.ts';
 import { readJson } from '../workload/counts.ts';
 
 export const FORMATS = ['phy2log', 'log2phy', 'physical_to_logical_map'] as const;
@@ -43,10 +45,19 @@ function nest({ data, shape }: NdArray): Nested {
   return items;
 }
 
-/** An integer array of a .npy or JSON file as nested lists; a JSON object holds it under `key`. */
+/** A tensor of a .pt file: alone, under `key`, or under the key of SGLang's recorder, whose map may change later. */
+function tensorOf(bytes: Uint8Array, key: string, path: string): NdArray {
+  const value = readTorch(bytes, path);
+  const found = value instanceof Map ? (value.get(key) ?? value.get(`last_${key}`)) : value;
+  if (found instanceof TorchTensor) return found.toArray();
+  throw new FuscoError('E_FOREIGN', `it is no tensor, nor a dict with one at "${key}"`, { path });
+}
+
+/** An integer array of a .npy, .pt or JSON file as nested lists; an object or dict holds it under `key`. */
 async function readNested(path: string, key: string): Promise<Nested> {
-  if (path.endsWith('.npy')) {
-    const array = parseNpy(await readWhole(path), path);
+  const bytes = await readWhole(path);
+  if (isZip(bytes) || path.endsWith('.npy')) {
+    const array = isZip(bytes) ? tensorOf(bytes, key, path) : parseNpy(bytes, path);
     if (/^f/.test(array.dtype)) {
       throw new FuscoError('E_FORMAT', `${array.dtype} ${shapeText(array.shape)} is not integers`, { path });
     }
@@ -63,7 +74,7 @@ async function readNested(path: string, key: string): Promise<Nested> {
 /**
  * One layer of an array whose layers have `depth` axes; a file with one axis less is a single layer.
  *
- * @param path .npy or JSON
+ * @param path .npy, .pt or JSON
  * @throws FuscoError E_FORMAT, E_OPTION where there is no such layer
  */
 export async function readLayer(

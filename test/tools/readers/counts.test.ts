@@ -1,6 +1,7 @@
 // Counts of experts in the binary files of recorders: the sums of what make.py counted.
 
 import { describe, expect, it } from 'vitest';
+import { fromPhysical, readLayer } from '../../../tools/placement/convert.ts';
 import { readCounts } from '../../../tools/workload/counts.ts';
 import { EXPERTS, foreign, routing } from './support.ts';
 
@@ -28,5 +29,18 @@ describe('readCounts', () => {
       'raw ids are a routing',
     );
     await expect(readCounts(foreign('views.pt'))).rejects.toMatchObject({ code: 'E_FOREIGN' });
+  });
+});
+
+describe('readLayer of a placement', () => {
+  it("takes the map out of SGLang's dump", async () => {
+    const dump = foreign('sglang/expert_distribution_recorder_1750000000.0_0.pt');
+    // make.py: slot p of layer 1 holds expert (p + 1) % 6, 8 slots on 4 ranks.
+    const layer = await readLayer(dump, 'physical_to_logical_map', 1, 1);
+    expect(layer).toEqual([1, 2, 3, 4, 5, 0, 1, 2]);
+    expect(fromPhysical(layer, 4, dump).map).toEqual([2, [0, 3], [0, 3], 1, 1, 2]);
+    await expect(readLayer(foreign('views.pt'), 'phy2log', 1, 0)).rejects.toMatchObject({
+      code: 'E_FOREIGN',
+    });
   });
 });

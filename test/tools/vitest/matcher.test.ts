@@ -43,12 +43,13 @@ ${matches}
 }
 
 function run(args: readonly string[], ci: boolean): Promise<{ code: number; output: string }> {
-  const { CI: _, ...env } = process.env;
+  // Nothing else of the environment: several of its variables would say that this is CI.
+  const { PATH = '', HOME = '' } = process.env;
   const vitest = join(ROOT, 'node_modules/vitest/vitest.mjs');
   const all = [vitest, 'run', '--root', folder, '--config', join(folder, 'none.config.mjs'), ...args];
   writeFileSync(join(folder, 'none.config.mjs'), 'export default {};\n');
   return new Promise((resolve) => {
-    const options = { cwd: folder, env: { ...env, NO_COLOR: '1', ...(ci ? { CI: '1' } : {}) } };
+    const options = { cwd: folder, env: { PATH, HOME, NO_COLOR: '1', ...(ci ? { CI: '1' } : {}) } };
     execFile(process.execPath, all, options, (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code), output: stdout + stderr });
     });
