@@ -4,6 +4,8 @@
 import { createRequire } from 'node:module';
 import type { PartialDtype, Strategy } from '../planner/spec.ts';
 import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from './backend.ts';
+import type { Fp8Rows } from './fp8.ts';
+import type { GateSpec } from './gating.ts';
 
 /** What an exchange did. Bytes are those of payload rows: each source row once, each slot once, no padding. */
 export interface NativeStats {
@@ -172,7 +174,40 @@ export interface NativeCudaUnfused {
   close(): void;
 }
 
-export interface Addon {
+/** One rank's rows, as quantizeRows of fp8.ts takes them. */
+export interface NativeFp8Call extends Fp8Rows {
+  readonly values: Memory;
+  readonly codes: Memory;
+  readonly scales: Memory;
+}
+
+/** One rank's tokens, as gateTokens of gating.ts takes them. */
+export interface NativeGateCall extends GateSpec {
+  readonly tokens: number;
+  readonly logits: Memory;
+  readonly bias?: Memory;
+  readonly ids: Memory;
+  readonly weights: Memory;
+  readonly scores: Memory;
+}
+
+export interface NativeGateBackwardCall extends GateSpec {
+  readonly tokens: number;
+  readonly ids: Memory;
+  readonly scores: Memory;
+  readonly weightsGradient: Memory;
+  readonly logitsGradient: Memory;
+}
+
+/** Work on rows, with the context's threads; it waits for the exchange in flight. Errors carry `code`. */
+export interface NativeRows {
+  fp8Quantize(context: NativeContext, call: NativeFp8Call): void;
+  fp8Dequantize(context: NativeContext, call: NativeFp8Call): void;
+  gate(context: NativeContext, call: NativeGateCall): void;
+  gateBackward(context: NativeContext, call: NativeGateBackwardCall): void;
+}
+
+export interface Addon extends NativeRows {
   readonly version: string;
   /** Arity of every method as the native side defines it; null for properties. For the test of this file. */
   readonly signatures: Readonly<Record<string, Readonly<Record<string, number | null>>>>;
@@ -220,7 +255,8 @@ export const ADDON_SIGNATURES: {
   CudaEvent: Signature<NativeCudaEvent> & { constructor: 2 };
   CudaGraph: Signature<NativeCudaGraph> & { constructor: 1 };
   CudaUnfused: Signature<NativeCudaUnfused> & { constructor: 2 };
-  functions: Signature<Omit<Addon, 'version' | 'signatures' | Classes>>;
+  rows: Signature<NativeRows>;
+  functions: Signature<Omit<Addon, 'version' | 'signatures' | Classes | keyof NativeRows>>;
 } = {
   Context: { constructor: 1, threads: null, kernels: null, closed: null, close: 0 },
   Plan: {
@@ -253,6 +289,7 @@ export const ADDON_SIGNATURES: {
   CudaGraph: { constructor: 1, launch: 0, close: 0 },
   CudaUnfused: { constructor: 2, dispatch: 2, combine: 1, close: 0 },
   functions: { addressOf: 1, benchCopy: 4, benchSlots: 4, cudaDevices: 0 },
+  rows: { fp8Quantize: 2, fp8Dequantize: 2, gate: 2, gateBackward: 2 },
 };
 
 /** The addon, or the reason why there is none. */

@@ -2,6 +2,7 @@
 
 import type { VerifiedPlan } from '../planner/plan.ts';
 import type { Dtype, Strategy } from '../planner/spec.ts';
+import type { GateOptions } from './gating.ts';
 import type { FloatDtype } from './numeric.ts';
 
 /** `reference` is TypeScript; `host` is native threads on this machine's memory; `cuda` is one process's GPUs. */
@@ -89,8 +90,64 @@ export interface PreparedPlan {
   close(): void;
 }
 
+/** Rows to or from fp8, as fp8.ts defines it. One number or buffer per local rank; none may overlap. */
+export interface Fp8Call {
+  /** Dtype of the values. */
+  readonly dtype: FloatDtype;
+  /** Elements of one row. */
+  readonly hidden: number;
+  /** Rows of every local rank. */
+  readonly rows: readonly number[];
+  /** [rows, hidden] in `dtype`: read by quantize, written by dequantize. */
+  readonly values: readonly Memory[];
+  /** u8 [rows, hidden]. */
+  readonly codes: readonly Memory[];
+  /** f32 [rows, ceil(hidden / 128)]. */
+  readonly scales: readonly Memory[];
+}
+
+/** Top-k ids and weights of tokens, as gating.ts defines them. One number or buffer per local rank. */
+export interface GateCall {
+  readonly options: GateOptions;
+  readonly tokens: readonly number[];
+  /** f32 [tokens, experts]: the router's output. */
+  readonly logits: readonly Memory[];
+  /** f32 [experts], added to the scores for choosing, not for weighting. */
+  readonly bias?: readonly Memory[];
+  /** i32 [tokens, topk], written. */
+  readonly ids: readonly Memory[];
+  /** f32 [tokens, topk], written. */
+  readonly weights: readonly Memory[];
+  /** f32 [tokens, experts], written: scores of all experts, which the gradient needs. */
+  readonly scores: readonly Memory[];
+}
+
+/** The gradient of the logits. One number or buffer per local rank. */
+export interface GateBackwardCall {
+  readonly options: GateOptions;
+  readonly tokens: readonly number[];
+  /** i32 [tokens, topk], as gate wrote them. */
+  readonly ids: readonly Memory[];
+  /** f32 [tokens, experts], as gate wrote them. */
+  readonly scores: readonly Memory[];
+  /** f32 [tokens, topk]. */
+  readonly weightsGradient: readonly Memory[];
+  /** f32 [tokens, experts], written. */
+  readonly logitsGradient: readonly Memory[];
+}
+
+/** What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank. */
+export interface RowWork {
+  quantize(call: Fp8Call): Promise<void>;
+  dequantize(call: Fp8Call): Promise<void>;
+  gate(call: GateCall): Promise<void>;
+  gateBackward(call: GateBackwardCall): Promise<void>;
+}
+
 export interface Backend {
   readonly name: BackendName;
+  /** Absent where the backend only exchanges. */
+  readonly rowWork?: RowWork;
   prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
   close(): void;
 }

@@ -14,6 +14,17 @@ export function isExternal(memory: Memory): memory is ExternalMemory {
   return !ArrayBuffer.isView(memory) && typeof memory?.address === 'bigint';
 }
 
+/** Throws E_BUFFER unless every list that is given has one element per local rank. */
+export function checkPerRank(lists: Record<string, readonly unknown[] | undefined>, ranks: number): void {
+  for (const [name, list] of Object.entries(lists)) {
+    if (list === undefined || list.length === ranks) continue;
+    throw new FuscoError('E_BUFFER', `${name}: ${list.length} for ${ranks} ranks`, {
+      value: list.length,
+      limit: ranks,
+    });
+  }
+}
+
 /** Where a buffer lies: a range inside one ArrayBuffer, or inside the process's address space. */
 interface Extent {
   readonly space: ArrayBufferLike | undefined;

@@ -12,10 +12,14 @@ import type {
   CombineCall,
   DispatchCall,
   ExchangeReport,
+  Fp8Call,
+  GateBackwardCall,
+  GateCall,
   PreparedPlan,
+  RowWork,
   WeightGradientCall,
 } from './backend.ts';
-import { checkCombine, checkDispatch, checkWeightGradient } from './calls.ts';
+import { checkCombine, checkDispatch, checkPerRank, checkWeightGradient } from './calls.ts';
 import { type Cuda, cudaBackend, openCuda } from './cuda.ts';
 import { hostBackend } from './host.ts';
 import { referenceBackend } from './reference/index.ts';
@@ -81,6 +85,39 @@ export class Group implements Disposable {
     const exchange = new Exchange(plan, this.localRanks, prepared, () => this.#open.delete(exchange));
     this.#open.add(exchange);
     return exchange;
+  }
+
+  /** Rounds rows to e4m3 codes with a scale for every 128 elements; see fp8.ts. Throws E_OPTION, E_BUFFER, E_DTYPE. */
+  async quantize(call: Fp8Call): Promise<void> {
+    const { rows, values, codes, scales } = call;
+    return this.#rowWork({ rows, values, codes, scales }).quantize(call);
+  }
+
+  /** The inverse of quantize: code times scale, rounded once to the dtype. */
+  async dequantize(call: Fp8Call): Promise<void> {
+    const { rows, values, codes, scales } = call;
+    return this.#rowWork({ rows, values, codes, scales }).dequantize(call);
+  }
+
+  /** Top-k ids and weights from a router's logits; see gating.ts. Throws E_OPTION, E_BUFFER. */
+  async gate(call: GateCall): Promise<void> {
+    const { options: _, ...lists } = call;
+    return this.#rowWork(lists).gate(call);
+  }
+
+  /** The gradient of the logits. Throws E_OPTION, E_BUFFER. */
+  async gateBackward(call: GateBackwardCall): Promise<void> {
+    const { options: _, ...lists } = call;
+    return this.#rowWork(lists).gateBackward(call);
+  }
+
+  /** The backend's row work, once every list of a call has one element per local rank. */
+  #rowWork(lists: Record<string, readonly unknown[] | undefined>): RowWork {
+    this.#refuseClosed();
+    checkPerRank(lists, this.localRanks.length);
+    const { rowWork } = this.#backend;
+    if (rowWork !== undefined) return rowWork;
+    throw new FuscoError('E_BACKEND', `the ${this.backend} backend has neither fp8 nor gating`);
   }
 
   #refuseClosed(): void {

@@ -2,15 +2,17 @@
 
 import { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from '../planner/errors.ts';
 import type { VerifiedPlan } from '../planner/plan.ts';
-import type { Addon, NativePlan, NativeStats } from './addon.ts';
+import type { Addon, NativeContext, NativePlan, NativeStats } from './addon.ts';
 import type {
   Backend,
   CombineCall,
   DispatchCall,
   ExchangeReport,
   PreparedPlan,
+  RowWork,
   WeightGradientCall,
 } from './backend.ts';
+import { resolveGate } from './gating.ts';
 
 /** Milliseconds from the clock of performance.now() to the steady clock, on which native code measures. */
 const CLOCK_OFFSET = Number(process.hrtime.bigint()) / 1e6 - performance.now();
@@ -61,11 +63,57 @@ class HostPlan implements PreparedPlan {
   }
 }
 
+/** Rank after rank, each with all threads of the context. */
+function hostRowWork(addon: Addon, context: NativeContext): RowWork {
+  const each = async (ranks: readonly number[], work: (size: number, rank: number) => void) => {
+    try {
+      ranks.forEach(work);
+    } catch (error) {
+      throw translate(error);
+    }
+  };
+  const fp8 =
+    (run: Addon['fp8Quantize']): RowWork['quantize'] =>
+    ({ dtype, hidden, rows, values, codes, scales }) =>
+      each(rows, (count, i) => {
+        const memories = { values: values[i]!, codes: codes[i]!, scales: scales[i]! };
+        run(context, { dtype, hidden, rows: count, ...memories });
+      });
+  return {
+    quantize: fp8(addon.fp8Quantize),
+    dequantize: fp8(addon.fp8Dequantize),
+    gate: ({ options, tokens, logits, bias, ids, weights, scores }) =>
+      each(tokens, (count, i) => {
+        addon.gate(context, {
+          ...resolveGate(options),
+          tokens: count,
+          logits: logits[i]!,
+          ...(bias === undefined ? {} : { bias: bias[i]! }),
+          ids: ids[i]!,
+          weights: weights[i]!,
+          scores: scores[i]!,
+        });
+      }),
+    gateBackward: ({ options, tokens, ids, scores, weightsGradient, logitsGradient }) =>
+      each(tokens, (count, i) => {
+        addon.gateBackward(context, {
+          ...resolveGate(options),
+          tokens: count,
+          ids: ids[i]!,
+          scores: scores[i]!,
+          weightsGradient: weightsGradient[i]!,
+          logitsGradient: logitsGradient[i]!,
+        });
+      }),
+  };
+}
+
 /** @param threads threads of an exchange; 0 for one per processor that the process may use */
 export function hostBackend(addon: Addon, threads: number): Backend {
   const context = new addon.Context({ threads });
   return {
     name: 'host',
+    rowWork: hostRowWork(addon, context),
     prepare: async (plan) => {
       const { ranksPerNode, strategy, partial } = plan.spec;
       const shards = plan.shards.map((shard) => shard.bytes);

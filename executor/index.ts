@@ -8,6 +8,9 @@ export type {
   DispatchCall,
   ExchangeReport,
   ExternalMemory,
+  Fp8Call,
+  GateBackwardCall,
+  GateCall,
   Memory,
   Payload,
   WeightGradientCall,
@@ -31,6 +34,7 @@ export {
   quantizeRows,
   scaleBlocks,
 } from './fp8.ts';
+export { expFloat, type GateOptions, gateTokens, gateTokensBackward, resolveGate } from './gating.ts';
 export { createGroup, Exchange, Group, type GroupOptions, type GroupPlanOptions } from './group.ts';
 export {
   type ExpertBlocks,

@@ -13,6 +13,7 @@ import type {
 import { combineRank, weightGradientRank } from './combine.ts';
 import { dispatch } from './dispatch.ts';
 import { refuseExternal } from './rows.ts';
+import { referenceRowWork } from './rowWork.ts';
 
 /** Bytes of an exchange: each source row read once, each slot written once. */
 export function movedBytes(plan: Plan, rowBytes: number): { rows: number; slots: number } {
@@ -82,6 +83,7 @@ class ReferencePlan implements PreparedPlan {
 export function referenceBackend(): Backend {
   return {
     name: 'reference',
+    rowWork: referenceRowWork,
     prepare: async (plan) => new ReferencePlan(plan),
     close: () => {},
   };

@@ -208,6 +208,77 @@ typedef struct fusco_weight_gradient_call {
 fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient_call *call,
                                    fusco_stats *stats, fusco_error *error);
 
+/*
+ * Work on one rank's rows that a layer needs around its exchanges. The results are the same bits on every
+ * backend: float32, one rounding an operation, never fused, in the order that is stated; a NaN is stored as
+ * the canonical quiet NaN. Buffers must not overlap.
+ */
+
+typedef struct fusco_fp8_call {
+  fusco_dtype dtype; /* of the values: F32, F16 or BF16 */
+  uint64_t rows;
+  uint64_t hidden;     /* elements of one row; a row of values has 1..16777216 bytes */
+  fusco_buffer values; /* [rows, hidden] */
+  fusco_buffer codes;  /* u8 [rows, hidden], e4m3 (finite kind; NaN is 0x7f) */
+  fusco_buffer scales; /* f32 [rows, ceil(hidden / 128)] */
+} fusco_fp8_call;
+
+/*
+ * For every 128 elements of a row, a being their largest size or 1e-4: scale = a / 448,
+ * code = e4m3(value * (448 / a)), rounded to nearest even. A NaN makes its block's scale and codes NaN.
+ * E_OPTION, E_BUFFER, E_DTYPE.
+ */
+fusco_status fusco_fp8_quantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error);
+/* value = code * scale, rounded once to the dtype. E_OPTION, E_BUFFER, E_DTYPE. */
+fusco_status fusco_fp8_dequantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error);
+
+typedef enum fusco_score { FUSCO_SCORE_SOFTMAX = 0, FUSCO_SCORE_SIGMOID = 1 } fusco_score;
+
+/* What a group of experts is judged by: its best expert, or the sum of its two best. */
+typedef enum fusco_group_score { FUSCO_GROUP_MAX = 0, FUSCO_GROUP_TOP2 = 1 } fusco_group_score;
+
+typedef struct fusco_gate_options {
+  uint32_t experts; /* 1..65535 */
+  uint32_t topk;    /* 1..256 */
+  fusco_score score;
+  uint32_t groups;     /* divides experts; 1: no groups */
+  uint32_t group_topk; /* 1..groups; topk experts must fit into so many groups */
+  fusco_group_score group_score;
+  int32_t normalize; /* 0 or 1 */
+  float scale;
+} fusco_gate_options;
+
+typedef struct fusco_gate_call {
+  fusco_gate_options options;
+  uint64_t tokens;
+  fusco_buffer logits;  /* f32 [tokens, experts] */
+  fusco_buffer bias;    /* f32 [experts], or empty; added to the scores for choosing, not for weighting */
+  fusco_buffer ids;     /* i32 [tokens, topk], written */
+  fusco_buffer weights; /* f32 [tokens, topk], written */
+  fusco_buffer scores;  /* f32 [tokens, experts], written */
+} fusco_gate_call;
+
+/*
+ * Scores of all experts; the best groups, then the best experts in them, ties to the lower id, a NaN below
+ * everything; the weights are the scores of the chosen experts, divided by (their sum in the order of k, from
+ * +0, + 1e-20) if normalised, times scale. Softmax: e^(x - max) / sum, the sum in 32 lanes as in
+ * fusco_weight_gradient. Sigmoid: 1 / (1 + e^-x). E_OPTION, E_BUFFER.
+ */
+fusco_status fusco_gate(fusco_context *context, const fusco_gate_call *call, fusco_error *error);
+
+typedef struct fusco_gate_backward_call {
+  fusco_gate_options options;
+  uint64_t tokens;
+  fusco_buffer ids;              /* i32 [tokens, topk], as fusco_gate wrote them */
+  fusco_buffer scores;           /* f32 [tokens, experts], as fusco_gate wrote them */
+  fusco_buffer weights_gradient; /* f32 [tokens, topk] */
+  fusco_buffer logits_gradient;  /* f32 [tokens, experts], written */
+} fusco_gate_backward_call;
+
+/* The gradient of the logits; the choice of experts has none. E_OPTION (an id out of range), E_BUFFER. */
+fusco_status fusco_gate_backward(fusco_context *context, const fusco_gate_backward_call *call,
+                                 fusco_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -3,6 +3,7 @@
 #include "bench.hpp"
 #include "cuda.hpp"
 #include "handles.hpp"
+#include "rows.hpp"
 
 namespace fusco_node {
 
@@ -70,6 +71,7 @@ Napi::Object signaturesOf(Napi::Env env) {
   sign(all, "CudaGraph", {{"constructor", 1}, {"launch", 0}, {"close", 0}});
   sign(all, "CudaUnfused", {{"constructor", 2}, {"dispatch", 2}, {"combine", 1}, {"close", 0}});
   sign(all, "functions", {{"addressOf", 1}, {"benchCopy", 4}, {"benchSlots", 4}, {"cudaDevices", 0}});
+  sign(all, "rows", {{"fp8Quantize", 2}, {"fp8Dequantize", 2}, {"gate", 2}, {"gateBackward", 2}});
   return all;
 }
 
@@ -97,6 +99,10 @@ class Fusco : public Napi::Addon<Fusco> {
                              InstanceValue("CudaEvent", CudaEvent::define(env), napi_enumerable),
                              InstanceValue("CudaGraph", CudaGraph::define(env), napi_enumerable),
                              InstanceValue("CudaUnfused", CudaUnfused::define(env), napi_enumerable),
+                             InstanceMethod<&Fusco::fp8Quantize>("fp8Quantize", napi_enumerable),
+                             InstanceMethod<&Fusco::fp8Dequantize>("fp8Dequantize", napi_enumerable),
+                             InstanceMethod<&Fusco::gate>("gate", napi_enumerable),
+                             InstanceMethod<&Fusco::gateBackward>("gateBackward", napi_enumerable),
                              InstanceMethod<&Fusco::benchCopy>("benchCopy", napi_enumerable),
                              InstanceMethod<&Fusco::benchSlots>("benchSlots", napi_enumerable),
                              InstanceMethod<&Fusco::cudaDevices>("cudaDevices", napi_enumerable),
@@ -104,6 +110,10 @@ class Fusco : public Napi::Addon<Fusco> {
   }
 
  private:
+  Napi::Value fp8Quantize(const Napi::CallbackInfo &info) { return fusco_node::fp8Quantize(info); }
+  Napi::Value fp8Dequantize(const Napi::CallbackInfo &info) { return fusco_node::fp8Dequantize(info); }
+  Napi::Value gate(const Napi::CallbackInfo &info) { return fusco_node::gate(info); }
+  Napi::Value gateBackward(const Napi::CallbackInfo &info) { return fusco_node::gateBackward(info); }
   Napi::Value addressOf(const Napi::CallbackInfo &info) {
     Napi::Array keep = Napi::Array::New(info.Env());
     const fusco_buffer memory = memoryOf(info[0], "the memory", 0, keep);

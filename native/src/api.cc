@@ -4,6 +4,8 @@
 #include <mutex>
 
 #include "exchange.hpp"
+#include "fp8.hpp"
+#include "gate.hpp"
 #include "guard.hpp"
 
 namespace {
@@ -28,6 +30,18 @@ fusco_status exchange(fusco_plan *plan, const Call *call, fusco_stats *stats, fu
     measured.nanoseconds = nanosecondsOf(taken);
     measured.started = nanosecondsOf(start.time_since_epoch());
     if (stats != nullptr) *stats = measured;
+  });
+}
+
+template <class Call>
+fusco_status rowWork(fusco_context *context, const Call *call, fusco_error *error,
+                     void (*run)(fusco::Context &, const Call &)) noexcept {
+  return guarded(error, [&] {
+    if (context == nullptr || call == nullptr) {
+      throw Failure(FUSCO_E_OPTION, "the context or the call is NULL");
+    }
+    const std::lock_guard<std::mutex> turn(context->shared->mutex);
+    run(*context->shared, *call);
   });
 }
 
@@ -140,6 +154,23 @@ fusco_status fusco_combine(fusco_plan *plan, const fusco_combine_call *call, fus
 fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient_call *call,
                                    fusco_stats *stats, fusco_error *error) {
   return exchange(plan, call, stats, error, fusco::weightGradient);
+}
+
+fusco_status fusco_fp8_quantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error) {
+  return rowWork(context, call, error, fusco::quantize);
+}
+
+fusco_status fusco_fp8_dequantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error) {
+  return rowWork(context, call, error, fusco::dequantize);
+}
+
+fusco_status fusco_gate(fusco_context *context, const fusco_gate_call *call, fusco_error *error) {
+  return rowWork(context, call, error, fusco::gate);
+}
+
+fusco_status fusco_gate_backward(fusco_context *context, const fusco_gate_backward_call *call,
+                                 fusco_error *error) {
+  return rowWork(context, call, error, fusco::gateBackward);
 }
 
 }  // extern "C"

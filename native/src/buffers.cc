@@ -67,6 +67,14 @@ void BufferCheck::refuseOverlap() {
   }
 }
 
+void checkBytes(const char *name, const fusco_buffer &buffer, uint64_t needed) {
+  const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
+  if (given >= needed) return;
+  throw Failure(FUSCO_E_BUFFER, "%s has %llu bytes, %llu are needed", name,
+                static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed))
+      .limited(given, needed);
+}
+
 void checkRowBytes(uint64_t rowBytes) {
   if (rowBytes >= 1 && rowBytes <= FUSCO_MAX_ROW_BYTES) return;
   throw Failure(FUSCO_E_OPTION, "rows of %llu bytes; they must have 1 to %d",

@@ -32,6 +32,9 @@ class BufferCheck {
   std::vector<Extent> &extents_;
 };
 
+// Throws E_BUFFER unless the buffer has `needed` bytes.
+void checkBytes(const char *name, const fusco_buffer &buffer, uint64_t needed);
+
 // Throws E_OPTION unless `rowBytes` is in range.
 void checkRowBytes(uint64_t rowBytes);
 

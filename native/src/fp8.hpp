@@ -1,0 +1,11 @@
+// Rows to and from e4m3 codes with one scale for every 128 elements; executor/fp8.ts is the oracle.
+#pragma once
+
+#include "context.hpp"
+
+namespace fusco {
+
+void quantize(Context &context, const fusco_fp8_call &call);
+void dequantize(Context &context, const fusco_fp8_call &call);
+
+}  // namespace fusco
