@@ -9,7 +9,7 @@ import type { TokenPath } from './tokenPath.ts';
 /** The two plans that can be on the page. */
 export type Side = 'a' | 'b';
 
-/** Planning options as the page has them; every field is set. */
+/** Planning options as the page has them; every field is set. What a plan's file says beside them is kept. */
 export interface ViewOptions {
   readonly experts: number;
   readonly ranks: number;
@@ -21,8 +21,6 @@ export interface ViewOptions {
   readonly capacity: number;
   readonly hidden: number;
   readonly dtype: Dtype;
-  /** Target size of a slice in bytes; a plan's own is kept, the page does not show it. */
-  readonly sliceBytes: number;
   /** Contiguous blocks, expert e on rank e mod ranks, or a map of its own. */
   readonly placement: 'blocks' | 'round-robin' | PlacementMap;
 }

@@ -15,6 +15,7 @@ import {
 } from '../../planner/index.ts';
 import { MAX_INSTANCES } from '../../planner/layout.ts';
 import { defaultRanksPerNode } from '../../planner/placement.ts';
+import { optionsOf } from '../../planner/spec.ts';
 import { type NamedBytes, parseRouting } from '../readers/routing.ts';
 import { figuresOf } from '../report/figures.ts';
 import { routingOf } from '../simulate/compare.ts';
@@ -28,6 +29,8 @@ interface Open {
   /** One per rank; a single one where the file has no axis of ranks. */
   readonly tables: readonly RoutingTable[];
   readonly fileRanks: number | undefined;
+  /** Options of a plan's file, those that the page does not show among them. */
+  readonly kept?: PlanOptions;
   plan?: VerifiedPlan;
 }
 
@@ -83,7 +86,7 @@ function placementOf({ placement, experts, ranks }: ViewOptions): PlacementMap {
 }
 
 /** Options of the planner. A capacity of 0 means no limit, in the page as in the planner. */
-export function planOptions(options: ViewOptions): PlanOptions {
+function planOptions(options: ViewOptions): PlanOptions {
   return { ...options, placement: placementOf(options) };
 }
 
@@ -101,7 +104,6 @@ function optionsOfPlan({ spec }: VerifiedPlan): ViewOptions {
     capacity,
     hidden,
     dtype,
-    sliceBytes: spec.sliceRows * spec.rowBytes,
     placement: placement.map.length === 0 ? 'blocks' : placement.map,
   };
 }
@@ -119,7 +121,6 @@ function guessOptions(tables: readonly RoutingTable[], fileRanks: number | undef
     capacity: 0,
     hidden: 7168,
     dtype: 'bf16',
-    sliceBytes: 2 ** 20,
     placement: 'blocks',
   };
 }
@@ -168,7 +169,8 @@ export class Session implements Calls {
   async #openPlan(side: Side, { name, bytes }: NamedBytes): Promise<Opened> {
     const { plan, planId } = await decodePlan(bytes, this.#sha256);
     const verified = verifyPlan(plan);
-    this.#open.set(side, { tables: routingOf(verified), fileRanks: plan.spec.ranks });
+    const tables = routingOf(verified);
+    this.#open.set(side, { tables, fileRanks: plan.spec.ranks, kept: optionsOf(plan.spec) });
     return { ...this.#opened(side, 'plan', name, optionsOfPlan(verified)), planId };
   }
 
@@ -198,7 +200,7 @@ export class Session implements Calls {
     const isResplit = options.ranks !== open.fileRanks;
     const tables = isResplit ? resplit(open.tables, options.ranks) : open.tables;
     const start = performance.now();
-    const plan = this.#planner.planAll(tables, planOptions(options));
+    const plan = this.#planner.planAll(tables, { ...open.kept, ...planOptions(options) });
     const planned = performance.now();
     const id = await planId(plan, this.#sha256);
     const hashed = performance.now();

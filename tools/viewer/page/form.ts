@@ -142,7 +142,7 @@ function readMap(text: string): ViewOptions['placement'] {
 }
 
 /** What the form holds now. Throws SyntaxError for a map that is no JSON; ranges are checked by the planner. */
-export function readForm(form: HTMLFormElement, opened: Opened): ViewOptions {
+export function readForm(form: HTMLFormElement): ViewOptions {
   const data = new FormData(form);
   const text = (name: string) => String(data.get(name) ?? '').trim();
   // An empty field is no number; Number('') would be 0.
@@ -161,7 +161,6 @@ export function readForm(form: HTMLFormElement, opened: Opened): ViewOptions {
     capacity: number('capacity'),
     hidden: number('hidden'),
     dtype: choice('dtype', DTYPES),
-    sliceBytes: opened.options.sliceBytes,
     placement: kind === 'map' ? readMap(text('map')) : kind,
   };
 }

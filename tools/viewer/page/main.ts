@@ -115,7 +115,7 @@ async function planOnce(side: Side): Promise<void> {
   const shown = sides[side];
   if (shown.opened === undefined) return;
   try {
-    const planned = await client.plan(side, readForm(shown.form, shown.opened));
+    const planned = await client.plan(side, readForm(shown.form));
     if (shown.isDirty) return;
     shown.planned = planned;
     clearError(side);
