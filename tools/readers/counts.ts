@@ -4,7 +4,7 @@
 
 import { FuscoError } from '../../planner/errors.ts';
 import type { NdArray } from './npy.ts';
-import { readSafetensors } from './safetensors.ts';
+import { isSafetensors, readSafetensors } from './safetensors.ts';
 import { readTorch, TorchTensor } from './torch.ts';
 import { parseKey } from './trtllm.ts';
 import { isZip } from './zip.ts';
@@ -59,5 +59,5 @@ function trtllmCounts(bytes: Uint8Array, path: string): number[][] {
  */
 export function parseCounts(bytes: Uint8Array, path: string): number[][] | undefined {
   if (isZip(bytes)) return sglangCounts(bytes, path);
-  return bytes[8] === 0x7b && bytes[7] === 0 ? trtllmCounts(bytes, path) : undefined;
+  return isSafetensors(bytes) ? trtllmCounts(bytes, path) : undefined;
 }

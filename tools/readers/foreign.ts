@@ -11,6 +11,7 @@ import { isMegatronRecord, MEGATRON_FILE, readMegatron } from './megatron.ts';
 import { parseNpy } from './npy.ts';
 import { readNpz } from './npz.ts';
 import { readRouting, toTables } from './routing.ts';
+import { isSafetensors } from './safetensors.ts';
 import { COUNTS_HINT, readSglang } from './sglang.ts';
 import { isTorchArchive, openTorch } from './torch.ts';
 import type { TraceChoice } from './trace.ts';
@@ -71,8 +72,7 @@ async function kindOf(path: string): Promise<Kind> {
     if (isTorchArchive(names)) return 'torch';
     return isVllmArchive(names.map((name) => name.replace(/\.npy$/, ''))) ? 'vllm npz' : 'npz';
   }
-  // A safetensors file starts with the length of a header in eight bytes; the header starts with a brace.
-  if (head[8] === 0x7b && head[7] === 0) return 'safetensors';
+  if (isSafetensors(head)) return 'safetensors';
   if (head[0] === 0x80 && head[1]! >= 2 && head[1]! <= 5) {
     refuse(path, 'a bare pickle, perhaps of torch.save before 1.6: save it again with a newer PyTorch');
   }

@@ -39,9 +39,9 @@ function headerBytes(bytes: Uint8Array): number {
   return length >= 2 && length <= MAX_HEADER_BYTES && 8 + length <= bytes.length ? length : -1;
 }
 
-/** True for bytes that start like a safetensors file. */
+/** True for bytes that start like a safetensors file: the length of a header, then its brace. */
 export function isSafetensors(bytes: Uint8Array): boolean {
-  return headerBytes(bytes) > 0 && bytes[8] === 0x7b;
+  return bytes[8] === 0x7b && bytes[7] === 0;
 }
 
 interface Entry {
