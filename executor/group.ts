@@ -22,6 +22,7 @@ import type {
 import { checkCombine, checkDispatch, checkPerRank, checkWeightGradient } from './calls.ts';
 import { type Cuda, cudaBackend, openCuda } from './cuda.ts';
 import { hostBackend } from './host.ts';
+import { Recorder } from './recorder.ts';
 import { referenceBackend } from './reference/index.ts';
 
 export interface GroupOptions {
@@ -49,6 +50,7 @@ export class Group implements Disposable {
   readonly #backend: Backend;
   readonly #planner: Planner;
   readonly #open = new Set<Exchange>();
+  #recorder: Recorder | undefined;
   #closed = false;
 
   /** For createGroup. */
@@ -68,7 +70,33 @@ export class Group implements Disposable {
    */
   plan(routing: readonly RoutingTable[], options: GroupPlanOptions): VerifiedPlan {
     this.#refuseClosed();
-    return this.#planner.planAll(routing, { ...options, ranks: this.ranks });
+    const plan = this.#planner.planAll(routing, { ...options, ranks: this.ranks });
+    if (this.#recorder?.closed === false) this.#recorder.add(routing, plan);
+    return plan;
+  }
+
+  /**
+   * Records the routing of every plan that this group makes from now on, until the recorder is closed, into a directory
+   * that `fusco plan` reads step by step; see recorder.ts. Files are written in the background.
+   *
+   * @throws FuscoError E_FILE_WRITE, E_FILE_READ; E_OPTION while another recorder of this group is open
+   */
+  async record(path: string): Promise<Recorder> {
+    this.#refuseClosed();
+    const refuseSecond = () => {
+      if (this.#recorder?.closed !== false) return;
+      throw new FuscoError('E_OPTION', `the group is recorded in ${this.#recorder.path} already`);
+    };
+    refuseSecond();
+    const recorder = await Recorder.open(path);
+    try {
+      refuseSecond();
+    } catch (error) {
+      await recorder.close();
+      throw error;
+    }
+    this.#recorder = recorder;
+    return recorder;
   }
 
   /** Uploads a plan, to be exchanged any number of times. Throws E_UNVERIFIED, E_RANKS, E_CLOSED. */

@@ -50,3 +50,12 @@ export {
   type StageTimes,
 } from './layer.ts';
 export type { FloatDtype } from './numeric.ts';
+export {
+  checkPlanId,
+  type RecordedStep,
+  type RecordedTable,
+  Recorder,
+  readRecordedTables,
+  readRecording,
+  replayStep,
+} from './recorder.ts';
