@@ -26,6 +26,7 @@ const UINT8 = 0xcc;
 const UINT32 = 0xce;
 const STR8 = 0xd9;
 const ARRAY16 = 0xdc;
+const MAP16 = 0xde;
 /** header, core, placement, one expert's replicas, and one to spare. */
 const MAX_HEADER_DEPTH = 5;
 
@@ -204,6 +205,7 @@ class Cursor {
     else if (kind === BIN8 || kind === STR8) payload = this.uint(1, what);
     else if (kind >= UINT8 && kind <= UINT32) payload = 1 << (kind - UINT8);
     else if (kind === ARRAY16) values = this.uint(2, what);
+    else if (kind === MAP16) values = 2 * this.uint(2, what);
     else throw refuseHeader(`the header holds a value of kind 0x${kind.toString(16)}`);
     this.take(payload, what);
     for (let i = 0; i < values; i++) this.skip(end, depth + 1);
@@ -269,7 +271,7 @@ function readHeader(cursor: Cursor, ranks: number, version: [number, number]): H
 
 const HEADER_KEYS = 'core,planId,producer,reason,shards';
 const CORE_KEYS =
-  'align,balance,capacity,dtype,experts,groups,hidden,partial,placement,ranks,ranksPerNode,rule,sliceRows,strategy,topk';
+  'align,balance,capacity,dtype,experts,groups,hidden,partial,placement,ranks,ranksPerNode,rule,sliceRows,strategy,tileTokens,topk';
 
 function isMap(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;

@@ -22,6 +22,7 @@ import {
   S_SLICE,
   S_STAGE_ROW,
   S_STAGE_ROWS,
+  S_TILE_ORDER,
   SECTION_ALIGN,
   SECTIONS,
   SHARD_BODY,
@@ -40,6 +41,7 @@ import {
   W_RECV_ROWS,
   W_STAGE_ROWS,
   W_STAGED,
+  W_TILE_TOKENS,
   W_TOKENS,
   W_TOPK,
 } from './layout.ts';
@@ -237,6 +239,10 @@ export class ShardBuilder {
       const { first, end } = direct;
       const sendEntry = at(S_SEND_ENTRY);
       wasm.fillStream(entryInstance, entrySlot, entries, send.direct, first, end, send.stream, sendEntry);
+      const tile = this.#spec.tileTokens * topk;
+      if (tile > 0) {
+        wasm.fillTileOrder(entryInstance, entrySlot, entries, tile, arena.alloc(8 * tile), at(S_TILE_ORDER));
+      }
     }
     let staged = 0;
     if (forward !== undefined) {
@@ -259,6 +265,7 @@ export class ShardBuilder {
     words[W_DROPPED] = dropped;
     words[W_STAGE_ROWS] = forward?.stage.ownRows ?? 0;
     words[W_STAGED] = staged;
+    words[W_TILE_TOKENS] = this.#spec.tileTokens;
     const result = arena.bytes(shard, bytes).slice();
     writeShardHead(result, words, counts);
     arena.release(mark);
@@ -281,6 +288,7 @@ export class ShardBuilder {
     counts[S_SEND_ROW] = counts[S_SEND_ROWS] = placement.instances;
     counts[S_ENTRY_SLOT] = counts[S_ENTRY_INSTANCE] = entries;
     counts[S_SEND_ENTRY] = send.direct;
+    counts[S_TILE_ORDER] = this.#spec.tileTokens > 0 ? entries : 0;
     if (forward !== undefined) {
       counts[S_FORWARD_ROW] = counts[S_FORWARD_ROWS] = nodes;
       counts[S_FORWARD_TOKEN] = counts[S_FORWARD_TARGET] = forward.forwarded;

@@ -44,6 +44,11 @@ export interface PlanOptions {
   placement?: PlacementMap;
   /** Target size of one slice in bytes. Default 1 MiB. */
   sliceBytes?: number;
+  /**
+   * Tokens of one tile, for executors that hold a tile of rows at a time: the plan then carries the order of their
+   * stores. At most 256 entries a tile. Default 0: none.
+   */
+  tileTokens?: number;
 }
 
 /** Options with every default filled in: what the ranks of a group must agree on. */
@@ -64,11 +69,15 @@ export interface PlanSpec {
   readonly balance: Balance | 'none';
   readonly partial: PartialDtype | 'none';
   readonly sliceRows: number;
+  /** 0 without an order of stores. */
+  readonly tileTokens: number;
   readonly placement: Placement;
 }
 
 const DEFAULT_SLICE_BYTES = 1 << 20;
 const MAX_SLICE_ROWS = 1 << 20;
+/** An entry's place in its tile is one byte. */
+const MAX_TILE_ENTRIES = 256;
 
 /** Fills in the defaults and checks every range. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
 export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
@@ -96,6 +105,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     balance: options.balance ?? 'best',
     partial: options.partial ?? 'payload',
     sliceRows: Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / rowBytes))),
+    tileTokens: options.tileTokens ?? 0,
     placement: options.placement ?? [],
   });
 }
@@ -114,6 +124,7 @@ export interface SpecFields {
   balance: Balance | 'none';
   partial: PartialDtype | 'none';
   sliceRows: number;
+  tileTokens: number;
   placement: PlacementMap;
 }
 
@@ -148,13 +159,14 @@ export function makeSpec(fields: SpecFields): PlanSpec {
     balance: flat ? 'none' : checkChoice('balance', fields.balance, [...BALANCE_RULES, 'best']),
     partial: flat ? 'none' : checkChoice('partial', fields.partial, ['payload', 'f32']),
     sliceRows: checkInteger('sliceRows', fields.sliceRows, 1, MAX_SLICE_ROWS),
+    tileTokens: checkInteger('tileTokens', fields.tileTokens, 0, Math.floor(MAX_TILE_ENTRIES / topk)),
     placement: makePlacement(experts, ranks, fields.placement),
   };
 }
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
 export function specFields(spec: PlanSpec): SpecFields {
-  const { experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows } = spec;
+  const { experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows, tileTokens } = spec;
   const { strategy, balance, partial } = spec;
   return {
     experts,
@@ -169,6 +181,7 @@ export function specFields(spec: PlanSpec): SpecFields {
     balance,
     partial,
     sliceRows,
+    tileTokens,
     placement: spec.placement.map,
   };
 }

@@ -5,7 +5,7 @@ import { StageTables } from './staging.ts';
 import { checkForward, checkForwardRows, checkGroups, checkStaging } from './verify/forward.ts';
 import { Halt } from './verify/halt.ts';
 import { checkEntries, checkStream } from './verify/rows.ts';
-import { checkDirectSlices, checkForwardSlices } from './verify/schedule.ts';
+import { checkDirectSlices, checkForwardSlices, checkTileOrder } from './verify/schedule.ts';
 import { checkHead, checkReceive, checkSend, type RunTable } from './verify/tables.ts';
 
 // One pass over everything that a plan says. The order of rows is fixed (expert, source rank, token, k), so
@@ -59,6 +59,7 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
       () => checkEntries(shards, spec, rank),
       () => checkStream(shard, spec, rank),
       () => checkDirectSlices(shard, spec, rank),
+      () => checkTileOrder(shard, spec, rank),
     ];
     if (staging !== undefined) {
       checks.push(

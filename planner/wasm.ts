@@ -95,6 +95,14 @@ export interface PlannerExports {
     distributeOffset: number,
     distributeEntry: number,
   ): number;
+  fillTileOrder(
+    entryInstance: number,
+    entrySlot: number,
+    entries: number,
+    tile: number,
+    keys: number,
+    order: number,
+  ): void;
   countSlices(count: number, sliceRows: number, position: number): number;
   fillSlices(
     own: number,

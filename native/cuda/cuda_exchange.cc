@@ -34,7 +34,7 @@ void checkAligned(const char *name, uint64_t bits, uint32_t elementSize) {
 
 void checkReach(Slot &slot, const char *name, const fusco_buffer *buffers) {
   for (uint32_t rank = 0; rank < slot.plan().ranks; rank++) {
-    if (buffers[rank].data != nullptr) slot.context().checkReach(name, rank, buffers[rank].data);
+    if (buffers[rank].bytes > 0) slot.context().checkReach(name, rank, buffers[rank].data);
   }
 }
 

@@ -13,6 +13,7 @@ export {
   peerPositions,
 } from './stream';
 export { addCounts, fillReceive, fillRunTable, fillSendTable, layBlocks } from './tables';
+export { fillTileOrder } from './tiles';
 
 /** First address that the host may use. */
 export function heapBase(): usize {

@@ -61,3 +61,30 @@ export function checkForwardSlices(shard: Shard, spec: PlanSpec, rank: number): 
   const own = nodeOf(spec, rank);
   checkSlices(shard.forwardSlices, rank, '/forwardSlices', [...shard.forwardRows], own, 0, spec.sliceRows);
 }
+
+/** Each tile's order holds every entry of it once, by (instance, slot), those that go nowhere last and as they are. */
+export function checkTileOrder(shard: Shard, spec: PlanSpec, rank: number): void {
+  const { tileOrder, entrySlot, entryInstance } = shard;
+  const tile = spec.tileTokens * spec.topk;
+  if (tile === 0) return;
+  for (let first = 0; first < tileOrder.length; first += tile) {
+    const count = Math.min(tile, tileOrder.length - first);
+    let before = -1;
+    for (let i = 0; i < count; i++) {
+      const at = tileOrder[first + i]!;
+      const follows = at < count && (before < 0 || isBefore(first + before, first + at));
+      // Entries differ, so an order that rises strictly holds each of them at most once, and so exactly once.
+      if (!follows)
+        halt('E_STREAM', rank, `/tileOrder/${first + i}`, `entry ${at} of the tile is out of order`);
+      before = at;
+    }
+  }
+
+  function isBefore(a: number, b: number): boolean {
+    const slotA = entrySlot[a]!;
+    const slotB = entrySlot[b]!;
+    if (slotA < 0 || slotB < 0) return slotA >= 0 || (slotB < 0 && a < b);
+    const instances = entryInstance[a]! - entryInstance[b]!;
+    return instances < 0 || (instances === 0 && slotA < slotB);
+  }
+}

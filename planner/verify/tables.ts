@@ -55,7 +55,7 @@ export function checkHead(shard: Shard, spec: PlanSpec, rank: number): void {
     ['localInstances', shard.localInstances, placement.rankFirst[rank + 1]! - first],
     ['kept + masked + dropped', shard.kept + shard.masked + shard.dropped, shard.entries],
     ['the reserved word', shard.reserved, 0],
-    ['tileTokens', shard.tileTokens, 0],
+    ['tileTokens', shard.tileTokens, spec.tileTokens],
   ];
   for (const [name, value, wanted] of expected) checkWord(rank, name, value, wanted);
   const local = shard.localInstances;
@@ -83,7 +83,7 @@ export function checkHead(shard: Shard, spec: PlanSpec, rank: number): void {
     [S_DISTRIBUTE_ENTRY, distributed],
     [S_STAGE_ROW, hier ? spec.ranks : 0],
     [S_STAGE_ROWS, hier ? spec.ranks : 0],
-    [S_TILE_ORDER, 0],
+    [S_TILE_ORDER, spec.tileTokens > 0 ? shard.entries : 0],
   ];
   for (const [section, wanted] of sections) {
     checkWord(rank, `the length of section ${section}`, shard.count(section), wanted);

@@ -64,9 +64,9 @@ describe('the file', () => {
     const core = header.core as Record<string, unknown>;
     const keys = Object.keys(core);
     expect(keys).toEqual([...keys].sort());
-    const { experts, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows } = plan.spec;
+    const { experts, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows, tileTokens } = plan.spec;
     expect(core).toMatchObject({
-      ...{ experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows },
+      ...{ experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows, tileTokens },
       placement: PLACEMENTS[name] ?? [],
       ...(DECISIONS[name] ?? {
         strategy: 'flat',

@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_TOPK } from '../../planner/layout.ts';
+import { benchCuda, type CudaBench } from '../bench/cuda.ts';
 import { benchHost, type HostBench } from '../bench/host.ts';
 import { type Verdict, verdictLines } from '../bench/measure.ts';
 import { benchPlan, type PlanBench } from '../bench/plan.ts';
 import { formatBytes, formatCount, formatGrid } from '../format.ts';
+import { writeFileAtomic } from '../output.ts';
 import { command, integer, print, printJson } from './io.ts';
 
 function printVerdicts(verdicts: readonly Verdict[]): void {
@@ -114,8 +116,67 @@ function hostBenchCommand(): Command {
     });
 }
 
+function printCudaBench({ device, options, workloads, verdicts }: CudaBench): void {
+  const { ranks, hidden, topk, experts } = options;
+  print(
+    `${device.name}; ${ranks} ranks on it, hidden ${hidden} bf16, top-${topk} of ${experts}; medians in ms`,
+  );
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  const ms = (value: number | undefined) => (value === undefined ? '-' : value.toFixed(3));
+  for (const w of workloads) {
+    print(`\n${w.name}: ${formatCount(w.tokens)} tokens; copy ${w.copy.rate.toFixed(0)} GB/s read + write`);
+    const row = (name: string, stage: (typeof w)['dispatch'], unfused?: number) => [
+      name,
+      ms(stage.ms),
+      ms(unfused),
+      stage.rate.toFixed(0),
+      percent(stage.share),
+    ];
+    print(
+      formatGrid([
+        ['', 'fused', 'unfused', 'GB/s', 'of the copy'],
+        row('dispatch', w.dispatch, w.unfused?.dispatchMs),
+        row('dispatch, planned order', w.dispatchPlanned),
+        row('combine', w.combine, w.unfused?.combineMs),
+        row('combine, unweighted', w.combineUnweighted),
+      ]),
+    );
+    print(
+      `replayed dispatch + combine ${ms(w.replayMs)}, forwarded once a rank ${ms(w.forwardMs)}, ` +
+        `scaled ${ms(w.scaledMs)}, weight gradient ${ms(w.weightGradientMs)}`,
+    );
+    const e = w.endToEnd;
+    print(
+      `end to end ${ms(e.totalMs)}: ids to the host ${ms(e.idsToHostMs)}, plan ${ms(e.planMs)}, ` +
+        `check and upload ${ms(e.uploadCallMs)}, dispatch call ${ms(e.dispatchCallMs)}, then ${ms(e.deviceMs)}; ` +
+        `forward and backward on one plan ${ms(e.reusedStepMs)}`,
+    );
+  }
+  printVerdicts(verdicts);
+}
+
+function cudaBenchCommand(): Command {
+  return command('cuda', 'Dispatch and combine on one GPU against the unfused pipeline and a device copy.')
+    .option('--ranks <n>', 'ranks, all on one GPU', integer(1, 64), 8)
+    .option('--hidden <n>', 'bf16 elements of a row, a multiple of 8', integer(8, MAX_ROW_BYTES / 2), 7168)
+    .option('--topk <n>', 'experts a token', integer(1, MAX_TOPK), 8)
+    .option('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES), 256)
+    .option('--rounds <n>', 'rounds', integer(1, 1000), 15)
+    .option('--routing <dir>', 'recorded routings to bench as well, each of them an .npy file')
+    .option('--out <file>', 'write the figures as JSON, too')
+    .option('--json', 'one JSON object')
+    .action(async ({ json, out, ...options }) => {
+      const result = await benchCuda(options);
+      if (out !== undefined)
+        await writeFileAtomic(out, [Buffer.from(`${JSON.stringify(result, null, 2)}\n`)]);
+      if (json) printJson(result);
+      else printCudaBench(result);
+    });
+}
+
 export function benchCommand(): Command {
   return command('bench', 'Medians, with the baseline and the ceiling measured in the same run.')
     .addCommand(planBenchCommand())
-    .addCommand(hostBenchCommand());
+    .addCommand(hostBenchCommand())
+    .addCommand(cudaBenchCommand());
 }

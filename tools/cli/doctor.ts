@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import type { Command } from 'commander';
 import { findAddon } from '../../executor/addon.ts';
+import { cudaDevices } from '../../executor/cuda.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import { formatBytes, formatFacts } from '../format.ts';
 import { command, print, printJson } from './io.ts';
@@ -53,10 +54,23 @@ function hostFinding(): Finding {
 }
 
 function gpuFinding(): Finding {
-  if (existsSync('/proc/driver/nvidia/version'))
-    return { name: 'GPU', ok: true, found: 'NVIDIA driver is loaded' };
-  const advice = 'not needed to plan, inspect, verify or run on the CPU';
-  return { name: 'GPU', ok: false, found: 'no NVIDIA driver', advice };
+  const { devices, reason } = cudaDevices();
+  const [first] = devices;
+  if (first !== undefined) {
+    const { name, totalBytes, compute, driver } = first;
+    const cuda = `driver for CUDA ${Math.floor(driver / 1000)}.${Math.floor((driver % 1000) / 10)}`;
+    const others = devices.length > 1 ? `${devices.length} x ` : '';
+    return {
+      name: 'GPU',
+      ok: true,
+      found: `${others}${name}, ${formatBytes(totalBytes)}, ${compute}, ${cuda}`,
+    };
+  }
+  const hasDriver = existsSync('/proc/driver/nvidia/version');
+  const advice = hasDriver
+    ? 'the driver is there: build the addon where nvcc is (npm run build:native) to use the cuda backend'
+    : 'not needed to plan, inspect, verify or run on the CPU';
+  return { name: 'GPU', ok: false, found: reason ?? 'no NVIDIA driver', advice };
 }
 
 async function doctor(options: { json?: boolean }): Promise<void> {

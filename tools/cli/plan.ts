@@ -25,6 +25,7 @@ interface PlanArguments extends RoutingArguments {
   balance: Balance;
   partial: PartialDtype;
   placement?: string;
+  tileTokens: number;
   json?: boolean;
 }
 
@@ -41,6 +42,7 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
     align: args.align,
     capacity: args.capacity ?? 0,
     strategy: args.strategy,
+    tileTokens: args.tileTokens,
     balance: args.balance,
     partial: args.partial,
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
@@ -93,6 +95,12 @@ export function planCommand(): Command {
       new Option('--partial <dtype>', 'partial sums of a hierarchical combine')
         .choices(['payload', 'f32'])
         .default('payload'),
+    )
+    .option(
+      '--tile-tokens <n>',
+      'tokens of a tile whose stores the plan orders; 0 for none',
+      integer(0, 256),
+      0,
     )
     .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
     .option('--json', 'one JSON object')

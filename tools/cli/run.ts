@@ -119,7 +119,7 @@ export function runCommand(): Command {
     .option('--weights <w>', 'f32 or f16 [ranks, tokens, topk] or a directory (default: unweighted)')
     .addOption(
       new Option('--backend <name>', 'what executes; auto is host where the native addon is there')
-        .choices(['auto', 'reference', 'host'])
+        .choices(['auto', 'reference', 'host', 'cuda'])
         .default('auto'),
     )
     .option('--check', 'compare every byte with what the input implies; exit 1 where one differs')
