@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { fusco, ROOT } from '../tools/cli/support.ts';
 import { type Browser, hasChromium, launch, WHY_SKIPPED } from './support.ts';
 
-const REAL = join(ROOT, 'test/fixtures/routing/moe256-ep8x512-mixed-l3.idx.npy');
+const REAL = join(ROOT, 'tools/demo/moe256-ep8x512-mixed-l3.idx.npy');
 
 describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
   let browser: Browser;

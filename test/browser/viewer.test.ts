@@ -13,7 +13,7 @@ import { randomFrom } from '../support/workloads.ts';
 import { type Browser, dropFiles, fileOf, hasChromium, launch, WHY_SKIPPED } from './support.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const REAL = `${ROOT}test/fixtures/routing/moe256-ep8x512-mixed-l3.idx.npy`;
+const REAL = `${ROOT}tools/demo/moe256-ep8x512-mixed-l3.idx.npy`;
 const GOLDENS = JSON.parse(readFileSync(`${ROOT}test/planner/golden-plan-ids.json`, 'utf8'));
 
 /** 8 x 4096 tokens, top-8 of 256 experts, different in each token. */

@@ -11,7 +11,7 @@ const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const GOLDENS = path('golden-plan-ids.json');
 const UPDATE = 'UPDATE_GOLDEN=1 npx vitest run test/planner/golden.test.ts';
 
-const REAL = path('../fixtures/routing/moe256-ep8x512-mixed-l3.idx.npy');
+const REAL = path('../../tools/demo/moe256-ep8x512-mixed-l3.idx.npy');
 const TINY = path('../fixtures/routing/tiny-ragged');
 
 /** Every eighth expert has a replica on the other half of the group. */

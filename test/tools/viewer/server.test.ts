@@ -36,7 +36,7 @@ function ask(path: string, options: { host?: string; method?: string } = {}): Pr
 beforeAll(async () => {
   const page = { type: typeOf('index.html'), read: async () => new TextEncoder().encode('<p>page') };
   const files = await fileAssets([
-    join(TABLES, 'moe256-ep8x512-mixed-l3.idx.npy'),
+    join(ROOT, 'tools/demo', 'moe256-ep8x512-mixed-l3.idx.npy'),
     join(TABLES, 'tiny-ragged'),
   ]);
   server = await serveViewer(new Map([['/', page], ...files]));

@@ -74,7 +74,7 @@ describe('Session.open', () => {
   });
 
   it('plans the two sides independently', async () => {
-    const real = readFileSync(join(ROOT, 'test/fixtures/routing/moe256-ep8x512-mixed-l3.idx.npy'));
+    const real = readFileSync(join(ROOT, 'tools/demo/moe256-ep8x512-mixed-l3.idx.npy'));
     const files = [{ name: 'real.npy', bytes: new Uint8Array(real) }];
     const { options } = await session.open('a', files);
     await session.open('b', files);
