@@ -19,38 +19,59 @@ constexpr uint32_t maxTopk = 256;
 // Loads of a thread that are in flight together.
 constexpr uint32_t inFlight = 8;
 
-// Lists the terms of a token in the order of addition: by k, or by (node, k) along a tree.
-__device__ uint32_t listTerms(const CombineParams &p, uint32_t token, bool weighted, bool byNode,
-                              Term *terms, uint32_t *nodes, uint32_t *kept) {
+// What a block knows of its token.
+struct TokenTerms {
+  Term term[maxTopk];
+  uint32_t node[maxTopk];
+  uint32_t kept;
+};
+
+// Puts term `k` at its place in the order of addition.
+__device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32_t k, uint32_t topk, Place place,
+                               float weight) {
+  const uint32_t node = terms.node[k];
+  uint32_t at = 0;
+  uint32_t closes = 1;
+  for (uint32_t other = 0; other < topk; other++) {
+    at += terms.node[other] < node || (terms.node[other] == node && other < k) ? 1 : 0;
+    if (other > k && terms.node[other] == node) closes = 0;
+  }
+  terms.term[at] = {p.from[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes, weight, closes};
+  atomicAdd(&terms.kept, 1u);
+}
+
+// Lists the terms of a token in the order of addition: by k, or by (node, k) along a tree. `weights` is the token's
+// own, or null. All loads are issued before any is waited for: a token's rows cannot be asked for before they come.
+__device__ uint32_t listTerms(const CombineParams &p, uint32_t token, const float *weights, bool byNode,
+                              TokenTerms &terms) {
   const SlotHead *head = p.plan.head;
   const uint32_t topk = head->topk;
-  const uint32_t local = localOf(head, token);
-  const uint32_t rank = head->rankOf[local];
   const Place *places = p.plan.place + static_cast<uint64_t>(token) * topk;
   constexpr uint32_t none = 0xffffffffu;
-  if (threadIdx.x == 0) *kept = 0;
-  for (uint32_t k = threadIdx.x; k < topk; k += blockDim.x) {
-    const Place place = places[k];
-    nodes[k] = place.row < 0 ? none : byNode ? place.peer / head->ranksPerNode : 0;
-  }
-  __syncthreads();
-  for (uint32_t k = threadIdx.x; k < topk; k += blockDim.x) {
-    const uint32_t node = nodes[k];
-    if (node == none) continue;
-    uint32_t at = 0;
-    uint32_t closes = 1;
-    for (uint32_t other = 0; other < topk; other++) {
-      at += nodes[other] < node || (nodes[other] == node && other < k) ? 1 : 0;
-      if (other > k && nodes[other] == node) closes = 0;
+  if (threadIdx.x == 0) terms.kept = 0;
+  for (uint32_t first = 0; first < topk; first += blockDim.x) {
+    const uint32_t k = first + threadIdx.x;
+    Place place = {0, -1};
+    float weight = 0.0f;
+    if (k < topk) {
+      place = places[k];
+      if (weights != nullptr) weight = weights[k];
+      terms.node[k] = place.row < 0 ? none : byNode ? place.peer / head->ranksPerNode : 0;
     }
-    const Place place = places[k];
-    const float weight =
-        weighted ? p.weights[rank][(token - head->tokenStart[local]) * uint64_t{topk} + k] : 0.0f;
-    terms[at] = {p.from[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes, weight, closes};
-    atomicAdd(kept, 1u);
+    if (topk <= blockDim.x) {
+      // The usual case keeps what it loaded.
+      __syncthreads();
+      if (place.row >= 0) putTerm(p, terms, k, topk, place, weight);
+    }
+  }
+  if (topk > blockDim.x) {
+    __syncthreads();
+    for (uint32_t k = threadIdx.x; k < topk; k += blockDim.x) {
+      if (terms.node[k] != none) putTerm(p, terms, k, topk, places[k], weights != nullptr ? weights[k] : 0.0f);
+    }
   }
   __syncthreads();
-  return *kept;
+  return terms.kept;
 }
 
 // Multiply, round, add, round: the intrinsics are never contracted.
@@ -103,19 +124,19 @@ __device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
 // A block for each token.
 template <class E, class Unit, bool weighted, uint32_t tree>
 __global__ void combineTokens(const __grid_constant__ CombineParams p) {
-  __shared__ Term terms[maxTopk];
-  __shared__ uint32_t nodes[maxTopk];
-  __shared__ uint32_t kept;
+  __shared__ TokenTerms terms;
   const SlotHead *head = p.plan.head;
   const uint64_t units = p.rowBytes / sizeof(Unit);
   const uint32_t token = blockIdx.x;
   if (token >= head->tokens) return;
-  const uint32_t count = listTerms(p, token, weighted, tree != treeNone, terms, nodes, &kept);
   const uint32_t local = localOf(head, token);
+  const uint32_t rank = head->rankOf[local];
   const uint64_t row = token - head->tokenStart[local];
-  auto *to = reinterpret_cast<Unit *>(p.to[head->rankOf[local]] + row * p.rowBytes);
+  const float *weights = weighted ? p.weights[rank] + row * head->topk : nullptr;
+  const uint32_t count = listTerms(p, token, weights, tree != treeNone, terms);
+  auto *to = reinterpret_cast<Unit *>(p.to[rank] + row * p.rowBytes);
   for (uint64_t at = threadIdx.x; at < units; at += blockDim.x) {
-    storeOnce(to + at, addTerms<E, Unit, weighted, tree>(terms, count, at));
+    storeOnce(to + at, addTerms<E, Unit, weighted, tree>(terms.term, count, at));
   }
 }
 

@@ -112,8 +112,28 @@ export function buildShard({ words, sections }: ShardParts): Uint8Array {
   return bytes;
 }
 
+/** The entries of each tile sorted by (instance, row), those without a row last and as they were. */
+function fillTileOrder({ words, sections }: ShardParts, tileTokens: number, topk: number): void {
+  words[WORD.tileTokens] = tileTokens;
+  const rows = sections[SECTION.entrySlot]!;
+  const instances = sections[SECTION.entryInstance]!;
+  for (let first = 0; first < rows.length; first += tileTokens * topk) {
+    const tile = rows.slice(first, first + tileTokens * topk).map((row, at) => ({
+      at,
+      key: row < 0 ? [1, at, 0] : [0, instances[first + at]!, row],
+    }));
+    tile.sort(({ key: a }, { key: b }) => a[0]! - b[0]! || a[1]! - b[1]! || a[2]! - b[2]!);
+    sections[SECTION.tileOrder]!.push(...tile.map(({ at }) => at));
+  }
+}
+
 /** The shard that the obvious plan asks for; instances are numbered by (rank, expert). */
-export function expectedShard(plans: readonly ObviousRank[], rank: number, topk: number): ShardParts {
+export function expectedShard(
+  plans: readonly ObviousRank[],
+  rank: number,
+  topk: number,
+  tileTokens = 0,
+): ShardParts {
   const plan = plans[rank]!;
   const instanceOf = new Map<string, number>();
   const firstInstance: number[] = [];
@@ -153,6 +173,7 @@ export function expectedShard(plans: readonly ObviousRank[], rank: number, topk:
   );
   const entryOf = ({ token, k }: Delivery) => token * topk + k;
   sections[SECTION.sendEntry] = plan.stream.map(entryOf);
+  if (tileTokens > 0) fillTileOrder({ words, sections }, tileTokens, topk);
   if (plan.forward !== undefined) fillForward({ words, sections }, plan.forward, entryOf);
   return { words, sections };
 }

@@ -1,5 +1,6 @@
 // What an exchange costs on the GPU: fused against the unfused pipeline, under the rate of a plain device copy, all
-// measured in turn in the same run with events around all ranks' launches.
+// measured in turn in the same run with events around all ranks' launches. The GPU is kept busy while they are
+// enqueued, so that the events see the device alone; what a call costs from an idle GPU is measured beside it.
 
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -42,7 +43,10 @@ export interface CudaWorkload {
   readonly dispatchPlanned: CudaStage;
   /** Captured with the combine and replayed: both together. */
   readonly replayMs: number;
-  readonly forwardMs?: number;
+  /** Once to each destination rank and on from there. */
+  readonly forwardMs: number;
+  /** Dispatch from an idle GPU, enqueueing included: every rank with a stream of its own, and all on one stream. */
+  readonly idleDispatchMs: { readonly ownStreams: number; readonly oneStream: number };
   readonly combine: CudaStage;
   readonly combineUnweighted: CudaStage;
   readonly weightGradientMs: number;
@@ -71,6 +75,8 @@ export interface CudaBench {
 /** The unfused pipeline and a copy of more than this would not fit beside the buffers. */
 const MAX_COPY_BYTES = 4 * 2 ** 30;
 const TILE_TOKENS = 4;
+/** Longer than it takes to enqueue any candidate. */
+const ENQUEUE_NS = 1e6;
 
 /** Random bf16 rows, finite and of many exponents: zeros would flatter the GPU. */
 function randomBlock(bytes: number): Uint8Array {
@@ -111,6 +117,9 @@ async function benchWorkload(
   using slot = cuda.slot(plan);
   using plannedSlot = cuda.slot(planned);
   using perRankSlot = cuda.slot(perRank);
+  using shared = openCuda(ranks);
+  for (let rank = 0; rank < ranks; rank++) shared.setStream(rank, cuda.stream(0));
+  using sharedSlot = shared.slot(plan);
   const { rowBytes } = plan.spec;
   const alloc = (bytes: (shard: (typeof plan.shards)[number]) => number) =>
     plan.shards.map((shard, rank) => cuda.alloc(rank, Math.max(1, bytes(shard))));
@@ -154,9 +163,10 @@ async function benchWorkload(
   using end = cuda.event(0);
   // All ranks' streams are idle at the start, and the end follows the last writer.
   const onDevice =
-    (work: () => void): Timed =>
+    (work: () => void, busyNs = ENQUEUE_NS): Timed =>
     () => {
       cuda.synchronize();
+      if (busyNs > 0) cuda.spin(0, busyNs);
       start.record();
       work();
       end.record();
@@ -173,6 +183,8 @@ async function benchWorkload(
     gradient: onDevice(() => slot.weightGradient(gradientCall)),
     scaled: onDevice(() => slot.dispatch({ payloads, scale: weights })),
     replay: onDevice(() => graph.launch()),
+    idle: onDevice(() => slot.dispatch({ payloads }), 0),
+    idleOneStream: onDevice(() => sharedSlot.dispatch({ payloads }), 0),
     ...(unfused === undefined
       ? {}
       : {
@@ -233,6 +245,7 @@ async function benchWorkload(
     dispatchPlanned: stage(times.dispatchPlanned!),
     replayMs: times.replay! / 1e6,
     forwardMs: times.forward! / 1e6,
+    idleDispatchMs: { ownStreams: times.idle! / 1e6, oneStream: times.idleOneStream! / 1e6 },
     combine: stage(times.combine!),
     combineUnweighted: stage(times.combineUnweighted!),
     weightGradientMs: times.gradient! / 1e6,

@@ -143,7 +143,8 @@ function printCudaBench({ device, options, workloads, verdicts }: CudaBench): vo
     );
     print(
       `replayed dispatch + combine ${ms(w.replayMs)}, forwarded once a rank ${ms(w.forwardMs)}, ` +
-        `scaled ${ms(w.scaledMs)}, weight gradient ${ms(w.weightGradientMs)}`,
+        `scaled ${ms(w.scaledMs)}, weight gradient ${ms(w.weightGradientMs)}; dispatch from an idle GPU ` +
+        `${ms(w.idleDispatchMs.ownStreams)}, with one stream for all ranks ${ms(w.idleDispatchMs.oneStream)}`,
     );
     const e = w.endToEnd;
     print(

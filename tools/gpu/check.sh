@@ -40,7 +40,7 @@ rows = numpy.random.default_rng(1).standard_normal((8, 512, 256)).astype(numpy.f
 numpy.save(sys.argv[1], rows)
 PYTHON
 python3 "$app/input.py" "$app/x.npy"
-routing="$app/test/fixtures/routing/moe256-ep8x512-mixed-l3"
+routing="$app/tools/demo/moe256-ep8x512-mixed-l3"
 for options in '--strategy flat --align 16' '--strategy hier --ranks-per-node 2' '--tile-tokens 4'; do
   # shellcheck disable=SC2086
   fusco plan "$routing.idx.npy" --experts 256 --hidden 256 --dtype f32 $options -o "$app/p.fusco" &&

@@ -13,7 +13,7 @@ mkdir -p "$out" "$app/build/planner" "$app/node_modules"
 npx tsc -p tsconfig.test.json --noEmit false --outDir "$app" --declaration false --sourceMap false
 cp package.json "$app/"
 cp build/planner/planner.wasm "$app/build/planner/"
-cp -r test/fixtures "$app/test/"
+cp -r tools/demo/. "$app/tools/demo/"
 npm ls --omit=dev --all --parseable 2>/dev/null | sed -n 's|.*/node_modules/||p' | while read -r package; do
   case "$package" in *msgpackr-extract*) continue ;; esac
   mkdir -p "$app/node_modules/$(dirname "$package")"
