@@ -67,8 +67,11 @@ interface Header {
   planId: Uint8Array;
   producer: string;
   reason: string;
-  shards: [number, Uint8Array][];
+  shards: ListedShard[];
 }
+
+/** A shard as the header lists it: bytes and SHA-256. */
+export type ListedShard = [bytes: number, digest: Uint8Array];
 
 /** msgpack of `value`, in memory of its own. */
 function pack(value: unknown): Uint8Array {
@@ -121,32 +124,56 @@ function padBytes(at: number): number {
  * writing a plan costs its head and its hashes.
  */
 export async function encodePlanChunks(plan: Plan, sha256: Sha256): Promise<PlanChunks> {
-  const core = coreOf(plan);
   const digests = await shardDigests(plan, sha256);
+  const listed = plan.shards.map(({ bytes }, rank): ListedShard => [bytes.length, digests[rank]!]);
+  const { head, fronts, tail, length, planId } = await layFile(plan, listed, sha256);
+  const chunks = [head, ...plan.shards.flatMap(({ bytes }, rank) => [fronts[rank]!, bytes]), tail];
+  chunks.push(Uint8Array.from(await sha256(chunks)));
+  return { chunks, length, planId };
+}
+
+/** Everything of a file but its shards and the digest at its end, from the shards' sizes and digests. */
+export interface FileFrame {
+  readonly head: Uint8Array;
+  /** What stands in front of each shard. */
+  readonly fronts: readonly Uint8Array[];
+  /** What stands between the last shard and the digest. */
+  readonly tail: Uint8Array;
+  /** Bytes of the whole file. */
+  readonly length: number;
+  /** 64 hex digits. */
+  readonly planId: string;
+}
+
+export async function layFile(
+  plan: Omit<Plan, 'shards'>,
+  shards: readonly ListedShard[],
+  sha256: Sha256,
+): Promise<FileFrame> {
+  const core = coreOf(plan);
+  const digests = shards.map(([, digest]) => digest);
   const id = await idOf(pack(core), digests, sha256);
   const header: Header = {
     core,
     planId: id,
     producer: PRODUCER,
     reason: plan.decision.reason,
-    shards: plan.shards.map((shard, rank) => [shard.bytes.length, digests[rank]!]),
+    shards: [...shards],
   };
   const head = packHead([FORMAT_MAJOR, FORMAT_MINOR], header);
-  const chunks: Uint8Array[] = [head];
   let at = head.length;
-  for (const { bytes } of plan.shards) {
+  const fronts = shards.map(([bytes]) => {
     const pad = padBytes(at);
     const front = new Uint8Array(7 + pad);
     front[0] = BIN8;
     front[1] = pad;
     front[2 + pad] = BIN32;
-    new DataView(front.buffer).setUint32(3 + pad, bytes.length);
-    chunks.push(front, bytes);
-    at += front.length + bytes.length;
-  }
-  chunks.push(Uint8Array.of(BIN8, DIGEST_BYTES));
-  chunks.push(Uint8Array.from(await sha256(chunks)));
-  return { chunks, length: at + 2 + DIGEST_BYTES, planId: hex(id) };
+    new DataView(front.buffer).setUint32(3 + pad, bytes);
+    at += front.length + bytes;
+    return front;
+  });
+  const tail = Uint8Array.of(BIN8, DIGEST_BYTES);
+  return { head, fronts, tail, length: at + tail.length + DIGEST_BYTES, planId: hex(id) };
 }
 
 /** The canonical bytes of a plan's file in one piece, and its id. */
@@ -160,29 +187,40 @@ function packHead(version: readonly [number, number], header: Header): Uint8Arra
   return joinBytes([arrayHead(header.shards.length), pack(MAGIC), pack(version), pack(sorted(header))]);
 }
 
-/** Reads the parts of a file in order; every read checks the bound first. */
-class Cursor {
+/** Reads the parts of a file, or of a window of one, in order; every read checks the file's bound first. */
+export class Cursor {
   readonly bytes: Uint8Array;
-  at = 0;
+  /** Place in the file. */
+  at: number;
+  readonly #start: number;
+  readonly #length: number;
 
-  constructor(bytes: Uint8Array) {
+  /**
+   * @param bytes the window
+   * @param start where the window starts in the file
+   * @param length bytes of the file
+   */
+  constructor(bytes: Uint8Array, start = 0, length = bytes.length) {
     this.bytes = bytes;
+    this.at = start;
+    this.#start = start;
+    this.#length = length;
+  }
+
+  /** Passes bytes that need not lie in the window. */
+  pass(length: number, what: string): void {
+    const end = this.at + length;
+    if (end > this.#length) {
+      const text = `${what} ends at byte ${end}, the file at ${this.#length}`;
+      throw new FuscoError('E_PLAN_TRUNCATED', text, { limit: this.#length });
+    }
+    this.at = end;
   }
 
   take(length: number, what: string): Uint8Array {
-    const end = this.at + length;
-    if (end > this.bytes.length) {
-      throw new FuscoError(
-        'E_PLAN_TRUNCATED',
-        `${what} ends at byte ${end}, the file at ${this.bytes.length}`,
-        {
-          limit: this.bytes.length,
-        },
-      );
-    }
-    const part = this.bytes.subarray(this.at, end);
-    this.at = end;
-    return part;
+    const from = this.at - this.#start;
+    this.pass(length, what);
+    return this.bytes.subarray(from, from + length);
   }
 
   /** A big-endian unsigned integer. */
@@ -354,7 +392,11 @@ function readCore(header: Header, ranks: number): Omit<Plan, 'shards'> {
   return plan;
 }
 
-function readShard(cursor: Cursor, rank: number, bytes: number): Uint8Array {
+/** Bytes of the longest pad and heads in front of a shard. */
+export const MAX_FRONT_BYTES = 7 + SECTION_ALIGN;
+
+/** Passes the pad and the head in front of a shard. Throws E_PLAN_CANONICAL, E_PLAN_TRUNCATED. */
+export function readFront(cursor: Cursor, rank: number, bytes: number): void {
   const path = `/ranks/${rank}`;
   const pad = padBytes(cursor.at);
   const head = cursor.take(2 + pad, `the pad of rank ${rank}`);
@@ -367,7 +409,62 @@ function readShard(cursor: Cursor, rank: number, bytes: number): Uint8Array {
       rank,
     });
   }
-  return cursor.take(length, `the shard of rank ${rank}`);
+}
+
+/** The first bytes of a file, of which any header that is allowed and everything before it is a part. */
+export const FILE_HEAD_BYTES = MAX_HEADER_BYTES + 4096;
+
+/** What a file says before its first shard. */
+export interface FileHead {
+  readonly plan: Omit<Plan, 'shards'>;
+  readonly shards: readonly ListedShard[];
+  readonly planId: Uint8Array;
+  readonly producer: string;
+  readonly version: readonly [number, number];
+}
+
+/** Reads a file from its start to its first pad. Throws as decodePlan does. */
+export function readFileHead(cursor: Cursor): FileHead {
+  const { ranks, version } = readPreamble(cursor);
+  const header = readHeader(cursor, ranks, version);
+  const { shards, planId, producer } = header;
+  return { plan: readCore(header, ranks), shards, planId, producer, version };
+}
+
+/** Reads the digest at the end of a file. Throws E_PLAN_CANONICAL where it is not the end. */
+export function readFileDigest(cursor: Cursor, length: number): Uint8Array {
+  const tail = cursor.take(2, 'the digest');
+  const digest = cursor.take(DIGEST_BYTES, 'the digest');
+  if (tail[0] === BIN8 && tail[1] === DIGEST_BYTES && cursor.at === length) return digest;
+  throw new FuscoError('E_PLAN_CANONICAL', `the file goes on after its digest at byte ${cursor.at}`, {
+    path: '/digest',
+  });
+}
+
+/** Reports E_PLAN_DIGEST for every shard that is not what the header lists, and for the plan id; returns it. */
+export async function checkDigests(
+  head: FileHead,
+  digests: readonly Uint8Array[],
+  sha256: Sha256,
+  found: Report,
+): Promise<string> {
+  digests.forEach((actual, rank) => {
+    if (equalBytes(actual, head.shards[rank]![1])) return;
+    const path = `/ranks/${rank}`;
+    found(new FuscoError('E_PLAN_DIGEST', 'the shard is not what its digest says', { path, rank }));
+  });
+  const id = await idOf(pack(coreOf(head.plan)), digests, sha256);
+  if (!equalBytes(id, head.planId)) {
+    const path = '/header/planId';
+    found(new FuscoError('E_PLAN_DIGEST', 'the plan id is not that of the content', { path }));
+  }
+  return hex(id);
+}
+
+/** Reports E_PLAN_DIGEST where a file's bytes are not what the digest at its end says. */
+export function checkFileDigest(actual: Uint8Array, digest: Uint8Array, found: Report): void {
+  if (equalBytes(actual, digest)) return;
+  found(new FuscoError('E_PLAN_DIGEST', 'the file is not what its digest says', { path: '/digest' }));
 }
 
 /**
@@ -382,36 +479,16 @@ function readShard(cursor: Cursor, rank: number, bytes: number): Uint8Array {
 export async function decodePlan(bytes: Uint8Array, sha256: Sha256, report?: Report): Promise<DecodedPlan> {
   const found = report ?? fail;
   const cursor = new Cursor(bytes);
-  const { ranks, version } = readPreamble(cursor);
-  const header = readHeader(cursor, ranks, version);
-  const core = readCore(header, ranks);
-  const parts = header.shards.map(([length], rank) => readShard(cursor, rank, length));
-  const tail = cursor.take(2, 'the digest');
-  const covered = bytes.subarray(0, cursor.at);
-  const digest = cursor.take(DIGEST_BYTES, 'the digest');
-  if (tail[0] !== BIN8 || tail[1] !== DIGEST_BYTES || cursor.at !== bytes.length) {
-    throw new FuscoError('E_PLAN_CANONICAL', `the file goes on after its digest at byte ${cursor.at}`, {
-      path: '/digest',
-    });
-  }
-  if (!equalBytes(await sha256([covered]), digest)) {
-    found(new FuscoError('E_PLAN_DIGEST', 'the file is not what its digest says', { path: '/digest' }));
-  }
-  const shards = parts.map((part, rank) => Shard.open(part, rank));
-  const plan: Plan = { ...core, shards };
-  const digests = await shardDigests(plan, sha256);
-  digests.forEach((actual, rank) => {
-    if (equalBytes(actual, header.shards[rank]![1])) return;
-    const path = `/ranks/${rank}`;
-    found(new FuscoError('E_PLAN_DIGEST', 'the shard is not what its digest says', { path, rank }));
+  const head = readFileHead(cursor);
+  const parts = head.shards.map(([length], rank) => {
+    readFront(cursor, rank, length);
+    return cursor.take(length, `the shard of rank ${rank}`);
   });
-  const id = await idOf(pack(coreOf(core)), digests, sha256);
-  if (!equalBytes(id, header.planId)) {
-    found(
-      new FuscoError('E_PLAN_DIGEST', 'the plan id is not that of the content', { path: '/header/planId' }),
-    );
-  }
-  return { plan, planId: hex(id), producer: header.producer, version };
+  const digest = readFileDigest(cursor, bytes.length);
+  checkFileDigest(await sha256([bytes.subarray(0, -DIGEST_BYTES)]), digest, found);
+  const plan: Plan = { ...head.plan, shards: parts.map((part, rank) => Shard.open(part, rank)) };
+  const planId = await checkDigests(head, await shardDigests(plan, sha256), sha256, found);
+  return { plan, planId, producer: head.producer, version: head.version };
 }
 
 function fail(error: FuscoError): never {

@@ -14,10 +14,10 @@ export {
 } from './codec.ts';
 export { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from './errors.ts';
 export { type Facts, gatherFacts, type RankFacts } from './facts.ts';
-export { type Sha256, subtleSha256 } from './hash.ts';
+export { type Hashing, type RunningHash, type Sha256, subtleSha256 } from './hash.ts';
 export { makePlacement, type Placement, type PlacementMap } from './placement.ts';
 export { isVerified, type Plan, type VerifiedPlan } from './plan.ts';
-export { Planner } from './planner.ts';
+export { type GroupPlanner, Planner } from './planner.ts';
 export type { IdArray, RoutedRank, RoutingTable } from './routing.ts';
 export { Shard } from './shard.ts';
 export {
@@ -30,4 +30,12 @@ export {
   resolveOptions,
   type Strategy,
 } from './spec.ts';
+export {
+  gatherStreamed,
+  type OnStep,
+  planStreamed,
+  type RoutingSource,
+  type StreamedPlan,
+} from './stream.ts';
 export { verifyPlan } from './verify.ts';
+export { type PlanSource, type VerifiedFile, verifyStreamed } from './verifyStream.ts';

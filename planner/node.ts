@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { FuscoError } from './errors.ts';
-import type { Sha256 } from './hash.ts';
+import type { Hashing, Sha256 } from './hash.ts';
 import { Planner } from './planner.ts';
 
 /** SHA-256 by node:crypto. */
@@ -13,6 +13,9 @@ export const nodeSha256: Sha256 = (chunks) => {
   for (const chunk of chunks) hash.update(chunk);
   return hash.digest();
 };
+
+/** For streamed plans. */
+export const nodeHashing: Hashing = { sha256: nodeSha256, running: () => createHash('sha256') };
 
 let compiled: Promise<WebAssembly.Module> | undefined;
 

@@ -3,7 +3,7 @@ import { decide } from './decide.ts';
 import { FuscoError } from './errors.ts';
 import type { Facts } from './facts.ts';
 import { type Candidates, candidatesFor } from './placement.ts';
-import { markVerified, type VerifiedPlan } from './plan.ts';
+import { markVerified, type Plan, type VerifiedPlan } from './plan.ts';
 import { checkTable, idType, type RoutedRank, type RoutingTable } from './routing.ts';
 import type { Shard } from './shard.ts';
 import { countNodeRows, ShardBuilder } from './shardBuilder.ts';
@@ -13,6 +13,14 @@ import type { PlannerExports } from './wasm.ts';
 /** Words of a job in assembly/route.ts; the last one is the offending entry. */
 const ROUTE_WORDS = 11;
 
+/** Plans the ranks of one group one at a time. */
+export interface GroupPlanner {
+  /** What the facts decided. */
+  readonly plan: Omit<Plan, 'shards'>;
+  /** One rank's shard, byte for byte the one that planAll makes. */
+  readonly shard: (rank: number, table: RoutingTable) => Shard;
+}
+
 /**
  * The host side of the planner's Wasm: lays out its arena, passes addresses, and copies the finished shards out.
  * Deterministic: the same routing and options give the same bytes on every machine. Not re-entrant; make one per
@@ -21,6 +29,8 @@ const ROUTE_WORDS = 11;
 export class Planner {
   readonly #wasm: PlannerExports;
   readonly #arena: Arena;
+  /** Counts the uses of the arena from its start: tables laid out in an earlier one are gone. */
+  #use = 0;
 
   private constructor(wasm: PlannerExports) {
     this.#wasm = wasm;
@@ -87,13 +97,32 @@ export class Planner {
    * counts of all ranks, gathered, are the facts that planRank needs.
    */
   routeRank(rank: number, table: RoutingTable, spec: PlanSpec): RoutedRank {
+    this.#reset();
+    return this.#route(rank, table, spec);
+  }
+
+  #reset(): void {
+    this.#arena.reset();
+    this.#use++;
+  }
+
+  /** routeRank above what the arena holds. */
+  #route(rank: number, table: RoutingTable, spec: PlanSpec): RoutedRank {
+    const mark = this.#arena.mark();
+    try {
+      return this.#routeAbove(rank, table, spec);
+    } finally {
+      this.#arena.release(mark);
+    }
+  }
+
+  #routeAbove(rank: number, table: RoutingTable, spec: PlanSpec): RoutedRank {
     checkRank(rank, spec);
     checkTable(table, rank, spec.topk);
     const { experts, placement, topk, ranksPerNode } = spec;
     const { tokens } = table;
     const entries = tokens * topk;
     const arena = this.#arena;
-    arena.reset();
     const stamp = arena.zeroed(experts);
     const counts = this.#wasm.slotTable();
     arena.u32(counts, placement.instances + 1).fill(0);
@@ -147,8 +176,53 @@ export class Planner {
     return builder.build(routed, decide(spec, facts), facts);
   }
 
+  /**
+   * Plans the ranks of a group one at a time, each from its own table, and keeps none of them. The group's tables are
+   * laid out once, where planRank does so for every rank; ascending ranks cost least.
+   *
+   * @throws FuscoError E_FACTS where the facts have another size or lack what the strategy needs
+   */
+  group(facts: Facts, spec: PlanSpec): GroupPlanner {
+    const plan = decide(spec, facts);
+    const builder = this.#keptBuilder(spec, facts.counts);
+    return {
+      plan,
+      shard: (rank, table) => {
+        const shared = builder();
+        const routed = this.#route(rank, table, spec);
+        checkCounts(routed, facts.counts, spec);
+        return shared.build(routed, plan, facts);
+      },
+    };
+  }
+
+  /** nodeRows of one rank after the other: the group's tables are laid out once. */
+  groupNodeRows(counts: Uint32Array, spec: PlanSpec): (rank: number, table: RoutingTable) => Uint32Array {
+    const builder = this.#keptBuilder(spec, counts);
+    return (rank, table) => {
+      const shared = builder();
+      const routed = this.#route(rank, table, spec);
+      checkCounts(routed, counts, spec);
+      return shared.nodeRows(routed);
+    };
+  }
+
+  /** A builder that is made again where something else has used the arena since. */
+  #keptBuilder(spec: PlanSpec, counts: Uint32Array): () => ShardBuilder {
+    checkCountsSize(counts, spec);
+    let builder: ShardBuilder | undefined;
+    let use = 0;
+    return () => {
+      if (builder === undefined || use !== this.#use) {
+        builder = this.#builder(spec, counts);
+        use = this.#use;
+      }
+      return builder;
+    };
+  }
+
   #builder(spec: PlanSpec, counts: Uint32Array): ShardBuilder {
-    this.#arena.reset();
+    this.#reset();
     return new ShardBuilder(this.#wasm, this.#arena, spec, counts);
   }
 
@@ -165,14 +239,17 @@ export class Planner {
   }
 }
 
+function checkCountsSize(counts: Uint32Array, { ranks, placement }: PlanSpec, rank?: number): void {
+  const { instances } = placement;
+  if (counts.length === ranks * instances) return;
+  const text = `${counts.length} counts for ${ranks} ranks x ${instances}`;
+  throw new FuscoError('E_FACTS', text, rank === undefined ? {} : { rank });
+}
+
 /** The gathered counts, if they have the right size and say of this rank what it says itself. */
 function checkCounts({ rank, counts: own }: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array {
   const { instances } = spec.placement;
-  if (counts.length !== spec.ranks * instances) {
-    throw new FuscoError('E_FACTS', `${counts.length} counts for ${spec.ranks} ranks x ${instances}`, {
-      rank,
-    });
-  }
+  checkCountsSize(counts, spec, rank);
   const claimed = counts.subarray(rank * instances, (rank + 1) * instances);
   const differs = claimed.findIndex((count, i) => count !== own[i]);
   if (differs < 0) return counts;

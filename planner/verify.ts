@@ -1,10 +1,11 @@
 import type { Report } from './codec.ts';
 import { FuscoError } from './errors.ts';
 import { markVerified, type Plan, type VerifiedPlan } from './plan.ts';
+import type { Shard } from './shard.ts';
 import { StageTables } from './staging.ts';
 import { checkForward, checkForwardRows, checkGroups, checkStaging } from './verify/forward.ts';
 import { Halt } from './verify/halt.ts';
-import { checkEntries, checkStream } from './verify/rows.ts';
+import { checkEntries, checkStream, type Receiver } from './verify/rows.ts';
 import { checkDirectSlices, checkForwardSlices, checkTileOrder } from './verify/schedule.ts';
 import { checkHead, checkReceive, checkSend, type RunTable } from './verify/tables.ts';
 
@@ -12,6 +13,33 @@ import { checkHead, checkReceive, checkSend, type RunTable } from './verify/tabl
 // verification does not hunt for holes and overlaps: it derives each row's only possible place from the run
 // tables and compares. Run tables tile every receive buffer; entries fill their runs one by one; streams list
 // the entries in run order; slices cut the streams. Combine reads the same slots that dispatch wrote.
+
+/** What a shard says by itself, in the order in which whole plans are checked. */
+export const OWN_CHECKS = [checkHead, checkReceive, checkForwardRows] as const;
+
+/** What a shard's rows must fulfil once the tables of all ranks agree. */
+export function rowChecks(
+  shard: Shard,
+  receivers: readonly Receiver[],
+  plan: Omit<Plan, 'shards'>,
+  staging: StageTables | undefined,
+  rank: number,
+): (() => void)[] {
+  const { spec } = plan;
+  const checks = [
+    () => checkEntries(shard, receivers, spec, rank),
+    () => checkStream(shard, spec, rank),
+    () => checkDirectSlices(shard, spec, rank),
+    () => checkTileOrder(shard, spec, rank),
+  ];
+  if (staging === undefined) return checks;
+  return [
+    ...checks,
+    () => checkStaging(shard, staging, rank),
+    () => checkForward(shard, plan, rank),
+    () => checkForwardSlices(shard, spec, rank),
+  ];
+}
 
 /**
  * Verifies a plan in O(rows). Afterwards every descriptor is in bounds, every receive row is written exactly once,
@@ -40,7 +68,7 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
   if (shards.length !== spec.ranks) {
     throw new FuscoError('E_PLAN_HEADER', `${shards.length} shards for ${spec.ranks} ranks`);
   }
-  for (const check of [checkHead, checkReceive, checkForwardRows]) {
+  for (const check of OWN_CHECKS) {
     for (const [rank, shard] of shards.entries()) attempt(() => check(shard, spec, rank));
     if (!sound) return undefined;
   }
@@ -55,20 +83,7 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
     staging = new StageTables(spec, plan.decision.groups, nodeRows);
   }
   for (const [rank, shard] of shards.entries()) {
-    const checks = [
-      () => checkEntries(shards, spec, rank),
-      () => checkStream(shard, spec, rank),
-      () => checkDirectSlices(shard, spec, rank),
-      () => checkTileOrder(shard, spec, rank),
-    ];
-    if (staging !== undefined) {
-      checks.push(
-        () => checkStaging(shard, staging, rank),
-        () => checkForward(plan, rank),
-        () => checkForwardSlices(shard, spec, rank),
-      );
-    }
-    checks.every(attempt);
+    rowChecks(shard, shards, plan, staging, rank).every(attempt);
   }
   return sound ? markVerified(plan) : undefined;
 }

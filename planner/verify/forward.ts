@@ -23,7 +23,7 @@ export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): vo
 }
 
 /** The groups are those that the plan's own rule, or the best of the rules, gives for these rows. */
-export function checkGroups(plan: Plan, nodeRows: Uint32Array): void {
+export function checkGroups(plan: Omit<Plan, 'shards'>, nodeRows: Uint32Array): void {
   const { spec, decision } = plan;
   if (spec.balance === 'none') return;
   const { rule, groups } = balance(spec.balance, spec, nodeRows);
@@ -59,9 +59,8 @@ export function checkStaging(shard: Shard, staging: StageTables, rank: number): 
  * Walks a rank's entries in the order (token, k) and expects each remote one to be the next entry of the next row of
  * its node's stream: so each row crosses once, carries its entries once, and lands where the forwarder looks for it.
  */
-export function checkForward(plan: Plan, rank: number): void {
-  const { spec, decision, shards } = plan;
-  const shard = shards[rank]!;
+export function checkForward(shard: Shard, plan: Omit<Plan, 'shards'>, rank: number): void {
+  const { spec, decision } = plan;
   const { entrySlot, entryInstance, forwardRow, forwardRows, topk, instances } = shard;
   const { forwardToken, forwardTarget, distributeOffset, distributeEntry } = shard;
   const { instanceRank } = spec.placement;
@@ -101,7 +100,7 @@ export function checkForward(plan: Plan, rank: number): void {
     if (instanceRank[i] === forwarder[node] && (landing[row]! < 0 || slot < landing[row]!))
       landing[row] = slot;
   }
-  checkRowEnds(plan, rank, nextRow, firstRow);
+  checkRowEnds(shard, rank, nextRow, firstRow);
   let staged = 0;
   for (let node = 0; node < spec.nodes; node++) {
     for (let row = firstRow[node]!; row < firstRow[node + 1]!; row++) {
@@ -115,8 +114,8 @@ export function checkForward(plan: Plan, rank: number): void {
 }
 
 /** All rows of each node were met, and the offsets leave no entry of the distribution list unmet. */
-function checkRowEnds(plan: Plan, rank: number, nextRow: Float64Array, firstRow: Float64Array): void {
-  const { distributeOffset, distributeEntry, forwardToken, kept } = plan.shards[rank]!;
+function checkRowEnds(shard: Shard, rank: number, nextRow: Float64Array, firstRow: Float64Array): void {
+  const { distributeOffset, distributeEntry, forwardToken, kept } = shard;
   nextRow.forEach((row, node) => {
     if (row === firstRow[node + 1]) return;
     halt('E_FORWARD', rank, `/forward/${row}`, `a row for node ${node} that no token needs`);
@@ -131,6 +130,6 @@ function checkRowEnds(plan: Plan, rank: number, nextRow: Float64Array, firstRow:
     );
   }
   // Each remote entry was met once inside its row, rows do not overlap, and the lists hold no more than those.
-  const direct = plan.shards[rank]!.sendEntry.length;
+  const direct = shard.sendEntry.length;
   checkWord(rank, 'direct and distributed entries', direct + distributeEntry.length, kept);
 }

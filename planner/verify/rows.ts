@@ -5,12 +5,23 @@ import type { Shard } from '../shard.ts';
 import { directInstances, type PlanSpec } from '../spec.ts';
 import { checkWord, halt } from './halt.ts';
 
-/** Every entry has the only slot it can have: the next row of its run, masked, or dropped behind a full block. */
-export function checkEntries(shards: readonly Shard[], spec: PlanSpec, rank: number): void {
-  const shard = shards[rank]!;
+/** What the entries of other ranks must agree with. */
+export type Receiver = Pick<Shard, 'recvRows' | 'expertOffset'>;
+
+/**
+ * Every entry has the only slot it can have: the next row of its run, masked, or dropped behind a full block.
+ *
+ * @param receivers one per rank
+ */
+export function checkEntries(
+  shard: Shard,
+  receivers: readonly Receiver[],
+  spec: PlanSpec,
+  rank: number,
+): void {
   const { entrySlot, entryInstance, sendRow, sendRows, topk, instances } = shard;
   const { instanceRank, instanceExpert, rankFirst } = spec.placement;
-  const recvRows = Uint32Array.from(instanceRank, (host) => shards[host]!.recvRows);
+  const recvRows = Uint32Array.from(instanceRank, (host) => receivers[host]!.recvRows);
   const next = sendRow.slice();
   const lastToken = new Int32Array(spec.experts).fill(-1);
   let masked = 0;
@@ -33,7 +44,7 @@ export function checkEntries(shards: readonly Shard[], spec: PlanSpec, rank: num
     lastToken[expert] = token;
     const end = sendRow[i]! + sendRows[i]!;
     if (slot === SLOT_DROPPED) {
-      const peer = shards[instanceRank[i]!]!;
+      const peer = receivers[instanceRank[i]!]!;
       const block = peer.expertOffset[i - rankFirst[instanceRank[i]!]!]!;
       const full = spec.capacity > 0 && next[i] === end && end - block === spec.capacity;
       if (!full) halt('E_ENTRY', rank, `/entries/${entry}`, `dropped, though instance ${i} has room`);

@@ -1,0 +1,125 @@
+// How planning and verification grow with ranks and tokens: every case in a process of its own, so that its peak memory
+// is its own, and the exponent of growth by least squares over the logarithms.
+
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+export interface ScaleCase {
+  readonly ranks: number;
+  readonly experts: number;
+  /** Per rank. */
+  readonly tokens: number;
+  readonly topk: number;
+  readonly strategy: 'flat' | 'hier';
+}
+
+/** Times without the time that drawing the routing takes. */
+export interface ScaleFigures {
+  /** Facts, decision, every shard's size and digest. */
+  readonly planMs: number;
+  /** Every shard planned again, hashed and written. */
+  readonly writeMs: number;
+  readonly verifyMs: number;
+  /** The last rank at run time, tables of the group laid out for it alone. */
+  readonly routeRankMs: number;
+  readonly planRankMs: number;
+  readonly fileMiB: number;
+  /** The planner's Wasm memory. */
+  readonly plannerMiB: number;
+  /** Resident memory: before, at most until the file was written, at most until it was verified. */
+  readonly startMiB: number;
+  readonly peakPlanMiB: number;
+  readonly peakMiB: number;
+}
+
+export type ScaleRow = ScaleCase & ScaleFigures;
+
+/** y grows like x^exponent. */
+export interface Growth {
+  readonly what: string;
+  readonly of: 'ranks' | 'tokens';
+  readonly strategy: ScaleCase['strategy'];
+  readonly exponent: number;
+}
+
+export interface ScaleBench {
+  readonly rows: ScaleRow[];
+  readonly growth: Growth[];
+}
+
+/** Slope of log y over log x. */
+export function exponentOf(x: readonly number[], y: readonly number[]): number {
+  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const a = x.map(Math.log);
+  const b = y.map(Math.log);
+  const [meanA, meanB] = [mean(a), mean(b)];
+  const over = a.reduce((sum, value, i) => sum + (value - meanA) * (b[i]! - meanB), 0);
+  return over / a.reduce((sum, value) => sum + (value - meanA) ** 2, 0);
+}
+
+const MEASURES: readonly [string, (row: ScaleRow) => number][] = [
+  ['plan and write', (row) => row.planMs + row.writeMs],
+  ['verify', (row) => row.verifyMs],
+  ['planRank', (row) => row.planRankMs],
+  ['file', (row) => row.fileMiB],
+  ['peak memory above the start', (row) => row.peakMiB - row.startMiB],
+];
+
+function growthOf(rows: readonly ScaleRow[], of: Growth['of'], strategy: Growth['strategy']): Growth[] {
+  const mine = rows.filter((row) => row.strategy === strategy).sort((a, b) => a[of] - b[of]);
+  if (new Set(mine.map((row) => row[of])).size < 2) return [];
+  const x = mine.map((row) => row[of]);
+  return MEASURES.map(([what, pick]) => ({ what, of, strategy, exponent: exponentOf(x, mine.map(pick)) }));
+}
+
+/**
+ * Measures every number of ranks at `tokens` tokens, and every smaller power of two of tokens down to an eighth at the
+ * lowest number of ranks.
+ *
+ * @param experts undefined for max(256, ranks)
+ */
+export async function benchScale(
+  ranks: readonly number[],
+  tokens: number,
+  topk: number,
+  experts: number | undefined,
+  onCase: (done: number, total: number) => void,
+): Promise<ScaleBench> {
+  const strategies = ['flat', 'hier'] as const;
+  const expertsOf = (count: number) => experts ?? Math.max(256, count);
+  const make = (count: number, length: number): ScaleCase[] =>
+    strategies.map((strategy) => ({
+      ranks: count,
+      experts: expertsOf(count),
+      tokens: length,
+      topk,
+      strategy,
+    }));
+  const fewest = ranks.reduce((least, count) => Math.min(least, count));
+  const lengths = [8, 4, 2].map((part) => Math.floor(tokens / part)).filter((length) => length > 0);
+  const byTokens = lengths.flatMap((length) => make(fewest, length));
+  const byRanks = ranks.flatMap((count) => make(count, tokens));
+  const script = fileURLToPath(new URL('./scaleCase.js', import.meta.url));
+  const rows: ScaleRow[] = [];
+  for (const asked of [...byTokens, ...byRanks]) {
+    onCase(rows.length, byTokens.length + byRanks.length);
+    const { stdout } = await run(process.execPath, [script, JSON.stringify(asked)]);
+    rows.push({ ...asked, ...(JSON.parse(stdout) as ScaleFigures) });
+  }
+  const growth = strategies.flatMap((strategy) => [
+    ...growthOf(
+      rows.filter((row) => row.ranks === fewest),
+      'tokens',
+      strategy,
+    ),
+    ...growthOf(
+      rows.filter((row) => row.tokens === tokens),
+      'ranks',
+      strategy,
+    ),
+  ]);
+  return { rows, growth };
+}

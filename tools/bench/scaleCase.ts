@@ -1,0 +1,73 @@
+// One case of `fusco bench scale` in a process of its own, whose peak memory is the case's. Its arguments are JSON; it
+// prints its result as JSON.
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { loadPlanner, nodeHashing } from '../../planner/node.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
+import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
+import { gatherStreamed, planStreamed } from '../../planner/stream.ts';
+import { writeFileAtomic } from '../output.ts';
+import { verifyFile } from '../planFile.ts';
+import { uniformTable } from './ids.ts';
+import type { ScaleCase, ScaleFigures } from './scale.ts';
+
+const MIB = 2 ** 20;
+
+function residentMiB(): number {
+  return process.memoryUsage.rss() / MIB;
+}
+
+async function measureCase({ ranks, experts, tokens, topk, strategy }: ScaleCase): Promise<ScaleFigures> {
+  const planner = await loadPlanner();
+  const options: PlanOptions = { ranks, experts, strategy };
+  let drawMs = 0;
+  // Drawn again whenever it is asked for, so that no rank's routing is kept.
+  const table = (rank: number): RoutingTable => {
+    const started = performance.now();
+    const drawn = uniformTable(tokens, topk, experts, rank + 1);
+    drawMs += performance.now() - started;
+    return drawn;
+  };
+  const timed = async <T>(work: () => Promise<T>): Promise<[number, T]> => {
+    const drawn = drawMs;
+    const started = performance.now();
+    const result = await work();
+    return [performance.now() - started - (drawMs - drawn), result];
+  };
+  const startMiB = residentMiB();
+  const directory = await mkdtemp(join(tmpdir(), 'fusco-scale-'));
+  try {
+    const file = join(directory, 'plan.fusco');
+    const [planMs, plan] = await timed(() => planStreamed(planner, table, options, nodeHashing));
+    const [writeMs] = await timed(() => writeFileAtomic(file, plan.chunks()));
+    const peakPlanMiB = process.resourceUsage().maxRSS / 1024;
+    const plannerMiB = planner.memoryBytes / MIB;
+    const [verifyMs] = await timed(() => verifyFile(file));
+    const peakMiB = process.resourceUsage().maxRSS / 1024;
+    // What one rank of the group spends at run time, beside the all-gather.
+    const spec = resolveOptions(options, topk);
+    const facts = await gatherStreamed(planner, table, spec);
+    const last = ranks - 1;
+    const ids = table(last);
+    const [routeRankMs, routed] = await timed(async () => planner.routeRank(last, ids, spec));
+    const [planRankMs] = await timed(async () => planner.planRank(routed, facts, spec));
+    return {
+      planMs,
+      writeMs,
+      verifyMs,
+      routeRankMs,
+      planRankMs,
+      fileMiB: plan.length / MIB,
+      plannerMiB,
+      startMiB,
+      peakPlanMiB,
+      peakMiB,
+    };
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+process.stdout.write(JSON.stringify(await measureCase(JSON.parse(process.argv[2]!) as ScaleCase)));
