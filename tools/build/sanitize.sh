@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Runs the native tests under sanitizers, each in a build of its own below build/, without CUDA.
+#
+#   tools/build/sanitize.sh short    the C tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under
+#                                    ThreadSanitizer; what CI runs
+#   tools/build/sanitize.sh          also the C tests under valgrind, and the addon's tests under AddressSanitizer
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+mode=${1:-full}
+if [ "$mode" != short ] && [ "$mode" != full ]; then
+  echo "sanitize.sh: '$mode' is neither short nor full" >&2
+  exit 2
+fi
+
+# The C tests of one build: build NAME SANITIZERS TARGET...
+build() {
+  local name=$1 sanitizers=$2
+  shift 2
+  cmake -S native -B "build/$name" -G Ninja -DFUSCO_CUDA=OFF -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_C_FLAGS_RELEASE=-O1 -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DFUSCO_SANITIZE="$sanitizers" > /dev/null
+  cmake --build "build/$name" --target "$@" > "build/$name/build.log" || {
+    cat "build/$name/build.log" >&2
+    exit 1
+  }
+}
+
+c_tests() {
+  echo "== C tests, $1"
+  ctest --test-dir "build/$1" --output-on-failure --no-tests=error
+}
+
+export UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
+build asan address,undefined test_exchange test_refusals
+c_tests asan
+build tsan thread test_exchange test_refusals
+c_tests tsan
+[ "$mode" = full ] || exit 0
+
+if command -v valgrind > /dev/null; then
+  build valgrind '' test_exchange test_refusals
+  for test in exchange refusals; do
+    echo "== valgrind, $test"
+    valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite,indirect \
+      "build/valgrind/test/test_$test"
+  done
+else
+  echo '== valgrind is not installed, its part is left out'
+fi
+
+# Node itself is not instrumented: the sanitizer's library is loaded before it, and what the engine leaks is not
+# counted. --no-file-parallelism, because a process under the sanitizer takes several times its memory.
+echo '== addon, asan'
+build asan address,undefined fusco_node
+addon=$(find "$PWD/build/asan" -name fusco.node | head -1)
+env LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
+  ASAN_OPTIONS=detect_leaks=0 FUSCO_SANITIZED_ADDON="$addon" FUSCO_REQUIRE_NATIVE=1 \
+  NODE_OPTIONS="--require $PWD/tools/build/useAddon.cjs" \
+  node node_modules/vitest/vitest.mjs run --no-file-parallelism \
+  test/native/addon.test.ts test/native/buffers.test.ts test/native/exchange.test.ts test/native/lifetime.test.ts
