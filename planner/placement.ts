@@ -112,6 +112,7 @@ export function makePlacement(experts: number, ranks: number, map?: PlacementMap
  */
 export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
   const { experts, instances, instanceRank, instanceExpert } = placement;
+  if (instances === experts) return onlyCandidates(placement);
   const node = Math.floor(rank / ranksPerNode);
   // 0 = anywhere, 1 = own node, 2 = own rank; only the nearest level of each expert counts.
   const level = (instance: number): number => {
@@ -145,6 +146,17 @@ export function candidatesFor(placement: Placement, rank: number, ranksPerNode: 
   }
   // With one candidate each, first[e] == e, and the list itself is the table.
   return { first, count, list, single: total === experts ? list : undefined };
+}
+
+/** Without replicas, whatever the rank: one candidate each. */
+function onlyCandidates({ experts, instanceExpert }: Placement): Candidates {
+  const first = new Uint32Array(experts);
+  const list = new Uint16Array(experts);
+  for (let i = 0; i < experts; i++) {
+    first[i] = i;
+    list[instanceExpert[i]!] = i;
+  }
+  return { first, count: new Uint32Array(experts).fill(1), list, single: list };
 }
 
 /** The default number of ranks a node: the largest divisor of `ranks` up to 8. */

@@ -440,7 +440,11 @@ export function countNodeRows(
 
 /** u32[instances], node << 16 | rank. */
 function homes(spec: PlanSpec): Uint32Array {
-  return Uint32Array.from(spec.placement.instanceRank, (rank) => (nodeOf(spec, rank) << 16) | rank);
+  const { instanceRank } = spec.placement;
+  const home = new Uint32Array(instanceRank.length);
+  // Not Uint32Array.from: through its iterator this was half the work of a rank of thousands.
+  for (let i = 0; i < home.length; i++) home[i] = (nodeOf(spec, instanceRank[i]!) << 16) | instanceRank[i]!;
+  return home;
 }
 
 function exclusiveSums(values: Uint32Array): Uint32Array {

@@ -21,7 +21,8 @@ export function checkEntries(
 ): void {
   const { entrySlot, entryInstance, sendRow, sendRows, topk, instances } = shard;
   const { instanceRank, instanceExpert, rankFirst } = spec.placement;
-  const recvRows = Uint32Array.from(instanceRank, (host) => receivers[host]!.recvRows);
+  const recvRows = new Uint32Array(instances);
+  for (let i = 0; i < instances; i++) recvRows[i] = receivers[instanceRank[i]!]!.recvRows;
   const next = sendRow.slice();
   const lastToken = new Int32Array(spec.experts).fill(-1);
   let masked = 0;

@@ -4,8 +4,10 @@ import { benchCuda, type CudaBench } from '../bench/cuda.ts';
 import { benchHost, type HostBench } from '../bench/host.ts';
 import { type Verdict, verdictLines } from '../bench/measure.ts';
 import { benchPlan, type PlanBench } from '../bench/plan.ts';
+import { benchScale, type ScaleBench } from '../bench/scale.ts';
 import { formatBytes, formatCount, formatGrid } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
+import { withProgress } from '../terminal/progress.ts';
 import { command, integer, print, printJson } from './io.ts';
 
 function printVerdicts(verdicts: readonly Verdict[]): void {
@@ -175,9 +177,86 @@ function cudaBenchCommand(): Command {
     });
 }
 
+function printScaleBench({ rows, growth }: ScaleBench): void {
+  const whole = (value: number) => value.toFixed(0);
+  const tenths = (value: number) => value.toFixed(1);
+  print('MiB, and ms; every case in a process of its own, one shard in memory at a time\n');
+  print(
+    formatGrid([
+      [
+        'strategy',
+        'ranks',
+        'experts',
+        'tokens',
+        'plan',
+        'write',
+        'verify',
+        'routeRank',
+        'planRank',
+        'file MiB',
+        'planner MiB',
+        'start MiB',
+        'peak plan',
+        'peak verify',
+      ],
+      ...rows.map((row) => [
+        row.strategy,
+        formatCount(row.ranks),
+        formatCount(row.experts),
+        formatCount(row.tokens),
+        whole(row.planMs),
+        whole(row.writeMs),
+        whole(row.verifyMs),
+        tenths(row.routeRankMs),
+        tenths(row.planRankMs),
+        whole(row.fileMiB),
+        tenths(row.plannerMiB),
+        whole(row.startMiB),
+        whole(row.peakPlanMiB),
+        whole(row.peakMiB),
+      ]),
+    ]),
+  );
+  const lines = growth.map(({ what, of, strategy, exponent }) => [
+    `${what}, ${strategy}`,
+    `${of}^${exponent.toFixed(2)}`,
+  ]);
+  print(`\n${formatGrid([['what', 'grows like'], ...lines])}`);
+}
+
+function scaleBenchCommand(): Command {
+  const list = (text: string) => text.split(',').map(integer(1, MAX_RANKS));
+  return command(
+    'scale',
+    'Time and memory of planning and verifying shard by shard, against ranks and tokens.',
+  )
+    .option('--ranks <list>', 'numbers of ranks, separated by commas', list, [64, 256, 1024, 2048])
+    .option('--tokens <n>', 'tokens a rank', integer(8, 1 << 20), 4096)
+    .option('--topk <n>', 'experts a token', integer(1, MAX_TOPK), 8)
+    .option('--experts <n>', 'logical experts (default: 256, or as many as ranks)', integer(1, MAX_INSTANCES))
+    .option('--json', 'one JSON object')
+    .action(
+      async (options: {
+        ranks: number[];
+        tokens: number;
+        topk: number;
+        experts?: number;
+        json?: boolean;
+      }) => {
+        const { ranks, tokens, topk, experts } = options;
+        const result = await withProgress('measuring', (onCase) =>
+          benchScale(ranks, tokens, topk, experts, onCase),
+        );
+        if (options.json) printJson(result);
+        else printScaleBench(result);
+      },
+    );
+}
+
 export function benchCommand(): Command {
   return command('bench', 'Medians, with the baseline and the ceiling measured in the same run.')
     .addCommand(planBenchCommand())
     .addCommand(hostBenchCommand())
-    .addCommand(cudaBenchCommand());
+    .addCommand(cudaBenchCommand())
+    .addCommand(scaleBenchCommand());
 }

@@ -54,7 +54,7 @@ export async function readVerifiedPlan(path: string): Promise<DecodedPlan & { pl
 }
 
 /** The same error with the file's name in front of its text. */
-function prefixed(path: string, error: FuscoError): FuscoError {
+export function prefixed(path: string, error: FuscoError): FuscoError {
   const { path: inner, ...details } = error.details;
   return new FuscoError(error.code, error.message, { ...details, path: `${path}`, cause: error });
 }

@@ -2,8 +2,11 @@ import { type Command, Option } from 'commander';
 import type { Balance } from '../../planner/balance.ts';
 import { encodePlanChunks } from '../../planner/codec.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/layout.ts';
-import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
+import type { Planner } from '../../planner/planner.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
 import type { Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import { planStreamed } from '../../planner/stream.ts';
 import { formatBytes, formatCount } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
 import { readAnyRouting } from '../readers/foreign.ts';
@@ -26,6 +29,7 @@ interface PlanArguments extends RoutingArguments {
   partial: PartialDtype;
   placement?: string;
   tileTokens: number;
+  stream?: boolean;
   json?: boolean;
 }
 
@@ -49,18 +53,49 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const planner = await loadPlanner();
-  const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
-  const { chunks, length, planId } = await encodePlanChunks(planned, nodeSha256);
-  await writeFileAtomic(args.output, chunks);
+  const write = args.stream ? writeStreamed : writeWhole;
+  const { length, planId } = await write(planner, tables, options, args.output);
   if (args.json) {
     printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
     return;
   }
-  const entries = planned.shards.reduce((sum, shard) => sum + shard.entries, 0);
+  const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
   say(
     `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(planner.memoryBytes)}) -> ${args.output}`,
   );
+}
+
+interface Written {
+  readonly length: number;
+  readonly planId: string;
+}
+
+async function writeWhole(
+  planner: Planner,
+  tables: readonly RoutingTable[],
+  options: PlanOptions,
+  path: string,
+): Promise<Written> {
+  const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
+  const encoded = await encodePlanChunks(planned, nodeSha256);
+  await writeFileAtomic(path, encoded.chunks);
+  return encoded;
+}
+
+/** The same file in the memory of one shard at a time. */
+async function writeStreamed(
+  planner: Planner,
+  tables: readonly RoutingTable[],
+  options: PlanOptions,
+  path: string,
+): Promise<Written> {
+  const table = (rank: number) => tables[rank]!;
+  const plan = await withProgress('planning', (progress) =>
+    planStreamed(planner, table, options, nodeHashing, progress),
+  );
+  await withProgress('writing', (progress) => writeFileAtomic(path, plan.chunks(progress)));
+  return plan;
 }
 
 export function planCommand(): Command {
@@ -103,6 +138,7 @@ export function planCommand(): Command {
       0,
     )
     .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
+    .option('--stream', 'hold one shard at a time: for plans larger than memory; plans every rank twice')
     .option('--json', 'one JSON object')
     .action(plan);
   return addRoutingOptions(made);
