@@ -27,8 +27,8 @@ struct TokenTerms {
 };
 
 // Puts term `k` at its place in the order of addition.
-__device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32_t k, uint32_t topk, Place place,
-                               float weight) {
+__device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32_t k, uint32_t topk,
+                               Place place, float weight) {
   const uint32_t node = terms.node[k];
   uint32_t at = 0;
   uint32_t closes = 1;
@@ -40,8 +40,9 @@ __device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32
   atomicAdd(&terms.kept, 1u);
 }
 
-// Lists the terms of a token in the order of addition: by k, or by (node, k) along a tree. `weights` is the token's
-// own, or null. All loads are issued before any is waited for: a token's rows cannot be asked for before they come.
+// Lists the terms of a token in the order of addition: by k, or by (node, k) along a tree. `weights` is the
+// token's own, or null. All loads are issued before any is waited for: a token's rows cannot be asked for
+// before they come.
 __device__ uint32_t listTerms(const CombineParams &p, uint32_t token, const float *weights, bool byNode,
                               TokenTerms &terms) {
   const SlotHead *head = p.plan.head;
@@ -67,7 +68,8 @@ __device__ uint32_t listTerms(const CombineParams &p, uint32_t token, const floa
   if (topk > blockDim.x) {
     __syncthreads();
     for (uint32_t k = threadIdx.x; k < topk; k += blockDim.x) {
-      if (terms.node[k] != none) putTerm(p, terms, k, topk, places[k], weights != nullptr ? weights[k] : 0.0f);
+      if (terms.node[k] != none)
+        putTerm(p, terms, k, topk, places[k], weights != nullptr ? weights[k] : 0.0f);
     }
   }
   __syncthreads();
@@ -108,7 +110,8 @@ __device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
     typename L::Overlay rows[inFlight];
 #pragma unroll
     for (uint32_t j = 0; j < inFlight; j++) {
-      if (first + j < count) rows[j].unit = loadOnce(reinterpret_cast<const Unit *>(terms[first + j].row) + at);
+      if (first + j < count)
+        rows[j].unit = loadOnce(reinterpret_cast<const Unit *>(terms[first + j].row) + at);
     }
 #pragma unroll
     for (uint32_t j = 0; j < inFlight; j++) {
@@ -159,8 +162,8 @@ __global__ void __launch_bounds__(256) gradientEntries(const __grid_constant__ G
     if (place.row >= 0) {
       using Bits = typename E::Bits;
       const auto *a = reinterpret_cast<const Bits *>(p.upstream[rank] + row * p.rowBytes);
-      const auto *b = reinterpret_cast<const Bits *>(p.from[place.peer] +
-                                                     static_cast<uint64_t>(place.row) * p.rowBytes);
+      const auto *b =
+          reinterpret_cast<const Bits *>(p.from[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes);
 #pragma unroll 8
       for (uint64_t i = lane; i < elements; i += 32) {
         sum = __fadd_rn(sum, __fmul_rn(E::decode(a[i]), E::decode(b[i])));

@@ -11,7 +11,8 @@ struct Crew {
   uint64_t count;
 };
 
-// Each token's row is read once and stored to all its places. Lanes are grouped so that short rows fill warps.
+// Each token's row is read once and stored to all its places. Lanes are grouped so that short rows fill
+// warps.
 template <class Unit>
 __device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew crew) {
   const SlotHead *head = p.plan.head;

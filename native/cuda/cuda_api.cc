@@ -38,7 +38,8 @@ const std::shared_ptr<CudaContext> *contextOf(const fusco_cuda_context *handle) 
 
 // Like inTurn, timed, for an exchange of a plan.
 template <class F>
-fusco_status exchange(fusco_cuda_plan *plan, bool given, fusco_cuda_report *report, fusco_error *error, F run) {
+fusco_status exchange(fusco_cuda_plan *plan, bool given, fusco_cuda_report *report, fusco_error *error,
+                      F run) {
   return guarded(error, [&] {
     if (plan == nullptr || !given) throw Failure(FUSCO_E_OPTION, "the plan or the call is NULL");
     CudaContext &context = plan->shared->context();
@@ -71,7 +72,8 @@ fusco_status fusco_cuda_device(uint32_t device, fusco_cuda_device_info *info, fu
   return guarded(error, [&] {
     if (info == nullptr) throw Failure(FUSCO_E_OPTION, "info is NULL");
     const uint32_t count = fusco::cuda::deviceCount();
-    if (device >= count) throw Failure(FUSCO_E_OPTION, "device %u of %u", device, count).limited(device, count);
+    if (device >= count)
+      throw Failure(FUSCO_E_OPTION, "device %u of %u", device, count).limited(device, count);
     const fusco::cuda::OnDevice here(device);
     cudaDeviceProp properties{};
     size_t free = 0;
@@ -112,7 +114,8 @@ uint32_t fusco_cuda_rank_device(const fusco_cuda_context *context, uint32_t rank
   return rank < fusco_cuda_ranks(context) ? context->shared->deviceOf(rank) : 0;
 }
 
-fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream, fusco_error *error) {
+fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream,
+                                   fusco_error *error) {
   return inTurn(contextOf(context), true, error,
                 [&](CudaContext &c) { c.setStream(rank, static_cast<cudaStream_t>(stream)); });
 }
@@ -133,15 +136,16 @@ fusco_status fusco_cuda_free(fusco_cuda_context *context, void *address, fusco_e
 
 fusco_status fusco_cuda_copy(fusco_cuda_context *context, uint32_t rank, void *to, const void *from,
                              uint64_t bytes, fusco_error *error) {
-  return inTurn(contextOf(context), bytes == 0 || (to != nullptr && from != nullptr), error, [&](CudaContext &c) {
-    c.checkRank(rank);
-    if (bytes == 0) return;
-    c.check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, c.stream(rank)), "copying");
-  });
+  return inTurn(contextOf(context), bytes == 0 || (to != nullptr && from != nullptr), error,
+                [&](CudaContext &c) {
+                  c.checkRank(rank);
+                  if (bytes == 0) return;
+                  c.check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, c.stream(rank)), "copying");
+                });
 }
 
-fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value, uint64_t bytes,
-                             fusco_error *error) {
+fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value,
+                             uint64_t bytes, fusco_error *error) {
   return inTurn(contextOf(context), bytes == 0 || to != nullptr, error, [&](CudaContext &c) {
     c.checkRank(rank);
     if (bytes > 0) c.check(cudaMemsetAsync(to, value, bytes, c.stream(rank)), "filling");
@@ -153,7 +157,8 @@ fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_
   return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
     c.checkRank(rank);
     constexpr uint64_t most = 10'000'000'000;
-    if (nanoseconds > most) throw Failure(FUSCO_E_OPTION, "a spin of more than 10 s").limited(nanoseconds, most);
+    if (nanoseconds > most)
+      throw Failure(FUSCO_E_OPTION, "a spin of more than 10 s").limited(nanoseconds, most);
     const fusco::cuda::OnDevice here(c.deviceOf(rank));
     c.check(fusco::cuda::launchSpin(nanoseconds, c.stream(rank)), "launching a spin");
   });
@@ -191,8 +196,10 @@ fusco_status fusco_cuda_event_wait(fusco_cuda_event *event, uint32_t rank, fusco
 fusco_status fusco_cuda_event_query(fusco_cuda_event *event, int *done, fusco_error *error) {
   return inTurn(contextOf(event), done != nullptr, error, [&](CudaContext &c) {
     const cudaError_t found = cudaEventQuery(event->event.get());
-    if (found == cudaErrorNotReady) (void)cudaGetLastError();
-    else c.check(found, "asking for an event");
+    if (found == cudaErrorNotReady)
+      (void)cudaGetLastError();
+    else
+      c.check(found, "asking for an event");
     *done = found == cudaSuccess ? 1 : 0;
   });
 }
@@ -207,7 +214,8 @@ fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event 
                                       fusco_error *error) {
   return inTurn(contextOf(start), end != nullptr && milliseconds != nullptr, error, [&](CudaContext &c) {
     float taken = 0;
-    c.check(cudaEventElapsedTime(&taken, start->event.get(), end->event.get()), "the time between two events");
+    c.check(cudaEventElapsedTime(&taken, start->event.get(), end->event.get()),
+            "the time between two events");
     *milliseconds = taken;
   });
 }
@@ -220,37 +228,44 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
   });
 }
 
-fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc, fusco_error *error) {
+fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
+                                    fusco_error *error) {
   return exchange(plan, desc != nullptr, nullptr, error,
                   [&](Slot &slot, CudaContext &, fusco_cuda_report &) { slot.upload(*desc); });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
 
-uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) { return plan == nullptr ? 0 : plan->shared->bytes(); }
+uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) {
+  return plan == nullptr ? 0 : plan->shared->bytes();
+}
 
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
                                  fusco_cuda_report *report, fusco_error *error) {
-  return exchange(plan, call != nullptr, report, error, [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
-    fusco::cuda::dispatch(slot, path, *call, out);
-    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call, out.path == FUSCO_CUDA_PATH_FORWARD);
-  });
+  return exchange(plan, call != nullptr, report, error,
+                  [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+                    fusco::cuda::dispatch(slot, path, *call, out);
+                    if (c.capturing != nullptr)
+                      c.capturing->add(plan->shared, *call, out.path == FUSCO_CUDA_PATH_FORWARD);
+                  });
 }
 
-fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call, fusco_cuda_report *report,
-                                fusco_error *error) {
-  return exchange(plan, call != nullptr, report, error, [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
-    fusco::cuda::combine(slot, *call, out);
-    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
-  });
+fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call,
+                                fusco_cuda_report *report, fusco_error *error) {
+  return exchange(plan, call != nullptr, report, error,
+                  [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+                    fusco::cuda::combine(slot, *call, out);
+                    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
+                  });
 }
 
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error) {
-  return exchange(plan, call != nullptr, report, error, [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
-    fusco::cuda::weightGradient(slot, *call, out);
-    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
-  });
+  return exchange(plan, call != nullptr, report, error,
+                  [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+                    fusco::cuda::weightGradient(slot, *call, out);
+                    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
+                  });
 }
 
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error) {
@@ -260,7 +275,8 @@ fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *
   });
 }
 
-fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph, fusco_error *error) {
+fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph,
+                                    fusco_error *error) {
   return inTurn(contextOf(context), graph != nullptr, error, [&](CudaContext &c) {
     if (c.capturing == nullptr) throw Failure(FUSCO_E_OPTION, "no capture is under way");
     std::unique_ptr<Graph> captured(c.capturing);

@@ -51,8 +51,8 @@ uint32_t deviceCount() {
     int driver = 0;
     cudaDriverGetVersion(&driver);
     if (driver == 0) throw Failure(FUSCO_E_BACKEND, "no NVIDIA driver is installed");
-    throw Failure(FUSCO_E_BACKEND, "the NVIDIA driver supports CUDA %d.%d, this build needs %d.%d", driver / 1000,
-                  driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10)
+    throw Failure(FUSCO_E_BACKEND, "the NVIDIA driver supports CUDA %d.%d, this build needs %d.%d",
+                  driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10)
         .limited(static_cast<uint64_t>(driver), CUDART_VERSION);
   }
   if (error == cudaSuccess || error == cudaErrorNoDevice) {
@@ -100,8 +100,8 @@ void CudaContext::openDevice(uint32_t device) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, static_cast<int>(device)), "asking for a device's properties");
   if (properties.major < 9) {
-    throw Failure(FUSCO_E_BACKEND, "device %u (%.60s) has compute capability %d.%d; the kernels need 9.0", device,
-                  properties.name, properties.major, properties.minor);
+    throw Failure(FUSCO_E_BACKEND, "device %u (%.60s) has compute capability %d.%d; the kernels need 9.0",
+                  device, properties.name, properties.major, properties.minor);
   }
   DeviceGroup group{device,
                     {static_cast<uint32_t>(properties.multiProcessorCount),
@@ -121,8 +121,8 @@ void CudaContext::openPeers() {
       check(cudaDeviceCanAccessPeer(&can, static_cast<int>(from.device), static_cast<int>(to.device)),
             "asking for peer access");
       if (can == 0) {
-        throw Failure(FUSCO_E_BACKEND, "device %u cannot reach the memory of device %u (P2P refused)", from.device,
-                      to.device);
+        throw Failure(FUSCO_E_BACKEND, "device %u cannot reach the memory of device %u (P2P refused)",
+                      from.device, to.device);
       }
       const OnDevice here(from.device);
       const cudaError_t error = cudaDeviceEnablePeerAccess(static_cast<int>(to.device), 0);
@@ -226,13 +226,14 @@ void CudaContext::checkReach(const char *name, uint32_t rank, const void *addres
   cudaPointerAttributes attributes{};
   const cudaError_t error = cudaPointerGetAttributes(&attributes, address);
   (void)cudaGetLastError();
-  const bool device = error == cudaSuccess && (attributes.type == cudaMemoryTypeDevice ||
-                                               attributes.type == cudaMemoryTypeManaged);
+  const bool device = error == cudaSuccess &&
+                      (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged);
   const bool near = device && std::any_of(groups_.begin(), groups_.end(), [&](const DeviceGroup &group) {
                       return static_cast<int>(group.device) == attributes.device;
                     });
   if (!near) {
-    throw Failure(FUSCO_E_BUFFER, "%s of rank %u is not memory that device %u reaches", name, rank, device_[rank])
+    throw Failure(FUSCO_E_BUFFER, "%s of rank %u is not memory that device %u reaches", name, rank,
+                  device_[rank])
         .atRank(rank);
   }
   reached_.insert({address, rank});

@@ -58,7 +58,8 @@ class Edges {
   explicit Edges(Slot &slot) : slot_(slot) {
     CudaContext &context = slot.context();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    context.check(cudaStreamIsCapturing(context.leader(context.groups().front()), &status), "asking for a capture");
+    context.check(cudaStreamIsCapturing(context.leader(context.groups().front()), &status),
+                  "asking for a capture");
     captured_ = status != cudaStreamCaptureStatusNone;
     context.ready();
     if (!captured_) slot.beginUse();
@@ -72,7 +73,6 @@ class Edges {
   Slot &slot_;
   bool captured_ = false;
 };
-
 
 bool goesByTiles(const Slot &slot, const fusco_payload &payload, uint32_t unit) {
   return payload.per == FUSCO_PER_TOKEN && unit == 16 && payload.row_bytes >= minBulkRow &&
@@ -104,7 +104,8 @@ class DispatchLaunch {
     std::vector<Payload> rest;
     for (uint32_t i = begin; i < end; i++) {
       const Payload payload = payloadOf(slot, call.payloads[i], i, forward);
-      const bool isFirst = scaled_ ? payload.perEntry == 0 : goesByTiles(slot, call.payloads[i], payload.unit);
+      const bool isFirst =
+          scaled_ ? payload.perEntry == 0 : goesByTiles(slot, call.payloads[i], payload.unit);
       if (isFirst) {
         params_.chunkBytes[params_.bulk] = chunkOf(payload.rowBytes);
         params_.payload[params_.bulk++] = payload;
@@ -234,14 +235,15 @@ void combine(Slot &slot, const fusco_combine_call &call, fusco_cuda_report &repo
   for (uint32_t rank = 0; rank < plan.ranks; rank++) {
     params.from[rank] = bytesOf(call.from[rank]);
     params.to[rank] = bytesOf(call.to[rank]);
-    if (call.weights != nullptr) params.weights[rank] = reinterpret_cast<const float *>(call.weights[rank].data);
+    if (call.weights != nullptr)
+      params.weights[rank] = reinterpret_cast<const float *>(call.weights[rank].data);
   }
   const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.from, plan.ranks) | bitsOf(call.to, plan.ranks));
   Edges edges(slot);
   onDevices(slot, [&](size_t index, const DeviceGroup &group) {
     params.plan = slot.tables(index).view;
-    context.check(launchCombine(params, call.dtype, call.weights != nullptr, static_cast<uint32_t>(plan.tree), unit,
-                                slot.capacityTokens(), 0, context.leader(group)),
+    context.check(launchCombine(params, call.dtype, call.weights != nullptr, static_cast<uint32_t>(plan.tree),
+                                unit, slot.capacityTokens(), 0, context.leader(group)),
                   "launching a combine");
   });
   edges.done();
@@ -276,7 +278,8 @@ void weightGradient(Slot &slot, const fusco_weight_gradient_call &call, fusco_cu
   Edges edges(slot);
   onDevices(slot, [&](size_t index, const DeviceGroup &group) {
     params.plan = slot.tables(index).view;
-    context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)), "launching a gradient");
+    context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)),
+                  "launching a gradient");
   });
   edges.done();
   report.path = FUSCO_CUDA_PATH_DIRECT;

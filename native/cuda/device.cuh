@@ -46,9 +46,7 @@ struct DeviceF32 {
   static constexpr uint32_t bytes = 4;
   using Bits = uint32_t;
   __device__ static float decode(Bits bits) { return __uint_as_float(bits); }
-  __device__ static Bits encode(float value) {
-    return value != value ? 0x7fc00000u : __float_as_uint(value);
-  }
+  __device__ static Bits encode(float value) { return value != value ? 0x7fc00000u : __float_as_uint(value); }
 };
 
 struct DeviceF16 {

@@ -98,8 +98,7 @@ __device__ void spreadRows(const DispatchParams &p, const Payload &payload, Crew
   const uint64_t units = payload.rowBytes / sizeof(Unit);
   for (uint64_t i = crew.index / 32; i < p.plan.head->landed; i += crew.count / 32) {
     const Landed landed = p.plan.landed[i];
-    const uint8_t *row =
-        payload.to[landed.at.peer] + static_cast<uint64_t>(landed.at.row) * payload.rowBytes;
+    const uint8_t *row = payload.to[landed.at.peer] + static_cast<uint64_t>(landed.at.row) * payload.rowBytes;
     const Place *places = p.plan.forwardPlace + landed.firstPlace;
     for (uint64_t at = crew.index % 32; at < units; at += 32) {
       const Unit value = reinterpret_cast<const Unit *>(row)[at];
@@ -180,10 +179,11 @@ cudaError_t launchDispatch(const DispatchParams &params, const DeviceLimits &lim
     return cudaGetLastError();
   }
   uint32_t chunk = 0;
-  for (uint32_t i = 0; i < params.bulk; i++) chunk = params.chunkBytes[i] > chunk ? params.chunkBytes[i] : chunk;
+  for (uint32_t i = 0; i < params.bulk; i++)
+    chunk = params.chunkBytes[i] > chunk ? params.chunkBytes[i] : chunk;
   const auto shared = static_cast<uint32_t>(dynamicBytes(params.tiling, chunk));
-  const cudaError_t error =
-      cudaFuncSetAttribute(dispatchTiles, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+  const cudaError_t error = cudaFuncSetAttribute(dispatchTiles, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 static_cast<int>(shared));
   if (error != cudaSuccess) return error;
   dispatchTiles<<<limits.multiprocessors * params.tiling.blocksPerSm, tileThreads, shared, stream>>>(params);
   return cudaGetLastError();

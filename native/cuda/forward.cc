@@ -39,7 +39,8 @@ class ForwardReader {
       const uint32_t candidate = node * plan_.ranksPerNode + i;
       if (desc_.groups[candidate] == desc_.groups[rank]) return candidate;
     }
-    throw Failure(FUSCO_E_SHARD_HEAD, "node %u has no rank of group %u", node, desc_.groups[rank]).atRank(rank);
+    throw Failure(FUSCO_E_SHARD_HEAD, "node %u has no rank of group %u", node, desc_.groups[rank])
+        .atRank(rank);
   }
 
   void readRank(uint32_t rank) {
@@ -70,7 +71,8 @@ class ForwardReader {
     for (uint32_t node = 0; node < nodes_; node++) {
       const uint32_t forwarder = forwarderOf(rank, node);
       for (uint32_t i = 0; i < nodeRows[node]; i++, row++) {
-        if (offsets[row] >= offsets[row + 1] || offsets[row + 1] > entries.size()) refuse(rank, "goes nowhere", row);
+        if (offsets[row] >= offsets[row + 1] || offsets[row + 1] > entries.size())
+          refuse(rank, "goes nowhere", row);
         const Place at = landingOf(rank, forwarder, targets[row], row);
         Landed landed = {at, static_cast<uint32_t>(tables_.places[forwarder].size()), 0};
         bool lands = targets[row] < 0;
@@ -81,7 +83,8 @@ class ForwardReader {
           }
           met[entry] = true;
           const Target &target = plan_.rank[rank].targets[entry];
-          if (target.row < 0 || target.peer / plan_.ranksPerNode != node) refuse(rank, "leaves its node", row);
+          if (target.row < 0 || target.peer / plan_.ranksPerNode != node)
+            refuse(rank, "leaves its node", row);
           if (target.peer == at.peer && target.row == at.row) {
             lands = true;
           } else {

@@ -1,4 +1,5 @@
-// Forwarding and distribution descriptors of a hierarchical plan, checked and in the form of the device's tables.
+// Forwarding and distribution descriptors of a hierarchical plan, checked and in the form of the device's
+// tables.
 #pragma once
 
 #include <vector>
@@ -10,7 +11,8 @@
 namespace fusco::cuda {
 
 struct ForwardTables {
-  // Per rank [tokens, topk]: slots of the own node; for each forwarded row its landing row, at its first entry.
+  // Per rank [tokens, topk]: slots of the own node; for each forwarded row its landing row, at its first
+  // entry.
   std::vector<std::vector<Place>> stagedPlace;
   // Per forwarder, with firstPlace counted over that rank's own list of places.
   std::vector<std::vector<Landed>> landed;

@@ -21,8 +21,8 @@ void CapturedCall::checkAgain() {
   if (slot->generation() == generation) return;
   const fusco_plan &plan = slot->plan();
   if (plan.topk != topk || plan.tree != tree || (kind == Kind::forwarded && !slot->forwards())) {
-    throw Failure(FUSCO_E_OPTION, "the captured plan has topk %u, the slot's topk %u, or another strategy", topk,
-                  plan.topk)
+    throw Failure(FUSCO_E_OPTION, "the captured plan has topk %u, the slot's topk %u, or another strategy",
+                  topk, plan.topk)
         .limited(plan.topk, topk);
   }
   if (kind == Kind::combine) {
@@ -36,8 +36,8 @@ void CapturedCall::checkAgain() {
 }
 
 void Graph::add(const std::shared_ptr<Slot> &slot, const fusco_dispatch_call &call, bool forwarded) {
-  CapturedCall &copy = calls_.emplace_back(slot, forwarded ? CapturedCall::Kind::forwarded
-                                                           : CapturedCall::Kind::dispatch);
+  CapturedCall &copy =
+      calls_.emplace_back(slot, forwarded ? CapturedCall::Kind::forwarded : CapturedCall::Kind::dispatch);
   copy.payloads.assign(call.payloads, call.payloads + call.payload_count);
   for (fusco_payload &payload : copy.payloads) {
     payload.from = copy.keep(payload.from);

@@ -26,7 +26,8 @@ std::vector<std::vector<uint8_t>> readOrder(const fusco_plan &plan, const fusco_
     const ShardReader reader(desc.shards[rank], rank, plan.ranks);
     const uint32_t tile = reader.word(FUSCO_W_TILE_TOKENS);
     if (rank > 0 && tile != tileTokens) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has tiles of %u tokens, rank 0 of %u", rank, tile, tileTokens)
+      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has tiles of %u tokens, rank 0 of %u", rank, tile,
+                    tileTokens)
           .atRank(rank);
     }
     tileTokens = tile;
@@ -35,8 +36,8 @@ std::vector<std::vector<uint8_t>> readOrder(const fusco_plan &plan, const fusco_
     const uint64_t tileEntries = uint64_t{tile} * plan.topk;
     orders[rank] = reader.section<uint8_t>(FUSCO_S_TILE_ORDER);
     if (tileEntries > maxTileEntries || orders[rank].size() != entries) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u orders %zu entries in tiles of %llu", rank, orders[rank].size(),
-                    static_cast<unsigned long long>(tileEntries))
+      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u orders %zu entries in tiles of %llu", rank,
+                    orders[rank].size(), static_cast<unsigned long long>(tileEntries))
           .atRank(rank);
     }
     for (uint64_t first = 0; first < entries; first += tileEntries) {
@@ -93,8 +94,8 @@ Slot::Slot(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capa
   capacity_.instances = std::max(capacity_.instances, instancesOf(desc.plan));
   if (capacity_.topk > FUSCO_MAX_TOPK || capacity_.tokens * capacity_.topk > FUSCO_MAX_ROWS ||
       capacity_.instances > FUSCO_MAX_INSTANCES) {
-    throw Failure(FUSCO_E_LIMIT, "a slot for %llu tokens, topk %u", static_cast<unsigned long long>(capacity_.tokens),
-                  capacity_.topk);
+    throw Failure(FUSCO_E_LIMIT, "a slot for %llu tokens, topk %u",
+                  static_cast<unsigned long long>(capacity_.tokens), capacity_.topk);
   }
   tables_.resize(context_->groups().size());
   for (size_t group = 0; group < tables_.size(); group++) allocate(group);
@@ -121,20 +122,20 @@ void Slot::allocate(size_t index) {
   const Layout layout(capacity_);
   tables.memory = static_cast<uint8_t *>(context_->allocRaw(group.ranks.front(), layout.bytes));
   bytes_ += layout.bytes;
-  context_->check(cudaStreamCreateWithFlags(&tables.stream, cudaStreamNonBlocking), "creating an upload stream");
+  context_->check(cudaStreamCreateWithFlags(&tables.stream, cudaStreamNonBlocking),
+                  "creating an upload stream");
   for (uint8_t *&pinned : tables.pinned) {
-    context_->check(cudaMallocHost(reinterpret_cast<void **>(&pinned), layout.meeting), "allocating pinned memory");
+    context_->check(cudaMallocHost(reinterpret_cast<void **>(&pinned), layout.meeting),
+                    "allocating pinned memory");
   }
   for (Event &event : tables.uploaded) event.create(group.device, false);
   tables.used.create(group.device, false);
   uint8_t *at = tables.memory;
-  tables.view = {reinterpret_cast<SlotHead *>(at + layout.head),
-                 reinterpret_cast<Place *>(at + layout.place),
-                 reinterpret_cast<Place *>(at + layout.stagedPlace),
-                 at + layout.order,
-                 reinterpret_cast<Hole *>(at + layout.holes),
-                 reinterpret_cast<Landed *>(at + layout.landed),
-                 reinterpret_cast<Place *>(at + layout.forwardPlace)};
+  tables.view = {
+      reinterpret_cast<SlotHead *>(at + layout.head),     reinterpret_cast<Place *>(at + layout.place),
+      reinterpret_cast<Place *>(at + layout.stagedPlace), at + layout.order,
+      reinterpret_cast<Hole *>(at + layout.holes),        reinterpret_cast<Landed *>(at + layout.landed),
+      reinterpret_cast<Place *>(at + layout.forwardPlace)};
   tables.meeting = reinterpret_cast<uint32_t *>(at + layout.meeting);
   context_->check(cudaMemsetAsync(tables.meeting, 0, tableAlign, tables.stream), "clearing a slot");
 }
@@ -156,7 +157,8 @@ void Slot::upload(const fusco_cuda_plan_desc &desc) {
   checkCapacity(*plan);
   const uint64_t instances = instancesOf(desc.plan);
   if (instances > capacity_.instances) {
-    throw Failure(FUSCO_E_LIMIT, "%llu instances; the slot holds %llu", static_cast<unsigned long long>(instances),
+    throw Failure(FUSCO_E_LIMIT, "%llu instances; the slot holds %llu",
+                  static_cast<unsigned long long>(instances),
                   static_cast<unsigned long long>(capacity_.instances))
         .limited(instances, capacity_.instances);
   }
@@ -204,7 +206,8 @@ void Slot::fill(size_t index, const fusco_plan &plan, const ForwardTables *forwa
     head->tokens += part.tokens;
     std::memcpy(pinned + layout.place + entries * sizeof(Place), part.targets.data(),
                 part.targets.size() * sizeof(Place));
-    if (!order[rank].empty()) std::memcpy(pinned + layout.order + entries, order[rank].data(), order[rank].size());
+    if (!order[rank].empty())
+      std::memcpy(pinned + layout.order + entries, order[rank].data(), order[rank].size());
     for (const RowRange &range : part.padding) holes[head->holes++] = {rank, range.first, range.rows};
     if (forward != nullptr) {
       const auto &staged = forward->stagedPlace[rank];
@@ -215,7 +218,8 @@ void Slot::fill(size_t index, const fusco_plan &plan, const ForwardTables *forwa
         landed[head->landed++] = row;
       }
       const auto &hops = forward->places[rank];
-      std::memcpy(pinned + layout.forwardPlace + places * sizeof(Place), hops.data(), hops.size() * sizeof(Place));
+      std::memcpy(pinned + layout.forwardPlace + places * sizeof(Place), hops.data(),
+                  hops.size() * sizeof(Place));
       places += hops.size();
     }
     entries += part.targets.size();
@@ -247,7 +251,8 @@ uint8_t *Slot::staging(uint32_t rank, uint32_t index, uint64_t rowBytes) {
   Staged &staged = staging_[{rank, index}];
   if (staged.bytes >= bytes) return staged.rows;
   if (context_->capturing != nullptr) {
-    throw Failure(FUSCO_E_MEMORY, "staging rows cannot be allocated in a capture: run the dispatch once before it")
+    throw Failure(FUSCO_E_MEMORY,
+                  "staging rows cannot be allocated in a capture: run the dispatch once before it")
         .atRank(rank);
   }
   const OnDevice here(context_->deviceOf(rank));

@@ -33,8 +33,8 @@ __device__ inline void barrierWait(uint64_t *barrier, uint32_t parity) {
       : "memory");
 }
 
-// Lines that leave the L2 before others: received rows are read by a later kernel, if at all, and would only push
-// out rows that are still to be read.
+// Lines that leave the L2 before others: received rows are read by a later kernel, if at all, and would only
+// push out rows that are still to be read.
 __device__ inline uint64_t leaveFirst() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
@@ -61,9 +61,7 @@ __device__ inline void bulkCommit() { asm volatile("cp.async.bulk.commit_group;"
 __device__ inline void bulkWaitRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
 // All but this thread's last group of stores have read shared memory.
-__device__ inline void bulkWaitReadButOne() {
-  asm volatile("cp.async.bulk.wait_group.read 1;" ::: "memory");
-}
+__device__ inline void bulkWaitReadButOne() { asm volatile("cp.async.bulk.wait_group.read 1;" ::: "memory"); }
 
 // This thread's stores have been made.
 __device__ inline void bulkWait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
@@ -120,8 +118,9 @@ __device__ inline Tile tileAt(const TileState &state, uint32_t rows, uint32_t nu
   return {local, state.tokenStart[local] + first, min(rows, tokens - first)};
 }
 
-// One warp moves all tiles of a block, round by round. In a round all blocks of the GPU first ask for their rows and
-// then store them: the memory bus sees reads and writes in turns of megabytes, which costs less than mixing them.
+// One warp moves all tiles of a block, round by round. In a round all blocks of the GPU first ask for their
+// rows and then store them: the memory bus sees reads and writes in turns of megabytes, which costs less than
+// mixing them.
 class TileMover {
  public:
   __device__ TileMover(const DispatchParams &params, TileState &state, uint8_t *rows)
@@ -178,8 +177,8 @@ class TileMover {
              &state_.arrived);
   }
 
-  // Lists the stores of a tile in state_.to and state_.row, in the order in which they are issued: by destination
-  // rank and slot, so that blocks write near one another at the same time.
+  // Lists the stores of a tile in state_.to and state_.row, in the order in which they are issued: by
+  // destination rank and slot, so that blocks write near one another at the same time.
   __device__ void listStores(const Piece &piece) {
     const uint32_t entries = piece.tile.rows * state_.topk;
     const uint64_t first = static_cast<uint64_t>(piece.tile.token) * state_.topk;
@@ -193,7 +192,8 @@ class TileMover {
     __syncwarp();
   }
 
-  __device__ void listByPlan(const Piece &piece, const Place *places, const uint8_t *order, uint32_t entries) {
+  __device__ void listByPlan(const Piece &piece, const Place *places, const uint8_t *order,
+                             uint32_t entries) {
     uint32_t kept = 0;
     for (uint32_t base = 0; base < entries; base += 32) {
       const uint32_t e = base + lane_ < entries ? order[base + lane_] : entries;
@@ -256,8 +256,8 @@ class TileMover {
     if (lane_ == 0 && p_.tiling.meet != 0) atomicAdd(&p_.meeting[0], 1u);
   }
 
-  // Until all blocks have come this far. It is about speed alone: where they do not all run at once, or somebody
-  // else uses the GPU, a block goes on after a while, and nothing can hang.
+  // Until all blocks have come this far. It is about speed alone: where they do not all run at once, or
+  // somebody else uses the GPU, a block goes on after a while, and nothing can hang.
   __device__ void awaitAll() {
     if (lane_ == 0 && p_.tiling.meet != 0) {
       constexpr long long patience = 100000;  // cycles, about 50 us

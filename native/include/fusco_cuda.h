@@ -1,20 +1,21 @@
 /*
  * FUSCO's executor on NVIDIA GPUs: one process drives one or more devices, with any number of ranks on each.
  *
- * Plain C, like fusco.h, whose types it shares; no type of CUDA appears. Streams and device memory of others come
- * and go as pointers, so that a tensor of another library can be exchanged in place. Without CUDA at build time, or
- * without a driver or a GPU at run time, the functions that start something return FUSCO_E_BACKEND and say why.
+ * Plain C, like fusco.h, whose types it shares; no type of CUDA appears. Streams and device memory of others
+ * come and go as pointers, so that a tensor of another library can be exchanged in place. Without CUDA at
+ * build time, or without a driver or a GPU at run time, the functions that start something return
+ * FUSCO_E_BACKEND and say why.
  *
- * Everything that takes a rank's stream enqueues and returns. Calls of one context take turns; nothing waits for the
- * GPU but fusco_cuda_synchronize, fusco_cuda_event_synchronize, destroying handles, and an upload that finds both
- * of a plan's host buffers still on their way.
+ * Everything that takes a rank's stream enqueues and returns. Calls of one context take turns; nothing waits
+ * for the GPU but fusco_cuda_synchronize, fusco_cuda_event_synchronize, destroying handles, and an upload
+ * that finds both of a plan's host buffers still on their way.
  *
  * Readiness. An exchange starts when the stream of every rank has reached the call ("ready": inputs produced,
- * outputs free), and what is enqueued on any rank's stream after the call runs when every writer is done ("done").
- * Both edges are events on the devices; ranks that share a stream need none.
+ * outputs free), and what is enqueued on any rank's stream after the call runs when every writer is done
+ * ("done"). Both edges are events on the devices; ranks that share a stream need none.
  *
- * Errors of the GPU show at a later call. After one that leaves the device unusable (an address that is not the
- * device's, for example) every call returns FUSCO_E_BACKEND with the first cause; the process lives on.
+ * Errors of the GPU show at a later call. After one that leaves the device unusable (an address that is not
+ * the device's, for example) every call returns FUSCO_E_BACKEND with the first cause; the process lives on.
  */
 #ifndef FUSCO_CUDA_H
 #define FUSCO_CUDA_H
@@ -33,7 +34,8 @@ typedef struct fusco_cuda_graph fusco_cuda_graph;
 /* 1 where the library was built with CUDA. */
 int fusco_cuda_built(void);
 
-/* Number of devices. E_BACKEND where there is none, with the reason: no CUDA in this build, no driver, no GPU. */
+/* Number of devices. E_BACKEND where there is none, with the reason: no CUDA in this build, no driver, no
+ * GPU. */
 fusco_status fusco_cuda_device_count(uint32_t *count, fusco_error *error);
 
 typedef struct fusco_cuda_device_info {
@@ -60,9 +62,10 @@ void fusco_cuda_context_destroy(fusco_cuda_context *context);
 uint32_t fusco_cuda_ranks(const fusco_cuda_context *context);
 uint32_t fusco_cuda_rank_device(const fusco_cuda_context *context, uint32_t rank);
 
-/* Makes a cudaStream_t of the caller the stream of a rank; NULL goes back to the context's own. E_OPTION for a
- * stream of another device. */
-fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream, fusco_error *error);
+/* Makes a cudaStream_t of the caller the stream of a rank; NULL goes back to the context's own. E_OPTION for
+ * a stream of another device. */
+fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream,
+                                   fusco_error *error);
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank);
 
 /* Memory on a rank's device. E_MEMORY with the bytes asked (value) and free (limit). */
@@ -70,11 +73,12 @@ fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64
                               fusco_error *error);
 /* Memory of this context; waits for the device. */
 fusco_status fusco_cuda_free(fusco_cuda_context *context, void *address, fusco_error *error);
-/* Between host and device memory, in any direction, on the rank's stream. Pageable host memory may make it wait. */
+/* Between host and device memory, in any direction, on the rank's stream. Pageable host memory may make it
+ * wait. */
 fusco_status fusco_cuda_copy(fusco_cuda_context *context, uint32_t rank, void *to, const void *from,
                              uint64_t bytes, fusco_error *error);
-fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value, uint64_t bytes,
-                             fusco_error *error);
+fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value,
+                             uint64_t bytes, fusco_error *error);
 /* Keeps the rank's stream busy for so long: for tests of what must wait. At most 10 s. */
 fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_t nanoseconds,
                              fusco_error *error);
@@ -94,10 +98,10 @@ fusco_status fusco_cuda_event_synchronize(fusco_cuda_event *event, fusco_error *
 fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event *end, double *milliseconds,
                                       fusco_error *error);
 
-/* What a plan slot can hold: its addresses never change, so that a captured exchange can be replayed with another
- * plan. Zero everywhere means the size of the plan that it is made with. */
+/* What a plan slot can hold: its addresses never change, so that a captured exchange can be replayed with
+ * another plan. Zero everywhere means the size of the plan that it is made with. */
 typedef struct fusco_cuda_capacity {
-  uint64_t tokens;    /* of all ranks together */
+  uint64_t tokens; /* of all ranks together */
   uint32_t topk;
   uint64_t instances; /* of all ranks together */
 } fusco_cuda_capacity;
@@ -110,17 +114,20 @@ typedef struct fusco_cuda_plan_desc {
 /* Makes a slot and uploads its first plan. The plan is checked as fusco_plan_create checks it, and so are its
  * forwarding descriptors where there are groups. E_* of fusco_plan_create, E_MEMORY, E_BACKEND. */
 fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cuda_capacity *capacity,
-                                    const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan, fusco_error *error);
-/* Replaces the slot's plan for exchanges and replays after this call, without waiting for those before it: they see
- * the old one. Of two slots one can be uploaded while the other runs. E_LIMIT beyond the capacity. */
-fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc, fusco_error *error);
+                                    const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan,
+                                    fusco_error *error);
+/* Replaces the slot's plan for exchanges and replays after this call, without waiting for those before it:
+ * they see the old one. Of two slots one can be uploaded while the other runs. E_LIMIT beyond the capacity.
+ */
+fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
+                                    fusco_error *error);
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan);
 /* Bytes of device memory, staging rows included. */
 uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
 
-/* How the rows of a dispatch travel. FORWARD: once to each remote node's forwarder, and from there on to the other
- * slots; for hierarchical plans only. A scaled dispatch always goes direct. AUTO is DIRECT: all ranks of the
- * process reach each other's memory. */
+/* How the rows of a dispatch travel. FORWARD: once to each remote node's forwarder, and from there on to the
+ * other slots; for hierarchical plans only. A scaled dispatch always goes direct. AUTO is DIRECT: all ranks
+ * of the process reach each other's memory. */
 typedef enum fusco_cuda_path {
   FUSCO_CUDA_PATH_AUTO = 0,
   FUSCO_CUDA_PATH_DIRECT = 1,
@@ -128,25 +135,27 @@ typedef enum fusco_cuda_path {
 } fusco_cuda_path;
 
 typedef struct fusco_cuda_report {
-  fusco_stats stats;     /* nanoseconds: of the call on the host, which only enqueues */
-  fusco_cuda_path path;  /* the one that ran */
-  uint32_t by_tiles;     /* payloads that the copy engines of the multiprocessors moved */
+  fusco_stats stats;    /* nanoseconds: of the call on the host, which only enqueues */
+  fusco_cuda_path path; /* the one that ran */
+  uint32_t by_tiles;    /* payloads that the copy engines of the multiprocessors moved */
 } fusco_cuda_report;
 
 /* As in fusco.h, but buffers are memory that the rank's device reaches. A combine follows the plan's tree. A
  * forwarded dispatch may have to allocate staging rows; it must have run once before it is captured. */
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
                                  fusco_cuda_report *report, fusco_error *error);
-fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call, fusco_cuda_report *report,
-                                fusco_error *error);
+fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call,
+                                fusco_cuda_report *report, fusco_error *error);
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error);
 
 /* What is enqueued on the ranks' streams between the two calls becomes a graph instead of running. */
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error);
-fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph, fusco_error *error);
+fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph,
+                                    fusco_error *error);
 /* Runs it once, after all ranks' streams are ready, with the plans that its slots hold now. Where a slot was
- * uploaded since, its plan must fit the captured buffers and have the same strategy, topk and partial dtype. */
+ * uploaded since, its plan must fit the captured buffers and have the same strategy, topk and partial dtype.
+ */
 fusco_status fusco_cuda_graph_launch(fusco_cuda_graph *graph, fusco_error *error);
 void fusco_cuda_graph_destroy(fusco_cuda_graph *graph);
 

@@ -17,7 +17,8 @@ void must(Napi::Env env, fusco_status status, const fusco_error &error) {
 uint64_t numberAt(const Napi::CallbackInfo &info, size_t index) {
   const double number = info[index].IsNumber() ? info[index].As<Napi::Number>().DoubleValue() : -1;
   if (!(number >= 0) || number > static_cast<double>(maxNumber)) {
-    refuse(info.Env(), FUSCO_E_OPTION, "argument " + std::to_string(index) + " must be a whole number from 0");
+    refuse(info.Env(), FUSCO_E_OPTION,
+           "argument " + std::to_string(index) + " must be a whole number from 0");
   }
   return static_cast<uint64_t>(number);
 }
@@ -50,8 +51,10 @@ struct Desc {
     shards = memoriesOf(list, "the shard", ranks, keep);
     const std::string strategy = textField(object, "strategy", "flat");
     const std::string partial = textField(object, "partial", "payload");
-    if (strategy != "flat" && strategy != "hier") refuse(env, FUSCO_E_OPTION, "strategy must be flat or hier");
-    if (partial != "payload" && partial != "f32") refuse(env, FUSCO_E_OPTION, "partial must be payload or f32");
+    if (strategy != "flat" && strategy != "hier")
+      refuse(env, FUSCO_E_OPTION, "strategy must be flat or hier");
+    if (partial != "payload" && partial != "f32")
+      refuse(env, FUSCO_E_OPTION, "partial must be payload or f32");
     desc.plan.ranks = ranks;
     desc.plan.ranks_per_node = static_cast<uint32_t>(integerField(object, "ranksPerNode", 0, UINT32_MAX));
     desc.plan.strategy = strategy == "hier" ? FUSCO_STRATEGY_HIER : FUSCO_STRATEGY_FLAT;
@@ -63,7 +66,8 @@ struct Desc {
     if (!given.IsTypedArray() || bytes.bytes != 2 * uint64_t{ranks}) {
       refuse(env, FUSCO_E_OPTION, "groups must be a Uint16Array with one element a rank");
     }
-    groups.assign(static_cast<const uint16_t *>(bytes.data), static_cast<const uint16_t *>(bytes.data) + ranks);
+    groups.assign(static_cast<const uint16_t *>(bytes.data),
+                  static_cast<const uint16_t *>(bytes.data) + ranks);
     desc.groups = groups.data();
   }
 
@@ -150,7 +154,8 @@ CudaContext::CudaContext(const Napi::CallbackInfo &info) : Napi::ObjectWrap<Cuda
     }
   }
   fusco_error error{};
-  must(env, fusco_cuda_context_create(ranks, devices.empty() ? nullptr : devices.data(), &handle_, &error), error);
+  must(env, fusco_cuda_context_create(ranks, devices.empty() ? nullptr : devices.data(), &handle_, &error),
+       error);
   Value().TypeTag(&contextTag);
 }
 
@@ -169,7 +174,8 @@ fusco_cuda_context *CudaContext::handleOf(const Napi::Value &value) {
 Napi::Value CudaContext::alloc(const Napi::CallbackInfo &info) {
   void *address = nullptr;
   fusco_error error{};
-  must(info.Env(), fusco_cuda_alloc(open(info.Env()), rankAt(info, 0), numberAt(info, 1), &address, &error), error);
+  must(info.Env(), fusco_cuda_alloc(open(info.Env()), rankAt(info, 0), numberAt(info, 1), &address, &error),
+       error);
   return addressValue(info.Env(), address);
 }
 
@@ -194,7 +200,8 @@ void CudaContext::fill(const Napi::CallbackInfo &info) {
   fusco_error error{};
   const auto value = static_cast<uint8_t>(numberAt(info, 2));
   must(info.Env(),
-       fusco_cuda_fill(open(info.Env()), rankAt(info, 0), addressAt(info, 1), value, numberAt(info, 3), &error),
+       fusco_cuda_fill(open(info.Env()), rankAt(info, 0), addressAt(info, 1), value, numberAt(info, 3),
+                       &error),
        error);
 }
 
@@ -204,7 +211,8 @@ Napi::Value CudaContext::stream(const Napi::CallbackInfo &info) {
 
 void CudaContext::setStream(const Napi::CallbackInfo &info) {
   fusco_error error{};
-  must(info.Env(), fusco_cuda_set_stream(open(info.Env()), rankAt(info, 0), addressAt(info, 1), &error), error);
+  must(info.Env(), fusco_cuda_set_stream(open(info.Env()), rankAt(info, 0), addressAt(info, 1), &error),
+       error);
 }
 
 void CudaContext::spin(const Napi::CallbackInfo &info) {
@@ -286,7 +294,8 @@ Napi::Value CudaPlan::dispatch(const Napi::CallbackInfo &info) {
   const Call call(Exchange::dispatch, objectArgument(info, 0), ranks_, keep);
   fusco_cuda_report report{};
   fusco_error error{};
-  must(info.Env(), fusco_cuda_dispatch(open(info.Env()), pathAt(info, 1), &call.dispatch(), &report, &error), error);
+  must(info.Env(), fusco_cuda_dispatch(open(info.Env()), pathAt(info, 1), &call.dispatch(), &report, &error),
+       error);
   return reportObject(info.Env(), report);
 }
 
@@ -304,7 +313,8 @@ Napi::Value CudaPlan::weightGradient(const Napi::CallbackInfo &info) {
   const Call call(Exchange::weightGradient, objectArgument(info, 0), ranks_, keep);
   fusco_cuda_report report{};
   fusco_error error{};
-  must(info.Env(), fusco_cuda_weight_gradient(open(info.Env()), &call.weightGradient(), &report, &error), error);
+  must(info.Env(), fusco_cuda_weight_gradient(open(info.Env()), &call.weightGradient(), &report, &error),
+       error);
   return reportObject(info.Env(), report);
 }
 

@@ -1,5 +1,5 @@
-// The JavaScript classes of the CUDA part: thin objects over the handles of fusco_cuda.h. Nothing here waits for the
-// GPU but what the C interface says waits.
+// The JavaScript classes of the CUDA part: thin objects over the handles of fusco_cuda.h. Nothing here waits
+// for the GPU but what the C interface says waits.
 #pragma once
 
 #include "calls.hpp"

@@ -1,5 +1,5 @@
-// Measures every sensible tiling of the dispatch kernel and block size of the combine kernel on one GPU, checks
-// every result, and prints a table: the figures behind chooseTiling() and docs/performance-cuda.md.
+// Measures every sensible tiling of the dispatch kernel and block size of the combine kernel on one GPU,
+// checks every result, and prints a table: the figures behind chooseTiling() and docs/performance-cuda.md.
 //
 //   sweep [tokens a rank] [ranks] [hidden] [topk] [experts] [quick]
 
@@ -39,7 +39,8 @@ T *copied(const std::vector<T> &values) {
 }
 
 __global__ void randomBf16(uint16_t *out, size_t count) {
-  for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < count; i += gridDim.x * size_t{blockDim.x}) {
+  for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < count;
+       i += gridDim.x * size_t{blockDim.x}) {
     uint64_t x = (i + 1) * 0x9e3779b97f4a7c15ull;
     x ^= x >> 31;
     x *= 0xbf58476d1ce4e5b9ull;
@@ -84,7 +85,8 @@ __global__ void checkCombine(CombineParams p, bool weighted, unsigned long long 
     }
     const uint32_t bits = __float_as_uint(sum);
     const auto expected = static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-    if (reinterpret_cast<const uint16_t *>(p.to[local] + row * p.rowBytes)[i] != expected) atomicAdd(wrong, 1ull);
+    if (reinterpret_cast<const uint16_t *>(p.to[local] + row * p.rowBytes)[i] != expected)
+      atomicAdd(wrong, 1ull);
   }
 }
 
@@ -219,8 +221,8 @@ int main(int argc, char **argv) {
   const double copyMs = clock.median(20, [&] { cudaMemcpyAsync(b, a, received, cudaMemcpyDeviceToDevice); });
   const double copyRate = 2.0 * received / copyMs / 1e6;
   const double total = w.dispatchBytes();
-  std::printf("# %u ranks x %u tokens, hidden %u, topk %u of %u; %u SMs\n", w.ranks, w.tokens, w.hidden, w.topk,
-              w.experts, limits.multiprocessors);
+  std::printf("# %u ranks x %u tokens, hidden %u, topk %u of %u; %u SMs\n", w.ranks, w.tokens, w.hidden,
+              w.topk, w.experts, limits.multiprocessors);
   std::printf("copy %.4f ms %.0f GB/s\n", copyMs, copyRate);
 
   const auto run = [&](const char *name, const DispatchParams &params, int runs) {
@@ -228,8 +230,8 @@ int main(int argc, char **argv) {
     const double ms = clock.median(runs, [&] { must(launchDispatch(params, limits, nullptr), "dispatch"); });
     const auto bad = wrongs([&] { checkDispatch<<<4096, 256>>>(params, wrong); });
     const Tiling &t = params.tiling;
-    std::printf("dispatch %-6s rows %2u blocks %2u meet %u groups %u: %.4f ms %.0f GB/s %.1f %%%s\n", name, t.rows,
-                t.blocksPerSm, t.meet, t.groups, ms, total / ms / 1e6, total / ms / 1e4 / copyRate,
+    std::printf("dispatch %-6s rows %2u blocks %2u meet %u groups %u: %.4f ms %.0f GB/s %.1f %%%s\n", name,
+                t.rows, t.blocksPerSm, t.meet, t.groups, ms, total / ms / 1e6, total / ms / 1e4 / copyRate,
                 bad == 0 ? "" : "  WRONG");
   };
   DispatchParams plain = w.dispatch;
@@ -241,8 +243,8 @@ int main(int argc, char **argv) {
   };
   const int runs = quick ? 5 : 15;
   std::vector<Tiling> tilings;
-  for (const Shape s : {Shape{15, 1}, Shape{7, 2}, Shape{6, 2}, Shape{5, 3}, Shape{4, 3}, Shape{3, 4}, Shape{2, 6},
-                        Shape{1, 10}}) {
+  for (const Shape s : {Shape{15, 1}, Shape{7, 2}, Shape{6, 2}, Shape{5, 3}, Shape{4, 3}, Shape{3, 4},
+                        Shape{2, 6}, Shape{1, 10}}) {
     tilings.push_back({s.rows, s.blocks, 0, 1});
     for (uint32_t groups = 1; groups <= 4; groups++) tilings.push_back({s.rows, s.blocks, 1, groups});
   }
@@ -259,12 +261,13 @@ int main(int argc, char **argv) {
     for (uint32_t threads : {0u, 128u, 224u, 448u, 896u}) {
       for (uint32_t r = 0; r < w.ranks; r++) cudaMemset(w.combine.to[r], 0xa5, w.tokens * w.rowBytes());
       const double ms = clock.median(15, [&] {
-        must(launchCombine(w.combine, FUSCO_DTYPE_BF16, weighted, 0, 16, w.ranks * w.tokens, threads, nullptr),
-             "combine");
+        must(
+            launchCombine(w.combine, FUSCO_DTYPE_BF16, weighted, 0, 16, w.ranks * w.tokens, threads, nullptr),
+            "combine");
       });
       const auto bad = wrongs([&] { checkCombine<<<w.ranks * w.tokens, 256>>>(w.combine, weighted, wrong); });
-      std::printf("combine %s threads %u: %.4f ms %.0f GB/s %.1f %%%s\n", weighted ? "weighted" : "plain", threads,
-                  ms, total / ms / 1e6, total / ms / 1e4 / copyRate, bad == 0 ? "" : "  WRONG");
+      std::printf("combine %s threads %u: %.4f ms %.0f GB/s %.1f %%%s\n", weighted ? "weighted" : "plain",
+                  threads, ms, total / ms / 1e6, total / ms / 1e4 / copyRate, bad == 0 ? "" : "  WRONG");
     }
   }
   const double again = clock.median(20, [&] { cudaMemcpyAsync(b, a, received, cudaMemcpyDeviceToDevice); });

@@ -23,7 +23,8 @@ __global__ void permute(const Place *places, uint64_t rows, Rows ranks, uint8_t 
   const uint64_t units = rowBytes / 16;
   for (uint64_t i = (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / 32; i < rows; i += warps) {
     const Place place = places[i];
-    auto *there = reinterpret_cast<uint4 *>(ranks.of[place.peer] + static_cast<uint64_t>(place.row) * rowBytes);
+    auto *there =
+        reinterpret_cast<uint4 *>(ranks.of[place.peer] + static_cast<uint64_t>(place.row) * rowBytes);
     auto *here = reinterpret_cast<uint4 *>(buffer + i * rowBytes);
     const uint4 *from = toRanks ? here : there;
     uint4 *to = toRanks ? there : here;
@@ -36,7 +37,8 @@ template <class T>
 T *uploaded(CudaContext &context, std::vector<void *> &owned, const std::vector<T> &values) {
   void *at = context.allocRaw(0, values.size() * sizeof(T));
   owned.push_back(at);
-  context.check(cudaMemcpy(at, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice), "uploading");
+  context.check(cudaMemcpy(at, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
+                "uploading");
   return static_cast<T *>(at);
 }
 
@@ -48,7 +50,8 @@ Rows rowsOf(const fusco_buffer *buffers, uint32_t ranks) {
 
 }  // namespace
 
-Unfused::Unfused(std::shared_ptr<Slot> slot, uint64_t rowBytes) : slot_(std::move(slot)), rowBytes_(rowBytes) {
+Unfused::Unfused(std::shared_ptr<Slot> slot, uint64_t rowBytes)
+    : slot_(std::move(slot)), rowBytes_(rowBytes) {
   CudaContext &context = slot_->context();
   const fusco_plan &plan = slot_->plan();
   if (rowBytes == 0 || rowBytes % 16 != 0 || context.groups().size() != 1) {
@@ -118,7 +121,8 @@ void Unfused::dispatch(const fusco_buffer *from, const fusco_buffer *to) {
   const cudaStream_t stream = context.leader(group);
   const uint32_t blocks = group.limits.multiprocessors * 8;
   context.ready();
-  permute<false><<<blocks, 256, 0, stream>>>(sourceOf_, rows_, rowsOf(from, context.ranks()), packed_, rowBytes_);
+  permute<false>
+      <<<blocks, 256, 0, stream>>>(sourceOf_, rows_, rowsOf(from, context.ranks()), packed_, rowBytes_);
   for (const Block &block : blocks_) {
     context.check(cudaMemcpyAsync(arrived_ + block.arrived, packed_ + block.sent, block.bytes,
                                   cudaMemcpyDeviceToDevice, stream),
@@ -136,7 +140,8 @@ void Unfused::combine(const fusco_combine_call &call) {
   const uint32_t blocks = group.limits.multiprocessors * 8;
   context.ready();
   slot_->beginUse();
-  permute<false><<<blocks, 256, 0, stream>>>(slotOf_, rows_, rowsOf(call.from, context.ranks()), arrived_, rowBytes_);
+  permute<false>
+      <<<blocks, 256, 0, stream>>>(slotOf_, rows_, rowsOf(call.from, context.ranks()), arrived_, rowBytes_);
   for (const Block &block : blocks_) {
     context.check(cudaMemcpyAsync(packed_ + block.sent, arrived_ + block.arrived, block.bytes,
                                   cudaMemcpyDeviceToDevice, stream),
@@ -151,8 +156,9 @@ void Unfused::combine(const fusco_combine_call &call) {
     params.to[rank] = static_cast<uint8_t *>(call.to[rank].data);
     if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
   }
-  context.check(launchCombine(params, call.dtype, call.weights != nullptr, 0, 16, slot_->plan().tokens, 0, stream),
-                "launching a combine");
+  context.check(
+      launchCombine(params, call.dtype, call.weights != nullptr, 0, 16, slot_->plan().tokens, 0, stream),
+      "launching a combine");
   slot_->endUse();
   context.done();
 }
@@ -161,10 +167,11 @@ void Unfused::combine(const fusco_combine_call &call) {
 
 using fusco::Failure;
 
-fusco_status fusco_cuda_unfused_create(fusco_cuda_plan *plan, uint64_t row_bytes, fusco_cuda_unfused **unfused,
-                                       fusco_error *error) {
+fusco_status fusco_cuda_unfused_create(fusco_cuda_plan *plan, uint64_t row_bytes,
+                                       fusco_cuda_unfused **unfused, fusco_error *error) {
   return fusco::guarded(error, [&] {
-    if (plan == nullptr || unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the plan or the handle is NULL");
+    if (plan == nullptr || unfused == nullptr)
+      throw Failure(FUSCO_E_OPTION, "the plan or the handle is NULL");
     auto pipeline = std::make_unique<fusco::cuda::Unfused>(plan->shared, row_bytes);
     *unfused = new fusco_cuda_unfused{plan->shared->contextHandle(), std::move(pipeline)};
   });

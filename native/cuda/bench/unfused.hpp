@@ -1,5 +1,5 @@
-// The pipeline that fusion replaces, on the GPU: pack by destination, copy blocks between ranks, permute into expert
-// order; and back. What the bench compares the fused exchange with.
+// The pipeline that fusion replaces, on the GPU: pack by destination, copy blocks between ranks, permute into
+// expert order; and back. What the bench compares the fused exchange with.
 #pragma once
 
 #include "slot.hpp"
