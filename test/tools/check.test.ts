@@ -17,10 +17,10 @@ interface Run {
 }
 
 /** A run with masked and dropped entries, padding and a rank without tokens. */
-async function runOf(weighted: boolean): Promise<Run> {
+async function runOf(weighted: boolean, strategy: 'flat' | 'hier' = 'flat'): Promise<Run> {
   const workload = { family: 'rankWithoutRows', seed: 6, ranks: 3, tokens: 8, topk: 2, experts: 6 } as const;
   const routing = makeRouting({ ...workload, masked: 0.2 });
-  const plan = await planOf(routing, 2, { experts: 6, align: 4, capacity: 3 });
+  const plan = await planOf(routing, 2, { experts: 6, align: 4, capacity: 3, strategy, ranksPerNode: 1 });
   expect(
     plan.shards.some((shard) => shard.dropped > 0) && plan.shards.some((shard) => shard.masked > 0),
   ).toBe(true);
@@ -37,13 +37,18 @@ async function runOf(weighted: boolean): Promise<Run> {
 
 const mismatchOf = ({ plan, input, result }: Run) => findMismatch(plan, input, result);
 
-describe.each([true, false])('weighted: %s', (weighted) => {
+describe.each([
+  [true, 'flat'],
+  [false, 'flat'],
+  [true, 'hier'],
+  [false, 'hier'],
+] as const)('weighted: %s, %s plan', (weighted, strategy) => {
   it('a right execution has no mismatch', async () => {
-    expect(await mismatchOf(await runOf(weighted))).toBeUndefined();
+    expect(await mismatchOf(await runOf(weighted, strategy))).toBeUndefined();
   });
 
   it.each(['received', 'combined'] as const)('every changed byte of %s is found in its row', async (what) => {
-    const run = await runOf(weighted);
+    const run = await runOf(weighted, strategy);
     for (const [rank, bytes] of run.result[what].entries()) {
       for (let at = 0; at < bytes.length; at++) {
         bytes[at]! ^= 0x01;
