@@ -56,6 +56,9 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
+/** Control characters and line ends: a message may quote a file, and must neither break the line nor drive a terminal. */
+const CONTROLS = /[\p{Cc}\p{Zl}\p{Zp}]+/gu;
+
 /** The one error class of this package. `code` is stable, `message` is one line, `hint` says what to do. */
 export class FuscoError extends Error {
   override readonly name = 'FuscoError';
@@ -64,7 +67,8 @@ export class FuscoError extends Error {
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     const where = details.path === undefined ? '' : `${details.path}: `;
-    super(`${where}${message}`, details.cause === undefined ? undefined : { cause: details.cause });
+    const text = `${where}${message}`.replace(CONTROLS, ' ');
+    super(text, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
     this.details = details;
   }

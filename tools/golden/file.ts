@@ -11,6 +11,7 @@ import type { PlacementMap } from '../../planner/placement.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
 import { readWhole } from '../readers/file.ts';
 import { ROUTING_FORMATS, type RoutingFormat } from '../readers/foreign.ts';
+import { parseJson, shown } from '../readers/json.ts';
 
 export const GOLDEN_FORMAT_VERSION = 1;
 
@@ -142,7 +143,7 @@ export function parseGolden(text: string, path: string): GoldenFile {
   const reader = new Reader(path);
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (cause) {
     throw new FuscoError('E_GOLDEN', `it is no JSON: ${(cause as Error).message}`, { path, cause });
   }
@@ -152,7 +153,7 @@ export function parseGolden(text: string, path: string): GoldenFile {
     golden = {},
   } = reader.fields(value, '', ['formatVersion', 'plans', 'golden']);
   if (formatVersion !== GOLDEN_FORMAT_VERSION) {
-    reader.fail('/formatVersion', `${JSON.stringify(formatVersion)} is not ${GOLDEN_FORMAT_VERSION}`);
+    reader.fail('/formatVersion', `${shown(formatVersion)} is not ${GOLDEN_FORMAT_VERSION}`);
   }
   return {
     plans: reader.map(plans, '/plans', (item, where) => reader.plan(item, where)),

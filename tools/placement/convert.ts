@@ -25,8 +25,13 @@ export interface Converted {
 
 type Nested = readonly (number | Nested)[];
 
-function isNested(value: unknown): value is Nested {
-  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) || isNested(item));
+/** Layers of [logical][replicas] have three. */
+const MAX_AXES = 3;
+
+/** Lists of integers, no deeper than `axes`. */
+function isNested(value: unknown, axes = MAX_AXES): value is Nested {
+  if (axes === 0 || !Array.isArray(value)) return false;
+  return value.every((item) => Number.isSafeInteger(item) || isNested(item, axes - 1));
 }
 
 function depthOf(value: Nested): number {

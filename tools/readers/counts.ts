@@ -35,6 +35,9 @@ function sglangCounts(bytes: Uint8Array, path: string): number[][] {
   return layers;
 }
 
+/** Numbers of layers: each takes a row of the result, so that a key alone could ask for any memory. */
+const MAX_LAYER = 4095;
+
 /** Layers that the file does not count are zero, as dense layers are elsewhere. */
 function trtllmCounts(bytes: Uint8Array, path: string): number[][] {
   const layers: number[][] = [];
@@ -43,13 +46,14 @@ function trtllmCounts(bytes: Uint8Array, path: string): number[][] {
     const { layer } = parseKey(key, path);
     if (shape.length !== 1 || /^f/.test(dtype))
       fail(path, `array ${key} is not integers [experts]: raw ids are a routing`);
-    if (layer > 0xffff) fail(path, `layer ${layer} > 65535`);
+    if (layer > MAX_LAYER) fail(path, `layer ${layer} > ${MAX_LAYER}`);
     if (experts !== 0 && shape[0] !== experts)
       fail(path, `array ${key} counts ${shape[0]} experts after ${experts}`);
     experts = shape[0]!;
     addCounts(layers, layer, data);
   }
-  return Array.from(layers, (layer) => layer ?? new Array<number>(experts).fill(0));
+  const none = new Array<number>(experts).fill(0);
+  return Array.from(layers, (layer) => layer ?? none);
 }
 
 /**

@@ -5,6 +5,7 @@
 
 import { FuscoError } from '../../planner/errors.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { shown } from './json.ts';
 import { readJsonLines } from './lines.ts';
 import { pieceOfLists } from './nested.ts';
 import { type TraceChoice, TraceCollector } from './trace.ts';
@@ -30,10 +31,8 @@ function addRecord(collector: TraceCollector, value: unknown, where: string, pat
   if (!isMegatronRecord(value)) fail('it is not a record with "layer" and "top_indices"');
   const { block, stage } = record;
   if (block === 'mtp') return;
-  if (block !== undefined && block !== 'decoder')
-    fail(`block ${JSON.stringify(block)} is neither decoder nor mtp`);
-  if (stage !== undefined && stage !== 'pre_dispatch')
-    fail(`stage ${JSON.stringify(stage)} is not pre_dispatch`);
+  if (block !== undefined && block !== 'decoder') fail(`block ${shown(block)} is neither decoder nor mtp`);
+  if (stage !== undefined && stage !== 'pre_dispatch') fail(`stage ${shown(stage)} is not pre_dispatch`);
   const [step, layer, rank] = [integer('step'), integer('layer'), integer('rank')];
   if (!collector.wants(step, layer)) return;
   const piece = pieceOfLists(record.top_indices, where, path);

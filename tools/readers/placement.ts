@@ -3,13 +3,14 @@
 import { FuscoError } from '../../planner/errors.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
 import { readWhole } from './file.ts';
+import { parseJson } from './json.ts';
 
 /** The map of a JSON file; its entries are the planner's to check. Throws E_FORMAT, E_PLACEMENT and file errors. */
 export async function readPlacement(path: string): Promise<PlacementMap> {
   const text = new TextDecoder().decode(await readWhole(path));
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (cause) {
     throw new FuscoError('E_FORMAT', `${path}: ${(cause as Error).message}`, { cause });
   }

@@ -7,6 +7,7 @@
 //   +---+------------------------------------------------------------------------------------+
 
 import { FuscoError } from '../../planner/errors.ts';
+import { parseJson, shown } from './json.ts';
 import { itemBytes, type NdArray, type NdDtype, viewElements } from './npy.ts';
 
 const DTYPES: ReadonlyMap<unknown, NdDtype> = new Map([
@@ -59,7 +60,7 @@ function readEntry(name: string, value: unknown, path: string): Entry {
   const label = JSON.stringify(name.slice(0, 60));
   const dtype = DTYPES.get(text);
   if (dtype === undefined)
-    fail(path, `${label} has dtype ${JSON.stringify(text)}, not one of ${[...DTYPES.keys()].join(', ')}`);
+    fail(path, `${label} has dtype ${shown(text)}, not one of ${[...DTYPES.keys()].join(', ')}`);
   if (!Array.isArray(shape) || !shape.every(isSize) || shape.length > 16) fail(path, `${label} has no shape`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize))
     fail(path, `${label} has no data_offsets`);
@@ -80,9 +81,9 @@ export function readSafetensors(bytes: Uint8Array, path: string): Map<string, Nd
   if (length < 0) fail(path, 'not a safetensors file, or cut short: its header leaves the file');
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(8, 8 + length)));
+    header = parseJson(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(8, 8 + length)));
   } catch (cause) {
-    throw new FuscoError('E_FOREIGN', 'the header is not JSON', { path, cause });
+    throw new FuscoError('E_FOREIGN', `the header is not JSON: ${(cause as Error).message}`, { path, cause });
   }
   if (typeof header !== 'object' || header === null || Array.isArray(header))
     fail(path, 'the header is not an object');

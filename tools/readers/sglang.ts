@@ -35,7 +35,7 @@ function integerOf(record: ReadonlyMap<unknown, unknown>, name: string, path: st
 /** Physical ids of one layer as logical ones. Throws E_FOREIGN for an id that the map does not have. */
 function toLogical({ ids, tokens, topk }: Piece, map: NdArray, layer: number, path: string): Piece {
   const physical = map.shape[1]!;
-  const logical = Int32Array.from(ids, (id) => {
+  const logical = Float64Array.from(ids, (id) => {
     const slot = Number(id);
     if (slot === -1) return -1;
     if (slot < 0 || slot >= physical)
@@ -55,7 +55,7 @@ function usedColumns({ ids, tokens, topk }: Piece): number {
 }
 
 function firstColumns({ ids, tokens, topk }: Piece, columns: number): Piece {
-  const kept = new Int32Array(tokens * columns);
+  const kept = new Float64Array(tokens * columns);
   for (let token = 0; token < tokens; token++) {
     for (let k = 0; k < columns; k++) kept[token * columns + k] = Number(ids[token * topk + k]);
   }

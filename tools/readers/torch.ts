@@ -121,10 +121,13 @@ class Loader {
   readonly #zip: ZipArchive;
   readonly #path: string;
   readonly #prefix: string;
+  /** Bytes that tensors may still take. A pickle of a few bytes a tensor can name one storage any number of times. */
+  #left: number;
 
   constructor(bytes: Uint8Array, path: string) {
     this.#path = path;
     this.#zip = openTorch(bytes, path);
+    this.#left = 2 * this.#zip.totalBytes;
     const pickles = this.#zip.names.filter((name) => name.endsWith('/data.pkl'));
     if (pickles.length !== 1) fail(path, `the archive holds ${pickles.length} members data.pkl, not one`);
     this.#prefix = pickles[0]!.slice(0, -'data.pkl'.length);
@@ -151,16 +154,10 @@ class Loader {
   /** _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks); everything is compared with the storage. */
   #tensor(args: readonly PickleValue[]): TorchTensor {
     const [storage, offset, shape, stride] = args as [Storage, unknown, unknown, unknown];
-    const isTuple = (value: unknown): value is number[] => Array.isArray(value) && value.every(isSize);
+    const isTuple = (value: unknown): value is number[] =>
+      Array.isArray(value) && value.length <= MAX_NDIM && value.every(isSize);
     const known = typeof storage === 'object' && storage !== null && 'elements' in storage;
-    if (
-      !known ||
-      !isSize(offset) ||
-      !isTuple(shape) ||
-      !isTuple(stride) ||
-      shape.length !== stride.length ||
-      shape.length > MAX_NDIM
-    ) {
+    if (!known || !isSize(offset) || !isTuple(shape) || !isTuple(stride) || shape.length !== stride.length) {
       return fail(this.#path, 'a tensor is not a storage with offset, size and stride');
     }
     const count = shape.reduce((product, n) => product * n, 1);
@@ -184,6 +181,13 @@ class Loader {
   ): NdArray {
     const itemSize = itemBytes(dtype);
     const path = `${this.#path}/data/${key}`;
+    this.#left -= count * itemSize;
+    if (this.#left < 0) {
+      fail(
+        path,
+        `tensors share their storages: they take more than twice the ${this.#zip.totalBytes} bytes there`,
+      );
+    }
     const raw = this.#zip.read(`${this.#prefix}data/${key}`);
     if (raw === undefined || raw.length !== elements * itemSize) {
       fail(path, `the storage has ${raw?.length ?? 'no'} bytes, the pickle says ${elements} x ${itemSize}`);

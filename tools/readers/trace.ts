@@ -23,6 +23,9 @@ export interface Piece {
   readonly topk: number;
 }
 
+/** More than any model has; a header without data can declare any number. */
+const MAX_LAYERS = 1 << 16;
+
 /** Numbers as a list of at most a few: `3, 4, 5, … 61`. */
 function listed(values: ReadonlySet<number>): string {
   const sorted = [...values].sort((a, b) => a - b);
@@ -49,10 +52,14 @@ export class TraceCollector {
     this.#joinsSteps = joinsSteps;
   }
 
-  /** Whether a piece of this layer and step is wanted; call it before making the piece, for it costs nothing. */
+  /**
+   * Whether a piece of this layer and step is wanted; call it before making the piece, for it costs nothing. Throws
+   * E_FOREIGN for more layers than a file may have.
+   */
   wants(step: number, layer: number): boolean {
     this.#layers.add(layer);
     this.#steps.add(step);
+    if (this.#layers.size > MAX_LAYERS) this.#fail(`it holds more than ${MAX_LAYERS} layers`);
     const choice = this.#choice;
     const first = (set: ReadonlySet<number>) => set.values().next().value;
     const isLayer = choice.layer === undefined ? layer === first(this.#layers) : layer === choice.layer;
@@ -145,7 +152,8 @@ export function layerPiece(array: NdArray, axis: 0 | 1, index: number): Piece {
   const [a, b, topk] = array.shape as [number, number, number];
   if (axis === 0)
     return { ids: array.data.subarray(index * b * topk, (index + 1) * b * topk), tokens: b, topk };
-  const ids = new Int32Array(a * topk);
+  // Not 32-bit integers: ids that are none must still be seen as such where pieces are joined.
+  const ids = new Float64Array(a * topk);
   for (let token = 0; token < a; token++) {
     for (let k = 0; k < topk; k++) ids[token * topk + k] = Number(array.data[(token * b + index) * topk + k]);
   }

@@ -23,6 +23,9 @@ const ENTRY_SIGNATURE = 0x02014b50;
 const LOCAL_BYTES = 30;
 const LOCAL_SIGNATURE = 0x04034b50;
 const ZIP64_FIELD = 1;
+const MADE_BY_UNIX = 3;
+const MODE_KIND = 0xf000;
+const MODE_SYMLINK = 0xa000;
 const FLAG_ENCRYPTED = 1;
 const FLAG_UTF8 = 1 << 11;
 const STORED = 0;
@@ -147,6 +150,9 @@ function readEntry(
     local: zip.u32(at + 42),
   };
   if ((flags & FLAG_ENCRYPTED) !== 0) fail(zip.path, `member ${JSON.stringify(member.name)} is encrypted`);
+  const mode = zip.u16(at + 4) >> 8 === MADE_BY_UNIX ? zip.u16(at + 40) : 0;
+  if ((mode & MODE_KIND) === MODE_SYMLINK)
+    fail(zip.path, `member ${JSON.stringify(member.name)} is a symbolic link`);
   readZip64(zip, member, nameEnd, extraEnd);
   return { member, next };
 }
@@ -239,6 +245,13 @@ export class ZipArchive {
   constructor(bytes: Uint8Array, path: string, limits: ZipLimits) {
     this.#zip = new ZipView(bytes, path);
     this.#members = readDirectory(this.#zip, limits);
+  }
+
+  /** Bytes of all members together, inflated. */
+  get totalBytes(): number {
+    let total = 0;
+    for (const { size } of this.#members.values()) total += size;
+    return total;
   }
 
   /** Names in the archive's order. */

@@ -1,6 +1,7 @@
 // Machines as the cost model sees them: constants per rank and direction, and how many nodes there are.
 
 import { FuscoError } from '../../planner/errors.ts';
+import { shown } from '../readers/json.ts';
 import { readJson } from '../workload/counts.ts';
 
 /** Every constant of the cost model; docs/simulate.md says where the defaults come from. */
@@ -84,7 +85,7 @@ function checkNumber(
   path: string,
 ): number {
   if (typeof value === 'number' && value >= min && value <= max) return value;
-  const text = `${name} is ${JSON.stringify(value)}; it must be a number from ${min} to ${max}`;
+  const text = `${name} is ${shown(value)}; it must be a number from ${min} to ${max}`;
   throw new FuscoError('E_OPTION', text, { path, limit: `${min}..${max}` });
 }
 

@@ -4,15 +4,16 @@ import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/layout.ts';
 import { parseCounts } from '../readers/counts.ts';
 import { readWhole } from '../readers/file.ts';
+import { parseJson } from '../readers/json.ts';
 
 /** The JSON value in a file. Throws E_FORMAT, E_FILE_NOT_FOUND, E_FILE_READ. */
 export async function readJson(path: string): Promise<unknown> {
-  return parseJson(await readWhole(path), path);
+  return jsonOf(await readWhole(path), path);
 }
 
-function parseJson(bytes: Uint8Array, path: string): unknown {
+function jsonOf(bytes: Uint8Array, path: string): unknown {
   try {
-    return JSON.parse(new TextDecoder().decode(bytes));
+    return parseJson(new TextDecoder().decode(bytes));
   } catch (cause) {
     throw new FuscoError('E_FORMAT', `it is no JSON: ${(cause as Error).message}`, { path, cause });
   }
@@ -31,7 +32,7 @@ function isCount(value: unknown): value is number {
 export async function readCounts(path: string): Promise<number[][]> {
   const bytes = await readWhole(path);
   const found = parseCounts(bytes, path);
-  const value = found === undefined ? parseJson(bytes, path) : { logical_count: found };
+  const value = found === undefined ? jsonOf(bytes, path) : { logical_count: found };
   const layers = (value as { logical_count?: unknown } | null)?.logical_count;
   if (!Array.isArray(layers) || layers.length === 0) {
     throw new FuscoError('E_FORMAT', 'it has no "logical_count": [layers][experts]', { path });

@@ -1,0 +1,364 @@
+// What reads bytes from outside, one target each, with the inputs to start from. A target throws where something is
+// wrong that is no refusal; several also check what was read. To add one (a protocol, say), add an entry: everything
+// else (the short run of CI, the long one, the corpus, the replay of findings) goes by this list.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { zipSync } from 'fflate';
+import { decodePlan, encodePlan } from '../../planner/codec.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
+import { makePlacement } from '../../planner/placement.ts';
+import { verifyPlan } from '../../planner/verify.ts';
+import { verifyStreamed } from '../../planner/verifyStream.ts';
+import { parseGolden } from '../../tools/golden/file.ts';
+import {
+  checkReplicas,
+  FORMATS,
+  fromLogical,
+  fromPhysical,
+  readLayer,
+  slotCounts,
+} from '../../tools/placement/convert.ts';
+import { type RoutingChoice, readAnyRouting } from '../../tools/readers/foreign.ts';
+import { encodeNpy, parseNpy } from '../../tools/readers/npy.ts';
+import { readNpz } from '../../tools/readers/npz.ts';
+import { readPlacement } from '../../tools/readers/placement.ts';
+import { readSafetensors } from '../../tools/readers/safetensors.ts';
+import { readTorch, TorchTensor } from '../../tools/readers/torch.ts';
+import { findTopology } from '../../tools/simulate/topology.ts';
+import { readCounts } from '../../tools/workload/counts.ts';
+import { coverageDefects, executeNaively } from '../support/execute.ts';
+import { openFile, sealFile } from '../support/planFile.ts';
+import { SAMPLE_NAMES, samplePlan } from '../support/samplePlans.ts';
+import type { Target } from './engine.ts';
+
+/** Codes that no small input may lead to: a program that contradicts itself, and one that asks for the whole memory. */
+const NO_REFUSALS: ReadonlySet<string> = new Set(['E_INTERNAL', 'E_MEMORY']);
+
+export function isRefusal(error: unknown): boolean {
+  return error instanceof FuscoError && !NO_REFUSALS.has(error.code) && !error.message.includes('\n');
+}
+
+/** Runs `step`; a refusal is fine, everything else is thrown. */
+async function tolerate<T>(step: () => T | Promise<T>): Promise<T | undefined> {
+  try {
+    return await step();
+  } catch (error) {
+    if (isRefusal(error)) return undefined;
+    throw error;
+  }
+}
+
+const fixture = (root: string, name: string) =>
+  new Uint8Array(readFileSync(join(root, 'test/fixtures', name)));
+const text = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
+
+/** Does with `bytes` as a file what `step` does. */
+async function asFile<T>(name: string, bytes: Uint8Array, step: (path: string) => Promise<T>): Promise<T> {
+  const path = join(directory(), name);
+  writeFileSync(path, bytes);
+  return step(path);
+}
+
+let made: string | undefined;
+function directory(): string {
+  if (made === undefined) {
+    const path = mkdtempSync(join(tmpdir(), 'fusco-fuzz-'));
+    process.on('exit', () => rmSync(path, { recursive: true, force: true }));
+    made = path;
+  }
+  return made;
+}
+
+/** The verdict of reading and verifying: the code of the refusal, or the plan id. */
+async function verdict(read: () => Promise<{ planId: string }>): Promise<string> {
+  try {
+    return (await read()).planId;
+  } catch (error) {
+    if (isRefusal(error)) return (error as FuscoError).toString();
+    throw error;
+  }
+}
+
+/** A plan that the verifier accepts must move every row to its place and nothing anywhere else. */
+async function runPlan(bytes: Uint8Array): Promise<void> {
+  const decoded = await tolerate(() => decodePlan(bytes, nodeSha256, () => {}));
+  if (decoded === undefined) return;
+  const plan = await tolerate(() => verifyPlan(decoded.plan));
+  if (plan === undefined) return;
+  const rows = plan.shards.reduce((sum, shard) => sum + shard.recvRows, 0);
+  if (rows > 1e5) return;
+  const defects = coverageDefects(plan, executeNaively(plan));
+  if (defects.length > 0) throw new Error(`a verified plan: ${defects[0]}`);
+}
+
+/** With digests made right: both verifiers must come to one verdict. */
+async function runSealed(bytes: Uint8Array): Promise<void> {
+  let sealed: Uint8Array;
+  try {
+    sealed = sealFile(openFile(bytes));
+  } catch {
+    // Nothing that could be sealed.
+    return;
+  }
+  const whole = await verdict(async () => {
+    const decoded = await decodePlan(sealed, nodeSha256);
+    verifyPlan(decoded.plan);
+    return decoded;
+  });
+  const source = {
+    length: sealed.length,
+    read: async (at: number, into: Uint8Array) => into.set(sealed.subarray(at, at + into.length)),
+  };
+  const streamed = await verdict(() => verifyStreamed(source, nodeHashing));
+  if (whole !== streamed) throw new Error(`two verdicts: ${whole}; streamed: ${streamed}`);
+}
+
+async function planSeeds(): Promise<Uint8Array[]> {
+  const planner = await loadPlanner();
+  return Promise.all(
+    SAMPLE_NAMES.map(async (name) => (await encodePlan(samplePlan(planner, name), nodeSha256)).bytes),
+  );
+}
+
+function runNpy(bytes: Uint8Array): void {
+  const { dtype, shape, data } = parseNpy(bytes, 'x.npy');
+  const again = parseNpy(Buffer.concat(encodeNpy(dtype, shape, data)), 'again.npy');
+  if (String(again.shape) !== String(shape) || Buffer.compare(asBytes(again.data), asBytes(data)) !== 0) {
+    throw new Error('an array that was written is another one when read');
+  }
+}
+
+const asBytes = (data: ArrayBufferView) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+
+/** Every tensor of a .pt file, however deep; a structure may contain itself. */
+function readTensors(bytes: Uint8Array): void {
+  const seen = new Set<unknown>();
+  const open = [readTorch(bytes, 'x.pt')];
+  while (open.length > 0) {
+    const value = open.pop();
+    if (typeof value !== 'object' || value === null || seen.has(value)) continue;
+    seen.add(value);
+    if (value instanceof TorchTensor) value.toArray();
+    else if (value instanceof Map) open.push(...value.values());
+    else if (Array.isArray(value)) open.push(...value);
+  }
+}
+
+const CHOICES: readonly RoutingChoice[] = [
+  { ranks: 2 },
+  { format: 'vllm', layer: 1, ranks: 3 },
+  { layer: 3, step: 11 },
+];
+
+async function runRouting(name: string, bytes: Uint8Array): Promise<void> {
+  await asFile(name, bytes, async (path) => {
+    for (const choice of CHOICES) {
+      const tables = await tolerate(() => readAnyRouting(path, choice));
+      for (const { ids, tokens, topk } of tables ?? []) {
+        if (ids.length !== tokens * topk) throw new Error(`${ids.length} ids of [${tokens}, ${topk}]`);
+      }
+    }
+  });
+}
+
+/** A pickle as a .pt file, which no checksum of the archive protects. */
+function archiveOf(pickle: Uint8Array): Uint8Array {
+  return zipSync(
+    { 'v/data.pkl': pickle, 'v/data/0': new Uint8Array(192), 'v/data/1': new Uint8Array(64) },
+    { level: 0 },
+  );
+}
+
+/** data.pkl of a .pt file, as the archive stores it. */
+function pickleOf(archive: Uint8Array): Uint8Array {
+  const start = Buffer.from(archive).indexOf(Buffer.from([0x80, 2]));
+  return archive.slice(start, Buffer.from(archive).indexOf(Buffer.from('PK'), start));
+}
+
+async function runPlacement(bytes: Uint8Array): Promise<void> {
+  const name = bytes[0] === 0x93 ? 'p.npy' : 'p';
+  await asFile(name, bytes, async (path) => {
+    const map = await tolerate(() => readPlacement(path));
+    if (map !== undefined) await tolerate(() => makePlacement(map.length, 8, map));
+    for (const format of FORMATS) {
+      await tolerate(async () => {
+        const layer = await readLayer(path, format, format === 'log2phy' ? 2 : 1, 0);
+        const found = format === 'log2phy' ? fromLogical(layer, 4, path) : fromPhysical(layer, 4, path);
+        makePlacement(found.map.length, 4, found.map);
+        checkReplicas(slotCounts(format, layer), slotCounts(format, layer), path);
+      });
+    }
+  });
+}
+
+const GOLDEN = {
+  formatVersion: 1,
+  plans: {
+    a: {
+      routing: 'a.npz',
+      read: { format: 'vllm', layer: 3, step: 7 },
+      options: { experts: 8, ranks: 4, capacity: 9, placement: [0, [1, 2]] },
+    },
+  },
+  golden: { a: { routingDigest: '0'.repeat(64), planId: 'f'.repeat(64), summary: { rows: 3, id: 'x' } } },
+};
+
+const JSON_WORDS = [
+  '{',
+  '}',
+  '[',
+  ']',
+  '[[',
+  ']]',
+  ',',
+  ':',
+  '"',
+  'null',
+  'true',
+  '-1',
+  '{}',
+  '\n',
+  '\\u0000',
+];
+const NPY_WORDS = ["'descr'", "'<i4'", "'|u1'", "'shape': (", "'fortran_order': True", '(0, ', ', 8)', 'L'];
+const ZIP_WORDS = [
+  'PK\x03\x04',
+  'PK\x01\x02',
+  'PK\x05\x06',
+  'PK\x06\x06',
+  'PK\x06\x07',
+  'rank0.npy',
+  '/data.pkl',
+];
+const PICKLE_WORDS = [
+  'ctorch._utils\n_rebuild_tensor_v2\n',
+  'ctorch\nLongStorage\n',
+  'ccollections\nOrderedDict\n',
+  'X\x07\0\0\0records',
+  '(',
+  't',
+  ']',
+  '}',
+  'R',
+  'Q',
+  's',
+  'u',
+  'e',
+  '\x85',
+  '\x86',
+  'q\x01',
+  'h\x01',
+];
+
+/** All targets. @param root of the repository, where the fixtures are */
+export function targetsOf(root: string): readonly Target[] {
+  const foreign = (name: string) => fixture(root, `foreign/${name}`);
+  const npy = (name: string) => fixture(root, `npy/${name}`);
+  const dump = (rank: number) => foreign(`sglang/expert_distribution_recorder_1750000000.0_${rank}.pt`);
+  return [
+    { name: 'plan', seeds: planSeeds, words: ['FUSCOPLN', 'FSHD'], maxBytes: 1 << 15, run: runPlan },
+    { name: 'sealed-plan', seeds: planSeeds, words: ['FSHD'], maxBytes: 1 << 15, run: runSealed },
+    {
+      name: 'npy',
+      seeds: () => ['i32', 'i64-v2', 'u8-v3', 'structured', 'scalar-f64'].map((name) => npy(`${name}.npy`)),
+      words: NPY_WORDS,
+      maxBytes: 1024,
+      run: runNpy,
+    },
+    {
+      name: 'npz',
+      seeds: () => [npy('stored.npz'), npy('compressed.npz'), foreign('vllm.npz')],
+      words: [...ZIP_WORDS, ...NPY_WORDS],
+      maxBytes: 4096,
+      run: (bytes) => void readNpz(bytes, 'x.npz'),
+    },
+    {
+      name: 'safetensors',
+      seeds: () => [foreign('trtllm/rank0.safetensors'), foreign('trtllm/rank0_raw.safetensors')],
+      words: [...JSON_WORDS, '"dtype":"I64"', '"shape":[0]', '"data_offsets":[0,0]', '__metadata__'],
+      maxBytes: 2048,
+      run: (bytes) => void readSafetensors(bytes, 'x.safetensors'),
+    },
+    {
+      name: 'torch',
+      seeds: () => [foreign('views.pt'), foreign('sglang-stat.pt')],
+      words: [...ZIP_WORDS, ...PICKLE_WORDS],
+      maxBytes: 8192,
+      run: readTensors,
+    },
+    {
+      name: 'pickle',
+      seeds: () => [foreign('views.pt'), foreign('sglang-stat.pt'), dump(0), dump(1)].map(pickleOf),
+      words: PICKLE_WORDS,
+      maxBytes: 8192,
+      run: async (bytes) => {
+        const archive = archiveOf(bytes);
+        await tolerate(() => readTensors(archive));
+        await runRouting('x.pt', archive);
+        await asFile('x.pt', archive, (path) => tolerate(() => readCounts(path)));
+      },
+    },
+    {
+      name: 'routing',
+      seeds: () => [
+        foreign('vllm.jsonl'),
+        foreign('vllm-response.json'),
+        foreign('vllm.npy'),
+        foreign('megatron/router_trace_rank0.jsonl'),
+        foreign('trtllm/rank0_raw.safetensors'),
+        npy('i32.npy'),
+        npy('stored.npz'),
+        dump(0),
+      ],
+      words: [...JSON_WORDS, ...NPY_WORDS, '"routed_experts"', '"top_indices"', '"choices"', '"num_tokens"'],
+      maxBytes: 8192,
+      run: (bytes) => runRouting('routing', bytes),
+    },
+    {
+      name: 'counts',
+      seeds: () => [
+        foreign('sglang-counts.json'),
+        foreign('sglang-stat.pt'),
+        foreign('trtllm/rank0.safetensors'),
+      ],
+      words: [...JSON_WORDS, '"logical_count"', '0_65535'],
+      maxBytes: 4096,
+      run: (bytes) => asFile('counts', bytes, async (path) => void (await readCounts(path))),
+    },
+    {
+      name: 'placement',
+      seeds: () => [
+        text([0, 1, [2, 3], 0]),
+        text({ phy2log: [[0, 1, 2, 3, 0, 1, 2, 3]], log2phy: [[[0, 4, -1], [1], [2], [3, 5]]] }),
+        text({ physical_to_logical_map: [[0, 1, 2, 3]] }),
+        npy('i32.npy'),
+        foreign('views.pt'),
+      ],
+      words: JSON_WORDS,
+      maxBytes: 4096,
+      run: runPlacement,
+    },
+    {
+      name: 'golden',
+      seeds: () => [text(GOLDEN)],
+      words: [...JSON_WORDS, '"plans"', '"golden"', '"options"', '__proto__'],
+      maxBytes: 4096,
+      run: (bytes) => void parseGolden(new TextDecoder().decode(bytes), 'fusco.golden.json'),
+    },
+    {
+      name: 'topology',
+      seeds: () => [
+        text({ name: 'two', nodes: 2, ranksPerNode: 8, constants: { nicGBps: 43, overlap: 0.5 } }),
+      ],
+      words: [...JSON_WORDS, '"constants"', '__proto__', '"hbmGBps"'],
+      maxBytes: 2048,
+      run: (bytes) => asFile('t.json', bytes, async (path) => void (await findTopology(path))),
+    },
+  ];
+}
+
+/** A reader with a defect that only its own comparisons lead to; for the tests of the fuzzer itself. */
+export { planted } from './planted.ts';

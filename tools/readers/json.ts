@@ -1,0 +1,47 @@
+// JSON from outside: what JSON.parse takes, less objects that say one thing twice, and values quoted in errors.
+
+/** The first key that an object of `text`, which is JSON, has twice. */
+function repeatedKey(text: string): string | undefined {
+  // Keys of each open object; undefined for an open array.
+  const open: (Set<string> | undefined)[] = [];
+  let isKey = false;
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at];
+    if (char === '{' || char === '[') {
+      open.push(char === '{' ? new Set() : undefined);
+      isKey = char === '{';
+    } else if (char === '}' || char === ']') open.pop();
+    else if (char === ',') isKey = open.at(-1) !== undefined;
+    else if (char === '"') {
+      const start = at++;
+      while (text[at] !== '"') at += text[at] === '\\' ? 2 : 1;
+      if (!isKey) continue;
+      isKey = false;
+      const key: string = JSON.parse(text.slice(start, at + 1));
+      const keys = open.at(-1)!;
+      if (keys.has(key)) return key;
+      keys.add(key);
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The value of a JSON text. JSON.parse takes the last of two values of one key; here that is an error, because
+ * somebody meant the first.
+ *
+ * @throws SyntaxError
+ */
+export function parseJson(text: string): unknown {
+  const value: unknown = JSON.parse(text);
+  const key = repeatedKey(text);
+  if (key !== undefined) throw new SyntaxError(`${shown(key)} is there twice in one object`);
+  return value;
+}
+
+/** A value of a file as errors quote it: short, and without going into what is nested. */
+export function shown(value: unknown): string {
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'an object';
+  const text = typeof value === 'string' && value.length > 60 ? `${value.slice(0, 60)}…` : value;
+  return JSON.stringify(text) ?? 'undefined';
+}
