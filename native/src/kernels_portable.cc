@@ -1,5 +1,9 @@
 // Plain C++ for processors without a set of their own; the compiler vectorises what it can.
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "arithmetic.hpp"
 
 namespace fusco {
@@ -51,6 +55,14 @@ void copyRow(const uint8_t *row, uint8_t *const *places, size_t count, size_t by
 
 void noFence() {}
 
+#if defined(__x86_64__)
+// By CPUID: not every compiler's __builtin_cpu_supports knows f16c.
+bool hasF16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 }  // namespace
 
 const Kernels portableKernels = {
@@ -65,7 +77,7 @@ const Kernels portableKernels = {
 
 const Kernels &chooseKernels(fusco_kernels wanted) {
 #if defined(__x86_64__)
-  if (wanted == FUSCO_KERNELS_AUTO && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) {
+  if (wanted == FUSCO_KERNELS_AUTO && __builtin_cpu_supports("avx2") && hasF16c()) {
     return avx2Kernels;
   }
 #endif

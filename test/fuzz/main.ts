@@ -3,17 +3,19 @@
 // Every target runs in a worker thread of its own with a bounded heap. The input at hand lies in memory that both
 // threads see, so that one that never returns, or takes all memory, is found as well.
 
-import { createHash, randomInt } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { randomFrom } from '../support/workloads.ts';
 import { type Finding, type FuzzReport, fuzz, type Target } from './engine.ts';
-import { isRefusal, planted, targetsOf } from './targets.ts';
+import { exchangeSeeds } from './nativeSeeds.ts';
+import { planted } from './planted.ts';
+import { isRefusal, targetsOf } from './targets.ts';
 
 /** No input of a few kilobytes may take longer. */
-const HANG_MS = 5000;
+const HANG_MS = '5000';
 const HEAP_MB = 512;
 const HEAD_BYTES = 64;
 const MAX_INPUT = 1 << 16;
@@ -25,6 +27,7 @@ interface Job {
   readonly seed: number;
   readonly seconds: number;
   readonly maxRuns: number;
+  readonly hangMs: number;
   readonly isGuided: boolean;
   readonly corpus: readonly Uint8Array[];
   /** Two words, the time of the start of the run and the input's length, then the input. */
@@ -37,6 +40,15 @@ function findTarget(root: string, name: string): Target {
   const target = [...targetsOf(root), ...planted].find((candidate) => candidate.name === name);
   if (target === undefined) throw new Error(`no target is called ${name}`);
   return target;
+}
+
+/** Throws what the target finds in one input. */
+export async function replay(target: Target, input: Uint8Array): Promise<void> {
+  try {
+    await target.run(input);
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+  }
 }
 
 async function work(job: Job): Promise<void> {
@@ -82,8 +94,8 @@ function runTarget(job: Job): Promise<Outcome> {
       resolve(outcome);
     };
     const watch = setInterval(() => {
-      if (words[0] === 0 || Date.now() - words[0]! < HANG_MS) return;
-      end({ finding: { input: inputNow(), error: `it takes longer than ${HANG_MS} ms` } });
+      if (words[0] === 0 || Date.now() - words[0]! < job.hangMs) return;
+      end({ finding: { input: inputNow(), error: `it takes longer than ${job.hangMs} ms` } });
     }, 250);
     worker.once('message', end);
     worker.once('error', (error) => end({ finding: { input: inputNow(), error: describe(error) } }));
@@ -111,23 +123,37 @@ async function main(): Promise<number> {
   const root = process.env.FUSCO_FUZZ_ROOT!;
   const { values } = parseArgs({
     options: {
-      target: { type: 'string', multiple: true },
-      seconds: { type: 'string', default: '12' },
+      list: { type: 'boolean' },
+      target: { type: 'string', multiple: true, default: [] },
+      seconds: { type: 'string', default: '10' },
       runs: { type: 'string', default: 'Infinity' },
-      seed: { type: 'string', default: String(randomInt(2 ** 32)) },
+      seed: { type: 'string', default: '1' },
       input: { type: 'string' },
       unguided: { type: 'boolean', default: false },
-      corpus: { type: 'string', default: join(root, 'build/fuzz/corpus') },
-      findings: { type: 'string', default: join(root, 'build/fuzz/findings') },
+      corpus: { type: 'string', default: '' },
+      findings: { type: 'string', default: '' },
+      'hang-ms': { type: 'string', default: HANG_MS },
+      'native-seeds': { type: 'string' },
     },
   });
-  const names = values.target ?? targetsOf(root).map(({ name }) => name);
-  if (values.input !== undefined) {
-    for (const name of names) await findTarget(root, name).run(new Uint8Array(readFileSync(values.input)));
+  if (values.list) {
+    process.stdout.write(
+      `${targetsOf(root)
+        .map(({ name }) => name)
+        .join('\n')}\n`,
+    );
     return 0;
   }
-  const seconds = Number(values.seconds) / names.length;
-  process.stderr.write(`seed ${values.seed}, ${seconds.toFixed(1)} s for each of ${names.length} targets\n`);
+  if (values['native-seeds'] !== undefined) {
+    keep(join(values['native-seeds'], 'native-exchange'), await exchangeSeeds());
+    return 0;
+  }
+  const names = values.target;
+  if (values.input !== undefined) {
+    const input = new Uint8Array(readFileSync(values.input));
+    for (const name of names) await replay(findTarget(root, name), input);
+    return 0;
+  }
   let found = 0;
   for (const name of names) {
     const folder = join(values.corpus, name);
@@ -135,8 +161,9 @@ async function main(): Promise<number> {
       root,
       target: name,
       seed: Number(values.seed),
-      seconds,
+      seconds: Number(values.seconds) / names.length,
       maxRuns: Number(values.runs),
+      hangMs: Number(values['hang-ms']),
       isGuided: !values.unguided,
       corpus: [...filesIn(join(root, 'test/fuzz/corpus', name)), ...filesIn(folder)],
       shared: new SharedArrayBuffer(HEAD_BYTES + MAX_INPUT),

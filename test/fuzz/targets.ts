@@ -359,6 +359,3 @@ export function targetsOf(root: string): readonly Target[] {
     },
   ];
 }
-
-/** A reader with a defect that only its own comparisons lead to; for the tests of the fuzzer itself. */
-export { planted } from './planted.ts';
