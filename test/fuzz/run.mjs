@@ -10,14 +10,12 @@
 import { spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { build, transform } from 'esbuild';
+import { transform } from 'esbuild';
 import { createInstrumenter } from 'istanbul-lib-instrument';
+import { bundle, root } from '../support/bundle.mjs';
 import { buildNative, fuzzNative, hasClang, NATIVE, replayNative } from './native.mjs';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const outfile = `${root}build/fuzz/main.mjs`;
 const nativeSeeds = `${root}build/fuzz/seeds`;
 
 const { values } = parseArgs({
@@ -48,6 +46,8 @@ const counters = {
   },
 };
 
+const outfile = await bundle('test/fuzz/main.ts', [counters]);
+
 /** Starts the bundle; gives its exit code and, with `capture`, what it prints. */
 function start(args, capture = false) {
   const run = spawnSync(process.execPath, [outfile, ...args], {
@@ -57,19 +57,6 @@ function start(args, capture = false) {
   });
   return { status: run.status ?? 2, stdout: run.stdout };
 }
-
-await build({
-  absWorkingDir: root,
-  entryPoints: ['test/fuzz/main.ts'],
-  outfile,
-  bundle: true,
-  format: 'esm',
-  platform: 'node',
-  target: 'node20',
-  packages: 'external',
-  plugins: [counters],
-  logLevel: 'warning',
-});
 
 const names = values.target ?? [...start(['--list'], true).stdout.trim().split('\n'), ...Object.keys(NATIVE)];
 const scripts = names.filter((name) => !isNative(name));

@@ -1,0 +1,109 @@
+// Plans and executes random cases until the time is over, each backend against the reference bit for bit, and watches
+// the resident memory; test/soak/run.mjs bundles and starts it.
+//
+//   --seconds S | --minutes M    default 20 s
+//   --seed N                     of all cases; printed
+//   --case I                     this case alone
+//   --leak                       never closes some exchanges of every case, as a leak would; to see that it is noticed
+
+import { randomInt } from 'node:crypto';
+import { parseArgs } from 'node:util';
+import { loadAddon } from '../../executor/addon.ts';
+import { cudaDevices } from '../../executor/cuda.ts';
+import { createGroup, type Exchange } from '../../executor/group.ts';
+import { decodePlan, encodePlan } from '../../planner/codec.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import { verifyPlan } from '../../planner/verify.ts';
+import { assertOutputs, makeInputs, onDevice, onHost } from '../gpu/exchanges.ts';
+import { makeRouting, toTables } from '../support/workloads.ts';
+import { soakCase } from './cases.ts';
+import { MemoryWatch } from './memory.ts';
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '20' },
+    minutes: { type: 'string' },
+    seed: { type: 'string', default: String(randomInt(2 ** 31)) },
+    case: { type: 'string' },
+    leak: { type: 'boolean', default: false },
+  },
+});
+const seed = Number(values.seed);
+const seconds = values.minutes === undefined ? Number(values.seconds) : 60 * Number(values.minutes);
+const only = values.case === undefined ? undefined : Number(values.case);
+const hasHost = loadAddon() !== undefined;
+const hasCuda = hasHost && cudaDevices().devices.length > 0;
+const planner = await loadPlanner();
+const leaked: Exchange[] = [];
+const counts = { flat: 0, hier: 0, rows: 0 };
+
+/** The plan as another process would get it: through a file, verified. */
+async function planOf(number: number): Promise<VerifiedPlan> {
+  const { workload, options, idDtype } = soakCase(seed, number);
+  const made = planner.planAll(toTables(makeRouting(workload), workload.topk, idDtype), options);
+  const { bytes, planId } = await encodePlan(made, nodeSha256);
+  const decoded = await decodePlan(bytes, nodeSha256);
+  if (decoded.planId !== planId) throw new Error(`plan id ${planId}, read as ${decoded.planId}`);
+  return verifyPlan(decoded.plan);
+}
+
+async function runCase(number: number): Promise<void> {
+  const { dtype, hidden, scaleBytes, weighted, threads, workload } = soakCase(seed, number);
+  const plan = await planOf(number);
+  const rowBytes = hidden * (dtype === 'f32' ? 4 : 2);
+  const input = makeInputs(plan, dtype, rowBytes, scaleBytes, weighted, workload.seed);
+  const expected = await onHost(plan, input, 'reference');
+  if (hasHost) assertOutputs(input, await onHost(plan, input, 'host', threads), expected);
+  if (hasCuda) {
+    assertOutputs(input, onDevice(plan, input, 'direct', 0), expected);
+    if (plan.spec.strategy === 'hier') assertOutputs(input, onDevice(plan, input, 'forward', 4), expected);
+  }
+  if (values.leak) {
+    const group = await createGroup({ ranks: plan.spec.ranks, threads: 1 });
+    for (let i = 0; i < 4; i++) leaked.push(await group.prepare(plan));
+  }
+  counts[plan.spec.strategy]++;
+  counts.rows += plan.shards.reduce((sum, shard) => sum + shard.recvRows, 0);
+}
+
+async function tryCase(number: number): Promise<boolean> {
+  try {
+    await runCase(number);
+    return true;
+  } catch (error) {
+    process.stdout.write(
+      `case ${number} FAILED: ${error instanceof Error ? error.stack : String(error)}\n` +
+        `  ${JSON.stringify(soakCase(seed, number))}\n` +
+        `  again: npm run soak -- --seed ${seed} --case ${number}\n`,
+    );
+    return false;
+  }
+}
+
+async function soak(): Promise<number> {
+  const until = performance.now() + 1000 * seconds;
+  const memory = new MemoryWatch(performance.now(), until);
+  let number = 0;
+  while (performance.now() < until) {
+    if (!(await tryCase(number++))) return 1;
+    memory.sample();
+  }
+  const { flat, hier, rows } = counts;
+  const { growth, limit, samples } = memory.verdict();
+  process.stdout.write(
+    `${number} cases (${flat} flat, ${hier} hierarchical plans, ${rows} rows); resident memory ` +
+      `${(growth / 2 ** 20).toFixed(1)} MiB more in the last third than in the second, limit ${limit / 2 ** 20} MiB, ` +
+      `${samples} samples\n`,
+  );
+  if (growth <= limit) return 0;
+  process.stdout.write(
+    `resident memory GROWS\n  again: npm run soak -- --seed ${seed} --seconds ${seconds}\n`,
+  );
+  return 1;
+}
+
+const backends = ['reference', ...(hasHost ? ['host'] : []), ...(hasCuda ? ['cuda'] : [])];
+process.stderr.write(`seed ${seed}, backends ${backends.join(', ')}\n`);
+if (only !== undefined) process.exitCode = (await tryCase(only)) ? 0 : 1;
+else process.exitCode = await soak();
