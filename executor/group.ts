@@ -243,7 +243,7 @@ function openBackend(name: BackendName | 'auto', ranks: number, threads: number,
   throw new FuscoError('E_BACKEND', `the host backend is not there: ${found.reason}`);
 }
 
-/** Opens a group whose ranks all live in this process. Throws E_OPTION, E_BACKEND. */
+/** Opens a group whose ranks all live in this process. Throws E_OPTION, E_BACKEND, E_MEMORY. */
 export async function createGroup(options: GroupOptions): Promise<Group> {
   const ranks = checkInteger('ranks', options.ranks, 1, MAX_RANKS);
   const threads = checkInteger('threads', options.threads ?? 0, 0, 1024);

@@ -108,9 +108,17 @@ function hostRowWork(addon: Addon, context: NativeContext): RowWork {
   };
 }
 
-/** @param threads threads of an exchange; 0 for one per processor that the process may use */
+/**
+ * @param threads threads of an exchange; 0 for one per processor that the process may use
+ * @throws FuscoError E_MEMORY where they cannot be started
+ */
 export function hostBackend(addon: Addon, threads: number): Backend {
-  const context = new addon.Context({ threads });
+  let context: NativeContext;
+  try {
+    context = new addon.Context({ threads });
+  } catch (error) {
+    throw translate(error);
+  }
   return {
     name: 'host',
     rowWork: hostRowWork(addon, context),

@@ -37,10 +37,20 @@ export class Planner {
     this.#arena = new Arena(wasm.memory, wasm.heapBase());
   }
 
-  /** Instantiates the planner from its compiled or uncompiled Wasm. In Node, loadPlanner() finds the file. */
+  /**
+   * Instantiates the planner from its compiled or uncompiled Wasm. In Node, loadPlanner() finds the file.
+   *
+   * @throws FuscoError E_MEMORY where the address space of a Wasm memory cannot be had
+   */
   static async create(wasm: WebAssembly.Module | BufferSource): Promise<Planner> {
     const module = wasm instanceof WebAssembly.Module ? wasm : await WebAssembly.compile(wasm);
-    const instance = await WebAssembly.instantiate(module);
+    let instance: WebAssembly.Instance;
+    try {
+      instance = await WebAssembly.instantiate(module);
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      throw new FuscoError('E_MEMORY', 'no memory for the planner: its Wasm could not be started', { cause });
+    }
     return new Planner(instance.exports as unknown as PlannerExports);
   }
 

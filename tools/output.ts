@@ -13,13 +13,15 @@ export type Chunks = Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 /** One write call takes at most 2 GiB - 1; smaller pieces keep the process responsive to signals. */
 const WRITE_BYTES = 1 << 26;
 
-const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+/** Exit codes of a process that a signal ends: 128 and its number. */
+export const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+export type EndSignal = keyof typeof EXIT_CODES;
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 /** Temporaries of the writes in flight; the signal handlers are installed while there are any. */
 const inFlight = new Set<string>();
 
-function onSignal(signal: keyof typeof EXIT_CODES): void {
+function onSignal(signal: EndSignal): void {
   for (const temporary of inFlight) {
     try {
       unlinkSync(temporary);

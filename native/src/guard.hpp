@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include "failure.hpp"
 
@@ -23,6 +24,10 @@ fusco_status guarded(fusco_error *error, F work) noexcept {
     return report(failure, error);
   } catch (const std::bad_alloc &) {
     return report(Failure(FUSCO_E_MEMORY, "out of memory"), error);
+  } catch (const std::system_error &failure) {
+    // The only system calls that throw here are those that start threads; what they lack is memory for a
+    // stack, or a process to be allowed one more.
+    return report(Failure(FUSCO_E_MEMORY, "no more threads can be started: %s", failure.what()), error);
   } catch (const std::exception &exception) {
     return report(Failure(FUSCO_E_INTERNAL, "%s", exception.what()), error);
   } catch (...) {

@@ -58,7 +58,7 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     await browser.close();
     const ended = new Promise((resolve) => server.once('exit', (code) => resolve(code)));
     server.kill('SIGINT');
-    expect(await ended).toBe(0);
+    expect(await ended).toBe(130);
   });
 
   afterEach(() => {

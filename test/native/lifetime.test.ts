@@ -139,7 +139,7 @@ describeNative('lifetime', () => {
     parentPort.postMessage('started');
     Promise.all(all).then((stats) => parentPort.postMessage(stats.length));
   `;
-  const startWorker = (rounds: number) => {
+  const startWorker = (rounds: number, more = '') => {
     const share = (bytes: Uint8Array) => {
       const copy = new Uint8Array(new SharedArrayBuffer(bytes.length));
       copy.set(bytes);
@@ -154,7 +154,7 @@ describeNative('lifetime', () => {
       from: from.map(share),
       to: to.map(share),
     };
-    return { worker: new Worker(workerSource, { eval: true, workerData }), to: workerData.to };
+    return { worker: new Worker(workerSource + more, { eval: true, workerData }), to: workerData.to };
   };
   const message = (worker: Worker, wanted: unknown) =>
     new Promise<void>((resolve, reject) => {
@@ -176,6 +176,21 @@ describeNative('lifetime', () => {
       expect(await worker.terminate()).toBe(1);
     }
     // The addon still works here.
+    const { context, native } = upload(plan);
+    const payload = buffers();
+    await native.dispatch({ payloads: [payload] });
+    expect(isFull(payload.to)).toBe(true);
+    context.close();
+  });
+
+  it('ends with a worker that dies of its own error in mid-exchange', async () => {
+    for (let i = 0; i < 3; i++) {
+      const { worker } = startWorker(2000, "setImmediate(() => { throw new Error('the worker died'); });");
+      const failed = new Promise<Error>((resolve) => worker.once('error', resolve));
+      const ended = new Promise((resolve) => worker.once('exit', resolve));
+      expect((await failed).message).toBe('the worker died');
+      expect(await ended).toBe(1);
+    }
     const { context, native } = upload(plan);
     const payload = buffers();
     await native.dispatch({ payloads: [payload] });

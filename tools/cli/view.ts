@@ -1,10 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { Command } from 'commander';
+import type { EndSignal } from '../output.ts';
 import { viewerAsset } from '../report/write.ts';
 import { type Asset, fileAssets, serveViewer, typeOf } from '../viewer/server.ts';
 import { demoFile } from './demo.ts';
-import { command, print, say } from './io.ts';
+import { command, print, Stopped, say } from './io.ts';
 
 const PAGE = ['index.html', 'style.css', 'viewer.css', 'viewer.js', 'worker.js'];
 
@@ -23,9 +24,9 @@ async function pageAssets(): Promise<Map<string, Asset>> {
 }
 
 /** Resolves at the first signal that asks the process to end. */
-function stopSignal(): Promise<void> {
+function stopSignal(): Promise<EndSignal> {
   return new Promise((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
   });
 }
 
@@ -35,8 +36,9 @@ async function view(files: readonly string[]): Promise<void> {
   const server = await serveViewer(assets);
   print(server.url);
   say('open this address in a browser on this machine; Ctrl-C stops the server');
-  await stopped;
+  const signal = await stopped;
   await server.close();
+  throw new Stopped(signal);
 }
 
 export function viewCommand(): Command {

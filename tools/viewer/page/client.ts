@@ -24,25 +24,33 @@ interface Waiting {
 export function createClient(worker: Worker): Calls {
   const waiting = new Map<number, Waiting>();
   let lastId = 0;
+  let hasStopped = false;
   worker.onmessage = ({ data }: MessageEvent<Response>) => {
     const entry = waiting.get(data.id);
     waiting.delete(data.id);
     if ('failure' in data) entry?.reject(new WorkerError(data.failure));
     else entry?.resolve(data.result);
   };
-  const failAll = () => {
-    const failure = {
+  const stopped = () =>
+    new WorkerError({
       code: 'E_INTERNAL',
       message: 'the worker of the page stopped',
       hint: 'Reload the page.',
-    };
-    for (const entry of waiting.values()) entry.reject(new WorkerError(failure));
+    });
+  // What is asked later must not wait for an answer that nobody will give.
+  const failAll = () => {
+    hasStopped = true;
+    for (const entry of waiting.values()) entry.reject(stopped());
     waiting.clear();
   };
   worker.onerror = failAll;
   worker.onmessageerror = failAll;
   const ask = <T>(call: CallName, ...args: unknown[]): Promise<T> =>
     new Promise<unknown>((resolve, reject) => {
+      if (hasStopped) {
+        reject(stopped());
+        return;
+      }
       lastId++;
       waiting.set(lastId, { resolve, reject });
       const request: Request = { id: lastId, call, args };
