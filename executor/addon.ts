@@ -2,6 +2,7 @@
 // what the addon says of itself.
 
 import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
 import type { PartialDtype, Strategy } from '../planner/spec.ts';
 import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from './backend.ts';
 import type { Fp8Rows } from './fp8.ts';
@@ -303,20 +304,23 @@ export function findAddon(): AddonResult {
   return loaded;
 }
 
+/** What was built on this machine, else what came with the package for machines like it. */
 function tryLoad(): AddonResult {
   const require = createRequire(import.meta.url);
-  try {
-    return { addon: require('#addon') as Addon };
-  } catch (error) {
-    const code = (error as { code?: unknown }).code;
-    if (code === 'MODULE_NOT_FOUND') {
-      return {
-        addon: undefined,
-        reason: 'the native addon is not built; build it with `npm run build:native`',
-      };
+  const machine = `${process.platform}-${process.arch}`;
+  for (const place of ['#addon', `#prebuilt/${machine}`]) {
+    try {
+      return { addon: require(place) as Addon };
+    } catch (error) {
+      if ((error as { code?: unknown }).code === 'MODULE_NOT_FOUND') continue;
+      return { addon: undefined, reason: `the native addon does not load: ${(error as Error).message}` };
     }
-    return { addon: undefined, reason: `the native addon does not load: ${(error as Error).message}` };
   }
+  const root = dirname(require.resolve('#package.json'));
+  return {
+    addon: undefined,
+    reason: `the native addon is not built, and none came for ${machine}; build it with \`npm run build:native\` in ${root}`,
+  };
 }
 
 /** The addon, or undefined where it is not built or does not load; findAddon() says why. */

@@ -1,13 +1,13 @@
 // What `npm pack` would publish, and what it pulls in.
 
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { hasPrebuilt, npmPack, root } from './support.ts';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
 const read = (path: string) => readFileSync(`${root}/${path}`, 'utf8');
 const manifest = JSON.parse(read('package.json'));
+
+const PREBUILT = 'prebuilds/linux-x64/fusco.node';
 
 /** Files that are not TypeScript sources, their compiled forms, or native sources; all of them, by name. */
 const OTHERS = [
@@ -24,6 +24,7 @@ const OTHERS = [
   'native/package.json',
   'package.json',
   'planner/assembly/tsconfig.json',
+  ...(hasPrebuilt ? [PREBUILT] : []),
   'tools/demo/README.md',
   'tools/demo/moe256-ep8x512-mixed-l3.idx.npy',
   'tools/demo/moe256-ep8x512-mixed-l3.w.npy',
@@ -44,26 +45,17 @@ const KINDS = [
 
 let files: string[];
 beforeAll(() => {
-  const text = execFileSync('npm', ['pack', '--dry-run', '--ignore-scripts', '--json'], {
-    cwd: root,
-    encoding: 'utf8',
-    maxBuffer: 1 << 26,
-    stdio: ['ignore', 'pipe', 'ignore'],
-  });
-  // An array up to npm 11, an object by package name from then on.
-  const [packed] = Object.values(JSON.parse(text)) as { files: { path: string }[] }[];
-  files = packed!.files.map((file) => file.path);
-});
+  files = npmPack('--dry-run').files.map((file) => file.path);
+}, 240_000);
 
 describe('the package', () => {
   it('holds the built viewer, the Wasm, and nothing that is neither source nor named here', () => {
     expect(files.filter((file) => !KINDS.some((kind) => kind.test(file))).sort()).toEqual(OTHERS);
   });
 
-  it('holds no tests and no binaries but those named here', () => {
-    expect(files.filter((file) => /^(test|\.ci)\/|\.(node|so|a|o|tgz|fusco|test\.ts)$/.test(file))).toEqual(
-      [],
-    );
+  it('holds no tests, and no binary but the one prebuilt addon', () => {
+    const found = files.filter((file) => /^(test|\.ci)\/|\.(node|so|a|o|tgz|fusco|test\.ts)$/.test(file));
+    expect(found).toEqual(hasPrebuilt ? [PREBUILT] : []);
   });
 
   it('holds every file that its exports, imports and bin name', () => {

@@ -4,6 +4,7 @@
 //   --seconds S | --minutes M    default 20 s
 //   --seed N                     of all cases; printed
 //   --case I                     this case alone
+//   --backend NAME              host or cuda, beside the reference; default: all that are there
 //   --leak                       never closes some exchanges of every case, as a leak would; to see that it is noticed
 
 import { randomInt } from 'node:crypto';
@@ -26,14 +27,16 @@ const { values } = parseArgs({
     minutes: { type: 'string' },
     seed: { type: 'string', default: String(randomInt(2 ** 31)) },
     case: { type: 'string' },
+    backend: { type: 'string', multiple: true },
     leak: { type: 'boolean', default: false },
   },
 });
 const seed = Number(values.seed);
 const seconds = values.minutes === undefined ? Number(values.seconds) : 60 * Number(values.minutes);
 const only = values.case === undefined ? undefined : Number(values.case);
-const hasHost = loadAddon() !== undefined;
-const hasCuda = hasHost && cudaDevices().devices.length > 0;
+const wanted = (name: string) => values.backend?.includes(name) ?? true;
+const hasHost = wanted('host') && loadAddon() !== undefined;
+const hasCuda = wanted('cuda') && loadAddon() !== undefined && cudaDevices().devices.length > 0;
 const planner = await loadPlanner();
 const leaked: Exchange[] = [];
 const counts = { flat: 0, hier: 0, rows: 0 };
@@ -90,7 +93,9 @@ async function soak(): Promise<number> {
     memory.sample();
   }
   const { flat, hier, rows } = counts;
-  const { growth, limit, samples } = memory.verdict();
+  const { growth, limit, samples, trend } = memory.verdict();
+  const inMiB = trend.map((bytes) => (bytes / 2 ** 20).toFixed(0));
+  process.stderr.write(`resident memory by tenths of the time, MiB: ${inMiB.join(' ')}\n`);
   process.stdout.write(
     `${number} cases (${flat} flat, ${hier} hierarchical plans, ${rows} rows); resident memory ` +
       `${(growth / 2 ** 20).toFixed(1)} MiB more in the last third than in the second, limit ${limit / 2 ** 20} MiB, ` +

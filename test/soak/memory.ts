@@ -3,19 +3,26 @@
 /** More than the allocator's own ups and downs, and less than what a leak of a few kilobytes a case takes. */
 const LIMIT_BYTES = 8 << 20;
 const SAMPLE_MS = 100;
+const TENTHS = 10;
 
 function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 }
 
-/**
- * Samples of resident memory after a garbage collection, in three thirds of a time: the first one warms up, and the
- * medians of the other two are compared. Needs --expose-gc.
- */
+export interface MemoryVerdict {
+  /** Bytes by which the median of the last third of the time exceeds that of the second; the first one warms up. */
+  readonly growth: number;
+  readonly limit: number;
+  readonly samples: number;
+  /** Medians of each tenth of the time, bytes. */
+  readonly trend: readonly number[];
+}
+
+/** Samples of resident memory after a garbage collection. Needs --expose-gc. */
 export class MemoryWatch {
   readonly #start: number;
   readonly #end: number;
-  readonly #thirds: number[][] = [[], [], []];
+  readonly #samples: { readonly at: number; readonly bytes: number }[] = [];
   #next = 0;
 
   /** Times on the clock of performance.now(). */
@@ -30,16 +37,18 @@ export class MemoryWatch {
     if (now < this.#next) return;
     this.#next = now + SAMPLE_MS;
     globalThis.gc!();
-    const third = Math.floor((3 * (now - this.#start)) / (this.#end - this.#start));
-    this.#thirds[Math.min(third, 2)]!.push(process.memoryUsage.rss());
+    const at = (now - this.#start) / (this.#end - this.#start);
+    this.#samples.push({ at: Math.min(at, 1 - Number.EPSILON), bytes: process.memoryUsage.rss() });
   }
 
-  verdict(): { readonly growth: number; readonly limit: number; readonly samples: number } {
-    const [, second, last] = this.#thirds as [number[], number[], number[]];
+  verdict(): MemoryVerdict {
+    const part = (index: number, parts: number) =>
+      median(this.#samples.filter(({ at }) => Math.floor(at * parts) === index).map(({ bytes }) => bytes));
     return {
-      growth: median(last) - median(second),
+      growth: part(2, 3) - part(1, 3),
       limit: LIMIT_BYTES,
-      samples: second.length + last.length,
+      samples: this.#samples.length,
+      trend: Array.from({ length: TENTHS }, (_, tenth) => part(tenth, TENTHS)),
     };
   }
 }

@@ -35,8 +35,7 @@ function hostFinding(): Finding {
   const name = 'host';
   const found = findAddon();
   if (found.addon === undefined) {
-    const advice =
-      'install a C++ compiler and cmake, then npm run build:native; until then the reference runs';
+    const advice = 'it takes a C++ compiler and cmake; until then the reference runs';
     return { name, ok: false, found: found.reason, advice };
   }
   try {
