@@ -1,6 +1,7 @@
 // The package as `npm pack` makes it, with the prebuilt addon of this machine.
 
 import { execFileSync } from 'node:child_process';
+import { statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -8,12 +9,18 @@ export const root = fileURLToPath(new URL('../..', import.meta.url));
 /** Whether this machine is one for which the package holds an addon. */
 export const hasPrebuilt = process.platform === 'linux' && process.arch === 'x64';
 
+function isStale(): boolean {
+  const [built, prebuilt] = ['build/native/Release', 'prebuilds/linux-x64'].map(
+    (folder) => statSync(`${root}${folder}/fusco.node`, { throwIfNoEntry: false })?.mtimeMs,
+  );
+  return built === undefined || prebuilt === undefined || prebuilt < built;
+}
+
 /** `npm pack` without its scripts, which the global set-up of the tests has run already, but for the prebuilt addon. */
 export function npmPack(...options: string[]): { filename: string; files: { path: string }[] } {
-  execFileSync(process.execPath, ['tools/build/prebuild.mjs'], {
-    cwd: root,
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
+  if (hasPrebuilt && isStale()) {
+    execFileSync(process.execPath, ['tools/build/prebuild.mjs'], { cwd: root, stdio: 'pipe' });
+  }
   const text = execFileSync('npm', ['pack', '--ignore-scripts', '--json', ...options], {
     cwd: root,
     encoding: 'utf8',

@@ -64,7 +64,7 @@ async function runCase(number: number): Promise<void> {
   }
   if (values.leak) {
     const group = await createGroup({ ranks: plan.spec.ranks, threads: 1 });
-    for (let i = 0; i < 4; i++) leaked.push(await group.prepare(plan));
+    for (let i = 0; i < 8; i++) leaked.push(await group.prepare(plan));
   }
   counts[plan.spec.strategy]++;
   counts.rows += plan.shards.reduce((sum, shard) => sum + shard.recvRows, 0);

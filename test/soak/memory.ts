@@ -1,12 +1,18 @@
 // Whether resident memory grows while one thing is done again and again.
 
-/** More than the allocator's own ups and downs, and less than what a leak of a few kilobytes a case takes. */
-const LIMIT_BYTES = 8 << 20;
+/** Several times what sound runs show, seconds and minutes long, and less than a leak of a few kilobytes a case takes. */
+const LIMIT_BYTES = 3 << 20;
 const SAMPLE_MS = 100;
 const TENTHS = 10;
 
 function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+}
+
+/** Resident memory, less what the JavaScript engine keeps of it without using it. */
+function usedBytes(): number {
+  const { rss, heapTotal, heapUsed } = process.memoryUsage();
+  return rss - heapTotal + heapUsed;
 }
 
 export interface MemoryVerdict {
@@ -18,7 +24,7 @@ export interface MemoryVerdict {
   readonly trend: readonly number[];
 }
 
-/** Samples of resident memory after a garbage collection. Needs --expose-gc. */
+/** Samples of resident memory in use, after a garbage collection. Needs --expose-gc. */
 export class MemoryWatch {
   readonly #start: number;
   readonly #end: number;
@@ -38,7 +44,7 @@ export class MemoryWatch {
     this.#next = now + SAMPLE_MS;
     globalThis.gc!();
     const at = (now - this.#start) / (this.#end - this.#start);
-    this.#samples.push({ at: Math.min(at, 1 - Number.EPSILON), bytes: process.memoryUsage.rss() });
+    this.#samples.push({ at: Math.min(at, 1 - Number.EPSILON), bytes: usedBytes() });
   }
 
   verdict(): MemoryVerdict {

@@ -11,7 +11,7 @@ const soak = (...args: string[]) =>
   spawnSync(process.execPath, ['test/soak/run.mjs', ...args], { cwd: root, encoding: 'utf8' });
 
 it('random cases agree with the reference bit for bit, and memory stays flat', { timeout: 120_000 }, () => {
-  const run = soak('--seconds', '20');
+  const run = soak('--seconds', '15');
   // The seed stands in stderr.
   expect(run.status, run.stdout + run.stderr).toBe(0);
   const [, cases, flat, hier] = /^(\d+) cases \((\d+) flat, (\d+) hierarchical/.exec(run.stdout)!.map(Number);
@@ -20,8 +20,8 @@ it('random cases agree with the reference bit for bit, and memory stays flat', {
 });
 
 it('a leak of a few kilobytes a case is noticed', { timeout: 120_000 }, () => {
-  const run = soak('--seconds', '12', '--seed', '2', '--leak');
-  expect(run.stdout).toMatch(/^resident memory GROWS\n {2}again: npm run soak -- --seed 2 --seconds 12$/m);
+  const run = soak('--seconds', '9', '--seed', '2', '--leak');
+  expect(run.stdout).toMatch(/^resident memory GROWS\n {2}again: npm run soak -- --seed 2 --seconds 9$/m);
   expect(run.status).toBe(1);
 });
 
