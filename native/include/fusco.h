@@ -23,8 +23,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Enumerations of the interface hold any int, in C++ as in C: a caller may be wrong, and a value without a
+ * name is then refused like any other that is out of range. */
 #ifdef __cplusplus
+#define FUSCO_ENUM : int
 extern "C" {
+#else
+#define FUSCO_ENUM
 #endif
 
 #define FUSCO_VERSION_MAJOR 0
@@ -35,7 +40,7 @@ extern "C" {
 uint32_t fusco_version(void);
 
 /* What went wrong. The names, without FUSCO_, are the codes of the TypeScript side. */
-typedef enum fusco_status {
+typedef enum fusco_status FUSCO_ENUM {
   FUSCO_OK = 0,
   FUSCO_E_OPTION = 1,         /* an argument outside its range */
   FUSCO_E_RANKS = 2,          /* shards and group disagree about the ranks */
@@ -69,7 +74,7 @@ typedef struct fusco_error {
 typedef struct fusco_context fusco_context;
 typedef struct fusco_plan fusco_plan;
 
-typedef enum fusco_kernels {
+typedef enum fusco_kernels FUSCO_ENUM {
   FUSCO_KERNELS_AUTO = 0,    /* the best that this processor has */
   FUSCO_KERNELS_PORTABLE = 1 /* plain C++; the results are the same bits */
 } fusco_kernels;
@@ -93,10 +98,10 @@ uint32_t fusco_context_threads(const fusco_context *context);
 /* "avx2" or "portable". */
 const char *fusco_context_kernels(const fusco_context *context);
 
-typedef enum fusco_strategy { FUSCO_STRATEGY_FLAT = 0, FUSCO_STRATEGY_HIER = 1 } fusco_strategy;
+typedef enum fusco_strategy FUSCO_ENUM { FUSCO_STRATEGY_FLAT = 0, FUSCO_STRATEGY_HIER = 1 } fusco_strategy;
 
 /* Dtype of a node's partial sum in a hierarchical combine: rounded to the payload's dtype, or kept. */
-typedef enum fusco_partial { FUSCO_PARTIAL_PAYLOAD = 0, FUSCO_PARTIAL_F32 = 1 } fusco_partial;
+typedef enum fusco_partial FUSCO_ENUM { FUSCO_PARTIAL_PAYLOAD = 0, FUSCO_PARTIAL_F32 = 1 } fusco_partial;
 
 /* Bytes of the caller: `bytes` from `data`. `data` may be NULL only where nothing is needed. */
 typedef struct fusco_buffer {
@@ -131,7 +136,7 @@ uint32_t fusco_plan_tokens(const fusco_plan *plan, uint32_t rank);
 /* Rows of a rank's receive buffer, padding included; 0 for a rank outside the group. */
 uint32_t fusco_plan_recv_rows(const fusco_plan *plan, uint32_t rank);
 
-typedef enum fusco_dtype {
+typedef enum fusco_dtype FUSCO_ENUM {
   FUSCO_DTYPE_BYTES = 0, /* opaque: can be dispatched, not computed with */
   FUSCO_DTYPE_F32 = 1,
   FUSCO_DTYPE_F16 = 2,
@@ -147,7 +152,7 @@ typedef struct fusco_stats {
   uint64_t started; /* nanoseconds on the steady clock (CLOCK_MONOTONIC) when it began; 0: unknown */
 } fusco_stats;
 
-typedef enum fusco_per { FUSCO_PER_TOKEN = 0, FUSCO_PER_ENTRY = 1 } fusco_per;
+typedef enum fusco_per FUSCO_ENUM { FUSCO_PER_TOKEN = 0, FUSCO_PER_ENTRY = 1 } fusco_per;
 
 typedef struct fusco_payload {
   uint64_t row_bytes; /* 1..16777216 */
@@ -232,10 +237,10 @@ fusco_status fusco_fp8_quantize(fusco_context *context, const fusco_fp8_call *ca
 /* value = code * scale, rounded once to the dtype. E_OPTION, E_BUFFER, E_DTYPE. */
 fusco_status fusco_fp8_dequantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error);
 
-typedef enum fusco_score { FUSCO_SCORE_SOFTMAX = 0, FUSCO_SCORE_SIGMOID = 1 } fusco_score;
+typedef enum fusco_score FUSCO_ENUM { FUSCO_SCORE_SOFTMAX = 0, FUSCO_SCORE_SIGMOID = 1 } fusco_score;
 
 /* What a group of experts is judged by: its best expert, or the sum of its two best. */
-typedef enum fusco_group_score { FUSCO_GROUP_MAX = 0, FUSCO_GROUP_TOP2 = 1 } fusco_group_score;
+typedef enum fusco_group_score FUSCO_ENUM { FUSCO_GROUP_MAX = 0, FUSCO_GROUP_TOP2 = 1 } fusco_group_score;
 
 typedef struct fusco_gate_options {
   uint32_t experts; /* 1..65535 */

@@ -128,7 +128,7 @@ uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
 /* How the rows of a dispatch travel. FORWARD: once to each remote node's forwarder, and from there on to the
  * other slots; for hierarchical plans only. A scaled dispatch always goes direct. AUTO is DIRECT: all ranks
  * of the process reach each other's memory. */
-typedef enum fusco_cuda_path {
+typedef enum fusco_cuda_path FUSCO_ENUM {
   FUSCO_CUDA_PATH_AUTO = 0,
   FUSCO_CUDA_PATH_DIRECT = 1,
   FUSCO_CUDA_PATH_FORWARD = 2

@@ -6,6 +6,7 @@
 #include "buffers.hpp"
 #include "element.hpp"
 #include "failure.hpp"
+#include "plan_layout.h"
 
 namespace fusco {
 
@@ -15,7 +16,9 @@ constexpr uint64_t block = 128;
 constexpr float e4m3Max = 448.0f;
 constexpr float minSize = 1e-4f;
 constexpr uint8_t e4m3Nan = 0x7f;
-constexpr uint64_t maxRows = uint64_t{1} << 40;
+// Bytes of all rows fit 64 bits: no product wraps to a size that a small buffer has.
+constexpr uint64_t maxRows = uint64_t{1} << 39;
+static_assert(maxRows <= UINT64_MAX / FUSCO_MAX_ROW_BYTES);
 // Elements of a task: about a hundred microseconds.
 constexpr uint64_t taskElements = uint64_t{1} << 15;
 

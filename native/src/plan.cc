@@ -24,15 +24,6 @@ struct Block {
   uint64_t firstRow;  // number of its first real row among all real rows of the plan
 };
 
-// An enumeration as a C caller filled it: any int may be there, and C++ may not load one that has no name.
-template <typename Enumeration>
-int codeOf(const Enumeration &from) {
-  static_assert(sizeof(Enumeration) == sizeof(int));
-  int code;
-  std::memcpy(&code, &from, sizeof code);
-  return code;
-}
-
 void checkGroup(const fusco_plan_desc &desc) {
   if (desc.shards == nullptr || desc.ranks < 1 || desc.ranks > FUSCO_MAX_RANKS) {
     throw Failure(FUSCO_E_RANKS, "a plan of %u ranks; there must be shards of 1 to %d", desc.ranks,
@@ -43,8 +34,8 @@ void checkGroup(const fusco_plan_desc &desc) {
     throw Failure(FUSCO_E_RANKS, "%u ranks a node do not divide %u ranks", desc.ranks_per_node, desc.ranks)
         .limited(desc.ranks_per_node, desc.ranks);
   }
-  const int strategy = codeOf(desc.strategy);
-  const int partial = codeOf(desc.partial);
+  const int strategy = static_cast<int>(desc.strategy);
+  const int partial = static_cast<int>(desc.partial);
   const bool flat = strategy == FUSCO_STRATEGY_FLAT;
   if (!flat && strategy != FUSCO_STRATEGY_HIER) {
     throw Failure(FUSCO_E_BACKEND, "there is no strategy %d", strategy);

@@ -162,6 +162,18 @@ static void refuses_buffers(fusco_context *context) {
   CHECK(fusco_dispatch(plan, &call, NULL, &error) == FUSCO_E_OPTION);
   for (size_t i = 0; i < sizeof memory; i++) CHECK(memory[i] == 0x55);
 
+  /* Values that no enumeration has. */
+  payload.row_bytes = 4;
+  payload.per = (fusco_per)7;
+  CHECK(fusco_dispatch(plan, &call, NULL, &error) == FUSCO_E_OPTION);
+  payload.per = FUSCO_PER_TOKEN;
+  payload.dtype = (fusco_dtype)9;
+  const fusco_dispatch_call scaled = {.payloads = &payload, .payload_count = 1, .scale = from};
+  CHECK(fusco_dispatch(plan, &scaled, NULL, &error) == FUSCO_E_DTYPE);
+  const fusco_combine_call strange = {.dtype = (fusco_dtype)-1, .row_bytes = 4, .from = to, .to = from};
+  CHECK(fusco_combine(plan, &strange, NULL, &error) == FUSCO_E_DTYPE);
+  for (size_t i = 0; i < sizeof memory; i++) CHECK(memory[i] == 0x55);
+
   fusco_combine_call combine = {.dtype = FUSCO_DTYPE_BYTES, .row_bytes = 4, .from = to, .to = from};
   CHECK(fusco_combine(plan, &combine, NULL, &error) == FUSCO_E_DTYPE);
   combine.dtype = FUSCO_DTYPE_F32;
@@ -169,6 +181,55 @@ static void refuses_buffers(fusco_context *context) {
   CHECK(fusco_combine(plan, &combine, NULL, &error) == FUSCO_E_DTYPE);
   CHECK(fusco_combine(NULL, &combine, NULL, &error) == FUSCO_E_OPTION);
   fusco_plan_destroy(plan);
+}
+
+/* Row work: values that no enumeration has, products that wrap, and buffers one byte short. */
+static void refuses_row_work(fusco_context *context) {
+  float floats[16] = {0};
+  int32_t ids[4] = {0};
+  uint8_t codes[16] = {0};
+  fusco_error error;
+
+  fusco_fp8_call fp8 = {.dtype = FUSCO_DTYPE_F32,
+                        .rows = 2,
+                        .hidden = 4,
+                        .values = {floats, 32},
+                        .codes = {codes, 8},
+                        .scales = {floats + 8, 8}};
+  CHECK(fusco_fp8_quantize(context, &fp8, &error) == FUSCO_OK);
+  fp8.scales.bytes = 7;
+  CHECK(fusco_fp8_quantize(context, &fp8, &error) == FUSCO_E_BUFFER && error.limit == 8);
+  fp8.scales.bytes = 8;
+  fp8.dtype = (fusco_dtype)9;
+  CHECK(fusco_fp8_dequantize(context, &fp8, &error) == FUSCO_E_DTYPE);
+  /* 2^40 rows of 2^24 bytes are 2^64 bytes: a product of 64 bits would be none. */
+  fp8.dtype = FUSCO_DTYPE_F32;
+  fp8.rows = (uint64_t)1 << 40;
+  fp8.hidden = (uint64_t)1 << 22;
+  fp8.codes.bytes = UINT64_MAX;
+  fp8.scales.bytes = UINT64_MAX;
+  CHECK(fusco_fp8_quantize(context, &fp8, &error) == FUSCO_E_OPTION);
+
+  fusco_gate_call gate = {
+      .options = {.experts = 4, .topk = 2, .groups = 2, .group_topk = 1, .normalize = 1, .scale = 1.0f},
+      .tokens = 1,
+      .logits = {floats, 16},
+      .ids = {ids, 8},
+      .weights = {floats + 4, 8},
+      .scores = {floats + 8, 16}};
+  CHECK(fusco_gate(context, &gate, &error) == FUSCO_OK);
+  gate.options.score = (fusco_score)7;
+  CHECK(fusco_gate(context, &gate, &error) == FUSCO_E_OPTION);
+  gate.options.score = FUSCO_SCORE_SIGMOID;
+  gate.options.group_score = (fusco_group_score)-1;
+  CHECK(fusco_gate(context, &gate, &error) == FUSCO_E_OPTION);
+  gate.options.group_score = FUSCO_GROUP_TOP2;
+  gate.tokens = (uint64_t)1 << 62;
+  CHECK(fusco_gate(context, &gate, &error) == FUSCO_E_OPTION);
+
+  const fusco_context_options strange = {.kernels = (fusco_kernels)5};
+  fusco_context *other = NULL;
+  CHECK(fusco_context_create(&strange, &other, &error) == FUSCO_E_OPTION && other == NULL);
 }
 
 int main(void) {
@@ -182,6 +243,7 @@ int main(void) {
   survives_any_bytes(context);
   refuses_other_strategies(context);
   refuses_buffers(context);
+  refuses_row_work(context);
   fusco_context_destroy(context);
   return 0;
 }
