@@ -15,7 +15,9 @@ setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const paths = { manifest: `${root}package.json`, addon: `${root}build/native/Release/fusco.node` };
+// Threads and processes started here load the addon by its path: under sanitizers the sanitized one (sanitize.sh).
+const addonFile = process.env.FUSCO_SANITIZED_ADDON ?? `${root}build/native/Release/fusco.node`;
+const paths = { manifest: `${root}package.json`, addon: addonFile };
 
 const ROW_BYTES = 2048;
 const closed = expect.objectContaining({ code: 'E_CLOSED' });

@@ -3,7 +3,8 @@
 #
 #   tools/build/sanitize.sh short    the C tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under
 #                                    ThreadSanitizer; what CI runs
-#   tools/build/sanitize.sh          also the C tests under valgrind, and the addon's tests under AddressSanitizer
+#   tools/build/sanitize.sh          also the C tests under valgrind, and the addon's tests under AddressSanitizer with
+#                                    UndefinedBehaviorSanitizer, and under ThreadSanitizer
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -53,13 +54,24 @@ else
   echo '== valgrind is not installed, its part is left out'
 fi
 
-# Node itself is not instrumented: the sanitizer's library is loaded before it, and what the engine leaks is not
-# counted. --no-file-parallelism, because a process under the sanitizer takes several times its memory.
-echo '== addon, asan'
+# Node itself is not instrumented: the sanitizer's library is loaded before it, what the engine leaks is not counted,
+# and its own synchronisation is not looked at. --no-file-parallelism, because a process under a sanitizer takes several
+# times its memory.
+addon_tests() {
+  local name=$1 libraries=$2
+  shift 2
+  echo "== addon, $name"
+  env LD_PRELOAD="$libraries" ASAN_OPTIONS=detect_leaks=0 \
+    TSAN_OPTIONS='halt_on_error=1 ignore_noninstrumented_modules=1' \
+    FUSCO_SANITIZED_ADDON="$PWD/build/$name/node/fusco.node" FUSCO_REQUIRE_NATIVE=1 \
+    NODE_OPTIONS="--require $PWD/tools/build/useAddon.cjs" \
+    node node_modules/vitest/vitest.mjs run --no-file-parallelism "$@"
+}
+
 build asan address,undefined fusco_node
-addon=$(find "$PWD/build/asan" -name fusco.node | head -1)
-env LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
-  ASAN_OPTIONS=detect_leaks=0 FUSCO_SANITIZED_ADDON="$addon" FUSCO_REQUIRE_NATIVE=1 \
-  NODE_OPTIONS="--require $PWD/tools/build/useAddon.cjs" \
-  node node_modules/vitest/vitest.mjs run --no-file-parallelism \
-  test/native/addon.test.ts test/native/buffers.test.ts test/native/exchange.test.ts test/native/lifetime.test.ts
+addon_tests asan "$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
+  test/native/{addon,buffers,exchange,lifetime,special-values}.test.ts \
+  test/executor/{fp8,gating,freed-buffers}.test.ts
+build tsan thread fusco_node
+addon_tests tsan "$(gcc -print-file-name=libtsan.so)" \
+  test/native/{addon,buffers,exchange,lifetime}.test.ts test/executor/{fp8,gating}.test.ts
