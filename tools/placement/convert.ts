@@ -34,9 +34,16 @@ function isNested(value: unknown, axes = MAX_AXES): value is Nested {
   return value.every((item) => Number.isSafeInteger(item) || isNested(item, axes - 1));
 }
 
-function depthOf(value: Nested): number {
-  const first = value[0];
-  return Array.isArray(first) ? 1 + depthOf(first as Nested) : 1;
+/** Axes of nested lists; 0 where numbers and lists, or lists of other depths, stand side by side. */
+function axesOf(value: Nested): number {
+  let inner: number | undefined;
+  for (const item of value) {
+    const axes = typeof item === 'number' ? 0 : axesOf(item);
+    if (typeof item !== 'number' && axes === 0) return 0;
+    inner ??= axes;
+    if (axes !== inner) return 0;
+  }
+  return 1 + (inner ?? 0);
 }
 
 /** Nested lists of an array. */
@@ -89,7 +96,10 @@ export async function readLayer(
   layer: number | undefined,
 ): Promise<Nested> {
   const whole = await readNested(path, key);
-  const found = depthOf(whole);
+  const found = axesOf(whole);
+  if (found === 0) {
+    throw new FuscoError('E_FORMAT', `${key} holds numbers and lists side by side`, { path });
+  }
   if (found === depth && layer === undefined) return whole;
   if (found !== depth + 1) {
     const wanted = layer === undefined ? `${depth} or ${depth + 1}` : `${depth + 1}`;
