@@ -3,6 +3,7 @@
 #include "bench.hpp"
 #include "cuda.hpp"
 #include "handles.hpp"
+#include "nccl.hpp"
 #include "rows.hpp"
 
 namespace fusco_node {
@@ -70,7 +71,24 @@ Napi::Object signaturesOf(Napi::Env env) {
         {"close", 0}});
   sign(all, "CudaGraph", {{"constructor", 1}, {"launch", 0}, {"close", 0}});
   sign(all, "CudaUnfused", {{"constructor", 2}, {"dispatch", 2}, {"combine", 1}, {"close", 0}});
-  sign(all, "functions", {{"addressOf", 1}, {"benchCopy", 4}, {"benchSlots", 4}, {"cudaDevices", 0}});
+  sign(all, "NcclGroup", {{"constructor", 2}, {"open", 0}, {"allGather", 3}, {"abort", 1}, {"close", 0}});
+  sign(all, "NcclPlan",
+       {{"constructor", 2},
+        {"open", 2},
+        {"bytes", 1},
+        {"dispatch", 4},
+        {"combine", 4},
+        {"weightGradient", 4},
+        {"unfusedDispatch", 4},
+        {"unfusedCombine", 4},
+        {"close", 0}});
+  sign(all, "functions",
+       {{"addressOf", 1},
+        {"benchCopy", 4},
+        {"benchSlots", 4},
+        {"cudaDevices", 0},
+        {"ncclLibrary", 1},
+        {"ncclUniqueId", 0}});
   sign(all, "rows", {{"fp8Quantize", 2}, {"fp8Dequantize", 2}, {"gate", 2}, {"gateBackward", 2}});
   return all;
 }
@@ -99,6 +117,8 @@ class Fusco : public Napi::Addon<Fusco> {
                              InstanceValue("CudaEvent", CudaEvent::define(env), napi_enumerable),
                              InstanceValue("CudaGraph", CudaGraph::define(env), napi_enumerable),
                              InstanceValue("CudaUnfused", CudaUnfused::define(env), napi_enumerable),
+                             InstanceValue("NcclGroup", NcclGroup::define(env), napi_enumerable),
+                             InstanceValue("NcclPlan", NcclPlan::define(env), napi_enumerable),
                              InstanceMethod<&Fusco::fp8Quantize>("fp8Quantize", napi_enumerable),
                              InstanceMethod<&Fusco::fp8Dequantize>("fp8Dequantize", napi_enumerable),
                              InstanceMethod<&Fusco::gate>("gate", napi_enumerable),
@@ -106,6 +126,8 @@ class Fusco : public Napi::Addon<Fusco> {
                              InstanceMethod<&Fusco::benchCopy>("benchCopy", napi_enumerable),
                              InstanceMethod<&Fusco::benchSlots>("benchSlots", napi_enumerable),
                              InstanceMethod<&Fusco::cudaDevices>("cudaDevices", napi_enumerable),
+                             InstanceMethod<&Fusco::ncclLibrary>("ncclLibrary", napi_enumerable),
+                             InstanceMethod<&Fusco::ncclUniqueId>("ncclUniqueId", napi_enumerable),
                          });
   }
 
@@ -121,6 +143,8 @@ class Fusco : public Napi::Addon<Fusco> {
   }
   Napi::Value benchCopy(const Napi::CallbackInfo &info) { return fusco_node::benchCopy(info); }
   Napi::Value cudaDevices(const Napi::CallbackInfo &info) { return fusco_node::cudaDevices(info); }
+  Napi::Value ncclLibrary(const Napi::CallbackInfo &info) { return fusco_node::ncclLibrary(info); }
+  Napi::Value ncclUniqueId(const Napi::CallbackInfo &info) { return fusco_node::ncclUniqueId(info); }
   Napi::Value benchSlots(const Napi::CallbackInfo &info) { return fusco_node::benchSlots(info); }
 };
 

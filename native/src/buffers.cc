@@ -32,6 +32,7 @@ void BufferCheck::add(const char *name, const fusco_buffer *buffers, uint32_t ra
   if (buffers == nullptr) throw Failure(FUSCO_E_BUFFER, "%s: no buffers were given", name);
   if (needed == 0) return;
   const fusco_buffer &buffer = buffers[rank];
+  rank += plan_.firstRank;
   if (buffer.data == nullptr || buffer.bytes < needed) {
     const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
     throw Failure(FUSCO_E_BUFFER, "%s of rank %u has %llu bytes, %llu are needed", name, rank,
