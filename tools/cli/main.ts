@@ -1,6 +1,6 @@
 // The command line: one file per command, this one to join them.
 
-import { readFileSync } from 'node:fs';
+import { packageVersion } from '../../executor/version.ts';
 import { benchCommand } from './bench.ts';
 import { checkCommand } from './check.ts';
 import { demoCommand } from './demo.ts';
@@ -17,20 +17,10 @@ import { verifyCommand } from './verify.ts';
 import { viewCommand } from './view.ts';
 import { workloadCommand } from './workload.ts';
 
-function version(): string {
-  // The same relative place from tools/cli and from dist/tools/cli, one level further out.
-  for (const up of ['../../package.json', '../../../package.json']) {
-    try {
-      return JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')).version;
-    } catch {}
-  }
-  return 'unknown';
-}
-
 /** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error. */
 export async function main(args: readonly string[]): Promise<number> {
   const program = command('fusco', 'Plans, inspects and executes expert-parallel shuffles.')
-    .version(version())
+    .version(packageVersion())
     .addCommand(demoCommand())
     .addCommand(planCommand())
     .addCommand(inspectCommand())
