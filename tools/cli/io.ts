@@ -17,6 +17,16 @@ export class ComparisonFailed extends Error {}
 /** Thrown by a command that has printed its errors already: exit code 2, nothing more to say. */
 export class ErrorsShown extends Error {}
 
+/** Thrown by a command that ran another program, whose exit code it passes on. */
+export class ExitWith extends Error {
+  readonly code: number;
+
+  constructor(code: number) {
+    super(`exit code ${code}`);
+    this.code = code;
+  }
+}
+
 /** Prints one JSON object to stdout. */
 export function printJson(value: object): void {
   print(JSON.stringify({ formatVersion: JSON_FORMAT_VERSION, ...value }));
@@ -81,6 +91,7 @@ export function command(name: string, description: string): Command {
 export function explain(error: unknown): number {
   if (error instanceof ComparisonFailed) return 1;
   if (error instanceof ErrorsShown) return 2;
+  if (error instanceof ExitWith) return error.code;
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     const text = error.message.replace(/^error: /, '').replaceAll('\n', ' ');

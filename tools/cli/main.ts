@@ -9,6 +9,7 @@ import { doctorCommand } from './doctor.ts';
 import { exportCommand } from './export.ts';
 import { inspectCommand } from './inspect.ts';
 import { command, explain } from './io.ts';
+import { launchCommand } from './launch.ts';
 import { placementCommand } from './placement.ts';
 import { planCommand } from './plan.ts';
 import { runCommand } from './run.ts';
@@ -17,7 +18,7 @@ import { verifyCommand } from './verify.ts';
 import { viewCommand } from './view.ts';
 import { workloadCommand } from './workload.ts';
 
-/** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error. */
+/** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error; `launch` passes one on. */
 export async function main(args: readonly string[]): Promise<number> {
   const program = command('fusco', 'Plans, inspects and executes expert-parallel shuffles.')
     .version(packageVersion())
@@ -28,6 +29,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(viewCommand())
     .addCommand(exportCommand())
     .addCommand(runCommand())
+    .addCommand(launchCommand())
     .addCommand(diffCommand())
     .addCommand(checkCommand())
     .addCommand(simulateCommand())
