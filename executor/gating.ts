@@ -187,7 +187,9 @@ function limitGroups(spec: GateSpec, choice: Float32Array, marked: Uint8Array): 
     values[group] = choice[first]!;
     if (groupScore === 'max' || size === 1) continue;
     marked[first] = 1;
-    values[group] = Math.fround(choice[first]! + choice[best(choice, marked, begin, begin + size)]!);
+    const sum = Math.fround(choice[first]! + choice[best(choice, marked, begin, begin + size)]!);
+    // Infinities of both signs add up to a NaN.
+    values[group] = Number.isNaN(sum) ? Number.NEGATIVE_INFINITY : sum;
     marked[first] = 0;
   }
   const kept = new Uint8Array(groups);
