@@ -208,7 +208,15 @@ export interface NativeRows {
   gateBackward(context: NativeContext, call: NativeGateBackwardCall): void;
 }
 
-export interface Addon extends NativeRows, NativeNccl {
+/** The same on the stream of a rank, whose device has the memory: enqueues. Errors carry `code`, and `rank` mostly. */
+export interface NativeCudaRows {
+  cudaFp8Quantize(context: NativeCudaContext, rank: number, call: NativeFp8Call): void;
+  cudaFp8Dequantize(context: NativeCudaContext, rank: number, call: NativeFp8Call): void;
+  cudaGate(context: NativeCudaContext, rank: number, call: NativeGateCall): void;
+  cudaGateBackward(context: NativeCudaContext, rank: number, call: NativeGateBackwardCall): void;
+}
+
+export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly version: string;
   /** Arity of every method as the native side defines it; null for properties. For the test of this file. */
   readonly signatures: Readonly<Record<string, Readonly<Record<string, number | null>>>>;
@@ -261,7 +269,10 @@ export const ADDON_SIGNATURES: {
   NcclGroup: Signature<NativeNcclGroup> & { constructor: 2 };
   NcclPlan: Signature<NativeNcclPlan> & { constructor: 2 };
   rows: Signature<NativeRows>;
-  functions: Signature<Omit<Addon, 'version' | 'signatures' | Classes | keyof NativeRows>>;
+  cudaRows: Signature<NativeCudaRows>;
+  functions: Signature<
+    Omit<Addon, 'version' | 'signatures' | Classes | keyof NativeRows | keyof NativeCudaRows>
+  >;
 } = {
   Context: { constructor: 1, threads: null, kernels: null, closed: null, close: 0 },
   Plan: {
@@ -314,6 +325,7 @@ export const ADDON_SIGNATURES: {
     ncclUniqueId: 0,
   },
   rows: { fp8Quantize: 2, fp8Dequantize: 2, gate: 2, gateBackward: 2 },
+  cudaRows: { cudaFp8Quantize: 3, cudaFp8Dequantize: 3, cudaGate: 3, cudaGateBackward: 3 },
 };
 
 /** The addon, or the reason why there is none. */

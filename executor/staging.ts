@@ -4,7 +4,10 @@ import type { Memory } from './backend.ts';
 import { isExternal } from './calls.ts';
 import type { Cuda, DeviceBuffer } from './cuda.ts';
 
-/** Staging buffers that calls leave for later ones, so that the steady state allocates nothing. Sizes are rounded up. */
+/**
+ * Staging buffers that calls leave for later ones, so that the steady state allocates nothing. Sizes are rounded up. The
+ * context frees them when it is closed.
+ */
 export class StagingPool {
   readonly #cuda: Cuda;
   readonly #free = new Map<string, DeviceBuffer[]>();
@@ -25,12 +28,6 @@ export class StagingPool {
     list.push(buffer);
     this.#free.set(key, list);
   }
-
-  /** Frees what was given back. */
-  close(): void {
-    for (const list of this.#free.values()) for (const buffer of list) this.#cuda.free(buffer);
-    this.#free.clear();
-  }
 }
 
 /** Device copies of a call's JavaScript buffers, for the length of the call. */
@@ -40,9 +37,9 @@ export class Staging {
   readonly #owned: DeviceBuffer[] = [];
   readonly #outputs: [DeviceBuffer, ArrayBufferView][] = [];
 
-  constructor(cuda: Cuda, pool: StagingPool) {
+  constructor(cuda: Cuda) {
     this.#cuda = cuda;
-    this.#pool = pool;
+    this.#pool = cuda.stagingPool;
   }
 
   get used(): boolean {

@@ -20,7 +20,7 @@ import type {
 import { type Cuda, cudaDevices, openCuda } from '../cuda.ts';
 import { translate } from '../host.ts';
 import type { Session } from '../rendezvous/session.ts';
-import { Staging, StagingPool } from '../staging.ts';
+import { Staging } from '../staging.ts';
 import { hostIdentity, numberHosts } from './hosts.ts';
 import { wireLine, wireReport } from './report.ts';
 import { StepOrder } from './steps.ts';
@@ -116,7 +116,6 @@ class NcclBackend implements Backend {
   readonly localRanks: readonly number[];
   readonly order: StepOrder;
   readonly cuda: Cuda;
-  readonly pool: StagingPool;
   readonly isDetailed: boolean;
   readonly #addon: Addon;
   readonly #options: NcclOptions;
@@ -128,7 +127,6 @@ class NcclBackend implements Backend {
     this.#options = options;
     this.#native = native;
     this.cuda = cuda;
-    this.pool = new StagingPool(cuda);
     this.order = new StepOrder(options.session);
     this.localRanks = [options.session.rank];
     this.isDetailed = options.stats ?? Boolean(process.env.FUSCO_STATS);
@@ -191,7 +189,6 @@ class NcclBackend implements Backend {
 
   async close(): Promise<void> {
     await this.#native.close();
-    this.pool.close();
     if (this.#options.cuda === undefined) this.cuda.close();
     if (this.#options.ownsSession) await this.#options.session.close();
   }
@@ -223,8 +220,8 @@ class NcclPlan implements PreparedPlan {
     stage: (staging: Staging) => C,
     exchange: (step: number, digest: bigint, call: C) => Promise<NativeNcclReport>,
   ): Promise<ExchangeReport> {
-    const { cuda, pool, order } = this.#backend;
-    const staging = new Staging(cuda, pool);
+    const { cuda, order } = this.#backend;
+    const staging = new Staging(cuda);
     try {
       const call = stage(staging);
       const { step, native } = await order.run([kind, this.#tag, ...shape], async (step, digest) => ({

@@ -90,6 +90,8 @@ Napi::Object signaturesOf(Napi::Env env) {
         {"ncclLibrary", 1},
         {"ncclUniqueId", 0}});
   sign(all, "rows", {{"fp8Quantize", 2}, {"fp8Dequantize", 2}, {"gate", 2}, {"gateBackward", 2}});
+  sign(all, "cudaRows",
+       {{"cudaFp8Quantize", 3}, {"cudaFp8Dequantize", 3}, {"cudaGate", 3}, {"cudaGateBackward", 3}});
   return all;
 }
 
@@ -123,6 +125,10 @@ class Fusco : public Napi::Addon<Fusco> {
                              InstanceMethod<&Fusco::fp8Dequantize>("fp8Dequantize", napi_enumerable),
                              InstanceMethod<&Fusco::gate>("gate", napi_enumerable),
                              InstanceMethod<&Fusco::gateBackward>("gateBackward", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaFp8Quantize>("cudaFp8Quantize", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaFp8Dequantize>("cudaFp8Dequantize", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaGate>("cudaGate", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaGateBackward>("cudaGateBackward", napi_enumerable),
                              InstanceMethod<&Fusco::benchCopy>("benchCopy", napi_enumerable),
                              InstanceMethod<&Fusco::benchSlots>("benchSlots", napi_enumerable),
                              InstanceMethod<&Fusco::cudaDevices>("cudaDevices", napi_enumerable),
@@ -136,6 +142,12 @@ class Fusco : public Napi::Addon<Fusco> {
   Napi::Value fp8Dequantize(const Napi::CallbackInfo &info) { return fusco_node::fp8Dequantize(info); }
   Napi::Value gate(const Napi::CallbackInfo &info) { return fusco_node::gate(info); }
   Napi::Value gateBackward(const Napi::CallbackInfo &info) { return fusco_node::gateBackward(info); }
+  Napi::Value cudaFp8Quantize(const Napi::CallbackInfo &info) { return fusco_node::cudaFp8Quantize(info); }
+  Napi::Value cudaFp8Dequantize(const Napi::CallbackInfo &info) {
+    return fusco_node::cudaFp8Dequantize(info);
+  }
+  Napi::Value cudaGate(const Napi::CallbackInfo &info) { return fusco_node::cudaGate(info); }
+  Napi::Value cudaGateBackward(const Napi::CallbackInfo &info) { return fusco_node::cudaGateBackward(info); }
   Napi::Value addressOf(const Napi::CallbackInfo &info) {
     Napi::Array keep = Napi::Array::New(info.Env());
     const fusco_buffer memory = memoryOf(info[0], "the memory", 0, keep);

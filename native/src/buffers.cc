@@ -68,12 +68,23 @@ void BufferCheck::refuseOverlap() {
   }
 }
 
-void checkBytes(const char *name, const fusco_buffer &buffer, uint64_t needed) {
+void RowBuffers::add(const char *name, const fusco_buffer &buffer, uint64_t needed) {
   const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
-  if (given >= needed) return;
-  throw Failure(FUSCO_E_BUFFER, "%s has %llu bytes, %llu are needed", name,
-                static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed))
-      .limited(given, needed);
+  if (given < needed) {
+    throw Failure(FUSCO_E_BUFFER, "%s has %llu bytes, %llu are needed", name,
+                  static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed))
+        .limited(given, needed);
+  }
+  if (needed == 0) return;
+  const auto begin = reinterpret_cast<uintptr_t>(buffer.data);
+  const Range range{name, begin, begin + needed};
+  if (range.end < begin) throw Failure(FUSCO_E_BUFFER, "%s leaves the address space", name);
+  for (size_t i = 0; i < count_; i++) {
+    const Range &other = ranges_[i];
+    if (other.begin < range.end && range.begin < other.end)
+      throw Failure(FUSCO_E_BUFFER, "%s overlaps %s", name, other.name);
+  }
+  ranges_[count_++] = range;
 }
 
 void checkRowBytes(uint64_t rowBytes) {
