@@ -15,9 +15,11 @@ import type {
   DispatchCall,
   ExchangeReport,
   PreparedPlan,
+  RowWork,
   WeightGradientCall,
 } from '../backend.ts';
 import { type Cuda, cudaDevices, openCuda } from '../cuda.ts';
+import { cudaRowWork } from '../cudaRows.ts';
 import { translate } from '../host.ts';
 import type { Session } from '../rendezvous/session.ts';
 import { Staging } from '../staging.ts';
@@ -115,6 +117,7 @@ class NcclBackend implements Backend {
   readonly name = 'nccl';
   readonly localRanks: readonly number[];
   readonly order: StepOrder;
+  readonly rowWork: RowWork;
   readonly cuda: Cuda;
   readonly isDetailed: boolean;
   readonly #addon: Addon;
@@ -127,6 +130,7 @@ class NcclBackend implements Backend {
     this.#options = options;
     this.#native = native;
     this.cuda = cuda;
+    this.rowWork = cudaRowWork(cuda);
     this.order = new StepOrder(options.session);
     this.localRanks = [options.session.rank];
     this.isDetailed = options.stats ?? Boolean(process.env.FUSCO_STATS);
