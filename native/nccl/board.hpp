@@ -16,8 +16,10 @@ constexpr uint32_t handleBytes = 64;
 struct PostedBuffer {
   uint8_t handle[handleBytes];
   uint64_t allocation;  // unique in its process: another one at the same address has another number
+  uint64_t base;        // where the allocation begins in its process
+  uint64_t size;        // and its bytes
   uint64_t offset;      // of the buffer in its allocation
-  uint64_t bytes;
+  uint64_t bytes;       // of the buffer
 };
 
 struct Post {

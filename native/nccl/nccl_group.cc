@@ -93,7 +93,8 @@ Group::Group(const fusco_nccl_group_desc &desc)
     : library_(openLibrary(nullptr)),
       context_(contextOf(checked(desc))),
       near_(desc.ranks, desc.rank, desc.hosts),
-      deadlineNs_(desc.deadline_ns) {
+      deadlineNs_(desc.deadline_ns),
+      mappings_(near_.local.size()) {
   const OnDevice here(device());
   enter({0, 0});
   for (uint32_t i = 0; i < static_cast<uint32_t>(Use::count); i++) {
@@ -167,9 +168,14 @@ void Group::openFlags() {
   must(cudaDeviceSynchronize(), "clearing flags");
 }
 
+void Group::closeMappings(uint32_t neighbour) noexcept {
+  for (const auto &[address, mapping] : mappings_[neighbour]) cudaIpcCloseMemHandle(mapping.base);
+  mappings_[neighbour].clear();
+  (void)cudaGetLastError();
+}
+
 void Group::closePeers() noexcept {
-  for (const auto &[key, mapping] : mappings_) cudaIpcCloseMemHandle(mapping.base);
-  mappings_.clear();
+  for (uint32_t i = 0; i < mappings_.size(); i++) closeMappings(i);
 }
 
 void Group::closeComm() noexcept {
@@ -364,24 +370,33 @@ PostedBuffer Group::describe(const fusco_buffer &buffer) {
   static_assert(sizeof handle == handleBytes);
   std::memcpy(posted.handle, &handle, sizeof handle);
   posted.allocation = allocation;
+  posted.base = base;
+  posted.size = size;
   posted.offset = address - base;
   posted.bytes = std::min<uint64_t>(buffer.bytes, size - posted.offset);
   return posted;
 }
 
 uint8_t *Group::open(uint32_t neighbour, const PostedBuffer &posted) {
-  const std::string handle(reinterpret_cast<const char *>(posted.handle), handleBytes);
-  const auto found = mappings_.find({neighbour, handle});
-  if (found != mappings_.end()) {
-    if (found->second.allocation == posted.allocation) return found->second.base + posted.offset;
-    // The neighbour freed that memory, and has other memory with the same handle now.
-    must(cudaIpcCloseMemHandle(found->second.base), "closing a neighbour's memory");
-    mappings_.erase(found);
+  std::map<uint64_t, Mapping> &known = mappings_[neighbour];
+  const auto found = known.find(posted.base);
+  if (found != known.end() && found->second.allocation == posted.allocation) {
+    return found->second.base + posted.offset;
   }
-  cudaIpcMemHandle_t opened{};
-  std::memcpy(&opened, posted.handle, sizeof opened);
+  // What lay there before was freed by the neighbour: its place is needed.
+  for (auto at = known.begin(); at != known.end();) {
+    const bool overlaps = at->first < posted.base + posted.size && posted.base < at->first + at->second.size;
+    if (overlaps) must(cudaIpcCloseMemHandle(at->second.base), "closing a neighbour's memory");
+    at = overlaps ? known.erase(at) : std::next(at);
+  }
+  cudaIpcMemHandle_t handle{};
+  std::memcpy(&handle, posted.handle, sizeof handle);
   void *base = nullptr;
-  const cudaError_t error = cudaIpcOpenMemHandle(&base, opened, cudaIpcMemLazyEnablePeerAccess);
+  const cudaError_t error = cudaIpcOpenMemHandle(&base, handle, cudaIpcMemLazyEnablePeerAccess);
+  if (error == cudaErrorAlreadyMapped) {
+    (void)cudaGetLastError();
+    return nullptr;
+  }
   if (error != cudaSuccess) {
     (void)cudaGetLastError();
     throw Failure(
@@ -390,8 +405,18 @@ uint8_t *Group::open(uint32_t neighbour, const PostedBuffer &posted) {
         near_.local[neighbour], near_.rank, cudaGetErrorString(error))
         .atRank(near_.local[neighbour]);
   }
-  mappings_[{neighbour, handle}] = {posted.allocation, static_cast<uint8_t *>(base)};
+  known[posted.base] = {posted.allocation, posted.size, static_cast<uint8_t *>(base)};
   return static_cast<uint8_t *>(base) + posted.offset;
+}
+
+bool Group::openAll(uint32_t neighbour, const Post &post, const std::vector<uint64_t> &needed,
+                    std::vector<std::vector<uint8_t *>> &mapped) {
+  for (size_t b = 0; b < needed.size(); b++) {
+    if (needed[b] == 0) continue;
+    mapped[b][neighbour] = open(neighbour, post.buffer[b]);
+    if (mapped[b][neighbour] == nullptr) return false;
+  }
+  return true;
 }
 
 void Group::meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &buffers,
@@ -423,18 +448,25 @@ void Group::meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &b
                     near_.local[i], near_.rank, static_cast<unsigned long long>(step.number))
           .atRank(near_.local[i]);
     }
+    std::vector<uint64_t> needed(buffers.size());
     for (size_t b = 0; b < buffers.size(); b++) {
-      const PostedBuffer &posted = post.buffer[b];
-      const uint64_t needed = rows[i] * rowBytes[b];
-      if (posted.bytes < needed) {
-        throw Failure(FUSCO_E_BUFFER, "buffer %zu of rank %u has %llu bytes, %llu are needed", b,
-                      near_.local[i], static_cast<unsigned long long>(posted.bytes),
-                      static_cast<unsigned long long>(needed))
-            .atRank(near_.local[i])
-            .limited(posted.bytes, needed);
-      }
-      if (needed > 0) mapped[b][i] = open(i, posted);
+      needed[b] = rows[i] * rowBytes[b];
+      const uint64_t given = post.buffer[b].bytes;
+      if (given >= needed[b]) continue;
+      throw Failure(FUSCO_E_BUFFER, "buffer %zu of rank %u has %llu bytes, %llu are needed", b,
+                    near_.local[i], static_cast<unsigned long long>(given),
+                    static_cast<unsigned long long>(needed[b]))
+          .atRank(near_.local[i])
+          .limited(given, needed[b]);
     }
+    // Allocations share blocks of memory, and one that the neighbour has freed may keep its block from being
+    // mapped again.
+    if (openAll(i, post, needed, mapped)) continue;
+    closeMappings(i);
+    if (openAll(i, post, needed, mapped)) continue;
+    throw Failure(FUSCO_E_BACKEND, "the memory of rank %u is mapped by something else in rank %u",
+                  near_.local[i], near_.rank)
+        .atRank(near_.local[i]);
   }
   if (waitNs != nullptr) *waitNs += monotonicNs() - start;
 }

@@ -98,7 +98,12 @@ class Group {
   void checkResult(abi::Result result, const char *what);
   void settle(const char *what);
   PostedBuffer describe(const fusco_buffer &buffer);
+  // The posted buffer in this process, or null where it cannot be mapped beside what is mapped already.
   uint8_t *open(uint32_t neighbour, const PostedBuffer &posted);
+  // Opens the first `needed.size()` buffers of a post that are needed; false where one is in the way.
+  bool openAll(uint32_t neighbour, const Post &post, const std::vector<uint64_t> &needed,
+               std::vector<std::vector<uint8_t *>> &mapped);
+  void closeMappings(uint32_t neighbour) noexcept;
   void closePeers() noexcept;
   void closeComm() noexcept;
 
@@ -124,11 +129,13 @@ class Group {
   std::vector<uint64_t *> peerFlags_;
   uint32_t *abortFlag_ = nullptr;        // pinned, of the host
   uint32_t *abortFlagDevice_ = nullptr;  // the same for kernels
+  // Neighbours' allocations that are open here, by their address there.
   struct Mapping {
     uint64_t allocation;
+    uint64_t size;
     uint8_t *base;
   };
-  std::map<std::pair<uint32_t, std::string>, Mapping> mappings_;
+  std::vector<std::map<uint64_t, Mapping>> mappings_;  // [neighbours]
 };
 
 uint64_t monotonicNs();
