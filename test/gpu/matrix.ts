@@ -4,105 +4,11 @@
 import type { BackendName, CombineCall, DispatchCall } from '../../executor/backend.ts';
 import { openCuda } from '../../executor/cuda.ts';
 import { createGroup } from '../../executor/group.ts';
-import type { FloatDtype } from '../../executor/numeric.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { pairwise } from '../support/pairwise.ts';
 import { makeRouting } from '../support/workloads.ts';
-import {
-  assertSame,
-  Buffers,
-  entrySizes,
-  type GpuCase,
-  planOf,
-  randomRows,
-  receivedSizes,
-  tokenSizes,
-} from './support.ts';
-
-interface Inputs {
-  readonly dtype: FloatDtype;
-  readonly rowBytes: number;
-  /** Bytes of the scales that travel with a token. */
-  readonly scaleBytes: number;
-  readonly rows: Uint8Array[];
-  readonly scales: Uint8Array[];
-  readonly weights: Float32Array[];
-  readonly gradient: Uint8Array[];
-  readonly weighted: boolean;
-}
-
-interface Outputs {
-  readonly received: Uint8Array[];
-  readonly receivedScales: Uint8Array[];
-  readonly receivedWeights: Uint8Array[];
-  readonly origins: Uint8Array[];
-  readonly combined: Uint8Array[];
-  readonly scaled: Uint8Array[];
-  readonly weightGradient: Uint8Array[];
-}
-
-function makeInputs(
-  plan: VerifiedPlan,
-  dtype: FloatDtype,
-  rowBytes: number,
-  scaleBytes: number,
-  weighted: boolean,
-): Inputs {
-  const perToken = (seed: number, bytes: number, kind: FloatDtype | 'bytes') =>
-    tokenSizes(plan, bytes).map((size, rank) => randomRows(seed + rank, size, kind));
-  return {
-    dtype,
-    rowBytes,
-    scaleBytes,
-    weighted,
-    rows: perToken(1, rowBytes, dtype),
-    scales: perToken(100, scaleBytes, 'bytes'),
-    gradient: perToken(200, rowBytes, dtype),
-    weights: entrySizes(plan, 4).map(
-      (size, rank) => new Float32Array(randomRows(300 + rank, size, 'f32').buffer),
-    ),
-  };
-}
-
-/** All four exchanges on a backend that takes JavaScript's buffers. */
-async function onHost(plan: VerifiedPlan, input: Inputs, backend: BackendName): Promise<Outputs> {
-  using group = await createGroup({ ranks: plan.spec.ranks, backend });
-  using exchange = await group.prepare(plan);
-  const { dtype, rowBytes, scaleBytes, rows, scales, weights, gradient } = input;
-  const poisoned = (sizes: number[]) => sizes.map((size) => new Uint8Array(size).fill(0xaa));
-  const received = poisoned(receivedSizes(plan, rowBytes));
-  const out: Outputs = {
-    received,
-    receivedScales: poisoned(receivedSizes(plan, scaleBytes)),
-    receivedWeights: poisoned(receivedSizes(plan, 4)),
-    origins: poisoned(receivedSizes(plan, 12)),
-    combined: poisoned(tokenSizes(plan, rowBytes)),
-    scaled: poisoned(receivedSizes(plan, rowBytes)),
-    weightGradient: poisoned(entrySizes(plan, 4)),
-  };
-  await exchange.dispatch({
-    payloads: [
-      { rowBytes, from: rows, to: received },
-      { rowBytes: scaleBytes, from: scales, to: out.receivedScales },
-      { rowBytes: 4, per: 'entry', from: weights, to: out.receivedWeights },
-    ],
-    origins: out.origins,
-  });
-  const combine: CombineCall = { dtype, rowBytes, from: received, to: out.combined };
-  await exchange.combine(input.weighted ? { ...combine, weights } : combine);
-  await exchange.dispatch({
-    payloads: [{ rowBytes, dtype, from: gradient, to: out.scaled }],
-    scale: weights,
-  });
-  await exchange.weightGradient({
-    dtype,
-    rowBytes,
-    outputGradient: gradient,
-    from: received,
-    to: out.weightGradient,
-  });
-  return out;
-}
+import { assertSameOutputs, type Inputs, makeInputs, type Outputs, runExchanges } from './exchanges.ts';
+import { Buffers, entrySizes, type GpuCase, planOf, receivedSizes, tokenSizes } from './support.ts';
 
 /** All four exchanges on device memory, `offset` bytes behind an aligned address. */
 function onDevice(plan: VerifiedPlan, input: Inputs, path: 'direct' | 'forward', offset: number): Outputs {
@@ -153,16 +59,9 @@ async function compare(
   path: 'direct' | 'forward',
   offset = 0,
 ): Promise<void> {
-  const expected = await onHost(plan, input, backend);
-  const actual = onDevice(plan, input, path, offset);
-  const { rowBytes, scaleBytes } = input;
-  assertSame('received rows', actual.received, expected.received, rowBytes);
-  assertSame('received scales', actual.receivedScales, expected.receivedScales, scaleBytes);
-  assertSame('received weights', actual.receivedWeights, expected.receivedWeights, 4);
-  assertSame('origins', actual.origins, expected.origins, 12);
-  assertSame('combined rows', actual.combined, expected.combined, rowBytes);
-  assertSame('scaled rows', actual.scaled, expected.scaled, rowBytes);
-  assertSame('weight gradient', actual.weightGradient, expected.weightGradient, 4);
+  using group = await createGroup({ ranks: plan.spec.ranks, backend });
+  const expected = await runExchanges(group, plan, input);
+  assertSameOutputs(onDevice(plan, input, path, offset), expected, input);
 }
 
 const FACTORS = {
