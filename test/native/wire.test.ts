@@ -51,7 +51,8 @@ function writePlan(plan: VerifiedPlan, ranksPerHost: number, peersPerStep: numbe
     [...plan.decision.groups],
   ];
   writeFileSync(join(folder, 'plan.txt'), lines.map((line) => line.join(' ')).join('\n'));
-  for (const [rank, shard] of plan.shards.entries()) writeFileSync(join(folder, `rank${rank}.shard`), shard.bytes);
+  for (const [rank, shard] of plan.shards.entries())
+    writeFileSync(join(folder, `rank${rank}.shard`), shard.bytes);
 }
 
 function simulate(): string {
@@ -60,28 +61,46 @@ function simulate(): string {
 }
 
 describe.skipIf(!existsSync(program))('rows between processes', () => {
-  it.each(pairwise(FACTORS).map((f) => [Object.values(f).join(', '), f] as const))('are right: %s', (_, f) => {
-    const [ranks, ranksPerNode, ranksPerHost] = f.shape.split(' ').map(Number) as [number, number, number];
-    const { family, tokens, topk, masked, capacity, align, strategy, balance } = f;
-    const routing = makeRouting({ family, seed: tokens + ranks, ranks, tokens, topk, experts: EXPERTS, masked });
-    const plan = planner.planAll(toTables(routing, topk), {
-      ranks,
-      experts: EXPERTS,
-      ranksPerNode,
-      capacity,
-      align,
-      strategy,
-      balance,
-      placement: placementOf(f.placement, EXPERTS, ranks),
-      hidden: 4,
-      sliceBytes: f.sliceBytes,
-    });
-    writePlan(plan, ranksPerHost, f.peersPerStep);
-    expect(simulate()).toBe('right\n');
-  });
+  it.each(pairwise(FACTORS).map((f) => [Object.values(f).join(', '), f] as const))(
+    'are right: %s',
+    (_, f) => {
+      const [ranks, ranksPerNode, ranksPerHost] = f.shape.split(' ').map(Number) as [number, number, number];
+      const { family, tokens, topk, masked, capacity, align, strategy, balance } = f;
+      const routing = makeRouting({
+        family,
+        seed: tokens + ranks,
+        ranks,
+        tokens,
+        topk,
+        experts: EXPERTS,
+        masked,
+      });
+      const plan = planner.planAll(toTables(routing, topk), {
+        ranks,
+        experts: EXPERTS,
+        ranksPerNode,
+        capacity,
+        align,
+        strategy,
+        balance,
+        placement: placementOf(f.placement, EXPERTS, ranks),
+        hidden: 4,
+        sliceBytes: f.sliceBytes,
+      });
+      writePlan(plan, ranksPerHost, f.peersPerStep);
+      expect(simulate()).toBe('right\n');
+    },
+  );
 
   it('refuse a shard that sends an entry to another row', () => {
-    const routing = makeRouting({ family: 'balanced', seed: 1, ranks: 2, tokens: 8, topk: 2, experts: EXPERTS });
+    const routing = makeRouting({
+      family: 'balanced',
+      seed: 1,
+      ranks: 2,
+      tokens: 8,
+      topk: 2,
+      experts: EXPERTS,
+    });
     const plan = planner.planAll(toTables(routing, 2), { ranks: 2, experts: EXPERTS, hidden: 4 });
     writePlan(plan, 1, 8);
     const [first] = plan.shards;
@@ -94,7 +113,14 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
   });
 
   it('refuse a node of the plan whose ranks are on several hosts', () => {
-    const routing = makeRouting({ family: 'balanced', seed: 1, ranks: 4, tokens: 8, topk: 2, experts: EXPERTS });
+    const routing = makeRouting({
+      family: 'balanced',
+      seed: 1,
+      ranks: 4,
+      tokens: 8,
+      topk: 2,
+      experts: EXPERTS,
+    });
     const options = { ranks: 4, ranksPerNode: 2, experts: EXPERTS, hidden: 4, strategy: 'hier' } as const;
     writePlan(planner.planAll(toTables(routing, 2), options), 1, 8);
     expect(simulate()).toContain('E_BACKEND: ranks 0 and 1 are one node of the plan');
