@@ -119,7 +119,7 @@ function hostBenchCommand(): Command {
     });
 }
 
-function printCudaBench({ device, options, workloads, verdicts }: CudaBench): void {
+function printCudaBench({ device, options, workloads, rowWork, verdicts }: CudaBench): void {
   const { ranks, hidden, topk, experts } = options;
   print(
     `${device.name}; ${ranks} ranks on it, hidden ${hidden} bf16, top-${topk} of ${experts}; medians in ms`,
@@ -156,11 +156,29 @@ function printCudaBench({ device, options, workloads, verdicts }: CudaBench): vo
         `forward and backward on one plan ${ms(e.reusedStepMs)}`,
     );
   }
+  print('\nfp8 and gating; the copy moves as many bytes, the host backend has all processors');
+  print(
+    formatGrid([
+      ['', 'tokens', 'ms', 'copy', 'host', 'GB/s', 'of the copy'],
+      ...rowWork.map((stage) => [
+        stage.name,
+        formatCount(stage.tokens),
+        ms(stage.ms),
+        ms(stage.copyMs),
+        ms(stage.hostMs),
+        stage.rate.toFixed(0),
+        percent(stage.share),
+      ]),
+    ]),
+  );
   printVerdicts(verdicts);
 }
 
 function cudaBenchCommand(): Command {
-  return command('cuda', 'Dispatch and combine on one GPU against the unfused pipeline and a device copy.')
+  return command(
+    'cuda',
+    'Dispatch, combine, fp8 and gating on one GPU against the unfused pipeline and a device copy.',
+  )
     .option('--ranks <n>', 'ranks, all on one GPU', integer(1, 64), 8)
     .option('--hidden <n>', 'bf16 elements of a row, a multiple of 8', integer(8, MAX_ROW_BYTES / 2), 7168)
     .option('--topk <n>', 'experts a token', integer(1, MAX_TOPK), 8)
