@@ -209,7 +209,8 @@ export class Client {
   }
 
   #root(state: LateRank['state']): LateRank {
-    return { rank: 0, lastStep: this.#rootStep, silentMs: performance.now() - this.#heardAt, state };
+    const silentMs = Math.round(performance.now() - this.#heardAt);
+    return { rank: 0, lastStep: this.#rootStep, silentMs, state };
   }
 
   #rootFailure(state: LateRank['state'], detail?: string): Failure {

@@ -10,8 +10,8 @@
 
 /** Bytes before the head. */
 export const PREFIX_BYTES = 8;
-/** Longest head: the sizes of 4096 ranks' parts fit. */
-export const MAX_HEAD_BYTES = 1 << 16;
+/** Longest head: a report about 4096 late ranks fits. */
+export const MAX_HEAD_BYTES = 1 << 20;
 /** Longest head and body together before the other side has shown who it is. */
 export const MAX_HELLO_BYTES = 1 << 10;
 

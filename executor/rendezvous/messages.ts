@@ -18,8 +18,8 @@ export function partLimit(worldSize: number): number {
   return Math.min(MAX_PART_BYTES, Math.floor(MAX_GATHER_BYTES / worldSize));
 }
 
-/** Largest frame that the server takes from a rank. */
-export const MAX_CLIENT_FRAME = MAX_PART_BYTES + MAX_HEAD_BYTES;
+/** Largest frame that the server takes from a rank: a part, and a head that is short. */
+export const MAX_CLIENT_FRAME = MAX_PART_BYTES + 4096;
 /** Largest frame that a rank takes from the server. */
 export const MAX_SERVER_FRAME = MAX_GATHER_BYTES + MAX_HEAD_BYTES;
 

@@ -7,7 +7,7 @@ export interface LateRank {
   readonly rank: number;
   /** The last step that it entered; undefined before the first, or where nobody knows. */
   readonly lastStep: number | undefined;
-  /** Milliseconds since it was last heard; undefined where it never was. */
+  /** Whole milliseconds since it was last heard; undefined where it never was. */
   readonly silentMs: number | undefined;
   /**
    * `behind` connected but not there yet; `absent` never connected; `gone` its connection broke; `closed` it closed its
@@ -44,7 +44,7 @@ export function nameRanks(ranks: readonly number[]): string {
 function describeRank({ rank, lastStep, silentMs, state }: LateRank): string {
   if (state === 'absent') return `rank ${rank} (never connected)`;
   const last = lastStep === undefined ? 'in no step yet' : `last in step ${lastStep}`;
-  const heard = silentMs === undefined ? 'never heard' : `last heard ${Math.round(silentMs)} ms ago`;
+  const heard = silentMs === undefined ? 'never heard' : `last heard ${silentMs} ms ago`;
   if (state === 'gone') return `rank ${rank} is gone (${last}, ${heard})`;
   if (state === 'closed') return `rank ${rank} has closed its session (${last})`;
   if (state === 'silent') return `rank ${rank} does not answer (${last}, ${heard})`;

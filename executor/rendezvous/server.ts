@@ -265,7 +265,7 @@ export class Server {
 
   #describe(rank: number, state: LateRank['state']): LateRank {
     const member = this.#members[rank];
-    const silentMs = member === undefined ? undefined : performance.now() - member.heardAt;
+    const silentMs = member === undefined ? undefined : Math.round(performance.now() - member.heardAt);
     return { rank, lastStep: this.#steps.lastStep(rank), silentMs, state: member?.closed ? 'closed' : state };
   }
 

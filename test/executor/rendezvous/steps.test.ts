@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { encodeFrame, FrameReader } from '../../../executor/rendezvous/frames.ts';
 import { GatherCall } from '../../../executor/rendezvous/gather.ts';
+import { MAX_SERVER_FRAME } from '../../../executor/rendezvous/messages.ts';
 import { describeRanks, nameRanks, timeoutError } from '../../../executor/rendezvous/report.ts';
 import { MAX_STEPS_AHEAD, StepLog } from '../../../executor/rendezvous/steps.ts';
 
@@ -77,7 +79,7 @@ describe('a call of all ranks', () => {
 });
 
 describe('what is said about late ranks', () => {
-  const late = { rank: 3, lastStep: 6, silentMs: 120.4, state: 'behind' } as const;
+  const late = { rank: 3, lastStep: 6, silentMs: 120, state: 'behind' } as const;
 
   it('lists each with its last step', () => {
     const gone = { rank: 1, lastStep: undefined, silentMs: 7, state: 'gone' } as const;
@@ -96,9 +98,17 @@ describe('what is said about late ranks', () => {
   });
 
   it('stays short in a large group', () => {
-    const ranks = Array.from({ length: 4096 }, (_, rank) => ({ ...late, rank }));
+    const ranks = Array.from({ length: 4096 }, (_, rank) => ({
+      ...late,
+      rank,
+      lastStep: 2 ** 40,
+      silentMs: 86_400_000,
+    }));
     expect(describeRanks(ranks).length).toBeLessThan(1200);
     expect(describeRanks(ranks)).toMatch(/ and 4080 more$/);
+    const failure = { code: 'E_PEER_TIMEOUT', text: describeRanks(ranks), ranks };
+    const frame = encodeFrame({ type: 'failure', failure } as { type: string });
+    expect([...new FrameReader(MAX_SERVER_FRAME).push(frame)]).toMatchObject([{ head: { failure } }]);
     expect(nameRanks([5])).toBe('rank 5');
     expect(nameRanks([...ranks.keys()])).toMatch(/^ranks 0, 1, .*15 and 4080 more$/);
   });

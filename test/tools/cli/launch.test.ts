@@ -19,14 +19,10 @@ function startLaunch(...args: string[]): { launcher: ChildProcess; ended: Promis
 }
 
 async function untilPrinted(launcher: ChildProcess, count: number): Promise<void> {
-  for await (const [chunk] of stream(launcher)) {
-    count -= String(chunk).split('\n').length - 1;
-    if (count <= 0) return;
+  for (let seen = 0; seen < count; ) {
+    const [chunk] = await once(launcher.stdout!, 'data');
+    seen += String(chunk).split('\n').length - 1;
   }
-}
-
-async function* stream(launcher: ChildProcess): AsyncGenerator<unknown[]> {
-  for (;;) yield await once(launcher.stdout!, 'data');
 }
 
 describe('fusco launch', () => {
@@ -44,6 +40,19 @@ describe('fusco launch', () => {
     expect(meetings).toHaveLength(3);
     expect(new Set(meetings).size).toBe(1);
     expect(meetings[0]).toMatch(/^\d+ [0-9a-f]{64}$/);
+  });
+
+  it('starts a group that meets, works and parts', async () => {
+    const script = join(ROOT, 'test/executor/rendezvous/rank.mjs');
+    const rank = [process.execPath, script, 'connect,gather a,barrier,close'];
+    const { code, stdout, stderr } = await spawnFusco('launch', '-n', '3', '--no-prefix', '--', ...rank);
+    expect([code, stderr]).toEqual([0, '']);
+    const lines = sorted(stdout).map((line) => JSON.parse(line));
+    expect(lines.filter(({ did }) => did === 'gather a').map(({ value }) => value)).toEqual(
+      Array(3).fill(['a', 'a', 'a']),
+    );
+    const places = lines.filter(({ did }) => did === 'connect').map(({ value }) => value.localRank);
+    expect(places.sort()).toEqual([0, 1, 2]);
   });
 
   it('keeps the port and a secret that it was given', async () => {
