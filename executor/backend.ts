@@ -135,6 +135,8 @@ export interface PreparedPlan {
   weightGradient(call: WeightGradientCall): Promise<ExchangeReport>;
   /** Absent where nothing is needed. */
   bufferBytes?(rowBytes: number): BufferBytes;
+  /** For benches: the pipeline that fusion replaces; nanoseconds. */
+  unfused?(kind: 'dispatch' | 'combine', call: DispatchCall | CombineCall, rowBytes: number): Promise<number>;
   close(): void;
 }
 

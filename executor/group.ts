@@ -283,6 +283,22 @@ export class Exchange implements Disposable {
     return this.#prepared.bufferBytes?.(rowBytes) ?? { tables: 0, dispatch: 0, combine: 0 };
   }
 
+  /**
+   * The pipeline that fusion replaces, over the same communicator: for benches. Device buffers, flat plans, rows of
+   * whole 16 bytes, no direct memory. Gives nanoseconds. Throws E_BACKEND elsewhere.
+   */
+  async unfused(
+    kind: 'dispatch' | 'combine',
+    call: DispatchCall | CombineCall,
+    rowBytes: number,
+  ): Promise<number> {
+    this.#refuseClosed();
+    if (this.#prepared.unfused === undefined) {
+      throw new FuscoError('E_BACKEND', 'only the nccl backend has an unfused pipeline to compare with');
+    }
+    return this.#prepared.unfused(kind, call, rowBytes);
+  }
+
   #refuseClosed(): void {
     if (this.#closed) throw new FuscoError('E_CLOSED', 'the exchange is closed');
   }

@@ -23,11 +23,11 @@ import { cudaRowWork } from '../cudaRows.ts';
 import { translate } from '../host.ts';
 import type { Session } from '../rendezvous/session.ts';
 import { Staging } from '../staging.ts';
-import { hostIdentity, numberHosts } from './hosts.ts';
+import { type HostChoice, hostIdentity, numberHosts } from './hosts.ts';
 import { wireLine, wireReport } from './report.ts';
 import { StepOrder } from './steps.ts';
 
-export interface NcclOptions {
+export interface NcclOptions extends HostChoice {
   /** From `connect`; the group's ranks are the session's. */
   readonly session: Session;
   /** A context of one rank, whose buffers and stream the calls use; the caller closes it. Default: its own. */
@@ -83,7 +83,7 @@ export async function ncclBackend(options: NcclOptions): Promise<Backend> {
   const { session } = options;
   const { rank, worldSize, deadlineMs } = session;
   await session.agree('NCCL version', Buffer.from(String(addon.ncclLibrary().version)));
-  const identities = await session.allGather(Buffer.from(hostIdentity(rank)));
+  const identities = await session.allGather(Buffer.from(hostIdentity(rank, options)));
   const hosts = numberHosts(identities.map((bytes) => Buffer.from(bytes).toString()));
   const shared = await session.broadcast(
     rank === 0 ? Buffer.concat([addon.ncclUniqueId(), randomBytes(8)]) : new Uint8Array(0),

@@ -9,8 +9,23 @@ import type { Session } from '../rendezvous/session.ts';
 /** What runs natively under the number and the first eight bytes of the digest. */
 export type StepWork<T> = (step: number, digest: bigint) => Promise<T>;
 
-/** Steps before the first one: making the group takes numbers 0 and 1. */
+/** Steps before the first one: native groups take numbers 0 and 1 for themselves. */
 const FIRST_STEP = 2;
+
+/** The order of a session's steps, which its groups share. */
+interface Queue {
+  next: number;
+  /** Resolves when the last step so far has been announced. */
+  tail: Promise<unknown>;
+}
+
+const queues = new WeakMap<Session, Queue>();
+
+function queueOf(session: Session): Queue {
+  const found = queues.get(session) ?? { next: FIRST_STEP, tail: Promise.resolve() };
+  queues.set(session, found);
+  return found;
+}
 
 /**
  * Announces steps and runs them in the order of the calls. A step that looks like none before is awaited on all ranks
@@ -18,18 +33,13 @@ const FIRST_STEP = 2;
  */
 export class StepOrder {
   readonly #session: Session;
+  readonly #queue: Queue;
   readonly #seen = new Set<string>();
-  #next = FIRST_STEP;
   #failure: FuscoError | undefined;
-  #tail: Promise<unknown> = Promise.resolve();
 
   constructor(session: Session) {
     this.#session = session;
-  }
-
-  /** The step that would come next. */
-  get next(): number {
-    return this.#next;
+    this.#queue = queueOf(session);
   }
 
   /**
@@ -40,15 +50,16 @@ export class StepOrder {
     if (this.#failure !== undefined) throw this.#failure;
     const text = JSON.stringify(parts);
     const digest = createHash('sha256').update(text).digest();
-    const step = this.#next++;
+    const queue = this.#queue;
+    const step = queue.next++;
     // Steps are announced and handed over in the order of their numbers, whoever awaits them.
-    const started = this.#tail.then(async () => {
+    const started = queue.tail.then(async () => {
       const entered = this.#session.enter(step, digest, !this.#seen.has(text));
       if (entered !== undefined) await entered;
       this.#seen.add(text);
       return { result: work(step, digest.readBigUInt64LE()) };
     });
-    this.#tail = started.catch(() => {});
+    queue.tail = started.catch(() => {});
     try {
       return await (await started).result;
     } catch (error) {

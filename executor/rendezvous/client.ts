@@ -198,7 +198,8 @@ export class Client {
     if (now - this.#beatAt > heartbeatMs + deadlineMs / 2) this.#heardAt = now;
     this.#beatAt = now;
     if (this.#rootClosed) return;
-    this.#send({ type: 'beat' });
+    // A server that reads nothing must not fill this process's memory.
+    if (this.#socket?.writableNeedDrain === false) this.#send({ type: 'beat' });
     if (this.#ready === undefined && now - this.#heardAt > deadlineMs)
       this.#fail(this.#rootFailure('silent'));
   }

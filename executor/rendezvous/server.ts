@@ -281,10 +281,14 @@ export class Server {
     const paused = now - this.#beatAt > heartbeatMs + deadlineMs / 2;
     this.#beatAt = now;
     if (this.#state !== 'ready') return;
-    const words: ServerMessage = { type: 'beat', step: this.#steps.lastStep(0) };
-    this.#broadcast(encodeFrame(words));
     const present = this.#members.filter((member) => member?.closed === false) as Member[];
-    if (paused) for (const member of present) member.heardAt = now;
+    const words: ServerMessage = { type: 'beat', step: this.#steps.lastStep(0) };
+    const beat = encodeFrame(words);
+    for (const member of present) {
+      if (paused) member.heardAt = now;
+      // A rank that reads nothing must not fill this process's memory.
+      if (!member.socket.writableNeedDrain) member.socket.write(beat);
+    }
     const silent = present.find(({ heardAt }) => now - heardAt > deadlineMs);
     if (silent !== undefined) this.#fail(departedFailure(this.#describe(silent.rank, 'silent')));
   }

@@ -154,9 +154,9 @@ export class Session implements AsyncDisposable, Disposable {
       const at = checkInteger('step', Number(step), this.#lastStep + 1, Number.MAX_SAFE_INTEGER);
       this.#lastStep = at;
       if (awaited) {
-        return this.#ask<void>((id) => ({ op: 'enter', id, step: at, digest, deadlineMs }));
+        return this.#ask<void>((id) => ({ op: 'enter', id, step: at, digest: copyOf(digest), deadlineMs }));
       }
-      this.#post({ op: 'enter', id: undefined, step: at, digest, deadlineMs });
+      this.#post({ op: 'enter', id: undefined, step: at, digest: copyOf(digest), deadlineMs });
       return undefined;
     } catch (error) {
       if (!awaited) throw error;
@@ -251,7 +251,7 @@ export class Session implements AsyncDisposable, Disposable {
     this.#refuse();
     checkInteger('deadlineMs', deadlineMs, 1, MAX_DEADLINE_MS);
     checkInteger('bytes.length', part.length, 0, partLimit(this.worldSize));
-    return this.#ask<Uint8Array[]>((id) => ({ op: 'gather', id, what, part, deadlineMs }));
+    return this.#ask<Uint8Array[]>((id) => ({ op: 'gather', id, what, part: copyOf(part), deadlineMs }));
   }
 
   #ask<T>(request: (id: number) => Request, ifFailed?: () => T): Promise<T> {
@@ -268,6 +268,9 @@ export class Session implements AsyncDisposable, Disposable {
     this.#worker.postMessage(request);
   }
 }
+
+/** The bytes in a buffer of their own: a message carries the whole buffer that a view lies in. */
+const copyOf = (bytes: Uint8Array) => Uint8Array.from(bytes);
 
 /** Ranks whose digest is not the most frequent one; where several are, rank 0's or else the lowest rank's counts. */
 export function differingRanks(digests: readonly string[]): number[] {

@@ -65,7 +65,7 @@ class SessionWorker {
         const log = (line: string) => this.#tell({ event: 'log', line });
         this.#server = await Server.listen({ ...rest, host: listenHost, worldSize, version, log });
       }
-      const host = rank === 0 && listenHost === undefined ? '127.0.0.1' : rest.host;
+      const host = rank === 0 ? (listenHost ?? '127.0.0.1') : rest.host;
       this.#client = new Client({
         ...rest,
         deadlineMs: Math.max(1, rest.deadlineMs - (performance.now() - started)),
