@@ -46,10 +46,12 @@ export class Staging {
     return this.#owned.length > 0;
   }
 
-  #stage(memory: Memory, rank: number): Memory {
+  #stage(memory: Memory, rank: number): Memory | DeviceBuffer {
     if (isExternal(memory)) return memory;
-    const buffer = this.#pool.take(rank, memory.byteLength);
-    this.#owned.push(buffer);
+    const whole = this.#pool.take(rank, memory.byteLength);
+    this.#owned.push(whole);
+    // As long as the caller's, so that one that is too small is noticed.
+    const buffer = { ...whole, bytes: memory.byteLength };
     // Outputs too: what an exchange leaves alone stays as it is.
     this.#cuda.copy(rank, buffer, memory, memory.byteLength);
     return buffer;
