@@ -176,7 +176,7 @@ export interface GateCall {
 export interface GateBackwardCall {
   readonly options: GateOptions;
   readonly tokens: readonly number[];
-  /** i32 [tokens, topk], as gate wrote them. */
+  /** i32 [tokens, topk], as gate wrote them. Others are E_OPTION; in device memory they count as a gradient of 0. */
   readonly ids: readonly Memory[];
   /** f32 [tokens, experts], as gate wrote them. */
   readonly scores: readonly Memory[];
@@ -186,7 +186,10 @@ export interface GateBackwardCall {
   readonly logitsGradient: readonly Memory[];
 }
 
-/** What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank. */
+/**
+ * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and arrive
+ * checked. On device memory a call is enqueued on each rank's own stream and settles at once.
+ */
 export interface RowWork {
   quantize(call: Fp8Call): Promise<void>;
   dequantize(call: Fp8Call): Promise<void>;

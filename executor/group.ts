@@ -20,7 +20,14 @@ import type {
   RowWork,
   WeightGradientCall,
 } from './backend.ts';
-import { checkCombine, checkDispatch, checkPerRank, checkWeightGradient } from './calls.ts';
+import {
+  checkCombine,
+  checkDispatch,
+  checkFp8,
+  checkGate,
+  checkGateBackward,
+  checkWeightGradient,
+} from './calls.ts';
 import { type Cuda, cudaBackend, openCuda } from './cuda.ts';
 import { hostBackend } from './host.ts';
 import { type NcclOptions, ncclBackend } from './nccl/backend.ts';
@@ -154,32 +161,34 @@ export class Group implements Disposable {
 
   /** Rounds rows to e4m3 codes with a scale for every 128 elements; see fp8.ts. Throws E_OPTION, E_BUFFER, E_DTYPE. */
   async quantize(call: Fp8Call): Promise<void> {
-    const { rows, values, codes, scales } = call;
-    return this.#rowWork({ rows, values, codes, scales }).quantize(call);
+    const work = this.#rowWork();
+    checkFp8(call, this.localRanks.length, 'codes');
+    return work.quantize(call);
   }
 
   /** The inverse of quantize: code times scale, rounded once to the dtype. */
   async dequantize(call: Fp8Call): Promise<void> {
-    const { rows, values, codes, scales } = call;
-    return this.#rowWork({ rows, values, codes, scales }).dequantize(call);
+    const work = this.#rowWork();
+    checkFp8(call, this.localRanks.length, 'values');
+    return work.dequantize(call);
   }
 
   /** Top-k ids and weights from a router's logits; see gating.ts. Throws E_OPTION, E_BUFFER. */
   async gate(call: GateCall): Promise<void> {
-    const { options: _, ...lists } = call;
-    return this.#rowWork(lists).gate(call);
+    const work = this.#rowWork();
+    checkGate(call, this.localRanks.length);
+    return work.gate(call);
   }
 
   /** The gradient of the logits. Throws E_OPTION, E_BUFFER. */
   async gateBackward(call: GateBackwardCall): Promise<void> {
-    const { options: _, ...lists } = call;
-    return this.#rowWork(lists).gateBackward(call);
+    const work = this.#rowWork();
+    checkGateBackward(call, this.localRanks.length);
+    return work.gateBackward(call);
   }
 
-  /** The backend's row work, once every list of a call has one element per local rank. */
-  #rowWork(lists: Record<string, readonly unknown[] | undefined>): RowWork {
+  #rowWork(): RowWork {
     this.#refuseClosed();
-    checkPerRank(lists, this.localRanks.length);
     const { rowWork } = this.#backend;
     if (rowWork !== undefined) return rowWork;
     throw new FuscoError('E_BACKEND', `the ${this.backend} backend has neither fp8 nor gating`);

@@ -217,6 +217,8 @@ describe.each(BACKENDS)('rows on %s', (backend) => {
     await refuse({ codes: [new Uint8Array(389)] }, 'E_BUFFER');
     await refuse({ scales: [new Uint8Array(23)] }, 'E_BUFFER');
     await refuse({ scales: [] }, 'E_BUFFER');
+    await refuse({ codes: [call.values[0]!.subarray(390)] }, 'E_BUFFER');
+    await refuse({ scales: [call.values[0]!.subarray(700, 724)] }, 'E_BUFFER');
     await refuse({ dtype: 'fp8' }, 'E_DTYPE');
     await refuse({ hidden: 0 }, 'E_OPTION');
     await refuse({ rows: [-1] }, 'E_OPTION');

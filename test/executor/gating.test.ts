@@ -278,6 +278,9 @@ describe.each(BACKENDS)('on %s', (backend) => {
       { weights: floats(5) },
       { scores: floats(11) },
       { scores: [] },
+      { scores: forward.logits },
+      { weights: forward.ids },
+      { bias: forward.scores },
     ]) {
       await expect(group.gate({ ...forward, ...change })).rejects.toThrow(code('E_BUFFER'));
     }
