@@ -4,6 +4,7 @@
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import type { PartialDtype, Strategy } from '../planner/spec.ts';
+import type { NativeNccl, NativeNcclGroup, NativeNcclPlan } from './addonNccl.ts';
 import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from './backend.ts';
 import type { Fp8Rows } from './fp8.ts';
 import type { GateSpec } from './gating.ts';
@@ -208,7 +209,15 @@ export interface NativeRows {
   gateBackward(context: NativeContext, call: NativeGateBackwardCall): void;
 }
 
-export interface Addon extends NativeRows {
+/** The same on the stream of a rank, whose device has the memory: enqueues. Errors carry `code`, and `rank` mostly. */
+export interface NativeCudaRows {
+  cudaFp8Quantize(context: NativeCudaContext, rank: number, call: NativeFp8Call): void;
+  cudaFp8Dequantize(context: NativeCudaContext, rank: number, call: NativeFp8Call): void;
+  cudaGate(context: NativeCudaContext, rank: number, call: NativeGateCall): void;
+  cudaGateBackward(context: NativeCudaContext, rank: number, call: NativeGateBackwardCall): void;
+}
+
+export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly version: string;
   /** Arity of every method as the native side defines it; null for properties. For the test of this file. */
   readonly signatures: Readonly<Record<string, Readonly<Record<string, number | null>>>>;
@@ -240,10 +249,12 @@ type Classes =
   | 'CudaPlan'
   | 'CudaEvent'
   | 'CudaGraph'
-  | 'CudaUnfused';
+  | 'CudaUnfused'
+  | 'NcclGroup'
+  | 'NcclPlan';
 
 type Signature<T> = {
-  [K in keyof T]: T[K] extends (...parameters: infer P) => unknown ? P['length'] : null;
+  [K in keyof T]: T[K] extends (...parameters: infer P) => unknown ? Required<P>['length'] : null;
 };
 
 /** Names and arities as this file types them. The types force it to name every member above, and no other. */
@@ -256,8 +267,13 @@ export const ADDON_SIGNATURES: {
   CudaEvent: Signature<NativeCudaEvent> & { constructor: 2 };
   CudaGraph: Signature<NativeCudaGraph> & { constructor: 1 };
   CudaUnfused: Signature<NativeCudaUnfused> & { constructor: 2 };
+  NcclGroup: Signature<NativeNcclGroup> & { constructor: 2 };
+  NcclPlan: Signature<NativeNcclPlan> & { constructor: 2 };
   rows: Signature<NativeRows>;
-  functions: Signature<Omit<Addon, 'version' | 'signatures' | Classes | keyof NativeRows>>;
+  cudaRows: Signature<NativeCudaRows>;
+  functions: Signature<
+    Omit<Addon, 'version' | 'signatures' | Classes | keyof NativeRows | keyof NativeCudaRows>
+  >;
 } = {
   Context: { constructor: 1, threads: null, kernels: null, closed: null, close: 0 },
   Plan: {
@@ -289,8 +305,28 @@ export const ADDON_SIGNATURES: {
   CudaEvent: { constructor: 2, record: 0, wait: 1, query: 0, synchronize: 0, since: 1, close: 0 },
   CudaGraph: { constructor: 1, launch: 0, close: 0 },
   CudaUnfused: { constructor: 2, dispatch: 2, combine: 1, close: 0 },
-  functions: { addressOf: 1, benchCopy: 4, benchSlots: 4, cudaDevices: 0 },
+  NcclGroup: { constructor: 2, open: 0, allGather: 3, abort: 1, close: 0 },
+  NcclPlan: {
+    constructor: 2,
+    open: 2,
+    bytes: 1,
+    dispatch: 4,
+    combine: 4,
+    weightGradient: 4,
+    unfusedDispatch: 4,
+    unfusedCombine: 4,
+    close: 0,
+  },
+  functions: {
+    addressOf: 1,
+    benchCopy: 4,
+    benchSlots: 4,
+    cudaDevices: 0,
+    ncclLibrary: 1,
+    ncclUniqueId: 0,
+  },
   rows: { fp8Quantize: 2, fp8Dequantize: 2, gate: 2, gateBackward: 2 },
+  cudaRows: { cudaFp8Quantize: 3, cudaFp8Dequantize: 3, cudaGate: 3, cudaGateBackward: 3 },
 };
 
 /** The addon, or the reason why there is none. */

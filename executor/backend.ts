@@ -5,8 +5,11 @@ import type { Dtype, Strategy } from '../planner/spec.ts';
 import type { GateOptions } from './gating.ts';
 import type { FloatDtype } from './numeric.ts';
 
-/** `reference` is TypeScript; `host` is native threads on this machine's memory; `cuda` is one process's GPUs. */
-export type BackendName = 'reference' | 'host' | 'cuda';
+/**
+ * `reference` is TypeScript; `host` is native threads on this machine's memory; `cuda` is one process's GPUs; `nccl` is
+ * one process for each rank.
+ */
+export type BackendName = 'reference' | 'host' | 'cuda' | 'nccl';
 
 /** Memory outside of JavaScript's buffers; the caller keeps it alive and unmoved until the call has settled. */
 export interface ExternalMemory {
@@ -67,6 +70,47 @@ export interface WeightGradientCall {
   readonly to: readonly Memory[];
 }
 
+/** What concerned one peer in an exchange over processes. */
+export interface PeerReport {
+  readonly rank: number;
+  /** Through NCCL. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
+  /** A rank of this host: how much later it entered the step. Any other: until its first slice had come. */
+  readonly waitNanoseconds: number;
+  /** Of the steps on the wire that carried its rows; steps with several peers count for each. */
+  readonly wireNanoseconds: number;
+}
+
+/** How the rows of an exchange over processes travelled. */
+export interface WireReport {
+  /** Bytes through NCCL. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
+  /** Bytes written into (dispatch) or read from (combine) the memory of ranks of this host, the own rank included. */
+  readonly directBytes: number;
+  /** NCCL groups, and sends among them. */
+  readonly steps: number;
+  readonly slices: number;
+  /** Waiting for the ranks of this host to enter the step. */
+  readonly readyNanoseconds: number;
+  /** With `stats`: packing on the device, the part of it that was hidden behind the wire, and the wire's own time. */
+  readonly packNanoseconds?: number;
+  readonly packHiddenNanoseconds?: number;
+  readonly wireNanoseconds?: number;
+  /** With `stats`: [ranks]. */
+  readonly peers?: readonly PeerReport[];
+}
+
+/** Device memory that an exchange takes beside the caller's buffers, in bytes; kept for later ones. */
+export interface BufferBytes {
+  /** The plan's own tables. */
+  readonly tables: number;
+  /** A dispatch of one payload per token of so many bytes a row. */
+  readonly dispatch: number;
+  readonly combine: number;
+}
+
 /** What an exchange did. Bytes count payload rows: each read once, each slot written once. */
 export interface ExchangeReport {
   readonly backend: BackendName;
@@ -80,6 +124,8 @@ export interface ExchangeReport {
   readonly path?: 'direct' | 'forward';
   /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
   readonly enqueued?: boolean;
+  /** `nccl` only. */
+  readonly wire?: WireReport;
 }
 
 /** What a backend keeps for one plan. Calls arrive checked: sizes, dtypes and overlap are known to be right. */
@@ -87,6 +133,10 @@ export interface PreparedPlan {
   dispatch(call: DispatchCall): Promise<ExchangeReport>;
   combine(call: CombineCall): Promise<ExchangeReport>;
   weightGradient(call: WeightGradientCall): Promise<ExchangeReport>;
+  /** Absent where nothing is needed. */
+  bufferBytes?(rowBytes: number): BufferBytes;
+  /** For benches: the pipeline that fusion replaces; nanoseconds. */
+  unfused?(kind: 'dispatch' | 'combine', call: DispatchCall | CombineCall, rowBytes: number): Promise<number>;
   close(): void;
 }
 
@@ -126,7 +176,7 @@ export interface GateCall {
 export interface GateBackwardCall {
   readonly options: GateOptions;
   readonly tokens: readonly number[];
-  /** i32 [tokens, topk], as gate wrote them. */
+  /** i32 [tokens, topk], as gate wrote them. Others are E_OPTION; in device memory they count as a gradient of 0. */
   readonly ids: readonly Memory[];
   /** f32 [tokens, experts], as gate wrote them. */
   readonly scores: readonly Memory[];
@@ -136,7 +186,10 @@ export interface GateBackwardCall {
   readonly logitsGradient: readonly Memory[];
 }
 
-/** What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank. */
+/**
+ * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and arrive
+ * checked. On device memory a call is enqueued on each rank's own stream and settles at once.
+ */
 export interface RowWork {
   quantize(call: Fp8Call): Promise<void>;
   dequantize(call: Fp8Call): Promise<void>;
@@ -148,6 +201,10 @@ export interface Backend {
   readonly name: BackendName;
   /** Absent where the backend only exchanges. */
   readonly rowWork?: RowWork;
+  /** Ranks of the group that live in this process; absent where all do. */
+  readonly localRanks?: readonly number[];
+  /** Where ranks live in other processes: all ranks' bytes, equally many on each. `what` is compared first. */
+  allGather?(what: string, own: Uint8Array): Promise<Uint8Array[]>;
   prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
-  close(): void;
+  close(): void | Promise<void>;
 }

@@ -1,28 +1,30 @@
 // Checks of a call before any backend sees it: one buffer per local rank, large enough, overlapping no output.
 
-import { FuscoError } from '../planner/errors.ts';
+import { checkInteger, FuscoError } from '../planner/errors.ts';
 import { MAX_ROW_BYTES } from '../planner/layout.ts';
 import type { Plan } from '../planner/plan.ts';
-import type { CombineCall, DispatchCall, ExternalMemory, Memory, WeightGradientCall } from './backend.ts';
+import { DTYPE_BYTES } from '../planner/spec.ts';
+import type {
+  CombineCall,
+  DispatchCall,
+  ExternalMemory,
+  Fp8Call,
+  GateBackwardCall,
+  GateCall,
+  Memory,
+  WeightGradientCall,
+} from './backend.ts';
+import { scaleBlocks } from './fp8.ts';
+import { type GateOptions, resolveGate } from './gating.ts';
 import { rowCodec } from './numeric.ts';
 
+const MAX_ROWS = 2 ** 31 - 1;
 const I32_BYTES = 4;
 const ORIGIN_BYTES = 3 * I32_BYTES;
 
 export function isExternal(memory: Memory): memory is ExternalMemory {
   // Callers without types pass null, too.
   return !ArrayBuffer.isView(memory) && typeof memory?.address === 'bigint';
-}
-
-/** Throws E_BUFFER unless every list that is given has one element per local rank. */
-export function checkPerRank(lists: Record<string, readonly unknown[] | undefined>, ranks: number): void {
-  for (const [name, list] of Object.entries(lists)) {
-    if (list === undefined || list.length === ranks) continue;
-    throw new FuscoError('E_BUFFER', `${name}: ${list.length} for ${ranks} ranks`, {
-      value: list.length,
-      limit: ranks,
-    });
-  }
 }
 
 /** Where a buffer lies: a range inside one ArrayBuffer, or inside the process's address space. */
@@ -168,4 +170,76 @@ export function checkWeightGradient(
   extents.add('from', call.from, ranks, 'in', (rank) => recvRows(rank) * call.rowBytes);
   extents.add('to', call.to, ranks, 'out', (rank) => entries(rank) * I32_BYTES);
   extents.refuseOverlap();
+}
+
+type RowBuffers = readonly [
+  kind: 'in' | 'out',
+  memories: readonly Memory[] | undefined,
+  each: (count: number) => number,
+];
+
+/** Checks row work: `each(count)` bytes of every buffer for a rank's rows, and no output that shares a byte. */
+function checkRows(
+  what: string,
+  counts: readonly number[],
+  ranks: number,
+  lists: Record<string, RowBuffers>,
+): void {
+  if (counts.length !== ranks) {
+    throw new FuscoError('E_BUFFER', `${what}: ${counts.length} numbers for ${ranks} ranks`, {
+      limit: ranks,
+    });
+  }
+  for (const count of counts) checkInteger(what, count, 0, MAX_ROWS);
+  const extents = new Extents();
+  for (const [name, [kind, memories, each]] of Object.entries(lists)) {
+    if (memories !== undefined) extents.add(name, memories, ranks, kind, (rank) => each(counts[rank]!));
+  }
+  extents.refuseOverlap();
+}
+
+/** Throws E_OPTION, E_DTYPE or E_BUFFER unless the call makes sense. `to` is what it writes. */
+export function checkFp8(call: Fp8Call, ranks: number, to: 'codes' | 'values'): void {
+  const { dtype, hidden, rows, values, codes, scales } = call;
+  const size = DTYPE_BYTES[dtype];
+  rowCodec(dtype, size);
+  checkInteger('hidden', hidden, 1, MAX_ROW_BYTES / size);
+  const [plain, coded] = to === 'codes' ? (['in', 'out'] as const) : (['out', 'in'] as const);
+  checkRows('rows', rows, ranks, {
+    values: [plain, values, (count) => count * hidden * size],
+    codes: [coded, codes, (count) => count * hidden],
+    scales: [coded, scales, (count) => count * scaleBlocks(hidden) * I32_BYTES],
+  });
+}
+
+/** Bytes of a word for every expert, and for every choice, of so many tokens. */
+function gateSizes(options: GateOptions) {
+  const { experts, topk } = resolveGate(options);
+  return {
+    ofExperts: (tokens: number) => tokens * experts * I32_BYTES,
+    ofEntries: (tokens: number) => tokens * topk * I32_BYTES,
+  };
+}
+
+/** Throws E_OPTION or E_BUFFER unless the call makes sense. */
+export function checkGate({ options, tokens, ...lists }: GateCall, ranks: number): void {
+  const { ofExperts, ofEntries } = gateSizes(options);
+  checkRows('tokens', tokens, ranks, {
+    logits: ['in', lists.logits, ofExperts],
+    bias: ['in', lists.bias, () => ofExperts(1)],
+    ids: ['out', lists.ids, ofEntries],
+    weights: ['out', lists.weights, ofEntries],
+    scores: ['out', lists.scores, ofExperts],
+  });
+}
+
+/** Throws E_OPTION or E_BUFFER unless the call makes sense; ids are the backend's to look at. */
+export function checkGateBackward({ options, tokens, ...lists }: GateBackwardCall, ranks: number): void {
+  const { ofExperts, ofEntries } = gateSizes(options);
+  checkRows('tokens', tokens, ranks, {
+    ids: ['in', lists.ids, ofEntries],
+    scores: ['in', lists.scores, ofExperts],
+    weightsGradient: ['in', lists.weightsGradient, ofEntries],
+    logitsGradient: ['out', lists.logitsGradient, ofExperts],
+  });
 }

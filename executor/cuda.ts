@@ -23,23 +23,15 @@ import type {
   PreparedPlan,
   WeightGradientCall,
 } from './backend.ts';
-import { isExternal } from './calls.ts';
-import { translate } from './host.ts';
+import { cudaRowWork } from './cudaRows.ts';
+import { attempt } from './host.ts';
+import { Staging, StagingPool } from './staging.ts';
 
 export type CudaDevice = NativeCudaDevice;
 
 /** Device memory of one rank; usable wherever a call takes memory. */
 export interface DeviceBuffer extends ExternalMemory {
   readonly rank: number;
-}
-
-/** Runs a call of the addon; its errors become this package's. */
-function attempt<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw translate(error);
-  }
 }
 
 /** The GPUs of this machine, or the reason why there are none to use. */
@@ -72,8 +64,10 @@ export function openCuda(ranks: number, devices?: readonly number[]): Cuda {
 /** Devices, streams, memory and plan slots. Close it after what was made with it. */
 export class Cuda implements Disposable {
   readonly ranks: number;
-  /** For this file and the bench. */
+  /** For the backend and the bench. */
   readonly native: NativeCudaContext;
+  /** For staging.ts. */
+  readonly stagingPool: StagingPool = new StagingPool(this);
 
   /** For openCuda. */
   constructor(ranks: number, native: NativeCudaContext) {
@@ -298,53 +292,6 @@ export class CudaSlot implements Disposable {
   }
 }
 
-/** Device copies of a call's JavaScript buffers, for the length of the call. */
-class Staging {
-  readonly #cuda: Cuda;
-  readonly #owned: DeviceBuffer[] = [];
-  readonly #outputs: [DeviceBuffer, ArrayBufferView][] = [];
-
-  constructor(cuda: Cuda) {
-    this.#cuda = cuda;
-  }
-
-  get used(): boolean {
-    return this.#owned.length > 0;
-  }
-
-  #stage(memory: Memory, rank: number): Memory {
-    if (isExternal(memory)) return memory;
-    const buffer = this.#cuda.alloc(rank, memory.byteLength);
-    this.#owned.push(buffer);
-    // Outputs too: what an exchange leaves alone stays as it is.
-    this.#cuda.copy(rank, buffer, memory, memory.byteLength);
-    return buffer;
-  }
-
-  inputs(memories: readonly Memory[]): Memory[] {
-    return memories.map((memory, rank) => this.#stage(memory, rank));
-  }
-
-  outputs(memories: readonly Memory[]): Memory[] {
-    return memories.map((memory, rank) => {
-      const staged = this.#stage(memory, rank);
-      if (!isExternal(memory)) this.#outputs.push([staged as DeviceBuffer, memory]);
-      return staged;
-    });
-  }
-
-  bringBack(): void {
-    for (const [buffer, memory] of this.#outputs) {
-      this.#cuda.copy(buffer.rank, memory, buffer, memory.byteLength);
-    }
-    this.#cuda.synchronize();
-  }
-
-  free(): void {
-    for (const buffer of this.#owned) this.#cuda.free(buffer);
-  }
-}
-
 class CudaPlan implements PreparedPlan {
   readonly #cuda: Cuda;
   readonly #slot: CudaSlot;
@@ -421,6 +368,7 @@ class CudaPlan implements PreparedPlan {
 export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
   return {
     name: 'cuda',
+    rowWork: cudaRowWork(cuda),
     prepare: async (plan) => new CudaPlan(cuda, cuda.slot(plan)),
     close: () => {
       if (owns) cuda.close();

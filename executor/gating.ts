@@ -187,7 +187,9 @@ function limitGroups(spec: GateSpec, choice: Float32Array, marked: Uint8Array): 
     values[group] = choice[first]!;
     if (groupScore === 'max' || size === 1) continue;
     marked[first] = 1;
-    values[group] = Math.fround(choice[first]! + choice[best(choice, marked, begin, begin + size)]!);
+    const sum = Math.fround(choice[first]! + choice[best(choice, marked, begin, begin + size)]!);
+    // Infinities of both signs add up to a NaN.
+    values[group] = Number.isNaN(sum) ? Number.NEGATIVE_INFINITY : sum;
     marked[first] = 0;
   }
   const kept = new Uint8Array(groups);
@@ -267,6 +269,20 @@ function scoreGradient(spec: GateSpec, chosen: Float32Array, gradient: Float32Ar
   for (let k = 0; k < spec.topk; k++) gradient[k] = Math.fround(Math.fround(gradient[k]! - dot) / divisor);
 }
 
+function checkIds({ experts, topk }: GateSpec, tokens: number, ids: Words): void {
+  for (let entry = 0; entry < tokens * topk; entry++) {
+    const id = ids.int(entry);
+    if (id >= 0 && id < experts) continue;
+    throw new FuscoError('E_OPTION', `id ${id} of entry ${entry} is not in 0..${experts - 1}`);
+  }
+}
+
+/** Throws E_OPTION where one of a gate's ids, i32 [tokens, topk], is not in 0..experts - 1; E_BUFFER. */
+export function checkGateIds(spec: GateSpec, tokens: number, ids: ArrayBufferView): void {
+  checkInteger('tokens', tokens, 0, MAX_TOKENS);
+  checkIds(spec, tokens, new Words('ids', ids, tokens * spec.topk));
+}
+
 /**
  * The gradient of one rank's logits; the choice of experts has none.
  *
@@ -279,11 +295,7 @@ export function gateTokensBackward(spec: GateSpec, tokens: number, buffers: Gate
   const to = new Words('logits gradient', buffers.logitsGradient, tokens * experts);
   const ids = new Words('ids', buffers.ids, tokens * topk);
   const upstream = new Words('weights gradient', buffers.weightsGradient, tokens * topk);
-  for (let entry = 0; entry < tokens * topk; entry++) {
-    const id = ids.int(entry);
-    if (id >= 0 && id < experts) continue;
-    throw new FuscoError('E_OPTION', `id ${id} of entry ${entry} is not in 0..${experts - 1}`);
-  }
+  checkIds(spec, tokens, ids);
   const chosen = new Float32Array(topk);
   const gradient = new Float32Array(topk);
   const byExpert = new Float32Array(experts);

@@ -1,5 +1,5 @@
 import { checkInteger, FuscoError } from '../planner/errors.ts';
-import { MAX_RANKS } from '../planner/layout.ts';
+import { MAX_RANKS, MAX_ROW_BYTES } from '../planner/layout.ts';
 import { loadPlanner } from '../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
@@ -9,6 +9,7 @@ import { findAddon } from './addon.ts';
 import type {
   Backend,
   BackendName,
+  BufferBytes,
   CombineCall,
   DispatchCall,
   ExchangeReport,
@@ -19,21 +20,36 @@ import type {
   RowWork,
   WeightGradientCall,
 } from './backend.ts';
-import { checkCombine, checkDispatch, checkPerRank, checkWeightGradient } from './calls.ts';
+import {
+  checkCombine,
+  checkDispatch,
+  checkFp8,
+  checkGate,
+  checkGateBackward,
+  checkWeightGradient,
+} from './calls.ts';
 import { type Cuda, cudaBackend, openCuda } from './cuda.ts';
 import { hostBackend } from './host.ts';
+import { type NcclOptions, ncclBackend } from './nccl/backend.ts';
+import { planDistributed } from './planDistributed.ts';
 import { Recorder } from './recorder.ts';
 import { referenceBackend } from './reference/index.ts';
+import { connect } from './rendezvous/session.ts';
 
 export interface GroupOptions {
-  /** Ranks of the expert-parallel group, 1..4096. */
-  ranks: number;
+  /** Ranks of the expert-parallel group, 1..4096. With `nccl` it may be left out: the session knows. */
+  ranks?: number;
   /** Default auto: host where the native addon is there, else reference. `group.backend` says which it is. */
   backend?: BackendName | 'auto';
   /** Threads of the host backend, 1..1024; 0, the default, is one per processor. */
   threads?: number;
-  /** Context of the cuda backend, whose buffers and streams the calls use; the caller closes it. Default: its own. */
+  /**
+   * Context of the cuda backend, or one of one rank of the nccl backend, whose buffers and streams the calls use; the
+   * caller closes it. Default: its own.
+   */
   cuda?: Cuda;
+  /** What the nccl backend needs. Without a session it makes one, with the launcher's variables, and closes it. */
+  nccl?: Partial<Omit<NcclOptions, 'cuda' | 'ownsSession'>>;
 }
 
 /** Options of a plan, less what the group already knows. */
@@ -52,27 +68,52 @@ export class Group implements Disposable {
   readonly #open = new Set<Exchange>();
   #recorder: Recorder | undefined;
   #closed = false;
+  #closing: Promise<void> | undefined;
 
   /** For createGroup. */
   constructor(ranks: number, backend: Backend, planner: Planner) {
     this.ranks = ranks;
-    this.localRanks = Array.from({ length: ranks }, (_, rank) => rank);
+    this.localRanks = backend.localRanks ?? Array.from({ length: ranks }, (_, rank) => rank);
     this.backend = backend.name;
     this.#backend = backend;
     this.#planner = planner;
   }
 
   /**
-   * Plans the exchange of one step.
+   * Plans the exchange of one step, where all ranks live in this process; planLocal plans on every backend.
    *
    * @param routing one table per rank
-   * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT
+   * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT; E_BACKEND where ranks live elsewhere
    */
   plan(routing: readonly RoutingTable[], options: GroupPlanOptions): VerifiedPlan {
     this.#refuseClosed();
+    if (this.#backend.allGather !== undefined) {
+      throw new FuscoError('E_BACKEND', 'other ranks live in other processes: plan with await planLocal(…)');
+    }
     const plan = this.#planner.planAll(routing, { ...options, ranks: this.ranks });
     if (this.#recorder?.closed === false) this.#recorder.add(routing, plan);
     return plan;
+  }
+
+  /**
+   * Plans the exchange of one step from the routing of this process's ranks. Where others live elsewhere, it gathers
+   * their counts, and the plan has the shards of the local ranks alone: it can be executed, not written to a file.
+   *
+   * @param routing one table per local rank, in the order of `localRanks`
+   * @throws FuscoError as plan does, E_FACTS, and E_PEER_MISMATCH where ranks plan with different options
+   */
+  async planLocal(routing: readonly RoutingTable[], options: GroupPlanOptions): Promise<VerifiedPlan> {
+    this.#refuseClosed();
+    const { allGather } = this.#backend;
+    if (allGather === undefined) return this.plan(routing, options);
+    if (routing.length !== 1) {
+      throw new FuscoError('E_RANKS', `routing of ${routing.length} ranks for 1 local rank`, { limit: 1 });
+    }
+    const gather = allGather.bind(this.#backend);
+    return planDistributed(this.#planner, gather, this.localRanks[0]!, routing[0]!, {
+      ...options,
+      ranks: this.ranks,
+    });
   }
 
   /**
@@ -83,6 +124,9 @@ export class Group implements Disposable {
    */
   async record(path: string): Promise<Recorder> {
     this.#refuseClosed();
+    if (this.#backend.allGather !== undefined) {
+      throw new FuscoError('E_BACKEND', 'routing is recorded where all ranks live in one process');
+    }
     const refuseSecond = () => {
       if (this.#recorder?.closed !== false) return;
       throw new FuscoError('E_OPTION', `the group is recorded in ${this.#recorder.path} already`);
@@ -117,32 +161,34 @@ export class Group implements Disposable {
 
   /** Rounds rows to e4m3 codes with a scale for every 128 elements; see fp8.ts. Throws E_OPTION, E_BUFFER, E_DTYPE. */
   async quantize(call: Fp8Call): Promise<void> {
-    const { rows, values, codes, scales } = call;
-    return this.#rowWork({ rows, values, codes, scales }).quantize(call);
+    const work = this.#rowWork();
+    checkFp8(call, this.localRanks.length, 'codes');
+    return work.quantize(call);
   }
 
   /** The inverse of quantize: code times scale, rounded once to the dtype. */
   async dequantize(call: Fp8Call): Promise<void> {
-    const { rows, values, codes, scales } = call;
-    return this.#rowWork({ rows, values, codes, scales }).dequantize(call);
+    const work = this.#rowWork();
+    checkFp8(call, this.localRanks.length, 'values');
+    return work.dequantize(call);
   }
 
   /** Top-k ids and weights from a router's logits; see gating.ts. Throws E_OPTION, E_BUFFER. */
   async gate(call: GateCall): Promise<void> {
-    const { options: _, ...lists } = call;
-    return this.#rowWork(lists).gate(call);
+    const work = this.#rowWork();
+    checkGate(call, this.localRanks.length);
+    return work.gate(call);
   }
 
   /** The gradient of the logits. Throws E_OPTION, E_BUFFER. */
   async gateBackward(call: GateBackwardCall): Promise<void> {
-    const { options: _, ...lists } = call;
-    return this.#rowWork(lists).gateBackward(call);
+    const work = this.#rowWork();
+    checkGateBackward(call, this.localRanks.length);
+    return work.gateBackward(call);
   }
 
-  /** The backend's row work, once every list of a call has one element per local rank. */
-  #rowWork(lists: Record<string, readonly unknown[] | undefined>): RowWork {
+  #rowWork(): RowWork {
     this.#refuseClosed();
-    checkPerRank(lists, this.localRanks.length);
     const { rowWork } = this.#backend;
     if (rowWork !== undefined) return rowWork;
     throw new FuscoError('E_BACKEND', `the ${this.backend} backend has neither fp8 nor gating`);
@@ -152,16 +198,27 @@ export class Group implements Disposable {
     if (this.#closed) throw new FuscoError('E_CLOSED', 'the group is closed');
   }
 
-  /** Closes the group and its exchanges. Calls in flight finish first. Closing twice is harmless. */
-  close(): void {
-    if (this.#closed) return;
+  /**
+   * Closes the group and its exchanges. Calls in flight finish first. Closing twice is harmless. The promise resolves
+   * when all is freed, which is at once but for the nccl backend.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#shutDown();
+    return this.#closing;
+  }
+
+  async #shutDown(): Promise<void> {
     this.#closed = true;
     for (const exchange of [...this.#open]) exchange.close();
-    this.#backend.close();
+    await this.#backend.close();
   }
 
   [Symbol.dispose](): void {
-    this.close();
+    void this.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
   }
 }
 
@@ -214,6 +271,34 @@ export class Exchange implements Disposable {
     return this.#prepared.weightGradient(call);
   }
 
+  /**
+   * Device memory that exchanges of such rows take beside the caller's buffers; it is allocated by the first of them.
+   * All zero on backends that move rows straight to their slots.
+   *
+   * @param rowBytes 1..16777216
+   */
+  bufferBytes(rowBytes: number): BufferBytes {
+    this.#refuseClosed();
+    checkInteger('rowBytes', rowBytes, 1, MAX_ROW_BYTES);
+    return this.#prepared.bufferBytes?.(rowBytes) ?? { tables: 0, dispatch: 0, combine: 0 };
+  }
+
+  /**
+   * The pipeline that fusion replaces, over the same communicator: for benches. Device buffers, flat plans, rows of
+   * whole 16 bytes, no direct memory. Gives nanoseconds. Throws E_BACKEND elsewhere.
+   */
+  async unfused(
+    kind: 'dispatch' | 'combine',
+    call: DispatchCall | CombineCall,
+    rowBytes: number,
+  ): Promise<number> {
+    this.#refuseClosed();
+    if (this.#prepared.unfused === undefined) {
+      throw new FuscoError('E_BACKEND', 'only the nccl backend has an unfused pipeline to compare with');
+    }
+    return this.#prepared.unfused(kind, call, rowBytes);
+  }
+
   #refuseClosed(): void {
     if (this.#closed) throw new FuscoError('E_CLOSED', 'the exchange is closed');
   }
@@ -243,10 +328,38 @@ function openBackend(name: BackendName | 'auto', ranks: number, threads: number,
   throw new FuscoError('E_BACKEND', `the host backend is not there: ${found.reason}`);
 }
 
-/** Opens a group whose ranks all live in this process. Throws E_OPTION, E_BACKEND, E_MEMORY. */
+/** The nccl backend over the caller's session, or one of its own. */
+async function openNccl({ nccl, cuda, ranks }: GroupOptions): Promise<{ backend: Backend; ranks: number }> {
+  const session = nccl?.session ?? (await connect());
+  const owns = nccl?.session === undefined;
+  try {
+    if (ranks !== undefined && ranks !== session.worldSize) {
+      throw new FuscoError('E_RANKS', `a group of ${ranks} ranks in a session of ${session.worldSize}`, {
+        value: ranks,
+        limit: session.worldSize,
+      });
+    }
+    const context = cuda === undefined ? {} : { cuda };
+    const backend = await ncclBackend({ ...nccl, ...context, session, ownsSession: owns });
+    return { backend, ranks: session.worldSize };
+  } catch (error) {
+    if (owns) await session.close();
+    throw error;
+  }
+}
+
+/**
+ * Opens a group. With `nccl` this process is one rank of it, and all ranks call this together.
+ *
+ * @throws FuscoError E_OPTION, E_RANKS, E_BACKEND, E_MEMORY; E_BOOTSTRAP, E_PEER_TIMEOUT, E_PEER_MISMATCH with `nccl`
+ */
 export async function createGroup(options: GroupOptions): Promise<Group> {
+  const planner = await loadPlanner();
+  if (options.backend === 'nccl') {
+    const opened = await openNccl(options);
+    return new Group(opened.ranks, opened.backend, planner);
+  }
   const ranks = checkInteger('ranks', options.ranks, 1, MAX_RANKS);
   const threads = checkInteger('threads', options.threads ?? 0, 0, 1024);
-  const planner = await loadPlanner();
   return new Group(ranks, openBackend(options.backend ?? 'auto', ranks, threads, options.cuda), planner);
 }

@@ -12,7 +12,7 @@ import type {
   RowWork,
   WeightGradientCall,
 } from './backend.ts';
-import { resolveGate } from './gating.ts';
+import { fp8Calls, gateBackwardCalls, gateCalls } from './rowCalls.ts';
 
 /** Milliseconds from the clock of performance.now() to the steady clock, on which native code measures. */
 const CLOCK_OFFSET = Number(process.hrtime.bigint()) / 1e6 - performance.now();
@@ -24,6 +24,15 @@ export function translate(error: unknown): unknown {
   if (code === undefined || !Object.hasOwn(ERROR_HINTS, code)) return error;
   const details: ErrorDetails = { ...rest, cause: error };
   return new FuscoError(code as ErrorCode, error.message, details);
+}
+
+/** Runs a call of the addon; its errors become this package's. */
+export function attempt<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw translate(error);
+  }
 }
 
 class HostPlan implements PreparedPlan {
@@ -65,46 +74,20 @@ class HostPlan implements PreparedPlan {
 
 /** Rank after rank, each with all threads of the context. */
 function hostRowWork(addon: Addon, context: NativeContext): RowWork {
-  const each = async (ranks: readonly number[], work: (size: number, rank: number) => void) => {
-    try {
-      ranks.forEach(work);
-    } catch (error) {
-      throw translate(error);
-    }
-  };
-  const fp8 =
-    (run: Addon['fp8Quantize']): RowWork['quantize'] =>
-    ({ dtype, hidden, rows, values, codes, scales }) =>
-      each(rows, (count, i) => {
-        const memories = { values: values[i]!, codes: codes[i]!, scales: scales[i]! };
-        run(context, { dtype, hidden, rows: count, ...memories });
+  const rankByRank = <Call, Native>(
+    callsOf: (call: Call) => Native[],
+    run: (context: NativeContext, call: Native) => void,
+  ) => {
+    return async (call: Call) =>
+      attempt(() => {
+        for (const one of callsOf(call)) run(context, one);
       });
+  };
   return {
-    quantize: fp8(addon.fp8Quantize),
-    dequantize: fp8(addon.fp8Dequantize),
-    gate: ({ options, tokens, logits, bias, ids, weights, scores }) =>
-      each(tokens, (count, i) => {
-        addon.gate(context, {
-          ...resolveGate(options),
-          tokens: count,
-          logits: logits[i]!,
-          ...(bias === undefined ? {} : { bias: bias[i]! }),
-          ids: ids[i]!,
-          weights: weights[i]!,
-          scores: scores[i]!,
-        });
-      }),
-    gateBackward: ({ options, tokens, ids, scores, weightsGradient, logitsGradient }) =>
-      each(tokens, (count, i) => {
-        addon.gateBackward(context, {
-          ...resolveGate(options),
-          tokens: count,
-          ids: ids[i]!,
-          scores: scores[i]!,
-          weightsGradient: weightsGradient[i]!,
-          logitsGradient: logitsGradient[i]!,
-        });
-      }),
+    quantize: rankByRank(fp8Calls, addon.fp8Quantize),
+    dequantize: rankByRank(fp8Calls, addon.fp8Dequantize),
+    gate: rankByRank(gateCalls, addon.gate),
+    gateBackward: rankByRank(gateBackwardCalls, addon.gateBackward),
   };
 }
 
@@ -125,12 +108,8 @@ export function hostBackend(addon: Addon, threads: number): Backend {
     prepare: async (plan) => {
       const { ranksPerNode, strategy, partial } = plan.spec;
       const shards = plan.shards.map((shard) => shard.bytes);
-      try {
-        const desc = { ranksPerNode, strategy, shards, ...(partial === 'none' ? {} : { partial }) };
-        return new HostPlan(new addon.Plan(context, desc), plan);
-      } catch (error) {
-        throw translate(error);
-      }
+      const desc = { ranksPerNode, strategy, shards, ...(partial === 'none' ? {} : { partial }) };
+      return attempt(() => new HostPlan(new addon.Plan(context, desc), plan));
     },
     close: () => context.close(),
   };

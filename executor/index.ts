@@ -59,3 +59,6 @@ export {
   readRecording,
   replayStep,
 } from './recorder.ts';
+export type { LateRank, LateReport } from './rendezvous/report.ts';
+export { timeoutError } from './rendezvous/report.ts';
+export { type ConnectOptions, connect, Session } from './rendezvous/session.ts';

@@ -4,7 +4,7 @@ import { equalBytes, hex, joinBytes } from './bytes.ts';
 import { FuscoError } from './errors.ts';
 import type { Sha256 } from './hash.ts';
 import { FORMAT_MAJOR, FORMAT_MINOR, MAX_HEADER_BYTES, MAX_RANKS, SECTION_ALIGN } from './layout.ts';
-import type { Decision, Plan } from './plan.ts';
+import { checkWhole, type Decision, type Plan } from './plan.ts';
 import { Shard } from './shard.ts';
 import { makeSpec, type PlanSpec, type SpecFields, specFields } from './spec.ts';
 
@@ -98,6 +98,7 @@ async function idOf(core: Uint8Array, digests: readonly Uint8Array[], sha256: Sh
 }
 
 async function shardDigests(plan: Plan, sha256: Sha256): Promise<Uint8Array[]> {
+  checkWhole(plan);
   const digests: Uint8Array[] = [];
   for (const shard of plan.shards) digests.push(Uint8Array.from(await sha256([shard.bytes])));
   return digests;

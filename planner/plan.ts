@@ -1,4 +1,5 @@
 import type { BalanceRule } from './balance.ts';
+import { FuscoError } from './errors.ts';
 import type { Shard } from './shard.ts';
 import type { PlanSpec, Strategy } from './spec.ts';
 
@@ -38,4 +39,18 @@ export function markVerified(plan: Plan): VerifiedPlan {
 
 export function isVerified(plan: Plan): plan is VerifiedPlan {
   return accepted.has(plan);
+}
+
+/**
+ * Refuses a plan that has the shards of some ranks alone, where all are needed: ranks that plan at run time make their
+ * own. Throws E_RANKS.
+ */
+export function checkWhole({ shards }: Plan): void {
+  // Not every(): array methods skip what is missing.
+  for (let rank = 0; rank < shards.length; rank++) {
+    if (shards[rank] !== undefined) continue;
+    throw new FuscoError('E_RANKS', `the plan has no shard of rank ${rank}: another process made it`, {
+      rank,
+    });
+  }
 }

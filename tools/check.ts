@@ -35,7 +35,7 @@ function sentEntries({ entryInstance, instances }: Shard): SentEntries {
  * Compares every byte of the receive buffers, padding included, with the input rows.
  *
  * @param input per rank [tokens, rowBytes]
- * @param received per rank [recvRows, rowBytes]
+ * @param received per rank [recvRows, rowBytes]; ranks that are missing are not compared
  */
 export function findReceiveMismatch(
   plan: Plan,
@@ -48,6 +48,7 @@ export function findReceiveMismatch(
   const zeros = Buffer.alloc(rowBytes);
   for (const shard of plan.shards) {
     const { rank, runRow, runRows, expertOffset } = shard;
+    if (received[rank] === undefined) continue;
     const buffer = Buffer.from(
       received[rank]!.buffer,
       received[rank]!.byteOffset,
@@ -94,7 +95,7 @@ function termsOf(plan: Plan, shard: Shard, token: number): number[][] {
  * or node by node in a hierarchical plan. Compares every element's bits.
  *
  * @param input per rank [tokens, rowBytes]
- * @param combined per rank [tokens, rowBytes]
+ * @param combined per rank [tokens, rowBytes]; ranks that are missing are not compared
  * @param weights per rank [tokens, topk]; undefined for the unweighted sum
  */
 export function findCombineMismatch(
@@ -113,6 +114,7 @@ export function findCombineMismatch(
   const rounded = plan.spec.strategy === 'hier' && plan.spec.partial === 'payload';
   for (const shard of plan.shards) {
     const { rank, tokens } = shard;
+    if (combined[rank] === undefined) continue;
     for (let token = 0; token < tokens; token++) {
       codec.load(input[rank]!, token, row);
       sum.fill(0);

@@ -17,9 +17,11 @@ export interface ExecutionInput {
 
 export interface Execution {
   readonly backend: BackendName;
-  /** Per rank [recvRows, rowBytes]. */
+  /** Ranks that this process ran. */
+  readonly localRanks: readonly number[];
+  /** Per rank [recvRows, rowBytes]; ranks that other processes ran are missing. */
   readonly received: readonly Uint8Array[];
-  /** Per rank [tokens, rowBytes]. */
+  /** Per rank [tokens, rowBytes]; likewise. */
   readonly combined: readonly Uint8Array[];
   readonly dispatch: ExchangeReport;
   readonly combine: ExchangeReport;
@@ -31,15 +33,24 @@ export async function execute(
   input: ExecutionInput,
   backend: BackendName | 'auto',
 ): Promise<Execution> {
-  using group = await createGroup({ ranks: plan.spec.ranks, backend });
+  await using group = await createGroup({ ranks: plan.spec.ranks, backend });
   using exchange = await group.prepare(plan);
-  const { rowBytes, dtype, rows, weights } = input;
-  const received = plan.shards.map((shard) => new Uint8Array(shard.recvRows * rowBytes));
-  const combined = plan.shards.map((shard) => new Uint8Array(shard.tokens * rowBytes));
-  const dispatch = await exchange.dispatch({ payloads: [{ rowBytes, dtype, from: rows, to: received }] });
-  const call = { dtype, rowBytes, from: received, to: combined };
-  const combine = await exchange.combine(weights === undefined ? call : { ...call, weights });
-  return { backend: dispatch.backend, received, combined, dispatch, combine };
+  const { localRanks } = group;
+  const { rowBytes, dtype } = input;
+  const local = <T>(perRank: readonly T[]) => localRanks.map((rank) => perRank[rank]!);
+  const received: Uint8Array[] = [];
+  const combined: Uint8Array[] = [];
+  for (const rank of localRanks) {
+    const { recvRows, tokens } = plan.shards[rank]!;
+    received[rank] = new Uint8Array(recvRows * rowBytes);
+    combined[rank] = new Uint8Array(tokens * rowBytes);
+  }
+  const [from, to] = [local(input.rows), local(received)];
+  const dispatch = await exchange.dispatch({ payloads: [{ rowBytes, dtype, from, to }] });
+  const call = { dtype, rowBytes, from: to, to: local(combined) };
+  const weights = input.weights === undefined ? {} : { weights: local(input.weights) };
+  const combine = await exchange.combine({ ...call, ...weights });
+  return { backend: dispatch.backend, localRanks, received, combined, dispatch, combine };
 }
 
 /**
@@ -71,6 +82,7 @@ function firstDifference(
   rowBytes: number,
 ): Mismatch | undefined {
   for (const [rank, bytes] of actual.entries()) {
+    if (bytes === undefined) continue;
     if (Buffer.compare(bytes, expected[rank]!) === 0) continue;
     const at = bytes.findIndex((byte, i) => byte !== expected[rank]![i]);
     return { what, rank, row: Math.floor(at / rowBytes) };

@@ -106,6 +106,25 @@ fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *, const fusco_weight_gr
   return absent(error);
 }
 
+fusco_status fusco_cuda_fp8_quantize(fusco_cuda_context *, uint32_t, const fusco_fp8_call *,
+                                     fusco_error *error) {
+  return absent(error);
+}
+
+fusco_status fusco_cuda_fp8_dequantize(fusco_cuda_context *, uint32_t, const fusco_fp8_call *,
+                                       fusco_error *error) {
+  return absent(error);
+}
+
+fusco_status fusco_cuda_gate(fusco_cuda_context *, uint32_t, const fusco_gate_call *, fusco_error *error) {
+  return absent(error);
+}
+
+fusco_status fusco_cuda_gate_backward(fusco_cuda_context *, uint32_t, const fusco_gate_backward_call *,
+                                      fusco_error *error) {
+  return absent(error);
+}
+
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *, fusco_error *error) { return absent(error); }
 
 fusco_status fusco_cuda_capture_end(fusco_cuda_context *, fusco_cuda_graph **, fusco_error *error) {

@@ -69,7 +69,7 @@ __device__ inline void writeOrigins(const DispatchParams &p, Crew crew) {
     const uint32_t token = static_cast<uint32_t>(entry / head->topk);
     const uint32_t local = localOf(head, token);
     int32_t *to = p.origins[place.peer] + 3 * static_cast<uint64_t>(place.row);
-    to[0] = static_cast<int32_t>(head->rankOf[local]);
+    to[0] = static_cast<int32_t>(head->originOf[local]);
     to[1] = static_cast<int32_t>(token - head->tokenStart[local]);
     to[2] = static_cast<int32_t>(entry % head->topk);
   }

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "cuda_exchange.hpp"
+#include "cuda_rows.hpp"
 #include "graph.hpp"
 #include "guard.hpp"
 #include "spin.hpp"
@@ -266,6 +267,30 @@ fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weigh
                     fusco::cuda::weightGradient(slot, *call, out);
                     if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
                   });
+}
+
+fusco_status fusco_cuda_fp8_quantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
+                                     fusco_error *error) {
+  return inTurn(contextOf(context), call != nullptr, error,
+                [&](CudaContext &c) { fusco::cuda::quantize(c, rank, *call); });
+}
+
+fusco_status fusco_cuda_fp8_dequantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
+                                       fusco_error *error) {
+  return inTurn(contextOf(context), call != nullptr, error,
+                [&](CudaContext &c) { fusco::cuda::dequantize(c, rank, *call); });
+}
+
+fusco_status fusco_cuda_gate(fusco_cuda_context *context, uint32_t rank, const fusco_gate_call *call,
+                             fusco_error *error) {
+  return inTurn(contextOf(context), call != nullptr, error,
+                [&](CudaContext &c) { fusco::cuda::gate(c, rank, *call); });
+}
+
+fusco_status fusco_cuda_gate_backward(fusco_cuda_context *context, uint32_t rank,
+                                      const fusco_gate_backward_call *call, fusco_error *error) {
+  return inTurn(contextOf(context), call != nullptr, error,
+                [&](CudaContext &c) { fusco::cuda::gateBackward(c, rank, *call); });
 }
 
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "alignment.hpp"
 #include "buffers.hpp"
 #include "exchange.hpp"
 #include "failure.hpp"
@@ -14,22 +15,9 @@ namespace fusco::cuda {
 namespace {
 
 // The lowest set bit of sizes and addresses says how wide an access all of them allow.
-uint64_t bitsOf(const fusco_buffer *buffers, uint32_t ranks) {
-  uint64_t bits = 0;
-  for (uint32_t rank = 0; rank < ranks; rank++) bits |= reinterpret_cast<uint64_t>(buffers[rank].data);
-  return bits;
-}
-
 uint32_t unitOf(uint64_t bits) {
   const uint64_t low = bits & (~bits + 1);
   return low == 0 || low > 16 ? 16 : static_cast<uint32_t>(low);
-}
-
-// Numbers must lie at multiples of their size: the kernels load whole elements.
-void checkAligned(const char *name, uint64_t bits, uint32_t elementSize) {
-  if (bits % elementSize == 0) return;
-  throw Failure(FUSCO_E_BUFFER, "%s: an address is no multiple of %u bytes", name, elementSize)
-      .limited(bits % elementSize, elementSize);
 }
 
 void checkReach(Slot &slot, const char *name, const fusco_buffer *buffers) {

@@ -202,6 +202,7 @@ void Slot::fill(size_t index, const fusco_plan &plan, const ForwardTables *forwa
     const uint32_t rank = group.ranks[i];
     const RankPlan &part = plan.rank[rank];
     head->rankOf[i] = rank;
+    head->originOf[i] = rank;
     head->tokenStart[i] = head->tokens;
     head->tokens += part.tokens;
     std::memcpy(pinned + layout.place + entries * sizeof(Place), part.targets.data(),

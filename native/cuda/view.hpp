@@ -48,7 +48,8 @@ struct SlotHead {
   uint32_t tileTokens;  // of `order`; 0 without one
   uint32_t ranksPerNode;
   uint32_t tree;                      // fusco::Tree
-  uint32_t rankOf[maxRanks];          // local index -> rank
+  uint32_t rankOf[maxRanks];          // local index -> number of the rank in the tables of pointers
+  uint32_t originOf[maxRanks];        // local index -> rank, as origins name it
   uint32_t tokenStart[maxRanks + 1];  // first token of each local index, last = tokens
 };
 

@@ -54,7 +54,9 @@ typedef enum fusco_status FUSCO_ENUM {
   FUSCO_E_BACKEND = 10,       /* the backend cannot execute such a plan */
   FUSCO_E_MEMORY = 11,        /* out of memory */
   FUSCO_E_CLOSED = 12,        /* a handle was closed before */
-  FUSCO_E_INTERNAL = 13
+  FUSCO_E_INTERNAL = 13,
+  FUSCO_E_PEER_TIMEOUT = 14, /* ranks that did not come, or went */
+  FUSCO_E_PEER_MISMATCH = 15 /* ranks that do something else */
 } fusco_status;
 
 /* "E_BUFFER" for FUSCO_E_BUFFER; never NULL. */

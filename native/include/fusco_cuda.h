@@ -149,6 +149,22 @@ fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call 
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error);
 
+/*
+ * Work on one rank's rows, as in fusco.h and the same bits, on memory that the rank's device reaches;
+ * elements lie at multiples of their size. It is enqueued on the rank's stream and needs no other rank's.
+ * E_OPTION, E_BUFFER, E_DTYPE.
+ */
+fusco_status fusco_cuda_fp8_quantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
+                                     fusco_error *error);
+fusco_status fusco_cuda_fp8_dequantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
+                                       fusco_error *error);
+fusco_status fusco_cuda_gate(fusco_cuda_context *context, uint32_t rank, const fusco_gate_call *call,
+                             fusco_error *error);
+/* Ids are on the device, so that one out of range is no error: its entry counts as a score and a gradient of
+ * 0, and nothing outside the buffers is touched. */
+fusco_status fusco_cuda_gate_backward(fusco_cuda_context *context, uint32_t rank,
+                                      const fusco_gate_backward_call *call, fusco_error *error);
+
 /* What is enqueued on the ranks' streams between the two calls becomes a graph instead of running. */
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error);
 fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph,

@@ -3,6 +3,7 @@
 #include "bench.hpp"
 #include "cuda.hpp"
 #include "handles.hpp"
+#include "nccl.hpp"
 #include "rows.hpp"
 
 namespace fusco_node {
@@ -70,8 +71,27 @@ Napi::Object signaturesOf(Napi::Env env) {
         {"close", 0}});
   sign(all, "CudaGraph", {{"constructor", 1}, {"launch", 0}, {"close", 0}});
   sign(all, "CudaUnfused", {{"constructor", 2}, {"dispatch", 2}, {"combine", 1}, {"close", 0}});
-  sign(all, "functions", {{"addressOf", 1}, {"benchCopy", 4}, {"benchSlots", 4}, {"cudaDevices", 0}});
+  sign(all, "NcclGroup", {{"constructor", 2}, {"open", 0}, {"allGather", 3}, {"abort", 1}, {"close", 0}});
+  sign(all, "NcclPlan",
+       {{"constructor", 2},
+        {"open", 2},
+        {"bytes", 1},
+        {"dispatch", 4},
+        {"combine", 4},
+        {"weightGradient", 4},
+        {"unfusedDispatch", 4},
+        {"unfusedCombine", 4},
+        {"close", 0}});
+  sign(all, "functions",
+       {{"addressOf", 1},
+        {"benchCopy", 4},
+        {"benchSlots", 4},
+        {"cudaDevices", 0},
+        {"ncclLibrary", 1},
+        {"ncclUniqueId", 0}});
   sign(all, "rows", {{"fp8Quantize", 2}, {"fp8Dequantize", 2}, {"gate", 2}, {"gateBackward", 2}});
+  sign(all, "cudaRows",
+       {{"cudaFp8Quantize", 3}, {"cudaFp8Dequantize", 3}, {"cudaGate", 3}, {"cudaGateBackward", 3}});
   return all;
 }
 
@@ -99,13 +119,21 @@ class Fusco : public Napi::Addon<Fusco> {
                              InstanceValue("CudaEvent", CudaEvent::define(env), napi_enumerable),
                              InstanceValue("CudaGraph", CudaGraph::define(env), napi_enumerable),
                              InstanceValue("CudaUnfused", CudaUnfused::define(env), napi_enumerable),
+                             InstanceValue("NcclGroup", NcclGroup::define(env), napi_enumerable),
+                             InstanceValue("NcclPlan", NcclPlan::define(env), napi_enumerable),
                              InstanceMethod<&Fusco::fp8Quantize>("fp8Quantize", napi_enumerable),
                              InstanceMethod<&Fusco::fp8Dequantize>("fp8Dequantize", napi_enumerable),
                              InstanceMethod<&Fusco::gate>("gate", napi_enumerable),
                              InstanceMethod<&Fusco::gateBackward>("gateBackward", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaFp8Quantize>("cudaFp8Quantize", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaFp8Dequantize>("cudaFp8Dequantize", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaGate>("cudaGate", napi_enumerable),
+                             InstanceMethod<&Fusco::cudaGateBackward>("cudaGateBackward", napi_enumerable),
                              InstanceMethod<&Fusco::benchCopy>("benchCopy", napi_enumerable),
                              InstanceMethod<&Fusco::benchSlots>("benchSlots", napi_enumerable),
                              InstanceMethod<&Fusco::cudaDevices>("cudaDevices", napi_enumerable),
+                             InstanceMethod<&Fusco::ncclLibrary>("ncclLibrary", napi_enumerable),
+                             InstanceMethod<&Fusco::ncclUniqueId>("ncclUniqueId", napi_enumerable),
                          });
   }
 
@@ -114,6 +142,12 @@ class Fusco : public Napi::Addon<Fusco> {
   Napi::Value fp8Dequantize(const Napi::CallbackInfo &info) { return fusco_node::fp8Dequantize(info); }
   Napi::Value gate(const Napi::CallbackInfo &info) { return fusco_node::gate(info); }
   Napi::Value gateBackward(const Napi::CallbackInfo &info) { return fusco_node::gateBackward(info); }
+  Napi::Value cudaFp8Quantize(const Napi::CallbackInfo &info) { return fusco_node::cudaFp8Quantize(info); }
+  Napi::Value cudaFp8Dequantize(const Napi::CallbackInfo &info) {
+    return fusco_node::cudaFp8Dequantize(info);
+  }
+  Napi::Value cudaGate(const Napi::CallbackInfo &info) { return fusco_node::cudaGate(info); }
+  Napi::Value cudaGateBackward(const Napi::CallbackInfo &info) { return fusco_node::cudaGateBackward(info); }
   Napi::Value addressOf(const Napi::CallbackInfo &info) {
     Napi::Array keep = Napi::Array::New(info.Env());
     const fusco_buffer memory = memoryOf(info[0], "the memory", 0, keep);
@@ -121,6 +155,8 @@ class Fusco : public Napi::Addon<Fusco> {
   }
   Napi::Value benchCopy(const Napi::CallbackInfo &info) { return fusco_node::benchCopy(info); }
   Napi::Value cudaDevices(const Napi::CallbackInfo &info) { return fusco_node::cudaDevices(info); }
+  Napi::Value ncclLibrary(const Napi::CallbackInfo &info) { return fusco_node::ncclLibrary(info); }
+  Napi::Value ncclUniqueId(const Napi::CallbackInfo &info) { return fusco_node::ncclUniqueId(info); }
   Napi::Value benchSlots(const Napi::CallbackInfo &info) { return fusco_node::benchSlots(info); }
 };
 

@@ -10,10 +10,6 @@ constexpr napi_type_tag eventTag = {0x5f8b21c7e0d94a36, 0x1d2e3f4a5b6c7d8e};
 
 constexpr uint64_t maxNumber = uint64_t{1} << 53;
 
-void must(Napi::Env env, fusco_status status, const fusco_error &error) {
-  if (status != FUSCO_OK) throw errorOf(env, error);
-}
-
 uint64_t numberAt(const Napi::CallbackInfo &info, size_t index) {
   const double number = info[index].IsNumber() ? info[index].As<Napi::Number>().DoubleValue() : -1;
   if (!(number >= 0) || number > static_cast<double>(maxNumber)) {
@@ -21,11 +17,6 @@ uint64_t numberAt(const Napi::CallbackInfo &info, size_t index) {
            "argument " + std::to_string(index) + " must be a whole number from 0");
   }
   return static_cast<uint64_t>(number);
-}
-
-uint32_t rankAt(const Napi::CallbackInfo &info, size_t index) {
-  const uint64_t rank = numberAt(info, index);
-  return rank > UINT32_MAX ? UINT32_MAX : static_cast<uint32_t>(rank);
 }
 
 void *addressAt(const Napi::CallbackInfo &info, size_t index) {
@@ -94,6 +85,15 @@ Napi::Value reportObject(Napi::Env env, const fusco_cuda_report &report) {
 }
 
 }  // namespace
+
+void must(Napi::Env env, fusco_status status, const fusco_error &error) {
+  if (status != FUSCO_OK) throw errorOf(env, error);
+}
+
+uint32_t rankAt(const Napi::CallbackInfo &info, size_t index) {
+  const uint64_t rank = numberAt(info, index);
+  return rank > UINT32_MAX ? UINT32_MAX : static_cast<uint32_t>(rank);
+}
 
 Napi::Value cudaDevices(const Napi::CallbackInfo &info) {
   const Napi::Env env = info.Env();

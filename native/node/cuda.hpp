@@ -8,6 +8,11 @@
 
 namespace fusco_node {
 
+// Throws the error of a call that failed.
+void must(Napi::Env env, fusco_status status, const fusco_error &error);
+// A rank among the arguments; one beyond 32 bits becomes the largest, which no group has.
+uint32_t rankAt(const Napi::CallbackInfo &info, size_t index);
+
 // () -> {built, devices: [...], reason?}
 Napi::Value cudaDevices(const Napi::CallbackInfo &info);
 

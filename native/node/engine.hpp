@@ -1,15 +1,11 @@
-// One context with the thread that runs its asynchronous exchanges, one after the other, in the order of the
-// calls.
+// One context of the host backend with the thread that runs its asynchronous exchanges.
 #pragma once
 
-#include <condition_variable>
-#include <deque>
 #include <memory>
-#include <mutex>
-#include <thread>
 #include <vector>
 
 #include "calls.hpp"
+#include "worker.hpp"
 
 namespace fusco_node {
 
@@ -34,25 +30,27 @@ class PlanState {
   fusco_plan *handle_ = nullptr;
 };
 
-// An asynchronous exchange. Made, settled and destroyed on the JavaScript thread; run on the engine's.
-struct Job {
-  Job(Napi::Env env, std::shared_ptr<PlanState> target, std::unique_ptr<Call> parsed,
-      const Napi::Array &buffers)
-      : plan(std::move(target)), call(std::move(parsed)), keep(Napi::Persistent(buffers)), deferred(env) {}
+// An asynchronous exchange.
+class Job final : public Task {
+ public:
+  Job(Napi::Env env, std::shared_ptr<PlanState> plan, std::unique_ptr<Call> call, const Napi::Array &buffers)
+      : Task(env), plan_(std::move(plan)), call_(std::move(call)), keep_(Napi::Persistent(buffers)) {}
 
-  std::shared_ptr<PlanState> plan;
-  std::unique_ptr<Call> call;
+  void run() override { status_ = call_->run(plan_->handle(), &stats_, &error_); }
+  void settle(Napi::Env env) override;
+
+ private:
+  std::shared_ptr<PlanState> plan_;
+  std::unique_ptr<Call> call_;
   // The caller's buffers stay referenced until the job is settled.
-  Napi::Reference<Napi::Array> keep;
-  Napi::Promise::Deferred deferred;
-  fusco_status status = FUSCO_OK;
-  fusco_stats stats{};
-  fusco_error error{};
+  Napi::Reference<Napi::Array> keep_;
+  fusco_status status_ = FUSCO_OK;
+  fusco_stats stats_{};
+  fusco_error error_{};
 };
 
-// All members belong to the JavaScript thread of the environment that made the engine, but for what `mutex_`
-// guards.
-class Engine : public std::enable_shared_from_this<Engine> {
+// Belongs to the JavaScript thread of the environment that made it.
+class Engine {
  public:
   Engine(Napi::Env env, const fusco_context_options &options);
   ~Engine();
@@ -64,34 +62,19 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void adopt(const std::shared_ptr<PlanState> &plan);
 
   // Queues the job; its promise settles on the JavaScript thread.
-  void submit(std::unique_ptr<Job> job);
+  void submit(std::unique_ptr<Job> job) { worker_->submit(std::move(job)); }
 
   // Refuses further calls. What is in flight finishes and settles; then the plans, threads and the context
   // go.
   void close();
 
  private:
-  void start();
-  void serve();
-  void settle(Napi::Env env);
-  void stopThread();
   void releaseAll();
-  static void onDone(napi_env env, napi_value callback, void *context, void *data);
-  static void onEnvironmentEnd(void *engine);
 
-  napi_env env_;
   fusco_context *handle_ = nullptr;
   bool closed_ = false;
-  size_t inFlight_ = 0;
   std::vector<std::weak_ptr<PlanState>> plans_;
-  napi_threadsafe_function wake_ = nullptr;
-  std::thread thread_;
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::unique_ptr<Job>> queue_;
-  std::vector<std::unique_ptr<Job>> done_;
-  bool stopping_ = false;
+  std::shared_ptr<Worker> worker_;
 };
 
 }  // namespace fusco_node

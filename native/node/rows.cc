@@ -6,12 +6,13 @@ namespace {
 
 constexpr uint64_t maxInteger = uint64_t{1} << 53;
 
-// Reads the buffers of a call's object; they are used before the call returns.
+// Reads the fields of a call's object. Its buffers are used before the call returns.
 class Reader {
  public:
-  explicit Reader(const Napi::Object &object) : object_(object), keep_(Napi::Array::New(object.Env())) {}
+  Reader(const Napi::Object &object, uint32_t rank)
+      : object_(object), rank_(rank), keep_(Napi::Array::New(object.Env())) {}
 
-  fusco_buffer buffer(const char *name) { return memoryOf(object_.Get(name), name, 0, keep_); }
+  fusco_buffer buffer(const char *name) { return memoryOf(object_.Get(name), name, rank_, keep_); }
   uint64_t integer(const char *name, uint64_t max = maxInteger) const {
     return integerField(object_, name, 0, max);
   }
@@ -30,6 +31,7 @@ class Reader {
 
  private:
   Napi::Object object_;
+  uint32_t rank_;
   Napi::Array keep_;
 };
 
@@ -56,25 +58,16 @@ Napi::Value run(const Napi::CallbackInfo &info, const Call &call,
   return info.Env().Undefined();
 }
 
-fusco_fp8_call fp8Call(Reader &read) {
+}  // namespace
+
+fusco_fp8_call fp8CallOf(const Napi::Object &object, uint32_t rank) {
+  Reader read(object, rank);
   return {read.dtype(),          read.integer("rows"), read.integer("hidden"),
           read.buffer("values"), read.buffer("codes"), read.buffer("scales")};
 }
 
-}  // namespace
-
-Napi::Value fp8Quantize(const Napi::CallbackInfo &info) {
-  Reader read(objectArgument(info, 1));
-  return run(info, fp8Call(read), fusco_fp8_quantize);
-}
-
-Napi::Value fp8Dequantize(const Napi::CallbackInfo &info) {
-  Reader read(objectArgument(info, 1));
-  return run(info, fp8Call(read), fusco_fp8_dequantize);
-}
-
-Napi::Value gate(const Napi::CallbackInfo &info) {
-  Reader read(objectArgument(info, 1));
+fusco_gate_call gateCallOf(const Napi::Object &object, uint32_t rank) {
+  Reader read(object, rank);
   fusco_gate_call call{};
   call.options = gateOptions(read);
   call.tokens = read.integer("tokens");
@@ -83,11 +76,11 @@ Napi::Value gate(const Napi::CallbackInfo &info) {
   call.ids = read.buffer("ids");
   call.weights = read.buffer("weights");
   call.scores = read.buffer("scores");
-  return run(info, call, fusco_gate);
+  return call;
 }
 
-Napi::Value gateBackward(const Napi::CallbackInfo &info) {
-  Reader read(objectArgument(info, 1));
+fusco_gate_backward_call gateBackwardCallOf(const Napi::Object &object, uint32_t rank) {
+  Reader read(object, rank);
   fusco_gate_backward_call call{};
   call.options = gateOptions(read);
   call.tokens = read.integer("tokens");
@@ -95,7 +88,23 @@ Napi::Value gateBackward(const Napi::CallbackInfo &info) {
   call.scores = read.buffer("scores");
   call.weights_gradient = read.buffer("weightsGradient");
   call.logits_gradient = read.buffer("logitsGradient");
-  return run(info, call, fusco_gate_backward);
+  return call;
+}
+
+Napi::Value fp8Quantize(const Napi::CallbackInfo &info) {
+  return run(info, fp8CallOf(objectArgument(info, 1), 0), fusco_fp8_quantize);
+}
+
+Napi::Value fp8Dequantize(const Napi::CallbackInfo &info) {
+  return run(info, fp8CallOf(objectArgument(info, 1), 0), fusco_fp8_dequantize);
+}
+
+Napi::Value gate(const Napi::CallbackInfo &info) {
+  return run(info, gateCallOf(objectArgument(info, 1), 0), fusco_gate);
+}
+
+Napi::Value gateBackward(const Napi::CallbackInfo &info) {
+  return run(info, gateBackwardCallOf(objectArgument(info, 1), 0), fusco_gate_backward);
 }
 
 }  // namespace fusco_node

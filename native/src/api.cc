@@ -83,6 +83,10 @@ const char *fusco_status_name(fusco_status status) {
       return "E_CLOSED";
     case FUSCO_E_INTERNAL:
       return "E_INTERNAL";
+    case FUSCO_E_PEER_TIMEOUT:
+      return "E_PEER_TIMEOUT";
+    case FUSCO_E_PEER_MISMATCH:
+      return "E_PEER_MISMATCH";
   }
   return "E_INTERNAL";
 }

@@ -32,6 +32,7 @@ void BufferCheck::add(const char *name, const fusco_buffer *buffers, uint32_t ra
   if (buffers == nullptr) throw Failure(FUSCO_E_BUFFER, "%s: no buffers were given", name);
   if (needed == 0) return;
   const fusco_buffer &buffer = buffers[rank];
+  rank += plan_.firstRank;
   if (buffer.data == nullptr || buffer.bytes < needed) {
     const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
     throw Failure(FUSCO_E_BUFFER, "%s of rank %u has %llu bytes, %llu are needed", name, rank,
@@ -67,12 +68,23 @@ void BufferCheck::refuseOverlap() {
   }
 }
 
-void checkBytes(const char *name, const fusco_buffer &buffer, uint64_t needed) {
+void RowBuffers::add(const char *name, const fusco_buffer &buffer, uint64_t needed) {
   const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
-  if (given >= needed) return;
-  throw Failure(FUSCO_E_BUFFER, "%s has %llu bytes, %llu are needed", name,
-                static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed))
-      .limited(given, needed);
+  if (given < needed) {
+    throw Failure(FUSCO_E_BUFFER, "%s has %llu bytes, %llu are needed", name,
+                  static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed))
+        .limited(given, needed);
+  }
+  if (needed == 0) return;
+  const auto begin = reinterpret_cast<uintptr_t>(buffer.data);
+  const Range range{name, begin, begin + needed};
+  if (range.end < begin) throw Failure(FUSCO_E_BUFFER, "%s leaves the address space", name);
+  for (size_t i = 0; i < count_; i++) {
+    const Range &other = ranges_[i];
+    if (other.begin < range.end && range.begin < other.end)
+      throw Failure(FUSCO_E_BUFFER, "%s overlaps %s", name, other.name);
+  }
+  ranges_[count_++] = range;
 }
 
 void checkRowBytes(uint64_t rowBytes) {

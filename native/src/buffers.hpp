@@ -1,6 +1,7 @@
 // Checks of the caller's buffers before an exchange touches any of them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "plan.hpp"
@@ -32,8 +33,21 @@ class BufferCheck {
   std::vector<Extent> &extents_;
 };
 
-// Throws E_BUFFER unless the buffer has `needed` bytes.
-void checkBytes(const char *name, const fusco_buffer &buffer, uint64_t needed);
+// The buffers of a call on one rank's rows.
+class RowBuffers {
+ public:
+  // Throws E_BUFFER unless the buffer has `needed` bytes that none before it has.
+  void add(const char *name, const fusco_buffer &buffer, uint64_t needed);
+
+ private:
+  struct Range {
+    const char *name;
+    uintptr_t begin;
+    uintptr_t end;
+  };
+  std::array<Range, 5> ranges_{};
+  size_t count_ = 0;
+};
 
 // Throws E_OPTION unless `rowBytes` is in range.
 void checkRowBytes(uint64_t rowBytes);

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "buffers.hpp"
-#include "element.hpp"
+#include "e4m3.hpp"
 #include "failure.hpp"
 #include "plan_layout.h"
 
@@ -12,58 +12,17 @@ namespace fusco {
 
 namespace {
 
-constexpr uint64_t block = 128;
-constexpr float e4m3Max = 448.0f;
-constexpr float minSize = 1e-4f;
-constexpr uint8_t e4m3Nan = 0x7f;
-// Bytes of all rows fit 64 bits: no product wraps to a size that a small buffer has.
-constexpr uint64_t maxRows = uint64_t{1} << 39;
+// Times the bytes of the longest row this stays inside 64 bits: no product wraps to a size that a small
+// buffer has.
+constexpr uint64_t maxRows = uint64_t{1} << 38;
 static_assert(maxRows <= UINT64_MAX / FUSCO_MAX_ROW_BYTES);
 // Elements of a task: about a hundred microseconds.
 constexpr uint64_t taskElements = uint64_t{1} << 15;
-
-uint64_t blocksOf(uint64_t hidden) { return (hidden + block - 1) / block; }
-
-// Both ranges are computed and one is taken, so that the loop over a block needs no branches.
-inline uint8_t encodeE4m3(float value) {
-  const uint32_t bits = toBits(value);
-  const uint32_t sign = (bits >> 24) & 0x80u;
-  const uint32_t size = bits & 0x7fffffffu;
-  // Below 2^-6 the grid is 2^-9: adding 2^14, whose last place is 2^-9, rounds to it.
-  const uint32_t small = toBits(fromBits(size) + 16384.0f) - 0x46800000u;
-  const uint32_t rounded = (size + 0x7ffffu + ((size >> 20) & 1u) - (120u << 23)) >> 20;
-  const uint32_t code = sign | (size < 0x3c800000u ? small : rounded);
-  // 464 is half way to where the next number would be, and 448 is even.
-  return static_cast<uint8_t>(size > 0x43e80000u ? e4m3Nan : code);
-}
-
-float decodeE4m3(uint32_t code) {
-  const uint32_t size = code & 0x7fu;
-  const uint32_t sign = (code & 0x80u) << 24;
-  if (size == 0x7fu) return fromBits(0x7fc00000u);
-  // A subnormal is a whole number of 2^-9.
-  if (size < 8) return fromBits(sign | toBits(static_cast<float>(size) * 0.001953125f));
-  return fromBits(sign | ((size << 20) + (120u << 23)));
-}
 
 std::array<float, 256> decodeTable() {
   std::array<float, 256> table{};
   for (uint32_t code = 0; code < 256; code++) table[code] = decodeE4m3(code);
   return table;
-}
-
-void check(const fusco_fp8_call &call) {
-  if (call.rows > maxRows) {
-    throw Failure(FUSCO_E_OPTION, "rows is beyond its limit").limited(call.rows, maxRows);
-  }
-  const uint64_t size = elementBytes(call.dtype);
-  if (size == 0)
-    throw Failure(FUSCO_E_DTYPE, "dtype %d is not f32, f16 or bf16", static_cast<int>(call.dtype));
-  if (call.hidden > maxRows) throw Failure(FUSCO_E_OPTION, "hidden is beyond its limit");
-  checkRowBytes(call.hidden * size);
-  checkBytes("values", call.values, call.rows * call.hidden * size);
-  checkBytes("codes", call.codes, call.rows * call.hidden);
-  checkBytes("scales", call.scales, call.rows * blocksOf(call.hidden) * F32::bytes);
 }
 
 // Calls row(r) for every row, several rows a task.
@@ -79,8 +38,8 @@ void eachRow(Context &context, uint64_t rows, uint64_t hidden, const F &row) {
 
 template <class E>
 void quantizeBlock(const uint8_t *from, uint8_t *codes, uint8_t *scale, uint64_t count) {
-  float values[block];
-  float size = minSize;
+  float values[fp8Block];
+  float size = fp8MinSize;
   bool hasNan = false;
   for (uint64_t i = 0; i < count; i++) values[i] = E::load(from + i * E::bytes);
   for (uint64_t i = 0; i < count; i++) {
@@ -100,9 +59,9 @@ void quantizeRows(Context &context, const fusco_fp8_call &call) {
   eachRow(context, call.rows, hidden, [&](uint64_t r) {
     const auto *from = static_cast<const uint8_t *>(call.values.data) + r * hidden * E::bytes;
     auto *codes = static_cast<uint8_t *>(call.codes.data) + r * hidden;
-    auto *scales = static_cast<uint8_t *>(call.scales.data) + r * blocksOf(hidden) * F32::bytes;
-    for (uint64_t begin = 0; begin < hidden; begin += block, scales += F32::bytes) {
-      quantizeBlock<E>(from + begin * E::bytes, codes + begin, scales, std::min(block, hidden - begin));
+    auto *scales = static_cast<uint8_t *>(call.scales.data) + r * fp8Blocks(hidden) * F32::bytes;
+    for (uint64_t begin = 0; begin < hidden; begin += fp8Block, scales += F32::bytes) {
+      quantizeBlock<E>(from + begin * E::bytes, codes + begin, scales, std::min(fp8Block, hidden - begin));
     }
   });
 }
@@ -114,10 +73,10 @@ void dequantizeRows(Context &context, const fusco_fp8_call &call) {
   eachRow(context, call.rows, hidden, [&](uint64_t r) {
     auto *to = static_cast<uint8_t *>(call.values.data) + r * hidden * E::bytes;
     const auto *codes = static_cast<const uint8_t *>(call.codes.data) + r * hidden;
-    const auto *scales = static_cast<const uint8_t *>(call.scales.data) + r * blocksOf(hidden) * F32::bytes;
-    for (uint64_t begin = 0; begin < hidden; begin += block, scales += F32::bytes) {
+    const auto *scales = static_cast<const uint8_t *>(call.scales.data) + r * fp8Blocks(hidden) * F32::bytes;
+    for (uint64_t begin = 0; begin < hidden; begin += fp8Block, scales += F32::bytes) {
       const float scale = F32::load(scales);
-      const uint64_t end = std::min(hidden, begin + block);
+      const uint64_t end = std::min(hidden, begin + fp8Block);
       for (uint64_t i = begin; i < end; i++) E::store(to + i * E::bytes, table[codes[i]] * scale);
     }
   });
@@ -125,15 +84,30 @@ void dequantizeRows(Context &context, const fusco_fp8_call &call) {
 
 }  // namespace
 
+void checkFp8(const fusco_fp8_call &call) {
+  if (call.rows > maxRows) {
+    throw Failure(FUSCO_E_OPTION, "rows is beyond its limit").limited(call.rows, maxRows);
+  }
+  const uint64_t size = elementBytes(call.dtype);
+  if (size == 0)
+    throw Failure(FUSCO_E_DTYPE, "dtype %d is not f32, f16 or bf16", static_cast<int>(call.dtype));
+  if (call.hidden > FUSCO_MAX_ROW_BYTES) throw Failure(FUSCO_E_OPTION, "hidden is beyond its limit");
+  checkRowBytes(call.hidden * size);
+  RowBuffers buffers;
+  buffers.add("values", call.values, call.rows * call.hidden * size);
+  buffers.add("codes", call.codes, call.rows * call.hidden);
+  buffers.add("scales", call.scales, call.rows * fp8Blocks(call.hidden) * F32::bytes);
+}
+
 void quantize(Context &context, const fusco_fp8_call &call) {
-  check(call);
+  checkFp8(call);
   if (call.dtype == FUSCO_DTYPE_F32) return quantizeRows<F32>(context, call);
   if (call.dtype == FUSCO_DTYPE_F16) return quantizeRows<F16>(context, call);
   quantizeRows<Bf16>(context, call);
 }
 
 void dequantize(Context &context, const fusco_fp8_call &call) {
-  check(call);
+  checkFp8(call);
   if (call.dtype == FUSCO_DTYPE_F32) return dequantizeRows<F32>(context, call);
   if (call.dtype == FUSCO_DTYPE_F16) return dequantizeRows<F16>(context, call);
   dequantizeRows<Bf16>(context, call);

@@ -5,6 +5,9 @@
 
 namespace fusco {
 
+// Throws E_OPTION, E_DTYPE or E_BUFFER unless the call makes sense.
+void checkFp8(const fusco_fp8_call &call);
+
 void quantize(Context &context, const fusco_fp8_call &call);
 void dequantize(Context &context, const fusco_fp8_call &call);
 

@@ -14,8 +14,6 @@ namespace {
 
 constexpr uint64_t maxTokens = uint64_t{1} << 40;
 constexpr uint64_t taskScores = uint64_t{1} << 13;
-// Keeps a sum of scores that are all zero from dividing by zero, as the models that normalise do.
-constexpr float normalizeFloor = 1e-20f;
 constexpr uint32_t sumLanes = 32;
 
 void checkRange(const char *name, uint64_t value, uint64_t max) {
@@ -101,7 +99,7 @@ void scoreToken(const fusco_gate_options &options, const uint8_t *logits, std::v
   const uint32_t experts = options.experts;
   for (uint32_t e = 0; e < experts; e++) scores[e] = loadAt<float>(logits, e);
   if (options.score == FUSCO_SCORE_SIGMOID) {
-    for (uint32_t e = 0; e < experts; e++) scores[e] = 1.0f / (1.0f + expFloat(-scores[e]));
+    for (uint32_t e = 0; e < experts; e++) scores[e] = sigmoidFloat(scores[e]);
     return;
   }
   float top = -INFINITY;
@@ -120,7 +118,9 @@ void limitGroups(const fusco_gate_options &options, Scratch &at) {
     at.groupChoice[g] = at.choice[first];
     if (options.group_score == FUSCO_GROUP_MAX || size == 1) continue;
     at.marked[first] = 1;
-    at.groupChoice[g] += at.choice[best(at.choice.data(), at.marked.data(), begin, begin + size)];
+    const uint32_t second = best(at.choice.data(), at.marked.data(), begin, begin + size);
+    // Infinities of both signs add up to a NaN.
+    at.groupChoice[g] = nanLowest(at.choice[first] + at.choice[second]);
     at.marked[first] = 0;
   }
   std::fill(at.groupMarked.begin(), at.groupMarked.end(), uint8_t{0});
@@ -146,7 +146,7 @@ void gateToken(const fusco_gate_call &call, uint64_t token, Scratch &at) {
   const auto *bias = static_cast<const uint8_t *>(call.bias.data);
   for (uint32_t e = 0; e < experts; e++) {
     const float value = bias == nullptr ? at.scores[e] : at.scores[e] + loadAt<float>(bias, e);
-    at.choice[e] = value != value ? -INFINITY : value;
+    at.choice[e] = nanLowest(value);
   }
   std::fill(at.marked.begin(), at.marked.end(), uint8_t{0});
   if (options.group_topk < options.groups) limitGroups(options, at);
@@ -212,28 +212,39 @@ void eachToken(Context &context, const Call &call, void (*token)(const Call &, u
 
 }  // namespace
 
-void gate(Context &context, const fusco_gate_call &call) {
+void checkGate(const fusco_gate_call &call) {
   const fusco_gate_options &options = call.options;
   checkOptions(options, call.tokens);
   const uint64_t scores = call.tokens * options.experts * F32::bytes;
   const uint64_t entries = call.tokens * options.topk * F32::bytes;
-  checkBytes("logits", call.logits, scores);
-  checkBytes("scores", call.scores, scores);
-  checkBytes("ids", call.ids, entries);
-  checkBytes("weights", call.weights, entries);
-  if (call.bias.data != nullptr) checkBytes("bias", call.bias, options.experts * F32::bytes);
+  RowBuffers buffers;
+  buffers.add("logits", call.logits, scores);
+  buffers.add("scores", call.scores, scores);
+  buffers.add("ids", call.ids, entries);
+  buffers.add("weights", call.weights, entries);
+  if (call.bias.data != nullptr) buffers.add("bias", call.bias, options.experts * F32::bytes);
+}
+
+void checkGateBackward(const fusco_gate_backward_call &call) {
+  const fusco_gate_options &options = call.options;
+  checkOptions(options, call.tokens);
+  const uint64_t scores = call.tokens * options.experts * F32::bytes;
+  const uint64_t entries = call.tokens * options.topk * F32::bytes;
+  RowBuffers buffers;
+  buffers.add("scores", call.scores, scores);
+  buffers.add("logits gradient", call.logits_gradient, scores);
+  buffers.add("ids", call.ids, entries);
+  buffers.add("weights gradient", call.weights_gradient, entries);
+}
+
+void gate(Context &context, const fusco_gate_call &call) {
+  checkGate(call);
   eachToken(context, call, gateToken);
 }
 
 void gateBackward(Context &context, const fusco_gate_backward_call &call) {
+  checkGateBackward(call);
   const fusco_gate_options &options = call.options;
-  checkOptions(options, call.tokens);
-  const uint64_t scores = call.tokens * options.experts * F32::bytes;
-  const uint64_t entries = call.tokens * options.topk * F32::bytes;
-  checkBytes("scores", call.scores, scores);
-  checkBytes("logits gradient", call.logits_gradient, scores);
-  checkBytes("ids", call.ids, entries);
-  checkBytes("weights gradient", call.weights_gradient, entries);
   const auto *ids = static_cast<const uint8_t *>(call.ids.data);
   for (uint64_t entry = 0; entry < call.tokens * options.topk; entry++) {
     const auto id = loadAt<int32_t>(ids, entry);

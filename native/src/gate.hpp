@@ -5,6 +5,10 @@
 
 namespace fusco {
 
+// Throw E_OPTION or E_BUFFER unless the call makes sense. Ids, which are the caller's too, are not looked at.
+void checkGate(const fusco_gate_call &call);
+void checkGateBackward(const fusco_gate_backward_call &call);
+
 void gate(Context &context, const fusco_gate_call &call);
 void gateBackward(Context &context, const fusco_gate_backward_call &call);
 

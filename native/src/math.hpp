@@ -1,5 +1,5 @@
 // Functions of a float32 with a fixed order of operations, the same in executor/gating.ts: the C library's
-// differ from machine to machine. Compiled without contraction to FMA.
+// differ from machine to machine. Compiled without contraction to FMA, for processors and for GPUs.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace {
 // e^x, at most 0.98 ulp from the true value (0.75 of a subnormal result); 0 below the smallest, infinity
 // above. x = n ln 2 + r, |r| <= ln 2 / 2; a polynomial in r (Cephes' expf), and 2^n in two steps, so that
 // subnormals round once more at the end.
-inline float expFloat(float x) {
+FUSCO_BOTH inline float expFloat(float x) {
   // 1.5 * 2^23: adding it leaves whole numbers in the low bits, rounded to nearest even.
   constexpr float magic = 12582912.0f;
   const bool inside = x >= -104.0f && x <= 88.72283935546875f;
@@ -35,6 +35,14 @@ inline float expFloat(float x) {
   if (inside) return result;
   return x < 0.0f ? 0.0f : x + fromBits(0x7f800000u);
 }
+
+FUSCO_BOTH inline float sigmoidFloat(float x) { return 1.0f / (1.0f + expFloat(-x)); }
+
+// What is chosen by: a NaN counts as -infinity, so that nothing is below it.
+FUSCO_BOTH inline float nanLowest(float value) { return value != value ? fromBits(0xff800000u) : value; }
+
+// Keeps a sum of scores that are all zero from dividing by zero, as the models that normalise do.
+constexpr float normalizeFloor = 1e-20f;
 
 }  // namespace
 }  // namespace fusco

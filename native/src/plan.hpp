@@ -45,6 +45,7 @@ struct TokenTask {
 struct fusco_plan {
   std::shared_ptr<fusco::Context> context;
   uint32_t ranks = 0;
+  uint32_t firstRank = 0;  // what errors call the first of them
   uint32_t ranksPerNode = 0;
   uint32_t topk = 0;
   fusco::Tree tree = fusco::Tree::none;

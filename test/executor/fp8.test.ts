@@ -14,6 +14,7 @@ import { createGroup, type Group } from '../../executor/group.ts';
 import { bitsFromFloat, type FloatDtype, floatFromBits } from '../../executor/numeric.ts';
 import { randomFrom } from '../support/workloads.ts';
 import { toRows } from './layerSupport.ts';
+import { specialRows } from './rowSupport.ts';
 import { poisoned } from './support.ts';
 
 const BACKENDS: BackendName[] = findAddon().addon === undefined ? ['reference'] : ['reference', 'host'];
@@ -151,30 +152,6 @@ describe('a block', () => {
   });
 });
 
-/** Rows that reach every branch: ordinary blocks, tiny ones, zeros, NaN, infinities, values half way. */
-function specialRows(count: number): Float32Array {
-  const random = randomFrom(2);
-  const specials = [
-    0,
-    -0,
-    Number.NaN,
-    Number.POSITIVE_INFINITY,
-    Number.NEGATIVE_INFINITY,
-    448,
-    464,
-    1e-38,
-    1e-45,
-  ];
-  return Float32Array.from({ length: count }, (_, i) => {
-    if (random() < 0.002) return specials[Math.floor(random() * specials.length)]!;
-    const spread = Math.floor(i / 1000) % 5;
-    if (spread === 4) return (random() - 0.5) * 2e-5;
-    // Multiples of 1/16 below 448: with a largest size of 448 they are rounded as they are.
-    if (spread === 3) return i % 1000 === 0 ? 448 : Math.floor(random() * 7168) / 16 - 224;
-    return (random() - 0.5) * 2 ** Math.floor(random() * 30 - 15);
-  });
-}
-
 describe.each(BACKENDS)('rows on %s', (backend) => {
   it.each(['f32', 'f16', 'bf16'] as FloatDtype[])('of %s are the bits that fp8.ts gives', async (dtype) => {
     group = await createGroup({ ranks: 2, backend });
@@ -240,6 +217,8 @@ describe.each(BACKENDS)('rows on %s', (backend) => {
     await refuse({ codes: [new Uint8Array(389)] }, 'E_BUFFER');
     await refuse({ scales: [new Uint8Array(23)] }, 'E_BUFFER');
     await refuse({ scales: [] }, 'E_BUFFER');
+    await refuse({ codes: [call.values[0]!.subarray(390)] }, 'E_BUFFER');
+    await refuse({ scales: [call.values[0]!.subarray(700, 724)] }, 'E_BUFFER');
     await refuse({ dtype: 'fp8' }, 'E_DTYPE');
     await refuse({ hidden: 0 }, 'E_OPTION');
     await refuse({ rows: [-1] }, 'E_OPTION');

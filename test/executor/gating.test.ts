@@ -10,7 +10,7 @@ import {
 } from '../../executor/gating.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
 import { floatFromBits } from '../../executor/numeric.ts';
-import { randomFrom } from '../support/workloads.ts';
+import { drawn, specialBias, specialLogits, wantedGate } from './rowSupport.ts';
 import { poisoned } from './support.ts';
 
 const BACKENDS: BackendName[] = findAddon().addon === undefined ? ['reference'] : ['reference', 'host'];
@@ -99,6 +99,12 @@ describe('a gate', () => {
     expect(gated(options, [0, 0, 0, 0, 0, 0]).ids).toEqual([0, 1]);
   });
 
+  it('judges a group whose two best are infinities of both signs as lowest of all', () => {
+    const options = { experts: 6, topk: 2, groups: 3, groupTopk: 2, score: 'sigmoid' } as const;
+    const { NEGATIVE_INFINITY: never, POSITIVE_INFINITY: always } = Number;
+    expect(gated(options, [0, 0, 0, 0, 1, 1], [always, never, 0, 0, 0, 0]).ids).toEqual([4, 5]);
+  });
+
   it('judges groups of one expert by that expert', () => {
     const options = { experts: 3, topk: 2, groups: 3, groupTopk: 2 } as const;
     expect(gated(options, [1, 3, 2]).ids).toEqual([1, 2]);
@@ -183,11 +189,6 @@ const MODELS: [string, GateOptions][] = [
   ['one expert', { experts: 1, topk: 1 }],
 ];
 
-const drawn = (seed: number, count: number, spread: number) => {
-  const random = randomFrom(seed);
-  return Float32Array.from({ length: count }, () => (random() - 0.5) * spread);
-};
-
 describe.each(MODELS)('%s', (_, options) => {
   const spec = resolveGate(options);
   const { experts, topk } = spec;
@@ -231,19 +232,10 @@ describe.each(MODELS)('%s', (_, options) => {
   it.each(BACKENDS)('is the same bits on %s, whatever the logits', async (backend) => {
     group = await createGroup({ ranks: 2, backend });
     const tokens = [Math.max(24, Math.floor(1000 / experts)), 2];
-    const random = randomFrom(9);
-    const specials = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, -0, 100, -100];
-    const logits = tokens.map((count) =>
-      drawn(7, count * experts, 200).map((x, i) => {
-        if (random() < 0.003) return specials[Math.floor(random() * specials.length)]!;
-        // Many equal values: ties.
-        return Math.floor(i / experts) % 3 === 0
-          ? Math.round(x / 40)
-          : x / 2 ** (Math.floor(i / experts) % 7);
-      }),
-    );
+    const logits = tokens.map((count) => specialLogits(7, count, experts));
     const weightsGradient = tokens.map((count) => drawn(8, count * topk, 2));
-    for (const bias of [undefined, tokens.map(() => drawn(10, experts, 0.5))]) {
+    const biases = [drawn(10, experts, 0.5), specialBias(11, experts)];
+    for (const bias of [undefined, ...biases.map((values) => tokens.map(() => values))]) {
       const ids = poisoned(tokens.map((count) => 4 * count * topk));
       const weights = poisoned(tokens.map((count) => 4 * count * topk + 1)).map((bytes) => bytes.subarray(1));
       const scores = poisoned(tokens.map((count) => 4 * count * experts));
@@ -252,23 +244,12 @@ describe.each(MODELS)('%s', (_, options) => {
       await group.gate(bias === undefined ? call : { ...call, bias });
       await group.gateBackward({ options, tokens, ids, scores, weightsGradient, logitsGradient });
       tokens.forEach((count, rank) => {
-        const sized = (bytes: Uint8Array) => new Uint8Array(bytes.length);
-        const wanted = {
-          ids: sized(ids[rank]!),
-          weights: sized(weights[rank]!),
-          scores: sized(scores[rank]!),
-        };
-        const wantedGradient = sized(logitsGradient[rank]!);
-        const added = bias === undefined ? {} : { bias: bias[rank]! };
-        gateTokens(spec, count, { ...wanted, logits: logits[rank]!, ...added });
-        gateTokensBackward(spec, count, {
-          ids: wanted.ids,
-          scores: wanted.scores,
-          weightsGradient: weightsGradient[rank]!,
-          logitsGradient: wantedGradient,
-        });
-        expect({ ids: ids[rank], weights: weights[rank], scores: scores[rank] }).toEqual(wanted);
-        expect(logitsGradient[rank]).toEqual(wantedGradient);
+        expect({
+          ids: ids[rank],
+          weights: weights[rank],
+          scores: scores[rank],
+          logitsGradient: logitsGradient[rank],
+        }).toEqual(wantedGate(options, count, logits[rank]!, bias?.[rank], weightsGradient[rank]!));
       });
     }
   });
@@ -297,6 +278,9 @@ describe.each(BACKENDS)('on %s', (backend) => {
       { weights: floats(5) },
       { scores: floats(11) },
       { scores: [] },
+      { scores: forward.logits },
+      { weights: forward.ids },
+      { bias: forward.scores },
     ]) {
       await expect(group.gate({ ...forward, ...change })).rejects.toThrow(code('E_BUFFER'));
     }

@@ -1,6 +1,7 @@
 // One forward and backward pass of a layer whose experts square their rows, with every buffer poisoned beforehand.
 
-import type { BackendName } from '../../executor/backend.ts';
+import type { BackendName, Memory } from '../../executor/backend.ts';
+import type { Exchange } from '../../executor/group.ts';
 import { ExpertLayer } from '../../executor/layer.ts';
 import { type FloatDtype, rowCodec } from '../../executor/numeric.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
@@ -61,7 +62,16 @@ export interface Pass {
   xGradient: Uint8Array[];
 }
 
-/** The whole pass. Experts compute y = row^2 and its gradient 2 row dy, rounded to the dtype. */
+/** Where the buffers of a pass lie. */
+export interface Place {
+  /** Memory with these bytes, one for each rank. */
+  up(buffers: readonly Uint8Array[]): Memory[];
+  down(memories: readonly Memory[]): Uint8Array[];
+}
+
+const HERE: Place = { up: (buffers) => [...buffers], down: (memories) => memories as Uint8Array[] };
+
+/** A pass with buffers of JavaScript. */
 export async function runPass(
   plan: VerifiedPlan,
   backend: BackendName,
@@ -69,34 +79,49 @@ export async function runPass(
   hidden: number,
   inputs: Inputs,
 ): Promise<Pass> {
-  const layer = new ExpertLayer(await prepare(plan, backend), { hidden, dtype });
-  const recvRows = plan.shards.map((shard) => shard.recvRows);
-  const tokens = plan.shards.map((shard) => shard.tokens);
-  const sized = (counts: readonly number[], bytes: number) => poisoned(counts.map((count) => count * bytes));
+  return runPassIn(HERE, await prepare(plan, backend), dtype, hidden, inputs);
+}
+
+/** The whole pass. Experts compute y = row^2 and its gradient 2 row dy, rounded to the dtype. */
+export async function runPassIn(
+  place: Place,
+  exchange: Exchange,
+  dtype: FloatDtype,
+  hidden: number,
+  inputs: Inputs,
+): Promise<Pass> {
+  const layer = new ExpertLayer(exchange, { hidden, dtype });
+  const { recvRows, tokens } = exchange;
+  const entries = exchange.plan.shards.map((shard) => shard.entries);
+  const sized = (counts: readonly number[], bytes: number) =>
+    place.up(poisoned(counts.map((count) => count * bytes)));
+  const upRows = (parts: readonly Float32Array[]) => place.up(parts.map((values) => toRows(dtype, values)));
   const rows = sized(recvRows, layer.rowBytes);
   const rowWeights = sized(recvRows, 4);
-  const { weights } = inputs;
-  await layer.dispatch({ tokens: inputs.x.map((x) => toRows(dtype, x)), rows, weights, rowWeights });
-  const y = rows.map((bytes) =>
-    toRows(
-      dtype,
-      fromRows(dtype, bytes).map((value) => value * value),
-    ),
-  );
+  const weights = place.up(inputs.weights.map(({ buffer }) => new Uint8Array(buffer)));
+  await layer.dispatch({ tokens: upRows(inputs.x), rows, weights, rowWeights });
+  const received = place.down(rows).map((bytes) => fromRows(dtype, bytes));
+  const y = upRows(received.map((row) => row.map((value) => value * value)));
   const out = sized(tokens, layer.rowBytes);
   await layer.combine({ rows: y, tokens: out, weights });
   const rowsGradient = sized(recvRows, layer.rowBytes);
-  const weightsGradient = poisoned(plan.shards.map((shard) => 4 * shard.entries));
-  const tokensGradient = inputs.outGradient.map((gradient) => toRows(dtype, gradient));
+  const weightsGradient = sized(entries, 4);
+  const tokensGradient = upRows(inputs.outGradient);
   await layer.combineBackward({ tokensGradient, rowsGradient, weights, rows: y, weightsGradient });
-  const inputGradient = rowsGradient.map((bytes, i) => {
-    const row = fromRows(dtype, rows[i]!);
-    return toRows(
-      dtype,
-      fromRows(dtype, bytes).map((value, j) => 2 * row[j]! * value),
-    );
-  });
+  const inputGradient = upRows(
+    place.down(rowsGradient).map((bytes, i) => {
+      const row = received[i]!;
+      return fromRows(dtype, bytes).map((value, j) => 2 * row[j]! * value);
+    }),
+  );
   const xGradient = sized(tokens, layer.rowBytes);
   await layer.dispatchBackward({ rowsGradient: inputGradient, tokensGradient: xGradient });
-  return { rows, rowWeights, out, rowsGradient, weightsGradient, xGradient };
+  return {
+    rows: place.down(rows),
+    rowWeights: place.down(rowWeights),
+    out: place.down(out),
+    rowsGradient: place.down(rowsGradient),
+    weightsGradient: place.down(weightsGradient),
+    xGradient: place.down(xGradient),
+  };
 }

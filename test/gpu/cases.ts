@@ -1,7 +1,17 @@
 import { behaviourCases } from './behaviour.ts';
+import { fp8Cases } from './fp8.ts';
+import { gatingCases } from './gating.ts';
+import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
 import { specialCases } from './special.ts';
 import type { GpuCase } from './support.ts';
 
 /** Everything that needs a GPU. */
-export const gpuCases: readonly GpuCase[] = [...specialCases, ...behaviourCases, ...matrixCases];
+export const gpuCases: readonly GpuCase[] = [
+  ...specialCases,
+  ...fp8Cases,
+  ...gatingCases,
+  ...layerCases,
+  ...behaviourCases,
+  ...matrixCases,
+];

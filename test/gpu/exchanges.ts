@@ -1,12 +1,10 @@
-// All four exchanges of one plan on one backend, with several payloads, and what they leave behind; compared bit for
-// bit by the GPU cases and by the soak.
+// All four exchanges over one plan, with inputs that follow from the plan alone, and their comparison byte by byte.
 
-import type { BackendName, CombineCall, DispatchCall } from '../../executor/backend.ts';
-import { openCuda } from '../../executor/cuda.ts';
-import { createGroup } from '../../executor/group.ts';
+import type { CombineCall } from '../../executor/backend.ts';
+import type { Group } from '../../executor/group.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { assertSame, Buffers, entrySizes, randomRows, receivedSizes, tokenSizes } from './support.ts';
+import { assertSame, entrySizes, randomRows, receivedSizes, tokenSizes } from './support.ts';
 
 export interface Inputs {
   readonly dtype: FloatDtype;
@@ -54,17 +52,17 @@ export function makeInputs(
   };
 }
 
-/** All four exchanges on a backend that takes JavaScript's buffers. */
-export async function onHost(
-  plan: VerifiedPlan,
-  input: Inputs,
-  backend: BackendName,
-  threads = 0,
-): Promise<Outputs> {
-  using group = await createGroup({ ranks: plan.spec.ranks, backend, threads });
+/**
+ * All four exchanges of the group's local ranks, from and to JavaScript's buffers. Arrays have one element for each of
+ * them.
+ */
+export async function runExchanges(group: Group, plan: VerifiedPlan, input: Inputs): Promise<Outputs> {
   using exchange = await group.prepare(plan);
-  const { dtype, rowBytes, scaleBytes, rows, scales, weights, gradient } = input;
-  const poisoned = (sizes: number[]) => sizes.map((size) => new Uint8Array(size).fill(0xaa));
+  const { dtype, rowBytes, scaleBytes } = input;
+  const local = <T>(perRank: readonly T[]) => group.localRanks.map((rank) => perRank[rank]!);
+  const poisoned = (sizes: number[]) => local(sizes).map((size) => new Uint8Array(size).fill(0xaa));
+  const weights = local(input.weights);
+  const gradient = local(input.gradient);
   const received = poisoned(receivedSizes(plan, rowBytes));
   const out: Outputs = {
     received,
@@ -77,8 +75,8 @@ export async function onHost(
   };
   await exchange.dispatch({
     payloads: [
-      { rowBytes, from: rows, to: received },
-      { rowBytes: scaleBytes, from: scales, to: out.receivedScales },
+      { rowBytes, from: local(input.rows), to: received },
+      { rowBytes: scaleBytes, from: local(input.scales), to: out.receivedScales },
       { rowBytes: 4, per: 'entry', from: weights, to: out.receivedWeights },
     ],
     origins: out.origins,
@@ -99,55 +97,8 @@ export async function onHost(
   return out;
 }
 
-/** All four exchanges on device memory, `offset` bytes behind an aligned address. */
-export function onDevice(
-  plan: VerifiedPlan,
-  input: Inputs,
-  path: 'direct' | 'forward',
-  offset: number,
-): Outputs {
-  using cuda = openCuda(plan.spec.ranks);
-  using buffers = new Buffers(cuda);
-  using slot = cuda.slot(plan);
-  const { dtype, rowBytes, scaleBytes } = input;
-  const rows = buffers.up(input.rows, offset);
-  const scales = buffers.up(input.scales);
-  const weights = buffers.up(input.weights);
-  const gradient = buffers.up(input.gradient, offset);
-  const received = buffers.poisoned(receivedSizes(plan, rowBytes), offset);
-  const receivedScales = buffers.poisoned(receivedSizes(plan, scaleBytes));
-  const receivedWeights = buffers.poisoned(receivedSizes(plan, 4));
-  const origins = buffers.poisoned(receivedSizes(plan, 12));
-  const combined = buffers.poisoned(tokenSizes(plan, rowBytes), offset);
-  const scaled = buffers.poisoned(receivedSizes(plan, rowBytes), offset);
-  const weightGradient = buffers.poisoned(entrySizes(plan, 4));
-  const call: DispatchCall = {
-    payloads: [
-      { rowBytes, from: rows, to: received },
-      { rowBytes: scaleBytes, from: scales, to: receivedScales },
-      { rowBytes: 4, per: 'entry', from: weights, to: receivedWeights },
-    ],
-    origins,
-  };
-  const report = slot.dispatch(call, path);
-  if (report.path !== path) throw new Error(`the ${path} path was asked for, ${report.path} ran`);
-  const combine: CombineCall = { dtype, rowBytes, from: received, to: combined };
-  slot.combine(input.weighted ? { ...combine, weights } : combine);
-  slot.dispatch({ payloads: [{ rowBytes, dtype, from: gradient, to: scaled }], scale: weights });
-  slot.weightGradient({ dtype, rowBytes, outputGradient: gradient, from: received, to: weightGradient });
-  return {
-    received: buffers.down(received),
-    receivedScales: buffers.down(receivedScales),
-    receivedWeights: buffers.down(receivedWeights),
-    origins: buffers.down(origins),
-    combined: buffers.down(combined),
-    scaled: buffers.down(scaled),
-    weightGradient: buffers.down(weightGradient),
-  };
-}
-
-/** Fails with the place of the first byte that differs. */
-export function assertOutputs(input: Inputs, actual: Outputs, expected: Outputs): void {
+/** Fails with the first byte that differs. */
+export function assertSameOutputs(actual: Outputs, expected: Outputs, input: Inputs): void {
   const { rowBytes, scaleBytes } = input;
   assertSame('received rows', actual.received, expected.received, rowBytes);
   assertSame('received scales', actual.receivedScales, expected.receivedScales, scaleBytes);
@@ -156,4 +107,10 @@ export function assertOutputs(input: Inputs, actual: Outputs, expected: Outputs)
   assertSame('combined rows', actual.combined, expected.combined, rowBytes);
   assertSame('scaled rows', actual.scaled, expected.scaled, rowBytes);
   assertSame('weight gradient', actual.weightGradient, expected.weightGradient, 4);
+}
+
+/** One rank's part of what all ranks did. */
+export function outputsOf(outputs: Outputs, rank: number): Outputs {
+  const entries = Object.entries(outputs as unknown as Record<string, Uint8Array[]>);
+  return Object.fromEntries(entries.map(([name, perRank]) => [name, [perRank[rank]!]])) as unknown as Outputs;
 }

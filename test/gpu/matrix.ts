@@ -1,12 +1,56 @@
 // Bitwise against the reference, over a pairwise cover of what an exchange can be; the large corners against the
 // host backend, which the host's own tests compare with the reference.
 
-import type { BackendName } from '../../executor/backend.ts';
+import type { BackendName, CombineCall, DispatchCall } from '../../executor/backend.ts';
+import { openCuda } from '../../executor/cuda.ts';
+import { createGroup } from '../../executor/group.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { pairwise } from '../support/pairwise.ts';
 import { makeRouting } from '../support/workloads.ts';
-import { assertOutputs, type Inputs, makeInputs, onDevice, onHost } from './exchanges.ts';
-import { type GpuCase, planOf } from './support.ts';
+import { assertSameOutputs, type Inputs, makeInputs, type Outputs, runExchanges } from './exchanges.ts';
+import { Buffers, entrySizes, type GpuCase, planOf, receivedSizes, tokenSizes } from './support.ts';
+
+/** All four exchanges on device memory, `offset` bytes behind an aligned address. */
+function onDevice(plan: VerifiedPlan, input: Inputs, path: 'direct' | 'forward', offset: number): Outputs {
+  using cuda = openCuda(plan.spec.ranks);
+  using buffers = new Buffers(cuda);
+  using slot = cuda.slot(plan);
+  const { dtype, rowBytes, scaleBytes } = input;
+  const rows = buffers.up(input.rows, offset);
+  const scales = buffers.up(input.scales);
+  const weights = buffers.up(input.weights);
+  const gradient = buffers.up(input.gradient, offset);
+  const received = buffers.poisoned(receivedSizes(plan, rowBytes), offset);
+  const receivedScales = buffers.poisoned(receivedSizes(plan, scaleBytes));
+  const receivedWeights = buffers.poisoned(receivedSizes(plan, 4));
+  const origins = buffers.poisoned(receivedSizes(plan, 12));
+  const combined = buffers.poisoned(tokenSizes(plan, rowBytes), offset);
+  const scaled = buffers.poisoned(receivedSizes(plan, rowBytes), offset);
+  const weightGradient = buffers.poisoned(entrySizes(plan, 4));
+  const call: DispatchCall = {
+    payloads: [
+      { rowBytes, from: rows, to: received },
+      { rowBytes: scaleBytes, from: scales, to: receivedScales },
+      { rowBytes: 4, per: 'entry', from: weights, to: receivedWeights },
+    ],
+    origins,
+  };
+  const report = slot.dispatch(call, path);
+  if (report.path !== path) throw new Error(`the ${path} path was asked for, ${report.path} ran`);
+  const combine: CombineCall = { dtype, rowBytes, from: received, to: combined };
+  slot.combine(input.weighted ? { ...combine, weights } : combine);
+  slot.dispatch({ payloads: [{ rowBytes, dtype, from: gradient, to: scaled }], scale: weights });
+  slot.weightGradient({ dtype, rowBytes, outputGradient: gradient, from: received, to: weightGradient });
+  return {
+    received: buffers.down(received),
+    receivedScales: buffers.down(receivedScales),
+    receivedWeights: buffers.down(receivedWeights),
+    origins: buffers.down(origins),
+    combined: buffers.down(combined),
+    scaled: buffers.down(scaled),
+    weightGradient: buffers.down(weightGradient),
+  };
+}
 
 async function compare(
   plan: VerifiedPlan,
@@ -15,9 +59,9 @@ async function compare(
   path: 'direct' | 'forward',
   offset = 0,
 ): Promise<void> {
-  const expected = await onHost(plan, input, backend);
-  const actual = onDevice(plan, input, path, offset);
-  assertOutputs(input, actual, expected);
+  using group = await createGroup({ ranks: plan.spec.ranks, backend });
+  const expected = await runExchanges(group, plan, input);
+  assertSameOutputs(onDevice(plan, input, path, offset), expected, input);
 }
 
 const FACTORS = {

@@ -1,19 +1,19 @@
 // The GPU cases without a test framework, for machines that have a GPU and no npm. Prints a line for each failure
-// and one JSON object to the file given: node run.js RESULT.json [NAME]
+// and one JSON object to the file given: node run.js RESULT.json [NAME...], the cases whose names hold one of these
 
 import { writeFileSync } from 'node:fs';
 import { cudaDevices } from '../../executor/cuda.ts';
 import { gpuCases } from './cases.ts';
 import { missingGpu } from './support.ts';
 
-const [file, only] = process.argv.slice(2);
+const [file, ...only] = process.argv.slice(2);
 const reason = missingGpu();
 if (reason !== undefined) {
   process.stderr.write(`GPU cases skipped: ${reason}\n`);
   process.exit(3);
 }
 const failures: { name: string; error: string }[] = [];
-const chosen = gpuCases.filter(({ name }) => only === undefined || name.includes(only));
+const chosen = gpuCases.filter(({ name }) => only.length === 0 || only.some((part) => name.includes(part)));
 const slowest: { name: string; seconds: number }[] = [];
 const start = performance.now();
 for (const { name, run } of chosen) {

@@ -1,5 +1,8 @@
 // A few small cases that touch every kernel, for compute-sanitizer, which slows each of them a hundredfold.
 
+import { fp8Cases } from './fp8.ts';
+import { gatingCases } from './gating.ts';
+import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
 import { specialCases } from './special.ts';
 
@@ -8,7 +11,19 @@ const small = matrixCases.filter(
 );
 const tiled = small.filter(({ name }) => name.includes(' 1024 ')).slice(0, 6);
 const other = small.filter(({ name }) => !name.includes(' 1024 ')).slice(0, 6);
-for (const { name, run } of [...tiled, ...other, ...specialCases.slice(0, 6)]) {
+const ROW_WORK = [
+  'fp8: bf16 rows of every size, 0',
+  'fp8: f32 rows of every size, 1',
+  'gate: 33 experts',
+  'gate: 1025 experts',
+  'gate: 2 of 4 groups',
+  'gate: ids on the device',
+  'layer: fp8 with scales as a second payload, on device memory, two nodes',
+];
+const rowWork = [...fp8Cases, ...gatingCases, ...layerCases].filter(({ name }) =>
+  ROW_WORK.some((part) => name.startsWith(part)),
+);
+for (const { name, run } of [...rowWork, ...tiled, ...other, ...specialCases.slice(0, 6)]) {
   process.stdout.write(`${name}\n`);
   await run();
 }

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import type { Payload } from '../../executor/backend.ts';
 import { type Cuda, type CudaSlot, cudaDevices, type DeviceBuffer } from '../../executor/cuda.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
@@ -104,6 +105,17 @@ export class Buffers implements Disposable {
     this.cuda.synchronize();
     for (const { rank, address, bytes } of this.#owned) this.cuda.free({ rank, address, bytes });
   }
+}
+
+/** The code that a promise is rejected with. */
+export async function rejection(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+  } catch (error) {
+    if (error instanceof FuscoError) return error.code;
+    throw error;
+  }
+  return 'nothing was thrown';
 }
 
 /** Fails with the place of the first byte that differs. */

@@ -10,13 +10,14 @@
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { loadAddon } from '../../executor/addon.ts';
+import type { BackendName } from '../../executor/backend.ts';
 import { cudaDevices } from '../../executor/cuda.ts';
 import { createGroup, type Exchange } from '../../executor/group.ts';
 import { decodePlan, encodePlan } from '../../planner/codec.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { verifyPlan } from '../../planner/verify.ts';
-import { assertOutputs, makeInputs, onDevice, onHost } from '../gpu/exchanges.ts';
+import { assertSameOutputs, makeInputs, runExchanges } from '../gpu/exchanges.ts';
 import { makeRouting, toTables } from '../support/workloads.ts';
 import { soakCase } from './cases.ts';
 import { MemoryWatch } from './memory.ts';
@@ -34,9 +35,11 @@ const { values } = parseArgs({
 const seed = Number(values.seed);
 const seconds = values.minutes === undefined ? Number(values.seconds) : 60 * Number(values.minutes);
 const only = values.case === undefined ? undefined : Number(values.case);
-const wanted = (name: string) => values.backend?.includes(name) ?? true;
-const hasHost = wanted('host') && loadAddon() !== undefined;
-const hasCuda = wanted('cuda') && loadAddon() !== undefined && cudaDevices().devices.length > 0;
+/** Backends that are there and wanted; all of them are compared with the reference. */
+const backends: BackendName[] = (['host', 'cuda'] as const).filter((name) => {
+  if (values.backend?.includes(name) === false || loadAddon() === undefined) return false;
+  return name === 'host' || cudaDevices().devices.length > 0;
+});
 const planner = await loadPlanner();
 const leaked: Exchange[] = [];
 const counts = { flat: 0, hier: 0, rows: 0 };
@@ -56,12 +59,12 @@ async function runCase(number: number): Promise<void> {
   const plan = await planOf(number);
   const rowBytes = hidden * (dtype === 'f32' ? 4 : 2);
   const input = makeInputs(plan, dtype, rowBytes, scaleBytes, weighted, workload.seed);
-  const expected = await onHost(plan, input, 'reference');
-  if (hasHost) assertOutputs(input, await onHost(plan, input, 'host', threads), expected);
-  if (hasCuda) {
-    assertOutputs(input, onDevice(plan, input, 'direct', 0), expected);
-    if (plan.spec.strategy === 'hier') assertOutputs(input, onDevice(plan, input, 'forward', 4), expected);
-  }
+  const on = async (backend: BackendName) => {
+    using group = await createGroup({ ranks: plan.spec.ranks, backend, threads });
+    return runExchanges(group, plan, input);
+  };
+  const expected = await on('reference');
+  for (const backend of backends) assertSameOutputs(await on(backend), expected, input);
   if (values.leak) {
     const group = await createGroup({ ranks: plan.spec.ranks, threads: 1 });
     for (let i = 0; i < 8; i++) leaked.push(await group.prepare(plan));
@@ -108,7 +111,6 @@ async function soak(): Promise<number> {
   return 1;
 }
 
-const backends = ['reference', ...(hasHost ? ['host'] : []), ...(hasCuda ? ['cuda'] : [])];
-process.stderr.write(`seed ${seed}, backends ${backends.join(', ')}\n`);
+process.stderr.write(`seed ${seed}, backends ${['reference', ...backends].join(', ')}\n`);
 if (only !== undefined) process.exitCode = (await tryCase(only)) ? 0 : 1;
 else process.exitCode = await soak();

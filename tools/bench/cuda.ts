@@ -6,11 +6,13 @@ import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { findAddon } from '../../executor/addon.ts';
 import type { CombineCall } from '../../executor/backend.ts';
-import { type Cuda, type CudaDevice, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/cuda.ts';
+import { type CudaDevice, cudaDevices, openCuda } from '../../executor/cuda.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { readRouting } from '../readers/routing.ts';
+import { benchCudaRows, type CudaRowStage } from './cudaRows.ts';
+import { DeviceClock, fillRandom } from './cudaTiming.ts';
 import { uniformTable } from './ids.ts';
 import { atLeast, atMost, measure, median, type Timed, timed, type Verdict } from './measure.ts';
 
@@ -69,36 +71,14 @@ export interface CudaBench {
   readonly device: CudaDevice;
   readonly options: CudaBenchOptions;
   readonly workloads: CudaWorkload[];
+  /** fp8 and gating. */
+  readonly rowWork: CudaRowStage[];
   readonly verdicts: Verdict[];
 }
 
 /** The unfused pipeline and a copy of more than this would not fit beside the buffers. */
 const MAX_COPY_BYTES = 4 * 2 ** 30;
 const TILE_TOKENS = 4;
-/** Longer than it takes to enqueue any candidate. */
-const ENQUEUE_NS = 1e6;
-
-/** Random bf16 rows, finite and of many exponents: zeros would flatter the GPU. */
-function randomBlock(bytes: number): Uint8Array {
-  const words = new Uint16Array(bytes / 2);
-  let state = 1;
-  for (let i = 0; i < words.length; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    words[i] = ((state >>> 16) & 0x807f) | ((120 + ((state >>> 8) & 7)) << 7);
-  }
-  return new Uint8Array(words.buffer);
-}
-
-function fillRandom(cuda: Cuda, buffers: readonly DeviceBuffer[]): void {
-  const block = randomBlock(8 << 20);
-  for (const { rank, address, bytes } of buffers) {
-    for (let at = 0; at < bytes; at += block.length) {
-      const part = Math.min(block.length, bytes - at);
-      cuda.copy(rank, { address: address + BigInt(at), bytes: part }, block, part);
-    }
-  }
-  cuda.synchronize();
-}
 
 async function benchWorkload(
   name: string,
@@ -159,20 +139,8 @@ async function benchWorkload(
   });
   const hasUnfused = bytes < 3 * MAX_COPY_BYTES;
   const unfused = hasUnfused ? new addon.CudaUnfused(slot.native, { rowBytes }) : undefined;
-  using start = cuda.event(0);
-  using end = cuda.event(0);
-  // All ranks' streams are idle at the start, and the end follows the last writer.
-  const onDevice =
-    (work: () => void, busyNs = ENQUEUE_NS): Timed =>
-    () => {
-      cuda.synchronize();
-      if (busyNs > 0) cuda.spin(0, busyNs);
-      start.record();
-      work();
-      end.record();
-      cuda.synchronize();
-      return end.since(start) * 1e6;
-    };
+  using clock = new DeviceClock(cuda);
+  const onDevice = (work: () => void, busyNs?: number) => clock.timed(work, busyNs);
   const candidates: Record<string, Timed> = {
     copy: onDevice(() => cuda.copy(0, copyTo, copyFrom, copyBytes)),
     dispatch: onDevice(() => slot.dispatch({ payloads })),
@@ -298,6 +266,11 @@ export async function benchCuda(options: CudaBenchOptions): Promise<CudaBench> {
     atMost('combine, 512 tokens a rank: ms', small!.combine.ms, 0.135),
     atLeast('dispatch: times faster than unfused', large!.unfused!.dispatchMs / large!.dispatch.ms, 4.5),
   ];
+  const rowWork = await benchCudaRows(options.hidden, options.rounds);
+  for (const { name, tokens, share } of rowWork) {
+    if (!name.includes('fp8') || tokens < 32_768) continue;
+    verdicts.push(atLeast(`${name}, ${tokens} rows: share of the copy rate`, share, 0.9));
+  }
   const folder = options.routing;
   for (const file of folder === undefined ? [] : readdirSync(folder).sort()) {
     if (!file.endsWith('.npy') || file.endsWith('.w.npy')) continue;
@@ -314,5 +287,5 @@ export async function benchCuda(options: CudaBenchOptions): Promise<CudaBench> {
       ),
     );
   }
-  return { device: devices[0]!, options, workloads, verdicts };
+  return { device: devices[0]!, options, workloads, rowWork, verdicts };
 }

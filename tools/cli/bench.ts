@@ -3,6 +3,7 @@ import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_TOPK } from '../../planner
 import { benchCuda, type CudaBench } from '../bench/cuda.ts';
 import { benchHost, type HostBench } from '../bench/host.ts';
 import { type Verdict, verdictLines } from '../bench/measure.ts';
+import { benchNccl, type NcclBench } from '../bench/nccl.ts';
 import { benchPlan, type PlanBench } from '../bench/plan.ts';
 import { benchScale, type ScaleBench } from '../bench/scale.ts';
 import { formatBytes, formatCount, formatGrid } from '../format.ts';
@@ -118,7 +119,7 @@ function hostBenchCommand(): Command {
     });
 }
 
-function printCudaBench({ device, options, workloads, verdicts }: CudaBench): void {
+function printCudaBench({ device, options, workloads, rowWork, verdicts }: CudaBench): void {
   const { ranks, hidden, topk, experts } = options;
   print(
     `${device.name}; ${ranks} ranks on it, hidden ${hidden} bf16, top-${topk} of ${experts}; medians in ms`,
@@ -155,11 +156,29 @@ function printCudaBench({ device, options, workloads, verdicts }: CudaBench): vo
         `forward and backward on one plan ${ms(e.reusedStepMs)}`,
     );
   }
+  print('\nfp8 and gating; the copy moves as many bytes, the host backend has all processors');
+  print(
+    formatGrid([
+      ['', 'tokens', 'ms', 'copy', 'host', 'GB/s', 'of the copy'],
+      ...rowWork.map((stage) => [
+        stage.name,
+        formatCount(stage.tokens),
+        ms(stage.ms),
+        ms(stage.copyMs),
+        ms(stage.hostMs),
+        stage.rate.toFixed(0),
+        percent(stage.share),
+      ]),
+    ]),
+  );
   printVerdicts(verdicts);
 }
 
 function cudaBenchCommand(): Command {
-  return command('cuda', 'Dispatch and combine on one GPU against the unfused pipeline and a device copy.')
+  return command(
+    'cuda',
+    'Dispatch, combine, fp8 and gating on one GPU against the unfused pipeline and a device copy.',
+  )
     .option('--ranks <n>', 'ranks, all on one GPU', integer(1, 64), 8)
     .option('--hidden <n>', 'bf16 elements of a row, a multiple of 8', integer(8, MAX_ROW_BYTES / 2), 7168)
     .option('--topk <n>', 'experts a token', integer(1, MAX_TOPK), 8)
@@ -174,6 +193,73 @@ function cudaBenchCommand(): Command {
         await writeFileAtomic(out, [Buffer.from(`${JSON.stringify(result, null, 2)}\n`)]);
       if (json) printJson(result);
       else printCudaBench(result);
+    });
+}
+
+function printNcclBench({
+  nccl,
+  device,
+  devices,
+  ranks,
+  options,
+  cases,
+  unfused,
+  verdicts,
+}: NcclBench): void {
+  const { tokens, hidden, topk, experts, oneGpu } = options;
+  const where = oneGpu ? `all on one ${device}, over NCCL's sockets` : `on ${devices} x ${device}`;
+  print(`${ranks} processes x ${tokens} tokens ${where}; hidden ${hidden} bf16, top-${topk} of ${experts}`);
+  print(`NCCL ${nccl}; medians of the slowest rank\n`);
+  const share = (value: number | undefined) => (value === undefined ? '-' : `${(100 * value).toFixed(0)} %`);
+  print(
+    formatGrid([
+      [
+        '',
+        'dispatch ms',
+        'combine ms',
+        'wire MiB',
+        'direct MiB',
+        'bus GB/s',
+        'packing hidden',
+        'buffers MiB',
+      ],
+      ...cases.map((c) => [
+        c.name,
+        c.dispatchMs.toFixed(2),
+        c.combineMs.toFixed(2),
+        c.wireMiB.toFixed(1),
+        c.directMiB.toFixed(1),
+        c.busGBs.dispatch.toFixed(1),
+        share(c.packingHidden?.dispatch),
+        (c.bufferMiB.tables + c.bufferMiB.dispatch + c.bufferMiB.combine).toFixed(1),
+      ]),
+      ['unfused, all through NCCL', unfused.dispatchMs.toFixed(2), unfused.combineMs.toFixed(2)],
+    ]),
+  );
+  printVerdicts(verdicts);
+}
+
+function ncclBenchCommand(): Command {
+  return command(
+    'nccl',
+    'Exchanges between processes against the unfused pipeline: fusco launch -n 4 -- fusco bench nccl',
+  )
+    .option('--tokens <n>', 'tokens a rank', integer(1, 1 << 20), 4096)
+    .option('--hidden <n>', 'bf16 elements of a row, a multiple of 8', integer(8, MAX_ROW_BYTES / 2), 7168)
+    .option('--topk <n>', 'experts a token', integer(1, MAX_TOPK), 8)
+    .option('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES), 256)
+    .option('--rounds <n>', 'rounds', integer(1, 1000), 15)
+    .option('--ranks-per-host <n>', 'ranks of a pretended host, for plans of nodes', integer(1, 60), 2)
+    .option('--one-gpu', 'several ranks share a GPU')
+    .option('--out <file>', 'write the figures as JSON, too')
+    .option('--json', 'one JSON object')
+    .action(async ({ json, out, oneGpu, ...options }) => {
+      const result = await benchNccl({ ...options, oneGpu: oneGpu === true });
+      if (result === undefined) return;
+      if (out !== undefined)
+        await writeFileAtomic(out, [Buffer.from(`${JSON.stringify(result, null, 2)}\n`)]);
+      if (json) printJson(result);
+      else printNcclBench(result);
     });
 }
 
@@ -258,5 +344,6 @@ export function benchCommand(): Command {
     .addCommand(planBenchCommand())
     .addCommand(hostBenchCommand())
     .addCommand(cudaBenchCommand())
+    .addCommand(ncclBenchCommand())
     .addCommand(scaleBenchCommand());
 }

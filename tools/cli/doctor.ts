@@ -3,6 +3,7 @@ import { arch, cpus, platform, totalmem } from 'node:os';
 import type { Command } from 'commander';
 import { findAddon } from '../../executor/addon.ts';
 import { cudaDevices } from '../../executor/cuda.ts';
+import { ncclLibrary } from '../../executor/nccl/backend.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import { formatBytes, formatFacts } from '../format.ts';
 import { command, print, printJson } from './io.ts';
@@ -72,9 +73,24 @@ function gpuFinding(): Finding {
   return { name: 'GPU', ok: false, found: reason ?? 'no NVIDIA driver', advice };
 }
 
+function ncclFinding(): Finding {
+  const { path, version, reason } = ncclLibrary();
+  if (reason === undefined) return { name: 'NCCL', ok: true, found: `${version}, ${path}` };
+  const advice =
+    'only for one process per rank: install NCCL 2.19 or later, or set FUSCO_NCCL_PATH to its libnccl.so.2';
+  return { name: 'NCCL', ok: false, found: reason, advice };
+}
+
 async function doctor(options: { json?: boolean }): Promise<void> {
   const reference: Finding = { name: 'reference', ok: true, found: 'TypeScript, the oracle; always there' };
-  const findings = [nodeFinding(), await plannerFinding(), reference, hostFinding(), gpuFinding()];
+  const findings = [
+    nodeFinding(),
+    await plannerFinding(),
+    reference,
+    hostFinding(),
+    gpuFinding(),
+    ncclFinding(),
+  ];
   if (options.json) {
     printJson({ findings });
     return;

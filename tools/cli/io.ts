@@ -6,7 +6,6 @@ import { FuscoError } from '../../planner/errors.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { verifyPlan } from '../../planner/verify.ts';
-import { type EndSignal, EXIT_CODES } from '../output.ts';
 import { readWhole } from '../readers/file.ts';
 
 /** Version of the JSON that `--json` prints; raised when a field changes its meaning or goes. */
@@ -15,18 +14,18 @@ export const JSON_FORMAT_VERSION = 1;
 /** Thrown by a command whose comparison failed: exit code 1, nothing more to say. */
 export class ComparisonFailed extends Error {}
 
-/** Thrown by a command that a signal ended: exit code 130 for SIGINT, 143 for SIGTERM, nothing more to say. */
-export class Stopped extends Error {
-  readonly exitCode: number;
-
-  constructor(signal: EndSignal) {
-    super(signal);
-    this.exitCode = EXIT_CODES[signal];
-  }
-}
-
 /** Thrown by a command that has printed its errors already: exit code 2, nothing more to say. */
 export class ErrorsShown extends Error {}
+
+/** Thrown by a command that ends with a code of its own: another program's that it ran, or a signal's. */
+export class ExitWith extends Error {
+  readonly code: number;
+
+  constructor(code: number) {
+    super(`exit code ${code}`);
+    this.code = code;
+  }
+}
 
 /** Prints one JSON object to stdout. */
 export function printJson(value: object): void {
@@ -92,7 +91,7 @@ export function command(name: string, description: string): Command {
 export function explain(error: unknown): number {
   if (error instanceof ComparisonFailed) return 1;
   if (error instanceof ErrorsShown) return 2;
-  if (error instanceof Stopped) return error.exitCode;
+  if (error instanceof ExitWith) return error.code;
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     const text = error.message.replace(/^error: /, '').replaceAll('\n', ' ');

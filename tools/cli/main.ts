@@ -1,6 +1,6 @@
 // The command line: one file per command, this one to join them.
 
-import { readFileSync } from 'node:fs';
+import { packageVersion } from '../../executor/version.ts';
 import { benchCommand } from './bench.ts';
 import { checkCommand } from './check.ts';
 import { demoCommand } from './demo.ts';
@@ -9,6 +9,7 @@ import { doctorCommand } from './doctor.ts';
 import { exportCommand } from './export.ts';
 import { inspectCommand } from './inspect.ts';
 import { command, explain } from './io.ts';
+import { launchCommand } from './launch.ts';
 import { placementCommand } from './placement.ts';
 import { planCommand } from './plan.ts';
 import { runCommand } from './run.ts';
@@ -17,20 +18,10 @@ import { verifyCommand } from './verify.ts';
 import { viewCommand } from './view.ts';
 import { workloadCommand } from './workload.ts';
 
-function version(): string {
-  // The same relative place from tools/cli and from dist/tools/cli, one level further out.
-  for (const up of ['../../package.json', '../../../package.json']) {
-    try {
-      return JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')).version;
-    } catch {}
-  }
-  return 'unknown';
-}
-
-/** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error. */
+/** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error; `launch` passes one on. */
 export async function main(args: readonly string[]): Promise<number> {
   const program = command('fusco', 'Plans, inspects and executes expert-parallel shuffles.')
-    .version(version())
+    .version(packageVersion())
     .addCommand(demoCommand())
     .addCommand(planCommand())
     .addCommand(inspectCommand())
@@ -38,6 +29,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(viewCommand())
     .addCommand(exportCommand())
     .addCommand(runCommand())
+    .addCommand(launchCommand())
     .addCommand(diffCommand())
     .addCommand(checkCommand())
     .addCommand(simulateCommand())

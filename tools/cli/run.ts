@@ -79,7 +79,8 @@ async function writeResult(
 ) {
   const directory = await OutputDirectory.create(out);
   const hidden = input.rowBytes / (input.stored === 'f32' ? 4 : 2);
-  for (const { rank, recvRows, tokens } of plan.shards) {
+  for (const rank of result.localRanks) {
+    const { recvRows, tokens } = plan.shards[rank]!;
     const received = encodeNpy(input.stored, [recvRows, hidden], result.received[rank]!);
     await directory.write(`rank${rank}.recv.npy`, received);
     const combined = encodeNpy(input.stored, [tokens, hidden], result.combined[rank]!);
@@ -98,8 +99,9 @@ async function run(file: string, args: RunArguments): Promise<void> {
     const checked = args.check ? { checked: mismatch === undefined, mismatch: mismatch ?? null } : {};
     printJson({ planId, backend, dispatch, combine, out: args.out, ...checked });
   } else {
+    const who = backend === 'nccl' ? `rank ${result.localRanks.join()}: ` : '';
     const times = `dispatch ${formatMs(dispatch.nanoseconds / 1e6)}, combine ${formatMs(combine.nanoseconds / 1e6)}`;
-    say(`${backend} backend, ${dispatch.strategy} plan: ${times} -> ${args.out}`);
+    say(`${who}${backend} backend, ${dispatch.strategy} plan: ${times} -> ${args.out}`);
     if (args.check && mismatch === undefined) say('checked: every byte is right');
   }
   if (mismatch !== undefined) {
@@ -118,8 +120,11 @@ export function runCommand(): Command {
     .requiredOption('--out <dir>', 'directory for rank{r}.recv.npy and rank{r}.combined.npy')
     .option('--weights <w>', 'f32 or f16 [ranks, tokens, topk] or a directory (default: unweighted)')
     .addOption(
-      new Option('--backend <name>', 'what executes; auto is host where the native addon is there')
-        .choices(['auto', 'reference', 'host', 'cuda'])
+      new Option(
+        '--backend <name>',
+        'what executes; auto is host where the native addon is there, nccl runs under a launcher',
+      )
+        .choices(['auto', 'reference', 'host', 'cuda', 'nccl'])
         .default('auto'),
     )
     .option('--check', 'compare every byte with what the input implies; exit 1 where one differs')

@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { Command } from 'commander';
-import type { EndSignal } from '../output.ts';
+import { type EndSignal, EXIT_CODES } from '../output.ts';
 import { viewerAsset } from '../report/write.ts';
 import { type Asset, fileAssets, serveViewer, typeOf } from '../viewer/server.ts';
 import { demoFile } from './demo.ts';
-import { command, print, Stopped, say } from './io.ts';
+import { command, ExitWith, print, say } from './io.ts';
 
 const PAGE = ['index.html', 'style.css', 'viewer.css', 'viewer.js', 'worker.js'];
 
@@ -38,7 +38,7 @@ async function view(files: readonly string[]): Promise<void> {
   say('open this address in a browser on this machine; Ctrl-C stops the server');
   const signal = await stopped;
   await server.close();
-  throw new Stopped(signal);
+  throw new ExitWith(EXIT_CODES[signal]);
 }
 
 export function viewCommand(): Command {

@@ -7,7 +7,7 @@ import { expectRefusal, ROOT, saveRouting, snapshot, spawnFusco, useTemporaryDir
 
 useTemporaryDirectory();
 
-const COMMANDS = ['demo', 'plan', 'inspect', 'verify', 'export', 'run', 'diff', 'doctor'];
+const COMMANDS = ['demo', 'plan', 'inspect', 'verify', 'export', 'run', 'launch', 'diff', 'doctor'];
 
 describe('fusco', () => {
   it('explains itself', async () => {

@@ -1,0 +1,310 @@
+// The nccl backend: this process is one rank. Rows for ranks of its host go straight into their memory, all others
+// travel through NCCL; the session carries everything that is not rows.
+
+import { randomBytes } from 'node:crypto';
+import { optionsDigest, planId } from '../../planner/codec.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import { nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import { type Addon, findAddon } from '../addon.ts';
+import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../addonNccl.ts';
+import type {
+  Backend,
+  BufferBytes,
+  CombineCall,
+  DispatchCall,
+  ExchangeReport,
+  PreparedPlan,
+  RowWork,
+  WeightGradientCall,
+} from '../backend.ts';
+import { type Cuda, cudaDevices, openCuda } from '../cuda.ts';
+import { cudaRowWork } from '../cudaRows.ts';
+import { translate } from '../host.ts';
+import type { Session } from '../rendezvous/session.ts';
+import { Staging } from '../staging.ts';
+import { type HostChoice, hostIdentity, numberHosts } from './hosts.ts';
+import { wireLine, wireReport } from './report.ts';
+import { StepOrder } from './steps.ts';
+
+export interface NcclOptions extends HostChoice {
+  /** From `connect`; the group's ranks are the session's. */
+  readonly session: Session;
+  /** A context of one rank, whose buffers and stream the calls use; the caller closes it. Default: its own. */
+  readonly cuda?: Cuda;
+  /** Where the default context lives. Default: the local rank, modulo the number of devices. */
+  readonly device?: number;
+  /** Thread blocks that NCCL may use, 0..64; 0, the default, leaves it to NCCL. */
+  readonly maxCtas?: number;
+  /** Times per peer and overlap in every report, and a line each. Default: whether FUSCO_STATS is set. */
+  readonly stats?: boolean;
+  /** Takes those lines. Default: stderr. */
+  readonly log?: (line: string) => void;
+  /** Whether closing the backend closes the session. Default false. */
+  readonly ownsSession?: boolean;
+}
+
+function findNccl(): Addon {
+  const found = findAddon();
+  if (found.addon === undefined) {
+    throw new FuscoError('E_BACKEND', `the nccl backend is not there: ${found.reason}`);
+  }
+  const library = found.addon.ncclLibrary();
+  if (library.reason !== undefined) throw new FuscoError('E_BACKEND', library.reason);
+  return found.addon;
+}
+
+/** Whether NCCL can be opened here, and where it is. */
+export function ncclLibrary(): {
+  readonly path?: string;
+  readonly version?: string;
+  readonly reason?: string;
+} {
+  const found = findAddon();
+  if (found.addon === undefined) return { reason: found.reason };
+  const { path, version, reason } = found.addon.ncclLibrary();
+  if (reason !== undefined) return { reason };
+  const text = `${Math.floor(version / 10000)}.${Math.floor(version / 100) % 100}.${version % 100}`;
+  return { path, version: text };
+}
+
+function defaultDevice({ localRank }: Session): number {
+  const { devices, reason } = cudaDevices();
+  if (devices.length === 0) throw new FuscoError('E_BACKEND', `the nccl backend needs a GPU: ${reason}`);
+  return localRank % devices.length;
+}
+
+/** Bytes as text, for a digest. */
+const hexOf = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
+
+/** Opens this rank's part of the group: collective. Throws E_BACKEND, E_PEER_TIMEOUT, E_PEER_MISMATCH. */
+export async function ncclBackend(options: NcclOptions): Promise<Backend> {
+  const addon = findNccl();
+  const { session } = options;
+  const { rank, worldSize, deadlineMs } = session;
+  await session.agree('NCCL version', Buffer.from(String(addon.ncclLibrary().version)));
+  const identities = await session.allGather(Buffer.from(hostIdentity(rank, options)));
+  const hosts = numberHosts(identities.map((bytes) => Buffer.from(bytes).toString()));
+  const shared = await session.broadcast(
+    rank === 0 ? Buffer.concat([addon.ncclUniqueId(), randomBytes(8)]) : new Uint8Array(0),
+  );
+  const id = shared.slice(0, 128);
+  const isAlone = hosts.every((host, peer) => peer === rank || host !== hosts[rank]);
+  const board = isAlone ? '' : `/fusco-${hexOf(shared.subarray(128))}-${hosts[rank]}`;
+
+  const cuda = options.cuda ?? openCuda(1, [options.device ?? defaultDevice(session)]);
+  const native = new addon.NcclGroup(cuda.native, {
+    ranks: worldSize,
+    rank,
+    hosts,
+    board,
+    id,
+    maxCtas: options.maxCtas ?? 0,
+    deadlineMs,
+  });
+  session.onFailure((failure) => native.abort(failure.message));
+  try {
+    await native.open();
+  } catch (error) {
+    if (options.cuda === undefined) cuda.close();
+    const report = await session.late(0).catch(() => undefined);
+    throw session.failure ?? (report?.ranks.length ? session.timeoutError(0, report) : translate(error));
+  }
+  return new NcclBackend(addon, options, cuda, native);
+}
+
+class NcclBackend implements Backend {
+  readonly name = 'nccl';
+  readonly localRanks: readonly number[];
+  readonly order: StepOrder;
+  readonly rowWork: RowWork;
+  readonly cuda: Cuda;
+  readonly isDetailed: boolean;
+  readonly #addon: Addon;
+  readonly #options: NcclOptions;
+  readonly #native: NativeNcclGroup;
+  #plans = 0;
+
+  constructor(addon: Addon, options: NcclOptions, cuda: Cuda, native: NativeNcclGroup) {
+    this.#addon = addon;
+    this.#options = options;
+    this.#native = native;
+    this.cuda = cuda;
+    this.rowWork = cudaRowWork(cuda);
+    this.order = new StepOrder(options.session);
+    this.localRanks = [options.session.rank];
+    this.isDetailed = options.stats ?? Boolean(process.env.FUSCO_STATS);
+  }
+
+  async allGather(what: string, own: Uint8Array): Promise<Uint8Array[]> {
+    const { worldSize } = this.#options.session;
+    const all = await this.order.run(['all-gather', what, own.length], (step, digest) =>
+      this.#native.allGather(step, digest, own),
+    );
+    return Array.from({ length: worldSize }, (_, r) => all.subarray(r * own.length, (r + 1) * own.length));
+  }
+
+  async prepare(plan: VerifiedPlan): Promise<PreparedPlan> {
+    const { session } = this.#options;
+    const shard = plan.shards[session.rank]!;
+    const isWhole = plan.shards.filter((part) => part !== undefined).length === plan.spec.ranks;
+    // A plan of one rank's shard was made from gathered facts, whose options were compared.
+    const identity = isWhole
+      ? await planId(plan, nodeSha256)
+      : hexOf(await optionsDigest(plan.spec, nodeSha256));
+    if (isWhole) await session.agree('plan id', Buffer.from(identity, 'hex'));
+    const { strategy, ranksPerNode, partial, placement, sliceRows } = plan.spec;
+    let native: NativeNcclPlan;
+    try {
+      native = new this.#addon.NcclPlan(this.#native, {
+        shard: shard.bytes,
+        ranksPerNode,
+        strategy,
+        firstInstance: Uint32Array.from(placement.rankFirst),
+        sliceRows,
+        ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
+      });
+    } catch (error) {
+      throw translate(error);
+    }
+    // Plans with equal options are told apart by their place in the order of plans.
+    const tag = `${identity} ${this.#plans++}`;
+    await this.order.run(['plan', tag], (step, digest) => native.open(step, digest));
+    return new NcclPlan(this, plan, native, tag);
+  }
+
+  report(kind: string, step: number, plan: VerifiedPlan, native: NativeNcclReport): ExchangeReport {
+    const { nanoseconds, started, bytesRead, bytesWritten } = native;
+    const wire = wireReport(native);
+    if (this.isDetailed) {
+      const log = this.#options.log ?? ((line: string) => void process.stderr.write(`${line}\n`));
+      log(wireLine(kind, step, this.#options.session.rank, nanoseconds, wire));
+    }
+    return {
+      backend: 'nccl',
+      strategy: plan.spec.strategy,
+      nanoseconds,
+      startedAt: performance.now() - (Number(process.hrtime.bigint()) - started) / 1e6,
+      bytesRead,
+      bytesWritten,
+      wire,
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#native.close();
+    if (this.#options.cuda === undefined) this.cuda.close();
+    if (this.#options.ownsSession) await this.#options.session.close();
+  }
+}
+
+/** What ranks must agree on before rows move; buffers and numbers of rows are each rank's own. */
+function shapeOfDispatch({ payloads, origins, scale }: DispatchCall): (string | number | boolean)[] {
+  const shapes = payloads.flatMap(({ rowBytes, per, dtype }) => [rowBytes, per ?? 'token', dtype ?? 'bytes']);
+  return [...shapes, origins !== undefined, scale !== undefined];
+}
+
+class NcclPlan implements PreparedPlan {
+  readonly #backend: NcclBackend;
+  readonly #plan: VerifiedPlan;
+  readonly #native: NativeNcclPlan;
+  readonly #tag: string;
+
+  constructor(backend: NcclBackend, plan: VerifiedPlan, native: NativeNcclPlan, tag: string) {
+    this.#backend = backend;
+    this.#plan = plan;
+    this.#native = native;
+    this.#tag = tag;
+  }
+
+  /** Runs an exchange with JavaScript's buffers staged through the device. */
+  async #run<C>(
+    kind: string,
+    shape: readonly (string | number | boolean)[],
+    stage: (staging: Staging) => C,
+    exchange: (step: number, digest: bigint, call: C) => Promise<NativeNcclReport>,
+  ): Promise<ExchangeReport> {
+    const { cuda, order } = this.#backend;
+    const staging = new Staging(cuda);
+    try {
+      const call = stage(staging);
+      const { step, native } = await order.run([kind, this.#tag, ...shape], async (step, digest) => ({
+        step,
+        native: await exchange(step, digest, call),
+      }));
+      if (staging.used) staging.bringBack();
+      return this.#backend.report(kind, step, this.#plan, native);
+    } finally {
+      staging.free();
+    }
+  }
+
+  dispatch(call: DispatchCall): Promise<ExchangeReport> {
+    return this.#run(
+      'dispatch',
+      shapeOfDispatch(call),
+      (staging) => ({
+        payloads: call.payloads.map((payload) => ({
+          ...payload,
+          from: staging.inputs(payload.from),
+          to: staging.outputs(payload.to),
+        })),
+        ...(call.origins === undefined ? {} : { origins: staging.outputs(call.origins) }),
+        ...(call.scale === undefined ? {} : { scale: staging.inputs(call.scale) }),
+      }),
+      (step, digest, staged) => this.#native.dispatch(step, digest, staged, this.#backend.isDetailed),
+    );
+  }
+
+  combine(call: CombineCall): Promise<ExchangeReport> {
+    return this.#run(
+      'combine',
+      [call.dtype, call.rowBytes, call.weights !== undefined],
+      (staging) => ({
+        ...call,
+        from: staging.inputs(call.from),
+        to: staging.outputs(call.to),
+        ...(call.weights === undefined ? {} : { weights: staging.inputs(call.weights) }),
+      }),
+      (step, digest, staged) => this.#native.combine(step, digest, staged, this.#backend.isDetailed),
+    );
+  }
+
+  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
+    return this.#run(
+      'weight gradient',
+      [call.dtype, call.rowBytes],
+      (staging) => ({
+        ...call,
+        outputGradient: staging.inputs(call.outputGradient),
+        from: staging.inputs(call.from),
+        to: staging.outputs(call.to),
+      }),
+      (step, digest, staged) => this.#native.weightGradient(step, digest, staged, this.#backend.isDetailed),
+    );
+  }
+
+  bufferBytes(rowBytes: number): BufferBytes {
+    return this.#native.bytes(rowBytes);
+  }
+
+  /** The pipeline that fusion replaces, over the same communicator: for the bench. Device buffers only. */
+  async unfused(
+    kind: 'dispatch' | 'combine',
+    call: DispatchCall | CombineCall,
+    rowBytes: number,
+  ): Promise<number> {
+    const stats = await this.#backend.order.run([`unfused ${kind}`, this.#tag, rowBytes], (step, digest) =>
+      kind === 'dispatch'
+        ? this.#native.unfusedDispatch(step, digest, call as DispatchCall, rowBytes)
+        : this.#native.unfusedCombine(step, digest, call as CombineCall, rowBytes),
+    );
+    return stats.nanoseconds;
+  }
+
+  close(): void {
+    void this.#native.close();
+  }
+}
+
+export type { NcclBackend, NcclPlan };

@@ -1,0 +1,79 @@
+// Planning at run time, where every process knows the routing of its own rank alone: a small all-gather of counts,
+// then each rank makes its own shard.
+
+import { optionsDigest } from '../planner/codec.ts';
+import { decide } from '../planner/decide.ts';
+import { gatherFacts, type RankFacts } from '../planner/facts.ts';
+import { nodeSha256 } from '../planner/node.ts';
+import { markVerified, type VerifiedPlan } from '../planner/plan.ts';
+import type { Planner } from '../planner/planner.ts';
+import { checkTable, type RoutingTable } from '../planner/routing.ts';
+import type { Shard } from '../planner/shard.ts';
+import { type PlanOptions, type PlanSpec, resolveOptions } from '../planner/spec.ts';
+
+/** All ranks' bytes, equally many on each; `what` is compared before they travel. */
+export type Gather = (what: string, own: Uint8Array) => Promise<Uint8Array[]>;
+
+const DIGEST_BYTES = 32;
+
+/** Digest, counts, and rows per node where they are known: what one rank contributes. */
+function encodeFacts({ counts, nodeRows, optionsDigest: digest }: RankFacts): Uint8Array {
+  const words = [counts, ...(nodeRows === undefined ? [] : [nodeRows])];
+  const bytes = new Uint8Array(DIGEST_BYTES + 4 * words.reduce((sum, part) => sum + part.length, 0));
+  bytes.set(digest);
+  let at = DIGEST_BYTES;
+  for (const part of words) {
+    bytes.set(new Uint8Array(part.buffer, part.byteOffset, part.byteLength), at);
+    at += part.byteLength;
+  }
+  return bytes;
+}
+
+function decodeFacts(bytes: Uint8Array, { placement, nodes }: PlanSpec, hasNodeRows: boolean): RankFacts {
+  // A copy of its own, so that words are aligned.
+  const words = new Uint32Array(bytes.slice(DIGEST_BYTES).buffer);
+  const { instances } = placement;
+  return {
+    optionsDigest: bytes.slice(0, DIGEST_BYTES),
+    counts: words.slice(0, instances),
+    ...(hasNodeRows ? { nodeRows: words.slice(instances, instances + nodes) } : {}),
+  };
+}
+
+/**
+ * Plans one rank's part of a step. One gather; with a capacity and forwarding two, since rows per node then depend on
+ * everyone's counts.
+ *
+ * @returns a plan whose only shard is `rank`'s
+ */
+export async function planDistributed(
+  planner: Planner,
+  gather: Gather,
+  rank: number,
+  table: RoutingTable,
+  options: PlanOptions,
+): Promise<VerifiedPlan> {
+  checkTable(table, rank, table.topk);
+  const spec = resolveOptions(options, table.topk);
+  const digest = await optionsDigest(spec, nodeSha256);
+  const what = `facts ${Buffer.from(digest).toString('hex')}`;
+  const routed = planner.routeRank(rank, table, spec);
+  const { counts, nodeRows } = routed;
+  const own: RankFacts = { counts, optionsDigest: digest, ...(nodeRows === undefined ? {} : { nodeRows }) };
+  const decode = (parts: Uint8Array[], withRows: boolean) =>
+    gatherFacts(
+      spec,
+      parts.map((bytes) => decodeFacts(bytes, spec, withRows)),
+    );
+  let facts = decode(await gather(what, encodeFacts(own)), nodeRows !== undefined);
+  if (spec.strategy !== 'flat' && nodeRows === undefined) {
+    const rows = planner.nodeRows(routed, facts.counts, spec);
+    facts = decode(await gather(`${what} after dropping`, encodeFacts({ ...own, nodeRows: rows })), true);
+  }
+  const plan = decide(spec, facts);
+  const shards: Shard[] = [];
+  shards[rank] = planner.planRank(routed, facts, spec);
+  // Array methods skip the ranks that live elsewhere.
+  shards.length = spec.ranks;
+  return markVerified({ ...plan, shards });
+}

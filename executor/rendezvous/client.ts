@@ -1,0 +1,239 @@
+// A rank's side of the rendezvous, in the worker: its heart-beats, what it waits for, and noticing that rank 0 is lost.
+
+import type { Socket } from 'node:net';
+import { type Address, connectToServer } from './connection.ts';
+import { endSocket } from './farewell.ts';
+import { encodeFrame, type Frame, FrameError } from './frames.ts';
+import type { Identity } from './hello.ts';
+import { type ClientMessage, type ServerMessage, splitParts, type Wait } from './messages.ts';
+import { departedFailure, type Failure, type LateRank, type LateReport } from './report.ts';
+
+export interface ClientOptions {
+  readonly address: Address;
+  readonly identity: Identity;
+  readonly secret: string;
+  readonly deadlineMs: number;
+  readonly heartbeatMs: number;
+  /** Once, when the group cannot go on. */
+  onFailure(failure: Failure): void;
+}
+
+/** How long the server may take to say who is late. */
+const ANSWER_MS = 1500;
+
+/** Neighbours of this rank: ranks on machines of the same name. */
+export interface Neighbours {
+  readonly localRank: number;
+  readonly localWorldSize: number;
+}
+
+/** Something that this rank waits for. It never rejects: a failure ends the session and everything in it. */
+interface Pending<T> {
+  resolve(value: T): void;
+  timer: NodeJS.Timeout | undefined;
+}
+
+export class Client {
+  readonly #options: ClientOptions;
+  #socket: Socket | undefined;
+  #beat: NodeJS.Timeout | undefined;
+  #beatAt = performance.now();
+  #heardAt = performance.now();
+  #failure: Failure | undefined;
+  #closed = false;
+  /** Last step of rank 0 as it has told, and whether it has closed its session. */
+  #rootStep: number | undefined;
+  #rootClosed = false;
+  #lastStep = -1;
+  #seq = 0;
+  #nextId = 0;
+  #ready: Pending<Neighbours> | undefined;
+  #call: Pending<Uint8Array[]> | undefined;
+  readonly #steps = new Map<number, Pending<void>>();
+  readonly #reports = new Map<number, Pending<LateReport> & { step: number }>();
+
+  constructor(options: ClientOptions) {
+    this.#options = options;
+  }
+
+  /** Connects and waits for all other ranks. Throws FuscoError; calls onFailure once connected. */
+  async connect(): Promise<Neighbours> {
+    const { address, identity, secret, deadlineMs, heartbeatMs } = this.#options;
+    const started = performance.now();
+    const ready = new Promise<Neighbours>((resolve) => {
+      this.#ready = { resolve, timer: undefined };
+    });
+    this.#socket = await connectToServer(address, identity, secret, deadlineMs, {
+      onFrame: (frame) => this.#handle(frame),
+      onEnd: (reason) => this.#lost(reason),
+    });
+    this.#heardAt = this.#beatAt = performance.now();
+    // The verdict may have come together with the welcome.
+    if (this.#failure !== undefined || this.#closed) return ready;
+    this.#beat = setInterval(() => this.#beatOnce(), heartbeatMs);
+    const left = Math.max(1, deadlineMs - (performance.now() - started));
+    if (this.#ready !== undefined) this.#ready.timer = this.#expireAfter(left, { kind: 'connect' }, started);
+    return ready;
+  }
+
+  /** One all-gather. The caller makes the next one when this one has resolved. */
+  gather(what: string, part: Uint8Array, deadlineMs: number): Promise<Uint8Array[]> {
+    return new Promise((resolve) => {
+      const seq = this.#seq++;
+      this.#call = { resolve, timer: this.#expireAfter(deadlineMs, { kind: 'call', seq }) };
+      if (this.#rootClosed) return this.#fail(this.#rootFailure('closed'));
+      this.#send({ type: 'call', seq, what }, part);
+    });
+  }
+
+  /** Enters a step; resolves when all ranks have entered it. */
+  enter(step: number, digest: Uint8Array, deadlineMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#steps.set(step, { resolve, timer: this.#expireAfter(deadlineMs, { kind: 'step', step }) });
+      this.announce(step, digest, true);
+    });
+  }
+
+  /** Enters a step without waiting. */
+  announce(step: number, digest: Uint8Array, awaited = false): void {
+    this.#lastStep = step;
+    this.#refuseClosedRoot();
+    this.#send({ type: 'enter', step, awaited }, digest);
+  }
+
+  /** Which ranks had not entered a step; answers within 1.5 s, come what may. */
+  late(step: number): Promise<LateReport> {
+    return new Promise((resolve) => {
+      const id = this.#nextId++;
+      const give = () => {
+        this.#reports.delete(id);
+        resolve({ step, answered: false, ranks: [this.#root('silent')] });
+      };
+      if (this.#failure !== undefined) return resolve({ step, answered: true, ranks: this.#failure.ranks });
+      this.#reports.set(id, { step, resolve, timer: setTimeout(give, ANSWER_MS) });
+      this.#send({ type: 'late', id, step });
+    });
+  }
+
+  /** The orderly end. Resolves when the server has taken the goodbye, or had its time. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#stopTimers();
+    if (this.#socket === undefined || this.#socket.destroyed) return;
+    await endSocket(this.#socket, this.#failure === undefined ? encodeFrame({ type: 'goodbye' }) : undefined);
+  }
+
+  #send(message: ClientMessage, body?: Uint8Array): void {
+    if (this.#failure === undefined && !this.#closed) this.#socket?.write(encodeFrame(message, body));
+  }
+
+  #handle({ head, body }: Frame): void {
+    if (this.#failure !== undefined || this.#closed) return;
+    this.#heardAt = performance.now();
+    const message = head as unknown as ServerMessage;
+    if (message.type === 'ready') {
+      const { localRank, localWorldSize } = message;
+      this.#settle(this.#ready, { localRank, localWorldSize });
+      this.#ready = undefined;
+    } else if (message.type === 'gathered') {
+      if (message.seq !== this.#seq - 1)
+        throw new FrameError(`the result of call ${message.seq} out of turn`);
+      const call = this.#call;
+      this.#call = undefined;
+      this.#settle(call, splitParts(message.sizes, body, this.#options.identity.worldSize));
+    } else if (message.type === 'entered') {
+      const step = this.#steps.get(message.step);
+      this.#steps.delete(message.step);
+      this.#rootStep = Math.max(this.#rootStep ?? 0, message.step);
+      this.#settle(step, undefined);
+    } else if (message.type === 'report') {
+      const report = this.#reports.get(message.id);
+      this.#reports.delete(message.id);
+      this.#settle(report, message.report);
+    } else if (message.type === 'failure') {
+      this.#fail(message.failure);
+    } else if (message.type === 'beat' || message.type === 'goodbye') {
+      this.#rootStep = message.step ?? this.#rootStep;
+      this.#rootClosed = message.type === 'goodbye';
+      this.#refuseClosedRoot();
+    } else {
+      throw new FrameError('a frame of an unknown type');
+    }
+  }
+
+  #settle<T>(pending: Pending<T> | undefined, value: T): void {
+    clearTimeout(pending?.timer);
+    pending?.resolve(value);
+  }
+
+  /** Without rank 0 nobody says who is late, and an exchange that it has not entered cannot end. */
+  #refuseClosedRoot(): void {
+    if (!this.#rootClosed) return;
+    const waits = this.#ready !== undefined || this.#call !== undefined || this.#steps.size > 0;
+    if (waits || this.#lastStep > (this.#rootStep ?? -1)) this.#fail(this.#rootFailure('closed'));
+  }
+
+  /** Asks the server for a verdict when the deadline has passed; without one it is rank 0 that does not answer. */
+  #expireAfter(ms: number, wait: Wait, started = performance.now()): NodeJS.Timeout {
+    const timer = setTimeout(() => {
+      this.#send({ type: 'timeout', wait, waitedMs: performance.now() - started });
+      const last = setTimeout(() => {
+        if (this.#isPending(wait)) this.#fail(this.#rootFailure('silent'));
+      }, ANSWER_MS);
+      last.unref();
+    }, ms);
+    return timer;
+  }
+
+  #isPending(wait: Wait): boolean {
+    if (wait.kind === 'connect') return this.#ready !== undefined;
+    if (wait.kind === 'step') return this.#steps.has(wait.step);
+    return this.#call !== undefined && wait.seq === this.#seq - 1;
+  }
+
+  #beatOnce(): void {
+    const { deadlineMs, heartbeatMs } = this.#options;
+    const now = performance.now();
+    // After a pause of this process its own silence must not be taken for that of rank 0.
+    if (now - this.#beatAt > heartbeatMs + deadlineMs / 2) this.#heardAt = now;
+    this.#beatAt = now;
+    if (this.#rootClosed) return;
+    // A server that reads nothing must not fill this process's memory.
+    if (this.#socket?.writableNeedDrain === false) this.#send({ type: 'beat' });
+    if (this.#ready === undefined && now - this.#heardAt > deadlineMs)
+      this.#fail(this.#rootFailure('silent'));
+  }
+
+  #lost(reason: string | undefined): void {
+    if (!this.#closed && !this.#rootClosed) this.#fail(this.#rootFailure('gone', reason));
+  }
+
+  #root(state: LateRank['state']): LateRank {
+    const silentMs = Math.round(performance.now() - this.#heardAt);
+    return { rank: 0, lastStep: this.#rootStep, silentMs, state };
+  }
+
+  #rootFailure(state: LateRank['state'], detail?: string): Failure {
+    return departedFailure(this.#root(state), detail);
+  }
+
+  #fail(failure: Failure): void {
+    if (this.#failure !== undefined || this.#closed) return;
+    this.#failure = failure;
+    this.#stopTimers();
+    for (const { step, resolve, timer } of this.#reports.values()) {
+      clearTimeout(timer);
+      resolve({ step, answered: true, ranks: failure.ranks });
+    }
+    this.#reports.clear();
+    if (this.#socket !== undefined) void endSocket(this.#socket);
+    this.#options.onFailure(failure);
+  }
+
+  #stopTimers(): void {
+    clearInterval(this.#beat);
+    clearTimeout(this.#ready?.timer);
+    clearTimeout(this.#call?.timer);
+    for (const { timer } of this.#steps.values()) clearTimeout(timer);
+  }
+}

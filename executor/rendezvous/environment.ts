@@ -1,0 +1,228 @@
+// Who this process is and where its group meets, from options and from the variables of torchrun, Open MPI and Slurm.
+
+import { createHash } from 'node:crypto';
+import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import { MAX_RANKS } from '../../planner/layout.ts';
+import { firstHost, tasksOfNode } from './slurm.ts';
+
+/** Every option wins over the environment. */
+export interface BootstrapOptions {
+  rank?: number;
+  /** Ranks of the group, 1..4096. */
+  worldSize?: number;
+  localRank?: number;
+  localWorldSize?: number;
+  /** Where rank 0 listens: `host:port`, `[ipv6]:port`, or a host alone where MASTER_PORT gives the port. */
+  address?: string;
+  /** Shared by all ranks; empty, the default, is none. At most 1024 characters. */
+  secret?: string;
+  /** Default of every wait, 100..86400000 ms. Default 60000. */
+  deadlineMs?: number;
+  /** How often ranks show that they live, 10..10000 ms. Default 250. */
+  heartbeatMs?: number;
+}
+
+/** Everything that connecting needs. */
+export interface Bootstrap {
+  readonly rank: number;
+  readonly worldSize: number;
+  /** Undefined where nothing says it: it is counted over equal host names then. */
+  readonly localRank: number | undefined;
+  readonly localWorldSize: number | undefined;
+  readonly host: string;
+  /** 0, any free one, only for a group of one rank. */
+  readonly port: number;
+  readonly secret: string;
+  readonly deadlineMs: number;
+  readonly heartbeatMs: number;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** A value with the name of the option or variable that it comes from, for errors. */
+interface Found {
+  readonly name: string;
+  readonly value: number | string;
+}
+
+/** What a launcher says. */
+interface Launch {
+  readonly rank?: Found | undefined;
+  readonly worldSize?: Found | undefined;
+  readonly localRank?: Found | undefined;
+  readonly localWorldSize?: Found | undefined;
+  readonly host?: string | undefined;
+  /** Text that is the same for all ranks of this run and different for another, from which a port follows. */
+  readonly job?: string | undefined;
+}
+
+const DEFAULT_DEADLINE_MS = 60_000;
+const DEFAULT_HEARTBEAT_MS = 250;
+/** Ports that follow from a job's id: below the range that systems give to outgoing connections. */
+const JOB_PORTS = { first: 15_000, count: 15_000 };
+
+function refuse(text: string): never {
+  throw new FuscoError('E_BOOTSTRAP', text);
+}
+
+/** The first of these variables that is set and not empty. */
+function find(env: Environment, ...names: string[]): Found | undefined {
+  for (const name of names) {
+    const value = env[name];
+    if (value !== undefined && value !== '') return { name, value };
+  }
+  return undefined;
+}
+
+function torchrun(env: Environment): Launch {
+  return {
+    rank: find(env, 'RANK'),
+    worldSize: find(env, 'WORLD_SIZE'),
+    localRank: find(env, 'LOCAL_RANK'),
+    localWorldSize: find(env, 'LOCAL_WORLD_SIZE'),
+  };
+}
+
+function openMpi(env: Environment): Launch {
+  const launch = {
+    rank: find(env, 'OMPI_COMM_WORLD_RANK'),
+    worldSize: find(env, 'OMPI_COMM_WORLD_SIZE'),
+    localRank: find(env, 'OMPI_COMM_WORLD_LOCAL_RANK'),
+    localWorldSize: find(env, 'OMPI_COMM_WORLD_LOCAL_SIZE'),
+    job: env.PMIX_NAMESPACE ?? env.OMPI_MCA_ess_base_jobid,
+  };
+  const isOneHost = launch.worldSize?.value === launch.localWorldSize?.value;
+  return isOneHost ? { ...launch, host: '127.0.0.1' } : launch;
+}
+
+function slurm(env: Environment): Launch {
+  const perNode = find(env, 'SLURM_STEP_TASKS_PER_NODE', 'SLURM_TASKS_PER_NODE');
+  const tasks = perNode && tasksOfNode(String(perNode.value), Number(env.SLURM_NODEID ?? Number.NaN));
+  const nodes = find(env, 'SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST', 'SLURM_NODELIST');
+  const host = nodes && firstHost(String(nodes.value));
+  if (nodes !== undefined && host === undefined)
+    refuse(`${nodes.name} is ${JSON.stringify(nodes.value)}: no node list`);
+  const id = find(env, 'SLURM_JOB_ID', 'SLURM_JOBID');
+  return {
+    rank: find(env, 'SLURM_PROCID'),
+    worldSize: find(env, 'SLURM_STEP_NUM_TASKS', 'SLURM_NTASKS', 'SLURM_NPROCS'),
+    localRank: find(env, 'SLURM_LOCALID'),
+    localWorldSize:
+      tasks === undefined ? find(env, 'SLURM_NTASKS_PER_NODE') : { name: perNode!.name, value: tasks },
+    host,
+    job: id && `slurm ${id.value} ${env.SLURM_STEP_ID ?? env.SLURM_STEPID ?? ''}`,
+  };
+}
+
+/**
+ * The launcher closest to this process. torchrun may have been started by mpirun or srun, and mpirun inside of a Slurm
+ * job, so the variables of the outer ones are there as well.
+ */
+function detect(env: Environment): Launch {
+  if (env.RANK !== undefined || env.WORLD_SIZE !== undefined) return torchrun(env);
+  if (env.OMPI_COMM_WORLD_RANK !== undefined) return openMpi(env);
+  if (env.SLURM_PROCID !== undefined) return slurm(env);
+  return {};
+}
+
+/** An integer from an option or else from the launcher. */
+function integer(
+  name: keyof BootstrapOptions,
+  option: number | undefined,
+  found: Found | undefined,
+  min: number,
+  max: number,
+): number | undefined {
+  if (option !== undefined) {
+    if (Number.isSafeInteger(option) && option >= min && option <= max) return option;
+    return refuse(`option ${name} is ${option}; it must be an integer from ${min} to ${max}`);
+  }
+  if (found === undefined) return undefined;
+  const value = /^\d+$/.test(String(found.value).trim()) ? Number(found.value) : Number.NaN;
+  if (value >= min && value <= max) return value;
+  return refuse(`${found.name} is "${found.value}"; it must be an integer from ${min} to ${max}`);
+}
+
+/** A port for a job that was given none: every rank of the job computes the same. */
+export function jobPort(job: string): number {
+  const hash = createHash('sha256').update(job).digest().readUInt32LE(0);
+  return JOB_PORTS.first + (hash % JOB_PORTS.count);
+}
+
+/** `host:port`, `[ipv6]:port`, `host`, `ipv6`. */
+function splitAddress(address: string): { host: string; port: string | undefined } {
+  const match = /^(?:\[([^\]]+)\]|([^:\s]+))(?::(\d+))?$/.exec(address);
+  if (match !== null) return { host: (match[1] ?? match[2])!, port: match[3] };
+  if (/^[\da-f:.]+$/i.test(address)) return { host: address, port: undefined };
+  return refuse(`option address is "${address}"; it must be host:port`);
+}
+
+/** Where rank 0 listens. */
+function meetingPoint(
+  options: BootstrapOptions,
+  env: Environment,
+  launch: Launch,
+  worldSize: number,
+): { host: string; port: number } {
+  const given = options.address === undefined ? undefined : splitAddress(options.address);
+  const host = given?.host ?? (find(env, 'MASTER_ADDR')?.value as string | undefined) ?? launch.host;
+  const written: Found | undefined =
+    given?.port === undefined ? find(env, 'MASTER_PORT') : { name: 'the port of address', value: given.port };
+  const port = integer('address', undefined, written, worldSize === 1 ? 0 : 1, 65_535);
+  const derived = launch.job === undefined ? undefined : jobPort(launch.job);
+  if (worldSize === 1) return { host: host ?? '127.0.0.1', port: port ?? derived ?? 0 };
+  if (host === undefined) refuse('nothing says where rank 0 is: set MASTER_ADDR or the option address');
+  const chosen = port ?? derived;
+  if (chosen === undefined)
+    return refuse('nothing says at which port rank 0 listens: set MASTER_PORT or the option address');
+  return { host, port: chosen };
+}
+
+/** Throws E_OPTION unless the secret is a text of at most 1024 characters. */
+function checkSecret(secret: string): string {
+  checkInteger('secret.length', secret.length, 0, 1024);
+  return secret;
+}
+
+function checkDeadline(options: BootstrapOptions, env: Environment): number {
+  const found = options.deadlineMs === undefined ? find(env, 'FUSCO_DEADLINE_MS') : undefined;
+  const value = options.deadlineMs ?? (found === undefined ? DEFAULT_DEADLINE_MS : Number(found.value));
+  return checkInteger(found?.name ?? 'deadlineMs', value, 100, 86_400_000);
+}
+
+/**
+ * Settles rank, size and meeting point.
+ *
+ * @throws FuscoError E_BOOTSTRAP for values that are missing, malformed or contradict each other; E_OPTION for the
+ *   others
+ */
+export function resolveBootstrap(options: BootstrapOptions, env: Environment): Bootstrap {
+  const launch = detect(env);
+  const worldSize = integer('worldSize', options.worldSize, launch.worldSize, 1, MAX_RANKS);
+  const rank = integer('rank', options.rank, launch.rank, 0, MAX_RANKS - 1);
+  if (rank === undefined || worldSize === undefined) {
+    const missing = [rank === undefined ? 'rank' : [], worldSize === undefined ? 'worldSize' : []]
+      .flat()
+      .join(' and ');
+    refuse(
+      `nothing says ${missing}: start under a launcher (RANK and WORLD_SIZE, Slurm, Open MPI) or give the options`,
+    );
+  }
+  if (rank >= worldSize) refuse(`rank ${rank} of ${worldSize}: ranks count from 0 to ${worldSize - 1}`);
+  // A rank that was given explicitly may be another one than the launcher's, whose local rank says nothing about it.
+  const isLaunchers = options.rank === undefined || options.rank === Number(launch.rank?.value ?? Number.NaN);
+  const localSize = isLaunchers ? launch.localWorldSize : undefined;
+  const localWorldSize = integer('localWorldSize', options.localWorldSize, localSize, 1, worldSize);
+  const localFound = isLaunchers ? launch.localRank : undefined;
+  const localRank = integer('localRank', options.localRank, localFound, 0, (localWorldSize ?? worldSize) - 1);
+  return {
+    rank,
+    worldSize,
+    localRank,
+    localWorldSize,
+    ...meetingPoint(options, env, launch, worldSize),
+    secret: checkSecret(options.secret ?? env.FUSCO_SECRET ?? ''),
+    deadlineMs: checkDeadline(options, env),
+    heartbeatMs: checkInteger('heartbeatMs', options.heartbeatMs ?? DEFAULT_HEARTBEAT_MS, 10, 10_000),
+  };
+}

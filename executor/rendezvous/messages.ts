@@ -1,0 +1,92 @@
+// What ranks and the server say once they know each other. Everything is the head of a frame; a body is mentioned.
+
+import { MAX_RANKS } from '../../planner/layout.ts';
+import { type Frame, FrameError, MAX_HEAD_BYTES } from './frames.ts';
+import type { Failure, LateReport } from './report.ts';
+
+/** Most bytes that one rank gives to an all-gather. */
+export const MAX_PART_BYTES = 1 << 20;
+/** Most bytes of all ranks' parts together; a group of more than 256 ranks has less than 1 MiB for each. */
+export const MAX_GATHER_BYTES = 1 << 28;
+/** Most bytes of a step's digest. */
+export const MAX_DIGEST_BYTES = 64;
+/** Longest name of what ranks agree on. */
+export const MAX_WHAT_LENGTH = 200;
+
+/** Most bytes that one rank of a group of this size gives to an all-gather. */
+export function partLimit(worldSize: number): number {
+  return Math.min(MAX_PART_BYTES, Math.floor(MAX_GATHER_BYTES / worldSize));
+}
+
+/** Largest frame that the server takes from a rank: a part, and a head that is short. */
+export const MAX_CLIENT_FRAME = MAX_PART_BYTES + 4096;
+/** Largest frame that a rank takes from the server. */
+export const MAX_SERVER_FRAME = MAX_GATHER_BYTES + MAX_HEAD_BYTES;
+
+/** What a rank was waiting for when its deadline passed. */
+export type Wait =
+  | { readonly kind: 'connect' }
+  | { readonly kind: 'call'; readonly seq: number }
+  | { readonly kind: 'step'; readonly step: number };
+
+/** From a rank to the server. */
+export type ClientMessage =
+  /** The rank's part, as the body, of its call number `seq`. All calls are all-gathers; `what` is what they are for. */
+  | { readonly type: 'call'; readonly seq: number; readonly what: string }
+  /** The body is the digest of what the rank is about to do in this step. */
+  | { readonly type: 'enter'; readonly step: number; readonly awaited: boolean }
+  | { readonly type: 'late'; readonly id: number; readonly step: number }
+  | { readonly type: 'timeout'; readonly wait: Wait; readonly waitedMs: number }
+  | { readonly type: 'beat' }
+  | { readonly type: 'goodbye' };
+
+/** From the server to a rank. */
+export type ServerMessage =
+  | { readonly type: 'ready'; readonly localRank: number; readonly localWorldSize: number }
+  /** The body is every rank's part, one after the other; no sizes where all are empty. */
+  | { readonly type: 'gathered'; readonly seq: number; readonly sizes?: readonly number[] }
+  | { readonly type: 'entered'; readonly step: number }
+  | { readonly type: 'report'; readonly id: number; readonly report: LateReport }
+  | { readonly type: 'failure'; readonly failure: Failure }
+  /** `step` is the last one that rank 0 entered, for the day on which rank 0 is gone. */
+  | { readonly type: 'beat' | 'goodbye'; readonly step: number | undefined };
+
+const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+
+function isWait(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { kind, seq, step } = value as { kind?: unknown; seq?: unknown; step?: unknown };
+  return kind === 'connect' || (kind === 'call' && isCount(seq)) || (kind === 'step' && isCount(step));
+}
+
+/** The frame as a message of a rank. Throws FrameError for anything else. */
+export function parseClientMessage({ head, body }: Frame, worldSize: number): ClientMessage {
+  const { type, seq, what, step, awaited, id, wait, waitedMs } = head;
+  const bodyLimit = type === 'call' ? partLimit(worldSize) : type === 'enter' ? MAX_DIGEST_BYTES : 0;
+  const sound =
+    body.length <= bodyLimit &&
+    (type === 'beat' ||
+      type === 'goodbye' ||
+      (type === 'call' && isCount(seq) && typeof what === 'string' && what.length <= MAX_WHAT_LENGTH + 20) ||
+      (type === 'enter' && isCount(step) && typeof awaited === 'boolean') ||
+      (type === 'late' && isCount(id) && isCount(step)) ||
+      (type === 'timeout' && isWait(wait) && typeof waitedMs === 'number'));
+  if (!sound) throw new FrameError(`a malformed frame "${type.slice(0, 20)}"`);
+  return head as unknown as ClientMessage;
+}
+
+/** Cuts the body of a gathered frame into the ranks' parts. Throws FrameError where sizes and body contradict. */
+export function splitParts(
+  sizes: readonly number[] | undefined,
+  body: Uint8Array,
+  worldSize: number,
+): Uint8Array[] {
+  if (sizes === undefined) return Array.from({ length: worldSize }, () => new Uint8Array(0));
+  const sum = sizes.reduce((total, size) => total + size, 0);
+  if (sizes.length !== worldSize || worldSize > MAX_RANKS || sum !== body.length || !sizes.every(isCount)) {
+    throw new FrameError('parts that do not fill the body');
+  }
+  let at = 0;
+  // Copies: the body is one buffer, and a part must not keep all of it alive nor show its neighbours.
+  return sizes.map((size) => Uint8Array.from(body.subarray(at, (at += size))));
+}

@@ -1,0 +1,89 @@
+// What is said about ranks that others wait for: the same facts as fields, in a frame and in an error's text.
+
+import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
+
+/** One rank that others wait for. */
+export interface LateRank {
+  readonly rank: number;
+  /** The last step that it entered; undefined before the first, or where nobody knows. */
+  readonly lastStep: number | undefined;
+  /** Whole milliseconds since it was last heard; undefined where it never was. */
+  readonly silentMs: number | undefined;
+  /**
+   * `behind` connected but not there yet; `absent` never connected; `gone` its connection broke; `closed` it closed its
+   * session; `silent` it does not answer.
+   */
+  readonly state: 'behind' | 'absent' | 'gone' | 'closed' | 'silent';
+}
+
+/** Which ranks had not entered a step. */
+export interface LateReport {
+  readonly step: number;
+  /** False where rank 0, which knows about the others, did not answer; it is the only one in `ranks` then. */
+  readonly answered: boolean;
+  /** In ascending order; empty where all had entered it. */
+  readonly ranks: readonly LateRank[];
+}
+
+/** The end of a session, as it travels to every rank. */
+export interface Failure {
+  readonly code: ErrorCode;
+  readonly text: string;
+  readonly ranks: readonly LateRank[];
+}
+
+const MOST_LISTED = 16;
+
+/** `rank 3`, `ranks 0, 1, 2`, at most 16 of them. */
+export function nameRanks(ranks: readonly number[]): string {
+  const listed = ranks.slice(0, MOST_LISTED).join(', ');
+  const rest = ranks.length > MOST_LISTED ? ` and ${ranks.length - MOST_LISTED} more` : '';
+  return `rank${ranks.length === 1 ? '' : 's'} ${listed}${rest}`;
+}
+
+function describeRank({ rank, lastStep, silentMs, state }: LateRank): string {
+  if (state === 'absent') return `rank ${rank} (never connected)`;
+  const last = lastStep === undefined ? 'in no step yet' : `last in step ${lastStep}`;
+  const heard = silentMs === undefined ? 'never heard' : `last heard ${silentMs} ms ago`;
+  if (state === 'gone') return `rank ${rank} is gone (${last}, ${heard})`;
+  if (state === 'closed') return `rank ${rank} has closed its session (${last})`;
+  if (state === 'silent') return `rank ${rank} does not answer (${last}, ${heard})`;
+  return `rank ${rank} (${last}, ${heard})`;
+}
+
+/** Each rank with its last step and how long it has been silent, at most 16 of them. */
+export function describeRanks(ranks: readonly LateRank[]): string {
+  const listed = ranks.slice(0, MOST_LISTED).map(describeRank).join(', ');
+  return ranks.length > MOST_LISTED ? `${listed} and ${ranks.length - MOST_LISTED} more` : listed;
+}
+
+/** The end of a session because ranks did not come to something. */
+export function missingFailure(what: string, waitedMs: number, ranks: readonly LateRank[]): Failure {
+  const text = `after ${Math.round(waitedMs)} ms ${what} still waits for ${describeRanks(ranks)}`;
+  return { code: 'E_PEER_TIMEOUT', text, ranks };
+}
+
+/** The end of a session because a rank has left it. */
+export function departedFailure(rank: LateRank, detail?: string): Failure {
+  const text = detail === undefined ? describeRank(rank) : `${describeRank(rank)}: ${detail}`;
+  return { code: 'E_PEER_TIMEOUT', text, ranks: [rank] };
+}
+
+/** A failure as the error that calls reject with. */
+export function failureError({ code, text, ranks }: Failure): FuscoError {
+  return new FuscoError(code, text, ranks[0] === undefined ? {} : { rank: ranks[0].rank });
+}
+
+/** The E_PEER_TIMEOUT of a step that did not end in time: it lists the late ranks and the steps they were last in. */
+export function timeoutError(step: number | bigint, report: LateReport): FuscoError {
+  const [first] = report.ranks;
+  const text =
+    first === undefined
+      ? `step ${step} did not end in time, though every rank has entered it`
+      : `step ${step} did not end in time; it was not entered by ${describeRanks(report.ranks)}`;
+  return new FuscoError(
+    'E_PEER_TIMEOUT',
+    text,
+    first === undefined ? { value: step } : { rank: first.rank, value: step },
+  );
+}

@@ -1,0 +1,350 @@
+// A process's part in a group of one process per rank: what its main thread sees of the rendezvous.
+
+import { Worker } from 'node:worker_threads';
+import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import { packageVersion } from '../version.ts';
+import { type Bootstrap, type BootstrapOptions, resolveBootstrap } from './environment.ts';
+import { MAX_DIGEST_BYTES, MAX_WHAT_LENGTH, partLimit } from './messages.ts';
+import { failureError, type LateReport, nameRanks, timeoutError } from './report.ts';
+import type { Notice, Request, WorkerSetup } from './worker.ts';
+
+export interface ConnectOptions extends BootstrapOptions {
+  /** Interface that rank 0 listens on. Default: the master address where it is a loopback one, else all interfaces. */
+  listenHost?: string;
+  /** Takes the lines about refused connections and lost ranks. Default: stderr. */
+  logger?: (line: string) => void;
+}
+
+/** Longest deadline, a day. */
+export const MAX_DEADLINE_MS = 86_400_000;
+/** Milliseconds after which a worker that does not end is ended. */
+const CLOSE_MS = 3000;
+
+interface Pending {
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+  /** What it gets when the session has failed, where that is not an error. */
+  readonly ifFailed?: () => unknown;
+}
+
+/** The compiled worker: Node 20 runs no TypeScript, so sources use the one in dist/. */
+function workerUrl(): URL {
+  const here = import.meta.url;
+  return new URL(here.endsWith('.ts') ? '../../dist/executor/rendezvous/worker.js' : './worker.js', here);
+}
+
+/**
+ * One rank's session with its group. Made by `connect`, which resolves when all ranks are there.
+ *
+ * Calls that all ranks make together (barrier, allGather, broadcast, agree) are numbered and must come in the same
+ * order everywhere; so must steps. Every wait has a deadline. When it passes, when a rank is lost, or when ranks do
+ * different things, the session fails on every rank that can still be reached: all that waits, and every later call,
+ * rejects with the same error.
+ *
+ * A process that comes to its end with an open session closes it; one that crashes does not, and the others notice.
+ */
+export class Session implements AsyncDisposable, Disposable {
+  readonly rank: number;
+  readonly worldSize: number;
+  /** Place among the ranks of this machine: the launcher's, or counted over equal host names. */
+  readonly localRank: number;
+  /** Number of ranks on this machine. */
+  readonly localWorldSize: number;
+  /** Default of every wait, in milliseconds. */
+  readonly deadlineMs: number;
+  readonly #worker: Worker;
+  readonly #pending = new Map<number, Pending>();
+  readonly #listeners: ((error: FuscoError) => void)[] = [];
+  readonly #atEnd = () => void this.close();
+  #nextId = 0;
+  #lastStep = -1;
+  #failure: FuscoError | undefined;
+  #lateAtFailure: LateReport['ranks'] = [];
+  #closing: Promise<void> | undefined;
+
+  /** For connect. */
+  constructor(bootstrap: Bootstrap, localRank: number, localWorldSize: number, worker: Worker) {
+    this.rank = bootstrap.rank;
+    this.worldSize = bootstrap.worldSize;
+    this.localRank = localRank;
+    this.localWorldSize = localWorldSize;
+    this.deadlineMs = bootstrap.deadlineMs;
+    this.#worker = worker;
+    process.once('beforeExit', this.#atEnd);
+    worker.unref();
+  }
+
+  /** The error that the session has failed with. */
+  get failure(): FuscoError | undefined {
+    return this.#failure;
+  }
+
+  /** Resolves when all ranks have come to it. Rejects with E_PEER_TIMEOUT, E_PEER_MISMATCH, E_CLOSED, as all calls do. */
+  async barrier(deadlineMs?: number): Promise<void> {
+    await this.#gather('a barrier', new Uint8Array(0), deadlineMs);
+  }
+
+  /**
+   * Every rank gives some bytes, of any length, and gets those of all ranks in rank order. For small control data: at
+   * most 1 MiB a rank, 256 MiB together.
+   *
+   * @throws FuscoError E_OPTION for more bytes than that
+   */
+  async allGather(bytes: Uint8Array, deadlineMs?: number): Promise<Uint8Array[]> {
+    return this.#gather('an all-gather', bytes, deadlineMs);
+  }
+
+  /** Every rank gets the bytes that `root` gives; what others give is ignored. Bounded as allGather is. */
+  async broadcast(bytes: Uint8Array, root = 0, deadlineMs?: number): Promise<Uint8Array> {
+    checkInteger('root', root, 0, this.worldSize - 1);
+    const part = this.rank === root ? bytes : new Uint8Array(0);
+    return (await this.#gather(`a broadcast from rank ${root}`, part, deadlineMs))[root]!;
+  }
+
+  /**
+   * Resolves when all ranks have given the same digest. Otherwise every rank gets E_PEER_MISMATCH, which names `what`
+   * and the ranks that differ from most others (from rank 0, where two digests are as frequent). The session goes on.
+   *
+   * @param what names the thing, at most 200 characters: `plan id`
+   * @param digest at most 64 bytes
+   */
+  async agree(what: string, digest: Uint8Array, deadlineMs?: number): Promise<void> {
+    checkInteger('what.length', what.length, 1, MAX_WHAT_LENGTH);
+    checkInteger('digest.length', digest.length, 0, MAX_DIGEST_BYTES);
+    const parts = await this.#gather(`agree on ${what}`, digest, deadlineMs);
+    const differing = differingRanks(parts.map((part) => Buffer.from(part).toString('hex')));
+    if (differing.length === 0) return;
+    throw new FuscoError(
+      'E_PEER_MISMATCH',
+      `${what} of ${nameRanks(differing)} differs from the other ranks'`,
+      {
+        rank: differing[0]!,
+      },
+    );
+  }
+
+  /**
+   * Announces the next step of exchanges, with a digest of what this rank is about to do in it. Two ranks that differ
+   * in it, or in the order of their steps, end the session with E_PEER_MISMATCH.
+   *
+   * @param step larger than the last one
+   * @param digest at most 64 bytes, equal on all ranks
+   * @param awaited whether to wait for the others
+   * @returns awaited, a promise that resolves when all ranks have entered the step. Not awaited, nothing: one message
+   *   is sent and the error of a failed or closed session is thrown.
+   */
+  enter(step: number | bigint, digest: Uint8Array, awaited: true, deadlineMs?: number): Promise<void>;
+  enter(step: number | bigint, digest: Uint8Array, awaited: false): undefined;
+  enter(
+    step: number | bigint,
+    digest: Uint8Array,
+    awaited: boolean,
+    deadlineMs?: number,
+  ): Promise<void> | undefined;
+  enter(
+    step: number | bigint,
+    digest: Uint8Array,
+    awaited: boolean,
+    deadlineMs = this.deadlineMs,
+  ): Promise<void> | undefined {
+    try {
+      this.#refuse();
+      checkInteger('deadlineMs', deadlineMs, 1, MAX_DEADLINE_MS);
+      checkInteger('digest.length', digest.length, 0, MAX_DIGEST_BYTES);
+      const at = checkInteger('step', Number(step), this.#lastStep + 1, Number.MAX_SAFE_INTEGER);
+      this.#lastStep = at;
+      if (awaited) {
+        return this.#ask<void>((id) => ({ op: 'enter', id, step: at, digest: copyOf(digest), deadlineMs }));
+      }
+      this.#post({ op: 'enter', id: undefined, step: at, digest: copyOf(digest), deadlineMs });
+      return undefined;
+    } catch (error) {
+      if (!awaited) throw error;
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Which ranks had not entered a step. Answers within 2 s whatever has happened: where rank 0 does not answer, it is
+   * the rank that is named, and after a failure those that the failure named.
+   */
+  async late(step: number | bigint): Promise<LateReport> {
+    const at = checkInteger('step', Number(step), 0, Number.MAX_SAFE_INTEGER);
+    const ifFailed = (): LateReport => ({ step: at, answered: true, ranks: this.#lateAtFailure });
+    if (this.#closing !== undefined) this.#refuse();
+    if (this.#failure !== undefined) return ifFailed();
+    return this.#ask<LateReport>((id) => ({ op: 'late', id, step: at }), ifFailed);
+  }
+
+  /**
+   * The E_PEER_TIMEOUT of a step that did not end in time, with the ranks of the report and the steps they were last in.
+   */
+  timeoutError(step: number | bigint, report: LateReport): FuscoError {
+    return timeoutError(step, report);
+  }
+
+  /** Calls the listener once, when the session fails; soon, where it has failed already. */
+  onFailure(listener: (error: FuscoError) => void): void {
+    const failure = this.#failure;
+    if (failure === undefined) this.#listeners.push(listener);
+    else queueMicrotask(() => listener(failure));
+  }
+
+  /**
+   * Says goodbye and frees the connection, the worker and, on rank 0, the port. What still waits rejects with E_CLOSED.
+   * Others get an error only if they wait for this rank afterwards. Closing twice is harmless; the promise resolves
+   * when all is freed, and the process stays until then.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#shutDown();
+    return this.#closing;
+  }
+
+  [Symbol.dispose](): void {
+    void this.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #shutDown(): Promise<void> {
+    process.off('beforeExit', this.#atEnd);
+    const closed = new FuscoError('E_CLOSED', 'the session is closed');
+    for (const { reject } of this.#pending.values()) reject(closed);
+    this.#pending.clear();
+    await endWorker(this.#worker);
+  }
+
+  /** For connect: what the worker says. */
+  receive(notice: Notice): void {
+    if (notice.event === 'answer') {
+      const pending = this.#pending.get(notice.id);
+      this.#pending.delete(notice.id);
+      if (this.#pending.size === 0 && this.#closing === undefined) this.#worker.unref();
+      pending?.resolve(notice.value);
+    } else if (notice.event === 'failure') {
+      this.#lateAtFailure = notice.failure.ranks;
+      this.fail(failureError(notice.failure));
+    }
+  }
+
+  /** For connect: the session cannot go on. */
+  fail(error: FuscoError): void {
+    if (this.#failure !== undefined || this.#closing !== undefined) return;
+    this.#failure = error;
+    for (const { resolve, reject, ifFailed } of this.#pending.values()) {
+      if (ifFailed === undefined) reject(error);
+      else resolve(ifFailed());
+    }
+    this.#pending.clear();
+    this.#worker.unref();
+    for (const listener of this.#listeners.splice(0)) listener(error);
+  }
+
+  #refuse(): void {
+    if (this.#closing !== undefined) throw new FuscoError('E_CLOSED', 'the session is closed');
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #gather(what: string, part: Uint8Array, deadlineMs = this.deadlineMs): Promise<Uint8Array[]> {
+    this.#refuse();
+    checkInteger('deadlineMs', deadlineMs, 1, MAX_DEADLINE_MS);
+    checkInteger('bytes.length', part.length, 0, partLimit(this.worldSize));
+    return this.#ask<Uint8Array[]>((id) => ({ op: 'gather', id, what, part: copyOf(part), deadlineMs }));
+  }
+
+  #ask<T>(request: (id: number) => Request, ifFailed?: () => T): Promise<T> {
+    return new Promise<unknown>((resolve, reject) => {
+      const id = this.#nextId++;
+      this.#pending.set(id, ifFailed === undefined ? { resolve, reject } : { resolve, reject, ifFailed });
+      // A promise keeps no process alive; the worker does, while somebody waits for it.
+      this.#worker.ref();
+      this.#post(request(id));
+    }) as Promise<T>;
+  }
+
+  #post(request: Request): void {
+    this.#worker.postMessage(request);
+  }
+}
+
+/** The bytes in a buffer of their own: a message carries the whole buffer that a view lies in. */
+const copyOf = (bytes: Uint8Array) => Uint8Array.from(bytes);
+
+/** Ranks whose digest is not the most frequent one; where several are, rank 0's or else the lowest rank's counts. */
+export function differingRanks(digests: readonly string[]): number[] {
+  const counts = new Map<string, number>();
+  for (const digest of digests) counts.set(digest, (counts.get(digest) ?? 0) + 1);
+  const most = Math.max(...counts.values());
+  const usual = digests.find((digest) => counts.get(digest) === most);
+  return [...digests.keys()].filter((rank) => digests[rank] !== usual);
+}
+
+async function endWorker(worker: Worker): Promise<void> {
+  worker.ref();
+  const ended = new Promise<void>((resolve) => {
+    worker.once('exit', () => resolve());
+  });
+  const timer = setTimeout(() => void worker.terminate(), CLOSE_MS);
+  worker.postMessage({ op: 'close' } satisfies Request);
+  await ended;
+  clearTimeout(timer);
+}
+
+/**
+ * Connects this process to its group and waits until all ranks are there. Options win over the launcher's variables;
+ * docs/multi-process.md lists them. Rank 0 hosts the server.
+ *
+ * @throws FuscoError E_BOOTSTRAP where rank, size or address are missing or contradict, or rank 0 refused the secret;
+ *   E_PEER_TIMEOUT naming the ranks that did not come; E_PEER_MISMATCH for another version or world size
+ */
+export async function connect(options: ConnectOptions = {}): Promise<Session> {
+  const bootstrap = resolveBootstrap(options, process.env);
+  const { rank, worldSize, host, port, secret, deadlineMs, heartbeatMs } = bootstrap;
+  const listenHost = options.listenHost ?? (isLoopback(host) ? host : undefined);
+  const log = options.logger ?? ((line: string) => void process.stderr.write(`${line}\n`));
+  const version = packageVersion();
+  const setup: WorkerSetup = {
+    rank,
+    worldSize,
+    host,
+    port,
+    listenHost,
+    version,
+    secret,
+    deadlineMs,
+    heartbeatMs,
+  };
+  const worker = new Worker(workerUrl(), { workerData: setup, execArgv: [], name: `fusco rank ${rank}` });
+  return new Promise((resolve, reject) => {
+    let session: Session | undefined;
+    const give = (error: FuscoError) => {
+      if (session !== undefined) return session.fail(error);
+      void endWorker(worker).then(() => reject(error));
+    };
+    worker.on('message', (notice: Notice) => {
+      if (notice.event === 'log') return log(notice.line);
+      if (notice.event === 'refused') {
+        const details = notice.rank === undefined ? {} : { rank: notice.rank };
+        return give(new FuscoError(notice.code, notice.text, details));
+      }
+      if (notice.event === 'ready') {
+        const { localRank = notice.localRank, localWorldSize = notice.localWorldSize } = bootstrap;
+        session = new Session(bootstrap, localRank, localWorldSize, worker);
+        return resolve(session);
+      }
+      if (session !== undefined) session.receive(notice);
+      else if (notice.event === 'failure') give(failureError(notice.failure));
+    });
+    worker.on('error', (cause: Error) => {
+      const error = new FuscoError('E_INTERNAL', `the rendezvous worker failed: ${cause.message}`, { cause });
+      if (session !== undefined) session.fail(error);
+      else reject(error);
+    });
+  });
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\./.test(host);
+}

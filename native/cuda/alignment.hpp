@@ -1,0 +1,25 @@
+// How wide an access addresses and sizes allow. Their bits are put together with `|`.
+#pragma once
+
+#include <cstdint>
+
+#include "failure.hpp"
+
+namespace fusco::cuda {
+
+inline uint64_t bitsOf(const fusco_buffer &buffer) { return reinterpret_cast<uint64_t>(buffer.data); }
+
+inline uint64_t bitsOf(const fusco_buffer *buffers, uint32_t ranks) {
+  uint64_t bits = 0;
+  for (uint32_t rank = 0; rank < ranks; rank++) bits |= bitsOf(buffers[rank]);
+  return bits;
+}
+
+// Numbers must lie at multiples of their size: the kernels load whole elements. Throws E_BUFFER.
+inline void checkAligned(const char *name, uint64_t bits, uint32_t elementSize) {
+  if (bits % elementSize == 0) return;
+  throw Failure(FUSCO_E_BUFFER, "%s: an address is no multiple of %u bytes", name, elementSize)
+      .limited(bits % elementSize, elementSize);
+}
+
+}  // namespace fusco::cuda

@@ -1,0 +1,116 @@
+#include "board.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+#include "failure.hpp"
+
+namespace fusco::nccl {
+
+static_assert(std::atomic<uint64_t>::is_always_lock_free, "processes share atomics by address");
+
+namespace {
+
+constexpr uint64_t made = 0x4452414f42435346;  // "FSCBOARD"
+constexpr uint32_t places = 2;
+constexpr uint32_t maxBoardRanks = 64;
+
+[[noreturn]] void refuse(const char *what, const std::string &name) {
+  throw Failure(FUSCO_E_BACKEND, "shared memory %.60s: %s: %s", name.c_str(), what, std::strerror(errno));
+}
+
+}  // namespace
+
+struct Board::Head {
+  std::atomic<uint64_t> made;
+  std::atomic<uint32_t> attached;
+  std::atomic<uint32_t> failed[maxBoardRanks];
+  Post posts[];
+};
+
+Board::Board(const std::string &name, uint32_t neighbours, uint32_t self, const Wait &wait)
+    : name_(name),
+      neighbours_(neighbours),
+      self_(self),
+      bytes_(sizeof(Head) + uint64_t{neighbours} * places * sizeof(Post)) {
+  if (neighbours > maxBoardRanks || name.size() < 2 || name[0] != '/') {
+    throw Failure(FUSCO_E_OPTION, "a board for %u ranks called %.60s", neighbours, name.c_str());
+  }
+  int file = -1;
+  if (self == 0) {
+    file = shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file < 0) refuse("making it", name);
+    if (ftruncate(file, static_cast<off_t>(bytes_)) != 0) {
+      close(file);
+      shm_unlink(name.c_str());
+      refuse("making room in it", name);
+    }
+  } else {
+    wait([&] {
+      file = shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0600);
+      if (file < 0 && errno != ENOENT) refuse("opening it", name);
+      struct stat status {};
+      if (file >= 0 && (fstat(file, &status) != 0 || static_cast<uint64_t>(status.st_size) != bytes_)) {
+        close(file);
+        file = -1;
+      }
+      return file >= 0;
+    });
+  }
+  void *memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  close(file);
+  if (memory == MAP_FAILED) {
+    if (self == 0) shm_unlink(name.c_str());
+    refuse("mapping it", name);
+  }
+  head_ = static_cast<Head *>(memory);
+  try {
+    // Fresh shared memory is zero, and a zeroed head is a valid one.
+    if (self == 0) head_->made.store(made, std::memory_order_release);
+    wait([&] { return head_->made.load(std::memory_order_acquire) == made; });
+    head_->attached.fetch_add(1);
+    if (self == 0) wait([&] { return head_->attached.load() == neighbours_; });
+  } catch (...) {
+    if (self == 0) shm_unlink(name.c_str());
+    munmap(memory, bytes_);
+    throw;
+  }
+  if (self == 0) shm_unlink(name.c_str());
+}
+
+Board::~Board() { munmap(head_, bytes_); }
+
+Post &Board::at(uint32_t neighbour, uint64_t step) {
+  return head_->posts[neighbour * places + step % places];
+}
+
+void Board::publish(uint64_t step) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  Post &post = own(step);
+  post.enteredNs = static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+  post.step.store(step, std::memory_order_release);
+}
+
+bool Board::has(uint32_t neighbour, uint64_t step) const {
+  return of(neighbour, step).step.load(std::memory_order_acquire) == step;
+}
+
+uint64_t Board::lastStep(uint32_t neighbour) const {
+  const uint64_t even = of(neighbour, 0).step.load();
+  const uint64_t odd = of(neighbour, 1).step.load();
+  return even > odd ? even : odd;
+}
+
+void Board::fail() { head_->failed[self_].store(1); }
+
+bool Board::hasFailed(uint32_t neighbour) const { return head_->failed[neighbour].load() != 0; }
+
+}  // namespace fusco::nccl

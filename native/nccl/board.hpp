@@ -1,0 +1,70 @@
+// Shared memory of the ranks of one host: before an exchange each posts what it is about to do and where its
+// buffers are, and reads what the others posted. No CUDA, no NCCL.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace fusco::nccl {
+
+constexpr uint32_t maxPosted = 64;
+constexpr uint32_t handleBytes = 64;
+
+// One device buffer that neighbours may open. `bytes` 0: none.
+struct PostedBuffer {
+  uint8_t handle[handleBytes];
+  uint64_t allocation;  // unique in its process: another one at the same address has another number
+  uint64_t base;        // where the allocation begins in its process
+  uint64_t size;        // and its bytes
+  uint64_t offset;      // of the buffer in its allocation
+  uint64_t bytes;       // of the buffer
+};
+
+struct Post {
+  std::atomic<uint64_t> step;  // 0: none yet; released after the rest is written
+  uint64_t digest;
+  uint64_t enteredNs;  // CLOCK_MONOTONIC
+  uint32_t count;
+  PostedBuffer buffer[maxPosted];
+};
+
+class Board {
+ public:
+  // Calls `wait(ready)` until `ready()`; it may throw, and is given to every call that waits.
+  using Wait = std::function<void(const std::function<bool()> &ready)>;
+
+  // Neighbour 0 makes the memory, the others open it; when all have, its name is gone. Throws E_BACKEND.
+  Board(const std::string &name, uint32_t neighbours, uint32_t self, const Wait &wait);
+  ~Board();
+  Board(const Board &) = delete;
+  Board &operator=(const Board &) = delete;
+
+  // The own post of a step: fill it, then publish. Two steps have two places: a rank can be one step ahead of
+  // a neighbour, which reads the post of its own step, and no further.
+  Post &own(uint64_t step) { return at(self_, step); }
+  void publish(uint64_t step);
+  bool has(uint32_t neighbour, uint64_t step) const;
+  const Post &of(uint32_t neighbour, uint64_t step) const {
+    return const_cast<Board *>(this)->at(neighbour, step);
+  }
+  // The last step that a neighbour entered.
+  uint64_t lastStep(uint32_t neighbour) const;
+
+  // A rank that fails says so, and its neighbours need not wait for their deadlines.
+  void fail();
+  bool hasFailed(uint32_t neighbour) const;
+
+ private:
+  struct Head;
+  Post &at(uint32_t neighbour, uint64_t step);
+
+  std::string name_;
+  uint32_t neighbours_;
+  uint32_t self_;
+  uint64_t bytes_;
+  Head *head_ = nullptr;
+};
+
+}  // namespace fusco::nccl

@@ -1,0 +1,88 @@
+// A plan on one rank's device, and the order of its slices.
+#pragma once
+
+#include "nccl_group.hpp"
+
+namespace fusco::nccl {
+
+// Slices that are packed, on the wire or being scattered at the same time.
+constexpr uint32_t ringDepth = 4;
+
+// A direction of rows, cut into steps.
+struct Route {
+  const Stream *send;
+  const Stream *receive;
+  std::vector<Step> steps;
+  uint32_t mostSent = 0;  // rows of one step
+  uint32_t mostReceived = 0;
+
+  Route(const Neighbourhood &near, const Stream &sendRows, const Stream &receiveRows, uint32_t sliceRows);
+};
+
+// Tables in device memory; views and pointers into one allocation.
+struct DeviceTables {
+  cuda::PlanView direct{};    // places of `direct`
+  cuda::PlanView returned{};  // places of `returned`
+  uint32_t *meeting = nullptr;
+  const uint32_t *entryStream = nullptr;
+  const uint32_t *rowStream = nullptr;
+  const uint32_t *placeEntry = nullptr;
+  const uint32_t *homeOffset = nullptr;
+  const SumTerm *homeTerms = nullptr;
+  const uint32_t *landedOffset = nullptr;
+  const Place *landedPlaces = nullptr;
+  const SumTerm *landedTerms = nullptr;
+};
+
+class Plan {
+ public:
+  Plan(std::shared_ptr<Group> group, const fusco_nccl_step &step, const fusco_nccl_plan_desc &desc);
+  ~Plan();
+  Plan(const Plan &) = delete;
+  Plan &operator=(const Plan &) = delete;
+
+  Group &group() const { return *group_; }
+  const RankTables &tables() const { return tables_; }
+  const fusco_plan &sizes() const { return tables_.sizes; }
+  const DeviceTables &device() const { return device_; }
+  const Route &entriesOut() const { return entriesOut_; }
+  const Route &entriesHome() const { return entriesHome_; }
+  const Route &rowsOut() const { return rowsOut_; }
+  const Route &rowsHome() const { return rowsHome_; }
+  // Rows that this rank touches at each neighbour.
+  const std::vector<uint32_t> &reach() const { return tables_.reach; }
+  uint64_t placesSent() const { return placesSentTotal_; }
+  uint64_t placesReceived() const { return landing_.places.size(); }
+  const std::vector<uint64_t> &weightBytesSent() const { return weightBytesSent_; }
+  const std::vector<uint64_t> &weightBytesReceived() const { return weightBytesReceived_; }
+  uint64_t landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const;
+  fusco_nccl_bytes bytes(uint64_t rowBytes) const;
+
+ private:
+  void tellForwarders();
+  void upload();
+
+  std::shared_ptr<Group> group_;
+  RankTables tables_;
+  Route entriesOut_;
+  Route entriesHome_;
+  Route rowsOut_;
+  Route rowsHome_;
+  Landing landing_;
+  std::vector<uint64_t> weightBytesSent_;
+  std::vector<uint64_t> weightBytesReceived_;
+  uint64_t placesSentTotal_ = 0;
+  DeviceTables device_;
+  uint8_t *memory_ = nullptr;
+  uint64_t memoryBytes_ = 0;
+};
+
+// One place of a ring.
+constexpr uint64_t slotAlign = 256;
+inline uint64_t alignSlot(uint64_t bytes) { return (bytes + slotAlign - 1) / slotAlign * slotAlign; }
+
+}  // namespace fusco::nccl
+
+struct fusco_nccl_plan {
+  std::shared_ptr<fusco::nccl::Plan> shared;
+};

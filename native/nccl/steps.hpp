@@ -1,0 +1,72 @@
+// The order in which rows cross the wire: pure arithmetic, the same on every rank, no CUDA and no NCCL.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace fusco::nccl {
+
+// Rows `first` to `first + rows` of some buffer.
+struct Run {
+  uint64_t first;
+  uint32_t rows;
+};
+
+// One direction of rows between a rank and its peers of other hosts. A peer's stream is its runs, one after
+// the other; sender and receiver know the same lengths, each with its own first rows. Streams of ascending
+// peers follow one another in the numbering of `first` below.
+class Stream {
+ public:
+  explicit Stream(uint32_t ranks) : runs_(ranks), start_(ranks + 1, 0) {}
+
+  void append(uint32_t peer, Run run) {
+    if (run.rows > 0) runs_[peer].push_back(run);
+  }
+  // Numbers the rows; after the last append.
+  void close();
+
+  uint32_t ranks() const { return static_cast<uint32_t>(runs_.size()); }
+  uint32_t rows(uint32_t peer) const { return static_cast<uint32_t>(start_[peer + 1] - start_[peer]); }
+  // First row of a peer among the rows of all peers.
+  uint64_t start(uint32_t peer) const { return start_[peer]; }
+  uint64_t total() const { return start_.back(); }
+  const std::vector<Run> &runs(uint32_t peer) const { return runs_[peer]; }
+
+  // Calls `piece` for each contiguous part of rows [first, first + rows) of the peer's stream, in order.
+  void forEachPiece(uint32_t peer, uint32_t first, uint32_t rows,
+                    const std::function<void(Run)> &piece) const;
+
+ private:
+  std::vector<std::vector<Run>> runs_;
+  std::vector<uint64_t> start_;
+};
+
+// Rows [first, first + rows) of a peer's stream; in a ring slot they begin at row `at`.
+struct Slice {
+  uint32_t peer;
+  uint32_t first;
+  uint32_t rows;
+  uint32_t at;
+};
+
+// What one rank does in one step, which is one NCCL group. A rank leaves out steps in which it does nothing.
+struct Step {
+  uint32_t round;
+  uint32_t offset;  // of the first peer: steps are ordered alike on all ranks by (round, offset)
+  std::vector<Slice> send;
+  std::vector<Slice> receive;
+  uint32_t sendRows = 0;
+  uint32_t receiveRows = 0;
+};
+
+/*
+ * In round j a rank sends the j-th slice of every peer's stream, in the order of offsets 1, 2, …: to rank + o
+ * and from rank - o. Several offsets share a step, the same ones on all ranks, but in round 0, where the
+ * first slice of each peer is on its own so that a late peer can be told from the others. Since both sides of
+ * a slice have it in the same step and all ranks go through the steps in one order, no wait can be circular.
+ */
+std::vector<Step> makeSteps(uint32_t rank, const Stream &send, const Stream &receive, uint32_t sliceRows,
+                            uint32_t peersPerStep);
+
+}  // namespace fusco::nccl

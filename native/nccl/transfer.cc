@@ -1,0 +1,207 @@
+#include "transfer.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace fusco::nccl {
+
+namespace {
+
+constexpr uint32_t nobody = 0xffffffffu;
+
+// Events of the places of a ring.
+struct Ring {
+  std::array<cuda::Event, ringDepth> events;
+  explicit Ring(uint32_t device) {
+    for (cuda::Event &event : events) event.create(device, false);
+  }
+  const cuda::Event &at(size_t step) const { return events[step % ringDepth]; }
+};
+
+// Where each leg's rows begin in a slot; the last element is the bytes of a slot.
+std::vector<uint64_t> layOut(const std::vector<Leg> &legs, uint32_t rows, bool sending) {
+  std::vector<uint64_t> offsets{0};
+  for (const Leg &leg : legs) {
+    const bool inSlot = sending ? leg.pack != nullptr : leg.unpack != nullptr;
+    offsets.push_back(offsets.back() + (inSlot ? alignSlot(rows * leg.rowBytes) : 0));
+  }
+  return offsets;
+}
+
+// Calls `issue(peer, address, bytes)` for each message of one leg and step. Both sides cut a slice where the
+// receiving runs, which are as long as the sending ones, end.
+template <class F>
+void forEachMessage(const Stream &stream, const std::vector<Slice> &slices, uint64_t rowBytes, uint8_t *slot,
+                    uint8_t *inPlace, F issue) {
+  for (const Slice &slice : slices) {
+    uint64_t done = slice.at;
+    stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
+      uint8_t *address = slot != nullptr ? slot + done * rowBytes : inPlace + run.first * rowBytes;
+      issue(slice.peer, address, run.rows * rowBytes);
+      done += run.rows;
+    });
+  }
+}
+
+double msBetween(const cuda::Event &begin, const cuda::Event &end) {
+  float ms = 0;
+  return cudaEventElapsedTime(&ms, begin.get(), end.get()) == cudaSuccess ? ms : 0;
+}
+
+uint64_t nsOf(double ms) { return ms <= 0 ? 0 : static_cast<uint64_t>(ms * 1e6); }
+
+}  // namespace
+
+Ranges rangesOf(const Stream &stream, const std::vector<Slice> &slices) {
+  Ranges ranges;
+  for (const Slice &slice : slices) {
+    ranges.range[ranges.count++] = {static_cast<uint32_t>(stream.start(slice.peer) + slice.first), slice.rows,
+                                    slice.at};
+    ranges.rows += slice.rows;
+  }
+  return ranges;
+}
+
+void Timeline::begin(std::vector<Span> &spans, cudaStream_t stream) {
+  if (!isOn_) return;
+  Span span;
+  span.begin.create(group_.device(), true);
+  span.end.create(group_.device(), true);
+  spans.push_back(std::move(span));
+  group_.record(spans.back().begin, stream);
+}
+
+void Timeline::end(std::vector<Span> &spans, cudaStream_t stream) {
+  if (isOn_) group_.record(spans.back().end, stream);
+}
+
+void Timeline::beginStep(const Step &step) {
+  begin(steps_, group_.wire());
+  if (!isOn_) return;
+  Peers peers{nobody, {}};
+  for (const Slice &slice : step.send) peers.all.push_back(slice.peer);
+  for (const Slice &slice : step.receive) peers.all.push_back(slice.peer);
+  if (step.round == 0 && step.receive.size() == 1) peers.firstFrom = step.receive.front().peer;
+  std::sort(peers.all.begin(), peers.all.end());
+  peers.all.erase(std::unique(peers.all.begin(), peers.all.end()), peers.all.end());
+  peersOfStep_.push_back(std::move(peers));
+}
+
+void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) {
+  if (!isOn_ || (packs_.empty() && steps_.empty())) return;
+  // All times are told from the first event of either kind.
+  const cuda::Event &origin = packs_.empty() ? steps_.front().begin : packs_.front().begin;
+  struct Interval {
+    double begin;
+    double end;
+  };
+  const auto intervals = [&](const std::vector<Span> &spans) {
+    std::vector<Interval> result;
+    for (const Span &span : spans)
+      result.push_back({msBetween(origin, span.begin), msBetween(origin, span.end)});
+    return result;
+  };
+  const auto packed = intervals(packs_);
+  const auto stepped = intervals(steps_);
+  double packMs = 0;
+  double hiddenMs = 0;
+  double wireMs = 0;
+  for (const Interval &pack : packed) {
+    packMs += pack.end - pack.begin;
+    for (const Interval &step : stepped) {
+      hiddenMs += std::max(0.0, std::min(pack.end, step.end) - std::max(pack.begin, step.begin));
+    }
+  }
+  for (size_t i = 0; i < stepped.size(); i++) {
+    const double taken = stepped[i].end - stepped[i].begin;
+    wireMs += taken;
+    if (peers == nullptr) continue;
+    for (const uint32_t peer : peersOfStep_[i].all) {
+      if (peers->wire_ns != nullptr) peers->wire_ns[peer] += nsOf(taken);
+    }
+    const uint32_t from = peersOfStep_[i].firstFrom;
+    if (from != nobody && peers->wait_ns != nullptr) peers->wait_ns[from] += nsOf(taken);
+  }
+  report.pack_ns += nsOf(packMs);
+  report.pack_hidden_ns += nsOf(hiddenMs);
+  report.wire_ns += nsOf(wireMs);
+}
+
+void reserve(Group &group, const Route &route, const std::vector<Leg> &legs) {
+  if (route.steps.empty() || legs.empty()) return;
+  group.arena(Use::sendRing).atLeast(ringDepth * layOut(legs, route.mostSent, true).back());
+  group.arena(Use::receiveRing).atLeast(ringDepth * layOut(legs, route.mostReceived, false).back());
+}
+
+void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Timeline &timeline,
+              const Traffic &traffic) {
+  if (route.steps.empty() || legs.empty()) return;
+  Group &group = plan.group();
+  const std::vector<uint64_t> sendAt = layOut(legs, route.mostSent, true);
+  const std::vector<uint64_t> receiveAt = layOut(legs, route.mostReceived, false);
+  uint8_t *sendRing = group.arena(Use::sendRing).atLeast(ringDepth * sendAt.back());
+  uint8_t *receiveRing = group.arena(Use::receiveRing).atLeast(ringDepth * receiveAt.back());
+  const bool packs = sendAt.back() > 0;
+  const bool unpacks = receiveAt.back() > 0;
+  Ring packed(group.device());
+  Ring arrived(group.device());
+  Ring emptied(group.device());
+
+  for (size_t number = 0; number < route.steps.size(); number++) {
+    const Step &step = route.steps[number];
+    uint8_t *sendSlot = sendRing + number % ringDepth * sendAt.back();
+    uint8_t *receiveSlot = receiveRing + number % ringDepth * receiveAt.back();
+    if (packs && !step.send.empty()) {
+      if (number >= ringDepth) group.order(group.packing(), arrived.at(number));
+      const Ranges ranges = rangesOf(*route.send, step.send);
+      timeline.beginPack();
+      for (size_t i = 0; i < legs.size(); i++) {
+        if (legs[i].pack != nullptr) legs[i].pack(ranges, sendSlot + sendAt[i]);
+      }
+      timeline.endPack();
+      group.record(packed.at(number), group.packing());
+      group.order(group.wire(), packed.at(number));
+    }
+    if (unpacks && number >= ringDepth) group.order(group.wire(), emptied.at(number));
+    timeline.beginStep(step);
+    group.together([&] {
+      for (size_t i = 0; i < legs.size(); i++) {
+        const Leg &leg = legs[i];
+        uint8_t *out = leg.pack != nullptr ? sendSlot + sendAt[i] : nullptr;
+        uint8_t *in = leg.unpack != nullptr ? receiveSlot + receiveAt[i] : nullptr;
+        forEachMessage(*route.send, step.send, leg.rowBytes, out, const_cast<uint8_t *>(leg.from),
+                       [&](uint32_t peer, const uint8_t *from, uint64_t bytes) {
+                         group.send(from, bytes, peer);
+                         traffic.report->slices++;
+                         traffic.report->wire_sent += bytes;
+                         if (traffic.peers != nullptr && traffic.peers->sent_bytes != nullptr)
+                           traffic.peers->sent_bytes[peer] += bytes;
+                       });
+        forEachMessage(*route.receive, step.receive, leg.rowBytes, in, leg.to,
+                       [&](uint32_t peer, uint8_t *to, uint64_t bytes) {
+                         group.receive(to, bytes, peer);
+                         traffic.report->wire_received += bytes;
+                         if (traffic.peers != nullptr && traffic.peers->received_bytes != nullptr)
+                           traffic.peers->received_bytes[peer] += bytes;
+                       });
+      }
+    });
+    timeline.endStep();
+    traffic.report->steps++;
+    group.record(arrived.at(number), group.wire());
+    if (!unpacks) continue;
+    group.order(group.work(), arrived.at(number));
+    const Ranges ranges = rangesOf(*route.receive, step.receive);
+    for (size_t i = 0; i < legs.size(); i++) {
+      if (legs[i].unpack != nullptr) legs[i].unpack(ranges, receiveSlot + receiveAt[i]);
+    }
+    group.record(emptied.at(number), group.work());
+  }
+  // Another transfer may follow and use the rings again.
+  const size_t last = route.steps.size() - 1;
+  group.order(group.work(), arrived.at(last));
+  group.order(group.packing(), arrived.at(last));
+  if (unpacks) group.order(group.wire(), emptied.at(last));
+}
+
+}  // namespace fusco::nccl

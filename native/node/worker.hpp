@@ -1,0 +1,75 @@
+// A thread that runs tasks one after the other, in the order in which they were given, and settles their
+// promises on the JavaScript thread. Never libuv's pool: a task may wait long.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "values.hpp"
+
+namespace fusco_node {
+
+// Made, settled and destroyed on the JavaScript thread; run on the worker's.
+class Task {
+ public:
+  explicit Task(Napi::Env env) : deferred(env) {}
+  virtual ~Task() = default;
+  Task(const Task &) = delete;
+  Task &operator=(const Task &) = delete;
+
+  // Touches no JavaScript.
+  virtual void run() = 0;
+  // Resolves or rejects `deferred`.
+  virtual void settle(Napi::Env env) = 0;
+
+  Napi::Promise::Deferred deferred;
+};
+
+// All members belong to the JavaScript thread of the environment that made the worker, but for what `mutex_`
+// guards.
+class Worker : public std::enable_shared_from_this<Worker> {
+ public:
+  // `name` is what diagnostics of the environment show.
+  Worker(napi_env env, const char *name) : env_(env), name_(name) {}
+  ~Worker() { stop(); }
+  Worker(const Worker &) = delete;
+  Worker &operator=(const Worker &) = delete;
+
+  // Starts the thread with the first task. Throws E_MEMORY where there is none to be had.
+  void submit(std::unique_ptr<Task> task);
+  bool isIdle() const { return inFlight_ == 0; }
+  // Called whenever the last task in flight has settled.
+  void whenIdle(std::function<void()> call) { idle_ = std::move(call); }
+  // Called before stop() waits for the task in progress, to cut a long wait of it short.
+  void whenStopping(std::function<void()> call) { interrupt_ = std::move(call); }
+  // Ends the thread after the task in progress; idempotent. What is queued is not run.
+  void stop();
+
+ private:
+  void start();
+  void serve();
+  void settle(Napi::Env env);
+  static void onDone(napi_env env, napi_value callback, void *context, void *data);
+  static void onEnvironmentEnd(void *worker);
+
+  napi_env env_;
+  const char *name_;
+  size_t inFlight_ = 0;
+  std::function<void()> idle_;
+  std::function<void()> interrupt_;
+  napi_threadsafe_function wake_ = nullptr;
+  std::thread thread_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::unique_ptr<Task>> queue_;
+  std::vector<std::unique_ptr<Task>> done_;
+  bool stopping_ = false;
+};
+
+}  // namespace fusco_node

@@ -1,0 +1,244 @@
+// Ranks that die, stall or do something else in the middle of exchanges: what the others say, how soon, and that they
+// can go on. Starts its own processes:
+//
+//   node failures.js                  all scenarios, 3 ranks on one GPU, over NCCL and over direct memory
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { cudaDevices } from '../../../executor/cuda.ts';
+import { createGroup, type Group } from '../../../executor/group.ts';
+import { connect, type Session } from '../../../executor/rendezvous/session.ts';
+import { makeRouting } from '../../support/workloads.ts';
+import { planOf } from '../support.ts';
+
+const RANKS = 3;
+const ODD = RANKS - 1;
+const DEADLINE_MS = 4000;
+const SLACK_MS = 5000;
+const ROW_BYTES = 512;
+
+type Scenario =
+  | 'killed before the group'
+  | 'killed between steps'
+  | 'killed in a step'
+  | 'stalls'
+  | 'other row bytes'
+  | 'other plan'
+  | 'opens and closes';
+
+/** What one rank found. */
+interface Finding {
+  readonly rank: number;
+  readonly code?: string;
+  readonly message?: string;
+  readonly seconds: number;
+  /** Whether a second group worked afterwards. */
+  readonly again?: boolean;
+  readonly freeBytes?: readonly number[];
+}
+
+const sleepSynchronously = (ms: number) =>
+  void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+
+async function exchangeRounds(
+  group: Group,
+  rounds: number,
+  between: (round: number) => number,
+): Promise<void> {
+  const rank = group.localRanks[0]!;
+  const routing = makeRouting({
+    family: 'balanced',
+    seed: 3,
+    ranks: RANKS,
+    tokens: 64,
+    topk: 4,
+    experts: 12,
+  });
+  const plan = await planOf(routing, 4, { experts: 12, hidden: ROW_BYTES / 2, ranksPerNode: 1 });
+  using exchange = await group.prepare(plan);
+  for (let round = 0; round < rounds; round++) {
+    const rowBytes = between(round);
+    const from = [new Uint8Array(plan.shards[rank]!.tokens * rowBytes)];
+    const to = [new Uint8Array(plan.shards[rank]!.recvRows * rowBytes)];
+    await exchange.dispatch({ payloads: [{ rowBytes, from, to }] });
+  }
+}
+
+async function open(session: Session): Promise<Group> {
+  return createGroup({ backend: 'nccl', nccl: { session } });
+}
+
+async function misbehave(scenario: Scenario, session: Session): Promise<void> {
+  const isOdd = session.rank === ODD;
+  const die = () => process.kill(process.pid, 'SIGKILL');
+  if (scenario === 'killed before the group' && isOdd) die();
+  const group = await open(session);
+  try {
+    if (scenario === 'other plan') {
+      const tokens = isOdd ? 9 : 8;
+      const routing = makeRouting({
+        family: 'balanced',
+        seed: 1,
+        ranks: RANKS,
+        tokens,
+        topk: 2,
+        experts: 12,
+      });
+      await group.prepare(await planOf(routing, 2, { experts: 12, hidden: 8, ranksPerNode: 1 }));
+      return;
+    }
+    await exchangeRounds(group, 1000, (round) => {
+      if (round !== 5 || !isOdd) return ROW_BYTES;
+      if (scenario === 'killed between steps') die();
+      // The exchange is under way when the timer fires.
+      if (scenario === 'killed in a step') setTimeout(die, 30);
+      if (scenario === 'stalls') sleepSynchronously(DEADLINE_MS + 2000);
+      return scenario === 'other row bytes' ? 2 * ROW_BYTES : ROW_BYTES;
+    });
+  } finally {
+    await group.close();
+  }
+}
+
+async function runRank(scenario: Scenario): Promise<Finding> {
+  const rank = Number(process.env.RANK);
+  if (scenario === 'opens and closes') {
+    const freeBytes: number[] = [];
+    const start = performance.now();
+    for (let i = 0; i < 8; i++) {
+      const session = await connect();
+      const group = await open(session);
+      await exchangeRounds(group, 2, () => ROW_BYTES);
+      await group.close();
+      await session.barrier();
+      await session.close();
+      freeBytes.push(cudaDevices().devices[0]!.freeBytes);
+    }
+    return { rank, seconds: (performance.now() - start) / 1000, freeBytes };
+  }
+  const session = await connect();
+  const start = performance.now();
+  let caught: { code?: string; message?: string } = {};
+  try {
+    await misbehave(scenario, session);
+  } catch (error) {
+    caught = error as { code?: string; message?: string };
+  }
+  const seconds = (performance.now() - start) / 1000;
+  await session.close();
+  const found = {
+    rank,
+    seconds,
+    ...(caught.code === undefined ? {} : { code: caught.code, message: caught.message! }),
+  };
+  if (scenario.startsWith('killed')) return found;
+  // All ranks live: they meet again.
+  const second = await connect();
+  const group = await open(second);
+  await exchangeRounds(group, 3, () => ROW_BYTES);
+  await group.close();
+  await second.barrier();
+  await second.close();
+  return { ...found, again: true };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+function collect(child: ChildProcess): Promise<Finding | undefined> {
+  let text = '';
+  child.stdout!.on('data', (chunk) => {
+    text += chunk;
+  });
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
+    child.on('exit', () => {
+      clearTimeout(timer);
+      const line = text.trim().split('\n').at(-1) ?? '';
+      resolve(line.startsWith('{') ? (JSON.parse(line) as Finding) : undefined);
+    });
+  });
+}
+
+async function runScenario(scenario: Scenario, isDirect: boolean): Promise<string[]> {
+  const port = await freePort();
+  const children = Array.from({ length: RANKS }, (_, rank) =>
+    spawn(process.execPath, [fileURLToPath(import.meta.url), scenario], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: {
+        ...process.env,
+        RANK: String(rank),
+        WORLD_SIZE: String(RANKS),
+        LOCAL_RANK: '0',
+        LOCAL_WORLD_SIZE: String(RANKS),
+        MASTER_ADDR: '127.0.0.1',
+        MASTER_PORT: String(port),
+        NCCL_HOSTID: `rank ${rank}`,
+        FUSCO_IPC: isDirect ? '1' : '0',
+        FUSCO_DEADLINE_MS: String(DEADLINE_MS),
+      },
+    }),
+  );
+  const findings = await Promise.all(children.map(collect));
+  const wrong: string[] = [];
+  findings.forEach((found, rank) => {
+    const isVictim = scenario.startsWith('killed') && rank === ODD;
+    if (isVictim) {
+      if (found !== undefined) wrong.push(`rank ${rank} lives`);
+      return;
+    }
+    if (found === undefined) {
+      wrong.push(`rank ${rank} said nothing`);
+      return;
+    }
+    if (scenario === 'opens and closes') {
+      const [first, last] = [found.freeBytes![1]!, found.freeBytes!.at(-1)!];
+      if (first - last > 64 * 2 ** 20) wrong.push(`rank ${rank}: ${(first - last) / 2 ** 20} MiB are lost`);
+      return;
+    }
+    const wanted = scenario.startsWith('other') ? 'E_PEER_MISMATCH' : 'E_PEER_TIMEOUT';
+    const text = `rank ${rank} after ${found.seconds.toFixed(1)} s: ${found.code} ${found.message}`;
+    process.stdout.write(`    ${text}\n`);
+    if (found.code !== wanted) wrong.push(`${text}; ${wanted} was expected`);
+    const names = rank === ODD ? true : found.message?.includes(`rank ${ODD}`);
+    if (!names) wrong.push(`${text}; it does not name rank ${ODD}`);
+    if (found.seconds * 1000 > DEADLINE_MS + SLACK_MS) wrong.push(`${text}; that is late`);
+    if (!scenario.startsWith('killed') && found.again !== true) wrong.push(`rank ${rank} could not go on`);
+  });
+  return wrong;
+}
+
+const asked = process.argv[2] as Scenario | undefined;
+if (process.env.RANK !== undefined && asked !== undefined) {
+  const found = await runRank(asked);
+  process.stdout.write(`${JSON.stringify(found)}\n`);
+} else {
+  const scenarios: Scenario[] = [
+    'killed before the group',
+    'killed between steps',
+    'killed in a step',
+    'stalls',
+    'other row bytes',
+    'other plan',
+    'opens and closes',
+  ];
+  let failed = 0;
+  for (const isDirect of [false, true]) {
+    for (const scenario of scenarios) {
+      const start = performance.now();
+      const wrong = await runScenario(scenario, isDirect);
+      const seconds = ((performance.now() - start) / 1000).toFixed(1);
+      const how = isDirect ? 'direct memory' : 'NCCL';
+      process.stdout.write(`${wrong.length === 0 ? 'ok' : 'FAILED'}  ${scenario}, ${how}: ${seconds} s\n`);
+      for (const line of wrong) process.stdout.write(`    ${line}\n`);
+      failed += wrong.length > 0 ? 1 : 0;
+    }
+  }
+  process.exitCode = failed === 0 ? 0 : 1;
+}

@@ -1,0 +1,57 @@
+// One rank of a group of processes; tools/gpu/check.sh starts several with `fusco launch`:
+//
+//   node rank.js RANKS_PER_HOST RANKS_PER_NODE [NAME]
+//
+// Blocks of RANKS_PER_HOST ranks reach each other's memory, all others use NCCL. Every process is another host to NCCL,
+// which takes several ranks on one GPU no other way.
+
+import { cudaDevices, openCuda } from '../../../executor/cuda.ts';
+import { createGroup } from '../../../executor/group.ts';
+import { connect } from '../../../executor/rendezvous/session.ts';
+import { deviceCases, exchangeCases, planningCases, refusalCases } from './cases.ts';
+
+const [ranksPerHost, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
+const only = process.argv[4];
+const rank = Number(process.env.RANK);
+if (process.env.FUSCO_TEST_ONE_GPU !== '0') process.env.NCCL_HOSTID = `rank ${rank}`;
+process.env.FUSCO_HOSTID = `host ${Math.floor(rank / ranksPerHost)}`;
+
+const session = await connect();
+const device = session.localRank % cudaDevices().devices.length;
+using cuda = openCuda(1, [device]);
+const began = performance.now();
+const group = await createGroup({ backend: 'nccl', nccl: { session }, cuda });
+const opened = performance.now() - began;
+const ranks = group.ranks;
+const cases = [
+  ...refusalCases(ranks),
+  ...planningCases(ranks, ranksPerNode),
+  ...deviceCases(ranks, ranksPerNode, cuda),
+  ...exchangeCases(ranks, ranksPerNode),
+].filter(({ name }) => only === undefined || name.includes(only));
+let failed = 0;
+for (const { name, run } of cases) {
+  try {
+    await run(group);
+  } catch (error) {
+    failed++;
+    process.stdout.write(
+      `FAILED ${name}\n  ${String((error as Error).stack)
+        .split('\n')
+        .slice(0, 5)
+        .join('\n  ')}\n`,
+    );
+    // After a failure of the group nothing else can work.
+    if ((error as { code?: string }).code?.startsWith('E_PEER')) break;
+  }
+}
+if (rank === 0 || failed > 0) {
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  process.stdout.write(
+    `${cases.length - failed} of ${cases.length} cases, ${ranks} ranks, ${ranksPerHost} a host, ${ranksPerNode} a node: ` +
+      `${seconds} s, of which the communicator ${(opened / 1000).toFixed(1)}\n`,
+  );
+}
+await group.close();
+await session.close();
+process.exitCode = failed === 0 ? 0 : 1;
