@@ -5,7 +5,7 @@ import { type Address, connectToServer } from './connection.ts';
 import { endSocket } from './farewell.ts';
 import { encodeFrame, type Frame, FrameError } from './frames.ts';
 import type { Identity } from './hello.ts';
-import { type ClientMessage, type ServerMessage, splitParts, type Wait } from './messages.ts';
+import { type ClientMessage, parseServerMessage, splitParts, type Wait } from './messages.ts';
 import { departedFailure, type Failure, type LateRank, type LateReport } from './report.ts';
 
 export interface ClientOptions {
@@ -127,10 +127,10 @@ export class Client {
     if (this.#failure === undefined && !this.#closed) this.#socket?.write(encodeFrame(message, body));
   }
 
-  #handle({ head, body }: Frame): void {
+  #handle(frame: Frame): void {
     if (this.#failure !== undefined || this.#closed) return;
     this.#heardAt = performance.now();
-    const message = head as unknown as ServerMessage;
+    const message = parseServerMessage(frame);
     if (message.type === 'ready') {
       const { localRank, localWorldSize } = message;
       this.#settle(this.#ready, { localRank, localWorldSize });
@@ -140,7 +140,7 @@ export class Client {
         throw new FrameError(`the result of call ${message.seq} out of turn`);
       const call = this.#call;
       this.#call = undefined;
-      this.#settle(call, splitParts(message.sizes, body, this.#options.identity.worldSize));
+      this.#settle(call, splitParts(message.sizes, frame.body, this.#options.identity.worldSize));
     } else if (message.type === 'entered') {
       const step = this.#steps.get(message.step);
       this.#steps.delete(message.step);
@@ -152,12 +152,10 @@ export class Client {
       this.#settle(report, message.report);
     } else if (message.type === 'failure') {
       this.#fail(message.failure);
-    } else if (message.type === 'beat' || message.type === 'goodbye') {
+    } else {
       this.#rootStep = message.step ?? this.#rootStep;
       this.#rootClosed = message.type === 'goodbye';
       this.#refuseClosedRoot();
-    } else {
-      throw new FrameError('a frame of an unknown type');
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { MAX_RANKS } from '../../planner/layout.ts';
 import { type Frame, FrameError, MAX_HEAD_BYTES } from './frames.ts';
-import type { Failure, LateReport } from './report.ts';
+import { type Failure, isFailure, isReport, type LateReport } from './report.ts';
 
 /** Most bytes that one rank gives to an all-gather. */
 export const MAX_PART_BYTES = 1 << 20;
@@ -71,19 +71,32 @@ export function parseClientMessage({ head, body }: Frame, worldSize: number): Cl
       (type === 'enter' && isCount(step) && typeof awaited === 'boolean') ||
       (type === 'late' && isCount(id) && isCount(step)) ||
       (type === 'timeout' && isWait(wait) && typeof waitedMs === 'number'));
-  if (!sound) throw new FrameError(`a malformed frame "${type.slice(0, 20)}"`);
+  if (!sound) throw new FrameError(`a malformed frame ${JSON.stringify(type.slice(0, 20))}`);
   return head as unknown as ClientMessage;
 }
 
+/** The frame as a message of the server. Throws FrameError for anything else; sizes are splitParts' to check. */
+export function parseServerMessage({ head }: Frame): ServerMessage {
+  const { type, localRank, localWorldSize, seq, step, id, report, failure } = head;
+  const sound =
+    (type === 'ready' && isCount(localRank) && isCount(localWorldSize)) ||
+    (type === 'gathered' && isCount(seq)) ||
+    (type === 'entered' && isCount(step)) ||
+    (type === 'report' && isCount(id) && isReport(report)) ||
+    (type === 'failure' && isFailure(failure)) ||
+    ((type === 'beat' || type === 'goodbye') && (step === undefined || isCount(step)));
+  if (!sound) throw new FrameError(`a malformed frame ${JSON.stringify(type.slice(0, 20))}`);
+  return head as unknown as ServerMessage;
+}
+
+function areSizes(value: unknown, worldSize: number): value is number[] {
+  return Array.isArray(value) && value.length === worldSize && worldSize <= MAX_RANKS && value.every(isCount);
+}
+
 /** Cuts the body of a gathered frame into the ranks' parts. Throws FrameError where sizes and body contradict. */
-export function splitParts(
-  sizes: readonly number[] | undefined,
-  body: Uint8Array,
-  worldSize: number,
-): Uint8Array[] {
+export function splitParts(sizes: unknown, body: Uint8Array, worldSize: number): Uint8Array[] {
   if (sizes === undefined) return Array.from({ length: worldSize }, () => new Uint8Array(0));
-  const sum = sizes.reduce((total, size) => total + size, 0);
-  if (sizes.length !== worldSize || worldSize > MAX_RANKS || sum !== body.length || !sizes.every(isCount)) {
+  if (!areSizes(sizes, worldSize) || sizes.reduce((total, size) => total + size, 0) !== body.length) {
     throw new FrameError('parts that do not fill the body');
   }
   let at = 0;

@@ -1,6 +1,7 @@
 // What is said about ranks that others wait for: the same facts as fields, in a frame and in an error's text.
 
-import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
+import { ERROR_HINTS, type ErrorCode, FuscoError } from '../../planner/errors.ts';
+import { MAX_RANKS } from '../../planner/layout.ts';
 
 /** One rank that others wait for. */
 export interface LateRank {
@@ -30,6 +31,31 @@ export interface Failure {
   readonly code: ErrorCode;
   readonly text: string;
   readonly ranks: readonly LateRank[];
+}
+
+const STATES: ReadonlySet<unknown> = new Set(['behind', 'absent', 'gone', 'closed', 'silent']);
+const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+const isCountOrNothing = (value: unknown) => value === undefined || isCount(value);
+
+function areLateRanks(value: unknown): boolean {
+  if (!Array.isArray(value) || value.length > MAX_RANKS) return false;
+  return value.every((one: Partial<LateRank> | null) => {
+    if (typeof one !== 'object' || one === null) return false;
+    const { rank, lastStep, silentMs, state } = one;
+    return isCount(rank) && isCountOrNothing(lastStep) && isCountOrNothing(silentMs) && STATES.has(state);
+  });
+}
+
+/** Whether a value out of a frame is a report. */
+export function isReport(value: unknown): value is LateReport {
+  const { step, answered, ranks } = (value ?? {}) as Partial<LateReport>;
+  return isCount(step) && typeof answered === 'boolean' && areLateRanks(ranks);
+}
+
+/** Whether a value out of a frame is the end of a session. */
+export function isFailure(value: unknown): value is Failure {
+  const { code, text, ranks } = (value ?? {}) as Partial<Failure>;
+  return Object.hasOwn(ERROR_HINTS, String(code)) && typeof text === 'string' && areLateRanks(ranks);
 }
 
 const MOST_LISTED = 16;

@@ -38,11 +38,14 @@ const isNative = (name) => name in NATIVE;
 const counters = {
   name: 'counters',
   setup({ onLoad }) {
-    onLoad({ filter: /(\/(planner|tools)\/.*|\/test\/fuzz\/planted)\.ts$/ }, async ({ path }) => {
-      const { code } = await transform(await readFile(path, 'utf8'), { loader: 'ts', target: 'node20' });
-      const instrumenter = createInstrumenter({ esModules: true, compact: true });
-      return { contents: instrumenter.instrumentSync(code, path), loader: 'js' };
-    });
+    onLoad(
+      { filter: /(\/(planner|executor\/rendezvous|tools)\/.*|\/test\/fuzz\/planted)\.ts$/ },
+      async ({ path }) => {
+        const { code } = await transform(await readFile(path, 'utf8'), { loader: 'ts', target: 'node20' });
+        const instrumenter = createInstrumenter({ esModules: true, compact: true });
+        return { contents: instrumenter.instrumentSync(code, path), loader: 'js' };
+      },
+    );
   },
 };
 

@@ -33,6 +33,7 @@ import { coverageDefects, executeNaively } from '../support/execute.ts';
 import { openFile, sealFile } from '../support/planFile.ts';
 import { SAMPLE_NAMES, samplePlan } from '../support/samplePlans.ts';
 import type { Target } from './engine.ts';
+import { rendezvousSeeds, runRendezvous } from './rendezvous.ts';
 
 /** Codes that no small input may lead to: a program that contradicts itself, and one that asks for the whole memory. */
 const NO_REFUSALS: ReadonlySet<string> = new Set(['E_INTERNAL', 'E_MEMORY']);
@@ -347,6 +348,13 @@ export function targetsOf(root: string): readonly Target[] {
       words: [...JSON_WORDS, '"plans"', '"golden"', '"options"', '__proto__'],
       maxBytes: 4096,
       run: (bytes) => void parseGolden(new TextDecoder().decode(bytes), 'fusco.golden.json'),
+    },
+    {
+      name: 'rendezvous',
+      seeds: rendezvousSeeds,
+      words: [...JSON_WORDS, '"type"', '"seq"', '"step"', '"sizes"', '"call"', '"enter"', '"gathered"'],
+      maxBytes: 4096,
+      run: runRendezvous,
     },
     {
       name: 'topology',
