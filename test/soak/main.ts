@@ -61,7 +61,7 @@ async function runCase(number: number): Promise<void> {
   const input = makeInputs(plan, dtype, rowBytes, scaleBytes, weighted, workload.seed);
   const on = async (backend: BackendName) => {
     using group = await createGroup({ ranks: plan.spec.ranks, backend, threads });
-    return runExchanges(group, plan, input);
+    return await runExchanges(group, plan, input);
   };
   const expected = await on('reference');
   for (const backend of backends) assertSameOutputs(await on(backend), expected, input);
