@@ -15,6 +15,8 @@ export interface NativeNcclGroupDesc {
   readonly id: Uint8Array;
   /** Thread blocks that NCCL may use; 0 as it likes. */
   readonly maxCtas: number;
+  /** Least bytes for one peer in one step; alike on all ranks. */
+  readonly stepBytes: number;
   readonly deadlineMs: number;
 }
 
@@ -28,6 +30,9 @@ export interface NativeNcclPlanDesc {
   /** [ranks + 1]: first instance of each rank. */
   readonly firstInstance: Uint32Array;
   readonly sliceRows: number;
+  /** The most rows that any rank sends to one rank of another host: entries, forwarded rows. Alike on all ranks. */
+  readonly mostEntries: number;
+  readonly mostForwarded: number;
 }
 
 export interface NativeNcclPeers {

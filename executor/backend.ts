@@ -76,7 +76,7 @@ export interface PeerReport {
   /** Through NCCL. */
   readonly sentBytes: number;
   readonly receivedBytes: number;
-  /** A rank of this host: how much later it entered the step. Any other: until its first slice had come. */
+  /** How much later than this rank it entered the step; across hosts since the last report, and as rank 0 saw it. */
   readonly waitNanoseconds: number;
   /** Of the steps on the wire that carried its rows; steps with several peers count for each. */
   readonly wireNanoseconds: number;

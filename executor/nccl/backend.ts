@@ -3,7 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { optionsDigest, planId } from '../../planner/codec.ts';
-import { FuscoError } from '../../planner/errors.ts';
+import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { type Addon, findAddon } from '../addon.ts';
@@ -34,6 +34,11 @@ export interface NcclOptions extends HostChoice {
   readonly cuda?: Cuda;
   /** Where the default context lives. Default: the local rank, modulo the number of devices. */
   readonly device?: number;
+  /**
+   * Least bytes that go to one peer in one step, where there are so many; 1 to 2^40, alike on all ranks. Default:
+   * FUSCO_STEP_BYTES, or 32 MiB. Smaller steps hide more of the packing, larger ones cost fewer launches.
+   */
+  readonly stepBytes?: number;
   /** Thread blocks that NCCL may use, 0..64; 0, the default, leaves it to NCCL. */
   readonly maxCtas?: number;
   /** Times per peer and overlap in every report, and a line each. Default: whether FUSCO_STATS is set. */
@@ -43,6 +48,8 @@ export interface NcclOptions extends HostChoice {
   /** Whether closing the backend closes the session. Default false. */
   readonly ownsSession?: boolean;
 }
+
+const DEFAULT_STEP_BYTES = 32 * 2 ** 20;
 
 function findNccl(): Addon {
   const found = findAddon();
@@ -83,6 +90,13 @@ export async function ncclBackend(options: NcclOptions): Promise<Backend> {
   const { session } = options;
   const { rank, worldSize, deadlineMs } = session;
   await session.agree('NCCL version', Buffer.from(String(addon.ncclLibrary().version)));
+  const stepBytes = checkInteger(
+    'stepBytes',
+    options.stepBytes ?? Number(process.env.FUSCO_STEP_BYTES || DEFAULT_STEP_BYTES),
+    1,
+    2 ** 40,
+  );
+  await session.agree('stepBytes', Buffer.from(String(stepBytes)));
   const identities = await session.allGather(Buffer.from(hostIdentity(rank, options)));
   const hosts = numberHosts(identities.map((bytes) => Buffer.from(bytes).toString()));
   const shared = await session.broadcast(
@@ -99,7 +113,8 @@ export async function ncclBackend(options: NcclOptions): Promise<Backend> {
     hosts,
     board,
     id,
-    maxCtas: options.maxCtas ?? 0,
+    maxCtas: checkInteger('maxCtas', options.maxCtas ?? 0, 0, 64),
+    stepBytes,
     deadlineMs,
   });
   session.onFailure((failure) => native.abort(failure.message));
@@ -110,7 +125,7 @@ export async function ncclBackend(options: NcclOptions): Promise<Backend> {
     const report = await session.late(0).catch(() => undefined);
     throw session.failure ?? (report?.ranks.length ? session.timeoutError(0, report) : translate(error));
   }
-  return new NcclBackend(addon, options, cuda, native);
+  return new NcclBackend(addon, options, cuda, native, hosts);
 }
 
 class NcclBackend implements Backend {
@@ -123,9 +138,12 @@ class NcclBackend implements Backend {
   readonly #addon: Addon;
   readonly #options: NcclOptions;
   readonly #native: NativeNcclGroup;
+  readonly #hosts: Uint32Array;
   #plans = 0;
+  #behindMs: readonly number[] = [];
 
-  constructor(addon: Addon, options: NcclOptions, cuda: Cuda, native: NativeNcclGroup) {
+  constructor(addon: Addon, options: NcclOptions, cuda: Cuda, native: NativeNcclGroup, hosts: Uint32Array) {
+    this.#hosts = hosts;
     this.#addon = addon;
     this.#options = options;
     this.#native = native;
@@ -144,6 +162,32 @@ class NcclBackend implements Backend {
     return Array.from({ length: worldSize }, (_, r) => all.subarray(r * own.length, (r + 1) * own.length));
   }
 
+  /** The most rows that any rank sends to one rank of another host; the length of steps follows from it. */
+  async #mostRows(plan: VerifiedPlan): Promise<{ mostEntries: number; mostForwarded: number }> {
+    const { session } = this.#options;
+    const { sendRows, forwardRows } = plan.shards[session.rank]!;
+    const { ranks, ranksPerNode, placement } = plan.spec;
+    const own = new Uint32Array(2);
+    const isForeign = (rank: number) => this.#hosts[rank] !== this.#hosts[session.rank];
+    for (let peer = 0; peer < ranks; peer++) {
+      if (!isForeign(peer)) continue;
+      const rows = sendRows.subarray(placement.rankFirst[peer]!, placement.rankFirst[peer + 1]!);
+      own[0] = Math.max(
+        own[0]!,
+        rows.reduce((sum, count) => sum + count, 0),
+      );
+    }
+    for (const [node, rows] of forwardRows.entries()) {
+      if (isForeign(node * ranksPerNode)) own[1] = Math.max(own[1]!, rows);
+    }
+    const all = await session.allGather(new Uint8Array(own.buffer));
+    const words = all.map((bytes) => new Uint32Array(Uint8Array.from(bytes).buffer));
+    return {
+      mostEntries: Math.max(...words.map((pair) => pair[0]!)),
+      mostForwarded: Math.max(...words.map((pair) => pair[1]!)),
+    };
+  }
+
   async prepare(plan: VerifiedPlan): Promise<PreparedPlan> {
     const { session } = this.#options;
     const shard = plan.shards[session.rank]!;
@@ -154,6 +198,7 @@ class NcclBackend implements Backend {
       : hexOf(await optionsDigest(plan.spec, nodeSha256));
     if (isWhole) await session.agree('plan id', Buffer.from(identity, 'hex'));
     const { strategy, ranksPerNode, partial, placement, sliceRows } = plan.spec;
+    const most = await this.#mostRows(plan);
     let native: NativeNcclPlan;
     try {
       native = new this.#addon.NcclPlan(this.#native, {
@@ -162,6 +207,7 @@ class NcclBackend implements Backend {
         strategy,
         firstInstance: Uint32Array.from(placement.rankFirst),
         sliceRows,
+        ...most,
         ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
       });
     } catch (error) {
@@ -173,9 +219,22 @@ class NcclBackend implements Backend {
     return new NcclPlan(this, plan, native, tag);
   }
 
-  report(kind: string, step: number, plan: VerifiedPlan, native: NativeNcclReport): ExchangeReport {
+  /** Since the last report, by how much each rank entered its steps late, in ms; empty without `stats`. */
+  async #newLateness(): Promise<number[]> {
+    if (!this.isDetailed) return [];
+    const before = this.#behindMs;
+    this.#behindMs = await this.#options.session.lateness();
+    return this.#behindMs.map((ms, rank) => ms - (before[rank] ?? 0));
+  }
+
+  async report(
+    kind: string,
+    step: number,
+    plan: VerifiedPlan,
+    native: NativeNcclReport,
+  ): Promise<ExchangeReport> {
     const { nanoseconds, started, bytesRead, bytesWritten } = native;
-    const wire = wireReport(native);
+    const wire = wireReport(native, await this.#newLateness(), this.#options.session.rank);
     if (this.isDetailed) {
       const log = this.#options.log ?? ((line: string) => void process.stderr.write(`${line}\n`));
       log(wireLine(kind, step, this.#options.session.rank, nanoseconds, wire));

@@ -3,22 +3,32 @@
 import type { NativeNcclReport } from '../addonNccl.ts';
 import type { PeerReport, WireReport } from '../backend.ts';
 
-function peersOf({ peers }: NativeNcclReport): PeerReport[] | undefined {
+function peersOf(
+  { peers }: NativeNcclReport,
+  behindMs: readonly number[],
+  own: number,
+): PeerReport[] | undefined {
   if (peers === undefined) return undefined;
   return Array.from(peers.sentBytes, (sentBytes, rank) => ({
     rank,
     sentBytes,
     receivedBytes: peers.receivedBytes[rank]!,
-    waitNanoseconds: peers.waitNs[rank]!,
+    // Ranks of this host are timed by the clock that they share, others by when rank 0 heard of them.
+    waitNanoseconds: peers.waitNs[rank]! || Math.max(0, 1e6 * ((behindMs[rank] ?? 0) - (behindMs[own] ?? 0))),
     wireNanoseconds: peers.wireNs[rank]!,
   }));
 }
 
-/** The part of a native report that concerns peers. */
-export function wireReport(native: NativeNcclReport): WireReport {
+/**
+ * The part of a native report that concerns peers.
+ *
+ * @param behindMs [ranks], by how much each rank entered late since the last report; empty where that is not known
+ * @param own this rank
+ */
+export function wireReport(native: NativeNcclReport, behindMs: readonly number[], own: number): WireReport {
   const { wireSent, wireReceived, directBytes, steps, slices, readyNs, packNs, packHiddenNs, wireNs } =
     native;
-  const peers = peersOf(native);
+  const peers = peersOf(native, behindMs, own);
   return {
     sentBytes: wireSent,
     receivedBytes: wireReceived,

@@ -51,6 +51,7 @@ export class StepOrder {
     const text = JSON.stringify(parts);
     const digest = createHash('sha256').update(text).digest();
     const queue = this.#queue;
+    const begun = performance.now();
     const step = queue.next++;
     // Steps are announced and handed over in the order of their numbers, whoever awaits them.
     const started = queue.tail.then(async () => {
@@ -63,17 +64,19 @@ export class StepOrder {
     try {
       return await (await started).result;
     } catch (error) {
-      throw await this.#explain(step, error);
+      throw await this.#explain(step, error, performance.now() - begun);
     }
   }
 
   /** The group's end, where this error is one: with the names of those who were late. */
-  async #explain(step: number, error: unknown): Promise<FuscoError> {
+  async #explain(step: number, error: unknown, waitedMs: number): Promise<FuscoError> {
     if (this.#failure !== undefined) return this.#failure;
     const found = this.#session.failure ?? (translate(error) as FuscoError);
     if (found.code !== 'E_PEER_TIMEOUT' && found.code !== 'E_PEER_MISMATCH') return found;
     if (this.#session.failure === undefined && found.code === 'E_PEER_TIMEOUT') {
       const report = await this.#session.late(step).catch(() => undefined);
+      // Ranks that come later must not wait for this one.
+      if (report?.ranks.length) this.#session.expire(step, waitedMs);
       this.#failure = report?.ranks.length ? this.#session.timeoutError(step, report) : found;
     }
     this.#failure ??= found;

@@ -51,6 +51,7 @@ export class Client {
   #call: Pending<Uint8Array[]> | undefined;
   readonly #steps = new Map<number, Pending<void>>();
   readonly #reports = new Map<number, Pending<LateReport> & { step: number }>();
+  readonly #latenesses = new Map<number, (behindMs: Float64Array) => void>();
 
   constructor(options: ClientOptions) {
     this.#options = options;
@@ -115,6 +116,21 @@ export class Client {
     });
   }
 
+  /** Says that this rank has waited in vain for others to come to a step: the server ends the session for all. */
+  expire(step: number, waitedMs: number): void {
+    this.#send({ type: 'timeout', wait: { kind: 'step', step }, waitedMs });
+  }
+
+  /** f64[ranks], see Session.lateness; empty after the end of the session. */
+  lateness(): Promise<Float64Array> {
+    return new Promise((resolve) => {
+      if (this.#failure !== undefined || this.#closed) return resolve(new Float64Array(0));
+      const id = this.#nextId++;
+      this.#latenesses.set(id, resolve);
+      this.#send({ type: 'lateness', id });
+    });
+  }
+
   /** The orderly end. Resolves when the server has taken the goodbye, or had its time. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -150,6 +166,9 @@ export class Client {
       const report = this.#reports.get(message.id);
       this.#reports.delete(message.id);
       this.#settle(report, message.report);
+    } else if (message.type === 'lateness') {
+      this.#latenesses.get(message.id)?.(new Float64Array(Uint8Array.from(body).buffer));
+      this.#latenesses.delete(message.id);
     } else if (message.type === 'failure') {
       this.#fail(message.failure);
     } else {
@@ -224,6 +243,8 @@ export class Client {
       resolve({ step, answered: true, ranks: failure.ranks });
     }
     this.#reports.clear();
+    for (const resolve of this.#latenesses.values()) resolve(new Float64Array(0));
+    this.#latenesses.clear();
     if (this.#socket !== undefined) void endSocket(this.#socket);
     this.#options.onFailure(failure);
   }

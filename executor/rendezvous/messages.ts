@@ -36,6 +36,7 @@ export type ClientMessage =
   /** The body is the digest of what the rank is about to do in this step. */
   | { readonly type: 'enter'; readonly step: number; readonly awaited: boolean }
   | { readonly type: 'late'; readonly id: number; readonly step: number }
+  | { readonly type: 'lateness'; readonly id: number }
   | { readonly type: 'timeout'; readonly wait: Wait; readonly waitedMs: number }
   | { readonly type: 'beat' }
   | { readonly type: 'goodbye' };
@@ -47,6 +48,8 @@ export type ServerMessage =
   | { readonly type: 'gathered'; readonly seq: number; readonly sizes?: readonly number[] }
   | { readonly type: 'entered'; readonly step: number }
   | { readonly type: 'report'; readonly id: number; readonly report: LateReport }
+  /** The body is f64[ranks], milliseconds by which each rank entered its steps after the first one. */
+  | { readonly type: 'lateness'; readonly id: number }
   | { readonly type: 'failure'; readonly failure: Failure }
   /** `step` is the last one that rank 0 entered, for the day on which rank 0 is gone. */
   | { readonly type: 'beat' | 'goodbye'; readonly step: number | undefined };
@@ -70,6 +73,7 @@ export function parseClientMessage({ head, body }: Frame, worldSize: number): Cl
       (type === 'call' && isCount(seq) && typeof what === 'string' && what.length <= MAX_WHAT_LENGTH + 20) ||
       (type === 'enter' && isCount(step) && typeof awaited === 'boolean') ||
       (type === 'late' && isCount(id) && isCount(step)) ||
+      (type === 'lateness' && isCount(id)) ||
       (type === 'timeout' && isWait(wait) && typeof waitedMs === 'number'));
   if (!sound) throw new FrameError(`a malformed frame ${JSON.stringify(type.slice(0, 20))}`);
   return head as unknown as ClientMessage;

@@ -183,6 +183,9 @@ export class Server {
       this.#expire(message.wait, message.waitedMs);
     } else if (message.type === 'late') {
       this.#send(rank, { type: 'report', id: message.id, report: this.#report(message.step) });
+    } else if (message.type === 'lateness') {
+      const words: ServerMessage = { type: 'lateness', id: message.id };
+      member.socket.write(encodeFrame(words, Uint8Array.from(new Uint8Array(this.#steps.behindMs.buffer))));
     } else if (this.#state === 'forming') {
       throw new FrameError(`"${message.type}" before all ranks were there`);
     } else if (message.type === 'enter') {

@@ -183,6 +183,28 @@ export class Session implements AsyncDisposable, Disposable {
     return timeoutError(step, report);
   }
 
+  /**
+   * Milliseconds, over all steps so far, by which each rank entered after the first one, [ranks]: the rank with the most
+   * is the one that the others wait for. Times are those of rank 0, a heart-beat's delay more or less.
+   *
+   * @throws FuscoError as all calls do
+   */
+  async lateness(): Promise<readonly number[]> {
+    this.#refuse();
+    const behindMs = await this.#ask<Float64Array>((id) => ({ op: 'lateness', id }));
+    this.#refuse();
+    return Array.from(behindMs);
+  }
+
+  /**
+   * Says that this rank has waited for others to come to a step until its deadline passed. Where some have not come, the
+   * session ends with E_PEER_TIMEOUT on every rank.
+   */
+  expire(step: number, waitedMs: number): void {
+    if (this.#failure === undefined && this.#closing === undefined)
+      this.#post({ op: 'expire', step, waitedMs });
+  }
+
   /** Calls the listener once, when the session fails; soon, where it has failed already. */
   onFailure(listener: (error: FuscoError) => void): void {
     const failure = this.#failure;

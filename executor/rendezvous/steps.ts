@@ -9,6 +9,8 @@ export const MAX_STEPS_AHEAD = 1 << 16;
 interface Entry {
   readonly step: number;
   readonly digest: string;
+  /** When the first rank entered it, on this process's clock in ms. */
+  readonly firstAt: number;
   /** Ranks that have not entered it. */
   missing: number;
   /** Ranks that want to hear when all have. */
@@ -25,15 +27,23 @@ export class StepLog {
   /** How many steps each rank has entered. */
   readonly #counts: number[];
   readonly #last: (number | undefined)[];
+  /** Milliseconds, over all steps so far, by which each rank entered after the first one. */
+  readonly #behindMs: Float64Array;
 
   constructor(worldSize: number) {
     this.#counts = new Array(worldSize).fill(0);
     this.#last = new Array(worldSize).fill(undefined);
+    this.#behindMs = new Float64Array(worldSize);
   }
 
   /** The step that a rank entered last. */
   lastStep(rank: number): number | undefined {
     return this.#last[rank];
+  }
+
+  /** f64[ranks]: milliseconds, over all steps so far, by which each rank entered after the first one. */
+  get behindMs(): Float64Array {
+    return this.#behindMs;
   }
 
   /** Ranks that have not entered a step, in ascending order. */
@@ -56,7 +66,9 @@ export class StepLog {
     if (at >= MAX_STEPS_AHEAD) return this.#tooFarAhead(rank);
     this.#counts[rank]!++;
     this.#last[rank] = step;
-    const entered = entry ?? { step, digest, missing: this.#counts.length, awaiting: [] };
+    const now = performance.now();
+    const entered = entry ?? { step, digest, firstAt: now, missing: this.#counts.length, awaiting: [] };
+    this.#behindMs[rank]! += now - entered.firstAt;
     if (entry === undefined) this.#entries.push(entered);
     entered.missing--;
     if (awaited) entered.awaiting.push(rank);

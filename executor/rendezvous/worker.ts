@@ -28,13 +28,17 @@ export type Request =
   | { op: 'gather'; id: number; what: string; part: Uint8Array; deadlineMs: number }
   | { op: 'enter'; id: number | undefined; step: number; digest: Uint8Array; deadlineMs: number }
   | { op: 'late'; id: number; step: number }
+  | { op: 'lateness'; id: number }
+  | { op: 'expire'; step: number; waitedMs: number }
   | { op: 'close' };
+
+type Answer = Uint8Array[] | Float64Array | LateReport | undefined;
 
 /** To the main thread. */
 export type Notice =
   | ({ event: 'ready' } & Neighbours)
   | { event: 'refused'; code: ErrorCode; text: string; rank: number | undefined }
-  | { event: 'answer'; id: number; value: Uint8Array[] | LateReport | undefined }
+  | { event: 'answer'; id: number; value: Answer }
   | { event: 'failure'; failure: Failure }
   | { event: 'log'; line: string };
 
@@ -90,6 +94,11 @@ class SessionWorker {
     } else if (request.op === 'late') {
       const { id, step } = request;
       void client.late(step).then((report) => this.#answer(id, report));
+    } else if (request.op === 'lateness') {
+      const { id } = request;
+      void client.lateness().then((behindMs) => this.#answer(id, behindMs));
+    } else if (request.op === 'expire') {
+      client.expire(request.step, request.waitedMs);
     } else {
       const { id, what, part, deadlineMs } = request;
       const call = () => client.gather(what, part, deadlineMs).then((parts) => this.#answer(id, parts));
@@ -97,7 +106,7 @@ class SessionWorker {
     }
   }
 
-  #answer(id: number, value: Uint8Array[] | LateReport | undefined): void {
+  #answer(id: number, value: Answer): void {
     this.#tell({ event: 'answer', id, value });
   }
 

@@ -51,7 +51,8 @@ typedef struct fusco_nccl_group_desc {
    * a rank that is alone on its host. */
   const char *board;
   uint8_t id[FUSCO_NCCL_ID_BYTES];
-  uint32_t max_ctas;    /* thread blocks that NCCL may use; 0: as it likes */
+  uint32_t max_ctas;   /* thread blocks that NCCL may use; 0: as it likes */
+  uint64_t step_bytes; /* for one peer in one step, at least, where there are that many; alike on all ranks */
   uint64_t deadline_ns; /* of every call; at least 1000000 */
 } fusco_nccl_group_desc;
 
@@ -80,7 +81,11 @@ typedef struct fusco_nccl_plan_desc {
   fusco_partial partial;
   const uint16_t *groups;         /* [ranks], communication groups; hierarchical plans only */
   const uint32_t *first_instance; /* [ranks + 1]: instances are numbered by (rank, expert) */
-  uint32_t slice_rows;            /* of the plan: rows that go to one peer in one step */
+  uint32_t slice_rows;            /* of the plan; a step moves one or several slices to a peer */
+  /* The most rows that any rank sends to any one rank of another host: entries, and forwarded rows. Alike on
+   * all ranks, since the length of a step follows from them. */
+  uint32_t most_entries;
+  uint32_t most_forwarded;
 } fusco_nccl_plan_desc;
 
 /*
@@ -120,7 +125,7 @@ typedef struct fusco_nccl_report {
 typedef struct fusco_nccl_peers {
   uint64_t *sent_bytes;
   uint64_t *received_bytes;
-  uint64_t *wait_ns; /* own host: how much later it entered; other hosts: until its first slice had come */
+  uint64_t *wait_ns; /* ranks of the own host: how much later than this rank they entered the step */
   uint64_t *wire_ns; /* time of the steps that carried its rows, shared steps counted for each */
 } fusco_nccl_peers;
 

@@ -470,7 +470,7 @@ void combine(Plan &plan, const fusco_nccl_step &step, const fusco_combine_call &
   const uint32_t size = elementBytes(call.dtype);
   const Elements elements{size, forwards ? plan.landingRowBytes(call.row_bytes, size) : call.row_bytes};
   const Route &route = forwards ? plan.rowsHome() : plan.entriesHome();
-  uint8_t *landing = group.arena(Use::landing).atLeast(route.receive->total() * elements.landingBytes + 1);
+  uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * elements.landingBytes + 1);
   const float *landedWeights = nullptr;
   std::vector<Leg> legs(1);
   if (forwards) {
@@ -525,7 +525,7 @@ void weightGradient(Plan &plan, const fusco_nccl_step &step, const fusco_weight_
   Group &group = plan.group();
   // Rows come home one an entry under every strategy: a dot product needs the rows themselves.
   const Route &route = plan.entriesHome();
-  uint8_t *landing = group.arena(Use::landing).atLeast(route.receive->total() * call.row_bytes + 1);
+  uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * call.row_bytes + 1);
   std::vector<Leg> legs(1);
   legs[0].rowBytes = call.row_bytes;
   legs[0].from = bytesOf(call.from);

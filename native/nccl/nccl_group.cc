@@ -14,7 +14,7 @@ using cuda::OnDevice;
 namespace {
 
 // A wait first looks again at once, then sleeps in between.
-constexpr uint64_t spinNs = 50000;
+constexpr uint64_t spinNs = 500000;
 constexpr useconds_t napUs = 20;
 // What closing a communicator may take before it is aborted.
 constexpr uint64_t closingNs = 2000000000;
@@ -30,6 +30,7 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
   if (desc.ranks < 1 || desc.ranks > FUSCO_MAX_RANKS || desc.rank >= desc.ranks || desc.hosts == nullptr) {
     throw Failure(FUSCO_E_RANKS, "rank %u of %u", desc.rank, desc.ranks).limited(desc.rank, desc.ranks);
   }
+  if (desc.step_bytes < 1) throw Failure(FUSCO_E_OPTION, "steps of no bytes");
   if (desc.deadline_ns < 1000000) throw Failure(FUSCO_E_OPTION, "a deadline below a millisecond");
   return desc;
 }
@@ -94,6 +95,7 @@ Group::Group(const fusco_nccl_group_desc &desc)
       context_(contextOf(checked(desc))),
       near_(desc.ranks, desc.rank, desc.hosts),
       deadlineNs_(desc.deadline_ns),
+      stepBytes_(desc.step_bytes),
       mappings_(near_.local.size()) {
   const OnDevice here(device());
   enter({0, 0});

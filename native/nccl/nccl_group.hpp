@@ -46,6 +46,7 @@ class Group {
   const Neighbourhood &near() const { return near_; }
   cuda::CudaContext &context() { return *context_; }
   const std::shared_ptr<cuda::CudaContext> &contextHandle() const { return context_; }
+  uint64_t stepBytes() const { return stepBytes_; }
   uint32_t device() const { return context_->deviceOf(0); }
   Arena &arena(Use use) { return *arenas_[static_cast<uint32_t>(use)]; }
   // Streams of their own: packing, the wire, and everything else.
@@ -111,6 +112,7 @@ class Group {
   std::shared_ptr<cuda::CudaContext> context_;
   Neighbourhood near_;
   uint64_t deadlineNs_;
+  uint64_t stepBytes_;
   uint64_t until_ = 0;
   uint64_t step_ = 0;
   uint64_t epoch_ = 0;

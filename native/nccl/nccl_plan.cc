@@ -11,23 +11,39 @@ using cuda::Hole;
 using cuda::OnDevice;
 using cuda::SlotHead;
 
-Route::Route(const Neighbourhood &near, const Stream &sendRows, const Stream &receiveRows, uint32_t sliceRows)
-    : send(&sendRows),
-      receive(&receiveRows),
-      steps(makeSteps(near.rank, sendRows, receiveRows, sliceRows, maxPeersPerStep)) {
-  for (const Step &step : steps) {
-    mostSent = std::max(mostSent, step.sendRows);
-    mostReceived = std::max(mostReceived, step.receiveRows);
+const Schedule &Route::schedule(uint64_t rowBytes) const {
+  const uint32_t sliceRows = sliceRowsFor(rule_, near_.ranks, rowBytes);
+  if (schedule_.sliceRows == sliceRows) return schedule_;
+  Schedule made;
+  made.sliceRows = sliceRows;
+  made.steps = makeSteps(near_.rank, send_, receive_, sliceRows, rule_.peersPerStep);
+  for (const Step &step : made.steps) {
+    made.mostSent = std::max(made.mostSent, step.sendRows);
+    made.mostReceived = std::max(made.mostReceived, step.receiveRows);
   }
+  schedule_ = std::move(made);
+  return schedule_;
 }
+
+namespace {
+
+// Rules for entries and for forwarded rows, of what all ranks agree on.
+SliceRule entryRule(const Group &group, const fusco_nccl_plan_desc &desc) {
+  return {desc.slice_rows, desc.most_entries, group.stepBytes(), maxPeersPerStep};
+}
+SliceRule rowRule(const Group &group, const fusco_nccl_plan_desc &desc) {
+  return {desc.slice_rows, desc.most_forwarded, group.stepBytes(), maxPeersPerStep};
+}
+
+}  // namespace
 
 Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_step &step, const fusco_nccl_plan_desc &desc)
     : group_(std::move(group)),
       tables_(desc, group_->near()),
-      entriesOut_(group_->near(), tables_.entrySend, tables_.entryReceive, desc.slice_rows),
-      entriesHome_(group_->near(), tables_.entryReceive, tables_.entrySend, desc.slice_rows),
-      rowsOut_(group_->near(), tables_.rowSend, tables_.rowReceive, desc.slice_rows),
-      rowsHome_(group_->near(), tables_.rowReceive, tables_.rowSend, desc.slice_rows) {
+      entriesOut_(group_->near(), tables_.entrySend, tables_.entryReceive, entryRule(*group_, desc)),
+      entriesHome_(group_->near(), tables_.entryReceive, tables_.entrySend, entryRule(*group_, desc)),
+      rowsOut_(group_->near(), tables_.rowSend, tables_.rowReceive, rowRule(*group_, desc)),
+      rowsHome_(group_->near(), tables_.rowReceive, tables_.rowSend, rowRule(*group_, desc)) {
   tables_.sizes.context = group_->context().host;
   const OnDevice here(group_->device());
   group_->enter(step);
@@ -201,7 +217,7 @@ uint64_t Plan::landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const {
 }
 
 fusco_nccl_bytes Plan::bytes(uint64_t rowBytes) const {
-  const Route &out = tables_.forwards ? rowsOut_ : entriesOut_;
+  const Schedule &out = (tables_.forwards ? rowsOut_ : entriesOut_).schedule(rowBytes);
   fusco_nccl_bytes result{};
   result.tables = memoryBytes_;
   result.dispatch = ringDepth * alignSlot(out.mostSent * rowBytes);
@@ -209,7 +225,8 @@ fusco_nccl_bytes Plan::bytes(uint64_t rowBytes) const {
   const uint64_t partial = sizes().tree == Tree::kept ? 2 * rowBytes : rowBytes;
   if (tables_.forwards) {
     result.dispatch += ringDepth * alignSlot(out.mostReceived * rowBytes);
-    result.combine = ringDepth * alignSlot(rowsHome_.mostSent * partial) + tables_.rowSend.total() * partial;
+    result.combine = ringDepth * alignSlot(rowsHome_.schedule(partial).mostSent * partial) +
+                     tables_.rowSend.total() * partial;
   } else {
     result.combine = tables_.entrySend.total() * rowBytes;
   }

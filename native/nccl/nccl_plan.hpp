@@ -6,17 +6,34 @@
 namespace fusco::nccl {
 
 // Slices that are packed, on the wire or being scattered at the same time.
-constexpr uint32_t ringDepth = 4;
+constexpr uint32_t ringDepth = 3;
 
-// A direction of rows, cut into steps.
-struct Route {
-  const Stream *send;
-  const Stream *receive;
+// A route cut into steps.
+struct Schedule {
+  uint32_t sliceRows = 0;
   std::vector<Step> steps;
   uint32_t mostSent = 0;  // rows of one step
   uint32_t mostReceived = 0;
+};
 
-  Route(const Neighbourhood &near, const Stream &sendRows, const Stream &receiveRows, uint32_t sliceRows);
+// A direction of rows between this rank and ranks of other hosts.
+class Route {
+ public:
+  Route(const Neighbourhood &near, const Stream &send, const Stream &receive, const SliceRule &rule)
+      : near_(near), send_(send), receive_(receive), rule_(rule) {}
+
+  const Stream &send() const { return send_; }
+  const Stream &receive() const { return receive_; }
+  bool isEmpty() const { return send_.total() == 0 && receive_.total() == 0; }
+  // For rows of so many bytes, all arrays together. Kept until rows of another length are asked for.
+  const Schedule &schedule(uint64_t rowBytes) const;
+
+ private:
+  const Neighbourhood &near_;
+  const Stream &send_;
+  const Stream &receive_;
+  SliceRule rule_;
+  mutable Schedule schedule_;
 };
 
 // Tables in device memory; views and pointers into one allocation.

@@ -87,8 +87,7 @@ uint32_t forwarderOf(const fusco_nccl_plan_desc &desc, uint32_t rank, uint32_t n
 }  // namespace
 
 RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbourhood &near)
-    : sliceRows(desc.slice_rows),
-      entrySend(near.ranks),
+    : entrySend(near.ranks),
       entryReceive(near.ranks),
       rowSend(near.ranks),
       rowReceive(near.ranks),

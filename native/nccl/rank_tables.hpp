@@ -63,7 +63,6 @@ class RankTables {
 
   // The same sizes as a plan of one rank, for the checks that all backends share.
   fusco_plan sizes;
-  uint32_t sliceRows;
   bool forwards = false;  // rows for other hosts go to forwarders
 
   // [tokens, topk]: the slot at a neighbour; row < 0 for everything else.

@@ -52,10 +52,9 @@ std::vector<Step> makeSteps(uint32_t rank, const Stream &send, const Stream &rec
   }
   std::vector<Step> steps;
   for (uint32_t round = 0; uint64_t{round} * sliceRows < longest; round++) {
-    const uint32_t together = round == 0 ? 1 : peersPerStep;
-    for (uint32_t offset = 1; offset < ranks; offset += together) {
+    for (uint32_t offset = 1; offset < ranks; offset += peersPerStep) {
       Step step{round, offset, {}, {}};
-      const uint32_t end = std::min(ranks, offset + together);
+      const uint32_t end = std::min(ranks, offset + peersPerStep);
       for (uint32_t o = offset; o < end; o++) {
         addSlice(step.send, step.sendRows, send, (rank + o) % ranks, round, sliceRows);
         addSlice(step.receive, step.receiveRows, receive, (rank + ranks - o) % ranks, round, sliceRows);
@@ -64,6 +63,16 @@ std::vector<Step> makeSteps(uint32_t rank, const Stream &send, const Stream &rec
     }
   }
   return steps;
+}
+
+uint32_t sliceRowsFor(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes) {
+  constexpr uint64_t mostSteps = 8;
+  const uint64_t blocks = std::max<uint64_t>(1, (ranks - 1 + rule.peersPerStep - 1) / rule.peersPerStep);
+  const uint64_t mostRounds = std::max<uint64_t>(1, mostSteps / blocks);
+  const uint64_t rounds = std::clamp<uint64_t>(rule.mostRows * rowBytes / rule.stepBytes, 1, mostRounds);
+  const uint64_t rows = (rule.mostRows + rounds - 1) / rounds;
+  const uint64_t slices = std::max<uint64_t>(1, (rows + rule.planRows - 1) / rule.planRows);
+  return static_cast<uint32_t>(std::min<uint64_t>(slices * rule.planRows, UINT32_MAX));
 }
 
 }  // namespace fusco::nccl

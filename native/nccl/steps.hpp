@@ -62,11 +62,24 @@ struct Step {
 
 /*
  * In round j a rank sends the j-th slice of every peer's stream, in the order of offsets 1, 2, …: to rank + o
- * and from rank - o. Several offsets share a step, the same ones on all ranks, but in round 0, where the
- * first slice of each peer is on its own so that a late peer can be told from the others. Since both sides of
- * a slice have it in the same step and all ranks go through the steps in one order, no wait can be circular.
+ * and from rank - o. Several offsets share a step, the same ones on all ranks. Since both sides of a slice
+ * have it in the same step and all ranks go through the steps in one order, no wait can be circular.
  */
 std::vector<Step> makeSteps(uint32_t rank, const Stream &send, const Stream &receive, uint32_t sliceRows,
                             uint32_t peersPerStep);
+
+// What the length of a slice follows from; alike on all ranks.
+struct SliceRule {
+  uint32_t planRows;      // of the plan's slices, which are not cut
+  uint32_t mostRows;      // that any rank sends to any other
+  uint64_t stepBytes;     // least bytes of a slice where there are several
+  uint32_t peersPerStep;  // offsets that share a step
+};
+
+/*
+ * Rows of a slice for rows of so many bytes: a few steps, since each costs a launch on every rank, but
+ * several, so that packing one hides behind sending another.
+ */
+uint32_t sliceRowsFor(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes);
 
 }  // namespace fusco::nccl

@@ -7,8 +7,6 @@ namespace fusco::nccl {
 
 namespace {
 
-constexpr uint32_t nobody = 0xffffffffu;
-
 // Events of the places of a ring.
 struct Ring {
   std::array<cuda::Event, ringDepth> events;
@@ -41,6 +39,13 @@ void forEachMessage(const Stream &stream, const std::vector<Slice> &slices, uint
       done += run.rows;
     });
   }
+}
+
+// Of all arrays: it is alike on all ranks, so that all cut alike.
+uint64_t rowBytesOf(const std::vector<Leg> &legs) {
+  uint64_t bytes = 0;
+  for (const Leg &leg : legs) bytes += leg.rowBytes;
+  return bytes;
 }
 
 double msBetween(const cuda::Event &begin, const cuda::Event &end) {
@@ -78,12 +83,11 @@ void Timeline::end(std::vector<Span> &spans, cudaStream_t stream) {
 void Timeline::beginStep(const Step &step) {
   begin(steps_, group_.wire());
   if (!isOn_) return;
-  Peers peers{nobody, {}};
-  for (const Slice &slice : step.send) peers.all.push_back(slice.peer);
-  for (const Slice &slice : step.receive) peers.all.push_back(slice.peer);
-  if (step.round == 0 && step.receive.size() == 1) peers.firstFrom = step.receive.front().peer;
-  std::sort(peers.all.begin(), peers.all.end());
-  peers.all.erase(std::unique(peers.all.begin(), peers.all.end()), peers.all.end());
+  std::vector<uint32_t> peers;
+  for (const Slice &slice : step.send) peers.push_back(slice.peer);
+  for (const Slice &slice : step.receive) peers.push_back(slice.peer);
+  std::sort(peers.begin(), peers.end());
+  peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
   peersOfStep_.push_back(std::move(peers));
 }
 
@@ -115,12 +119,8 @@ void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) 
   for (size_t i = 0; i < stepped.size(); i++) {
     const double taken = stepped[i].end - stepped[i].begin;
     wireMs += taken;
-    if (peers == nullptr) continue;
-    for (const uint32_t peer : peersOfStep_[i].all) {
-      if (peers->wire_ns != nullptr) peers->wire_ns[peer] += nsOf(taken);
-    }
-    const uint32_t from = peersOfStep_[i].firstFrom;
-    if (from != nobody && peers->wait_ns != nullptr) peers->wait_ns[from] += nsOf(taken);
+    if (peers == nullptr || peers->wire_ns == nullptr) continue;
+    for (const uint32_t peer : peersOfStep_[i]) peers->wire_ns[peer] += nsOf(taken);
   }
   report.pack_ns += nsOf(packMs);
   report.pack_hidden_ns += nsOf(hiddenMs);
@@ -128,17 +128,19 @@ void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) 
 }
 
 void reserve(Group &group, const Route &route, const std::vector<Leg> &legs) {
-  if (route.steps.empty() || legs.empty()) return;
-  group.arena(Use::sendRing).atLeast(ringDepth * layOut(legs, route.mostSent, true).back());
-  group.arena(Use::receiveRing).atLeast(ringDepth * layOut(legs, route.mostReceived, false).back());
+  if (route.isEmpty() || legs.empty()) return;
+  const Schedule &schedule = route.schedule(rowBytesOf(legs));
+  group.arena(Use::sendRing).atLeast(ringDepth * layOut(legs, schedule.mostSent, true).back());
+  group.arena(Use::receiveRing).atLeast(ringDepth * layOut(legs, schedule.mostReceived, false).back());
 }
 
 void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Timeline &timeline,
               const Traffic &traffic) {
-  if (route.steps.empty() || legs.empty()) return;
+  if (route.isEmpty() || legs.empty()) return;
   Group &group = plan.group();
-  const std::vector<uint64_t> sendAt = layOut(legs, route.mostSent, true);
-  const std::vector<uint64_t> receiveAt = layOut(legs, route.mostReceived, false);
+  const Schedule &schedule = route.schedule(rowBytesOf(legs));
+  const std::vector<uint64_t> sendAt = layOut(legs, schedule.mostSent, true);
+  const std::vector<uint64_t> receiveAt = layOut(legs, schedule.mostReceived, false);
   uint8_t *sendRing = group.arena(Use::sendRing).atLeast(ringDepth * sendAt.back());
   uint8_t *receiveRing = group.arena(Use::receiveRing).atLeast(ringDepth * receiveAt.back());
   const bool packs = sendAt.back() > 0;
@@ -147,13 +149,13 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
   Ring arrived(group.device());
   Ring emptied(group.device());
 
-  for (size_t number = 0; number < route.steps.size(); number++) {
-    const Step &step = route.steps[number];
+  for (size_t number = 0; number < schedule.steps.size(); number++) {
+    const Step &step = schedule.steps[number];
     uint8_t *sendSlot = sendRing + number % ringDepth * sendAt.back();
     uint8_t *receiveSlot = receiveRing + number % ringDepth * receiveAt.back();
     if (packs && !step.send.empty()) {
       if (number >= ringDepth) group.order(group.packing(), arrived.at(number));
-      const Ranges ranges = rangesOf(*route.send, step.send);
+      const Ranges ranges = rangesOf(route.send(), step.send);
       timeline.beginPack();
       for (size_t i = 0; i < legs.size(); i++) {
         if (legs[i].pack != nullptr) legs[i].pack(ranges, sendSlot + sendAt[i]);
@@ -169,7 +171,7 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
         const Leg &leg = legs[i];
         uint8_t *out = leg.pack != nullptr ? sendSlot + sendAt[i] : nullptr;
         uint8_t *in = leg.unpack != nullptr ? receiveSlot + receiveAt[i] : nullptr;
-        forEachMessage(*route.send, step.send, leg.rowBytes, out, const_cast<uint8_t *>(leg.from),
+        forEachMessage(route.send(), step.send, leg.rowBytes, out, const_cast<uint8_t *>(leg.from),
                        [&](uint32_t peer, const uint8_t *from, uint64_t bytes) {
                          group.send(from, bytes, peer);
                          traffic.report->slices++;
@@ -177,7 +179,7 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
                          if (traffic.peers != nullptr && traffic.peers->sent_bytes != nullptr)
                            traffic.peers->sent_bytes[peer] += bytes;
                        });
-        forEachMessage(*route.receive, step.receive, leg.rowBytes, in, leg.to,
+        forEachMessage(route.receive(), step.receive, leg.rowBytes, in, leg.to,
                        [&](uint32_t peer, uint8_t *to, uint64_t bytes) {
                          group.receive(to, bytes, peer);
                          traffic.report->wire_received += bytes;
@@ -191,14 +193,14 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
     group.record(arrived.at(number), group.wire());
     if (!unpacks) continue;
     group.order(group.work(), arrived.at(number));
-    const Ranges ranges = rangesOf(*route.receive, step.receive);
+    const Ranges ranges = rangesOf(route.receive(), step.receive);
     for (size_t i = 0; i < legs.size(); i++) {
       if (legs[i].unpack != nullptr) legs[i].unpack(ranges, receiveSlot + receiveAt[i]);
     }
     group.record(emptied.at(number), group.work());
   }
   // Another transfer may follow and use the rings again.
-  const size_t last = route.steps.size() - 1;
+  const size_t last = schedule.steps.size() - 1;
   group.order(group.work(), arrived.at(last));
   group.order(group.packing(), arrived.at(last));
   if (unpacks) group.order(group.wire(), emptied.at(last));

@@ -34,7 +34,7 @@ class Timeline {
   void beginStep(const Step &step);
   void endStep() { end(steps_, group_.wire()); }
 
-  // After the exchange: fills times and, by peer, waits.
+  // After the exchange.
   void report(fusco_nccl_report &report, const fusco_nccl_peers *peers);
 
  private:
@@ -45,11 +45,7 @@ class Timeline {
   bool isOn_;
   std::vector<Span> packs_;
   std::vector<Span> steps_;
-  struct Peers {
-    uint32_t firstFrom;  // the only source of the first round's step, or none
-    std::vector<uint32_t> all;
-  };
-  std::vector<Peers> peersOfStep_;
+  std::vector<std::vector<uint32_t>> peersOfStep_;
 };
 
 // Counts what a transfer sent and received.

@@ -175,6 +175,7 @@ NcclGroup::NcclGroup(const Napi::CallbackInfo &info) : Napi::ObjectWrap<NcclGrou
   desc_.ranks = static_cast<uint32_t>(integerField(object, "ranks", 0, UINT32_MAX));
   desc_.rank = static_cast<uint32_t>(integerField(object, "rank", 0, UINT32_MAX));
   desc_.max_ctas = static_cast<uint32_t>(integerField(object, "maxCtas", 0, UINT32_MAX));
+  desc_.step_bytes = integerField(object, "stepBytes", 0, uint64_t{1} << 40);
   desc_.deadline_ns = integerField(object, "deadlineMs", 60000, 1u << 30) * 1000000;
   board_ = textField(object, "board", "");
   if (!board_.empty()) desc_.board = board_.c_str();
@@ -286,6 +287,8 @@ NcclPlan::NcclPlan(const Napi::CallbackInfo &info) : Napi::ObjectWrap<NcclPlan>(
   desc_.strategy = strategy == "hier" ? FUSCO_STRATEGY_HIER : FUSCO_STRATEGY_FLAT;
   desc_.partial = partial == "f32" ? FUSCO_PARTIAL_F32 : FUSCO_PARTIAL_PAYLOAD;
   desc_.ranks_per_node = static_cast<uint32_t>(integerField(object, "ranksPerNode", 0, UINT32_MAX));
+  desc_.most_entries = static_cast<uint32_t>(integerField(object, "mostEntries", 0, UINT32_MAX));
+  desc_.most_forwarded = static_cast<uint32_t>(integerField(object, "mostForwarded", 0, UINT32_MAX));
   desc_.slice_rows = static_cast<uint32_t>(integerField(object, "sliceRows", 0, UINT32_MAX));
   firstInstance_ = elementsOf<uint32_t>(object.Get("firstInstance"), "firstInstance", size_t{ranks} + 1);
   desc_.first_instance = firstInstance_.data();
