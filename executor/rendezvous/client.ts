@@ -146,7 +146,7 @@ export class Client {
   #handle(frame: Frame): void {
     if (this.#failure !== undefined || this.#closed) return;
     this.#heardAt = performance.now();
-    const message = parseServerMessage(frame);
+    const message = parseServerMessage(frame, this.#options.identity.worldSize);
     if (message.type === 'ready') {
       const { localRank, localWorldSize } = message;
       this.#settle(this.#ready, { localRank, localWorldSize });
@@ -167,7 +167,7 @@ export class Client {
       this.#reports.delete(message.id);
       this.#settle(report, message.report);
     } else if (message.type === 'lateness') {
-      this.#latenesses.get(message.id)?.(new Float64Array(Uint8Array.from(body).buffer));
+      this.#latenesses.get(message.id)?.(new Float64Array(Uint8Array.from(frame.body).buffer));
       this.#latenesses.delete(message.id);
     } else if (message.type === 'failure') {
       this.#fail(message.failure);

@@ -80,13 +80,14 @@ export function parseClientMessage({ head, body }: Frame, worldSize: number): Cl
 }
 
 /** The frame as a message of the server. Throws FrameError for anything else; sizes are splitParts' to check. */
-export function parseServerMessage({ head }: Frame): ServerMessage {
+export function parseServerMessage({ head, body }: Frame, worldSize: number): ServerMessage {
   const { type, localRank, localWorldSize, seq, step, id, report, failure } = head;
   const sound =
     (type === 'ready' && isCount(localRank) && isCount(localWorldSize)) ||
     (type === 'gathered' && isCount(seq)) ||
     (type === 'entered' && isCount(step)) ||
     (type === 'report' && isCount(id) && isReport(report)) ||
+    (type === 'lateness' && isCount(id) && body.length === 8 * worldSize) ||
     (type === 'failure' && isFailure(failure)) ||
     ((type === 'beat' || type === 'goodbye') && (step === undefined || isCount(step)));
   if (!sound) throw new FrameError(`a malformed frame ${JSON.stringify(type.slice(0, 20))}`);

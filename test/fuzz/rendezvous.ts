@@ -60,7 +60,8 @@ export function runRendezvous(bytes: Uint8Array): void {
     isOver[rank] = frames === undefined;
     for (const frame of frames ?? []) {
       for (const parse of [parseHello, parseChallenge, parseAnswer]) refused(() => parse(frame));
-      const said = refused(() => parseServerMessage(frame));
+      const said = refused(() => parseServerMessage(frame, WORLD_SIZE));
+      if (said?.type === 'lateness') new Float64Array(Uint8Array.from(frame.body).buffer);
       if (said?.type === 'failure') failureError(said.failure);
       if (said?.type === 'report') timeoutError(said.report.step, said.report);
       refused(() => splitParts(frame.head.sizes, frame.body, WORLD_SIZE));
@@ -95,6 +96,7 @@ export function rendezvousSeeds(): Uint8Array[] {
     frames([{ type: 'timeout', wait: { kind: 'step', step: 3 }, waitedMs: 5 }, 0]),
     frames([{ type: 'failure', failure: { code: 'E_PEER_TIMEOUT', text: 'x', ranks: [LATE] } }, 0]),
     frames([{ type: 'report', id: 1, report: { step: 3, answered: true, ranks: [LATE] } }, 0]),
+    frames([{ type: 'lateness', id: 1 }, 0], [{ type: 'lateness', id: 1 }, 8 * WORLD_SIZE]),
     frames([{ type: 'ready', localRank: 0, localWorldSize: 2 }, 0], [{ type: 'entered', step: 3 }, 0]),
     frames([{ type: 'gathered', seq: 0, sizes: [3, 4] }, 7], [{ type: 'gathered', seq: 1 }, 0]),
   ];
