@@ -89,14 +89,18 @@ describe('the fuzzer', () => {
   });
 });
 
-describe('what was found once', () => {
+describe('what was found once, and what reached something new', () => {
   it('is there', () => {
-    expect(stored('findings').length).toBeGreaterThan(3);
+    expect(stored('findings').length).toBeGreaterThan(8);
+    expect(stored('corpus').length).toBeGreaterThan(50);
   });
 
-  it.each(stored('findings'))('%s %s is refused, or read as it should be', async (name, file) => {
+  it.each([
+    ...stored('findings').map((found) => ['findings', ...found] as const),
+    ...stored('corpus').map((kept) => ['corpus', ...kept] as const),
+  ])('%s of %s: %s is refused, or read as it should be', async (kind, name, file) => {
     const target = targets.find((candidate) => candidate.name === name)!;
-    const bytes = new Uint8Array(readFileSync(join(root, 'test/fuzz/findings', name, file)));
+    const bytes = new Uint8Array(readFileSync(join(root, 'test/fuzz', kind, name, file)));
     try {
       await target.run(bytes);
     } catch (error) {
