@@ -44,9 +44,18 @@ export interface FuzzOptions {
   readonly isGuided?: boolean;
 }
 
+/** Counts of statements, or of the ways that one branch can go, by number from 0. */
+type Counters = Record<number, number>;
+
 interface FileCoverage {
-  readonly s: Record<string, number>;
-  readonly b: Record<string, number[]>;
+  readonly s: Counters;
+  readonly b: Record<number, Counters>;
+}
+
+/** Every table of counters of the bundle, with its length. */
+function countersOf(files: Readonly<Record<string, FileCoverage>>): [Counters, number][] {
+  const tables = Object.values(files).flatMap(({ s, b }) => [s, ...Object.values(b)]);
+  return tables.map((counters) => [counters, Object.keys(counters).length]);
 }
 
 /** 1, 2, 3, 4-7, 8-15, 16-31, 32-127, 128 and more: a bit each. */
@@ -60,34 +69,28 @@ function magnitude(count: number): number {
 
 /** What inputs have reached so far. */
 class Coverage {
+  readonly #tables = countersOf(
+    (globalThis as { __coverage__?: Record<string, FileCoverage> }).__coverage__ ?? {},
+  );
   /** By counter, the magnitudes seen. */
-  readonly #seen: number[] = [];
+  readonly #seen = new Uint8Array(this.#tables.reduce((sum, [, length]) => sum + length, 0));
   features = 0;
 
   /** Reads and clears every counter; true where one is new or of a new magnitude. */
   harvest(): boolean {
-    const files = (globalThis as { __coverage__?: Record<string, FileCoverage> }).__coverage__ ?? {};
-    let at = 0;
     const before = this.features;
-    const visit = (counters: Record<string, number> | number[]) => {
-      for (const key in counters) {
-        const count = (counters as Record<string, number>)[key]!;
-        if (count > 0) {
-          const bit = magnitude(count);
-          const seen = this.#seen[at] ?? 0;
-          if ((seen & bit) === 0) {
-            this.#seen[at] = seen | bit;
-            this.features++;
-          }
-          (counters as Record<string, number>)[key] = 0;
-        }
-        at++;
+    let first = 0;
+    for (const [counters, length] of this.#tables) {
+      for (let i = 0; i < length; i++) {
+        const count = counters[i]!;
+        if (count === 0) continue;
+        counters[i] = 0;
+        const bit = magnitude(count);
+        if ((this.#seen[first + i]! & bit) !== 0) continue;
+        this.#seen[first + i]! |= bit;
+        this.features++;
       }
-    };
-    for (const file in files) {
-      const { s, b } = files[file]!;
-      visit(s);
-      for (const branch in b) visit(b[branch]!);
+      first += length;
     }
     return this.features > before;
   }

@@ -39,7 +39,7 @@ describe('the fuzzer', () => {
   it('reaches a defect behind four comparisons by its counters, and not without them', {
     timeout: 60_000,
   }, () => {
-    const args = ['--target', 'planted-throw', '--seed', '3', '--runs', '60000', '--seconds', '30'];
+    const args = ['--target', 'planted-throw', '--seed', '3', '--runs', '60000', '--seconds', '100'];
     const guided = fuzz(...args);
     expect(guided.stdout).toMatch(/^planted-throw: FOUND TypeError: the defect was reached$/m);
     expect(guided.status).toBe(1);
@@ -56,7 +56,7 @@ describe('the fuzzer', () => {
   it.each([
     ['planted-hang', /FOUND it takes longer than 700 ms/],
     ['planted-hoard', /FOUND Error.*memory/],
-  ])('notices an input that %s', { timeout: 60_000 }, (name, text) => {
+  ])('notices an input that %s', { timeout: 180_000 }, (name, text) => {
     const run = fuzz(
       '--target',
       name,
