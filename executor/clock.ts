@@ -2,8 +2,25 @@
 
 import { LAYER_STAGES } from './layer.ts';
 
-/** Milliseconds from the steady clock, on which native code and process.hrtime measure, to performance.now(). */
-const CLOCK_OFFSET = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+/** Readings of both clocks of which the closest count: a thread may lose its processor between two of them. */
+const READINGS = 16;
+
+/** Milliseconds from performance.now() to the steady clock, on which native code and process.hrtime measure. */
+function measureOffset(): number {
+  let offset = 0;
+  let closest = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < READINGS; i++) {
+    const before = performance.now();
+    const steady = Number(process.hrtime.bigint()) / 1e6;
+    const after = performance.now();
+    if (after - before >= closest) continue;
+    closest = after - before;
+    offset = steady - (before + after) / 2;
+  }
+  return offset;
+}
+
+const CLOCK_OFFSET = measureOffset();
 
 /** Nanoseconds of the steady clock, which all threads share, in milliseconds of this thread's performance.now(). */
 export function fromSteady(nanoseconds: number): number {
