@@ -2,7 +2,6 @@
 // exchange like any other, in which every block is a token whose experts are all ranks.
 
 import type { Exchange, Group } from 'fusco';
-import { planLocal } from './plan.ts';
 
 const F32_BYTES = 4;
 
@@ -27,7 +26,7 @@ export class AllSum implements Disposable {
     const { ranks } = group;
     const everyRank = Int32Array.from({ length: blocks * ranks }, (_, entry) => entry % ranks);
     const tables = group.localRanks.map(() => ({ ids: everyRank, tokens: blocks, topk: ranks }));
-    const plan = await planLocal(group, tables, { experts: ranks, hidden: width, dtype: 'f32' });
+    const plan = await group.planLocal(tables, { experts: ranks, hidden: width, dtype: 'f32' });
     return new AllSum(await group.prepare(plan), width);
   }
 

@@ -1,7 +1,11 @@
 // Trains a small Mixture-of-Experts network to read handwritten digits, expert-parallel, and once more on one rank:
 //
-//   npm run example:train -- [--steps N | --short] [--ranks 1|2|4] [--backend auto|reference|host|cuda]
+//   npm run example:train -- [--steps N | --short] [--ranks 1|2|4] [--backend auto|reference|host|cuda|nccl]
 //                            [--one-rank-blocks N] [--json FILE]
+//
+// With nccl it is started once for each rank, and every process compares what it knows:
+//
+//   fusco launch -n 4 -- node build/examples/train/main.js --backend nccl
 //
 // Both trainings must give the same losses and the same weights to the last bit. Exit 0: they do, and the network has
 // learned; 1: they do not; 2: an error.
@@ -30,7 +34,7 @@ interface Training {
   readonly ranks: number;
   readonly backend: BackendName;
   readonly losses: Float32Array;
-  readonly weights: readonly Float32Array[];
+  readonly weights: ReadonlyMap<string, Float32Array>;
   /** Share of the held-out digits that are read right, before and after. */
   readonly accuracy: readonly [number, number];
   readonly seconds: number;
@@ -53,7 +57,6 @@ function readOptions(): Options {
     throw new Error(`--${name} ${text} is not a whole number from 1 to ${max}`);
   };
   const ranks = whole('ranks', values.ranks, BLOCKS);
-  if (BLOCKS % ranks > 0) throw new Error(`${BLOCKS} blocks do not fill ${ranks} ranks evenly`);
   return {
     steps: whole('steps', values.steps ?? String(values.short ? SHORT_STEPS : FULL_STEPS), 1_000_000),
     ranks,
@@ -88,13 +91,15 @@ async function train(
   { training, heldOut }: ReturnType<typeof loadDigits>,
 ): Promise<Training> {
   const start = performance.now();
-  using group = await createGroup({ ranks, backend });
+  // A launcher says how many ranks the nccl backend has.
+  await using group = await createGroup(backend === 'nccl' ? { backend } : { ranks, backend });
+  const size = group.ranks;
+  if (blocks % size > 0) throw new Error(`${blocks} blocks do not fill ${size} ranks evenly`);
   using trainer = await Trainer.open(group, { images: BATCH, blocks });
-  console.log(
-    `\n${ranks} rank${ranks === 1 ? '' : 's'} on ${group.backend}, ${steps} steps of ${BATCH} images`,
-  );
+  const say = group.localRanks[0] === 0 ? console.log : () => {};
+  say(`\n${size} rank${size === 1 ? '' : 's'} on ${group.backend}, ${steps} steps of ${BATCH} images`);
   const before = await accuracyOf(trainer, heldOut);
-  console.log(`  held-out accuracy ${(100 * before).toFixed(2)} %`);
+  say(`  held-out accuracy ${(100 * before).toFixed(2)} %`);
   const losses = new Float32Array(steps);
   const times: StepTimes[] = [];
   trainer.clock.take();
@@ -104,14 +109,22 @@ async function train(
     losses[step] = (await trainer.train(source.next().value)).loss;
     times.push(trainer.clock.take());
     if (step % every === 0 || step === steps - 1) {
-      console.log(`  step ${String(step + 1).padStart(4)} of ${steps}  loss ${losses[step]!.toFixed(6)}`);
+      say(`  step ${String(step + 1).padStart(4)} of ${steps}  loss ${losses[step]!.toFixed(6)}`);
     }
   }
   const after = await accuracyOf(trainer, heldOut);
   const seconds = (performance.now() - start) / 1000;
-  console.log(`  held-out accuracy ${(100 * after).toFixed(2)} %, ${seconds.toFixed(1)} s`);
+  say(`  held-out accuracy ${(100 * after).toFixed(2)} %, ${seconds.toFixed(1)} s`);
   const weights = trainer.weights();
-  return { ranks, backend: group.backend, losses, weights, accuracy: [before, after], seconds, times };
+  return {
+    ranks: size,
+    backend: group.backend,
+    losses,
+    weights,
+    accuracy: [before, after],
+    seconds,
+    times,
+  };
 }
 
 /** Median milliseconds of the stages. */
@@ -137,12 +150,14 @@ function compare(a: Training, b: Training): boolean {
     console.log(`\nlosses differ from step ${step + 1} on: ${a.losses[step]} and ${b.losses[step]}`);
     return false;
   }
-  const differing = a.weights.findIndex((values, i) => firstDifference(values, b.weights[i]!) >= 0);
-  if (differing >= 0) {
-    console.log(`\n${differing === 0 ? 'shared weights' : `weights of expert ${differing - 1}`} differ`);
-    return false;
+  let count = 0;
+  for (const [name, values] of a.weights) {
+    if (firstDifference(values, b.weights.get(name)!) >= 0) {
+      console.log(`\n${name} differ`);
+      return false;
+    }
+    count += values.length;
   }
-  const count = a.weights.reduce((sum, { length }) => sum + length, 0);
   console.log(
     `\n${a.ranks} ranks and ${b.ranks}: all ${a.losses.length} losses and ${count} weights are the same bits`,
   );
@@ -157,7 +172,8 @@ async function main(): Promise<number> {
   );
   const many = await train(options.ranks, BLOCKS, options, digits);
   console.log(`  median ms of a stage: ${JSON.stringify(stageMedians(many.times))}`);
-  const one = await train(1, options.oneRankBlocks, options, digits);
+  const alone = { ...options, backend: options.backend === 'nccl' ? 'auto' : options.backend } as const;
+  const one = await train(1, options.oneRankBlocks, alone, digits);
   const isSame = compare(many, one);
   const learned = many.accuracy[1] > many.accuracy[0] && many.losses.at(-1)! < many.losses[0]!;
   if (!learned) console.log('the network has not learned');

@@ -24,7 +24,6 @@ import {
   TOPK,
   WIDTH,
 } from './network.ts';
-import { planLocal } from './plan.ts';
 
 const LEARNING_RATE = 2e-3;
 /** How far the bias of an expert moves in a step towards an even load. */
@@ -54,6 +53,7 @@ export interface BatchResult {
 /** What one rank keeps from step to step. */
 interface Rank {
   readonly shared: Shared;
+  readonly firstExpert: number;
   /** Those that live here, ascending, and their gradients. */
   readonly experts: readonly Expert[];
   readonly expertGradients: readonly Float32Array[];
@@ -100,6 +100,7 @@ export class Trainer implements Disposable {
       const experts = Array.from({ length: count }, (_, i) => makeExpert(first + i));
       return {
         shared: makeShared(),
+        firstExpert: first,
         experts,
         expertGradients: experts.map(({ values }) => new Float32Array(values.length)),
         bias: new Float32Array(EXPERTS),
@@ -179,7 +180,7 @@ export class Trainer implements Disposable {
       return { ids: a.ids.subarray(0, count * TOPK), tokens: count, topk: TOPK };
     });
     const options = { experts: EXPERTS, hidden: WIDTH, dtype: 'f32' } as const;
-    const plan = await clock.time('plan', () => planLocal(this.#group, tables, options));
+    const plan = await clock.time('plan', () => this.#group.planLocal(tables, options));
     const exchange = await clock.time('prepare', () => this.#group.prepare(plan));
     const experts = new ExpertLayer(exchange, { hidden: WIDTH, dtype: 'f32', clock });
     return { experts, [Symbol.dispose]: () => exchange.close() };
@@ -278,12 +279,15 @@ export class Trainer implements Disposable {
     });
   }
 
-  /** All weights of the ranks of this process: the shared ones once, then the experts', ascending. */
-  weights(): Float32Array[] {
-    return [
-      this.#ranks[0]!.shared.values,
-      ...this.#ranks.flatMap(({ experts }) => experts.map((e) => e.values)),
-    ];
+  /** The weights of this process's ranks, by name: the shared ones, which all ranks have alike, and the experts'. */
+  weights(): Map<string, Float32Array> {
+    const named = new Map([['shared weights', this.#ranks[0]!.shared.values]]);
+    for (const { firstExpert, experts } of this.#ranks) {
+      experts.forEach(({ values }, i) => {
+        named.set(`weights of expert ${firstExpert + i}`, values);
+      });
+    }
+    return named;
   }
 
   [Symbol.dispose](): void {
