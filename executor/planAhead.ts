@@ -5,7 +5,7 @@
 // its port is private to the two threads; and shards are transferred, not shared: when a plan arrives, the memory that
 // the planner wrote is this thread's alone. That is what group.plan() can say of its plans too, so they count as
 // verified. Layout and sizes are checked all the same when shards are opened, and native code checks every bound it
-// uses. `verify: true` runs the verifier on this thread as well, which costs about what planning does.
+// uses. `verify: true` runs the verifier on this thread as well, which takes several times as long as planning.
 
 import { Worker } from 'node:worker_threads';
 import { checkInteger, type ErrorCode, type ErrorDetails, FuscoError } from '../planner/errors.ts';
@@ -107,26 +107,36 @@ export class PlanAhead implements AsyncDisposable {
 
   /**
    * Starts planning a step; the plan is byte for byte what group.plan makes of the same routing. The ids are copied at
-   * once, so the caller may use them again.
+   * once, so the caller may use them again, unless they are given away.
    *
    * @param routing one table per rank
+   * @param transfer whether the ids' memory moves to the worker: the caller's arrays are empty afterwards. Those that
+   * are part of a larger buffer, or share one, are copied all the same.
    * @throws FuscoError what group.plan throws; E_CLOSED; E_MEMORY or E_INTERNAL where the thread died
    */
-  async plan(routing: readonly RoutingTable[], options: Omit<PlanOptions, 'ranks'>): Promise<PlannedAhead> {
+  async plan(
+    routing: readonly RoutingTable[],
+    options: Omit<PlanOptions, 'ranks'>,
+    { transfer = false }: { transfer?: boolean } = {},
+  ): Promise<PlannedAhead> {
     if (this.#failure !== undefined) throw this.#failure;
-    const request = this.#request(routing, options);
-    const planned = new Promise<PlannedAhead>((resolve, reject) => this.#waiting.push({ resolve, reject }));
-    this.#worker.ref();
-    // The copies move; they are nobody else's.
+    const resolved = this.#resolve(routing, options);
+    const tables = routing.map(({ ids, tokens, topk }, rank) => ({
+      ids: transfer && ownsBuffer(routing, rank) ? ids : copyIds(ids, rank),
+      tokens,
+      topk,
+    }));
+    const request: PlanRequest = { tables, options: resolved };
     this.#worker.postMessage(
       request,
-      request.tables.map(({ ids }) => ids.buffer as ArrayBuffer),
+      tables.map(({ ids }) => ids.buffer as ArrayBuffer),
     );
-    return planned;
+    this.#worker.ref();
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  /** Checks what can be checked without reading ids, and copies those. */
-  #request(routing: readonly RoutingTable[], options: Omit<PlanOptions, 'ranks'>): PlanRequest {
+  /** Checks what can be checked without reading ids, and gives the options as plain data, which can cross threads. */
+  #resolve(routing: readonly RoutingTable[], options: Omit<PlanOptions, 'ranks'>): PlanOptions {
     const { ranks } = this;
     const first = routing[0];
     if (first === undefined || routing.length !== ranks) {
@@ -138,10 +148,7 @@ export class PlanAhead implements AsyncDisposable {
     routing.forEach((table, rank) => {
       checkTable(table, rank, first.topk);
     });
-    // Resolved here, so that what crosses threads is plain data.
-    const resolved = optionsOf(resolveOptions({ ...options, ranks }, first.topk));
-    const tables = routing.map(({ ids, tokens, topk }, rank) => ({ ids: copyIds(ids, rank), tokens, topk }));
-    return { tables, options: resolved };
+    return optionsOf(resolveOptions({ ...options, ranks }, first.topk));
   }
 
   #receive(message: PlanAnswer | PlanRefusal): void {
@@ -186,6 +193,13 @@ export class PlanAhead implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Whether a rank's ids are all of a buffer that no other rank's ids lie in. */
+function ownsBuffer(routing: readonly RoutingTable[], rank: number): boolean {
+  const { buffer, byteLength } = routing[rank]!.ids;
+  const isWhole = buffer instanceof ArrayBuffer && buffer.byteLength === byteLength;
+  return isWhole && routing.every(({ ids }, other) => other === rank || ids.buffer !== buffer);
 }
 
 function deathOf(cause: unknown): FuscoError {

@@ -110,6 +110,29 @@ describe('a plan made ahead', () => {
     expect(tables[0]!.ids.length).toBe(31 * 3);
   });
 
+  it('is of ids that are given away, where they own their memory; others are copied', async () => {
+    const tables = tablesOf();
+    const wanted = await bytesOf(group.plan(tables, OPTIONS));
+    const wide = new Int32Array(94);
+    wide.set(tables[2]!.ids as Int32Array, 1);
+    const shared = new Int32Array(new SharedArrayBuffer(4 * 93));
+    shared.set(tables[3]!.ids as Int32Array);
+    const given = tables.map(({ ids }, rank) => [ids, ids, wide.subarray(1), shared][rank]!) as Int32Array[];
+    const planned = ahead.plan(
+      given.map((ids) => ({ ids, tokens: 31, topk: 3 })),
+      OPTIONS,
+      { transfer: true },
+    );
+    expect(given.map(({ length }) => length)).toEqual([0, 0, 93, 93]);
+    expect(await bytesOf((await planned).plan)).toBe(wanted);
+    // Two tables in one buffer cannot both be given away.
+    const twice = tablesOf().map(({ ids }) => ids)[0]!;
+    const same = Array.from({ length: RANKS }, () => ({ ids: twice, tokens: 31, topk: 3 }));
+    const { plan } = await ahead.plan(same, OPTIONS, { transfer: true });
+    expect(twice.length).toBe(93);
+    expect(await bytesOf(plan)).toBe(await bytesOf(group.plan(same, OPTIONS)));
+  });
+
   it('comes in the order of asking, and one that is refused stops no other', async () => {
     const steps = [1, 2, 3].map((seed) => tablesOf({ seed }));
     const bad = [...steps[0]!.slice(0, 3), { ids: Int32Array.of(0, 16, 1), tokens: 1, topk: 3 }];
