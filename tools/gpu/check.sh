@@ -50,6 +50,10 @@ NCCL_HOSTID="rank $RANK" exec "$APP/node" "$APP/test/gpu/fusco.js" run "$APP/p.f
 SH
 APP=$app fusco launch -n 8 -- sh "$app/rank.sh" "$routing.w.npy" || failed=1
 
+step 'running the examples'
+"$app/node" "$app/examples/train/main.js" --backend cuda --short --json "$results/train.json" || failed=1
+"$app/node" "$app/examples/overlap/main.js" --backend cuda --out "$results/overlap.json" || failed=1
+
 step 'compute-sanitizer'
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
