@@ -32,9 +32,11 @@ interface Marks {
 /** @param expertNanoseconds how long the experts of one half keep their stream busy */
 export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): Promise<Engine> {
   const { ranks, hidden, topk, experts } = sizes;
-  const cuda = openCuda(ranks);
+  // All ranks on one GPU: times between events are those of one device.
+  const devices = new Array<number>(ranks).fill(0);
+  const cuda = openCuda(ranks, devices);
   // A second context, for its streams.
-  const second = openCuda(ranks);
+  const second = openCuda(ranks, devices);
   const group = await createGroup({ ranks, backend: 'cuda', cuda });
   const everyRank = Array.from({ length: ranks }, (_, rank) => rank);
   const up = (values: Float32Array, rank: number) => {
@@ -73,8 +75,10 @@ export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): P
       event.wait(rank);
     });
     const starts = markOn();
-    await work();
+    // On device memory this enqueues before it returns, so the next stage can be enqueued behind it at once.
+    const enqueued = work();
     marks.push({ stage, half, starts, ends: markOn() });
+    await enqueued;
   };
   return {
     dispatch: (half) => {
@@ -118,7 +122,7 @@ export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): P
     },
     [Symbol.dispose]: () => {
       for (const rank of everyRank) cuda.setStream(rank, 0n);
-      group.close();
+      void group.close();
       second.close();
       cuda.close();
     },

@@ -87,6 +87,6 @@ export async function openHostEngine(
       return done;
     },
     results: () => halves.flatMap(({ combined }) => combined),
-    [Symbol.dispose]: () => group.close(),
+    [Symbol.dispose]: () => void group.close(),
   };
 }
