@@ -17,6 +17,7 @@ import { Shard } from '../planner/shard.ts';
 import { makeSpec, optionsOf, type PlanOptions, resolveOptions, type SpecFields } from '../planner/spec.ts';
 import { verifyPlan } from '../planner/verify.ts';
 import { fromSteady } from './clock.ts';
+import { workerUrl } from './workerUrl.ts';
 
 export interface PlanAheadOptions {
   /** Ranks of the group, 1..4096. */
@@ -65,12 +66,6 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** Node runs the compiled worker, also where this file itself is run as TypeScript, as tests do. */
-const WORKER = new URL(
-  import.meta.url.endsWith('.ts') ? '../dist/executor/planAheadWorker.js' : './planAheadWorker.js',
-  import.meta.url,
-);
-
 /** A planner in a thread of its own. Plans are made in the order in which they were asked for. */
 export class PlanAhead implements AsyncDisposable {
   readonly ranks: number;
@@ -97,7 +92,10 @@ export class PlanAhead implements AsyncDisposable {
     checkInteger('ranks', options.ranks, 1, MAX_RANKS);
     const workerData: WorkerStart = { module: await plannerModule() };
     // Without the flags of the process: they are for its own script, and preload what the worker does not need.
-    return new PlanAhead(new Worker(WORKER, { workerData, execArgv: [] }), options);
+    return new PlanAhead(
+      new Worker(workerUrl('planAheadWorker.js'), { workerData, execArgv: [], name: 'fusco planner' }),
+      options,
+    );
   }
 
   /** Plans that were asked for and are not there yet. */
