@@ -28,7 +28,7 @@ async function openHalf(group: Group, sizes: Sizes, half: number): Promise<Half>
   };
 }
 
-/** Small experts, in place: y = relu(gain * x + bias), with a gain and a bias for every element and expert. */
+/** Small experts, in place: y = leaky relu(gain * x + bias), with a gain and a bias for every element and expert. */
 function runExperts({ layer, rows }: Half, gains: readonly Float32Array[], biases: readonly Float32Array[]) {
   const { hidden } = layer;
   layer.blocks.forEach(({ experts, expertOffsets, expertCounts }, i) => {
@@ -39,8 +39,8 @@ function runExperts({ layer, rows }: Half, gains: readonly Float32Array[], biase
       const first = expertOffsets[block]!;
       for (let row = first; row < first + expertCounts[block]!; row++) {
         for (let j = 0, at = row * hidden; j < hidden; j++, at++) {
-          values[at] = gain[j]! * values[at]! + bias[j]!;
-          if (values[at]! < 0) values[at] = 0;
+          const y = gain[j]! * values[at]! + bias[j]!;
+          values[at] = y < 0 ? y / 8 : y;
         }
       }
     });
