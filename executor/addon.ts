@@ -123,6 +123,7 @@ export interface NativeCudaContext {
   stream(rank: number): bigint;
   /** A cudaStream_t of another library; 0n goes back to the context's own. */
   setStream(rank: number, stream: bigint): void;
+  limitMultiprocessors(count: number): void;
   spin(rank: number, nanoseconds: number): void;
   synchronize(): void;
   captureBegin(): void;
@@ -296,6 +297,7 @@ export const ADDON_SIGNATURES: {
     fill: 4,
     stream: 1,
     setStream: 2,
+    limitMultiprocessors: 1,
     spin: 2,
     synchronize: 0,
     captureBegin: 0,

@@ -104,6 +104,14 @@ export class Cuda implements Disposable {
     attempt(() => this.native.setStream(rank, stream));
   }
 
+  /**
+   * How many multiprocessors of each device exchanges may fill from now on, so that other kernels have the rest; 0, the
+   * default, is all. Exchanges through a graph keep what they were captured with.
+   */
+  limitMultiprocessors(count: number): void {
+    attempt(() => this.native.limitMultiprocessors(count));
+  }
+
   /** Keeps a rank's stream busy: for tests. */
   spin(rank: number, nanoseconds: number): void {
     attempt(() => this.native.spin(rank, nanoseconds));

@@ -12,10 +12,8 @@ import type {
   RowWork,
   WeightGradientCall,
 } from './backend.ts';
+import { fromSteady } from './clock.ts';
 import { fp8Calls, gateBackwardCalls, gateCalls } from './rowCalls.ts';
-
-/** Milliseconds from the clock of performance.now() to the steady clock, on which native code measures. */
-const CLOCK_OFFSET = Number(process.hrtime.bigint()) / 1e6 - performance.now();
 
 /** An error of the addon as this package's own; anything else as it is. */
 export function translate(error: unknown): unknown {
@@ -48,7 +46,7 @@ class HostPlan implements PreparedPlan {
     try {
       const { nanoseconds, started, bytesRead, bytesWritten } = await call();
       const { strategy } = this.#plan.spec;
-      const startedAt = started / 1e6 - CLOCK_OFFSET;
+      const startedAt = fromSteady(started);
       return { backend: 'host', strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
     } catch (error) {
       throw translate(error);

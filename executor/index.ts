@@ -15,6 +15,7 @@ export type {
   Payload,
   WeightGradientCall,
 } from './backend.ts';
+export { STEP_STAGES, StepClock, type StepStage, type StepTimes } from './clock.ts';
 export {
   Cuda,
   type CudaDevice,
@@ -50,6 +51,7 @@ export {
   type StageTimes,
 } from './layer.ts';
 export type { FloatDtype } from './numeric.ts';
+export { PlanAhead, type PlanAheadOptions, type PlannedAhead } from './planAhead.ts';
 export {
   checkPlanId,
   type RecordedStep,

@@ -10,6 +10,7 @@ import { checkInteger, FuscoError } from '../planner/errors.ts';
 import { MAX_ROW_BYTES } from '../planner/layout.ts';
 import { DTYPE_BYTES } from '../planner/spec.ts';
 import type { DispatchCall, ExchangeReport, Memory, Payload } from './backend.ts';
+import type { StepClock } from './clock.ts';
 import { scaleBlocks } from './fp8.ts';
 import type { Exchange } from './group.ts';
 import type { FloatDtype } from './numeric.ts';
@@ -21,6 +22,8 @@ export interface LayerOptions {
   dtype: FloatDtype;
   /** Dispatch e4m3 codes with a float32 scale for every 128 elements; combine stays in `dtype`. Default false. */
   fp8?: boolean;
+  /** Where the times of the exchanges are added as well, with those of the step around them. */
+  clock?: StepClock;
 }
 
 /** One rank's experts: its receive buffer is their blocks, one after the other. */
@@ -115,6 +118,7 @@ export class ExpertLayer {
   readonly rowBytes: number;
   /** Expert blocks of every local rank, in the order of the group's local ranks. */
   readonly blocks: readonly ExpertBlocks[];
+  readonly #clock: StepClock | undefined;
   #times = noTimes();
 
   /** Throws E_OPTION. The exchange stays the caller's to close. */
@@ -128,6 +132,7 @@ export class ExpertLayer {
     this.hidden = checkInteger('hidden', options.hidden, 1, MAX_ROW_BYTES / size);
     this.dtype = dtype;
     this.fp8 = fp8;
+    this.#clock = options.clock;
     this.rowBytes = this.hidden * size;
     const { placement } = exchange.plan.spec;
     this.blocks = exchange.localRanks.map((rank) => {
@@ -158,6 +163,7 @@ export class ExpertLayer {
 
   #count(stage: LayerStage, report: ExchangeReport): ExchangeReport {
     this.#times[stage] += report.nanoseconds;
+    this.#clock?.add(stage, report.nanoseconds);
     return report;
   }
 

@@ -18,7 +18,7 @@ import { FuscoError } from '../planner/errors.ts';
 import { loadPlanner, nodeSha256 } from '../planner/node.ts';
 import type { Plan, VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
-import type { IdArray, RoutingTable } from '../planner/routing.ts';
+import { copyIds, type IdArray, type RoutingTable } from '../planner/routing.ts';
 import { optionsOf, type PlanOptions } from '../planner/spec.ts';
 import { ARRAY_TYPES, encodeNpy, type NdDtype } from './npy.ts';
 
@@ -148,7 +148,7 @@ export class Recorder implements AsyncDisposable {
   add(tables: readonly RoutingTable[], plan: Plan): void {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#closed) throw new FuscoError('E_CLOSED', 'the recorder is closed');
-    const copied = tables.map((table) => ({ ...table, ids: table.ids.slice() as IdArray }));
+    const copied = tables.map((table, rank) => ({ ...table, ids: copyIds(table.ids, rank) }));
     this.#pending++;
     this.#tail = this.#tail.then(() => this.#write({ tables: copied, plan }));
   }

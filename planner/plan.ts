@@ -31,7 +31,7 @@ export interface VerifiedPlan extends Plan {
 
 const accepted = new WeakSet<Plan>();
 
-/** For the planner and the verifier alone: lets a plan be executed. */
+/** For the planner, on whichever thread it ran, and the verifier alone: lets a plan be executed. */
 export function markVerified(plan: Plan): VerifiedPlan {
   accepted.add(plan);
   return plan as VerifiedPlan;

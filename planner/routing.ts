@@ -32,17 +32,18 @@ export interface RoutedRank {
   readonly nodeRows?: Uint32Array;
 }
 
-/** Widths and signs of ids as the planner's Wasm numbers them. */
-const ID_TYPES = new Map<string, number>([
-  ['Int8Array', 0],
-  ['Uint8Array', 1],
-  ['Int16Array', 2],
-  ['Uint16Array', 3],
-  ['Int32Array', 4],
-  ['Uint32Array', 5],
-  ['BigInt64Array', 6],
-  ['BigUint64Array', 7],
-]);
+/** Types of ids; the planner's Wasm knows them by their place in this list. */
+const ID_ARRAYS: readonly (new (buffer: ArrayBuffer) => IdArray)[] = [
+  Int8Array,
+  Uint8Array,
+  Int16Array,
+  Uint16Array,
+  Int32Array,
+  Uint32Array,
+  BigInt64Array,
+  BigUint64Array,
+];
+const ID_TYPES = new Map(ID_ARRAYS.map(({ name }, type) => [name, type]));
 
 /** The number of the id type in the Wasm interface; throws E_ROUTING_DTYPE for anything but integers. */
 export function idType(ids: IdArray, rank: number): number {
@@ -52,6 +53,14 @@ export function idType(ids: IdArray, rank: number): number {
     throw new FuscoError('E_ROUTING_DTYPE', `rank ${rank}: ids are ${name}, not integers`, { rank });
   }
   return type;
+}
+
+/** The same ids in memory of their own; of a Buffer, too, whose slice() is a view. Throws E_ROUTING_DTYPE. */
+export function copyIds(ids: IdArray, rank: number): IdArray {
+  const Ids = ID_ARRAYS[idType(ids, rank)]!;
+  const bytes = new Uint8Array(ids.byteLength);
+  bytes.set(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
+  return new Ids(bytes.buffer);
 }
 
 /** Throws E_ROUTING_SHAPE unless the table's sizes agree with its ids and with `topk`. */

@@ -1,13 +1,10 @@
 // The README's API example is compiled and run as it stands: self-contained, importing from 'fusco', in a module of
 // this package, where that name leads to the built package itself.
 
-import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
-
-const ROOT = fileURLToPath(new URL('../', import.meta.url));
+import { compileAndRun, ROOT, tsBlocks } from './support/docs.ts';
 
 /** The first ```ts block below the heading "API" and above the next heading of its level or a higher one. */
 function apiExample(markdown: string): string | undefined {
@@ -15,16 +12,7 @@ function apiExample(markdown: string): string | undefined {
   if (heading === null) return undefined;
   const below = markdown.slice(heading.index + heading[0].length);
   const end = below.search(new RegExp(`^#{1,${heading[1]!.length}} `, 'm'));
-  return /^```ts *\n(.*?)^```$/ms.exec(end < 0 ? below : below.slice(0, end))?.[1];
-}
-
-/** Runs node and gives its exit code and everything that it printed. */
-function node(args: readonly string[], cwd: string): Promise<{ code: number; output: string }> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, args, { cwd }, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code), output: stdout + stderr });
-    });
-  });
+  return tsBlocks(end < 0 ? below : below.slice(0, end))[0];
 }
 
 it('an example is the first ts block under the heading API', () => {
@@ -42,28 +30,6 @@ it("the README's API example has correct types and runs", async () => {
   const example = apiExample(readFileSync(join(ROOT, 'README.md'), 'utf8'));
   expect(example, 'README.md has a ts block under the heading API').toBeDefined();
   expect(example).toMatch(/from 'fusco';/);
-  const parent = join(ROOT, 'build');
-  mkdirSync(parent, { recursive: true });
-  const directory = mkdtempSync(join(parent, 'readme-'));
-  try {
-    writeFileSync(join(directory, 'example.ts'), example!);
-    const config = {
-      extends: '../../tsconfig.json',
-      compilerOptions: {
-        rootDir: '.',
-        outDir: '.',
-        declaration: false,
-        sourceMap: false,
-        noUnusedLocals: false,
-      },
-      include: ['example.ts'],
-    };
-    writeFileSync(join(directory, 'tsconfig.json'), JSON.stringify(config));
-    const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
-    expect(await node([tsc, '-p', directory], ROOT)).toEqual({ code: 0, output: '' });
-    const { code, output } = await node([join(directory, 'example.js')], directory);
-    expect([code, output]).toEqual([0, expect.any(String)]);
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+  const { code, output } = await compileAndRun(example!);
+  expect([code, code === 0 ? '' : output]).toEqual([0, '']);
 });

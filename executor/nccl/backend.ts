@@ -162,13 +162,16 @@ class NcclBackend implements Backend {
     return Array.from({ length: worldSize }, (_, r) => all.subarray(r * own.length, (r + 1) * own.length));
   }
 
-  /** The most rows that any rank sends to one rank of another host; the length of steps follows from it. */
+  /** The most rows that any rank sends to one that it does not reach directly; the length of steps follows from it. */
   async #mostRows(plan: VerifiedPlan): Promise<{ mostEntries: number; mostForwarded: number }> {
     const { session } = this.#options;
     const { sendRows, forwardRows } = plan.shards[session.rank]!;
-    const { ranks, ranksPerNode, placement } = plan.spec;
+    const { ranks, ranksPerNode, placement, strategy } = plan.spec;
     const own = new Uint32Array(2);
-    const isForeign = (rank: number) => this.#hosts[rank] !== this.#hosts[session.rank];
+    const node = Math.floor(session.rank / ranksPerNode);
+    const isForeign = (rank: number) =>
+      this.#hosts[rank] !== this.#hosts[session.rank] ||
+      (strategy === 'hier' && Math.floor(rank / ranksPerNode) !== node);
     for (let peer = 0; peer < ranks; peer++) {
       if (!isForeign(peer)) continue;
       const rows = sendRows.subarray(placement.rankFirst[peer]!, placement.rankFirst[peer + 1]!);
@@ -177,8 +180,8 @@ class NcclBackend implements Backend {
         rows.reduce((sum, count) => sum + count, 0),
       );
     }
-    for (const [node, rows] of forwardRows.entries()) {
-      if (isForeign(node * ranksPerNode)) own[1] = Math.max(own[1]!, rows);
+    for (const [to, rows] of forwardRows.entries()) {
+      if (isForeign(to * ranksPerNode)) own[1] = Math.max(own[1]!, rows);
     }
     const all = await session.allGather(new Uint8Array(own.buffer));
     const words = all.map((bytes) => new Uint32Array(Uint8Array.from(bytes).buffer));

@@ -3,6 +3,7 @@
 import { Worker } from 'node:worker_threads';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { packageVersion } from '../version.ts';
+import { workerUrl } from '../workerUrl.ts';
 import { type Bootstrap, type BootstrapOptions, resolveBootstrap } from './environment.ts';
 import { MAX_DIGEST_BYTES, MAX_WHAT_LENGTH, partLimit } from './messages.ts';
 import { failureError, type LateReport, nameRanks, timeoutError } from './report.ts';
@@ -25,12 +26,6 @@ interface Pending {
   reject(error: Error): void;
   /** What it gets when the session has failed, where that is not an error. */
   readonly ifFailed?: () => unknown;
-}
-
-/** The compiled worker: Node 20 runs no TypeScript, so sources use the one in dist/. */
-function workerUrl(): URL {
-  const here = import.meta.url;
-  return new URL(here.endsWith('.ts') ? '../../dist/executor/rendezvous/worker.js' : './worker.js', here);
 }
 
 /**
@@ -338,7 +333,11 @@ export async function connect(options: ConnectOptions = {}): Promise<Session> {
     deadlineMs,
     heartbeatMs,
   };
-  const worker = new Worker(workerUrl(), { workerData: setup, execArgv: [], name: `fusco rank ${rank}` });
+  const worker = new Worker(workerUrl('rendezvous/worker.js'), {
+    workerData: setup,
+    execArgv: [],
+    name: `fusco rank ${rank}`,
+  });
   return new Promise((resolve, reject) => {
     let session: Session | undefined;
     const give = (error: FuscoError) => {

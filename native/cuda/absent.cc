@@ -36,6 +36,10 @@ fusco_status fusco_cuda_set_stream(fusco_cuda_context *, uint32_t, void *, fusco
   return absent(error);
 }
 
+fusco_status fusco_cuda_limit_multiprocessors(fusco_cuda_context *, uint32_t, fusco_error *error) {
+  return absent(error);
+}
+
 void *fusco_cuda_stream(const fusco_cuda_context *, uint32_t) { return nullptr; }
 
 fusco_status fusco_cuda_alloc(fusco_cuda_context *, uint32_t, uint64_t, void **, fusco_error *error) {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "device.cuh"
 #include "launch.hpp"
 
@@ -124,22 +126,24 @@ __device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
   return L::encode(sum);
 }
 
-// A block for each token.
+// A block for each token, or fewer blocks that take turns.
 template <class E, class Unit, bool weighted, uint32_t tree>
 __global__ void combineTokens(const __grid_constant__ CombineParams p) {
   __shared__ TokenTerms terms;
   const SlotHead *head = p.plan.head;
   const uint64_t units = p.rowBytes / sizeof(Unit);
-  const uint32_t token = blockIdx.x;
-  if (token >= head->tokens) return;
-  const uint32_t local = localOf(head, token);
-  const uint32_t rank = head->rankOf[local];
-  const uint64_t row = token - head->tokenStart[local];
-  const float *weights = weighted ? p.weights[rank] + row * head->topk : nullptr;
-  const uint32_t count = listTerms(p, token, weights, tree != treeNone, terms);
-  auto *to = reinterpret_cast<Unit *>(p.to[rank] + row * p.rowBytes);
-  for (uint64_t at = threadIdx.x; at < units; at += blockDim.x) {
-    storeOnce(to + at, addTerms<E, Unit, weighted, tree>(terms.term, count, at));
+  for (uint32_t token = blockIdx.x; token < head->tokens; token += gridDim.x) {
+    const uint32_t local = localOf(head, token);
+    const uint32_t rank = head->rankOf[local];
+    const uint64_t row = token - head->tokenStart[local];
+    const float *weights = weighted ? p.weights[rank] + row * head->topk : nullptr;
+    const uint32_t count = listTerms(p, token, weights, tree != treeNone, terms);
+    auto *to = reinterpret_cast<Unit *>(p.to[rank] + row * p.rowBytes);
+    for (uint64_t at = threadIdx.x; at < units; at += blockDim.x) {
+      storeOnce(to + at, addTerms<E, Unit, weighted, tree>(terms.term, count, at));
+    }
+    // The next token's terms take the place of this one's.
+    if (token + gridDim.x < head->tokens) __syncthreads();
   }
 }
 
@@ -207,7 +211,8 @@ CombineKernel combineKernel(bool wide, bool weighted, uint32_t tree) {
 }  // namespace
 
 cudaError_t launchCombine(const CombineParams &params, fusco_dtype dtype, bool weighted, uint32_t tree,
-                          uint32_t unit, uint64_t tokens, uint32_t threads, cudaStream_t stream) {
+                          uint32_t unit, uint64_t tokens, uint32_t threads, cudaStream_t stream,
+                          uint32_t multiprocessors) {
   const bool wide = unit == 16;
   const CombineKernel kernel = dtype == FUSCO_DTYPE_F32   ? combineKernel<DeviceF32>(wide, weighted, tree)
                                : dtype == FUSCO_DTYPE_F16 ? combineKernel<DeviceF16>(wide, weighted, tree)
@@ -219,7 +224,9 @@ cudaError_t launchCombine(const CombineParams &params, fusco_dtype dtype, bool w
     threads = static_cast<uint32_t>(((units + rounds - 1) / rounds + 31) / 32 * 32);
   }
   if (tokens == 0) return cudaSuccess;
-  kernel<<<static_cast<uint32_t>(tokens), threads, 0, stream>>>(params);
+  uint64_t blocks = tokens;
+  if (multiprocessors > 0) blocks = std::min<uint64_t>(tokens, uint64_t{multiprocessors} * (2048 / threads));
+  kernel<<<static_cast<uint32_t>(blocks), threads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 

@@ -121,6 +121,12 @@ fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, v
                 [&](CudaContext &c) { c.setStream(rank, static_cast<cudaStream_t>(stream)); });
 }
 
+fusco_status fusco_cuda_limit_multiprocessors(fusco_cuda_context *context, uint32_t count,
+                                              fusco_error *error) {
+  return inTurn(contextOf(context), true, error,
+                [&](CudaContext &shared) { shared.limitMultiprocessors(count); });
+}
+
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank) {
   return rank < fusco_cuda_ranks(context) ? context->shared->stream(rank) : nullptr;
 }

@@ -103,12 +103,11 @@ void CudaContext::openDevice(uint32_t device) {
     throw Failure(FUSCO_E_BACKEND, "device %u (%.60s) has compute capability %d.%d; the kernels need 9.0",
                   device, properties.name, properties.major, properties.minor);
   }
-  DeviceGroup group{device,
-                    {static_cast<uint32_t>(properties.multiProcessorCount),
-                     static_cast<uint32_t>(properties.sharedMemPerBlockOptin),
-                     static_cast<uint32_t>(properties.sharedMemPerMultiprocessor)},
-                    {},
-                    {}};
+  DeviceGroup group{device, {}, 0, {}, {}};
+  group.limits.multiprocessors = static_cast<uint32_t>(properties.multiProcessorCount);
+  group.limits.sharedBytes = static_cast<uint32_t>(properties.sharedMemPerBlockOptin);
+  group.limits.sharedBytesPerSm = static_cast<uint32_t>(properties.sharedMemPerMultiprocessor);
+  group.allMultiprocessors = group.limits.multiprocessors;
   group.done.create(device, false);
   groups_.push_back(std::move(group));
 }
@@ -179,6 +178,14 @@ void CudaContext::setStream(uint32_t rank, cudaStream_t stream) {
     }
   }
   streams_[rank] = stream == nullptr ? own_[rank] : stream;
+}
+
+void CudaContext::limitMultiprocessors(uint32_t count) {
+  for (DeviceGroup &group : groups_) {
+    const uint32_t all = group.allMultiprocessors;
+    group.limits.multiprocessors = count == 0 ? all : std::min(count, all);
+    group.limits.mostMultiprocessors = count == 0 ? 0 : group.limits.multiprocessors;
+  }
 }
 
 void *CudaContext::alloc(uint32_t rank, uint64_t bytes) {

@@ -230,9 +230,10 @@ void combine(Slot &slot, const fusco_combine_call &call, fusco_cuda_report &repo
   Edges edges(slot);
   onDevices(slot, [&](size_t index, const DeviceGroup &group) {
     params.plan = slot.tables(index).view;
-    context.check(launchCombine(params, call.dtype, call.weights != nullptr, static_cast<uint32_t>(plan.tree),
-                                unit, slot.capacityTokens(), 0, context.leader(group)),
-                  "launching a combine");
+    context.check(
+        launchCombine(params, call.dtype, call.weights != nullptr, static_cast<uint32_t>(plan.tree), unit,
+                      slot.capacityTokens(), 0, context.leader(group), group.limits.mostMultiprocessors),
+        "launching a combine");
   });
   edges.done();
   report.path = FUSCO_CUDA_PATH_DIRECT;

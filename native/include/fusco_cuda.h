@@ -68,6 +68,11 @@ fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, v
                                    fusco_error *error);
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank);
 
+/* How many multiprocessors of each device the exchanges of this context may fill from now on, so that others
+ * have the rest; 0, the default, is all. */
+fusco_status fusco_cuda_limit_multiprocessors(fusco_cuda_context *context, uint32_t count,
+                                              fusco_error *error);
+
 /* Memory on a rank's device. E_MEMORY with the bytes asked (value) and free (limit). */
 fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64_t bytes, void **address,
                               fusco_error *error);

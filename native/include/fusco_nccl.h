@@ -1,6 +1,7 @@
 /*
- * FUSCO's executor with one process for each rank, on any number of hosts: rows for ranks of the own host go
- * straight into their memory (CUDA IPC), all others travel through NCCL, which is opened at run time.
+ * FUSCO's executor with one process for each rank, on any number of hosts: rows for ranks of the own host,
+ * and of the own node where the plan has nodes, go straight into their memory (CUDA IPC), all others travel
+ * through NCCL, which is opened at run time.
  *
  * Plain C, like fusco.h, whose types it shares. Calls take buffers of one rank, the caller's own: arrays that
  * fusco.h calls [ranks] have one element here. All calls but fusco_nccl_abort block and belong to one thread.
@@ -82,8 +83,8 @@ typedef struct fusco_nccl_plan_desc {
   const uint16_t *groups;         /* [ranks], communication groups; hierarchical plans only */
   const uint32_t *first_instance; /* [ranks + 1]: instances are numbered by (rank, expert) */
   uint32_t slice_rows;            /* of the plan; a step moves one or several slices to a peer */
-  /* The most rows that any rank sends to any one rank of another host: entries, and forwarded rows. Alike on
-   * all ranks, since the length of a step follows from them. */
+  /* The most rows that any rank sends to any one rank that it does not reach directly: entries, and forwarded
+   * rows. Alike on all ranks, since the length of a step follows from them. */
   uint32_t most_entries;
   uint32_t most_forwarded;
 } fusco_nccl_plan_desc;

@@ -271,6 +271,11 @@ class WireDispatch {
       }
     }
     if (call.origins != nullptr) entries_.push_back(originLeg());
+    uint64_t rowBytes = 0;
+    for (const Leg &leg : entries_) rowBytes += leg.rowBytes;
+    if (!plan.entriesOut().inPlace(rowBytes)) {
+      for (Leg &leg : entries_) leg.unpack = unpacker(leg);
+    }
   }
 
   const std::vector<Leg> &rows() const { return rows_; }
@@ -326,6 +331,21 @@ class WireDispatch {
       plan_.group().must(launchOrigins(params, plan_.group().packing()), "packing origins");
     };
     return leg;
+  }
+
+  // From a ring slot into the slots of the receive buffer, where messages do not end with runs.
+  std::function<void(const Ranges &, const uint8_t *)> unpacker(const Leg &leg) {
+    return [this, to = leg.to, rowBytes = leg.rowBytes](const Ranges &ranges, const uint8_t *slot) {
+      ScatterParams params{};
+      params.ranges = ranges;
+      params.slot = plan_.device().arrivalSlot;
+      params.self = plan_.group().near().self;
+      params.from = slot;
+      params.rowBytes = rowBytes;
+      params.unit = unitOf(rowBytes | bitsOf(to));
+      params.to[params.self] = to;
+      plan_.group().must(launchScatter(params, plan_.group().work()), "putting rows into their slots");
+    };
   }
 
   Leg forwardedLeg(uint32_t p) {
@@ -408,6 +428,28 @@ void dispatch(Plan &plan, const fusco_nccl_step &step, const fusco_dispatch_call
 
 namespace {
 
+// Rows of experts on their way home, one an entry: from where they lie, or packed where messages do not end
+// with runs.
+Leg returningLeg(Plan &plan, const uint8_t *from, uint64_t rowBytes, uint8_t *landing) {
+  Leg leg;
+  leg.rowBytes = rowBytes;
+  leg.from = from;
+  leg.to = landing;
+  if (plan.entriesHome().inPlace(rowBytes)) return leg;
+  leg.pack = [&plan, from, rowBytes](const Ranges &ranges, uint8_t *slot) {
+    PackParams params{};
+    params.ranges = ranges;
+    params.index = plan.device().arrivalSlot;
+    params.divide = 1;
+    params.from = from;
+    params.to = slot;
+    params.rowBytes = rowBytes;
+    params.unit = unitOf(rowBytes | bitsOf(from));
+    plan.group().must(launchPack(params, plan.group().packing()), "packing rows of experts");
+  };
+  return leg;
+}
+
 struct Elements {
   uint32_t bytes;
   uint64_t landingBytes;  // of a row that comes home
@@ -476,9 +518,7 @@ void combine(Plan &plan, const fusco_nccl_step &step, const fusco_combine_call &
   if (forwards) {
     legs[0] = partialLeg(plan, call, exchange, elements, landedWeights, landing);
   } else {
-    legs[0].rowBytes = call.row_bytes;
-    legs[0].from = bytesOf(call.from);
-    legs[0].to = landing;
+    legs[0] = returningLeg(plan, bytesOf(call.from), call.row_bytes, landing);
   }
   reserve(group, route, legs);
   exchange.reserveWeights(call.weights);
@@ -526,10 +566,7 @@ void weightGradient(Plan &plan, const fusco_nccl_step &step, const fusco_weight_
   // Rows come home one an entry under every strategy: a dot product needs the rows themselves.
   const Route &route = plan.entriesHome();
   uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * call.row_bytes + 1);
-  std::vector<Leg> legs(1);
-  legs[0].rowBytes = call.row_bytes;
-  legs[0].from = bytesOf(call.from);
-  legs[0].to = landing;
+  const std::vector<Leg> legs{returningLeg(plan, bytesOf(call.from), call.row_bytes, landing)};
   reserve(group, route, legs);
   exchange.meet({call.from[0]}, {call.row_bytes});
   exchange.begin();

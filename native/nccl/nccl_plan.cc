@@ -35,15 +35,26 @@ SliceRule rowRule(const Group &group, const fusco_nccl_plan_desc &desc) {
   return {desc.slice_rows, desc.most_forwarded, group.stepBytes(), maxPeersPerStep};
 }
 
+// A run for each expert instance of the rank that hosts the most.
+uint32_t mostRuns(const Neighbourhood &near, const fusco_nccl_plan_desc &desc) {
+  uint32_t most = 1;
+  for (uint32_t rank = 0; rank < near.ranks; rank++) {
+    most = std::max(most, desc.first_instance[rank + 1] - desc.first_instance[rank]);
+  }
+  return most;
+}
+
 }  // namespace
 
 Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_step &step, const fusco_nccl_plan_desc &desc)
     : group_(std::move(group)),
       tables_(desc, group_->near()),
-      entriesOut_(group_->near(), tables_.entrySend, tables_.entryReceive, entryRule(*group_, desc)),
-      entriesHome_(group_->near(), tables_.entryReceive, tables_.entrySend, entryRule(*group_, desc)),
-      rowsOut_(group_->near(), tables_.rowSend, tables_.rowReceive, rowRule(*group_, desc)),
-      rowsHome_(group_->near(), tables_.rowReceive, tables_.rowSend, rowRule(*group_, desc)) {
+      entriesOut_(group_->near(), tables_.entrySend, tables_.entryReceive, entryRule(*group_, desc),
+                  mostRuns(group_->near(), desc)),
+      entriesHome_(group_->near(), tables_.entryReceive, tables_.entrySend, entryRule(*group_, desc),
+                   mostRuns(group_->near(), desc)),
+      rowsOut_(group_->near(), tables_.rowSend, tables_.rowReceive, rowRule(*group_, desc), 1),
+      rowsHome_(group_->near(), tables_.rowReceive, tables_.rowSend, rowRule(*group_, desc), 1) {
   tables_.sizes.context = group_->context().host;
   const OnDevice here(group_->device());
   group_->enter(step);
@@ -161,6 +172,13 @@ void Plan::upload() {
     landedTerms.push_back({place.peer, static_cast<uint32_t>(place.row), static_cast<uint32_t>(i), 0});
   }
 
+  std::vector<uint32_t> arrivalSlot;
+  for (uint32_t peer = 0; peer < near.ranks; peer++) {
+    for (const Run &run : tables_.entryReceive.runs(peer)) {
+      for (uint32_t i = 0; i < run.rows; i++) arrivalSlot.push_back(static_cast<uint32_t>(run.first + i));
+    }
+  }
+
   Packer packer;
   const uint64_t headAt = packer.add(head);
   const uint64_t meetingAt = packer.add(std::vector<uint32_t>(2, 0));
@@ -168,6 +186,7 @@ void Plan::upload() {
   const uint64_t returnedAt = packer.add(tables_.returned);
   const uint64_t holesAt = packer.add(holes);
   const uint64_t entryStreamAt = packer.add(tables_.entryStream);
+  const uint64_t arrivalSlotAt = packer.add(arrivalSlot);
   const uint64_t rowStreamAt = packer.add(tables_.rowStream);
   const uint64_t placeEntryAt = packer.add(tables_.placeEntry);
   const uint64_t homeOffsetAt = packer.add(tables_.home.offset);
@@ -193,6 +212,7 @@ void Plan::upload() {
   device_.returned.place = at(static_cast<const Place *>(nullptr), returnedAt);
   device_.meeting = at(static_cast<uint32_t *>(nullptr), meetingAt);
   device_.entryStream = at(static_cast<const uint32_t *>(nullptr), entryStreamAt);
+  device_.arrivalSlot = at(static_cast<const uint32_t *>(nullptr), arrivalSlotAt);
   device_.rowStream = at(static_cast<const uint32_t *>(nullptr), rowStreamAt);
   device_.placeEntry = at(static_cast<const uint32_t *>(nullptr), placeEntryAt);
   device_.homeOffset = at(static_cast<const uint32_t *>(nullptr), homeOffsetAt);
@@ -220,15 +240,19 @@ fusco_nccl_bytes Plan::bytes(uint64_t rowBytes) const {
   const Schedule &out = (tables_.forwards ? rowsOut_ : entriesOut_).schedule(rowBytes);
   fusco_nccl_bytes result{};
   result.tables = memoryBytes_;
+  const bool arrivesInRing = tables_.forwards || !entriesOut_.inPlace(rowBytes);
   result.dispatch = ringDepth * alignSlot(out.mostSent * rowBytes);
+  if (arrivesInRing) result.dispatch += ringDepth * alignSlot(out.mostReceived * rowBytes);
   // Partial sums are kept in float32 at most: twice the bytes of a 16-bit payload.
   const uint64_t partial = sizes().tree == Tree::kept ? 2 * rowBytes : rowBytes;
   if (tables_.forwards) {
-    result.dispatch += ringDepth * alignSlot(out.mostReceived * rowBytes);
     result.combine = ringDepth * alignSlot(rowsHome_.schedule(partial).mostSent * partial) +
                      tables_.rowSend.total() * partial;
   } else {
     result.combine = tables_.entrySend.total() * rowBytes;
+    if (!entriesHome_.inPlace(rowBytes)) {
+      result.combine += ringDepth * alignSlot(entriesHome_.schedule(rowBytes).mostSent * rowBytes);
+    }
   }
   return result;
 }

@@ -19,12 +19,16 @@ struct Schedule {
 // A direction of rows between this rank and ranks of other hosts.
 class Route {
  public:
-  Route(const Neighbourhood &near, const Stream &send, const Stream &receive, const SliceRule &rule)
-      : near_(near), send_(send), receive_(receive), rule_(rule) {}
+  // `mostRuns` of one peer's stream on any rank.
+  Route(const Neighbourhood &near, const Stream &send, const Stream &receive, const SliceRule &rule,
+        uint32_t mostRuns)
+      : near_(near), send_(send), receive_(receive), rule_(rule), mostRuns_(mostRuns) {}
 
   const Stream &send() const { return send_; }
   const Stream &receive() const { return receive_; }
   bool isEmpty() const { return send_.total() == 0 && receive_.total() == 0; }
+  // Whether rows of so many bytes, all arrays together, travel run by run, from and to where they belong.
+  bool inPlace(uint64_t rowBytes) const { return cutsAtRuns(rule_, mostRuns_, rowBytes); }
   // For rows of so many bytes, all arrays together. Kept until rows of another length are asked for.
   const Schedule &schedule(uint64_t rowBytes) const;
 
@@ -33,6 +37,7 @@ class Route {
   const Stream &send_;
   const Stream &receive_;
   SliceRule rule_;
+  uint32_t mostRuns_;
   mutable Schedule schedule_;
 };
 
@@ -42,6 +47,7 @@ struct DeviceTables {
   cuda::PlanView returned{};  // places of `returned`
   uint32_t *meeting = nullptr;
   const uint32_t *entryStream = nullptr;
+  const uint32_t *arrivalSlot = nullptr;  // slots in the order of entryReceive
   const uint32_t *rowStream = nullptr;
   const uint32_t *placeEntry = nullptr;
   const uint32_t *homeOffset = nullptr;

@@ -108,7 +108,7 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbourhood &ne
   sizes.topk = reader.word(FUSCO_W_TOPK);
   if (desc.strategy == FUSCO_STRATEGY_HIER) {
     sizes.tree = desc.partial == FUSCO_PARTIAL_F32 ? Tree::kept : Tree::rounded;
-    forwards = near.local.size() < near.ranks;
+    forwards = desc.ranks_per_node < near.ranks;
   }
   sizes.rank.resize(1);
   reach.assign(near.local.size(), 0);
@@ -173,7 +173,7 @@ void RankTables::readRuns(const ShardReader &reader) {
             .at("/ranks/%u/runs/%llu", rank, static_cast<unsigned long long>(at));
       }
       next += rows[at];
-      if (!near_.isLocal(source)) entryReceive.append(source, {first[at], rows[at]});
+      if (!isDirect(source)) entryReceive.append(source, {first[at], rows[at]});
     }
     if (next != uint64_t{offsets[block]} + blockRows[block]) {
       throw Failure(FUSCO_E_SEGMENT_BOUNDS, "the runs of block %llu of rank %u end at row %llu",
@@ -204,7 +204,7 @@ void RankTables::readEntries(const ShardReader &reader, const fusco_nccl_plan_de
             .atRank(rank);
       }
       streamFirst[i] = streamRows;
-      if (near_.isLocal(peer)) continue;
+      if (isDirect(peer)) continue;
       entrySend.append(peer, {streamRows, runRows[i]});
       streamRows += runRows[i];
     }
@@ -236,7 +236,7 @@ void RankTables::readEntries(const ShardReader &reader, const fusco_nccl_plan_de
     kept++;
     const uint32_t peer = owner[i];
     rankOfEntry_[entry] = peer;
-    if (near_.isLocal(peer)) {
+    if (isDirect(peer)) {
       const auto neighbour = static_cast<uint32_t>(near_.localOf[peer]);
       direct[entry] = returned[entry] = {neighbour, slot};
       reach[neighbour] = std::max(reach[neighbour], static_cast<uint32_t>(slot) + 1);
@@ -282,7 +282,7 @@ void RankTables::readForward(const ShardReader &reader, const fusco_nccl_plan_de
   for (uint32_t node = 0; node < nodes; node++) {
     if (row + nodeRows[node] > tokens.size()) throw badForward("is missing", rank, tokens.size());
     const uint64_t end = row + nodeRows[node];
-    if (near_.isLocal(node * desc.ranks_per_node)) {
+    if (isDirect(node * desc.ranks_per_node)) {
       row = end;
       continue;
     }
@@ -309,13 +309,13 @@ void RankTables::readForward(const ShardReader &reader, const fusco_nccl_plan_de
   }
   // Entries of a row ascend and belong to it, so as many as there are means each of them once.
   if (placeEntry.size() != entryStream.size()) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u forwards %zu of %zu entries for other hosts", rank,
+    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u forwards %zu of %zu entries for other nodes", rank,
                   placeEntry.size(), entryStream.size())
         .atRank(rank);
   }
   uint64_t landed = 0;
   for (uint32_t source = 0; source < near_.ranks; source++) {
-    if (near_.isLocal(source)) continue;
+    if (isDirect(source)) continue;
     rowReceive.append(source, {landed, stageRows[source]});
     landed += stageRows[source];
   }

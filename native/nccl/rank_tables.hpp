@@ -61,9 +61,16 @@ class RankTables {
   // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_BACKEND.
   RankTables(const fusco_nccl_plan_desc &desc, const Neighbourhood &near);
 
+  // Whether rows for a peer go straight into its memory: it shares the host and, along a hierarchical plan,
+  // the node. Rows for other nodes of the host are cheaper sent once and spread there: measured over NVLink.
+  bool isDirect(uint32_t peer) const {
+    return near_.isLocal(peer) &&
+           (sizes.tree == Tree::none || peer / sizes.ranksPerNode == near_.rank / sizes.ranksPerNode);
+  }
+
   // The same sizes as a plan of one rank, for the checks that all backends share.
   fusco_plan sizes;
-  bool forwards = false;  // rows for other hosts go to forwarders
+  bool forwards = false;  // rows for other nodes go to forwarders
 
   // [tokens, topk]: the slot at a neighbour; row < 0 for everything else.
   std::vector<Place> direct;
@@ -72,11 +79,11 @@ class RankTables {
   // Rows from each neighbour's buffer that are touched: one more than the largest.
   std::vector<uint32_t> reach;  // [neighbours]
 
-  // One row an entry, to its final slot on another host.
+  // One row an entry, to its final slot at a rank that is not reached directly.
   Stream entrySend;
   Stream entryReceive;                // first rows are slots of the receive buffer
   std::vector<uint32_t> entryStream;  // entries in the order of entrySend
-  // One row a token and node of another host, to its forwarder. Empty unless `forwards`.
+  // One row a token and node, to its forwarder. Empty unless `forwards`.
   Stream rowSend;
   Stream rowReceive;
   std::vector<uint32_t> rowStream;   // tokens in the order of rowSend

@@ -66,7 +66,7 @@ std::vector<Step> makeSteps(uint32_t rank, const Stream &send, const Stream &rec
 }
 
 uint32_t sliceRowsFor(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes) {
-  constexpr uint64_t mostSteps = 8;
+  constexpr uint64_t mostSteps = 4;
   const uint64_t blocks = std::max<uint64_t>(1, (ranks - 1 + rule.peersPerStep - 1) / rule.peersPerStep);
   const uint64_t mostRounds = std::max<uint64_t>(1, mostSteps / blocks);
   const uint64_t rounds = std::clamp<uint64_t>(rule.mostRows * rowBytes / rule.stepBytes, 1, mostRounds);

@@ -1,6 +1,7 @@
 // The order in which rows cross the wire: pure arithmetic, the same on every rank, no CUDA and no NCCL.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -81,5 +82,13 @@ struct SliceRule {
  * several, so that packing one hides behind sending another.
  */
 uint32_t sliceRowsFor(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes);
+
+// Whether slices of entries are cut where runs end, so that rows are sent and received in place. A message of
+// NCCL costs more than copying a short run, so runs have to be long on average. `runs` is the most that one
+// peer's stream has; all arguments are alike on all ranks.
+inline bool cutsAtRuns(const SliceRule &rule, uint32_t runs, uint64_t rowBytes) {
+  constexpr uint64_t leastRun = 8 << 20;
+  return runs <= 1 || rule.mostRows * rowBytes / runs >= std::min(leastRun, rule.stepBytes);
+}
 
 }  // namespace fusco::nccl

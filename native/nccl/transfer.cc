@@ -26,13 +26,21 @@ std::vector<uint64_t> layOut(const std::vector<Leg> &legs, uint32_t rows, bool s
   return offsets;
 }
 
-// Calls `issue(peer, address, bytes)` for each message of one leg and step. Both sides cut a slice where the
-// receiving runs, which are as long as the sending ones, end.
+// Calls `issue(peer, address, bytes)` for each message of one leg and step. Where rows are sent or received
+// in place both sides cut a slice where the receiving runs, which are as long as the sending ones, end; else
+// a slice is one message between slots.
 template <class F>
-void forEachMessage(const Stream &stream, const std::vector<Slice> &slices, uint64_t rowBytes, uint8_t *slot,
-                    uint8_t *inPlace, F issue) {
+void forEachMessage(const Stream &stream, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
+                    uint8_t *slot, uint8_t *inPlace, F issue) {
   for (const Slice &slice : slices) {
     uint64_t done = slice.at;
+    if (!cut) {
+      // What lies in place then is one run of landing rows.
+      const uint64_t landed = stream.start(slice.peer) + slice.first;
+      uint8_t *address = slot != nullptr ? slot + done * rowBytes : inPlace + landed * rowBytes;
+      issue(slice.peer, address, slice.rows * rowBytes);
+      continue;
+    }
     stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
       uint8_t *address = slot != nullptr ? slot + done * rowBytes : inPlace + run.first * rowBytes;
       issue(slice.peer, address, run.rows * rowBytes);
@@ -139,6 +147,7 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
   if (route.isEmpty() || legs.empty()) return;
   Group &group = plan.group();
   const Schedule &schedule = route.schedule(rowBytesOf(legs));
+  const bool cut = route.inPlace(rowBytesOf(legs));
   const std::vector<uint64_t> sendAt = layOut(legs, schedule.mostSent, true);
   const std::vector<uint64_t> receiveAt = layOut(legs, schedule.mostReceived, false);
   uint8_t *sendRing = group.arena(Use::sendRing).atLeast(ringDepth * sendAt.back());
@@ -171,7 +180,7 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
         const Leg &leg = legs[i];
         uint8_t *out = leg.pack != nullptr ? sendSlot + sendAt[i] : nullptr;
         uint8_t *in = leg.unpack != nullptr ? receiveSlot + receiveAt[i] : nullptr;
-        forEachMessage(route.send(), step.send, leg.rowBytes, out, const_cast<uint8_t *>(leg.from),
+        forEachMessage(route.send(), step.send, leg.rowBytes, cut, out, const_cast<uint8_t *>(leg.from),
                        [&](uint32_t peer, const uint8_t *from, uint64_t bytes) {
                          group.send(from, bytes, peer);
                          traffic.report->slices++;
@@ -179,7 +188,7 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
                          if (traffic.peers != nullptr && traffic.peers->sent_bytes != nullptr)
                            traffic.peers->sent_bytes[peer] += bytes;
                        });
-        forEachMessage(route.receive(), step.receive, leg.rowBytes, in, leg.to,
+        forEachMessage(route.receive(), step.receive, leg.rowBytes, cut, in, leg.to,
                        [&](uint32_t peer, uint8_t *to, uint64_t bytes) {
                          group.receive(to, bytes, peer);
                          traffic.report->wire_received += bytes;

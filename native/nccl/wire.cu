@@ -98,6 +98,21 @@ __global__ void __launch_bounds__(threads) packOrigins(const __grid_constant__ O
   }
 }
 
+// Where a landed row goes.
+struct Places {
+  const ScatterParams &p;
+  uint32_t first;
+  uint32_t count;
+
+  __device__ Places(const ScatterParams &params, uint32_t landed) : p(params) {
+    first = p.slot != nullptr ? landed : p.offset[landed];
+    count = p.slot != nullptr ? 1 : p.offset[landed + 1] - first;
+  }
+  __device__ Place at(uint32_t i) const {
+    return p.slot != nullptr ? Place{p.self, static_cast<int32_t>(p.slot[first])} : p.places[first + i];
+  }
+};
+
 template <class Unit>
 __device__ void scatterRows(const ScatterParams &p) {
   const uint64_t units = p.rowBytes / sizeof(Unit);
@@ -113,12 +128,13 @@ __device__ void scatterRows(const ScatterParams &p) {
     for (uint32_t i = 0; i < unitsPerTurn / lanes; i++) {
       if (first + i * lanes < units) held[i] = loadOnce(from + first + i * lanes);
     }
-    for (uint32_t at = p.offset[landed]; at < p.offset[landed + 1]; at++) {
-      const Place place = p.places[at];
+    const Places places(p, landed);
+    for (uint32_t i = 0; i < places.count; i++) {
+      const Place place = places.at(i);
       auto *to = reinterpret_cast<Unit *>(p.to[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes);
 #pragma unroll
-      for (uint32_t i = 0; i < unitsPerTurn / lanes; i++) {
-        if (first + i * lanes < units) storeOnce(to + first + i * lanes, held[i]);
+      for (uint32_t j = 0; j < unitsPerTurn / lanes; j++) {
+        if (first + j * lanes < units) storeOnce(to + first + j * lanes, held[j]);
       }
     }
   }

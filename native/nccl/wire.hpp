@@ -45,7 +45,11 @@ struct OriginParams {
 // Copies the rows of a slot to all of their places.
 struct ScatterParams {
   Ranges ranges;
-  const uint32_t *offset;  // [landed rows + 1]
+  // Places of each landed row: `slot` of the own rank (number `self`), one for each; or, where that is null,
+  // places [offset[row], offset[row + 1]).
+  const uint32_t *slot;
+  uint32_t self;
+  const uint32_t *offset;
   const Place *places;
   const uint8_t *from;
   uint64_t rowBytes;

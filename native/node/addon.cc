@@ -49,6 +49,7 @@ Napi::Object signaturesOf(Napi::Env env) {
         {"fill", 4},
         {"stream", 1},
         {"setStream", 2},
+        {"limitMultiprocessors", 1},
         {"spin", 2},
         {"synchronize", 0},
         {"captureBegin", 0},

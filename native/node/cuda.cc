@@ -132,6 +132,7 @@ Napi::Function CudaContext::define(Napi::Env env) {
                          InstanceMethod<&CudaContext::fill>("fill"),
                          InstanceMethod<&CudaContext::stream>("stream"),
                          InstanceMethod<&CudaContext::setStream>("setStream"),
+                         InstanceMethod<&CudaContext::limitMultiprocessors>("limitMultiprocessors"),
                          InstanceMethod<&CudaContext::spin>("spin"),
                          InstanceMethod<&CudaContext::synchronize>("synchronize"),
                          InstanceMethod<&CudaContext::captureBegin>("captureBegin"),
@@ -213,6 +214,11 @@ void CudaContext::setStream(const Napi::CallbackInfo &info) {
   fusco_error error{};
   must(info.Env(), fusco_cuda_set_stream(open(info.Env()), rankAt(info, 0), addressAt(info, 1), &error),
        error);
+}
+
+void CudaContext::limitMultiprocessors(const Napi::CallbackInfo &info) {
+  fusco_error error{};
+  must(info.Env(), fusco_cuda_limit_multiprocessors(open(info.Env()), rankAt(info, 0), &error), error);
 }
 
 void CudaContext::spin(const Napi::CallbackInfo &info) {

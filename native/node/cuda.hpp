@@ -36,6 +36,7 @@ class CudaContext : public Napi::ObjectWrap<CudaContext> {
   void fill(const Napi::CallbackInfo &info);
   Napi::Value stream(const Napi::CallbackInfo &info);
   void setStream(const Napi::CallbackInfo &info);
+  void limitMultiprocessors(const Napi::CallbackInfo &info);
   void spin(const Napi::CallbackInfo &info);
   void synchronize(const Napi::CallbackInfo &info);
   void captureBegin(const Napi::CallbackInfo &info);

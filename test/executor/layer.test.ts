@@ -132,7 +132,10 @@ describe.each(BACKENDS)('a round trip with weights 1/topk on %s', (backend) => {
   }
 
   it.each([
-    ['Megatron: capacity', { capacity: 3 }, 0],
+    // 4 ranks x 13 tokens x top-4 over 8 experts are 26 rows an expert on average.
+    ['Megatron: capacity factor 0.5', { capacity: 13 }, 0],
+    ['Megatron: drop and pad, capacity factor 0.6', { capacity: 15, align: 15 }, 0],
+    ['little capacity', { capacity: 3 }, 0],
     ['masked', {}, 0.4],
     ['masked, dropped and padded', { capacity: 4, align: 8 }, 0.3],
     ['all masked', {}, 1],

@@ -118,7 +118,8 @@ const order: GpuCase[] = [
       const plan = await smallPlan(3);
       const rows = rowsOf(plan, 30);
       using other = openCuda(1);
-      using cuda = openCuda(RANKS);
+      // On one device: a stream belongs to one.
+      using cuda = openCuda(RANKS, new Array(RANKS).fill(0));
       using buffers = new Buffers(cuda);
       using slot = cuda.slot(plan);
       for (let rank = 0; rank < RANKS; rank++) cuda.setStream(rank, other.stream(0));

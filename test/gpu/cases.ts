@@ -4,6 +4,7 @@ import { gatingCases } from './gating.ts';
 import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
 import { specialCases } from './special.ts';
+import { steadyCases } from './steady.ts';
 import type { GpuCase } from './support.ts';
 
 /** Everything that needs a GPU. */
@@ -13,5 +14,6 @@ export const gpuCases: readonly GpuCase[] = [
   ...gatingCases,
   ...layerCases,
   ...behaviourCases,
+  ...steadyCases,
   ...matrixCases,
 ];

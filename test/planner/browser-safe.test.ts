@@ -48,7 +48,7 @@ describe('planner/index.ts', () => {
         .replace(/\/\*[\s\S]*?\*\//g, '')
         .replace(/\/\/.*$/gm, '');
       expect(code, file).not.toMatch(
-        /(?<!-)\b(Buffer\.|Buffer\(|process\.|require\(|__dirname|globalThis\.process)/,
+        /(?<![\w-])(Buffer\.|Buffer\(|process\.|require\(|__dirname|globalThis\.process)/,
       );
     }
   });

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_TOPK } from '../../planner/layout.ts';
 import { benchCuda, type CudaBench } from '../bench/cuda.ts';
+import { benchGpus, type GpusBench } from '../bench/gpus.ts';
 import { benchHost, type HostBench } from '../bench/host.ts';
 import { type Verdict, verdictLines } from '../bench/measure.ts';
 import { benchNccl, type NcclBench } from '../bench/nccl.ts';
@@ -263,6 +264,63 @@ function ncclBenchCommand(): Command {
     });
 }
 
+function printGpusBench({ device, gpus, options, workloads, enough, verdicts }: GpusBench): void {
+  const { hidden, topk, experts } = options;
+  print(`${gpus} x ${device}, a rank on each; hidden ${hidden} bf16, top-${topk} of ${experts}; medians`);
+  for (const w of workloads) {
+    const rates = `peer copy ${w.peerCopyGBs.toFixed(0)} GB/s, local copy ${w.localCopyGBs.toFixed(0)} GB/s read + write`;
+    print(`\n${w.name}: ${rates}`);
+    const row = (name: string, stage: GpusBench['workloads'][number]['dispatch']) => [
+      name,
+      stage.ms.toFixed(3),
+      stage.busGBs.toFixed(0),
+      `${(100 * stage.share).toFixed(0)} %`,
+    ];
+    print(
+      formatGrid([
+        ['', 'ms', 'bus GB/s', 'of the peer copy'],
+        row('dispatch', w.dispatch),
+        row('dispatch, once a rank', w.oncePerRank),
+        row('combine', w.combine),
+      ]),
+    );
+    if (w.sweep.length === 0) continue;
+    print(
+      formatGrid([
+        ['multiprocessors', 'dispatch ms', 'combine ms'],
+        ...w.sweep.map((one) => [
+          String(one.multiprocessors),
+          one.dispatchMs.toFixed(3),
+          one.combineMs.toFixed(3),
+        ]),
+      ]),
+    );
+  }
+  print(`\n95 % of the best take ${enough.dispatch} multiprocessors (dispatch), ${enough.combine} (combine)`);
+  printVerdicts(verdicts);
+}
+
+function gpusBenchCommand(): Command {
+  const list = (text: string) => text.split(',').map(integer(1, 1 << 20));
+  return command('gpus', 'Exchanges between the GPUs of one process, under the rate of a copy between them.')
+    .option('--tokens <list>', 'tokens a GPU, separated by commas', list, [4096, 8192, 16384, 32768])
+    .option('--hidden <n>', 'bf16 elements of a row, a multiple of 8', integer(8, MAX_ROW_BYTES / 2), 7168)
+    .option('--topk <n>', 'experts a token', integer(1, MAX_TOPK), 8)
+    .option('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES), 256)
+    .option('--rounds <n>', 'rounds', integer(1, 1000), 11)
+    .option('--multiprocessors <list>', 'numbers to try', list, [4, 8, 12, 16, 20, 24, 32, 48, 64, 96, 132])
+    .option('--routing <dir>', 'recorded routings to bench as well, each of them an .npy file')
+    .option('--out <file>', 'write the figures as JSON, too')
+    .option('--json', 'one JSON object')
+    .action(async ({ json, out, ...options }) => {
+      const result = await benchGpus(options);
+      if (out !== undefined)
+        await writeFileAtomic(out, [Buffer.from(`${JSON.stringify(result, null, 2)}\n`)]);
+      if (json) printJson(result);
+      else printGpusBench(result);
+    });
+}
+
 function printScaleBench({ rows, growth }: ScaleBench): void {
   const whole = (value: number) => value.toFixed(0);
   const tenths = (value: number) => value.toFixed(1);
@@ -344,6 +402,7 @@ export function benchCommand(): Command {
     .addCommand(planBenchCommand())
     .addCommand(hostBenchCommand())
     .addCommand(cudaBenchCommand())
+    .addCommand(gpusBenchCommand())
     .addCommand(ncclBenchCommand())
     .addCommand(scaleBenchCommand());
 }

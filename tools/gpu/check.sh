@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds, tests and benches the cuda backend on a bare GPU machine: nvcc, cmake, ninja and g++ are there, network and
-# Node are not. tools/gpu/pack.sh makes the archive beforehand. Results are JSON files.
+# Builds, tests and benches the cuda and nccl backends on a bare machine with one GPU: nvcc, cmake, ninja, g++ and NCCL
+# are there, network and Node are not. tools/gpu/pack.sh makes the archive beforehand. Results are JSON files.
 #
 #   tools/gpu/check.sh [RESULTS [FOLDER]]        default ./gpu-results and .carry
 #
@@ -10,27 +10,23 @@ cd "$(dirname "$0")/../.."
 mkdir -p "${1:-gpu-results}"
 results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
-app=$(mktemp -d)
-failed=0
-step() { printf '== %s (%s s)\n' "$1" "$(($(date +%s) - started))"; }
-started=$(date +%s)
-
-step 'unpacking'
-xz -dc "$carry/fusco-gpu.tar.xz" | tar -C "$app" -xf - || exit 1
-headers="$app/node_modules/node-api-headers/include;$app/node_modules/node-addon-api"
-
-step 'building'
-cmake -S native -B "$app/build/native" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DCMAKE_JS_INC=$headers" \
-  >"$results/cmake.log" 2>&1 || { tail -20 "$results/cmake.log"; exit 1; }
-ninja -C "$app/build/native" fusco_node fusco_sweep >"$results/build.log" 2>&1 ||
-  { grep -E 'error|FAILED' "$results/build.log" | head -30; exit 1; }
-mkdir -p "$app/build/native/Release"
-cp "$app/build/native/node/fusco.node" "$app/build/native/Release/"
-fusco() { "$app/node" "$app/test/gpu/fusco.js" "$@"; }
-fusco doctor
+# One GPU, also where there are more.
+export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
+. tools/gpu/build.sh
 
 step 'testing'
 "$app/node" "$app/test/gpu/run.js" "$results/tests.json" || failed=1
+
+step 'testing processes'
+ranks 2 1 1
+ranks 4 1 1
+ranks 8 1 1
+ranks 4 4 2
+ranks 4 2 2
+FUSCO_STEP_BYTES=1 ranks 4 1 1
+FUSCO_STEP_BYTES=1 ranks 4 2 2
+step 'failures of processes'
+timeout 300 "$app/node" "$app/test/gpu/nccl/failures.js" || failed=1
 
 step 'running plans with fusco run --check'
 cat >"$app/input.py" <<'PYTHON'
@@ -47,6 +43,16 @@ for options in '--strategy flat --align 16' '--strategy hier --ranks-per-node 2'
     fusco run "$app/p.fusco" --input "$app/x.npy" --weights "$routing.w.npy" --out "$app/out" --backend cuda --check ||
     failed=1
 done
+# A process for each rank, each of which is another host to NCCL: it takes several ranks on one GPU no other way.
+cat >"$app/rank.sh" <<'SH'
+NCCL_HOSTID="rank $RANK" exec "$APP/node" "$APP/test/gpu/fusco.js" run "$APP/p.fusco" --input "$APP/x.npy" \
+  --weights "$1" --out "$APP/out" --backend nccl --check
+SH
+APP=$app fusco launch -n 8 -- sh "$app/rank.sh" "$routing.w.npy" || failed=1
+
+step 'running the examples'
+"$app/node" "$app/examples/train/main.js" --backend cuda --short --json "$results/train.json" || failed=1
+"$app/node" "$app/examples/overlap/main.js" --backend cuda --out "$results/overlap.json" || failed=1
 
 step 'compute-sanitizer'
 if command -v compute-sanitizer >/dev/null; then
@@ -64,8 +70,9 @@ routing_option=''
 [ -d "$carry/routing" ] && routing_option="--routing $carry/routing"
 # shellcheck disable=SC2086
 fusco bench cuda $routing_option --out "$results/bench.json" || failed=1
+timeout 100 "$app/node" "$app/test/gpu/fusco.js" launch -n 4 -- "$app/node" "$app/test/gpu/fusco.js" bench nccl \
+  --one-gpu --tokens 512 --rounds 9 --out "$results/bench-nccl.json" || failed=1
 "$app/build/native/cuda/fusco_sweep" 4096 >"$results/sweep-4096.txt"
 "$app/build/native/cuda/fusco_sweep" 512 >"$results/sweep-512.txt"
 step 'done'
-rm -rf "$app"
 exit $failed

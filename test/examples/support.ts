@@ -1,0 +1,26 @@
+// Examples are compiled and run as users run them.
+
+import { execFile, execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+
+/** Throws with what the compiler says. */
+export function buildExamples(): void {
+  const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
+  execFileSync(process.execPath, [tsc, '-p', join(ROOT, 'examples')], { cwd: ROOT, encoding: 'utf8' });
+}
+
+/** Runs an example and gives its exit code and what it printed. */
+export function runExample(
+  name: string,
+  args: readonly string[],
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  const program = join(ROOT, 'build/examples', name, 'main.js');
+  return new Promise((resolve) => {
+    execFile(process.execPath, [program, ...args], { timeout: 50_000 }, (error, stdout, stderr) => {
+      resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
+    });
+  });
+}

@@ -1,0 +1,52 @@
+#!/bin/sh
+# Builds, tests and benches on a machine with several GPUs of one host, as check.sh does with one; the archive is the
+# same. NVLink multicast stays off: NCCL_NVLS_ENABLE=0.
+#
+#   tools/gpu/multi.sh [RESULTS [FOLDER]]        default ./gpu-results and .carry
+#
+# Exit 0: everything passed; 1: a test failed. Figures are not judged here.
+set -u
+cd "$(dirname "$0")/../.."
+mkdir -p "${1:-gpu-results}"
+results=$(cd "${1:-gpu-results}" && pwd)
+carry=$(cd "${2:-.carry}" && pwd)
+export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1
+. tools/gpu/build.sh
+gpus=$(nvidia-smi --list-gpus | wc -l)
+echo "$gpus GPUs"
+nvidia-smi topo -m | head -n $((gpus + 1))
+
+step 'testing: one process drives all GPUs'
+"$app/node" "$app/test/gpu/run.js" "$results/tests.json" || failed=1
+
+step 'testing: a process for each GPU'
+export FUSCO_TEST_ONE_GPU=0
+ranks "$gpus" "$gpus" 1
+ranks "$gpus" 1 1
+FUSCO_STEP_BYTES=1 ranks "$gpus" 1 1
+if [ "$gpus" -ge 4 ]; then
+  ranks "$gpus" "$gpus" 2
+  ranks "$gpus" 2 2
+fi
+[ "$gpus" -ge 8 ] && ranks "$gpus" 4 4
+step 'testing: two processes for each GPU, nodes of two'
+FUSCO_TEST_ONE_GPU=1 ranks $((2 * gpus)) 2 2
+
+step 'benching: one process drives all GPUs'
+routing_option=''
+[ -d "$carry/routing" ] && routing_option="--routing $carry/routing"
+# shellcheck disable=SC2086
+fusco bench gpus $routing_option --out "$results/bench-gpus.json" || failed=1
+
+step 'benching: a process for each GPU'
+for tokens in 4096 32768; do
+  timeout 120 "$app/node" "$app/test/gpu/fusco.js" launch -n "$gpus" -- "$app/node" "$app/test/gpu/fusco.js" \
+    bench nccl --tokens $tokens --rounds 11 --out "$results/bench-nccl-$tokens.json" || failed=1
+done
+step 'benching: PyTorch'
+for tokens in 4096 32768; do
+  timeout 100 torchrun --nproc-per-node "$gpus" tools/gpu/torch_alltoall.py $tokens 7168 8 256 \
+    "$results/torch-$tokens.json" 2>"$results/torch-$tokens.log" || { failed=1; tail -3 "$results/torch-$tokens.log"; }
+done
+step 'done'
+exit $failed
