@@ -105,8 +105,8 @@ export class Cuda implements Disposable {
   }
 
   /**
-   * How many multiprocessors of each device exchanges may fill from now on, so that other kernels have the rest; 0, the
-   * default, is all. Exchanges through a graph keep what they were captured with.
+   * How many multiprocessors of each device exchanges may fill from now on, so that other kernels have the rest. 0, the
+   * default, is all, but for a combine between devices, which takes no more than 16. Exchanges through a graph keep what they were captured with.
    */
   limitMultiprocessors(count: number): void {
     attempt(() => this.native.limitMultiprocessors(count));

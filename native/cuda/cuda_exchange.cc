@@ -178,7 +178,12 @@ void dispatch(Slot &slot, fusco_cuda_path path, const fusco_dispatch_call &call,
   if (path == FUSCO_CUDA_PATH_FORWARD && !slot.forwards()) {
     throw Failure(FUSCO_E_OPTION, "rows are forwarded along hierarchical plans with groups only");
   }
-  const bool forward = path == FUSCO_CUDA_PATH_FORWARD && call.scale == nullptr;
+  // Between devices a row is cheaper sent once and copied on there; on one device that only copies it once
+  // more.
+  const bool several = slot.context().groups().size() > 1;
+  const bool asked =
+      path == FUSCO_CUDA_PATH_FORWARD || (path == FUSCO_CUDA_PATH_AUTO && several && slot.forwards());
+  const bool forward = asked && call.scale == nullptr;
   std::vector<DispatchLaunch> launches;
   uint32_t begin = 0;
   do {

@@ -12,7 +12,7 @@ struct DeviceLimits {
   uint32_t multiprocessors;
   uint32_t sharedBytes;              // of one block, at most
   uint32_t sharedBytesPerSm;         // of all blocks of a multiprocessor
-  uint32_t mostMultiprocessors = 0;  // that a launch may fill; 0: all
+  uint32_t mostMultiprocessors = 0;  // that a combine may fill; 0: all
 };
 
 // Bytes of a row that a tile holds at a time: the whole row, or pieces of at most 16 KiB.

@@ -69,7 +69,7 @@ fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, v
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank);
 
 /* How many multiprocessors of each device the exchanges of this context may fill from now on, so that others
- * have the rest; 0, the default, is all. */
+ * have the rest. 0, the default: all, but a combine between devices takes no more than 16. */
 fusco_status fusco_cuda_limit_multiprocessors(fusco_cuda_context *context, uint32_t count,
                                               fusco_error *error);
 
@@ -131,8 +131,9 @@ void fusco_cuda_plan_destroy(fusco_cuda_plan *plan);
 uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
 
 /* How the rows of a dispatch travel. FORWARD: once to each remote node's forwarder, and from there on to the
- * other slots; for hierarchical plans only. A scaled dispatch always goes direct. AUTO is DIRECT: all ranks
- * of the process reach each other's memory. */
+ * other slots; for hierarchical plans only. A scaled dispatch always goes direct. AUTO is FORWARD for
+ * hierarchical plans with groups where the context has several devices, since a row crosses the link between
+ * them once then (measured on two H100: 0.38 ms against 0.70), and DIRECT otherwise. */
 typedef enum fusco_cuda_path FUSCO_ENUM {
   FUSCO_CUDA_PATH_AUTO = 0,
   FUSCO_CUDA_PATH_DIRECT = 1,

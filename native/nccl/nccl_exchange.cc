@@ -59,6 +59,7 @@ class Exchange {
         report_(report) {
     inputs_.create(group_.device(), false);
     near_.create(group_.device(), false);
+    spread_.create(group_.device(), false);
     finished_.create(group_.device(), false);
     started_ = monotonicNs();
     group_.enter(step);
@@ -70,23 +71,25 @@ class Exchange {
   }
   const std::vector<uint8_t *> &mapped(size_t buffer) const { return mapped_[buffer]; }
 
-  // What is enqueued on the group's streams from here on sees the caller's inputs; on work() and packing()
-  // the neighbours' as well.
+  // What is enqueued on the group's streams from here on sees the caller's inputs; on work() and direct() the
+  // neighbours' as well.
   void begin() {
     group_.record(inputs_, group_.context().stream(0));
     group_.order(group_.wire(), inputs_);
     group_.order(group_.packing(), inputs_);
     group_.order(group_.work(), inputs_);
     group_.edge(Group::readyEdge);
+    group_.record(near_, group_.work());
+    group_.order(group_.direct(), near_);
   }
   // Packing that reads neighbours' memory has to wait for them.
-  void packAfterNeighbours() {
-    group_.record(near_, group_.work());
-    group_.order(group_.packing(), near_);
-  }
+  void packAfterNeighbours() { group_.order(group_.packing(), near_); }
+
+  // Work on direct(): it starts when the first step is on the wire, which would otherwise wait for room.
+  void beside(std::function<void()> work) { beside_ = std::move(work); }
 
   void run(const Route &route, const std::vector<Leg> &legs) {
-    transfer(plan_, route, legs, timeline_, traffic_);
+    transfer(plan_, route, legs, timeline_, traffic_, [this] { startBeside(); });
   }
 
   // Brings one float an entry to the forwarders of the rows, or nothing where no row is forwarded. Returns
@@ -120,6 +123,9 @@ class Exchange {
 
   // Waits for the last row, here and at the neighbours.
   void end() {
+    startBeside();
+    group_.record(spread_, group_.direct());
+    group_.order(group_.work(), spread_);
     group_.edge(Group::doneEdge);
     group_.record(finished_, group_.work());
     group_.must(cudaStreamWaitEvent(group_.context().stream(0), finished_.get(), 0), "ordering a stream");
@@ -135,6 +141,11 @@ class Exchange {
   }
 
  private:
+  void startBeside() {
+    if (beside_) beside_();
+    beside_ = nullptr;
+  }
+
   uint64_t weightArena() const {
     return alignSlot(plan_.placesSent() * sizeof(float)) + plan_.placesReceived() * sizeof(float) + 1;
   }
@@ -149,7 +160,9 @@ class Exchange {
   std::vector<std::vector<uint8_t *>> mapped_;
   cuda::Event inputs_;
   cuda::Event near_;
+  cuda::Event spread_;
   cuda::Event finished_;
+  std::function<void()> beside_;
   uint64_t started_ = 0;
 };
 
@@ -177,8 +190,9 @@ void checkDispatch(Plan &plan, const fusco_dispatch_call &call) {
 // Rows for ranks of the own host, straight into their slots, and the own padding.
 class DirectDispatch {
  public:
-  DirectDispatch(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange)
-      : plan_(plan), call_(call), exchange_(exchange) {}
+  // `sharesDevice`: NCCL's kernels run meanwhile and need room on the multiprocessors.
+  DirectDispatch(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange, bool sharesDevice)
+      : plan_(plan), call_(call), exchange_(exchange), sharesDevice_(sharesDevice) {}
 
   void enqueue() {
     uint32_t begin = 0;
@@ -244,16 +258,18 @@ class DirectDispatch {
     }
     params.scale[self] = floatsOf(call_.scale);
     if (isScaled()) {
-      group.must(cuda::launchScaled(params, group.limits(), group.work()), "launching a scaled dispatch");
+      group.must(cuda::launchScaled(params, group.limits(), group.direct()), "launching a scaled dispatch");
     } else {
       params.tiling = cuda::chooseTiling(group.limits(), plan_.sizes().topk, chunk, 0);
-      group.must(cuda::launchDispatch(params, group.limits(), group.work()), "launching a dispatch");
+      if (sharesDevice_) params.tiling.blocksPerSm = 1;
+      group.must(cuda::launchDispatch(params, group.limits(), group.direct()), "launching a dispatch");
     }
   }
 
   Plan &plan_;
   const fusco_dispatch_call &call_;
   const Exchange &exchange_;
+  bool sharesDevice_;
 };
 
 // Rows for ranks of other hosts.
@@ -279,6 +295,10 @@ class WireDispatch {
   }
 
   const std::vector<Leg> &rows() const { return rows_; }
+  bool isUsed() const {
+    return (!rows_.empty() && !plan_.rowsOut().isEmpty()) ||
+           (!entries_.empty() && !plan_.entriesOut().isEmpty());
+  }
   const std::vector<Leg> &entries() const { return entries_; }
   // For forwarded rows; before they are run.
   void setWeights(const float *weights) { landedWeights_ = weights; }
@@ -409,19 +429,20 @@ void dispatch(Plan &plan, const fusco_nccl_step &step, const fusco_dispatch_call
   exchange.reserveWeights(call.scale);
   exchange.meet(buffers, rowBytes);
   exchange.begin();
-  DirectDispatch(plan, call, exchange).enqueue();
+  DirectDispatch direct(plan, call, exchange, wire.isUsed());
+  exchange.beside([&direct] { direct.enqueue(); });
   if (!wire.rows().empty()) wire.setWeights(exchange.sendWeights(floatsOf(call.scale)));
   exchange.run(plan.rowsOut(), wire.rows());
   exchange.run(plan.entriesOut(), wire.entries());
   exchange.end();
   const fusco_plan &sizes = plan.sizes();
-  const uint64_t direct = sizes.kept - plan.tables().entrySend.total();
+  const uint64_t near = sizes.kept - plan.tables().entrySend.total();
   for (uint32_t p = 0; p < call.payload_count; p++) {
     const fusco_payload &payload = call.payloads[p];
     const uint64_t rows = payload.per == FUSCO_PER_ENTRY ? sizes.kept : sizes.tokens;
     report.stats.bytes_read += rows * payload.row_bytes;
     report.stats.bytes_written += sizes.kept * payload.row_bytes;
-    report.direct_written += direct * payload.row_bytes;
+    report.direct_written += near * payload.row_bytes;
   }
   report.stats.rows = sizes.kept;
 }

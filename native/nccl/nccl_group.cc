@@ -103,9 +103,7 @@ Group::Group(const fusco_nccl_group_desc &desc)
     arenas_.push_back(std::make_unique<Arena>(*context_));
   }
   try {
-    for (cudaStream_t &stream : streams_) {
-      must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
-    }
+    openStreams();
     must(cudaHostAlloc(reinterpret_cast<void **>(&abortFlag_), sizeof *abortFlag_, cudaHostAllocMapped),
          "allocating a flag");
     *abortFlag_ = 0;
@@ -158,6 +156,17 @@ Group::~Group() {
   cudaFreeHost(abortFlag_);
   cudaFree(flags_);
   (void)cudaGetLastError();
+}
+
+// The wire comes first: a step that waits for a multiprocessor keeps its peers waiting as well.
+void Group::openStreams() {
+  int least = 0;
+  int greatest = 0;
+  must(cudaDeviceGetStreamPriorityRange(&least, &greatest), "asking for priorities");
+  for (cudaStream_t &stream : streams_) {
+    const int priority = &stream == &streams_[1] ? greatest : least;
+    must(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, priority), "creating a stream");
+  }
 }
 
 void Group::openFlags() {

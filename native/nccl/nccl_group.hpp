@@ -49,10 +49,11 @@ class Group {
   uint64_t stepBytes() const { return stepBytes_; }
   uint32_t device() const { return context_->deviceOf(0); }
   Arena &arena(Use use) { return *arenas_[static_cast<uint32_t>(use)]; }
-  // Streams of their own: packing, the wire, and everything else.
+  // Streams of their own: packing, the wire, what follows the wire, and rows that go directly.
   cudaStream_t packing() const { return streams_[0]; }
   cudaStream_t wire() const { return streams_[1]; }
   cudaStream_t work() const { return streams_[2]; }
+  cudaStream_t direct() const { return streams_[3]; }
   const cuda::DeviceLimits &limits() const { return context_->groups().front().limits; }
 
   // Starts the deadline of a call. Throws what broke the group before.
@@ -95,6 +96,7 @@ class Group {
   void edge(Edge edge);
 
  private:
+  void openStreams();
   void openFlags();
   void checkResult(abi::Result result, const char *what);
   void settle(const char *what);
@@ -124,7 +126,7 @@ class Group {
   std::string abortedWhy_;
   std::mutex abortMutex_;
   std::unique_ptr<Board> board_;
-  cudaStream_t streams_[3] = {};
+  cudaStream_t streams_[4] = {};
   std::vector<std::unique_ptr<Arena>> arenas_;
   // Flags that neighbours write into this rank's memory: [edge][neighbours], and where theirs are.
   uint64_t *flags_ = nullptr;

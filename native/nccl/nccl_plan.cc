@@ -64,7 +64,7 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_step &step, const fusc
 
 Plan::~Plan() {
   const OnDevice here(group_->device());
-  for (const cudaStream_t stream : {group_->packing(), group_->wire(), group_->work()}) {
+  for (const cudaStream_t stream : {group_->packing(), group_->wire(), group_->work(), group_->direct()}) {
     cudaStreamSynchronize(stream);
   }
   cudaFree(memory_);

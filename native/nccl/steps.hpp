@@ -87,7 +87,7 @@ uint32_t sliceRowsFor(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes);
 // NCCL costs more than copying a short run, so runs have to be long on average. `runs` is the most that one
 // peer's stream has; all arguments are alike on all ranks.
 inline bool cutsAtRuns(const SliceRule &rule, uint32_t runs, uint64_t rowBytes) {
-  constexpr uint64_t leastRun = 8 << 20;
+  constexpr uint64_t leastRun = 64 << 20;
   return runs <= 1 || rule.mostRows * rowBytes / runs >= std::min(leastRun, rule.stepBytes);
 }
 

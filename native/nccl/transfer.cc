@@ -143,7 +143,7 @@ void reserve(Group &group, const Route &route, const std::vector<Leg> &legs) {
 }
 
 void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Timeline &timeline,
-              const Traffic &traffic) {
+              const Traffic &traffic, const std::function<void()> &started) {
   if (route.isEmpty() || legs.empty()) return;
   Group &group = plan.group();
   const Schedule &schedule = route.schedule(rowBytesOf(legs));
@@ -198,6 +198,7 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
       }
     });
     timeline.endStep();
+    if (number == 0) started();
     traffic.report->steps++;
     group.record(arrived.at(number), group.wire());
     if (!unpacks) continue;

@@ -60,9 +60,10 @@ void reserve(Group &group, const Route &route, const std::vector<Leg> &legs);
 /*
  * Runs all steps of a route for these arrays; enqueues, and returns when the last step is on its stream.
  * Packing may start when packing() has reached this call, the wire when wire() has, and unpacking when work()
- * has. Afterwards work() is behind all of it, and another transfer may follow.
+ * has. Afterwards work() is behind all of it, and another transfer may follow. `started` is called once the
+ * first step has been launched.
  */
 void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Timeline &timeline,
-              const Traffic &traffic);
+              const Traffic &traffic, const std::function<void()> &started);
 
 }  // namespace fusco::nccl

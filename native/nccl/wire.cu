@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "device.cuh"
 #include "plan_layout.h"
 #include "wire.hpp"
@@ -321,9 +323,12 @@ __global__ void flags(const __grid_constant__ FlagParams p) {
   while (loadAcquire(p.own + peer) < p.epoch && *abort == 0) __nanosleep(200);
 }
 
+// Two blocks for each multiprocessor of the largest devices: enough to keep memory busy, and NCCL's kernels,
+// which run meanwhile, find room beside them.
+constexpr uint64_t mostBlocks = 264;
+
 uint32_t blocksFor(uint64_t warps) {
-  const uint64_t blocks = (warps * lanes + threads - 1) / threads;
-  return static_cast<uint32_t>(blocks < 1 ? 1 : blocks > 1024 ? 1024 : blocks);
+  return static_cast<uint32_t>(std::clamp<uint64_t>((warps * lanes + threads - 1) / threads, 1, mostBlocks));
 }
 
 uint64_t turnsFor(uint64_t rowBytes, uint32_t unit) {

@@ -43,6 +43,8 @@ export interface GpusWorkload {
   readonly foreignBytes: { readonly flat: number; readonly oncePerRank: number };
   /** All GPUs copy to their neighbours at once: GB/s out of each. */
   readonly peerCopyGBs: number;
+  /** The same, each copying from its neighbour's memory. */
+  readonly peerReadGBs: number;
   readonly localCopyGBs: number;
   readonly dispatch: GpusStage;
   readonly combine: GpusStage;
@@ -156,6 +158,9 @@ async function benchWorkload(
       peer: clock.timed(
         together(cuda, (rank) => cuda.copy(rank, copies[(rank + 1) % ranks]!, received[rank]!, copyBytes)),
       ),
+      read: clock.timed(
+        together(cuda, (rank) => cuda.copy(rank, copies[rank]!, received[(rank + 1) % ranks]!, copyBytes)),
+      ),
       local: clock.timed(
         together(cuda, (rank) => cuda.copy(rank, copies[rank]!, received[rank]!, copyBytes)),
       ),
@@ -197,6 +202,7 @@ async function benchWorkload(
     tokens: Math.max(...tables.map((table) => table.tokens)),
     foreignBytes: foreign,
     peerCopyGBs,
+    peerReadGBs: copyBytes / times.read,
     localCopyGBs: (2 * copyBytes) / times.local,
     dispatch: stage(times.dispatch, foreign.flat),
     combine: stage(times.combine, foreign.flat),

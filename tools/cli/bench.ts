@@ -268,7 +268,7 @@ function printGpusBench({ device, gpus, options, workloads, enough, verdicts }: 
   const { hidden, topk, experts } = options;
   print(`${gpus} x ${device}, a rank on each; hidden ${hidden} bf16, top-${topk} of ${experts}; medians`);
   for (const w of workloads) {
-    const rates = `peer copy ${w.peerCopyGBs.toFixed(0)} GB/s, local copy ${w.localCopyGBs.toFixed(0)} GB/s read + write`;
+    const rates = `peer copy ${w.peerCopyGBs.toFixed(0)} GB/s out, ${w.peerReadGBs.toFixed(0)} in, local copy ${w.localCopyGBs.toFixed(0)} GB/s read + write`;
     print(`\n${w.name}: ${rates}`);
     const row = (name: string, stage: GpusBench['workloads'][number]['dispatch']) => [
       name,
