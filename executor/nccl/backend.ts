@@ -81,21 +81,26 @@ function defaultDevice({ localRank }: Session): number {
   return localRank % devices.length;
 }
 
+/** The options that are numbers, checked before anything else is done. */
+function limitsOf({ stepBytes, maxCtas }: NcclOptions): { stepBytes: number; maxCtas: number } {
+  const text = process.env.FUSCO_STEP_BYTES;
+  const named = stepBytes === undefined && text ? 'FUSCO_STEP_BYTES' : 'stepBytes';
+  return {
+    stepBytes: checkInteger(named, stepBytes ?? (text ? Number(text) : DEFAULT_STEP_BYTES), 1, 2 ** 40),
+    maxCtas: checkInteger('maxCtas', maxCtas ?? 0, 0, 64),
+  };
+}
+
 /** Bytes as text, for a digest. */
 const hexOf = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 
 /** Opens this rank's part of the group: collective. Throws E_BACKEND, E_PEER_TIMEOUT, E_PEER_MISMATCH. */
 export async function ncclBackend(options: NcclOptions): Promise<Backend> {
+  const { stepBytes, maxCtas } = limitsOf(options);
   const addon = findNccl();
   const { session } = options;
   const { rank, worldSize, deadlineMs } = session;
   await session.agree('NCCL version', Buffer.from(String(addon.ncclLibrary().version)));
-  const stepBytes = checkInteger(
-    'stepBytes',
-    options.stepBytes ?? Number(process.env.FUSCO_STEP_BYTES || DEFAULT_STEP_BYTES),
-    1,
-    2 ** 40,
-  );
   await session.agree('stepBytes', Buffer.from(String(stepBytes)));
   const identities = await session.allGather(Buffer.from(hostIdentity(rank, options)));
   const hosts = numberHosts(identities.map((bytes) => Buffer.from(bytes).toString()));
@@ -113,7 +118,7 @@ export async function ncclBackend(options: NcclOptions): Promise<Backend> {
     hosts,
     board,
     id,
-    maxCtas: checkInteger('maxCtas', options.maxCtas ?? 0, 0, 64),
+    maxCtas,
     stepBytes,
     deadlineMs,
   });
