@@ -169,15 +169,28 @@ describe('a stranger at the port of a group', () => {
     ['world size', { worldSize: 4 }, /rank 2 expects 4 ranks, rank 0 expects 3/],
     ['rank beyond the group', { rank: 3 }, /rank 3 is not in \[0, 3\)/],
     ['protocol', { protocol: 99 }, /rank 2 speaks version 99/],
-    ['rank that is there already', { rank: 0 }, /rank 0 is connected already/],
   ])('that knows the secret but has another %s is refused with the reason', async (_, changes, reason) => {
     const { port, zero, join } = await formingGroup();
-    // Rank 0 connects to itself soon after it listens.
-    await expect
-      .poll(async () => (await introduce(port, changes)).answer, { timeout: 5000 })
-      .toMatchObject({ type: 'refused', reason: 'mismatch', text: expect.stringMatching(reason) });
+    const { answer } = await introduce(port, changes);
+    expect(answer).toMatchObject({
+      type: 'refused',
+      reason: 'mismatch',
+      text: expect.stringMatching(reason),
+    });
     await works([zero, ...join()]);
     expect(zero.log).toMatch(reason);
+  });
+
+  it('that is a rank which is there already is refused, and the place is free when the first one leaves', async () => {
+    const { port, zero, join } = await formingGroup();
+    const first = await introduce(port, { rank: 1 });
+    expect(first.answer.type).toBe('welcome');
+    const { answer } = await introduce(port, { rank: 1 });
+    const text = expect.stringMatching(/rank 1 is connected already/);
+    expect(answer).toMatchObject({ type: 'refused', reason: 'mismatch', text });
+    first.socket.destroy();
+    await expect.poll(() => zero.log, { timeout: 5000 }).toContain('rank 1 left before all ranks were there');
+    await works([zero, ...join()]);
   });
 
   it('is named when the deadline passes, where it was a rank with another version', async () => {
