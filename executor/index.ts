@@ -4,6 +4,7 @@ export * from '../planner/index.ts';
 export { loadPlanner, nodeSha256 } from '../planner/node.ts';
 export type {
   BackendName,
+  BufferBytes,
   CombineCall,
   DispatchCall,
   ExchangeReport,
@@ -13,7 +14,9 @@ export type {
   GateCall,
   Memory,
   Payload,
+  PeerReport,
   WeightGradientCall,
+  WireReport,
 } from './backend.ts';
 export { STEP_STAGES, StepClock, type StepStage, type StepTimes } from './clock.ts';
 export {
@@ -50,6 +53,7 @@ export {
   rowBlocks,
   type StageTimes,
 } from './layer.ts';
+export { type NcclOptions, ncclLibrary } from './nccl/backend.ts';
 export type { FloatDtype } from './numeric.ts';
 export { PlanAhead, type PlanAheadOptions, type PlannedAhead } from './planAhead.ts';
 export {

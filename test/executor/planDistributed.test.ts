@@ -1,196 +1,124 @@
-// Planning where every process knows its own routing alone: all ranks at once, over a gather in this process, against
-// the planner that sees everything.
+// Planning where every rank knows its own routing alone: the shards are those of planning with everything.
 
 import { beforeAll, describe, expect, it } from 'vitest';
-import {
-  encodePlan,
-  isVerified,
-  loadPlanner,
-  nodeSha256,
-  type Planner,
-  type PlanOptions,
-  planId,
-  type RoutingTable,
-  type VerifiedPlan,
-} from '../../executor/index.ts';
 import { type Gather, planDistributed } from '../../executor/planDistributed.ts';
-import { type Family, makeRouting, placementOf, toTables } from '../support/workloads.ts';
-
-const EXPERTS = 24;
-const TOPK = 3;
-
-/** All ranks' parts of one gather. */
-class Meeting {
-  readonly #parts: Uint8Array[] = [];
-  #come = 0;
-  #resolve: (parts: Uint8Array[]) => void = () => {};
-  readonly #done = new Promise<Uint8Array[]>((resolve) => {
-    this.#resolve = resolve;
-  });
-
-  arrive(rank: number, part: Uint8Array, ranks: number): Promise<Uint8Array[]> {
-    this.#parts[rank] = part;
-    if (++this.#come === ranks) this.#resolve(this.#parts);
-    return this.#done;
-  }
-}
-
-/** A gather over ranks of this process, and what each call was for. */
-function gathering(ranks: number): { gathers: Gather[]; whats: string[][] } {
-  const whats: string[][] = Array.from({ length: ranks }, () => []);
-  const meetings: Meeting[] = [];
-  const gathers = whats.map(
-    (names, rank): Gather =>
-      async (what, own) => {
-        const number = names.push(what) - 1;
-        meetings[number] ??= new Meeting();
-        const parts = await meetings[number].arrive(rank, own, ranks);
-        // As from the wire: parts lie in one buffer, at no particular address.
-        const room = Buffer.concat([new Uint8Array(1), ...parts]);
-        let at = 1;
-        return parts.map(({ length }) => room.subarray(at, (at += length)));
-      },
-  );
-  return { gathers, whats };
-}
+import { encodePlan, planId } from '../../planner/index.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Planner } from '../../planner/planner.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
+import type { PlanOptions } from '../../planner/spec.ts';
+import { pairwise } from '../support/pairwise.ts';
+import { makeRouting, placementOf, toTables } from '../support/workloads.ts';
 
 let planner: Planner;
 beforeAll(async () => {
   planner = await loadPlanner();
 });
 
-type Chosen = Omit<PlanOptions, 'ranks' | 'experts'>;
+/** An all-gather between promises of one process; as on the wire, `what` and the sizes must agree. */
+class Exchange {
+  readonly #ranks: number;
+  readonly #calls: { what: string; parts: Uint8Array[]; give: ((parts: Uint8Array[]) => void)[] }[] = [];
+  readonly #next: number[];
 
-/** Every rank's own plan, all planned at once. */
-async function planEverywhere(
-  tables: readonly RoutingTable[],
-  options: (rank: number) => Chosen,
-): Promise<{ results: PromiseSettledResult<VerifiedPlan>[]; whats: string[][] }> {
-  const ranks = tables.length;
-  const { gathers, whats } = gathering(ranks);
-  const results = await Promise.allSettled(
-    tables.map((table, rank) => {
-      const asked = { experts: EXPERTS, ...options(rank), ranks };
-      return planDistributed(planner, gathers[rank]!, rank, table, asked);
-    }),
+  constructor(ranks: number) {
+    this.#ranks = ranks;
+    this.#next = new Array(ranks).fill(0);
+  }
+
+  of(rank: number): Gather {
+    return (what, own) => {
+      const number = this.#next[rank]!++;
+      this.#calls[number] ??= { what, parts: [], give: [] };
+      const call = this.#calls[number];
+      if (call.what !== what) return Promise.reject(new Error(`rank ${rank} gathers something else`));
+      call.parts[rank] = own;
+      const all = new Promise<Uint8Array[]>((resolve) => call.give.push(resolve));
+      if (call.give.length === this.#ranks) for (const give of call.give) give(call.parts);
+      return all;
+    };
+  }
+
+  get calls(): number {
+    return this.#calls.length;
+  }
+}
+
+async function planApart(tables: readonly RoutingTable[], options: PlanOptions) {
+  const exchange = new Exchange(tables.length);
+  // Each rank has a planner of its own, as it has in a process.
+  const plans = await Promise.all(
+    tables.map(async (table, rank) =>
+      planDistributed(await loadPlanner(), exchange.of(rank), rank, table, options),
+    ),
   );
-  return { results, whats };
+  return { plans, gathers: exchange.calls };
 }
 
-const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
+const FACTORS = {
+  shape: ['1 1', '4 1', '4 2', '6 3', '8 4'],
+  strategy: ['flat', 'hier', 'auto'],
+  capacity: [0, 3],
+  masked: [0, 0.3, 1],
+  family: ['balanced', 'hotExperts', 'raggedSources', 'rankWithoutRows'],
+  placement: ['blocks', 'scattered', 'replicated'],
+  tokens: [0, 5, 40],
+} as const;
 
-interface Case {
-  name: string;
-  ranks?: number;
-  tokens?: number;
-  family?: Family;
-  masked?: number;
-  options: Chosen;
-  gathers: number;
-}
-
-const CASES: Case[] = [
-  { name: 'flat', options: { ranksPerNode: 2 }, gathers: 1 },
-  { name: 'flat, one rank', ranks: 1, options: {}, gathers: 1 },
-  { name: 'flat, capacity and alignment', options: { capacity: 5, align: 8 }, gathers: 1 },
-  { name: 'hierarchical', options: { strategy: 'hier', ranksPerNode: 2 }, gathers: 1 },
-  { name: 'hierarchical, one rank a node', options: { strategy: 'hier', ranksPerNode: 1 }, gathers: 1 },
-  {
-    name: 'hierarchical, float32 sums',
-    options: { strategy: 'hier', ranksPerNode: 4, partial: 'f32' },
-    gathers: 1,
-  },
-  {
-    name: 'hierarchical, capacity',
-    options: { strategy: 'hier', ranksPerNode: 2, capacity: 4 },
-    gathers: 2,
-  },
-  { name: 'auto', options: { strategy: 'auto', ranksPerNode: 4 }, gathers: 1 },
-  { name: 'auto, capacity', options: { strategy: 'auto', ranksPerNode: 4, capacity: 6 }, gathers: 2 },
-  { name: 'masked entries', masked: 0.4, options: { strategy: 'hier', ranksPerNode: 2 }, gathers: 1 },
-  { name: 'nothing but masked entries', masked: 1, options: {}, gathers: 1 },
-  {
-    name: 'a rank without tokens',
-    family: 'rankWithoutRows',
-    options: { strategy: 'hier', ranksPerNode: 2 },
-    gathers: 1,
-  },
-  { name: 'no tokens at all', tokens: 0, options: { strategy: 'auto', ranksPerNode: 2 }, gathers: 1 },
-  { name: 'one token here and many there', family: 'burst', options: { ranksPerNode: 2 }, gathers: 1 },
-  {
-    name: 'replicas',
-    options: { placement: placementOf('replicated', EXPERTS, 8), ranksPerNode: 2 },
-    gathers: 1,
-  },
-  {
-    name: 'replicas, hierarchical, capacity',
-    family: 'hotExperts',
-    options: {
-      placement: placementOf('replicated', EXPERTS, 8),
-      strategy: 'hier',
-      ranksPerNode: 2,
-      capacity: 9,
+describe('a rank that plans from gathered facts', () => {
+  it.each(pairwise(FACTORS).map((f) => [Object.values(f).join(', '), f] as const))(
+    'makes the shard that planning with everything makes: %s',
+    async (_, f) => {
+      const [ranks, ranksPerNode] = f.shape.split(' ').map(Number) as [number, number];
+      const { family, tokens, masked, strategy, capacity } = f;
+      const routing = makeRouting({ family, seed: tokens, ranks, tokens, topk: 3, experts: 24, masked });
+      const tables = toTables(routing, 3);
+      const placement = placementOf(f.placement, 24, ranks);
+      const options = { ranks, ranksPerNode, experts: 24, strategy, capacity, placement, hidden: 64 };
+      const whole = planner.planAll(tables, options);
+      const { plans, gathers } = await planApart(tables, options);
+      for (const [rank, plan] of plans.entries()) {
+        expect(Buffer.compare(plan.shards[rank]!.bytes, whole.shards[rank]!.bytes)).toBe(0);
+        expect(plan.decision).toEqual(whole.decision);
+        expect(plan.shards.length).toBe(ranks);
+      }
+      // Rows per node depend on everyone's counts where there is a capacity: a second gather.
+      expect(gathers).toBe(strategy !== 'flat' && capacity > 0 ? 2 : 1);
     },
-    gathers: 2,
-  },
-  { name: 'an order of stores', options: { tileTokens: 8, ranksPerNode: 2 }, gathers: 1 },
-];
+  );
 
-const tablesOf = ({ ranks = 8, tokens = 20, family = 'balanced', masked = 0 }: Partial<Case>, seed = 5) =>
-  toTables(makeRouting({ family, seed, ranks, tokens, topk: TOPK, experts: EXPERTS, masked }), TOPK);
-
-describe('ranks that plan for themselves', () => {
-  it.each(CASES)('make the shards of the whole plan: $name', async (one) => {
-    const tables = tablesOf(one);
-    const whole = planner.planAll(tables, { experts: EXPERTS, ...one.options, ranks: tables.length });
-    const { results, whats } = await planEverywhere(tables, () => one.options);
-    for (const [rank, result] of results.entries()) {
-      if (result.status === 'rejected') throw result.reason;
-      const plan = result.value;
-      expect(isVerified(plan)).toBe(true);
-      expect(plan.spec).toEqual(whole.spec);
-      expect(plan.decision).toEqual(whole.decision);
-      expect(plan.shards).toHaveLength(tables.length);
-      expect(Object.keys(plan.shards)).toEqual([String(rank)]);
-      expect(hex(plan.shards[rank]!.bytes)).toBe(hex(whole.shards[rank]!.bytes));
-    }
-    // Every rank was in the same gathers, named after the same options.
-    expect(new Set(whats.map((names) => names.join())).size).toBe(1);
-    expect(whats[0]).toHaveLength(one.gathers);
+  it('is told before any fact is used that another rank has other options', async () => {
+    const tables = toTables(
+      makeRouting({ family: 'balanced', seed: 1, ranks: 2, tokens: 4, topk: 2, experts: 8 }),
+      2,
+    );
+    const exchange = new Exchange(2);
+    const plan = (rank: number, align: number) =>
+      planDistributed(planner, exchange.of(rank), rank, tables[rank]!, { ranks: 2, experts: 8, align });
+    const first = plan(0, 1);
+    await expect(plan(1, 2)).rejects.toThrow('rank 1 gathers something else');
+    void first.catch(() => {});
   });
 
-  it('have 4 tokens in one step and 1 in the next', async () => {
-    for (const tokens of [4, 1]) {
-      const tables = tablesOf({ tokens, ranks: 4 }, tokens);
-      const whole = planner.planAll(tables, {
-        experts: EXPERTS,
-        ranks: 4,
-        strategy: 'hier',
-        ranksPerNode: 2,
-      });
-      const { results } = await planEverywhere(tables, () => ({ strategy: 'hier', ranksPerNode: 2 }));
-      const shards = results.map(
-        (one, rank) => (one as PromiseFulfilledResult<VerifiedPlan>).value.shards[rank]!,
-      );
-      expect(shards.map(({ bytes }) => hex(bytes))).toEqual(whole.shards.map(({ bytes }) => hex(bytes)));
-    }
-  });
-});
-
-describe('ranks that plan with different options', () => {
-  it.each<[string, Chosen & { experts?: number }]>([
+  it.each<[string, Partial<PlanOptions>]>([
     ['an alignment', { align: 8 }],
-    ['a capacity', { capacity: 3 }],
     ['a strategy', { strategy: 'hier' }],
-    ['a row size', { hidden: 64 }],
-    ['a number of experts, and so of counts', { experts: 2 * EXPERTS }],
-    ['a placement with replicas', { placement: placementOf('replicated', EXPERTS, 4) }],
-  ])('%s get the same error on every rank', async (_, other) => {
-    const tables = tablesOf({ ranks: 4 });
-    const { results } = await planEverywhere(tables, (rank) => (rank === 2 ? other : {}));
-    for (const result of results) {
+    ['a number of experts, and so of counts', { experts: 16 }],
+    ['a placement with replicas', { placement: placementOf('replicated', 8, 3) }],
+  ])('gets one error on every rank, whatever carried the facts: %s of rank 2 differs', async (_, other) => {
+    const routing = makeRouting({ family: 'balanced', seed: 1, ranks: 3, tokens: 4, topk: 2, experts: 8 });
+    const meeting = new Exchange(3);
+    const plans = toTables(routing, 2).map((table, rank) => {
+      const careless: Gather = (_what, own) => meeting.of(rank)('facts', own);
+      return planDistributed(planner, careless, rank, table, {
+        ranks: 3,
+        experts: 8,
+        ...(rank === 2 ? other : {}),
+      });
+    });
+    for (const result of await Promise.allSettled(plans)) {
       expect(result).toMatchObject({
-        status: 'rejected',
         reason: {
           code: 'E_FACTS',
           message: 'ranks 2 plan with other options than rank 0',
@@ -200,67 +128,56 @@ describe('ranks that plan with different options', () => {
     }
   });
 
-  it('ask for another gather, so that one which compares names never mixes their counts', async () => {
-    const { whats } = await planEverywhere(tablesOf({ ranks: 2 }), (rank) => ({ align: 1 + rank }));
-    expect(whats[0]![0]).toMatch(/^facts [0-9a-f]{64}$/);
-    expect(whats[1]![0]).not.toBe(whats[0]![0]);
-  });
-});
-
-describe('what a rank gathers', () => {
-  it.each<[string, (bytes: Uint8Array) => Uint8Array, string]>([
-    ['less', (bytes) => bytes.subarray(0, -4), 'rank 1 counts 23 instances, not 24'],
-    ['more', (bytes) => Buffer.concat([bytes, new Uint8Array(4)]), 'rank 1 counts 25 instances, not 24'],
-    ['half a word', (bytes) => bytes.subarray(0, -2), 'rank 1 counts 0 instances, not 24'],
-  ])('is refused with %s than its options say', async (_, change, message) => {
-    const [table] = tablesOf({ ranks: 2 });
-    const gather: Gather = async (_what, own) => [own, change(own)];
-    await expect(
-      planDistributed(planner, gather, 0, table!, { experts: EXPERTS, ranks: 2 }),
-    ).rejects.toMatchObject({ code: 'E_FACTS', message, details: { rank: 1 } });
+  it.each<[string, Partial<PlanOptions>, (own: Uint8Array) => Uint8Array, string]>([
+    ['too little', {}, (own) => own.subarray(0, -4), 'rank 1 counts 7 instances, not 8'],
+    ['too much', {}, (own) => Buffer.concat([own, Buffer.alloc(4)]), 'rank 1 counts 9 instances, not 8'],
+    ['half a word', {}, (own) => own.subarray(0, -2), 'rank 1 counts 0 instances, not 8'],
+    ['a node less', { strategy: 'hier' }, (own) => own.subarray(0, -4), 'rank 1 counts 1 nodes, not 2'],
+  ])('refuses facts of another size: %s', async (_, options, change, message) => {
+    const [table] = toTables(
+      makeRouting({ family: 'balanced', seed: 1, ranks: 2, tokens: 4, topk: 2, experts: 8 }),
+      2,
+    );
+    const asked = { ranks: 2, ranksPerNode: 1, experts: 8, ...options };
+    const made = planDistributed(planner, async (_what, own) => [own, change(own)], 0, table!, asked);
+    await expect(made).rejects.toMatchObject({ code: 'E_FACTS', message, details: { rank: 1 } });
   });
 
-  it('is refused where nodes are missing', async () => {
-    const [table] = tablesOf({ ranks: 2 });
-    const gather: Gather = async (_what, own) => [own, own.subarray(0, -4)];
-    const options = { experts: EXPERTS, ranks: 2, strategy: 'hier', ranksPerNode: 1 } as const;
-    await expect(planDistributed(planner, gather, 0, table!, options)).rejects.toMatchObject({
-      code: 'E_FACTS',
-      message: 'rank 1 counts 1 nodes, not 2',
-    });
+  it('takes facts at any address of any memory, a Buffer of a pool among them', async () => {
+    const [table] = toTables(
+      makeRouting({ family: 'balanced', seed: 1, ranks: 1, tokens: 4, topk: 2, experts: 8 }),
+      2,
+    );
+    const options = { ranks: 1, experts: 8 };
+    const pooled: Gather = async (_what, own) => [Buffer.concat([Buffer.alloc(1), own]).subarray(1)];
+    const plan = await planDistributed(planner, pooled, 0, table!, options);
+    const whole = planner.planAll([table!], options);
+    expect(Buffer.compare(plan.shards[0]!.bytes, whole.shards[0]!.bytes)).toBe(0);
   });
 
-  it('is nothing where its own routing is wrong: it is refused before the others hear of it', async () => {
-    const { gathers, whats } = gathering(2);
-    const table = { ids: Int32Array.of(0, 1, EXPERTS), tokens: 1, topk: TOPK };
-    await expect(
-      planDistributed(planner, gathers[1]!, 1, table, { experts: EXPERTS, ranks: 2 }),
-    ).rejects.toMatchObject({ code: 'E_ROUTING_ID', details: { rank: 1, token: 0, k: 2 } });
-    expect(whats[1]).toEqual([]);
-  });
-});
-
-describe('a plan with the shard of one rank', () => {
-  it('has no id and makes no file', async () => {
-    const { results } = await planEverywhere(tablesOf({ ranks: 3 }), () => ({}));
-    for (const [rank, result] of results.entries()) {
-      const plan = (result as PromiseFulfilledResult<VerifiedPlan>).value;
-      const missing = rank === 0 ? 1 : 0;
-      const refusal = {
-        code: 'E_RANKS',
-        message: `the plan has no shard of rank ${missing}: another process made it`,
-        details: { rank: missing },
-      };
-      await expect(planId(plan, nodeSha256)).rejects.toMatchObject(refusal);
-      await expect(encodePlan(plan, nodeSha256)).rejects.toMatchObject(refusal);
-    }
+  it('refuses facts that contradict its own routing', async () => {
+    const [table] = toTables(
+      makeRouting({ family: 'balanced', seed: 1, ranks: 1, tokens: 4, topk: 2, experts: 8 }),
+      2,
+    );
+    const forge: Gather = async (_, own) => {
+      const bytes = own.slice();
+      bytes[32]! += 1;
+      return [bytes];
+    };
+    const made = planDistributed(planner, forge, 0, table!, { ranks: 1, experts: 8 });
+    await expect(made).rejects.toMatchObject({ code: 'E_FACTS' });
   });
 
-  it('has both where there is no other rank', async () => {
-    const tables = tablesOf({ ranks: 1 });
-    const { results } = await planEverywhere(tables, () => ({}));
-    const plan = (results[0] as PromiseFulfilledResult<VerifiedPlan>).value;
-    const whole = planner.planAll(tables, { experts: EXPERTS, ranks: 1 });
-    expect(await planId(plan, nodeSha256)).toBe(await planId(whole, nodeSha256));
+  it('has no plan to write to a file: other ranks have the other shards', async () => {
+    const tables = toTables(
+      makeRouting({ family: 'balanced', seed: 1, ranks: 3, tokens: 4, topk: 2, experts: 9 }),
+      2,
+    );
+    const { plans } = await planApart(tables, { ranks: 3, experts: 9 });
+    const second = plans[1] as VerifiedPlan;
+    const refusal = { code: 'E_RANKS', message: expect.stringContaining('no shard of rank 0') };
+    await expect(planId(second, nodeSha256)).rejects.toMatchObject(refusal);
+    await expect(encodePlan(second, nodeSha256)).rejects.toMatchObject(refusal);
   });
 });

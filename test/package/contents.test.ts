@@ -38,7 +38,7 @@ const KINDS = [
   /^(planner|executor|tools)\/.+\.ts$/,
   /^dist\/(planner|executor|tools)\/.+\.(js|d\.ts)(\.map)?$/,
   /^tools\/build\/.+\.(mjs|cjs|sh|d\.mts)$/,
-  /^tools\/gpu\/.+\.sh$/,
+  /^tools\/gpu\/.+\.(sh|py)$/,
   /^native\/(.+\/)?(CMakeLists\.txt|\.clang-format|[^/]+\.(c|cc|cu|h|hpp|cuh))$/,
   /^docs\/[^/]+\.(md|png)$/,
 ];

@@ -1,109 +1,63 @@
-// What an exchange over processes says of itself; figures here are worked by hand.
-
 import { describe, expect, it } from 'vitest';
 import type { NativeNcclReport } from '../../../executor/addonNccl.ts';
 import { wireLine, wireReport } from '../../../executor/nccl/report.ts';
 
-const MIB = 2 ** 20;
-
-/** Of rank 1 of 3: rank 0 shares its host, rank 2 does not. */
-const NATIVE: NativeNcclReport = {
+const plain: NativeNcclReport = {
+  bytesRead: 1,
+  bytesWritten: 2,
+  rows: 3,
   nanoseconds: 2_500_000,
-  started: 1,
-  rows: 12,
-  bytesRead: 100,
-  bytesWritten: 200,
-  wireSent: 3 * MIB,
-  wireReceived: MIB / 2,
-  directBytes: 7 * MIB,
-  readyNs: 40_000,
+  started: 5,
+  wireSent: 3 * 2 ** 20,
+  wireReceived: 2 ** 20,
+  directBytes: 2 ** 19,
+  readyNs: 7,
   steps: 2,
-  slices: 5,
+  slices: 4,
 };
-
-const DETAILED: NativeNcclReport = {
-  ...NATIVE,
-  packNs: 400_000,
-  packHiddenNs: 300_000,
-  wireNs: 900_000,
+const detailed: NativeNcclReport = {
+  ...plain,
+  packNs: 1000,
+  packHiddenNs: 750,
+  wireNs: 5000,
   peers: {
-    sentBytes: Float64Array.of(0, 0, 3 * MIB),
-    receivedBytes: Float64Array.of(0, 0, MIB / 2),
-    waitNs: Float64Array.of(30_000, 0, 0),
-    wireNs: Float64Array.of(0, 0, 900_000),
+    sentBytes: Float64Array.of(0, 10, 20),
+    receivedBytes: Float64Array.of(0, 30, 40),
+    waitNs: Float64Array.of(0, 0, 9_000_000),
+    wireNs: Float64Array.of(0, 50, 60),
   },
 };
 
-describe('a report', () => {
-  it('has bytes, steps and the wait for the own host, and no times of peers unless they were asked for', () => {
-    expect(wireReport(NATIVE, [], 1)).toEqual({
-      sentBytes: 3 * MIB,
-      receivedBytes: MIB / 2,
-      directBytes: 7 * MIB,
+describe('the report of an exchange over processes', () => {
+  it('has totals without details', () => {
+    expect(wireReport(plain, [], 0)).toEqual({
+      sentBytes: 3 * 2 ** 20,
+      receivedBytes: 2 ** 20,
+      directBytes: 2 ** 19,
       steps: 2,
-      slices: 5,
-      readyNanoseconds: 40_000,
+      slices: 4,
+      readyNanoseconds: 7,
     });
   });
 
-  it('with details says what was hidden, and for each peer what moved and how long it was waited for', () => {
-    // Rank 2 was 6 ms behind, this rank 1 ms: it was waited for 5 ms. Rank 0's own clock is the better one.
-    const report = wireReport(DETAILED, [100, 1, 6], 1);
-    expect(report).toMatchObject({
-      packNanoseconds: 400_000,
-      packHiddenNanoseconds: 300_000,
-      wireNanoseconds: 900_000,
-    });
-    expect(report.peers).toEqual([
-      { rank: 0, sentBytes: 0, receivedBytes: 0, waitNanoseconds: 30_000, wireNanoseconds: 0 },
-      { rank: 1, sentBytes: 0, receivedBytes: 0, waitNanoseconds: 0, wireNanoseconds: 0 },
-      {
-        rank: 2,
-        sentBytes: 3 * MIB,
-        receivedBytes: MIB / 2,
-        waitNanoseconds: 5_000_000,
-        wireNanoseconds: 900_000,
-      },
+  it('says of each peer what travelled and how long it was waited for', () => {
+    // Rank 1 came 4 ms later than this rank as rank 0 heard it; rank 2 shares this rank's clock.
+    const { peers, packHiddenNanoseconds } = wireReport(detailed, [1, 5, 6], 0);
+    expect(packHiddenNanoseconds).toBe(750);
+    expect(peers).toEqual([
+      { rank: 0, sentBytes: 0, receivedBytes: 0, waitNanoseconds: 0, wireNanoseconds: 0 },
+      { rank: 1, sentBytes: 10, receivedBytes: 30, waitNanoseconds: 4_000_000, wireNanoseconds: 50 },
+      { rank: 2, sentBytes: 20, receivedBytes: 40, waitNanoseconds: 9_000_000, wireNanoseconds: 60 },
     ]);
   });
 
-  it('never waits a negative time: for ranks that were earlier, or where lateness is not known', () => {
-    const waits = (behindMs: number[]) =>
-      wireReport(DETAILED, behindMs, 1).peers!.map((peer) => peer.waitNanoseconds);
-    expect(waits([0, 8, 3])).toEqual([30_000, 0, 0]);
-    expect(waits([])).toEqual([30_000, 0, 0]);
-  });
-
-  it('is plain data, as JSON brings it back', () => {
-    const report = wireReport(DETAILED, [0, 1, 6], 1);
-    expect(JSON.parse(JSON.stringify(report))).toEqual(report);
-  });
-});
-
-describe('the line of a report', () => {
-  it('says time, bytes and steps', () => {
-    expect(wireLine('dispatch', 7, 1, NATIVE.nanoseconds, wireReport(NATIVE, [], 1))).toBe(
-      'fusco rank 1 step 7 dispatch 2.50 ms, wire 3.0 MiB out 0.5 MiB in, direct 7.0 MiB, 2 steps 5 slices',
+  it('fits on a line that names the rank that was waited for longest', () => {
+    expect(wireLine('dispatch', 12, 0, 2_500_000, wireReport(detailed, [1, 5, 6], 0))).toBe(
+      'fusco rank 0 step 12 dispatch 2.50 ms, wire 3.0 MiB out 1.0 MiB in, direct 0.5 MiB, 2 steps 4 slices, ' +
+        'packing 0.00 ms (75 % hidden), longest wait 9.00 ms for rank 2',
     );
-  });
-
-  it('adds the share of packing that was hidden, and who was waited for longest', () => {
-    const line = wireLine('combine', 8, 1, NATIVE.nanoseconds, wireReport(DETAILED, [0, 1, 6], 1));
-    expect(line).toBe(
-      'fusco rank 1 step 8 combine 2.50 ms, wire 3.0 MiB out 0.5 MiB in, direct 7.0 MiB, 2 steps 5 slices, ' +
-        'packing 0.40 ms (75 % hidden), longest wait 5.00 ms for rank 2',
-    );
-  });
-
-  it('leaves out packing where nothing was packed, and waits where nobody was late', () => {
-    const idle = {
-      ...DETAILED,
-      packNs: 0,
-      packHiddenNs: 0,
-      peers: { ...DETAILED.peers!, waitNs: new Float64Array(3) },
-    };
-    expect(wireLine('dispatch', 9, 1, 1000, wireReport(idle, [], 1))).toBe(
-      'fusco rank 1 step 9 dispatch 0.00 ms, wire 3.0 MiB out 0.5 MiB in, direct 7.0 MiB, 2 steps 5 slices',
+    expect(wireLine('combine', 1, 3, 1e6, wireReport(plain, [], 3))).toBe(
+      'fusco rank 3 step 1 combine 1.00 ms, wire 3.0 MiB out 1.0 MiB in, direct 0.5 MiB, 2 steps 4 slices',
     );
   });
 });

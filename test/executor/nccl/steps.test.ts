@@ -1,186 +1,175 @@
-// The order of a group's calls, over real sessions whose ranks live in this process; what runs natively is played.
+// The order of steps of a rank, over real sessions whose ranks live in this process.
 
 import { describe, expect, it } from 'vitest';
 import { StepOrder } from '../../../executor/nccl/steps.ts';
-import type { Session } from '../../../executor/rendezvous/session.ts';
-import { closeAll, failureOf, localGroup } from '../rendezvous/support.ts';
+import { closeAll, localGroup } from '../rendezvous/support.ts';
 
-type Started = [step: number, digest: bigint];
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+/** What the native side throws. */
+const nativeError = (code: string) => Object.assign(new Error(`native ${code}`), { code });
 
-/** An error as the addon throws it. */
-const nativeError = (code: string, message: string, details = {}) =>
-  Object.assign(new Error(message), { code, ...details });
-
-/** Runs a step that notes when native code would have got it. */
-const noted = (order: StepOrder, started: Started[], ...parts: string[]) =>
-  order.run(parts, async (step, digest) => {
-    started.push([step, digest]);
-    return step;
+describe('the steps of a rank', () => {
+  it('are numbered alike on all ranks and start in the order of the calls, whoever waits for them', async () => {
+    const orders = (await localGroup(2)).map((session) => new StepOrder(session));
+    const started = await Promise.all(
+      orders.map(async (order) => {
+        const steps: number[] = [];
+        const run = (kind: string, ms: number) =>
+          order.run([kind], async (step) => {
+            steps.push(step);
+            await sleep(ms);
+            return step;
+          });
+        const results = await Promise.all([run('a', 30), run('b', 0), run('a', 10), run('a', 0)]);
+        expect(results).toEqual(steps);
+        return steps;
+      }),
+    );
+    expect(started).toEqual([
+      [2, 3, 4, 5],
+      [2, 3, 4, 5],
+    ]);
   });
 
-const fails = (error: Error) => () => Promise.reject(error);
-
-/** A group in which every rank has run a step like `parts`. */
-async function begun(worldSize: number, ...parts: string[]): Promise<[Session[], StepOrder[]]> {
-  const sessions = await localGroup(worldSize);
-  const orders = sessions.map((session) => new StepOrder(session));
-  await Promise.all(orders.map((order) => noted(order, [], ...parts)));
-  return [sessions, orders];
-}
-
-describe('steps of a group', () => {
-  it('start in the order of the calls though nobody awaits them, with numbers and digests alike on all ranks', async () => {
-    const sessions = await localGroup(3);
-    const started: Started[][] = [[], [], []];
-    const results = sessions.map((session, rank) => {
-      const order = new StepOrder(session);
-      return Promise.all(['a', 'b', 'a', 'c', 'b'].map((kind) => noted(order, started[rank]!, kind, 'plan')));
+  it('are awaited on all ranks where they look new, and cost a message where they do not', async () => {
+    const [one, other] = (await localGroup(2)).map((session) => new StepOrder(session));
+    let begun = false;
+    const first = one!.run(['dispatch'], async () => {
+      begun = true;
     });
-    for (const result of await Promise.all(results)) expect(result).toEqual([2, 3, 4, 5, 6]);
-    expect(started[0]!.map(([step]) => step)).toEqual([2, 3, 4, 5, 6]);
-    const [a, b, again, c, last] = started[0]!.map(([, digest]) => digest);
-    expect([again, last]).toEqual([a, b]);
-    expect(new Set([a, b, c]).size).toBe(3);
-    expect(started[1]).toEqual(started[0]);
-    expect(started[2]).toEqual(started[0]);
-    await closeAll(sessions);
+    await sleep(100);
+    expect(begun).toBe(false);
+    await Promise.all([first, other!.run(['dispatch'], async () => {})]);
+    expect(begun).toBe(true);
+    // Seen before: it begins although the other rank has not come.
+    await one!.run(['dispatch'], async () => {});
+    await other!.run(['dispatch'], async () => {});
   });
 
-  it('wait for all ranks where they look like none before, and for nobody where they do not', async () => {
-    const sessions = await localGroup(2);
-    const orders = sessions.map((session) => new StepOrder(session));
-    const started: Started[] = [];
-    const first = noted(orders[0]!, started, 'dispatch');
-    const overlapping = noted(orders[0]!, started, 'dispatch');
-    // Rank 0 has entered it: what does not wait has started.
-    await expect
-      .poll(async () => (await sessions[0]!.late(2)).ranks)
-      .toMatchObject([{ rank: 1, state: 'behind' }]);
-    expect(started).toEqual([]);
-    await noted(orders[1]!, [], 'dispatch');
-    await Promise.all([first, overlapping]);
-    await noted(orders[0]!, started, 'dispatch');
-    expect(started.map(([step]) => step)).toEqual([2, 3, 4]);
-    expect((await sessions[0]!.late(3)).ranks).toMatchObject([{ rank: 1, lastStep: 2 }]);
-    await closeAll(sessions);
+  it('get the first eight bytes of the same digest on all ranks, and another one for another step', async () => {
+    const orders = (await localGroup(2)).map((session) => new StepOrder(session));
+    const digests = (parts: string[]) =>
+      Promise.all(orders.map((order) => order.run(parts, async (_, digest) => digest)));
+    const [a, b] = await digests(['dispatch', 'x']);
+    expect(a).toBe(b);
+    expect((await digests(['dispatch', 'y']))[0]).not.toBe(a);
+  });
+
+  it('end with the names of those who did not come, for all ranks and for good', async () => {
+    const all = await localGroup(3);
+    const [zero, one, two] = all.map((session) => new StepOrder(session));
+    const meet = () => [zero!, one!, two!].map((order) => order.run(['x'], async () => {}));
+    await Promise.all(meet());
+    const fail = (order: StepOrder) => order.run(['x'], () => Promise.reject(nativeError('E_PEER_TIMEOUT')));
+    const named = {
+      code: 'E_PEER_TIMEOUT',
+      message: expect.stringMatching(/step 3 .*rank 2 \(last in step 2/),
+    };
+    await expect(fail(zero!)).rejects.toMatchObject(named);
+    await expect(fail(one!)).rejects.toMatchObject({ code: 'E_PEER_TIMEOUT' });
+    // The rank that comes late learns it at once, and the failure stays.
+    await expect.poll(() => all[2]!.failure?.code, { timeout: 5000 }).toBe('E_PEER_TIMEOUT');
+    await expect(two!.run(['x'], async () => {})).rejects.toMatchObject({ code: 'E_PEER_TIMEOUT' });
+    await expect(zero!.run(['y'], async () => {})).rejects.toMatchObject(named);
+  });
+
+  it('go on after a call that was refused for its own arguments', async () => {
+    const orders = (await localGroup(2)).map((session) => new StepOrder(session));
+    const refused = orders.map((order) => order.run(['x'], () => Promise.reject(nativeError('E_BUFFER'))));
+    for (const run of await Promise.allSettled(refused)) {
+      expect(run).toMatchObject({ status: 'rejected', reason: { code: 'E_BUFFER' } });
+    }
+    expect(await Promise.all(orders.map((order) => order.run(['x'], async () => 'went')))).toEqual([
+      'went',
+      'went',
+    ]);
   });
 
   it('start while the ones before are still under way', async () => {
-    const [sessions, [order]] = await begun(1, 'dispatch');
+    const order = new StepOrder((await localGroup(1))[0]!);
     const trace: string[] = [];
-    const ends: (() => void)[] = [];
-    const slow = () => {
+    const slow = async () => {
       trace.push('begun');
-      return new Promise<void>((resolve) => ends.push(resolve)).then(() => void trace.push('ended'));
+      await expect.poll(() => trace.filter((word) => word === 'begun').length).toBe(2);
+      trace.push('ended');
     };
-    const both = [order!.run(['dispatch'], slow), order!.run(['dispatch'], slow)];
-    await expect.poll(() => trace).toEqual(['begun', 'begun']);
-    for (const end of ends) end();
-    await Promise.all(both);
-    await closeAll(sessions!);
+    await Promise.all([order.run(['x'], slow), order.run(['x'], slow)]);
+    expect(trace).toEqual(['begun', 'begun', 'ended', 'ended']);
   });
 
-  it('of two groups share the numbers of their session', async () => {
+  it('keep the native words where every rank had come, and leave the session and its other groups alone', async () => {
     const sessions = await localGroup(2);
-    const started: Started[][] = [[], []];
-    await Promise.all(
-      sessions.map((session, rank) => {
-        const [one, other] = [new StepOrder(session), new StepOrder(session)];
-        const calls = [one, other, one, other].map((order) => noted(order, started[rank]!, 'dispatch'));
-        return Promise.all(calls);
-      }),
-    );
-    expect(started[0]!.map(([step]) => step)).toEqual([2, 3, 4, 5]);
-    expect(started[1]).toEqual(started[0]);
-    await closeAll(sessions);
-  });
-});
-
-describe('a step that did not end natively in time', () => {
-  it('becomes the error that names who had not entered it, ends the session for all, and stays the group’s', async () => {
-    const [sessions, orders] = await begun(3, 'dispatch');
-    const failures = sessions.map(failureOf);
-    const timeout = nativeError('E_PEER_TIMEOUT', 'step 3, an exchange: not done after 50 ms');
-    const error = await orders[0]!.run(['dispatch'], fails(timeout)).catch((found) => found);
-    expect(error).toMatchObject({ code: 'E_PEER_TIMEOUT', details: { rank: 1, value: 3 } });
-    expect(error.message).toMatch(
-      /^step 3 did not end in time; it was not entered by rank 1 \(last in step 2, .*\), rank 2 \(last in step 2/,
-    );
-    for (const failure of await Promise.all(failures)) {
-      expect(failure).toMatchObject({ code: 'E_PEER_TIMEOUT', details: { rank: 1 } });
-      expect(failure.message).toMatch(/^after \d+ ms step 3 still waits for rank 1 .*, rank 2 /);
-    }
-    const started: Started[] = [];
-    await expect(noted(orders[0]!, started, 'dispatch')).rejects.toBe(error);
-    // The others learn it from the session, whatever they call next.
-    await expect(noted(orders[2]!, started, 'dispatch')).rejects.toBe(sessions[2]!.failure);
-    expect(started).toEqual([]);
-    await closeAll(sessions);
-  });
-
-  it('keeps its own words where every rank had entered it, and leaves the session and its other groups alone', async () => {
-    const [sessions, orders] = await begun(2, 'dispatch');
+    const orders = sessions.map((session) => new StepOrder(session));
     const others = sessions.map((session) => new StepOrder(session));
-    const timeout = nativeError('E_PEER_TIMEOUT', 'step 3, an exchange: not done after 50 ms', { rank: 1 });
-    const ended = await Promise.allSettled([
-      noted(orders[1]!, [], 'dispatch'),
-      orders[0]!.run(['dispatch'], async () => {
+    await Promise.all(orders.map((order) => order.run(['x'], async () => {})));
+    const [failed] = await Promise.allSettled([
+      orders[0]!.run(['x'], async () => {
         await expect.poll(async () => (await sessions[0]!.late(3)).ranks).toEqual([]);
-        throw timeout;
+        throw Object.assign(nativeError('E_PEER_TIMEOUT'), { rank: 1 });
       }),
+      orders[1]!.run(['x'], async () => {}),
     ]);
-    const { reason } = ended[1] as PromiseRejectedResult;
-    expect(reason).toMatchObject({ code: 'E_PEER_TIMEOUT', message: timeout.message, details: { rank: 1 } });
-    await expect(noted(orders[0]!, [], 'dispatch')).rejects.toBe(reason);
-    expect(await Promise.all(others.map((order) => noted(order, [], 'combine')))).toEqual([4, 4]);
+    const { reason } = failed as PromiseRejectedResult;
+    expect(reason).toMatchObject({ message: 'native E_PEER_TIMEOUT', details: { rank: 1 } });
+    // For good, and without a number: the next step of the other group is 4 on both ranks.
+    await expect(orders[0]!.run(['x'], async () => {})).rejects.toBe(reason);
+    expect(await Promise.all(others.map((order) => order.run(['y'], async (step) => step)))).toEqual([4, 4]);
     await Promise.all(sessions.map((session) => session.barrier()));
+  });
+
+  it('are refused the same way where the call itself throws, and where the session is closed', async () => {
+    const sessions = await localGroup(1);
+    const order = new StepOrder(sessions[0]!);
+    const throws = () => {
+      throw nativeError('E_LIMIT');
+    };
+    await expect(order.run(['x'], throws)).rejects.toMatchObject({ name: 'FuscoError', code: 'E_LIMIT' });
+    expect(await order.run(['x'], async (step) => step)).toBe(3);
     await closeAll(sessions);
+    await expect(order.run(['x'], async () => {})).rejects.toMatchObject({ code: 'E_CLOSED' });
+  });
+
+  it('end on every rank where two do different things', async () => {
+    const [one, other] = (await localGroup(2)).map((session) => new StepOrder(session));
+    const runs = [one!.run(['dispatch', 16], async () => {}), other!.run(['dispatch', 32], async () => {})];
+    for (const run of await Promise.allSettled(runs)) {
+      expect(run).toMatchObject({ status: 'rejected', reason: { code: 'E_PEER_MISMATCH' } });
+    }
+  });
+
+  it('share their numbers between groups of one session', async () => {
+    const [session] = await localGroup(1);
+    const [first, second] = [new StepOrder(session!), new StepOrder(session!)];
+    const steps = [];
+    for (const order of [first, second, second, first])
+      steps.push(await order.run(['x'], async (step) => step));
+    expect(steps).toEqual([2, 3, 4, 5]);
   });
 });
 
-describe('a step that is refused', () => {
-  it('for its buffers leaves the group as it is', async () => {
-    const [sessions, orders] = await begun(2, 'dispatch');
-    const refusal = nativeError('E_BUFFER', 'from: an address is no multiple of 4 bytes', { limit: 4 });
-    const refused = await Promise.allSettled(orders.map((order) => order.run(['combine'], fails(refusal))));
-    for (const one of refused) {
-      expect(one).toMatchObject({ reason: { name: 'FuscoError', code: 'E_BUFFER', details: { limit: 4 } } });
+describe('a session', () => {
+  it('knows by how much each rank made the others wait', async () => {
+    const all = await localGroup(3);
+    for (const step of [1, 2]) {
+      const entered = [all[0]!, all[1]!].map((session) => session.enter(step, new Uint8Array(1), true));
+      await sleep(150);
+      await Promise.all([...entered, all[2]!.enter(step, new Uint8Array(1), true)]);
     }
-    expect(await Promise.all(orders.map((order) => noted(order, [], 'dispatch')))).toEqual([4, 4]);
-    await closeAll(sessions);
+    const behindMs = await all[1]!.lateness();
+    expect(behindMs).toHaveLength(3);
+    expect(behindMs[2]).toBeGreaterThan(250);
+    expect(behindMs[2]! - Math.max(behindMs[0]!, behindMs[1]!)).toBeGreaterThan(150);
   });
 
-  it('before anything was submitted, by a call that throws, is refused the same way', async () => {
-    const [sessions, [order]] = await begun(1, 'dispatch');
-    const closed = () => {
-      throw nativeError('E_CLOSED', 'the plan is closed');
-    };
-    await expect(order!.run(['dispatch'], closed)).rejects.toMatchObject({
-      name: 'FuscoError',
-      code: 'E_CLOSED',
-    });
-    expect(await noted(order!, [], 'dispatch')).toBe(4);
-    await closeAll(sessions);
-  });
-
-  it('because ranks do different things names them on every rank, and nothing is moved', async () => {
-    const [sessions, orders] = await begun(2, 'dispatch');
-    const started: Started[] = [];
-    const errors = await Promise.all(
-      orders.map((order, rank) => noted(order, started, 'dispatch', `${rank}`).catch((error) => error)),
-    );
-    for (const [rank, error] of errors.entries()) {
-      expect(error).toMatchObject({ code: 'E_PEER_MISMATCH' });
-      expect(error.message).toMatch(/^in step 3 rank [01] does another exchange than rank [01]:/);
-      await expect(noted(orders[rank]!, started, 'dispatch')).rejects.toBe(error);
+  it('ends for all when a rank has waited in vain, and goes on where all had come', async () => {
+    const all = await localGroup(2);
+    await Promise.all(all.map((session) => session.enter(1, new Uint8Array(1), true)));
+    all[0]!.expire(1, 1234);
+    await Promise.all(all.map((session) => session.barrier()));
+    all[0]!.enter(2, new Uint8Array(1), false);
+    all[0]!.expire(2, 1234);
+    for (const session of all) {
+      await expect.poll(() => session.failure?.message, { timeout: 5000 }).toMatch(/step 2 .*rank 1/);
     }
-    expect(started).toEqual([]);
-    await closeAll(sessions);
-  });
-
-  it('over a closed session says that it is closed', async () => {
-    const [sessions, [order]] = await begun(1, 'dispatch');
-    await closeAll(sessions!);
-    await expect(noted(order!, [], 'dispatch')).rejects.toMatchObject({ code: 'E_CLOSED' });
   });
 });

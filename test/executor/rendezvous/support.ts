@@ -1,11 +1,11 @@
-// Ranks as processes of their own, on a free loopback port, or as sessions of this process; whatever is left of them
-// ends with the tests of the file, which may run side by side.
+// Ranks as processes of their own, on a free loopback port, or as sessions of this process. What is left of processes
+// ends with the file, whose tests may run side by side.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect } from 'vitest';
+import { afterAll, expect, onTestFinished } from 'vitest';
 import { connect as connectSession, type Session } from '../../../executor/rendezvous/session.ts';
 
 const SCRIPT = fileURLToPath(new URL('rank.mjs', import.meta.url));
@@ -74,13 +74,11 @@ export class Rank {
 
 const ranks: Rank[] = [];
 const sockets: Socket[] = [];
-const sessions: Session[] = [];
 
 afterAll(async () => {
   for (const socket of sockets.splice(0)) socket.destroy();
   for (const rank of ranks) rank.signal('SIGKILL');
   await Promise.all(ranks.splice(0).map((rank) => rank.ended));
-  await closeAll(sessions.splice(0));
 });
 
 /** A port that is free now. */
@@ -126,13 +124,13 @@ export async function startGroup(
   );
 }
 
-/** A group whose ranks all live in this process, each with its worker. */
+/** A group whose ranks all live in this process, each with its worker; it ends with the test, which runs alone. */
 export async function localGroup(worldSize: number, deadlineMs = 10_000): Promise<Session[]> {
   const address = `127.0.0.1:${await freePort()}`;
   const options = { worldSize, address, deadlineMs, heartbeatMs: 50, logger: () => {} };
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
   const group = await Promise.all(ranks.map((rank) => connectSession({ ...options, rank })));
-  sessions.push(...group);
+  onTestFinished(() => closeAll(group));
   return group;
 }
 

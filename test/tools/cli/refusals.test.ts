@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { cudaDevices } from '../../../executor/cuda.ts';
 import type { ErrorCode } from '../../../planner/index.ts';
 import { openFile, sealFile } from '../../support/planFile.ts';
 import { buildShard, parseShard, SECTION } from '../../support/shardParts.ts';
@@ -307,5 +308,18 @@ describe('a plan', () => {
       expect(JSON.parse(json.stdout)).toMatchObject({ verified: false, ranks: 8 });
       expect(JSON.parse(json.stdout).problems[0].code).toMatch(/^E_/);
     }
+  });
+});
+
+describe('what needs a GPU and finds none', () => {
+  // A loader that finds no NCCL, and no launcher around.
+  it.each([
+    [['run', 'good.fusco', '--input', 'x.npy', '--out', 'o', '--backend', 'nccl'], 'E_BOOTSTRAP'],
+    [['bench', 'nccl'], 'E_BACKEND'],
+    [['bench', 'gpus'], 'E_BACKEND'],
+    [['bench', 'cuda'], 'E_BACKEND'],
+  ] as const)('is one line: %j', async (args, code) => {
+    if (cudaDevices().devices.length > 0) return;
+    await refuses(args, code);
   });
 });
