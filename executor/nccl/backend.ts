@@ -35,9 +35,7 @@ export interface NcclOptions extends HostChoice, SettingOptions {
   readonly cuda?: Cuda;
   /** Where the default context lives. Default: the local rank, modulo the number of devices. */
   readonly device?: number;
-  /** Times per peer and overlap in every report, and a line each. Default: whether FUSCO_STATS is set. */
-  readonly stats?: boolean;
-  /** Takes those lines. Default: stderr. */
+  /** Takes the lines of `stats`. Default: stderr. */
   readonly log?: (line: string) => void;
   /** Whether closing the backend closes the session. Default false. */
   readonly ownsSession?: boolean;
@@ -149,7 +147,7 @@ class NcclBackend implements Backend {
     this.rowWork = cudaRowWork(cuda);
     this.order = new StepOrder(options.session);
     this.localRanks = [options.session.rank];
-    this.isDetailed = options.stats ?? Boolean(process.env.FUSCO_STATS);
+    this.isDetailed = resolveSettings(options).stats;
   }
 
   async allGather(what: string, own: Uint8Array): Promise<Uint8Array[]> {

@@ -11,6 +11,8 @@ export interface SettingOptions {
   readonly stepBytes?: number;
   /** Thread blocks that NCCL may use, 0..64; 0, the default, leaves it to NCCL. */
   readonly maxCtas?: number;
+  /** Times per peer and overlap in every report, and a line each. Default: FUSCO_STATS is set, and not to 0. */
+  readonly stats?: boolean;
 }
 
 const DEFAULT_STEP_BYTES = 32 * 2 ** 20;
@@ -19,7 +21,7 @@ const MAX_CTAS = 64;
 
 /** Every setting with its default filled in. Throws E_OPTION naming the option or the variable. */
 export function resolveSettings(
-  { stepBytes, maxCtas = 0 }: SettingOptions,
+  { stepBytes, maxCtas = 0, stats }: SettingOptions,
   environment: Environment = process.env,
 ): Required<SettingOptions> {
   const asked =
@@ -29,5 +31,6 @@ export function resolveSettings(
   return {
     stepBytes: asked ?? DEFAULT_STEP_BYTES,
     maxCtas: checkInteger('maxCtas', maxCtas, 0, MAX_CTAS),
+    stats: stats ?? !['', '0'].includes(environment.FUSCO_STATS ?? ''),
   };
 }

@@ -12,7 +12,7 @@ const refusal = (run: () => unknown) => {
 
 describe('settings of a group over processes', () => {
   it('have defaults', () => {
-    const defaults = { stepBytes: 33_554_432, maxCtas: 0 };
+    const defaults = { stepBytes: 33_554_432, maxCtas: 0, stats: false };
     expect(resolveSettings({}, {})).toEqual(defaults);
     expect(resolveSettings({}, { FUSCO_STEP_BYTES: '' })).toEqual(defaults);
   });
@@ -23,7 +23,15 @@ describe('settings of a group over processes', () => {
     expect(resolveSettings({ stepBytes: 2 ** 40, maxCtas: 64 }, {})).toEqual({
       stepBytes: 1_099_511_627_776,
       maxCtas: 64,
+      stats: false,
     });
+  });
+
+  it('have statistics where FUSCO_STATS is anything but empty or 0, unless the option says otherwise', () => {
+    const stats = (FUSCO_STATS: string, option?: boolean) =>
+      resolveSettings(option === undefined ? {} : { stats: option }, { FUSCO_STATS }).stats;
+    expect([stats('1'), stats('yes'), stats('0'), stats('')]).toEqual([true, true, false, false]);
+    expect([stats('1', false), stats('0', true)]).toEqual([false, true]);
   });
 
   it.each([
