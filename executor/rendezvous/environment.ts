@@ -53,6 +53,8 @@ interface Launch {
   readonly host?: string | undefined;
   /** Text that is the same for all ranks of this run and different for another, from which a port follows. */
   readonly job?: string | undefined;
+  /** Whether the launcher itself listens at MASTER_PORT. */
+  readonly isPortTaken?: boolean;
 }
 
 const DEFAULT_DEADLINE_MS = 60_000;
@@ -73,8 +75,15 @@ function find(env: Environment, ...names: string[]): Found | undefined {
   return undefined;
 }
 
+/** torchrun's agent keeps a store of its own at MASTER_PORT, so that ranks meet at another port. */
 function torchrun(env: Environment): Launch {
+  const isPortTaken = env.TORCHELASTIC_USE_AGENT_STORE === 'True';
+  const { MASTER_PORT, TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT } = env;
   return {
+    isPortTaken,
+    job: isPortTaken
+      ? `torchrun ${MASTER_PORT} ${TORCHELASTIC_RUN_ID} ${TORCHELASTIC_RESTART_COUNT}`
+      : undefined,
     rank: find(env, 'RANK'),
     worldSize: find(env, 'WORLD_SIZE'),
     localRank: find(env, 'LOCAL_RANK'),
@@ -166,7 +175,11 @@ function meetingPoint(
   const given = options.address === undefined ? undefined : splitAddress(options.address);
   const host = given?.host ?? (find(env, 'MASTER_ADDR')?.value as string | undefined) ?? launch.host;
   const written: Found | undefined =
-    given?.port === undefined ? find(env, 'MASTER_PORT') : { name: 'the port of address', value: given.port };
+    given?.port === undefined
+      ? launch.isPortTaken
+        ? undefined
+        : find(env, 'MASTER_PORT')
+      : { name: 'the port of address', value: given.port };
   const port = integer('address', undefined, written, worldSize === 1 ? 0 : 1, 65_535);
   const derived = launch.job === undefined ? undefined : jobPort(launch.job);
   if (worldSize === 1) return { host: host ?? '127.0.0.1', port: port ?? derived ?? 0 };

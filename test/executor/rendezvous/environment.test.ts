@@ -56,6 +56,18 @@ describe('where a process stands in its group', () => {
     });
   });
 
+  it('meets beside the store that torchrun itself keeps at MASTER_PORT', () => {
+    const agent = { ...TORCHRUN, TORCHELASTIC_USE_AGENT_STORE: 'True', TORCHELASTIC_RUN_ID: 'none' };
+    const port = resolveBootstrap({}, agent).port;
+    expect(port).toBeGreaterThanOrEqual(15_000);
+    expect(port).toBeLessThan(30_000);
+    expect(resolveBootstrap({}, { ...agent, RANK: '0' }).port).toBe(port);
+    // Two runs on one machine have two stores, and meet at two ports.
+    expect(resolveBootstrap({}, { ...agent, MASTER_PORT: '29501' }).port).not.toBe(port);
+    expect(resolveBootstrap({ address: 'head:4000' }, agent)).toMatchObject({ host: 'head', port: 4000 });
+    expect(resolveBootstrap({}, { ...TORCHRUN, TORCHELASTIC_USE_AGENT_STORE: 'False' }).port).toBe(29500);
+  });
+
   it('is what Slurm says, with a port that follows from the job', () => {
     const bootstrap = resolveBootstrap({}, SLURM);
     expect(bootstrap).toMatchObject({

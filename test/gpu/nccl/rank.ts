@@ -12,11 +12,11 @@ import { deviceCases, exchangeCases, planningCases, refusalCases } from './cases
 
 const [ranksPerHost, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
 const only = process.argv[4];
-const rank = Number(process.env.RANK);
-if (process.env.FUSCO_TEST_ONE_GPU !== '0') process.env.NCCL_HOSTID = `rank ${rank}`;
-process.env.FUSCO_HOSTID = `host ${Math.floor(rank / ranksPerHost)}`;
 
 const session = await connect();
+const { rank } = session;
+if (process.env.FUSCO_TEST_ONE_GPU !== '0') process.env.NCCL_HOSTID = `rank ${rank}`;
+process.env.FUSCO_HOSTID = `host ${Math.floor(rank / ranksPerHost)}`;
 const device = session.localRank % cudaDevices().devices.length;
 using cuda = openCuda(1, [device]);
 const began = performance.now();
