@@ -330,39 +330,21 @@ class CudaPlan implements PreparedPlan {
 
   dispatch(call: DispatchCall): Promise<ExchangeReport> {
     return this.#run((staging) => {
-      const staged: DispatchCall = {
-        payloads: call.payloads.map((payload) => ({
-          ...payload,
-          from: staging.inputs(payload.from),
-          to: staging.outputs(payload.to),
-        })),
-        ...(call.origins === undefined ? {} : { origins: staging.outputs(call.origins) }),
-        ...(call.scale === undefined ? {} : { scale: staging.inputs(call.scale) }),
-      };
+      const staged = staging.dispatch(call);
       return () => this.#slot.dispatch(staged);
     });
   }
 
   combine(call: CombineCall): Promise<ExchangeReport> {
     return this.#run((staging) => {
-      const staged: CombineCall = {
-        ...call,
-        from: staging.inputs(call.from),
-        to: staging.outputs(call.to),
-        ...(call.weights === undefined ? {} : { weights: staging.inputs(call.weights) }),
-      };
+      const staged = staging.combine(call);
       return () => this.#slot.combine(staged);
     });
   }
 
   weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
     return this.#run((staging) => {
-      const staged: WeightGradientCall = {
-        ...call,
-        outputGradient: staging.inputs(call.outputGradient),
-        from: staging.inputs(call.from),
-        to: staging.outputs(call.to),
-      };
+      const staged = staging.weightGradient(call);
       return () => this.#slot.weightGradient(staged);
     });
   }

@@ -1,6 +1,6 @@
 // Buffers of JavaScript on their way through a device.
 
-import type { Memory } from './backend.ts';
+import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from './backend.ts';
 import { isExternal } from './calls.ts';
 import type { Cuda, DeviceBuffer } from './cuda.ts';
 
@@ -67,6 +67,33 @@ export class Staging {
       if (!isExternal(memory)) this.#outputs.push([staged as DeviceBuffer, memory]);
       return staged;
     });
+  }
+
+  /** The call with all of its buffers on the device; likewise the next two. */
+  dispatch({ payloads, origins, scale }: DispatchCall): DispatchCall {
+    return {
+      payloads: payloads.map((payload) => ({
+        ...payload,
+        from: this.inputs(payload.from),
+        to: this.outputs(payload.to),
+      })),
+      ...(origins === undefined ? {} : { origins: this.outputs(origins) }),
+      ...(scale === undefined ? {} : { scale: this.inputs(scale) }),
+    };
+  }
+
+  combine(call: CombineCall): CombineCall {
+    const weights = call.weights === undefined ? {} : { weights: this.inputs(call.weights) };
+    return { ...call, from: this.inputs(call.from), to: this.outputs(call.to), ...weights };
+  }
+
+  weightGradient(call: WeightGradientCall): WeightGradientCall {
+    return {
+      ...call,
+      outputGradient: this.inputs(call.outputGradient),
+      from: this.inputs(call.from),
+      to: this.outputs(call.to),
+    };
   }
 
   bringBack(): void {

@@ -301,15 +301,7 @@ class NcclPlan implements PreparedPlan {
     return this.#run(
       'dispatch',
       shapeOfDispatch(call),
-      (staging) => ({
-        payloads: call.payloads.map((payload) => ({
-          ...payload,
-          from: staging.inputs(payload.from),
-          to: staging.outputs(payload.to),
-        })),
-        ...(call.origins === undefined ? {} : { origins: staging.outputs(call.origins) }),
-        ...(call.scale === undefined ? {} : { scale: staging.inputs(call.scale) }),
-      }),
+      (staging) => staging.dispatch(call),
       (step, digest, staged) => this.#native.dispatch(step, digest, staged, this.#backend.isDetailed),
     );
   }
@@ -318,12 +310,7 @@ class NcclPlan implements PreparedPlan {
     return this.#run(
       'combine',
       [call.dtype, call.rowBytes, call.weights !== undefined],
-      (staging) => ({
-        ...call,
-        from: staging.inputs(call.from),
-        to: staging.outputs(call.to),
-        ...(call.weights === undefined ? {} : { weights: staging.inputs(call.weights) }),
-      }),
+      (staging) => staging.combine(call),
       (step, digest, staged) => this.#native.combine(step, digest, staged, this.#backend.isDetailed),
     );
   }
@@ -332,12 +319,7 @@ class NcclPlan implements PreparedPlan {
     return this.#run(
       'weight gradient',
       [call.dtype, call.rowBytes],
-      (staging) => ({
-        ...call,
-        outputGradient: staging.inputs(call.outputGradient),
-        from: staging.inputs(call.from),
-        to: staging.outputs(call.to),
-      }),
+      (staging) => staging.weightGradient(call),
       (step, digest, staged) => this.#native.weightGradient(step, digest, staged, this.#backend.isDetailed),
     );
   }

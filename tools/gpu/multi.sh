@@ -29,8 +29,9 @@ if [ "$gpus" -ge 4 ]; then
   ranks "$gpus" 2 2
 fi
 [ "$gpus" -ge 8 ] && ranks "$gpus" 4 4
-step 'testing: two processes for each GPU, nodes of two'
+step 'testing: several processes for each GPU, nodes of two and of four'
 FUSCO_TEST_ONE_GPU=1 ranks $((2 * gpus)) 2 2
+[ "$gpus" -lt 8 ] && FUSCO_TEST_ONE_GPU=1 ranks 8 4 4
 
 step 'benching: one process drives all GPUs'
 routing_option=''
