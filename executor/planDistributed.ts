@@ -29,14 +29,16 @@ function encodeFacts({ counts, nodeRows, optionsDigest: digest }: RankFacts): Ui
   return bytes;
 }
 
-function decodeFacts(bytes: Uint8Array, { placement, nodes }: PlanSpec, hasNodeRows: boolean): RankFacts {
-  // A copy of its own, so that words are aligned.
-  const words = new Uint32Array(bytes.slice(DIGEST_BYTES).buffer);
+function decodeFacts(bytes: Uint8Array, { placement }: PlanSpec, hasNodeRows: boolean): RankFacts {
   const { instances } = placement;
+  // A copy of its own, so that words are aligned; slice() of a Buffer is none. What is no whole number of words counts
+  // nothing, which gatherFacts refuses, as it does too few or too many.
+  const facts = Uint8Array.from(bytes.subarray(DIGEST_BYTES));
+  const words = facts.length % 4 === 0 ? new Uint32Array(facts.buffer) : new Uint32Array(0);
   return {
     optionsDigest: bytes.slice(0, DIGEST_BYTES),
-    counts: words.slice(0, instances),
-    ...(hasNodeRows ? { nodeRows: words.slice(instances, instances + nodes) } : {}),
+    counts: hasNodeRows ? words.subarray(0, instances) : words,
+    ...(hasNodeRows ? { nodeRows: words.subarray(instances) } : {}),
   };
 }
 

@@ -27,8 +27,8 @@ export function gatherFacts(spec: PlanSpec, parts: readonly RankFacts[]): Facts 
       limit: ranks,
     });
   }
+  checkOptions(parts);
   const counts = new Uint32Array(ranks * placement.instances);
-  const odd: number[] = [];
   parts.forEach((part, rank) => {
     if (part.counts.length !== placement.instances) {
       throw new FuscoError(
@@ -38,18 +38,22 @@ export function gatherFacts(spec: PlanSpec, parts: readonly RankFacts[]): Facts 
       );
     }
     counts.set(part.counts, rank * placement.instances);
-    const reference = parts[0]!.optionsDigest;
-    if (part.optionsDigest.length !== 32 || part.optionsDigest.some((byte, i) => byte !== reference[i])) {
-      odd.push(rank);
-    }
   });
-  if (odd.length > 0) {
-    throw new FuscoError('E_FACTS', `ranks ${odd.join(', ')} plan with other options than rank 0`, {
-      rank: odd[0]!,
-    });
-  }
   const nodeRows = joinNodeRows(spec, parts);
   return nodeRows === undefined ? { counts } : { counts, nodeRows };
+}
+
+/** Refuses ranks whose options differ, before their sizes are looked at, which follow from the options. */
+function checkOptions(parts: readonly RankFacts[]): void {
+  const reference = parts[0]!.optionsDigest;
+  const odd = [...parts.keys()].filter((rank) => {
+    const digest = parts[rank]!.optionsDigest;
+    return digest.length !== 32 || digest.some((byte, i) => byte !== reference[i]);
+  });
+  if (odd.length === 0) return;
+  throw new FuscoError('E_FACTS', `ranks ${odd.join(', ')} plan with other options than rank 0`, {
+    rank: odd[0]!,
+  });
 }
 
 /** Rows per node of all ranks; undefined where no rank gives them. Throws E_FACTS where only some do. */

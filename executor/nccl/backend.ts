@@ -3,7 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { optionsDigest, planId } from '../../planner/codec.ts';
-import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { type Addon, findAddon } from '../addon.ts';
@@ -20,36 +20,26 @@ import type {
 } from '../backend.ts';
 import { type Cuda, cudaDevices, openCuda } from '../cuda.ts';
 import { cudaRowWork } from '../cudaRows.ts';
-import { translate } from '../host.ts';
+import { attempt, translate } from '../host.ts';
 import type { Session } from '../rendezvous/session.ts';
 import { Staging } from '../staging.ts';
 import { type HostChoice, hostIdentity, numberHosts } from './hosts.ts';
 import { wireLine, wireReport } from './report.ts';
+import { resolveSettings, type SettingOptions } from './settings.ts';
 import { StepOrder } from './steps.ts';
 
-export interface NcclOptions extends HostChoice {
+export interface NcclOptions extends HostChoice, SettingOptions {
   /** From `connect`; the group's ranks are the session's. */
   readonly session: Session;
   /** A context of one rank, whose buffers and stream the calls use; the caller closes it. Default: its own. */
   readonly cuda?: Cuda;
   /** Where the default context lives. Default: the local rank, modulo the number of devices. */
   readonly device?: number;
-  /**
-   * Least bytes that go to one peer in one step, where there are so many; 1 to 2^40, alike on all ranks. Default:
-   * FUSCO_STEP_BYTES, or 32 MiB. Smaller steps hide more of the packing, larger ones cost fewer launches.
-   */
-  readonly stepBytes?: number;
-  /** Thread blocks that NCCL may use, 0..64; 0, the default, leaves it to NCCL. */
-  readonly maxCtas?: number;
-  /** Times per peer and overlap in every report, and a line each. Default: whether FUSCO_STATS is set. */
-  readonly stats?: boolean;
-  /** Takes those lines. Default: stderr. */
+  /** Takes the lines of `stats`. Default: stderr. */
   readonly log?: (line: string) => void;
   /** Whether closing the backend closes the session. Default false. */
   readonly ownsSession?: boolean;
 }
-
-const DEFAULT_STEP_BYTES = 32 * 2 ** 20;
 
 function findNccl(): Addon {
   const found = findAddon();
@@ -81,22 +71,24 @@ function defaultDevice({ localRank }: Session): number {
   return localRank % devices.length;
 }
 
-/** The options that are numbers, checked before anything else is done. */
-function limitsOf({ stepBytes, maxCtas }: NcclOptions): { stepBytes: number; maxCtas: number } {
-  const text = process.env.FUSCO_STEP_BYTES;
-  const named = stepBytes === undefined && text ? 'FUSCO_STEP_BYTES' : 'stepBytes';
-  return {
-    stepBytes: checkInteger(named, stepBytes ?? (text ? Number(text) : DEFAULT_STEP_BYTES), 1, 2 ** 40),
-    maxCtas: checkInteger('maxCtas', maxCtas ?? 0, 0, 64),
-  };
-}
-
 /** Bytes as text, for a digest. */
 const hexOf = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 
-/** Opens this rank's part of the group: collective. Throws E_BACKEND, E_PEER_TIMEOUT, E_PEER_MISMATCH. */
+/** The error that opening a group ended with. */
+async function openingError(session: Session, error: unknown): Promise<unknown> {
+  const found = translate(error);
+  // A rank that died shows natively as a broken connection; asking gives the session time to say which it was.
+  if (found instanceof FuscoError && found.code === 'E_PEER_TIMEOUT') await session.late(0).catch(() => {});
+  return session.failure ?? found;
+}
+
+/**
+ * Opens this rank's part of the group: collective.
+ *
+ * @throws FuscoError E_OPTION, E_BACKEND, E_LIMIT, E_MEMORY, E_PEER_TIMEOUT, E_PEER_MISMATCH
+ */
 export async function ncclBackend(options: NcclOptions): Promise<Backend> {
-  const { stepBytes, maxCtas } = limitsOf(options);
+  const { stepBytes, maxCtas } = resolveSettings(options);
   const addon = findNccl();
   const { session } = options;
   const { rank, worldSize, deadlineMs } = session;
@@ -105,32 +97,31 @@ export async function ncclBackend(options: NcclOptions): Promise<Backend> {
   const identities = await session.allGather(Buffer.from(hostIdentity(rank, options)));
   const hosts = numberHosts(identities.map((bytes) => Buffer.from(bytes).toString()));
   const shared = await session.broadcast(
-    rank === 0 ? Buffer.concat([addon.ncclUniqueId(), randomBytes(8)]) : new Uint8Array(0),
+    rank === 0 ? Buffer.concat([attempt(() => addon.ncclUniqueId()), randomBytes(8)]) : new Uint8Array(0),
   );
   const id = shared.slice(0, 128);
   const isAlone = hosts.every((host, peer) => peer === rank || host !== hosts[rank]);
   const board = isAlone ? '' : `/fusco-${hexOf(shared.subarray(128))}-${hosts[rank]}`;
 
   const cuda = options.cuda ?? openCuda(1, [options.device ?? defaultDevice(session)]);
-  const native = new addon.NcclGroup(cuda.native, {
-    ranks: worldSize,
-    rank,
-    hosts,
-    board,
-    id,
-    maxCtas,
-    stepBytes,
-    deadlineMs,
-  });
-  session.onFailure((failure) => native.abort(failure.message));
   try {
+    const native = new addon.NcclGroup(cuda.native, {
+      ranks: worldSize,
+      rank,
+      hosts,
+      board,
+      id,
+      maxCtas,
+      stepBytes,
+      deadlineMs,
+    });
+    session.onFailure((failure) => native.abort(failure.message));
     await native.open();
+    return new NcclBackend(addon, options, cuda, native, hosts);
   } catch (error) {
     if (options.cuda === undefined) cuda.close();
-    const report = await session.late(0).catch(() => undefined);
-    throw session.failure ?? (report?.ranks.length ? session.timeoutError(0, report) : translate(error));
+    throw await openingError(session, error);
   }
-  return new NcclBackend(addon, options, cuda, native, hosts);
 }
 
 class NcclBackend implements Backend {
@@ -156,7 +147,7 @@ class NcclBackend implements Backend {
     this.rowWork = cudaRowWork(cuda);
     this.order = new StepOrder(options.session);
     this.localRanks = [options.session.rank];
-    this.isDetailed = options.stats ?? Boolean(process.env.FUSCO_STATS);
+    this.isDetailed = resolveSettings(options).stats;
   }
 
   async allGather(what: string, own: Uint8Array): Promise<Uint8Array[]> {

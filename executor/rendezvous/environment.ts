@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS } from '../../planner/layout.ts';
+import { type Environment, integerVariable } from '../environment.ts';
 import { firstHost, tasksOfNode } from './slurm.ts';
 
 /** Every option wins over the environment. */
@@ -36,8 +37,6 @@ export interface Bootstrap {
   readonly deadlineMs: number;
   readonly heartbeatMs: number;
 }
-
-type Environment = Readonly<Record<string, string | undefined>>;
 
 /** A value with the name of the option or variable that it comes from, for errors. */
 interface Found {
@@ -198,9 +197,9 @@ function checkSecret(secret: string): string {
 }
 
 function checkDeadline(options: BootstrapOptions, env: Environment): number {
-  const found = options.deadlineMs === undefined ? find(env, 'FUSCO_DEADLINE_MS') : undefined;
-  const value = options.deadlineMs ?? (found === undefined ? DEFAULT_DEADLINE_MS : Number(found.value));
-  return checkInteger(found?.name ?? 'deadlineMs', value, 100, 86_400_000);
+  if (options.deadlineMs !== undefined)
+    return checkInteger('deadlineMs', options.deadlineMs, 100, 86_400_000);
+  return integerVariable(env, 'FUSCO_DEADLINE_MS', 100, 86_400_000) ?? DEFAULT_DEADLINE_MS;
 }
 
 /**

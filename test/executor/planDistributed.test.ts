@@ -101,6 +101,60 @@ describe('a rank that plans from gathered facts', () => {
     void first.catch(() => {});
   });
 
+  it.each<[string, Partial<PlanOptions>]>([
+    ['an alignment', { align: 8 }],
+    ['a strategy', { strategy: 'hier' }],
+    ['a number of experts, and so of counts', { experts: 16 }],
+    ['a placement with replicas', { placement: placementOf('replicated', 8, 3) }],
+  ])('gets one error on every rank, whatever carried the facts: %s of rank 2 differs', async (_, other) => {
+    const routing = makeRouting({ family: 'balanced', seed: 1, ranks: 3, tokens: 4, topk: 2, experts: 8 });
+    const meeting = new Exchange(3);
+    const plans = toTables(routing, 2).map((table, rank) => {
+      const careless: Gather = (_what, own) => meeting.of(rank)('facts', own);
+      return planDistributed(planner, careless, rank, table, {
+        ranks: 3,
+        experts: 8,
+        ...(rank === 2 ? other : {}),
+      });
+    });
+    for (const result of await Promise.allSettled(plans)) {
+      expect(result).toMatchObject({
+        reason: {
+          code: 'E_FACTS',
+          message: 'ranks 2 plan with other options than rank 0',
+          details: { rank: 2 },
+        },
+      });
+    }
+  });
+
+  it.each<[string, Partial<PlanOptions>, (own: Uint8Array) => Uint8Array, string]>([
+    ['too little', {}, (own) => own.subarray(0, -4), 'rank 1 counts 7 instances, not 8'],
+    ['too much', {}, (own) => Buffer.concat([own, Buffer.alloc(4)]), 'rank 1 counts 9 instances, not 8'],
+    ['half a word', {}, (own) => own.subarray(0, -2), 'rank 1 counts 0 instances, not 8'],
+    ['a node less', { strategy: 'hier' }, (own) => own.subarray(0, -4), 'rank 1 counts 1 nodes, not 2'],
+  ])('refuses facts of another size: %s', async (_, options, change, message) => {
+    const [table] = toTables(
+      makeRouting({ family: 'balanced', seed: 1, ranks: 2, tokens: 4, topk: 2, experts: 8 }),
+      2,
+    );
+    const asked = { ranks: 2, ranksPerNode: 1, experts: 8, ...options };
+    const made = planDistributed(planner, async (_what, own) => [own, change(own)], 0, table!, asked);
+    await expect(made).rejects.toMatchObject({ code: 'E_FACTS', message, details: { rank: 1 } });
+  });
+
+  it('takes facts at any address of any memory, a Buffer of a pool among them', async () => {
+    const [table] = toTables(
+      makeRouting({ family: 'balanced', seed: 1, ranks: 1, tokens: 4, topk: 2, experts: 8 }),
+      2,
+    );
+    const options = { ranks: 1, experts: 8 };
+    const pooled: Gather = async (_what, own) => [Buffer.concat([Buffer.alloc(1), own]).subarray(1)];
+    const plan = await planDistributed(planner, pooled, 0, table!, options);
+    const whole = planner.planAll([table!], options);
+    expect(Buffer.compare(plan.shards[0]!.bytes, whole.shards[0]!.bytes)).toBe(0);
+  });
+
   it('refuses facts that contradict its own routing', async () => {
     const [table] = toTables(
       makeRouting({ family: 'balanced', seed: 1, ranks: 1, tokens: 4, topk: 2, experts: 8 }),

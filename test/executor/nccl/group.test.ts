@@ -1,8 +1,11 @@
 // What the nccl backend says where it cannot run, and what it shares with groups of one process.
 
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { connect, createGroup, cudaDevices, ncclLibrary, type Session } from '../../../executor/index.ts';
 import { makeRouting, toTables } from '../../support/workloads.ts';
+import { freePort } from '../rendezvous/support.ts';
 
 const sessions: Session[] = [];
 afterEach(async () => {
@@ -45,6 +48,24 @@ describe('a group of processes', () => {
     for (let i = 0; i < 2; i++) {
       await expect(createGroup({ backend: 'nccl' })).rejects.toMatchObject({ code: 'E_BACKEND' });
     }
+  });
+
+  it('ends the process by itself where NCCL is missing, on every rank and long before the deadline', async () => {
+    const script = `
+      import { createGroup } from ${JSON.stringify(new URL('../../../dist/executor/index.js', import.meta.url))};
+      await createGroup({ backend: 'nccl' }).catch(({ code }) => console.log(code));
+    `;
+    const port = await freePort();
+    const started = performance.now();
+    const ranks = ['0', '1'].map((RANK) => {
+      const group = { RANK, WORLD_SIZE: '2', MASTER_ADDR: '127.0.0.1', MASTER_PORT: String(port) };
+      const env = { PATH: process.env.PATH, ...group, FUSCO_NCCL_PATH: '/nowhere/libnccl.so.2' };
+      const args = ['--input-type=module', '-e', script];
+      return promisify(execFile)(process.execPath, args, { env, timeout: 50_000 });
+    });
+    const ended = await Promise.all(ranks);
+    expect(ended.map(({ stdout }) => stdout)).toEqual(['E_BACKEND\n', 'E_BACKEND\n']);
+    expect(performance.now() - started).toBeLessThan(30_000);
   });
 
   it('has as many ranks as its session', async () => {

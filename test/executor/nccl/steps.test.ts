@@ -1,22 +1,8 @@
 // The order of steps of a rank, over real sessions whose ranks live in this process.
 
-import { afterEach, describe, expect, it } from 'vitest';
-import { connect, type Session } from '../../../executor/index.ts';
+import { describe, expect, it } from 'vitest';
 import { StepOrder } from '../../../executor/nccl/steps.ts';
-import { freePort } from '../rendezvous/support.ts';
-
-const sessions: Session[] = [];
-afterEach(() => Promise.all(sessions.splice(0).map((session) => session.close())));
-
-async function group(worldSize: number, deadlineMs = 10_000): Promise<Session[]> {
-  const address = `127.0.0.1:${await freePort()}`;
-  const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
-  const made = await Promise.all(
-    ranks.map((rank) => connect({ rank, worldSize, address, deadlineMs, heartbeatMs: 50, logger: () => {} })),
-  );
-  sessions.push(...made);
-  return made;
-}
+import { closeAll, localGroup } from '../rendezvous/support.ts';
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 /** What the native side throws. */
@@ -24,7 +10,7 @@ const nativeError = (code: string) => Object.assign(new Error(`native ${code}`),
 
 describe('the steps of a rank', () => {
   it('are numbered alike on all ranks and start in the order of the calls, whoever waits for them', async () => {
-    const orders = (await group(2)).map((session) => new StepOrder(session));
+    const orders = (await localGroup(2)).map((session) => new StepOrder(session));
     const started = await Promise.all(
       orders.map(async (order) => {
         const steps: number[] = [];
@@ -46,7 +32,7 @@ describe('the steps of a rank', () => {
   });
 
   it('are awaited on all ranks where they look new, and cost a message where they do not', async () => {
-    const [one, other] = (await group(2)).map((session) => new StepOrder(session));
+    const [one, other] = (await localGroup(2)).map((session) => new StepOrder(session));
     let begun = false;
     const first = one!.run(['dispatch'], async () => {
       begun = true;
@@ -61,7 +47,7 @@ describe('the steps of a rank', () => {
   });
 
   it('get the first eight bytes of the same digest on all ranks, and another one for another step', async () => {
-    const orders = (await group(2)).map((session) => new StepOrder(session));
+    const orders = (await localGroup(2)).map((session) => new StepOrder(session));
     const digests = (parts: string[]) =>
       Promise.all(orders.map((order) => order.run(parts, async (_, digest) => digest)));
     const [a, b] = await digests(['dispatch', 'x']);
@@ -70,7 +56,7 @@ describe('the steps of a rank', () => {
   });
 
   it('end with the names of those who did not come, for all ranks and for good', async () => {
-    const all = await group(3);
+    const all = await localGroup(3);
     const [zero, one, two] = all.map((session) => new StepOrder(session));
     const meet = () => [zero!, one!, two!].map((order) => order.run(['x'], async () => {}));
     await Promise.all(meet());
@@ -88,7 +74,7 @@ describe('the steps of a rank', () => {
   });
 
   it('go on after a call that was refused for its own arguments', async () => {
-    const orders = (await group(2)).map((session) => new StepOrder(session));
+    const orders = (await localGroup(2)).map((session) => new StepOrder(session));
     const refused = orders.map((order) => order.run(['x'], () => Promise.reject(nativeError('E_BUFFER'))));
     for (const run of await Promise.allSettled(refused)) {
       expect(run).toMatchObject({ status: 'rejected', reason: { code: 'E_BUFFER' } });
@@ -99,8 +85,52 @@ describe('the steps of a rank', () => {
     ]);
   });
 
+  it('start while the ones before are still under way', async () => {
+    const order = new StepOrder((await localGroup(1))[0]!);
+    const trace: string[] = [];
+    const slow = async () => {
+      trace.push('begun');
+      await expect.poll(() => trace.filter((word) => word === 'begun').length).toBe(2);
+      trace.push('ended');
+    };
+    await Promise.all([order.run(['x'], slow), order.run(['x'], slow)]);
+    expect(trace).toEqual(['begun', 'begun', 'ended', 'ended']);
+  });
+
+  it('keep the native words where every rank had come, and leave the session and its other groups alone', async () => {
+    const sessions = await localGroup(2);
+    const orders = sessions.map((session) => new StepOrder(session));
+    const others = sessions.map((session) => new StepOrder(session));
+    await Promise.all(orders.map((order) => order.run(['x'], async () => {})));
+    const [failed] = await Promise.allSettled([
+      orders[0]!.run(['x'], async () => {
+        await expect.poll(async () => (await sessions[0]!.late(3)).ranks).toEqual([]);
+        throw Object.assign(nativeError('E_PEER_TIMEOUT'), { rank: 1 });
+      }),
+      orders[1]!.run(['x'], async () => {}),
+    ]);
+    const { reason } = failed as PromiseRejectedResult;
+    expect(reason).toMatchObject({ message: 'native E_PEER_TIMEOUT', details: { rank: 1 } });
+    // For good, and without a number: the next step of the other group is 4 on both ranks.
+    await expect(orders[0]!.run(['x'], async () => {})).rejects.toBe(reason);
+    expect(await Promise.all(others.map((order) => order.run(['y'], async (step) => step)))).toEqual([4, 4]);
+    await Promise.all(sessions.map((session) => session.barrier()));
+  });
+
+  it('are refused the same way where the call itself throws, and where the session is closed', async () => {
+    const sessions = await localGroup(1);
+    const order = new StepOrder(sessions[0]!);
+    const throws = () => {
+      throw nativeError('E_LIMIT');
+    };
+    await expect(order.run(['x'], throws)).rejects.toMatchObject({ name: 'FuscoError', code: 'E_LIMIT' });
+    expect(await order.run(['x'], async (step) => step)).toBe(3);
+    await closeAll(sessions);
+    await expect(order.run(['x'], async () => {})).rejects.toMatchObject({ code: 'E_CLOSED' });
+  });
+
   it('end on every rank where two do different things', async () => {
-    const [one, other] = (await group(2)).map((session) => new StepOrder(session));
+    const [one, other] = (await localGroup(2)).map((session) => new StepOrder(session));
     const runs = [one!.run(['dispatch', 16], async () => {}), other!.run(['dispatch', 32], async () => {})];
     for (const run of await Promise.allSettled(runs)) {
       expect(run).toMatchObject({ status: 'rejected', reason: { code: 'E_PEER_MISMATCH' } });
@@ -108,7 +138,7 @@ describe('the steps of a rank', () => {
   });
 
   it('share their numbers between groups of one session', async () => {
-    const [session] = await group(1);
+    const [session] = await localGroup(1);
     const [first, second] = [new StepOrder(session!), new StepOrder(session!)];
     const steps = [];
     for (const order of [first, second, second, first])
@@ -119,7 +149,7 @@ describe('the steps of a rank', () => {
 
 describe('a session', () => {
   it('knows by how much each rank made the others wait', async () => {
-    const all = await group(3);
+    const all = await localGroup(3);
     for (const step of [1, 2]) {
       const entered = [all[0]!, all[1]!].map((session) => session.enter(step, new Uint8Array(1), true));
       await sleep(150);
@@ -132,7 +162,7 @@ describe('a session', () => {
   });
 
   it('ends for all when a rank has waited in vain, and goes on where all had come', async () => {
-    const all = await group(2);
+    const all = await localGroup(2);
     await Promise.all(all.map((session) => session.enter(1, new Uint8Array(1), true)));
     all[0]!.expire(1, 1234);
     await Promise.all(all.map((session) => session.barrier()));

@@ -1,25 +1,22 @@
 // What ranks do together when nothing goes wrong, and when they do different things.
 
 import { describe, expect, it } from 'vitest';
-import { connect, type Session } from '../../../executor/index.ts';
 import { differingRanks } from '../../../executor/rendezvous/session.ts';
-import { errorOf, freePort, resultOf, startGroup, startRank } from './support.ts';
+import {
+  closeAll,
+  errorOf,
+  failureOf,
+  freePort,
+  localGroup,
+  resultOf,
+  startGroup,
+  startRank,
+} from './support.ts';
 
 const bytes = (text: string) => new TextEncoder().encode(text);
-const silent = { logger: () => {} };
-
-/** A group whose ranks all live in this process, each with its worker. */
-async function group(worldSize: number, deadlineMs = 10_000): Promise<Session[]> {
-  const address = `127.0.0.1:${await freePort()}`;
-  const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
-  return Promise.all(ranks.map((rank) => connect({ rank, worldSize, address, deadlineMs, ...silent })));
-}
-
-const closeAll = (sessions: readonly Session[]) => Promise.all(sessions.map((session) => session.close()));
-
 describe('a group', () => {
   it.each([1, 2, 4, 8])('of %i ranks meets, gathers, broadcasts and agrees', async (worldSize) => {
-    const sessions = await group(worldSize);
+    const sessions = await localGroup(worldSize);
     expect(sessions.map(({ rank, localRank, localWorldSize }) => [rank, localRank, localWorldSize])).toEqual(
       sessions.map((_, rank) => [rank, rank, worldSize]),
     );
@@ -53,7 +50,7 @@ describe('a group', () => {
   });
 
   it('keeps the order of calls that are not awaited one by one', async () => {
-    const sessions = await group(2);
+    const sessions = await localGroup(2);
     const results = sessions.map((session) =>
       Promise.all(Array.from({ length: 50 }, (_, i) => session.allGather(Uint8Array.of(i, session.rank)))),
     );
@@ -69,7 +66,7 @@ describe('a group', () => {
   });
 
   it('gathers the largest parts that it takes, and refuses larger ones before they are sent', async () => {
-    const sessions = await group(2);
+    const sessions = await localGroup(2);
     const parts = sessions.map(({ rank }) => new Uint8Array(1 << 20).fill(rank + 1));
     const gathered = await Promise.all(sessions.map((session) => session.allGather(parts[session.rank]!)));
     for (const got of gathered)
@@ -82,7 +79,7 @@ describe('a group', () => {
   });
 
   it('says which ranks disagree, on every rank, and goes on', async () => {
-    const sessions = await group(3);
+    const sessions = await localGroup(3);
     const results = await Promise.allSettled(
       sessions.map((session) => session.agree('plan id', bytes(session.rank === 1 ? 'b' : 'a'))),
     );
@@ -120,8 +117,8 @@ describe('ranks that do different things', () => {
   });
 
   it('in the order of their steps are told so', async () => {
-    const sessions = await group(2);
-    const failures = sessions.map((session) => new Promise<Error>((resolve) => session.onFailure(resolve)));
+    const sessions = await localGroup(2);
+    const failures = sessions.map(failureOf);
     sessions[0]!.enter(5, bytes('a'), false);
     await expect(sessions[0]!.late(5)).resolves.toMatchObject({ ranks: [{ rank: 1 }] });
     sessions[1]!.enter(6, bytes('a'), false);
@@ -133,7 +130,7 @@ describe('ranks that do different things', () => {
   });
 
   it('in their calls are told which', async () => {
-    const sessions = await group(2);
+    const sessions = await localGroup(2);
     const first = sessions[0]!.barrier();
     await sessions[0]!.late(0);
     const second = sessions[1]!.broadcast(bytes('a'), 1);
@@ -159,7 +156,7 @@ describe('ranks that do different things', () => {
 
 describe('a session', () => {
   it('takes steps in ascending order only, and digests of a bounded size', async () => {
-    const [session] = await group(1);
+    const [session] = await localGroup(1);
     await session!.enter(3, bytes('a'), true);
     expect(() => session!.enter(3, bytes('a'), false)).toThrow(/step is 3; it must be an integer from 4/);
     await expect(session!.enter(2, bytes('a'), true)).rejects.toMatchObject({ code: 'E_OPTION' });
@@ -168,7 +165,7 @@ describe('a session', () => {
   });
 
   it('refuses everything once it is closed, and may be closed twice', async () => {
-    const sessions = await group(2);
+    const sessions = await localGroup(2);
     const pending = sessions[0]!.barrier();
     const closing = closeAll(sessions);
     await expect(pending).rejects.toMatchObject({ code: 'E_CLOSED' });

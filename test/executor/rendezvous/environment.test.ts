@@ -146,6 +146,7 @@ describe('where a process stands in its group', () => {
     for (const wrong of ['0', '99', '86400001', 'soon', '1.5']) {
       expect(refusal({}, { ...env, FUSCO_DEADLINE_MS: wrong })).toMatch(/^E_OPTION FUSCO_DEADLINE_MS/);
     }
+    expect(refusal({}, { ...env, FUSCO_DEADLINE_MS: 'soon' })).toContain('FUSCO_DEADLINE_MS is "soon"');
   });
 
   it.each<[string, BootstrapOptions, Record<string, string>, RegExp]>([

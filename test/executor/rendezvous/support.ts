@@ -1,10 +1,12 @@
-// Ranks as processes of their own, on a free loopback port; whatever is left of them ends with the test.
+// Ranks as processes of their own, on a free loopback port, or as sessions of this process. What is left of processes
+// ends with the file, whose tests may run side by side.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { afterEach, expect } from 'vitest';
+import { afterAll, expect, onTestFinished } from 'vitest';
+import { connect as connectSession, type Session } from '../../../executor/rendezvous/session.ts';
 
 const SCRIPT = fileURLToPath(new URL('rank.mjs', import.meta.url));
 
@@ -73,7 +75,7 @@ export class Rank {
 const ranks: Rank[] = [];
 const sockets: Socket[] = [];
 
-afterEach(async () => {
+afterAll(async () => {
   for (const socket of sockets.splice(0)) socket.destroy();
   for (const rank of ranks) rank.signal('SIGKILL');
   await Promise.all(ranks.splice(0).map((rank) => rank.ended));
@@ -121,6 +123,24 @@ export async function startGroup(
     startRank(rank, script, { worldSize: scripts.length, ...options, port }),
   );
 }
+
+/** A group whose ranks all live in this process, each with its worker; it ends with the test, which runs alone. */
+export async function localGroup(worldSize: number, deadlineMs = 10_000): Promise<Session[]> {
+  const address = `127.0.0.1:${await freePort()}`;
+  const options = { worldSize, address, deadlineMs, heartbeatMs: 50, logger: () => {} };
+  const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
+  const group = await Promise.all(ranks.map((rank) => connectSession({ ...options, rank })));
+  onTestFinished(() => closeAll(group));
+  return group;
+}
+
+export async function closeAll(group: readonly Session[]): Promise<void> {
+  await Promise.all(group.map((session) => session.close()));
+}
+
+/** The error that a session fails with. */
+export const failureOf = (session: Session): Promise<Error> =>
+  new Promise((resolve) => session.onFailure(resolve));
 
 /** A connection of somebody who is no rank. */
 export async function stranger(port: number): Promise<Socket> {
