@@ -43,11 +43,6 @@ async function introduce(port: number, changes: Partial<Identity & { protocol: n
   return { socket, answer: (await nextFrame(socket))!.head as unknown as Refused };
 }
 
-/** Rank 0 connects to itself as soon as it listens, in the thread that answers here: some answers later it is there. */
-async function rootIsThere(port: number): Promise<void> {
-  for (let answers = 0; answers < 4; answers++) await nextFrame(await stranger(port));
-}
-
 /** Whether the other side ends the connection within this time. */
 async function isEnded(socket: Socket, ms: number): Promise<boolean> {
   if (socket.destroyed) return true;
@@ -179,7 +174,6 @@ describe.concurrent('a stranger at the port of a group', () => {
     ['protocol', { protocol: 99 }, /rank 2 speaks version 99/],
   ])('that knows the secret but has another %s is refused with the reason', async (_, changes, reason) => {
     const { port, zero, join } = await formingGroup();
-    await rootIsThere(port);
     const { answer } = await introduce(port, changes);
     expect(answer).toMatchObject({
       type: 'refused',
