@@ -43,7 +43,7 @@ describe('a group of processes', () => {
     vi.stubEnv('RANK', '0');
     vi.stubEnv('WORLD_SIZE', '1');
     vi.stubEnv('MASTER_ADDR', '127.0.0.1');
-    vi.stubEnv('MASTER_PORT', '29613');
+    vi.stubEnv('MASTER_PORT', String(await freePort()));
     // Were the first session still there, the second could not listen.
     for (let i = 0; i < 2; i++) {
       await expect(createGroup({ backend: 'nccl' })).rejects.toMatchObject({ code: 'E_BACKEND' });
