@@ -104,6 +104,7 @@ export async function ncclBackend(options: NcclOptions): Promise<Backend> {
   const board = isAlone ? '' : `/fusco-${hexOf(shared.subarray(128))}-${hosts[rank]}`;
 
   const cuda = options.cuda ?? openCuda(1, [options.device ?? defaultDevice(session)]);
+  let forget: (() => void) | undefined;
   try {
     const native = new addon.NcclGroup(cuda.native, {
       ranks: worldSize,
@@ -115,13 +116,24 @@ export async function ncclBackend(options: NcclOptions): Promise<Backend> {
       stepBytes,
       deadlineMs,
     });
-    session.onFailure((failure) => native.abort(failure.message));
+    forget = session.onFailure((failure) => native.abort(failure.message));
     await native.open();
-    return new NcclBackend(addon, options, cuda, native, hosts);
+    return new NcclBackend(addon, options, { cuda, native, hosts, forget });
   } catch (error) {
+    forget?.();
     if (options.cuda === undefined) cuda.close();
     throw await openingError(session, error);
   }
+}
+
+/** What opening a group made. */
+interface Opened {
+  readonly cuda: Cuda;
+  readonly native: NativeNcclGroup;
+  /** [ranks] */
+  readonly hosts: Uint32Array;
+  /** Ends the listening for the session's failure. */
+  readonly forget: () => void;
 }
 
 class NcclBackend implements Backend {
@@ -135,11 +147,13 @@ class NcclBackend implements Backend {
   readonly #options: NcclOptions;
   readonly #native: NativeNcclGroup;
   readonly #hosts: Uint32Array;
+  readonly #forget: () => void;
   #plans = 0;
   #behindMs: readonly number[] = [];
 
-  constructor(addon: Addon, options: NcclOptions, cuda: Cuda, native: NativeNcclGroup, hosts: Uint32Array) {
+  constructor(addon: Addon, options: NcclOptions, { cuda, native, hosts, forget }: Opened) {
     this.#hosts = hosts;
+    this.#forget = forget;
     this.#addon = addon;
     this.#options = options;
     this.#native = native;
@@ -251,6 +265,7 @@ class NcclBackend implements Backend {
 
   async close(): Promise<void> {
     await this.#native.close();
+    this.#forget();
     if (this.#options.cuda === undefined) this.cuda.close();
     if (this.#options.ownsSession) await this.#options.session.close();
   }
@@ -346,5 +361,3 @@ class NcclPlan implements PreparedPlan {
     void this.#native.close();
   }
 }
-
-export type { NcclBackend, NcclPlan };

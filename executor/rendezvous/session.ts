@@ -49,7 +49,7 @@ export class Session implements AsyncDisposable, Disposable {
   readonly deadlineMs: number;
   readonly #worker: Worker;
   readonly #pending = new Map<number, Pending>();
-  readonly #listeners: ((error: FuscoError) => void)[] = [];
+  readonly #listeners = new Set<(error: FuscoError) => void>();
   readonly #atEnd = () => void this.close();
   #nextId = 0;
   #lastStep = -1;
@@ -200,11 +200,16 @@ export class Session implements AsyncDisposable, Disposable {
       this.#post({ op: 'expire', step, waitedMs });
   }
 
-  /** Calls the listener once, when the session fails; soon, where it has failed already. */
-  onFailure(listener: (error: FuscoError) => void): void {
-    const failure = this.#failure;
-    if (failure === undefined) this.#listeners.push(listener);
-    else queueMicrotask(() => listener(failure));
+  /**
+   * Calls the listener once, when the session fails; soon, where it has failed already.
+   *
+   * @returns forgets the listener, so that what it holds can go before the session does
+   */
+  onFailure(listener: (error: FuscoError) => void): () => void {
+    const own = (error: FuscoError) => listener(error);
+    this.#listeners.add(own);
+    if (this.#failure !== undefined) queueMicrotask(() => this.#tellFailure());
+    return () => void this.#listeners.delete(own);
   }
 
   /**
@@ -256,7 +261,14 @@ export class Session implements AsyncDisposable, Disposable {
     }
     this.#pending.clear();
     this.#worker.unref();
-    for (const listener of this.#listeners.splice(0)) listener(error);
+    this.#tellFailure();
+  }
+
+  #tellFailure(): void {
+    for (const listener of this.#listeners) {
+      this.#listeners.delete(listener);
+      listener(this.#failure!);
+    }
   }
 
   #refuse(): void {

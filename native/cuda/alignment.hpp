@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "failure.hpp"
+#include "unit.hpp"
 
 namespace fusco::cuda {
 
@@ -14,6 +15,10 @@ inline uint64_t bitsOf(const fusco_buffer *buffers, uint32_t ranks) {
   for (uint32_t rank = 0; rank < ranks; rank++) bits |= bitsOf(buffers[rank]);
   return bits;
 }
+
+inline uint64_t bitsOf(const void *address) { return reinterpret_cast<uint64_t>(address); }
+
+inline uint8_t *bytesOf(const fusco_buffer &buffer) { return static_cast<uint8_t *>(buffer.data); }
 
 // Numbers must lie at multiples of their size: the kernels load whole elements. Throws E_BUFFER.
 inline void checkAligned(const char *name, uint64_t bits, uint32_t elementSize) {

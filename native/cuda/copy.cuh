@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device.cuh"
+#include "unit.hpp"
 
 namespace fusco::cuda {
 

@@ -14,19 +14,11 @@ namespace fusco::cuda {
 
 namespace {
 
-// The lowest set bit of sizes and addresses says how wide an access all of them allow.
-uint32_t unitOf(uint64_t bits) {
-  const uint64_t low = bits & (~bits + 1);
-  return low == 0 || low > 16 ? 16 : static_cast<uint32_t>(low);
-}
-
 void checkReach(Slot &slot, const char *name, const fusco_buffer *buffers) {
   for (uint32_t rank = 0; rank < slot.plan().ranks; rank++) {
     if (buffers[rank].bytes > 0) slot.context().checkReach(name, rank, buffers[rank].data);
   }
 }
-
-uint8_t *bytesOf(const fusco_buffer &buffer) { return static_cast<uint8_t *>(buffer.data); }
 
 // Runs `launch(index, group)` on every device between the two edges of an exchange.
 template <class F>

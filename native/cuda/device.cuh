@@ -36,12 +36,6 @@ __device__ inline void storeOnce(Unit *at, Unit value) {
   __stcs(at, value);
 }
 
-// The widest unit that divides an address or a size: the lowest set bit of all of them, at most 16.
-__host__ __device__ inline uint32_t unitOf(uint64_t bits) {
-  const uint64_t low = bits & (~bits + 1);
-  return low == 0 || low > 16 ? 16 : static_cast<uint32_t>(low);
-}
-
 struct DeviceF32 {
   static constexpr uint32_t bytes = 4;
   using Bits = uint32_t;

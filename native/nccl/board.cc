@@ -28,6 +28,12 @@ constexpr uint32_t maxBoardRanks = 64;
 
 }  // namespace
 
+uint64_t monotonicNs() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
 struct Board::Head {
   std::atomic<uint64_t> made;
   std::atomic<uint32_t> attached;
@@ -92,10 +98,8 @@ Post &Board::at(uint32_t neighbour, uint64_t step) {
 }
 
 void Board::publish(uint64_t step) {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
   Post &post = own(step);
-  post.enteredNs = static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+  post.enteredNs = monotonicNs();
   post.step.store(step, std::memory_order_release);
 }
 

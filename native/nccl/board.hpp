@@ -12,6 +12,9 @@ namespace fusco::nccl {
 constexpr uint32_t maxPosted = 64;
 constexpr uint32_t handleBytes = 64;
 
+// The clock that all processes of a host share: CLOCK_MONOTONIC.
+uint64_t monotonicNs();
+
 // One device buffer that neighbours may open. `bytes` 0: none.
 struct PostedBuffer {
   uint8_t handle[handleBytes];
@@ -25,7 +28,7 @@ struct PostedBuffer {
 struct Post {
   std::atomic<uint64_t> step;  // 0: none yet; released after the rest is written
   uint64_t digest;
-  uint64_t enteredNs;  // CLOCK_MONOTONIC
+  uint64_t enteredNs;  // monotonicNs
   uint32_t count;
   PostedBuffer buffer[maxPosted];
 };

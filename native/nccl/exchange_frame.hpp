@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "alignment.hpp"
 #include "buffers.hpp"
 #include "failure.hpp"
 #include "kernels.hpp"
@@ -12,31 +13,20 @@
 
 namespace fusco::nccl {
 
+using cuda::bitsOf;
+using cuda::bytesOf;
+using cuda::checkAligned;
 using cuda::OnDevice;
+using cuda::unitOf;
 
 // More payloads than this would not fit on a board with the origins.
 constexpr uint32_t mostPayloads = 60;
-
-inline uint64_t bitsOf(const void *address) { return reinterpret_cast<uint64_t>(address); }
-
-inline uint32_t unitOf(uint64_t bits) {
-  const uint64_t low = bits & (~bits + 1);
-  return low == 0 || low > 16 ? 16 : static_cast<uint32_t>(low);
-}
-
-inline void checkAligned(const char *name, uint64_t bits, uint32_t elementSize) {
-  if (bits % elementSize == 0) return;
-  throw Failure(FUSCO_E_BUFFER, "%s: an address is no multiple of %u bytes", name, elementSize)
-      .limited(bits % elementSize, elementSize);
-}
 
 inline void checkReach(Plan &plan, const char *name, const fusco_buffer *buffers) {
   if (buffers == nullptr || buffers[0].bytes == 0) return;
   const std::lock_guard<std::mutex> lock(plan.group().context().mutex);
   plan.group().context().checkReach(name, 0, buffers[0].data);
 }
-
-inline uint8_t *bytesOf(const fusco_buffer *buffers) { return static_cast<uint8_t *>(buffers[0].data); }
 
 inline const float *floatsOf(const fusco_buffer *buffers) {
   return buffers == nullptr ? nullptr : reinterpret_cast<const float *>(buffers[0].data);

@@ -40,8 +40,8 @@ void checkCombine(Plan &plan, const fusco_combine_call &call) {
   checkReach(plan, "from", call.from);
   checkReach(plan, "to", call.to);
   checkReach(plan, "weights", call.weights);
-  checkAligned("from or to", bitsOf(call.from[0].data) | bitsOf(call.to[0].data), elementBytes(call.dtype));
-  if (call.weights != nullptr) checkAligned("weights", bitsOf(call.weights[0].data), weightBytes);
+  checkAligned("from or to", bitsOf(call.from[0]) | bitsOf(call.to[0]), elementBytes(call.dtype));
+  if (call.weights != nullptr) checkAligned("weights", bitsOf(call.weights[0]), weightBytes);
 }
 
 // What sums of neighbours' rows have in common.
@@ -96,7 +96,7 @@ void combine(Plan &plan, const fusco_nccl_step &step, const fusco_combine_call &
   if (forwards) {
     legs[0] = partialLeg(plan, call, exchange, elements, landedWeights, landing);
   } else {
-    legs[0] = returningLeg(plan, bytesOf(call.from), call.row_bytes, landing);
+    legs[0] = returningLeg(plan, bytesOf(call.from[0]), call.row_bytes, landing);
   }
   reserve(group, route, legs);
   exchange.reserveWeights(call.weights);
@@ -116,7 +116,7 @@ void combine(Plan &plan, const fusco_nccl_step &step, const fusco_combine_call &
   params.ranges.range[0] = {0, params.ranges.rows, 0};
   params.offset = plan.device().homeOffset;
   params.terms = plan.device().homeTerms;
-  params.to = bytesOf(call.to);
+  params.to = bytesOf(call.to[0]);
   params.weights = floatsOf(call.weights);
   const uint32_t unit = unitOf(bits | bitsOf(params.to));
   group.must(
@@ -136,15 +136,15 @@ void weightGradient(Plan &plan, const fusco_nccl_step &step, const fusco_weight_
   checkReach(plan, "outputGradient", call.output_gradient);
   checkReach(plan, "from", call.from);
   checkReach(plan, "to", call.to);
-  checkAligned("outputGradient or from", bitsOf(call.output_gradient[0].data) | bitsOf(call.from[0].data),
+  checkAligned("outputGradient or from", bitsOf(call.output_gradient[0]) | bitsOf(call.from[0]),
                elementBytes(call.dtype));
-  checkAligned("to", bitsOf(call.to[0].data), weightBytes);
+  checkAligned("to", bitsOf(call.to[0]), weightBytes);
   Exchange exchange(plan, step, report, peers);
   Group &group = plan.group();
   // Rows come home one an entry under every strategy: a dot product needs the rows themselves.
   const Route &route = plan.entriesHome();
   uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * call.row_bytes + 1);
-  const std::vector<Leg> legs{returningLeg(plan, bytesOf(call.from), call.row_bytes, landing)};
+  const std::vector<Leg> legs{returningLeg(plan, bytesOf(call.from[0]), call.row_bytes, landing)};
   reserve(group, route, legs);
   exchange.meet({call.from[0]}, {call.row_bytes});
   exchange.begin();
@@ -156,7 +156,7 @@ void weightGradient(Plan &plan, const fusco_nccl_step &step, const fusco_weight_
   const std::vector<uint8_t *> &from = exchange.mapped(0);
   for (size_t n = 0; n < from.size(); n++) params.from[n] = from[n];
   params.from[landingPeer] = landing;
-  params.upstream[self] = bytesOf(call.output_gradient);
+  params.upstream[self] = bytesOf(call.output_gradient[0]);
   params.to[self] = reinterpret_cast<float *>(call.to[0].data);
   group.must(cuda::launchGradient(params, group.limits(), call.dtype, group.work()), "launching a gradient");
   exchange.end();

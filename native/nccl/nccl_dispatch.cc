@@ -22,14 +22,13 @@ void checkDispatch(Plan &plan, const fusco_dispatch_call &call) {
     checkReach(plan, "from", payload.from);
     checkReach(plan, "to", payload.to);
     if (call.scale != nullptr && payload.per == FUSCO_PER_TOKEN) {
-      checkAligned("payload", bitsOf(payload.from[0].data) | bitsOf(payload.to[0].data),
-                   elementBytes(payload.dtype));
+      checkAligned("payload", bitsOf(payload.from[0]) | bitsOf(payload.to[0]), elementBytes(payload.dtype));
     }
   }
   checkReach(plan, "origins", call.origins);
   checkReach(plan, "scale", call.scale);
-  if (call.origins != nullptr) checkAligned("origins", bitsOf(call.origins[0].data), 4);
-  if (call.scale != nullptr) checkAligned("scale", bitsOf(call.scale[0].data), weightBytes);
+  if (call.origins != nullptr) checkAligned("origins", bitsOf(call.origins[0]), 4);
+  if (call.scale != nullptr) checkAligned("scale", bitsOf(call.scale[0]), weightBytes);
 }
 
 // Rows for ranks of the own host, straight into their slots, and the own padding.
@@ -58,8 +57,8 @@ class DirectDispatch {
     result.rowBytes = payload.row_bytes;
     result.perEntry = payload.per == FUSCO_PER_ENTRY ? 1 : 0;
     result.dtype = payload.dtype;
-    result.from[self] = bytesOf(payload.from);
-    uint64_t bits = payload.row_bytes | bitsOf(payload.from[0].data);
+    result.from[self] = bytesOf(payload.from[0]);
+    uint64_t bits = payload.row_bytes | bitsOf(payload.from[0]);
     const std::vector<uint8_t *> &to = exchange_.mapped(p);
     for (size_t n = 0; n < to.size(); n++) {
       result.to[n] = to[n];
@@ -132,9 +131,7 @@ class WireDispatch {
       }
     }
     if (call.origins != nullptr) entries_.push_back(originLeg());
-    uint64_t rowBytes = 0;
-    for (const Leg &leg : entries_) rowBytes += leg.rowBytes;
-    if (!plan.entriesOut().inPlace(rowBytes)) {
+    if (!plan.entriesOut().inPlace(rowBytesOf(entries_))) {
       for (Leg &leg : entries_) leg.unpack = unpacker(leg);
     }
   }
@@ -152,10 +149,10 @@ class WireDispatch {
   PackParams packing(uint32_t p) const {
     const fusco_payload &payload = call_.payloads[p];
     PackParams params{};
-    params.from = bytesOf(payload.from);
+    params.from = bytesOf(payload.from[0]);
     params.rowBytes = payload.row_bytes;
     // Slots are aligned, rows in them are not where their size is odd.
-    params.unit = unitOf(payload.row_bytes | bitsOf(payload.from[0].data));
+    params.unit = unitOf(payload.row_bytes | bitsOf(payload.from[0]));
     params.dtype = payload.dtype;
     return params;
   }
@@ -168,7 +165,7 @@ class WireDispatch {
     if (payload.per == FUSCO_PER_TOKEN) params.scale = floatsOf(call_.scale);
     Leg leg;
     leg.rowBytes = payload.row_bytes;
-    leg.to = bytesOf(payload.to);
+    leg.to = bytesOf(payload.to[0]);
     leg.pack = packer(params);
     return leg;
   }
@@ -185,7 +182,7 @@ class WireDispatch {
   Leg originLeg() {
     Leg leg;
     leg.rowBytes = originBytes;
-    leg.to = bytesOf(call_.origins);
+    leg.to = bytesOf(call_.origins[0]);
     leg.pack = [this](const Ranges &ranges, uint8_t *slot) {
       OriginParams params{};
       params.ranges = ranges;

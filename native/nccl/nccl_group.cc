@@ -1,6 +1,5 @@
 #include "nccl_group.hpp"
 
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,12 +34,6 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
 }
 
 }  // namespace
-
-uint64_t monotonicNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 Arena::~Arena() {
   const OnDevice here(context_.deviceOf(0));

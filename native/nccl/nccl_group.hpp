@@ -142,8 +142,6 @@ class Group {
   std::vector<std::map<uint64_t, Mapping>> mappings_;  // [neighbours]
 };
 
-uint64_t monotonicNs();
-
 }  // namespace fusco::nccl
 
 struct fusco_nccl_group {

@@ -120,7 +120,7 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbourhood &ne
   if (forwards) readForward(reader, desc);
   rowSend.close();
   rowReceive.close();
-  listSums(rankOfEntry_);
+  listSums();
   partialRow_ = {};
   rankOfEntry_ = {};
   slotOfEntry_ = {};
@@ -326,7 +326,7 @@ void RankTables::readForward(const ShardReader &reader, const fusco_nccl_plan_de
 }
 
 // In ascending k; along a tree node by node, where a node of another host comes as one finished partial sum.
-void RankTables::listSums(const std::vector<uint32_t> &rankOfEntry) {
+void RankTables::listSums() {
   const uint32_t topk = sizes.topk;
   const bool tree = sizes.tree != Tree::none;
   const uint32_t nodes = near_.ranks / sizes.ranksPerNode;
@@ -336,7 +336,7 @@ void RankTables::listSums(const std::vector<uint32_t> &rankOfEntry) {
     for (uint32_t k = 0; k < topk; k++) {
       if (returned[token * uint64_t{topk} + k].row >= 0) order.push_back(token * topk + k);
     }
-    const auto nodeOf = [&](uint32_t entry) { return rankOfEntry[entry] / sizes.ranksPerNode; };
+    const auto nodeOf = [&](uint32_t entry) { return rankOfEntry_[entry] / sizes.ranksPerNode; };
     if (tree) {
       std::stable_sort(order.begin(), order.end(),
                        [&](uint32_t a, uint32_t b) { return nodeOf(a) < nodeOf(b); });

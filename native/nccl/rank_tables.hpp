@@ -98,7 +98,7 @@ class RankTables {
   void readEntries(const ShardReader &reader, const fusco_nccl_plan_desc &desc);
   void readRuns(const ShardReader &reader);
   void readForward(const ShardReader &reader, const fusco_nccl_plan_desc &desc);
-  void listSums(const std::vector<uint32_t> &rankOfEntry);
+  void listSums();
 
   const Neighbourhood &near_;
   std::vector<uint32_t> rankOfEntry_;

@@ -49,13 +49,6 @@ void forEachMessage(const Stream &stream, const std::vector<Slice> &slices, uint
   }
 }
 
-// Of all arrays: it is alike on all ranks, so that all cut alike.
-uint64_t rowBytesOf(const std::vector<Leg> &legs) {
-  uint64_t bytes = 0;
-  for (const Leg &leg : legs) bytes += leg.rowBytes;
-  return bytes;
-}
-
 double msBetween(const cuda::Event &begin, const cuda::Event &end) {
   float ms = 0;
   return cudaEventElapsedTime(&ms, begin.get(), end.get()) == cudaSuccess ? ms : 0;
@@ -64,6 +57,12 @@ double msBetween(const cuda::Event &begin, const cuda::Event &end) {
 uint64_t nsOf(double ms) { return ms <= 0 ? 0 : static_cast<uint64_t>(ms * 1e6); }
 
 }  // namespace
+
+uint64_t rowBytesOf(const std::vector<Leg> &legs) {
+  uint64_t bytes = 0;
+  for (const Leg &leg : legs) bytes += leg.rowBytes;
+  return bytes;
+}
 
 Ranges rangesOf(const Stream &stream, const std::vector<Slice> &slices) {
   Ranges ranges;

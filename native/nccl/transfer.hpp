@@ -54,6 +54,9 @@ struct Traffic {
   const fusco_nccl_peers *peers;
 };
 
+// Of all arrays: it is alike on all ranks, so that all cut alike.
+uint64_t rowBytesOf(const std::vector<Leg> &legs);
+
 // Makes the rings large enough; before anything is enqueued, since growing waits for the device.
 void reserve(Group &group, const Route &route, const std::vector<Leg> &legs);
 

@@ -2,19 +2,17 @@
 // measured in turn in the same run with events around all ranks' launches. The GPU is kept busy while they are
 // enqueued, so that the events see the device alone; what a call costs from an idle GPU is measured beside it.
 
-import { readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
 import { findAddon } from '../../executor/addon.ts';
 import type { CombineCall } from '../../executor/backend.ts';
 import { type CudaDevice, cudaDevices, openCuda } from '../../executor/cuda.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { readRouting } from '../readers/routing.ts';
 import { benchCudaRows, type CudaRowStage } from './cudaRows.ts';
 import { DeviceClock, fillRandom } from './cudaTiming.ts';
 import { uniformTable } from './ids.ts';
 import { atLeast, atMost, measure, median, type Timed, timed, type Verdict } from './measure.ts';
+import { recordedRoutings } from './recorded.ts';
 
 export interface CudaBenchOptions {
   readonly ranks: number;
@@ -271,11 +269,8 @@ export async function benchCuda(options: CudaBenchOptions): Promise<CudaBench> {
     if (!name.includes('fp8') || tokens < 32_768) continue;
     verdicts.push(atLeast(`${name}, ${tokens} rows: share of the copy rate`, share, 0.9));
   }
-  const folder = options.routing;
-  for (const file of folder === undefined ? [] : readdirSync(folder).sort()) {
-    if (!file.endsWith('.npy') || file.endsWith('.w.npy')) continue;
-    const tables = await readRouting(join(folder!, file));
-    const recorded = await benchWorkload(basename(file, '.npy'), tables, options);
+  for await (const { name, tables } of recordedRoutings(options.routing)) {
+    const recorded = await benchWorkload(name, tables, options);
     workloads.push(recorded);
     const ratio = recorded.dispatch.rate / large!.dispatch.rate;
     verdicts.push(atLeast(`${recorded.name}: dispatch rate against uniform`, ratio, 0.95));

@@ -2,18 +2,16 @@
 // rank and on from there, under the rate at which the GPUs copy to one another, and with fewer and fewer
 // multiprocessors. Times on the devices, with events around all ranks' launches.
 
-import { readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
 import type { CombineCall, DispatchCall } from '../../executor/backend.ts';
 import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/cuda.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { readRouting } from '../readers/routing.ts';
 import { DeviceClock, fillRandom } from './cudaTiming.ts';
 import { uniformTable } from './ids.ts';
 import { atLeast, measure, type Timed, type Verdict } from './measure.ts';
+import { recordedRoutings } from './recorded.ts';
 
 export interface GpusBenchOptions {
   /** Tokens a GPU, one workload each. */
@@ -50,7 +48,7 @@ export interface GpusWorkload {
   readonly combine: GpusStage;
   /** A plan of one rank a node: each row once to each rank, which copies it to its other slots. */
   readonly oncePerRank: GpusStage;
-  /** Share of the best time's rate with so many multiprocessors. */
+  /** Times with so many multiprocessors of each GPU. */
   readonly sweep: readonly {
     readonly multiprocessors: number;
     readonly dispatchMs: number;
@@ -68,7 +66,7 @@ export interface GpusBench {
   readonly verdicts: readonly Verdict[];
 }
 
-/** Bytes that leave each rank for others: every entry's row, or one row for each other rank that hosts one. */
+/** Rows that leave the busiest rank: one for every entry, or one for each other rank that hosts any of a token's. */
 function foreignRows(plan: VerifiedPlan, oncePerRank: boolean): number {
   const { instanceRank } = plan.spec.placement;
   let most = 0;
@@ -252,11 +250,10 @@ export async function benchGpus(options: GpusBenchOptions): Promise<GpusBench> {
     );
   }
   const swept = workloads.find((one) => one.sweep.length > 0)!;
-  for (const file of routing === undefined ? [] : readdirSync(routing).sort()) {
-    if (!file.endsWith('.npy') || file.endsWith('.w.npy')) continue;
-    const tables = dealOut(await readRouting(join(routing!, file)), gpus);
+  for await (const recorded of recordedRoutings(routing)) {
+    const tables = dealOut(recorded.tables, gpus);
     if (tables === undefined) continue;
-    const name = `${basename(file, '.npy')}, ${tables[0]!.tokens} tokens a GPU`;
+    const name = `${recorded.name}, ${tables[0]!.tokens} tokens a GPU`;
     workloads.push(await benchWorkload(name, tables, options, false));
   }
   return {

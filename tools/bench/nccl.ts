@@ -35,9 +35,9 @@ export interface NcclCase {
   readonly direct: boolean;
   readonly dispatchMs: number;
   readonly combineMs: number;
-  /** Of the slowest rank's own calls: bytes that leave a rank in one dispatch, through NCCL. */
+  /** Bytes that leave the busiest rank in one dispatch, through NCCL. */
   readonly wireMiB: number;
-  /** Bytes that a rank writes into memory of its host, its own included, in one dispatch. */
+  /** Bytes that the busiest rank writes into memory of its host, its own included, in one dispatch. */
   readonly directMiB: number;
   /** Bytes for other ranks over the time of a dispatch, a rank. */
   readonly busGBs: { readonly dispatch: number; readonly combine: number };
@@ -231,8 +231,8 @@ async function measureUnfused(rank: Rank) {
 export async function benchNccl(options: NcclBenchOptions): Promise<NcclBench | undefined> {
   const { devices, reason } = cudaDevices();
   if (devices.length === 0) throw new FuscoError('E_BACKEND', `there is no GPU to bench: ${reason}`);
-  if (options.oneGpu) process.env.NCCL_HOSTID = `rank ${process.env.RANK ?? process.pid}`;
   const session = await connect();
+  if (options.oneGpu) process.env.NCCL_HOSTID = `rank ${session.rank}`;
   const device = session.localRank % devices.length;
   using cuda = openCuda(1, [device]);
   const rank: Rank = { session, cuda, options };

@@ -1,7 +1,7 @@
 // What ranks do together when nothing goes wrong, and when they do different things.
 
 import { describe, expect, it } from 'vitest';
-import { differingRanks } from '../../../executor/rendezvous/session.ts';
+import { differingRanks, type Session } from '../../../executor/rendezvous/session.ts';
 import {
   closeAll,
   errorOf,
@@ -126,6 +126,25 @@ describe('ranks that do different things', () => {
       expect(error).toMatchObject({ code: 'E_PEER_MISMATCH' });
       expect(error.message).toBe('rank 1 entered step 6 where rank 0 entered step 5');
     }
+    await closeAll(sessions);
+  });
+
+  it('tell nobody who has stopped listening', async () => {
+    const sessions = await localGroup(2);
+    const told: string[] = [];
+    const [session] = sessions as [Session, Session];
+    const listen = (name: string) => session.onFailure(() => told.push(name));
+    const forget = listen('left before');
+    listen('stayed');
+    forget();
+    const failures = sessions.map(failureOf);
+    session.enter(5, bytes('a'), false);
+    sessions[1]!.enter(6, bytes('a'), false);
+    await Promise.all(failures);
+    listen('too late')();
+    listen('late');
+    await failureOf(session);
+    expect(told).toEqual(['stayed', 'late']);
     await closeAll(sessions);
   });
 
