@@ -12,7 +12,7 @@ import { benchCudaRows, type CudaRowStage } from './cudaRows.ts';
 import { DeviceClock, fillRandom } from './cudaTiming.ts';
 import { uniformTable } from './ids.ts';
 import { atLeast, atMost, measure, median, type Timed, timed, type Verdict } from './measure.ts';
-import { recordedRoutings } from './recorded.ts';
+import { findRecordings } from './recorded.ts';
 
 export interface CudaBenchOptions {
   readonly ranks: number;
@@ -252,6 +252,7 @@ export async function benchCuda(options: CudaBenchOptions): Promise<CudaBench> {
   const { devices, reason } = cudaDevices();
   if (devices.length === 0) throw new FuscoError('E_BACKEND', `there is no GPU to bench: ${reason}`);
   const { ranks, topk, experts } = options;
+  const recordings = await findRecordings(options.routing);
   const workloads = [
     await benchWorkload('uniform, 4096 tokens a rank', uniform(ranks, 4096, topk, experts), options),
     await benchWorkload('uniform, 512 tokens a rank', uniform(ranks, 512, topk, experts), options),
@@ -269,8 +270,8 @@ export async function benchCuda(options: CudaBenchOptions): Promise<CudaBench> {
     if (!name.includes('fp8') || tokens < 32_768) continue;
     verdicts.push(atLeast(`${name}, ${tokens} rows: share of the copy rate`, share, 0.9));
   }
-  for await (const { name, tables } of recordedRoutings(options.routing)) {
-    const recorded = await benchWorkload(name, tables, options);
+  for (const { name, read } of recordings) {
+    const recorded = await benchWorkload(name, await read(), options);
     workloads.push(recorded);
     const ratio = recorded.dispatch.rate / large!.dispatch.rate;
     verdicts.push(atLeast(`${recorded.name}: dispatch rate against uniform`, ratio, 0.95));

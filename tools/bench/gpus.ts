@@ -11,7 +11,7 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import { DeviceClock, fillRandom } from './cudaTiming.ts';
 import { uniformTable } from './ids.ts';
 import { atLeast, measure, type Timed, type Verdict } from './measure.ts';
-import { recordedRoutings } from './recorded.ts';
+import { findRecordings } from './recorded.ts';
 
 export interface GpusBenchOptions {
   /** Tokens a GPU, one workload each. */
@@ -241,6 +241,7 @@ export async function benchGpus(options: GpusBenchOptions): Promise<GpusBench> {
   }
   const gpus = devices.length;
   const { topk, experts, routing } = options;
+  const recordings = await findRecordings(routing);
   const workloads: GpusWorkload[] = [];
   const largest = Math.max(...options.tokens);
   for (const tokens of options.tokens) {
@@ -250,10 +251,10 @@ export async function benchGpus(options: GpusBenchOptions): Promise<GpusBench> {
     );
   }
   const swept = workloads.find((one) => one.sweep.length > 0)!;
-  for await (const recorded of recordedRoutings(routing)) {
-    const tables = dealOut(recorded.tables, gpus);
+  for (const recording of recordings) {
+    const tables = dealOut(await recording.read(), gpus);
     if (tables === undefined) continue;
-    const name = `${recorded.name}, ${tables[0]!.tokens} tokens a GPU`;
+    const name = `${recording.name}, ${tables[0]!.tokens} tokens a GPU`;
     workloads.push(await benchWorkload(name, tables, options, false));
   }
   return {

@@ -1,19 +1,30 @@
 // Recorded routings as workloads.
 
-import { readdirSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { readError } from '../readers/file.ts';
 import { readRouting } from '../readers/routing.ts';
+
+export interface Recording {
+  readonly name: string;
+  /** Throws FuscoError as readRouting does. */
+  read(): Promise<readonly RoutingTable[]>;
+}
 
 /**
  * The recordings of a folder in the order of their names, `*.npy` but for the weights, `*.w.npy`, beside them; none
- * without a folder. Each is read when it is asked for.
+ * without a folder.
+ *
+ * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ
  */
-export async function* recordedRoutings(
-  folder: string | undefined,
-): AsyncGenerator<{ readonly name: string; readonly tables: readonly RoutingTable[] }> {
-  for (const file of folder === undefined ? [] : readdirSync(folder).sort()) {
-    if (!file.endsWith('.npy') || file.endsWith('.w.npy')) continue;
-    yield { name: basename(file, '.npy'), tables: await readRouting(join(folder!, file)) };
-  }
+export async function findRecordings(folder: string | undefined): Promise<Recording[]> {
+  if (folder === undefined) return [];
+  const names = await readdir(folder).catch((error) => {
+    throw readError(folder, error);
+  });
+  return names
+    .filter((name) => name.endsWith('.npy') && !name.endsWith('.w.npy'))
+    .sort()
+    .map((name) => ({ name: basename(name, '.npy'), read: () => readRouting(join(folder, name)) }));
 }
