@@ -1,11 +1,14 @@
 import { checkInteger, FuscoError } from '../planner/errors.ts';
-import { MAX_RANKS, MAX_ROW_BYTES } from '../planner/layout.ts';
+import { MAX_RANKS, MAX_ROW_BYTES } from '../planner/format/layout.ts';
 import { loadPlanner } from '../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import type { RoutingTable } from '../planner/routing.ts';
 import type { PlanOptions } from '../planner/spec.ts';
-import { findAddon } from './addon.ts';
+import { type Cuda, cudaBackend, openCuda } from './backends/cuda/context.ts';
+import { hostBackend } from './backends/host/backend.ts';
+import { type NcclOptions, ncclBackend } from './backends/nccl/backend.ts';
+import { referenceBackend } from './backends/reference/backend.ts';
 import type {
   Backend,
   BackendName,
@@ -19,7 +22,7 @@ import type {
   PreparedPlan,
   RowWork,
   WeightGradientCall,
-} from './backend.ts';
+} from './backends/types.ts';
 import {
   checkCombine,
   checkDispatch,
@@ -27,14 +30,11 @@ import {
   checkGate,
   checkGateBackward,
   checkWeightGradient,
-} from './calls.ts';
-import { type Cuda, cudaBackend, openCuda } from './cuda.ts';
-import { hostBackend } from './host.ts';
-import { type NcclOptions, ncclBackend } from './nccl/backend.ts';
+} from './callChecks.ts';
+import { findAddon } from './native/addon.ts';
 import { planDistributed } from './planDistributed.ts';
-import { Recorder } from './recorder.ts';
-import { referenceBackend } from './reference/index.ts';
 import { connect } from './rendezvous/session.ts';
+import { Recorder } from './training/recorder.ts';
 
 export interface GroupOptions {
   /** Ranks of the expert-parallel group, 1..4096. With `nccl` it may be left out: the session knows. */

@@ -2,6 +2,17 @@
 
 export * from '../planner/index.ts';
 export { loadPlanner, nodeSha256 } from '../planner/node.ts';
+export {
+  Cuda,
+  type CudaDevice,
+  CudaEvent,
+  CudaGraph,
+  CudaSlot,
+  cudaDevices,
+  type DeviceBuffer,
+  openCuda,
+} from './backends/cuda/context.ts';
+export { type NcclOptions, ncclLibrary } from './backends/nccl/backend.ts';
 export type {
   BackendName,
   BufferBytes,
@@ -17,18 +28,13 @@ export type {
   PeerReport,
   WeightGradientCall,
   WireReport,
-} from './backend.ts';
-export { STEP_STAGES, StepClock, type StepStage, type StepTimes } from './clock.ts';
-export {
-  Cuda,
-  type CudaDevice,
-  CudaEvent,
-  CudaGraph,
-  CudaSlot,
-  cudaDevices,
-  type DeviceBuffer,
-  openCuda,
-} from './cuda.ts';
+} from './backends/types.ts';
+export { createGroup, Exchange, Group, type GroupOptions, type GroupPlanOptions } from './group.ts';
+export type { FloatDtype } from './numeric.ts';
+export type { LateRank, LateReport } from './rendezvous/report.ts';
+export { timeoutError } from './rendezvous/report.ts';
+export { type ConnectOptions, connect, Session } from './rendezvous/session.ts';
+export { STEP_STAGES, StepClock, type StepStage, type StepTimes } from './training/clock.ts';
 export {
   dequantizeRows,
   e4m3ToFloat,
@@ -37,9 +43,14 @@ export {
   floatToE4m3,
   quantizeRows,
   scaleBlocks,
-} from './fp8.ts';
-export { expFloat, type GateOptions, gateTokens, gateTokensBackward, resolveGate } from './gating.ts';
-export { createGroup, Exchange, Group, type GroupOptions, type GroupPlanOptions } from './group.ts';
+} from './training/fp8.ts';
+export {
+  expFloat,
+  type GateOptions,
+  gateTokens,
+  gateTokensBackward,
+  resolveGate,
+} from './training/gating.ts';
 export {
   type ExpertBlocks,
   ExpertLayer,
@@ -52,10 +63,8 @@ export {
   type LayerStage,
   rowBlocks,
   type StageTimes,
-} from './layer.ts';
-export { type NcclOptions, ncclLibrary } from './nccl/backend.ts';
-export type { FloatDtype } from './numeric.ts';
-export { PlanAhead, type PlanAheadOptions, type PlannedAhead } from './planAhead.ts';
+} from './training/layer.ts';
+export { PlanAhead, type PlanAheadOptions, type PlannedAhead } from './training/planAhead.ts';
 export {
   checkPlanId,
   type RecordedStep,
@@ -64,7 +73,4 @@ export {
   readRecordedTables,
   readRecording,
   replayStep,
-} from './recorder.ts';
-export type { LateRank, LateReport } from './rendezvous/report.ts';
-export { timeoutError } from './rendezvous/report.ts';
-export { type ConnectOptions, connect, Session } from './rendezvous/session.ts';
+} from './training/recorder.ts';

@@ -1,14 +1,14 @@
 // Planning at run time, where every process knows the routing of its own rank alone: a small all-gather of counts,
 // then each rank makes its own shard.
 
-import { optionsDigest } from '../planner/codec.ts';
 import { decide } from '../planner/decide.ts';
 import { gatherFacts, type RankFacts } from '../planner/facts.ts';
+import { optionsDigest } from '../planner/format/codec.ts';
+import type { Shard } from '../planner/format/shard.ts';
 import { nodeSha256 } from '../planner/node.ts';
 import { markVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import { checkTable, type RoutingTable } from '../planner/routing.ts';
-import type { Shard } from '../planner/shard.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from '../planner/spec.ts';
 
 /** All ranks' bytes, equally many on each; `what` is compared before they travel. */

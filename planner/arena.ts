@@ -1,5 +1,5 @@
 import { FuscoError } from './errors.ts';
-import { alignSection } from './shard.ts';
+import { alignSection } from './format/shard.ts';
 
 const PAGE_BYTES = 65536;
 

@@ -1,6 +1,15 @@
 // The package's `fusco/planner`: plans without a GPU, in Node and in a browser. Nothing here imports node:.
 
-export { hex } from './bytes.ts';
+export {
+  gatherStreamed,
+  type OnStep,
+  planStreamed,
+  type RoutingSource,
+  type StreamedPlan,
+} from './chunked.ts';
+export { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from './errors.ts';
+export { type Facts, gatherFacts, type RankFacts } from './facts.ts';
+export { hex } from './format/bytes.ts';
 export {
   type DecodedPlan,
   decodePlan,
@@ -11,15 +20,13 @@ export {
   type PlanChunks,
   planId,
   type Report,
-} from './codec.ts';
-export { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from './errors.ts';
-export { type Facts, gatherFacts, type RankFacts } from './facts.ts';
-export { type Hashing, type RunningHash, type Sha256, subtleSha256 } from './hash.ts';
+} from './format/codec.ts';
+export { type Hashing, type RunningHash, type Sha256, subtleSha256 } from './format/hash.ts';
+export { Shard } from './format/shard.ts';
 export { makePlacement, type Placement, type PlacementMap } from './placement.ts';
 export { isVerified, type Plan, type VerifiedPlan } from './plan.ts';
 export { type GroupPlanner, Planner } from './planner.ts';
 export type { IdArray, RoutedRank, RoutingTable } from './routing.ts';
-export { Shard } from './shard.ts';
 export {
   DTYPE_BYTES,
   type Dtype,
@@ -30,12 +37,5 @@ export {
   resolveOptions,
   type Strategy,
 } from './spec.ts';
-export {
-  gatherStreamed,
-  type OnStep,
-  planStreamed,
-  type RoutingSource,
-  type StreamedPlan,
-} from './stream.ts';
-export { verifyPlan } from './verify.ts';
-export { type PlanSource, type VerifiedFile, verifyStreamed } from './verifyStream.ts';
+export { type PlanSource, type VerifiedFile, verifyStreamed } from './verify/chunked.ts';
+export { verifyPlan } from './verify/verify.ts';

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { FuscoError } from './errors.ts';
-import type { Hashing, Sha256 } from './hash.ts';
+import type { Hashing, Sha256 } from './format/hash.ts';
 import { Planner } from './planner.ts';
 
 /** SHA-256 by node:crypto. */

@@ -1,5 +1,5 @@
 import { checkInteger, FuscoError } from './errors.ts';
-import { MAX_INSTANCES } from './layout.ts';
+import { MAX_INSTANCES } from './format/layout.ts';
 
 /** Expert -> rank, or expert -> ranks where an expert is replicated. */
 export type PlacementMap = readonly (number | readonly number[])[];

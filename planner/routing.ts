@@ -1,5 +1,5 @@
 import { FuscoError } from './errors.ts';
-import { MAX_ROWS, MAX_TOPK } from './layout.ts';
+import { MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 
 /** Typed arrays that hold expert ids. */
 export type IdArray =

@@ -44,12 +44,12 @@ import {
   W_TILE_TOKENS,
   W_TOKENS,
   W_TOPK,
-} from './layout.ts';
+} from './format/layout.ts';
+import { placeSections, Shard, writeShardHead } from './format/shard.ts';
+import { type StageTable, StageTables } from './landing.ts';
 import type { Decision, Plan } from './plan.ts';
 import type { RoutedRank } from './routing.ts';
-import { placeSections, Shard, writeShardHead } from './shard.ts';
 import { type DirectRange, directInstances, nodeOf, type PlanSpec } from './spec.ts';
-import { type StageTable, StageTables } from './staging.ts';
 import type { PlannerExports } from './wasm.ts';
 
 /** Words of a node's state in fillForward: stamp, next row, next entry, row's entry, forwarder, stage, 2 spare. */

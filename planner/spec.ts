@@ -1,6 +1,6 @@
 import { BALANCE_RULES, type Balance } from './balance.ts';
 import { checkInteger, FuscoError } from './errors.ts';
-import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './layout.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 import {
   checkRanksPerNode,
   defaultRanksPerNode,

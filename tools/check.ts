@@ -2,9 +2,9 @@
 // through the receiver's run tables to the senders' choices, and combined rows are computed from the input alone.
 
 import { type FloatDtype, rowCodec } from '../executor/numeric.ts';
-import { SLOT_DROPPED } from '../planner/layout.ts';
+import { SLOT_DROPPED } from '../planner/format/layout.ts';
+import type { Shard } from '../planner/format/shard.ts';
 import type { Plan } from '../planner/plan.ts';
-import type { Shard } from '../planner/shard.ts';
 import { nodeOf } from '../planner/spec.ts';
 
 /** The first byte or row that is not what it must be. */

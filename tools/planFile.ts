@@ -1,10 +1,10 @@
 // Plan files by ranges: what is larger than memory is verified in the memory of its largest shard.
 
 import { type FileHandle, open } from 'node:fs/promises';
+import type { OnStep } from '../planner/chunked.ts';
 import { FuscoError } from '../planner/errors.ts';
 import { nodeHashing } from '../planner/node.ts';
-import type { OnStep } from '../planner/stream.ts';
-import { type VerifiedFile, verifyStreamed } from '../planner/verifyStream.ts';
+import { type VerifiedFile, verifyStreamed } from '../planner/verify/chunked.ts';
 import { readError } from './readers/file.ts';
 
 /** One read call takes at most 2 GiB - 1; smaller pieces keep the thread pool responsive. */

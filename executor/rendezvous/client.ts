@@ -2,11 +2,11 @@
 
 import type { Socket } from 'node:net';
 import { type Address, connectToServer } from './connection.ts';
-import { endSocket } from './farewell.ts';
 import { encodeFrame, type Frame, FrameError } from './frames.ts';
 import type { Identity } from './hello.ts';
 import { type ClientMessage, parseServerMessage, splitParts, type Wait } from './messages.ts';
 import { departedFailure, type Failure, type LateRank, type LateReport } from './report.ts';
+import { endSocket } from './shutdown.ts';
 
 export interface ClientOptions {
   readonly address: Address;

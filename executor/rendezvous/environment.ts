@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
-import { MAX_RANKS } from '../../planner/layout.ts';
+import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { type Environment, integerVariable } from '../environment.ts';
 import { firstHost, tasksOfNode } from './slurm.ts';
 

@@ -1,6 +1,6 @@
 // What ranks and the server say once they know each other. Everything is the head of a frame; a body is mentioned.
 
-import { MAX_RANKS } from '../../planner/layout.ts';
+import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { type Frame, FrameError, MAX_HEAD_BYTES } from './frames.ts';
 import { type Failure, isFailure, isReport, type LateReport } from './report.ts';
 

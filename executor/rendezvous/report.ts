@@ -1,7 +1,7 @@
 // What is said about ranks that others wait for: the same facts as fields, in a frame and in an error's text.
 
 import { ERROR_HINTS, type ErrorCode, FuscoError } from '../../planner/errors.ts';
-import { MAX_RANKS } from '../../planner/layout.ts';
+import { MAX_RANKS } from '../../planner/format/layout.ts';
 
 /** One rank that others wait for. */
 export interface LateRank {

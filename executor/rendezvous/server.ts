@@ -4,14 +4,14 @@
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FuscoError } from '../../planner/errors.ts';
-import { Door } from './door.ts';
-import { endSocket } from './farewell.ts';
+import { Door } from './accept.ts';
+import { StepLog } from './collectiveCalls.ts';
 import { encodeFrame, type Frame, FrameError, type FrameReader } from './frames.ts';
 import { GatherCall } from './gather.ts';
 import { findMismatch, type Hello, type Refused } from './hello.ts';
 import { MAX_CLIENT_FRAME, parseClientMessage, type ServerMessage, type Wait } from './messages.ts';
 import { departedFailure, type Failure, type LateRank, type LateReport, missingFailure } from './report.ts';
-import { StepLog } from './steps.ts';
+import { endSocket } from './shutdown.ts';
 
 export interface ServerOptions {
   /** Interface to listen on; all of them where it is undefined. */

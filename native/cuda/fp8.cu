@@ -1,5 +1,5 @@
 // Rows to and from e4m3 codes, at the rate of memory: half a warp or a warp for each block of 128 elements,
-// several blocks of each in flight. The same bits as native/src/fp8.cc.
+// several blocks of each in flight. The same bits as native/host/fp8.cc.
 
 #include <cuda_fp8.h>
 

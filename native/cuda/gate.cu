@@ -1,5 +1,5 @@
 // Top-k of a router's scores and its gradient, a warp for each token. Lane j has experts j, j + 32, ...,
-// which is the order of a softmax's sum. The same bits as native/src/gate.cc.
+// which is the order of a softmax's sum. The same bits as native/host/gate.cc.
 
 #include "device.cuh"
 #include "math.hpp"

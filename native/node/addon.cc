@@ -1,4 +1,4 @@
-// What JavaScript sees. executor/addon.ts types it; a test compares that file with `signatures`.
+// What JavaScript sees. executor/native/addon.ts types it; a test compares that file with `signatures`.
 
 #include "bench.hpp"
 #include "cuda.hpp"

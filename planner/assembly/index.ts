@@ -3,7 +3,6 @@
 
 export { countNodeRows, fillForward } from './forward';
 export { route } from './route';
-export { assignSlots, countInstances, slotTable } from './slots';
 export {
   countSlices,
   fillSlices,
@@ -11,7 +10,8 @@ export {
   markDropped,
   markMasked,
   peerPositions,
-} from './stream';
+} from './sendOrder';
+export { assignSlots, countInstances, slotTable } from './slots';
 export { addCounts, fillReceive, fillRunTable, fillSendTable, layBlocks } from './tables';
 export { fillTileOrder } from './tiles';
 

@@ -2,7 +2,7 @@
 // eight entries, and a table at a fixed address, so that its base is part of the instruction; what else was tried is
 // in docs/performance.md.
 
-import { MAX_INSTANCES } from '../layout';
+import { MAX_INSTANCES } from '../format/layout';
 
 /** u32[MAX_INSTANCES + 1]: counts while counting, next rows while assigning; the last one in use is for masked entries. */
 const TABLE: usize = memory.data((MAX_INSTANCES + 1) << 2, 64);

@@ -1,7 +1,7 @@
 // From the facts (each rank's counts per instance) to the tables of a shard: block starts, send and run tables.
 // Rows of an expert are ordered by (source rank, token, k), so every base row is a prefix sum over the facts.
 
-import { MAX_ROWS } from '../layout';
+import { MAX_ROWS } from '../format/layout';
 
 /** sums[i] += counts[i] for n instances. Returns 1 where a sum passes MAX_ROWS, else 0. */
 export function addCounts(sums: usize, counts: usize, n: u32): u32 {

@@ -2,11 +2,11 @@
 
 import { balance, forwardersOf } from '../balance.ts';
 import { FuscoError } from '../errors.ts';
-import { S_FORWARD_TOKEN } from '../layout.ts';
+import { S_FORWARD_TOKEN } from '../format/layout.ts';
+import type { Shard } from '../format/shard.ts';
+import type { StageTables } from '../landing.ts';
 import type { Plan } from '../plan.ts';
-import type { Shard } from '../shard.ts';
 import { nodeOf, type PlanSpec } from '../spec.ts';
-import type { StageTables } from '../staging.ts';
 import { checkWord, Halt, halt } from './halt.ts';
 
 /** What a rank claims to forward to every node adds up to its rows: staging rows of all ranks are derived from it. */

@@ -1,7 +1,7 @@
 // Every row's place: entries fill their runs one by one, streams list the entries in run order.
 
-import { SLOT_DROPPED, SLOT_MASKED } from '../layout.ts';
-import type { Shard } from '../shard.ts';
+import { SLOT_DROPPED, SLOT_MASKED } from '../format/layout.ts';
+import type { Shard } from '../format/shard.ts';
 import { directInstances, type PlanSpec } from '../spec.ts';
 import { checkWord, halt } from './halt.ts';
 

@@ -1,7 +1,7 @@
 // Slices cut a stream into what one step sends, peers staggered so that no two ranks start on the same one.
 
-import { SLICE_WORDS } from '../layout.ts';
-import type { Shard } from '../shard.ts';
+import { SLICE_WORDS } from '../format/layout.ts';
+import type { Shard } from '../format/shard.ts';
 import { directInstances, nodeOf, type PlanSpec } from '../spec.ts';
 import { halt } from './halt.ts';
 

@@ -23,8 +23,8 @@ import {
   S_STAGE_ROWS,
   S_TILE_ORDER,
   SLICE_WORDS,
-} from '../layout.ts';
-import type { Shard } from '../shard.ts';
+} from '../format/layout.ts';
+import type { Shard } from '../format/shard.ts';
 import type { PlanSpec } from '../spec.ts';
 import { checkWord, halt } from './halt.ts';
 

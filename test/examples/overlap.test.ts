@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { draw, lengthOf, overlapOf, type Span } from '../../examples/overlap/timeline.ts';
-import { findAddon } from '../../executor/addon.ts';
+import { findAddon } from '../../executor/native/addon.ts';
 import { buildExamples, runExample } from './support.ts';
 
 const span = (stage: Span['stage'], half: number, start: number, end: number): Span => ({

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { findAddon } from '../../executor/addon.ts';
+import { findAddon } from '../../executor/native/addon.ts';
 import { buildExamples, runExample } from './support.ts';
 
 let folder: string;

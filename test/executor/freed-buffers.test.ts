@@ -2,9 +2,14 @@
 // no other buffer is touched.
 
 import { describe, expect, it } from 'vitest';
-import { findAddon } from '../../executor/addon.ts';
-import type { BackendName, CombineCall, DispatchCall, WeightGradientCall } from '../../executor/backend.ts';
+import type {
+  BackendName,
+  CombineCall,
+  DispatchCall,
+  WeightGradientCall,
+} from '../../executor/backends/types.ts';
 import { createGroup, type Exchange } from '../../executor/group.ts';
+import { findAddon } from '../../executor/native/addon.ts';
 import { POISON, planOf, poisoned } from './support.ts';
 
 const ROW_BYTES = 8;

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../../executor/backend.ts';
+import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange, type Group } from '../../executor/group.ts';
 import {
   decodePlan,

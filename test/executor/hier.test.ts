@@ -1,9 +1,9 @@
 // Hierarchical plans executed: what arrives is what a flat plan brings, bit for bit; combine adds along the tree.
 
 import { describe, expect, it } from 'vitest';
-import { findAddon } from '../../executor/addon.ts';
-import type { BackendName, DispatchCall, Memory } from '../../executor/backend.ts';
+import type { BackendName, DispatchCall, Memory } from '../../executor/backends/types.ts';
 import type { Exchange } from '../../executor/group.ts';
+import { findAddon } from '../../executor/native/addon.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import type { PlanOptions, VerifiedPlan } from '../../planner/index.ts';
 import { obviousPlan, type PlainRouting } from '../support/obviousPlan.ts';

@@ -4,12 +4,12 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { findAddon } from '../../executor/addon.ts';
-import type { BackendName } from '../../executor/backend.ts';
-import { StepClock } from '../../executor/clock.ts';
+import type { BackendName } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange, type Group } from '../../executor/group.ts';
-import { ExpertLayer } from '../../executor/layer.ts';
-import { PlanAhead } from '../../executor/planAhead.ts';
+import { findAddon } from '../../executor/native/addon.ts';
+import { StepClock } from '../../executor/training/clock.ts';
+import { ExpertLayer } from '../../executor/training/layer.ts';
+import { PlanAhead } from '../../executor/training/planAhead.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { randomFrom } from '../support/workloads.ts';

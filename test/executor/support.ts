@@ -1,6 +1,6 @@
 // Buffers for executor tests: as float32 or bytes, prefilled so that a byte that nobody wrote shows.
 
-import type { BackendName, Memory } from '../../executor/backend.ts';
+import type { BackendName, Memory } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange } from '../../executor/group.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { loadPlanner } from '../../planner/node.ts';

@@ -1,6 +1,7 @@
 // Both ends of a rendezvous connection, as far as they are functions of the bytes that a peer sends: frames out of chunks
 // of any sizes, every message of them, and what two ranks' messages do to the server's memory of calls and steps.
 
+import { StepLog } from '../../executor/rendezvous/collectiveCalls.ts';
 import type { Frame } from '../../executor/rendezvous/frames.ts';
 import { encodeFrame, FrameError, FrameReader, MAX_HELLO_BYTES } from '../../executor/rendezvous/frames.ts';
 import { GatherCall } from '../../executor/rendezvous/gather.ts';
@@ -12,7 +13,6 @@ import {
   splitParts,
 } from '../../executor/rendezvous/messages.ts';
 import { failureError, timeoutError } from '../../executor/rendezvous/report.ts';
-import { StepLog } from '../../executor/rendezvous/steps.ts';
 
 const WORLD_SIZE = 2;
 const LATE = { rank: 1, lastStep: 2, silentMs: 5, state: 'behind' } as const;

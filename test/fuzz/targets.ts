@@ -6,12 +6,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zipSync } from 'fflate';
-import { decodePlan, encodePlan } from '../../planner/codec.ts';
 import { FuscoError } from '../../planner/errors.ts';
+import { decodePlan, encodePlan } from '../../planner/format/codec.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import { makePlacement } from '../../planner/placement.ts';
-import { verifyPlan } from '../../planner/verify.ts';
-import { verifyStreamed } from '../../planner/verifyStream.ts';
+import { verifyStreamed } from '../../planner/verify/chunked.ts';
+import { verifyPlan } from '../../planner/verify/verify.ts';
 import { parseGolden } from '../../tools/golden/file.ts';
 import {
   checkReplicas,

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { openCuda } from '../../executor/cuda.ts';
+import { openCuda } from '../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../executor/group.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';

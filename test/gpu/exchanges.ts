@@ -1,6 +1,6 @@
 // All four exchanges over one plan, with inputs that follow from the plan alone, and their comparison byte by byte.
 
-import type { CombineCall } from '../../executor/backend.ts';
+import type { CombineCall } from '../../executor/backends/types.ts';
 import type { Group } from '../../executor/group.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';

@@ -1,13 +1,13 @@
-// fp8 rows on GPUs: the bits of executor/fp8.ts, for every dtype, size and address; what a call may not be.
+// fp8 rows on GPUs: the bits of executor/training/fp8.ts, for every dtype, size and address; what a call may not be.
 
 import assert from 'node:assert/strict';
-import type { ExternalMemory, Fp8Call } from '../../executor/backend.ts';
-import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/cuda.ts';
-import { dequantizeRows, quantizeRows, scaleBlocks } from '../../executor/fp8.ts';
+import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import type { ExternalMemory, Fp8Call } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
-import { SIZE, toRows } from '../executor/layerSupport.ts';
-import { specialRows } from '../executor/rowSupport.ts';
+import { dequantizeRows, quantizeRows, scaleBlocks } from '../../executor/training/fp8.ts';
+import { SIZE, toRows } from '../executor/training/layerSupport.ts';
+import { specialRows } from '../executor/training/rowSupport.ts';
 import { assertSame, Buffers, type GpuCase, randomRows, rejection } from './support.ts';
 
 const DTYPES: FloatDtype[] = ['f32', 'f16', 'bf16'];

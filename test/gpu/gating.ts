@@ -1,11 +1,17 @@
-// Gating on GPUs: the bits of executor/gating.ts, for every number of experts, choice and group; what a call may not be.
+// Gating on GPUs: the bits of executor/training/gating.ts, for every number of experts, choice and group; what a call may not be.
 
 import assert from 'node:assert/strict';
-import type { GateBackwardCall, GateCall } from '../../executor/backend.ts';
-import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/cuda.ts';
-import type { GateOptions } from '../../executor/gating.ts';
+import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import type { GateBackwardCall, GateCall } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
-import { drawn, type Gated, specialBias, specialLogits, wantedGate } from '../executor/rowSupport.ts';
+import type { GateOptions } from '../../executor/training/gating.ts';
+import {
+  drawn,
+  type Gated,
+  specialBias,
+  specialLogits,
+  wantedGate,
+} from '../executor/training/rowSupport.ts';
 import { assertSame, Buffers, type GpuCase, rejection } from './support.ts';
 
 /** Bytes behind every output that nobody may write. */

@@ -2,11 +2,11 @@
 // the reference's bits.
 
 import assert from 'node:assert/strict';
-import type { Memory } from '../../executor/backend.ts';
-import { type DeviceBuffer, openCuda } from '../../executor/cuda.ts';
-import { dequantizeRows, quantizeRows, scaleBlocks } from '../../executor/fp8.ts';
+import { type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import type { Memory } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange, type Group } from '../../executor/group.ts';
-import { ExpertLayer } from '../../executor/layer.ts';
+import { dequantizeRows, quantizeRows, scaleBlocks } from '../../executor/training/fp8.ts';
+import { ExpertLayer } from '../../executor/training/layer.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import {
   drawInputs,
@@ -17,8 +17,8 @@ import {
   runPassIn,
   SIZE,
   toRows,
-} from '../executor/layerSupport.ts';
-import { drawn, wantedGate } from '../executor/rowSupport.ts';
+} from '../executor/training/layerSupport.ts';
+import { drawn, wantedGate } from '../executor/training/rowSupport.ts';
 import { makeRouting, type Workload } from '../support/workloads.ts';
 import { assertSame, Buffers, type GpuCase, planOf } from './support.ts';
 

@@ -1,8 +1,8 @@
 // Bitwise against the reference, over a pairwise cover of what an exchange can be; the large corners against the
 // host backend, which the host's own tests compare with the reference.
 
-import type { BackendName, CombineCall, DispatchCall } from '../../executor/backend.ts';
-import { openCuda } from '../../executor/cuda.ts';
+import { openCuda } from '../../executor/backends/cuda/context.ts';
+import type { BackendName, CombineCall, DispatchCall } from '../../executor/backends/types.ts';
 import { createGroup } from '../../executor/group.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { pairwise } from '../support/pairwise.ts';

@@ -2,7 +2,7 @@
 // and one JSON object to the file given: node run.js RESULT.json [NAME...], the cases whose names hold one of these
 
 import { writeFileSync } from 'node:fs';
-import { cudaDevices } from '../../executor/cuda.ts';
+import { cudaDevices } from '../../executor/backends/cuda/context.ts';
 import { gpuCases } from './cases.ts';
 import { missingGpu } from './support.ts';
 

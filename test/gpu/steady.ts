@@ -1,9 +1,9 @@
 // A loop on GPUs that has warmed up: over a thousand steps it takes no device memory, and the process does not grow.
 
 import assert from 'node:assert/strict';
-import { cudaDevices, openCuda } from '../../executor/cuda.ts';
+import { cudaDevices, openCuda } from '../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../executor/group.ts';
-import { ExpertLayer } from '../../executor/layer.ts';
+import { ExpertLayer } from '../../executor/training/layer.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { makeRouting } from '../support/workloads.ts';
 import {

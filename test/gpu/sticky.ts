@@ -1,6 +1,6 @@
 // A program of its own: it makes its GPU unusable and goes on. Prints the codes of two errors, and "alive".
 
-import { openCuda } from '../../executor/cuda.ts';
+import { openCuda } from '../../executor/backends/cuda/context.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { makeRouting } from '../support/workloads.ts';
 import { planOf, rowsPayload } from './support.ts';

@@ -2,8 +2,13 @@
 // that they use nothing but node:assert.
 
 import assert from 'node:assert/strict';
-import type { Payload } from '../../executor/backend.ts';
-import { type Cuda, type CudaSlot, cudaDevices, type DeviceBuffer } from '../../executor/cuda.ts';
+import {
+  type Cuda,
+  type CudaSlot,
+  cudaDevices,
+  type DeviceBuffer,
+} from '../../executor/backends/cuda/context.ts';
+import type { Payload } from '../../executor/backends/types.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';

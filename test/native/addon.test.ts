@@ -1,7 +1,7 @@
-// executor/addon.ts is the one file that types the addon: what it says is compared with the native side.
+// executor/native/addon.ts is the one file that types the addon: what it says is compared with the native side.
 
 import { expect, it } from 'vitest';
-import { ADDON_SIGNATURES } from '../../executor/addon.ts';
+import { ADDON_SIGNATURES } from '../../executor/native/addon.ts';
 import { addon, describeNative } from './support.ts';
 
 describeNative('the typing of the addon', () => {

@@ -1,8 +1,8 @@
 // What the addon takes as memory, and what it refuses.
 
 import { beforeAll, expect, it } from 'vitest';
-import type { NativeContext, NativePlan } from '../../executor/addon.ts';
-import type { Memory } from '../../executor/backend.ts';
+import type { Memory } from '../../executor/backends/types.ts';
+import type { NativeContext, NativePlan } from '../../executor/native/addon.ts';
 import { bytesOf, planOf } from '../executor/support.ts';
 import { addon, describeNative, uploadTo } from './support.ts';
 

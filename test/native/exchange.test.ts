@@ -1,8 +1,8 @@
 // Host against reference, bit for bit, over plans that between them use everything a plan can hold.
 
 import { beforeAll, expect, it } from 'vitest';
-import type { NativeContextOptions } from '../../executor/addon.ts';
 import { createGroup } from '../../executor/group.ts';
+import type { NativeContextOptions } from '../../executor/native/addon.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';

@@ -4,13 +4,13 @@ import { layoutHeader } from '../../tools/build/layout.mjs';
 
 const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
 
-it('native/src/plan_layout.h is what `npm run build:layout` makes of planner/layout.ts', () => {
-  expect(read('native/src/plan_layout.h')).toBe(layoutHeader(read('planner/layout.ts')));
+it('native/core/plan_layout.h is what `npm run build:layout` makes of planner/format/layout.ts', () => {
+  expect(read('native/core/plan_layout.h')).toBe(layoutHeader(read('planner/format/layout.ts')));
 });
 
 it('every constant of the layout reaches the header', () => {
-  const constants = read('planner/layout.ts').match(/^export const \w+/gm) ?? [];
-  const defines = read('native/src/plan_layout.h').match(/^#define FUSCO_\w+ \S+$/gm) ?? [];
+  const constants = read('planner/format/layout.ts').match(/^export const \w+/gm) ?? [];
+  const defines = read('native/core/plan_layout.h').match(/^#define FUSCO_\w+ \S+$/gm) ?? [];
   expect(constants.length).toBeGreaterThan(40);
   expect(defines.length).toBe(constants.length);
 });

@@ -1,7 +1,12 @@
 // The addon for tests of it, and buffers. Where the addon is not built its tests are skipped, by name.
 
 import { describe, type SuiteAPI } from 'vitest';
-import { type Addon, findAddon, type NativeContextOptions, type NativePlan } from '../../executor/addon.ts';
+import {
+  type Addon,
+  findAddon,
+  type NativeContextOptions,
+  type NativePlan,
+} from '../../executor/native/addon.ts';
 import type { Plan } from '../../planner/plan.ts';
 
 const found = findAddon();

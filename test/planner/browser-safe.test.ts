@@ -36,7 +36,7 @@ describe('planner/index.ts', () => {
   it('reaches its own folder and msgpackr only', () => {
     const { files, foreign } = reach();
     expect(files.length).toBeGreaterThan(10);
-    expect(files).toContain('planner/verify.ts');
+    expect(files).toContain('planner/verify/verify.ts');
     expect(files).not.toContain('planner/node.ts');
     expect(files.filter((file) => !file.startsWith('planner/'))).toEqual([]);
     expect(foreign.filter((name) => !ALLOWED_PACKAGES.has(name))).toEqual([]);

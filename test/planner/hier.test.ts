@@ -1,10 +1,10 @@
 // Hierarchical plans worked out by hand. Every number follows from the rules in a comment beside it, not from a run.
 
 import { beforeAll, describe, expect, it } from 'vitest';
+import { Shard } from '../../planner/format/shard.ts';
 import type { Plan, Planner, PlanOptions } from '../../planner/index.ts';
 import { verifyPlan } from '../../planner/index.ts';
 import { loadPlanner } from '../../planner/node.ts';
-import { Shard } from '../../planner/shard.ts';
 import { coverageDefects, executeNaively } from '../support/execute.ts';
 import { TWO_BY_TWO } from '../support/honest.ts';
 import { obviousHier } from '../support/obviousHier.ts';
@@ -24,7 +24,7 @@ function planOf(routing: PlainRouting, topk: number, options: PlanOptions): Plan
   return plan;
 }
 
-/** One rank's shard in the words of planner/layout.ts, without what says only who it is. */
+/** One rank's shard in the words of planner/format/layout.ts, without what says only who it is. */
 function descriptors(bytes: Uint8Array) {
   const { words, sections } = parseShard(bytes);
   const named = Object.entries(SECTION).map(([name, section]) => [name, sections[section]!] as const);

@@ -4,7 +4,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { beforeAll, expect, it, vi } from 'vitest';
-import { findAddon } from '../../executor/addon.ts';
+import { findAddon } from '../../executor/native/addon.ts';
 import { decodePlan, encodePlan, FuscoError, type Plan, verifyPlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { upload } from '../native/support.ts';
@@ -41,7 +41,7 @@ vi.mock('../../planner/verify/halt.ts', async (importOriginal) => {
 
 /** Lines of the verifier that call halt or checkWord. */
 function allChecks(): string[] {
-  const folder = new URL('../../planner/verify/', import.meta.url);
+  const folder = new URL('../../planner/verify/verify', import.meta.url);
   return readdirSync(folder)
     .filter((name) => name !== 'halt.ts')
     .flatMap((name) =>

@@ -9,14 +9,14 @@
 
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
-import { loadAddon } from '../../executor/addon.ts';
-import type { BackendName } from '../../executor/backend.ts';
-import { cudaDevices } from '../../executor/cuda.ts';
+import { cudaDevices } from '../../executor/backends/cuda/context.ts';
+import type { BackendName } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange } from '../../executor/group.ts';
-import { decodePlan, encodePlan } from '../../planner/codec.ts';
+import { loadAddon } from '../../executor/native/addon.ts';
+import { decodePlan, encodePlan } from '../../planner/format/codec.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { verifyPlan } from '../../planner/verify.ts';
+import { verifyPlan } from '../../planner/verify/verify.ts';
 import { assertSameOutputs, makeInputs, runExchanges } from '../gpu/exchanges.ts';
 import { makeRouting, toTables } from '../support/workloads.ts';
 import { soakCase } from './cases.ts';

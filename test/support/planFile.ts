@@ -1,5 +1,5 @@
 // Plan files taken apart and sealed again with every digest recomputed: what somebody could do who edits a plan on
-// purpose. Written from the drawing of the file in planner/layout.ts, not with the codec under test.
+// purpose. Written from the drawing of the file in planner/format/layout.ts, not with the codec under test.
 
 import { createHash } from 'node:crypto';
 import { Packr } from 'msgpackr';

@@ -1,4 +1,4 @@
-// Shards as plain numbers, read and written from the drawing in planner/layout.ts rather than through the code
+// Shards as plain numbers, read and written from the drawing in planner/format/layout.ts rather than through the code
 // under test: 16 words, then a table of 24 sections, then the sections at multiples of 64.
 
 import type { Delivery, ObviousForward, ObviousRank, Slice } from './obviousPlan.ts';

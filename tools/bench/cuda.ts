@@ -2,9 +2,9 @@
 // measured in turn in the same run with events around all ranks' launches. The GPU is kept busy while they are
 // enqueued, so that the events see the device alone; what a call costs from an idle GPU is measured beside it.
 
-import { findAddon } from '../../executor/addon.ts';
-import type { CombineCall } from '../../executor/backend.ts';
-import { type CudaDevice, cudaDevices, openCuda } from '../../executor/cuda.ts';
+import { type CudaDevice, cudaDevices, openCuda } from '../../executor/backends/cuda/context.ts';
+import type { CombineCall } from '../../executor/backends/types.ts';
+import { findAddon } from '../../executor/native/addon.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';

@@ -1,11 +1,11 @@
 // What fp8 and gating cost on the GPU, beside a device copy of as many bytes in the same run, and beside the host
 // backend with all of this machine's processors.
 
-import type { Fp8Call, GateBackwardCall, GateCall, Memory } from '../../executor/backend.ts';
-import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/cuda.ts';
-import { scaleBlocks } from '../../executor/fp8.ts';
-import type { GateOptions } from '../../executor/gating.ts';
+import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import type { Fp8Call, GateBackwardCall, GateCall, Memory } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
+import { scaleBlocks } from '../../executor/training/fp8.ts';
+import type { GateOptions } from '../../executor/training/gating.ts';
 import { DeviceClock, fillRandom } from './cudaTiming.ts';
 import { measure, type Timed, timedAsync } from './measure.ts';
 

@@ -1,6 +1,6 @@
 // What the benches on a GPU share: random rows, and times on the device.
 
-import type { Cuda, DeviceBuffer } from '../../executor/cuda.ts';
+import type { Cuda, DeviceBuffer } from '../../executor/backends/cuda/context.ts';
 import type { Timed } from './measure.ts';
 
 /** Longer than it takes to enqueue any candidate. */

@@ -2,8 +2,8 @@
 // rank and on from there, under the rate at which the GPUs copy to one another, and with fewer and fewer
 // multiprocessors. Times on the devices, with events around all ranks' launches.
 
-import type { CombineCall, DispatchCall } from '../../executor/backend.ts';
-import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/cuda.ts';
+import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import type { CombineCall, DispatchCall } from '../../executor/backends/types.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';

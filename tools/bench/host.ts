@@ -1,6 +1,6 @@
 // What an exchange costs on the host: fused against the unfused pipeline, under the machine's best copy rate.
 
-import { type Addon, findAddon } from '../../executor/addon.ts';
+import { type Addon, findAddon } from '../../executor/native/addon.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';

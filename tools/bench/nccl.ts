@@ -2,10 +2,10 @@
 // the unfused pipeline over the same communicator, flat against hierarchical plans, and rows straight into the memory
 // of ranks of the same host. A round's time is that of its slowest rank; medians over rounds.
 
-import type { CombineCall, DispatchCall, WireReport } from '../../executor/backend.ts';
-import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/cuda.ts';
+import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import { ncclLibrary } from '../../executor/backends/nccl/backend.ts';
+import type { CombineCall, DispatchCall, WireReport } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange, type Group } from '../../executor/group.ts';
-import { ncclLibrary } from '../../executor/nccl/backend.ts';
 import { connect, type Session } from '../../executor/rendezvous/session.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { Strategy } from '../../planner/spec.ts';

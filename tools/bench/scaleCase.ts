@@ -4,10 +4,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gatherStreamed, planStreamed } from '../../planner/chunked.ts';
 import { loadPlanner, nodeHashing } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
-import { gatherStreamed, planStreamed } from '../../planner/stream.ts';
 import { writeFileAtomic } from '../output.ts';
 import { verifyFile } from '../planFile.ts';
 import { uniformTable } from './ids.ts';

@@ -1,16 +1,16 @@
-// Writes native/src/plan_layout.h from planner/layout.ts, so that the layout of a shard is written down once.
+// Writes native/core/plan_layout.h from planner/format/layout.ts, so that the layout of a shard is written down once.
 // `--check` compares instead of writing.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-const source = fileURLToPath(new URL('../../planner/layout.ts', import.meta.url));
-const target = fileURLToPath(new URL('../../native/src/plan_layout.h', import.meta.url));
+const source = fileURLToPath(new URL('../../planner/format/layout.ts', import.meta.url));
+const target = fileURLToPath(new URL('../../native/core/plan_layout.h', import.meta.url));
 
 /** The C header for the text of layout.ts: every exported integer constant, with its comment. */
 export function layoutHeader(text) {
   const lines = [
-    '/* Generated from planner/layout.ts by `npm run build:layout`; do not edit. */',
+    '/* Generated from planner/format/layout.ts by `npm run build:layout`; do not edit. */',
     '#ifndef FUSCO_PLAN_LAYOUT_H',
     '#define FUSCO_PLAN_LAYOUT_H',
     '',
@@ -35,7 +35,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const header = layoutHeader(readFileSync(source, 'utf8'));
   if (!process.argv.includes('--check')) writeFileSync(target, header);
   else if (readFileSync(target, 'utf8') !== header) {
-    process.stderr.write('native/src/plan_layout.h is out of date: npm run build:layout\n');
+    process.stderr.write('native/core/plan_layout.h is out of date: npm run build:layout\n');
     process.exitCode = 1;
   }
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_TOPK } from '../../planner/layout.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_TOPK } from '../../planner/format/layout.ts';
 import { benchCuda, type CudaBench } from '../bench/cuda.ts';
 import { benchGpus, type GpusBench } from '../bench/gpus.ts';
 import { benchHost, type HostBench } from '../bench/host.ts';

@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import type { Command } from 'commander';
-import { findAddon } from '../../executor/addon.ts';
-import { cudaDevices } from '../../executor/cuda.ts';
-import { ncclLibrary } from '../../executor/nccl/backend.ts';
+import { cudaDevices } from '../../executor/backends/cuda/context.ts';
+import { ncclLibrary } from '../../executor/backends/nccl/backend.ts';
+import { findAddon } from '../../executor/native/addon.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import { formatBytes, formatFacts } from '../format.ts';
 import { command, print, printJson } from './io.ts';

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { SLOT_MASKED } from '../../planner/layout.ts';
+import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { OutputDirectory } from '../output.ts';
 import { encodeNpy } from '../readers/npy.ts';

@@ -1,8 +1,8 @@
 import { basename } from 'node:path';
 import type { Command } from 'commander';
-import type { DecodedPlan } from '../../planner/codec.ts';
 import type { FuscoError } from '../../planner/errors.ts';
-import { verifyPlan } from '../../planner/verify.ts';
+import type { DecodedPlan } from '../../planner/format/codec.ts';
+import { verifyPlan } from '../../planner/verify/verify.ts';
 import { formatBytes, formatCount, formatFacts } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
 import { figuresOf } from '../report/figures.ts';

@@ -1,11 +1,11 @@
 // What every command shares: reading plans, printing, and how errors become lines and exit codes.
 
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { type DecodedPlan, decodePlan, type Report } from '../../planner/codec.ts';
 import { FuscoError } from '../../planner/errors.ts';
+import { type DecodedPlan, decodePlan, type Report } from '../../planner/format/codec.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { verifyPlan } from '../../planner/verify.ts';
+import { verifyPlan } from '../../planner/verify/verify.ts';
 import { readWhole } from '../readers/file.ts';
 
 /** Version of the JSON that `--json` prints; raised when a field changes its meaning or goes. */

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { MAX_RANKS } from '../../planner/layout.ts';
+import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { launch } from '../launch/processes.ts';
 import { command, ExitWith, integer, say } from './io.ts';
 

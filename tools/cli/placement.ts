@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
-import { MAX_INSTANCES, MAX_RANKS } from '../../planner/layout.ts';
+import { MAX_INSTANCES, MAX_RANKS } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { writeFileAtomic } from '../output.ts';
 import {

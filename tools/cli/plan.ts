@@ -1,12 +1,12 @@
 import { type Command, Option } from 'commander';
 import type { Balance } from '../../planner/balance.ts';
-import { encodePlanChunks } from '../../planner/codec.ts';
-import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/layout.ts';
+import { planStreamed } from '../../planner/chunked.ts';
+import { encodePlanChunks } from '../../planner/format/codec.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import type { Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
-import { planStreamed } from '../../planner/stream.ts';
 import { formatBytes, formatCount } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
 import { readAnyRouting } from '../readers/foreign.ts';

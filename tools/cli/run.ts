@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import type { BackendName } from '../../executor/backend.ts';
+import type { BackendName } from '../../executor/backends/types.ts';
 import { type FloatDtype, f16ToFloat } from '../../executor/numeric.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';

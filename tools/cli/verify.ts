@@ -1,12 +1,12 @@
 import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { planId } from '../../planner/codec.ts';
+import { planStreamed } from '../../planner/chunked.ts';
 import { FuscoError } from '../../planner/errors.ts';
+import { planId } from '../../planner/format/codec.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { optionsOf } from '../../planner/spec.ts';
-import { planStreamed } from '../../planner/stream.ts';
-import type { VerifiedFile } from '../../planner/verifyStream.ts';
+import type { VerifiedFile } from '../../planner/verify/chunked.ts';
 import { bodyLines } from '../diff/render.ts';
 import { diffPlans } from '../diff.ts';
 import { verifyFile } from '../planFile.ts';

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
-import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS, MAX_TOPK } from '../../planner/layout.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { formatCount } from '../format.ts';
 import { OutputDirectory, writeFileAtomic } from '../output.ts';

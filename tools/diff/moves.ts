@@ -1,7 +1,7 @@
 // Entries (token, k) that end elsewhere, and why. A cause of its own is named before the shifts that it causes: one
 // token that changes its expert moves every later row of both experts by one.
 
-import { SLOT_MASKED } from '../../planner/layout.ts';
+import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
 
 /**

@@ -1,8 +1,8 @@
 // Golden plans: making the plans that a file names, and comparing them with what they were.
 
 import { dirname, resolve } from 'node:path';
-import { hex } from '../../planner/bytes.ts';
-import { planId } from '../../planner/codec.ts';
+import { hex } from '../../planner/format/bytes.ts';
+import { planId } from '../../planner/format/codec.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';

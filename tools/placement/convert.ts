@@ -4,7 +4,7 @@
 // expert and not the slots, so several slots of one expert on one rank become one instance.
 
 import { FuscoError } from '../../planner/errors.ts';
-import { MAX_INSTANCES } from '../../planner/layout.ts';
+import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
 import { readWhole } from '../readers/file.ts';
 import { type NdArray, parseNpy, shapeText } from '../readers/npy.ts';

@@ -4,7 +4,7 @@
 // EPLB's, a rank never holds two instances of one expert, because a plan could not tell them apart.
 
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
-import { MAX_INSTANCES, MAX_RANKS } from '../../planner/layout.ts';
+import { MAX_INSTANCES, MAX_RANKS } from '../../planner/format/layout.ts';
 import {
   checkRanksPerNode,
   defaultRanksPerNode,

@@ -16,9 +16,9 @@ import {
   type NdData,
   type NdDtype,
   shapeText,
-} from '../../executor/npy.ts';
-import { hex } from '../../planner/bytes.ts';
+} from '../../executor/training/npy.ts';
 import { FuscoError } from '../../planner/errors.ts';
+import { hex } from '../../planner/format/bytes.ts';
 import { allocate } from './file.ts';
 
 export {
@@ -28,7 +28,7 @@ export {
   type NdData,
   type NdDtype,
   shapeText,
-} from '../../executor/npy.ts';
+} from '../../executor/training/npy.ts';
 
 const DTYPES = new Map<string, NdDtype>(
   Object.entries(DESCR).map(([dtype, descr]) => [descr, dtype as NdDtype]),

@@ -10,7 +10,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
-import { MAX_RANKS } from '../../planner/layout.ts';
+import { MAX_RANKS } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { readError, readWhole } from './file.ts';
 import { type NdArray, type NdData, parseNpy, shapeText } from './npy.ts';

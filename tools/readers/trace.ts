@@ -2,7 +2,7 @@
 // and one layer. Readers of other programs' files add pieces; this keeps the wanted ones and says what there is.
 
 import { FuscoError } from '../../planner/errors.ts';
-import { MAX_RANKS, MAX_TOPK } from '../../planner/layout.ts';
+import { MAX_RANKS, MAX_TOPK } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import type { ReadProgress } from './lines.ts';
 import type { NdArray } from './npy.ts';

@@ -1,6 +1,6 @@
 // Everything that the report and the viewer show of a plan, as plain data: a worker sends it to its page.
 
-import { SLOT_DROPPED } from '../../planner/layout.ts';
+import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { type Summary, summarize } from '../summary.ts';
 import { findOffenders, type Offender } from './offenders.ts';

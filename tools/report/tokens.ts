@@ -1,7 +1,7 @@
 // What the tokens of a plan do, counted: how far each one spreads, and how long the runs of rows are.
 
+import type { Shard } from '../../planner/format/shard.ts';
 import type { Plan } from '../../planner/plan.ts';
-import type { Shard } from '../../planner/shard.ts';
 import { nodeOf } from '../../planner/spec.ts';
 
 /** counts[n] = tokens that reach n different ranks, or n different nodes; their own included. */

@@ -1,7 +1,7 @@
 // A plan against the other ways to exchange the same routing.
 
 import type { Balance, BalanceRule } from '../../planner/balance.ts';
-import { SLOT_MASKED } from '../../planner/layout.ts';
+import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';

@@ -1,6 +1,7 @@
 // What the worker does, without the worker: opens files, plans, counts, follows tokens. Runs in Node, too, for tests.
 
-import type { Sha256 } from '../../planner/hash.ts';
+import type { Sha256 } from '../../planner/format/hash.ts';
+import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import {
   decodePlan,
   encodePlan,
@@ -13,7 +14,6 @@ import {
   type VerifiedPlan,
   verifyPlan,
 } from '../../planner/index.ts';
-import { MAX_INSTANCES } from '../../planner/layout.ts';
 import { defaultRanksPerNode } from '../../planner/placement.ts';
 import { optionsOf } from '../../planner/spec.ts';
 import { type NamedBytes, parseRouting } from '../readers/routing.ts';

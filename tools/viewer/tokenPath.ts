@@ -2,7 +2,7 @@
 
 import { forwardersOf } from '../../planner/balance.ts';
 import { FuscoError } from '../../planner/errors.ts';
-import { SLOT_DROPPED } from '../../planner/layout.ts';
+import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { nodeOf } from '../../planner/spec.ts';
 

@@ -1,7 +1,7 @@
 // Files of expert counts, as SGLang's expert-distribution recorder writes them: {"logical_count": [layers][experts]}.
 
 import { FuscoError } from '../../planner/errors.ts';
-import { MAX_INSTANCES } from '../../planner/layout.ts';
+import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import { parseCounts } from '../readers/counts.ts';
 import { readWhole } from '../readers/file.ts';
 import { parseJson } from '../readers/json.ts';

@@ -1,7 +1,7 @@
 // Workload families: routing tables as pure functions of (family, seed, step, sizes).
 
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
-import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS, MAX_TOPK } from '../../planner/layout.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
 import { checkRanksPerNode, defaultRanksPerNode } from '../../planner/placement.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { Urn } from './draw.ts';

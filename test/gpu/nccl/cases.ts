@@ -2,7 +2,7 @@
 // compares it with its part of the reference.
 
 import assert from 'node:assert/strict';
-import type { Cuda } from '../../../executor/cuda.ts';
+import type { Cuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup, type Group } from '../../../executor/group.ts';
 import { FuscoError } from '../../../planner/errors.ts';
 import type { RoutingTable } from '../../../planner/routing.ts';

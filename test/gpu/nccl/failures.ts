@@ -6,7 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { cudaDevices } from '../../../executor/cuda.ts';
+import { cudaDevices } from '../../../executor/backends/cuda/context.ts';
 import { createGroup, type Group } from '../../../executor/group.ts';
 import { connect, type Session } from '../../../executor/rendezvous/session.ts';
 import { makeRouting } from '../../support/workloads.ts';

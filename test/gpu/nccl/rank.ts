@@ -5,7 +5,7 @@
 // Blocks of RANKS_PER_HOST ranks reach each other's memory, all others use NCCL. Every process is another host to NCCL,
 // which takes several ranks on one GPU no other way.
 
-import { cudaDevices, openCuda } from '../../../executor/cuda.ts';
+import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
 import { deviceCases, exchangeCases, planningCases, refusalCases } from './cases.ts';

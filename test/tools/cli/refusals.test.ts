@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { cudaDevices } from '../../../executor/cuda.ts';
+import { cudaDevices } from '../../../executor/backends/cuda/context.ts';
 import type { ErrorCode } from '../../../planner/index.ts';
 import { openFile, sealFile } from '../../support/planFile.ts';
 import { buildShard, parseShard, SECTION } from '../../support/shardParts.ts';

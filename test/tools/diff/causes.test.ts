@@ -1,7 +1,7 @@
 // Why an entry moved, one cause at a time, and what each level promises.
 
 import { describe, expect, it } from 'vitest';
-import { decodePlan, encodePlan } from '../../../planner/codec.ts';
+import { decodePlan, encodePlan } from '../../../planner/format/codec.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { PlanOptions } from '../../../planner/spec.ts';
 import { diffFiles, diffPlans } from '../../../tools/diff.ts';

@@ -1,11 +1,11 @@
 // The report as text: what is in it, and that nothing from a file becomes markup.
 
 import { beforeAll, describe, expect, it } from 'vitest';
-import { decodePlan, encodePlan } from '../../../planner/codec.ts';
 import { FuscoError } from '../../../planner/errors.ts';
+import { decodePlan, encodePlan } from '../../../planner/format/codec.ts';
 import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
-import { verifyPlan } from '../../../planner/verify.ts';
+import { verifyPlan } from '../../../planner/verify/verify.ts';
 import { figuresOf } from '../../../tools/report/figures.ts';
 import { html, Markup } from '../../../tools/report/markup.ts';
 import { type ReportInput, reportPage } from '../../../tools/report/page.ts';

@@ -1,0 +1,367 @@
+// The cuda backend: ranks of this process on its GPUs, through the addon. Everything on device memory enqueues and
+// returns; buffers of JavaScript are staged through the device, which waits.
+
+import { FuscoError } from '../../../planner/errors.ts';
+import { isVerified, type VerifiedPlan } from '../../../planner/plan.ts';
+import {
+  type CudaPath,
+  findAddon,
+  type NativeCudaContext,
+  type NativeCudaDevice,
+  type NativeCudaEvent,
+  type NativeCudaGraph,
+  type NativeCudaPlan,
+  type NativeCudaStats,
+} from '../../native/addon.ts';
+import { attempt } from '../host/backend.ts';
+import type {
+  Backend,
+  CombineCall,
+  DispatchCall,
+  ExchangeReport,
+  ExternalMemory,
+  Memory,
+  PreparedPlan,
+  WeightGradientCall,
+} from '../types.ts';
+import { Staging, StagingPool } from './deviceCopies.ts';
+import { cudaRowWork } from './rowWork.ts';
+
+export type CudaDevice = NativeCudaDevice;
+
+/** Device memory of one rank; usable wherever a call takes memory. */
+export interface DeviceBuffer extends ExternalMemory {
+  readonly rank: number;
+}
+
+/** The GPUs of this machine, or the reason why there are none to use. */
+export function cudaDevices(): { readonly devices: readonly CudaDevice[]; readonly reason?: string } {
+  const found = findAddon();
+  if (found.addon === undefined) return { devices: [], reason: found.reason };
+  const { addon } = found;
+  return attempt(() => addon.cudaDevices());
+}
+
+/**
+ * A context over this process's GPUs.
+ *
+ * @param ranks 1..64
+ * @param devices device of every rank; default: blocks of ranks over all devices
+ * @throws FuscoError E_BACKEND without the addon, a driver, a GPU or P2P; E_OPTION
+ */
+export function openCuda(ranks: number, devices?: readonly number[]): Cuda {
+  const found = findAddon();
+  if (found.addon === undefined) {
+    throw new FuscoError('E_BACKEND', `the cuda backend is not there: ${found.reason}`);
+  }
+  const { addon } = found;
+  return new Cuda(
+    ranks,
+    attempt(() => new addon.CudaContext(ranks, devices)),
+  );
+}
+
+/** Devices, streams, memory and plan slots. Close it after what was made with it. */
+export class Cuda implements Disposable {
+  readonly ranks: number;
+  /** For the backend and the bench. */
+  readonly native: NativeCudaContext;
+  /** For staging.ts. */
+  readonly stagingPool: StagingPool = new StagingPool(this);
+
+  /** For openCuda. */
+  constructor(ranks: number, native: NativeCudaContext) {
+    this.ranks = ranks;
+    this.native = native;
+  }
+
+  /** Memory on a rank's device. Throws E_MEMORY with the bytes asked (value) and free (limit). */
+  alloc(rank: number, bytes: number): DeviceBuffer {
+    return { rank, bytes, address: attempt(() => this.native.alloc(rank, bytes)) };
+  }
+
+  /** Waits for the device. */
+  free(buffer: DeviceBuffer): void {
+    attempt(() => this.native.free(buffer.address));
+  }
+
+  /** Between host and device memory, in any direction, on the rank's stream. Host memory may make it wait. */
+  copy(rank: number, to: Memory, from: Memory, bytes: number): void {
+    attempt(() => this.native.copy(rank, to, from, bytes));
+  }
+
+  fill(buffer: DeviceBuffer, value: number): void {
+    attempt(() => this.native.fill(buffer.rank, buffer.address, value, buffer.bytes));
+  }
+
+  /** A rank's cudaStream_t. */
+  stream(rank: number): bigint {
+    return attempt(() => this.native.stream(rank));
+  }
+
+  /** Makes another library's cudaStream_t the rank's; 0n goes back to the context's own. E_OPTION for a foreign one. */
+  setStream(rank: number, stream: bigint): void {
+    attempt(() => this.native.setStream(rank, stream));
+  }
+
+  /**
+   * How many multiprocessors of each device exchanges may fill from now on, so that other kernels have the rest. 0, the
+   * default, is all, but for a combine between devices, which takes no more than 16. Exchanges through a graph keep what they were captured with.
+   */
+  limitMultiprocessors(count: number): void {
+    attempt(() => this.native.limitMultiprocessors(count));
+  }
+
+  /** Keeps a rank's stream busy: for tests. */
+  spin(rank: number, nanoseconds: number): void {
+    attempt(() => this.native.spin(rank, nanoseconds));
+  }
+
+  /** Waits for all ranks' streams. Throws E_BACKEND with what went wrong on them. */
+  synchronize(): void {
+    attempt(() => this.native.synchronize());
+  }
+
+  event(rank: number): CudaEvent {
+    const addon = findAddon().addon!;
+    return new CudaEvent(attempt(() => new addon.CudaEvent(this.native, rank)));
+  }
+
+  /** Uploads a plan into a slot of its own. Throws E_UNVERIFIED, E_MEMORY, E_BACKEND. */
+  slot(plan: VerifiedPlan, capacity: { tokens?: number; topk?: number; instances?: number } = {}): CudaSlot {
+    const addon = findAddon().addon!;
+    const desc = { ...describe(plan), capacity };
+    return new CudaSlot(
+      plan,
+      attempt(() => new addon.CudaPlan(this.native, desc)),
+    );
+  }
+
+  /** What `work` enqueues becomes a graph instead of running. */
+  capture(work: () => void): CudaGraph {
+    const addon = findAddon().addon!;
+    attempt(() => this.native.captureBegin());
+    try {
+      work();
+    } catch (error) {
+      // The capture has to end either way.
+      try {
+        new addon.CudaGraph(this.native).close();
+      } catch {}
+      throw error;
+    }
+    return new CudaGraph(attempt(() => new addon.CudaGraph(this.native)));
+  }
+
+  close(): void {
+    this.native.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Marks a place in a rank's stream. */
+export class CudaEvent implements Disposable {
+  readonly #native: NativeCudaEvent;
+
+  constructor(native: NativeCudaEvent) {
+    this.#native = native;
+  }
+
+  record(): void {
+    attempt(() => this.#native.record());
+  }
+
+  /** Lets a rank's stream wait for it. */
+  wait(rank: number): void {
+    attempt(() => this.#native.wait(rank));
+  }
+
+  /** Whether all work in front of it is done. */
+  get done(): boolean {
+    return attempt(() => this.#native.query());
+  }
+
+  synchronize(): void {
+    attempt(() => this.#native.synchronize());
+  }
+
+  /** Milliseconds since another event; both must be done. */
+  since(start: CudaEvent): number {
+    return attempt(() => this.#native.since(start.#native));
+  }
+
+  close(): void {
+    this.#native.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A captured piece of work. */
+export class CudaGraph implements Disposable {
+  readonly #native: NativeCudaGraph;
+
+  constructor(native: NativeCudaGraph) {
+    this.#native = native;
+  }
+
+  /** Runs it once with the plans that its slots hold now. Throws E_BUFFER, E_OPTION where one no longer fits. */
+  launch(): void {
+    attempt(() => this.#native.launch());
+  }
+
+  close(): void {
+    this.#native.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+function describe(plan: VerifiedPlan) {
+  if (!isVerified(plan)) throw new FuscoError('E_UNVERIFIED', 'the plan was not verified');
+  const { ranksPerNode, strategy, partial } = plan.spec;
+  return {
+    ranksPerNode,
+    strategy,
+    shards: plan.shards.map((shard) => shard.bytes),
+    ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
+  };
+}
+
+/** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
+export class CudaSlot implements Disposable {
+  /** For this file and the bench. */
+  readonly native: NativeCudaPlan;
+  #plan: VerifiedPlan;
+
+  /** For Cuda.slot. */
+  constructor(plan: VerifiedPlan, native: NativeCudaPlan) {
+    this.#plan = plan;
+    this.native = native;
+  }
+
+  get plan(): VerifiedPlan {
+    return this.#plan;
+  }
+
+  /** Device memory that the slot takes. */
+  get bytes(): number {
+    return this.native.bytes;
+  }
+
+  /** Replaces the plan for what is enqueued from now on. Throws E_UNVERIFIED, E_LIMIT, E_RANKS. */
+  upload(plan: VerifiedPlan): void {
+    const desc = describe(plan);
+    attempt(() => this.native.upload(desc));
+    this.#plan = plan;
+  }
+
+  dispatch(call: DispatchCall, path: CudaPath = 'auto'): ExchangeReport {
+    return this.#run(() => this.native.dispatch(call, path));
+  }
+
+  combine(call: CombineCall): ExchangeReport {
+    return this.#run(() => this.native.combine(call));
+  }
+
+  weightGradient(call: WeightGradientCall): ExchangeReport {
+    return this.#run(() => this.native.weightGradient(call));
+  }
+
+  #run(call: () => NativeCudaStats): ExchangeReport {
+    const startedAt = performance.now();
+    const { nanoseconds, bytesRead, bytesWritten, path } = attempt(call);
+    const { strategy } = this.#plan.spec;
+    return {
+      backend: 'cuda',
+      strategy,
+      nanoseconds,
+      startedAt,
+      bytesRead,
+      bytesWritten,
+      path,
+      enqueued: true,
+    };
+  }
+
+  close(): void {
+    this.native.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+class CudaPlan implements PreparedPlan {
+  readonly #cuda: Cuda;
+  readonly #slot: CudaSlot;
+
+  constructor(cuda: Cuda, slot: CudaSlot) {
+    this.#cuda = cuda;
+    this.#slot = slot;
+  }
+
+  /** Stages what is not on a device; then waits, and reports the time on the device. */
+  async #run(enqueue: (staging: Staging) => () => ExchangeReport): Promise<ExchangeReport> {
+    const staging = new Staging(this.#cuda);
+    try {
+      const call = enqueue(staging);
+      if (!staging.used) return call();
+      this.#cuda.synchronize();
+      using start = this.#cuda.event(0);
+      using end = this.#cuda.event(0);
+      start.record();
+      const report = call();
+      end.record();
+      staging.bringBack();
+      return { ...report, nanoseconds: Math.round(end.since(start) * 1e6), enqueued: false };
+    } finally {
+      staging.free();
+    }
+  }
+
+  dispatch(call: DispatchCall): Promise<ExchangeReport> {
+    return this.#run((staging) => {
+      const staged = staging.dispatch(call);
+      return () => this.#slot.dispatch(staged);
+    });
+  }
+
+  combine(call: CombineCall): Promise<ExchangeReport> {
+    return this.#run((staging) => {
+      const staged = staging.combine(call);
+      return () => this.#slot.combine(staged);
+    });
+  }
+
+  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
+    return this.#run((staging) => {
+      const staged = staging.weightGradient(call);
+      return () => this.#slot.weightGradient(staged);
+    });
+  }
+
+  close(): void {
+    this.#slot.close();
+  }
+}
+
+/** @param owns whether closing the backend closes the context */
+export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
+  return {
+    name: 'cuda',
+    rowWork: cudaRowWork(cuda),
+    prepare: async (plan) => new CudaPlan(cuda, cuda.slot(plan)),
+    close: () => {
+      if (owns) cuda.close();
+    },
+  };
+}

@@ -1,0 +1,76 @@
+// What an exchange over processes did, as JSON and as a line of a log.
+
+import type { NativeNcclReport } from '../../native/addonNccl.ts';
+import type { PeerReport, WireReport } from '../types.ts';
+
+function peersOf(
+  { peers }: NativeNcclReport,
+  behindMs: readonly number[],
+  own: number,
+): PeerReport[] | undefined {
+  if (peers === undefined) return undefined;
+  return Array.from(peers.sentBytes, (sentBytes, rank) => ({
+    rank,
+    sentBytes,
+    receivedBytes: peers.receivedBytes[rank]!,
+    // Ranks of this host are timed by the clock that they share, others by when rank 0 heard of them.
+    waitNanoseconds: peers.waitNs[rank]! || Math.max(0, 1e6 * ((behindMs[rank] ?? 0) - (behindMs[own] ?? 0))),
+    wireNanoseconds: peers.wireNs[rank]!,
+  }));
+}
+
+/**
+ * The part of a native report that concerns peers.
+ *
+ * @param behindMs [ranks], by how much each rank entered late since the last report; empty where that is not known
+ * @param own this rank
+ */
+export function wireReport(native: NativeNcclReport, behindMs: readonly number[], own: number): WireReport {
+  const { wireSent, wireReceived, directBytes, steps, slices, readyNs, packNs, packHiddenNs, wireNs } =
+    native;
+  const peers = peersOf(native, behindMs, own);
+  return {
+    sentBytes: wireSent,
+    receivedBytes: wireReceived,
+    directBytes,
+    steps,
+    slices,
+    readyNanoseconds: readyNs,
+    ...(peers === undefined
+      ? {}
+      : {
+          packNanoseconds: packNs!,
+          packHiddenNanoseconds: packHiddenNs!,
+          wireNanoseconds: wireNs!,
+          peers,
+        }),
+  };
+}
+
+const ms = (nanoseconds: number) => `${(nanoseconds / 1e6).toFixed(2)} ms`;
+const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+/** One line: time, bytes, overlap, and the peer that was waited for longest. */
+export function wireLine(
+  kind: string,
+  step: number,
+  rank: number,
+  nanoseconds: number,
+  wire: WireReport,
+): string {
+  const parts = [
+    `fusco rank ${rank} step ${step} ${kind} ${ms(nanoseconds)}`,
+    `wire ${mib(wire.sentBytes)} out ${mib(wire.receivedBytes)} in`,
+    `direct ${mib(wire.directBytes)}`,
+    `${wire.steps} steps ${wire.slices} slices`,
+  ];
+  if (wire.packNanoseconds !== undefined && wire.packNanoseconds > 0) {
+    const share = Math.round((100 * wire.packHiddenNanoseconds!) / wire.packNanoseconds);
+    parts.push(`packing ${ms(wire.packNanoseconds)} (${share} % hidden)`);
+  }
+  const slowest = wire.peers?.reduce((a, b) => (b.waitNanoseconds > a.waitNanoseconds ? b : a));
+  if (slowest !== undefined && slowest.waitNanoseconds > 0) {
+    parts.push(`longest wait ${ms(slowest.waitNanoseconds)} for rank ${slowest.rank}`);
+  }
+  return parts.join(', ');
+}

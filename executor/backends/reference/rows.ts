@@ -1,0 +1,91 @@
+// Where rows go, read off a plan's descriptors one by one.
+
+import { forwardersOf } from '../../../planner/balance.ts';
+import { FuscoError } from '../../../planner/errors.ts';
+import type { Shard } from '../../../planner/format/shard.ts';
+import type { Plan } from '../../../planner/plan.ts';
+import { nodeOf } from '../../../planner/spec.ts';
+import { isExternal } from '../../callChecks.ts';
+import type { Memory } from '../types.ts';
+
+export function bytesOf(memory: Memory): Uint8Array {
+  if (!isExternal(memory)) return new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
+  throw new FuscoError('E_BUFFER', 'the reference backend cannot reach memory by its address');
+}
+
+/** Throws E_BUFFER before anything is written where a buffer is only an address. */
+export function refuseExternal(lists: readonly (readonly Memory[] | undefined)[]): void {
+  for (const memories of lists) memories?.forEach(bytesOf);
+}
+
+export function dataView(memory: Memory): DataView {
+  const bytes = bytesOf(memory);
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** One kept (token, k) of a source rank. */
+export interface Copy {
+  readonly source: number;
+  readonly token: number;
+  readonly k: number;
+  readonly entry: number;
+  /** Destination rank, its node, and row. */
+  readonly rank: number;
+  readonly node: number;
+  readonly slot: number;
+}
+
+/** The kept entry `entry` of a rank, or undefined where it is masked or dropped. */
+function copyOf(plan: Plan, shard: Shard, entry: number): Copy | undefined {
+  const slot = shard.entrySlot[entry]!;
+  if (slot < 0) return undefined;
+  const rank = plan.spec.placement.instanceRank[shard.entryInstance[entry]!]!;
+  const token = Math.floor(entry / shard.topk);
+  return {
+    source: shard.rank,
+    token,
+    k: entry % shard.topk,
+    entry,
+    rank,
+    node: nodeOf(plan.spec, rank),
+    slot,
+  };
+}
+
+/** The kept entries of a rank, in the order (token, k). */
+export function* copiesOf(plan: Plan, shard: Shard): Generator<Copy> {
+  for (let entry = 0; entry < shard.entries; entry++) {
+    const copy = copyOf(plan, shard, entry);
+    if (copy !== undefined) yield copy;
+  }
+}
+
+/** The copies that a rank sends itself, in the order of its stream. */
+export function* directCopies(plan: Plan, shard: Shard): Generator<Copy> {
+  for (const entry of shard.sendEntry) yield copyOf(plan, shard, entry)!;
+}
+
+/** One row on its way to another node. */
+export interface ForwardedRow {
+  readonly token: number;
+  readonly forwarder: number;
+  /** Slot at the forwarder, or ~(staging row). */
+  readonly target: number;
+  /** What the forwarder distributes, the landing slot included. */
+  readonly copies: readonly Copy[];
+}
+
+/** The rows that a rank sends to other nodes, in the order of its forwarding stream; none in a flat plan. */
+export function* forwardedRows(plan: Plan, shard: Shard): Generator<ForwardedRow> {
+  if (plan.spec.strategy === 'flat') return;
+  const forwarders = forwardersOf(plan.spec, plan.decision.groups, shard.rank);
+  const { forwardRows, forwardToken, forwardTarget, distributeOffset, distributeEntry } = shard;
+  let row = 0;
+  for (let node = 0; node < forwardRows.length; node++) {
+    for (let i = 0; i < forwardRows[node]!; i++, row++) {
+      const entries = distributeEntry.subarray(distributeOffset[row]!, distributeOffset[row + 1]!);
+      const copies = Array.from(entries, (entry) => copyOf(plan, shard, entry)!);
+      yield { token: forwardToken[row]!, forwarder: forwarders[node]!, target: forwardTarget[row]!, copies };
+    }
+  }
+}

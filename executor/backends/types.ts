@@ -1,0 +1,210 @@
+// The types of the public API: what a call names, and what a backend does with it.
+
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Dtype, Strategy } from '../../planner/spec.ts';
+import type { FloatDtype } from '../numeric.ts';
+import type { GateOptions } from '../training/gating.ts';
+
+/**
+ * `reference` is TypeScript; `host` is native threads on this machine's memory; `cuda` is one process's GPUs; `nccl` is
+ * one process for each rank.
+ */
+export type BackendName = 'reference' | 'host' | 'cuda' | 'nccl';
+
+/** Memory outside of JavaScript's buffers; the caller keeps it alive and unmoved until the call has settled. */
+export interface ExternalMemory {
+  readonly address: bigint;
+  readonly bytes: number;
+}
+
+/** Caller-owned memory: a Buffer, any typed array or DataView, Wasm memory through one, or an address. */
+export type Memory = ArrayBufferView | ExternalMemory;
+
+/**
+ * One array that a dispatch moves. Shapes are per local rank, in the order of `group.localRanks`.
+ *
+ * `per: 'token'` (the default): from [tokens, rowBytes], to [recvRows, rowBytes].
+ * `per: 'entry'`: from [tokens, topk, rowBytes], to [recvRows, rowBytes]; for values that belong to a (token, k),
+ * such as its weight.
+ */
+export interface Payload {
+  readonly rowBytes: number;
+  readonly from: readonly Memory[];
+  readonly to: readonly Memory[];
+  readonly per?: 'token' | 'entry';
+  /** Needed with `scale`, where rows are numbers rather than bytes. */
+  readonly dtype?: Dtype;
+}
+
+export interface DispatchCall {
+  readonly payloads: readonly Payload[];
+  /** i32 [recvRows, 3] per local rank: (source rank, token, k) of every row; -1 in padding. */
+  readonly origins?: readonly Memory[];
+  /**
+   * f32 [tokens, topk] per local rank. Each copy of a per-token payload is multiplied by its entry's weight in
+   * float32 and rounded once to the payload's dtype: the gradient of a weighted combine.
+   */
+  readonly scale?: readonly Memory[];
+}
+
+export interface CombineCall {
+  readonly dtype: FloatDtype;
+  readonly rowBytes: number;
+  /** [recvRows, rowBytes] per local rank; padding rows are never read. */
+  readonly from: readonly Memory[];
+  /** [tokens, rowBytes] per local rank; a token without entries becomes +0. */
+  readonly to: readonly Memory[];
+  /** f32 [tokens, topk] per local rank; without it rows are added unweighted. */
+  readonly weights?: readonly Memory[];
+}
+
+/** The gradient of the top-k weights: the dot product of dOut[t] and y[slot(t, k)]. */
+export interface WeightGradientCall {
+  readonly dtype: FloatDtype;
+  readonly rowBytes: number;
+  /** dOut: [tokens, rowBytes] per local rank. */
+  readonly outputGradient: readonly Memory[];
+  /** y: [recvRows, rowBytes] per local rank. */
+  readonly from: readonly Memory[];
+  /** f32 [tokens, topk] per local rank; 0 where masked or dropped. */
+  readonly to: readonly Memory[];
+}
+
+/** What concerned one peer in an exchange over processes. */
+export interface PeerReport {
+  readonly rank: number;
+  /** Through NCCL. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
+  /** How much later than this rank it entered the step; across hosts since the last report, and as rank 0 saw it. */
+  readonly waitNanoseconds: number;
+  /** Of the steps on the wire that carried its rows; steps with several peers count for each. */
+  readonly wireNanoseconds: number;
+}
+
+/** How the rows of an exchange over processes travelled. */
+export interface WireReport {
+  /** Bytes through NCCL. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
+  /** Bytes written into (dispatch) or read from (combine) the memory of ranks of this host, the own rank included. */
+  readonly directBytes: number;
+  /** NCCL groups, and sends among them. */
+  readonly steps: number;
+  readonly slices: number;
+  /** Waiting for the ranks of this host to enter the step. */
+  readonly readyNanoseconds: number;
+  /** With `stats`: packing on the device, the part of it that was hidden behind the wire, and the wire's own time. */
+  readonly packNanoseconds?: number;
+  readonly packHiddenNanoseconds?: number;
+  readonly wireNanoseconds?: number;
+  /** With `stats`: [ranks]. */
+  readonly peers?: readonly PeerReport[];
+}
+
+/** Device memory that an exchange takes beside the caller's buffers, in bytes; kept for later ones. */
+export interface BufferBytes {
+  /** The plan's own tables. */
+  readonly tables: number;
+  /** A dispatch of one payload per token of so many bytes a row. */
+  readonly dispatch: number;
+  readonly combine: number;
+}
+
+/** What an exchange did. Bytes count payload rows: each read once, each slot written once. */
+export interface ExchangeReport {
+  readonly backend: BackendName;
+  readonly strategy: Strategy;
+  readonly nanoseconds: number;
+  /** When it began, in milliseconds on the clock of performance.now(); absent where the backend does not know. */
+  readonly startedAt?: number;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** `cuda` only: straight to every slot, or once to each remote node and on from there. */
+  readonly path?: 'direct' | 'forward';
+  /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
+  readonly enqueued?: boolean;
+  /** `nccl` only. */
+  readonly wire?: WireReport;
+}
+
+/** What a backend keeps for one plan. Calls arrive checked: sizes, dtypes and overlap are known to be right. */
+export interface PreparedPlan {
+  dispatch(call: DispatchCall): Promise<ExchangeReport>;
+  combine(call: CombineCall): Promise<ExchangeReport>;
+  weightGradient(call: WeightGradientCall): Promise<ExchangeReport>;
+  /** Absent where nothing is needed. */
+  bufferBytes?(rowBytes: number): BufferBytes;
+  /** For benches: the pipeline that fusion replaces; nanoseconds. */
+  unfused?(kind: 'dispatch' | 'combine', call: DispatchCall | CombineCall, rowBytes: number): Promise<number>;
+  close(): void;
+}
+
+/** Rows to or from fp8, as fp8.ts defines it. One number or buffer per local rank; none may overlap. */
+export interface Fp8Call {
+  /** Dtype of the values. */
+  readonly dtype: FloatDtype;
+  /** Elements of one row. */
+  readonly hidden: number;
+  /** Rows of every local rank. */
+  readonly rows: readonly number[];
+  /** [rows, hidden] in `dtype`: read by quantize, written by dequantize. */
+  readonly values: readonly Memory[];
+  /** u8 [rows, hidden]. */
+  readonly codes: readonly Memory[];
+  /** f32 [rows, ceil(hidden / 128)]. */
+  readonly scales: readonly Memory[];
+}
+
+/** Top-k ids and weights of tokens, as gating.ts defines them. One number or buffer per local rank. */
+export interface GateCall {
+  readonly options: GateOptions;
+  readonly tokens: readonly number[];
+  /** f32 [tokens, experts]: the router's output. */
+  readonly logits: readonly Memory[];
+  /** f32 [experts], added to the scores for choosing, not for weighting. */
+  readonly bias?: readonly Memory[];
+  /** i32 [tokens, topk], written. */
+  readonly ids: readonly Memory[];
+  /** f32 [tokens, topk], written. */
+  readonly weights: readonly Memory[];
+  /** f32 [tokens, experts], written: scores of all experts, which the gradient needs. */
+  readonly scores: readonly Memory[];
+}
+
+/** The gradient of the logits. One number or buffer per local rank. */
+export interface GateBackwardCall {
+  readonly options: GateOptions;
+  readonly tokens: readonly number[];
+  /** i32 [tokens, topk], as gate wrote them. Others are E_OPTION; in device memory they count as a gradient of 0. */
+  readonly ids: readonly Memory[];
+  /** f32 [tokens, experts], as gate wrote them. */
+  readonly scores: readonly Memory[];
+  /** f32 [tokens, topk]. */
+  readonly weightsGradient: readonly Memory[];
+  /** f32 [tokens, experts], written. */
+  readonly logitsGradient: readonly Memory[];
+}
+
+/**
+ * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and arrive
+ * checked. On device memory a call is enqueued on each rank's own stream and settles at once.
+ */
+export interface RowWork {
+  quantize(call: Fp8Call): Promise<void>;
+  dequantize(call: Fp8Call): Promise<void>;
+  gate(call: GateCall): Promise<void>;
+  gateBackward(call: GateBackwardCall): Promise<void>;
+}
+
+export interface Backend {
+  readonly name: BackendName;
+  /** Absent where the backend only exchanges. */
+  readonly rowWork?: RowWork;
+  /** Ranks of the group that live in this process; absent where all do. */
+  readonly localRanks?: readonly number[];
+  /** Where ranks live in other processes: all ranks' bytes, equally many on each. `what` is compared first. */
+  allGather?(what: string, own: Uint8Array): Promise<Uint8Array[]>;
+  prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
+  close(): void | Promise<void>;
+}

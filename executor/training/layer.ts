@@ -1,0 +1,266 @@
+// A Mixture-of-Experts layer's view of an exchange: forward and backward in terms of tokens and rows, and each rank's
+// expert blocks as a grouped matrix product wants them. It moves nothing itself: every call is one of the exchange's,
+// so the results are the same bits on every backend.
+//
+//   forward    rows   = dispatch(tokens)               tokens' = combine(rows', weights)
+//   backward   tokens = unweighted combine of rows     rows'   = dispatch of tokens', scaled by the weights
+//                                                      weights = dot products of tokens' and rows'
+
+import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import { MAX_ROW_BYTES } from '../../planner/format/layout.ts';
+import { DTYPE_BYTES } from '../../planner/spec.ts';
+import type { DispatchCall, ExchangeReport, Memory, Payload } from '../backends/types.ts';
+import type { Exchange } from '../group.ts';
+import type { FloatDtype } from '../numeric.ts';
+import type { StepClock } from './clock.ts';
+import { scaleBlocks } from './fp8.ts';
+
+export interface LayerOptions {
+  /** Elements of one row. */
+  hidden: number;
+  /** Dtype of combine and of all gradients, and of dispatch unless `fp8` is set. */
+  dtype: FloatDtype;
+  /** Dispatch e4m3 codes with a float32 scale for every 128 elements; combine stays in `dtype`. Default false. */
+  fp8?: boolean;
+  /** Where the times of the exchanges are added as well, with those of the step around them. */
+  clock?: StepClock;
+}
+
+/** One rank's experts: its receive buffer is their blocks, one after the other. */
+export interface ExpertBlocks {
+  readonly rank: number;
+  /** u16[local]: logical expert of every block, ascending. */
+  readonly experts: Uint16Array;
+  /** u32[local + 1]: first row of every block; the last element is the rows of the buffer. */
+  readonly expertOffsets: Uint32Array;
+  /** u32[local]: real rows of every block; the rest, up to the next offset, is padding of zeros. */
+  readonly expertCounts: Uint32Array;
+}
+
+/** Buffers are one per local rank, owned by the caller, at least of the size stated, and overlap no output. */
+export interface LayerDispatch {
+  /** [tokens, hidden] in the layer's dtype; with fp8 e4m3 codes. */
+  readonly tokens: readonly Memory[];
+  /** [recvRows, hidden], in the same form; padding becomes zero. */
+  readonly rows: readonly Memory[];
+  /** With fp8: f32 [tokens, ceil(hidden / 128)]. */
+  readonly scales?: readonly Memory[];
+  /** With fp8: f32 [recvRows, ceil(hidden / 128)]. */
+  readonly rowScales?: readonly Memory[];
+  /** f32 [tokens, topk], for experts that need the weight of each row. */
+  readonly weights?: readonly Memory[];
+  /** f32 [recvRows], with `weights`. */
+  readonly rowWeights?: readonly Memory[];
+  /** i32 [recvRows, 3]: (source rank, token, k) of every row; -1 in padding. */
+  readonly origins?: readonly Memory[];
+}
+
+export interface LayerCombine {
+  /** [recvRows, hidden]: what the experts made of the rows. */
+  readonly rows: readonly Memory[];
+  /** [tokens, hidden]: the sums; +0 where a token has no entry. */
+  readonly tokens: readonly Memory[];
+  /** f32 [tokens, topk]; without them rows are added unweighted. */
+  readonly weights?: readonly Memory[];
+}
+
+export interface LayerDispatchBackward {
+  /** [recvRows, hidden]: gradient of what dispatch received. */
+  readonly rowsGradient: readonly Memory[];
+  /** [tokens, hidden]: gradient of what dispatch sent. */
+  readonly tokensGradient: readonly Memory[];
+}
+
+export interface LayerCombineBackward {
+  /** [tokens, hidden]: gradient of what combine returned. */
+  readonly tokensGradient: readonly Memory[];
+  /** [recvRows, hidden]: gradient of the rows that combine read; padding becomes zero. */
+  readonly rowsGradient: readonly Memory[];
+  /** f32 [tokens, topk]: those that combine was given, if it was. */
+  readonly weights?: readonly Memory[];
+  /** [recvRows, hidden]: the rows that combine read; needed for `weightsGradient`. */
+  readonly rows?: readonly Memory[];
+  /** f32 [tokens, topk]: gradient of the weights; 0 where masked or dropped. */
+  readonly weightsGradient?: readonly Memory[];
+}
+
+export const LAYER_STAGES = [
+  'dispatch',
+  'combine',
+  'combineBackward',
+  'weightGradient',
+  'dispatchBackward',
+] as const;
+export type LayerStage = (typeof LAYER_STAGES)[number];
+
+/** Nanoseconds of every stage, as the backend measured them. */
+export type StageTimes = Record<LayerStage, number>;
+
+const F32_BYTES = 4;
+
+function noTimes(): StageTimes {
+  return { dispatch: 0, combine: 0, combineBackward: 0, weightGradient: 0, dispatchBackward: 0 };
+}
+
+/** Both of two optional fields, or neither. */
+function checkPair(a: string, hasA: boolean, b: string, hasB: boolean): void {
+  if (hasA === hasB) return;
+  throw new FuscoError('E_OPTION', `${hasA ? a : b} needs ${hasA ? b : a}`);
+}
+
+/** Rows of a layer over one exchange; make one for each plan, it costs next to nothing. */
+export class ExpertLayer {
+  readonly exchange: Exchange;
+  readonly hidden: number;
+  readonly dtype: FloatDtype;
+  readonly fp8: boolean;
+  /** Bytes of one row of the layer's dtype. */
+  readonly rowBytes: number;
+  /** Expert blocks of every local rank, in the order of the group's local ranks. */
+  readonly blocks: readonly ExpertBlocks[];
+  readonly #clock: StepClock | undefined;
+  #times = noTimes();
+
+  /** Throws E_OPTION. The exchange stays the caller's to close. */
+  constructor(exchange: Exchange, options: LayerOptions) {
+    const { dtype, fp8 = false } = options;
+    if (dtype !== 'f32' && dtype !== 'f16' && dtype !== 'bf16') {
+      throw new FuscoError('E_OPTION', `dtype ${String(dtype)} is not one of f32, f16, bf16`);
+    }
+    const size = DTYPE_BYTES[dtype];
+    this.exchange = exchange;
+    this.hidden = checkInteger('hidden', options.hidden, 1, MAX_ROW_BYTES / size);
+    this.dtype = dtype;
+    this.fp8 = fp8;
+    this.#clock = options.clock;
+    this.rowBytes = this.hidden * size;
+    const { placement } = exchange.plan.spec;
+    this.blocks = exchange.localRanks.map((rank) => {
+      const shard = exchange.plan.shards[rank]!;
+      return {
+        rank,
+        experts: placement.instanceExpert.subarray(
+          shard.firstInstance,
+          shard.firstInstance + shard.localInstances,
+        ),
+        expertOffsets: shard.expertOffset,
+        expertCounts: shard.expertRows,
+      };
+    });
+  }
+
+  /** Nanoseconds of each stage since the last call of takeTimes; a stage that ran twice is added up. */
+  get times(): Readonly<StageTimes> {
+    return this.#times;
+  }
+
+  /** The times of a step: those since the last call, which starts the next step. */
+  takeTimes(): StageTimes {
+    const times = this.#times;
+    this.#times = noTimes();
+    return times;
+  }
+
+  #count(stage: LayerStage, report: ExchangeReport): ExchangeReport {
+    this.#times[stage] += report.nanoseconds;
+    this.#clock?.add(stage, report.nanoseconds);
+    return report;
+  }
+
+  /** Sends every token to its experts' blocks. Throws E_OPTION, E_BUFFER, E_CLOSED. */
+  async dispatch(call: LayerDispatch): Promise<ExchangeReport> {
+    const { tokens, rows, scales, rowScales, weights, rowWeights, origins } = call;
+    checkPair('weights', weights !== undefined, 'rowWeights', rowWeights !== undefined);
+    checkPair('fp8', this.fp8, 'scales', scales !== undefined);
+    checkPair('scales', scales !== undefined, 'rowScales', rowScales !== undefined);
+    const rowBytes = this.fp8 ? this.hidden : this.rowBytes;
+    const payloads: Payload[] = [{ rowBytes, from: tokens, to: rows }];
+    if (scales !== undefined && rowScales !== undefined) {
+      payloads.push({ rowBytes: F32_BYTES * scaleBlocks(this.hidden), from: scales, to: rowScales });
+    }
+    if (weights !== undefined && rowWeights !== undefined) {
+      payloads.push({ rowBytes: F32_BYTES, per: 'entry', from: weights, to: rowWeights });
+    }
+    const dispatch: DispatchCall = origins === undefined ? { payloads } : { payloads, origins };
+    return this.#count('dispatch', await this.exchange.dispatch(dispatch));
+  }
+
+  /** Brings the experts' rows home, weighted and added up. Throws E_BUFFER, E_CLOSED. */
+  async combine({ rows, tokens, weights }: LayerCombine): Promise<ExchangeReport> {
+    const { dtype, rowBytes } = this;
+    const call = { dtype, rowBytes, from: rows, to: tokens };
+    return this.#count(
+      'combine',
+      await this.exchange.combine(weights === undefined ? call : { ...call, weights }),
+    );
+  }
+
+  /** The gradient of dispatch: every token's rows, added up unweighted. Throws E_BUFFER, E_CLOSED. */
+  async dispatchBackward(call: LayerDispatchBackward): Promise<ExchangeReport> {
+    const { dtype, rowBytes } = this;
+    const { rowsGradient: from, tokensGradient: to } = call;
+    return this.#count('dispatchBackward', await this.exchange.combine({ dtype, rowBytes, from, to }));
+  }
+
+  /**
+   * The gradients of combine: of its rows, and of its weights where they are asked for. The report covers both.
+   *
+   * @throws FuscoError E_OPTION, E_BUFFER, E_CLOSED
+   */
+  async combineBackward(call: LayerCombineBackward): Promise<ExchangeReport> {
+    const { dtype, rowBytes } = this;
+    const { tokensGradient, rowsGradient, weights, rows, weightsGradient } = call;
+    checkPair('rows', rows !== undefined, 'weightsGradient', weightsGradient !== undefined);
+    const payloads: Payload[] = [{ rowBytes, dtype, from: tokensGradient, to: rowsGradient }];
+    const scaled = this.exchange.dispatch(
+      weights === undefined ? { payloads } : { payloads, scale: weights },
+    );
+    if (rows === undefined || weightsGradient === undefined) {
+      return this.#count('combineBackward', await scaled);
+    }
+    // Both are queued at once; neither reads what the other writes.
+    const [first, second] = await settled(
+      scaled,
+      this.exchange.weightGradient({
+        dtype,
+        rowBytes,
+        outputGradient: tokensGradient,
+        from: rows,
+        to: weightsGradient,
+      }),
+    );
+    this.#count('combineBackward', first);
+    this.#count('weightGradient', second);
+    return {
+      ...first,
+      nanoseconds: first.nanoseconds + second.nanoseconds,
+      bytesRead: first.bytesRead + second.bytesRead,
+      bytesWritten: first.bytesWritten + second.bytesWritten,
+    };
+  }
+}
+
+/** Waits for both even where one fails: until then the backend may still use the caller's buffers. */
+async function settled(
+  a: Promise<ExchangeReport>,
+  b: Promise<ExchangeReport>,
+): Promise<[ExchangeReport, ExchangeReport]> {
+  const results = await Promise.allSettled([a, b]);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  return results.map((result) => (result as PromiseFulfilledResult<ExchangeReport>).value) as [
+    ExchangeReport,
+    ExchangeReport,
+  ];
+}
+
+/**
+ * i32 [recvRows]: for every row the number of its block, -1 in padding; what grouped matrix products over a contiguous
+ * layout call m_indices.
+ */
+export function rowBlocks({ expertOffsets, expertCounts }: ExpertBlocks): Int32Array {
+  const blocks = new Int32Array(expertOffsets.at(-1) ?? 0).fill(-1);
+  expertCounts.forEach((rows, block) => {
+    blocks.fill(block, expertOffsets[block], expertOffsets[block]! + rows);
+  });
+  return blocks;
+}

@@ -1,0 +1,318 @@
+// Records the routing of every step in files that `fusco plan` reads, and proves that it plans alike again.
+//
+//   recording/
+//     index.jsonl            one line a step: {"formatVersion": 1, "step": 0, "directory": "step-000000",
+//                            "planId": …, "options": …, "tables": [{"sha256", "dtype", "tokens", "topk"}, …]}
+//     step-000000/rank0.npy  ids [tokens, topk] of rank 0, in the dtype that the loop had them in
+//     step-000000/rank1.npy  …
+//
+// A step counts once its line is whole. Its directory is written under another name, synced and renamed before that,
+// so a crash at any moment leaves whole steps, and at most one that no line names; the next recorder removes that one.
+
+import { createHash, randomBytes } from 'node:crypto';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { FuscoError } from '../../planner/errors.ts';
+import { hex } from '../../planner/format/bytes.ts';
+import { planId } from '../../planner/format/codec.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import type { Plan, VerifiedPlan } from '../../planner/plan.ts';
+import type { Planner } from '../../planner/planner.ts';
+import { copyIds, type IdArray, type RoutingTable } from '../../planner/routing.ts';
+import { optionsOf, type PlanOptions } from '../../planner/spec.ts';
+import { ARRAY_TYPES, encodeNpy, type NdDtype } from './npy.ts';
+
+const FORMAT_VERSION = 1;
+const INDEX = 'index.jsonl';
+const UNFINISHED = '.unfinished-';
+
+/** What the index says of one rank's file. */
+export interface RecordedTable {
+  /** SHA-256 of the whole file, in hex. */
+  readonly sha256: string;
+  readonly dtype: NdDtype;
+  readonly tokens: number;
+  readonly topk: number;
+}
+
+/** One line of the index. */
+export interface RecordedStep {
+  readonly formatVersion: number;
+  readonly step: number;
+  /** Directory of the step's rank{r}.npy, inside the recording. */
+  readonly directory: string;
+  readonly planId: string;
+  /** Options of the plan, every default filled in. */
+  readonly options: PlanOptions;
+  readonly tables: readonly RecordedTable[];
+}
+
+function sha256(chunks: readonly Uint8Array[]): string {
+  const hash = createHash('sha256');
+  for (const chunk of chunks) hash.update(chunk);
+  return hex(hash.digest());
+}
+
+function dtypeOf(ids: IdArray): NdDtype {
+  const name = Object.prototype.toString.call(ids).slice(8, -1);
+  const found = Object.entries(ARRAY_TYPES).find(
+    ([dtype, type]) => /^[iu]/.test(dtype) && type.name === name,
+  );
+  if (found === undefined) throw new FuscoError('E_ROUTING_DTYPE', `ids are ${name}, not integers`);
+  return found[0] as NdDtype;
+}
+
+async function writeSynced(path: string, chunks: readonly Uint8Array[]): Promise<void> {
+  const file = await open(path, 'wx');
+  try {
+    for (const chunk of chunks) await file.writeFile(chunk);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Makes a rename inside the directory last. Some file systems cannot sync a directory; theirs is durable enough. */
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync().catch(() => undefined);
+  } finally {
+    await directory.close();
+  }
+}
+
+interface Step {
+  readonly tables: readonly RoutingTable[];
+  readonly plan: Plan;
+}
+
+/** Writes steps in the order in which they were added, in the background. */
+export class Recorder implements AsyncDisposable {
+  readonly path: string;
+  readonly #index: FileHandle;
+  #step: number;
+  #tail: Promise<void> = Promise.resolve();
+  #pending = 0;
+  #failure: unknown;
+  #closed = false;
+
+  private constructor(path: string, index: FileHandle, step: number) {
+    this.path = path;
+    this.#index = index;
+    this.#step = step;
+  }
+
+  /**
+   * Starts a recording in `path`, or goes on with the one that is there: what a crash left unfinished is removed, and
+   * steps are numbered on.
+   *
+   * @throws FuscoError E_FILE_WRITE where the directory cannot be made or written; E_FILE_READ where its index is broken
+   */
+  static async open(path: string): Promise<Recorder> {
+    try {
+      await mkdir(path, { recursive: true });
+      const index = await open(join(path, INDEX), 'a+');
+      try {
+        const { steps, wholeBytes } = parseIndex(await index.readFile(), path);
+        await index.truncate(wholeBytes);
+        const named = new Set(steps.map((step) => step.directory));
+        for (const name of await readdir(path)) {
+          const isOurs = name.startsWith(UNFINISHED) || /^step-\d{6,}$/.test(name);
+          if (isOurs && !named.has(name)) await rm(join(path, name), { recursive: true });
+        }
+        return new Recorder(path, index, (steps.at(-1)?.step ?? -1) + 1);
+      } catch (error) {
+        await index.close();
+        throw error;
+      }
+    } catch (error) {
+      throw writeError(path, error);
+    }
+  }
+
+  /** Steps that are not written yet. A loop that is faster than its disk awaits flush() now and then. */
+  get pending(): number {
+    return this.#pending;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * Adds a step. The ids are copied at once, so the caller may use them again.
+   *
+   * @throws FuscoError E_CLOSED; E_FILE_WRITE where an earlier step could not be written
+   */
+  add(tables: readonly RoutingTable[], plan: Plan): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#closed) throw new FuscoError('E_CLOSED', 'the recorder is closed');
+    const copied = tables.map((table, rank) => ({ ...table, ids: copyIds(table.ids, rank) }));
+    this.#pending++;
+    this.#tail = this.#tail.then(() => this.#write({ tables: copied, plan }));
+  }
+
+  async #write({ tables, plan }: Step): Promise<void> {
+    try {
+      if (this.#failure !== undefined) return;
+      const step = this.#step;
+      const directory = `step-${String(step).padStart(6, '0')}`;
+      const unfinished = join(this.path, `${UNFINISHED}${randomBytes(8).toString('hex')}`);
+      await mkdir(unfinished);
+      const recorded: RecordedTable[] = [];
+      for (const [rank, { ids, tokens, topk }] of tables.entries()) {
+        const dtype = dtypeOf(ids);
+        const chunks = encodeNpy(dtype, [tokens, topk], ids);
+        await writeSynced(join(unfinished, `rank${rank}.npy`), chunks);
+        recorded.push({ sha256: sha256(chunks), dtype, tokens, topk });
+      }
+      await syncDirectory(unfinished);
+      await rename(unfinished, join(this.path, directory));
+      await syncDirectory(this.path);
+      const line: RecordedStep = {
+        formatVersion: FORMAT_VERSION,
+        step,
+        directory,
+        planId: await planId(plan, nodeSha256),
+        options: optionsOf(plan.spec),
+        tables: recorded,
+      };
+      await this.#index.appendFile(`${JSON.stringify(line)}\n`);
+      await this.#index.sync();
+      this.#step++;
+    } catch (error) {
+      this.#failure ??= writeError(this.path, error);
+    } finally {
+      this.#pending--;
+    }
+  }
+
+  /** Waits until everything added so far is on disk. Throws what went wrong with any of it. */
+  async flush(): Promise<void> {
+    await this.#tail;
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Writes what is pending and ends the recording. Closing twice is harmless. Throws what went wrong. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#tail;
+    await this.#index.close();
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+function writeError(path: string, cause: unknown): unknown {
+  if (!(cause instanceof Error) || cause instanceof FuscoError) return cause;
+  return new FuscoError('E_FILE_WRITE', cause.message, { path, cause });
+}
+
+function broken(path: string, text: string, cause?: unknown): FuscoError {
+  return new FuscoError('E_FILE_READ', text, cause === undefined ? { path } : { path, cause });
+}
+
+async function readWhole(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') throw new FuscoError('E_FILE_NOT_FOUND', 'no such file', { path, cause });
+    throw broken(path, (cause as Error).message, cause);
+  }
+}
+
+/** The steps of the whole lines, and how many bytes those are: what follows the last newline is a torn line. */
+function parseIndex(bytes: Uint8Array, path: string): { steps: RecordedStep[]; wholeBytes: number } {
+  const wholeBytes = bytes.lastIndexOf(0x0a) + 1;
+  const lines = new TextDecoder().decode(bytes.subarray(0, wholeBytes)).split('\n').slice(0, -1);
+  const steps = lines.map((line, i) => parseLine(line, `${join(path, INDEX)}:${i + 1}`));
+  return { steps, wholeBytes };
+}
+
+function isTable(table: unknown): table is RecordedTable {
+  const { sha256: digest, dtype, tokens, topk } = (table ?? {}) as Partial<RecordedTable>;
+  const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+  return typeof digest === 'string' && typeof dtype === 'string' && isCount(tokens) && isCount(topk);
+}
+
+function parseLine(line: string, path: string): RecordedStep {
+  let value: Partial<RecordedStep> | null;
+  try {
+    value = JSON.parse(line);
+  } catch (cause) {
+    throw broken(path, 'the line is not JSON', cause);
+  }
+  const { formatVersion, step, directory, planId: id, options, tables } = value ?? {};
+  if (formatVersion !== FORMAT_VERSION) {
+    throw broken(path, `format version ${String(formatVersion)} is not ${FORMAT_VERSION}`);
+  }
+  const isSound =
+    Number.isSafeInteger(step) &&
+    // A directory of this recording, wherever the index comes from.
+    /^step-\d{6,}$/.test(directory ?? '') &&
+    typeof id === 'string' &&
+    typeof options === 'object' &&
+    Array.isArray(tables) &&
+    tables.every(isTable);
+  if (!isSound) throw broken(path, 'the line is not that of a step');
+  return value as RecordedStep;
+}
+
+/** The steps of a recording; a line that a crash cut short is none. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
+export async function readRecording(path: string): Promise<RecordedStep[]> {
+  return parseIndex(await readWhole(join(path, INDEX)), path).steps;
+}
+
+/** The routing of a recorded step, once every file has the digest that the index says. Throws E_FILE_READ. */
+export async function readRecordedTables(path: string, step: RecordedStep): Promise<RoutingTable[]> {
+  return Promise.all(
+    step.tables.map(async ({ sha256: digest, dtype, tokens, topk }, rank) => {
+      const file = join(path, step.directory, `rank${rank}.npy`);
+      const bytes = await readWhole(file);
+      const found = sha256([bytes]);
+      if (found !== digest) throw broken(file, `SHA-256 ${found}, the index says ${digest}`);
+      const type = ARRAY_TYPES[dtype];
+      const size = tokens * topk * (type?.BYTES_PER_ELEMENT ?? 0);
+      if (!/^[iu]/.test(dtype) || type === undefined || size > bytes.length) {
+        throw broken(file, `the index says ${dtype} (${tokens}, ${topk}) of ${bytes.length} bytes`);
+      }
+      // A copy, so that the ids are aligned.
+      const body = bytes.slice(bytes.length - size);
+      const Ids = type as new (buffer: ArrayBufferLike, offset: number, length: number) => IdArray;
+      return { ids: new Ids(body.buffer, body.byteOffset, tokens * topk), tokens, topk };
+    }),
+  );
+}
+
+/**
+ * Plans a recorded step again and proves that it is the plan of that time.
+ *
+ * @param planner makes the plan; default: a new one
+ * @throws FuscoError E_PLAN_DIGEST where the plan ids differ, naming both; what readRecordedTables and planAll throw
+ */
+export async function replayStep(
+  path: string,
+  step: RecordedStep,
+  planner?: Planner,
+): Promise<{ plan: VerifiedPlan; tables: RoutingTable[] }> {
+  const tables = await readRecordedTables(path, step);
+  const plan = (planner ?? (await loadPlanner())).planAll(tables, step.options);
+  await checkPlanId(plan, step);
+  return { plan, tables };
+}
+
+/** Throws E_PLAN_DIGEST unless the plan is the one that was recorded. */
+export async function checkPlanId(plan: Plan, step: RecordedStep): Promise<void> {
+  const id = await planId(plan, nodeSha256);
+  if (id === step.planId) return;
+  throw new FuscoError('E_PLAN_DIGEST', `step ${step.step} plans as ${id}, it was ${step.planId}`, {
+    value: id,
+    limit: step.planId,
+  });
+}

@@ -1,0 +1,100 @@
+// Plans that are larger than memory: made one shard at a time.
+//
+// A file's header stands before its shards and holds their digests, so its writer has to know every shard before it
+// writes the first one. It plans each rank twice, once for size and digest and once to write: that needs no file to
+// go back in, works on a pipe, and costs about what reading the file again to hash it would. What is kept of all
+// ranks is the facts, u32[ranks, instances], and 32 bytes a shard.
+
+import type { Facts } from './facts.ts';
+import { type ListedShard, layFile } from './format/codec.ts';
+import type { Hashing } from './format/hash.ts';
+import type { Plan } from './plan.ts';
+import type { Planner } from './planner.ts';
+import type { RoutingTable } from './routing.ts';
+import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
+
+/** One rank's routing, asked for several times: read again, drawn again, or kept by the caller. */
+export type RoutingSource = (rank: number) => RoutingTable | Promise<RoutingTable>;
+
+/** Called before every step, with the steps done and their number. */
+export type OnStep = (done: number, total: number) => void;
+
+/** A plan whose shards exist one at a time. */
+export interface StreamedPlan {
+  readonly plan: Omit<Plan, 'shards'>;
+  /** 64 hex digits. */
+  readonly planId: string;
+  /** Bytes of the file. */
+  readonly length: number;
+  /** The file's bytes in order, those of encodePlan; every rank is planned once more, as its bytes are asked for. */
+  readonly chunks: (onStep?: OnStep) => AsyncGenerator<Uint8Array>;
+}
+
+/** The facts of all ranks, of which one is routed at a time. Throws what routeRank throws. */
+export async function gatherStreamed(
+  planner: Planner,
+  table: RoutingSource,
+  spec: PlanSpec,
+  onRank?: (rank: number) => void,
+): Promise<Facts> {
+  const { ranks, nodes, placement, capacity } = spec;
+  const counts = new Uint32Array(ranks * placement.instances);
+  const isFlat = spec.strategy === 'flat';
+  const nodeRows = new Uint32Array(isFlat ? 0 : ranks * nodes);
+  for (let rank = 0; rank < ranks; rank++) {
+    onRank?.(rank);
+    const routed = planner.routeRank(rank, await table(rank), spec);
+    counts.set(routed.counts, rank * placement.instances);
+    if (routed.nodeRows !== undefined) nodeRows.set(routed.nodeRows, rank * nodes);
+  }
+  if (isFlat) return { counts };
+  if (capacity > 0) {
+    // What a rank sends to a node depends on what is dropped, and that on the counts of all.
+    const rowsOf = planner.groupNodeRows(counts, spec);
+    for (let rank = 0; rank < ranks; rank++) nodeRows.set(rowsOf(rank, await table(rank)), rank * nodes);
+  }
+  return { counts, nodeRows };
+}
+
+/**
+ * Plans a whole group in the memory of one rank: tables are asked for in ascending rank order, once for the facts (and
+ * once more for a hierarchical plan with a capacity), once here and once in `chunks`.
+ *
+ * @throws what Planner.planAll throws
+ */
+export async function planStreamed(
+  planner: Planner,
+  table: RoutingSource,
+  options: PlanOptions,
+  { sha256, running }: Hashing,
+  onStep?: OnStep,
+): Promise<StreamedPlan> {
+  const first = await table(0);
+  const spec = resolveOptions(options, first.topk);
+  const { ranks } = spec;
+  const facts = await gatherStreamed(planner, table, spec, (rank) => onStep?.(rank, 2 * ranks));
+  const group = planner.group(facts, spec);
+  const listed: ListedShard[] = [];
+  for (let rank = 0; rank < ranks; rank++) {
+    onStep?.(ranks + rank, 2 * ranks);
+    const { bytes } = group.shard(rank, await table(rank));
+    listed.push([bytes.length, Uint8Array.from(await sha256([bytes]))]);
+  }
+  const { head, fronts, tail, length, planId } = await layFile(group.plan, listed, sha256);
+  async function* chunks(onWrite?: OnStep): AsyncGenerator<Uint8Array> {
+    const hash = running();
+    const covered = (bytes: Uint8Array): Uint8Array => {
+      hash.update(bytes);
+      return bytes;
+    };
+    yield covered(head);
+    for (let rank = 0; rank < ranks; rank++) {
+      onWrite?.(rank, ranks);
+      yield covered(fronts[rank]!);
+      yield covered(group.shard(rank, await table(rank)).bytes);
+    }
+    yield covered(tail);
+    yield Uint8Array.from(hash.digest());
+  }
+  return { plan: group.plan, planId, length, chunks };
+}

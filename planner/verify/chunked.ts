@@ -1,0 +1,225 @@
+// Verification of a plan file that is read one shard at a time, with the verdict of decodePlan and verifyPlan: the same
+// code and place for the same file. It is read twice. The first pass hashes it, checks what shards say by themselves
+// and keeps the tables that ranks have about each other, u32[instances, ranks] twice; the second checks the rows. The
+// second one hashes each shard again, so that what is accepted is what the digests say even if the file changes between.
+
+import type { OnStep } from '../chunked.ts';
+import { FuscoError } from '../errors.ts';
+import { equalBytes } from '../format/bytes.ts';
+import {
+  Cursor,
+  checkDigests,
+  checkFileDigest,
+  FILE_HEAD_BYTES,
+  type FileHead,
+  MAX_FRONT_BYTES,
+  readFileDigest,
+  readFileHead,
+  readFront,
+} from '../format/codec.ts';
+import type { Hashing, RunningHash } from '../format/hash.ts';
+import { Shard } from '../format/shard.ts';
+import { StageTables } from '../landing.ts';
+import type { Plan } from '../plan.ts';
+import { checkGroups } from './forward.ts';
+import { Halt } from './halt.ts';
+import type { Receiver } from './rows.ts';
+import { checkSend, type RunTable } from './tables.ts';
+import { OWN_CHECKS, rowChecks } from './verify.ts';
+
+/** A file that is read by ranges. */
+export interface PlanSource {
+  /** Bytes of the file. */
+  readonly length: number;
+  /** Fills `into` with the bytes from `at` on, which lie inside the file. */
+  readonly read: (at: number, into: Uint8Array) => Promise<void>;
+}
+
+/** What was verified: everything but the shards. */
+export interface VerifiedFile {
+  readonly plan: Omit<Plan, 'shards'>;
+  /** 64 hex digits. */
+  readonly planId: string;
+  readonly producer: string;
+}
+
+/** Where decodePlan and verifyPlan look first: the defect of the lowest stage is the one that is thrown. */
+const STAGES = ['file', 'layout', 'digest', 'own 0', 'own 1', 'own 2', 'send', 'groups', 'rows'] as const;
+type Stage = (typeof STAGES)[number];
+
+/** The first defect of every stage. */
+class Defects {
+  readonly #found = new Map<Stage, FuscoError>();
+
+  add(stage: Stage, defect: FuscoError): void {
+    if (!this.#found.has(stage)) this.#found.set(stage, defect);
+  }
+
+  /** Whether a check throws a defect; anything else that it throws is passed on. */
+  fails(stage: Stage, check: () => void): boolean {
+    try {
+      check();
+      return false;
+    } catch (error) {
+      if (error instanceof Halt) this.add(stage, error.defect);
+      else if (error instanceof FuscoError) this.add(stage, error);
+      else throw error;
+      return true;
+    }
+  }
+
+  has(stage: Stage): boolean {
+    return this.#found.has(stage);
+  }
+
+  get any(): boolean {
+    return this.#found.size > 0;
+  }
+
+  throwFirst(): void {
+    for (const stage of STAGES) {
+      const defect = this.#found.get(stage);
+      if (defect !== undefined) throw defect;
+    }
+  }
+}
+
+/** What the first pass keeps of every rank. */
+interface Kept {
+  readonly runs: RunTable[];
+  readonly receivers: Receiver[];
+  /** u32[ranks, nodes] in hierarchical plans. */
+  readonly nodeRows: Uint32Array;
+}
+
+/** One file during its verification. */
+class FileVerifier {
+  readonly #source: PlanSource;
+  readonly #hashing: Hashing;
+  readonly #defects = new Defects();
+  /** Place of each shard. */
+  readonly #starts: number[] = [];
+  #buffer = new Uint8Array(0);
+
+  constructor(source: PlanSource, hashing: Hashing) {
+    this.#source = source;
+    this.#hashing = hashing;
+  }
+
+  /** A window of the file; valid until the next one is read. */
+  async #window(at: number, most: number): Promise<Uint8Array> {
+    const bytes = Math.max(0, Math.min(most, this.#source.length - at));
+    if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(bytes);
+    const window = this.#buffer.subarray(0, bytes);
+    await this.#source.read(at, window);
+    return window;
+  }
+
+  async #cursorAt(at: number, most: number): Promise<Cursor> {
+    return new Cursor(await this.#window(at, most), at, this.#source.length);
+  }
+
+  async verify(onStep?: OnStep): Promise<VerifiedFile> {
+    const cursor = await this.#cursorAt(0, FILE_HEAD_BYTES);
+    const head = readFileHead(cursor);
+    const digest = await this.#findShards(head, cursor.at);
+    const { ranks } = head.plan.spec;
+    const { kept, planId } = await this.#readOnce(head, digest, (rank) => onStep?.(rank, 2 * ranks));
+    this.#defects.throwFirst();
+    await this.#readAgain(head, kept, (rank) => onStep?.(ranks + rank, 2 * ranks));
+    this.#defects.throwFirst();
+    return { plan: head.plan, planId, producer: head.producer };
+  }
+
+  /** Notes where every shard starts; returns the file's digest. */
+  async #findShards(head: FileHead, from: number): Promise<Uint8Array> {
+    let at = from;
+    for (const [rank, [bytes]] of head.shards.entries()) {
+      const cursor = await this.#cursorAt(at, MAX_FRONT_BYTES);
+      readFront(cursor, rank, bytes);
+      this.#starts.push(cursor.at);
+      cursor.pass(bytes, `the shard of rank ${rank}`);
+      at = cursor.at;
+    }
+    return readFileDigest(await this.#cursorAt(at, MAX_FRONT_BYTES), this.#source.length).slice();
+  }
+
+  /** Hashes the bytes between two shards. */
+  async #hashGap(hash: RunningHash, from: number, to: number): Promise<void> {
+    hash.update(await this.#window(from, to - from));
+  }
+
+  async #readOnce(head: FileHead, digest: Uint8Array, onRank: (rank: number) => void) {
+    const { spec } = head.plan;
+    const kept: Kept = { runs: [], receivers: [], nodeRows: new Uint32Array(spec.ranks * spec.nodes) };
+    const hash = this.#hashing.running();
+    const digests: Uint8Array[] = [];
+    let at = 0;
+    for (const [rank, [length]] of head.shards.entries()) {
+      onRank(rank);
+      const start = this.#starts[rank]!;
+      await this.#hashGap(hash, at, start);
+      const bytes = await this.#window(start, length);
+      hash.update(bytes);
+      digests.push(Uint8Array.from(await this.#hashing.sha256([bytes])));
+      this.#keep(bytes, head, kept, rank);
+      at = start + length;
+    }
+    await this.#hashGap(hash, at, this.#source.length - digest.length);
+    const defects = this.#defects;
+    checkFileDigest(hash.digest(), digest, (error) => defects.add('file', error));
+    const found = (error: FuscoError) => defects.add('digest', error);
+    return { kept, planId: await checkDigests(head, digests, this.#hashing.sha256, found) };
+  }
+
+  /** Checks what a shard says by itself and keeps what others say about it. */
+  #keep(bytes: Uint8Array, head: FileHead, kept: Kept, rank: number): void {
+    const { spec } = head.plan;
+    let shard: Shard | undefined;
+    if (this.#defects.fails('layout', () => void (shard = Shard.open(bytes, rank))) || !shard) return;
+    const opened = shard;
+    for (const [i, check] of OWN_CHECKS.entries()) {
+      if (this.#defects.fails(`own ${i}` as Stage, () => check(opened, spec, rank))) return;
+    }
+    // What is kept is of no use behind a defect, but the checks above may still find an earlier one.
+    if (this.#defects.any) return;
+    kept.runs.push({ runRow: opened.runRow.slice(), runRows: opened.runRows.slice() });
+    kept.receivers.push({ recvRows: opened.recvRows, expertOffset: opened.expertOffset.slice() });
+    kept.nodeRows.set(opened.forwardRows, rank * spec.nodes);
+  }
+
+  async #readAgain(head: FileHead, kept: Kept, onRank: (rank: number) => void): Promise<void> {
+    const { plan, shards } = head;
+    const { spec, decision } = plan;
+    const { runs, receivers, nodeRows } = kept;
+    const defects = this.#defects;
+    let staging: StageTables | undefined;
+    if (spec.strategy === 'hier' && !defects.fails('groups', () => checkGroups(plan, nodeRows))) {
+      staging = new StageTables(spec, decision.groups, nodeRows);
+    }
+    for (const [rank, [length, digest]] of shards.entries()) {
+      onRank(rank);
+      const bytes = await this.#window(this.#starts[rank]!, length);
+      if (!equalBytes(await this.#hashing.sha256([bytes]), digest)) {
+        const path = `/ranks/${rank}`;
+        throw new FuscoError('E_PLAN_DIGEST', 'the shard changed while it was verified', { path, rank });
+      }
+      const shard = Shard.open(bytes, rank);
+      defects.fails('send', () => checkSend(shard, runs, spec, rank));
+      // Behind any defect only an earlier stage's is still of interest.
+      if (defects.any) continue;
+      rowChecks(shard, receivers, plan, staging, rank).every((check) => !defects.fails('rows', check));
+    }
+  }
+}
+
+/**
+ * Verifies a plan file in the memory of its largest shard and of what ranks say about each other: 8 bytes x ranks x
+ * instances. Accepts and refuses what decodePlan and verifyPlan accept and refuse, with the same error.
+ *
+ * @param onStep called before every shard of both passes
+ * @throws FuscoError with the place of the first defect; what `source.read` throws
+ */
+export function verifyStreamed(source: PlanSource, hashing: Hashing, onStep?: OnStep): Promise<VerifiedFile> {
+  return new FileVerifier(source, hashing).verify(onStep);
+}

@@ -1,0 +1,171 @@
+// How a group over processes opens: what ranks compare, what each is told, and what is left of a failure. The addon is
+// played, so that this needs neither NCCL nor a GPU; sessions are real.
+
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Cuda } from '../../../../executor/backends/cuda/context.ts';
+import { type NcclOptions, ncclBackend } from '../../../../executor/backends/nccl/backend.ts';
+import { createGroup } from '../../../../executor/group.ts';
+import type { Addon } from '../../../../executor/native/addon.ts';
+import type { NativeNcclGroupDesc } from '../../../../executor/native/addonNccl.ts';
+import type { Session } from '../../../../executor/rendezvous/session.ts';
+import { closeAll, localGroup } from '../../rendezvous/support.ts';
+
+/** What the addon plays in a test. */
+const played = vi.hoisted(() => ({
+  versions: [] as number[],
+  open: (_: NativeNcclGroupDesc): Promise<void> => Promise.resolve(),
+  uniqueId: () => new Uint8Array(128).fill(7),
+  descs: [] as NativeNcclGroupDesc[],
+  aborted: [] as string[],
+}));
+
+vi.mock('../../../../executor/native/addon.ts', () => {
+  class NcclGroup {
+    readonly #desc: NativeNcclGroupDesc;
+    constructor(_: unknown, desc: NativeNcclGroupDesc) {
+      this.#desc = desc;
+      played.descs[desc.rank] = desc;
+    }
+    open = () => played.open(this.#desc);
+    abort = (why: string) => void played.aborted.push(why);
+    close = async () => {};
+  }
+  const addon = {
+    NcclGroup,
+    ncclLibrary: () => ({ path: 'played', version: played.versions.shift() ?? 22_000 }),
+    ncclUniqueId: () => played.uniqueId(),
+  };
+  return { findAddon: () => ({ addon: addon as unknown as Addon }) };
+});
+
+const cuda = { native: {} } as unknown as Cuda;
+const nativeError = (code: string, message: string) => Object.assign(new Error(message), { code });
+
+beforeEach(() => {
+  played.versions = [];
+  played.open = () => Promise.resolve();
+  played.uniqueId = () => new Uint8Array(128).fill(7);
+  played.descs = [];
+  played.aborted = [];
+});
+
+type Options = Omit<NcclOptions, 'session' | 'cuda'>;
+
+/** Opens every rank's backend; gives what each ended with. */
+async function openAll(sessions: readonly Session[], options: (rank: number) => Options = () => ({})) {
+  const opened = await Promise.allSettled(
+    sessions.map((session, rank) => ncclBackend({ ...options(rank), session, cuda })),
+  );
+  return opened.map((one) => (one.status === 'rejected' ? one.reason : undefined));
+}
+
+describe('a group over processes', () => {
+  it('gives every rank the same id, settings and hosts, and a board to those that share one', async () => {
+    const sessions = await localGroup(4);
+    const hosts = ['a', 'b', 'a', 'c'];
+    const options = (rank: number) => ({ host: hosts[rank]!, stepBytes: 4096, maxCtas: rank });
+    expect(await openAll(sessions, options)).toEqual(new Array(4).fill(undefined));
+    const [zero] = played.descs;
+    for (const [rank, desc] of played.descs.entries()) {
+      expect(desc).toMatchObject({ ranks: 4, rank, stepBytes: 4096, maxCtas: rank, deadlineMs: 10_000 });
+      expect([...desc.hosts]).toEqual([0, 1, 0, 2]);
+      expect([...desc.id]).toEqual(new Array(128).fill(7));
+    }
+    expect(zero!.board).toMatch(/^\/fusco-[0-9a-f]{16}-0$/);
+    expect(played.descs.map(({ board }) => board)).toEqual([zero!.board, '', zero!.board, '']);
+    await closeAll(sessions);
+  });
+
+  it('has another board each time', async () => {
+    const sessions = await localGroup(2);
+    await openAll(sessions);
+    const [{ board }] = played.descs as [NativeNcclGroupDesc];
+    await openAll(sessions);
+    expect(played.descs[0]!.board).not.toBe(board);
+    await closeAll(sessions);
+  });
+
+  it.each<[string, (rank: number) => Options, number[], RegExp]>([
+    [
+      'another version of NCCL',
+      () => ({}),
+      [22_000, 22_000, 22_103, 22_000, 22_000, 22_103],
+      /^NCCL version /,
+    ],
+    ['steps of another size', (rank) => ({ stepBytes: rank === 2 ? 5 : 4 }), [], /^stepBytes /],
+  ])('with %s in one rank says so on every rank', async (_, options, versions, message) => {
+    const sessions = await localGroup(3);
+    played.versions = versions;
+    for (const error of await openAll(sessions, options)) {
+      expect(error).toMatchObject({ code: 'E_PEER_MISMATCH' });
+      expect(error.message).toMatch(message);
+    }
+    await closeAll(sessions);
+  });
+
+  it('refuses settings out of range before anything else', async () => {
+    const sessions = await localGroup(2);
+    const errors = await openAll(sessions, () => ({ maxCtas: 65 }));
+    expect(errors).toMatchObject([{ code: 'E_OPTION' }, { code: 'E_OPTION' }]);
+    await Promise.all(sessions.map((session) => session.barrier()));
+    await closeAll(sessions);
+  });
+});
+
+describe('what fails natively while a group opens', () => {
+  it.each(['E_LIMIT', 'E_BACKEND', 'E_PEER_TIMEOUT'])('with %s is what the rank is told', async (code) => {
+    const sessions = await localGroup(2);
+    played.open = () => Promise.reject(nativeError(code, 'as it says'));
+    for (const error of await openAll(sessions)) {
+      expect(error).toMatchObject({ name: 'FuscoError', code, message: 'as it says' });
+    }
+    // Not the end of the session, which is the caller's.
+    await Promise.all(sessions.map((session) => session.barrier()));
+    await closeAll(sessions);
+  });
+
+  it('in making the id is one of this package’s errors, too', async () => {
+    const sessions = await localGroup(1);
+    played.uniqueId = () => {
+      throw nativeError('E_BACKEND', 'NCCL makes no id');
+    };
+    expect(await openAll(sessions)).toMatchObject([{ name: 'FuscoError', code: 'E_BACKEND' }]);
+    await closeAll(sessions);
+  });
+
+  it('after the session has failed is told as the session says it, and native code is told to give up', async () => {
+    const sessions = await localGroup(3);
+    // Native code waits for rank 2 until it is told.
+    played.open = async () => {
+      await expect.poll(() => played.aborted.length).toBeGreaterThan(0);
+      throw nativeError('E_PEER_TIMEOUT', played.aborted[0]!);
+    };
+    const opening = openAll(sessions);
+    await expect.poll(() => Object.keys(played.descs)).toHaveLength(3);
+    sessions[0]!.enter(2, Uint8Array.of(1), false);
+    sessions[2]!.enter(2, Uint8Array.of(2), false);
+    for (const [rank, error] of (await opening).entries()) {
+      expect(error).toBe(sessions[rank]!.failure);
+      expect(error).toMatchObject({ code: 'E_PEER_MISMATCH' });
+    }
+    expect(played.aborted).toHaveLength(3);
+    for (const why of played.aborted) expect(why).toMatch(/^in step 2 rank [02] does another exchange/);
+    await closeAll(sessions);
+  });
+});
+
+describe('createGroup', () => {
+  it('over a session of another size refuses before ranks compare anything', async () => {
+    const sessions = await localGroup(2);
+    const [session] = sessions;
+    await expect(
+      createGroup({ backend: 'nccl', ranks: 3, nccl: { session: session! }, cuda }),
+    ).rejects.toMatchObject({
+      code: 'E_RANKS',
+      message: 'a group of 3 ranks in a session of 2',
+      details: { value: 3, limit: 2 },
+    });
+    await Promise.all(sessions.map((one) => one.barrier()));
+    await closeAll(sessions);
+  });
+});

@@ -1,0 +1,63 @@
+import { describe, expect, it } from 'vitest';
+import { wireLine, wireReport } from '../../../../executor/backends/nccl/report.ts';
+import type { NativeNcclReport } from '../../../../executor/native/addonNccl.ts';
+
+const plain: NativeNcclReport = {
+  bytesRead: 1,
+  bytesWritten: 2,
+  rows: 3,
+  nanoseconds: 2_500_000,
+  started: 5,
+  wireSent: 3 * 2 ** 20,
+  wireReceived: 2 ** 20,
+  directBytes: 2 ** 19,
+  readyNs: 7,
+  steps: 2,
+  slices: 4,
+};
+const detailed: NativeNcclReport = {
+  ...plain,
+  packNs: 1000,
+  packHiddenNs: 750,
+  wireNs: 5000,
+  peers: {
+    sentBytes: Float64Array.of(0, 10, 20),
+    receivedBytes: Float64Array.of(0, 30, 40),
+    waitNs: Float64Array.of(0, 0, 9_000_000),
+    wireNs: Float64Array.of(0, 50, 60),
+  },
+};
+
+describe('the report of an exchange over processes', () => {
+  it('has totals without details', () => {
+    expect(wireReport(plain, [], 0)).toEqual({
+      sentBytes: 3 * 2 ** 20,
+      receivedBytes: 2 ** 20,
+      directBytes: 2 ** 19,
+      steps: 2,
+      slices: 4,
+      readyNanoseconds: 7,
+    });
+  });
+
+  it('says of each peer what travelled and how long it was waited for', () => {
+    // Rank 1 came 4 ms later than this rank as rank 0 heard it; rank 2 shares this rank's clock.
+    const { peers, packHiddenNanoseconds } = wireReport(detailed, [1, 5, 6], 0);
+    expect(packHiddenNanoseconds).toBe(750);
+    expect(peers).toEqual([
+      { rank: 0, sentBytes: 0, receivedBytes: 0, waitNanoseconds: 0, wireNanoseconds: 0 },
+      { rank: 1, sentBytes: 10, receivedBytes: 30, waitNanoseconds: 4_000_000, wireNanoseconds: 50 },
+      { rank: 2, sentBytes: 20, receivedBytes: 40, waitNanoseconds: 9_000_000, wireNanoseconds: 60 },
+    ]);
+  });
+
+  it('fits on a line that names the rank that was waited for longest', () => {
+    expect(wireLine('dispatch', 12, 0, 2_500_000, wireReport(detailed, [1, 5, 6], 0))).toBe(
+      'fusco rank 0 step 12 dispatch 2.50 ms, wire 3.0 MiB out 1.0 MiB in, direct 0.5 MiB, 2 steps 4 slices, ' +
+        'packing 0.00 ms (75 % hidden), longest wait 9.00 ms for rank 2',
+    );
+    expect(wireLine('combine', 1, 3, 1e6, wireReport(plain, [], 3))).toBe(
+      'fusco rank 3 step 1 combine 1.00 ms, wire 3.0 MiB out 1.0 MiB in, direct 0.5 MiB, 2 steps 4 slices',
+    );
+  });
+});
