@@ -41,7 +41,7 @@ vi.mock('../../planner/verify/halt.ts', async (importOriginal) => {
 
 /** Lines of the verifier that call halt or checkWord. */
 function allChecks(): string[] {
-  const folder = new URL('../../planner/verify/verify', import.meta.url);
+  const folder = new URL('../../planner/verify/', import.meta.url);
   return readdirSync(folder)
     .filter((name) => name !== 'halt.ts')
     .flatMap((name) =>

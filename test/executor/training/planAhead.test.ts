@@ -219,7 +219,7 @@ describe('planning ahead', () => {
   });
 
   it('does not keep an idle process alive', async () => {
-    const module = fileURLToPath(new URL('../../dist/executor/index.js', import.meta.url));
+    const module = fileURLToPath(new URL('../../../dist/executor/index.js', import.meta.url));
     const text = `
       const { PlanAhead } = await import(${JSON.stringify(module)});
       const ahead = await PlanAhead.open({ ranks: 1 });

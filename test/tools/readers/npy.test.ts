@@ -18,7 +18,7 @@ import { FuscoError } from '../../../planner/errors.ts';
 import { encodeNpy, type NdDtype, parseNpy } from '../../../tools/readers/npy.ts';
 
 function fixture(name: string): Uint8Array {
-  return new Uint8Array(readFileSync(new URL(`../fixtures/npy/${name}`, import.meta.url)));
+  return new Uint8Array(readFileSync(new URL(`../../fixtures/npy/${name}`, import.meta.url)));
 }
 
 /** A file with the given header text, version 1.0, and `data` bytes of zeros. */

@@ -14,7 +14,7 @@ import { isZip } from '../../../tools/readers/zip.ts';
 import { NPY, u16, u64, zip } from '../../support/handZip.ts';
 
 function fixture(name: string): Uint8Array {
-  return new Uint8Array(readFileSync(new URL(`../fixtures/npy/${name}`, import.meta.url)));
+  return new Uint8Array(readFileSync(new URL(`../../fixtures/npy/${name}`, import.meta.url)));
 }
 
 function refusal(bytes: Uint8Array, maxTotalBytes?: number): string {

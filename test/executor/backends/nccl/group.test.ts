@@ -52,7 +52,7 @@ describe('a group of processes', () => {
 
   it('ends the process by itself where NCCL is missing, on every rank and long before the deadline', async () => {
     const script = `
-      import { createGroup } from ${JSON.stringify(new URL('../../../dist/executor/index.js', import.meta.url))};
+      import { createGroup } from ${JSON.stringify(new URL('../../../../dist/executor/index.js', import.meta.url))};
       await createGroup({ backend: 'nccl' }).catch(({ code }) => console.log(code));
     `;
     const port = await freePort();
