@@ -13,19 +13,15 @@ import {
   type NativeCudaPlan,
   type NativeCudaStats,
 } from '../../native/addon.ts';
-import { attempt } from '../host/backend.ts';
+import { attempt } from '../../native/errors.ts';
 import type {
-  Backend,
   CombineCall,
   DispatchCall,
   ExchangeReport,
   ExternalMemory,
   Memory,
-  PreparedPlan,
   WeightGradientCall,
 } from '../types.ts';
-import { Staging, StagingPool } from './deviceCopies.ts';
-import { cudaRowWork } from './rowWork.ts';
 
 export type CudaDevice = NativeCudaDevice;
 
@@ -66,8 +62,6 @@ export class Cuda implements Disposable {
   readonly ranks: number;
   /** For the backend and the bench. */
   readonly native: NativeCudaContext;
-  /** For staging.ts. */
-  readonly stagingPool: StagingPool = new StagingPool(this);
 
   /** For openCuda. */
   constructor(ranks: number, native: NativeCudaContext) {
@@ -298,70 +292,4 @@ export class CudaSlot implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-class CudaPlan implements PreparedPlan {
-  readonly #cuda: Cuda;
-  readonly #slot: CudaSlot;
-
-  constructor(cuda: Cuda, slot: CudaSlot) {
-    this.#cuda = cuda;
-    this.#slot = slot;
-  }
-
-  /** Stages what is not on a device; then waits, and reports the time on the device. */
-  async #run(enqueue: (staging: Staging) => () => ExchangeReport): Promise<ExchangeReport> {
-    const staging = new Staging(this.#cuda);
-    try {
-      const call = enqueue(staging);
-      if (!staging.used) return call();
-      this.#cuda.synchronize();
-      using start = this.#cuda.event(0);
-      using end = this.#cuda.event(0);
-      start.record();
-      const report = call();
-      end.record();
-      staging.bringBack();
-      return { ...report, nanoseconds: Math.round(end.since(start) * 1e6), enqueued: false };
-    } finally {
-      staging.free();
-    }
-  }
-
-  dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.dispatch(call);
-      return () => this.#slot.dispatch(staged);
-    });
-  }
-
-  combine(call: CombineCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.combine(call);
-      return () => this.#slot.combine(staged);
-    });
-  }
-
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.weightGradient(call);
-      return () => this.#slot.weightGradient(staged);
-    });
-  }
-
-  close(): void {
-    this.#slot.close();
-  }
-}
-
-/** @param owns whether closing the backend closes the context */
-export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
-  return {
-    name: 'cuda',
-    rowWork: cudaRowWork(cuda),
-    prepare: async (plan) => new CudaPlan(cuda, cuda.slot(plan)),
-    close: () => {
-      if (owns) cuda.close();
-    },
-  };
 }

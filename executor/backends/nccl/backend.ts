@@ -8,11 +8,11 @@ import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { type Addon, findAddon } from '../../native/addon.ts';
 import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/addonNccl.ts';
+import { attempt, translate } from '../../native/errors.ts';
 import type { Session } from '../../rendezvous/session.ts';
 import { type Cuda, cudaDevices, openCuda } from '../cuda/context.ts';
 import { Staging } from '../cuda/deviceCopies.ts';
 import { cudaRowWork } from '../cuda/rowWork.ts';
-import { attempt, translate } from '../host/backend.ts';
 import type {
   Backend,
   BufferBytes,
