@@ -67,7 +67,7 @@ describe('dependencies run one way', () => {
 });
 
 describe('import cycles', () => {
-  const folders = ['examples'];
+  const folders = ['planner', 'examples'];
 
   it.each(folders)('%s has none', (folder) => {
     const files = filesUnder(join(ROOT, folder)).filter((file) => file.endsWith('.ts'));
@@ -86,6 +86,22 @@ describe('import cycles', () => {
     const at = (path: string) => resolve(ROOT, `.${path}`);
     const files = new Map(Object.entries(planted).map(([path, text]) => [at(path), text]));
     expect(importCycles(files)).toEqual([['/a.ts', '/b.ts', '/folder/c.ts'].map(at), [at('/e.ts')]]);
+  });
+});
+
+describe('the plan format', () => {
+  it('depends on errors, options and the type of a plan, not on the algorithm', () => {
+    const outside = sources('planner/format').flatMap((file) =>
+      importsOf(readFileSync(file, 'utf8')).filter((target) => target.startsWith('../')),
+    );
+    expect([...new Set(outside)].sort()).toEqual(['../errors.ts', '../plan.ts', '../spec.ts']);
+    const model = ['errors.ts', 'plan.ts', 'spec.ts', 'placement.ts'].map((file) => `planner/${file}`);
+    for (const file of model) {
+      const targets = importsOf(readFileSync(join(ROOT, file), 'utf8'));
+      for (const target of targets.filter((path) => !path.startsWith('./format/'))) {
+        expect(model, file).toContain(name(resolve(ROOT, 'planner', target)));
+      }
+    }
   });
 });
 
