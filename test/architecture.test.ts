@@ -65,6 +65,22 @@ describe('dependencies run one way', () => {
   });
 });
 
+describe('the plan format', () => {
+  it('depends on errors, options and the type of a plan, not on the algorithm', () => {
+    const outside = sources('planner/format').flatMap((file) =>
+      importsOf(readFileSync(file, 'utf8')).filter((target) => target.startsWith('../')),
+    );
+    expect([...new Set(outside)].sort()).toEqual(['../errors.ts', '../plan.ts', '../spec.ts']);
+    const model = ['errors.ts', 'plan.ts', 'spec.ts', 'placement.ts'].map((file) => `planner/${file}`);
+    for (const file of model) {
+      const targets = importsOf(readFileSync(join(ROOT, file), 'utf8'));
+      for (const target of targets.filter((path) => !path.startsWith('./format/'))) {
+        expect(model, file).toContain(name(resolve(ROOT, 'planner', target)));
+      }
+    }
+  });
+});
+
 describe('committed files', () => {
   /** Folders of one machine; written in pieces, so that this file does not name them. */
   const machines = ['work', 'home', 'root', 'Users'].map((folder) => ['', folder, ''].join('/'));

@@ -99,7 +99,11 @@ export class PlanAhead implements AsyncDisposable {
     const workerData: WorkerStart = { module: await plannerModule() };
     // Without the flags of the process: they are for its own script, and preload what the worker does not need.
     return new PlanAhead(
-      new Worker(workerUrl('training/planAheadWorker.js'), { workerData, execArgv: [], name: 'fusco planner' }),
+      new Worker(workerUrl('training/planAheadWorker.js'), {
+        workerData,
+        execArgv: [],
+        name: 'fusco planner',
+      }),
       options,
     );
   }

@@ -70,8 +70,8 @@ addon_tests() {
 
 build asan address,undefined fusco_node
 addon_tests asan "$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
-  test/native/{addon,buffers,exchange,lifetime,special-values}.test.ts \
-  test/executor/{fp8,gating,freed-buffers}.test.ts
+  test/native/{addon,buffers,exchange,lifetime,special-values}. \
+  test/executor/training/{fp8,gating}. test/executor/freed-buffers.
 build tsan thread fusco_node
 addon_tests tsan "$(gcc -print-file-name=libtsan.so)" \
-  test/native/{addon,buffers,exchange,lifetime}.test.ts test/executor/{fp8,gating}.test.ts
+  test/native/{addon,buffers,exchange,lifetime}. test/executor/training/{fp8,gating}.

@@ -3,7 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { FuscoError } from '../../../planner/errors.ts';
-import { optionsDigest, planId } from '../../../planner/format/codec.ts';
+import { optionsDigest, planId } from '../../../planner/format/digest.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { type Addon, findAddon } from '../../native/addon.ts';

@@ -1,55 +1,27 @@
-import { Packr } from 'msgpackr';
-import { BALANCE_RULES } from '../balance.ts';
+// Reads plan files: accepts the canonical form alone, so encoding a decoded plan gives the same bytes.
+
 import { FuscoError } from '../errors.ts';
-import { checkWhole, type Decision, type Plan } from '../plan.ts';
-import { makeSpec, type PlanSpec, type SpecFields, specFields } from '../spec.ts';
-import { equalBytes, hex, joinBytes } from './bytes.ts';
+import type { Decision, Plan } from '../plan.ts';
+import { BALANCE_RULES, makeSpec, type PlanSpec } from '../spec.ts';
+import { equalBytes, hex } from './bytes.ts';
+import { Cursor, refuseHeader } from './cursor.ts';
+import { type Core, coreOf, DIGEST_BYTES, idOf, MAGIC, pack, packr, shardDigests, sorted } from './digest.ts';
+import {
+  ARRAY16,
+  arrayHead,
+  BIN8,
+  BIN32,
+  type Header,
+  type ListedShard,
+  packHead,
+  padBytes,
+} from './encode.ts';
 import type { Sha256 } from './hash.ts';
 import { FORMAT_MAJOR, FORMAT_MINOR, MAX_HEADER_BYTES, MAX_RANKS, SECTION_ALIGN } from './layout.ts';
 import { Shard } from './shard.ts';
 
-// The file is drawn in layout.ts. Its header is a map with sorted keys:
-//   core      what the plan id covers beside the shards: the options, as specFields() lists them,
-//             and what the facts decided: the balancer's rule and each rank's group
-//   planId    bin 32: SHA-256 of ["FUSCOPLN", major], core and the shards' digests
-//   producer  name and version of the program that wrote the file; not part of the plan id
-//   reason    why `auto` chose the strategy, or empty; not part of the plan id
-//   shards    [bytes, bin 32 SHA-256] per rank
-
-const MAGIC = 'FUSCOPLN';
-const PRODUCER = 'fusco 0.1.0';
-const DIGEST_BYTES = 32;
-// msgpack's kinds of values that a plan file holds beside small integers, strings, arrays and maps.
-const BIN8 = 0xc4;
-const BIN32 = 0xc6;
-const UINT8 = 0xcc;
-const UINT32 = 0xce;
-const STR8 = 0xd9;
-const ARRAY16 = 0xdc;
-const MAP16 = 0xde;
-/** header, core, placement, one expert's replicas, and one to spare. */
-const MAX_HEADER_DEPTH = 5;
-
-/** Plain msgpack: no records, the shortest map heads, and nothing that becomes a float. */
-const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: 'bigint' });
-
 /** Called with each defect of a file that is shown rather than refused. */
-export type Report = (error: FuscoError) => void;
-
-/** A plan's file in pieces, to be written one after the other. */
-export interface PlanChunks {
-  readonly chunks: readonly Uint8Array[];
-  /** Bytes of all chunks. */
-  readonly length: number;
-  /** 64 hex digits. */
-  readonly planId: string;
-}
-
-export interface EncodedPlan {
-  readonly bytes: Uint8Array;
-  /** 64 hex digits. */
-  readonly planId: string;
-}
+export type OnDefect = (error: FuscoError) => void;
 
 export interface DecodedPlan {
   readonly plan: Plan;
@@ -57,202 +29,6 @@ export interface DecodedPlan {
   readonly planId: string;
   readonly producer: string;
   readonly version: readonly [number, number];
-}
-
-/** The core as the header stores it. */
-type Core = SpecFields & { rule: string; groups: number[] };
-
-interface Header {
-  core: Core;
-  planId: Uint8Array;
-  producer: string;
-  reason: string;
-  shards: ListedShard[];
-}
-
-/** A shard as the header lists it: bytes and SHA-256. */
-export type ListedShard = [bytes: number, digest: Uint8Array];
-
-/** msgpack of `value`, in memory of its own. */
-function pack(value: unknown): Uint8Array {
-  return Uint8Array.from(packr.pack(value));
-}
-
-/** A copy whose keys are in ASCII order, which is the order of a canonical map. */
-function sorted<T extends object>(map: T): T {
-  return Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1))) as T;
-}
-
-/** What the plan id covers beside the shards: the settled options and who forwards for whom. */
-function coreOf({ spec, decision }: Omit<Plan, 'shards'>): Core {
-  return sorted({ ...specFields(spec), rule: decision.rule, groups: [...decision.groups] });
-}
-
-/** 32 bytes that are equal for equal options: what ranks compare before they plan together. */
-export async function optionsDigest(spec: PlanSpec, sha256: Sha256): Promise<Uint8Array> {
-  return sha256([pack(sorted(specFields(spec)))]);
-}
-
-async function idOf(core: Uint8Array, digests: readonly Uint8Array[], sha256: Sha256): Promise<Uint8Array> {
-  return sha256([pack([MAGIC, FORMAT_MAJOR]), core, ...digests]);
-}
-
-async function shardDigests(plan: Plan, sha256: Sha256): Promise<Uint8Array[]> {
-  checkWhole(plan);
-  const digests: Uint8Array[] = [];
-  for (const shard of plan.shards) digests.push(Uint8Array.from(await sha256([shard.bytes])));
-  return digests;
-}
-
-/** The plan id, 64 hex digits: SHA-256 over the core and the shards' digests. */
-export async function planId(plan: Plan, sha256: Sha256): Promise<string> {
-  return hex(await idOf(pack(coreOf(plan)), await shardDigests(plan, sha256), sha256));
-}
-
-/** Head of the file's one array: magic, version, header, a pad and a shard per rank, digest. */
-function arrayHead(ranks: number): Uint8Array {
-  const items = 4 + 2 * ranks;
-  return items < 16 ? Uint8Array.of(0x90 | items) : Uint8Array.of(ARRAY16, items >> 8, items & 0xff);
-}
-
-/** Zeros behind a pad's two bytes at `at` that put the next shard, behind its five, at a multiple of 64. */
-function padBytes(at: number): number {
-  return (SECTION_ALIGN - ((at + 7) % SECTION_ALIGN)) % SECTION_ALIGN;
-}
-
-/**
- * The canonical bytes of a plan's file as chunks, and its id. The shards are chunks as they are: nothing is copied, so
- * writing a plan costs its head and its hashes.
- */
-export async function encodePlanChunks(plan: Plan, sha256: Sha256): Promise<PlanChunks> {
-  const digests = await shardDigests(plan, sha256);
-  const listed = plan.shards.map(({ bytes }, rank): ListedShard => [bytes.length, digests[rank]!]);
-  const { head, fronts, tail, length, planId } = await layFile(plan, listed, sha256);
-  const chunks = [head, ...plan.shards.flatMap(({ bytes }, rank) => [fronts[rank]!, bytes]), tail];
-  chunks.push(Uint8Array.from(await sha256(chunks)));
-  return { chunks, length, planId };
-}
-
-/** Everything of a file but its shards and the digest at its end, from the shards' sizes and digests. */
-export interface FileFrame {
-  readonly head: Uint8Array;
-  /** What stands in front of each shard. */
-  readonly fronts: readonly Uint8Array[];
-  /** What stands between the last shard and the digest. */
-  readonly tail: Uint8Array;
-  /** Bytes of the whole file. */
-  readonly length: number;
-  /** 64 hex digits. */
-  readonly planId: string;
-}
-
-export async function layFile(
-  plan: Omit<Plan, 'shards'>,
-  shards: readonly ListedShard[],
-  sha256: Sha256,
-): Promise<FileFrame> {
-  const core = coreOf(plan);
-  const digests = shards.map(([, digest]) => digest);
-  const id = await idOf(pack(core), digests, sha256);
-  const header: Header = {
-    core,
-    planId: id,
-    producer: PRODUCER,
-    reason: plan.decision.reason,
-    shards: [...shards],
-  };
-  const head = packHead([FORMAT_MAJOR, FORMAT_MINOR], header);
-  let at = head.length;
-  const fronts = shards.map(([bytes]) => {
-    const pad = padBytes(at);
-    const front = new Uint8Array(7 + pad);
-    front[0] = BIN8;
-    front[1] = pad;
-    front[2 + pad] = BIN32;
-    new DataView(front.buffer).setUint32(3 + pad, bytes);
-    at += front.length + bytes;
-    return front;
-  });
-  const tail = Uint8Array.of(BIN8, DIGEST_BYTES);
-  return { head, fronts, tail, length: at + tail.length + DIGEST_BYTES, planId: hex(id) };
-}
-
-/** The canonical bytes of a plan's file in one piece, and its id. */
-export async function encodePlan(plan: Plan, sha256: Sha256): Promise<EncodedPlan> {
-  const { chunks, planId } = await encodePlanChunks(plan, sha256);
-  return { bytes: joinBytes(chunks), planId };
-}
-
-/** Everything in front of the first pad. */
-function packHead(version: readonly [number, number], header: Header): Uint8Array {
-  return joinBytes([arrayHead(header.shards.length), pack(MAGIC), pack(version), pack(sorted(header))]);
-}
-
-/** Reads the parts of a file, or of a window of one, in order; every read checks the file's bound first. */
-export class Cursor {
-  readonly bytes: Uint8Array;
-  /** Place in the file. */
-  at: number;
-  readonly #start: number;
-  readonly #length: number;
-
-  /**
-   * @param bytes the window
-   * @param start where the window starts in the file
-   * @param length bytes of the file
-   */
-  constructor(bytes: Uint8Array, start = 0, length = bytes.length) {
-    this.bytes = bytes;
-    this.at = start;
-    this.#start = start;
-    this.#length = length;
-  }
-
-  /** Passes bytes that need not lie in the window. */
-  pass(length: number, what: string): void {
-    const end = this.at + length;
-    if (end > this.#length) {
-      const text = `${what} ends at byte ${end}, the file at ${this.#length}`;
-      throw new FuscoError('E_PLAN_TRUNCATED', text, { limit: this.#length });
-    }
-    this.at = end;
-  }
-
-  take(length: number, what: string): Uint8Array {
-    const from = this.at - this.#start;
-    this.pass(length, what);
-    return this.bytes.subarray(from, from + length);
-  }
-
-  /** A big-endian unsigned integer. */
-  uint(length: number, what: string): number {
-    return this.take(length, what).reduce((value, byte) => value * 256 + byte, 0);
-  }
-
-  /** Passes one value of the kinds that a header holds. Throws E_PLAN_CANONICAL for any other. */
-  skip(end: number, depth: number): void {
-    if (depth > MAX_HEADER_DEPTH || this.at >= end)
-      throw refuseHeader('the header is deeper or longer than allowed');
-    const what = 'the header';
-    const kind = this.uint(1, what);
-    let values = 0;
-    let payload = 0;
-    if (kind < 0x80) payload = 0;
-    else if (kind < 0x90) values = 2 * (kind & 15);
-    else if (kind < 0xa0) values = kind & 15;
-    else if (kind < 0xc0) payload = kind & 31;
-    else if (kind === BIN8 || kind === STR8) payload = this.uint(1, what);
-    else if (kind >= UINT8 && kind <= UINT32) payload = 1 << (kind - UINT8);
-    else if (kind === ARRAY16) values = this.uint(2, what);
-    else if (kind === MAP16) values = 2 * this.uint(2, what);
-    else throw refuseHeader(`the header holds a value of kind 0x${kind.toString(16)}`);
-    this.take(payload, what);
-    for (let i = 0; i < values; i++) this.skip(end, depth + 1);
-  }
-}
-
-function refuseHeader(text: string): FuscoError {
-  return new FuscoError('E_PLAN_CANONICAL', text, { path: '/header' });
 }
 
 /** Magic and version; returns the number of ranks that the array's length implies. */
@@ -447,7 +223,7 @@ export async function checkDigests(
   head: FileHead,
   digests: readonly Uint8Array[],
   sha256: Sha256,
-  found: Report,
+  found: OnDefect,
 ): Promise<string> {
   digests.forEach((actual, rank) => {
     if (equalBytes(actual, head.shards[rank]![1])) return;
@@ -463,7 +239,7 @@ export async function checkDigests(
 }
 
 /** Reports E_PLAN_DIGEST where a file's bytes are not what the digest at its end says. */
-export function checkFileDigest(actual: Uint8Array, digest: Uint8Array, found: Report): void {
+export function checkFileDigest(actual: Uint8Array, digest: Uint8Array, found: OnDefect): void {
   if (equalBytes(actual, digest)) return;
   found(new FuscoError('E_PLAN_DIGEST', 'the file is not what its digest says', { path: '/digest' }));
 }
@@ -472,13 +248,17 @@ export function checkFileDigest(actual: Uint8Array, digest: Uint8Array, found: R
  * Reads a plan file. The result is well-formed and has the digests it claims, but is not verified: see verifyPlan.
  * Shards are views of `bytes` where their alignment allows.
  *
- * @param report given, digests that do not match are reported and reading goes on; anything that leaves nothing
+ * @param onDefect given, digests that do not match are reported and reading goes on; anything that leaves nothing
  *   to show still throws
  * @throws FuscoError E_PLAN_MAGIC, E_PLAN_VERSION, E_PLAN_TRUNCATED, E_PLAN_CANONICAL, E_PLAN_HEADER,
  *   E_PLAN_DIGEST, E_SHARD_LAYOUT
  */
-export async function decodePlan(bytes: Uint8Array, sha256: Sha256, report?: Report): Promise<DecodedPlan> {
-  const found = report ?? fail;
+export async function decodePlan(
+  bytes: Uint8Array,
+  sha256: Sha256,
+  onDefect?: OnDefect,
+): Promise<DecodedPlan> {
+  const found = onDefect ?? fail;
   const cursor = new Cursor(bytes);
   const head = readFileHead(cursor);
   const parts = head.shards.map(([length], rank) => {
