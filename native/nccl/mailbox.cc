@@ -1,4 +1,4 @@
-#include "board.hpp"
+#include "mailbox.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -34,20 +34,20 @@ uint64_t monotonicNs() {
   return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-struct Board::Head {
+struct Mailbox::Head {
   std::atomic<uint64_t> made;
   std::atomic<uint32_t> attached;
   std::atomic<uint32_t> failed[maxBoardRanks];
   Post posts[];
 };
 
-Board::Board(const std::string &name, uint32_t neighbours, uint32_t self, const Wait &wait)
+Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, const Wait &wait)
     : name_(name),
-      neighbours_(neighbours),
+      neighbors_(neighbors),
       self_(self),
-      bytes_(sizeof(Head) + uint64_t{neighbours} * places * sizeof(Post)) {
-  if (neighbours > maxBoardRanks || name.size() < 2 || name[0] != '/') {
-    throw Failure(FUSCO_E_OPTION, "a board for %u ranks called %.60s", neighbours, name.c_str());
+      bytes_(sizeof(Head) + uint64_t{neighbors} * places * sizeof(Post)) {
+  if (neighbors > maxBoardRanks || name.size() < 2 || name[0] != '/') {
+    throw Failure(FUSCO_E_OPTION, "a board for %u ranks called %.60s", neighbors, name.c_str());
   }
   int file = -1;
   if (self == 0) {
@@ -82,7 +82,7 @@ Board::Board(const std::string &name, uint32_t neighbours, uint32_t self, const 
     if (self == 0) head_->made.store(made, std::memory_order_release);
     wait([&] { return head_->made.load(std::memory_order_acquire) == made; });
     head_->attached.fetch_add(1);
-    if (self == 0) wait([&] { return head_->attached.load() == neighbours_; });
+    if (self == 0) wait([&] { return head_->attached.load() == neighbors_; });
   } catch (...) {
     if (self == 0) shm_unlink(name.c_str());
     munmap(memory, bytes_);
@@ -91,30 +91,30 @@ Board::Board(const std::string &name, uint32_t neighbours, uint32_t self, const 
   if (self == 0) shm_unlink(name.c_str());
 }
 
-Board::~Board() { munmap(head_, bytes_); }
+Mailbox::~Mailbox() { munmap(head_, bytes_); }
 
-Post &Board::at(uint32_t neighbour, uint64_t step) {
-  return head_->posts[neighbour * places + step % places];
+Post &Mailbox::at(uint32_t neighbor, uint64_t step) {
+  return head_->posts[neighbor * places + step % places];
 }
 
-void Board::publish(uint64_t step) {
+void Mailbox::publish(uint64_t step) {
   Post &post = own(step);
   post.enteredNs = monotonicNs();
   post.step.store(step, std::memory_order_release);
 }
 
-bool Board::has(uint32_t neighbour, uint64_t step) const {
-  return of(neighbour, step).step.load(std::memory_order_acquire) == step;
+bool Mailbox::has(uint32_t neighbor, uint64_t step) const {
+  return of(neighbor, step).step.load(std::memory_order_acquire) == step;
 }
 
-uint64_t Board::lastStep(uint32_t neighbour) const {
-  const uint64_t even = of(neighbour, 0).step.load();
-  const uint64_t odd = of(neighbour, 1).step.load();
+uint64_t Mailbox::lastStep(uint32_t neighbor) const {
+  const uint64_t even = of(neighbor, 0).step.load();
+  const uint64_t odd = of(neighbor, 1).step.load();
   return even > odd ? even : odd;
 }
 
-void Board::fail() { head_->failed[self_].store(1); }
+void Mailbox::fail() { head_->failed[self_].store(1); }
 
-bool Board::hasFailed(uint32_t neighbour) const { return head_->failed[neighbour].load() != 0; }
+bool Mailbox::hasFailed(uint32_t neighbor) const { return head_->failed[neighbor].load() != 0; }
 
 }  // namespace fusco::nccl

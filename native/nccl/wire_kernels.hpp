@@ -17,7 +17,7 @@ struct Range {
 struct Ranges {
   uint32_t count = 0;
   uint32_t rows = 0;  // of all of them; they follow one another in the slot
-  Range range[maxPeersPerStep];
+  Range range[maxPeersPerRound];
 };
 
 // Gathers rows of a stream into a slot.
@@ -54,7 +54,7 @@ struct ScatterParams {
   const uint8_t *from;
   uint64_t rowBytes;
   uint32_t unit;
-  uint8_t *to[maxNeighbours];
+  uint8_t *to[maxNeighbors];
   const float *scale;  // null, or by place
   uint32_t dtype;
 };
@@ -66,19 +66,19 @@ struct SumParams {
   const SumTerm *terms;
   uint64_t rowBytes;         // of the payload, and of `to` unless f32Out
   uint64_t landingRowBytes;  // of from[landingPeer]
-  const uint8_t *from[maxNeighbours + 1];
+  const uint8_t *from[maxNeighbors + 1];
   uint8_t *to;
   const float *weights;  // null, or by SumTerm.weight
 };
 
-// Epoch flags of one exchange's edge: written into every neighbour's memory, awaited in the own.
+// Epoch flags of one exchange's edge: written into every neighbor's memory, awaited in the own.
 struct FlagParams {
-  uint32_t neighbours;
+  uint32_t neighbors;
   uint32_t self;
   uint64_t epoch;
-  uint64_t *theirs[maxNeighbours];  // where neighbour i awaits this rank
-  const uint64_t *own;              // [neighbours]
-  const uint32_t *abort;            // in the host's memory: not zero ends the wait
+  uint64_t *theirs[maxNeighbors];  // where neighbor i awaits this rank
+  const uint64_t *own;             // [neighbors]
+  const uint32_t *abort;           // in the host's memory: not zero ends the wait
 };
 
 cudaError_t launchPack(const PackParams &params, cudaStream_t stream);
@@ -87,7 +87,7 @@ cudaError_t launchScatter(const ScatterParams &params, cudaStream_t stream);
 // `f32Out`: sums are stored in float32, whatever the payload's dtype (a tree's kept partial sums).
 cudaError_t launchSums(const SumParams &params, fusco_dtype dtype, uint32_t tree, bool f32Out, uint32_t unit,
                        cudaStream_t stream);
-// Releases what the stream has done to all neighbours, at system scope, and acquires what they have.
+// Releases what the stream has done to all neighbors, at system scope, and acquires what they have.
 cudaError_t launchFlags(const FlagParams &params, cudaStream_t stream);
 
 }  // namespace fusco::nccl

@@ -3,10 +3,10 @@
 #include <chrono>
 #include <mutex>
 
-#include "exchange.hpp"
 #include "fp8.hpp"
 #include "gate.hpp"
 #include "guard.hpp"
+#include "host_exchange.hpp"
 
 namespace {
 

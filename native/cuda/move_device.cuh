@@ -1,8 +1,8 @@
 // Dispatch by ordinary loads and stores: short rows, rows of any size, values of entries, origins, padding.
 #pragma once
 
-#include "device.cuh"
-#include "unit.hpp"
+#include "access_unit.hpp"
+#include "element_device.cuh"
 
 namespace fusco::cuda {
 
@@ -16,7 +16,7 @@ struct Crew {
 // warps.
 template <class Unit>
 __device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew crew) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint64_t units = payload.rowBytes / sizeof(Unit);
   uint32_t width = 1;
   while (width < 32 && width < units) width *= 2;
@@ -43,7 +43,7 @@ __device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew
 // Values that belong to an entry go straight to its final slot under every plan.
 template <class Unit>
 __device__ void copyEntries(const DispatchParams &p, const Payload &payload, Crew crew) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint64_t units = payload.rowBytes / sizeof(Unit);
   const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
   uint32_t width = 1;
@@ -62,7 +62,7 @@ __device__ void copyEntries(const DispatchParams &p, const Payload &payload, Cre
 }
 
 __device__ inline void writeOrigins(const DispatchParams &p, Crew crew) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
   for (uint64_t entry = crew.index; entry < entries; entry += crew.count) {
     const Place place = p.plan.place[entry];

@@ -1,4 +1,4 @@
-#include "slot.hpp"
+#include "device_plan.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -68,12 +68,12 @@ uint64_t instancesOf(const fusco_plan_desc &desc) {
 }  // namespace
 
 // Byte offsets of the tables in one device's memory, all of them at full capacity.
-struct Slot::Layout {
+struct DevicePlan::Layout {
   uint64_t head = 0, place, stagedPlace, order, holes, landed, forwardPlace, meeting, bytes;
 
   explicit Layout(const fusco_cuda_capacity &capacity) {
     const uint64_t entries = capacity.tokens * capacity.topk;
-    place = alignTable(sizeof(SlotHead));
+    place = alignTable(sizeof(DevicePlanHead));
     stagedPlace = place + alignTable(entries * sizeof(Place));
     order = stagedPlace + alignTable(entries * sizeof(Place));
     holes = order + alignTable(entries);
@@ -84,8 +84,8 @@ struct Slot::Layout {
   }
 };
 
-Slot::Slot(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capacity,
-           const fusco_cuda_plan_desc &desc)
+DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capacity,
+                       const fusco_cuda_plan_desc &desc)
     : context_(std::move(context)) {
   std::unique_ptr<fusco_plan> first = makePlan(context_->host, desc.plan);
   if (capacity != nullptr) capacity_ = *capacity;
@@ -102,7 +102,7 @@ Slot::Slot(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capa
   upload(desc);
 }
 
-Slot::~Slot() {
+DevicePlan::~DevicePlan() {
   for (size_t i = 0; i < tables_.size(); i++) {
     const OnDevice here(context_->groups()[i].device);
     // Exchanges in flight read the tables.
@@ -115,10 +115,10 @@ Slot::~Slot() {
   (void)cudaGetLastError();
 }
 
-void Slot::allocate(size_t index) {
+void DevicePlan::allocate(size_t index) {
   const DeviceGroup &group = context_->groups()[index];
   const OnDevice here(group.device);
-  DeviceTables &tables = tables_[index];
+  PlanMemory &tables = tables_[index];
   const Layout layout(capacity_);
   tables.memory = static_cast<uint8_t *>(context_->allocRaw(group.ranks.front(), layout.bytes));
   bytes_ += layout.bytes;
@@ -132,15 +132,15 @@ void Slot::allocate(size_t index) {
   tables.used.create(group.device, false);
   uint8_t *at = tables.memory;
   tables.view = {
-      reinterpret_cast<SlotHead *>(at + layout.head),     reinterpret_cast<Place *>(at + layout.place),
-      reinterpret_cast<Place *>(at + layout.stagedPlace), at + layout.order,
-      reinterpret_cast<Hole *>(at + layout.holes),        reinterpret_cast<Landed *>(at + layout.landed),
+      reinterpret_cast<DevicePlanHead *>(at + layout.head), reinterpret_cast<Place *>(at + layout.place),
+      reinterpret_cast<Place *>(at + layout.stagedPlace),   at + layout.order,
+      reinterpret_cast<Hole *>(at + layout.holes),          reinterpret_cast<Landed *>(at + layout.landed),
       reinterpret_cast<Place *>(at + layout.forwardPlace)};
   tables.meeting = reinterpret_cast<uint32_t *>(at + layout.meeting);
   context_->check(cudaMemsetAsync(tables.meeting, 0, tableAlign, tables.stream), "clearing a slot");
 }
 
-void Slot::checkCapacity(const fusco_plan &plan) const {
+void DevicePlan::checkCapacity(const fusco_plan &plan) const {
   if (plan.tokens <= capacity_.tokens && plan.topk <= capacity_.topk) return;
   throw Failure(FUSCO_E_LIMIT, "%llu tokens, topk %u; the slot holds %llu and %u",
                 static_cast<unsigned long long>(plan.tokens), plan.topk,
@@ -148,7 +148,7 @@ void Slot::checkCapacity(const fusco_plan &plan) const {
       .limited(plan.tokens, capacity_.tokens);
 }
 
-void Slot::upload(const fusco_cuda_plan_desc &desc) {
+void DevicePlan::upload(const fusco_cuda_plan_desc &desc) {
   std::unique_ptr<fusco_plan> plan = makePlan(context_->host, desc.plan);
   if (plan->ranks != context_->ranks()) {
     throw Failure(FUSCO_E_RANKS, "a plan of %u ranks for a context of %u", plan->ranks, context_->ranks())
@@ -177,17 +177,17 @@ void Slot::upload(const fusco_cuda_plan_desc &desc) {
   generation_++;
 }
 
-void Slot::fill(size_t index, const fusco_plan &plan, const ForwardTables *forward, uint32_t tileTokens,
-                const std::vector<std::vector<uint8_t>> &order) {
+void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables *forward, uint32_t tileTokens,
+                      const std::vector<std::vector<uint8_t>> &order) {
   const DeviceGroup &group = context_->groups()[index];
-  DeviceTables &tables = tables_[index];
+  PlanMemory &tables = tables_[index];
   const OnDevice here(group.device);
   const Layout layout(capacity_);
   const size_t turn = generation_ % 2;
   uint8_t *pinned = tables.pinned[turn];
   // The upload before last has left this buffer; that is the only wait of the host.
   context_->check(cudaEventSynchronize(tables.uploaded[turn].get()), "waiting for an upload");
-  auto *head = reinterpret_cast<SlotHead *>(pinned + layout.head);
+  auto *head = reinterpret_cast<DevicePlanHead *>(pinned + layout.head);
   *head = {};
   head->topk = plan.topk;
   head->localRanks = static_cast<uint32_t>(group.ranks.size());
@@ -234,7 +234,7 @@ void Slot::fill(size_t index, const fusco_plan &plan, const ForwardTables *forwa
                                     tables.stream),
                     "uploading a plan");
   };
-  send(layout.head, sizeof(SlotHead));
+  send(layout.head, sizeof(DevicePlanHead));
   send(layout.place, entries * sizeof(Place));
   if (tileTokens > 0) send(layout.order, entries);
   send(layout.holes, head->holes * sizeof(Hole));
@@ -246,7 +246,7 @@ void Slot::fill(size_t index, const fusco_plan &plan, const ForwardTables *forwa
   context_->check(cudaEventRecord(tables.uploaded[turn].get(), tables.stream), "recording an upload");
 }
 
-uint8_t *Slot::staging(uint32_t rank, uint32_t index, uint64_t rowBytes) {
+uint8_t *DevicePlan::staging(uint32_t rank, uint32_t index, uint64_t rowBytes) {
   if (stageRows_.empty() || stageRows_[rank] == 0) return nullptr;
   const uint64_t bytes = stageRows_[rank] * rowBytes;
   Staged &staged = staging_[{rank, index}];
@@ -266,7 +266,7 @@ uint8_t *Slot::staging(uint32_t rank, uint32_t index, uint64_t rowBytes) {
   return staged.rows;
 }
 
-void Slot::beginUse() {
+void DevicePlan::beginUse() {
   for (size_t i = 0; i < tables_.size(); i++) {
     const cudaStream_t leader = context_->leader(context_->groups()[i]);
     const Event &uploaded = tables_[i].uploaded[(generation_ + 1) % 2];
@@ -274,7 +274,7 @@ void Slot::beginUse() {
   }
 }
 
-void Slot::endUse() {
+void DevicePlan::endUse() {
   for (size_t i = 0; i < tables_.size(); i++) {
     const cudaStream_t leader = context_->leader(context_->groups()[i]);
     context_->check(cudaEventRecord(tables_[i].used.get(), leader), "recording the use of a plan");

@@ -17,9 +17,9 @@ struct Run {
 // One direction of rows between a rank and its peers of other hosts. A peer's stream is its runs, one after
 // the other; sender and receiver know the same lengths, each with its own first rows. Streams of ascending
 // peers follow one another in the numbering of `first` below.
-class Stream {
+class SendOrder {
  public:
-  explicit Stream(uint32_t ranks) : runs_(ranks), start_(ranks + 1, 0) {}
+  explicit SendOrder(uint32_t ranks) : runs_(ranks), start_(ranks + 1, 0) {}
 
   void append(uint32_t peer, Run run) {
     if (run.rows > 0) runs_[peer].push_back(run);
@@ -51,10 +51,11 @@ struct Slice {
   uint32_t at;
 };
 
-// What one rank does in one step, which is one NCCL group. A rank leaves out steps in which it does nothing.
-struct Step {
-  uint32_t round;
-  uint32_t offset;  // of the first peer: steps are ordered alike on all ranks by (round, offset)
+// What one rank does in one round, which is one NCCL group. A rank leaves out rounds in which it does
+// nothing.
+struct Round {
+  uint32_t index;   // of the slices that it moves, in each peer's send order
+  uint32_t offset;  // of the first peer: rounds are ordered alike on all ranks by (index, offset)
   std::vector<Slice> send;
   std::vector<Slice> receive;
   uint32_t sendRows = 0;
@@ -62,23 +63,23 @@ struct Step {
 };
 
 /*
- * In round j a rank sends the j-th slice of every peer's stream, in the order of offsets 1, 2, …: to rank + o
- * and from rank - o. Several offsets share a step, the same ones on all ranks. Since both sides of a slice
- * have it in the same step and all ranks go through the steps in one order, no wait can be circular.
+ * With index j a rank sends the j-th slice of every peer's stream, in the order of offsets 1, 2, …: to rank +
+ * o and from rank - o. Several offsets share a round, the same ones on all ranks. Since both sides of a slice
+ * have it in the same round and all ranks go through the rounds in one order, no wait can be circular.
  */
-std::vector<Step> makeSteps(uint32_t rank, const Stream &send, const Stream &receive, uint32_t sliceRows,
-                            uint32_t peersPerStep);
+std::vector<Round> makeRounds(uint32_t rank, const SendOrder &send, const SendOrder &receive,
+                              uint32_t sliceRows, uint32_t peersPerRound);
 
 // What the length of a slice follows from; alike on all ranks.
 struct SliceRule {
-  uint32_t planRows;      // of the plan's slices, which are not cut
-  uint32_t mostRows;      // that any rank sends to any other
-  uint64_t stepBytes;     // least bytes of a slice where there are several
-  uint32_t peersPerStep;  // offsets that share a step
+  uint32_t planRows;       // of the plan's slices, which are not cut
+  uint32_t mostRows;       // that any rank sends to any other
+  uint64_t roundBytes;     // least bytes of a slice where there are several
+  uint32_t peersPerRound;  // offsets that share a round
 };
 
 /*
- * Rows of a slice for rows of so many bytes: a few steps, since each costs a launch on every rank, but
+ * Rows of a slice for rows of so many bytes: a few rounds, since each costs a launch on every rank, but
  * several, so that packing one hides behind sending another.
  */
 uint32_t sliceRowsFor(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes);
@@ -88,7 +89,7 @@ uint32_t sliceRowsFor(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes);
 // peer's stream has; all arguments are alike on all ranks.
 inline bool cutsAtRuns(const SliceRule &rule, uint32_t runs, uint64_t rowBytes) {
   constexpr uint64_t leastRun = 64 << 20;
-  return runs <= 1 || rule.mostRows * rowBytes / runs >= std::min(leastRun, rule.stepBytes);
+  return runs <= 1 || rule.mostRows * rowBytes / runs >= std::min(leastRun, rule.roundBytes);
 }
 
 }  // namespace fusco::nccl

@@ -15,7 +15,7 @@ constexpr uint32_t handleBytes = 64;
 // The clock that all processes of a host share: CLOCK_MONOTONIC.
 uint64_t monotonicNs();
 
-// One device buffer that neighbours may open. `bytes` 0: none.
+// One device buffer that neighbors may open. `bytes` 0: none.
 struct PostedBuffer {
   uint8_t handle[handleBytes];
   uint64_t allocation;  // unique in its process: another one at the same address has another number
@@ -33,38 +33,38 @@ struct Post {
   PostedBuffer buffer[maxPosted];
 };
 
-class Board {
+class Mailbox {
  public:
   // Calls `wait(ready)` until `ready()`; it may throw, and is given to every call that waits.
   using Wait = std::function<void(const std::function<bool()> &ready)>;
 
-  // Neighbour 0 makes the memory, the others open it; when all have, its name is gone. Throws E_BACKEND.
-  Board(const std::string &name, uint32_t neighbours, uint32_t self, const Wait &wait);
-  ~Board();
-  Board(const Board &) = delete;
-  Board &operator=(const Board &) = delete;
+  // Neighbor 0 makes the memory, the others open it; when all have, its name is gone. Throws E_BACKEND.
+  Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, const Wait &wait);
+  ~Mailbox();
+  Mailbox(const Mailbox &) = delete;
+  Mailbox &operator=(const Mailbox &) = delete;
 
   // The own post of a step: fill it, then publish. Two steps have two places: a rank can be one step ahead of
-  // a neighbour, which reads the post of its own step, and no further.
+  // a neighbor, which reads the post of its own step, and no further.
   Post &own(uint64_t step) { return at(self_, step); }
   void publish(uint64_t step);
-  bool has(uint32_t neighbour, uint64_t step) const;
-  const Post &of(uint32_t neighbour, uint64_t step) const {
-    return const_cast<Board *>(this)->at(neighbour, step);
+  bool has(uint32_t neighbor, uint64_t step) const;
+  const Post &of(uint32_t neighbor, uint64_t step) const {
+    return const_cast<Mailbox *>(this)->at(neighbor, step);
   }
-  // The last step that a neighbour entered.
-  uint64_t lastStep(uint32_t neighbour) const;
+  // The last step that a neighbor entered.
+  uint64_t lastStep(uint32_t neighbor) const;
 
-  // A rank that fails says so, and its neighbours need not wait for their deadlines.
+  // A rank that fails says so, and its neighbors need not wait for their deadlines.
   void fail();
-  bool hasFailed(uint32_t neighbour) const;
+  bool hasFailed(uint32_t neighbor) const;
 
  private:
   struct Head;
-  Post &at(uint32_t neighbour, uint64_t step);
+  Post &at(uint32_t neighbor, uint64_t step);
 
   std::string name_;
-  uint32_t neighbours_;
+  uint32_t neighbors_;
   uint32_t self_;
   uint64_t bytes_;
   Head *head_ = nullptr;

@@ -2,7 +2,7 @@
 // memory and writes every row from there to all of its slots. Threads move no payload bytes.
 #pragma once
 
-#include "device.cuh"
+#include "element_device.cuh"
 
 namespace fusco::cuda {
 
@@ -89,7 +89,7 @@ struct TileState {
 };
 
 // By all threads of a block.
-__device__ inline void layTiles(TileState &state, const SlotHead *head, uint32_t rows) {
+__device__ inline void layTiles(TileState &state, const DevicePlanHead *head, uint32_t rows) {
   const uint32_t ranks = head->localRanks;
   for (uint32_t i = threadIdx.x; i <= ranks; i += blockDim.x) {
     state.tokenStart[i] = head->tokenStart[i];

@@ -6,12 +6,12 @@
 
 #include <cstdint>
 
-#include "view.hpp"
+#include "device_tables.hpp"
 
 namespace fusco::cuda {
 
 // Local index of the rank that token `token` starts at.
-__device__ inline uint32_t localOf(const SlotHead *head, uint32_t token) {
+__device__ inline uint32_t localOf(const DevicePlanHead *head, uint32_t token) {
   uint32_t low = 0;
   uint32_t high = head->localRanks;
   while (high - low > 1) {

@@ -1,11 +1,11 @@
-#include "graph.hpp"
+#include "cuda_graph.hpp"
 
 #include "cuda_exchange.hpp"
 #include "failure.hpp"
 
 namespace fusco::cuda {
 
-CapturedCall::CapturedCall(const std::shared_ptr<Slot> &theSlot, Kind theKind)
+CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &theSlot, Kind theKind)
     : slot(theSlot),
       generation(theSlot->generation()),
       topk(theSlot->plan().topk),
@@ -35,7 +35,7 @@ void CapturedCall::checkAgain() {
   generation = slot->generation();
 }
 
-void Graph::add(const std::shared_ptr<Slot> &slot, const fusco_dispatch_call &call, bool forwarded) {
+void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_dispatch_call &call, bool forwarded) {
   CapturedCall &copy =
       calls_.emplace_back(slot, forwarded ? CapturedCall::Kind::forwarded : CapturedCall::Kind::dispatch);
   copy.payloads.assign(call.payloads, call.payloads + call.payload_count);
@@ -46,7 +46,7 @@ void Graph::add(const std::shared_ptr<Slot> &slot, const fusco_dispatch_call &ca
   copy.dispatch = {copy.payloads.data(), call.payload_count, copy.keep(call.origins), copy.keep(call.scale)};
 }
 
-void Graph::add(const std::shared_ptr<Slot> &slot, const fusco_combine_call &call) {
+void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_combine_call &call) {
   CapturedCall &copy = calls_.emplace_back(slot, CapturedCall::Kind::combine);
   copy.combine = call;
   copy.combine.from = copy.keep(call.from);
@@ -54,7 +54,7 @@ void Graph::add(const std::shared_ptr<Slot> &slot, const fusco_combine_call &cal
   copy.combine.weights = copy.keep(call.weights);
 }
 
-void Graph::add(const std::shared_ptr<Slot> &slot, const fusco_weight_gradient_call &call) {
+void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_weight_gradient_call &call) {
   CapturedCall &copy = calls_.emplace_back(slot, CapturedCall::Kind::gradient);
   copy.gradient = call;
   copy.gradient.output_gradient = copy.keep(call.output_gradient);

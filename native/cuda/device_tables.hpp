@@ -39,7 +39,7 @@ struct Landed {
 
 // Counts of a plan, at the start of its slot. Everything that may change between replays of a captured launch
 // is read from here; the addresses below never change.
-struct SlotHead {
+struct DevicePlanHead {
   uint32_t topk;
   uint32_t localRanks;
   uint32_t tokens;  // of all local ranks
@@ -54,8 +54,8 @@ struct SlotHead {
 };
 
 // The tables of one device's local ranks. Entry = token * topk + k, tokens counted over the local ranks.
-struct PlanView {
-  const SlotHead *head;
+struct DeviceTables {
+  const DevicePlanHead *head;
   const Place *place;         // [tokens, topk], final slots
   const Place *stagedPlace;   // [tokens, topk], own node's slots and landing rows
   const uint8_t *order;       // [tokens, topk], order of stores inside each tile of a rank
@@ -83,7 +83,7 @@ struct Tiling {
 };
 
 struct DispatchParams {
-  PlanView plan;
+  DeviceTables plan;
   const Place *place;  // plan.place or plan.stagedPlace
   uint32_t bulk;       // payloads that go by tiles; they come first
   uint32_t payloads;
@@ -97,7 +97,7 @@ struct DispatchParams {
 };
 
 struct CombineParams {
-  PlanView plan;
+  DeviceTables plan;
   uint64_t rowBytes;
   const uint8_t *from[maxRanks];
   uint8_t *to[maxRanks];
@@ -105,7 +105,7 @@ struct CombineParams {
 };
 
 struct GradientParams {
-  PlanView plan;
+  DeviceTables plan;
   uint64_t rowBytes;
   const uint8_t *upstream[maxRanks];
   const uint8_t *from[maxRanks];

@@ -2,8 +2,8 @@
 #include <cstring>
 
 #include "buffers.hpp"
-#include "exchange.hpp"
 #include "failure.hpp"
+#include "host_exchange.hpp"
 #include "plan_layout.h"
 
 namespace fusco {

@@ -1,7 +1,7 @@
 // Top-k of a router's scores and its gradient, a warp for each token. Lane j has experts j, j + 32, ...,
 // which is the order of a softmax's sum. The same bits as native/host/gate.cc.
 
-#include "device.cuh"
+#include "element_device.cuh"
 #include "math.hpp"
 #include "row_launch.hpp"
 
@@ -402,7 +402,7 @@ cudaError_t launchWarps(Kernel kernel, const Params &params, uint32_t warpWords,
     if (error != cudaSuccess) return error;
   }
   const uint64_t wanted = (params.tokens + warps - 1) / warps;
-  const uint64_t most = uint64_t{limits.multiprocessors} * 64;
+  const uint64_t most = uint64_t{limits.sms} * 64;
   const auto blocks = static_cast<uint32_t>(wanted < most ? wanted : most);
   kernel<<<blocks, warps * 32, bytes, stream>>>(params, warpWords);
   return cudaGetLastError();

@@ -1,13 +1,13 @@
-// Runs all ranks of a group over the wire's tables and steps, in one process and without a GPU: rows are
-// tags, a message is a copy, and a step ends when both sides of each of its messages have come to it.
+// Runs all ranks of a group over the wire's tables and rounds, in one process and without a GPU: rows are
+// tags, a message is a copy, and a round ends when both sides of each of its messages have come to it.
 // Compares where rows arrive, and what is added to what in which order, with what the shards say.
 //
-//   test_wire DIR     DIR/plan.txt: ranks, ranks a node, hierarchical (0, 1), slice rows, peers a step; then
+//   test_wire DIR     DIR/plan.txt: ranks, ranks a node, hierarchical (0, 1), slice rows, peers a round; then
 //   the host of
 //                     each rank; then ranks + 1 first instances; then the groups of a hierarchical plan.
 //                     DIR/rank{r}.shard
 //
-// Test of native/nccl/steps.cc and rank_tables.cc; test/native/wire.test.ts writes the plans.
+// Test of native/nccl/rounds.cc and rank_tables.cc; test/native/wire.test.ts writes the plans.
 
 #include <cstdio>
 #include <deque>
@@ -40,7 +40,7 @@ void check(bool right, const char *what, uint32_t rank, uint64_t at) {
 Tag tagOf(uint32_t rank, uint64_t row) { return uint64_t{rank} << 32 | row; }
 
 struct Rank {
-  std::unique_ptr<Neighbourhood> near;
+  std::unique_ptr<Neighbors> near;
   std::unique_ptr<RankTables> tables;
   std::vector<uint32_t> landedEntries;
   std::vector<Place> landedPlaces;
@@ -50,14 +50,14 @@ struct Rank {
 };
 
 struct Plan {
-  uint32_t ranks = 0, ranksPerNode = 0, hierarchical = 0, sliceRows = 0, peersPerStep = 0;
+  uint32_t ranks = 0, ranksPerNode = 0, hierarchical = 0, sliceRows = 0, peersPerRound = 0;
   std::vector<uint32_t> hosts, firstInstance;
   std::vector<uint16_t> groups;
   std::vector<std::vector<uint8_t>> shards;
 
   explicit Plan(const std::string &folder) {
     std::ifstream file(folder + "/plan.txt");
-    file >> ranks >> ranksPerNode >> hierarchical >> sliceRows >> peersPerStep;
+    file >> ranks >> ranksPerNode >> hierarchical >> sliceRows >> peersPerRound;
     hosts.resize(ranks);
     firstInstance.resize(ranks + 1);
     for (uint32_t &host : hosts) file >> host;
@@ -83,14 +83,14 @@ struct Plan {
 // One side of a transfer on one rank: reads row i of a slice, or takes it. `ranges` of kernels are numbers of
 // the whole stream.
 struct Side {
-  const Stream *send;
-  const Stream *receive;
+  const SendOrder *send;
+  const SendOrder *receive;
   std::function<Row(uint64_t streamRow, uint64_t inPlaceRow)> read;
   std::function<void(uint64_t streamRow, uint64_t inPlaceRow, const Row &row)> take;
 };
 
 // Rows of one message in the order of the stream.
-std::vector<std::pair<uint64_t, uint64_t>> numbersOf(const Stream &stream, const Slice &slice) {
+std::vector<std::pair<uint64_t, uint64_t>> numbersOf(const SendOrder &stream, const Slice &slice) {
   std::vector<std::pair<uint64_t, uint64_t>> numbers;
   uint64_t next = stream.start(slice.peer) + slice.first;
   stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
@@ -100,45 +100,45 @@ std::vector<std::pair<uint64_t, uint64_t>> numbersOf(const Stream &stream, const
 }
 
 // The cuts of one message: both sides must cut alike.
-std::vector<uint32_t> cutsOf(const Stream &stream, const Slice &slice) {
+std::vector<uint32_t> cutsOf(const SendOrder &stream, const Slice &slice) {
   std::vector<uint32_t> cuts;
   stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) { cuts.push_back(run.rows); });
   return cuts;
 }
 
-// Runs the steps of all ranks as NCCL would: a rank posts all messages of its step, and goes on when each has
-// met its other half.
+// Runs the rounds of all ranks as NCCL would: a rank posts all messages of its round, and goes on when each
+// has met its other half.
 void transfer(const Plan &plan, const std::vector<Side> &sides) {
-  std::vector<std::vector<Step>> steps;
+  std::vector<std::vector<Round>> rounds;
   for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    steps.push_back(
-        makeSteps(rank, *sides[rank].send, *sides[rank].receive, plan.sliceRows, plan.peersPerStep));
+    rounds.push_back(
+        makeRounds(rank, *sides[rank].send, *sides[rank].receive, plan.sliceRows, plan.peersPerRound));
   }
   std::vector<size_t> at(plan.ranks, 0);
   std::vector<std::vector<bool>> sent(plan.ranks), taken(plan.ranks);
   const auto begin = [&](uint32_t rank) {
-    if (at[rank] >= steps[rank].size()) return;
-    sent[rank].assign(steps[rank][at[rank]].send.size(), false);
-    taken[rank].assign(steps[rank][at[rank]].receive.size(), false);
+    if (at[rank] >= rounds[rank].size()) return;
+    sent[rank].assign(rounds[rank][at[rank]].send.size(), false);
+    taken[rank].assign(rounds[rank][at[rank]].receive.size(), false);
   };
   for (uint32_t rank = 0; rank < plan.ranks; rank++) begin(rank);
   for (bool moved = true; moved;) {
     moved = false;
     for (uint32_t to = 0; to < plan.ranks; to++) {
-      if (at[to] >= steps[to].size()) continue;
-      const Step &mine = steps[to][at[to]];
+      if (at[to] >= rounds[to].size()) continue;
+      const Round &mine = rounds[to][at[to]];
       for (size_t r = 0; r < mine.receive.size(); r++) {
         const uint32_t from = mine.receive[r].peer;
-        if (taken[to][r] || at[from] >= steps[from].size()) continue;
-        const Step &theirs = steps[from][at[from]];
+        if (taken[to][r] || at[from] >= rounds[from].size()) continue;
+        const Round &theirs = rounds[from][at[from]];
         for (size_t s = 0; s < theirs.send.size(); s++) {
           if (sent[from][s] || theirs.send[s].peer != to) continue;
-          check(mine.round == theirs.round && mine.offset == theirs.offset, "messages of other steps meet",
-                to, mine.round);
+          check(mine.index == theirs.index && mine.offset == theirs.offset, "messages of other rounds meet",
+                to, mine.index);
           const Slice &out = theirs.send[s];
           const Slice &in = mine.receive[r];
           check(cutsOf(*sides[from].send, out) == cutsOf(*sides[to].receive, in),
-                "messages of other sizes meet", to, mine.round);
+                "messages of other sizes meet", to, mine.index);
           const auto outNumbers = numbersOf(*sides[from].send, out);
           const auto inNumbers = numbersOf(*sides[to].receive, in);
           for (size_t i = 0; i < std::min(outNumbers.size(), inNumbers.size()); i++) {
@@ -154,7 +154,7 @@ void transfer(const Plan &plan, const std::vector<Side> &sides) {
       return std::find(flags.begin(), flags.end(), false) == flags.end();
     };
     for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-      while (at[rank] < steps[rank].size() && all(sent[rank]) && all(taken[rank])) {
+      while (at[rank] < rounds[rank].size() && all(sent[rank]) && all(taken[rank])) {
         at[rank]++;
         begin(rank);
         moved = true;
@@ -162,7 +162,7 @@ void transfer(const Plan &plan, const std::vector<Side> &sides) {
     }
   }
   for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    check(at[rank] == steps[rank].size(), "a rank waits for ever in step", rank, at[rank]);
+    check(at[rank] == rounds[rank].size(), "a rank waits for ever in round", rank, at[rank]);
   }
 }
 
@@ -262,8 +262,8 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
   for (uint32_t r = 0; r < plan.ranks; r++) {
     Rank &rank = ranks[r];
     const RankTables &tables = *rank.tables;
-    const Stream &send = forwards ? tables.rowReceive : tables.entryReceive;
-    const Stream &receive = forwards ? tables.rowSend : tables.entrySend;
+    const SendOrder &send = forwards ? tables.rowReceive : tables.entryReceive;
+    const SendOrder &receive = forwards ? tables.rowSend : tables.entrySend;
     landing[r].assign(receive.total(), {});
     const auto partial = [&rank](uint64_t row, uint64_t) {
       Row sum;
@@ -343,7 +343,7 @@ int main(int count, char **arguments) {
       desc.groups = plan.hierarchical != 0 ? plan.groups.data() : nullptr;
       desc.first_instance = plan.firstInstance.data();
       desc.slice_rows = plan.sliceRows;
-      ranks[rank].near = std::make_unique<Neighbourhood>(plan.ranks, rank, plan.hosts.data());
+      ranks[rank].near = std::make_unique<Neighbors>(plan.ranks, rank, plan.hosts.data());
       ranks[rank].tables = std::make_unique<RankTables>(desc, *ranks[rank].near);
       readers.emplace_back(shard, rank, plan.ranks);
     }

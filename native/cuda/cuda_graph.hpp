@@ -3,13 +3,13 @@
 
 #include <deque>
 
-#include "slot.hpp"
+#include "device_plan.hpp"
 
 namespace fusco::cuda {
 
 // A copy of a call, its buffers included.
 struct CapturedCall {
-  std::shared_ptr<Slot> slot;
+  std::shared_ptr<DevicePlan> slot;
   uint64_t generation;
   uint32_t topk;
   Tree tree;
@@ -20,7 +20,7 @@ struct CapturedCall {
   fusco_weight_gradient_call gradient{};
   enum class Kind { dispatch, forwarded, combine, gradient } kind;
 
-  CapturedCall(const std::shared_ptr<Slot> &slot, Kind kind);
+  CapturedCall(const std::shared_ptr<DevicePlan> &slot, Kind kind);
   const fusco_buffer *keep(const fusco_buffer *given);
   // Throws where the slot's plan no longer suits what was captured.
   void checkAgain();
@@ -30,9 +30,9 @@ class Graph {
  public:
   ~Graph();
 
-  void add(const std::shared_ptr<Slot> &slot, const fusco_dispatch_call &call, bool forwarded);
-  void add(const std::shared_ptr<Slot> &slot, const fusco_combine_call &call);
-  void add(const std::shared_ptr<Slot> &slot, const fusco_weight_gradient_call &call);
+  void add(const std::shared_ptr<DevicePlan> &slot, const fusco_dispatch_call &call, bool forwarded);
+  void add(const std::shared_ptr<DevicePlan> &slot, const fusco_combine_call &call);
+  void add(const std::shared_ptr<DevicePlan> &slot, const fusco_weight_gradient_call &call);
 
   static std::unique_ptr<Graph> begin(const std::shared_ptr<CudaContext> &context);
   void end();

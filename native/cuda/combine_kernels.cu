@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "device.cuh"
-#include "launch.hpp"
+#include "element_device.cuh"
+#include "exchange_launch.hpp"
 
 namespace fusco::cuda {
 
@@ -47,7 +47,7 @@ __device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32
 // before they come.
 __device__ uint32_t listTerms(const CombineParams &p, uint32_t token, const float *weights, bool byNode,
                               TokenTerms &terms) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint32_t topk = head->topk;
   const Place *places = p.plan.place + static_cast<uint64_t>(token) * topk;
   constexpr uint32_t none = 0xffffffffu;
@@ -130,7 +130,7 @@ __device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
 template <class E, class Unit, bool weighted, uint32_t tree>
 __global__ void combineTokens(const __grid_constant__ CombineParams p) {
   __shared__ TokenTerms terms;
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint64_t units = p.rowBytes / sizeof(Unit);
   for (uint32_t token = blockIdx.x; token < head->tokens; token += gridDim.x) {
     const uint32_t local = localOf(head, token);
@@ -150,7 +150,7 @@ __global__ void combineTokens(const __grid_constant__ CombineParams p) {
 // A warp for each entry: lane j adds elements j, j + 32, … and the lanes are added pairwise.
 template <class E>
 __global__ void __launch_bounds__(256) gradientEntries(const __grid_constant__ GradientParams p) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint32_t lane = threadIdx.x % 32;
   const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
   const uint64_t elements = p.rowBytes / E::bytes;
@@ -212,7 +212,7 @@ CombineKernel combineKernel(bool wide, bool weighted, uint32_t tree) {
 
 cudaError_t launchCombine(const CombineParams &params, fusco_dtype dtype, bool weighted, uint32_t tree,
                           uint32_t unit, uint64_t tokens, uint32_t threads, cudaStream_t stream,
-                          uint32_t multiprocessors) {
+                          uint32_t sms) {
   const bool wide = unit == 16;
   const CombineKernel kernel = dtype == FUSCO_DTYPE_F32   ? combineKernel<DeviceF32>(wide, weighted, tree)
                                : dtype == FUSCO_DTYPE_F16 ? combineKernel<DeviceF16>(wide, weighted, tree)
@@ -225,14 +225,14 @@ cudaError_t launchCombine(const CombineParams &params, fusco_dtype dtype, bool w
   }
   if (tokens == 0) return cudaSuccess;
   uint64_t blocks = tokens;
-  if (multiprocessors > 0) blocks = std::min<uint64_t>(tokens, uint64_t{multiprocessors} * (2048 / threads));
+  if (sms > 0) blocks = std::min<uint64_t>(tokens, uint64_t{sms} * (2048 / threads));
   kernel<<<static_cast<uint32_t>(blocks), threads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 
 cudaError_t launchGradient(const GradientParams &params, const DeviceLimits &limits, fusco_dtype dtype,
                            cudaStream_t stream) {
-  const uint32_t blocks = limits.multiprocessors * 8;
+  const uint32_t blocks = limits.sms * 8;
   if (dtype == FUSCO_DTYPE_F32) {
     gradientEntries<DeviceF32><<<blocks, 256, 0, stream>>>(params);
   } else if (dtype == FUSCO_DTYPE_F16) {

@@ -4,9 +4,9 @@
 
 #include <vector>
 
+#include "device_tables.hpp"
 #include "fusco_cuda.h"
 #include "plan.hpp"
-#include "view.hpp"
 
 namespace fusco::cuda {
 

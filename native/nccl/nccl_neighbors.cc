@@ -43,7 +43,7 @@ const Driver &driver() {
 }  // namespace
 
 void Group::openFlags() {
-  const uint64_t bytes = 2 * maxNeighbours * sizeof(uint64_t);
+  const uint64_t bytes = 2 * maxNeighbors * sizeof(uint64_t);
   {
     const std::lock_guard<std::mutex> lock(context_->mutex);
     flags_ = static_cast<uint64_t *>(context_->allocRaw(0, bytes));
@@ -52,9 +52,9 @@ void Group::openFlags() {
   must(cudaDeviceSynchronize(), "clearing flags");
 }
 
-void Group::closeMappings(uint32_t neighbour) noexcept {
-  for (const auto &[address, mapping] : mappings_[neighbour]) cudaIpcCloseMemHandle(mapping.base);
-  mappings_[neighbour].clear();
+void Group::closeMappings(uint32_t neighbor) noexcept {
+  for (const auto &[address, mapping] : mappings_[neighbor]) cudaIpcCloseMemHandle(mapping.base);
+  mappings_[neighbor].clear();
   (void)cudaGetLastError();
 }
 
@@ -92,16 +92,16 @@ PostedBuffer Group::describe(const fusco_buffer &buffer) {
   return posted;
 }
 
-uint8_t *Group::open(uint32_t neighbour, const PostedBuffer &posted) {
-  std::map<uint64_t, Mapping> &known = mappings_[neighbour];
+uint8_t *Group::open(uint32_t neighbor, const PostedBuffer &posted) {
+  std::map<uint64_t, Mapping> &known = mappings_[neighbor];
   const auto found = known.find(posted.base);
   if (found != known.end() && found->second.allocation == posted.allocation) {
     return found->second.base + posted.offset;
   }
-  // What lay there before was freed by the neighbour: its place is needed.
+  // What lay there before was freed by the neighbor: its place is needed.
   for (auto at = known.begin(); at != known.end();) {
     const bool overlaps = at->first < posted.base + posted.size && posted.base < at->first + at->second.size;
-    if (overlaps) must(cudaIpcCloseMemHandle(at->second.base), "closing a neighbour's memory");
+    if (overlaps) must(cudaIpcCloseMemHandle(at->second.base), "closing a neighbor's memory");
     at = overlaps ? known.erase(at) : std::next(at);
   }
   cudaIpcMemHandle_t handle{};
@@ -117,19 +117,19 @@ uint8_t *Group::open(uint32_t neighbour, const PostedBuffer &posted) {
     throw Failure(
         FUSCO_E_BACKEND,
         "the memory of rank %u does not open in rank %u: %s (FUSCO_IPC=0 sends its rows through NCCL)",
-        near_.local[neighbour], near_.rank, cudaGetErrorString(error))
-        .atRank(near_.local[neighbour]);
+        near_.local[neighbor], near_.rank, cudaGetErrorString(error))
+        .atRank(near_.local[neighbor]);
   }
   known[posted.base] = {posted.allocation, posted.size, static_cast<uint8_t *>(base)};
   return static_cast<uint8_t *>(base) + posted.offset;
 }
 
-bool Group::openAll(uint32_t neighbour, const Post &post, const std::vector<uint64_t> &needed,
+bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
                     std::vector<std::vector<uint8_t *>> &mapped) {
   for (size_t b = 0; b < needed.size(); b++) {
     if (needed[b] == 0) continue;
-    mapped[b][neighbour] = open(neighbour, post.buffer[b]);
-    if (mapped[b][neighbour] == nullptr) return false;
+    mapped[b][neighbor] = open(neighbor, post.buffer[b]);
+    if (mapped[b][neighbor] == nullptr) return false;
   }
   return true;
 }
@@ -137,27 +137,27 @@ bool Group::openAll(uint32_t neighbour, const Post &post, const std::vector<uint
 void Group::meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &buffers,
                  const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
                  std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs) {
-  const auto neighbours = static_cast<uint32_t>(near_.local.size());
-  mapped.assign(buffers.size(), std::vector<uint8_t *>(neighbours, nullptr));
+  const auto neighbors = static_cast<uint32_t>(near_.local.size());
+  mapped.assign(buffers.size(), std::vector<uint8_t *>(neighbors, nullptr));
   for (size_t b = 0; b < buffers.size(); b++) mapped[b][near_.self] = static_cast<uint8_t *>(buffers[b].data);
-  if (!hasNeighbours()) return;
+  if (!hasNeighbors()) return;
   if (buffers.size() > maxPosted) {
     throw Failure(FUSCO_E_LIMIT, "%zu buffers in one exchange", buffers.size())
         .limited(buffers.size(), maxPosted);
   }
-  Post &own = board_->own(step.number);
+  Post &own = mailbox_->own(step.number);
   own.digest = step.digest;
   own.count = static_cast<uint32_t>(buffers.size());
   for (size_t b = 0; b < buffers.size(); b++) own.buffer[b] = describe(buffers[b]);
-  board_->publish(step.number);
+  mailbox_->publish(step.number);
   const uint64_t start = monotonicNs();
-  for (uint32_t i = 0; i < neighbours; i++) {
+  for (uint32_t i = 0; i < neighbors; i++) {
     if (i == near_.self) continue;
     char what[96];
     std::snprintf(what, sizeof what, "waiting for rank %u, which was last in step %llu", near_.local[i],
-                  static_cast<unsigned long long>(board_->lastStep(i)));
-    wait(what, [&] { return board_->has(i, step.number); });
-    const Post &post = board_->of(i, step.number);
+                  static_cast<unsigned long long>(mailbox_->lastStep(i)));
+    wait(what, [&] { return mailbox_->has(i, step.number); });
+    const Post &post = mailbox_->of(i, step.number);
     if (post.digest != step.digest || post.count != buffers.size()) {
       throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u does something else than rank %u in step %llu",
                     near_.local[i], near_.rank, static_cast<unsigned long long>(step.number))
@@ -174,7 +174,7 @@ void Group::meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &b
           .atRank(near_.local[i])
           .limited(given, needed[b]);
     }
-    // Allocations share blocks of memory, and one that the neighbour has freed may keep its block from being
+    // Allocations share blocks of memory, and one that the neighbor has freed may keep its block from being
     // mapped again.
     if (openAll(i, post, needed, mapped)) continue;
     closeMappings(i);
@@ -186,26 +186,26 @@ void Group::meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &b
   if (waitNs != nullptr) *waitNs += monotonicNs() - start;
 }
 
-uint64_t Group::lateness(const fusco_nccl_step &step, uint32_t neighbour) const {
-  if (neighbour == near_.self || board_ == nullptr) return 0;
-  const uint64_t own = board_->of(near_.self, step.number).enteredNs;
-  const uint64_t theirs = board_->of(neighbour, step.number).enteredNs;
+uint64_t Group::lateness(const fusco_nccl_step &step, uint32_t neighbor) const {
+  if (neighbor == near_.self || mailbox_ == nullptr) return 0;
+  const uint64_t own = mailbox_->of(near_.self, step.number).enteredNs;
+  const uint64_t theirs = mailbox_->of(neighbor, step.number).enteredNs;
   return theirs > own ? theirs - own : 0;
 }
 
 void Group::edge(Edge edge) {
-  if (!hasNeighbours()) return;
+  if (!hasNeighbors()) return;
   if (edge == readyEdge) epoch_++;
   FlagParams params{};
-  params.neighbours = static_cast<uint32_t>(near_.local.size());
+  params.neighbors = static_cast<uint32_t>(near_.local.size());
   params.self = near_.self;
   params.epoch = epoch_;
-  params.own = flags_ + edge * maxNeighbours;
+  params.own = flags_ + edge * maxNeighbors;
   params.abort = abortFlagDevice_;
-  for (uint32_t i = 0; i < params.neighbours; i++) {
-    params.theirs[i] = peerFlags_[i] + edge * maxNeighbours + near_.self;
+  for (uint32_t i = 0; i < params.neighbors; i++) {
+    params.theirs[i] = peerFlags_[i] + edge * maxNeighbors + near_.self;
   }
-  must(launchFlags(params, work()), "signalling neighbours");
+  must(launchFlags(params, work()), "signalling neighbors");
 }
 
 }  // namespace fusco::nccl

@@ -1,6 +1,6 @@
-#include "copy.cuh"
-#include "launch.hpp"
-#include "tiles.cuh"
+#include "exchange_launch.hpp"
+#include "move_device.cuh"
+#include "tma_device.cuh"
 
 namespace fusco::cuda {
 
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(sideThreads) dispatchSides(const __grid_consta
 template <class E, class Unit>
 __device__ void scaleTokens(const DispatchParams &p, const Payload &payload, Crew crew) {
   using L = Lanes<E, Unit>;
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint64_t units = payload.rowBytes / sizeof(Unit);
   const uint32_t topk = head->topk;
   for (uint64_t token = crew.index / 32; token < head->tokens; token += crew.count / 32) {
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(sideThreads) spreadLanded(const __grid_constan
   }
 }
 
-uint32_t sideBlocks(const DeviceLimits &limits) { return limits.multiprocessors * 8; }
+uint32_t sideBlocks(const DeviceLimits &limits) { return limits.sms * 8; }
 
 uint64_t dynamicBytes(const Tiling &tiling, uint32_t chunkBytes) {
   return static_cast<uint64_t>(tiling.rows) * chunkBytes;
@@ -185,7 +185,7 @@ cudaError_t launchDispatch(const DispatchParams &params, const DeviceLimits &lim
   const cudaError_t error = cudaFuncSetAttribute(dispatchTiles, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  static_cast<int>(shared));
   if (error != cudaSuccess) return error;
-  dispatchTiles<<<limits.multiprocessors * params.tiling.blocksPerSm, tileThreads, shared, stream>>>(params);
+  dispatchTiles<<<limits.sms * params.tiling.blocksPerSm, tileThreads, shared, stream>>>(params);
   return cudaGetLastError();
 }
 

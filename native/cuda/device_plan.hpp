@@ -4,14 +4,14 @@
 #include <array>
 
 #include "cuda_context.hpp"
-#include "forward.hpp"
+#include "forward_tables.hpp"
 #include "plan.hpp"
 
 namespace fusco::cuda {
 
 // One device's tables and the host buffers that they are uploaded from.
-struct DeviceTables {
-  PlanView view{};
+struct PlanMemory {
+  DeviceTables view{};
   uint8_t *memory = nullptr;
   uint32_t *meeting = nullptr;
   std::array<uint8_t *, 2> pinned{};
@@ -20,20 +20,20 @@ struct DeviceTables {
   cudaStream_t stream = nullptr;  // of uploads
 };
 
-class Slot {
+class DevicePlan {
  public:
-  Slot(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capacity,
-       const fusco_cuda_plan_desc &desc);
-  ~Slot();
-  Slot(const Slot &) = delete;
-  Slot &operator=(const Slot &) = delete;
+  DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capacity,
+             const fusco_cuda_plan_desc &desc);
+  ~DevicePlan();
+  DevicePlan(const DevicePlan &) = delete;
+  DevicePlan &operator=(const DevicePlan &) = delete;
 
   void upload(const fusco_cuda_plan_desc &desc);
 
   CudaContext &context() const { return *context_; }
   const std::shared_ptr<CudaContext> &contextHandle() const { return context_; }
   const fusco_plan &plan() const { return *plan_; }
-  const DeviceTables &tables(size_t group) const { return tables_[group]; }
+  const PlanMemory &tables(size_t group) const { return tables_[group]; }
   uint64_t capacityTokens() const { return capacity_.tokens; }
   bool forwards() const { return forwards_; }
   uint32_t tileTokens() const { return tileTokens_; }
@@ -63,7 +63,7 @@ class Slot {
   std::shared_ptr<CudaContext> context_;
   fusco_cuda_capacity capacity_{};
   std::unique_ptr<fusco_plan> plan_;
-  std::vector<DeviceTables> tables_;
+  std::vector<PlanMemory> tables_;
   std::map<std::pair<uint32_t, uint32_t>, Staged> staging_;
   std::vector<uint32_t> stageRows_;
   uint64_t bytes_ = 0;
@@ -75,5 +75,5 @@ class Slot {
 }  // namespace fusco::cuda
 
 struct fusco_cuda_plan {
-  std::shared_ptr<fusco::cuda::Slot> shared;
+  std::shared_ptr<fusco::cuda::DevicePlan> shared;
 };

@@ -1,7 +1,7 @@
 #include <cstring>
 
 #include "buffers.hpp"
-#include "exchange.hpp"
+#include "host_exchange.hpp"
 #include "plan_layout.h"
 
 namespace fusco {

@@ -1,8 +1,8 @@
 #include <algorithm>
 
-#include "device.cuh"
+#include "element_device.cuh"
 #include "plan_layout.h"
-#include "wire.hpp"
+#include "wire_kernels.hpp"
 
 namespace fusco::nccl {
 
@@ -317,7 +317,7 @@ __device__ inline uint64_t loadAcquire(const uint64_t *at) {
 
 __global__ void flags(const __grid_constant__ FlagParams p) {
   const uint32_t peer = threadIdx.x;
-  if (peer >= p.neighbours || peer == p.self) return;
+  if (peer >= p.neighbors || peer == p.self) return;
   storeRelease(p.theirs[peer], p.epoch);
   const volatile uint32_t *abort = p.abort;
   while (loadAcquire(p.own + peer) < p.epoch && *abort == 0) __nanosleep(200);

@@ -3,8 +3,8 @@
 
 #include <cuda_fp8.h>
 
-#include "device.cuh"
 #include "e4m3.hpp"
+#include "element_device.cuh"
 #include "row_launch.hpp"
 
 namespace fusco::cuda {
@@ -223,7 +223,7 @@ template <class E, uint32_t width, bool whole, bool back>
 cudaError_t launchShared(const Fp8Params &p, const DeviceLimits &limits, cudaStream_t stream) {
   constexpr uint64_t perBlock = Share<E, width>::warpBlocks * (threads / 32);
   const uint64_t wanted = (p.blocks + perBlock - 1) / perBlock;
-  const uint64_t most = uint64_t{limits.multiprocessors} * 16;
+  const uint64_t most = uint64_t{limits.sms} * 16;
   if (wanted == 0) return cudaSuccess;
   const auto blocks = static_cast<uint32_t>(wanted < most ? wanted : most);
   if (back) {

@@ -1,4 +1,4 @@
-#include "forward.hpp"
+#include "forward_tables.hpp"
 
 #include "failure.hpp"
 #include "shard.hpp"
