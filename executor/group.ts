@@ -223,8 +223,14 @@ export class Group implements Disposable {
   }
 }
 
+/** What the backend keeps for an exchange; the package does not export it. */
+export let preparedOf: (exchange: Exchange) => PreparedPlan;
+
 /** A plan that is ready to run: plan once, exchange many times into buffers that the caller owns. */
 export class Exchange implements Disposable {
+  static {
+    preparedOf = (exchange) => exchange.#prepared;
+  }
   readonly plan: VerifiedPlan;
   /** Rows of each local rank's receive buffer, padding included. */
   readonly recvRows: readonly number[];

@@ -7,9 +7,9 @@ export {
   type CudaDevice,
   CudaEvent,
   CudaGraph,
-  CudaSlot,
   cudaDevices,
   type DeviceBuffer,
+  DevicePlan,
   openCuda,
 } from './backends/cuda/context.ts';
 export { type NcclOptions, ncclLibrary } from './backends/nccl/backend.ts';

@@ -8,17 +8,17 @@ import type {
   PreparedPlan,
   WeightGradientCall,
 } from '../types.ts';
-import type { Cuda, CudaSlot } from './context.ts';
+import type { Cuda, DevicePlan } from './context.ts';
 import { Staging } from './deviceCopies.ts';
 import { cudaRowWork } from './rowWork.ts';
 
 class CudaPlan implements PreparedPlan {
   readonly #cuda: Cuda;
-  readonly #slot: CudaSlot;
+  readonly #devicePlan: DevicePlan;
 
-  constructor(cuda: Cuda, slot: CudaSlot) {
+  constructor(cuda: Cuda, devicePlan: DevicePlan) {
     this.#cuda = cuda;
-    this.#slot = slot;
+    this.#devicePlan = devicePlan;
   }
 
   /** Stages what is not on a device; then waits, and reports the time on the device. */
@@ -43,26 +43,26 @@ class CudaPlan implements PreparedPlan {
   dispatch(call: DispatchCall): Promise<ExchangeReport> {
     return this.#run((staging) => {
       const staged = staging.dispatch(call);
-      return () => this.#slot.dispatch(staged);
+      return () => this.#devicePlan.dispatch(staged);
     });
   }
 
   combine(call: CombineCall): Promise<ExchangeReport> {
     return this.#run((staging) => {
       const staged = staging.combine(call);
-      return () => this.#slot.combine(staged);
+      return () => this.#devicePlan.combine(staged);
     });
   }
 
   weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
     return this.#run((staging) => {
       const staged = staging.weightGradient(call);
-      return () => this.#slot.weightGradient(staged);
+      return () => this.#devicePlan.weightGradient(staged);
     });
   }
 
   close(): void {
-    this.#slot.close();
+    this.#devicePlan.close();
   }
 }
 
@@ -71,7 +71,7 @@ export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
   return {
     name: 'cuda',
     rowWork: cudaRowWork(cuda),
-    prepare: async (plan) => new CudaPlan(cuda, cuda.slot(plan)),
+    prepare: async (plan) => new CudaPlan(cuda, cuda.devicePlan(plan)),
     close: () => {
       if (owns) cuda.close();
     },

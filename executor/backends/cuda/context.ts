@@ -57,8 +57,14 @@ export function openCuda(ranks: number, devices?: readonly number[]): Cuda {
   );
 }
 
-/** Devices, streams, memory and plan slots. Close it after what was made with it. */
+/** The addon's context of a Cuda. Backends use it; the package does not export it. */
+export let nativeCuda: (cuda: Cuda) => NativeCudaContext;
+
+/** Devices, streams, memory and device plans. Close it after what was made with it. */
 export class Cuda implements Disposable {
+  static {
+    nativeCuda = (cuda) => cuda.native;
+  }
   readonly ranks: number;
   /** For the backend and the bench. */
   readonly native: NativeCudaContext;
@@ -98,11 +104,16 @@ export class Cuda implements Disposable {
     attempt(() => this.native.setStream(rank, stream));
   }
 
-  /**
-   * How many multiprocessors of each device exchanges may fill from now on, so that other kernels have the rest. 0, the
-   * default, is all, but for a combine between devices, which takes no more than 16. Exchanges through a graph keep what they were captured with.
-   */
+  /** For the callers that still use the name. */
   limitMultiprocessors(count: number): void {
+    this.limitSms(count);
+  }
+
+  /**
+   * Number of SMs of each device that later exchanges may use; other kernels have the rest. 0, the default, is all SMs,
+   * except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
+   */
+  limitSms(count: number): void {
     attempt(() => this.native.limitMultiprocessors(count));
   }
 
@@ -121,11 +132,27 @@ export class Cuda implements Disposable {
     return new CudaEvent(attempt(() => new addon.CudaEvent(this.native, rank)));
   }
 
-  /** Uploads a plan into a slot of its own. Throws E_UNVERIFIED, E_MEMORY, E_BACKEND. */
-  slot(plan: VerifiedPlan, capacity: { tokens?: number; topk?: number; instances?: number } = {}): CudaSlot {
+  /** For the callers that still use the name. */
+  slot(
+    plan: VerifiedPlan,
+    capacity: { tokens?: number; topk?: number; instances?: number } = {},
+  ): DevicePlan {
+    return this.devicePlan(plan, capacity);
+  }
+
+  /**
+   * Uploads a plan to the device.
+   *
+   * @param capacity what later plans may need, so that `upload` can replace the plan; at least the first plan's sizes
+   * @throws FuscoError E_UNVERIFIED, E_MEMORY, E_BACKEND
+   */
+  devicePlan(
+    plan: VerifiedPlan,
+    capacity: { tokens?: number; topk?: number; instances?: number } = {},
+  ): DevicePlan {
     const addon = findAddon().addon!;
     const desc = { ...describe(plan), capacity };
-    return new CudaSlot(
+    return new DevicePlan(
       plan,
       attempt(() => new addon.CudaPlan(this.native, desc)),
     );
@@ -229,13 +256,19 @@ function describe(plan: VerifiedPlan) {
   };
 }
 
+/** The addon's plan of a DevicePlan; the package does not export it. */
+export let nativeDevicePlan: (plan: DevicePlan) => NativeCudaPlan;
+
 /** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
-export class CudaSlot implements Disposable {
+export class DevicePlan implements Disposable {
+  static {
+    nativeDevicePlan = (plan) => plan.native;
+  }
   /** For this file and the bench. */
   readonly native: NativeCudaPlan;
   #plan: VerifiedPlan;
 
-  /** For Cuda.slot. */
+  /** For Cuda.devicePlan. */
   constructor(plan: VerifiedPlan, native: NativeCudaPlan) {
     this.#plan = plan;
     this.native = native;
@@ -245,7 +278,7 @@ export class CudaSlot implements Disposable {
     return this.#plan;
   }
 
-  /** Device memory that the slot takes. */
+  /** Bytes of device memory that it takes. */
   get bytes(): number {
     return this.native.bytes;
   }
