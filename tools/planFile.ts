@@ -1,8 +1,8 @@
 // Plan files by ranges: what is larger than memory is verified in the memory of its largest shard.
 
-import type { OnStep } from '../planner/chunked.ts';
+import type { Progress } from '../planner/chunked.ts';
 import { nodeHashing } from '../planner/node.ts';
-import { type VerifiedFile, verifyStreamed } from '../planner/verify/chunked.ts';
+import { type VerifiedFile, verifyChunked } from '../planner/verify/chunked.ts';
 import { OpenFile } from './readers/file.ts';
 
 /**
@@ -10,8 +10,8 @@ import { OpenFile } from './readers/file.ts';
  *
  * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ, and what decodePlan and verifyPlan throw
  */
-export async function verifyFile(path: string, onStep?: OnStep): Promise<VerifiedFile> {
+export async function verifyFile(path: string, progress?: Progress): Promise<VerifiedFile> {
   using file = new OpenFile(path);
   const read = async (at: number, into: Uint8Array) => file.readInto(at, into);
-  return await verifyStreamed({ length: file.length, read }, nodeHashing, onStep);
+  return await verifyChunked({ length: file.length, read }, nodeHashing, progress);
 }
