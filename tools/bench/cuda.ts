@@ -2,7 +2,8 @@
 // measured in turn in the same run with events around all ranks' launches. The GPU is kept busy while they are
 // enqueued, so that the events see the device alone; a dispatch from an idle GPU is measured in addition.
 
-import { type Cuda, type CudaSlot, openCuda } from '../../executor/backends/cuda/context.ts';
+import { type Cuda, type DevicePlan, openCuda } from '../../executor/backends/cuda/context.ts';
+import { nativeDevicePlan } from '../../executor/internal.ts';
 import { findAddon } from '../../executor/native/addon.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
@@ -35,7 +36,7 @@ const TILE_TOKENS = 4;
 async function endToEnd(
   cuda: Cuda,
   memory: DeviceMemory,
-  slot: CudaSlot,
+  devicePlan: DevicePlan,
   calls: ExchangeCalls,
   tables: readonly RoutingTable[],
   options: CudaBenchOptions,
@@ -53,7 +54,7 @@ async function endToEnd(
   const backward = { payloads: [{ ...dispatch.payloads[0]!, from: combined }], scale: weights };
   let begin = 0n;
   let read: RoutingTable[] = [];
-  let next = slot.plan;
+  let next = devicePlan.plan;
   const rows = await measure(
     {
       idsToHost: {
@@ -71,17 +72,17 @@ async function endToEnd(
       plan: {
         run: () => timed(() => (next = planner.planAll(read, { ranks: tables.length, experts, hidden }))),
       },
-      upload: { run: () => timed(() => slot.upload(next)) },
-      dispatchCall: { run: () => timed(() => slot.dispatch(dispatch)) },
+      upload: { run: () => timed(() => devicePlan.upload(next)) },
+      dispatchCall: { run: () => timed(() => devicePlan.dispatch(dispatch)) },
       device: { run: () => timed(() => cuda.synchronize()) },
       total: { run: () => Number(process.hrtime.bigint() - begin) },
       reusedStep: {
         run: () =>
           timed(() => {
-            slot.dispatch(dispatch);
-            slot.combine(combine);
-            slot.dispatch(backward);
-            slot.combine(unweighted);
+            devicePlan.dispatch(dispatch);
+            devicePlan.combine(combine);
+            devicePlan.dispatch(backward);
+            devicePlan.combine(unweighted);
             cuda.synchronize();
           }),
       },
@@ -108,14 +109,14 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
   const planOptions = { ranks, experts, hidden };
   const plan = planner.planAll(tables, planOptions);
   using cuda = openCuda(ranks);
-  using slot = cuda.slot(plan);
-  using plannedSlot = cuda.slot(planner.planAll(tables, { ...planOptions, tileTokens: TILE_TOKENS }));
-  using perRankSlot = cuda.slot(
+  using devicePlan = cuda.devicePlan(plan);
+  using plannedOrder = cuda.devicePlan(planner.planAll(tables, { ...planOptions, tileTokens: TILE_TOKENS }));
+  using perRank = cuda.devicePlan(
     planner.planAll(tables, { ...planOptions, strategy: 'hier', ranksPerNode: 1 }),
   );
   using shared = openCuda(ranks);
   for (let rank = 0; rank < ranks; rank++) shared.setStream(rank, cuda.stream(0));
-  using sharedSlot = shared.slot(plan);
+  using onOneStream = shared.devicePlan(plan);
   using memory = new DeviceMemory(cuda);
   using clock = new DeviceClock(cuda);
   const { rowBytes } = plan.spec;
@@ -136,28 +137,29 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
   const copyBytes = Math.min(MAX_COPY_BYTES, kept * rowBytes);
   const copyFrom = memory.random(0, copyBytes);
   const copyTo = memory.alloc(0, copyBytes);
-  slot.dispatch(dispatch);
+  devicePlan.dispatch(dispatch);
   cuda.synchronize();
   using graph = cuda.capture(() => {
-    slot.dispatch(dispatch);
-    slot.combine(combine);
+    devicePlan.dispatch(dispatch);
+    devicePlan.combine(combine);
   });
   const { CudaUnfused } = findAddon().addon!;
-  const unfused = bytes < 3 * MAX_COPY_BYTES ? new CudaUnfused(slot.native, { rowBytes }) : undefined;
+  const unfused =
+    bytes < 3 * MAX_COPY_BYTES ? new CudaUnfused(nativeDevicePlan(devicePlan), { rowBytes }) : undefined;
   const onDevice = (work: () => unknown, busyNs?: number) => ({ bytes, run: clock.timed(work, busyNs) });
   const rows = await measure(
     {
       copy: { ...onDevice(() => cuda.copy(0, copyTo, copyFrom, copyBytes)), bytes: 2 * copyBytes },
-      dispatch: onDevice(() => slot.dispatch(dispatch)),
-      dispatchPlanned: onDevice(() => plannedSlot.dispatch(dispatch)),
-      forward: onDevice(() => perRankSlot.dispatch(dispatch, 'forward')),
-      combine: onDevice(() => slot.combine(combine)),
-      combineUnweighted: onDevice(() => slot.combine(unweighted)),
-      gradient: onDevice(() => slot.weightGradient(weightGradient)),
-      scaled: onDevice(() => slot.dispatch({ ...dispatch, scale: weights })),
+      dispatch: onDevice(() => devicePlan.dispatch(dispatch)),
+      dispatchPlanned: onDevice(() => plannedOrder.dispatch(dispatch)),
+      forward: onDevice(() => perRank.dispatch(dispatch, 'forward')),
+      combine: onDevice(() => devicePlan.combine(combine)),
+      combineUnweighted: onDevice(() => devicePlan.combine(unweighted)),
+      gradient: onDevice(() => devicePlan.weightGradient(weightGradient)),
+      scaled: onDevice(() => devicePlan.dispatch({ ...dispatch, scale: weights })),
       replay: onDevice(() => graph.launch()),
-      idle: onDevice(() => slot.dispatch(dispatch), 0),
-      idleOneStream: onDevice(() => sharedSlot.dispatch(dispatch), 0),
+      idle: onDevice(() => devicePlan.dispatch(dispatch), 0),
+      idleOneStream: onDevice(() => onOneStream.dispatch(dispatch), 0),
       unfusedDispatch: unfused && onDevice(() => unfused.dispatch(from, received)),
       unfusedCombine: unfused && onDevice(() => unfused.combine(combine)),
     },
@@ -186,7 +188,7 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
     weightGradientMs: rows.gradient.ms,
     scaledMs: rows.scaled.ms,
     unfused: unfusedDispatch && { dispatchMs: unfusedDispatch.ms, combineMs: unfusedCombine!.ms },
-    endToEnd: await endToEnd(cuda, memory, slot, calls, tables, options),
+    endToEnd: await endToEnd(cuda, memory, devicePlan, calls, tables, options),
   };
 }
 

@@ -2,6 +2,7 @@
 
 import { type Cuda, cudaDevices, type DeviceBuffer } from '../../executor/backends/cuda/context.ts';
 import type { CombineCall, DispatchCall } from '../../executor/backends/types.ts';
+import { spin } from '../../executor/internal.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { congruential } from './ids.ts';
 import type { Timed } from './measure.ts';
@@ -114,7 +115,7 @@ export class DeviceClock implements Disposable {
   timed(work: () => unknown, busyNs = ENQUEUE_NS): Timed {
     return async () => {
       this.#cuda.synchronize();
-      if (busyNs > 0) this.#cuda.spin(0, busyNs);
+      if (busyNs > 0) spin(this.#cuda, 0, busyNs);
       this.#start.record();
       const enqueued = work();
       this.#end.record();

@@ -78,10 +78,10 @@ async function benchWorkload(
   const ranks = tables.length;
   const planner = await loadPlanner();
   const plan = planner.planAll(tables, { ranks, experts, hidden });
-  const perRank = planner.planAll(tables, { ranks, experts, hidden, strategy: 'hier', ranksPerNode: 1 });
+  const perRankPlan = planner.planAll(tables, { ranks, experts, hidden, strategy: 'hier', ranksPerNode: 1 });
   using cuda = openCuda(ranks);
-  using slot = cuda.slot(plan);
-  using perRankSlot = cuda.slot(perRank);
+  using devicePlan = cuda.devicePlan(plan);
+  using perRank = cuda.devicePlan(perRankPlan);
   using memory = new DeviceMemory(cuda);
   using clock = new DeviceClock(cuda);
   const { rowBytes } = plan.spec;
@@ -102,11 +102,11 @@ async function benchWorkload(
     flat: foreignRows(plan, false) * rowBytes,
     oncePerRank: foreignRows(plan, true) * rowBytes,
   };
-  const dispatch = { bytes: foreign.flat, run: clock.timed(() => slot.dispatch(calls.dispatch)) };
-  const combine = { bytes: foreign.flat, run: clock.timed(() => slot.combine(calls.combine)) };
+  const dispatch = { bytes: foreign.flat, run: clock.timed(() => devicePlan.dispatch(calls.dispatch)) };
+  const combine = { bytes: foreign.flat, run: clock.timed(() => devicePlan.combine(calls.combine)) };
   const oncePerRank = {
     bytes: foreign.oncePerRank,
-    run: clock.timed(() => perRankSlot.dispatch(calls.dispatch, 'forward')),
+    run: clock.timed(() => perRank.dispatch(calls.dispatch, 'forward')),
   };
   const rows = await measure(
     { peer: copy(0, 1), read: copy(1, 0), local: copy(0, 0), dispatch, oncePerRank, combine },
@@ -114,7 +114,7 @@ async function benchWorkload(
   );
   const sweep = [];
   for (const count of multiprocessors) {
-    cuda.limitMultiprocessors(count);
+    cuda.limitSms(count);
     const limited = await measure({ dispatch, combine }, { rounds: Math.min(rounds, 7) });
     sweep.push({
       ...{ multiprocessors: count, dispatchMs: limited.dispatch.ms, combineMs: limited.combine.ms },
