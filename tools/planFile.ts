@@ -1,10 +1,10 @@
 // Plan files by ranges: what is larger than memory is verified in the memory of its largest shard.
 
 import { type FileHandle, open } from 'node:fs/promises';
-import type { OnStep } from '../planner/chunked.ts';
+import type { Progress } from '../planner/chunked.ts';
 import { FuscoError } from '../planner/errors.ts';
 import { nodeHashing } from '../planner/node.ts';
-import { type VerifiedFile, verifyStreamed } from '../planner/verify/chunked.ts';
+import { type VerifiedFile, verifyChunked } from '../planner/verify/chunked.ts';
 import { readError } from './readers/file.ts';
 
 /** One read call takes at most 2 GiB - 1; smaller pieces keep the thread pool responsive. */
@@ -24,7 +24,7 @@ async function readRange(file: FileHandle, at: number, into: Uint8Array): Promis
  *
  * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ, and what decodePlan and verifyPlan throw
  */
-export async function verifyFile(path: string, onStep?: OnStep): Promise<VerifiedFile> {
+export async function verifyFile(path: string, progress?: Progress): Promise<VerifiedFile> {
   let file: FileHandle | undefined;
   try {
     file = await open(path, 'r');
@@ -32,7 +32,7 @@ export async function verifyFile(path: string, onStep?: OnStep): Promise<Verifie
     const stat = await opened.stat();
     if (!stat.isFile()) throw new FuscoError('E_FILE_READ', 'is not a regular file', { path });
     const read = (at: number, into: Uint8Array) => readRange(opened, at, into);
-    return await verifyStreamed({ length: stat.size, read }, nodeHashing, onStep);
+    return await verifyChunked({ length: stat.size, read }, nodeHashing, progress);
   } catch (error) {
     throw readError(path, error);
   } finally {

@@ -22,8 +22,8 @@ import {
   type SpecFields,
 } from '../../planner/spec.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
+import { fromSteady } from '../native/clock.ts';
 import { workerUrl } from '../workerUrl.ts';
-import { fromSteady } from './clock.ts';
 
 export interface PlanAheadOptions {
   /** Ranks of the group, 1..4096. */
@@ -99,7 +99,11 @@ export class PlanAhead implements AsyncDisposable {
     const workerData: WorkerStart = { module: await plannerModule() };
     // Without the flags of the process: they are for its own script, and preload what the worker does not need.
     return new PlanAhead(
-      new Worker(workerUrl('training/planAheadWorker.js'), { workerData, execArgv: [], name: 'fusco planner' }),
+      new Worker(workerUrl('training/planAheadWorker.js'), {
+        workerData,
+        execArgv: [],
+        name: 'fusco planner',
+      }),
       options,
     );
   }

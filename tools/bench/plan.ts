@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findAddon } from '../../executor/native/addon.ts';
 import { Arena } from '../../planner/arena.ts';
-import { encodePlanChunks } from '../../planner/format/codec.ts';
+import { encodePlanChunks } from '../../planner/format/encode.ts';
 import { loadPlanner, nodeSha256, plannerModule } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { f16ToFloat, floatToBf16 } from '../../executor/numeric.ts';
-import { planId } from '../../planner/format/codec.ts';
+import { planId } from '../../planner/format/digest.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { benchExchanges } from '../bench/host.ts';
