@@ -38,7 +38,7 @@ await exchange.dispatch({ payloads: [{ rowBytes, from, to: received }] });
 await exchange.combine({ dtype: 'f32', rowBytes, from: received, to, weights });
 
 const output = input.map((values) => new Float32Array(values.length));
-output.forEach((values, rank) => cuda.copy(rank, values, to[rank]!, values.byteLength));
+for (const [rank, values] of output.entries()) cuda.copy(rank, values, to[rank]!, values.byteLength);
 cuda.synchronize();
 const wrong = output.findIndex((values, rank) => values.some((value, i) => value !== input[rank]![i]));
 if (wrong >= 0) throw new Error(`rank ${wrong} has another result`);
