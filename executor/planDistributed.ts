@@ -3,7 +3,7 @@
 
 import { decide } from '../planner/decide.ts';
 import { gatherFacts, type RankFacts } from '../planner/facts.ts';
-import { optionsDigest } from '../planner/format/codec.ts';
+import { optionsDigest } from '../planner/format/digest.ts';
 import type { Shard } from '../planner/format/shard.ts';
 import { nodeSha256 } from '../planner/node.ts';
 import { markVerified, type VerifiedPlan } from '../planner/plan.ts';

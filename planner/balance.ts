@@ -4,13 +4,7 @@
 // permutation of groups within each node. What a rank sends between nodes does not depend on it; what a rank
 // receives there does.
 
-import type { PlanSpec } from './spec.ts';
-
-/** `none` in flat plans. */
-export type BalanceRule = 'static' | 'rotate' | 'lpt';
-export type Balance = BalanceRule | 'best';
-
-export const BALANCE_RULES: readonly BalanceRule[] = ['static', 'rotate', 'lpt'];
+import { BALANCE_RULES, type Balance, type BalanceRule, type PlanSpec } from './spec.ts';
 
 /** A balancer's result and its objective. */
 export interface Grouping {

@@ -1,7 +1,6 @@
-import type { BalanceRule } from './balance.ts';
 import { FuscoError } from './errors.ts';
 import type { Shard } from './format/shard.ts';
-import type { PlanSpec, Strategy } from './spec.ts';
+import type { BalanceRule, PlanSpec, Strategy } from './spec.ts';
 
 declare const verified: unique symbol;
 

@@ -1,50 +1,7 @@
 import type { Arena } from './arena.ts';
 import { FuscoError } from './errors.ts';
 import type { Facts } from './facts.ts';
-import {
-  MAX_ROWS,
-  S_DISTRIBUTE_ENTRY,
-  S_DISTRIBUTE_OFFSET,
-  S_ENTRY_INSTANCE,
-  S_ENTRY_SLOT,
-  S_EXPERT_OFFSET,
-  S_EXPERT_ROWS,
-  S_FORWARD_ROW,
-  S_FORWARD_ROWS,
-  S_FORWARD_SLICE,
-  S_FORWARD_TARGET,
-  S_FORWARD_TOKEN,
-  S_RUN_ROW,
-  S_RUN_ROWS,
-  S_SEND_ENTRY,
-  S_SEND_ROW,
-  S_SEND_ROWS,
-  S_SLICE,
-  S_STAGE_ROW,
-  S_STAGE_ROWS,
-  S_TILE_ORDER,
-  SECTION_ALIGN,
-  SECTIONS,
-  SHARD_BODY,
-  SHARD_MAGIC,
-  SHARD_WORDS,
-  SLICE_WORDS,
-  W_DROPPED,
-  W_FIRST_INSTANCE,
-  W_INSTANCES,
-  W_KEPT,
-  W_LOCAL_INSTANCES,
-  W_MAGIC,
-  W_MASKED,
-  W_RANK,
-  W_RANKS,
-  W_RECV_ROWS,
-  W_STAGE_ROWS,
-  W_STAGED,
-  W_TILE_TOKENS,
-  W_TOKENS,
-  W_TOPK,
-} from './format/layout.ts';
+import * as L from './format/layout.ts';
 import { placeSections, Shard, writeShardHead } from './format/shard.ts';
 import { type StageTable, StageTables } from './landing.ts';
 import type { Decision, Plan } from './plan.ts';
@@ -110,7 +67,7 @@ export class ShardBuilder {
     const recvRows = arena.alloc(4 * ranks);
     for (let rank = 0; rank < ranks; rank++) {
       if (wasm.addCounts(this.#totals, this.#countsOf(rank), instances) !== 0) {
-        throw new FuscoError('E_LIMIT', `more than ${MAX_ROWS} rows for one expert`, { limit: MAX_ROWS });
+        throw new FuscoError('E_LIMIT', `more than ${L.MAX_ROWS} rows for one expert`, { limit: L.MAX_ROWS });
       }
     }
     const over = wasm.layBlocks(
@@ -123,8 +80,8 @@ export class ShardBuilder {
       recvRows,
     );
     if (over !== ranks) {
-      const text = `rank ${over} receives more than ${MAX_ROWS} rows`;
-      throw new FuscoError('E_LIMIT', text, { rank: over, limit: MAX_ROWS });
+      const text = `rank ${over} receives more than ${L.MAX_ROWS} rows`;
+      throw new FuscoError('E_LIMIT', text, { rank: over, limit: L.MAX_ROWS });
     }
     this.#recvRows = arena.u32(recvRows, ranks).slice();
   }
@@ -216,20 +173,20 @@ export class ShardBuilder {
     const forwardSlices = forward === undefined ? undefined : this.#forwardSlices(rank, forward);
 
     const counts = this.#sectionCounts(rank, entries, send, forward);
-    counts[S_SLICE] = SLICE_WORDS * directSlices.count;
-    counts[S_FORWARD_SLICE] = SLICE_WORDS * (forwardSlices?.count ?? 0);
+    counts[L.S_SLICE] = L.SLICE_WORDS * directSlices.count;
+    counts[L.S_FORWARD_SLICE] = L.SLICE_WORDS * (forwardSlices?.count ?? 0);
     const { offsets, bytes } = placeSections(counts);
     const shard = arena.alloc(bytes);
     zeroGaps(arena.bytes(shard, bytes), offsets);
     const at = (section: number) => shard + offsets[section]!;
 
-    arena.u32(at(S_SEND_ROW), instances).set(arena.u32(send.sendRow, instances));
-    arena.u32(at(S_SEND_ROWS), instances).set(arena.u32(send.sendRows, instances));
+    arena.u32(at(L.S_SEND_ROW), instances).set(arena.u32(send.sendRow, instances));
+    arena.u32(at(L.S_SEND_ROWS), instances).set(arena.u32(send.sendRows, instances));
     this.#fillReceive(rank, at);
-    directSlices.fill(at(S_SLICE));
+    directSlices.fill(at(L.S_SLICE));
     if (entries > 0) {
-      const entryInstance = at(S_ENTRY_INSTANCE);
-      const entrySlot = at(S_ENTRY_SLOT);
+      const entryInstance = at(L.S_ENTRY_INSTANCE);
+      const entrySlot = at(L.S_ENTRY_SLOT);
       arena.u16(entryInstance, entries).set(routed.instances);
       wasm.assignSlots(entryInstance, entries, entrySlot);
       if (masked > 0) wasm.markMasked(entryInstance, entries, instances, entrySlot);
@@ -237,35 +194,42 @@ export class ShardBuilder {
         wasm.markDropped(entryInstance, entries, instances, send.sendRow, send.sendRows, entrySlot);
       }
       const { first, end } = direct;
-      const sendEntry = at(S_SEND_ENTRY);
+      const sendEntry = at(L.S_SEND_ENTRY);
       wasm.fillStream(entryInstance, entrySlot, entries, send.direct, first, end, send.stream, sendEntry);
       const tile = this.#spec.tileTokens * topk;
       if (tile > 0) {
-        wasm.fillTileOrder(entryInstance, entrySlot, entries, tile, arena.alloc(8 * tile), at(S_TILE_ORDER));
+        wasm.fillTileOrder(
+          entryInstance,
+          entrySlot,
+          entries,
+          tile,
+          arena.alloc(8 * tile),
+          at(L.S_TILE_ORDER),
+        );
       }
     }
     let staged = 0;
     if (forward !== undefined) {
-      forwardSlices?.fill(at(S_FORWARD_SLICE));
+      forwardSlices?.fill(at(L.S_FORWARD_SLICE));
       staged = this.#fillForward(rank, tokens, send, forward, at);
     }
 
-    const words = new Array<number>(SHARD_WORDS).fill(0);
-    words[W_MAGIC] = SHARD_MAGIC;
-    words[W_RANK] = rank;
-    words[W_RANKS] = this.#spec.ranks;
-    words[W_TOKENS] = tokens;
-    words[W_TOPK] = topk;
-    words[W_INSTANCES] = instances;
-    words[W_FIRST_INSTANCE] = placement.rankFirst[rank]!;
-    words[W_LOCAL_INSTANCES] = placement.rankFirst[rank + 1]! - placement.rankFirst[rank]!;
-    words[W_RECV_ROWS] = this.#recvRows[rank]!;
-    words[W_KEPT] = send.kept;
-    words[W_MASKED] = masked;
-    words[W_DROPPED] = dropped;
-    words[W_STAGE_ROWS] = forward?.stage.ownRows ?? 0;
-    words[W_STAGED] = staged;
-    words[W_TILE_TOKENS] = this.#spec.tileTokens;
+    const words = new Array<number>(L.SHARD_WORDS).fill(0);
+    words[L.W_MAGIC] = L.SHARD_MAGIC;
+    words[L.W_RANK] = rank;
+    words[L.W_RANKS] = this.#spec.ranks;
+    words[L.W_TOKENS] = tokens;
+    words[L.W_TOPK] = topk;
+    words[L.W_INSTANCES] = instances;
+    words[L.W_FIRST_INSTANCE] = placement.rankFirst[rank]!;
+    words[L.W_LOCAL_INSTANCES] = placement.rankFirst[rank + 1]! - placement.rankFirst[rank]!;
+    words[L.W_RECV_ROWS] = this.#recvRows[rank]!;
+    words[L.W_KEPT] = send.kept;
+    words[L.W_MASKED] = masked;
+    words[L.W_DROPPED] = dropped;
+    words[L.W_STAGE_ROWS] = forward?.stage.ownRows ?? 0;
+    words[L.W_STAGED] = staged;
+    words[L.W_TILE_TOKENS] = this.#spec.tileTokens;
     const result = arena.bytes(shard, bytes).slice();
     writeShardHead(result, words, counts);
     arena.release(mark);
@@ -281,20 +245,20 @@ export class ShardBuilder {
   ): number[] {
     const { ranks, nodes, placement } = this.#spec;
     const local = placement.rankFirst[rank + 1]! - placement.rankFirst[rank]!;
-    const counts = new Array<number>(SECTIONS).fill(0);
-    counts[S_EXPERT_OFFSET] = local + 1;
-    counts[S_EXPERT_ROWS] = local;
-    counts[S_RUN_ROW] = counts[S_RUN_ROWS] = local * ranks;
-    counts[S_SEND_ROW] = counts[S_SEND_ROWS] = placement.instances;
-    counts[S_ENTRY_SLOT] = counts[S_ENTRY_INSTANCE] = entries;
-    counts[S_SEND_ENTRY] = send.direct;
-    counts[S_TILE_ORDER] = this.#spec.tileTokens > 0 ? entries : 0;
+    const counts = new Array<number>(L.SECTIONS).fill(0);
+    counts[L.S_EXPERT_OFFSET] = local + 1;
+    counts[L.S_EXPERT_ROWS] = local;
+    counts[L.S_RUN_ROW] = counts[L.S_RUN_ROWS] = local * ranks;
+    counts[L.S_SEND_ROW] = counts[L.S_SEND_ROWS] = placement.instances;
+    counts[L.S_ENTRY_SLOT] = counts[L.S_ENTRY_INSTANCE] = entries;
+    counts[L.S_SEND_ENTRY] = send.direct;
+    counts[L.S_TILE_ORDER] = this.#spec.tileTokens > 0 ? entries : 0;
     if (forward !== undefined) {
-      counts[S_FORWARD_ROW] = counts[S_FORWARD_ROWS] = nodes;
-      counts[S_FORWARD_TOKEN] = counts[S_FORWARD_TARGET] = forward.forwarded;
-      counts[S_DISTRIBUTE_OFFSET] = forward.forwarded + 1;
-      counts[S_DISTRIBUTE_ENTRY] = send.kept - send.direct;
-      counts[S_STAGE_ROW] = counts[S_STAGE_ROWS] = ranks;
+      counts[L.S_FORWARD_ROW] = counts[L.S_FORWARD_ROWS] = nodes;
+      counts[L.S_FORWARD_TOKEN] = counts[L.S_FORWARD_TARGET] = forward.forwarded;
+      counts[L.S_DISTRIBUTE_OFFSET] = forward.forwarded + 1;
+      counts[L.S_DISTRIBUTE_ENTRY] = send.kept - send.direct;
+      counts[L.S_STAGE_ROW] = counts[L.S_STAGE_ROWS] = ranks;
     }
     return counts;
   }
@@ -304,7 +268,7 @@ export class ShardBuilder {
     const first = placement.rankFirst[rank]!;
     const local = placement.rankFirst[rank + 1]! - first;
     const blockRow = this.#blockRow;
-    const offset = at(S_EXPERT_OFFSET);
+    const offset = at(L.S_EXPERT_OFFSET);
     this.#wasm.fillReceive(
       first,
       local,
@@ -313,7 +277,7 @@ export class ShardBuilder {
       capacity,
       this.#recvRows[rank]!,
       offset,
-      at(S_EXPERT_ROWS),
+      at(L.S_EXPERT_ROWS),
     );
     if (local === 0) return;
     this.#wasm.fillRunTable(
@@ -324,8 +288,8 @@ export class ShardBuilder {
       this.#counts,
       blockRow,
       capacity,
-      at(S_RUN_ROW),
-      at(S_RUN_ROWS),
+      at(L.S_RUN_ROW),
+      at(L.S_RUN_ROWS),
     );
   }
 
@@ -383,11 +347,11 @@ export class ShardBuilder {
     const arena = this.#arena;
     const { nodes, ranks, topk } = this.#spec;
     const { stage, nodeRows, forwarded } = forward;
-    arena.u32(at(S_FORWARD_ROW), nodes).set(stage.firstRow);
-    arena.u32(at(S_FORWARD_ROWS), nodes).set(nodeRows);
-    arena.u32(at(S_STAGE_ROW), ranks).set(stage.sourceRow);
-    arena.u32(at(S_STAGE_ROWS), ranks).set(stage.sourceRows);
-    arena.u32(at(S_DISTRIBUTE_OFFSET), forwarded + 1)[forwarded] = send.kept - send.direct;
+    arena.u32(at(L.S_FORWARD_ROW), nodes).set(stage.firstRow);
+    arena.u32(at(L.S_FORWARD_ROWS), nodes).set(nodeRows);
+    arena.u32(at(L.S_STAGE_ROW), ranks).set(stage.sourceRow);
+    arena.u32(at(L.S_STAGE_ROWS), ranks).set(stage.sourceRows);
+    arena.u32(at(L.S_DISTRIBUTE_OFFSET), forwarded + 1)[forwarded] = send.kept - send.direct;
     if (forwarded === 0) return 0;
     const firstRow = exclusiveSums(nodeRows);
     const firstEntry = exclusiveSums(this.#nodeEntries(rank, send));
@@ -399,17 +363,17 @@ export class ShardBuilder {
       words.set([0, row, firstEntry[node]!, 0, forwarder[node]!, stageRow[node]! - row], NODE_WORDS * node);
     }
     return this.#wasm.fillForward(
-      at(S_ENTRY_INSTANCE),
-      at(S_ENTRY_SLOT),
+      at(L.S_ENTRY_INSTANCE),
+      at(L.S_ENTRY_SLOT),
       tokens,
       topk,
       arena.copy(homes(this.#spec)),
       nodeOf(this.#spec, rank),
       state,
-      at(S_FORWARD_TOKEN),
-      at(S_FORWARD_TARGET),
-      at(S_DISTRIBUTE_OFFSET),
-      at(S_DISTRIBUTE_ENTRY),
+      at(L.S_FORWARD_TOKEN),
+      at(L.S_FORWARD_TARGET),
+      at(L.S_DISTRIBUTE_OFFSET),
+      at(L.S_DISTRIBUTE_ENTRY),
     );
   }
 }
@@ -455,8 +419,8 @@ function exclusiveSums(values: Uint32Array): Uint32Array {
 
 /** Zeroes the head and the last bytes in front of every section's start and of the end, where gaps may lie. */
 function zeroGaps(bytes: Uint8Array, offsets: readonly number[]): void {
-  bytes.fill(0, 0, SHARD_BODY);
+  bytes.fill(0, 0, L.SHARD_BODY);
   for (const offset of [...offsets, bytes.length]) {
-    if (offset > SHARD_BODY) bytes.fill(0, offset - SECTION_ALIGN, offset);
+    if (offset > L.SHARD_BODY) bytes.fill(0, offset - L.SECTION_ALIGN, offset);
   }
 }

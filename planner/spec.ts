@@ -1,4 +1,3 @@
-import { BALANCE_RULES, type Balance } from './balance.ts';
 import { checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 import {
@@ -17,6 +16,12 @@ export type Strategy = 'flat' | 'hier';
 
 /** Dtype of a node's partial sums in a hierarchical combine: rounded to the payload's dtype, or kept in float32. */
 export type PartialDtype = 'payload' | 'f32';
+
+/** How the ranks of each node are assigned to rail groups. `best` takes the rule with the least busy rank. */
+export type BalanceRule = 'static' | 'rotate' | 'lpt';
+export type Balance = BalanceRule | 'best';
+
+export const BALANCE_RULES: readonly BalanceRule[] = ['static', 'rotate', 'lpt'];
 
 /** What the caller of the planner chooses. Only `experts` and `ranks` have no default. */
 export interface PlanOptions {

@@ -1,7 +1,7 @@
 // What changed between two plans, in the terms of the people who own them: how bad it is, by how much, where, and
 // for which tokens first. tools/diff/ has the parts.
 
-import type { DecodedPlan } from '../planner/format/codec.ts';
+import type { DecodedPlan } from '../planner/format/decode.ts';
 import type { Plan } from '../planner/plan.ts';
 import { type PlanSpec, specFields } from '../planner/spec.ts';
 import type { DiffLevel } from './diff/limits.ts';

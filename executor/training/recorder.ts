@@ -14,7 +14,7 @@ import { type FileHandle, mkdir, open, readdir, readFile, rename, rm } from 'nod
 import { join } from 'node:path';
 import { FuscoError } from '../../planner/errors.ts';
 import { hex } from '../../planner/format/bytes.ts';
-import { planId } from '../../planner/format/codec.ts';
+import { planId } from '../../planner/format/digest.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { Plan, VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';

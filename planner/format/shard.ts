@@ -1,72 +1,28 @@
 import { FuscoError } from '../errors.ts';
-import {
-  MAX_SHARD_BYTES,
-  S_DISTRIBUTE_ENTRY,
-  S_DISTRIBUTE_OFFSET,
-  S_ENTRY_INSTANCE,
-  S_ENTRY_SLOT,
-  S_EXPERT_OFFSET,
-  S_EXPERT_ROWS,
-  S_FORWARD_ROW,
-  S_FORWARD_ROWS,
-  S_FORWARD_SLICE,
-  S_FORWARD_TARGET,
-  S_FORWARD_TOKEN,
-  S_RUN_ROW,
-  S_RUN_ROWS,
-  S_SEND_ENTRY,
-  S_SEND_ROW,
-  S_SEND_ROWS,
-  S_SLICE,
-  S_STAGE_ROW,
-  S_STAGE_ROWS,
-  S_TILE_ORDER,
-  SECTION_ALIGN,
-  SECTION_TABLE,
-  SECTIONS,
-  SHARD_BODY,
-  SHARD_MAGIC,
-  SHARD_WORDS,
-  W_DROPPED,
-  W_FIRST_INSTANCE,
-  W_INSTANCES,
-  W_KEPT,
-  W_LOCAL_INSTANCES,
-  W_MAGIC,
-  W_MASKED,
-  W_RANK,
-  W_RANKS,
-  W_RECV_ROWS,
-  W_RESERVED,
-  W_STAGE_ROWS,
-  W_STAGED,
-  W_TILE_TOKENS,
-  W_TOKENS,
-  W_TOPK,
-} from './layout.ts';
+import * as L from './layout.ts';
 
 /** Bytes of one element of each section; 4 unless stated. */
 function elementBytes(section: number): number {
-  if (section === S_ENTRY_INSTANCE) return 2;
-  return section === S_TILE_ORDER ? 1 : 4;
+  if (section === L.S_ENTRY_INSTANCE) return 2;
+  return section === L.S_TILE_ORDER ? 1 : 4;
 }
 
 export function alignSection(bytes: number): number {
-  return Math.ceil(bytes / SECTION_ALIGN) * SECTION_ALIGN;
+  return Math.ceil(bytes / L.SECTION_ALIGN) * L.SECTION_ALIGN;
 }
 
 /** Byte offsets of a shard's sections (0 where empty) and its size, from the number of elements of each. */
 export function placeSections(counts: ArrayLike<number>): { offsets: number[]; bytes: number } {
   const offsets: number[] = [];
-  let end = SHARD_BODY;
-  for (let section = 0; section < SECTIONS; section++) {
+  let end = L.SHARD_BODY;
+  for (let section = 0; section < L.SECTIONS; section++) {
     const count = counts[section] ?? 0;
     offsets.push(count === 0 ? 0 : end);
     end = alignSection(end + count * elementBytes(section));
   }
-  if (end > MAX_SHARD_BYTES) {
-    throw new FuscoError('E_LIMIT', `a shard of ${end} bytes > ${MAX_SHARD_BYTES}`, {
-      limit: MAX_SHARD_BYTES,
+  if (end > L.MAX_SHARD_BYTES) {
+    throw new FuscoError('E_LIMIT', `a shard of ${end} bytes > ${L.MAX_SHARD_BYTES}`, {
+      limit: L.MAX_SHARD_BYTES,
     });
   }
   return { offsets, bytes: end };
@@ -75,11 +31,11 @@ export function placeSections(counts: ArrayLike<number>): { offsets: number[]; b
 /** Writes the words and the section table at the head of `bytes`. */
 export function writeShardHead(bytes: Uint8Array, words: ArrayLike<number>, counts: ArrayLike<number>): void {
   const { offsets } = placeSections(counts);
-  const head = new Uint32Array(bytes.buffer, bytes.byteOffset, SHARD_BODY / 4);
-  for (let i = 0; i < SHARD_WORDS; i++) head[i] = words[i] ?? 0;
-  for (let section = 0; section < SECTIONS; section++) {
-    head[SECTION_TABLE / 4 + 2 * section] = offsets[section]!;
-    head[SECTION_TABLE / 4 + 2 * section + 1] = counts[section] ?? 0;
+  const head = new Uint32Array(bytes.buffer, bytes.byteOffset, L.SHARD_BODY / 4);
+  for (let i = 0; i < L.SHARD_WORDS; i++) head[i] = words[i] ?? 0;
+  for (let section = 0; section < L.SECTIONS; section++) {
+    head[L.SECTION_TABLE / 4 + 2 * section] = offsets[section]!;
+    head[L.SECTION_TABLE / 4 + 2 * section + 1] = counts[section] ?? 0;
   }
 }
 
@@ -103,22 +59,22 @@ export class Shard {
     const refuse = (text: string): never => {
       throw new FuscoError('E_SHARD_LAYOUT', text, { path, rank });
     };
-    if (bytes.length < SHARD_BODY) refuse(`${bytes.length} bytes < ${SHARD_BODY}`);
+    if (bytes.length < L.SHARD_BODY) refuse(`${bytes.length} bytes < ${L.SHARD_BODY}`);
     // Not slice(): a Buffer's slice is a view with the same odd address.
     const aligned = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
-    const head = new Uint32Array(aligned.buffer, aligned.byteOffset, SHARD_BODY / 4);
-    if (head[W_MAGIC] !== SHARD_MAGIC) refuse('the shard does not start with FSHD');
+    const head = new Uint32Array(aligned.buffer, aligned.byteOffset, L.SHARD_BODY / 4);
+    if (head[L.W_MAGIC] !== L.SHARD_MAGIC) refuse('the shard does not start with FSHD');
     const counts: number[] = [];
-    for (let section = 0; section < SECTIONS; section++) {
-      counts.push(head[SECTION_TABLE / 4 + 2 * section + 1]!);
+    for (let section = 0; section < L.SECTIONS; section++) {
+      counts.push(head[L.SECTION_TABLE / 4 + 2 * section + 1]!);
     }
-    for (let section = S_TILE_ORDER + 1; section < SECTIONS; section++) {
+    for (let section = L.S_TILE_ORDER + 1; section < L.SECTIONS; section++) {
       if (counts[section] !== 0) refuse(`reserved section ${section} is not empty`);
     }
     const { offsets, bytes: size } = placeSections(counts);
     if (size !== bytes.length) refuse(`the sections need ${size} bytes, the shard has ${bytes.length}`);
-    for (let section = 0; section < SECTIONS; section++) {
-      const offset = head[SECTION_TABLE / 4 + 2 * section]!;
+    for (let section = 0; section < L.SECTIONS; section++) {
+      const offset = head[L.SECTION_TABLE / 4 + 2 * section]!;
       if (offset !== offsets[section]) {
         refuse(`section ${section} starts at ${offset}, not at ${offsets[section]}`);
       }
@@ -136,11 +92,11 @@ export class Shard {
 
   /** Number of elements of a section. */
   count(section: number): number {
-    return this.#head[SECTION_TABLE / 4 + 2 * section + 1]!;
+    return this.#head[L.SECTION_TABLE / 4 + 2 * section + 1]!;
   }
 
   #u32(section: number): Uint32Array {
-    const offset = this.#head[SECTION_TABLE / 4 + 2 * section]!;
+    const offset = this.#head[L.SECTION_TABLE / 4 + 2 * section]!;
     return new Uint32Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(section));
   }
 
@@ -150,43 +106,43 @@ export class Shard {
   }
 
   get rank(): number {
-    return this.#word(W_RANK);
+    return this.#word(L.W_RANK);
   }
   get ranks(): number {
-    return this.#word(W_RANKS);
+    return this.#word(L.W_RANKS);
   }
   get tokens(): number {
-    return this.#word(W_TOKENS);
+    return this.#word(L.W_TOKENS);
   }
   get topk(): number {
-    return this.#word(W_TOPK);
+    return this.#word(L.W_TOPK);
   }
   /** Entries of this rank's routing: tokens x topk. */
   get entries(): number {
     return this.tokens * this.topk;
   }
   get instances(): number {
-    return this.#word(W_INSTANCES);
+    return this.#word(L.W_INSTANCES);
   }
   get firstInstance(): number {
-    return this.#word(W_FIRST_INSTANCE);
+    return this.#word(L.W_FIRST_INSTANCE);
   }
   get localInstances(): number {
-    return this.#word(W_LOCAL_INSTANCES);
+    return this.#word(L.W_LOCAL_INSTANCES);
   }
   /** Rows of this rank's receive buffer, padding included. */
   get recvRows(): number {
-    return this.#word(W_RECV_ROWS);
+    return this.#word(L.W_RECV_ROWS);
   }
   /** Entries of this rank that reach a slot. */
   get kept(): number {
-    return this.#word(W_KEPT);
+    return this.#word(L.W_KEPT);
   }
   get masked(): number {
-    return this.#word(W_MASKED);
+    return this.#word(L.W_MASKED);
   }
   get dropped(): number {
-    return this.#word(W_DROPPED);
+    return this.#word(L.W_DROPPED);
   }
   /** Runs of direct rows that are contiguous at the source and at the destination; counted at every call. */
   get segments(): number {
@@ -204,82 +160,82 @@ export class Shard {
   }
   /** A word that no version uses yet. */
   get reserved(): number {
-    return this.#word(W_RESERVED);
+    return this.#word(L.W_RESERVED);
   }
   get stageRows(): number {
-    return this.#word(W_STAGE_ROWS);
+    return this.#word(L.W_STAGE_ROWS);
   }
   get staged(): number {
-    return this.#word(W_STAGED);
+    return this.#word(L.W_STAGED);
   }
   get tileTokens(): number {
-    return this.#word(W_TILE_TOKENS);
+    return this.#word(L.W_TILE_TOKENS);
   }
   get expertOffset(): Uint32Array {
-    return this.#u32(S_EXPERT_OFFSET);
+    return this.#u32(L.S_EXPERT_OFFSET);
   }
   get expertRows(): Uint32Array {
-    return this.#u32(S_EXPERT_ROWS);
+    return this.#u32(L.S_EXPERT_ROWS);
   }
   get runRow(): Uint32Array {
-    return this.#u32(S_RUN_ROW);
+    return this.#u32(L.S_RUN_ROW);
   }
   get runRows(): Uint32Array {
-    return this.#u32(S_RUN_ROWS);
+    return this.#u32(L.S_RUN_ROWS);
   }
   get sendRow(): Uint32Array {
-    return this.#u32(S_SEND_ROW);
+    return this.#u32(L.S_SEND_ROW);
   }
   get sendRows(): Uint32Array {
-    return this.#u32(S_SEND_ROWS);
+    return this.#u32(L.S_SEND_ROWS);
   }
   /** {peer, first stream row, rows} triples in the order of issue. */
   get slices(): Uint32Array {
-    return this.#u32(S_SLICE);
+    return this.#u32(L.S_SLICE);
   }
   /** i32[tokens, topk]: row at the destination, SLOT_MASKED or SLOT_DROPPED. */
   get entrySlot(): Int32Array {
-    return this.#i32(S_ENTRY_SLOT);
+    return this.#i32(L.S_ENTRY_SLOT);
   }
   /** u16[tokens, topk]: destination instance; `instances` where masked. */
   get entryInstance(): Uint16Array {
-    const offset = this.#head[SECTION_TABLE / 4 + 2 * S_ENTRY_INSTANCE]!;
-    return new Uint16Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(S_ENTRY_INSTANCE));
+    const offset = this.#head[L.SECTION_TABLE / 4 + 2 * L.S_ENTRY_INSTANCE]!;
+    return new Uint16Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(L.S_ENTRY_INSTANCE));
   }
   /** Entries by (instance, token, k): the stream of direct rows. */
   get sendEntry(): Uint32Array {
-    return this.#u32(S_SEND_ENTRY);
+    return this.#u32(L.S_SEND_ENTRY);
   }
   get forwardRow(): Uint32Array {
-    return this.#u32(S_FORWARD_ROW);
+    return this.#u32(L.S_FORWARD_ROW);
   }
   get forwardRows(): Uint32Array {
-    return this.#u32(S_FORWARD_ROWS);
+    return this.#u32(L.S_FORWARD_ROWS);
   }
   get forwardToken(): Uint32Array {
-    return this.#u32(S_FORWARD_TOKEN);
+    return this.#u32(L.S_FORWARD_TOKEN);
   }
   get forwardTarget(): Int32Array {
-    return this.#i32(S_FORWARD_TARGET);
+    return this.#i32(L.S_FORWARD_TARGET);
   }
   get distributeOffset(): Uint32Array {
-    return this.#u32(S_DISTRIBUTE_OFFSET);
+    return this.#u32(L.S_DISTRIBUTE_OFFSET);
   }
   get distributeEntry(): Uint32Array {
-    return this.#u32(S_DISTRIBUTE_ENTRY);
+    return this.#u32(L.S_DISTRIBUTE_ENTRY);
   }
   get forwardSlices(): Uint32Array {
-    return this.#u32(S_FORWARD_SLICE);
+    return this.#u32(L.S_FORWARD_SLICE);
   }
   get stageRow(): Uint32Array {
-    return this.#u32(S_STAGE_ROW);
+    return this.#u32(L.S_STAGE_ROW);
   }
   get stageRowsFrom(): Uint32Array {
-    return this.#u32(S_STAGE_ROWS);
+    return this.#u32(L.S_STAGE_ROWS);
   }
   /** u8[tokens, topk]: order of stores inside each tile of `tileTokens` tokens; empty without one. */
   get tileOrder(): Uint8Array {
-    const offset = this.#head[SECTION_TABLE / 4 + 2 * S_TILE_ORDER]!;
-    return new Uint8Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(S_TILE_ORDER));
+    const offset = this.#head[L.SECTION_TABLE / 4 + 2 * L.S_TILE_ORDER]!;
+    return new Uint8Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(L.S_TILE_ORDER));
   }
 }

@@ -3,11 +3,11 @@
 // and keeps the tables that ranks have about each other, u32[instances, ranks] twice; the second checks the rows. The
 // second one hashes each shard again, so that what is accepted is what the digests say even if the file changes between.
 
-import type { OnStep } from '../chunked.ts';
+import type { Progress } from '../chunked.ts';
 import { FuscoError } from '../errors.ts';
 import { equalBytes } from '../format/bytes.ts';
+import { Cursor } from '../format/cursor.ts';
 import {
-  Cursor,
   checkDigests,
   checkFileDigest,
   FILE_HEAD_BYTES,
@@ -16,7 +16,7 @@ import {
   readFileDigest,
   readFileHead,
   readFront,
-} from '../format/codec.ts';
+} from '../format/decode.ts';
 import type { Hashing, RunningHash } from '../format/hash.ts';
 import { Shard } from '../format/shard.ts';
 import { StageTables } from '../landing.ts';
@@ -119,14 +119,14 @@ class FileVerifier {
     return new Cursor(await this.#window(at, most), at, this.#source.length);
   }
 
-  async verify(onStep?: OnStep): Promise<VerifiedFile> {
+  async verify(progress?: Progress): Promise<VerifiedFile> {
     const cursor = await this.#cursorAt(0, FILE_HEAD_BYTES);
     const head = readFileHead(cursor);
     const digest = await this.#findShards(head, cursor.at);
     const { ranks } = head.plan.spec;
-    const { kept, planId } = await this.#readOnce(head, digest, (rank) => onStep?.(rank, 2 * ranks));
+    const { kept, planId } = await this.#readOnce(head, digest, (rank) => progress?.(rank, 2 * ranks));
     this.#defects.throwFirst();
-    await this.#readAgain(head, kept, (rank) => onStep?.(ranks + rank, 2 * ranks));
+    await this.#readAgain(head, kept, (rank) => progress?.(ranks + rank, 2 * ranks));
     this.#defects.throwFirst();
     return { plan: head.plan, planId, producer: head.producer };
   }
@@ -217,9 +217,13 @@ class FileVerifier {
  * Verifies a plan file in the memory of its largest shard and of what ranks say about each other: 8 bytes x ranks x
  * instances. Accepts and refuses what decodePlan and verifyPlan accept and refuse, with the same error.
  *
- * @param onStep called before every shard of both passes
+ * @param progress called before every shard of both passes
  * @throws FuscoError with the place of the first defect; what `source.read` throws
  */
-export function verifyStreamed(source: PlanSource, hashing: Hashing, onStep?: OnStep): Promise<VerifiedFile> {
-  return new FileVerifier(source, hashing).verify(onStep);
+export function verifyChunked(
+  source: PlanSource,
+  hashing: Hashing,
+  progress?: Progress,
+): Promise<VerifiedFile> {
+  return new FileVerifier(source, hashing).verify(progress);
 }

@@ -1,5 +1,5 @@
 import { FuscoError } from '../errors.ts';
-import type { Report } from '../format/codec.ts';
+import type { OnDefect } from '../format/decode.ts';
 import type { Shard } from '../format/shard.ts';
 import { StageTables } from '../landing.ts';
 import { markVerified, type Plan, type VerifiedPlan } from '../plan.ts';
@@ -45,12 +45,12 @@ export function rowChecks(
  * Verifies a plan in O(rows). Afterwards every descriptor is in bounds, every receive row is written exactly once,
  * every (token, k) is delivered exactly once, masked or dropped, and combine is dispatch's inverse.
  *
- * @param report given, defects are reported, at most one per shard and stage, and undefined is returned if any
- * @throws FuscoError with the place of the first defect, where `report` is not given
+ * @param onDefect given, defects are reported, at most one per shard and stage, and undefined is returned if any
+ * @throws FuscoError with the place of the first defect, where `onDefect` is not given
  */
 export function verifyPlan(plan: Plan): VerifiedPlan;
-export function verifyPlan(plan: Plan, report: Report): VerifiedPlan | undefined;
-export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefined {
+export function verifyPlan(plan: Plan, onDefect: OnDefect): VerifiedPlan | undefined;
+export function verifyPlan(plan: Plan, onDefect?: OnDefect): VerifiedPlan | undefined {
   const { spec, shards } = plan;
   let sound = true;
   const attempt = (check: () => void): boolean => {
@@ -59,8 +59,8 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
       return true;
     } catch (error) {
       if (!(error instanceof Halt)) throw error;
-      if (report === undefined) throw error.defect;
-      report(error.defect);
+      if (onDefect === undefined) throw error.defect;
+      onDefect(error.defect);
       sound = false;
       return false;
     }

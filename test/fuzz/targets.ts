@@ -7,10 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zipSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
-import { decodePlan, encodePlan } from '../../planner/format/codec.ts';
+import { decodePlan } from '../../planner/format/decode.ts';
+import { encodePlan } from '../../planner/format/encode.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import { makePlacement } from '../../planner/placement.ts';
-import { verifyStreamed } from '../../planner/verify/chunked.ts';
+import { verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { parseGolden } from '../../tools/golden/file.ts';
 import {
@@ -113,7 +114,7 @@ async function runSealed(bytes: Uint8Array): Promise<void> {
     length: sealed.length,
     read: async (at: number, into: Uint8Array) => into.set(sealed.subarray(at, at + into.length)),
   };
-  const streamed = await verdict(() => verifyStreamed(source, nodeHashing));
+  const streamed = await verdict(() => verifyChunked(source, nodeHashing));
   if (whole !== streamed) throw new Error(`two verdicts: ${whole}; streamed: ${streamed}`);
 }
 

@@ -4,7 +4,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gatherStreamed, planStreamed } from '../../planner/chunked.ts';
+import { gatherChunked, planChunked } from '../../planner/chunked.ts';
 import { loadPlanner, nodeHashing } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
@@ -40,7 +40,7 @@ async function measureCase({ ranks, experts, tokens, topk, strategy }: ScaleCase
   const directory = await mkdtemp(join(tmpdir(), 'fusco-scale-'));
   try {
     const file = join(directory, 'plan.fusco');
-    const [planMs, plan] = await timed(() => planStreamed(planner, table, options, nodeHashing));
+    const [planMs, plan] = await timed(() => planChunked(planner, table, options, nodeHashing));
     const [writeMs] = await timed(() => writeFileAtomic(file, plan.chunks()));
     const peakPlanMiB = process.resourceUsage().maxRSS / 1024;
     const plannerMiB = planner.memoryBytes / MIB;
@@ -48,7 +48,7 @@ async function measureCase({ ranks, experts, tokens, topk, strategy }: ScaleCase
     const peakMiB = process.resourceUsage().maxRSS / 1024;
     // What one rank of the group spends at run time, beside the all-gather.
     const spec = resolveOptions(options, topk);
-    const facts = await gatherStreamed(planner, table, spec);
+    const facts = await gatherChunked(planner, table, spec);
     const last = ranks - 1;
     const ids = table(last);
     const [routeRankMs, routed] = await timed(async () => planner.routeRank(last, ids, spec));

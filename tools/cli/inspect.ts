@@ -1,7 +1,7 @@
 import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { FuscoError } from '../../planner/errors.ts';
-import type { DecodedPlan } from '../../planner/format/codec.ts';
+import type { DecodedPlan } from '../../planner/format/decode.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { formatBytes, formatCount, formatFacts } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';

@@ -2,7 +2,7 @@
 
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
-import { type DecodedPlan, decodePlan, type Report } from '../../planner/format/codec.ts';
+import { type DecodedPlan, decodePlan, type OnDefect } from '../../planner/format/decode.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
@@ -42,11 +42,11 @@ export function say(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-/** Reads and decodes a plan file; see decodePlan for what `report` does. */
-export async function readPlan(path: string, report?: Report): Promise<DecodedPlan> {
+/** Reads and decodes a plan file; see decodePlan for what `onDefect` does. */
+export async function readPlan(path: string, onDefect?: OnDefect): Promise<DecodedPlan> {
   const bytes = await readWhole(path);
   try {
-    return await decodePlan(bytes, nodeSha256, report);
+    return await decodePlan(bytes, nodeSha256, onDefect);
   } catch (error) {
     if (error instanceof FuscoError) throw prefixed(path, error);
     throw error;

@@ -1,12 +1,11 @@
 import { type Command, Option } from 'commander';
-import type { Balance } from '../../planner/balance.ts';
-import { planStreamed } from '../../planner/chunked.ts';
-import { encodePlanChunks } from '../../planner/format/codec.ts';
+import { planChunked } from '../../planner/chunked.ts';
+import { encodePlanChunks } from '../../planner/format/encode.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../format.ts';
 import { writeFileAtomic } from '../output.ts';
 import { readAnyRouting } from '../readers/foreign.ts';
@@ -53,7 +52,7 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const planner = await loadPlanner();
-  const write = args.stream ? writeStreamed : writeWhole;
+  const write = args.stream ? writeChunked : writeWhole;
   const { length, planId } = await write(planner, tables, options, args.output);
   if (args.json) {
     printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
@@ -84,7 +83,7 @@ async function writeWhole(
 }
 
 /** The same file in the memory of one shard at a time. */
-async function writeStreamed(
+async function writeChunked(
   planner: Planner,
   tables: readonly RoutingTable[],
   options: PlanOptions,
@@ -92,7 +91,7 @@ async function writeStreamed(
 ): Promise<Written> {
   const table = (rank: number) => tables[rank]!;
   const plan = await withProgress('planning', (progress) =>
-    planStreamed(planner, table, options, nodeHashing, progress),
+    planChunked(planner, table, options, nodeHashing, progress),
   );
   await withProgress('writing', (progress) => writeFileAtomic(path, plan.chunks(progress)));
   return plan;

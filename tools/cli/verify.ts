@@ -1,8 +1,8 @@
 import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { planStreamed } from '../../planner/chunked.ts';
+import { planChunked } from '../../planner/chunked.ts';
 import { FuscoError } from '../../planner/errors.ts';
-import { planId } from '../../planner/format/codec.ts';
+import { planId } from '../../planner/format/digest.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { optionsOf } from '../../planner/spec.ts';
@@ -31,7 +31,7 @@ async function isPlanOf(tables: readonly RoutingTable[], { plan, planId: wanted 
   const planner = await loadPlanner();
   if (tables.length !== plan.spec.ranks || tables[0]!.topk !== plan.spec.topk) return false;
   return withProgress('planning', async (progress) => {
-    const again = await planStreamed(planner, source, options, nodeHashing, progress);
+    const again = await planChunked(planner, source, options, nodeHashing, progress);
     return again.planId === wanted;
   });
 }

@@ -2,7 +2,7 @@
 
 import { dirname, resolve } from 'node:path';
 import { hex } from '../../planner/format/bytes.ts';
-import { planId } from '../../planner/format/codec.ts';
+import { planId } from '../../planner/format/digest.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';

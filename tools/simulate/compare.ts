@@ -1,10 +1,10 @@
 // A plan against the other ways to exchange the same routing.
 
-import type { Balance, BalanceRule } from '../../planner/balance.ts';
 import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import type { Balance, BalanceRule } from '../../planner/spec.ts';
 import { optionsOf } from '../../planner/spec.ts';
 import { planLoads } from './loads.ts';
 import { type TimedExchange, timeExchange } from './model.ts';

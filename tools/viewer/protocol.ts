@@ -1,7 +1,7 @@
 // What the page and its worker say to each other: one request, one answer, matched by number.
 
-import type { Balance } from '../../planner/balance.ts';
 import type { Dtype, PartialDtype, PlacementMap, Strategy } from '../../planner/index.ts';
+import type { Balance } from '../../planner/spec.ts';
 import type { NamedBytes } from '../readers/routing.ts';
 import type { Figures } from '../report/figures.ts';
 import type { TokenPath } from './tokenPath.ts';

@@ -2,7 +2,7 @@
 
 import { isAbsolute, relative } from 'node:path';
 import { expect, type MatcherState, Snapshots } from 'vitest';
-import { planId } from '../../planner/format/codec.ts';
+import { planId } from '../../planner/format/digest.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../../planner/plan.ts';
 import { goldenSummary } from '../golden/check.ts';

@@ -1,7 +1,8 @@
 // Why an entry moved, one cause at a time, and what each level promises.
 
 import { describe, expect, it } from 'vitest';
-import { decodePlan, encodePlan } from '../../../planner/format/codec.ts';
+import { decodePlan } from '../../../planner/format/decode.ts';
+import { encodePlan } from '../../../planner/format/encode.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { PlanOptions } from '../../../planner/spec.ts';
 import { diffFiles, diffPlans } from '../../../tools/diff.ts';

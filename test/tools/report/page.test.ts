@@ -2,7 +2,8 @@
 
 import { beforeAll, describe, expect, it } from 'vitest';
 import { FuscoError } from '../../../planner/errors.ts';
-import { decodePlan, encodePlan } from '../../../planner/format/codec.ts';
+import { decodePlan } from '../../../planner/format/decode.ts';
+import { encodePlan } from '../../../planner/format/encode.ts';
 import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { verifyPlan } from '../../../planner/verify/verify.ts';
