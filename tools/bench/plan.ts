@@ -10,8 +10,8 @@ import { loadPlanner, nodeSha256, plannerModule } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
 import type { PlannerExports } from '../../planner/wasm.ts';
-import { writeFileAtomic } from '../output.ts';
-import { readRouting } from '../readers/routing.ts';
+import { writeFileAtomic } from '../cli/outputFile.ts';
+import { readRouting } from '../readers/numpyRouting.ts';
 import { uniformIds, uniformTable, zipfIds } from './ids.ts';
 import { atLeast, atMost, measure, type Timed, timed, timedAsync, type Verdict } from './measure.ts';
 

@@ -7,10 +7,11 @@ import { type Verdict, verdictLines } from '../bench/measure.ts';
 import { benchNccl, type NcclBench } from '../bench/nccl.ts';
 import { benchPlan, type PlanBench } from '../bench/plan.ts';
 import { benchScale, type ScaleBench } from '../bench/scale.ts';
-import { formatBytes, formatCount, formatGrid } from '../format.ts';
-import { writeFileAtomic } from '../output.ts';
+import { formatBytes, formatCount, formatGrid } from '../figures/format.ts';
 import { withProgress } from '../terminal/progress.ts';
-import { command, integer, print, printJson } from './io.ts';
+import { command, print, printJson } from './io.ts';
+import { integer } from './options.ts';
+import { writeFileAtomic } from './outputFile.ts';
 
 function printVerdicts(verdicts: readonly Verdict[]): void {
   print(`\n${formatGrid([['goal', 'measured', 'asked', 'reached'], ...verdictLines(verdicts)])}`);
