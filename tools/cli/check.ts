@@ -3,8 +3,8 @@ import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import { formatGolden, readGolden } from '../golden/goldenFile.ts';
 import { type Checked, compareGolden, makeAll } from '../golden/goldenPlans.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { ComparisonFailed, command, print, printJson, say } from './io.ts';
-import { writeFileAtomic } from './outputFile.ts';
 
 const DEFAULT_FILE = 'fusco.golden.json';
 

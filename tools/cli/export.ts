@@ -3,8 +3,8 @@ import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { encodeNpy } from '../readers/npy.ts';
 import { readVerifiedPlan } from '../readers/planFile.ts';
+import { OutputDirectory } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
-import { OutputDirectory } from './outputFile.ts';
 
 /** Destination rank of every entry; -1 where masked. */
 function destinationRanks(plan: VerifiedPlan, rank: number): Int32Array {

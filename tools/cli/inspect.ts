@@ -10,8 +10,8 @@ import { readPlan } from '../readers/planFile.ts';
 import { encodeReport } from '../report/write.ts';
 import { styleOf } from '../terminal/style.ts';
 import { drawTraffic } from '../terminal/traffic.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { command, ErrorsShown, errorLine, print, printJson, say } from './io.ts';
-import { writeFileAtomic } from './outputFile.ts';
 
 const MAX_PROBLEMS = 20;
 

@@ -14,9 +14,9 @@ import {
 import { countChoices, type Imbalance, proposePlacement } from '../placement/propose.ts';
 import { layerOf, readCounts } from '../readers/counts.ts';
 import { readRouting } from '../readers/numpyRouting.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
 import { integer, ranksPerNodeOption } from './options.ts';
-import { writeFileAtomic } from './outputFile.ts';
 
 interface ProposeArguments {
   output: string;

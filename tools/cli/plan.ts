@@ -10,6 +10,7 @@ import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { readPlacement } from '../readers/placementMap.ts';
 import { withProgress } from '../terminal/progress.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
 import {
   addRoutingOptions,
@@ -19,7 +20,6 @@ import {
   ranksPerNodeOption,
   routingChoice,
 } from './options.ts';
-import { writeFileAtomic } from './outputFile.ts';
 
 const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 

@@ -8,9 +8,9 @@ import { formatMs } from '../figures/format.ts';
 import { encodeNpy, type NdArray, type NdDtype, shapeText } from '../readers/npy.ts';
 import { readPerRank } from '../readers/numpyRouting.ts';
 import { readVerifiedPlan } from '../readers/planFile.ts';
+import { OutputDirectory } from '../writers/outputFile.ts';
 import { ComparisonFailed, command, printJson, say } from './io.ts';
 import { choice } from './options.ts';
-import { OutputDirectory } from './outputFile.ts';
 
 interface RunArguments {
   input: string;

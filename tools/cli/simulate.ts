@@ -27,10 +27,10 @@ import {
 import { FITTED_LENGTHS, PAPER } from '../simulate/published.ts';
 import { findTopology } from '../simulate/topology.ts';
 import { resampleTokens, sampleCounts } from '../workload/families.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { demoFile } from './demo.ts';
 import { command, print, printJson, say } from './io.ts';
 import { integer } from './options.ts';
-import { writeFileAtomic } from './outputFile.ts';
 
 interface SimulateArguments {
   topology?: string;

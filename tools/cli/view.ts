@@ -3,9 +3,9 @@ import { createRequire } from 'node:module';
 import type { Command } from 'commander';
 import { viewerAsset } from '../report/write.ts';
 import { type Asset, fileAssets, serveViewer, typeOf } from '../viewer/server.ts';
+import { type EndSignal, EXIT_CODES } from '../writers/outputFile.ts';
 import { demoFile } from './demo.ts';
 import { command, ExitWith, print, say } from './io.ts';
-import { type EndSignal, EXIT_CODES } from './outputFile.ts';
 
 const PAGE = ['index.html', 'style.css', 'viewer.css', 'viewer.js', 'worker.js'];
 

@@ -6,9 +6,9 @@ import { formatCount } from '../figures/format.ts';
 import { layerOf, readCounts } from '../readers/counts.ts';
 import { encodeNpy } from '../readers/npy.ts';
 import { DEFAULT_SKEW, FAMILIES, type Family, makeWorkload, sampleCounts } from '../workload/families.ts';
+import { OutputDirectory, writeFileAtomic } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
 import { integer, ranksPerNodeOption } from './options.ts';
-import { OutputDirectory, writeFileAtomic } from './outputFile.ts';
 
 interface WorkloadArguments {
   output: string;

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { FuscoError } from '../../../planner/errors.ts';
-import { OutputDirectory, writeFileAtomic } from '../../../tools/cli/outputFile.ts';
+import { OutputDirectory, writeFileAtomic } from '../../../tools/writers/outputFile.ts';
 
 let dir: string;
 beforeEach(async () => {
