@@ -52,7 +52,11 @@ export async function openHostEngine(
   backend: BackendName | 'auto',
   threads: number,
 ): Promise<Engine & { readonly backend: BackendName }> {
-  const group = await createGroup({ ranks: sizes.ranks, backend, threads });
+  const group = await createGroup({
+    ranks: sizes.ranks,
+    backend,
+    ...(backend === 'reference' ? {} : { threads }),
+  });
   const halves = [await openHalf(group, sizes, 0), await openHalf(group, sizes, 1)];
   const perExpert = (value: (expert: number, j: number) => number) =>
     Array.from({ length: sizes.experts }, (_, expert) =>
