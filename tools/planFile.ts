@@ -1,7 +1,7 @@
 // Plan files by ranges: what is larger than memory is verified in the memory of its largest shard.
 
 import { type FileHandle, open } from 'node:fs/promises';
-import type { Progress } from '../planner/chunked.ts';
+import type { Progress } from '../planner/planner.ts';
 import { FuscoError } from '../planner/errors.ts';
 import { nodeHashing } from '../planner/node.ts';
 import { type VerifiedFile, verifyChunked } from '../planner/verify/chunked.ts';
