@@ -5,7 +5,8 @@ import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import type { RoutingTable } from '../planner/routing.ts';
 import type { PlanOptions } from '../planner/spec.ts';
-import { type Cuda, cudaBackend, openCuda } from './backends/cuda/context.ts';
+import { cudaBackend } from './backends/cuda/backend.ts';
+import { type Cuda, openCuda } from './backends/cuda/context.ts';
 import { hostBackend } from './backends/host/backend.ts';
 import { type NcclOptions, ncclBackend } from './backends/nccl/backend.ts';
 import { referenceBackend } from './backends/reference/backend.ts';
@@ -222,8 +223,14 @@ export class Group implements Disposable {
   }
 }
 
+/** What the backend keeps for an exchange; the package does not export it. */
+export let preparedOf: (exchange: Exchange) => PreparedPlan;
+
 /** A plan that is ready to run: plan once, exchange many times into buffers that the caller owns. */
 export class Exchange implements Disposable {
+  static {
+    preparedOf = (exchange) => exchange.#prepared;
+  }
   readonly plan: VerifiedPlan;
   /** Rows of each local rank's receive buffer, padding included. */
   readonly recvRows: readonly number[];

@@ -7,9 +7,9 @@ export {
   type CudaDevice,
   CudaEvent,
   CudaGraph,
-  CudaSlot,
   cudaDevices,
   type DeviceBuffer,
+  DevicePlan,
   openCuda,
 } from './backends/cuda/context.ts';
 export { type NcclOptions, ncclLibrary } from './backends/nccl/backend.ts';
@@ -34,7 +34,7 @@ export type { FloatDtype } from './numeric.ts';
 export type { LateRank, LateReport } from './rendezvous/report.ts';
 export { timeoutError } from './rendezvous/report.ts';
 export { type ConnectOptions, connect, Session } from './rendezvous/session.ts';
-export { STEP_STAGES, StepClock, type StepStage, type StepTimes } from './training/clock.ts';
+export { StepClock } from './training/clock.ts';
 export {
   dequantizeRows,
   e4m3ToFloat,
@@ -54,15 +54,12 @@ export {
 export {
   type ExpertBlocks,
   ExpertLayer,
-  LAYER_STAGES,
   type LayerCombine,
   type LayerCombineBackward,
   type LayerDispatch,
   type LayerDispatchBackward,
   type LayerOptions,
-  type LayerStage,
   rowBlocks,
-  type StageTimes,
 } from './training/layer.ts';
 export { PlanAhead, type PlanAheadOptions, type PlannedAhead } from './training/planAhead.ts';
 export {
@@ -74,3 +71,11 @@ export {
   readRecording,
   replayStep,
 } from './training/recorder.ts';
+export {
+  LAYER_STAGES,
+  type LayerStage,
+  STEP_STAGES,
+  type StageTimes,
+  type StepStage,
+  type StepTimes,
+} from './training/stages.ts';

@@ -5,6 +5,7 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { ERROR_HINTS } from '../planner/errors.ts';
+import { importCycles } from './support/importCycles.ts';
 import { importsOf } from './support/imports.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -62,6 +63,29 @@ describe('dependencies run one way', () => {
       importsOf(readFileSync(file, 'utf8')).some((target) => target.startsWith('node:')),
     );
     expect(importers.map(name)).toEqual(['planner/node.ts']);
+  });
+});
+
+describe('import cycles', () => {
+  const folders = ['planner', 'examples'];
+
+  it.each(folders)('%s has none', (folder) => {
+    const files = filesUnder(join(ROOT, folder)).filter((file) => file.endsWith('.ts'));
+    const cycles = importCycles(new Map(files.map((file) => [file, readFileSync(file, 'utf8')])));
+    expect(cycles.map((cycle) => cycle.map(name))).toEqual([]);
+  });
+
+  it('are found, through any number of files and through types alone', () => {
+    const planted = {
+      '/a.ts': "import { b } from './b.ts';\nimport { d } from './folder/d.ts';",
+      '/b.ts': "export * from './folder/c.ts';",
+      '/folder/c.ts': "import type { A } from '../a.ts';\nimport { d } from './d.ts';",
+      '/folder/d.ts': "import { readFileSync } from 'node:fs';",
+      '/e.ts': "import { a } from './a.ts';\nimport { e } from './e.ts';",
+    };
+    const at = (path: string) => resolve(ROOT, `.${path}`);
+    const files = new Map(Object.entries(planted).map(([path, text]) => [at(path), text]));
+    expect(importCycles(files)).toEqual([['/a.ts', '/b.ts', '/folder/c.ts'].map(at), [at('/e.ts')]]);
   });
 });
 

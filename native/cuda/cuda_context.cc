@@ -26,7 +26,7 @@ bool isSticky(cudaError_t error) {
   }
 }
 
-// Combine between devices is bound by the links: on two H100 eight multiprocessors reach 99 % of what all do.
+// Combine between devices is bound by the links: on two H100 eight sms reach 99 % of what all do.
 constexpr uint32_t enoughBetweenDevices = 16;
 
 }  // namespace
@@ -93,7 +93,7 @@ CudaContext::CudaContext(uint32_t ranks, const uint32_t *devices) {
   }
   streams_ = own_;
   openPeers();
-  limitMultiprocessors(0);
+  limitSms(0);
 }
 
 void CudaContext::openDevice(uint32_t device) {
@@ -108,10 +108,10 @@ void CudaContext::openDevice(uint32_t device) {
                   device, properties.name, properties.major, properties.minor);
   }
   DeviceGroup group{device, {}, 0, {}, {}};
-  group.limits.multiprocessors = static_cast<uint32_t>(properties.multiProcessorCount);
+  group.limits.sms = static_cast<uint32_t>(properties.multiProcessorCount);
   group.limits.sharedBytes = static_cast<uint32_t>(properties.sharedMemPerBlockOptin);
   group.limits.sharedBytesPerSm = static_cast<uint32_t>(properties.sharedMemPerMultiprocessor);
-  group.allMultiprocessors = group.limits.multiprocessors;
+  group.allSms = group.limits.sms;
   group.done.create(device, false);
   groups_.push_back(std::move(group));
 }
@@ -184,13 +184,13 @@ void CudaContext::setStream(uint32_t rank, cudaStream_t stream) {
   streams_[rank] = stream == nullptr ? own_[rank] : stream;
 }
 
-void CudaContext::limitMultiprocessors(uint32_t count) {
+void CudaContext::limitSms(uint32_t count) {
   for (DeviceGroup &group : groups_) {
-    const uint32_t all = group.allMultiprocessors;
-    group.limits.multiprocessors = count == 0 ? all : std::min(count, all);
-    group.limits.mostMultiprocessors = count > 0            ? group.limits.multiprocessors
-                                       : groups_.size() > 1 ? std::min(enoughBetweenDevices, all)
-                                                            : 0;
+    const uint32_t all = group.allSms;
+    group.limits.sms = count == 0 ? all : std::min(count, all);
+    group.limits.maxCombineSms = count > 0            ? group.limits.sms
+                                 : groups_.size() > 1 ? std::min(enoughBetweenDevices, all)
+                                                      : 0;
   }
 }
 

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "context.hpp"
+#include "exchange_launch.hpp"
 #include "fusco_cuda.h"
-#include "launch.hpp"
 
 namespace fusco::cuda {
 
@@ -38,7 +38,7 @@ class Event {
 struct DeviceGroup {
   uint32_t device;
   DeviceLimits limits;
-  uint32_t allMultiprocessors;
+  uint32_t allSms;
   std::vector<uint32_t> ranks;
   Event done;
 };
@@ -58,8 +58,8 @@ class CudaContext {
   cudaStream_t stream(uint32_t rank) const { return streams_[rank]; }
   cudaStream_t leader(const DeviceGroup &group) const { return streams_[group.ranks.front()]; }
   void setStream(uint32_t rank, cudaStream_t stream);
-  // How many multiprocessors of each device exchanges may fill; 0: all.
-  void limitMultiprocessors(uint32_t count);
+  // How many sms of each device exchanges may fill; 0: all.
+  void limitSms(uint32_t count);
 
   void *alloc(uint32_t rank, uint64_t bytes);
   // The same for memory that its owner frees itself.

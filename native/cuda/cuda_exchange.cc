@@ -4,9 +4,9 @@
 
 #include "alignment.hpp"
 #include "buffers.hpp"
-#include "exchange.hpp"
+#include "cuda_graph.hpp"
 #include "failure.hpp"
-#include "graph.hpp"
+#include "host_exchange.hpp"
 #include "kernels.hpp"
 #include "plan_layout.h"
 
@@ -14,7 +14,7 @@ namespace fusco::cuda {
 
 namespace {
 
-void checkReach(Slot &slot, const char *name, const fusco_buffer *buffers) {
+void checkReach(DevicePlan &slot, const char *name, const fusco_buffer *buffers) {
   for (uint32_t rank = 0; rank < slot.plan().ranks; rank++) {
     if (buffers[rank].bytes > 0) slot.context().checkReach(name, rank, buffers[rank].data);
   }
@@ -22,7 +22,7 @@ void checkReach(Slot &slot, const char *name, const fusco_buffer *buffers) {
 
 // Runs `launch(index, group)` on every device between the two edges of an exchange.
 template <class F>
-void onDevices(Slot &slot, F launch, bool hasNext = false) {
+void onDevices(DevicePlan &slot, F launch, bool hasNext = false) {
   CudaContext &context = slot.context();
   for (size_t i = 0; i < context.groups().size(); i++) {
     const DeviceGroup &group = context.groups()[i];
@@ -35,7 +35,7 @@ void onDevices(Slot &slot, F launch, bool hasNext = false) {
 // The edges themselves. In a capture the slot's own order is kept by the graph's launch.
 class Edges {
  public:
-  explicit Edges(Slot &slot) : slot_(slot) {
+  explicit Edges(DevicePlan &slot) : slot_(slot) {
     CudaContext &context = slot.context();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     context.check(cudaStreamIsCapturing(context.leader(context.groups().front()), &status),
@@ -50,16 +50,16 @@ class Edges {
   }
 
  private:
-  Slot &slot_;
+  DevicePlan &slot_;
   bool captured_ = false;
 };
 
-bool goesByTiles(const Slot &slot, const fusco_payload &payload, uint32_t unit) {
+bool goesByTiles(const DevicePlan &slot, const fusco_payload &payload, uint32_t unit) {
   return payload.per == FUSCO_PER_TOKEN && unit == 16 && payload.row_bytes >= minBulkRow &&
          slot.plan().topk <= maxTileEntries;
 }
 
-Payload payloadOf(Slot &slot, const fusco_payload &payload, uint32_t index, bool forward) {
+Payload payloadOf(DevicePlan &slot, const fusco_payload &payload, uint32_t index, bool forward) {
   const uint32_t ranks = slot.plan().ranks;
   Payload result{};
   result.rowBytes = payload.row_bytes;
@@ -79,7 +79,8 @@ Payload payloadOf(Slot &slot, const fusco_payload &payload, uint32_t index, bool
 // One launch's worth of payloads, those that go by tiles or are scaled first.
 class DispatchLaunch {
  public:
-  DispatchLaunch(Slot &slot, const fusco_dispatch_call &call, uint32_t begin, uint32_t end, bool forward)
+  DispatchLaunch(DevicePlan &slot, const fusco_dispatch_call &call, uint32_t begin, uint32_t end,
+                 bool forward)
       : slot_(slot), scaled_(call.scale != nullptr), forward_(forward) {
     std::vector<Payload> rest;
     for (uint32_t i = begin; i < end; i++) {
@@ -111,7 +112,7 @@ class DispatchLaunch {
     onDevices(
         slot_,
         [&](size_t index, const DeviceGroup &group) {
-          const DeviceTables &tables = slot_.tables(index);
+          const PlanMemory &tables = slot_.tables(index);
           params_.plan = tables.view;
           params_.place = forward_ ? tables.view.stagedPlace : tables.view.place;
           params_.meeting = tables.meeting;
@@ -135,7 +136,7 @@ class DispatchLaunch {
     return chooseTiling(limits, slot_.plan().topk, chunk, forward_ ? 0 : slot_.tileTokens());
   }
 
-  Slot &slot_;
+  DevicePlan &slot_;
   bool scaled_;
   bool forward_;
   DispatchParams params_{};
@@ -143,7 +144,7 @@ class DispatchLaunch {
 
 }  // namespace
 
-void checkDispatch(Slot &slot, const fusco_dispatch_call &call) {
+void checkDispatch(DevicePlan &slot, const fusco_dispatch_call &call) {
   const uint32_t ranks = slot.plan().ranks;
   checkDispatchCall(slot.plan(), call);
   for (uint32_t p = 0; p < call.payload_count; p++) {
@@ -165,7 +166,8 @@ void checkDispatch(Slot &slot, const fusco_dispatch_call &call) {
   }
 }
 
-void dispatch(Slot &slot, fusco_cuda_path path, const fusco_dispatch_call &call, fusco_cuda_report &report) {
+void dispatch(DevicePlan &slot, fusco_cuda_path path, const fusco_dispatch_call &call,
+              fusco_cuda_report &report) {
   checkDispatch(slot, call);
   if (path == FUSCO_CUDA_PATH_FORWARD && !slot.forwards()) {
     throw Failure(FUSCO_E_OPTION, "rows are forwarded along hierarchical plans with groups only");
@@ -200,7 +202,7 @@ void dispatch(Slot &slot, fusco_cuda_path path, const fusco_dispatch_call &call,
   report.stats.rows = slot.plan().kept;
 }
 
-void checkCombine(Slot &slot, const fusco_combine_call &call) {
+void checkCombine(DevicePlan &slot, const fusco_combine_call &call) {
   const uint32_t ranks = slot.plan().ranks;
   checkCombineCall(slot.plan(), call);
   checkReach(slot, "from", call.from);
@@ -211,7 +213,7 @@ void checkCombine(Slot &slot, const fusco_combine_call &call) {
   checkAligned("weights", bitsOf(call.weights, ranks), weightBytes);
 }
 
-void combine(Slot &slot, const fusco_combine_call &call, fusco_cuda_report &report) {
+void combine(DevicePlan &slot, const fusco_combine_call &call, fusco_cuda_report &report) {
   checkCombine(slot, call);
   CudaContext &context = slot.context();
   const fusco_plan &plan = slot.plan();
@@ -229,7 +231,7 @@ void combine(Slot &slot, const fusco_combine_call &call, fusco_cuda_report &repo
     params.plan = slot.tables(index).view;
     context.check(
         launchCombine(params, call.dtype, call.weights != nullptr, static_cast<uint32_t>(plan.tree), unit,
-                      slot.capacityTokens(), 0, context.leader(group), group.limits.mostMultiprocessors),
+                      slot.capacityTokens(), 0, context.leader(group), group.limits.maxCombineSms),
         "launching a combine");
   });
   edges.done();
@@ -239,7 +241,7 @@ void combine(Slot &slot, const fusco_combine_call &call, fusco_cuda_report &repo
   report.stats.rows = plan.kept;
 }
 
-void checkWeightGradient(Slot &slot, const fusco_weight_gradient_call &call) {
+void checkWeightGradient(DevicePlan &slot, const fusco_weight_gradient_call &call) {
   const uint32_t ranks = slot.plan().ranks;
   checkWeightGradientCall(slot.plan(), call);
   checkReach(slot, "outputGradient", call.output_gradient);
@@ -250,7 +252,7 @@ void checkWeightGradient(Slot &slot, const fusco_weight_gradient_call &call) {
   checkAligned("to", bitsOf(call.to, ranks), weightBytes);
 }
 
-void weightGradient(Slot &slot, const fusco_weight_gradient_call &call, fusco_cuda_report &report) {
+void weightGradient(DevicePlan &slot, const fusco_weight_gradient_call &call, fusco_cuda_report &report) {
   checkWeightGradient(slot, call);
   CudaContext &context = slot.context();
   const fusco_plan &plan = slot.plan();

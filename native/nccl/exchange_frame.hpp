@@ -51,14 +51,14 @@ class Exchange {
     group_.enter(step);
   }
 
-  // Neighbours' buffers: mapped(i)[n] is buffer i of neighbour n.
+  // Neighbors' buffers: mapped(i)[n] is buffer i of neighbor n.
   void meet(const std::vector<fusco_buffer> &buffers, const std::vector<uint64_t> &rowBytes) {
     group_.meet(step_, buffers, rowBytes, plan_.reach(), mapped_, &report_.ready_ns);
   }
   const std::vector<uint8_t *> &mapped(size_t buffer) const { return mapped_[buffer]; }
 
   // What is enqueued on the group's streams from here on sees the caller's inputs; on work() and direct() the
-  // neighbours' as well.
+  // neighbors' as well.
   void begin() {
     group_.record(inputs_, group_.context().stream(0));
     group_.order(group_.wire(), inputs_);
@@ -68,13 +68,13 @@ class Exchange {
     group_.record(near_, group_.work());
     group_.order(group_.direct(), near_);
   }
-  // Packing that reads neighbours' memory has to wait for them.
-  void packAfterNeighbours() { group_.order(group_.packing(), near_); }
+  // Packing that reads neighbors' memory has to wait for them.
+  void packAfterNeighbors() { group_.order(group_.packing(), near_); }
 
   // Work on direct(): it starts when the first step is on the wire, which would otherwise wait for room.
   void beside(std::function<void()> work) { beside_ = std::move(work); }
 
-  void run(const Route &route, const std::vector<Leg> &legs) {
+  void run(const Route &route, const std::vector<SendRecvPhase> &legs) {
     transfer(plan_, route, legs, timeline_, traffic_, [this] { startBeside(); });
   }
 
@@ -107,7 +107,7 @@ class Exchange {
     if (weights != nullptr && plan_.tables().forwards) group_.arena(Use::weights).atLeast(weightArena());
   }
 
-  // Waits for the last row, here and at the neighbours.
+  // Waits for the last row, here and at the neighbors.
   void end() {
     startBeside();
     group_.record(spread_, group_.direct());
@@ -120,7 +120,7 @@ class Exchange {
     report_.stats.started = started_;
     timeline_.report(report_, traffic_.peers);
     if (traffic_.peers == nullptr || traffic_.peers->wait_ns == nullptr) return;
-    const Neighbourhood &near = group_.near();
+    const Neighbors &near = group_.near();
     for (uint32_t i = 0; i < near.local.size(); i++) {
       traffic_.peers->wait_ns[near.local[i]] += group_.lateness(step_, i);
     }

@@ -1,6 +1,6 @@
-#include "exchange.hpp"
 #include "exchange_frame.hpp"
-#include "launch.hpp"
+#include "exchange_launch.hpp"
+#include "host_exchange.hpp"
 
 namespace fusco::nccl {
 
@@ -10,8 +10,8 @@ namespace {
 
 // Rows of experts on their way home, one an entry: from where they lie, or packed where messages do not end
 // with runs.
-Leg returningLeg(Plan &plan, const uint8_t *from, uint64_t rowBytes, uint8_t *landing) {
-  Leg leg;
+SendRecvPhase returningLeg(Plan &plan, const uint8_t *from, uint64_t rowBytes, uint8_t *landing) {
+  SendRecvPhase leg;
   leg.rowBytes = rowBytes;
   leg.from = from;
   leg.to = landing;
@@ -44,7 +44,7 @@ void checkCombine(Plan &plan, const fusco_combine_call &call) {
   if (call.weights != nullptr) checkAligned("weights", bitsOf(call.weights[0]), weightBytes);
 }
 
-// What sums of neighbours' rows have in common.
+// What sums of neighbors' rows have in common.
 SumParams sumsOf(const Exchange &exchange, uint64_t rowBytes, uint64_t landingBytes, uint64_t &bits) {
   SumParams params{};
   params.rowBytes = rowBytes;
@@ -59,9 +59,9 @@ SumParams sumsOf(const Exchange &exchange, uint64_t rowBytes, uint64_t landingBy
 }
 
 // A forwarder's partial sums, on their way to the homes of their tokens.
-Leg partialLeg(Plan &plan, const fusco_combine_call &call, const Exchange &exchange, const Elements &elements,
-               const float *const &weights, uint8_t *landing) {
-  Leg leg;
+SendRecvPhase partialLeg(Plan &plan, const fusco_combine_call &call, const Exchange &exchange,
+                         const Elements &elements, const float *const &weights, uint8_t *landing) {
+  SendRecvPhase leg;
   leg.rowBytes = elements.landingBytes;
   leg.to = landing;
   leg.pack = [&plan, &call, &exchange, &weights, elements](const Ranges &ranges, uint8_t *slot) {
@@ -92,7 +92,7 @@ void combine(Plan &plan, const fusco_nccl_step &step, const fusco_combine_call &
   const Route &route = forwards ? plan.rowsHome() : plan.entriesHome();
   uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * elements.landingBytes + 1);
   const float *landedWeights = nullptr;
-  std::vector<Leg> legs(1);
+  std::vector<SendRecvPhase> legs(1);
   if (forwards) {
     legs[0] = partialLeg(plan, call, exchange, elements, landedWeights, landing);
   } else {
@@ -103,7 +103,7 @@ void combine(Plan &plan, const fusco_nccl_step &step, const fusco_combine_call &
   exchange.meet({call.from[0]}, {call.row_bytes});
   exchange.begin();
   if (forwards) {
-    exchange.packAfterNeighbours();
+    exchange.packAfterNeighbors();
     landedWeights = exchange.sendWeights(floatsOf(call.weights));
   }
   exchange.run(route, legs);
@@ -144,7 +144,7 @@ void weightGradient(Plan &plan, const fusco_nccl_step &step, const fusco_weight_
   // Rows come home one an entry under every strategy: a dot product needs the rows themselves.
   const Route &route = plan.entriesHome();
   uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * call.row_bytes + 1);
-  const std::vector<Leg> legs{returningLeg(plan, bytesOf(call.from[0]), call.row_bytes, landing)};
+  const std::vector<SendRecvPhase> legs{returningLeg(plan, bytesOf(call.from[0]), call.row_bytes, landing)};
   reserve(group, route, legs);
   exchange.meet({call.from[0]}, {call.row_bytes});
   exchange.begin();

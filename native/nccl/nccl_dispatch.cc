@@ -1,8 +1,8 @@
 #include <algorithm>
 
-#include "exchange.hpp"
 #include "exchange_frame.hpp"
-#include "launch.hpp"
+#include "exchange_launch.hpp"
+#include "host_exchange.hpp"
 
 namespace fusco::nccl {
 
@@ -34,7 +34,7 @@ void checkDispatch(Plan &plan, const fusco_dispatch_call &call) {
 // Rows for ranks of the own host, straight into their slots, and the own padding.
 class DirectDispatch {
  public:
-  // `sharesDevice`: NCCL's kernels run meanwhile and need room on the multiprocessors.
+  // `sharesDevice`: NCCL's kernels run meanwhile and need room on the sms.
   DirectDispatch(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange, bool sharesDevice)
       : plan_(plan), call_(call), exchange_(exchange), sharesDevice_(sharesDevice) {}
 
@@ -132,16 +132,16 @@ class WireDispatch {
     }
     if (call.origins != nullptr) entries_.push_back(originLeg());
     if (!plan.entriesOut().inPlace(rowBytesOf(entries_))) {
-      for (Leg &leg : entries_) leg.unpack = unpacker(leg);
+      for (SendRecvPhase &leg : entries_) leg.unpack = unpacker(leg);
     }
   }
 
-  const std::vector<Leg> &rows() const { return rows_; }
+  const std::vector<SendRecvPhase> &rows() const { return rows_; }
   bool isUsed() const {
     return (!rows_.empty() && !plan_.rowsOut().isEmpty()) ||
            (!entries_.empty() && !plan_.entriesOut().isEmpty());
   }
-  const std::vector<Leg> &entries() const { return entries_; }
+  const std::vector<SendRecvPhase> &entries() const { return entries_; }
   // For forwarded rows; before they are run.
   void setWeights(const float *weights) { landedWeights_ = weights; }
 
@@ -157,13 +157,13 @@ class WireDispatch {
     return params;
   }
 
-  Leg entryLeg(uint32_t p) {
+  SendRecvPhase entryLeg(uint32_t p) {
     const fusco_payload &payload = call_.payloads[p];
     PackParams params = packing(p);
     params.index = plan_.device().entryStream;
     params.divide = payload.per == FUSCO_PER_ENTRY ? 1 : plan_.sizes().topk;
     if (payload.per == FUSCO_PER_TOKEN) params.scale = floatsOf(call_.scale);
-    Leg leg;
+    SendRecvPhase leg;
     leg.rowBytes = payload.row_bytes;
     leg.to = bytesOf(payload.to[0]);
     leg.pack = packer(params);
@@ -179,8 +179,8 @@ class WireDispatch {
     };
   }
 
-  Leg originLeg() {
-    Leg leg;
+  SendRecvPhase originLeg() {
+    SendRecvPhase leg;
     leg.rowBytes = originBytes;
     leg.to = bytesOf(call_.origins[0]);
     leg.pack = [this](const Ranges &ranges, uint8_t *slot) {
@@ -196,7 +196,7 @@ class WireDispatch {
   }
 
   // From a ring slot into the slots of the receive buffer, where messages do not end with runs.
-  std::function<void(const Ranges &, const uint8_t *)> unpacker(const Leg &leg) {
+  std::function<void(const Ranges &, const uint8_t *)> unpacker(const SendRecvPhase &leg) {
     return [this, to = leg.to, rowBytes = leg.rowBytes](const Ranges &ranges, const uint8_t *slot) {
       ScatterParams params{};
       params.ranges = ranges;
@@ -210,11 +210,11 @@ class WireDispatch {
     };
   }
 
-  Leg forwardedLeg(uint32_t p) {
+  SendRecvPhase forwardedLeg(uint32_t p) {
     PackParams params = packing(p);
     params.index = plan_.device().rowStream;
     params.divide = 1;
-    Leg leg;
+    SendRecvPhase leg;
     leg.rowBytes = call_.payloads[p].row_bytes;
     leg.pack = packer(params);
     leg.unpack = [this, p](const Ranges &ranges, const uint8_t *slot) { scatterRows(p, ranges, slot); };
@@ -245,8 +245,8 @@ class WireDispatch {
   const fusco_dispatch_call &call_;
   const Exchange &exchange_;
   const float *landedWeights_ = nullptr;
-  std::vector<Leg> rows_;
-  std::vector<Leg> entries_;
+  std::vector<SendRecvPhase> rows_;
+  std::vector<SendRecvPhase> entries_;
 };
 
 }  // namespace

@@ -58,7 +58,7 @@ Group::Group(const fusco_nccl_group_desc &desc)
       context_(contextOf(checked(desc))),
       near_(desc.ranks, desc.rank, desc.hosts),
       deadlineNs_(desc.deadline_ns),
-      stepBytes_(desc.step_bytes),
+      roundBytes_(desc.step_bytes),
       mappings_(near_.local.size()) {
   const OnDevice here(device());
   enter({0, 0});
@@ -72,10 +72,10 @@ Group::Group(const fusco_nccl_group_desc &desc)
     *abortFlag_ = 0;
     must(cudaHostGetDevicePointer(reinterpret_cast<void **>(&abortFlagDevice_), abortFlag_, 0),
          "mapping a flag");
-    if (hasNeighbours()) {
+    if (hasNeighbors()) {
       openFlags();
       if (desc.board == nullptr) throw Failure(FUSCO_E_OPTION, "ranks that share a host need a board");
-      board_ = std::make_unique<Board>(
+      mailbox_ = std::make_unique<Mailbox>(
           desc.board, static_cast<uint32_t>(near_.local.size()), near_.self,
           [this](const std::function<bool()> &ready) { wait("meeting the ranks of this host", ready); });
     }
@@ -88,10 +88,10 @@ Group::Group(const fusco_nccl_group_desc &desc)
                                             static_cast<int>(near_.rank), &config),
                 "making a communicator");
     settle("making a communicator");
-    if (hasNeighbours()) {
+    if (hasNeighbors()) {
       // Their flags: a meeting like any other.
       std::vector<std::vector<uint8_t *>> mapped;
-      const uint64_t bytes = 2 * maxNeighbours * sizeof(uint64_t);
+      const uint64_t bytes = 2 * maxNeighbors * sizeof(uint64_t);
       meet({1, 0}, {{flags_, bytes}}, {bytes}, std::vector<uint32_t>(near_.local.size(), 1), mapped, nullptr);
       for (uint8_t *flags : mapped[0]) peerFlags_.push_back(reinterpret_cast<uint64_t *>(flags));
     }
@@ -169,7 +169,7 @@ void Group::fail(const Failure &failure) noexcept {
   } catch (...) {
   }
   if (abortFlag_ != nullptr) *reinterpret_cast<volatile uint32_t *>(abortFlag_) = 1;
-  if (board_ != nullptr) board_->fail();
+  if (mailbox_ != nullptr) mailbox_->fail();
   const OnDevice here(device());
   closeComm();
 }
@@ -193,8 +193,8 @@ void Group::wait(const char *what, const std::function<bool()> &ready) {
       throw Failure(FUSCO_E_PEER_TIMEOUT, "%s", abortedWhy_.c_str());
     }
     const uint64_t now = monotonicNs();
-    for (uint32_t i = 0; board_ != nullptr && i < near_.local.size(); i++) {
-      if (i != near_.self && board_->hasFailed(i)) {
+    for (uint32_t i = 0; mailbox_ != nullptr && i < near_.local.size(); i++) {
+      if (i != near_.self && mailbox_->hasFailed(i)) {
         throw Failure(FUSCO_E_PEER_TIMEOUT, "step %llu, %s: rank %u has given up",
                       static_cast<unsigned long long>(step_), what, near_.local[i])
             .atRank(near_.local[i]);

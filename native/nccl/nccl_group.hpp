@@ -1,4 +1,4 @@
-// One rank of a group: its communicator, its streams, its neighbours' memory, and every wait with a deadline.
+// One rank of a group: its communicator, its streams, its neighbors' memory, and every wait with a deadline.
 #pragma once
 
 #include <atomic>
@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "board.hpp"
 #include "cuda_context.hpp"
 #include "failure.hpp"
+#include "mailbox.hpp"
 #include "nccl_library.hpp"
 #include "rank_tables.hpp"
-#include "wire.hpp"
+#include "wire_kernels.hpp"
 
 namespace fusco::nccl {
 
@@ -43,10 +43,10 @@ class Group {
   Group(const Group &) = delete;
   Group &operator=(const Group &) = delete;
 
-  const Neighbourhood &near() const { return near_; }
+  const Neighbors &near() const { return near_; }
   cuda::CudaContext &context() { return *context_; }
   const std::shared_ptr<cuda::CudaContext> &contextHandle() const { return context_; }
-  uint64_t stepBytes() const { return stepBytes_; }
+  uint64_t roundBytes() const { return roundBytes_; }
   uint32_t device() const { return context_->deviceOf(0); }
   Arena &arena(Use use) { return *arenas_[static_cast<uint32_t>(use)]; }
   // Streams of their own: packing, the wire, what follows the wire, and rows that go directly.
@@ -82,16 +82,16 @@ class Group {
   void swap(const uint8_t *from, const std::vector<uint64_t> &sendBytes, uint8_t *to,
             const std::vector<uint64_t> &receiveBytes);
 
-  // Posts these buffers, waits for all neighbours' posts, compares digests. `mapped` [buffers][neighbours]
-  // are then the neighbours' buffers in this process; the own one is itself. `needed` [neighbours] are rows
+  // Posts these buffers, waits for all neighbors' posts, compares digests. `mapped` [buffers][neighbors]
+  // are then the neighbors' buffers in this process; the own one is itself. `needed` [neighbors] are rows
   // that must fit with rowBytes [buffers].
   void meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &buffers,
             const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
             std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs);
-  // How much later than this rank each neighbour entered the step; after meet.
-  uint64_t lateness(const fusco_nccl_step &step, uint32_t neighbour) const;
-  bool hasNeighbours() const { return near_.local.size() > 1; }
-  // An edge: all neighbours' work in front of it is done and visible. Enqueues on work().
+  // How much later than this rank each neighbor entered the step; after meet.
+  uint64_t lateness(const fusco_nccl_step &step, uint32_t neighbor) const;
+  bool hasNeighbors() const { return near_.local.size() > 1; }
+  // An edge: all neighbors' work in front of it is done and visible. Enqueues on work().
   enum Edge : uint32_t { readyEdge = 0, doneEdge = 1 };
   void edge(Edge edge);
 
@@ -102,19 +102,19 @@ class Group {
   void settle(const char *what);
   PostedBuffer describe(const fusco_buffer &buffer);
   // The posted buffer in this process, or null where it cannot be mapped beside what is mapped already.
-  uint8_t *open(uint32_t neighbour, const PostedBuffer &posted);
+  uint8_t *open(uint32_t neighbor, const PostedBuffer &posted);
   // Opens the first `needed.size()` buffers of a post that are needed; false where one is in the way.
-  bool openAll(uint32_t neighbour, const Post &post, const std::vector<uint64_t> &needed,
+  bool openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
                std::vector<std::vector<uint8_t *>> &mapped);
-  void closeMappings(uint32_t neighbour) noexcept;
+  void closeMappings(uint32_t neighbor) noexcept;
   void closePeers() noexcept;
   void closeComm() noexcept;
 
   const Library &library_;
   std::shared_ptr<cuda::CudaContext> context_;
-  Neighbourhood near_;
+  Neighbors near_;
   uint64_t deadlineNs_;
-  uint64_t stepBytes_;
+  uint64_t roundBytes_;
   uint64_t until_ = 0;
   uint64_t step_ = 0;
   uint64_t epoch_ = 0;
@@ -125,21 +125,21 @@ class Group {
   std::atomic<bool> aborted_{false};
   std::string abortedWhy_;
   std::mutex abortMutex_;
-  std::unique_ptr<Board> board_;
+  std::unique_ptr<Mailbox> mailbox_;
   cudaStream_t streams_[4] = {};
   std::vector<std::unique_ptr<Arena>> arenas_;
-  // Flags that neighbours write into this rank's memory: [edge][neighbours], and where theirs are.
+  // Flags that neighbors write into this rank's memory: [edge][neighbors], and where theirs are.
   uint64_t *flags_ = nullptr;
   std::vector<uint64_t *> peerFlags_;
   uint32_t *abortFlag_ = nullptr;        // pinned, of the host
   uint32_t *abortFlagDevice_ = nullptr;  // the same for kernels
-  // Neighbours' allocations that are open here, by their address there.
+  // Neighbors' allocations that are open here, by their address there.
   struct Mapping {
     uint64_t allocation;
     uint64_t size;
     uint8_t *base;
   };
-  std::vector<std::map<uint64_t, Mapping>> mappings_;  // [neighbours]
+  std::vector<std::map<uint64_t, Mapping>> mappings_;  // [neighbors]
 };
 
 }  // namespace fusco::nccl

@@ -7,19 +7,19 @@
 
 namespace fusco::nccl {
 
+using cuda::DevicePlanHead;
 using cuda::Hole;
 using cuda::OnDevice;
-using cuda::SlotHead;
 
 const Schedule &Route::schedule(uint64_t rowBytes) const {
   const uint32_t sliceRows = sliceRowsFor(rule_, near_.ranks, rowBytes);
   if (schedule_.sliceRows == sliceRows) return schedule_;
   Schedule made;
   made.sliceRows = sliceRows;
-  made.steps = makeSteps(near_.rank, send_, receive_, sliceRows, rule_.peersPerStep);
-  for (const Step &step : made.steps) {
-    made.mostSent = std::max(made.mostSent, step.sendRows);
-    made.mostReceived = std::max(made.mostReceived, step.receiveRows);
+  made.rounds = makeRounds(near_.rank, send_, receive_, sliceRows, rule_.peersPerRound);
+  for (const Round &round : made.rounds) {
+    made.mostSent = std::max(made.mostSent, round.sendRows);
+    made.mostReceived = std::max(made.mostReceived, round.receiveRows);
   }
   schedule_ = std::move(made);
   return schedule_;
@@ -29,14 +29,14 @@ namespace {
 
 // Rules for entries and for forwarded rows, of what all ranks agree on.
 SliceRule entryRule(const Group &group, const fusco_nccl_plan_desc &desc) {
-  return {desc.slice_rows, desc.most_entries, group.stepBytes(), maxPeersPerStep};
+  return {desc.slice_rows, desc.most_entries, group.roundBytes(), maxPeersPerRound};
 }
 SliceRule rowRule(const Group &group, const fusco_nccl_plan_desc &desc) {
-  return {desc.slice_rows, desc.most_forwarded, group.stepBytes(), maxPeersPerStep};
+  return {desc.slice_rows, desc.most_forwarded, group.roundBytes(), maxPeersPerRound};
 }
 
 // A run for each expert instance of the rank that hosts the most.
-uint32_t mostRuns(const Neighbourhood &near, const fusco_nccl_plan_desc &desc) {
+uint32_t mostRuns(const Neighbors &near, const fusco_nccl_plan_desc &desc) {
   uint32_t most = 1;
   for (uint32_t rank = 0; rank < near.ranks; rank++) {
     most = std::max(most, desc.first_instance[rank + 1] - desc.first_instance[rank]);
@@ -46,7 +46,7 @@ uint32_t mostRuns(const Neighbourhood &near, const fusco_nccl_plan_desc &desc) {
 
 }  // namespace
 
-Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_step &step, const fusco_nccl_plan_desc &desc)
+Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_step &call, const fusco_nccl_plan_desc &desc)
     : group_(std::move(group)),
       tables_(desc, group_->near()),
       entriesOut_(group_->near(), tables_.entrySend, tables_.entryReceive, entryRule(*group_, desc),
@@ -57,7 +57,7 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_step &step, const fusc
       rowsHome_(group_->near(), tables_.rowReceive, tables_.rowSend, rowRule(*group_, desc), 1) {
   tables_.sizes.context = group_->context().host;
   const OnDevice here(group_->device());
-  group_->enter(step);
+  group_->enter(call);
   if (tables_.forwards) tellForwarders();
   upload();
 }
@@ -74,7 +74,8 @@ Plan::~Plan() {
 namespace {
 
 // Sums of `values` over each peer's rows, times `size`.
-std::vector<uint64_t> bytesByPeer(const Stream &stream, const std::vector<uint32_t> &values, uint64_t size) {
+std::vector<uint64_t> bytesByPeer(const SendOrder &stream, const std::vector<uint32_t> &values,
+                                  uint64_t size) {
   std::vector<uint64_t> bytes(stream.ranks(), 0);
   for (uint32_t peer = 0; peer < stream.ranks(); peer++) {
     for (uint32_t i = 0; i < stream.rows(peer); i++) bytes[peer] += values[stream.start(peer) + i] * size;
@@ -82,7 +83,7 @@ std::vector<uint64_t> bytesByPeer(const Stream &stream, const std::vector<uint32
   return bytes;
 }
 
-std::vector<uint64_t> rowBytesByPeer(const Stream &stream, uint64_t size) {
+std::vector<uint64_t> rowBytesByPeer(const SendOrder &stream, uint64_t size) {
   std::vector<uint64_t> bytes(stream.ranks());
   for (uint32_t peer = 0; peer < stream.ranks(); peer++) bytes[peer] = stream.rows(peer) * size;
   return bytes;
@@ -153,8 +154,8 @@ class Packer {
 
 void Plan::upload() {
   const RankPlan &part = sizes().rank[0];
-  const Neighbourhood &near = group_->near();
-  std::vector<SlotHead> head(1);
+  const Neighbors &near = group_->near();
+  std::vector<DevicePlanHead> head(1);
   head[0] = {};
   head[0].topk = sizes().topk;
   head[0].localRanks = 1;
@@ -205,7 +206,7 @@ void Plan::upload() {
   const auto at = [&](auto *type, uint64_t offset) {
     return reinterpret_cast<decltype(type)>(memory_ + offset);
   };
-  device_.direct.head = at(static_cast<const SlotHead *>(nullptr), headAt);
+  device_.direct.head = at(static_cast<const DevicePlanHead *>(nullptr), headAt);
   device_.direct.place = at(static_cast<const Place *>(nullptr), directAt);
   device_.direct.holes = at(static_cast<const Hole *>(nullptr), holesAt);
   device_.returned = device_.direct;
@@ -221,7 +222,7 @@ void Plan::upload() {
   device_.landedPlaces = at(static_cast<const Place *>(nullptr), landedPlacesAt);
   device_.landedTerms = at(static_cast<const SumTerm *>(nullptr), landedTermsAt);
 
-  // The host keeps what it looks at while it runs: streams, steps and sizes.
+  // The host keeps what it looks at while it runs: streams, rounds and sizes.
   tables_.direct = {};
   tables_.returned = {};
   tables_.entryStream = {};

@@ -8,7 +8,7 @@
 
 namespace fusco::nccl {
 
-Neighbourhood::Neighbourhood(uint32_t groupRanks, uint32_t ownRank, const uint32_t *hosts)
+Neighbors::Neighbors(uint32_t groupRanks, uint32_t ownRank, const uint32_t *hosts)
     : ranks(groupRanks), rank(ownRank), self(0), localOf(groupRanks, -1) {
   for (uint32_t peer = 0; peer < ranks; peer++) {
     if (hosts[peer] != hosts[rank]) continue;
@@ -16,16 +16,16 @@ Neighbourhood::Neighbourhood(uint32_t groupRanks, uint32_t ownRank, const uint32
     local.push_back(peer);
   }
   self = static_cast<uint32_t>(localOf[rank]);
-  if (local.size() > maxNeighbours) {
+  if (local.size() > maxNeighbors) {
     throw Failure(FUSCO_E_LIMIT, "%zu ranks on one host; at most %u reach each other's memory", local.size(),
-                  maxNeighbours)
-        .limited(local.size(), maxNeighbours);
+                  maxNeighbors)
+        .limited(local.size(), maxNeighbors);
   }
 }
 
 namespace {
 
-void checkDesc(const fusco_nccl_plan_desc &desc, const Neighbourhood &near) {
+void checkDesc(const fusco_nccl_plan_desc &desc, const Neighbors &near) {
   if (desc.first_instance == nullptr || desc.first_instance[0] != 0 ||
       desc.first_instance[near.ranks] > FUSCO_MAX_INSTANCES ||
       !std::is_sorted(desc.first_instance, desc.first_instance + near.ranks + 1)) {
@@ -86,7 +86,7 @@ uint32_t forwarderOf(const fusco_nccl_plan_desc &desc, uint32_t rank, uint32_t n
 
 }  // namespace
 
-RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbourhood &near)
+RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &near)
     : entrySend(near.ranks),
       entryReceive(near.ranks),
       rowSend(near.ranks),
@@ -237,9 +237,9 @@ void RankTables::readEntries(const ShardReader &reader, const fusco_nccl_plan_de
     const uint32_t peer = owner[i];
     rankOfEntry_[entry] = peer;
     if (isDirect(peer)) {
-      const auto neighbour = static_cast<uint32_t>(near_.localOf[peer]);
-      direct[entry] = returned[entry] = {neighbour, slot};
-      reach[neighbour] = std::max(reach[neighbour], static_cast<uint32_t>(slot) + 1);
+      const auto neighbor = static_cast<uint32_t>(near_.localOf[peer]);
+      direct[entry] = returned[entry] = {neighbor, slot};
+      reach[neighbor] = std::max(reach[neighbor], static_cast<uint32_t>(slot) + 1);
     } else {
       const uint64_t at = streamFirst[i] + seen[i];
       entryStream[at] = static_cast<uint32_t>(entry);
@@ -355,7 +355,7 @@ void RankTables::listSums() {
   }
 }
 
-Landing readLanding(const Neighbourhood &near, const Stream &received, uint32_t topk, uint32_t ranksPerNode,
+Landing readLanding(const Neighbors &near, const SendOrder &received, uint32_t topk, uint32_t ranksPerNode,
                     const std::vector<uint32_t> &rowEntries, const std::vector<Place> &places,
                     std::vector<uint32_t> &reach) {
   const uint32_t firstRank = near.rank / ranksPerNode * ranksPerNode;
@@ -376,9 +376,9 @@ Landing readLanding(const Neighbourhood &near, const Stream &received, uint32_t 
         if (place.peer < firstRank || place.peer - firstRank >= ranksPerNode || place.row < 0) {
           refuse("leaves the node");
         }
-        const auto neighbour = static_cast<uint32_t>(near.localOf[place.peer]);
-        reach[neighbour] = std::max(reach[neighbour], static_cast<uint32_t>(place.row) + 1);
-        landing.places.push_back({neighbour, place.row});
+        const auto neighbor = static_cast<uint32_t>(near.localOf[place.peer]);
+        reach[neighbor] = std::max(reach[neighbor], static_cast<uint32_t>(place.row) + 1);
+        landing.places.push_back({neighbor, place.row});
       }
       landing.offset.push_back(static_cast<uint32_t>(next));
     }

@@ -5,37 +5,37 @@
 #include <cstdint>
 #include <vector>
 
+#include "device_tables.hpp"
 #include "fusco_nccl.h"
 #include "plan.hpp"
+#include "rounds.hpp"
 #include "shard.hpp"
-#include "steps.hpp"
-#include "view.hpp"
 
 namespace fusco::nccl {
 
 using cuda::Place;
 
 // Ranks of the own host, the own one included: numbers of pointers in kernel parameters.
-constexpr uint32_t maxNeighbours = 60;
+constexpr uint32_t maxNeighbors = 60;
 // Where kernels find what came over the wire.
-constexpr uint32_t landingPeer = maxNeighbours;
-constexpr uint32_t maxPeersPerStep = 8;
+constexpr uint32_t landingPeer = maxNeighbors;
+constexpr uint32_t maxPeersPerRound = 8;
 
 // The ranks of a group as one of them sees it.
-struct Neighbourhood {
+struct Neighbors {
   uint32_t ranks;
   uint32_t rank;
-  uint32_t self;                 // number of the own rank among its neighbours
-  std::vector<uint32_t> local;   // neighbours, ascending; the own rank among them
-  std::vector<int32_t> localOf;  // [ranks], number among the neighbours, or -1
+  uint32_t self;                 // number of the own rank among its neighbors
+  std::vector<uint32_t> local;   // neighbors, ascending; the own rank among them
+  std::vector<int32_t> localOf;  // [ranks], number among the neighbors, or -1
 
-  Neighbourhood(uint32_t groupRanks, uint32_t ownRank, const uint32_t *hosts);
+  Neighbors(uint32_t groupRanks, uint32_t ownRank, const uint32_t *hosts);
   bool isLocal(uint32_t peer) const { return localOf[peer] >= 0; }
 };
 
-// A row that combine adds: a slot of a neighbour, or row `row` of what came over the wire.
+// A row that combine adds: a slot of a neighbor, or row `row` of what came over the wire.
 struct SumTerm {
-  uint32_t peer;  // number of a neighbour, or landingPeer
+  uint32_t peer;  // number of a neighbor, or landingPeer
   uint32_t row;
   uint32_t weight;  // index of its weight: entry at home, place at a forwarder
   uint32_t flags;
@@ -59,7 +59,7 @@ struct Landing {
 class RankTables {
  public:
   // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_BACKEND.
-  RankTables(const fusco_nccl_plan_desc &desc, const Neighbourhood &near);
+  RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &near);
 
   // Whether rows for a peer go straight into its memory: it shares the host and, along a hierarchical plan,
   // the node. Rows for other nodes of the host are cheaper sent once and spread there: measured over NVLink.
@@ -72,20 +72,20 @@ class RankTables {
   fusco_plan sizes;
   bool forwards = false;  // rows for other nodes go to forwarders
 
-  // [tokens, topk]: the slot at a neighbour; row < 0 for everything else.
+  // [tokens, topk]: the slot at a neighbor; row < 0 for everything else.
   std::vector<Place> direct;
-  // [tokens, topk]: the slot at a neighbour, or the landing row of the entry's own row come home.
+  // [tokens, topk]: the slot at a neighbor, or the landing row of the entry's own row come home.
   std::vector<Place> returned;
-  // Rows from each neighbour's buffer that are touched: one more than the largest.
-  std::vector<uint32_t> reach;  // [neighbours]
+  // Rows from each neighbor's buffer that are touched: one more than the largest.
+  std::vector<uint32_t> reach;  // [neighbors]
 
   // One row an entry, to its final slot at a rank that is not reached directly.
-  Stream entrySend;
-  Stream entryReceive;                // first rows are slots of the receive buffer
+  SendOrder entrySend;
+  SendOrder entryReceive;             // first rows are slots of the receive buffer
   std::vector<uint32_t> entryStream;  // entries in the order of entrySend
   // One row a token and node, to its forwarder. Empty unless `forwards`.
-  Stream rowSend;
-  Stream rowReceive;
+  SendOrder rowSend;
+  SendOrder rowReceive;
   std::vector<uint32_t> rowStream;   // tokens in the order of rowSend
   std::vector<uint32_t> rowEntries;  // places of each of those rows
   std::vector<uint32_t> placeEntry;  // their entries, by k
@@ -100,15 +100,15 @@ class RankTables {
   void readForward(const ShardReader &reader, const fusco_nccl_plan_desc &desc);
   void listSums();
 
-  const Neighbourhood &near_;
+  const Neighbors &near_;
   std::vector<uint32_t> rankOfEntry_;
   std::vector<uint32_t> partialRow_;  // [tokens, nodes]: row of rowStream; only while reading
   std::vector<int32_t> slotOfEntry_;
 };
 
 // Checks what sources told this forwarder: `rowEntries` places for each landed row, of ranks in `nodeRanks`,
-// and turns ranks into neighbours. Throws E_PEER_MISMATCH with the rank that sent nonsense.
-Landing readLanding(const Neighbourhood &near, const Stream &received, uint32_t topk, uint32_t ranksPerNode,
+// and turns ranks into neighbors. Throws E_PEER_MISMATCH with the rank that sent nonsense.
+Landing readLanding(const Neighbors &near, const SendOrder &received, uint32_t topk, uint32_t ranksPerNode,
                     const std::vector<uint32_t> &rowEntries, const std::vector<Place> &places,
                     std::vector<uint32_t> &reach);
 

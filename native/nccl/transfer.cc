@@ -13,24 +13,24 @@ struct Ring {
   explicit Ring(uint32_t device) {
     for (cuda::Event &event : events) event.create(device, false);
   }
-  const cuda::Event &at(size_t step) const { return events[step % ringDepth]; }
+  const cuda::Event &at(size_t round) const { return events[round % ringDepth]; }
 };
 
 // Where each leg's rows begin in a slot; the last element is the bytes of a slot.
-std::vector<uint64_t> layOut(const std::vector<Leg> &legs, uint32_t rows, bool sending) {
+std::vector<uint64_t> layOut(const std::vector<SendRecvPhase> &legs, uint32_t rows, bool sending) {
   std::vector<uint64_t> offsets{0};
-  for (const Leg &leg : legs) {
+  for (const SendRecvPhase &leg : legs) {
     const bool inSlot = sending ? leg.pack != nullptr : leg.unpack != nullptr;
     offsets.push_back(offsets.back() + (inSlot ? alignSlot(rows * leg.rowBytes) : 0));
   }
   return offsets;
 }
 
-// Calls `issue(peer, address, bytes)` for each message of one leg and step. Where rows are sent or received
+// Calls `issue(peer, address, bytes)` for each message of one leg and round. Where rows are sent or received
 // in place both sides cut a slice where the receiving runs, which are as long as the sending ones, end; else
 // a slice is one message between slots.
 template <class F>
-void forEachMessage(const Stream &stream, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
+void forEachMessage(const SendOrder &stream, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
                     uint8_t *slot, uint8_t *inPlace, F issue) {
   for (const Slice &slice : slices) {
     uint64_t done = slice.at;
@@ -58,13 +58,13 @@ uint64_t nsOf(double ms) { return ms <= 0 ? 0 : static_cast<uint64_t>(ms * 1e6);
 
 }  // namespace
 
-uint64_t rowBytesOf(const std::vector<Leg> &legs) {
+uint64_t rowBytesOf(const std::vector<SendRecvPhase> &legs) {
   uint64_t bytes = 0;
-  for (const Leg &leg : legs) bytes += leg.rowBytes;
+  for (const SendRecvPhase &leg : legs) bytes += leg.rowBytes;
   return bytes;
 }
 
-Ranges rangesOf(const Stream &stream, const std::vector<Slice> &slices) {
+Ranges rangesOf(const SendOrder &stream, const std::vector<Slice> &slices) {
   Ranges ranges;
   for (const Slice &slice : slices) {
     ranges.range[ranges.count++] = {static_cast<uint32_t>(stream.start(slice.peer) + slice.first), slice.rows,
@@ -87,21 +87,21 @@ void Timeline::end(std::vector<Span> &spans, cudaStream_t stream) {
   if (isOn_) group_.record(spans.back().end, stream);
 }
 
-void Timeline::beginStep(const Step &step) {
-  begin(steps_, group_.wire());
+void Timeline::beginRound(const Round &round) {
+  begin(rounds_, group_.wire());
   if (!isOn_) return;
   std::vector<uint32_t> peers;
-  for (const Slice &slice : step.send) peers.push_back(slice.peer);
-  for (const Slice &slice : step.receive) peers.push_back(slice.peer);
+  for (const Slice &slice : round.send) peers.push_back(slice.peer);
+  for (const Slice &slice : round.receive) peers.push_back(slice.peer);
   std::sort(peers.begin(), peers.end());
   peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
-  peersOfStep_.push_back(std::move(peers));
+  peersOfRound_.push_back(std::move(peers));
 }
 
 void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) {
-  if (!isOn_ || (packs_.empty() && steps_.empty())) return;
+  if (!isOn_ || (packs_.empty() && rounds_.empty())) return;
   // All times are told from the first event of either kind.
-  const cuda::Event &origin = packs_.empty() ? steps_.front().begin : packs_.front().begin;
+  const cuda::Event &origin = packs_.empty() ? rounds_.front().begin : packs_.front().begin;
   struct Interval {
     double begin;
     double end;
@@ -113,35 +113,35 @@ void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) 
     return result;
   };
   const auto packed = intervals(packs_);
-  const auto stepped = intervals(steps_);
+  const auto onWire = intervals(rounds_);
   double packMs = 0;
   double hiddenMs = 0;
   double wireMs = 0;
   for (const Interval &pack : packed) {
     packMs += pack.end - pack.begin;
-    for (const Interval &step : stepped) {
-      hiddenMs += std::max(0.0, std::min(pack.end, step.end) - std::max(pack.begin, step.begin));
+    for (const Interval &round : onWire) {
+      hiddenMs += std::max(0.0, std::min(pack.end, round.end) - std::max(pack.begin, round.begin));
     }
   }
-  for (size_t i = 0; i < stepped.size(); i++) {
-    const double taken = stepped[i].end - stepped[i].begin;
+  for (size_t i = 0; i < onWire.size(); i++) {
+    const double taken = onWire[i].end - onWire[i].begin;
     wireMs += taken;
     if (peers == nullptr || peers->wire_ns == nullptr) continue;
-    for (const uint32_t peer : peersOfStep_[i]) peers->wire_ns[peer] += nsOf(taken);
+    for (const uint32_t peer : peersOfRound_[i]) peers->wire_ns[peer] += nsOf(taken);
   }
   report.pack_ns += nsOf(packMs);
   report.pack_hidden_ns += nsOf(hiddenMs);
   report.wire_ns += nsOf(wireMs);
 }
 
-void reserve(Group &group, const Route &route, const std::vector<Leg> &legs) {
+void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> &legs) {
   if (route.isEmpty() || legs.empty()) return;
   const Schedule &schedule = route.schedule(rowBytesOf(legs));
   group.arena(Use::sendRing).atLeast(ringDepth * layOut(legs, schedule.mostSent, true).back());
   group.arena(Use::receiveRing).atLeast(ringDepth * layOut(legs, schedule.mostReceived, false).back());
 }
 
-void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Timeline &timeline,
+void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &legs, Timeline &timeline,
               const Traffic &traffic, const std::function<void()> &started) {
   if (route.isEmpty() || legs.empty()) return;
   Group &group = plan.group();
@@ -157,13 +157,13 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
   Ring arrived(group.device());
   Ring emptied(group.device());
 
-  for (size_t number = 0; number < schedule.steps.size(); number++) {
-    const Step &step = schedule.steps[number];
+  for (size_t number = 0; number < schedule.rounds.size(); number++) {
+    const Round &round = schedule.rounds[number];
     uint8_t *sendSlot = sendRing + number % ringDepth * sendAt.back();
     uint8_t *receiveSlot = receiveRing + number % ringDepth * receiveAt.back();
-    if (packs && !step.send.empty()) {
+    if (packs && !round.send.empty()) {
       if (number >= ringDepth) group.order(group.packing(), arrived.at(number));
-      const Ranges ranges = rangesOf(route.send(), step.send);
+      const Ranges ranges = rangesOf(route.send(), round.send);
       timeline.beginPack();
       for (size_t i = 0; i < legs.size(); i++) {
         if (legs[i].pack != nullptr) legs[i].pack(ranges, sendSlot + sendAt[i]);
@@ -173,13 +173,13 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
       group.order(group.wire(), packed.at(number));
     }
     if (unpacks && number >= ringDepth) group.order(group.wire(), emptied.at(number));
-    timeline.beginStep(step);
+    timeline.beginRound(round);
     group.together([&] {
       for (size_t i = 0; i < legs.size(); i++) {
-        const Leg &leg = legs[i];
+        const SendRecvPhase &leg = legs[i];
         uint8_t *out = leg.pack != nullptr ? sendSlot + sendAt[i] : nullptr;
         uint8_t *in = leg.unpack != nullptr ? receiveSlot + receiveAt[i] : nullptr;
-        forEachMessage(route.send(), step.send, leg.rowBytes, cut, out, const_cast<uint8_t *>(leg.from),
+        forEachMessage(route.send(), round.send, leg.rowBytes, cut, out, const_cast<uint8_t *>(leg.from),
                        [&](uint32_t peer, const uint8_t *from, uint64_t bytes) {
                          group.send(from, bytes, peer);
                          traffic.report->slices++;
@@ -187,7 +187,7 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
                          if (traffic.peers != nullptr && traffic.peers->sent_bytes != nullptr)
                            traffic.peers->sent_bytes[peer] += bytes;
                        });
-        forEachMessage(route.receive(), step.receive, leg.rowBytes, cut, in, leg.to,
+        forEachMessage(route.receive(), round.receive, leg.rowBytes, cut, in, leg.to,
                        [&](uint32_t peer, uint8_t *to, uint64_t bytes) {
                          group.receive(to, bytes, peer);
                          traffic.report->wire_received += bytes;
@@ -196,20 +196,20 @@ void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Time
                        });
       }
     });
-    timeline.endStep();
+    timeline.endRound();
     if (number == 0) started();
     traffic.report->steps++;
     group.record(arrived.at(number), group.wire());
     if (!unpacks) continue;
     group.order(group.work(), arrived.at(number));
-    const Ranges ranges = rangesOf(route.receive(), step.receive);
+    const Ranges ranges = rangesOf(route.receive(), round.receive);
     for (size_t i = 0; i < legs.size(); i++) {
       if (legs[i].unpack != nullptr) legs[i].unpack(ranges, receiveSlot + receiveAt[i]);
     }
     group.record(emptied.at(number), group.work());
   }
   // Another transfer may follow and use the rings again.
-  const size_t last = schedule.steps.size() - 1;
+  const size_t last = schedule.rounds.size() - 1;
   group.order(group.work(), arrived.at(last));
   group.order(group.packing(), arrived.at(last));
   if (unpacks) group.order(group.wire(), emptied.at(last));

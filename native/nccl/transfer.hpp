@@ -7,12 +7,12 @@
 
 namespace fusco::nccl {
 
-// Part of a step that concerns kernels: rows of the whole stream and where they lie in the slot.
-Ranges rangesOf(const Stream &stream, const std::vector<Slice> &slices);
+// Part of a round that concerns kernels: rows of the whole stream and where they lie in the slot.
+Ranges rangesOf(const SendOrder &stream, const std::vector<Slice> &slices);
 
 // One array of a transfer. Its rows are packed into a slot or sent in place, and received in place or into a
 // slot that is emptied at once.
-struct Leg {
+struct SendRecvPhase {
   uint64_t rowBytes = 0;
   std::function<void(const Ranges &ranges, uint8_t *slot)> pack;  // on packing(); or
   const uint8_t *from = nullptr;                                  // rows numbered as the sending runs are
@@ -31,8 +31,8 @@ class Timeline {
   };
   void beginPack() { begin(packs_, group_.packing()); }
   void endPack() { end(packs_, group_.packing()); }
-  void beginStep(const Step &step);
-  void endStep() { end(steps_, group_.wire()); }
+  void beginRound(const Round &round);
+  void endRound() { end(rounds_, group_.wire()); }
 
   // After the exchange.
   void report(fusco_nccl_report &report, const fusco_nccl_peers *peers);
@@ -44,8 +44,8 @@ class Timeline {
   Group &group_;
   bool isOn_;
   std::vector<Span> packs_;
-  std::vector<Span> steps_;
-  std::vector<std::vector<uint32_t>> peersOfStep_;
+  std::vector<Span> rounds_;
+  std::vector<std::vector<uint32_t>> peersOfRound_;
 };
 
 // Counts what a transfer sent and received.
@@ -55,18 +55,18 @@ struct Traffic {
 };
 
 // Of all arrays: it is alike on all ranks, so that all cut alike.
-uint64_t rowBytesOf(const std::vector<Leg> &legs);
+uint64_t rowBytesOf(const std::vector<SendRecvPhase> &legs);
 
 // Makes the rings large enough; before anything is enqueued, since growing waits for the device.
-void reserve(Group &group, const Route &route, const std::vector<Leg> &legs);
+void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> &legs);
 
 /*
- * Runs all steps of a route for these arrays; enqueues, and returns when the last step is on its stream.
+ * Runs all rounds of a route for these arrays; enqueues, and returns when the last round is on its stream.
  * Packing may start when packing() has reached this call, the wire when wire() has, and unpacking when work()
  * has. Afterwards work() is behind all of it, and another transfer may follow. `started` is called once the
- * first step has been launched.
+ * first round has been launched.
  */
-void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Timeline &timeline,
+void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &legs, Timeline &timeline,
               const Traffic &traffic, const std::function<void()> &started);
 
 }  // namespace fusco::nccl

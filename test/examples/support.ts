@@ -4,7 +4,7 @@ import { execFile, execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
 /** Throws with what the compiler says. */
 export function buildExamples(): void {
@@ -16,10 +16,11 @@ export function buildExamples(): void {
 export function runExample(
   name: string,
   args: readonly string[],
+  program = 'main.js',
 ): Promise<{ code: number; stdout: string; stderr: string }> {
-  const program = join(ROOT, 'build/examples', name, 'main.js');
+  const file = join(ROOT, 'build/examples', name, program);
   return new Promise((resolve) => {
-    execFile(process.execPath, [program, ...args], { timeout: 50_000 }, (error, stdout, stderr) => {
+    execFile(process.execPath, [file, ...args], { timeout: 50_000 }, (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
     });
   });

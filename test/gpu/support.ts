@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict';
 import {
   type Cuda,
-  type CudaSlot,
   cudaDevices,
   type DeviceBuffer,
+  type DevicePlan,
 } from '../../executor/backends/cuda/context.ts';
 import type { Payload } from '../../executor/backends/types.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
@@ -149,7 +149,7 @@ export function rowsPayload(
   return { rowBytes, from, to };
 }
 
-export function receivedSizes(slot: CudaSlot | VerifiedPlan, rowBytes: number): number[] {
+export function receivedSizes(slot: DevicePlan | VerifiedPlan, rowBytes: number): number[] {
   const plan = 'plan' in slot ? slot.plan : slot;
   return plan.shards.map((shard) => shard.recvRows * rowBytes);
 }

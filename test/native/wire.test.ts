@@ -1,4 +1,4 @@
-// What crosses the wire between processes and in which order, over real plans, simulated by native/test/wire.cc: rows
+// What crosses the wire between processes and in which order, over real plans, simulated by native/test/test_wire.cc: rows
 // arrive in their slots, sums are in their order, and no step can wait in a circle.
 
 import { spawnSync } from 'node:child_process';

@@ -12,46 +12,16 @@ import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
 import type { PlannerExports } from '../../planner/wasm.ts';
 import { writeFileAtomic } from '../output.ts';
 import { readRouting } from '../readers/routing.ts';
-import { uniformIds, uniformTable, zipfIds } from './ids.ts';
-import { atLeast, atMost, measure, type Timed, timed, timedAsync, type Verdict } from './measure.ts';
+import { uniformIds, uniformTables, zipfIds } from './ids.ts';
+import { atLeast, atMost, type Timed, timed, timedAsync, type Verdict } from './measure.ts';
+import { measure, type Row } from './runner.ts';
 
 const HOT_IDS = 262144;
 const EXPERTS = 256;
 
-/** Nanoseconds an entry of counting, offsets and slots. */
-export interface HotPath {
-  readonly ids: 'uniform' | 'zipf 1.2';
-  readonly wasm: number;
-  readonly javascript: number;
-  /** Undefined without the addon. */
-  readonly cpp?: number;
-  readonly cppSimple?: number;
-}
-
-/** Nanoseconds an entry of one plan's stages. */
-export interface PlanStages {
-  readonly strategy: string;
-  readonly ranks: number;
-  readonly entries: number;
-  readonly read: number;
-  readonly plan: number;
-  readonly encode: number;
-  readonly hash: number;
-  readonly write: number;
-  readonly fileBytesPerEntry: number;
-  /** One rank's own planning at run time: validation and counts, then its shard. */
-  readonly routeRank: number;
-  readonly planRank: number;
-  /** C++ that only counts and assigns slots to the same entries. */
-  readonly cppFloor?: number;
-  readonly plannerMemoryBytes: number;
-}
-
-export interface PlanBench {
-  readonly hotPath: HotPath[];
-  readonly stages: PlanStages[];
-  readonly verdicts: Verdict[];
-}
+export type PlanBench = Awaited<ReturnType<typeof benchPlan>>;
+type HotPath = Awaited<ReturnType<typeof benchHotPath>>;
+type PlanStages = Awaited<ReturnType<typeof benchStages>>;
 
 /** The same counting sort over typed arrays, as a JavaScript engine runs it. */
 function javascriptSlots(ids: Uint16Array, counts: Uint32Array, next: Uint32Array, slots: Uint32Array): void {
@@ -83,7 +53,8 @@ function wasmSlots(wasm: PlannerExports, ids: Uint16Array): () => void {
   };
 }
 
-async function benchHotPath(kind: HotPath['ids'], rounds: number): Promise<HotPath> {
+/** Nanoseconds an entry of counting, offsets and slots; `cpp` and `cppSimple` are undefined without the addon. */
+async function benchHotPath(kind: 'uniform' | 'zipf 1.2', rounds: number) {
   const ids = kind === 'uniform' ? uniformIds(HOT_IDS, EXPERTS, 1) : zipfIds(HOT_IDS, EXPERTS, 1.2, 1);
   const instance = await WebAssembly.instantiate(await plannerModule());
   const runWasm = wasmSlots(instance.exports as unknown as PlannerExports, ids);
@@ -91,25 +62,33 @@ async function benchHotPath(kind: HotPath['ids'], rounds: number): Promise<HotPa
   const next = new Uint32Array(EXPERTS);
   const slots = new Uint32Array(ids.length);
   const { addon } = findAddon();
-  const candidates: Record<string, Timed> = {
-    wasm: () => timed(runWasm),
-    javascript: () => timed(() => javascriptSlots(ids, counts, next, slots)),
+  const cpp = (unrolled: boolean) => addon && { run: () => addon.benchSlots(ids, EXPERTS, unrolled, 1) };
+  const rows = await measure(
+    {
+      wasm: { run: () => timed(runWasm) },
+      javascript: { run: () => timed(() => javascriptSlots(ids, counts, next, slots)) },
+      cpp: cpp(true),
+      cppSimple: cpp(false),
+    },
+    { rounds },
+  );
+  const per = (row: Row) => row.ns / ids.length;
+  return {
+    ids: kind,
+    wasm: per(rows.wasm),
+    javascript: per(rows.javascript),
+    cpp: rows.cpp && per(rows.cpp),
+    cppSimple: rows.cppSimple && per(rows.cppSimple),
   };
-  if (addon !== undefined) {
-    candidates.cpp = () => addon.benchSlots(ids, EXPERTS, true, 1);
-    candidates.cppSimple = () => addon.benchSlots(ids, EXPERTS, false, 1);
-  }
-  const times = await measure(candidates, rounds);
-  const per = Object.fromEntries(Object.entries(times).map(([name, ns]) => [name, ns / ids.length]));
-  return { ids: kind, wasm: per.wasm!, javascript: per.javascript!, ...per };
 }
 
+/** Nanoseconds an entry of one plan's stages. */
 async function benchStages(
   tables: readonly RoutingTable[],
   read: Timed,
   options: PlanOptions,
   rounds: number,
-): Promise<PlanStages> {
+) {
   const planner = await loadPlanner();
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const plan = planner.planAll(tables, options);
@@ -117,33 +96,38 @@ async function benchStages(
   const directory = await mkdtemp(join(tmpdir(), 'fusco-bench-'));
   const noHash = () => new Uint8Array(32);
   const { addon } = findAddon();
-  const floors = plan.shards.map((shard) => shard.entryInstance.slice());
-  const candidates: Record<string, Timed> = {
-    read,
-    plan: () => timed(() => planner.planAll(tables, options)),
-    encode: () => timedAsync(() => encodePlanChunks(plan, noHash)),
-    encodeAndHash: () => timedAsync(() => encodePlanChunks(plan, nodeSha256)),
-    write: () => timedAsync(() => writeFileAtomic(join(directory, 'plan.fusco'), encoded.chunks)),
-  };
-  if (addon !== undefined) {
-    const buckets = plan.spec.placement.instances + 1;
-    candidates.cppFloor = () => floors.reduce((sum, ids) => sum + addon.benchSlots(ids, buckets, true, 1), 0);
-  }
+  const instances = plan.shards.map((shard) => shard.entryInstance.slice());
+  const buckets = plan.spec.placement.instances + 1;
   try {
-    const times = await measure(candidates, rounds);
-    const per = (name: string) => (times[name] ?? Number.NaN) / entries;
+    const rows = await measure(
+      {
+        read: { run: read },
+        plan: { run: () => timed(() => planner.planAll(tables, options)) },
+        encode: { run: () => timedAsync(() => encodePlanChunks(plan, noHash)) },
+        encodeAndHash: { run: () => timedAsync(() => encodePlanChunks(plan, nodeSha256)) },
+        write: {
+          run: () => timedAsync(() => writeFileAtomic(join(directory, 'plan.fusco'), encoded.chunks)),
+        },
+        cppFloor: addon && {
+          run: () => instances.reduce((sum, ids) => sum + addon.benchSlots(ids, buckets, true, 1), 0),
+        },
+      },
+      { rounds },
+    );
+    const per = (row: Row) => row.ns / entries;
     return {
       strategy: plan.spec.strategy,
       ranks: tables.length,
       entries,
-      read: per('read'),
-      plan: per('plan'),
-      encode: per('encode'),
-      hash: Math.max(0, per('encodeAndHash') - per('encode')),
-      write: per('write'),
+      read: per(rows.read),
+      plan: per(rows.plan),
+      encode: per(rows.encode),
+      hash: Math.max(0, per(rows.encodeAndHash) - per(rows.encode)),
+      write: per(rows.write),
       fileBytesPerEntry: encoded.length / entries,
       ...(await benchRank(tables, options, 10 * rounds)),
-      ...(addon === undefined ? {} : { cppFloor: per('cppFloor') }),
+      /** C++ that only counts and assigns slots to the same entries; undefined without the addon. */
+      cppFloor: rows.cppFloor && per(rows.cppFloor),
       plannerMemoryBytes: planner.memoryBytes,
     };
   } finally {
@@ -151,7 +135,7 @@ async function benchStages(
   }
 }
 
-/** What rank 0 does at run time, given the facts. */
+/** What rank 0 does at run time, given the facts: validation and counts, then its shard. */
 async function benchRank(tables: readonly RoutingTable[], options: PlanOptions, rounds: number) {
   const planner = await loadPlanner();
   const spec = resolveOptions(options, tables[0]!.topk);
@@ -163,15 +147,15 @@ async function benchRank(tables: readonly RoutingTable[], options: PlanOptions, 
   if (spec.strategy !== 'flat') {
     for (const part of routed) nodeRows.set(planner.nodeRows(part, counts, spec), part.rank * spec.nodes);
   }
-  const times = await measure(
+  const rows = await measure(
     {
-      routeRank: () => timed(() => planner.routeRank(0, tables[0]!, spec)),
-      planRank: () => timed(() => planner.planRank(routed[0]!, { counts, nodeRows }, spec)),
+      routeRank: { run: () => timed(() => planner.routeRank(0, tables[0]!, spec)) },
+      planRank: { run: () => timed(() => planner.planRank(routed[0]!, { counts, nodeRows }, spec)) },
     },
-    rounds,
+    { rounds },
   );
   const entries = tables[0]!.ids.length;
-  return { routeRank: times.routeRank / entries, planRank: times.planRank / entries };
+  return { routeRank: rows.routeRank.ns / entries, planRank: rows.planRank.ns / entries };
 }
 
 function judge(hotPath: readonly HotPath[], stages: readonly PlanStages[]): Verdict[] {
@@ -194,18 +178,11 @@ function judge(hotPath: readonly HotPath[], stages: readonly PlanStages[]): Verd
 }
 
 /** @param routing a file or directory; undefined for 64 uniform ranks of 4096 tokens, top-8 of 256 */
-export async function benchPlan(
-  routing: string | undefined,
-  experts: number,
-  rounds: number,
-): Promise<PlanBench> {
+export async function benchPlan(routing: string | undefined, experts: number, rounds: number) {
   const hotPath = [await benchHotPath('uniform', 10 * rounds), await benchHotPath('zipf 1.2', 10 * rounds)];
-  const tables =
-    routing === undefined
-      ? Array.from({ length: 64 }, (_, rank) => uniformTable(4096, 8, experts, rank + 1))
-      : await readRouting(routing);
+  const tables = routing === undefined ? uniformTables(64, 4096, 8, experts) : await readRouting(routing);
   const read: Timed = routing === undefined ? () => 0 : () => timedAsync(() => readRouting(routing));
-  const stages: PlanStages[] = [];
+  const stages = [];
   for (const strategy of ['flat', 'hier'] as const) {
     stages.push(await benchStages(tables, read, { experts, ranks: tables.length, strategy }, rounds));
   }

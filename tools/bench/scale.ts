@@ -89,37 +89,28 @@ export async function benchScale(
   onCase: (done: number, total: number) => void,
 ): Promise<ScaleBench> {
   const strategies = ['flat', 'hier'] as const;
-  const expertsOf = (count: number) => experts ?? Math.max(256, count);
   const make = (count: number, length: number): ScaleCase[] =>
     strategies.map((strategy) => ({
-      ranks: count,
-      experts: expertsOf(count),
-      tokens: length,
-      topk,
-      strategy,
+      ...{ ranks: count, experts: experts ?? Math.max(256, count), tokens: length, topk, strategy },
     }));
   const fewest = ranks.reduce((least, count) => Math.min(least, count));
   const lengths = [8, 4, 2].map((part) => Math.floor(tokens / part)).filter((length) => length > 0);
-  const byTokens = lengths.flatMap((length) => make(fewest, length));
-  const byRanks = ranks.flatMap((count) => make(count, tokens));
+  const asked = [
+    ...lengths.flatMap((length) => make(fewest, length)),
+    ...ranks.flatMap((count) => make(count, tokens)),
+  ];
   const script = fileURLToPath(new URL('./scaleCase.js', import.meta.url));
   const rows: ScaleRow[] = [];
-  for (const asked of [...byTokens, ...byRanks]) {
-    onCase(rows.length, byTokens.length + byRanks.length);
-    const { stdout } = await run(process.execPath, [script, JSON.stringify(asked)]);
-    rows.push({ ...asked, ...(JSON.parse(stdout) as ScaleFigures) });
+  for (const one of asked) {
+    onCase(rows.length, asked.length);
+    const { stdout } = await run(process.execPath, [script, JSON.stringify(one)]);
+    rows.push({ ...one, ...(JSON.parse(stdout) as ScaleFigures) });
   }
+  const few = rows.filter((row) => row.ranks === fewest);
+  const long = rows.filter((row) => row.tokens === tokens);
   const growth = strategies.flatMap((strategy) => [
-    ...growthOf(
-      rows.filter((row) => row.ranks === fewest),
-      'tokens',
-      strategy,
-    ),
-    ...growthOf(
-      rows.filter((row) => row.tokens === tokens),
-      'ranks',
-      strategy,
-    ),
+    ...growthOf(few, 'tokens', strategy),
+    ...growthOf(long, 'ranks', strategy),
   ]);
   return { rows, growth };
 }

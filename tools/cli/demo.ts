@@ -5,6 +5,7 @@ import { planId } from '../../planner/format/digest.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { benchExchanges } from '../bench/host.ts';
+import { congruential } from '../bench/ids.ts';
 import { type Execution, type ExecutionInput, execute, findMismatch } from '../execute.ts';
 import { formatBytes, formatCount, formatMs } from '../format.ts';
 import { readPerRank, readRouting } from '../readers/routing.ts';
@@ -26,12 +27,8 @@ export function demoFile(name: string): string {
 /** Rows whose every element is different and known: bf16 values from a small linear congruential generator. */
 function makeRows(plan: VerifiedPlan): Uint8Array[] {
   return plan.shards.map(({ rank, tokens }) => {
-    let state = rank + 1;
-    const rows = new Uint16Array(tokens * HIDDEN);
-    for (let i = 0; i < rows.length; i++) {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      rows[i] = floatToBf16((state >>> 8) / 2 ** 23 - 1);
-    }
+    const next = congruential(rank + 1);
+    const rows = new Uint16Array(tokens * HIDDEN).map(() => floatToBf16((next() >>> 8) / 2 ** 23 - 1));
     return new Uint8Array(rows.buffer);
   });
 }

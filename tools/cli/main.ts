@@ -1,7 +1,7 @@
 // The command line: one file per command, this one to join them.
 
 import { packageVersion } from '../../executor/version.ts';
-import { benchCommand } from './bench.ts';
+import { benchCommand } from './bench/index.ts';
 import { checkCommand } from './check.ts';
 import { demoCommand } from './demo.ts';
 import { diffCommand } from './diff.ts';

@@ -11,7 +11,7 @@ import type { PlacementMap } from '../../planner/placement.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
 import { readWhole } from '../readers/file.ts';
 import { ROUTING_FORMATS, type RoutingFormat } from '../readers/foreign.ts';
-import { parseJson, shown } from '../readers/json.ts';
+import { jsonOf, shown } from '../readers/json.ts';
 
 export const GOLDEN_FORMAT_VERSION = 1;
 
@@ -141,12 +141,7 @@ class Reader {
 /** Parses a golden file. Throws E_GOLDEN that names the place. */
 export function parseGolden(text: string, path: string): GoldenFile {
   const reader = new Reader(path);
-  let value: unknown;
-  try {
-    value = parseJson(text);
-  } catch (cause) {
-    throw new FuscoError('E_GOLDEN', `it is no JSON: ${(cause as Error).message}`, { path, cause });
-  }
+  const value = jsonOf(text, path, 'E_GOLDEN');
   const {
     formatVersion,
     plans,

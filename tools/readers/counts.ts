@@ -2,16 +2,12 @@
 // (torch.save, logical_count [steps, layers, experts]) and TensorRT-LLM's rank{r}.safetensors ({iter}_{layer} ->
 // [experts]). Steps are added up.
 
-import { FuscoError } from '../../planner/errors.ts';
+import { type Bytes, type FileSource, refuse, wholeOf } from './file.ts';
 import type { NdArray } from './npy.ts';
-import { isSafetensors, readSafetensors } from './safetensors.ts';
+import { readSafetensors } from './safetensors.ts';
+import { isArchive } from './source.ts';
 import { readTorch, TorchTensor } from './torch.ts';
 import { parseKey } from './trtllm.ts';
-import { isZip } from './zip.ts';
-
-function fail(path: string, text: string): never {
-  throw new FuscoError('E_FOREIGN', text, { path });
-}
 
 /** Adds a row of counts to a layer's. */
 function addCounts(layers: number[][], layer: number, counts: ArrayLike<number | bigint>): void {
@@ -20,11 +16,11 @@ function addCounts(layers: number[][], layer: number, counts: ArrayLike<number |
   for (let expert = 0; expert < sums.length; expert++) sums[expert]! += Number(counts[expert]);
 }
 
-function sglangCounts(bytes: Uint8Array, path: string): number[][] {
+function sglangCounts(bytes: Bytes, path: string): number[][] {
   const dump = readTorch(bytes, path);
   const tensor = dump instanceof Map ? dump.get('logical_count') : undefined;
   if (!(tensor instanceof TorchTensor) || tensor.shape.length !== 3 || /^f/.test(tensor.dtype)) {
-    fail(path, 'it has no "logical_count", integers [steps, layers, experts]');
+    refuse(path, 'it has no "logical_count", integers [steps, layers, experts]');
   }
   const { shape, data }: NdArray = tensor.toArray();
   const [steps, layerCount, experts] = shape as [number, number, number];
@@ -45,10 +41,10 @@ function trtllmCounts(bytes: Uint8Array, path: string): number[][] {
   for (const [key, { shape, data, dtype }] of readSafetensors(bytes, path)) {
     const { layer } = parseKey(key, path);
     if (shape.length !== 1 || /^f/.test(dtype))
-      fail(path, `array ${key} is not integers [experts]: raw ids are a routing`);
-    if (layer > MAX_LAYER) fail(path, `layer ${layer} > ${MAX_LAYER}`);
+      refuse(path, `array ${key} is not integers [experts]: raw ids are a routing`);
+    if (layer > MAX_LAYER) refuse(path, `layer ${layer} > ${MAX_LAYER}`);
     if (experts !== 0 && shape[0] !== experts)
-      fail(path, `array ${key} counts ${shape[0]} experts after ${experts}`);
+      refuse(path, `array ${key} counts ${shape[0]} experts after ${experts}`);
     experts = shape[0]!;
     addCounts(layers, layer, data);
   }
@@ -57,11 +53,12 @@ function trtllmCounts(bytes: Uint8Array, path: string): number[][] {
 }
 
 /**
- * Counts [layers][experts] of a .pt or .safetensors file; undefined for a file that starts like neither.
+ * Counts [layers][experts] of a .pt or .safetensors file; undefined for any other kind.
  *
  * @throws FuscoError E_FOREIGN, E_FORMAT, E_MEMORY
  */
-export function parseCounts(bytes: Uint8Array, path: string): number[][] | undefined {
-  if (isZip(bytes)) return sglangCounts(bytes, path);
-  return isSafetensors(bytes) ? trtllmCounts(bytes, path) : undefined;
+export function parseCounts(source: FileSource): number[][] | undefined {
+  const { path, kind } = source;
+  if (isArchive(source)) return sglangCounts(source.bytes, path);
+  return kind === 'safetensors' ? trtllmCounts(wholeOf(source), path) : undefined;
 }

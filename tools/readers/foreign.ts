@@ -1,32 +1,33 @@
 // Routing in whatever file there is: whose it is, is told by its first bytes and by the names of a directory, never by
 // trust in an extension.
 
-import { type FileHandle, open, readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import { FuscoError } from '../../planner/errors.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { readError, readWhole } from './file.ts';
+import {
+  COUNTS_HINT,
+  type DirectorySource,
+  type FileKind,
+  type FileSource,
+  refuse,
+  wholeOf,
+} from './file.ts';
 import { readJsonLines } from './lines.ts';
 import { isMegatronRecord, MEGATRON_FILE, readMegatron } from './megatron.ts';
 import { parseNpy } from './npy.ts';
 import { readNpz } from './npz.ts';
-import { readRouting, toTables } from './routing.ts';
-import { isSafetensors } from './safetensors.ts';
-import { COUNTS_HINT, readSglang } from './sglang.ts';
-import { isTorchArchive, openTorch } from './torch.ts';
+import { routingOf, splitBetween } from './routing.ts';
+import { readSglang } from './sglang.ts';
+import { openMatching, openSource } from './source.ts';
 import type { TraceChoice } from './trace.ts';
 import { readTrtllm, TRTLLM_FILE } from './trtllm.ts';
-import { isVllmArchive, isVllmRecord, readVllmArrays, readVllmLines, readVllmResponse } from './vllm.ts';
-import { isZip } from './zip.ts';
+import { isVllmRecord, readVllmArrays, readVllmLines, readVllmResponse } from './vllm.ts';
 
 /** Names of `--format`; `numpy` is .npy, .npz or a directory of rank{r}.npy. */
 export const ROUTING_FORMATS = ['auto', 'numpy', 'sglang', 'vllm', 'megatron', 'trtllm'] as const;
 export type RoutingFormat = (typeof ROUTING_FORMATS)[number];
 
-/** What a file is, whoever wrote it. */
-type Kind = 'npy' | 'npz' | 'vllm npz' | 'torch' | 'safetensors' | 'json' | 'unknown';
-
-const KINDS: Readonly<Record<RoutingFormat, readonly Kind[]>> = {
+/** The kinds of file that each format takes. */
+const KINDS: Readonly<Record<RoutingFormat, readonly FileKind[]>> = {
   auto: ['npy', 'npz', 'vllm npz', 'torch', 'safetensors', 'json'],
   numpy: ['npy', 'npz', 'vllm npz'],
   sglang: ['torch'],
@@ -42,73 +43,41 @@ export interface RoutingChoice extends TraceChoice {
   readonly ranks?: number | undefined;
 }
 
-const HEAD_BYTES = 64;
 /** A JSON file that is not one value a line is read whole. */
 const MAX_JSON_BYTES = 2 ** 28;
 
-function refuse(path: string, text: string): never {
-  throw new FuscoError('E_FOREIGN', text, { path });
-}
-
-/** The first bytes of a file. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
-async function readHead(path: string): Promise<Uint8Array> {
-  let file: FileHandle | undefined;
+/** The value of the first line; undefined if the line alone is not JSON. */
+function firstLine(file: FileSource): unknown {
   try {
-    file = await open(path, 'r');
-    const { buffer, bytesRead } = await file.read(new Uint8Array(HEAD_BYTES), 0, HEAD_BYTES, 0);
-    return buffer.subarray(0, bytesRead);
-  } catch (error) {
-    throw readError(path, error);
-  } finally {
-    await file?.close();
-  }
-}
-
-async function kindOf(path: string): Promise<Kind> {
-  const head = await readHead(path);
-  if (head[0] === 0x93) return 'npy';
-  if (isZip(head)) {
-    const { names } = openTorch(await readWhole(path), path);
-    if (isTorchArchive(names)) return 'torch';
-    return isVllmArchive(names.map((name) => name.replace(/\.npy$/, ''))) ? 'vllm npz' : 'npz';
-  }
-  if (isSafetensors(head)) return 'safetensors';
-  if (head[0] === 0x80 && head[1]! >= 2 && head[1]! <= 5) {
-    refuse(path, 'a bare pickle, perhaps of torch.save before 1.6: save it again with a newer PyTorch');
-  }
-  return /^\uFEFF?\s*[{[]/.test(Buffer.from(head).toString('utf8')) ? 'json' : 'unknown';
-}
-
-/** The value of the first line; undefined where the line alone is no JSON. */
-async function firstLine(path: string): Promise<unknown> {
-  try {
-    for await (const { value } of readJsonLines(path)) return value;
+    for (const { value } of readJsonLines(file)) return value;
   } catch (error) {
     if (!(error instanceof FuscoError) || error.code !== 'E_FOREIGN') throw error;
   }
   return undefined;
 }
 
-async function readJsonRouting(path: string, choice: RoutingChoice): Promise<RoutingTable[]> {
+function readJsonRouting(file: FileSource, choice: RoutingChoice): RoutingTable[] {
   const { format } = choice;
-  const first = await firstLine(path);
-  if (first === undefined) return readJsonWhole(path, choice);
+  const first = firstLine(file);
+  if (first === undefined) return readJsonWhole(file, choice);
   if (format === 'megatron' || (format !== 'vllm' && isMegatronRecord(first))) {
-    return readMegatron([path], path, choice);
+    return readMegatron([file], file.path, choice);
   }
-  return format === 'vllm' || isVllmRecord(first) ? readVllmLines(path, choice) : refuseJson(first, path);
+  return format === 'vllm' || isVllmRecord(first)
+    ? readVllmLines(file, choice)
+    : refuseJson(first, file.path);
 }
 
-async function readJsonWhole(path: string, choice: RoutingChoice): Promise<RoutingTable[]> {
-  const bytes = await readWhole(path);
+function readJsonWhole(file: FileSource, choice: RoutingChoice): RoutingTable[] {
+  const { path, bytes } = file;
   if (bytes.length > MAX_JSON_BYTES) {
     refuse(path, `${bytes.length} bytes of JSON > ${MAX_JSON_BYTES}: store one record a line`);
   }
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(wholeOf(file)));
   } catch (cause) {
-    throw new FuscoError('E_FOREIGN', 'it is neither JSON nor one JSON value a line', { path, cause });
+    refuse(path, 'it is neither JSON nor one JSON value a line', cause);
   }
   return isVllmRecord(value) ? readVllmResponse(value, path, choice) : refuseJson(value, path);
 }
@@ -120,39 +89,44 @@ function refuseJson(value: unknown, path: string): never {
   return refuse(path, 'JSON that is neither a router trace (top_indices) nor responses (routed_experts)');
 }
 
-async function readVllmFile(path: string, kind: Kind, choice: RoutingChoice): Promise<RoutingTable[]> {
-  const bytes = await readWhole(path);
-  const arrays = kind === 'npy' ? new Map([['routed_experts', parseNpy(bytes, path)]]) : readNpz(bytes, path);
+function readVllmFile(file: FileSource, choice: RoutingChoice): RoutingTable[] {
+  const { kind, bytes, path } = file;
+  const arrays =
+    kind === 'npy' ? new Map([['routed_experts', parseNpy(wholeOf(file), path)]]) : readNpz(bytes, path);
   return readVllmArrays(arrays, path, choice);
 }
 
 /** The tables that another program's file holds; undefined for a file of NumPy's. */
-async function readFile(path: string, choice: RoutingChoice): Promise<RoutingTable[] | undefined> {
+function readFile(file: FileSource, choice: RoutingChoice): RoutingTable[] | undefined {
+  const { kind, path } = file;
   const format = choice.format ?? 'auto';
-  const kind = await kindOf(path);
   // What is nobody's goes to the NumPy reader, whose refusal says what it starts with.
   if (kind === 'unknown' && (format === 'auto' || format === 'numpy')) return undefined;
+  if (kind === 'pickle') {
+    refuse(path, 'a bare pickle, perhaps of torch.save before 1.6: save it again with a newer PyTorch');
+  }
   if (!KINDS[format].includes(kind)) refuse(path, `it does not start like a file of ${format}`);
-  if (kind === 'torch') return readSglang([path], path, choice);
-  if (kind === 'safetensors') return readTrtllm([path], path, choice);
-  if (kind === 'json') return readJsonRouting(path, choice);
+  if (kind === 'torch') return readSglang([file], path, choice);
+  if (kind === 'safetensors') return readTrtllm([file], path, choice);
+  if (kind === 'json') return readJsonRouting(file, choice);
   return format === 'vllm' || (kind === 'vllm npz' && format === 'auto')
-    ? readVllmFile(path, kind, choice)
+    ? readVllmFile(file, choice)
     : undefined;
 }
 
-/** The tables of the recording in a directory; undefined where there is none. */
-async function readDirectory(path: string, choice: RoutingChoice): Promise<RoutingTable[] | undefined> {
+/** The tables of the recording in a directory; undefined if it holds none. */
+function readDirectory(directory: DirectorySource, choice: RoutingChoice): RoutingTable[] | undefined {
+  const { path, names } = directory;
   const format = choice.format ?? 'auto';
-  const names = (await readdir(path)).sort();
   const readers = [
-    ['megatron', readMegatron, (name: string) => MEGATRON_FILE.test(name)],
-    ['trtllm', readTrtllm, (name: string) => TRTLLM_FILE.test(name)],
-    ['sglang', readSglang, (name: string) => name.endsWith('.pt')],
+    ['megatron', readMegatron, MEGATRON_FILE],
+    ['trtllm', readTrtllm, TRTLLM_FILE],
+    ['sglang', readSglang, /\.pt$/],
   ] as const;
-  for (const [name, read, belongs] of readers) {
-    const files = names.filter(belongs).map((file) => join(path, file));
-    if (files.length > 0 && (format === 'auto' || format === name)) return read(files, path, choice);
+  for (const [name, read, wanted] of readers) {
+    if (names.some((file) => wanted.test(file)) && (format === 'auto' || format === name)) {
+      return read(openMatching(directory, wanted), path, choice);
+    }
   }
   if (format === 'auto' || format === 'numpy') return undefined;
   return refuse(path, `the directory holds no files of ${format}`);
@@ -177,27 +151,16 @@ function refuseChoice(path: string, { layer, step }: RoutingChoice): void {
  *   or holds several layers or steps of which none was chosen
  */
 export async function readAnyRouting(path: string, choice: RoutingChoice = {}): Promise<RoutingTable[]> {
-  let isDirectory: boolean;
-  try {
-    isDirectory = (await stat(path)).isDirectory();
-  } catch (error) {
-    throw readError(path, error);
-  }
-  const tables = isDirectory ? await readDirectory(path, choice) : await readFile(path, choice);
+  const { ranks } = choice;
+  using source = openSource(path);
+  const tables = source.kind === 'directory' ? readDirectory(source, choice) : readFile(source, choice);
   if (tables === undefined) {
     refuseChoice(path, choice);
-    return readRouting(path, choice.ranks);
+    return routingOf(source, ranks);
   }
-  const only = tables.length === 1 ? tables[0] : undefined;
-  if (only !== undefined && choice.ranks !== 1) {
-    const { ids, tokens, topk } = only;
-    const array = { dtype: 'i32', shape: [tokens, topk], data: ids as Int32Array<ArrayBuffer> } as const;
-    return toTables({ kind: 'whole', array, path }, path, choice.ranks);
-  }
-  if (choice.ranks !== undefined && choice.ranks !== tables.length) {
-    throw new FuscoError('E_RANKS', `holds ${tables.length} ranks, not the ${choice.ranks} asked for`, {
-      path,
-    });
+  if (tables.length === 1 && ranks !== 1) return splitBetween(tables[0]!, path, ranks);
+  if (ranks !== undefined && ranks !== tables.length) {
+    throw new FuscoError('E_RANKS', `holds ${tables.length} ranks, not the ${ranks} asked for`, { path });
   }
   return tables;
 }

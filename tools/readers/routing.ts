@@ -7,18 +7,18 @@
 //   A.npz with rank0..rankN-1   member r, [n, m]
 //   a directory                 its rank{r}.npy, [n, m]; other files are left alone
 
-import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { readError, readWhole } from './file.ts';
+import { type DirectorySource, type FileSource, OpenFile, type Source, wholeOf } from './file.ts';
 import { type NdArray, type NdData, parseNpy, shapeText } from './npy.ts';
 import { readNpz } from './npz.ts';
-import { isZip } from './zip.ts';
+import { isArchive, openSource, sourceOf } from './source.ts';
+import { splitTable } from './tables.ts';
 
-/** What a path holds: one array for all ranks, or one array per rank with the name of its file for errors. */
-export type Source =
+/** What a source holds: one array for all ranks, or one array per rank with the name of its file for errors. */
+type Arrays =
   | { readonly kind: 'whole'; readonly array: NdArray; readonly path: string }
   | { readonly kind: 'perRank'; readonly arrays: readonly NdArray[]; readonly paths: readonly string[] };
 
@@ -51,19 +51,21 @@ function countRanks(names: readonly string[], path: string): number | undefined 
   return count;
 }
 
-async function readDirectory(path: string): Promise<Source> {
-  const names = (await readdir(path))
-    .filter((name) => name.endsWith('.npy'))
-    .map((name) => name.slice(0, -4));
-  const ranks = countRanks(names, path);
+function directoryArrays({ path, names }: DirectorySource): Arrays {
+  const ranks = countRanks(
+    names.filter((name) => name.endsWith('.npy')).map((name) => name.slice(0, -4)),
+    path,
+  );
   if (ranks === undefined) throw ranksError(path, 'the directory holds no rank0.npy, rank1.npy, …');
   const paths = Array.from({ length: ranks }, (_, rank) => join(path, `rank${rank}.npy`));
-  const arrays: NdArray[] = [];
-  for (const file of paths) arrays.push(parseNpy(await readWhole(file), file));
+  const arrays = paths.map((name) => {
+    using file = new OpenFile(name);
+    return parseNpy(file.whole(), name);
+  });
   return { kind: 'perRank', arrays, paths };
 }
 
-function openNpz(bytes: Uint8Array, path: string): Source {
+function archiveArrays({ bytes, path }: FileSource): Arrays {
   const members = readNpz(bytes, path);
   const [first] = members;
   if (first === undefined) throw new FuscoError('E_FORMAT', 'the archive holds no array', { path });
@@ -86,17 +88,13 @@ function openNpz(bytes: Uint8Array, path: string): Source {
   return { kind: 'perRank', arrays, paths };
 }
 
-async function openSource(path: string): Promise<Source> {
-  try {
-    if ((await stat(path)).isDirectory()) return await readDirectory(path);
-  } catch (error) {
-    throw readError(path, error);
-  }
-  return openFile(await readWhole(path), path);
+function arraysOf(source: Source): Arrays {
+  return source.kind === 'directory' ? directoryArrays(source) : fileArrays(source);
 }
 
-function openFile(bytes: Uint8Array, path: string): Source {
-  return isZip(bytes) ? openNpz(bytes, path) : { kind: 'whole', array: parseNpy(bytes, path), path };
+function fileArrays(source: FileSource): Arrays {
+  if (isArchive(source)) return archiveArrays(source);
+  return { kind: 'whole', array: parseNpy(wholeOf(source), source.path), path: source.path };
 }
 
 /** Elements [start, start + shape product) of an array as an array of its own: a view, not a copy. */
@@ -109,17 +107,6 @@ function viewOf(array: NdArray, start: number, shape: readonly number[]): NdArra
 function splitFirstAxis(array: NdArray): NdArray[] {
   const [ranks, rows, columns] = array.shape as [number, number, number];
   return Array.from({ length: ranks }, (_, rank) => viewOf(array, rank * rows * columns, [rows, columns]));
-}
-
-/** Contiguous blocks of a 2-D array; where `ranks` does not divide the rows, the first blocks have one more. */
-function splitRows(array: NdArray, ranks: number): NdArray[] {
-  const [rows, columns] = array.shape as [number, number];
-  const least = Math.floor(rows / ranks);
-  const longer = rows % ranks;
-  return Array.from({ length: ranks }, (_, rank) => {
-    const start = rank * least + Math.min(rank, longer);
-    return viewOf(array, start * columns, [rank < longer ? least + 1 : least, columns]);
-  });
 }
 
 function checkRanks(have: number, wanted: number | undefined, path: string): void {
@@ -152,7 +139,13 @@ function routingShape(array: NdArray, wanted: string, path: string): FuscoError 
  *   E_MEMORY
  */
 export async function readRouting(path: string, ranks?: number): Promise<RoutingTable[]> {
-  return toTables(await openSource(path), path, ranks);
+  using source = openSource(path);
+  return routingOf(source, ranks);
+}
+
+/** As readRouting, from a source that is open already. */
+export function routingOf(source: Source, ranks?: number): RoutingTable[] {
+  return toTables(arraysOf(source), source.path, ranks);
 }
 
 /** A file's bytes under its name. */
@@ -170,7 +163,7 @@ export interface NamedBytes {
 export function parseRouting(files: readonly NamedBytes[], ranks?: number): RoutingTable[] {
   const [first] = files;
   if (first === undefined) throw ranksError('', 'no file');
-  if (files.length === 1) return toTables(openFile(first.bytes, first.name), first.name, ranks);
+  if (files.length === 1) return toTables(fileArrays(sourceOf(first.bytes, first.name)), first.name, ranks);
   const byName = new Map(files.map((file) => [file.name.replace(/\.npy$/, ''), file]));
   const found = countRanks([...byName.keys()], first.name);
   if (found !== files.length) {
@@ -181,8 +174,18 @@ export function parseRouting(files: readonly NamedBytes[], ranks?: number): Rout
   return toTables({ kind: 'perRank', arrays, paths: sorted.map(({ name }) => name) }, first.name, ranks);
 }
 
+/** A table that does not say how many ranks share its tokens, split. Throws E_RANKS, E_OPTION. */
+export function splitBetween(table: RoutingTable, path: string, ranks: number | undefined): RoutingTable[] {
+  if (ranks === undefined) {
+    const shape = shapeText([table.tokens, table.topk]);
+    throw ranksError(path, `shape ${shape} does not say how many ranks share its tokens; give --ranks`);
+  }
+  checkInteger('ranks', ranks, 1, MAX_RANKS);
+  return splitTable(table, ranks);
+}
+
 /** Checks the ranks and the shapes, and views every rank's block. */
-export function toTables(source: Source, path: string, ranks: number | undefined): RoutingTable[] {
+function toTables(source: Arrays, path: string, ranks: number | undefined): RoutingTable[] {
   if (ranks !== undefined) checkInteger('ranks', ranks, 1, MAX_RANKS);
   if (source.kind === 'perRank') {
     const { arrays, paths } = source;
@@ -200,14 +203,7 @@ export function toTables(source: Source, path: string, ranks: number | undefined
   if (array.shape.length !== 2) {
     throw routingShape(array, '(ranks, tokens, topk) or (tokens, topk)', source.path);
   }
-  if (ranks === undefined) {
-    const shape = shapeText(array.shape);
-    throw ranksError(
-      source.path,
-      `shape ${shape} does not say how many ranks share its tokens; give --ranks`,
-    );
-  }
-  return splitRows(array, ranks).map((block) => toTable(block, source.path));
+  return splitBetween(toTable(array, source.path), source.path, ranks);
 }
 
 /** Throws E_SHAPE unless all ranks have [rows, columns] with rank 0's dtype and columns. */
@@ -242,7 +238,8 @@ function checkBlocks(arrays: readonly NdArray[], paths: readonly string[], what:
  * @throws FuscoError E_RANKS, E_SHAPE, E_FILE_NOT_FOUND, E_FILE_READ, E_FORMAT, E_MEMORY
  */
 export async function readPerRank(path: string, ranks: number, what: string): Promise<NdArray[]> {
-  const source = await openSource(path);
+  using opened = openSource(path);
+  const source = arraysOf(opened);
   if (source.kind === 'perRank') {
     checkRanks(source.arrays.length, ranks, path);
     checkBlocks(source.arrays, source.paths, what);
@@ -250,13 +247,8 @@ export async function readPerRank(path: string, ranks: number, what: string): Pr
   }
   const { array } = source;
   if (array.shape.length !== 3) {
-    throw new FuscoError(
-      'E_SHAPE',
-      `${what}: shape ${shapeText(array.shape)} has not three axes, ranks first`,
-      {
-        path: source.path,
-      },
-    );
+    const text = `${what}: shape ${shapeText(array.shape)} has not three axes, ranks first`;
+    throw new FuscoError('E_SHAPE', text, { path: source.path });
   }
   checkRanks(array.shape[0]!, ranks, source.path);
   return splitFirstAxis(array);

@@ -1,8 +1,7 @@
 // Machines as the cost model sees them: constants per rank and direction, and how many nodes there are.
 
 import { FuscoError } from '../../planner/errors.ts';
-import { shown } from '../readers/json.ts';
-import { readJson } from '../workload/counts.ts';
+import { readJson, shown } from '../readers/json.ts';
 
 /** Every constant of the cost model; docs/simulate.md says where the defaults come from. */
 export interface Constants {

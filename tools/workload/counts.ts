@@ -3,21 +3,9 @@
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import { parseCounts } from '../readers/counts.ts';
-import { readWhole } from '../readers/file.ts';
-import { parseJson } from '../readers/json.ts';
-
-/** The JSON value in a file. Throws E_FORMAT, E_FILE_NOT_FOUND, E_FILE_READ. */
-export async function readJson(path: string): Promise<unknown> {
-  return jsonOf(await readWhole(path), path);
-}
-
-function jsonOf(bytes: Uint8Array, path: string): unknown {
-  try {
-    return parseJson(new TextDecoder().decode(bytes));
-  } catch (cause) {
-    throw new FuscoError('E_FORMAT', `it is no JSON: ${(cause as Error).message}`, { path, cause });
-  }
-}
+import { wholeOf } from '../readers/file.ts';
+import { jsonOf } from '../readers/json.ts';
+import { openFile } from '../readers/source.ts';
 
 function isCount(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
@@ -30,10 +18,11 @@ function isCount(value: unknown): value is number {
  * @throws FuscoError E_FOREIGN for a damaged binary file, E_FORMAT for anything else, E_FILE_NOT_FOUND, E_FILE_READ
  */
 export async function readCounts(path: string): Promise<number[][]> {
-  const bytes = await readWhole(path);
-  const found = parseCounts(bytes, path);
-  const value = found === undefined ? jsonOf(bytes, path) : { logical_count: found };
-  const layers = (value as { logical_count?: unknown } | null)?.logical_count;
+  using file = openFile(path);
+  const layers =
+    parseCounts(file) ??
+    (jsonOf(new TextDecoder().decode(wholeOf(file)), path) as { logical_count?: unknown } | null)
+      ?.logical_count;
   if (!Array.isArray(layers) || layers.length === 0) {
     throw new FuscoError('E_FORMAT', 'it has no "logical_count": [layers][experts]', { path });
   }

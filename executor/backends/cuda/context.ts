@@ -13,19 +13,15 @@ import {
   type NativeCudaPlan,
   type NativeCudaStats,
 } from '../../native/addon.ts';
-import { attempt } from '../host/backend.ts';
+import { attempt } from '../../native/errors.ts';
 import type {
-  Backend,
   CombineCall,
   DispatchCall,
   ExchangeReport,
   ExternalMemory,
   Memory,
-  PreparedPlan,
   WeightGradientCall,
 } from '../types.ts';
-import { Staging, StagingPool } from './deviceCopies.ts';
-import { cudaRowWork } from './rowWork.ts';
 
 export type CudaDevice = NativeCudaDevice;
 
@@ -61,13 +57,17 @@ export function openCuda(ranks: number, devices?: readonly number[]): Cuda {
   );
 }
 
-/** Devices, streams, memory and plan slots. Close it after what was made with it. */
+/** The addon's context of a Cuda. Backends use it; the package does not export it. */
+export let nativeCuda: (cuda: Cuda) => NativeCudaContext;
+
+/** Devices, streams, memory and device plans. Close it after what was made with it. */
 export class Cuda implements Disposable {
+  static {
+    nativeCuda = (cuda) => cuda.native;
+  }
   readonly ranks: number;
   /** For the backend and the bench. */
   readonly native: NativeCudaContext;
-  /** For staging.ts. */
-  readonly stagingPool: StagingPool = new StagingPool(this);
 
   /** For openCuda. */
   constructor(ranks: number, native: NativeCudaContext) {
@@ -104,11 +104,16 @@ export class Cuda implements Disposable {
     attempt(() => this.native.setStream(rank, stream));
   }
 
-  /**
-   * How many multiprocessors of each device exchanges may fill from now on, so that other kernels have the rest. 0, the
-   * default, is all, but for a combine between devices, which takes no more than 16. Exchanges through a graph keep what they were captured with.
-   */
+  /** For the callers that still use the name. */
   limitMultiprocessors(count: number): void {
+    this.limitSms(count);
+  }
+
+  /**
+   * Number of SMs of each device that later exchanges may use; other kernels have the rest. 0, the default, is all SMs,
+   * except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
+   */
+  limitSms(count: number): void {
     attempt(() => this.native.limitMultiprocessors(count));
   }
 
@@ -127,11 +132,27 @@ export class Cuda implements Disposable {
     return new CudaEvent(attempt(() => new addon.CudaEvent(this.native, rank)));
   }
 
-  /** Uploads a plan into a slot of its own. Throws E_UNVERIFIED, E_MEMORY, E_BACKEND. */
-  slot(plan: VerifiedPlan, capacity: { tokens?: number; topk?: number; instances?: number } = {}): CudaSlot {
+  /** For the callers that still use the name. */
+  slot(
+    plan: VerifiedPlan,
+    capacity: { tokens?: number; topk?: number; instances?: number } = {},
+  ): DevicePlan {
+    return this.devicePlan(plan, capacity);
+  }
+
+  /**
+   * Uploads a plan to the device.
+   *
+   * @param capacity what later plans may need, so that `upload` can replace the plan; at least the first plan's sizes
+   * @throws FuscoError E_UNVERIFIED, E_MEMORY, E_BACKEND
+   */
+  devicePlan(
+    plan: VerifiedPlan,
+    capacity: { tokens?: number; topk?: number; instances?: number } = {},
+  ): DevicePlan {
     const addon = findAddon().addon!;
     const desc = { ...describe(plan), capacity };
-    return new CudaSlot(
+    return new DevicePlan(
       plan,
       attempt(() => new addon.CudaPlan(this.native, desc)),
     );
@@ -235,13 +256,19 @@ function describe(plan: VerifiedPlan) {
   };
 }
 
+/** The addon's plan of a DevicePlan; the package does not export it. */
+export let nativeDevicePlan: (plan: DevicePlan) => NativeCudaPlan;
+
 /** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
-export class CudaSlot implements Disposable {
+export class DevicePlan implements Disposable {
+  static {
+    nativeDevicePlan = (plan) => plan.native;
+  }
   /** For this file and the bench. */
   readonly native: NativeCudaPlan;
   #plan: VerifiedPlan;
 
-  /** For Cuda.slot. */
+  /** For Cuda.devicePlan. */
   constructor(plan: VerifiedPlan, native: NativeCudaPlan) {
     this.#plan = plan;
     this.native = native;
@@ -251,7 +278,7 @@ export class CudaSlot implements Disposable {
     return this.#plan;
   }
 
-  /** Device memory that the slot takes. */
+  /** Bytes of device memory that it takes. */
   get bytes(): number {
     return this.native.bytes;
   }
@@ -298,70 +325,4 @@ export class CudaSlot implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-class CudaPlan implements PreparedPlan {
-  readonly #cuda: Cuda;
-  readonly #slot: CudaSlot;
-
-  constructor(cuda: Cuda, slot: CudaSlot) {
-    this.#cuda = cuda;
-    this.#slot = slot;
-  }
-
-  /** Stages what is not on a device; then waits, and reports the time on the device. */
-  async #run(enqueue: (staging: Staging) => () => ExchangeReport): Promise<ExchangeReport> {
-    const staging = new Staging(this.#cuda);
-    try {
-      const call = enqueue(staging);
-      if (!staging.used) return call();
-      this.#cuda.synchronize();
-      using start = this.#cuda.event(0);
-      using end = this.#cuda.event(0);
-      start.record();
-      const report = call();
-      end.record();
-      staging.bringBack();
-      return { ...report, nanoseconds: Math.round(end.since(start) * 1e6), enqueued: false };
-    } finally {
-      staging.free();
-    }
-  }
-
-  dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.dispatch(call);
-      return () => this.#slot.dispatch(staged);
-    });
-  }
-
-  combine(call: CombineCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.combine(call);
-      return () => this.#slot.combine(staged);
-    });
-  }
-
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.weightGradient(call);
-      return () => this.#slot.weightGradient(staged);
-    });
-  }
-
-  close(): void {
-    this.#slot.close();
-  }
-}
-
-/** @param owns whether closing the backend closes the context */
-export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
-  return {
-    name: 'cuda',
-    rowWork: cudaRowWork(cuda),
-    prepare: async (plan) => new CudaPlan(cuda, cuda.slot(plan)),
-    close: () => {
-      if (owns) cuda.close();
-    },
-  };
 }

@@ -4,42 +4,41 @@ import { isExternal } from '../../callChecks.ts';
 import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../types.ts';
 import type { Cuda, DeviceBuffer } from './context.ts';
 
+/** Size of the smallest device copy. */
+const MIN_BYTES = 4096;
+
+/** Free device copies of a context, by rank and bytes. */
+type FreeCopies = Map<string, DeviceBuffer[]>;
+
 /**
- * Staging buffers that calls leave for later ones, so that the steady state allocates nothing. Sizes are rounded up. The
- * context frees them when it is closed.
+ * Device copies that calls leave for later ones, so that the steady state allocates nothing. The context frees them when
+ * it is closed.
  */
-export class StagingPool {
-  readonly #cuda: Cuda;
-  readonly #free = new Map<string, DeviceBuffer[]>();
+const pools = new WeakMap<Cuda, FreeCopies>();
 
-  constructor(cuda: Cuda) {
-    this.#cuda = cuda;
-  }
+function freeListOf(cuda: Cuda, rank: number, bytes: number): DeviceBuffer[] {
+  const pool = pools.get(cuda) ?? new Map();
+  pools.set(cuda, pool);
+  const key = `${rank} ${bytes}`;
+  const list = pool.get(key) ?? [];
+  pool.set(key, list);
+  return list;
+}
 
-  /** A buffer of at least so many bytes. */
-  take(rank: number, bytes: number): DeviceBuffer {
-    const rounded = 2 ** Math.ceil(Math.log2(Math.max(bytes, 4096)));
-    return this.#free.get(`${rank} ${rounded}`)?.pop() ?? this.#cuda.alloc(rank, rounded);
-  }
-
-  give(buffer: DeviceBuffer): void {
-    const key = `${buffer.rank} ${buffer.bytes}`;
-    const list = this.#free.get(key) ?? [];
-    list.push(buffer);
-    this.#free.set(key, list);
-  }
+/** A device copy of at least `bytes` bytes, rounded up to a power of two. */
+function take(cuda: Cuda, rank: number, bytes: number): DeviceBuffer {
+  const rounded = 2 ** Math.ceil(Math.log2(Math.max(bytes, MIN_BYTES)));
+  return freeListOf(cuda, rank, rounded).pop() ?? cuda.alloc(rank, rounded);
 }
 
 /** Device copies of a call's JavaScript buffers, for the length of the call. */
 export class Staging {
   readonly #cuda: Cuda;
-  readonly #pool: StagingPool;
   readonly #owned: DeviceBuffer[] = [];
   readonly #outputs: [DeviceBuffer, ArrayBufferView][] = [];
 
   constructor(cuda: Cuda) {
     this.#cuda = cuda;
-    this.#pool = cuda.stagingPool;
   }
 
   get used(): boolean {
@@ -48,7 +47,7 @@ export class Staging {
 
   #stage(memory: Memory, rank: number): Memory | DeviceBuffer {
     if (isExternal(memory)) return memory;
-    const whole = this.#pool.take(rank, memory.byteLength);
+    const whole = take(this.#cuda, rank, memory.byteLength);
     this.#owned.push(whole);
     // As long as the caller's, so that one that is too small is noticed.
     const buffer = { ...whole, bytes: memory.byteLength };
@@ -105,6 +104,6 @@ export class Staging {
 
   /** Hands the device copies back; what the device does with them must be done. */
   free(): void {
-    for (const buffer of this.#owned) this.#pool.give(buffer);
+    for (const copy of this.#owned) freeListOf(this.#cuda, copy.rank, copy.bytes).push(copy);
   }
 }

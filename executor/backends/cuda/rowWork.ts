@@ -3,9 +3,9 @@
 
 import { isExternal } from '../../callChecks.ts';
 import { findAddon, type NativeCudaContext } from '../../native/addon.ts';
+import { attempt } from '../../native/errors.ts';
 import { fp8Calls, gateBackwardCalls, gateCalls } from '../../native/rowCalls.ts';
 import { checkGateIds, resolveGate } from '../../training/gating.ts';
-import { attempt } from '../host/backend.ts';
 import type { Fp8Call, GateBackwardCall, GateCall, RowWork } from '../types.ts';
 import type { Cuda } from './context.ts';
 import { Staging } from './deviceCopies.ts';

@@ -1,10 +1,10 @@
 // The host backend: native threads on this process's memory, through the addon.
 
-import { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from '../../../planner/errors.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import type { Addon, NativeContext, NativePlan, NativeStats } from '../../native/addon.ts';
+import { fromSteady } from '../../native/clock.ts';
+import { attempt, translate } from '../../native/errors.ts';
 import { fp8Calls, gateBackwardCalls, gateCalls } from '../../native/rowCalls.ts';
-import { fromSteady } from '../../training/clock.ts';
 import type {
   Backend,
   CombineCall,
@@ -14,24 +14,6 @@ import type {
   RowWork,
   WeightGradientCall,
 } from '../types.ts';
-
-/** An error of the addon as this package's own; anything else as it is. */
-export function translate(error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof FuscoError) return error;
-  const { code, ...rest } = error as Error & { code?: string };
-  if (code === undefined || !Object.hasOwn(ERROR_HINTS, code)) return error;
-  const details: ErrorDetails = { ...rest, cause: error };
-  return new FuscoError(code as ErrorCode, error.message, details);
-}
-
-/** Runs a call of the addon; its errors become this package's. */
-export function attempt<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw translate(error);
-  }
-}
 
 class HostPlan implements PreparedPlan {
   readonly #native: NativePlan;

@@ -8,11 +8,11 @@ import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { type Addon, findAddon } from '../../native/addon.ts';
 import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/addonNccl.ts';
+import { attempt, translate } from '../../native/errors.ts';
 import type { Session } from '../../rendezvous/session.ts';
 import { type Cuda, cudaDevices, openCuda } from '../cuda/context.ts';
 import { Staging } from '../cuda/deviceCopies.ts';
 import { cudaRowWork } from '../cuda/rowWork.ts';
-import { attempt, translate } from '../host/backend.ts';
 import type {
   Backend,
   BufferBytes,
@@ -277,7 +277,7 @@ function shapeOfDispatch({ payloads, origins, scale }: DispatchCall): (string | 
   return [...shapes, origins !== undefined, scale !== undefined];
 }
 
-class NcclPlan implements PreparedPlan {
+export class NcclPlan implements PreparedPlan {
   readonly #backend: NcclBackend;
   readonly #plan: VerifiedPlan;
   readonly #native: NativeNcclPlan;
@@ -341,6 +341,14 @@ class NcclPlan implements PreparedPlan {
 
   bufferBytes(rowBytes: number): BufferBytes {
     return this.#native.bytes(rowBytes);
+  }
+
+  /** Runs other native work on this plan as one numbered call of the group; all ranks make it. For benches. */
+  call<T>(
+    what: string,
+    work: (native: NativeNcclPlan, call: number, digest: bigint) => Promise<T>,
+  ): Promise<T> {
+    return this.#backend.order.run([what, this.#tag], (call, digest) => work(this.#native, call, digest));
   }
 
   /** The pipeline that fusion replaces, over the same communicator: for the bench. Device buffers only. */

@@ -3,8 +3,8 @@
 
 import { createHash } from 'node:crypto';
 import type { FuscoError } from '../../../planner/errors.ts';
+import { translate } from '../../native/errors.ts';
 import type { Session } from '../../rendezvous/session.ts';
-import { translate } from '../host/backend.ts';
 
 /** What runs natively under the number and the first eight bytes of the digest. */
 export type StepWork<T> = (step: number, digest: bigint) => Promise<T>;

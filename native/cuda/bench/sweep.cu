@@ -11,8 +11,8 @@
 #include <random>
 #include <vector>
 
-#include "../device.cuh"
-#include "../launch.hpp"
+#include "../element_device.cuh"
+#include "../exchange_launch.hpp"
 
 using namespace fusco::cuda;
 
@@ -52,7 +52,7 @@ __global__ void randomBf16(uint16_t *out, size_t count) {
 
 // Every element of every received row, one comparison each.
 __global__ void checkDispatch(DispatchParams p, unsigned long long *wrong) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint64_t entries = uint64_t{head->tokens} * head->topk;
   for (uint64_t entry = blockIdx.x; entry < entries; entry += gridDim.x) {
     const Place place = p.plan.place[entry];
@@ -70,7 +70,7 @@ __global__ void checkDispatch(DispatchParams p, unsigned long long *wrong) {
 }
 
 __global__ void checkCombine(CombineParams p, bool weighted, unsigned long long *wrong) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint32_t token = blockIdx.x;
   const uint32_t local = localOf(head, token);
   const uint64_t row = token - head->tokenStart[local];
@@ -130,7 +130,7 @@ void makeWorkload(Workload &w) {
     const uint32_t source = static_cast<uint32_t>(i / w.topk / w.tokens);
     place[i] = {e * w.ranks / w.experts, static_cast<int32_t>(next[uint64_t{e} * w.ranks + source]++)};
   }
-  std::vector<SlotHead> head(1);
+  std::vector<DevicePlanHead> head(1);
   head[0].topk = w.topk;
   head[0].localRanks = w.ranks;
   head[0].tokens = all;
@@ -139,7 +139,7 @@ void makeWorkload(Workload &w) {
     if (r < w.ranks) head[0].rankOf[r] = r;
     head[0].tokenStart[r] = r * w.tokens;
   }
-  const PlanView view = {copied(head), copied(place), nullptr, nullptr, nullptr, nullptr, nullptr};
+  const DeviceTables view = {copied(head), copied(place), nullptr, nullptr, nullptr, nullptr, nullptr};
   w.dispatch.plan = view;
   w.dispatch.place = view.place;
   w.dispatch.bulk = w.dispatch.payloads = 1;
@@ -222,7 +222,7 @@ int main(int argc, char **argv) {
   const double copyRate = 2.0 * received / copyMs / 1e6;
   const double total = w.dispatchBytes();
   std::printf("# %u ranks x %u tokens, hidden %u, topk %u of %u; %u SMs\n", w.ranks, w.tokens, w.hidden,
-              w.topk, w.experts, limits.multiprocessors);
+              w.topk, w.experts, limits.sms);
   std::printf("copy %.4f ms %.0f GB/s\n", copyMs, copyRate);
 
   const auto run = [&](const char *name, const DispatchParams &params, int runs) {

@@ -1,10 +1,10 @@
 #include <algorithm>
 
-#include "device.cuh"
-#include "exchange.hpp"
+#include "element_device.cuh"
 #include "failure.hpp"
 #include "fusco_cuda_bench.h"
 #include "guard.hpp"
+#include "host_exchange.hpp"
 #include "unfused.hpp"
 
 namespace fusco::cuda {
@@ -50,7 +50,7 @@ Rows rowsOf(const fusco_buffer *buffers, uint32_t ranks) {
 
 }  // namespace
 
-Unfused::Unfused(std::shared_ptr<Slot> slot, uint64_t rowBytes)
+Unfused::Unfused(std::shared_ptr<DevicePlan> slot, uint64_t rowBytes)
     : slot_(std::move(slot)), rowBytes_(rowBytes) {
   CudaContext &context = slot_->context();
   const fusco_plan &plan = slot_->plan();
@@ -119,7 +119,7 @@ void Unfused::dispatch(const fusco_buffer *from, const fusco_buffer *to) {
   CudaContext &context = slot_->context();
   const DeviceGroup &group = context.groups().front();
   const cudaStream_t stream = context.leader(group);
-  const uint32_t blocks = group.limits.multiprocessors * 8;
+  const uint32_t blocks = group.limits.sms * 8;
   context.ready();
   permute<false>
       <<<blocks, 256, 0, stream>>>(sourceOf_, rows_, rowsOf(from, context.ranks()), packed_, rowBytes_);
@@ -137,7 +137,7 @@ void Unfused::combine(const fusco_combine_call &call) {
   CudaContext &context = slot_->context();
   const DeviceGroup &group = context.groups().front();
   const cudaStream_t stream = context.leader(group);
-  const uint32_t blocks = group.limits.multiprocessors * 8;
+  const uint32_t blocks = group.limits.sms * 8;
   context.ready();
   slot_->beginUse();
   permute<false>

@@ -2,14 +2,14 @@
 // expert order; and back. What the bench compares the fused exchange with.
 #pragma once
 
-#include "slot.hpp"
+#include "device_plan.hpp"
 
 namespace fusco::cuda {
 
 class Unfused {
  public:
   // Makes tables and buffers for rows of `rowBytes` (a multiple of 16). All ranks on one device.
-  Unfused(std::shared_ptr<Slot> slot, uint64_t rowBytes);
+  Unfused(std::shared_ptr<DevicePlan> slot, uint64_t rowBytes);
   ~Unfused();
   Unfused(const Unfused &) = delete;
   Unfused &operator=(const Unfused &) = delete;
@@ -25,7 +25,7 @@ class Unfused {
     uint64_t bytes;
   };
 
-  std::shared_ptr<Slot> slot_;
+  std::shared_ptr<DevicePlan> slot_;
   uint64_t rowBytes_;
   uint64_t rows_ = 0;
   std::vector<Block> blocks_;

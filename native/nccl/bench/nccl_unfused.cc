@@ -1,8 +1,8 @@
 #include "buffers.hpp"
+#include "exchange_launch.hpp"
 #include "fusco_nccl_bench.h"
 #include "guard.hpp"
 #include "kernels.hpp"
-#include "launch.hpp"
 #include "nccl_plan.hpp"
 
 namespace fusco::nccl {
@@ -19,7 +19,7 @@ Ranges wholeRange(uint64_t rows) {
   return ranges;
 }
 
-std::vector<uint64_t> bytesOf(const Stream &stream, uint64_t rowBytes) {
+std::vector<uint64_t> bytesOf(const SendOrder &stream, uint64_t rowBytes) {
   std::vector<uint64_t> bytes(stream.ranks());
   for (uint32_t peer = 0; peer < stream.ranks(); peer++) bytes[peer] = stream.rows(peer) * rowBytes;
   return bytes;
@@ -31,7 +31,7 @@ class Unfused {
  public:
   Unfused(std::shared_ptr<Plan> plan, uint64_t rowBytes) : plan_(std::move(plan)), rowBytes_(rowBytes) {
     Group &group = plan_->group();
-    if (group.hasNeighbours() || plan_->sizes().tree != Tree::none || rowBytes % 16 != 0) {
+    if (group.hasNeighbors() || plan_->sizes().tree != Tree::none || rowBytes % 16 != 0) {
       throw Failure(FUSCO_E_BACKEND,
                     "the unfused pipeline takes flat plans, rows of whole 16 bytes and ranks that "
                     "are alone on their hosts");
@@ -136,7 +136,7 @@ class Unfused {
     return group;
   }
 
-  void exchange(const Stream &send, const uint8_t *from, const Stream &receive, uint8_t *to) {
+  void exchange(const SendOrder &send, const uint8_t *from, const SendOrder &receive, uint8_t *to) {
     const std::vector<uint64_t> sendBytes = bytesOf(send, rowBytes_);
     const std::vector<uint64_t> receiveBytes = bytesOf(receive, rowBytes_);
     Group &group = plan_->group();
