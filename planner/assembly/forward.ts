@@ -47,17 +47,35 @@ export function countNodeRows(
  * @returns rows that need a landing row, because their forwarder hosts none of the token's experts
  */
 export function fillForward(job: usize): u32 {
-  const entryInstance = load<usize>(job, J.FORWARD_ENTRY_INSTANCE << 2);
-  const entrySlot = load<usize>(job, J.FORWARD_ENTRY_SLOT << 2);
-  const tokens = load<u32>(job, J.FORWARD_TOKENS << 2);
-  const topk = load<u32>(job, J.FORWARD_TOPK << 2);
-  const owners = load<usize>(job, J.FORWARD_OWNER << 2);
-  const localNode = load<u32>(job, J.FORWARD_LOCAL_NODE << 2);
-  const nodes = load<usize>(job, J.FORWARD_NODES << 2);
-  const forwardToken = load<usize>(job, J.FORWARD_TOKEN << 2);
-  const forwardTarget = load<usize>(job, J.FORWARD_TARGET << 2);
-  const distributeOffset = load<usize>(job, J.FORWARD_OFFSET << 2);
-  const distributeEntry = load<usize>(job, J.FORWARD_ENTRY << 2);
+  return forwardRows(
+    load<usize>(job, J.FORWARD_ENTRY_INSTANCE << 2),
+    load<usize>(job, J.FORWARD_ENTRY_SLOT << 2),
+    load<u32>(job, J.FORWARD_TOKENS << 2),
+    load<u32>(job, J.FORWARD_TOPK << 2),
+    load<usize>(job, J.FORWARD_OWNER << 2),
+    load<u32>(job, J.FORWARD_LOCAL_NODE << 2),
+    load<usize>(job, J.FORWARD_NODES << 2),
+    load<usize>(job, J.FORWARD_TOKEN << 2),
+    load<usize>(job, J.FORWARD_TARGET << 2),
+    load<usize>(job, J.FORWARD_OFFSET << 2),
+    load<usize>(job, J.FORWARD_ENTRY << 2),
+  );
+}
+
+/** The loop of fillForward. Exported so that it is not inlined: with its pointers as locals it is 6 % slower. */
+export function forwardRows(
+  entryInstance: usize,
+  entrySlot: usize,
+  tokens: u32,
+  topk: u32,
+  owners: usize,
+  localNode: u32,
+  nodes: usize,
+  forwardToken: usize,
+  forwardTarget: usize,
+  distributeOffset: usize,
+  distributeEntry: usize,
+): u32 {
   let staged: u32 = 0;
   let entry: u32 = 0;
   for (let token: u32 = 0; token < tokens; token++) {

@@ -1,7 +1,7 @@
 // The planner's Wasm: free functions over addresses. The caller (planner/planner.ts) lays out one arena above
 // `heapBase`, sizes it before the call, and passes addresses; nothing here allocates or grows memory.
 
-export { countNodeRows, fillForward } from './forward';
+export { countNodeRows, fillForward, forwardRows } from './forward';
 export { route } from './route';
 export {
   countSlices,

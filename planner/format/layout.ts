@@ -76,7 +76,7 @@ export const W_DROPPED = 11;
 export const W_RESERVED = 12;
 /** Rows of this rank's landing buffer; 0 in flat plans. */
 export const W_STAGE_ROWS = 13;
-/** Forwarded rows of this rank that arrive in a landing row, not in a slot of the forwarder; 0 in flat plans. */
+/** Rows that this rank forwards to a landing row instead of a slot; 0 in flat plans. */
 export const W_STAGED = 14;
 /** Tokens of one tile of S_TILE_ORDER; 0 without one. */
 export const W_TILE_TOKENS = 15;
