@@ -5,7 +5,7 @@ import { cudaDevices } from '../../executor/backends/cuda/context.ts';
 import { ncclLibrary } from '../../executor/backends/nccl/backend.ts';
 import { findAddon } from '../../executor/native/addon.ts';
 import { loadPlanner } from '../../planner/node.ts';
-import { formatBytes, formatFacts } from '../format.ts';
+import { formatBytes, formatFacts } from '../figures/format.ts';
 import { command, print, printJson } from './io.ts';
 
 /** The GPU kernels are compiled for sm_90. */
