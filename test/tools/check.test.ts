@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { findCombineMismatch, findReceiveMismatch } from '../../tools/check.ts';
 import { type Execution, type ExecutionInput, execute, findMismatch } from '../../tools/execute.ts';
-import { planOf } from '../executor/support.ts';
+import { planOf } from '../support/buffers.ts';
 import { makeRouting, randomFrom } from '../support/workloads.ts';
 
 const ELEMENTS = 3;

@@ -5,7 +5,7 @@ import { loadPlanner } from '../../../planner/node.ts';
 import type { Planner } from '../../../planner/planner.ts';
 import { figuresOf, loadOf } from '../../../tools/report/figures.ts';
 import { directLengths, forwardLengths, spreadOf } from '../../../tools/report/tokens.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
 import { SAMPLE_NAMES, samplePlan } from '../../support/samplePlans.ts';
 
 let planner: Planner;
