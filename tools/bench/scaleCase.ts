@@ -8,8 +8,8 @@ import { gatherChunked, planChunked } from '../../planner/chunked.ts';
 import { loadPlanner, nodeHashing } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
-import { writeFileAtomic } from '../output.ts';
-import { verifyFile } from '../planFile.ts';
+import { verifyFile } from '../readers/planFile.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { uniformTable } from './ids.ts';
 import type { ScaleCase, ScaleFigures } from './scale.ts';
 

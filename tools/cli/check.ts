@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
-import { type Checked, compareGolden, makeAll } from '../golden/check.ts';
-import { formatGolden, readGolden } from '../golden/file.ts';
-import { writeFileAtomic } from '../output.ts';
+import { formatGolden, readGolden } from '../golden/goldenFile.ts';
+import { type Checked, compareGolden, makeAll } from '../golden/goldenPlans.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { ComparisonFailed, command, print, printJson, say } from './io.ts';
 
 const DEFAULT_FILE = 'fusco.golden.json';

@@ -6,10 +6,10 @@ import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { benchExchanges } from '../bench/host.ts';
 import { congruential } from '../bench/ids.ts';
-import { type Execution, type ExecutionInput, execute, findMismatch } from '../execute.ts';
-import { formatBytes, formatCount, formatMs } from '../format.ts';
-import { readPerRank, readRouting } from '../readers/routing.ts';
-import { summarize } from '../summary.ts';
+import { type Execution, type ExecutionInput, execute, findMismatch } from '../execution/execute.ts';
+import { formatBytes, formatCount, formatMs } from '../figures/format.ts';
+import { summarize } from '../figures/summary.ts';
+import { readPerRank, readRouting } from '../readers/numpyRouting.ts';
 import { factLines, trafficLines } from './inspect.ts';
 import { ComparisonFailed, command, print, say } from './io.ts';
 

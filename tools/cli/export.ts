@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
 import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { OutputDirectory } from '../output.ts';
 import { encodeNpy } from '../readers/npy.ts';
-import { command, printJson, readVerifiedPlan, say } from './io.ts';
+import { readVerifiedPlan } from '../readers/planFile.ts';
+import { OutputDirectory } from '../writers/outputFile.ts';
+import { command, printJson, say } from './io.ts';
 
 /** Destination rank of every entry; -1 where masked. */
 function destinationRanks(plan: VerifiedPlan, rank: number): Int32Array {

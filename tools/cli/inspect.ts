@@ -3,14 +3,15 @@ import type { Command } from 'commander';
 import type { FuscoError } from '../../planner/errors.ts';
 import type { DecodedPlan } from '../../planner/format/decode.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
-import { formatBytes, formatCount, formatFacts } from '../format.ts';
-import { writeFileAtomic } from '../output.ts';
-import { figuresOf } from '../report/figures.ts';
+import { formatBytes, formatCount, formatFacts } from '../figures/format.ts';
+import { figuresOf } from '../figures/planFigures.ts';
+import { type Summary, summarize } from '../figures/summary.ts';
+import { readPlan } from '../readers/planFile.ts';
 import { encodeReport } from '../report/write.ts';
-import { type Summary, summarize } from '../summary.ts';
 import { styleOf } from '../terminal/style.ts';
 import { drawTraffic } from '../terminal/traffic.ts';
-import { command, ErrorsShown, errorLine, print, printJson, readPlan, say } from './io.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
+import { command, ErrorsShown, errorLine, print, printJson, say } from './io.ts';
 
 const MAX_PROBLEMS = 20;
 

@@ -1,7 +1,7 @@
 // A difference as text, Markdown, JUnit XML and GitHub workflow commands.
 
-import type { Delta, DiffLevel, LinkDelta, PlanDiff } from '../diff.ts';
-import { formatBytes, formatCount } from '../format.ts';
+import { formatBytes, formatCount } from '../figures/format.ts';
+import type { Delta, DiffLevel, LinkDelta, PlanDiff } from './diffPlans.ts';
 import type { Limit } from './limits.ts';
 import { formatChange, formatValue } from './metrics.ts';
 import { CAUSES } from './moves.ts';

@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { constants } from 'node:os';
 import { FuscoError } from '../../planner/errors.ts';
 import { styleOf } from '../terminal/style.ts';
-import { copyLines } from './lines.ts';
+import { copyLines } from './prefixedLines.ts';
 
 export interface LaunchOptions {
   readonly ranks: number;

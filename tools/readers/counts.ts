@@ -1,11 +1,14 @@
-// How often each expert was chosen, out of the binary files in which recorders count: SGLang's dump of mode `stat`
-// (torch.save, logical_count [steps, layers, experts]) and TensorRT-LLM's rank{r}.safetensors ({iter}_{layer} ->
-// [experts]). Steps are added up.
+// How often each expert was chosen: {"logical_count": [layers][experts]} in JSON, or a recorder's binary file, which
+// is SGLang's dump of mode `stat` (torch.save, logical_count [steps, layers, experts]) or TensorRT-LLM's
+// rank{r}.safetensors ({iter}_{layer} -> [experts]). Steps are added up.
 
+import { FuscoError } from '../../planner/errors.ts';
+import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import { type Bytes, type FileSource, refuse, wholeOf } from './file.ts';
+import { jsonOf } from './json.ts';
 import type { NdArray } from './npy.ts';
 import { readSafetensors } from './safetensors.ts';
-import { isArchive } from './source.ts';
+import { isArchive, openFile } from './source.ts';
 import { readTorch, TorchTensor } from './torch.ts';
 import { parseKey } from './trtllm.ts';
 
@@ -57,8 +60,49 @@ function trtllmCounts(bytes: Uint8Array, path: string): number[][] {
  *
  * @throws FuscoError E_FOREIGN, E_FORMAT, E_MEMORY
  */
-export function parseCounts(source: FileSource): number[][] | undefined {
+function binaryCounts(source: FileSource): number[][] | undefined {
   const { path, kind } = source;
   if (isArchive(source)) return sglangCounts(source.bytes, path);
   return kind === 'safetensors' ? trtllmCounts(wholeOf(source), path) : undefined;
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}
+
+/**
+ * Reads counts per layer: [layers][experts], integers from 0, with equally many experts in every layer. Takes JSON,
+ * and the two binary files above.
+ *
+ * @throws FuscoError E_FOREIGN for a damaged binary file, E_FORMAT for anything else, E_FILE_NOT_FOUND, E_FILE_READ
+ */
+export async function readCounts(path: string): Promise<number[][]> {
+  using file = openFile(path);
+  const layers =
+    binaryCounts(file) ??
+    (jsonOf(new TextDecoder().decode(wholeOf(file)), path) as { logical_count?: unknown } | null)
+      ?.logical_count;
+  if (!Array.isArray(layers) || layers.length === 0) {
+    throw new FuscoError('E_FORMAT', 'it has no "logical_count": [layers][experts]', { path });
+  }
+  const experts = Array.isArray(layers[0]) ? layers[0].length : 0;
+  layers.forEach((layer: unknown, i) => {
+    if (Array.isArray(layer) && layer.length === experts && experts > 0 && layer.every(isCount)) return;
+    throw new FuscoError('E_FORMAT', `layer ${i} is not ${experts} counts, integers from 0`, { path });
+  });
+  if (experts > MAX_INSTANCES)
+    throw new FuscoError('E_LIMIT', `${experts} experts > ${MAX_INSTANCES}`, { path });
+  return layers;
+}
+
+/** One layer's counts. Throws E_OPTION where the file has no such layer or nothing was counted in it. */
+export function layerOf(layers: readonly number[][], layer: number, path: string): number[] {
+  const counts = layers[layer];
+  if (counts === undefined) {
+    throw new FuscoError('E_OPTION', `layer ${layer} is not in 0..${layers.length - 1}`, { path });
+  }
+  if (counts.some((count) => count > 0)) return counts;
+  const first = layers.findIndex((other) => other.some((count) => count > 0));
+  const text = first < 0 ? 'nor in any other' : `the first layer with counts is ${first}`;
+  throw new FuscoError('E_OPTION', `nothing was counted in layer ${layer}, ${text}`, { path });
 }

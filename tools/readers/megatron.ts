@@ -6,7 +6,7 @@
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type FileSource, refuse } from './file.ts';
 import { shown } from './json.ts';
-import { readJsonLines } from './lines.ts';
+import { readJsonLines } from './jsonLines.ts';
 import { pieceOfLists } from './nested.ts';
 import { type TraceChoice, TraceCollector } from './trace.ts';
 

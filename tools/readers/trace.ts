@@ -4,7 +4,7 @@
 import { MAX_RANKS, MAX_TOPK } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { refuse } from './file.ts';
-import type { ReadProgress } from './lines.ts';
+import type { ReadProgress } from './jsonLines.ts';
 import type { NdArray } from './npy.ts';
 
 /** What to take of a file that holds more than one routing. */

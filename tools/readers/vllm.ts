@@ -9,7 +9,7 @@
 
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type FileSource, refuse } from './file.ts';
-import { readJsonLines } from './lines.ts';
+import { readJsonLines } from './jsonLines.ts';
 import { layerOfLists, layersOfLists } from './nested.ts';
 import { type NdArray, parseNpy, shapeText } from './npy.ts';
 import { layerPiece, type TraceChoice, TraceCollector } from './trace.ts';

@@ -1,14 +1,14 @@
 // The panels of the report and of the viewer: a chart and what it means, for one plan or for two side by side.
 
-import { formatBytes } from '../format.ts';
+import { count, formatBytes, percent, rows, segments, times, tokens } from '../figures/format.ts';
+import { type Load, largest, sum } from '../figures/load.ts';
+import type { Figures } from '../figures/planFigures.ts';
+import type { Lengths } from '../figures/tokens.ts';
 import { barChart } from './charts/bars.ts';
 import { NARROW, WIDE } from './charts/frame.ts';
 import { formatUs, ganttChart } from './charts/gantt.ts';
 import { heatChart, heatMax } from './charts/heatmap.ts';
-import { type Figures, type Load, largest, sum } from './figures.ts';
 import { html, type Markup, NOTHING, table } from './markup.ts';
-import type { Lengths } from './tokens.ts';
-import { count, percent, rows, segments, times, tokens } from './words.ts';
 
 export interface Panel {
   readonly id: string;

@@ -3,7 +3,7 @@
 import { forwardersOf } from '../../planner/balance.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { nodeOf, type PlanSpec } from '../../planner/spec.ts';
-import { rowMatrix } from '../summary.ts';
+import { rowMatrix } from '../figures/summary.ts';
 
 /** One kind of link, per rank: rows and peers by direction. All arrays have `ranks` elements. */
 export interface LinkRows {

@@ -2,8 +2,8 @@
 
 import type { Dtype, PartialDtype, PlacementMap, Strategy } from '../../planner/index.ts';
 import type { Balance } from '../../planner/spec.ts';
-import type { NamedBytes } from '../readers/routing.ts';
-import type { Figures } from '../report/figures.ts';
+import type { Figures } from '../figures/planFigures.ts';
+import type { NamedBytes } from '../readers/numpyRouting.ts';
 import type { TokenPath } from './tokenPath.ts';
 
 /** The two plans that can be on the page. */

@@ -16,9 +16,9 @@ import {
 } from '../../planner/index.ts';
 import { defaultRanksPerNode } from '../../planner/placement.ts';
 import { optionsOf } from '../../planner/spec.ts';
-import { type NamedBytes, parseRouting } from '../readers/routing.ts';
+import { figuresOf } from '../figures/planFigures.ts';
+import { type NamedBytes, parseRouting } from '../readers/numpyRouting.ts';
 import { joinTables, splitTable } from '../readers/tables.ts';
-import { figuresOf } from '../report/figures.ts';
 import { routingOf } from '../simulate/compare.ts';
 import type { Calls, Opened, Planned, Side, ViewOptions } from './protocol.ts';
 import { followToken, type TokenPath } from './tokenPath.ts';

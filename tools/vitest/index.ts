@@ -5,7 +5,7 @@ import { expect, type MatcherState, Snapshots } from 'vitest';
 import { planId } from '../../planner/format/digest.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../../planner/plan.ts';
-import { goldenSummary } from '../golden/check.ts';
+import { goldenSummary } from '../golden/goldenPlans.ts';
 
 /** What a snapshot holds: the id, so that any change is noticed, and figures, so that a change can be judged. */
 export interface PlanSnapshot {

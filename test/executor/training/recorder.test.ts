@@ -22,7 +22,7 @@ import {
 } from '../../../executor/training/recorder.ts';
 import { planId } from '../../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
-import { readRouting } from '../../../tools/readers/routing.ts';
+import { readRouting } from '../../../tools/readers/numpyRouting.ts';
 import { ID_DTYPES, makeRouting, toTables } from '../../support/workloads.ts';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { diffPlans } from '../../../tools/diff/diffPlans.ts';
 import { bodyLines } from '../../../tools/diff/render.ts';
-import { diffPlans } from '../../../tools/diff.ts';
 import { planOf } from '../../support/buffers.ts';
 import { makeRouting } from '../../support/workloads.ts';
 

@@ -6,11 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zipSync } from 'fflate';
 import { afterAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { readAnyRouting } from '../../../tools/readers/anyRouting.ts';
+import { readCounts } from '../../../tools/readers/counts.ts';
 import { OpenFile, wholeOf } from '../../../tools/readers/file.ts';
-import { readAnyRouting } from '../../../tools/readers/foreign.ts';
 import { openFile, openSource } from '../../../tools/readers/source.ts';
 import { ZipArchive } from '../../../tools/readers/zip.ts';
-import { readCounts } from '../../../tools/workload/counts.ts';
 import { foreign } from './support.ts';
 
 vi.mock('node:fs', async (original) => {

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { benchCuda, type CudaBench, type CudaStage, type CudaWorkload } from '../../bench/cuda.ts';
-import { formatCount } from '../../format.ts';
+import { formatCount } from '../../figures/format.ts';
 import { print } from '../io.ts';
 import { benchOf, count, experts, hidden, printGrid, recordings, rounds, topk } from './shared.ts';
 

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { benchPlan, type PlanBench } from '../../bench/plan.ts';
-import { formatBytes, formatCount } from '../../format.ts';
+import { formatBytes, formatCount } from '../../figures/format.ts';
 import { print } from '../io.ts';
 import { benchOf, count, experts, printGrid } from './shared.ts';
 

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { MAX_INSTANCES, MAX_RANKS } from '../../../planner/format/layout.ts';
 import { benchScale, type ScaleBench } from '../../bench/scale.ts';
-import { formatCount } from '../../format.ts';
+import { formatCount } from '../../figures/format.ts';
 import { withProgress } from '../../terminal/progress.ts';
 import { print } from '../io.ts';
 import { benchOf, count, list, printGrid, topk } from './shared.ts';

@@ -3,9 +3,10 @@
 import { type Command, Option } from 'commander';
 import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/layout.ts';
 import type { Verdict } from '../../bench/measure.ts';
-import { formatGrid } from '../../format.ts';
-import { writeFileAtomic } from '../../output.ts';
-import { command, integer, JSON_FORMAT_VERSION, print, printJson } from '../io.ts';
+import { formatGrid } from '../../figures/format.ts';
+import { writeFileAtomic } from '../../writers/outputFile.ts';
+import { command, JSON_FORMAT_VERSION, print, printJson } from '../io.ts';
+import { integer } from '../options.ts';
 
 /** An option that takes an integer in [min, max]. */
 export function count(flags: string, description: string, min: number, max: number, value?: number): Option {

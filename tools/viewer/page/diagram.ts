@@ -1,6 +1,6 @@
 // A token's way, drawn: row -> forwarders -> slots on the left half, slots -> partial sums -> home on the right.
 
-import { formatBytes } from '../../format.ts';
+import { formatBytes } from '../../figures/format.ts';
 import { at, figure, mark, WIDE } from '../../report/charts/frame.ts';
 import { html, type Markup, table } from '../../report/markup.ts';
 import type { PathEntry, PathForward, TokenPath } from '../tokenPath.ts';

@@ -1,10 +1,10 @@
 // The page: two sides, each with a file and options; whatever changes is planned anew in the worker.
 
-import { formatCount } from '../../format.ts';
-import { sum } from '../../report/figures.ts';
-import { listen } from '../../report/marks.ts';
+import { formatCount } from '../../figures/format.ts';
+import { sum } from '../../figures/load.ts';
 import { html, type Markup } from '../../report/markup.ts';
 import { headline, panelMarkup, panelsOf } from '../../report/panels.ts';
+import { listen } from '../../report/readout.ts';
 import type { Opened, Planned, Side } from '../protocol.ts';
 import { createClient } from './client.ts';
 import { tokenDiagram } from './diagram.ts';

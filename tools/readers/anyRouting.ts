@@ -11,11 +11,11 @@ import {
   refuse,
   wholeOf,
 } from './file.ts';
-import { readJsonLines } from './lines.ts';
+import { readJsonLines } from './jsonLines.ts';
 import { isMegatronRecord, MEGATRON_FILE, readMegatron } from './megatron.ts';
 import { parseNpy } from './npy.ts';
 import { readNpz } from './npz.ts';
-import { routingOf, splitBetween } from './routing.ts';
+import { routingOf, splitBetween } from './numpyRouting.ts';
 import { readSglang } from './sglang.ts';
 import { openMatching, openSource } from './source.ts';
 import type { TraceChoice } from './trace.ts';

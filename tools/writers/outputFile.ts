@@ -4,8 +4,8 @@ import { randomBytes } from 'node:crypto';
 import { unlinkSync } from 'node:fs';
 import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { FuscoError } from '../planner/errors.ts';
-import { errnoOf, ioReason } from './readers/file.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import { errnoOf, ioReason } from '../readers/file.ts';
 
 /** What a file is made of, in order; large files come as several chunks. */
 export type Chunks = Iterable<Uint8Array> | AsyncIterable<Uint8Array>;

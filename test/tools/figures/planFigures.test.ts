@@ -3,8 +3,9 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { loadPlanner } from '../../../planner/node.ts';
 import type { Planner } from '../../../planner/planner.ts';
-import { figuresOf, loadOf } from '../../../tools/report/figures.ts';
-import { directLengths, forwardLengths, spreadOf } from '../../../tools/report/tokens.ts';
+import { loadOf } from '../../../tools/figures/load.ts';
+import { figuresOf } from '../../../tools/figures/planFigures.ts';
+import { directLengths, forwardLengths, spreadOf } from '../../../tools/figures/tokens.ts';
 import { planOf } from '../../support/buffers.ts';
 import { SAMPLE_NAMES, samplePlan } from '../../support/samplePlans.ts';
 

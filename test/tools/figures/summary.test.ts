@@ -1,8 +1,8 @@
 // The figures of a plan, worked out by hand; `fusco inspect --json` is compared with the obvious plan elsewhere.
 
 import { describe, expect, it } from 'vitest';
-import { maxOverMean, rowMatrix, summarize } from '../../tools/summary.ts';
-import { planOf } from '../support/buffers.ts';
+import { maxOverMean, rowMatrix, summarize } from '../../../tools/figures/summary.ts';
+import { planOf } from '../../support/buffers.ts';
 
 describe('maxOverMean', () => {
   it('is 1 for a balanced load, the number of values where one has it all, 0 for nothing', () => {

@@ -1,11 +1,11 @@
 // Checks of an execution that use neither the slots that the executor read nor its code: received rows are traced
 // through the receiver's run tables to the senders' choices, and combined rows are computed from the input alone.
 
-import { type FloatDtype, rowCodec } from '../executor/numeric.ts';
-import { SLOT_DROPPED } from '../planner/format/layout.ts';
-import type { Shard } from '../planner/format/shard.ts';
-import type { Plan } from '../planner/plan.ts';
-import { nodeOf } from '../planner/spec.ts';
+import { type FloatDtype, rowCodec } from '../../executor/numeric.ts';
+import { SLOT_DROPPED } from '../../planner/format/layout.ts';
+import type { Shard } from '../../planner/format/shard.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { nodeOf } from '../../planner/spec.ts';
 
 /** The first byte or row that is not what it must be. */
 export interface Mismatch {

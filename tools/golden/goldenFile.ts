@@ -9,8 +9,8 @@
 import { FuscoError } from '../../planner/errors.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
+import { ROUTING_FORMATS, type RoutingFormat } from '../readers/anyRouting.ts';
 import { readWhole } from '../readers/file.ts';
-import { ROUTING_FORMATS, type RoutingFormat } from '../readers/foreign.ts';
 import { jsonOf, shown } from '../readers/json.ts';
 
 export const GOLDEN_FORMAT_VERSION = 1;

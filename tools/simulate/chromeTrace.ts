@@ -4,11 +4,11 @@
 // works in this stage, which may be less than the stage lasts, for a stage ends with its slowest rank. The experts'
 // own work between dispatch and combine is not predicted; combine follows at once.
 
-import type { VerifiedPlan } from '../planner/plan.ts';
-import { planLoads } from './simulate/loads.ts';
-import { type Exchange, timeExchange, timeRank } from './simulate/model.ts';
-import { flatFused, hierFused } from './simulate/strategies.ts';
-import { checkFit, type Topology } from './simulate/topology.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import { planLoads } from './loads.ts';
+import { type Exchange, timeExchange, timeRank } from './model.ts';
+import { flatFused, hierFused } from './strategies.ts';
+import { checkFit, type Topology } from './topology.ts';
 
 /** An event of the trace format: `M` names a process or a thread, `X` is a span; times in microseconds. */
 export interface TraceEvent {

@@ -2,9 +2,10 @@
 
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { type Summary, summarize } from '../summary.ts';
-import { findOffenders, type Offender } from './offenders.ts';
-import { type Prediction, predictTimeline } from './timeline.ts';
+import { findOffenders, type Offender } from './extremes.ts';
+import { type Loads, loadOf, sum } from './load.ts';
+import { type Prediction, predictTimeline } from './prediction.ts';
+import { type Summary, summarize } from './summary.ts';
 import { directLengths, forwardLengths, type Lengths, type Spread, spreadOf } from './tokens.ts';
 
 /** The most rows and columns of the heat map; ranks of larger groups share cells. */
@@ -22,30 +23,9 @@ export interface Heat {
   readonly inter: number[][];
 }
 
-export interface Load {
-  /** One value per expert instance, or per rank. */
-  readonly rows: readonly number[];
-  readonly labels: readonly string[];
-  /** The number in each label: of the expert or of the rank. */
-  readonly ticks: readonly string[];
-  readonly mean: number;
-  readonly max: number;
-  readonly maxOverMean: number;
-  /** (max - mean) / mean: the share by which the busiest exceeds the average. */
-  readonly excess: number;
-  /** mean / max: the share of the time in which the average one works while the busiest does. */
-  readonly meanOverMax: number;
-}
-
 /** What holds of every plan that could be read, broken ones included. */
-export interface PlanFigures {
-  readonly summary: Omit<Summary, 'traffic'>;
+export interface PlanFigures extends Loads {
   readonly heat: Heat;
-  readonly experts: Load;
-  readonly ranks: Load;
-  /** Payload bytes that each rank sends to and receives from other nodes. */
-  readonly nicOut: readonly number[];
-  readonly nicIn: readonly number[];
   readonly totalBytes: { readonly own: number; readonly intra: number; readonly inter: number };
 }
 
@@ -61,39 +41,6 @@ export interface TokenFigures {
 export interface Figures extends PlanFigures {
   readonly tokens?: TokenFigures;
   readonly offenders: readonly Offender[];
-}
-
-export function sum(values: Iterable<number>): number {
-  let total = 0;
-  for (const value of values) total += value;
-  return total;
-}
-
-export function largest(values: Iterable<number>): number {
-  let most = 0;
-  for (const value of values) if (value > most) most = value;
-  return most;
-}
-
-/** The measures of imbalance; all are those of a balanced load where there are no rows at all. */
-export function loadOf(
-  rows: readonly number[],
-  labels: readonly string[],
-  ticks: readonly string[] = rows.map((_, i) => String(i)),
-): Load {
-  const max = largest(rows);
-  const mean = rows.length === 0 ? 0 : sum(rows) / rows.length;
-  const maxOverMean = mean === 0 ? 1 : max / mean;
-  return {
-    rows,
-    labels,
-    ticks,
-    mean,
-    max,
-    maxOverMean,
-    excess: maxOverMean - 1,
-    meanOverMax: 1 / maxOverMean,
-  };
 }
 
 /** Ranks that share a cell of the heat map: one, or as many whole nodes as it takes. */

@@ -8,10 +8,10 @@ import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { METRICS } from '../diff/metrics.ts';
-import { readAnyRouting } from '../readers/foreign.ts';
-import { readPlacement } from '../readers/placement.ts';
-import { summarize } from '../summary.ts';
-import type { GoldenEntry, GoldenFile, PlanEntry } from './file.ts';
+import { summarize } from '../figures/summary.ts';
+import { readAnyRouting } from '../readers/anyRouting.ts';
+import { readPlacement } from '../readers/placementMap.ts';
+import type { GoldenEntry, GoldenFile, PlanEntry } from './goldenFile.ts';
 
 /** `missing`: a plan without a golden entry; `obsolete`: a golden entry without a plan. */
 export type Verdict = 'same' | 'mismatch' | 'missing' | 'obsolete';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { LinePrefixer, LONGEST_LINE } from '../../../tools/launch/lines.ts';
+import { LinePrefixer, LONGEST_LINE } from '../../../tools/launch/prefixedLines.ts';
 
 /** Everything that comes out for chunks cut at these places. */
 function prefixed(text: Buffer, cuts: readonly number[]): string {

@@ -1,11 +1,16 @@
 // What `run --check` does when something is wrong: every single corrupted byte must be found where it is.
 
 import { describe, expect, it } from 'vitest';
-import type { VerifiedPlan } from '../../planner/plan.ts';
-import { findCombineMismatch, findReceiveMismatch } from '../../tools/check.ts';
-import { type Execution, type ExecutionInput, execute, findMismatch } from '../../tools/execute.ts';
-import { planOf } from '../support/buffers.ts';
-import { makeRouting, randomFrom } from '../support/workloads.ts';
+import type { VerifiedPlan } from '../../../planner/plan.ts';
+import {
+  type Execution,
+  type ExecutionInput,
+  execute,
+  findMismatch,
+} from '../../../tools/execution/execute.ts';
+import { findCombineMismatch, findReceiveMismatch } from '../../../tools/execution/mismatch.ts';
+import { planOf } from '../../support/buffers.ts';
+import { makeRouting, randomFrom } from '../../support/workloads.ts';
 
 const ELEMENTS = 3;
 const ROW_BYTES = 4 * ELEMENTS;

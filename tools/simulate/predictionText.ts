@@ -1,6 +1,6 @@
 // Predictions as text: times, what binds, and a timeline.
 
-import { formatGrid } from '../format.ts';
+import { formatGrid } from '../figures/format.ts';
 import type { Prediction } from './compare.ts';
 import type { TimedExchange, TimedStage } from './model.ts';
 import type { Cell, PaperResult } from './paper.ts';

@@ -3,8 +3,8 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeF
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { FuscoError } from '../../planner/errors.ts';
-import { OutputDirectory, writeFileAtomic } from '../../tools/output.ts';
+import { FuscoError } from '../../../planner/errors.ts';
+import { OutputDirectory, writeFileAtomic } from '../../../tools/writers/outputFile.ts';
 
 let dir: string;
 beforeEach(async () => {

@@ -6,7 +6,7 @@ import { zipSync } from 'fflate';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type ErrorCode, FuscoError } from '../../../planner/errors.ts';
 import { encodeNpy, type NdDtype } from '../../../tools/readers/npy.ts';
-import { readPerRank, readRouting } from '../../../tools/readers/routing.ts';
+import { readPerRank, readRouting } from '../../../tools/readers/numpyRouting.ts';
 
 const FIXTURES = fileURLToPath(new URL('../../fixtures/npy', import.meta.url));
 

@@ -2,8 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { encodeTrace, type TraceEvent, traceOf } from '../../../tools/simulate/chromeTrace.ts';
 import { findTopology } from '../../../tools/simulate/topology.ts';
-import { encodeTrace, type TraceEvent, traceOf } from '../../../tools/timeline.ts';
 import { planOf } from '../../support/buffers.ts';
 import { expectRefusal, fusco, fuscoJson, saveRouting, useTemporaryDirectory } from '../../support/cli.ts';
 import { makeRouting } from '../../support/workloads.ts';

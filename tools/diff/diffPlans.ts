@@ -1,17 +1,17 @@
 // What changed between two plans, in the terms of the people who own them: how bad it is, by how much, where, and
 // for which tokens first. tools/diff/ has the parts.
 
-import type { DecodedPlan } from '../planner/format/decode.ts';
-import type { Plan } from '../planner/plan.ts';
-import { type PlanSpec, specFields } from '../planner/spec.ts';
-import type { DiffLevel } from './diff/limits.ts';
-import { compareMetrics, headlineOf, type MetricDelta } from './diff/metrics.ts';
-import { type Cause, findMoves, type Move } from './diff/moves.ts';
-import { type Summary, summarize } from './summary.ts';
+import type { DecodedPlan } from '../../planner/format/decode.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { type PlanSpec, specFields } from '../../planner/spec.ts';
+import { type Summary, summarize } from '../figures/summary.ts';
+import type { DiffLevel } from './limits.ts';
+import { compareMetrics, headlineOf, type MetricDelta } from './metrics.ts';
+import { type Cause, findMoves, type Move } from './moves.ts';
 
-export type { DiffLevel } from './diff/limits.ts';
-export type { MetricDelta } from './diff/metrics.ts';
-export type { Cause, Move } from './diff/moves.ts';
+export type { DiffLevel } from './limits.ts';
+export type { MetricDelta } from './metrics.ts';
+export type { Cause, Move } from './moves.ts';
 
 export interface OptionDelta {
   option: string;

@@ -1,8 +1,8 @@
 // What a plan means for a cluster: the figures that `inspect`, the demo and the report show.
 
-import { forwardersOf, groupLoads } from '../planner/balance.ts';
-import type { Plan } from '../planner/plan.ts';
-import { nodeOf } from '../planner/spec.ts';
+import { forwardersOf, groupLoads } from '../../planner/balance.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { nodeOf } from '../../planner/spec.ts';
 
 export interface Traffic {
   /** Payload bytes between ranks of one node; row = sender, column = receiver; the diagonal stays on its rank. */

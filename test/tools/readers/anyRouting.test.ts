@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FuscoError } from '../../../planner/errors.ts';
-import { type RoutingChoice, readAnyRouting } from '../../../tools/readers/foreign.ts';
+import { type RoutingChoice, readAnyRouting } from '../../../tools/readers/anyRouting.ts';
 import { expectRefusal, fusco, fuscoJson, useTemporaryDirectory } from '../../support/cli.ts';
 import { EXPERTS, foreign, routing, rowsOf } from './support.ts';
 

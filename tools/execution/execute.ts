@@ -1,10 +1,10 @@
 // One dispatch and one combine with identity experts over whole arrays: what `run` and the demo do.
 
-import type { BackendName, ExchangeReport } from '../executor/backends/types.ts';
-import { createGroup } from '../executor/group.ts';
-import type { FloatDtype } from '../executor/numeric.ts';
-import type { VerifiedPlan } from '../planner/plan.ts';
-import { findCombineMismatch, findReceiveMismatch, type Mismatch } from './check.ts';
+import type { BackendName, ExchangeReport } from '../../executor/backends/types.ts';
+import { createGroup } from '../../executor/group.ts';
+import type { FloatDtype } from '../../executor/numeric.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import { findCombineMismatch, findReceiveMismatch, type Mismatch } from './mismatch.ts';
 
 export interface ExecutionInput {
   readonly dtype: FloatDtype;

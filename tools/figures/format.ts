@@ -1,4 +1,4 @@
-// Numbers and tables for people, in plain text of at most 80 columns.
+// Amounts with their units, and tables in plain text of at most 80 columns.
 
 /** Bytes with a binary unit and three significant digits: `41.2 MiB`. */
 export function formatBytes(bytes: number): string {
@@ -62,4 +62,31 @@ export function compactBytes(bytes: number): string {
   return formatBytes(bytes)
     .replace(/ ([KMGT])iB$/, '$1')
     .replace(/ B$/, 'B');
+}
+
+/** A count, or a mean with one decimal. */
+export function count(value: number): string {
+  return formatCount(Math.round(value * 10) / 10);
+}
+
+/** 1 is "1 row", anything else "n rows". */
+export function rows(value: number): string {
+  return value === 1 ? '1 row' : `${count(value)} rows`;
+}
+
+export function tokens(value: number): string {
+  return value === 1 ? '1 token' : `${count(value)} tokens`;
+}
+
+export function segments(value: number): string {
+  return value === 1 ? '1 segment' : `${count(value)} segments`;
+}
+
+/** A ratio: `1.82 ×`. */
+export function times(ratio: number): string {
+  return `${ratio.toFixed(2)} ×`;
+}
+
+export function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
 }
