@@ -66,7 +66,7 @@ const lateStreams: GpuCase[] = Array.from({ length: RANKS }, (_, late) => ({
     const rows = rowsOf(plan, 10);
     using cuda = openCuda(RANKS);
     using buffers = new Buffers(cuda);
-    using slot = cuda.slot(plan);
+    using slot = cuda.devicePlan(plan);
     const produced = buffers.up(rows);
     const from = buffers.poisoned(tokenSizes(plan, ROW_BYTES));
     const to = buffers.poisoned(receivedSizes(plan, ROW_BYTES));
@@ -96,7 +96,7 @@ const order: GpuCase[] = [
       const plan = await smallPlan(2);
       using cuda = openCuda(RANKS);
       using buffers = new Buffers(cuda);
-      using slot = cuda.slot(plan);
+      using slot = cuda.devicePlan(plan);
       const from = buffers.up(rowsOf(plan, 20));
       const to = buffers.poisoned(receivedSizes(plan, ROW_BYTES));
       using event = cuda.event(RANKS - 1);
@@ -121,7 +121,7 @@ const order: GpuCase[] = [
       // On one device: a stream belongs to one.
       using cuda = openCuda(RANKS, new Array(RANKS).fill(0));
       using buffers = new Buffers(cuda);
-      using slot = cuda.slot(plan);
+      using slot = cuda.devicePlan(plan);
       for (let rank = 0; rank < RANKS; rank++) cuda.setStream(rank, other.stream(0));
       assert.equal(cuda.stream(2), other.stream(0));
       const from = buffers.up(rows);
@@ -139,7 +139,7 @@ const order: GpuCase[] = [
       using buffers = new Buffers(cuda);
       const plans = await Promise.all([4, 5, 6, 7, 8].map((seed) => smallPlan(seed, 16 + seed)));
       const rows = plans.map((plan, i) => rowsOf(plan, 40 + 10 * i));
-      using slot = cuda.slot(plans[0]!, { tokens: RANKS * 64, topk: 4, instances: 16 });
+      using slot = cuda.devicePlan(plans[0]!, { tokens: RANKS * 64, topk: 4, instances: 16 });
       const from = rows.map((bytes) => buffers.up(bytes));
       const to = plans.map((plan) => buffers.poisoned(receivedSizes(plan, ROW_BYTES)));
       cuda.synchronize();
@@ -160,7 +160,7 @@ const order: GpuCase[] = [
       using buffers = new Buffers(cuda);
       const first = await smallPlan(11, 32);
       const second = await smallPlan(12, 27);
-      using slot = cuda.slot(first);
+      using slot = cuda.devicePlan(first);
       const largest = (sizes: (plan: VerifiedPlan, bytes: number) => number[]) =>
         sizes(first, ROW_BYTES).map((size, rank) => Math.max(size, sizes(second, ROW_BYTES)[rank]!));
       const from = buffers.poisoned(largest(tokenSizes));
@@ -193,7 +193,7 @@ const order: GpuCase[] = [
       using cuda = openCuda(RANKS);
       using buffers = new Buffers(cuda);
       const small = await smallPlan(13, 8);
-      using slot = cuda.slot(small, { tokens: 4096, topk: 4, instances: 16 });
+      using slot = cuda.devicePlan(small, { tokens: 4096, topk: 4, instances: 16 });
       const from = buffers.up(rowsOf(small, 1));
       const to = buffers.poisoned(receivedSizes(small, ROW_BYTES));
       using graph = cuda.capture(() => {
@@ -252,7 +252,7 @@ const errors: GpuCase[] = [
       const plan = await smallPlan(16);
       using cuda = openCuda(RANKS);
       using buffers = new Buffers(cuda);
-      using slot = cuda.slot(plan);
+      using slot = cuda.devicePlan(plan);
       const from = buffers.up(rowsOf(plan, 70));
       const to = buffers.poisoned(receivedSizes(plan, ROW_BYTES));
       const short = to.map((buffer) => ({ ...buffer, bytes: buffer.bytes - 1 }));
@@ -282,15 +282,15 @@ const errors: GpuCase[] = [
       const plan = await smallPlan(17);
       using cuda = openCuda(RANKS);
       assert.equal(
-        codeOf(() => cuda.slot({ ...plan } as VerifiedPlan)),
+        codeOf(() => cuda.devicePlan({ ...plan } as VerifiedPlan)),
         'E_UNVERIFIED',
       );
       using fewer = openCuda(2);
       assert.equal(
-        codeOf(() => fewer.slot(plan)),
+        codeOf(() => fewer.devicePlan(plan)),
         'E_RANKS',
       );
-      using slot = cuda.slot(plan);
+      using slot = cuda.devicePlan(plan);
       const larger = await smallPlan(18, 100);
       assert.equal(
         codeOf(() => slot.upload(larger)),
@@ -314,10 +314,10 @@ const errors: GpuCase[] = [
       const target = plan.shards[1]!.forwardTarget;
       const before = target[0]!;
       target[0] = before + 1;
-      const code = codeOf(() => cuda.slot(plan));
+      const code = codeOf(() => cuda.devicePlan(plan));
       target[0] = before;
       assert.equal(code, 'E_SEGMENT_BOUNDS');
-      cuda.slot(plan).close();
+      cuda.devicePlan(plan).close();
     },
   },
   {

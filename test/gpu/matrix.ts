@@ -14,7 +14,7 @@ import { Buffers, entrySizes, type GpuCase, planOf, receivedSizes, tokenSizes } 
 function onDevice(plan: VerifiedPlan, input: Inputs, path: 'direct' | 'forward', offset: number): Outputs {
   using cuda = openCuda(plan.spec.ranks);
   using buffers = new Buffers(cuda);
-  using slot = cuda.slot(plan);
+  using slot = cuda.devicePlan(plan);
   const { dtype, rowBytes, scaleBytes } = input;
   const rows = buffers.up(input.rows, offset);
   const scales = buffers.up(input.scales);

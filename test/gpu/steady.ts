@@ -76,7 +76,7 @@ export const steadyCases: readonly GpuCase[] = [
       using cuda = openCuda(RANKS);
       using group = await createGroup({ ranks: RANKS, backend: 'cuda', cuda });
       using buffers = new Buffers(cuda);
-      using slot = cuda.slot(plans[0]!, { tokens: RANKS * TOKENS, topk: TOPK, instances: EXPERTS });
+      using slot = cuda.devicePlan(plans[0]!, { tokens: RANKS * TOKENS, topk: TOPK, instances: EXPERTS });
       const counts = new Array<number>(RANKS).fill(TOKENS);
       const perToken = (bytes: number) => buffers.poisoned(counts.map((count) => count * bytes));
       const from = buffers.up(

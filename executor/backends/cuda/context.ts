@@ -132,14 +132,6 @@ export class Cuda implements Disposable {
     return new CudaEvent(attempt(() => new addon.CudaEvent(this.native, rank)));
   }
 
-  /** For the callers that still use the name. */
-  slot(
-    plan: VerifiedPlan,
-    capacity: { tokens?: number; topk?: number; instances?: number } = {},
-  ): DevicePlan {
-    return this.devicePlan(plan, capacity);
-  }
-
   /**
    * Uploads a plan to the device.
    *
