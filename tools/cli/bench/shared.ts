@@ -5,7 +5,7 @@ import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/
 import type { Verdict } from '../../bench/measure.ts';
 import { formatGrid } from '../../figures/format.ts';
 import { writeFileAtomic } from '../../writers/outputFile.ts';
-import { command, JSON_FORMAT_VERSION, print, printJson } from '../io.ts';
+import { command, jsonText, print, printJson } from '../io.ts';
 import { integer } from '../options.ts';
 
 /** An option that takes an integer in [min, max]. */
@@ -50,8 +50,7 @@ export function benchOf<Options extends object, R extends object>(
       const result = await run(rest as unknown as Options);
       if (result === undefined) return;
       if (out !== undefined) {
-        const text = JSON.stringify({ formatVersion: JSON_FORMAT_VERSION, ...result }, null, 2);
-        await writeFileAtomic(out, [Buffer.from(`${text}\n`)]);
+        await writeFileAtomic(out, [Buffer.from(`${jsonText(result, 2)}\n`)]);
       }
       if (json === true) printJson(result);
       else {
