@@ -29,5 +29,5 @@ export async function ncclCall<T>(
   const prepared = preparedOf(exchange);
   if (!(prepared instanceof NcclPlan))
     throw new FuscoError('E_BACKEND', 'not an exchange of the nccl backend');
-  return prepared.call(what, work);
+  return prepared.call([what], work);
 }

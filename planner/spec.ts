@@ -39,7 +39,7 @@ export interface PlanOptions {
   align?: number;
   /** Most rows of one expert instance; 0, the default, means no limit. */
   capacity?: number;
-  /** Default flat; auto decides from the routing, alike on all ranks. */
+  /** Default flat; auto decides from the facts, with the same result on all ranks. */
   strategy?: Strategy | 'auto';
   /** Which rank forwards, in hierarchical plans. Default best. */
   balance?: Balance;

@@ -58,6 +58,9 @@ interface Launch {
 }
 
 const DEFAULT_DEADLINE_MS = 60_000;
+const MIN_DEADLINE_MS = 100;
+/** Longest deadline: a day. */
+export const MAX_DEADLINE_MS = 86_400_000;
 const DEFAULT_HEARTBEAT_MS = 250;
 /** Ports that follow from a job's id: below the range that systems give to outgoing connections. */
 const JOB_PORTS = { first: 15_000, count: 15_000 };
@@ -197,9 +200,10 @@ function checkSecret(secret: string): string {
 }
 
 function checkDeadline(options: BootstrapOptions, env: Environment): number {
-  if (options.deadlineMs !== undefined)
-    return checkInteger('deadlineMs', options.deadlineMs, 100, 86_400_000);
-  return integerVariable(env, 'FUSCO_DEADLINE_MS', 100, 86_400_000) ?? DEFAULT_DEADLINE_MS;
+  const { deadlineMs } = options;
+  if (deadlineMs !== undefined)
+    return checkInteger('deadlineMs', deadlineMs, MIN_DEADLINE_MS, MAX_DEADLINE_MS);
+  return integerVariable(env, 'FUSCO_DEADLINE_MS', MIN_DEADLINE_MS, MAX_DEADLINE_MS) ?? DEFAULT_DEADLINE_MS;
 }
 
 /**

@@ -5,7 +5,7 @@ import { encodeFrame, FrameError } from './frames.ts';
 import { type Failure, nameRanks } from './report.ts';
 
 /** One all-gather: every rank gives a part, and when all are there each rank gets all of them. */
-export class GatherCall {
+export class Gathering {
   #seq = 0;
   #what = '';
   readonly #parts: (Uint8Array | undefined)[];
@@ -37,7 +37,8 @@ export class GatherCall {
    * @throws FrameError where the rank is not at this call
    */
   arrive(rank: number, seq: number, what: string, part: Uint8Array): Uint8Array | Failure | undefined {
-    if (seq !== this.#seq || this.#parts[rank] !== undefined) throw new FrameError(`call ${seq} out of turn`);
+    if (seq !== this.#seq || this.#parts[rank] !== undefined)
+      throw new FrameError(`gather ${seq} out of turn`);
     if (this.#arrived.length > 0 && what !== this.#what) return this.#mismatch(rank, what);
     this.#what = what;
     this.#parts[rank] = part;
@@ -61,14 +62,14 @@ export class GatherCall {
 
   #mismatch(rank: number, what: string): Failure {
     const others = this.#arrived.toSorted((a, b) => a - b);
-    const text = `in call ${this.#seq} rank ${rank} is in ${what}, ${nameRanks(others)} in ${this.#what}`;
+    const text = `in operation ${this.#seq} of the session rank ${rank} is in ${what}, ${nameRanks(others)} in ${this.#what}`;
     const involved = [rank, ...others];
     return {
       code: 'E_PEER_MISMATCH',
       text,
       ranks: involved.map((one) => ({
         rank: one,
-        lastStep: undefined,
+        lastCall: undefined,
         silentMs: undefined,
         state: 'behind',
       })),

@@ -5,9 +5,9 @@ import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FuscoError } from '../../planner/errors.ts';
 import { Door } from './accept.ts';
-import { StepLog } from './collectiveCalls.ts';
+import { CallLog } from './collectiveCalls.ts';
 import { encodeFrame, type Frame, FrameError, type FrameReader } from './frames.ts';
-import { GatherCall } from './gather.ts';
+import { Gathering } from './gather.ts';
 import { findMismatch, type Hello, type Refused } from './hello.ts';
 import { MAX_CLIENT_FRAME, parseClientMessage, type ServerMessage, type Wait } from './messages.ts';
 import { departedFailure, type Failure, type LateRank, type LateReport, missingFailure } from './report.ts';
@@ -48,8 +48,8 @@ export class Server {
   readonly #members: (Member | undefined)[];
   /** Ranks that were turned away, with the reason, to tell the others why they wait in vain. */
   readonly #turnedAway = new Map<number, string>();
-  readonly #steps: StepLog;
-  readonly #gather: GatherCall;
+  readonly #calls: CallLog;
+  readonly #gather: Gathering;
   #state: State = 'forming';
   #beat: NodeJS.Timeout | undefined;
   #beatAt = performance.now();
@@ -59,8 +59,8 @@ export class Server {
     const { worldSize, secret, log } = options;
     this.#options = options;
     this.#members = new Array(worldSize).fill(undefined);
-    this.#steps = new StepLog(worldSize);
-    this.#gather = new GatherCall(worldSize);
+    this.#calls = new CallLog(worldSize);
+    this.#gather = new Gathering(worldSize);
     this.#door = new Door({
       secret,
       worldSize,
@@ -182,14 +182,14 @@ export class Server {
     } else if (message.type === 'timeout') {
       this.#expire(message.wait, message.waitedMs);
     } else if (message.type === 'late') {
-      this.#send(rank, { type: 'report', id: message.id, report: this.#report(message.step) });
+      this.#send(rank, { type: 'report', id: message.id, report: this.#report(message.call) });
     } else if (message.type === 'lateness') {
       const words: ServerMessage = { type: 'lateness', id: message.id };
-      member.socket.write(encodeFrame(words, Uint8Array.from(new Uint8Array(this.#steps.behindMs.buffer))));
+      member.socket.write(encodeFrame(words, Uint8Array.from(new Uint8Array(this.#calls.behindMs.buffer))));
     } else if (this.#state === 'forming') {
       throw new FrameError(`"${message.type}" before all ranks were there`);
     } else if (message.type === 'enter') {
-      this.#enter(rank, message.step, Buffer.from(frame.body).toString('hex'), message.awaited);
+      this.#enter(rank, message.call, Buffer.from(frame.body).toString('hex'), message.awaited);
     } else {
       this.#arrive(rank, message.seq, message.what, frame.body);
     }
@@ -202,14 +202,14 @@ export class Server {
     else this.#refuseDeparted();
   }
 
-  #enter(rank: number, step: number, digest: string, awaited: boolean): void {
-    const outcome = this.#steps.enter(rank, step, digest, awaited);
+  #enter(rank: number, call: number, digest: string, awaited: boolean): void {
+    const outcome = this.#calls.enter(rank, call, digest, awaited);
     if ('code' in outcome) {
       this.#fail(outcome);
       return;
     }
-    for (const { step, awaiting } of outcome) {
-      for (const one of awaiting) this.#send(one, { type: 'entered', step });
+    for (const { call, awaiting } of outcome) {
+      for (const one of awaiting) this.#send(one, { type: 'entered', call });
     }
     this.#refuseDeparted();
   }
@@ -218,7 +218,7 @@ export class Server {
   #refuseDeparted(): void {
     const missing = this.#gather.missing();
     const member = this.#members.find(
-      (one) => one?.closed && (this.#steps.isBehind(one.rank) || missing.includes(one.rank)),
+      (one) => one?.closed && (this.#calls.isBehind(one.rank) || missing.includes(one.rank)),
     );
     if (member !== undefined) this.#fail(departedFailure(this.#describe(member.rank, 'closed')));
   }
@@ -246,9 +246,9 @@ export class Server {
     const late = (ranks: readonly number[]) => ranks.map((rank) => this.#describe(rank, 'behind'));
     if (wait.kind === 'connect') {
       if (this.#state === 'forming') this.#fail(this.#formingFailure(waitedMs));
-    } else if (wait.kind === 'step') {
-      const behind = this.#steps.behind(wait.step);
-      if (behind.length > 0) this.#fail(missingFailure(`step ${wait.step}`, waitedMs, late(behind)));
+    } else if (wait.kind === 'call') {
+      const behind = this.#calls.behind(wait.call);
+      if (behind.length > 0) this.#fail(missingFailure(`call ${wait.call}`, waitedMs, late(behind)));
     } else if (this.#gather.isOpen(wait.seq)) {
       this.#fail(missingFailure(this.#gather.what, waitedMs, late(this.#gather.missing())));
     }
@@ -269,12 +269,12 @@ export class Server {
   #describe(rank: number, state: LateRank['state']): LateRank {
     const member = this.#members[rank];
     const silentMs = member === undefined ? undefined : Math.round(performance.now() - member.heardAt);
-    return { rank, lastStep: this.#steps.lastStep(rank), silentMs, state: member?.closed ? 'closed' : state };
+    return { rank, lastCall: this.#calls.lastCall(rank), silentMs, state: member?.closed ? 'closed' : state };
   }
 
-  #report(step: number): LateReport {
-    const ranks = this.#steps.behind(step).map((rank) => this.#describe(rank, 'behind'));
-    return { step, answered: true, ranks };
+  #report(call: number): LateReport {
+    const ranks = this.#calls.behind(call).map((rank) => this.#describe(rank, 'behind'));
+    return { call, answered: true, ranks };
   }
 
   #beatOnce(): void {
@@ -285,7 +285,7 @@ export class Server {
     this.#beatAt = now;
     if (this.#state !== 'ready') return;
     const present = this.#members.filter((member) => member?.closed === false) as Member[];
-    const words: ServerMessage = { type: 'beat', step: this.#steps.lastStep(0) };
+    const words: ServerMessage = { type: 'beat', call: this.#calls.lastCall(0) };
     const beat = encodeFrame(words);
     for (const member of present) {
       if (paused) member.heardAt = now;
@@ -333,7 +333,7 @@ export class Server {
   async close(): Promise<void> {
     if (!this.#isOver) {
       this.#state = 'closed';
-      this.#ending = this.#end({ type: 'goodbye', step: this.#steps.lastStep(0) });
+      this.#ending = this.#end({ type: 'goodbye', call: this.#calls.lastCall(0) });
     }
     await this.#ending;
   }

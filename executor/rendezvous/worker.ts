@@ -26,10 +26,10 @@ export interface WorkerSetup {
 /** From the main thread. Requests with an id are answered. */
 export type Request =
   | { op: 'gather'; id: number; what: string; part: Uint8Array; deadlineMs: number }
-  | { op: 'enter'; id: number | undefined; step: number; digest: Uint8Array; deadlineMs: number }
-  | { op: 'late'; id: number; step: number }
+  | { op: 'enter'; id: number | undefined; call: number; digest: Uint8Array; deadlineMs: number }
+  | { op: 'late'; id: number; call: number }
   | { op: 'lateness'; id: number }
-  | { op: 'expire'; step: number; waitedMs: number }
+  | { op: 'expire'; call: number; waitedMs: number }
   | { op: 'close' };
 
 type Answer = Uint8Array[] | Float64Array | LateReport | undefined;
@@ -88,17 +88,17 @@ class SessionWorker {
     if (request.op === 'close') return void this.#close();
     const client = this.#client!;
     if (request.op === 'enter') {
-      const { id, step, digest, deadlineMs } = request;
-      if (id === undefined) client.announce(step, digest);
-      else void client.enter(step, digest, deadlineMs).then(() => this.#answer(id, undefined));
+      const { id, call, digest, deadlineMs } = request;
+      if (id === undefined) client.announce(call, digest);
+      else void client.enter(call, digest, deadlineMs).then(() => this.#answer(id, undefined));
     } else if (request.op === 'late') {
-      const { id, step } = request;
-      void client.late(step).then((report) => this.#answer(id, report));
+      const { id, call } = request;
+      void client.late(call).then((report) => this.#answer(id, report));
     } else if (request.op === 'lateness') {
       const { id } = request;
       void client.lateness().then((behindMs) => this.#answer(id, behindMs));
     } else if (request.op === 'expire') {
-      client.expire(request.step, request.waitedMs);
+      client.expire(request.call, request.waitedMs);
     } else {
       const { id, what, part, deadlineMs } = request;
       const call = () => client.gather(what, part, deadlineMs).then((parts) => this.#answer(id, parts));

@@ -27,9 +27,9 @@
 #define FUSCO_W_DROPPED 11
 /* Reserved: zero. */
 #define FUSCO_W_RESERVED 12
-/* Rows of the staging buffer that this rank needs as a forwarder; 0 in flat plans. */
+/* Rows of this rank's landing buffer; 0 in flat plans. */
 #define FUSCO_W_STAGE_ROWS 13
-/* Rows that this rank forwards and that do not land in a slot of the forwarder; 0 in flat plans. */
+/* Rows that this rank forwards to a landing row instead of a slot; 0 in flat plans. */
 #define FUSCO_W_STAGED 14
 /* Tokens of one tile of S_TILE_ORDER; 0 without one. */
 #define FUSCO_W_TILE_TOKENS 15

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { fusco, ROOT } from '../tools/cli/support.ts';
+import { fusco, ROOT } from '../support/cli.ts';
 import { type Browser, hasChromium, launch, WHY_SKIPPED } from './support.ts';
 
 const REAL = join(ROOT, 'tools/demo/moe256-ep8x512-mixed-l3.idx.npy');

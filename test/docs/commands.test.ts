@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { ROOT } from '../support/docs.ts';
-import { fusco } from '../tools/cli/support.ts';
+import { fusco } from '../support/cli.ts';
+import { ROOT } from '../support/programs.ts';
 
 it('README.md lists every command of the program, and those of bench and placement', async () => {
   const rows = readFileSync(join(ROOT, 'README.md'), 'utf8').matchAll(/^\| `fusco (\w+) ?([^`]*)`/gm);

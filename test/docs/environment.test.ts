@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { ROOT } from '../support/docs.ts';
+import { ROOT } from '../support/programs.ts';
 
 /** Variables that a text reads, by the ways in which this code reads them. */
 function variablesOf(text: string): string[] {

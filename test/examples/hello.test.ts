@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { buildExamples, ROOT, runExample } from './support.ts';
+import { ROOT } from '../support/programs.ts';
+import { buildExamples, runExample } from './support.ts';
 
 it('the examples in examples/hello compile, and the one for the host backend gives its result', async () => {
   buildExamples();
@@ -11,7 +12,7 @@ it('the examples in examples/hello compile, and the one for the host backend giv
 
 it('each of them has at most 50 lines', () => {
   for (const backend of ['host', 'cuda', 'nccl']) {
-    const lines = readFileSync(`${ROOT}/examples/hello/${backend}.ts`, 'utf8').trimEnd().split('\n');
+    const lines = readFileSync(`${ROOT}examples/hello/${backend}.ts`, 'utf8').trimEnd().split('\n');
     expect(lines.length, backend).toBeLessThanOrEqual(50);
   }
 });

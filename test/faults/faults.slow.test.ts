@@ -3,7 +3,7 @@
 
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { loadNpy, save, saveNpy, spawnFusco, useTemporaryDirectory } from '../tools/cli/support.ts';
+import { loadNpy, save, saveNpy, spawnFusco, useTemporaryDirectory } from '../support/cli.ts';
 import { canMount, inSmallMount, shell } from './support.ts';
 
 useTemporaryDirectory();

@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { findAddon } from '../../executor/native/addon.ts';
-import { type Result, ROOT, save, saveNpy, spawnFusco, useTemporaryDirectory } from '../tools/cli/support.ts';
+import { type Result, ROOT, save, saveNpy, spawnFusco, useTemporaryDirectory } from '../support/cli.ts';
 import { shell } from './support.ts';
 
 useTemporaryDirectory();

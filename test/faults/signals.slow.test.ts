@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { loadNpy, ROOT, save, saveNpy, spawnFusco, useTemporaryDirectory } from '../tools/cli/support.ts';
+import { loadNpy, ROOT, save, saveNpy, spawnFusco, useTemporaryDirectory } from '../support/cli.ts';
 import { interrupt } from './support.ts';
 
 useTemporaryDirectory();

@@ -6,8 +6,8 @@ import type { ExternalMemory, Fp8Call } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { dequantizeRows, quantizeRows, scaleBlocks } from '../../executor/training/fp8.ts';
-import { SIZE, toRows } from '../executor/training/layerSupport.ts';
-import { specialRows } from '../executor/training/rowSupport.ts';
+import { SIZE, toRows } from '../support/layerPass.ts';
+import { specialRows } from '../support/rowWork.ts';
 import { assertSame, Buffers, type GpuCase, randomRows, rejection } from './support.ts';
 
 const DTYPES: FloatDtype[] = ['f32', 'f16', 'bf16'];

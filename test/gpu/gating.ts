@@ -5,13 +5,7 @@ import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/
 import type { GateBackwardCall, GateCall } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
 import type { GateOptions } from '../../executor/training/gating.ts';
-import {
-  drawn,
-  type Gated,
-  specialBias,
-  specialLogits,
-  wantedGate,
-} from '../executor/training/rowSupport.ts';
+import { drawn, type Gated, specialBias, specialLogits, wantedGate } from '../support/rowWork.ts';
 import { assertSame, Buffers, type GpuCase, rejection } from './support.ts';
 
 /** Bytes behind every output that nobody may write. */

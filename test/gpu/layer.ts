@@ -17,8 +17,8 @@ import {
   runPassIn,
   SIZE,
   toRows,
-} from '../executor/training/layerSupport.ts';
-import { drawn, wantedGate } from '../executor/training/rowSupport.ts';
+} from '../support/layerPass.ts';
+import { drawn, wantedGate } from '../support/rowWork.ts';
 import { makeRouting, type Workload } from '../support/workloads.ts';
 import { assertSame, Buffers, type GpuCase, planOf } from './support.ts';
 

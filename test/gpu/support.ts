@@ -11,11 +11,8 @@ import {
 import type { Payload } from '../../executor/backends/types.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { FuscoError } from '../../planner/errors.ts';
-import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import type { PlanOptions } from '../../planner/spec.ts';
-import type { PlainRouting } from '../support/obviousPlan.ts';
-import { randomFrom, toTables } from '../support/workloads.ts';
+import { randomFrom } from '../support/workloads.ts';
 
 export interface GpuCase {
   readonly name: string;
@@ -28,14 +25,7 @@ export function missingGpu(): string | undefined {
   return devices.length > 0 ? undefined : (reason ?? 'there is no GPU');
 }
 
-export async function planOf(
-  routing: PlainRouting,
-  topk: number,
-  options: Omit<PlanOptions, 'ranks'>,
-): Promise<VerifiedPlan> {
-  const planner = await loadPlanner();
-  return planner.planAll(toTables(routing, topk), { ...options, ranks: routing.length });
-}
+export { planOf } from '../support/buffers.ts';
 
 /** Bytes of the random block that rows are made of: no multiple of a row, so that rows differ. */
 const BLOCK_BYTES = 65_512;

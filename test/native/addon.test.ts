@@ -2,7 +2,7 @@
 
 import { expect, it } from 'vitest';
 import { ADDON_SIGNATURES } from '../../executor/native/addon.ts';
-import { addon, describeNative } from './support.ts';
+import { addon, describeNative } from '../support/addon.ts';
 
 describeNative('the typing of the addon', () => {
   it('names what the native side names, with the same numbers of arguments', () => {

@@ -6,6 +6,7 @@ import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import { ncclLibrary } from '../../executor/backends/nccl/backend.ts';
 import type { ExchangeReport, WireReport } from '../../executor/backends/types.ts';
 import { createGroup } from '../../executor/group.ts';
+import { ncclCall } from '../../executor/internal.ts';
 import { connect, type Session } from '../../executor/rendezvous/session.ts';
 import type { Strategy } from '../../planner/spec.ts';
 import { DeviceMemory, exchangeCalls, requireDevices } from './device.ts';
@@ -151,12 +152,20 @@ async function measureUnfused(rank: Rank) {
   const wire = { directMemory: false };
   const { group, exchange, dispatch, combine } = await prepare(rank, memory, 'flat', 1, wire);
   const { rowBytes } = exchange.plan.spec;
+  const unfused = async (kind: 'dispatch' | 'combine') => {
+    const { nanoseconds } = await ncclCall(exchange, `unfused ${kind}`, (plan, call, digest) =>
+      kind === 'dispatch'
+        ? plan.unfusedDispatch(call, digest, dispatch, rowBytes)
+        : plan.unfusedCombine(call, digest, combine, rowBytes),
+    );
+    return nanoseconds;
+  };
   const rows = await measure(
     {
       dispatch: together(session, async () => (await exchange.dispatch(dispatch)).nanoseconds),
-      unfusedDispatch: together(session, () => exchange.unfused('dispatch', dispatch, rowBytes)),
+      unfusedDispatch: together(session, () => unfused('dispatch')),
       combine: together(session, async () => (await exchange.combine(combine)).nanoseconds),
-      unfusedCombine: together(session, () => exchange.unfused('combine', combine, rowBytes)),
+      unfusedCombine: together(session, () => unfused('combine')),
     },
     roundsOf(rank),
   );

@@ -38,7 +38,7 @@ function javascriptSlots(ids: Uint16Array, counts: Uint32Array, next: Uint32Arra
 function wasmSlots(wasm: PlannerExports, ids: Uint16Array): () => void {
   const arena = new Arena(wasm.memory, wasm.heapBase());
   const instances = arena.copy(ids);
-  const slots = arena.alloc(4 * ids.length);
+  const slots = arena.array('i32', ids.length);
   const table = arena.u32(wasm.slotTable(), EXPERTS);
   return () => {
     table.fill(0);

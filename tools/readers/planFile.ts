@@ -1,10 +1,10 @@
 // Plan files. What is wrong with one is thrown with the file's name.
 
-import type { Progress } from '../../planner/chunked.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { type DecodedPlan, decodePlan, type OnDefect } from '../../planner/format/decode.ts';
 import { nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Progress } from '../../planner/planner.ts';
 import { type VerifiedFile, verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { OpenFile, readWhole } from './file.ts';

@@ -1,15 +1,8 @@
 // The cuda backend: all ranks of the group on GPUs of this process.
 
-import type {
-  Backend,
-  CombineCall,
-  DispatchCall,
-  ExchangeReport,
-  PreparedPlan,
-  WeightGradientCall,
-} from '../types.ts';
+import type { Backend, ExchangeCalls, ExchangeKind, ExchangeReport, PreparedPlan } from '../types.ts';
 import type { Cuda, DevicePlan } from './context.ts';
-import { Staging } from './deviceCopies.ts';
+import { DeviceCopies } from './deviceCopies.ts';
 import { cudaRowWork } from './rowWork.ts';
 
 class CudaPlan implements PreparedPlan {
@@ -21,44 +14,23 @@ class CudaPlan implements PreparedPlan {
     this.#devicePlan = devicePlan;
   }
 
-  /** Stages what is not on a device; then waits, and reports the time on the device. */
-  async #run(enqueue: (staging: Staging) => () => ExchangeReport): Promise<ExchangeReport> {
-    const staging = new Staging(this.#cuda);
+  /** Enqueues the exchange. With buffers in host memory it waits for the device and reports the time on the device. */
+  async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
+    const copies = new DeviceCopies(this.#cuda);
     try {
-      const call = enqueue(staging);
-      if (!staging.used) return call();
+      const onDevice = copies.exchange(kind, call);
+      if (!copies.isUsed) return this.#devicePlan[kind](onDevice as never);
       this.#cuda.synchronize();
       using start = this.#cuda.event(0);
       using end = this.#cuda.event(0);
       start.record();
-      const report = call();
+      const report = this.#devicePlan[kind](onDevice as never);
       end.record();
-      staging.bringBack();
+      copies.copyBack();
       return { ...report, nanoseconds: Math.round(end.since(start) * 1e6), enqueued: false };
     } finally {
-      staging.free();
+      copies.release();
     }
-  }
-
-  dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.dispatch(call);
-      return () => this.#devicePlan.dispatch(staged);
-    });
-  }
-
-  combine(call: CombineCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.combine(call);
-      return () => this.#devicePlan.combine(staged);
-    });
-  }
-
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.weightGradient(call);
-      return () => this.#devicePlan.weightGradient(staged);
-    });
   }
 
   close(): void {

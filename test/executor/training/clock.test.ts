@@ -4,7 +4,7 @@ import { fromSteady } from '../../../executor/native/clock.ts';
 import { StepClock } from '../../../executor/training/clock.ts';
 import { ExpertLayer } from '../../../executor/training/layer.ts';
 import { LAYER_STAGES, STEP_STAGES } from '../../../executor/training/stages.ts';
-import { planOf, prepare } from '../support.ts';
+import { planOf, prepare } from '../../support/buffers.ts';
 
 it('the steady clock is read on the clock of performance.now()', () => {
   const before = performance.now();

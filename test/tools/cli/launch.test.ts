@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { expectRefusal, fusco, ROOT, spawnFusco } from './support.ts';
+import { expectRefusal, fusco, ROOT, spawnFusco } from '../../support/cli.ts';
 
 const sorted = (text: string) => text.split('\n').filter(Boolean).sort();
 

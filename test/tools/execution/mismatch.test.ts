@@ -9,7 +9,7 @@ import {
   findMismatch,
 } from '../../../tools/execution/execute.ts';
 import { findCombineMismatch, findReceiveMismatch } from '../../../tools/execution/mismatch.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
 import { makeRouting, randomFrom } from '../../support/workloads.ts';
 
 const ELEMENTS = 3;

@@ -6,7 +6,7 @@ import type { Planner } from '../../../planner/planner.ts';
 import { loadOf } from '../../../tools/figures/load.ts';
 import { figuresOf } from '../../../tools/figures/planFigures.ts';
 import { directLengths, forwardLengths, spreadOf } from '../../../tools/figures/tokens.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
 import { SAMPLE_NAMES, samplePlan } from '../../support/samplePlans.ts';
 
 let planner: Planner;

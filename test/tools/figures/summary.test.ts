@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { maxOverMean, rowMatrix, summarize } from '../../../tools/figures/summary.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
 
 describe('maxOverMean', () => {
   it('is 1 for a balanced load, the number of values where one has it all, 0 for nothing', () => {

@@ -10,7 +10,7 @@ import {
   saveNpy,
   saveRouting,
   useTemporaryDirectory,
-} from '../cli/support.ts';
+} from '../../support/cli.ts';
 
 useTemporaryDirectory();
 

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FuscoError } from '../../../planner/errors.ts';
 import { type RoutingChoice, readAnyRouting } from '../../../tools/readers/anyRouting.ts';
-import { expectRefusal, fusco, fuscoJson, useTemporaryDirectory } from '../cli/support.ts';
+import { expectRefusal, fusco, fuscoJson, useTemporaryDirectory } from '../../support/cli.ts';
 import { EXPERTS, foreign, routing, rowsOf } from './support.ts';
 
 useTemporaryDirectory();

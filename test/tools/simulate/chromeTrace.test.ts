@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { encodeTrace, type TraceEvent, traceOf } from '../../../tools/simulate/chromeTrace.ts';
 import { findTopology } from '../../../tools/simulate/topology.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
+import { expectRefusal, fusco, fuscoJson, saveRouting, useTemporaryDirectory } from '../../support/cli.ts';
 import { makeRouting } from '../../support/workloads.ts';
-import { expectRefusal, fusco, fuscoJson, saveRouting, useTemporaryDirectory } from '../cli/support.ts';
 
 useTemporaryDirectory();
 

@@ -9,7 +9,7 @@ import {
   saveRouting,
   saveRoutingByRank,
   useTemporaryDirectory,
-} from '../cli/support.ts';
+} from '../../support/cli.ts';
 
 useTemporaryDirectory();
 

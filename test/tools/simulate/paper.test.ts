@@ -4,7 +4,14 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { fitParameters } from '../../../tools/simulate/fit.ts';
 import { PUBLISHED_MS, SYSTEMS } from '../../../tools/simulate/published.ts';
-import { expectRefusal, fusco, fuscoJson, save, saveRouting, useTemporaryDirectory } from '../cli/support.ts';
+import {
+  expectRefusal,
+  fusco,
+  fuscoJson,
+  save,
+  saveRouting,
+  useTemporaryDirectory,
+} from '../../support/cli.ts';
 
 useTemporaryDirectory();
 

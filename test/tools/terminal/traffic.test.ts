@@ -7,7 +7,7 @@ import { summarize } from '../../../tools/figures/summary.ts';
 import { bar, shade, sparkline } from '../../../tools/terminal/glyphs.ts';
 import { PLAIN, type Style, styleOf } from '../../../tools/terminal/style.ts';
 import { drawTraffic } from '../../../tools/terminal/traffic.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
 import type { PlainRouting } from '../../support/obviousPlan.ts';
 import { makeRouting } from '../../support/workloads.ts';
 

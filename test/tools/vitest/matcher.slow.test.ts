@@ -1,12 +1,11 @@
 // The matcher as a user's suite meets it: a suite of its own in a temporary directory, run by vitest itself.
 
-import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import '../../../tools/vitest/index.ts';
-import { planOf } from '../../executor/support.ts';
-import { ROOT } from '../cli/support.ts';
+import { planOf } from '../../support/buffers.ts';
+import { node, ROOT } from '../../support/programs.ts';
 
 let folder = '';
 
@@ -42,18 +41,15 @@ ${matches}
   );
 }
 
-function run(args: readonly string[], ci: boolean): Promise<{ code: number; output: string }> {
+async function run(args: readonly string[], ci: boolean): Promise<{ code: number; output: string }> {
   // Nothing else of the environment: several of its variables would say that this is CI.
   const { PATH = '', HOME = '' } = process.env;
   const vitest = join(ROOT, 'node_modules/vitest/vitest.mjs');
   const all = [vitest, 'run', '--root', folder, '--config', join(folder, 'none.config.mjs'), ...args];
   writeFileSync(join(folder, 'none.config.mjs'), 'export default {};\n');
-  return new Promise((resolve) => {
-    const options = { cwd: folder, env: { PATH, HOME, NO_COLOR: '1', ...(ci ? { CI: '1' } : {}) } };
-    execFile(process.execPath, all, options, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code), output: stdout + stderr });
-    });
-  });
+  const env = { PATH, HOME, NO_COLOR: '1', ...(ci ? { CI: '1' } : {}) };
+  const { code, stdout, stderr } = await node(all, { cwd: folder, env });
+  return { code, output: stdout + stderr };
 }
 
 it('writes, compares, refuses to write in CI, updates, and names what is obsolete', async () => {

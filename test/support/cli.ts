@@ -1,37 +1,20 @@
 // A fresh temporary directory per test, and the command line in it: in this process, or as a user runs it.
 
-import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, vi } from 'vitest';
-import type { ErrorCode } from '../../../planner/index.ts';
-import { main } from '../../../tools/cli/main.ts';
-import { encodeNpy, type NdArray, type NdDtype, parseNpy } from '../../../tools/readers/npy.ts';
-import type { PlainRouting } from '../../support/obviousPlan.ts';
+import type { ErrorCode } from '../../planner/index.ts';
+import { main } from '../../tools/cli/main.ts';
+import { encodeNpy, type NdArray, type NdDtype, parseNpy } from '../../tools/readers/npy.ts';
+import type { PlainRouting } from './obviousPlan.ts';
+import { LAUNCHER, node, type Result } from './programs.ts';
 
-export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
-const LAUNCHER = join(ROOT, 'tools/fusco.js');
-
-export interface Result {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
+export { type Result, ROOT } from './programs.ts';
 
 /** `node tools/fusco.js …` in the current directory. */
 export function spawnFusco(...args: string[]): Promise<Result> {
-  return new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [LAUNCHER, ...args],
-      { cwd: process.cwd(), maxBuffer: 1 << 26 },
-      (error, stdout, stderr) => {
-        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
-      },
-    );
-  });
+  return node([LAUNCHER, ...args]);
 }
 
 /** The same without a process of its own, which saves most of the time. */

@@ -1,13 +1,13 @@
 // One forward and backward pass of a layer whose experts square their rows, with every buffer poisoned beforehand.
 
-import type { BackendName, Memory } from '../../../executor/backends/types.ts';
-import type { Exchange } from '../../../executor/group.ts';
-import { type FloatDtype, rowCodec } from '../../../executor/numeric.ts';
-import { ExpertLayer } from '../../../executor/training/layer.ts';
-import type { VerifiedPlan } from '../../../planner/plan.ts';
-import type { PlainRouting } from '../../support/obviousPlan.ts';
-import { randomFrom } from '../../support/workloads.ts';
-import { poisoned, prepare } from '../support.ts';
+import type { BackendName, Memory } from '../../executor/backends/types.ts';
+import type { Exchange } from '../../executor/group.ts';
+import { type FloatDtype, rowCodec } from '../../executor/numeric.ts';
+import { ExpertLayer } from '../../executor/training/layer.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import { poisoned, prepare } from './buffers.ts';
+import type { PlainRouting } from './obviousPlan.ts';
+import { randomFrom } from './workloads.ts';
 
 export const SIZE: Record<FloatDtype, number> = { f32: 4, f16: 2, bf16: 2 };
 

@@ -6,8 +6,8 @@ import type { FloatDtype } from '../../executor/numeric.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
-import type { PlainRouting } from '../support/obviousPlan.ts';
-import { toTables } from '../support/workloads.ts';
+import type { PlainRouting } from './obviousPlan.ts';
+import { toTables } from './workloads.ts';
 
 export const POISON = 0xaa;
 

@@ -5,8 +5,8 @@ import {
   gateTokens,
   gateTokensBackward,
   resolveGate,
-} from '../../../executor/training/gating.ts';
-import { randomFrom } from '../../support/workloads.ts';
+} from '../../executor/training/gating.ts';
+import { randomFrom } from './workloads.ts';
 
 /** Rows that reach every branch: ordinary blocks, tiny ones, zeros, NaN, infinities, values half way. */
 export function specialRows(count: number): Float32Array {

@@ -1,4 +1,4 @@
-// Which ranks share a host: they reach each other's device memory, if nothing says otherwise.
+// Which ranks share a machine: they reach each other's device memory unless an option forbids it.
 
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -12,21 +12,21 @@ function readOr(read: () => string): string {
   }
 }
 
-/** What an option or the environment says about sharing memory with other ranks. */
-export interface HostChoice {
-  /** False: no other rank's memory is reached, all rows go through NCCL. Default: FUSCO_IPC is not 0. */
+/** Which ranks this one shares memory with. */
+export interface MachineChoice {
+  /** False: all rows go through NCCL, none straight into another rank's memory. Default: FUSCO_IPC is not 0. */
   readonly directMemory?: boolean | undefined;
-  /** Ranks with equal texts reach each other's memory. Default: FUSCO_HOSTID, or this machine since its start. */
+  /** Ranks with equal texts reach each other's memory. Default: FUSCO_HOSTID, or this machine since its last boot. */
   readonly host?: string | undefined;
 }
 
 /**
- * Text that is equal for ranks that can share device memory and different for others: the machine since its start,
- * and its namespace of shared memory.
+ * Text that is equal on ranks that can share device memory and different on others: the machine, its last boot, and its
+ * namespace of shared memory.
  */
-export function hostIdentity(
+export function machineIdentity(
   rank: number,
-  { directMemory, host }: HostChoice = {},
+  { directMemory, host }: MachineChoice = {},
   environment: Environment = process.env,
 ): string {
   if (!(directMemory ?? environment.FUSCO_IPC !== '0')) return `rank ${rank}`;
@@ -37,8 +37,8 @@ export function hostIdentity(
   return `machine ${hostname()} ${boot} ${namespace}`;
 }
 
-/** Numbers for texts: equal ones get equal numbers, in the order of their first appearance. */
-export function numberHosts(identities: readonly string[]): Uint32Array {
+/** A number for each text: equal texts get equal numbers, in the order of their first appearance. */
+export function numberMachines(identities: readonly string[]): Uint32Array {
   const numbers = new Map<string, number>();
   return Uint32Array.from(identities, (identity) => {
     const known = numbers.get(identity) ?? numbers.size;
