@@ -7,8 +7,16 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { findAddon } from '../../../executor/native/addon.ts';
 import { JSON_FORMAT_VERSION } from '../../../tools/cli/io.ts';
 import { createProgram } from '../../../tools/cli/main.ts';
+import {
+  fusco,
+  ROOT,
+  save,
+  saveNpy,
+  saveRouting,
+  spawnFusco,
+  useTemporaryDirectory,
+} from '../../support/cli.ts';
 import { makeRouting } from '../../support/workloads.ts';
-import { fusco, ROOT, save, saveNpy, saveRouting, spawnFusco, useTemporaryDirectory } from './support.ts';
 
 /** Commands that do something, by their words: `bench host`. */
 function leaves({ commands }: Command, words = ''): [string, Command][] {
