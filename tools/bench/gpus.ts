@@ -6,6 +6,7 @@ import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { joinTables } from '../readers/tables.ts';
 import { DeviceClock, DeviceMemory, exchangeCalls, requireDevices } from './device.ts';
 import { uniformTables } from './ids.ts';
 import { atLeast } from './measure.ts';
@@ -141,16 +142,11 @@ async function benchWorkload(
   };
 }
 
-/** Joins the ranks of a recording to as many as there are GPUs. */
+/** Joins the ranks of a recording to as many as there are GPUs, if they can be dealt out evenly. */
 function dealOut(tables: readonly RoutingTable[], gpus: number): RoutingTable[] | undefined {
-  if (tables.length % gpus !== 0) return undefined;
   const each = tables.length / gpus;
-  return Array.from({ length: gpus }, (_, gpu) => {
-    const part = tables.slice(gpu * each, (gpu + 1) * each);
-    const ids = Int32Array.from(part.flatMap((table) => Array.from(table.ids as Iterable<number>, Number)));
-    const tokens = part.reduce((sum, table) => sum + table.tokens, 0);
-    return { ids, tokens, topk: part[0]!.topk };
-  });
+  if (!Number.isInteger(each)) return undefined;
+  return Array.from({ length: gpus }, (_, gpu) => joinTables(tables.slice(gpu * each, (gpu + 1) * each)));
 }
 
 /** The fewest SMs that still reach 95 % of the best. */
