@@ -5,7 +5,7 @@ import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/
 import type { Verdict } from '../../bench/measure.ts';
 import { formatGrid } from '../../figures/format.ts';
 import { writeFileAtomic } from '../../writers/outputFile.ts';
-import { command, JSON_FORMAT_VERSION, print, printJson } from '../io.ts';
+import { command, jsonText, print, printJson } from '../io.ts';
 import { integer } from '../options.ts';
 
 /** An option that takes an integer in [min, max]. */
@@ -44,10 +44,7 @@ export async function save<R extends object>(
   { json, out }: Output,
   show: (result: R) => void,
 ): Promise<void> {
-  if (out !== undefined) {
-    const text = JSON.stringify({ formatVersion: JSON_FORMAT_VERSION, ...result }, null, 2);
-    await writeFileAtomic(out, [Buffer.from(`${text}\n`)]);
-  }
+  if (out !== undefined) await writeFileAtomic(out, [Buffer.from(`${jsonText(result, 2)}\n`)]);
   if (json === true) printJson(result);
   else show(result);
 }
