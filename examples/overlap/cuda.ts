@@ -1,8 +1,8 @@
-// On the cuda backend exchanges and experts are enqueued on two streams of every rank, which events put in order; nothing
-// waits on this thread until the end, and the spans are times between events.
+// On the cuda backend, exchanges and experts are enqueued on two streams of every rank, and events order them. This thread
+// waits only at the end. The spans are times between events.
 //
 // The package has no matrix product. Each expert copies its rows and then keeps its stream busy for a given time: a
-// stand-in that shows how stages overlap, not how fast a product is; nor does it compete for the multiprocessors.
+// stand-in that shows how stages overlap. It does not show how fast a product is, and does not compete for SMs.
 
 import { type CudaEvent, createGroup, type DeviceBuffer, type Exchange, ExpertLayer, openCuda } from 'fusco';
 import { type Engine, routingOf, type Sizes, tokensOf } from './engine.ts';
