@@ -1,10 +1,18 @@
 // On the cuda backend exchanges and experts are enqueued on two streams of every rank, which events put in order; nothing
 // waits on this thread until the end, and the spans are times between events.
 //
-// The package has no matrix product. Each expert copies its rows and then keeps its stream busy for a given time: a
-// stand-in that shows how stages overlap, not how fast a product is; nor does it compete for the multiprocessors.
+// The package has no matrix product. Each expert copies its rows again and again, for about a given time: a stand-in that
+// shows how stages overlap, not how fast a product is.
 
-import { type CudaEvent, createGroup, type DeviceBuffer, type Exchange, ExpertLayer, openCuda } from 'fusco';
+import {
+  type Cuda,
+  type CudaEvent,
+  createGroup,
+  type DeviceBuffer,
+  type Exchange,
+  ExpertLayer,
+  openCuda,
+} from 'fusco';
 import { type Engine, routingOf, type Sizes, tokensOf } from './engine.ts';
 import type { Span, Stage } from './timeline.ts';
 
@@ -27,6 +35,21 @@ interface Marks {
   readonly half: number;
   readonly starts: readonly CudaEvent[];
   readonly ends: readonly CudaEvent[];
+}
+
+const TIMED_COPIES = 20;
+
+/** How many copies of rank 0's rows take about that many nanoseconds; at least one. */
+function copiesIn(cuda: Cuda, { rows, made }: Half, nanoseconds: number): number {
+  using start = cuda.event(0);
+  using end = cuda.event(0);
+  const copy = () => cuda.copy(0, made[0]!, rows[0]!, rows[0]!.bytes);
+  copy();
+  start.record();
+  for (let i = 0; i < TIMED_COPIES; i++) copy();
+  end.record();
+  end.synchronize();
+  return Math.max(1, Math.round(nanoseconds / ((end.since(start) * 1e6) / TIMED_COPIES)));
 }
 
 /** @param expertNanoseconds how long the experts of one half keep their stream busy */
@@ -60,6 +83,7 @@ export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): P
     };
   };
   const halves = [await openHalf(0), await openHalf(1)];
+  const copies = copiesIn(cuda, halves[0]!, expertNanoseconds);
   let marks: Marks[] = [];
   const markOn = () =>
     everyRank.map((rank) => {
@@ -89,8 +113,7 @@ export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): P
       enqueue('experts', half, 'dispatch', () => {
         const { rows, made } = halves[half]!;
         for (const rank of everyRank) {
-          cuda.copy(rank, made[rank]!, rows[rank]!, rows[rank]!.bytes);
-          cuda.spin(rank, expertNanoseconds);
+          for (let i = 0; i < copies; i++) cuda.copy(rank, made[rank]!, rows[rank]!, rows[rank]!.bytes);
         }
       }),
     combine: (half) => {

@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { openCuda } from '../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../executor/group.ts';
+import { spin } from '../../executor/internal.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { makeRouting } from '../support/workloads.ts';
@@ -72,7 +73,7 @@ const lateStreams: GpuCase[] = Array.from({ length: RANKS }, (_, late) => ({
     const to = buffers.poisoned(receivedSizes(plan, ROW_BYTES));
     const copies = buffers.poisoned(receivedSizes(plan, ROW_BYTES));
     cuda.synchronize();
-    cuda.spin(late, 30e6);
+    spin(cuda, late, 30e6);
     from.forEach((buffer, rank) => {
       cuda.copy(rank, buffer, produced[rank]!, buffer.bytes);
     });
@@ -101,7 +102,7 @@ const order: GpuCase[] = [
       const to = buffers.poisoned(receivedSizes(plan, ROW_BYTES));
       using event = cuda.event(RANKS - 1);
       cuda.synchronize();
-      cuda.spin(0, 50e6);
+      spin(cuda, 0, 50e6);
       const start = performance.now();
       const report = slot.dispatch({ payloads: [rowsPayload(ROW_BYTES, from, to)] });
       event.record();
@@ -126,7 +127,7 @@ const order: GpuCase[] = [
       assert.equal(cuda.stream(2), other.stream(0));
       const from = buffers.up(rows);
       const to = buffers.poisoned(receivedSizes(plan, ROW_BYTES));
-      other.spin(0, 5e6);
+      spin(other, 0, 5e6);
       slot.dispatch({ payloads: [rowsPayload(ROW_BYTES, from, to)] });
       assertSame('received', buffers.down(to), await expectedReceive(plan, rows), ROW_BYTES);
       for (let rank = 0; rank < RANKS; rank++) cuda.setStream(rank, 0n);
@@ -143,7 +144,7 @@ const order: GpuCase[] = [
       const from = rows.map((bytes) => buffers.up(bytes));
       const to = plans.map((plan) => buffers.poisoned(receivedSizes(plan, ROW_BYTES)));
       cuda.synchronize();
-      cuda.spin(0, 10e6);
+      spin(cuda, 0, 10e6);
       plans.forEach((plan, i) => {
         slot.upload(plan);
         slot.dispatch({ payloads: [rowsPayload(ROW_BYTES, from[i]!, to[i]!)] });
@@ -176,7 +177,7 @@ const order: GpuCase[] = [
         rows.forEach((bytes, rank) => {
           cuda.copy(rank, from[rank]!, bytes, bytes.length);
         });
-        cuda.spin(i, 2e6);
+        spin(cuda, i, 2e6);
         graph.launch();
         const wanted = await expectedReceive(plan, rows);
         const heads = (all: Uint8Array[], like: Uint8Array[]) =>

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
 import type { ExternalMemory, Fp8Call } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
+import { spin } from '../../executor/internal.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { dequantizeRows, quantizeRows, scaleBlocks } from '../../executor/training/fp8.ts';
 import { SIZE, toRows } from '../support/layerPass.ts';
@@ -165,7 +166,7 @@ const values: GpuCase[] = [
       const codes = buffers.poisoned([8 * 512 + GUARD, 8 * 512 + GUARD]);
       const scales = buffers.poisoned([8 * 16 + GUARD, 8 * 16 + GUARD]);
       cuda.synchronize();
-      cuda.spin(1, 30e6);
+      spin(cuda, 1, 30e6);
       from.forEach((buffer, rank) => {
         cuda.copy(rank, buffer, source[rank]!, buffer.bytes);
       });

@@ -10,8 +10,8 @@ import {
   type NativeCudaDevice,
   type NativeCudaEvent,
   type NativeCudaGraph,
-  type NativeCudaPlan,
   type NativeCudaStats,
+  type NativeDevicePlan,
 } from '../../native/addon.ts';
 import { attempt } from '../../native/errors.ts';
 import type {
@@ -104,22 +104,12 @@ export class Cuda implements Disposable {
     attempt(() => this.native.setStream(rank, stream));
   }
 
-  /** For the callers that still use the name. */
-  limitMultiprocessors(count: number): void {
-    this.limitSms(count);
-  }
-
   /**
    * Number of SMs of each device that later exchanges may use; other kernels have the rest. 0, the default, is all SMs,
    * except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
    */
   limitSms(count: number): void {
-    attempt(() => this.native.limitMultiprocessors(count));
-  }
-
-  /** Keeps a rank's stream busy: for tests. */
-  spin(rank: number, nanoseconds: number): void {
-    attempt(() => this.native.spin(rank, nanoseconds));
+    attempt(() => this.native.limitSms(count));
   }
 
   /** Waits for all ranks' streams. Throws E_BACKEND with what went wrong on them. */
@@ -154,7 +144,7 @@ export class Cuda implements Disposable {
     const desc = { ...describe(plan), capacity };
     return new DevicePlan(
       plan,
-      attempt(() => new addon.CudaPlan(this.native, desc)),
+      attempt(() => new addon.DevicePlan(this.native, desc)),
     );
   }
 
@@ -257,7 +247,7 @@ function describe(plan: VerifiedPlan) {
 }
 
 /** The addon's plan of a DevicePlan; the package does not export it. */
-export let nativeDevicePlan: (plan: DevicePlan) => NativeCudaPlan;
+export let nativeDevicePlan: (plan: DevicePlan) => NativeDevicePlan;
 
 /** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
 export class DevicePlan implements Disposable {
@@ -265,11 +255,11 @@ export class DevicePlan implements Disposable {
     nativeDevicePlan = (plan) => plan.native;
   }
   /** For this file and the bench. */
-  readonly native: NativeCudaPlan;
+  readonly native: NativeDevicePlan;
   #plan: VerifiedPlan;
 
   /** For Cuda.devicePlan. */
-  constructor(plan: VerifiedPlan, native: NativeCudaPlan) {
+  constructor(plan: VerifiedPlan, native: NativeDevicePlan) {
     this.#plan = plan;
     this.native = native;
   }
