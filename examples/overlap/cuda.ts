@@ -1,8 +1,8 @@
 // On the cuda backend exchanges and experts are enqueued on two streams of every rank, which events put in order; nothing
 // waits on this thread until the end, and the spans are times between events.
 //
-// The package has no matrix product. Each expert copies its rows again and again, for about a given time: a stand-in that
-// shows how stages overlap, not how fast a product is.
+// The package has no matrix product. Each expert copies its rows and then repeats a gate over a few tokens for a given
+// time: a stand-in that shows how stages overlap, not how fast a product is; it uses few SMs and little bandwidth.
 
 import {
   type Cuda,
@@ -11,12 +11,17 @@ import {
   type DeviceBuffer,
   type Exchange,
   ExpertLayer,
+  type GateCall,
+  type Group,
   openCuda,
 } from 'fusco';
 import { type Engine, routingOf, type Sizes, tokensOf } from './engine.ts';
 import type { Span, Stage } from './timeline.ts';
 
 const F32_BYTES = 4;
+/** The gate that experts repeat: a few tokens, each with a long choice. */
+const BUSY_GATE = { experts: 1024, topk: 128, tokens: 32 };
+const TIMED_REPEATS = 32;
 
 interface Half {
   readonly exchange: Exchange;
@@ -37,19 +42,39 @@ interface Marks {
   readonly ends: readonly CudaEvent[];
 }
 
-const TIMED_COPIES = 20;
+/** Work that keeps every rank's stream busy for a while: enqueues and returns. */
+function openBusyWork(group: Group, cuda: Cuda): () => void {
+  const { tokens, ...options } = BUSY_GATE;
+  const onEachRank = (words: number) =>
+    group.localRanks.map((rank) => {
+      const buffer = cuda.alloc(rank, words * F32_BYTES);
+      cuda.fill(buffer, 0);
+      return buffer;
+    });
+  const call: GateCall = {
+    options,
+    tokens: group.localRanks.map(() => tokens),
+    logits: onEachRank(tokens * options.experts),
+    ids: onEachRank(tokens * options.topk),
+    weights: onEachRank(tokens * options.topk),
+    scores: onEachRank(tokens * options.experts),
+  };
+  return () => void group.gate(call);
+}
 
-/** How many copies of rank 0's rows take about that many nanoseconds; at least one. */
-function copiesIn(cuda: Cuda, { rows, made }: Half, nanoseconds: number): number {
-  using start = cuda.event(0);
-  using end = cuda.event(0);
-  const copy = () => cuda.copy(0, made[0]!, rows[0]!, rows[0]!.bytes);
-  copy();
+/** Nanoseconds that some work takes on the device when it is repeated. */
+function timeOf(cuda: Cuda, work: () => void): number {
+  const [start, end] = [cuda.event(0), cuda.event(0)];
+  // The first time loads the kernel.
+  work();
+  cuda.synchronize();
   start.record();
-  for (let i = 0; i < TIMED_COPIES; i++) copy();
+  for (let i = 0; i < TIMED_REPEATS; i++) work();
   end.record();
-  end.synchronize();
-  return Math.max(1, Math.round(nanoseconds / ((end.since(start) * 1e6) / TIMED_COPIES)));
+  cuda.synchronize();
+  const nanoseconds = (end.since(start) * 1e6) / TIMED_REPEATS;
+  for (const event of [start, end]) event.close();
+  return nanoseconds;
 }
 
 /** @param expertNanoseconds how long the experts of one half keep their stream busy */
@@ -83,7 +108,8 @@ export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): P
     };
   };
   const halves = [await openHalf(0), await openHalf(1)];
-  const copies = copiesIn(cuda, halves[0]!, expertNanoseconds);
+  const busyWork = openBusyWork(group, cuda);
+  const repeats = Math.max(1, Math.round(expertNanoseconds / timeOf(cuda, busyWork)));
   let marks: Marks[] = [];
   const markOn = () =>
     everyRank.map((rank) => {
@@ -113,8 +139,9 @@ export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): P
       enqueue('experts', half, 'dispatch', () => {
         const { rows, made } = halves[half]!;
         for (const rank of everyRank) {
-          for (let i = 0; i < copies; i++) cuda.copy(rank, made[rank]!, rows[rank]!, rows[rank]!.bytes);
+          cuda.copy(rank, made[rank]!, rows[rank]!, rows[rank]!.bytes);
         }
+        for (let i = 0; i < repeats; i++) busyWork();
       }),
     combine: (half) => {
       const { layer, made: rows, combined: tokens, weights } = halves[half]!;
