@@ -22,9 +22,14 @@ export class ExitWith extends Error {
   }
 }
 
+/** A result as JSON, on one line unless an indentation is given; every result has the version of its fields. */
+export function jsonText(value: object, indent?: number): string {
+  return JSON.stringify({ formatVersion: JSON_FORMAT_VERSION, ...value }, null, indent);
+}
+
 /** Prints one JSON object to stdout. */
 export function printJson(value: object): void {
-  print(JSON.stringify({ formatVersion: JSON_FORMAT_VERSION, ...value }));
+  print(jsonText(value));
 }
 
 /** Prints a result to stdout. */

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { command } from '../io.ts';
+import { compareBenchCommand } from './compare.ts';
 import { cudaBenchCommand } from './cuda.ts';
 import { gpusBenchCommand } from './gpus.ts';
 import { hostBenchCommand } from './host.ts';
@@ -14,5 +15,6 @@ export function benchCommand(): Command {
     .addCommand(cudaBenchCommand())
     .addCommand(gpusBenchCommand())
     .addCommand(ncclBenchCommand())
-    .addCommand(scaleBenchCommand());
+    .addCommand(scaleBenchCommand())
+    .addCommand(compareBenchCommand());
 }

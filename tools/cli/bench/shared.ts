@@ -1,11 +1,12 @@
 // What the bench commands share: declarations of their options, and the way a result is printed and saved.
 
 import { type Command, Option } from 'commander';
+import { findBenchAddon } from '../../../executor/internal.ts';
 import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/layout.ts';
 import type { Verdict } from '../../bench/measure.ts';
 import { formatGrid } from '../../figures/format.ts';
 import { writeFileAtomic } from '../../writers/outputFile.ts';
-import { command, JSON_FORMAT_VERSION, print, printJson } from '../io.ts';
+import { command, jsonText, print, printJson } from '../io.ts';
 import { integer } from '../options.ts';
 
 /** An option that takes an integer in [min, max]. */
@@ -28,8 +29,29 @@ export const hidden = () =>
 export const recordings = () =>
   new Option('--routing <dir>', 'recorded routings to bench as well, each of them an .npy file');
 
+export interface Output {
+  readonly json?: boolean | undefined;
+  readonly out?: string | undefined;
+}
+
+/** The command with the options of Output. */
+export function savable(made: Command): Command {
+  return made.option('--out <file>', 'write the figures as JSON, too').option('--json', 'one JSON object');
+}
+
+/** Prints a result with `show` or as JSON, and writes it to a file if that is asked for. */
+export async function save<R extends object>(
+  result: R,
+  { json, out }: Output,
+  show: (result: R) => void,
+): Promise<void> {
+  if (out !== undefined) await writeFileAtomic(out, [Buffer.from(`${jsonText(result, 2)}\n`)]);
+  if (json === true) printJson(result);
+  else show(result);
+}
+
 /**
- * A bench command with these options, and `--out` and `--json`.
+ * A bench command with these options.
  *
  * @param run undefined: this process has nothing to print
  * @param show prints the result but for its verdicts
@@ -43,22 +65,14 @@ export function benchOf<Options extends object, R extends object>(
 ): Command {
   const made = command(name, description);
   for (const option of options) made.addOption(option);
-  return made
-    .option('--out <file>', 'write the figures as JSON, too')
-    .option('--json', 'one JSON object')
-    .action(async ({ json, out, ...rest }: Options & { json?: boolean; out?: string }) => {
-      const result = await run(rest as unknown as Options);
-      if (result === undefined) return;
-      if (out !== undefined) {
-        const text = JSON.stringify({ formatVersion: JSON_FORMAT_VERSION, ...result }, null, 2);
-        await writeFileAtomic(out, [Buffer.from(`${text}\n`)]);
-      }
-      if (json === true) printJson(result);
-      else {
-        show(result);
-        if ('verdicts' in result) printVerdicts(result.verdicts as readonly Verdict[]);
-      }
+  return savable(made).action(async ({ json, out, ...rest }: Options & Output) => {
+    const result = await run(rest as unknown as Options);
+    if (result === undefined) return;
+    await save(result, { json, out }, (shown) => {
+      show(shown);
+      if ('verdicts' in shown) printVerdicts(shown.verdicts as readonly Verdict[]);
     });
+  });
 }
 
 function printVerdicts(verdicts: readonly Verdict[]): void {
@@ -66,6 +80,12 @@ function printVerdicts(verdicts: readonly Verdict[]): void {
     ...[name, value.toFixed(2), goal, reached ? 'yes' : 'NO'],
   ]);
   print(`\n${formatGrid([['goal', 'measured', 'asked', 'reached'], ...rows])}`);
+}
+
+/** Says why a bench has no baselines, if it has none. */
+export function printNoBaselines(): void {
+  const found = findBenchAddon();
+  if (found.addon === undefined) print(`without baselines: ${found.reason}`);
 }
 
 /** Prints rows of cells under their titles; a number has `digits` decimal places, and nothing is a dash. */
