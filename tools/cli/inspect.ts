@@ -76,6 +76,8 @@ export function factLines(summary: Summary): string {
     );
   }
   if (summary.reason !== '') facts.push(['auto', summary.reason]);
+  for (const [name, value] of Object.entries(summary.rules ?? {})) facts.push([name, value]);
+  if (summary.extra !== undefined) facts.push(['extra', summary.extra.join(', ')]);
   return formatFacts(facts);
 }
 

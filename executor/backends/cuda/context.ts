@@ -10,8 +10,8 @@ import {
   type NativeCudaDevice,
   type NativeCudaEvent,
   type NativeCudaGraph,
-  type NativeCudaPlan,
   type NativeCudaStats,
+  type NativeDevicePlan,
 } from '../../native/addon.ts';
 import { attempt } from '../../native/errors.ts';
 import type {
@@ -108,7 +108,7 @@ export class Cuda implements Disposable {
    * except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
    */
   limitSms(count: number): void {
-    attempt(() => this.#native.limitMultiprocessors(count));
+    attempt(() => this.#native.limitSms(count));
   }
 
   /** Waits for all ranks' streams. Throws E_BACKEND with what went wrong on them. */
@@ -135,7 +135,7 @@ export class Cuda implements Disposable {
     const desc = { ...describe(plan), capacity };
     return new DevicePlan(
       plan,
-      attempt(() => new addon.CudaPlan(this.#native, desc)),
+      attempt(() => new addon.DevicePlan(this.#native, desc)),
     );
   }
 
@@ -238,18 +238,18 @@ function describe(plan: VerifiedPlan) {
 }
 
 /** The addon's plan of a DevicePlan; the package does not export it. */
-export let nativeDevicePlan: (plan: DevicePlan) => NativeCudaPlan;
+export let nativeDevicePlan: (plan: DevicePlan) => NativeDevicePlan;
 
 /** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
 export class DevicePlan implements Disposable {
   static {
     nativeDevicePlan = (plan) => plan.#native;
   }
-  readonly #native: NativeCudaPlan;
+  readonly #native: NativeDevicePlan;
   #plan: VerifiedPlan;
 
   /** For Cuda.devicePlan. */
-  constructor(plan: VerifiedPlan, native: NativeCudaPlan) {
+  constructor(plan: VerifiedPlan, native: NativeDevicePlan) {
     this.#plan = plan;
     this.#native = native;
   }
