@@ -5,13 +5,28 @@ import { FuscoError } from '../planner/errors.ts';
 import { type Cuda, nativeCuda } from './backends/cuda/context.ts';
 import { NcclPlan } from './backends/nccl/backend.ts';
 import { type Exchange, preparedOf } from './group.ts';
-import type { NativeNcclPlan } from './native/addonNccl.ts';
+import { findBenchAddon } from './native/benchAddon.ts';
+import { attempt } from './native/errors.ts';
+import type { NativeNcclPlan } from './native/types.ts';
 
 export { nativeCuda, nativeDevicePlan } from './backends/cuda/context.ts';
+export {
+  type BenchAddon,
+  type CopyVariant,
+  findBenchAddon,
+  type NativeNcclUnfused,
+} from './native/benchAddon.ts';
 
-/** Keeps a rank's stream busy for `nanoseconds`: enqueues and returns. */
+/**
+ * Keeps a rank's stream busy for `nanoseconds`: enqueues and returns.
+ *
+ * @throws FuscoError E_BACKEND without the addon of the benches
+ */
 export function spin(cuda: Cuda, rank: number, nanoseconds: number): void {
-  nativeCuda(cuda).spin(rank, nanoseconds);
+  const found = findBenchAddon();
+  if (found.addon === undefined) throw new FuscoError('E_BACKEND', found.reason);
+  const { addon } = found;
+  attempt(() => addon.cudaSpin(nativeCuda(cuda), rank, nanoseconds));
 }
 
 /**

@@ -18,7 +18,7 @@ beforeAll(async () => {
 
 const KINDS: Record<string, NativeContextOptions> = {
   'cached, 2 threads': { threads: 2 },
-  'streaming, 3 threads': { threads: 3, streamBytes: 1 },
+  'streaming, 3 threads': { threads: 3, nonTemporalBytes: 1 },
   'portable, 1 thread': { threads: 1, kernels: 'portable' },
 };
 

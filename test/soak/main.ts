@@ -61,7 +61,8 @@ async function runCase(number: number): Promise<void> {
   const rowBytes = hidden * (dtype === 'f32' ? 4 : 2);
   const input = makeInputs(plan, dtype, rowBytes, scaleBytes, weighted, workload.seed);
   const on = async (backend: BackendName) => {
-    using group = await createGroup({ ranks: plan.spec.ranks, backend, threads });
+    const { ranks } = plan.spec;
+    using group = await createGroup(backend === 'host' ? { ranks, backend, threads } : { ranks, backend });
     return await runExchanges(group, plan, input);
   };
   const expected = await on('reference');

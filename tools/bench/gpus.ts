@@ -4,22 +4,18 @@
 
 import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import { loadPlanner } from '../../planner/node.ts';
-import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { rowMatrix } from '../figures/summary.ts';
 import { joinTables } from '../readers/tables.ts';
 import { DeviceClock, DeviceMemory, exchangeCalls, requireDevices } from './device.ts';
 import { uniformTables } from './ids.ts';
 import { atLeast } from './measure.ts';
 import { findRecordings } from './recorded.ts';
-import { measure, type Row } from './runner.ts';
+import { type ExchangeOptions, measure, type Row } from './runner.ts';
 
-export interface GpusBenchOptions {
+export interface GpusBenchOptions extends ExchangeOptions {
   /** Tokens a GPU, one workload each. */
   readonly tokens: readonly number[];
-  readonly hidden: number;
-  readonly topk: number;
-  readonly experts: number;
-  readonly rounds: number;
   /** SMs to try, of each GPU. */
   readonly multiprocessors: readonly number[];
   /** Folder of recorded routings; their ranks are dealt out to the GPUs in contiguous blocks. */
@@ -30,26 +26,7 @@ export type GpusBench = Awaited<ReturnType<typeof benchGpus>>;
 export type GpusWorkload = GpusBench['workloads'][number];
 export type GpusStage = GpusWorkload['dispatch'];
 
-/** Rows that leave the busiest rank: one for every entry, or one for each other rank that hosts any of a token's. */
-function foreignRows(plan: VerifiedPlan, oncePerRank: boolean): number {
-  const { instanceRank } = plan.spec.placement;
-  let most = 0;
-  for (const shard of plan.shards) {
-    let rows = 0;
-    const { entrySlot, entryInstance, topk, rank } = shard;
-    const seen = new Set<number>();
-    for (let entry = 0; entry < entrySlot.length; entry++) {
-      if (entry % topk === 0) seen.clear();
-      if (entrySlot[entry]! < 0) continue;
-      const owner = instanceRank[entryInstance[entry]!]!;
-      if (owner === rank || (oncePerRank && seen.has(owner))) continue;
-      seen.add(owner);
-      rows++;
-    }
-    most = Math.max(most, rows);
-  }
-  return most;
-}
+const sum = (rows: Iterable<number>) => [...rows].reduce((total, count) => total + count, 0);
 
 /** Work on every rank's stream at once, between events of the first one. */
 function together(cuda: Cuda, enqueue: (rank: number) => void): () => void {
@@ -90,25 +67,22 @@ async function benchWorkload(
   const { received } = calls;
   const copyBytes = Math.min(...received.map(({ bytes }) => bytes), 2 ** 30);
   const copies = received.map((_, rank) => memory.alloc(rank, copyBytes));
-  /** Rank by rank, all at once, from this and to that neighbor in the ring. */
-  const copy = (from: number, to: number) => ({
-    bytes: copyBytes,
-    run: clock.timed(
+  const foreign = {
+    flat: rowBytes * Math.max(...rowMatrix(plan).map((row, rank) => sum(row) - row[rank]!)),
+    oncePerRank: rowBytes * Math.max(...perRankPlan.shards.map(({ forwardRows }) => sum(forwardRows))),
+  };
+  const onDevices = (bytes: number, work: () => unknown) => ({ bytes, run: clock.timed(work) });
+  const dispatch = onDevices(foreign.flat, () => devicePlan.dispatch(calls.dispatch));
+  const combine = onDevices(foreign.flat, () => devicePlan.combine(calls.combine));
+  const oncePerRank = onDevices(foreign.oncePerRank, () => perRank.dispatch(calls.dispatch, 'forward'));
+  /** All ranks at once copy from and to their neighbors at these distances. */
+  const copy = (from: number, to: number) =>
+    onDevices(
+      copyBytes,
       together(cuda, (rank) =>
         cuda.copy(rank, copies[(rank + to) % ranks]!, received[(rank + from) % ranks]!, copyBytes),
       ),
-    ),
-  });
-  const foreign = {
-    flat: foreignRows(plan, false) * rowBytes,
-    oncePerRank: foreignRows(plan, true) * rowBytes,
-  };
-  const dispatch = { bytes: foreign.flat, run: clock.timed(() => devicePlan.dispatch(calls.dispatch)) };
-  const combine = { bytes: foreign.flat, run: clock.timed(() => devicePlan.combine(calls.combine)) };
-  const oncePerRank = {
-    bytes: foreign.oncePerRank,
-    run: clock.timed(() => perRank.dispatch(calls.dispatch, 'forward')),
-  };
+    );
   const rows = await measure(
     { peer: copy(0, 1), read: copy(1, 0), local: copy(0, 0), dispatch, oncePerRank, combine },
     { rounds },
@@ -116,10 +90,11 @@ async function benchWorkload(
   const sweep = [];
   for (const count of multiprocessors) {
     cuda.limitSms(count);
-    const limited = await measure({ dispatch, combine }, { rounds: Math.min(rounds, 7) });
-    sweep.push({
-      ...{ multiprocessors: count, dispatchMs: limited.dispatch.ms, combineMs: limited.combine.ms },
-    });
+    const { dispatch: one, combine: other } = await measure(
+      { dispatch, combine },
+      { rounds: Math.min(rounds, 7) },
+    );
+    sweep.push({ multiprocessors: count, dispatchMs: one.ms, combineMs: other.ms });
   }
   const stage = ({ ms, rate }: Row) => ({ ms, busGBs: rate, share: rate / rows.peer.rate });
   return {

@@ -3,7 +3,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { findAddon } from '../../executor/native/addon.ts';
+import { findBenchAddon } from '../../executor/internal.ts';
 import { Arena } from '../../planner/arena.ts';
 import { encodePlanChunks } from '../../planner/format/encode.ts';
 import { loadPlanner, nodeSha256, plannerModule } from '../../planner/node.ts';
@@ -61,7 +61,7 @@ async function benchHotPath(kind: 'uniform' | 'zipf 1.2', rounds: number) {
   const counts = new Uint32Array(EXPERTS);
   const next = new Uint32Array(EXPERTS);
   const slots = new Uint32Array(ids.length);
-  const { addon } = findAddon();
+  const { addon } = findBenchAddon();
   const cpp = (unrolled: boolean) => addon && { run: () => addon.benchSlots(ids, EXPERTS, unrolled, 1) };
   const rows = await measure(
     {
@@ -95,7 +95,7 @@ async function benchStages(
   const encoded = await encodePlanChunks(plan, nodeSha256);
   const directory = await mkdtemp(join(tmpdir(), 'fusco-bench-'));
   const noHash = () => new Uint8Array(32);
-  const { addon } = findAddon();
+  const { addon } = findBenchAddon();
   const instances = plan.shards.map((shard) => shard.entryInstance.slice());
   const buckets = plan.spec.placement.instances + 1;
   try {

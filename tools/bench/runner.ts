@@ -3,6 +3,15 @@
 
 import { median, type Timed } from './measure.ts';
 
+/** What the benches of exchanges have in common. */
+export interface ExchangeOptions {
+  /** bf16 elements of a row. */
+  readonly hidden: number;
+  readonly topk: number;
+  readonly experts: number;
+  readonly rounds: number;
+}
+
 /** One thing to measure. */
 export interface Candidate {
   /** Runs it once and returns its nanoseconds. */

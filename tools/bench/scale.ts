@@ -4,6 +4,7 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import type { ScaleFigures } from './scaleCase.ts';
 
 const run = promisify(execFile);
 
@@ -16,39 +17,8 @@ export interface ScaleCase {
   readonly strategy: 'flat' | 'hier';
 }
 
-/** Times without the time that drawing the routing takes. */
-export interface ScaleFigures {
-  /** Facts, decision, every shard's size and digest. */
-  readonly planMs: number;
-  /** Every shard planned again, hashed and written. */
-  readonly writeMs: number;
-  readonly verifyMs: number;
-  /** The last rank at run time, tables of the group laid out for it alone. */
-  readonly routeRankMs: number;
-  readonly planRankMs: number;
-  readonly fileMiB: number;
-  /** The planner's Wasm memory. */
-  readonly plannerMiB: number;
-  /** Resident memory: before, at most until the file was written, at most until it was verified. */
-  readonly startMiB: number;
-  readonly peakPlanMiB: number;
-  readonly peakMiB: number;
-}
-
 export type ScaleRow = ScaleCase & ScaleFigures;
-
-/** y grows like x^exponent. */
-export interface Growth {
-  readonly what: string;
-  readonly of: 'ranks' | 'tokens';
-  readonly strategy: ScaleCase['strategy'];
-  readonly exponent: number;
-}
-
-export interface ScaleBench {
-  readonly rows: ScaleRow[];
-  readonly growth: Growth[];
-}
+export type ScaleBench = Awaited<ReturnType<typeof benchScale>>;
 
 /** Slope of log y over log x. */
 export function exponentOf(x: readonly number[], y: readonly number[]): number {
@@ -68,7 +38,8 @@ const MEASURES: readonly [string, (row: ScaleRow) => number][] = [
   ['peak memory above the start', (row) => row.peakMiB - row.startMiB],
 ];
 
-function growthOf(rows: readonly ScaleRow[], of: Growth['of'], strategy: Growth['strategy']): Growth[] {
+/** Exponents x of figures that grow like `of`^x. */
+function growthOf(rows: readonly ScaleRow[], of: 'ranks' | 'tokens', strategy: ScaleCase['strategy']) {
   const mine = rows.filter((row) => row.strategy === strategy).sort((a, b) => a[of] - b[of]);
   if (new Set(mine.map((row) => row[of])).size < 2) return [];
   const x = mine.map((row) => row[of]);
@@ -87,7 +58,7 @@ export async function benchScale(
   topk: number,
   experts: number | undefined,
   onCase: (done: number, total: number) => void,
-): Promise<ScaleBench> {
+) {
   const strategies = ['flat', 'hier'] as const;
   const make = (count: number, length: number): ScaleCase[] =>
     strategies.map((strategy) => ({

@@ -33,7 +33,7 @@ function makeRows(plan: VerifiedPlan): Uint8Array[] {
   });
 }
 
-/** How long the exchanges take, and on the native backend how long the unfused pipeline takes. */
+/** How long the exchanges take, and with the addon of the benches how long the unfused pipeline takes. */
 async function timeLines(plan: VerifiedPlan, { backend, dispatch, combine }: Execution): Promise<string[]> {
   const ms = (value: number) => formatMs(value).padStart(8);
   if (backend !== 'host') {
@@ -42,6 +42,7 @@ async function timeLines(plan: VerifiedPlan, { backend, dispatch, combine }: Exe
   const timed = await benchExchanges(plan, 0, DEMO_ROUNDS);
   return (['dispatch', 'combine'] as const).map((name) => {
     const { fused, unfused } = timed[name];
+    if (unfused === undefined) return `${name.padEnd(8)} ${ms(fused)}`;
     const times = `${(unfused / fused).toFixed(1)} x faster than`;
     return `${name.padEnd(8)} ${ms(fused)}  ${times} ${ms(unfused)} unfused (pack, exchange, unpack)`;
   });

@@ -50,5 +50,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
     );
   }
   if (summary.reason !== '') facts.push(['auto', summary.reason]);
+  facts.push(...Object.entries(summary.rules ?? {}));
+  if (summary.extra !== undefined) facts.push(['extra', summary.extra.join(', ')]);
   return facts;
 }

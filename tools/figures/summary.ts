@@ -2,7 +2,7 @@
 
 import { forwardersOf, groupLoads } from '../../planner/balance.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { nodeOf } from '../../planner/spec.ts';
+import { nodeOf, type OptionalFields, optionalFields } from '../../planner/spec.ts';
 
 export interface Traffic {
   /** Payload bytes between ranks of one node; row = sender, column = receiver; the diagonal stays on its rank. */
@@ -60,6 +60,10 @@ export interface Summary {
   reason: string;
   /** Hierarchical plans only. */
   forwarding?: Forwarding;
+  /** Header fields that differ from their default: `sum`, `replicas`, `combineDtype`. */
+  rules?: OptionalFields;
+  /** Keys that other programs added to the header. */
+  extra?: string[];
   imbalance: {
     /** Largest expert instance's rows over the mean. */
     expertMaxOverMean: number;
@@ -175,6 +179,7 @@ export function summarize(plan: Plan): Summary {
   const keptRows = shards.map((shard) => shard.kept);
   const perToken = (rows: number) => (sum(tokens) === 0 ? 0 : rows / sum(tokens));
   const forwarding = forwardingOf(plan);
+  const rules = optionalFields(spec);
   const traffic = trafficOf(plan);
   const directRows = sum(shards.map((shard) => shard.sendEntry.length));
   return {
@@ -202,6 +207,8 @@ export function summarize(plan: Plan): Summary {
     busiestNicBytes: busiestNicBytes(traffic),
     reason: plan.decision.reason,
     ...(forwarding === undefined ? {} : { forwarding }),
+    ...(Object.keys(rules).length === 0 ? {} : { rules }),
+    ...(plan.extra === undefined ? {} : { extra: Object.keys(plan.extra) }),
     imbalance: {
       expertMaxOverMean: maxOverMean(expertCounts.flat()),
       rankMaxOverMean: maxOverMean(realRows),

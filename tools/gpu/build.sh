@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC1091,SC2154
 # Sourced by check.sh, multi.sh and compare.sh: functions that unpack and build the archives of pack.sh, and run parts of
 # them. Takes $results and $carry.
 work=$(mktemp -d)
@@ -53,11 +54,12 @@ ranks() {
 # record SCRIPT: a row for docs/gpu-record.md, after everything has run; tools/gpu/record.sh appends it.
 record() {
   . "$app/trees.sh"
-  card=$(nvidia-smi --query-gpu=name --format=csv,noheader | sort | uniq -c | sed 's/^ *\([0-9]*\) /\1 x /' | paste -sd,)
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
-  cases=$("$app/node" -p 'const r = JSON.parse(fs.readFileSync(process.argv[1])); `${r.cases - r.failed} of ${r.cases}`' \
-    "$results/tests.json")
-  printf '| %s | %s | %s | %s | %s | %s of %s | %s | `%s` | `%s` |\n' "$(date -u +%F)" "$1" "$card" "$driver" "$cases" \
+  # shellcheck disable=SC2016
+  cells=$("$app/node" -p 'const { devices, cases, failed } = JSON.parse(fs.readFileSync(process.argv[1]));
+    `${devices.length} x ${devices[0].name} | ${process.argv[2]} | ${cases - failed} of ${cases}`' \
+    "$results/tests.json" "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)")
+  # shellcheck disable=SC2016
+  printf '| %s | %s | %s | %s of %s | %s | `%s` | `%s` |\n' "$(date -u +%F)" "$1" "$cells" \
     $((groups - groups_failed)) "$groups" "$([ "$failed" = 0 ] && echo passed || echo FAILED)" \
     "$native_tree" "$tests_tree" | tee "$results/record.md"
 }

@@ -10,8 +10,8 @@ import {
   type NativeCudaDevice,
   type NativeCudaEvent,
   type NativeCudaGraph,
-  type NativeCudaPlan,
   type NativeCudaStats,
+  type NativeDevicePlan,
 } from '../../native/addon.ts';
 import { attempt } from '../../native/errors.ts';
 import type {
@@ -63,50 +63,44 @@ export let nativeCuda: (cuda: Cuda) => NativeCudaContext;
 /** Devices, streams, memory and device plans. Close it after what was made with it. */
 export class Cuda implements Disposable {
   static {
-    nativeCuda = (cuda) => cuda.native;
+    nativeCuda = (cuda) => cuda.#native;
   }
   readonly ranks: number;
-  /** For the backend and the bench. */
-  readonly native: NativeCudaContext;
+  readonly #native: NativeCudaContext;
 
   /** For openCuda. */
   constructor(ranks: number, native: NativeCudaContext) {
     this.ranks = ranks;
-    this.native = native;
+    this.#native = native;
   }
 
   /** Memory on a rank's device. Throws E_MEMORY with the bytes asked (value) and free (limit). */
   alloc(rank: number, bytes: number): DeviceBuffer {
-    return { rank, bytes, address: attempt(() => this.native.alloc(rank, bytes)) };
+    return { rank, bytes, address: attempt(() => this.#native.alloc(rank, bytes)) };
   }
 
   /** Waits for the device. */
   free(buffer: DeviceBuffer): void {
-    attempt(() => this.native.free(buffer.address));
+    attempt(() => this.#native.free(buffer.address));
   }
 
   /** Between host and device memory, in any direction, on the rank's stream. Host memory may make it wait. */
   copy(rank: number, to: Memory, from: Memory, bytes: number): void {
-    attempt(() => this.native.copy(rank, to, from, bytes));
+    attempt(() => this.#native.copy(rank, to, from, bytes));
   }
 
   fill(buffer: DeviceBuffer, value: number): void {
-    attempt(() => this.native.fill(buffer.rank, buffer.address, value, buffer.bytes));
+    attempt(() => this.#native.fill(buffer.rank, buffer.address, value, buffer.bytes));
   }
 
   /** A rank's cudaStream_t. */
   stream(rank: number): bigint {
-    return attempt(() => this.native.stream(rank));
+    return attempt(() => this.#native.stream(rank));
   }
 
   /** Makes another library's cudaStream_t the rank's; 0n goes back to the context's own. E_OPTION for a foreign one. */
   setStream(rank: number, stream: bigint): void {
-    attempt(() => this.native.setStream(rank, stream));
-  }
-
-  /** For the callers that still use the name. */
-  limitMultiprocessors(count: number): void {
-    this.limitSms(count);
+    attempt(() => this.#native.setStream(rank, stream));
   }
 
   /**
@@ -114,30 +108,17 @@ export class Cuda implements Disposable {
    * except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
    */
   limitSms(count: number): void {
-    attempt(() => this.native.limitMultiprocessors(count));
-  }
-
-  /** Keeps a rank's stream busy: for tests. */
-  spin(rank: number, nanoseconds: number): void {
-    attempt(() => this.native.spin(rank, nanoseconds));
+    attempt(() => this.#native.limitSms(count));
   }
 
   /** Waits for all ranks' streams. Throws E_BACKEND with what went wrong on them. */
   synchronize(): void {
-    attempt(() => this.native.synchronize());
+    attempt(() => this.#native.synchronize());
   }
 
   event(rank: number): CudaEvent {
     const addon = findAddon().addon!;
-    return new CudaEvent(attempt(() => new addon.CudaEvent(this.native, rank)));
-  }
-
-  /** For the callers that still use the name. */
-  slot(
-    plan: VerifiedPlan,
-    capacity: { tokens?: number; topk?: number; instances?: number } = {},
-  ): DevicePlan {
-    return this.devicePlan(plan, capacity);
+    return new CudaEvent(attempt(() => new addon.CudaEvent(this.#native, rank)));
   }
 
   /**
@@ -154,28 +135,28 @@ export class Cuda implements Disposable {
     const desc = { ...describe(plan), capacity };
     return new DevicePlan(
       plan,
-      attempt(() => new addon.CudaPlan(this.native, desc)),
+      attempt(() => new addon.DevicePlan(this.#native, desc)),
     );
   }
 
   /** What `work` enqueues becomes a graph instead of running. */
   capture(work: () => void): CudaGraph {
     const addon = findAddon().addon!;
-    attempt(() => this.native.captureBegin());
+    attempt(() => this.#native.captureBegin());
     try {
       work();
     } catch (error) {
       // The capture has to end either way.
       try {
-        new addon.CudaGraph(this.native).close();
+        new addon.CudaGraph(this.#native).close();
       } catch {}
       throw error;
     }
-    return new CudaGraph(attempt(() => new addon.CudaGraph(this.native)));
+    return new CudaGraph(attempt(() => new addon.CudaGraph(this.#native)));
   }
 
   close(): void {
-    this.native.close();
+    this.#native.close();
   }
 
   [Symbol.dispose](): void {
@@ -257,21 +238,20 @@ function describe(plan: VerifiedPlan) {
 }
 
 /** The addon's plan of a DevicePlan; the package does not export it. */
-export let nativeDevicePlan: (plan: DevicePlan) => NativeCudaPlan;
+export let nativeDevicePlan: (plan: DevicePlan) => NativeDevicePlan;
 
 /** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
 export class DevicePlan implements Disposable {
   static {
-    nativeDevicePlan = (plan) => plan.native;
+    nativeDevicePlan = (plan) => plan.#native;
   }
-  /** For this file and the bench. */
-  readonly native: NativeCudaPlan;
+  readonly #native: NativeDevicePlan;
   #plan: VerifiedPlan;
 
   /** For Cuda.devicePlan. */
-  constructor(plan: VerifiedPlan, native: NativeCudaPlan) {
+  constructor(plan: VerifiedPlan, native: NativeDevicePlan) {
     this.#plan = plan;
-    this.native = native;
+    this.#native = native;
   }
 
   get plan(): VerifiedPlan {
@@ -280,26 +260,26 @@ export class DevicePlan implements Disposable {
 
   /** Bytes of device memory that it takes. */
   get bytes(): number {
-    return this.native.bytes;
+    return this.#native.bytes;
   }
 
   /** Replaces the plan for what is enqueued from now on. Throws E_UNVERIFIED, E_LIMIT, E_RANKS. */
   upload(plan: VerifiedPlan): void {
     const desc = describe(plan);
-    attempt(() => this.native.upload(desc));
+    attempt(() => this.#native.upload(desc));
     this.#plan = plan;
   }
 
   dispatch(call: DispatchCall, path: CudaPath = 'auto'): ExchangeReport {
-    return this.#run(() => this.native.dispatch(call, path));
+    return this.#run(() => this.#native.dispatch(call, path));
   }
 
   combine(call: CombineCall): ExchangeReport {
-    return this.#run(() => this.native.combine(call));
+    return this.#run(() => this.#native.combine(call));
   }
 
   weightGradient(call: WeightGradientCall): ExchangeReport {
-    return this.#run(() => this.native.weightGradient(call));
+    return this.#run(() => this.#native.weightGradient(call));
   }
 
   #run(call: () => NativeCudaStats): ExchangeReport {
@@ -319,7 +299,7 @@ export class DevicePlan implements Disposable {
   }
 
   close(): void {
-    this.native.close();
+    this.#native.close();
   }
 
   [Symbol.dispose](): void {

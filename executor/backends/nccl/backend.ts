@@ -7,9 +7,9 @@ import { optionsDigest, planId } from '../../../planner/format/digest.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { type Addon, findAddon } from '../../native/addon.ts';
-import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/addonNccl.ts';
 import { fromSteady } from '../../native/clock.ts';
 import { attempt, translate } from '../../native/errors.ts';
+import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/types.ts';
 import { type Cuda, cudaDevices, nativeCuda, openCuda } from '../cuda/context.ts';
 import { DeviceCopies } from '../cuda/deviceCopies.ts';
 import { cudaRowWork } from '../cuda/rowWork.ts';
@@ -112,11 +112,11 @@ export async function ncclBackend(parts: NcclParts, options: NcclOptions = {}): 
     const native = new addon.NcclGroup(nativeCuda(cuda), {
       ranks: worldSize,
       rank,
-      hosts: machines,
-      board: mailbox,
+      machines,
+      mailbox,
       id,
       maxCtas,
-      stepBytes,
+      roundBytes: stepBytes,
       deadlineMs,
     });
     forget = coordinator.onFailure((failure) => native.abort(failure.message));

@@ -1,6 +1,6 @@
 // What an exchange between processes did, as JSON and as a line of a log.
 
-import type { NativeNcclReport } from '../../native/addonNccl.ts';
+import type { NativeNcclReport } from '../../native/types.ts';
 import type { PeerReport, WireReport } from '../types.ts';
 
 function peersOf(
@@ -31,17 +31,8 @@ export function wireReport(
   behindMs: readonly number[],
   localRank: number,
 ): WireReport {
-  const {
-    wireSent,
-    wireReceived,
-    directBytes,
-    steps: rounds,
-    slices,
-    readyNs,
-    packNs,
-    packHiddenNs,
-    wireNs,
-  } = native;
+  const { wireSent, wireReceived, directBytes, rounds, slices, readyNs, packNs, packHiddenNs, wireNs } =
+    native;
   const peers = peersOf(native, behindMs, localRank);
   return {
     sentBytes: wireSent,

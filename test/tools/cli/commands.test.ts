@@ -1,6 +1,6 @@
 // What holds for all commands: the README lists them, and what `--json` prints has a version.
 
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -93,6 +93,7 @@ describe('--json', () => {
     'bench plan': ['--routing', 'routing.npy', '--experts', EXPERTS, '--rounds', '1'],
     'bench host': ['--ranks', '2', '--tokens', '4', '--hidden', '8', '--rounds', '1'],
     'bench scale': ['--ranks', '8', '--tokens', '8'],
+    'bench compare': ['old', 'new'],
     'bench cuda': [],
     'bench gpus': [],
     'bench nccl': [],
@@ -105,6 +106,10 @@ describe('--json', () => {
     saveRouting('routing.npy', makeRouting(workload));
     saveNpy('x.npy', 'f32', [4, 6, 4], new Float32Array(96).fill(1));
     save('phy2log.json', '[0, 1, 2, 3, 4, 5, 6, 7]');
+    for (const folder of ['old', 'new']) {
+      mkdirSync(folder);
+      save(`${folder}/host-1.json`, JSON.stringify({ dispatch: { ms: 1 } }));
+    }
     save('golden.json', JSON.stringify({ formatVersion: 1, plans: {} }));
     await fusco('plan', 'routing.npy', '--experts', EXPERTS, '-o', 'plan.fusco');
   });

@@ -6,7 +6,7 @@ import { Cuda } from '../../../../executor/backends/cuda/context.ts';
 import { type NcclOptions, ncclBackend } from '../../../../executor/backends/nccl/backend.ts';
 import { createGroup } from '../../../../executor/group.ts';
 import type { Addon, NativeCudaContext } from '../../../../executor/native/addon.ts';
-import type { NativeNcclGroupDesc } from '../../../../executor/native/addonNccl.ts';
+import type { NativeNcclGroupDesc } from '../../../../executor/native/types.ts';
 import type { Session } from '../../../../executor/rendezvous/session.ts';
 import { closeAll, localGroup } from '../../rendezvous/support.ts';
 
@@ -70,21 +70,21 @@ describe('a group over processes', () => {
     expect(await openAll(sessions, options)).toEqual(new Array(4).fill(undefined));
     const [zero] = played.descs;
     for (const [rank, desc] of played.descs.entries()) {
-      expect(desc).toMatchObject({ ranks: 4, rank, stepBytes: 4096, maxCtas: rank, deadlineMs: 10_000 });
-      expect([...desc.hosts]).toEqual([0, 1, 0, 2]);
+      expect(desc).toMatchObject({ ranks: 4, rank, roundBytes: 4096, maxCtas: rank, deadlineMs: 10_000 });
+      expect([...desc.machines]).toEqual([0, 1, 0, 2]);
       expect([...desc.id]).toEqual(new Array(128).fill(7));
     }
-    expect(zero!.board).toMatch(/^\/fusco-[0-9a-f]{16}-0$/);
-    expect(played.descs.map(({ board }) => board)).toEqual([zero!.board, '', zero!.board, '']);
+    expect(zero!.mailbox).toMatch(/^\/fusco-[0-9a-f]{16}-0$/);
+    expect(played.descs.map(({ mailbox }) => mailbox)).toEqual([zero!.mailbox, '', zero!.mailbox, '']);
     await closeAll(sessions);
   });
 
   it('has another mailbox each time', async () => {
     const sessions = await localGroup(2);
     await openAll(sessions);
-    const [{ board }] = played.descs as [NativeNcclGroupDesc];
+    const [{ mailbox }] = played.descs as [NativeNcclGroupDesc];
     await openAll(sessions);
-    expect(played.descs[0]!.board).not.toBe(board);
+    expect(played.descs[0]!.mailbox).not.toBe(mailbox);
     await closeAll(sessions);
   });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { wireLine, wireReport } from '../../../../executor/backends/nccl/report.ts';
-import type { NativeNcclReport } from '../../../../executor/native/addonNccl.ts';
+import type { NativeNcclReport } from '../../../../executor/native/types.ts';
 
 const plain: NativeNcclReport = {
   bytesRead: 1,
@@ -12,7 +12,7 @@ const plain: NativeNcclReport = {
   wireReceived: 2 ** 20,
   directBytes: 2 ** 19,
   readyNs: 7,
-  steps: 2,
+  rounds: 2,
   slices: 4,
 };
 const detailed: NativeNcclReport = {
