@@ -144,7 +144,7 @@ export function compareMetrics(a: Summary, b: Summary): MetricDelta[] {
   });
 }
 
-/** `-8.0 %`, `+100 %`, or `new` where there was nothing before. */
+/** `-8.0 %`, `+100 %`, or `new` if there was nothing before. */
 export function formatChange(change: number | null): string {
   if (change === null) return 'new';
   const percent = 100 * change;
