@@ -59,7 +59,7 @@ export const METRICS: readonly Metric[] = [
   {
     name: 'paddingRows',
     unit: 'rows',
-    meaning: 'rows of receive buffers that only align',
+    meaning: 'rows of receive buffers that only pad blocks',
     of: (s) => s.paddingRows,
   },
   {
@@ -107,13 +107,13 @@ export const METRICS: readonly Metric[] = [
   {
     name: 'segments',
     unit: 'descriptors',
-    meaning: 'runs of direct rows, contiguous on both sides',
+    meaning: 'sequences of rows sent directly, contiguous on both sides',
     of: (s) => s.segments,
   },
   {
     name: 'slices',
     unit: 'descriptors',
-    meaning: 'slices of the direct streams',
+    meaning: 'slices of the send orders of rows sent directly',
     of: (s) => s.slices,
   },
   {
@@ -125,7 +125,7 @@ export const METRICS: readonly Metric[] = [
   {
     name: 'stagedRows',
     unit: 'rows',
-    meaning: 'forwarded rows that need a staging row; 0 in flat plans',
+    meaning: 'forwarded rows that need a landing row; 0 in flat plans',
     of: (s) => s.forwarding?.stagedRows ?? 0,
   },
 ];
@@ -144,7 +144,7 @@ export function compareMetrics(a: Summary, b: Summary): MetricDelta[] {
   });
 }
 
-/** `-8.0 %`, `+100 %`, or `new` where there was nothing before. */
+/** `-8.0 %`, `+100 %`, or `new` if there was nothing before. */
 export function formatChange(change: number | null): string {
   if (change === null) return 'new';
   const percent = 100 * change;
