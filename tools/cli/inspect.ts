@@ -2,6 +2,7 @@ import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { FuscoError } from '../../planner/errors.ts';
 import type { DecodedPlan } from '../../planner/format/decode.ts';
+import { sum } from '../../planner/totals.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { formatBytes, formatCount, formatFacts } from '../figures/format.ts';
 import { figuresOf } from '../figures/planFigures.ts';
@@ -15,10 +16,6 @@ import { command, ErrorsShown, errorLine, print, printJson, say } from './io.ts'
 
 const MAX_PROBLEMS = 20;
 
-function total(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0);
-}
-
 function span(values: readonly number[]): string {
   const low = Math.min(...values);
   const high = Math.max(...values);
@@ -28,7 +25,7 @@ function span(values: readonly number[]): string {
 /** The facts of a plan, a label and a value a line. */
 export function factLines(summary: Summary): string {
   const { imbalance, copiesPerToken } = summary;
-  const entries = total(summary.keptRows) + summary.maskedEntries + summary.droppedEntries;
+  const entries = sum(summary.keptRows) + summary.maskedEntries + summary.droppedEntries;
   const capacity = summary.capacity === 0 ? 'none' : `${formatCount(summary.capacity)} rows per expert`;
   const facts: [string, string][] = [
     [
@@ -37,10 +34,10 @@ export function factLines(summary: Summary): string {
     ],
     ['row', `${summary.hidden} x ${summary.dtype} = ${formatBytes(summary.rowBytes)}`],
     ['strategy', `${summary.strategy}, align ${summary.align}, capacity ${capacity}`],
-    ['tokens', `${formatCount(total(summary.tokens))} (${span(summary.tokens)} a rank)`],
+    ['tokens', `${formatCount(sum(summary.tokens))} (${span(summary.tokens)} a rank)`],
     [
       'entries',
-      `${formatCount(entries)}: ${formatCount(total(summary.keptRows))} routed, ` +
+      `${formatCount(entries)}: ${formatCount(sum(summary.keptRows))} routed, ` +
         `${formatCount(summary.maskedEntries)} masked, ${formatCount(summary.droppedEntries)} dropped`,
     ],
     [
