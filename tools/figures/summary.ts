@@ -16,15 +16,15 @@ export interface Traffic {
 export interface Forwarding {
   /** The balancer's rule. */
   rule: string;
-  /** Communication group of every rank. */
+  /** Rail group of every rank. */
   groups: number[];
-  /** The paper's measure: cross-node rows sent by each group. */
+  /** The paper's measure: rows that each rail group sends between nodes. */
   groupLoads: number[];
   /** Rows that cross between nodes. */
   forwardedRows: number;
-  /** Those of them that land in no slot of their forwarder. */
+  /** Those of them that use a landing row, because no slot of their forwarder can hold them. */
   stagedRows: number;
-  /** Rows of each rank's staging buffer. */
+  /** Rows of each rank's landing buffer. */
   stageRows: number[];
   /** Bytes of metadata that travel with the forwarded rows, all ranks together. */
   metadataBytes: number;
@@ -80,7 +80,7 @@ export interface Summary {
   };
 }
 
-/** Largest value over the mean; 0 where there is nothing at all. */
+/** Largest value over the mean; 0 if all are 0. */
 export function maxOverMean(values: readonly number[]): number {
   const total = sum(values);
   return total === 0 ? 0 : (Math.max(...values) * values.length) / total;
