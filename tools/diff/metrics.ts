@@ -38,7 +38,7 @@ export const METRICS: readonly Metric[] = [
   metric('rows', 'rows', 'entries (token, k) that reach a slot', (s) => sum(s.keptRows)),
   metric('maskedEntries', 'entries', 'entries without an expert', (s) => s.maskedEntries),
   metric('droppedEntries', 'entries', 'entries beyond the capacity of their expert', (s) => s.droppedEntries),
-  metric('paddingRows', 'rows', 'rows of receive buffers that only align', (s) => s.paddingRows),
+  metric('paddingRows', 'rows', 'rows of receive buffers that only pad blocks', (s) => s.paddingRows),
   metric('busiestRecvRows', 'rows', 'largest receive buffer, padding included', (s) => largest(s.recvRows)),
   metric(
     'busiestNicBytes',
@@ -70,8 +70,13 @@ export const METRICS: readonly Metric[] = [
     "rows that leave their source rank's memory, per token",
     (s) => s.copiesPerToken.sent,
   ),
-  metric('segments', 'descriptors', 'runs of direct rows, contiguous on both sides', (s) => s.segments),
-  metric('slices', 'descriptors', 'slices of the send orders', (s) => s.slices),
+  metric(
+    'segments',
+    'descriptors',
+    'sequences of rows sent directly, contiguous on both sides',
+    (s) => s.segments,
+  ),
+  metric('slices', 'descriptors', 'slices of the send orders of rows sent directly', (s) => s.slices),
   metric(
     'forwardedRows',
     'rows',
