@@ -19,7 +19,7 @@ export function parseKey(key: string, path: string): { iter: number; layer: numb
 }
 
 /**
- * The routing of one iteration and layer, one table per rank. The rank is in the file's name; 0 where it is not.
+ * The routing of one iteration and layer, one table per rank. The rank is in the file's name; 0 if it is not.
  *
  * @throws FuscoError E_FOREIGN, E_FILE_READ, E_MEMORY
  */
