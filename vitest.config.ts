@@ -7,6 +7,8 @@ export default defineConfig({
     alias: [{ find: /^fusco$/, replacement: new URL('executor/index.ts', import.meta.url).pathname }],
     // A process per file: a crash in native code fails one file instead of ending the run.
     pool: 'forks',
+    // Vitest's default leaves one core to itself, which it does not use.
+    maxWorkers: '100%',
     globalSetup: ['test/support/globalSetup.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,

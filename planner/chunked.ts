@@ -9,15 +9,12 @@ import type { Facts } from './facts.ts';
 import { type ListedShard, layFile } from './format/encode.ts';
 import type { Hashing } from './format/hash.ts';
 import type { Plan } from './plan.ts';
-import type { Planner } from './planner.ts';
+import type { Planner, Progress } from './planner.ts';
 import type { RoutingTable } from './routing.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
 
 /** One rank's routing, asked for several times: read again, drawn again, or kept by the caller. */
 export type RoutingSource = (rank: number) => RoutingTable | Promise<RoutingTable>;
-
-/** Called before every step, with the steps done and their number. */
-export type Progress = (done: number, total: number) => void;
 
 /** A plan whose shards exist one at a time. */
 export interface ChunkedPlan {

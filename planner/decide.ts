@@ -1,4 +1,4 @@
-// What all ranks decide alike from the facts: who forwards, and, for `auto`, whether to forward at all.
+// What all ranks decide from the facts, with the same result: who forwards, and, for `auto`, whether to forward.
 
 import { balance, type Grouping, receivedRows } from './balance.ts';
 import { FuscoError } from './errors.ts';
@@ -8,7 +8,7 @@ import { nodeOf, type PlanSpec } from './spec.ts';
 
 /**
  * Effective rates of the cost model in GB/s, per rank and direction (docs/performance.md): integers, so that the
- * decision is the same everywhere. A topology of one's own belongs to `fusco simulate`; `auto` only compares.
+ * decision is the same everywhere. `fusco simulate` takes other rates; `auto` only compares.
  */
 const NVLINK_RATE = 370;
 const NIC_RATE = 43;
@@ -88,7 +88,7 @@ function compareStrategies(spec: PlanSpec, facts: Required<Facts>, grouping: Gro
   };
 }
 
-/** The settled spec and the decision behind it. Throws E_FACTS where the facts lack what the strategy needs. */
+/** The settled spec and the decision behind it. Throws E_FACTS if the facts lack what the strategy needs. */
 export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; decision: Decision } {
   if (spec.strategy === 'flat') return { spec: { ...spec, strategy: 'flat' }, decision: FLAT };
   const { nodeRows, counts } = facts;
@@ -106,6 +106,6 @@ export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; deci
   if (costs.hier.cost < costs.flat.cost) {
     return { spec: { ...spec, strategy: 'hier' }, decision: { ...hier, reason } };
   }
-  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none' } as const;
+  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none', sum: 'none' } as const;
   return { spec: settled, decision: { ...FLAT, reason } };
 }

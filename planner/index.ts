@@ -3,7 +3,6 @@
 export {
   type ChunkedPlan,
   gatherChunked,
-  type Progress,
   planChunked,
   type RoutingSource,
 } from './chunked.ts';
@@ -17,7 +16,7 @@ export { type Hashing, type RunningHash, type Sha256, subtleSha256 } from './for
 export { Shard } from './format/shard.ts';
 export { makePlacement, type Placement, type PlacementMap } from './placement.ts';
 export { isVerified, type Plan, type VerifiedPlan } from './plan.ts';
-export { type GroupPlanner, Planner } from './planner.ts';
+export { type GroupPlanner, Planner, type Progress } from './planner.ts';
 export type { IdArray, RoutedRank, RoutingTable } from './routing.ts';
 export {
   DTYPE_BYTES,

@@ -107,14 +107,14 @@ export function makePlacement(experts: number, ranks: number, map?: PlacementMap
 }
 
 /**
- * The candidates of each expert for rows that start at `rank`: an instance on the own rank, else those on the own
+ * The candidates of each expert for rows that start at `rank`: an instance on that rank, else those on its
  * node, else all of them. Without replicas that is the only instance, whatever the rank.
  */
 export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
   const { experts, instances, instanceRank, instanceExpert } = placement;
   if (instances === experts) return onlyCandidates(placement);
   const node = Math.floor(rank / ranksPerNode);
-  // 0 = anywhere, 1 = own node, 2 = own rank; only the nearest level of each expert counts.
+  // 0: anywhere, 1: on the same node, 2: on the same rank. Only the highest level of each expert counts.
   const level = (instance: number): number => {
     const host = instanceRank[instance]!;
     if (host === rank) return 2;

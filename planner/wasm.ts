@@ -1,116 +1,94 @@
-/** What planner/assembly exports; addresses and sizes are u32, results of u32 functions arrive as i32. */
+/** Elements of arrays in the planner's Wasm memory, and their bytes. A block is one of the blocks of jobs.ts. */
+export const ELEMENT_BYTES = { u8: 1, u16: 2, u32: 4, i32: 4, u64: 8, block: 4 } as const;
+export type Element = keyof typeof ELEMENT_BYTES;
+
+declare const element: unique symbol;
+/** Address of an array in the planner's Wasm memory. */
+export type Addr<T extends Element> = number & { readonly [element]: T };
+
+/** What planner/assembly exports; results of u32 functions arrive as i32. */
 export interface PlannerExports {
   memory: WebAssembly.Memory;
   heapBase(): number;
-  /** `job` is the address of the eleven words that assembly/route.ts names. */
-  route(idType: number, ids: number, job: number): number;
-  slotTable(): number;
-  countInstances(instances: number, n: number): void;
-  assignSlots(instances: number, n: number, slots: number): void;
-  addCounts(sums: number, counts: number, n: number): number;
-  layBlocks(
-    ranks: number,
-    rankFirst: number,
-    totals: number,
-    capacity: number,
-    align: number,
-    blockRow: number,
-    recvRows: number,
-  ): number;
-  fillSendTable(
-    instances: number,
-    before: number,
-    own: number,
-    blockRow: number,
-    capacity: number,
-    sendRow: number,
-    sendRows: number,
-    next: number,
-    stream: number,
-    directFirst: number,
-    directEnd: number,
-    direct: number,
-  ): number;
+  /** `ids` is an array of the type `idType`; `job` is a ROUTE block. */
+  route(idType: number, ids: number, job: Addr<'block'>): number;
+  slotTable(): Addr<'u32'>;
+  countInstances(instances: Addr<'u16'>, n: number): void;
+  assignSlots(instances: Addr<'u16'>, n: number, slots: Addr<'i32'>): void;
+  addCounts(sums: Addr<'u32'>, counts: Addr<'u32'>, n: number): number;
+  /** `group` is a GROUP block, here and below. */
+  layBlocks(group: Addr<'block'>): number;
+  /** `job` is a SEND block. */
+  fillSendTable(group: Addr<'block'>, job: Addr<'block'>): number;
   fillRunTable(
-    ranks: number,
-    instances: number,
+    group: Addr<'block'>,
     first: number,
     local: number,
-    counts: number,
-    blockRow: number,
-    capacity: number,
-    runRow: number,
-    runRows: number,
+    runRow: Addr<'u32'>,
+    runRows: Addr<'u32'>,
   ): void;
   fillReceive(
+    group: Addr<'block'>,
+    rank: number,
     first: number,
     local: number,
-    blockRow: number,
-    totals: number,
-    capacity: number,
-    recvRows: number,
-    expertOffset: number,
-    expertRows: number,
+    expertOffset: Addr<'u32'>,
+    expertRows: Addr<'u32'>,
   ): void;
-  markMasked(instances: number, n: number, masked: number, slots: number): number;
+  markMasked(instances: Addr<'u16'>, n: number, masked: number, slots: Addr<'i32'>): number;
   markDropped(
-    instances: number,
+    instances: Addr<'u16'>,
     n: number,
     masked: number,
-    sendRow: number,
-    sendRows: number,
-    slots: number,
+    sendRow: Addr<'u32'>,
+    sendRows: Addr<'u32'>,
+    slots: Addr<'i32'>,
   ): number;
-  fillStream(
-    instances: number,
-    slots: number,
+  fillSendOrder(
+    instances: Addr<'u16'>,
+    slots: Addr<'i32'>,
     n: number,
     direct: number,
     directFirst: number,
     directEnd: number,
-    stream: number,
-    sendEntry: number,
+    shift: Addr<'u32'>,
+    sendEntry: Addr<'u32'>,
   ): void;
-  peerPositions(first: number, count: number, rankFirst: number, sendRows: number, position: number): void;
+  peerPositions(
+    first: number,
+    count: number,
+    rankFirst: Addr<'u32'>,
+    sendRows: Addr<'u32'>,
+    position: Addr<'u32'>,
+  ): void;
   countNodeRows(
-    instances: number,
+    instances: Addr<'u16'>,
     tokens: number,
     topk: number,
     masked: number,
-    home: number,
-    left: number,
-    stamp: number,
-    nodeRows: number,
+    owners: Addr<'u32'>,
+    left: Addr<'u32'>,
+    stamp: Addr<'u32'>,
+    nodeRows: Addr<'u32'>,
   ): void;
-  fillForward(
-    entryInstance: number,
-    entrySlot: number,
-    tokens: number,
-    topk: number,
-    home: number,
-    ownNode: number,
-    nodes: number,
-    forwardToken: number,
-    forwardTarget: number,
-    distributeOffset: number,
-    distributeEntry: number,
-  ): number;
+  /** `job` is a FORWARD block. */
+  fillForward(job: Addr<'block'>): number;
   fillTileOrder(
-    entryInstance: number,
-    entrySlot: number,
+    entryInstance: Addr<'u16'>,
+    entrySlot: Addr<'i32'>,
     entries: number,
     tile: number,
-    keys: number,
-    order: number,
+    keys: Addr<'u64'>,
+    order: Addr<'u8'>,
   ): void;
-  countSlices(count: number, sliceRows: number, position: number): number;
+  countSlices(count: number, sliceRows: number, position: Addr<'u32'>): number;
   fillSlices(
-    own: number,
+    local: number,
     count: number,
     first: number,
     sliceRows: number,
-    position: number,
-    slices: number,
+    position: Addr<'u32'>,
+    slices: Addr<'u32'>,
     n: number,
   ): void;
 }

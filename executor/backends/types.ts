@@ -1,5 +1,6 @@
 // The types of the public API: what a call names, and what a backend does with it.
 
+import type { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Dtype, Strategy } from '../../planner/spec.ts';
 import type { FloatDtype } from '../numeric.ts';
@@ -70,29 +71,29 @@ export interface WeightGradientCall {
   readonly to: readonly Memory[];
 }
 
-/** What concerned one peer in an exchange over processes. */
+/** One peer of an exchange between processes. */
 export interface PeerReport {
   readonly rank: number;
   /** Through NCCL. */
   readonly sentBytes: number;
   readonly receivedBytes: number;
-  /** How much later than this rank it entered the step; across hosts since the last report, and as rank 0 saw it. */
+  /** How much later than this rank it entered the call. Between machines: since the last report, as rank 0 saw it. */
   readonly waitNanoseconds: number;
-  /** Of the steps on the wire that carried its rows; steps with several peers count for each. */
+  /** Time of the rounds that carried its rows; a round with several peers counts for each. */
   readonly wireNanoseconds: number;
 }
 
-/** How the rows of an exchange over processes travelled. */
+/** How the rows of an exchange between processes travelled. */
 export interface WireReport {
   /** Bytes through NCCL. */
   readonly sentBytes: number;
   readonly receivedBytes: number;
-  /** Bytes written into (dispatch) or read from (combine) the memory of ranks of this host, the own rank included. */
+  /** Bytes written to (dispatch) or read from (combine) the memory of ranks of this machine, the local rank included. */
   readonly directBytes: number;
-  /** NCCL groups, and sends among them. */
-  readonly steps: number;
+  /** Rounds (NCCL groups), and sends in all of them. */
+  readonly rounds: number;
   readonly slices: number;
-  /** Waiting for the ranks of this host to enter the step. */
+  /** Waiting for the ranks of this machine to enter the call. */
   readonly readyNanoseconds: number;
   /** With `stats`: packing on the device, the part of it that was hidden behind the wire, and the wire's own time. */
   readonly packNanoseconds?: number;
@@ -102,11 +103,11 @@ export interface WireReport {
   readonly peers?: readonly PeerReport[];
 }
 
-/** Device memory that an exchange takes beside the caller's buffers, in bytes; kept for later ones. */
+/** Device memory that an exchange needs in addition to the caller's buffers, in bytes; kept for later exchanges. */
 export interface BufferBytes {
   /** The plan's own tables. */
   readonly tables: number;
-  /** A dispatch of one payload per token of so many bytes a row. */
+  /** A dispatch of one payload per token with rows of that many bytes. */
   readonly dispatch: number;
   readonly combine: number;
 }
@@ -128,15 +129,19 @@ export interface ExchangeReport {
   readonly wire?: WireReport;
 }
 
-/** What a backend keeps for one plan. Calls arrive checked: sizes, dtypes and overlap are known to be right. */
+/** The kinds of exchange, each with its call. */
+export interface ExchangeCalls {
+  dispatch: DispatchCall;
+  combine: CombineCall;
+  weightGradient: WeightGradientCall;
+}
+export type ExchangeKind = keyof ExchangeCalls;
+
+/** What a backend keeps for one plan. Calls are checked before: sizes, dtypes and overlap are right. */
 export interface PreparedPlan {
-  dispatch(call: DispatchCall): Promise<ExchangeReport>;
-  combine(call: CombineCall): Promise<ExchangeReport>;
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport>;
-  /** Absent where nothing is needed. */
+  run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport>;
+  /** Absent if the backend needs no buffers of its own. */
   bufferBytes?(rowBytes: number): BufferBytes;
-  /** For benches: the pipeline that fusion replaces; nanoseconds. */
-  unfused?(kind: 'dispatch' | 'combine', call: DispatchCall | CombineCall, rowBytes: number): Promise<number>;
   close(): void;
 }
 
@@ -207,4 +212,42 @@ export interface Backend {
   allGather?(what: string, own: Uint8Array): Promise<Uint8Array[]>;
   prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
   close(): void | Promise<void>;
+}
+
+/**
+ * What the nccl backend needs from the service that connects the processes of a group; a rendezvous session is one. All
+ * data is small. allGather, broadcast and agree are collective and come in the same order on all ranks; so do the
+ * numbered calls that enter and announce.
+ */
+export interface Coordinator {
+  readonly rank: number;
+  readonly worldSize: number;
+  /** Number of this rank among the ranks of its machine. */
+  readonly localRank: number;
+  /** Longest wait for other ranks, in milliseconds. */
+  readonly deadlineMs: number;
+  /** The error that ended the group, if one did; every call then rejects with it. */
+  readonly failure: FuscoError | undefined;
+  /** Calls the listener once, when the group fails. Returns a function that removes the listener. */
+  onFailure(listener: (error: FuscoError) => void): () => void;
+  /** Every rank gives some bytes, of any length, and gets those of all ranks in rank order. */
+  allGather(bytes: Uint8Array): Promise<Uint8Array[]>;
+  /** Every rank gets the bytes of rank 0. */
+  broadcast(bytes: Uint8Array): Promise<Uint8Array>;
+  /** Rejects with E_PEER_MISMATCH on every rank unless all give the same digest; `what` names it in the error. */
+  agree(what: string, digest: Uint8Array): Promise<void>;
+  /** Enters a numbered call; resolves when all ranks have entered it with the same digest. */
+  enter(call: number, digest: Uint8Array): Promise<void>;
+  /** Enters a numbered call without waiting. Throws the error of a failed group. */
+  announce(call: number, digest: Uint8Array): void;
+  /**
+   * Reports that a numbered call did not finish within `waitedMs`. If some ranks have not entered it, the group fails,
+   * and the result is the E_PEER_TIMEOUT that names them; else the result is undefined.
+   */
+  timedOut(call: number, waitedMs: number): Promise<FuscoError | undefined>;
+  /** Resolves when a failure that is on its way has had time to arrive. */
+  settle(): Promise<void>;
+  /** [ranks]: milliseconds, over all calls so far, by which each rank entered after the first one. */
+  lateness(): Promise<readonly number[]>;
+  close(): Promise<void>;
 }

@@ -14,6 +14,7 @@ import type { Exchange } from '../group.ts';
 import type { FloatDtype } from '../numeric.ts';
 import type { StepClock } from './clock.ts';
 import { scaleBlocks } from './fp8.ts';
+import { LAYER_STAGES, type LayerStage, noTimes, type StageTimes } from './stages.ts';
 
 export interface LayerOptions {
   /** Elements of one row. */
@@ -84,23 +85,7 @@ export interface LayerCombineBackward {
   readonly weightsGradient?: readonly Memory[];
 }
 
-export const LAYER_STAGES = [
-  'dispatch',
-  'combine',
-  'combineBackward',
-  'weightGradient',
-  'dispatchBackward',
-] as const;
-export type LayerStage = (typeof LAYER_STAGES)[number];
-
-/** Nanoseconds of every stage, as the backend measured them. */
-export type StageTimes = Record<LayerStage, number>;
-
 const F32_BYTES = 4;
-
-function noTimes(): StageTimes {
-  return { dispatch: 0, combine: 0, combineBackward: 0, weightGradient: 0, dispatchBackward: 0 };
-}
 
 /** Both of two optional fields, or neither. */
 function checkPair(a: string, hasA: boolean, b: string, hasB: boolean): void {
@@ -119,7 +104,7 @@ export class ExpertLayer {
   /** Expert blocks of every local rank, in the order of the group's local ranks. */
   readonly blocks: readonly ExpertBlocks[];
   readonly #clock: StepClock | undefined;
-  #times = noTimes();
+  #times: StageTimes = noTimes(LAYER_STAGES);
 
   /** Throws E_OPTION. The exchange stays the caller's to close. */
   constructor(exchange: Exchange, options: LayerOptions) {
@@ -157,7 +142,7 @@ export class ExpertLayer {
   /** The times of a step: those since the last call, which starts the next step. */
   takeTimes(): StageTimes {
     const times = this.#times;
-    this.#times = noTimes();
+    this.#times = noTimes(LAYER_STAGES);
     return times;
   }
 

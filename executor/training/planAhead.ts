@@ -22,8 +22,8 @@ import {
   type SpecFields,
 } from '../../planner/spec.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
+import { fromSteady } from '../native/clock.ts';
 import { workerUrl } from '../workerUrl.ts';
-import { fromSteady } from './clock.ts';
 
 export interface PlanAheadOptions {
   /** Ranks of the group, 1..4096. */

@@ -158,7 +158,7 @@ class Pipeline {
           const uint64_t entry = uint64_t{token} * plan_.topk + k;
           if (plan_.rank[task.rank].places[entry].row < 0) continue;
           Term &term = terms[count++];
-          term = {tables.packedRows.get() + tables.packed[entry] * rowBytes_, 0.0f};
+          term = {tables.packedRows.get() + tables.packed[entry] * rowBytes_, 0.0f, false};
           if (call.weights != nullptr) std::memcpy(&term.weight, rowOf(call.weights, task.rank, entry, 4), 4);
         }
         add(rowOf(call.to, task.rank, token, rowBytes_), terms, count, elements, stream);

@@ -6,7 +6,6 @@
 #include "cuda_graph.hpp"
 #include "cuda_rows.hpp"
 #include "guard.hpp"
-#include "spin.hpp"
 
 namespace {
 
@@ -155,18 +154,6 @@ fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *t
   return inTurn(contextOf(context), bytes == 0 || to != nullptr, error, [&](CudaContext &c) {
     c.checkRank(rank);
     if (bytes > 0) c.check(cudaMemsetAsync(to, value, bytes, c.stream(rank)), "filling");
-  });
-}
-
-fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_t nanoseconds,
-                             fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
-    c.checkRank(rank);
-    constexpr uint64_t most = 10'000'000'000;
-    if (nanoseconds > most)
-      throw Failure(FUSCO_E_OPTION, "a spin of more than 10 s").limited(nanoseconds, most);
-    const fusco::cuda::OnDevice here(c.deviceOf(rank));
-    c.check(fusco::cuda::launchSpin(nanoseconds, c.stream(rank)), "launching a spin");
   });
 }
 

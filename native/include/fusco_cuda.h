@@ -84,9 +84,6 @@ fusco_status fusco_cuda_copy(fusco_cuda_context *context, uint32_t rank, void *t
                              uint64_t bytes, fusco_error *error);
 fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value,
                              uint64_t bytes, fusco_error *error);
-/* Keeps the rank's stream busy for so long: for tests of what must wait. At most 10 s. */
-fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_t nanoseconds,
-                             fusco_error *error);
 /* Waits for all ranks' streams. E_BACKEND with what went wrong on them. */
 fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *error);
 

@@ -51,16 +51,6 @@ fusco_status exchange(fusco_nccl_plan *plan, const fusco_nccl_step *step, bool g
 
 extern "C" {
 
-fusco_status fusco_nccl_open(const char *path, fusco_nccl_library *library, fusco_error *error) {
-  return guarded(error, [&] {
-    checkGiven(library != nullptr);
-    const fusco::nccl::Library &found = fusco::nccl::openLibrary(path);
-    *library = {};
-    std::snprintf(library->path, sizeof library->path, "%s", found.path.c_str());
-    library->version = static_cast<uint32_t>(found.version);
-  });
-}
-
 fusco_status fusco_nccl_unique_id(uint8_t id[FUSCO_NCCL_ID_BYTES], fusco_error *error) {
   return guarded(error, [&] {
     checkGiven(id != nullptr);

@@ -86,39 +86,6 @@ void refuse(Napi::Env env, fusco_status status, const std::string &message, int3
   throw errorOf(env, error);
 }
 
-uint64_t integerField(const Napi::Object &object, const char *name, uint64_t fallback, uint64_t max) {
-  const Napi::Value value = object.Get(name);
-  if (value.IsUndefined()) return fallback;
-  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-  if (number >= 0 && number <= static_cast<double>(max) && number == std::floor(number)) {
-    return static_cast<uint64_t>(number);
-  }
-  refuse(object.Env(), FUSCO_E_OPTION,
-         std::string(name) + " must be a whole number from 0 to " + std::to_string(max));
-}
-
-std::string textField(const Napi::Object &object, const char *name, const char *fallback) {
-  const Napi::Value value = object.Get(name);
-  if (value.IsUndefined()) return fallback;
-  if (!value.IsString()) refuse(object.Env(), FUSCO_E_OPTION, std::string(name) + " must be a string");
-  return value.As<Napi::String>();
-}
-
-Napi::Object objectArgument(const Napi::CallbackInfo &info, size_t index) {
-  if (!info[index].IsObject()) {
-    refuse(info.Env(), FUSCO_E_OPTION, "argument " + std::to_string(index) + " must be an object");
-  }
-  return info[index].As<Napi::Object>();
-}
-
-fusco_dtype dtypeOf(Napi::Env env, const std::string &name) {
-  if (name == "f32") return FUSCO_DTYPE_F32;
-  if (name == "f16") return FUSCO_DTYPE_F16;
-  if (name == "bf16") return FUSCO_DTYPE_BF16;
-  if (name == "fp8" || name == "bytes") return FUSCO_DTYPE_BYTES;
-  refuse(env, FUSCO_E_DTYPE, "dtype " + name + " is not one of f32, f16, bf16, fp8, bytes");
-}
-
 fusco_buffer memoryOf(const Napi::Value &value, const std::string &name, uint32_t rank, Napi::Array &keep) {
   const Napi::Env env = value.Env();
   const Place place{name, rank};
@@ -164,13 +131,17 @@ std::vector<fusco_buffer> memoriesOf(const Napi::Value &list, const std::string 
   return memories;
 }
 
+void setNumbers(Napi::Object object, std::initializer_list<std::pair<const char *, uint64_t>> fields) {
+  for (const auto &[name, number] : fields) object.Set(name, static_cast<double>(number));
+}
+
 Napi::Object statsObject(Napi::Env env, const fusco_stats &stats) {
   Napi::Object object = Napi::Object::New(env);
-  object.Set("bytesRead", static_cast<double>(stats.bytes_read));
-  object.Set("bytesWritten", static_cast<double>(stats.bytes_written));
-  object.Set("rows", static_cast<double>(stats.rows));
-  object.Set("nanoseconds", static_cast<double>(stats.nanoseconds));
-  object.Set("started", static_cast<double>(stats.started));
+  setNumbers(object, {{"bytesRead", stats.bytes_read},
+                      {"bytesWritten", stats.bytes_written},
+                      {"rows", stats.rows},
+                      {"nanoseconds", stats.nanoseconds},
+                      {"started", stats.started}});
   return object;
 }
 

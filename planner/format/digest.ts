@@ -27,7 +27,7 @@ export function sorted<T extends object>(map: T): T {
   return Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1))) as T;
 }
 
-/** What the plan id covers beside the shards: the settled options and who forwards for whom. */
+/** What the plan id covers in addition to the shards: the settled options and who forwards for whom. */
 export function coreOf({ spec, decision }: Omit<Plan, 'shards'>): Core {
   return sorted({ ...specFields(spec), rule: decision.rule, groups: [...decision.groups] });
 }

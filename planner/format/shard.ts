@@ -1,7 +1,16 @@
 import { FuscoError } from '../errors.ts';
 import * as L from './layout.ts';
 
-/** Bytes of one element of each section; 4 unless stated. */
+/** Element of a section. */
+export type SectionElement<S extends number> = S extends typeof L.S_ENTRY_INSTANCE
+  ? 'u16'
+  : S extends typeof L.S_TILE_ORDER
+    ? 'u8'
+    : S extends typeof L.S_ENTRY_SLOT | typeof L.S_FORWARD_TARGET
+      ? 'i32'
+      : 'u32';
+
+/** Bytes of one element of each section. */
 function elementBytes(section: number): number {
   if (section === L.S_ENTRY_INSTANCE) return 2;
   return section === L.S_TILE_ORDER ? 1 : 4;
@@ -41,7 +50,7 @@ export function writeShardHead(bytes: Uint8Array, words: ArrayLike<number>, coun
 
 /**
  * One rank's part of a plan: typed views over its bytes. Opening one checks that its sections lie inside it, in
- * order and with zeroed gaps; what the sections say is the verifier's business. The layout is in layout.ts.
+ * order and with zeroed gaps; the verifier checks their contents. The layout is in layout.ts.
  */
 export class Shard {
   /** The shard's bytes; their first byte is 64-byte aligned in the file and at least 4-byte aligned here. */
@@ -189,7 +198,7 @@ export class Shard {
   get sendRows(): Uint32Array {
     return this.#u32(L.S_SEND_ROWS);
   }
-  /** {peer, first stream row, rows} triples in the order of issue. */
+  /** {peer, first row of the send order, rows} triples in the order of issue. */
   get slices(): Uint32Array {
     return this.#u32(L.S_SLICE);
   }
@@ -202,7 +211,7 @@ export class Shard {
     const offset = this.#head[L.SECTION_TABLE / 4 + 2 * L.S_ENTRY_INSTANCE]!;
     return new Uint16Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(L.S_ENTRY_INSTANCE));
   }
-  /** Entries by (instance, token, k): the stream of direct rows. */
+  /** The send order of direct rows: entries by (instance, token, k). */
   get sendEntry(): Uint32Array {
     return this.#u32(L.S_SEND_ENTRY);
   }

@@ -3,7 +3,6 @@
 // and keeps the tables that ranks have about each other, u32[instances, ranks] twice; the second checks the rows. The
 // second one hashes each shard again, so that what is accepted is what the digests say even if the file changes between.
 
-import type { Progress } from '../chunked.ts';
 import { FuscoError } from '../errors.ts';
 import { equalBytes } from '../format/bytes.ts';
 import { Cursor } from '../format/cursor.ts';
@@ -19,8 +18,9 @@ import {
 } from '../format/decode.ts';
 import type { Hashing, RunningHash } from '../format/hash.ts';
 import { Shard } from '../format/shard.ts';
-import { StageTables } from '../landing.ts';
+import { LandingTables } from '../landing.ts';
 import type { Plan } from '../plan.ts';
+import type { Progress } from '../planner.ts';
 import { checkGroups } from './forward.ts';
 import { Halt } from './halt.ts';
 import type { Receiver } from './rows.ts';
@@ -193,9 +193,9 @@ class FileVerifier {
     const { spec, decision } = plan;
     const { runs, receivers, nodeRows } = kept;
     const defects = this.#defects;
-    let staging: StageTables | undefined;
+    let landing: LandingTables | undefined;
     if (spec.strategy === 'hier' && !defects.fails('groups', () => checkGroups(plan, nodeRows))) {
-      staging = new StageTables(spec, decision.groups, nodeRows);
+      landing = new LandingTables(spec, decision.groups, nodeRows);
     }
     for (const [rank, [length, digest]] of shards.entries()) {
       onRank(rank);
@@ -208,7 +208,7 @@ class FileVerifier {
       defects.fails('send', () => checkSend(shard, runs, spec, rank));
       // Behind any defect only an earlier stage's is still of interest.
       if (defects.any) continue;
-      rowChecks(shard, receivers, plan, staging, rank).every((check) => !defects.fails('rows', check));
+      rowChecks(shard, receivers, plan, landing, rank).every((check) => !defects.fails('rows', check));
     }
   }
 }

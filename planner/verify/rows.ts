@@ -1,4 +1,4 @@
-// Every row's place: entries fill their runs one by one, streams list the entries in run order.
+// Every row's place: entries fill their runs one by one, and the send order lists the entries in run order.
 
 import { SLOT_DROPPED, SLOT_MASKED } from '../format/layout.ts';
 import type { Shard } from '../format/shard.ts';
@@ -79,8 +79,8 @@ export function checkEntries(
   // kept + masked + dropped = entries and the runs hold `kept` rows, so every run is full here.
 }
 
-/** The stream lists the entries of each direct run, instance by instance. */
-export function checkStream(shard: Shard, spec: PlanSpec, rank: number): void {
+/** The send order lists the entries of each direct run, instance by instance. */
+export function checkSendOrder(shard: Shard, spec: PlanSpec, rank: number): void {
   const { sendEntry, entrySlot, entryInstance, sendRow, sendRows } = shard;
   const { first, end } = directInstances(spec, rank);
   let at = 0;

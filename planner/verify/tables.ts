@@ -126,7 +126,7 @@ export function checkReceive(shard: Shard, spec: PlanSpec, rank: number): void {
     halt('E_LIMIT', rank, '/experts', `${block} rows > ${L.MAX_ROWS}`, block, L.MAX_ROWS);
 }
 
-/** Where the rows of each source rank come to lie at one receiver. */
+/** Where the rows of each source rank are stored at one receiver. */
 export interface RunTable {
   readonly runRow: Uint32Array;
   readonly runRows: Uint32Array;

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { fusco, ROOT } from '../tools/cli/support.ts';
+import { fusco, ROOT } from '../support/cli.ts';
 import { type Browser, hasChromium, launch, WHY_SKIPPED } from './support.ts';
 
 const REAL = join(ROOT, 'tools/demo/moe256-ep8x512-mixed-l3.idx.npy');
@@ -48,7 +48,7 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
       'Predicted dispatch, link by link',
       'Predicted combine, link by link',
       'Segment lengths',
-      'Load of the communication groups',
+      'Load of the rail groups',
       'Facts of the plan',
     ]);
     const charts = page.locator('figure.chart');

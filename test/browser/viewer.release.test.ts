@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { encodePlan, type VerifiedPlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { encodeNpy } from '../../tools/readers/npy.ts';
-import { readRouting } from '../../tools/readers/routing.ts';
+import { readRouting } from '../../tools/readers/numpyRouting.ts';
 import { randomFrom } from '../support/workloads.ts';
 import { type Browser, dropFiles, fileOf, hasChromium, launch, WHY_SKIPPED } from './support.ts';
 

@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { findAddon } from '../../executor/native/addon.ts';
-import { type Result, ROOT, save, saveNpy, spawnFusco, useTemporaryDirectory } from '../tools/cli/support.ts';
+import { type Result, ROOT, save, saveNpy, spawnFusco, useTemporaryDirectory } from '../support/cli.ts';
 import { shell } from './support.ts';
 
 useTemporaryDirectory();
@@ -46,7 +46,7 @@ function saveHollow(file: string, hidden: number): void {
 const E_MEMORY = /^error\[E_MEMORY\]: [^\n]+ \([^\n]+\)\n$/;
 
 describe.skipIf(!isLinux)('too little memory', () => {
-  it.each([6 * GB, 9 * GB])('for the planner, %i kB: E_MEMORY, the old file is whole', async (size) => {
+  it.each([6 * GB, 9 * GB])('for the planner, %i kB: E_MEMORY, the old file is unchanged', async (size) => {
     save('a.fusco', OLD);
     const { code, stderr } = await within(size, PLAN);
     expect(stderr).toMatch(E_MEMORY);
@@ -55,7 +55,7 @@ describe.skipIf(!isLinux)('too little memory', () => {
     expect(readdirSync('.').sort()).toEqual(['a.fusco', 'routing.npy']);
   });
 
-  it('for Node itself: not 0, the old file is whole', async () => {
+  it('for Node itself: a nonzero exit code, the old file is unchanged', async () => {
     save('a.fusco', OLD);
     // Node's own message then, not ours.
     expect((await within(GB / 4, PLAN)).code).not.toBe(0);

@@ -13,7 +13,7 @@ import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import { makePlacement } from '../../planner/placement.ts';
 import { verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
-import { parseGolden } from '../../tools/golden/file.ts';
+import { parseGolden } from '../../tools/golden/goldenFile.ts';
 import {
   checkReplicas,
   FORMATS,
@@ -22,14 +22,14 @@ import {
   readLayer,
   slotCounts,
 } from '../../tools/placement/convert.ts';
-import { type RoutingChoice, readAnyRouting } from '../../tools/readers/foreign.ts';
+import { type RoutingChoice, readAnyRouting } from '../../tools/readers/anyRouting.ts';
+import { readCounts } from '../../tools/readers/counts.ts';
 import { encodeNpy, parseNpy } from '../../tools/readers/npy.ts';
 import { readNpz } from '../../tools/readers/npz.ts';
-import { readPlacement } from '../../tools/readers/placement.ts';
+import { readPlacement } from '../../tools/readers/placementMap.ts';
 import { readSafetensors } from '../../tools/readers/safetensors.ts';
 import { readTorch, TorchTensor } from '../../tools/readers/torch.ts';
 import { findTopology } from '../../tools/simulate/topology.ts';
-import { readCounts } from '../../tools/workload/counts.ts';
 import { coverageDefects, executeNaively } from '../support/execute.ts';
 import { openFile, sealFile } from '../support/planFile.ts';
 import { SAMPLE_NAMES, samplePlan } from '../support/samplePlans.ts';

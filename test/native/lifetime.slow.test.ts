@@ -8,8 +8,8 @@ import { Worker } from 'node:worker_threads';
 import { beforeAll, expect, it } from 'vitest';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
+import { describeNative, upload, uploadTo } from '../support/addon.ts';
 import { makeRouting, toTables } from '../support/workloads.ts';
-import { describeNative, upload, uploadTo } from './support.ts';
 
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;

@@ -12,8 +12,11 @@ const PREBUILT = 'prebuilds/linux-x64/fusco.node';
 /** Files that are not TypeScript sources, their compiled forms, or native sources; all of them, by name. */
 const OTHERS = [
   'ARCHITECTURE.md',
+  'CHANGELOG.md',
+  'CONTRIBUTING.md',
   'LICENSE',
   'README.md',
+  'SECURITY.md',
   'build/planner/planner.wasm',
   'build/viewer/index.html',
   'build/viewer/report.js',
@@ -39,7 +42,7 @@ const KINDS = [
   /^dist\/(planner|executor|tools)\/.+\.(js|d\.ts)(\.map)?$/,
   /^tools\/build\/.+\.(mjs|cjs|sh|d\.mts)$/,
   /^tools\/gpu\/.+\.(sh|py)$/,
-  /^native\/(.+\/)?(CMakeLists\.txt|\.clang-format|[^/]+\.(c|cc|cu|h|hpp|cuh))$/,
+  /^native\/(.+\/)?(CMakeLists\.txt|\.clang-format|[^/]+\.(c|cc|cmake|cu|h|hpp|cuh))$/,
   /^docs\/[^/]+\.(md|png)$/,
 ];
 

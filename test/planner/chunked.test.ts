@@ -15,7 +15,8 @@ import {
 } from '../../planner/index.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import { optionsOf } from '../../planner/spec.ts';
-import { exponentOf, type ScaleFigures } from '../../tools/bench/scale.ts';
+import { exponentOf } from '../../tools/bench/scale.ts';
+import type { ScaleFigures } from '../../tools/bench/scaleCase.ts';
 import { routingOf } from '../../tools/simulate/compare.ts';
 import { honestFile, honestHierFile } from '../support/honest.ts';
 import { type FileParts, openFile, sealFile } from '../support/planFile.ts';

@@ -7,7 +7,7 @@ import { beforeAll, expect, it, vi } from 'vitest';
 import { findAddon } from '../../executor/native/addon.ts';
 import { decodePlan, encodePlan, FuscoError, type Plan, verifyPlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
-import { upload } from '../native/support.ts';
+import { upload } from '../support/addon.ts';
 import { honestFile, honestHierFile } from '../support/honest.ts';
 import { type FileParts, openFile, sealFile } from '../support/planFile.ts';
 import { buildShard, parseShard, SECTION, WORD } from '../support/shardParts.ts';

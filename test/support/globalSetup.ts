@@ -1,5 +1,5 @@
-// Runs once before all tests: the command line and the viewer are tested as users run them, so dist/ and build/viewer
-// must be what the sources say.
+// Runs once before all tests: the command line and the viewer are tested as users run them, so the planner's
+// Wasm, dist/ and build/viewer must be built from the sources as they are.
 // Type errors do not stop it (`npm run typecheck` is there for them); tsc writes its output all the same.
 
 import { execFileSync } from 'node:child_process';
@@ -33,7 +33,21 @@ function isViewerStale(): boolean {
   );
 }
 
+/** Whether a source of the planner, or of what its Wasm shares with it, has a newer date than the Wasm. */
+function isWasmStale(): boolean {
+  const built = statSync(join(ROOT, 'build/planner/planner.wasm'), { throwIfNoEntry: false })?.mtimeMs;
+  if (built === undefined) return true;
+  return readdirSync(join(ROOT, 'planner'), { recursive: true, encoding: 'utf8' }).some(
+    (name) => name.endsWith('.ts') && statSync(join(ROOT, 'planner', name)).mtimeMs > built,
+  );
+}
+
 export default function setup(): void {
+  if (isWasmStale()) {
+    const asc = join(ROOT, 'node_modules/assemblyscript/bin/asc.js');
+    const args = [asc, '--config', 'asconfig.json', '--target', 'release'];
+    execFileSync(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 2, 2] });
+  }
   if (isViewerStale()) {
     execFileSync(process.execPath, [join(ROOT, 'tools/build/viewer.mjs')], { stdio: ['ignore', 2, 2] });
   }

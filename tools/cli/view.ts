@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { Command } from 'commander';
-import { type EndSignal, EXIT_CODES } from '../output.ts';
 import { viewerAsset } from '../report/write.ts';
 import { type Asset, fileAssets, serveViewer, typeOf } from '../viewer/server.ts';
+import { type EndSignal, EXIT_CODES } from '../writers/outputFile.ts';
 import { demoFile } from './demo.ts';
 import { command, ExitWith, print, say } from './io.ts';
 
@@ -42,7 +42,7 @@ async function view(files: readonly string[]): Promise<void> {
 }
 
 export function viewCommand(): Command {
-  return command('view', 'Serve a page, on this machine only, that plans and compares in the browser.')
+  return command('view', 'Serve a page on this machine only that plans and compares in the browser.')
     .argument(
       '[files...]',
       'routing tables (.npy, .npz, a directory of rank{r}.npy) or plans; two are compared',

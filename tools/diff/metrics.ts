@@ -1,8 +1,8 @@
 // The figures by which two plans are compared, by the names that `--fail-on` and golden files use; docs/diff.md
 // lists them, and a test compares the two.
 
-import { formatBytes, formatCount } from '../format.ts';
-import type { Summary } from '../summary.ts';
+import { formatBytes, formatCount } from '../figures/format.ts';
+import type { Summary } from '../figures/summary.ts';
 
 export type MetricUnit = 'rows' | 'entries' | 'bytes' | 'tokens' | 'descriptors' | 'ratio';
 
@@ -125,7 +125,7 @@ export const METRICS: readonly Metric[] = [
   {
     name: 'stagedRows',
     unit: 'rows',
-    meaning: 'forwarded rows that need a staging row; 0 in flat plans',
+    meaning: 'forwarded rows that need a landing row; 0 in flat plans',
     of: (s) => s.forwarding?.stagedRows ?? 0,
   },
 ];
@@ -144,7 +144,7 @@ export function compareMetrics(a: Summary, b: Summary): MetricDelta[] {
   });
 }
 
-/** `-8.0 %`, `+100 %`, or `new` where there was nothing before. */
+/** `-8.0 %`, `+100 %`, or `new` if there was nothing before. */
 export function formatChange(change: number | null): string {
   if (change === null) return 'new';
   const percent = 100 * change;

@@ -1,7 +1,7 @@
 // A difference as text, Markdown, JUnit XML and GitHub workflow commands.
 
-import type { Delta, DiffLevel, LinkDelta, PlanDiff } from '../diff.ts';
-import { formatBytes, formatCount } from '../format.ts';
+import { formatBytes, formatCount } from '../figures/format.ts';
+import type { Delta, DiffLevel, LinkDelta, PlanDiff } from './diffPlans.ts';
 import type { Limit } from './limits.ts';
 import { formatChange, formatValue } from './metrics.ts';
 import { CAUSES } from './moves.ts';
@@ -38,7 +38,7 @@ const SHOWN = 8;
 const MAX_OPTION_TEXT = 24;
 
 function showOption(value: unknown): string {
-  const text = JSON.stringify(value);
+  const text = value === undefined ? 'default' : JSON.stringify(value);
   return text.length > MAX_OPTION_TEXT ? `${text.slice(0, MAX_OPTION_TEXT - 1)}…` : text;
 }
 

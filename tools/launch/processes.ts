@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { constants } from 'node:os';
 import { FuscoError } from '../../planner/errors.ts';
 import { styleOf } from '../terminal/style.ts';
-import { copyLines } from './lines.ts';
+import { copyLines } from './prefixedLines.ts';
 
 export interface LaunchOptions {
   readonly ranks: number;
@@ -50,7 +50,7 @@ function environmentOf(rank: number, ranks: number, port: number, secret: string
   };
 }
 
-/** Neighbouring ranks have different colours where the stream shows colours. */
+/** Adjacent ranks have different colors, if the output shows colors. */
 function prefixOf(rank: number, to: NodeJS.WriteStream): string {
   return `${styleOf(to).paint(rank % 2 === 0 ? 'far' : 'near', `[${rank}]`)} `;
 }

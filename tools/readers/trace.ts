@@ -1,10 +1,10 @@
 // Recorded routing: pieces of [tokens, topk] that belong to a step, a layer and a rank, of which a plan takes one step
 // and one layer. Readers of other programs' files add pieces; this keeps the wanted ones and says what there is.
 
-import { FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS, MAX_TOPK } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { ReadProgress } from './lines.ts';
+import { refuse } from './file.ts';
+import type { ReadProgress } from './jsonLines.ts';
 import type { NdArray } from './npy.ts';
 
 /** What to take of a file that holds more than one routing. */
@@ -82,7 +82,7 @@ export class TraceCollector {
   }
 
   #fail(text: string): never {
-    throw new FuscoError('E_FOREIGN', text, { path: this.#path });
+    refuse(this.#path, text);
   }
 
   #checkChoice(): void {
@@ -127,7 +127,7 @@ function joinPieces(pieces: readonly Piece[], path: string): RoutingTable {
     const { ids: from } = piece;
     for (let i = 0; i < from.length; i++) {
       const id = Number(from[i]);
-      if ((id | 0) !== id) throw new FuscoError('E_FOREIGN', `id ${id} is not a 32-bit integer`, { path });
+      if ((id | 0) !== id) refuse(path, `id ${id} is not a 32-bit integer`);
       ids[at++] = id;
     }
   }
@@ -138,11 +138,7 @@ function joinPieces(pieces: readonly Piece[], path: string): RoutingTable {
 export function pieceOf(array: NdArray, path: string): Piece {
   const [tokens, topk] = array.shape;
   if (array.shape.length !== 2 || /^f/.test(array.dtype)) {
-    throw new FuscoError(
-      'E_FOREIGN',
-      `${array.dtype} [${array.shape.join(', ')}] is not integers [tokens, topk]`,
-      { path },
-    );
+    refuse(path, `${array.dtype} [${array.shape.join(', ')}] is not integers [tokens, topk]`);
   }
   return { ids: array.data, tokens: tokens!, topk: topk! };
 }
