@@ -16,7 +16,7 @@ export interface Heat {
   readonly ranksPerCell: number;
   /** Rows and columns. */
   readonly cells: number;
-  /** Cells that lie on one node; 0 where a cell is a node or more. */
+  /** Cells that lie on one node; 0 if a cell is a node or more. */
   readonly cellsPerNode: number;
   /** Payload bytes [from, to], between ranks of one node, and between nodes. */
   readonly intra: number[][];
@@ -70,7 +70,7 @@ function heatOf({ ranks, ranksPerNode, traffic }: Summary): Heat {
   };
 }
 
-/** Expert instances in the order of the plan: "expert 7", with its rank where the expert has replicas. */
+/** Expert instances in the order of the plan: "expert 7", with its rank if the expert has replicas. */
 function instanceLabels({ spec }: Plan): string[] {
   const { instanceExpert, instanceRank, instances, experts } = spec.placement;
   return Array.from({ length: instances }, (_, i) => {

@@ -22,7 +22,7 @@ export interface Panel {
   readonly cells: readonly Markup[];
 }
 
-/** A busiest bar is marked where it exceeds the mean by more than this factor; below, the marking would be noise. */
+/** A busiest bar is marked if it exceeds the mean by more than this factor; below, the marking would be noise. */
 const NOTABLE = 1.05;
 
 type Draw = (figures: Figures, width: number) => Markup;
