@@ -1,8 +1,8 @@
 // The figures by which two plans are compared, by the names that `--fail-on` and golden files use; docs/diff.md
 // lists them, and a test compares the two.
 
+import { largest, sum } from '../../planner/totals.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
-import { largest, sum } from '../figures/load.ts';
 import type { Summary } from '../figures/summary.ts';
 
 export type MetricUnit = 'rows' | 'entries' | 'bytes' | 'tokens' | 'descriptors' | 'ratio';

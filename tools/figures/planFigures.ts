@@ -2,8 +2,9 @@
 
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
+import { columnSums, sum } from '../../planner/totals.ts';
 import { findOffenders, type Offender } from './extremes.ts';
-import { type Loads, loadOf, sum } from './load.ts';
+import { type Loads, loadOf } from './load.ts';
 import { type Prediction, predictTimeline } from './prediction.ts';
 import { type Summary, summarize } from './summary.ts';
 import { directLengths, forwardLengths, type Lengths, type Spread, spreadOf } from './tokens.ts';
@@ -97,7 +98,7 @@ function planFigures(plan: Plan, summary: Summary): PlanFigures {
       realRows.map((_, rank) => `rank ${rank}`),
     ),
     nicOut: interNodeBytes.map(sum),
-    nicIn: interNodeBytes.map((_, to) => sum(interNodeBytes.map((row) => row[to]!))),
+    nicIn: columnSums(interNodeBytes),
     totalBytes: { own, intra: sum(intraNodeBytes.map(sum)) - own, inter: sum(interNodeBytes.map(sum)) },
   };
 }
