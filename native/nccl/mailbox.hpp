@@ -44,8 +44,8 @@ class Mailbox {
   Mailbox(const Mailbox &) = delete;
   Mailbox &operator=(const Mailbox &) = delete;
 
-  // The own post of a call: fill it, then publish. Two steps have two places: a rank can be one call ahead of
-  // a neighbor, which reads the post of its own call, and no further.
+  // This rank's post of a call: fill it, then publish. Two calls have two places: a rank can be one call
+  // ahead of a neighbor that still reads the previous post, and no further.
   Post &own(uint64_t call) { return at(self_, call); }
   void publish(uint64_t call);
   bool has(uint32_t neighbor, uint64_t call) const;
