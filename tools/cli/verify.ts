@@ -60,7 +60,7 @@ async function verify(file: string, options: VerifyArguments): Promise<void> {
   report(file, options, wanted, matches, matches ? undefined : bodyLines(diffPlans(plan, again))[0]);
 }
 
-/** Prints the verdict; throws ComparisonFailed where the plan is not that of the routing. */
+/** Prints the verdict; throws ComparisonFailed if the plan is not that of the routing. */
 function report(
   file: string,
   options: VerifyArguments,
@@ -86,7 +86,7 @@ export function verifyCommand(): Command {
   )
     .argument('<file>', 'a plan file')
     .option('--routing <routing>', 'routing as `fusco plan` takes it')
-    .option('--stream', 'shard by shard in the memory of one (default: from 256 MiB on)')
+    .option('--stream', 'chunked: shard by shard, in the memory of one (default: from 256 MiB on)')
     .option('--no-stream', 'the whole file in memory')
     .option('--json', 'one JSON object')
     .action(verify);

@@ -130,7 +130,7 @@ function sameWords(a: ArrayLike<number>, b: ArrayLike<number>): boolean {
   return true;
 }
 
-/** Whether rows travel alike. Sections are compared, not bytes: another minor version may lay them out otherwise. */
+/** Whether rows travel the same way. Sections are compared, not bytes: another minor version may store them differently. */
 function sameMovement(a: Plan, b: Plan): boolean {
   if (a.decision.rule !== b.decision.rule || !sameWords(a.decision.groups, b.decision.groups)) return false;
   return a.shards.every((left, rank) => {
