@@ -4,7 +4,7 @@ import { loadPlanner } from '../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import type { RoutingTable } from '../planner/routing.ts';
-import type { PlanOptions } from '../planner/spec.ts';
+import { checkSupported, type PlanOptions } from '../planner/spec.ts';
 import { cudaBackend } from './backends/cuda/backend.ts';
 import { type Cuda, openCuda } from './backends/cuda/context.ts';
 import { hostBackend } from './backends/host/backend.ts';
@@ -173,7 +173,7 @@ export class Group implements Disposable {
     return recorder;
   }
 
-  /** Uploads a plan, to be exchanged any number of times. Throws E_UNVERIFIED, E_RANKS, E_CLOSED. */
+  /** Uploads a plan, to be exchanged any number of times. Throws E_UNVERIFIED, E_RANKS, E_BACKEND, E_CLOSED. */
   async prepare(plan: VerifiedPlan): Promise<Exchange> {
     this.#refuseClosed();
     if (!isVerified(plan)) throw new FuscoError('E_UNVERIFIED', 'the plan was not verified');
@@ -183,6 +183,7 @@ export class Group implements Disposable {
         limit: this.ranks,
       });
     }
+    checkSupported(plan.spec);
     const prepared = await this.#backend.prepare(plan);
     const exchange = new Exchange(plan, this.localRanks, prepared, () => this.#open.delete(exchange));
     this.#open.add(exchange);

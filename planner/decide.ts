@@ -106,6 +106,6 @@ export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; deci
   if (costs.hier.cost < costs.flat.cost) {
     return { spec: { ...spec, strategy: 'hier' }, decision: { ...hier, reason } };
   }
-  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none' } as const;
+  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none', sum: 'none' } as const;
   return { spec: settled, decision: { ...FLAT, reason } };
 }

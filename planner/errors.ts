@@ -20,7 +20,7 @@ export const ERROR_HINTS = {
     'docs/golden.md says what the file holds; `fusco check --update` writes its golden part, outside CI.',
   E_SHAPE: 'The array must have the shape and dtype that the plan asks for.',
   E_PLAN_MAGIC: 'This is not a plan file; make one with `fusco plan`.',
-  E_PLAN_VERSION: 'Read it with the version that wrote it, or plan again.',
+  E_PLAN_VERSION: 'Update fusco, read the file with the version that wrote it, or plan again.',
   E_PLAN_TRUNCATED: 'The file is cut short; copy it again or plan again.',
   E_PLAN_CANONICAL: 'The file was edited or written by something else; plan again.',
   E_PLAN_HEADER: 'The header was edited or written by something else; plan again.',

@@ -21,6 +21,13 @@ export interface Plan {
   readonly spec: PlanSpec & { readonly strategy: Strategy };
   readonly decision: Decision;
   readonly shards: readonly Shard[];
+  /** What the header keeps for other programs: it is written again as it was read. Not part of the plan id. */
+  readonly extra?: Extra;
+}
+
+/** A map of the header's `extra`: keys of ASCII letters, digits and `._-` that start with a letter. */
+export interface Extra {
+  readonly [key: string]: number | string | Uint8Array | Extra;
 }
 
 /** A plan that this process made, or that verifyPlan accepted: the only kind that an executor takes. */

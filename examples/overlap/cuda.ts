@@ -1,8 +1,9 @@
-// On the cuda backend exchanges and experts are enqueued on two streams of every rank, which events put in order; nothing
-// waits on this thread until the end, and the spans are times between events.
+// On the cuda backend, exchanges and experts are enqueued on two streams of every rank, and events order them. This thread
+// waits only at the end. The spans are times between events.
 //
 // The package has no matrix product. Each expert copies its rows and then repeats a gate over a few tokens for a given
-// time: a stand-in that shows how stages overlap, not how fast a product is; it uses few SMs and little bandwidth.
+// time: a stand-in that shows how stages overlap. It does not show how fast a product is, and uses few SMs and little
+// bandwidth.
 
 import {
   type Cuda,

@@ -1,4 +1,4 @@
-// On the host backend an exchange runs on the engine's threads while this thread runs the experts. (The reference works on
+// On the host backend an exchange runs on the library's threads while this thread runs the experts. (The reference works on
 // this thread, too: nothing overlaps there.)
 
 import { type BackendName, createGroup, type ExchangeReport, ExpertLayer, type Group } from 'fusco';

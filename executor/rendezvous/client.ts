@@ -1,4 +1,4 @@
-// A rank's side of the rendezvous, in the worker: its heart-beats, what it waits for, and noticing that rank 0 is lost.
+// A rank's side of the rendezvous, in the worker: its heart-beats, what it waits for, and detection of a lost rank 0.
 
 import type { Socket } from 'node:net';
 import { type Address, connectToServer } from './connection.ts';
@@ -14,20 +14,20 @@ export interface ClientOptions {
   readonly secret: string;
   readonly deadlineMs: number;
   readonly heartbeatMs: number;
-  /** Once, when the group cannot go on. */
+  /** Called once, when the session fails. */
   onFailure(failure: Failure): void;
 }
 
 /** How long the server may take to say who is late. */
 const ANSWER_MS = 1500;
 
-/** Neighbours of this rank: ranks on machines of the same name. */
-export interface Neighbours {
+/** This rank among the ranks of machines with the same name. */
+export interface LocalPlace {
   readonly localRank: number;
   readonly localWorldSize: number;
 }
 
-/** Something that this rank waits for. It never rejects: a failure ends the session and everything in it. */
+/** Something that this rank waits for. It never rejects: a failure ends the session as a whole. */
 interface Pending<T> {
   resolve(value: T): void;
   timer: NodeJS.Timeout | undefined;
@@ -41,13 +41,13 @@ export class Client {
   #heardAt = performance.now();
   #failure: Failure | undefined;
   #closed = false;
-  /** Last call of rank 0 as it has told, and whether it has closed its session. */
+  /** Last call of rank 0 as far as known, and whether it has closed its session. */
   #rootCall: number | undefined;
   #rootClosed = false;
   #lastCall = -1;
   #seq = 0;
   #nextId = 0;
-  #ready: Pending<Neighbours> | undefined;
+  #ready: Pending<LocalPlace> | undefined;
   #gathering: Pending<Uint8Array[]> | undefined;
   readonly #calls = new Map<number, Pending<void>>();
   readonly #reports = new Map<number, Pending<LateReport> & { call: number }>();
@@ -58,10 +58,10 @@ export class Client {
   }
 
   /** Connects and waits for all other ranks. Throws FuscoError; calls onFailure once connected. */
-  async connect(): Promise<Neighbours> {
+  async connect(): Promise<LocalPlace> {
     const { address, identity, secret, deadlineMs, heartbeatMs } = this.#options;
     const started = performance.now();
-    const ready = new Promise<Neighbours>((resolve) => {
+    const ready = new Promise<LocalPlace>((resolve) => {
       this.#ready = { resolve, timer: undefined };
     });
     this.#socket = await connectToServer(address, identity, secret, deadlineMs, {
@@ -69,7 +69,7 @@ export class Client {
       onEnd: (reason) => this.#lost(reason),
     });
     this.#heardAt = this.#beatAt = performance.now();
-    // The verdict may have come together with the welcome.
+    // A failure may have come together with the welcome.
     if (this.#failure !== undefined || this.#closed) return ready;
     this.#beat = setInterval(() => this.#beatOnce(), heartbeatMs);
     const left = Math.max(1, deadlineMs - (performance.now() - started));
@@ -102,7 +102,7 @@ export class Client {
     this.#send({ type: 'enter', call, awaited }, digest);
   }
 
-  /** Which ranks had not entered a call; answers within 1.5 s, come what may. */
+  /** Which ranks have not entered a call; always answers within 1.5 s. */
   late(call: number): Promise<LateReport> {
     return new Promise((resolve) => {
       const id = this.#nextId++;
@@ -116,7 +116,7 @@ export class Client {
     });
   }
 
-  /** Says that this rank has waited in vain for others to come to a call: the server ends the session for all. */
+  /** Reports that a call did not finish in time: the server ends the session if some ranks have not entered the call. */
   expire(call: number, waitedMs: number): void {
     this.#send({ type: 'timeout', wait: { kind: 'call', call }, waitedMs });
   }
@@ -131,7 +131,7 @@ export class Client {
     });
   }
 
-  /** The orderly end. Resolves when the server has taken the goodbye, or had its time. */
+  /** Says goodbye. Resolves when the server has taken it, or after a bounded time. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#stopTimers();
@@ -183,14 +183,14 @@ export class Client {
     pending?.resolve(value);
   }
 
-  /** Without rank 0 nobody says who is late, and an exchange that it has not entered cannot end. */
+  /** Rank 0 has closed: nobody knows who is late, and a call that it has not entered cannot finish. */
   #refuseClosedRoot(): void {
     if (!this.#rootClosed) return;
     const waits = this.#ready !== undefined || this.#gathering !== undefined || this.#calls.size > 0;
     if (waits || this.#lastCall > (this.#rootCall ?? -1)) this.#fail(this.#rootFailure('closed'));
   }
 
-  /** Asks the server for a verdict when the deadline has passed; without one it is rank 0 that does not answer. */
+  /** After the deadline the server decides who is late. If it does not answer, rank 0 is the late one. */
   #expireAfter(ms: number, wait: Wait, started = performance.now()): NodeJS.Timeout {
     const timer = setTimeout(() => {
       this.#send({ type: 'timeout', wait, waitedMs: performance.now() - started });
@@ -211,11 +211,11 @@ export class Client {
   #beatOnce(): void {
     const { deadlineMs, heartbeatMs } = this.#options;
     const now = performance.now();
-    // After a pause of this process its own silence must not be taken for that of rank 0.
+    // After a pause of this process, rank 0 must not be taken for silent.
     if (now - this.#beatAt > heartbeatMs + deadlineMs / 2) this.#heardAt = now;
     this.#beatAt = now;
     if (this.#rootClosed) return;
-    // A server that reads nothing must not fill this process's memory.
+    // Beats for a server that does not read would fill this process's memory.
     if (this.#socket?.writableNeedDrain === false) this.#send({ type: 'beat' });
     if (this.#ready === undefined && now - this.#heardAt > deadlineMs)
       this.#fail(this.#rootFailure('silent'));

@@ -1,9 +1,9 @@
-// The server's memory of the calls that ranks have entered. Every rank announces the same calls with the same digests
-// in the same order, so one list serves all: it holds what the fastest rank has entered and the slowest has not.
+// The numbered calls that ranks have entered. Every rank enters the same calls with the same digests in the same order, so
+// one list serves all ranks: it has the calls that the fastest rank has entered and the slowest has not.
 
-import { type Failure, nameRanks } from './report.ts';
+import { type Failure, mismatchFailure, nameRanks } from './report.ts';
 
-/** Most calls that the fastest rank may be ahead of the slowest. Exchanges themselves let no rank run far ahead. */
+/** Most calls that the fastest rank may be ahead of the slowest. Exchanges keep ranks far closer together. */
 export const MAX_CALLS_AHEAD = 1 << 16;
 
 interface Entry {
@@ -13,7 +13,7 @@ interface Entry {
   readonly firstAt: number;
   /** Ranks that have not entered it. */
   missing: number;
-  /** Ranks that want to hear when all have. */
+  /** Ranks that wait for all ranks to enter it. */
   readonly awaiting: number[];
 }
 
@@ -51,12 +51,12 @@ export class CallLog {
     return [...this.#last.keys()].filter((rank) => (this.#last[rank] ?? -1) < call);
   }
 
-  /** Whether others have entered a call that this rank has not: it cannot leave without harm. */
+  /** Whether other ranks have entered a call that this rank has not. */
   isBehind(rank: number): boolean {
     return this.#counts[rank]! < this.#first + this.#entries.length;
   }
 
-  /** A rank enters a call. Gives the calls that are complete by it, or why the group cannot go on. */
+  /** A rank enters a call. Returns the calls that this completes, or the failure of the session. */
   enter(rank: number, call: number, digest: string, awaited: boolean): Completed | Failure {
     const at = this.#counts[rank]! - this.#first;
     const entry = this.#entries[at];
@@ -90,17 +90,7 @@ export class CallLog {
       entry.call !== call
         ? `rank ${rank} entered call ${call} where ${nameRanks(others)} entered call ${entry.call}`
         : `in call ${call} rank ${rank} does another exchange than ${nameRanks(others)}: the plan, the kind of exchange, the bytes of a row or the dtype differ`;
-    const involved = [rank, ...others];
-    return {
-      code: 'E_PEER_MISMATCH',
-      text,
-      ranks: involved.map((one) => ({
-        rank: one,
-        lastCall: this.#last[one],
-        silentMs: undefined,
-        state: 'behind',
-      })),
-    };
+    return mismatchFailure(text, [rank, ...others], (one) => this.#last[one]);
   }
 
   #tooFarAhead(rank: number): Failure {

@@ -1,4 +1,4 @@
-// What ranks and the server say once they know each other. Everything is the head of a frame; a body is mentioned.
+// The messages between ranks and the server after the handshake. Each is the head of a frame; bodies are mentioned.
 
 import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { type Frame, FrameError, MAX_HEAD_BYTES } from './frames.ts';
@@ -31,7 +31,7 @@ export type Wait =
 
 /** From a rank to the server. */
 export type ClientMessage =
-  /** The rank's part, as the body, of its call number `seq`. All calls are all-gathers; `what` is what they are for. */
+  /** The body is the rank's part of its all-gather number `seq`; `what` is its purpose. */
   | { readonly type: 'gather'; readonly seq: number; readonly what: string }
   /** The body is the digest of what the rank is about to do in this call. */
   | { readonly type: 'enter'; readonly call: number; readonly awaited: boolean }
@@ -44,14 +44,14 @@ export type ClientMessage =
 /** From the server to a rank. */
 export type ServerMessage =
   | { readonly type: 'ready'; readonly localRank: number; readonly localWorldSize: number }
-  /** The body is every rank's part, one after the other; no sizes where all are empty. */
+  /** The body is every rank's part, one after the other; without sizes if all are empty. */
   | { readonly type: 'gathered'; readonly seq: number; readonly sizes?: readonly number[] }
   | { readonly type: 'entered'; readonly call: number }
   | { readonly type: 'report'; readonly id: number; readonly report: LateReport }
   /** The body is f64[ranks], milliseconds by which each rank entered its calls after the first one. */
   | { readonly type: 'lateness'; readonly id: number }
   | { readonly type: 'failure'; readonly failure: Failure }
-  /** `call` is the last one that rank 0 entered, for the day on which rank 0 is gone. */
+  /** `call` is the last one that rank 0 entered, for the error in case rank 0 is lost. */
   | { readonly type: 'beat' | 'goodbye'; readonly call: number | undefined };
 
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
@@ -101,13 +101,13 @@ function areSizes(value: unknown, worldSize: number): value is number[] {
   return Array.isArray(value) && value.length === worldSize && worldSize <= MAX_RANKS && value.every(isCount);
 }
 
-/** Cuts the body of a gathered frame into the ranks' parts. Throws FrameError where sizes and body contradict. */
+/** Cuts the body of a gathered frame into the ranks' parts. Throws FrameError if sizes and body disagree. */
 export function splitParts(sizes: unknown, body: Uint8Array, worldSize: number): Uint8Array[] {
   if (sizes === undefined) return Array.from({ length: worldSize }, () => new Uint8Array(0));
   if (!areSizes(sizes, worldSize) || sizes.reduce((total, size) => total + size, 0) !== body.length) {
     throw new FrameError('parts that do not fill the body');
   }
   let at = 0;
-  // Copies: the body is one buffer, and a part must not keep all of it alive nor show its neighbours.
+  // Copies: the body is one buffer, and a part must neither keep all of it alive nor give access to other parts.
   return sizes.map((size) => Uint8Array.from(body.subarray(at, (at += size))));
 }

@@ -1,14 +1,14 @@
-// What is said about ranks that others wait for: the same facts as fields, in a frame and in an error's text.
+// Late reports: ranks that others wait for, as fields, in a frame, and in the text of an error.
 
 import { ERROR_HINTS, type ErrorCode, FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
 
-/** One rank that others wait for. */
+/** A late rank: one that others wait for. */
 export interface LateRank {
   readonly rank: number;
-  /** The last call that it entered; undefined before the first, or where nobody knows. */
+  /** The last call that it entered; undefined before the first, or if unknown. */
   readonly lastCall: number | undefined;
-  /** Whole milliseconds since it was last heard; undefined where it never was. */
+  /** Whole milliseconds since it was last heard; undefined if it never was. */
   readonly silentMs: number | undefined;
   /**
    * `behind` connected but not there yet; `absent` never connected; `gone` its connection broke; `closed` it closed its
@@ -17,12 +17,12 @@ export interface LateRank {
   readonly state: 'behind' | 'absent' | 'gone' | 'closed' | 'silent';
 }
 
-/** Which ranks had not entered a call. */
+/** A late report: the ranks that have not entered a call. */
 export interface LateReport {
   readonly call: number;
-  /** False where rank 0, which knows about the others, did not answer; it is the only one in `ranks` then. */
+  /** False if rank 0, which knows about the others, did not answer; `ranks` then has only rank 0. */
   readonly answered: boolean;
-  /** In ascending order; empty where all had entered it. */
+  /** In ascending order; empty if all have entered it. */
   readonly ranks: readonly LateRank[];
 }
 
@@ -46,7 +46,7 @@ function areLateRanks(value: unknown): boolean {
   });
 }
 
-/** Whether a value out of a frame is a report. */
+/** Whether a value out of a frame is a late report. */
 export function isReport(value: unknown): value is LateReport {
   const { call, answered, ranks } = (value ?? {}) as Partial<LateReport>;
   return isCount(call) && typeof answered === 'boolean' && areLateRanks(ranks);
@@ -83,10 +83,22 @@ export function describeRanks(ranks: readonly LateRank[]): string {
   return ranks.length > MOST_LISTED ? `${listed} and ${ranks.length - MOST_LISTED} more` : listed;
 }
 
-/** The end of a session because ranks did not come to something. */
+/** The end of a session because ranks did not arrive in time. */
 export function missingFailure(what: string, waitedMs: number, ranks: readonly LateRank[]): Failure {
   const text = `after ${Math.round(waitedMs)} ms ${what} still waits for ${describeRanks(ranks)}`;
   return { code: 'E_PEER_TIMEOUT', text, ranks };
+}
+
+/** The end of a session because ranks do different things. */
+export function mismatchFailure(
+  text: string,
+  ranks: readonly number[],
+  lastCallOf: (rank: number) => number | undefined,
+): Failure {
+  const involved = ranks.map((rank) => {
+    return { rank, lastCall: lastCallOf(rank), silentMs: undefined, state: 'behind' } as const;
+  });
+  return { code: 'E_PEER_MISMATCH', text, ranks: involved };
 }
 
 /** The end of a session because a rank has left it. */

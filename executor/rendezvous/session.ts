@@ -1,4 +1,4 @@
-// A process's part in a group of one process per rank: what its main thread sees of the rendezvous.
+// A rank's session, as its main thread uses it. There is one process per rank.
 
 import { Worker } from 'node:worker_threads';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
@@ -11,7 +11,7 @@ import { failureError, type LateReport, nameRanks, timeoutError } from './report
 import type { Notice, Request, WorkerSetup } from './worker.ts';
 
 export interface ConnectOptions extends BootstrapOptions {
-  /** Interface that rank 0 listens on. Default: the master address where it is a loopback one, else all interfaces. */
+  /** Interface that rank 0 listens on. Default: the master address if it is a loopback address, else all interfaces. */
   listenHost?: string;
   /** Takes the lines about refused connections and lost ranks. Default: stderr. */
   logger?: (line: string) => void;
@@ -23,7 +23,7 @@ const CLOSE_MS = 3000;
 interface Pending {
   resolve(value: unknown): void;
   reject(error: Error): void;
-  /** What it gets when the session has failed, where that is not an error. */
+  /** Its result when the session has failed, if that is not an error. */
   readonly ifFailed?: () => unknown;
 }
 
@@ -32,15 +32,15 @@ interface Pending {
  *
  * All ranks make the same operations (barrier, allGather, broadcast, agree) in the same order, and enter the same
  * numbered calls in the same order. Every wait has a deadline. When it passes, when a rank is lost, or when ranks do
- * different things, the session fails on every rank that can still be reached: all that waits, and every later call,
- * rejects with the same error.
+ * different things, the session fails on every rank that can still be reached: everything that waits, and every later
+ * call, rejects with the same error.
  *
  * A process that comes to its end with an open session closes it; one that crashes does not, and the others notice.
  */
 export class Session implements Coordinator, AsyncDisposable, Disposable {
   readonly rank: number;
   readonly worldSize: number;
-  /** Place among the ranks of this machine: the launcher's, or counted over equal host names. */
+  /** Number of this rank among the ranks of its machine: the launcher's, or counted over equal machine names. */
   readonly localRank: number;
   /** Number of ranks on this machine. */
   readonly localWorldSize: number;
@@ -75,7 +75,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     return this.#failure;
   }
 
-  /** Resolves when all ranks have come to it. Rejects with E_PEER_TIMEOUT, E_PEER_MISMATCH, E_CLOSED, as all calls do. */
+  /** Resolves when all ranks have entered it. Rejects with E_PEER_TIMEOUT, E_PEER_MISMATCH, E_CLOSED, as all calls do. */
   async barrier(deadlineMs?: number): Promise<void> {
     await this.#gather('a barrier', new Uint8Array(0), deadlineMs);
   }
@@ -99,7 +99,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
 
   /**
    * Resolves when all ranks have given the same digest. Otherwise every rank gets E_PEER_MISMATCH, which names `what`
-   * and the ranks that differ from most others (from rank 0, where two digests are as frequent). The session goes on.
+   * and the ranks that differ from most others (from rank 0, if two digests are equally frequent). The session stays open.
    *
    * @param what names the thing, at most 200 characters: `plan id`
    * @param digest at most 64 bytes
@@ -146,8 +146,8 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
   }
 
   /**
-   * Which ranks had not entered a call. Answers within 2 s whatever has happened: where rank 0 does not answer, it is
-   * the rank that is named, and after a failure those that the failure named.
+   * Which ranks have not entered a call. Always answers within 2 s: if rank 0 does not answer, rank 0 is named; after a
+   * failure, the ranks that the failure named.
    */
   async late(call: number | bigint): Promise<LateReport> {
     const at = checkInteger('call', Number(call), 0, Number.MAX_SAFE_INTEGER);
@@ -191,9 +191,9 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
   }
 
   /**
-   * Calls the listener once, when the session fails; soon, where it has failed already.
+   * Calls the listener once, when the session fails; soon, if it has failed already.
    *
-   * @returns forgets the listener, so that what it holds can go before the session does
+   * @returns removes the listener
    */
   onFailure(listener: (error: FuscoError) => void): () => void {
     const own = (error: FuscoError) => listener(error);
@@ -288,10 +288,10 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
   }
 }
 
-/** The bytes in a buffer of their own: a message carries the whole buffer that a view lies in. */
+/** A copy in a buffer of its own: postMessage would send the whole buffer of a view. */
 const copyOf = (bytes: Uint8Array) => Uint8Array.from(bytes);
 
-/** Ranks whose digest is not the most frequent one; where several are, rank 0's or else the lowest rank's counts. */
+/** Ranks whose digest is not the most frequent one; among equally frequent ones, the digest of the lowest rank counts. */
 export function differingRanks(digests: readonly string[]): number[] {
   const counts = new Map<string, number>();
   for (const digest of digests) counts.set(digest, (counts.get(digest) ?? 0) + 1);
@@ -315,8 +315,8 @@ async function endWorker(worker: Worker): Promise<void> {
  * Connects this process to its group and waits until all ranks are there. Options win over the launcher's variables;
  * docs/multi-process.md lists them. Rank 0 hosts the server.
  *
- * @throws FuscoError E_BOOTSTRAP where rank, size or address are missing or contradict, or rank 0 refused the secret;
- *   E_PEER_TIMEOUT naming the ranks that did not come; E_PEER_MISMATCH for another version or world size
+ * @throws FuscoError E_BOOTSTRAP if rank, size or address are missing or disagree, or if rank 0 refused the secret;
+ *   E_PEER_TIMEOUT naming the ranks that did not connect; E_PEER_MISMATCH for another version or world size
  */
 export async function connect(options: ConnectOptions = {}): Promise<Session> {
   const bootstrap = resolveBootstrap(options, process.env);

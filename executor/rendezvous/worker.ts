@@ -1,11 +1,11 @@
-// The thread that keeps a session alive while its process is busy: a late rank is exactly one whose main thread does
-// something else, and its heart-beats and rank 0's answers must go on meanwhile. Main thread and worker exchange the
-// messages below; the worker of rank 0 holds the server too.
+// The thread of a session. Heart-beats and rank 0's answers must go on while the main thread computes: a late rank is one
+// whose main thread does something else. Main thread and worker exchange the messages below; the worker of rank 0 also
+// runs the server.
 
 import { hostname } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
-import { Client, type Neighbours } from './client.ts';
+import { Client, type LocalPlace } from './client.ts';
 import type { Failure, LateReport } from './report.ts';
 import { Server } from './server.ts';
 
@@ -15,7 +15,7 @@ export interface WorkerSetup {
   readonly worldSize: number;
   readonly host: string;
   readonly port: number;
-  /** Interface that rank 0 listens on; all of them where it is undefined. */
+  /** Interface that rank 0 listens on; undefined: all interfaces. */
   readonly listenHost: string | undefined;
   readonly version: string;
   readonly secret: string;
@@ -23,7 +23,7 @@ export interface WorkerSetup {
   readonly heartbeatMs: number;
 }
 
-/** From the main thread. Requests with an id are answered. */
+/** From the main thread to the worker. Requests with an id are answered. */
 export type Request =
   | { op: 'gather'; id: number; what: string; part: Uint8Array; deadlineMs: number }
   | { op: 'enter'; id: number | undefined; call: number; digest: Uint8Array; deadlineMs: number }
@@ -34,9 +34,9 @@ export type Request =
 
 type Answer = Uint8Array[] | Float64Array | LateReport | undefined;
 
-/** To the main thread. */
+/** From the worker to the main thread. */
 export type Notice =
-  | ({ event: 'ready' } & Neighbours)
+  | ({ event: 'ready' } & LocalPlace)
   | { event: 'refused'; code: ErrorCode; text: string; rank: number | undefined }
   | { event: 'answer'; id: number; value: Answer }
   | { event: 'failure'; failure: Failure }

@@ -2,9 +2,9 @@
 #ifndef FUSCO_PLAN_LAYOUT_H
 #define FUSCO_PLAN_LAYOUT_H
 
-/* Format version of the file. A reader accepts its own major and any minor up to its own. */
+/* Newest format version. A reader accepts its own major version and every minor version up to its own. */
 #define FUSCO_FORMAT_MAJOR 1
-#define FUSCO_FORMAT_MINOR 0
+#define FUSCO_FORMAT_MINOR 1
 /* "FSHD", little-endian. */
 #define FUSCO_SHARD_MAGIC 1145590598
 /* Words of the shard's head. */

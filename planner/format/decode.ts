@@ -13,9 +13,12 @@ import {
   BIN32,
   type Header,
   type ListedShard,
+  MINOR_1_KEYS,
+  minorOf,
   packHead,
   padBytes,
 } from './encode.ts';
+import { checkExtra, isMap } from './extra.ts';
 import type { Sha256 } from './hash.ts';
 import { FORMAT_MAJOR, FORMAT_MINOR, MAX_HEADER_BYTES, MAX_RANKS, SECTION_ALIGN } from './layout.ts';
 import { Shard } from './shard.ts';
@@ -49,7 +52,7 @@ function readPreamble(cursor: Cursor): { ranks: number; version: [number, number
   if (major !== FORMAT_MAJOR || minor! > FORMAT_MINOR) {
     throw new FuscoError(
       'E_PLAN_VERSION',
-      `format ${major}.${minor}; this reads ${FORMAT_MAJOR}.0 to ${FORMAT_MAJOR}.${FORMAT_MINOR}`,
+      `format ${major}.${minor}; this version reads ${FORMAT_MAJOR}.0 to ${FORMAT_MAJOR}.${FORMAT_MINOR}: update fusco`,
       {
         value: `${major}.${minor}`,
         limit: `${FORMAT_MAJOR}.${FORMAT_MINOR}`,
@@ -78,31 +81,58 @@ function readHeader(cursor: Cursor, ranks: number, version: [number, number]): H
     throw new FuscoError('E_PLAN_CANONICAL', 'the header is not msgpack', { path: '/header', cause });
   }
   checkHeaderTypes(header, ranks);
-  if (!equalBytes(packHead(version, header), cursor.bytes.subarray(0, cursor.at))) {
+  if (minorOf(header) !== version[1]) {
+    const text = `format ${version.join('.')}, but the header is one of ${version[0]}.${minorOf(header)}`;
+    throw new FuscoError('E_PLAN_CANONICAL', text, { path: '/version' });
+  }
+  if (!equalBytes(packHead(header), cursor.bytes.subarray(0, cursor.at))) {
     throw refuseHeader('encoding the header again gives other bytes');
   }
   return header;
 }
 
-const HEADER_KEYS = 'core,planId,producer,reason,shards';
-const CORE_KEYS =
-  'align,balance,capacity,dtype,experts,groups,hidden,partial,placement,ranks,ranksPerNode,rule,sliceRows,strategy,tileTokens,topk';
+const HEADER_KEYS = ['core', 'planId', 'producer', 'reason', 'shards'];
+const CORE_KEYS = [
+  ...[
+    'align',
+    'balance',
+    'capacity',
+    'dtype',
+    'experts',
+    'groups',
+    'hidden',
+    'partial',
+    'placement',
+    'ranks',
+  ],
+  ...['ranksPerNode', 'rule', 'sliceRows', 'strategy', 'tileTokens', 'topk'],
+];
 
-function isMap(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
+/** A map with all keys of `needed` and perhaps some of `known`. Throws E_PLAN_HEADER. */
+function readMap(value: unknown, path: string, needed: readonly string[], known: readonly string[]) {
+  const refuse = (text: string): never => {
+    throw new FuscoError('E_PLAN_HEADER', text, { path });
+  };
+  if (!isMap(value)) return refuse('not a map');
+  const missing = needed.find((key) => !Object.hasOwn(value, key));
+  if (missing !== undefined) refuse(`key ${missing} is missing`);
+  const unknown = Object.keys(value).find((key) => !needed.includes(key) && !known.includes(key));
+  if (unknown !== undefined) {
+    refuse(
+      `key ${unknown} is not one of format ${FORMAT_MAJOR}.${FORMAT_MINOR}; update fusco if it is newer`,
+    );
+  }
+  return value;
 }
 
-function checkHeaderTypes(header: unknown, ranks: number): asserts header is Header {
+function checkHeaderTypes(value: unknown, ranks: number): asserts value is Header {
   const refuse = (path: string, text: string): never => {
     throw new FuscoError('E_PLAN_HEADER', text, { path });
   };
-  if (!isMap(header) || Object.keys(header).sort().join() !== HEADER_KEYS) {
-    return refuse('/header', `its keys are not ${HEADER_KEYS}`);
-  }
-  const { core, planId, producer, reason, shards } = header;
-  if (!isMap(core) || Object.keys(core).sort().join() !== CORE_KEYS) {
-    return refuse('/header/core', `its keys are not ${CORE_KEYS}`);
-  }
+  const header = readMap(value, '/header', HEADER_KEYS, ['extra']);
+  const { extra, planId, producer, reason, shards } = header;
+  const core = readMap(header.core, '/header/core', CORE_KEYS, MINOR_1_KEYS);
+  if ('extra' in header) checkExtra(extra);
   for (const key of ['placement', 'groups']) {
     if (!Array.isArray(core[key])) refuse(`/header/core/${key}`, 'not an array');
   }
@@ -162,7 +192,9 @@ function readCore(header: Header, ranks: number): Omit<Plan, 'shards'> {
     });
   }
   const decision = readDecision(spec, header.core, header.reason);
-  const plan = { spec: { ...spec, strategy: decision.strategy }, decision };
+  const { extra } = header;
+  const settled = { ...spec, strategy: decision.strategy };
+  const plan = { spec: settled, decision, ...(extra === undefined ? {} : { extra }) };
   if (!equalBytes(pack(coreOf(plan)), pack(sorted(header.core)))) {
     throw refuseHeader('the core is not in canonical form');
   }

@@ -1,17 +1,21 @@
 // Writes plan files. layout.ts draws the file. Its header is a map with sorted keys:
 //   core      what the plan id covers in addition to the shards: the options, as specFields() lists them, and what
 //             the facts decided: the balance rule and the rail group of each rank
+//   extra     from format 1.1, if present: what other programs added; ignored, and written again as it was read
 //   planId    bin 32: SHA-256 of ["FUSCOPLN", major], core and the shards' digests
 //   producer  name and version of the program that wrote the file; not part of the plan id
 //   reason    why `auto` chose the strategy, or empty; not part of the plan id
 //   shards    [bytes, bin 32 SHA-256] per rank
 
-import type { Plan } from '../plan.ts';
+import { FuscoError } from '../errors.ts';
+import type { Extra, Plan } from '../plan.ts';
 import { hex, joinBytes } from './bytes.ts';
 import { type Core, coreOf, DIGEST_BYTES, idOf, MAGIC, pack, shardDigests, sorted } from './digest.ts';
+import { checkExtra, sortedExtra } from './extra.ts';
 import type { Sha256 } from './hash.ts';
-import { FORMAT_MAJOR, FORMAT_MINOR, SECTION_ALIGN } from './layout.ts';
+import { FORMAT_MAJOR, MAX_HEADER_BYTES, SECTION_ALIGN } from './layout.ts';
 
+/** Name and version of this program; a test compares it with package.json. */
 const PRODUCER = 'fusco 0.1.0';
 // msgpack's heads of the values that frame a file.
 export const BIN8 = 0xc4;
@@ -34,6 +38,7 @@ export interface EncodedPlan {
 }
 export interface Header {
   core: Core;
+  extra?: Extra;
   planId: Uint8Array;
   producer: string;
   reason: string;
@@ -86,16 +91,18 @@ export async function layFile(
   sha256: Sha256,
 ): Promise<FileFrame> {
   const core = coreOf(plan);
+  if (plan.extra !== undefined) checkExtra(plan.extra);
   const digests = shards.map(([, digest]) => digest);
   const id = await idOf(pack(core), digests, sha256);
   const header: Header = {
     core,
+    ...(plan.extra === undefined ? {} : { extra: plan.extra }),
     planId: id,
     producer: PRODUCER,
     reason: plan.decision.reason,
     shards: [...shards],
   };
-  const head = packHead([FORMAT_MAJOR, FORMAT_MINOR], header);
+  const head = packHead(header);
   let at = head.length;
   const fronts = shards.map(([bytes]) => {
     const pad = padBytes(at);
@@ -117,7 +124,22 @@ export async function encodePlan(plan: Plan, sha256: Sha256): Promise<EncodedPla
   return { bytes: joinBytes(chunks), planId };
 }
 
-/** Everything in front of the first pad. */
-export function packHead(version: readonly [number, number], header: Header): Uint8Array {
-  return joinBytes([arrayHead(header.shards.length), pack(MAGIC), pack(version), pack(sorted(header))]);
+/** Core keys of format 1.1. */
+export const MINOR_1_KEYS = ['combineDtype', 'replicas', 'sum'];
+
+/** The lowest minor version whose readers know everything in a header. A file is written in that version. */
+export function minorOf({ core, extra }: Pick<Header, 'core' | 'extra'>): number {
+  return extra !== undefined || MINOR_1_KEYS.some((key) => key in core) ? 1 : 0;
+}
+
+/** Everything in front of the first pad. Throws E_LIMIT for a header of more than MAX_HEADER_BYTES. */
+export function packHead(header: Header): Uint8Array {
+  const { extra } = header;
+  const map = pack(sorted(extra === undefined ? header : { ...header, extra: sortedExtra(extra) }));
+  if (map.length > MAX_HEADER_BYTES) {
+    const text = `a header of ${map.length} bytes > ${MAX_HEADER_BYTES}`;
+    throw new FuscoError('E_LIMIT', text, { path: '/header', limit: MAX_HEADER_BYTES });
+  }
+  const version = [FORMAT_MAJOR, minorOf(header)];
+  return joinBytes([arrayHead(header.shards.length), pack(MAGIC), pack(version), map]);
 }

@@ -47,9 +47,9 @@
 //   optional schedule
 //   S_TILE_ORDER       u8       tokens x topk       order of stores inside each tile of W_TILE_TOKENS tokens
 
-/** Format version of the file. A reader accepts its own major and any minor up to its own. */
+/** Newest format version. A reader accepts its own major version and every minor version up to its own. */
 export const FORMAT_MAJOR = 1;
-export const FORMAT_MINOR = 0;
+export const FORMAT_MINOR = 1;
 
 /** "FSHD", little-endian. */
 export const SHARD_MAGIC = 0x44485346;

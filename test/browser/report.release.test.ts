@@ -48,7 +48,7 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
       'Predicted dispatch, link by link',
       'Predicted combine, link by link',
       'Segment lengths',
-      'Load of the communication groups',
+      'Load of the rail groups',
       'Facts of the plan',
     ]);
     const charts = page.locator('figure.chart');

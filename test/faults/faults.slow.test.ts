@@ -1,5 +1,5 @@
-// What a machine can do to a command: no room, no permission, no memory, a signal, a rival. Each time one line that
-// says what is wrong, the exit code of the contract, the old file or the new one, and nothing else left behind.
+// Commands without disk space or permission, and two commands with the same output. Each prints one line that says what
+// is wrong, ends with the documented exit code, and leaves the old file or the whole new one and no other file.
 
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -17,7 +17,7 @@ beforeEach(() => {
 });
 
 describe.skipIf(process.platform !== 'linux')('faults', () => {
-  it('no room for the output: E_FILE_WRITE, the old file is whole', async () => {
+  it('without disk space: E_FILE_WRITE, the old file is unchanged', async () => {
     save('a.fusco', OLD);
     const { code, stderr } = await shell('trap "" XFSZ; ulimit -f 64; exec "$@"', PLAN);
     expect(stderr).toMatch(/^error\[E_FILE_WRITE\]: a\.fusco: [^\n]+ \([^\n]+\)\n$/);
@@ -26,21 +26,21 @@ describe.skipIf(process.platform !== 'linux')('faults', () => {
     expect(readdirSync('.').sort()).toEqual(['a.fusco', 'routing.npy']);
   });
 
-  it('a directory that cannot be written: E_FILE_WRITE', async () => {
+  it('in a directory that cannot be written: E_FILE_WRITE', async () => {
     // /proc refuses new files even to root.
     const { code, stderr } = await spawnFusco(...PLAN.slice(0, -1), '/proc/a.fusco');
     expect(stderr).toMatch(/^error\[E_FILE_WRITE\]: \/proc\/a\.fusco: [^\n]+\n$/);
     expect(code).toBe(2);
   });
 
-  it('a device that is full', async () => {
+  it('on a full device: E_FILE_WRITE', async () => {
     const { code, stderr } = await spawnFusco(...PLAN.slice(0, -1), '/dev/full');
     expect(stderr).toMatch(/^error\[E_FILE_WRITE\]: \/dev\/full: no space left on the device \([^\n]+\)\n$/);
     expect(code).toBe(2);
   });
 
-  describe.skipIf(!canMount)('on a file system of its own (skipped where none can be mounted)', () => {
-    it('that is full: E_FILE_WRITE, the old file is whole', async () => {
+  describe.skipIf(!canMount)('on a separate file system (skipped if none can be mounted)', () => {
+    it('that is full: E_FILE_WRITE, the old file is unchanged', async () => {
       // The plan takes 600 KB.
       const line = `echo -n '${OLD}' > M/a.fusco; ls -A M > before; "$@"; code=$?; ls -A M > after; cat M/a.fusco > kept; exit $code`;
       const { code, stderr } = await inSmallMount('256k', line, [...PLAN.slice(0, -1), 'M/a.fusco']);
@@ -52,7 +52,7 @@ describe.skipIf(process.platform !== 'linux')('faults', () => {
       expect(readFileSync('after', 'utf8')).toBe(readFileSync('before', 'utf8'));
     });
 
-    it('that is full while run writes: what is there is whole', async () => {
+    it('that is full while run writes: every file there is complete', async () => {
       expect((await spawnFusco(...PLAN)).code).toBe(0);
       saveNpy('x.npy', 'f32', [8, 2048, 4], new Float32Array(8 * 2048 * 4));
       // A rank's receive buffer takes 128 KB, its combined rows 32 KB.
@@ -78,7 +78,7 @@ describe.skipIf(process.platform !== 'linux')('faults', () => {
     });
   });
 
-  it('two processes with one output: one of them wins, whole', async () => {
+  it('two processes with the same output: the file is the complete output of one of them', async () => {
     const rival = PLAN.with(PLAN.indexOf('64'), '128');
     const results = await Promise.all([spawnFusco(...PLAN), spawnFusco(...rival)]);
     expect(results.map(({ code }) => code)).toEqual([0, 0]);
@@ -87,7 +87,7 @@ describe.skipIf(process.platform !== 'linux')('faults', () => {
     expect(statSync('a.fusco').size).toBeGreaterThan(1000);
   });
 
-  it('two processes that run into one directory: every file is one of theirs, whole', async () => {
+  it('two processes that run into one directory: every file is the complete output of one of them', async () => {
     expect((await spawnFusco(...PLAN)).code).toBe(0);
     const run = (fill: number) => {
       saveNpy(`x${fill}.npy`, 'f32', [8, 2048, 4], new Float32Array(8 * 2048 * 4).fill(fill));

@@ -46,7 +46,7 @@ function saveHollow(file: string, hidden: number): void {
 const E_MEMORY = /^error\[E_MEMORY\]: [^\n]+ \([^\n]+\)\n$/;
 
 describe.skipIf(!isLinux)('too little memory', () => {
-  it.each([6 * GB, 9 * GB])('for the planner, %i kB: E_MEMORY, the old file is whole', async (size) => {
+  it.each([6 * GB, 9 * GB])('for the planner, %i kB: E_MEMORY, the old file is unchanged', async (size) => {
     save('a.fusco', OLD);
     const { code, stderr } = await within(size, PLAN);
     expect(stderr).toMatch(E_MEMORY);
@@ -55,7 +55,7 @@ describe.skipIf(!isLinux)('too little memory', () => {
     expect(readdirSync('.').sort()).toEqual(['a.fusco', 'routing.npy']);
   });
 
-  it('for Node itself: not 0, the old file is whole', async () => {
+  it('for Node itself: a nonzero exit code, the old file is unchanged', async () => {
     save('a.fusco', OLD);
     // Node's own message then, not ours.
     expect((await within(GB / 4, PLAN)).code).not.toBe(0);

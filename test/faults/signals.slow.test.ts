@@ -1,4 +1,5 @@
-// SIGINT while a command works: 130, and the old files, whole new ones or none; never a part, never a temporary.
+// SIGINT while a command works: exit code 130, and the old files, complete new ones or none; never a partial file or a
+// temporary file.
 
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -44,7 +45,7 @@ describe.skipIf(process.platform !== 'linux')('SIGINT', () => {
   it.each([
     ['plan', []],
     ['plan --stream', ['--stream']],
-  ])('while %s writes: the old file is whole', { timeout: 120_000 }, async (_, more) => {
+  ])('while %s writes: the old file is unchanged', { timeout: 120_000 }, async (_, more) => {
     const args = ['plan', ...ROUTING, ...more, '-o', 'a.fusco'];
     for (;;) {
       save('a.fusco', OLD);
@@ -60,7 +61,7 @@ describe.skipIf(process.platform !== 'linux')('SIGINT', () => {
     expect(readdirSync('.').sort()).toEqual(['a.fusco', 'routing.npy']);
   });
 
-  it('while run writes: every file there is whole, and the last ones are missing', {
+  it('while run writes: every file there is complete, and the last ones are missing', {
     timeout: 120_000,
   }, async () => {
     expect((await spawnFusco('plan', ...ROUTING, '-o', 'a.fusco')).code).toBe(0);
@@ -75,7 +76,7 @@ describe.skipIf(process.platform !== 'linux')('SIGINT', () => {
     }
   });
 
-  it.each([100, 250, 400])('%i ms after the start of plan: nothing, or a whole plan', async (after) => {
+  it.each([100, 250, 400])('%i ms after the start of plan: no file, or a complete plan', async (after) => {
     const start = performance.now();
     const args = ['plan', ...ROUTING, '-o', 'a.fusco'];
     const { code, stderr } = await interrupt(args, () => performance.now() - start > after);
@@ -86,7 +87,7 @@ describe.skipIf(process.platform !== 'linux')('SIGINT', () => {
     if (names.length > 0) expect((await spawnFusco('verify', 'a.fusco')).code).toBe(0);
   });
 
-  it('while the viewer serves: 130, nothing on stderr but its own message', async () => {
+  it('while the viewer serves: exit code 130, and only its own message on stderr', async () => {
     expect((await spawnFusco('plan', ...ROUTING, '-o', 'a.fusco')).code).toBe(0);
     const child = spawn(process.execPath, [`${ROOT}tools/fusco.js`, 'view', 'a.fusco'], {
       stdio: ['ignore', 'pipe', 'pipe'],

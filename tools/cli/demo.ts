@@ -17,7 +17,7 @@ const EXPERTS = 256;
 const HIDDEN = 1024;
 const DEMO_ROUNDS = 7;
 
-/** The demo's data lie beside the sources, from which tsc does not copy them into dist/. */
+/** The demo's data is next to the sources; tsc does not copy it into dist/. */
 export function demoFile(name: string): string {
   const here = import.meta.url;
   const up = here.includes('/dist/') ? '../../../tools/demo/' : '../demo/';
@@ -33,7 +33,7 @@ function makeRows(plan: VerifiedPlan): Uint8Array[] {
   });
 }
 
-/** How long the exchanges take; next to the unfused pipeline if the addon of the benches is there. */
+/** How long the exchanges take, and with the addon of the benches how long the unfused pipeline takes. */
 async function timeLines(plan: VerifiedPlan, { backend, dispatch, combine }: Execution): Promise<string[]> {
   const ms = (value: number) => formatMs(value).padStart(8);
   if (backend !== 'host') {
@@ -85,8 +85,5 @@ async function demo(): Promise<void> {
 }
 
 export function demoCommand(): Command {
-  return command(
-    'demo',
-    'Plan a real routing table, execute it, check every byte, and show it on one screen.',
-  ).action(demo);
+  return command('demo', 'Plan, execute and check a real routing table, on one screen.').action(demo);
 }

@@ -59,6 +59,6 @@ export function diffCommand(): Command {
     .option('--json', 'the same as --format json')
     .option('--all', 'every rank, expert, link and token, not only the largest changes')
     .option('--fail-on <limits>', "exit 1 only beyond these, for example 'busiestNicBytes>+2%,level>=result'")
-    .addHelpText('after', '\nExit 1 where the plans differ or, with --fail-on, where a limit is broken.')
+    .addHelpText('after', '\nExit 1 if the plans differ or, with --fail-on, if a limit is broken.')
     .action(diff);
 }

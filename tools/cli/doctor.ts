@@ -72,7 +72,7 @@ function gpuFinding(): Finding {
   }
   const hasDriver = existsSync('/proc/driver/nvidia/version');
   const advice = hasDriver
-    ? 'the driver is there: build the addon where nvcc is (npm run build:native) to use the cuda backend'
+    ? 'a driver is installed: build the addon with nvcc (npm run build:native) to use the cuda backend'
     : 'not needed to plan, inspect, verify or run on the CPU';
   return { name: 'GPU', ok: false, found: reason ?? 'no NVIDIA driver', advice };
 }
@@ -86,7 +86,11 @@ function ncclFinding(): Finding {
 }
 
 async function doctor(options: { json?: boolean }): Promise<void> {
-  const reference: Finding = { name: 'reference', ok: true, found: 'TypeScript, the oracle; always there' };
+  const reference: Finding = {
+    name: 'reference',
+    ok: true,
+    found: 'TypeScript, always available; the other backends are compared with it',
+  };
   const findings = [
     nodeFinding(),
     await plannerFinding(),

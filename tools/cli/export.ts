@@ -36,7 +36,7 @@ async function exportPlan(file: string, options: { out: string; json?: boolean }
 export function exportCommand(): Command {
   return command('export', 'Write destinations, expert counts and offsets as one set of .npy files per rank.')
     .argument('<file>', 'a plan file')
-    .requiredOption('--out <dir>', 'directory, created where it is missing')
+    .requiredOption('--out <dir>', 'directory; created if it is missing')
     .option('--json', 'one JSON object')
     .action(exportPlan);
 }

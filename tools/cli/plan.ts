@@ -132,7 +132,10 @@ export function planCommand(): Command {
       0,
     )
     .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
-    .option('--stream', 'hold one shard at a time: for plans larger than memory; plans every rank twice')
+    .option(
+      '--stream',
+      'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',
+    )
     .option('--json', 'one JSON object')
     .action(plan);
   return addRoutingOptions(made);

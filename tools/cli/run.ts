@@ -128,7 +128,7 @@ export function runCommand(): Command {
         ['auto', 'reference', 'host', 'cuda', 'nccl'],
       ),
     )
-    .option('--check', 'compare every byte with what the input implies; exit 1 where one differs')
+    .option('--check', 'compare every byte with what the input implies; exit 1 if one differs')
     .option('--json', 'one JSON object')
     .action(run);
 }

@@ -188,7 +188,7 @@ export function simulateCommand(): Command {
     .argument('[file]', 'a plan file')
     .option('--topology <name|file>', 'h100-8x8, h200-nvl8, h200-8x8, or a JSON file')
     .option('--calibration <file>', "JSON file with constants in place of the topology's")
-    .option('--paper', "predict the FUSCO paper's evaluation beside what it published")
+    .option('--paper', "predict the FUSCO paper's evaluation, next to what it published")
     .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
     .option('--counts <file>', 'with --paper: expert counts as its real traffic')
     .option('--layer <n>', 'layer of the count file', integer(0))

@@ -86,7 +86,7 @@ export function verifyCommand(): Command {
   )
     .argument('<file>', 'a plan file')
     .option('--routing <routing>', 'routing as `fusco plan` takes it')
-    .option('--stream', 'shard by shard in the memory of one (default: from 256 MiB on)')
+    .option('--stream', 'chunked: shard by shard, in the memory of one (default: from 256 MiB on)')
     .option('--no-stream', 'the whole file in memory')
     .option('--json', 'one JSON object')
     .action(verify);

@@ -42,7 +42,7 @@ async function view(files: readonly string[]): Promise<void> {
 }
 
 export function viewCommand(): Command {
-  return command('view', 'Serve a page, on this machine only, that plans and compares in the browser.')
+  return command('view', 'Serve a page on this machine only that plans and compares in the browser.')
     .argument(
       '[files...]',
       'routing tables (.npy, .npz, a directory of rank{r}.npy) or plans; two are compared',

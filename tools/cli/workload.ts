@@ -105,7 +105,10 @@ export function workloadCommand(): Command {
   const seeds = integer(0, 2 ** 32 - 1);
   return command('workload', 'Write a routing table of a known shape: a pure function of its options.')
     .argument('[family]', 'one of the families below')
-    .requiredOption('-o, --output <path>', 'the .npy to write; a directory where ranks have uneven tokens')
+    .requiredOption(
+      '-o, --output <path>',
+      'the .npy to write; a directory if ranks have different numbers of tokens',
+    )
     .option('--seed <n>', 'which table of the family', seeds, 0)
     .option('--step <n>', 'training step, for the families that move', seeds, 0)
     .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))

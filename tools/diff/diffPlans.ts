@@ -61,7 +61,7 @@ export interface PlanDiff {
 
 const DEFAULT_MOVES = 10;
 /** Options that change how rows travel, but not where they end. */
-const MOVEMENT_OPTIONS = new Set(['strategy', 'ranksPerNode', 'balance', 'partial']);
+const MOVEMENT_OPTIONS = new Set(['strategy', 'ranksPerNode', 'balance', 'partial', 'sum']);
 const ORDER_OPTIONS = new Set(['sliceRows', 'tileTokens']);
 
 function bySize(a: { from: number; to: number }, b: { from: number; to: number }): number {
@@ -99,7 +99,7 @@ function linkDeltas(a: Summary, b: Summary): LinkDelta[] {
 function optionDeltas(a: PlanSpec, b: PlanSpec): OptionDelta[] {
   const from = specFields(a);
   const to = specFields(b);
-  const keys = Object.keys(from).sort() as (keyof typeof from)[];
+  const keys = Object.keys({ ...from, ...to }).sort() as (keyof typeof from)[];
   return keys
     .filter((key) => JSON.stringify(from[key]) !== JSON.stringify(to[key]))
     .map((option) => ({ option, from: from[option], to: to[option] }));
@@ -130,7 +130,7 @@ function sameWords(a: ArrayLike<number>, b: ArrayLike<number>): boolean {
   return true;
 }
 
-/** Whether rows travel alike. Sections are compared, not bytes: another minor version may lay them out otherwise. */
+/** Whether rows travel the same way. Sections are compared, not bytes: another minor version may store them differently. */
 function sameMovement(a: Plan, b: Plan): boolean {
   if (a.decision.rule !== b.decision.rule || !sameWords(a.decision.groups, b.decision.groups)) return false;
   return a.shards.every((left, rank) => {

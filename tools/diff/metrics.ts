@@ -125,7 +125,7 @@ export const METRICS: readonly Metric[] = [
   {
     name: 'stagedRows',
     unit: 'rows',
-    meaning: 'forwarded rows that need a staging row; 0 in flat plans',
+    meaning: 'forwarded rows that need a landing row; 0 in flat plans',
     of: (s) => s.forwarding?.stagedRows ?? 0,
   },
 ];
@@ -144,7 +144,7 @@ export function compareMetrics(a: Summary, b: Summary): MetricDelta[] {
   });
 }
 
-/** `-8.0 %`, `+100 %`, or `new` where there was nothing before. */
+/** `-8.0 %`, `+100 %`, or `new` if there was nothing before. */
 export function formatChange(change: number | null): string {
   if (change === null) return 'new';
   const percent = 100 * change;

@@ -38,7 +38,7 @@ const SHOWN = 8;
 const MAX_OPTION_TEXT = 24;
 
 function showOption(value: unknown): string {
-  const text = JSON.stringify(value);
+  const text = value === undefined ? 'default' : JSON.stringify(value);
   return text.length > MAX_OPTION_TEXT ? `${text.slice(0, MAX_OPTION_TEXT - 1)}…` : text;
 }
 

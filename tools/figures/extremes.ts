@@ -61,7 +61,7 @@ function* pairs(
 /**
  * The largest of each kind, most unequal first.
  *
- * @param dropped rows that each expert instance turned away; empty where there is no capacity
+ * @param dropped rows that each expert instance turned away; empty without a capacity
  */
 export function findOffenders(
   loads: Loads,

@@ -39,7 +39,7 @@ export function largest(values: Iterable<number>): number {
   return most;
 }
 
-/** The measures of imbalance; all are those of a balanced load where there are no rows at all. */
+/** The measures of imbalance; without any rows they are those of a balanced load. */
 export function loadOf(
   rows: readonly number[],
   labels: readonly string[],

@@ -2,7 +2,7 @@
 
 import { forwardersOf, groupLoads } from '../../planner/balance.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { nodeOf } from '../../planner/spec.ts';
+import { nodeOf, type OptionalFields, optionalFields } from '../../planner/spec.ts';
 
 export interface Traffic {
   /** Payload bytes between ranks of one node; row = sender, column = receiver; the diagonal stays on its rank. */
@@ -14,15 +14,15 @@ export interface Traffic {
 export interface Forwarding {
   /** The balancer's rule. */
   rule: string;
-  /** Communication group of every rank. */
+  /** Rail group of every rank. */
   groups: number[];
-  /** The paper's measure: cross-node rows sent by each group. */
+  /** The paper's measure: rows that each rail group sends between nodes. */
   groupLoads: number[];
   /** Rows that cross between nodes. */
   forwardedRows: number;
-  /** Those of them that land in no slot of their forwarder. */
+  /** Those of them that use a landing row, because no slot of their forwarder can hold them. */
   stagedRows: number;
-  /** Rows of each rank's staging buffer. */
+  /** Rows of each rank's landing buffer. */
   stageRows: number[];
   /** Bytes of metadata that travel with the forwarded rows, all ranks together. */
   metadataBytes: number;
@@ -60,6 +60,10 @@ export interface Summary {
   reason: string;
   /** Hierarchical plans only. */
   forwarding?: Forwarding;
+  /** Header fields that differ from their default: `sum`, `replicas`, `combineDtype`. */
+  rules?: OptionalFields;
+  /** Keys that other programs added to the header. */
+  extra?: string[];
   imbalance: {
     /** Largest expert instance's rows over the mean. */
     expertMaxOverMean: number;
@@ -80,7 +84,7 @@ function sum(values: Iterable<number>): number {
   return total;
 }
 
-/** Largest value over the mean; 0 where there is nothing at all. */
+/** Largest value over the mean; 0 if all are 0. */
 export function maxOverMean(values: readonly number[]): number {
   const total = sum(values);
   return total === 0 ? 0 : (Math.max(...values) * values.length) / total;
@@ -94,7 +98,7 @@ export function rowMatrix(plan: Plan): number[][] {
   );
 }
 
-/** Rows that a hierarchical plan moves: sender to forwarder between nodes, forwarder to host inside one. */
+/** Rows that a hierarchical plan moves: sender to forwarder between nodes, forwarder to owner inside one. */
 function forwardedTraffic(plan: Plan): { intra: number[][]; inter: number[][] } {
   const { spec, decision, shards } = plan;
   const matrix = () => shards.map(() => new Array<number>(spec.ranks).fill(0));
@@ -175,6 +179,7 @@ export function summarize(plan: Plan): Summary {
   const keptRows = shards.map((shard) => shard.kept);
   const perToken = (rows: number) => (sum(tokens) === 0 ? 0 : rows / sum(tokens));
   const forwarding = forwardingOf(plan);
+  const rules = optionalFields(spec);
   const traffic = trafficOf(plan);
   const directRows = sum(shards.map((shard) => shard.sendEntry.length));
   return {
@@ -202,6 +207,8 @@ export function summarize(plan: Plan): Summary {
     busiestNicBytes: busiestNicBytes(traffic),
     reason: plan.decision.reason,
     ...(forwarding === undefined ? {} : { forwarding }),
+    ...(Object.keys(rules).length === 0 ? {} : { rules }),
+    ...(plan.extra === undefined ? {} : { extra: Object.keys(plan.extra) }),
     imbalance: {
       expertMaxOverMean: maxOverMean(expertCounts.flat()),
       rankMaxOverMean: maxOverMean(realRows),

@@ -112,7 +112,7 @@ function countForwarded({ forwardRows, forwardToken, forwardTarget }: Shard, cou
   for (const rows of forwardRows) {
     for (let i = 0; i < rows; i++, row++) {
       const target = forwardTarget[row]!;
-      // Slots count upwards; staging rows are stored as their complement, which counts downwards.
+      // Slots count upwards; landing rows are stored as their complement, which counts downwards.
       const step = target < 0 ? -1 : 1;
       const before = i > 0 ? forwardTarget[row - 1]! : 0;
       counter.add(

@@ -50,7 +50,7 @@ function environmentOf(rank: number, ranks: number, port: number, secret: string
   };
 }
 
-/** Neighbouring ranks have different colours where the stream shows colours. */
+/** Adjacent ranks have different colors, if the output shows colors. */
 function prefixOf(rank: number, to: NodeJS.WriteStream): string {
   return `${styleOf(to).paint(rank % 2 === 0 ? 'far' : 'near', `[${rank}]`)} `;
 }

@@ -87,7 +87,7 @@ async function readNested(path: string, key: string): Promise<Nested> {
  * One layer of an array whose layers have `depth` axes; a file with one axis less is a single layer.
  *
  * @param path .npy, .pt or JSON
- * @throws FuscoError E_FORMAT, E_OPTION where there is no such layer
+ * @throws FuscoError E_FORMAT, E_OPTION if there is no such layer
  */
 export async function readLayer(
   path: string,
@@ -153,7 +153,7 @@ export function fromPhysical(layer: Nested, ranks: number, path: string): Conver
   return joinSlots(slots, ids.length, ranks, path);
 }
 
-/** From [logical][replicas] slots, -1 where there is none: EPLB's log2phy. Throws E_PLACEMENT. */
+/** From [logical][replicas] slots, -1 if there is none: EPLB's log2phy. Throws E_PLACEMENT. */
 export function fromLogical(layer: Nested, ranks: number, path: string): Converted {
   const slots = (layer as readonly (readonly number[])[]).map((list) => list.filter((slot) => slot !== -1));
   const all = slots.flat().sort((a, b) => a - b);

@@ -21,7 +21,7 @@ export function pieceOfLists(value: unknown, where: string, path: string): Piece
   return { ids, tokens: value.length, topk };
 }
 
-/** Layers in lists [tokens][layers][topk]; 0 where there is no token. Throws E_FOREIGN. */
+/** Layers in lists [tokens][layers][topk]; 0 if there is no token. Throws E_FOREIGN. */
 export function layersOfLists(value: unknown, where: string, path: string): number {
   if (!Array.isArray(value)) refuse(path, `${where}: it is not a list of tokens`);
   if (value.length === 0) return 0;

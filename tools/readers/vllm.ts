@@ -1,6 +1,6 @@
 // What vLLM returns with `--enable-return-routed-experts`: ids [tokens, layers, topk] of a request.
 //
-//   JSONL     a response a line: "prompt_routed_experts" beside "choices"[]."routed_experts", each null, nested lists
+//   JSONL     a response a line: "prompt_routed_experts" next to "choices"[]."routed_experts", each null, nested lists
 //             (0.21) or a .npy file in base64 (later); or {"routed_experts": …} alone, as clients store it
 //   .npz      routed_experts and, if there, prompt_routed_experts, as clients store the arrays
 //   .npy      one such array; it looks like [ranks, tokens, topk], so it must be asked for

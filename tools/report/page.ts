@@ -18,7 +18,7 @@ export interface ReportInput {
   readonly problems: readonly FuscoError[];
 }
 
-/** What the page is made of beside its figures: a style sheet and a script, both inlined. */
+/** What the page is made of in addition to its figures: a style sheet and a script, both inlined. */
 export interface ReportAssets {
   readonly style: string;
   readonly script: string;

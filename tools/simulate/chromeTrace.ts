@@ -1,8 +1,8 @@
 // A plan's predicted timeline as Chrome trace JSON, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
 //
-// One process per rank, one track in it per stage of dispatch and combine. A track holds one event: what this rank
-// works in this stage, which may be less than the stage lasts, for a stage ends with its slowest rank. The experts'
-// own work between dispatch and combine is not predicted; combine follows at once.
+// One process per rank, one track in it per stage of dispatch and combine. A track holds one event: how long
+// this rank is busy in this stage. The stage may last longer: it ends with its slowest rank. The time of
+// the experts between dispatch and combine is not predicted; combine follows at once.
 
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { planLoads } from './loads.ts';

@@ -14,7 +14,7 @@ import { checkFit, type Topology } from './topology.ts';
 /** One strategy's predicted times. */
 export interface Prediction {
   readonly strategy: 'unfused' | 'flat fused' | 'hier';
-  /** Of the balancer, where there is one. */
+  /** Of the balancer, if there is one. */
   readonly rule: BalanceRule | 'none';
   readonly dispatch: TimedExchange;
   readonly combine: TimedExchange;

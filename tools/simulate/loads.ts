@@ -27,9 +27,9 @@ export interface PlanLoads {
   /** Real rows of each receive buffer. */
   readonly received: Float64Array;
   readonly tokens: Float64Array;
-  /** Rows that the combine adds up at home: kept rows, or partial sums and the own node's rows. */
+  /** Rows that the combine adds up at home: kept rows, or partial sums and the rows of its own node. */
   readonly summed: Float64Array;
-  /** Slices into which the busiest rank's stream is cut. */
+  /** Slices into which the busiest rank's send order is cut. */
   readonly slices: number;
 }
 

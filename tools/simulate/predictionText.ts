@@ -115,7 +115,7 @@ function speedupTexts({ predictedSpeedup, publishedSpeedup }: Cell): string[] {
   ];
 }
 
-/** The paper's tables, published beside predicted, and the error of each cell. */
+/** The paper's tables, published next to predicted, and the error of each cell. */
 export function paperLines({ cells }: PaperResult): string {
   const columns = (tokens: number, pattern: string) =>
     cells.filter((c) => c.tokens === tokens && c.pattern === pattern);

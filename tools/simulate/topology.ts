@@ -19,9 +19,9 @@ export interface Constants {
   readonly permuteReached: number;
   /** Start of one stage. */
   readonly launchUs: number;
-  /** Fixed cost of one exchange, besides its stages. */
+  /** Fixed cost of one exchange, in addition to its stages. */
   readonly setupUs: number;
-  /** Peers that are served at once: the latency counts once per so many. */
+  /** Peers that are served at once: the latency counts once for each group of that many. */
   readonly channels: number;
   /** How much of a stage can run while the one before it still runs: 0 nothing, 1 all but the first slice. */
   readonly overlap: number;

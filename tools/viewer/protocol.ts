@@ -9,7 +9,7 @@ import type { TokenPath } from './tokenPath.ts';
 /** The two plans that can be on the page. */
 export type Side = 'a' | 'b';
 
-/** Planning options as the page has them; every field is set. What a plan's file says beside them is kept. */
+/** Planning options as the page has them; every field is set. Other options of a plan's file are kept. */
 export interface ViewOptions {
   readonly experts: number;
   readonly ranks: number;
@@ -53,7 +53,7 @@ export interface Planned {
   readonly figures: Figures;
   readonly tokens: readonly number[];
   readonly times: Times;
-  /** The tables were cut anew, because another number of ranks was asked for. */
+  /** The tables were split again, because another number of ranks was asked for. */
   readonly isResplit: boolean;
 }
 

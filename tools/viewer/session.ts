@@ -176,7 +176,7 @@ export class Session implements Calls {
     return plan;
   }
 
-  /** Plans a side anew. A plan that fails leaves none behind, so that nothing stale can be followed or saved. */
+  /** Plans a side again. If that fails, the side has no plan, so that no outdated one can be followed or saved. */
   async plan(side: Side, options: ViewOptions): Promise<Planned> {
     const open = this.#side(side);
     delete open.plan;

@@ -41,7 +41,7 @@ declare module 'vitest' {
   // biome-ignore lint/suspicious/noExplicitAny: the type parameter must be the one that vitest declares
   interface Matchers<T = any> {
     /**
-     * Compares a plan with the snapshot beside the test file: its id, strategy and figures. Await it. Like vitest's own
+     * Compares a plan with the snapshot next to the test file: its id, strategy and figures. Await it. Like vitest's own
      * snapshots it is written on the first run, updated by `-u`, listed as obsolete, and never written where CI is set.
      *
      * @param hint tells several plans of one test apart

@@ -1,6 +1,6 @@
 // Device copies: temporary buffers on the device for the buffers of a call that are in host memory.
 
-import { isExternal } from '../../callChecks.ts';
+import { isExternal } from '../../memory.ts';
 import type {
   CombineCall,
   DispatchCall,

@@ -1,7 +1,7 @@
 // fp8 and gating of the cuda backend: the rows of every rank on its own stream. On device memory a call enqueues and
 // returns; with buffers in host memory it waits for the device.
 
-import { isExternal } from '../../callChecks.ts';
+import { isExternal } from '../../memory.ts';
 import { findAddon, type NativeCudaContext } from '../../native/addon.ts';
 import { attempt } from '../../native/errors.ts';
 import { fp8Calls, gateBackwardCalls, gateCalls } from '../../native/rowCalls.ts';

@@ -5,7 +5,7 @@ import { FuscoError } from '../../../planner/errors.ts';
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
 import { nodeOf } from '../../../planner/spec.ts';
-import { isExternal } from '../../callChecks.ts';
+import { isExternal } from '../../memory.ts';
 import type { Memory } from '../types.ts';
 
 export function bytesOf(memory: Memory): Uint8Array {
@@ -13,7 +13,7 @@ export function bytesOf(memory: Memory): Uint8Array {
   throw new FuscoError('E_BUFFER', 'the reference backend cannot reach memory by its address');
 }
 
-/** Throws E_BUFFER before anything is written where a buffer is only an address. */
+/** Throws E_BUFFER if a buffer is only an address, before anything is written. */
 export function refuseExternal(lists: readonly (readonly Memory[] | undefined)[]): void {
   for (const memories of lists) memories?.forEach(bytesOf);
 }
@@ -60,7 +60,7 @@ export function* copiesOf(plan: Plan, shard: Shard): Generator<Copy> {
   }
 }
 
-/** The copies that a rank sends itself, in the order of its stream. */
+/** The rows that a rank sends straight to their slots, in its send order. */
 export function* directCopies(plan: Plan, shard: Shard): Generator<Copy> {
   for (const entry of shard.sendEntry) yield copyOf(plan, shard, entry)!;
 }
@@ -69,13 +69,13 @@ export function* directCopies(plan: Plan, shard: Shard): Generator<Copy> {
 export interface ForwardedRow {
   readonly token: number;
   readonly forwarder: number;
-  /** Slot at the forwarder, or ~(staging row). */
+  /** Slot at the forwarder, or ~(landing row). */
   readonly target: number;
   /** What the forwarder distributes, the landing slot included. */
   readonly copies: readonly Copy[];
 }
 
-/** The rows that a rank sends to other nodes, in the order of its forwarding stream; none in a flat plan. */
+/** The rows that a rank sends to other nodes, in the order of its forwarding tables; none in a flat plan. */
 export function* forwardedRows(plan: Plan, shard: Shard): Generator<ForwardedRow> {
   if (plan.spec.strategy === 'flat') return;
   const forwarders = forwardersOf(plan.spec, plan.decision.groups, shard.rank);

@@ -176,7 +176,7 @@ describe('fusco check', () => {
       save('fusco.golden.json', typeof value === 'string' ? value : JSON.stringify(value));
       expectRefusal(await fusco('check'), 'E_GOLDEN', text);
     };
-    await refuses('{', 'it is no JSON');
+    await refuses('{', 'it is not JSON');
     await refuses([], 'it is not an object');
     await refuses({ formatVersion: 2, plans: {} }, '/formatVersion: 2 is not 1');
     await refuses(
