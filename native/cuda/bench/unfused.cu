@@ -50,8 +50,8 @@ Rows rowsOf(const fusco_buffer *buffers, uint32_t ranks) {
 
 }  // namespace
 
-Unfused::Unfused(std::shared_ptr<DevicePlan> plan, uint64_t rowBytes)
-    : devicePlan_(std::move(plan)), rowBytes_(rowBytes) {
+Unfused::Unfused(std::shared_ptr<DevicePlan> devicePlan, uint64_t rowBytes)
+    : devicePlan_(std::move(devicePlan)), rowBytes_(rowBytes) {
   CudaContext &context = devicePlan_->context();
   const fusco_plan &plan = devicePlan_->plan();
   if (rowBytes == 0 || rowBytes % 16 != 0 || context.groups().size() != 1) {

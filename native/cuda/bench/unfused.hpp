@@ -9,7 +9,7 @@ namespace fusco::cuda {
 class Unfused {
  public:
   // Makes tables and buffers for rows of `rowBytes` (a multiple of 16). All ranks on one device.
-  Unfused(std::shared_ptr<DevicePlan> plan, uint64_t rowBytes);
+  Unfused(std::shared_ptr<DevicePlan> devicePlan, uint64_t rowBytes);
   ~Unfused();
   Unfused(const Unfused &) = delete;
   Unfused &operator=(const Unfused &) = delete;
