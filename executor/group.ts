@@ -110,10 +110,10 @@ export class Group implements Disposable {
   }
 
   /**
-   * Plans the exchange of one step, where all ranks live in this process; planLocal plans on every backend.
+   * Plans one exchange, if all ranks live in this process; planLocal plans on every backend.
    *
    * @param routing one table per rank
-   * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT; E_BACKEND where ranks live elsewhere
+   * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT; E_BACKEND if ranks live in other processes
    */
   plan(routing: readonly RoutingTable[], options: GroupPlanOptions): VerifiedPlan {
     this.#refuseClosed();
@@ -126,11 +126,11 @@ export class Group implements Disposable {
   }
 
   /**
-   * Plans the exchange of one step from the routing of this process's ranks. Where others live elsewhere, it gathers
-   * their counts, and the plan has the shards of the local ranks alone: it can be executed, not written to a file.
+   * Plans one exchange from the routing of the local ranks. If other ranks live in other processes, it gathers their
+   * counts, and the plan has the shards of the local ranks only: it can be executed, but not written to a file.
    *
    * @param routing one table per local rank, in the order of `localRanks`
-   * @throws FuscoError as plan does, E_FACTS, and E_PEER_MISMATCH where ranks plan with different options
+   * @throws FuscoError as plan does, E_FACTS, and E_PEER_MISMATCH if ranks plan with different options
    */
   async planLocal(routing: readonly RoutingTable[], options: GroupPlanOptions): Promise<VerifiedPlan> {
     this.#refuseClosed();
@@ -155,7 +155,7 @@ export class Group implements Disposable {
   async record(path: string): Promise<Recorder> {
     this.#refuseClosed();
     if (this.#backend.allGather !== undefined) {
-      throw new FuscoError('E_BACKEND', 'routing is recorded where all ranks live in one process');
+      throw new FuscoError('E_BACKEND', 'routing can be recorded only if all ranks live in one process');
     }
     const refuseSecond = () => {
       if (this.#recorder?.closed !== false) return;
@@ -231,7 +231,7 @@ export class Group implements Disposable {
 
   /**
    * Closes the group and its exchanges. Calls in flight finish first. Closing twice is harmless. The promise resolves
-   * when all is freed, which is at once but for the nccl backend.
+   * when everything is freed: at once, except on the nccl backend.
    */
   close(): Promise<void> {
     this.#closing ??= this.#shutDown();
@@ -294,7 +294,7 @@ export class Exchange implements Disposable {
     return this.#prepared.run('dispatch', call);
   }
 
-  /** Brings the rows home: out[t] = sum over ascending k of w[t, k] * y[slot(t, k)], float32, rounded once. */
+  /** Returns the rows to their tokens and adds them: out[t] = sum over ascending k of w[t, k] * y[slot(t, k)], float32, rounded once. */
   async combine(call: CombineCall): Promise<ExchangeReport> {
     this.#refuseClosed();
     checkCombine(this.plan, this.localRanks, call);
@@ -309,7 +309,7 @@ export class Exchange implements Disposable {
   }
 
   /**
-   * Device memory that exchanges of such rows take beside the caller's buffers; it is allocated by the first of them.
+   * Device memory that exchanges of such rows need in addition to the caller's buffers; the first of them allocates it.
    * All zero on backends that move rows straight to their slots.
    *
    * @param rowBytes 1..16777216

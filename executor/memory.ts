@@ -1,7 +1,15 @@
 // The memory that calls name: typed arrays of the caller, or addresses.
 
 import { FuscoError } from '../planner/errors.ts';
-import type { ExternalMemory, Memory } from './backends/types.ts';
+
+/** Memory outside of JavaScript's buffers, such as device memory. It must stay allocated until the call has settled. */
+export interface ExternalMemory {
+  readonly address: bigint;
+  readonly bytes: number;
+}
+
+/** Caller-owned memory: a Buffer, any typed array or DataView, Wasm memory through one, or an address. */
+export type Memory = ArrayBufferView | ExternalMemory;
 
 export function isExternal(memory: Memory): memory is ExternalMemory {
   // Callers without types pass null, too.

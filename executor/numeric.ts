@@ -4,7 +4,7 @@
 import { FuscoError } from '../planner/errors.ts';
 import type { Dtype } from '../planner/spec.ts';
 
-/** Dtypes that combine can add up. */
+/** Dtypes that combine can add. */
 export type FloatDtype = 'f32' | 'f16' | 'bf16';
 
 export const CANONICAL_NAN: Record<FloatDtype, number> = { f32: 0x7fc00000, f16: 0x7e00, bf16: 0x7fc0 };
@@ -51,7 +51,7 @@ export function floatToF16(value: number): number {
   const size = Math.abs(value);
   if (size >= 65520) return sign | 0x7c00;
   const exponent = Math.max(-14, Math.floor(Math.log2(size)));
-  // log2 may round up to the next binade just below it; the step is then one too coarse.
+  // log2 may round up to the next binade just below it; the grid is then too coarse.
   const binade = 2 ** exponent > size && exponent > -14 ? exponent - 1 : exponent;
   const steps = roundHalfEven(size / 2 ** (binade - 10));
   // Subnormals have the exponent field 0 and share the grid of the lowest binade; a carry moves up by itself.

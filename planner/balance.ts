@@ -4,6 +4,7 @@
 // node to the rail groups. It changes how many inter-node rows a rank receives, but not how many it sends.
 
 import { BALANCE_RULES, type Balance, type BalanceRule, type PlanSpec } from './spec.ts';
+import { largest } from './totals.ts';
 
 /** A balancer's result and its objective. */
 export interface Grouping {
@@ -98,8 +99,8 @@ function grouping(rule: BalanceRule, spec: PlanSpec, nodeRows: Uint32Array): Gro
         ? rotateGroups(spec, sent)
         : lptGroups(spec, sent);
   const received = receivedRows(spec, groups, nodeRows);
-  const busiestReceived = received.reduce((most, rows) => Math.max(most, rows), 0);
-  const busiestRows = sent.reduce((most, rows) => Math.max(most, rows), busiestReceived);
+  const busiestReceived = largest(received);
+  const busiestRows = Math.max(busiestReceived, largest(sent));
   return { rule, groups, busiestRows, busiestReceived };
 }
 

@@ -274,21 +274,11 @@ function badEntry(
   const token = Math.floor(entry / table.topk);
   const k = entry % table.topk;
   const value = table.ids[entry]!;
-  const where = `rank ${rank} token ${token} k ${k}`;
+  const where = `rank ${rank} token ${token} k ${k}: expert ${value}`;
   const details = { rank, token, k, value };
-  if (kind === 1) {
-    return new FuscoError(
-      'E_ROUTING_ID',
-      `${where}: expert ${value} is not -1 and not in 0..${experts - 1}`,
-      {
-        ...details,
-        limit: experts - 1,
-      },
-    );
+  if (kind !== 1) {
+    return new FuscoError('E_ROUTING_DUPLICATE', `${where} was already chosen by this token`, details);
   }
-  return new FuscoError(
-    'E_ROUTING_DUPLICATE',
-    `${where}: expert ${value} was already chosen by this token`,
-    details,
-  );
+  const limit = experts - 1;
+  return new FuscoError('E_ROUTING_ID', `${where} is not -1 and not in 0..${limit}`, { ...details, limit });
 }

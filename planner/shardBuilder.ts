@@ -8,6 +8,7 @@ import { type LandingTable, LandingTables } from './landing.ts';
 import type { Decision, Plan } from './plan.ts';
 import type { RoutedRank } from './routing.ts';
 import { type DirectRange, directInstances, nodeOf, type PlanSpec } from './spec.ts';
+import { sum } from './totals.ts';
 import type { Addr, PlannerExports } from './wasm.ts';
 
 /** Addresses of the tables of one source rank. */
@@ -29,10 +30,6 @@ interface ForwardTables {
   landing: LandingTable;
   nodeRows: Uint32Array;
   forwarded: number;
-}
-
-function sum(values: Uint32Array): number {
-  return values.reduce((total, value) => total + value, 0);
 }
 
 /**

@@ -64,31 +64,16 @@ export interface PlanOptions {
 }
 
 /** Options with every default filled in: what the ranks of a group must agree on. */
-export interface PlanSpec {
-  readonly experts: number;
-  readonly ranks: number;
-  readonly ranksPerNode: number;
+export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof OptionalFields>> {
   readonly nodes: number;
-  readonly topk: number;
-  readonly hidden: number;
-  readonly dtype: Dtype;
+  /** Nominal bytes of a row. */
   readonly rowBytes: number;
-  readonly align: number;
-  readonly capacity: number;
-  /** `auto` until the facts have settled it. */
-  readonly strategy: Strategy | 'auto';
-  /** `none` in flat plans, as is `partial`. */
-  readonly balance: Balance | 'none';
-  readonly partial: PartialDtype | 'none';
   /** `none` in flat plans. */
   readonly sum: SumOrder | 'none';
   /** `none` if every expert has one instance. */
   readonly replicas: ReplicaRule | 'none';
   /** Nominal dtype of the rows that combine returns. */
   readonly combineDtype: Dtype;
-  readonly sliceRows: number;
-  /** 0 without an order of stores. */
-  readonly tileTokens: number;
   readonly placement: Placement;
 }
 
@@ -142,10 +127,13 @@ export interface SpecFields extends OptionalFields {
   dtype: Dtype;
   align: number;
   capacity: number;
+  /** `auto` until the facts have settled it. */
   strategy: Strategy | 'auto';
+  /** `none` in flat plans, as is `partial`. */
   balance: Balance | 'none';
   partial: PartialDtype | 'none';
   sliceRows: number;
+  /** 0 without an order of stores. */
   tileTokens: number;
   placement: PlacementMap;
 }
@@ -215,25 +203,8 @@ export function checkSupported(spec: PlanSpec): void {
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
 export function specFields(spec: PlanSpec): SpecFields {
-  const { experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows, tileTokens } = spec;
-  const { strategy, balance, partial } = spec;
-  return {
-    experts,
-    ranks,
-    ranksPerNode,
-    topk,
-    hidden,
-    dtype,
-    align,
-    capacity,
-    strategy,
-    balance,
-    partial,
-    sliceRows,
-    tileTokens,
-    placement: spec.placement.map,
-    ...optionalFields(spec),
-  };
+  const { nodes: _, rowBytes: __, sum, replicas, combineDtype, placement, ...fields } = spec;
+  return { ...fields, placement: placement.map, ...optionalFields(spec) };
 }
 
 /** Options that resolve to this spec again. Throws E_BACKEND for rules that the planner does not have. */

@@ -6,89 +6,77 @@ declare const element: unique symbol;
 /** Address of an array in the planner's Wasm memory. */
 export type Addr<T extends Element> = number & { readonly [element]: T };
 
+type U8 = Addr<'u8'>;
+type U16 = Addr<'u16'>;
+type U32 = Addr<'u32'>;
+type I32 = Addr<'i32'>;
+type U64 = Addr<'u64'>;
+type Block = Addr<'block'>;
+
 /** What planner/assembly exports; results of u32 functions arrive as i32. */
 export interface PlannerExports {
   memory: WebAssembly.Memory;
   heapBase(): number;
   /** `ids` is an array of the type `idType`; `job` is a ROUTE block. */
-  route(idType: number, ids: number, job: Addr<'block'>): number;
-  slotTable(): Addr<'u32'>;
-  countInstances(instances: Addr<'u16'>, n: number): void;
-  assignSlots(instances: Addr<'u16'>, n: number, slots: Addr<'i32'>): void;
-  addCounts(sums: Addr<'u32'>, counts: Addr<'u32'>, n: number): number;
+  route(idType: number, ids: number, job: Block): number;
+  slotTable(): U32;
+  countInstances(instances: U16, n: number): void;
+  assignSlots(instances: U16, n: number, slots: I32): void;
+  addCounts(sums: U32, counts: U32, n: number): number;
   /** `group` is a GROUP block, here and below. */
-  layBlocks(group: Addr<'block'>): number;
+  layBlocks(group: Block): number;
   /** `job` is a SEND block. */
-  fillSendTable(group: Addr<'block'>, job: Addr<'block'>): number;
-  fillRunTable(
-    group: Addr<'block'>,
-    first: number,
-    local: number,
-    runRow: Addr<'u32'>,
-    runRows: Addr<'u32'>,
-  ): void;
+  fillSendTable(group: Block, job: Block): number;
+  fillRunTable(group: Block, first: number, local: number, runRow: U32, runRows: U32): void;
   fillReceive(
-    group: Addr<'block'>,
+    group: Block,
     rank: number,
     first: number,
     local: number,
-    expertOffset: Addr<'u32'>,
-    expertRows: Addr<'u32'>,
+    expertOffset: U32,
+    expertRows: U32,
   ): void;
-  markMasked(instances: Addr<'u16'>, n: number, masked: number, slots: Addr<'i32'>): number;
-  markDropped(
-    instances: Addr<'u16'>,
-    n: number,
-    masked: number,
-    sendRow: Addr<'u32'>,
-    sendRows: Addr<'u32'>,
-    slots: Addr<'i32'>,
-  ): number;
+  markMasked(instances: U16, n: number, masked: number, slots: I32): number;
+  markDropped(instances: U16, n: number, masked: number, sendRow: U32, sendRows: U32, slots: I32): number;
   fillSendOrder(
-    instances: Addr<'u16'>,
-    slots: Addr<'i32'>,
+    instances: U16,
+    slots: I32,
     n: number,
     direct: number,
     directFirst: number,
     directEnd: number,
-    shift: Addr<'u32'>,
-    sendEntry: Addr<'u32'>,
+    shift: U32,
+    sendEntry: U32,
   ): void;
-  peerPositions(
-    first: number,
-    count: number,
-    rankFirst: Addr<'u32'>,
-    sendRows: Addr<'u32'>,
-    position: Addr<'u32'>,
-  ): void;
+  peerPositions(first: number, count: number, rankFirst: U32, sendRows: U32, position: U32): void;
   countNodeRows(
-    instances: Addr<'u16'>,
+    instances: U16,
     tokens: number,
     topk: number,
     masked: number,
-    owners: Addr<'u32'>,
-    left: Addr<'u32'>,
-    stamp: Addr<'u32'>,
-    nodeRows: Addr<'u32'>,
+    owners: U32,
+    left: U32,
+    stamp: U32,
+    nodeRows: U32,
   ): void;
   /** `job` is a FORWARD block. */
-  fillForward(job: Addr<'block'>): number;
+  fillForward(job: Block): number;
   fillTileOrder(
-    entryInstance: Addr<'u16'>,
-    entrySlot: Addr<'i32'>,
+    entryInstance: U16,
+    entrySlot: I32,
     entries: number,
     tile: number,
-    keys: Addr<'u64'>,
-    order: Addr<'u8'>,
+    keys: U64,
+    order: U8,
   ): void;
-  countSlices(count: number, sliceRows: number, position: Addr<'u32'>): number;
+  countSlices(count: number, sliceRows: number, position: U32): number;
   fillSlices(
     local: number,
     count: number,
     first: number,
     sliceRows: number,
-    position: Addr<'u32'>,
-    slices: Addr<'u32'>,
+    position: U32,
+    slices: U32,
     n: number,
   ): void;
 }

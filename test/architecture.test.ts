@@ -103,7 +103,7 @@ describe('native code', () => {
 });
 
 describe('import cycles', () => {
-  const folders = ['planner', 'examples'];
+  const folders = ['planner', 'executor', 'tools', 'examples'];
 
   it.each(folders)('%s has none', (folder) => {
     const files = filesUnder(join(ROOT, folder)).filter((file) => file.endsWith('.ts'));

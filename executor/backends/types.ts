@@ -1,25 +1,19 @@
-// The types of the public API: what a call names, and what a backend does with it.
+// The types of calls, reports and backends.
 
 import type { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Dtype, Strategy } from '../../planner/spec.ts';
+import type { Memory } from '../memory.ts';
 import type { FloatDtype } from '../numeric.ts';
 import type { GateOptions } from '../training/gating.ts';
+
+export type { ExternalMemory, Memory } from '../memory.ts';
 
 /**
  * `reference` is TypeScript; `host` is native threads on this machine's memory; `cuda` is one process's GPUs; `nccl` is
  * one process for each rank.
  */
 export type BackendName = 'reference' | 'host' | 'cuda' | 'nccl';
-
-/** Memory outside of JavaScript's buffers; the caller keeps it alive and unmoved until the call has settled. */
-export interface ExternalMemory {
-  readonly address: bigint;
-  readonly bytes: number;
-}
-
-/** Caller-owned memory: a Buffer, any typed array or DataView, Wasm memory through one, or an address. */
-export type Memory = ArrayBufferView | ExternalMemory;
 
 /**
  * One array that a dispatch moves. Shapes are per local rank, in the order of `group.localRanks`.
@@ -33,7 +27,7 @@ export interface Payload {
   readonly from: readonly Memory[];
   readonly to: readonly Memory[];
   readonly per?: 'token' | 'entry';
-  /** Needed with `scale`, where rows are numbers rather than bytes. */
+  /** Needed with `scale`, which multiplies elements. */
   readonly dtype?: Dtype;
 }
 
@@ -67,7 +61,7 @@ export interface WeightGradientCall {
   readonly outputGradient: readonly Memory[];
   /** y: [recvRows, rowBytes] per local rank. */
   readonly from: readonly Memory[];
-  /** f32 [tokens, topk] per local rank; 0 where masked or dropped. */
+  /** f32 [tokens, topk] per local rank; 0 for masked and dropped entries. */
   readonly to: readonly Memory[];
 }
 
@@ -95,7 +89,7 @@ export interface WireReport {
   readonly slices: number;
   /** Waiting for the ranks of this machine to enter the call. */
   readonly readyNanoseconds: number;
-  /** With `stats`: packing on the device, the part of it that was hidden behind the wire, and the wire's own time. */
+  /** With `stats`: packing on the device, the part of it that overlapped with rounds, and the time of the rounds. */
   readonly packNanoseconds?: number;
   readonly packHiddenNanoseconds?: number;
   readonly wireNanoseconds?: number;
@@ -117,11 +111,11 @@ export interface ExchangeReport {
   readonly backend: BackendName;
   readonly strategy: Strategy;
   readonly nanoseconds: number;
-  /** When it began, in milliseconds on the clock of performance.now(); absent where the backend does not know. */
+  /** When it began, in milliseconds on the clock of performance.now(); absent if unknown. */
   readonly startedAt?: number;
   readonly bytesRead: number;
   readonly bytesWritten: number;
-  /** `cuda` only: straight to every slot, or once to each remote node and on from there. */
+  /** `cuda` only: straight to every slot, or once to each other node, where a forwarder distributes the row. */
   readonly path?: 'direct' | 'forward';
   /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
   readonly enqueued?: boolean;
@@ -192,8 +186,8 @@ export interface GateBackwardCall {
 }
 
 /**
- * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and arrive
- * checked. On device memory a call is enqueued on each rank's own stream and settles at once.
+ * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and are
+ * checked before. On device memory a call is enqueued on each rank's own stream and settles at once.
  */
 export interface RowWork {
   quantize(call: Fp8Call): Promise<void>;
@@ -204,11 +198,11 @@ export interface RowWork {
 
 export interface Backend {
   readonly name: BackendName;
-  /** Absent where the backend only exchanges. */
+  /** Absent if the backend only exchanges. */
   readonly rowWork?: RowWork;
-  /** Ranks of the group that live in this process; absent where all do. */
+  /** Ranks of the group that live in this process; absent if all do. */
   readonly localRanks?: readonly number[];
-  /** Where ranks live in other processes: all ranks' bytes, equally many on each. `what` is compared first. */
+  /** If ranks live in other processes: all ranks' bytes, the same number on each. `what` is compared first. */
   allGather?(what: string, own: Uint8Array): Promise<Uint8Array[]>;
   prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
   close(): void | Promise<void>;

@@ -59,12 +59,12 @@ namespace {
 void tableOfSource(fusco_unfused &unfused, uint32_t source, std::vector<uint64_t> &arrived) {
   const RankPlan &part = unfused.plan.rank[source];
   std::vector<std::vector<std::pair<int32_t, uint32_t>>> toPeer(unfused.plan.ranks);
-  for (uint32_t entry = 0; entry < part.targets.size(); entry++) {
-    const Target &target = part.targets[entry];
-    if (target.row >= 0) toPeer[target.peer].emplace_back(target.row, entry);
+  for (uint32_t entry = 0; entry < part.places.size(); entry++) {
+    const Place &place = part.places[entry];
+    if (place.row >= 0) toPeer[place.peer].emplace_back(place.row, entry);
   }
   RankTables &tables = unfused.rank[source];
-  tables.packed.assign(part.targets.size(), 0);
+  tables.packed.assign(part.places.size(), 0);
   uint64_t row = 0;
   for (uint32_t peer = 0; peer < unfused.plan.ranks; peer++) {
     std::sort(toPeer[peer].begin(), toPeer[peer].end());
@@ -114,7 +114,7 @@ class Pipeline {
         size_t count = 0;
         for (uint32_t k = 0; k < plan_.topk; k++) {
           const uint64_t entry = uint64_t{token} * plan_.topk + k;
-          if (plan_.rank[task.rank].targets[entry].row < 0) continue;
+          if (plan_.rank[task.rank].places[entry].row < 0) continue;
           places[count++] = tables.packedRows.get() + tables.packed[entry] * rowBytes_;
         }
         copy_(rowOf(from, task.rank, token, rowBytes_), places, count, rowBytes_);
@@ -156,7 +156,7 @@ class Pipeline {
         size_t count = 0;
         for (uint32_t k = 0; k < plan_.topk; k++) {
           const uint64_t entry = uint64_t{token} * plan_.topk + k;
-          if (plan_.rank[task.rank].targets[entry].row < 0) continue;
+          if (plan_.rank[task.rank].places[entry].row < 0) continue;
           Term &term = terms[count++];
           term = {tables.packedRows.get() + tables.packed[entry] * rowBytes_, 0.0f, false};
           if (call.weights != nullptr) std::memcpy(&term.weight, rowOf(call.weights, task.rank, entry, 4), 4);

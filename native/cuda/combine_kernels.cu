@@ -2,13 +2,11 @@
 
 #include "element_device.cuh"
 #include "exchange_launch.hpp"
+#include "plan_layout.h"
 
 namespace fusco::cuda {
 
 namespace {
-
-// The values of fusco::Tree.
-enum TreeKind : uint32_t { treeNone = 0, treeKept = 1, treeRounded = 2 };
 
 // A row that a token adds up.
 struct Term {
@@ -17,7 +15,7 @@ struct Term {
   uint32_t closesNode;
 };
 
-constexpr uint32_t maxTopk = 256;
+constexpr uint32_t maxTopk = FUSCO_MAX_TOPK;
 // Loads of a thread that are in flight together.
 constexpr uint32_t inFlight = 8;
 
@@ -103,7 +101,7 @@ __device__ void closeNode(float *sum, float *partial, bool rounded) {
   }
 }
 
-template <class E, class Unit, bool weighted, uint32_t tree>
+template <class E, class Unit, bool weighted, Tree tree>
 __device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
   using L = Lanes<E, Unit>;
   float sum[L::count] = {};
@@ -119,15 +117,15 @@ __device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
     for (uint32_t j = 0; j < inFlight; j++) {
       if (first + j >= count) break;
       const Term &term = terms[first + j];
-      addRow<L, weighted>(tree == treeNone ? sum : partial, rows[j], term.weight);
-      if (tree != treeNone && term.closesNode != 0) closeNode<L>(sum, partial, tree == treeRounded);
+      addRow<L, weighted>(tree == Tree::none ? sum : partial, rows[j], term.weight);
+      if (tree != Tree::none && term.closesNode != 0) closeNode<L>(sum, partial, tree == Tree::rounded);
     }
   }
   return L::encode(sum);
 }
 
 // A block for each token, or fewer blocks that take turns.
-template <class E, class Unit, bool weighted, uint32_t tree>
+template <class E, class Unit, bool weighted, Tree tree>
 __global__ void combineTokens(const __grid_constant__ CombineParams p) {
   __shared__ TokenTerms terms;
   const DevicePlanHead *head = p.plan.head;
@@ -137,7 +135,7 @@ __global__ void combineTokens(const __grid_constant__ CombineParams p) {
     const uint32_t rank = head->rankOf[local];
     const uint64_t row = token - head->tokenStart[local];
     const float *weights = weighted ? p.weights[rank] + row * head->topk : nullptr;
-    const uint32_t count = listTerms(p, token, weights, tree != treeNone, terms);
+    const uint32_t count = listTerms(p, token, weights, tree != Tree::none, terms);
     auto *to = reinterpret_cast<Unit *>(p.to[rank] + row * p.rowBytes);
     for (uint64_t at = threadIdx.x; at < units; at += blockDim.x) {
       storeOnce(to + at, addTerms<E, Unit, weighted, tree>(terms.term, count, at));
@@ -147,15 +145,17 @@ __global__ void combineTokens(const __grid_constant__ CombineParams p) {
   }
 }
 
-// A warp for each entry: lane j adds elements j, j + 32, … and the lanes are added pairwise.
+static_assert(dotLanes == warpLanes, "a warp holds the lanes of a dot product");
+
+// A warp for each entry: lane j adds elements j, j + dotLanes, … and the lanes are added pairwise.
 template <class E>
-__global__ void __launch_bounds__(256) gradientEntries(const __grid_constant__ GradientParams p) {
+__global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_constant__ GradientParams p) {
   const DevicePlanHead *head = p.plan.head;
-  const uint32_t lane = threadIdx.x % 32;
+  const uint32_t lane = threadIdx.x % warpLanes;
   const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
   const uint64_t elements = p.rowBytes / E::bytes;
-  const uint64_t warps = gridDim.x * uint64_t{blockDim.x} / 32;
-  for (uint64_t entry = (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / 32; entry < entries;
+  const uint64_t warps = gridDim.x * uint64_t{blockDim.x} / warpLanes;
+  for (uint64_t entry = (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / warpLanes; entry < entries;
        entry += warps) {
     const uint32_t token = static_cast<uint32_t>(entry / head->topk);
     const uint32_t local = localOf(head, token);
@@ -169,11 +169,11 @@ __global__ void __launch_bounds__(256) gradientEntries(const __grid_constant__ G
       const auto *b =
           reinterpret_cast<const Bits *>(p.from[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes);
 #pragma unroll 8
-      for (uint64_t i = lane; i < elements; i += 32) {
+      for (uint64_t i = lane; i < elements; i += dotLanes) {
         sum = __fadd_rn(sum, __fmul_rn(E::decode(a[i]), E::decode(b[i])));
       }
-      for (uint32_t distance = 16; distance >= 1; distance /= 2) {
-        sum = __fadd_rn(sum, __shfl_down_sync(0xffffffffu, sum, distance));
+      for (uint32_t distance = dotLanes / 2; distance >= 1; distance /= 2) {
+        sum = __fadd_rn(sum, __shfl_down_sync(allLanes, sum, distance));
       }
     }
     if (lane == 0) {
@@ -185,61 +185,46 @@ __global__ void __launch_bounds__(256) gradientEntries(const __grid_constant__ G
 
 using CombineKernel = void (*)(CombineParams);
 
-template <class E, class Unit>
-CombineKernel combineKernel(bool weighted, uint32_t tree) {
-  switch (tree * 2 + (weighted ? 1 : 0)) {
-    case 0:
-      return combineTokens<E, Unit, false, treeNone>;
-    case 1:
-      return combineTokens<E, Unit, true, treeNone>;
-    case 2:
-      return combineTokens<E, Unit, false, treeKept>;
-    case 3:
-      return combineTokens<E, Unit, true, treeKept>;
-    case 4:
-      return combineTokens<E, Unit, false, treeRounded>;
+template <class E, class Unit, bool weighted>
+CombineKernel combineKernel(Tree tree) {
+  switch (tree) {
+    case Tree::kept:
+      return combineTokens<E, Unit, weighted, Tree::kept>;
+    case Tree::rounded:
+      return combineTokens<E, Unit, weighted, Tree::rounded>;
     default:
-      return combineTokens<E, Unit, true, treeRounded>;
+      return combineTokens<E, Unit, weighted, Tree::none>;
   }
 }
 
-template <class E>
-CombineKernel combineKernel(bool wide, bool weighted, uint32_t tree) {
-  return wide ? combineKernel<E, uint4>(weighted, tree) : combineKernel<E, typename E::Bits>(weighted, tree);
+template <class E, bool weighted>
+CombineKernel combineKernel(const CombineLaunch &launch) {
+  return launch.unit == wideUnit ? combineKernel<E, uint4, weighted>(launch.tree)
+                                 : combineKernel<E, typename E::Bits, weighted>(launch.tree);
 }
 
 }  // namespace
 
-cudaError_t launchCombine(const CombineParams &params, fusco_dtype dtype, bool weighted, uint32_t tree,
-                          uint32_t unit, uint64_t tokens, uint32_t threads, cudaStream_t stream,
-                          uint32_t sms) {
-  const bool wide = unit == 16;
-  const CombineKernel kernel = dtype == FUSCO_DTYPE_F32   ? combineKernel<DeviceF32>(wide, weighted, tree)
-                               : dtype == FUSCO_DTYPE_F16 ? combineKernel<DeviceF16>(wide, weighted, tree)
-                                                          : combineKernel<DeviceBf16>(wide, weighted, tree);
-  const uint64_t units = params.rowBytes / (wide ? 16 : dtype == FUSCO_DTYPE_F32 ? 4 : 2);
-  if (threads == 0) {
-    // Whole rounds over the row where the row allows it.
-    const uint64_t rounds = (units + 255) / 256;
-    threads = static_cast<uint32_t>(((units + rounds - 1) / rounds + 31) / 32 * 32);
-  }
-  if (tokens == 0) return cudaSuccess;
-  uint64_t blocks = tokens;
-  if (sms > 0) blocks = std::min<uint64_t>(tokens, uint64_t{sms} * (2048 / threads));
+cudaError_t launchCombine(const CombineParams &params, const CombineLaunch &launch, cudaStream_t stream) {
+  if (launch.tokens == 0) return cudaSuccess;
+  const CombineKernel kernel = forElement(launch.dtype, [&](auto element) {
+    using E = decltype(element);
+    return launch.isWeighted ? combineKernel<E, true>(launch) : combineKernel<E, false>(launch);
+  });
+  const uint32_t elementUnit =
+      forElement(launch.dtype, [](auto element) { return decltype(element)::bytes; });
+  const uint64_t units = params.rowBytes / (launch.unit == wideUnit ? wideUnit : elementUnit);
+  const uint32_t threads = launch.threads > 0 ? launch.threads : threadsOverRow(units);
+  uint64_t blocks = launch.tokens;
+  if (launch.sms > 0) blocks = std::min<uint64_t>(blocks, uint64_t{launch.sms} * (threadsPerSm / threads));
   kernel<<<static_cast<uint32_t>(blocks), threads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 
 cudaError_t launchGradient(const GradientParams &params, const DeviceLimits &limits, fusco_dtype dtype,
                            cudaStream_t stream) {
-  const uint32_t blocks = limits.sms * 8;
-  if (dtype == FUSCO_DTYPE_F32) {
-    gradientEntries<DeviceF32><<<blocks, 256, 0, stream>>>(params);
-  } else if (dtype == FUSCO_DTYPE_F16) {
-    gradientEntries<DeviceF16><<<blocks, 256, 0, stream>>>(params);
-  } else {
-    gradientEntries<DeviceBf16><<<blocks, 256, 0, stream>>>(params);
-  }
+  const auto kernel = forElement(dtype, [](auto element) { return gradientEntries<decltype(element)>; });
+  kernel<<<limits.sms * rowBlocksPerSm, rowThreads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 

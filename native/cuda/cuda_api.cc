@@ -166,7 +166,7 @@ fusco_status fusco_cuda_event_create(fusco_cuda_context *context, uint32_t rank,
   return inTurn(contextOf(context), event != nullptr, error, [&](CudaContext &c) {
     c.checkRank(rank);
     std::unique_ptr<fusco_cuda_event> made(new fusco_cuda_event{context->shared, rank, {}});
-    made->event.create(c.deviceOf(rank), true);
+    made->event.create(c.deviceOf(rank), fusco::cuda::Timing::on);
     *event = made.release();
   });
 }

@@ -37,11 +37,11 @@ Event::~Event() {
   cudaEventDestroy(event_);
 }
 
-void Event::create(uint32_t device, bool timed) {
+void Event::create(uint32_t device, Timing timing) {
   const OnDevice here(device);
   device_ = device;
   const cudaError_t error =
-      cudaEventCreateWithFlags(&event_, timed ? cudaEventDefault : cudaEventDisableTiming);
+      cudaEventCreateWithFlags(&event_, timing == Timing::on ? cudaEventDefault : cudaEventDisableTiming);
   if (error != cudaSuccess) throw Failure(FUSCO_E_BACKEND, "no event: %s", cudaGetErrorString(error));
 }
 
@@ -89,7 +89,7 @@ CudaContext::CudaContext(uint32_t ranks, const uint32_t *devices) {
     group->ranks.push_back(rank);
     const OnDevice here(device);
     check(cudaStreamCreateWithFlags(&own_[rank], cudaStreamNonBlocking), "creating a stream");
-    ready_[rank].create(device, false);
+    ready_[rank].create(device, Timing::off);
   }
   streams_ = own_;
   openPeers();
@@ -112,7 +112,7 @@ void CudaContext::openDevice(uint32_t device) {
   group.limits.sharedBytes = static_cast<uint32_t>(properties.sharedMemPerBlockOptin);
   group.limits.sharedBytesPerSm = static_cast<uint32_t>(properties.sharedMemPerMultiprocessor);
   group.allSms = group.limits.sms;
-  group.done.create(device, false);
+  group.done.create(device, Timing::off);
   groups_.push_back(std::move(group));
 }
 
@@ -281,7 +281,7 @@ void CudaContext::ready() {
   }
 }
 
-void CudaContext::betweenSteps() {
+void CudaContext::orderLeaders() {
   if (groups_.size() < 2) return;
   for (DeviceGroup &group : groups_) record(group.done, leader(group));
   for (const DeviceGroup &group : groups_) {

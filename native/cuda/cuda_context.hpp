@@ -17,6 +17,8 @@
 
 namespace fusco::cuda {
 
+enum class Timing { off, on };
+
 // A cudaEvent_t of one device.
 class Event {
  public:
@@ -26,7 +28,7 @@ class Event {
   Event(const Event &) = delete;
   Event &operator=(const Event &) = delete;
 
-  void create(uint32_t device, bool timed);
+  void create(uint32_t device, Timing timing);
   cudaEvent_t get() const { return event_; }
 
  private:
@@ -71,7 +73,7 @@ class CudaContext {
   void ready();
   void done();
   // Between two steps of one exchange: every leader waits for every other.
-  void betweenSteps();
+  void orderLeaders();
 
   // Throws E_OPTION for a rank outside the group.
   void checkRank(uint32_t rank) const;

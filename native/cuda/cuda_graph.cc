@@ -66,10 +66,10 @@ std::unique_ptr<Graph> Graph::begin(const std::shared_ptr<CudaContext> &context)
   std::unique_ptr<Graph> graph(new Graph(context));
   graph->joins_.resize(context->ranks() + 1);
   for (uint32_t rank = 0; rank < context->ranks(); rank++) {
-    graph->joins_[rank].create(context->deviceOf(rank), false);
+    graph->joins_[rank].create(context->deviceOf(rank), Timing::off);
   }
   Event &fork = graph->joins_.back();
-  fork.create(context->deviceOf(0), false);
+  fork.create(context->deviceOf(0), Timing::off);
   const cudaStream_t origin = context->stream(0);
   context->check(cudaStreamBeginCapture(origin, cudaStreamCaptureModeThreadLocal), "beginning a capture");
   // The other streams join the capture by waiting for an event of it.
@@ -101,9 +101,9 @@ void Graph::launch() {
   context_->ready();
   for (CapturedCall &call : calls_) call.slot->beginUse();
   // The graph runs on one stream, after everything that any leader waits for.
-  context_->betweenSteps();
+  context_->orderLeaders();
   context_->check(cudaGraphLaunch(exec_, context_->stream(0)), "launching a graph");
-  context_->betweenSteps();
+  context_->orderLeaders();
   for (CapturedCall &call : calls_) call.slot->endUse();
   context_->done();
 }

@@ -3,10 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "failure.hpp"
-#include "plan_layout.h"
-#include "shard.hpp"
-
 namespace fusco::cuda {
 
 namespace {
@@ -15,164 +11,134 @@ constexpr uint64_t tableAlign = 256;
 
 uint64_t alignTable(uint64_t bytes) { return (bytes + tableAlign - 1) / tableAlign * tableAlign; }
 
-static_assert(sizeof(Place) == sizeof(Target), "targets are copied into places as they are");
-
-// The tile order of each rank, checked: a permutation of every tile's entries. Empty where a rank has none.
-std::vector<std::vector<uint8_t>> readOrder(const fusco_plan &plan, const fusco_plan_desc &desc,
-                                            uint32_t &tileTokens) {
-  std::vector<std::vector<uint8_t>> orders(plan.ranks);
-  tileTokens = 0;
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    const ShardReader reader(desc.shards[rank], rank, plan.ranks);
-    const uint32_t tile = reader.word(FUSCO_W_TILE_TOKENS);
-    if (rank > 0 && tile != tileTokens) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has tiles of %u tokens, rank 0 of %u", rank, tile,
-                    tileTokens)
+// Tokens of a tile, which all ranks share, and each rank's order; see CheckedShard::tileOrder.
+uint32_t readTileOrders(const CheckedPlan &checked, std::vector<std::vector<uint8_t>> &orders) {
+  const uint32_t tile = checked.shards[0].word(FUSCO_W_TILE_TOKENS);
+  for (uint32_t rank = 0; rank < checked.shards.size(); rank++) {
+    const CheckedShard &shard = checked.shards[rank];
+    if (shard.word(FUSCO_W_TILE_TOKENS) != tile) {
+      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has tiles of %u tokens, rank 0 of %u", rank,
+                    shard.word(FUSCO_W_TILE_TOKENS), tile)
           .atRank(rank);
     }
-    tileTokens = tile;
-    if (tile == 0) continue;
-    const uint64_t entries = uint64_t{plan.rank[rank].tokens} * plan.topk;
-    const uint64_t tileEntries = uint64_t{tile} * plan.topk;
-    orders[rank] = reader.section<uint8_t>(FUSCO_S_TILE_ORDER);
-    if (tileEntries > maxTileEntries || orders[rank].size() != entries) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u orders %zu entries in tiles of %llu", rank,
-                    orders[rank].size(), static_cast<unsigned long long>(tileEntries))
-          .atRank(rank);
-    }
-    for (uint64_t first = 0; first < entries; first += tileEntries) {
-      const uint64_t count = std::min(tileEntries, entries - first);
-      uint64_t met[maxTileEntries / 64] = {};
-      for (uint64_t i = 0; i < count; i++) {
-        const uint32_t at = orders[rank][first + i];
-        uint64_t &word = met[at / 64];
-        const uint64_t bit = uint64_t{1} << (at % 64);
-        if (at >= count || (word & bit) != 0) {
-          throw Failure(FUSCO_E_ENTRY, "the tile at entry %llu of rank %u is no permutation",
-                        static_cast<unsigned long long>(first), rank)
-              .atRank(rank)
-              .at("/ranks/%u/tileOrder/%llu", rank, static_cast<unsigned long long>(first + i));
-        }
-        word |= bit;
-      }
-    }
+    orders.push_back(shard.tileOrder());
   }
-  return orders;
-}
-
-uint64_t instancesOf(const fusco_plan_desc &desc) {
-  const ShardReader reader(desc.shards[0], 0, desc.ranks);
-  return reader.word(FUSCO_W_INSTANCES);
+  return tile;
 }
 
 }  // namespace
 
-// Byte offsets of the tables in one device's memory, all of them at full capacity.
+// Byte offsets of the tables in one device's memory, all of them at full capacity. The pinned buffers are
+// laid out alike, without the barrier.
 struct DevicePlan::Layout {
-  uint64_t head = 0, place, stagedPlace, order, holes, landed, forwardPlace, meeting, bytes;
+  uint64_t head = 0, place, firstHop, order, paddings, landed, lastHop, barrier, bytes;
 
   explicit Layout(const fusco_cuda_capacity &capacity) {
     const uint64_t entries = capacity.tokens * capacity.topk;
     place = alignTable(sizeof(DevicePlanHead));
-    stagedPlace = place + alignTable(entries * sizeof(Place));
-    order = stagedPlace + alignTable(entries * sizeof(Place));
-    holes = order + alignTable(entries);
-    landed = holes + alignTable(capacity.instances * sizeof(Hole));
-    forwardPlace = landed + alignTable(entries * sizeof(Landed));
-    meeting = forwardPlace + alignTable(entries * sizeof(Place));
-    bytes = meeting + tableAlign;
+    firstHop = place + alignTable(entries * sizeof(Place));
+    order = firstHop + alignTable(entries * sizeof(Place));
+    paddings = order + alignTable(entries);
+    landed = paddings + alignTable(capacity.instances * sizeof(PaddingRange));
+    lastHop = landed + alignTable(entries * sizeof(Landed));
+    barrier = lastHop + alignTable(entries * sizeof(Place));
+    bytes = barrier + tableAlign;
   }
 };
 
 DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capacity,
                        const fusco_cuda_plan_desc &desc)
     : context_(std::move(context)) {
-  std::unique_ptr<fusco_plan> first = makePlan(context_->host, desc.plan);
+  CheckedPlan checked = checkPlan(context_->host, desc.plan);
   if (capacity != nullptr) capacity_ = *capacity;
-  capacity_.tokens = std::max(capacity_.tokens, first->tokens);
-  capacity_.topk = std::max(capacity_.topk, first->topk);
-  capacity_.instances = std::max(capacity_.instances, instancesOf(desc.plan));
+  capacity_.tokens = std::max(capacity_.tokens, checked.plan->tokens);
+  capacity_.topk = std::max(capacity_.topk, checked.plan->topk);
+  capacity_.instances = std::max<uint64_t>(capacity_.instances, checked.plan->instances);
   if (capacity_.topk > FUSCO_MAX_TOPK || capacity_.tokens * capacity_.topk > FUSCO_MAX_ROWS ||
       capacity_.instances > FUSCO_MAX_INSTANCES) {
-    throw Failure(FUSCO_E_LIMIT, "a slot for %llu tokens, topk %u",
-                  static_cast<unsigned long long>(capacity_.tokens), capacity_.topk);
+    throw Failure(FUSCO_E_LIMIT, "a device plan for %llu tokens, topk %u, %llu instances",
+                  static_cast<unsigned long long>(capacity_.tokens), capacity_.topk,
+                  static_cast<unsigned long long>(capacity_.instances));
   }
-  tables_.resize(context_->groups().size());
-  for (size_t group = 0; group < tables_.size(); group++) allocate(group);
-  upload(desc);
+  memory_.resize(context_->groups().size());
+  for (size_t group = 0; group < memory_.size(); group++) allocate(group);
+  install(std::move(checked), desc.groups);
 }
 
 DevicePlan::~DevicePlan() {
-  for (size_t i = 0; i < tables_.size(); i++) {
+  for (size_t i = 0; i < memory_.size(); i++) {
     const OnDevice here(context_->groups()[i].device);
     // Exchanges in flight read the tables.
     cudaDeviceSynchronize();
-    for (uint8_t *pinned : tables_[i].pinned) cudaFreeHost(pinned);
-    if (tables_[i].stream != nullptr) cudaStreamDestroy(tables_[i].stream);
-    cudaFree(tables_[i].memory);
+    for (uint8_t *pinned : memory_[i].pinned) cudaFreeHost(pinned);
+    if (memory_[i].uploads != nullptr) cudaStreamDestroy(memory_[i].uploads);
+    cudaFree(memory_[i].memory);
   }
-  for (const auto &[key, staged] : staging_) cudaFree(staged.rows);
+  for (const auto &[key, landing] : landing_) cudaFree(landing.rows);
   (void)cudaGetLastError();
 }
 
 void DevicePlan::allocate(size_t index) {
   const DeviceGroup &group = context_->groups()[index];
   const OnDevice here(group.device);
-  PlanMemory &tables = tables_[index];
+  PlanMemory &memory = memory_[index];
   const Layout layout(capacity_);
-  tables.memory = static_cast<uint8_t *>(context_->allocRaw(group.ranks.front(), layout.bytes));
+  memory.memory = static_cast<uint8_t *>(context_->allocRaw(group.ranks.front(), layout.bytes));
   bytes_ += layout.bytes;
-  context_->check(cudaStreamCreateWithFlags(&tables.stream, cudaStreamNonBlocking),
+  context_->check(cudaStreamCreateWithFlags(&memory.uploads, cudaStreamNonBlocking),
                   "creating an upload stream");
-  for (uint8_t *&pinned : tables.pinned) {
-    context_->check(cudaMallocHost(reinterpret_cast<void **>(&pinned), layout.meeting),
+  for (uint8_t *&pinned : memory.pinned) {
+    context_->check(cudaMallocHost(reinterpret_cast<void **>(&pinned), layout.barrier),
                     "allocating pinned memory");
   }
-  for (Event &event : tables.uploaded) event.create(group.device, false);
-  tables.used.create(group.device, false);
-  uint8_t *at = tables.memory;
-  tables.view = {
-      reinterpret_cast<DevicePlanHead *>(at + layout.head), reinterpret_cast<Place *>(at + layout.place),
-      reinterpret_cast<Place *>(at + layout.stagedPlace),   at + layout.order,
-      reinterpret_cast<Hole *>(at + layout.holes),          reinterpret_cast<Landed *>(at + layout.landed),
-      reinterpret_cast<Place *>(at + layout.forwardPlace)};
-  tables.meeting = reinterpret_cast<uint32_t *>(at + layout.meeting);
-  context_->check(cudaMemsetAsync(tables.meeting, 0, tableAlign, tables.stream), "clearing a slot");
+  for (Event &event : memory.uploaded) event.create(group.device, Timing::off);
+  memory.used.create(group.device, Timing::off);
+  uint8_t *at = memory.memory;
+  memory.tables = {
+      reinterpret_cast<DevicePlanHead *>(at + layout.head),   reinterpret_cast<Place *>(at + layout.place),
+      reinterpret_cast<Place *>(at + layout.firstHop),        at + layout.order,
+      reinterpret_cast<PaddingRange *>(at + layout.paddings), reinterpret_cast<Landed *>(at + layout.landed),
+      reinterpret_cast<Place *>(at + layout.lastHop)};
+  memory.barrier = reinterpret_cast<uint32_t *>(at + layout.barrier);
+  context_->check(cudaMemsetAsync(memory.barrier, 0, tableAlign, memory.uploads),
+                  "clearing the counters of a device plan");
 }
 
 void DevicePlan::checkCapacity(const fusco_plan &plan) const {
-  if (plan.tokens <= capacity_.tokens && plan.topk <= capacity_.topk) return;
-  throw Failure(FUSCO_E_LIMIT, "%llu tokens, topk %u; the slot holds %llu and %u",
-                static_cast<unsigned long long>(plan.tokens), plan.topk,
-                static_cast<unsigned long long>(capacity_.tokens), capacity_.topk)
-      .limited(plan.tokens, capacity_.tokens);
+  if (plan.tokens > capacity_.tokens || plan.topk > capacity_.topk) {
+    throw Failure(FUSCO_E_LIMIT, "%llu tokens, topk %u; the device plan holds %llu and %u",
+                  static_cast<unsigned long long>(plan.tokens), plan.topk,
+                  static_cast<unsigned long long>(capacity_.tokens), capacity_.topk)
+        .limited(plan.tokens, capacity_.tokens);
+  }
+  if (plan.instances <= capacity_.instances) return;
+  throw Failure(FUSCO_E_LIMIT, "%u instances; the device plan holds %llu", plan.instances,
+                static_cast<unsigned long long>(capacity_.instances))
+      .limited(plan.instances, capacity_.instances);
 }
 
 void DevicePlan::upload(const fusco_cuda_plan_desc &desc) {
-  std::unique_ptr<fusco_plan> plan = makePlan(context_->host, desc.plan);
-  if (plan->ranks != context_->ranks()) {
-    throw Failure(FUSCO_E_RANKS, "a plan of %u ranks for a context of %u", plan->ranks, context_->ranks())
-        .limited(plan->ranks, context_->ranks());
+  install(checkPlan(context_->host, desc.plan), desc.groups);
+}
+
+void DevicePlan::install(CheckedPlan checked, const uint16_t *railGroups) {
+  const fusco_plan &plan = *checked.plan;
+  if (plan.ranks != context_->ranks()) {
+    throw Failure(FUSCO_E_RANKS, "a plan of %u ranks for a context of %u", plan.ranks, context_->ranks())
+        .limited(plan.ranks, context_->ranks());
   }
-  checkCapacity(*plan);
-  const uint64_t instances = instancesOf(desc.plan);
-  if (instances > capacity_.instances) {
-    throw Failure(FUSCO_E_LIMIT, "%llu instances; the slot holds %llu",
-                  static_cast<unsigned long long>(instances),
-                  static_cast<unsigned long long>(capacity_.instances))
-        .limited(instances, capacity_.instances);
-  }
-  uint32_t tileTokens = 0;
-  const auto order = readOrder(*plan, desc.plan, tileTokens);
+  checkCapacity(plan);
+  std::vector<std::vector<uint8_t>> orders;
+  const uint32_t tileTokens = readTileOrders(checked, orders);
   ForwardTables forward;
-  const bool forwards = plan->tree != Tree::none && desc.groups != nullptr;
-  if (forwards) forward = readForward(*plan, desc);
-  for (size_t group = 0; group < tables_.size(); group++) {
-    fill(group, *plan, forwards ? &forward : nullptr, tileTokens, order);
+  const bool forwards = plan.tree != Tree::none && railGroups != nullptr;
+  if (forwards) forward = makeForwardTables(checked, railGroups);
+  for (size_t group = 0; group < memory_.size(); group++) {
+    fill(group, plan, forwards ? &forward : nullptr, tileTokens, orders);
   }
-  plan_ = std::move(plan);
+  plan_ = std::move(checked.plan);
   forwards_ = forwards;
-  stageRows_ = std::move(forward.stageRows);
+  landingRows_ = std::move(forward.landingRows);
   tileTokens_ = tileTokens;
   generation_++;
 }
@@ -180,23 +146,22 @@ void DevicePlan::upload(const fusco_cuda_plan_desc &desc) {
 void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables *forward, uint32_t tileTokens,
                       const std::vector<std::vector<uint8_t>> &order) {
   const DeviceGroup &group = context_->groups()[index];
-  PlanMemory &tables = tables_[index];
+  PlanMemory &memory = memory_[index];
   const OnDevice here(group.device);
   const Layout layout(capacity_);
   const size_t turn = generation_ % 2;
-  uint8_t *pinned = tables.pinned[turn];
+  uint8_t *pinned = memory.pinned[turn];
   // The upload before last has left this buffer; that is the only wait of the host.
-  context_->check(cudaEventSynchronize(tables.uploaded[turn].get()), "waiting for an upload");
+  context_->check(cudaEventSynchronize(memory.uploaded[turn].get()), "waiting for an upload");
   auto *head = reinterpret_cast<DevicePlanHead *>(pinned + layout.head);
   *head = {};
   head->topk = plan.topk;
   head->localRanks = static_cast<uint32_t>(group.ranks.size());
   head->tileTokens = tileTokens;
   head->ranksPerNode = plan.ranksPerNode;
-  head->tree = static_cast<uint32_t>(plan.tree);
   uint64_t entries = 0;
   uint64_t places = 0;
-  auto *holes = reinterpret_cast<Hole *>(pinned + layout.holes);
+  auto *paddings = reinterpret_cast<PaddingRange *>(pinned + layout.paddings);
   auto *landed = reinterpret_cast<Landed *>(pinned + layout.landed);
   for (size_t i = 0; i < group.ranks.size(); i++) {
     const uint32_t rank = group.ranks[i];
@@ -205,79 +170,78 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
     head->originOf[i] = rank;
     head->tokenStart[i] = head->tokens;
     head->tokens += part.tokens;
-    std::memcpy(pinned + layout.place + entries * sizeof(Place), part.targets.data(),
-                part.targets.size() * sizeof(Place));
+    std::memcpy(pinned + layout.place + entries * sizeof(Place), part.places.data(),
+                part.places.size() * sizeof(Place));
     if (!order[rank].empty())
       std::memcpy(pinned + layout.order + entries, order[rank].data(), order[rank].size());
-    for (const RowRange &range : part.padding) holes[head->holes++] = {rank, range.first, range.rows};
+    for (const RowRange &range : part.padding) paddings[head->paddings++] = {rank, range.first, range.rows};
     if (forward != nullptr) {
-      const auto &staged = forward->stagedPlace[rank];
-      std::memcpy(pinned + layout.stagedPlace + entries * sizeof(Place), staged.data(),
-                  staged.size() * sizeof(Place));
+      const auto &hops = forward->firstHop[rank];
+      std::memcpy(pinned + layout.firstHop + entries * sizeof(Place), hops.data(),
+                  hops.size() * sizeof(Place));
       for (Landed row : forward->landed[rank]) {
         row.firstPlace += static_cast<uint32_t>(places);
         landed[head->landed++] = row;
       }
-      const auto &hops = forward->places[rank];
-      std::memcpy(pinned + layout.forwardPlace + places * sizeof(Place), hops.data(),
-                  hops.size() * sizeof(Place));
-      places += hops.size();
+      const auto &last = forward->places[rank];
+      std::memcpy(pinned + layout.lastHop + places * sizeof(Place), last.data(), last.size() * sizeof(Place));
+      places += last.size();
     }
-    entries += part.targets.size();
+    entries += part.places.size();
   }
   head->tokenStart[group.ranks.size()] = head->tokens;
 
-  context_->check(cudaStreamWaitEvent(tables.stream, tables.used.get(), 0), "waiting for an exchange");
+  context_->check(cudaStreamWaitEvent(memory.uploads, memory.used.get(), 0), "waiting for an exchange");
   const auto send = [&](uint64_t offset, uint64_t bytes) {
     if (bytes == 0) return;
-    context_->check(cudaMemcpyAsync(tables.memory + offset, pinned + offset, bytes, cudaMemcpyHostToDevice,
-                                    tables.stream),
+    context_->check(cudaMemcpyAsync(memory.memory + offset, pinned + offset, bytes, cudaMemcpyHostToDevice,
+                                    memory.uploads),
                     "uploading a plan");
   };
   send(layout.head, sizeof(DevicePlanHead));
   send(layout.place, entries * sizeof(Place));
   if (tileTokens > 0) send(layout.order, entries);
-  send(layout.holes, head->holes * sizeof(Hole));
+  send(layout.paddings, head->paddings * sizeof(PaddingRange));
   if (forward != nullptr) {
-    send(layout.stagedPlace, entries * sizeof(Place));
+    send(layout.firstHop, entries * sizeof(Place));
     send(layout.landed, head->landed * sizeof(Landed));
-    send(layout.forwardPlace, places * sizeof(Place));
+    send(layout.lastHop, places * sizeof(Place));
   }
-  context_->check(cudaEventRecord(tables.uploaded[turn].get(), tables.stream), "recording an upload");
+  context_->check(cudaEventRecord(memory.uploaded[turn].get(), memory.uploads), "recording an upload");
 }
 
-uint8_t *DevicePlan::staging(uint32_t rank, uint32_t index, uint64_t rowBytes) {
-  if (stageRows_.empty() || stageRows_[rank] == 0) return nullptr;
-  const uint64_t bytes = stageRows_[rank] * rowBytes;
-  Staged &staged = staging_[{rank, index}];
-  if (staged.bytes >= bytes) return staged.rows;
+uint8_t *DevicePlan::landingRows(uint32_t rank, uint32_t index, uint64_t rowBytes) {
+  if (landingRows_.empty() || landingRows_[rank] == 0) return nullptr;
+  const uint64_t bytes = landingRows_[rank] * rowBytes;
+  LandingBuffer &landing = landing_[{rank, index}];
+  if (landing.bytes >= bytes) return landing.rows;
   if (context_->capturing != nullptr) {
     throw Failure(FUSCO_E_MEMORY,
-                  "staging rows cannot be allocated in a capture: run the dispatch once before it")
+                  "landing rows cannot be allocated in a capture: run the dispatch once before it")
         .atRank(rank);
   }
   const OnDevice here(context_->deviceOf(rank));
-  context_->check(cudaFree(staged.rows), "freeing staging rows");
-  bytes_ -= staged.bytes;
-  staged = {};
-  staged.rows = static_cast<uint8_t *>(context_->allocRaw(rank, bytes));
-  staged.bytes = bytes;
+  context_->check(cudaFree(landing.rows), "freeing landing rows");
+  bytes_ -= landing.bytes;
+  landing = {};
+  landing.rows = static_cast<uint8_t *>(context_->allocRaw(rank, bytes));
+  landing.bytes = bytes;
   bytes_ += bytes;
-  return staged.rows;
+  return landing.rows;
 }
 
 void DevicePlan::beginUse() {
-  for (size_t i = 0; i < tables_.size(); i++) {
+  for (size_t i = 0; i < memory_.size(); i++) {
     const cudaStream_t leader = context_->leader(context_->groups()[i]);
-    const Event &uploaded = tables_[i].uploaded[(generation_ + 1) % 2];
+    const Event &uploaded = memory_[i].uploaded[(generation_ + 1) % 2];
     context_->check(cudaStreamWaitEvent(leader, uploaded.get(), 0), "waiting for an upload");
   }
 }
 
 void DevicePlan::endUse() {
-  for (size_t i = 0; i < tables_.size(); i++) {
+  for (size_t i = 0; i < memory_.size(); i++) {
     const cudaStream_t leader = context_->leader(context_->groups()[i]);
-    context_->check(cudaEventRecord(tables_[i].used.get(), leader), "recording the use of a plan");
+    context_->check(cudaEventRecord(memory_[i].used.get(), leader), "recording the use of a plan");
   }
 }
 

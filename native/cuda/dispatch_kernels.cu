@@ -6,37 +6,43 @@ namespace fusco::cuda {
 
 namespace {
 
-constexpr uint32_t tileThreads = 128;
-constexpr uint32_t sideThreads = 256;
-// Shared memory that the system keeps of every block.
+constexpr uint32_t tmaBlockThreads = 128;
+// Bytes of shared memory that the system keeps of every block.
 constexpr uint32_t reservedShared = 1024;
 constexpr uint32_t rowAlign = 128;
 
-// The first warp moves tiles, the others do everything else.
-__global__ void __launch_bounds__(tileThreads) dispatchTiles(const __grid_constant__ DispatchParams p) {
+// The tiling of TMA dispatches. Four rows of 14 KiB make a tile. docs/performance-cuda.md has what dispatches
+// with it reach (94.3 to 94.7 % of a copy); its table of kernels has one and two blocks of an SM only.
+// bench/sweep.cu measures this tiling as "rows 4 blocks 3 groups 3".
+constexpr uint32_t tileBytes = 60 * 1024;
+constexpr uint32_t tmaBlocksPerSm = 3;
+constexpr uint32_t storeGroups = 3;
+
+// The first warp moves tiles by TMA, the others do everything else.
+__global__ void __launch_bounds__(tmaBlockThreads) dispatchByTma(const __grid_constant__ DispatchParams p) {
   extern __shared__ __align__(rowAlign) uint8_t rows[];
   __shared__ TileState state;
-  layTiles(state, p.plan.head, p.tiling.rows);
+  numberTiles(state, p.plan.head, p.tiling.rows);
   if (threadIdx.x == 0) {
     barrierInit(&state.arrived);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   __syncthreads();
-  if (threadIdx.x >= 32) {
-    const uint64_t others = tileThreads - 32;
-    copySides(p, {blockIdx.x * others + threadIdx.x - 32, gridDim.x * others});
+  if (threadIdx.x >= warpLanes) {
+    const uint64_t others = tmaBlockThreads - warpLanes;
+    moveRemaining(p, {blockIdx.x * others + threadIdx.x - warpLanes, gridDim.x * others});
     return;
   }
   TileMover mover(p, state, rows);
-  for (uint32_t i = 0; i < p.bulk; i++) mover.movePayload(i);
+  for (uint32_t i = 0; i < p.leading; i++) mover.movePayload(i);
   // The last block to leave clears the counters for the next launch.
-  if (threadIdx.x == 0 && p.tiling.meet != 0) {
-    if (atomicInc(&p.meeting[1], gridDim.x - 1) == gridDim.x - 1) atomicExch(&p.meeting[0], 0u);
+  if (threadIdx.x == 0 && p.tiling.syncBlocks != 0) {
+    if (atomicInc(&p.barrier[1], gridDim.x - 1) == gridDim.x - 1) atomicExch(&p.barrier[0], 0u);
   }
 }
 
-__global__ void __launch_bounds__(sideThreads) dispatchSides(const __grid_constant__ DispatchParams p) {
-  copySides(p, {blockIdx.x * uint64_t{sideThreads} + threadIdx.x, gridDim.x * uint64_t{sideThreads}});
+__global__ void __launch_bounds__(rowThreads) dispatchByThreads(const __grid_constant__ DispatchParams p) {
+  moveRemaining(p, {blockIdx.x * uint64_t{rowThreads} + threadIdx.x, gridDim.x * uint64_t{rowThreads}});
 }
 
 template <class E, class Unit>
@@ -45,13 +51,13 @@ __device__ void scaleTokens(const DispatchParams &p, const Payload &payload, Cre
   const DevicePlanHead *head = p.plan.head;
   const uint64_t units = payload.rowBytes / sizeof(Unit);
   const uint32_t topk = head->topk;
-  for (uint64_t token = crew.index / 32; token < head->tokens; token += crew.count / 32) {
+  for (uint64_t token = crew.index / warpLanes; token < head->tokens; token += crew.count / warpLanes) {
     const uint32_t local = localOf(head, static_cast<uint32_t>(token));
     const uint32_t rank = head->rankOf[local];
     const uint64_t row = token - head->tokenStart[local];
     const Unit *from = reinterpret_cast<const Unit *>(payload.from[rank] + row * payload.rowBytes);
     const float *scale = p.scale[rank] + row * topk;
-    for (uint64_t at = crew.index % 32; at < units; at += 32) {
+    for (uint64_t at = crew.index % warpLanes; at < units; at += warpLanes) {
       float values[L::count];
       float scaled[L::count];
       L::decode(loadOnce(from + at), values);
@@ -70,37 +76,31 @@ __device__ void scaleTokens(const DispatchParams &p, const Payload &payload, Cre
 
 template <class E>
 __device__ void scalePayload(const DispatchParams &p, const Payload &payload, Crew crew) {
-  if (payload.unit == 16) {
+  if (payload.unit == wideUnit) {
     scaleTokens<E, uint4>(p, payload, crew);
   } else {
     scaleTokens<E, typename E::Bits>(p, payload, crew);
   }
 }
 
-// Per-token payloads come first, `bulk` of them.
-__global__ void __launch_bounds__(sideThreads) dispatchScaled(const __grid_constant__ DispatchParams p) {
-  const Crew crew = {blockIdx.x * uint64_t{sideThreads} + threadIdx.x, gridDim.x * uint64_t{sideThreads}};
-  for (uint32_t i = 0; i < p.bulk; i++) {
+// Per-token payloads come first, `leading` of them.
+__global__ void __launch_bounds__(rowThreads) dispatchScaled(const __grid_constant__ DispatchParams p) {
+  const Crew crew = {blockIdx.x * uint64_t{rowThreads} + threadIdx.x, gridDim.x * uint64_t{rowThreads}};
+  for (uint32_t i = 0; i < p.leading; i++) {
     const Payload &payload = p.payload[i];
-    if (payload.dtype == FUSCO_DTYPE_F32) {
-      scalePayload<DeviceF32>(p, payload, crew);
-    } else if (payload.dtype == FUSCO_DTYPE_F16) {
-      scalePayload<DeviceF16>(p, payload, crew);
-    } else {
-      scalePayload<DeviceBf16>(p, payload, crew);
-    }
+    withElement(payload.dtype, [&](auto element) { scalePayload<decltype(element)>(p, payload, crew); });
   }
-  copySides(p, crew);
+  moveRemaining(p, crew);
 }
 
 template <class Unit>
-__device__ void spreadRows(const DispatchParams &p, const Payload &payload, Crew crew) {
+__device__ void distributeRows(const DispatchParams &p, const Payload &payload, Crew crew) {
   const uint64_t units = payload.rowBytes / sizeof(Unit);
-  for (uint64_t i = crew.index / 32; i < p.plan.head->landed; i += crew.count / 32) {
+  for (uint64_t i = crew.index / warpLanes; i < p.plan.head->landed; i += crew.count / warpLanes) {
     const Landed landed = p.plan.landed[i];
     const uint8_t *row = payload.to[landed.at.peer] + static_cast<uint64_t>(landed.at.row) * payload.rowBytes;
-    const Place *places = p.plan.forwardPlace + landed.firstPlace;
-    for (uint64_t at = crew.index % 32; at < units; at += 32) {
+    const Place *places = p.plan.lastHop + landed.firstPlace;
+    for (uint64_t at = crew.index % warpLanes; at < units; at += warpLanes) {
       const Unit value = reinterpret_cast<const Unit *>(row)[at];
       for (uint32_t k = 0; k < landed.places; k++) {
         uint8_t *to = payload.to[places[k].peer] + static_cast<uint64_t>(places[k].row) * payload.rowBytes;
@@ -110,31 +110,16 @@ __device__ void spreadRows(const DispatchParams &p, const Payload &payload, Crew
   }
 }
 
-__global__ void __launch_bounds__(sideThreads) spreadLanded(const __grid_constant__ DispatchParams p) {
-  const Crew crew = {blockIdx.x * uint64_t{sideThreads} + threadIdx.x, gridDim.x * uint64_t{sideThreads}};
+__global__ void __launch_bounds__(rowThreads) distributeLanded(const __grid_constant__ DispatchParams p) {
+  const Crew crew = {blockIdx.x * uint64_t{rowThreads} + threadIdx.x, gridDim.x * uint64_t{rowThreads}};
   for (uint32_t i = 0; i < p.payloads; i++) {
     const Payload &payload = p.payload[i];
     if (payload.perEntry != 0) continue;
-    switch (payload.unit) {
-      case 16:
-        spreadRows<uint4>(p, payload, crew);
-        break;
-      case 8:
-        spreadRows<uint2>(p, payload, crew);
-        break;
-      case 4:
-        spreadRows<uint32_t>(p, payload, crew);
-        break;
-      case 2:
-        spreadRows<uint16_t>(p, payload, crew);
-        break;
-      default:
-        spreadRows<uint8_t>(p, payload, crew);
-    }
+    withUnit(payload.unit, [&](auto unit) { distributeRows<decltype(unit)>(p, payload, crew); });
   }
 }
 
-uint32_t sideBlocks(const DeviceLimits &limits) { return limits.sms * 8; }
+uint32_t rowBlocks(const DeviceLimits &limits) { return limits.sms * rowBlocksPerSm; }
 
 uint64_t dynamicBytes(const Tiling &tiling, uint32_t chunkBytes) {
   return static_cast<uint64_t>(tiling.rows) * chunkBytes;
@@ -143,18 +128,15 @@ uint64_t dynamicBytes(const Tiling &tiling, uint32_t chunkBytes) {
 }  // namespace
 
 uint32_t chunkOf(uint64_t rowBytes) {
-  constexpr uint64_t most = 16384;
-  if (rowBytes <= most) return static_cast<uint32_t>(rowBytes);
-  const uint64_t pieces = (rowBytes + most - 1) / most;
-  return static_cast<uint32_t>((rowBytes / pieces + 15) / 16 * 16);
+  if (rowBytes <= maxChunk) return static_cast<uint32_t>(rowBytes);
+  const uint64_t pieces = (rowBytes + maxChunk - 1) / maxChunk;
+  return static_cast<uint32_t>((rowBytes / pieces + minChunk - 1) / minChunk * minChunk);
 }
 
 Tiling chooseTiling(const DeviceLimits &limits, uint32_t topk, uint32_t chunkBytes, uint32_t planTile) {
-  // Three blocks a multiprocessor with 56 KiB of rows each: docs/performance-cuda.md has the figures.
-  constexpr uint32_t tileBytes = 61440;
   Tiling tiling;
-  tiling.blocksPerSm = 3;
-  tiling.groups = 3;
+  tiling.blocksPerSm = tmaBlocksPerSm;
+  tiling.groups = storeGroups;
   tiling.rows = planTile;
   if (planTile > 0 && tilingFits(limits, tiling, topk, chunkBytes)) return tiling;
   const uint32_t byOrder = maxTileEntries / topk;
@@ -174,28 +156,28 @@ bool tilingFits(const DeviceLimits &limits, const Tiling &tiling, uint32_t topk,
 }
 
 cudaError_t launchDispatch(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {
-  if (params.bulk == 0) {
-    dispatchSides<<<sideBlocks(limits), sideThreads, 0, stream>>>(params);
+  if (params.leading == 0) {
+    dispatchByThreads<<<rowBlocks(limits), rowThreads, 0, stream>>>(params);
     return cudaGetLastError();
   }
   uint32_t chunk = 0;
-  for (uint32_t i = 0; i < params.bulk; i++)
+  for (uint32_t i = 0; i < params.leading; i++)
     chunk = params.chunkBytes[i] > chunk ? params.chunkBytes[i] : chunk;
   const auto shared = static_cast<uint32_t>(dynamicBytes(params.tiling, chunk));
-  const cudaError_t error = cudaFuncSetAttribute(dispatchTiles, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  const cudaError_t error = cudaFuncSetAttribute(dispatchByTma, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  static_cast<int>(shared));
   if (error != cudaSuccess) return error;
-  dispatchTiles<<<limits.sms * params.tiling.blocksPerSm, tileThreads, shared, stream>>>(params);
+  dispatchByTma<<<limits.sms * params.tiling.blocksPerSm, tmaBlockThreads, shared, stream>>>(params);
   return cudaGetLastError();
 }
 
 cudaError_t launchScaled(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {
-  dispatchScaled<<<sideBlocks(limits), sideThreads, 0, stream>>>(params);
+  dispatchScaled<<<rowBlocks(limits), rowThreads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 
-cudaError_t launchSpread(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {
-  spreadLanded<<<sideBlocks(limits), sideThreads, 0, stream>>>(params);
+cudaError_t launchDistribute(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {
+  distributeLanded<<<rowBlocks(limits), rowThreads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 

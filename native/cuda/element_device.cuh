@@ -1,4 +1,4 @@
-// Pieces that several kernels use.
+// Device code that several kernels use: elements of each dtype, vectors of them, and the choice of both.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,6 +9,22 @@
 #include "device_tables.hpp"
 
 namespace fusco::cuda {
+
+constexpr uint32_t warpLanes = 32;
+constexpr uint32_t allLanes = 0xffffffffu;
+// Bytes of the widest access of a thread.
+constexpr uint32_t wideUnit = 16;
+// Threads of a block that works on rows, and such blocks of an SM.
+constexpr uint32_t rowThreads = 256;
+constexpr uint32_t rowBlocksPerSm = 8;
+constexpr uint32_t threadsPerSm = rowThreads * rowBlocksPerSm;
+
+// Threads of a block that goes over `units` in whole rounds where their number allows it: whole warps, at
+// most rowThreads.
+inline uint32_t threadsOverRow(uint64_t units) {
+  const uint64_t rounds = (units + rowThreads - 1) / rowThreads;
+  return static_cast<uint32_t>(((units + rounds - 1) / rounds + warpLanes - 1) / warpLanes * warpLanes);
+}
 
 // Local index of the rank that token `token` starts at.
 __device__ inline uint32_t localOf(const DevicePlanHead *head, uint32_t token) {
@@ -82,5 +98,38 @@ struct Lanes {
     return overlay.unit;
   }
 };
+
+// Calls f(Unit{}) with the type of an access of `unit` bytes.
+template <class F>
+__device__ inline void withUnit(uint32_t unit, F f) {
+  switch (unit) {
+    case 16:
+      return f(uint4{});
+    case 8:
+      return f(uint2{});
+    case 4:
+      return f(uint32_t{});
+    case 2:
+      return f(uint16_t{});
+    default:
+      return f(uint8_t{});
+  }
+}
+
+// Calls f(E{}) with the element type of a dtype that can be computed with.
+template <class F>
+__device__ inline void withElement(uint32_t dtype, F f) {
+  if (dtype == FUSCO_DTYPE_F32) return f(DeviceF32{});
+  if (dtype == FUSCO_DTYPE_F16) return f(DeviceF16{});
+  return f(DeviceBf16{});
+}
+
+// The same on the host: returns what f(E{}) returns.
+template <class F>
+auto forElement(uint32_t dtype, F f) {
+  if (dtype == FUSCO_DTYPE_F32) return f(DeviceF32{});
+  if (dtype == FUSCO_DTYPE_F16) return f(DeviceF16{});
+  return f(DeviceBf16{});
+}
 
 }  // namespace fusco::cuda

@@ -12,7 +12,6 @@ namespace fusco::cuda {
 namespace {
 
 constexpr uint32_t threads = 256;
-constexpr uint32_t allLanes = 0xffffffffu;
 
 template <uint32_t bytes>
 struct UnitOf;

@@ -9,7 +9,6 @@ namespace fusco::cuda {
 
 namespace {
 
-constexpr uint32_t allLanes = 0xffffffffu;
 constexpr uint32_t maxWarps = 8;
 // Shared memory that every kernel may have without asking.
 constexpr uint32_t plainSharedBytes = 48 * 1024;

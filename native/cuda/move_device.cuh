@@ -1,4 +1,5 @@
-// Dispatch by ordinary loads and stores: short rows, rows of any size, values of entries, origins, padding.
+// Dispatch by ordinary loads and stores of threads: short rows, rows of any size, values of entries, origins,
+// padding.
 #pragma once
 
 #include "access_unit.hpp"
@@ -19,7 +20,7 @@ __device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew
   const DevicePlanHead *head = p.plan.head;
   const uint64_t units = payload.rowBytes / sizeof(Unit);
   uint32_t width = 1;
-  while (width < 32 && width < units) width *= 2;
+  while (width < warpLanes && width < units) width *= 2;
   const uint32_t topk = head->topk;
   const uint64_t groups = crew.count / width;
   for (uint64_t token = crew.index / width; token < head->tokens; token += groups) {
@@ -47,7 +48,7 @@ __device__ void copyEntries(const DispatchParams &p, const Payload &payload, Cre
   const uint64_t units = payload.rowBytes / sizeof(Unit);
   const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
   uint32_t width = 1;
-  while (width < 32 && width < units) width *= 2;
+  while (width < warpLanes && width < units) width *= 2;
   for (uint64_t entry = crew.index / width; entry < entries; entry += crew.count / width) {
     const Place place = p.plan.place[entry];
     if (place.row < 0) continue;
@@ -69,7 +70,7 @@ __device__ inline void writeOrigins(const DispatchParams &p, Crew crew) {
     if (place.row < 0) continue;
     const uint32_t token = static_cast<uint32_t>(entry / head->topk);
     const uint32_t local = localOf(head, token);
-    int32_t *to = p.origins[place.peer] + 3 * static_cast<uint64_t>(place.row);
+    int32_t *to = p.origins[place.peer] + originWords * static_cast<uint64_t>(place.row);
     to[0] = static_cast<int32_t>(head->originOf[local]);
     to[1] = static_cast<int32_t>(token - head->tokenStart[local]);
     to[2] = static_cast<int32_t>(entry % head->topk);
@@ -88,23 +89,24 @@ __device__ inline void fillBytes(uint8_t *to, uint64_t bytes, uint32_t value, Cr
   for (uint64_t i = crew.index; i < bytes; i += crew.count) to[i] = static_cast<uint8_t>(value);
 }
 
-// Padding: zero in every payload, -1 in origins. Several warps share a hole where there are more warps.
-__device__ inline void fillHoles(const DispatchParams &p, Crew crew) {
-  const uint32_t holes = p.plan.head->holes;
-  if (holes == 0) return;
-  const uint64_t warps = crew.count / 32;
-  const uint64_t warp = crew.index / 32;
-  const uint64_t share = warps > holes ? warps / holes : 1;
-  for (uint64_t work = warp; work < holes * share; work += warps) {
-    const Hole hole = p.plan.holes[work / share];
-    const Crew part = {work % share * 32 + crew.index % 32, share * 32};
+// Padding: zero in every payload, -1 in origins. Several warps share a padding where there are more warps.
+__device__ inline void fillPadding(const DispatchParams &p, Crew crew) {
+  const uint32_t paddings = p.plan.head->paddings;
+  if (paddings == 0) return;
+  const uint64_t warps = crew.count / warpLanes;
+  const uint64_t warp = crew.index / warpLanes;
+  const uint64_t share = warps > paddings ? warps / paddings : 1;
+  for (uint64_t work = warp; work < paddings * share; work += warps) {
+    const PaddingRange padding = p.plan.paddings[work / share];
+    const Crew part = {work % share * warpLanes + crew.index % warpLanes, share * warpLanes};
     for (uint32_t i = 0; i < p.payloads; i++) {
       const Payload &payload = p.payload[i];
-      fillBytes(payload.to[hole.rank] + hole.first * payload.rowBytes, hole.rows * payload.rowBytes, 0, part);
+      fillBytes(payload.to[padding.rank] + padding.first * payload.rowBytes, padding.rows * payload.rowBytes,
+                0, part);
     }
     if (p.hasOrigins != 0) {
-      auto *origins = reinterpret_cast<uint8_t *>(p.origins[hole.rank]);
-      fillBytes(origins + hole.first * uint64_t{12}, hole.rows * uint64_t{12}, 0xffffffffu, part);
+      auto *origins = reinterpret_cast<uint8_t *>(p.origins[padding.rank]);
+      fillBytes(origins + padding.first * originBytes, padding.rows * originBytes, 0xffffffffu, part);
     }
   }
 }
@@ -118,29 +120,14 @@ __device__ void copyPayload(const DispatchParams &p, const Payload &payload, Cre
   }
 }
 
-// Everything but the payloads that go by tiles.
-__device__ inline void copySides(const DispatchParams &p, Crew crew) {
-  for (uint32_t i = p.bulk; i < p.payloads; i++) {
+// Everything but the leading payloads.
+__device__ inline void moveRemaining(const DispatchParams &p, Crew crew) {
+  for (uint32_t i = p.leading; i < p.payloads; i++) {
     const Payload &payload = p.payload[i];
-    switch (payload.unit) {
-      case 16:
-        copyPayload<uint4>(p, payload, crew);
-        break;
-      case 8:
-        copyPayload<uint2>(p, payload, crew);
-        break;
-      case 4:
-        copyPayload<uint32_t>(p, payload, crew);
-        break;
-      case 2:
-        copyPayload<uint16_t>(p, payload, crew);
-        break;
-      default:
-        copyPayload<uint8_t>(p, payload, crew);
-    }
+    withUnit(payload.unit, [&](auto unit) { copyPayload<decltype(unit)>(p, payload, crew); });
   }
   if (p.hasOrigins != 0) writeOrigins(p, crew);
-  fillHoles(p, crew);
+  fillPadding(p, crew);
 }
 
 }  // namespace fusco::cuda

@@ -41,7 +41,7 @@ __device__ inline uint64_t leaveFirst() {
   return policy;
 }
 
-__device__ inline void bulkLoad(uint8_t *shared, const uint8_t *global, uint32_t bytes, uint64_t *barrier) {
+__device__ inline void tmaLoad(uint8_t *shared, const uint8_t *global, uint32_t bytes, uint64_t *barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
           sharedAddress(shared)),
@@ -49,22 +49,22 @@ __device__ inline void bulkLoad(uint8_t *shared, const uint8_t *global, uint32_t
       : "memory");
 }
 
-__device__ inline void bulkStore(uint8_t *global, const uint8_t *shared, uint32_t bytes, uint64_t policy) {
+__device__ inline void tmaStore(uint8_t *global, const uint8_t *shared, uint32_t bytes, uint64_t policy) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group.L2::cache_hint [%0], [%1], %2, %3;" ::"l"(global),
                "r"(sharedAddress(shared)), "r"(bytes), "l"(policy)
                : "memory");
 }
 
-__device__ inline void bulkCommit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+__device__ inline void tmaCommit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
 // This thread's stores have read shared memory.
-__device__ inline void bulkWaitRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ inline void tmaWaitRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
 // All but this thread's last group of stores have read shared memory.
-__device__ inline void bulkWaitReadButOne() { asm volatile("cp.async.bulk.wait_group.read 1;" ::: "memory"); }
+__device__ inline void tmaWaitReadButOne() { asm volatile("cp.async.bulk.wait_group.read 1;" ::: "memory"); }
 
 // This thread's stores have been made.
-__device__ inline void bulkWait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+__device__ inline void tmaWait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 // Rows of a rank that one block moves at a time.
 struct Tile {
@@ -89,7 +89,7 @@ struct TileState {
 };
 
 // By all threads of a block.
-__device__ inline void layTiles(TileState &state, const DevicePlanHead *head, uint32_t rows) {
+__device__ inline void numberTiles(TileState &state, const DevicePlanHead *head, uint32_t rows) {
   const uint32_t ranks = head->localRanks;
   for (uint32_t i = threadIdx.x; i <= ranks; i += blockDim.x) {
     state.tokenStart[i] = head->tokenStart[i];
@@ -145,10 +145,10 @@ class TileMover {
       store(has ? pieceAt(number).bytes : 0, has ? state_.kept : 0);
       // While the stores are on their way.
       if (number + gridDim.x < pieces) listStores(pieceAt(number + gridDim.x));
-      bulkWaitRead();
+      tmaWaitRead();
       __syncwarp();
     }
-    bulkWait();
+    tmaWait();
     __syncwarp();
   }
 
@@ -173,8 +173,8 @@ class TileMover {
     if (lane_ >= piece.tile.rows) return;
     const uint64_t row = piece.tile.token - state_.tokenStart[piece.tile.local] + lane_;
     const uint8_t *from = payload_->from[state_.rankOf[piece.tile.local]];
-    bulkLoad(rows_ + lane_ * piece.bytes, from + row * payload_->rowBytes + piece.offset, piece.bytes,
-             &state_.arrived);
+    tmaLoad(rows_ + lane_ * piece.bytes, from + row * payload_->rowBytes + piece.offset, piece.bytes,
+            &state_.arrived);
   }
 
   // Lists the stores of a tile in state_.to and state_.row, in the order in which they are issued: by
@@ -236,7 +236,7 @@ class TileMover {
   __device__ void store(uint32_t bytes, uint32_t kept) {
     const uint32_t groups = p_.tiling.groups;
     for (uint32_t group = 0; group < groups; group++) {
-      if (group > 1) bulkWaitReadButOne();
+      if (group > 1) tmaWaitReadButOne();
       if (group > 0) {
         __syncwarp();
         arrive();
@@ -244,26 +244,26 @@ class TileMover {
       awaitAll();
       const uint32_t end = kept * (group + 1) / groups;
       for (uint32_t i = kept * group / groups + lane_; i < end; i += 32) {
-        bulkStore(state_.to[i], rows_ + state_.row[i] * bytes, bytes, policy_);
+        tmaStore(state_.to[i], rows_ + state_.row[i] * bytes, bytes, policy_);
       }
-      bulkCommit();
+      tmaCommit();
     }
     __syncwarp();
   }
 
   __device__ void arrive() {
     meetings_++;
-    if (lane_ == 0 && p_.tiling.meet != 0) atomicAdd(&p_.meeting[0], 1u);
+    if (lane_ == 0 && p_.tiling.syncBlocks != 0) atomicAdd(&p_.barrier[0], 1u);
   }
 
   // Until all blocks have come this far. It is about speed alone: where they do not all run at once, or
   // somebody else uses the GPU, a block goes on after a while, and nothing can hang.
   __device__ void awaitAll() {
-    if (lane_ == 0 && p_.tiling.meet != 0) {
+    if (lane_ == 0 && p_.tiling.syncBlocks != 0) {
       constexpr long long patience = 100000;  // cycles, about 50 us
       const uint32_t goal = meetings_ * gridDim.x;
       const long long start = clock64();
-      while (*reinterpret_cast<volatile uint32_t *>(&p_.meeting[0]) < goal && clock64() - start < patience) {
+      while (*reinterpret_cast<volatile uint32_t *>(&p_.barrier[0]) < goal && clock64() - start < patience) {
       }
     }
     __syncwarp();

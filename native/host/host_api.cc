@@ -118,7 +118,7 @@ fusco_status fusco_plan_create(fusco_context *context, const fusco_plan_desc *de
     if (context == nullptr || desc == nullptr || plan == nullptr) {
       throw Failure(FUSCO_E_OPTION, "the context, the description or the plan is NULL");
     }
-    *plan = fusco::makePlan(context->shared, *desc).release();
+    *plan = fusco::checkPlan(context->shared, *desc).plan.release();
   });
 }
 
@@ -128,7 +128,7 @@ uint64_t fusco_plan_bytes(const fusco_plan *plan) {
   if (plan == nullptr) return 0;
   uint64_t bytes = sizeof *plan + plan->tasks.capacity() * sizeof(fusco::TokenTask);
   for (const fusco::RankPlan &part : plan->rank) {
-    bytes += sizeof part + part.targets.capacity() * sizeof(fusco::Target);
+    bytes += sizeof part + part.places.capacity() * sizeof(fusco::Place);
     bytes += part.padding.capacity() * sizeof(fusco::RowRange);
   }
   return bytes;

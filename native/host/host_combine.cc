@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "buffers.hpp"
+#include "call_checks.hpp"
 #include "host_exchange.hpp"
 #include "plan_layout.h"
 
@@ -29,15 +30,15 @@ void groupByNode(Term *terms, uint32_t *nodes, size_t count) {
 size_t gatherTerms(const fusco_plan &plan, const fusco_combine_call &call, uint32_t rank, uint32_t token,
                    Term *terms) {
   const uint64_t first = uint64_t{token} * plan.topk;
-  const Target *targets = plan.rank[rank].targets.data() + first;
+  const Place *places = plan.rank[rank].places.data() + first;
   uint32_t nodes[FUSCO_MAX_TOPK];
   size_t count = 0;
   for (uint32_t k = 0; k < plan.topk; k++) {
-    const Target &target = targets[k];
-    if (target.row < 0) continue;
-    nodes[count] = target.peer / plan.ranksPerNode;
+    const Place &place = places[k];
+    if (place.row < 0) continue;
+    nodes[count] = place.peer / plan.ranksPerNode;
     Term &term = terms[count++];
-    term.row = rowOf(call.from, target.peer, target.row, call.row_bytes);
+    term.row = rowOf(call.from, place.peer, place.row, call.row_bytes);
     term.weight = 0.0f;
     term.closesNode = false;
     if (call.weights != nullptr) {
@@ -69,10 +70,10 @@ void gradientTokens(const fusco_plan &plan, const fusco_weight_gradient_call &ca
     const uint8_t *upstream = rowOf(call.output_gradient, task.rank, token, call.row_bytes);
     for (uint32_t k = 0; k < plan.topk; k++) {
       const uint64_t entry = uint64_t{token} * plan.topk + k;
-      const Target &target = plan.rank[task.rank].targets[entry];
+      const Place &place = plan.rank[task.rank].places[entry];
       float gradient = 0.0f;
-      if (target.row >= 0) {
-        gradient = dot(upstream, rowOf(call.from, target.peer, target.row, call.row_bytes), elements);
+      if (place.row >= 0) {
+        gradient = dot(upstream, rowOf(call.from, place.peer, place.row, call.row_bytes), elements);
       }
       std::memcpy(rowOf(call.to, task.rank, entry, weightBytes), &gradient, weightBytes);
     }
@@ -81,45 +82,19 @@ void gradientTokens(const fusco_plan &plan, const fusco_weight_gradient_call &ca
 
 }  // namespace
 
-void checkCombineCall(const fusco_plan &plan, const fusco_combine_call &call) {
-  checkRowBytes(call.row_bytes);
-  checkElements(call.dtype, call.row_bytes);
-  BufferCheck buffers(plan);
-  buffers.received("from", call.from, call.row_bytes, false);
-  buffers.tokens("to", call.to, call.row_bytes, true);
-  if (call.weights != nullptr) buffers.entries("weights", call.weights, weightBytes, false);
-  buffers.refuseOverlap();
-}
-
 void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats) {
   checkCombineCall(plan, call);
-
   const bool stream = plan.context->streams(plan.tokens * call.row_bytes);
   auto work = [&](uint32_t task) { combineTokens(plan, call, plan.tasks[task], stream); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
-  stats.bytes_read = plan.kept * call.row_bytes;
-  stats.bytes_written = plan.tokens * call.row_bytes;
-  stats.rows = plan.kept;
-}
-
-void checkWeightGradientCall(const fusco_plan &plan, const fusco_weight_gradient_call &call) {
-  checkRowBytes(call.row_bytes);
-  checkElements(call.dtype, call.row_bytes);
-  BufferCheck buffers(plan);
-  buffers.tokens("outputGradient", call.output_gradient, call.row_bytes, false);
-  buffers.received("from", call.from, call.row_bytes, false);
-  buffers.entries("to", call.to, weightBytes, true);
-  buffers.refuseOverlap();
+  countCombine(plan, call, stats);
 }
 
 void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fusco_stats &stats) {
   checkWeightGradientCall(plan, call);
-
   auto work = [&](uint32_t task) { gradientTokens(plan, call, plan.tasks[task]); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
-  stats.bytes_read = (plan.kept + plan.tokens) * call.row_bytes;
-  stats.bytes_written = plan.tokens * plan.topk * weightBytes;
-  stats.rows = plan.kept;
+  countWeightGradient(plan, call, stats);
 }
 
 }  // namespace fusco

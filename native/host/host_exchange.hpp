@@ -1,5 +1,5 @@
-// The four exchanges. Each checks its call, runs its stages over the context's threads, and throws Failure
-// before it has touched any buffer, or not at all.
+// The exchanges of the host backend. Each checks its call, runs over the context's threads, and throws
+// Failure before it has touched any buffer, or not at all.
 #pragma once
 
 #include "plan.hpp"
@@ -9,10 +9,5 @@ namespace fusco {
 void dispatch(fusco_plan &plan, const fusco_dispatch_call &call, fusco_stats &stats);
 void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats);
 void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fusco_stats &stats);
-
-// The checks of a call that depend on the plan alone, for every backend: sizes, overlap, dtypes.
-void checkDispatchCall(const fusco_plan &plan, const fusco_dispatch_call &call);
-void checkCombineCall(const fusco_plan &plan, const fusco_combine_call &call);
-void checkWeightGradientCall(const fusco_plan &plan, const fusco_weight_gradient_call &call);
 
 }  // namespace fusco

@@ -1,4 +1,4 @@
-// The part of a group that concerns ranks of its host: their memory, and the flags that order its use.
+// The part of a group that concerns ranks of its machine: their memory, and the flags that order its use.
 
 #include <cuda.h>
 
@@ -78,9 +78,9 @@ PostedBuffer Group::describe(const fusco_buffer &buffer) {
     (void)cudaGetLastError();
     throw Failure(
         FUSCO_E_BUFFER,
-        "memory at %p cannot be shared with the other ranks of this host: it must come from cudaMalloc",
+        "memory at %p cannot be shared with the other ranks of this machine: it must come from cudaMalloc",
         buffer.data)
-        .atRank(near_.rank);
+        .atRank(neighbors_.rank);
   }
   static_assert(sizeof handle == handleBytes);
   std::memcpy(posted.handle, &handle, sizeof handle);
@@ -117,8 +117,8 @@ uint8_t *Group::open(uint32_t neighbor, const PostedBuffer &posted) {
     throw Failure(
         FUSCO_E_BACKEND,
         "the memory of rank %u does not open in rank %u: %s (FUSCO_IPC=0 sends its rows through NCCL)",
-        near_.local[neighbor], near_.rank, cudaGetErrorString(error))
-        .atRank(near_.local[neighbor]);
+        neighbors_.rankAt[neighbor], neighbors_.rank, cudaGetErrorString(error))
+        .atRank(neighbors_.rankAt[neighbor]);
   }
   known[posted.base] = {posted.allocation, posted.size, static_cast<uint8_t *>(base)};
   return static_cast<uint8_t *>(base) + posted.offset;
@@ -134,34 +134,36 @@ bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint6
   return true;
 }
 
-void Group::meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &buffers,
-                 const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
-                 std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs) {
-  const auto neighbors = static_cast<uint32_t>(near_.local.size());
+void Group::shareBuffers(const fusco_nccl_step &call, const std::vector<fusco_buffer> &buffers,
+                         const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
+                         std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs) {
+  const auto neighbors = neighbors_.count();
   mapped.assign(buffers.size(), std::vector<uint8_t *>(neighbors, nullptr));
-  for (size_t b = 0; b < buffers.size(); b++) mapped[b][near_.self] = static_cast<uint8_t *>(buffers[b].data);
+  for (size_t b = 0; b < buffers.size(); b++)
+    mapped[b][neighbors_.self] = static_cast<uint8_t *>(buffers[b].data);
   if (!hasNeighbors()) return;
   if (buffers.size() > maxPosted) {
-    throw Failure(FUSCO_E_LIMIT, "%zu buffers in one exchange", buffers.size())
+    throw Failure(FUSCO_E_LIMIT, "%zu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
         .limited(buffers.size(), maxPosted);
   }
-  Post &own = mailbox_->own(step.number);
-  own.digest = step.digest;
+  Post &own = mailbox_->own(call.number);
+  own.digest = call.digest;
   own.count = static_cast<uint32_t>(buffers.size());
   for (size_t b = 0; b < buffers.size(); b++) own.buffer[b] = describe(buffers[b]);
-  mailbox_->publish(step.number);
+  mailbox_->publish(call.number);
   const uint64_t start = monotonicNs();
   for (uint32_t i = 0; i < neighbors; i++) {
-    if (i == near_.self) continue;
+    if (i == neighbors_.self) continue;
     char what[96];
-    std::snprintf(what, sizeof what, "waiting for rank %u, which was last in step %llu", near_.local[i],
+    std::snprintf(what, sizeof what, "waiting for rank %u, which was last in call %llu", neighbors_.rankAt[i],
                   static_cast<unsigned long long>(mailbox_->lastStep(i)));
-    wait(what, [&] { return mailbox_->has(i, step.number); });
-    const Post &post = mailbox_->of(i, step.number);
-    if (post.digest != step.digest || post.count != buffers.size()) {
-      throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u does something else than rank %u in step %llu",
-                    near_.local[i], near_.rank, static_cast<unsigned long long>(step.number))
-          .atRank(near_.local[i]);
+    wait(what, [&] { return mailbox_->has(i, call.number); });
+    const Post &post = mailbox_->of(i, call.number);
+    if (post.digest != call.digest || post.count != buffers.size()) {
+      throw Failure(FUSCO_E_PEER_MISMATCH,
+                    "rank %u makes another call than rank %u as call %llu: the digests differ",
+                    neighbors_.rankAt[i], neighbors_.rank, static_cast<unsigned long long>(call.number))
+          .atRank(neighbors_.rankAt[i]);
     }
     std::vector<uint64_t> needed(buffers.size());
     for (size_t b = 0; b < buffers.size(); b++) {
@@ -169,9 +171,9 @@ void Group::meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &b
       const uint64_t given = post.buffer[b].bytes;
       if (given >= needed[b]) continue;
       throw Failure(FUSCO_E_BUFFER, "buffer %zu of rank %u has %llu bytes, %llu are needed", b,
-                    near_.local[i], static_cast<unsigned long long>(given),
+                    neighbors_.rankAt[i], static_cast<unsigned long long>(given),
                     static_cast<unsigned long long>(needed[b]))
-          .atRank(near_.local[i])
+          .atRank(neighbors_.rankAt[i])
           .limited(given, needed[b]);
     }
     // Allocations share blocks of memory, and one that the neighbor has freed may keep its block from being
@@ -180,16 +182,16 @@ void Group::meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &b
     closeMappings(i);
     if (openAll(i, post, needed, mapped)) continue;
     throw Failure(FUSCO_E_BACKEND, "the memory of rank %u is mapped by something else in rank %u",
-                  near_.local[i], near_.rank)
-        .atRank(near_.local[i]);
+                  neighbors_.rankAt[i], neighbors_.rank)
+        .atRank(neighbors_.rankAt[i]);
   }
   if (waitNs != nullptr) *waitNs += monotonicNs() - start;
 }
 
-uint64_t Group::lateness(const fusco_nccl_step &step, uint32_t neighbor) const {
-  if (neighbor == near_.self || mailbox_ == nullptr) return 0;
-  const uint64_t own = mailbox_->of(near_.self, step.number).enteredNs;
-  const uint64_t theirs = mailbox_->of(neighbor, step.number).enteredNs;
+uint64_t Group::lateness(const fusco_nccl_step &call, uint32_t neighbor) const {
+  if (neighbor == neighbors_.self || mailbox_ == nullptr) return 0;
+  const uint64_t own = mailbox_->of(neighbors_.self, call.number).enteredNs;
+  const uint64_t theirs = mailbox_->of(neighbor, call.number).enteredNs;
   return theirs > own ? theirs - own : 0;
 }
 
@@ -197,15 +199,15 @@ void Group::edge(Edge edge) {
   if (!hasNeighbors()) return;
   if (edge == readyEdge) epoch_++;
   FlagParams params{};
-  params.neighbors = static_cast<uint32_t>(near_.local.size());
-  params.self = near_.self;
+  params.neighbors = neighbors_.count();
+  params.self = neighbors_.self;
   params.epoch = epoch_;
   params.own = flags_ + edge * maxNeighbors;
   params.abort = abortFlagDevice_;
   for (uint32_t i = 0; i < params.neighbors; i++) {
-    params.theirs[i] = peerFlags_[i] + edge * maxNeighbors + near_.self;
+    params.theirs[i] = peerFlags_[i] + edge * maxNeighbors + neighbors_.self;
   }
-  must(launchFlags(params, work()), "signalling neighbors");
+  must(launchFlags(params, workStream()), "signalling neighbors");
 }
 
 }  // namespace fusco::nccl

@@ -7,42 +7,42 @@ namespace fusco::nccl {
 
 namespace {
 
-// Events of the places of a ring.
-struct Ring {
+// An event for each segment of a ring.
+struct RingEvents {
   std::array<cuda::Event, ringDepth> events;
-  explicit Ring(uint32_t device) {
-    for (cuda::Event &event : events) event.create(device, false);
+  explicit RingEvents(uint32_t device) {
+    for (cuda::Event &event : events) event.create(device, cuda::Timing::off);
   }
   const cuda::Event &at(size_t round) const { return events[round % ringDepth]; }
 };
 
-// Where each leg's rows begin in a slot; the last element is the bytes of a slot.
-std::vector<uint64_t> layOut(const std::vector<SendRecvPhase> &legs, uint32_t rows, bool sending) {
+// Where each phase's rows begin in a segment; the last element is the bytes of a segment.
+std::vector<uint64_t> layOut(const std::vector<SendRecvPhase> &phases, uint32_t rows, bool sending) {
   std::vector<uint64_t> offsets{0};
-  for (const SendRecvPhase &leg : legs) {
-    const bool inSlot = sending ? leg.pack != nullptr : leg.unpack != nullptr;
-    offsets.push_back(offsets.back() + (inSlot ? alignSlot(rows * leg.rowBytes) : 0));
+  for (const SendRecvPhase &phase : phases) {
+    const bool inSegment = sending ? phase.pack != nullptr : phase.unpack != nullptr;
+    offsets.push_back(offsets.back() + (inSegment ? alignSegment(rows * phase.rowBytes) : 0));
   }
   return offsets;
 }
 
-// Calls `issue(peer, address, bytes)` for each message of one leg and round. Where rows are sent or received
-// in place both sides cut a slice where the receiving runs, which are as long as the sending ones, end; else
-// a slice is one message between slots.
+// Calls `issue(peer, address, bytes)` for each message of one phase and round. Where rows are sent or
+// received in place both sides cut a slice where the receiving runs, which are as long as the sending ones,
+// end; else a slice is one message between segments.
 template <class F>
-void forEachMessage(const SendOrder &stream, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
-                    uint8_t *slot, uint8_t *inPlace, F issue) {
+void forEachMessage(const SendOrder &order, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
+                    uint8_t *segment, uint8_t *inPlace, F issue) {
   for (const Slice &slice : slices) {
     uint64_t done = slice.at;
     if (!cut) {
       // What lies in place then is one run of landing rows.
-      const uint64_t landed = stream.start(slice.peer) + slice.first;
-      uint8_t *address = slot != nullptr ? slot + done * rowBytes : inPlace + landed * rowBytes;
+      const uint64_t landed = order.start(slice.peer) + slice.first;
+      uint8_t *address = segment != nullptr ? segment + done * rowBytes : inPlace + landed * rowBytes;
       issue(slice.peer, address, slice.rows * rowBytes);
       continue;
     }
-    stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
-      uint8_t *address = slot != nullptr ? slot + done * rowBytes : inPlace + run.first * rowBytes;
+    order.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
+      uint8_t *address = segment != nullptr ? segment + done * rowBytes : inPlace + run.first * rowBytes;
       issue(slice.peer, address, run.rows * rowBytes);
       done += run.rows;
     });
@@ -58,27 +58,43 @@ uint64_t nsOf(double ms) { return ms <= 0 ? 0 : static_cast<uint64_t>(ms * 1e6);
 
 }  // namespace
 
-uint64_t rowBytesOf(const std::vector<SendRecvPhase> &legs) {
+void Traffic::countSent(uint32_t peer, uint64_t bytes) const {
+  report->slices++;
+  report->wire_sent += bytes;
+  if (peers != nullptr && peers->sent_bytes != nullptr) peers->sent_bytes[peer] += bytes;
+}
+
+void Traffic::countReceived(uint32_t peer, uint64_t bytes) const {
+  report->wire_received += bytes;
+  if (peers != nullptr && peers->received_bytes != nullptr) peers->received_bytes[peer] += bytes;
+}
+
+uint64_t rowBytesOf(const std::vector<SendRecvPhase> &phases) {
   uint64_t bytes = 0;
-  for (const SendRecvPhase &leg : legs) bytes += leg.rowBytes;
+  for (const SendRecvPhase &phase : phases) bytes += phase.rowBytes;
   return bytes;
 }
 
-Ranges rangesOf(const SendOrder &stream, const std::vector<Slice> &slices) {
+namespace {
+
+// The slices of a round as kernels see them.
+Ranges rangesOf(const SendOrder &order, const std::vector<Slice> &slices) {
   Ranges ranges;
   for (const Slice &slice : slices) {
-    ranges.range[ranges.count++] = {static_cast<uint32_t>(stream.start(slice.peer) + slice.first), slice.rows,
+    ranges.range[ranges.count++] = {static_cast<uint32_t>(order.start(slice.peer) + slice.first), slice.rows,
                                     slice.at};
     ranges.rows += slice.rows;
   }
   return ranges;
 }
 
+}  // namespace
+
 void Timeline::begin(std::vector<Span> &spans, cudaStream_t stream) {
   if (!isOn_) return;
   Span span;
-  span.begin.create(group_.device(), true);
-  span.end.create(group_.device(), true);
+  span.begin.create(group_.device(), cuda::Timing::on);
+  span.end.create(group_.device(), cuda::Timing::on);
   spans.push_back(std::move(span));
   group_.record(spans.back().begin, stream);
 }
@@ -88,7 +104,7 @@ void Timeline::end(std::vector<Span> &spans, cudaStream_t stream) {
 }
 
 void Timeline::beginRound(const Round &round) {
-  begin(rounds_, group_.wire());
+  begin(rounds_, group_.wireStream());
   if (!isOn_) return;
   std::vector<uint32_t> peers;
   for (const Slice &slice : round.send) peers.push_back(slice.peer);
@@ -134,85 +150,80 @@ void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) 
   report.wire_ns += nsOf(wireMs);
 }
 
-void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> &legs) {
-  if (route.isEmpty() || legs.empty()) return;
-  const Schedule &schedule = route.schedule(rowBytesOf(legs));
-  group.arena(Use::sendRing).atLeast(ringDepth * layOut(legs, schedule.mostSent, true).back());
-  group.arena(Use::receiveRing).atLeast(ringDepth * layOut(legs, schedule.mostReceived, false).back());
+void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> &phases) {
+  if (route.isEmpty() || phases.empty()) return;
+  const Schedule &schedule = route.schedule(rowBytesOf(phases));
+  group.arena(Use::sendRing).atLeast(ringDepth * layOut(phases, schedule.mostSent, true).back());
+  group.arena(Use::receiveRing).atLeast(ringDepth * layOut(phases, schedule.mostReceived, false).back());
 }
 
-void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &legs, Timeline &timeline,
+void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &phases, Timeline &timeline,
               const Traffic &traffic, const std::function<void()> &started) {
-  if (route.isEmpty() || legs.empty()) return;
+  if (route.isEmpty() || phases.empty()) return;
   Group &group = plan.group();
-  const Schedule &schedule = route.schedule(rowBytesOf(legs));
-  const bool cut = route.inPlace(rowBytesOf(legs));
-  const std::vector<uint64_t> sendAt = layOut(legs, schedule.mostSent, true);
-  const std::vector<uint64_t> receiveAt = layOut(legs, schedule.mostReceived, false);
+  const Schedule &schedule = route.schedule(rowBytesOf(phases));
+  const bool cut = route.inPlace(rowBytesOf(phases));
+  const std::vector<uint64_t> sendAt = layOut(phases, schedule.mostSent, true);
+  const std::vector<uint64_t> receiveAt = layOut(phases, schedule.mostReceived, false);
   uint8_t *sendRing = group.arena(Use::sendRing).atLeast(ringDepth * sendAt.back());
   uint8_t *receiveRing = group.arena(Use::receiveRing).atLeast(ringDepth * receiveAt.back());
   const bool packs = sendAt.back() > 0;
   const bool unpacks = receiveAt.back() > 0;
-  Ring packed(group.device());
-  Ring arrived(group.device());
-  Ring emptied(group.device());
+  RingEvents packed(group.device());
+  RingEvents arrived(group.device());
+  RingEvents emptied(group.device());
 
   for (size_t number = 0; number < schedule.rounds.size(); number++) {
     const Round &round = schedule.rounds[number];
-    uint8_t *sendSlot = sendRing + number % ringDepth * sendAt.back();
-    uint8_t *receiveSlot = receiveRing + number % ringDepth * receiveAt.back();
+    uint8_t *sendSegment = sendRing + number % ringDepth * sendAt.back();
+    uint8_t *receiveSegment = receiveRing + number % ringDepth * receiveAt.back();
     if (packs && !round.send.empty()) {
-      if (number >= ringDepth) group.order(group.packing(), arrived.at(number));
+      if (number >= ringDepth) group.order(group.packStream(), arrived.at(number));
       const Ranges ranges = rangesOf(route.send(), round.send);
       timeline.beginPack();
-      for (size_t i = 0; i < legs.size(); i++) {
-        if (legs[i].pack != nullptr) legs[i].pack(ranges, sendSlot + sendAt[i]);
+      for (size_t i = 0; i < phases.size(); i++) {
+        if (phases[i].pack != nullptr) phases[i].pack(ranges, sendSegment + sendAt[i]);
       }
       timeline.endPack();
-      group.record(packed.at(number), group.packing());
-      group.order(group.wire(), packed.at(number));
+      group.record(packed.at(number), group.packStream());
+      group.order(group.wireStream(), packed.at(number));
     }
-    if (unpacks && number >= ringDepth) group.order(group.wire(), emptied.at(number));
+    if (unpacks && number >= ringDepth) group.order(group.wireStream(), emptied.at(number));
     timeline.beginRound(round);
-    group.together([&] {
-      for (size_t i = 0; i < legs.size(); i++) {
-        const SendRecvPhase &leg = legs[i];
-        uint8_t *out = leg.pack != nullptr ? sendSlot + sendAt[i] : nullptr;
-        uint8_t *in = leg.unpack != nullptr ? receiveSlot + receiveAt[i] : nullptr;
-        forEachMessage(route.send(), round.send, leg.rowBytes, cut, out, const_cast<uint8_t *>(leg.from),
+    group.round([&] {
+      for (size_t i = 0; i < phases.size(); i++) {
+        const SendRecvPhase &phase = phases[i];
+        uint8_t *out = phase.pack != nullptr ? sendSegment + sendAt[i] : nullptr;
+        uint8_t *in = phase.unpack != nullptr ? receiveSegment + receiveAt[i] : nullptr;
+        forEachMessage(route.send(), round.send, phase.rowBytes, cut, out, const_cast<uint8_t *>(phase.from),
                        [&](uint32_t peer, const uint8_t *from, uint64_t bytes) {
                          group.send(from, bytes, peer);
-                         traffic.report->slices++;
-                         traffic.report->wire_sent += bytes;
-                         if (traffic.peers != nullptr && traffic.peers->sent_bytes != nullptr)
-                           traffic.peers->sent_bytes[peer] += bytes;
+                         traffic.countSent(peer, bytes);
                        });
-        forEachMessage(route.receive(), round.receive, leg.rowBytes, cut, in, leg.to,
+        forEachMessage(route.receive(), round.receive, phase.rowBytes, cut, in, phase.to,
                        [&](uint32_t peer, uint8_t *to, uint64_t bytes) {
                          group.receive(to, bytes, peer);
-                         traffic.report->wire_received += bytes;
-                         if (traffic.peers != nullptr && traffic.peers->received_bytes != nullptr)
-                           traffic.peers->received_bytes[peer] += bytes;
+                         traffic.countReceived(peer, bytes);
                        });
       }
     });
     timeline.endRound();
     if (number == 0) started();
     traffic.report->steps++;
-    group.record(arrived.at(number), group.wire());
+    group.record(arrived.at(number), group.wireStream());
     if (!unpacks) continue;
-    group.order(group.work(), arrived.at(number));
+    group.order(group.workStream(), arrived.at(number));
     const Ranges ranges = rangesOf(route.receive(), round.receive);
-    for (size_t i = 0; i < legs.size(); i++) {
-      if (legs[i].unpack != nullptr) legs[i].unpack(ranges, receiveSlot + receiveAt[i]);
+    for (size_t i = 0; i < phases.size(); i++) {
+      if (phases[i].unpack != nullptr) phases[i].unpack(ranges, receiveSegment + receiveAt[i]);
     }
-    group.record(emptied.at(number), group.work());
+    group.record(emptied.at(number), group.workStream());
   }
   // Another transfer may follow and use the rings again.
   const size_t last = schedule.rounds.size() - 1;
-  group.order(group.work(), arrived.at(last));
-  group.order(group.packing(), arrived.at(last));
-  if (unpacks) group.order(group.wire(), emptied.at(last));
+  group.order(group.workStream(), arrived.at(last));
+  group.order(group.packStream(), arrived.at(last));
+  if (unpacks) group.order(group.wireStream(), emptied.at(last));
 }
 
 }  // namespace fusco::nccl

@@ -10,16 +10,13 @@ using namespace fusco::cuda;
 
 namespace {
 
-constexpr uint32_t threads = 256;
-constexpr uint32_t lanes = 32;
+constexpr uint32_t threads = rowThreads;
+constexpr uint32_t lanes = warpLanes;
 // Units that a warp moves of a row at a time: long rows are shared by several warps.
 constexpr uint32_t unitsPerTurn = 4 * lanes;
 
-// The values of fusco::Tree.
-enum TreeKind : uint32_t { treeNone = 0, treeKept = 1, treeRounded = 2 };
-
-// Row `at` of a slot is this row of the stream.
-__device__ inline uint32_t streamRow(const Ranges &ranges, uint32_t at) {
+// The number in its send order of row `at` of a ring segment.
+__device__ inline uint32_t orderedRow(const Ranges &ranges, uint32_t at) {
   uint32_t i = 0;
   while (i + 1 < ranges.count && ranges.range[i + 1].at <= at) i++;
   return ranges.range[i].first + (at - ranges.range[i].at);
@@ -39,7 +36,7 @@ __device__ void packRows(const PackParams &p) {
   const uint32_t lane = threadIdx.x % lanes;
   for (uint64_t work = warpIndex(); work < uint64_t{p.ranges.rows} * turns; work += warpCount()) {
     const auto row = static_cast<uint32_t>(work / turns);
-    const uint64_t source = p.index[streamRow(p.ranges, row)] / p.divide;
+    const uint64_t source = p.index[orderedRow(p.ranges, row)] / p.divide;
     const auto *from = reinterpret_cast<const Unit *>(p.from + source * p.rowBytes);
     auto *to = reinterpret_cast<Unit *>(p.to + row * p.rowBytes);
     const uint64_t first = work % turns * unitsPerTurn + lane;
@@ -58,7 +55,7 @@ __device__ void packScaled(const PackParams &p) {
   const uint32_t lane = threadIdx.x % lanes;
   for (uint64_t work = warpIndex(); work < uint64_t{p.ranges.rows} * turns; work += warpCount()) {
     const auto row = static_cast<uint32_t>(work / turns);
-    const uint32_t entry = p.index[streamRow(p.ranges, row)];
+    const uint32_t entry = p.index[orderedRow(p.ranges, row)];
     const float weight = p.scale[entry];
     const auto *from = reinterpret_cast<const Bits *>(p.from + uint64_t{entry / p.divide} * p.rowBytes);
     auto *to = reinterpret_cast<Bits *>(p.to + row * p.rowBytes);
@@ -71,29 +68,17 @@ __device__ void packScaled(const PackParams &p) {
 
 __global__ void __launch_bounds__(threads) pack(const __grid_constant__ PackParams p) {
   if (p.scale != nullptr) {
-    if (p.dtype == FUSCO_DTYPE_F32) return packScaled<DeviceF32>(p);
-    if (p.dtype == FUSCO_DTYPE_F16) return packScaled<DeviceF16>(p);
-    return packScaled<DeviceBf16>(p);
-  }
-  switch (p.unit) {
-    case 16:
-      return packRows<uint4>(p);
-    case 8:
-      return packRows<uint2>(p);
-    case 4:
-      return packRows<uint32_t>(p);
-    case 2:
-      return packRows<uint16_t>(p);
-    default:
-      return packRows<uint8_t>(p);
+    withElement(p.dtype, [&](auto element) { packScaled<decltype(element)>(p); });
+  } else {
+    withUnit(p.unit, [&](auto unit) { packRows<decltype(unit)>(p); });
   }
 }
 
 __global__ void __launch_bounds__(threads) packOrigins(const __grid_constant__ OriginParams p) {
   for (uint32_t row = blockIdx.x * blockDim.x + threadIdx.x; row < p.ranges.rows;
        row += gridDim.x * blockDim.x) {
-    const uint32_t entry = p.index[streamRow(p.ranges, row)];
-    int32_t *to = p.to + 3 * uint64_t{row};
+    const uint32_t entry = p.index[orderedRow(p.ranges, row)];
+    int32_t *to = p.to + originWords * uint64_t{row};
     to[0] = p.rank;
     to[1] = static_cast<int32_t>(entry / p.topk);
     to[2] = static_cast<int32_t>(entry % p.topk);
@@ -122,7 +107,7 @@ __device__ void scatterRows(const ScatterParams &p) {
   const uint32_t lane = threadIdx.x % lanes;
   for (uint64_t work = warpIndex(); work < uint64_t{p.ranges.rows} * turns; work += warpCount()) {
     const auto row = static_cast<uint32_t>(work / turns);
-    const uint32_t landed = streamRow(p.ranges, row);
+    const uint32_t landed = orderedRow(p.ranges, row);
     const auto *from = reinterpret_cast<const Unit *>(p.from + row * p.rowBytes);
     const uint64_t first = work % turns * unitsPerTurn + lane;
     Unit held[unitsPerTurn / lanes];
@@ -150,7 +135,7 @@ __device__ void scatterScaled(const ScatterParams &p) {
   const uint32_t lane = threadIdx.x % lanes;
   for (uint64_t work = warpIndex(); work < uint64_t{p.ranges.rows} * turns; work += warpCount()) {
     const auto row = static_cast<uint32_t>(work / turns);
-    const uint32_t landed = streamRow(p.ranges, row);
+    const uint32_t landed = orderedRow(p.ranges, row);
     const auto *from = reinterpret_cast<const Bits *>(p.from + row * p.rowBytes);
     const uint64_t first = work % turns * unitsPerTurn + lane;
     for (uint32_t at = p.offset[landed]; at < p.offset[landed + 1]; at++) {
@@ -167,21 +152,9 @@ __device__ void scatterScaled(const ScatterParams &p) {
 
 __global__ void __launch_bounds__(threads) scatter(const __grid_constant__ ScatterParams p) {
   if (p.scale != nullptr) {
-    if (p.dtype == FUSCO_DTYPE_F32) return scatterScaled<DeviceF32>(p);
-    if (p.dtype == FUSCO_DTYPE_F16) return scatterScaled<DeviceF16>(p);
-    return scatterScaled<DeviceBf16>(p);
-  }
-  switch (p.unit) {
-    case 16:
-      return scatterRows<uint4>(p);
-    case 8:
-      return scatterRows<uint2>(p);
-    case 4:
-      return scatterRows<uint32_t>(p);
-    case 2:
-      return scatterRows<uint16_t>(p);
-    default:
-      return scatterRows<uint8_t>(p);
+    withElement(p.dtype, [&](auto element) { scatterScaled<decltype(element)>(p); });
+  } else {
+    withUnit(p.unit, [&](auto unit) { scatterRows<decltype(unit)>(p); });
   }
 }
 
@@ -205,10 +178,10 @@ __device__ void loadFloats(const uint8_t *row, uint64_t at, float *values) {
 }
 
 // Adds a node's partial sum to the total and starts the next one.
-template <class E, class Unit, uint32_t tree>
+template <class E, class Unit, Tree tree>
 __device__ void closeNode(float *sum, float *partial) {
   using L = Lanes<E, Unit>;
-  if (tree == treeRounded) {
+  if (tree == Tree::rounded) {
     const Unit rounded = L::encode(partial);
     L::decode(rounded, partial);
   }
@@ -220,29 +193,29 @@ __device__ void closeNode(float *sum, float *partial) {
 }
 
 // Multiply, round, add, round: the intrinsics are never contracted.
-template <class E, class Unit, uint32_t tree>
+template <class E, class Unit, Tree tree>
 __device__ void addTerm(const HeldTerm &term, const Unit &unit, bool weighted, uint64_t at, float *sum,
                         float *partial) {
   using L = Lanes<E, Unit>;
   float values[L::count];
-  const bool finished = tree != treeNone && (term.flags & isPartial) != 0;
-  if (tree == treeKept && finished) {
+  const bool finished = tree != Tree::none && (term.flags & isPartial) != 0;
+  if (tree == Tree::kept && finished) {
     loadFloats<E, Unit>(term.row, at, values);
   } else {
     L::decode(unit, values);
   }
-  float *into = tree == treeNone || finished ? sum : partial;
+  float *into = tree == Tree::none || finished ? sum : partial;
 #pragma unroll
   for (uint32_t i = 0; i < L::count; i++) {
     into[i] = __fadd_rn(into[i], weighted && !finished ? __fmul_rn(term.weight, values[i]) : values[i]);
   }
-  if (tree != treeNone && !finished && (term.flags & closesNode) != 0) {
+  if (tree != Tree::none && !finished && (term.flags & closesNode) != 0) {
     closeNode<E, Unit, tree>(sum, partial);
   }
 }
 
 // Loads are issued several at a time before any is waited for.
-template <class E, class Unit, uint32_t tree>
+template <class E, class Unit, Tree tree>
 __device__ void addUp(const HeldTerm *terms, uint32_t count, bool weighted, uint64_t at, float *sum) {
   float partial[Lanes<E, Unit>::count] = {};
   for (uint32_t first = 0; first < count; first += inFlight) {
@@ -250,7 +223,7 @@ __device__ void addUp(const HeldTerm *terms, uint32_t count, bool weighted, uint
 #pragma unroll
     for (uint32_t j = 0; j < inFlight; j++) {
       // A partial sum in float32 is wider: it is loaded when it is added.
-      if (first + j >= count || (tree == treeKept && (terms[first + j].flags & isPartial) != 0)) continue;
+      if (first + j >= count || (tree == Tree::kept && (terms[first + j].flags & isPartial) != 0)) continue;
       rows[j] = loadOnce(reinterpret_cast<const Unit *>(terms[first + j].row) + at);
     }
 #pragma unroll
@@ -261,12 +234,12 @@ __device__ void addUp(const HeldTerm *terms, uint32_t count, bool weighted, uint
 }
 
 // A block for each sum.
-template <class E, class Unit, uint32_t tree, bool f32Out>
+template <class E, class Unit, Tree tree, bool f32Out>
 __global__ void addRows(const __grid_constant__ SumParams p) {
   using L = Lanes<E, Unit>;
   __shared__ HeldTerm terms[maxTerms];
   const uint32_t row = blockIdx.x;
-  const uint32_t number = streamRow(p.ranges, row);
+  const uint32_t number = orderedRow(p.ranges, row);
   const uint32_t first = p.offset[number];
   const uint32_t count = min(p.offset[number + 1] - first, maxTerms);
   const bool weighted = p.weights != nullptr;
@@ -294,15 +267,11 @@ __global__ void addRows(const __grid_constant__ SumParams p) {
 using SumKernel = void (*)(SumParams);
 
 template <class E, class Unit>
-SumKernel sumKernel(uint32_t tree, bool f32Out) {
-  if (f32Out) return addRows<E, Unit, treeNone, true>;
-  if (tree == treeNone) return addRows<E, Unit, treeNone, false>;
-  return tree == treeKept ? addRows<E, Unit, treeKept, false> : addRows<E, Unit, treeRounded, false>;
-}
-
-template <class E>
-SumKernel sumKernel(bool wide, uint32_t tree, bool f32Out) {
-  return wide ? sumKernel<E, uint4>(tree, f32Out) : sumKernel<E, typename E::Bits>(tree, f32Out);
+SumKernel sumKernel(const SumLaunch &launch) {
+  if (launch.output == SumOutput::f32) return addRows<E, Unit, Tree::none, true>;
+  if (launch.tree == Tree::none) return addRows<E, Unit, Tree::none, false>;
+  return launch.tree == Tree::kept ? addRows<E, Unit, Tree::kept, false>
+                                   : addRows<E, Unit, Tree::rounded, false>;
 }
 
 __device__ inline void storeRelease(uint64_t *at, uint64_t value) {
@@ -323,8 +292,8 @@ __global__ void flags(const __grid_constant__ FlagParams p) {
   while (loadAcquire(p.own + peer) < p.epoch && *abort == 0) __nanosleep(200);
 }
 
-// Two blocks for each multiprocessor of the largest devices: enough to keep memory busy, and NCCL's kernels,
-// which run meanwhile, find room beside them.
+// Two blocks for each SM of the largest devices: enough to keep memory busy, and NCCL's kernels, which run at
+// the same time, find room.
 constexpr uint64_t mostBlocks = 264;
 
 uint32_t blocksFor(uint64_t warps) {
@@ -357,22 +326,24 @@ cudaError_t launchScatter(const ScatterParams &params, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-cudaError_t launchSums(const SumParams &params, fusco_dtype dtype, uint32_t tree, bool f32Out, uint32_t unit,
-                       cudaStream_t stream) {
+cudaError_t launchSums(const SumParams &params, const SumLaunch &launch, cudaStream_t stream) {
   if (params.ranges.rows == 0) return cudaSuccess;
-  const bool wide = unit == 16;
-  const SumKernel kernel = dtype == FUSCO_DTYPE_F32   ? sumKernel<DeviceF32>(wide, tree, f32Out)
-                           : dtype == FUSCO_DTYPE_F16 ? sumKernel<DeviceF16>(wide, tree, f32Out)
-                                                      : sumKernel<DeviceBf16>(wide, tree, f32Out);
-  const uint64_t units = params.rowBytes / (wide ? 16 : dtype == FUSCO_DTYPE_F32 ? 4 : 2);
-  const uint64_t rounds = (units + threads - 1) / threads;
-  const auto each = static_cast<uint32_t>(((units + rounds - 1) / rounds + lanes - 1) / lanes * lanes);
-  kernel<<<params.ranges.rows, each, 0, stream>>>(params);
+  const bool wide = launch.unit == wideUnit;
+  const SumKernel kernel = forElement(launch.dtype, [&](auto element) {
+    using E = decltype(element);
+    return wide ? sumKernel<E, uint4>(launch) : sumKernel<E, typename E::Bits>(launch);
+  });
+  const uint32_t elementUnit =
+      forElement(launch.dtype, [](auto element) { return decltype(element)::bytes; });
+  const uint64_t units = params.rowBytes / (wide ? wideUnit : elementUnit);
+  kernel<<<params.ranges.rows, threadsOverRow(units), 0, stream>>>(params);
   return cudaGetLastError();
 }
 
 cudaError_t launchFlags(const FlagParams &params, cudaStream_t stream) {
-  flags<<<1, 64, 0, stream>>>(params);
+  constexpr uint32_t flagThreads = 64;
+  static_assert(flagThreads >= maxNeighbors, "a thread for each neighbor");
+  flags<<<1, flagThreads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 

@@ -40,7 +40,7 @@ void check(bool right, const char *what, uint32_t rank, uint64_t at) {
 Tag tagOf(uint32_t rank, uint64_t row) { return uint64_t{rank} << 32 | row; }
 
 struct Rank {
-  std::unique_ptr<Neighbors> near;
+  std::unique_ptr<Neighbors> neighbors;
   std::unique_ptr<RankTables> tables;
   std::vector<uint32_t> landedEntries;
   std::vector<Place> landedPlaces;
@@ -51,16 +51,16 @@ struct Rank {
 
 struct Plan {
   uint32_t ranks = 0, ranksPerNode = 0, hierarchical = 0, sliceRows = 0, peersPerRound = 0;
-  std::vector<uint32_t> hosts, firstInstance;
+  std::vector<uint32_t> machines, firstInstance;
   std::vector<uint16_t> groups;
   std::vector<std::vector<uint8_t>> shards;
 
   explicit Plan(const std::string &folder) {
     std::ifstream file(folder + "/plan.txt");
     file >> ranks >> ranksPerNode >> hierarchical >> sliceRows >> peersPerRound;
-    hosts.resize(ranks);
+    machines.resize(ranks);
     firstInstance.resize(ranks + 1);
-    for (uint32_t &host : hosts) file >> host;
+    for (uint32_t &machine : machines) file >> machine;
     for (uint32_t &first : firstInstance) file >> first;
     for (uint32_t i = 0; hierarchical != 0 && i < ranks; i++) {
       uint32_t group = 0;
@@ -192,7 +192,7 @@ void tellForwarders(const Plan &plan, std::vector<Rank> &ranks) {
         }
       }
     }
-    rank.landing = readLanding(*rank.near, rank.tables->rowReceive, rank.tables->sizes.topk,
+    rank.landing = readLanding(*rank.neighbors, rank.tables->rowReceive, rank.tables->sizes.topk,
                                plan.ranksPerNode, rank.landedEntries, rank.landedPlaces, rank.tables->reach);
   }
 }
@@ -212,20 +212,21 @@ void dispatch(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shar
     for (size_t entry = 0; entry < tables.direct.size(); entry++) {
       const Place place = tables.direct[entry];
       if (place.row >= 0)
-        put(rank.near->local[place.peer], static_cast<uint64_t>(place.row),
+        put(rank.neighbors->rankAt[place.peer], static_cast<uint64_t>(place.row),
             tagOf(r, entry / tables.sizes.topk));
     }
     rowSides.push_back({&tables.rowSend, &tables.rowReceive,
-                        [r, &tables](uint64_t row, uint64_t) { return Row{tagOf(r, tables.rowStream[row])}; },
+                        [r, &tables](uint64_t row, uint64_t) { return Row{tagOf(r, tables.rowOrder[row])}; },
                         [&rank, put](uint64_t row, uint64_t, const Row &value) {
                           for (uint32_t p = rank.landing.offset[row]; p < rank.landing.offset[row + 1]; p++) {
                             const Place place = rank.landing.places[p];
-                            put(rank.near->local[place.peer], static_cast<uint64_t>(place.row), value[0]);
+                            put(rank.neighbors->rankAt[place.peer], static_cast<uint64_t>(place.row),
+                                value[0]);
                           }
                         }});
     entrySides.push_back({&tables.entrySend, &tables.entryReceive,
                           [r, &tables](uint64_t row, uint64_t) {
-                            return Row{tagOf(r, tables.entryStream[row] / tables.sizes.topk)};
+                            return Row{tagOf(r, tables.entryOrder[row] / tables.sizes.topk)};
                           },
                           [r, put](uint64_t, uint64_t slot, const Row &value) { put(r, slot, value[0]); }});
   }
@@ -269,7 +270,7 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
       Row sum;
       for (uint32_t p = rank.landing.offset[row]; p < rank.landing.offset[row + 1]; p++) {
         const Place place = rank.landing.places[p];
-        sum.push_back(tagOf(rank.near->local[place.peer], static_cast<uint64_t>(place.row)));
+        sum.push_back(tagOf(rank.neighbors->rankAt[place.peer], static_cast<uint64_t>(place.row)));
         sum.push_back(rank.placeWeights[p] & 0xffffffffu);
       }
       return sum;
@@ -288,14 +289,14 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
     const auto instances = readers[r].section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
     for (uint32_t token = 0; token < tables.sizes.rank[0].tokens; token++) {
       Row found;
-      for (uint32_t t = tables.home.offset[token]; t < tables.home.offset[token + 1]; t++) {
-        const SumTerm term = tables.home.terms[t];
+      for (uint32_t t = tables.sums.offset[token]; t < tables.sums.offset[token + 1]; t++) {
+        const SumTerm term = tables.sums.terms[t];
         if ((term.flags & isPartial) != 0) {
           const Row &partial = landing[r][term.row];
           found.insert(found.end(), partial.begin(), partial.end());
         } else {
           found.push_back(term.peer == landingPeer ? landing[r][term.row][0]
-                                                   : tagOf(ranks[r].near->local[term.peer], term.row));
+                                                   : tagOf(ranks[r].neighbors->rankAt[term.peer], term.row));
           found.push_back(term.weight);
         }
         if ((term.flags & closesNode) != 0) found.push_back(closed);
@@ -343,8 +344,8 @@ int main(int count, char **arguments) {
       desc.groups = plan.hierarchical != 0 ? plan.groups.data() : nullptr;
       desc.first_instance = plan.firstInstance.data();
       desc.slice_rows = plan.sliceRows;
-      ranks[rank].near = std::make_unique<Neighbors>(plan.ranks, rank, plan.hosts.data());
-      ranks[rank].tables = std::make_unique<RankTables>(desc, *ranks[rank].near);
+      ranks[rank].neighbors = std::make_unique<Neighbors>(plan.ranks, rank, plan.machines.data());
+      ranks[rank].tables = std::make_unique<RankTables>(desc, *ranks[rank].neighbors);
       readers.emplace_back(shard, rank, plan.ranks);
     }
     tellForwarders(plan, ranks);

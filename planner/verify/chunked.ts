@@ -68,10 +68,6 @@ class Defects {
     }
   }
 
-  has(stage: Stage): boolean {
-    return this.#found.has(stage);
-  }
-
   get any(): boolean {
     return this.#found.size > 0;
   }

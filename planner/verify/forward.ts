@@ -7,6 +7,7 @@ import type { Shard } from '../format/shard.ts';
 import type { LandingTables } from '../landing.ts';
 import type { Plan } from '../plan.ts';
 import { nodeOf, type PlanSpec } from '../spec.ts';
+import { sum } from '../totals.ts';
 import { checkWord, Halt, halt } from './halt.ts';
 
 /** What a rank claims to forward to every node adds up to its rows: landing rows of all ranks are derived from it. */
@@ -14,7 +15,7 @@ export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): vo
   if (spec.strategy !== 'hier') return;
   const { forwardRows } = shard;
   const forwarded = shard.count(S_FORWARD_TOKEN);
-  const claimed = forwardRows.reduce((sum, rows) => sum + rows, 0);
+  const claimed = sum(forwardRows);
   if (claimed !== forwarded) {
     halt('E_FORWARD', rank, '/forward', `${forwarded} rows, the nodes hold ${claimed}`);
   }
@@ -88,12 +89,8 @@ export function checkForward(shard: Shard, plan: Omit<Plan, 'shards'>, rank: num
     const at = isNew ? distributeOffset[row]! : lastEntry[node]! + 1;
     const starts = row === 0 ? 0 : distributeOffset[row]!;
     if (at < starts || at >= distributeOffset[row + 1]! || distributeEntry[at] !== entry) {
-      halt(
-        'E_FORWARD',
-        rank,
-        `/distribute/${at}`,
-        `entry ${distributeEntry[at]}, not ${entry} of row ${row}`,
-      );
+      const text = `entry ${distributeEntry[at]}, not ${entry} of row ${row}`;
+      halt('E_FORWARD', rank, `/distribute/${at}`, text);
     }
     lastToken[node] = token;
     lastEntry[node] = at;
@@ -122,12 +119,8 @@ function checkRowEnds(shard: Shard, rank: number, nextRow: Float64Array, firstRo
   });
   const rows = forwardToken.length;
   if (distributeOffset[0] !== 0 || distributeOffset[rows] !== distributeEntry.length) {
-    halt(
-      'E_FORWARD',
-      rank,
-      '/distribute',
-      `offsets cover ${distributeOffset[rows]} of ${distributeEntry.length} entries`,
-    );
+    const text = `offsets cover ${distributeOffset[rows]} of ${distributeEntry.length} entries`;
+    halt('E_FORWARD', rank, '/distribute', text);
   }
   // Each remote entry was found once inside its row, rows do not overlap, and the lists hold nothing else.
   const direct = shard.sendEntry.length;

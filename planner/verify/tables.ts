@@ -79,43 +79,25 @@ export function checkReceive(shard: Shard, spec: PlanSpec, rank: number): void {
   let block = 0;
   for (let j = 0; j < shard.localInstances; j++) {
     if (expertOffset[j] !== block) {
-      halt(
-        'E_RUN_TABLE',
-        rank,
-        `/experts/${j}`,
-        `the block starts at row ${expertOffset[j]}, not at ${block}`,
-      );
+      const text = `the block starts at row ${expertOffset[j]}, not at ${block}`;
+      halt('E_RUN_TABLE', rank, `/experts/${j}`, text);
     }
     let row = block;
     for (let source = 0; source < ranks; source++) {
       const run = j * ranks + source;
       if (runRow[run] !== row) {
-        halt(
-          'E_RUN_TABLE',
-          rank,
-          `/runs/${j}/${source}`,
-          `the run starts at row ${runRow[run]}, not at ${row}`,
-        );
+        const text = `the run starts at row ${runRow[run]}, not at ${row}`;
+        halt('E_RUN_TABLE', rank, `/runs/${j}/${source}`, text);
       }
       row += runRows[run]!;
     }
     if (row - block !== expertRows[j]) {
-      halt(
-        'E_RUN_TABLE',
-        rank,
-        `/experts/${j}`,
-        `the runs hold ${row - block} rows, the block ${expertRows[j]}`,
-      );
+      const text = `the runs hold ${row - block} rows, the block ${expertRows[j]}`;
+      halt('E_RUN_TABLE', rank, `/experts/${j}`, text);
     }
     if (capacity > 0 && row - block > capacity) {
-      halt(
-        'E_RUN_TABLE',
-        rank,
-        `/experts/${j}`,
-        `${row - block} rows > capacity ${capacity}`,
-        row - block,
-        capacity,
-      );
+      const text = `${row - block} rows > capacity ${capacity}`;
+      halt('E_RUN_TABLE', rank, `/experts/${j}`, text, row - block, capacity);
     }
     block = Math.ceil(row / align) * align;
   }
@@ -144,12 +126,8 @@ export function checkSend(shard: Shard, runs: readonly RunTable[], spec: PlanSpe
       const run = (i - first) * spec.ranks + rank;
       total += sendRows[i]!;
       if (sendRow[i] === runRow[run] && sendRows[i] === runRows[run]) continue;
-      halt(
-        'E_RUN_TABLE',
-        rank,
-        `/sendRuns/${i}`,
-        `sends rows ${sendRow[i]}+${sendRows[i]}, rank ${peer} expects ${runRow[run]}+${runRows[run]}`,
-      );
+      const text = `sends rows ${sendRow[i]}+${sendRows[i]}, rank ${peer} expects ${runRow[run]}+${runRows[run]}`;
+      halt('E_RUN_TABLE', rank, `/sendRuns/${i}`, text);
     }
   }
   if (total !== kept)

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
 import type { Payload } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
+import { findBenchAddon } from '../../executor/internal.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
@@ -13,6 +14,9 @@ import { POISON, planOf } from '../support/buffers.ts';
 import { makeRouting, randomFrom, type Workload } from '../support/workloads.ts';
 
 export { POISON, planOf };
+
+// Before anything is opened: `spin` needs the addon of the benches, and objects of two addons cannot be mixed.
+findBenchAddon();
 
 export interface GpuCase {
   readonly name: string;

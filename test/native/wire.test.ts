@@ -109,7 +109,9 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
     const at = slots.byteOffset - first!.bytes.byteOffset;
     new DataView(forged.buffer).setInt32(at, slots[0]! + 1, true);
     writeFileSync(join(folder, 'rank0.shard'), forged);
-    expect(simulate()).toContain('E_SEGMENT_BOUNDS: entry 0 of rank 0 is not the next row of its run');
+    expect(simulate()).toContain(
+      'E_SEGMENT_BOUNDS: entry 0 of rank 0, instance 4 slot 6, is not the next row of its run',
+    );
   });
 
   it('refuse a node of the plan whose ranks are on several hosts', () => {

@@ -11,14 +11,10 @@ import { DeviceClock, DeviceMemory, type ExchangeCalls, exchangeCalls, requireDe
 import { uniformTables } from './ids.ts';
 import { atLeast, atMost, timed } from './measure.ts';
 import { findRecordings } from './recorded.ts';
-import { measure, type Row } from './runner.ts';
+import { type ExchangeOptions, measure, type Row, timesOf } from './runner.ts';
 
-export interface CudaBenchOptions {
+export interface CudaBenchOptions extends ExchangeOptions {
   readonly ranks: number;
-  readonly hidden: number;
-  readonly topk: number;
-  readonly experts: number;
-  readonly rounds: number;
   /** Folder of recorded routings, `*.idx.npy` or `*.npy`; undefined: uniform ones only. */
   readonly routing?: string | undefined;
 }
@@ -56,48 +52,34 @@ async function endToEnd(
   let next = devicePlan.plan;
   const rows = await measure(
     {
-      idsToHost: {
-        run: () => {
-          begin = process.hrtime.bigint();
-          read = tables.map((table) => ({ ...table, ids: table.ids.slice() }));
-          return timed(() => {
-            read.forEach(({ ids }, rank) => {
-              cuda.copy(rank, ids, deviceIds[rank]!, ids.byteLength);
-            });
-            cuda.synchronize();
+      idsToHostMs: () => {
+        begin = process.hrtime.bigint();
+        read = tables.map((table) => ({ ...table, ids: table.ids.slice() }));
+        return timed(() => {
+          read.forEach(({ ids }, rank) => {
+            cuda.copy(rank, ids, deviceIds[rank]!, ids.byteLength);
           });
-        },
+          cuda.synchronize();
+        });
       },
-      plan: {
-        run: () => timed(() => (next = planner.planAll(read, { ranks: tables.length, experts, hidden }))),
-      },
-      upload: { run: () => timed(() => devicePlan.upload(next)) },
-      dispatchCall: { run: () => timed(() => devicePlan.dispatch(dispatch)) },
-      device: { run: () => timed(() => cuda.synchronize()) },
-      total: { run: () => Number(process.hrtime.bigint() - begin) },
-      reusedStep: {
-        run: () =>
-          timed(() => {
-            devicePlan.dispatch(dispatch);
-            devicePlan.combine(combine);
-            devicePlan.dispatch(backward);
-            devicePlan.combine(unweighted);
-            cuda.synchronize();
-          }),
-      },
+      planMs: () => timed(() => (next = planner.planAll(read, { ranks: tables.length, experts, hidden }))),
+      uploadCallMs: () => timed(() => devicePlan.upload(next)),
+      dispatchCallMs: () => timed(() => devicePlan.dispatch(dispatch)),
+      deviceMs: () => timed(() => cuda.synchronize()),
+      totalMs: () => Number(process.hrtime.bigint() - begin),
+      /** Dispatch, combine and both backward exchanges on one uploaded plan, enqueued and waited for once. */
+      reusedStepMs: () =>
+        timed(() => {
+          devicePlan.dispatch(dispatch);
+          devicePlan.combine(combine);
+          devicePlan.dispatch(backward);
+          devicePlan.combine(unweighted);
+          cuda.synchronize();
+        }),
     },
     { rounds: Math.min(options.rounds, 7), warmUps: 0 },
   );
-  return {
-    idsToHostMs: rows.idsToHost.ms,
-    planMs: rows.plan.ms,
-    uploadCallMs: rows.upload.ms,
-    dispatchCallMs: rows.dispatchCall.ms,
-    deviceMs: rows.device.ms,
-    totalMs: rows.total.ms,
-    /** Dispatch, combine and both backward exchanges on one uploaded plan, enqueued and waited for once. */
-    reusedStepMs: rows.reusedStep.ms,
-  };
+  return timesOf(rows, 1e6);
 }
 
 /** Medians: milliseconds on the device, and GB/s of bytes read plus written. */

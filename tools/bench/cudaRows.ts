@@ -104,7 +104,7 @@ async function benchTokens(tokens: number, hidden: number, rounds: number) {
     [name, { bytes, run: clock.timed(() => run(group, 'device')) }],
     [`copy for ${name}`, { bytes, run: copy(bytes) }],
   ]);
-  const onHost = work.map(({ name, run }) => [name, { run: () => timedAsync(() => run(host, 'host')) }]);
+  const onHost = work.map(({ name, run }) => [name, () => timedAsync(() => run(host, 'host'))] as const);
   const device = await measure(Object.fromEntries(onDevice), { rounds });
   const hosts = await measure(Object.fromEntries(onHost), { rounds: Math.min(rounds, HOST_ROUNDS) });
   return work.map(({ name, bytes }) => {

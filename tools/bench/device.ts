@@ -10,8 +10,14 @@ import type { Timed } from './measure.ts';
 /** Longer than it takes to enqueue any candidate. */
 const ENQUEUE_NS = 1e6;
 
-/** The GPUs of this machine. Throws E_BACKEND if there are fewer than `least`. */
+/**
+ * The GPUs of this machine. Call it before anything is opened: it loads the addon of the benches if that is there, and
+ * objects of two addons cannot be mixed.
+ *
+ * @throws FuscoError E_BACKEND if there are fewer than `least` GPUs
+ */
 export function requireDevices(least: number) {
+  findBenchAddon();
   const { devices, reason } = cudaDevices();
   if (devices.length >= least) return devices;
   const found = reason ?? `this machine has ${devices.length}`;

@@ -5,7 +5,7 @@
 import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { rowMatrix } from '../figures/summary.ts';
+import { rowMatrix } from '../../planner/traffic.ts';
 import { joinTables } from '../readers/tables.ts';
 import { DeviceClock, DeviceMemory, exchangeCalls, requireDevices } from './device.ts';
 import { uniformTables } from './ids.ts';

@@ -7,16 +7,12 @@ import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { uniformTables } from './ids.ts';
 import { atLeast } from './measure.ts';
-import { measure, type Row } from './runner.ts';
+import { type ExchangeOptions, measure, type Row } from './runner.ts';
 
-export interface HostBenchOptions {
+export interface HostBenchOptions extends ExchangeOptions {
   readonly ranks: number;
   readonly tokens: number;
-  readonly hidden: number;
-  readonly topk: number;
-  readonly experts: number;
   readonly threads: number;
-  readonly rounds: number;
 }
 
 export type HostBench = Awaited<ReturnType<typeof benchHost>>;

@@ -14,7 +14,7 @@ import { readRouting } from '../readers/numpyRouting.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
 import { uniformIds, uniformTables, zipfIds } from './ids.ts';
 import { atLeast, atMost, type Timed, timed, timedAsync, type Verdict } from './measure.ts';
-import { measure, type Row } from './runner.ts';
+import { measure, timesOf } from './runner.ts';
 
 const HOT_IDS = 262144;
 const EXPERTS = 256;
@@ -62,24 +62,17 @@ async function benchHotPath(kind: 'uniform' | 'zipf 1.2', rounds: number) {
   const next = new Uint32Array(EXPERTS);
   const slots = new Uint32Array(ids.length);
   const { addon } = findBenchAddon();
-  const cpp = (unrolled: boolean) => addon && { run: () => addon.benchSlots(ids, EXPERTS, unrolled, 1) };
+  const cpp = (unrolled: boolean) => addon && (() => addon.benchSlots(ids, EXPERTS, unrolled, 1));
   const rows = await measure(
     {
-      wasm: { run: () => timed(runWasm) },
-      javascript: { run: () => timed(() => javascriptSlots(ids, counts, next, slots)) },
+      wasm: () => timed(runWasm),
+      javascript: () => timed(() => javascriptSlots(ids, counts, next, slots)),
       cpp: cpp(true),
       cppSimple: cpp(false),
     },
     { rounds },
   );
-  const per = (row: Row) => row.ns / ids.length;
-  return {
-    ids: kind,
-    wasm: per(rows.wasm),
-    javascript: per(rows.javascript),
-    cpp: rows.cpp && per(rows.cpp),
-    cppSimple: rows.cppSimple && per(rows.cppSimple),
-  };
+  return { ids: kind, ...timesOf(rows, ids.length) };
 }
 
 /** Nanoseconds an entry of one plan's stages. */
@@ -101,33 +94,26 @@ async function benchStages(
   try {
     const rows = await measure(
       {
-        read: { run: read },
-        plan: { run: () => timed(() => planner.planAll(tables, options)) },
-        encode: { run: () => timedAsync(() => encodePlanChunks(plan, noHash)) },
-        encodeAndHash: { run: () => timedAsync(() => encodePlanChunks(plan, nodeSha256)) },
-        write: {
-          run: () => timedAsync(() => writeFileAtomic(join(directory, 'plan.fusco'), encoded.chunks)),
-        },
-        cppFloor: addon && {
-          run: () => instances.reduce((sum, ids) => sum + addon.benchSlots(ids, buckets, true, 1), 0),
-        },
+        read,
+        plan: () => timed(() => planner.planAll(tables, options)),
+        encode: () => timedAsync(() => encodePlanChunks(plan, noHash)),
+        encodeAndHash: () => timedAsync(() => encodePlanChunks(plan, nodeSha256)),
+        write: () => timedAsync(() => writeFileAtomic(join(directory, 'plan.fusco'), encoded.chunks)),
+        /** C++ that only counts and assigns slots to the same entries; undefined without the addon. */
+        cppFloor:
+          addon && (() => instances.reduce((sum, ids) => sum + addon.benchSlots(ids, buckets, true, 1), 0)),
       },
       { rounds },
     );
-    const per = (row: Row) => row.ns / entries;
+    const { encodeAndHash, ...stages } = timesOf(rows, entries);
     return {
       strategy: plan.spec.strategy,
       ranks: tables.length,
       entries,
-      read: per(rows.read),
-      plan: per(rows.plan),
-      encode: per(rows.encode),
-      hash: Math.max(0, per(rows.encodeAndHash) - per(rows.encode)),
-      write: per(rows.write),
+      ...stages,
+      hash: Math.max(0, encodeAndHash - stages.encode),
       fileBytesPerEntry: encoded.length / entries,
       ...(await benchRank(tables, options, 10 * rounds)),
-      /** C++ that only counts and assigns slots to the same entries; undefined without the addon. */
-      cppFloor: rows.cppFloor && per(rows.cppFloor),
       plannerMemoryBytes: planner.memoryBytes,
     };
   } finally {
@@ -149,13 +135,12 @@ async function benchRank(tables: readonly RoutingTable[], options: PlanOptions, 
   }
   const rows = await measure(
     {
-      routeRank: { run: () => timed(() => planner.routeRank(0, tables[0]!, spec)) },
-      planRank: { run: () => timed(() => planner.planRank(routed[0]!, { counts, nodeRows }, spec)) },
+      routeRank: () => timed(() => planner.routeRank(0, tables[0]!, spec)),
+      planRank: () => timed(() => planner.planRank(routed[0]!, { counts, nodeRows }, spec)),
     },
     { rounds },
   );
-  const entries = tables[0]!.ids.length;
-  return { routeRank: rows.routeRank.ns / entries, planRank: rows.planRank.ns / entries };
+  return timesOf(rows, tables[0]!.ids.length);
 }
 
 function judge(hotPath: readonly HotPath[], stages: readonly PlanStages[]): Verdict[] {

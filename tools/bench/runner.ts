@@ -5,7 +5,7 @@ import { median, type Timed } from './measure.ts';
 
 /** What the benches of exchanges have in common. */
 export interface ExchangeOptions {
-  /** bf16 elements of a row. */
+  /** bf16 elements of a row; on GPUs a multiple of 8. */
   readonly hidden: number;
   readonly topk: number;
   readonly experts: number;
@@ -39,17 +39,28 @@ export interface Rounds {
   readonly summarize?: (times: readonly number[]) => number | Promise<number>;
 }
 
-/** A row for each candidate; undefined for each candidate that is undefined. */
-export type Rows<T> = { readonly [K in keyof T]: Row | Extract<T[K], undefined> };
+/** Something for each candidate; undefined for each candidate that is undefined. */
+export type ForEach<T, R> = { readonly [K in keyof T]: R | Extract<T[K], undefined> };
 
-/** Measures all candidates. */
-export async function measure<T extends Readonly<Record<string, Candidate | undefined>>>(
+/** Every row's time, in units of `ns` nanoseconds. */
+export function timesOf<T extends Readonly<Record<string, Row | undefined>>>(
+  rows: T,
+  ns: number,
+): ForEach<T, number> {
+  const times = Object.entries(rows).map(([name, row]) => [name, row && row.ns / ns]);
+  return Object.fromEntries(times) as ForEach<T, number>;
+}
+
+/** Measures all candidates; a function is a candidate without bytes and check. */
+export async function measure<T extends Readonly<Record<string, Candidate | Timed | undefined>>>(
   candidates: T,
   { rounds, warmUps = 1, summarize = median }: Rounds,
-): Promise<Rows<T>> {
-  const measured = Object.entries(candidates).flatMap(([name, candidate]) =>
-    candidate === undefined ? [] : [{ name, candidate, times: [] as number[] }],
-  );
+): Promise<ForEach<T, Row>> {
+  const measured = Object.entries(candidates).flatMap(([name, given]) => {
+    if (given === undefined) return [];
+    const candidate: Candidate = typeof given === 'function' ? { run: given } : given;
+    return [{ name, candidate, times: [] as number[] }];
+  });
   for (let round = -warmUps; round < rounds; round++) {
     for (const { candidate, times } of measured) {
       const nanoseconds = await candidate.run();
@@ -62,5 +73,5 @@ export async function measure<T extends Readonly<Record<string, Candidate | unde
     const ns = await summarize(times);
     rows[name] = { ns, ms: ns / 1e6, rate: (candidate.bytes ?? Number.NaN) / ns };
   }
-  return rows as Rows<T>;
+  return rows as ForEach<T, Row>;
 }

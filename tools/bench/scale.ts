@@ -4,18 +4,9 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import type { ScaleFigures } from './scaleCase.ts';
+import type { ScaleCase, ScaleFigures } from './scaleCase.ts';
 
 const run = promisify(execFile);
-
-export interface ScaleCase {
-  readonly ranks: number;
-  readonly experts: number;
-  /** Per rank. */
-  readonly tokens: number;
-  readonly topk: number;
-  readonly strategy: 'flat' | 'hier';
-}
 
 export type ScaleRow = ScaleCase & ScaleFigures;
 export type ScaleBench = Awaited<ReturnType<typeof benchScale>>;

@@ -11,9 +11,17 @@ import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
 import { verifyFile } from '../readers/planFile.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
 import { uniformTable } from './ids.ts';
-import type { ScaleCase } from './scale.ts';
 
 const MIB = 2 ** 20;
+
+export interface ScaleCase {
+  readonly ranks: number;
+  readonly experts: number;
+  /** Per rank. */
+  readonly tokens: number;
+  readonly topk: number;
+  readonly strategy: 'flat' | 'hier';
+}
 
 export type ScaleFigures = Awaited<ReturnType<typeof measureCase>>;
 

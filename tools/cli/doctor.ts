@@ -16,7 +16,7 @@ interface Finding {
   readonly name: string;
   readonly ok: boolean;
   readonly found: string;
-  /** What to do about it where it is missing. */
+  /** What to do about it if it is missing. */
   readonly advice?: string;
 }
 

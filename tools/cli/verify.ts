@@ -60,7 +60,7 @@ async function verify(file: string, options: VerifyArguments): Promise<void> {
   report(file, options, wanted, matches, matches ? undefined : bodyLines(diffPlans(plan, again))[0]);
 }
 
-/** Prints the verdict; throws ComparisonFailed where the plan is not that of the routing. */
+/** Prints the verdict; throws ComparisonFailed if the plan is not that of the routing. */
 function report(
   file: string,
   options: VerifyArguments,

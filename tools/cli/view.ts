@@ -9,7 +9,7 @@ import { command, ExitWith, print, say } from './io.ts';
 
 const PAGE = ['index.html', 'style.css', 'viewer.css', 'viewer.js', 'worker.js'];
 
-/** The page, the planner's Wasm and the example, by path. Throws E_BACKEND where the viewer is not built. */
+/** The page, the planner's Wasm and the example, by path. Throws E_BACKEND if the viewer is not built. */
 async function pageAssets(): Promise<Map<string, Asset>> {
   const assets = new Map<string, Asset>();
   for (const name of PAGE) {

@@ -47,7 +47,7 @@ function fromFamily(family: Family, args: WorkloadArguments): { tables: RoutingT
   return { tables: makeWorkload({ ...args, family, experts }), experts };
 }
 
-/** One array where all ranks have equally many tokens, else a directory with one file a rank. */
+/** One array if all ranks have equally many tokens, else a directory with one file a rank. */
 async function writeTables(
   path: string,
   tables: readonly RoutingTable[],

@@ -11,7 +11,7 @@ export interface Offender {
   readonly who: string;
   /** Its amount, with the unit. */
   readonly amount: string;
-  /** Times the mean of its kind; 1 where all are equal. The mean of pairs is that of the pairs in use. */
+  /** Times the mean of its kind; 1 if all are equal. The mean of pairs is that of the pairs in use. */
   readonly ratio: number;
   readonly why: string;
 }

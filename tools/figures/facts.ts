@@ -1,7 +1,7 @@
 // The facts of a plan in words: what was asked for and what came out.
 
+import { sum } from '../../planner/totals.ts';
 import { formatCount as count, formatBytes } from './format.ts';
-import { sum } from './load.ts';
 import type { Summary } from './summary.ts';
 
 function span(values: readonly number[]): string {

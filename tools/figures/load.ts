@@ -1,5 +1,6 @@
 // Who has how much to do, and how unequal that is.
 
+import { largest, sum } from '../../planner/totals.ts';
 import type { Summary } from './summary.ts';
 
 export interface Load {
@@ -25,18 +26,6 @@ export interface Loads {
   /** Payload bytes that each rank sends to and receives from other nodes. */
   readonly nicOut: readonly number[];
   readonly nicIn: readonly number[];
-}
-
-export function sum(values: Iterable<number>): number {
-  let total = 0;
-  for (const value of values) total += value;
-  return total;
-}
-
-export function largest(values: Iterable<number>): number {
-  let most = 0;
-  for (const value of values) if (value > most) most = value;
-  return most;
 }
 
 /** The measures of imbalance; without any rows they are those of a balanced load. */

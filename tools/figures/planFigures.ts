@@ -2,8 +2,9 @@
 
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
+import { columnSums, sum } from '../../planner/totals.ts';
 import { findOffenders, type Offender } from './extremes.ts';
-import { type Loads, loadOf, sum } from './load.ts';
+import { type Loads, loadOf } from './load.ts';
 import { type Prediction, predictTimeline } from './prediction.ts';
 import { type Summary, summarize } from './summary.ts';
 import { directLengths, forwardLengths, type Lengths, type Spread, spreadOf } from './tokens.ts';
@@ -16,7 +17,7 @@ export interface Heat {
   readonly ranksPerCell: number;
   /** Rows and columns. */
   readonly cells: number;
-  /** Cells that lie on one node; 0 where a cell is a node or more. */
+  /** Cells that lie on one node; 0 if a cell is a node or more. */
   readonly cellsPerNode: number;
   /** Payload bytes [from, to], between ranks of one node, and between nodes. */
   readonly intra: number[][];
@@ -70,7 +71,7 @@ function heatOf({ ranks, ranksPerNode, traffic }: Summary): Heat {
   };
 }
 
-/** Expert instances in the order of the plan: "expert 7", with its rank where the expert has replicas. */
+/** Expert instances in the order of the plan: "expert 7", with its rank if the expert has replicas. */
 function instanceLabels({ spec }: Plan): string[] {
   const { instanceExpert, instanceRank, instances, experts } = spec.placement;
   return Array.from({ length: instances }, (_, i) => {
@@ -97,7 +98,7 @@ function planFigures(plan: Plan, summary: Summary): PlanFigures {
       realRows.map((_, rank) => `rank ${rank}`),
     ),
     nicOut: interNodeBytes.map(sum),
-    nicIn: interNodeBytes.map((_, to) => sum(interNodeBytes.map((row) => row[to]!))),
+    nicIn: columnSums(interNodeBytes),
     totalBytes: { own, intra: sum(intraNodeBytes.map(sum)) - own, inter: sum(interNodeBytes.map(sum)) },
   };
 }

@@ -1,8 +1,10 @@
 // What a plan means for a cluster: the figures that `inspect`, the demo and the report show.
 
-import { forwardersOf, groupLoads } from '../../planner/balance.ts';
+import { groupLoads } from '../../planner/balance.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { nodeOf, type OptionalFields, optionalFields } from '../../planner/spec.ts';
+import { type OptionalFields, optionalFields } from '../../planner/spec.ts';
+import { columnSums, largest, sum } from '../../planner/totals.ts';
+import { visitPlan } from '../../planner/traffic.ts';
 
 export interface Traffic {
   /** Payload bytes between ranks of one node; row = sender, column = receiver; the diagonal stays on its rank. */
@@ -78,71 +80,26 @@ export interface Summary {
   };
 }
 
-function sum(values: Iterable<number>): number {
-  let total = 0;
-  for (const value of values) total += value;
-  return total;
-}
-
 /** Largest value over the mean; 0 if all are 0. */
 export function maxOverMean(values: readonly number[]): number {
   const total = sum(values);
   return total === 0 ? 0 : (Math.max(...values) * values.length) / total;
 }
 
-/** Rows that every rank sends to every rank: row = sender, column = receiver. */
-export function rowMatrix(plan: Plan): number[][] {
-  const { rankFirst } = plan.spec.placement;
-  return plan.shards.map(({ sendRows }) =>
-    plan.shards.map((_, peer) => sum(sendRows.subarray(rankFirst[peer]!, rankFirst[peer + 1]!))),
-  );
-}
-
-/** Rows that a hierarchical plan moves: sender to forwarder between nodes, forwarder to owner inside one. */
-function forwardedTraffic(plan: Plan): { intra: number[][]; inter: number[][] } {
-  const { spec, decision, shards } = plan;
-  const matrix = () => shards.map(() => new Array<number>(spec.ranks).fill(0));
-  const [intra, inter] = [matrix(), matrix()];
-  const rows = rowMatrix(plan);
-  for (const [rank, shard] of shards.entries()) {
-    const forwarders = forwardersOf(spec, decision.groups, rank);
-    const { forwardTarget } = shard;
-    // A broken plan may list more nodes than there are, and its shards may claim other ranks.
-    const forwardRows = shard.forwardRows.subarray(0, spec.nodes);
-    let first = 0;
-    for (let to = 0; to < spec.ranks; to++) {
-      const via = nodeOf(spec, to) === nodeOf(spec, rank) ? rank : forwarders[nodeOf(spec, to)]!;
-      intra[via]![to]! += rows[rank]![to]!;
-    }
-    for (const [node, count] of forwardRows.entries()) {
-      const via = forwarders[node]!;
-      inter[rank]![via]! += count;
-      // A row that landed in a slot of its forwarder is there already.
-      for (const target of forwardTarget.subarray(first, first + count)) if (target >= 0) intra[via]![via]!--;
-      first += count;
-    }
-  }
-  return { intra, inter };
-}
-
 function trafficOf(plan: Plan): Traffic {
-  const { spec } = plan;
-  const bytes = (rows: number[][]) => rows.map((row) => row.map((count) => count * spec.rowBytes));
-  if (spec.strategy === 'hier') {
-    const { intra, inter } = forwardedTraffic(plan);
-    return { intraNodeBytes: bytes(intra), interNodeBytes: bytes(inter) };
-  }
-  const rows = rowMatrix(plan);
-  const part = (near: boolean) =>
-    rows.map((row, from) => row.map((n, to) => ((nodeOf(spec, from) === nodeOf(spec, to)) === near ? n : 0)));
-  return { intraNodeBytes: bytes(part(true)), interNodeBytes: bytes(part(false)) };
+  const { ranks, rowBytes } = plan.spec;
+  const matrix = () => Array.from({ length: ranks }, () => new Array<number>(ranks).fill(0));
+  const traffic: Traffic = { intraNodeBytes: matrix(), interNodeBytes: matrix() };
+  const into = (bytes: number[][]) => (from: number, to: number, rows: number) => {
+    bytes[from]![to]! += rows * rowBytes;
+  };
+  visitPlan(plan, { inter: into(traffic.interNodeBytes), intra: into(traffic.intraNodeBytes) });
+  return traffic;
 }
 
 /** Largest bytes that any rank sends or receives between nodes. */
 export function busiestNicBytes({ interNodeBytes }: Traffic): number {
-  const sent = interNodeBytes.map(sum);
-  const received = interNodeBytes.map((_, to) => sum(interNodeBytes.map((row) => row[to]!)));
-  return Math.max(...sent, ...received);
+  return largest([...interNodeBytes.map(sum), ...columnSums(interNodeBytes)]);
 }
 
 /** What the balancer did; undefined in flat plans. */

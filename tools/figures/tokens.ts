@@ -1,8 +1,8 @@
 // What the tokens of a plan do, counted: how far each one spreads, and how long the runs of rows are.
 
-import type { Shard } from '../../planner/format/shard.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { nodeOf } from '../../planner/spec.ts';
+import { type ForwardedRow, forwardedRows } from '../../planner/walk.ts';
 
 /** counts[n] = tokens that reach n different ranks, or n different nodes; their own included. */
 export interface Spread {
@@ -101,26 +101,22 @@ export function directLengths({ shards }: Plan): Lengths {
 }
 
 /** Likewise of rows that cross between nodes: from consecutive tokens to consecutive rows at the forwarder. */
-export function forwardLengths({ shards }: Plan): Lengths {
+export function forwardLengths(plan: Plan): Lengths {
   const counter = new LengthCounter();
-  for (const shard of shards) countForwarded(shard, counter);
-  return counter.finish();
-}
-
-function countForwarded({ forwardRows, forwardToken, forwardTarget }: Shard, counter: LengthCounter): void {
-  let row = 0;
-  for (const rows of forwardRows) {
-    for (let i = 0; i < rows; i++, row++) {
-      const target = forwardTarget[row]!;
+  for (const rank of plan.shards.keys()) {
+    let before: ForwardedRow | undefined;
+    for (const next of forwardedRows(plan, rank)) {
       // Slots count upwards; landing rows are stored as their complement, which counts downwards.
-      const step = target < 0 ? -1 : 1;
-      const before = i > 0 ? forwardTarget[row - 1]! : 0;
+      const step = next.target < 0 ? -1 : 1;
       counter.add(
-        i > 0 &&
-          forwardToken[row] === forwardToken[row - 1]! + 1 &&
-          before < 0 === target < 0 &&
-          target === before + step,
+        before !== undefined &&
+          next.node === before.node &&
+          next.token === before.token + 1 &&
+          next.target < 0 === before.target < 0 &&
+          next.target === before.target + step,
       );
+      before = next;
     }
   }
+  return counter.finish();
 }

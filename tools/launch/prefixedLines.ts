@@ -16,7 +16,7 @@ export class LinePrefixer {
     this.#prefix = Buffer.from(prefix);
   }
 
-  /** The lines that this chunk ends, prefixed; empty where it ends none. */
+  /** The lines that this chunk ends, prefixed; empty if it ends none. */
   push(chunk: Uint8Array): Buffer {
     const pieces: Uint8Array[] = [];
     let text = Buffer.concat([this.#rest, chunk]);
@@ -31,7 +31,7 @@ export class LinePrefixer {
     return Buffer.concat(pieces);
   }
 
-  /** The last line where it has no end; it gets one, so that the next process starts a line of its own. */
+  /** The last line if it has no end; it gets one, so that the next process starts a line of its own. */
   finish(): Buffer {
     const rest = this.#rest;
     this.#rest = Buffer.alloc(0);

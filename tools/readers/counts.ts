@@ -95,7 +95,7 @@ export async function readCounts(path: string): Promise<number[][]> {
   return layers;
 }
 
-/** One layer's counts. Throws E_OPTION where the file has no such layer or nothing was counted in it. */
+/** One layer's counts. Throws E_OPTION if the file has no such layer or nothing was counted in it. */
 export function layerOf(layers: readonly number[][], layer: number, path: string): number[] {
   const counts = layers[layer];
   if (counts === undefined) {

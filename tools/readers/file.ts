@@ -47,7 +47,7 @@ export function refuse(path: string, text: string, cause?: unknown): never {
   throw new FuscoError('E_FOREIGN', text, { path, ...(cause === undefined ? {} : { cause }) });
 }
 
-/** A zeroed array of `bytes` bytes; throws E_MEMORY where the machine or the JavaScript engine has no room for it. */
+/** A zeroed array of `bytes` bytes; throws E_MEMORY if the machine or the JavaScript engine has no room for it. */
 export function allocate(bytes: number, path: string): Uint8Array<ArrayBuffer> {
   try {
     return new Uint8Array(bytes);
@@ -93,7 +93,7 @@ export class OpenFile implements Bytes {
     throw new FuscoError('E_FILE_READ', 'is not a regular file', { path });
   }
 
-  /** Fills `into` from byte `at`. Throws E_FILE_READ where the file ends before. */
+  /** Fills `into` from byte `at`. Throws E_FILE_READ if the file ends before. */
   readInto(at: number, into: Uint8Array): void {
     const { path } = this;
     try {

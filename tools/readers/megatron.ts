@@ -3,12 +3,11 @@
 // "top_indices": [num_tokens][topk]}. Layers of multi-token prediction ("block": "mtp") number their layers again and
 // are passed over.
 
-import type { RoutingTable } from '../../planner/routing.ts';
-import { type FileSource, refuse } from './file.ts';
+import { refuse } from './file.ts';
 import { shown } from './json.ts';
 import { readJsonLines } from './jsonLines.ts';
 import { pieceOfLists } from './nested.ts';
-import { type TraceChoice, TraceCollector } from './trace.ts';
+import { TraceCollector, type TraceReader } from './trace.ts';
 
 export const MEGATRON_FILE = /^router_trace_rank([0-9]+)\.jsonl$/;
 
@@ -47,11 +46,7 @@ function addRecord(collector: TraceCollector, value: unknown, where: string, pat
  * @param files of one trace, in any order
  * @throws FuscoError E_FOREIGN, E_FILE_READ
  */
-export function readMegatron(
-  files: Iterable<FileSource>,
-  label: string,
-  choice: TraceChoice,
-): RoutingTable[] {
+export const readMegatron: TraceReader = (files, label, choice) => {
   const collector = new TraceCollector(label, choice, 'step');
   for (const file of files) {
     for (const { value, line } of readJsonLines(file, choice.progress)) {
@@ -59,4 +54,4 @@ export function readMegatron(
     }
   }
   return collector.tables();
-}
+};

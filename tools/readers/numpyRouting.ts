@@ -28,7 +28,7 @@ function ranksError(path: string, message: string): FuscoError {
   return new FuscoError('E_RANKS', message, { path });
 }
 
-/** Number of ranks behind names rank0..rankN-1, in any order; undefined where no name has this form. */
+/** Number of ranks behind names rank0..rankN-1, in any order; undefined if no name has this form. */
 function countRanks(names: readonly string[], path: string): number | undefined {
   let count = 0;
   let highest = -1;

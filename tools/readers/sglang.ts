@@ -8,11 +8,10 @@
 // The recorder sees physical experts; the map of the dump turns them into logical ones. It reserves 8 columns a token
 // and leaves those that a model does not use at -1: columns that are -1 in every token are cut off.
 
-import type { RoutingTable } from '../../planner/routing.ts';
 import { COUNTS_HINT, type FileSource, refuse } from './file.ts';
 import type { NdArray } from './npy.ts';
 import { readTorch, TorchTensor } from './torch.ts';
-import { layerPiece, type Piece, type TraceChoice, TraceCollector } from './trace.ts';
+import { layerPiece, type Piece, TraceCollector, type TraceReader } from './trace.ts';
 
 function integerTensor(value: unknown, axes: number, name: string, path: string): TorchTensor {
   if (!(value instanceof TorchTensor) || value.shape.length !== axes || /^f/.test(value.dtype)) {
@@ -100,7 +99,7 @@ function piecesOf({ bytes, path }: FileSource, collector: TraceCollector): { ran
  * @param files the dumps of one recording, one per rank
  * @throws FuscoError E_FOREIGN, E_FORMAT, E_FILE_READ, E_MEMORY
  */
-export function readSglang(files: Iterable<FileSource>, label: string, choice: TraceChoice): RoutingTable[] {
+export const readSglang: TraceReader = (files, label, choice) => {
   const collector = new TraceCollector(label, choice, 'forward pass');
   const found: { rank: number; piece: Piece }[] = [];
   for (const file of files) found.push(...piecesOf(file, collector));
@@ -109,4 +108,4 @@ export function readSglang(files: Iterable<FileSource>, label: string, choice: T
     collector.add(rank, firstColumns(piece, Math.min(columns, piece.topk)));
   }
   return collector.tables();
-}
+};

@@ -5,10 +5,9 @@
 //   rank{r}.safetensors       counts [experts], added up over all ranks by their reader
 
 import { basename } from 'node:path';
-import type { RoutingTable } from '../../planner/routing.ts';
-import { COUNTS_HINT, type FileSource, refuse, wholeOf } from './file.ts';
+import { COUNTS_HINT, refuse, wholeOf } from './file.ts';
 import { readSafetensors } from './safetensors.ts';
-import { pieceOf, type TraceChoice, TraceCollector } from './trace.ts';
+import { pieceOf, TraceCollector, type TraceReader } from './trace.ts';
 
 export const TRTLLM_FILE = /^rank([0-9]+)_raw\.safetensors$/;
 
@@ -20,11 +19,11 @@ export function parseKey(key: string, path: string): { iter: number; layer: numb
 }
 
 /**
- * The routing of one iteration and layer, one table per rank. The rank is in the file's name; 0 where it is not.
+ * The routing of one iteration and layer, one table per rank. The rank is in the file's name; 0 if it is not.
  *
  * @throws FuscoError E_FOREIGN, E_FILE_READ, E_MEMORY
  */
-export function readTrtllm(files: Iterable<FileSource>, label: string, choice: TraceChoice): RoutingTable[] {
+export const readTrtllm: TraceReader = (files, label, choice) => {
   const collector = new TraceCollector(label, choice, 'iteration');
   for (const file of files) {
     const { path } = file;
@@ -36,4 +35,4 @@ export function readTrtllm(files: Iterable<FileSource>, label: string, choice: T
     }
   }
   return collector.tables();
-}
+};

@@ -259,7 +259,7 @@ export class ZipArchive {
   /**
    * The bytes of one member: a view of an archive in memory if it is stored. Undefined if there is none of this name.
    *
-   * @throws FuscoError E_MEMORY, or E_FORMAT where the checksum or the size does not match
+   * @throws FuscoError E_MEMORY, or E_FORMAT if the checksum or the size does not match
    */
   read(name: string): Uint8Array | undefined {
     const member = this.#members.get(name);

@@ -1,8 +1,8 @@
 // The report: one HTML file that needs nothing else, neither the network nor this program.
 
 import type { FuscoError } from '../../planner/errors.ts';
+import { sum } from '../../planner/totals.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
-import { sum } from '../figures/load.ts';
 import type { Figures } from '../figures/planFigures.ts';
 import { html, Markup } from './markup.ts';
 import { headline, panelMarkup, panelsOf } from './panels.ts';

@@ -1,8 +1,9 @@
 // The panels of the report and of the viewer: a chart and what it means, for one plan or for two side by side.
 
+import { largest, sum } from '../../planner/totals.ts';
 import { factsOf } from '../figures/facts.ts';
 import { count, formatBytes, percent, rows, segments, times, tokens } from '../figures/format.ts';
-import { type Load, largest, sum } from '../figures/load.ts';
+import type { Load } from '../figures/load.ts';
 import type { Figures, TokenFigures } from '../figures/planFigures.ts';
 import type { Lengths } from '../figures/tokens.ts';
 import { barChart } from './charts/bars.ts';
@@ -22,7 +23,7 @@ export interface Panel {
   readonly cells: readonly Markup[];
 }
 
-/** A busiest bar is marked where it exceeds the mean by more than this factor; below, the marking would be noise. */
+/** A busiest bar is marked if it exceeds the mean by more than this factor; below, the marking would be noise. */
 const NOTABLE = 1.05;
 
 type Draw = (figures: Figures, width: number) => Markup;

@@ -92,7 +92,7 @@ function spansOf(
 /**
  * The timeline of a plan's dispatch and combine on a machine: a model's, not a measurement.
  *
- * @throws FuscoError E_OPTION where the plan does not fit the topology
+ * @throws FuscoError E_OPTION if the plan does not fit the topology
  */
 export function traceOf(plan: VerifiedPlan, topology: Topology): Trace {
   const { spec } = plan;

@@ -45,7 +45,7 @@ export function predict({ dispatch, combine }: Exchanges, topology: Topology) {
  * this order; a plan that is none of these comes last.
  *
  * @returns `own` is the index of the plan's prediction
- * @throws FuscoError E_OPTION where the plan does not fit the topology
+ * @throws FuscoError E_OPTION if the plan does not fit the topology
  */
 export function compare(
   plan: VerifiedPlan,

@@ -143,7 +143,7 @@ export async function findTopology(nameOrPath: string, calibration?: string): Pr
   return { ...topology, constants };
 }
 
-/** Throws E_OPTION where the plan's group does not fit the machine. */
+/** Throws E_OPTION if the plan's group does not fit the machine. */
 export function checkFit(topology: Topology, nodes: number, ranksPerNode: number): void {
   if (nodes <= topology.nodes && ranksPerNode <= topology.ranksPerNode) return;
   const has = `${topology.nodes} x ${topology.ranksPerNode}`;

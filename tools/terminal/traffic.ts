@@ -1,7 +1,7 @@
 // A plan's traffic and loads on one screen of 80 columns: who sends how much to whom, and who is busiest.
 
+import { largest, sum } from '../../planner/totals.ts';
 import { compactBytes, formatCount } from '../figures/format.ts';
-import { largest, sum } from '../figures/load.ts';
 import type { Summary } from '../figures/summary.ts';
 import { bar, shade, sparkline } from './glyphs.ts';
 import type { Style } from './style.ts';

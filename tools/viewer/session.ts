@@ -27,7 +27,7 @@ import { followToken, type TokenPath } from './tokenPath.ts';
 const GUESSED_RANKS = 8;
 
 interface Open {
-  /** One per rank; a single one where the file has no axis of ranks. */
+  /** One per rank; a single one if the file has no axis of ranks. */
   readonly tables: readonly RoutingTable[];
   readonly fileRanks: number | undefined;
   /** Options of a plan's file, those that the page does not show among them. */
@@ -50,7 +50,7 @@ function leastExperts(tables: readonly RoutingTable[]): number {
   throw new FuscoError('E_ROUTING_ID', `id ${most - 1}: a plan has at most ${MAX_INSTANCES} experts`);
 }
 
-/** Reads one routing: by the ranks that it has, or as a single table where it has none. */
+/** Reads one routing: by the ranks that it has, or as a single table if it has none. */
 function readTables(files: readonly NamedBytes[]): { tables: RoutingTable[]; fileRanks?: number } {
   try {
     const tables = parseRouting(files);

@@ -1,5 +1,5 @@
-// The cuda backend: ranks of this process on its GPUs, through the addon. Everything on device memory enqueues and
-// returns; buffers of JavaScript are staged through the device, which waits.
+// The public classes of CUDA: contexts, events, graphs and device plans, over the addon. Calls on device memory enqueue and
+// return.
 
 import { FuscoError } from '../../../planner/errors.ts';
 import { isVerified, type VerifiedPlan } from '../../../planner/plan.ts';
@@ -30,7 +30,7 @@ export interface DeviceBuffer extends ExternalMemory {
   readonly rank: number;
 }
 
-/** The GPUs of this machine, or the reason why there are none to use. */
+/** The GPUs of this machine, or the reason why none can be used. */
 export function cudaDevices(): { readonly devices: readonly CudaDevice[]; readonly reason?: string } {
   const found = findAddon();
   if (found.addon === undefined) return { devices: [], reason: found.reason };
@@ -84,7 +84,7 @@ export class Cuda implements Disposable {
     attempt(() => this.#native.free(buffer.address));
   }
 
-  /** Between host and device memory, in any direction, on the rank's stream. Host memory may make it wait. */
+  /** Between host and device memory, in any direction, on the rank's stream. With host memory it may wait. */
   copy(rank: number, to: Memory, from: Memory, bytes: number): void {
     attempt(() => this.#native.copy(rank, to, from, bytes));
   }
@@ -139,7 +139,7 @@ export class Cuda implements Disposable {
     );
   }
 
-  /** What `work` enqueues becomes a graph instead of running. */
+  /** Records what `work` enqueues in a graph instead of running it. */
   capture(work: () => void): CudaGraph {
     const addon = findAddon().addon!;
     attempt(() => this.#native.captureBegin());
@@ -164,7 +164,7 @@ export class Cuda implements Disposable {
   }
 }
 
-/** Marks a place in a rank's stream. */
+/** A CUDA event of a rank's stream. */
 export class CudaEvent implements Disposable {
   readonly #native: NativeCudaEvent;
 
@@ -181,7 +181,7 @@ export class CudaEvent implements Disposable {
     attempt(() => this.#native.wait(rank));
   }
 
-  /** Whether all work in front of it is done. */
+  /** Whether all work before it is done. */
   get done(): boolean {
     return attempt(() => this.#native.query());
   }
@@ -212,7 +212,7 @@ export class CudaGraph implements Disposable {
     this.#native = native;
   }
 
-  /** Runs it once with the plans that its slots hold now. Throws E_BUFFER, E_OPTION where one no longer fits. */
+  /** Runs it once with the current plans of its device plans. Throws E_BUFFER, E_OPTION if one no longer fits. */
   launch(): void {
     attempt(() => this.#native.launch());
   }

@@ -3,7 +3,7 @@ import type { Plan } from '../../../planner/plan.ts';
 import { ORIGIN_BYTES } from '../../callChecks.ts';
 import { rowCodec } from '../../numeric.ts';
 import type { DispatchCall, Memory, Payload } from '../types.ts';
-import { bytesOf, type Copy, copiesOf, dataView, directCopies, forwardedRows } from './rows.ts';
+import { bytesOf, type Copy, copiesOf, dataView, directCopies, forwardedCopies } from './rows.ts';
 
 /** Moves one row: its bytes, or its elements scaled by the weight of its entry. */
 type Move = (from: Uint8Array, fromRow: number, copy: Copy) => void;
@@ -39,7 +39,7 @@ function forward(
 ): void {
   const { rowBytes, from, to } = payload;
   const source = bytesOf(from[shard.rank]!);
-  for (const { token, forwarder, target, copies } of forwardedRows(plan, shard)) {
+  for (const { token, forwarder, target, copies } of forwardedCopies(plan, shard)) {
     const landing = target >= 0 ? bytesOf(to[forwarder]!) : landingRows[forwarder]!;
     const row = target >= 0 ? target : ~target;
     landing.set(source.subarray(token * rowBytes, (token + 1) * rowBytes), row * rowBytes);

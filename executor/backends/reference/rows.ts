@@ -1,10 +1,10 @@
 // Where rows go, read off a plan's descriptors one by one.
 
-import { forwardersOf } from '../../../planner/balance.ts';
 import { FuscoError } from '../../../planner/errors.ts';
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
 import { nodeOf } from '../../../planner/spec.ts';
+import { forwardedRows } from '../../../planner/walk.ts';
 import { isExternal } from '../../memory.ts';
 import type { Memory } from '../types.ts';
 
@@ -66,7 +66,7 @@ export function* directCopies(plan: Plan, shard: Shard): Generator<Copy> {
 }
 
 /** One row on its way to another node. */
-export interface ForwardedRow {
+export interface ForwardedCopies {
   readonly token: number;
   readonly forwarder: number;
   /** Slot at the forwarder, or ~(landing row). */
@@ -75,17 +75,11 @@ export interface ForwardedRow {
   readonly copies: readonly Copy[];
 }
 
-/** The rows that a rank sends to other nodes, in the order of its forwarding tables; none in a flat plan. */
-export function* forwardedRows(plan: Plan, shard: Shard): Generator<ForwardedRow> {
-  if (plan.spec.strategy === 'flat') return;
-  const forwarders = forwardersOf(plan.spec, plan.decision.groups, shard.rank);
-  const { forwardRows, forwardToken, forwardTarget, distributeOffset, distributeEntry } = shard;
-  let row = 0;
-  for (let node = 0; node < forwardRows.length; node++) {
-    for (let i = 0; i < forwardRows[node]!; i++, row++) {
-      const entries = distributeEntry.subarray(distributeOffset[row]!, distributeOffset[row + 1]!);
-      const copies = Array.from(entries, (entry) => copyOf(plan, shard, entry)!);
-      yield { token: forwardToken[row]!, forwarder: forwarders[node]!, target: forwardTarget[row]!, copies };
-    }
+/** The rows that a rank sends to other nodes, by node and token; none in a flat plan. */
+export function* forwardedCopies(plan: Plan, shard: Shard): Generator<ForwardedCopies> {
+  for (const { token, forwarder, target, firstEntry, endEntry } of forwardedRows(plan, shard.rank)) {
+    const entries = shard.distributeEntry.subarray(firstEntry, endEntry);
+    const copies = Array.from(entries, (entry) => copyOf(plan, shard, entry)!);
+    yield { token, forwarder, target, copies };
   }
 }

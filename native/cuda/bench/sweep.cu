@@ -15,6 +15,8 @@
 #include "../exchange_launch.hpp"
 
 using namespace fusco::cuda;
+using fusco::Place;
+using fusco::Tree;
 
 namespace {
 
@@ -142,9 +144,9 @@ void makeWorkload(Workload &w) {
   const DeviceTables view = {copied(head), copied(place), nullptr, nullptr, nullptr, nullptr, nullptr};
   w.dispatch.plan = view;
   w.dispatch.place = view.place;
-  w.dispatch.bulk = w.dispatch.payloads = 1;
+  w.dispatch.leading = w.dispatch.payloads = 1;
   w.dispatch.chunkBytes[0] = chunkOf(w.rowBytes());
-  w.dispatch.meeting = copied(std::vector<uint32_t>(2, 0));
+  w.dispatch.barrier = copied(std::vector<uint32_t>(2, 0));
   Payload &payload = w.dispatch.payload[0];
   payload.rowBytes = w.rowBytes();
   payload.unit = 16;
@@ -231,11 +233,11 @@ int main(int argc, char **argv) {
     const auto bad = wrongs([&] { checkDispatch<<<4096, 256>>>(params, wrong); });
     const Tiling &t = params.tiling;
     std::printf("dispatch %-6s rows %2u blocks %2u meet %u groups %u: %.4f ms %.0f GB/s %.1f %%%s\n", name,
-                t.rows, t.blocksPerSm, t.meet, t.groups, ms, total / ms / 1e6, total / ms / 1e4 / copyRate,
-                bad == 0 ? "" : "  WRONG");
+                t.rows, t.blocksPerSm, t.syncBlocks, t.groups, ms, total / ms / 1e6,
+                total / ms / 1e4 / copyRate, bad == 0 ? "" : "  WRONG");
   };
   DispatchParams plain = w.dispatch;
-  plain.bulk = 0;
+  plain.leading = 0;
   run("plain", plain, 10);
 
   struct Shape {
@@ -261,9 +263,9 @@ int main(int argc, char **argv) {
     for (uint32_t threads : {0u, 128u, 224u, 448u, 896u}) {
       for (uint32_t r = 0; r < w.ranks; r++) cudaMemset(w.combine.to[r], 0xa5, w.tokens * w.rowBytes());
       const double ms = clock.median(15, [&] {
-        must(
-            launchCombine(w.combine, FUSCO_DTYPE_BF16, weighted, 0, 16, w.ranks * w.tokens, threads, nullptr),
-            "combine");
+        const CombineLaunch launch = {FUSCO_DTYPE_BF16, Tree::none,         weighted,
+                                      wideUnit,         w.ranks * w.tokens, threads};
+        must(launchCombine(w.combine, launch, nullptr), "combine");
       });
       const auto bad = wrongs([&] { checkCombine<<<w.ranks * w.tokens, 256>>>(w.combine, weighted, wrong); });
       std::printf("combine %s threads %u: %.4f ms %.0f GB/s %.1f %%%s\n", weighted ? "weighted" : "plain",

@@ -65,10 +65,10 @@ Unfused::Unfused(std::shared_ptr<DevicePlan> devicePlan, uint64_t rowBytes)
   std::vector<Row> rows;
   uint64_t entry = 0;
   for (uint32_t source = 0; source < plan.ranks; source++) {
-    const auto &targets = plan.rank[source].targets;
-    for (size_t e = 0; e < targets.size(); e++, entry++) {
-      if (targets[e].row < 0) continue;
-      rows.push_back({source, static_cast<uint32_t>(e / plan.topk), targets[e].peer, targets[e].row, entry});
+    const auto &places = plan.rank[source].places;
+    for (size_t e = 0; e < places.size(); e++, entry++) {
+      if (places[e].row < 0) continue;
+      rows.push_back({source, static_cast<uint32_t>(e / plan.topk), places[e].peer, places[e].row, entry});
     }
   }
   rows_ = rows.size();
@@ -148,7 +148,7 @@ void Unfused::combine(const fusco_combine_call &call) {
                   "copying a block");
   }
   CombineParams params{};
-  params.plan = devicePlan_->tables(0).view;
+  params.plan = devicePlan_->onGroup(0).tables;
   params.plan.place = packedAt_;
   params.rowBytes = rowBytes_;
   params.from[0] = packed_;
@@ -156,9 +156,12 @@ void Unfused::combine(const fusco_combine_call &call) {
     params.to[rank] = static_cast<uint8_t *>(call.to[rank].data);
     if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
   }
-  context.check(launchCombine(params, call.dtype, call.weights != nullptr, 0, 16, devicePlan_->plan().tokens,
-                              0, stream),
-                "launching a combine");
+  CombineLaunch launch;
+  launch.dtype = call.dtype;
+  launch.isWeighted = call.weights != nullptr;
+  launch.unit = wideUnit;
+  launch.tokens = devicePlan_->plan().tokens;
+  context.check(launchCombine(params, launch, stream), "launching a combine");
   devicePlan_->endUse();
   context.done();
 }

@@ -1,7 +1,8 @@
 // The figures of a plan, worked out by hand; `fusco inspect --json` is compared with the obvious plan elsewhere.
 
 import { describe, expect, it } from 'vitest';
-import { maxOverMean, rowMatrix, summarize } from '../../../tools/figures/summary.ts';
+import { rowMatrix } from '../../../planner/traffic.ts';
+import { maxOverMean, summarize } from '../../../tools/figures/summary.ts';
 import { planOf } from '../../support/buffers.ts';
 
 describe('maxOverMean', () => {

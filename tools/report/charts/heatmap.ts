@@ -1,7 +1,7 @@
 // The rank x rank traffic matrix: hue says which link, strength says how many bytes.
 
+import { largest } from '../../../planner/totals.ts';
 import { formatBytes } from '../../figures/format.ts';
-import { largest } from '../../figures/load.ts';
 import type { Heat } from '../../figures/planFigures.ts';
 import { html, type Markup, NOTHING, table } from '../markup.ts';
 import { at, figure, mark, tickStep } from './frame.ts';

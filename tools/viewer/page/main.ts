@@ -1,7 +1,7 @@
 // The page: two sides, each with a file and options; each change of an option plans again in the worker.
 
+import { sum } from '../../../planner/totals.ts';
 import { formatCount } from '../../figures/format.ts';
-import { sum } from '../../figures/load.ts';
 import { html, type Markup } from '../../report/markup.ts';
 import { headline, panelMarkup, panelsOf } from '../../report/panels.ts';
 import { listen } from '../../report/readout.ts';
