@@ -353,7 +353,7 @@ export function targetsOf(root: string): readonly Target[] {
     {
       name: 'rendezvous',
       seeds: rendezvousSeeds,
-      words: [...JSON_WORDS, '"type"', '"seq"', '"step"', '"sizes"', '"call"', '"enter"', '"gathered"'],
+      words: [...JSON_WORDS, '"type"', '"seq"', '"gather"', '"sizes"', '"call"', '"enter"', '"gathered"'],
       maxBytes: 4096,
       run: runRendezvous,
     },

@@ -192,7 +192,7 @@ export class CudaEvent implements Disposable {
 
   /** Milliseconds since another event; both must be done. */
   since(start: CudaEvent): number {
-    return attempt(() => this.#native.since(start.#native));
+    return attempt(() => start.#native.elapsed(this.#native));
   }
 
   close(): void {
