@@ -144,8 +144,8 @@ export interface NativeCudaEvent {
   /** Whether everything before the record is done. */
   query(): boolean;
   synchronize(): void;
-  /** Milliseconds since another event. */
-  since(start: NativeCudaEvent): number;
+  /** Milliseconds from this event to another. */
+  elapsed(end: NativeCudaEvent): number;
   close(): void;
 }
 

@@ -194,7 +194,7 @@ export class CudaEvent extends Handle<NativeCudaEvent> {
 
   /** Milliseconds since another event; both must be done. */
   since(start: CudaEvent): number {
-    return attempt(() => this.native.since(start.native));
+    return attempt(() => start.native.elapsed(this.native));
   }
 }
 
