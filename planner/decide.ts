@@ -63,7 +63,7 @@ function compareStrategies(spec: PlanSpec, { counts, nodeRows }: Required<Facts>
   return { flat: cost(), hier: cost({ groups, rows: (from, node) => nodeRows[from * spec.nodes + node]! }) };
 }
 
-/** The settled spec and the decision behind it. Throws E_FACTS if the facts lack what the strategy needs. */
+/** The settled spec and the decision that it follows from. Throws E_FACTS if the facts lack what the strategy needs. */
 export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; decision: Decision } {
   if (spec.strategy === 'flat') return { spec: { ...spec, strategy: 'flat' }, decision: FLAT };
   const { nodeRows, counts } = facts;

@@ -162,7 +162,7 @@ export class Planner {
 
   /**
    * What a rank adds to the facts where the strategy is not flat: its rows per node, u32[nodes]. They depend on
-   * everyone's counts only where there is a capacity, so without one both can travel in the same all-gather.
+   * everyone's counts only if there is a capacity; without one, the same all-gather carries both.
    */
   nodeRows(routed: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array {
     return this.#builder(spec, checkCounts(routed, counts, spec)).nodeRows(routed);

@@ -1,6 +1,6 @@
-// The unfused pipeline. A source rank packs its rows by destination (device-major), blocks travel to the
-// peers, and each peer permutes what arrived into expert order; combine goes the same way back and adds up at
-// home. Every row crosses memory three times where the fused exchange moves it once.
+// The unfused pipeline. A source rank packs its rows by destination rank, one block per peer is copied, and
+// each peer permutes the rows that arrived into expert order. Combine goes the same way back and adds on the
+// token's rank. Every row crosses memory three times; the fused exchange moves it once.
 
 #include <algorithm>
 #include <cstring>
@@ -96,7 +96,7 @@ void makeTables(fusco_unfused &unfused) {
   }
 }
 
-// The three steps of one direction, with the copy routine that the fused exchange would choose.
+// The three passes of one direction, with the copy routine that the fused exchange would choose.
 class Pipeline {
  public:
   explicit Pipeline(fusco_unfused &unfused)
@@ -104,7 +104,8 @@ class Pipeline {
         plan_(unfused.plan),
         rowBytes_(unfused.rowBytes),
         kernels_(plan_.context->kernels()),
-        copy_(plan_.context->streams(plan_.kept * rowBytes_) ? kernels_.streamRow : kernels_.copyRow) {}
+        copy_(plan_.context->storesNonTemporal(plan_.kept * rowBytes_) ? kernels_.copyRowNonTemporal
+                                                                       : kernels_.copyRow) {}
 
   void pack(const fusco_buffer *from) {
     each(plan_.tasks, [&](const TokenTask &task) {
@@ -122,24 +123,24 @@ class Pipeline {
     });
   }
 
-  void exchange(bool home) {
+  void exchange(bool back) {
     each(unfused_.blocks, [&](const BlockCopy &block) {
       uint8_t *sent = unfused_.rank[block.source].packedRows.get() + block.sendRow * rowBytes_;
       uint8_t *arrived = unfused_.rank[block.peer].arrivedRows.get() + block.recvRow * rowBytes_;
-      uint8_t *place = home ? sent : arrived;
-      copy_(home ? arrived : sent, &place, 1, block.rows * rowBytes_);
+      uint8_t *place = back ? sent : arrived;
+      copy_(back ? arrived : sent, &place, 1, block.rows * rowBytes_);
     });
   }
 
   // Between arrival order and expert order.
-  void permute(const fusco_buffer *received, bool home) {
+  void permute(const fusco_buffer *received, bool back) {
     each(unfused_.rowTasks, [&](const RowTask &task) {
       RankTables &tables = unfused_.rank[task.peer];
       for (uint64_t row = task.begin; row < task.end; row++) {
         uint8_t *arrived = tables.arrivedRows.get() + row * rowBytes_;
         uint8_t *slot = rowOf(received, task.peer, tables.slot[row], rowBytes_);
-        uint8_t *place = home ? arrived : slot;
-        copy_(home ? slot : arrived, &place, 1, rowBytes_);
+        uint8_t *place = back ? arrived : slot;
+        copy_(back ? slot : arrived, &place, 1, rowBytes_);
       }
     });
   }
@@ -148,7 +149,7 @@ class Pipeline {
     const Arithmetic &arithmetic = kernels_.of(call.dtype);
     const auto add = arithmetic.combine[static_cast<int>(Tree::none)][call.weights != nullptr];
     const uint64_t elements = rowBytes_ / elementBytes(call.dtype);
-    const bool stream = plan_.context->streams(plan_.tokens * rowBytes_);
+    const bool nonTemporal = plan_.context->storesNonTemporal(plan_.tokens * rowBytes_);
     each(plan_.tasks, [&](const TokenTask &task) {
       Term terms[FUSCO_MAX_TOPK];
       RankTables &tables = unfused_.rank[task.rank];
@@ -161,7 +162,7 @@ class Pipeline {
           term = {tables.packedRows.get() + tables.packed[entry] * rowBytes_, 0.0f, false};
           if (call.weights != nullptr) std::memcpy(&term.weight, rowOf(call.weights, task.rank, entry, 4), 4);
         }
-        add(rowOf(call.to, task.rank, token, rowBytes_), terms, count, elements, stream);
+        add(rowOf(call.to, task.rank, token, rowBytes_), terms, count, elements, nonTemporal);
       }
     });
   }

@@ -11,15 +11,12 @@ class CudaEvent : public Handle<CudaEvent, Owned<fusco_cuda_event, fusco_cuda_ev
   static constexpr char label[] = "the event";
 
   // (context, rank)
-  explicit CudaEvent(const Napi::CallbackInfo &info);
-
-  // (start) -> milliseconds
-  Napi::Value since(const Napi::CallbackInfo &info);
+  explicit CudaEvent(const Napi::CallbackInfo &info) : Handle(info) {
+    handle_.reset(Bound<fusco_cuda_event_create>::invoke<0>(info));
+  }
 };
 
 template <>
-struct ClassOf<fusco_cuda_event> {
-  using type = CudaEvent;
-};
+struct ClassOf<fusco_cuda_event> : std::type_identity<CudaEvent> {};
 
 }  // namespace fusco_node

@@ -11,12 +11,12 @@ class CudaGraph : public Handle<CudaGraph, Owned<fusco_cuda_graph, fusco_cuda_gr
   static constexpr char label[] = "the graph";
 
   // (context): ends its capture.
-  explicit CudaGraph(const Napi::CallbackInfo &info);
+  explicit CudaGraph(const Napi::CallbackInfo &info) : Handle(info) {
+    handle_.reset(Bound<fusco_cuda_capture_end>::invoke<0>(info));
+  }
 };
 
 template <>
-struct ClassOf<fusco_cuda_graph> {
-  using type = CudaGraph;
-};
+struct ClassOf<fusco_cuda_graph> : std::type_identity<CudaGraph> {};
 
 }  // namespace fusco_node

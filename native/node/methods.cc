@@ -66,7 +66,7 @@ void describeCuda(Napi::Env env, Exports &exports) {
                   .call<fusco_cuda_event_wait>("wait")
                   .call<fusco_cuda_event_query>("query")
                   .call<fusco_cuda_event_synchronize>("synchronize")
-                  .method("since", &CudaEvent::since, 1)
+                  .call<fusco_cuda_event_elapsed>("elapsed")
                   .method("close", &CudaEvent::close, 0));
   exports.add(Members<CudaGraph>(env, 1).call<fusco_cuda_graph_launch>("launch").method(
       "close", &CudaGraph::close, 0));

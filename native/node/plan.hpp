@@ -3,6 +3,7 @@
 
 #include "calls.hpp"
 #include "context.hpp"
+#include "plan_desc.hpp"
 
 namespace fusco_node {
 
@@ -12,8 +13,18 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
   static constexpr char label[] = "the plan or its context";
 
   // (context, {ranksPerNode, strategy, partial, shards})
-  explicit Plan(const Napi::CallbackInfo &info);
-  void Finalize(Napi::Env env) override;
+  explicit Plan(const Napi::CallbackInfo &info) : Handle(info) {
+    const Fields fields(info, 1, Napi::Array::New(info.Env()));
+    std::vector<fusco_buffer> shards;
+    const fusco_plan_desc desc = planDescOf(fields, shards);
+    const std::shared_ptr<Engine> engine = Context::handleOf(info[0]);
+    handle_ = std::make_shared<PlanState>(info.Env(), engine, desc);
+    engine->adopt(handle_);
+    // The collector cannot see native memory; without this it would be in no hurry to collect plans.
+    bytes_ = static_cast<int64_t>(fusco_plan_bytes(handle_->handle()));
+    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), bytes_);
+  }
+  void Finalize(Napi::Env env) override { forgetBytes(env); }
 
   bool isClosed() const { return handle_ == nullptr || handle_->engine().closed(); }
 
@@ -27,7 +38,11 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
   Napi::Value now(const Napi::CallbackInfo &info) {
     return now(info, exchange);
   }
-  void close(const Napi::CallbackInfo &info);
+  // Tasks in flight hold the state; the last of them frees it.
+  void close(const Napi::CallbackInfo &info) {
+    handle_ = nullptr;
+    forgetBytes(info.Env());
+  }
 
  private:
   template <class C>
@@ -52,9 +67,13 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
     const Call<C> call(Fields(info, 0, Napi::Array::New(info.Env())), fusco_plan_ranks(state->handle()));
     open(info.Env());
     fusco_stats stats{};
-    fusco_error error{};
-    check(info.Env(), exchange(state->handle(), call.get(), &stats, &error), error);
+    run(info.Env(), exchange, state->handle(), call.get(), &stats);
     return statsObject(info.Env(), stats);
+  }
+
+  void forgetBytes(Napi::Env env) {
+    if (bytes_ > 0) Napi::MemoryManagement::AdjustExternalMemory(env, -bytes_);
+    bytes_ = 0;
   }
 
   int64_t bytes_ = 0;

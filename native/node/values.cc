@@ -31,34 +31,35 @@ size_t elementBytes(napi_typedarray_type type) {
 }
 
 struct Place {
+  Napi::Env env;
   std::string name;
   uint32_t rank;
-  std::string text() const { return name + " of rank " + std::to_string(rank); }
+
+  [[noreturn]] void refuse(const char *what) const {
+    const std::string message = name + " of rank " + std::to_string(rank) + " " + what;
+    fusco_node::refuse(env, FUSCO_E_BUFFER, message, static_cast<int32_t>(rank));
+  }
 };
 
 // A resizable buffer may give its pages back while a thread writes them, and a detached one has none.
-void checkBacking(Napi::Env env, const Napi::Value &backing, const Place &place) {
+void checkBacking(const Napi::Value &backing, const Place &place) {
   bool detached = false;
-  if (napi_is_detached_arraybuffer(env, backing, &detached) == napi_ok && detached) {
-    refuse(env, FUSCO_E_BUFFER, place.text() + " is detached", static_cast<int32_t>(place.rank));
+  if (napi_is_detached_arraybuffer(place.env, backing, &detached) == napi_ok && detached) {
+    place.refuse("is detached");
   }
   if (backing.As<Napi::Object>().Get("resizable").ToBoolean()) {
-    refuse(env, FUSCO_E_BUFFER, place.text() + " is resizable: its memory may go while it is in use",
-           static_cast<int32_t>(place.rank));
+    place.refuse("is resizable: its memory may be freed while it is in use");
   }
 }
 
 fusco_buffer externalOf(const Napi::Object &object, const Place &place) {
-  const Napi::Env env = object.Env();
   const Napi::Value address = object.Get("address");
   const Napi::Value bytes = object.Get("bytes");
   bool lossless = false;
   const uint64_t pointer = address.IsBigInt() ? address.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
   const double size = bytes.IsNumber() ? bytes.As<Napi::Number>().DoubleValue() : -1;
-  if (!lossless || size < 0 || size > maxSafeInteger || size != std::floor(size)) {
-    refuse(env, FUSCO_E_BUFFER,
-           place.text() + " is neither a buffer nor {address: a 64-bit BigInt, bytes: a whole number}",
-           static_cast<int32_t>(place.rank));
+  if (!lossless || !(size >= 0 && size <= maxSafeInteger && size == std::floor(size))) {
+    place.refuse("is neither a buffer nor {address: a 64-bit BigInt, bytes: a whole number}");
   }
   return {reinterpret_cast<void *>(static_cast<uintptr_t>(pointer)), static_cast<uint64_t>(size)};
 }
@@ -88,11 +89,8 @@ void refuse(Napi::Env env, fusco_status status, const std::string &message, int3
 
 fusco_buffer memoryOf(const Napi::Value &value, const std::string &name, uint32_t rank, Napi::Array &keep) {
   const Napi::Env env = value.Env();
-  const Place place{name, rank};
-  if (!value.IsObject()) {
-    refuse(env, FUSCO_E_BUFFER, place.text() + " is neither a buffer nor {address, bytes}",
-           static_cast<int32_t>(rank));
-  }
+  const Place place{env, name, rank};
+  if (!value.IsObject()) place.refuse("is neither a buffer nor {address, bytes}");
   void *data = nullptr;
   size_t bytes = 0;
   napi_value backing = nullptr;
@@ -110,7 +108,7 @@ fusco_buffer memoryOf(const Napi::Value &value, const std::string &name, uint32_
   } else {
     return externalOf(value.As<Napi::Object>(), place);
   }
-  checkBacking(env, Napi::Value(env, backing), place);
+  checkBacking(Napi::Value(env, backing), place);
   // The backing store: a view may be replaced by the caller, the memory must not go.
   keep[keep.Length()] = Napi::Value(env, backing);
   return {data, bytes};

@@ -25,6 +25,13 @@ inline void check(Napi::Env env, fusco_status status, const fusco_error &error) 
   if (status != FUSCO_OK) throw errorOf(env, error);
 }
 
+// Calls a function of the C interface, which takes the error last, and throws the error of its failure.
+template <class Function, class... Arguments>
+void run(Napi::Env env, Function function, Arguments... arguments) {
+  fusco_error error{};
+  check(env, function(arguments..., &error), error);
+}
+
 // The bytes behind a Buffer, typed array, DataView, ArrayBuffer (Wasm and shared memory included) or
 // {address, bytes}. Throws E_BUFFER for anything else and for memory that may move: resizable or detached
 // buffers. What must stay referenced while the bytes are in use is appended to `keep`.

@@ -50,21 +50,14 @@ function readPreamble(cursor: Cursor): { ranks: number; version: [number, number
     throw new FuscoError('E_PLAN_CANONICAL', 'the version is not two small integers', { path: '/version' });
   }
   if (major !== FORMAT_MAJOR || minor! > FORMAT_MINOR) {
-    throw new FuscoError(
-      'E_PLAN_VERSION',
-      `format ${major}.${minor}; this version reads ${FORMAT_MAJOR}.0 to ${FORMAT_MAJOR}.${FORMAT_MINOR}: update fusco`,
-      {
-        value: `${major}.${minor}`,
-        limit: `${FORMAT_MAJOR}.${FORMAT_MINOR}`,
-      },
-    );
+    const [found, newest] = [`${major}.${minor}`, `${FORMAT_MAJOR}.${FORMAT_MINOR}`];
+    const text = `format ${found}; this version reads ${FORMAT_MAJOR}.0 to ${newest}: update fusco`;
+    throw new FuscoError('E_PLAN_VERSION', text, { value: found, limit: newest });
   }
   const ranks = (items - 4) / 2;
   if (!Number.isInteger(ranks) || ranks < 1 || ranks > MAX_RANKS || arrayHead(ranks).length !== start) {
-    throw new FuscoError(
-      'E_PLAN_CANONICAL',
-      `an array of ${items} items is not a plan of 1..${MAX_RANKS} ranks`,
-    );
+    const text = `an array of ${items} items is not a plan of 1..${MAX_RANKS} ranks`;
+    throw new FuscoError('E_PLAN_CANONICAL', text);
   }
   return { ranks, version: [major, minor!] };
 }

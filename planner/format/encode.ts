@@ -54,7 +54,7 @@ export function arrayHead(ranks: number): Uint8Array {
   return items < 16 ? Uint8Array.of(0x90 | items) : Uint8Array.of(ARRAY16, items >> 8, items & 0xff);
 }
 
-/** Zeros behind a pad's two bytes at `at` that put the next shard, behind its five, at a multiple of 64. */
+/** Zeros of the pad at `at`, after its own head of two bytes, so that the next shard, after its head of five, is aligned. */
 export function padBytes(at: number): number {
   return (SECTION_ALIGN - ((at + 7) % SECTION_ALIGN)) % SECTION_ALIGN;
 }

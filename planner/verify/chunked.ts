@@ -177,7 +177,7 @@ class FileVerifier {
     for (const [i, check] of OWN_CHECKS.entries()) {
       if (this.#defects.fails(`own ${i}` as Stage, () => check(opened, spec, rank))) return;
     }
-    // What is kept is of no use behind a defect, but the checks above may still find an earlier one.
+    // After a defect nothing needs to be kept, but the checks above may still find one of an earlier stage.
     if (this.#defects.any) return;
     kept.runs.push({ runRow: opened.runRow.slice(), runRows: opened.runRows.slice() });
     kept.receivers.push({ recvRows: opened.recvRows, expertOffset: opened.expertOffset.slice() });
@@ -202,7 +202,7 @@ class FileVerifier {
       }
       const shard = Shard.open(bytes, rank);
       defects.fails('send', () => checkSend(shard, runs, spec, rank));
-      // Behind any defect only an earlier stage's is still of interest.
+      // After any defect only one of an earlier stage can still be the first.
       if (defects.any) continue;
       rowChecks(shard, receivers, plan, landing, rank).every((check) => !defects.fails('rows', check));
     }

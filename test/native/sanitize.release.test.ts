@@ -10,8 +10,8 @@ const tools = ['cmake', 'ninja', 'g++'].every(
 );
 
 it.skipIf(!tools)(
-  'the C tests are clean under the address, undefined-behaviour and thread sanitizers',
-  { timeout: 300_000 },
+  'the C tests are clean under the address, undefined-behavior and thread sanitizers',
+  { timeout: 900_000 },
   () => {
     const run = spawnSync('tools/build/sanitize.sh', ['short'], { cwd: root, encoding: 'utf8' });
     expect(run.stderr).toBe('');

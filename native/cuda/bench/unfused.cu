@@ -50,10 +50,10 @@ Rows rowsOf(const fusco_buffer *buffers, uint32_t ranks) {
 
 }  // namespace
 
-Unfused::Unfused(std::shared_ptr<DevicePlan> slot, uint64_t rowBytes)
-    : slot_(std::move(slot)), rowBytes_(rowBytes) {
-  CudaContext &context = slot_->context();
-  const fusco_plan &plan = slot_->plan();
+Unfused::Unfused(std::shared_ptr<DevicePlan> devicePlan, uint64_t rowBytes)
+    : devicePlan_(std::move(devicePlan)), rowBytes_(rowBytes) {
+  CudaContext &context = devicePlan_->context();
+  const fusco_plan &plan = devicePlan_->plan();
   if (rowBytes == 0 || rowBytes % 16 != 0 || context.groups().size() != 1) {
     throw Failure(FUSCO_E_OPTION, "the unfused pipeline takes rows of whole 16 bytes on one device");
   }
@@ -116,7 +116,7 @@ Unfused::~Unfused() {
 }
 
 void Unfused::dispatch(const fusco_buffer *from, const fusco_buffer *to) {
-  CudaContext &context = slot_->context();
+  CudaContext &context = devicePlan_->context();
   const DeviceGroup &group = context.groups().front();
   const cudaStream_t stream = context.leader(group);
   const uint32_t blocks = group.limits.sms * 8;
@@ -134,12 +134,12 @@ void Unfused::dispatch(const fusco_buffer *from, const fusco_buffer *to) {
 }
 
 void Unfused::combine(const fusco_combine_call &call) {
-  CudaContext &context = slot_->context();
+  CudaContext &context = devicePlan_->context();
   const DeviceGroup &group = context.groups().front();
   const cudaStream_t stream = context.leader(group);
   const uint32_t blocks = group.limits.sms * 8;
   context.ready();
-  slot_->beginUse();
+  devicePlan_->beginUse();
   permute<false>
       <<<blocks, 256, 0, stream>>>(slotOf_, rows_, rowsOf(call.from, context.ranks()), arrived_, rowBytes_);
   for (const Block &block : blocks_) {
@@ -148,7 +148,7 @@ void Unfused::combine(const fusco_combine_call &call) {
                   "copying a block");
   }
   CombineParams params{};
-  params.plan = slot_->onGroup(0).tables;
+  params.plan = devicePlan_->onGroup(0).tables;
   params.plan.place = packedAt_;
   params.rowBytes = rowBytes_;
   params.from[0] = packed_;
@@ -160,9 +160,9 @@ void Unfused::combine(const fusco_combine_call &call) {
   launch.dtype = call.dtype;
   launch.isWeighted = call.weights != nullptr;
   launch.unit = wideUnit;
-  launch.tokens = slot_->plan().tokens;
+  launch.tokens = devicePlan_->plan().tokens;
   context.check(launchCombine(params, launch, stream), "launching a combine");
-  slot_->endUse();
+  devicePlan_->endUse();
   context.done();
 }
 

@@ -2,6 +2,8 @@
 // published; executor/native/benchTypes.ts types it.
 
 #include "../exports.hpp"
+#include "cuda_unfused.hpp"
+#include "nccl_unfused.hpp"
 #include "unfused.hpp"
 
 namespace fusco_node {
@@ -19,8 +21,7 @@ Napi::Value benchCopy(const Napi::CallbackInfo &info) {
   const uint64_t bytes = integerOf(info[2], "bytes", maxCopyBytes);
   const auto runs = static_cast<uint32_t>(integerOf(info[3], "runs", maxRuns));
   uint64_t best = 0;
-  fusco_error error{};
-  check(info.Env(), fusco_bench_copy(Context::nativeOf(info[0]), variant, bytes, runs, &best, &error), error);
+  run(info.Env(), fusco_bench_copy, Context::nativeOf(info[0]), variant, bytes, runs, &best);
   return valueFor(info.Env(), best);
 }
 
@@ -32,11 +33,8 @@ Napi::Value benchSlots(const Napi::CallbackInfo &info) {
   const int unrolled = booleanOf(info[2], "unrolled") ? 1 : 0;
   const auto runs = static_cast<uint32_t>(integerOf(info[3], "runs", maxRuns));
   uint64_t best = 0;
-  fusco_error error{};
-  check(info.Env(),
-        fusco_bench_slots(static_cast<const uint16_t *>(entries.data), entries.bytes / 2, count, unrolled,
-                          runs, &best, &error),
-        error);
+  const auto *first = static_cast<const uint16_t *>(entries.data);
+  run(info.Env(), fusco_bench_slots, first, entries.bytes / 2, count, unrolled, runs, &best);
   return valueFor(info.Env(), best);
 }
 

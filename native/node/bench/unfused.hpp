@@ -1,12 +1,8 @@
-// The pipelines that fusion replaces, for the project's benches.
+// The JavaScript class Unfused: the pipeline that fusion replaces, on the host.
 #pragma once
 
-#include "../device_plan.hpp"
-#include "../nccl_plan.hpp"
 #include "../plan.hpp"
 #include "fusco_bench.h"
-#include "fusco_cuda_bench.h"
-#include "fusco_nccl_bench.h"
 
 namespace fusco_node {
 
@@ -16,64 +12,37 @@ class Unfused : public Handle<Unfused, Owned<fusco_unfused, fusco_unfused_destro
   static constexpr char label[] = "the pipeline or its context";
 
   // (plan, rowBytes)
-  explicit Unfused(const Napi::CallbackInfo &info);
+  explicit Unfused(const Napi::CallbackInfo &info) : Handle(info) {
+    const auto rowBytes = valueOf<uint64_t>(info[1], "rowBytes");
+    plan_ = Plan::handleOf(info[0]);
+    make(info.Env(), fusco_unfused_create, plan_->handle(), rowBytes);
+  }
 
   bool isClosed() const { return handle_ == nullptr || plan_->engine().closed(); }
 
   // (from, to) -> stats
-  Napi::Value dispatchSync(const Napi::CallbackInfo &info);
+  Napi::Value dispatchSync(const Napi::CallbackInfo &info) {
+    open(info.Env());
+    const uint32_t ranks = fusco_plan_ranks(plan_->handle());
+    Napi::Array keep = Napi::Array::New(info.Env());
+    const std::vector<fusco_buffer> from = memoriesOf(info[0], "from", ranks, keep);
+    const std::vector<fusco_buffer> to = memoriesOf(info[1], "to", ranks, keep);
+    fusco_stats stats{};
+    run(info.Env(), fusco_unfused_dispatch, open(info.Env()).get(), from.data(), to.data(), &stats);
+    return statsObject(info.Env(), stats);
+  }
   // (call) -> stats
-  Napi::Value combineSync(const Napi::CallbackInfo &info);
+  Napi::Value combineSync(const Napi::CallbackInfo &info) {
+    open(info.Env());
+    const Fields fields(info, 0, Napi::Array::New(info.Env()));
+    const Call<fusco_combine_call> call(fields, fusco_plan_ranks(plan_->handle()));
+    fusco_stats stats{};
+    run(info.Env(), fusco_unfused_combine, open(info.Env()).get(), call.get(), &stats);
+    return statsObject(info.Env(), stats);
+  }
 
  private:
   std::shared_ptr<PlanState> plan_;
-};
-
-class CudaUnfused : public Handle<CudaUnfused, Owned<fusco_cuda_unfused, fusco_cuda_unfused_destroy>> {
- public:
-  static constexpr char name[] = "CudaUnfused";
-  static constexpr char label[] = "the pipeline";
-
-  // (plan, rowBytes)
-  explicit CudaUnfused(const Napi::CallbackInfo &info);
-
-  // (from, to): enqueues.
-  void dispatch(const Napi::CallbackInfo &info);
-  // (call): enqueues.
-  void combine(const Napi::CallbackInfo &info);
-
- private:
-  uint32_t ranks_;
-};
-
-// The native pipeline, shared with the tasks that use it. The first of them makes it.
-struct NcclUnfusedState {
-  NcclUnfusedState(std::shared_ptr<NcclPlanState> owner, uint64_t bytes)
-      : plan(std::move(owner)), rowBytes(bytes) {}
-  fusco_status make(fusco_error *error);
-
-  std::shared_ptr<NcclPlanState> plan;
-  uint64_t rowBytes;
-  fusco_nccl_unfused *handle = nullptr;
-};
-
-class NcclUnfused : public Handle<NcclUnfused, std::shared_ptr<NcclUnfusedState>> {
- public:
-  static constexpr char name[] = "NcclUnfused";
-  static constexpr char label[] = "the pipeline";
-
-  // (plan, rowBytes)
-  explicit NcclUnfused(const Napi::CallbackInfo &info);
-
-  // (number, digest, call) -> Promise<stats>
-  Napi::Value dispatch(const Napi::CallbackInfo &info);
-  Napi::Value combine(const Napi::CallbackInfo &info);
-  // () -> Promise; before the plan is closed.
-  Napi::Value close(const Napi::CallbackInfo &info);
-
- private:
-  template <class C, class Run>
-  Napi::Value exchange(const Napi::CallbackInfo &info, Run run);
 };
 
 }  // namespace fusco_node
