@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { FuscoError } from '../../planner/errors.ts';
 import { Acceptor } from './accept.ts';
 import { CallLog } from './collectiveCalls.ts';
+import type { Bootstrap } from './environment.ts';
 import { encodeFrame, type Frame, FrameError, type FrameReader } from './frames.ts';
 import { Gathering } from './gather.ts';
 import { findMismatch, type Hello, type Refused } from './hello.ts';
@@ -13,15 +14,11 @@ import { MAX_CLIENT_FRAME, parseClientMessage, type ServerMessage, type Wait } f
 import { departedFailure, type Failure, type LateRank, type LateReport, missingFailure } from './report.ts';
 import { endSocket } from './shutdown.ts';
 
-export interface ServerOptions {
-  /** Interface to listen on; all of them where it is undefined. */
+export interface ServerOptions
+  extends Pick<Bootstrap, 'port' | 'worldSize' | 'secret' | 'deadlineMs' | 'heartbeatMs'> {
+  /** Interface to listen on; all of them if it is undefined. */
   readonly host: string | undefined;
-  readonly port: number;
-  readonly worldSize: number;
   readonly version: string;
-  readonly secret: string;
-  readonly deadlineMs: number;
-  readonly heartbeatMs: number;
   log(line: string): void;
 }
 
