@@ -231,8 +231,6 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     } else if (notice.event === 'failure') {
       this.#lateAtFailure = notice.failure.ranks;
       this.#fail(failureError(notice.failure));
-    } else if (notice.event === 'refused') {
-      this.#fail(refusedError(notice));
     }
   }
 
@@ -337,7 +335,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Session> {
   return new Promise((resolve, reject) => {
     const giveUp = (error: FuscoError) => void endWorker(worker).then(() => reject(error));
     const onMessage = (notice: Notice) => {
-      if (notice.event === 'refused') return giveUp(refusedError(notice));
       if (notice.event === 'failure') return giveUp(failureError(notice.failure));
       if (notice.event !== 'ready') return;
       worker.off('message', onMessage).off('error', onError);
@@ -347,10 +344,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Session> {
     const onError = (cause: Error) => reject(workerError(cause));
     worker.on('message', onMessage).on('error', onError);
   });
-}
-
-function refusedError({ code, text, rank }: Extract<Notice, { event: 'refused' }>): FuscoError {
-  return new FuscoError(code, text, rank === undefined ? {} : { rank });
 }
 
 function workerError(cause: Error): FuscoError {

@@ -4,10 +4,10 @@
 
 import { hostname } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { Client, type LocalPlace } from './client.ts';
 import type { Bootstrap } from './environment.ts';
-import type { Failure } from './report.ts';
+import { behindRank, type Failure } from './report.ts';
 import { Server } from './server.ts';
 
 /** What the worker is started with. */
@@ -30,7 +30,6 @@ export type Request =
 /** From the worker to the main thread. */
 export type Notice =
   | ({ event: 'ready' } & LocalPlace)
-  | { event: 'refused'; code: ErrorCode; text: string; rank: number | undefined }
   | { event: 'answer'; id: number; value: Answer }
   | { event: 'failure'; failure: Failure }
   | { event: 'log'; line: string };
@@ -72,7 +71,9 @@ class SessionWorker {
       this.#tell({ event: 'ready', ...(await this.#client.connect()) });
     } catch (error) {
       if (!(error instanceof FuscoError)) throw error;
-      this.#tell({ event: 'refused', code: error.code, text: error.message, rank: error.details.rank });
+      const { code, message: text, details } = error;
+      const ranks = details.rank === undefined ? [] : [behindRank(details.rank, undefined)];
+      this.#tell({ event: 'failure', failure: { code, text, ranks } });
     }
   }
 

@@ -6,13 +6,13 @@
 //            distance 16, 8, 4, 2, 1); sigmoid: 1 / (1 + e^-x)
 //   choice   scores + bias; a NaN counts as -infinity; ties go to the lower id, for expert groups and for experts
 //   groups   the best groupTopk of `groups` equal expert groups stay, by their best expert or by the sum of their two best
-//   weights  the scores of the chosen experts, without the bias; normalised: divided by (their sum in the order of k,
+//   weights  the scores of the chosen experts, without the bias; normalized: divided by (their sum in the order of k,
 //            from +0, plus 1e-20); times `scale`
 //
-// That covers DeepSeek-V3 (sigmoid, bias, groups by two best, normalised), DeepSeek-V2 (softmax, groups by the best),
-// Mixtral and Qwen (softmax, normalised).
+// That covers DeepSeek-V3 (sigmoid, bias, groups by two best, normalized), DeepSeek-V2 (softmax, groups by the best),
+// Mixtral and Qwen (softmax, normalized).
 
-import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import { checkChoice, checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
 import { viewOf } from '../memory.ts';
 import { bitsFromFloat, floatFromBits, laneSum } from '../numeric.ts';
@@ -39,7 +39,7 @@ export interface GateOptions {
 /** Options with every default filled in. */
 export type GateSpec = Readonly<Required<GateOptions>>;
 
-/** Keeps scores that are all zero from a division by zero, as the models that normalise do. */
+/** Added to the divisor, so that scores that are all zero are not divided by zero, as the models that normalize do. */
 const NORMALIZE_FLOOR = Math.fround(1e-20);
 
 /** Fills in the defaults and checks every range. Throws E_OPTION. */
@@ -48,7 +48,7 @@ export function resolveGate(options: GateOptions): GateSpec {
   const topk = checkInteger('topk', options.topk, 1, Math.min(MAX_TOPK, experts));
   const groups = checkInteger('groups', options.groups ?? 1, 1, experts);
   const groupTopk = checkInteger('groupTopk', options.groupTopk ?? groups, 1, groups);
-  const { score = 'softmax', groupScore = 'top2', normalize = false, scale = 1 } = options;
+  const { normalize = false, scale = 1 } = options;
   if (experts % groups !== 0) {
     throw new FuscoError('E_OPTION', `${groups} groups do not divide ${experts} experts`);
   }
@@ -57,12 +57,8 @@ export function resolveGate(options: GateOptions): GateSpec {
     const text = `topk ${topk} is more than the ${reach} experts of ${groupTopk} groups`;
     throw new FuscoError('E_OPTION', text, { value: topk, limit: reach });
   }
-  if (score !== 'softmax' && score !== 'sigmoid') {
-    throw new FuscoError('E_OPTION', `score ${String(score)} is not one of softmax, sigmoid`);
-  }
-  if (groupScore !== 'max' && groupScore !== 'top2') {
-    throw new FuscoError('E_OPTION', `groupScore ${String(groupScore)} is not one of max, top2`);
-  }
+  const score = checkChoice('score', options.score ?? 'softmax', ['softmax', 'sigmoid']);
+  const groupScore = checkChoice('groupScore', options.groupScore ?? 'top2', ['max', 'top2']);
   if (!Number.isFinite(Math.fround(scale))) throw new FuscoError('E_OPTION', `scale is ${String(scale)}`);
   return { experts, topk, score, groups, groupTopk, groupScore, normalize, scale: Math.fround(scale) };
 }

@@ -5,22 +5,17 @@ import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
 import { nodeOf } from '../../../planner/spec.ts';
 import { forwardedRows } from '../../../planner/walk.ts';
-import { isExternal } from '../../memory.ts';
+import { bytesOf as bytesOfView, isExternal } from '../../memory.ts';
 import type { Memory } from '../types.ts';
 
 export function bytesOf(memory: Memory): Uint8Array {
-  if (!isExternal(memory)) return new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
+  if (!isExternal(memory)) return bytesOfView(memory);
   throw new FuscoError('E_BUFFER', 'the reference backend cannot reach memory by its address');
 }
 
 /** Throws E_BUFFER if a buffer is only an address, before anything is written. */
 export function refuseExternal(lists: readonly (readonly Memory[] | undefined)[]): void {
   for (const memories of lists) memories?.forEach(bytesOf);
-}
-
-export function dataView(memory: Memory): DataView {
-  const bytes = bytesOf(memory);
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** One kept (token, k) of a source rank. */
