@@ -1,4 +1,4 @@
-// NumPy arrays in memory and their .npy files of version 1.0; tools/readers/npy.ts describes the format and reads it.
+// NumPy arrays in memory, and writing them as .npy files of version 1.0; tools/readers/npy.ts describes the format and reads it.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { bytesOf } from '../memory.ts';
@@ -68,7 +68,7 @@ export function encodeNpy(dtype: NdDtype, shape: readonly number[], data: ArrayB
   }
   const growth = shape.length === 0 ? 0 : Math.max(0, GROWTH_DIGITS - String(shape[0]).length);
   const dict = `{'descr': '${DESCR[dtype]}', 'fortran_order': False, 'shape': ${shapeText(shape)}, }${' '.repeat(growth)}`;
-  // NumPy pads by 1 to 64 spaces, never by none.
+  // NumPy pads with 1 to 64 spaces, never with 0.
   const start = 10;
   const used = start + dict.length + 1;
   const padded = used + ALIGN - (used % ALIGN);

@@ -1,4 +1,4 @@
-// Where rows go, read off a plan's descriptors one by one.
+// Reads from a plan's descriptors where each row goes.
 
 import { FuscoError } from '../../../planner/errors.ts';
 import type { Shard } from '../../../planner/format/shard.ts';
@@ -30,7 +30,7 @@ export interface Copy {
   readonly slot: number;
 }
 
-/** The kept entry `entry` of a rank, or undefined where it is masked or dropped. */
+/** The kept entry `entry` of a rank, or undefined if it is masked or dropped. */
 function copyOf(plan: Plan, shard: Shard, entry: number): Copy | undefined {
   const slot = shard.entrySlot[entry]!;
   if (slot < 0) return undefined;
