@@ -1,33 +1,30 @@
-// Checks of a call before any backend sees it: one buffer per local rank, large enough, overlapping no output.
+// Checks of a call before a backend sees it: one buffer per local rank, large enough, and no output overlaps another
+// buffer.
 
 import { checkInteger, FuscoError } from '../planner/errors.ts';
-import { MAX_ROW_BYTES } from '../planner/format/layout.ts';
+import { MAX_ROW_BYTES, MAX_ROWS } from '../planner/format/layout.ts';
 import type { Plan } from '../planner/plan.ts';
 import { DTYPE_BYTES } from '../planner/spec.ts';
 import type {
   CombineCall,
   DispatchCall,
-  ExternalMemory,
   Fp8Call,
   GateBackwardCall,
   GateCall,
   Memory,
   WeightGradientCall,
 } from './backends/types.ts';
+import { checkBytes, isExternal } from './memory.ts';
 import { rowCodec } from './numeric.ts';
 import { scaleBlocks } from './training/fp8.ts';
 import { type GateOptions, resolveGate } from './training/gating.ts';
 
-const MAX_ROWS = 2 ** 31 - 1;
-const I32_BYTES = 4;
-const ORIGIN_BYTES = 3 * I32_BYTES;
+/** Bytes of an i32 or f32. */
+const WORD_BYTES = 4;
+/** Bytes of the origin of a row: source rank, token and k, an i32 each. */
+export const ORIGIN_BYTES = 3 * WORD_BYTES;
 
-export function isExternal(memory: Memory): memory is ExternalMemory {
-  // Callers without types pass null, too.
-  return !ArrayBuffer.isView(memory) && typeof memory?.address === 'bigint';
-}
-
-/** Where a buffer lies: a range inside one ArrayBuffer, or inside the process's address space. */
+/** The bytes of a buffer: a range of one ArrayBuffer, or of the process's address space. */
 interface Extent {
   readonly space: ArrayBufferLike | undefined;
   readonly start: bigint;
@@ -58,7 +55,7 @@ class Extents {
     });
   }
 
-  /** Throws E_BUFFER where an output shares a byte with another output or an input. */
+  /** Throws E_BUFFER if an output shares a byte with another output or an input. */
   refuseOverlap(): void {
     const spaces = new Map<unknown, [Extent, boolean][]>();
     const group = (extent: Extent, isOutput: boolean) => {
@@ -91,13 +88,7 @@ function extentOf(memory: Memory, name: string, needed: number, rank: number): E
     throw new FuscoError('E_BUFFER', `${name} is neither a typed array nor {address, bytes}`, { rank });
   }
   const given = external ? memory.bytes : memory.byteLength;
-  if (!Number.isSafeInteger(given) || given < needed) {
-    throw new FuscoError('E_BUFFER', `${name} has ${given} bytes, ${needed} are needed`, {
-      rank,
-      value: given,
-      limit: needed,
-    });
-  }
+  checkBytes(name, given, needed, rank);
   const start = external ? memory.address : BigInt(memory.byteOffset);
   const space = external ? undefined : memory.buffer;
   return { space, start, end: start + BigInt(needed), name };
@@ -140,7 +131,7 @@ export function checkDispatch(plan: Plan, localRanks: readonly number[], call: D
     extents.add('origins', call.origins, ranks, 'out', (rank) => recvRows(rank) * ORIGIN_BYTES);
   }
   if (call.scale !== undefined)
-    extents.add('scale', call.scale, ranks, 'in', (rank) => entries(rank) * I32_BYTES);
+    extents.add('scale', call.scale, ranks, 'in', (rank) => entries(rank) * WORD_BYTES);
   extents.refuseOverlap();
 }
 
@@ -152,7 +143,7 @@ export function checkCombine(plan: Plan, localRanks: readonly number[], call: Co
   extents.add('from', call.from, ranks, 'in', (rank) => recvRows(rank) * call.rowBytes);
   extents.add('to', call.to, ranks, 'out', (rank) => tokens(rank) * call.rowBytes);
   if (call.weights !== undefined) {
-    extents.add('weights', call.weights, ranks, 'in', (rank) => entries(rank) * I32_BYTES);
+    extents.add('weights', call.weights, ranks, 'in', (rank) => entries(rank) * WORD_BYTES);
   }
   extents.refuseOverlap();
 }
@@ -168,7 +159,7 @@ export function checkWeightGradient(
   const extents = new Extents();
   extents.add('outputGradient', call.outputGradient, ranks, 'in', (rank) => tokens(rank) * call.rowBytes);
   extents.add('from', call.from, ranks, 'in', (rank) => recvRows(rank) * call.rowBytes);
-  extents.add('to', call.to, ranks, 'out', (rank) => entries(rank) * I32_BYTES);
+  extents.add('to', call.to, ranks, 'out', (rank) => entries(rank) * WORD_BYTES);
   extents.refuseOverlap();
 }
 
@@ -178,7 +169,7 @@ type RowBuffers = readonly [
   each: (count: number) => number,
 ];
 
-/** Checks row work: `each(count)` bytes of every buffer for a rank's rows, and no output that shares a byte. */
+/** Checks row work: every buffer has `each(count)` bytes for a rank's rows, and no output shares a byte with another. */
 function checkRows(
   what: string,
   counts: readonly number[],
@@ -198,7 +189,7 @@ function checkRows(
   extents.refuseOverlap();
 }
 
-/** Throws E_OPTION, E_DTYPE or E_BUFFER unless the call makes sense. `to` is what it writes. */
+/** Throws E_OPTION, E_DTYPE or E_BUFFER for a call that does not fit together. `to` is what it writes. */
 export function checkFp8(call: Fp8Call, ranks: number, to: 'codes' | 'values'): void {
   const { dtype, hidden, rows, values, codes, scales } = call;
   const size = DTYPE_BYTES[dtype];
@@ -208,20 +199,20 @@ export function checkFp8(call: Fp8Call, ranks: number, to: 'codes' | 'values'): 
   checkRows('rows', rows, ranks, {
     values: [plain, values, (count) => count * hidden * size],
     codes: [coded, codes, (count) => count * hidden],
-    scales: [coded, scales, (count) => count * scaleBlocks(hidden) * I32_BYTES],
+    scales: [coded, scales, (count) => count * scaleBlocks(hidden) * WORD_BYTES],
   });
 }
 
-/** Bytes of a word for every expert, and for every choice, of so many tokens. */
+/** Bytes of one word per (token, expert), and of one per (token, k). */
 function gateSizes(options: GateOptions) {
   const { experts, topk } = resolveGate(options);
   return {
-    ofExperts: (tokens: number) => tokens * experts * I32_BYTES,
-    ofEntries: (tokens: number) => tokens * topk * I32_BYTES,
+    ofExperts: (tokens: number) => tokens * experts * WORD_BYTES,
+    ofEntries: (tokens: number) => tokens * topk * WORD_BYTES,
   };
 }
 
-/** Throws E_OPTION or E_BUFFER unless the call makes sense. */
+/** Throws E_OPTION or E_BUFFER for a call that does not fit together. */
 export function checkGate({ options, tokens, ...lists }: GateCall, ranks: number): void {
   const { ofExperts, ofEntries } = gateSizes(options);
   checkRows('tokens', tokens, ranks, {
@@ -233,7 +224,7 @@ export function checkGate({ options, tokens, ...lists }: GateCall, ranks: number
   });
 }
 
-/** Throws E_OPTION or E_BUFFER unless the call makes sense; ids are the backend's to look at. */
+/** Throws E_OPTION or E_BUFFER for a call that does not fit together. Backends check the ids. */
 export function checkGateBackward({ options, tokens, ...lists }: GateBackwardCall, ranks: number): void {
   const { ofExperts, ofEntries } = gateSizes(options);
   checkRows('tokens', tokens, ranks, {

@@ -1,4 +1,4 @@
-// Numbers out of environment variables: read the same way, and refused the same way, wherever one is.
+// Reads numbers from environment variables.
 
 import { checkInteger } from '../planner/errors.ts';
 
@@ -6,7 +6,7 @@ import { checkInteger } from '../planner/errors.ts';
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * A variable's whole number; undefined where it is not set or empty.
+ * The integer in a variable; undefined if it is not set or empty.
  *
  * @throws FuscoError E_OPTION that quotes what the variable holds
  */

@@ -4,8 +4,9 @@ import { loadPlanner } from '../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import type { RoutingTable } from '../planner/routing.ts';
-import type { PlanOptions } from '../planner/spec.ts';
-import { type Cuda, cudaBackend, openCuda } from './backends/cuda/context.ts';
+import { checkSupported, type PlanOptions } from '../planner/spec.ts';
+import { cudaBackend } from './backends/cuda/backend.ts';
+import { type Cuda, openCuda } from './backends/cuda/context.ts';
 import { hostBackend } from './backends/host/backend.ts';
 import { type NcclOptions, ncclBackend } from './backends/nccl/backend.ts';
 import { referenceBackend } from './backends/reference/backend.ts';
@@ -14,6 +15,7 @@ import type {
   BackendName,
   BufferBytes,
   CombineCall,
+  Coordinator,
   DispatchCall,
   ExchangeReport,
   Fp8Call,
@@ -36,21 +38,49 @@ import { planDistributed } from './planDistributed.ts';
 import { connect } from './rendezvous/session.ts';
 import { Recorder } from './training/recorder.ts';
 
-export interface GroupOptions {
-  /** Ranks of the expert-parallel group, 1..4096. With `nccl` it may be left out: the session knows. */
-  ranks?: number;
-  /** Default auto: host where the native addon is there, else reference. `group.backend` says which it is. */
-  backend?: BackendName | 'auto';
-  /** Threads of the host backend, 1..1024; 0, the default, is one per processor. */
+/**
+ * Options of a group, by backend. Without `backend`, or with `auto`, it is host if the native addon is there, else
+ * reference; `group.backend` says which.
+ */
+export type GroupOptions = HostGroupOptions | ReferenceGroupOptions | CudaGroupOptions | NcclGroupOptions;
+
+export interface HostGroupOptions {
+  backend?: 'auto' | 'host';
+  /** Ranks of the expert-parallel group, 1..4096. */
+  ranks: number;
+  /** Threads of an exchange, 1..1024; 0, the default: one per processor. */
   threads?: number;
-  /**
-   * Context of the cuda backend, or one of one rank of the nccl backend, whose buffers and streams the calls use; the
-   * caller closes it. Default: its own.
-   */
-  cuda?: Cuda;
-  /** What the nccl backend needs. Without a session it makes one, with the launcher's variables, and closes it. */
-  nccl?: Partial<Omit<NcclOptions, 'cuda' | 'ownsSession'>>;
 }
+
+export interface ReferenceGroupOptions {
+  backend: 'reference';
+  /** 1..4096 */
+  ranks: number;
+}
+
+export interface CudaGroupOptions {
+  backend: 'cuda';
+  /** 1..64 */
+  ranks: number;
+  /** Context of the group, whose buffers and streams the calls use; the caller closes it. Default: its own. */
+  cuda?: Cuda;
+}
+
+export interface NcclGroupOptions {
+  backend: 'nccl';
+  /** Default, and only valid value: the ranks of the session. */
+  ranks?: number;
+  /** A context of one rank, whose buffers and stream the calls use; the caller closes it. Default: its own. */
+  cuda?: Cuda;
+  /**
+   * Settings, and the session that connects the processes, which the caller closes. Default: a session from the
+   * launcher's variables, which the group closes.
+   */
+  nccl?: NcclOptions & { readonly session?: Coordinator };
+}
+
+/** Most threads of an exchange of the host backend. */
+const MAX_THREADS = 1024;
 
 /** Options of a plan, less what the group already knows. */
 export type GroupPlanOptions = Omit<PlanOptions, 'ranks'>;
@@ -80,10 +110,10 @@ export class Group implements Disposable {
   }
 
   /**
-   * Plans the exchange of one step, where all ranks live in this process; planLocal plans on every backend.
+   * Plans one exchange, if all ranks live in this process; planLocal plans on every backend.
    *
    * @param routing one table per rank
-   * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT; E_BACKEND where ranks live elsewhere
+   * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT; E_BACKEND if ranks live in other processes
    */
   plan(routing: readonly RoutingTable[], options: GroupPlanOptions): VerifiedPlan {
     this.#refuseClosed();
@@ -96,11 +126,11 @@ export class Group implements Disposable {
   }
 
   /**
-   * Plans the exchange of one step from the routing of this process's ranks. Where others live elsewhere, it gathers
-   * their counts, and the plan has the shards of the local ranks alone: it can be executed, not written to a file.
+   * Plans one exchange from the routing of the local ranks. If other ranks live in other processes, it gathers their
+   * counts, and the plan has the shards of the local ranks only: it can be executed, but not written to a file.
    *
    * @param routing one table per local rank, in the order of `localRanks`
-   * @throws FuscoError as plan does, E_FACTS, and E_PEER_MISMATCH where ranks plan with different options
+   * @throws FuscoError as plan does, E_FACTS, and E_PEER_MISMATCH if ranks plan with different options
    */
   async planLocal(routing: readonly RoutingTable[], options: GroupPlanOptions): Promise<VerifiedPlan> {
     this.#refuseClosed();
@@ -125,7 +155,7 @@ export class Group implements Disposable {
   async record(path: string): Promise<Recorder> {
     this.#refuseClosed();
     if (this.#backend.allGather !== undefined) {
-      throw new FuscoError('E_BACKEND', 'routing is recorded where all ranks live in one process');
+      throw new FuscoError('E_BACKEND', 'routing can be recorded only if all ranks live in one process');
     }
     const refuseSecond = () => {
       if (this.#recorder?.closed !== false) return;
@@ -143,7 +173,7 @@ export class Group implements Disposable {
     return recorder;
   }
 
-  /** Uploads a plan, to be exchanged any number of times. Throws E_UNVERIFIED, E_RANKS, E_CLOSED. */
+  /** Uploads a plan, to be exchanged any number of times. Throws E_UNVERIFIED, E_RANKS, E_BACKEND, E_CLOSED. */
   async prepare(plan: VerifiedPlan): Promise<Exchange> {
     this.#refuseClosed();
     if (!isVerified(plan)) throw new FuscoError('E_UNVERIFIED', 'the plan was not verified');
@@ -153,6 +183,7 @@ export class Group implements Disposable {
         limit: this.ranks,
       });
     }
+    checkSupported(plan.spec);
     const prepared = await this.#backend.prepare(plan);
     const exchange = new Exchange(plan, this.localRanks, prepared, () => this.#open.delete(exchange));
     this.#open.add(exchange);
@@ -200,7 +231,7 @@ export class Group implements Disposable {
 
   /**
    * Closes the group and its exchanges. Calls in flight finish first. Closing twice is harmless. The promise resolves
-   * when all is freed, which is at once but for the nccl backend.
+   * when everything is freed: at once, except on the nccl backend.
    */
   close(): Promise<void> {
     this.#closing ??= this.#shutDown();
@@ -222,8 +253,14 @@ export class Group implements Disposable {
   }
 }
 
+/** What the backend keeps for an exchange; the package does not export it. */
+export let preparedOf: (exchange: Exchange) => PreparedPlan;
+
 /** A plan that is ready to run: plan once, exchange many times into buffers that the caller owns. */
 export class Exchange implements Disposable {
+  static {
+    preparedOf = (exchange) => exchange.#prepared;
+  }
   readonly plan: VerifiedPlan;
   /** Rows of each local rank's receive buffer, padding included. */
   readonly recvRows: readonly number[];
@@ -254,25 +291,25 @@ export class Exchange implements Disposable {
   async dispatch(call: DispatchCall): Promise<ExchangeReport> {
     this.#refuseClosed();
     checkDispatch(this.plan, this.localRanks, call);
-    return this.#prepared.dispatch(call);
+    return this.#prepared.run('dispatch', call);
   }
 
-  /** Brings the rows home: out[t] = sum over ascending k of w[t, k] * y[slot(t, k)], float32, rounded once. */
+  /** Returns the rows to their tokens and adds them: out[t] = sum over ascending k of w[t, k] * y[slot(t, k)], float32, rounded once. */
   async combine(call: CombineCall): Promise<ExchangeReport> {
     this.#refuseClosed();
     checkCombine(this.plan, this.localRanks, call);
-    return this.#prepared.combine(call);
+    return this.#prepared.run('combine', call);
   }
 
   /** The gradient of combine's weights, in a fixed order of additions. */
   async weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
     this.#refuseClosed();
     checkWeightGradient(this.plan, this.localRanks, call);
-    return this.#prepared.weightGradient(call);
+    return this.#prepared.run('weightGradient', call);
   }
 
   /**
-   * Device memory that exchanges of such rows take beside the caller's buffers; it is allocated by the first of them.
+   * Device memory that exchanges of such rows need in addition to the caller's buffers; the first of them allocates it.
    * All zero on backends that move rows straight to their slots.
    *
    * @param rowBytes 1..16777216
@@ -281,22 +318,6 @@ export class Exchange implements Disposable {
     this.#refuseClosed();
     checkInteger('rowBytes', rowBytes, 1, MAX_ROW_BYTES);
     return this.#prepared.bufferBytes?.(rowBytes) ?? { tables: 0, dispatch: 0, combine: 0 };
-  }
-
-  /**
-   * The pipeline that fusion replaces, over the same communicator: for benches. Device buffers, flat plans, rows of
-   * whole 16 bytes, no direct memory. Gives nanoseconds. Throws E_BACKEND elsewhere.
-   */
-  async unfused(
-    kind: 'dispatch' | 'combine',
-    call: DispatchCall | CombineCall,
-    rowBytes: number,
-  ): Promise<number> {
-    this.#refuseClosed();
-    if (this.#prepared.unfused === undefined) {
-      throw new FuscoError('E_BACKEND', 'only the nccl backend has an unfused pipeline to compare with');
-    }
-    return this.#prepared.unfused(kind, call, rowBytes);
   }
 
   #refuseClosed(): void {
@@ -316,34 +337,50 @@ export class Exchange implements Disposable {
   }
 }
 
-function openBackend(name: BackendName | 'auto', ranks: number, threads: number, cuda?: Cuda): Backend {
-  if (name === 'reference') return referenceBackend();
-  if (name === 'cuda') return cudaBackend(cuda ?? openCuda(ranks), cuda === undefined);
-  if (name !== 'auto' && name !== 'host') {
-    throw new FuscoError('E_BACKEND', `no backend is called ${String(name)}`);
+/** The options of each backend. */
+const OPTIONS: Record<BackendName | 'auto', readonly string[]> = {
+  auto: ['ranks', 'threads'],
+  host: ['ranks', 'threads'],
+  reference: ['ranks'],
+  cuda: ['ranks', 'cuda'],
+  nccl: ['ranks', 'cuda', 'nccl'],
+};
+
+/** Throws E_BACKEND for an unknown backend, E_OPTION for an option of another one. */
+function checkOptions({ backend = 'auto', ...options }: GroupOptions): void {
+  if (!Object.hasOwn(OPTIONS, backend)) {
+    throw new FuscoError('E_BACKEND', `no backend is called ${String(backend)}`);
   }
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || OPTIONS[backend].includes(name)) continue;
+    throw new FuscoError('E_OPTION', `the ${backend} backend has no option ${name}`);
+  }
+}
+
+function openHost(name: 'auto' | 'host', threads: number): Backend {
   const found = findAddon();
   if (found.addon !== undefined) return hostBackend(found.addon, threads);
   if (name === 'auto') return referenceBackend();
   throw new FuscoError('E_BACKEND', `the host backend is not there: ${found.reason}`);
 }
 
-/** The nccl backend over the caller's session, or one of its own. */
-async function openNccl({ nccl, cuda, ranks }: GroupOptions): Promise<{ backend: Backend; ranks: number }> {
-  const session = nccl?.session ?? (await connect());
-  const owns = nccl?.session === undefined;
+/** The nccl backend over the caller's session, or over one of its own. */
+async function openNccl({ nccl = {}, cuda, ranks }: NcclGroupOptions, planner: Planner): Promise<Group> {
+  const { session, ...options } = nccl;
+  const coordinator = session ?? (await connect());
+  const ownsCoordinator = session === undefined;
   try {
-    if (ranks !== undefined && ranks !== session.worldSize) {
-      throw new FuscoError('E_RANKS', `a group of ${ranks} ranks in a session of ${session.worldSize}`, {
+    const { worldSize } = coordinator;
+    if (ranks !== undefined && ranks !== worldSize) {
+      throw new FuscoError('E_RANKS', `a group of ${ranks} ranks in a session of ${worldSize}`, {
         value: ranks,
-        limit: session.worldSize,
+        limit: worldSize,
       });
     }
-    const context = cuda === undefined ? {} : { cuda };
-    const backend = await ncclBackend({ ...nccl, ...context, session, ownsSession: owns });
-    return { backend, ranks: session.worldSize };
+    const backend = await ncclBackend({ coordinator, ownsCoordinator, cuda }, options);
+    return new Group(worldSize, backend, planner);
   } catch (error) {
-    if (owns) await session.close();
+    if (ownsCoordinator) await coordinator.close();
     throw error;
   }
 }
@@ -354,12 +391,15 @@ async function openNccl({ nccl, cuda, ranks }: GroupOptions): Promise<{ backend:
  * @throws FuscoError E_OPTION, E_RANKS, E_BACKEND, E_MEMORY; E_BOOTSTRAP, E_PEER_TIMEOUT, E_PEER_MISMATCH with `nccl`
  */
 export async function createGroup(options: GroupOptions): Promise<Group> {
+  checkOptions(options);
   const planner = await loadPlanner();
-  if (options.backend === 'nccl') {
-    const opened = await openNccl(options);
-    return new Group(opened.ranks, opened.backend, planner);
-  }
+  if (options.backend === 'nccl') return openNccl(options, planner);
   const ranks = checkInteger('ranks', options.ranks, 1, MAX_RANKS);
-  const threads = checkInteger('threads', options.threads ?? 0, 0, 1024);
-  return new Group(ranks, openBackend(options.backend ?? 'auto', ranks, threads, options.cuda), planner);
+  if (options.backend === 'reference') return new Group(ranks, referenceBackend(), planner);
+  if (options.backend === 'cuda') {
+    const { cuda } = options;
+    return new Group(ranks, cudaBackend(cuda ?? openCuda(ranks), cuda === undefined), planner);
+  }
+  const threads = checkInteger('threads', options.threads ?? 0, 0, MAX_THREADS);
+  return new Group(ranks, openHost(options.backend ?? 'auto', threads), planner);
 }

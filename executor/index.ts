@@ -1,76 +1,51 @@
-// The package's main entrance: plan once, exchange many times.
+// The package's main entry: plan once, exchange many times. `fusco/planner` has everything about plans, such as planning
+// one shard at a time.
 
-export * from '../planner/index.ts';
+// Plans
+export { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from '../planner/errors.ts';
+export { decodePlan } from '../planner/format/decode.ts';
+export { planId } from '../planner/format/digest.ts';
+export { encodePlan } from '../planner/format/encode.ts';
 export { loadPlanner, nodeSha256 } from '../planner/node.ts';
+export { makePlacement, type Placement } from '../planner/placement.ts';
+export { isVerified, type Plan, type VerifiedPlan } from '../planner/plan.ts';
+export { Planner } from '../planner/planner.ts';
+export type { IdArray, RoutingTable } from '../planner/routing.ts';
+export type { Dtype, PlanOptions } from '../planner/spec.ts';
+export { verifyPlan } from '../planner/verify/verify.ts';
+// Groups and exchanges
 export {
   Cuda,
   type CudaDevice,
   CudaEvent,
   CudaGraph,
-  CudaSlot,
   cudaDevices,
   type DeviceBuffer,
+  DevicePlan,
   openCuda,
 } from './backends/cuda/context.ts';
 export { type NcclOptions, ncclLibrary } from './backends/nccl/backend.ts';
 export type {
   BackendName,
-  BufferBytes,
   CombineCall,
+  Coordinator,
   DispatchCall,
   ExchangeReport,
-  ExternalMemory,
   Fp8Call,
   GateBackwardCall,
   GateCall,
   Memory,
   Payload,
-  PeerReport,
   WeightGradientCall,
-  WireReport,
 } from './backends/types.ts';
 export { createGroup, Exchange, Group, type GroupOptions, type GroupPlanOptions } from './group.ts';
-export type { FloatDtype } from './numeric.ts';
 export type { LateRank, LateReport } from './rendezvous/report.ts';
-export { timeoutError } from './rendezvous/report.ts';
 export { type ConnectOptions, connect, Session } from './rendezvous/session.ts';
-export { STEP_STAGES, StepClock, type StepStage, type StepTimes } from './training/clock.ts';
-export {
-  dequantizeRows,
-  e4m3ToFloat,
-  FP8_BLOCK,
-  type Fp8Rows,
-  floatToE4m3,
-  quantizeRows,
-  scaleBlocks,
-} from './training/fp8.ts';
-export {
-  expFloat,
-  type GateOptions,
-  gateTokens,
-  gateTokensBackward,
-  resolveGate,
-} from './training/gating.ts';
-export {
-  type ExpertBlocks,
-  ExpertLayer,
-  LAYER_STAGES,
-  type LayerCombine,
-  type LayerCombineBackward,
-  type LayerDispatch,
-  type LayerDispatchBackward,
-  type LayerOptions,
-  type LayerStage,
-  rowBlocks,
-  type StageTimes,
-} from './training/layer.ts';
+// Training
+export { StepClock } from './training/clock.ts';
+export { scaleBlocks } from './training/fp8.ts';
+export { expFloat, type GateOptions } from './training/gating.ts';
+export { type ExpertBlocks, ExpertLayer, type LayerOptions, rowBlocks } from './training/layer.ts';
 export { PlanAhead, type PlanAheadOptions, type PlannedAhead } from './training/planAhead.ts';
-export {
-  checkPlanId,
-  type RecordedStep,
-  type RecordedTable,
-  Recorder,
-  readRecordedTables,
-  readRecording,
-  replayStep,
-} from './training/recorder.ts';
+export { type RecordedStep, Recorder, readRecording, replayStep } from './training/recorder.ts';
+export { STEP_STAGES, type StepStage, type StepTimes } from './training/stages.ts';

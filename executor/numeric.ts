@@ -4,7 +4,7 @@
 import { FuscoError } from '../planner/errors.ts';
 import type { Dtype } from '../planner/spec.ts';
 
-/** Dtypes that combine can add up. */
+/** Dtypes that combine can add. */
 export type FloatDtype = 'f32' | 'f16' | 'bf16';
 
 export const CANONICAL_NAN: Record<FloatDtype, number> = { f32: 0x7fc00000, f16: 0x7e00, bf16: 0x7fc0 };
@@ -51,7 +51,7 @@ export function floatToF16(value: number): number {
   const size = Math.abs(value);
   if (size >= 65520) return sign | 0x7c00;
   const exponent = Math.max(-14, Math.floor(Math.log2(size)));
-  // log2 may round up to the next binade just below it; the step is then one too coarse.
+  // log2 may round up to the next binade just below it; the grid is then too coarse.
   const binade = 2 ** exponent > size && exponent > -14 ? exponent - 1 : exponent;
   const steps = roundHalfEven(size / 2 ** (binade - 10));
   // Subnormals have the exponent field 0 and share the grid of the lowest binade; a carry moves up by itself.
@@ -70,13 +70,38 @@ export interface RowCodec {
   /** Elements of one row. */
   readonly elements: number;
   /** Decodes row `row` of `bytes` into `out`. */
-  load(bytes: Uint8Array, row: number, out: Float32Array): void;
+  load(bytes: ArrayBufferView, row: number, out: Float32Array): void;
   /** Rounds `values` once to the dtype and stores them as row `row`. */
-  store(values: Float32Array, bytes: Uint8Array, row: number): void;
+  store(values: Float32Array, bytes: ArrayBufferView, row: number): void;
 }
 
-function view16(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+/** Reads and writes one element of a row. */
+interface ElementCodec {
+  readonly bytes: number;
+  load(view: DataView, at: number): number;
+  store(view: DataView, at: number, value: number): void;
+}
+
+const ELEMENTS: Readonly<Record<FloatDtype, ElementCodec>> = {
+  f32: {
+    bytes: 4,
+    load: (view, at) => view.getFloat32(at, true),
+    store: (view, at, value) => view.setUint32(at, bitsFromFloat(value), true),
+  },
+  f16: {
+    bytes: 2,
+    load: (view, at) => f16ToFloat(view.getUint16(at, true)),
+    store: (view, at, value) => view.setUint16(at, floatToF16(value), true),
+  },
+  bf16: {
+    bytes: 2,
+    load: (view, at) => bf16ToFloat(view.getUint16(at, true)),
+    store: (view, at, value) => view.setUint16(at, floatToBf16(value), true),
+  },
+};
+
+function dataView({ buffer, byteOffset, byteLength }: ArrayBufferView): DataView {
+  return new DataView(buffer, byteOffset, byteLength);
 }
 
 /** The codec of rows of `rowBytes` bytes. Throws E_DTYPE for dtypes that cannot be added up, or a ragged row. */
@@ -84,39 +109,35 @@ export function rowCodec(dtype: Dtype, rowBytes: number): RowCodec {
   if (dtype !== 'f32' && dtype !== 'f16' && dtype !== 'bf16') {
     throw new FuscoError('E_DTYPE', `${dtype} rows cannot be added up or scaled`, { value: dtype });
   }
-  const size = dtype === 'f32' ? 4 : 2;
+  const { bytes: size, load, store } = ELEMENTS[dtype];
   if (rowBytes % size !== 0) {
     throw new FuscoError('E_DTYPE', `rows of ${rowBytes} bytes are not whole ${dtype} elements`, {
       value: rowBytes,
     });
   }
   const elements = rowBytes / size;
-  const decode = dtype === 'bf16' ? bf16ToFloat : f16ToFloat;
-  const encode = dtype === 'bf16' ? floatToBf16 : floatToF16;
-  if (size === 2) {
-    return {
-      elements,
-      load: (bytes, row, out) => {
-        const from = view16(bytes);
-        for (let i = 0; i < elements; i++) out[i] = decode(from.getUint16(row * rowBytes + 2 * i, true));
-      },
-      store: (values, bytes, row) => {
-        const to = view16(bytes);
-        for (let i = 0; i < elements; i++) to.setUint16(row * rowBytes + 2 * i, encode(values[i]!), true);
-      },
-    };
-  }
   return {
     elements,
     load: (bytes, row, out) => {
-      const from = view16(bytes);
-      for (let i = 0; i < elements; i++) out[i] = from.getFloat32(row * rowBytes + 4 * i, true);
+      const from = dataView(bytes);
+      for (let i = 0; i < elements; i++) out[i] = load(from, row * rowBytes + i * size);
     },
     store: (values, bytes, row) => {
-      const to = view16(bytes);
-      for (let i = 0; i < elements; i++) {
-        to.setUint32(row * rowBytes + 4 * i, bitsFromFloat(values[i]!), true);
-      }
+      const to = dataView(bytes);
+      for (let i = 0; i < elements; i++) store(to, row * rowBytes + i * size, values[i]!);
     },
   };
+}
+
+/** Lanes of sums whose order is fixed: lane j adds elements j, j + 32, … */
+const LANES = 32;
+
+/** The sum of float32 values in a fixed order: in 32 lanes, which are then added at distance 16, 8, 4, 2, 1. */
+export function laneSum(values: Float32Array): number {
+  const lanes = new Float32Array(LANES);
+  for (let i = 0; i < values.length; i++) lanes[i % LANES]! += values[i]!;
+  for (let distance = LANES / 2; distance >= 1; distance /= 2) {
+    for (let lane = 0; lane < distance; lane++) lanes[lane]! += lanes[lane + distance]!;
+  }
+  return lanes[0]!;
 }

@@ -1,9 +1,9 @@
-// Planning at run time, where every process knows the routing of its own rank alone: a small all-gather of counts,
-// then each rank makes its own shard.
+// Planning at run time, if every process knows the routing of its local rank only: a small all-gather of facts, then each
+// rank makes its own shard.
 
 import { decide } from '../planner/decide.ts';
 import { gatherFacts, type RankFacts } from '../planner/facts.ts';
-import { optionsDigest } from '../planner/format/codec.ts';
+import { optionsDigest } from '../planner/format/digest.ts';
 import type { Shard } from '../planner/format/shard.ts';
 import { nodeSha256 } from '../planner/node.ts';
 import { markVerified, type VerifiedPlan } from '../planner/plan.ts';
@@ -11,12 +11,12 @@ import type { Planner } from '../planner/planner.ts';
 import { checkTable, type RoutingTable } from '../planner/routing.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from '../planner/spec.ts';
 
-/** All ranks' bytes, equally many on each; `what` is compared before they travel. */
+/** Gives all ranks' bytes, the same number on each; `what` is compared between the ranks first. */
 export type Gather = (what: string, own: Uint8Array) => Promise<Uint8Array[]>;
 
 const DIGEST_BYTES = 32;
 
-/** Digest, counts, and rows per node where they are known: what one rank contributes. */
+/** The facts of one rank: digest, counts, and rows per node if they are known. */
 function encodeFacts({ counts, nodeRows, optionsDigest: digest }: RankFacts): Uint8Array {
   const words = [counts, ...(nodeRows === undefined ? [] : [nodeRows])];
   const bytes = new Uint8Array(DIGEST_BYTES + 4 * words.reduce((sum, part) => sum + part.length, 0));
@@ -31,8 +31,8 @@ function encodeFacts({ counts, nodeRows, optionsDigest: digest }: RankFacts): Ui
 
 function decodeFacts(bytes: Uint8Array, { placement }: PlanSpec, hasNodeRows: boolean): RankFacts {
   const { instances } = placement;
-  // A copy of its own, so that words are aligned; slice() of a Buffer is none. What is no whole number of words counts
-  // nothing, which gatherFacts refuses, as it does too few or too many.
+  // A copy, so that words are aligned; slice() of a Buffer is not one. gatherFacts refuses a wrong number of words, and no
+  // words stand for a ragged number of bytes.
   const facts = Uint8Array.from(bytes.subarray(DIGEST_BYTES));
   const words = facts.length % 4 === 0 ? new Uint32Array(facts.buffer) : new Uint32Array(0);
   return {
@@ -43,8 +43,8 @@ function decodeFacts(bytes: Uint8Array, { placement }: PlanSpec, hasNodeRows: bo
 }
 
 /**
- * Plans one rank's part of a step. One gather; with a capacity and forwarding two, since rows per node then depend on
- * everyone's counts.
+ * Plans one rank's shard. One gather; with a capacity and forwarding two, because rows per node then depend on the counts
+ * of all ranks.
  *
  * @returns a plan whose only shard is `rank`'s
  */

@@ -1,5 +1,6 @@
 import { FuscoError } from './errors.ts';
 import { alignSection } from './format/shard.ts';
+import { type Addr, ELEMENT_BYTES, type Element } from './wasm.ts';
 
 const PAGE_BYTES = 65536;
 
@@ -51,14 +52,30 @@ export class Arena {
     return at;
   }
 
+  /** Address of `length` elements that hold whatever was there. */
+  array<T extends Element>(element: T, length: number): Addr<T> {
+    return this.alloc(ELEMENT_BYTES[element] * length) as Addr<T>;
+  }
+
   /** Address of `length` zeroed u32. */
-  zeroed(length: number): number {
-    const at = this.alloc(4 * length);
+  zeroed(length: number): Addr<'u32'> {
+    const at = this.array('u32', length);
     this.u32(at, length).fill(0);
     return at;
   }
 
+  /** Address of a block of `length` words: those of `words`, by their number, and zeros. */
+  block(length: number, words: Readonly<Record<number, number>>): Addr<'block'> {
+    const at = this.array('block', length);
+    const block = this.u32(at, length).fill(0);
+    for (const [word, value] of Object.entries(words)) block[Number(word)] = value;
+    return at;
+  }
+
   /** Address of a copy of `values`. */
+  copy(values: Uint32Array): Addr<'u32'>;
+  copy(values: Uint16Array): Addr<'u16'>;
+  copy(values: ArrayBufferView): number;
   copy(values: ArrayBufferView): number {
     const at = this.alloc(values.byteLength);
     this.bytes(at, values.byteLength).set(
@@ -71,11 +88,11 @@ export class Arena {
     return new Uint8Array(this.memory.buffer, at, length);
   }
 
-  u16(at: number, length: number): Uint16Array {
+  u16(at: Addr<'u16'>, length: number): Uint16Array {
     return new Uint16Array(this.memory.buffer, at, length);
   }
 
-  u32(at: number, length: number): Uint32Array {
+  u32(at: Addr<'u32' | 'block'>, length: number): Uint32Array {
     return new Uint32Array(this.memory.buffer, at, length);
   }
 }

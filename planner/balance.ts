@@ -1,25 +1,19 @@
-// Which rank forwards for which: the paper's balancer (FUSCO, section 4, Algorithm 1) and two neighbours of it.
+// Which rank forwards for which: the paper's balancer (FUSCO, section 4, Algorithm 1) and two other rules.
 //
-// A communication group has one rank of every node; its members forward for each other, so a balancer is a
-// permutation of groups within each node. What a rank sends between nodes does not depend on it; what a rank
-// receives there does.
+// A rail group has one rank of every node. Its members forward for each other, so a balancer assigns the ranks of each
+// node to the rail groups. It changes how many inter-node rows a rank receives, but not how many it sends.
 
-import type { PlanSpec } from './spec.ts';
-
-/** `none` in flat plans. */
-export type BalanceRule = 'static' | 'rotate' | 'lpt';
-export type Balance = BalanceRule | 'best';
-
-export const BALANCE_RULES: readonly BalanceRule[] = ['static', 'rotate', 'lpt'];
+import { BALANCE_RULES, type Balance, type BalanceRule, type PlanSpec } from './spec.ts';
+import { largest } from './totals.ts';
 
 /** A balancer's result and its objective. */
 export interface Grouping {
   readonly rule: BalanceRule;
-  /** u16[ranks], group of every rank; each node holds every group once. */
+  /** u16[ranks], rail group of every rank; each node has one rank in every group. */
   readonly groups: Uint16Array;
-  /** Largest max(sent, received) inter-node rows of any rank: what `best` minimises. */
+  /** Largest max(sent, received) inter-node rows of any rank: minimized by `best`. */
   readonly busiestRows: number;
-  /** Largest number of inter-node rows that any rank receives: what decides between equals. */
+  /** Largest number of inter-node rows that any rank receives: compared if the former are equal. */
   readonly busiestReceived: number;
 }
 
@@ -32,14 +26,14 @@ function sentRows(spec: PlanSpec, nodeRows: Uint32Array): number[] {
   });
 }
 
-/** Ranks of a node, heaviest sender first; ties go to the lower rank. */
+/** Ranks of a node by rows sent, descending; ties by rank. */
 function byLoad(spec: PlanSpec, node: number, sent: readonly number[]): number[] {
   const first = node * spec.ranksPerNode;
   const ranks = Array.from({ length: spec.ranksPerNode }, (_, i) => first + i);
   return ranks.sort((a, b) => sent[b]! - sent[a]! || a - b);
 }
 
-/** Same local index: the rails of a rail-optimised network. */
+/** Same local index: the rails of a rail-optimized network. */
 function staticGroups(spec: PlanSpec): Uint16Array {
   return Uint16Array.from({ length: spec.ranks }, (_, rank) => rank % spec.ranksPerNode);
 }
@@ -55,7 +49,7 @@ function rotateGroups(spec: PlanSpec, sent: readonly number[]): Uint16Array {
   return groups;
 }
 
-/** Longest processing time first: node by node, the heaviest rank joins the lightest group still free there. */
+/** Longest processing time first: node by node, the rank with the most rows joins the free group with the fewest. */
 function lptGroups(spec: PlanSpec, sent: readonly number[]): Uint16Array {
   const groups = new Uint16Array(spec.ranks);
   const load = new Array<number>(spec.ranksPerNode).fill(0);
@@ -69,7 +63,7 @@ function lptGroups(spec: PlanSpec, sent: readonly number[]): Uint16Array {
   return groups;
 }
 
-/** The rank of `node` that is in `rank`'s group, for every node. */
+/** u32[nodes]: the rank of each node that is in `rank`'s rail group. */
 export function forwardersOf(spec: PlanSpec, groups: Uint16Array, rank: number): Uint32Array {
   const forwarders = new Uint32Array(spec.nodes);
   for (let member = 0; member < spec.ranks; member++) {
@@ -89,7 +83,7 @@ export function receivedRows(spec: PlanSpec, groups: Uint16Array, nodeRows: Uint
   return Array.from(groups, (group, rank) => perGroup[group]![Math.floor(rank / spec.ranksPerNode)]!);
 }
 
-/** The paper's measure: cross-node rows sent by the members of every group. */
+/** The paper's measure: inter-node rows sent by the members of every rail group. */
 export function groupLoads(spec: PlanSpec, groups: Uint16Array, nodeRows: Uint32Array): number[] {
   const loads = new Array<number>(spec.ranksPerNode).fill(0);
   for (const [rank, rows] of sentRows(spec, nodeRows).entries()) loads[groups[rank]!]! += rows;
@@ -105,21 +99,21 @@ function grouping(rule: BalanceRule, spec: PlanSpec, nodeRows: Uint32Array): Gro
         ? rotateGroups(spec, sent)
         : lptGroups(spec, sent);
   const received = receivedRows(spec, groups, nodeRows);
-  const busiestReceived = received.reduce((most, rows) => Math.max(most, rows), 0);
-  const busiestRows = sent.reduce((most, rows) => Math.max(most, rows), busiestReceived);
+  const busiestReceived = largest(received);
+  const busiestRows = Math.max(busiestReceived, largest(sent));
   return { rule, groups, busiestRows, busiestReceived };
 }
 
-/** Negative where `a` is better. Where the heaviest sender decides, no grouping can help it; its receivers can. */
+/** Negative if `a` is better: lexicographic order of (max(sent, received), max(received)) over the ranks. */
 function compareGroupings(a: Grouping, b: Grouping): number {
   return a.busiestRows - b.busiestRows || a.busiestReceived - b.busiestReceived;
 }
 
 /**
- * Groups the ranks. `best` takes the rule whose busiest rank is least busy, among equals the one whose busiest
- * receiver is, and then the first of static, rotate, lpt.
+ * Assigns the ranks to rail groups. `best` takes the rule with the lexicographic minimum of (max(sent, received),
+ * max(received)) over the ranks; ties go to the first of static, rotate, lpt.
  *
- * @param nodeRows u32[ranks, nodes], rows that each rank sends to each node; 0 for its own
+ * @param nodeRows u32[ranks, nodes], rows that each rank sends to each node; 0 for its own node
  */
 export function balance(rule: Balance, spec: PlanSpec, nodeRows: Uint32Array): Grouping {
   if (rule !== 'best') return grouping(rule, spec, nodeRows);

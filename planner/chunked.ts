@@ -6,32 +6,29 @@
 // ranks is the facts, u32[ranks, instances], and 32 bytes a shard.
 
 import type { Facts } from './facts.ts';
-import { type ListedShard, layFile } from './format/codec.ts';
+import { type ListedShard, layFile } from './format/encode.ts';
 import type { Hashing } from './format/hash.ts';
 import type { Plan } from './plan.ts';
-import type { Planner } from './planner.ts';
+import type { Planner, Progress } from './planner.ts';
 import type { RoutingTable } from './routing.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
 
 /** One rank's routing, asked for several times: read again, drawn again, or kept by the caller. */
 export type RoutingSource = (rank: number) => RoutingTable | Promise<RoutingTable>;
 
-/** Called before every step, with the steps done and their number. */
-export type OnStep = (done: number, total: number) => void;
-
 /** A plan whose shards exist one at a time. */
-export interface StreamedPlan {
+export interface ChunkedPlan {
   readonly plan: Omit<Plan, 'shards'>;
   /** 64 hex digits. */
   readonly planId: string;
   /** Bytes of the file. */
   readonly length: number;
   /** The file's bytes in order, those of encodePlan; every rank is planned once more, as its bytes are asked for. */
-  readonly chunks: (onStep?: OnStep) => AsyncGenerator<Uint8Array>;
+  readonly chunks: (progress?: Progress) => AsyncGenerator<Uint8Array>;
 }
 
 /** The facts of all ranks, of which one is routed at a time. Throws what routeRank throws. */
-export async function gatherStreamed(
+export async function gatherChunked(
   planner: Planner,
   table: RoutingSource,
   spec: PlanSpec,
@@ -62,26 +59,26 @@ export async function gatherStreamed(
  *
  * @throws what Planner.planAll throws
  */
-export async function planStreamed(
+export async function planChunked(
   planner: Planner,
   table: RoutingSource,
   options: PlanOptions,
   { sha256, running }: Hashing,
-  onStep?: OnStep,
-): Promise<StreamedPlan> {
+  progress?: Progress,
+): Promise<ChunkedPlan> {
   const first = await table(0);
   const spec = resolveOptions(options, first.topk);
   const { ranks } = spec;
-  const facts = await gatherStreamed(planner, table, spec, (rank) => onStep?.(rank, 2 * ranks));
+  const facts = await gatherChunked(planner, table, spec, (rank) => progress?.(rank, 2 * ranks));
   const group = planner.group(facts, spec);
   const listed: ListedShard[] = [];
   for (let rank = 0; rank < ranks; rank++) {
-    onStep?.(ranks + rank, 2 * ranks);
+    progress?.(ranks + rank, 2 * ranks);
     const { bytes } = group.shard(rank, await table(rank));
     listed.push([bytes.length, Uint8Array.from(await sha256([bytes]))]);
   }
   const { head, fronts, tail, length, planId } = await layFile(group.plan, listed, sha256);
-  async function* chunks(onWrite?: OnStep): AsyncGenerator<Uint8Array> {
+  async function* chunks(onWrite?: Progress): AsyncGenerator<Uint8Array> {
     const hash = running();
     const covered = (bytes: Uint8Array): Uint8Array => {
       hash.update(bytes);

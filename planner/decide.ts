@@ -1,14 +1,15 @@
-// What all ranks decide alike from the facts: who forwards, and, for `auto`, whether to forward at all.
+// What all ranks decide from the facts, with the same result: who forwards, and, for `auto`, whether to forward.
 
-import { balance, type Grouping, receivedRows } from './balance.ts';
+import { balance, type Grouping } from './balance.ts';
 import { FuscoError } from './errors.ts';
 import type { Facts } from './facts.ts';
 import type { Decision, Plan } from './plan.ts';
-import { nodeOf, type PlanSpec } from './spec.ts';
+import type { PlanSpec } from './spec.ts';
+import { type Forwarding, LinkTotals, visitTraffic } from './traffic.ts';
 
 /**
  * Effective rates of the cost model in GB/s, per rank and direction (docs/performance.md): integers, so that the
- * decision is the same everywhere. A topology of one's own belongs to `fusco simulate`; `auto` only compares.
+ * decision is the same everywhere. `fusco simulate` takes other rates; `auto` only compares.
  */
 const NVLINK_RATE = 370;
 const NIC_RATE = 43;
@@ -23,11 +24,11 @@ interface BusiestRank {
   readonly cost: number;
 }
 
-function busiest(inter: readonly number[][], intra: readonly number[][]): BusiestRank {
+function busiest(inter: LinkTotals, intra: LinkTotals): BusiestRank {
   let worst: BusiestRank = { interRows: 0, intraRows: 0, cost: -1 };
-  for (let rank = 0; rank < inter[0]!.length; rank++) {
-    const interRows = Math.max(...inter.map((rows) => rows[rank]!));
-    const intraRows = Math.max(...intra.map((rows) => rows[rank]!));
+  for (const rank of inter.out.keys()) {
+    const interRows = inter.rows(rank);
+    const intraRows = intra.rows(rank);
     const cost = Math.max(interRows * NVLINK_RATE, intraRows * NIC_RATE);
     if (cost > worst.cost) worst = { interRows, intraRows, cost };
   }
@@ -51,44 +52,18 @@ function pairRows(spec: PlanSpec, counts: Uint32Array): (from: number, to: numbe
   return (from, to) => rows[from * ranks + to]!;
 }
 
-/** The busiest rank of a flat plan and of a hierarchical one. Rows that stay on a rank cost no link anything. */
-function compareStrategies(spec: PlanSpec, facts: Required<Facts>, grouping: Grouping) {
-  const { ranks, nodes } = spec;
-  const rows = pairRows(spec, facts.counts);
-  const zeros = () => new Array<number>(ranks).fill(0);
-  const flat = { interOut: zeros(), interIn: zeros(), intraOut: zeros(), intraIn: zeros() };
-  const hier = { interOut: zeros(), intraOut: zeros(), intraIn: zeros() };
-  const { groups } = grouping;
-  const forwarder = new Uint32Array(nodes * spec.ranksPerNode);
-  for (let rank = 0; rank < ranks; rank++)
-    forwarder[nodeOf(spec, rank) * spec.ranksPerNode + groups[rank]!] = rank;
-  for (let from = 0; from < ranks; from++) {
-    for (let to = 0; to < ranks; to++) {
-      const moved = rows(from, to);
-      const near = nodeOf(spec, from) === nodeOf(spec, to);
-      if (!near) {
-        flat.interOut[from]! += moved;
-        flat.interIn[to]! += moved;
-      } else if (from !== to) {
-        flat.intraOut[from]! += moved;
-        flat.intraIn[to]! += moved;
-      }
-      const via = near ? from : forwarder[nodeOf(spec, to) * spec.ranksPerNode + groups[from]!]!;
-      if (via !== to) {
-        hier.intraOut[via]! += moved;
-        hier.intraIn[to]! += moved;
-      }
-    }
-    for (let node = 0; node < nodes; node++) hier.interOut[from]! += facts.nodeRows[from * nodes + node]!;
-  }
-  const interIn = receivedRows(spec, groups, facts.nodeRows);
-  return {
-    flat: busiest([flat.interOut, flat.interIn], [flat.intraOut, flat.intraIn]),
-    hier: busiest([hier.interOut, interIn], [hier.intraOut, hier.intraIn]),
+/** The busiest rank of a flat plan and of a hierarchical one. Rows that stay on a rank use no link. */
+function compareStrategies(spec: PlanSpec, { counts, nodeRows }: Required<Facts>, { groups }: Grouping) {
+  const rows = pairRows(spec, counts);
+  const cost = (forwarding?: Forwarding) => {
+    const [inter, intra] = [new LinkTotals(spec.ranks), new LinkTotals(spec.ranks)];
+    visitTraffic(spec, rows, forwarding, { inter: inter.add, intra: intra.add });
+    return busiest(inter, intra);
   };
+  return { flat: cost(), hier: cost({ groups, rows: (from, node) => nodeRows[from * spec.nodes + node]! }) };
 }
 
-/** The settled spec and the decision behind it. Throws E_FACTS where the facts lack what the strategy needs. */
+/** The settled spec and the decision that it follows from. Throws E_FACTS if the facts lack what the strategy needs. */
 export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; decision: Decision } {
   if (spec.strategy === 'flat') return { spec: { ...spec, strategy: 'flat' }, decision: FLAT };
   const { nodeRows, counts } = facts;
@@ -106,6 +81,6 @@ export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; deci
   if (costs.hier.cost < costs.flat.cost) {
     return { spec: { ...spec, strategy: 'hier' }, decision: { ...hier, reason } };
   }
-  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none' } as const;
+  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none', sum: 'none' } as const;
   return { spec: settled, decision: { ...FLAT, reason } };
 }

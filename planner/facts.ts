@@ -31,11 +31,8 @@ export function gatherFacts(spec: PlanSpec, parts: readonly RankFacts[]): Facts 
   const counts = new Uint32Array(ranks * placement.instances);
   parts.forEach((part, rank) => {
     if (part.counts.length !== placement.instances) {
-      throw new FuscoError(
-        'E_FACTS',
-        `rank ${rank} counts ${part.counts.length} instances, not ${placement.instances}`,
-        { rank },
-      );
+      const text = `rank ${rank} counts ${part.counts.length} instances, not ${placement.instances}`;
+      throw new FuscoError('E_FACTS', text, { rank });
     }
     counts.set(part.counts, rank * placement.instances);
   });

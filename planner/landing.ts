@@ -1,30 +1,31 @@
-// Staging rows of hierarchical plans. A forwarder's staging rows are those of its sources, in ascending rank order;
-// a row that lands in a slot of the forwarder leaves its staging row unused, so that addresses follow from the facts.
+// Landing rows of hierarchical plans. A forwarder's landing buffer has one row for each row that it forwards, by source
+// rank. A row that can arrive in a slot of the forwarder leaves its landing row unused: so addresses follow from the
+// facts alone.
 
 import { forwardersOf } from './balance.ts';
 import { FuscoError } from './errors.ts';
 import { MAX_ROWS } from './format/layout.ts';
 import { nodeOf, type PlanSpec } from './spec.ts';
 
-/** One rank's view of the staging rows. */
-export interface StageTable {
+/** One rank's view of the landing rows. */
+export interface LandingTable {
   /** u32[nodes], the rank of each node that forwards for this one; itself on its own node. */
   readonly forwarder: Uint32Array;
-  /** u32[nodes], first staging row of this rank's stream at each forwarder; 0 on its own node. */
+  /** u32[nodes], first landing row of this rank's rows at each forwarder; 0 on its own node. */
   readonly firstRow: Uint32Array;
-  /** As a forwarder: u32[ranks], first staging row of each source rank; 0 for ranks it does not forward for. */
+  /** As a forwarder: u32[ranks], first landing row of each source rank; 0 for ranks it does not forward for. */
   readonly sourceRow: Uint32Array;
   /** As a forwarder: u32[ranks], rows of each source rank. */
   readonly sourceRows: Uint32Array;
-  /** As a forwarder: rows of the staging buffer. */
-  readonly ownRows: number;
+  /** As a forwarder: rows of the landing buffer. */
+  readonly localRows: number;
 }
 
 /**
- * The staging tables of a group, rank by rank. Made in ascending order they cost ranks x nodes in all: what lower
- * ranks of a group send to each node is summed up as ranks go by.
+ * The landing tables of a group, rank by rank. In ascending order they cost ranks x nodes in all, because
+ * what the lower ranks of a rail group send to each node is added up once.
  */
-export class StageTables {
+export class LandingTables {
   readonly #spec: PlanSpec;
   readonly #groups: Uint16Array;
   readonly #nodeRows: Uint32Array;
@@ -53,28 +54,28 @@ export class StageTables {
     }
   }
 
-  /** Throws E_LIMIT where the rank's staging buffer would pass MAX_ROWS. */
-  of(rank: number): StageTable {
+  /** Throws E_LIMIT where the rank's landing buffer would pass MAX_ROWS. */
+  of(rank: number): LandingTable {
     this.#advanceTo(rank);
     const { ranks, nodes } = this.#spec;
     const group = this.#groups[rank]!;
-    const own = nodeOf(this.#spec, rank);
+    const localNode = nodeOf(this.#spec, rank);
     const firstRow = Uint32Array.from(this.#below.subarray(group * nodes, (group + 1) * nodes));
-    firstRow[own] = 0;
+    firstRow[localNode] = 0;
     const sourceRow = new Uint32Array(ranks);
     const sourceRows = new Uint32Array(ranks);
-    let ownRows = 0;
+    let localRows = 0;
     for (let source = 0; source < ranks; source++) {
       if (this.#groups[source] !== group || source === rank) continue;
-      sourceRow[source] = ownRows;
-      sourceRows[source] = this.#nodeRows[source * nodes + own]!;
-      ownRows += sourceRows[source]!;
+      sourceRow[source] = localRows;
+      sourceRows[source] = this.#nodeRows[source * nodes + localNode]!;
+      localRows += sourceRows[source]!;
     }
-    if (ownRows > MAX_ROWS) {
+    if (localRows > MAX_ROWS) {
       const text = `rank ${rank} forwards more than ${MAX_ROWS} rows`;
       throw new FuscoError('E_LIMIT', text, { rank, limit: MAX_ROWS });
     }
     const forwarder = forwardersOf(this.#spec, this.#groups, rank);
-    return { forwarder, firstRow, sourceRow, sourceRows, ownRows };
+    return { forwarder, firstRow, sourceRow, sourceRows, localRows };
   }
 }

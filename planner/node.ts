@@ -14,7 +14,7 @@ export const nodeSha256: Sha256 = (chunks) => {
   return hash.digest();
 };
 
-/** For streamed plans. */
+/** For chunked plans. */
 export const nodeHashing: Hashing = { sha256: nodeSha256, running: () => createHash('sha256') };
 
 let compiled: Promise<WebAssembly.Module> | undefined;

@@ -40,12 +40,12 @@ function blockOwner(expert: number, experts: number, ranks: number): number {
 }
 
 /** Ranks of one expert, ascending; throws E_PLACEMENT for anything but distinct ranks in range. */
-function hostsOf(entry: unknown, expert: number, ranks: number): number[] {
-  const hosts: unknown[] = Array.isArray(entry) ? entry : [entry];
+function ownersOf(entry: unknown, expert: number, ranks: number): number[] {
+  const owners: unknown[] = Array.isArray(entry) ? entry : [entry];
   const path = `/placement/${expert}`;
-  if (hosts.length === 0) throw new FuscoError('E_PLACEMENT', `expert ${expert} lives nowhere`, { path });
+  if (owners.length === 0) throw new FuscoError('E_PLACEMENT', `expert ${expert} has no rank`, { path });
   const sorted: number[] = [];
-  for (const rank of hosts) {
+  for (const rank of owners) {
     if (typeof rank !== 'number' || !Number.isInteger(rank) || rank < 0 || rank >= ranks) {
       throw new FuscoError('E_PLACEMENT', `expert ${expert} on rank ${String(rank)} of ${ranks}`, {
         path,
@@ -72,17 +72,17 @@ export function makePlacement(experts: number, ranks: number, map?: PlacementMap
       path: '/placement',
     });
   }
-  const hosts: number[][] = [];
+  const owners: number[][] = [];
   const hosted = new Uint32Array(ranks);
   let isBlock = true;
   let instances = 0;
   for (let expert = 0; expert < experts; expert++) {
     const owner = blockOwner(expert, experts, ranks);
-    const list = given ? hostsOf(map[expert], expert, ranks) : [owner];
+    const list = given ? ownersOf(map[expert], expert, ranks) : [owner];
     isBlock &&= list.length === 1 && list[0] === owner;
     instances += list.length;
     for (const rank of list) hosted[rank]!++;
-    hosts.push(list);
+    owners.push(list);
   }
   if (instances > MAX_INSTANCES) {
     throw new FuscoError('E_LIMIT', `${instances} expert instances > ${MAX_INSTANCES}`, {
@@ -96,29 +96,29 @@ export function makePlacement(experts: number, ranks: number, map?: PlacementMap
   const instanceRank = new Uint16Array(instances);
   const instanceExpert = new Uint16Array(instances);
   for (let expert = 0; expert < experts; expert++) {
-    for (const rank of hosts[expert]!) {
+    for (const rank of owners[expert]!) {
       const instance = next[rank]!++;
       instanceRank[instance] = rank;
       instanceExpert[instance] = expert;
     }
   }
-  const stored = isBlock ? [] : hosts.map((list) => (list.length === 1 ? list[0]! : list));
+  const stored = isBlock ? [] : owners.map((list) => (list.length === 1 ? list[0]! : list));
   return { experts, ranks, instances, rankFirst, instanceRank, instanceExpert, map: stored };
 }
 
 /**
- * The candidates of each expert for rows that start at `rank`: an instance on the own rank, else those on the own
+ * The candidates of each expert for rows that start at `rank`: an instance on that rank, else those on its
  * node, else all of them. Without replicas that is the only instance, whatever the rank.
  */
 export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
   const { experts, instances, instanceRank, instanceExpert } = placement;
   if (instances === experts) return onlyCandidates(placement);
   const node = Math.floor(rank / ranksPerNode);
-  // 0 = anywhere, 1 = own node, 2 = own rank; only the nearest level of each expert counts.
+  // 0: anywhere, 1: on the same node, 2: on the same rank. Only the highest level of each expert counts.
   const level = (instance: number): number => {
-    const host = instanceRank[instance]!;
-    if (host === rank) return 2;
-    return Math.floor(host / ranksPerNode) === node ? 1 : 0;
+    const owner = instanceRank[instance]!;
+    if (owner === rank) return 2;
+    return Math.floor(owner / ranksPerNode) === node ? 1 : 0;
   };
   const best = new Uint8Array(experts);
   const count = new Uint32Array(experts);

@@ -1,27 +1,33 @@
-import type { BalanceRule } from './balance.ts';
 import { FuscoError } from './errors.ts';
 import type { Shard } from './format/shard.ts';
-import type { PlanSpec, Strategy } from './spec.ts';
+import type { BalanceRule, PlanSpec, Strategy } from './spec.ts';
 
 declare const verified: unique symbol;
 
-/** What the facts decided, alike on every rank. */
+/** What the facts decided; identical on all ranks. */
 export interface Decision {
   readonly strategy: Strategy;
   /** Rule of the balancer that won; `none` in flat plans. */
   readonly rule: BalanceRule | 'none';
-  /** u16[ranks], communication group of every rank; empty in flat plans. */
+  /** u16[ranks], rail group of every rank; empty in flat plans. */
   readonly groups: Uint16Array;
-  /** Why `auto` chose the strategy; empty where it was asked for. Not part of the plan id. */
+  /** Why `auto` chose the strategy; empty if it was asked for. Not part of the plan id. */
   readonly reason: string;
 }
 
-/** A plan: what was asked for, what was decided, and a shard per rank. It may come from anywhere and say anything. */
+/** A plan: what was asked for, what was decided, and a shard per rank. It need not be valid: see VerifiedPlan. */
 export interface Plan {
   /** Its strategy is settled. */
   readonly spec: PlanSpec & { readonly strategy: Strategy };
   readonly decision: Decision;
   readonly shards: readonly Shard[];
+  /** What the header keeps for other programs: it is written again as it was read. Not part of the plan id. */
+  readonly extra?: Extra;
+}
+
+/** A map of the header's `extra`: keys of ASCII letters, digits and `._-` that start with a letter. */
+export interface Extra {
+  readonly [key: string]: number | string | Uint8Array | Extra;
 }
 
 /** A plan that this process made, or that verifyPlan accepted: the only kind that an executor takes. */
@@ -31,7 +37,7 @@ export interface VerifiedPlan extends Plan {
 
 const accepted = new WeakSet<Plan>();
 
-/** For the planner, on whichever thread it ran, and the verifier alone: lets a plan be executed. */
+/** Lets a plan be executed. Only the planner, on whichever thread it ran, and the verifier may call this. */
 export function markVerified(plan: Plan): VerifiedPlan {
   accepted.add(plan);
   return plan as VerifiedPlan;
@@ -42,8 +48,7 @@ export function isVerified(plan: Plan): plan is VerifiedPlan {
 }
 
 /**
- * Refuses a plan that has the shards of some ranks alone, where all are needed: ranks that plan at run time make their
- * own. Throws E_RANKS.
+ * Refuses a plan that lacks the shards of some ranks: ranks that plan at run time make only their own. Throws E_RANKS.
  */
 export function checkWhole({ shards }: Plan): void {
   // Not every(): array methods skip what is missing.

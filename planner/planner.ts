@@ -3,6 +3,7 @@ import { decide } from './decide.ts';
 import { FuscoError } from './errors.ts';
 import type { Facts } from './facts.ts';
 import type { Shard } from './format/shard.ts';
+import * as J from './jobs.ts';
 import { type Candidates, candidatesFor } from './placement.ts';
 import { markVerified, type Plan, type VerifiedPlan } from './plan.ts';
 import { checkTable, idType, type RoutedRank, type RoutingTable } from './routing.ts';
@@ -10,8 +11,8 @@ import { countNodeRows, ShardBuilder } from './shardBuilder.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
 import type { PlannerExports } from './wasm.ts';
 
-/** Words of a job in assembly/route.ts; the last one is the offending entry. */
-const ROUTE_WORDS = 11;
+/** Called before every part of a long operation, with the number of parts done and of all parts. */
+export type Progress = (done: number, total: number) => void;
 
 /** Plans the ranks of one group one at a time. */
 export interface GroupPlanner {
@@ -22,7 +23,7 @@ export interface GroupPlanner {
 }
 
 /**
- * The host side of the planner's Wasm: lays out its arena, passes addresses, and copies the finished shards out.
+ * The caller of the planner's Wasm: lays out its arena, passes addresses, and copies the finished shards out.
  * Deterministic: the same routing and options give the same bytes on every machine. Not re-entrant; make one per
  * thread.
  */
@@ -63,14 +64,10 @@ export class Planner {
    * Plans a whole group offline.
    *
    * @param tables one routing table per rank, all with the same topk
-   * @param onRank called before every rank of both passes, with the steps done and their number
+   * @param progress called before every rank of both passes
    * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT, E_MEMORY
    */
-  planAll(
-    tables: readonly RoutingTable[],
-    options: PlanOptions,
-    onRank?: (done: number, total: number) => void,
-  ): VerifiedPlan {
+  planAll(tables: readonly RoutingTable[], options: PlanOptions, progress?: Progress): VerifiedPlan {
     const first = tables[0];
     if (first === undefined || tables.length !== options.ranks) {
       throw new FuscoError('E_RANKS', `routing of ${tables.length} ranks for a plan of ${options.ranks}`, {
@@ -82,7 +79,7 @@ export class Planner {
     const asked = resolveOptions(options, first.topk);
     const { instances } = asked.placement;
     const routed = tables.map((table, rank) => {
-      onRank?.(rank, 2 * asked.ranks);
+      progress?.(rank, 2 * asked.ranks);
       return this.routeRank(rank, table, asked);
     });
     const counts = new Uint32Array(asked.ranks * instances);
@@ -96,7 +93,7 @@ export class Planner {
     const facts: Facts = { counts, nodeRows };
     const plan = decide(asked, facts);
     const shards = routed.map((part) => {
-      onRank?.(asked.ranks + part.rank, 2 * asked.ranks);
+      progress?.(asked.ranks + part.rank, 2 * asked.ranks);
       return builder.build(part, plan, facts);
     });
     return markVerified({ ...plan, shards });
@@ -136,26 +133,21 @@ export class Planner {
     const stamp = arena.zeroed(experts);
     const counts = this.#wasm.slotTable();
     arena.u32(counts, placement.instances + 1).fill(0);
-    const { single, first, count, list } = this.#copyCandidates(candidatesFor(placement, rank, ranksPerNode));
     const ids = arena.copy(table.ids);
-    const instances = arena.alloc(2 * entries);
-    const job = arena.copy(
-      Uint32Array.of(
-        tokens,
-        topk,
-        experts,
-        placement.instances,
-        single,
-        first,
-        count,
-        list,
-        stamp,
-        instances,
-        0,
-      ),
-    );
+    const instances = arena.array('u16', entries);
+    const job = arena.block(J.ROUTE_WORDS, {
+      [J.ROUTE_TOKENS]: tokens,
+      [J.ROUTE_TOPK]: topk,
+      [J.ROUTE_EXPERTS]: experts,
+      [J.ROUTE_MASKED]: placement.instances,
+      [J.ROUTE_STAMP]: stamp,
+      [J.ROUTE_INSTANCES]: instances,
+      ...this.#copyCandidates(candidatesFor(placement, rank, ranksPerNode)),
+    });
     const kind = this.#wasm.route(idType(table.ids, rank), ids, job);
-    if (kind !== 0) throw badEntry(kind, arena.u32(job, ROUTE_WORDS)[ROUTE_WORDS - 1]!, rank, table, experts);
+    if (kind !== 0) {
+      throw badEntry(kind, arena.u32(job, J.ROUTE_WORDS)[J.ROUTE_ENTRY]!, rank, table, experts);
+    }
     this.#wasm.countInstances(instances, entries);
     const routed = {
       rank,
@@ -170,7 +162,7 @@ export class Planner {
 
   /**
    * What a rank adds to the facts where the strategy is not flat: its rows per node, u32[nodes]. They depend on
-   * everyone's counts only where there is a capacity, so without one both can travel in the same all-gather.
+   * everyone's counts only if there is a capacity; without one, the same all-gather carries both.
    */
   nodeRows(routed: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array {
     return this.#builder(spec, checkCounts(routed, counts, spec)).nodeRows(routed);
@@ -236,15 +228,14 @@ export class Planner {
     return new ShardBuilder(this.#wasm, this.#arena, spec, counts);
   }
 
-  #copyCandidates(choice: Candidates) {
+  /** Words of a ROUTE block. */
+  #copyCandidates({ single, first, count, list }: Candidates): Record<number, number> {
     const arena = this.#arena;
-    if (choice.single !== undefined)
-      return { single: arena.copy(choice.single), first: 0, count: 0, list: 0 };
+    if (single !== undefined) return { [J.ROUTE_SINGLE]: arena.copy(single) };
     return {
-      single: 0,
-      first: arena.copy(choice.first),
-      count: arena.copy(choice.count),
-      list: arena.copy(choice.list),
+      [J.ROUTE_FIRST]: arena.copy(first),
+      [J.ROUTE_COUNT]: arena.copy(count),
+      [J.ROUTE_CANDIDATES]: arena.copy(list),
     };
   }
 }
@@ -283,21 +274,11 @@ function badEntry(
   const token = Math.floor(entry / table.topk);
   const k = entry % table.topk;
   const value = table.ids[entry]!;
-  const where = `rank ${rank} token ${token} k ${k}`;
+  const where = `rank ${rank} token ${token} k ${k}: expert ${value}`;
   const details = { rank, token, k, value };
-  if (kind === 1) {
-    return new FuscoError(
-      'E_ROUTING_ID',
-      `${where}: expert ${value} is not -1 and not in 0..${experts - 1}`,
-      {
-        ...details,
-        limit: experts - 1,
-      },
-    );
+  if (kind !== 1) {
+    return new FuscoError('E_ROUTING_DUPLICATE', `${where} was already chosen by this token`, details);
   }
-  return new FuscoError(
-    'E_ROUTING_DUPLICATE',
-    `${where}: expert ${value} was already chosen by this token`,
-    details,
-  );
+  const limit = experts - 1;
+  return new FuscoError('E_ROUTING_ID', `${where} is not -1 and not in 0..${limit}`, { ...details, limit });
 }

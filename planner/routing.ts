@@ -67,30 +67,16 @@ export function copyIds(ids: IdArray, rank: number): IdArray {
 export function checkTable(table: RoutingTable, rank: number, topk: number): void {
   idType(table.ids, rank);
   const { tokens, ids } = table;
+  const refuse = (text: string): never => {
+    throw new FuscoError('E_ROUTING_SHAPE', `rank ${rank}: ${text}`, { rank });
+  };
   if (!Number.isInteger(table.topk) || table.topk < 1 || table.topk > MAX_TOPK) {
-    throw new FuscoError('E_ROUTING_SHAPE', `rank ${rank}: topk ${table.topk} is not in 1..${MAX_TOPK}`, {
-      rank,
-    });
+    refuse(`topk ${table.topk} is not in 1..${MAX_TOPK}`);
   }
-  if (table.topk !== topk) {
-    throw new FuscoError(
-      'E_ROUTING_SHAPE',
-      `rank ${rank}: topk ${table.topk} differs from rank 0's topk ${topk}`,
-      { rank },
-    );
-  }
+  if (table.topk !== topk) refuse(`topk ${table.topk} differs from rank 0's topk ${topk}`);
   if (!Number.isInteger(tokens) || tokens < 0 || tokens * topk > MAX_ROWS) {
-    throw new FuscoError(
-      'E_LIMIT',
-      `rank ${rank}: ${tokens} tokens x topk ${topk} is outside 0..${MAX_ROWS} entries`,
-      { rank, limit: MAX_ROWS },
-    );
+    const text = `rank ${rank}: ${tokens} tokens x topk ${topk} is outside 0..${MAX_ROWS} entries`;
+    throw new FuscoError('E_LIMIT', text, { rank, limit: MAX_ROWS });
   }
-  if (ids.length !== tokens * topk) {
-    throw new FuscoError(
-      'E_ROUTING_SHAPE',
-      `rank ${rank}: ${ids.length} ids for ${tokens} tokens x topk ${topk}`,
-      { rank },
-    );
-  }
+  if (ids.length !== tokens * topk) refuse(`${ids.length} ids for ${tokens} tokens x topk ${topk}`);
 }

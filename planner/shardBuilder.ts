@@ -1,79 +1,35 @@
 import type { Arena } from './arena.ts';
 import { FuscoError } from './errors.ts';
 import type { Facts } from './facts.ts';
-import {
-  MAX_ROWS,
-  S_DISTRIBUTE_ENTRY,
-  S_DISTRIBUTE_OFFSET,
-  S_ENTRY_INSTANCE,
-  S_ENTRY_SLOT,
-  S_EXPERT_OFFSET,
-  S_EXPERT_ROWS,
-  S_FORWARD_ROW,
-  S_FORWARD_ROWS,
-  S_FORWARD_SLICE,
-  S_FORWARD_TARGET,
-  S_FORWARD_TOKEN,
-  S_RUN_ROW,
-  S_RUN_ROWS,
-  S_SEND_ENTRY,
-  S_SEND_ROW,
-  S_SEND_ROWS,
-  S_SLICE,
-  S_STAGE_ROW,
-  S_STAGE_ROWS,
-  S_TILE_ORDER,
-  SECTION_ALIGN,
-  SECTIONS,
-  SHARD_BODY,
-  SHARD_MAGIC,
-  SHARD_WORDS,
-  SLICE_WORDS,
-  W_DROPPED,
-  W_FIRST_INSTANCE,
-  W_INSTANCES,
-  W_KEPT,
-  W_LOCAL_INSTANCES,
-  W_MAGIC,
-  W_MASKED,
-  W_RANK,
-  W_RANKS,
-  W_RECV_ROWS,
-  W_STAGE_ROWS,
-  W_STAGED,
-  W_TILE_TOKENS,
-  W_TOKENS,
-  W_TOPK,
-} from './format/layout.ts';
-import { placeSections, Shard, writeShardHead } from './format/shard.ts';
-import { type StageTable, StageTables } from './landing.ts';
+import * as L from './format/layout.ts';
+import { placeSections, type SectionElement, Shard, writeShardHead } from './format/shard.ts';
+import * as J from './jobs.ts';
+import { type LandingTable, LandingTables } from './landing.ts';
 import type { Decision, Plan } from './plan.ts';
 import type { RoutedRank } from './routing.ts';
 import { type DirectRange, directInstances, nodeOf, type PlanSpec } from './spec.ts';
-import type { PlannerExports } from './wasm.ts';
-
-/** Words of a node's state in fillForward: stamp, next row, next entry, row's entry, forwarder, stage, 2 spare. */
-const NODE_WORDS = 8;
+import { sum } from './totals.ts';
+import type { Addr, PlannerExports } from './wasm.ts';
 
 /** Addresses of the tables of one source rank. */
 interface SendTables {
-  sendRow: number;
-  sendRows: number;
-  stream: number;
+  sendRow: Addr<'u32'>;
+  sendRows: Addr<'u32'>;
+  /** Position in the send order - row. */
+  shift: Addr<'u32'>;
   kept: number;
-  /** Rows of the direct stream. */
+  /** Rows of the send order. */
   direct: number;
 }
 
-/** A rank's forwarding tables; `stage` is its view of the staging rows of everyone. */
+/** Address of a section of the shard that is being built. */
+type SectionAddress = <S extends number>(section: S) => Addr<SectionElement<S>>;
+
+/** A rank's forwarding tables; `landing` is its view of everyone's landing rows. */
 interface ForwardTables {
-  stage: StageTable;
+  landing: LandingTable;
   nodeRows: Uint32Array;
   forwarded: number;
-}
-
-function sum(values: Uint32Array): number {
-  return values.reduce((total, value) => total + value, 0);
 }
 
 /**
@@ -84,14 +40,14 @@ export class ShardBuilder {
   readonly #wasm: PlannerExports;
   readonly #arena: Arena;
   readonly #spec: PlanSpec;
-  readonly #rankFirst: number;
-  readonly #counts: number;
-  readonly #totals: number;
-  readonly #before: number;
-  readonly #blockRow: number;
+  readonly #rankFirst: Addr<'u32'>;
+  readonly #counts: Addr<'u32'>;
+  readonly #before: Addr<'u32'>;
+  /** The GROUP block. */
+  readonly #group: Addr<'block'>;
   readonly #recvRows: Uint32Array;
   /** Made with the first shard of a hierarchical plan. */
-  #staging: StageTables | undefined;
+  #landing: LandingTables | undefined;
   /** Ranks whose counts `#before` holds. */
   #passed = 0;
 
@@ -104,33 +60,36 @@ export class ShardBuilder {
     const { instances } = placement;
     this.#rankFirst = arena.copy(placement.rankFirst);
     this.#counts = arena.copy(counts);
-    this.#totals = arena.zeroed(instances);
+    const totals = arena.zeroed(instances);
     this.#before = arena.zeroed(instances);
-    this.#blockRow = arena.alloc(4 * instances);
-    const recvRows = arena.alloc(4 * ranks);
+    const recvRows = arena.array('u32', ranks);
+    this.#group = arena.block(J.GROUP_WORDS, {
+      [J.GROUP_RANKS]: ranks,
+      [J.GROUP_INSTANCES]: instances,
+      [J.GROUP_CAPACITY]: capacity,
+      [J.GROUP_ALIGN]: align,
+      [J.GROUP_RANK_FIRST]: this.#rankFirst,
+      [J.GROUP_COUNTS]: this.#counts,
+      [J.GROUP_TOTALS]: totals,
+      [J.GROUP_BEFORE]: this.#before,
+      [J.GROUP_BLOCK_ROW]: arena.array('u32', instances),
+      [J.GROUP_RECV_ROWS]: recvRows,
+    });
     for (let rank = 0; rank < ranks; rank++) {
-      if (wasm.addCounts(this.#totals, this.#countsOf(rank), instances) !== 0) {
-        throw new FuscoError('E_LIMIT', `more than ${MAX_ROWS} rows for one expert`, { limit: MAX_ROWS });
+      if (wasm.addCounts(totals, this.#countsOf(rank), instances) !== 0) {
+        throw new FuscoError('E_LIMIT', `more than ${L.MAX_ROWS} rows for one expert`, { limit: L.MAX_ROWS });
       }
     }
-    const over = wasm.layBlocks(
-      ranks,
-      this.#rankFirst,
-      this.#totals,
-      capacity,
-      align,
-      this.#blockRow,
-      recvRows,
-    );
+    const over = wasm.layBlocks(this.#group);
     if (over !== ranks) {
-      const text = `rank ${over} receives more than ${MAX_ROWS} rows`;
-      throw new FuscoError('E_LIMIT', text, { rank: over, limit: MAX_ROWS });
+      const text = `rank ${over} receives more than ${L.MAX_ROWS} rows`;
+      throw new FuscoError('E_LIMIT', text, { rank: over, limit: L.MAX_ROWS });
     }
     this.#recvRows = arena.u32(recvRows, ranks).slice();
   }
 
-  #countsOf(rank: number): number {
-    return this.#counts + 4 * rank * this.#spec.placement.instances;
+  #countsOf(rank: number): Addr<'u32'> {
+    return (this.#counts + 4 * rank * this.#spec.placement.instances) as Addr<'u32'>;
   }
 
   /** Makes `#before` hold the counts of all ranks below `rank`. */
@@ -148,27 +107,20 @@ export class ShardBuilder {
   #sendTables(rank: number, direct: DirectRange): SendTables {
     this.#advanceTo(rank);
     const arena = this.#arena;
-    const { capacity, placement } = this.#spec;
-    const { instances } = placement;
-    const sendRow = arena.alloc(4 * instances);
-    const sendRows = arena.alloc(4 * instances);
-    const stream = arena.alloc(8 * (instances + 1));
-    const directRows = arena.alloc(4);
-    const kept = this.#wasm.fillSendTable(
-      instances,
-      this.#before,
-      this.#countsOf(rank),
-      this.#blockRow,
-      capacity,
-      sendRow,
-      sendRows,
-      this.#wasm.slotTable(),
-      stream,
-      direct.first,
-      direct.end,
-      directRows,
-    );
-    return { sendRow, sendRows, stream, kept, direct: arena.u32(directRows, 1)[0]! };
+    const { instances } = this.#spec.placement;
+    const sendRow = arena.array('u32', instances);
+    const sendRows = arena.array('u32', instances);
+    const shift = arena.array('u32', instances);
+    const job = arena.block(J.SEND_WORDS, {
+      [J.SEND_COUNTS]: this.#countsOf(rank),
+      [J.SEND_DIRECT_FIRST]: direct.first,
+      [J.SEND_DIRECT_END]: direct.end,
+      [J.SEND_ROW]: sendRow,
+      [J.SEND_ROWS]: sendRows,
+      [J.SEND_SHIFT]: shift,
+    });
+    const kept = this.#wasm.fillSendTable(this.#group, job);
+    return { sendRow, sendRows, shift, kept, direct: arena.u32(job, J.SEND_WORDS)[J.SEND_DIRECT_ROWS]! };
   }
 
   /** Rows that a rank sends to each other node after dropping, u32[nodes]: from its routing where that knows them. */
@@ -193,9 +145,9 @@ export class ShardBuilder {
       const text = `rank ${rank} sends ${nodeRows[differs]} rows to node ${differs}, the facts say ${claimed[differs]}`;
       throw new FuscoError('E_FACTS', text, { rank });
     }
-    this.#staging ??= new StageTables(this.#spec, decision.groups, facts.nodeRows!);
-    const stage = this.#staging.of(rank);
-    return { stage, nodeRows, forwarded: sum(nodeRows) };
+    this.#landing ??= new LandingTables(this.#spec, decision.groups, facts.nodeRows!);
+    const landing = this.#landing.of(rank);
+    return { landing, nodeRows, forwarded: sum(nodeRows) };
   }
 
   /** One rank's shard. `plan` and `facts` are those of the whole group. */
@@ -216,20 +168,20 @@ export class ShardBuilder {
     const forwardSlices = forward === undefined ? undefined : this.#forwardSlices(rank, forward);
 
     const counts = this.#sectionCounts(rank, entries, send, forward);
-    counts[S_SLICE] = SLICE_WORDS * directSlices.count;
-    counts[S_FORWARD_SLICE] = SLICE_WORDS * (forwardSlices?.count ?? 0);
+    counts[L.S_SLICE] = L.SLICE_WORDS * directSlices.count;
+    counts[L.S_FORWARD_SLICE] = L.SLICE_WORDS * (forwardSlices?.count ?? 0);
     const { offsets, bytes } = placeSections(counts);
     const shard = arena.alloc(bytes);
     zeroGaps(arena.bytes(shard, bytes), offsets);
-    const at = (section: number) => shard + offsets[section]!;
+    const at: SectionAddress = (section) => (shard + offsets[section]!) as Addr<never>;
 
-    arena.u32(at(S_SEND_ROW), instances).set(arena.u32(send.sendRow, instances));
-    arena.u32(at(S_SEND_ROWS), instances).set(arena.u32(send.sendRows, instances));
+    arena.u32(at(L.S_SEND_ROW), instances).set(arena.u32(send.sendRow, instances));
+    arena.u32(at(L.S_SEND_ROWS), instances).set(arena.u32(send.sendRows, instances));
     this.#fillReceive(rank, at);
-    directSlices.fill(at(S_SLICE));
+    directSlices.fill(at(L.S_SLICE));
     if (entries > 0) {
-      const entryInstance = at(S_ENTRY_INSTANCE);
-      const entrySlot = at(S_ENTRY_SLOT);
+      const entryInstance = at(L.S_ENTRY_INSTANCE);
+      const entrySlot = at(L.S_ENTRY_SLOT);
       arena.u16(entryInstance, entries).set(routed.instances);
       wasm.assignSlots(entryInstance, entries, entrySlot);
       if (masked > 0) wasm.markMasked(entryInstance, entries, instances, entrySlot);
@@ -237,35 +189,42 @@ export class ShardBuilder {
         wasm.markDropped(entryInstance, entries, instances, send.sendRow, send.sendRows, entrySlot);
       }
       const { first, end } = direct;
-      const sendEntry = at(S_SEND_ENTRY);
-      wasm.fillStream(entryInstance, entrySlot, entries, send.direct, first, end, send.stream, sendEntry);
+      const sendEntry = at(L.S_SEND_ENTRY);
+      wasm.fillSendOrder(entryInstance, entrySlot, entries, send.direct, first, end, send.shift, sendEntry);
       const tile = this.#spec.tileTokens * topk;
       if (tile > 0) {
-        wasm.fillTileOrder(entryInstance, entrySlot, entries, tile, arena.alloc(8 * tile), at(S_TILE_ORDER));
+        wasm.fillTileOrder(
+          entryInstance,
+          entrySlot,
+          entries,
+          tile,
+          arena.array('u64', tile),
+          at(L.S_TILE_ORDER),
+        );
       }
     }
     let staged = 0;
     if (forward !== undefined) {
-      forwardSlices?.fill(at(S_FORWARD_SLICE));
+      forwardSlices?.fill(at(L.S_FORWARD_SLICE));
       staged = this.#fillForward(rank, tokens, send, forward, at);
     }
 
-    const words = new Array<number>(SHARD_WORDS).fill(0);
-    words[W_MAGIC] = SHARD_MAGIC;
-    words[W_RANK] = rank;
-    words[W_RANKS] = this.#spec.ranks;
-    words[W_TOKENS] = tokens;
-    words[W_TOPK] = topk;
-    words[W_INSTANCES] = instances;
-    words[W_FIRST_INSTANCE] = placement.rankFirst[rank]!;
-    words[W_LOCAL_INSTANCES] = placement.rankFirst[rank + 1]! - placement.rankFirst[rank]!;
-    words[W_RECV_ROWS] = this.#recvRows[rank]!;
-    words[W_KEPT] = send.kept;
-    words[W_MASKED] = masked;
-    words[W_DROPPED] = dropped;
-    words[W_STAGE_ROWS] = forward?.stage.ownRows ?? 0;
-    words[W_STAGED] = staged;
-    words[W_TILE_TOKENS] = this.#spec.tileTokens;
+    const words = new Array<number>(L.SHARD_WORDS).fill(0);
+    words[L.W_MAGIC] = L.SHARD_MAGIC;
+    words[L.W_RANK] = rank;
+    words[L.W_RANKS] = this.#spec.ranks;
+    words[L.W_TOKENS] = tokens;
+    words[L.W_TOPK] = topk;
+    words[L.W_INSTANCES] = instances;
+    words[L.W_FIRST_INSTANCE] = placement.rankFirst[rank]!;
+    words[L.W_LOCAL_INSTANCES] = placement.rankFirst[rank + 1]! - placement.rankFirst[rank]!;
+    words[L.W_RECV_ROWS] = this.#recvRows[rank]!;
+    words[L.W_KEPT] = send.kept;
+    words[L.W_MASKED] = masked;
+    words[L.W_DROPPED] = dropped;
+    words[L.W_STAGE_ROWS] = forward?.landing.localRows ?? 0;
+    words[L.W_STAGED] = staged;
+    words[L.W_TILE_TOKENS] = this.#spec.tileTokens;
     const result = arena.bytes(shard, bytes).slice();
     writeShardHead(result, words, counts);
     arena.release(mark);
@@ -281,75 +240,55 @@ export class ShardBuilder {
   ): number[] {
     const { ranks, nodes, placement } = this.#spec;
     const local = placement.rankFirst[rank + 1]! - placement.rankFirst[rank]!;
-    const counts = new Array<number>(SECTIONS).fill(0);
-    counts[S_EXPERT_OFFSET] = local + 1;
-    counts[S_EXPERT_ROWS] = local;
-    counts[S_RUN_ROW] = counts[S_RUN_ROWS] = local * ranks;
-    counts[S_SEND_ROW] = counts[S_SEND_ROWS] = placement.instances;
-    counts[S_ENTRY_SLOT] = counts[S_ENTRY_INSTANCE] = entries;
-    counts[S_SEND_ENTRY] = send.direct;
-    counts[S_TILE_ORDER] = this.#spec.tileTokens > 0 ? entries : 0;
+    const counts = new Array<number>(L.SECTIONS).fill(0);
+    counts[L.S_EXPERT_OFFSET] = local + 1;
+    counts[L.S_EXPERT_ROWS] = local;
+    counts[L.S_RUN_ROW] = counts[L.S_RUN_ROWS] = local * ranks;
+    counts[L.S_SEND_ROW] = counts[L.S_SEND_ROWS] = placement.instances;
+    counts[L.S_ENTRY_SLOT] = counts[L.S_ENTRY_INSTANCE] = entries;
+    counts[L.S_SEND_ENTRY] = send.direct;
+    counts[L.S_TILE_ORDER] = this.#spec.tileTokens > 0 ? entries : 0;
     if (forward !== undefined) {
-      counts[S_FORWARD_ROW] = counts[S_FORWARD_ROWS] = nodes;
-      counts[S_FORWARD_TOKEN] = counts[S_FORWARD_TARGET] = forward.forwarded;
-      counts[S_DISTRIBUTE_OFFSET] = forward.forwarded + 1;
-      counts[S_DISTRIBUTE_ENTRY] = send.kept - send.direct;
-      counts[S_STAGE_ROW] = counts[S_STAGE_ROWS] = ranks;
+      counts[L.S_FORWARD_ROW] = counts[L.S_FORWARD_ROWS] = nodes;
+      counts[L.S_FORWARD_TOKEN] = counts[L.S_FORWARD_TARGET] = forward.forwarded;
+      counts[L.S_DISTRIBUTE_OFFSET] = forward.forwarded + 1;
+      counts[L.S_DISTRIBUTE_ENTRY] = send.kept - send.direct;
+      counts[L.S_STAGE_ROW] = counts[L.S_STAGE_ROWS] = ranks;
     }
     return counts;
   }
 
-  #fillReceive(rank: number, at: (section: number) => number): void {
-    const { ranks, placement, capacity } = this.#spec;
-    const first = placement.rankFirst[rank]!;
-    const local = placement.rankFirst[rank + 1]! - first;
-    const blockRow = this.#blockRow;
-    const offset = at(S_EXPERT_OFFSET);
-    this.#wasm.fillReceive(
-      first,
-      local,
-      blockRow,
-      this.#totals,
-      capacity,
-      this.#recvRows[rank]!,
-      offset,
-      at(S_EXPERT_ROWS),
-    );
+  #fillReceive(rank: number, at: SectionAddress): void {
+    const { rankFirst } = this.#spec.placement;
+    const group = this.#group;
+    const first = rankFirst[rank]!;
+    const local = rankFirst[rank + 1]! - first;
+    this.#wasm.fillReceive(group, rank, first, local, at(L.S_EXPERT_OFFSET), at(L.S_EXPERT_ROWS));
     if (local === 0) return;
-    this.#wasm.fillRunTable(
-      ranks,
-      placement.instances,
-      first,
-      local,
-      this.#counts,
-      blockRow,
-      capacity,
-      at(S_RUN_ROW),
-      at(S_RUN_ROWS),
-    );
+    this.#wasm.fillRunTable(group, first, local, at(L.S_RUN_ROW), at(L.S_RUN_ROWS));
   }
 
-  /** Slices of a stream to `count` peers, named from `first` on, of which this rank or node is number `own`. */
-  #slices(own: number, count: number, first: number, position: number) {
+  /** Slices to `count` peers, ranks or nodes from `first` on, of which this rank or node is number `local`. */
+  #slices(local: number, count: number, first: number, position: Addr<'u32'>) {
     const wasm = this.#wasm;
     const { sliceRows } = this.#spec;
     const slices = wasm.countSlices(count, sliceRows, position);
     return {
       count: slices,
-      fill: (at: number) => wasm.fillSlices(own, count, first, sliceRows, position, at, slices),
+      fill: (at: Addr<'u32'>) => wasm.fillSlices(local, count, first, sliceRows, position, at, slices),
     };
   }
 
   #directSlices(rank: number, { firstRank: first, endRank }: DirectRange, send: SendTables) {
     const count = endRank - first;
-    const position = this.#arena.alloc(8 * count);
+    const position = this.#arena.array('u32', 2 * count);
     this.#wasm.peerPositions(first, count, this.#rankFirst, send.sendRows, position);
     return this.#slices(rank - first, count, first, position);
   }
 
   #forwardSlices(rank: number, forward: ForwardTables) {
     const { nodes } = this.#spec;
-    const position = this.#arena.alloc(8 * nodes);
+    const position = this.#arena.array('u32', 2 * nodes);
     const pairs = this.#arena.u32(position, 2 * nodes);
     let row = 0;
     forward.nodeRows.forEach((rows, node) => {
@@ -378,44 +317,47 @@ export class ShardBuilder {
     tokens: number,
     send: SendTables,
     forward: ForwardTables,
-    at: (section: number) => number,
+    at: SectionAddress,
   ): number {
     const arena = this.#arena;
     const { nodes, ranks, topk } = this.#spec;
-    const { stage, nodeRows, forwarded } = forward;
-    arena.u32(at(S_FORWARD_ROW), nodes).set(stage.firstRow);
-    arena.u32(at(S_FORWARD_ROWS), nodes).set(nodeRows);
-    arena.u32(at(S_STAGE_ROW), ranks).set(stage.sourceRow);
-    arena.u32(at(S_STAGE_ROWS), ranks).set(stage.sourceRows);
-    arena.u32(at(S_DISTRIBUTE_OFFSET), forwarded + 1)[forwarded] = send.kept - send.direct;
+    const { landing, nodeRows, forwarded } = forward;
+    arena.u32(at(L.S_FORWARD_ROW), nodes).set(landing.firstRow);
+    arena.u32(at(L.S_FORWARD_ROWS), nodes).set(nodeRows);
+    arena.u32(at(L.S_STAGE_ROW), ranks).set(landing.sourceRow);
+    arena.u32(at(L.S_STAGE_ROWS), ranks).set(landing.sourceRows);
+    arena.u32(at(L.S_DISTRIBUTE_OFFSET), forwarded + 1)[forwarded] = send.kept - send.direct;
     if (forwarded === 0) return 0;
     const firstRow = exclusiveSums(nodeRows);
     const firstEntry = exclusiveSums(this.#nodeEntries(rank, send));
-    const state = arena.zeroed(NODE_WORDS * nodes);
-    const words = arena.u32(state, NODE_WORDS * nodes);
+    const state = arena.zeroed(J.NODE_WORDS * nodes) as number as Addr<'block'>;
+    const words = arena.u32(state, J.NODE_WORDS * nodes);
     for (let node = 0; node < nodes; node++) {
-      const { forwarder, firstRow: stageRow } = stage;
-      const row = firstRow[node]!;
-      words.set([0, row, firstEntry[node]!, 0, forwarder[node]!, stageRow[node]! - row], NODE_WORDS * node);
+      const word = J.NODE_WORDS * node;
+      words[word + J.NODE_NEXT_ROW] = firstRow[node]!;
+      words[word + J.NODE_NEXT_ENTRY] = firstEntry[node]!;
+      words[word + J.NODE_FORWARDER] = landing.forwarder[node]!;
+      words[word + J.NODE_LANDING] = landing.firstRow[node]! - firstRow[node]!;
     }
-    return this.#wasm.fillForward(
-      at(S_ENTRY_INSTANCE),
-      at(S_ENTRY_SLOT),
-      tokens,
-      topk,
-      arena.copy(homes(this.#spec)),
-      nodeOf(this.#spec, rank),
-      state,
-      at(S_FORWARD_TOKEN),
-      at(S_FORWARD_TARGET),
-      at(S_DISTRIBUTE_OFFSET),
-      at(S_DISTRIBUTE_ENTRY),
-    );
+    const job = arena.block(J.FORWARD_WORDS, {
+      [J.FORWARD_ENTRY_INSTANCE]: at(L.S_ENTRY_INSTANCE),
+      [J.FORWARD_ENTRY_SLOT]: at(L.S_ENTRY_SLOT),
+      [J.FORWARD_TOKENS]: tokens,
+      [J.FORWARD_TOPK]: topk,
+      [J.FORWARD_OWNER]: arena.copy(owners(this.#spec)),
+      [J.FORWARD_LOCAL_NODE]: nodeOf(this.#spec, rank),
+      [J.FORWARD_NODES]: state,
+      [J.FORWARD_TOKEN]: at(L.S_FORWARD_TOKEN),
+      [J.FORWARD_TARGET]: at(L.S_FORWARD_TARGET),
+      [J.FORWARD_OFFSET]: at(L.S_DISTRIBUTE_OFFSET),
+      [J.FORWARD_ENTRY]: at(L.S_DISTRIBUTE_ENTRY),
+    });
+    return this.#wasm.fillForward(job);
   }
 }
 
 /**
- * Runs the Wasm's count of rows per node: u32[nodes], 0 for the own one.
+ * Runs the Wasm's count of rows per node: u32[nodes], 0 for the rank's own node.
  *
  * @param instances address of the rank's routing
  * @param left address of u32[instances], entries of each run that are kept; consumed
@@ -425,26 +367,26 @@ export function countNodeRows(
   arena: Arena,
   spec: PlanSpec,
   { rank, tokens }: Pick<RoutedRank, 'rank' | 'tokens'>,
-  instances: number,
-  left: number,
+  instances: Addr<'u16'>,
+  left: Addr<'u32'>,
 ): Uint32Array {
   const { nodes, topk, placement } = spec;
-  const home = arena.copy(homes(spec));
+  const ownerOf = arena.copy(owners(spec));
   const stamp = arena.zeroed(nodes);
   const nodeRows = arena.zeroed(nodes);
-  wasm.countNodeRows(instances, tokens, topk, placement.instances, home, left, stamp, nodeRows);
+  wasm.countNodeRows(instances, tokens, topk, placement.instances, ownerOf, left, stamp, nodeRows);
   const rows = arena.u32(nodeRows, nodes).slice();
   rows[nodeOf(spec, rank)] = 0;
   return rows;
 }
 
 /** u32[instances], node << 16 | rank. */
-function homes(spec: PlanSpec): Uint32Array {
+function owners(spec: PlanSpec): Uint32Array {
   const { instanceRank } = spec.placement;
-  const home = new Uint32Array(instanceRank.length);
+  const words = new Uint32Array(instanceRank.length);
   // Not Uint32Array.from: through its iterator this was half the work of a rank of thousands.
-  for (let i = 0; i < home.length; i++) home[i] = (nodeOf(spec, instanceRank[i]!) << 16) | instanceRank[i]!;
-  return home;
+  for (let i = 0; i < words.length; i++) words[i] = (nodeOf(spec, instanceRank[i]!) << 16) | instanceRank[i]!;
+  return words;
 }
 
 function exclusiveSums(values: Uint32Array): Uint32Array {
@@ -455,8 +397,8 @@ function exclusiveSums(values: Uint32Array): Uint32Array {
 
 /** Zeroes the head and the last bytes in front of every section's start and of the end, where gaps may lie. */
 function zeroGaps(bytes: Uint8Array, offsets: readonly number[]): void {
-  bytes.fill(0, 0, SHARD_BODY);
+  bytes.fill(0, 0, L.SHARD_BODY);
   for (const offset of [...offsets, bytes.length]) {
-    if (offset > SHARD_BODY) bytes.fill(0, offset - SECTION_ALIGN, offset);
+    if (offset > L.SHARD_BODY) bytes.fill(0, offset - L.SECTION_ALIGN, offset);
   }
 }

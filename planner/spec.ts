@@ -1,4 +1,3 @@
-import { BALANCE_RULES, type Balance } from './balance.ts';
 import { checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 import {
@@ -12,11 +11,24 @@ import {
 /** Bytes of one element of each payload dtype; `bytes` is opaque. */
 export const DTYPE_BYTES = { f32: 4, f16: 2, bf16: 2, fp8: 1, bytes: 1 } as const;
 export type Dtype = keyof typeof DTYPE_BYTES;
+const DTYPES = Object.keys(DTYPE_BYTES) as Dtype[];
 
 export type Strategy = 'flat' | 'hier';
 
 /** Dtype of a node's partial sums in a hierarchical combine: rounded to the payload's dtype, or kept in float32. */
 export type PartialDtype = 'payload' | 'f32';
+
+/** How the ranks of each node are assigned to rail groups. `best` takes the rule with the least busy rank. */
+export type BalanceRule = 'static' | 'rotate' | 'lpt';
+export type Balance = BalanceRule | 'best';
+
+export const BALANCE_RULES: readonly BalanceRule[] = ['static', 'rotate', 'lpt'];
+
+/** Order in which combine adds a token's rows: node by node and then the nodes, or by k whatever their node. */
+export type SumOrder = 'node' | 'token';
+
+/** How a source rank chooses among the instances of an expert that has several. */
+export type ReplicaRule = 'local' | 'quota-1';
 
 /** What the caller of the planner chooses. Only `experts` and `ranks` have no default. */
 export interface PlanOptions {
@@ -34,7 +46,7 @@ export interface PlanOptions {
   align?: number;
   /** Most rows of one expert instance; 0, the default, means no limit. */
   capacity?: number;
-  /** Default flat; auto decides from the routing, alike on all ranks. */
+  /** Default flat; auto decides from the facts, with the same result on all ranks. */
   strategy?: Strategy | 'auto';
   /** Which rank forwards, in hierarchical plans. Default best. */
   balance?: Balance;
@@ -52,66 +64,61 @@ export interface PlanOptions {
 }
 
 /** Options with every default filled in: what the ranks of a group must agree on. */
-export interface PlanSpec {
-  readonly experts: number;
-  readonly ranks: number;
-  readonly ranksPerNode: number;
+export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof OptionalFields>> {
   readonly nodes: number;
-  readonly topk: number;
-  readonly hidden: number;
-  readonly dtype: Dtype;
+  /** Nominal bytes of a row. */
   readonly rowBytes: number;
-  readonly align: number;
-  readonly capacity: number;
-  /** `auto` until the facts have settled it. */
-  readonly strategy: Strategy | 'auto';
-  /** `none` in flat plans, as is `partial`. */
-  readonly balance: Balance | 'none';
-  readonly partial: PartialDtype | 'none';
-  readonly sliceRows: number;
-  /** 0 without an order of stores. */
-  readonly tileTokens: number;
+  /** `none` in flat plans. */
+  readonly sum: SumOrder | 'none';
+  /** `none` if every expert has one instance. */
+  readonly replicas: ReplicaRule | 'none';
+  /** Nominal dtype of the rows that combine returns. */
+  readonly combineDtype: Dtype;
   readonly placement: Placement;
 }
 
 const DEFAULT_SLICE_BYTES = 1 << 20;
+const DEFAULT_SUM: SumOrder = 'node';
+const DEFAULT_REPLICAS: ReplicaRule = 'quota-1';
 const MAX_SLICE_ROWS = 1 << 20;
 /** An entry's place in its tile is one byte. */
 const MAX_TILE_ENTRIES = 256;
 
 /** Fills in the defaults and checks every range. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
 export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
-  const ranks = checkInteger('ranks', options.ranks, 1, MAX_RANKS);
-  const hidden = checkInteger('hidden', options.hidden ?? 7168, 1, MAX_ROW_BYTES);
-  const dtype = options.dtype ?? 'bf16';
-  if (!Object.hasOwn(DTYPE_BYTES, dtype)) {
-    throw new FuscoError(
-      'E_OPTION',
-      `dtype ${String(dtype)} is not one of ${Object.keys(DTYPE_BYTES).join(', ')}`,
-    );
-  }
-  const rowBytes = checkInteger('hidden x dtype', hidden * DTYPE_BYTES[dtype], 1, MAX_ROW_BYTES);
   const sliceBytes = checkInteger('sliceBytes', options.sliceBytes ?? DEFAULT_SLICE_BYTES, 1, 2 ** 45);
-  return makeSpec({
+  const spec = makeSpec({
     experts: options.experts,
-    ranks,
-    ranksPerNode: options.ranksPerNode ?? defaultRanksPerNode(ranks),
+    ranks: options.ranks,
+    ranksPerNode: options.ranksPerNode ?? defaultRanksPerNode(options.ranks),
     topk,
-    hidden,
-    dtype,
+    hidden: options.hidden ?? 7168,
+    dtype: options.dtype ?? 'bf16',
     align: options.align ?? 1,
     capacity: options.capacity ?? 0,
     strategy: options.strategy ?? 'flat',
     balance: options.balance ?? 'best',
     partial: options.partial ?? 'payload',
-    sliceRows: Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / rowBytes))),
+    sliceRows: 1,
     tileTokens: options.tileTokens ?? 0,
     placement: options.placement ?? [],
   });
+  const sliceRows = Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / spec.rowBytes)));
+  return { ...spec, sliceRows };
+}
+
+/** Fields that a header omits at their default. They are part of the plan id and exist since format 1.1. */
+export interface OptionalFields {
+  /** Default `node`; hierarchical plans only. */
+  sum?: SumOrder;
+  /** Default `quota-1`; only if an expert has several instances. */
+  replicas?: ReplicaRule;
+  /** Default: the plan's dtype, and bf16 for fp8. */
+  combineDtype?: Dtype;
 }
 
 /** The independent fields of a spec, as a plan's header stores them. */
-export interface SpecFields {
+export interface SpecFields extends OptionalFields {
   experts: number;
   ranks: number;
   ranksPerNode: number;
@@ -120,10 +127,13 @@ export interface SpecFields {
   dtype: Dtype;
   align: number;
   capacity: number;
+  /** `auto` until the facts have settled it. */
   strategy: Strategy | 'auto';
+  /** `none` in flat plans, as is `partial`. */
   balance: Balance | 'none';
   partial: PartialDtype | 'none';
   sliceRows: number;
+  /** 0 without an order of stores. */
   tileTokens: number;
   placement: PlacementMap;
 }
@@ -140,10 +150,12 @@ export function makeSpec(fields: SpecFields): PlanSpec {
   const experts = checkInteger('experts', fields.experts, 1, MAX_INSTANCES);
   const topk = checkInteger('topk', fields.topk, 1, MAX_TOPK);
   const hidden = checkInteger('hidden', fields.hidden, 1, MAX_ROW_BYTES);
-  const dtype = checkChoice('dtype', fields.dtype, Object.keys(DTYPE_BYTES) as Dtype[]);
+  const dtype = checkChoice('dtype', fields.dtype, DTYPES);
   const strategy = checkChoice('strategy', fields.strategy, ['flat', 'hier', 'auto']);
   const flat = strategy === 'flat';
   const ranksPerNode = checkRanksPerNode(fields.ranksPerNode, ranks);
+  const placement = makePlacement(experts, ranks, fields.placement);
+  const replicas = checkChoice('replicas', fields.replicas ?? DEFAULT_REPLICAS, ['local', 'quota-1']);
   return {
     experts,
     ranks,
@@ -158,37 +170,47 @@ export function makeSpec(fields: SpecFields): PlanSpec {
     strategy,
     balance: flat ? 'none' : checkChoice('balance', fields.balance, [...BALANCE_RULES, 'best']),
     partial: flat ? 'none' : checkChoice('partial', fields.partial, ['payload', 'f32']),
+    sum: flat ? 'none' : checkChoice('sum', fields.sum ?? DEFAULT_SUM, ['node', 'token']),
+    replicas: placement.instances === experts ? 'none' : replicas,
+    combineDtype: checkChoice('combineDtype', fields.combineDtype ?? defaultCombineDtype(dtype), DTYPES),
     sliceRows: checkInteger('sliceRows', fields.sliceRows, 1, MAX_SLICE_ROWS),
     tileTokens: checkInteger('tileTokens', fields.tileTokens, 0, Math.floor(MAX_TILE_ENTRIES / topk)),
-    placement: makePlacement(experts, ranks, fields.placement),
+    placement,
   };
+}
+
+function defaultCombineDtype(dtype: Dtype): Dtype {
+  return dtype === 'fp8' ? 'bf16' : dtype;
+}
+
+/** The optional fields that differ from their default. */
+export function optionalFields({ sum, replicas, combineDtype, dtype }: PlanSpec): OptionalFields {
+  return {
+    ...(sum === 'none' || sum === DEFAULT_SUM ? {} : { sum }),
+    ...(replicas === 'none' || replicas === DEFAULT_REPLICAS ? {} : { replicas }),
+    ...(combineDtype === defaultCombineDtype(dtype) ? {} : { combineDtype }),
+  };
+}
+
+/** Throws E_BACKEND for a plan whose sums or replicas follow a rule that this version knows by name only. */
+export function checkSupported(spec: PlanSpec): void {
+  const { sum, replicas } = optionalFields(spec);
+  const [name, value] = sum === undefined ? ['replicas', replicas] : ['sum', sum];
+  if (value === undefined) return;
+  const text = `this version cannot plan or execute ${name} '${value}': update fusco, or plan without it`;
+  throw new FuscoError('E_BACKEND', text, { path: `/header/core/${name}`, value });
 }
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
 export function specFields(spec: PlanSpec): SpecFields {
-  const { experts, ranks, ranksPerNode, topk, hidden, dtype, align, capacity, sliceRows, tileTokens } = spec;
-  const { strategy, balance, partial } = spec;
-  return {
-    experts,
-    ranks,
-    ranksPerNode,
-    topk,
-    hidden,
-    dtype,
-    align,
-    capacity,
-    strategy,
-    balance,
-    partial,
-    sliceRows,
-    tileTokens,
-    placement: spec.placement.map,
-  };
+  const { nodes: _, rowBytes: __, sum, replicas, combineDtype, placement, ...fields } = spec;
+  return { ...fields, placement: placement.map, ...optionalFields(spec) };
 }
 
-/** Options that resolve to this spec again. */
+/** Options that resolve to this spec again. Throws E_BACKEND for rules that the planner does not have. */
 export function optionsOf(spec: PlanSpec): PlanOptions {
-  const { sliceRows, topk: _, balance, partial, ...rest } = specFields(spec);
+  checkSupported(spec);
+  const { sliceRows, topk: _, balance, partial, combineDtype: __, ...rest } = specFields(spec);
   return {
     ...rest,
     sliceBytes: sliceRows * spec.rowBytes,

@@ -1,10 +1,11 @@
-// The house rules that a machine can check: who may import whom, and what no committed file may say.
+// The rules of the tree that a machine can check: who may import and include what, and what no committed file may say.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { ERROR_HINTS } from '../planner/errors.ts';
+import { importCycles } from './support/importCycles.ts';
 import { importsOf } from './support/imports.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -62,6 +63,81 @@ describe('dependencies run one way', () => {
       importsOf(readFileSync(file, 'utf8')).some((target) => target.startsWith('node:')),
     );
     expect(importers.map(name)).toEqual(['planner/node.ts']);
+  });
+});
+
+describe('native code', () => {
+  const isNative = /\.(c|cc|cu|cuh|h|hpp)$/;
+  const includes = filesUnder(join(ROOT, 'native'))
+    .filter((file) => isNative.test(file))
+    .flatMap((file) =>
+      [...readFileSync(file, 'utf8').matchAll(/^\s*#\s*include\s*[<"]([^>"]+)[>"]/gm)].map((match) => ({
+        folder: name(dirname(file)).split('/').slice(0, 2).join('/'),
+        header: match[1]!,
+      })),
+    );
+  const foldersThatInclude = (header: RegExp) =>
+    [...new Set(includes.filter((each) => header.test(each.header)).map(({ folder }) => folder))].sort();
+
+  it.each([
+    ['the headers of Node', /^(napi|node_api|js_native_api)\.h$/, ['native/node']],
+    // cuda.h, cuda_runtime_api.h, cuda_bf16.h, cub/…; not cuda_context.hpp, which is this project's.
+    [
+      'the headers of CUDA',
+      /^(cu(da\w*|blas\w*)\.h|(cub|cuda|cooperative_groups)\/.*)$/,
+      ['native/cuda', 'native/nccl'],
+    ],
+    ['the header of NCCL', /^nccl\.h$/, ['native/nccl']],
+  ])('%s are included nowhere else', (_, header, folders) => {
+    expect(foldersThatInclude(header)).toEqual(folders);
+  });
+
+  it('is reached from tools/ only through executor/', () => {
+    const direct = sources('tools').filter((file) =>
+      /['"`]#(addon|bench)|\bdlopen\b|\.node['"`]/.test(
+        readFileSync(file, 'utf8').replace(/^\s*(\/\/|\*).*$/gm, ''),
+      ),
+    );
+    expect(direct.map(name)).toEqual([]);
+  });
+});
+
+describe('import cycles', () => {
+  const folders = ['planner', 'executor', 'tools', 'examples'];
+
+  it.each(folders)('%s has none', (folder) => {
+    const files = filesUnder(join(ROOT, folder)).filter((file) => file.endsWith('.ts'));
+    const cycles = importCycles(new Map(files.map((file) => [file, readFileSync(file, 'utf8')])));
+    expect(cycles.map((cycle) => cycle.map(name))).toEqual([]);
+  });
+
+  it('are found, through any number of files and through types alone', () => {
+    const planted = {
+      '/a.ts': "import { b } from './b.ts';\nimport { d } from './folder/d.ts';",
+      '/b.ts': "export * from './folder/c.ts';",
+      '/folder/c.ts': "import type { A } from '../a.ts';\nimport { d } from './d.ts';",
+      '/folder/d.ts': "import { readFileSync } from 'node:fs';",
+      '/e.ts': "import { a } from './a.ts';\nimport { e } from './e.ts';",
+    };
+    const at = (path: string) => resolve(ROOT, `.${path}`);
+    const files = new Map(Object.entries(planted).map(([path, text]) => [at(path), text]));
+    expect(importCycles(files)).toEqual([['/a.ts', '/b.ts', '/folder/c.ts'].map(at), [at('/e.ts')]]);
+  });
+});
+
+describe('the plan format', () => {
+  it('depends on errors, options and the type of a plan, not on the algorithm', () => {
+    const outside = sources('planner/format').flatMap((file) =>
+      importsOf(readFileSync(file, 'utf8')).filter((target) => target.startsWith('../')),
+    );
+    expect([...new Set(outside)].sort()).toEqual(['../errors.ts', '../plan.ts', '../spec.ts']);
+    const model = ['errors.ts', 'plan.ts', 'spec.ts', 'placement.ts'].map((file) => `planner/${file}`);
+    for (const file of model) {
+      const targets = importsOf(readFileSync(join(ROOT, file), 'utf8'));
+      for (const target of targets.filter((path) => !path.startsWith('./format/'))) {
+        expect(model, file).toContain(name(resolve(ROOT, 'planner', target)));
+      }
+    }
   });
 });
 

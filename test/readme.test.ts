@@ -4,7 +4,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { compileAndRun, ROOT, tsBlocks } from './support/docs.ts';
+import { compileAndRun, tsBlocks } from './support/docs.ts';
+import { ROOT } from './support/programs.ts';
 
 /** The first ```ts block below the heading "API" and above the next heading of its level or a higher one. */
 function apiExample(markdown: string): string | undefined {

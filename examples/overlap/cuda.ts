@@ -1,14 +1,28 @@
-// On the cuda backend exchanges and experts are enqueued on two streams of every rank, which events put in order; nothing
-// waits on this thread until the end, and the spans are times between events.
+// On the cuda backend, exchanges and experts are enqueued on two streams of every rank, and events order them. This thread
+// waits only at the end. The spans are times between events.
 //
-// The package has no matrix product. Each expert copies its rows and then keeps its stream busy for a given time: a
-// stand-in that shows how stages overlap, not how fast a product is; nor does it compete for the multiprocessors.
+// The package has no matrix product. Each expert copies its rows and then repeats a gate over a few tokens for a given
+// time: a stand-in that shows how stages overlap. It does not show how fast a product is, and uses few SMs and little
+// bandwidth.
 
-import { type CudaEvent, createGroup, type DeviceBuffer, type Exchange, ExpertLayer, openCuda } from 'fusco';
+import {
+  type Cuda,
+  type CudaEvent,
+  createGroup,
+  type DeviceBuffer,
+  type Exchange,
+  ExpertLayer,
+  type GateCall,
+  type Group,
+  openCuda,
+} from 'fusco';
 import { type Engine, routingOf, type Sizes, tokensOf } from './engine.ts';
 import type { Span, Stage } from './timeline.ts';
 
 const F32_BYTES = 4;
+/** The gate that experts repeat: a few tokens, each with a long choice. */
+const BUSY_GATE = { experts: 1024, topk: 128, tokens: 32 };
+const TIMED_REPEATS = 32;
 
 interface Half {
   readonly exchange: Exchange;
@@ -27,6 +41,41 @@ interface Marks {
   readonly half: number;
   readonly starts: readonly CudaEvent[];
   readonly ends: readonly CudaEvent[];
+}
+
+/** Work that keeps every rank's stream busy for a while: enqueues and returns. */
+function openBusyWork(group: Group, cuda: Cuda): () => void {
+  const { tokens, ...options } = BUSY_GATE;
+  const onEachRank = (words: number) =>
+    group.localRanks.map((rank) => {
+      const buffer = cuda.alloc(rank, words * F32_BYTES);
+      cuda.fill(buffer, 0);
+      return buffer;
+    });
+  const call: GateCall = {
+    options,
+    tokens: group.localRanks.map(() => tokens),
+    logits: onEachRank(tokens * options.experts),
+    ids: onEachRank(tokens * options.topk),
+    weights: onEachRank(tokens * options.topk),
+    scores: onEachRank(tokens * options.experts),
+  };
+  return () => void group.gate(call);
+}
+
+/** Nanoseconds that some work takes on the device when it is repeated. */
+function timeOf(cuda: Cuda, work: () => void): number {
+  const [start, end] = [cuda.event(0), cuda.event(0)];
+  // The first time loads the kernel.
+  work();
+  cuda.synchronize();
+  start.record();
+  for (let i = 0; i < TIMED_REPEATS; i++) work();
+  end.record();
+  cuda.synchronize();
+  const nanoseconds = (end.since(start) * 1e6) / TIMED_REPEATS;
+  for (const event of [start, end]) event.close();
+  return nanoseconds;
 }
 
 /** @param expertNanoseconds how long the experts of one half keep their stream busy */
@@ -60,6 +109,8 @@ export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): P
     };
   };
   const halves = [await openHalf(0), await openHalf(1)];
+  const busyWork = openBusyWork(group, cuda);
+  const repeats = Math.max(1, Math.round(expertNanoseconds / timeOf(cuda, busyWork)));
   let marks: Marks[] = [];
   const markOn = () =>
     everyRank.map((rank) => {
@@ -90,8 +141,8 @@ export async function openCudaEngine(sizes: Sizes, expertNanoseconds: number): P
         const { rows, made } = halves[half]!;
         for (const rank of everyRank) {
           cuda.copy(rank, made[rank]!, rows[rank]!, rows[rank]!.bytes);
-          cuda.spin(rank, expertNanoseconds);
         }
+        for (let i = 0; i < repeats; i++) busyWork();
       }),
     combine: (half) => {
       const { layer, made: rows, combined: tokens, weights } = halves[half]!;

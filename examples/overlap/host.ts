@@ -1,4 +1,4 @@
-// On the host backend an exchange runs on the engine's threads while this thread runs the experts. (The reference works on
+// On the host backend an exchange runs on the library's threads while this thread runs the experts. (The reference works on
 // this thread, too: nothing overlaps there.)
 
 import { type BackendName, createGroup, type ExchangeReport, ExpertLayer, type Group } from 'fusco';
@@ -52,7 +52,9 @@ export async function openHostEngine(
   backend: BackendName | 'auto',
   threads: number,
 ): Promise<Engine & { readonly backend: BackendName }> {
-  const group = await createGroup({ ranks: sizes.ranks, backend, threads });
+  const { ranks } = sizes;
+  const isHost = backend === 'auto' || backend === 'host';
+  const group = await createGroup(isHost ? { ranks, backend, threads } : { ranks, backend });
   const halves = [await openHalf(group, sizes, 0), await openHalf(group, sizes, 1)];
   const perExpert = (value: (expert: number, j: number) => number) =>
     Array.from({ length: sizes.experts }, (_, expert) =>

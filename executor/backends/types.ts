@@ -1,24 +1,19 @@
-// The types of the public API: what a call names, and what a backend does with it.
+// The types of calls, reports and backends.
 
+import type { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Dtype, Strategy } from '../../planner/spec.ts';
+import type { Memory } from '../memory.ts';
 import type { FloatDtype } from '../numeric.ts';
 import type { GateOptions } from '../training/gating.ts';
+
+export type { ExternalMemory, Memory } from '../memory.ts';
 
 /**
  * `reference` is TypeScript; `host` is native threads on this machine's memory; `cuda` is one process's GPUs; `nccl` is
  * one process for each rank.
  */
 export type BackendName = 'reference' | 'host' | 'cuda' | 'nccl';
-
-/** Memory outside of JavaScript's buffers; the caller keeps it alive and unmoved until the call has settled. */
-export interface ExternalMemory {
-  readonly address: bigint;
-  readonly bytes: number;
-}
-
-/** Caller-owned memory: a Buffer, any typed array or DataView, Wasm memory through one, or an address. */
-export type Memory = ArrayBufferView | ExternalMemory;
 
 /**
  * One array that a dispatch moves. Shapes are per local rank, in the order of `group.localRanks`.
@@ -32,7 +27,7 @@ export interface Payload {
   readonly from: readonly Memory[];
   readonly to: readonly Memory[];
   readonly per?: 'token' | 'entry';
-  /** Needed with `scale`, where rows are numbers rather than bytes. */
+  /** Needed with `scale`, which multiplies elements. */
   readonly dtype?: Dtype;
 }
 
@@ -66,35 +61,35 @@ export interface WeightGradientCall {
   readonly outputGradient: readonly Memory[];
   /** y: [recvRows, rowBytes] per local rank. */
   readonly from: readonly Memory[];
-  /** f32 [tokens, topk] per local rank; 0 where masked or dropped. */
+  /** f32 [tokens, topk] per local rank; 0 for masked and dropped entries. */
   readonly to: readonly Memory[];
 }
 
-/** What concerned one peer in an exchange over processes. */
+/** One peer of an exchange between processes. */
 export interface PeerReport {
   readonly rank: number;
   /** Through NCCL. */
   readonly sentBytes: number;
   readonly receivedBytes: number;
-  /** How much later than this rank it entered the step; across hosts since the last report, and as rank 0 saw it. */
+  /** How much later than this rank it entered the call. Between machines: since the last report, as rank 0 saw it. */
   readonly waitNanoseconds: number;
-  /** Of the steps on the wire that carried its rows; steps with several peers count for each. */
+  /** Time of the rounds that carried its rows; a round with several peers counts for each. */
   readonly wireNanoseconds: number;
 }
 
-/** How the rows of an exchange over processes travelled. */
+/** How the rows of an exchange between processes travelled. */
 export interface WireReport {
   /** Bytes through NCCL. */
   readonly sentBytes: number;
   readonly receivedBytes: number;
-  /** Bytes written into (dispatch) or read from (combine) the memory of ranks of this host, the own rank included. */
+  /** Bytes written to (dispatch) or read from (combine) the memory of ranks of this machine, the local rank included. */
   readonly directBytes: number;
-  /** NCCL groups, and sends among them. */
-  readonly steps: number;
+  /** Rounds (NCCL groups), and sends in all of them. */
+  readonly rounds: number;
   readonly slices: number;
-  /** Waiting for the ranks of this host to enter the step. */
+  /** Waiting for the ranks of this machine to enter the call. */
   readonly readyNanoseconds: number;
-  /** With `stats`: packing on the device, the part of it that was hidden behind the wire, and the wire's own time. */
+  /** With `stats`: packing on the device, the part of it that overlapped with rounds, and the time of the rounds. */
   readonly packNanoseconds?: number;
   readonly packHiddenNanoseconds?: number;
   readonly wireNanoseconds?: number;
@@ -102,11 +97,11 @@ export interface WireReport {
   readonly peers?: readonly PeerReport[];
 }
 
-/** Device memory that an exchange takes beside the caller's buffers, in bytes; kept for later ones. */
+/** Device memory that an exchange needs in addition to the caller's buffers, in bytes; kept for later exchanges. */
 export interface BufferBytes {
   /** The plan's own tables. */
   readonly tables: number;
-  /** A dispatch of one payload per token of so many bytes a row. */
+  /** A dispatch of one payload per token with rows of that many bytes. */
   readonly dispatch: number;
   readonly combine: number;
 }
@@ -116,11 +111,11 @@ export interface ExchangeReport {
   readonly backend: BackendName;
   readonly strategy: Strategy;
   readonly nanoseconds: number;
-  /** When it began, in milliseconds on the clock of performance.now(); absent where the backend does not know. */
+  /** When it began, in milliseconds on the clock of performance.now(); absent if unknown. */
   readonly startedAt?: number;
   readonly bytesRead: number;
   readonly bytesWritten: number;
-  /** `cuda` only: straight to every slot, or once to each remote node and on from there. */
+  /** `cuda` only: straight to every slot, or once to each other node, where a forwarder distributes the row. */
   readonly path?: 'direct' | 'forward';
   /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
   readonly enqueued?: boolean;
@@ -128,15 +123,19 @@ export interface ExchangeReport {
   readonly wire?: WireReport;
 }
 
-/** What a backend keeps for one plan. Calls arrive checked: sizes, dtypes and overlap are known to be right. */
+/** The kinds of exchange, each with its call. */
+export interface ExchangeCalls {
+  dispatch: DispatchCall;
+  combine: CombineCall;
+  weightGradient: WeightGradientCall;
+}
+export type ExchangeKind = keyof ExchangeCalls;
+
+/** What a backend keeps for one plan. Calls are checked before: sizes, dtypes and overlap are right. */
 export interface PreparedPlan {
-  dispatch(call: DispatchCall): Promise<ExchangeReport>;
-  combine(call: CombineCall): Promise<ExchangeReport>;
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport>;
-  /** Absent where nothing is needed. */
+  run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport>;
+  /** Absent if the backend needs no buffers of its own. */
   bufferBytes?(rowBytes: number): BufferBytes;
-  /** For benches: the pipeline that fusion replaces; nanoseconds. */
-  unfused?(kind: 'dispatch' | 'combine', call: DispatchCall | CombineCall, rowBytes: number): Promise<number>;
   close(): void;
 }
 
@@ -187,8 +186,8 @@ export interface GateBackwardCall {
 }
 
 /**
- * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and arrive
- * checked. On device memory a call is enqueued on each rank's own stream and settles at once.
+ * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and are
+ * checked before. On device memory a call is enqueued on each rank's own stream and settles at once.
  */
 export interface RowWork {
   quantize(call: Fp8Call): Promise<void>;
@@ -199,12 +198,50 @@ export interface RowWork {
 
 export interface Backend {
   readonly name: BackendName;
-  /** Absent where the backend only exchanges. */
+  /** Absent if the backend only exchanges. */
   readonly rowWork?: RowWork;
-  /** Ranks of the group that live in this process; absent where all do. */
+  /** Ranks of the group that live in this process; absent if all do. */
   readonly localRanks?: readonly number[];
-  /** Where ranks live in other processes: all ranks' bytes, equally many on each. `what` is compared first. */
+  /** If ranks live in other processes: all ranks' bytes, the same number on each. `what` is compared first. */
   allGather?(what: string, own: Uint8Array): Promise<Uint8Array[]>;
   prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
   close(): void | Promise<void>;
+}
+
+/**
+ * What the nccl backend needs from the service that connects the processes of a group; a rendezvous session is one. All
+ * data is small. allGather, broadcast and agree are collective and come in the same order on all ranks; so do the
+ * numbered calls that enter and announce.
+ */
+export interface Coordinator {
+  readonly rank: number;
+  readonly worldSize: number;
+  /** Number of this rank among the ranks of its machine. */
+  readonly localRank: number;
+  /** Longest wait for other ranks, in milliseconds. */
+  readonly deadlineMs: number;
+  /** The error that ended the group, if one did; every call then rejects with it. */
+  readonly failure: FuscoError | undefined;
+  /** Calls the listener once, when the group fails. Returns a function that removes the listener. */
+  onFailure(listener: (error: FuscoError) => void): () => void;
+  /** Every rank gives some bytes, of any length, and gets those of all ranks in rank order. */
+  allGather(bytes: Uint8Array): Promise<Uint8Array[]>;
+  /** Every rank gets the bytes of rank 0. */
+  broadcast(bytes: Uint8Array): Promise<Uint8Array>;
+  /** Rejects with E_PEER_MISMATCH on every rank unless all give the same digest; `what` names it in the error. */
+  agree(what: string, digest: Uint8Array): Promise<void>;
+  /** Enters a numbered call; resolves when all ranks have entered it with the same digest. */
+  enter(call: number, digest: Uint8Array): Promise<void>;
+  /** Enters a numbered call without waiting. Throws the error of a failed group. */
+  announce(call: number, digest: Uint8Array): void;
+  /**
+   * Reports that a numbered call did not finish within `waitedMs`. If some ranks have not entered it, the group fails,
+   * and the result is the E_PEER_TIMEOUT that names them; else the result is undefined.
+   */
+  timedOut(call: number, waitedMs: number): Promise<FuscoError | undefined>;
+  /** Resolves when a failure that is on its way has had time to arrive. */
+  settle(): Promise<void>;
+  /** [ranks]: milliseconds, over all calls so far, by which each rank entered after the first one. */
+  lateness(): Promise<readonly number[]>;
+  close(): Promise<void>;
 }

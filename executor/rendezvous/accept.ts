@@ -1,5 +1,5 @@
-// Connections that have not shown who they are. Anybody can open one, so each has little time, few bytes and no way
-// to hold up another: beyond a number of them the oldest makes room.
+// Accepts connections on rank 0: checks the hello of each new one. Anybody can open a connection, so each has a time
+// limit and a byte limit, and if there are too many, the oldest is closed.
 
 import type { Socket } from 'node:net';
 import { encodeFrame, FrameError, FrameReader, MAX_HELLO_BYTES } from './frames.ts';
@@ -14,27 +14,27 @@ import {
   type Refused,
 } from './hello.ts';
 
-/** Strangers at a time, beyond one for each rank. */
+/** Most connections without a hello, in addition to one for each rank. */
 const MAX_STRANGERS = 64;
 
-export interface DoorOptions {
+export interface AcceptorOptions {
   readonly secret: string;
   readonly worldSize: number;
   /** Milliseconds that a connection has for its hello. */
   readonly helloMs: number;
   log(line: string): void;
-  /** Why an authentic hello is not let in; nothing where it is. */
+  /** Why an authentic hello is refused; undefined accepts it. */
   check(hello: Hello): Omit<Refused, 'type'> | undefined;
-  /** Takes over a connection that was let in, with its reader. The door has removed its own listeners. */
+  /** Takes over an accepted connection with its reader. The acceptor has removed its own listeners. */
   admit(hello: Hello, socket: Socket, reader: FrameReader): void;
 }
 
-export class Door {
-  readonly #options: DoorOptions;
-  /** In order of arrival, each with how to turn it away. */
+export class Acceptor {
+  readonly #options: AcceptorOptions;
+  /** Connections without a hello in the order of arrival, each with the function that refuses it. */
   readonly #strangers = new Map<Socket, (why: string) => void>();
 
-  constructor(options: DoorOptions) {
+  constructor(options: AcceptorOptions) {
     this.#options = options;
   }
 
@@ -84,7 +84,7 @@ export class Door {
     const first = frames.next();
     if (first.done) return undefined;
     const hello = parseHello(first.value);
-    // An honest client says nothing more before it is welcome.
+    // A client sends nothing after its hello until it is welcome.
     if (!frames.next().done || reader.partial) throw new FrameError('more than a hello');
     return hello;
   }
@@ -104,7 +104,7 @@ export class Door {
     refuse?.('too many connections without a hello');
   }
 
-  /** Ends every connection that is still here. */
+  /** Closes every connection without a hello. */
   close(): void {
     for (const socket of this.#strangers.keys()) socket.destroy();
   }

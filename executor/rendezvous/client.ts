@@ -1,4 +1,4 @@
-// A rank's side of the rendezvous, in the worker: its heart-beats, what it waits for, and noticing that rank 0 is lost.
+// A rank's side of the rendezvous, in the worker: its heart-beats, what it waits for, and detection of a lost rank 0.
 
 import type { Socket } from 'node:net';
 import { type Address, connectToServer } from './connection.ts';
@@ -14,20 +14,20 @@ export interface ClientOptions {
   readonly secret: string;
   readonly deadlineMs: number;
   readonly heartbeatMs: number;
-  /** Once, when the group cannot go on. */
+  /** Called once, when the session fails. */
   onFailure(failure: Failure): void;
 }
 
 /** How long the server may take to say who is late. */
 const ANSWER_MS = 1500;
 
-/** Neighbours of this rank: ranks on machines of the same name. */
-export interface Neighbours {
+/** This rank among the ranks of machines with the same name. */
+export interface LocalPlace {
   readonly localRank: number;
   readonly localWorldSize: number;
 }
 
-/** Something that this rank waits for. It never rejects: a failure ends the session and everything in it. */
+/** Something that this rank waits for. It never rejects: a failure ends the session as a whole. */
 interface Pending<T> {
   resolve(value: T): void;
   timer: NodeJS.Timeout | undefined;
@@ -41,16 +41,16 @@ export class Client {
   #heardAt = performance.now();
   #failure: Failure | undefined;
   #closed = false;
-  /** Last step of rank 0 as it has told, and whether it has closed its session. */
-  #rootStep: number | undefined;
+  /** Last call of rank 0 as far as known, and whether it has closed its session. */
+  #rootCall: number | undefined;
   #rootClosed = false;
-  #lastStep = -1;
+  #lastCall = -1;
   #seq = 0;
   #nextId = 0;
-  #ready: Pending<Neighbours> | undefined;
-  #call: Pending<Uint8Array[]> | undefined;
-  readonly #steps = new Map<number, Pending<void>>();
-  readonly #reports = new Map<number, Pending<LateReport> & { step: number }>();
+  #ready: Pending<LocalPlace> | undefined;
+  #gathering: Pending<Uint8Array[]> | undefined;
+  readonly #calls = new Map<number, Pending<void>>();
+  readonly #reports = new Map<number, Pending<LateReport> & { call: number }>();
   readonly #latenesses = new Map<number, (behindMs: Float64Array) => void>();
 
   constructor(options: ClientOptions) {
@@ -58,10 +58,10 @@ export class Client {
   }
 
   /** Connects and waits for all other ranks. Throws FuscoError; calls onFailure once connected. */
-  async connect(): Promise<Neighbours> {
+  async connect(): Promise<LocalPlace> {
     const { address, identity, secret, deadlineMs, heartbeatMs } = this.#options;
     const started = performance.now();
-    const ready = new Promise<Neighbours>((resolve) => {
+    const ready = new Promise<LocalPlace>((resolve) => {
       this.#ready = { resolve, timer: undefined };
     });
     this.#socket = await connectToServer(address, identity, secret, deadlineMs, {
@@ -69,7 +69,7 @@ export class Client {
       onEnd: (reason) => this.#lost(reason),
     });
     this.#heardAt = this.#beatAt = performance.now();
-    // The verdict may have come together with the welcome.
+    // A failure may have come together with the welcome.
     if (this.#failure !== undefined || this.#closed) return ready;
     this.#beat = setInterval(() => this.#beatOnce(), heartbeatMs);
     const left = Math.max(1, deadlineMs - (performance.now() - started));
@@ -81,44 +81,44 @@ export class Client {
   gather(what: string, part: Uint8Array, deadlineMs: number): Promise<Uint8Array[]> {
     return new Promise((resolve) => {
       const seq = this.#seq++;
-      this.#call = { resolve, timer: this.#expireAfter(deadlineMs, { kind: 'call', seq }) };
+      this.#gathering = { resolve, timer: this.#expireAfter(deadlineMs, { kind: 'gather', seq }) };
       if (this.#rootClosed) return this.#fail(this.#rootFailure('closed'));
-      this.#send({ type: 'call', seq, what }, part);
+      this.#send({ type: 'gather', seq, what }, part);
     });
   }
 
-  /** Enters a step; resolves when all ranks have entered it. */
-  enter(step: number, digest: Uint8Array, deadlineMs: number): Promise<void> {
+  /** Enters a call; resolves when all ranks have entered it. */
+  enter(call: number, digest: Uint8Array, deadlineMs: number): Promise<void> {
     return new Promise((resolve) => {
-      this.#steps.set(step, { resolve, timer: this.#expireAfter(deadlineMs, { kind: 'step', step }) });
-      this.announce(step, digest, true);
+      this.#calls.set(call, { resolve, timer: this.#expireAfter(deadlineMs, { kind: 'call', call }) });
+      this.announce(call, digest, true);
     });
   }
 
-  /** Enters a step without waiting. */
-  announce(step: number, digest: Uint8Array, awaited = false): void {
-    this.#lastStep = step;
+  /** Enters a call without waiting. */
+  announce(call: number, digest: Uint8Array, awaited = false): void {
+    this.#lastCall = call;
     this.#refuseClosedRoot();
-    this.#send({ type: 'enter', step, awaited }, digest);
+    this.#send({ type: 'enter', call, awaited }, digest);
   }
 
-  /** Which ranks had not entered a step; answers within 1.5 s, come what may. */
-  late(step: number): Promise<LateReport> {
+  /** Which ranks have not entered a call; always answers within 1.5 s. */
+  late(call: number): Promise<LateReport> {
     return new Promise((resolve) => {
       const id = this.#nextId++;
       const give = () => {
         this.#reports.delete(id);
-        resolve({ step, answered: false, ranks: [this.#root('silent')] });
+        resolve({ call, answered: false, ranks: [this.#root('silent')] });
       };
-      if (this.#failure !== undefined) return resolve({ step, answered: true, ranks: this.#failure.ranks });
-      this.#reports.set(id, { step, resolve, timer: setTimeout(give, ANSWER_MS) });
-      this.#send({ type: 'late', id, step });
+      if (this.#failure !== undefined) return resolve({ call, answered: true, ranks: this.#failure.ranks });
+      this.#reports.set(id, { call, resolve, timer: setTimeout(give, ANSWER_MS) });
+      this.#send({ type: 'late', id, call });
     });
   }
 
-  /** Says that this rank has waited in vain for others to come to a step: the server ends the session for all. */
-  expire(step: number, waitedMs: number): void {
-    this.#send({ type: 'timeout', wait: { kind: 'step', step }, waitedMs });
+  /** Reports that a call did not finish in time: the server ends the session if some ranks have not entered the call. */
+  expire(call: number, waitedMs: number): void {
+    this.#send({ type: 'timeout', wait: { kind: 'call', call }, waitedMs });
   }
 
   /** f64[ranks], see Session.lateness; empty after the end of the session. */
@@ -131,7 +131,7 @@ export class Client {
     });
   }
 
-  /** The orderly end. Resolves when the server has taken the goodbye, or had its time. */
+  /** Says goodbye. Resolves when the server has taken it, or after a bounded time. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#stopTimers();
@@ -153,15 +153,15 @@ export class Client {
       this.#ready = undefined;
     } else if (message.type === 'gathered') {
       if (message.seq !== this.#seq - 1)
-        throw new FrameError(`the result of call ${message.seq} out of turn`);
-      const call = this.#call;
-      this.#call = undefined;
-      this.#settle(call, splitParts(message.sizes, frame.body, this.#options.identity.worldSize));
+        throw new FrameError(`the result of gather ${message.seq} out of turn`);
+      const gathering = this.#gathering;
+      this.#gathering = undefined;
+      this.#settle(gathering, splitParts(message.sizes, frame.body, this.#options.identity.worldSize));
     } else if (message.type === 'entered') {
-      const step = this.#steps.get(message.step);
-      this.#steps.delete(message.step);
-      this.#rootStep = Math.max(this.#rootStep ?? 0, message.step);
-      this.#settle(step, undefined);
+      const call = this.#calls.get(message.call);
+      this.#calls.delete(message.call);
+      this.#rootCall = Math.max(this.#rootCall ?? 0, message.call);
+      this.#settle(call, undefined);
     } else if (message.type === 'report') {
       const report = this.#reports.get(message.id);
       this.#reports.delete(message.id);
@@ -172,7 +172,7 @@ export class Client {
     } else if (message.type === 'failure') {
       this.#fail(message.failure);
     } else {
-      this.#rootStep = message.step ?? this.#rootStep;
+      this.#rootCall = message.call ?? this.#rootCall;
       this.#rootClosed = message.type === 'goodbye';
       this.#refuseClosedRoot();
     }
@@ -183,14 +183,14 @@ export class Client {
     pending?.resolve(value);
   }
 
-  /** Without rank 0 nobody says who is late, and an exchange that it has not entered cannot end. */
+  /** Rank 0 has closed: nobody knows who is late, and a call that it has not entered cannot finish. */
   #refuseClosedRoot(): void {
     if (!this.#rootClosed) return;
-    const waits = this.#ready !== undefined || this.#call !== undefined || this.#steps.size > 0;
-    if (waits || this.#lastStep > (this.#rootStep ?? -1)) this.#fail(this.#rootFailure('closed'));
+    const waits = this.#ready !== undefined || this.#gathering !== undefined || this.#calls.size > 0;
+    if (waits || this.#lastCall > (this.#rootCall ?? -1)) this.#fail(this.#rootFailure('closed'));
   }
 
-  /** Asks the server for a verdict when the deadline has passed; without one it is rank 0 that does not answer. */
+  /** After the deadline the server decides who is late. If it does not answer, rank 0 is the late one. */
   #expireAfter(ms: number, wait: Wait, started = performance.now()): NodeJS.Timeout {
     const timer = setTimeout(() => {
       this.#send({ type: 'timeout', wait, waitedMs: performance.now() - started });
@@ -204,18 +204,18 @@ export class Client {
 
   #isPending(wait: Wait): boolean {
     if (wait.kind === 'connect') return this.#ready !== undefined;
-    if (wait.kind === 'step') return this.#steps.has(wait.step);
-    return this.#call !== undefined && wait.seq === this.#seq - 1;
+    if (wait.kind === 'call') return this.#calls.has(wait.call);
+    return this.#gathering !== undefined && wait.seq === this.#seq - 1;
   }
 
   #beatOnce(): void {
     const { deadlineMs, heartbeatMs } = this.#options;
     const now = performance.now();
-    // After a pause of this process its own silence must not be taken for that of rank 0.
+    // After a pause of this process, rank 0 must not be taken for silent.
     if (now - this.#beatAt > heartbeatMs + deadlineMs / 2) this.#heardAt = now;
     this.#beatAt = now;
     if (this.#rootClosed) return;
-    // A server that reads nothing must not fill this process's memory.
+    // Beats for a server that does not read would fill this process's memory.
     if (this.#socket?.writableNeedDrain === false) this.#send({ type: 'beat' });
     if (this.#ready === undefined && now - this.#heardAt > deadlineMs)
       this.#fail(this.#rootFailure('silent'));
@@ -227,7 +227,7 @@ export class Client {
 
   #root(state: LateRank['state']): LateRank {
     const silentMs = Math.round(performance.now() - this.#heardAt);
-    return { rank: 0, lastStep: this.#rootStep, silentMs, state };
+    return { rank: 0, lastCall: this.#rootCall, silentMs, state };
   }
 
   #rootFailure(state: LateRank['state'], detail?: string): Failure {
@@ -238,9 +238,9 @@ export class Client {
     if (this.#failure !== undefined || this.#closed) return;
     this.#failure = failure;
     this.#stopTimers();
-    for (const { step, resolve, timer } of this.#reports.values()) {
+    for (const { call, resolve, timer } of this.#reports.values()) {
       clearTimeout(timer);
-      resolve({ step, answered: true, ranks: failure.ranks });
+      resolve({ call, answered: true, ranks: failure.ranks });
     }
     this.#reports.clear();
     for (const resolve of this.#latenesses.values()) resolve(new Float64Array(0));
@@ -252,7 +252,7 @@ export class Client {
   #stopTimers(): void {
     clearInterval(this.#beat);
     clearTimeout(this.#ready?.timer);
-    clearTimeout(this.#call?.timer);
-    for (const { timer } of this.#steps.values()) clearTimeout(timer);
+    clearTimeout(this.#gathering?.timer);
+    for (const { timer } of this.#calls.values()) clearTimeout(timer);
   }
 }

@@ -1,5 +1,5 @@
-// A rank's way to the server: it tries until the deadline, since rank 0 may start later than others or still be
-// closing the session before this one, and gives back a connection on which both sides have shown who they are.
+// Connects a rank to the server. It tries until the deadline, because rank 0 may start later than others or may still be
+// closing an earlier session. The connection that it returns has passed the handshake.
 
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -22,11 +22,11 @@ export interface Address {
   readonly port: number;
 }
 
-/** Who gets what arrives after the hello. Frames may come before `connect` has resolved. */
+/** Receives the frames after the handshake. Frames may come before `connectToServer` has resolved. */
 export interface Receiver {
   /** Throws FrameError for a frame that no honest server sends; the connection is destroyed then. */
   onFrame(frame: Frame): void;
-  /** Once, when the connection has ended for whatever reason. */
+  /** Called once, when the connection has ended for any reason. */
   onEnd(reason: string | undefined): void;
 }
 
@@ -43,8 +43,8 @@ function refusal({ reason, text }: Refused): FuscoError | Error {
   );
 }
 
-/** The client's side of the hello, frame by frame. */
-class Introduction {
+/** The client's side of the handshake, frame by frame. */
+class Handshake {
   readonly #identity: Identity;
   readonly #secret: string;
   #challenge: Challenge | undefined;
@@ -55,7 +55,7 @@ class Introduction {
     this.#secret = secret;
   }
 
-  /** The answer to a frame of the server; nothing once both sides know each other. Throws why they never will. */
+  /** The answer to a frame of the server; undefined when the handshake is complete. Throws if it fails. */
   next(frame: Frame): Hello | undefined {
     if (this.#challenge === undefined || this.#hello === undefined) {
       this.#challenge = parseChallenge(frame);
@@ -69,7 +69,7 @@ class Introduction {
   }
 }
 
-/** One attempt. Rejects with FuscoError where another one is of no use, with any other error where it may be. */
+/** One attempt. Rejects with FuscoError if another attempt is useless, with any other error if it may succeed. */
 function attempt(
   address: Address,
   identity: Identity,
@@ -80,12 +80,12 @@ function attempt(
   return new Promise((resolve, reject) => {
     const socket = connect({ ...address, noDelay: true, keepAlive: true });
     const reader = new FrameReader(MAX_HELLO_BYTES);
-    const introduction = new Introduction(identity, secret);
+    const handshake = new Handshake(identity, secret);
     let isOpen = false;
     let reason: string | undefined;
     const take = (frame: Frame) => {
       if (isOpen) return receiver.onFrame(frame);
-      const answer = introduction.next(frame);
+      const answer = handshake.next(frame);
       if (answer !== undefined) return void socket.write(encodeFrame(answer));
       isOpen = true;
       reader.limit = MAX_SERVER_FRAME;
@@ -113,9 +113,9 @@ function attempt(
 }
 
 /**
- * Connects, again and again until the deadline.
+ * Connects, with repeated attempts until the deadline.
  *
- * @throws FuscoError E_PEER_TIMEOUT where there was no way by then; E_BOOTSTRAP, E_PEER_MISMATCH where rank 0 refused
+ * @throws FuscoError E_PEER_TIMEOUT if no attempt succeeded; E_BOOTSTRAP, E_PEER_MISMATCH if rank 0 refused
  */
 export async function connectToServer(
   address: Address,

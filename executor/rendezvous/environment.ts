@@ -1,4 +1,4 @@
-// Who this process is and where its group meets, from options and from the variables of torchrun, Open MPI and Slurm.
+// The rank of this process and the address of rank 0, from options and from the variables of torchrun, Open MPI and Slurm.
 
 import { createHash } from 'node:crypto';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
@@ -13,7 +13,7 @@ export interface BootstrapOptions {
   worldSize?: number;
   localRank?: number;
   localWorldSize?: number;
-  /** Where rank 0 listens: `host:port`, `[ipv6]:port`, or a host alone where MASTER_PORT gives the port. */
+  /** Where rank 0 listens: `host:port`, `[ipv6]:port`, or a host alone if MASTER_PORT gives the port. */
   address?: string;
   /** Shared by all ranks; empty, the default, is none. At most 1024 characters. */
   secret?: string;
@@ -27,7 +27,7 @@ export interface BootstrapOptions {
 export interface Bootstrap {
   readonly rank: number;
   readonly worldSize: number;
-  /** Undefined where nothing says it: it is counted over equal host names then. */
+  /** Undefined if no option or variable gives it; it is then counted over equal machine names. */
   readonly localRank: number | undefined;
   readonly localWorldSize: number | undefined;
   readonly host: string;
@@ -58,6 +58,9 @@ interface Launch {
 }
 
 const DEFAULT_DEADLINE_MS = 60_000;
+const MIN_DEADLINE_MS = 100;
+/** Longest deadline: a day. */
+export const MAX_DEADLINE_MS = 86_400_000;
 const DEFAULT_HEARTBEAT_MS = 250;
 /** Ports that follow from a job's id: below the range that systems give to outgoing connections. */
 const JOB_PORTS = { first: 15_000, count: 15_000 };
@@ -75,7 +78,7 @@ function find(env: Environment, ...names: string[]): Found | undefined {
   return undefined;
 }
 
-/** torchrun's agent keeps a store of its own at MASTER_PORT, so that ranks meet at another port. */
+/** torchrun's agent listens at MASTER_PORT itself, so the rendezvous uses another port. */
 function torchrun(env: Environment): Launch {
   const isPortTaken = env.TORCHELASTIC_USE_AGENT_STORE === 'True';
   const { MASTER_PORT, TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT } = env;
@@ -99,8 +102,8 @@ function openMpi(env: Environment): Launch {
     localWorldSize: find(env, 'OMPI_COMM_WORLD_LOCAL_SIZE'),
     job: env.PMIX_NAMESPACE ?? env.OMPI_MCA_ess_base_jobid,
   };
-  const isOneHost = launch.worldSize?.value === launch.localWorldSize?.value;
-  return isOneHost ? { ...launch, host: '127.0.0.1' } : launch;
+  const isOneMachine = launch.worldSize?.value === launch.localWorldSize?.value;
+  return isOneMachine ? { ...launch, host: '127.0.0.1' } : launch;
 }
 
 function slurm(env: Environment): Launch {
@@ -123,8 +126,8 @@ function slurm(env: Environment): Launch {
 }
 
 /**
- * The launcher closest to this process. torchrun may have been started by mpirun or srun, and mpirun inside of a Slurm
- * job, so the variables of the outer ones are there as well.
+ * The innermost launcher. torchrun may have been started by mpirun or srun, and mpirun inside a Slurm job, so the variables
+ * of the outer launchers are set as well.
  */
 function detect(env: Environment): Launch {
   if (env.RANK !== undefined || env.WORLD_SIZE !== undefined) return torchrun(env);
@@ -151,7 +154,7 @@ function integer(
   return refuse(`${found.name} is "${found.value}"; it must be an integer from ${min} to ${max}`);
 }
 
-/** A port for a job that was given none: every rank of the job computes the same. */
+/** The port of a job that was given none: every rank of the job computes the same one. */
 export function jobPort(job: string): number {
   const hash = createHash('sha256').update(job).digest().readUInt32LE(0);
   return JOB_PORTS.first + (hash % JOB_PORTS.count);
@@ -197,9 +200,10 @@ function checkSecret(secret: string): string {
 }
 
 function checkDeadline(options: BootstrapOptions, env: Environment): number {
-  if (options.deadlineMs !== undefined)
-    return checkInteger('deadlineMs', options.deadlineMs, 100, 86_400_000);
-  return integerVariable(env, 'FUSCO_DEADLINE_MS', 100, 86_400_000) ?? DEFAULT_DEADLINE_MS;
+  const { deadlineMs } = options;
+  if (deadlineMs !== undefined)
+    return checkInteger('deadlineMs', deadlineMs, MIN_DEADLINE_MS, MAX_DEADLINE_MS);
+  return integerVariable(env, 'FUSCO_DEADLINE_MS', MIN_DEADLINE_MS, MAX_DEADLINE_MS) ?? DEFAULT_DEADLINE_MS;
 }
 
 /**

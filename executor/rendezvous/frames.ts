@@ -1,4 +1,4 @@
-// What travels on a connection of the rendezvous, in both directions:
+// The frames of a rendezvous connection, in both directions:
 //
 //   +----------------+---------------+----------------------+---------------+
 //   | u32 LE         | u32 LE        | head, UTF-8 JSON of  | body, raw     |
@@ -6,18 +6,18 @@
 //   |                |               | string `type`        | empty         |
 //   +----------------+---------------+----------------------+---------------+
 //
-// A reader knows a frame's size before it keeps any of it, and refuses what is larger than its limit.
+// A reader knows the size of a frame before it stores any of it, and refuses frames above its limit.
 
 /** Bytes before the head. */
 export const PREFIX_BYTES = 8;
 /** Longest head: a report about 4096 late ranks fits. */
 export const MAX_HEAD_BYTES = 1 << 20;
-/** Longest head and body together before the other side has shown who it is. */
+/** Longest head and body together during the handshake. */
 export const MAX_HELLO_BYTES = 1 << 10;
 
 const EMPTY = new Uint8Array(0);
 
-/** A frame that no honest peer sends: the connection is of no use any more. */
+/** A malformed frame: the connection must be closed. */
 export class FrameError extends Error {}
 
 export interface Frame {
@@ -49,7 +49,7 @@ function decodeHead(text: Buffer): Frame['head'] {
   throw new FrameError('a head without a type');
 }
 
-/** Cuts a stream of chunks of any sizes into frames. */
+/** Cuts received chunks of any sizes into frames. */
 export class FrameReader {
   /** Most bytes of head and body together; may be raised between two frames. */
   limit: number;
@@ -61,7 +61,7 @@ export class FrameReader {
     this.limit = limit;
   }
 
-  /** Whether the stream stands in the middle of a frame. */
+  /** Whether the last chunk ended in the middle of a frame. */
   get partial(): boolean {
     return this.#filled > 0 || this.#frame !== undefined;
   }
@@ -69,7 +69,7 @@ export class FrameReader {
   /**
    * The frames that this chunk completes, in order.
    *
-   * @throws FrameError at the first frame that is too large or malformed; the reader is of no use afterwards
+   * @throws FrameError at the first frame that is too large or malformed; the reader must not be used afterwards
    */
   *push(chunk: Uint8Array): Generator<Frame> {
     let at = 0;

@@ -1,11 +1,11 @@
-// The server's side of the calls that all ranks make together. A rank makes its next call only when it has the result
-// of the last one, so there is one open call at a time and its parts are all that is kept.
+// The server's side of the operations of a session, which are all-gathers. A rank starts one only when it has the result
+// of the one before, so that one is open at a time and only its parts are stored.
 
 import { encodeFrame, FrameError } from './frames.ts';
-import { type Failure, nameRanks } from './report.ts';
+import { type Failure, mismatchFailure, nameRanks } from './report.ts';
 
 /** One all-gather: every rank gives a part, and when all are there each rank gets all of them. */
-export class GatherCall {
+export class Gathering {
   #seq = 0;
   #what = '';
   readonly #parts: (Uint8Array | undefined)[];
@@ -15,29 +15,30 @@ export class GatherCall {
     this.#parts = new Array(worldSize).fill(undefined);
   }
 
-  /** Whether a call with this number waits for ranks. */
+  /** Whether the all-gather with this number waits for ranks. */
   isOpen(seq: number): boolean {
     return this.#seq === seq && this.#arrived.length > 0;
   }
 
-  /** What the open call is for. */
+  /** The purpose of the open all-gather. */
   get what(): string {
     return this.#what;
   }
 
-  /** Ranks that have not come to the open call; none where no call is open. */
+  /** Ranks that have not arrived at the open all-gather; empty if none is open. */
   missing(): number[] {
     if (this.#arrived.length === 0) return [];
     return [...this.#parts.keys()].filter((rank) => this.#parts[rank] === undefined);
   }
 
   /**
-   * A rank comes with its part. Gives the frame for all ranks if it was the last one, or why the group cannot go on.
+   * A rank arrives with its part. Returns the frame for all ranks if it is the last one, or the failure of the session.
    *
-   * @throws FrameError where the rank is not at this call
+   * @throws FrameError if the rank is not at this all-gather
    */
   arrive(rank: number, seq: number, what: string, part: Uint8Array): Uint8Array | Failure | undefined {
-    if (seq !== this.#seq || this.#parts[rank] !== undefined) throw new FrameError(`call ${seq} out of turn`);
+    if (seq !== this.#seq || this.#parts[rank] !== undefined)
+      throw new FrameError(`gather ${seq} out of turn`);
     if (this.#arrived.length > 0 && what !== this.#what) return this.#mismatch(rank, what);
     this.#what = what;
     this.#parts[rank] = part;
@@ -61,17 +62,7 @@ export class GatherCall {
 
   #mismatch(rank: number, what: string): Failure {
     const others = this.#arrived.toSorted((a, b) => a - b);
-    const text = `in call ${this.#seq} rank ${rank} is in ${what}, ${nameRanks(others)} in ${this.#what}`;
-    const involved = [rank, ...others];
-    return {
-      code: 'E_PEER_MISMATCH',
-      text,
-      ranks: involved.map((one) => ({
-        rank: one,
-        lastStep: undefined,
-        silentMs: undefined,
-        state: 'behind',
-      })),
-    };
+    const text = `in operation ${this.#seq} of the session rank ${rank} is in ${what}, ${nameRanks(others)} in ${this.#what}`;
+    return mismatchFailure(text, [rank, ...others], () => undefined);
   }
 }

@@ -1,19 +1,19 @@
-// How two sides of a new connection show each other who they are, before anything else is said:
+// The handshake of a new connection, in which both sides prove that they know the secret:
 //
 //   server                                            client
 //     challenge {protocol, nonce}          ->
 //                                          <-   hello {protocol, version, worldSize, rank, host, nonce, mac}
 //     welcome {mac}, or refused {reason, text}  ->
 //
-// Both macs are HMAC-SHA256, keyed with the group's secret, over all of hello and both nonces; so neither side can be
-// played by somebody without the secret, nor by a copy of an older conversation. Without a secret the key is empty and
-// the macs only find accidents.
+// Both macs are HMAC-SHA256, keyed with the group's secret, over all of hello and both nonces; without
+// the secret nobody can take either side, and a recorded handshake cannot be replayed. Without a secret the key is empty,
+// and the macs only detect mistakes.
 
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { type Frame, FrameError } from './frames.ts';
 
-/** Raised when frames change their meaning. */
-export const PROTOCOL = 1;
+/** Incremented when frames change. */
+export const PROTOCOL = 2;
 
 const NONCE_BYTES = 16;
 const HEX_NONCE = /^[0-9a-f]{32}$/;
@@ -24,7 +24,7 @@ export interface Identity {
   readonly version: string;
   readonly worldSize: number;
   readonly rank: number;
-  /** Name of the machine; ranks with equal names are neighbours. */
+  /** Name of the machine; ranks with equal names are local to each other. */
   readonly host: string;
 }
 
@@ -46,7 +46,7 @@ export interface Welcome {
   readonly mac: string;
 }
 
-/** `busy` may pass: an older session still holds the port. The others stay. */
+/** `busy` is temporary: an older session still holds the port. */
 export interface Refused {
   readonly type: 'refused';
   readonly reason: 'secret' | 'mismatch' | 'busy';
@@ -88,10 +88,10 @@ export function isWelcomeAuthentic(welcome: Welcome, challenge: Challenge, hello
 }
 
 const isRankNumber = (value: unknown) => Number.isInteger(value) && Math.abs(value as number) < 2 ** 31;
-/** So short that no frame of this file comes near MAX_HELLO_BYTES. */
+/** So short that every frame of the handshake is far below MAX_HELLO_BYTES. */
 const isShortText = (value: unknown) => typeof value === 'string' && value.length <= 255;
 
-/** The frame as a hello. Throws FrameError for anything else; what its numbers mean is not checked yet. */
+/** The frame as a hello. Throws FrameError for anything else; the ranges of its numbers are not checked here. */
 export function parseHello({ head, body }: Frame): Hello {
   const { type, protocol, version, worldSize, rank, host, nonce, mac } = head;
   const sound =
@@ -121,7 +121,7 @@ export function parseAnswer({ head }: Frame): Welcome | Refused {
   throw new FrameError('something other than an answer to a hello');
 }
 
-/** Why an authentic hello does not belong to a group, or nothing where it does. */
+/** Why an authentic hello does not belong to the group; undefined if it does. */
 export function findMismatch(hello: Hello, version: string, worldSize: number): string | undefined {
   const { rank } = hello;
   if (hello.version !== version) {

@@ -1,4 +1,4 @@
-// What ranks and the server say once they know each other. Everything is the head of a frame; a body is mentioned.
+// The messages between ranks and the server after the handshake. Each is the head of a frame; bodies are mentioned.
 
 import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { type Frame, FrameError, MAX_HEAD_BYTES } from './frames.ts';
@@ -8,7 +8,7 @@ import { type Failure, isFailure, isReport, type LateReport } from './report.ts'
 export const MAX_PART_BYTES = 1 << 20;
 /** Most bytes of all ranks' parts together; a group of more than 256 ranks has less than 1 MiB for each. */
 export const MAX_GATHER_BYTES = 1 << 28;
-/** Most bytes of a step's digest. */
+/** Most bytes of a call's digest. */
 export const MAX_DIGEST_BYTES = 64;
 /** Longest name of what ranks agree on. */
 export const MAX_WHAT_LENGTH = 200;
@@ -26,16 +26,16 @@ export const MAX_SERVER_FRAME = MAX_GATHER_BYTES + MAX_HEAD_BYTES;
 /** What a rank was waiting for when its deadline passed. */
 export type Wait =
   | { readonly kind: 'connect' }
-  | { readonly kind: 'call'; readonly seq: number }
-  | { readonly kind: 'step'; readonly step: number };
+  | { readonly kind: 'gather'; readonly seq: number }
+  | { readonly kind: 'call'; readonly call: number };
 
 /** From a rank to the server. */
 export type ClientMessage =
-  /** The rank's part, as the body, of its call number `seq`. All calls are all-gathers; `what` is what they are for. */
-  | { readonly type: 'call'; readonly seq: number; readonly what: string }
-  /** The body is the digest of what the rank is about to do in this step. */
-  | { readonly type: 'enter'; readonly step: number; readonly awaited: boolean }
-  | { readonly type: 'late'; readonly id: number; readonly step: number }
+  /** The body is the rank's part of its all-gather number `seq`; `what` is its purpose. */
+  | { readonly type: 'gather'; readonly seq: number; readonly what: string }
+  /** The body is the digest of what the rank is about to do in this call. */
+  | { readonly type: 'enter'; readonly call: number; readonly awaited: boolean }
+  | { readonly type: 'late'; readonly id: number; readonly call: number }
   | { readonly type: 'lateness'; readonly id: number }
   | { readonly type: 'timeout'; readonly wait: Wait; readonly waitedMs: number }
   | { readonly type: 'beat' }
@@ -44,35 +44,38 @@ export type ClientMessage =
 /** From the server to a rank. */
 export type ServerMessage =
   | { readonly type: 'ready'; readonly localRank: number; readonly localWorldSize: number }
-  /** The body is every rank's part, one after the other; no sizes where all are empty. */
+  /** The body is every rank's part, one after the other; without sizes if all are empty. */
   | { readonly type: 'gathered'; readonly seq: number; readonly sizes?: readonly number[] }
-  | { readonly type: 'entered'; readonly step: number }
+  | { readonly type: 'entered'; readonly call: number }
   | { readonly type: 'report'; readonly id: number; readonly report: LateReport }
-  /** The body is f64[ranks], milliseconds by which each rank entered its steps after the first one. */
+  /** The body is f64[ranks], milliseconds by which each rank entered its calls after the first one. */
   | { readonly type: 'lateness'; readonly id: number }
   | { readonly type: 'failure'; readonly failure: Failure }
-  /** `step` is the last one that rank 0 entered, for the day on which rank 0 is gone. */
-  | { readonly type: 'beat' | 'goodbye'; readonly step: number | undefined };
+  /** `call` is the last one that rank 0 entered, for the error in case rank 0 is lost. */
+  | { readonly type: 'beat' | 'goodbye'; readonly call: number | undefined };
 
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
 
 function isWait(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false;
-  const { kind, seq, step } = value as { kind?: unknown; seq?: unknown; step?: unknown };
-  return kind === 'connect' || (kind === 'call' && isCount(seq)) || (kind === 'step' && isCount(step));
+  const { kind, seq, call } = value as { kind?: unknown; seq?: unknown; call?: unknown };
+  return kind === 'connect' || (kind === 'gather' && isCount(seq)) || (kind === 'call' && isCount(call));
 }
 
 /** The frame as a message of a rank. Throws FrameError for anything else. */
 export function parseClientMessage({ head, body }: Frame, worldSize: number): ClientMessage {
-  const { type, seq, what, step, awaited, id, wait, waitedMs } = head;
-  const bodyLimit = type === 'call' ? partLimit(worldSize) : type === 'enter' ? MAX_DIGEST_BYTES : 0;
+  const { type, seq, what, call, awaited, id, wait, waitedMs } = head;
+  const bodyLimit = type === 'gather' ? partLimit(worldSize) : type === 'enter' ? MAX_DIGEST_BYTES : 0;
   const sound =
     body.length <= bodyLimit &&
     (type === 'beat' ||
       type === 'goodbye' ||
-      (type === 'call' && isCount(seq) && typeof what === 'string' && what.length <= MAX_WHAT_LENGTH + 20) ||
-      (type === 'enter' && isCount(step) && typeof awaited === 'boolean') ||
-      (type === 'late' && isCount(id) && isCount(step)) ||
+      (type === 'gather' &&
+        isCount(seq) &&
+        typeof what === 'string' &&
+        what.length <= MAX_WHAT_LENGTH + 20) ||
+      (type === 'enter' && isCount(call) && typeof awaited === 'boolean') ||
+      (type === 'late' && isCount(id) && isCount(call)) ||
       (type === 'lateness' && isCount(id)) ||
       (type === 'timeout' && isWait(wait) && typeof waitedMs === 'number'));
   if (!sound) throw new FrameError(`a malformed frame ${JSON.stringify(type.slice(0, 20))}`);
@@ -81,15 +84,15 @@ export function parseClientMessage({ head, body }: Frame, worldSize: number): Cl
 
 /** The frame as a message of the server. Throws FrameError for anything else; sizes are splitParts' to check. */
 export function parseServerMessage({ head, body }: Frame, worldSize: number): ServerMessage {
-  const { type, localRank, localWorldSize, seq, step, id, report, failure } = head;
+  const { type, localRank, localWorldSize, seq, call, id, report, failure } = head;
   const sound =
     (type === 'ready' && isCount(localRank) && isCount(localWorldSize)) ||
     (type === 'gathered' && isCount(seq)) ||
-    (type === 'entered' && isCount(step)) ||
+    (type === 'entered' && isCount(call)) ||
     (type === 'report' && isCount(id) && isReport(report)) ||
     (type === 'lateness' && isCount(id) && body.length === 8 * worldSize) ||
     (type === 'failure' && isFailure(failure)) ||
-    ((type === 'beat' || type === 'goodbye') && (step === undefined || isCount(step)));
+    ((type === 'beat' || type === 'goodbye') && (call === undefined || isCount(call)));
   if (!sound) throw new FrameError(`a malformed frame ${JSON.stringify(type.slice(0, 20))}`);
   return head as unknown as ServerMessage;
 }
@@ -98,13 +101,13 @@ function areSizes(value: unknown, worldSize: number): value is number[] {
   return Array.isArray(value) && value.length === worldSize && worldSize <= MAX_RANKS && value.every(isCount);
 }
 
-/** Cuts the body of a gathered frame into the ranks' parts. Throws FrameError where sizes and body contradict. */
+/** Cuts the body of a gathered frame into the ranks' parts. Throws FrameError if sizes and body disagree. */
 export function splitParts(sizes: unknown, body: Uint8Array, worldSize: number): Uint8Array[] {
   if (sizes === undefined) return Array.from({ length: worldSize }, () => new Uint8Array(0));
   if (!areSizes(sizes, worldSize) || sizes.reduce((total, size) => total + size, 0) !== body.length) {
     throw new FrameError('parts that do not fill the body');
   }
   let at = 0;
-  // Copies: the body is one buffer, and a part must not keep all of it alive nor show its neighbours.
+  // Copies: the body is one buffer, and a part must neither keep all of it alive nor give access to other parts.
   return sizes.map((size) => Uint8Array.from(body.subarray(at, (at += size))));
 }

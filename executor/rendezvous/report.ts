@@ -1,14 +1,14 @@
-// What is said about ranks that others wait for: the same facts as fields, in a frame and in an error's text.
+// Late reports: ranks that others wait for, as fields, in a frame, and in the text of an error.
 
 import { ERROR_HINTS, type ErrorCode, FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
 
-/** One rank that others wait for. */
+/** A late rank: one that others wait for. */
 export interface LateRank {
   readonly rank: number;
-  /** The last step that it entered; undefined before the first, or where nobody knows. */
-  readonly lastStep: number | undefined;
-  /** Whole milliseconds since it was last heard; undefined where it never was. */
+  /** The last call that it entered; undefined before the first, or if unknown. */
+  readonly lastCall: number | undefined;
+  /** Whole milliseconds since it was last heard; undefined if it never was. */
   readonly silentMs: number | undefined;
   /**
    * `behind` connected but not there yet; `absent` never connected; `gone` its connection broke; `closed` it closed its
@@ -17,12 +17,12 @@ export interface LateRank {
   readonly state: 'behind' | 'absent' | 'gone' | 'closed' | 'silent';
 }
 
-/** Which ranks had not entered a step. */
+/** A late report: the ranks that have not entered a call. */
 export interface LateReport {
-  readonly step: number;
-  /** False where rank 0, which knows about the others, did not answer; it is the only one in `ranks` then. */
+  readonly call: number;
+  /** False if rank 0, which knows about the others, did not answer; `ranks` then has only rank 0. */
   readonly answered: boolean;
-  /** In ascending order; empty where all had entered it. */
+  /** In ascending order; empty if all have entered it. */
   readonly ranks: readonly LateRank[];
 }
 
@@ -41,15 +41,15 @@ function areLateRanks(value: unknown): boolean {
   if (!Array.isArray(value) || value.length > MAX_RANKS) return false;
   return value.every((one: Partial<LateRank> | null) => {
     if (typeof one !== 'object' || one === null) return false;
-    const { rank, lastStep, silentMs, state } = one;
-    return isCount(rank) && isCountOrNothing(lastStep) && isCountOrNothing(silentMs) && STATES.has(state);
+    const { rank, lastCall, silentMs, state } = one;
+    return isCount(rank) && isCountOrNothing(lastCall) && isCountOrNothing(silentMs) && STATES.has(state);
   });
 }
 
-/** Whether a value out of a frame is a report. */
+/** Whether a value out of a frame is a late report. */
 export function isReport(value: unknown): value is LateReport {
-  const { step, answered, ranks } = (value ?? {}) as Partial<LateReport>;
-  return isCount(step) && typeof answered === 'boolean' && areLateRanks(ranks);
+  const { call, answered, ranks } = (value ?? {}) as Partial<LateReport>;
+  return isCount(call) && typeof answered === 'boolean' && areLateRanks(ranks);
 }
 
 /** Whether a value out of a frame is the end of a session. */
@@ -67,9 +67,9 @@ export function nameRanks(ranks: readonly number[]): string {
   return `rank${ranks.length === 1 ? '' : 's'} ${listed}${rest}`;
 }
 
-function describeRank({ rank, lastStep, silentMs, state }: LateRank): string {
+function describeRank({ rank, lastCall, silentMs, state }: LateRank): string {
   if (state === 'absent') return `rank ${rank} (never connected)`;
-  const last = lastStep === undefined ? 'in no step yet' : `last in step ${lastStep}`;
+  const last = lastCall === undefined ? 'in no call yet' : `last in call ${lastCall}`;
   const heard = silentMs === undefined ? 'never heard' : `last heard ${silentMs} ms ago`;
   if (state === 'gone') return `rank ${rank} is gone (${last}, ${heard})`;
   if (state === 'closed') return `rank ${rank} has closed its session (${last})`;
@@ -77,16 +77,28 @@ function describeRank({ rank, lastStep, silentMs, state }: LateRank): string {
   return `rank ${rank} (${last}, ${heard})`;
 }
 
-/** Each rank with its last step and how long it has been silent, at most 16 of them. */
+/** Each rank with its last call and how long it has been silent, at most 16 of them. */
 export function describeRanks(ranks: readonly LateRank[]): string {
   const listed = ranks.slice(0, MOST_LISTED).map(describeRank).join(', ');
   return ranks.length > MOST_LISTED ? `${listed} and ${ranks.length - MOST_LISTED} more` : listed;
 }
 
-/** The end of a session because ranks did not come to something. */
+/** The end of a session because ranks did not arrive in time. */
 export function missingFailure(what: string, waitedMs: number, ranks: readonly LateRank[]): Failure {
   const text = `after ${Math.round(waitedMs)} ms ${what} still waits for ${describeRanks(ranks)}`;
   return { code: 'E_PEER_TIMEOUT', text, ranks };
+}
+
+/** The end of a session because ranks do different things. */
+export function mismatchFailure(
+  text: string,
+  ranks: readonly number[],
+  lastCallOf: (rank: number) => number | undefined,
+): Failure {
+  const involved = ranks.map((rank) => {
+    return { rank, lastCall: lastCallOf(rank), silentMs: undefined, state: 'behind' } as const;
+  });
+  return { code: 'E_PEER_MISMATCH', text, ranks: involved };
 }
 
 /** The end of a session because a rank has left it. */
@@ -100,16 +112,16 @@ export function failureError({ code, text, ranks }: Failure): FuscoError {
   return new FuscoError(code, text, ranks[0] === undefined ? {} : { rank: ranks[0].rank });
 }
 
-/** The E_PEER_TIMEOUT of a step that did not end in time: it lists the late ranks and the steps they were last in. */
-export function timeoutError(step: number | bigint, report: LateReport): FuscoError {
+/** The E_PEER_TIMEOUT of a call that did not end in time: it lists the late ranks and the calls they were last in. */
+export function timeoutError(call: number | bigint, report: LateReport): FuscoError {
   const [first] = report.ranks;
   const text =
     first === undefined
-      ? `step ${step} did not end in time, though every rank has entered it`
-      : `step ${step} did not end in time; it was not entered by ${describeRanks(report.ranks)}`;
+      ? `call ${call} did not end in time, though every rank has entered it`
+      : `call ${call} did not end in time; it was not entered by ${describeRanks(report.ranks)}`;
   return new FuscoError(
     'E_PEER_TIMEOUT',
     text,
-    first === undefined ? { value: step } : { rank: first.rank, value: step },
+    first === undefined ? { value: call } : { rank: first.rank, value: call },
   );
 }

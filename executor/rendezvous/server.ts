@@ -1,13 +1,13 @@
-// Rank 0's side of the rendezvous: who has connected, what each is doing, and telling everybody when the group cannot
-// go on. It lives in a worker of rank 0's process, beside the worker's own client.
+// Rank 0's side of the rendezvous: it knows which ranks have connected and what each has entered, and tells all ranks
+// when the group has failed. It runs in the worker of rank 0's process, next to the worker's client.
 
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FuscoError } from '../../planner/errors.ts';
-import { Door } from './accept.ts';
-import { StepLog } from './collectiveCalls.ts';
+import { Acceptor } from './accept.ts';
+import { CallLog } from './collectiveCalls.ts';
 import { encodeFrame, type Frame, FrameError, type FrameReader } from './frames.ts';
-import { GatherCall } from './gather.ts';
+import { Gathering } from './gather.ts';
 import { findMismatch, type Hello, type Refused } from './hello.ts';
 import { MAX_CLIENT_FRAME, parseClientMessage, type ServerMessage, type Wait } from './messages.ts';
 import { departedFailure, type Failure, type LateRank, type LateReport, missingFailure } from './report.ts';
@@ -25,11 +25,11 @@ export interface ServerOptions {
   log(line: string): void;
 }
 
-/** Milliseconds that a new connection has to say who it is. */
+/** Milliseconds that a new connection has to send its hello. */
 const HELLO_MS = 3000;
 const RETRY_MS = 50;
 
-/** A rank that has shown who it is. */
+/** A rank whose hello was accepted. */
 interface Member {
   readonly rank: number;
   readonly host: string;
@@ -44,12 +44,12 @@ type State = 'forming' | 'ready' | 'failed' | 'closed';
 export class Server {
   readonly #options: ServerOptions;
   readonly #listener: NetServer;
-  readonly #door: Door;
+  readonly #acceptor: Acceptor;
   readonly #members: (Member | undefined)[];
-  /** Ranks that were turned away, with the reason, to tell the others why they wait in vain. */
-  readonly #turnedAway = new Map<number, string>();
-  readonly #steps: StepLog;
-  readonly #gather: GatherCall;
+  /** Ranks that were refused, with the reason, for the error of the ranks that wait for them. */
+  readonly #refused = new Map<number, string>();
+  readonly #calls: CallLog;
+  readonly #gather: Gathering;
   #state: State = 'forming';
   #beat: NodeJS.Timeout | undefined;
   #beatAt = performance.now();
@@ -59,9 +59,9 @@ export class Server {
     const { worldSize, secret, log } = options;
     this.#options = options;
     this.#members = new Array(worldSize).fill(undefined);
-    this.#steps = new StepLog(worldSize);
-    this.#gather = new GatherCall(worldSize);
-    this.#door = new Door({
+    this.#calls = new CallLog(worldSize);
+    this.#gather = new Gathering(worldSize);
+    this.#acceptor = new Acceptor({
       secret,
       worldSize,
       log,
@@ -69,7 +69,9 @@ export class Server {
       check: (hello) => this.#check(hello),
       admit: (hello, socket, reader) => this.#admit(hello, socket, reader),
     });
-    this.#listener = createServer({ noDelay: true, keepAlive: true }, (socket) => this.#door.receive(socket));
+    this.#listener = createServer({ noDelay: true, keepAlive: true }, (socket) =>
+      this.#acceptor.receive(socket),
+    );
   }
 
   /**
@@ -102,7 +104,7 @@ export class Server {
       this.#listener.once('error', reject);
       this.#listener.listen({ port, host, backlog: 4096 }, () => {
         this.#listener.off('error', reject);
-        // Accepting may fail while the process has too many files open; who could not be accepted comes again.
+        // Accepting may fail while the process has too many files open; clients then try again.
         this.#listener.on('error', (error) => this.#options.log(`rendezvous: ${error.message}`));
         resolve();
       });
@@ -119,7 +121,7 @@ export class Server {
     const { version, worldSize } = this.#options;
     const mismatch = findMismatch(hello, version, worldSize);
     if (mismatch !== undefined) {
-      if (this.#turnedAway.size < worldSize) this.#turnedAway.set(hello.rank, mismatch);
+      if (this.#refused.size < worldSize) this.#refused.set(hello.rank, mismatch);
       return { reason: 'mismatch', text: mismatch };
     }
     if (this.#state !== 'forming') {
@@ -132,7 +134,7 @@ export class Server {
   #admit({ rank, host }: Hello, socket: Socket, reader: FrameReader): void {
     const member: Member = { rank, host, socket, heardAt: performance.now(), closed: false };
     this.#members[rank] = member;
-    this.#turnedAway.delete(rank);
+    this.#refused.delete(rank);
     reader.limit = MAX_CLIENT_FRAME;
     socket.on('data', (chunk: Buffer) => {
       member.heardAt = performance.now();
@@ -159,7 +161,7 @@ export class Server {
     return this.#state === 'failed' || this.#state === 'closed';
   }
 
-  /** All are there. Ranks on machines of one name are neighbours, in ascending order. */
+  /** All ranks are there. Ranks with equal machine names are local to each other, numbered in ascending order. */
   #begin(members: readonly Member[]): void {
     this.#state = 'ready';
     const sizes = new Map<string, number>();
@@ -178,18 +180,18 @@ export class Server {
     const message = parseClientMessage(frame, this.#options.worldSize);
     if (message.type === 'beat') return;
     if (message.type === 'goodbye') {
-      this.#farewell(member);
+      this.#close(member);
     } else if (message.type === 'timeout') {
       this.#expire(message.wait, message.waitedMs);
     } else if (message.type === 'late') {
-      this.#send(rank, { type: 'report', id: message.id, report: this.#report(message.step) });
+      this.#send(rank, { type: 'report', id: message.id, report: this.#report(message.call) });
     } else if (message.type === 'lateness') {
       const words: ServerMessage = { type: 'lateness', id: message.id };
-      member.socket.write(encodeFrame(words, Uint8Array.from(new Uint8Array(this.#steps.behindMs.buffer))));
+      member.socket.write(encodeFrame(words, Uint8Array.from(new Uint8Array(this.#calls.behindMs.buffer))));
     } else if (this.#state === 'forming') {
       throw new FrameError(`"${message.type}" before all ranks were there`);
     } else if (message.type === 'enter') {
-      this.#enter(rank, message.step, Buffer.from(frame.body).toString('hex'), message.awaited);
+      this.#enter(rank, message.call, Buffer.from(frame.body).toString('hex'), message.awaited);
     } else {
       this.#arrive(rank, message.seq, message.what, frame.body);
     }
@@ -202,35 +204,35 @@ export class Server {
     else this.#refuseDeparted();
   }
 
-  #enter(rank: number, step: number, digest: string, awaited: boolean): void {
-    const outcome = this.#steps.enter(rank, step, digest, awaited);
+  #enter(rank: number, call: number, digest: string, awaited: boolean): void {
+    const outcome = this.#calls.enter(rank, call, digest, awaited);
     if ('code' in outcome) {
       this.#fail(outcome);
       return;
     }
-    for (const { step, awaiting } of outcome) {
-      for (const one of awaiting) this.#send(one, { type: 'entered', step });
+    for (const { call, awaiting } of outcome) {
+      for (const one of awaiting) this.#send(one, { type: 'entered', call });
     }
     this.#refuseDeparted();
   }
 
-  /** Ends the session if somebody waits for a rank that has closed its session. */
+  /** Ends the session if some rank waits for a rank that has closed its session. */
   #refuseDeparted(): void {
     const missing = this.#gather.missing();
     const member = this.#members.find(
-      (one) => one?.closed && (this.#steps.isBehind(one.rank) || missing.includes(one.rank)),
+      (one) => one?.closed && (this.#calls.isBehind(one.rank) || missing.includes(one.rank)),
     );
     if (member !== undefined) this.#fail(departedFailure(this.#describe(member.rank, 'closed')));
   }
 
-  #farewell(member: Member): void {
+  #close(member: Member): void {
     member.closed = true;
     member.socket.end();
     if (this.#state === 'forming') this.#members[member.rank] = undefined;
     else this.#refuseDeparted();
   }
 
-  /** A connection has ended. While the group forms its place is free again; afterwards the group cannot go on. */
+  /** A connection has ended. While the group forms, the rank may connect again; afterwards the session fails. */
   #leave(member: Member, broken: Error | undefined): void {
     if (this.#isOver || member.closed) return;
     if (this.#state === 'forming') {
@@ -241,14 +243,14 @@ export class Server {
     this.#fail(departedFailure(this.#describe(member.rank, 'gone'), broken?.message));
   }
 
-  /** A rank has waited until its deadline. What it waited for may have happened meanwhile; then it was told. */
+  /** A rank has waited until its deadline. If what it waited for has happened since, it was told already. */
   #expire(wait: Wait, waitedMs: number): void {
     const late = (ranks: readonly number[]) => ranks.map((rank) => this.#describe(rank, 'behind'));
     if (wait.kind === 'connect') {
       if (this.#state === 'forming') this.#fail(this.#formingFailure(waitedMs));
-    } else if (wait.kind === 'step') {
-      const behind = this.#steps.behind(wait.step);
-      if (behind.length > 0) this.#fail(missingFailure(`step ${wait.step}`, waitedMs, late(behind)));
+    } else if (wait.kind === 'call') {
+      const behind = this.#calls.behind(wait.call);
+      if (behind.length > 0) this.#fail(missingFailure(`call ${wait.call}`, waitedMs, late(behind)));
     } else if (this.#gather.isOpen(wait.seq)) {
       this.#fail(missingFailure(this.#gather.what, waitedMs, late(this.#gather.missing())));
     }
@@ -261,35 +263,35 @@ export class Server {
       waitedMs,
       absent.map((rank) => this.#describe(rank, 'absent')),
     );
-    if (this.#turnedAway.size === 0) return failure;
-    const reasons = [...this.#turnedAway.values()].slice(0, 4).join('; ');
+    if (this.#refused.size === 0) return failure;
+    const reasons = [...this.#refused.values()].slice(0, 4).join('; ');
     return { ...failure, code: 'E_PEER_MISMATCH', text: `${failure.text}; refused: ${reasons}` };
   }
 
   #describe(rank: number, state: LateRank['state']): LateRank {
     const member = this.#members[rank];
     const silentMs = member === undefined ? undefined : Math.round(performance.now() - member.heardAt);
-    return { rank, lastStep: this.#steps.lastStep(rank), silentMs, state: member?.closed ? 'closed' : state };
+    return { rank, lastCall: this.#calls.lastCall(rank), silentMs, state: member?.closed ? 'closed' : state };
   }
 
-  #report(step: number): LateReport {
-    const ranks = this.#steps.behind(step).map((rank) => this.#describe(rank, 'behind'));
-    return { step, answered: true, ranks };
+  #report(call: number): LateReport {
+    const ranks = this.#calls.behind(call).map((rank) => this.#describe(rank, 'behind'));
+    return { call, answered: true, ranks };
   }
 
   #beatOnce(): void {
     const { deadlineMs, heartbeatMs } = this.#options;
     const now = performance.now();
-    // After a pause of this process its own silence must not be taken for that of the others.
+    // After a pause of this process, the other ranks must not be taken for silent.
     const paused = now - this.#beatAt > heartbeatMs + deadlineMs / 2;
     this.#beatAt = now;
     if (this.#state !== 'ready') return;
     const present = this.#members.filter((member) => member?.closed === false) as Member[];
-    const words: ServerMessage = { type: 'beat', step: this.#steps.lastStep(0) };
+    const words: ServerMessage = { type: 'beat', call: this.#calls.lastCall(0) };
     const beat = encodeFrame(words);
     for (const member of present) {
       if (paused) member.heardAt = now;
-      // A rank that reads nothing must not fill this process's memory.
+      // Beats for a rank that does not read would fill this process's memory.
       if (!member.socket.writableNeedDrain) member.socket.write(beat);
     }
     const silent = present.find(({ heardAt }) => now - heardAt > deadlineMs);
@@ -307,7 +309,7 @@ export class Server {
     }
   }
 
-  /** Tells every rank why the group cannot go on, and frees the port. */
+  /** Ends the session: tells every rank why, and frees the port. */
   #fail(failure: Failure): void {
     if (this.#isOver) return;
     this.#state = 'failed';
@@ -315,12 +317,12 @@ export class Server {
     this.#ending = this.#end({ type: 'failure', failure });
   }
 
-  /** Last words to every rank. Resolves when all have taken them, or had their time. */
-  async #end(words: ServerMessage): Promise<void> {
+  /** Sends a last frame to every rank. Resolves when all have taken it, or after a bounded time. */
+  async #end(last: ServerMessage): Promise<void> {
     clearInterval(this.#beat);
     this.#listener.close();
-    this.#door.close();
-    const frame = encodeFrame(words);
+    this.#acceptor.close();
+    const frame = encodeFrame(last);
     await Promise.all(
       this.#members.map((member) => {
         if (member === undefined || member.socket.destroyed) return undefined;
@@ -329,11 +331,11 @@ export class Server {
     );
   }
 
-  /** The orderly end: says goodbye to every rank and frees the port and all connections. */
+  /** Says goodbye to every rank and frees the port and all connections. */
   async close(): Promise<void> {
     if (!this.#isOver) {
       this.#state = 'closed';
-      this.#ending = this.#end({ type: 'goodbye', step: this.#steps.lastStep(0) });
+      this.#ending = this.#end({ type: 'goodbye', call: this.#calls.lastCall(0) });
     }
     await this.#ending;
   }

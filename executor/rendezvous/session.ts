@@ -1,47 +1,46 @@
-// A process's part in a group of one process per rank: what its main thread sees of the rendezvous.
+// A rank's session, as its main thread uses it. There is one process per rank.
 
 import { Worker } from 'node:worker_threads';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import type { Coordinator } from '../backends/types.ts';
 import { packageVersion } from '../version.ts';
 import { workerUrl } from '../workerUrl.ts';
-import { type Bootstrap, type BootstrapOptions, resolveBootstrap } from './environment.ts';
+import { type Bootstrap, type BootstrapOptions, MAX_DEADLINE_MS, resolveBootstrap } from './environment.ts';
 import { MAX_DIGEST_BYTES, MAX_WHAT_LENGTH, partLimit } from './messages.ts';
 import { failureError, type LateReport, nameRanks, timeoutError } from './report.ts';
 import type { Notice, Request, WorkerSetup } from './worker.ts';
 
 export interface ConnectOptions extends BootstrapOptions {
-  /** Interface that rank 0 listens on. Default: the master address where it is a loopback one, else all interfaces. */
+  /** Interface that rank 0 listens on. Default: the master address if it is a loopback address, else all interfaces. */
   listenHost?: string;
   /** Takes the lines about refused connections and lost ranks. Default: stderr. */
   logger?: (line: string) => void;
 }
 
-/** Longest deadline, a day. */
-export const MAX_DEADLINE_MS = 86_400_000;
 /** Milliseconds after which a worker that does not end is ended. */
 const CLOSE_MS = 3000;
 
 interface Pending {
   resolve(value: unknown): void;
   reject(error: Error): void;
-  /** What it gets when the session has failed, where that is not an error. */
+  /** Its result when the session has failed, if that is not an error. */
   readonly ifFailed?: () => unknown;
 }
 
 /**
  * One rank's session with its group. Made by `connect`, which resolves when all ranks are there.
  *
- * Calls that all ranks make together (barrier, allGather, broadcast, agree) are numbered and must come in the same
- * order everywhere; so must steps. Every wait has a deadline. When it passes, when a rank is lost, or when ranks do
- * different things, the session fails on every rank that can still be reached: all that waits, and every later call,
- * rejects with the same error.
+ * All ranks make the same operations (barrier, allGather, broadcast, agree) in the same order, and enter the same
+ * numbered calls in the same order. Every wait has a deadline. When it passes, when a rank is lost, or when ranks do
+ * different things, the session fails on every rank that can still be reached: everything that waits, and every later
+ * call, rejects with the same error.
  *
  * A process that comes to its end with an open session closes it; one that crashes does not, and the others notice.
  */
-export class Session implements AsyncDisposable, Disposable {
+export class Session implements Coordinator, AsyncDisposable, Disposable {
   readonly rank: number;
   readonly worldSize: number;
-  /** Place among the ranks of this machine: the launcher's, or counted over equal host names. */
+  /** Number of this rank among the ranks of its machine: the launcher's, or counted over equal machine names. */
   readonly localRank: number;
   /** Number of ranks on this machine. */
   readonly localWorldSize: number;
@@ -52,12 +51,12 @@ export class Session implements AsyncDisposable, Disposable {
   readonly #listeners = new Set<(error: FuscoError) => void>();
   readonly #atEnd = () => void this.close();
   #nextId = 0;
-  #lastStep = -1;
+  #lastCall = -1;
   #failure: FuscoError | undefined;
   #lateAtFailure: LateReport['ranks'] = [];
   #closing: Promise<void> | undefined;
 
-  /** For connect. */
+  /** For connect: all ranks are there. */
   constructor(bootstrap: Bootstrap, localRank: number, localWorldSize: number, worker: Worker) {
     this.rank = bootstrap.rank;
     this.worldSize = bootstrap.worldSize;
@@ -66,6 +65,8 @@ export class Session implements AsyncDisposable, Disposable {
     this.deadlineMs = bootstrap.deadlineMs;
     this.#worker = worker;
     process.once('beforeExit', this.#atEnd);
+    worker.on('message', (notice: Notice) => this.#receive(notice));
+    worker.on('error', (cause: Error) => this.#fail(workerError(cause)));
     worker.unref();
   }
 
@@ -74,7 +75,7 @@ export class Session implements AsyncDisposable, Disposable {
     return this.#failure;
   }
 
-  /** Resolves when all ranks have come to it. Rejects with E_PEER_TIMEOUT, E_PEER_MISMATCH, E_CLOSED, as all calls do. */
+  /** Resolves when all ranks have entered it. Rejects with E_PEER_TIMEOUT, E_PEER_MISMATCH, E_CLOSED, as all calls do. */
   async barrier(deadlineMs?: number): Promise<void> {
     await this.#gather('a barrier', new Uint8Array(0), deadlineMs);
   }
@@ -98,7 +99,7 @@ export class Session implements AsyncDisposable, Disposable {
 
   /**
    * Resolves when all ranks have given the same digest. Otherwise every rank gets E_PEER_MISMATCH, which names `what`
-   * and the ranks that differ from most others (from rank 0, where two digests are as frequent). The session goes on.
+   * and the ranks that differ from most others (from rank 0, if two digests are equally frequent). The session stays open.
    *
    * @param what names the thing, at most 200 characters: `plan id`
    * @param digest at most 64 bytes
@@ -119,67 +120,65 @@ export class Session implements AsyncDisposable, Disposable {
   }
 
   /**
-   * Announces the next step of exchanges, with a digest of what this rank is about to do in it. Two ranks that differ
-   * in it, or in the order of their steps, end the session with E_PEER_MISMATCH.
+   * Enters the next numbered call, with a digest of what this rank is about to do in it. Ranks that enter it with
+   * another digest, or enter another call, end the session with E_PEER_MISMATCH on every rank.
    *
-   * @param step larger than the last one
-   * @param digest at most 64 bytes, equal on all ranks
-   * @param awaited whether to wait for the others
-   * @returns awaited, a promise that resolves when all ranks have entered the step. Not awaited, nothing: one message
-   *   is sent and the error of a failed or closed session is thrown.
+   * @param call larger than the last one
+   * @param digest at most 64 bytes, identical on all ranks
+   * @returns resolves when all ranks have entered the call
    */
-  enter(step: number | bigint, digest: Uint8Array, awaited: true, deadlineMs?: number): Promise<void>;
-  enter(step: number | bigint, digest: Uint8Array, awaited: false): undefined;
-  enter(
-    step: number | bigint,
-    digest: Uint8Array,
-    awaited: boolean,
-    deadlineMs?: number,
-  ): Promise<void> | undefined;
-  enter(
-    step: number | bigint,
-    digest: Uint8Array,
-    awaited: boolean,
-    deadlineMs = this.deadlineMs,
-  ): Promise<void> | undefined {
-    try {
-      this.#refuse();
-      checkInteger('deadlineMs', deadlineMs, 1, MAX_DEADLINE_MS);
-      checkInteger('digest.length', digest.length, 0, MAX_DIGEST_BYTES);
-      const at = checkInteger('step', Number(step), this.#lastStep + 1, Number.MAX_SAFE_INTEGER);
-      this.#lastStep = at;
-      if (awaited) {
-        return this.#ask<void>((id) => ({ op: 'enter', id, step: at, digest: copyOf(digest), deadlineMs }));
-      }
-      this.#post({ op: 'enter', id: undefined, step: at, digest: copyOf(digest), deadlineMs });
-      return undefined;
-    } catch (error) {
-      if (!awaited) throw error;
-      return Promise.reject(error);
-    }
+  async enter(call: number | bigint, digest: Uint8Array, deadlineMs = this.deadlineMs): Promise<void> {
+    const entry = this.#entryOf(call, digest, deadlineMs);
+    return this.#ask<void>((id) => ({ op: 'enter', id, ...entry }));
+  }
+
+  /** Enters the next numbered call without waiting for others. Throws the error of a failed or closed session. */
+  announce(call: number | bigint, digest: Uint8Array): void {
+    this.#post({ op: 'enter', id: undefined, ...this.#entryOf(call, digest, this.deadlineMs) });
+  }
+
+  #entryOf(call: number | bigint, digest: Uint8Array, deadlineMs: number) {
+    this.#refuse();
+    checkInteger('deadlineMs', deadlineMs, 1, MAX_DEADLINE_MS);
+    checkInteger('digest.length', digest.length, 0, MAX_DIGEST_BYTES);
+    this.#lastCall = checkInteger('call', Number(call), this.#lastCall + 1, Number.MAX_SAFE_INTEGER);
+    return { call: this.#lastCall, digest: copyOf(digest), deadlineMs };
   }
 
   /**
-   * Which ranks had not entered a step. Answers within 2 s whatever has happened: where rank 0 does not answer, it is
-   * the rank that is named, and after a failure those that the failure named.
+   * Which ranks have not entered a call. Always answers within 2 s: if rank 0 does not answer, rank 0 is named; after a
+   * failure, the ranks that the failure named.
    */
-  async late(step: number | bigint): Promise<LateReport> {
-    const at = checkInteger('step', Number(step), 0, Number.MAX_SAFE_INTEGER);
-    const ifFailed = (): LateReport => ({ step: at, answered: true, ranks: this.#lateAtFailure });
+  async late(call: number | bigint): Promise<LateReport> {
+    const at = checkInteger('call', Number(call), 0, Number.MAX_SAFE_INTEGER);
+    const ifFailed = (): LateReport => ({ call: at, answered: true, ranks: this.#lateAtFailure });
     if (this.#closing !== undefined) this.#refuse();
     if (this.#failure !== undefined) return ifFailed();
-    return this.#ask<LateReport>((id) => ({ op: 'late', id, step: at }), ifFailed);
+    return this.#ask<LateReport>((id) => ({ op: 'late', id, call: at }), ifFailed);
   }
 
   /**
-   * The E_PEER_TIMEOUT of a step that did not end in time, with the ranks of the report and the steps they were last in.
+   * Reports that this rank has waited `waitedMs` for a call to finish. If some ranks have not entered the call, the
+   * session ends with E_PEER_TIMEOUT on every rank.
+   *
+   * @returns the error, with the late ranks and the call that each entered last; undefined if all have entered the call,
+   *   or if nothing is known about it
    */
-  timeoutError(step: number | bigint, report: LateReport): FuscoError {
-    return timeoutError(step, report);
+  async timedOut(call: number, waitedMs: number): Promise<FuscoError | undefined> {
+    const report = await this.late(call).catch(() => undefined);
+    if (report === undefined || report.ranks.length === 0) return undefined;
+    if (this.#failure === undefined && this.#closing === undefined)
+      this.#post({ op: 'expire', call, waitedMs });
+    return timeoutError(call, report);
+  }
+
+  /** Gives a failure that is on its way time to arrive: an answer from rank 0, or at most 2 s. */
+  async settle(): Promise<void> {
+    await this.late(0).catch(() => {});
   }
 
   /**
-   * Milliseconds, over all steps so far, by which each rank entered after the first one, [ranks]: the rank with the most
+   * Milliseconds, over all calls so far, by which each rank entered after the first one, [ranks]: the rank with the most
    * is the one that the others wait for. Times are those of rank 0, a heart-beat's delay more or less.
    *
    * @throws FuscoError as all calls do
@@ -192,18 +191,9 @@ export class Session implements AsyncDisposable, Disposable {
   }
 
   /**
-   * Says that this rank has waited for others to come to a step until its deadline passed. Where some have not come, the
-   * session ends with E_PEER_TIMEOUT on every rank.
-   */
-  expire(step: number, waitedMs: number): void {
-    if (this.#failure === undefined && this.#closing === undefined)
-      this.#post({ op: 'expire', step, waitedMs });
-  }
-
-  /**
-   * Calls the listener once, when the session fails; soon, where it has failed already.
+   * Calls the listener once, when the session fails; soon, if it has failed already.
    *
-   * @returns forgets the listener, so that what it holds can go before the session does
+   * @returns removes the listener
    */
   onFailure(listener: (error: FuscoError) => void): () => void {
     const own = (error: FuscoError) => listener(error);
@@ -238,8 +228,7 @@ export class Session implements AsyncDisposable, Disposable {
     await endWorker(this.#worker);
   }
 
-  /** For connect: what the worker says. */
-  receive(notice: Notice): void {
+  #receive(notice: Notice): void {
     if (notice.event === 'answer') {
       const pending = this.#pending.get(notice.id);
       this.#pending.delete(notice.id);
@@ -247,12 +236,13 @@ export class Session implements AsyncDisposable, Disposable {
       pending?.resolve(notice.value);
     } else if (notice.event === 'failure') {
       this.#lateAtFailure = notice.failure.ranks;
-      this.fail(failureError(notice.failure));
+      this.#fail(failureError(notice.failure));
+    } else if (notice.event === 'refused') {
+      this.#fail(refusedError(notice));
     }
   }
 
-  /** For connect: the session cannot go on. */
-  fail(error: FuscoError): void {
+  #fail(error: FuscoError): void {
     if (this.#failure !== undefined || this.#closing !== undefined) return;
     this.#failure = error;
     for (const { resolve, reject, ifFailed } of this.#pending.values()) {
@@ -298,10 +288,10 @@ export class Session implements AsyncDisposable, Disposable {
   }
 }
 
-/** The bytes in a buffer of their own: a message carries the whole buffer that a view lies in. */
+/** A copy in a buffer of its own: postMessage would send the whole buffer of a view. */
 const copyOf = (bytes: Uint8Array) => Uint8Array.from(bytes);
 
-/** Ranks whose digest is not the most frequent one; where several are, rank 0's or else the lowest rank's counts. */
+/** Ranks whose digest is not the most frequent one; among equally frequent ones, the digest of the lowest rank counts. */
 export function differingRanks(digests: readonly string[]): number[] {
   const counts = new Map<string, number>();
   for (const digest of digests) counts.set(digest, (counts.get(digest) ?? 0) + 1);
@@ -325,8 +315,8 @@ async function endWorker(worker: Worker): Promise<void> {
  * Connects this process to its group and waits until all ranks are there. Options win over the launcher's variables;
  * docs/multi-process.md lists them. Rank 0 hosts the server.
  *
- * @throws FuscoError E_BOOTSTRAP where rank, size or address are missing or contradict, or rank 0 refused the secret;
- *   E_PEER_TIMEOUT naming the ranks that did not come; E_PEER_MISMATCH for another version or world size
+ * @throws FuscoError E_BOOTSTRAP if rank, size or address are missing or disagree, or if rank 0 refused the secret;
+ *   E_PEER_TIMEOUT naming the ranks that did not connect; E_PEER_MISMATCH for another version or world size
  */
 export async function connect(options: ConnectOptions = {}): Promise<Session> {
   const bootstrap = resolveBootstrap(options, process.env);
@@ -350,32 +340,30 @@ export async function connect(options: ConnectOptions = {}): Promise<Session> {
     execArgv: [],
     name: `fusco rank ${rank}`,
   });
-  return new Promise((resolve, reject) => {
-    let session: Session | undefined;
-    const give = (error: FuscoError) => {
-      if (session !== undefined) return session.fail(error);
-      void endWorker(worker).then(() => reject(error));
-    };
-    worker.on('message', (notice: Notice) => {
-      if (notice.event === 'log') return log(notice.line);
-      if (notice.event === 'refused') {
-        const details = notice.rank === undefined ? {} : { rank: notice.rank };
-        return give(new FuscoError(notice.code, notice.text, details));
-      }
-      if (notice.event === 'ready') {
-        const { localRank = notice.localRank, localWorldSize = notice.localWorldSize } = bootstrap;
-        session = new Session(bootstrap, localRank, localWorldSize, worker);
-        return resolve(session);
-      }
-      if (session !== undefined) session.receive(notice);
-      else if (notice.event === 'failure') give(failureError(notice.failure));
-    });
-    worker.on('error', (cause: Error) => {
-      const error = new FuscoError('E_INTERNAL', `the rendezvous worker failed: ${cause.message}`, { cause });
-      if (session !== undefined) session.fail(error);
-      else reject(error);
-    });
+  worker.on('message', (notice: Notice) => {
+    if (notice.event === 'log') log(notice.line);
   });
+  return new Promise((resolve, reject) => {
+    const giveUp = (error: FuscoError) => void endWorker(worker).then(() => reject(error));
+    const onMessage = (notice: Notice) => {
+      if (notice.event === 'refused') return giveUp(refusedError(notice));
+      if (notice.event === 'failure') return giveUp(failureError(notice.failure));
+      if (notice.event !== 'ready') return;
+      worker.off('message', onMessage).off('error', onError);
+      const { localRank = notice.localRank, localWorldSize = notice.localWorldSize } = bootstrap;
+      resolve(new Session(bootstrap, localRank, localWorldSize, worker));
+    };
+    const onError = (cause: Error) => reject(workerError(cause));
+    worker.on('message', onMessage).on('error', onError);
+  });
+}
+
+function refusedError({ code, text, rank }: Extract<Notice, { event: 'refused' }>): FuscoError {
+  return new FuscoError(code, text, rank === undefined ? {} : { rank });
+}
+
+function workerError(cause: Error): FuscoError {
+  return new FuscoError('E_INTERNAL', `the rendezvous worker failed: ${cause.message}`, { cause });
 }
 
 function isLoopback(host: string): boolean {

@@ -1,11 +1,11 @@
-// The thread that keeps a session alive while its process is busy: a late rank is exactly one whose main thread does
-// something else, and its heart-beats and rank 0's answers must go on meanwhile. Main thread and worker exchange the
-// messages below; the worker of rank 0 holds the server too.
+// The thread of a session. Heart-beats and rank 0's answers must go on while the main thread computes: a late rank is one
+// whose main thread does something else. Main thread and worker exchange the messages below; the worker of rank 0 also
+// runs the server.
 
 import { hostname } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
-import { Client, type Neighbours } from './client.ts';
+import { Client, type LocalPlace } from './client.ts';
 import type { Failure, LateReport } from './report.ts';
 import { Server } from './server.ts';
 
@@ -15,7 +15,7 @@ export interface WorkerSetup {
   readonly worldSize: number;
   readonly host: string;
   readonly port: number;
-  /** Interface that rank 0 listens on; all of them where it is undefined. */
+  /** Interface that rank 0 listens on; undefined: all interfaces. */
   readonly listenHost: string | undefined;
   readonly version: string;
   readonly secret: string;
@@ -23,20 +23,20 @@ export interface WorkerSetup {
   readonly heartbeatMs: number;
 }
 
-/** From the main thread. Requests with an id are answered. */
+/** From the main thread to the worker. Requests with an id are answered. */
 export type Request =
   | { op: 'gather'; id: number; what: string; part: Uint8Array; deadlineMs: number }
-  | { op: 'enter'; id: number | undefined; step: number; digest: Uint8Array; deadlineMs: number }
-  | { op: 'late'; id: number; step: number }
+  | { op: 'enter'; id: number | undefined; call: number; digest: Uint8Array; deadlineMs: number }
+  | { op: 'late'; id: number; call: number }
   | { op: 'lateness'; id: number }
-  | { op: 'expire'; step: number; waitedMs: number }
+  | { op: 'expire'; call: number; waitedMs: number }
   | { op: 'close' };
 
 type Answer = Uint8Array[] | Float64Array | LateReport | undefined;
 
-/** To the main thread. */
+/** From the worker to the main thread. */
 export type Notice =
-  | ({ event: 'ready' } & Neighbours)
+  | ({ event: 'ready' } & LocalPlace)
   | { event: 'refused'; code: ErrorCode; text: string; rank: number | undefined }
   | { event: 'answer'; id: number; value: Answer }
   | { event: 'failure'; failure: Failure }
@@ -88,17 +88,17 @@ class SessionWorker {
     if (request.op === 'close') return void this.#close();
     const client = this.#client!;
     if (request.op === 'enter') {
-      const { id, step, digest, deadlineMs } = request;
-      if (id === undefined) client.announce(step, digest);
-      else void client.enter(step, digest, deadlineMs).then(() => this.#answer(id, undefined));
+      const { id, call, digest, deadlineMs } = request;
+      if (id === undefined) client.announce(call, digest);
+      else void client.enter(call, digest, deadlineMs).then(() => this.#answer(id, undefined));
     } else if (request.op === 'late') {
-      const { id, step } = request;
-      void client.late(step).then((report) => this.#answer(id, report));
+      const { id, call } = request;
+      void client.late(call).then((report) => this.#answer(id, report));
     } else if (request.op === 'lateness') {
       const { id } = request;
       void client.lateness().then((behindMs) => this.#answer(id, behindMs));
     } else if (request.op === 'expire') {
-      client.expire(request.step, request.waitedMs);
+      client.expire(request.call, request.waitedMs);
     } else {
       const { id, what, part, deadlineMs } = request;
       const call = () => client.gather(what, part, deadlineMs).then((parts) => this.#answer(id, parts));

@@ -1,5 +1,5 @@
-// Rows as e4m3 codes with one float32 scale for every 128 elements, as DeepEP's tests make them (per_token_cast_to_fp8
-// and per_token_cast_back). Plain TypeScript, and the oracle of the native versions: the same bits everywhere.
+// Rows as e4m3 codes with one float32 scale for every 128 elements, as in DeepEP's tests (per_token_cast_to_fp8 and
+// per_token_cast_back). Native versions are compared with this one, bit for bit.
 //
 // e4m3 is the finite kind (E4M3FN): sign, 4 bits of exponent with bias 7, 3 of fraction; no infinities, one NaN per
 // sign, 448 the largest number, 2^-9 the smallest. Of a block with the largest size a, never below 1e-4:
@@ -8,8 +8,9 @@
 //
 // each operation rounded to float32, then once to e4m3 or the row's dtype. A NaN makes its block's scale and codes NaN.
 
-import { checkInteger, FuscoError } from '../../planner/errors.ts';
-import { MAX_ROW_BYTES } from '../../planner/format/layout.ts';
+import { checkInteger } from '../../planner/errors.ts';
+import { MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
+import { viewOf } from '../memory.ts';
 import { bitsFromFloat, type FloatDtype, floatFromBits, rowCodec } from '../numeric.ts';
 
 /** Elements that share a scale; the last block of a row may have fewer. */
@@ -37,8 +38,8 @@ export function e4m3ToFloat(code: number): number {
 }
 
 /**
- * The code of a float32, rounded to nearest even. Beyond 464, half way to where the next number would be, there is
- * nothing but NaN; infinities are NaN, too.
+ * The code of a float32, rounded to nearest even. Numbers beyond 464, half way to where the next number would be, and
+ * infinities are NaN.
  */
 export function floatToE4m3(value: number): number {
   const bits = bitsFromFloat(value);
@@ -62,32 +63,21 @@ export interface Fp8Rows {
   readonly hidden: number;
 }
 
-function viewOf(name: string, memory: ArrayBufferView, bytes: number): Uint8Array {
-  if (memory.byteLength < bytes) {
-    throw new FuscoError('E_BUFFER', `${name} has ${memory.byteLength} bytes, ${bytes} are needed`, {
-      value: memory.byteLength,
-      limit: bytes,
-    });
-  }
-  return new Uint8Array(memory.buffer, memory.byteOffset, bytes);
-}
-
 function openRows(
   { dtype, rows, hidden }: Fp8Rows,
   values: ArrayBufferView,
   codes: ArrayBufferView,
   scales: ArrayBufferView,
 ) {
-  checkInteger('rows', rows, 0, 2 ** 31 - 1);
+  checkInteger('rows', rows, 0, MAX_ROWS);
   const size = dtype === 'f32' ? 4 : 2;
   const rowBytes = size * checkInteger('hidden', hidden, 1, MAX_ROW_BYTES / size);
   const codec = rowCodec(dtype, rowBytes);
-  const scaleBytes = viewOf('scales', scales, 4 * rows * scaleBlocks(hidden));
   return {
     codec,
     values: viewOf('values', values, rows * rowBytes),
     codes: viewOf('codes', codes, rows * hidden),
-    scales: new DataView(scaleBytes.buffer, scaleBytes.byteOffset, scaleBytes.byteLength),
+    scales: viewOf('scales', scales, 4 * rows * scaleBlocks(hidden)),
   };
 }
 
@@ -128,7 +118,7 @@ export function quantizeRows(
       const factor = Math.fround(E4M3_MAX / size);
       open.scales.setUint32(4 * block, bitsFromFloat(Math.fround(size / E4M3_MAX)), true);
       for (let i = begin; i < end; i++) {
-        open.codes[r * hidden + i] = floatToE4m3(Math.fround(row[i]! * factor));
+        open.codes.setUint8(r * hidden + i, floatToE4m3(Math.fround(row[i]! * factor)));
       }
     }
   }
@@ -148,7 +138,7 @@ export function dequantizeRows(
   for (let r = 0; r < rows; r++) {
     for (let i = 0; i < hidden; i++) {
       const scale = open.scales.getFloat32(4 * (r * blocks + Math.floor(i / FP8_BLOCK)), true);
-      row[i] = e4m3ToFloat(open.codes[r * hidden + i]!) * scale;
+      row[i] = e4m3ToFloat(open.codes.getUint8(r * hidden + i)) * scale;
     }
     open.codec.store(row, open.values, r);
   }

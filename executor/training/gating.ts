@@ -1,11 +1,11 @@
-// Which experts a token goes to, and with which weights: top-k of a router's scores. Plain TypeScript, and the oracle
-// of the native versions. Every operation is rounded to float32 by itself and in the order written here, so that all
-// machines and backends choose alike:
+// The experts of each token and their weights: top-k of a router's scores. Native versions are compared with this one,
+// bit for bit: every operation is rounded to float32 by itself, in the order written here, so that all machines and
+// backends make the same choice.
 //
 //   scores   softmax: e^(x - max) / sum, the sum in 32 lanes (lane j adds experts j, j + 32, …, then lanes are added at
 //            distance 16, 8, 4, 2, 1); sigmoid: 1 / (1 + e^-x)
-//   choice   scores + bias; a NaN counts as -infinity; ties go to the lower id, of groups as of experts
-//   groups   the best groupTopk of `groups` equal groups stay, by their best expert or by the sum of their two best
+//   choice   scores + bias; a NaN counts as -infinity; ties go to the lower id, for expert groups and for experts
+//   groups   the best groupTopk of `groups` equal expert groups stay, by their best expert or by the sum of their two best
 //   weights  the scores of the chosen experts, without the bias; normalised: divided by (their sum in the order of k,
 //            from +0, plus 1e-20); times `scale`
 //
@@ -13,8 +13,9 @@
 // Mixtral and Qwen (softmax, normalised).
 
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
-import { MAX_INSTANCES, MAX_TOPK } from '../../planner/format/layout.ts';
-import { bitsFromFloat, floatFromBits } from '../numeric.ts';
+import { MAX_INSTANCES, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
+import { viewOf } from '../memory.ts';
+import { bitsFromFloat, floatFromBits, laneSum } from '../numeric.ts';
 
 export interface GateOptions {
   /** 1..65535. */
@@ -23,13 +24,13 @@ export interface GateOptions {
   topk: number;
   /** Default softmax. */
   score?: 'softmax' | 'sigmoid';
-  /** Equal groups of consecutive experts; divides `experts`. Default 1. */
+  /** Number of equal expert groups, of consecutive experts; divides `experts`. Default 1. */
   groups?: number;
-  /** Groups that a token may choose from, 1..groups; they must hold topk experts. Default: all. */
+  /** Expert groups that a token may choose from, 1..groups; they must hold topk experts. Default: all. */
   groupTopk?: number;
-  /** What a group is judged by: its best expert, or the sum of its two best, the default. */
+  /** Score of an expert group: its best expert, or the sum of its two best, the default. */
   groupScore?: 'max' | 'top2';
-  /** Whether the weights of a token are made to add up to `scale`. Default false. */
+  /** Whether the weights of a token add up to `scale`. Default false. */
   normalize?: boolean;
   /** Factor of the weights, finite; rounded to float32. Default 1. */
   scale?: number;
@@ -38,10 +39,8 @@ export interface GateOptions {
 /** Options with every default filled in. */
 export type GateSpec = Readonly<Required<GateOptions>>;
 
-const LANES = 32;
 /** Keeps scores that are all zero from a division by zero, as the models that normalise do. */
 const NORMALIZE_FLOOR = Math.fround(1e-20);
-const MAX_TOKENS = 2 ** 31 - 1;
 
 /** Fills in the defaults and checks every range. Throws E_OPTION. */
 export function resolveGate(options: GateOptions): GateSpec {
@@ -55,14 +54,8 @@ export function resolveGate(options: GateOptions): GateSpec {
   }
   const reach = (experts / groups) * groupTopk;
   if (topk > reach) {
-    throw new FuscoError(
-      'E_OPTION',
-      `topk ${topk} is more than the ${reach} experts of ${groupTopk} groups`,
-      {
-        value: topk,
-        limit: reach,
-      },
-    );
+    const text = `topk ${topk} is more than the ${reach} experts of ${groupTopk} groups`;
+    throw new FuscoError('E_OPTION', text, { value: topk, limit: reach });
   }
   if (score !== 'softmax' && score !== 'sigmoid') {
     throw new FuscoError('E_OPTION', `score ${String(score)} is not one of softmax, sigmoid`);
@@ -112,18 +105,12 @@ export function expFloat(x: number): number {
   return Math.fround(Math.fround(y * powerOf2(half)) * powerOf2(n - half));
 }
 
-/** Reads and writes float32 and int32 at any address; what is written is canonical. */
+/** Reads and writes float32 and int32 words of a buffer; NaNs are written as the canonical one. */
 class Words {
   readonly #view: DataView;
 
   constructor(name: string, memory: ArrayBufferView, words: number) {
-    if (memory.byteLength < 4 * words) {
-      throw new FuscoError('E_BUFFER', `${name} has ${memory.byteLength} bytes, ${4 * words} are needed`, {
-        value: memory.byteLength,
-        limit: 4 * words,
-      });
-    }
-    this.#view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
+    this.#view = viewOf(name, memory, 4 * words);
   }
 
   float(index: number): number {
@@ -141,15 +128,6 @@ class Words {
   setInt(index: number, value: number): void {
     this.#view.setInt32(4 * index, value, true);
   }
-}
-
-function laneSum(values: Float32Array): number {
-  const lanes = new Float32Array(LANES);
-  for (let i = 0; i < values.length; i++) lanes[i % LANES]! += values[i]!;
-  for (let distance = LANES / 2; distance >= 1; distance /= 2) {
-    for (let lane = 0; lane < distance; lane++) lanes[lane]! += lanes[lane + distance]!;
-  }
-  return lanes[0]!;
 }
 
 /** Replaces logits by scores. */
@@ -176,7 +154,7 @@ function best(values: Float32Array, marked: Uint8Array, begin: number, end: numb
   return found;
 }
 
-/** Marks the experts of the groups that lose. */
+/** Marks the experts of the expert groups that a token may not choose from. */
 function limitGroups(spec: GateSpec, choice: Float32Array, marked: Uint8Array): void {
   const { experts, groups, groupTopk, groupScore } = spec;
   const size = experts / groups;
@@ -217,7 +195,7 @@ export interface GateBuffers {
 /** Top-k of one rank's tokens. Throws E_OPTION, E_BUFFER. */
 export function gateTokens(spec: GateSpec, tokens: number, buffers: GateBuffers): void {
   const { experts, topk } = spec;
-  checkInteger('tokens', tokens, 0, MAX_TOKENS);
+  checkInteger('tokens', tokens, 0, MAX_ROWS);
   const logits = new Words('logits', buffers.logits, tokens * experts);
   const scoresOut = new Words('scores', buffers.scores, tokens * experts);
   const ids = new Words('ids', buffers.ids, tokens * topk);
@@ -277,20 +255,20 @@ function checkIds({ experts, topk }: GateSpec, tokens: number, ids: Words): void
   }
 }
 
-/** Throws E_OPTION where one of a gate's ids, i32 [tokens, topk], is not in 0..experts - 1; E_BUFFER. */
+/** Throws E_OPTION if one of a gate's ids, i32 [tokens, topk], is not in 0..experts - 1; E_BUFFER. */
 export function checkGateIds(spec: GateSpec, tokens: number, ids: ArrayBufferView): void {
-  checkInteger('tokens', tokens, 0, MAX_TOKENS);
+  checkInteger('tokens', tokens, 0, MAX_ROWS);
   checkIds(spec, tokens, new Words('ids', ids, tokens * spec.topk));
 }
 
 /**
  * The gradient of one rank's logits; the choice of experts has none.
  *
- * @throws FuscoError E_OPTION where an id is not in 0..experts - 1; E_BUFFER
+ * @throws FuscoError E_OPTION if an id is not in 0..experts - 1; E_BUFFER
  */
 export function gateTokensBackward(spec: GateSpec, tokens: number, buffers: GateBackwardBuffers): void {
   const { experts, topk, score } = spec;
-  checkInteger('tokens', tokens, 0, MAX_TOKENS);
+  checkInteger('tokens', tokens, 0, MAX_ROWS);
   const scores = new Words('scores', buffers.scores, tokens * experts);
   const to = new Words('logits gradient', buffers.logitsGradient, tokens * experts);
   const ids = new Words('ids', buffers.ids, tokens * topk);

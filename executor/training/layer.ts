@@ -1,6 +1,6 @@
-// A Mixture-of-Experts layer's view of an exchange: forward and backward in terms of tokens and rows, and each rank's
-// expert blocks as a grouped matrix product wants them. It moves nothing itself: every call is one of the exchange's,
-// so the results are the same bits on every backend.
+// A Mixture-of-Experts layer over an exchange: forward and backward in terms of tokens and rows, and each rank's expert
+// blocks for a grouped matrix product. Every call is one of the exchange's, so the results are the same bits on every
+// backend.
 //
 //   forward    rows   = dispatch(tokens)               tokens' = combine(rows', weights)
 //   backward   tokens = unweighted combine of rows     rows'   = dispatch of tokens', scaled by the weights
@@ -14,6 +14,7 @@ import type { Exchange } from '../group.ts';
 import type { FloatDtype } from '../numeric.ts';
 import type { StepClock } from './clock.ts';
 import { scaleBlocks } from './fp8.ts';
+import { LAYER_STAGES, type LayerStage, noTimes, type StageTimes } from './stages.ts';
 
 export interface LayerOptions {
   /** Elements of one row. */
@@ -22,7 +23,7 @@ export interface LayerOptions {
   dtype: FloatDtype;
   /** Dispatch e4m3 codes with a float32 scale for every 128 elements; combine stays in `dtype`. Default false. */
   fp8?: boolean;
-  /** Where the times of the exchanges are added as well, with those of the step around them. */
+  /** The clock of the training step, to which the times of the exchanges are added as well. */
   clock?: StepClock;
 }
 
@@ -56,9 +57,9 @@ export interface LayerDispatch {
 }
 
 export interface LayerCombine {
-  /** [recvRows, hidden]: what the experts made of the rows. */
+  /** [recvRows, hidden]: the outputs of the experts. */
   readonly rows: readonly Memory[];
-  /** [tokens, hidden]: the sums; +0 where a token has no entry. */
+  /** [tokens, hidden]: the sums; +0 for a token without entries. */
   readonly tokens: readonly Memory[];
   /** f32 [tokens, topk]; without them rows are added unweighted. */
   readonly weights?: readonly Memory[];
@@ -80,27 +81,11 @@ export interface LayerCombineBackward {
   readonly weights?: readonly Memory[];
   /** [recvRows, hidden]: the rows that combine read; needed for `weightsGradient`. */
   readonly rows?: readonly Memory[];
-  /** f32 [tokens, topk]: gradient of the weights; 0 where masked or dropped. */
+  /** f32 [tokens, topk]: gradient of the weights; 0 for masked and dropped entries. */
   readonly weightsGradient?: readonly Memory[];
 }
 
-export const LAYER_STAGES = [
-  'dispatch',
-  'combine',
-  'combineBackward',
-  'weightGradient',
-  'dispatchBackward',
-] as const;
-export type LayerStage = (typeof LAYER_STAGES)[number];
-
-/** Nanoseconds of every stage, as the backend measured them. */
-export type StageTimes = Record<LayerStage, number>;
-
 const F32_BYTES = 4;
-
-function noTimes(): StageTimes {
-  return { dispatch: 0, combine: 0, combineBackward: 0, weightGradient: 0, dispatchBackward: 0 };
-}
 
 /** Both of two optional fields, or neither. */
 function checkPair(a: string, hasA: boolean, b: string, hasB: boolean): void {
@@ -108,7 +93,7 @@ function checkPair(a: string, hasA: boolean, b: string, hasB: boolean): void {
   throw new FuscoError('E_OPTION', `${hasA ? a : b} needs ${hasA ? b : a}`);
 }
 
-/** Rows of a layer over one exchange; make one for each plan, it costs next to nothing. */
+/** A layer over one exchange. Make one for each plan; it is cheap. */
 export class ExpertLayer {
   readonly exchange: Exchange;
   readonly hidden: number;
@@ -119,7 +104,7 @@ export class ExpertLayer {
   /** Expert blocks of every local rank, in the order of the group's local ranks. */
   readonly blocks: readonly ExpertBlocks[];
   readonly #clock: StepClock | undefined;
-  #times = noTimes();
+  #times: StageTimes = noTimes(LAYER_STAGES);
 
   /** Throws E_OPTION. The exchange stays the caller's to close. */
   constructor(exchange: Exchange, options: LayerOptions) {
@@ -154,10 +139,10 @@ export class ExpertLayer {
     return this.#times;
   }
 
-  /** The times of a step: those since the last call, which starts the next step. */
+  /** The times since the last call of takeTimes, which starts the next training step. */
   takeTimes(): StageTimes {
     const times = this.#times;
-    this.#times = noTimes();
+    this.#times = noTimes(LAYER_STAGES);
     return times;
   }
 
@@ -185,7 +170,7 @@ export class ExpertLayer {
     return this.#count('dispatch', await this.exchange.dispatch(dispatch));
   }
 
-  /** Brings the experts' rows home, weighted and added up. Throws E_BUFFER, E_CLOSED. */
+  /** Returns the experts' rows to their tokens, weighted and added. Throws E_BUFFER, E_CLOSED. */
   async combine({ rows, tokens, weights }: LayerCombine): Promise<ExchangeReport> {
     const { dtype, rowBytes } = this;
     const call = { dtype, rowBytes, from: rows, to: tokens };
@@ -195,7 +180,7 @@ export class ExpertLayer {
     );
   }
 
-  /** The gradient of dispatch: every token's rows, added up unweighted. Throws E_BUFFER, E_CLOSED. */
+  /** The gradient of dispatch: the rows of every token, added unweighted. Throws E_BUFFER, E_CLOSED. */
   async dispatchBackward(call: LayerDispatchBackward): Promise<ExchangeReport> {
     const { dtype, rowBytes } = this;
     const { rowsGradient: from, tokensGradient: to } = call;
@@ -203,7 +188,7 @@ export class ExpertLayer {
   }
 
   /**
-   * The gradients of combine: of its rows, and of its weights where they are asked for. The report covers both.
+   * The gradients of combine: of its rows, and of its weights if `weightsGradient` is given. The report covers both.
    *
    * @throws FuscoError E_OPTION, E_BUFFER, E_CLOSED
    */
@@ -240,7 +225,7 @@ export class ExpertLayer {
   }
 }
 
-/** Waits for both even where one fails: until then the backend may still use the caller's buffers. */
+/** Waits for both, even if one fails: until then the backend may still use the caller's buffers. */
 async function settled(
   a: Promise<ExchangeReport>,
   b: Promise<ExchangeReport>,

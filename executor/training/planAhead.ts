@@ -1,10 +1,9 @@
-// Plans the next step in a worker thread while this one runs, for loops that know a routing before they need its plan:
-// replayed or recomputed steps, micro-batches whose gates run first.
+// Plans the next training step in a worker thread while the current one runs, for loops that know a routing before they
+// need its plan: replayed or recomputed steps, micro-batches whose gates run first.
 //
-// Are its plans verified? The worker runs this package's planner, compiled from the same Wasm module, in this process;
-// its port is private to the two threads; and shards are transferred, not shared: when a plan arrives, the memory that
-// the planner wrote is this thread's alone. That is what group.plan() can say of its plans too, so they count as
-// verified. Layout and sizes are checked all the same when shards are opened, and native code checks every bound it
+// Its plans count as verified, as those of group.plan() do: the worker runs this package's planner, from the same Wasm
+// module, in this process; its port is private to the two threads; and shards are transferred, not shared, so that when a
+// plan arrives only this thread can write its memory. Layout and sizes are checked all the same when shards are opened, and native code checks every bound it
 // uses. `verify: true` runs the verifier on this thread as well, which takes several times as long as planning.
 
 import { Worker } from 'node:worker_threads';
@@ -22,8 +21,8 @@ import {
   type SpecFields,
 } from '../../planner/spec.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
+import { fromSteady } from '../native/clock.ts';
 import { workerUrl } from '../workerUrl.ts';
-import { fromSteady } from './clock.ts';
 
 export interface PlanAheadOptions {
   /** Ranks of the group, 1..4096. */
@@ -72,7 +71,7 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** A planner in a thread of its own. Plans are made in the order in which they were asked for. */
+/** A planner in its own thread. Plans are made in the order of the calls. */
 export class PlanAhead implements AsyncDisposable {
   readonly ranks: number;
   readonly #worker: Worker;
@@ -93,30 +92,34 @@ export class PlanAhead implements AsyncDisposable {
     worker.unref();
   }
 
-  /** Starts the thread. Throws E_OPTION; E_BACKEND where the planner's Wasm is not built. */
+  /** Starts the thread. Throws E_OPTION; E_BACKEND if the planner's Wasm is not built. */
   static async open(options: PlanAheadOptions): Promise<PlanAhead> {
     checkInteger('ranks', options.ranks, 1, MAX_RANKS);
     const workerData: WorkerStart = { module: await plannerModule() };
-    // Without the flags of the process: they are for its own script, and preload what the worker does not need.
+    // Without the flags of the process: they may preload what the worker does not need.
     return new PlanAhead(
-      new Worker(workerUrl('training/planAheadWorker.js'), { workerData, execArgv: [], name: 'fusco planner' }),
+      new Worker(workerUrl('training/planAheadWorker.js'), {
+        workerData,
+        execArgv: [],
+        name: 'fusco planner',
+      }),
       options,
     );
   }
 
-  /** Plans that were asked for and are not there yet. */
+  /** Number of plans that have not arrived yet. */
   get pending(): number {
     return this.#waiting.length;
   }
 
   /**
-   * Starts planning a step; the plan is byte for byte what group.plan makes of the same routing. The ids are copied at
-   * once, so the caller may use them again, unless they are given away.
+   * Starts planning a step; the plan has the same bytes as that of group.plan. The ids are copied at once, so the caller
+   * may use them again, unless they are transferred.
    *
    * @param routing one table per rank
    * @param transfer whether the ids' memory moves to the worker: the caller's arrays are empty afterwards. Those that
    * are part of a larger buffer, or share one, are copied all the same.
-   * @throws FuscoError what group.plan throws; E_CLOSED; E_MEMORY or E_INTERNAL where the thread died
+   * @throws FuscoError what group.plan throws; E_CLOSED; E_MEMORY or E_INTERNAL if the thread died
    */
   async plan(
     routing: readonly RoutingTable[],
@@ -199,7 +202,7 @@ export class PlanAhead implements AsyncDisposable {
   }
 }
 
-/** Whether a rank's ids are all of a buffer that no other rank's ids lie in. */
+/** Whether a rank's ids are a whole buffer that no other rank's ids use. */
 function ownsBuffer(routing: readonly RoutingTable[], rank: number): boolean {
   const { buffer, byteLength } = routing[rank]!.ids;
   const isWhole = buffer instanceof ArrayBuffer && buffer.byteLength === byteLength;

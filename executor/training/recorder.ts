@@ -1,4 +1,4 @@
-// Records the routing of every step in files that `fusco plan` reads, and proves that it plans alike again.
+// Records the routing of every training step in files that `fusco plan` reads, and checks that it gives the same plan again.
 //
 //   recording/
 //     index.jsonl            one line a step: {"formatVersion": 1, "step": 0, "directory": "step-000000",
@@ -6,15 +6,15 @@
 //     step-000000/rank0.npy  ids [tokens, topk] of rank 0, in the dtype that the loop had them in
 //     step-000000/rank1.npy  …
 //
-// A step counts once its line is whole. Its directory is written under another name, synced and renamed before that,
-// so a crash at any moment leaves whole steps, and at most one that no line names; the next recorder removes that one.
+// A step is recorded when its line is complete. Before that, its directory is written under another name, synced and
+// renamed, so that a crash leaves complete steps and at most one directory that no line names; the next recorder removes it.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FuscoError } from '../../planner/errors.ts';
 import { hex } from '../../planner/format/bytes.ts';
-import { planId } from '../../planner/format/codec.ts';
+import { planId } from '../../planner/format/digest.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { Plan, VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
@@ -72,7 +72,7 @@ async function writeSynced(path: string, chunks: readonly Uint8Array[]): Promise
   }
 }
 
-/** Makes a rename inside the directory last. Some file systems cannot sync a directory; theirs is durable enough. */
+/** Makes a rename inside the directory durable. File systems that cannot sync a directory are skipped. */
 async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, 'r');
   try {
@@ -104,10 +104,9 @@ export class Recorder implements AsyncDisposable {
   }
 
   /**
-   * Starts a recording in `path`, or goes on with the one that is there: what a crash left unfinished is removed, and
-   * steps are numbered on.
+   * Starts a recording in `path`, or continues the one that is there: an unfinished step is removed, and numbers continue.
    *
-   * @throws FuscoError E_FILE_WRITE where the directory cannot be made or written; E_FILE_READ where its index is broken
+   * @throws FuscoError E_FILE_WRITE if the directory cannot be made or written; E_FILE_READ if its index is broken
    */
   static async open(path: string): Promise<Recorder> {
     try {
@@ -131,7 +130,7 @@ export class Recorder implements AsyncDisposable {
     }
   }
 
-  /** Steps that are not written yet. A loop that is faster than its disk awaits flush() now and then. */
+  /** Steps that are not written yet. A loop that is faster than its disk must await flush() from time to time. */
   get pending(): number {
     return this.#pending;
   }
@@ -143,7 +142,7 @@ export class Recorder implements AsyncDisposable {
   /**
    * Adds a step. The ids are copied at once, so the caller may use them again.
    *
-   * @throws FuscoError E_CLOSED; E_FILE_WRITE where an earlier step could not be written
+   * @throws FuscoError E_CLOSED; E_FILE_WRITE if an earlier step could not be written
    */
   add(tables: readonly RoutingTable[], plan: Plan): void {
     if (this.#failure !== undefined) throw this.#failure;
@@ -291,10 +290,10 @@ export async function readRecordedTables(path: string, step: RecordedStep): Prom
 }
 
 /**
- * Plans a recorded step again and proves that it is the plan of that time.
+ * Plans a recorded step again and checks that the plan is the recorded one.
  *
  * @param planner makes the plan; default: a new one
- * @throws FuscoError E_PLAN_DIGEST where the plan ids differ, naming both; what readRecordedTables and planAll throw
+ * @throws FuscoError E_PLAN_DIGEST if the plan ids differ, naming both; what readRecordedTables and planAll throw
  */
 export async function replayStep(
   path: string,

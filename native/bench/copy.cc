@@ -9,7 +9,8 @@
 
 namespace {
 
-// A chunk is a task of one thread; a fill's block stays in the first cache beside what it is written through.
+// A chunk is the task of one thread. The block of a fill fits in the L1 cache together with the write
+// buffers.
 constexpr uint64_t chunkBytes = 1 << 20;
 constexpr uint64_t blockBytes = 1 << 14;
 

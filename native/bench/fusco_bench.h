@@ -1,6 +1,6 @@
 /*
  * What the executor and the planner are measured against, in the same process, with the same threads and the
- * same copy routine. Not part of the library: nothing that executes plans links it.
+ * same copy routine. Not part of the library: only the addon fusco_bench.node contains it.
  */
 #ifndef FUSCO_BENCH_H
 #define FUSCO_BENCH_H
@@ -13,8 +13,10 @@ extern "C" {
 
 typedef enum fusco_copy_variant {
   FUSCO_COPY_MEMCPY = 0,
-  FUSCO_COPY_STREAM = 1,
-  /* Streams one block that stays in the cache to the whole destination: the rate of writes alone. */
+  /* With stores that bypass the caches. */
+  FUSCO_COPY_NON_TEMPORAL = 1,
+  /* Copies one block that stays in the cache to the whole destination, bypassing it: the rate of writes
+     alone. */
   FUSCO_COPY_FILL = 2
 } fusco_copy_variant;
 
@@ -35,7 +37,7 @@ fusco_status fusco_unfused_create(fusco_plan *plan, uint64_t row_bytes, fusco_un
 void fusco_unfused_destroy(fusco_unfused *unfused);
 
 /* Dispatch of one per-token payload: `from` [ranks] of [tokens, row_bytes], `to` [ranks] of [recv rows,
- * row_bytes]. Padding is left alone. */
+ * row_bytes]. Padding is not written. */
 fusco_status fusco_unfused_dispatch(fusco_unfused *unfused, const fusco_buffer *from, const fusco_buffer *to,
                                     fusco_stats *stats, fusco_error *error);
 

@@ -1,6 +1,6 @@
-// The unfused pipeline. A source rank packs its rows by destination (device-major), blocks travel to the
-// peers, and each peer permutes what arrived into expert order; combine goes the same way back and adds up at
-// home. Every row crosses memory three times where the fused exchange moves it once.
+// The unfused pipeline. A source rank packs its rows by destination rank, one block per peer is copied, and
+// each peer permutes the rows that arrived into expert order. Combine goes the same way back and adds on the
+// token's rank. Every row crosses memory three times; the fused exchange moves it once.
 
 #include <algorithm>
 #include <cstring>
@@ -59,12 +59,12 @@ namespace {
 void tableOfSource(fusco_unfused &unfused, uint32_t source, std::vector<uint64_t> &arrived) {
   const RankPlan &part = unfused.plan.rank[source];
   std::vector<std::vector<std::pair<int32_t, uint32_t>>> toPeer(unfused.plan.ranks);
-  for (uint32_t entry = 0; entry < part.targets.size(); entry++) {
-    const Target &target = part.targets[entry];
-    if (target.row >= 0) toPeer[target.peer].emplace_back(target.row, entry);
+  for (uint32_t entry = 0; entry < part.places.size(); entry++) {
+    const Place &place = part.places[entry];
+    if (place.row >= 0) toPeer[place.peer].emplace_back(place.row, entry);
   }
   RankTables &tables = unfused.rank[source];
-  tables.packed.assign(part.targets.size(), 0);
+  tables.packed.assign(part.places.size(), 0);
   uint64_t row = 0;
   for (uint32_t peer = 0; peer < unfused.plan.ranks; peer++) {
     std::sort(toPeer[peer].begin(), toPeer[peer].end());
@@ -96,7 +96,7 @@ void makeTables(fusco_unfused &unfused) {
   }
 }
 
-// The three steps of one direction, with the copy routine that the fused exchange would choose.
+// The three passes of one direction, with the copy routine that the fused exchange would choose.
 class Pipeline {
  public:
   explicit Pipeline(fusco_unfused &unfused)
@@ -114,7 +114,7 @@ class Pipeline {
         size_t count = 0;
         for (uint32_t k = 0; k < plan_.topk; k++) {
           const uint64_t entry = uint64_t{token} * plan_.topk + k;
-          if (plan_.rank[task.rank].targets[entry].row < 0) continue;
+          if (plan_.rank[task.rank].places[entry].row < 0) continue;
           places[count++] = tables.packedRows.get() + tables.packed[entry] * rowBytes_;
         }
         copy_(rowOf(from, task.rank, token, rowBytes_), places, count, rowBytes_);
@@ -122,24 +122,24 @@ class Pipeline {
     });
   }
 
-  void exchange(bool home) {
+  void exchange(bool back) {
     each(unfused_.blocks, [&](const BlockCopy &block) {
       uint8_t *sent = unfused_.rank[block.source].packedRows.get() + block.sendRow * rowBytes_;
       uint8_t *arrived = unfused_.rank[block.peer].arrivedRows.get() + block.recvRow * rowBytes_;
-      uint8_t *place = home ? sent : arrived;
-      copy_(home ? arrived : sent, &place, 1, block.rows * rowBytes_);
+      uint8_t *place = back ? sent : arrived;
+      copy_(back ? arrived : sent, &place, 1, block.rows * rowBytes_);
     });
   }
 
   // Between arrival order and expert order.
-  void permute(const fusco_buffer *received, bool home) {
+  void permute(const fusco_buffer *received, bool back) {
     each(unfused_.rowTasks, [&](const RowTask &task) {
       RankTables &tables = unfused_.rank[task.peer];
       for (uint64_t row = task.begin; row < task.end; row++) {
         uint8_t *arrived = tables.arrivedRows.get() + row * rowBytes_;
         uint8_t *slot = rowOf(received, task.peer, tables.slot[row], rowBytes_);
-        uint8_t *place = home ? arrived : slot;
-        copy_(home ? slot : arrived, &place, 1, rowBytes_);
+        uint8_t *place = back ? arrived : slot;
+        copy_(back ? slot : arrived, &place, 1, rowBytes_);
       }
     });
   }
@@ -148,7 +148,7 @@ class Pipeline {
     const Arithmetic &arithmetic = kernels_.of(call.dtype);
     const auto add = arithmetic.combine[static_cast<int>(Tree::none)][call.weights != nullptr];
     const uint64_t elements = rowBytes_ / elementBytes(call.dtype);
-    const bool stream = plan_.context->streams(plan_.tokens * rowBytes_);
+    const bool nonTemporal = plan_.context->streams(plan_.tokens * rowBytes_);
     each(plan_.tasks, [&](const TokenTask &task) {
       Term terms[FUSCO_MAX_TOPK];
       RankTables &tables = unfused_.rank[task.rank];
@@ -156,12 +156,12 @@ class Pipeline {
         size_t count = 0;
         for (uint32_t k = 0; k < plan_.topk; k++) {
           const uint64_t entry = uint64_t{token} * plan_.topk + k;
-          if (plan_.rank[task.rank].targets[entry].row < 0) continue;
+          if (plan_.rank[task.rank].places[entry].row < 0) continue;
           Term &term = terms[count++];
-          term = {tables.packedRows.get() + tables.packed[entry] * rowBytes_, 0.0f};
+          term = {tables.packedRows.get() + tables.packed[entry] * rowBytes_, 0.0f, false};
           if (call.weights != nullptr) std::memcpy(&term.weight, rowOf(call.weights, task.rank, entry, 4), 4);
         }
-        add(rowOf(call.to, task.rank, token, rowBytes_), terms, count, elements, stream);
+        add(rowOf(call.to, task.rank, token, rowBytes_), terms, count, elements, nonTemporal);
       }
     });
   }

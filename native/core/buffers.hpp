@@ -8,9 +8,6 @@
 
 namespace fusco {
 
-constexpr uint64_t weightBytes = 4;
-constexpr uint64_t originBytes = 12;
-
 // Collects the ranges that an exchange uses. Throws E_BUFFER.
 class BufferCheck {
  public:

@@ -1,5 +1,5 @@
-// Functions of a float32 with a fixed order of operations, the same in executor/training/gating.ts: the C library's
-// differ from machine to machine. Compiled without contraction to FMA, for processors and for GPUs.
+// Functions of a float32 with a fixed order of operations, the same in executor/training/gating.ts: the C
+// library's differ from machine to machine. Compiled without contraction to FMA, for processors and for GPUs.
 #pragma once
 
 #include <cstdint>

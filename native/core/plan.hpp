@@ -5,32 +5,13 @@
 #include <memory>
 #include <vector>
 
+#include "checked_shard.hpp"
 #include "context.hpp"
 #include "fusco.h"
-#include "kernels.hpp"
 
 namespace fusco {
 
-// Where a kept entry's row lies: a row of a peer's receive buffer.
-struct Target {
-  uint32_t peer;
-  int32_t row;  // negative: masked or dropped, no copy
-};
-
-struct RowRange {
-  uint32_t first;
-  uint32_t rows;
-};
-
-struct RankPlan {
-  uint32_t tokens = 0;
-  uint32_t recvRows = 0;
-  uint32_t kept = 0;
-  std::vector<Target> targets;    // [tokens, topk]
-  std::vector<RowRange> padding;  // of the receive buffer, ascending
-};
-
-// Tokens of one source (or home) rank that one thread handles at a time.
+// Tokens of one source rank that one thread handles at a time.
 struct TokenTask {
   uint32_t rank;
   uint32_t begin;
@@ -48,6 +29,7 @@ struct fusco_plan {
   uint32_t firstRank = 0;  // what errors call the first of them
   uint32_t ranksPerNode = 0;
   uint32_t topk = 0;
+  uint32_t instances = 0;
   fusco::Tree tree = fusco::Tree::none;
   uint64_t kept = 0;
   uint64_t tokens = 0;
@@ -57,7 +39,14 @@ struct fusco_plan {
 
 namespace fusco {
 
-// Checks and copies a plan. Throws Failure.
-std::unique_ptr<fusco_plan> makePlan(std::shared_ptr<Context> context, const fusco_plan_desc &desc);
+// A plan, and its shards for the sections that only some backends read. The shards' bytes must outlive it.
+struct CheckedPlan {
+  std::unique_ptr<fusco_plan> plan;
+  std::vector<CheckedShard> shards;  // [ranks]
+};
+
+// Checks all shards of a plan together and copies what the host backend needs. Throws Failure with the codes
+// of fusco_plan_create. `context` is the plan's; its lock is not needed.
+CheckedPlan checkPlan(std::shared_ptr<Context> context, const fusco_plan_desc &desc);
 
 }  // namespace fusco

@@ -2,9 +2,9 @@
 #ifndef FUSCO_PLAN_LAYOUT_H
 #define FUSCO_PLAN_LAYOUT_H
 
-/* Format version of the file. A reader accepts its own major and any minor up to its own. */
+/* Newest format version. A reader accepts its own major version and every minor version up to its own. */
 #define FUSCO_FORMAT_MAJOR 1
-#define FUSCO_FORMAT_MINOR 0
+#define FUSCO_FORMAT_MINOR 1
 /* "FSHD", little-endian. */
 #define FUSCO_SHARD_MAGIC 1145590598
 /* Words of the shard's head. */
@@ -27,9 +27,9 @@
 #define FUSCO_W_DROPPED 11
 /* Reserved: zero. */
 #define FUSCO_W_RESERVED 12
-/* Rows of the staging buffer that this rank needs as a forwarder; 0 in flat plans. */
+/* Rows of this rank's landing buffer; 0 in flat plans. */
 #define FUSCO_W_STAGE_ROWS 13
-/* Rows that this rank forwards and that do not land in a slot of the forwarder; 0 in flat plans. */
+/* Rows that this rank forwards to a landing row instead of a slot; 0 in flat plans. */
 #define FUSCO_W_STAGED 14
 /* Tokens of one tile of S_TILE_ORDER; 0 without one. */
 #define FUSCO_W_TILE_TOKENS 15

@@ -19,6 +19,9 @@ class ShardReader {
   uint32_t word(int index) const { return words_[index]; }
   uint64_t entries() const { return uint64_t{words_[FUSCO_W_TOKENS]} * words_[FUSCO_W_TOPK]; }
 
+  // Throws E_SHARD_HEAD unless a section has this many elements.
+  void expectCount(int section, uint64_t expected) const;
+
   // Copies a section out; bytes of the shard may lie at any address.
   template <class T>
   std::vector<T> section(int index) const {
@@ -30,7 +33,6 @@ class ShardReader {
  private:
   void checkSections(uint64_t size);
   void checkHead(uint32_t ranks) const;
-  void expectCount(int section, uint64_t expected) const;
   void copyOut(int section, void *to, size_t bytes) const;
 
   const uint8_t *bytes_;

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "access_unit.hpp"
 #include "failure.hpp"
-#include "unit.hpp"
 
 namespace fusco::cuda {
 

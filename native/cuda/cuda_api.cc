@@ -3,19 +3,18 @@
 #include <chrono>
 
 #include "cuda_exchange.hpp"
+#include "cuda_graph.hpp"
 #include "cuda_rows.hpp"
-#include "graph.hpp"
 #include "guard.hpp"
-#include "spin.hpp"
 
 namespace {
 
 using fusco::Failure;
 using fusco::guarded;
 using fusco::cuda::CudaContext;
+using fusco::cuda::DevicePlan;
 using fusco::cuda::Event;
 using fusco::cuda::Graph;
-using fusco::cuda::Slot;
 
 // Runs `work` with the context's lock, unless an argument is missing or the GPU has failed before.
 template <class F>
@@ -123,8 +122,7 @@ fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, v
 
 fusco_status fusco_cuda_limit_multiprocessors(fusco_cuda_context *context, uint32_t count,
                                               fusco_error *error) {
-  return inTurn(contextOf(context), true, error,
-                [&](CudaContext &shared) { shared.limitMultiprocessors(count); });
+  return inTurn(contextOf(context), true, error, [&](CudaContext &shared) { shared.limitSms(count); });
 }
 
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank) {
@@ -159,18 +157,6 @@ fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *t
   });
 }
 
-fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_t nanoseconds,
-                             fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
-    c.checkRank(rank);
-    constexpr uint64_t most = 10'000'000'000;
-    if (nanoseconds > most)
-      throw Failure(FUSCO_E_OPTION, "a spin of more than 10 s").limited(nanoseconds, most);
-    const fusco::cuda::OnDevice here(c.deviceOf(rank));
-    c.check(fusco::cuda::launchSpin(nanoseconds, c.stream(rank)), "launching a spin");
-  });
-}
-
 fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *error) {
   return inTurn(contextOf(context), true, error, [&](CudaContext &c) { c.synchronize(); });
 }
@@ -180,7 +166,7 @@ fusco_status fusco_cuda_event_create(fusco_cuda_context *context, uint32_t rank,
   return inTurn(contextOf(context), event != nullptr, error, [&](CudaContext &c) {
     c.checkRank(rank);
     std::unique_ptr<fusco_cuda_event> made(new fusco_cuda_event{context->shared, rank, {}});
-    made->event.create(c.deviceOf(rank), true);
+    made->event.create(c.deviceOf(rank), fusco::cuda::Timing::on);
     *event = made.release();
   });
 }
@@ -231,14 +217,14 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
                                     const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan,
                                     fusco_error *error) {
   return inTurn(contextOf(context), desc != nullptr && plan != nullptr, error, [&](CudaContext &) {
-    *plan = new fusco_cuda_plan{std::make_shared<Slot>(context->shared, capacity, *desc)};
+    *plan = new fusco_cuda_plan{std::make_shared<DevicePlan>(context->shared, capacity, *desc)};
   });
 }
 
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
                                     fusco_error *error) {
   return exchange(plan, desc != nullptr, nullptr, error,
-                  [&](Slot &slot, CudaContext &, fusco_cuda_report &) { slot.upload(*desc); });
+                  [&](DevicePlan &slot, CudaContext &, fusco_cuda_report &) { slot.upload(*desc); });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
@@ -250,7 +236,7 @@ uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) {
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
                                  fusco_cuda_report *report, fusco_error *error) {
   return exchange(plan, call != nullptr, report, error,
-                  [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+                  [&](DevicePlan &slot, CudaContext &c, fusco_cuda_report &out) {
                     fusco::cuda::dispatch(slot, path, *call, out);
                     if (c.capturing != nullptr)
                       c.capturing->add(plan->shared, *call, out.path == FUSCO_CUDA_PATH_FORWARD);
@@ -260,7 +246,7 @@ fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, co
 fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call,
                                 fusco_cuda_report *report, fusco_error *error) {
   return exchange(plan, call != nullptr, report, error,
-                  [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+                  [&](DevicePlan &slot, CudaContext &c, fusco_cuda_report &out) {
                     fusco::cuda::combine(slot, *call, out);
                     if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
                   });
@@ -269,7 +255,7 @@ fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call 
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error) {
   return exchange(plan, call != nullptr, report, error,
-                  [&](Slot &slot, CudaContext &c, fusco_cuda_report &out) {
+                  [&](DevicePlan &slot, CudaContext &c, fusco_cuda_report &out) {
                     fusco::cuda::weightGradient(slot, *call, out);
                     if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
                   });

@@ -26,7 +26,7 @@ bool isSticky(cudaError_t error) {
   }
 }
 
-// Combine between devices is bound by the links: on two H100 eight multiprocessors reach 99 % of what all do.
+// Combine between devices is bound by the links: on two H100 eight sms reach 99 % of what all do.
 constexpr uint32_t enoughBetweenDevices = 16;
 
 }  // namespace
@@ -37,11 +37,11 @@ Event::~Event() {
   cudaEventDestroy(event_);
 }
 
-void Event::create(uint32_t device, bool timed) {
+void Event::create(uint32_t device, Timing timing) {
   const OnDevice here(device);
   device_ = device;
   const cudaError_t error =
-      cudaEventCreateWithFlags(&event_, timed ? cudaEventDefault : cudaEventDisableTiming);
+      cudaEventCreateWithFlags(&event_, timing == Timing::on ? cudaEventDefault : cudaEventDisableTiming);
   if (error != cudaSuccess) throw Failure(FUSCO_E_BACKEND, "no event: %s", cudaGetErrorString(error));
 }
 
@@ -89,11 +89,11 @@ CudaContext::CudaContext(uint32_t ranks, const uint32_t *devices) {
     group->ranks.push_back(rank);
     const OnDevice here(device);
     check(cudaStreamCreateWithFlags(&own_[rank], cudaStreamNonBlocking), "creating a stream");
-    ready_[rank].create(device, false);
+    ready_[rank].create(device, Timing::off);
   }
   streams_ = own_;
   openPeers();
-  limitMultiprocessors(0);
+  limitSms(0);
 }
 
 void CudaContext::openDevice(uint32_t device) {
@@ -108,11 +108,11 @@ void CudaContext::openDevice(uint32_t device) {
                   device, properties.name, properties.major, properties.minor);
   }
   DeviceGroup group{device, {}, 0, {}, {}};
-  group.limits.multiprocessors = static_cast<uint32_t>(properties.multiProcessorCount);
+  group.limits.sms = static_cast<uint32_t>(properties.multiProcessorCount);
   group.limits.sharedBytes = static_cast<uint32_t>(properties.sharedMemPerBlockOptin);
   group.limits.sharedBytesPerSm = static_cast<uint32_t>(properties.sharedMemPerMultiprocessor);
-  group.allMultiprocessors = group.limits.multiprocessors;
-  group.done.create(device, false);
+  group.allSms = group.limits.sms;
+  group.done.create(device, Timing::off);
   groups_.push_back(std::move(group));
 }
 
@@ -184,13 +184,13 @@ void CudaContext::setStream(uint32_t rank, cudaStream_t stream) {
   streams_[rank] = stream == nullptr ? own_[rank] : stream;
 }
 
-void CudaContext::limitMultiprocessors(uint32_t count) {
+void CudaContext::limitSms(uint32_t count) {
   for (DeviceGroup &group : groups_) {
-    const uint32_t all = group.allMultiprocessors;
-    group.limits.multiprocessors = count == 0 ? all : std::min(count, all);
-    group.limits.mostMultiprocessors = count > 0            ? group.limits.multiprocessors
-                                       : groups_.size() > 1 ? std::min(enoughBetweenDevices, all)
-                                                            : 0;
+    const uint32_t all = group.allSms;
+    group.limits.sms = count == 0 ? all : std::min(count, all);
+    group.limits.maxCombineSms = count > 0            ? group.limits.sms
+                                 : groups_.size() > 1 ? std::min(enoughBetweenDevices, all)
+                                                      : 0;
   }
 }
 
@@ -281,7 +281,7 @@ void CudaContext::ready() {
   }
 }
 
-void CudaContext::betweenSteps() {
+void CudaContext::orderLeaders() {
   if (groups_.size() < 2) return;
   for (DeviceGroup &group : groups_) record(group.done, leader(group));
   for (const DeviceGroup &group : groups_) {

@@ -12,10 +12,12 @@
 #include <vector>
 
 #include "context.hpp"
+#include "exchange_launch.hpp"
 #include "fusco_cuda.h"
-#include "launch.hpp"
 
 namespace fusco::cuda {
+
+enum class Timing { off, on };
 
 // A cudaEvent_t of one device.
 class Event {
@@ -26,7 +28,7 @@ class Event {
   Event(const Event &) = delete;
   Event &operator=(const Event &) = delete;
 
-  void create(uint32_t device, bool timed);
+  void create(uint32_t device, Timing timing);
   cudaEvent_t get() const { return event_; }
 
  private:
@@ -38,7 +40,7 @@ class Event {
 struct DeviceGroup {
   uint32_t device;
   DeviceLimits limits;
-  uint32_t allMultiprocessors;
+  uint32_t allSms;
   std::vector<uint32_t> ranks;
   Event done;
 };
@@ -58,8 +60,8 @@ class CudaContext {
   cudaStream_t stream(uint32_t rank) const { return streams_[rank]; }
   cudaStream_t leader(const DeviceGroup &group) const { return streams_[group.ranks.front()]; }
   void setStream(uint32_t rank, cudaStream_t stream);
-  // How many multiprocessors of each device exchanges may fill; 0: all.
-  void limitMultiprocessors(uint32_t count);
+  // How many sms of each device exchanges may fill; 0: all.
+  void limitSms(uint32_t count);
 
   void *alloc(uint32_t rank, uint64_t bytes);
   // The same for memory that its owner frees itself.
@@ -71,7 +73,7 @@ class CudaContext {
   void ready();
   void done();
   // Between two steps of one exchange: every leader waits for every other.
-  void betweenSteps();
+  void orderLeaders();
 
   // Throws E_OPTION for a rank outside the group.
   void checkRank(uint32_t rank) const;

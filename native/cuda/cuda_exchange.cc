@@ -1,277 +1,186 @@
 #include "cuda_exchange.hpp"
 
-#include <algorithm>
-
-#include "alignment.hpp"
-#include "buffers.hpp"
-#include "exchange.hpp"
-#include "failure.hpp"
-#include "graph.hpp"
-#include "kernels.hpp"
-#include "plan_layout.h"
+#include "call_checks.hpp"
+#include "cuda_graph.hpp"
+#include "device_call_checks.hpp"
+#include "dispatch_params.hpp"
 
 namespace fusco::cuda {
 
 namespace {
 
-void checkReach(Slot &slot, const char *name, const fusco_buffer *buffers) {
-  for (uint32_t rank = 0; rank < slot.plan().ranks; rank++) {
-    if (buffers[rank].bytes > 0) slot.context().checkReach(name, rank, buffers[rank].data);
-  }
+CheckReach reachOf(DevicePlan &plan) {
+  return [&plan](const char *name, uint32_t rank, const fusco_buffer &buffer) {
+    plan.context().checkReach(name, rank, buffer.data);
+  };
 }
 
-// Runs `launch(index, group)` on every device between the two edges of an exchange.
+// Runs `launch(tables, group)` with each device current.
 template <class F>
-void onDevices(Slot &slot, F launch, bool hasNext = false) {
-  CudaContext &context = slot.context();
+void onDevices(DevicePlan &plan, F launch) {
+  CudaContext &context = plan.context();
   for (size_t i = 0; i < context.groups().size(); i++) {
     const DeviceGroup &group = context.groups()[i];
     const OnDevice here(group.device);
-    launch(i, group);
+    launch(plan.onGroup(i), group);
   }
-  if (hasNext) context.betweenSteps();
 }
 
-// The edges themselves. In a capture the slot's own order is kept by the graph's launch.
+// The ready and done edges of an exchange. In a capture the order of uploads and uses is kept by the graph's
+// launch.
 class Edges {
  public:
-  explicit Edges(Slot &slot) : slot_(slot) {
-    CudaContext &context = slot.context();
+  explicit Edges(DevicePlan &plan) : plan_(plan) {
+    CudaContext &context = plan.context();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     context.check(cudaStreamIsCapturing(context.leader(context.groups().front()), &status),
                   "asking for a capture");
     captured_ = status != cudaStreamCaptureStatusNone;
     context.ready();
-    if (!captured_) slot.beginUse();
+    if (!captured_) plan.beginUse();
   }
   void done() {
-    if (!captured_) slot_.endUse();
-    slot_.context().done();
+    if (!captured_) plan_.endUse();
+    plan_.context().done();
   }
 
  private:
-  Slot &slot_;
+  DevicePlan &plan_;
   bool captured_ = false;
 };
 
-bool goesByTiles(const Slot &slot, const fusco_payload &payload, uint32_t unit) {
-  return payload.per == FUSCO_PER_TOKEN && unit == 16 && payload.row_bytes >= minBulkRow &&
-         slot.plan().topk <= maxTileEntries;
-}
-
-Payload payloadOf(Slot &slot, const fusco_payload &payload, uint32_t index, bool forward) {
-  const uint32_t ranks = slot.plan().ranks;
-  Payload result{};
-  result.rowBytes = payload.row_bytes;
-  result.perEntry = payload.per == FUSCO_PER_ENTRY ? 1 : 0;
-  result.dtype = payload.dtype;
-  result.unit = unitOf(payload.row_bytes | bitsOf(payload.from, ranks) | bitsOf(payload.to, ranks));
-  for (uint32_t rank = 0; rank < ranks; rank++) {
-    result.from[rank] = bytesOf(payload.from[rank]);
-    result.to[rank] = bytesOf(payload.to[rank]);
-    if (forward && payload.per == FUSCO_PER_TOKEN) {
-      result.to[maxRanks + rank] = slot.staging(rank, index, payload.row_bytes);
-    }
+std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call, bool forward) {
+  const fusco_plan &plan = device.plan();
+  DispatchParams base{};
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+    if (call.origins != nullptr) base.origins[rank] = static_cast<int32_t *>(call.origins[rank].data);
+    if (call.scale != nullptr) base.scale[rank] = static_cast<const float *>(call.scale[rank].data);
   }
-  return result;
-}
-
-// One launch's worth of payloads, those that go by tiles or are scaled first.
-class DispatchLaunch {
- public:
-  DispatchLaunch(Slot &slot, const fusco_dispatch_call &call, uint32_t begin, uint32_t end, bool forward)
-      : slot_(slot), scaled_(call.scale != nullptr), forward_(forward) {
-    std::vector<Payload> rest;
-    for (uint32_t i = begin; i < end; i++) {
-      const Payload payload = payloadOf(slot, call.payloads[i], i, forward);
-      const bool isFirst =
-          scaled_ ? payload.perEntry == 0 : goesByTiles(slot, call.payloads[i], payload.unit);
-      if (isFirst) {
-        params_.chunkBytes[params_.bulk] = chunkOf(payload.rowBytes);
-        params_.payload[params_.bulk++] = payload;
-      } else {
-        rest.push_back(payload);
+  return dispatchParams(call, plan.topk, base, [&](uint32_t p, Payload &payload) {
+    for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+      payload.from[rank] = bytesOf(call.payloads[p].from[rank]);
+      payload.to[rank] = bytesOf(call.payloads[p].to[rank]);
+      if (forward && payload.perEntry == 0) {
+        payload.to[maxRanks + rank] = device.landingRows(rank, p, payload.rowBytes);
       }
     }
-    params_.payloads = params_.bulk;
-    for (const Payload &payload : rest) params_.payload[params_.payloads++] = payload;
-    for (uint32_t rank = 0; rank < slot.plan().ranks; rank++) {
-      if (call.origins != nullptr && begin == 0) {
-        params_.hasOrigins = 1;
-        params_.origins[rank] = reinterpret_cast<int32_t *>(call.origins[rank].data);
-      }
-      if (scaled_) params_.scale[rank] = reinterpret_cast<const float *>(call.scale[rank].data);
+  });
+}
+
+// Every row to its first place: its slot or, where it is forwarded, where it lands.
+void enqueueDispatch(DevicePlan &device, DispatchParams &params, bool scaled, bool forward) {
+  CudaContext &context = device.context();
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    params.plan = memory.tables;
+    params.place = forward ? memory.tables.firstHop : memory.tables.place;
+    params.barrier = memory.barrier;
+    const cudaStream_t stream = context.leader(group);
+    if (scaled) {
+      context.check(launchScaled(params, group.limits, stream), "launching a scaled dispatch");
+    } else {
+      params.tiling = tilingOf(params, group.limits, device.plan().topk, forward ? 0 : device.tileTokens());
+      context.check(launchDispatch(params, group.limits, stream), "launching a dispatch");
     }
-  }
+  });
+}
 
-  uint32_t byTiles() const { return scaled_ ? 0 : params_.bulk; }
-
-  void enqueue(bool spread) {
-    CudaContext &context = slot_.context();
-    onDevices(
-        slot_,
-        [&](size_t index, const DeviceGroup &group) {
-          const DeviceTables &tables = slot_.tables(index);
-          params_.plan = tables.view;
-          params_.place = forward_ ? tables.view.stagedPlace : tables.view.place;
-          params_.meeting = tables.meeting;
-          const cudaStream_t stream = context.leader(group);
-          if (spread) {
-            context.check(launchSpread(params_, group.limits, stream), "launching the last hops");
-          } else if (scaled_) {
-            context.check(launchScaled(params_, group.limits, stream), "launching a scaled dispatch");
-          } else {
-            params_.tiling = tilingFor(group.limits);
-            context.check(launchDispatch(params_, group.limits, stream), "launching a dispatch");
-          }
-        },
-        forward_ && !spread);
-  }
-
- private:
-  Tiling tilingFor(const DeviceLimits &limits) const {
-    uint32_t chunk = 16;
-    for (uint32_t i = 0; i < params_.bulk; i++) chunk = std::max(chunk, params_.chunkBytes[i]);
-    return chooseTiling(limits, slot_.plan().topk, chunk, forward_ ? 0 : slot_.tileTokens());
-  }
-
-  Slot &slot_;
-  bool scaled_;
-  bool forward_;
-  DispatchParams params_{};
-};
+// From where rows landed to their other slots.
+void enqueueLastHops(DevicePlan &device, DispatchParams &params) {
+  CudaContext &context = device.context();
+  context.orderLeaders();
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    params.plan = memory.tables;
+    context.check(launchDistribute(params, group.limits, context.leader(group)), "launching the last hops");
+  });
+}
 
 }  // namespace
 
-void checkDispatch(Slot &slot, const fusco_dispatch_call &call) {
-  const uint32_t ranks = slot.plan().ranks;
-  checkDispatchCall(slot.plan(), call);
-  for (uint32_t p = 0; p < call.payload_count; p++) {
-    const fusco_payload &payload = call.payloads[p];
-    checkReach(slot, "from", payload.from);
-    checkReach(slot, "to", payload.to);
-    if (call.scale != nullptr && payload.per == FUSCO_PER_TOKEN) {
-      checkAligned("payload", bitsOf(payload.from, ranks) | bitsOf(payload.to, ranks),
-                   elementBytes(payload.dtype));
-    }
-  }
-  if (call.origins != nullptr) {
-    checkReach(slot, "origins", call.origins);
-    checkAligned("origins", bitsOf(call.origins, ranks), 4);
-  }
-  if (call.scale != nullptr) {
-    checkReach(slot, "scale", call.scale);
-    checkAligned("scale", bitsOf(call.scale, ranks), weightBytes);
-  }
+void checkDispatch(DevicePlan &plan, const fusco_dispatch_call &call) {
+  checkDeviceDispatch(plan.plan(), call, reachOf(plan));
 }
 
-void dispatch(Slot &slot, fusco_cuda_path path, const fusco_dispatch_call &call, fusco_cuda_report &report) {
-  checkDispatch(slot, call);
-  if (path == FUSCO_CUDA_PATH_FORWARD && !slot.forwards()) {
+void checkCombine(DevicePlan &plan, const fusco_combine_call &call) {
+  checkDeviceCombine(plan.plan(), call, reachOf(plan));
+}
+
+void checkWeightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call) {
+  checkDeviceWeightGradient(plan.plan(), call, reachOf(plan));
+}
+
+void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_call &call,
+              fusco_cuda_report &report) {
+  checkDispatch(device, call);
+  if (path == FUSCO_CUDA_PATH_FORWARD && !device.forwards()) {
     throw Failure(FUSCO_E_OPTION, "rows are forwarded along hierarchical plans with groups only");
   }
   // Between devices a row is cheaper sent once and copied on there; on one device that only copies it once
   // more.
-  const bool several = slot.context().groups().size() > 1;
+  const bool several = device.context().groups().size() > 1;
   const bool asked =
-      path == FUSCO_CUDA_PATH_FORWARD || (path == FUSCO_CUDA_PATH_AUTO && several && slot.forwards());
-  const bool forward = asked && call.scale == nullptr;
-  std::vector<DispatchLaunch> launches;
-  uint32_t begin = 0;
-  do {
-    const uint32_t end = std::min(begin + maxPayloads, call.payload_count);
-    launches.emplace_back(slot, call, begin, end, forward);
-    begin = end;
-  } while (begin < call.payload_count);
-  Edges edges(slot);
-  for (DispatchLaunch &launch : launches) {
-    launch.enqueue(false);
-    if (forward) launch.enqueue(true);
-    report.by_tiles += launch.byTiles();
+      path == FUSCO_CUDA_PATH_FORWARD || (path == FUSCO_CUDA_PATH_AUTO && several && device.forwards());
+  const bool scaled = call.scale != nullptr;
+  const bool forward = asked && !scaled;
+  std::vector<DispatchParams> launches = launchesOf(device, call, forward);
+  Edges edges(device);
+  for (DispatchParams &params : launches) {
+    enqueueDispatch(device, params, scaled, forward);
+    if (forward) enqueueLastHops(device, params);
+    if (!scaled) report.by_tiles += params.leading;
   }
   edges.done();
   report.path = forward ? FUSCO_CUDA_PATH_FORWARD : FUSCO_CUDA_PATH_DIRECT;
-  for (uint32_t p = 0; p < call.payload_count; p++) {
-    const fusco_payload &payload = call.payloads[p];
-    const uint64_t rows = payload.per == FUSCO_PER_ENTRY ? slot.plan().kept : slot.plan().tokens;
-    report.stats.bytes_read += rows * payload.row_bytes;
-    report.stats.bytes_written += slot.plan().kept * payload.row_bytes;
-  }
-  report.stats.rows = slot.plan().kept;
+  countDispatch(device.plan(), call, report.stats);
 }
 
-void checkCombine(Slot &slot, const fusco_combine_call &call) {
-  const uint32_t ranks = slot.plan().ranks;
-  checkCombineCall(slot.plan(), call);
-  checkReach(slot, "from", call.from);
-  checkReach(slot, "to", call.to);
-  checkAligned("from or to", bitsOf(call.from, ranks) | bitsOf(call.to, ranks), elementBytes(call.dtype));
-  if (call.weights == nullptr) return;
-  checkReach(slot, "weights", call.weights);
-  checkAligned("weights", bitsOf(call.weights, ranks), weightBytes);
-}
-
-void combine(Slot &slot, const fusco_combine_call &call, fusco_cuda_report &report) {
-  checkCombine(slot, call);
-  CudaContext &context = slot.context();
-  const fusco_plan &plan = slot.plan();
+void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_report &report) {
+  checkCombine(device, call);
+  CudaContext &context = device.context();
+  const fusco_plan &plan = device.plan();
   CombineParams params{};
   params.rowBytes = call.row_bytes;
   for (uint32_t rank = 0; rank < plan.ranks; rank++) {
     params.from[rank] = bytesOf(call.from[rank]);
     params.to[rank] = bytesOf(call.to[rank]);
-    if (call.weights != nullptr)
-      params.weights[rank] = reinterpret_cast<const float *>(call.weights[rank].data);
+    if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
   }
-  const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.from, plan.ranks) | bitsOf(call.to, plan.ranks));
-  Edges edges(slot);
-  onDevices(slot, [&](size_t index, const DeviceGroup &group) {
-    params.plan = slot.tables(index).view;
-    context.check(
-        launchCombine(params, call.dtype, call.weights != nullptr, static_cast<uint32_t>(plan.tree), unit,
-                      slot.capacityTokens(), 0, context.leader(group), group.limits.mostMultiprocessors),
-        "launching a combine");
+  CombineLaunch launch;
+  launch.dtype = call.dtype;
+  launch.tree = plan.tree;
+  launch.isWeighted = call.weights != nullptr;
+  launch.unit = unitOf(call.row_bytes | bitsOf(call.from, plan.ranks) | bitsOf(call.to, plan.ranks));
+  launch.tokens = device.capacityTokens();
+  Edges edges(device);
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    params.plan = memory.tables;
+    launch.sms = group.limits.maxCombineSms;
+    context.check(launchCombine(params, launch, context.leader(group)), "launching a combine");
   });
   edges.done();
   report.path = FUSCO_CUDA_PATH_DIRECT;
-  report.stats.bytes_read = plan.kept * call.row_bytes;
-  report.stats.bytes_written = plan.tokens * call.row_bytes;
-  report.stats.rows = plan.kept;
+  countCombine(plan, call, report.stats);
 }
 
-void checkWeightGradient(Slot &slot, const fusco_weight_gradient_call &call) {
-  const uint32_t ranks = slot.plan().ranks;
-  checkWeightGradientCall(slot.plan(), call);
-  checkReach(slot, "outputGradient", call.output_gradient);
-  checkReach(slot, "from", call.from);
-  checkReach(slot, "to", call.to);
-  checkAligned("outputGradient or from", bitsOf(call.output_gradient, ranks) | bitsOf(call.from, ranks),
-               elementBytes(call.dtype));
-  checkAligned("to", bitsOf(call.to, ranks), weightBytes);
-}
-
-void weightGradient(Slot &slot, const fusco_weight_gradient_call &call, fusco_cuda_report &report) {
-  checkWeightGradient(slot, call);
-  CudaContext &context = slot.context();
-  const fusco_plan &plan = slot.plan();
+void weightGradient(DevicePlan &device, const fusco_weight_gradient_call &call, fusco_cuda_report &report) {
+  checkWeightGradient(device, call);
+  CudaContext &context = device.context();
+  const fusco_plan &plan = device.plan();
   GradientParams params{};
   params.rowBytes = call.row_bytes;
   for (uint32_t rank = 0; rank < plan.ranks; rank++) {
     params.upstream[rank] = bytesOf(call.output_gradient[rank]);
     params.from[rank] = bytesOf(call.from[rank]);
-    params.to[rank] = reinterpret_cast<float *>(call.to[rank].data);
+    params.to[rank] = static_cast<float *>(call.to[rank].data);
   }
-  Edges edges(slot);
-  onDevices(slot, [&](size_t index, const DeviceGroup &group) {
-    params.plan = slot.tables(index).view;
+  Edges edges(device);
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    params.plan = memory.tables;
     context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)),
                   "launching a gradient");
   });
   edges.done();
   report.path = FUSCO_CUDA_PATH_DIRECT;
-  report.stats.bytes_read = (plan.kept + plan.tokens) * call.row_bytes;
-  report.stats.bytes_written = plan.tokens * plan.topk * weightBytes;
-  report.stats.rows = plan.kept;
+  countWeightGradient(plan, call, report.stats);
 }
 
 }  // namespace fusco::cuda

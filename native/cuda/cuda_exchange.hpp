@@ -2,17 +2,18 @@
 // anything is enqueued, or not at all but for errors of CUDA.
 #pragma once
 
-#include "slot.hpp"
+#include "device_plan.hpp"
 
 namespace fusco::cuda {
 
-void dispatch(Slot &slot, fusco_cuda_path path, const fusco_dispatch_call &call, fusco_cuda_report &report);
-void combine(Slot &slot, const fusco_combine_call &call, fusco_cuda_report &report);
-void weightGradient(Slot &slot, const fusco_weight_gradient_call &call, fusco_cuda_report &report);
+void dispatch(DevicePlan &slot, fusco_cuda_path path, const fusco_dispatch_call &call,
+              fusco_cuda_report &report);
+void combine(DevicePlan &slot, const fusco_combine_call &call, fusco_cuda_report &report);
+void weightGradient(DevicePlan &slot, const fusco_weight_gradient_call &call, fusco_cuda_report &report);
 
 // The checks alone, for captured calls whose plan has changed.
-void checkDispatch(Slot &slot, const fusco_dispatch_call &call);
-void checkCombine(Slot &slot, const fusco_combine_call &call);
-void checkWeightGradient(Slot &slot, const fusco_weight_gradient_call &call);
+void checkDispatch(DevicePlan &slot, const fusco_dispatch_call &call);
+void checkCombine(DevicePlan &slot, const fusco_combine_call &call);
+void checkWeightGradient(DevicePlan &slot, const fusco_weight_gradient_call &call);
 
 }  // namespace fusco::cuda

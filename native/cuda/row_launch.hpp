@@ -2,7 +2,7 @@
 // and returns CUDA's verdict. Calls arrive checked.
 #pragma once
 
-#include "launch.hpp"
+#include "exchange_launch.hpp"
 
 namespace fusco::cuda {
 

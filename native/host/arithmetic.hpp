@@ -102,7 +102,7 @@ void scaleRow(uint8_t *out, const uint8_t *row, float weight, size_t elements) {
 template <class V>
 float dotRow(const uint8_t *a, const uint8_t *b, size_t elements) {
   using E = typename V::Element;
-  constexpr size_t width = 32;
+  constexpr size_t width = dotLanes;
   typename V::Vec sum[width / lanes];
   for (auto &part : sum) part = V::zero();
   size_t at = 0;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "fusco.h"
+#include "plan_types.hpp"
 
 namespace fusco {
 
@@ -13,12 +14,8 @@ struct Term {
   const uint8_t *row;
   float weight;
   // Whether it is the last one of its node: a tree then adds the node's partial sum to the total.
-  bool closesNode;
+  bool closesNode = false;
 };
-
-// How terms are added: one after the other, or node by node with partial sums kept in float32 or rounded to
-// the payload's dtype.
-enum class Tree { none, kept, rounded };
 
 struct Arithmetic {
   // out[i] = sum of terms in order, from +0, rounded once; `stream` allows stores that bypass the caches.

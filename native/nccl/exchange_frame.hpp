@@ -1,12 +1,11 @@
-// What the exchanges between processes have in common: checks of the own buffers, and the order of streams
+// What the exchanges between processes have in common: checks of the local buffers, and the order of streams
 // and edges.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 
-#include "alignment.hpp"
-#include "buffers.hpp"
-#include "failure.hpp"
+#include "device_call_checks.hpp"
 #include "kernels.hpp"
 #include "nccl_exchange.hpp"
 #include "transfer.hpp"
@@ -15,140 +14,163 @@ namespace fusco::nccl {
 
 using cuda::bitsOf;
 using cuda::bytesOf;
-using cuda::checkAligned;
 using cuda::OnDevice;
 using cuda::unitOf;
 
-// More payloads than this would not fit on a board with the origins.
-constexpr uint32_t mostPayloads = 60;
+// Payloads of one call. With the origins they must fit a post of the mailbox.
+constexpr uint32_t maxCallPayloads = 60;
+static_assert(maxCallPayloads < maxPosted, "the origins need a place as well");
 
-inline void checkReach(Plan &plan, const char *name, const fusco_buffer *buffers) {
-  if (buffers == nullptr || buffers[0].bytes == 0) return;
-  const std::lock_guard<std::mutex> lock(plan.group().context().mutex);
-  plan.group().context().checkReach(name, 0, buffers[0].data);
+inline cuda::CheckReach reachOf(Plan &plan) {
+  return [&plan](const char *name, uint32_t rank, const fusco_buffer &buffer) {
+    const std::lock_guard<std::mutex> lock(plan.group().context().mutex);
+    plan.group().context().checkReach(name, rank, buffer.data);
+  };
 }
 
+// The local rank's buffer; null for an optional array that was not given.
 inline const float *floatsOf(const fusco_buffer *buffers) {
-  return buffers == nullptr ? nullptr : reinterpret_cast<const float *>(buffers[0].data);
+  return buffers == nullptr ? nullptr : static_cast<const float *>(buffers[0].data);
 }
 
-// One exchange from its first check to its last row. The order of calls is that of the members.
+// Copies the neighbors' addresses of one buffer to `pointers` [neighbors] and returns their bits, for
+// unitOf().
+template <class Pointer>
+uint64_t copyAddresses(const std::vector<uint8_t *> &mapped, Pointer *pointers) {
+  std::copy(mapped.begin(), mapped.end(), pointers);
+  uint64_t bits = 0;
+  for (const uint8_t *address : mapped) bits |= bitsOf(address);
+  return bits;
+}
+
+// One exchange of the local rank, from its entry into the call to its last row. All work is enqueued on the
+// group's four streams; the caller's own stream is ordered before and after them. The members are called in
+// this order, on one thread:
+//
+//   Exchange          enters the call. A failure from here on breaks the group.
+//   reserve...        makes room in the group's arenas, which may wait for the device.
+//   shareBuffers      waits for the neighbors; then mapped() may be used.
+//   begin             orders the streams behind the inputs of this rank and of its neighbors.
+//   sendWeights, packAfterNeighbors, afterFirstRound, run: as the exchange needs them; run once for each
+//   route. end               waits on the host until the last row is in place, here and at the neighbors.
 class Exchange {
  public:
-  Exchange(Plan &plan, const fusco_nccl_step &step, fusco_nccl_report &report, const fusco_nccl_peers *peers)
+  Exchange(Plan &plan, const fusco_nccl_step &call, fusco_nccl_report &report, const fusco_nccl_peers *peers)
       : plan_(plan),
         group_(plan.group()),
-        step_(step),
+        call_(call),
         here_(plan.group().device()),
         timeline_(plan.group(), peers != nullptr),
         traffic_{&report, peers},
         report_(report) {
-    inputs_.create(group_.device(), false);
-    near_.create(group_.device(), false);
-    spread_.create(group_.device(), false);
-    finished_.create(group_.device(), false);
+    for (cuda::Event *event : {&inputs_, &neighborsReady_, &directDone_, &finished_, &weightsCame_}) {
+      event->create(group_.device(), cuda::Timing::off);
+    }
     started_ = monotonicNs();
-    group_.enter(step);
+    group_.enter(call);
   }
 
-  // Neighbours' buffers: mapped(i)[n] is buffer i of neighbour n.
-  void meet(const std::vector<fusco_buffer> &buffers, const std::vector<uint64_t> &rowBytes) {
-    group_.meet(step_, buffers, rowBytes, plan_.reach(), mapped_, &report_.ready_ns);
+  // `buffers` are device memory of this rank that neighbors write or read; `rowBytes` [buffers] is the size
+  // of a row in each, the same on all ranks. See Group::shareBuffers.
+  void shareBuffers(const std::vector<fusco_buffer> &buffers, const std::vector<uint64_t> &rowBytes) {
+    group_.shareBuffers(call_, buffers, rowBytes, plan_.reach(), mapped_, &report_.ready_ns);
   }
+  // [neighbors]: buffer `buffer` of each, in this process's address space; valid until the next exchange.
   const std::vector<uint8_t *> &mapped(size_t buffer) const { return mapped_[buffer]; }
 
-  // What is enqueued on the group's streams from here on sees the caller's inputs; on work() and direct() the
-  // neighbours' as well.
+  // What is enqueued from here on sees the caller's inputs; on workStream() and directStream() also the
+  // neighbors'.
   void begin() {
     group_.record(inputs_, group_.context().stream(0));
-    group_.order(group_.wire(), inputs_);
-    group_.order(group_.packing(), inputs_);
-    group_.order(group_.work(), inputs_);
+    group_.order(group_.wireStream(), inputs_);
+    group_.order(group_.packStream(), inputs_);
+    group_.order(group_.workStream(), inputs_);
     group_.edge(Group::readyEdge);
-    group_.record(near_, group_.work());
-    group_.order(group_.direct(), near_);
+    group_.record(neighborsReady_, group_.workStream());
+    group_.order(group_.directStream(), neighborsReady_);
   }
-  // Packing that reads neighbours' memory has to wait for them.
-  void packAfterNeighbours() { group_.order(group_.packing(), near_); }
+  // For packing that reads neighbors' memory.
+  void packAfterNeighbors() { group_.order(group_.packStream(), neighborsReady_); }
 
-  // Work on direct(): it starts when the first step is on the wire, which would otherwise wait for room.
-  void beside(std::function<void()> work) { beside_ = std::move(work); }
+  // `work` enqueues on directStream(). It is called when the first round has been launched: NCCL's kernel
+  // would otherwise wait for room on the SMs. Without any round it is called by end().
+  void afterFirstRound(std::function<void()> work) { afterFirstRound_ = std::move(work); }
 
-  void run(const Route &route, const std::vector<Leg> &legs) {
-    transfer(plan_, route, legs, timeline_, traffic_, [this] { startBeside(); });
+  // Sends and receives all rows of a route. See transfer().
+  void run(const Route &route, const std::vector<SendRecvPhase> &phases) {
+    transfer(plan_, route, phases, timeline_, traffic_, [this] { startDirect(); });
   }
 
-  // Brings one float an entry to the forwarders of the rows, or nothing where no row is forwarded. Returns
-  // those that came, by place.
+  // Makes room for sendWeights(weights).
+  void reserveWeights(const void *weights) {
+    if (weights != nullptr && plan_.tables().forwards) group_.arena(Use::weights).atLeast(weightArena());
+  }
+  // Sends the weights of forwarded rows to their forwarders, on wireStream(). `weights` is device memory, f32
+  // [tokens, topk]. Returns the weights that came for the rows this rank forwards: device memory, f32
+  // [placesReceived], in the order of the landed rows' places, valid until the next exchange; workStream()
+  // and packStream() are ordered behind it. Null if `weights` is null or the plan forwards no rows.
   const float *sendWeights(const float *weights) {
     if (weights == nullptr || !plan_.tables().forwards) return nullptr;
     uint8_t *sent = group_.arena(Use::weights).atLeast(weightArena());
-    uint8_t *received = sent + alignSlot(plan_.placesSent() * sizeof(float));
+    uint8_t *received = sent + alignSegment(plan_.placesSent() * sizeof(float));
     PackParams params{};
-    params.ranges.count = 1;
-    params.ranges.rows = static_cast<uint32_t>(plan_.placesSent());
-    params.ranges.range[0] = {0, params.ranges.rows, 0};
+    params.ranges = allRows(plan_.placesSent());
     params.index = plan_.device().placeEntry;
     params.divide = 1;
     params.from = reinterpret_cast<const uint8_t *>(weights);
     params.to = sent;
     params.rowBytes = params.unit = sizeof(float);
-    group_.must(launchPack(params, group_.wire()), "packing weights");
+    group_.must(launchPack(params, group_.wireStream()), "packing weights");
     group_.swap(sent, plan_.weightBytesSent(), received, plan_.weightBytesReceived());
-    cuda::Event came;
-    came.create(group_.device(), false);
-    group_.record(came, group_.wire());
-    group_.order(group_.work(), came);
-    group_.order(group_.packing(), came);
+    group_.record(weightsCame_, group_.wireStream());
+    group_.order(group_.workStream(), weightsCame_);
+    group_.order(group_.packStream(), weightsCame_);
     return reinterpret_cast<const float *>(received);
   }
-  // Arenas grow before anything is enqueued.
-  void reserveWeights(const void *weights) {
-    if (weights != nullptr && plan_.tables().forwards) group_.arena(Use::weights).atLeast(weightArena());
-  }
 
-  // Waits for the last row, here and at the neighbours.
+  // Orders the caller's stream behind the exchange, waits for it on the host, and completes the report.
   void end() {
-    startBeside();
-    group_.record(spread_, group_.direct());
-    group_.order(group_.work(), spread_);
+    startDirect();
+    group_.record(directDone_, group_.directStream());
+    group_.order(group_.workStream(), directDone_);
     group_.edge(Group::doneEdge);
-    group_.record(finished_, group_.work());
-    group_.must(cudaStreamWaitEvent(group_.context().stream(0), finished_.get(), 0), "ordering a stream");
+    group_.record(finished_, group_.workStream());
+    group_.order(group_.context().stream(0), finished_);
     group_.waitFor(finished_.get(), "an exchange");
     report_.stats.nanoseconds = monotonicNs() - started_;
     report_.stats.started = started_;
     timeline_.report(report_, traffic_.peers);
     if (traffic_.peers == nullptr || traffic_.peers->wait_ns == nullptr) return;
-    const Neighbourhood &near = group_.near();
-    for (uint32_t i = 0; i < near.local.size(); i++) {
-      traffic_.peers->wait_ns[near.local[i]] += group_.lateness(step_, i);
+    const Neighbors &neighbors = group_.neighbors();
+    for (uint32_t i = 0; i < neighbors.count(); i++) {
+      traffic_.peers->wait_ns[neighbors.rankAt[i]] += group_.lateness(call_, i);
     }
   }
 
  private:
-  void startBeside() {
-    if (beside_) beside_();
-    beside_ = nullptr;
+  void startDirect() {
+    if (afterFirstRound_) afterFirstRound_();
+    afterFirstRound_ = nullptr;
   }
 
   uint64_t weightArena() const {
-    return alignSlot(plan_.placesSent() * sizeof(float)) + plan_.placesReceived() * sizeof(float) + 1;
+    return alignSegment(plan_.placesSent() * sizeof(float)) + plan_.placesReceived() * sizeof(float) + 1;
   }
 
   Plan &plan_;
   Group &group_;
-  const fusco_nccl_step step_;
+  const fusco_nccl_step call_;
   const OnDevice here_;
   Timeline timeline_;
   Traffic traffic_;
   fusco_nccl_report &report_;
-  std::vector<std::vector<uint8_t *>> mapped_;
+  std::vector<std::vector<uint8_t *>> mapped_;  // [buffers][neighbors]
   cuda::Event inputs_;
-  cuda::Event near_;
-  cuda::Event spread_;
+  cuda::Event neighborsReady_;
+  cuda::Event directDone_;
   cuda::Event finished_;
-  std::function<void()> beside_;
+  cuda::Event weightsCame_;
+  std::function<void()> afterFirstRound_;
   uint64_t started_ = 0;
 };
 

@@ -51,16 +51,6 @@ fusco_status exchange(fusco_nccl_plan *plan, const fusco_nccl_step *step, bool g
 
 extern "C" {
 
-fusco_status fusco_nccl_open(const char *path, fusco_nccl_library *library, fusco_error *error) {
-  return guarded(error, [&] {
-    checkGiven(library != nullptr);
-    const fusco::nccl::Library &found = fusco::nccl::openLibrary(path);
-    *library = {};
-    std::snprintf(library->path, sizeof library->path, "%s", found.path.c_str());
-    library->version = static_cast<uint32_t>(found.version);
-  });
-}
-
 fusco_status fusco_nccl_unique_id(uint8_t id[FUSCO_NCCL_ID_BYTES], fusco_error *error) {
   return guarded(error, [&] {
     checkGiven(id != nullptr);
@@ -101,15 +91,17 @@ fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_ste
     Group &shared = *group->shared;
     shared.enter(*step);
     if (bytes == 0) return;
-    const uint64_t ranks = shared.near().ranks;
+    const uint64_t ranks = shared.neighbors().ranks;
     uint8_t *memory = shared.arena(fusco::nccl::Use::gathered).atLeast((ranks + 1) * bytes);
     fusco::cuda::Event done;
-    done.create(shared.device(), false);
-    shared.must(cudaMemcpyAsync(memory, own, bytes, cudaMemcpyHostToDevice, shared.wire()), "gathering");
-    shared.allGather(memory, memory + bytes, bytes);
-    shared.must(cudaMemcpyAsync(all, memory + bytes, ranks * bytes, cudaMemcpyDeviceToHost, shared.wire()),
+    done.create(shared.device(), fusco::cuda::Timing::off);
+    shared.must(cudaMemcpyAsync(memory, own, bytes, cudaMemcpyHostToDevice, shared.wireStream()),
                 "gathering");
-    shared.record(done, shared.wire());
+    shared.allGather(memory, memory + bytes, bytes);
+    shared.must(
+        cudaMemcpyAsync(all, memory + bytes, ranks * bytes, cudaMemcpyDeviceToHost, shared.wireStream()),
+        "gathering");
+    shared.record(done, shared.wireStream());
     shared.waitFor(done.get(), "gathering");
   });
 }

@@ -1,6 +1,5 @@
-#include "exchange.hpp"
+#include "call_checks.hpp"
 #include "exchange_frame.hpp"
-#include "launch.hpp"
 
 namespace fusco::nccl {
 
@@ -8,162 +7,130 @@ using cuda::GradientParams;
 
 namespace {
 
-// Rows of experts on their way home, one an entry: from where they lie, or packed where messages do not end
-// with runs.
-Leg returningLeg(Plan &plan, const uint8_t *from, uint64_t rowBytes, uint8_t *landing) {
-  Leg leg;
-  leg.rowBytes = rowBytes;
-  leg.from = from;
-  leg.to = landing;
-  if (plan.entriesHome().inPlace(rowBytes)) return leg;
-  leg.pack = [&plan, from, rowBytes](const Ranges &ranges, uint8_t *slot) {
+// Rows of experts on their way back, one an entry: sent in place, or packed if messages do not end with runs.
+SendRecvPhase returningPhase(Plan &plan, const uint8_t *from, uint64_t rowBytes, uint8_t *landing) {
+  SendRecvPhase phase;
+  phase.rowBytes = rowBytes;
+  phase.from = from;
+  phase.to = landing;
+  if (plan.entriesBack().inPlace(rowBytes)) return phase;
+  phase.pack = [&plan, from, rowBytes](const Ranges &ranges, uint8_t *segment) {
     PackParams params{};
     params.ranges = ranges;
     params.index = plan.device().arrivalSlot;
     params.divide = 1;
     params.from = from;
-    params.to = slot;
+    params.to = segment;
     params.rowBytes = rowBytes;
     params.unit = unitOf(rowBytes | bitsOf(from));
-    plan.group().must(launchPack(params, plan.group().packing()), "packing rows of experts");
+    plan.group().must(launchPack(params, plan.group().packStream()), "packing rows of experts");
   };
-  return leg;
+  return phase;
 }
 
-struct Elements {
-  uint32_t bytes;
-  uint64_t landingBytes;  // of a row that comes home
-};
-
-void checkCombine(Plan &plan, const fusco_combine_call &call) {
-  checkCombineCall(plan.sizes(), call);
-  checkReach(plan, "from", call.from);
-  checkReach(plan, "to", call.to);
-  checkReach(plan, "weights", call.weights);
-  checkAligned("from or to", bitsOf(call.from[0]) | bitsOf(call.to[0]), elementBytes(call.dtype));
-  if (call.weights != nullptr) checkAligned("weights", bitsOf(call.weights[0]), weightBytes);
-}
-
-// What sums of neighbours' rows have in common.
+// What sums of neighbors' rows have in common.
 SumParams sumsOf(const Exchange &exchange, uint64_t rowBytes, uint64_t landingBytes, uint64_t &bits) {
   SumParams params{};
   params.rowBytes = rowBytes;
   params.landingRowBytes = landingBytes;
-  bits = rowBytes;
-  const std::vector<uint8_t *> &from = exchange.mapped(0);
-  for (size_t n = 0; n < from.size(); n++) {
-    params.from[n] = from[n];
-    bits |= bitsOf(from[n]);
-  }
+  bits = rowBytes | copyAddresses(exchange.mapped(0), params.from);
   return params;
 }
 
-// A forwarder's partial sums, on their way to the homes of their tokens.
-Leg partialLeg(Plan &plan, const fusco_combine_call &call, const Exchange &exchange, const Elements &elements,
-               const float *const &weights, uint8_t *landing) {
-  Leg leg;
-  leg.rowBytes = elements.landingBytes;
-  leg.to = landing;
-  leg.pack = [&plan, &call, &exchange, &weights, elements](const Ranges &ranges, uint8_t *slot) {
+// A forwarder's partial sums, on their way back to the sources of their tokens. `weights` is read when rows
+// are packed.
+SendRecvPhase partialPhase(Plan &plan, const fusco_combine_call &call, const Exchange &exchange,
+                           uint64_t landingBytes, const float *const &weights, uint8_t *landing) {
+  SendRecvPhase phase;
+  phase.rowBytes = landingBytes;
+  phase.to = landing;
+  phase.pack = [&plan, &call, &exchange, &weights, landingBytes](const Ranges &ranges, uint8_t *segment) {
     uint64_t bits = 0;
-    SumParams params = sumsOf(exchange, call.row_bytes, elements.landingBytes, bits);
+    SumParams params = sumsOf(exchange, call.row_bytes, landingBytes, bits);
     params.ranges = ranges;
     params.offset = plan.device().landedOffset;
     params.terms = plan.device().landedTerms;
-    params.to = slot;
+    params.to = segment;
     params.weights = weights;
-    const bool kept = plan.sizes().tree == Tree::kept;
-    plan.group().must(launchSums(params, call.dtype, 0, kept, unitOf(bits), plan.group().packing()),
-                      "adding partial sums");
+    const SumOutput output = plan.sizes().tree == Tree::kept ? SumOutput::f32 : SumOutput::payload;
+    plan.group().must(
+        launchSums(params, {call.dtype, Tree::none, output, unitOf(bits)}, plan.group().packStream()),
+        "adding partial sums");
   };
-  return leg;
+  return phase;
 }
 
 }  // namespace
 
-void combine(Plan &plan, const fusco_nccl_step &step, const fusco_combine_call &call,
+void combine(Plan &plan, const fusco_nccl_step &callId, const fusco_combine_call &call,
              fusco_nccl_report &report, const fusco_nccl_peers *peers) {
-  checkCombine(plan, call);
-  Exchange exchange(plan, step, report, peers);
+  cuda::checkDeviceCombine(plan.sizes(), call, reachOf(plan));
+  Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
   const bool forwards = plan.tables().forwards;
-  const uint32_t size = elementBytes(call.dtype);
-  const Elements elements{size, forwards ? plan.landingRowBytes(call.row_bytes, size) : call.row_bytes};
-  const Route &route = forwards ? plan.rowsHome() : plan.entriesHome();
-  uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * elements.landingBytes + 1);
+  const uint64_t landingBytes =
+      forwards ? plan.landingRowBytes(call.row_bytes, elementBytes(call.dtype)) : call.row_bytes;
+  const Route &route = forwards ? plan.rowsBack() : plan.entriesBack();
+  uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * landingBytes + 1);
   const float *landedWeights = nullptr;
-  std::vector<Leg> legs(1);
+  std::vector<SendRecvPhase> phases(1);
   if (forwards) {
-    legs[0] = partialLeg(plan, call, exchange, elements, landedWeights, landing);
+    phases[0] = partialPhase(plan, call, exchange, landingBytes, landedWeights, landing);
   } else {
-    legs[0] = returningLeg(plan, bytesOf(call.from[0]), call.row_bytes, landing);
+    phases[0] = returningPhase(plan, bytesOf(call.from[0]), call.row_bytes, landing);
   }
-  reserve(group, route, legs);
+  reserve(group, route, phases);
   exchange.reserveWeights(call.weights);
-  exchange.meet({call.from[0]}, {call.row_bytes});
+  exchange.shareBuffers({call.from[0]}, {call.row_bytes});
   exchange.begin();
   if (forwards) {
-    exchange.packAfterNeighbours();
+    exchange.packAfterNeighbors();
     landedWeights = exchange.sendWeights(floatsOf(call.weights));
   }
-  exchange.run(route, legs);
+  exchange.run(route, phases);
 
   uint64_t bits = 0;
-  SumParams params = sumsOf(exchange, call.row_bytes, elements.landingBytes, bits);
+  SumParams params = sumsOf(exchange, call.row_bytes, landingBytes, bits);
   params.from[landingPeer] = landing;
-  params.ranges.count = 1;
-  params.ranges.rows = static_cast<uint32_t>(plan.sizes().tokens);
-  params.ranges.range[0] = {0, params.ranges.rows, 0};
-  params.offset = plan.device().homeOffset;
-  params.terms = plan.device().homeTerms;
+  params.ranges = allRows(plan.sizes().tokens);
+  params.offset = plan.device().sumOffset;
+  params.terms = plan.device().sumTerms;
   params.to = bytesOf(call.to[0]);
   params.weights = floatsOf(call.weights);
-  const uint32_t unit = unitOf(bits | bitsOf(params.to));
-  group.must(
-      launchSums(params, call.dtype, static_cast<uint32_t>(plan.sizes().tree), false, unit, group.work()),
-      "adding up at home");
+  const SumLaunch launch = {call.dtype, plan.sizes().tree, SumOutput::payload,
+                            unitOf(bits | bitsOf(params.to))};
+  group.must(launchSums(params, launch, group.workStream()), "adding up the rows of tokens");
   exchange.end();
-  const fusco_plan &sizes = plan.sizes();
-  report.direct_written = (sizes.kept - plan.tables().entrySend.total()) * call.row_bytes;
-  report.stats.bytes_read = sizes.kept * call.row_bytes;
-  report.stats.bytes_written = sizes.tokens * call.row_bytes;
-  report.stats.rows = sizes.kept;
+  report.direct_written = plan.directRows() * call.row_bytes;
+  countCombine(plan.sizes(), call, report.stats);
 }
 
-void weightGradient(Plan &plan, const fusco_nccl_step &step, const fusco_weight_gradient_call &call,
+void weightGradient(Plan &plan, const fusco_nccl_step &callId, const fusco_weight_gradient_call &call,
                     fusco_nccl_report &report, const fusco_nccl_peers *peers) {
-  checkWeightGradientCall(plan.sizes(), call);
-  checkReach(plan, "outputGradient", call.output_gradient);
-  checkReach(plan, "from", call.from);
-  checkReach(plan, "to", call.to);
-  checkAligned("outputGradient or from", bitsOf(call.output_gradient[0]) | bitsOf(call.from[0]),
-               elementBytes(call.dtype));
-  checkAligned("to", bitsOf(call.to[0]), weightBytes);
-  Exchange exchange(plan, step, report, peers);
+  cuda::checkDeviceWeightGradient(plan.sizes(), call, reachOf(plan));
+  Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
-  // Rows come home one an entry under every strategy: a dot product needs the rows themselves.
-  const Route &route = plan.entriesHome();
+  // Rows return one an entry under every strategy: a dot product needs the rows themselves.
+  const Route &route = plan.entriesBack();
   uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * call.row_bytes + 1);
-  const std::vector<Leg> legs{returningLeg(plan, bytesOf(call.from[0]), call.row_bytes, landing)};
-  reserve(group, route, legs);
-  exchange.meet({call.from[0]}, {call.row_bytes});
+  const std::vector<SendRecvPhase> phases{
+      returningPhase(plan, bytesOf(call.from[0]), call.row_bytes, landing)};
+  reserve(group, route, phases);
+  exchange.shareBuffers({call.from[0]}, {call.row_bytes});
   exchange.begin();
-  exchange.run(route, legs);
+  exchange.run(route, phases);
   GradientParams params{};
   params.plan = plan.device().returned;
   params.rowBytes = call.row_bytes;
-  const uint32_t self = group.near().self;
-  const std::vector<uint8_t *> &from = exchange.mapped(0);
-  for (size_t n = 0; n < from.size(); n++) params.from[n] = from[n];
+  const uint32_t self = group.neighbors().self;
+  copyAddresses(exchange.mapped(0), params.from);
   params.from[landingPeer] = landing;
   params.upstream[self] = bytesOf(call.output_gradient[0]);
   params.to[self] = reinterpret_cast<float *>(call.to[0].data);
-  group.must(cuda::launchGradient(params, group.limits(), call.dtype, group.work()), "launching a gradient");
+  group.must(cuda::launchGradient(params, group.limits(), call.dtype, group.workStream()),
+             "launching a gradient");
   exchange.end();
-  const fusco_plan &sizes = plan.sizes();
-  report.stats.bytes_read = (sizes.kept + sizes.tokens) * call.row_bytes;
-  report.stats.bytes_written = sizes.tokens * sizes.topk * weightBytes;
-  report.stats.rows = sizes.kept;
+  countWeightGradient(plan.sizes(), call, report.stats);
 }
 
 }  // namespace fusco::nccl

@@ -1,8 +1,6 @@
-#include <algorithm>
-
-#include "exchange.hpp"
+#include "call_checks.hpp"
+#include "dispatch_params.hpp"
 #include "exchange_frame.hpp"
-#include "launch.hpp"
 
 namespace fusco::nccl {
 
@@ -12,109 +10,44 @@ using cuda::Payload;
 namespace {
 
 void checkDispatch(Plan &plan, const fusco_dispatch_call &call) {
-  if (call.payload_count > mostPayloads) {
-    throw Failure(FUSCO_E_LIMIT, "%u payloads in one dispatch", call.payload_count)
-        .limited(call.payload_count, mostPayloads);
+  if (call.payload_count > maxCallPayloads) {
+    throw Failure(FUSCO_E_LIMIT, "%u payloads in one dispatch; the limit is %u", call.payload_count,
+                  maxCallPayloads)
+        .limited(call.payload_count, maxCallPayloads);
   }
-  checkDispatchCall(plan.sizes(), call);
-  for (uint32_t p = 0; p < call.payload_count; p++) {
-    const fusco_payload &payload = call.payloads[p];
-    checkReach(plan, "from", payload.from);
-    checkReach(plan, "to", payload.to);
-    if (call.scale != nullptr && payload.per == FUSCO_PER_TOKEN) {
-      checkAligned("payload", bitsOf(payload.from[0]) | bitsOf(payload.to[0]), elementBytes(payload.dtype));
-    }
-  }
-  checkReach(plan, "origins", call.origins);
-  checkReach(plan, "scale", call.scale);
-  if (call.origins != nullptr) checkAligned("origins", bitsOf(call.origins[0]), 4);
-  if (call.scale != nullptr) checkAligned("scale", bitsOf(call.scale[0]), weightBytes);
+  cuda::checkDeviceDispatch(plan.sizes(), call, reachOf(plan));
 }
 
-// Rows for ranks of the own host, straight into their slots, and the own padding.
-class DirectDispatch {
- public:
-  // `sharesDevice`: NCCL's kernels run meanwhile and need room on the multiprocessors.
-  DirectDispatch(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange, bool sharesDevice)
-      : plan_(plan), call_(call), exchange_(exchange), sharesDevice_(sharesDevice) {}
-
-  void enqueue() {
-    uint32_t begin = 0;
-    do {
-      const uint32_t end = std::min(begin + cuda::maxPayloads, call_.payload_count);
-      enqueue(begin, end);
-      begin = end;
-    } while (begin < call_.payload_count);
+// Rows for neighbors, straight into their slots, and the padding of the local rank. `sharesDevice`: NCCL's
+// kernels run at the same time and need room on the SMs.
+void enqueueDirect(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange, bool sharesDevice) {
+  Group &group = plan.group();
+  const uint32_t self = group.neighbors().self;
+  const uint32_t topk = plan.sizes().topk;
+  DispatchParams base{};
+  base.plan = plan.device().direct;
+  base.place = base.plan.place;
+  base.barrier = plan.device().barrier;
+  base.scale[self] = floatsOf(call.scale);
+  if (call.origins != nullptr) {
+    const std::vector<uint8_t *> &origins = exchange.mapped(call.payload_count);
+    for (size_t n = 0; n < origins.size(); n++) base.origins[n] = reinterpret_cast<int32_t *>(origins[n]);
   }
-
- private:
-  bool isScaled() const { return call_.scale != nullptr; }
-
-  Payload payloadOf(uint32_t p) const {
-    const fusco_payload &payload = call_.payloads[p];
-    const uint32_t self = plan_.group().near().self;
-    Payload result{};
-    result.rowBytes = payload.row_bytes;
-    result.perEntry = payload.per == FUSCO_PER_ENTRY ? 1 : 0;
-    result.dtype = payload.dtype;
-    result.from[self] = bytesOf(payload.from[0]);
-    uint64_t bits = payload.row_bytes | bitsOf(payload.from[0]);
-    const std::vector<uint8_t *> &to = exchange_.mapped(p);
-    for (size_t n = 0; n < to.size(); n++) {
-      result.to[n] = to[n];
-      bits |= bitsOf(to[n]);
-    }
-    result.unit = unitOf(bits);
-    return result;
-  }
-
-  bool isFirst(const Payload &payload) const {
-    if (payload.perEntry != 0) return false;
-    return isScaled() || (payload.unit == 16 && payload.rowBytes >= cuda::minBulkRow &&
-                          plan_.sizes().topk <= cuda::maxTileEntries);
-  }
-
-  void enqueue(uint32_t begin, uint32_t end) {
-    Group &group = plan_.group();
-    DispatchParams params{};
-    params.plan = plan_.device().direct;
-    params.place = params.plan.place;
-    params.meeting = plan_.device().meeting;
-    std::vector<Payload> rest;
-    uint32_t chunk = 16;
-    for (uint32_t p = begin; p < end; p++) {
-      const Payload payload = payloadOf(p);
-      if (!isFirst(payload)) {
-        rest.push_back(payload);
-        continue;
-      }
-      params.chunkBytes[params.bulk] = cuda::chunkOf(payload.rowBytes);
-      chunk = std::max(chunk, params.chunkBytes[params.bulk]);
-      params.payload[params.bulk++] = payload;
-    }
-    params.payloads = params.bulk;
-    for (const Payload &payload : rest) params.payload[params.payloads++] = payload;
-    const uint32_t self = group.near().self;
-    if (call_.origins != nullptr && begin == 0) {
-      params.hasOrigins = 1;
-      const std::vector<uint8_t *> &to = exchange_.mapped(call_.payload_count);
-      for (size_t n = 0; n < to.size(); n++) params.origins[n] = reinterpret_cast<int32_t *>(to[n]);
-    }
-    params.scale[self] = floatsOf(call_.scale);
-    if (isScaled()) {
-      group.must(cuda::launchScaled(params, group.limits(), group.direct()), "launching a scaled dispatch");
+  const auto fill = [&](uint32_t p, Payload &payload) {
+    payload.from[self] = bytesOf(call.payloads[p].from[0]);
+    std::copy(exchange.mapped(p).begin(), exchange.mapped(p).end(), payload.to);
+  };
+  for (DispatchParams &params : cuda::dispatchParams(call, topk, base, fill)) {
+    if (call.scale != nullptr) {
+      group.must(cuda::launchScaled(params, group.limits(), group.directStream()),
+                 "launching a scaled dispatch");
     } else {
-      params.tiling = cuda::chooseTiling(group.limits(), plan_.sizes().topk, chunk, 0);
-      if (sharesDevice_) params.tiling.blocksPerSm = 1;
-      group.must(cuda::launchDispatch(params, group.limits(), group.direct()), "launching a dispatch");
+      params.tiling = cuda::tilingOf(params, group.limits(), topk, 0);
+      if (sharesDevice) params.tiling.blocksPerSm = 1;
+      group.must(cuda::launchDispatch(params, group.limits(), group.directStream()), "launching a dispatch");
     }
   }
-
-  Plan &plan_;
-  const fusco_dispatch_call &call_;
-  const Exchange &exchange_;
-  bool sharesDevice_;
-};
+}
 
 // Rows for ranks of other hosts.
 class WireDispatch {
@@ -125,23 +58,23 @@ class WireDispatch {
     for (uint32_t p = 0; p < call.payload_count; p++) {
       const bool isRow = call.payloads[p].per == FUSCO_PER_TOKEN;
       if (forwards && isRow) {
-        rows_.push_back(forwardedLeg(p));
+        rows_.push_back(forwardedPhase(p));
       } else {
-        entries_.push_back(entryLeg(p));
+        entries_.push_back(entryPhase(p));
       }
     }
-    if (call.origins != nullptr) entries_.push_back(originLeg());
+    if (call.origins != nullptr) entries_.push_back(originPhase());
     if (!plan.entriesOut().inPlace(rowBytesOf(entries_))) {
-      for (Leg &leg : entries_) leg.unpack = unpacker(leg);
+      for (SendRecvPhase &phase : entries_) phase.unpack = unpacker(phase);
     }
   }
 
-  const std::vector<Leg> &rows() const { return rows_; }
+  const std::vector<SendRecvPhase> &rows() const { return rows_; }
   bool isUsed() const {
     return (!rows_.empty() && !plan_.rowsOut().isEmpty()) ||
            (!entries_.empty() && !plan_.entriesOut().isEmpty());
   }
-  const std::vector<Leg> &entries() const { return entries_; }
+  const std::vector<SendRecvPhase> &entries() const { return entries_; }
   // For forwarded rows; before they are run.
   void setWeights(const float *weights) { landedWeights_ = weights; }
 
@@ -157,104 +90,100 @@ class WireDispatch {
     return params;
   }
 
-  Leg entryLeg(uint32_t p) {
+  SendRecvPhase entryPhase(uint32_t p) {
     const fusco_payload &payload = call_.payloads[p];
     PackParams params = packing(p);
-    params.index = plan_.device().entryStream;
+    params.index = plan_.device().entryOrder;
     params.divide = payload.per == FUSCO_PER_ENTRY ? 1 : plan_.sizes().topk;
     if (payload.per == FUSCO_PER_TOKEN) params.scale = floatsOf(call_.scale);
-    Leg leg;
-    leg.rowBytes = payload.row_bytes;
-    leg.to = bytesOf(payload.to[0]);
-    leg.pack = packer(params);
-    return leg;
+    SendRecvPhase phase;
+    phase.rowBytes = payload.row_bytes;
+    phase.to = bytesOf(payload.to[0]);
+    phase.pack = packer(params);
+    return phase;
   }
 
   std::function<void(const Ranges &, uint8_t *)> packer(const PackParams &base) {
-    return [this, base](const Ranges &ranges, uint8_t *slot) {
+    return [this, base](const Ranges &ranges, uint8_t *segment) {
       PackParams params = base;
       params.ranges = ranges;
-      params.to = slot;
-      plan_.group().must(launchPack(params, plan_.group().packing()), "packing rows");
+      params.to = segment;
+      plan_.group().must(launchPack(params, plan_.group().packStream()), "packing rows");
     };
   }
 
-  Leg originLeg() {
-    Leg leg;
-    leg.rowBytes = originBytes;
-    leg.to = bytesOf(call_.origins[0]);
-    leg.pack = [this](const Ranges &ranges, uint8_t *slot) {
+  SendRecvPhase originPhase() {
+    SendRecvPhase phase;
+    phase.rowBytes = originBytes;
+    phase.to = bytesOf(call_.origins[0]);
+    phase.pack = [this](const Ranges &ranges, uint8_t *segment) {
       OriginParams params{};
       params.ranges = ranges;
-      params.index = plan_.device().entryStream;
+      params.index = plan_.device().entryOrder;
       params.topk = plan_.sizes().topk;
-      params.rank = static_cast<int32_t>(plan_.group().near().rank);
-      params.to = reinterpret_cast<int32_t *>(slot);
-      plan_.group().must(launchOrigins(params, plan_.group().packing()), "packing origins");
+      params.rank = static_cast<int32_t>(plan_.group().neighbors().rank);
+      params.to = reinterpret_cast<int32_t *>(segment);
+      plan_.group().must(launchOrigins(params, plan_.group().packStream()), "packing origins");
     };
-    return leg;
+    return phase;
   }
 
-  // From a ring slot into the slots of the receive buffer, where messages do not end with runs.
-  std::function<void(const Ranges &, const uint8_t *)> unpacker(const Leg &leg) {
-    return [this, to = leg.to, rowBytes = leg.rowBytes](const Ranges &ranges, const uint8_t *slot) {
+  // From a ring segment into the slots of the receive buffer, where messages do not end with runs.
+  std::function<void(const Ranges &, const uint8_t *)> unpacker(const SendRecvPhase &phase) {
+    return [this, to = phase.to, rowBytes = phase.rowBytes](const Ranges &ranges, const uint8_t *segment) {
       ScatterParams params{};
       params.ranges = ranges;
       params.slot = plan_.device().arrivalSlot;
-      params.self = plan_.group().near().self;
-      params.from = slot;
+      params.self = plan_.group().neighbors().self;
+      params.from = segment;
       params.rowBytes = rowBytes;
       params.unit = unitOf(rowBytes | bitsOf(to));
       params.to[params.self] = to;
-      plan_.group().must(launchScatter(params, plan_.group().work()), "putting rows into their slots");
+      plan_.group().must(launchScatter(params, plan_.group().workStream()), "putting rows into their slots");
     };
   }
 
-  Leg forwardedLeg(uint32_t p) {
+  SendRecvPhase forwardedPhase(uint32_t p) {
     PackParams params = packing(p);
-    params.index = plan_.device().rowStream;
+    params.index = plan_.device().rowOrder;
     params.divide = 1;
-    Leg leg;
-    leg.rowBytes = call_.payloads[p].row_bytes;
-    leg.pack = packer(params);
-    leg.unpack = [this, p](const Ranges &ranges, const uint8_t *slot) { scatterRows(p, ranges, slot); };
-    return leg;
+    SendRecvPhase phase;
+    phase.rowBytes = call_.payloads[p].row_bytes;
+    phase.pack = packer(params);
+    phase.unpack = [this, p](const Ranges &ranges, const uint8_t *segment) {
+      scatterRows(p, ranges, segment);
+    };
+    return phase;
   }
 
-  void scatterRows(uint32_t p, const Ranges &ranges, const uint8_t *slot) {
+  void scatterRows(uint32_t p, const Ranges &ranges, const uint8_t *segment) {
     const fusco_payload &payload = call_.payloads[p];
     ScatterParams params{};
     params.ranges = ranges;
     params.offset = plan_.device().landedOffset;
     params.places = plan_.device().landedPlaces;
-    params.from = slot;
+    params.from = segment;
     params.rowBytes = payload.row_bytes;
     params.scale = landedWeights_;
     params.dtype = payload.dtype;
-    uint64_t bits = payload.row_bytes;
-    const std::vector<uint8_t *> &to = exchange_.mapped(p);
-    for (size_t n = 0; n < to.size(); n++) {
-      params.to[n] = to[n];
-      bits |= bitsOf(to[n]);
-    }
-    params.unit = unitOf(bits);
-    plan_.group().must(launchScatter(params, plan_.group().work()), "scattering rows");
+    params.unit = unitOf(payload.row_bytes | copyAddresses(exchange_.mapped(p), params.to));
+    plan_.group().must(launchScatter(params, plan_.group().workStream()), "scattering rows");
   }
 
   Plan &plan_;
   const fusco_dispatch_call &call_;
   const Exchange &exchange_;
   const float *landedWeights_ = nullptr;
-  std::vector<Leg> rows_;
-  std::vector<Leg> entries_;
+  std::vector<SendRecvPhase> rows_;
+  std::vector<SendRecvPhase> entries_;
 };
 
 }  // namespace
 
-void dispatch(Plan &plan, const fusco_nccl_step &step, const fusco_dispatch_call &call,
+void dispatch(Plan &plan, const fusco_nccl_step &callId, const fusco_dispatch_call &call,
               fusco_nccl_report &report, const fusco_nccl_peers *peers) {
   checkDispatch(plan, call);
-  Exchange exchange(plan, step, report, peers);
+  Exchange exchange(plan, callId, report, peers);
   std::vector<fusco_buffer> buffers;
   std::vector<uint64_t> rowBytes;
   for (uint32_t p = 0; p < call.payload_count; p++) {
@@ -269,24 +198,17 @@ void dispatch(Plan &plan, const fusco_nccl_step &step, const fusco_dispatch_call
   reserve(plan.group(), plan.rowsOut(), wire.rows());
   reserve(plan.group(), plan.entriesOut(), wire.entries());
   exchange.reserveWeights(call.scale);
-  exchange.meet(buffers, rowBytes);
+  exchange.shareBuffers(buffers, rowBytes);
   exchange.begin();
-  DirectDispatch direct(plan, call, exchange, wire.isUsed());
-  exchange.beside([&direct] { direct.enqueue(); });
+  exchange.afterFirstRound([&] { enqueueDirect(plan, call, exchange, wire.isUsed()); });
   if (!wire.rows().empty()) wire.setWeights(exchange.sendWeights(floatsOf(call.scale)));
   exchange.run(plan.rowsOut(), wire.rows());
   exchange.run(plan.entriesOut(), wire.entries());
   exchange.end();
-  const fusco_plan &sizes = plan.sizes();
-  const uint64_t near = sizes.kept - plan.tables().entrySend.total();
+  countDispatch(plan.sizes(), call, report.stats);
   for (uint32_t p = 0; p < call.payload_count; p++) {
-    const fusco_payload &payload = call.payloads[p];
-    const uint64_t rows = payload.per == FUSCO_PER_ENTRY ? sizes.kept : sizes.tokens;
-    report.stats.bytes_read += rows * payload.row_bytes;
-    report.stats.bytes_written += sizes.kept * payload.row_bytes;
-    report.direct_written += near * payload.row_bytes;
+    report.direct_written += plan.directRows() * call.payloads[p].row_bytes;
   }
-  report.stats.rows = sizes.kept;
 }
 
 }  // namespace fusco::nccl

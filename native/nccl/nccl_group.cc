@@ -28,8 +28,10 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
   if (desc.ranks < 1 || desc.ranks > FUSCO_MAX_RANKS || desc.rank >= desc.ranks || desc.hosts == nullptr) {
     throw Failure(FUSCO_E_RANKS, "rank %u of %u", desc.rank, desc.ranks).limited(desc.rank, desc.ranks);
   }
-  if (desc.step_bytes < 1) throw Failure(FUSCO_E_OPTION, "steps of no bytes");
-  if (desc.deadline_ns < 1000000) throw Failure(FUSCO_E_OPTION, "a deadline below a millisecond");
+  if (desc.step_bytes < 1) throw Failure(FUSCO_E_OPTION, "step_bytes is 0; it must be at least 1");
+  if (desc.deadline_ns < 1000000)
+    throw Failure(FUSCO_E_OPTION, "deadline_ns is %llu; it must be at least 1000000",
+                  static_cast<unsigned long long>(desc.deadline_ns));
   return desc;
 }
 
@@ -56,10 +58,10 @@ uint8_t *Arena::atLeast(uint64_t bytes) {
 Group::Group(const fusco_nccl_group_desc &desc)
     : library_(openLibrary(nullptr)),
       context_(contextOf(checked(desc))),
-      near_(desc.ranks, desc.rank, desc.hosts),
+      neighbors_(desc.ranks, desc.rank, desc.hosts),
       deadlineNs_(desc.deadline_ns),
-      stepBytes_(desc.step_bytes),
-      mappings_(near_.local.size()) {
+      roundBytes_(desc.step_bytes),
+      mappings_(neighbors_.count()) {
   const OnDevice here(device());
   enter({0, 0});
   for (uint32_t i = 0; i < static_cast<uint32_t>(Use::count); i++) {
@@ -72,27 +74,29 @@ Group::Group(const fusco_nccl_group_desc &desc)
     *abortFlag_ = 0;
     must(cudaHostGetDevicePointer(reinterpret_cast<void **>(&abortFlagDevice_), abortFlag_, 0),
          "mapping a flag");
-    if (hasNeighbours()) {
+    if (hasNeighbors()) {
       openFlags();
-      if (desc.board == nullptr) throw Failure(FUSCO_E_OPTION, "ranks that share a host need a board");
-      board_ = std::make_unique<Board>(
-          desc.board, static_cast<uint32_t>(near_.local.size()), near_.self,
-          [this](const std::function<bool()> &ready) { wait("meeting the ranks of this host", ready); });
+      if (desc.board == nullptr)
+        throw Failure(FUSCO_E_OPTION, "ranks that share a machine need the name of a mailbox");
+      mailbox_ = std::make_unique<Mailbox>(
+          desc.board, neighbors_.count(), neighbors_.self,
+          [this](const std::function<bool()> &ready) { wait("barrier the ranks of this host", ready); });
     }
     abi::UniqueId id;
     std::memcpy(id.internal, desc.id, sizeof id.internal);
     abi::Config config;
     config.blocking = 0;
     if (desc.max_ctas > 0) config.maxCtas = static_cast<int>(desc.max_ctas);
-    checkResult(library_.commInitRankConfig(&comm_, static_cast<int>(near_.ranks), id,
-                                            static_cast<int>(near_.rank), &config),
+    checkResult(library_.commInitRankConfig(&comm_, static_cast<int>(neighbors_.ranks), id,
+                                            static_cast<int>(neighbors_.rank), &config),
                 "making a communicator");
     settle("making a communicator");
-    if (hasNeighbours()) {
-      // Their flags: a meeting like any other.
+    if (hasNeighbors()) {
+      // The addresses of flags are exchanged as those of buffers are.
       std::vector<std::vector<uint8_t *>> mapped;
-      const uint64_t bytes = 2 * maxNeighbours * sizeof(uint64_t);
-      meet({1, 0}, {{flags_, bytes}}, {bytes}, std::vector<uint32_t>(near_.local.size(), 1), mapped, nullptr);
+      const uint64_t bytes = 2 * maxNeighbors * sizeof(uint64_t);
+      shareBuffers({1, 0}, {{flags_, bytes}}, {bytes}, std::vector<uint32_t>(neighbors_.count(), 1), mapped,
+                   nullptr);
       for (uint8_t *flags : mapped[0]) peerFlags_.push_back(reinterpret_cast<uint64_t *>(flags));
     }
   } catch (const Failure &failure) {
@@ -121,7 +125,7 @@ Group::~Group() {
   (void)cudaGetLastError();
 }
 
-// The wire comes first: a step that waits for a multiprocessor keeps its peers waiting as well.
+// The wire has the highest priority: a round that waits for an SM keeps its peers waiting as well.
 void Group::openStreams() {
   int least = 0;
   int greatest = 0;
@@ -153,11 +157,11 @@ void Group::closeComm() noexcept {
   }
 }
 
-void Group::enter(const fusco_nccl_step &step) {
+void Group::enter(const fusco_nccl_step &call) {
   if (broken_) throw Failure(FUSCO_E_PEER_TIMEOUT, "the group was given up: %.200s", brokenBy_.c_str());
   context_->checkAlive();
   entered_ = true;
-  step_ = step.number;
+  callNumber_ = call.number;
   until_ = monotonicNs() + deadlineNs_;
 }
 
@@ -169,7 +173,7 @@ void Group::fail(const Failure &failure) noexcept {
   } catch (...) {
   }
   if (abortFlag_ != nullptr) *reinterpret_cast<volatile uint32_t *>(abortFlag_) = 1;
-  if (board_ != nullptr) board_->fail();
+  if (mailbox_ != nullptr) mailbox_->fail();
   const OnDevice here(device());
   closeComm();
 }
@@ -193,16 +197,16 @@ void Group::wait(const char *what, const std::function<bool()> &ready) {
       throw Failure(FUSCO_E_PEER_TIMEOUT, "%s", abortedWhy_.c_str());
     }
     const uint64_t now = monotonicNs();
-    for (uint32_t i = 0; board_ != nullptr && i < near_.local.size(); i++) {
-      if (i != near_.self && board_->hasFailed(i)) {
-        throw Failure(FUSCO_E_PEER_TIMEOUT, "step %llu, %s: rank %u has given up",
-                      static_cast<unsigned long long>(step_), what, near_.local[i])
-            .atRank(near_.local[i]);
+    for (uint32_t i = 0; mailbox_ != nullptr && i < neighbors_.count(); i++) {
+      if (i != neighbors_.self && mailbox_->hasFailed(i)) {
+        throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: rank %u has given up",
+                      static_cast<unsigned long long>(callNumber_), what, neighbors_.rankAt[i])
+            .atRank(neighbors_.rankAt[i]);
       }
     }
     if (now >= until_) {
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "step %llu, %s: not done after %llu ms",
-                    static_cast<unsigned long long>(step_), what,
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: not done after %llu ms",
+                    static_cast<unsigned long long>(callNumber_), what,
                     static_cast<unsigned long long>(deadlineNs_ / 1000000))
           .limited((now - until_ + deadlineNs_) / 1000000, deadlineNs_ / 1000000);
     }
@@ -257,44 +261,47 @@ void Group::settle(const char *what) {
   });
 }
 
-void Group::together(const std::function<void()> &issue) {
-  checkResult(library_.groupStart(), "starting a step");
+void Group::round(const std::function<void()> &issue) {
+  checkResult(library_.groupStart(), "starting a round");
   try {
     issue();
   } catch (...) {
     library_.groupEnd();
     throw;
   }
-  checkResult(library_.groupEnd(), "a step on the wire");
-  settle("a step on the wire");
+  checkResult(library_.groupEnd(), "a round on the wire");
+  settle("a round on the wire");
 }
 
 void Group::send(const void *from, uint64_t bytes, uint32_t peer) {
-  checkResult(library_.send(from, bytes, abi::uint8Type, static_cast<int>(peer), comm_, wire()), "sending");
+  checkResult(library_.send(from, bytes, abi::uint8Type, static_cast<int>(peer), comm_, wireStream()),
+              "sending");
 }
 
 void Group::receive(void *to, uint64_t bytes, uint32_t peer) {
-  checkResult(library_.recv(to, bytes, abi::uint8Type, static_cast<int>(peer), comm_, wire()), "receiving");
+  checkResult(library_.recv(to, bytes, abi::uint8Type, static_cast<int>(peer), comm_, wireStream()),
+              "receiving");
 }
 
 void Group::allGather(const void *own, void *all, uint64_t bytes) {
-  together(
-      [&] { checkResult(library_.allGather(own, all, bytes, abi::uint8Type, comm_, wire()), "gathering"); });
+  round([&] {
+    checkResult(library_.allGather(own, all, bytes, abi::uint8Type, comm_, wireStream()), "gathering");
+  });
 }
 
 void Group::swap(const uint8_t *from, const std::vector<uint64_t> &sendBytes, uint8_t *to,
                  const std::vector<uint64_t> &receiveBytes) {
-  std::vector<uint64_t> sendAt(near_.ranks + 1, 0);
-  std::vector<uint64_t> receiveAt(near_.ranks + 1, 0);
-  for (uint32_t peer = 0; peer < near_.ranks; peer++) {
+  std::vector<uint64_t> sendAt(neighbors_.ranks + 1, 0);
+  std::vector<uint64_t> receiveAt(neighbors_.ranks + 1, 0);
+  for (uint32_t peer = 0; peer < neighbors_.ranks; peer++) {
     sendAt[peer + 1] = sendAt[peer] + sendBytes[peer];
     receiveAt[peer + 1] = receiveAt[peer] + receiveBytes[peer];
   }
-  for (uint32_t offset = 1; offset < near_.ranks; offset++) {
-    const uint32_t target = (near_.rank + offset) % near_.ranks;
-    const uint32_t source = (near_.rank + near_.ranks - offset) % near_.ranks;
+  for (uint32_t offset = 1; offset < neighbors_.ranks; offset++) {
+    const uint32_t target = (neighbors_.rank + offset) % neighbors_.ranks;
+    const uint32_t source = (neighbors_.rank + neighbors_.ranks - offset) % neighbors_.ranks;
     if (sendBytes[target] == 0 && receiveBytes[source] == 0) continue;
-    together([&] {
+    round([&] {
       if (sendBytes[target] > 0) send(from + sendAt[target], sendBytes[target], target);
       if (receiveBytes[source] > 0) receive(to + receiveAt[source], receiveBytes[source], source);
     });

@@ -1,4 +1,5 @@
-// One rank of a group: its communicator, its streams, its neighbours' memory, and every wait with a deadline.
+// The local rank of a group: its communicator, its streams, its neighbors' memory, and every wait with a
+// deadline.
 #pragma once
 
 #include <atomic>
@@ -7,16 +8,16 @@
 #include <string>
 #include <vector>
 
-#include "board.hpp"
 #include "cuda_context.hpp"
 #include "failure.hpp"
+#include "mailbox.hpp"
 #include "nccl_library.hpp"
 #include "rank_tables.hpp"
-#include "wire.hpp"
+#include "wire_kernels.hpp"
 
 namespace fusco::nccl {
 
-// Device memory that only grows, and is reused by one exchange after the other.
+// Device memory that only grows, and is used by one exchange after the other.
 class Arena {
  public:
   explicit Arena(cuda::CudaContext &context) : context_(context) {}
@@ -24,7 +25,8 @@ class Arena {
   Arena(const Arena &) = delete;
   Arena &operator=(const Arena &) = delete;
 
-  // Nothing that uses the memory may be in flight.
+  // At least `bytes` bytes, valid until a larger size is asked for. Nothing that uses the memory may be in
+  // flight.
   uint8_t *atLeast(uint64_t bytes);
 
  private:
@@ -36,6 +38,8 @@ class Arena {
 // What the arenas of a group are for.
 enum class Use : uint32_t { sendRing, receiveRing, landing, weights, gathered, count };
 
+// All members but abort() are called by one thread at a time, with the group's device current. They throw
+// E_BACKEND for what CUDA or NCCL reports, and E_PEER_TIMEOUT after the deadline of the call or abort().
 class Group {
  public:
   explicit Group(const fusco_nccl_group_desc &desc);
@@ -43,55 +47,63 @@ class Group {
   Group(const Group &) = delete;
   Group &operator=(const Group &) = delete;
 
-  const Neighbourhood &near() const { return near_; }
+  const Neighbors &neighbors() const { return neighbors_; }
+  bool hasNeighbors() const { return neighbors_.count() > 1; }
   cuda::CudaContext &context() { return *context_; }
-  const std::shared_ptr<cuda::CudaContext> &contextHandle() const { return context_; }
-  uint64_t stepBytes() const { return stepBytes_; }
+  uint64_t roundBytes() const { return roundBytes_; }
   uint32_t device() const { return context_->deviceOf(0); }
-  Arena &arena(Use use) { return *arenas_[static_cast<uint32_t>(use)]; }
-  // Streams of their own: packing, the wire, what follows the wire, and rows that go directly.
-  cudaStream_t packing() const { return streams_[0]; }
-  cudaStream_t wire() const { return streams_[1]; }
-  cudaStream_t work() const { return streams_[2]; }
-  cudaStream_t direct() const { return streams_[3]; }
   const cuda::DeviceLimits &limits() const { return context_->groups().front().limits; }
+  Arena &arena(Use use) { return *arenas_[static_cast<uint32_t>(use)]; }
+  // The group's CUDA streams: packing; NCCL; what follows NCCL; and rows that go directly to neighbors.
+  cudaStream_t packStream() const { return streams_[0]; }
+  cudaStream_t wireStream() const { return streams_[1]; }
+  cudaStream_t workStream() const { return streams_[2]; }
+  cudaStream_t directStream() const { return streams_[3]; }
 
   // Starts the deadline of a call. Throws what broke the group before.
-  void enter(const fusco_nccl_step &step);
+  void enter(const fusco_nccl_step &call);
   void leave() { entered_ = false; }
   bool hasEntered() const { return entered_; }
-  // After any failure in the middle of a call: nobody may wait for this rank any longer.
+  // After any failure in the middle of a call: no rank may wait for this one any longer.
   void fail(const Failure &failure) noexcept;
+  // From any thread: the call in progress and all later ones fail. `why` is copied.
   void abort(const char *why) noexcept;
 
-  // Returns when `ready()`; throws E_PEER_TIMEOUT at the deadline or after abort(). `what` is said then.
+  // Waits on the host until `ready()`. `what` says in errors what was waited for.
   void wait(const char *what, const std::function<bool()> &ready);
   void waitFor(cudaEvent_t event, const char *what);
   // Throws what a call of CUDA reported.
   void must(cudaError_t error, const char *what);
   void record(const cuda::Event &event, cudaStream_t stream);
+  // What is enqueued on `stream` from now on waits for the event's last record.
   void order(cudaStream_t stream, const cuda::Event &after);
 
-  // One NCCL group: `issue` calls send and receive.
-  void together(const std::function<void()> &issue);
+  // One NCCL group on wireStream(): `issue` calls send and receive. Returns when NCCL has launched it.
+  // Collective with the ranks at the other ends.
+  void round(const std::function<void()> &issue);
+  // Device memory, which must stay valid until the round is done.
   void send(const void *from, uint64_t bytes, uint32_t peer);
   void receive(void *to, uint64_t bytes, uint32_t peer);
+  // Collective, on wireStream(). all[r] = rank r's `bytes` bytes; device memory.
   void allGather(const void *own, void *all, uint64_t bytes);
-  // Whole messages between all pairs, device memory, in the order of offsets: bytes by peer, one after the
-  // other.
+  // Whole messages between all pairs, on wireStream(). `from` and `to` are device memory with the bytes of
+  // peers 0, 1, … one after the other; `sendBytes` and `receiveBytes` [ranks] fit those of the peers.
   void swap(const uint8_t *from, const std::vector<uint64_t> &sendBytes, uint8_t *to,
             const std::vector<uint64_t> &receiveBytes);
 
-  // Posts these buffers, waits for all neighbours' posts, compares digests. `mapped` [buffers][neighbours]
-  // are then the neighbours' buffers in this process; the own one is itself. `needed` [neighbours] are rows
-  // that must fit with rowBytes [buffers].
-  void meet(const fusco_nccl_step &step, const std::vector<fusco_buffer> &buffers,
-            const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
-            std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs);
-  // How much later than this rank each neighbour entered the step; after meet.
-  uint64_t lateness(const fusco_nccl_step &step, uint32_t neighbour) const;
-  bool hasNeighbours() const { return near_.local.size() > 1; }
-  // An edge: all neighbours' work in front of it is done and visible. Enqueues on work().
+  // Posts the local rank's buffers, waits on the host for the posts of all neighbors, and compares the calls'
+  // digests. `buffers` are device memory from cudaMalloc, or empty. Neighbor n's buffer b must have at least
+  // rows[n] * rowBytes[b] bytes, where `rows` is [neighbors]. `mapped` becomes [buffers][neighbors]: device
+  // addresses in this process, the local rank's own for itself, null where no rows are needed. They are valid
+  // until the next call. Adds the time it waited to *waitNs unless that is null. Throws E_BUFFER, E_LIMIT,
+  // E_PEER_MISMATCH.
+  void shareBuffers(const fusco_nccl_step &call, const std::vector<fusco_buffer> &buffers,
+                    const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
+                    std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs);
+  // Nanoseconds by which a neighbor entered the call later than this rank; after shareBuffers.
+  uint64_t lateness(const fusco_nccl_step &call, uint32_t neighbor) const;
+  // Enqueued on workStream(): what follows on that stream sees all work of all neighbors in front of the same
+  // edge.
   enum Edge : uint32_t { readyEdge = 0, doneEdge = 1 };
   void edge(Edge edge);
 
@@ -101,22 +113,22 @@ class Group {
   void checkResult(abi::Result result, const char *what);
   void settle(const char *what);
   PostedBuffer describe(const fusco_buffer &buffer);
-  // The posted buffer in this process, or null where it cannot be mapped beside what is mapped already.
-  uint8_t *open(uint32_t neighbour, const PostedBuffer &posted);
-  // Opens the first `needed.size()` buffers of a post that are needed; false where one is in the way.
-  bool openAll(uint32_t neighbour, const Post &post, const std::vector<uint64_t> &needed,
+  // The posted buffer in this process, or null if it cannot be mapped next to what is mapped already.
+  uint8_t *open(uint32_t neighbor, const PostedBuffer &posted);
+  // Opens the first `needed.size()` buffers of a post that are needed; false if one could not be mapped.
+  bool openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
                std::vector<std::vector<uint8_t *>> &mapped);
-  void closeMappings(uint32_t neighbour) noexcept;
+  void closeMappings(uint32_t neighbor) noexcept;
   void closePeers() noexcept;
   void closeComm() noexcept;
 
   const Library &library_;
   std::shared_ptr<cuda::CudaContext> context_;
-  Neighbourhood near_;
+  Neighbors neighbors_;
   uint64_t deadlineNs_;
-  uint64_t stepBytes_;
+  uint64_t roundBytes_;
   uint64_t until_ = 0;
-  uint64_t step_ = 0;
+  uint64_t callNumber_ = 0;
   uint64_t epoch_ = 0;
   abi::Comm *comm_ = nullptr;
   bool entered_ = false;
@@ -125,21 +137,21 @@ class Group {
   std::atomic<bool> aborted_{false};
   std::string abortedWhy_;
   std::mutex abortMutex_;
-  std::unique_ptr<Board> board_;
+  std::unique_ptr<Mailbox> mailbox_;
   cudaStream_t streams_[4] = {};
   std::vector<std::unique_ptr<Arena>> arenas_;
-  // Flags that neighbours write into this rank's memory: [edge][neighbours], and where theirs are.
+  // Flags that neighbors write into this rank's memory: [edge][neighbors], and where theirs are.
   uint64_t *flags_ = nullptr;
   std::vector<uint64_t *> peerFlags_;
-  uint32_t *abortFlag_ = nullptr;        // pinned, of the host
+  uint32_t *abortFlag_ = nullptr;        // pinned host memory
   uint32_t *abortFlagDevice_ = nullptr;  // the same for kernels
-  // Neighbours' allocations that are open here, by their address there.
+  // Neighbors' allocations that are open here, by their address there.
   struct Mapping {
     uint64_t allocation;
     uint64_t size;
     uint8_t *base;
   };
-  std::vector<std::map<uint64_t, Mapping>> mappings_;  // [neighbours]
+  std::vector<std::map<uint64_t, Mapping>> mappings_;  // [neighbors]
 };
 
 }  // namespace fusco::nccl

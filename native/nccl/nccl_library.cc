@@ -2,11 +2,13 @@
 
 #include <dlfcn.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
 
-#include "failure.hpp"
+#include "fusco_nccl.h"
+#include "guard.hpp"
 
 namespace fusco::nccl {
 
@@ -75,3 +77,14 @@ const Library &openLibrary(const char *path) {
 }
 
 }  // namespace fusco::nccl
+
+// Here and not in nccl_api.cc, because a build without CUDA has it as well.
+fusco_status fusco_nccl_open(const char *path, fusco_nccl_library *library, fusco_error *error) {
+  return fusco::guarded(error, [&] {
+    if (library == nullptr) throw fusco::Failure(FUSCO_E_OPTION, "library is NULL");
+    const fusco::nccl::Library &found = fusco::nccl::openLibrary(path);
+    *library = {};
+    std::snprintf(library->path, sizeof library->path, "%s", found.path.c_str());
+    library->version = static_cast<uint32_t>(found.version);
+  });
+}

@@ -5,53 +5,53 @@
 
 namespace fusco::nccl {
 
-// Slices that are packed, on the wire or being scattered at the same time.
+// Rounds that are packed, on the wire or being unpacked at the same time: segments of a ring.
 constexpr uint32_t ringDepth = 3;
 
-// A route cut into steps.
+// A route cut into rounds.
 struct Schedule {
   uint32_t sliceRows = 0;
-  std::vector<Step> steps;
-  uint32_t mostSent = 0;  // rows of one step
+  std::vector<Round> rounds;
+  uint32_t mostSent = 0;  // rows of one round
   uint32_t mostReceived = 0;
 };
 
-// A direction of rows between this rank and ranks of other hosts.
+// A direction of rows between the local rank and ranks that it does not reach directly.
 class Route {
  public:
-  // `mostRuns` of one peer's stream on any rank.
-  Route(const Neighbourhood &near, const Stream &send, const Stream &receive, const SliceRule &rule,
+  // `mostRuns`: of one peer's send order on any rank.
+  Route(const Neighbors &neighbors, const SendOrder &send, const SendOrder &receive, const SliceRule &rule,
         uint32_t mostRuns)
-      : near_(near), send_(send), receive_(receive), rule_(rule), mostRuns_(mostRuns) {}
+      : neighbors_(neighbors), send_(send), receive_(receive), rule_(rule), mostRuns_(mostRuns) {}
 
-  const Stream &send() const { return send_; }
-  const Stream &receive() const { return receive_; }
+  const SendOrder &send() const { return send_; }
+  const SendOrder &receive() const { return receive_; }
   bool isEmpty() const { return send_.total() == 0 && receive_.total() == 0; }
-  // Whether rows of so many bytes, all arrays together, travel run by run, from and to where they belong.
+  // Whether rows of `rowBytes`, all arrays together, travel run by run, from and to where they belong.
   bool inPlace(uint64_t rowBytes) const { return cutsAtRuns(rule_, mostRuns_, rowBytes); }
-  // For rows of so many bytes, all arrays together. Kept until rows of another length are asked for.
+  // For rows of `rowBytes`, all arrays together. Valid until rows of another length are asked for.
   const Schedule &schedule(uint64_t rowBytes) const;
 
  private:
-  const Neighbourhood &near_;
-  const Stream &send_;
-  const Stream &receive_;
+  const Neighbors &neighbors_;
+  const SendOrder &send_;
+  const SendOrder &receive_;
   SliceRule rule_;
   uint32_t mostRuns_;
   mutable Schedule schedule_;
 };
 
-// Tables in device memory; views and pointers into one allocation.
-struct DeviceTables {
-  cuda::PlanView direct{};    // places of `direct`
-  cuda::PlanView returned{};  // places of `returned`
-  uint32_t *meeting = nullptr;
-  const uint32_t *entryStream = nullptr;
+// Tables in device memory; pointers into one allocation.
+struct WireTables {
+  cuda::DeviceTables direct{};    // places of `direct`
+  cuda::DeviceTables returned{};  // places of `returned`
+  uint32_t *barrier = nullptr;
+  const uint32_t *entryOrder = nullptr;
   const uint32_t *arrivalSlot = nullptr;  // slots in the order of entryReceive
-  const uint32_t *rowStream = nullptr;
+  const uint32_t *rowOrder = nullptr;
   const uint32_t *placeEntry = nullptr;
-  const uint32_t *homeOffset = nullptr;
-  const SumTerm *homeTerms = nullptr;
+  const uint32_t *sumOffset = nullptr;
+  const SumTerm *sumTerms = nullptr;
   const uint32_t *landedOffset = nullptr;
   const Place *landedPlaces = nullptr;
   const SumTerm *landedTerms = nullptr;
@@ -59,7 +59,7 @@ struct DeviceTables {
 
 class Plan {
  public:
-  Plan(std::shared_ptr<Group> group, const fusco_nccl_step &step, const fusco_nccl_plan_desc &desc);
+  Plan(std::shared_ptr<Group> group, const fusco_nccl_step &call, const fusco_nccl_plan_desc &desc);
   ~Plan();
   Plan(const Plan &) = delete;
   Plan &operator=(const Plan &) = delete;
@@ -67,12 +67,14 @@ class Plan {
   Group &group() const { return *group_; }
   const RankTables &tables() const { return tables_; }
   const fusco_plan &sizes() const { return tables_.sizes; }
-  const DeviceTables &device() const { return device_; }
+  const WireTables &device() const { return device_; }
   const Route &entriesOut() const { return entriesOut_; }
-  const Route &entriesHome() const { return entriesHome_; }
+  const Route &entriesBack() const { return entriesBack_; }
   const Route &rowsOut() const { return rowsOut_; }
-  const Route &rowsHome() const { return rowsHome_; }
-  // Rows that this rank touches at each neighbour.
+  const Route &rowsBack() const { return rowsBack_; }
+  // Kept entries whose rows go straight into neighbors' memory.
+  uint64_t directRows() const { return sizes().kept - tables_.entrySend.total(); }
+  // [neighbors]: rows of its buffer that this rank touches.
   const std::vector<uint32_t> &reach() const { return tables_.reach; }
   uint64_t placesSent() const { return placesSentTotal_; }
   uint64_t placesReceived() const { return landing_.places.size(); }
@@ -88,21 +90,23 @@ class Plan {
   std::shared_ptr<Group> group_;
   RankTables tables_;
   Route entriesOut_;
-  Route entriesHome_;
+  Route entriesBack_;
   Route rowsOut_;
-  Route rowsHome_;
+  Route rowsBack_;
   Landing landing_;
   std::vector<uint64_t> weightBytesSent_;
   std::vector<uint64_t> weightBytesReceived_;
   uint64_t placesSentTotal_ = 0;
-  DeviceTables device_;
+  WireTables device_;
   uint8_t *memory_ = nullptr;
   uint64_t memoryBytes_ = 0;
 };
 
-// One place of a ring.
-constexpr uint64_t slotAlign = 256;
-inline uint64_t alignSlot(uint64_t bytes) { return (bytes + slotAlign - 1) / slotAlign * slotAlign; }
+// Bytes of one segment of a ring, rounded up.
+constexpr uint64_t segmentAlign = 256;
+inline uint64_t alignSegment(uint64_t bytes) {
+  return (bytes + segmentAlign - 1) / segmentAlign * segmentAlign;
+}
 
 }  // namespace fusco::nccl
 

@@ -2,341 +2,197 @@
 
 #include <algorithm>
 
-#include "failure.hpp"
-#include "plan_layout.h"
-#include "shard.hpp"
-
 namespace fusco::nccl {
 
-Neighbourhood::Neighbourhood(uint32_t groupRanks, uint32_t ownRank, const uint32_t *hosts)
-    : ranks(groupRanks), rank(ownRank), self(0), localOf(groupRanks, -1) {
+Neighbors::Neighbors(uint32_t groupRanks, uint32_t localRank, const uint32_t *machines)
+    : ranks(groupRanks), rank(localRank), self(0), indexOf(groupRanks, -1) {
   for (uint32_t peer = 0; peer < ranks; peer++) {
-    if (hosts[peer] != hosts[rank]) continue;
-    localOf[peer] = static_cast<int32_t>(local.size());
-    local.push_back(peer);
+    if (machines[peer] != machines[rank]) continue;
+    indexOf[peer] = static_cast<int32_t>(rankAt.size());
+    rankAt.push_back(peer);
   }
-  self = static_cast<uint32_t>(localOf[rank]);
-  if (local.size() > maxNeighbours) {
-    throw Failure(FUSCO_E_LIMIT, "%zu ranks on one host; at most %u reach each other's memory", local.size(),
-                  maxNeighbours)
-        .limited(local.size(), maxNeighbours);
+  self = static_cast<uint32_t>(indexOf[rank]);
+  if (rankAt.size() > maxNeighbors) {
+    throw Failure(FUSCO_E_LIMIT, "%zu ranks on one machine; at most %u reach each other's memory",
+                  rankAt.size(), maxNeighbors)
+        .limited(rankAt.size(), maxNeighbors);
   }
 }
 
 namespace {
 
-void checkDesc(const fusco_nccl_plan_desc &desc, const Neighbourhood &near) {
+void checkDesc(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors) {
+  const uint32_t ranks = neighbors.ranks;
   if (desc.first_instance == nullptr || desc.first_instance[0] != 0 ||
-      desc.first_instance[near.ranks] > FUSCO_MAX_INSTANCES ||
-      !std::is_sorted(desc.first_instance, desc.first_instance + near.ranks + 1)) {
+      desc.first_instance[ranks] > FUSCO_MAX_INSTANCES ||
+      !std::is_sorted(desc.first_instance, desc.first_instance + ranks + 1)) {
     throw Failure(FUSCO_E_OPTION, "first_instance does not ascend from 0 to at most %d", FUSCO_MAX_INSTANCES);
   }
   if (desc.slice_rows < 1 || desc.slice_rows > FUSCO_MAX_ROWS) {
-    throw Failure(FUSCO_E_OPTION, "slices of %u rows", desc.slice_rows)
+    throw Failure(FUSCO_E_OPTION, "slices of %u rows; they must have 1 to %d", desc.slice_rows,
+                  FUSCO_MAX_ROWS)
         .limited(desc.slice_rows, FUSCO_MAX_ROWS);
   }
-  if (desc.ranks_per_node < 1 || near.ranks % desc.ranks_per_node != 0) {
-    throw Failure(FUSCO_E_RANKS, "%u ranks a node do not divide %u ranks", desc.ranks_per_node, near.ranks)
-        .limited(desc.ranks_per_node, near.ranks);
-  }
+  checkRanksPerNode(desc.ranks_per_node, ranks);
   if (desc.strategy != FUSCO_STRATEGY_HIER) return;
-  if (desc.groups == nullptr) throw Failure(FUSCO_E_OPTION, "a hierarchical plan needs its groups");
-  for (uint32_t first = 0; first < near.ranks; first += desc.ranks_per_node) {
-    for (uint32_t i = 1; i < desc.ranks_per_node; i++) {
-      if (near.isLocal(first) == near.isLocal(first + i)) continue;
-      throw Failure(
-          FUSCO_E_BACKEND,
-          "ranks %u and %u are one node of the plan and do not reach each other's memory; plan with "
-          "ranksPerNode 1 or flat",
-          first, first + i)
-          .atRank(first + i);
-    }
+  if (desc.groups == nullptr) throw Failure(FUSCO_E_OPTION, "a hierarchical plan needs its rail groups");
+  for (uint32_t rank = 0; rank < ranks; rank++) {
+    const uint32_t first = rank / desc.ranks_per_node * desc.ranks_per_node;
+    if (neighbors.has(first) == neighbors.has(rank)) continue;
+    throw Failure(FUSCO_E_BACKEND,
+                  "ranks %u and %u are one node of the plan and do not reach each other's memory; plan with "
+                  "ranksPerNode 1 or flat",
+                  first, rank)
+        .atRank(rank);
   }
 }
 
-Failure badEntry(fusco_status status, const char *what, uint32_t rank, size_t entry) {
-  return Failure(status, "entry %zu of rank %u %s", entry, rank, what)
-      .atRank(rank)
-      .at("/ranks/%u/entries/%zu", rank, entry);
-}
-
-Failure badForward(const char *what, uint32_t rank, size_t row) {
-  return Failure(FUSCO_E_SEGMENT_BOUNDS, "forwarded row %zu of rank %u %s", row, rank, what)
-      .atRank(rank)
-      .at("/ranks/%u/forward/%zu", rank, row);
-}
-
-// A section with exactly so many elements.
-template <class T>
-std::vector<T> sectionOf(const ShardReader &reader, int section, uint64_t elements, uint32_t rank) {
-  auto values = reader.section<T>(section);
-  if (values.size() == elements) return values;
-  throw Failure(FUSCO_E_SHARD_HEAD, "section %d of rank %u has %zu elements, not %llu", section, rank,
-                values.size(), static_cast<unsigned long long>(elements))
-      .atRank(rank);
-}
-
-uint32_t forwarderOf(const fusco_nccl_plan_desc &desc, uint32_t rank, uint32_t node) {
-  for (uint32_t i = 0; i < desc.ranks_per_node; i++) {
-    const uint32_t candidate = node * desc.ranks_per_node + i;
-    if (desc.groups[candidate] == desc.groups[rank]) return candidate;
+// The rank that hosts each instance.
+std::vector<uint32_t> ownersOf(const fusco_nccl_plan_desc &desc, uint32_t ranks) {
+  std::vector<uint32_t> owner(desc.first_instance[ranks]);
+  for (uint32_t rank = 0; rank < ranks; rank++) {
+    std::fill(owner.begin() + desc.first_instance[rank], owner.begin() + desc.first_instance[rank + 1], rank);
   }
-  throw Failure(FUSCO_E_SHARD_HEAD, "node %u has no rank of group %u", node, desc.groups[rank]).atRank(rank);
+  return owner;
 }
 
 }  // namespace
 
-RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbourhood &near)
-    : entrySend(near.ranks),
-      entryReceive(near.ranks),
-      rowSend(near.ranks),
-      rowReceive(near.ranks),
-      near_(near) {
-  checkDesc(desc, near);
-  const ShardReader reader(desc.shard, near.rank, near.ranks);
-  if (reader.word(FUSCO_W_INSTANCES) != desc.first_instance[near.ranks] ||
-      reader.word(FUSCO_W_FIRST_INSTANCE) != desc.first_instance[near.rank] ||
-      reader.word(FUSCO_W_LOCAL_INSTANCES) !=
-          desc.first_instance[near.rank + 1] - desc.first_instance[near.rank]) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "the shard of rank %u hosts other instances than its placement",
-                  near.rank)
-        .atRank(near.rank);
-  }
-  sizes.ranks = 1;
-  sizes.firstRank = near.rank;
-  sizes.ranksPerNode = desc.ranks_per_node;
-  sizes.topk = reader.word(FUSCO_W_TOPK);
-  if (desc.strategy == FUSCO_STRATEGY_HIER) {
-    sizes.tree = desc.partial == FUSCO_PARTIAL_F32 ? Tree::kept : Tree::rounded;
-    forwards = desc.ranks_per_node < near.ranks;
-  }
-  sizes.rank.resize(1);
-  reach.assign(near.local.size(), 0);
-  readBlocks(reader);
-  readRuns(reader);
-  readEntries(reader, desc);
-  entrySend.close();
-  entryReceive.close();
-  if (forwards) readForward(reader, desc);
-  rowSend.close();
-  rowReceive.close();
-  listSums();
-  partialRow_ = {};
-  rankOfEntry_ = {};
-  slotOfEntry_ = {};
-}
-
-void RankTables::readBlocks(const ShardReader &reader) {
-  const uint32_t rank = near_.rank;
-  const auto offsets = reader.section<uint32_t>(FUSCO_S_EXPERT_OFFSET);
-  const auto rows = reader.section<uint32_t>(FUSCO_S_EXPERT_ROWS);
-  RankPlan &part = sizes.rank[0];
-  part.tokens = reader.word(FUSCO_W_TOKENS);
-  part.recvRows = reader.word(FUSCO_W_RECV_ROWS);
-  if (offsets.front() != 0 || offsets.back() != part.recvRows) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u: blocks of rows %u to %u of %u", rank, offsets.front(),
-                  offsets.back(), part.recvRows)
+RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors)
+    : entrySend(neighbors.ranks),
+      entryReceive(neighbors.ranks),
+      rowSend(neighbors.ranks),
+      rowReceive(neighbors.ranks),
+      neighbors_(neighbors) {
+  checkDesc(desc, neighbors);
+  const uint32_t rank = neighbors.rank;
+  const CheckedShard shard(desc.shard, rank, neighbors.ranks);
+  const uint32_t firstInstance = desc.first_instance[rank];
+  if (shard.word(FUSCO_W_INSTANCES) != desc.first_instance[neighbors.ranks] ||
+      shard.word(FUSCO_W_FIRST_INSTANCE) != firstInstance ||
+      shard.word(FUSCO_W_LOCAL_INSTANCES) != desc.first_instance[rank + 1] - firstInstance) {
+    throw Failure(FUSCO_E_SHARD_HEAD, "the shard of rank %u hosts other instances than its placement", rank)
         .atRank(rank);
   }
-  for (size_t local = 0; local < rows.size(); local++) {
-    const uint32_t begin = offsets[local];
-    const uint32_t end = offsets[local + 1];
-    if (begin > end || end > part.recvRows || rows[local] > end - begin) {
-      throw Failure(FUSCO_E_SEGMENT_BOUNDS, "rank %u block %zu: %u rows in %u to %u of %u", rank, local,
-                    rows[local], begin, end, part.recvRows)
-          .atRank(rank)
-          .at("/ranks/%u/blocks/%zu", rank, local);
-    }
-    if (rows[local] < end - begin) part.padding.push_back({begin + rows[local], end - begin - rows[local]});
+  sizes.ranks = 1;
+  sizes.firstRank = rank;
+  sizes.ranksPerNode = desc.ranks_per_node;
+  sizes.topk = shard.word(FUSCO_W_TOPK);
+  sizes.tree = treeOf(desc.strategy, desc.partial);
+  forwards = sizes.tree != Tree::none && desc.ranks_per_node < neighbors.ranks;
+  sizes.rank.resize(1);
+  reach.assign(neighbors.count(), 0);
+  const auto receiveRuns = shard.receiveRuns(shard.readBlocks(firstInstance, sizes.rank[0]));
+  for (size_t run = 0; run < receiveRuns.size(); run++) {
+    const auto source = static_cast<uint32_t>(run % neighbors.ranks);
+    if (!isDirect(source)) entryReceive.append(source, {receiveRuns[run].first, receiveRuns[run].rows});
   }
+  layOutEntries(shard, desc);
+  entrySend.close();
+  entryReceive.close();
+  std::vector<uint32_t> partialRow;
+  if (forwards) layOutForwarding(shard, desc, partialRow);
+  rowSend.close();
+  rowReceive.close();
+  listSums(partialRow);
+  sizes.rank[0].places = {};
 }
 
-// Runs of a block follow one another by source and fill its real rows, so that what arrives in place lands
-// inside the receive buffer and nothing lands twice.
-void RankTables::readRuns(const ShardReader &reader) {
-  const uint32_t rank = near_.rank;
-  const uint64_t local = reader.word(FUSCO_W_LOCAL_INSTANCES);
-  const auto offsets = reader.section<uint32_t>(FUSCO_S_EXPERT_OFFSET);
-  const auto blockRows = reader.section<uint32_t>(FUSCO_S_EXPERT_ROWS);
-  const auto first = sectionOf<uint32_t>(reader, FUSCO_S_RUN_ROW, local * near_.ranks, rank);
-  const auto rows = sectionOf<uint32_t>(reader, FUSCO_S_RUN_ROWS, local * near_.ranks, rank);
-  for (uint64_t block = 0; block < local; block++) {
-    uint64_t next = offsets[block];
-    for (uint32_t source = 0; source < near_.ranks; source++) {
-      const uint64_t at = block * near_.ranks + source;
-      if (rows[at] == 0) continue;
-      if (first[at] != next) {
-        throw Failure(FUSCO_E_SEGMENT_BOUNDS, "run %llu of rank %u starts at row %u, not %llu",
-                      static_cast<unsigned long long>(at), rank, first[at],
-                      static_cast<unsigned long long>(next))
-            .atRank(rank)
-            .at("/ranks/%u/runs/%llu", rank, static_cast<unsigned long long>(at));
-      }
-      next += rows[at];
-      if (!isDirect(source)) entryReceive.append(source, {first[at], rows[at]});
-    }
-    if (next != uint64_t{offsets[block]} + blockRows[block]) {
-      throw Failure(FUSCO_E_SEGMENT_BOUNDS, "the runs of block %llu of rank %u end at row %llu",
-                    static_cast<unsigned long long>(block), rank, static_cast<unsigned long long>(next))
-          .atRank(rank);
-    }
+void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_desc &desc) {
+  RankPlan &part = sizes.rank[0];
+  const uint32_t rank = neighbors_.rank;
+  const uint64_t entries = shard.entries();
+  const std::vector<uint32_t> owner = ownersOf(desc, neighbors_.ranks);
+  SendRuns runs = shard.sendRuns();
+  std::vector<uint64_t> sendFirst(owner.size(), 0);
+  uint64_t sentRows = 0;
+  for (uint32_t i = 0; i < owner.size(); i++) {
+    sendFirst[i] = sentRows;
+    if (isDirect(owner[i])) continue;
+    entrySend.append(owner[i], {sentRows, runs.of(i).rows});
+    sentRows += runs.of(i).rows;
   }
-}
-
-// An entry's slot is its run's next row: checked, so that no two entries share one.
-void RankTables::readEntries(const ShardReader &reader, const fusco_nccl_plan_desc &desc) {
-  const uint32_t rank = near_.rank;
-  const uint32_t instances = reader.word(FUSCO_W_INSTANCES);
-  slotOfEntry_ = reader.section<int32_t>(FUSCO_S_ENTRY_SLOT);
-  const auto instance = reader.section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
-  const auto runFirst = sectionOf<uint32_t>(reader, FUSCO_S_SEND_ROW, instances, rank);
-  const auto runRows = sectionOf<uint32_t>(reader, FUSCO_S_SEND_ROWS, instances, rank);
-  const size_t entries = slotOfEntry_.size();
-
-  std::vector<uint32_t> owner(instances);
-  std::vector<uint64_t> streamFirst(instances, 0);
-  uint64_t streamRows = 0;
-  for (uint32_t peer = 0; peer < near_.ranks; peer++) {
-    for (uint32_t i = desc.first_instance[peer]; i < desc.first_instance[peer + 1]; i++) {
-      owner[i] = peer;
-      if (uint64_t{runFirst[i]} + runRows[i] > FUSCO_MAX_ROWS) {
-        throw Failure(FUSCO_E_SEGMENT_BOUNDS, "run %u of rank %u ends behind row %d", i, rank, FUSCO_MAX_ROWS)
-            .atRank(rank);
-      }
-      streamFirst[i] = streamRows;
-      if (isDirect(peer)) continue;
-      entrySend.append(peer, {streamRows, runRows[i]});
-      streamRows += runRows[i];
-    }
-  }
-  if (streamRows > entries) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %llu rows of %zu entries", rank,
-                  static_cast<unsigned long long>(streamRows), entries)
+  if (sentRows > entries) {
+    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %llu rows of %llu entries", rank,
+                  static_cast<unsigned long long>(sentRows), static_cast<unsigned long long>(entries))
         .atRank(rank);
   }
   direct.assign(entries, {0, -1});
   returned.assign(entries, {0, -1});
-  rankOfEntry_.assign(entries, 0);
-  entryStream.assign(streamRows, 0);
-  std::vector<uint32_t> seen(instances, 0);
-  uint32_t kept = 0;
-  for (size_t entry = 0; entry < entries; entry++) {
-    const int32_t slot = slotOfEntry_[entry];
-    if (slot < 0) {
-      if (slot != FUSCO_SLOT_MASKED && slot != FUSCO_SLOT_DROPPED) {
-        throw badEntry(FUSCO_E_ENTRY, "is neither a slot nor masked nor dropped", rank, entry);
-      }
-      continue;
-    }
-    const uint32_t i = instance[entry];
-    if (i >= instances) throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "names no instance", rank, entry);
-    if (seen[i] >= runRows[i] || static_cast<uint32_t>(slot) != runFirst[i] + seen[i]) {
-      throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "is not the next row of its run", rank, entry);
-    }
-    kept++;
-    const uint32_t peer = owner[i];
-    rankOfEntry_[entry] = peer;
+  entryOrder.assign(sentRows, 0);
+  shard.readEntries(part, [&](const KeptEntry &entry) {
+    const uint32_t inRun = runs.next(entry);
+    const uint32_t peer = owner[entry.instance];
     if (isDirect(peer)) {
-      const auto neighbour = static_cast<uint32_t>(near_.localOf[peer]);
-      direct[entry] = returned[entry] = {neighbour, slot};
-      reach[neighbour] = std::max(reach[neighbour], static_cast<uint32_t>(slot) + 1);
+      const auto neighbor = static_cast<uint32_t>(neighbors_.indexOf[peer]);
+      direct[entry.number] = returned[entry.number] = {neighbor, static_cast<int32_t>(entry.slot)};
+      reach[neighbor] = std::max(reach[neighbor], entry.slot + 1);
     } else {
-      const uint64_t at = streamFirst[i] + seen[i];
-      entryStream[at] = static_cast<uint32_t>(entry);
-      returned[entry] = {landingPeer, static_cast<int32_t>(at)};
+      const uint64_t at = sendFirst[entry.instance] + inRun;
+      entryOrder[at] = static_cast<uint32_t>(entry.number);
+      returned[entry.number] = {landingPeer, static_cast<int32_t>(at)};
     }
-    seen[i]++;
-  }
-  if (seen != runRows || kept != reader.word(FUSCO_W_KEPT)) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u keeps %u entries; its runs and its head say otherwise", rank,
-                  kept)
+    return peer;
+  });
+  runs.checkAllSent(rank);
+  if (reach[neighbors_.self] > part.recvRows) {
+    throw Failure(FUSCO_E_SEGMENT_BOUNDS, "rank %u writes its own row %u of %u", rank,
+                  reach[neighbors_.self] - 1, part.recvRows)
         .atRank(rank);
   }
-  const uint32_t own = static_cast<uint32_t>(near_.self);
-  if (reach[own] > sizes.rank[0].recvRows) {
-    throw Failure(FUSCO_E_SEGMENT_BOUNDS, "rank %u writes its own row %u of %u", rank, reach[own] - 1,
-                  sizes.rank[0].recvRows)
-        .atRank(rank);
-  }
-  sizes.rank[0].kept = kept;
-  sizes.kept = kept;
-  sizes.tokens = sizes.rank[0].tokens;
+  sizes.kept = part.kept;
+  sizes.tokens = part.tokens;
 }
 
-void RankTables::readForward(const ShardReader &reader, const fusco_nccl_plan_desc &desc) {
-  const uint32_t rank = near_.rank;
-  const uint32_t topk = sizes.topk;
-  const uint32_t nodes = near_.ranks / desc.ranks_per_node;
-  const auto nodeRows = sectionOf<uint32_t>(reader, FUSCO_S_FORWARD_ROWS, nodes, rank);
-  const auto tokens = reader.section<uint32_t>(FUSCO_S_FORWARD_TOKEN);
-  const auto offsets = sectionOf<uint32_t>(reader, FUSCO_S_DISTRIBUTE_OFFSET, tokens.size() + 1, rank);
-  const auto entries = reader.section<uint32_t>(FUSCO_S_DISTRIBUTE_ENTRY);
-  const auto stageRows = sectionOf<uint32_t>(reader, FUSCO_S_STAGE_ROWS, near_.ranks, rank);
-  partialRow_.assign(uint64_t{sizes.rank[0].tokens} * nodes, UINT32_MAX);
-  if (!std::is_sorted(offsets.begin(), offsets.end()) || offsets.front() != 0 ||
-      offsets.back() != entries.size()) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "the distribution lists of rank %u do not follow one another", rank)
-        .atRank(rank);
-  }
-  uint64_t row = 0;
+void RankTables::layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc,
+                                  std::vector<uint32_t> &partialRow) {
+  const uint32_t rank = neighbors_.rank;
+  const std::vector<Place> &places = sizes.rank[0].places;
+  ForwardedRows rows = shard.forwardedRows(desc.ranks_per_node, places);
+  const size_t nodes = rows.rowsOfNode.size();
+  partialRow.assign(uint64_t{sizes.tokens} * nodes, UINT32_MAX);
+  uint32_t row = 0;
   for (uint32_t node = 0; node < nodes; node++) {
-    if (row + nodeRows[node] > tokens.size()) throw badForward("is missing", rank, tokens.size());
-    const uint64_t end = row + nodeRows[node];
-    if (isDirect(node * desc.ranks_per_node)) {
-      row = end;
-      continue;
-    }
-    rowSend.append(forwarderOf(desc, rank, node), {rowStream.size(), nodeRows[node]});
-    for (int64_t before = -1; row < end; row++) {
-      const uint32_t token = tokens[row];
-      if (token >= sizes.rank[0].tokens || token <= before) throw badForward("is out of order", rank, row);
-      before = token;
-      partialRow_[uint64_t{token} * nodes + node] = static_cast<uint32_t>(rowStream.size());
-      rowStream.push_back(token);
-      rowEntries.push_back(offsets[row + 1] - offsets[row]);
-      int64_t last = -1;
-      for (uint32_t at = offsets[row]; at < offsets[row + 1]; at++) {
-        const uint32_t entry = entries[at];
-        if (entry >= slotOfEntry_.size() || entry / topk != token || entry <= last ||
-            slotOfEntry_[entry] < 0 || rankOfEntry_[entry] / desc.ranks_per_node != node) {
-          throw badForward("has an entry of another row", rank, row);
-        }
-        last = entry;
-        placeEntry.push_back(entry);
-        placeOf.push_back({rankOfEntry_[entry], slotOfEntry_[entry]});
-      }
+    const uint32_t count = rows.rowsOfNode[node];
+    if (count == 0) continue;
+    rowSend.append(forwarderOf(desc.groups, desc.ranks_per_node, rank, node), {row, count});
+    for (const uint32_t end = row + count; row < end; row++) {
+      partialRow[uint64_t{rows.token[row]} * nodes + node] = row;
+      rowEntries.push_back(rows.offset[row + 1] - rows.offset[row]);
     }
   }
-  // Entries of a row ascend and belong to it, so as many as there are means each of them once.
-  if (placeEntry.size() != entryStream.size()) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u forwards %zu of %zu entries for other nodes", rank,
-                  placeEntry.size(), entryStream.size())
-        .atRank(rank);
-  }
+  for (const uint32_t entry : rows.entry) placeOf.push_back(places[entry]);
+  rowOrder = std::move(rows.token);
+  placeEntry = std::move(rows.entry);
+  const std::vector<uint32_t> landingRows = shard.landingRows();
   uint64_t landed = 0;
-  for (uint32_t source = 0; source < near_.ranks; source++) {
+  for (uint32_t source = 0; source < neighbors_.ranks; source++) {
     if (isDirect(source)) continue;
-    rowReceive.append(source, {landed, stageRows[source]});
-    landed += stageRows[source];
+    rowReceive.append(source, {landed, landingRows[source]});
+    landed += landingRows[source];
   }
   if (landed > FUSCO_MAX_ROWS) {
-    throw Failure(FUSCO_E_LIMIT, "rank %u forwards %llu rows", rank, static_cast<unsigned long long>(landed))
-        .atRank(rank);
+    throw Failure(FUSCO_E_LIMIT, "rank %u forwards %llu rows; the limit is %d", rank,
+                  static_cast<unsigned long long>(landed), FUSCO_MAX_ROWS)
+        .atRank(rank)
+        .limited(landed, FUSCO_MAX_ROWS);
   }
 }
 
-// In ascending k; along a tree node by node, where a node of another host comes as one finished partial sum.
-void RankTables::listSums() {
+// In ascending k; along a tree node by node, where another node sends one finished partial sum. `partialRow`
+// [tokens, nodes] says in which row of rowOrder.
+void RankTables::listSums(const std::vector<uint32_t> &partialRow) {
   const uint32_t topk = sizes.topk;
   const bool tree = sizes.tree != Tree::none;
-  const uint32_t nodes = near_.ranks / sizes.ranksPerNode;
+  const uint32_t nodes = neighbors_.ranks / sizes.ranksPerNode;
+  const std::vector<Place> &places = sizes.rank[0].places;
   std::vector<uint32_t> order;
   for (uint32_t token = 0; token < sizes.rank[0].tokens; token++) {
     order.clear();
     for (uint32_t k = 0; k < topk; k++) {
       if (returned[token * uint64_t{topk} + k].row >= 0) order.push_back(token * topk + k);
     }
-    const auto nodeOf = [&](uint32_t entry) { return rankOfEntry_[entry] / sizes.ranksPerNode; };
+    const auto nodeOf = [&](uint32_t entry) { return places[entry].peer / sizes.ranksPerNode; };
     if (tree) {
       std::stable_sort(order.begin(), order.end(),
                        [&](uint32_t a, uint32_t b) { return nodeOf(a) < nodeOf(b); });
@@ -345,40 +201,57 @@ void RankTables::listSums() {
       const Place place = returned[order[i]];
       const bool closes = tree && (i + 1 == order.size() || nodeOf(order[i + 1]) != nodeOf(order[i]));
       if (tree && place.peer == landingPeer) {
-        const uint32_t row = partialRow_[uint64_t{token} * nodes + nodeOf(order[i])];
-        if (closes) home.terms.push_back({landingPeer, row, 0, closesNode | isPartial});
+        const uint32_t row = partialRow[uint64_t{token} * nodes + nodeOf(order[i])];
+        if (closes) sums.terms.push_back({landingPeer, row, 0, closesNode | isPartial});
         continue;
       }
-      home.terms.push_back({place.peer, static_cast<uint32_t>(place.row), order[i], closes ? closesNode : 0});
+      sums.terms.push_back({place.peer, static_cast<uint32_t>(place.row), order[i], closes ? closesNode : 0});
     }
-    home.close();
+    sums.close();
   }
 }
 
-Landing readLanding(const Neighbourhood &near, const Stream &received, uint32_t topk, uint32_t ranksPerNode,
-                    const std::vector<uint32_t> &rowEntries, const std::vector<Place> &places,
-                    std::vector<uint32_t> &reach) {
-  const uint32_t firstRank = near.rank / ranksPerNode * ranksPerNode;
+void checkDestinations(uint32_t source, uint64_t row, uint32_t count, uint32_t topk) {
+  if (count >= 1 && count <= topk) return;
+  throw Failure(FUSCO_E_PEER_MISMATCH,
+                "row %llu that rank %u forwards has %u destinations; it must have 1 to %u",
+                static_cast<unsigned long long>(row), source, count, topk)
+      .atRank(source)
+      .limited(count, topk);
+}
+
+Landing readLanding(const Neighbors &neighbors, const SendOrder &received, uint32_t topk,
+                    uint32_t ranksPerNode, const std::vector<uint32_t> &rowEntries,
+                    const std::vector<Place> &places, std::vector<uint32_t> &reach) {
+  const uint32_t firstRank = neighbors.rank / ranksPerNode * ranksPerNode;
   Landing landing;
   landing.places.reserve(places.size());
   uint64_t next = 0;
   uint64_t row = 0;
-  for (uint32_t source = 0; source < near.ranks; source++) {
-    const auto refuse = [&](const char *what) {
-      throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u sent a forwarded row that %s", source, what)
-          .atRank(source);
-    };
+  for (uint32_t source = 0; source < neighbors.ranks; source++) {
     for (uint32_t i = 0; i < received.rows(source); i++, row++) {
       const uint32_t count = rowEntries[row];
-      if (count < 1 || count > topk || count > places.size() - next) refuse("goes nowhere or everywhere");
+      checkDestinations(source, row, count, topk);
+      if (count > places.size() - next) {
+        throw Failure(FUSCO_E_PEER_MISMATCH, "row %llu that rank %u forwards has %u destinations, %llu came",
+                      static_cast<unsigned long long>(row), source, count,
+                      static_cast<unsigned long long>(places.size() - next))
+            .atRank(source)
+            .limited(count, places.size() - next);
+      }
       for (uint32_t p = 0; p < count; p++, next++) {
         const Place place = places[next];
         if (place.peer < firstRank || place.peer - firstRank >= ranksPerNode || place.row < 0) {
-          refuse("leaves the node");
+          throw Failure(
+              FUSCO_E_PEER_MISMATCH,
+              "row %llu that rank %u forwards goes to row %d of rank %u; ranks %u to %u are of this node",
+              static_cast<unsigned long long>(row), source, place.row, place.peer, firstRank,
+              firstRank + ranksPerNode - 1)
+              .atRank(source);
         }
-        const auto neighbour = static_cast<uint32_t>(near.localOf[place.peer]);
-        reach[neighbour] = std::max(reach[neighbour], static_cast<uint32_t>(place.row) + 1);
-        landing.places.push_back({neighbour, place.row});
+        const auto neighbor = static_cast<uint32_t>(neighbors.indexOf[place.peer]);
+        reach[neighbor] = std::max(reach[neighbor], static_cast<uint32_t>(place.row) + 1);
+        landing.places.push_back({neighbor, place.row});
       }
       landing.offset.push_back(static_cast<uint32_t>(next));
     }

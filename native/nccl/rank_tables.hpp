@@ -1,5 +1,5 @@
-// A rank's own shard in the form in which it executes it: who gets which rows, and in which order they are
-// added on the way back. Checked, and free of CUDA and NCCL.
+// The local rank's shard in the form in which it executes it: who gets which rows, and in which order they
+// are added on the way back. Checked, and free of CUDA and NCCL.
 #pragma once
 
 #include <cstdint>
@@ -7,41 +7,39 @@
 
 #include "fusco_nccl.h"
 #include "plan.hpp"
-#include "shard.hpp"
-#include "steps.hpp"
-#include "view.hpp"
+#include "rounds.hpp"
 
 namespace fusco::nccl {
 
-using cuda::Place;
+// Ranks of one machine, the local one included: kernels get a pointer for each.
+constexpr uint32_t maxNeighbors = 60;
+// The number by which kernels and tables know the landing buffer, where rows from other machines are.
+constexpr uint32_t landingPeer = maxNeighbors;
+constexpr uint32_t maxPeersPerRound = 8;
 
-// Ranks of the own host, the own one included: numbers of pointers in kernel parameters.
-constexpr uint32_t maxNeighbours = 60;
-// Where kernels find what came over the wire.
-constexpr uint32_t landingPeer = maxNeighbours;
-constexpr uint32_t maxPeersPerStep = 8;
-
-// The ranks of a group as one of them sees it.
-struct Neighbourhood {
+// The ranks of a group as one of them sees it. Its neighbors are the ranks of its machine, itself included.
+struct Neighbors {
   uint32_t ranks;
   uint32_t rank;
-  uint32_t self;                 // number of the own rank among its neighbours
-  std::vector<uint32_t> local;   // neighbours, ascending; the own rank among them
-  std::vector<int32_t> localOf;  // [ranks], number among the neighbours, or -1
+  uint32_t self;                 // index of the local rank among its neighbors
+  std::vector<uint32_t> rankAt;  // [neighbors], ascending
+  std::vector<int32_t> indexOf;  // [ranks], index among the neighbors, or -1
 
-  Neighbourhood(uint32_t groupRanks, uint32_t ownRank, const uint32_t *hosts);
-  bool isLocal(uint32_t peer) const { return localOf[peer] >= 0; }
+  // `machines` [ranks]. Throws E_LIMIT for more than maxNeighbors.
+  Neighbors(uint32_t groupRanks, uint32_t localRank, const uint32_t *machines);
+  bool has(uint32_t peer) const { return indexOf[peer] >= 0; }
+  uint32_t count() const { return static_cast<uint32_t>(rankAt.size()); }
 };
 
-// A row that combine adds: a slot of a neighbour, or row `row` of what came over the wire.
+// A row that combine adds: a slot of a neighbor, or a row of the landing buffer.
 struct SumTerm {
-  uint32_t peer;  // number of a neighbour, or landingPeer
+  uint32_t peer;  // index of a neighbor, or landingPeer
   uint32_t row;
-  uint32_t weight;  // index of its weight: entry at home, place at a forwarder
+  uint32_t weight;  // index of its weight: the entry at the source, the place at a forwarder
   uint32_t flags;
 };
 constexpr uint32_t closesNode = 1;  // the last of its node: a tree then adds the partial sum
-constexpr uint32_t isPartial = 2;   // a finished partial sum of another host's node: no weight
+constexpr uint32_t isPartial = 2;   // a finished partial sum of another node: no weight
 
 // Sums of several rows each: terms of sum i are [offset[i], offset[i + 1]).
 struct Sums {
@@ -53,63 +51,65 @@ struct Sums {
 // What a forwarder was told of the rows that land at it: row i goes to places [offset[i], offset[i + 1]).
 struct Landing {
   std::vector<uint32_t> offset{0};
-  std::vector<Place> places;
+  std::vector<Place> places;  // peer: index of a neighbor
 };
 
 class RankTables {
  public:
-  // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_BACKEND.
-  RankTables(const fusco_nccl_plan_desc &desc, const Neighbourhood &near);
+  // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_OPTION, E_BACKEND.
+  // The description is not used after the call; `neighbors` must outlive the object.
+  RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors);
 
-  // Whether rows for a peer go straight into its memory: it shares the host and, along a hierarchical plan,
-  // the node. Rows for other nodes of the host are cheaper sent once and spread there: measured over NVLink.
+  // Whether rows for a peer go straight into its memory: it is a neighbor and, along a hierarchical plan, of
+  // the same node. Rows for other nodes of the machine are cheaper sent once and distributed there: measured
+  // over NVLink.
   bool isDirect(uint32_t peer) const {
-    return near_.isLocal(peer) &&
-           (sizes.tree == Tree::none || peer / sizes.ranksPerNode == near_.rank / sizes.ranksPerNode);
+    return neighbors_.has(peer) &&
+           (sizes.tree == Tree::none || peer / sizes.ranksPerNode == neighbors_.rank / sizes.ranksPerNode);
   }
 
-  // The same sizes as a plan of one rank, for the checks that all backends share.
+  // The local rank's sizes as a plan of one rank, for the checks that all backends share.
   fusco_plan sizes;
   bool forwards = false;  // rows for other nodes go to forwarders
 
-  // [tokens, topk]: the slot at a neighbour; row < 0 for everything else.
+  // [tokens, topk]: the slot at a neighbor; row < 0 for everything else.
   std::vector<Place> direct;
-  // [tokens, topk]: the slot at a neighbour, or the landing row of the entry's own row come home.
+  // [tokens, topk]: the slot at a neighbor, or the landing row to which the entry's row returns.
   std::vector<Place> returned;
-  // Rows from each neighbour's buffer that are touched: one more than the largest.
-  std::vector<uint32_t> reach;  // [neighbours]
+  // Rows of each neighbor's buffer that are touched: one more than the largest.
+  std::vector<uint32_t> reach;  // [neighbors]
 
   // One row an entry, to its final slot at a rank that is not reached directly.
-  Stream entrySend;
-  Stream entryReceive;                // first rows are slots of the receive buffer
-  std::vector<uint32_t> entryStream;  // entries in the order of entrySend
+  SendOrder entrySend;
+  SendOrder entryReceive;            // first rows are slots of the receive buffer
+  std::vector<uint32_t> entryOrder;  // entries in the order of entrySend
   // One row a token and node, to its forwarder. Empty unless `forwards`.
-  Stream rowSend;
-  Stream rowReceive;
-  std::vector<uint32_t> rowStream;   // tokens in the order of rowSend
+  SendOrder rowSend;
+  SendOrder rowReceive;
+  std::vector<uint32_t> rowOrder;    // tokens in the order of rowSend
   std::vector<uint32_t> rowEntries;  // places of each of those rows
   std::vector<uint32_t> placeEntry;  // their entries, by k
   std::vector<Place> placeOf;        // {rank, slot} of those entries
 
-  Sums home;  // of each token
+  Sums sums;  // of each token
 
  private:
-  void readBlocks(const ShardReader &reader);
-  void readEntries(const ShardReader &reader, const fusco_nccl_plan_desc &desc);
-  void readRuns(const ShardReader &reader);
-  void readForward(const ShardReader &reader, const fusco_nccl_plan_desc &desc);
-  void listSums();
+  void layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);
+  void layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc,
+                        std::vector<uint32_t> &partialRow);
+  void listSums(const std::vector<uint32_t> &partialRow);
 
-  const Neighbourhood &near_;
-  std::vector<uint32_t> rankOfEntry_;
-  std::vector<uint32_t> partialRow_;  // [tokens, nodes]: row of rowStream; only while reading
-  std::vector<int32_t> slotOfEntry_;
+  const Neighbors &neighbors_;
 };
 
-// Checks what sources told this forwarder: `rowEntries` places for each landed row, of ranks in `nodeRanks`,
-// and turns ranks into neighbours. Throws E_PEER_MISMATCH with the rank that sent nonsense.
-Landing readLanding(const Neighbourhood &near, const Stream &received, uint32_t topk, uint32_t ranksPerNode,
-                    const std::vector<uint32_t> &rowEntries, const std::vector<Place> &places,
-                    std::vector<uint32_t> &reach);
+// Throws E_PEER_MISMATCH unless forwarded row `row`, which rank `source` sent, has 1 to topk destinations.
+void checkDestinations(uint32_t source, uint64_t row, uint32_t count, uint32_t topk);
+
+// Checks what sources told this forwarder: `rowEntries` places {rank, slot} for each landed row, of ranks of
+// its node. Turns ranks into neighbors and extends `reach` [neighbors]. Throws E_PEER_MISMATCH with the rank
+// that sent something else.
+Landing readLanding(const Neighbors &neighbors, const SendOrder &received, uint32_t topk,
+                    uint32_t ranksPerNode, const std::vector<uint32_t> &rowEntries,
+                    const std::vector<Place> &places, std::vector<uint32_t> &reach);
 
 }  // namespace fusco::nccl

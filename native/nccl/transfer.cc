@@ -7,42 +7,42 @@ namespace fusco::nccl {
 
 namespace {
 
-// Events of the places of a ring.
-struct Ring {
+// An event for each segment of a ring.
+struct RingEvents {
   std::array<cuda::Event, ringDepth> events;
-  explicit Ring(uint32_t device) {
-    for (cuda::Event &event : events) event.create(device, false);
+  explicit RingEvents(uint32_t device) {
+    for (cuda::Event &event : events) event.create(device, cuda::Timing::off);
   }
-  const cuda::Event &at(size_t step) const { return events[step % ringDepth]; }
+  const cuda::Event &at(size_t round) const { return events[round % ringDepth]; }
 };
 
-// Where each leg's rows begin in a slot; the last element is the bytes of a slot.
-std::vector<uint64_t> layOut(const std::vector<Leg> &legs, uint32_t rows, bool sending) {
+// Where each phase's rows begin in a segment; the last element is the bytes of a segment.
+std::vector<uint64_t> layOut(const std::vector<SendRecvPhase> &phases, uint32_t rows, bool sending) {
   std::vector<uint64_t> offsets{0};
-  for (const Leg &leg : legs) {
-    const bool inSlot = sending ? leg.pack != nullptr : leg.unpack != nullptr;
-    offsets.push_back(offsets.back() + (inSlot ? alignSlot(rows * leg.rowBytes) : 0));
+  for (const SendRecvPhase &phase : phases) {
+    const bool inSegment = sending ? phase.pack != nullptr : phase.unpack != nullptr;
+    offsets.push_back(offsets.back() + (inSegment ? alignSegment(rows * phase.rowBytes) : 0));
   }
   return offsets;
 }
 
-// Calls `issue(peer, address, bytes)` for each message of one leg and step. Where rows are sent or received
-// in place both sides cut a slice where the receiving runs, which are as long as the sending ones, end; else
-// a slice is one message between slots.
+// Calls `issue(peer, address, bytes)` for each message of one phase and round. Where rows are sent or
+// received in place both sides cut a slice where the receiving runs, which are as long as the sending ones,
+// end; else a slice is one message between segments.
 template <class F>
-void forEachMessage(const Stream &stream, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
-                    uint8_t *slot, uint8_t *inPlace, F issue) {
+void forEachMessage(const SendOrder &order, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
+                    uint8_t *segment, uint8_t *inPlace, F issue) {
   for (const Slice &slice : slices) {
     uint64_t done = slice.at;
     if (!cut) {
       // What lies in place then is one run of landing rows.
-      const uint64_t landed = stream.start(slice.peer) + slice.first;
-      uint8_t *address = slot != nullptr ? slot + done * rowBytes : inPlace + landed * rowBytes;
+      const uint64_t landed = order.start(slice.peer) + slice.first;
+      uint8_t *address = segment != nullptr ? segment + done * rowBytes : inPlace + landed * rowBytes;
       issue(slice.peer, address, slice.rows * rowBytes);
       continue;
     }
-    stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
-      uint8_t *address = slot != nullptr ? slot + done * rowBytes : inPlace + run.first * rowBytes;
+    order.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
+      uint8_t *address = segment != nullptr ? segment + done * rowBytes : inPlace + run.first * rowBytes;
       issue(slice.peer, address, run.rows * rowBytes);
       done += run.rows;
     });
@@ -58,27 +58,43 @@ uint64_t nsOf(double ms) { return ms <= 0 ? 0 : static_cast<uint64_t>(ms * 1e6);
 
 }  // namespace
 
-uint64_t rowBytesOf(const std::vector<Leg> &legs) {
+void Traffic::countSent(uint32_t peer, uint64_t bytes) const {
+  report->slices++;
+  report->wire_sent += bytes;
+  if (peers != nullptr && peers->sent_bytes != nullptr) peers->sent_bytes[peer] += bytes;
+}
+
+void Traffic::countReceived(uint32_t peer, uint64_t bytes) const {
+  report->wire_received += bytes;
+  if (peers != nullptr && peers->received_bytes != nullptr) peers->received_bytes[peer] += bytes;
+}
+
+uint64_t rowBytesOf(const std::vector<SendRecvPhase> &phases) {
   uint64_t bytes = 0;
-  for (const Leg &leg : legs) bytes += leg.rowBytes;
+  for (const SendRecvPhase &phase : phases) bytes += phase.rowBytes;
   return bytes;
 }
 
-Ranges rangesOf(const Stream &stream, const std::vector<Slice> &slices) {
+namespace {
+
+// The slices of a round as kernels see them.
+Ranges rangesOf(const SendOrder &order, const std::vector<Slice> &slices) {
   Ranges ranges;
   for (const Slice &slice : slices) {
-    ranges.range[ranges.count++] = {static_cast<uint32_t>(stream.start(slice.peer) + slice.first), slice.rows,
+    ranges.range[ranges.count++] = {static_cast<uint32_t>(order.start(slice.peer) + slice.first), slice.rows,
                                     slice.at};
     ranges.rows += slice.rows;
   }
   return ranges;
 }
 
+}  // namespace
+
 void Timeline::begin(std::vector<Span> &spans, cudaStream_t stream) {
   if (!isOn_) return;
   Span span;
-  span.begin.create(group_.device(), true);
-  span.end.create(group_.device(), true);
+  span.begin.create(group_.device(), cuda::Timing::on);
+  span.end.create(group_.device(), cuda::Timing::on);
   spans.push_back(std::move(span));
   group_.record(spans.back().begin, stream);
 }
@@ -87,21 +103,21 @@ void Timeline::end(std::vector<Span> &spans, cudaStream_t stream) {
   if (isOn_) group_.record(spans.back().end, stream);
 }
 
-void Timeline::beginStep(const Step &step) {
-  begin(steps_, group_.wire());
+void Timeline::beginRound(const Round &round) {
+  begin(rounds_, group_.wireStream());
   if (!isOn_) return;
   std::vector<uint32_t> peers;
-  for (const Slice &slice : step.send) peers.push_back(slice.peer);
-  for (const Slice &slice : step.receive) peers.push_back(slice.peer);
+  for (const Slice &slice : round.send) peers.push_back(slice.peer);
+  for (const Slice &slice : round.receive) peers.push_back(slice.peer);
   std::sort(peers.begin(), peers.end());
   peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
-  peersOfStep_.push_back(std::move(peers));
+  peersOfRound_.push_back(std::move(peers));
 }
 
 void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) {
-  if (!isOn_ || (packs_.empty() && steps_.empty())) return;
+  if (!isOn_ || (packs_.empty() && rounds_.empty())) return;
   // All times are told from the first event of either kind.
-  const cuda::Event &origin = packs_.empty() ? steps_.front().begin : packs_.front().begin;
+  const cuda::Event &origin = packs_.empty() ? rounds_.front().begin : packs_.front().begin;
   struct Interval {
     double begin;
     double end;
@@ -113,106 +129,101 @@ void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) 
     return result;
   };
   const auto packed = intervals(packs_);
-  const auto stepped = intervals(steps_);
+  const auto onWire = intervals(rounds_);
   double packMs = 0;
   double hiddenMs = 0;
   double wireMs = 0;
   for (const Interval &pack : packed) {
     packMs += pack.end - pack.begin;
-    for (const Interval &step : stepped) {
-      hiddenMs += std::max(0.0, std::min(pack.end, step.end) - std::max(pack.begin, step.begin));
+    for (const Interval &round : onWire) {
+      hiddenMs += std::max(0.0, std::min(pack.end, round.end) - std::max(pack.begin, round.begin));
     }
   }
-  for (size_t i = 0; i < stepped.size(); i++) {
-    const double taken = stepped[i].end - stepped[i].begin;
+  for (size_t i = 0; i < onWire.size(); i++) {
+    const double taken = onWire[i].end - onWire[i].begin;
     wireMs += taken;
     if (peers == nullptr || peers->wire_ns == nullptr) continue;
-    for (const uint32_t peer : peersOfStep_[i]) peers->wire_ns[peer] += nsOf(taken);
+    for (const uint32_t peer : peersOfRound_[i]) peers->wire_ns[peer] += nsOf(taken);
   }
   report.pack_ns += nsOf(packMs);
   report.pack_hidden_ns += nsOf(hiddenMs);
   report.wire_ns += nsOf(wireMs);
 }
 
-void reserve(Group &group, const Route &route, const std::vector<Leg> &legs) {
-  if (route.isEmpty() || legs.empty()) return;
-  const Schedule &schedule = route.schedule(rowBytesOf(legs));
-  group.arena(Use::sendRing).atLeast(ringDepth * layOut(legs, schedule.mostSent, true).back());
-  group.arena(Use::receiveRing).atLeast(ringDepth * layOut(legs, schedule.mostReceived, false).back());
+void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> &phases) {
+  if (route.isEmpty() || phases.empty()) return;
+  const Schedule &schedule = route.schedule(rowBytesOf(phases));
+  group.arena(Use::sendRing).atLeast(ringDepth * layOut(phases, schedule.mostSent, true).back());
+  group.arena(Use::receiveRing).atLeast(ringDepth * layOut(phases, schedule.mostReceived, false).back());
 }
 
-void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Timeline &timeline,
+void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &phases, Timeline &timeline,
               const Traffic &traffic, const std::function<void()> &started) {
-  if (route.isEmpty() || legs.empty()) return;
+  if (route.isEmpty() || phases.empty()) return;
   Group &group = plan.group();
-  const Schedule &schedule = route.schedule(rowBytesOf(legs));
-  const bool cut = route.inPlace(rowBytesOf(legs));
-  const std::vector<uint64_t> sendAt = layOut(legs, schedule.mostSent, true);
-  const std::vector<uint64_t> receiveAt = layOut(legs, schedule.mostReceived, false);
+  const Schedule &schedule = route.schedule(rowBytesOf(phases));
+  const bool cut = route.inPlace(rowBytesOf(phases));
+  const std::vector<uint64_t> sendAt = layOut(phases, schedule.mostSent, true);
+  const std::vector<uint64_t> receiveAt = layOut(phases, schedule.mostReceived, false);
   uint8_t *sendRing = group.arena(Use::sendRing).atLeast(ringDepth * sendAt.back());
   uint8_t *receiveRing = group.arena(Use::receiveRing).atLeast(ringDepth * receiveAt.back());
   const bool packs = sendAt.back() > 0;
   const bool unpacks = receiveAt.back() > 0;
-  Ring packed(group.device());
-  Ring arrived(group.device());
-  Ring emptied(group.device());
+  RingEvents packed(group.device());
+  RingEvents arrived(group.device());
+  RingEvents emptied(group.device());
 
-  for (size_t number = 0; number < schedule.steps.size(); number++) {
-    const Step &step = schedule.steps[number];
-    uint8_t *sendSlot = sendRing + number % ringDepth * sendAt.back();
-    uint8_t *receiveSlot = receiveRing + number % ringDepth * receiveAt.back();
-    if (packs && !step.send.empty()) {
-      if (number >= ringDepth) group.order(group.packing(), arrived.at(number));
-      const Ranges ranges = rangesOf(route.send(), step.send);
+  for (size_t number = 0; number < schedule.rounds.size(); number++) {
+    const Round &round = schedule.rounds[number];
+    uint8_t *sendSegment = sendRing + number % ringDepth * sendAt.back();
+    uint8_t *receiveSegment = receiveRing + number % ringDepth * receiveAt.back();
+    if (packs && !round.send.empty()) {
+      if (number >= ringDepth) group.order(group.packStream(), arrived.at(number));
+      const Ranges ranges = rangesOf(route.send(), round.send);
       timeline.beginPack();
-      for (size_t i = 0; i < legs.size(); i++) {
-        if (legs[i].pack != nullptr) legs[i].pack(ranges, sendSlot + sendAt[i]);
+      for (size_t i = 0; i < phases.size(); i++) {
+        if (phases[i].pack != nullptr) phases[i].pack(ranges, sendSegment + sendAt[i]);
       }
       timeline.endPack();
-      group.record(packed.at(number), group.packing());
-      group.order(group.wire(), packed.at(number));
+      group.record(packed.at(number), group.packStream());
+      group.order(group.wireStream(), packed.at(number));
     }
-    if (unpacks && number >= ringDepth) group.order(group.wire(), emptied.at(number));
-    timeline.beginStep(step);
-    group.together([&] {
-      for (size_t i = 0; i < legs.size(); i++) {
-        const Leg &leg = legs[i];
-        uint8_t *out = leg.pack != nullptr ? sendSlot + sendAt[i] : nullptr;
-        uint8_t *in = leg.unpack != nullptr ? receiveSlot + receiveAt[i] : nullptr;
-        forEachMessage(route.send(), step.send, leg.rowBytes, cut, out, const_cast<uint8_t *>(leg.from),
+    if (unpacks && number >= ringDepth) group.order(group.wireStream(), emptied.at(number));
+    timeline.beginRound(round);
+    group.round([&] {
+      for (size_t i = 0; i < phases.size(); i++) {
+        const SendRecvPhase &phase = phases[i];
+        uint8_t *out = phase.pack != nullptr ? sendSegment + sendAt[i] : nullptr;
+        uint8_t *in = phase.unpack != nullptr ? receiveSegment + receiveAt[i] : nullptr;
+        forEachMessage(route.send(), round.send, phase.rowBytes, cut, out, const_cast<uint8_t *>(phase.from),
                        [&](uint32_t peer, const uint8_t *from, uint64_t bytes) {
                          group.send(from, bytes, peer);
-                         traffic.report->slices++;
-                         traffic.report->wire_sent += bytes;
-                         if (traffic.peers != nullptr && traffic.peers->sent_bytes != nullptr)
-                           traffic.peers->sent_bytes[peer] += bytes;
+                         traffic.countSent(peer, bytes);
                        });
-        forEachMessage(route.receive(), step.receive, leg.rowBytes, cut, in, leg.to,
+        forEachMessage(route.receive(), round.receive, phase.rowBytes, cut, in, phase.to,
                        [&](uint32_t peer, uint8_t *to, uint64_t bytes) {
                          group.receive(to, bytes, peer);
-                         traffic.report->wire_received += bytes;
-                         if (traffic.peers != nullptr && traffic.peers->received_bytes != nullptr)
-                           traffic.peers->received_bytes[peer] += bytes;
+                         traffic.countReceived(peer, bytes);
                        });
       }
     });
-    timeline.endStep();
+    timeline.endRound();
     if (number == 0) started();
     traffic.report->steps++;
-    group.record(arrived.at(number), group.wire());
+    group.record(arrived.at(number), group.wireStream());
     if (!unpacks) continue;
-    group.order(group.work(), arrived.at(number));
-    const Ranges ranges = rangesOf(route.receive(), step.receive);
-    for (size_t i = 0; i < legs.size(); i++) {
-      if (legs[i].unpack != nullptr) legs[i].unpack(ranges, receiveSlot + receiveAt[i]);
+    group.order(group.workStream(), arrived.at(number));
+    const Ranges ranges = rangesOf(route.receive(), round.receive);
+    for (size_t i = 0; i < phases.size(); i++) {
+      if (phases[i].unpack != nullptr) phases[i].unpack(ranges, receiveSegment + receiveAt[i]);
     }
-    group.record(emptied.at(number), group.work());
+    group.record(emptied.at(number), group.workStream());
   }
   // Another transfer may follow and use the rings again.
-  const size_t last = schedule.steps.size() - 1;
-  group.order(group.work(), arrived.at(last));
-  group.order(group.packing(), arrived.at(last));
-  if (unpacks) group.order(group.wire(), emptied.at(last));
+  const size_t last = schedule.rounds.size() - 1;
+  group.order(group.workStream(), arrived.at(last));
+  group.order(group.packStream(), arrived.at(last));
+  if (unpacks) group.order(group.wireStream(), emptied.at(last));
 }
 
 }  // namespace fusco::nccl

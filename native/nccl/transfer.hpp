@@ -1,4 +1,5 @@
-// Rows on the wire in slices, while earlier ones are sent, received and put to their places.
+// Rows on the wire in rounds, while earlier rounds are sent, received and stored at their places. All calls
+// of ncclSend and ncclRecv for rows are in transfer.cc.
 #pragma once
 
 #include <functional>
@@ -7,20 +8,22 @@
 
 namespace fusco::nccl {
 
-// Part of a step that concerns kernels: rows of the whole stream and where they lie in the slot.
-Ranges rangesOf(const Stream &stream, const std::vector<Slice> &slices);
-
-// One array of a transfer. Its rows are packed into a slot or sent in place, and received in place or into a
-// slot that is emptied at once.
-struct Leg {
+// One array of rows that a transfer sends and receives. Its rows are packed into a ring segment or sent in
+// place, and received in place or into a ring segment that is unpacked at once. All addresses are device
+// memory.
+struct SendRecvPhase {
   uint64_t rowBytes = 0;
-  std::function<void(const Ranges &ranges, uint8_t *slot)> pack;  // on packing(); or
-  const uint8_t *from = nullptr;                                  // rows numbered as the sending runs are
-  std::function<void(const Ranges &ranges, const uint8_t *slot)> unpack;  // on work(); or
-  uint8_t *to = nullptr;  // rows numbered as the receiving runs are
+  // Enqueues, on packStream(), rows `ranges` of the route's send order into `segment`, rowBytes each; or, if
+  // null, rows are sent from `from`, numbered as the sending runs are.
+  std::function<void(const Ranges &ranges, uint8_t *segment)> pack;
+  const uint8_t *from = nullptr;
+  // Enqueues, on workStream(), what becomes of rows `ranges` of the route's receive order, which lie in
+  // `segment`; or, if null, rows are received at `to`, numbered as the receiving runs are.
+  std::function<void(const Ranges &ranges, const uint8_t *segment)> unpack;
+  uint8_t *to = nullptr;
 };
 
-// When packing and the wire were busy, for the report; measured where peers are asked for.
+// When packing and the wire were busy, for the report; measured only if it is asked for.
 class Timeline {
  public:
   Timeline(Group &group, bool isOn) : group_(group), isOn_(isOn) {}
@@ -29,10 +32,10 @@ class Timeline {
     cuda::Event begin;
     cuda::Event end;
   };
-  void beginPack() { begin(packs_, group_.packing()); }
-  void endPack() { end(packs_, group_.packing()); }
-  void beginStep(const Step &step);
-  void endStep() { end(steps_, group_.wire()); }
+  void beginPack() { begin(packs_, group_.packStream()); }
+  void endPack() { end(packs_, group_.packStream()); }
+  void beginRound(const Round &round);
+  void endRound() { end(rounds_, group_.wireStream()); }
 
   // After the exchange.
   void report(fusco_nccl_report &report, const fusco_nccl_peers *peers);
@@ -44,29 +47,37 @@ class Timeline {
   Group &group_;
   bool isOn_;
   std::vector<Span> packs_;
-  std::vector<Span> steps_;
-  std::vector<std::vector<uint32_t>> peersOfStep_;
+  std::vector<Span> rounds_;
+  std::vector<std::vector<uint32_t>> peersOfRound_;
 };
 
-// Counts what a transfer sent and received.
+// Where a transfer counts what it sent and received. `peers` may be null, and so may its arrays.
 struct Traffic {
   fusco_nccl_report *report;
   const fusco_nccl_peers *peers;
+
+  void countSent(uint32_t peer, uint64_t bytes) const;
+  void countReceived(uint32_t peer, uint64_t bytes) const;
 };
 
-// Of all arrays: it is alike on all ranks, so that all cut alike.
-uint64_t rowBytesOf(const std::vector<Leg> &legs);
+// Bytes of one row in all arrays together. The same on all ranks, so that all cut the same slices.
+uint64_t rowBytesOf(const std::vector<SendRecvPhase> &phases);
 
-// Makes the rings large enough; before anything is enqueued, since growing waits for the device.
-void reserve(Group &group, const Route &route, const std::vector<Leg> &legs);
+// Makes the rings of the group large enough for a transfer. Call it before anything of the exchange is
+// enqueued: growing waits for the device.
+void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> &phases);
 
 /*
- * Runs all steps of a route for these arrays; enqueues, and returns when the last step is on its stream.
- * Packing may start when packing() has reached this call, the wire when wire() has, and unpacking when work()
- * has. Afterwards work() is behind all of it, and another transfer may follow. `started` is called once the
- * first step has been launched.
+ * Enqueues all rounds of a route for these arrays, and returns when the last one has been launched; rows are
+ * in place later, in the order of the streams. Collective: all ranks call it for the same route with the same
+ * row sizes.
+ *
+ * Before: packing sees what packStream() is ordered behind, sends and receives in place see wireStream(),
+ * unpacking sees workStream(). After: workStream() is behind all sends, receives and unpacking, and another
+ * transfer may follow. `started` is called on this thread when the first round has been launched, and not at
+ * all without rounds. Throws E_BACKEND, E_PEER_TIMEOUT.
  */
-void transfer(Plan &plan, const Route &route, const std::vector<Leg> &legs, Timeline &timeline,
+void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &phases, Timeline &timeline,
               const Traffic &traffic, const std::function<void()> &started);
 
 }  // namespace fusco::nccl

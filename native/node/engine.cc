@@ -7,7 +7,7 @@ namespace fusco_node {
 PlanState::PlanState(Napi::Env env, std::shared_ptr<Engine> engine, const fusco_plan_desc &desc)
     : engine_(std::move(engine)) {
   fusco_error error{};
-  if (fusco_plan_create(engine_->handle(), &desc, &handle_, &error) != FUSCO_OK) throw errorOf(env, error);
+  check(env, fusco_plan_create(engine_->handle(), &desc, &handle_, &error), error);
 }
 
 void PlanState::release() {
@@ -15,18 +15,10 @@ void PlanState::release() {
   handle_ = nullptr;
 }
 
-void Job::settle(Napi::Env env) {
-  if (status_ == FUSCO_OK) {
-    deferred.Resolve(statsObject(env, stats_));
-  } else {
-    deferred.Reject(errorOf(env, error_).Value());
-  }
-}
-
 Engine::Engine(Napi::Env env, const fusco_context_options &options)
     : worker_(std::make_shared<Worker>(env, "fusco.exchange")) {
   fusco_error error{};
-  if (fusco_context_create(&options, &handle_, &error) != FUSCO_OK) throw errorOf(env, error);
+  check(env, fusco_context_create(&options, &handle_, &error), error);
   worker_->whenIdle([this] {
     if (closed_) releaseAll();
   });

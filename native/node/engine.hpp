@@ -1,17 +1,14 @@
 // One context of the host backend with the thread that runs its asynchronous exchanges.
 #pragma once
 
-#include <memory>
-#include <vector>
-
-#include "calls.hpp"
 #include "worker.hpp"
 
 namespace fusco_node {
 
 class Engine;
 
-// A native plan and the engine it belongs to; shared by its JavaScript object and by the jobs in flight.
+// A native plan and the engine that it belongs to; shared by its JavaScript object and by the tasks in
+// flight.
 class PlanState {
  public:
   // Throws what fusco_plan_create refuses.
@@ -22,31 +19,12 @@ class PlanState {
 
   fusco_plan *handle() const { return handle_; }
   Engine &engine() const { return *engine_; }
-  // Frees the native plan; idempotent. No job may be using it.
+  // Frees the native plan; idempotent. No task may be using it.
   void release();
 
  private:
   std::shared_ptr<Engine> engine_;
   fusco_plan *handle_ = nullptr;
-};
-
-// An asynchronous exchange.
-class Job final : public Task {
- public:
-  Job(Napi::Env env, std::shared_ptr<PlanState> plan, std::unique_ptr<Call> call, const Napi::Array &buffers)
-      : Task(env), plan_(std::move(plan)), call_(std::move(call)), keep_(Napi::Persistent(buffers)) {}
-
-  void run() override { status_ = call_->run(plan_->handle(), &stats_, &error_); }
-  void settle(Napi::Env env) override;
-
- private:
-  std::shared_ptr<PlanState> plan_;
-  std::unique_ptr<Call> call_;
-  // The caller's buffers stay referenced until the job is settled.
-  Napi::Reference<Napi::Array> keep_;
-  fusco_status status_ = FUSCO_OK;
-  fusco_stats stats_{};
-  fusco_error error_{};
 };
 
 // Belongs to the JavaScript thread of the environment that made it.
@@ -59,13 +37,11 @@ class Engine {
 
   fusco_context *handle() const { return handle_; }
   bool closed() const { return closed_; }
+  Worker &worker() { return *worker_; }
   void adopt(const std::shared_ptr<PlanState> &plan);
 
-  // Queues the job; its promise settles on the JavaScript thread.
-  void submit(std::unique_ptr<Job> job) { worker_->submit(std::move(job)); }
-
   // Refuses further calls. What is in flight finishes and settles; then the plans, threads and the context
-  // go.
+  // are freed.
   void close();
 
  private:

@@ -1,31 +1,65 @@
-// Work on one rank's rows around its exchanges: fp8 and gating, on the calling thread and the context's, or
-// enqueued on a GPU.
+// Work on one rank's rows around its exchanges: fp8 and gating. The structs that the functions of the C
+// interface take, read from plain objects; their buffers are used until the call returns.
 #pragma once
 
-#include "handles.hpp"
+#include "bind.hpp"
 
 namespace fusco_node {
 
-// The calls that plain objects describe. Their buffers are good until the callback returns: so long live the
-// handles that keep them.
-fusco_fp8_call fp8CallOf(const Napi::Object &object, uint32_t rank);
-fusco_gate_call gateCallOf(const Napi::Object &object, uint32_t rank);
-fusco_gate_backward_call gateBackwardCallOf(const Napi::Object &object, uint32_t rank);
+// {experts, topk, score, groups, groupTopk, groupScore, normalize, scale}
+inline fusco_gate_options gateOptionsOf(const Fields &fields) {
+  fusco_gate_options options{};
+  options.experts = fields.get<uint32_t>("experts");
+  options.topk = fields.get<uint32_t>("topk");
+  options.score = fields.choice<fusco_score>(
+      "score", {{"softmax", FUSCO_SCORE_SOFTMAX}, {"sigmoid", FUSCO_SCORE_SIGMOID}});
+  options.groups = fields.get<uint32_t>("groups");
+  options.group_topk = fields.get<uint32_t>("groupTopk");
+  options.group_score =
+      fields.choice<fusco_group_score>("groupScore", {{"max", FUSCO_GROUP_MAX}, {"top2", FUSCO_GROUP_TOP2}});
+  options.normalize = fields.get<bool>("normalize") ? 1 : 0;
+  options.scale = fields.get<float>("scale", 1);
+  return options;
+}
 
-// (context, {dtype, rows, hidden, values, codes, scales})
-Napi::Value fp8Quantize(const Napi::CallbackInfo &info);
-Napi::Value fp8Dequantize(const Napi::CallbackInfo &info);
+// {dtype, rows, hidden, values, codes, scales}
+template <>
+inline fusco_fp8_call structOf(const Fields &fields, uint32_t rank) {
+  fusco_fp8_call call{};
+  call.dtype = fields.dtype();
+  call.rows = fields.get<uint64_t>("rows");
+  call.hidden = fields.get<uint64_t>("hidden");
+  call.values = fields.memory("values", rank);
+  call.codes = fields.memory("codes", rank);
+  call.scales = fields.memory("scales", rank);
+  return call;
+}
 
-// (context, {experts, topk, score, groups, groupTopk, groupScore, normalize, scale, tokens, logits, bias?,
-// ids, weights, scores})
-Napi::Value gate(const Napi::CallbackInfo &info);
-// (context, {the same options, tokens, ids, scores, weightsGradient, logitsGradient})
-Napi::Value gateBackward(const Napi::CallbackInfo &info);
+// {the options of a gate, tokens, logits, bias?, ids, weights, scores}
+template <>
+inline fusco_gate_call structOf(const Fields &fields, uint32_t rank) {
+  fusco_gate_call call{};
+  call.options = gateOptionsOf(fields);
+  call.tokens = fields.get<uint64_t>("tokens");
+  call.logits = fields.memory("logits", rank);
+  if (fields.has("bias")) call.bias = fields.memory("bias", rank);
+  call.ids = fields.memory("ids", rank);
+  call.weights = fields.memory("weights", rank);
+  call.scores = fields.memory("scores", rank);
+  return call;
+}
 
-// The same on the stream of a rank: (CUDA context, rank, the same object).
-Napi::Value cudaFp8Quantize(const Napi::CallbackInfo &info);
-Napi::Value cudaFp8Dequantize(const Napi::CallbackInfo &info);
-Napi::Value cudaGate(const Napi::CallbackInfo &info);
-Napi::Value cudaGateBackward(const Napi::CallbackInfo &info);
+// {the same options, tokens, ids, scores, weightsGradient, logitsGradient}
+template <>
+inline fusco_gate_backward_call structOf(const Fields &fields, uint32_t rank) {
+  fusco_gate_backward_call call{};
+  call.options = gateOptionsOf(fields);
+  call.tokens = fields.get<uint64_t>("tokens");
+  call.ids = fields.memory("ids", rank);
+  call.scores = fields.memory("scores", rank);
+  call.weights_gradient = fields.memory("weightsGradient", rank);
+  call.logits_gradient = fields.memory("logitsGradient", rank);
+  return call;
+}
 
 }  // namespace fusco_node

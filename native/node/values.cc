@@ -31,34 +31,35 @@ size_t elementBytes(napi_typedarray_type type) {
 }
 
 struct Place {
+  Napi::Env env;
   std::string name;
   uint32_t rank;
-  std::string text() const { return name + " of rank " + std::to_string(rank); }
+
+  [[noreturn]] void refuse(const char *what) const {
+    const std::string message = name + " of rank " + std::to_string(rank) + " " + what;
+    fusco_node::refuse(env, FUSCO_E_BUFFER, message, static_cast<int32_t>(rank));
+  }
 };
 
 // A resizable buffer may give its pages back while a thread writes them, and a detached one has none.
-void checkBacking(Napi::Env env, const Napi::Value &backing, const Place &place) {
+void checkBacking(const Napi::Value &backing, const Place &place) {
   bool detached = false;
-  if (napi_is_detached_arraybuffer(env, backing, &detached) == napi_ok && detached) {
-    refuse(env, FUSCO_E_BUFFER, place.text() + " is detached", static_cast<int32_t>(place.rank));
+  if (napi_is_detached_arraybuffer(place.env, backing, &detached) == napi_ok && detached) {
+    place.refuse("is detached");
   }
   if (backing.As<Napi::Object>().Get("resizable").ToBoolean()) {
-    refuse(env, FUSCO_E_BUFFER, place.text() + " is resizable: its memory may go while it is in use",
-           static_cast<int32_t>(place.rank));
+    place.refuse("is resizable: its memory may be freed while it is in use");
   }
 }
 
 fusco_buffer externalOf(const Napi::Object &object, const Place &place) {
-  const Napi::Env env = object.Env();
   const Napi::Value address = object.Get("address");
   const Napi::Value bytes = object.Get("bytes");
   bool lossless = false;
   const uint64_t pointer = address.IsBigInt() ? address.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
   const double size = bytes.IsNumber() ? bytes.As<Napi::Number>().DoubleValue() : -1;
-  if (!lossless || size < 0 || size > maxSafeInteger || size != std::floor(size)) {
-    refuse(env, FUSCO_E_BUFFER,
-           place.text() + " is neither a buffer nor {address: a 64-bit BigInt, bytes: a whole number}",
-           static_cast<int32_t>(place.rank));
+  if (!lossless || !(size >= 0 && size <= maxSafeInteger && size == std::floor(size))) {
+    place.refuse("is neither a buffer nor {address: a 64-bit BigInt, bytes: a whole number}");
   }
   return {reinterpret_cast<void *>(static_cast<uintptr_t>(pointer)), static_cast<uint64_t>(size)};
 }
@@ -86,46 +87,10 @@ void refuse(Napi::Env env, fusco_status status, const std::string &message, int3
   throw errorOf(env, error);
 }
 
-uint64_t integerField(const Napi::Object &object, const char *name, uint64_t fallback, uint64_t max) {
-  const Napi::Value value = object.Get(name);
-  if (value.IsUndefined()) return fallback;
-  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-  if (number >= 0 && number <= static_cast<double>(max) && number == std::floor(number)) {
-    return static_cast<uint64_t>(number);
-  }
-  refuse(object.Env(), FUSCO_E_OPTION,
-         std::string(name) + " must be a whole number from 0 to " + std::to_string(max));
-}
-
-std::string textField(const Napi::Object &object, const char *name, const char *fallback) {
-  const Napi::Value value = object.Get(name);
-  if (value.IsUndefined()) return fallback;
-  if (!value.IsString()) refuse(object.Env(), FUSCO_E_OPTION, std::string(name) + " must be a string");
-  return value.As<Napi::String>();
-}
-
-Napi::Object objectArgument(const Napi::CallbackInfo &info, size_t index) {
-  if (!info[index].IsObject()) {
-    refuse(info.Env(), FUSCO_E_OPTION, "argument " + std::to_string(index) + " must be an object");
-  }
-  return info[index].As<Napi::Object>();
-}
-
-fusco_dtype dtypeOf(Napi::Env env, const std::string &name) {
-  if (name == "f32") return FUSCO_DTYPE_F32;
-  if (name == "f16") return FUSCO_DTYPE_F16;
-  if (name == "bf16") return FUSCO_DTYPE_BF16;
-  if (name == "fp8" || name == "bytes") return FUSCO_DTYPE_BYTES;
-  refuse(env, FUSCO_E_DTYPE, "dtype " + name + " is not one of f32, f16, bf16, fp8, bytes");
-}
-
 fusco_buffer memoryOf(const Napi::Value &value, const std::string &name, uint32_t rank, Napi::Array &keep) {
   const Napi::Env env = value.Env();
-  const Place place{name, rank};
-  if (!value.IsObject()) {
-    refuse(env, FUSCO_E_BUFFER, place.text() + " is neither a buffer nor {address, bytes}",
-           static_cast<int32_t>(rank));
-  }
+  const Place place{env, name, rank};
+  if (!value.IsObject()) place.refuse("is neither a buffer nor {address, bytes}");
   void *data = nullptr;
   size_t bytes = 0;
   napi_value backing = nullptr;
@@ -143,7 +108,7 @@ fusco_buffer memoryOf(const Napi::Value &value, const std::string &name, uint32_
   } else {
     return externalOf(value.As<Napi::Object>(), place);
   }
-  checkBacking(env, Napi::Value(env, backing), place);
+  checkBacking(Napi::Value(env, backing), place);
   // The backing store: a view may be replaced by the caller, the memory must not go.
   keep[keep.Length()] = Napi::Value(env, backing);
   return {data, bytes};
@@ -164,13 +129,17 @@ std::vector<fusco_buffer> memoriesOf(const Napi::Value &list, const std::string 
   return memories;
 }
 
+void setNumbers(Napi::Object object, std::initializer_list<std::pair<const char *, uint64_t>> fields) {
+  for (const auto &[name, number] : fields) object.Set(name, static_cast<double>(number));
+}
+
 Napi::Object statsObject(Napi::Env env, const fusco_stats &stats) {
   Napi::Object object = Napi::Object::New(env);
-  object.Set("bytesRead", static_cast<double>(stats.bytes_read));
-  object.Set("bytesWritten", static_cast<double>(stats.bytes_written));
-  object.Set("rows", static_cast<double>(stats.rows));
-  object.Set("nanoseconds", static_cast<double>(stats.nanoseconds));
-  object.Set("started", static_cast<double>(stats.started));
+  setNumbers(object, {{"bytesRead", stats.bytes_read},
+                      {"bytesWritten", stats.bytes_written},
+                      {"rows", stats.rows},
+                      {"nanoseconds", stats.nanoseconds},
+                      {"started", stats.started}});
   return object;
 }
 

@@ -4,8 +4,21 @@
 
 namespace fusco_node {
 
-void Worker::submit(std::unique_ptr<Task> task) {
+Task::Task(Napi::Env env, Work work, Result result, const Napi::Array &keep)
+    : deferred_(env), work_(std::move(work)), result_(std::move(result)), keep_(Napi::Persistent(keep)) {}
+
+void Task::settle(Napi::Env env) {
+  if (status_ == FUSCO_OK) {
+    deferred_.Resolve(result_ ? result_(env) : env.Undefined());
+  } else {
+    deferred_.Reject(errorOf(env, error_).Value());
+  }
+}
+
+Napi::Promise Worker::submit(Task::Work work, Task::Result result, const Napi::Array &keep) {
   if (wake_ == nullptr) start();
+  auto task = std::make_unique<Task>(Napi::Env(env_), std::move(work), std::move(result), keep);
+  const Napi::Promise promise = task->promise();
   // While something is in flight the event loop must not end.
   if (inFlight_++ == 0) napi_ref_threadsafe_function(env_, wake_);
   {
@@ -13,11 +26,12 @@ void Worker::submit(std::unique_ptr<Task> task) {
     queue_.push_back(std::move(task));
   }
   changed_.notify_one();
+  return promise;
 }
 
 void Worker::start() {
   const Napi::Env env(env_);
-  // The callback may come after the worker is gone, so it holds no more than a weak pointer.
+  // The callback may run after the worker was destroyed, so it holds a weak pointer.
   auto self = std::make_unique<std::weak_ptr<Worker>>(weak_from_this());
   const auto forget = [](napi_env, void *, void *context) {
     delete static_cast<std::weak_ptr<Worker> *>(context);
@@ -61,7 +75,7 @@ void Worker::onDone(napi_env env, napi_value, void *context, void *) {
   try {
     worker->settle(Napi::Env(env));
   } catch (const Napi::Error &) {
-    // The environment is being terminated; there is nobody left to tell.
+    // The environment is being terminated: the promise has no observer.
   }
 }
 

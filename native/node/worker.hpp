@@ -1,5 +1,6 @@
 // A thread that runs tasks one after the other, in the order in which they were given, and settles their
-// promises on the JavaScript thread. Never libuv's pool: a task may wait long.
+// promises on the JavaScript thread. It does not use libuv's pool, because a task may wait for other
+// processes.
 #pragma once
 
 #include <condition_variable>
@@ -14,24 +15,35 @@
 
 namespace fusco_node {
 
-// Made, settled and destroyed on the JavaScript thread; run on the worker's.
+// A call of the C interface: made, settled and destroyed on the JavaScript thread; run on the worker's.
 class Task {
  public:
-  explicit Task(Napi::Env env) : deferred(env) {}
-  virtual ~Task() = default;
+  // Touches no JavaScript.
+  using Work = std::function<fusco_status(fusco_error *)>;
+  // Makes the value of the promise.
+  using Result = std::function<Napi::Value(Napi::Env)>;
+
+  // `keep` stays referenced until the task is settled.
+  Task(Napi::Env env, Work work, Result result, const Napi::Array &keep);
   Task(const Task &) = delete;
   Task &operator=(const Task &) = delete;
 
-  // Touches no JavaScript.
-  virtual void run() = 0;
-  // Resolves or rejects `deferred`.
-  virtual void settle(Napi::Env env) = 0;
+  void run() { status_ = work_(&error_); }
+  // Resolves or rejects the promise.
+  void settle(Napi::Env env);
+  Napi::Promise promise() const { return deferred_.Promise(); }
 
-  Napi::Promise::Deferred deferred;
+ private:
+  Napi::Promise::Deferred deferred_;
+  Work work_;
+  Result result_;
+  Napi::Reference<Napi::Array> keep_;
+  fusco_status status_ = FUSCO_OK;
+  fusco_error error_{};
 };
 
-// All members belong to the JavaScript thread of the environment that made the worker, but for what `mutex_`
-// guards.
+// All members belong to the JavaScript thread of the environment that made the worker, except what
+// `mutex_` guards.
 class Worker : public std::enable_shared_from_this<Worker> {
  public:
   // `name` is what diagnostics of the environment show.
@@ -40,8 +52,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
   Worker(const Worker &) = delete;
   Worker &operator=(const Worker &) = delete;
 
-  // Starts the thread with the first task. Throws E_MEMORY where there is none to be had.
-  void submit(std::unique_ptr<Task> task);
+  // Queues a task; without `result` its promise resolves to undefined. The first task starts the thread.
+  // Throws E_MEMORY if no thread can be started.
+  Napi::Promise submit(Task::Work work, Task::Result result, const Napi::Array &keep);
   bool isIdle() const { return inFlight_ == 0; }
   // Called whenever the last task in flight has settled.
   void whenIdle(std::function<void()> call) { idle_ = std::move(call); }

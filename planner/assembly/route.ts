@@ -1,34 +1,17 @@
 // From expert ids of any integer type to instances: validation, masking and the choice of a replica.
 
+import * as J from '../jobs';
+
 const OK: u32 = 0;
 const BAD_ID: u32 = 1;
 const DUPLICATE: u32 = 2;
-
-// A job, eleven u32 written by the host:
-const TOKENS: usize = 0;
-const TOPK: usize = 4;
-const EXPERTS: usize = 8;
-/** What an entry without an expert becomes. */
-const MASKED: usize = 12;
-/** Address of u16[experts], the only instance of each expert; 0 where some expert has several. */
-const SINGLE: usize = 16;
-/** Addresses of u32[experts] twice: the candidates of expert e are candidates[first[e] .. first[e] + count[e]). */
-const FIRST: usize = 20;
-const COUNT: usize = 24;
-/** Address of u16 instances. */
-const CANDIDATES: usize = 28;
-/** Address of u32[experts], zeroed: token + 1 of each expert's last use. */
-const STAMP: usize = 32;
-/** Address of u16[tokens, topk], out. */
-const INSTANCES: usize = 36;
-/** Out: the offending entry. */
-const ENTRY: usize = 40;
 
 /**
  * Reads ids[tokens, topk] and writes instances[tokens, topk]. An expert with one instance goes there, one with several
  * to candidate `token % count`.
  *
  * @param idType 0..7: i8, u8, i16, u16, i32, u32, i64, u64
+ * @param job the ROUTE block
  * @returns 0, 1 for an id outside [-1, experts), 2 for an expert twice in one token
  */
 export function route(idType: u32, ids: usize, job: usize): u32 {
@@ -57,13 +40,13 @@ function isMasked<T>(id: T): bool {
 }
 
 function routeAs<T>(ids: usize, job: usize): u32 {
-  const tokens = load<u32>(job, TOKENS);
-  const topk = load<u32>(job, TOPK);
-  const experts = <u64>load<u32>(job, EXPERTS);
-  const masked = load<u32>(job, MASKED);
-  const single = load<usize>(job, SINGLE);
-  const stamp = load<usize>(job, STAMP);
-  let instances = load<usize>(job, INSTANCES);
+  const tokens = load<u32>(job, J.ROUTE_TOKENS << 2);
+  const topk = load<u32>(job, J.ROUTE_TOPK << 2);
+  const experts = <u64>load<u32>(job, J.ROUTE_EXPERTS << 2);
+  const masked = load<u32>(job, J.ROUTE_MASKED << 2);
+  const single = load<usize>(job, J.ROUTE_SINGLE << 2);
+  const stamp = load<usize>(job, J.ROUTE_STAMP << 2);
+  let instances = load<usize>(job, J.ROUTE_INSTANCES << 2);
   let entry: u32 = 0;
   for (let token: u32 = 1; token <= tokens; token++) {
     for (let k: u32 = 0; k < topk; k++, entry++) {
@@ -92,11 +75,12 @@ function routeAs<T>(ids: usize, job: usize): u32 {
 function replica(expert: usize, token: u32, job: usize): u16 {
   const word = expert << 2;
   const pick =
-    load<u32>(load<usize>(job, FIRST) + word) + (token % load<u32>(load<usize>(job, COUNT) + word));
-  return load<u16>(load<usize>(job, CANDIDATES) + ((<usize>pick) << 1));
+    load<u32>(load<usize>(job, J.ROUTE_FIRST << 2) + word) +
+    (token % load<u32>(load<usize>(job, J.ROUTE_COUNT << 2) + word));
+  return load<u16>(load<usize>(job, J.ROUTE_CANDIDATES << 2) + ((<usize>pick) << 1));
 }
 
 function fail(kind: u32, entry: u32, job: usize): u32 {
-  store<u32>(job, entry, ENTRY);
+  store<u32>(job, entry, J.ROUTE_ENTRY << 2);
   return kind;
 }

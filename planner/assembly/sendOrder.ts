@@ -1,4 +1,4 @@
-// A source rank's stream and its schedule: entries by (instance, token, k), cut into slices.
+// A source rank's send order, entries by (instance, token, k), and its slices.
 
 import { SLICE_WORDS, SLOT_DROPPED, SLOT_MASKED } from '../format/layout';
 
@@ -36,52 +36,52 @@ export function markDropped(
   return marked;
 }
 
-/** S_SEND_ENTRY where every entry is kept and sent directly: each at its place in the stream. */
-function fillWholeStream(instances: usize, slots: usize, n: u32, stream: usize, sendEntry: usize): void {
+/** S_SEND_ENTRY where every entry is kept and sent directly: each at its place in the send order. */
+function fillWholeSendOrder(instances: usize, slots: usize, n: u32, shift: usize, sendEntry: usize): void {
   let entry: u32 = 0;
   for (; entry + 4 <= n; entry += 4, instances += 8, slots += 16) {
-    place(sendEntry, stream, load<u16>(instances), load<u32>(slots), entry);
-    place(sendEntry, stream, load<u16>(instances, 2), load<u32>(slots, 4), entry + 1);
-    place(sendEntry, stream, load<u16>(instances, 4), load<u32>(slots, 8), entry + 2);
-    place(sendEntry, stream, load<u16>(instances, 6), load<u32>(slots, 12), entry + 3);
+    place(sendEntry, shift, load<u16>(instances), load<u32>(slots), entry);
+    place(sendEntry, shift, load<u16>(instances, 2), load<u32>(slots, 4), entry + 1);
+    place(sendEntry, shift, load<u16>(instances, 4), load<u32>(slots, 8), entry + 2);
+    place(sendEntry, shift, load<u16>(instances, 6), load<u32>(slots, 12), entry + 3);
   }
   for (; entry < n; entry++, instances += 2, slots += 4) {
-    place(sendEntry, stream, load<u16>(instances), load<u32>(slots), entry);
+    place(sendEntry, shift, load<u16>(instances), load<u32>(slots), entry);
   }
 }
 
-function place(sendEntry: usize, stream: usize, instance: u32, slot: u32, entry: u32): void {
-  const position = slot + load<u32>(stream + ((<usize>instance) << 2));
+function place(sendEntry: usize, shift: usize, instance: u32, slot: u32, entry: u32): void {
+  const position = slot + load<u32>(shift + ((<usize>instance) << 2));
   store<u32>(sendEntry + ((<usize>position) << 2), entry);
 }
 
 /**
- * S_SEND_ENTRY: every kept entry of the instances [directFirst, directEnd) at its place in the stream.
+ * S_SEND_ENTRY: every kept entry of the instances [directFirst, directEnd) at its place in the send order.
  *
- * @param direct rows of the stream; where it is n, nothing is left out and nothing needs to be asked
- * @param stream u32[instances], stream position - row, from fillSendTable (wraps)
+ * @param direct rows of the send order; if it is n, no entry is left out and none is tested
+ * @param shift  u32[instances], position in the send order - row, from fillSendTable (wraps)
  */
-export function fillStream(
+export function fillSendOrder(
   instances: usize,
   slots: usize,
   n: u32,
   direct: u32,
   directFirst: u32,
   directEnd: u32,
-  stream: usize,
+  shift: usize,
   sendEntry: usize,
 ): void {
-  if (direct == n) return fillWholeStream(instances, slots, n, stream, sendEntry);
+  if (direct == n) return fillWholeSendOrder(instances, slots, n, shift, sendEntry);
   const span = directEnd - directFirst;
   for (let entry: u32 = 0; entry < n; entry++, instances += 2, slots += 4) {
     const slot = load<i32>(slots);
     const instance = <u32>load<u16>(instances);
     if (slot < 0 || instance - directFirst >= span) continue;
-    place(sendEntry, stream, instance, <u32>slot, entry);
+    place(sendEntry, shift, instance, <u32>slot, entry);
   }
 }
 
-/** position[i] = {first stream row, rows} of the ranks first, first + 1, …, `count` of them, for the slices. */
+/** position[i] = {first row, rows} of the ranks first, first + 1, …, `count` of them, for the slices. */
 export function peerPositions(
   first: u32,
   count: u32,
@@ -113,11 +113,12 @@ export function countSlices(count: u32, sliceRows: u32, position: usize): u32 {
 }
 
 /**
- * S_SLICE and S_FORWARD_SLICE: in round j every peer's j-th slice, peers in the order own, own + 1, … modulo count,
- * so that in step i of a round peer r sends to r + i and no two send to the same one. Peer i is named first + i.
+ * S_SLICE and S_FORWARD_SLICE: in round j every peer's j-th slice, peers in the order local, local + 1, … modulo
+ * count: the i-th slice of a round goes from peer r to peer r + i, so no two peers start with the same one. Peer i is
+ * rank or node first + i.
  */
 export function fillSlices(
-  own: u32,
+  local: u32,
   count: u32,
   first: u32,
   sliceRows: u32,
@@ -127,8 +128,8 @@ export function fillSlices(
 ): void {
   const end = slices + <usize>n * (SLICE_WORDS << 2);
   for (let done: u32 = 0; slices < end; done += sliceRows) {
-    for (let step: u32 = 0; step < count; step++) {
-      const peer = own + step < count ? own + step : own + step - count;
+    for (let i: u32 = 0; i < count; i++) {
+      const peer = local + i < count ? local + i : local + i - count;
       const rows = load<u32>(position + ((<usize>peer) << 3), 4);
       if (done >= rows) continue;
       store<u32>(slices, first + peer);

@@ -7,7 +7,7 @@ import { MAX_INSTANCES } from '../format/layout';
 /** u32[MAX_INSTANCES + 1]: counts while counting, next rows while assigning; the last one in use is for masked entries. */
 const TABLE: usize = memory.data((MAX_INSTANCES + 1) << 2, 64);
 
-/** Address of the table; the host zeroes it before counting and fills in the first rows before assigning. */
+/** Address of the table; the caller zeroes it before counting; fillSendTable fills in the first rows before assigning. */
 export function slotTable(): usize {
   return TABLE;
 }

@@ -2,6 +2,8 @@
 // Rows of an expert are ordered by (source rank, token, k), so every base row is a prefix sum over the facts.
 
 import { MAX_ROWS } from '../format/layout';
+import * as J from '../jobs';
+import { slotTable } from './slots';
 
 /** sums[i] += counts[i] for n instances. Returns 1 where a sum passes MAX_ROWS, else 0. */
 export function addCounts(sums: usize, counts: usize, n: u32): u32 {
@@ -28,23 +30,19 @@ function alignUp(row: u64, align: u32): u64 {
 }
 
 /**
- * First row of every instance's block at its own rank.
+ * First row of every instance's block at its own rank: fills GROUP_BLOCK_ROW and GROUP_RECV_ROWS.
  *
- * @param rankFirst u32[ranks + 1], first instance of each rank
- * @param totals    u32[instances], rows sent to each instance by all ranks, before the capacity
- * @param blockRow  u32[instances], out
- * @param recvRows  u32[ranks], out: rows of each receive buffer, padding included
- * @returns the first rank whose buffer passes MAX_ROWS, or `ranks` if none does
+ * @param group the GROUP block
+ * @returns the first rank whose receive buffer passes MAX_ROWS, or `ranks` if none does
  */
-export function layBlocks(
-  ranks: u32,
-  rankFirst: usize,
-  totals: usize,
-  capacity: u32,
-  align: u32,
-  blockRow: usize,
-  recvRows: usize,
-): u32 {
+export function layBlocks(group: usize): u32 {
+  const ranks = load<u32>(group, J.GROUP_RANKS << 2);
+  const capacity = load<u32>(group, J.GROUP_CAPACITY << 2);
+  const align = load<u32>(group, J.GROUP_ALIGN << 2);
+  const rankFirst = load<usize>(group, J.GROUP_RANK_FIRST << 2);
+  const totals = load<usize>(group, J.GROUP_TOTALS << 2);
+  const blockRow = load<usize>(group, J.GROUP_BLOCK_ROW << 2);
+  const recvRows = load<usize>(group, J.GROUP_RECV_ROWS << 2);
   let instance = load<u32>(rankFirst);
   for (let rank: u32 = 0; rank < ranks; rank++) {
     const end = load<u32>(rankFirst + ((<usize>rank + 1) << 2));
@@ -61,71 +59,57 @@ export function layBlocks(
 }
 
 /**
- * S_SEND_ROW and S_SEND_ROWS of one source rank, and the two tables that the passes over its entries need.
+ * S_SEND_ROW and S_SEND_ROWS of one source rank, and two tables that the passes over its entries need: SEND_SHIFT, for
+ * fillSendOrder, and the first row of each run in the slot table, for assignSlots.
  *
- * @param before u32[instances], rows sent by lower ranks
- * @param own    u32[instances], rows of this rank before the capacity
- * @param next   u32[instances + 1], out: first row of each run, for assignSlots; the last is for masked entries
- * @param stream u32[instances], out: stream position - row of each run (wraps), for fillStream; only the
- *   instances [directFirst, directEnd) take part in the stream
- * @param direct address of one u32, out: rows of the stream
+ * @param group the GROUP block; GROUP_BEFORE holds the rows of lower ranks
+ * @param job   the SEND block
  * @returns rows that are kept
  */
-export function fillSendTable(
-  instances: u32,
-  before: usize,
-  own: usize,
-  blockRow: usize,
-  capacity: u32,
-  sendRow: usize,
-  sendRows: usize,
-  next: usize,
-  stream: usize,
-  directFirst: u32,
-  directEnd: u32,
-  direct: usize,
-): u32 {
+export function fillSendTable(group: usize, job: usize): u32 {
+  const instances = load<u32>(group, J.GROUP_INSTANCES << 2);
+  const capacity = load<u32>(group, J.GROUP_CAPACITY << 2);
+  const before = load<usize>(group, J.GROUP_BEFORE << 2);
+  const blockRow = load<usize>(group, J.GROUP_BLOCK_ROW << 2);
+  const counts = load<usize>(job, J.SEND_COUNTS << 2);
+  const directFirst = load<u32>(job, J.SEND_DIRECT_FIRST << 2);
+  const directEnd = load<u32>(job, J.SEND_DIRECT_END << 2);
+  const sendRow = load<usize>(job, J.SEND_ROW << 2);
+  const sendRows = load<usize>(job, J.SEND_ROWS << 2);
+  const shift = load<usize>(job, J.SEND_SHIFT << 2);
+  const next = slotTable();
   let position: u32 = 0;
   let total: u32 = 0;
   for (let i: u32 = 0; i < instances; i++) {
     const at = (<usize>i) << 2;
     const lower = kept(0, load<u32>(before + at), capacity);
-    const rows = kept(load<u32>(before + at), load<u32>(own + at), capacity);
+    const rows = kept(load<u32>(before + at), load<u32>(counts + at), capacity);
     const row = load<u32>(blockRow + at) + lower;
     store<u32>(sendRow + at, row);
     store<u32>(sendRows + at, rows);
     store<u32>(next + at, row);
-    store<u32>(stream + at, position - row);
+    store<u32>(shift + at, position - row);
     if (i >= directFirst && i < directEnd) position += rows;
     total += rows;
   }
   store<u32>(next + ((<usize>instances) << 2), 0);
-  store<u32>(direct, position);
+  store<u32>(job, position, J.SEND_DIRECT_ROWS << 2);
   return total;
 }
 
-/**
- * S_RUN_ROW and S_RUN_ROWS of one destination rank, [local, ranks].
- *
- * @param counts u32[ranks, instances], the facts
- */
-export function fillRunTable(
-  ranks: u32,
-  instances: u32,
-  first: u32,
-  local: u32,
-  counts: usize,
-  blockRow: usize,
-  capacity: u32,
-  runRow: usize,
-  runRows: usize,
-): void {
+/** S_RUN_ROW and S_RUN_ROWS, [local, ranks], of the rank that hosts the `local` instances from `first` on. */
+export function fillRunTable(group: usize, first: u32, local: u32, runRow: usize, runRows: usize): void {
+  const ranks = load<u32>(group, J.GROUP_RANKS << 2);
+  const instances = load<usize>(group, J.GROUP_INSTANCES << 2);
+  const capacity = load<u32>(group, J.GROUP_CAPACITY << 2);
+  const counts = load<usize>(group, J.GROUP_COUNTS << 2);
+  const blockRow = load<usize>(group, J.GROUP_BLOCK_ROW << 2);
   for (let j: u32 = 0; j < local; j++) {
     const column = counts + ((<usize>(first + j)) << 2);
     const block = load<u32>(blockRow + ((<usize>(first + j)) << 2));
     let before: u32 = 0;
     for (let source: u32 = 0; source < ranks; source++) {
-      const rows = load<u32>(column + ((<usize>source * <usize>instances) << 2));
+      const rows = load<u32>(column + ((<usize>source * instances) << 2));
       store<u32>(runRow, block + kept(0, before, capacity));
       store<u32>(runRows, kept(before, rows, capacity));
       before += rows;
@@ -135,17 +119,18 @@ export function fillRunTable(
   }
 }
 
-/** S_EXPERT_OFFSET and S_EXPERT_ROWS of one destination rank. */
+/** S_EXPERT_OFFSET and S_EXPERT_ROWS of `rank`, which hosts the `local` instances from `first` on. */
 export function fillReceive(
+  group: usize,
+  rank: u32,
   first: u32,
   local: u32,
-  blockRow: usize,
-  totals: usize,
-  capacity: u32,
-  recvRows: u32,
   expertOffset: usize,
   expertRows: usize,
 ): void {
+  const capacity = load<u32>(group, J.GROUP_CAPACITY << 2);
+  const totals = load<usize>(group, J.GROUP_TOTALS << 2);
+  const blockRow = load<usize>(group, J.GROUP_BLOCK_ROW << 2);
   for (let j: u32 = 0; j < local; j++) {
     const at = (<usize>(first + j)) << 2;
     store<u32>(expertOffset, load<u32>(blockRow + at));
@@ -153,5 +138,5 @@ export function fillReceive(
     expertOffset += 4;
     expertRows += 4;
   }
-  store<u32>(expertOffset, recvRows);
+  store<u32>(expertOffset, load<u32>(load<usize>(group, J.GROUP_RECV_ROWS << 2) + ((<usize>rank) << 2)));
 }

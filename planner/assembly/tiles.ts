@@ -1,11 +1,11 @@
 // The order of stores inside tiles of tokens: a schedule for executors that hold a tile of rows at a time.
 
-/** Key of an entry that goes nowhere: behind all others. */
+/** Key of an entry without a slot: after all others. */
 const NOWHERE: u64 = u64.MAX_VALUE;
 
 /**
- * S_TILE_ORDER: for each tile a permutation of its entries by (instance, slot), masked and dropped ones last, in the
- * order in which they are.
+ * S_TILE_ORDER: for each tile a permutation of its entries by (instance, slot), masked and dropped ones last, in
+ * ascending order.
  *
  * @param tile entries of a tile, 1..256; the last one may have fewer
  * @param keys u64[tile], scratch

@@ -10,7 +10,7 @@ export interface RunningHash {
   digest(): Uint8Array;
 }
 
-/** Both ways to hash, for plans that are streamed; nodeHashing in Node. */
+/** Both ways to hash, for chunked plans; nodeHashing in Node. */
 export interface Hashing {
   readonly sha256: Sha256;
   readonly running: () => RunningHash;

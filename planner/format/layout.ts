@@ -1,16 +1,16 @@
-// The byte layout of a shard: the one place where it is written down.
+// The byte layout of a shard, defined here alone.
 //
-// Compiled twice: by tsc for the codec, the verifier and the executor, and by asc into the planner's Wasm, so
-// it holds nothing but integer constants. `native/core/plan_layout.h` is generated from it by
-// `npm run build:layout`; a test compares the two.
+// Compiled twice, by tsc for the planner, the verifier and the executor, and by asc into the planner's Wasm, so this
+// file has only integer constants. `npm run build:layout` generates
+// `native/core/plan_layout.h` from it; a test compares the two.
 //
-// A plan file is one msgpack array. Shard r says everything about the rows that START at rank r, and, as run
-// tables, where the rows that ARRIVE at rank r come to lie:
+// A plan file is one msgpack array. Shard r describes every row that rank r SENDS. Its run tables say where the rows
+// that rank r RECEIVES are stored.
 //
 //   +--------------------------------------------------------------------------------------------+
 //   | "FUSCOPLN" | [major, minor] | header map | pad | shard 0 | pad | shard 1 | … | file digest |
 //   +--------------------------------------------------------------------------------------------+
-//     a pad is a bin of zeros; every shard's first byte lies at a multiple of 64 in the file
+//     a pad is a bin of zeros; the first byte of every shard is at a multiple of 64 in the file
 //
 //   shard (little-endian, struct of arrays, every section starts at a multiple of 64, gaps are zero)
 //   +------+-----------------------------------------------------------------------------------+
@@ -19,8 +19,8 @@
 //   |  256 | section 0 | section 1 | … in ascending order; an empty section has offset 0        |
 //   +------+-----------------------------------------------------------------------------------+
 //
-//   An *instance* is one (expert, rank) pair of the placement. Instances are numbered by (rank, expert), so a
-//   stream sorted by instance is sorted by destination rank, and without replicas and without an explicit map
+//   An *instance* is one (expert, rank) pair of the placement. Instances are numbered by (rank, expert), so
+//   the send order, sorted by instance, is sorted by destination rank. Without replicas and without an explicit map,
 //   instance i is expert i. An *entry* is token * topk + k.
 //
 //   section            element  elements            meaning
@@ -30,26 +30,26 @@
 //   S_RUN_ROWS         u32      local x ranks       rows of that run
 //   S_SEND_ROW         u32      instances           first row of this rank's run at the destination
 //   S_SEND_ROWS        u32      instances           rows of that run
-//   S_SLICE            u32      3 x slices          {peer, first stream row, rows} in the order of issue
+//   S_SLICE            u32      3 x slices          {peer, first row of the send order, rows} in order of issue
 //   S_ENTRY_SLOT       i32      tokens x topk       row at the destination; SLOT_MASKED, SLOT_DROPPED
 //   S_ENTRY_INSTANCE   u16      tokens x topk       destination; `instances` where masked
 //   S_SEND_ENTRY       u32      direct rows         direct descriptors: entries by (instance, token, k)
 //   hierarchical plans only
-//   S_FORWARD_ROW      u32      nodes               first staging row of this rank's stream at its forwarder
+//   S_FORWARD_ROW      u32      nodes               first landing row of this rank's rows at its forwarder
 //   S_FORWARD_ROWS     u32      nodes               rows forwarded to each node
 //   S_FORWARD_TOKEN    u32      forwarded           token of each forwarded row, by (node, token)
-//   S_FORWARD_TARGET   i32      forwarded           >= 0: slot at the forwarder; < 0: ~(staging row)
+//   S_FORWARD_TARGET   i32      forwarded           >= 0: slot at the forwarder; < 0: ~(landing row)
 //   S_DISTRIBUTE_OFFSET u32     forwarded + 1       first element of each forwarded row in S_DISTRIBUTE_ENTRY
 //   S_DISTRIBUTE_ENTRY u32      distributed         distribution descriptors: the row's entries by k
-//   S_FORWARD_SLICE    u32      3 x slices          {node, first forwarded row, rows} in the order of issue
-//   S_STAGE_ROW        u32      ranks               as a forwarder: first staging row of each source rank
+//   S_FORWARD_SLICE    u32      3 x slices          {node, first forwarded row, rows} in order of issue
+//   S_STAGE_ROW        u32      ranks               as a forwarder: first landing row of each source rank
 //   S_STAGE_ROWS       u32      ranks               as a forwarder: rows forwarded by each source rank
 //   optional schedule
 //   S_TILE_ORDER       u8       tokens x topk       order of stores inside each tile of W_TILE_TOKENS tokens
 
-/** Format version of the file. A reader accepts its own major and any minor up to its own. */
+/** Newest format version. A reader accepts its own major version and every minor version up to its own. */
 export const FORMAT_MAJOR = 1;
-export const FORMAT_MINOR = 0;
+export const FORMAT_MINOR = 1;
 
 /** "FSHD", little-endian. */
 export const SHARD_MAGIC = 0x44485346;
@@ -74,9 +74,9 @@ export const W_MASKED = 10;
 export const W_DROPPED = 11;
 /** Reserved: zero. */
 export const W_RESERVED = 12;
-/** Rows of the staging buffer that this rank needs as a forwarder; 0 in flat plans. */
+/** Rows of this rank's landing buffer; 0 in flat plans. */
 export const W_STAGE_ROWS = 13;
-/** Rows that this rank forwards and that do not land in a slot of the forwarder; 0 in flat plans. */
+/** Rows that this rank forwards to a landing row instead of a slot; 0 in flat plans. */
 export const W_STAGED = 14;
 /** Tokens of one tile of S_TILE_ORDER; 0 without one. */
 export const W_TILE_TOKENS = 15;

@@ -1,72 +1,37 @@
 import { FuscoError } from '../errors.ts';
-import {
-  MAX_SHARD_BYTES,
-  S_DISTRIBUTE_ENTRY,
-  S_DISTRIBUTE_OFFSET,
-  S_ENTRY_INSTANCE,
-  S_ENTRY_SLOT,
-  S_EXPERT_OFFSET,
-  S_EXPERT_ROWS,
-  S_FORWARD_ROW,
-  S_FORWARD_ROWS,
-  S_FORWARD_SLICE,
-  S_FORWARD_TARGET,
-  S_FORWARD_TOKEN,
-  S_RUN_ROW,
-  S_RUN_ROWS,
-  S_SEND_ENTRY,
-  S_SEND_ROW,
-  S_SEND_ROWS,
-  S_SLICE,
-  S_STAGE_ROW,
-  S_STAGE_ROWS,
-  S_TILE_ORDER,
-  SECTION_ALIGN,
-  SECTION_TABLE,
-  SECTIONS,
-  SHARD_BODY,
-  SHARD_MAGIC,
-  SHARD_WORDS,
-  W_DROPPED,
-  W_FIRST_INSTANCE,
-  W_INSTANCES,
-  W_KEPT,
-  W_LOCAL_INSTANCES,
-  W_MAGIC,
-  W_MASKED,
-  W_RANK,
-  W_RANKS,
-  W_RECV_ROWS,
-  W_RESERVED,
-  W_STAGE_ROWS,
-  W_STAGED,
-  W_TILE_TOKENS,
-  W_TOKENS,
-  W_TOPK,
-} from './layout.ts';
+import * as L from './layout.ts';
 
-/** Bytes of one element of each section; 4 unless stated. */
+/** Element of a section. */
+export type SectionElement<S extends number> = S extends typeof L.S_ENTRY_INSTANCE
+  ? 'u16'
+  : S extends typeof L.S_TILE_ORDER
+    ? 'u8'
+    : S extends typeof L.S_ENTRY_SLOT | typeof L.S_FORWARD_TARGET
+      ? 'i32'
+      : 'u32';
+
+/** Bytes of one element of each section. */
 function elementBytes(section: number): number {
-  if (section === S_ENTRY_INSTANCE) return 2;
-  return section === S_TILE_ORDER ? 1 : 4;
+  if (section === L.S_ENTRY_INSTANCE) return 2;
+  return section === L.S_TILE_ORDER ? 1 : 4;
 }
 
 export function alignSection(bytes: number): number {
-  return Math.ceil(bytes / SECTION_ALIGN) * SECTION_ALIGN;
+  return Math.ceil(bytes / L.SECTION_ALIGN) * L.SECTION_ALIGN;
 }
 
 /** Byte offsets of a shard's sections (0 where empty) and its size, from the number of elements of each. */
 export function placeSections(counts: ArrayLike<number>): { offsets: number[]; bytes: number } {
   const offsets: number[] = [];
-  let end = SHARD_BODY;
-  for (let section = 0; section < SECTIONS; section++) {
+  let end = L.SHARD_BODY;
+  for (let section = 0; section < L.SECTIONS; section++) {
     const count = counts[section] ?? 0;
     offsets.push(count === 0 ? 0 : end);
     end = alignSection(end + count * elementBytes(section));
   }
-  if (end > MAX_SHARD_BYTES) {
-    throw new FuscoError('E_LIMIT', `a shard of ${end} bytes > ${MAX_SHARD_BYTES}`, {
-      limit: MAX_SHARD_BYTES,
+  if (end > L.MAX_SHARD_BYTES) {
+    throw new FuscoError('E_LIMIT', `a shard of ${end} bytes > ${L.MAX_SHARD_BYTES}`, {
+      limit: L.MAX_SHARD_BYTES,
     });
   }
   return { offsets, bytes: end };
@@ -75,26 +40,106 @@ export function placeSections(counts: ArrayLike<number>): { offsets: number[]; b
 /** Writes the words and the section table at the head of `bytes`. */
 export function writeShardHead(bytes: Uint8Array, words: ArrayLike<number>, counts: ArrayLike<number>): void {
   const { offsets } = placeSections(counts);
-  const head = new Uint32Array(bytes.buffer, bytes.byteOffset, SHARD_BODY / 4);
-  for (let i = 0; i < SHARD_WORDS; i++) head[i] = words[i] ?? 0;
-  for (let section = 0; section < SECTIONS; section++) {
-    head[SECTION_TABLE / 4 + 2 * section] = offsets[section]!;
-    head[SECTION_TABLE / 4 + 2 * section + 1] = counts[section] ?? 0;
+  const head = new Uint32Array(bytes.buffer, bytes.byteOffset, L.SHARD_BODY / 4);
+  for (let i = 0; i < L.SHARD_WORDS; i++) head[i] = words[i] ?? 0;
+  for (let section = 0; section < L.SECTIONS; section++) {
+    head[L.SECTION_TABLE / 4 + 2 * section] = offsets[section]!;
+    head[L.SECTION_TABLE / 4 + 2 * section + 1] = counts[section] ?? 0;
   }
 }
 
 /**
  * One rank's part of a plan: typed views over its bytes. Opening one checks that its sections lie inside it, in
- * order and with zeroed gaps; what the sections say is the verifier's business. The layout is in layout.ts.
+ * order and with zeroed gaps; the verifier checks their contents. The layout is in layout.ts.
  */
 export class Shard {
   /** The shard's bytes; their first byte is 64-byte aligned in the file and at least 4-byte aligned here. */
   readonly bytes: Uint8Array;
   readonly #head: Uint32Array;
+  readonly rank: number;
+  readonly ranks: number;
+  readonly tokens: number;
+  readonly topk: number;
+  readonly instances: number;
+  readonly firstInstance: number;
+  readonly localInstances: number;
+  /** Rows of this rank's receive buffer, padding included. */
+  readonly recvRows: number;
+  /** Entries of this rank that reach a slot. */
+  readonly kept: number;
+  readonly masked: number;
+  readonly dropped: number;
+  /** A word that no version uses yet. */
+  readonly reserved: number;
+  /** Rows of this rank's landing buffer. */
+  readonly stageRows: number;
+  /** Rows of this rank that arrive in a landing row. */
+  readonly staged: number;
+  readonly tileTokens: number;
+  readonly expertOffset: Uint32Array;
+  readonly expertRows: Uint32Array;
+  readonly runRow: Uint32Array;
+  readonly runRows: Uint32Array;
+  readonly sendRow: Uint32Array;
+  readonly sendRows: Uint32Array;
+  /** {peer, first row of the send order, rows} triples in the order of issue. */
+  readonly slices: Uint32Array;
+  /** i32[tokens, topk]: row at the destination, SLOT_MASKED or SLOT_DROPPED. */
+  readonly entrySlot: Int32Array;
+  /** u16[tokens, topk]: destination instance; `instances` where masked. */
+  readonly entryInstance: Uint16Array;
+  /** The send order of direct rows: entries by (instance, token, k). */
+  readonly sendEntry: Uint32Array;
+  readonly forwardRow: Uint32Array;
+  readonly forwardRows: Uint32Array;
+  readonly forwardToken: Uint32Array;
+  readonly forwardTarget: Int32Array;
+  readonly distributeOffset: Uint32Array;
+  readonly distributeEntry: Uint32Array;
+  readonly forwardSlices: Uint32Array;
+  readonly stageRow: Uint32Array;
+  readonly stageRowsFrom: Uint32Array;
+  /** u8[tokens, topk]: order of stores inside each tile of `tileTokens` tokens; empty without one. */
+  readonly tileOrder: Uint8Array;
 
   private constructor(bytes: Uint8Array, head: Uint32Array) {
     this.bytes = bytes;
     this.#head = head;
+    this.rank = head[L.W_RANK]!;
+    this.ranks = head[L.W_RANKS]!;
+    this.tokens = head[L.W_TOKENS]!;
+    this.topk = head[L.W_TOPK]!;
+    this.instances = head[L.W_INSTANCES]!;
+    this.firstInstance = head[L.W_FIRST_INSTANCE]!;
+    this.localInstances = head[L.W_LOCAL_INSTANCES]!;
+    this.recvRows = head[L.W_RECV_ROWS]!;
+    this.kept = head[L.W_KEPT]!;
+    this.masked = head[L.W_MASKED]!;
+    this.dropped = head[L.W_DROPPED]!;
+    this.reserved = head[L.W_RESERVED]!;
+    this.stageRows = head[L.W_STAGE_ROWS]!;
+    this.staged = head[L.W_STAGED]!;
+    this.tileTokens = head[L.W_TILE_TOKENS]!;
+    this.expertOffset = this.#view(Uint32Array, L.S_EXPERT_OFFSET);
+    this.expertRows = this.#view(Uint32Array, L.S_EXPERT_ROWS);
+    this.runRow = this.#view(Uint32Array, L.S_RUN_ROW);
+    this.runRows = this.#view(Uint32Array, L.S_RUN_ROWS);
+    this.sendRow = this.#view(Uint32Array, L.S_SEND_ROW);
+    this.sendRows = this.#view(Uint32Array, L.S_SEND_ROWS);
+    this.slices = this.#view(Uint32Array, L.S_SLICE);
+    this.entrySlot = this.#view(Int32Array, L.S_ENTRY_SLOT);
+    this.entryInstance = this.#view(Uint16Array, L.S_ENTRY_INSTANCE);
+    this.sendEntry = this.#view(Uint32Array, L.S_SEND_ENTRY);
+    this.forwardRow = this.#view(Uint32Array, L.S_FORWARD_ROW);
+    this.forwardRows = this.#view(Uint32Array, L.S_FORWARD_ROWS);
+    this.forwardToken = this.#view(Uint32Array, L.S_FORWARD_TOKEN);
+    this.forwardTarget = this.#view(Int32Array, L.S_FORWARD_TARGET);
+    this.distributeOffset = this.#view(Uint32Array, L.S_DISTRIBUTE_OFFSET);
+    this.distributeEntry = this.#view(Uint32Array, L.S_DISTRIBUTE_ENTRY);
+    this.forwardSlices = this.#view(Uint32Array, L.S_FORWARD_SLICE);
+    this.stageRow = this.#view(Uint32Array, L.S_STAGE_ROW);
+    this.stageRowsFrom = this.#view(Uint32Array, L.S_STAGE_ROWS);
+    this.tileOrder = this.#view(Uint8Array, L.S_TILE_ORDER);
   }
 
   /** Opens a shard over `bytes` without copying where they are 4-byte aligned. Throws E_SHARD_LAYOUT. */
@@ -103,22 +148,22 @@ export class Shard {
     const refuse = (text: string): never => {
       throw new FuscoError('E_SHARD_LAYOUT', text, { path, rank });
     };
-    if (bytes.length < SHARD_BODY) refuse(`${bytes.length} bytes < ${SHARD_BODY}`);
+    if (bytes.length < L.SHARD_BODY) refuse(`${bytes.length} bytes < ${L.SHARD_BODY}`);
     // Not slice(): a Buffer's slice is a view with the same odd address.
     const aligned = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
-    const head = new Uint32Array(aligned.buffer, aligned.byteOffset, SHARD_BODY / 4);
-    if (head[W_MAGIC] !== SHARD_MAGIC) refuse('the shard does not start with FSHD');
+    const head = new Uint32Array(aligned.buffer, aligned.byteOffset, L.SHARD_BODY / 4);
+    if (head[L.W_MAGIC] !== L.SHARD_MAGIC) refuse('the shard does not start with FSHD');
     const counts: number[] = [];
-    for (let section = 0; section < SECTIONS; section++) {
-      counts.push(head[SECTION_TABLE / 4 + 2 * section + 1]!);
+    for (let section = 0; section < L.SECTIONS; section++) {
+      counts.push(head[L.SECTION_TABLE / 4 + 2 * section + 1]!);
     }
-    for (let section = S_TILE_ORDER + 1; section < SECTIONS; section++) {
+    for (let section = L.S_TILE_ORDER + 1; section < L.SECTIONS; section++) {
       if (counts[section] !== 0) refuse(`reserved section ${section} is not empty`);
     }
     const { offsets, bytes: size } = placeSections(counts);
     if (size !== bytes.length) refuse(`the sections need ${size} bytes, the shard has ${bytes.length}`);
-    for (let section = 0; section < SECTIONS; section++) {
-      const offset = head[SECTION_TABLE / 4 + 2 * section]!;
+    for (let section = 0; section < L.SECTIONS; section++) {
+      const offset = head[L.SECTION_TABLE / 4 + 2 * section]!;
       if (offset !== offsets[section]) {
         refuse(`section ${section} starts at ${offset}, not at ${offsets[section]}`);
       }
@@ -130,63 +175,19 @@ export class Shard {
     return new Shard(aligned, head);
   }
 
-  #word(index: number): number {
-    return this.#head[index]!;
-  }
-
   /** Number of elements of a section. */
   count(section: number): number {
-    return this.#head[SECTION_TABLE / 4 + 2 * section + 1]!;
+    return this.#head[L.SECTION_TABLE / 4 + 2 * section + 1]!;
   }
 
-  #u32(section: number): Uint32Array {
-    const offset = this.#head[SECTION_TABLE / 4 + 2 * section]!;
-    return new Uint32Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(section));
+  #view<T>(View: new (buffer: ArrayBufferLike, offset: number, length: number) => T, section: number): T {
+    const offset = this.#head[L.SECTION_TABLE / 4 + 2 * section]!;
+    return new View(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(section));
   }
 
-  #i32(section: number): Int32Array {
-    const view = this.#u32(section);
-    return new Int32Array(view.buffer, view.byteOffset, view.length);
-  }
-
-  get rank(): number {
-    return this.#word(W_RANK);
-  }
-  get ranks(): number {
-    return this.#word(W_RANKS);
-  }
-  get tokens(): number {
-    return this.#word(W_TOKENS);
-  }
-  get topk(): number {
-    return this.#word(W_TOPK);
-  }
   /** Entries of this rank's routing: tokens x topk. */
   get entries(): number {
     return this.tokens * this.topk;
-  }
-  get instances(): number {
-    return this.#word(W_INSTANCES);
-  }
-  get firstInstance(): number {
-    return this.#word(W_FIRST_INSTANCE);
-  }
-  get localInstances(): number {
-    return this.#word(W_LOCAL_INSTANCES);
-  }
-  /** Rows of this rank's receive buffer, padding included. */
-  get recvRows(): number {
-    return this.#word(W_RECV_ROWS);
-  }
-  /** Entries of this rank that reach a slot. */
-  get kept(): number {
-    return this.#word(W_KEPT);
-  }
-  get masked(): number {
-    return this.#word(W_MASKED);
-  }
-  get dropped(): number {
-    return this.#word(W_DROPPED);
   }
   /** Runs of direct rows that are contiguous at the source and at the destination; counted at every call. */
   get segments(): number {
@@ -201,85 +202,5 @@ export class Shard {
       token = next;
     }
     return segments;
-  }
-  /** A word that no version uses yet. */
-  get reserved(): number {
-    return this.#word(W_RESERVED);
-  }
-  get stageRows(): number {
-    return this.#word(W_STAGE_ROWS);
-  }
-  get staged(): number {
-    return this.#word(W_STAGED);
-  }
-  get tileTokens(): number {
-    return this.#word(W_TILE_TOKENS);
-  }
-  get expertOffset(): Uint32Array {
-    return this.#u32(S_EXPERT_OFFSET);
-  }
-  get expertRows(): Uint32Array {
-    return this.#u32(S_EXPERT_ROWS);
-  }
-  get runRow(): Uint32Array {
-    return this.#u32(S_RUN_ROW);
-  }
-  get runRows(): Uint32Array {
-    return this.#u32(S_RUN_ROWS);
-  }
-  get sendRow(): Uint32Array {
-    return this.#u32(S_SEND_ROW);
-  }
-  get sendRows(): Uint32Array {
-    return this.#u32(S_SEND_ROWS);
-  }
-  /** {peer, first stream row, rows} triples in the order of issue. */
-  get slices(): Uint32Array {
-    return this.#u32(S_SLICE);
-  }
-  /** i32[tokens, topk]: row at the destination, SLOT_MASKED or SLOT_DROPPED. */
-  get entrySlot(): Int32Array {
-    return this.#i32(S_ENTRY_SLOT);
-  }
-  /** u16[tokens, topk]: destination instance; `instances` where masked. */
-  get entryInstance(): Uint16Array {
-    const offset = this.#head[SECTION_TABLE / 4 + 2 * S_ENTRY_INSTANCE]!;
-    return new Uint16Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(S_ENTRY_INSTANCE));
-  }
-  /** Entries by (instance, token, k): the stream of direct rows. */
-  get sendEntry(): Uint32Array {
-    return this.#u32(S_SEND_ENTRY);
-  }
-  get forwardRow(): Uint32Array {
-    return this.#u32(S_FORWARD_ROW);
-  }
-  get forwardRows(): Uint32Array {
-    return this.#u32(S_FORWARD_ROWS);
-  }
-  get forwardToken(): Uint32Array {
-    return this.#u32(S_FORWARD_TOKEN);
-  }
-  get forwardTarget(): Int32Array {
-    return this.#i32(S_FORWARD_TARGET);
-  }
-  get distributeOffset(): Uint32Array {
-    return this.#u32(S_DISTRIBUTE_OFFSET);
-  }
-  get distributeEntry(): Uint32Array {
-    return this.#u32(S_DISTRIBUTE_ENTRY);
-  }
-  get forwardSlices(): Uint32Array {
-    return this.#u32(S_FORWARD_SLICE);
-  }
-  get stageRow(): Uint32Array {
-    return this.#u32(S_STAGE_ROW);
-  }
-  get stageRowsFrom(): Uint32Array {
-    return this.#u32(S_STAGE_ROWS);
-  }
-  /** u8[tokens, topk]: order of stores inside each tile of `tileTokens` tokens; empty without one. */
-  get tileOrder(): Uint8Array {
-    const offset = this.#head[SECTION_TABLE / 4 + 2 * S_TILE_ORDER]!;
-    return new Uint8Array(this.bytes.buffer, this.bytes.byteOffset + offset, this.count(S_TILE_ORDER));
   }
 }

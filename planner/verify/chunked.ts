@@ -3,11 +3,10 @@
 // and keeps the tables that ranks have about each other, u32[instances, ranks] twice; the second checks the rows. The
 // second one hashes each shard again, so that what is accepted is what the digests say even if the file changes between.
 
-import type { OnStep } from '../chunked.ts';
 import { FuscoError } from '../errors.ts';
 import { equalBytes } from '../format/bytes.ts';
+import { Cursor } from '../format/cursor.ts';
 import {
-  Cursor,
   checkDigests,
   checkFileDigest,
   FILE_HEAD_BYTES,
@@ -16,11 +15,12 @@ import {
   readFileDigest,
   readFileHead,
   readFront,
-} from '../format/codec.ts';
+} from '../format/decode.ts';
 import type { Hashing, RunningHash } from '../format/hash.ts';
 import { Shard } from '../format/shard.ts';
-import { StageTables } from '../landing.ts';
+import { LandingTables } from '../landing.ts';
 import type { Plan } from '../plan.ts';
+import type { Progress } from '../planner.ts';
 import { checkGroups } from './forward.ts';
 import { Halt } from './halt.ts';
 import type { Receiver } from './rows.ts';
@@ -66,10 +66,6 @@ class Defects {
       else throw error;
       return true;
     }
-  }
-
-  has(stage: Stage): boolean {
-    return this.#found.has(stage);
   }
 
   get any(): boolean {
@@ -119,14 +115,14 @@ class FileVerifier {
     return new Cursor(await this.#window(at, most), at, this.#source.length);
   }
 
-  async verify(onStep?: OnStep): Promise<VerifiedFile> {
+  async verify(progress?: Progress): Promise<VerifiedFile> {
     const cursor = await this.#cursorAt(0, FILE_HEAD_BYTES);
     const head = readFileHead(cursor);
     const digest = await this.#findShards(head, cursor.at);
     const { ranks } = head.plan.spec;
-    const { kept, planId } = await this.#readOnce(head, digest, (rank) => onStep?.(rank, 2 * ranks));
+    const { kept, planId } = await this.#readOnce(head, digest, (rank) => progress?.(rank, 2 * ranks));
     this.#defects.throwFirst();
-    await this.#readAgain(head, kept, (rank) => onStep?.(ranks + rank, 2 * ranks));
+    await this.#readAgain(head, kept, (rank) => progress?.(ranks + rank, 2 * ranks));
     this.#defects.throwFirst();
     return { plan: head.plan, planId, producer: head.producer };
   }
@@ -181,7 +177,7 @@ class FileVerifier {
     for (const [i, check] of OWN_CHECKS.entries()) {
       if (this.#defects.fails(`own ${i}` as Stage, () => check(opened, spec, rank))) return;
     }
-    // What is kept is of no use behind a defect, but the checks above may still find an earlier one.
+    // After a defect nothing needs to be kept, but the checks above may still find one of an earlier stage.
     if (this.#defects.any) return;
     kept.runs.push({ runRow: opened.runRow.slice(), runRows: opened.runRows.slice() });
     kept.receivers.push({ recvRows: opened.recvRows, expertOffset: opened.expertOffset.slice() });
@@ -193,9 +189,9 @@ class FileVerifier {
     const { spec, decision } = plan;
     const { runs, receivers, nodeRows } = kept;
     const defects = this.#defects;
-    let staging: StageTables | undefined;
+    let landing: LandingTables | undefined;
     if (spec.strategy === 'hier' && !defects.fails('groups', () => checkGroups(plan, nodeRows))) {
-      staging = new StageTables(spec, decision.groups, nodeRows);
+      landing = new LandingTables(spec, decision.groups, nodeRows);
     }
     for (const [rank, [length, digest]] of shards.entries()) {
       onRank(rank);
@@ -206,9 +202,9 @@ class FileVerifier {
       }
       const shard = Shard.open(bytes, rank);
       defects.fails('send', () => checkSend(shard, runs, spec, rank));
-      // Behind any defect only an earlier stage's is still of interest.
+      // After any defect only one of an earlier stage can still be the first.
       if (defects.any) continue;
-      rowChecks(shard, receivers, plan, staging, rank).every((check) => !defects.fails('rows', check));
+      rowChecks(shard, receivers, plan, landing, rank).every((check) => !defects.fails('rows', check));
     }
   }
 }
@@ -217,9 +213,13 @@ class FileVerifier {
  * Verifies a plan file in the memory of its largest shard and of what ranks say about each other: 8 bytes x ranks x
  * instances. Accepts and refuses what decodePlan and verifyPlan accept and refuse, with the same error.
  *
- * @param onStep called before every shard of both passes
+ * @param progress called before every shard of both passes
  * @throws FuscoError with the place of the first defect; what `source.read` throws
  */
-export function verifyStreamed(source: PlanSource, hashing: Hashing, onStep?: OnStep): Promise<VerifiedFile> {
-  return new FileVerifier(source, hashing).verify(onStep);
+export function verifyChunked(
+  source: PlanSource,
+  hashing: Hashing,
+  progress?: Progress,
+): Promise<VerifiedFile> {
+  return new FileVerifier(source, hashing).verify(progress);
 }

@@ -1,25 +1,26 @@
-// Hierarchical plans: the forwarding stream, its staging rows, and what the forwarder distributes.
+// Hierarchical plans: forwarded rows, their landing rows, and what the forwarder distributes.
 
 import { balance, forwardersOf } from '../balance.ts';
 import { FuscoError } from '../errors.ts';
 import { S_FORWARD_TOKEN } from '../format/layout.ts';
 import type { Shard } from '../format/shard.ts';
-import type { StageTables } from '../landing.ts';
+import type { LandingTables } from '../landing.ts';
 import type { Plan } from '../plan.ts';
 import { nodeOf, type PlanSpec } from '../spec.ts';
+import { sum } from '../totals.ts';
 import { checkWord, Halt, halt } from './halt.ts';
 
-/** What a rank claims to forward to every node adds up to its rows: staging rows of all ranks are derived from it. */
+/** What a rank claims to forward to every node adds up to its rows: landing rows of all ranks are derived from it. */
 export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): void {
   if (spec.strategy !== 'hier') return;
   const { forwardRows } = shard;
   const forwarded = shard.count(S_FORWARD_TOKEN);
-  const claimed = forwardRows.reduce((sum, rows) => sum + rows, 0);
+  const claimed = sum(forwardRows);
   if (claimed !== forwarded) {
     halt('E_FORWARD', rank, '/forward', `${forwarded} rows, the nodes hold ${claimed}`);
   }
-  const own = nodeOf(spec, rank);
-  if (forwardRows[own] !== 0) halt('E_FORWARD', rank, `/forwardRows/${own}`, 'rows for the own node');
+  const local = nodeOf(spec, rank);
+  if (forwardRows[local] !== 0) halt('E_FORWARD', rank, `/forwardRows/${local}`, 'rows for its own node');
 }
 
 /** The groups are those that the plan's own rule, or the best of the rules, gives for these rows. */
@@ -39,9 +40,9 @@ export function checkGroups(plan: Omit<Plan, 'shards'>, nodeRows: Uint32Array): 
   throw new Halt(new FuscoError('E_FORWARD', text, { path: `${path}/groups/${rank}`, rank }));
 }
 
-/** Staging tables follow from what every rank claims to forward; checkForwardRows and checkForward prove that. */
-export function checkStaging(shard: Shard, staging: StageTables, rank: number): void {
-  const expected = staging.of(rank);
+/** Landing tables follow from what every rank claims to forward; checkForwardRows and checkForward prove that. */
+export function checkLanding(shard: Shard, landing: LandingTables, rank: number): void {
+  const expected = landing.of(rank);
   const tables: [string, Uint32Array, Uint32Array][] = [
     ['forwardRow', shard.forwardRow, expected.firstRow],
     ['stageRow', shard.stageRow, expected.sourceRow],
@@ -52,20 +53,20 @@ export function checkStaging(shard: Shard, staging: StageTables, rank: number): 
     if (at >= 0)
       halt('E_FORWARD', rank, `/${name}/${at}`, `${found[at]}, not ${wanted[at]}`, found[at]!, wanted[at]!);
   }
-  checkWord(rank, 'stageRows', shard.stageRows, expected.ownRows);
+  checkWord(rank, 'stageRows', shard.stageRows, expected.localRows);
 }
 
 /**
  * Walks a rank's entries in the order (token, k) and expects each remote one to be the next entry of the next row of
- * its node's stream: so each row crosses once, carries its entries once, and lands where the forwarder looks for it.
+ * its node: so each row crosses once, carries its entries once, and lands where the forwarder looks for it.
  */
 export function checkForward(shard: Shard, plan: Omit<Plan, 'shards'>, rank: number): void {
   const { spec, decision } = plan;
   const { entrySlot, entryInstance, forwardRow, forwardRows, topk, instances } = shard;
   const { forwardToken, forwardTarget, distributeOffset, distributeEntry } = shard;
   const { instanceRank } = spec.placement;
-  const instanceNode = instanceRank.map((host) => nodeOf(spec, host));
-  const own = nodeOf(spec, rank);
+  const instanceNode = instanceRank.map((owner) => nodeOf(spec, owner));
+  const local = nodeOf(spec, rank);
   const forwarder = forwardersOf(spec, decision.groups, rank);
   const firstRow = new Float64Array(spec.nodes + 1);
   for (let node = 0; node < spec.nodes; node++) firstRow[node + 1] = firstRow[node]! + forwardRows[node]!;
@@ -78,7 +79,7 @@ export function checkForward(shard: Shard, plan: Omit<Plan, 'shards'>, rank: num
     const i = entryInstance[entry]!;
     if (slot < 0 || i >= instances) continue;
     const node = instanceNode[i]!;
-    if (node === own) continue;
+    if (node === local) continue;
     const token = Math.floor(entry / topk);
     const isNew = lastToken[node] !== token;
     const row = isNew ? nextRow[node]!++ : nextRow[node]! - 1;
@@ -88,12 +89,8 @@ export function checkForward(shard: Shard, plan: Omit<Plan, 'shards'>, rank: num
     const at = isNew ? distributeOffset[row]! : lastEntry[node]! + 1;
     const starts = row === 0 ? 0 : distributeOffset[row]!;
     if (at < starts || at >= distributeOffset[row + 1]! || distributeEntry[at] !== entry) {
-      halt(
-        'E_FORWARD',
-        rank,
-        `/distribute/${at}`,
-        `entry ${distributeEntry[at]}, not ${entry} of row ${row}`,
-      );
+      const text = `entry ${distributeEntry[at]}, not ${entry} of row ${row}`;
+      halt('E_FORWARD', rank, `/distribute/${at}`, text);
     }
     lastToken[node] = token;
     lastEntry[node] = at;
@@ -113,7 +110,7 @@ export function checkForward(shard: Shard, plan: Omit<Plan, 'shards'>, rank: num
   checkWord(rank, 'staged', shard.staged, staged);
 }
 
-/** All rows of each node were met, and the offsets leave no entry of the distribution list unmet. */
+/** Every row of each node was reached, and the offsets cover the whole distribution list. */
 function checkRowEnds(shard: Shard, rank: number, nextRow: Float64Array, firstRow: Float64Array): void {
   const { distributeOffset, distributeEntry, forwardToken, kept } = shard;
   nextRow.forEach((row, node) => {
@@ -122,14 +119,10 @@ function checkRowEnds(shard: Shard, rank: number, nextRow: Float64Array, firstRo
   });
   const rows = forwardToken.length;
   if (distributeOffset[0] !== 0 || distributeOffset[rows] !== distributeEntry.length) {
-    halt(
-      'E_FORWARD',
-      rank,
-      '/distribute',
-      `offsets cover ${distributeOffset[rows]} of ${distributeEntry.length} entries`,
-    );
+    const text = `offsets cover ${distributeOffset[rows]} of ${distributeEntry.length} entries`;
+    halt('E_FORWARD', rank, '/distribute', text);
   }
-  // Each remote entry was met once inside its row, rows do not overlap, and the lists hold no more than those.
+  // Each remote entry was found once inside its row, rows do not overlap, and the lists hold nothing else.
   const direct = shard.sendEntry.length;
   checkWord(rank, 'direct and distributed entries', direct + distributeEntry.length, kept);
 }

@@ -1,6 +1,6 @@
 import { type ErrorCode, FuscoError } from '../errors.ts';
 
-/** Stops a shard's remaining checks after a defect was found: what follows from it would only be noise. */
+/** Stops the remaining checks of a shard after its first defect: later ones may only follow from it. */
 export class Halt extends Error {
   readonly defect: FuscoError;
 

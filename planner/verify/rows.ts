@@ -1,4 +1,4 @@
-// Every row's place: entries fill their runs one by one, streams list the entries in run order.
+// Every row's place: entries fill their runs one by one, and the send order lists the entries in run order.
 
 import { SLOT_DROPPED, SLOT_MASKED } from '../format/layout.ts';
 import type { Shard } from '../format/shard.ts';
@@ -54,23 +54,12 @@ export function checkEntries(
     }
     if (slot < 0 || slot >= recvRows[i]!) {
       const rows = recvRows[i]!;
-      halt(
-        'E_SEGMENT_BOUNDS',
-        rank,
-        `/entries/${entry}`,
-        slot < 0 ? `row ${slot} < 0` : `row ${slot} >= ${rows}`,
-        slot,
-        rows,
-      );
+      const text = slot < 0 ? `row ${slot} < 0` : `row ${slot} >= ${rows}`;
+      halt('E_SEGMENT_BOUNDS', rank, `/entries/${entry}`, text, slot, rows);
     }
     if (slot !== next[i] || slot >= end) {
-      halt(
-        'E_ENTRY',
-        rank,
-        `/entries/${entry}`,
-        `row ${slot} of instance ${i}, not ${next[i]} of ${sendRow[i]}..${end - 1}`,
-        slot,
-      );
+      const text = `row ${slot} of instance ${i}, not ${next[i]} of ${sendRow[i]}..${end - 1}`;
+      halt('E_ENTRY', rank, `/entries/${entry}`, text, slot);
     }
     next[i]!++;
   }
@@ -79,8 +68,8 @@ export function checkEntries(
   // kept + masked + dropped = entries and the runs hold `kept` rows, so every run is full here.
 }
 
-/** The stream lists the entries of each direct run, instance by instance. */
-export function checkStream(shard: Shard, spec: PlanSpec, rank: number): void {
+/** The send order lists the entries of each direct run, instance by instance. */
+export function checkSendOrder(shard: Shard, spec: PlanSpec, rank: number): void {
   const { sendEntry, entrySlot, entryInstance, sendRow, sendRows } = shard;
   const { first, end } = directInstances(spec, rank);
   let at = 0;
@@ -89,23 +78,13 @@ export function checkStream(shard: Shard, spec: PlanSpec, rank: number): void {
     for (let row = 0; row < sendRows[i]!; row++, at++) {
       const entry = sendEntry[at]!;
       if (entry >= entrySlot.length) {
-        halt(
-          'E_SEGMENT_BOUNDS',
-          rank,
-          `/send/${at}`,
-          `entry ${entry} >= ${entrySlot.length}`,
-          entry,
-          entrySlot.length,
-        );
+        const text = `entry ${entry} >= ${entrySlot.length}`;
+        halt('E_SEGMENT_BOUNDS', rank, `/send/${at}`, text, entry, entrySlot.length);
       }
       if (entryInstance[entry] !== i || entrySlot[entry] !== base + row) {
         const found = `instance ${entryInstance[entry]} row ${entrySlot[entry]}`;
-        halt(
-          'E_STREAM',
-          rank,
-          `/send/${at}`,
-          `entry ${entry} goes to ${found}, not to instance ${i} row ${base + row}`,
-        );
+        const text = `entry ${entry} goes to ${found}, not to instance ${i} row ${base + row}`;
+        halt('E_STREAM', rank, `/send/${at}`, text);
       }
     }
   }

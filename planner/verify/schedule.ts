@@ -1,4 +1,4 @@
-// Slices cut a stream into what one step sends, peers staggered so that no two ranks start on the same one.
+// Slices divide a send order. Peers are staggered, so that no two ranks start with the same one.
 
 import { SLICE_WORDS } from '../format/layout.ts';
 import type { Shard } from '../format/shard.ts';
@@ -6,17 +6,19 @@ import { directInstances, nodeOf, type PlanSpec } from '../spec.ts';
 import { halt } from './halt.ts';
 
 /**
- * Slices cover each peer's rows, one slice a peer and round, peers in the order own, own + 1, … modulo their number.
+ * Slices cover each peer's rows, one slice for each peer and round, peers in the order local, local + 1, … modulo their
+ * number.
  *
- * @param rows rows of each peer's part of the stream; the parts follow one another
- * @param first name of peer 0
+ * @param rows rows of each peer's part of the send order; the parts follow one another
+ * @param local this rank's or node's index among the peers
+ * @param first rank or node of peer 0
  */
 function checkSlices(
   slices: Uint32Array,
   rank: number,
   path: string,
   rows: readonly number[],
-  own: number,
+  local: number,
   first: number,
   sliceRows: number,
 ): void {
@@ -27,7 +29,7 @@ function checkSlices(
     row += count;
   }
   // Only peers with rows left take part in a round, so that the work is that of the slices.
-  const staggered = rows.map((_, step) => (own + step) % rows.length);
+  const staggered = rows.map((_, i) => (local + i) % rows.length);
   let at = 0;
   for (let done = 0, peers = staggered; ; done += sliceRows) {
     peers = peers.filter((peer) => rows[peer]! > done);
@@ -58,11 +60,11 @@ export function checkDirectSlices(shard: Shard, spec: PlanSpec, rank: number): v
 }
 
 export function checkForwardSlices(shard: Shard, spec: PlanSpec, rank: number): void {
-  const own = nodeOf(spec, rank);
-  checkSlices(shard.forwardSlices, rank, '/forwardSlices', [...shard.forwardRows], own, 0, spec.sliceRows);
+  const local = nodeOf(spec, rank);
+  checkSlices(shard.forwardSlices, rank, '/forwardSlices', [...shard.forwardRows], local, 0, spec.sliceRows);
 }
 
-/** Each tile's order holds every entry of it once, by (instance, slot), those that go nowhere last and as they are. */
+/** Each tile's order holds every entry of it once, by (instance, slot), those without a slot last in ascending order. */
 export function checkTileOrder(shard: Shard, spec: PlanSpec, rank: number): void {
   const { tileOrder, entrySlot, entryInstance } = shard;
   const tile = spec.tileTokens * spec.topk;

@@ -1,29 +1,6 @@
 // A shard's head against the plan's options, and its tables against the other shards'.
 
-import {
-  MAX_ROWS,
-  S_DISTRIBUTE_ENTRY,
-  S_DISTRIBUTE_OFFSET,
-  S_ENTRY_INSTANCE,
-  S_ENTRY_SLOT,
-  S_EXPERT_OFFSET,
-  S_EXPERT_ROWS,
-  S_FORWARD_ROW,
-  S_FORWARD_ROWS,
-  S_FORWARD_SLICE,
-  S_FORWARD_TARGET,
-  S_FORWARD_TOKEN,
-  S_RUN_ROW,
-  S_RUN_ROWS,
-  S_SEND_ENTRY,
-  S_SEND_ROW,
-  S_SEND_ROWS,
-  S_SLICE,
-  S_STAGE_ROW,
-  S_STAGE_ROWS,
-  S_TILE_ORDER,
-  SLICE_WORDS,
-} from '../format/layout.ts';
+import * as L from '../format/layout.ts';
 import type { Shard } from '../format/shard.ts';
 import type { PlanSpec } from '../spec.ts';
 import { checkWord, halt } from './halt.ts';
@@ -38,8 +15,8 @@ interface ShardSizes {
 /** Where the rows of a hierarchical plan are claimed to go; all direct in a flat plan. */
 function sizesOf(shard: Shard, hier: boolean): ShardSizes {
   if (!hier) return { direct: shard.kept, forwarded: 0, distributed: 0 };
-  const distributed = shard.count(S_DISTRIBUTE_ENTRY);
-  return { direct: shard.kept - distributed, forwarded: shard.count(S_FORWARD_TOKEN), distributed };
+  const distributed = shard.count(L.S_DISTRIBUTE_ENTRY);
+  return { direct: shard.kept - distributed, forwarded: shard.count(L.S_FORWARD_TOKEN), distributed };
 }
 
 /** Words against the header, and the number of elements of every section against the words. */
@@ -66,31 +43,31 @@ export function checkHead(shard: Shard, spec: PlanSpec, rank: number): void {
     checkWord(rank, 'staged', shard.staged, 0);
   }
   const sections: [number, number][] = [
-    [S_EXPERT_OFFSET, local + 1],
-    [S_EXPERT_ROWS, local],
-    [S_RUN_ROW, local * spec.ranks],
-    [S_RUN_ROWS, local * spec.ranks],
-    [S_SEND_ROW, placement.instances],
-    [S_SEND_ROWS, placement.instances],
-    [S_ENTRY_SLOT, shard.entries],
-    [S_ENTRY_INSTANCE, shard.entries],
-    [S_SEND_ENTRY, direct],
-    [S_FORWARD_ROW, hier ? spec.nodes : 0],
-    [S_FORWARD_ROWS, hier ? spec.nodes : 0],
-    [S_FORWARD_TOKEN, forwarded],
-    [S_FORWARD_TARGET, forwarded],
-    [S_DISTRIBUTE_OFFSET, hier ? forwarded + 1 : 0],
-    [S_DISTRIBUTE_ENTRY, distributed],
-    [S_STAGE_ROW, hier ? spec.ranks : 0],
-    [S_STAGE_ROWS, hier ? spec.ranks : 0],
-    [S_TILE_ORDER, spec.tileTokens > 0 ? shard.entries : 0],
+    [L.S_EXPERT_OFFSET, local + 1],
+    [L.S_EXPERT_ROWS, local],
+    [L.S_RUN_ROW, local * spec.ranks],
+    [L.S_RUN_ROWS, local * spec.ranks],
+    [L.S_SEND_ROW, placement.instances],
+    [L.S_SEND_ROWS, placement.instances],
+    [L.S_ENTRY_SLOT, shard.entries],
+    [L.S_ENTRY_INSTANCE, shard.entries],
+    [L.S_SEND_ENTRY, direct],
+    [L.S_FORWARD_ROW, hier ? spec.nodes : 0],
+    [L.S_FORWARD_ROWS, hier ? spec.nodes : 0],
+    [L.S_FORWARD_TOKEN, forwarded],
+    [L.S_FORWARD_TARGET, forwarded],
+    [L.S_DISTRIBUTE_OFFSET, hier ? forwarded + 1 : 0],
+    [L.S_DISTRIBUTE_ENTRY, distributed],
+    [L.S_STAGE_ROW, hier ? spec.ranks : 0],
+    [L.S_STAGE_ROWS, hier ? spec.ranks : 0],
+    [L.S_TILE_ORDER, spec.tileTokens > 0 ? shard.entries : 0],
   ];
   for (const [section, wanted] of sections) {
     checkWord(rank, `the length of section ${section}`, shard.count(section), wanted);
   }
-  for (const section of [S_SLICE, S_FORWARD_SLICE]) {
+  for (const section of [L.S_SLICE, L.S_FORWARD_SLICE]) {
     const words = shard.count(section);
-    const wanted = hier || section === S_SLICE ? words - (words % SLICE_WORDS) : 0;
+    const wanted = hier || section === L.S_SLICE ? words - (words % L.SLICE_WORDS) : 0;
     checkWord(rank, `the length of section ${section}`, words, wanted);
   }
 }
@@ -102,53 +79,36 @@ export function checkReceive(shard: Shard, spec: PlanSpec, rank: number): void {
   let block = 0;
   for (let j = 0; j < shard.localInstances; j++) {
     if (expertOffset[j] !== block) {
-      halt(
-        'E_RUN_TABLE',
-        rank,
-        `/experts/${j}`,
-        `the block starts at row ${expertOffset[j]}, not at ${block}`,
-      );
+      const text = `the block starts at row ${expertOffset[j]}, not at ${block}`;
+      halt('E_RUN_TABLE', rank, `/experts/${j}`, text);
     }
     let row = block;
     for (let source = 0; source < ranks; source++) {
       const run = j * ranks + source;
       if (runRow[run] !== row) {
-        halt(
-          'E_RUN_TABLE',
-          rank,
-          `/runs/${j}/${source}`,
-          `the run starts at row ${runRow[run]}, not at ${row}`,
-        );
+        const text = `the run starts at row ${runRow[run]}, not at ${row}`;
+        halt('E_RUN_TABLE', rank, `/runs/${j}/${source}`, text);
       }
       row += runRows[run]!;
     }
     if (row - block !== expertRows[j]) {
-      halt(
-        'E_RUN_TABLE',
-        rank,
-        `/experts/${j}`,
-        `the runs hold ${row - block} rows, the block ${expertRows[j]}`,
-      );
+      const text = `the runs hold ${row - block} rows, the block ${expertRows[j]}`;
+      halt('E_RUN_TABLE', rank, `/experts/${j}`, text);
     }
     if (capacity > 0 && row - block > capacity) {
-      halt(
-        'E_RUN_TABLE',
-        rank,
-        `/experts/${j}`,
-        `${row - block} rows > capacity ${capacity}`,
-        row - block,
-        capacity,
-      );
+      const text = `${row - block} rows > capacity ${capacity}`;
+      halt('E_RUN_TABLE', rank, `/experts/${j}`, text, row - block, capacity);
     }
     block = Math.ceil(row / align) * align;
   }
   if (expertOffset[shard.localInstances] !== block || shard.recvRows !== block) {
     halt('E_RUN_TABLE', rank, '/experts', `the blocks end at row ${block}, the buffer at ${shard.recvRows}`);
   }
-  if (block > MAX_ROWS) halt('E_LIMIT', rank, '/experts', `${block} rows > ${MAX_ROWS}`, block, MAX_ROWS);
+  if (block > L.MAX_ROWS)
+    halt('E_LIMIT', rank, '/experts', `${block} rows > ${L.MAX_ROWS}`, block, L.MAX_ROWS);
 }
 
-/** Where the rows of each source rank come to lie at one receiver. */
+/** Where the rows of each source rank are stored at one receiver. */
 export interface RunTable {
   readonly runRow: Uint32Array;
   readonly runRows: Uint32Array;
@@ -166,12 +126,8 @@ export function checkSend(shard: Shard, runs: readonly RunTable[], spec: PlanSpe
       const run = (i - first) * spec.ranks + rank;
       total += sendRows[i]!;
       if (sendRow[i] === runRow[run] && sendRows[i] === runRows[run]) continue;
-      halt(
-        'E_RUN_TABLE',
-        rank,
-        `/sendRuns/${i}`,
-        `sends rows ${sendRow[i]}+${sendRows[i]}, rank ${peer} expects ${runRow[run]}+${runRows[run]}`,
-      );
+      const text = `sends rows ${sendRow[i]}+${sendRows[i]}, rank ${peer} expects ${runRow[run]}+${runRows[run]}`;
+      halt('E_RUN_TABLE', rank, `/sendRuns/${i}`, text);
     }
   }
   if (total !== kept)

@@ -1,18 +1,18 @@
 import { FuscoError } from '../errors.ts';
-import type { Report } from '../format/codec.ts';
+import type { OnDefect } from '../format/decode.ts';
 import type { Shard } from '../format/shard.ts';
-import { StageTables } from '../landing.ts';
+import { LandingTables } from '../landing.ts';
 import { markVerified, type Plan, type VerifiedPlan } from '../plan.ts';
-import { checkForward, checkForwardRows, checkGroups, checkStaging } from './forward.ts';
+import { checkForward, checkForwardRows, checkGroups, checkLanding } from './forward.ts';
 import { Halt } from './halt.ts';
-import { checkEntries, checkStream, type Receiver } from './rows.ts';
+import { checkEntries, checkSendOrder, type Receiver } from './rows.ts';
 import { checkDirectSlices, checkForwardSlices, checkTileOrder } from './schedule.ts';
 import { checkHead, checkReceive, checkSend, type RunTable } from './tables.ts';
 
 // One pass over everything that a plan says. The order of rows is fixed (expert, source rank, token, k), so
-// verification does not hunt for holes and overlaps: it derives each row's only possible place from the run
-// tables and compares. Run tables tile every receive buffer; entries fill their runs one by one; streams list
-// the entries in run order; slices cut the streams. Combine reads the same slots that dispatch wrote.
+// verification does not search for holes and overlaps: it derives each row's only possible place from the run
+// tables and compares. Run tables tile every receive buffer; entries fill their runs one by one; send orders list
+// the entries in run order; slices divide the send orders. Combine reads the same slots that dispatch wrote.
 
 /** What a shard says by itself, in the order in which whole plans are checked. */
 export const OWN_CHECKS = [checkHead, checkReceive, checkForwardRows] as const;
@@ -22,20 +22,20 @@ export function rowChecks(
   shard: Shard,
   receivers: readonly Receiver[],
   plan: Omit<Plan, 'shards'>,
-  staging: StageTables | undefined,
+  landing: LandingTables | undefined,
   rank: number,
 ): (() => void)[] {
   const { spec } = plan;
   const checks = [
     () => checkEntries(shard, receivers, spec, rank),
-    () => checkStream(shard, spec, rank),
+    () => checkSendOrder(shard, spec, rank),
     () => checkDirectSlices(shard, spec, rank),
     () => checkTileOrder(shard, spec, rank),
   ];
-  if (staging === undefined) return checks;
+  if (landing === undefined) return checks;
   return [
     ...checks,
-    () => checkStaging(shard, staging, rank),
+    () => checkLanding(shard, landing, rank),
     () => checkForward(shard, plan, rank),
     () => checkForwardSlices(shard, spec, rank),
   ];
@@ -45,12 +45,12 @@ export function rowChecks(
  * Verifies a plan in O(rows). Afterwards every descriptor is in bounds, every receive row is written exactly once,
  * every (token, k) is delivered exactly once, masked or dropped, and combine is dispatch's inverse.
  *
- * @param report given, defects are reported, at most one per shard and stage, and undefined is returned if any
- * @throws FuscoError with the place of the first defect, where `report` is not given
+ * @param onDefect given, defects are reported, at most one per shard and stage, and undefined is returned if any
+ * @throws FuscoError with the place of the first defect, where `onDefect` is not given
  */
 export function verifyPlan(plan: Plan): VerifiedPlan;
-export function verifyPlan(plan: Plan, report: Report): VerifiedPlan | undefined;
-export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefined {
+export function verifyPlan(plan: Plan, onDefect: OnDefect): VerifiedPlan | undefined;
+export function verifyPlan(plan: Plan, onDefect?: OnDefect): VerifiedPlan | undefined {
   const { spec, shards } = plan;
   let sound = true;
   const attempt = (check: () => void): boolean => {
@@ -59,8 +59,8 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
       return true;
     } catch (error) {
       if (!(error instanceof Halt)) throw error;
-      if (report === undefined) throw error.defect;
-      report(error.defect);
+      if (onDefect === undefined) throw error.defect;
+      onDefect(error.defect);
       sound = false;
       return false;
     }
@@ -76,14 +76,14 @@ export function verifyPlan(plan: Plan, report?: Report): VerifiedPlan | undefine
   const runs = shards.map(({ runRow, runRows }): RunTable => ({ runRow, runRows }));
   for (const [rank, shard] of shards.entries()) attempt(() => checkSend(shard, runs, spec, rank));
   if (!sound) return undefined;
-  let staging: StageTables | undefined;
+  let landing: LandingTables | undefined;
   if (spec.strategy === 'hier') {
     const nodeRows = joinNodeRows(plan);
     if (!attempt(() => checkGroups(plan, nodeRows))) return undefined;
-    staging = new StageTables(spec, plan.decision.groups, nodeRows);
+    landing = new LandingTables(spec, plan.decision.groups, nodeRows);
   }
   for (const [rank, shard] of shards.entries()) {
-    rowChecks(shard, shards, plan, staging, rank).every(attempt);
+    rowChecks(shard, shards, plan, landing, rank).every(attempt);
   }
   return sound ? markVerified(plan) : undefined;
 }

@@ -3,7 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { compileAndRun, ROOT, tsBlocks } from '../support/docs.ts';
+import { compileAndRun, tsBlocks } from '../support/docs.ts';
+import { ROOT } from '../support/programs.ts';
 
 const blocks = tsBlocks(readFileSync(join(ROOT, 'docs/multi-process.md'), 'utf8'));
 const using = (text: string) => blocks.filter((block) => block.includes(text));

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { compileAndRun, ROOT, tsBlocks } from '../support/docs.ts';
+import { compileAndRun, tsBlocks } from '../support/docs.ts';
+import { ROOT } from '../support/programs.ts';
 
 it('the code blocks of docs/training.md are one program, which has correct types and runs', async () => {
   const blocks = tsBlocks(readFileSync(join(ROOT, 'docs/training.md'), 'utf8'));

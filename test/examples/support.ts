@@ -1,10 +1,8 @@
 // Examples are compiled and run as users run them.
 
-import { execFile, execFileSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-
-const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+import { node, type Result, ROOT } from '../support/programs.ts';
 
 /** Throws with what the compiler says. */
 export function buildExamples(): void {
@@ -13,14 +11,6 @@ export function buildExamples(): void {
 }
 
 /** Runs an example and gives its exit code and what it printed. */
-export function runExample(
-  name: string,
-  args: readonly string[],
-): Promise<{ code: number; stdout: string; stderr: string }> {
-  const program = join(ROOT, 'build/examples', name, 'main.js');
-  return new Promise((resolve) => {
-    execFile(process.execPath, [program, ...args], { timeout: 50_000 }, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
-    });
-  });
+export function runExample(name: string, args: readonly string[], program = 'main.js'): Promise<Result> {
+  return node([join(ROOT, 'build/examples', name, program), ...args], { timeout: 50_000 });
 }

@@ -10,7 +10,7 @@ import type {
 } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange } from '../../executor/group.ts';
 import { findAddon } from '../../executor/native/addon.ts';
-import { POISON, planOf, poisoned } from './support.ts';
+import { POISON, planOf, poisoned } from '../support/buffers.ts';
 
 const ROW_BYTES = 8;
 const TOKENS = [2, 1];

@@ -9,8 +9,8 @@ import {
   verifyPlan,
 } from '../../planner/index.ts';
 import { nodeSha256 } from '../../planner/node.ts';
+import { bytesOf, f32, floats, planOf, poisoned } from '../support/buffers.ts';
 import { toTables } from '../support/workloads.ts';
-import { bytesOf, f32, floats, planOf, poisoned } from './support.ts';
 
 // Rank 0 sends token 0 to experts 0 and 1, token 1 to expert 1 alone; rank 1 sends its token to expert 0 as k 1.
 const ROUTING = [

@@ -6,8 +6,6 @@ import type { Exchange } from '../../executor/group.ts';
 import { findAddon } from '../../executor/native/addon.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import type { PlanOptions, VerifiedPlan } from '../../planner/index.ts';
-import { obviousPlan, type PlainRouting } from '../support/obviousPlan.ts';
-import { makeRouting, placementOf, randomFrom } from '../support/workloads.ts';
 import {
   bytesOf,
   combined,
@@ -21,7 +19,9 @@ import {
   u16,
   u32,
   words,
-} from './support.ts';
+} from '../support/buffers.ts';
+import { obviousPlan, type PlainRouting } from '../support/obviousPlan.ts';
+import { makeRouting, placementOf, randomFrom } from '../support/workloads.ts';
 
 const hasAddon = findAddon().addon !== undefined;
 const BACKENDS: BackendName[] = hasAddon ? ['reference', 'host'] : ['reference'];

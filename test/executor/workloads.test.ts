@@ -2,9 +2,9 @@
 // here, one float32 operation after the other.
 
 import { describe, expect, it } from 'vitest';
+import { encode, f32, planOf, poisoned, prepare } from '../support/buffers.ts';
 import { obviousPlan } from '../support/obviousPlan.ts';
 import { FAMILIES, makeRouting, randomFrom } from '../support/workloads.ts';
-import { encode, f32, planOf, poisoned, prepare } from './support.ts';
 
 const RANKS = 4;
 const TOPK = 3;

@@ -1,20 +1,12 @@
-// The command line under a shell that takes something away from it first.
+// The command line under a shell that limits a resource first.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import { type Result, ROOT } from '../tools/cli/support.ts';
-
-const LAUNCHER = `${ROOT}tools/fusco.js`;
+import { LAUNCHER, type Result, run } from '../support/programs.ts';
 
 /** Runs a shell line in which "$@" is the command. */
 export function shell(line: string, args: readonly string[]): Promise<Result> {
-  return new Promise((resolve, reject) => {
-    const texts = { stdout: '', stderr: '' };
-    const child = spawn('bash', ['-c', line, 'bash', process.execPath, LAUNCHER, ...args]);
-    for (const name of ['stdout', 'stderr'] as const) child[name].on('data', (text) => (texts[name] += text));
-    child.on('error', reject);
-    child.on('close', (code) => resolve({ code: code ?? -1, ...texts }));
-  });
+  return run('bash', ['-c', line, 'bash', process.execPath, LAUNCHER, ...args]);
 }
 
 /** Mounts live in a namespace of their own, which ends with its last process: nothing is left behind. */

@@ -1,4 +1,4 @@
-// Seeds of native/fuzz/exchange.cc: real plans in the form that its head comment gives.
+// Seeds of native/fuzz/fuzz_exchange.cc: real plans in the form that its head comment gives.
 
 import { loadPlanner } from '../../planner/node.ts';
 import { SAMPLE_NAMES, samplePlan } from '../support/samplePlans.ts';

@@ -1,10 +1,10 @@
 // Both ends of a rendezvous connection, as far as they are functions of the bytes that a peer sends: frames out of chunks
-// of any sizes, every message of them, and what two ranks' messages do to the server's memory of calls and steps.
+// of any sizes, every message of them, and what two ranks' messages do to the server's memory of calls and calls.
 
-import { StepLog } from '../../executor/rendezvous/collectiveCalls.ts';
+import { CallLog } from '../../executor/rendezvous/collectiveCalls.ts';
 import type { Frame } from '../../executor/rendezvous/frames.ts';
 import { encodeFrame, FrameError, FrameReader, MAX_HELLO_BYTES } from '../../executor/rendezvous/frames.ts';
-import { GatherCall } from '../../executor/rendezvous/gather.ts';
+import { Gathering } from '../../executor/rendezvous/gather.ts';
 import { parseAnswer, parseChallenge, parseHello } from '../../executor/rendezvous/hello.ts';
 import {
   MAX_CLIENT_FRAME,
@@ -15,12 +15,12 @@ import {
 import { failureError, timeoutError } from '../../executor/rendezvous/report.ts';
 
 const WORLD_SIZE = 2;
-const LATE = { rank: 1, lastStep: 2, silentMs: 5, state: 'behind' } as const;
+const LATE = { rank: 1, lastCall: 2, silentMs: 5, state: 'behind' } as const;
 
-/** Runs `step`; a FrameError ends a connection, as it should, and everything else is a finding. */
-function refused<T>(step: () => T): T | undefined {
+/** Runs `call`; a FrameError ends a connection, as it should, and everything else is a finding. */
+function refused<T>(call: () => T): T | undefined {
   try {
-    return step();
+    return call();
   } catch (error) {
     if (error instanceof FrameError) return undefined;
     throw error;
@@ -29,20 +29,20 @@ function refused<T>(step: () => T): T | undefined {
 
 /** The server's side: a message of a rank. */
 class Host {
-  readonly #gather = new GatherCall(WORLD_SIZE);
-  readonly #steps = new StepLog(WORLD_SIZE);
+  readonly #gather = new Gathering(WORLD_SIZE);
+  readonly #calls = new CallLog(WORLD_SIZE);
 
   take(rank: number, frame: Frame): void {
     const message = refused(() => parseClientMessage(frame, WORLD_SIZE));
     if (message === undefined) return;
-    if (message.type === 'call') {
+    if (message.type === 'gather') {
       refused(() => this.#gather.arrive(rank, message.seq, message.what, frame.body));
       if (this.#gather.missing().length >= WORLD_SIZE) throw new Error('a call without ranks is open');
     } else if (message.type === 'enter') {
       const digest = Buffer.from(frame.body).toString('hex');
-      this.#steps.enter(rank, message.step, digest, message.awaited);
+      this.#calls.enter(rank, message.call, digest, message.awaited);
     } else if (message.type === 'late') {
-      this.#steps.behind(message.step);
+      this.#calls.behind(message.call);
     }
   }
 }
@@ -63,7 +63,7 @@ export function runRendezvous(bytes: Uint8Array): void {
       const said = refused(() => parseServerMessage(frame, WORLD_SIZE));
       if (said?.type === 'lateness') new Float64Array(Uint8Array.from(frame.body).buffer);
       if (said?.type === 'failure') failureError(said.failure);
-      if (said?.type === 'report') timeoutError(said.report.step, said.report);
+      if (said?.type === 'report') timeoutError(said.report.call, said.report);
       refused(() => splitParts(frame.head.sizes, frame.body, WORLD_SIZE));
       host.take(rank, frame);
     }
@@ -79,7 +79,7 @@ export function rendezvousSeeds(): Uint8Array[] {
       ...heads.map(([head, body]) => encodeFrame(head as { type: string }, new Uint8Array(body).fill(7))),
     ]);
   const hello = {
-    protocol: 1,
+    protocol: 2,
     version: '0.1.0',
     worldSize: 2,
     rank: 1,
@@ -89,15 +89,15 @@ export function rendezvousSeeds(): Uint8Array[] {
   };
   return [
     frames([{ type: 'hello', ...hello }, 0], [{ type: 'beat' }, 0], [{ type: 'goodbye' }, 0]),
-    frames([{ type: 'challenge', protocol: 1, nonce }, 0], [{ type: 'welcome', mac: 'd'.repeat(64) }, 0]),
+    frames([{ type: 'challenge', protocol: 2, nonce }, 0], [{ type: 'welcome', mac: 'd'.repeat(64) }, 0]),
     frames([{ type: 'refused', reason: 'busy', text: 'later' }, 0]),
-    frames([{ type: 'call', seq: 0, what: 'facts' }, 12], [{ type: 'call', seq: 1, what: 'facts' }, 0]),
-    frames([{ type: 'enter', step: 3, awaited: true }, 32], [{ type: 'late', id: 1, step: 3 }, 0]),
-    frames([{ type: 'timeout', wait: { kind: 'step', step: 3 }, waitedMs: 5 }, 0]),
+    frames([{ type: 'gather', seq: 0, what: 'facts' }, 12], [{ type: 'gather', seq: 1, what: 'facts' }, 0]),
+    frames([{ type: 'enter', call: 3, awaited: true }, 32], [{ type: 'late', id: 1, call: 3 }, 0]),
+    frames([{ type: 'timeout', wait: { kind: 'call', call: 3 }, waitedMs: 5 }, 0]),
     frames([{ type: 'failure', failure: { code: 'E_PEER_TIMEOUT', text: 'x', ranks: [LATE] } }, 0]),
-    frames([{ type: 'report', id: 1, report: { step: 3, answered: true, ranks: [LATE] } }, 0]),
+    frames([{ type: 'report', id: 1, report: { call: 3, answered: true, ranks: [LATE] } }, 0]),
     frames([{ type: 'lateness', id: 1 }, 0], [{ type: 'lateness', id: 1 }, 8 * WORLD_SIZE]),
-    frames([{ type: 'ready', localRank: 0, localWorldSize: 2 }, 0], [{ type: 'entered', step: 3 }, 0]),
+    frames([{ type: 'ready', localRank: 0, localWorldSize: 2 }, 0], [{ type: 'entered', call: 3 }, 0]),
     frames([{ type: 'gathered', seq: 0, sizes: [3, 4] }, 7], [{ type: 'gathered', seq: 1 }, 0]),
   ];
 }

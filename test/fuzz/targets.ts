@@ -7,12 +7,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zipSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
-import { decodePlan, encodePlan } from '../../planner/format/codec.ts';
+import { decodePlan } from '../../planner/format/decode.ts';
+import { encodePlan } from '../../planner/format/encode.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import { makePlacement } from '../../planner/placement.ts';
-import { verifyStreamed } from '../../planner/verify/chunked.ts';
+import { verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
-import { parseGolden } from '../../tools/golden/file.ts';
+import { parseGolden } from '../../tools/golden/goldenFile.ts';
 import {
   checkReplicas,
   FORMATS,
@@ -21,14 +22,14 @@ import {
   readLayer,
   slotCounts,
 } from '../../tools/placement/convert.ts';
-import { type RoutingChoice, readAnyRouting } from '../../tools/readers/foreign.ts';
+import { type RoutingChoice, readAnyRouting } from '../../tools/readers/anyRouting.ts';
+import { readCounts } from '../../tools/readers/counts.ts';
 import { encodeNpy, parseNpy } from '../../tools/readers/npy.ts';
 import { readNpz } from '../../tools/readers/npz.ts';
-import { readPlacement } from '../../tools/readers/placement.ts';
+import { readPlacement } from '../../tools/readers/placementMap.ts';
 import { readSafetensors } from '../../tools/readers/safetensors.ts';
 import { readTorch, TorchTensor } from '../../tools/readers/torch.ts';
 import { findTopology } from '../../tools/simulate/topology.ts';
-import { readCounts } from '../../tools/workload/counts.ts';
 import { coverageDefects, executeNaively } from '../support/execute.ts';
 import { openFile, sealFile } from '../support/planFile.ts';
 import { SAMPLE_NAMES, samplePlan } from '../support/samplePlans.ts';
@@ -113,7 +114,7 @@ async function runSealed(bytes: Uint8Array): Promise<void> {
     length: sealed.length,
     read: async (at: number, into: Uint8Array) => into.set(sealed.subarray(at, at + into.length)),
   };
-  const streamed = await verdict(() => verifyStreamed(source, nodeHashing));
+  const streamed = await verdict(() => verifyChunked(source, nodeHashing));
   if (whole !== streamed) throw new Error(`two verdicts: ${whole}; streamed: ${streamed}`);
 }
 
@@ -352,7 +353,7 @@ export function targetsOf(root: string): readonly Target[] {
     {
       name: 'rendezvous',
       seeds: rendezvousSeeds,
-      words: [...JSON_WORDS, '"type"', '"seq"', '"step"', '"sizes"', '"call"', '"enter"', '"gathered"'],
+      words: [...JSON_WORDS, '"type"', '"seq"', '"gather"', '"sizes"', '"call"', '"enter"', '"gathered"'],
       maxBytes: 4096,
       run: runRendezvous,
     },

@@ -1,4 +1,4 @@
-import { behaviourCases } from './behaviour.ts';
+import { behaviorCases } from './behavior.ts';
 import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
 import { layerCases } from './layer.ts';
@@ -13,7 +13,7 @@ export const gpuCases: readonly GpuCase[] = [
   ...fp8Cases,
   ...gatingCases,
   ...layerCases,
-  ...behaviourCases,
+  ...behaviorCases,
   ...steadyCases,
   ...matrixCases,
 ];

@@ -1,10 +1,10 @@
 // All four exchanges over one plan, with inputs that follow from the plan alone, and their comparison byte by byte.
 
-import type { CombineCall } from '../../executor/backends/types.ts';
+import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../../executor/backends/types.ts';
 import type { Group } from '../../executor/group.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { assertSame, entrySizes, randomRows, receivedSizes, tokenSizes } from './support.ts';
+import { assertSame, entrySizes, POISON, randomRows, receivedSizes, tokenSizes } from './support.ts';
 
 export interface Inputs {
   readonly dtype: FloatDtype;
@@ -52,49 +52,75 @@ export function makeInputs(
   };
 }
 
-/**
- * All four exchanges of the group's local ranks, from and to JavaScript's buffers. Arrays have one element for each of
- * them.
- */
-export async function runExchanges(group: Group, plan: VerifiedPlan, input: Inputs): Promise<Outputs> {
-  using exchange = await group.prepare(plan);
+/** Where the buffers of exchanges are: in JavaScript or on a device. Each list has one element per local rank. */
+export interface Place {
+  /** Buffers that hold these bytes, `offset` bytes after an aligned address. */
+  up(values: readonly ArrayBufferView[], offset?: number): Memory[];
+  poisoned(sizes: readonly number[], offset?: number): Memory[];
+  down(buffers: readonly Memory[]): Uint8Array[];
+}
+
+const JAVASCRIPT: Place = {
+  up: (values) => [...values] as Memory[],
+  poisoned: (sizes) => sizes.map((size) => new Uint8Array(size).fill(POISON)),
+  down: (buffers) => buffers as Uint8Array[],
+};
+
+/** An exchange, or a plan on the device, whose calls only enqueue. */
+interface Calls {
+  dispatch(call: DispatchCall): unknown;
+  combine(call: CombineCall): unknown;
+  weightGradient(call: WeightGradientCall): unknown;
+}
+
+/** All four exchanges of the local ranks. Rows are `offset` bytes after an aligned address. */
+export async function runCalls(
+  calls: Calls,
+  plan: VerifiedPlan,
+  input: Inputs,
+  localRanks: readonly number[],
+  place: Place,
+  offset = 0,
+): Promise<Outputs> {
   const { dtype, rowBytes, scaleBytes } = input;
-  const local = <T>(perRank: readonly T[]) => group.localRanks.map((rank) => perRank[rank]!);
-  const poisoned = (sizes: number[]) => local(sizes).map((size) => new Uint8Array(size).fill(0xaa));
-  const weights = local(input.weights);
-  const gradient = local(input.gradient);
-  const received = poisoned(receivedSizes(plan, rowBytes));
-  const out: Outputs = {
-    received,
+  const local = <T>(perRank: readonly T[]) => localRanks.map((rank) => perRank[rank]!);
+  const poisoned = (sizes: number[], at = 0) => place.poisoned(local(sizes), at);
+  const rows = place.up(local(input.rows), offset);
+  const scales = place.up(local(input.scales));
+  const weights = place.up(local(input.weights));
+  const gradient = place.up(local(input.gradient), offset);
+  const out = {
+    received: poisoned(receivedSizes(plan, rowBytes), offset),
     receivedScales: poisoned(receivedSizes(plan, scaleBytes)),
     receivedWeights: poisoned(receivedSizes(plan, 4)),
     origins: poisoned(receivedSizes(plan, 12)),
-    combined: poisoned(tokenSizes(plan, rowBytes)),
-    scaled: poisoned(receivedSizes(plan, rowBytes)),
+    combined: poisoned(tokenSizes(plan, rowBytes), offset),
+    scaled: poisoned(receivedSizes(plan, rowBytes), offset),
     weightGradient: poisoned(entrySizes(plan, 4)),
   };
-  await exchange.dispatch({
+  await calls.dispatch({
     payloads: [
-      { rowBytes, from: local(input.rows), to: received },
-      { rowBytes: scaleBytes, from: local(input.scales), to: out.receivedScales },
+      { rowBytes, from: rows, to: out.received },
+      { rowBytes: scaleBytes, from: scales, to: out.receivedScales },
       { rowBytes: 4, per: 'entry', from: weights, to: out.receivedWeights },
     ],
     origins: out.origins,
   });
-  const combine: CombineCall = { dtype, rowBytes, from: received, to: out.combined };
-  await exchange.combine(input.weighted ? { ...combine, weights } : combine);
-  await exchange.dispatch({
-    payloads: [{ rowBytes, dtype, from: gradient, to: out.scaled }],
-    scale: weights,
+  const combine: CombineCall = { dtype, rowBytes, from: out.received, to: out.combined };
+  await calls.combine(input.weighted ? { ...combine, weights } : combine);
+  await calls.dispatch({ payloads: [{ rowBytes, dtype, from: gradient, to: out.scaled }], scale: weights });
+  await calls.weightGradient({
+    ...{ dtype, rowBytes, outputGradient: gradient },
+    ...{ from: out.received, to: out.weightGradient },
   });
-  await exchange.weightGradient({
-    dtype,
-    rowBytes,
-    outputGradient: gradient,
-    from: received,
-    to: out.weightGradient,
-  });
-  return out;
+  const down = Object.entries(out).map(([name, buffers]) => [name, place.down(buffers)]);
+  return Object.fromEntries(down) as unknown as Outputs;
+}
+
+/** All four exchanges of the group's local ranks, from and to JavaScript's buffers. */
+export async function runExchanges(group: Group, plan: VerifiedPlan, input: Inputs): Promise<Outputs> {
+  using exchange = await group.prepare(plan);
+  return await runCalls(exchange, plan, input, group.localRanks, JAVASCRIPT);
 }
 
 /** Fails with the first byte that differs. */
@@ -109,7 +135,7 @@ export function assertSameOutputs(actual: Outputs, expected: Outputs, input: Inp
   assertSame('weight gradient', actual.weightGradient, expected.weightGradient, 4);
 }
 
-/** One rank's part of what all ranks did. */
+/** One rank's part of the outputs of all ranks. */
 export function outputsOf(outputs: Outputs, rank: number): Outputs {
   const entries = Object.entries(outputs as unknown as Record<string, Uint8Array[]>);
   return Object.fromEntries(entries.map(([name, perRank]) => [name, [perRank[rank]!]])) as unknown as Outputs;

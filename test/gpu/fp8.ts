@@ -4,18 +4,18 @@ import assert from 'node:assert/strict';
 import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
 import type { ExternalMemory, Fp8Call } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
+import { spin } from '../../executor/internal.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { dequantizeRows, quantizeRows, scaleBlocks } from '../../executor/training/fp8.ts';
-import { SIZE, toRows } from '../executor/training/layerSupport.ts';
-import { specialRows } from '../executor/training/rowSupport.ts';
-import { assertSame, Buffers, type GpuCase, randomRows, rejection } from './support.ts';
+import { SIZE, toRows } from '../support/layerPass.ts';
+import { specialRows } from '../support/rowWork.ts';
+import { assertSame, Buffers, type GpuCase, openGpu, POISON, randomRows, rejection } from './support.ts';
 
 const DTYPES: FloatDtype[] = ['f32', 'f16', 'bf16'];
-/** Bytes behind every buffer that nobody may write. */
+/** Bytes after every buffer that must stay as they are. */
 const GUARD = 64;
-const POISON = 0xaa;
 
-/** Quantises on the device and back; codes, scales and values with their guards. */
+/** Quantizes on the device and back; codes, scales and values with their guards. */
 async function onDevice(
   cuda: Cuda,
   group: Group,
@@ -65,10 +65,10 @@ function assertBits(actual: Uint8Array[][], expected: Uint8Array[][], hidden: nu
 
 const shapes: GpuCase[] = DTYPES.flatMap((dtype) =>
   [0, 1].map((offset) => ({
-    name: `fp8: ${dtype} rows of every size, ${offset} elements behind an aligned address`,
+    name: `fp8: ${dtype} rows of every size, ${offset} elements after an aligned address`,
     async run() {
-      using cuda = openCuda(2);
-      using group = await createGroup({ ranks: 2, backend: 'cuda', cuda });
+      using gpu = await openGpu(2);
+      const { cuda, group } = gpu;
       for (const hidden of [1, 4, 8, 16, 127, 128, 129, 136, 256, 300, 1000, 2176]) {
         const call = { dtype, hidden, rows: [37, 2] };
         const values = call.rows.map((count) => toRows(dtype, specialRows(count * hidden)));
@@ -83,8 +83,8 @@ const shapes: GpuCase[] = DTYPES.flatMap((dtype) =>
 const patterns: GpuCase[] = (['f16', 'bf16'] as const).map((dtype) => ({
   name: `fp8: all 65,536 ${dtype} numbers, in order and mixed`,
   async run() {
-    using cuda = openCuda(1);
-    using group = await createGroup({ ranks: 1, backend: 'cuda', cuda });
+    using gpu = await openGpu(1);
+    const { cuda, group } = gpu;
     for (const step of [1, 40_503]) {
       const bits = Uint16Array.from({ length: 65_536 }, (_, i) => (i * step) % 65_536);
       const values = [new Uint8Array(bits.buffer)];
@@ -96,7 +96,7 @@ const patterns: GpuCase[] = (['f16', 'bf16'] as const).map((dtype) => ({
 
 const values: GpuCase[] = [
   ...DTYPES.map((dtype) => ({
-    name: `fp8: every code by every kind of scale comes back as ${dtype}`,
+    name: `fp8: every code with every kind of scale is dequantized to ${dtype}`,
     async run() {
       const scaleOf = Float32Array.of(1, 1, 3e-41, Number.NaN, Number.POSITIVE_INFINITY, -2, 7e35, 0);
       const hidden = 256;
@@ -104,8 +104,8 @@ const values: GpuCase[] = [
       const shape = { dtype, rows: 4, hidden };
       const expected = new Uint8Array(4 * hidden * SIZE[dtype]);
       dequantizeRows(shape, codes, scaleOf, expected);
-      using cuda = openCuda(1);
-      using group = await createGroup({ ranks: 1, backend: 'cuda', cuda });
+      using gpu = await openGpu(1);
+      const { cuda, group } = gpu;
       // Aligned, and not.
       for (const offset of [0, 1]) {
         using buffers = new Buffers(cuda);
@@ -121,12 +121,12 @@ const values: GpuCase[] = [
     },
   })),
   {
-    name: 'fp8: 2,048 rows of 7,168 bf16 are what the host backend makes of them',
+    name: 'fp8: 2,048 rows of 7,168 bf16 are the same as on the host backend',
     async run() {
       const call = { dtype: 'bf16', hidden: 7168, rows: [2048] } as const;
       const rows = [randomRows(3, 2048 * 7168 * 2, 'bf16')];
-      using cuda = openCuda(1);
-      using group = await createGroup({ ranks: 1, backend: 'cuda', cuda });
+      using gpu = await openGpu(1);
+      const { cuda, group } = gpu;
       using host = await createGroup({ ranks: 1, backend: 'host' });
       const codes = [new Uint8Array(2048 * 7168 + GUARD).fill(POISON)];
       const scales = [new Uint8Array(4 * 2048 * 56 + GUARD).fill(POISON)];
@@ -137,7 +137,7 @@ const values: GpuCase[] = [
     },
   },
   {
-    name: 'fp8: JavaScript buffers are staged, at any address; no rows are no work',
+    name: 'fp8: JavaScript buffers may have any address; a rank without rows does nothing',
     async run() {
       const call = { dtype: 'bf16', hidden: 200, rows: [5, 0] } as const;
       const rows = [toRows('bf16', specialRows(1000)), new Uint8Array(0)];
@@ -152,20 +152,19 @@ const values: GpuCase[] = [
     },
   },
   {
-    name: 'fp8: a call enqueues behind what the rank’s stream still does, and waits for nothing',
+    name: 'fp8: a call enqueues after the work on the rank’s stream and returns',
     async run() {
       const call = { dtype: 'f32', hidden: 512, rows: [8, 8] } as const;
       const rows = call.rows.map((count) => toRows('f32', specialRows(count * 512)));
       const expected = wanted(call, rows);
-      using cuda = openCuda(2);
-      using group = await createGroup({ ranks: 2, backend: 'cuda', cuda });
-      using buffers = new Buffers(cuda);
+      using gpu = await openGpu(2);
+      const { cuda, group, buffers } = gpu;
       const source = buffers.up(rows);
       const from = buffers.poisoned(rows.map(({ length }) => length));
       const codes = buffers.poisoned([8 * 512 + GUARD, 8 * 512 + GUARD]);
       const scales = buffers.poisoned([8 * 16 + GUARD, 8 * 16 + GUARD]);
       cuda.synchronize();
-      cuda.spin(1, 30e6);
+      spin(cuda, 1, 30e6);
       from.forEach((buffer, rank) => {
         cuda.copy(rank, buffer, source[rank]!, buffer.bytes);
       });
@@ -181,9 +180,8 @@ const values: GpuCase[] = [
     name: 'fp8: a captured conversion replays with new rows',
     async run() {
       const call = { dtype: 'bf16', hidden: 384, rows: [16] } as const;
-      using cuda = openCuda(1);
-      using group = await createGroup({ ranks: 1, backend: 'cuda', cuda });
-      using buffers = new Buffers(cuda);
+      using gpu = await openGpu(1);
+      const { cuda, group, buffers } = gpu;
       const values = buffers.poisoned([16 * 384 * 2]);
       const codes = buffers.poisoned([16 * 384 + GUARD]);
       const scales = buffers.poisoned([16 * 12 + GUARD]);
@@ -221,7 +219,7 @@ function misuse(call: Fp8Call): [string, object, string][] {
     ['scales between elements', { scales: part(scales!, 2, 24) }, 'E_BUFFER'],
     ['codes in the values', { codes: part(values!, 400, 390) }, 'E_BUFFER'],
     ['scales in the codes', { scales: part(codes!, 0, 24) }, 'E_BUFFER'],
-    ['an address of nobody', { values: [{ address: 4096n, bytes: 780 }] }, 'E_BUFFER'],
+    ['an address that was never allocated', { values: [{ address: 4096n, bytes: 780 }] }, 'E_BUFFER'],
     ['a dtype that cannot be rounded', { dtype: 'fp8' }, 'E_DTYPE'],
     ['rows of nothing', { hidden: 0 }, 'E_OPTION'],
     ['rows too long', { hidden: 2 ** 24 }, 'E_OPTION'],

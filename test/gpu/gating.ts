@@ -1,22 +1,15 @@
 // Gating on GPUs: the bits of executor/training/gating.ts, for every number of experts, choice and group; what a call may not be.
 
 import assert from 'node:assert/strict';
-import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import type { Cuda, DeviceBuffer } from '../../executor/backends/cuda/context.ts';
 import type { GateBackwardCall, GateCall } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
 import type { GateOptions } from '../../executor/training/gating.ts';
-import {
-  drawn,
-  type Gated,
-  specialBias,
-  specialLogits,
-  wantedGate,
-} from '../executor/training/rowSupport.ts';
-import { assertSame, Buffers, type GpuCase, rejection } from './support.ts';
+import { drawn, type Gated, specialBias, specialLogits, wantedGate } from '../support/rowWork.ts';
+import { assertSame, Buffers, type GpuCase, openGpu, POISON, rejection } from './support.ts';
 
-/** Bytes behind every output that nobody may write. */
+/** Bytes after every output that must stay as they are. */
 const GUARD = 64;
-const POISON = 0xaa;
 
 interface GateInputs {
   readonly tokens: readonly number[];
@@ -25,7 +18,7 @@ interface GateInputs {
   readonly weightsGradient: readonly Float32Array[];
 }
 
-/** Forward and backward on the device, the guards behind what is written. */
+/** Forward and backward on the device; outputs with their guards. */
 async function onDevice(
   cuda: Cuda,
   group: Group,
@@ -95,8 +88,8 @@ const EXPERTS = [1, 2, 7, 31, 32, 33, 64, 65, 100, 128, 160, 255, 256, 257, 512,
 const sizes: GpuCase[] = EXPERTS.map((experts) => ({
   name: `gate: ${experts} experts, softmax and sigmoid, one to 256 of them`,
   async run() {
-    using cuda = openCuda(2);
-    using group = await createGroup({ ranks: 2, backend: 'cuda', cuda });
+    using gpu = await openGpu(2);
+    const { cuda, group } = gpu;
     for (const score of ['softmax', 'sigmoid'] as const) {
       for (const topk of new Set([1, Math.min(8, experts), Math.min(256, experts)])) {
         const normalize = topk !== 1;
@@ -132,8 +125,8 @@ const GROUPS: [number, number, number, number][] = [
 const groupLimited: GpuCase[] = GROUPS.map(([experts, groups, groupTopk, topk]) => ({
   name: `gate: ${groupTopk} of ${groups} groups of ${experts} experts, top-${topk}`,
   async run() {
-    using cuda = openCuda(2);
-    using group = await createGroup({ ranks: 2, backend: 'cuda', cuda });
+    using gpu = await openGpu(2);
+    const { cuda, group } = gpu;
     for (const groupScore of ['max', 'top2'] as const) {
       for (const score of ['softmax', 'sigmoid'] as const) {
         const options: GateOptions = { experts, topk, score, groups, groupTopk, groupScore, normalize: true };
@@ -149,8 +142,8 @@ const other: GpuCase[] = [
   {
     name: 'gate: 40,000 experts in 20,000 groups',
     async run() {
-      using cuda = openCuda(1);
-      using group = await createGroup({ ranks: 1, backend: 'cuda', cuda });
+      using gpu = await openGpu(1);
+      const { cuda, group } = gpu;
       const options: GateOptions = {
         experts: 40_000,
         topk: 5,
@@ -165,8 +158,8 @@ const other: GpuCase[] = [
   {
     name: 'gate: 20,000 tokens, more than there are warps at a time; ties, and nothing but NaN',
     async run() {
-      using cuda = openCuda(1);
-      using group = await createGroup({ ranks: 1, backend: 'cuda', cuda });
+      using gpu = await openGpu(1);
+      const { cuda, group } = gpu;
       const options: GateOptions = { experts: 16, topk: 4, normalize: true, scale: 0.5 };
       const tokens = [20_000];
       const [inputs] = inputsOf(options, tokens, 5);
@@ -182,7 +175,7 @@ const other: GpuCase[] = [
     },
   },
   {
-    name: 'gate: JavaScript buffers are staged; no tokens are no work',
+    name: 'gate: JavaScript buffers may have any address; a rank without tokens does nothing',
     async run() {
       using group = await createGroup({ ranks: 2, backend: 'cuda' });
       const options: GateOptions = { experts: 40, topk: 3, score: 'sigmoid', normalize: true };
@@ -211,7 +204,7 @@ const other: GpuCase[] = [
     },
   },
   {
-    name: 'gate: ids on the device that are out of range count for nothing and touch nothing',
+    name: 'gate: ids on the device that are out of range have no effect',
     async run() {
       const options: GateOptions = { experts: 50, topk: 4, score: 'sigmoid', scale: 3 };
       const tokens = [8];
@@ -225,9 +218,8 @@ const other: GpuCase[] = [
       // As if these entries had no gradient.
       const muted = gradient.map((value, i) => (i % 5 === 0 && i < 20 ? 0 : value));
       const expected = wantedGate(options, 8, inputs!.logits[0]!, undefined, muted).logitsGradient;
-      using cuda = openCuda(1);
-      using group = await createGroup({ ranks: 1, backend: 'cuda', cuda });
-      using buffers = new Buffers(cuda);
+      using gpu = await openGpu(1);
+      const { group, buffers } = gpu;
       const logitsGradient = buffers.poisoned([expected.length]);
       await group.gateBackward({
         ...{ options, tokens, logitsGradient },
@@ -243,9 +235,8 @@ const other: GpuCase[] = [
 const refusals: GpuCase = {
   name: 'gate: misuse is refused before anything is written',
   async run() {
-    using cuda = openCuda(1);
-    using group = await createGroup({ ranks: 1, backend: 'cuda', cuda });
-    using buffers = new Buffers(cuda);
+    using gpu = await openGpu(1);
+    const { group, buffers } = gpu;
     const of = (words: number) => buffers.poisoned([4 * words + 8]);
     const options: GateOptions = { experts: 4, topk: 2 };
     const inputs = { logits: of(12), weightsGradient: of(6) };

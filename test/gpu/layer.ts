@@ -1,8 +1,8 @@
-// A layer over GPUs on memory of the device: forward, backward, fp8 with scales, gating in front of it. Everything is
-// the reference's bits.
+// A layer over GPUs on device memory: forward, backward, fp8 with scales, gating before it. All results have the
+// reference's bits.
 
 import assert from 'node:assert/strict';
-import { type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import type { DeviceBuffer } from '../../executor/backends/cuda/context.ts';
 import type { Memory } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange, type Group } from '../../executor/group.ts';
 import { dequantizeRows, quantizeRows, scaleBlocks } from '../../executor/training/fp8.ts';
@@ -17,10 +17,10 @@ import {
   runPassIn,
   SIZE,
   toRows,
-} from '../executor/training/layerSupport.ts';
-import { drawn, wantedGate } from '../executor/training/rowSupport.ts';
+} from '../support/layerPass.ts';
+import { drawn, wantedGate } from '../support/rowWork.ts';
 import { makeRouting, type Workload } from '../support/workloads.ts';
-import { assertSame, Buffers, type GpuCase, planOf } from './support.ts';
+import { assertSame, type Buffers, type GpuCase, openGpu, planOf } from './support.ts';
 
 const RANKS = 4;
 const TOPK = 3;
@@ -52,10 +52,9 @@ async function onBoth<T>(
   plan: VerifiedPlan,
   work: (place: Place, exchange: Exchange, group: Group) => Promise<T>,
 ): Promise<{ actual: T; expected: T }> {
-  using cuda = openCuda(RANKS);
-  using group = await createGroup({ ranks: RANKS, backend: 'cuda', cuda });
+  using gpu = await openGpu(RANKS);
+  const { group, buffers } = gpu;
   using exchange = await group.prepare(plan);
-  using buffers = new Buffers(cuda);
   const actual = await work(deviceOf(buffers), exchange, group);
   using oracle = await createGroup({ ranks: RANKS, backend: 'reference' });
   using plain = await oracle.prepare(plan);
@@ -69,14 +68,13 @@ const passes: GpuCase[] = PLANS.flatMap(([name, work, options]) =>
     async run() {
       const routing = makeRouting(work);
       const plan = await planOf(routing, TOPK, { ...options, experts: work.experts });
-      // No vector divides 37 elements; 512 go by tiles.
+      // No vector divides 37 elements; 512 elements take the TMA path.
       for (const hidden of [37, 512]) {
         const inputs = drawInputs(routing, TOPK, hidden, ragged(17));
         const expected = await runPass(plan, 'reference', dtype, hidden, inputs);
-        using cuda = openCuda(RANKS);
-        using group = await createGroup({ ranks: RANKS, backend: 'cuda', cuda });
+        using gpu = await openGpu(RANKS);
+        const { group, buffers } = gpu;
         using exchange = await group.prepare(plan);
-        using buffers = new Buffers(cuda);
         const actual = await runPassIn(deviceOf(buffers), exchange, dtype, hidden, inputs);
         for (const part of Object.keys(expected) as (keyof Pass)[]) {
           assertSame(`${part}, hidden ${hidden}`, actual[part], expected[part], SIZE[dtype]);
@@ -155,9 +153,8 @@ const gated: GpuCase = {
       wantedGate(options, count, logits[i]!, undefined, noGradient[i]!),
     );
     const x = tokens.map((count, rank) => toRows('bf16', drawn(70 + rank, count * hidden, 2)));
-    using cuda = openCuda(RANKS);
-    using group = await createGroup({ ranks: RANKS, backend: 'cuda', cuda });
-    using buffers = new Buffers(cuda);
+    using gpu = await openGpu(RANKS);
+    const { group, buffers } = gpu;
     const ids = buffers.poisoned(tokens.map((count) => 4 * count * TOPK));
     const weights = buffers.poisoned(tokens.map((count) => 4 * count * TOPK));
     const scores = buffers.poisoned(tokens.map((count) => 4 * count * experts));

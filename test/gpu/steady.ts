@@ -1,16 +1,15 @@
-// A loop on GPUs that has warmed up: over a thousand steps it takes no device memory, and the process does not grow.
+// A loop on GPUs that has warmed up: over a thousand training steps it takes no device memory, and the process does not grow.
 
 import assert from 'node:assert/strict';
-import { cudaDevices, openCuda } from '../../executor/backends/cuda/context.ts';
-import { createGroup } from '../../executor/group.ts';
+import { cudaDevices } from '../../executor/backends/cuda/context.ts';
 import { ExpertLayer } from '../../executor/training/layer.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { makeRouting } from '../support/workloads.ts';
 import {
-  Buffers,
   entrySizes,
   type GpuCase,
-  planOf,
+  openGpu,
+  POISON,
+  planFor,
   randomRows,
   receivedSizes,
   rowsPayload,
@@ -37,8 +36,8 @@ function makePlans(): Promise<VerifiedPlan[]> {
     topk: TOPK,
     experts: EXPERTS,
   } as const;
-  const options = { experts: EXPERTS, hidden: HIDDEN, dtype: 'f32', align: 8 } as const;
-  return Promise.all([1, 2, 3].map((seed) => planOf(makeRouting({ ...workload, seed }), TOPK, options)));
+  const options = { hidden: HIDDEN, dtype: 'f32', align: 8 } as const;
+  return Promise.all([1, 2, 3].map((seed) => planFor({ ...workload, seed }, options)));
 }
 
 /** The larger of each rank's sizes over all plans. */
@@ -48,7 +47,7 @@ function largest(plans: readonly VerifiedPlan[], sizes: (plan: VerifiedPlan) => 
 
 const freeBytes = () => cudaDevices().devices.map((device) => device.freeBytes);
 
-/** Runs the steps and fails where they keep memory. `everyStep`: none may be taken in between, either. */
+/** Runs the training steps and fails if they keep memory. `everyStep`: none may be taken in between, either. */
 async function assertSteady(
   step: (n: number) => Promise<void>,
   synchronize: () => void,
@@ -70,13 +69,16 @@ async function assertSteady(
 
 export const steadyCases: readonly GpuCase[] = [
   {
-    name: 'a thousand steps on device memory with a plan each take no device memory',
+    name: 'a thousand training steps on device memory with a plan each take no device memory',
     async run() {
       const plans = await makePlans();
-      using cuda = openCuda(RANKS);
-      using group = await createGroup({ ranks: RANKS, backend: 'cuda', cuda });
-      using buffers = new Buffers(cuda);
-      using slot = cuda.slot(plans[0]!, { tokens: RANKS * TOKENS, topk: TOPK, instances: EXPERTS });
+      using gpu = await openGpu(RANKS);
+      const { cuda, group, buffers } = gpu;
+      using devicePlan = cuda.devicePlan(plans[0]!, {
+        tokens: RANKS * TOKENS,
+        topk: TOPK,
+        instances: EXPERTS,
+      });
       const counts = new Array<number>(RANKS).fill(TOKENS);
       const perToken = (bytes: number) => buffers.poisoned(counts.map((count) => count * bytes));
       const from = buffers.up(
@@ -103,28 +105,28 @@ export const steadyCases: readonly GpuCase[] = [
       const step = async (n: number) => {
         await group.gate({ options: GATE, tokens: counts, logits, ids, weights: gateWeights, scores });
         await group.quantize({ dtype: 'f32', hidden: HIDDEN, rows: counts, values: from, codes, scales });
-        slot.upload(plans[n % plans.length]!);
-        slot.dispatch({ payloads: [rowsPayload(ROW_BYTES, from, rows)] });
+        devicePlan.upload(plans[n % plans.length]!);
+        devicePlan.dispatch({ payloads: [rowsPayload(ROW_BYTES, from, rows)] });
         const combine = { dtype: 'f32', rowBytes: ROW_BYTES } as const;
-        slot.combine({ ...combine, from: rows, to: combined, weights });
-        slot.dispatch({
+        devicePlan.combine({ ...combine, from: rows, to: combined, weights });
+        devicePlan.dispatch({
           payloads: [{ ...rowsPayload(ROW_BYTES, combined, rowsGradient), dtype: 'f32' }],
           scale: weights,
         });
-        slot.weightGradient({ ...combine, outputGradient: combined, from: rows, to: weightsGradient });
-        slot.combine({ ...combine, from: rowsGradient, to: tokensGradient });
+        devicePlan.weightGradient({ ...combine, outputGradient: combined, from: rows, to: weightsGradient });
+        devicePlan.combine({ ...combine, from: rowsGradient, to: tokensGradient });
         if (n % 20 === 19) cuda.synchronize();
       };
       await assertSteady(step, () => cuda.synchronize(), true);
-      assert.ok(buffers.down(tokensGradient).every((bytes) => bytes.some((byte) => byte !== 0xaa)));
+      assert.ok(buffers.down(tokensGradient).every((bytes) => bytes.some((byte) => byte !== POISON)));
     },
   },
   {
-    name: 'a thousand steps from JavaScript’s buffers with an exchange each keep no memory',
+    name: 'a thousand training steps from JavaScript’s buffers with an exchange each keep no memory',
     async run() {
       const plans = await makePlans();
-      using cuda = openCuda(RANKS);
-      using group = await createGroup({ ranks: RANKS, backend: 'cuda', cuda });
+      using gpu = await openGpu(RANKS);
+      const { cuda, group } = gpu;
       const sized = (sizes: readonly number[]) => sizes.map((size) => new Uint8Array(size));
       const tokens = largest(plans, (plan) => tokenSizes(plan, ROW_BYTES)).map((size, rank) =>
         randomRows(rank, size, 'f32'),

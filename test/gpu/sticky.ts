@@ -1,24 +1,13 @@
-// A program of its own: it makes its GPU unusable and goes on. Prints the codes of two errors, and "alive".
+// A program that makes its GPU unusable and goes on. Prints the codes of two errors, and "alive".
 
 import { openCuda } from '../../executor/backends/cuda/context.ts';
-import { FuscoError } from '../../planner/errors.ts';
-import { makeRouting } from '../support/workloads.ts';
-import { planOf, rowsPayload } from './support.ts';
-
-function codeOf(work: () => unknown): string {
-  try {
-    work();
-    return 'nothing was thrown';
-  } catch (error) {
-    return error instanceof FuscoError ? error.code : String(error);
-  }
-}
+import { codeOf, planFor, rowsPayload } from './support.ts';
 
 const ROW_BYTES = 2 ** 20;
 const workload = { family: 'balanced', seed: 1, ranks: 1, tokens: 64, topk: 2, experts: 4 } as const;
-const plan = await planOf(makeRouting(workload), 2, { experts: 4 });
+const plan = await planFor(workload);
 const cuda = openCuda(1);
-const slot = cuda.slot(plan);
+const devicePlan = cuda.devicePlan(plan);
 const before = cuda.alloc(0, 256);
 const from = cuda.alloc(0, 64 * ROW_BYTES);
 const after = cuda.alloc(0, 256);
@@ -27,7 +16,7 @@ const after = cuda.alloc(0, 256);
 const codes = [before, after].map(({ rank, address }) =>
   codeOf(() => {
     const to = { rank, address, bytes: 128 * ROW_BYTES };
-    slot.dispatch({ payloads: [rowsPayload(ROW_BYTES, [from], [to])] });
+    devicePlan.dispatch({ payloads: [rowsPayload(ROW_BYTES, [from], [to])] });
     cuda.synchronize();
   }),
 );

@@ -1,40 +1,41 @@
-// What the GPU cases share. They run under vitest and, on a machine that has no npm, under a plain Node runner, so
-// that they use nothing but node:assert.
+// What the GPU cases share. They run under vitest and, on a machine without npm, under a plain Node runner: they use
+// nothing but node:assert.
 
 import assert from 'node:assert/strict';
-import {
-  type Cuda,
-  type CudaSlot,
-  cudaDevices,
-  type DeviceBuffer,
-} from '../../executor/backends/cuda/context.ts';
+import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
 import type { Payload } from '../../executor/backends/types.ts';
+import { createGroup, type Group } from '../../executor/group.ts';
+import { findBenchAddon } from '../../executor/internal.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { FuscoError } from '../../planner/errors.ts';
-import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
-import type { PlainRouting } from '../support/obviousPlan.ts';
-import { randomFrom, toTables } from '../support/workloads.ts';
+import { POISON, planOf } from '../support/buffers.ts';
+import { makeRouting, randomFrom, type Workload } from '../support/workloads.ts';
+
+export { POISON, planOf };
+
+// Before anything is opened: `spin` needs the addon of the benches, and objects of two addons cannot be mixed.
+findBenchAddon();
 
 export interface GpuCase {
   readonly name: string;
   run(): Promise<void> | void;
 }
 
-/** Why the cases cannot run here; undefined where they can. */
+/** Why the cases cannot run here; undefined if they can. */
 export function missingGpu(): string | undefined {
   const { devices, reason } = cudaDevices();
   return devices.length > 0 ? undefined : (reason ?? 'there is no GPU');
 }
 
-export async function planOf(
-  routing: PlainRouting,
-  topk: number,
-  options: Omit<PlanOptions, 'ranks'>,
+/** The plan of a workload's routing. */
+export function planFor(
+  workload: Workload,
+  options: Omit<PlanOptions, 'ranks' | 'experts'> = {},
 ): Promise<VerifiedPlan> {
-  const planner = await loadPlanner();
-  return planner.planAll(toTables(routing, topk), { ...options, ranks: routing.length });
+  const { topk, experts } = workload;
+  return planOf(makeRouting(workload), topk, { ...options, experts });
 }
 
 /** Bytes of the random block that rows are made of: no multiple of a row, so that rows differ. */
@@ -71,7 +72,7 @@ export class Buffers implements Disposable {
     this.cuda = cuda;
   }
 
-  /** One buffer per rank that holds these bytes, `offset` bytes behind an aligned address. */
+  /** One buffer per rank that holds these bytes, `offset` bytes after an aligned address. */
   up(rows: readonly ArrayBufferView[], offset = 0): DeviceBuffer[] {
     return rows.map((bytes, rank) => {
       const buffer = this.#part(rank, bytes.byteLength, offset);
@@ -84,7 +85,7 @@ export class Buffers implements Disposable {
   poisoned(sizes: readonly number[], offset = 0): DeviceBuffer[] {
     return sizes.map((bytes, rank) => {
       const buffer = this.#part(rank, bytes, offset);
-      this.cuda.fill(buffer, 0xaa);
+      this.cuda.fill(buffer, POISON);
       return buffer;
     });
   }
@@ -112,15 +113,46 @@ export class Buffers implements Disposable {
   }
 }
 
-/** The code that a promise is rejected with. */
-export async function rejection(work: Promise<unknown>): Promise<string> {
+/** A context with a group of the cuda backend over it, and buffers. They are closed together. */
+export interface Gpu extends Disposable {
+  readonly cuda: Cuda;
+  readonly group: Group;
+  readonly buffers: Buffers;
+}
+
+/** @param devices device of every rank; default: blocks of ranks over all devices */
+export async function openGpu(ranks: number, devices?: readonly number[]): Promise<Gpu> {
+  const cuda = openCuda(ranks, devices);
+  const group = await createGroup({ ranks, backend: 'cuda', cuda });
+  const buffers = new Buffers(cuda);
+  const dispose = () => {
+    buffers[Symbol.dispose]();
+    group[Symbol.dispose]();
+    cuda[Symbol.dispose]();
+  };
+  return { cuda, group, buffers, [Symbol.dispose]: dispose };
+}
+
+const NOTHING_THROWN = 'nothing was thrown';
+
+function codeOfError(error: unknown): string {
+  if (error instanceof FuscoError) return error.code;
+  throw error;
+}
+
+/** The code of the error that `work` throws. */
+export function codeOf(work: () => unknown): string {
   try {
-    await work;
+    work();
   } catch (error) {
-    if (error instanceof FuscoError) return error.code;
-    throw error;
+    return codeOfError(error);
   }
-  return 'nothing was thrown';
+  return NOTHING_THROWN;
+}
+
+/** The code that a promise is rejected with. */
+export function rejection(work: Promise<unknown>): Promise<string> {
+  return work.then(() => NOTHING_THROWN, codeOfError);
 }
 
 /** Fails with the place of the first byte that differs. */
@@ -149,8 +181,7 @@ export function rowsPayload(
   return { rowBytes, from, to };
 }
 
-export function receivedSizes(slot: CudaSlot | VerifiedPlan, rowBytes: number): number[] {
-  const plan = 'plan' in slot ? slot.plan : slot;
+export function receivedSizes(plan: VerifiedPlan, rowBytes: number): number[] {
   return plan.shards.map((shard) => shard.recvRows * rowBytes);
 }
 

@@ -3,8 +3,8 @@
 import { beforeAll, expect, it } from 'vitest';
 import type { Memory } from '../../executor/backends/types.ts';
 import type { NativeContext, NativePlan } from '../../executor/native/addon.ts';
-import { bytesOf, planOf } from '../executor/support.ts';
-import { addon, describeNative, uploadTo } from './support.ts';
+import { addon, describeNative, uploadTo } from '../support/addon.ts';
+import { bytesOf, planOf } from '../support/buffers.ts';
 
 describeNative('buffers', () => {
   // One rank, 2 tokens, one expert: dispatch copies 2 rows of 8 bytes.

@@ -7,9 +7,9 @@ import type { FloatDtype } from '../../executor/numeric.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
+import { describeNative, shifted, upload, wholes } from '../support/addon.ts';
 import { SAMPLE_NAMES, samplePlan } from '../support/samplePlans.ts';
 import { randomFrom } from '../support/workloads.ts';
-import { describeNative, shifted, upload, wholes } from './support.ts';
 
 let planner: Planner;
 beforeAll(async () => {
@@ -18,7 +18,7 @@ beforeAll(async () => {
 
 const KINDS: Record<string, NativeContextOptions> = {
   'cached, 2 threads': { threads: 2 },
-  'streaming, 3 threads': { threads: 3, streamBytes: 1 },
+  'streaming, 3 threads': { threads: 3, nonTemporalBytes: 1 },
   'portable, 1 thread': { threads: 1, kernels: 'portable' },
 };
 

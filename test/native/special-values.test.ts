@@ -2,8 +2,8 @@
 
 import { expect, it } from 'vitest';
 import type { FloatDtype } from '../../executor/numeric.ts';
-import { halves, planOf, words } from '../executor/support.ts';
-import { addon, describeNative, uploadTo } from './support.ts';
+import { addon, describeNative, uploadTo } from '../support/addon.ts';
+import { halves, planOf, words } from '../support/buffers.ts';
 
 /** One rank, one token, experts 0..n-1 in order: slot k of the receive buffer holds term k. */
 async function sum(kernels: 'auto' | 'portable', dtype: FloatDtype, terms: number[], weights?: number[]) {

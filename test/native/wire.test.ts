@@ -1,4 +1,4 @@
-// What crosses the wire between processes and in which order, over real plans, simulated by native/test/wire.cc: rows
+// What crosses the wire between processes and in which order, over real plans, simulated by native/test/test_wire.cc: rows
 // arrive in their slots, sums are in their order, and no step can wait in a circle.
 
 import { spawnSync } from 'node:child_process';
@@ -109,7 +109,9 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
     const at = slots.byteOffset - first!.bytes.byteOffset;
     new DataView(forged.buffer).setInt32(at, slots[0]! + 1, true);
     writeFileSync(join(folder, 'rank0.shard'), forged);
-    expect(simulate()).toContain('E_SEGMENT_BOUNDS: entry 0 of rank 0 is not the next row of its run');
+    expect(simulate()).toContain(
+      'E_SEGMENT_BOUNDS: entry 0 of rank 0, instance 4 slot 6, is not the next row of its run',
+    );
   });
 
   it('refuse a node of the plan whose ranks are on several hosts', () => {

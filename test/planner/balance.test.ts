@@ -1,8 +1,8 @@
 // Which rank forwards for which: hand-worked groups, and what `best` promises.
 
 import { describe, expect, it } from 'vitest';
-import { BALANCE_RULES, balance, forwardersOf, groupLoads, receivedRows } from '../../planner/balance.ts';
-import { type PlanSpec, resolveOptions } from '../../planner/spec.ts';
+import { balance, forwardersOf, groupLoads, receivedRows } from '../../planner/balance.ts';
+import { BALANCE_RULES, type PlanSpec, resolveOptions } from '../../planner/spec.ts';
 import { randomFrom } from '../support/workloads.ts';
 
 function specOf(nodes: number, ranksPerNode: number): PlanSpec {

@@ -8,14 +8,15 @@ import {
   encodePlan,
   FuscoError,
   type Planner,
-  planStreamed,
+  planChunked,
   type RoutingTable,
+  verifyChunked,
   verifyPlan,
-  verifyStreamed,
 } from '../../planner/index.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import { optionsOf } from '../../planner/spec.ts';
-import { exponentOf, type ScaleFigures } from '../../tools/bench/scale.ts';
+import { exponentOf } from '../../tools/bench/scale.ts';
+import type { ScaleFigures } from '../../tools/bench/scaleCase.ts';
 import { routingOf } from '../../tools/simulate/compare.ts';
 import { honestFile, honestHierFile } from '../support/honest.ts';
 import { type FileParts, openFile, sealFile } from '../support/planFile.ts';
@@ -52,7 +53,7 @@ async function bothVerdicts(bytes: Uint8Array): Promise<string> {
     verifyPlan(decoded.plan);
     return decoded;
   });
-  expect(await verdictOf(() => verifyStreamed(source(bytes), nodeHashing))).toBe(whole);
+  expect(await verdictOf(() => verifyChunked(source(bytes), nodeHashing))).toBe(whole);
   return whole;
 }
 
@@ -72,7 +73,7 @@ describe('a streamed plan', () => {
     const tables = routingOf(sample);
     const options = { ...optionsOf(sample.spec), ...(name === 'auto' ? { strategy: 'auto' as const } : {}) };
     const { bytes, planId } = await encodePlan(planner.planAll(tables, options), nodeSha256);
-    const streamed = await planStreamed(planner, (rank) => tables[rank]!, options, nodeHashing);
+    const streamed = await planChunked(planner, (rank) => tables[rank]!, options, nodeHashing);
     expect(streamed.planId).toBe(planId);
     expect(streamed.length).toBe(bytes.length);
     expect(Buffer.compare(await joined(streamed.chunks()), bytes)).toBe(0);
@@ -85,7 +86,7 @@ describe('a streamed plan', () => {
       samplePlan(planner, 'crowded');
       return tables[rank]!;
     };
-    const streamed = await planStreamed(planner, table, optionsOf(sample.spec), nodeHashing);
+    const streamed = await planChunked(planner, table, optionsOf(sample.spec), nodeHashing);
     expect(Buffer.compare(await joined(streamed.chunks()), await sampleFile('hier'))).toBe(0);
   });
 
@@ -97,7 +98,7 @@ describe('a streamed plan', () => {
       calls++ > spec.ranks
         ? { ...tables[rank]!, ids: new Int32Array(tables[rank]!.ids.length).fill(-1) }
         : tables[rank]!;
-    await expect(planStreamed(planner, table, optionsOf(spec), nodeHashing)).rejects.toMatchObject({
+    await expect(planChunked(planner, table, optionsOf(spec), nodeHashing)).rejects.toMatchObject({
       code: 'E_FACTS',
     });
   });
@@ -178,7 +179,7 @@ describe('streamed verification', () => {
     const change = () => {
       if (++steps === 6) bytes[bytes.length - 70]! ^= 1;
     };
-    await expect(verifyStreamed(source(bytes), nodeHashing, change)).rejects.toMatchObject({
+    await expect(verifyChunked(source(bytes), nodeHashing, change)).rejects.toMatchObject({
       code: 'E_PLAN_DIGEST',
     });
   });

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import {
   decodePlan,
@@ -208,4 +209,11 @@ describe('digests', () => {
     }
     expect(ids.size).toBe(10);
   });
+});
+
+it('names the version of package.json as its producer', async () => {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+  expect((await decodePlan((await encodeSample('plain')).bytes, nodeSha256)).producer).toBe(
+    `fusco ${version}`,
+  );
 });

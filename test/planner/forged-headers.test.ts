@@ -161,7 +161,7 @@ describe('headers that lie', () => {
 describe('files that lie', () => {
   it.each<[string, [number, number]]>([
     ['2.0', [2, 0]],
-    ['1.1', [1, 1]],
+    ['1.2', [1, 2]],
     ['0.9', [0, 9]],
   ])('format %s: E_PLAN_VERSION', async (name, version) => {
     const error = await refusalOf(sealFile({ ...(await honestFile()), version }));

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { encodePlan, type PlanOptions, subtleSha256, verifyPlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
-import { readRouting } from '../../tools/readers/routing.ts';
+import { readRouting } from '../../tools/readers/numpyRouting.ts';
 
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const GOLDENS = path('golden-plan-ids.json');

@@ -7,7 +7,7 @@ import { beforeAll, expect, it, vi } from 'vitest';
 import { findAddon } from '../../executor/native/addon.ts';
 import { decodePlan, encodePlan, FuscoError, type Plan, verifyPlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
-import { upload } from '../native/support.ts';
+import { upload } from '../support/addon.ts';
 import { honestFile, honestHierFile } from '../support/honest.ts';
 import { type FileParts, openFile, sealFile } from '../support/planFile.ts';
 import { buildShard, parseShard, SECTION, WORD } from '../support/shardParts.ts';
@@ -223,7 +223,7 @@ it('every forgery is refused, and by nearly every check', () => {
     // biome-ignore lint/suspicious/noTemplateCurlyInString: the text of a line of source.
     "halt('E_FORWARD', rank, `/forward/${row}`, `a row for node ${node} that no token needs`);",
     // biome-ignore lint/suspicious/noTemplateCurlyInString: the text of a line of source.
-    "if (block > MAX_ROWS) halt('E_LIMIT', rank, '/experts', `${block} rows > ${MAX_ROWS}`, block, MAX_ROWS);",
+    "halt('E_LIMIT', rank, '/experts', `${block} rows > ${L.MAX_ROWS}`, block, L.MAX_ROWS);",
   ]);
   expect(others).toHaveLength(1);
 });

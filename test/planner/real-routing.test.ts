@@ -6,8 +6,8 @@ import { loadPlanner } from '../../planner/node.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
-import { readRouting } from '../../tools/readers/routing.ts';
-import { summarize } from '../../tools/summary.ts';
+import { summarize } from '../../tools/figures/summary.ts';
+import { readRouting } from '../../tools/readers/numpyRouting.ts';
 
 const FILE = fileURLToPath(new URL('../fixtures/routing/moe256-ep64x4096-mixed-l2.npz', import.meta.url));
 

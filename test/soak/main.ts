@@ -2,6 +2,7 @@
 // the resident memory; test/soak/run.mjs bundles and starts it.
 //
 //   --seconds S | --minutes M    default 20 s
+//   --cases N                    this many cases instead, however long they take
 //   --seed N                     of all cases; printed
 //   --case I                     this case alone
 //   --backend NAME              host or cuda, beside the reference; default: all that are there
@@ -13,7 +14,8 @@ import { cudaDevices } from '../../executor/backends/cuda/context.ts';
 import type { BackendName } from '../../executor/backends/types.ts';
 import { createGroup, type Exchange } from '../../executor/group.ts';
 import { loadAddon } from '../../executor/native/addon.ts';
-import { decodePlan, encodePlan } from '../../planner/format/codec.ts';
+import { decodePlan } from '../../planner/format/decode.ts';
+import { encodePlan } from '../../planner/format/encode.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
@@ -26,6 +28,7 @@ const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '20' },
     minutes: { type: 'string' },
+    cases: { type: 'string' },
     seed: { type: 'string', default: String(randomInt(2 ** 31)) },
     case: { type: 'string' },
     backend: { type: 'string', multiple: true },
@@ -60,7 +63,8 @@ async function runCase(number: number): Promise<void> {
   const rowBytes = hidden * (dtype === 'f32' ? 4 : 2);
   const input = makeInputs(plan, dtype, rowBytes, scaleBytes, weighted, workload.seed);
   const on = async (backend: BackendName) => {
-    using group = await createGroup({ ranks: plan.spec.ranks, backend, threads });
+    const { ranks } = plan.spec;
+    using group = await createGroup(backend === 'host' ? { ranks, backend, threads } : { ranks, backend });
     return await runExchanges(group, plan, input);
   };
   const expected = await on('reference');
@@ -88,17 +92,22 @@ async function tryCase(number: number): Promise<boolean> {
 }
 
 async function soak(): Promise<number> {
-  const until = performance.now() + 1000 * seconds;
-  const memory = new MemoryWatch(performance.now(), until);
+  const start = performance.now();
+  const memory = new MemoryWatch();
   let number = 0;
-  while (performance.now() < until) {
+  /** How much of the run is over, 0..1. */
+  const progress = () =>
+    values.cases === undefined
+      ? (performance.now() - start) / (1000 * seconds)
+      : number / Number(values.cases);
+  while (progress() < 1) {
     if (!(await tryCase(number++))) return 1;
-    memory.sample();
+    memory.sample(progress());
   }
   const { flat, hier, rows } = counts;
   const { growth, limit, samples, trend } = memory.verdict();
   const inMiB = trend.map((bytes) => (bytes / 2 ** 20).toFixed(0));
-  process.stderr.write(`resident memory by tenths of the time, MiB: ${inMiB.join(' ')}\n`);
+  process.stderr.write(`resident memory by tenths of the run, MiB: ${inMiB.join(' ')}\n`);
   process.stdout.write(
     `${number} cases (${flat} flat, ${hier} hierarchical plans, ${rows} rows); resident memory ` +
       `${(growth / 2 ** 20).toFixed(1)} MiB more in the last third than in the second, limit ${limit / 2 ** 20} MiB, ` +
@@ -106,7 +115,7 @@ async function soak(): Promise<number> {
   );
   if (growth <= limit) return 0;
   process.stdout.write(
-    `resident memory GROWS\n  again: npm run soak -- --seed ${seed} --seconds ${seconds}\n`,
+    `resident memory GROWS\n  again: npm run soak -- --seed ${seed} ${values.cases === undefined ? `--seconds ${seconds}` : `--cases ${values.cases}`}\n`,
   );
   return 1;
 }

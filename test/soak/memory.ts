@@ -16,35 +16,30 @@ function usedBytes(): number {
 }
 
 export interface MemoryVerdict {
-  /** Bytes by which the median of the last third of the time exceeds that of the second; the first one warms up. */
+  /** Bytes by which the median of the last third of the run exceeds that of the second; the first one warms up. */
   readonly growth: number;
   readonly limit: number;
   readonly samples: number;
-  /** Medians of each tenth of the time, bytes. */
+  /** Medians of each tenth of the run, bytes. */
   readonly trend: readonly number[];
 }
 
 /** Samples of resident memory in use, after a garbage collection. Needs --expose-gc. */
 export class MemoryWatch {
-  readonly #start: number;
-  readonly #end: number;
   readonly #samples: { readonly at: number; readonly bytes: number }[] = [];
   #next = 0;
 
-  /** Times on the clock of performance.now(). */
-  constructor(start: number, end: number) {
-    this.#start = start;
-    this.#end = end;
-  }
-
-  /** Call it between cases; takes a sample every 100 ms. */
-  sample(): void {
+  /**
+   * Call it between cases; takes a sample every 100 ms.
+   *
+   * @param progress how much of the run is over, from 0 to 1
+   */
+  sample(progress: number): void {
     const now = performance.now();
     if (now < this.#next) return;
     this.#next = now + SAMPLE_MS;
     globalThis.gc!();
-    const at = (now - this.#start) / (this.#end - this.#start);
-    this.#samples.push({ at: Math.min(at, 1 - Number.EPSILON), bytes: usedBytes() });
+    this.#samples.push({ at: Math.min(progress, 1 - Number.EPSILON), bytes: usedBytes() });
   }
 
   verdict(): MemoryVerdict {

@@ -1,49 +1,21 @@
 // What an exchange costs on the host: fused against the unfused pipeline, under the machine's best copy rate.
 
+import { type CopyVariant, findBenchAddon } from '../../executor/internal.ts';
 import { type Addon, findAddon } from '../../executor/native/addon.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { uniformTable } from './ids.ts';
-import { atLeast, measure, type Timed, type Verdict } from './measure.ts';
+import { uniformTables } from './ids.ts';
+import { atLeast } from './measure.ts';
+import { type ExchangeOptions, measure, type Row } from './runner.ts';
 
-export interface HostBenchOptions {
+export interface HostBenchOptions extends ExchangeOptions {
   readonly ranks: number;
   readonly tokens: number;
-  readonly hidden: number;
-  readonly topk: number;
-  readonly experts: number;
   readonly threads: number;
-  readonly rounds: number;
 }
 
-/** Times in milliseconds, rates in GB/s of bytes read plus bytes written. */
-export interface ExchangeBench {
-  readonly kernels: string;
-  /** Rate of the best plain copy, and what it is. */
-  readonly ceiling: { readonly variant: string; readonly rate: number };
-  /** Rate of streaming stores alone: what bounds dispatch, which writes a row once for each of its experts. */
-  readonly writeRate: number;
-  readonly dispatch: Stage;
-  readonly combine: Stage;
-}
-
-export interface HostBench extends ExchangeBench {
-  readonly options: HostBenchOptions;
-  readonly verdicts: Verdict[];
-}
-
-interface Stage {
-  readonly fused: number;
-  readonly unfused: number;
-  /** Each source row once and each slot once. */
-  readonly bytes: number;
-  readonly rate: number;
-}
-
-function stage(fusedNs: number, unfusedNs: number, bytes: number): Stage {
-  return { fused: fusedNs / 1e6, unfused: unfusedNs / 1e6, bytes, rate: bytes / fusedNs };
-}
+export type HostBench = Awaited<ReturnType<typeof benchHost>>;
 
 function requireAddon(): Addon {
   const found = findAddon();
@@ -51,66 +23,103 @@ function requireAddon(): Addon {
   throw new FuscoError('E_BACKEND', `the host backend is not there: ${found.reason}`);
 }
 
+/** A check that each candidate leaves the same bytes in `buffers` as the first candidate did. */
+function sameBytes(what: string, buffers: readonly Uint8Array[]): () => void {
+  let first: Uint8Array[] | undefined;
+  return () => {
+    if (first?.every((bytes, rank) => Buffer.compare(bytes, buffers[rank]!) === 0) === false) {
+      throw new FuscoError('E_INTERNAL', `${what}: the unfused pipeline gives other bytes`);
+    }
+    first = buffers.map((bytes) => bytes.slice());
+  };
+}
+
 /**
  * Times a flat plan's exchanges on the host against the unfused pipeline with the same threads and copy routine, and
- * against a plain copy of as many bytes. Throws E_BACKEND without the addon.
+ * against a plain copy of as many bytes. Times in milliseconds, rates in GB/s of bytes read plus written. Without the
+ * addon of the benches the baselines are undefined. Throws E_BACKEND without the addon.
  */
-export async function benchExchanges(
-  plan: VerifiedPlan,
-  threads: number,
-  rounds: number,
-): Promise<ExchangeBench> {
+export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds: number) {
+  const { addon: bench } = findBenchAddon();
   const addon = requireAddon();
   const { rowBytes, ranksPerNode } = plan.spec;
   const context = new addon.Context({ threads });
   const shards = plan.shards.map((shard) => shard.bytes);
   const native = new addon.Plan(context, { ranksPerNode, strategy: 'flat', shards });
-  const unfused = new addon.Unfused(native, { rowBytes });
+  const unfused = bench && new bench.Unfused(native, rowBytes);
   // Written once, so that no run pays for the first touch of its pages.
-  const rows = (count: number) => new Uint8Array(count * rowBytes).fill(0x3c);
-  const from = plan.shards.map((shard) => rows(shard.tokens));
-  const received = plan.shards.map((shard) => rows(shard.recvRows));
-  const combined = plan.shards.map((shard) => rows(shard.tokens));
+  const rowsOf = (count: number) => new Uint8Array(count * rowBytes).fill(0x3c);
+  const from = plan.shards.map((shard) => rowsOf(shard.tokens));
+  const received = plan.shards.map((shard) => rowsOf(shard.recvRows));
+  const combined = plan.shards.map((shard) => rowsOf(shard.tokens));
   const weights = plan.shards.map((shard) => new Float32Array(shard.entries).fill(1 / shard.topk));
-  const moved = plan.shards.reduce((sum, shard) => sum + shard.tokens + shard.kept, 0) * rowBytes;
-  const copied = Math.floor(moved / 2);
+  /** Each source row once and each slot once. */
+  const bytes = plan.shards.reduce((sum, shard) => sum + shard.tokens + shard.kept, 0) * rowBytes;
+  const copied = Math.floor(bytes / 2);
   const combineCall = { dtype: 'bf16', rowBytes, from: received, to: combined, weights } as const;
-  const candidates: Record<string, Timed> = {
-    memcpy: () => addon.benchCopy(context, 'memcpy', copied, 1),
-    stream: () => addon.benchCopy(context, 'stream', copied, 1),
-    fill: () => addon.benchCopy(context, 'fill', copied, 1),
-    dispatch: () => native.dispatchSync({ payloads: [{ rowBytes, from, to: received }] }).nanoseconds,
-    unfusedDispatch: () => unfused.dispatchSync(from, received).nanoseconds,
-    combine: () => native.combineSync(combineCall).nanoseconds,
-    unfusedCombine: () => unfused.combineSync(combineCall).nanoseconds,
-  };
-  const times = await measure(candidates, rounds);
+  const copy = (variant: CopyVariant, moved: number) =>
+    bench && { bytes: moved, run: () => bench.benchCopy(context, variant, copied, 1) };
+  const exchange = (run: () => { nanoseconds: number }, check: () => void) => ({
+    ...{ bytes, check },
+    run: () => run().nanoseconds,
+  });
+  const dispatched = sameBytes('dispatch', received);
+  const summed = sameBytes('combine', combined);
+  const rows = await measure(
+    {
+      memcpy: copy('memcpy', 2 * copied),
+      nonTemporal: copy('nonTemporal', 2 * copied),
+      fill: copy('fill', copied),
+      dispatch: exchange(
+        () => native.dispatchSync({ payloads: [{ rowBytes, from, to: received }] }),
+        dispatched,
+      ),
+      unfusedDispatch: unfused && exchange(() => unfused.dispatchSync(from, received), dispatched),
+      combine: exchange(() => native.combineSync(combineCall), summed),
+      unfusedCombine: unfused && exchange(() => unfused.combineSync(combineCall), summed),
+    },
+    { rounds },
+  );
   const { kernels } = context;
-  unfused.close();
+  unfused?.close();
   native.close();
   context.close();
-  const variant = times.stream! <= times.memcpy! ? 'streaming stores' : 'memcpy';
+  const stage = (fused: Row, baseline: Row | undefined) => ({
+    ...{ fused: fused.ms, unfused: baseline?.ms, bytes, rate: fused.rate },
+  });
   return {
     kernels,
-    ceiling: { variant, rate: (2 * copied) / Math.min(times.stream!, times.memcpy!) },
-    writeRate: copied / times.fill!,
-    dispatch: stage(times.dispatch!, times.unfusedDispatch!, moved),
-    combine: stage(times.combine!, times.unfusedCombine!, moved),
+    /** Rate of the best plain copy, and what it is. */
+    ceiling: bestCopy(rows.memcpy, rows.nonTemporal),
+    /** Rate of non-temporal stores alone: what bounds dispatch, which writes a row once for each of its experts. */
+    writeRate: rows.fill?.rate,
+    dispatch: stage(rows.dispatch, rows.unfusedDispatch),
+    combine: stage(rows.combine, rows.unfusedCombine),
   };
 }
 
+function bestCopy(memcpy: Row | undefined, nonTemporal: Row | undefined) {
+  if (memcpy === undefined || nonTemporal === undefined) return undefined;
+  return nonTemporal.ns <= memcpy.ns
+    ? { variant: 'non-temporal stores', rate: nonTemporal.rate }
+    : { variant: 'memcpy', rate: memcpy.rate };
+}
+
 /** The bench of `fusco bench host`, on uniform routing. Throws E_BACKEND without the addon. */
-export async function benchHost(options: HostBenchOptions): Promise<HostBench> {
+export async function benchHost(options: HostBenchOptions) {
   requireAddon();
   const { ranks, tokens, hidden, topk, experts, threads, rounds } = options;
-  const tables = Array.from({ length: ranks }, (_, rank) => uniformTable(tokens, topk, experts, rank + 1));
   const planner = await loadPlanner();
-  const result = await benchExchanges(planner.planAll(tables, { ranks, experts, hidden }), threads, rounds);
+  const plan = planner.planAll(uniformTables(ranks, tokens, topk, experts), { ranks, experts, hidden });
+  const result = await benchExchanges(plan, threads, rounds);
   const { ceiling, dispatch, combine } = result;
-  const verdicts = [
-    atLeast('dispatch: times faster than unfused', dispatch.unfused / dispatch.fused, 3.5),
-    atLeast('dispatch: share of the best copy rate', dispatch.rate / ceiling.rate, 0.65),
-    atLeast('combine: times faster than unfused', combine.unfused / combine.fused, 2.5),
-  ];
+  const verdicts =
+    ceiling === undefined || dispatch.unfused === undefined || combine.unfused === undefined
+      ? []
+      : [
+          atLeast('dispatch: times faster than unfused', dispatch.unfused / dispatch.fused, 3.5),
+          atLeast('dispatch: share of the best copy rate', dispatch.rate / ceiling.rate, 0.65),
+          atLeast('combine: times faster than unfused', combine.unfused / combine.fused, 2.5),
+        ];
   return { ...result, options, verdicts };
 }

@@ -2,19 +2,16 @@
 
 import type { RoutingTable } from '../../planner/routing.ts';
 
-/** Uniform numbers in [0, 1) from a linear congruential generator; good enough to spread ids, and repeatable. */
-export function generator(seed: number): () => number {
+/** 32-bit numbers of a linear congruential generator; good enough to spread ids, and repeatable. */
+export function congruential(seed: number): () => number {
   let state = seed >>> 0;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 32;
-  };
+  return () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0);
 }
 
 /** `count` ids in [0, experts), uniform. */
 export function uniformIds(count: number, experts: number, seed: number): Uint16Array {
-  const random = generator(seed);
-  return Uint16Array.from({ length: count }, () => Math.floor(random() * experts));
+  const next = congruential(seed);
+  return Uint16Array.from({ length: count }, () => Math.floor((next() / 2 ** 32) * experts));
 }
 
 /** `count` ids whose frequency falls with rank^-exponent (Zipf). */
@@ -22,9 +19,9 @@ export function zipfIds(count: number, experts: number, exponent: number, seed: 
   const cumulative = new Float64Array(experts);
   let total = 0;
   for (let e = 0; e < experts; e++) cumulative[e] = total += (e + 1) ** -exponent;
-  const random = generator(seed);
+  const next = congruential(seed);
   return Uint16Array.from({ length: count }, () => {
-    const wanted = random() * total;
+    const wanted = (next() / 2 ** 32) * total;
     return Math.min(
       cumulative.findIndex((sum) => sum > wanted),
       experts - 1,
@@ -34,15 +31,20 @@ export function zipfIds(count: number, experts: number, exponent: number, seed: 
 
 /** One rank's table of distinct uniform experts per token. */
 export function uniformTable(tokens: number, topk: number, experts: number, seed: number): RoutingTable {
-  const random = generator(seed);
+  const next = congruential(seed);
   const ids = new Int16Array(tokens * topk);
   const pool = Int16Array.from({ length: experts }, (_, expert) => expert);
   for (let token = 0; token < tokens; token++) {
     for (let k = 0; k < topk; k++) {
-      const pick = k + Math.floor(random() * (experts - k));
+      const pick = k + Math.floor((next() / 2 ** 32) * (experts - k));
       [pool[k], pool[pick]] = [pool[pick]!, pool[k]!];
       ids[token * topk + k] = pool[k]!;
     }
   }
   return { ids, tokens, topk };
+}
+
+/** A table for each rank. */
+export function uniformTables(ranks: number, tokens: number, topk: number, experts: number): RoutingTable[] {
+  return Array.from({ length: ranks }, (_, rank) => uniformTable(tokens, topk, experts, rank + 1));
 }

@@ -1,236 +1,184 @@
 // What an exchange between processes costs: every rank is a process that runs this, under a launcher. Fused against
 // the unfused pipeline over the same communicator, flat against hierarchical plans, and rows straight into the memory
-// of ranks of the same host. A round's time is that of its slowest rank; medians over rounds.
+// of ranks of the same machine. A round's time is that of its slowest rank; medians over rounds.
 
-import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
+import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import { ncclLibrary } from '../../executor/backends/nccl/backend.ts';
-import type { CombineCall, DispatchCall, WireReport } from '../../executor/backends/types.ts';
-import { createGroup, type Exchange, type Group } from '../../executor/group.ts';
+import type { ExchangeReport, WireReport } from '../../executor/backends/types.ts';
+import { createGroup } from '../../executor/group.ts';
+import { findBenchAddon, type NativeNcclUnfused, ncclCall } from '../../executor/internal.ts';
 import { connect, type Session } from '../../executor/rendezvous/session.ts';
-import { FuscoError } from '../../planner/errors.ts';
 import type { Strategy } from '../../planner/spec.ts';
+import { DeviceMemory, exchangeCalls, requireDevices } from './device.ts';
 import { uniformTable } from './ids.ts';
-import { atLeast, atMost, median, type Verdict } from './measure.ts';
+import { atLeast, atMost, median } from './measure.ts';
+import { type ExchangeOptions, measure } from './runner.ts';
 
-export interface NcclBenchOptions {
+export interface NcclBenchOptions extends ExchangeOptions {
   /** Tokens a rank. */
   readonly tokens: number;
-  /** bf16 elements of a row, a multiple of 8. */
-  readonly hidden: number;
-  readonly topk: number;
-  readonly experts: number;
-  readonly rounds: number;
-  /** Several ranks on one GPU: each is another host to NCCL, which refuses them otherwise. */
+  /** Several ranks on one GPU: each poses as another machine to NCCL, which refuses them otherwise. */
   readonly oneGpu: boolean;
-  /** Ranks a host of the hierarchical plan over pretended hosts; 1 leaves it out. */
+  /** Ranks a machine of the hierarchical plan over pretended machines; 1 leaves it out. */
   readonly ranksPerHost: number;
 }
 
-/** One way to move the rows. */
-export interface NcclCase {
-  readonly name: string;
-  readonly strategy: Strategy;
-  readonly ranksPerNode: number;
-  /** Whether ranks of one host reach each other's memory. */
-  readonly direct: boolean;
-  readonly dispatchMs: number;
-  readonly combineMs: number;
-  /** Bytes that leave the busiest rank in one dispatch, through NCCL. */
-  readonly wireMiB: number;
-  /** Bytes that the busiest rank writes into memory of its host, its own included, in one dispatch. */
-  readonly directMiB: number;
-  /** Bytes for other ranks over the time of a dispatch, a rank. */
-  readonly busGBs: { readonly dispatch: number; readonly combine: number };
-  /** Share of the packing time during which the wire was busy; undefined where nothing is packed. */
-  readonly packingHidden?: { readonly dispatch: number; readonly combine?: number };
-  readonly bufferMiB: { readonly tables: number; readonly dispatch: number; readonly combine: number };
-}
-
-export interface NcclBench {
-  readonly nccl: string;
-  readonly device: string;
-  readonly devices: number;
-  readonly ranks: number;
-  readonly options: NcclBenchOptions;
-  readonly cases: readonly NcclCase[];
-  /** The unfused pipeline over the flat wire case's communicator. */
-  readonly unfused: { readonly dispatchMs: number; readonly combineMs: number };
-  readonly verdicts: readonly Verdict[];
-}
+export type NcclBench = NonNullable<Awaited<ReturnType<typeof benchNccl>>>;
+export type NcclCase = NcclBench['cases'][number];
 
 const MIB = 2 ** 20;
+/** The first round connects peers. */
+const WARM_UPS = 2;
 
-/** Device buffers and tables of one rank, for every case alike. */
+/** This process's rank. */
 interface Rank {
   readonly session: Session;
   readonly cuda: Cuda;
   readonly options: NcclBenchOptions;
 }
 
-interface Setup {
-  readonly group: Group;
-  readonly exchange: Exchange;
-  readonly dispatch: DispatchCall;
-  readonly combine: CombineCall;
-  readonly buffers: DeviceBuffer[];
+interface Where {
+  /** Whether ranks of one machine reach each other's memory. */
+  readonly directMemory: boolean;
+  readonly host?: string;
 }
 
-/** Medians over rounds of the slowest rank's time. */
-async function slowest(session: Session, times: readonly number[]): Promise<number> {
-  const all = await session.allGather(Buffer.from(Float64Array.from(times).buffer));
+/** For each of the numbers, that of all ranks. */
+async function gather(session: Session, values: readonly number[]): Promise<number[][]> {
+  const all = await session.allGather(Buffer.from(Float64Array.from(values).buffer));
   const perRank = all.map((bytes) => new Float64Array(new Uint8Array(bytes).buffer));
-  return median(times.map((_, round) => Math.max(...perRank.map((rank) => rank[round]!))));
+  return values.map((_, i) => perRank.map((rank) => rank[i]!));
 }
 
-async function largest(session: Session, value: number): Promise<number> {
-  const all = await session.allGather(Buffer.from(Float64Array.of(value).buffer));
-  return Math.max(...all.map((bytes) => new Float64Array(new Uint8Array(bytes).buffer)[0]!));
-}
+const slowest = async (session: Session, times: readonly number[]) =>
+  median((await gather(session, times)).map((ranks) => Math.max(...ranks)));
 
+/** A group of its own, one plan and its buffers. */
 async function prepare(
   { session, cuda, options }: Rank,
+  memory: DeviceMemory,
   strategy: Strategy,
   ranksPerNode: number,
-  where: { directMemory: boolean; host?: string },
-): Promise<Setup> {
+  where: Where,
+) {
   const { tokens, topk, experts, hidden } = options;
-  const group = await createGroup({
-    backend: 'nccl',
-    nccl: { session, stats: true, log: () => {}, ...where },
-    cuda,
-  });
+  const nccl = { session, stats: true, log: () => {}, ...where };
+  const group = await createGroup({ backend: 'nccl', nccl, cuda });
   const table = uniformTable(tokens, topk, experts, session.rank + 1);
   const plan = await group.planLocal([table], { experts, hidden, strategy, ranksPerNode });
   const exchange = await group.prepare(plan);
-  const { rowBytes } = plan.spec;
-  const rows = exchange.recvRows[0]!;
-  const buffers = [tokens * rowBytes, rows * rowBytes, tokens * rowBytes, tokens * topk * 4].map((bytes) =>
-    cuda.alloc(0, Math.max(bytes, 1)),
+  const sizes = [{ tokens, recvRows: exchange.recvRows[0]!, entries: tokens * topk }];
+  return { group, exchange, ...exchangeCalls(cuda, memory, sizes, plan.spec.rowBytes) };
+}
+
+/** All ranks enter the exchange together. */
+const together = (session: Session, run: () => Promise<number>) => ({
+  run: async () => {
+    await session.barrier();
+    return run();
+  },
+});
+
+function roundsOf({ session, options }: Rank) {
+  const summarize = (times: readonly number[]) => slowest(session, times);
+  return { rounds: options.rounds, warmUps: WARM_UPS, summarize };
+}
+
+/** Median share of the packing time during which the wire was busy; undefined if nothing was packed. */
+function packingHidden(wires: readonly WireReport[]): number | undefined {
+  const shares = wires.flatMap(({ packNanoseconds: all = 0, packHiddenNanoseconds: hidden = 0 }) =>
+    all > 0 ? [hidden / all] : [],
   );
-  const [from, received, combined, weights] = buffers as [
-    DeviceBuffer,
-    DeviceBuffer,
-    DeviceBuffer,
-    DeviceBuffer,
-  ];
-  const ones = new Uint16Array(tokens * hidden).fill(0x3f80);
-  const values = new Float32Array(tokens * topk).fill(1 / topk);
-  cuda.copy(0, from, ones, ones.byteLength);
-  cuda.copy(0, weights, values, values.byteLength);
-  cuda.synchronize();
-  return {
-    group,
-    exchange,
-    buffers,
-    dispatch: { payloads: [{ rowBytes, dtype: 'bf16', from: [from], to: [received] }] },
-    combine: { dtype: 'bf16', rowBytes, from: [received], to: [combined], weights: [weights] },
-  };
+  return shares.length > 0 ? median(shares) : undefined;
 }
 
-async function release({ cuda }: Rank, { group, buffers }: Setup): Promise<void> {
-  await group.close();
-  for (const buffer of buffers) cuda.free(buffer);
-}
-
-const hiddenShare = ({ packNanoseconds: all = 0, packHiddenNanoseconds: hidden = 0 }: WireReport) =>
-  all > 0 ? hidden / all : undefined;
-
-/** Times of every round after the first, which connects peers, and the last round's reports. */
-async function rounds(rank: Rank, { exchange, dispatch, combine }: Setup) {
-  const times = { dispatch: [] as number[], combine: [] as number[] };
-  const hidden = { dispatch: [] as number[], combine: [] as number[] };
-  let wire: WireReport | undefined;
-  for (let round = -2; round < rank.options.rounds; round++) {
-    await rank.session.barrier();
-    const out = await exchange.dispatch(dispatch);
-    await rank.session.barrier();
-    const home = await exchange.combine(combine);
-    if (round < 0) continue;
-    wire = out.wire!;
-    times.dispatch.push(out.nanoseconds);
-    times.combine.push(home.nanoseconds);
-    const shares = [hiddenShare(out.wire!), hiddenShare(home.wire!)];
-    if (shares[0] !== undefined) hidden.dispatch.push(shares[0]);
-    if (shares[1] !== undefined) hidden.combine.push(shares[1]);
-  }
-  return { times, hidden, wire: wire! };
-}
-
-async function measureCase(
-  rank: Rank,
-  name: string,
-  strategy: Strategy,
-  ranksPerNode: number,
-  where: { directMemory: boolean; host?: string },
-): Promise<NcclCase> {
-  const { session } = rank;
-  const setup = await prepare(rank, strategy, ranksPerNode, where);
-  const { times, hidden, wire } = await rounds(rank, setup);
-  const { exchange } = setup;
+async function measureCase(rank: Rank, name: string, strategy: Strategy, ranksPerNode: number, where: Where) {
+  const { session, options } = rank;
+  using memory = new DeviceMemory(rank.cuda);
+  const { group, exchange, dispatch, combine } = await prepare(rank, memory, strategy, ranksPerNode, where);
+  const wires = { dispatch: [] as WireReport[], combine: [] as WireReport[] };
+  const reported = (stage: keyof typeof wires, run: () => Promise<ExchangeReport>) =>
+    together(session, async () => {
+      const { nanoseconds, wire } = await run();
+      wires[stage].push(wire!);
+      return nanoseconds;
+    });
+  const rows = await measure(
+    {
+      dispatch: reported('dispatch', () => exchange.dispatch(dispatch)),
+      combine: reported('combine', () => exchange.combine(combine)),
+    },
+    roundsOf(rank),
+  );
   const { rowBytes } = exchange.plan.spec;
   const shard = exchange.plan.shards[session.rank]!;
-  const own = shard.sendRows.subarray(shard.firstInstance, shard.firstInstance + shard.localInstances);
-  const foreign = (shard.kept - own.reduce((sum, rows) => sum + rows, 0)) * rowBytes;
+  const local = shard.sendRows.subarray(shard.firstInstance, shard.firstInstance + shard.localInstances);
+  const foreign = (shard.kept - local.reduce((sum, count) => sum + count, 0)) * rowBytes;
+  const { sentBytes, directBytes } = wires.dispatch.at(-1)!;
+  const [sent, direct] = await gather(session, [sentBytes, directBytes]);
   const bytes = exchange.bufferBytes(rowBytes);
-  const dispatchMs = (await slowest(session, times.dispatch)) / 1e6;
-  const combineMs = (await slowest(session, times.combine)) / 1e6;
-  const result: NcclCase = {
+  await group.close();
+  const packed = (stage: keyof typeof wires) => packingHidden(wires[stage].slice(-options.rounds));
+  const hidden = packed('dispatch');
+  return {
     name,
     strategy,
     ranksPerNode,
     direct: where.directMemory,
-    dispatchMs,
-    combineMs,
-    wireMiB: (await largest(session, wire.sentBytes)) / MIB,
-    directMiB: (await largest(session, wire.directBytes)) / MIB,
-    busGBs: { dispatch: foreign / dispatchMs / 1e6, combine: foreign / combineMs / 1e6 },
-    ...(hidden.dispatch.length === 0
-      ? {}
-      : {
-          packingHidden: {
-            dispatch: median(hidden.dispatch),
-            ...(hidden.combine.length === 0 ? {} : { combine: median(hidden.combine) }),
-          },
-        }),
+    dispatchMs: rows.dispatch.ms,
+    combineMs: rows.combine.ms,
+    /** Bytes that leave the busiest rank in one dispatch, through NCCL. */
+    wireMiB: Math.max(...sent!) / MIB,
+    /** Bytes that the busiest rank writes into memory of its machine, its own included, in one dispatch. */
+    directMiB: Math.max(...direct!) / MIB,
+    /** Bytes for other ranks over the time of a dispatch, a rank. */
+    busGBs: { dispatch: foreign / rows.dispatch.ns, combine: foreign / rows.combine.ns },
+    packingHidden: hidden === undefined ? undefined : { dispatch: hidden, combine: packed('combine') },
     bufferMiB: { tables: bytes.tables / MIB, dispatch: bytes.dispatch / MIB, combine: bytes.combine / MIB },
   };
-  await release(rank, setup);
-  return result;
 }
 
 /** Fused and unfused in turn, over one communicator, so that the ratio is of the same minute. */
 async function measureUnfused(rank: Rank) {
   const { session } = rank;
-  const setup = await prepare(rank, 'flat', 1, { directMemory: false });
-  const { exchange, dispatch, combine } = setup;
+  using memory = new DeviceMemory(rank.cuda);
+  const wire = { directMemory: false };
+  const { group, exchange, dispatch, combine } = await prepare(rank, memory, 'flat', 1, wire);
   const { rowBytes } = exchange.plan.spec;
-  const times = { fused: [[], []] as number[][], unfused: [[], []] as number[][] };
-  for (let round = -2; round < rank.options.rounds; round++) {
-    const taken = [
-      [times.fused[0]!, async () => (await exchange.dispatch(dispatch)).nanoseconds],
-      [times.unfused[0]!, () => exchange.unfused('dispatch', dispatch, rowBytes)],
-      [times.fused[1]!, async () => (await exchange.combine(combine)).nanoseconds],
-      [times.unfused[1]!, () => exchange.unfused('combine', combine, rowBytes)],
-    ] as const;
-    for (const [list, run] of taken) {
-      await session.barrier();
-      const nanoseconds = await run();
-      if (round >= 0) list.push(nanoseconds);
-    }
-  }
-  const ms = async (list: number[]) => (await slowest(session, list)) / 1e6;
-  const result = {
-    fused: { dispatchMs: await ms(times.fused[0]!), combineMs: await ms(times.fused[1]!) },
-    unfused: { dispatchMs: await ms(times.unfused[0]!), combineMs: await ms(times.unfused[1]!) },
+  const { addon } = findBenchAddon();
+  let pipeline: NativeNcclUnfused | undefined;
+  const unfused = (kind: 'dispatch' | 'combine') =>
+    addon &&
+    together(session, async () => {
+      const { nanoseconds } = await ncclCall(exchange, `unfused ${kind}`, (plan, call, digest) => {
+        pipeline ??= new addon.NcclUnfused(plan, rowBytes);
+        return kind === 'dispatch'
+          ? pipeline.dispatch(call, digest, dispatch)
+          : pipeline.combine(call, digest, combine);
+      });
+      return nanoseconds;
+    });
+  const rows = await measure(
+    {
+      dispatch: together(session, async () => (await exchange.dispatch(dispatch)).nanoseconds),
+      unfusedDispatch: unfused('dispatch'),
+      combine: together(session, async () => (await exchange.combine(combine)).nanoseconds),
+      unfusedCombine: unfused('combine'),
+    },
+    roundsOf(rank),
+  );
+  await pipeline?.close();
+  await group.close();
+  const { unfusedDispatch, unfusedCombine } = rows;
+  return {
+    fused: { dispatchMs: rows.dispatch.ms, combineMs: rows.combine.ms },
+    unfused: unfusedDispatch && { dispatchMs: unfusedDispatch.ms, combineMs: unfusedCombine!.ms },
   };
-  await release(rank, setup);
-  return result;
 }
 
 /** The bench of `fusco bench nccl`; every rank of the launcher runs it, and rank 0 gets the result. */
-export async function benchNccl(options: NcclBenchOptions): Promise<NcclBench | undefined> {
-  const { devices, reason } = cudaDevices();
-  if (devices.length === 0) throw new FuscoError('E_BACKEND', `there is no GPU to bench: ${reason}`);
+export async function benchNccl(options: NcclBenchOptions) {
+  const devices = requireDevices(1);
   const session = await connect();
   if (options.oneGpu) process.env.NCCL_HOSTID = `rank ${session.rank}`;
   const device = session.localRank % devices.length;
@@ -250,9 +198,15 @@ export async function benchNccl(options: NcclBenchOptions): Promise<NcclBench | 
     cases.push(await measureCase(rank, name, 'hier', ranksPerHost, { directMemory: true, host }));
   }
   await session.barrier();
-  const { rank: own, worldSize } = session;
+  const { rank: localRank, worldSize } = session;
   await session.close();
-  if (own !== 0) return undefined;
+  if (localRank !== 0) return undefined;
+  const share = (stage: 'dispatch' | 'combine') => {
+    if (unfused === undefined) return [];
+    const ratio = fused[`${stage}Ms`] / unfused[`${stage}Ms`];
+    return [atMost(`${stage} through NCCL: share of the unfused time`, ratio, 1)];
+  };
+  const hidden = cases[0]!.packingHidden?.dispatch ?? 0;
   return {
     nccl: ncclLibrary().version!,
     device: devices[device]!.name,
@@ -260,11 +214,12 @@ export async function benchNccl(options: NcclBenchOptions): Promise<NcclBench | 
     ranks: worldSize,
     options,
     cases,
+    /** The unfused pipeline over the flat wire case's communicator. */
     unfused,
     verdicts: [
-      atMost('dispatch through NCCL: share of the unfused time', fused.dispatchMs / unfused.dispatchMs, 1),
-      atMost('combine through NCCL: share of the unfused time', fused.combineMs / unfused.combineMs, 1),
-      atLeast('packing hidden behind the wire', cases[0]!.packingHidden?.dispatch ?? 0, 0.5),
+      ...share('dispatch'),
+      ...share('combine'),
+      atLeast('packing hidden behind the wire', hidden, 0.5),
     ],
   };
 }

@@ -4,7 +4,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { readError } from '../readers/file.ts';
-import { readRouting } from '../readers/routing.ts';
+import { readRouting } from '../readers/numpyRouting.ts';
 
 export interface Recording {
   readonly name: string;

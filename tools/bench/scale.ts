@@ -4,51 +4,12 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import type { ScaleCase, ScaleFigures } from './scaleCase.ts';
 
 const run = promisify(execFile);
 
-export interface ScaleCase {
-  readonly ranks: number;
-  readonly experts: number;
-  /** Per rank. */
-  readonly tokens: number;
-  readonly topk: number;
-  readonly strategy: 'flat' | 'hier';
-}
-
-/** Times without the time that drawing the routing takes. */
-export interface ScaleFigures {
-  /** Facts, decision, every shard's size and digest. */
-  readonly planMs: number;
-  /** Every shard planned again, hashed and written. */
-  readonly writeMs: number;
-  readonly verifyMs: number;
-  /** The last rank at run time, tables of the group laid out for it alone. */
-  readonly routeRankMs: number;
-  readonly planRankMs: number;
-  readonly fileMiB: number;
-  /** The planner's Wasm memory. */
-  readonly plannerMiB: number;
-  /** Resident memory: before, at most until the file was written, at most until it was verified. */
-  readonly startMiB: number;
-  readonly peakPlanMiB: number;
-  readonly peakMiB: number;
-}
-
 export type ScaleRow = ScaleCase & ScaleFigures;
-
-/** y grows like x^exponent. */
-export interface Growth {
-  readonly what: string;
-  readonly of: 'ranks' | 'tokens';
-  readonly strategy: ScaleCase['strategy'];
-  readonly exponent: number;
-}
-
-export interface ScaleBench {
-  readonly rows: ScaleRow[];
-  readonly growth: Growth[];
-}
+export type ScaleBench = Awaited<ReturnType<typeof benchScale>>;
 
 /** Slope of log y over log x. */
 export function exponentOf(x: readonly number[], y: readonly number[]): number {
@@ -68,7 +29,8 @@ const MEASURES: readonly [string, (row: ScaleRow) => number][] = [
   ['peak memory above the start', (row) => row.peakMiB - row.startMiB],
 ];
 
-function growthOf(rows: readonly ScaleRow[], of: Growth['of'], strategy: Growth['strategy']): Growth[] {
+/** Exponents x of figures that grow like `of`^x. */
+function growthOf(rows: readonly ScaleRow[], of: 'ranks' | 'tokens', strategy: ScaleCase['strategy']) {
   const mine = rows.filter((row) => row.strategy === strategy).sort((a, b) => a[of] - b[of]);
   if (new Set(mine.map((row) => row[of])).size < 2) return [];
   const x = mine.map((row) => row[of]);
@@ -87,39 +49,30 @@ export async function benchScale(
   topk: number,
   experts: number | undefined,
   onCase: (done: number, total: number) => void,
-): Promise<ScaleBench> {
+) {
   const strategies = ['flat', 'hier'] as const;
-  const expertsOf = (count: number) => experts ?? Math.max(256, count);
   const make = (count: number, length: number): ScaleCase[] =>
     strategies.map((strategy) => ({
-      ranks: count,
-      experts: expertsOf(count),
-      tokens: length,
-      topk,
-      strategy,
+      ...{ ranks: count, experts: experts ?? Math.max(256, count), tokens: length, topk, strategy },
     }));
   const fewest = ranks.reduce((least, count) => Math.min(least, count));
   const lengths = [8, 4, 2].map((part) => Math.floor(tokens / part)).filter((length) => length > 0);
-  const byTokens = lengths.flatMap((length) => make(fewest, length));
-  const byRanks = ranks.flatMap((count) => make(count, tokens));
+  const asked = [
+    ...lengths.flatMap((length) => make(fewest, length)),
+    ...ranks.flatMap((count) => make(count, tokens)),
+  ];
   const script = fileURLToPath(new URL('./scaleCase.js', import.meta.url));
   const rows: ScaleRow[] = [];
-  for (const asked of [...byTokens, ...byRanks]) {
-    onCase(rows.length, byTokens.length + byRanks.length);
-    const { stdout } = await run(process.execPath, [script, JSON.stringify(asked)]);
-    rows.push({ ...asked, ...(JSON.parse(stdout) as ScaleFigures) });
+  for (const one of asked) {
+    onCase(rows.length, asked.length);
+    const { stdout } = await run(process.execPath, [script, JSON.stringify(one)]);
+    rows.push({ ...one, ...(JSON.parse(stdout) as ScaleFigures) });
   }
+  const few = rows.filter((row) => row.ranks === fewest);
+  const long = rows.filter((row) => row.tokens === tokens);
   const growth = strategies.flatMap((strategy) => [
-    ...growthOf(
-      rows.filter((row) => row.ranks === fewest),
-      'tokens',
-      strategy,
-    ),
-    ...growthOf(
-      rows.filter((row) => row.tokens === tokens),
-      'ranks',
-      strategy,
-    ),
+    ...growthOf(few, 'tokens', strategy),
+    ...growthOf(long, 'ranks', strategy),
   ]);
   return { rows, growth };
 }

@@ -4,22 +4,29 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gatherStreamed, planStreamed } from '../../planner/chunked.ts';
+import { gatherChunked, planChunked } from '../../planner/chunked.ts';
 import { loadPlanner, nodeHashing } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
-import { writeFileAtomic } from '../output.ts';
-import { verifyFile } from '../planFile.ts';
+import { verifyFile } from '../readers/planFile.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { uniformTable } from './ids.ts';
-import type { ScaleCase, ScaleFigures } from './scale.ts';
 
 const MIB = 2 ** 20;
 
-function residentMiB(): number {
-  return process.memoryUsage.rss() / MIB;
+export interface ScaleCase {
+  readonly ranks: number;
+  readonly experts: number;
+  /** Per rank. */
+  readonly tokens: number;
+  readonly topk: number;
+  readonly strategy: 'flat' | 'hier';
 }
 
-async function measureCase({ ranks, experts, tokens, topk, strategy }: ScaleCase): Promise<ScaleFigures> {
+export type ScaleFigures = Awaited<ReturnType<typeof measureCase>>;
+
+/** Times without the time that drawing the routing takes. */
+async function measureCase({ ranks, experts, tokens, topk, strategy }: ScaleCase) {
   const planner = await loadPlanner();
   const options: PlanOptions = { ranks, experts, strategy };
   let drawMs = 0;
@@ -36,34 +43,36 @@ async function measureCase({ ranks, experts, tokens, topk, strategy }: ScaleCase
     const result = await work();
     return [performance.now() - started - (drawMs - drawn), result];
   };
-  const startMiB = residentMiB();
+  const startMiB = process.memoryUsage.rss() / MIB;
   const directory = await mkdtemp(join(tmpdir(), 'fusco-scale-'));
   try {
     const file = join(directory, 'plan.fusco');
-    const [planMs, plan] = await timed(() => planStreamed(planner, table, options, nodeHashing));
+    const [planMs, plan] = await timed(() => planChunked(planner, table, options, nodeHashing));
     const [writeMs] = await timed(() => writeFileAtomic(file, plan.chunks()));
     const peakPlanMiB = process.resourceUsage().maxRSS / 1024;
     const plannerMiB = planner.memoryBytes / MIB;
     const [verifyMs] = await timed(() => verifyFile(file));
     const peakMiB = process.resourceUsage().maxRSS / 1024;
-    // What one rank of the group spends at run time, beside the all-gather.
+    // What one rank of the group spends at run time, in addition to the all-gather.
     const spec = resolveOptions(options, topk);
-    const facts = await gatherStreamed(planner, table, spec);
+    const facts = await gatherChunked(planner, table, spec);
     const last = ranks - 1;
     const ids = table(last);
     const [routeRankMs, routed] = await timed(async () => planner.routeRank(last, ids, spec));
     const [planRankMs] = await timed(async () => planner.planRank(routed, facts, spec));
     return {
+      /** Facts, decision, every shard's size and digest. */
       planMs,
+      /** Every shard planned again, hashed and written. */
       writeMs,
       verifyMs,
-      routeRankMs,
-      planRankMs,
+      /** The last rank at run time, tables of the group laid out for it alone. */
+      ...{ routeRankMs, planRankMs },
       fileMiB: plan.length / MIB,
+      /** The planner's Wasm memory. */
       plannerMiB,
-      startMiB,
-      peakPlanMiB,
-      peakMiB,
+      /** Resident memory: before, at most until the file was written, at most until it was verified. */
+      ...{ startMiB, peakPlanMiB, peakMiB },
     };
   } finally {
     await rm(directory, { recursive: true });

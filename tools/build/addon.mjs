@@ -1,6 +1,6 @@
 // Builds the native addon: build/native/Release/fusco.node. Further arguments go to CMake, such as -DFUSCO_CUDA=OFF.
 //
-// In a clone cmake-js does it. Where the package is installed cmake-js, a development dependency, is not there: CMake
+// In a clone cmake-js does it, and builds the addon of the benches as well, fusco_bench.node. Where the package is installed cmake-js, a development dependency, is not there: CMake
 // alone then, with the headers of the two run-time dependencies that hold them.
 
 import { spawnSync } from 'node:child_process';

@@ -10,8 +10,8 @@ import { chmodSync, copyFileSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-/** The newest symbols that a prebuilt addon may need: those of Ubuntu 22.04. */
-const NEWEST = { GLIBC: '2.35', GLIBCXX: '3.4.30', CXXABI: '1.3.13', GCC: '12.0.0' };
+/** The newest symbols that a prebuilt addon may need: glibc 2.34 and GCC 12, as README.md says. */
+const NEWEST = { GLIBC: '2.34', GLIBCXX: '3.4.30', CXXABI: '1.3.13', GCC: '12.0.0' };
 const LIBRARIES = /^(libc|libm|libgcc_s|libstdc\+\+|libpthread|libdl|librt|ld-linux-x86-64)\.so/;
 
 function fail(text) {

@@ -34,16 +34,16 @@ c_tests() {
 }
 
 export UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
-build asan address,undefined test_exchange test_refusals test_steps
+build asan address,undefined test_exchange test_refusals test_rounds
 c_tests asan
-build tsan thread test_exchange test_refusals test_steps
+build tsan thread test_exchange test_refusals test_rounds
 c_tests tsan
 [ "$mode" = full ] || exit 0
 
 if command -v valgrind > /dev/null; then
   # Valgrind does not emulate the flags that flush subnormals.
   c_flags=-DFUSCO_TEST_NO_FLUSH
-  build valgrind '' test_exchange test_refusals test_steps
+  build valgrind '' test_exchange test_refusals test_rounds
   for test in exchange refusals steps; do
     echo "== valgrind, $test"
     valgrind --quiet --error-exitcode=1 --leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect \
@@ -70,8 +70,8 @@ addon_tests() {
 
 build asan address,undefined fusco_node
 addon_tests asan "$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
-  test/native/{addon,buffers,exchange,lifetime,special-values}.test.ts \
-  test/executor/{fp8,gating,freed-buffers}.test.ts
+  test/native/{addon,buffers,exchange,lifetime,special-values}. \
+  test/executor/training/{fp8,gating}. test/executor/freed-buffers.
 build tsan thread fusco_node
 addon_tests tsan "$(gcc -print-file-name=libtsan.so)" \
-  test/native/{addon,buffers,exchange,lifetime}.test.ts test/executor/{fp8,gating}.test.ts
+  test/native/{addon,buffers,exchange,lifetime}. test/executor/training/{fp8,gating}.

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
-import { type Checked, compareGolden, makeAll } from '../golden/check.ts';
-import { formatGolden, readGolden } from '../golden/file.ts';
-import { writeFileAtomic } from '../output.ts';
+import { formatGolden, readGolden } from '../golden/goldenFile.ts';
+import { type Checked, compareGolden, makeAll } from '../golden/goldenPlans.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { ComparisonFailed, command, print, printJson, say } from './io.ts';
 
 const DEFAULT_FILE = 'fusco.golden.json';
@@ -56,11 +56,8 @@ async function check(file: string, options: { update?: boolean; json?: boolean }
 export function checkCommand(): Command {
   return command('check', 'Make the plans that a golden file names and compare them with what they were.')
     .argument('[file]', 'the golden file', DEFAULT_FILE)
-    .option('--update', 'write what the plans are now; refused where CI is set')
+    .option('--update', 'write what the plans are now; refused if CI is set')
     .option('--json', 'one JSON object')
-    .addHelpText(
-      'after',
-      '\nExit 1 where a plan differs, has no golden entry, or a golden entry has no plan.',
-    )
+    .addHelpText('after', '\nExit 1 if a plan differs or has no golden entry, or a golden entry has no plan.')
     .action(check);
 }

@@ -1,14 +1,15 @@
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { f16ToFloat, floatToBf16 } from '../../executor/numeric.ts';
-import { planId } from '../../planner/format/codec.ts';
+import { planId } from '../../planner/format/digest.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { benchExchanges } from '../bench/host.ts';
-import { type Execution, type ExecutionInput, execute, findMismatch } from '../execute.ts';
-import { formatBytes, formatCount, formatMs } from '../format.ts';
-import { readPerRank, readRouting } from '../readers/routing.ts';
-import { summarize } from '../summary.ts';
+import { congruential } from '../bench/ids.ts';
+import { type Execution, type ExecutionInput, execute, findMismatch } from '../execution/execute.ts';
+import { formatBytes, formatCount, formatMs } from '../figures/format.ts';
+import { summarize } from '../figures/summary.ts';
+import { readPerRank, readRouting } from '../readers/numpyRouting.ts';
 import { factLines, trafficLines } from './inspect.ts';
 import { ComparisonFailed, command, print, say } from './io.ts';
 
@@ -16,7 +17,7 @@ const EXPERTS = 256;
 const HIDDEN = 1024;
 const DEMO_ROUNDS = 7;
 
-/** The demo's data lie beside the sources, from which tsc does not copy them into dist/. */
+/** The demo's data is next to the sources; tsc does not copy it into dist/. */
 export function demoFile(name: string): string {
   const here = import.meta.url;
   const up = here.includes('/dist/') ? '../../../tools/demo/' : '../demo/';
@@ -26,17 +27,13 @@ export function demoFile(name: string): string {
 /** Rows whose every element is different and known: bf16 values from a small linear congruential generator. */
 function makeRows(plan: VerifiedPlan): Uint8Array[] {
   return plan.shards.map(({ rank, tokens }) => {
-    let state = rank + 1;
-    const rows = new Uint16Array(tokens * HIDDEN);
-    for (let i = 0; i < rows.length; i++) {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      rows[i] = floatToBf16((state >>> 8) / 2 ** 23 - 1);
-    }
+    const next = congruential(rank + 1);
+    const rows = new Uint16Array(tokens * HIDDEN).map(() => floatToBf16((next() >>> 8) / 2 ** 23 - 1));
     return new Uint8Array(rows.buffer);
   });
 }
 
-/** How long the exchanges take; beside the unfused pipeline where the native backend is there. */
+/** How long the exchanges take, and with the addon of the benches how long the unfused pipeline takes. */
 async function timeLines(plan: VerifiedPlan, { backend, dispatch, combine }: Execution): Promise<string[]> {
   const ms = (value: number) => formatMs(value).padStart(8);
   if (backend !== 'host') {
@@ -45,6 +42,7 @@ async function timeLines(plan: VerifiedPlan, { backend, dispatch, combine }: Exe
   const timed = await benchExchanges(plan, 0, DEMO_ROUNDS);
   return (['dispatch', 'combine'] as const).map((name) => {
     const { fused, unfused } = timed[name];
+    if (unfused === undefined) return `${name.padEnd(8)} ${ms(fused)}`;
     const times = `${(unfused / fused).toFixed(1)} x faster than`;
     return `${name.padEnd(8)} ${ms(fused)}  ${times} ${ms(unfused)} unfused (pack, exchange, unpack)`;
   });
@@ -87,8 +85,5 @@ async function demo(): Promise<void> {
 }
 
 export function demoCommand(): Command {
-  return command(
-    'demo',
-    'Plan a real routing table, execute it, check every byte, and show it on one screen.',
-  ).action(demo);
+  return command('demo', 'Plan, execute and check a real routing table, on one screen.').action(demo);
 }

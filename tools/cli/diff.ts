@@ -1,4 +1,5 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
+import { diffFiles } from '../diff/diffPlans.ts';
 import { parseLimits } from '../diff/limits.ts';
 import {
   type DiffReport,
@@ -8,8 +9,9 @@ import {
   renderText,
   reportOf,
 } from '../diff/render.ts';
-import { diffFiles } from '../diff.ts';
-import { ComparisonFailed, command, print, printJson, readPlan } from './io.ts';
+import { readPlan } from '../readers/planFile.ts';
+import { ComparisonFailed, command, print, printJson } from './io.ts';
+import { choice } from './options.ts';
 
 const RENDERERS = {
   text: renderText,
@@ -52,13 +54,11 @@ export function diffCommand(): Command {
     .argument('<a>', 'a plan file')
     .argument('<b>', 'a plan file')
     .addOption(
-      new Option('--format <format>', 'how to print it')
-        .choices(['text', 'json', 'markdown', 'junit', 'github'])
-        .default('text'),
+      choice('--format <format>', 'how to print it', ['text', 'json', 'markdown', 'junit', 'github']),
     )
     .option('--json', 'the same as --format json')
     .option('--all', 'every rank, expert, link and token, not only the largest changes')
     .option('--fail-on <limits>', "exit 1 only beyond these, for example 'busiestNicBytes>+2%,level>=result'")
-    .addHelpText('after', '\nExit 1 where the plans differ or, with --fail-on, where a limit is broken.')
+    .addHelpText('after', '\nExit 1 if the plans differ or, with --fail-on, if a limit is broken.')
     .action(diff);
 }

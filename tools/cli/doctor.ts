@@ -5,15 +5,18 @@ import { cudaDevices } from '../../executor/backends/cuda/context.ts';
 import { ncclLibrary } from '../../executor/backends/nccl/backend.ts';
 import { findAddon } from '../../executor/native/addon.ts';
 import { loadPlanner } from '../../planner/node.ts';
-import { formatBytes, formatFacts } from '../format.ts';
+import { formatBytes, formatFacts } from '../figures/format.ts';
 import { command, print, printJson } from './io.ts';
+
+/** The GPU kernels are compiled for sm_90. */
+const LEAST_COMPUTE = 9;
 
 /** One thing that may or may not work here. */
 interface Finding {
   readonly name: string;
   readonly ok: boolean;
   readonly found: string;
-  /** What to do about it where it is missing. */
+  /** What to do about it if it is missing. */
   readonly advice?: string;
 }
 
@@ -36,7 +39,7 @@ function hostFinding(): Finding {
   const name = 'host';
   const found = findAddon();
   if (found.addon === undefined) {
-    const advice = 'it takes a C++ compiler and cmake; until then the reference runs';
+    const advice = 'it needs a C++20 compiler and CMake 3.20; until then the reference runs';
     return { name, ok: false, found: found.reason, advice };
   }
   try {
@@ -62,13 +65,14 @@ function gpuFinding(): Finding {
     const others = devices.length > 1 ? `${devices.length} x ` : '';
     return {
       name: 'GPU',
-      ok: true,
-      found: `${others}${name}, ${formatBytes(totalBytes)}, ${compute}, ${cuda}`,
+      ok: Number(compute) >= LEAST_COMPUTE,
+      found: `${others}${name}, ${formatBytes(totalBytes)}, compute capability ${compute}, ${cuda}`,
+      advice: `the cuda and nccl backends need compute capability ${LEAST_COMPUTE}.0`,
     };
   }
   const hasDriver = existsSync('/proc/driver/nvidia/version');
   const advice = hasDriver
-    ? 'the driver is there: build the addon where nvcc is (npm run build:native) to use the cuda backend'
+    ? 'a driver is installed: build the addon with nvcc (npm run build:native) to use the cuda backend'
     : 'not needed to plan, inspect, verify or run on the CPU';
   return { name: 'GPU', ok: false, found: reason ?? 'no NVIDIA driver', advice };
 }
@@ -77,12 +81,16 @@ function ncclFinding(): Finding {
   const { path, version, reason } = ncclLibrary();
   if (reason === undefined) return { name: 'NCCL', ok: true, found: `${version}, ${path}` };
   const advice =
-    'only for one process per rank: install NCCL 2.19 or later, or set FUSCO_NCCL_PATH to its libnccl.so.2';
+    'only for the nccl backend: install NCCL 2.19 or later, or set FUSCO_NCCL_PATH to its libnccl.so.2';
   return { name: 'NCCL', ok: false, found: reason, advice };
 }
 
 async function doctor(options: { json?: boolean }): Promise<void> {
-  const reference: Finding = { name: 'reference', ok: true, found: 'TypeScript, the oracle; always there' };
+  const reference: Finding = {
+    name: 'reference',
+    ok: true,
+    found: 'TypeScript, always available; the other backends are compared with it',
+  };
   const findings = [
     nodeFinding(),
     await plannerFinding(),

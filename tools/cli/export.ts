@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
 import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { OutputDirectory } from '../output.ts';
 import { encodeNpy } from '../readers/npy.ts';
-import { command, printJson, readVerifiedPlan, say } from './io.ts';
+import { readVerifiedPlan } from '../readers/planFile.ts';
+import { OutputDirectory } from '../writers/outputFile.ts';
+import { command, printJson, say } from './io.ts';
 
 /** Destination rank of every entry; -1 where masked. */
 function destinationRanks(plan: VerifiedPlan, rank: number): Int32Array {
@@ -35,7 +36,7 @@ async function exportPlan(file: string, options: { out: string; json?: boolean }
 export function exportCommand(): Command {
   return command('export', 'Write destinations, expert counts and offsets as one set of .npy files per rank.')
     .argument('<file>', 'a plan file')
-    .requiredOption('--out <dir>', 'directory, created where it is missing')
+    .requiredOption('--out <dir>', 'directory; created if it is missing')
     .option('--json', 'one JSON object')
     .action(exportPlan);
 }

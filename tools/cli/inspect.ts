@@ -1,81 +1,24 @@
 import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { FuscoError } from '../../planner/errors.ts';
-import type { DecodedPlan } from '../../planner/format/codec.ts';
+import type { DecodedPlan } from '../../planner/format/decode.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
-import { formatBytes, formatCount, formatFacts } from '../format.ts';
-import { writeFileAtomic } from '../output.ts';
-import { figuresOf } from '../report/figures.ts';
+import { factsOf } from '../figures/facts.ts';
+import { formatBytes, formatFacts } from '../figures/format.ts';
+import { figuresOf } from '../figures/planFigures.ts';
+import { type Summary, summarize } from '../figures/summary.ts';
+import { readPlan } from '../readers/planFile.ts';
 import { encodeReport } from '../report/write.ts';
-import { type Summary, summarize } from '../summary.ts';
 import { styleOf } from '../terminal/style.ts';
 import { drawTraffic } from '../terminal/traffic.ts';
-import { command, ErrorsShown, errorLine, print, printJson, readPlan, say } from './io.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
+import { command, ErrorsShown, errorLine, print, printJson, say } from './io.ts';
 
 const MAX_PROBLEMS = 20;
 
-function total(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0);
-}
-
-function span(values: readonly number[]): string {
-  const low = Math.min(...values);
-  const high = Math.max(...values);
-  return low === high ? formatCount(low) : `${formatCount(low)} to ${formatCount(high)}`;
-}
-
 /** The facts of a plan, a label and a value a line. */
 export function factLines(summary: Summary): string {
-  const { imbalance, copiesPerToken } = summary;
-  const entries = total(summary.keptRows) + summary.maskedEntries + summary.droppedEntries;
-  const capacity = summary.capacity === 0 ? 'none' : `${formatCount(summary.capacity)} rows per expert`;
-  const facts: [string, string][] = [
-    [
-      'group',
-      `${summary.ranks} ranks, ${summary.ranksPerNode} a node, ${summary.experts} experts, top-${summary.topk}`,
-    ],
-    ['row', `${summary.hidden} x ${summary.dtype} = ${formatBytes(summary.rowBytes)}`],
-    ['strategy', `${summary.strategy}, align ${summary.align}, capacity ${capacity}`],
-    ['tokens', `${formatCount(total(summary.tokens))} (${span(summary.tokens)} a rank)`],
-    [
-      'entries',
-      `${formatCount(entries)}: ${formatCount(total(summary.keptRows))} routed, ` +
-        `${formatCount(summary.maskedEntries)} masked, ${formatCount(summary.droppedEntries)} dropped`,
-    ],
-    [
-      'received',
-      `${span(summary.recvRows)} rows a rank, ${formatCount(summary.paddingRows)} of them padding in all`,
-    ],
-    [
-      'imbalance',
-      `busiest expert ${imbalance.expertMaxOverMean.toFixed(2)} x the mean, ` +
-        `busiest rank ${imbalance.rankMaxOverMean.toFixed(2)} x`,
-    ],
-    [
-      'copies',
-      `${copiesPerToken.sent.toFixed(2)} rows sent per token (${copiesPerToken.flat.toFixed(2)} experts per token)`,
-    ],
-    ['descriptors', `${formatCount(summary.segments)} segments, ${formatCount(summary.slices)} slices`],
-  ];
-  const { forwarding, busiestNicBytes } = summary;
-  if (summary.ranks > summary.ranksPerNode) {
-    facts.push(['busiest NIC', `${formatBytes(busiestNicBytes)} sent or received between nodes by one rank`]);
-  }
-  if (forwarding !== undefined) {
-    const { forwardedRows, stagedRows, groupLoads, rule, metadataBytes } = forwarding;
-    facts.push(
-      [
-        'forwarding',
-        `${formatCount(forwardedRows)} rows between nodes, ${formatCount(stagedRows)} of them staged`,
-      ],
-      [
-        'groups',
-        `${rule}: ${span(groupLoads)} rows a group; ${formatBytes(metadataBytes)} of metadata travel along`,
-      ],
-    );
-  }
-  if (summary.reason !== '') facts.push(['auto', summary.reason]);
-  return formatFacts(facts);
+  return formatFacts(factsOf(summary));
 }
 
 /** The traffic matrix and the loads, as standard output can show them. */

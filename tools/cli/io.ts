@@ -1,12 +1,7 @@
-// What every command shares: reading plans, printing, and how errors become lines and exit codes.
+// What every command shares: printing, and how errors become lines and exit codes.
 
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
-import { type DecodedPlan, decodePlan, type Report } from '../../planner/format/codec.ts';
-import { nodeSha256 } from '../../planner/node.ts';
-import type { VerifiedPlan } from '../../planner/plan.ts';
-import { verifyPlan } from '../../planner/verify/verify.ts';
-import { readWhole } from '../readers/file.ts';
 
 /** Version of the JSON that `--json` prints; raised when a field changes its meaning or goes. */
 export const JSON_FORMAT_VERSION = 1;
@@ -27,9 +22,14 @@ export class ExitWith extends Error {
   }
 }
 
+/** A result as JSON, on one line unless an indentation is given; every result has the version of its fields. */
+export function jsonText(value: object, indent?: number): string {
+  return JSON.stringify({ formatVersion: JSON_FORMAT_VERSION, ...value }, null, indent);
+}
+
 /** Prints one JSON object to stdout. */
 export function printJson(value: object): void {
-  print(JSON.stringify({ formatVersion: JSON_FORMAT_VERSION, ...value }));
+  print(jsonText(value));
 }
 
 /** Prints a result to stdout. */
@@ -40,42 +40,6 @@ export function print(text: string): void {
 /** Prints a message to stderr. */
 export function say(text: string): void {
   process.stderr.write(`${text}\n`);
-}
-
-/** Reads and decodes a plan file; see decodePlan for what `report` does. */
-export async function readPlan(path: string, report?: Report): Promise<DecodedPlan> {
-  const bytes = await readWhole(path);
-  try {
-    return await decodePlan(bytes, nodeSha256, report);
-  } catch (error) {
-    if (error instanceof FuscoError) throw prefixed(path, error);
-    throw error;
-  }
-}
-
-/** Reads a plan file that is going to be used: anything wrong with it is thrown, with the file's name. */
-export async function readVerifiedPlan(path: string): Promise<DecodedPlan & { plan: VerifiedPlan }> {
-  const decoded = await readPlan(path);
-  try {
-    return { ...decoded, plan: verifyPlan(decoded.plan) };
-  } catch (error) {
-    throw error instanceof FuscoError ? prefixed(path, error) : error;
-  }
-}
-
-/** The same error with the file's name in front of its text. */
-export function prefixed(path: string, error: FuscoError): FuscoError {
-  const { path: inner, ...details } = error.details;
-  return new FuscoError(error.code, error.message, { ...details, path: `${path}`, cause: error });
-}
-
-/** An argument parser for integers in [min, max]. */
-export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
-  return (text) => {
-    const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
-    if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
-    throw new InvalidArgumentError(`It must be an integer from ${min} to ${max}.`);
-  };
 }
 
 /** A command whose own errors are thrown rather than printed. */

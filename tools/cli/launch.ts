@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { launch } from '../launch/processes.ts';
-import { command, ExitWith, integer, say } from './io.ts';
+import { command, ExitWith, say } from './io.ts';
+import { integer } from './options.ts';
 
 interface LaunchFlags {
   ranks: number;

@@ -1,7 +1,8 @@
 // The command line: one file per command, this one to join them.
 
+import type { Command } from 'commander';
 import { packageVersion } from '../../executor/version.ts';
-import { benchCommand } from './bench.ts';
+import { benchCommand } from './bench/index.ts';
 import { checkCommand } from './check.ts';
 import { demoCommand } from './demo.ts';
 import { diffCommand } from './diff.ts';
@@ -18,9 +19,9 @@ import { verifyCommand } from './verify.ts';
 import { viewCommand } from './view.ts';
 import { workloadCommand } from './workload.ts';
 
-/** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error; `launch` passes one on. */
-export async function main(args: readonly string[]): Promise<number> {
-  const program = command('fusco', 'Plans, inspects and executes expert-parallel shuffles.')
+/** The program with all of its commands. */
+export function createProgram(): Command {
+  return command('fusco', 'Plans, inspects and executes the exchanges of expert parallelism.')
     .version(packageVersion())
     .addCommand(demoCommand())
     .addCommand(planCommand())
@@ -37,6 +38,11 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(placementCommand())
     .addCommand(doctorCommand())
     .addCommand(benchCommand());
+}
+
+/** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error; `launch` passes one on. */
+export async function main(args: readonly string[]): Promise<number> {
+  const program = createProgram();
   if (args.length === 0) {
     program.outputHelp();
     return 0;

@@ -2,7 +2,6 @@ import { type Command, Option } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { writeFileAtomic } from '../output.ts';
 import {
   checkReplicas,
   FORMATS,
@@ -13,9 +12,11 @@ import {
   slotCounts,
 } from '../placement/convert.ts';
 import { countChoices, type Imbalance, proposePlacement } from '../placement/propose.ts';
-import { readRouting } from '../readers/routing.ts';
-import { layerOf, readCounts } from '../workload/counts.ts';
-import { command, integer, printJson, say } from './io.ts';
+import { layerOf, readCounts } from '../readers/counts.ts';
+import { readRouting } from '../readers/numpyRouting.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
+import { command, printJson, say } from './io.ts';
+import { integer, ranksPerNodeOption } from './options.ts';
 
 interface ProposeArguments {
   output: string;
@@ -86,14 +87,8 @@ async function propose(args: ProposeArguments): Promise<void> {
   await writeMap(args.output, proposal.map);
   const { before, after } = proposal;
   if (args.json) {
-    printJson({
-      file: args.output,
-      experts: loads.length,
-      ranks,
-      replicas: proposal.replicas,
-      before,
-      after,
-    });
+    const { length: experts } = loads;
+    printJson({ file: args.output, experts, ranks, replicas: proposal.replicas, before, after });
     return;
   }
   say(`blocks:   ${imbalanceText(before)}`);
@@ -133,11 +128,7 @@ export function placementCommand(): Command {
     .option('--experts <n>', 'logical experts (default: those of the count file)', integer(1, MAX_INSTANCES))
     .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
     .option('--replicas <n>', 'instances beyond one per expert', integer(0, MAX_INSTANCES), 0)
-    .option(
-      '--ranks-per-node <n>',
-      'ranks a node (default: the largest divisor up to 8)',
-      integer(1, MAX_RANKS),
-    )
+    .addOption(ranksPerNodeOption())
     .option('--json', 'one JSON object')
     .action(propose);
   const convertCommand = command('convert', "Read another tool's placement: EPLB's, or SGLang's.")

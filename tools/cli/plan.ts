@@ -1,19 +1,27 @@
-import { type Command, Option } from 'commander';
-import type { Balance } from '../../planner/balance.ts';
-import { planStreamed } from '../../planner/chunked.ts';
-import { encodePlanChunks } from '../../planner/format/codec.ts';
+import type { Command } from 'commander';
+import { planChunked } from '../../planner/chunked.ts';
+import { encodePlanChunks } from '../../planner/format/encode.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
-import { formatBytes, formatCount } from '../format.ts';
-import { writeFileAtomic } from '../output.ts';
-import { readAnyRouting } from '../readers/foreign.ts';
-import { readPlacement } from '../readers/placement.ts';
+import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import { formatBytes, formatCount } from '../figures/format.ts';
+import { readAnyRouting } from '../readers/anyRouting.ts';
+import { readPlacement } from '../readers/placementMap.ts';
 import { withProgress } from '../terminal/progress.ts';
-import { command, integer, printJson, say } from './io.ts';
-import { addRoutingOptions, type RoutingArguments } from './routing.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
+import { command, printJson, say } from './io.ts';
+import {
+  addRoutingOptions,
+  choice,
+  integer,
+  type RoutingArguments,
+  ranksPerNodeOption,
+  routingChoice,
+} from './options.ts';
+
+const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 
 interface PlanArguments extends RoutingArguments {
   output: string;
@@ -34,26 +42,28 @@ interface PlanArguments extends RoutingArguments {
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const { format, layer, step, ranks } = args;
+  const { ranks, experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
   const tables = await withProgress('reading', (progress) =>
-    readAnyRouting(routing, { format, layer, step, ranks, progress }),
+    readAnyRouting(routing, { ...routingChoice(args), ranks, progress }),
   );
   const options: PlanOptions = {
-    experts: args.experts,
-    ranks: tables.length,
-    hidden: args.hidden,
-    dtype: args.dtype,
-    align: args.align,
-    capacity: args.capacity ?? 0,
-    strategy: args.strategy,
-    tileTokens: args.tileTokens,
-    balance: args.balance,
-    partial: args.partial,
+    ...{
+      experts,
+      ranks: tables.length,
+      hidden,
+      dtype,
+      align,
+      capacity,
+      strategy,
+      tileTokens,
+      balance,
+      partial,
+    },
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const planner = await loadPlanner();
-  const write = args.stream ? writeStreamed : writeWhole;
+  const write = args.stream ? writeChunked : writeWhole;
   const { length, planId } = await write(planner, tables, options, args.output);
   if (args.json) {
     printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
@@ -84,7 +94,7 @@ async function writeWhole(
 }
 
 /** The same file in the memory of one shard at a time. */
-async function writeStreamed(
+async function writeChunked(
   planner: Planner,
   tables: readonly RoutingTable[],
   options: PlanOptions,
@@ -92,7 +102,7 @@ async function writeStreamed(
 ): Promise<Written> {
   const table = (rank: number) => tables[rank]!;
   const plan = await withProgress('planning', (progress) =>
-    planStreamed(planner, table, options, nodeHashing, progress),
+    planChunked(planner, table, options, nodeHashing, progress),
   );
   await withProgress('writing', (progress) => writeFileAtomic(path, plan.chunks(progress)));
   return plan;
@@ -107,38 +117,25 @@ export function planCommand(): Command {
     .requiredOption('-o, --output <file>', 'the plan file to write')
     .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
-    .option(
-      '--ranks-per-node <n>',
-      'ranks a node (default: the largest divisor up to 8)',
-      integer(1, MAX_RANKS),
-    )
+    .addOption(ranksPerNodeOption())
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
-    .addOption(
-      new Option('--dtype <dtype>', 'dtype of a row').choices(['bf16', 'f16', 'f32', 'fp8']).default('bf16'),
-    )
+    .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
-    .addOption(
-      new Option('--strategy <name>', 'how rows travel').choices(['flat', 'hier', 'auto']).default('flat'),
-    )
-    .addOption(
-      new Option('--balance <rule>', 'which rank forwards, in hierarchical plans')
-        .choices(['static', 'rotate', 'lpt', 'best'])
-        .default('best'),
-    )
-    .addOption(
-      new Option('--partial <dtype>', 'partial sums of a hierarchical combine')
-        .choices(['payload', 'f32'])
-        .default('payload'),
-    )
+    .addOption(choice('--strategy <name>', 'how rows travel', ['flat', 'hier', 'auto']))
+    .addOption(choice('--balance <rule>', 'which rank forwards, in hierarchical plans', BALANCES, 'best'))
+    .addOption(choice('--partial <dtype>', 'partial sums of a hierarchical combine', ['payload', 'f32']))
     .option(
       '--tile-tokens <n>',
-      'tokens of a tile whose stores the plan orders; 0 for none',
+      'tokens of a tile; the plan orders the stores of each; 0: no tiles',
       integer(0, 256),
       0,
     )
     .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
-    .option('--stream', 'hold one shard at a time: for plans larger than memory; plans every rank twice')
+    .option(
+      '--stream',
+      'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',
+    )
     .option('--json', 'one JSON object')
     .action(plan);
   return addRoutingOptions(made);

@@ -1,14 +1,16 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import type { BackendName } from '../../executor/backends/types.ts';
 import { type FloatDtype, f16ToFloat } from '../../executor/numeric.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { type Execution, type ExecutionInput, execute, findMismatch } from '../execute.ts';
-import { formatMs } from '../format.ts';
-import { OutputDirectory } from '../output.ts';
+import { type Execution, type ExecutionInput, execute, findMismatch } from '../execution/execute.ts';
+import { formatMs } from '../figures/format.ts';
 import { encodeNpy, type NdArray, type NdDtype, shapeText } from '../readers/npy.ts';
-import { readPerRank } from '../readers/routing.ts';
-import { ComparisonFailed, command, printJson, readVerifiedPlan, say } from './io.ts';
+import { readPerRank } from '../readers/numpyRouting.ts';
+import { readVerifiedPlan } from '../readers/planFile.ts';
+import { OutputDirectory } from '../writers/outputFile.ts';
+import { ComparisonFailed, command, printJson, say } from './io.ts';
+import { choice } from './options.ts';
 
 interface RunArguments {
   input: string;
@@ -120,14 +122,13 @@ export function runCommand(): Command {
     .requiredOption('--out <dir>', 'directory for rank{r}.recv.npy and rank{r}.combined.npy')
     .option('--weights <w>', 'f32 or f16 [ranks, tokens, topk] or a directory (default: unweighted)')
     .addOption(
-      new Option(
+      choice(
         '--backend <name>',
-        'what executes; auto is host where the native addon is there, nccl runs under a launcher',
-      )
-        .choices(['auto', 'reference', 'host', 'cuda', 'nccl'])
-        .default('auto'),
+        'what executes; auto is host if the native addon is there; nccl needs a launcher',
+        ['auto', 'reference', 'host', 'cuda', 'nccl'],
+      ),
     )
-    .option('--check', 'compare every byte with what the input implies; exit 1 where one differs')
+    .option('--check', 'compare every byte with what the input implies; exit 1 if one differs')
     .option('--json', 'one JSON object')
     .action(run);
 }

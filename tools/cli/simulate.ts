@@ -2,9 +2,11 @@ import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { writeFileAtomic } from '../output.ts';
 import { countChoices, proposePlacement } from '../placement/propose.ts';
-import { readRouting } from '../readers/routing.ts';
+import { layerOf, readCounts } from '../readers/counts.ts';
+import { readRouting } from '../readers/numpyRouting.ts';
+import { readVerifiedPlan } from '../readers/planFile.ts';
+import { encodeTrace, traceOf } from '../simulate/chromeTrace.ts';
 import { compare, type Prediction } from '../simulate/compare.ts';
 import {
   exchangesOf,
@@ -13,7 +15,6 @@ import {
   patternTables,
   reproducePaper,
 } from '../simulate/paper.ts';
-import { FITTED_LENGTHS, PAPER } from '../simulate/published.ts';
 import {
   bindingStage,
   comparisonLines,
@@ -22,13 +23,14 @@ import {
   resourceName,
   strategyName,
   timelineLines,
-} from '../simulate/render.ts';
+} from '../simulate/predictionText.ts';
+import { FITTED_LENGTHS, PAPER } from '../simulate/published.ts';
 import { findTopology } from '../simulate/topology.ts';
-import { encodeTrace, traceOf } from '../timeline.ts';
-import { layerOf, readCounts } from '../workload/counts.ts';
 import { resampleTokens, sampleCounts } from '../workload/families.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
 import { demoFile } from './demo.ts';
-import { command, integer, print, printJson, readVerifiedPlan, say } from './io.ts';
+import { command, print, printJson, say } from './io.ts';
+import { integer } from './options.ts';
 
 interface SimulateArguments {
   topology?: string;
@@ -186,7 +188,7 @@ export function simulateCommand(): Command {
     .argument('[file]', 'a plan file')
     .option('--topology <name|file>', 'h100-8x8, h200-nvl8, h200-8x8, or a JSON file')
     .option('--calibration <file>', "JSON file with constants in place of the topology's")
-    .option('--paper', "predict the FUSCO paper's evaluation beside what it published")
+    .option('--paper', "predict the FUSCO paper's evaluation, next to what it published")
     .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
     .option('--counts <file>', 'with --paper: expert counts as its real traffic')
     .option('--layer <n>', 'layer of the count file', integer(0))

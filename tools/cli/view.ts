@@ -1,15 +1,15 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { Command } from 'commander';
-import { type EndSignal, EXIT_CODES } from '../output.ts';
 import { viewerAsset } from '../report/write.ts';
 import { type Asset, fileAssets, serveViewer, typeOf } from '../viewer/server.ts';
+import { type EndSignal, EXIT_CODES } from '../writers/outputFile.ts';
 import { demoFile } from './demo.ts';
 import { command, ExitWith, print, say } from './io.ts';
 
 const PAGE = ['index.html', 'style.css', 'viewer.css', 'viewer.js', 'worker.js'];
 
-/** The page, the planner's Wasm and the example, by path. Throws E_BACKEND where the viewer is not built. */
+/** The page, the planner's Wasm and the example, by path. Throws E_BACKEND if the viewer is not built. */
 async function pageAssets(): Promise<Map<string, Asset>> {
   const assets = new Map<string, Asset>();
   for (const name of PAGE) {
@@ -42,7 +42,7 @@ async function view(files: readonly string[]): Promise<void> {
 }
 
 export function viewCommand(): Command {
-  return command('view', 'Serve a page, on this machine only, that plans and compares in the browser.')
+  return command('view', 'Serve a page on this machine only that plans and compares in the browser.')
     .argument(
       '[files...]',
       'routing tables (.npy, .npz, a directory of rank{r}.npy) or plans; two are compared',

@@ -1,13 +1,14 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { formatCount } from '../format.ts';
-import { OutputDirectory, writeFileAtomic } from '../output.ts';
+import { formatCount } from '../figures/format.ts';
+import { layerOf, readCounts } from '../readers/counts.ts';
 import { encodeNpy } from '../readers/npy.ts';
-import { layerOf, readCounts } from '../workload/counts.ts';
 import { DEFAULT_SKEW, FAMILIES, type Family, makeWorkload, sampleCounts } from '../workload/families.ts';
-import { command, integer, printJson, say } from './io.ts';
+import { OutputDirectory, writeFileAtomic } from '../writers/outputFile.ts';
+import { command, printJson, say } from './io.ts';
+import { integer, ranksPerNodeOption } from './options.ts';
 
 interface WorkloadArguments {
   output: string;
@@ -46,7 +47,7 @@ function fromFamily(family: Family, args: WorkloadArguments): { tables: RoutingT
   return { tables: makeWorkload({ ...args, family, experts }), experts };
 }
 
-/** One array where all ranks have equally many tokens, else a directory with one file a rank. */
+/** One array if all ranks have equally many tokens, else a directory with one file a rank. */
 async function writeTables(
   path: string,
   tables: readonly RoutingTable[],
@@ -85,23 +86,12 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
   if (args.json) {
     const { output, seed, step, ranks, topk } = args;
     const source = path === undefined ? { family } : { fromCounts: path, layer: args.layer };
-    printJson({
-      ...source,
-      model: path !== undefined,
-      label,
-      seed,
-      step,
-      ranks,
-      tokens,
-      topk,
-      experts,
-      output,
-      kind,
-    });
+    const model = path !== undefined;
+    printJson({ ...source, model, label, seed, step, ranks, tokens, topk, experts, output, kind });
     return;
   }
-  const total = tokens.reduce((sum, own) => sum + own, 0);
-  say(`${label}`);
+  const total = tokens.reduce((sum, count) => sum + count, 0);
+  say(label);
   say(
     `${formatCount(total)} tokens on ${tables.length} ranks, top-${args.topk} of ${experts} -> ${args.output}`,
   );
@@ -115,7 +105,10 @@ export function workloadCommand(): Command {
   const seeds = integer(0, 2 ** 32 - 1);
   return command('workload', 'Write a routing table of a known shape: a pure function of its options.')
     .argument('[family]', 'one of the families below')
-    .requiredOption('-o, --output <path>', 'the .npy to write; a directory where ranks have uneven tokens')
+    .requiredOption(
+      '-o, --output <path>',
+      'the .npy to write; a directory if ranks have different numbers of tokens',
+    )
     .option('--seed <n>', 'which table of the family', seeds, 0)
     .option('--step <n>', 'training step, for the families that move', seeds, 0)
     .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
@@ -127,14 +120,8 @@ export function workloadCommand(): Command {
       integer(1, MAX_INSTANCES),
     )
     .option('--skew <n>', 'how many times as likely a hot expert is', integer(1, 1000), DEFAULT_SKEW)
-    .option(
-      '--ranks-per-node <n>',
-      'for one-node (default: the largest divisor up to 8)',
-      integer(1, MAX_RANKS),
-    )
-    .addOption(
-      new Option('--from-counts <file>', 'draw from expert counts: {"logical_count": [layers][experts]}'),
-    )
+    .addOption(ranksPerNodeOption('of one-node: '))
+    .option('--from-counts <file>', 'draw from expert counts: {"logical_count": [layers][experts]}')
     .option('--layer <n>', 'layer of the count file', integer(0))
     .option('--json', 'one JSON object')
     .addHelpText('after', `\nFamilies:\n${FAMILY_HELP}`)

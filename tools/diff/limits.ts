@@ -20,7 +20,7 @@ type Operator = '>' | '>=' | '<' | '<=';
 /** One limit as it was written, and whether a pair of plans passes it. */
 export interface Limit {
   readonly text: string;
-  /** True where the limit is broken. */
+  /** True if the limit is broken. */
   readonly breaks: (level: DiffLevel, metrics: readonly MetricDelta[]) => boolean;
 }
 

@@ -1,8 +1,9 @@
 // The figures by which two plans are compared, by the names that `--fail-on` and golden files use; docs/diff.md
 // lists them, and a test compares the two.
 
-import { formatBytes, formatCount } from '../format.ts';
-import type { Summary } from '../summary.ts';
+import { largest, sum } from '../../planner/totals.ts';
+import { formatBytes, formatCount } from '../figures/format.ts';
+import type { Summary } from '../figures/summary.ts';
 
 export type MetricUnit = 'rows' | 'entries' | 'bytes' | 'tokens' | 'descriptors' | 'ratio';
 
@@ -19,118 +20,78 @@ export interface MetricDelta {
   unit: MetricUnit;
   from: number;
   to: number;
-  /** (to - from) / from; null where `from` is 0 and `to` is not. */
+  /** (to - from) / from; null if `from` is 0 and `to` is not. */
   change: number | null;
 }
 
-const total = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
-const most = (values: readonly number[]): number => values.reduce((max, value) => Math.max(max, value), 0);
-
 /** Bytes that leave their rank, within one node or between nodes. */
 function moved(matrix: readonly (readonly number[])[]): number {
-  return total(matrix.map((row, from) => total(row) - row[from]!));
+  return sum(matrix.map((row, from) => sum(row) - row[from]!));
+}
+
+function metric(name: string, unit: MetricUnit, meaning: string, of: Metric['of']): Metric {
+  return { name, unit, meaning, of };
 }
 
 export const METRICS: readonly Metric[] = [
-  {
-    name: 'tokens',
-    unit: 'tokens',
-    meaning: 'tokens of all ranks',
-    of: (s) => total(s.tokens),
-  },
-  {
-    name: 'rows',
-    unit: 'rows',
-    meaning: 'entries (token, k) that reach a slot',
-    of: (s) => total(s.keptRows),
-  },
-  {
-    name: 'maskedEntries',
-    unit: 'entries',
-    meaning: 'entries without an expert',
-    of: (s) => s.maskedEntries,
-  },
-  {
-    name: 'droppedEntries',
-    unit: 'entries',
-    meaning: 'entries beyond the capacity of their expert',
-    of: (s) => s.droppedEntries,
-  },
-  {
-    name: 'paddingRows',
-    unit: 'rows',
-    meaning: 'rows of receive buffers that only align',
-    of: (s) => s.paddingRows,
-  },
-  {
-    name: 'busiestRecvRows',
-    unit: 'rows',
-    meaning: 'largest receive buffer, padding included',
-    of: (s) => most(s.recvRows),
-  },
-  {
-    name: 'busiestNicBytes',
-    unit: 'bytes',
-    meaning: 'most bytes that one rank sends or receives between nodes',
-    of: (s) => s.busiestNicBytes,
-  },
-  {
-    name: 'interNodeBytes',
-    unit: 'bytes',
-    meaning: 'bytes between nodes, all ranks',
-    of: (s) => total(s.traffic.interNodeBytes.map(total)),
-  },
-  {
-    name: 'intraNodeBytes',
-    unit: 'bytes',
-    meaning: 'bytes between ranks of one node, all ranks',
-    of: (s) => moved(s.traffic.intraNodeBytes),
-  },
-  {
-    name: 'imbalance',
-    unit: 'ratio',
-    meaning: 'largest real rows of a rank over the mean',
-    of: (s) => s.imbalance.rankMaxOverMean,
-  },
-  {
-    name: 'expertImbalance',
-    unit: 'ratio',
-    meaning: 'largest rows of an expert instance over the mean',
-    of: (s) => s.imbalance.expertMaxOverMean,
-  },
-  {
-    name: 'copiesPerToken',
-    unit: 'ratio',
-    meaning: "rows that leave their source rank's memory, per token",
-    of: (s) => s.copiesPerToken.sent,
-  },
-  {
-    name: 'segments',
-    unit: 'descriptors',
-    meaning: 'runs of direct rows, contiguous on both sides',
-    of: (s) => s.segments,
-  },
-  {
-    name: 'slices',
-    unit: 'descriptors',
-    meaning: 'slices of the direct streams',
-    of: (s) => s.slices,
-  },
-  {
-    name: 'forwardedRows',
-    unit: 'rows',
-    meaning: 'rows sent to forwarders; 0 in flat plans',
-    of: (s) => s.forwarding?.forwardedRows ?? 0,
-  },
-  {
-    name: 'stagedRows',
-    unit: 'rows',
-    meaning: 'forwarded rows that need a staging row; 0 in flat plans',
-    of: (s) => s.forwarding?.stagedRows ?? 0,
-  },
+  metric('tokens', 'tokens', 'tokens of all ranks', (s) => sum(s.tokens)),
+  metric('rows', 'rows', 'entries (token, k) that reach a slot', (s) => sum(s.keptRows)),
+  metric('maskedEntries', 'entries', 'entries without an expert', (s) => s.maskedEntries),
+  metric('droppedEntries', 'entries', 'entries beyond the capacity of their expert', (s) => s.droppedEntries),
+  metric('paddingRows', 'rows', 'rows of receive buffers that only pad blocks', (s) => s.paddingRows),
+  metric('busiestRecvRows', 'rows', 'largest receive buffer, padding included', (s) => largest(s.recvRows)),
+  metric(
+    'busiestNicBytes',
+    'bytes',
+    'most bytes that one rank sends or receives between nodes',
+    (s) => s.busiestNicBytes,
+  ),
+  metric('interNodeBytes', 'bytes', 'bytes between nodes, all ranks', (s) =>
+    sum(s.traffic.interNodeBytes.map(sum)),
+  ),
+  metric('intraNodeBytes', 'bytes', 'bytes between ranks of one node, all ranks', (s) =>
+    moved(s.traffic.intraNodeBytes),
+  ),
+  metric(
+    'imbalance',
+    'ratio',
+    'largest real rows of a rank over the mean',
+    (s) => s.imbalance.rankMaxOverMean,
+  ),
+  metric(
+    'expertImbalance',
+    'ratio',
+    'largest rows of an expert instance over the mean',
+    (s) => s.imbalance.expertMaxOverMean,
+  ),
+  metric(
+    'copiesPerToken',
+    'ratio',
+    "rows that leave their source rank's memory, per token",
+    (s) => s.copiesPerToken.sent,
+  ),
+  metric(
+    'segments',
+    'descriptors',
+    'sequences of rows sent directly, contiguous on both sides',
+    (s) => s.segments,
+  ),
+  metric('slices', 'descriptors', 'slices of the send orders of rows sent directly', (s) => s.slices),
+  metric(
+    'forwardedRows',
+    'rows',
+    'rows sent to forwarders; 0 in flat plans',
+    (s) => s.forwarding?.forwardedRows ?? 0,
+  ),
+  metric(
+    'stagedRows',
+    'rows',
+    'forwarded rows that need a landing row; 0 in flat plans',
+    (s) => s.forwarding?.stagedRows ?? 0,
+  ),
 ];
 
-/** (to - from) / from; null where that is infinite. */
+/** (to - from) / from; null if that is infinite. */
 export function relativeChange(from: number, to: number): number | null {
   if (from === to) return 0;
   return from === 0 ? null : (to - from) / from;
@@ -144,7 +105,7 @@ export function compareMetrics(a: Summary, b: Summary): MetricDelta[] {
   });
 }
 
-/** `-8.0 %`, `+100 %`, or `new` where there was nothing before. */
+/** `-8.0 %`, `+100 %`, or `new` if there was nothing before. */
 export function formatChange(change: number | null): string {
   if (change === null) return 'new';
   const percent = 100 * change;

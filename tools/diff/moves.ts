@@ -36,7 +36,7 @@ export interface Moves {
   first: Move[];
 }
 
-/** One entry's place in a plan. `expert` and `host` are -1 where it is masked. */
+/** One entry's place in a plan. `expert` and `host` are -1 if it is masked. */
 interface Place {
   readonly slot: number;
   readonly expert: number;

@@ -1,7 +1,7 @@
 // A difference as text, Markdown, JUnit XML and GitHub workflow commands.
 
-import type { Delta, DiffLevel, LinkDelta, PlanDiff } from '../diff.ts';
-import { formatBytes, formatCount } from '../format.ts';
+import { formatBytes, formatCount } from '../figures/format.ts';
+import type { Delta, DiffLevel, LinkDelta, PlanDiff } from './diffPlans.ts';
 import type { Limit } from './limits.ts';
 import { formatChange, formatValue } from './metrics.ts';
 import { CAUSES } from './moves.ts';
@@ -38,7 +38,7 @@ const SHOWN = 8;
 const MAX_OPTION_TEXT = 24;
 
 function showOption(value: unknown): string {
-  const text = JSON.stringify(value);
+  const text = value === undefined ? 'default' : JSON.stringify(value);
   return text.length > MAX_OPTION_TEXT ? `${text.slice(0, MAX_OPTION_TEXT - 1)}…` : text;
 }
 
@@ -104,7 +104,7 @@ function verdict({ limits, broken }: DiffReport): string[] {
 
 const shortId = (id: string) => id.slice(0, 12);
 
-/** Plain text; a single line where the plans are identical. */
+/** Plain text; a single line if the plans are identical. */
 export function renderText(report: DiffReport, all: boolean): string {
   const { diff, from, to } = report;
   const first = `${LEVEL_TEXT[diff.level]}  ${shortId(from)} -> ${shortId(to)}`;
@@ -179,7 +179,7 @@ function escapeCommand(text: string): string {
   return text.replaceAll('%', '%25').replaceAll('\r', '%0D').replaceAll('\n', '%0A');
 }
 
-/** One workflow command: an error where the comparison fails, else a notice. */
+/** One workflow command: an error if the comparison fails, else a notice. */
 export function renderGithub(report: DiffReport, all: boolean): string {
   const { diff, failed } = report;
   const [first, ...rest] = renderText(report, all).split('\n');

@@ -1,28 +1,65 @@
-# Sourced by check.sh and multi.sh: unpacks the archive of pack.sh into $app, builds the addon there, and defines
-# `fusco`, `ranks` and `step`. Takes $results and $carry.
-app=$(mktemp -d)
-trap 'rm -rf "$app"' EXIT
+# shellcheck shell=sh disable=SC1091,SC2154
+# Sourced by check.sh, multi.sh and compare.sh: functions that unpack and build the archives of pack.sh, and run parts of
+# them. Takes $results and $carry.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+app=$work/new
 started=$(date +%s)
 failed=0
-step() { printf '== %s (%s s)\n' "$1" "$(($(date +%s) - started))"; }
+groups=0
+groups_failed=0
+
+seconds() { echo $(($(date +%s) - started)); }
+step() { printf '== %s (%s s)\n' "$1" "$(seconds)"; }
 fusco() { "$app/node" "$app/test/gpu/fusco.js" "$@"; }
-# ranks N RANKS_PER_HOST RANKS_PER_NODE: the cases of the nccl backend, a process for each rank.
-ranks() {
-  count=$1
-  shift
-  timeout -k 5 120 "$app/node" "$app/test/gpu/fusco.js" launch -n "$count" -- \
-    "$app/node" "$app/test/gpu/nccl/rank.js" "$@" || failed=1
+
+# unpack ARCHIVE FOLDER
+unpack() {
+  mkdir -p "$2"
+  xz -dc "$carry/$1.tar.xz" | tar -C "$2" -xf -
 }
 
-step 'unpacking'
-xz -dc "$carry/fusco-gpu.tar.xz" | tar -C "$app" -xf - || exit 1
-headers="$app/node_modules/node-api-headers/include;$app/node_modules/node-addon-api"
+# build FOLDER NAME: the addons of an unpacked archive, from its own native sources.
+build() {
+  cmake -S "$1/native" -B "$1/build/native" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    "-DCMAKE_JS_INC=$1/node_modules/node-api-headers/include;$1/node_modules/node-addon-api" \
+    >"$results/cmake-$2.log" 2>&1 || { tail -20 "$results/cmake-$2.log"; return 1; }
+  ninja -C "$1/build/native" fusco_node fusco_bench fusco_sweep >"$results/build-$2.log" 2>&1 ||
+    { grep -E 'error|FAILED' "$results/build-$2.log" | head -30; return 1; }
+  mkdir -p "$1/build/native/Release"
+  cp "$1"/build/native/node/*.node "$1/build/native/Release/"
+}
 
-step 'building'
-cmake -S native -B "$app/build/native" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DCMAKE_JS_INC=$headers" \
-  >"$results/cmake.log" 2>&1 || { tail -20 "$results/cmake.log"; exit 1; }
-ninja -C "$app/build/native" fusco_node fusco_sweep >"$results/build.log" 2>&1 ||
-  { grep -E 'error|FAILED' "$results/build.log" | head -30; exit 1; }
-mkdir -p "$app/build/native/Release"
-cp "$app/build/native/node/fusco.node" "$app/build/native/Release/"
-fusco doctor
+build_new() {
+  step 'building'
+  unpack fusco-gpu "$app" && build "$app" new || exit 1
+  fusco doctor
+}
+
+# launch N SECONDS SCRIPT...: a process of Node for each of N ranks.
+launch() {
+  count=$1 limit=$2
+  shift 2
+  timeout -k 5 "$limit" "$app/node" "$app/test/gpu/fusco.js" launch -n "$count" -- "$app/node" "$@"
+}
+
+# ranks N RANKS_PER_MACHINE RANKS_PER_NODE: the cases of the nccl backend, a process for each rank.
+ranks() {
+  groups=$((groups + 1))
+  count=$1
+  shift
+  launch "$count" 120 "$app/test/gpu/nccl/rank.js" "$@" || { failed=1 groups_failed=$((groups_failed + 1)); }
+}
+
+# record SCRIPT: a row for docs/gpu-record.md, after everything has run; tools/gpu/record.sh appends it.
+record() {
+  . "$app/trees.sh"
+  # shellcheck disable=SC2016
+  cells=$("$app/node" -p 'const { devices, cases, failed } = JSON.parse(fs.readFileSync(process.argv[1]));
+    `${devices.length} x ${devices[0].name} | ${process.argv[2]} | ${cases - failed} of ${cases}`' \
+    "$results/tests.json" "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)")
+  # shellcheck disable=SC2016
+  printf '| %s | %s | %s | %s of %s | %s | `%s` | `%s` |\n' "$(date -u +%F)" "$1" "$cells" \
+    $((groups - groups_failed)) "$groups" "$([ "$failed" = 0 ] && echo passed || echo FAILED)" \
+    "$native_tree" "$tests_tree" | tee "$results/record.md"
+}

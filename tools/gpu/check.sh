@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds, tests and benches the cuda and nccl backends on a bare machine with one GPU: nvcc, cmake, ninja, g++ and NCCL
-# are there, network and Node are not. tools/gpu/pack.sh makes the archive beforehand. Results are JSON files.
+# are there, network and Node are not. tools/gpu/pack.sh makes the archive beforehand. Results are JSON files, and
+# record.md, which tools/gpu/record.sh appends to docs/gpu-record.md.
 #
 #   tools/gpu/check.sh [RESULTS [FOLDER]]        default ./gpu-results and .carry
 #
@@ -10,9 +11,10 @@ cd "$(dirname "$0")/../.."
 mkdir -p "${1:-gpu-results}"
 results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
-# One GPU, also where there are more.
+# One GPU, even if there are more.
 export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
 . tools/gpu/build.sh
+build_new
 
 step 'testing'
 "$app/node" "$app/test/gpu/run.js" "$results/tests.json" || failed=1
@@ -43,7 +45,7 @@ for options in '--strategy flat --align 16' '--strategy hier --ranks-per-node 2'
     fusco run "$app/p.fusco" --input "$app/x.npy" --weights "$routing.w.npy" --out "$app/out" --backend cuda --check ||
     failed=1
 done
-# A process for each rank, each of which is another host to NCCL: it takes several ranks on one GPU no other way.
+# A process for each rank. Each poses as another machine to NCCL, which otherwise refuses several ranks on one GPU.
 cat >"$app/rank.sh" <<'SH'
 NCCL_HOSTID="rank $RANK" exec "$APP/node" "$APP/test/gpu/fusco.js" run "$APP/p.fusco" --input "$APP/x.npy" \
   --weights "$1" --out "$APP/out" --backend nccl --check
@@ -53,6 +55,8 @@ APP=$app fusco launch -n 8 -- sh "$app/rank.sh" "$routing.w.npy" || failed=1
 step 'running the examples'
 "$app/node" "$app/examples/train/main.js" --backend cuda --short --json "$results/train.json" || failed=1
 "$app/node" "$app/examples/overlap/main.js" --backend cuda --out "$results/overlap.json" || failed=1
+"$app/node" "$app/examples/hello/cuda.js" || failed=1
+APP=$app fusco launch -n 2 -- sh -c 'NCCL_HOSTID="rank $RANK" exec "$APP/node" "$APP/examples/hello/nccl.js"' || failed=1
 
 step 'compute-sanitizer'
 if command -v compute-sanitizer >/dev/null; then
@@ -70,9 +74,10 @@ routing_option=''
 [ -d "$carry/routing" ] && routing_option="--routing $carry/routing"
 # shellcheck disable=SC2086
 fusco bench cuda $routing_option --out "$results/bench.json" || failed=1
-timeout 100 "$app/node" "$app/test/gpu/fusco.js" launch -n 4 -- "$app/node" "$app/test/gpu/fusco.js" bench nccl \
-  --one-gpu --tokens 512 --rounds 9 --out "$results/bench-nccl.json" || failed=1
+launch 4 100 "$app/test/gpu/fusco.js" bench nccl --one-gpu --tokens 512 --rounds 9 \
+  --out "$results/bench-nccl.json" || failed=1
 "$app/build/native/cuda/fusco_sweep" 4096 >"$results/sweep-4096.txt"
 "$app/build/native/cuda/fusco_sweep" 512 >"$results/sweep-512.txt"
+record check.sh
 step 'done'
 exit $failed

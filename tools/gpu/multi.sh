@@ -12,6 +12,7 @@ results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
 export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1
 . tools/gpu/build.sh
+build_new
 gpus=$(nvidia-smi --list-gpus | wc -l)
 echo "$gpus GPUs"
 nvidia-smi topo -m | head -n $((gpus + 1))
@@ -41,13 +42,14 @@ fusco bench gpus $routing_option --out "$results/bench-gpus.json" || failed=1
 
 step 'benching: a process for each GPU'
 for tokens in 4096 32768; do
-  timeout 120 "$app/node" "$app/test/gpu/fusco.js" launch -n "$gpus" -- "$app/node" "$app/test/gpu/fusco.js" \
-    bench nccl --tokens $tokens --rounds 11 --out "$results/bench-nccl-$tokens.json" || failed=1
+  launch "$gpus" 120 "$app/test/gpu/fusco.js" bench nccl --tokens $tokens --rounds 11 \
+    --out "$results/bench-nccl-$tokens.json" || failed=1
 done
 step 'benching: PyTorch'
 for tokens in 4096 32768; do
   timeout 100 torchrun --nproc-per-node "$gpus" tools/gpu/torch_alltoall.py $tokens 7168 8 256 \
     "$results/torch-$tokens.json" 2>"$results/torch-$tokens.log" || { failed=1; tail -3 "$results/torch-$tokens.log"; }
 done
+record multi.sh
 step 'done'
 exit $failed

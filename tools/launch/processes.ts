@@ -6,13 +6,13 @@ import { createServer } from 'node:net';
 import { constants } from 'node:os';
 import { FuscoError } from '../../planner/errors.ts';
 import { styleOf } from '../terminal/style.ts';
-import { copyLines } from './lines.ts';
+import { copyLines } from './prefixedLines.ts';
 
 export interface LaunchOptions {
   readonly ranks: number;
   /** The program and its arguments. */
   readonly command: readonly string[];
-  /** Port of the rendezvous; a free one where it is undefined. */
+  /** Port of the rendezvous; a free one if it is undefined. */
   readonly port: number | undefined;
   /** Whether every line of output begins with its rank. */
   readonly prefix: boolean;
@@ -50,7 +50,7 @@ function environmentOf(rank: number, ranks: number, port: number, secret: string
   };
 }
 
-/** Neighbouring ranks have different colours where the stream shows colours. */
+/** Adjacent ranks have different colors, if the output shows colors. */
 function prefixOf(rank: number, to: NodeJS.WriteStream): string {
   return `${styleOf(to).paint(rank % 2 === 0 ? 'far' : 'near', `[${rank}]`)} `;
 }
@@ -141,8 +141,8 @@ class Processes {
 /**
  * Starts one process per rank, forwards signals to all of them, and waits for their end.
  *
- * @returns the exit code of the first rank that failed, 128 + signal where a signal ended it; 0 where none failed
- * @throws FuscoError E_FILE_NOT_FOUND where the program cannot be started
+ * @returns the exit code of the first rank that failed, 128 + signal where a signal ended it; 0 if none failed
+ * @throws FuscoError E_FILE_NOT_FOUND if the program cannot be started
  */
 export async function launch(options: LaunchOptions): Promise<number> {
   const processes = new Processes(options);

@@ -6,11 +6,11 @@
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
-import { readWhole } from '../readers/file.ts';
+import { type Bytes, wholeOf } from '../readers/file.ts';
+import { jsonOf } from '../readers/json.ts';
 import { type NdArray, parseNpy, shapeText } from '../readers/npy.ts';
+import { isArchive, openFile } from '../readers/source.ts';
 import { readTorch, TorchTensor } from '../readers/torch.ts';
-import { isZip } from '../readers/zip.ts';
-import { readJson } from '../workload/counts.ts';
 
 export const FORMATS = ['phy2log', 'log2phy', 'physical_to_logical_map'] as const;
 export type Format = (typeof FORMATS)[number];
@@ -58,7 +58,7 @@ function nest({ data, shape }: NdArray): Nested {
 }
 
 /** A tensor of a .pt file: alone, under `key`, or under the key of SGLang's recorder, whose map may change later. */
-function tensorOf(bytes: Uint8Array, key: string, path: string): NdArray {
+function tensorOf(bytes: Bytes, key: string, path: string): NdArray {
   const value = readTorch(bytes, path);
   const found = value instanceof Map ? (value.get(key) ?? value.get(`last_${key}`)) : value;
   if (found instanceof TorchTensor) return found.toArray();
@@ -67,15 +67,15 @@ function tensorOf(bytes: Uint8Array, key: string, path: string): NdArray {
 
 /** An integer array of a .npy, .pt or JSON file as nested lists; an object or dict holds it under `key`. */
 async function readNested(path: string, key: string): Promise<Nested> {
-  const bytes = await readWhole(path);
-  if (isZip(bytes) || path.endsWith('.npy')) {
-    const array = isZip(bytes) ? tensorOf(bytes, key, path) : parseNpy(bytes, path);
+  using file = openFile(path);
+  if (isArchive(file) || path.endsWith('.npy')) {
+    const array = isArchive(file) ? tensorOf(file.bytes, key, path) : parseNpy(wholeOf(file), path);
     if (/^f/.test(array.dtype)) {
       throw new FuscoError('E_FORMAT', `${array.dtype} ${shapeText(array.shape)} is not integers`, { path });
     }
     return nest(array);
   }
-  const value = await readJson(path);
+  const value = jsonOf(new TextDecoder().decode(wholeOf(file)), path);
   const found = Array.isArray(value) ? value : (value as Record<string, unknown> | null)?.[key];
   if (isNested(found)) return found;
   throw new FuscoError('E_FORMAT', `it is no array of integers, nor an object with one at "${key}"`, {
@@ -87,7 +87,7 @@ async function readNested(path: string, key: string): Promise<Nested> {
  * One layer of an array whose layers have `depth` axes; a file with one axis less is a single layer.
  *
  * @param path .npy, .pt or JSON
- * @throws FuscoError E_FORMAT, E_OPTION where there is no such layer
+ * @throws FuscoError E_FORMAT, E_OPTION if there is no such layer
  */
 export async function readLayer(
   path: string,
@@ -153,7 +153,7 @@ export function fromPhysical(layer: Nested, ranks: number, path: string): Conver
   return joinSlots(slots, ids.length, ranks, path);
 }
 
-/** From [logical][replicas] slots, -1 where there is none: EPLB's log2phy. Throws E_PLACEMENT. */
+/** From [logical][replicas] slots, -1 if there is none: EPLB's log2phy. Throws E_PLACEMENT. */
 export function fromLogical(layer: Nested, ranks: number, path: string): Converted {
   const slots = (layer as readonly (readonly number[])[]).map((list) => list.filter((slot) => slot !== -1));
   const all = slots.flat().sort((a, b) => a - b);

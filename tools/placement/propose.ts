@@ -11,7 +11,7 @@ import {
   makePlacement,
   type PlacementMap,
 } from '../../planner/placement.ts';
-import { maxOverMean } from '../summary.ts';
+import { maxOverMean } from '../figures/summary.ts';
 
 export interface ProposalOptions {
   ranks: number;

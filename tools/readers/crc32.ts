@@ -1,51 +1,40 @@
 // CRC-32 as zip uses it (polynomial 0xedb88320, reflected). Not node:zlib's, because the viewer reads archives in a
 // browser by the same code.
 
-/** TABLES[i][byte]: the checksum of that byte followed by i zero bytes, so that eight bytes are taken in one step. */
-const TABLES: readonly Uint32Array[] = makeTables();
+/** Eight tables of 256: entry 256 i + byte is the checksum of that byte followed by i zero bytes. */
+const TABLE = makeTable();
 
-function makeTables(): Uint32Array[] {
-  const tables = Array.from({ length: 8 }, () => new Uint32Array(256));
+function makeTable(): Uint32Array {
+  const table = new Uint32Array(8 * 256);
   for (let byte = 0; byte < 256; byte++) {
     let crc = byte;
     for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0xedb88320 : crc >>> 1;
-    tables[0]![byte] = crc;
+    table[byte] = crc;
   }
-  for (let i = 1; i < 8; i++) {
-    for (let byte = 0; byte < 256; byte++) {
-      const before = tables[i - 1]![byte]!;
-      tables[i]![byte] = (before >>> 8) ^ tables[0]![before & 255]!;
-    }
+  for (let i = 256; i < table.length; i++) {
+    const before = table[i - 256]!;
+    table[i] = (before >>> 8) ^ table[before & 255]!;
   }
-  return tables;
+  return table;
 }
 
-/** CRC-32 of `bytes`, 0..2^32 - 1. */
+/** CRC-32 of `bytes`, 0..2^32 - 1. Eight bytes are taken at a time. */
 export function crc32(bytes: Uint8Array): number {
-  const [t0, t1, t2, t3, t4, t5, t6, t7] = TABLES as [
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-  ];
+  const t = TABLE;
   let crc = ~0;
   let at = 0;
   for (const whole = bytes.length - 7; at < whole; at += 8) {
     crc ^= bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
     crc =
-      t7[crc & 255]! ^
-      t6[(crc >>> 8) & 255]! ^
-      t5[(crc >>> 16) & 255]! ^
-      t4[crc >>> 24]! ^
-      t3[bytes[at + 4]!]! ^
-      t2[bytes[at + 5]!]! ^
-      t1[bytes[at + 6]!]! ^
-      t0[bytes[at + 7]!]!;
+      t[0x700 + (crc & 255)]! ^
+      t[0x600 + ((crc >>> 8) & 255)]! ^
+      t[0x500 + ((crc >>> 16) & 255)]! ^
+      t[0x400 + (crc >>> 24)]! ^
+      t[0x300 + bytes[at + 4]!]! ^
+      t[0x200 + bytes[at + 5]!]! ^
+      t[0x100 + bytes[at + 6]!]! ^
+      t[bytes[at + 7]!]!;
   }
-  for (; at < bytes.length; at++) crc = (crc >>> 8) ^ t0[(crc ^ bytes[at]!) & 255]!;
+  for (; at < bytes.length; at++) crc = (crc >>> 8) ^ t[(crc ^ bytes[at]!) & 255]!;
   return ~crc >>> 0;
 }

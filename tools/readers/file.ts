@@ -1,5 +1,7 @@
+// Files as readers see them: opened once, read by ranges, and refused with one line.
+
 import { constants } from 'node:buffer';
-import { type FileHandle, open } from 'node:fs/promises';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { FuscoError } from '../../planner/errors.ts';
 
 const REASONS: Readonly<Record<string, string>> = {
@@ -37,7 +39,15 @@ export function readError(path: string, cause: unknown): unknown {
   return new FuscoError('E_FILE_READ', ioReason(errno), { path, cause });
 }
 
-/** A zeroed array of `bytes` bytes; throws E_MEMORY where the machine or the JavaScript engine has no room for it. */
+/** What to do with a file that only counts how often experts were chosen. */
+export const COUNTS_HINT = 'draw a routing from it with `fusco workload --from-counts`, or record per token';
+
+/** Throws E_FOREIGN: another program's file is damaged, or holds what its reader does not take. */
+export function refuse(path: string, text: string, cause?: unknown): never {
+  throw new FuscoError('E_FOREIGN', text, { path, ...(cause === undefined ? {} : { cause }) });
+}
+
+/** A zeroed array of `bytes` bytes; throws E_MEMORY if the machine or the JavaScript engine has no room for it. */
 export function allocate(bytes: number, path: string): Uint8Array<ArrayBuffer> {
   try {
     return new Uint8Array(bytes);
@@ -46,47 +56,126 @@ export function allocate(bytes: number, path: string): Uint8Array<ArrayBuffer> {
   }
 }
 
-/** One read call takes at most 2 GiB - 1; smaller pieces keep the thread pool responsive. */
-const READ_BYTES = 1 << 28;
+/** Bytes that are read by ranges: a Uint8Array, or a file of which only what is asked for is read. */
+export interface Bytes {
+  readonly length: number;
+  /** The bytes [begin, end); both must lie within the length. Valid as long as the caller holds them. */
+  subarray(begin: number, end: number): Uint8Array;
+  /** All of them in one buffer; a Uint8Array is that already. */
+  whole?(): Uint8Array;
+}
 
-/**
- * The whole of one regular file. Node's own readFile stops at 2 GiB; this one at `buffer.constants.MAX_LENGTH`.
- * The result starts at offset 0 of its own buffer, so that 64-byte aligned contents can be viewed in place.
- *
- * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ, E_MEMORY
- */
-export async function readWhole(path: string): Promise<Uint8Array<ArrayBuffer>> {
-  let file: FileHandle | undefined;
-  try {
-    file = await open(path, 'r');
-    return await readAll(file, path);
-  } catch (error) {
-    throw readError(path, error);
-  } finally {
-    await file?.close();
+/** One read call takes at most 2 GiB - 1. */
+const READ_BYTES = 1 << 28;
+/** Small reads come out of a window of the file: the fields of a zip directory are a few bytes each. */
+const WINDOW_BYTES = 1 << 16;
+
+/** A regular file that is opened once and read by ranges. Reads block. */
+export class OpenFile implements Bytes {
+  readonly path: string;
+  readonly length: number;
+  readonly #fd: number;
+  #window = new Uint8Array(0);
+  #windowAt = 0;
+
+  /** @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ for anything but a regular file */
+  constructor(path: string) {
+    this.path = path;
+    try {
+      this.#fd = openSync(path, 'r');
+    } catch (error) {
+      throw readError(path, error);
+    }
+    const stat = fstatSync(this.#fd);
+    this.length = stat.size;
+    if (stat.isFile()) return;
+    closeSync(this.#fd);
+    throw new FuscoError('E_FILE_READ', 'is not a regular file', { path });
+  }
+
+  /** Fills `into` from byte `at`. Throws E_FILE_READ if the file ends before. */
+  readInto(at: number, into: Uint8Array): void {
+    const { path } = this;
+    try {
+      for (let done = 0; done < into.length; ) {
+        const read = readSync(this.#fd, into, done, Math.min(READ_BYTES, into.length - done), at + done);
+        if (read === 0) throw new FuscoError('E_FILE_READ', 'became shorter while it was read', { path });
+        done += read;
+      }
+    } catch (error) {
+      throw readError(path, error);
+    }
+  }
+
+  /**
+   * The bytes [begin, end). More than a window's come in a buffer of their own, from its offset 0.
+   *
+   * @throws FuscoError E_FILE_READ, E_MEMORY
+   */
+  subarray(begin: number, end: number): Uint8Array<ArrayBuffer> {
+    if (end - begin > WINDOW_BYTES) {
+      const bytes = allocate(end - begin, this.path);
+      this.readInto(begin, bytes);
+      return bytes;
+    }
+    if (begin < this.#windowAt || end > this.#windowAt + this.#window.length) {
+      this.#windowAt = begin - (begin % WINDOW_BYTES);
+      // A new one each time: whoever was given a part of the last one may still hold it.
+      this.#window = new Uint8Array(Math.min(2 * WINDOW_BYTES, this.length - this.#windowAt));
+      this.readInto(this.#windowAt, this.#window);
+    }
+    return this.#window.subarray(begin - this.#windowAt, end - this.#windowAt);
+  }
+
+  /**
+   * The whole file, up to `buffer.constants.MAX_LENGTH`, where Node's own readFile stops at 2 GiB. It starts at offset 0
+   * of its own buffer, so that 64-byte aligned contents can be viewed in place.
+   *
+   * @throws FuscoError E_FILE_READ, E_MEMORY
+   */
+  whole(): Uint8Array<ArrayBuffer> {
+    const { path, length } = this;
+    const limit = constants.MAX_LENGTH;
+    if (length > limit) {
+      const text = `${length} bytes > ${limit}: give one file a rank`;
+      throw new FuscoError('E_FILE_READ', text, { path, value: length, limit });
+    }
+    const bytes = allocate(length, path);
+    this.readInto(0, bytes);
+    return bytes;
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#fd);
   }
 }
 
-async function readAll(file: FileHandle, path: string): Promise<Uint8Array<ArrayBuffer>> {
-  const stat = await file.stat();
-  if (!stat.isFile()) throw new FuscoError('E_FILE_READ', 'is not a regular file', { path });
-  if (stat.size > constants.MAX_LENGTH) {
-    throw new FuscoError(
-      'E_FILE_READ',
-      `${stat.size} bytes > ${constants.MAX_LENGTH}: give one file a rank`,
-      {
-        path,
-        value: stat.size,
-        limit: constants.MAX_LENGTH,
-      },
-    );
-  }
-  const bytes = allocate(stat.size, path);
-  let at = 0;
-  while (at < bytes.length) {
-    const { bytesRead } = await file.read(bytes, at, Math.min(READ_BYTES, bytes.length - at), at);
-    if (bytesRead === 0) throw new FuscoError('E_FILE_READ', 'became shorter while it was read', { path });
-    at += bytesRead;
-  }
-  return bytes;
+/** `json` is one value or one a line; `pickle` is not in an archive. */
+export type FileKind = 'npy' | 'npz' | 'vllm npz' | 'torch' | 'safetensors' | 'json' | 'pickle' | 'unknown';
+
+/** One file. What a reader does not ask for is not read. */
+export interface FileSource {
+  readonly kind: FileKind;
+  readonly path: string;
+  readonly bytes: Bytes;
+}
+
+export interface DirectorySource {
+  readonly kind: 'directory';
+  readonly path: string;
+  /** Sorted. */
+  readonly names: readonly string[];
+}
+
+export type Source = FileSource | DirectorySource;
+
+/** All bytes of a source, in one buffer. Throws E_FILE_READ, E_MEMORY. */
+export function wholeOf({ bytes }: FileSource): Uint8Array {
+  return bytes.whole?.() ?? bytes.subarray(0, bytes.length);
+}
+
+/** The whole of one regular file. Throws E_FILE_NOT_FOUND, E_FILE_READ, E_MEMORY. */
+export async function readWhole(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  using file = new OpenFile(path);
+  return file.whole();
 }

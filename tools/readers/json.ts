@@ -1,5 +1,8 @@
 // JSON from outside: what JSON.parse takes, less objects that say one thing twice, and values quoted in errors.
 
+import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
+import { readWhole } from './file.ts';
+
 /** The first key that an object of `text`, which is JSON, has twice. */
 function repeatedKey(text: string): string | undefined {
   // Keys of each open object; undefined for an open array.
@@ -37,6 +40,20 @@ export function parseJson(text: string): unknown {
   const key = repeatedKey(text);
   if (key !== undefined) throw new SyntaxError(`${shown(key)} is there twice in one object`);
   return value;
+}
+
+/** The value of a file's text. Throws `code`, with the path. */
+export function jsonOf(text: string, path: string, code: ErrorCode = 'E_FORMAT'): unknown {
+  try {
+    return parseJson(text);
+  } catch (cause) {
+    throw new FuscoError(code, `it is not JSON: ${(cause as Error).message}`, { path, cause });
+  }
+}
+
+/** The value of a JSON file. Throws `code`, E_FILE_NOT_FOUND, E_FILE_READ. */
+export async function readJson(path: string, code?: ErrorCode): Promise<unknown> {
+  return jsonOf(new TextDecoder().decode(await readWhole(path)), path, code);
 }
 
 /** A value of a file as errors quote it: short, and without going into what is nested. */

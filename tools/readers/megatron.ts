@@ -1,14 +1,13 @@
 // Router traces of Megatron-Core (`--moe-routing-trace-path`): router_trace_rank{r}.jsonl, one record per step, block
 // and layer: {"step", "stage": "pre_dispatch", "block": "decoder", "layer", "rank", "num_tokens", "topk",
-// "top_indices": [num_tokens][topk]}. Layers of multi-token prediction ("block": "mtp") number their layers anew and
+// "top_indices": [num_tokens][topk]}. Layers of multi-token prediction ("block": "mtp") number their layers again and
 // are passed over.
 
-import { FuscoError } from '../../planner/errors.ts';
-import type { RoutingTable } from '../../planner/routing.ts';
+import { refuse } from './file.ts';
 import { shown } from './json.ts';
-import { readJsonLines } from './lines.ts';
+import { readJsonLines } from './jsonLines.ts';
 import { pieceOfLists } from './nested.ts';
-import { type TraceChoice, TraceCollector } from './trace.ts';
+import { TraceCollector, type TraceReader } from './trace.ts';
 
 export const MEGATRON_FILE = /^router_trace_rank([0-9]+)\.jsonl$/;
 
@@ -19,9 +18,7 @@ export function isMegatronRecord(value: unknown): boolean {
 
 function addRecord(collector: TraceCollector, value: unknown, where: string, path: string): void {
   const record = (value ?? {}) as Record<string, unknown>;
-  const fail = (text: string): never => {
-    throw new FuscoError('E_FOREIGN', `${where}: ${text}`, { path });
-  };
+  const fail = (text: string): never => refuse(path, `${where}: ${text}`);
   const integer = (name: string): number => {
     const found = record[name];
     return Number.isSafeInteger(found)
@@ -46,19 +43,15 @@ function addRecord(collector: TraceCollector, value: unknown, where: string, pat
 /**
  * The routing of one step and layer of a trace, one table per rank.
  *
- * @param paths the files of one trace, in any order
- * @throws FuscoError E_FOREIGN, E_FILE_NOT_FOUND, E_FILE_READ
+ * @param files of one trace, in any order
+ * @throws FuscoError E_FOREIGN, E_FILE_READ
  */
-export async function readMegatron(
-  paths: readonly string[],
-  label: string,
-  choice: TraceChoice,
-): Promise<RoutingTable[]> {
+export const readMegatron: TraceReader = (files, label, choice) => {
   const collector = new TraceCollector(label, choice, 'step');
-  for (const path of paths) {
-    for await (const { value, line } of readJsonLines(path, choice.progress)) {
-      addRecord(collector, value, `line ${line}`, path);
+  for (const file of files) {
+    for (const { value, line } of readJsonLines(file, choice.progress)) {
+      addRecord(collector, value, `line ${line}`, file.path);
     }
   }
   return collector.tables();
-}
+};

@@ -1,11 +1,7 @@
 // Nested lists out of JSON: arrays whose shape nobody has checked yet.
 
-import { FuscoError } from '../../planner/errors.ts';
+import { refuse } from './file.ts';
 import type { Piece } from './trace.ts';
-
-function fail(path: string, where: string, text: string): never {
-  throw new FuscoError('E_FOREIGN', `${where}: ${text}`, { path });
-}
 
 function isInteger(value: unknown): value is number {
   return Number.isSafeInteger(value);
@@ -13,23 +9,23 @@ function isInteger(value: unknown): value is number {
 
 /** Lists [tokens][topk] of integers as a piece; all rows have one length. Throws E_FOREIGN. */
 export function pieceOfLists(value: unknown, where: string, path: string): Piece {
-  if (!Array.isArray(value)) fail(path, where, 'it is not a list of tokens');
+  if (!Array.isArray(value)) refuse(path, `${where}: it is not a list of tokens`);
   const topk = Array.isArray(value[0]) ? value[0].length : 0;
   const ids: number[] = [];
   for (const [token, row] of value.entries()) {
     if (!Array.isArray(row) || row.length !== topk || !row.every(isInteger)) {
-      fail(path, where, `token ${token} is not ${topk} integers, as token 0 is`);
+      refuse(path, `${where}: token ${token} is not ${topk} integers, as token 0 is`);
     }
     for (const id of row) ids.push(id);
   }
   return { ids, tokens: value.length, topk };
 }
 
-/** Layers in lists [tokens][layers][topk]; 0 where there is no token. Throws E_FOREIGN. */
+/** Layers in lists [tokens][layers][topk]; 0 if there is no token. Throws E_FOREIGN. */
 export function layersOfLists(value: unknown, where: string, path: string): number {
-  if (!Array.isArray(value)) fail(path, where, 'it is not a list of tokens');
+  if (!Array.isArray(value)) refuse(path, `${where}: it is not a list of tokens`);
   if (value.length === 0) return 0;
-  if (!Array.isArray(value[0]) || value[0].length === 0) fail(path, where, 'token 0 has no layers');
+  if (!Array.isArray(value[0]) || value[0].length === 0) refuse(path, `${where}: token 0 has no layers`);
   return value[0].length;
 }
 
@@ -38,7 +34,7 @@ export function layerOfLists(value: unknown, layer: number, where: string, path:
   const layers = layersOfLists(value, where, path);
   const rows = (value as unknown[]).map((token, i) => {
     if (Array.isArray(token) && token.length === layers) return token[layer];
-    return fail(path, where, `token ${i} has not the ${layers} layers that token 0 has`);
+    return refuse(path, `${where}: token ${i} has not the ${layers} layers that token 0 has`);
   });
   return pieceOfLists(rows, `${where}, layer ${layer}`, path);
 }

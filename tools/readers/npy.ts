@@ -107,7 +107,7 @@ class HeaderParser {
     );
   }
 
-  /** Skips blanks, then takes what the sticky pattern matches; undefined where it does not match. */
+  /** Skips blanks, then takes what the sticky pattern matches; undefined if it does not match. */
   #take(pattern: RegExp): string | undefined {
     while (this.#text[this.#at] === ' ' || this.#text[this.#at] === '\n') this.#at++;
     pattern.lastIndex = this.#at;
@@ -213,7 +213,7 @@ function copyOf(raw: Uint8Array, path: string): Uint8Array {
   return copy;
 }
 
-/** Little-endian elements as an array: a view where they are aligned in memory, else a copy. Throws E_MEMORY. */
+/** Little-endian elements as an array: a view if they are aligned in memory, else a copy. Throws E_MEMORY. */
 export function viewElements(
   dtype: NdDtype,
   shape: readonly number[],

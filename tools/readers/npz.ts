@@ -1,6 +1,7 @@
 // NumPy's .npz: a zip archive whose members are .npy files, stored (savez) or deflated (savez_compressed).
 
 import { FuscoError } from '../../planner/errors.ts';
+import type { Bytes } from './file.ts';
 import { type NdArray, parseNpy } from './npy.ts';
 import { MAX_TOTAL_BYTES, ZipArchive } from './zip.ts';
 
@@ -27,7 +28,7 @@ function memberName(file: string, path: string): string {
  *   are paths or do not end in .npy, and members that parseNpy refuses
  */
 export function readNpz(
-  bytes: Uint8Array,
+  bytes: Bytes,
   path: string,
   maxTotalBytes: number = MAX_TOTAL_BYTES,
 ): Map<string, NdArray> {

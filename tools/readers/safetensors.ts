@@ -6,7 +6,7 @@
 //   |   | the elements of all arrays, without gaps, little-endian, in C order                |
 //   +---+------------------------------------------------------------------------------------+
 
-import { FuscoError } from '../../planner/errors.ts';
+import { refuse } from './file.ts';
 import { parseJson, shown } from './json.ts';
 import { itemBytes, type NdArray, type NdDtype, viewElements } from './npy.ts';
 
@@ -28,10 +28,6 @@ const DTYPES: ReadonlyMap<unknown, NdDtype> = new Map([
 /** The format's own limit on its header. */
 const MAX_HEADER_BYTES = 100_000_000;
 const METADATA = '__metadata__';
-
-function fail(path: string, text: string): never {
-  throw new FuscoError('E_FOREIGN', text, { path });
-}
 
 function headerBytes(bytes: Uint8Array): number {
   if (bytes.length < 8) return -1;
@@ -60,13 +56,14 @@ function readEntry(name: string, value: unknown, path: string): Entry {
   const label = JSON.stringify(name.slice(0, 60));
   const dtype = DTYPES.get(text);
   if (dtype === undefined)
-    fail(path, `${label} has dtype ${shown(text)}, not one of ${[...DTYPES.keys()].join(', ')}`);
-  if (!Array.isArray(shape) || !shape.every(isSize) || shape.length > 16) fail(path, `${label} has no shape`);
+    refuse(path, `${label} has dtype ${shown(text)}, not one of ${[...DTYPES.keys()].join(', ')}`);
+  if (!Array.isArray(shape) || !shape.every(isSize) || shape.length > 16)
+    refuse(path, `${label} has no shape`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize))
-    fail(path, `${label} has no data_offsets`);
+    refuse(path, `${label} has no data_offsets`);
   const [start, end] = offsets as [number, number];
   const size = shape.reduce((product, n) => product * n, itemBytes(dtype));
-  if (end - start !== size) fail(path, `${label} takes ${size} bytes, its offsets ${end - start}`);
+  if (end - start !== size) refuse(path, `${label} takes ${size} bytes, its offsets ${end - start}`);
   return { name, dtype, shape, start, end };
 }
 
@@ -78,15 +75,15 @@ function readEntry(name: string, value: unknown, path: string): Entry {
  */
 export function readSafetensors(bytes: Uint8Array, path: string): Map<string, NdArray> {
   const length = headerBytes(bytes);
-  if (length < 0) fail(path, 'not a safetensors file, or cut short: its header leaves the file');
+  if (length < 0) refuse(path, 'not a safetensors file, or cut short: its header leaves the file');
   let header: unknown;
   try {
     header = parseJson(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(8, 8 + length)));
   } catch (cause) {
-    throw new FuscoError('E_FOREIGN', `the header is not JSON: ${(cause as Error).message}`, { path, cause });
+    refuse(path, `the header is not JSON: ${(cause as Error).message}`, cause);
   }
   if (typeof header !== 'object' || header === null || Array.isArray(header))
-    fail(path, 'the header is not an object');
+    refuse(path, 'the header is not an object');
   const entries = Object.entries(header)
     .filter(([name]) => name !== METADATA)
     .map(([name, value]) => readEntry(name, value, path))
@@ -96,10 +93,13 @@ export function readSafetensors(bytes: Uint8Array, path: string): Map<string, Nd
   let at = 0;
   for (const { name, dtype, shape, start, end } of entries) {
     if (start !== at || end > body.length)
-      fail(path, `the bytes of ${JSON.stringify(name.slice(0, 60))} overlap, leave a gap or leave the file`);
+      refuse(
+        path,
+        `the bytes of ${JSON.stringify(name.slice(0, 60))} overlap, leave a gap or leave the file`,
+      );
     arrays.set(name, viewElements(dtype, shape, body.subarray(start, end), path));
     at = end;
   }
-  if (at !== body.length) fail(path, `${body.length - at} bytes follow the last array`);
+  if (at !== body.length) refuse(path, `${body.length - at} bytes follow the last array`);
   return arrays;
 }

@@ -8,27 +8,21 @@
 // The recorder sees physical experts; the map of the dump turns them into logical ones. It reserves 8 columns a token
 // and leaves those that a model does not use at -1: columns that are -1 in every token are cut off.
 
-import { FuscoError } from '../../planner/errors.ts';
-import type { RoutingTable } from '../../planner/routing.ts';
-import { readWhole } from './file.ts';
+import { COUNTS_HINT, type FileSource, refuse } from './file.ts';
 import type { NdArray } from './npy.ts';
 import { readTorch, TorchTensor } from './torch.ts';
-import { layerPiece, type Piece, type TraceChoice, TraceCollector } from './trace.ts';
-
-function fail(path: string, text: string): never {
-  throw new FuscoError('E_FOREIGN', text, { path });
-}
+import { layerPiece, type Piece, TraceCollector, type TraceReader } from './trace.ts';
 
 function integerTensor(value: unknown, axes: number, name: string, path: string): TorchTensor {
   if (!(value instanceof TorchTensor) || value.shape.length !== axes || /^f/.test(value.dtype)) {
-    fail(path, `${name} is not a tensor of integers with ${axes} axes`);
+    refuse(path, `${name} is not a tensor of integers with ${axes} axes`);
   }
   return value;
 }
 
 function integerOf(record: ReadonlyMap<unknown, unknown>, name: string, path: string): number {
   const value = record.get(name);
-  if (!Number.isSafeInteger(value)) fail(path, `a record's ${name} is not an integer`);
+  if (!Number.isSafeInteger(value)) refuse(path, `a record's ${name} is not an integer`);
   return value as number;
 }
 
@@ -39,7 +33,7 @@ function toLogical({ ids, tokens, topk }: Piece, map: NdArray, layer: number, pa
     const slot = Number(id);
     if (slot === -1) return -1;
     if (slot < 0 || slot >= physical)
-      fail(path, `physical expert ${slot} of layer ${layer} is not in 0..${physical - 1}`);
+      refuse(path, `physical expert ${slot} of layer ${layer} is not in 0..${physical - 1}`);
     return Number(map.data[layer * physical + slot]);
   });
   return { ids: logical, tokens, topk };
@@ -63,16 +57,12 @@ function firstColumns({ ids, tokens, topk }: Piece, columns: number): Piece {
 }
 
 /** The wanted pieces of one dump, with logical ids. */
-function piecesOf(
-  bytes: Uint8Array,
-  path: string,
-  collector: TraceCollector,
-): { rank: number; piece: Piece }[] {
+function piecesOf({ bytes, path }: FileSource, collector: TraceCollector): { rank: number; piece: Piece }[] {
   const dump = readTorch(bytes, path);
   const records = dump instanceof Map ? dump.get('records') : undefined;
   if (!(dump instanceof Map) || !Array.isArray(records)) {
     const counts = dump instanceof Map && dump.has('logical_count');
-    fail(
+    refuse(
       path,
       counts ? `it only counts: ${COUNTS_HINT}` : 'it is no dump of the expert-distribution recorder',
     );
@@ -85,14 +75,14 @@ function piecesOf(
   ).toArray();
   const found: { rank: number; piece: Piece }[] = [];
   for (const record of records) {
-    if (!(record instanceof Map)) fail(path, 'a record is not a dict');
+    if (!(record instanceof Map)) refuse(path, 'a record is not a dict');
     if (!record.has('topk_ids_of_layer'))
-      fail(path, `its records only count (mode per_pass): ${COUNTS_HINT}`);
+      refuse(path, `its records only count (mode per_pass): ${COUNTS_HINT}`);
     const tensor = integerTensor(record.get('topk_ids_of_layer'), 3, 'topk_ids_of_layer', path);
     const [step, rank] = [integerOf(record, 'forward_pass_id', path), integerOf(record, 'rank', path)];
     const layers = tensor.shape[0]!;
     if (layers !== map.shape[0])
-      fail(path, `${layers} layers recorded, ${map.shape[0]} in last_physical_to_logical_map`);
+      refuse(path, `${layers} layers recorded, ${map.shape[0]} in last_physical_to_logical_map`);
     let array: NdArray | undefined;
     for (let layer = 0; layer < layers; layer++) {
       if (!collector.wants(step, layer)) continue;
@@ -103,26 +93,19 @@ function piecesOf(
   return found;
 }
 
-/** What to do with a file of counts. */
-export const COUNTS_HINT = 'draw a routing from it with `fusco workload --from-counts`, or record per token';
-
 /**
  * The routing of one forward pass and layer, one table per rank that was dumped.
  *
- * @param paths the dumps of one recording, one per rank
- * @throws FuscoError E_FOREIGN, E_FORMAT, E_FILE_NOT_FOUND, E_FILE_READ, E_MEMORY
+ * @param files the dumps of one recording, one per rank
+ * @throws FuscoError E_FOREIGN, E_FORMAT, E_FILE_READ, E_MEMORY
  */
-export async function readSglang(
-  paths: readonly string[],
-  label: string,
-  choice: TraceChoice,
-): Promise<RoutingTable[]> {
+export const readSglang: TraceReader = (files, label, choice) => {
   const collector = new TraceCollector(label, choice, 'forward pass');
   const found: { rank: number; piece: Piece }[] = [];
-  for (const path of paths) found.push(...piecesOf(await readWhole(path), path, collector));
+  for (const file of files) found.push(...piecesOf(file, collector));
   const columns = found.reduce((most, { piece }) => Math.max(most, usedColumns(piece)), 1);
   for (const { rank, piece } of found) {
     collector.add(rank, firstColumns(piece, Math.min(columns, piece.topk)));
   }
   return collector.tables();
-}
+};

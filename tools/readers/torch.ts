@@ -5,8 +5,7 @@
 //   NAME/byteorder   'little' or 'big', since 2.1
 //   NAME/version     '3'
 
-import { FuscoError } from '../../planner/errors.ts';
-import { allocate } from './file.ts';
+import { allocate, type Bytes, refuse } from './file.ts';
 import { itemBytes, type NdArray, type NdDtype, shapeText, viewElements } from './npy.ts';
 import { PickleGlobal, type PickleValue, unpickle } from './pickle.ts';
 import { MAX_TOTAL_BYTES, ZipArchive } from './zip.ts';
@@ -58,17 +57,13 @@ function isSize(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 
-function fail(path: string, text: string): never {
-  throw new FuscoError('E_FOREIGN', text, { path });
-}
-
 /** True for the names of an archive that torch.save wrote. */
 export function isTorchArchive(names: readonly string[]): boolean {
   return names.some((name) => name.endsWith('/data.pkl'));
 }
 
 /** A zip archive with whatever names, up to the limits of a recording. Throws E_FORMAT. */
-export function openTorch(bytes: Uint8Array, path: string): ZipArchive {
+export function openTorch(bytes: Bytes, path: string): ZipArchive {
   return new ZipArchive(bytes, path, {
     maxMembers: MAX_MEMBERS,
     maxTotalBytes: MAX_TOTAL_BYTES,
@@ -80,7 +75,7 @@ function storageOf(id: PickleValue, path: string): Storage {
   const [kind, type, key, , elements] = Array.isArray(id) ? id : [];
   const dtype = type instanceof PickleGlobal ? STORAGES.get(type.name) : undefined;
   if (kind !== 'storage' || dtype === undefined || typeof key !== 'string' || !isSize(elements)) {
-    fail(path, 'a persistent id is not a storage of a plain dtype');
+    refuse(path, 'a persistent id is not a storage of a plain dtype');
   }
   return { dtype, key, elements };
 }
@@ -124,19 +119,19 @@ class Loader {
   /** Bytes that tensors may still take. A pickle of a few bytes a tensor can name one storage any number of times. */
   #left: number;
 
-  constructor(bytes: Uint8Array, path: string) {
+  constructor(bytes: Bytes, path: string) {
     this.#path = path;
     this.#zip = openTorch(bytes, path);
     this.#left = 2 * this.#zip.totalBytes;
     const pickles = this.#zip.names.filter((name) => name.endsWith('/data.pkl'));
-    if (pickles.length !== 1) fail(path, `the archive holds ${pickles.length} members data.pkl, not one`);
+    if (pickles.length !== 1) refuse(path, `the archive holds ${pickles.length} members data.pkl, not one`);
     this.#prefix = pickles[0]!.slice(0, -'data.pkl'.length);
   }
 
   load(): PickleValue {
     const order = this.#zip.read(`${this.#prefix}byteorder`);
-    if (order !== undefined && Buffer.from(order).toString('latin1') !== 'little') {
-      fail(this.#path, 'its storages are big-endian');
+    if (order !== undefined && new TextDecoder().decode(order) !== 'little') {
+      refuse(this.#path, 'its storages are big-endian');
     }
     const calls = new Map<string, (args: readonly PickleValue[]) => PickleValue>([
       [REBUILD, (args: readonly PickleValue[]) => this.#tensor(args)],
@@ -158,13 +153,13 @@ class Loader {
       Array.isArray(value) && value.length <= MAX_NDIM && value.every(isSize);
     const known = typeof storage === 'object' && storage !== null && 'elements' in storage;
     if (!known || !isSize(offset) || !isTuple(shape) || !isTuple(stride) || shape.length !== stride.length) {
-      return fail(this.#path, 'a tensor is not a storage with offset, size and stride');
+      return refuse(this.#path, 'a tensor is not a storage with offset, size and stride');
     }
     const count = shape.reduce((product, n) => product * n, 1);
     const last = shape.reduce((sum, n, axis) => sum + (n - 1) * stride[axis]!, offset);
     // A tensor of more elements than its storage repeats them (stride 0): no recorder writes one.
     if (count > 0 && (last >= storage.elements || count > storage.elements)) {
-      fail(this.#path, `a tensor ${shapeText(shape)} leaves its storage of ${storage.elements} elements`);
+      refuse(this.#path, `a tensor ${shapeText(shape)} leaves its storage of ${storage.elements} elements`);
     }
     const copy = { dtype: storage.dtype, key: storage.key, elements: storage.elements };
     return new TorchTensor(copy.dtype, [...shape], () =>
@@ -183,14 +178,14 @@ class Loader {
     const path = `${this.#path}/data/${key}`;
     this.#left -= count * itemSize;
     if (this.#left < 0) {
-      fail(
+      refuse(
         path,
         `tensors share their storages: they take more than twice the ${this.#zip.totalBytes} bytes there`,
       );
     }
     const raw = this.#zip.read(`${this.#prefix}data/${key}`);
     if (raw === undefined || raw.length !== elements * itemSize) {
-      fail(path, `the storage has ${raw?.length ?? 'no'} bytes, the pickle says ${elements} x ${itemSize}`);
+      refuse(path, `the storage has ${raw?.length ?? 'no'} bytes, the pickle says ${elements} x ${itemSize}`);
     }
     const out = allocate(count * itemSize, path);
     if (count > 0) gather(raw, itemSize, offset, shape, stride, out);
@@ -203,6 +198,6 @@ class Loader {
  *
  * @throws FuscoError E_FOREIGN for anything but plain data and tensors, E_FORMAT for a damaged archive
  */
-export function readTorch(bytes: Uint8Array, path: string): PickleValue {
+export function readTorch(bytes: Bytes, path: string): PickleValue {
   return new Loader(bytes, path).load();
 }

@@ -1,10 +1,10 @@
 // Recorded routing: pieces of [tokens, topk] that belong to a step, a layer and a rank, of which a plan takes one step
 // and one layer. Readers of other programs' files add pieces; this keeps the wanted ones and says what there is.
 
-import { FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS, MAX_TOPK } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { ReadProgress } from './lines.ts';
+import { type FileSource, refuse } from './file.ts';
+import type { ReadProgress } from './jsonLines.ts';
 import type { NdArray } from './npy.ts';
 
 /** What to take of a file that holds more than one routing. */
@@ -15,6 +15,9 @@ export interface TraceChoice {
   readonly step?: number | undefined;
   readonly progress?: ReadProgress | undefined;
 }
+
+/** Reads the files of one recording, in any order; `label` names the recording in errors. Throws E_FOREIGN. */
+export type TraceReader = (files: Iterable<FileSource>, label: string, choice: TraceChoice) => RoutingTable[];
 
 /** Ids of one piece, row by row. */
 export interface Piece {
@@ -53,7 +56,7 @@ export class TraceCollector {
   }
 
   /**
-   * Whether a piece of this layer and step is wanted; call it before making the piece, for it costs nothing. Throws
+   * Whether a piece of this layer and step is wanted; call it before making the piece. Throws
    * E_FOREIGN for more layers than a file may have.
    */
   wants(step: number, layer: number): boolean {
@@ -68,7 +71,7 @@ export class TraceCollector {
     return this.#joinsSteps || step === first(this.#steps);
   }
 
-  /** Adds a wanted piece. Throws E_FOREIGN where its rank or topk cannot be. */
+  /** Adds a wanted piece. Throws E_FOREIGN for a rank or topk out of range. */
   add(rank: number, piece: Piece): void {
     if (!Number.isInteger(rank) || rank < 0 || rank >= MAX_RANKS)
       this.#fail(`rank ${rank} is not in 0..${MAX_RANKS - 1}`);
@@ -82,7 +85,7 @@ export class TraceCollector {
   }
 
   #fail(text: string): never {
-    throw new FuscoError('E_FOREIGN', text, { path: this.#path });
+    refuse(this.#path, text);
   }
 
   #checkChoice(): void {
@@ -101,9 +104,9 @@ export class TraceCollector {
   }
 
   /**
-   * One table per rank that the file knows, in the order of the ranks, pieces of a rank one behind another.
+   * One table per rank that the file knows, in the order of the ranks, the pieces of a rank in their order.
    *
-   * @throws FuscoError E_FOREIGN where nothing was recorded, a choice is missing or cannot be met, or a rank is
+   * @throws FuscoError E_FOREIGN if nothing was recorded, a choice is missing or cannot be met, or a rank is missing
    */
   tables(): RoutingTable[] {
     this.#checkChoice();
@@ -127,7 +130,7 @@ function joinPieces(pieces: readonly Piece[], path: string): RoutingTable {
     const { ids: from } = piece;
     for (let i = 0; i < from.length; i++) {
       const id = Number(from[i]);
-      if ((id | 0) !== id) throw new FuscoError('E_FOREIGN', `id ${id} is not a 32-bit integer`, { path });
+      if ((id | 0) !== id) refuse(path, `id ${id} is not a 32-bit integer`);
       ids[at++] = id;
     }
   }
@@ -138,11 +141,7 @@ function joinPieces(pieces: readonly Piece[], path: string): RoutingTable {
 export function pieceOf(array: NdArray, path: string): Piece {
   const [tokens, topk] = array.shape;
   if (array.shape.length !== 2 || /^f/.test(array.dtype)) {
-    throw new FuscoError(
-      'E_FOREIGN',
-      `${array.dtype} [${array.shape.join(', ')}] is not integers [tokens, topk]`,
-      { path },
-    );
+    refuse(path, `${array.dtype} [${array.shape.join(', ')}] is not integers [tokens, topk]`);
   }
   return { ids: array.data, tokens: tokens!, topk: topk! };
 }

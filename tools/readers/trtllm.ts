@@ -5,45 +5,34 @@
 //   rank{r}.safetensors       counts [experts], added up over all ranks by their reader
 
 import { basename } from 'node:path';
-import { FuscoError } from '../../planner/errors.ts';
-import type { RoutingTable } from '../../planner/routing.ts';
-import { readWhole } from './file.ts';
+import { COUNTS_HINT, refuse, wholeOf } from './file.ts';
 import { readSafetensors } from './safetensors.ts';
-import { COUNTS_HINT } from './sglang.ts';
-import { pieceOf, type TraceChoice, TraceCollector } from './trace.ts';
+import { pieceOf, TraceCollector, type TraceReader } from './trace.ts';
 
 export const TRTLLM_FILE = /^rank([0-9]+)_raw\.safetensors$/;
 
 /** Iteration and layer of a key. */
 export function parseKey(key: string, path: string): { iter: number; layer: number } {
   const parts = /^([0-9]{1,9})_([0-9]{1,9})$/.exec(key);
-  if (parts === null) {
-    throw new FuscoError('E_FOREIGN', `array ${JSON.stringify(key.slice(0, 60))} is not named ITER_LAYER`, {
-      path,
-    });
-  }
+  if (parts === null) refuse(path, `array ${JSON.stringify(key.slice(0, 60))} is not named ITER_LAYER`);
   return { iter: Number(parts[1]), layer: Number(parts[2]) };
 }
 
 /**
- * The routing of one iteration and layer, one table per rank. The rank is in the file's name; 0 where it is not.
+ * The routing of one iteration and layer, one table per rank. The rank is in the file's name; 0 if it is not.
  *
- * @throws FuscoError E_FOREIGN, E_FILE_NOT_FOUND, E_FILE_READ, E_MEMORY
+ * @throws FuscoError E_FOREIGN, E_FILE_READ, E_MEMORY
  */
-export async function readTrtllm(
-  paths: readonly string[],
-  label: string,
-  choice: TraceChoice,
-): Promise<RoutingTable[]> {
+export const readTrtllm: TraceReader = (files, label, choice) => {
   const collector = new TraceCollector(label, choice, 'iteration');
-  for (const path of paths) {
+  for (const file of files) {
+    const { path } = file;
     const rank = Number(TRTLLM_FILE.exec(basename(path))?.[1] ?? 0);
-    for (const [key, array] of readSafetensors(await readWhole(path), path)) {
+    for (const [key, array] of readSafetensors(wholeOf(file), path)) {
       const { iter, layer } = parseKey(key, path);
-      if (array.shape.length === 1)
-        throw new FuscoError('E_FOREIGN', `it only counts: ${COUNTS_HINT}`, { path });
+      if (array.shape.length === 1) refuse(path, `it only counts: ${COUNTS_HINT}`);
       if (collector.wants(iter, layer)) collector.add(rank, pieceOf(array, `${path}/${key}`));
     }
   }
   return collector.tables();
-}
+};

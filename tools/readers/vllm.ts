@@ -1,25 +1,21 @@
 // What vLLM returns with `--enable-return-routed-experts`: ids [tokens, layers, topk] of a request.
 //
-//   JSONL     a response a line: "prompt_routed_experts" beside "choices"[]."routed_experts", each null, nested lists
+//   JSONL     a response a line: "prompt_routed_experts" next to "choices"[]."routed_experts", each null, nested lists
 //             (0.21) or a .npy file in base64 (later); or {"routed_experts": …} alone, as clients store it
 //   .npz      routed_experts and, if there, prompt_routed_experts, as clients store the arrays
 //   .npy      one such array; it looks like [ranks, tokens, topk], so it must be asked for
 //
 // Requests are one batch, in order, prompt before choices. -1 marks positions that the prefix cache served.
 
-import { FuscoError } from '../../planner/errors.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { readJsonLines } from './lines.ts';
+import { type FileSource, refuse } from './file.ts';
+import { readJsonLines } from './jsonLines.ts';
 import { layerOfLists, layersOfLists } from './nested.ts';
 import { type NdArray, parseNpy, shapeText } from './npy.ts';
 import { layerPiece, type TraceChoice, TraceCollector } from './trace.ts';
 
 const PROMPT = 'prompt_routed_experts';
 const ROUTED = 'routed_experts';
-
-function fail(path: string, text: string): never {
-  throw new FuscoError('E_FOREIGN', text, { path });
-}
 
 /** True for a line of responses. */
 export function isVllmRecord(value: unknown): boolean {
@@ -35,7 +31,7 @@ export function isVllmArchive(names: Iterable<string>): boolean {
 
 function addArray(collector: TraceCollector, request: number, array: NdArray, path: string): void {
   if (array.shape.length !== 3 || /^f/.test(array.dtype)) {
-    fail(path, `${array.dtype} ${shapeText(array.shape)} is not integers (tokens, layers, topk)`);
+    refuse(path, `${array.dtype} ${shapeText(array.shape)} is not integers (tokens, layers, topk)`);
   }
   for (let layer = 0; layer < array.shape[1]!; layer++) {
     if (collector.wants(request, layer)) collector.add(0, layerPiece(array, 1, layer));
@@ -46,7 +42,7 @@ function decodeBase64(text: string, where: string, path: string): NdArray {
   const bytes = Buffer.from(text, 'base64');
   // Node passes over what is no base64; encoding again shows it.
   if (bytes.toString('base64').replace(/=+$/, '') !== text.replace(/=+$/, ''))
-    fail(path, `${where}: it is not base64`);
+    refuse(path, `${where}: it is not base64`);
   return parseNpy(Uint8Array.from(bytes), `${path}: ${where}`);
 }
 
@@ -75,12 +71,12 @@ function addRecord(
   where: string,
   path: string,
 ): void {
-  if (!isVllmRecord(value)) fail(path, `${where}: it is no response with "choices" or "${ROUTED}"`);
+  if (!isVllmRecord(value)) refuse(path, `${where}: it is no response with "choices" or "${ROUTED}"`);
   const record = value as Record<string, unknown>;
   addValue(collector, request, record[PROMPT], `${where}, ${PROMPT}`, path);
   addValue(collector, request, record[ROUTED], `${where}, ${ROUTED}`, path);
   const choices = record.choices ?? [];
-  if (!Array.isArray(choices)) fail(path, `${where}: "choices" is not a list`);
+  if (!Array.isArray(choices)) refuse(path, `${where}: "choices" is not a list`);
   for (const [i, choice] of choices.entries()) {
     addValue(
       collector,
@@ -98,11 +94,11 @@ function collect(path: string, choice: TraceChoice): TraceCollector {
 }
 
 /** One layer of all requests, or of the one that `choice.step` names: a single table. Throws E_FOREIGN and file errors. */
-export async function readVllmLines(path: string, choice: TraceChoice): Promise<RoutingTable[]> {
-  const collector = collect(path, choice);
+export function readVllmLines(file: FileSource, choice: TraceChoice): RoutingTable[] {
+  const collector = collect(file.path, choice);
   let request = 0;
-  for await (const { value, line } of readJsonLines(path, choice.progress)) {
-    addRecord(collector, value, request++, `line ${line}`, path);
+  for (const { value, line } of readJsonLines(file, choice.progress)) {
+    addRecord(collector, value, request++, `line ${line}`, file.path);
   }
   return collector.tables();
 }

@@ -6,7 +6,7 @@
 import { inflateSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
 import { crc32 } from './crc32.ts';
-import { allocate } from './file.ts';
+import { allocate, type Bytes } from './file.ts';
 import { decodeText } from './npy.ts';
 
 /** Default of the limit on the declared sizes of all members together, in bytes. */
@@ -53,14 +53,12 @@ function fail(path: string, message: string): never {
 
 /** Little-endian integers of an archive; whatever lies outside it is E_FORMAT. */
 class ZipView {
-  readonly bytes: Uint8Array;
+  readonly bytes: Bytes;
   readonly path: string;
-  readonly #view: DataView;
 
-  constructor(bytes: Uint8Array, path: string) {
+  constructor(bytes: Bytes, path: string) {
     this.bytes = bytes;
     this.path = path;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   }
 
   /** The bytes [at, at + length). */
@@ -75,13 +73,12 @@ class ZipView {
   }
 
   u16(at: number): number {
-    this.slice(at, 2);
-    return this.#view.getUint16(at, true);
+    const [low, high] = this.slice(at, 2) as unknown as [number, number];
+    return low + high * 2 ** 8;
   }
 
   u32(at: number): number {
-    this.slice(at, 4);
-    return this.#view.getUint32(at, true);
+    return this.u16(at) + this.u16(at + 2) * 2 ** 16;
   }
 
   u64(at: number): number {
@@ -216,7 +213,7 @@ function inflate(raw: Uint8Array, size: number, path: string): Uint8Array {
   return bytes;
 }
 
-/** The bytes of one member: a view of the archive where it is stored. */
+/** The bytes of one member: a view of an archive in memory if it is stored. */
 function readMember(zip: ZipView, member: Member): Uint8Array {
   const { local, compressed, size, crc, method } = member;
   const path = `${zip.path}/${member.file}`;
@@ -242,7 +239,7 @@ export class ZipArchive {
   readonly #members: ReadonlyMap<string, Member>;
 
   /** @throws FuscoError E_FORMAT for damage, members that overlap, encryption, and more than the limits allow */
-  constructor(bytes: Uint8Array, path: string, limits: ZipLimits) {
+  constructor(bytes: Bytes, path: string, limits: ZipLimits) {
     this.#zip = new ZipView(bytes, path);
     this.#members = readDirectory(this.#zip, limits);
   }
@@ -260,9 +257,9 @@ export class ZipArchive {
   }
 
   /**
-   * The bytes of one member: a view of the archive where it is stored. Undefined where there is none of this name.
+   * The bytes of one member: a view of an archive in memory if it is stored. Undefined if there is none of this name.
    *
-   * @throws FuscoError E_MEMORY, or E_FORMAT where the checksum or the size does not match
+   * @throws FuscoError E_MEMORY, or E_FORMAT if the checksum or the size does not match
    */
   read(name: string): Uint8Array | undefined {
     const member = this.#members.get(name);

@@ -1,8 +1,9 @@
 // The report: one HTML file that needs nothing else, neither the network nor this program.
 
 import type { FuscoError } from '../../planner/errors.ts';
-import { formatBytes, formatCount } from '../format.ts';
-import { type Figures, sum } from './figures.ts';
+import { sum } from '../../planner/totals.ts';
+import { formatBytes, formatCount } from '../figures/format.ts';
+import type { Figures } from '../figures/planFigures.ts';
 import { html, Markup } from './markup.ts';
 import { headline, panelMarkup, panelsOf } from './panels.ts';
 
@@ -17,7 +18,7 @@ export interface ReportInput {
   readonly problems: readonly FuscoError[];
 }
 
-/** What the page is made of beside its figures: a style sheet and a script, both inlined. */
+/** What the page is made of in addition to its figures: a style sheet and a script, both inlined. */
 export interface ReportAssets {
   readonly style: string;
   readonly script: string;

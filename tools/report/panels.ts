@@ -1,14 +1,16 @@
 // The panels of the report and of the viewer: a chart and what it means, for one plan or for two side by side.
 
-import { formatBytes } from '../format.ts';
+import { largest, sum } from '../../planner/totals.ts';
+import { factsOf } from '../figures/facts.ts';
+import { count, formatBytes, percent, rows, segments, times, tokens } from '../figures/format.ts';
+import type { Load } from '../figures/load.ts';
+import type { Figures, TokenFigures } from '../figures/planFigures.ts';
+import type { Lengths } from '../figures/tokens.ts';
 import { barChart } from './charts/bars.ts';
 import { NARROW, WIDE } from './charts/frame.ts';
 import { formatUs, ganttChart } from './charts/gantt.ts';
 import { heatChart, heatMax } from './charts/heatmap.ts';
-import { type Figures, type Load, largest, sum } from './figures.ts';
 import { html, type Markup, NOTHING, table } from './markup.ts';
-import type { Lengths } from './tokens.ts';
-import { count, percent, rows, segments, times, tokens } from './words.ts';
 
 export interface Panel {
   readonly id: string;
@@ -21,7 +23,7 @@ export interface Panel {
   readonly cells: readonly Markup[];
 }
 
-/** A busiest bar is marked where it exceeds the mean by more than this factor; below, the marking would be noise. */
+/** A busiest bar is marked if it exceeds the mean by more than this factor; below, the marking would be noise. */
 const NOTABLE = 1.05;
 
 type Draw = (figures: Figures, width: number) => Markup;
@@ -35,7 +37,7 @@ function measures(load: Load): Markup {
     ['busiest', rows(load.max)],
     ['mean', rows(load.mean)],
   ];
-  return html`<dl class="measures">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+  return pairList('measures', facts);
 }
 
 function loadChart(load: Load, title: string, xTitle: string, max: number, width: number): Markup {
@@ -98,7 +100,7 @@ function lengthChart(lengths: Lengths, what: string, max: number, width: number)
 function groupChart({ summary }: Figures, max: number, width: number): Markup {
   const { forwarding } = summary;
   if (forwarding === undefined) {
-    return html`<p class="empty">A flat plan has no communication groups: every row goes straight to its slot.</p>`;
+    return html`<p class="empty">A flat plan has no rail groups: every row goes straight to its slot.</p>`;
   }
   const labels = forwarding.groupLoads.map((_, group) => {
     const members = forwarding.groups.flatMap((g, rank) => (g === group ? [rank] : []));
@@ -108,11 +110,11 @@ function groupChart({ summary }: Figures, max: number, width: number): Markup {
   const total = sum(forwarding.groupLoads);
   const mean = total / forwarding.groupLoads.length;
   const chart = barChart({
-    title: 'Rows that each communication group sends between nodes',
+    title: 'Rows that each rail group sends between nodes',
     values: forwarding.groupLoads,
     names: labels,
     ticks: labels.map((_, i) => String(i)),
-    xTitle: 'communication group',
+    xTitle: 'rail group',
     yTitle: 'rows sent between nodes',
     format: rows,
     tick: count,
@@ -121,7 +123,7 @@ function groupChart({ summary }: Figures, max: number, width: number): Markup {
     width,
     hasPeak: largest(forwarding.groupLoads) > NOTABLE * mean,
   });
-  return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} cross between nodes, ${rows(forwarding.stagedRows)} of them wait in a staging buffer; ${formatBytes(forwarding.metadataBytes)} of metadata travel along.</p>`;
+  return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} cross between nodes, ${rows(forwarding.stagedRows)} of them in a landing buffer; ${formatBytes(forwarding.metadataBytes)} of metadata travel along.</p>`;
 }
 
 function offenderTable({ offenders }: Figures, width: number): Markup {
@@ -136,46 +138,9 @@ function offenderTable({ offenders }: Figures, width: number): Markup {
   )}</div>`;
 }
 
-/** The facts of a plan as pairs of a label and a value. */
-export function planFacts({ summary }: Figures): [string, string][] {
-  const entries = sum(summary.keptRows) + summary.maskedEntries + summary.droppedEntries;
-  const span = (values: readonly number[]) => {
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    return low === high ? count(low) : `${count(low)} to ${count(high)}`;
-  };
-  const facts: [string, string][] = [
-    ['ranks', `${count(summary.ranks)}, ${summary.ranksPerNode} a node`],
-    [
-      'experts',
-      `${count(summary.experts)}${summary.instances === summary.experts ? '' : ` in ${count(summary.instances)} instances`}, each token chooses ${summary.topk}`,
-    ],
-    [
-      'one row',
-      `${count(summary.hidden)} × ${summary.dtype} = ${formatBytes(summary.rowBytes)} (${count(summary.rowBytes)} bytes)`,
-    ],
-    ['strategy', `${summary.strategy}${summary.reason === '' ? '' : ` (auto: ${summary.reason})`}`],
-    ['alignment', `expert blocks start at multiples of ${rows(summary.align)}`],
-    ['capacity', summary.capacity === 0 ? 'no limit' : `${rows(summary.capacity)} per expert`],
-    ['tokens', `${count(sum(summary.tokens))} in all, ${span(summary.tokens)} a rank`],
-    [
-      'entries',
-      `${count(entries)}: ${count(sum(summary.keptRows))} routed, ${count(summary.maskedEntries)} masked, ${count(summary.droppedEntries)} dropped`,
-    ],
-    [
-      'received',
-      `${span(summary.recvRows)} rows a rank; ${count(summary.paddingRows)} rows in all are padding`,
-    ],
-    ['descriptors', `${count(summary.segments)} direct segments in ${count(summary.slices)} slices`],
-  ];
-  const { forwarding } = summary;
-  if (forwarding !== undefined) {
-    facts.push(['balancer', forwarding.rule], ['staging', `${span(forwarding.stageRows)} rows a rank`]);
-  }
-  return facts;
-}
-
-function factTable(figures: Figures): Markup {
-  return html`<dl class="facts">${planFacts(figures).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+/** Pairs of a name and a value. */
+function pairList(kind: 'facts' | 'measures', pairs: readonly (readonly [string, string])[]): Markup {
+  return html`<dl class="${kind}">${pairs.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
 const UNVERIFIED = html`<p class="empty">Not shown: this plan did not pass verification, so its entries cannot be trusted.</p>`;
@@ -211,20 +176,27 @@ export function headline({ summary, totalBytes, experts, ranks, tokens: deep }: 
   return html`<dl class="tiles">${tiles.map(([name, value, note]) => html`<div><dt>${name}</dt><dd class="value">${value}</dd><dd class="note">${note}</dd></div>`)}</dl>`;
 }
 
-interface Spec {
-  readonly id: string;
-  readonly title: string;
-  readonly text: string;
-  readonly isWide: boolean;
-  readonly draw: Draw;
-}
+/** A panel before it is drawn. */
+type Spec = Omit<Panel, 'cells'> & { readonly draw: Draw };
+
+const narrow = (id: string, title: string, text: string, draw: Draw): Spec => ({
+  id,
+  title,
+  text,
+  isWide: false,
+  draw,
+});
+const wide = (id: string, title: string, text: string, draw: Draw): Spec => ({
+  id,
+  title,
+  text,
+  isWide: true,
+  draw,
+});
 
 /** Draws where the plan was verified, and says why not otherwise. */
-function deep(draw: (figures: Required<Pick<Figures, 'tokens'>>, width: number) => Markup): Draw {
-  return (figures, width) => {
-    const { tokens: known } = figures;
-    return known === undefined ? UNVERIFIED : draw({ tokens: known }, width);
-  };
+function deep(draw: (figures: TokenFigures, width: number) => Markup): Draw {
+  return ({ tokens: known }, width) => (known === undefined ? UNVERIFIED : draw(known, width));
 }
 
 function timelineText(all: readonly Figures[]): string {
@@ -233,132 +205,119 @@ function timelineText(all: readonly Figures[]): string {
     prediction === undefined
       ? ''
       : ` Rates a rank, from the machine ${prediction.machine}: NIC ${prediction.nicGBps} GB/s, NVLink ${prediction.nvlinkGBps} GB/s a direction, memory ${prediction.hbmGBps} GB/s.`;
-  return `When the cost model expects each link to be busy. A stage ends when its slowest link is done; white space is waiting.${machine}`;
+  return `When the cost model expects each link to be busy. A stage ends when its slowest link is done; a link waits in the gaps.${machine}`;
 }
 
-function specs(all: readonly Figures[]): Spec[] {
-  const heat = largest(all.map((figures) => heatMax(figures.heat)));
+/** The largest values of several plans: charts that stand next to each other have the same scale. */
+function scales(all: readonly Figures[]) {
   const most = (pick: (figures: Figures) => readonly number[]) =>
     largest(all.map((figures) => largest(pick(figures))));
-  const expertMax = most(({ experts }) => experts.rows);
-  const rankMax = most(({ ranks }) => ranks.rows);
-  const spreadRanks = most(({ tokens: known }) => known?.spread.ranks ?? []);
-  const spreadNodes = most(({ tokens: known }) => known?.spread.nodes ?? []);
-  const lengths = most(({ tokens: known }) => [
-    ...(known?.direct.bins ?? []),
-    ...(known?.forwarded?.bins ?? []),
-  ]);
-  const groups = most(({ summary }) => summary.forwarding?.groupLoads ?? []);
-  const timed = (part: 'dispatch' | 'combine') =>
-    largest(all.map(({ tokens: known }) => known?.prediction[part].us ?? 0));
-  const longestUs = Math.max(timed('dispatch'), timed('combine'));
+  const ofTokens = (pick: (figures: TokenFigures) => readonly number[]) =>
+    most(({ tokens: known }) => (known === undefined ? [] : pick(known)));
+  return {
+    heat: largest(all.map(({ heat }) => heatMax(heat))),
+    experts: most(({ experts }) => experts.rows),
+    ranks: most(({ ranks }) => ranks.rows),
+    groups: most(({ summary }) => summary.forwarding?.groupLoads ?? []),
+    ranksReached: ofTokens(({ spread }) => spread.ranks),
+    nodesReached: ofTokens(({ spread }) => spread.nodes),
+    lengths: ofTokens(({ direct, forwarded }) => [...direct.bins, ...(forwarded?.bins ?? [])]),
+    us: ofTokens(({ prediction }) => [prediction.dispatch.us, prediction.combine.us]),
+  };
+}
+
+function loadSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Spec[] {
   const cell = all[0]?.heat.ranksPerCell ?? 1;
   return [
-    {
-      id: 'offenders',
-      title: 'What stands out',
-      text: 'The largest of each kind, most unequal first. An exchange is as slow as its busiest part, so these are the places where a better balance pays.',
-      isWide: true,
-      draw: offenderTable,
-    },
-    {
-      id: 'traffic',
-      title: 'Traffic between ranks',
-      text: `Payload bytes of one dispatch. Each row is a sender, each column a receiver${cell > 1 ? `, ${cell} ranks a cell` : ''}; squares outline the nodes. A dark column is a rank that everybody sends to. Combine moves the same bytes backwards.`,
-      isWide: false,
-      draw: (figures, width) => heatChart(figures.heat, heat, width),
-    },
-    {
-      id: 'ranks',
-      title: 'Load of each rank',
-      text: 'Rows that arrive at each rank, all of its experts together, without padding. The busiest rank decides how long the experts take.',
-      isWide: false,
-      draw: ({ ranks }, width) => loadChart(ranks, 'Rows received by each rank', 'rank', rankMax, width),
-    },
-    {
-      id: 'experts',
-      title: 'Load of each expert',
-      text: 'Rows that arrive at each expert, in the order in which they lie on their ranks.',
-      isWide: true,
-      draw: ({ experts }, width) =>
-        loadChart(experts, 'Rows received by each expert', 'expert', expertMax, width),
-    },
-    {
-      id: 'ranks-per-token',
-      title: 'Ranks per token',
-      text: 'On how many different ranks a token’s experts live. Fewer ranks than experts means that copies can be shared.',
-      isWide: false,
-      draw: deep((figures, width) => spreadChart(figures.tokens.spread.ranks, 'rank', spreadRanks, width)),
-    },
-    {
-      id: 'nodes-per-token',
-      title: 'Nodes per token',
-      text: 'On how many different nodes they live. A hierarchical plan sends one copy to each other node, whatever the number of experts there.',
-      isWide: false,
-      draw: deep((figures, width) => spreadChart(figures.tokens.spread.nodes, 'node', spreadNodes, width)),
-    },
-    {
-      id: 'dispatch',
-      title: 'Predicted dispatch, link by link',
-      text: timelineText(all),
-      isWide: false,
-      draw: deep((figures, width) =>
-        ganttChart(
-          'Predicted timeline of the dispatch',
-          figures.tokens.prediction.dispatch,
-          longestUs,
-          width,
-        ),
+    wide(
+      'offenders',
+      'What stands out',
+      'The largest of each kind, most unequal first. An exchange takes as long as its busiest part, so a better balance helps here first.',
+      offenderTable,
+    ),
+    narrow(
+      'traffic',
+      'Traffic between ranks',
+      `Payload bytes of one dispatch. Each row is a sender, each column a receiver${cell > 1 ? `, ${cell} ranks a cell` : ''}; squares outline the nodes. A dark column is a rank that receives from all others. Combine moves the same bytes in the other direction.`,
+      ({ heat }, width) => heatChart(heat, max.heat, width),
+    ),
+    narrow(
+      'ranks',
+      'Load of each rank',
+      'Rows that each rank receives, all of its experts together, without padding. The busiest rank decides how long the experts take.',
+      ({ ranks }, width) => loadChart(ranks, 'Rows received by each rank', 'rank', max.ranks, width),
+    ),
+    wide(
+      'experts',
+      'Load of each expert',
+      'Rows that each expert receives, in the order in which the ranks store them.',
+      ({ experts }, width) =>
+        loadChart(experts, 'Rows received by each expert', 'expert', max.experts, width),
+    ),
+  ];
+}
+
+function tokenSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Spec[] {
+  return [
+    narrow(
+      'ranks-per-token',
+      'Ranks per token',
+      'The number of different ranks that own a token’s experts. If it is smaller than the number of experts, several experts can share one copy.',
+      deep(({ spread }, width) => spreadChart(spread.ranks, 'rank', max.ranksReached, width)),
+    ),
+    narrow(
+      'nodes-per-token',
+      'Nodes per token',
+      'The number of different nodes that own them. A hierarchical plan sends one copy to each other node, however many experts are there.',
+      deep(({ spread }, width) => spreadChart(spread.nodes, 'node', max.nodesReached, width)),
+    ),
+    narrow(
+      'dispatch',
+      'Predicted dispatch, link by link',
+      timelineText(all),
+      deep(({ prediction }, width) =>
+        ganttChart('Predicted timeline of the dispatch', prediction.dispatch, max.us, width),
       ),
-    },
-    {
-      id: 'combine',
-      title: 'Predicted combine, link by link',
-      text: 'The way back: every slot returns to its token, and the weighted rows are added up. Same scale as the dispatch.',
-      isWide: false,
-      draw: deep((figures, width) =>
-        ganttChart('Predicted timeline of the combine', figures.tokens.prediction.combine, longestUs, width),
+    ),
+    narrow(
+      'combine',
+      'Predicted combine, link by link',
+      'The other direction: every slot’s row returns to its token, and the weighted rows are added. Same scale as the dispatch.',
+      deep(({ prediction }, width) =>
+        ganttChart('Predicted timeline of the combine', prediction.combine, max.us, width),
       ),
-    },
-    {
-      id: 'segments',
-      title: 'Segment lengths',
-      text: 'A segment is a run of rows that lie next to each other both where they are read and where they are written. Longer segments need fewer descriptors.',
-      isWide: false,
-      draw: deep(
-        ({ tokens: { direct, forwarded } }, width) =>
-          html`${lengthChart(direct, 'rows sent directly', lengths, width)}${forwarded === undefined ? NOTHING : lengthChart(forwarded, 'rows sent to a forwarder', lengths, width)}`,
+    ),
+    narrow(
+      'segments',
+      'Segment lengths',
+      'A segment is a sequence of rows that is contiguous at the source and at the destination. Longer segments need fewer descriptors.',
+      deep(
+        ({ direct, forwarded }, width) =>
+          html`${lengthChart(direct, 'rows sent directly', max.lengths, width)}${forwarded === undefined ? NOTHING : lengthChart(forwarded, 'rows sent to a forwarder', max.lengths, width)}`,
       ),
-    },
-    {
-      id: 'groups',
-      title: 'Load of the communication groups',
-      text: 'In a hierarchical plan one rank of every node forms a group, and its members forward for each other. Equal bars mean equally busy NICs.',
-      isWide: false,
-      draw: (figures, width) => groupChart(figures, groups, width),
-    },
-    {
-      id: 'facts',
-      title: 'Facts of the plan',
-      text: 'What was asked for and what came out.',
-      isWide: true,
-      draw: factTable,
-    },
+    ),
+    narrow(
+      'groups',
+      'Load of the rail groups',
+      'In a hierarchical plan one rank of every node belongs to a rail group, and its members forward for each other. Equal bars mean equally busy NICs.',
+      (figures, width) => groupChart(figures, max.groups, width),
+    ),
+    wide('facts', 'Facts of the plan', 'What was asked for and what came out.', ({ summary }) =>
+      pairList('facts', factsOf(summary)),
+    ),
   ];
 }
 
 /** All panels of one plan, or of two on common scales. */
 export function panelsOf(all: readonly Figures[]): Panel[] {
-  return specs(all).map(({ id, title, text, isWide, draw }) => ({
-    id,
-    title,
-    text,
-    isWide,
-    cells: all.map((figures) => draw(figures, isWide && all.length === 1 ? WIDE : NARROW)),
+  const max = scales(all);
+  return [...loadSpecs(all, max), ...tokenSpecs(all, max)].map(({ draw, ...panel }) => ({
+    ...panel,
+    cells: all.map((figures) => draw(figures, panel.isWide && all.length === 1 ? WIDE : NARROW)),
   }));
 }
 
-/** A panel as a section of the page; `names` stand over the drawings where there are several. */
+/** A panel as a section of the page; `names` are the titles of the drawings if there are several. */
 export function panelMarkup({ id, title, text, isWide, cells }: Panel, names: readonly string[]): Markup {
   const drawn = cells.map((cell, i) =>
     cells.length === 1

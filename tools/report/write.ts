@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { FuscoError } from '../../planner/errors.ts';
 import { type ReportInput, reportPage } from './page.ts';
 
-/** A file that `npm run build:viewer` has made. Throws E_BACKEND where it has not. */
+/** A file that `npm run build:viewer` has made. Throws E_BACKEND if it has not. */
 export async function viewerAsset(name: string): Promise<Uint8Array> {
   let file = `build/viewer/${name}`;
   try {

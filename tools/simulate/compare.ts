@@ -1,10 +1,10 @@
 // A plan against the other ways to exchange the same routing.
 
-import type { Balance, BalanceRule } from '../../planner/balance.ts';
 import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import type { Balance, BalanceRule } from '../../planner/spec.ts';
 import { optionsOf } from '../../planner/spec.ts';
 import { planLoads } from './loads.ts';
 import { type TimedExchange, timeExchange } from './model.ts';
@@ -14,7 +14,7 @@ import { checkFit, type Topology } from './topology.ts';
 /** One strategy's predicted times. */
 export interface Prediction {
   readonly strategy: 'unfused' | 'flat fused' | 'hier';
-  /** Of the balancer, where there is one. */
+  /** Of the balancer, if there is one. */
   readonly rule: BalanceRule | 'none';
   readonly dispatch: TimedExchange;
   readonly combine: TimedExchange;
@@ -45,7 +45,7 @@ export function predict({ dispatch, combine }: Exchanges, topology: Topology) {
  * this order; a plan that is none of these comes last.
  *
  * @returns `own` is the index of the plan's prediction
- * @throws FuscoError E_OPTION where the plan does not fit the topology
+ * @throws FuscoError E_OPTION if the plan does not fit the topology
  */
 export function compare(
   plan: VerifiedPlan,

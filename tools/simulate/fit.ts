@@ -1,4 +1,4 @@
-// A small deterministic fit: compass search, which halves its step where no neighbour is better, from several starts.
+// A small deterministic fit: compass search, which halves its step if no neighbor is better, from several starts.
 
 /** A parameter to fit, searched on its own scale. */
 export interface Parameter {

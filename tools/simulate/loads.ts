@@ -2,8 +2,9 @@
 
 import { forwardersOf } from '../../planner/balance.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { nodeOf, type PlanSpec } from '../../planner/spec.ts';
-import { rowMatrix } from '../summary.ts';
+import type { PlanSpec } from '../../planner/spec.ts';
+import { sum } from '../../planner/totals.ts';
+import { visitPlan } from '../../planner/traffic.ts';
 
 /** One kind of link, per rank: rows and peers by direction. All arrays have `ranks` elements. */
 export interface LinkRows {
@@ -27,9 +28,9 @@ export interface PlanLoads {
   /** Real rows of each receive buffer. */
   readonly received: Float64Array;
   readonly tokens: Float64Array;
-  /** Rows that the combine adds up at home: kept rows, or partial sums and the own node's rows. */
+  /** Rows that the combine adds up at home: kept rows, or partial sums and the rows of its own node. */
   readonly summed: Float64Array;
-  /** Slices into which the busiest rank's stream is cut. */
+  /** Slices into which the busiest rank's send order is cut. */
   readonly slices: number;
 }
 
@@ -51,49 +52,21 @@ export function forwarderTable(spec: PlanSpec, groups: Uint16Array): Uint32Array
   return Array.from({ length: spec.ranks }, (_, rank) => forwardersOf(spec, groups, rank));
 }
 
-/** Forwarded rows of a rank that land in a slot of their forwarder, by node. */
-function landedRows(plan: Plan, rank: number): Float64Array {
-  const { forwardRows, forwardTarget } = plan.shards[rank]!;
-  const landed = new Float64Array(plan.spec.nodes);
-  let row = 0;
-  for (let node = 0; node < landed.length; node++) {
-    const end = row + forwardRows[node]!;
-    for (; row < end; row++) if (forwardTarget[row]! >= 0) landed[node]!++;
-  }
-  return landed;
-}
-
 /** The loads of a plan, flat or hierarchical. O(ranks^2 + forwarded rows). */
 export function planLoads(plan: Plan): PlanLoads {
-  const { spec, shards, decision } = plan;
-  const { ranks, nodes } = spec;
+  const { spec, shards } = plan;
+  const { ranks } = spec;
   const isHier = spec.strategy === 'hier';
-  const rows = rowMatrix(plan);
   const inter = emptyLink(ranks);
   const local = new Float64Array(ranks);
-  const summed = new Float64Array(ranks);
   // Distribution adds up over a forwarder's sources before it is counted, so that a peer counts once.
   const near = Array.from({ length: ranks }, () => new Float64Array(ranks));
-  const forwarders = isHier ? forwarderTable(spec, decision.groups) : [];
-  for (let from = 0; from < ranks; from++) {
-    for (let to = 0; to < ranks; to++) {
-      const moved = rows[from]![to]!;
-      const isNear = nodeOf(spec, from) === nodeOf(spec, to);
-      if (!isHier && !isNear) addRows(inter, from, to, moved);
-      const via = isNear ? from : forwarders[from]?.[nodeOf(spec, to)];
-      if (via !== undefined) near[via]![to]! += moved;
-      if (isNear || !isHier) summed[from]! += moved;
-    }
-    if (!isHier) continue;
-    const landed = landedRows(plan, from);
-    for (let node = 0; node < nodes; node++) {
-      const copies = shards[from]!.forwardRows[node]!;
-      const via = forwarders[from]![node]!;
-      addRows(inter, from, via, copies);
-      summed[from]! += copies;
-      near[via]![via]! -= landed[node]!;
-    }
-  }
+  visitPlan(plan, {
+    inter: (from, to, rows) => addRows(inter, from, to, rows),
+    intra: (from, to, rows) => {
+      near[from]![to]! += rows;
+    },
+  });
   const intra = emptyLink(ranks);
   near.forEach((row, from) => {
     row.forEach((moved, to) => {
@@ -113,9 +86,9 @@ export function planLoads(plan: Plan): PlanLoads {
     intra,
     local,
     kept: perRank((rank) => shards[rank]!.kept),
-    received: perRank((rank) => shards[rank]!.expertRows.reduce((sum, n) => sum + n, 0)),
+    received: perRank((rank) => sum(shards[rank]!.expertRows)),
     tokens: perRank((rank) => shards[rank]!.tokens),
-    summed,
+    summed: perRank((rank) => shards[rank]!.sendEntry.length + sum(shards[rank]!.forwardRows)),
     slices: Math.max(1, ...perRank(slicesOf)),
   };
 }

@@ -6,7 +6,7 @@ import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
-import { rowMatrix } from '../summary.ts';
+import { rowMatrix } from '../../planner/traffic.ts';
 import { makeWorkload } from '../workload/families.ts';
 import { fitParameters, type Parameter } from './fit.ts';
 import { addRows, emptyLink, forwarderTable, type PlanLoads, planLoads } from './loads.ts';

@@ -77,7 +77,7 @@ export function twoLevelDispatch(loads: PlanLoads, rowBytes: number): readonly S
   ];
 }
 
-/** A dispatch's stages backwards: a node's rows meet at the forwarder, one partial sum a (token, node) goes home. */
+/** A dispatch's stages backwards: a node's rows are added at the forwarder, and one partial sum of each (token, node) returns. */
 export function twoLevelCombine(loads: PlanLoads, rowBytes: number, partialBytes: number): readonly Stage[] {
   const { inter, intra, local, summed, tokens } = loads;
   return [

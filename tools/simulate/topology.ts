@@ -1,8 +1,7 @@
 // Machines as the cost model sees them: constants per rank and direction, and how many nodes there are.
 
 import { FuscoError } from '../../planner/errors.ts';
-import { shown } from '../readers/json.ts';
-import { readJson } from '../workload/counts.ts';
+import { readJson, shown } from '../readers/json.ts';
 
 /** Every constant of the cost model; docs/simulate.md says where the defaults come from. */
 export interface Constants {
@@ -20,9 +19,9 @@ export interface Constants {
   readonly permuteReached: number;
   /** Start of one stage. */
   readonly launchUs: number;
-  /** Fixed cost of one exchange, besides its stages. */
+  /** Fixed cost of one exchange, in addition to its stages. */
   readonly setupUs: number;
-  /** Peers that are served at once: the latency counts once per so many. */
+  /** Peers that are served at once: the latency counts once for each group of that many. */
   readonly channels: number;
   /** How much of a stage can run while the one before it still runs: 0 nothing, 1 all but the first slice. */
   readonly overlap: number;
@@ -144,7 +143,7 @@ export async function findTopology(nameOrPath: string, calibration?: string): Pr
   return { ...topology, constants };
 }
 
-/** Throws E_OPTION where the plan's group does not fit the machine. */
+/** Throws E_OPTION if the plan's group does not fit the machine. */
 export function checkFit(topology: Topology, nodes: number, ranksPerNode: number): void {
   if (nodes <= topology.nodes && ranksPerNode <= topology.ranksPerNode) return;
   const has = `${topology.nodes} x ${topology.ranksPerNode}`;

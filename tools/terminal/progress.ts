@@ -8,7 +8,7 @@ import { styleOf } from './style.ts';
 const DELAY_MS = 500;
 
 export interface Progress {
-  /** Says how much is done. Cheap: call it as often as you like. */
+  /** Says how much is done. Cheap enough to call for every item. */
   readonly update: (done: number, total: number) => void;
   /** Removes the bar; call it however the work ends. */
   readonly stop: () => void;

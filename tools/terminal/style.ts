@@ -1,8 +1,8 @@
-// What a stream can show: block characters, colours, or neither.
+// What an output stream can show: block characters, colors, or neither.
 
 import { styleText } from 'node:util';
 
-/** Two colours that every kind of colour blindness tells apart, and weight; never the only carrier of a meaning. */
+/** Two colors that readers with any color vision tell apart, and weight; never the only carrier of a meaning. */
 const PAINTS = { near: 'yellow', far: 'cyan', busiest: 'bold', faint: 'dim' } as const;
 export type Paint = keyof typeof PAINTS;
 
@@ -12,7 +12,7 @@ export interface Style {
   readonly paint: (paint: Paint, text: string) => string;
 }
 
-/** ASCII without colour: pipes, files, and terminals that say so. */
+/** ASCII without color: pipes, files, and terminals that say so. */
 export const PLAIN: Style = { unicode: false, paint: (_, text) => text };
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -22,7 +22,7 @@ function isUtf8(env: Environment): boolean {
 }
 
 /**
- * The style of a stream: blocks on a terminal whose locale is UTF-8, colours on a terminal unless NO_COLOR is set to
+ * The style of a stream: blocks on a terminal whose locale is UTF-8, colors on a terminal unless NO_COLOR is set to
  * anything (no-color.org) or TERM is dumb.
  */
 export function styleOf(

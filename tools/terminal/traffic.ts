@@ -1,7 +1,8 @@
 // A plan's traffic and loads on one screen of 80 columns: who sends how much to whom, and who is busiest.
 
-import { compactBytes, formatCount } from '../format.ts';
-import type { Summary } from '../summary.ts';
+import { largest, sum } from '../../planner/totals.ts';
+import { compactBytes, formatCount } from '../figures/format.ts';
+import type { Summary } from '../figures/summary.ts';
 import { bar, shade, sparkline } from './glyphs.ts';
 import type { Style } from './style.ts';
 
@@ -11,9 +12,6 @@ const NUMBERED_RANKS = 8;
 const MAP_ROWS = 12;
 const BAR_COLUMNS = 12;
 const SPARK_COLUMNS = 64;
-
-const total = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
-const most = (values: readonly number[]): number => values.reduce((max, value) => Math.max(max, value), 0);
 
 /** Bytes of every link, whatever kind it is. */
 function allBytes({ traffic }: Summary): number[][] {
@@ -33,7 +31,7 @@ function paintOf(summary: Summary, from: number, to: number): 'faint' | 'near' |
 
 /** The matrix with a number and a shade in every cell; shades are relative to the busiest link. */
 function numberedMatrix(summary: Summary, bytes: readonly (readonly number[])[], style: Style): string[] {
-  const busiest = most(bytes.map((row, from) => most(row.filter((_, to) => to !== from))));
+  const busiest = largest(bytes.map((row, from) => largest(row.filter((_, to) => to !== from))));
   const cells = bytes.map((row, from) =>
     row.map((value, to) => ({
       text: compactBytes(value),
@@ -76,47 +74,47 @@ function groupsOf(summary: Summary): Group[] {
 
 /** The mean bytes of the links from the ranks of one cell to those of another, links of a rank to itself left out. */
 function meanLink(bytes: readonly (readonly number[])[], from: Group, to: Group): number {
-  let sum = 0;
+  let total = 0;
   let links = 0;
   for (let r = from.first; r < from.end; r++) {
     for (let c = to.first; c < to.end; c++) {
       if (r === c) continue;
-      sum += bytes[r]![c]!;
+      total += bytes[r]![c]!;
       links++;
     }
   }
-  return links === 0 ? 0 : sum / links;
+  return links === 0 ? 0 : total / links;
 }
 
-/** A bar and its number; the busiest one is bold. */
+/** A bar and its number; the busiest bar is bold. */
 function load(value: number, busiest: number, text: string, width: number, style: Style): string {
   const drawn = bar(value, busiest, BAR_COLUMNS, style);
   return `${style.paint(value === busiest && value > 0 ? 'busiest' : 'near', drawn)} ${text.padStart(width)}`;
 }
 
 function widest(texts: readonly string[]): number {
-  return most(texts.map((text) => text.length));
+  return largest(texts.map((text) => text.length));
 }
 
-/** The matrix as shades, several ranks a cell, and beside it the loads of the busiest rank of each row. */
+/** The matrix as shades, several ranks a cell, and next to it the loads of the busiest rank of each row. */
 function shadedMap(summary: Summary, bytes: readonly (readonly number[])[], style: Style): string[] {
   const groups = groupsOf(summary);
   const means = groups.map((from) => groups.map((to) => meanLink(bytes, from, to)));
-  const sentByRank = bytes.map((row, from) => total(row) - row[from]!);
-  const rowsByRank = summary.expertCounts.map(total);
-  const sent = groups.map(({ first, end }) => most(sentByRank.slice(first, end)));
-  const rows = groups.map(({ first, end }) => most(rowsByRank.slice(first, end)));
+  const sentByRank = bytes.map((row, from) => sum(row) - row[from]!);
+  const rowsByRank = summary.expertCounts.map(sum);
+  const sent = groups.map(({ first, end }) => largest(sentByRank.slice(first, end)));
+  const rows = groups.map(({ first, end }) => largest(rowsByRank.slice(first, end)));
   const [sentTexts, rowTexts] = [sent.map(compactBytes), rows.map(formatCount)];
   const [sentWidth, rowWidth] = [widest(sentTexts), widest(rowTexts)];
-  const busiest = most(means.flat());
+  const busiest = largest(means.flat());
   const head = `${''.padEnd(11 + 2 * groups.length)}${'sent to others'.padEnd(BAR_COLUMNS + 3 + sentWidth)}rows received`;
   const lines = groups.map(({ first, label }, i) => {
     const cells = means[i]!.map((mean, j) => {
       const glyph = shade(mean, busiest, style);
       return style.paint(isNear(summary, first, groups[j]!.first) ? 'near' : 'far', glyph + glyph);
     });
-    const left = load(sent[i]!, most(sent), sentTexts[i]!, sentWidth, style);
-    const right = load(rows[i]!, most(rows), rowTexts[i]!, rowWidth, style);
+    const left = load(sent[i]!, largest(sent), sentTexts[i]!, sentWidth, style);
+    const right = load(rows[i]!, largest(rows), rowTexts[i]!, rowWidth, style);
     return `${label.padEnd(9)} ${cells.join('')} ${left}  ${right}`;
   });
   return [head, ...lines];
@@ -124,10 +122,10 @@ function shadedMap(summary: Summary, bytes: readonly (readonly number[])[], styl
 
 /** Rows that every rank receives, in two columns. */
 function receivedLines({ expertCounts }: Summary, style: Style): string[] {
-  const rows = expertCounts.map(total);
+  const rows = expertCounts.map(sum);
   const texts = rows.map(formatCount);
   const cells = rows.map(
-    (value, rank) => `r${rank} ${load(value, most(rows), texts[rank]!, widest(texts), style)}`,
+    (value, rank) => `r${rank} ${load(value, largest(rows), texts[rank]!, widest(texts), style)}`,
   );
   const height = Math.ceil(rows.length / 2);
   return Array.from({ length: height }, (_, i) => {
@@ -139,7 +137,7 @@ function receivedLines({ expertCounts }: Summary, style: Style): string[] {
 /** Rows of every expert instance, in the order of the ranks. */
 function expertLine({ expertCounts }: Summary, style: Style): string[] {
   const rows = expertCounts.flat();
-  if (total(rows) === 0) return [];
+  if (sum(rows) === 0) return [];
   return [`experts   ${style.paint('near', sparkline(rows, SPARK_COLUMNS, style))}`];
 }
 

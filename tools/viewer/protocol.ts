@@ -1,15 +1,15 @@
 // What the page and its worker say to each other: one request, one answer, matched by number.
 
-import type { Balance } from '../../planner/balance.ts';
 import type { Dtype, PartialDtype, PlacementMap, Strategy } from '../../planner/index.ts';
-import type { NamedBytes } from '../readers/routing.ts';
-import type { Figures } from '../report/figures.ts';
+import type { Balance } from '../../planner/spec.ts';
+import type { Figures } from '../figures/planFigures.ts';
+import type { NamedBytes } from '../readers/numpyRouting.ts';
 import type { TokenPath } from './tokenPath.ts';
 
 /** The two plans that can be on the page. */
 export type Side = 'a' | 'b';
 
-/** Planning options as the page has them; every field is set. What a plan's file says beside them is kept. */
+/** Planning options as the page has them; every field is set. Other options of a plan's file are kept. */
 export interface ViewOptions {
   readonly experts: number;
   readonly ranks: number;
@@ -53,7 +53,7 @@ export interface Planned {
   readonly figures: Figures;
   readonly tokens: readonly number[];
   readonly times: Times;
-  /** The tables were cut anew, because another number of ranks was asked for. */
+  /** The tables were split again, because another number of ranks was asked for. */
   readonly isResplit: boolean;
 }
 

@@ -25,7 +25,7 @@ const MIME: Readonly<Record<string, string>> = {
   wasm: 'application/wasm',
 };
 
-/** The type of a file by the end of its name; bytes where it is none of the page's own. */
+/** The type of a file by the end of its name; bytes if it is none of the page's own. */
 export function typeOf(name: string): string {
   return MIME[name.slice(name.lastIndexOf('.') + 1)] ?? 'application/octet-stream';
 }

@@ -16,8 +16,9 @@ import {
 } from '../../planner/index.ts';
 import { defaultRanksPerNode } from '../../planner/placement.ts';
 import { optionsOf } from '../../planner/spec.ts';
-import { type NamedBytes, parseRouting } from '../readers/routing.ts';
-import { figuresOf } from '../report/figures.ts';
+import { figuresOf } from '../figures/planFigures.ts';
+import { type NamedBytes, parseRouting } from '../readers/numpyRouting.ts';
+import { joinTables, splitTable } from '../readers/tables.ts';
 import { routingOf } from '../simulate/compare.ts';
 import type { Calls, Opened, Planned, Side, ViewOptions } from './protocol.ts';
 import { followToken, type TokenPath } from './tokenPath.ts';
@@ -26,7 +27,7 @@ import { followToken, type TokenPath } from './tokenPath.ts';
 const GUESSED_RANKS = 8;
 
 interface Open {
-  /** One per rank; a single one where the file has no axis of ranks. */
+  /** One per rank; a single one if the file has no axis of ranks. */
   readonly tables: readonly RoutingTable[];
   readonly fileRanks: number | undefined;
   /** Options of a plan's file, those that the page does not show among them. */
@@ -49,25 +50,7 @@ function leastExperts(tables: readonly RoutingTable[]): number {
   throw new FuscoError('E_ROUTING_ID', `id ${most - 1}: a plan has at most ${MAX_INSTANCES} experts`);
 }
 
-/** All tokens in order, cut into contiguous, nearly equal blocks; the first ones have one token more. */
-function resplit(tables: readonly RoutingTable[], ranks: number): RoutingTable[] {
-  const topk = tables[0]!.topk;
-  const tokens = tables.reduce((sum, table) => sum + table.tokens, 0);
-  const ids = new Int32Array(tokens * topk);
-  let at = 0;
-  for (const table of tables) {
-    for (const id of table.ids) ids[at++] = Number(id);
-  }
-  let first = 0;
-  return Array.from({ length: ranks }, (_, rank) => {
-    const own = Math.floor(tokens / ranks) + (rank < tokens % ranks ? 1 : 0);
-    const part = ids.subarray(first * topk, (first + own) * topk);
-    first += own;
-    return { ids: part, tokens: own, topk };
-  });
-}
-
-/** Reads one routing: by the ranks that it has, or as a single table where it has none. */
+/** Reads one routing: by the ranks that it has, or as a single table if it has none. */
 function readTables(files: readonly NamedBytes[]): { tables: RoutingTable[]; fileRanks?: number } {
   try {
     const tables = parseRouting(files);
@@ -193,12 +176,12 @@ export class Session implements Calls {
     return plan;
   }
 
-  /** Plans a side anew. A plan that fails leaves none behind, so that nothing stale can be followed or saved. */
+  /** Plans a side again. If that fails, the side has no plan, so that no outdated one can be followed or saved. */
   async plan(side: Side, options: ViewOptions): Promise<Planned> {
     const open = this.#side(side);
     delete open.plan;
     const isResplit = options.ranks !== open.fileRanks;
-    const tables = isResplit ? resplit(open.tables, options.ranks) : open.tables;
+    const tables = isResplit ? splitTable(joinTables(open.tables), options.ranks) : open.tables;
     const start = performance.now();
     const plan = this.#planner.planAll(tables, { ...open.kept, ...planOptions(options) });
     const planned = performance.now();

@@ -1,10 +1,10 @@
 // One token's way through a plan: from its row through the forwarders to its slots, and back.
 
-import { forwardersOf } from '../../planner/balance.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { nodeOf } from '../../planner/spec.ts';
+import { forwardedRows } from '../../planner/walk.ts';
 
 /** One (token, k) and where it goes. */
 export interface PathEntry {
@@ -45,29 +45,16 @@ export interface TokenPath {
 }
 
 function forwardsOf(plan: Plan, rank: number, token: number): PathForward[] {
-  const { spec, decision, shards } = plan;
-  if (spec.strategy === 'flat') return [];
-  const { forwardRows, forwardToken, forwardTarget, distributeOffset, distributeEntry, topk } = shards[rank]!;
-  const forwarders = forwardersOf(spec, decision.groups, rank);
-  const found: PathForward[] = [];
-  let first = 0;
-  for (const [node, rows] of forwardRows.entries()) {
-    const at = forwardToken.subarray(first, first + rows).indexOf(token);
-    if (at >= 0) {
-      const row = first + at;
-      const target = forwardTarget[row]!;
-      const entries = distributeEntry.subarray(distributeOffset[row], distributeOffset[row + 1]);
-      found.push({
-        node,
-        rank: forwarders[node]!,
-        lands: target < 0 ? 'staging' : 'slot',
-        row: target < 0 ? ~target : target,
-        ks: [...entries].map((entry) => entry % topk),
-      });
-    }
-    first += rows;
-  }
-  return found;
+  const { distributeEntry, topk } = plan.shards[rank]!;
+  return [...forwardedRows(plan, rank)]
+    .filter((row) => row.token === token)
+    .map(({ node, forwarder, target, firstEntry, endEntry }) => ({
+      node,
+      rank: forwarder,
+      lands: target < 0 ? 'staging' : 'slot',
+      row: target < 0 ? ~target : target,
+      ks: Array.from(distributeEntry.subarray(firstEntry, endEntry), (entry) => entry % topk),
+    }));
 }
 
 /** Follows a token through a verified plan. Throws E_OPTION for a rank or token that the plan does not have. */

@@ -5,7 +5,7 @@ import { Planner, subtleSha256 } from '../../planner/index.ts';
 import type { CallName, Calls, Failure, Request, Response } from './protocol.ts';
 import { Session, warmUp } from './session.ts';
 
-/** What a worker's global scope offers beside the page's, as far as it is used. */
+/** What a worker's global scope offers in addition to the page's, as far as it is used. */
 interface WorkerScope {
   postMessage(message: Response): void;
   onmessage: ((event: MessageEvent<Request>) => void) | null;

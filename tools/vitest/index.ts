@@ -2,10 +2,10 @@
 
 import { isAbsolute, relative } from 'node:path';
 import { expect, type MatcherState, Snapshots } from 'vitest';
-import { planId } from '../../planner/format/codec.ts';
+import { planId } from '../../planner/format/digest.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../../planner/plan.ts';
-import { goldenSummary } from '../golden/check.ts';
+import { goldenSummary } from '../golden/goldenPlans.ts';
 
 /** What a snapshot holds: the id, so that any change is noticed, and figures, so that a change can be judged. */
 export interface PlanSnapshot {
@@ -41,7 +41,7 @@ declare module 'vitest' {
   // biome-ignore lint/suspicious/noExplicitAny: the type parameter must be the one that vitest declares
   interface Matchers<T = any> {
     /**
-     * Compares a plan with the snapshot beside the test file: its id, strategy and figures. Await it. Like vitest's own
+     * Compares a plan with the snapshot next to the test file: its id, strategy and figures. Await it. Like vitest's own
      * snapshots it is written on the first run, updated by `-u`, listed as obsolete, and never written where CI is set.
      *
      * @param hint tells several plans of one test apart

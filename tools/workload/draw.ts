@@ -38,7 +38,7 @@ export class Urn {
     return this.#held.size;
   }
 
-  /** Throws E_OPTION where a token cannot choose `topk` distinct experts. */
+  /** Throws E_OPTION if a token cannot choose `topk` distinct experts. */
   checkRoom(topk: number, what: string): void {
     if (topk <= this.size) return;
     throw new FuscoError('E_OPTION', `topk ${topk} of the ${this.size} experts ${what}`, {

@@ -1,5 +1,5 @@
 // SplitMix with 32-bit words: a counter that grows by the golden ratio, and a mixer of it. Integers only, so that
-// a stream is the same on every machine and in every language.
+// a sequence is the same on every machine and in every language.
 
 const GOLDEN = 0x9e3779b9;
 
@@ -11,7 +11,7 @@ function mix(value: number): number {
   return (z ^ (z >>> 15)) >>> 0;
 }
 
-/** One stream of u32; streams of different keys start at unrelated points. */
+/** One sequence of u32; sequences of different keys start at unrelated points. */
 export class Stream {
   #state: number;
 
@@ -26,7 +26,7 @@ export class Stream {
     return mix(this.#state);
   }
 
-  /** An integer in [0, limit), limit in 1..2^32. Doubles round alike everywhere, and never up to the limit. */
+  /** An integer in [0, limit), limit in 1..2^32. Doubles round the same on every machine, and never up to the limit. */
   below(limit: number): number {
     return Math.floor((this.next() * limit) / 2 ** 32);
   }

@@ -1,5 +1,5 @@
-// The cuda backend: ranks of this process on its GPUs, through the addon. Everything on device memory enqueues and
-// returns; buffers of JavaScript are staged through the device, which waits.
+// The public classes of CUDA: contexts, events, graphs and device plans, over the addon. Calls on device memory enqueue and
+// return.
 
 import { FuscoError } from '../../../planner/errors.ts';
 import { isVerified, type VerifiedPlan } from '../../../planner/plan.ts';
@@ -10,22 +10,18 @@ import {
   type NativeCudaDevice,
   type NativeCudaEvent,
   type NativeCudaGraph,
-  type NativeCudaPlan,
   type NativeCudaStats,
+  type NativeDevicePlan,
 } from '../../native/addon.ts';
-import { attempt } from '../host/backend.ts';
+import { attempt } from '../../native/errors.ts';
 import type {
-  Backend,
   CombineCall,
   DispatchCall,
   ExchangeReport,
   ExternalMemory,
   Memory,
-  PreparedPlan,
   WeightGradientCall,
 } from '../types.ts';
-import { Staging, StagingPool } from './deviceCopies.ts';
-import { cudaRowWork } from './rowWork.ts';
 
 export type CudaDevice = NativeCudaDevice;
 
@@ -34,7 +30,7 @@ export interface DeviceBuffer extends ExternalMemory {
   readonly rank: number;
 }
 
-/** The GPUs of this machine, or the reason why there are none to use. */
+/** The GPUs of this machine, or the reason why none can be used. */
 export function cudaDevices(): { readonly devices: readonly CudaDevice[]; readonly reason?: string } {
   const found = findAddon();
   if (found.addon === undefined) return { devices: [], reason: found.reason };
@@ -61,100 +57,106 @@ export function openCuda(ranks: number, devices?: readonly number[]): Cuda {
   );
 }
 
-/** Devices, streams, memory and plan slots. Close it after what was made with it. */
+/** The addon's context of a Cuda. Backends use it; the package does not export it. */
+export let nativeCuda: (cuda: Cuda) => NativeCudaContext;
+
+/** Devices, streams, memory and device plans. Close it after what was made with it. */
 export class Cuda implements Disposable {
+  static {
+    nativeCuda = (cuda) => cuda.#native;
+  }
   readonly ranks: number;
-  /** For the backend and the bench. */
-  readonly native: NativeCudaContext;
-  /** For staging.ts. */
-  readonly stagingPool: StagingPool = new StagingPool(this);
+  readonly #native: NativeCudaContext;
 
   /** For openCuda. */
   constructor(ranks: number, native: NativeCudaContext) {
     this.ranks = ranks;
-    this.native = native;
+    this.#native = native;
   }
 
   /** Memory on a rank's device. Throws E_MEMORY with the bytes asked (value) and free (limit). */
   alloc(rank: number, bytes: number): DeviceBuffer {
-    return { rank, bytes, address: attempt(() => this.native.alloc(rank, bytes)) };
+    return { rank, bytes, address: attempt(() => this.#native.alloc(rank, bytes)) };
   }
 
   /** Waits for the device. */
   free(buffer: DeviceBuffer): void {
-    attempt(() => this.native.free(buffer.address));
+    attempt(() => this.#native.free(buffer.address));
   }
 
-  /** Between host and device memory, in any direction, on the rank's stream. Host memory may make it wait. */
+  /** Between host and device memory, in any direction, on the rank's stream. With host memory it may wait. */
   copy(rank: number, to: Memory, from: Memory, bytes: number): void {
-    attempt(() => this.native.copy(rank, to, from, bytes));
+    attempt(() => this.#native.copy(rank, to, from, bytes));
   }
 
   fill(buffer: DeviceBuffer, value: number): void {
-    attempt(() => this.native.fill(buffer.rank, buffer.address, value, buffer.bytes));
+    attempt(() => this.#native.fill(buffer.rank, buffer.address, value, buffer.bytes));
   }
 
   /** A rank's cudaStream_t. */
   stream(rank: number): bigint {
-    return attempt(() => this.native.stream(rank));
+    return attempt(() => this.#native.stream(rank));
   }
 
   /** Makes another library's cudaStream_t the rank's; 0n goes back to the context's own. E_OPTION for a foreign one. */
   setStream(rank: number, stream: bigint): void {
-    attempt(() => this.native.setStream(rank, stream));
+    attempt(() => this.#native.setStream(rank, stream));
   }
 
   /**
-   * How many multiprocessors of each device exchanges may fill from now on, so that other kernels have the rest. 0, the
-   * default, is all, but for a combine between devices, which takes no more than 16. Exchanges through a graph keep what they were captured with.
+   * Number of SMs of each device that later exchanges may use; other kernels have the rest. 0, the default, is all SMs,
+   * except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
    */
-  limitMultiprocessors(count: number): void {
-    attempt(() => this.native.limitMultiprocessors(count));
-  }
-
-  /** Keeps a rank's stream busy: for tests. */
-  spin(rank: number, nanoseconds: number): void {
-    attempt(() => this.native.spin(rank, nanoseconds));
+  limitSms(count: number): void {
+    attempt(() => this.#native.limitSms(count));
   }
 
   /** Waits for all ranks' streams. Throws E_BACKEND with what went wrong on them. */
   synchronize(): void {
-    attempt(() => this.native.synchronize());
+    attempt(() => this.#native.synchronize());
   }
 
   event(rank: number): CudaEvent {
     const addon = findAddon().addon!;
-    return new CudaEvent(attempt(() => new addon.CudaEvent(this.native, rank)));
+    return new CudaEvent(attempt(() => new addon.CudaEvent(this.#native, rank)));
   }
 
-  /** Uploads a plan into a slot of its own. Throws E_UNVERIFIED, E_MEMORY, E_BACKEND. */
-  slot(plan: VerifiedPlan, capacity: { tokens?: number; topk?: number; instances?: number } = {}): CudaSlot {
+  /**
+   * Uploads a plan to the device.
+   *
+   * @param capacity what later plans may need, so that `upload` can replace the plan; at least the first plan's sizes
+   * @throws FuscoError E_UNVERIFIED, E_MEMORY, E_BACKEND
+   */
+  devicePlan(
+    plan: VerifiedPlan,
+    capacity: { tokens?: number; topk?: number; instances?: number } = {},
+  ): DevicePlan {
     const addon = findAddon().addon!;
     const desc = { ...describe(plan), capacity };
-    return new CudaSlot(
+    return new DevicePlan(
       plan,
-      attempt(() => new addon.CudaPlan(this.native, desc)),
+      attempt(() => new addon.DevicePlan(this.#native, desc)),
     );
   }
 
-  /** What `work` enqueues becomes a graph instead of running. */
+  /** Records what `work` enqueues in a graph instead of running it. */
   capture(work: () => void): CudaGraph {
     const addon = findAddon().addon!;
-    attempt(() => this.native.captureBegin());
+    attempt(() => this.#native.captureBegin());
     try {
       work();
     } catch (error) {
       // The capture has to end either way.
       try {
-        new addon.CudaGraph(this.native).close();
+        new addon.CudaGraph(this.#native).close();
       } catch {}
       throw error;
     }
-    return new CudaGraph(attempt(() => new addon.CudaGraph(this.native)));
+    return new CudaGraph(attempt(() => new addon.CudaGraph(this.#native)));
   }
 
   close(): void {
-    this.native.close();
+    this.#native.close();
   }
 
   [Symbol.dispose](): void {
@@ -162,7 +164,7 @@ export class Cuda implements Disposable {
   }
 }
 
-/** Marks a place in a rank's stream. */
+/** A CUDA event of a rank's stream. */
 export class CudaEvent implements Disposable {
   readonly #native: NativeCudaEvent;
 
@@ -179,7 +181,7 @@ export class CudaEvent implements Disposable {
     attempt(() => this.#native.wait(rank));
   }
 
-  /** Whether all work in front of it is done. */
+  /** Whether all work before it is done. */
   get done(): boolean {
     return attempt(() => this.#native.query());
   }
@@ -190,7 +192,7 @@ export class CudaEvent implements Disposable {
 
   /** Milliseconds since another event; both must be done. */
   since(start: CudaEvent): number {
-    return attempt(() => this.#native.since(start.#native));
+    return attempt(() => start.#native.elapsed(this.#native));
   }
 
   close(): void {
@@ -210,7 +212,7 @@ export class CudaGraph implements Disposable {
     this.#native = native;
   }
 
-  /** Runs it once with the plans that its slots hold now. Throws E_BUFFER, E_OPTION where one no longer fits. */
+  /** Runs it once with the current plans of its device plans. Throws E_BUFFER, E_OPTION if one no longer fits. */
   launch(): void {
     attempt(() => this.#native.launch());
   }
@@ -235,44 +237,49 @@ function describe(plan: VerifiedPlan) {
   };
 }
 
+/** The addon's plan of a DevicePlan; the package does not export it. */
+export let nativeDevicePlan: (plan: DevicePlan) => NativeDevicePlan;
+
 /** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
-export class CudaSlot implements Disposable {
-  /** For this file and the bench. */
-  readonly native: NativeCudaPlan;
+export class DevicePlan implements Disposable {
+  static {
+    nativeDevicePlan = (plan) => plan.#native;
+  }
+  readonly #native: NativeDevicePlan;
   #plan: VerifiedPlan;
 
-  /** For Cuda.slot. */
-  constructor(plan: VerifiedPlan, native: NativeCudaPlan) {
+  /** For Cuda.devicePlan. */
+  constructor(plan: VerifiedPlan, native: NativeDevicePlan) {
     this.#plan = plan;
-    this.native = native;
+    this.#native = native;
   }
 
   get plan(): VerifiedPlan {
     return this.#plan;
   }
 
-  /** Device memory that the slot takes. */
+  /** Bytes of device memory that it takes. */
   get bytes(): number {
-    return this.native.bytes;
+    return this.#native.bytes;
   }
 
   /** Replaces the plan for what is enqueued from now on. Throws E_UNVERIFIED, E_LIMIT, E_RANKS. */
   upload(plan: VerifiedPlan): void {
     const desc = describe(plan);
-    attempt(() => this.native.upload(desc));
+    attempt(() => this.#native.upload(desc));
     this.#plan = plan;
   }
 
   dispatch(call: DispatchCall, path: CudaPath = 'auto'): ExchangeReport {
-    return this.#run(() => this.native.dispatch(call, path));
+    return this.#run(() => this.#native.dispatch(call, path));
   }
 
   combine(call: CombineCall): ExchangeReport {
-    return this.#run(() => this.native.combine(call));
+    return this.#run(() => this.#native.combine(call));
   }
 
   weightGradient(call: WeightGradientCall): ExchangeReport {
-    return this.#run(() => this.native.weightGradient(call));
+    return this.#run(() => this.#native.weightGradient(call));
   }
 
   #run(call: () => NativeCudaStats): ExchangeReport {
@@ -292,76 +299,10 @@ export class CudaSlot implements Disposable {
   }
 
   close(): void {
-    this.native.close();
+    this.#native.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-class CudaPlan implements PreparedPlan {
-  readonly #cuda: Cuda;
-  readonly #slot: CudaSlot;
-
-  constructor(cuda: Cuda, slot: CudaSlot) {
-    this.#cuda = cuda;
-    this.#slot = slot;
-  }
-
-  /** Stages what is not on a device; then waits, and reports the time on the device. */
-  async #run(enqueue: (staging: Staging) => () => ExchangeReport): Promise<ExchangeReport> {
-    const staging = new Staging(this.#cuda);
-    try {
-      const call = enqueue(staging);
-      if (!staging.used) return call();
-      this.#cuda.synchronize();
-      using start = this.#cuda.event(0);
-      using end = this.#cuda.event(0);
-      start.record();
-      const report = call();
-      end.record();
-      staging.bringBack();
-      return { ...report, nanoseconds: Math.round(end.since(start) * 1e6), enqueued: false };
-    } finally {
-      staging.free();
-    }
-  }
-
-  dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.dispatch(call);
-      return () => this.#slot.dispatch(staged);
-    });
-  }
-
-  combine(call: CombineCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.combine(call);
-      return () => this.#slot.combine(staged);
-    });
-  }
-
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
-    return this.#run((staging) => {
-      const staged = staging.weightGradient(call);
-      return () => this.#slot.weightGradient(staged);
-    });
-  }
-
-  close(): void {
-    this.#slot.close();
-  }
-}
-
-/** @param owns whether closing the backend closes the context */
-export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
-  return {
-    name: 'cuda',
-    rowWork: cudaRowWork(cuda),
-    prepare: async (plan) => new CudaPlan(cuda, cuda.slot(plan)),
-    close: () => {
-      if (owns) cuda.close();
-    },
-  };
 }

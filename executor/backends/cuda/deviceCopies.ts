@@ -1,110 +1,115 @@
-// Buffers of JavaScript on their way through a device.
+// Device copies: temporary buffers on the device for the buffers of a call that are in host memory.
 
-import { isExternal } from '../../callChecks.ts';
-import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../types.ts';
+import { isExternal } from '../../memory.ts';
+import type {
+  CombineCall,
+  DispatchCall,
+  ExchangeCalls,
+  ExchangeKind,
+  Memory,
+  WeightGradientCall,
+} from '../types.ts';
 import type { Cuda, DeviceBuffer } from './context.ts';
 
+/** Size of the smallest device copy. */
+const MIN_BYTES = 4096;
+
+/** Free device copies of a context, by rank and bytes. */
+type FreeCopies = Map<string, DeviceBuffer[]>;
+
 /**
- * Staging buffers that calls leave for later ones, so that the steady state allocates nothing. Sizes are rounded up. The
- * context frees them when it is closed.
+ * Device copies that calls leave for later ones, so that the steady state allocates nothing. The context frees them when
+ * it is closed.
  */
-export class StagingPool {
-  readonly #cuda: Cuda;
-  readonly #free = new Map<string, DeviceBuffer[]>();
+const pools = new WeakMap<Cuda, FreeCopies>();
 
-  constructor(cuda: Cuda) {
-    this.#cuda = cuda;
-  }
-
-  /** A buffer of at least so many bytes. */
-  take(rank: number, bytes: number): DeviceBuffer {
-    const rounded = 2 ** Math.ceil(Math.log2(Math.max(bytes, 4096)));
-    return this.#free.get(`${rank} ${rounded}`)?.pop() ?? this.#cuda.alloc(rank, rounded);
-  }
-
-  give(buffer: DeviceBuffer): void {
-    const key = `${buffer.rank} ${buffer.bytes}`;
-    const list = this.#free.get(key) ?? [];
-    list.push(buffer);
-    this.#free.set(key, list);
-  }
+function freeListOf(cuda: Cuda, rank: number, bytes: number): DeviceBuffer[] {
+  const pool = pools.get(cuda) ?? new Map();
+  pools.set(cuda, pool);
+  const key = `${rank} ${bytes}`;
+  const list = pool.get(key) ?? [];
+  pool.set(key, list);
+  return list;
 }
 
-/** Device copies of a call's JavaScript buffers, for the length of the call. */
-export class Staging {
+/** A device copy of at least `bytes` bytes, rounded up to a power of two. */
+function take(cuda: Cuda, rank: number, bytes: number): DeviceBuffer {
+  const rounded = 2 ** Math.ceil(Math.log2(Math.max(bytes, MIN_BYTES)));
+  return freeListOf(cuda, rank, rounded).pop() ?? cuda.alloc(rank, rounded);
+}
+
+/** Names of the properties of a call that hold lists of buffers, one per rank. */
+type BufferLists<Call> = {
+  [Name in keyof Call]-?: readonly Memory[] extends Call[Name] ? Name : never;
+}[keyof Call];
+
+/** Device copies of the buffers of a call that are in host memory, for the duration of the call. */
+export class DeviceCopies {
   readonly #cuda: Cuda;
-  readonly #pool: StagingPool;
   readonly #owned: DeviceBuffer[] = [];
   readonly #outputs: [DeviceBuffer, ArrayBufferView][] = [];
 
   constructor(cuda: Cuda) {
     this.#cuda = cuda;
-    this.#pool = cuda.stagingPool;
   }
 
-  get used(): boolean {
+  /** Whether the call has buffers in host memory. */
+  get isUsed(): boolean {
     return this.#owned.length > 0;
   }
 
-  #stage(memory: Memory, rank: number): Memory | DeviceBuffer {
+  #copy(memory: Memory, rank: number, isOutput: boolean): Memory {
     if (isExternal(memory)) return memory;
-    const whole = this.#pool.take(rank, memory.byteLength);
+    const whole = take(this.#cuda, rank, memory.byteLength);
     this.#owned.push(whole);
-    // As long as the caller's, so that one that is too small is noticed.
+    // Of the caller's length, so that native checks notice a buffer that is too small.
     const buffer = { ...whole, bytes: memory.byteLength };
-    // Outputs too: what an exchange leaves alone stays as it is.
+    // Outputs too: bytes that the exchange does not write keep their values.
     this.#cuda.copy(rank, buffer, memory, memory.byteLength);
+    if (isOutput) this.#outputs.push([buffer, memory]);
     return buffer;
   }
 
-  inputs(memories: readonly Memory[]): Memory[] {
-    return memories.map((memory, rank) => this.#stage(memory, rank));
+  /** The call with the listed buffers on the device. Outputs are copied back by copyBack. */
+  of<Call>(
+    call: Call,
+    { inputs, outputs }: { inputs: readonly BufferLists<Call>[]; outputs: readonly BufferLists<Call>[] },
+  ): Call {
+    const onDevice = { ...call } as Record<keyof Call, unknown>;
+    for (const name of [...inputs, ...outputs]) {
+      const memories = call[name] as readonly Memory[] | undefined;
+      if (memories === undefined) continue;
+      onDevice[name] = memories.map((memory, rank) => this.#copy(memory, rank, outputs.includes(name)));
+    }
+    return onDevice as Call;
   }
 
-  outputs(memories: readonly Memory[]): Memory[] {
-    return memories.map((memory, rank) => {
-      const staged = this.#stage(memory, rank);
-      if (!isExternal(memory)) this.#outputs.push([staged as DeviceBuffer, memory]);
-      return staged;
-    });
+  /** The call of an exchange with all of its buffers on the device. */
+  exchange<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): ExchangeCalls[Kind];
+  exchange(kind: ExchangeKind, call: ExchangeCalls[ExchangeKind]): ExchangeCalls[ExchangeKind] {
+    if (kind === 'combine') {
+      return this.of(call as CombineCall, { inputs: ['from', 'weights'], outputs: ['to'] });
+    }
+    if (kind === 'weightGradient') {
+      return this.of(call as WeightGradientCall, { inputs: ['outputGradient', 'from'], outputs: ['to'] });
+    }
+    const dispatch = call as DispatchCall;
+    const payloads = dispatch.payloads.map((payload) =>
+      this.of(payload, { inputs: ['from'], outputs: ['to'] }),
+    );
+    return { ...this.of(dispatch, { inputs: ['scale'], outputs: ['origins'] }), payloads };
   }
 
-  /** The call with all of its buffers on the device; likewise the next two. */
-  dispatch({ payloads, origins, scale }: DispatchCall): DispatchCall {
-    return {
-      payloads: payloads.map((payload) => ({
-        ...payload,
-        from: this.inputs(payload.from),
-        to: this.outputs(payload.to),
-      })),
-      ...(origins === undefined ? {} : { origins: this.outputs(origins) }),
-      ...(scale === undefined ? {} : { scale: this.inputs(scale) }),
-    };
-  }
-
-  combine(call: CombineCall): CombineCall {
-    const weights = call.weights === undefined ? {} : { weights: this.inputs(call.weights) };
-    return { ...call, from: this.inputs(call.from), to: this.outputs(call.to), ...weights };
-  }
-
-  weightGradient(call: WeightGradientCall): WeightGradientCall {
-    return {
-      ...call,
-      outputGradient: this.inputs(call.outputGradient),
-      from: this.inputs(call.from),
-      to: this.outputs(call.to),
-    };
-  }
-
-  bringBack(): void {
+  /** Copies the outputs to the caller's buffers and waits for the device. */
+  copyBack(): void {
     for (const [buffer, memory] of this.#outputs) {
       this.#cuda.copy(buffer.rank, memory, buffer, memory.byteLength);
     }
     this.#cuda.synchronize();
   }
 
-  /** Hands the device copies back; what the device does with them must be done. */
-  free(): void {
-    for (const buffer of this.#owned) this.#pool.give(buffer);
+  /** Hands the copies to later calls. The device must no longer use them. */
+  release(): void {
+    for (const copy of this.#owned) freeListOf(this.#cuda, copy.rank, copy.bytes).push(copy);
   }
 }

@@ -1,60 +1,20 @@
-// fp8 and gating of the cuda backend: every rank's rows on its own stream. On device memory a call enqueues and returns;
-// buffers of JavaScript are staged, which waits.
+// fp8 and gating of the cuda backend: the rows of every rank on its own stream. On device memory a call enqueues and
+// returns; with buffers in host memory it waits for the device.
 
-import { isExternal } from '../../callChecks.ts';
+import { isExternal } from '../../memory.ts';
 import { findAddon, type NativeCudaContext } from '../../native/addon.ts';
+import { attempt } from '../../native/errors.ts';
 import { fp8Calls, gateBackwardCalls, gateCalls } from '../../native/rowCalls.ts';
 import { checkGateIds, resolveGate } from '../../training/gating.ts';
-import { attempt } from '../host/backend.ts';
-import type { Fp8Call, GateBackwardCall, GateCall, RowWork } from '../types.ts';
-import type { Cuda } from './context.ts';
-import { Staging } from './deviceCopies.ts';
+import type { GateBackwardCall, RowWork } from '../types.ts';
+import { type Cuda, nativeCuda } from './context.ts';
+import { DeviceCopies } from './deviceCopies.ts';
 
-function stageQuantize(staging: Staging, call: Fp8Call) {
-  const { values, codes, scales } = call;
-  return fp8Calls({
-    ...call,
-    values: staging.inputs(values),
-    codes: staging.outputs(codes),
-    scales: staging.outputs(scales),
-  });
-}
-
-function stageDequantize(staging: Staging, call: Fp8Call) {
-  const { values, codes, scales } = call;
-  return fp8Calls({
-    ...call,
-    values: staging.outputs(values),
-    codes: staging.inputs(codes),
-    scales: staging.inputs(scales),
-  });
-}
-
-function stageGate(staging: Staging, call: GateCall) {
-  const { logits, bias, ids, weights, scores } = call;
-  return gateCalls({
-    ...call,
-    logits: staging.inputs(logits),
-    ...(bias === undefined ? {} : { bias: staging.inputs(bias) }),
-    ids: staging.outputs(ids),
-    weights: staging.outputs(weights),
-    scores: staging.outputs(scores),
-  });
-}
-
-/** Ids of JavaScript are checked here; kernels pass over what is out of range. */
-function stageGateBackward(staging: Staging, call: GateBackwardCall) {
-  const { options, tokens, ids, scores, weightsGradient, logitsGradient } = call;
+/** Checks ids in host memory; kernels ignore ids out of range. */
+function checkHostIds({ options, tokens, ids }: GateBackwardCall): void {
   const spec = resolveGate(options);
   ids.forEach((memory, i) => {
     if (!isExternal(memory)) checkGateIds(spec, tokens[i]!, memory);
-  });
-  return gateBackwardCalls({
-    ...call,
-    ids: staging.inputs(ids),
-    scores: staging.inputs(scores),
-    weightsGradient: staging.inputs(weightsGradient),
-    logitsGradient: staging.outputs(logitsGradient),
   });
 }
 
@@ -62,30 +22,44 @@ function stageGateBackward(staging: Staging, call: GateBackwardCall) {
 export function cudaRowWork(cuda: Cuda): RowWork {
   // There is no context without the addon.
   const addon = findAddon().addon!;
-  /** Stages a call, enqueues it rank by rank, and brings back what JavaScript waits for. */
-  const staged = <Call, Native>(
-    stage: (staging: Staging, call: Call) => Native[],
+  /** Enqueues a call rank by rank; `onDevice` gives each rank's native call, with buffers on the device. */
+  const rankByRank = <Call, Native>(
+    onDevice: (copies: DeviceCopies, call: Call) => Native[],
     enqueue: (context: NativeCudaContext, rank: number, call: Native) => void,
   ) => {
     return async (call: Call) => {
-      const staging = new Staging(cuda);
+      const copies = new DeviceCopies(cuda);
       try {
-        const calls = stage(staging, call);
+        const calls = onDevice(copies, call);
         attempt(() => {
           calls.forEach((one, rank) => {
-            enqueue(cuda.native, rank, one);
+            enqueue(nativeCuda(cuda), rank, one);
           });
         });
-        if (staging.used) staging.bringBack();
+        if (copies.isUsed) copies.copyBack();
       } finally {
-        staging.free();
+        copies.release();
       }
     };
   };
   return {
-    quantize: staged(stageQuantize, addon.cudaFp8Quantize),
-    dequantize: staged(stageDequantize, addon.cudaFp8Dequantize),
-    gate: staged(stageGate, addon.cudaGate),
-    gateBackward: staged(stageGateBackward, addon.cudaGateBackward),
+    quantize: rankByRank(
+      (copies, call) => fp8Calls(copies.of(call, { inputs: ['values'], outputs: ['codes', 'scales'] })),
+      addon.cudaFp8Quantize,
+    ),
+    dequantize: rankByRank(
+      (copies, call) => fp8Calls(copies.of(call, { inputs: ['codes', 'scales'], outputs: ['values'] })),
+      addon.cudaFp8Dequantize,
+    ),
+    gate: rankByRank(
+      (copies, call) =>
+        gateCalls(copies.of(call, { inputs: ['logits', 'bias'], outputs: ['ids', 'weights', 'scores'] })),
+      addon.cudaGate,
+    ),
+    gateBackward: rankByRank((copies, call) => {
+      checkHostIds(call);
+      const inputs = ['ids', 'scores', 'weightsGradient'] as const;
+      return gateBackwardCalls(copies.of(call, { inputs, outputs: ['logitsGradient'] }));
+    }, addon.cudaGateBackward),
   };
 }

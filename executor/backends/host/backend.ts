@@ -1,68 +1,36 @@
 // The host backend: native threads on this process's memory, through the addon.
 
-import { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from '../../../planner/errors.ts';
-import type { VerifiedPlan } from '../../../planner/plan.ts';
-import type { Addon, NativeContext, NativePlan, NativeStats } from '../../native/addon.ts';
+import type { Strategy } from '../../../planner/spec.ts';
+import type { Addon, NativeContext, NativePlan } from '../../native/addon.ts';
+import { fromSteady } from '../../native/clock.ts';
+import { attempt, translate } from '../../native/errors.ts';
 import { fp8Calls, gateBackwardCalls, gateCalls } from '../../native/rowCalls.ts';
-import { fromSteady } from '../../training/clock.ts';
 import type {
   Backend,
-  CombineCall,
-  DispatchCall,
+  ExchangeCalls,
+  ExchangeKind,
   ExchangeReport,
   PreparedPlan,
   RowWork,
-  WeightGradientCall,
 } from '../types.ts';
-
-/** An error of the addon as this package's own; anything else as it is. */
-export function translate(error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof FuscoError) return error;
-  const { code, ...rest } = error as Error & { code?: string };
-  if (code === undefined || !Object.hasOwn(ERROR_HINTS, code)) return error;
-  const details: ErrorDetails = { ...rest, cause: error };
-  return new FuscoError(code as ErrorCode, error.message, details);
-}
-
-/** Runs a call of the addon; its errors become this package's. */
-export function attempt<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw translate(error);
-  }
-}
 
 class HostPlan implements PreparedPlan {
   readonly #native: NativePlan;
-  readonly #plan: VerifiedPlan;
+  readonly #strategy: Strategy;
 
-  constructor(native: NativePlan, plan: VerifiedPlan) {
+  constructor(native: NativePlan, strategy: Strategy) {
     this.#native = native;
-    this.#plan = plan;
+    this.#strategy = strategy;
   }
 
-  async #report(call: () => Promise<NativeStats>): Promise<ExchangeReport> {
+  async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
     try {
-      const { nanoseconds, started, bytesRead, bytesWritten } = await call();
-      const { strategy } = this.#plan.spec;
+      const { nanoseconds, started, bytesRead, bytesWritten } = await this.#native[kind](call as never);
       const startedAt = fromSteady(started);
-      return { backend: 'host', strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
+      return { backend: 'host', strategy: this.#strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
     } catch (error) {
       throw translate(error);
     }
-  }
-
-  dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    return this.#report(() => this.#native.dispatch(call));
-  }
-
-  combine(call: CombineCall): Promise<ExchangeReport> {
-    return this.#report(() => this.#native.combine(call));
-  }
-
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
-    return this.#report(() => this.#native.weightGradient(call));
   }
 
   close(): void {
@@ -70,7 +38,7 @@ class HostPlan implements PreparedPlan {
   }
 }
 
-/** Rank after rank, each with all threads of the context. */
+/** Works on the rows of one rank after the other, each with all threads of the context. */
 function hostRowWork(addon: Addon, context: NativeContext): RowWork {
   const rankByRank = <Call, Native>(
     callsOf: (call: Call) => Native[],
@@ -90,16 +58,11 @@ function hostRowWork(addon: Addon, context: NativeContext): RowWork {
 }
 
 /**
- * @param threads threads of an exchange; 0 for one per processor that the process may use
- * @throws FuscoError E_MEMORY where they cannot be started
+ * @param threads threads of an exchange; 0: one per processor that the process may use
+ * @throws FuscoError E_MEMORY if they cannot be started
  */
 export function hostBackend(addon: Addon, threads: number): Backend {
-  let context: NativeContext;
-  try {
-    context = new addon.Context({ threads });
-  } catch (error) {
-    throw translate(error);
-  }
+  const context = attempt(() => new addon.Context({ threads }));
   return {
     name: 'host',
     rowWork: hostRowWork(addon, context),
@@ -107,7 +70,7 @@ export function hostBackend(addon: Addon, threads: number): Backend {
       const { ranksPerNode, strategy, partial } = plan.spec;
       const shards = plan.shards.map((shard) => shard.bytes);
       const desc = { ranksPerNode, strategy, shards, ...(partial === 'none' ? {} : { partial }) };
-      return attempt(() => new HostPlan(new addon.Plan(context, desc), plan));
+      return attempt(() => new HostPlan(new addon.Plan(context, desc), strategy));
     },
     close: () => context.close(),
   };

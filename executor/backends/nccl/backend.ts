@@ -1,44 +1,47 @@
-// The nccl backend: this process is one rank. Rows for ranks of its host go straight into their memory, all others
-// travel through NCCL; the session carries everything that is not rows.
+// The nccl backend: this process is one rank. Rows for ranks of its machine go straight into their memory, all others
+// through NCCL. Everything that is not rows goes through the coordinator.
 
 import { randomBytes } from 'node:crypto';
 import { FuscoError } from '../../../planner/errors.ts';
-import { optionsDigest, planId } from '../../../planner/format/codec.ts';
+import { optionsDigest, planId } from '../../../planner/format/digest.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { type Addon, findAddon } from '../../native/addon.ts';
-import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/addonNccl.ts';
-import type { Session } from '../../rendezvous/session.ts';
-import { type Cuda, cudaDevices, openCuda } from '../cuda/context.ts';
-import { Staging } from '../cuda/deviceCopies.ts';
+import { fromSteady } from '../../native/clock.ts';
+import { attempt, translate } from '../../native/errors.ts';
+import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/types.ts';
+import { type Cuda, cudaDevices, nativeCuda, openCuda } from '../cuda/context.ts';
+import { DeviceCopies } from '../cuda/deviceCopies.ts';
 import { cudaRowWork } from '../cuda/rowWork.ts';
-import { attempt, translate } from '../host/backend.ts';
 import type {
   Backend,
   BufferBytes,
-  CombineCall,
-  DispatchCall,
+  Coordinator,
+  ExchangeCalls,
+  ExchangeKind,
   ExchangeReport,
   PreparedPlan,
   RowWork,
-  WeightGradientCall,
 } from '../types.ts';
-import { StepOrder } from './callOrder.ts';
-import { type HostChoice, hostIdentity, numberHosts } from './hosts.ts';
+import { CallOrder } from './callOrder.ts';
+import { type MachineChoice, machineIdentity, numberMachines } from './machines.ts';
 import { wireLine, wireReport } from './report.ts';
 import { resolveSettings, type SettingOptions } from './settings.ts';
 
-export interface NcclOptions extends HostChoice, SettingOptions {
-  /** From `connect`; the group's ranks are the session's. */
-  readonly session: Session;
-  /** A context of one rank, whose buffers and stream the calls use; the caller closes it. Default: its own. */
-  readonly cuda?: Cuda;
-  /** Where the default context lives. Default: the local rank, modulo the number of devices. */
+export interface NcclOptions extends MachineChoice, SettingOptions {
+  /** Device of the group's own context. Default: the local rank, modulo the number of devices. */
   readonly device?: number;
   /** Takes the lines of `stats`. Default: stderr. */
   readonly log?: (line: string) => void;
-  /** Whether closing the backend closes the session. Default false. */
-  readonly ownsSession?: boolean;
+}
+
+/** The parts that an nccl backend is made of. */
+export interface NcclParts {
+  readonly coordinator: Coordinator;
+  /** Whether closing the backend closes the coordinator. */
+  readonly ownsCoordinator: boolean;
+  /** A context of one rank, whose buffers and stream the calls use; the caller closes it. Default: its own. */
+  readonly cuda?: Cuda | undefined;
 }
 
 function findNccl(): Addon {
@@ -65,7 +68,7 @@ export function ncclLibrary(): {
   return { path, version: text };
 }
 
-function defaultDevice({ localRank }: Session): number {
+function defaultDevice({ localRank }: Coordinator): number {
   const { devices, reason } = cudaDevices();
   if (devices.length === 0) throw new FuscoError('E_BACKEND', `the nccl backend needs a GPU: ${reason}`);
   return localRank % devices.length;
@@ -74,12 +77,12 @@ function defaultDevice({ localRank }: Session): number {
 /** Bytes as text, for a digest. */
 const hexOf = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 
-/** The error that opening a group ended with. */
-async function openingError(session: Session, error: unknown): Promise<unknown> {
+/** The error that opening a group failed with. */
+async function openingError(coordinator: Coordinator, error: unknown): Promise<unknown> {
   const found = translate(error);
-  // A rank that died shows natively as a broken connection; asking gives the session time to say which it was.
-  if (found instanceof FuscoError && found.code === 'E_PEER_TIMEOUT') await session.late(0).catch(() => {});
-  return session.failure ?? found;
+  // Natively a rank that died is a broken connection; the coordinator learns a moment later which rank it was.
+  if (found instanceof FuscoError && found.code === 'E_PEER_TIMEOUT') await coordinator.settle();
+  return coordinator.failure ?? found;
 }
 
 /**
@@ -87,100 +90,103 @@ async function openingError(session: Session, error: unknown): Promise<unknown> 
  *
  * @throws FuscoError E_OPTION, E_BACKEND, E_LIMIT, E_MEMORY, E_PEER_TIMEOUT, E_PEER_MISMATCH
  */
-export async function ncclBackend(options: NcclOptions): Promise<Backend> {
+export async function ncclBackend(parts: NcclParts, options: NcclOptions = {}): Promise<Backend> {
   const { stepBytes, maxCtas } = resolveSettings(options);
   const addon = findNccl();
-  const { session } = options;
-  const { rank, worldSize, deadlineMs } = session;
-  await session.agree('NCCL version', Buffer.from(String(addon.ncclLibrary().version)));
-  await session.agree('stepBytes', Buffer.from(String(stepBytes)));
-  const identities = await session.allGather(Buffer.from(hostIdentity(rank, options)));
-  const hosts = numberHosts(identities.map((bytes) => Buffer.from(bytes).toString()));
-  const shared = await session.broadcast(
+  const { coordinator } = parts;
+  const { rank, worldSize, deadlineMs } = coordinator;
+  await coordinator.agree('NCCL version', Buffer.from(String(addon.ncclLibrary().version)));
+  await coordinator.agree('stepBytes', Buffer.from(String(stepBytes)));
+  const identities = await coordinator.allGather(Buffer.from(machineIdentity(rank, options)));
+  const machines = numberMachines(identities.map((bytes) => Buffer.from(bytes).toString()));
+  const shared = await coordinator.broadcast(
     rank === 0 ? Buffer.concat([attempt(() => addon.ncclUniqueId()), randomBytes(8)]) : new Uint8Array(0),
   );
   const id = shared.slice(0, 128);
-  const isAlone = hosts.every((host, peer) => peer === rank || host !== hosts[rank]);
-  const board = isAlone ? '' : `/fusco-${hexOf(shared.subarray(128))}-${hosts[rank]}`;
+  const isAlone = machines.every((machine, peer) => peer === rank || machine !== machines[rank]);
+  const mailbox = isAlone ? '' : `/fusco-${hexOf(shared.subarray(128))}-${machines[rank]}`;
 
-  const cuda = options.cuda ?? openCuda(1, [options.device ?? defaultDevice(session)]);
+  const cuda = parts.cuda ?? openCuda(1, [options.device ?? defaultDevice(coordinator)]);
   let forget: (() => void) | undefined;
   try {
-    const native = new addon.NcclGroup(cuda.native, {
+    const native = new addon.NcclGroup(nativeCuda(cuda), {
       ranks: worldSize,
       rank,
-      hosts,
-      board,
+      machines,
+      mailbox,
       id,
       maxCtas,
-      stepBytes,
+      roundBytes: stepBytes,
       deadlineMs,
     });
-    forget = session.onFailure((failure) => native.abort(failure.message));
+    forget = coordinator.onFailure((failure) => native.abort(failure.message));
     await native.open();
-    return new NcclBackend(addon, options, { cuda, native, hosts, forget });
+    return new NcclBackend(
+      addon,
+      { ...parts, cuda, ownsCuda: parts.cuda === undefined, native, machines, forget },
+      options,
+    );
   } catch (error) {
     forget?.();
-    if (options.cuda === undefined) cuda.close();
-    throw await openingError(session, error);
+    if (parts.cuda === undefined) cuda.close();
+    throw await openingError(coordinator, error);
   }
 }
 
-/** What opening a group made. */
-interface Opened {
+/** An open group. */
+interface OpenGroup extends NcclParts {
   readonly cuda: Cuda;
+  readonly ownsCuda: boolean;
   readonly native: NativeNcclGroup;
-  /** [ranks] */
-  readonly hosts: Uint32Array;
-  /** Ends the listening for the session's failure. */
+  /** [ranks]: number of each rank's machine. */
+  readonly machines: Uint32Array;
+  /** Removes the listener for the coordinator's failure. */
   readonly forget: () => void;
 }
 
 class NcclBackend implements Backend {
   readonly name = 'nccl';
   readonly localRanks: readonly number[];
-  readonly order: StepOrder;
+  readonly order: CallOrder;
   readonly rowWork: RowWork;
   readonly cuda: Cuda;
   readonly isDetailed: boolean;
   readonly #addon: Addon;
-  readonly #options: NcclOptions;
-  readonly #native: NativeNcclGroup;
-  readonly #hosts: Uint32Array;
-  readonly #forget: () => void;
+  readonly #open: OpenGroup;
+  readonly #log: (line: string) => void;
   #plans = 0;
   #behindMs: readonly number[] = [];
 
-  constructor(addon: Addon, options: NcclOptions, { cuda, native, hosts, forget }: Opened) {
-    this.#hosts = hosts;
-    this.#forget = forget;
+  constructor(addon: Addon, open: OpenGroup, options: NcclOptions) {
     this.#addon = addon;
-    this.#options = options;
-    this.#native = native;
-    this.cuda = cuda;
-    this.rowWork = cudaRowWork(cuda);
-    this.order = new StepOrder(options.session);
-    this.localRanks = [options.session.rank];
+    this.#open = open;
+    this.#log = options.log ?? ((line) => void process.stderr.write(`${line}\n`));
+    this.cuda = open.cuda;
+    this.rowWork = cudaRowWork(open.cuda);
+    this.order = new CallOrder(open.coordinator);
+    this.localRanks = [open.coordinator.rank];
     this.isDetailed = resolveSettings(options).stats;
   }
 
   async allGather(what: string, own: Uint8Array): Promise<Uint8Array[]> {
-    const { worldSize } = this.#options.session;
-    const all = await this.order.run(['all-gather', what, own.length], (step, digest) =>
-      this.#native.allGather(step, digest, own),
+    const { coordinator, native } = this.#open;
+    const all = await this.order.run(['all-gather', what, own.length], (call, digest) =>
+      native.allGather(call, digest, own),
     );
-    return Array.from({ length: worldSize }, (_, r) => all.subarray(r * own.length, (r + 1) * own.length));
+    return Array.from({ length: coordinator.worldSize }, (_, rank) =>
+      all.subarray(rank * own.length, (rank + 1) * own.length),
+    );
   }
 
-  /** The most rows that any rank sends to one that it does not reach directly; the length of steps follows from it. */
+  /** The most rows that any rank sends to one rank through NCCL. The lengths of rounds follow from it. */
   async #mostRows(plan: VerifiedPlan): Promise<{ mostEntries: number; mostForwarded: number }> {
-    const { session } = this.#options;
-    const { sendRows, forwardRows } = plan.shards[session.rank]!;
+    const { coordinator, machines } = this.#open;
+    const { sendRows, forwardRows } = plan.shards[coordinator.rank]!;
     const { ranks, ranksPerNode, placement, strategy } = plan.spec;
     const own = new Uint32Array(2);
-    const node = Math.floor(session.rank / ranksPerNode);
+    const node = Math.floor(coordinator.rank / ranksPerNode);
     const isForeign = (rank: number) =>
-      this.#hosts[rank] !== this.#hosts[session.rank] ||
+      machines[rank] !== machines[coordinator.rank] ||
       (strategy === 'hier' && Math.floor(rank / ranksPerNode) !== node);
     for (let peer = 0; peer < ranks; peer++) {
       if (!isForeign(peer)) continue;
@@ -193,7 +199,7 @@ class NcclBackend implements Backend {
     for (const [to, rows] of forwardRows.entries()) {
       if (isForeign(to * ranksPerNode)) own[1] = Math.max(own[1]!, rows);
     }
-    const all = await session.allGather(new Uint8Array(own.buffer));
+    const all = await coordinator.allGather(new Uint8Array(own.buffer));
     const words = all.map((bytes) => new Uint32Array(Uint8Array.from(bytes).buffer));
     return {
       mostEntries: Math.max(...words.map((pair) => pair[0]!)),
@@ -202,61 +208,55 @@ class NcclBackend implements Backend {
   }
 
   async prepare(plan: VerifiedPlan): Promise<PreparedPlan> {
-    const { session } = this.#options;
-    const shard = plan.shards[session.rank]!;
+    const { coordinator } = this.#open;
+    const shard = plan.shards[coordinator.rank]!;
     const isWhole = plan.shards.filter((part) => part !== undefined).length === plan.spec.ranks;
     // A plan of one rank's shard was made from gathered facts, whose options were compared.
     const identity = isWhole
       ? await planId(plan, nodeSha256)
       : hexOf(await optionsDigest(plan.spec, nodeSha256));
-    if (isWhole) await session.agree('plan id', Buffer.from(identity, 'hex'));
+    if (isWhole) await coordinator.agree('plan id', Buffer.from(identity, 'hex'));
     const { strategy, ranksPerNode, partial, placement, sliceRows } = plan.spec;
     const most = await this.#mostRows(plan);
-    let native: NativeNcclPlan;
-    try {
-      native = new this.#addon.NcclPlan(this.#native, {
-        shard: shard.bytes,
-        ranksPerNode,
-        strategy,
-        firstInstance: Uint32Array.from(placement.rankFirst),
-        sliceRows,
-        ...most,
-        ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
-      });
-    } catch (error) {
-      throw translate(error);
-    }
-    // Plans with equal options are told apart by their place in the order of plans.
+    const desc = {
+      shard: shard.bytes,
+      ranksPerNode,
+      strategy,
+      firstInstance: Uint32Array.from(placement.rankFirst),
+      sliceRows,
+      ...most,
+      ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
+    };
+    const native = attempt(() => new this.#addon.NcclPlan(this.#open.native, desc));
+    // Plans with equal options differ in their place in the order of plans.
     const tag = `${identity} ${this.#plans++}`;
-    await this.order.run(['plan', tag], (step, digest) => native.open(step, digest));
+    await this.order.run(['plan', tag], (call, digest) => native.open(call, digest));
     return new NcclPlan(this, plan, native, tag);
   }
 
-  /** Since the last report, by how much each rank entered its steps late, in ms; empty without `stats`. */
+  /** [ranks]: milliseconds by which each rank entered its calls late since the last report; empty without `stats`. */
   async #newLateness(): Promise<number[]> {
     if (!this.isDetailed) return [];
     const before = this.#behindMs;
-    this.#behindMs = await this.#options.session.lateness();
+    this.#behindMs = await this.#open.coordinator.lateness();
     return this.#behindMs.map((ms, rank) => ms - (before[rank] ?? 0));
   }
 
   async report(
-    kind: string,
-    step: number,
+    name: string,
+    call: number,
     plan: VerifiedPlan,
     native: NativeNcclReport,
   ): Promise<ExchangeReport> {
     const { nanoseconds, started, bytesRead, bytesWritten } = native;
-    const wire = wireReport(native, await this.#newLateness(), this.#options.session.rank);
-    if (this.isDetailed) {
-      const log = this.#options.log ?? ((line: string) => void process.stderr.write(`${line}\n`));
-      log(wireLine(kind, step, this.#options.session.rank, nanoseconds, wire));
-    }
+    const { rank } = this.#open.coordinator;
+    const wire = wireReport(native, await this.#newLateness(), rank);
+    if (this.isDetailed) this.#log(wireLine({ name, call, rank, nanoseconds }, wire));
     return {
       backend: 'nccl',
       strategy: plan.spec.strategy,
       nanoseconds,
-      startedAt: performance.now() - (Number(process.hrtime.bigint()) - started) / 1e6,
+      startedAt: fromSteady(started),
       bytesRead,
       bytesWritten,
       wire,
@@ -264,20 +264,29 @@ class NcclBackend implements Backend {
   }
 
   async close(): Promise<void> {
-    await this.#native.close();
-    this.#forget();
-    if (this.#options.cuda === undefined) this.cuda.close();
-    if (this.#options.ownsSession) await this.#options.session.close();
+    const { native, forget, ownsCuda, ownsCoordinator, coordinator } = this.#open;
+    await native.close();
+    forget();
+    if (ownsCuda) this.cuda.close();
+    if (ownsCoordinator) await coordinator.close();
   }
 }
 
-/** What ranks must agree on before rows move; buffers and numbers of rows are each rank's own. */
-function shapeOfDispatch({ payloads, origins, scale }: DispatchCall): (string | number | boolean)[] {
-  const shapes = payloads.flatMap(({ rowBytes, per, dtype }) => [rowBytes, per ?? 'token', dtype ?? 'bytes']);
-  return [...shapes, origins !== undefined, scale !== undefined];
-}
+type Shape = (string | number | boolean)[];
 
-class NcclPlan implements PreparedPlan {
+/** What ranks must agree on before rows move. Buffers and numbers of rows differ between ranks. */
+const SHAPES: { readonly [Kind in ExchangeKind]: (call: ExchangeCalls[Kind]) => Shape } = {
+  dispatch: ({ payloads, origins, scale }) => [
+    'dispatch',
+    ...payloads.flatMap(({ rowBytes, per, dtype }) => [rowBytes, per ?? 'token', dtype ?? 'bytes']),
+    origins !== undefined,
+    scale !== undefined,
+  ],
+  combine: ({ dtype, rowBytes, weights }) => ['combine', dtype, rowBytes, weights !== undefined],
+  weightGradient: ({ dtype, rowBytes }) => ['weight gradient', dtype, rowBytes],
+};
+
+export class NcclPlan implements PreparedPlan {
   readonly #backend: NcclBackend;
   readonly #plan: VerifiedPlan;
   readonly #native: NativeNcclPlan;
@@ -290,71 +299,35 @@ class NcclPlan implements PreparedPlan {
     this.#tag = tag;
   }
 
-  /** Runs an exchange with JavaScript's buffers staged through the device. */
-  async #run<C>(
-    kind: string,
-    shape: readonly (string | number | boolean)[],
-    stage: (staging: Staging) => C,
-    exchange: (step: number, digest: bigint, call: C) => Promise<NativeNcclReport>,
-  ): Promise<ExchangeReport> {
-    const { cuda, order } = this.#backend;
-    const staging = new Staging(cuda);
+  async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
+    const { cuda, isDetailed } = this.#backend;
+    const [name, ...shape] = SHAPES[kind](call) as [string, ...Shape];
+    const copies = new DeviceCopies(cuda);
     try {
-      const call = stage(staging);
-      const { step, native } = await order.run([kind, this.#tag, ...shape], async (step, digest) => ({
-        step,
-        native: await exchange(step, digest, call),
+      const onDevice = copies.exchange(kind, call) as never;
+      const { number, native } = await this.call([name, ...shape], async (plan, number, digest) => ({
+        number,
+        native: await plan[kind](number, digest, onDevice, isDetailed),
       }));
-      if (staging.used) staging.bringBack();
-      return this.#backend.report(kind, step, this.#plan, native);
+      if (copies.isUsed) copies.copyBack();
+      return this.#backend.report(name, number, this.#plan, native);
     } finally {
-      staging.free();
+      copies.release();
     }
   }
 
-  dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    return this.#run(
-      'dispatch',
-      shapeOfDispatch(call),
-      (staging) => staging.dispatch(call),
-      (step, digest, staged) => this.#native.dispatch(step, digest, staged, this.#backend.isDetailed),
-    );
-  }
-
-  combine(call: CombineCall): Promise<ExchangeReport> {
-    return this.#run(
-      'combine',
-      [call.dtype, call.rowBytes, call.weights !== undefined],
-      (staging) => staging.combine(call),
-      (step, digest, staged) => this.#native.combine(step, digest, staged, this.#backend.isDetailed),
-    );
-  }
-
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
-    return this.#run(
-      'weight gradient',
-      [call.dtype, call.rowBytes],
-      (staging) => staging.weightGradient(call),
-      (step, digest, staged) => this.#native.weightGradient(step, digest, staged, this.#backend.isDetailed),
+  /** Runs native work on this plan as one numbered call, which all ranks make. */
+  call<T>(
+    [name, ...shape]: readonly [name: string, ...shape: Shape],
+    work: (plan: NativeNcclPlan, call: number, digest: bigint) => Promise<T>,
+  ): Promise<T> {
+    return this.#backend.order.run([name, this.#tag, ...shape], (call, digest) =>
+      work(this.#native, call, digest),
     );
   }
 
   bufferBytes(rowBytes: number): BufferBytes {
     return this.#native.bytes(rowBytes);
-  }
-
-  /** The pipeline that fusion replaces, over the same communicator: for the bench. Device buffers only. */
-  async unfused(
-    kind: 'dispatch' | 'combine',
-    call: DispatchCall | CombineCall,
-    rowBytes: number,
-  ): Promise<number> {
-    const stats = await this.#backend.order.run([`unfused ${kind}`, this.#tag, rowBytes], (step, digest) =>
-      kind === 'dispatch'
-        ? this.#native.unfusedDispatch(step, digest, call as DispatchCall, rowBytes)
-        : this.#native.unfusedCombine(step, digest, call as CombineCall, rowBytes),
-    );
-    return stats.nanoseconds;
   }
 
   close(): void {

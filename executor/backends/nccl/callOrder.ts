@@ -1,83 +1,82 @@
-// The order of calls of one rank: each has a number and a digest, alike on all ranks, and a deadline that names those
-// who did not come.
+// The order of calls of one rank. Every call has a number and a digest, identical on all ranks, and a deadline; when the
+// deadline passes, the error names the late ranks.
 
 import { createHash } from 'node:crypto';
 import type { FuscoError } from '../../../planner/errors.ts';
-import type { Session } from '../../rendezvous/session.ts';
-import { translate } from '../host/backend.ts';
+import { translate } from '../../native/errors.ts';
+import type { Coordinator } from '../types.ts';
 
-/** What runs natively under the number and the first eight bytes of the digest. */
-export type StepWork<T> = (step: number, digest: bigint) => Promise<T>;
+/** Native work of a call, under its number and the first eight bytes of its digest. */
+export type CallWork<T> = (call: number, digest: bigint) => Promise<T>;
 
-/** Steps before the first one: native groups take numbers 0 and 1 for themselves. */
-const FIRST_STEP = 2;
+/** First number of a call: native groups use 0 and 1 to open. */
+const FIRST_CALL = 2;
 
-/** The order of a session's steps, which its groups share. */
+/** The order of the calls of a coordinator, which its groups share. */
 interface Queue {
   next: number;
-  /** Resolves when the last step so far has been announced. */
+  /** Resolves when the last call so far has been entered. */
   tail: Promise<unknown>;
 }
 
-const queues = new WeakMap<Session, Queue>();
+const queues = new WeakMap<Coordinator, Queue>();
 
-function queueOf(session: Session): Queue {
-  const found = queues.get(session) ?? { next: FIRST_STEP, tail: Promise.resolve() };
-  queues.set(session, found);
+function queueOf(coordinator: Coordinator): Queue {
+  const found = queues.get(coordinator) ?? { next: FIRST_CALL, tail: Promise.resolve() };
+  queues.set(coordinator, found);
   return found;
 }
 
 /**
- * Announces steps and runs them in the order of the calls. A step that looks like none before is awaited on all ranks
- * before anything moves; one that was seen costs a message. Two ranks that differ in it end the session either way.
+ * Numbers calls, enters them and runs them in the order of their numbers. The first call of its kind waits until all
+ * ranks have entered it, before any row moves; a call of a kind that was run before costs one message. If two ranks
+ * differ in a call, the group fails in both cases.
  */
-export class StepOrder {
-  readonly #session: Session;
+export class CallOrder {
+  readonly #coordinator: Coordinator;
   readonly #queue: Queue;
   readonly #seen = new Set<string>();
   #failure: FuscoError | undefined;
 
-  constructor(session: Session) {
-    this.#session = session;
-    this.#queue = queueOf(session);
+  constructor(coordinator: Coordinator) {
+    this.#coordinator = coordinator;
+    this.#queue = queueOf(coordinator);
   }
 
   /**
-   * @param parts what the step does, alike on all ranks: kind, plan, row bytes, dtypes
-   * @throws FuscoError E_PEER_TIMEOUT listing ranks that did not enter the step, E_PEER_MISMATCH
+   * @param parts what the call does, identical on all ranks: kind, plan, row bytes, dtypes
+   * @throws FuscoError E_PEER_TIMEOUT with the ranks that did not enter the call, E_PEER_MISMATCH
    */
-  async run<T>(parts: readonly (string | number | boolean)[], work: StepWork<T>): Promise<T> {
+  async run<T>(parts: readonly (string | number | boolean)[], work: CallWork<T>): Promise<T> {
     if (this.#failure !== undefined) throw this.#failure;
     const text = JSON.stringify(parts);
     const digest = createHash('sha256').update(text).digest();
     const queue = this.#queue;
     const begun = performance.now();
-    const step = queue.next++;
-    // Steps are announced and handed over in the order of their numbers, whoever awaits them.
+    const call = queue.next++;
+    // Calls are entered and handed over in the order of their numbers, whoever awaits them.
     const started = queue.tail.then(async () => {
-      const entered = this.#session.enter(step, digest, !this.#seen.has(text));
-      if (entered !== undefined) await entered;
+      if (this.#seen.has(text)) this.#coordinator.announce(call, digest);
+      else await this.#coordinator.enter(call, digest);
       this.#seen.add(text);
-      return { result: work(step, digest.readBigUInt64LE()) };
+      return { result: work(call, digest.readBigUInt64LE()) };
     });
     queue.tail = started.catch(() => {});
     try {
       return await (await started).result;
     } catch (error) {
-      throw await this.#explain(step, error, performance.now() - begun);
+      throw await this.#explain(call, error, performance.now() - begun);
     }
   }
 
-  /** The group's end, where this error is one: with the names of those who were late. */
-  async #explain(step: number, error: unknown, waitedMs: number): Promise<FuscoError> {
+  /** The error of a failed call. A timeout or a mismatch ends the group: all later calls reject with it. */
+  async #explain(call: number, error: unknown, waitedMs: number): Promise<FuscoError> {
     if (this.#failure !== undefined) return this.#failure;
-    const found = this.#session.failure ?? (translate(error) as FuscoError);
+    const found = this.#coordinator.failure ?? (translate(error) as FuscoError);
     if (found.code !== 'E_PEER_TIMEOUT' && found.code !== 'E_PEER_MISMATCH') return found;
-    if (this.#session.failure === undefined && found.code === 'E_PEER_TIMEOUT') {
-      const report = await this.#session.late(step).catch(() => undefined);
-      // Ranks that come later must not wait for this one.
-      if (report?.ranks.length) this.#session.expire(step, waitedMs);
-      this.#failure = report?.ranks.length ? this.#session.timeoutError(step, report) : found;
+    if (this.#coordinator.failure === undefined && found.code === 'E_PEER_TIMEOUT') {
+      // Ends the group for the ranks that come later, too: they must not wait for this one.
+      this.#failure = await this.#coordinator.timedOut(call, waitedMs);
     }
     this.#failure ??= found;
     return this.#failure;

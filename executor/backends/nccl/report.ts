@@ -1,20 +1,21 @@
-// What an exchange over processes did, as JSON and as a line of a log.
+// What an exchange between processes did, as JSON and as a line of a log.
 
-import type { NativeNcclReport } from '../../native/addonNccl.ts';
+import type { NativeNcclReport } from '../../native/types.ts';
 import type { PeerReport, WireReport } from '../types.ts';
 
 function peersOf(
   { peers }: NativeNcclReport,
   behindMs: readonly number[],
-  own: number,
+  localRank: number,
 ): PeerReport[] | undefined {
   if (peers === undefined) return undefined;
   return Array.from(peers.sentBytes, (sentBytes, rank) => ({
     rank,
     sentBytes,
     receivedBytes: peers.receivedBytes[rank]!,
-    // Ranks of this host are timed by the clock that they share, others by when rank 0 heard of them.
-    waitNanoseconds: peers.waitNs[rank]! || Math.max(0, 1e6 * ((behindMs[rank] ?? 0) - (behindMs[own] ?? 0))),
+    // The ranks of a machine share a clock; for others it is the time at which rank 0 heard of them.
+    waitNanoseconds:
+      peers.waitNs[rank]! || Math.max(0, 1e6 * ((behindMs[rank] ?? 0) - (behindMs[localRank] ?? 0))),
     wireNanoseconds: peers.wireNs[rank]!,
   }));
 }
@@ -22,18 +23,22 @@ function peersOf(
 /**
  * The part of a native report that concerns peers.
  *
- * @param behindMs [ranks], by how much each rank entered late since the last report; empty where that is not known
- * @param own this rank
+ * @param behindMs [ranks]: how much later than the first rank each one entered its calls since the last report; empty if
+ *   unknown
  */
-export function wireReport(native: NativeNcclReport, behindMs: readonly number[], own: number): WireReport {
-  const { wireSent, wireReceived, directBytes, steps, slices, readyNs, packNs, packHiddenNs, wireNs } =
+export function wireReport(
+  native: NativeNcclReport,
+  behindMs: readonly number[],
+  localRank: number,
+): WireReport {
+  const { wireSent, wireReceived, directBytes, rounds, slices, readyNs, packNs, packHiddenNs, wireNs } =
     native;
-  const peers = peersOf(native, behindMs, own);
+  const peers = peersOf(native, behindMs, localRank);
   return {
     sentBytes: wireSent,
     receivedBytes: wireReceived,
     directBytes,
-    steps,
+    rounds,
     slices,
     readyNanoseconds: readyNs,
     ...(peers === undefined
@@ -52,17 +57,14 @@ const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 /** One line: time, bytes, overlap, and the peer that was waited for longest. */
 export function wireLine(
-  kind: string,
-  step: number,
-  rank: number,
-  nanoseconds: number,
+  { name, call, rank, nanoseconds }: { name: string; call: number; rank: number; nanoseconds: number },
   wire: WireReport,
 ): string {
   const parts = [
-    `fusco rank ${rank} step ${step} ${kind} ${ms(nanoseconds)}`,
+    `fusco rank ${rank} call ${call} ${name} ${ms(nanoseconds)}`,
     `wire ${mib(wire.sentBytes)} out ${mib(wire.receivedBytes)} in`,
     `direct ${mib(wire.directBytes)}`,
-    `${wire.steps} steps ${wire.slices} slices`,
+    `${wire.rounds} rounds ${wire.slices} slices`,
   ];
   if (wire.packNanoseconds !== undefined && wire.packNanoseconds > 0) {
     const share = Math.round((100 * wire.packHiddenNanoseconds!) / wire.packNanoseconds);

@@ -1,17 +1,18 @@
-// What options and variables set for the exchanges of a group over processes.
+// Settings of the nccl backend, from options and environment variables.
 
 import { checkInteger } from '../../../planner/errors.ts';
 import { type Environment, integerVariable } from '../../environment.ts';
 
 export interface SettingOptions {
   /**
-   * Least bytes that go to one peer in one step, where there are so many; 1 to 2^40, alike on all ranks. Default:
-   * FUSCO_STEP_BYTES, or 32 MiB. Smaller steps hide more of the packing, larger ones cost fewer launches.
+   * Bytes per round: each round sends at least this many bytes to a peer that has them. 1 to 2^40, identical on all
+   * ranks. Default: FUSCO_STEP_BYTES, or 32 MiB. Smaller rounds hide more of the packing, larger ones need fewer
+   * launches.
    */
   readonly stepBytes?: number;
-  /** Thread blocks that NCCL may use, 0..64; 0, the default, leaves it to NCCL. */
+  /** Most thread blocks that NCCL may use, 0..64; 0, the default: NCCL chooses. */
   readonly maxCtas?: number;
-  /** Times per peer and overlap in every report, and a line each. Default: FUSCO_STATS is set, and not to 0. */
+  /** Adds times per peer and overlap to every report, and logs a line per exchange. Default: FUSCO_STATS is set, and not 0. */
   readonly stats?: boolean;
 }
 

@@ -1,15 +1,7 @@
-// The reference backend: DESIGN's semantics in the plainest TypeScript, and the oracle of every other backend.
+// The reference backend: plain TypeScript that every other backend is compared with, bit for bit.
 
 import type { Plan, VerifiedPlan } from '../../../planner/plan.ts';
-import type {
-  Backend,
-  CombineCall,
-  DispatchCall,
-  ExchangeReport,
-  Memory,
-  PreparedPlan,
-  WeightGradientCall,
-} from '../types.ts';
+import type { Backend, ExchangeCalls, ExchangeKind, ExchangeReport, Memory, PreparedPlan } from '../types.ts';
 import { combineRank, weightGradientRank } from './combine.ts';
 import { dispatch } from './dispatch.ts';
 import { refuseExternal } from './rows.ts';
@@ -26,6 +18,53 @@ export function movedBytes(plan: Plan, rowBytes: number): { rows: number; slots:
   return { rows, slots };
 }
 
+/** What an exchange does: the buffers that it uses, the bytes that it moves, and its work. */
+interface ReferenceWork {
+  readonly buffers: readonly (readonly Memory[] | undefined)[];
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  readonly work: () => void;
+}
+
+const EXCHANGES: {
+  readonly [Kind in ExchangeKind]: (plan: VerifiedPlan, call: ExchangeCalls[Kind]) => ReferenceWork;
+} = {
+  dispatch: (plan, call) => {
+    const { rows, slots } = movedBytes(
+      plan,
+      call.payloads.reduce((sum, payload) => sum + payload.rowBytes, 0),
+    );
+    return {
+      buffers: [...call.payloads.flatMap(({ from, to }) => [from, to]), call.origins, call.scale],
+      bytesRead: rows,
+      bytesWritten: slots,
+      work: () => dispatch(plan, call),
+    };
+  },
+  combine: (plan, call) => {
+    const { rows, slots } = movedBytes(plan, call.rowBytes);
+    return {
+      buffers: [call.from, call.to, call.weights],
+      bytesRead: slots,
+      bytesWritten: rows,
+      work: () => {
+        for (const shard of plan.shards) combineRank(plan, shard, call);
+      },
+    };
+  },
+  weightGradient: (plan, call) => {
+    const { rows, slots } = movedBytes(plan, call.rowBytes);
+    return {
+      buffers: [call.outputGradient, call.from, call.to],
+      bytesRead: rows + slots,
+      bytesWritten: plan.shards.reduce((sum, shard) => sum + 4 * shard.entries, 0),
+      work: () => {
+        for (const shard of plan.shards) weightGradientRank(plan, shard, call);
+      },
+    };
+  },
+};
+
 class ReferencePlan implements PreparedPlan {
   readonly #plan: VerifiedPlan;
 
@@ -33,47 +72,14 @@ class ReferencePlan implements PreparedPlan {
     this.#plan = plan;
   }
 
-  async #timed(
-    buffers: readonly (readonly Memory[] | undefined)[],
-    bytesRead: number,
-    bytesWritten: number,
-    work: () => void,
-  ): Promise<ExchangeReport> {
+  async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
+    const { buffers, work, bytesRead, bytesWritten } = EXCHANGES[kind](this.#plan, call);
     refuseExternal(buffers);
-    const start = performance.now();
+    const startedAt = performance.now();
     work();
-    return {
-      backend: 'reference',
-      strategy: this.#plan.spec.strategy,
-      nanoseconds: Math.round((performance.now() - start) * 1e6),
-      startedAt: start,
-      bytesRead,
-      bytesWritten,
-    };
-  }
-
-  dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    const rowBytes = call.payloads.reduce((sum, payload) => sum + payload.rowBytes, 0);
-    const { rows, slots } = movedBytes(this.#plan, rowBytes);
-    const buffers = [...call.payloads.flatMap(({ from, to }) => [from, to]), call.origins, call.scale];
-    return this.#timed(buffers, rows, slots, () => {
-      dispatch(this.#plan, call);
-    });
-  }
-
-  combine(call: CombineCall): Promise<ExchangeReport> {
-    const { rows, slots } = movedBytes(this.#plan, call.rowBytes);
-    return this.#timed([call.from, call.to, call.weights], slots, rows, () => {
-      for (const shard of this.#plan.shards) combineRank(this.#plan, shard, call);
-    });
-  }
-
-  weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
-    const { rows, slots } = movedBytes(this.#plan, call.rowBytes);
-    const written = this.#plan.shards.reduce((sum, shard) => sum + 4 * shard.entries, 0);
-    return this.#timed([call.outputGradient, call.from, call.to], rows + slots, written, () => {
-      for (const shard of this.#plan.shards) weightGradientRank(this.#plan, shard, call);
-    });
+    const nanoseconds = Math.round((performance.now() - startedAt) * 1e6);
+    const { strategy } = this.#plan.spec;
+    return { backend: 'reference', strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
   }
 
   close(): void {}

@@ -1,11 +1,8 @@
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
-import { type RowCodec, rowCodec } from '../../numeric.ts';
+import { laneSum, type RowCodec, rowCodec } from '../../numeric.ts';
 import type { CombineCall, WeightGradientCall } from '../types.ts';
 import { bytesOf, type Copy, copiesOf, dataView } from './rows.ts';
-
-/** Lanes of the weight gradient's dot product. */
-const LANES = 32;
 
 /** Adds the rows of one token's entries, in the order given, onto `sum`. */
 type AddRows = (copies: readonly Copy[], sum: Float32Array) => void;
@@ -28,7 +25,7 @@ function makeAddRows(shard: Shard, call: CombineCall, codec: RowCodec): AddRows 
 }
 
 /**
- * Adds node by node: each node's partial sum starts from +0 and is rounded to the partial dtype, the own node's too;
+ * Adds node by node: each node's partial sum starts from +0 and is rounded to the partial dtype, the local node's too;
  * partials are then added in ascending node order. A node without entries contributes nothing.
  */
 function addByNode(
@@ -72,17 +69,12 @@ export function combineRank(plan: Plan, shard: Shard, call: CombineCall): void {
   }
 }
 
-/** Lane j adds elements j, j + 32, …; then lanes are added at distance 16, 8, 4, 2, 1. */
+/** The dot product of two float32 vectors: each product is rounded, then added as laneSum adds. */
 export function laneDot(a: Float32Array, b: Float32Array): number {
-  const lanes = new Float32Array(LANES);
-  for (let i = 0; i < a.length; i++) lanes[i % LANES]! += Math.fround(a[i]! * b[i]!);
-  for (let distance = LANES / 2; distance >= 1; distance /= 2) {
-    for (let lane = 0; lane < distance; lane++) lanes[lane]! += lanes[lane + distance]!;
-  }
-  return lanes[0]!;
+  return laneSum(a.map((value, i) => value * b[i]!));
 }
 
-/** The gradient of a rank's top-k weights; 0 where masked or dropped. */
+/** The gradient of a rank's top-k weights; 0 for masked and dropped entries. */
 export function weightGradientRank(plan: Plan, shard: Shard, call: WeightGradientCall): void {
   const codec = rowCodec(call.dtype, call.rowBytes);
   const upstream = new Float32Array(codec.elements);

@@ -1,13 +1,14 @@
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
+import { ORIGIN_BYTES } from '../../callChecks.ts';
 import { rowCodec } from '../../numeric.ts';
 import type { DispatchCall, Memory, Payload } from '../types.ts';
-import { bytesOf, type Copy, copiesOf, dataView, directCopies, forwardedRows } from './rows.ts';
+import { bytesOf, type Copy, copiesOf, dataView, directCopies, forwardedCopies } from './rows.ts';
 
-/** Moves one row: bytes as they are, or scaled by the weight of its entry. */
+/** Moves one row: its bytes, or its elements scaled by the weight of its entry. */
 type Move = (from: Uint8Array, fromRow: number, copy: Copy) => void;
 
-/** Moves to final slots; `weights` undefined copies bytes. */
+/** Moves rows to their slots; without `weights` it copies bytes. */
 function makeMove({ rowBytes, dtype, to }: Payload, weights: DataView | undefined): Move {
   if (weights === undefined) {
     return (from, fromRow, { rank, slot }) => {
@@ -26,20 +27,20 @@ function makeMove({ rowBytes, dtype, to }: Payload, weights: DataView | undefine
 }
 
 /**
- * A row that is forwarded travels as it is: it lands in a slot or a staging row of the forwarder and is copied from
- * there, scaled at each last hop, the landing slot last.
+ * A forwarded row travels unscaled. It is stored in a slot or a landing row of the forwarder and copied from there to its
+ * other slots; each of these copies is scaled, the landing slot last.
  */
 function forward(
   plan: Plan,
   shard: Shard,
   payload: Payload,
-  staging: readonly Uint8Array[],
+  landingRows: readonly Uint8Array[],
   move: Move,
 ): void {
   const { rowBytes, from, to } = payload;
   const source = bytesOf(from[shard.rank]!);
-  for (const { token, forwarder, target, copies } of forwardedRows(plan, shard)) {
-    const landing = target >= 0 ? bytesOf(to[forwarder]!) : staging[forwarder]!;
+  for (const { token, forwarder, target, copies } of forwardedCopies(plan, shard)) {
+    const landing = target >= 0 ? bytesOf(to[forwarder]!) : landingRows[forwarder]!;
     const row = target >= 0 ? target : ~target;
     landing.set(source.subarray(token * rowBytes, (token + 1) * rowBytes), row * rowBytes);
     const isLanding = (copy: Copy) => copy.rank === forwarder && copy.slot === target;
@@ -49,16 +50,16 @@ function forward(
 }
 
 function dispatchTokens(plan: Plan, payload: Payload, scale: readonly Memory[] | undefined): void {
-  const staging = plan.shards.map((shard) => new Uint8Array(shard.stageRows * payload.rowBytes));
+  const landingRows = plan.shards.map((shard) => new Uint8Array(shard.stageRows * payload.rowBytes));
   for (const shard of plan.shards) {
     const move = makeMove(payload, scale === undefined ? undefined : dataView(scale[shard.rank]!));
     const source = bytesOf(payload.from[shard.rank]!);
     for (const copy of directCopies(plan, shard)) move(source, copy.token, copy);
-    forward(plan, shard, payload, staging, move);
+    forward(plan, shard, payload, landingRows, move);
   }
 }
 
-/** Values that belong to an entry travel with its row and are never shared, so they need no staging. */
+/** Values of an entry go straight to the slot of its row: no two slots share them, so none is forwarded. */
 function dispatchEntries(plan: Plan, payload: Payload): void {
   const move = makeMove(payload, undefined);
   for (const shard of plan.shards) {
@@ -68,18 +69,17 @@ function dispatchEntries(plan: Plan, payload: Payload): void {
 }
 
 function writeOrigins(plan: Plan, origins: readonly Memory[]): void {
-  for (const shard of plan.shards) bytesOf(origins[shard.rank]!).fill(0xff, 0, 12 * shard.recvRows);
+  for (const shard of plan.shards) bytesOf(origins[shard.rank]!).fill(0xff, 0, ORIGIN_BYTES * shard.recvRows);
   for (const shard of plan.shards) {
     for (const { source, token, k, rank, slot } of copiesOf(plan, shard)) {
       const view = dataView(origins[rank]!);
-      view.setInt32(12 * slot, source, true);
-      view.setInt32(12 * slot + 4, token, true);
-      view.setInt32(12 * slot + 8, k, true);
+      for (const [i, word] of [source, token, k].entries())
+        view.setInt32(ORIGIN_BYTES * slot + 4 * i, word, true);
     }
   }
 }
 
-/** Zeroes the receive buffers, padding being what nothing is written to, and moves every payload. */
+/** Zeroes the receive buffers, so that padding is zero, and moves every payload. */
 export function dispatch(plan: Plan, call: DispatchCall): void {
   for (const payload of call.payloads) {
     for (const { rank, recvRows } of plan.shards)

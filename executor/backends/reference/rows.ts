@@ -1,11 +1,11 @@
 // Where rows go, read off a plan's descriptors one by one.
 
-import { forwardersOf } from '../../../planner/balance.ts';
 import { FuscoError } from '../../../planner/errors.ts';
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
 import { nodeOf } from '../../../planner/spec.ts';
-import { isExternal } from '../../callChecks.ts';
+import { forwardedRows } from '../../../planner/walk.ts';
+import { isExternal } from '../../memory.ts';
 import type { Memory } from '../types.ts';
 
 export function bytesOf(memory: Memory): Uint8Array {
@@ -13,7 +13,7 @@ export function bytesOf(memory: Memory): Uint8Array {
   throw new FuscoError('E_BUFFER', 'the reference backend cannot reach memory by its address');
 }
 
-/** Throws E_BUFFER before anything is written where a buffer is only an address. */
+/** Throws E_BUFFER if a buffer is only an address, before anything is written. */
 export function refuseExternal(lists: readonly (readonly Memory[] | undefined)[]): void {
   for (const memories of lists) memories?.forEach(bytesOf);
 }
@@ -60,32 +60,26 @@ export function* copiesOf(plan: Plan, shard: Shard): Generator<Copy> {
   }
 }
 
-/** The copies that a rank sends itself, in the order of its stream. */
+/** The rows that a rank sends straight to their slots, in its send order. */
 export function* directCopies(plan: Plan, shard: Shard): Generator<Copy> {
   for (const entry of shard.sendEntry) yield copyOf(plan, shard, entry)!;
 }
 
 /** One row on its way to another node. */
-export interface ForwardedRow {
+export interface ForwardedCopies {
   readonly token: number;
   readonly forwarder: number;
-  /** Slot at the forwarder, or ~(staging row). */
+  /** Slot at the forwarder, or ~(landing row). */
   readonly target: number;
   /** What the forwarder distributes, the landing slot included. */
   readonly copies: readonly Copy[];
 }
 
-/** The rows that a rank sends to other nodes, in the order of its forwarding stream; none in a flat plan. */
-export function* forwardedRows(plan: Plan, shard: Shard): Generator<ForwardedRow> {
-  if (plan.spec.strategy === 'flat') return;
-  const forwarders = forwardersOf(plan.spec, plan.decision.groups, shard.rank);
-  const { forwardRows, forwardToken, forwardTarget, distributeOffset, distributeEntry } = shard;
-  let row = 0;
-  for (let node = 0; node < forwardRows.length; node++) {
-    for (let i = 0; i < forwardRows[node]!; i++, row++) {
-      const entries = distributeEntry.subarray(distributeOffset[row]!, distributeOffset[row + 1]!);
-      const copies = Array.from(entries, (entry) => copyOf(plan, shard, entry)!);
-      yield { token: forwardToken[row]!, forwarder: forwarders[node]!, target: forwardTarget[row]!, copies };
-    }
+/** The rows that a rank sends to other nodes, by node and token; none in a flat plan. */
+export function* forwardedCopies(plan: Plan, shard: Shard): Generator<ForwardedCopies> {
+  for (const { token, forwarder, target, firstEntry, endEntry } of forwardedRows(plan, shard.rank)) {
+    const entries = shard.distributeEntry.subarray(firstEntry, endEntry);
+    const copies = Array.from(entries, (entry) => copyOf(plan, shard, entry)!);
+    yield { token, forwarder, target, copies };
   }
 }

@@ -1,4 +1,5 @@
-/* The pipeline that the fused exchange on the GPU is measured against. Not part of the library. */
+/* What the fused exchange on the GPU is measured against, and a stream that is busy for a given time, for
+ * tests of what must wait. Not part of the library: only the addon fusco_bench.node contains it. */
 #ifndef FUSCO_CUDA_BENCH_H
 #define FUSCO_CUDA_BENCH_H
 
@@ -8,17 +9,25 @@
 extern "C" {
 #endif
 
+/* Occupies one thread of the rank's device for `nanoseconds`, at most 10 s, on the rank's stream. Enqueues.
+ * E_OPTION, E_BACKEND. */
+fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_t nanoseconds,
+                             fusco_error *error);
+
+/* The pipeline that fusion replaces: pack by destination, copy blocks between ranks, permute into expert
+ * order. */
 typedef struct fusco_cuda_unfused fusco_cuda_unfused;
 
-/* Makes its tables and two buffers of all rows, for rows of whole 16 bytes and ranks on one device. E_OPTION,
- * E_MEMORY. */
+/* Makes its tables and two buffers of all rows. `row_bytes` is a multiple of 16; all ranks of the plan are on
+ * one device. The plan must outlive it. E_OPTION, E_MEMORY. */
 fusco_status fusco_cuda_unfused_create(fusco_cuda_plan *plan, uint64_t row_bytes,
                                        fusco_cuda_unfused **unfused, fusco_error *error);
 void fusco_cuda_unfused_destroy(fusco_cuda_unfused *unfused);
-/* Pack, device copies, permute: one per-token payload. Padding is left alone. Enqueues. */
+/* Dispatch of one per-token payload: `from` [ranks] of [tokens, row_bytes], `to` [ranks] of [receive rows,
+ * row_bytes], device memory. Padding is not written. Enqueues. */
 fusco_status fusco_cuda_unfused_dispatch(fusco_cuda_unfused *unfused, const fusco_buffer *from,
                                          const fusco_buffer *to, fusco_error *error);
-/* Permute, device copies, add up at home. */
+/* Combine, back through the same blocks; the sums are made on the token's rank. Enqueues. */
 fusco_status fusco_cuda_unfused_combine(fusco_cuda_unfused *unfused, const fusco_combine_call *call,
                                         fusco_error *error);
 

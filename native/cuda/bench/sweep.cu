@@ -11,10 +11,12 @@
 #include <random>
 #include <vector>
 
-#include "../device.cuh"
-#include "../launch.hpp"
+#include "../element_device.cuh"
+#include "../exchange_launch.hpp"
 
 using namespace fusco::cuda;
+using fusco::Place;
+using fusco::Tree;
 
 namespace {
 
@@ -52,7 +54,7 @@ __global__ void randomBf16(uint16_t *out, size_t count) {
 
 // Every element of every received row, one comparison each.
 __global__ void checkDispatch(DispatchParams p, unsigned long long *wrong) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint64_t entries = uint64_t{head->tokens} * head->topk;
   for (uint64_t entry = blockIdx.x; entry < entries; entry += gridDim.x) {
     const Place place = p.plan.place[entry];
@@ -70,7 +72,7 @@ __global__ void checkDispatch(DispatchParams p, unsigned long long *wrong) {
 }
 
 __global__ void checkCombine(CombineParams p, bool weighted, unsigned long long *wrong) {
-  const SlotHead *head = p.plan.head;
+  const DevicePlanHead *head = p.plan.head;
   const uint32_t token = blockIdx.x;
   const uint32_t local = localOf(head, token);
   const uint64_t row = token - head->tokenStart[local];
@@ -130,7 +132,7 @@ void makeWorkload(Workload &w) {
     const uint32_t source = static_cast<uint32_t>(i / w.topk / w.tokens);
     place[i] = {e * w.ranks / w.experts, static_cast<int32_t>(next[uint64_t{e} * w.ranks + source]++)};
   }
-  std::vector<SlotHead> head(1);
+  std::vector<DevicePlanHead> head(1);
   head[0].topk = w.topk;
   head[0].localRanks = w.ranks;
   head[0].tokens = all;
@@ -139,12 +141,12 @@ void makeWorkload(Workload &w) {
     if (r < w.ranks) head[0].rankOf[r] = r;
     head[0].tokenStart[r] = r * w.tokens;
   }
-  const PlanView view = {copied(head), copied(place), nullptr, nullptr, nullptr, nullptr, nullptr};
+  const DeviceTables view = {copied(head), copied(place), nullptr, nullptr, nullptr, nullptr, nullptr};
   w.dispatch.plan = view;
   w.dispatch.place = view.place;
-  w.dispatch.bulk = w.dispatch.payloads = 1;
+  w.dispatch.leading = w.dispatch.payloads = 1;
   w.dispatch.chunkBytes[0] = chunkOf(w.rowBytes());
-  w.dispatch.meeting = copied(std::vector<uint32_t>(2, 0));
+  w.dispatch.barrier = copied(std::vector<uint32_t>(2, 0));
   Payload &payload = w.dispatch.payload[0];
   payload.rowBytes = w.rowBytes();
   payload.unit = 16;
@@ -222,7 +224,7 @@ int main(int argc, char **argv) {
   const double copyRate = 2.0 * received / copyMs / 1e6;
   const double total = w.dispatchBytes();
   std::printf("# %u ranks x %u tokens, hidden %u, topk %u of %u; %u SMs\n", w.ranks, w.tokens, w.hidden,
-              w.topk, w.experts, limits.multiprocessors);
+              w.topk, w.experts, limits.sms);
   std::printf("copy %.4f ms %.0f GB/s\n", copyMs, copyRate);
 
   const auto run = [&](const char *name, const DispatchParams &params, int runs) {
@@ -231,11 +233,11 @@ int main(int argc, char **argv) {
     const auto bad = wrongs([&] { checkDispatch<<<4096, 256>>>(params, wrong); });
     const Tiling &t = params.tiling;
     std::printf("dispatch %-6s rows %2u blocks %2u meet %u groups %u: %.4f ms %.0f GB/s %.1f %%%s\n", name,
-                t.rows, t.blocksPerSm, t.meet, t.groups, ms, total / ms / 1e6, total / ms / 1e4 / copyRate,
-                bad == 0 ? "" : "  WRONG");
+                t.rows, t.blocksPerSm, t.syncBlocks, t.groups, ms, total / ms / 1e6,
+                total / ms / 1e4 / copyRate, bad == 0 ? "" : "  WRONG");
   };
   DispatchParams plain = w.dispatch;
-  plain.bulk = 0;
+  plain.leading = 0;
   run("plain", plain, 10);
 
   struct Shape {
@@ -261,9 +263,9 @@ int main(int argc, char **argv) {
     for (uint32_t threads : {0u, 128u, 224u, 448u, 896u}) {
       for (uint32_t r = 0; r < w.ranks; r++) cudaMemset(w.combine.to[r], 0xa5, w.tokens * w.rowBytes());
       const double ms = clock.median(15, [&] {
-        must(
-            launchCombine(w.combine, FUSCO_DTYPE_BF16, weighted, 0, 16, w.ranks * w.tokens, threads, nullptr),
-            "combine");
+        const CombineLaunch launch = {FUSCO_DTYPE_BF16, Tree::none,         weighted,
+                                      wideUnit,         w.ranks * w.tokens, threads};
+        must(launchCombine(w.combine, launch, nullptr), "combine");
       });
       const auto bad = wrongs([&] { checkCombine<<<w.ranks * w.tokens, 256>>>(w.combine, weighted, wrong); });
       std::printf("combine %s threads %u: %.4f ms %.0f GB/s %.1f %%%s\n", weighted ? "weighted" : "plain",

@@ -1,10 +1,10 @@
 #include <algorithm>
 
-#include "device.cuh"
-#include "exchange.hpp"
+#include "element_device.cuh"
 #include "failure.hpp"
 #include "fusco_cuda_bench.h"
 #include "guard.hpp"
+#include "host_exchange.hpp"
 #include "unfused.hpp"
 
 namespace fusco::cuda {
@@ -50,10 +50,10 @@ Rows rowsOf(const fusco_buffer *buffers, uint32_t ranks) {
 
 }  // namespace
 
-Unfused::Unfused(std::shared_ptr<Slot> slot, uint64_t rowBytes)
-    : slot_(std::move(slot)), rowBytes_(rowBytes) {
-  CudaContext &context = slot_->context();
-  const fusco_plan &plan = slot_->plan();
+Unfused::Unfused(std::shared_ptr<DevicePlan> devicePlan, uint64_t rowBytes)
+    : devicePlan_(std::move(devicePlan)), rowBytes_(rowBytes) {
+  CudaContext &context = devicePlan_->context();
+  const fusco_plan &plan = devicePlan_->plan();
   if (rowBytes == 0 || rowBytes % 16 != 0 || context.groups().size() != 1) {
     throw Failure(FUSCO_E_OPTION, "the unfused pipeline takes rows of whole 16 bytes on one device");
   }
@@ -65,10 +65,10 @@ Unfused::Unfused(std::shared_ptr<Slot> slot, uint64_t rowBytes)
   std::vector<Row> rows;
   uint64_t entry = 0;
   for (uint32_t source = 0; source < plan.ranks; source++) {
-    const auto &targets = plan.rank[source].targets;
-    for (size_t e = 0; e < targets.size(); e++, entry++) {
-      if (targets[e].row < 0) continue;
-      rows.push_back({source, static_cast<uint32_t>(e / plan.topk), targets[e].peer, targets[e].row, entry});
+    const auto &places = plan.rank[source].places;
+    for (size_t e = 0; e < places.size(); e++, entry++) {
+      if (places[e].row < 0) continue;
+      rows.push_back({source, static_cast<uint32_t>(e / plan.topk), places[e].peer, places[e].row, entry});
     }
   }
   rows_ = rows.size();
@@ -116,10 +116,10 @@ Unfused::~Unfused() {
 }
 
 void Unfused::dispatch(const fusco_buffer *from, const fusco_buffer *to) {
-  CudaContext &context = slot_->context();
+  CudaContext &context = devicePlan_->context();
   const DeviceGroup &group = context.groups().front();
   const cudaStream_t stream = context.leader(group);
-  const uint32_t blocks = group.limits.multiprocessors * 8;
+  const uint32_t blocks = group.limits.sms * 8;
   context.ready();
   permute<false>
       <<<blocks, 256, 0, stream>>>(sourceOf_, rows_, rowsOf(from, context.ranks()), packed_, rowBytes_);
@@ -134,12 +134,12 @@ void Unfused::dispatch(const fusco_buffer *from, const fusco_buffer *to) {
 }
 
 void Unfused::combine(const fusco_combine_call &call) {
-  CudaContext &context = slot_->context();
+  CudaContext &context = devicePlan_->context();
   const DeviceGroup &group = context.groups().front();
   const cudaStream_t stream = context.leader(group);
-  const uint32_t blocks = group.limits.multiprocessors * 8;
+  const uint32_t blocks = group.limits.sms * 8;
   context.ready();
-  slot_->beginUse();
+  devicePlan_->beginUse();
   permute<false>
       <<<blocks, 256, 0, stream>>>(slotOf_, rows_, rowsOf(call.from, context.ranks()), arrived_, rowBytes_);
   for (const Block &block : blocks_) {
@@ -148,7 +148,7 @@ void Unfused::combine(const fusco_combine_call &call) {
                   "copying a block");
   }
   CombineParams params{};
-  params.plan = slot_->tables(0).view;
+  params.plan = devicePlan_->onGroup(0).tables;
   params.plan.place = packedAt_;
   params.rowBytes = rowBytes_;
   params.from[0] = packed_;
@@ -156,10 +156,13 @@ void Unfused::combine(const fusco_combine_call &call) {
     params.to[rank] = static_cast<uint8_t *>(call.to[rank].data);
     if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
   }
-  context.check(
-      launchCombine(params, call.dtype, call.weights != nullptr, 0, 16, slot_->plan().tokens, 0, stream),
-      "launching a combine");
-  slot_->endUse();
+  CombineLaunch launch;
+  launch.dtype = call.dtype;
+  launch.isWeighted = call.weights != nullptr;
+  launch.unit = wideUnit;
+  launch.tokens = devicePlan_->plan().tokens;
+  context.check(launchCombine(params, launch, stream), "launching a combine");
+  devicePlan_->endUse();
   context.done();
 }
 

@@ -1,20 +1,21 @@
 // The pipeline that fusion replaces, on the GPU: pack by destination, copy blocks between ranks, permute into
-// expert order; and back. What the bench compares the fused exchange with.
+// expert order; and back. The bench compares the fused exchange with it.
 #pragma once
 
-#include "slot.hpp"
+#include "device_plan.hpp"
 
 namespace fusco::cuda {
 
 class Unfused {
  public:
   // Makes tables and buffers for rows of `rowBytes` (a multiple of 16). All ranks on one device.
-  Unfused(std::shared_ptr<Slot> slot, uint64_t rowBytes);
+  Unfused(std::shared_ptr<DevicePlan> devicePlan, uint64_t rowBytes);
   ~Unfused();
   Unfused(const Unfused &) = delete;
   Unfused &operator=(const Unfused &) = delete;
 
-  // `from` [ranks] of [tokens, rowBytes], `to` [ranks] of [recv rows, rowBytes]; padding is left alone.
+  // `from` [ranks] of [tokens, rowBytes], `to` [ranks] of [receive rows, rowBytes]; padding is not
+  // written.
   void dispatch(const fusco_buffer *from, const fusco_buffer *to);
   void combine(const fusco_combine_call &call);
 
@@ -25,7 +26,7 @@ class Unfused {
     uint64_t bytes;
   };
 
-  std::shared_ptr<Slot> slot_;
+  std::shared_ptr<DevicePlan> devicePlan_;
   uint64_t rowBytes_;
   uint64_t rows_ = 0;
   std::vector<Block> blocks_;

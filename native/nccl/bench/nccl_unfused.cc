@@ -1,8 +1,8 @@
 #include "buffers.hpp"
+#include "exchange_launch.hpp"
 #include "fusco_nccl_bench.h"
 #include "guard.hpp"
 #include "kernels.hpp"
-#include "launch.hpp"
 #include "nccl_plan.hpp"
 
 namespace fusco::nccl {
@@ -19,7 +19,7 @@ Ranges wholeRange(uint64_t rows) {
   return ranges;
 }
 
-std::vector<uint64_t> bytesOf(const Stream &stream, uint64_t rowBytes) {
+std::vector<uint64_t> bytesOf(const SendOrder &stream, uint64_t rowBytes) {
   std::vector<uint64_t> bytes(stream.ranks());
   for (uint32_t peer = 0; peer < stream.ranks(); peer++) bytes[peer] = stream.rows(peer) * rowBytes;
   return bytes;
@@ -31,7 +31,7 @@ class Unfused {
  public:
   Unfused(std::shared_ptr<Plan> plan, uint64_t rowBytes) : plan_(std::move(plan)), rowBytes_(rowBytes) {
     Group &group = plan_->group();
-    if (group.hasNeighbours() || plan_->sizes().tree != Tree::none || rowBytes % 16 != 0) {
+    if (group.hasNeighbors() || plan_->sizes().tree != Tree::none || rowBytes % 16 != 0) {
       throw Failure(FUSCO_E_BACKEND,
                     "the unfused pipeline takes flat plans, rows of whole 16 bytes and ranks that "
                     "are alone on their hosts");
@@ -42,8 +42,8 @@ class Unfused {
     const uint64_t rows = std::max<uint64_t>(std::max(sent_, received_), 1);
     packed_ = allocate<uint8_t>(rows * rowBytes);
     exchanged_ = allocate<uint8_t>(rows * rowBytes);
-    done_.create(group.device(), false);
-    inputs_.create(group.device(), false);
+    done_.create(group.device(), cuda::Timing::off);
+    inputs_.create(group.device(), cuda::Timing::off);
   }
 
   ~Unfused() {
@@ -62,24 +62,24 @@ class Unfused {
     cuda::DispatchParams own{};
     own.plan = plan_->device().direct;
     own.place = own.plan.place;
-    own.meeting = plan_->device().meeting;
-    own.bulk = own.payloads = 1;
+    own.barrier = plan_->device().barrier;
+    own.leading = own.payloads = 1;
     own.payload[0].rowBytes = rowBytes_;
     own.payload[0].unit = 16;
     own.payload[0].from[0] = static_cast<const uint8_t *>(from[0].data);
     own.payload[0].to[0] = static_cast<uint8_t *>(to[0].data);
     own.chunkBytes[0] = cuda::chunkOf(rowBytes_);
     own.tiling = cuda::chooseTiling(group.limits(), plan_->sizes().topk, own.chunkBytes[0], 0);
-    group.must(cuda::launchDispatch(own, group.limits(), group.wire()), "copying own rows");
+    group.must(cuda::launchDispatch(own, group.limits(), group.wireStream()), "copying own rows");
     PackParams pack{};
     pack.ranges = wholeRange(sent_);
-    pack.index = plan_->device().entryStream;
+    pack.index = plan_->device().entryOrder;
     pack.divide = plan_->sizes().topk;
     pack.from = static_cast<const uint8_t *>(from[0].data);
     pack.to = packed_;
     pack.rowBytes = rowBytes_;
     pack.unit = 16;
-    group.must(launchPack(pack, group.wire()), "packing");
+    group.must(launchPack(pack, group.wireStream()), "packing");
     exchange(plan_->tables().entrySend, packed_, plan_->tables().entryReceive, exchanged_);
     ScatterParams unpack{};
     unpack.ranges = wholeRange(received_);
@@ -88,7 +88,7 @@ class Unfused {
     unpack.rowBytes = rowBytes_;
     unpack.unit = 16;
     unpack.to[0] = static_cast<uint8_t *>(to[0].data);
-    group.must(launchScatter(unpack, group.wire()), "unpacking");
+    group.must(launchScatter(unpack, group.wireStream()), "unpacking");
     end(stats);
   }
 
@@ -102,18 +102,19 @@ class Unfused {
     pack.to = packed_;
     pack.rowBytes = rowBytes_;
     pack.unit = 16;
-    group.must(launchPack(pack, group.wire()), "permuting");
+    group.must(launchPack(pack, group.wireStream()), "permuting");
     exchange(plan_->tables().entryReceive, packed_, plan_->tables().entrySend, exchanged_);
     SumParams sums{};
     sums.ranges = wholeRange(plan_->sizes().tokens);
-    sums.offset = plan_->device().homeOffset;
-    sums.terms = plan_->device().homeTerms;
+    sums.offset = plan_->device().sumOffset;
+    sums.terms = plan_->device().sumTerms;
     sums.rowBytes = sums.landingRowBytes = rowBytes_;
     sums.from[0] = static_cast<const uint8_t *>(call.from[0].data);
     sums.from[landingPeer] = exchanged_;
     sums.to = static_cast<uint8_t *>(call.to[0].data);
     sums.weights = call.weights == nullptr ? nullptr : static_cast<const float *>(call.weights[0].data);
-    group.must(launchSums(sums, call.dtype, 0, false, 16, group.wire()), "adding up");
+    group.must(launchSums(sums, {call.dtype, Tree::none, SumOutput::payload, 16}, group.wireStream()),
+               "adding up");
     end(stats);
   }
 
@@ -132,15 +133,15 @@ class Unfused {
     group.enter(step);
     started_ = monotonicNs();
     group.record(inputs_, group.context().stream(0));
-    group.order(group.wire(), inputs_);
+    group.order(group.wireStream(), inputs_);
     return group;
   }
 
-  void exchange(const Stream &send, const uint8_t *from, const Stream &receive, uint8_t *to) {
+  void exchange(const SendOrder &send, const uint8_t *from, const SendOrder &receive, uint8_t *to) {
     const std::vector<uint64_t> sendBytes = bytesOf(send, rowBytes_);
     const std::vector<uint64_t> receiveBytes = bytesOf(receive, rowBytes_);
     Group &group = plan_->group();
-    group.together([&] {
+    group.round([&] {
       for (uint32_t peer = 0; peer < send.ranks(); peer++) {
         if (sendBytes[peer] > 0) group.send(from + send.start(peer) * rowBytes_, sendBytes[peer], peer);
         if (receiveBytes[peer] > 0)
@@ -151,7 +152,7 @@ class Unfused {
 
   void end(fusco_stats &stats) {
     Group &group = plan_->group();
-    group.record(done_, group.wire());
+    group.record(done_, group.wireStream());
     group.must(cudaStreamWaitEvent(group.context().stream(0), done_.get(), 0), "ordering a stream");
     group.waitFor(done_.get(), "the unfused pipeline");
     stats.started = started_;

@@ -16,7 +16,7 @@ import {
   u16,
   u32,
   words,
-} from '../support.ts';
+} from '../../support/buffers.ts';
 
 //   rank 0: token 0 -> experts 0, 2   token 1 -> 3, 0   token 2 -> none, 1
 //   rank 1: token 0 -> experts 2, 0

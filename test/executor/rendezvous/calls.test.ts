@@ -31,8 +31,8 @@ describe('a group', () => {
     );
     for (const got of sent) expect(got).toEqual(bytes(`r${root}`));
     await Promise.all(sessions.map((session) => session.agree('plan id', bytes('same'))));
-    for (const step of [1, 2n]) {
-      await Promise.all(sessions.map((session) => session.enter(step, bytes('d'), true)));
+    for (const call of [1, 2n]) {
+      await Promise.all(sessions.map((session) => session.enter(call, bytes('d'))));
     }
     await closeAll(sessions);
   });
@@ -104,27 +104,27 @@ describe('a group', () => {
 });
 
 describe('ranks that do different things', () => {
-  it('in one step all get the same error', async () => {
+  it('in one call all get the same error', async () => {
     const ranks = await startGroup(['a', 'b', 'a'].map((digest) => `connect,enter 1 a,await 2 ${digest}`));
     for (const [rank, digest] of ['a', 'b', 'a'].entries()) {
       const { code, message } = await errorOf(ranks[rank]!, `await 2 ${digest}`);
       expect(code).toBe('E_PEER_MISMATCH');
       // Whichever came later is the one that differs.
       expect(message).toMatch(
-        /^in step 2 rank (1 does another exchange than ranks? [02]|[02] does another exchange than rank 1)/,
+        /^in call 2 rank (1 does another exchange than ranks? [02]|[02] does another exchange than rank 1)/,
       );
     }
   });
 
-  it('in the order of their steps are told so', async () => {
+  it('in the order of their calls are told so', async () => {
     const sessions = await localGroup(2);
     const failures = sessions.map(failureOf);
-    sessions[0]!.enter(5, bytes('a'), false);
+    sessions[0]!.announce(5, bytes('a'));
     await expect(sessions[0]!.late(5)).resolves.toMatchObject({ ranks: [{ rank: 1 }] });
-    sessions[1]!.enter(6, bytes('a'), false);
+    sessions[1]!.announce(6, bytes('a'));
     for (const error of await Promise.all(failures)) {
       expect(error).toMatchObject({ code: 'E_PEER_MISMATCH' });
-      expect(error.message).toBe('rank 1 entered step 6 where rank 0 entered step 5');
+      expect(error.message).toBe('rank 1 entered call 6 where rank 0 entered call 5');
     }
     await closeAll(sessions);
   });
@@ -138,8 +138,8 @@ describe('ranks that do different things', () => {
     listen('stayed');
     forget();
     const failures = sessions.map(failureOf);
-    session.enter(5, bytes('a'), false);
-    sessions[1]!.enter(6, bytes('a'), false);
+    session.announce(5, bytes('a'));
+    sessions[1]!.announce(6, bytes('a'));
     await Promise.all(failures);
     listen('too late')();
     listen('late');
@@ -153,7 +153,7 @@ describe('ranks that do different things', () => {
     const first = sessions[0]!.barrier();
     await sessions[0]!.late(0);
     const second = sessions[1]!.broadcast(bytes('a'), 1);
-    const message = 'in call 0 rank 1 is in a broadcast from rank 1, rank 0 in a barrier';
+    const message = 'in operation 0 of the session rank 1 is in a broadcast from rank 1, rank 0 in a barrier';
     expect(await Promise.allSettled([first, second])).toMatchObject([
       { status: 'rejected', reason: { code: 'E_PEER_MISMATCH', message } },
       { status: 'rejected', reason: { code: 'E_PEER_MISMATCH', message } },
@@ -174,12 +174,12 @@ describe('ranks that do different things', () => {
 });
 
 describe('a session', () => {
-  it('takes steps in ascending order only, and digests of a bounded size', async () => {
+  it('takes calls in ascending order only, and digests of a bounded size', async () => {
     const [session] = await localGroup(1);
-    await session!.enter(3, bytes('a'), true);
-    expect(() => session!.enter(3, bytes('a'), false)).toThrow(/step is 3; it must be an integer from 4/);
-    await expect(session!.enter(2, bytes('a'), true)).rejects.toMatchObject({ code: 'E_OPTION' });
-    await expect(session!.enter(9, new Uint8Array(65), true)).rejects.toMatchObject({ code: 'E_OPTION' });
+    await session!.enter(3, bytes('a'));
+    expect(() => session!.announce(3, bytes('a'))).toThrow(/call is 3; it must be an integer from 4/);
+    await expect(session!.enter(2, bytes('a'))).rejects.toMatchObject({ code: 'E_OPTION' });
+    await expect(session!.enter(9, new Uint8Array(65))).rejects.toMatchObject({ code: 'E_OPTION' });
     await session!.close();
   });
 
@@ -192,7 +192,7 @@ describe('a session', () => {
     await closeAll(sessions);
     await expect(sessions[1]!.barrier()).rejects.toMatchObject({ code: 'E_CLOSED' });
     await expect(sessions[1]!.late(1)).rejects.toMatchObject({ code: 'E_CLOSED' });
-    expect(() => sessions[1]!.enter(1, bytes(''), false)).toThrow(/closed/);
+    expect(() => sessions[1]!.announce(1, bytes(''))).toThrow(/closed/);
     expect(sessions.map(({ failure }) => failure)).toEqual([undefined, undefined]);
   });
 
@@ -210,7 +210,7 @@ describe('a session', () => {
     await ranks[0]!.ended;
     const failure = ranks[0]!.lines.find(({ failure }) => failure !== undefined)?.failure;
     expect(failure).toMatchObject({ code: 'E_PEER_TIMEOUT', rank: 1 });
-    expect(failure?.message).toBe('rank 1 has closed its session (last in step 1)');
+    expect(failure?.message).toBe('rank 1 has closed its session (last in call 1)');
   });
 
   it('lets the process end, open or closed, and then says goodbye', async () => {

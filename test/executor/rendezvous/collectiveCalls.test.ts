@@ -1,98 +1,98 @@
 import { describe, expect, it } from 'vitest';
-import { MAX_STEPS_AHEAD, StepLog } from '../../../executor/rendezvous/collectiveCalls.ts';
+import { CallLog, MAX_CALLS_AHEAD } from '../../../executor/rendezvous/collectiveCalls.ts';
 import { encodeFrame, FrameReader } from '../../../executor/rendezvous/frames.ts';
-import { GatherCall } from '../../../executor/rendezvous/gather.ts';
+import { Gathering } from '../../../executor/rendezvous/gather.ts';
 import { MAX_SERVER_FRAME } from '../../../executor/rendezvous/messages.ts';
 import { describeRanks, nameRanks, timeoutError } from '../../../executor/rendezvous/report.ts';
 
-describe('the steps of a group', () => {
+describe('the calls of a group', () => {
   it('are complete when the last rank has entered them, in order', () => {
-    const log = new StepLog(3);
+    const log = new CallLog(3);
     expect(log.enter(0, 1, 'a', true)).toEqual([]);
     expect(log.enter(0, 2, 'b', true)).toEqual([]);
     expect(log.enter(1, 1, 'a', false)).toEqual([]);
-    expect(log.enter(2, 1, 'a', true)).toMatchObject([{ step: 1, awaiting: [0, 2] }]);
+    expect(log.enter(2, 1, 'a', true)).toMatchObject([{ call: 1, awaiting: [0, 2] }]);
     expect(log.enter(1, 2, 'b', false)).toEqual([]);
     expect(log.behind(2)).toEqual([2]);
-    expect(log.enter(2, 2, 'b', false)).toMatchObject([{ step: 2, awaiting: [0] }]);
-    expect([0, 1, 2].map((rank) => log.lastStep(rank))).toEqual([2, 2, 2]);
+    expect(log.enter(2, 2, 'b', false)).toMatchObject([{ call: 2, awaiting: [0] }]);
+    expect([0, 1, 2].map((rank) => log.lastCall(rank))).toEqual([2, 2, 2]);
     expect(log.behind(3)).toEqual([0, 1, 2]);
   });
 
   it('may leave numbers out, if all ranks do', () => {
-    const log = new StepLog(2);
+    const log = new CallLog(2);
     expect(log.enter(0, 10, 'a', false)).toEqual([]);
-    expect(log.enter(1, 10, 'a', false)).toMatchObject([{ step: 10 }]);
+    expect(log.enter(1, 10, 'a', false)).toMatchObject([{ call: 10 }]);
     log.enter(0, 20, 'a', false);
     expect(log.enter(1, 19, 'a', false)).toMatchObject({
       code: 'E_PEER_MISMATCH',
-      text: 'rank 1 entered step 19 where rank 0 entered step 20',
+      text: 'rank 1 entered call 19 where rank 0 entered call 20',
     });
   });
 
-  it('name all that have entered a step in which one differs', () => {
-    const log = new StepLog(4);
+  it('name all that have entered a call in which one differs', () => {
+    const log = new CallLog(4);
     for (const rank of [0, 2, 3]) log.enter(rank, 5, 'a', false);
     expect(log.enter(1, 5, 'b', false)).toMatchObject({
       code: 'E_PEER_MISMATCH',
-      text: expect.stringMatching(/^in step 5 rank 1 does another exchange than ranks 0, 2, 3:/),
+      text: expect.stringMatching(/^in call 5 rank 1 does another exchange than ranks 0, 2, 3:/),
     });
   });
 
   it('are remembered as far as the fastest rank may be ahead, and no further', () => {
-    const log = new StepLog(2);
-    for (let step = 0; step < MAX_STEPS_AHEAD; step++) log.enter(0, step, 'a', false);
-    expect(log.lastStep(0)).toBe(MAX_STEPS_AHEAD - 1);
-    expect(log.enter(0, MAX_STEPS_AHEAD, 'a', false)).toMatchObject({
+    const log = new CallLog(2);
+    for (let call = 0; call < MAX_CALLS_AHEAD; call++) log.enter(0, call, 'a', false);
+    expect(log.lastCall(0)).toBe(MAX_CALLS_AHEAD - 1);
+    expect(log.enter(0, MAX_CALLS_AHEAD, 'a', false)).toMatchObject({
       code: 'E_PEER_TIMEOUT',
-      text: `rank 0 is ${MAX_STEPS_AHEAD} steps ahead of rank 1`,
-      ranks: [{ rank: 1, lastStep: undefined }],
+      text: `rank 0 is ${MAX_CALLS_AHEAD} calls ahead of rank 1`,
+      ranks: [{ rank: 1, lastCall: undefined }],
     });
   });
 
   it('are forgotten once all have entered them', () => {
-    const log = new StepLog(2);
+    const log = new CallLog(2);
     let complete = 0;
-    for (let step = 0; step < 3 * MAX_STEPS_AHEAD; step++) {
+    for (let call = 0; call < 3 * MAX_CALLS_AHEAD; call++) {
       for (const rank of [0, 1]) {
-        const outcome = log.enter(rank, step, 'a', false);
+        const outcome = log.enter(rank, call, 'a', false);
         complete += 'code' in outcome ? Number.NaN : outcome.length;
       }
     }
-    expect(complete).toBe(3 * MAX_STEPS_AHEAD);
+    expect(complete).toBe(3 * MAX_CALLS_AHEAD);
     expect([log.isBehind(0), log.isBehind(1)]).toEqual([false, false]);
   });
 });
 
 describe('a call of all ranks', () => {
   it('is over when all are there, and the next one begins', () => {
-    const call = new GatherCall(2);
+    const call = new Gathering(2);
     expect(call.missing()).toEqual([]);
     expect(call.arrive(1, 0, 'a barrier', new Uint8Array(0))).toBeUndefined();
     expect([call.isOpen(0), call.isOpen(1), call.missing()]).toEqual([true, false, [0]]);
-    expect(() => call.arrive(1, 0, 'a barrier', new Uint8Array(0))).toThrow('call 0 out of turn');
+    expect(() => call.arrive(1, 0, 'a barrier', new Uint8Array(0))).toThrow('gather 0 out of turn');
     expect(call.arrive(0, 0, 'a barrier', new Uint8Array(0))).toBeInstanceOf(Uint8Array);
     expect([call.isOpen(0), call.isOpen(1)]).toEqual([false, false]);
-    expect(() => call.arrive(1, 0, 'a barrier', new Uint8Array(0))).toThrow('call 0 out of turn');
+    expect(() => call.arrive(1, 0, 'a barrier', new Uint8Array(0))).toThrow('gather 0 out of turn');
     expect(call.arrive(1, 1, 'a barrier', new Uint8Array(0))).toBeUndefined();
   });
 });
 
 describe('what is said about late ranks', () => {
-  const late = { rank: 3, lastStep: 6, silentMs: 120, state: 'behind' } as const;
+  const late = { rank: 3, lastCall: 6, silentMs: 120, state: 'behind' } as const;
 
-  it('lists each with its last step', () => {
-    const gone = { rank: 1, lastStep: undefined, silentMs: 7, state: 'gone' } as const;
+  it('lists each with its last call', () => {
+    const gone = { rank: 1, lastCall: undefined, silentMs: 7, state: 'gone' } as const;
     expect(describeRanks([gone, late])).toBe(
-      'rank 1 is gone (in no step yet, last heard 7 ms ago), rank 3 (last in step 6, last heard 120 ms ago)',
+      'rank 1 is gone (in no call yet, last heard 7 ms ago), rank 3 (last in call 6, last heard 120 ms ago)',
     );
-    expect(timeoutError(7n, { step: 7, answered: true, ranks: [late] })).toMatchObject({
+    expect(timeoutError(7n, { call: 7, answered: true, ranks: [late] })).toMatchObject({
       code: 'E_PEER_TIMEOUT',
       message:
-        'step 7 did not end in time; it was not entered by rank 3 (last in step 6, last heard 120 ms ago)',
+        'call 7 did not end in time; it was not entered by rank 3 (last in call 6, last heard 120 ms ago)',
       details: { rank: 3, value: 7n },
     });
-    expect(timeoutError(7, { step: 7, answered: true, ranks: [] }).message).toContain(
+    expect(timeoutError(7, { call: 7, answered: true, ranks: [] }).message).toContain(
       'every rank has entered it',
     );
   });
@@ -101,7 +101,7 @@ describe('what is said about late ranks', () => {
     const ranks = Array.from({ length: 4096 }, (_, rank) => ({
       ...late,
       rank,
-      lastStep: 2 ** 40,
+      lastCall: 2 ** 40,
       silentMs: 86_400_000,
     }));
     expect(describeRanks(ranks).length).toBeLessThan(1200);

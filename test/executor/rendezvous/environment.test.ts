@@ -86,9 +86,9 @@ describe('where a process stands in its group', () => {
     expect(Math.max(...ports)).toBeLessThan(30_000);
   });
 
-  it('takes the nodes of the step, and MASTER_ADDR and MASTER_PORT before what follows from the job', () => {
-    const step = { ...SLURM, SLURM_STEP_NODELIST: 'node005', SLURM_STEP_NUM_TASKS: '7' };
-    expect(resolveBootstrap({}, step)).toMatchObject({ host: 'node005', worldSize: 7 });
+  it('takes the nodes of the call, and MASTER_ADDR and MASTER_PORT before what follows from the job', () => {
+    const call = { ...SLURM, SLURM_STEP_NODELIST: 'node005', SLURM_STEP_NUM_TASKS: '7' };
+    expect(resolveBootstrap({}, call)).toMatchObject({ host: 'node005', worldSize: 7 });
     const told = { ...SLURM, MASTER_ADDR: 'other', MASTER_PORT: '1234' };
     expect(resolveBootstrap({}, told)).toMatchObject({ host: 'other', port: 1234 });
   });

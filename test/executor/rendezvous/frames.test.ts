@@ -36,7 +36,7 @@ describe('frames', () => {
 
   it('come out as they went in, wherever the stream is cut', () => {
     const frame = fc.record({
-      head: fc.record({ type: fc.string({ maxLength: 8 }), step: fc.nat() }),
+      head: fc.record({ type: fc.string({ maxLength: 8 }), call: fc.nat() }),
       body: fc.uint8Array({ maxLength: 100 }),
     });
     fc.assert(

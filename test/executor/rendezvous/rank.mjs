@@ -1,7 +1,7 @@
 // One rank as a process of its own: does what its arguments say, one after the other, and prints a JSON line for each.
 //
 //   connect            barrier [ms]         gather TEXT          agree WHAT TEXT     broadcast ROOT TEXT
-//   enter STEP TEXT    await STEP TEXT [ms] late STEP            spin MS             sleep MS
+//   enter CALL TEXT    await CALL TEXT [ms] late CALL            spin MS             sleep MS
 //   close              exit                 hold, until it is ended
 //
 // Several in one argument list are separated by commas: `connect,barrier,enter 1 a`. Connecting takes its options from
@@ -30,9 +30,9 @@ const actions = {
   gather: async (value) => (await session.allGather(bytes(value))).map(text),
   broadcast: async (root, value) => text(await session.broadcast(bytes(value), Number(root))),
   agree: (what, value) => session.agree(what, bytes(value)),
-  enter: (step, value) => session.enter(Number(step), bytes(value), false),
-  await: (step, value, ms) => session.enter(Number(step), bytes(value), true, milliseconds(ms)),
-  late: (step) => session.late(Number(step)),
+  enter: (call, value) => session.announce(Number(call), bytes(value)),
+  await: (call, value, ms) => session.enter(Number(call), bytes(value), milliseconds(ms)),
+  late: (call) => session.late(Number(call)),
   spin: (ms) => {
     print({ doing: 'spin' });
     const end = performance.now() + Number(ms);

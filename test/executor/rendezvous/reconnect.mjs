@@ -12,8 +12,8 @@ async function meet(shouldFail) {
   const [zero, one] = await Promise.all([0, 1].map((rank) => connect({ ...options, rank })));
   await Promise.all([zero.barrier(), one.barrier()]);
   if (shouldFail) {
-    zero.enter(1, new Uint8Array(8), false);
-    one.enter(2, new Uint8Array(8), false);
+    zero.announce(1, new Uint8Array(8));
+    one.announce(2, new Uint8Array(8));
     const codes = await Promise.all(
       [zero, one].map((session) =>
         session.barrier().then(

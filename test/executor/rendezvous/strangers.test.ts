@@ -211,11 +211,11 @@ describe.concurrent('a stranger at the port of a group', () => {
     const { socket, answer } = await introduce(port, { worldSize: 2, rank: 1 }, '');
     expect(answer.type).toBe('welcome');
     await resultOf(zero, 'connect');
-    socket.write(encodeFrame({ type: 'call', seq: 7, what: 'a barrier' } as { type: string }));
+    socket.write(encodeFrame({ type: 'gather', seq: 7, what: 'a barrier' } as { type: string }));
     const { code, message } = await errorOf(zero, 'barrier');
     expect(code).toBe('E_PEER_TIMEOUT');
     expect(message).toContain('rank 1 is gone');
-    expect(message).toContain('it sent call 7 out of turn');
+    expect(message).toContain('it sent gather 7 out of turn');
   });
 
   it.each<[string, Uint8Array]>([

@@ -1,8 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
-import { fromSteady, STEP_STAGES, StepClock } from '../../../executor/training/clock.ts';
-import { ExpertLayer, LAYER_STAGES } from '../../../executor/training/layer.ts';
-import { planOf, prepare } from '../support.ts';
+import { fromSteady } from '../../../executor/native/clock.ts';
+import { StepClock } from '../../../executor/training/clock.ts';
+import { ExpertLayer } from '../../../executor/training/layer.ts';
+import { LAYER_STAGES, STEP_STAGES } from '../../../executor/training/stages.ts';
+import { planOf, prepare } from '../../support/buffers.ts';
 
 it('the steady clock is read on the clock of performance.now()', () => {
   const before = performance.now();

@@ -12,10 +12,10 @@ import {
   quantizeRows,
   scaleBlocks,
 } from '../../../executor/training/fp8.ts';
+import { poisoned } from '../../support/buffers.ts';
+import { toRows } from '../../support/layerPass.ts';
+import { specialRows } from '../../support/rowWork.ts';
 import { randomFrom } from '../../support/workloads.ts';
-import { poisoned } from '../support.ts';
-import { toRows } from './layerSupport.ts';
-import { specialRows } from './rowSupport.ts';
 
 const BACKENDS: BackendName[] = findAddon().addon === undefined ? ['reference'] : ['reference', 'host'];
 

@@ -10,8 +10,8 @@ import {
   gateTokensBackward,
   resolveGate,
 } from '../../../executor/training/gating.ts';
-import { poisoned } from '../support.ts';
-import { drawn, specialBias, specialLogits, wantedGate } from './rowSupport.ts';
+import { poisoned } from '../../support/buffers.ts';
+import { drawn, specialBias, specialLogits, wantedGate } from '../../support/rowWork.ts';
 
 const BACKENDS: BackendName[] = findAddon().addon === undefined ? ['reference'] : ['reference', 'host'];
 

@@ -5,10 +5,18 @@ import type { FloatDtype } from '../../../executor/numeric.ts';
 import { dequantizeRows, quantizeRows, scaleBlocks } from '../../../executor/training/fp8.ts';
 import { ExpertLayer, rowBlocks } from '../../../executor/training/layer.ts';
 import type { PlanOptions } from '../../../planner/spec.ts';
+import { floats, ints, planOf, poisoned, prepare } from '../../support/buffers.ts';
+import {
+  drawInputs,
+  fromRows,
+  type Inputs,
+  quarters,
+  ragged,
+  runPass,
+  toRows,
+} from '../../support/layerPass.ts';
 import { obviousPlan, type PlainRouting } from '../../support/obviousPlan.ts';
 import { makeRouting, type Workload } from '../../support/workloads.ts';
-import { floats, ints, planOf, poisoned, prepare } from '../support.ts';
-import { drawInputs, fromRows, type Inputs, quarters, ragged, runPass, toRows } from './layerSupport.ts';
 
 const BACKENDS: BackendName[] = findAddon().addon === undefined ? ['reference'] : ['reference', 'host'];
 const DTYPES: FloatDtype[] = ['f32', 'f16', 'bf16'];

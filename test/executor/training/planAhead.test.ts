@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createGroup, type Group } from '../../../executor/group.ts';
 import { PlanAhead } from '../../../executor/training/planAhead.ts';
-import { encodePlan } from '../../../planner/format/codec.ts';
+import { encodePlan } from '../../../planner/format/encode.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import { isVerified, type Plan } from '../../../planner/plan.ts';
 import type { PlanOptions } from '../../../planner/spec.ts';

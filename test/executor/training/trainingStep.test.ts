@@ -7,7 +7,7 @@ import { createGroup } from '../../../executor/group.ts';
 import { findAddon } from '../../../executor/native/addon.ts';
 import type { GateOptions } from '../../../executor/training/gating.ts';
 import { ExpertLayer } from '../../../executor/training/layer.ts';
-import { drawn } from './rowSupport.ts';
+import { drawn } from '../../support/rowWork.ts';
 
 const BACKENDS: BackendName[] = findAddon().addon === undefined ? ['reference'] : ['reference', 'host'];
 

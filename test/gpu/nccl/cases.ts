@@ -5,12 +5,10 @@ import assert from 'node:assert/strict';
 import type { Cuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup, type Group } from '../../../executor/group.ts';
 import { FuscoError } from '../../../planner/errors.ts';
-import type { RoutingTable } from '../../../planner/routing.ts';
-import type { PlanOptions } from '../../../planner/spec.ts';
 import { pairwise } from '../../support/pairwise.ts';
 import { type Family, makeRouting, toTables } from '../../support/workloads.ts';
 import { assertSameOutputs, makeInputs, outputsOf, runExchanges } from '../exchanges.ts';
-import { assertSame, Buffers, planOf, randomRows } from '../support.ts';
+import { assertSame, Buffers, planFor, planOf, randomRows } from '../support.ts';
 
 export interface RankCase {
   readonly name: string;
@@ -47,16 +45,18 @@ export function exchangeCases(ranks: number, ranksPerNode: number): RankCase[] {
         topk: f.topk,
         experts: EXPERTS,
       };
-      const plan = await planOf(makeRouting({ ...workload, masked: f.masked }), f.topk, {
-        experts: EXPERTS,
-        ranksPerNode,
-        align: f.align,
-        capacity: f.capacity,
-        strategy: f.strategy === 'flat' ? 'flat' : 'hier',
-        partial: f.strategy === 'hier f32' ? 'f32' : 'payload',
-        hidden: f.hidden,
-        sliceBytes: f.sliceBytes,
-      });
+      const plan = await planFor(
+        { ...workload, masked: f.masked },
+        {
+          ranksPerNode,
+          align: f.align,
+          capacity: f.capacity,
+          strategy: f.strategy === 'flat' ? 'flat' : 'hier',
+          partial: f.strategy === 'hier f32' ? 'f32' : 'payload',
+          hidden: f.hidden,
+          sliceBytes: f.sliceBytes,
+        },
+      );
       const rowBytes = f.hidden * (f.dtype === 'f32' ? 4 : 2);
       const input = makeInputs(plan, f.dtype, rowBytes, 28, f.weighted);
       using reference = await createGroup({ ranks, backend: 'reference' });
@@ -65,14 +65,6 @@ export function exchangeCases(ranks: number, ranksPerNode: number): RankCase[] {
       assertSameOutputs(actual, outputsOf(expected, group.localRanks[0]!), input);
     },
   }));
-}
-
-async function planLocally(
-  group: Group,
-  tables: readonly RoutingTable[],
-  options: Omit<PlanOptions, 'ranks'>,
-) {
-  return group.planLocal([tables[group.localRanks[0]!]!], options);
 }
 
 /** Planning from gathered facts gives the shard that planning with everything gives. */
@@ -92,11 +84,15 @@ export function planningCases(ranks: number, ranksPerNode: number): RankCase[] {
         });
         const options = { experts: EXPERTS, ranksPerNode, strategy, capacity, hidden: 64 };
         const whole = await planOf(routing, 4, options);
-        const own = await planLocally(group, toTables(routing, 4), options);
         const rank = group.localRanks[0]!;
-        assert.equal(Buffer.compare(own.shards[rank]!.bytes, whole.shards[rank]!.bytes), 0, 'the own shard');
-        assert.deepEqual(own.decision, whole.decision);
-        using exchange = await group.prepare(own);
+        const local = await group.planLocal([toTables(routing, 4)[rank]!], options);
+        assert.equal(
+          Buffer.compare(local.shards[rank]!.bytes, whole.shards[rank]!.bytes),
+          0,
+          'the local shard',
+        );
+        assert.deepEqual(local.decision, whole.decision);
+        using exchange = await group.prepare(local);
         const input = makeInputs(whole, 'bf16', 128, 16, true);
         const to = [new Uint8Array(exchange.recvRows[0]! * 128)];
         await exchange.dispatch({ payloads: [{ rowBytes: 128, from: [input.rows[rank]!], to }] });
@@ -108,30 +104,24 @@ export function planningCases(ranks: number, ranksPerNode: number): RankCase[] {
   );
 }
 
-/** Device buffers of the group's own context, reused; larger rows; a plan that is run again and again. */
+/** Device buffers of the group's context, reused; larger rows; a plan that runs several times. */
 export function deviceCases(ranks: number, ranksPerNode: number, cuda: Cuda): RankCase[] {
   return (['flat', 'hier'] as const).map((strategy) => ({
     name: `device buffers ${strategy}`,
     async run(group) {
       const rank = group.localRanks[0]!;
       const rowBytes = 4096;
-      // 40 tokens, then 1: nothing of the first step may show in the second.
+      // 40 tokens, then 1: nothing of the first plan may show in the second.
       for (const tokens of [40, 1, 200]) {
-        const routing = makeRouting({
+        const workload = {
           family: 'balanced',
           seed: tokens,
           ranks,
           tokens,
           topk: 4,
           experts: EXPERTS,
-        });
-        const plan = await planOf(routing, 4, {
-          experts: EXPERTS,
-          ranksPerNode,
-          strategy,
-          hidden: 2048,
-          align: 8,
-        });
+        } as const;
+        const plan = await planFor(workload, { ranksPerNode, strategy, hidden: 2048, align: 8 });
         const input = makeInputs(plan, 'bf16', rowBytes, 28, true);
         using reference = await createGroup({ ranks, backend: 'host' });
         const expected = await runExchanges(reference, plan, input);
@@ -154,21 +144,21 @@ export function deviceCases(ranks: number, ranksPerNode: number, cuda: Cuda): Ra
   }));
 }
 
-/** Misuse on this rank alone is refused before it enters the step, and the group goes on. */
+/** Misuse on one rank is refused before the call is numbered, and the group goes on. */
 export function refusalCases(ranks: number): RankCase[] {
   return [
     {
       name: 'a buffer that is too small is refused and the group goes on',
       async run(group) {
-        const routing = makeRouting({
+        const workload = {
           family: 'balanced',
           seed: 1,
           ranks,
           tokens: 16,
           topk: 2,
           experts: EXPERTS,
-        });
-        const plan = await planOf(routing, 2, { experts: EXPERTS, hidden: 8 });
+        } as const;
+        const plan = await planFor(workload, { hidden: 8 });
         const rank = group.localRanks[0]!;
         const from = [randomRows(rank, 16 * 16, 'bytes')];
         using exchange = await group.prepare(plan);

@@ -9,19 +9,19 @@ import { fileURLToPath } from 'node:url';
 import { cudaDevices } from '../../../executor/backends/cuda/context.ts';
 import { createGroup, type Group } from '../../../executor/group.ts';
 import { connect, type Session } from '../../../executor/rendezvous/session.ts';
-import { makeRouting } from '../../support/workloads.ts';
-import { planOf } from '../support.ts';
+import { planFor } from '../support.ts';
 
 const RANKS = 3;
 const ODD = RANKS - 1;
 const DEADLINE_MS = 4000;
 const SLACK_MS = 5000;
 const ROW_BYTES = 512;
+const WORKLOAD = { family: 'balanced', ranks: RANKS, experts: 12 } as const;
 
 type Scenario =
   | 'killed before the group'
-  | 'killed between steps'
-  | 'killed in a step'
+  | 'killed between calls'
+  | 'killed in a call'
   | 'stalls'
   | 'other row bytes'
   | 'other plan'
@@ -47,15 +47,8 @@ async function exchangeRounds(
   between: (round: number) => number,
 ): Promise<void> {
   const rank = group.localRanks[0]!;
-  const routing = makeRouting({
-    family: 'balanced',
-    seed: 3,
-    ranks: RANKS,
-    tokens: 64,
-    topk: 4,
-    experts: 12,
-  });
-  const plan = await planOf(routing, 4, { experts: 12, hidden: ROW_BYTES / 2, ranksPerNode: 1 });
+  const workload = { ...WORKLOAD, seed: 3, tokens: 64, topk: 4 };
+  const plan = await planFor(workload, { hidden: ROW_BYTES / 2, ranksPerNode: 1 });
   using exchange = await group.prepare(plan);
   for (let round = 0; round < rounds; round++) {
     const rowBytes = between(round);
@@ -76,23 +69,15 @@ async function misbehave(scenario: Scenario, session: Session): Promise<void> {
   const group = await open(session);
   try {
     if (scenario === 'other plan') {
-      const tokens = isOdd ? 9 : 8;
-      const routing = makeRouting({
-        family: 'balanced',
-        seed: 1,
-        ranks: RANKS,
-        tokens,
-        topk: 2,
-        experts: 12,
-      });
-      await group.prepare(await planOf(routing, 2, { experts: 12, hidden: 8, ranksPerNode: 1 }));
+      const workload = { ...WORKLOAD, seed: 1, tokens: isOdd ? 9 : 8, topk: 2 };
+      await group.prepare(await planFor(workload, { hidden: 8, ranksPerNode: 1 }));
       return;
     }
     await exchangeRounds(group, 1000, (round) => {
       if (round !== 5 || !isOdd) return ROW_BYTES;
-      if (scenario === 'killed between steps') die();
+      if (scenario === 'killed between calls') die();
       // The exchange is under way when the timer fires.
-      if (scenario === 'killed in a step') setTimeout(die, 30);
+      if (scenario === 'killed in a call') setTimeout(die, 30);
       if (scenario === 'stalls') sleepSynchronously(DEADLINE_MS + 2000);
       return scenario === 'other row bytes' ? 2 * ROW_BYTES : ROW_BYTES;
     });
@@ -133,7 +118,7 @@ async function runRank(scenario: Scenario): Promise<Finding> {
     ...(caught.code === undefined ? {} : { code: caught.code, message: caught.message! }),
   };
   if (scenario.startsWith('killed')) return found;
-  // All ranks live: they meet again.
+  // All ranks live: they form another group.
   const second = await connect();
   const group = await open(second);
   await exchangeRounds(group, 3, () => ROW_BYTES);
@@ -223,8 +208,8 @@ if (process.env.RANK !== undefined && asked !== undefined) {
 } else {
   const scenarios: Scenario[] = [
     'killed before the group',
-    'killed between steps',
-    'killed in a step',
+    'killed between calls',
+    'killed in a call',
     'stalls',
     'other row bytes',
     'other plan',

@@ -1,22 +1,22 @@
 // One rank of a group of processes; tools/gpu/check.sh starts several with `fusco launch`:
 //
-//   node rank.js RANKS_PER_HOST RANKS_PER_NODE [NAME]
+//   node rank.js RANKS_PER_MACHINE RANKS_PER_NODE [NAME]
 //
-// Blocks of RANKS_PER_HOST ranks reach each other's memory, all others use NCCL. Every process is another host to NCCL,
-// which takes several ranks on one GPU no other way.
+// Blocks of RANKS_PER_MACHINE ranks reach each other's memory, all others use NCCL. Every process poses as another machine
+// to NCCL, which otherwise refuses several ranks on one GPU.
 
 import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
 import { deviceCases, exchangeCases, planningCases, refusalCases } from './cases.ts';
 
-const [ranksPerHost, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
+const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
 const only = process.argv[4];
 
 const session = await connect();
 const { rank } = session;
 if (process.env.FUSCO_TEST_ONE_GPU !== '0') process.env.NCCL_HOSTID = `rank ${rank}`;
-process.env.FUSCO_HOSTID = `host ${Math.floor(rank / ranksPerHost)}`;
+process.env.FUSCO_HOSTID = `machine ${Math.floor(rank / ranksPerMachine)}`;
 const device = session.localRank % cudaDevices().devices.length;
 using cuda = openCuda(1, [device]);
 const began = performance.now();
@@ -48,7 +48,7 @@ for (const { name, run } of cases) {
 if (rank === 0 || failed > 0) {
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   process.stdout.write(
-    `${cases.length - failed} of ${cases.length} cases, ${ranks} ranks, ${ranksPerHost} a host, ${ranksPerNode} a node: ` +
+    `${cases.length - failed} of ${cases.length} cases, ${ranks} ranks, ${ranksPerMachine} a machine, ${ranksPerNode} a node: ` +
       `${seconds} s, of which the communicator ${(opened / 1000).toFixed(1)}\n`,
   );
 }

@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { expectRefusal, fusco, ROOT, spawnFusco } from './support.ts';
+import { expectRefusal, fusco, ROOT, spawnFusco } from '../../support/cli.ts';
 
 const sorted = (text: string) => text.split('\n').filter(Boolean).sort();
 
@@ -81,21 +81,18 @@ describe('fusco launch', () => {
 
   it('ends the others when one fails, and exits with its code', async () => {
     const script = '[ $RANK = 1 ] && exit 7; sleep 50; echo not reached';
-    const started = performance.now();
     const result = await spawnFusco('launch', '-n', '3', '--', 'sh', '-c', script);
     expect(result).toMatchObject({ code: 7, stdout: '' });
     expect(result.stderr).toBe('fusco launch: rank 1 ended with code 7; ending the other 2\n');
-    expect(performance.now() - started).toBeLessThan(10_000);
   });
 
   it('kills what does not end when asked to, with all that it has started', async () => {
     const script =
-      '[ $RANK = 0 ] && { sleep 0.5; exit 3; }; trap "" TERM; (trap "" TERM; sleep 50; echo no); sleep 50';
+      '[ $RANK = 0 ] && { sleep 0.5; exit 3; }; trap "" TERM; (trap "" TERM; sleep 50; echo no); echo no';
     const started = performance.now();
     const result = await spawnFusco('launch', '-n', '2', '--grace', '1', '--', 'sh', '-c', script);
     expect(result).toMatchObject({ code: 3, stdout: '' });
     expect(performance.now() - started).toBeGreaterThan(1000);
-    expect(performance.now() - started).toBeLessThan(10_000);
   });
 
   it('exits with 128 + signal where a signal ended the first', async () => {

@@ -2,8 +2,15 @@
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import {
+  expectRefusal,
+  ROOT,
+  saveRouting,
+  snapshot,
+  spawnFusco,
+  useTemporaryDirectory,
+} from '../../support/cli.ts';
 import { makeRouting } from '../../support/workloads.ts';
-import { expectRefusal, ROOT, saveRouting, snapshot, spawnFusco, useTemporaryDirectory } from './support.ts';
 
 useTemporaryDirectory();
 

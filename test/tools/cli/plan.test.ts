@@ -2,8 +2,6 @@
 
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { type ObviousRank, obviousPlan, type PlainRouting } from '../../support/obviousPlan.ts';
-import { makeRouting } from '../../support/workloads.ts';
 import {
   fusco,
   fuscoJson,
@@ -14,7 +12,9 @@ import {
   saveRoutingByRank,
   snapshot,
   useTemporaryDirectory,
-} from './support.ts';
+} from '../../support/cli.ts';
+import { type ObviousRank, obviousPlan, type PlainRouting } from '../../support/obviousPlan.ts';
+import { makeRouting } from '../../support/workloads.ts';
 
 useTemporaryDirectory();
 

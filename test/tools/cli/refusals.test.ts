@@ -5,9 +5,6 @@ import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { cudaDevices } from '../../../executor/backends/cuda/context.ts';
 import type { ErrorCode } from '../../../planner/index.ts';
-import { openFile, sealFile } from '../../support/planFile.ts';
-import { buildShard, parseShard, SECTION } from '../../support/shardParts.ts';
-import { makeRouting } from '../../support/workloads.ts';
 import {
   expectRefusal,
   fusco,
@@ -18,7 +15,10 @@ import {
   saveRoutingByRank,
   snapshot,
   useTemporaryDirectory,
-} from './support.ts';
+} from '../../support/cli.ts';
+import { openFile, sealFile } from '../../support/planFile.ts';
+import { buildShard, parseShard, SECTION } from '../../support/shardParts.ts';
+import { makeRouting } from '../../support/workloads.ts';
 
 useTemporaryDirectory();
 

@@ -1,8 +1,6 @@
 // `fusco run`: the arrays it writes, recomputed here from the input, the weights and what `fusco export` wrote.
 
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { PlainRouting } from '../../support/obviousPlan.ts';
-import { makeRouting, randomFrom } from '../../support/workloads.ts';
 import {
   fusco,
   fuscoJson,
@@ -11,7 +9,9 @@ import {
   saveNpy,
   saveRoutingByRank,
   useTemporaryDirectory,
-} from './support.ts';
+} from '../../support/cli.ts';
+import type { PlainRouting } from '../../support/obviousPlan.ts';
+import { makeRouting, randomFrom } from '../../support/workloads.ts';
 
 useTemporaryDirectory();
 

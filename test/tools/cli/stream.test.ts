@@ -2,8 +2,8 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { fusco, fuscoJson, saveRoutingByRank, useTemporaryDirectory } from '../../support/cli.ts';
 import { makeRouting } from '../../support/workloads.ts';
-import { fusco, fuscoJson, saveRoutingByRank, useTemporaryDirectory } from './support.ts';
 
 useTemporaryDirectory();
 

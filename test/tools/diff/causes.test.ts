@@ -1,11 +1,12 @@
 // Why an entry moved, one cause at a time, and what each level promises.
 
 import { describe, expect, it } from 'vitest';
-import { decodePlan, encodePlan } from '../../../planner/format/codec.ts';
+import { decodePlan } from '../../../planner/format/decode.ts';
+import { encodePlan } from '../../../planner/format/encode.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { PlanOptions } from '../../../planner/spec.ts';
-import { diffFiles, diffPlans } from '../../../tools/diff.ts';
-import { planOf } from '../../executor/support.ts';
+import { diffFiles, diffPlans } from '../../../tools/diff/diffPlans.ts';
+import { planOf } from '../../support/buffers.ts';
 import type { PlainRouting } from '../../support/obviousPlan.ts';
 import { makeRouting } from '../../support/workloads.ts';
 

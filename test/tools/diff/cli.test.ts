@@ -2,7 +2,7 @@
 // expert, which can be worked out by hand.
 
 import { beforeEach, describe, expect, it } from 'vitest';
-import { expectRefusal, fusco, saveRouting, useTemporaryDirectory } from '../cli/support.ts';
+import { expectRefusal, fusco, saveRouting, useTemporaryDirectory } from '../../support/cli.ts';
 
 useTemporaryDirectory();
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { diffPlans } from '../../../tools/diff/diffPlans.ts';
 import { bodyLines } from '../../../tools/diff/render.ts';
-import { diffPlans } from '../../../tools/diff.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
 import { makeRouting } from '../../support/workloads.ts';
 
 const ROUTING = makeRouting({ family: 'balanced', seed: 8, ranks: 4, tokens: 6, topk: 2, experts: 8 });

@@ -1,11 +1,11 @@
 // docs/golden.md is run: its file, its commands, and the steps of its workflows that call fusco.
 
-import { execFile } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { fusco, ROOT, saveRouting, useTemporaryDirectory } from '../../support/cli.ts';
+import { LAUNCHER, run } from '../../support/programs.ts';
 import { makeRouting } from '../../support/workloads.ts';
-import { fusco, ROOT, saveRouting, useTemporaryDirectory } from '../cli/support.ts';
 
 useTemporaryDirectory();
 
@@ -18,13 +18,10 @@ function blocks(language: string): string[] {
 }
 
 /** One line as a workflow's shell runs it, with `npx fusco` on the PATH as an installed package has it. */
-function shell(line: string, env: Record<string, string>): Promise<{ code: number; output: string }> {
-  return new Promise((resolve) => {
-    const script = line.replace('npx fusco', `"${process.execPath}" "${join(ROOT, 'tools/fusco.js')}"`);
-    execFile('sh', ['-ec', script], { env: { ...process.env, ...env } }, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code), output: stdout + stderr });
-    });
-  });
+async function shell(line: string, env: Record<string, string>): Promise<{ code: number; output: string }> {
+  const script = line.replace('npx fusco', `"${process.execPath}" "${LAUNCHER}"`);
+  const { code, stdout, stderr } = await run('sh', ['-ec', script], { env: { ...process.env, ...env } });
+  return { code, output: stdout + stderr };
 }
 
 it('the file and the commands do what the page says', async () => {

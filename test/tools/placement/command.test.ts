@@ -10,7 +10,7 @@ import {
   saveNpy,
   saveRouting,
   useTemporaryDirectory,
-} from '../cli/support.ts';
+} from '../../support/cli.ts';
 
 useTemporaryDirectory();
 
@@ -175,7 +175,7 @@ describe('convert', () => {
     ['[[[0]]]', 'phy2log', 'E_FORMAT', /3 axes/],
     ['{"other": []}', 'phy2log', 'E_FORMAT', /"phy2log"/],
     ['[0,1.5]', 'phy2log', 'E_FORMAT', /no array of integers/],
-    ['[0,', 'phy2log', 'E_FORMAT', /no JSON/],
+    ['[0,', 'phy2log', 'E_FORMAT', /not JSON/],
     ['[0,1]', 'phy3log', 'E_USAGE', /phy3log/],
   ] as const)('refuses %s as %s', async (text, format, code, message) => {
     save('p.json', text);

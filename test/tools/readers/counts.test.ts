@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { fromPhysical, readLayer } from '../../../tools/placement/convert.ts';
-import { readCounts } from '../../../tools/workload/counts.ts';
+import { readCounts } from '../../../tools/readers/counts.ts';
 import { EXPERTS, foreign, routing } from './support.ts';
 
 function countsOf(tables: readonly number[][][]): number[] {

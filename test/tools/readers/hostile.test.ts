@@ -7,15 +7,15 @@ import { join } from 'node:path';
 import { deflateSync, zipSync } from 'fflate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FuscoError } from '../../../planner/errors.ts';
-import { parseGolden } from '../../../tools/golden/file.ts';
+import { parseGolden } from '../../../tools/golden/goldenFile.ts';
 import { readLayer } from '../../../tools/placement/convert.ts';
-import { readAnyRouting } from '../../../tools/readers/foreign.ts';
+import { readAnyRouting } from '../../../tools/readers/anyRouting.ts';
+import { readCounts } from '../../../tools/readers/counts.ts';
 import { encodeNpy, parseNpy } from '../../../tools/readers/npy.ts';
 import { readNpz } from '../../../tools/readers/npz.ts';
 import { readSafetensors } from '../../../tools/readers/safetensors.ts';
 import { readTorch, type TorchTensor } from '../../../tools/readers/torch.ts';
 import { findTopology } from '../../../tools/simulate/topology.ts';
-import { readCounts } from '../../../tools/workload/counts.ts';
 import { NPY, zip } from '../../support/handZip.ts';
 
 let folder = '';

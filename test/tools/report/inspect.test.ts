@@ -2,7 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { expectRefusal, fusco, saveRouting, useTemporaryDirectory } from '../cli/support.ts';
+import { expectRefusal, fusco, saveRouting, useTemporaryDirectory } from '../../support/cli.ts';
 
 useTemporaryDirectory();
 

@@ -2,11 +2,12 @@
 
 import { beforeAll, describe, expect, it } from 'vitest';
 import { FuscoError } from '../../../planner/errors.ts';
-import { decodePlan, encodePlan } from '../../../planner/format/codec.ts';
+import { decodePlan } from '../../../planner/format/decode.ts';
+import { encodePlan } from '../../../planner/format/encode.ts';
 import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { verifyPlan } from '../../../planner/verify/verify.ts';
-import { figuresOf } from '../../../tools/report/figures.ts';
+import { figuresOf } from '../../../tools/figures/planFigures.ts';
 import { html, Markup } from '../../../tools/report/markup.ts';
 import { type ReportInput, reportPage } from '../../../tools/report/page.ts';
 import { SAMPLE_NAMES, samplePlan } from '../../support/samplePlans.ts';

@@ -9,7 +9,7 @@ import {
   saveRouting,
   saveRoutingByRank,
   useTemporaryDirectory,
-} from '../cli/support.ts';
+} from '../../support/cli.ts';
 
 useTemporaryDirectory();
 
@@ -110,7 +110,7 @@ describe('constants', () => {
       /2 nodes x 2 ranks does not fit x, which has 1 x 8/,
     ],
     ['[]', 'E_FORMAT', /not a JSON object/],
-    ['{', 'E_FORMAT', /no JSON/],
+    ['{', 'E_FORMAT', /not JSON/],
   ] as const)('a topology of %s is refused', async (text, code, message) => {
     save('t.json', text);
     expectRefusal(await fusco('simulate', 'hier.fusco', '--topology', 't.json'), code, message);

@@ -1,7 +1,7 @@
 // What holds for every plan: loads add up, more bandwidth is never slower, and a plan remembers its routing.
 
 import { describe, expect, it } from 'vitest';
-import { planId } from '../../../planner/format/codec.ts';
+import { planId } from '../../../planner/format/digest.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { nodeOf, optionsOf, type PlanOptions } from '../../../planner/spec.ts';

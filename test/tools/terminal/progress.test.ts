@@ -6,8 +6,8 @@ import { Writable } from 'node:stream';
 import { stripVTControlCharacters } from 'node:util';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { startProgress, withProgress } from '../../../tools/terminal/progress.ts';
+import { fusco, ROOT, saveRouting, useTemporaryDirectory } from '../../support/cli.ts';
 import { makeRouting } from '../../support/workloads.ts';
-import { fusco, ROOT, saveRouting, useTemporaryDirectory } from '../cli/support.ts';
 
 useTemporaryDirectory();
 afterEach(() => vi.restoreAllMocks());

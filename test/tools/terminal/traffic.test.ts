@@ -3,11 +3,11 @@
 import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import type { PlanOptions } from '../../../planner/spec.ts';
-import { summarize } from '../../../tools/summary.ts';
+import { summarize } from '../../../tools/figures/summary.ts';
 import { bar, shade, sparkline } from '../../../tools/terminal/glyphs.ts';
 import { PLAIN, type Style, styleOf } from '../../../tools/terminal/style.ts';
 import { drawTraffic } from '../../../tools/terminal/traffic.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
 import type { PlainRouting } from '../../support/obviousPlan.ts';
 import { makeRouting } from '../../support/workloads.ts';
 

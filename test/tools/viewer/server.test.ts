@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fileAssets, serveViewer, typeOf, type ViewerServer } from '../../../tools/viewer/server.ts';
-import { fusco, ROOT } from '../cli/support.ts';
+import { fusco, ROOT } from '../../support/cli.ts';
 
 const TABLES = join(ROOT, 'test/fixtures/routing');
 

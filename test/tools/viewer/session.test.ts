@@ -9,9 +9,9 @@ import type { Planner } from '../../../planner/planner.ts';
 import { encodeNpy } from '../../../tools/readers/npy.ts';
 import { Session } from '../../../tools/viewer/session.ts';
 import { followToken } from '../../../tools/viewer/tokenPath.ts';
-import { planOf } from '../../executor/support.ts';
+import { planOf } from '../../support/buffers.ts';
+import { ROOT } from '../../support/cli.ts';
 import { SAMPLE_NAMES, samplePlan } from '../../support/samplePlans.ts';
-import { ROOT } from '../cli/support.ts';
 
 let planner: Planner;
 let session: Session;

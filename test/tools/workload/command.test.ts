@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { FAMILIES, makeWorkload } from '../../../tools/workload/families.ts';
-import { expectRefusal, fusco, fuscoJson, loadNpy, save, useTemporaryDirectory } from '../cli/support.ts';
+import { expectRefusal, fusco, fuscoJson, loadNpy, save, useTemporaryDirectory } from '../../support/cli.ts';
 
 useTemporaryDirectory();
 

@@ -50,14 +50,14 @@ function group({ values, names }: Bars): Bar[] {
   return bars;
 }
 
-function tickLabels(chart: Bars, bars: readonly Bar[], centre: (i: number) => number): Markup {
+function tickLabels(chart: Bars, bars: readonly Bar[], center: (i: number) => number): Markup {
   const { ticks, width } = chart;
   if (ticks === undefined) return NOTHING;
   const step = tickStep(bars.length, width / 42);
   const shown = bars.map((bar, i) => ({ bar, i })).filter(({ i }) => i % step === 0);
   return html`${shown.map(
     ({ bar, i }) =>
-      html`<text class="tick middle" x="${at(centre(i))}" y="${HEIGHT - MARGIN.bottom + 15}">${ticks[bar.index]!}</text>`,
+      html`<text class="tick middle" x="${at(center(i))}" y="${HEIGHT - MARGIN.bottom + 15}">${ticks[bar.index]!}</text>`,
   )}`;
 }
 
@@ -82,10 +82,10 @@ export function barChart(chart: Bars): Markup {
     // The whole column answers to the pointer, so that short bars can be hit.
     return html`<g class="mark" ${mark(`${name}: ${text(value)}`, i === 0)}><rect class="hit" x="${at(left(i))}" width="${at(step)}" y="${MARGIN.top}" height="${base - MARGIN.top}"/><rect class="${kind}" x="${at(left(i) + gap / 2)}" width="${at(Math.min(step - gap, 64))}" y="${at(top)}" height="${at(base - top)}"/></g>`;
   });
-  const centre = (i: number) => left(i) + gap / 2 + Math.min(step - gap, 64) / 2;
+  const center = (i: number) => left(i) + gap / 2 + Math.min(step - gap, 64) / 2;
   const body = html`${valueAxis(y, MARGIN.left, width - MARGIN.right, chart.tick ?? format)}${drawn}${
     mean === undefined ? NOTHING : meanLine(mean, y.scale(mean), width, format)
-  }${tickLabels(chart, bars, centre)}<text class="axis-title" x="0" y="14">${yTitle}</text><text class="axis-title middle" x="${at((MARGIN.left + width - MARGIN.right) / 2)}" y="${HEIGHT - 6}">${xTitle}</text>`;
+  }${tickLabels(chart, bars, center)}<text class="axis-title" x="0" y="14">${yTitle}</text><text class="axis-title middle" x="${at((MARGIN.left + width - MARGIN.right) / 2)}" y="${HEIGHT - 6}">${xTitle}</text>`;
   const rows = values.map((value, i) => [names[i]!, text(value)]);
   return figure({ label: title, width, height: HEIGHT, body, table: table([xTitle, yTitle], rows) });
 }

@@ -1,6 +1,6 @@
 // What all charts share: a frame with axes, focusable marks with a sentence each, and the table behind it.
 //
-// Colours are classes, not values, so that one drawing serves a light and a dark page; see style.css.
+// Colors are classes, not values, so that one drawing serves a light and a dark page; see style.css.
 
 import { scaleLinear } from 'd3-scale';
 import { html, type Markup } from '../markup.ts';

@@ -1,7 +1,7 @@
 // The predicted timeline: a track per rank and link, a bar per stage.
 
+import { type Busy, LINK_NAMES, type Timeline } from '../../figures/prediction.ts';
 import { html, type Markup, table } from '../markup.ts';
-import { type Busy, LINK_NAMES, type Timeline } from '../timeline.ts';
 import { at, axis, figure, mark } from './frame.ts';
 
 const MARGIN = { top: 26, right: 28, bottom: 40, left: 104 };

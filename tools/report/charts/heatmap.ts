@@ -1,7 +1,8 @@
 // The rank x rank traffic matrix: hue says which link, strength says how many bytes.
 
-import { formatBytes } from '../../format.ts';
-import { type Heat, largest } from '../figures.ts';
+import { largest } from '../../../planner/totals.ts';
+import { formatBytes } from '../../figures/format.ts';
+import type { Heat } from '../../figures/planFigures.ts';
 import { html, type Markup, NOTHING, table } from '../markup.ts';
 import { at, figure, mark, tickStep } from './frame.ts';
 
@@ -32,13 +33,13 @@ function cellUnit(max: number): { unit: string; text: (bytes: number) => string 
   return { unit, text: (bytes) => (bytes / size).toFixed(digits) };
 }
 
-/** Text on a strong colour takes the colour of the page; on a dark page that is needed sooner. */
+/** Text on a strong color takes the color of the page; on a dark page that is needed sooner. */
 function inkOf(shade: number): string {
   if (shade > 0.86) return 'inverse';
   return shade > 0.65 ? 'inverse-dark' : '';
 }
 
-/** Hue by the link that the bytes use: own memory, own node, network. */
+/** Hue by the link that the bytes use: the rank's memory, its node's links, the network. */
 function linkOf(heat: Heat, from: number, to: number): { kind: string; words: string } {
   if (heat.inter[from]![to]! > 0) return { kind: 'far', words: 'between nodes' };
   if (from === to && heat.ranksPerCell === 1) return { kind: 'own', words: 'stays on its rank' };
@@ -50,9 +51,9 @@ function axisLabels(heat: Heat, size: number): Markup {
   const step = tickStep(cells, 16);
   const shown = Array.from({ length: cells }, (_, i) => i).filter((i) => i % step === 0);
   return html`${shown.map((i) => {
-    const centre = (i + 0.5) * size;
+    const center = (i + 0.5) * size;
     const name = String(i * heat.ranksPerCell);
-    return html`<text class="tick middle" x="${at(MARGIN.left + centre)}" y="${MARGIN.top - 6}">${name}</text><text class="tick end" x="${MARGIN.left - 7}" y="${at(MARGIN.top + centre)}" dy="0.32em">${name}</text>`;
+    return html`<text class="tick middle" x="${at(MARGIN.left + center)}" y="${MARGIN.top - 6}">${name}</text><text class="tick end" x="${MARGIN.left - 7}" y="${at(MARGIN.top + center)}" dy="0.32em">${name}</text>`;
   })}`;
 }
 
@@ -68,16 +69,12 @@ function nodeLines({ cells, cellsPerNode }: Heat, size: number): Markup {
 }
 
 function legend(max: number, width: number, top: number, hasNodes: boolean): Markup {
-  const kinds = hasNodes
-    ? ([
-        ['own', 'own rank'],
-        ['near', 'same node (NVLink)'],
-        ['far', 'other node (NIC)'],
-      ] as const)
-    : ([
-        ['own', 'own rank'],
-        ['near', 'same node (NVLink)'],
-      ] as const);
+  const links = [
+    ['own', 'stays on its rank'],
+    ['near', 'same node (NVLink)'],
+    ['far', 'other node (NIC)'],
+  ] as const;
+  const kinds = hasNodes ? links : links.slice(0, 2);
   const column = (width - MARGIN.left) / 3;
   return html`${kinds.map(([kind, words], i) => {
     const x = MARGIN.left + i * column;
@@ -93,7 +90,7 @@ function strength(bytes: number, max: number): number {
   return bytes === 0 ? 0 : 0.08 + 0.92 * (bytes / max);
 }
 
-/** A heat map of payload bytes. `max` is the value of the strongest colour. */
+/** A heat map of payload bytes. `max` is the value of the strongest color. */
 export function heatChart(heat: Heat, max: number, width: number): Markup {
   const { cells, intra, inter } = heat;
   const size = (width - MARGIN.left - MARGIN.right) / cells;

@@ -1,6 +1,6 @@
 // A token's way, drawn: row -> forwarders -> slots on the left half, slots -> partial sums -> home on the right.
 
-import { formatBytes } from '../../format.ts';
+import { formatBytes } from '../../figures/format.ts';
 import { at, figure, mark, WIDE } from '../../report/charts/frame.ts';
 import { html, type Markup, table } from '../../report/markup.ts';
 import type { PathEntry, PathForward, TokenPath } from '../tokenPath.ts';
@@ -61,7 +61,7 @@ function slotBox(entry: PathEntry, y: number): Box {
 
 function forwardBoxes(forward: PathForward, y: number, partial: string): [Box, Box] {
   const { node, rank, lands, row, ks } = forward;
-  const place = lands === 'slot' ? `slot ${row}` : `staging row ${row}`;
+  const place = lands === 'slot' ? `slot ${row}` : `landing row ${row}`;
   const list = ks.map((k) => `k ${k}`).join(', ');
   const out: Box = {
     x: COLUMN.forward,
@@ -74,7 +74,7 @@ function forwardBoxes(forward: PathForward, y: number, partial: string): [Box, B
     x: COLUMN.partial,
     y,
     lines: [`sum of ${ks.length} on rank ${rank}`, `as ${partial}`],
-    label: `partial sum of node ${node} on rank ${rank}: ${list}, rounded to ${partial}, one row goes home`,
+    label: `partial sum of node ${node} on rank ${rank}: ${list}, rounded to ${partial}, one row returns`,
     kind: 'forward',
   };
   return [out, back];
@@ -143,12 +143,13 @@ function wayOut(path: TokenPath, { state, forward, rank }: PathEntry): string {
   if (state === 'dropped') return 'nowhere: dropped';
   if (forward === undefined) return rank === path.rank ? 'stays on its rank' : 'direct';
   const { rank: via, lands, row } = path.forwards[forward]!;
-  return `through rank ${via} (${lands === 'slot' ? 'slot' : 'staging row'} ${row})`;
+  return `through rank ${via} (${lands === 'slot' ? 'slot' : 'landing row'} ${row})`;
 }
 
 function wayBack(path: TokenPath, { state, forward }: PathEntry): string {
   if (state !== 'delivered') return 'adds nothing';
-  if (forward === undefined) return path.strategy === 'flat' ? 'straight home' : 'into its own node’s sum';
+  if (forward === undefined)
+    return path.strategy === 'flat' ? 'straight to its rank' : 'into the sum of its own node';
   return `into the sum on rank ${path.forwards[forward]!.rank}`;
 }
 

@@ -1,6 +1,6 @@
 // Where files come from: dropped, chosen, or named on the command line.
 
-import type { NamedBytes } from '../../readers/routing.ts';
+import type { NamedBytes } from '../../readers/numpyRouting.ts';
 
 /** A group of files that belong together: one routing or one plan. */
 export type Group = readonly NamedBytes[];

@@ -12,13 +12,15 @@ function divisors(n: number): number[] {
   return Array.from({ length: n }, (_, i) => i + 1).filter((size) => n % size === 0);
 }
 
-/** Options of a select; the chosen one is marked. */
-function choices(values: readonly (string | number)[], chosen: string | number): Markup {
-  return html`${values.map((value) =>
-    value === chosen
-      ? html`<option value="${value}" selected>${value}</option>`
-      : html`<option value="${value}">${value}</option>`,
-  )}`;
+/** Options of a select: values, or pairs of a value and its text. The chosen one is marked. */
+function choices(
+  values: readonly (string | number | readonly [string, string])[],
+  chosen: string | number,
+): Markup {
+  return html`${values.map((item) => {
+    const [value, text] = typeof item === 'object' ? item : [item, item];
+    return html`<option value="${value}"${value === chosen ? html` selected` : NOTHING}>${text}</option>`;
+  })}`;
 }
 
 /** Divisors of the number of ranks; the largest up to 8 where the chosen one is none of them. */
@@ -28,100 +30,48 @@ export function ranksPerNodeChoices(ranks: number, chosen: number): Markup {
   return choices(sizes, sizes.includes(chosen) ? chosen : fallback);
 }
 
-interface Field {
-  readonly name: string;
-  readonly label: string;
-  readonly control: Markup;
-  readonly note?: string;
-}
+/** A field of the form: its name, its label, its control, and what to know about it. */
+type Field = readonly [name: string, label: string, control: Markup, note?: string];
 
-function numberInput(side: Side, name: string, value: number, min: number, max: number): Markup {
-  return html`<input id="${side}-${name}" name="${name}" type="number" min="${min}" max="${max}" step="1" value="${value}">`;
-}
+const PLACEMENTS = [
+  ['blocks', 'contiguous blocks'],
+  ['round-robin', 'round robin'],
+  ['map', 'a map of its own'],
+] as const;
 
-function select(side: Side, name: string, options: Markup): Markup {
-  return html`<select id="${side}-${name}" name="${name}">${options}</select>`;
-}
-
-function fields(side: Side, opened: Opened): Field[] {
-  const { options, fileRanks } = opened;
-  const { placement } = options;
-  const kind = typeof placement === 'string' ? placement : 'map';
-  const joined =
+function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
+  const { ranks, ranksPerNode, strategy, balance, partial, dtype, placement } = options;
+  const number = (name: keyof ViewOptions, min: number, max: number) =>
+    html`<input id="${side}-${name}" name="${name}" type="number" min="${min}" max="${max}" step="1" value="${options[name] as number}">`;
+  const select = (name: keyof ViewOptions, list: Markup) =>
+    html`<select id="${side}-${name}" name="${name}">${list}</select>`;
+  const split =
     fileRanks === undefined
-      ? 'tokens are cut into equal blocks'
-      : `the file has ${fileRanks}; others cut it anew`;
+      ? 'tokens are split into equal blocks'
+      : `the file has ${fileRanks}; another number splits it again`;
+  const placed = choices(PLACEMENTS, typeof placement === 'string' ? placement : 'map');
   return [
-    {
-      name: 'experts',
-      label: 'Experts',
-      control: numberInput(side, 'experts', options.experts, 1, 65535),
-      ...(opened.kind === 'routing' ? { note: 'guessed from the largest id' } : {}),
-    },
-    {
-      name: 'ranks',
-      label: 'Ranks',
-      control: numberInput(side, 'ranks', options.ranks, 1, 4096),
-      note: joined,
-    },
-    {
-      name: 'ranksPerNode',
-      label: 'Ranks per node',
-      control: select(side, 'ranksPerNode', ranksPerNodeChoices(options.ranks, options.ranksPerNode)),
-    },
-    {
-      name: 'strategy',
-      label: 'Strategy',
-      control: select(side, 'strategy', choices(STRATEGIES, options.strategy)),
-    },
-    {
-      name: 'balance',
-      label: 'Balancer',
-      control: select(side, 'balance', choices(BALANCES, options.balance)),
-      note: 'who forwards; hierarchical only',
-    },
-    {
-      name: 'partial',
-      label: 'Partial sums',
-      control: select(side, 'partial', choices(PARTIALS, options.partial)),
-      note: 'of combine; hierarchical only',
-    },
-    {
-      name: 'align',
-      label: 'Alignment (rows)',
-      control: numberInput(side, 'align', options.align, 1, 1 << 20),
-    },
-    {
-      name: 'capacity',
-      label: 'Capacity (rows)',
-      control: numberInput(side, 'capacity', options.capacity, 0, 2 ** 31 - 1),
-      note: 'per expert; 0 means no limit',
-    },
-    {
-      name: 'hidden',
-      label: 'Elements of a row',
-      control: numberInput(side, 'hidden', options.hidden, 1, 1 << 24),
-    },
-    { name: 'dtype', label: 'Dtype', control: select(side, 'dtype', choices(DTYPES, options.dtype)) },
-    {
-      name: 'placement',
-      label: 'Placement',
-      control: select(
-        side,
-        'placement',
-        html`${(
-          [
-            ['blocks', 'contiguous blocks'],
-            ['round-robin', 'round robin'],
-            ['map', 'a map of its own'],
-          ] as const
-        ).map(([value, text]) =>
-          value === kind
-            ? html`<option value="${value}" selected>${text}</option>`
-            : html`<option value="${value}">${text}</option>`,
-        )}`,
-      ),
-    },
+    [
+      'experts',
+      'Experts',
+      number('experts', 1, 65535),
+      kind === 'routing' ? 'guessed from the largest id' : '',
+    ],
+    ['ranks', 'Ranks', number('ranks', 1, 4096), split],
+    ['ranksPerNode', 'Ranks per node', select('ranksPerNode', ranksPerNodeChoices(ranks, ranksPerNode))],
+    ['strategy', 'Strategy', select('strategy', choices(STRATEGIES, strategy))],
+    ['balance', 'Balancer', select('balance', choices(BALANCES, balance)), 'who forwards; hierarchical only'],
+    [
+      'partial',
+      'Partial sums',
+      select('partial', choices(PARTIALS, partial)),
+      'of combine; hierarchical only',
+    ],
+    ['align', 'Alignment (rows)', number('align', 1, 1 << 20)],
+    ['capacity', 'Capacity (rows)', number('capacity', 0, 2 ** 31 - 1), 'per expert; 0 means no limit'],
+    ['hidden', 'Elements of a row', number('hidden', 1, 1 << 24)],
+    ['dtype', 'Dtype', select('dtype', choices(DTYPES, dtype))],
+    ['placement', 'Placement', select('placement', placed)],
   ];
 }
 
@@ -129,19 +79,19 @@ function fields(side: Side, opened: Opened): Field[] {
 export function formMarkup(side: Side, opened: Opened): Markup {
   const { placement } = opened.options;
   const map = typeof placement === 'string' ? '' : JSON.stringify(placement);
-  const rows = fields(side, opened).map(({ name, label, control, note }) => {
-    const hint = note === undefined ? NOTHING : html`<span class="note">${note}</span>`;
+  const rows = fields(side, opened).map(([name, label, control, note = '']) => {
+    const hint = note === '' ? NOTHING : html`<span class="note">${note}</span>`;
     return html`<label for="${side}-${name}"><span class="name">${label}</span>${control}${hint}</label>`;
   });
   return html`${rows}<label for="${side}-map" class="map"${typeof placement === 'string' ? html` hidden` : NOTHING}><span class="name">Map (JSON): expert → rank or ranks</span><textarea id="${side}-map" name="map" rows="3" spellcheck="false">${map}</textarea></label>`;
 }
 
-/** The map in the text field. Throws SyntaxError where it is no JSON; what it says is the planner's to judge. */
+/** The map in the text field. Throws SyntaxError if it is not JSON; the planner checks what it says. */
 function readMap(text: string): ViewOptions['placement'] {
   return JSON.parse(text === '' ? '[]' : text);
 }
 
-/** What the form holds now. Throws SyntaxError for a map that is no JSON; ranges are checked by the planner. */
+/** What the form holds now. Throws SyntaxError for a map that is not JSON; ranges are checked by the planner. */
 export function readForm(form: HTMLFormElement): ViewOptions {
   const data = new FormData(form);
   const text = (name: string) => String(data.get(name) ?? '').trim();

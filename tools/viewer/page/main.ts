@@ -1,10 +1,10 @@
-// The page: two sides, each with a file and options; whatever changes is planned anew in the worker.
+// The page: two sides, each with a file and options; each change of an option plans again in the worker.
 
-import { formatCount } from '../../format.ts';
-import { sum } from '../../report/figures.ts';
-import { listen } from '../../report/marks.ts';
+import { sum } from '../../../planner/totals.ts';
+import { formatCount } from '../../figures/format.ts';
 import { html, type Markup } from '../../report/markup.ts';
 import { headline, panelMarkup, panelsOf } from '../../report/panels.ts';
+import { listen } from '../../report/readout.ts';
 import type { Opened, Planned, Side } from '../protocol.ts';
 import { createClient } from './client.ts';
 import { tokenDiagram } from './diagram.ts';
@@ -48,7 +48,7 @@ function milliseconds(value: number): string {
   return `${value.toFixed(value < 10 ? 2 : 1)} ms`;
 }
 
-/** Shows an error at the form that caused it, or in the status line where there is none yet. */
+/** Shows an error at the form that caused it, or in the status line if there is none yet. */
 function showError(side: Side, error: unknown): void {
   const { form, opened } = sides[side];
   const { code, hint } = error as { code?: string; hint?: string };
@@ -147,7 +147,7 @@ function headlineOf(side: Side, { planned, opened }: Shown): Markup {
   const { planId, figures, isResplit } = planned;
   const title = compare.checked ? `Plan ${side.toUpperCase()}` : 'Plan';
   const notes = [
-    isResplit ? 'tokens cut anew for this number of ranks' : '',
+    isResplit ? 'tokens split again for this number of ranks' : '',
     opened?.planId === undefined
       ? ''
       : opened.planId === planId
@@ -157,7 +157,7 @@ function headlineOf(side: Side, { planned, opened }: Shown): Markup {
   return html`<div class="headline" data-plan-id="${planId}" data-plan-ms="${planned.times.plan}"><h2>${title} <small>plan id <code>${planId.slice(0, 24)}…</code></small>${notes.map((note) => html`<small>${note}</small>`)}</h2>${headline(figures)}</div>`;
 }
 
-/** Panels whose tables are open; they stay open when the charts are drawn anew. */
+/** Panels whose tables are open; they stay open when the charts are drawn again. */
 function openTables(panels: HTMLElement): Set<string> {
   const open = [...panels.querySelectorAll('details[open]')];
   return new Set(open.map((details) => details.closest('section')?.id ?? ''));

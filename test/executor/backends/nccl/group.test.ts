@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { connect, createGroup, cudaDevices, ncclLibrary, type Session } from '../../../../executor/index.ts';
+import { ncclCall } from '../../../../executor/internal.ts';
 import { makeRouting, toTables } from '../../../support/workloads.ts';
 import { freePort } from '../../rendezvous/support.ts';
 
@@ -115,7 +116,7 @@ describe('a group of one process', () => {
     for (const rowBytes of [0, -1, 1.5, 2 ** 24 + 1]) {
       expect(() => exchange.bufferBytes(rowBytes)).toThrow(expect.objectContaining({ code: 'E_OPTION' }));
     }
-    const unfused = exchange.unfused('dispatch', { payloads: [] }, 64);
-    await expect(unfused).rejects.toMatchObject({ code: 'E_BACKEND' });
+    const call = ncclCall(exchange, 'unfused dispatch', async () => {});
+    await expect(call).rejects.toMatchObject({ code: 'E_BACKEND' });
   });
 });

@@ -2,11 +2,11 @@
 // played, so that this needs neither NCCL nor a GPU; sessions are real.
 
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import type { Cuda } from '../../../../executor/backends/cuda/context.ts';
+import { Cuda } from '../../../../executor/backends/cuda/context.ts';
 import { type NcclOptions, ncclBackend } from '../../../../executor/backends/nccl/backend.ts';
 import { createGroup } from '../../../../executor/group.ts';
-import type { Addon } from '../../../../executor/native/addon.ts';
-import type { NativeNcclGroupDesc } from '../../../../executor/native/addonNccl.ts';
+import type { Addon, NativeCudaContext } from '../../../../executor/native/addon.ts';
+import type { NativeNcclGroupDesc } from '../../../../executor/native/types.ts';
 import type { Session } from '../../../../executor/rendezvous/session.ts';
 import { closeAll, localGroup } from '../../rendezvous/support.ts';
 
@@ -16,6 +16,7 @@ const played = vi.hoisted(() => ({
   open: (_: NativeNcclGroupDesc): Promise<void> => Promise.resolve(),
   uniqueId: () => new Uint8Array(128).fill(7),
   descs: [] as NativeNcclGroupDesc[],
+  /** Why each rank's native group was told to give up. */
   aborted: [] as string[],
 }));
 
@@ -27,7 +28,9 @@ vi.mock('../../../../executor/native/addon.ts', () => {
       played.descs[desc.rank] = desc;
     }
     open = () => played.open(this.#desc);
-    abort = (why: string) => void played.aborted.push(why);
+    abort = (why: string) => {
+      played.aborted[this.#desc.rank] = why;
+    };
     close = async () => {};
   }
   const addon = {
@@ -38,7 +41,7 @@ vi.mock('../../../../executor/native/addon.ts', () => {
   return { findAddon: () => ({ addon: addon as unknown as Addon }) };
 });
 
-const cuda = { native: {} } as unknown as Cuda;
+const cuda = new Cuda(1, {} as NativeCudaContext);
 const nativeError = (code: string, message: string) => Object.assign(new Error(message), { code });
 
 beforeEach(() => {
@@ -49,50 +52,50 @@ beforeEach(() => {
   played.aborted = [];
 });
 
-type Options = Omit<NcclOptions, 'session' | 'cuda'>;
-
 /** Opens every rank's backend; gives what each ended with. */
-async function openAll(sessions: readonly Session[], options: (rank: number) => Options = () => ({})) {
+async function openAll(sessions: readonly Session[], options: (rank: number) => NcclOptions = () => ({})) {
   const opened = await Promise.allSettled(
-    sessions.map((session, rank) => ncclBackend({ ...options(rank), session, cuda })),
+    sessions.map((session, rank) =>
+      ncclBackend({ coordinator: session, ownsCoordinator: false, cuda }, options(rank)),
+    ),
   );
   return opened.map((one) => (one.status === 'rejected' ? one.reason : undefined));
 }
 
 describe('a group over processes', () => {
-  it('gives every rank the same id, settings and hosts, and a board to those that share one', async () => {
+  it('gives every rank the same id, settings and hosts, and a mailbox to those that share a machine', async () => {
     const sessions = await localGroup(4);
     const hosts = ['a', 'b', 'a', 'c'];
     const options = (rank: number) => ({ host: hosts[rank]!, stepBytes: 4096, maxCtas: rank });
     expect(await openAll(sessions, options)).toEqual(new Array(4).fill(undefined));
     const [zero] = played.descs;
     for (const [rank, desc] of played.descs.entries()) {
-      expect(desc).toMatchObject({ ranks: 4, rank, stepBytes: 4096, maxCtas: rank, deadlineMs: 10_000 });
-      expect([...desc.hosts]).toEqual([0, 1, 0, 2]);
+      expect(desc).toMatchObject({ ranks: 4, rank, roundBytes: 4096, maxCtas: rank, deadlineMs: 10_000 });
+      expect([...desc.machines]).toEqual([0, 1, 0, 2]);
       expect([...desc.id]).toEqual(new Array(128).fill(7));
     }
-    expect(zero!.board).toMatch(/^\/fusco-[0-9a-f]{16}-0$/);
-    expect(played.descs.map(({ board }) => board)).toEqual([zero!.board, '', zero!.board, '']);
+    expect(zero!.mailbox).toMatch(/^\/fusco-[0-9a-f]{16}-0$/);
+    expect(played.descs.map(({ mailbox }) => mailbox)).toEqual([zero!.mailbox, '', zero!.mailbox, '']);
     await closeAll(sessions);
   });
 
-  it('has another board each time', async () => {
+  it('has another mailbox each time', async () => {
     const sessions = await localGroup(2);
     await openAll(sessions);
-    const [{ board }] = played.descs as [NativeNcclGroupDesc];
+    const [{ mailbox }] = played.descs as [NativeNcclGroupDesc];
     await openAll(sessions);
-    expect(played.descs[0]!.board).not.toBe(board);
+    expect(played.descs[0]!.mailbox).not.toBe(mailbox);
     await closeAll(sessions);
   });
 
-  it.each<[string, (rank: number) => Options, number[], RegExp]>([
+  it.each<[string, (rank: number) => NcclOptions, number[], RegExp]>([
     [
       'another version of NCCL',
       () => ({}),
       [22_000, 22_000, 22_103, 22_000, 22_000, 22_103],
       /^NCCL version /,
     ],
-    ['steps of another size', (rank) => ({ stepBytes: rank === 2 ? 5 : 4 }), [], /^stepBytes /],
+    ['rounds of another size', (rank) => ({ stepBytes: rank === 2 ? 5 : 4 }), [], /^stepBytes /],
   ])('with %s in one rank says so on every rank', async (_, options, versions, message) => {
     const sessions = await localGroup(3);
     played.versions = versions;
@@ -135,21 +138,21 @@ describe('what fails natively while a group opens', () => {
 
   it('after the session has failed is told as the session says it, and native code is told to give up', async () => {
     const sessions = await localGroup(3);
-    // Native code waits for rank 2 until it is told.
-    played.open = async () => {
-      await expect.poll(() => played.aborted.length).toBeGreaterThan(0);
-      throw nativeError('E_PEER_TIMEOUT', played.aborted[0]!);
+    // Native code of every rank waits for rank 2 until it is told to give up.
+    played.open = async ({ rank }) => {
+      await expect.poll(() => played.aborted[rank]).toBeDefined();
+      throw nativeError('E_PEER_TIMEOUT', played.aborted[rank]!);
     };
     const opening = openAll(sessions);
     await expect.poll(() => Object.keys(played.descs)).toHaveLength(3);
-    sessions[0]!.enter(2, Uint8Array.of(1), false);
-    sessions[2]!.enter(2, Uint8Array.of(2), false);
+    sessions[0]!.announce(2, Uint8Array.of(1));
+    sessions[2]!.announce(2, Uint8Array.of(2));
     for (const [rank, error] of (await opening).entries()) {
       expect(error).toBe(sessions[rank]!.failure);
       expect(error).toMatchObject({ code: 'E_PEER_MISMATCH' });
     }
     expect(played.aborted).toHaveLength(3);
-    for (const why of played.aborted) expect(why).toMatch(/^in step 2 rank [02] does another exchange/);
+    for (const why of played.aborted) expect(why).toMatch(/^in call 2 rank [02] does another exchange/);
     await closeAll(sessions);
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { wireLine, wireReport } from '../../../../executor/backends/nccl/report.ts';
-import type { NativeNcclReport } from '../../../../executor/native/addonNccl.ts';
+import type { NativeNcclReport } from '../../../../executor/native/types.ts';
 
 const plain: NativeNcclReport = {
   bytesRead: 1,
@@ -12,7 +12,7 @@ const plain: NativeNcclReport = {
   wireReceived: 2 ** 20,
   directBytes: 2 ** 19,
   readyNs: 7,
-  steps: 2,
+  rounds: 2,
   slices: 4,
 };
 const detailed: NativeNcclReport = {
@@ -28,13 +28,13 @@ const detailed: NativeNcclReport = {
   },
 };
 
-describe('the report of an exchange over processes', () => {
+describe('the report of an exchange between processes', () => {
   it('has totals without details', () => {
     expect(wireReport(plain, [], 0)).toEqual({
       sentBytes: 3 * 2 ** 20,
       receivedBytes: 2 ** 20,
       directBytes: 2 ** 19,
-      steps: 2,
+      rounds: 2,
       slices: 4,
       readyNanoseconds: 7,
     });
@@ -52,12 +52,14 @@ describe('the report of an exchange over processes', () => {
   });
 
   it('fits on a line that names the rank that was waited for longest', () => {
-    expect(wireLine('dispatch', 12, 0, 2_500_000, wireReport(detailed, [1, 5, 6], 0))).toBe(
-      'fusco rank 0 step 12 dispatch 2.50 ms, wire 3.0 MiB out 1.0 MiB in, direct 0.5 MiB, 2 steps 4 slices, ' +
+    const dispatch = { name: 'dispatch', call: 12, rank: 0, nanoseconds: 2_500_000 };
+    const combine = { name: 'combine', call: 1, rank: 3, nanoseconds: 1e6 };
+    expect(wireLine(dispatch, wireReport(detailed, [1, 5, 6], 0))).toBe(
+      'fusco rank 0 call 12 dispatch 2.50 ms, wire 3.0 MiB out 1.0 MiB in, direct 0.5 MiB, 2 rounds 4 slices, ' +
         'packing 0.00 ms (75 % hidden), longest wait 9.00 ms for rank 2',
     );
-    expect(wireLine('combine', 1, 3, 1e6, wireReport(plain, [], 3))).toBe(
-      'fusco rank 3 step 1 combine 1.00 ms, wire 3.0 MiB out 1.0 MiB in, direct 0.5 MiB, 2 steps 4 slices',
+    expect(wireLine(combine, wireReport(plain, [], 3))).toBe(
+      'fusco rank 3 call 1 combine 1.00 ms, wire 3.0 MiB out 1.0 MiB in, direct 0.5 MiB, 2 rounds 4 slices',
     );
   });
 });

@@ -1,0 +1,323 @@
+// Everything that the native addon exports, typed in one place. test/native/addon.test.ts reads this file and compares its
+// names and numbers of parameters with what the addon says of itself.
+
+import type { PartialDtype, Strategy } from '../../planner/spec.ts';
+import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../backends/types.ts';
+import type { Fp8Rows } from '../training/fp8.ts';
+import type { GateSpec } from '../training/gating.ts';
+
+/** What an exchange did. Bytes are those of payload rows: each source row once, each slot once, without padding. */
+export interface NativeStats {
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** Slots written (dispatch) or read. */
+  readonly rows: number;
+  readonly nanoseconds: number;
+  /** Nanoseconds on the clock of process.hrtime when it began; 0 if unknown. */
+  readonly started: number;
+}
+
+export interface NativeContextOptions {
+  /** Threads of an exchange, 1..1024; 0, the default, is one per processor that the process may use. */
+  readonly threads?: number;
+  /** Exchanges that write at least this many bytes bypass the caches; 0, the default, is the last-level cache's size. */
+  readonly nonTemporalBytes?: number;
+  /** `portable` is plain C++ with the same results; for tests. Default auto. */
+  readonly kernels?: 'auto' | 'portable';
+}
+
+/** Owns the threads. Exchanges of one context run one after the other. */
+export interface NativeContext {
+  readonly threads: number;
+  /** `avx2` or `portable`. */
+  readonly kernels: string;
+  readonly closed: boolean;
+  /**
+   * Idempotent. What is in flight finishes and settles; then the threads end and the context's plans are freed.
+   * A context that is never closed is freed by the garbage collector, or with its environment.
+   */
+  close(): void;
+}
+
+export interface NativePlanDesc {
+  readonly ranksPerNode: number;
+  readonly strategy: Strategy;
+  /** Partial sums of a hierarchical combine. Default payload. */
+  readonly partial?: PartialDtype;
+  /** One shard per rank. They are copied and checked; later changes of these bytes do not matter. */
+  readonly shards: readonly Memory[];
+}
+
+/**
+ * An uploaded plan. Calls of the asynchronous kind run in order on the context's own thread, never on libuv's; the
+ * synchronous kind runs at once, on the calling thread, when the exchange in flight has ended.
+ *
+ * Arguments are checked before any buffer is touched. What concerns JavaScript values is thrown by both kinds;
+ * what concerns sizes, overlap and dtypes is thrown by the synchronous kind and rejects the promise of the other.
+ * Errors carry `code` and may carry `rank`, `path`, `value` and `limit`.
+ *
+ * Buffers stay referenced until the promise settles; until then they must be neither transferred nor written.
+ */
+export interface NativePlan {
+  readonly closed: boolean;
+  dispatch(call: DispatchCall): Promise<NativeStats>;
+  dispatchSync(call: DispatchCall): NativeStats;
+  combine(call: CombineCall): Promise<NativeStats>;
+  combineSync(call: CombineCall): NativeStats;
+  weightGradient(call: WeightGradientCall): Promise<NativeStats>;
+  weightGradientSync(call: WeightGradientCall): NativeStats;
+  /** Idempotent. What is in flight finishes and settles. */
+  close(): void;
+}
+
+export interface NativeCudaDevice {
+  readonly name: string;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  readonly sms: number;
+  /** Compute capability, such as `9.0`. */
+  readonly compute: string;
+  /** CUDA versions as CUDA numbers them: 1000 x major + 10 x minor. */
+  readonly driver: number;
+  readonly runtime: number;
+}
+
+export interface NativeCudaDevices {
+  /** Whether the addon was built with CUDA. */
+  readonly built: boolean;
+  readonly devices: readonly NativeCudaDevice[];
+  /** Why there are no devices. */
+  readonly reason?: string;
+}
+
+/**
+ * Devices, streams and memory of one process; 1 to 64 ranks, any number of them on one device. Methods that use a rank's
+ * stream enqueue and return. Addresses are BigInts. Errors carry `code`.
+ */
+export interface NativeCudaContext {
+  alloc(rank: number, bytes: number): bigint;
+  free(address: bigint): void;
+  /** Between host and device memory, in any direction, on the rank's stream. */
+  copy(rank: number, to: Memory, from: Memory, bytes: number): void;
+  /** `value`: 0..255. */
+  fill(rank: number, address: bigint, value: number, bytes: number): void;
+  stream(rank: number): bigint;
+  /** A cudaStream_t of another library; 0n goes back to the context's own. */
+  setStream(rank: number, stream: bigint): void;
+  /** Most SMs of each device that later exchanges may use; 0, the default: all. */
+  limitSms(count: number): void;
+  synchronize(): void;
+  captureBegin(): void;
+  close(): void;
+}
+
+export interface NativeDevicePlanDesc extends NativePlanDesc {
+  /** [ranks]: rail group of each rank; without them rows are not forwarded. */
+  readonly groups?: Uint16Array;
+  /** The largest plan that it can hold; at least the first one. */
+  readonly capacity?: { readonly tokens?: number; readonly topk?: number; readonly instances?: number };
+}
+
+export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
+  readonly path: 'direct' | 'forward';
+  /** Payloads that the TMA moved. */
+  readonly tmaPayloads: number;
+}
+
+export type CudaPath = 'auto' | 'direct' | 'forward';
+
+export interface NativeDevicePlan {
+  /** Bytes of device memory. */
+  readonly bytes: number;
+  upload(desc: NativeDevicePlanDesc): void;
+  dispatch(call: DispatchCall, path: CudaPath): NativeCudaStats;
+  combine(call: CombineCall): NativeCudaStats;
+  weightGradient(call: WeightGradientCall): NativeCudaStats;
+  close(): void;
+}
+
+export interface NativeCudaEvent {
+  /** On the stream of the event's rank. */
+  record(): void;
+  /** The stream of `rank` waits for the event. */
+  wait(rank: number): void;
+  /** Whether everything before the record is done. */
+  query(): boolean;
+  synchronize(): void;
+  /** Milliseconds from this event to another. */
+  elapsed(end: NativeCudaEvent): number;
+  close(): void;
+}
+
+export interface NativeCudaGraph {
+  launch(): void;
+  close(): void;
+}
+
+/** One rank's rows, as quantizeRows of fp8.ts takes them. */
+export interface NativeFp8Call extends Fp8Rows {
+  readonly values: Memory;
+  readonly codes: Memory;
+  readonly scales: Memory;
+}
+
+/** One rank's tokens, as gateTokens of gating.ts takes them. */
+export interface NativeGateCall extends GateSpec {
+  readonly tokens: number;
+  readonly logits: Memory;
+  readonly bias?: Memory;
+  readonly ids: Memory;
+  readonly weights: Memory;
+  readonly scores: Memory;
+}
+
+export interface NativeGateBackwardCall extends GateSpec {
+  readonly tokens: number;
+  readonly ids: Memory;
+  readonly scores: Memory;
+  readonly weightsGradient: Memory;
+  readonly logitsGradient: Memory;
+}
+
+/** Work on rows with the context's threads; waits for the exchange in flight. Errors carry `code`. */
+export interface NativeRows {
+  fp8Quantize(context: NativeContext, call: NativeFp8Call): void;
+  fp8Dequantize(context: NativeContext, call: NativeFp8Call): void;
+  gate(context: NativeContext, call: NativeGateCall): void;
+  gateBackward(context: NativeContext, call: NativeGateBackwardCall): void;
+}
+
+/** The same on the stream of a rank, whose device can access the memory; enqueues. Errors carry `code` and may carry `rank`. */
+export interface NativeCudaRows {
+  cudaFp8Quantize(context: NativeCudaContext, rank: number, call: NativeFp8Call): void;
+  cudaFp8Dequantize(context: NativeCudaContext, rank: number, call: NativeFp8Call): void;
+  cudaGate(context: NativeCudaContext, rank: number, call: NativeGateCall): void;
+  cudaGateBackward(context: NativeCudaContext, rank: number, call: NativeGateBackwardCall): void;
+}
+
+export interface NativeNcclGroupDesc {
+  readonly ranks: number;
+  readonly rank: number;
+  /** [ranks]: ranks with the same number are on one machine and can access each other's device memory. */
+  readonly machines: Uint32Array;
+  /** Name of the shared memory of this machine's mailbox; empty for a rank that is alone on its machine. */
+  readonly mailbox: string;
+  /** From ncclUniqueId, of one rank. */
+  readonly id: Uint8Array;
+  /** Thread blocks that NCCL may use; 0: NCCL decides. */
+  readonly maxCtas: number;
+  /** Least bytes for one peer in one round; identical on all ranks. */
+  readonly roundBytes: number;
+  readonly deadlineMs: number;
+}
+
+export interface NativeNcclPlanDesc {
+  readonly shard: Memory;
+  readonly ranksPerNode: number;
+  readonly strategy: Strategy;
+  readonly partial?: PartialDtype;
+  /** [ranks]: rail group of each rank, for a hierarchical plan. */
+  readonly groups?: Uint16Array;
+  /** [ranks + 1]: first instance of each rank. */
+  readonly firstInstance: Uint32Array;
+  readonly sliceRows: number;
+  /**
+   * The most rows that any rank sends to one rank of another machine: entries, and forwarded rows. Identical on all ranks.
+   */
+  readonly mostEntries: number;
+  readonly mostForwarded: number;
+}
+
+export interface NativeNcclPeers {
+  readonly sentBytes: Float64Array;
+  readonly receivedBytes: Float64Array;
+  readonly waitNs: Float64Array;
+  readonly wireNs: Float64Array;
+}
+
+export interface NativeNcclReport extends NativeStats {
+  readonly wireSent: number;
+  readonly wireReceived: number;
+  readonly directBytes: number;
+  readonly readyNs: number;
+  /** NCCL groups of sends and receives. */
+  readonly rounds: number;
+  readonly slices: number;
+  /** Only if the call asked for details, as are the next three. */
+  readonly packNs?: number;
+  readonly packHiddenNs?: number;
+  readonly wireNs?: number;
+  readonly peers?: NativeNcclPeers;
+}
+
+/** Bytes of device memory in addition to the caller's buffers. */
+export interface NativeNcclBytes {
+  readonly tables: number;
+  readonly dispatch: number;
+  readonly combine: number;
+}
+
+/**
+ * All calls run on the group's own thread, in order. `number` and `digest` are those of the collective call, identical on
+ * all ranks. Errors carry `code`.
+ */
+export interface NativeNcclGroup {
+  /** Collective: makes the communicator. */
+  open(): Promise<void>;
+  /** [ranks, bytes], by ncclAllGather. */
+  allGather(number: number, digest: bigint, own: Memory): Promise<Uint8Array>;
+  /** Ends the call in progress and all later ones with this reason. */
+  abort(why: string): void;
+  /** What is in flight settles first. */
+  close(): Promise<void>;
+}
+
+export interface NativeNcclPlan {
+  /** Collective. */
+  open(number: number, digest: bigint): Promise<void>;
+  bytes(rowBytes: number): NativeNcclBytes;
+  dispatch(number: number, digest: bigint, call: DispatchCall, detailed: boolean): Promise<NativeNcclReport>;
+  combine(number: number, digest: bigint, call: CombineCall, detailed: boolean): Promise<NativeNcclReport>;
+  weightGradient(
+    number: number,
+    digest: bigint,
+    call: WeightGradientCall,
+    detailed: boolean,
+  ): Promise<NativeNcclReport>;
+  close(): Promise<void>;
+}
+
+/** Where NCCL is, or why it cannot be used. `version` is 10000 x major + 100 x minor + patch. */
+export type NativeNcclLibrary =
+  | { readonly path: string; readonly version: number; readonly reason?: undefined }
+  | { readonly reason: string; readonly path?: undefined; readonly version?: undefined };
+
+export interface NativeNccl {
+  readonly NcclGroup: new (context: NativeCudaContext, desc: NativeNcclGroupDesc) => NativeNcclGroup;
+  readonly NcclPlan: new (group: NativeNcclGroup, desc: NativeNcclPlanDesc) => NativeNcclPlan;
+  /** Opens NCCL, once for the process: `path`, FUSCO_NCCL_PATH, or libnccl.so.2. */
+  ncclLibrary(path?: string): NativeNcclLibrary;
+  /** 128 bytes that all ranks of a new group need. */
+  ncclUniqueId(): Uint8Array;
+}
+
+export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
+  readonly version: string;
+  /**
+   * Number of parameters of every method, null for properties: by class, and of the functions under `functions`. Made from
+   * the one description of the methods in native/node/methods.cc.
+   */
+  readonly signatures: Readonly<Record<string, Readonly<Record<string, number | null>>>>;
+  readonly Context: new (options: NativeContextOptions) => NativeContext;
+  readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
+  readonly CudaContext: new (ranks: number, devices: readonly number[] | undefined) => NativeCudaContext;
+  readonly DevicePlan: new (context: NativeCudaContext, desc: NativeDevicePlanDesc) => NativeDevicePlan;
+  readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;
+  /** Ends the context's capture. */
+  readonly CudaGraph: new (
+    context: NativeCudaContext,
+  ) => NativeCudaGraph;
+  cudaDevices(): NativeCudaDevices;
+  /** Address of a buffer, for other libraries in this process; valid as long as the buffer is referenced. */
+  addressOf(memory: Memory): bigint;
+}

@@ -1,0 +1,231 @@
+#include <algorithm>
+
+#include "element_device.cuh"
+#include "exchange_launch.hpp"
+#include "plan_layout.h"
+
+namespace fusco::cuda {
+
+namespace {
+
+// A row that a token adds up.
+struct Term {
+  const uint8_t *row;
+  float weight;
+  uint32_t closesNode;
+};
+
+constexpr uint32_t maxTopk = FUSCO_MAX_TOPK;
+// Loads of a thread that are in flight together.
+constexpr uint32_t inFlight = 8;
+
+// What a block knows of its token.
+struct TokenTerms {
+  Term term[maxTopk];
+  uint32_t node[maxTopk];
+  uint32_t kept;
+};
+
+// Puts term `k` at its place in the order of addition.
+__device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32_t k, uint32_t topk,
+                               Place place, float weight) {
+  const uint32_t node = terms.node[k];
+  uint32_t at = 0;
+  uint32_t closes = 1;
+  for (uint32_t other = 0; other < topk; other++) {
+    at += terms.node[other] < node || (terms.node[other] == node && other < k) ? 1 : 0;
+    if (other > k && terms.node[other] == node) closes = 0;
+  }
+  terms.term[at] = {p.from[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes, weight, closes};
+  atomicAdd(&terms.kept, 1u);
+}
+
+// Lists the terms of a token in the order of addition: by k, or by (node, k) along a tree. `weights` is the
+// token's own, or null. All loads are issued before any is waited for: a token's rows cannot be asked for
+// before they come.
+__device__ uint32_t listTerms(const CombineParams &p, uint32_t token, const float *weights, bool byNode,
+                              TokenTerms &terms) {
+  const DevicePlanHead *head = p.plan.head;
+  const uint32_t topk = head->topk;
+  const Place *places = p.plan.place + static_cast<uint64_t>(token) * topk;
+  constexpr uint32_t none = 0xffffffffu;
+  if (threadIdx.x == 0) terms.kept = 0;
+  for (uint32_t first = 0; first < topk; first += blockDim.x) {
+    const uint32_t k = first + threadIdx.x;
+    Place place = {0, -1};
+    float weight = 0.0f;
+    if (k < topk) {
+      place = places[k];
+      if (weights != nullptr) weight = weights[k];
+      terms.node[k] = place.row < 0 ? none : byNode ? place.peer / head->ranksPerNode : 0;
+    }
+    if (topk <= blockDim.x) {
+      // The usual case keeps what it loaded.
+      __syncthreads();
+      if (place.row >= 0) putTerm(p, terms, k, topk, place, weight);
+    }
+  }
+  if (topk > blockDim.x) {
+    __syncthreads();
+    for (uint32_t k = threadIdx.x; k < topk; k += blockDim.x) {
+      if (terms.node[k] != none)
+        putTerm(p, terms, k, topk, places[k], weights != nullptr ? weights[k] : 0.0f);
+    }
+  }
+  __syncthreads();
+  return terms.kept;
+}
+
+// Multiply, round, add, round: the intrinsics are never contracted.
+template <class L, bool weighted>
+__device__ void addRow(float *sum, const typename L::Overlay &row, float weight) {
+  float values[L::count];
+  L::decode(row.unit, values);
+#pragma unroll
+  for (uint32_t i = 0; i < L::count; i++) {
+    sum[i] = __fadd_rn(sum[i], weighted ? __fmul_rn(weight, values[i]) : values[i]);
+  }
+}
+
+template <class L>
+__device__ void closeNode(float *sum, float *partial, bool rounded) {
+  if (rounded) {
+    typename L::Overlay overlay;
+    overlay.unit = L::encode(partial);
+    L::decode(overlay.unit, partial);
+  }
+#pragma unroll
+  for (uint32_t i = 0; i < L::count; i++) {
+    sum[i] = __fadd_rn(sum[i], partial[i]);
+    partial[i] = 0.0f;
+  }
+}
+
+template <class E, class Unit, bool weighted, Tree tree>
+__device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
+  using L = Lanes<E, Unit>;
+  float sum[L::count] = {};
+  float partial[L::count] = {};
+  for (uint32_t first = 0; first < count; first += inFlight) {
+    typename L::Overlay rows[inFlight];
+#pragma unroll
+    for (uint32_t j = 0; j < inFlight; j++) {
+      if (first + j < count)
+        rows[j].unit = loadOnce(reinterpret_cast<const Unit *>(terms[first + j].row) + at);
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < inFlight; j++) {
+      if (first + j >= count) break;
+      const Term &term = terms[first + j];
+      addRow<L, weighted>(tree == Tree::none ? sum : partial, rows[j], term.weight);
+      if (tree != Tree::none && term.closesNode != 0) closeNode<L>(sum, partial, tree == Tree::rounded);
+    }
+  }
+  return L::encode(sum);
+}
+
+// A block for each token, or fewer blocks that take turns.
+template <class E, class Unit, bool weighted, Tree tree>
+__global__ void combineTokens(const __grid_constant__ CombineParams p) {
+  __shared__ TokenTerms terms;
+  const DevicePlanHead *head = p.plan.head;
+  const uint64_t units = p.rowBytes / sizeof(Unit);
+  for (uint32_t token = blockIdx.x; token < head->tokens; token += gridDim.x) {
+    const uint32_t local = localOf(head, token);
+    const uint32_t rank = head->rankOf[local];
+    const uint64_t row = token - head->tokenStart[local];
+    const float *weights = weighted ? p.weights[rank] + row * head->topk : nullptr;
+    const uint32_t count = listTerms(p, token, weights, tree != Tree::none, terms);
+    auto *to = reinterpret_cast<Unit *>(p.to[rank] + row * p.rowBytes);
+    for (uint64_t at = threadIdx.x; at < units; at += blockDim.x) {
+      storeOnce(to + at, addTerms<E, Unit, weighted, tree>(terms.term, count, at));
+    }
+    // The next token's terms take the place of this one's.
+    if (token + gridDim.x < head->tokens) __syncthreads();
+  }
+}
+
+static_assert(dotLanes == warpLanes, "a warp holds the lanes of a dot product");
+
+// A warp for each entry: lane j adds elements j, j + dotLanes, … and the lanes are added pairwise.
+template <class E>
+__global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_constant__ GradientParams p) {
+  const DevicePlanHead *head = p.plan.head;
+  const uint32_t lane = threadIdx.x % warpLanes;
+  const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
+  const uint64_t elements = p.rowBytes / E::bytes;
+  const uint64_t warps = gridDim.x * uint64_t{blockDim.x} / warpLanes;
+  for (uint64_t entry = (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / warpLanes; entry < entries;
+       entry += warps) {
+    const uint32_t token = static_cast<uint32_t>(entry / head->topk);
+    const uint32_t local = localOf(head, token);
+    const uint32_t rank = head->rankOf[local];
+    const uint64_t row = token - head->tokenStart[local];
+    const Place place = p.plan.place[entry];
+    float sum = 0.0f;
+    if (place.row >= 0) {
+      using Bits = typename E::Bits;
+      const auto *a = reinterpret_cast<const Bits *>(p.upstream[rank] + row * p.rowBytes);
+      const auto *b =
+          reinterpret_cast<const Bits *>(p.from[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes);
+#pragma unroll 8
+      for (uint64_t i = lane; i < elements; i += dotLanes) {
+        sum = __fadd_rn(sum, __fmul_rn(E::decode(a[i]), E::decode(b[i])));
+      }
+      for (uint32_t distance = dotLanes / 2; distance >= 1; distance /= 2) {
+        sum = __fadd_rn(sum, __shfl_down_sync(allLanes, sum, distance));
+      }
+    }
+    if (lane == 0) {
+      const uint64_t own = entry - static_cast<uint64_t>(head->tokenStart[local]) * head->topk;
+      p.to[rank][own] = __uint_as_float(DeviceF32::encode(sum));
+    }
+  }
+}
+
+using CombineKernel = void (*)(CombineParams);
+
+template <class E, class Unit, bool weighted>
+CombineKernel combineKernel(Tree tree) {
+  switch (tree) {
+    case Tree::kept:
+      return combineTokens<E, Unit, weighted, Tree::kept>;
+    case Tree::rounded:
+      return combineTokens<E, Unit, weighted, Tree::rounded>;
+    default:
+      return combineTokens<E, Unit, weighted, Tree::none>;
+  }
+}
+
+template <class E, bool weighted>
+CombineKernel combineKernel(const CombineLaunch &launch) {
+  return launch.unit == wideUnit ? combineKernel<E, uint4, weighted>(launch.tree)
+                                 : combineKernel<E, typename E::Bits, weighted>(launch.tree);
+}
+
+}  // namespace
+
+cudaError_t launchCombine(const CombineParams &params, const CombineLaunch &launch, cudaStream_t stream) {
+  if (launch.tokens == 0) return cudaSuccess;
+  const CombineKernel kernel = forElement(launch.dtype, [&](auto element) {
+    using E = decltype(element);
+    return launch.isWeighted ? combineKernel<E, true>(launch) : combineKernel<E, false>(launch);
+  });
+  const uint32_t elementUnit =
+      forElement(launch.dtype, [](auto element) { return decltype(element)::bytes; });
+  const uint64_t units = params.rowBytes / (launch.unit == wideUnit ? wideUnit : elementUnit);
+  const uint32_t threads = launch.threads > 0 ? launch.threads : threadsOverRow(units);
+  uint64_t blocks = launch.tokens;
+  if (launch.sms > 0) blocks = std::min<uint64_t>(blocks, uint64_t{launch.sms} * (threadsPerSm / threads));
+  kernel<<<static_cast<uint32_t>(blocks), threads, 0, stream>>>(params);
+  return cudaGetLastError();
+}
+
+cudaError_t launchGradient(const GradientParams &params, const DeviceLimits &limits, fusco_dtype dtype,
+                           cudaStream_t stream) {
+  const auto kernel = forElement(dtype, [](auto element) { return gradientEntries<decltype(element)>; });
+  kernel<<<limits.sms * rowBlocksPerSm, rowThreads, 0, stream>>>(params);
+  return cudaGetLastError();
+}
+
+}  // namespace fusco::cuda

@@ -1,0 +1,116 @@
+#include "cuda_graph.hpp"
+
+#include "cuda_exchange.hpp"
+#include "failure.hpp"
+
+namespace fusco::cuda {
+
+CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &theSlot, Kind theKind)
+    : slot(theSlot),
+      generation(theSlot->generation()),
+      topk(theSlot->plan().topk),
+      tree(theSlot->plan().tree),
+      kind(theKind) {}
+
+const fusco_buffer *CapturedCall::keep(const fusco_buffer *given) {
+  if (given == nullptr) return nullptr;
+  return buffers.emplace_back(given, given + slot->plan().ranks).data();
+}
+
+void CapturedCall::checkAgain() {
+  if (slot->generation() == generation) return;
+  const fusco_plan &plan = slot->plan();
+  if (plan.topk != topk || plan.tree != tree || (kind == Kind::forwarded && !slot->forwards())) {
+    throw Failure(FUSCO_E_OPTION, "the captured plan has topk %u, the slot's topk %u, or another strategy",
+                  topk, plan.topk)
+        .limited(plan.topk, topk);
+  }
+  if (kind == Kind::combine) {
+    checkCombine(*slot, combine);
+  } else if (kind == Kind::gradient) {
+    checkWeightGradient(*slot, gradient);
+  } else {
+    checkDispatch(*slot, dispatch);
+  }
+  generation = slot->generation();
+}
+
+void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_dispatch_call &call, bool forwarded) {
+  CapturedCall &copy =
+      calls_.emplace_back(slot, forwarded ? CapturedCall::Kind::forwarded : CapturedCall::Kind::dispatch);
+  copy.payloads.assign(call.payloads, call.payloads + call.payload_count);
+  for (fusco_payload &payload : copy.payloads) {
+    payload.from = copy.keep(payload.from);
+    payload.to = copy.keep(payload.to);
+  }
+  copy.dispatch = {copy.payloads.data(), call.payload_count, copy.keep(call.origins), copy.keep(call.scale)};
+}
+
+void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_combine_call &call) {
+  CapturedCall &copy = calls_.emplace_back(slot, CapturedCall::Kind::combine);
+  copy.combine = call;
+  copy.combine.from = copy.keep(call.from);
+  copy.combine.to = copy.keep(call.to);
+  copy.combine.weights = copy.keep(call.weights);
+}
+
+void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_weight_gradient_call &call) {
+  CapturedCall &copy = calls_.emplace_back(slot, CapturedCall::Kind::gradient);
+  copy.gradient = call;
+  copy.gradient.output_gradient = copy.keep(call.output_gradient);
+  copy.gradient.from = copy.keep(call.from);
+  copy.gradient.to = copy.keep(call.to);
+}
+
+std::unique_ptr<Graph> Graph::begin(const std::shared_ptr<CudaContext> &context) {
+  std::unique_ptr<Graph> graph(new Graph(context));
+  graph->joins_.resize(context->ranks() + 1);
+  for (uint32_t rank = 0; rank < context->ranks(); rank++) {
+    graph->joins_[rank].create(context->deviceOf(rank), Timing::off);
+  }
+  Event &fork = graph->joins_.back();
+  fork.create(context->deviceOf(0), Timing::off);
+  const cudaStream_t origin = context->stream(0);
+  context->check(cudaStreamBeginCapture(origin, cudaStreamCaptureModeThreadLocal), "beginning a capture");
+  // The other streams join the capture by waiting for an event of it.
+  context->check(cudaEventRecord(fork.get(), origin), "forking a capture");
+  for (uint32_t rank = 1; rank < context->ranks(); rank++) {
+    if (context->stream(rank) == origin) continue;
+    context->check(cudaStreamWaitEvent(context->stream(rank), fork.get(), 0), "forking a capture");
+  }
+  return graph;
+}
+
+void Graph::end() {
+  const cudaStream_t origin = context_->stream(0);
+  for (uint32_t rank = 1; rank < context_->ranks(); rank++) {
+    if (context_->stream(rank) == origin) continue;
+    context_->check(cudaEventRecord(joins_[rank].get(), context_->stream(rank)), "joining a capture");
+    context_->check(cudaStreamWaitEvent(origin, joins_[rank].get(), 0), "joining a capture");
+  }
+  cudaGraph_t graph = nullptr;
+  context_->check(cudaStreamEndCapture(origin, &graph), "ending a capture");
+  const cudaError_t error = cudaGraphInstantiate(&exec_, graph, 0);
+  cudaGraphDestroy(graph);
+  context_->check(error, "instantiating a graph");
+}
+
+void Graph::launch() {
+  for (CapturedCall &call : calls_) call.checkAgain();
+  const OnDevice here(context_->deviceOf(0));
+  context_->ready();
+  for (CapturedCall &call : calls_) call.slot->beginUse();
+  // The graph runs on one stream, after everything that any leader waits for.
+  context_->orderLeaders();
+  context_->check(cudaGraphLaunch(exec_, context_->stream(0)), "launching a graph");
+  context_->orderLeaders();
+  for (CapturedCall &call : calls_) call.slot->endUse();
+  context_->done();
+}
+
+Graph::~Graph() {
+  if (exec_ == nullptr) return;
+  cudaGraphExecDestroy(exec_);
+}
+
+}  // namespace fusco::cuda

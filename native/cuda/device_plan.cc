@@ -1,0 +1,248 @@
+#include "device_plan.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace fusco::cuda {
+
+namespace {
+
+constexpr uint64_t tableAlign = 256;
+
+uint64_t alignTable(uint64_t bytes) { return (bytes + tableAlign - 1) / tableAlign * tableAlign; }
+
+// Tokens of a tile, which all ranks share, and each rank's order; see CheckedShard::tileOrder.
+uint32_t readTileOrders(const CheckedPlan &checked, std::vector<std::vector<uint8_t>> &orders) {
+  const uint32_t tile = checked.shards[0].word(FUSCO_W_TILE_TOKENS);
+  for (uint32_t rank = 0; rank < checked.shards.size(); rank++) {
+    const CheckedShard &shard = checked.shards[rank];
+    if (shard.word(FUSCO_W_TILE_TOKENS) != tile) {
+      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has tiles of %u tokens, rank 0 of %u", rank,
+                    shard.word(FUSCO_W_TILE_TOKENS), tile)
+          .atRank(rank);
+    }
+    orders.push_back(shard.tileOrder());
+  }
+  return tile;
+}
+
+}  // namespace
+
+// Byte offsets of the tables in one device's memory, all of them at full capacity. The pinned buffers are
+// laid out alike, without the barrier.
+struct DevicePlan::Layout {
+  uint64_t head = 0, place, firstHop, order, paddings, landed, lastHop, barrier, bytes;
+
+  explicit Layout(const fusco_cuda_capacity &capacity) {
+    const uint64_t entries = capacity.tokens * capacity.topk;
+    place = alignTable(sizeof(DevicePlanHead));
+    firstHop = place + alignTable(entries * sizeof(Place));
+    order = firstHop + alignTable(entries * sizeof(Place));
+    paddings = order + alignTable(entries);
+    landed = paddings + alignTable(capacity.instances * sizeof(PaddingRange));
+    lastHop = landed + alignTable(entries * sizeof(Landed));
+    barrier = lastHop + alignTable(entries * sizeof(Place));
+    bytes = barrier + tableAlign;
+  }
+};
+
+DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capacity,
+                       const fusco_cuda_plan_desc &desc)
+    : context_(std::move(context)) {
+  CheckedPlan checked = checkPlan(context_->host, desc.plan);
+  if (capacity != nullptr) capacity_ = *capacity;
+  capacity_.tokens = std::max(capacity_.tokens, checked.plan->tokens);
+  capacity_.topk = std::max(capacity_.topk, checked.plan->topk);
+  capacity_.instances = std::max<uint64_t>(capacity_.instances, checked.plan->instances);
+  if (capacity_.topk > FUSCO_MAX_TOPK || capacity_.tokens * capacity_.topk > FUSCO_MAX_ROWS ||
+      capacity_.instances > FUSCO_MAX_INSTANCES) {
+    throw Failure(FUSCO_E_LIMIT, "a device plan for %llu tokens, topk %u, %llu instances",
+                  static_cast<unsigned long long>(capacity_.tokens), capacity_.topk,
+                  static_cast<unsigned long long>(capacity_.instances));
+  }
+  memory_.resize(context_->groups().size());
+  for (size_t group = 0; group < memory_.size(); group++) allocate(group);
+  install(std::move(checked), desc.groups);
+}
+
+DevicePlan::~DevicePlan() {
+  for (size_t i = 0; i < memory_.size(); i++) {
+    const OnDevice here(context_->groups()[i].device);
+    // Exchanges in flight read the tables.
+    cudaDeviceSynchronize();
+    for (uint8_t *pinned : memory_[i].pinned) cudaFreeHost(pinned);
+    if (memory_[i].uploads != nullptr) cudaStreamDestroy(memory_[i].uploads);
+    cudaFree(memory_[i].memory);
+  }
+  for (const auto &[key, landing] : landing_) cudaFree(landing.rows);
+  (void)cudaGetLastError();
+}
+
+void DevicePlan::allocate(size_t index) {
+  const DeviceGroup &group = context_->groups()[index];
+  const OnDevice here(group.device);
+  PlanMemory &memory = memory_[index];
+  const Layout layout(capacity_);
+  memory.memory = static_cast<uint8_t *>(context_->allocRaw(group.ranks.front(), layout.bytes));
+  bytes_ += layout.bytes;
+  context_->check(cudaStreamCreateWithFlags(&memory.uploads, cudaStreamNonBlocking),
+                  "creating an upload stream");
+  for (uint8_t *&pinned : memory.pinned) {
+    context_->check(cudaMallocHost(reinterpret_cast<void **>(&pinned), layout.barrier),
+                    "allocating pinned memory");
+  }
+  for (Event &event : memory.uploaded) event.create(group.device, Timing::off);
+  memory.used.create(group.device, Timing::off);
+  uint8_t *at = memory.memory;
+  memory.tables = {
+      reinterpret_cast<DevicePlanHead *>(at + layout.head),   reinterpret_cast<Place *>(at + layout.place),
+      reinterpret_cast<Place *>(at + layout.firstHop),        at + layout.order,
+      reinterpret_cast<PaddingRange *>(at + layout.paddings), reinterpret_cast<Landed *>(at + layout.landed),
+      reinterpret_cast<Place *>(at + layout.lastHop)};
+  memory.barrier = reinterpret_cast<uint32_t *>(at + layout.barrier);
+  context_->check(cudaMemsetAsync(memory.barrier, 0, tableAlign, memory.uploads),
+                  "clearing the counters of a device plan");
+}
+
+void DevicePlan::checkCapacity(const fusco_plan &plan) const {
+  if (plan.tokens > capacity_.tokens || plan.topk > capacity_.topk) {
+    throw Failure(FUSCO_E_LIMIT, "%llu tokens, topk %u; the device plan holds %llu and %u",
+                  static_cast<unsigned long long>(plan.tokens), plan.topk,
+                  static_cast<unsigned long long>(capacity_.tokens), capacity_.topk)
+        .limited(plan.tokens, capacity_.tokens);
+  }
+  if (plan.instances <= capacity_.instances) return;
+  throw Failure(FUSCO_E_LIMIT, "%u instances; the device plan holds %llu", plan.instances,
+                static_cast<unsigned long long>(capacity_.instances))
+      .limited(plan.instances, capacity_.instances);
+}
+
+void DevicePlan::upload(const fusco_cuda_plan_desc &desc) {
+  install(checkPlan(context_->host, desc.plan), desc.groups);
+}
+
+void DevicePlan::install(CheckedPlan checked, const uint16_t *railGroups) {
+  const fusco_plan &plan = *checked.plan;
+  if (plan.ranks != context_->ranks()) {
+    throw Failure(FUSCO_E_RANKS, "a plan of %u ranks for a context of %u", plan.ranks, context_->ranks())
+        .limited(plan.ranks, context_->ranks());
+  }
+  checkCapacity(plan);
+  std::vector<std::vector<uint8_t>> orders;
+  const uint32_t tileTokens = readTileOrders(checked, orders);
+  ForwardTables forward;
+  const bool forwards = plan.tree != Tree::none && railGroups != nullptr;
+  if (forwards) forward = makeForwardTables(checked, railGroups);
+  for (size_t group = 0; group < memory_.size(); group++) {
+    fill(group, plan, forwards ? &forward : nullptr, tileTokens, orders);
+  }
+  plan_ = std::move(checked.plan);
+  forwards_ = forwards;
+  landingRows_ = std::move(forward.landingRows);
+  tileTokens_ = tileTokens;
+  generation_++;
+}
+
+void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables *forward, uint32_t tileTokens,
+                      const std::vector<std::vector<uint8_t>> &order) {
+  const DeviceGroup &group = context_->groups()[index];
+  PlanMemory &memory = memory_[index];
+  const OnDevice here(group.device);
+  const Layout layout(capacity_);
+  const size_t turn = generation_ % 2;
+  uint8_t *pinned = memory.pinned[turn];
+  // The upload before last has left this buffer; that is the only wait of the host.
+  context_->check(cudaEventSynchronize(memory.uploaded[turn].get()), "waiting for an upload");
+  auto *head = reinterpret_cast<DevicePlanHead *>(pinned + layout.head);
+  *head = {};
+  head->topk = plan.topk;
+  head->localRanks = static_cast<uint32_t>(group.ranks.size());
+  head->tileTokens = tileTokens;
+  head->ranksPerNode = plan.ranksPerNode;
+  uint64_t entries = 0;
+  uint64_t places = 0;
+  auto *paddings = reinterpret_cast<PaddingRange *>(pinned + layout.paddings);
+  auto *landed = reinterpret_cast<Landed *>(pinned + layout.landed);
+  for (size_t i = 0; i < group.ranks.size(); i++) {
+    const uint32_t rank = group.ranks[i];
+    const RankPlan &part = plan.rank[rank];
+    head->rankOf[i] = rank;
+    head->originOf[i] = rank;
+    head->tokenStart[i] = head->tokens;
+    head->tokens += part.tokens;
+    std::memcpy(pinned + layout.place + entries * sizeof(Place), part.places.data(),
+                part.places.size() * sizeof(Place));
+    if (!order[rank].empty())
+      std::memcpy(pinned + layout.order + entries, order[rank].data(), order[rank].size());
+    for (const RowRange &range : part.padding) paddings[head->paddings++] = {rank, range.first, range.rows};
+    if (forward != nullptr) {
+      const auto &hops = forward->firstHop[rank];
+      std::memcpy(pinned + layout.firstHop + entries * sizeof(Place), hops.data(),
+                  hops.size() * sizeof(Place));
+      for (Landed row : forward->landed[rank]) {
+        row.firstPlace += static_cast<uint32_t>(places);
+        landed[head->landed++] = row;
+      }
+      const auto &last = forward->places[rank];
+      std::memcpy(pinned + layout.lastHop + places * sizeof(Place), last.data(), last.size() * sizeof(Place));
+      places += last.size();
+    }
+    entries += part.places.size();
+  }
+  head->tokenStart[group.ranks.size()] = head->tokens;
+
+  context_->check(cudaStreamWaitEvent(memory.uploads, memory.used.get(), 0), "waiting for an exchange");
+  const auto send = [&](uint64_t offset, uint64_t bytes) {
+    if (bytes == 0) return;
+    context_->check(cudaMemcpyAsync(memory.memory + offset, pinned + offset, bytes, cudaMemcpyHostToDevice,
+                                    memory.uploads),
+                    "uploading a plan");
+  };
+  send(layout.head, sizeof(DevicePlanHead));
+  send(layout.place, entries * sizeof(Place));
+  if (tileTokens > 0) send(layout.order, entries);
+  send(layout.paddings, head->paddings * sizeof(PaddingRange));
+  if (forward != nullptr) {
+    send(layout.firstHop, entries * sizeof(Place));
+    send(layout.landed, head->landed * sizeof(Landed));
+    send(layout.lastHop, places * sizeof(Place));
+  }
+  context_->check(cudaEventRecord(memory.uploaded[turn].get(), memory.uploads), "recording an upload");
+}
+
+uint8_t *DevicePlan::landingRows(uint32_t rank, uint32_t index, uint64_t rowBytes) {
+  if (landingRows_.empty() || landingRows_[rank] == 0) return nullptr;
+  const uint64_t bytes = landingRows_[rank] * rowBytes;
+  LandingBuffer &landing = landing_[{rank, index}];
+  if (landing.bytes >= bytes) return landing.rows;
+  if (context_->capturing != nullptr) {
+    throw Failure(FUSCO_E_MEMORY,
+                  "landing rows cannot be allocated in a capture: run the dispatch once before it")
+        .atRank(rank);
+  }
+  const OnDevice here(context_->deviceOf(rank));
+  context_->check(cudaFree(landing.rows), "freeing landing rows");
+  bytes_ -= landing.bytes;
+  landing = {};
+  landing.rows = static_cast<uint8_t *>(context_->allocRaw(rank, bytes));
+  landing.bytes = bytes;
+  bytes_ += bytes;
+  return landing.rows;
+}
+
+void DevicePlan::beginUse() {
+  for (size_t i = 0; i < memory_.size(); i++) {
+    const cudaStream_t leader = context_->leader(context_->groups()[i]);
+    const Event &uploaded = memory_[i].uploaded[(generation_ + 1) % 2];
+    context_->check(cudaStreamWaitEvent(leader, uploaded.get(), 0), "waiting for an upload");
+  }
+}
+
+void DevicePlan::endUse() {
+  for (size_t i = 0; i < memory_.size(); i++) {
+    const cudaStream_t leader = context_->leader(context_->groups()[i]);
+    context_->check(cudaEventRecord(memory_[i].used.get(), leader), "recording the use of a plan");
+  }
+}
+
+}  // namespace fusco::cuda

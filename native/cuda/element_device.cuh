@@ -1,0 +1,135 @@
+// Device code that several kernels use: elements of each dtype, vectors of them, and the choice of both.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+#include "device_tables.hpp"
+
+namespace fusco::cuda {
+
+constexpr uint32_t warpLanes = 32;
+constexpr uint32_t allLanes = 0xffffffffu;
+// Bytes of the widest access of a thread.
+constexpr uint32_t wideUnit = 16;
+// Threads of a block that works on rows, and such blocks of an SM.
+constexpr uint32_t rowThreads = 256;
+constexpr uint32_t rowBlocksPerSm = 8;
+constexpr uint32_t threadsPerSm = rowThreads * rowBlocksPerSm;
+
+// Threads of a block that goes over `units` in whole rounds where their number allows it: whole warps, at
+// most rowThreads.
+inline uint32_t threadsOverRow(uint64_t units) {
+  const uint64_t rounds = (units + rowThreads - 1) / rowThreads;
+  return static_cast<uint32_t>(((units + rounds - 1) / rounds + warpLanes - 1) / warpLanes * warpLanes);
+}
+
+// Local index of the rank that token `token` starts at.
+__device__ inline uint32_t localOf(const DevicePlanHead *head, uint32_t token) {
+  uint32_t low = 0;
+  uint32_t high = head->localRanks;
+  while (high - low > 1) {
+    const uint32_t middle = (low + high) / 2;
+    if (head->tokenStart[middle] <= token) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// Rows are read once: they should not push out what is read again.
+template <class Unit>
+__device__ inline Unit loadOnce(const Unit *at) {
+  return __ldcs(at);
+}
+
+template <class Unit>
+__device__ inline void storeOnce(Unit *at, Unit value) {
+  __stcs(at, value);
+}
+
+struct DeviceF32 {
+  static constexpr uint32_t bytes = 4;
+  using Bits = uint32_t;
+  __device__ static float decode(Bits bits) { return __uint_as_float(bits); }
+  __device__ static Bits encode(float value) { return value != value ? 0x7fc00000u : __float_as_uint(value); }
+};
+
+struct DeviceF16 {
+  static constexpr uint32_t bytes = 2;
+  using Bits = uint16_t;
+  __device__ static float decode(Bits bits) { return __half2float(__ushort_as_half(bits)); }
+  __device__ static Bits encode(float value) {
+    return value != value ? Bits{0x7e00} : __half_as_ushort(__float2half_rn(value));
+  }
+};
+
+struct DeviceBf16 {
+  static constexpr uint32_t bytes = 2;
+  using Bits = uint16_t;
+  __device__ static float decode(Bits bits) { return __uint_as_float(static_cast<uint32_t>(bits) << 16); }
+  __device__ static Bits encode(float value) {
+    return value != value ? Bits{0x7fc0} : __bfloat16_as_ushort(__float2bfloat16_rn(value));
+  }
+};
+
+// A vector of `E` in `Unit` bytes, as float32.
+template <class E, class Unit>
+struct Lanes {
+  static constexpr uint32_t count = sizeof(Unit) / E::bytes;
+  union Overlay {
+    Unit unit;
+    typename E::Bits bits[count];
+  };
+  __device__ static void decode(const Unit &unit, float *out) {
+    Overlay overlay;
+    overlay.unit = unit;
+#pragma unroll
+    for (uint32_t i = 0; i < count; i++) out[i] = E::decode(overlay.bits[i]);
+  }
+  __device__ static Unit encode(const float *values) {
+    Overlay overlay;
+#pragma unroll
+    for (uint32_t i = 0; i < count; i++) overlay.bits[i] = E::encode(values[i]);
+    return overlay.unit;
+  }
+};
+
+// Calls f(Unit{}) with the type of an access of `unit` bytes.
+template <class F>
+__device__ inline void withUnit(uint32_t unit, F f) {
+  switch (unit) {
+    case 16:
+      return f(uint4{});
+    case 8:
+      return f(uint2{});
+    case 4:
+      return f(uint32_t{});
+    case 2:
+      return f(uint16_t{});
+    default:
+      return f(uint8_t{});
+  }
+}
+
+// Calls f(E{}) with the element type of a dtype that can be computed with.
+template <class F>
+__device__ inline void withElement(uint32_t dtype, F f) {
+  if (dtype == FUSCO_DTYPE_F32) return f(DeviceF32{});
+  if (dtype == FUSCO_DTYPE_F16) return f(DeviceF16{});
+  return f(DeviceBf16{});
+}
+
+// The same on the host: returns what f(E{}) returns.
+template <class F>
+auto forElement(uint32_t dtype, F f) {
+  if (dtype == FUSCO_DTYPE_F32) return f(DeviceF32{});
+  if (dtype == FUSCO_DTYPE_F16) return f(DeviceF16{});
+  return f(DeviceBf16{});
+}
+
+}  // namespace fusco::cuda

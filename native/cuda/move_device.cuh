@@ -1,0 +1,133 @@
+// Dispatch by ordinary loads and stores of threads: short rows, rows of any size, values of entries, origins,
+// padding.
+#pragma once
+
+#include "access_unit.hpp"
+#include "element_device.cuh"
+
+namespace fusco::cuda {
+
+// The threads that share a piece of work: number `index` of `count`, whole warps of one or more blocks.
+struct Crew {
+  uint64_t index;
+  uint64_t count;
+};
+
+// Each token's row is read once and stored to all its places. Lanes are grouped so that short rows fill
+// warps.
+template <class Unit>
+__device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew crew) {
+  const DevicePlanHead *head = p.plan.head;
+  const uint64_t units = payload.rowBytes / sizeof(Unit);
+  uint32_t width = 1;
+  while (width < warpLanes && width < units) width *= 2;
+  const uint32_t topk = head->topk;
+  const uint64_t groups = crew.count / width;
+  for (uint64_t token = crew.index / width; token < head->tokens; token += groups) {
+    const uint32_t local = localOf(head, static_cast<uint32_t>(token));
+    const uint64_t row = token - head->tokenStart[local];
+    const Unit *from =
+        reinterpret_cast<const Unit *>(payload.from[head->rankOf[local]] + row * payload.rowBytes);
+    const Place *places = p.place + token * topk;
+    for (uint64_t at = crew.index % width; at < units; at += width) {
+      const Unit value = loadOnce(from + at);
+      for (uint32_t k = 0; k < topk; k++) {
+        const Place place = places[k];
+        if (place.row < 0) continue;
+        uint8_t *to = payload.to[place.peer] + static_cast<uint64_t>(place.row) * payload.rowBytes;
+        storeOnce(reinterpret_cast<Unit *>(to) + at, value);
+      }
+    }
+  }
+}
+
+// Values that belong to an entry go straight to its final slot under every plan.
+template <class Unit>
+__device__ void copyEntries(const DispatchParams &p, const Payload &payload, Crew crew) {
+  const DevicePlanHead *head = p.plan.head;
+  const uint64_t units = payload.rowBytes / sizeof(Unit);
+  const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
+  uint32_t width = 1;
+  while (width < warpLanes && width < units) width *= 2;
+  for (uint64_t entry = crew.index / width; entry < entries; entry += crew.count / width) {
+    const Place place = p.plan.place[entry];
+    if (place.row < 0) continue;
+    const uint32_t local = localOf(head, static_cast<uint32_t>(entry / head->topk));
+    const uint64_t own = entry - static_cast<uint64_t>(head->tokenStart[local]) * head->topk;
+    const Unit *from =
+        reinterpret_cast<const Unit *>(payload.from[head->rankOf[local]] + own * payload.rowBytes);
+    Unit *to = reinterpret_cast<Unit *>(payload.to[place.peer] +
+                                        static_cast<uint64_t>(place.row) * payload.rowBytes);
+    for (uint64_t at = crew.index % width; at < units; at += width) to[at] = from[at];
+  }
+}
+
+__device__ inline void writeOrigins(const DispatchParams &p, Crew crew) {
+  const DevicePlanHead *head = p.plan.head;
+  const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
+  for (uint64_t entry = crew.index; entry < entries; entry += crew.count) {
+    const Place place = p.plan.place[entry];
+    if (place.row < 0) continue;
+    const uint32_t token = static_cast<uint32_t>(entry / head->topk);
+    const uint32_t local = localOf(head, token);
+    int32_t *to = p.origins[place.peer] + originWords * static_cast<uint64_t>(place.row);
+    to[0] = static_cast<int32_t>(head->originOf[local]);
+    to[1] = static_cast<int32_t>(token - head->tokenStart[local]);
+    to[2] = static_cast<int32_t>(entry % head->topk);
+  }
+}
+
+// Writes `value` to `bytes` bytes by the threads of one crew.
+__device__ inline void fillBytes(uint8_t *to, uint64_t bytes, uint32_t value, Crew crew) {
+  if (unitOf(reinterpret_cast<uint64_t>(to) | bytes) == 16) {
+    auto *wide = reinterpret_cast<uint4 *>(to);
+    for (uint64_t i = crew.index; i < bytes / 16; i += crew.count) {
+      storeOnce(wide + i, make_uint4(value, value, value, value));
+    }
+    return;
+  }
+  for (uint64_t i = crew.index; i < bytes; i += crew.count) to[i] = static_cast<uint8_t>(value);
+}
+
+// Padding: zero in every payload, -1 in origins. Several warps share a padding where there are more warps.
+__device__ inline void fillPadding(const DispatchParams &p, Crew crew) {
+  const uint32_t paddings = p.plan.head->paddings;
+  if (paddings == 0) return;
+  const uint64_t warps = crew.count / warpLanes;
+  const uint64_t warp = crew.index / warpLanes;
+  const uint64_t share = warps > paddings ? warps / paddings : 1;
+  for (uint64_t work = warp; work < paddings * share; work += warps) {
+    const PaddingRange padding = p.plan.paddings[work / share];
+    const Crew part = {work % share * warpLanes + crew.index % warpLanes, share * warpLanes};
+    for (uint32_t i = 0; i < p.payloads; i++) {
+      const Payload &payload = p.payload[i];
+      fillBytes(payload.to[padding.rank] + padding.first * payload.rowBytes, padding.rows * payload.rowBytes,
+                0, part);
+    }
+    if (p.hasOrigins != 0) {
+      auto *origins = reinterpret_cast<uint8_t *>(p.origins[padding.rank]);
+      fillBytes(origins + padding.first * originBytes, padding.rows * originBytes, 0xffffffffu, part);
+    }
+  }
+}
+
+template <class Unit>
+__device__ void copyPayload(const DispatchParams &p, const Payload &payload, Crew crew) {
+  if (payload.perEntry != 0) {
+    copyEntries<Unit>(p, payload, crew);
+  } else {
+    copyTokens<Unit>(p, payload, crew);
+  }
+}
+
+// Everything but the leading payloads.
+__device__ inline void moveRemaining(const DispatchParams &p, Crew crew) {
+  for (uint32_t i = p.leading; i < p.payloads; i++) {
+    const Payload &payload = p.payload[i];
+    withUnit(payload.unit, [&](auto unit) { copyPayload<decltype(unit)>(p, payload, crew); });
+  }
+  if (p.hasOrigins != 0) writeOrigins(p, crew);
+  fillPadding(p, crew);
+}
+
+}  // namespace fusco::cuda

@@ -1,0 +1,180 @@
+// The C interface: turns failures into statuses, and nothing else.
+
+#include <chrono>
+#include <mutex>
+
+#include "fp8.hpp"
+#include "gate.hpp"
+#include "guard.hpp"
+#include "host_exchange.hpp"
+
+namespace {
+
+using fusco::Failure;
+using fusco::guarded;
+
+uint64_t nanosecondsOf(std::chrono::steady_clock::duration duration) {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count());
+}
+
+template <class Call>
+fusco_status exchange(fusco_plan *plan, const Call *call, fusco_stats *stats, fusco_error *error,
+                      void (*run)(fusco_plan &, const Call &, fusco_stats &)) noexcept {
+  return guarded(error, [&] {
+    if (plan == nullptr || call == nullptr) throw Failure(FUSCO_E_OPTION, "the plan or the call is NULL");
+    const std::lock_guard<std::mutex> turn(plan->context->mutex);
+    fusco_stats measured{};
+    const auto start = std::chrono::steady_clock::now();
+    run(*plan, *call, measured);
+    const auto taken = std::chrono::steady_clock::now() - start;
+    measured.nanoseconds = nanosecondsOf(taken);
+    measured.started = nanosecondsOf(start.time_since_epoch());
+    if (stats != nullptr) *stats = measured;
+  });
+}
+
+template <class Call>
+fusco_status rowWork(fusco_context *context, const Call *call, fusco_error *error,
+                     void (*run)(fusco::Context &, const Call &)) noexcept {
+  return guarded(error, [&] {
+    if (context == nullptr || call == nullptr) {
+      throw Failure(FUSCO_E_OPTION, "the context or the call is NULL");
+    }
+    const std::lock_guard<std::mutex> turn(context->shared->mutex);
+    run(*context->shared, *call);
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+uint32_t fusco_version(void) {
+  return FUSCO_VERSION_MAJOR << 16 | FUSCO_VERSION_MINOR << 8 | FUSCO_VERSION_PATCH;
+}
+
+const char *fusco_status_name(fusco_status status) {
+  switch (status) {
+    case FUSCO_OK:
+      return "OK";
+    case FUSCO_E_OPTION:
+      return "E_OPTION";
+    case FUSCO_E_RANKS:
+      return "E_RANKS";
+    case FUSCO_E_LIMIT:
+      return "E_LIMIT";
+    case FUSCO_E_SHARD_LAYOUT:
+      return "E_SHARD_LAYOUT";
+    case FUSCO_E_SHARD_HEAD:
+      return "E_SHARD_HEAD";
+    case FUSCO_E_SEGMENT_BOUNDS:
+      return "E_SEGMENT_BOUNDS";
+    case FUSCO_E_ENTRY:
+      return "E_ENTRY";
+    case FUSCO_E_BUFFER:
+      return "E_BUFFER";
+    case FUSCO_E_DTYPE:
+      return "E_DTYPE";
+    case FUSCO_E_BACKEND:
+      return "E_BACKEND";
+    case FUSCO_E_MEMORY:
+      return "E_MEMORY";
+    case FUSCO_E_CLOSED:
+      return "E_CLOSED";
+    case FUSCO_E_INTERNAL:
+      return "E_INTERNAL";
+    case FUSCO_E_PEER_TIMEOUT:
+      return "E_PEER_TIMEOUT";
+    case FUSCO_E_PEER_MISMATCH:
+      return "E_PEER_MISMATCH";
+  }
+  return "E_INTERNAL";
+}
+
+fusco_status fusco_context_create(const fusco_context_options *options, fusco_context **context,
+                                  fusco_error *error) {
+  return guarded(error, [&] {
+    if (context == nullptr) throw Failure(FUSCO_E_OPTION, "context is NULL");
+    const fusco_context_options defaults{};
+    auto handle = std::make_unique<fusco_context>();
+    handle->shared = std::make_shared<fusco::Context>(options == nullptr ? defaults : *options);
+    *context = handle.release();
+  });
+}
+
+void fusco_context_destroy(fusco_context *context) { delete context; }
+
+uint32_t fusco_context_threads(const fusco_context *context) {
+  return context == nullptr ? 0 : context->shared->pool().threads();
+}
+
+const char *fusco_context_kernels(const fusco_context *context) {
+  return context == nullptr ? "" : context->shared->kernels().name;
+}
+
+fusco_status fusco_plan_create(fusco_context *context, const fusco_plan_desc *desc, fusco_plan **plan,
+                               fusco_error *error) {
+  return guarded(error, [&] {
+    if (context == nullptr || desc == nullptr || plan == nullptr) {
+      throw Failure(FUSCO_E_OPTION, "the context, the description or the plan is NULL");
+    }
+    *plan = fusco::checkPlan(context->shared, *desc).plan.release();
+  });
+}
+
+void fusco_plan_destroy(fusco_plan *plan) { delete plan; }
+
+uint64_t fusco_plan_bytes(const fusco_plan *plan) {
+  if (plan == nullptr) return 0;
+  uint64_t bytes = sizeof *plan + plan->tasks.capacity() * sizeof(fusco::TokenTask);
+  for (const fusco::RankPlan &part : plan->rank) {
+    bytes += sizeof part + part.places.capacity() * sizeof(fusco::Place);
+    bytes += part.padding.capacity() * sizeof(fusco::RowRange);
+  }
+  return bytes;
+}
+
+uint32_t fusco_plan_ranks(const fusco_plan *plan) { return plan == nullptr ? 0 : plan->ranks; }
+uint32_t fusco_plan_topk(const fusco_plan *plan) { return plan == nullptr ? 0 : plan->topk; }
+
+uint32_t fusco_plan_tokens(const fusco_plan *plan, uint32_t rank) {
+  return plan == nullptr || rank >= plan->ranks ? 0 : plan->rank[rank].tokens;
+}
+
+uint32_t fusco_plan_recv_rows(const fusco_plan *plan, uint32_t rank) {
+  return plan == nullptr || rank >= plan->ranks ? 0 : plan->rank[rank].recvRows;
+}
+
+fusco_status fusco_dispatch(fusco_plan *plan, const fusco_dispatch_call *call, fusco_stats *stats,
+                            fusco_error *error) {
+  return exchange(plan, call, stats, error, fusco::dispatch);
+}
+
+fusco_status fusco_combine(fusco_plan *plan, const fusco_combine_call *call, fusco_stats *stats,
+                           fusco_error *error) {
+  return exchange(plan, call, stats, error, fusco::combine);
+}
+
+fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient_call *call,
+                                   fusco_stats *stats, fusco_error *error) {
+  return exchange(plan, call, stats, error, fusco::weightGradient);
+}
+
+fusco_status fusco_fp8_quantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error) {
+  return rowWork(context, call, error, fusco::quantize);
+}
+
+fusco_status fusco_fp8_dequantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error) {
+  return rowWork(context, call, error, fusco::dequantize);
+}
+
+fusco_status fusco_gate(fusco_context *context, const fusco_gate_call *call, fusco_error *error) {
+  return rowWork(context, call, error, fusco::gate);
+}
+
+fusco_status fusco_gate_backward(fusco_context *context, const fusco_gate_backward_call *call,
+                                 fusco_error *error) {
+  return rowWork(context, call, error, fusco::gateBackward);
+}
+
+}  // extern "C"

@@ -1,0 +1,120 @@
+#include "mailbox.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+#include "failure.hpp"
+
+namespace fusco::nccl {
+
+static_assert(std::atomic<uint64_t>::is_always_lock_free, "processes share atomics by address");
+
+namespace {
+
+constexpr uint64_t made = 0x4452414f42435346;  // "FSCBOARD"
+constexpr uint32_t places = 2;
+constexpr uint32_t maxBoardRanks = 64;
+
+[[noreturn]] void refuse(const char *what, const std::string &name) {
+  throw Failure(FUSCO_E_BACKEND, "shared memory %.60s: %s: %s", name.c_str(), what, std::strerror(errno));
+}
+
+}  // namespace
+
+uint64_t monotonicNs() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+struct Mailbox::Head {
+  std::atomic<uint64_t> made;
+  std::atomic<uint32_t> attached;
+  std::atomic<uint32_t> failed[maxBoardRanks];
+  Post posts[];
+};
+
+Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, const Wait &wait)
+    : name_(name),
+      neighbors_(neighbors),
+      self_(self),
+      bytes_(sizeof(Head) + uint64_t{neighbors} * places * sizeof(Post)) {
+  if (neighbors > maxBoardRanks || name.size() < 2 || name[0] != '/') {
+    throw Failure(FUSCO_E_OPTION, "a board for %u ranks called %.60s", neighbors, name.c_str());
+  }
+  int file = -1;
+  if (self == 0) {
+    file = shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file < 0) refuse("making it", name);
+    if (ftruncate(file, static_cast<off_t>(bytes_)) != 0) {
+      close(file);
+      shm_unlink(name.c_str());
+      refuse("making room in it", name);
+    }
+  } else {
+    wait([&] {
+      file = shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0600);
+      if (file < 0 && errno != ENOENT) refuse("opening it", name);
+      struct stat status {};
+      if (file >= 0 && (fstat(file, &status) != 0 || static_cast<uint64_t>(status.st_size) != bytes_)) {
+        close(file);
+        file = -1;
+      }
+      return file >= 0;
+    });
+  }
+  void *memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  close(file);
+  if (memory == MAP_FAILED) {
+    if (self == 0) shm_unlink(name.c_str());
+    refuse("mapping it", name);
+  }
+  head_ = static_cast<Head *>(memory);
+  try {
+    // Fresh shared memory is zero, and a zeroed head is a valid one.
+    if (self == 0) head_->made.store(made, std::memory_order_release);
+    wait([&] { return head_->made.load(std::memory_order_acquire) == made; });
+    head_->attached.fetch_add(1);
+    if (self == 0) wait([&] { return head_->attached.load() == neighbors_; });
+  } catch (...) {
+    if (self == 0) shm_unlink(name.c_str());
+    munmap(memory, bytes_);
+    throw;
+  }
+  if (self == 0) shm_unlink(name.c_str());
+}
+
+Mailbox::~Mailbox() { munmap(head_, bytes_); }
+
+Post &Mailbox::at(uint32_t neighbor, uint64_t step) {
+  return head_->posts[neighbor * places + step % places];
+}
+
+void Mailbox::publish(uint64_t step) {
+  Post &post = own(step);
+  post.enteredNs = monotonicNs();
+  post.step.store(step, std::memory_order_release);
+}
+
+bool Mailbox::has(uint32_t neighbor, uint64_t step) const {
+  return of(neighbor, step).step.load(std::memory_order_acquire) == step;
+}
+
+uint64_t Mailbox::lastStep(uint32_t neighbor) const {
+  const uint64_t even = of(neighbor, 0).step.load();
+  const uint64_t odd = of(neighbor, 1).step.load();
+  return even > odd ? even : odd;
+}
+
+void Mailbox::fail() { head_->failed[self_].store(1); }
+
+bool Mailbox::hasFailed(uint32_t neighbor) const { return head_->failed[neighbor].load() != 0; }
+
+}  // namespace fusco::nccl

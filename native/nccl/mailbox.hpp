@@ -1,0 +1,73 @@
+// Shared memory of the ranks of one host: before an exchange each posts what it is about to do and where its
+// buffers are, and reads what the others posted. No CUDA, no NCCL.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace fusco::nccl {
+
+constexpr uint32_t maxPosted = 64;
+constexpr uint32_t handleBytes = 64;
+
+// The clock that all processes of a host share: CLOCK_MONOTONIC.
+uint64_t monotonicNs();
+
+// One device buffer that neighbors may open. `bytes` 0: none.
+struct PostedBuffer {
+  uint8_t handle[handleBytes];
+  uint64_t allocation;  // unique in its process: another one at the same address has another number
+  uint64_t base;        // where the allocation begins in its process
+  uint64_t size;        // and its bytes
+  uint64_t offset;      // of the buffer in its allocation
+  uint64_t bytes;       // of the buffer
+};
+
+struct Post {
+  std::atomic<uint64_t> step;  // 0: none yet; released after the rest is written
+  uint64_t digest;
+  uint64_t enteredNs;  // monotonicNs
+  uint32_t count;
+  PostedBuffer buffer[maxPosted];
+};
+
+class Mailbox {
+ public:
+  // Calls `wait(ready)` until `ready()`; it may throw, and is given to every call that waits.
+  using Wait = std::function<void(const std::function<bool()> &ready)>;
+
+  // Neighbor 0 makes the memory, the others open it; when all have, its name is gone. Throws E_BACKEND.
+  Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, const Wait &wait);
+  ~Mailbox();
+  Mailbox(const Mailbox &) = delete;
+  Mailbox &operator=(const Mailbox &) = delete;
+
+  // The own post of a step: fill it, then publish. Two steps have two places: a rank can be one step ahead of
+  // a neighbor, which reads the post of its own step, and no further.
+  Post &own(uint64_t step) { return at(self_, step); }
+  void publish(uint64_t step);
+  bool has(uint32_t neighbor, uint64_t step) const;
+  const Post &of(uint32_t neighbor, uint64_t step) const {
+    return const_cast<Mailbox *>(this)->at(neighbor, step);
+  }
+  // The last step that a neighbor entered.
+  uint64_t lastStep(uint32_t neighbor) const;
+
+  // A rank that fails says so, and its neighbors need not wait for their deadlines.
+  void fail();
+  bool hasFailed(uint32_t neighbor) const;
+
+ private:
+  struct Head;
+  Post &at(uint32_t neighbor, uint64_t step);
+
+  std::string name_;
+  uint32_t neighbors_;
+  uint32_t self_;
+  uint64_t bytes_;
+  Head *head_ = nullptr;
+};
+
+}  // namespace fusco::nccl

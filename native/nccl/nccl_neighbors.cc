@@ -1,0 +1,213 @@
+// The part of a group that concerns ranks of its machine: their memory, and the flags that order its use.
+
+#include <cuda.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "nccl_group.hpp"
+
+namespace fusco::nccl {
+
+namespace {
+
+// Functions of the driver that the runtime lacks.
+struct Driver {
+  using GetAddressRange = CUresult(CUdeviceptr *, size_t *, CUdeviceptr);
+  using PointerGetAttribute = CUresult(void *, CUpointer_attribute, CUdeviceptr);
+  GetAddressRange *getAddressRange = nullptr;
+  PointerGetAttribute *pointerGetAttribute = nullptr;
+
+  Driver() {
+    find("cuMemGetAddressRange", getAddressRange);
+    find("cuPointerGetAttribute", pointerGetAttribute);
+  }
+
+  template <class F>
+  static void find(const char *name, F *&function) {
+    void *found = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    if (cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, &result) != cudaSuccess ||
+        found == nullptr) {
+      throw Failure(FUSCO_E_BACKEND, "the NVIDIA driver has no %s", name);
+    }
+    function = reinterpret_cast<F *>(found);
+  }
+};
+
+const Driver &driver() {
+  static const Driver found;
+  return found;
+}
+
+}  // namespace
+
+void Group::openFlags() {
+  const uint64_t bytes = 2 * maxNeighbors * sizeof(uint64_t);
+  {
+    const std::lock_guard<std::mutex> lock(context_->mutex);
+    flags_ = static_cast<uint64_t *>(context_->allocRaw(0, bytes));
+  }
+  must(cudaMemset(flags_, 0, bytes), "clearing flags");
+  must(cudaDeviceSynchronize(), "clearing flags");
+}
+
+void Group::closeMappings(uint32_t neighbor) noexcept {
+  for (const auto &[address, mapping] : mappings_[neighbor]) cudaIpcCloseMemHandle(mapping.base);
+  mappings_[neighbor].clear();
+  (void)cudaGetLastError();
+}
+
+void Group::closePeers() noexcept {
+  for (uint32_t i = 0; i < mappings_.size(); i++) closeMappings(i);
+}
+
+PostedBuffer Group::describe(const fusco_buffer &buffer) {
+  PostedBuffer posted{};
+  if (buffer.bytes == 0 || buffer.data == nullptr) return posted;
+  CUdeviceptr base = 0;
+  size_t size = 0;
+  const auto address = reinterpret_cast<CUdeviceptr>(buffer.data);
+  unsigned long long allocation = 0;
+  cudaIpcMemHandle_t handle{};
+  const bool found =
+      driver().getAddressRange(&base, &size, address) == CUDA_SUCCESS &&
+      driver().pointerGetAttribute(&allocation, CU_POINTER_ATTRIBUTE_BUFFER_ID, address) == CUDA_SUCCESS &&
+      cudaIpcGetMemHandle(&handle, reinterpret_cast<void *>(base)) == cudaSuccess;
+  if (!found) {
+    (void)cudaGetLastError();
+    throw Failure(
+        FUSCO_E_BUFFER,
+        "memory at %p cannot be shared with the other ranks of this machine: it must come from cudaMalloc",
+        buffer.data)
+        .atRank(neighbors_.rank);
+  }
+  static_assert(sizeof handle == handleBytes);
+  std::memcpy(posted.handle, &handle, sizeof handle);
+  posted.allocation = allocation;
+  posted.base = base;
+  posted.size = size;
+  posted.offset = address - base;
+  posted.bytes = std::min<uint64_t>(buffer.bytes, size - posted.offset);
+  return posted;
+}
+
+uint8_t *Group::open(uint32_t neighbor, const PostedBuffer &posted) {
+  std::map<uint64_t, Mapping> &known = mappings_[neighbor];
+  const auto found = known.find(posted.base);
+  if (found != known.end() && found->second.allocation == posted.allocation) {
+    return found->second.base + posted.offset;
+  }
+  // What lay there before was freed by the neighbor: its place is needed.
+  for (auto at = known.begin(); at != known.end();) {
+    const bool overlaps = at->first < posted.base + posted.size && posted.base < at->first + at->second.size;
+    if (overlaps) must(cudaIpcCloseMemHandle(at->second.base), "closing a neighbor's memory");
+    at = overlaps ? known.erase(at) : std::next(at);
+  }
+  cudaIpcMemHandle_t handle{};
+  std::memcpy(&handle, posted.handle, sizeof handle);
+  void *base = nullptr;
+  const cudaError_t error = cudaIpcOpenMemHandle(&base, handle, cudaIpcMemLazyEnablePeerAccess);
+  if (error == cudaErrorAlreadyMapped) {
+    (void)cudaGetLastError();
+    return nullptr;
+  }
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();
+    throw Failure(
+        FUSCO_E_BACKEND,
+        "the memory of rank %u does not open in rank %u: %s (FUSCO_IPC=0 sends its rows through NCCL)",
+        neighbors_.rankAt[neighbor], neighbors_.rank, cudaGetErrorString(error))
+        .atRank(neighbors_.rankAt[neighbor]);
+  }
+  known[posted.base] = {posted.allocation, posted.size, static_cast<uint8_t *>(base)};
+  return static_cast<uint8_t *>(base) + posted.offset;
+}
+
+bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
+                    std::vector<std::vector<uint8_t *>> &mapped) {
+  for (size_t b = 0; b < needed.size(); b++) {
+    if (needed[b] == 0) continue;
+    mapped[b][neighbor] = open(neighbor, post.buffer[b]);
+    if (mapped[b][neighbor] == nullptr) return false;
+  }
+  return true;
+}
+
+void Group::shareBuffers(const fusco_nccl_step &call, const std::vector<fusco_buffer> &buffers,
+                         const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
+                         std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs) {
+  const auto neighbors = neighbors_.count();
+  mapped.assign(buffers.size(), std::vector<uint8_t *>(neighbors, nullptr));
+  for (size_t b = 0; b < buffers.size(); b++)
+    mapped[b][neighbors_.self] = static_cast<uint8_t *>(buffers[b].data);
+  if (!hasNeighbors()) return;
+  if (buffers.size() > maxPosted) {
+    throw Failure(FUSCO_E_LIMIT, "%zu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
+        .limited(buffers.size(), maxPosted);
+  }
+  Post &own = mailbox_->own(call.number);
+  own.digest = call.digest;
+  own.count = static_cast<uint32_t>(buffers.size());
+  for (size_t b = 0; b < buffers.size(); b++) own.buffer[b] = describe(buffers[b]);
+  mailbox_->publish(call.number);
+  const uint64_t start = monotonicNs();
+  for (uint32_t i = 0; i < neighbors; i++) {
+    if (i == neighbors_.self) continue;
+    char what[96];
+    std::snprintf(what, sizeof what, "waiting for rank %u, which was last in call %llu", neighbors_.rankAt[i],
+                  static_cast<unsigned long long>(mailbox_->lastStep(i)));
+    wait(what, [&] { return mailbox_->has(i, call.number); });
+    const Post &post = mailbox_->of(i, call.number);
+    if (post.digest != call.digest || post.count != buffers.size()) {
+      throw Failure(FUSCO_E_PEER_MISMATCH,
+                    "rank %u makes another call than rank %u as call %llu: the digests differ",
+                    neighbors_.rankAt[i], neighbors_.rank, static_cast<unsigned long long>(call.number))
+          .atRank(neighbors_.rankAt[i]);
+    }
+    std::vector<uint64_t> needed(buffers.size());
+    for (size_t b = 0; b < buffers.size(); b++) {
+      needed[b] = rows[i] * rowBytes[b];
+      const uint64_t given = post.buffer[b].bytes;
+      if (given >= needed[b]) continue;
+      throw Failure(FUSCO_E_BUFFER, "buffer %zu of rank %u has %llu bytes, %llu are needed", b,
+                    neighbors_.rankAt[i], static_cast<unsigned long long>(given),
+                    static_cast<unsigned long long>(needed[b]))
+          .atRank(neighbors_.rankAt[i])
+          .limited(given, needed[b]);
+    }
+    // Allocations share blocks of memory, and one that the neighbor has freed may keep its block from being
+    // mapped again.
+    if (openAll(i, post, needed, mapped)) continue;
+    closeMappings(i);
+    if (openAll(i, post, needed, mapped)) continue;
+    throw Failure(FUSCO_E_BACKEND, "the memory of rank %u is mapped by something else in rank %u",
+                  neighbors_.rankAt[i], neighbors_.rank)
+        .atRank(neighbors_.rankAt[i]);
+  }
+  if (waitNs != nullptr) *waitNs += monotonicNs() - start;
+}
+
+uint64_t Group::lateness(const fusco_nccl_step &call, uint32_t neighbor) const {
+  if (neighbor == neighbors_.self || mailbox_ == nullptr) return 0;
+  const uint64_t own = mailbox_->of(neighbors_.self, call.number).enteredNs;
+  const uint64_t theirs = mailbox_->of(neighbor, call.number).enteredNs;
+  return theirs > own ? theirs - own : 0;
+}
+
+void Group::edge(Edge edge) {
+  if (!hasNeighbors()) return;
+  if (edge == readyEdge) epoch_++;
+  FlagParams params{};
+  params.neighbors = neighbors_.count();
+  params.self = neighbors_.self;
+  params.epoch = epoch_;
+  params.own = flags_ + edge * maxNeighbors;
+  params.abort = abortFlagDevice_;
+  for (uint32_t i = 0; i < params.neighbors; i++) {
+    params.theirs[i] = peerFlags_[i] + edge * maxNeighbors + neighbors_.self;
+  }
+  must(launchFlags(params, workStream()), "signalling neighbors");
+}
+
+}  // namespace fusco::nccl

@@ -1,0 +1,104 @@
+// Everything that the published addon exports. `call` takes a function of the C interface as it is; the other
+// methods are members of the class. The arity of each is the number of its arguments in
+// executor/native/types.ts.
+
+#include "cuda_event.hpp"
+#include "cuda_graph.hpp"
+#include "device_plan.hpp"
+#include "exports.hpp"
+#include "nccl_plan.hpp"
+#include "plan.hpp"
+#include "rows.hpp"
+
+namespace fusco_node {
+
+namespace {
+
+// (memory) -> address
+Napi::Value addressOf(const Napi::CallbackInfo &info) {
+  Napi::Array keep = Napi::Array::New(info.Env());
+  return valueFor(info.Env(), memoryOf(info[0], "the memory", 0, keep).data);
+}
+
+void describeHost(Napi::Env env, Exports &exports) {
+  exports.add(Members<Context>(env, 1)
+                  .property("threads", &Context::threads)
+                  .property("kernels", &Context::kernels)
+                  .property("closed", &Context::closed)
+                  .method("close", &Context::close, 0));
+  exports.add(Members<Plan>(env, 2)
+                  .property("closed", &Plan::closed)
+                  .method("dispatch", &Plan::later<fusco_dispatch>, 1)
+                  .method("dispatchSync", &Plan::now<fusco_dispatch>, 1)
+                  .method("combine", &Plan::later<fusco_combine>, 1)
+                  .method("combineSync", &Plan::now<fusco_combine>, 1)
+                  .method("weightGradient", &Plan::later<fusco_weight_gradient>, 1)
+                  .method("weightGradientSync", &Plan::now<fusco_weight_gradient>, 1)
+                  .method("close", &Plan::close, 0));
+  exports.function("addressOf", addressOf, 1)
+      .call<fusco_fp8_quantize>("fp8Quantize")
+      .call<fusco_fp8_dequantize>("fp8Dequantize")
+      .call<fusco_gate>("gate")
+      .call<fusco_gate_backward>("gateBackward");
+}
+
+void describeCuda(Napi::Env env, Exports &exports) {
+  exports.add(Members<CudaContext>(env, 2)
+                  .call<fusco_cuda_alloc>("alloc")
+                  .call<fusco_cuda_free>("free")
+                  .method("copy", &CudaContext::copy, 4)
+                  .call<fusco_cuda_fill>("fill")
+                  .call<fusco_cuda_stream>("stream")
+                  .call<fusco_cuda_set_stream>("setStream")
+                  .call<fusco_cuda_limit_multiprocessors>("limitSms")
+                  .call<fusco_cuda_synchronize>("synchronize")
+                  .call<fusco_cuda_capture_begin>("captureBegin")
+                  .method("close", &CudaContext::close, 0));
+  exports.add(Members<DevicePlan>(env, 2)
+                  .property<fusco_cuda_plan_bytes>("bytes")
+                  .call<fusco_cuda_plan_upload>("upload")
+                  .method("dispatch", &DevicePlan::dispatch, 2)
+                  .method("combine", &DevicePlan::combine, 1)
+                  .method("weightGradient", &DevicePlan::weightGradient, 1)
+                  .method("close", &DevicePlan::close, 0));
+  exports.add(Members<CudaEvent>(env, 2)
+                  .call<fusco_cuda_event_record>("record")
+                  .call<fusco_cuda_event_wait>("wait")
+                  .call<fusco_cuda_event_query>("query")
+                  .call<fusco_cuda_event_synchronize>("synchronize")
+                  .call<fusco_cuda_event_elapsed>("elapsed")
+                  .method("close", &CudaEvent::close, 0));
+  exports.add(Members<CudaGraph>(env, 1).call<fusco_cuda_graph_launch>("launch").method(
+      "close", &CudaGraph::close, 0));
+  exports.function("cudaDevices", cudaDevices, 0)
+      .call<fusco_cuda_fp8_quantize>("cudaFp8Quantize")
+      .call<fusco_cuda_fp8_dequantize>("cudaFp8Dequantize")
+      .call<fusco_cuda_gate>("cudaGate")
+      .call<fusco_cuda_gate_backward>("cudaGateBackward");
+}
+
+void describeNccl(Napi::Env env, Exports &exports) {
+  exports.add(Members<NcclGroup>(env, 2)
+                  .method("open", &NcclGroup::open, 0)
+                  .method("allGather", &NcclGroup::allGather, 3)
+                  .method("abort", &NcclGroup::abort, 1)
+                  .method("close", &NcclGroup::close, 0));
+  exports.add(Members<NcclPlan>(env, 2)
+                  .method("open", &NcclPlan::open, 2)
+                  .method("bytes", &NcclPlan::bytes, 1)
+                  .method("dispatch", &NcclPlan::exchange<fusco_nccl_dispatch>, 4)
+                  .method("combine", &NcclPlan::exchange<fusco_nccl_combine>, 4)
+                  .method("weightGradient", &NcclPlan::exchange<fusco_nccl_weight_gradient>, 4)
+                  .method("close", &NcclPlan::close, 0));
+  exports.function("ncclLibrary", ncclLibrary, 1).function("ncclUniqueId", ncclUniqueId, 0);
+}
+
+}  // namespace
+
+void describe(Napi::Env env, Exports &exports) {
+  describeHost(env, exports);
+  describeCuda(env, exports);
+  describeNccl(env, exports);
+}
+
+}  // namespace fusco_node

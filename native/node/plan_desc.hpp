@@ -1,0 +1,36 @@
+// The description of a plan that the classes of all backends take.
+#pragma once
+
+#include "args.hpp"
+
+namespace fusco_node {
+
+// Reads {strategy, partial, ranksPerNode} into a struct of the C interface.
+template <class Desc>
+void readPlanOptions(const Fields &fields, Desc &desc) {
+  desc.ranks_per_node = fields.get<uint32_t>("ranksPerNode");
+  desc.strategy = fields.choice<fusco_strategy>(
+      "strategy", {{"flat", FUSCO_STRATEGY_FLAT}, {"hier", FUSCO_STRATEGY_HIER}});
+  desc.partial = fields.choice<fusco_partial>(
+      "partial", {{"payload", FUSCO_PARTIAL_PAYLOAD}, {"f32", FUSCO_PARTIAL_F32}});
+}
+
+// The shards of all ranks and the options; `shards` owns what the struct points to.
+inline fusco_plan_desc planDescOf(const Fields &fields, std::vector<fusco_buffer> &shards) {
+  const Napi::Value list = fields.at("shards");
+  if (!list.IsArray()) refuse(fields.env(), FUSCO_E_OPTION, "shards must be an array");
+  fusco_plan_desc desc{};
+  desc.ranks = list.As<Napi::Array>().Length();
+  shards = fields.memories("shards", desc.ranks);
+  desc.shards = shards.data();
+  readPlanOptions(fields, desc);
+  return desc;
+}
+
+// `groups`: the rail group of each rank, a Uint16Array of [ranks]. Empty if it is undefined: rows are not
+// forwarded.
+inline std::vector<uint16_t> railGroupsOf(const Fields &fields, uint32_t ranks) {
+  return fields.has("groups") ? fields.elements<uint16_t>("groups", ranks) : std::vector<uint16_t>();
+}
+
+}  // namespace fusco_node

@@ -1,0 +1,360 @@
+// Runs all ranks of a group over the wire's tables and rounds, in one process and without a GPU: rows are
+// tags, a message is a copy, and a round ends when both sides of each of its messages have come to it.
+// Compares where rows arrive, and what is added to what in which order, with what the shards say.
+//
+//   test_wire DIR     DIR/plan.txt: ranks, ranks a node, hierarchical (0, 1), slice rows, peers a round; then
+//   the host of
+//                     each rank; then ranks + 1 first instances; then the groups of a hierarchical plan.
+//                     DIR/rank{r}.shard
+//
+// Test of native/nccl/rounds.cc and rank_tables.cc; test/native/wire.test.ts writes the plans.
+
+#include <cstdio>
+#include <deque>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+
+#include "failure.hpp"
+#include "rank_tables.hpp"
+
+namespace {
+
+using namespace fusco;
+using namespace fusco::nccl;
+
+using Tag = uint64_t;
+constexpr Tag nothing = ~Tag{0};
+// A row on the wire: one tag, or those of a partial sum in their order.
+using Row = std::vector<Tag>;
+using Rows = std::vector<Row>;
+
+int failures = 0;
+
+void check(bool right, const char *what, uint32_t rank, uint64_t at) {
+  if (right) return;
+  if (failures++ < 10) std::printf("%s: rank %u, %llu\n", what, rank, static_cast<unsigned long long>(at));
+}
+
+Tag tagOf(uint32_t rank, uint64_t row) { return uint64_t{rank} << 32 | row; }
+
+struct Rank {
+  std::unique_ptr<Neighbors> neighbors;
+  std::unique_ptr<RankTables> tables;
+  std::vector<uint32_t> landedEntries;
+  std::vector<Place> landedPlaces;
+  Landing landing;
+  Rows received;                  // [recv rows]
+  std::vector<Tag> placeWeights;  // what came for each place
+};
+
+struct Plan {
+  uint32_t ranks = 0, ranksPerNode = 0, hierarchical = 0, sliceRows = 0, peersPerRound = 0;
+  std::vector<uint32_t> machines, firstInstance;
+  std::vector<uint16_t> groups;
+  std::vector<std::vector<uint8_t>> shards;
+
+  explicit Plan(const std::string &folder) {
+    std::ifstream file(folder + "/plan.txt");
+    file >> ranks >> ranksPerNode >> hierarchical >> sliceRows >> peersPerRound;
+    machines.resize(ranks);
+    firstInstance.resize(ranks + 1);
+    for (uint32_t &machine : machines) file >> machine;
+    for (uint32_t &first : firstInstance) file >> first;
+    for (uint32_t i = 0; hierarchical != 0 && i < ranks; i++) {
+      uint32_t group = 0;
+      file >> group;
+      groups.push_back(static_cast<uint16_t>(group));
+    }
+    for (uint32_t rank = 0; rank < ranks; rank++) {
+      std::ifstream shard(folder + "/rank" + std::to_string(rank) + ".shard", std::ios::binary);
+      shards.emplace_back(std::istreambuf_iterator<char>(shard), std::istreambuf_iterator<char>());
+    }
+  }
+
+  uint32_t ownerOf(uint32_t instance) const {
+    uint32_t rank = 0;
+    while (firstInstance[rank + 1] <= instance) rank++;
+    return rank;
+  }
+};
+
+// One side of a transfer on one rank: reads row i of a slice, or takes it. `ranges` of kernels are numbers of
+// the whole stream.
+struct Side {
+  const SendOrder *send;
+  const SendOrder *receive;
+  std::function<Row(uint64_t streamRow, uint64_t inPlaceRow)> read;
+  std::function<void(uint64_t streamRow, uint64_t inPlaceRow, const Row &row)> take;
+};
+
+// Rows of one message in the order of the stream.
+std::vector<std::pair<uint64_t, uint64_t>> numbersOf(const SendOrder &stream, const Slice &slice) {
+  std::vector<std::pair<uint64_t, uint64_t>> numbers;
+  uint64_t next = stream.start(slice.peer) + slice.first;
+  stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
+    for (uint32_t i = 0; i < run.rows; i++) numbers.push_back({next++, run.first + i});
+  });
+  return numbers;
+}
+
+// The cuts of one message: both sides must cut alike.
+std::vector<uint32_t> cutsOf(const SendOrder &stream, const Slice &slice) {
+  std::vector<uint32_t> cuts;
+  stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) { cuts.push_back(run.rows); });
+  return cuts;
+}
+
+// Runs the rounds of all ranks as NCCL would: a rank posts all messages of its round, and goes on when each
+// has met its other half.
+void transfer(const Plan &plan, const std::vector<Side> &sides) {
+  std::vector<std::vector<Round>> rounds;
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+    rounds.push_back(
+        makeRounds(rank, *sides[rank].send, *sides[rank].receive, plan.sliceRows, plan.peersPerRound));
+  }
+  std::vector<size_t> at(plan.ranks, 0);
+  std::vector<std::vector<bool>> sent(plan.ranks), taken(plan.ranks);
+  const auto begin = [&](uint32_t rank) {
+    if (at[rank] >= rounds[rank].size()) return;
+    sent[rank].assign(rounds[rank][at[rank]].send.size(), false);
+    taken[rank].assign(rounds[rank][at[rank]].receive.size(), false);
+  };
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) begin(rank);
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (uint32_t to = 0; to < plan.ranks; to++) {
+      if (at[to] >= rounds[to].size()) continue;
+      const Round &mine = rounds[to][at[to]];
+      for (size_t r = 0; r < mine.receive.size(); r++) {
+        const uint32_t from = mine.receive[r].peer;
+        if (taken[to][r] || at[from] >= rounds[from].size()) continue;
+        const Round &theirs = rounds[from][at[from]];
+        for (size_t s = 0; s < theirs.send.size(); s++) {
+          if (sent[from][s] || theirs.send[s].peer != to) continue;
+          check(mine.index == theirs.index && mine.offset == theirs.offset, "messages of other rounds meet",
+                to, mine.index);
+          const Slice &out = theirs.send[s];
+          const Slice &in = mine.receive[r];
+          check(cutsOf(*sides[from].send, out) == cutsOf(*sides[to].receive, in),
+                "messages of other sizes meet", to, mine.index);
+          const auto outNumbers = numbersOf(*sides[from].send, out);
+          const auto inNumbers = numbersOf(*sides[to].receive, in);
+          for (size_t i = 0; i < std::min(outNumbers.size(), inNumbers.size()); i++) {
+            const Row row = sides[from].read(outNumbers[i].first, outNumbers[i].second);
+            sides[to].take(inNumbers[i].first, inNumbers[i].second, row);
+          }
+          sent[from][s] = taken[to][r] = moved = true;
+          break;
+        }
+      }
+    }
+    const auto all = [](const std::vector<bool> &flags) {
+      return std::find(flags.begin(), flags.end(), false) == flags.end();
+    };
+    for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+      while (at[rank] < rounds[rank].size() && all(sent[rank]) && all(taken[rank])) {
+        at[rank]++;
+        begin(rank);
+        moved = true;
+      }
+    }
+  }
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+    check(at[rank] == rounds[rank].size(), "a rank waits for ever in round", rank, at[rank]);
+  }
+}
+
+// What forwarders are told when a plan is made.
+void tellForwarders(const Plan &plan, std::vector<Rank> &ranks) {
+  for (uint32_t from = 0; from < plan.ranks; from++) {
+    const RankTables &tables = *ranks[from].tables;
+    for (uint32_t to = 0; to < plan.ranks; to++) {
+      check(tables.rowSend.rows(to) == ranks[to].tables->rowReceive.rows(from), "forwarded rows differ", from,
+            to);
+    }
+  }
+  for (uint32_t to = 0; to < plan.ranks; to++) {
+    Rank &rank = ranks[to];
+    for (uint32_t from = 0; from < plan.ranks; from++) {
+      const RankTables &tables = *ranks[from].tables;
+      uint64_t place = 0;
+      for (uint64_t row = 0; row < tables.rowSend.total(); row++) {
+        const uint32_t count = tables.rowEntries[row];
+        const bool isHere =
+            row >= tables.rowSend.start(to) && row < tables.rowSend.start(to) + tables.rowSend.rows(to);
+        if (isHere) rank.landedEntries.push_back(count);
+        for (uint32_t i = 0; i < count; i++, place++) {
+          if (!isHere) continue;
+          rank.landedPlaces.push_back(tables.placeOf[place]);
+          rank.placeWeights.push_back(tagOf(from, tables.placeEntry[place]));
+        }
+      }
+    }
+    rank.landing = readLanding(*rank.neighbors, rank.tables->rowReceive, rank.tables->sizes.topk,
+                               plan.ranksPerNode, rank.landedEntries, rank.landedPlaces, rank.tables->reach);
+  }
+}
+
+void dispatch(const Plan &plan, std::vector<Rank> &ranks, const std::vector<ShardReader> &readers) {
+  const auto put = [&](uint32_t rank, uint64_t slot, Tag tag) {
+    check(slot < ranks[rank].received.size(), "a row outside of its buffer", rank, slot);
+    if (slot >= ranks[rank].received.size()) return;
+    check(ranks[rank].received[slot].empty(), "a row is written twice", rank, slot);
+    ranks[rank].received[slot] = {tag};
+  };
+  for (Rank &rank : ranks) rank.received.assign(rank.tables->sizes.rank[0].recvRows, {});
+  std::vector<Side> rowSides, entrySides;
+  for (uint32_t r = 0; r < plan.ranks; r++) {
+    Rank &rank = ranks[r];
+    RankTables &tables = *rank.tables;
+    for (size_t entry = 0; entry < tables.direct.size(); entry++) {
+      const Place place = tables.direct[entry];
+      if (place.row >= 0)
+        put(rank.neighbors->rankAt[place.peer], static_cast<uint64_t>(place.row),
+            tagOf(r, entry / tables.sizes.topk));
+    }
+    rowSides.push_back({&tables.rowSend, &tables.rowReceive,
+                        [r, &tables](uint64_t row, uint64_t) { return Row{tagOf(r, tables.rowOrder[row])}; },
+                        [&rank, put](uint64_t row, uint64_t, const Row &value) {
+                          for (uint32_t p = rank.landing.offset[row]; p < rank.landing.offset[row + 1]; p++) {
+                            const Place place = rank.landing.places[p];
+                            put(rank.neighbors->rankAt[place.peer], static_cast<uint64_t>(place.row),
+                                value[0]);
+                          }
+                        }});
+    entrySides.push_back({&tables.entrySend, &tables.entryReceive,
+                          [r, &tables](uint64_t row, uint64_t) {
+                            return Row{tagOf(r, tables.entryOrder[row] / tables.sizes.topk)};
+                          },
+                          [r, put](uint64_t, uint64_t slot, const Row &value) { put(r, slot, value[0]); }});
+  }
+  transfer(plan, ranks[0].tables->forwards ? rowSides : entrySides);
+
+  // Every entry's row lies in its slot, and nothing lies anywhere else.
+  std::vector<uint64_t> kept(plan.ranks, 0);
+  for (uint32_t r = 0; r < plan.ranks; r++) {
+    const auto slots = readers[r].section<int32_t>(FUSCO_S_ENTRY_SLOT);
+    const auto instances = readers[r].section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
+    for (size_t entry = 0; entry < slots.size(); entry++) {
+      if (slots[entry] < 0) continue;
+      const uint32_t owner = plan.ownerOf(instances[entry]);
+      kept[owner]++;
+      const Row &row = ranks[owner].received[static_cast<size_t>(slots[entry])];
+      check(row == Row{tagOf(r, entry / readers[r].word(FUSCO_W_TOPK))}, "a row is not in its slot", r,
+            entry);
+    }
+  }
+  for (uint32_t r = 0; r < plan.ranks; r++) {
+    uint64_t written = 0;
+    for (const Row &row : ranks[r].received) written += row.empty() ? 0 : 1;
+    check(written == kept[r], "rows that nobody sent", r, written);
+  }
+}
+
+// Rows of experts are tagged by where they lie; sums are lists of (tag, weight), a mark closing each node.
+constexpr Tag closed = nothing - 1;
+
+void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<ShardReader> &readers) {
+  const bool forwards = ranks[0].tables->forwards;
+  std::vector<Rows> landing(plan.ranks);
+  std::vector<Side> sides;
+  for (uint32_t r = 0; r < plan.ranks; r++) {
+    Rank &rank = ranks[r];
+    const RankTables &tables = *rank.tables;
+    const SendOrder &send = forwards ? tables.rowReceive : tables.entryReceive;
+    const SendOrder &receive = forwards ? tables.rowSend : tables.entrySend;
+    landing[r].assign(receive.total(), {});
+    const auto partial = [&rank](uint64_t row, uint64_t) {
+      Row sum;
+      for (uint32_t p = rank.landing.offset[row]; p < rank.landing.offset[row + 1]; p++) {
+        const Place place = rank.landing.places[p];
+        sum.push_back(tagOf(rank.neighbors->rankAt[place.peer], static_cast<uint64_t>(place.row)));
+        sum.push_back(rank.placeWeights[p] & 0xffffffffu);
+      }
+      return sum;
+    };
+    const auto inPlace = [r](uint64_t, uint64_t slot) { return Row{tagOf(r, slot)}; };
+    const auto take = [&landing, r](uint64_t, uint64_t row, const Row &value) { landing[r][row] = value; };
+    sides.push_back({&send, &receive, inPlace, take});
+    if (forwards) sides.back().read = partial;
+  }
+  transfer(plan, sides);
+
+  for (uint32_t r = 0; r < plan.ranks; r++) {
+    const RankTables &tables = *ranks[r].tables;
+    const uint32_t topk = tables.sizes.topk;
+    const auto slots = readers[r].section<int32_t>(FUSCO_S_ENTRY_SLOT);
+    const auto instances = readers[r].section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
+    for (uint32_t token = 0; token < tables.sizes.rank[0].tokens; token++) {
+      Row found;
+      for (uint32_t t = tables.sums.offset[token]; t < tables.sums.offset[token + 1]; t++) {
+        const SumTerm term = tables.sums.terms[t];
+        if ((term.flags & isPartial) != 0) {
+          const Row &partial = landing[r][term.row];
+          found.insert(found.end(), partial.begin(), partial.end());
+        } else {
+          found.push_back(term.peer == landingPeer ? landing[r][term.row][0]
+                                                   : tagOf(ranks[r].neighbors->rankAt[term.peer], term.row));
+          found.push_back(term.weight);
+        }
+        if ((term.flags & closesNode) != 0) found.push_back(closed);
+      }
+      Row expected;
+      const uint32_t nodes = plan.hierarchical != 0 ? plan.ranks / plan.ranksPerNode : 1;
+      for (uint32_t node = 0; node < nodes; node++) {
+        const size_t before = expected.size();
+        for (uint32_t k = 0; k < topk; k++) {
+          const size_t entry = size_t{token} * topk + k;
+          if (slots[entry] < 0) continue;
+          const uint32_t owner = plan.ownerOf(instances[entry]);
+          if (plan.hierarchical != 0 && owner / plan.ranksPerNode != node) continue;
+          expected.push_back(tagOf(owner, static_cast<uint64_t>(slots[entry])));
+          expected.push_back(entry);
+        }
+        if (plan.hierarchical != 0 && expected.size() > before) expected.push_back(closed);
+      }
+      check(found == expected, "a token's sum", r, token);
+    }
+    // The gradient of the weights needs every entry's own row.
+    for (size_t entry = 0; entry < tables.returned.size(); entry++) {
+      check((tables.returned[entry].row >= 0) == (slots[entry] >= 0), "a returned row", r, entry);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char **arguments) {
+  if (count != 2) {
+    std::printf("test_wire DIR\n");
+    return 2;
+  }
+  try {
+    const Plan plan(arguments[1]);
+    std::vector<Rank> ranks(plan.ranks);
+    std::vector<ShardReader> readers;
+    for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+      const fusco_buffer shard = {const_cast<uint8_t *>(plan.shards[rank].data()), plan.shards[rank].size()};
+      fusco_nccl_plan_desc desc{};
+      desc.shard = shard;
+      desc.ranks_per_node = plan.ranksPerNode;
+      desc.strategy = plan.hierarchical != 0 ? FUSCO_STRATEGY_HIER : FUSCO_STRATEGY_FLAT;
+      desc.groups = plan.hierarchical != 0 ? plan.groups.data() : nullptr;
+      desc.first_instance = plan.firstInstance.data();
+      desc.slice_rows = plan.sliceRows;
+      ranks[rank].neighbors = std::make_unique<Neighbors>(plan.ranks, rank, plan.machines.data());
+      ranks[rank].tables = std::make_unique<RankTables>(desc, *ranks[rank].neighbors);
+      readers.emplace_back(shard, rank, plan.ranks);
+    }
+    tellForwarders(plan, ranks);
+    dispatch(plan, ranks, readers);
+    combine(plan, ranks, readers);
+  } catch (const Failure &failure) {
+    std::printf("%s: %s\n", fusco_status_name(failure.error.status), failure.error.message);
+    return 1;
+  }
+  std::printf(failures == 0 ? "right\n" : "%d failures\n", failures);
+  return failures == 0 ? 0 : 1;
+}

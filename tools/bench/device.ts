@@ -1,0 +1,139 @@
+// What the benches on a GPU share: device memory with random rows, the calls of an exchange, and times on the device.
+
+import { type Cuda, cudaDevices, type DeviceBuffer } from '../../executor/backends/cuda/context.ts';
+import type { CombineCall, DispatchCall } from '../../executor/backends/types.ts';
+import { findBenchAddon, spin } from '../../executor/internal.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import { congruential } from './ids.ts';
+import type { Timed } from './measure.ts';
+
+/** Longer than it takes to enqueue any candidate. */
+const ENQUEUE_NS = 1e6;
+
+/**
+ * The GPUs of this machine. Call it before anything is opened: it loads the addon of the benches if that is there, and
+ * objects of two addons cannot be mixed.
+ *
+ * @throws FuscoError E_BACKEND if there are fewer than `least` GPUs
+ */
+export function requireDevices(least: number) {
+  findBenchAddon();
+  const { devices, reason } = cudaDevices();
+  if (devices.length >= least) return devices;
+  const found = reason ?? `this machine has ${devices.length}`;
+  throw new FuscoError('E_BACKEND', `this bench needs ${least === 1 ? 'a GPU' : `${least} GPUs`}: ${found}`);
+}
+
+/** Random bf16 rows, finite and of many exponents: zeros would flatter the GPU. They are good float32 numbers, too. */
+function randomBlock(bytes: number): Uint8Array {
+  const next = congruential(1);
+  const words = new Uint16Array(bytes / 2).map(() => {
+    const bits = next();
+    return ((bits >>> 16) & 0x807f) | ((120 + ((bits >>> 8) & 7)) << 7);
+  });
+  return new Uint8Array(words.buffer);
+}
+
+let madeBlock: Uint8Array | undefined;
+
+/** Device memory of one workload, freed together. */
+export class DeviceMemory implements Disposable {
+  readonly #cuda: Cuda;
+  readonly #owned: DeviceBuffer[] = [];
+
+  constructor(cuda: Cuda) {
+    this.#cuda = cuda;
+  }
+
+  alloc(rank: number, bytes: number): DeviceBuffer {
+    const buffer = this.#cuda.alloc(rank, Math.max(1, bytes));
+    this.#owned.push(buffer);
+    return buffer;
+  }
+
+  /** A buffer of `bytes` that holds random bf16 rows. */
+  random(rank: number, bytes: number): DeviceBuffer {
+    const buffer = this.alloc(rank, bytes);
+    const block = (madeBlock ??= randomBlock(8 << 20));
+    for (let at = 0; at < bytes; at += block.length) {
+      const part = Math.min(block.length, bytes - at);
+      this.#cuda.copy(rank, { address: buffer.address + BigInt(at), bytes: part }, block, part);
+    }
+    this.#cuda.synchronize();
+    return buffer;
+  }
+
+  [Symbol.dispose](): void {
+    for (const buffer of this.#owned) this.#cuda.free(buffer);
+  }
+}
+
+/** Buffers of all local ranks, and the calls that use them. */
+export interface ExchangeCalls {
+  readonly from: DeviceBuffer[];
+  readonly received: DeviceBuffer[];
+  readonly combined: DeviceBuffer[];
+  readonly weights: DeviceBuffer[];
+  readonly dispatch: DispatchCall;
+  readonly combine: CombineCall & { readonly weights: DeviceBuffer[] };
+}
+
+/** Memory for bf16 exchanges of the local ranks with these sizes in rows. */
+export function exchangeCalls(
+  cuda: Cuda,
+  memory: DeviceMemory,
+  sizes: readonly { readonly tokens: number; readonly recvRows: number; readonly entries: number }[],
+  rowBytes: number,
+): ExchangeCalls {
+  const from = sizes.map(({ tokens }, rank) => memory.random(rank, tokens * rowBytes));
+  const received = sizes.map(({ recvRows }, rank) => memory.alloc(rank, recvRows * rowBytes));
+  const combined = sizes.map(({ tokens }, rank) => memory.alloc(rank, tokens * rowBytes));
+  const weights = sizes.map(({ entries }, rank) => {
+    const values = new Float32Array(entries).map((_, i) => (1 + (i % 7)) / 16);
+    const buffer = memory.alloc(rank, values.byteLength);
+    cuda.copy(rank, buffer, values, values.byteLength);
+    return buffer;
+  });
+  cuda.synchronize();
+  return {
+    ...{ from, received, combined, weights },
+    dispatch: { payloads: [{ rowBytes, dtype: 'bf16', from, to: received }] },
+    combine: { dtype: 'bf16', rowBytes, from: received, to: combined, weights },
+  };
+}
+
+/** Two events around work on the device. */
+export class DeviceClock implements Disposable {
+  readonly #cuda: Cuda;
+  readonly #start;
+  readonly #end;
+
+  constructor(cuda: Cuda) {
+    this.#cuda = cuda;
+    this.#start = cuda.event(0);
+    this.#end = cuda.event(0);
+  }
+
+  /**
+   * Nanoseconds on the device of what `work` enqueues. All ranks' streams are idle at the start, and the end follows
+   * the last writer. The GPU is busy for `busyNs` before the start, so that enqueueing does not count; that needs the
+   * addon of the benches.
+   */
+  timed(work: () => unknown, busyNs = ENQUEUE_NS): Timed {
+    return async () => {
+      this.#cuda.synchronize();
+      if (busyNs > 0 && findBenchAddon().addon !== undefined) spin(this.#cuda, 0, busyNs);
+      this.#start.record();
+      const enqueued = work();
+      this.#end.record();
+      this.#cuda.synchronize();
+      await enqueued;
+      return this.#end.since(this.#start) * 1e6;
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#start.close();
+    this.#end.close();
+  }
+}

@@ -1,0 +1,100 @@
+// What the bench commands share: declarations of their options, and the way a result is printed and saved.
+
+import { type Command, Option } from 'commander';
+import { findBenchAddon } from '../../../executor/internal.ts';
+import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/layout.ts';
+import type { Verdict } from '../../bench/measure.ts';
+import { formatGrid } from '../../figures/format.ts';
+import { writeFileAtomic } from '../../writers/outputFile.ts';
+import { command, jsonText, print, printJson } from '../io.ts';
+import { integer } from '../options.ts';
+
+/** An option that takes an integer in [min, max]. */
+export function count(flags: string, description: string, min: number, max: number, value?: number): Option {
+  return new Option(flags, description).argParser(integer(min, max)).default(value);
+}
+
+/** An option that takes such integers, separated by commas. */
+export function list(flags: string, description: string, max: number, values: number[]): Option {
+  const parse = (text: string) => text.split(',').map(integer(1, max));
+  return new Option(flags, description).argParser(parse).default(values);
+}
+
+export const topk = () => count('--topk <n>', 'experts a token', 1, MAX_TOPK, 8);
+export const experts = () => count('--experts <n>', 'logical experts', 1, MAX_INSTANCES, 256);
+export const rounds = (value: number) => count('--rounds <n>', 'rounds', 1, 1000, value);
+/** Rows that GPUs take in 16-byte accesses. */
+export const hidden = () =>
+  count('--hidden <n>', 'bf16 elements of a row, a multiple of 8', 8, MAX_ROW_BYTES / 2, 7168);
+export const recordings = () =>
+  new Option('--routing <dir>', 'recorded routings to bench as well, each of them an .npy file');
+
+export interface Output {
+  readonly json?: boolean | undefined;
+  readonly out?: string | undefined;
+}
+
+/** The command with the options of Output. */
+export function savable(made: Command): Command {
+  return made.option('--out <file>', 'write the figures as JSON, too').option('--json', 'one JSON object');
+}
+
+/** Prints a result with `show` or as JSON, and writes it to a file if that is asked for. */
+export async function save<R extends object>(
+  result: R,
+  { json, out }: Output,
+  show: (result: R) => void,
+): Promise<void> {
+  if (out !== undefined) await writeFileAtomic(out, [Buffer.from(`${jsonText(result, 2)}\n`)]);
+  if (json === true) printJson(result);
+  else show(result);
+}
+
+/**
+ * A bench command with these options.
+ *
+ * @param run undefined: this process has nothing to print
+ * @param show prints the result but for its verdicts
+ */
+export function benchOf<Options extends object, R extends object>(
+  name: string,
+  description: string,
+  options: readonly Option[],
+  run: (options: Options) => Promise<R | undefined>,
+  show: (result: R) => void,
+): Command {
+  const made = command(name, description);
+  for (const option of options) made.addOption(option);
+  return savable(made).action(async ({ json, out, ...rest }: Options & Output) => {
+    const result = await run(rest as unknown as Options);
+    if (result === undefined) return;
+    await save(result, { json, out }, (shown) => {
+      show(shown);
+      if ('verdicts' in shown) printVerdicts(shown.verdicts as readonly Verdict[]);
+    });
+  });
+}
+
+function printVerdicts(verdicts: readonly Verdict[]): void {
+  const rows = verdicts.map(({ name, value, goal, reached }) => [
+    ...[name, value.toFixed(2), goal, reached ? 'yes' : 'NO'],
+  ]);
+  print(`\n${formatGrid([['goal', 'measured', 'asked', 'reached'], ...rows])}`);
+}
+
+/** Says why a bench has no baselines, if it has none. */
+export function printNoBaselines(): void {
+  const found = findBenchAddon();
+  if (found.addon === undefined) print(`without baselines: ${found.reason}`);
+}
+
+/** Prints rows of cells under their titles; a number has `digits` decimal places, and nothing is a dash. */
+export function printGrid(
+  titles: readonly string[],
+  rows: readonly (readonly (string | number | undefined)[])[],
+  digits: number,
+): void {
+  const cell = (value: string | number | undefined) =>
+    typeof value === 'number' ? value.toFixed(digits) : (value ?? '-');
+  print(formatGrid([titles, ...rows.map((row) => row.map(cell))]));
+}

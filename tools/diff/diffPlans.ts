@@ -1,0 +1,213 @@
+// What changed between two plans, in the terms of the people who own them: how bad it is, by how much, where, and
+// for which tokens first. tools/diff/ has the parts.
+
+import type { DecodedPlan } from '../../planner/format/decode.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { type PlanSpec, specFields } from '../../planner/spec.ts';
+import { type Summary, summarize } from '../figures/summary.ts';
+import type { DiffLevel } from './limits.ts';
+import { compareMetrics, headlineOf, type MetricDelta } from './metrics.ts';
+import { type Cause, findMoves, type Move } from './moves.ts';
+
+export type { DiffLevel } from './limits.ts';
+export type { MetricDelta } from './metrics.ts';
+export type { Cause, Move } from './moves.ts';
+
+export interface OptionDelta {
+  option: string;
+  from: unknown;
+  to: unknown;
+}
+
+/** One rank or expert whose figure changed. */
+export interface Delta {
+  index: number;
+  from: number;
+  to: number;
+}
+
+/** Payload bytes of one link that changed. */
+export interface LinkDelta {
+  sender: number;
+  receiver: number;
+  between: 'ranks' | 'nodes';
+  from: number;
+  to: number;
+}
+
+export interface PlanDiff {
+  /**
+   * `result`: some receive buffer has another row somewhere. `movement`: every receive buffer is the same, but rows
+   * travel otherwise, and sums that nodes make on the way may round otherwise. `order`: only slices and schedule
+   * differ. `metadata`: only what the plan id does not cover.
+   */
+  level: DiffLevel;
+  changed: boolean;
+  headline: string;
+  metrics: MetricDelta[];
+  options: OptionDelta[];
+  /** Each list has the largest change first. `nicBytes` is the larger of sent and received between nodes. */
+  ranks: { tokens: Delta[]; recvRows: Delta[]; keptRows: Delta[]; nicBytes: Delta[] };
+  /** Rows per logical expert. */
+  experts: Delta[];
+  links: LinkDelta[];
+  movedEntries: number;
+  causes: Record<Cause, number>;
+  /** The first moved entries, those with a cause of their own first. */
+  moves: Move[];
+  /** Other metadata, a line each; only at level `metadata`. */
+  metadata: string[];
+}
+
+const DEFAULT_MOVES = 10;
+/** Options that change how rows travel, but not where they end. */
+const MOVEMENT_OPTIONS = new Set(['strategy', 'ranksPerNode', 'balance', 'partial', 'sum']);
+const ORDER_OPTIONS = new Set(['sliceRows', 'tileTokens']);
+
+function bySize(a: { from: number; to: number }, b: { from: number; to: number }): number {
+  return Math.abs(b.to - b.from) - Math.abs(a.to - a.from);
+}
+
+function deltas(from: readonly number[], to: readonly number[]): Delta[] {
+  const found: Delta[] = [];
+  for (let index = 0; index < Math.max(from.length, to.length); index++) {
+    const [a, b] = [from[index] ?? 0, to[index] ?? 0];
+    if (a !== b) found.push({ index, from: a, to: b });
+  }
+  return found.sort((a, b) => bySize(a, b) || a.index - b.index);
+}
+
+function linkDeltas(a: Summary, b: Summary): LinkDelta[] {
+  const found: LinkDelta[] = [];
+  const ranks = Math.max(a.ranks, b.ranks);
+  for (const [between, key] of [
+    ['ranks', 'intraNodeBytes'],
+    ['nodes', 'interNodeBytes'],
+  ] as const) {
+    const [left, right] = [a.traffic[key], b.traffic[key]];
+    for (let sender = 0; sender < ranks; sender++) {
+      for (let receiver = 0; receiver < ranks; receiver++) {
+        const from = left[sender]?.[receiver] ?? 0;
+        const to = right[sender]?.[receiver] ?? 0;
+        if (from !== to && sender !== receiver) found.push({ sender, receiver, between, from, to });
+      }
+    }
+  }
+  return found.sort((x, y) => bySize(x, y) || x.sender - y.sender || x.receiver - y.receiver);
+}
+
+function optionDeltas(a: PlanSpec, b: PlanSpec): OptionDelta[] {
+  const from = specFields(a);
+  const to = specFields(b);
+  const keys = Object.keys({ ...from, ...to }).sort() as (keyof typeof from)[];
+  return keys
+    .filter((key) => JSON.stringify(from[key]) !== JSON.stringify(to[key]))
+    .map((option) => ({ option, from: from[option], to: to[option] }));
+}
+
+/** Rows that every logical expert receives, over its replicas. */
+function expertRows(plan: Plan): number[] {
+  const { experts, instanceExpert, rankFirst } = plan.spec.placement;
+  const rows = new Array<number>(experts).fill(0);
+  for (const shard of plan.shards) {
+    shard.expertRows.forEach((count, j) => {
+      rows[instanceExpert[rankFirst[shard.rank]! + j]!]! += count;
+    });
+  }
+  return rows;
+}
+
+/** The larger of what a rank sends and receives between nodes. */
+function nicBytes({ traffic }: Summary): number[] {
+  const { interNodeBytes: bytes } = traffic;
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  return bytes.map((row, rank) => Math.max(sum(row), sum(bytes.map((other) => other[rank]!))));
+}
+
+function sameWords(a: ArrayLike<number>, b: ArrayLike<number>): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+/** Whether rows travel the same way. Sections are compared, not bytes: another minor version may store them differently. */
+function sameMovement(a: Plan, b: Plan): boolean {
+  if (a.decision.rule !== b.decision.rule || !sameWords(a.decision.groups, b.decision.groups)) return false;
+  return a.shards.every((left, rank) => {
+    const right = b.shards[rank]!;
+    return (
+      sameWords(left.sendEntry, right.sendEntry) &&
+      sameWords(left.forwardToken, right.forwardToken) &&
+      sameWords(left.forwardTarget, right.forwardTarget) &&
+      sameWords(left.distributeEntry, right.distributeEntry)
+    );
+  });
+}
+
+function sameOrder(a: Plan, b: Plan): boolean {
+  return a.shards.every((left, rank) => {
+    const right = b.shards[rank]!;
+    return (
+      left.tileTokens === right.tileTokens &&
+      sameWords(left.slices, right.slices) &&
+      sameWords(left.forwardSlices, right.forwardSlices) &&
+      sameWords(left.tileOrder, right.tileOrder)
+    );
+  });
+}
+
+function levelOf(a: Plan, b: Plan, options: readonly OptionDelta[], moved: number): DiffLevel {
+  const isMovement = ({ option }: OptionDelta) => MOVEMENT_OPTIONS.has(option);
+  const isOrder = ({ option }: OptionDelta) => ORDER_OPTIONS.has(option);
+  const isResult = (delta: OptionDelta) => !isMovement(delta) && !isOrder(delta);
+  if (moved > 0 || options.some(isResult) || a.shards.length !== b.shards.length) return 'result';
+  if (options.some(isMovement) || !sameMovement(a, b)) return 'movement';
+  return options.length > 0 || !sameOrder(a, b) ? 'order' : 'identical';
+}
+
+/**
+ * Compares two plans; neither needs to be verified, both must be well-formed.
+ *
+ * @param maxMoves how many moved entries to name
+ */
+export function diffPlans(a: Plan, b: Plan, maxMoves: number = DEFAULT_MOVES): PlanDiff {
+  const options = optionDeltas(a.spec, b.spec);
+  const moves = findMoves(a, b, maxMoves);
+  const level = levelOf(a, b, options, moves.count);
+  const [left, right] = [summarize(a), summarize(b)];
+  const metrics = compareMetrics(left, right);
+  return {
+    level,
+    changed: level !== 'identical',
+    headline: headlineOf(metrics),
+    metrics,
+    options,
+    ranks: {
+      tokens: deltas(left.tokens, right.tokens),
+      recvRows: deltas(left.recvRows, right.recvRows),
+      keptRows: deltas(left.keptRows, right.keptRows),
+      nicBytes: deltas(nicBytes(left), nicBytes(right)),
+    },
+    experts: deltas(expertRows(a), expertRows(b)),
+    links: linkDeltas(left, right),
+    movedEntries: moves.count,
+    causes: moves.causes,
+    moves: moves.first,
+    metadata: [],
+  };
+}
+
+/** diffPlans for two files: plans that are identical may still say otherwise who wrote them, in which format and why. */
+export function diffFiles(a: DecodedPlan, b: DecodedPlan, maxMoves: number = DEFAULT_MOVES): PlanDiff {
+  const diff = diffPlans(a.plan, b.plan, maxMoves);
+  if (diff.level !== 'identical') return diff;
+  const facts: [string, string, string][] = [
+    ['format', a.version.join('.'), b.version.join('.')],
+    ['producer', a.producer, b.producer],
+    ['reason', a.plan.decision.reason, b.plan.decision.reason],
+  ];
+  const metadata = facts
+    .filter(([, from, to]) => from !== to)
+    .map(([name, from, to]) => `${name}: ${from || 'none'} -> ${to || 'none'}`);
+  return metadata.length === 0 ? diff : { ...diff, level: 'metadata', changed: true, metadata };
+}

@@ -1,0 +1,137 @@
+// Everything that the report and the viewer show of a plan, as plain data: a worker sends it to its page.
+
+import { SLOT_DROPPED } from '../../planner/format/layout.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { columnSums, sum } from '../../planner/totals.ts';
+import { findOffenders, type Offender } from './extremes.ts';
+import { type Loads, loadOf } from './load.ts';
+import { type Prediction, predictTimeline } from './prediction.ts';
+import { type Summary, summarize } from './summary.ts';
+import { directLengths, forwardLengths, type Lengths, type Spread, spreadOf } from './tokens.ts';
+
+/** The most rows and columns of the heat map; ranks of larger groups share cells. */
+const MAX_CELLS = 64;
+
+export interface Heat {
+  /** Consecutive ranks that share a row or column: 1, or whole nodes of a large group. */
+  readonly ranksPerCell: number;
+  /** Rows and columns. */
+  readonly cells: number;
+  /** Cells that lie on one node; 0 if a cell is a node or more. */
+  readonly cellsPerNode: number;
+  /** Payload bytes [from, to], between ranks of one node, and between nodes. */
+  readonly intra: number[][];
+  readonly inter: number[][];
+}
+
+/** What holds of every plan that could be read, broken ones included. */
+export interface PlanFigures extends Loads {
+  readonly heat: Heat;
+  readonly totalBytes: { readonly own: number; readonly intra: number; readonly inter: number };
+}
+
+/** What follows from the entries, which only a verified plan lets us walk. */
+export interface TokenFigures {
+  readonly spread: Spread;
+  readonly direct: Lengths;
+  /** Hierarchical plans only. */
+  readonly forwarded?: Lengths;
+  readonly prediction: Prediction;
+}
+
+export interface Figures extends PlanFigures {
+  readonly tokens?: TokenFigures;
+  readonly offenders: readonly Offender[];
+}
+
+/** Ranks that share a cell of the heat map: one, or as many whole nodes as it takes. */
+function cellSize(ranks: number, ranksPerNode: number): number {
+  if (ranks <= MAX_CELLS) return 1;
+  const nodes = ranks / ranksPerNode;
+  return ranksPerNode * Math.ceil(nodes / MAX_CELLS);
+}
+
+function heatOf({ ranks, ranksPerNode, traffic }: Summary): Heat {
+  const ranksPerCell = cellSize(ranks, ranksPerNode);
+  const cells = Math.ceil(ranks / ranksPerCell);
+  const fold = (bytes: readonly (readonly number[])[]) => {
+    const folded = Array.from({ length: cells }, () => new Array<number>(cells).fill(0));
+    for (const [from, row] of bytes.entries()) {
+      const into = folded[Math.floor(from / ranksPerCell)]!;
+      for (const [to, n] of row.entries()) into[Math.floor(to / ranksPerCell)]! += n;
+    }
+    return folded;
+  };
+  return {
+    ranksPerCell,
+    cells,
+    cellsPerNode: ranksPerCell === 1 ? ranksPerNode : 0,
+    intra: fold(traffic.intraNodeBytes),
+    inter: fold(traffic.interNodeBytes),
+  };
+}
+
+/** Expert instances in the order of the plan: "expert 7", with its rank if the expert has replicas. */
+function instanceLabels({ spec }: Plan): string[] {
+  const { instanceExpert, instanceRank, instances, experts } = spec.placement;
+  return Array.from({ length: instances }, (_, i) => {
+    const name = `expert ${instanceExpert[i]}`;
+    return instances === experts ? name : `${name} on rank ${instanceRank[i]}`;
+  });
+}
+
+function planFigures(plan: Plan, summary: Summary): PlanFigures {
+  const { traffic, ...rest } = summary;
+  const { intraNodeBytes, interNodeBytes } = traffic;
+  const realRows = summary.expertCounts.map(sum);
+  const own = sum(intraNodeBytes.map((row, rank) => row[rank]!));
+  return {
+    summary: rest,
+    heat: heatOf(summary),
+    experts: loadOf(
+      summary.expertCounts.flat(),
+      instanceLabels(plan),
+      [...plan.spec.placement.instanceExpert].map(String),
+    ),
+    ranks: loadOf(
+      realRows,
+      realRows.map((_, rank) => `rank ${rank}`),
+    ),
+    nicOut: interNodeBytes.map(sum),
+    nicIn: columnSums(interNodeBytes),
+    totalBytes: { own, intra: sum(intraNodeBytes.map(sum)) - own, inter: sum(interNodeBytes.map(sum)) },
+  };
+}
+
+function tokenFigures(plan: Plan): TokenFigures {
+  return {
+    spread: spreadOf(plan),
+    direct: directLengths(plan),
+    ...(plan.spec.strategy === 'hier' ? { forwarded: forwardLengths(plan) } : {}),
+    prediction: predictTimeline(plan),
+  };
+}
+
+/** Dropped entries of each expert instance. */
+function droppedRows({ shards, spec }: Plan): number[] {
+  const dropped = new Array<number>(spec.placement.instances).fill(0);
+  for (const { entrySlot, entryInstance } of shards) {
+    for (const [entry, slot] of entrySlot.entries()) {
+      if (slot === SLOT_DROPPED) dropped[entryInstance[entry]!]!++;
+    }
+  }
+  return dropped;
+}
+
+/** All figures of a plan. What needs its entries is left out unless the plan was verified. */
+export function figuresOf(plan: Plan, isVerified: boolean): Figures {
+  const summary = summarize(plan);
+  const base = planFigures(plan, summary);
+  const tokens = isVerified ? tokenFigures(plan) : undefined;
+  const dropped = isVerified && summary.droppedEntries > 0 ? droppedRows(plan) : [];
+  return {
+    ...base,
+    ...(tokens === undefined ? {} : { tokens }),
+    offenders: findOffenders(base, summary.traffic, dropped),
+  };
+}

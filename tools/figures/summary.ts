@@ -1,0 +1,178 @@
+// What a plan means for a cluster: the figures that `inspect`, the demo and the report show.
+
+import { groupLoads } from '../../planner/balance.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { type OptionalFields, optionalFields } from '../../planner/spec.ts';
+import { columnSums, largest, sum } from '../../planner/totals.ts';
+import { visitPlan } from '../../planner/traffic.ts';
+
+export interface Traffic {
+  /** Payload bytes between ranks of one node; row = sender, column = receiver; the diagonal stays on its rank. */
+  intraNodeBytes: number[][];
+  /** Payload bytes between ranks of different nodes. */
+  interNodeBytes: number[][];
+}
+
+export interface Forwarding {
+  /** The balancer's rule. */
+  rule: string;
+  /** Rail group of every rank. */
+  groups: number[];
+  /** The paper's measure: rows that each rail group sends between nodes. */
+  groupLoads: number[];
+  /** Rows that cross between nodes. */
+  forwardedRows: number;
+  /** Those of them that use a landing row, because no slot of their forwarder can hold them. */
+  stagedRows: number;
+  /** Rows of each rank's landing buffer. */
+  stageRows: number[];
+  /** Bytes of metadata that travel with the forwarded rows, all ranks together. */
+  metadataBytes: number;
+}
+
+export interface Summary {
+  ranks: number;
+  ranksPerNode: number;
+  experts: number;
+  instances: number;
+  topk: number;
+  dtype: string;
+  hidden: number;
+  rowBytes: number;
+  align: number;
+  capacity: number;
+  strategy: string;
+  /** Tokens per source rank. */
+  tokens: number[];
+  /** Rows of each receive buffer, padding included. */
+  recvRows: number[];
+  /** Real rows per rank and local expert. */
+  expertCounts: number[][];
+  /** Rows that are neither masked nor dropped, per source rank. */
+  keptRows: number[];
+  maskedEntries: number;
+  droppedEntries: number;
+  paddingRows: number;
+  segments: number;
+  slices: number;
+  traffic: Traffic;
+  /** Largest bytes that any rank sends or receives between nodes. */
+  busiestNicBytes: number;
+  /** Why `auto` chose the strategy; empty where it was asked for. */
+  reason: string;
+  /** Hierarchical plans only. */
+  forwarding?: Forwarding;
+  /** Header fields that differ from their default: `sum`, `replicas`, `combineDtype`. */
+  rules?: OptionalFields;
+  /** Keys that other programs added to the header. */
+  extra?: string[];
+  imbalance: {
+    /** Largest expert instance's rows over the mean. */
+    expertMaxOverMean: number;
+    /** Largest rank's real rows over the mean. */
+    rankMaxOverMean: number;
+  };
+  copiesPerToken: {
+    /** Kept (token, k) per token. */
+    flat: number;
+    /** Rows that really leave their source rank's memory per token. */
+    sent: number;
+  };
+}
+
+/** Largest value over the mean; 0 if all are 0. */
+export function maxOverMean(values: readonly number[]): number {
+  const total = sum(values);
+  return total === 0 ? 0 : (Math.max(...values) * values.length) / total;
+}
+
+function trafficOf(plan: Plan): Traffic {
+  const { ranks, rowBytes } = plan.spec;
+  const matrix = () => Array.from({ length: ranks }, () => new Array<number>(ranks).fill(0));
+  const traffic: Traffic = { intraNodeBytes: matrix(), interNodeBytes: matrix() };
+  const into = (bytes: number[][]) => (from: number, to: number, rows: number) => {
+    bytes[from]![to]! += rows * rowBytes;
+  };
+  visitPlan(plan, { inter: into(traffic.interNodeBytes), intra: into(traffic.intraNodeBytes) });
+  return traffic;
+}
+
+/** Largest bytes that any rank sends or receives between nodes. */
+export function busiestNicBytes({ interNodeBytes }: Traffic): number {
+  return largest([...interNodeBytes.map(sum), ...columnSums(interNodeBytes)]);
+}
+
+/** What the balancer did; undefined in flat plans. */
+function forwardingOf(plan: Plan): Forwarding | undefined {
+  const { spec, decision, shards } = plan;
+  if (spec.strategy === 'flat') return undefined;
+  const nodeRows = new Uint32Array(spec.ranks * spec.nodes);
+  for (const [rank, shard] of shards.entries()) {
+    nodeRows.set(shard.forwardRows.subarray(0, spec.nodes), rank * spec.nodes);
+  }
+  const forwardedRows = sum(nodeRows);
+  return {
+    rule: decision.rule,
+    groups: [...decision.groups],
+    groupLoads: groupLoads(spec, decision.groups, nodeRows),
+    forwardedRows,
+    stagedRows: sum(shards.map((shard) => shard.staged)),
+    stageRows: shards.map((shard) => shard.stageRows),
+    metadataBytes: metadataBytes(plan, forwardedRows),
+  };
+}
+
+/** What travels with forwarded rows: a count a row, and (rank, slot, k) an entry, as two words. */
+function metadataBytes(plan: Plan, forwardedRows: number): number {
+  return 4 * forwardedRows + 8 * sum(plan.shards.map((shard) => shard.distributeEntry.length));
+}
+
+/** Sums a plan up. Works on unverified plans too, as far as their tables have the right sizes. */
+export function summarize(plan: Plan): Summary {
+  const { spec, shards } = plan;
+  const tokens = shards.map((shard) => shard.tokens);
+  const expertCounts = shards.map((shard) => [...shard.expertRows]);
+  const realRows = expertCounts.map(sum);
+  const keptRows = shards.map((shard) => shard.kept);
+  const perToken = (rows: number) => (sum(tokens) === 0 ? 0 : rows / sum(tokens));
+  const forwarding = forwardingOf(plan);
+  const rules = optionalFields(spec);
+  const traffic = trafficOf(plan);
+  const directRows = sum(shards.map((shard) => shard.sendEntry.length));
+  return {
+    ranks: spec.ranks,
+    ranksPerNode: spec.ranksPerNode,
+    experts: spec.experts,
+    instances: spec.placement.instances,
+    topk: spec.topk,
+    dtype: spec.dtype,
+    hidden: spec.hidden,
+    rowBytes: spec.rowBytes,
+    align: spec.align,
+    capacity: spec.capacity,
+    strategy: spec.strategy,
+    tokens,
+    recvRows: shards.map((shard) => shard.recvRows),
+    expertCounts,
+    keptRows,
+    maskedEntries: sum(shards.map((shard) => shard.masked)),
+    droppedEntries: sum(shards.map((shard) => shard.dropped)),
+    paddingRows: sum(shards.map((shard) => shard.recvRows)) - sum(realRows),
+    segments: sum(shards.map((shard) => shard.segments)),
+    slices: sum(shards.map((shard) => shard.slices.length / 3)),
+    traffic,
+    busiestNicBytes: busiestNicBytes(traffic),
+    reason: plan.decision.reason,
+    ...(forwarding === undefined ? {} : { forwarding }),
+    ...(Object.keys(rules).length === 0 ? {} : { rules }),
+    ...(plan.extra === undefined ? {} : { extra: Object.keys(plan.extra) }),
+    imbalance: {
+      expertMaxOverMean: maxOverMean(expertCounts.flat()),
+      rankMaxOverMean: maxOverMean(realRows),
+    },
+    copiesPerToken: {
+      flat: perToken(sum(keptRows)),
+      sent: perToken(directRows + (forwarding?.forwardedRows ?? 0)),
+    },
+  };
+}

@@ -1,0 +1,117 @@
+// Golden plans: making the plans that a file names, and comparing them with what they were.
+
+import { dirname, resolve } from 'node:path';
+import { hex } from '../../planner/format/bytes.ts';
+import { planId } from '../../planner/format/digest.ts';
+import { nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Planner } from '../../planner/planner.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
+import { METRICS } from '../diff/metrics.ts';
+import { summarize } from '../figures/summary.ts';
+import { readAnyRouting } from '../readers/anyRouting.ts';
+import { readPlacement } from '../readers/placementMap.ts';
+import type { GoldenEntry, GoldenFile, PlanEntry } from './goldenFile.ts';
+
+/** `missing`: a plan without a golden entry; `obsolete`: a golden entry without a plan. */
+export type Verdict = 'same' | 'mismatch' | 'missing' | 'obsolete';
+
+/** What became of one name. */
+export interface Checked {
+  readonly name: string;
+  readonly verdict: Verdict;
+  /** Why, a line each: the routing, the plan id, and the figures that differ. */
+  readonly reasons: readonly string[];
+}
+
+/** Digits behind the point that a ratio keeps: what a reviewer reads, and no difference in the last bit. */
+const RATIO_DIGITS = 6;
+
+/** SHA-256 of all ids as 32-bit words, with each rank's tokens and topk, whatever file or width they came in. */
+export async function routingDigest(tables: readonly RoutingTable[]): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  for (const { ids, tokens, topk } of tables) {
+    const words = new Int32Array(2 + ids.length);
+    words.set([tokens, topk]);
+    for (let i = 0; i < ids.length; i++) words[2 + i] = Number(ids[i]);
+    chunks.push(new Uint8Array(words.buffer));
+  }
+  return hex(await nodeSha256(chunks));
+}
+
+/** The figures of a plan that a reviewer can judge: strategy, balancer's rule and every metric of docs/diff.md. */
+export function goldenSummary(plan: VerifiedPlan): Record<string, number | string> {
+  const summary = summarize(plan);
+  const figures: Record<string, number | string> = { strategy: summary.strategy, rule: plan.decision.rule };
+  for (const { name, unit, of } of METRICS) {
+    const value = of(summary);
+    figures[name] = unit === 'ratio' ? Number(value.toFixed(RATIO_DIGITS)) : value;
+  }
+  return figures;
+}
+
+/** Makes one plan of a golden file. Throws what the readers and the planner throw. */
+export async function makeGolden(entry: PlanEntry, file: string, planner: Planner): Promise<GoldenEntry> {
+  const folder = dirname(file);
+  const { placement, ranks, ...options } = entry.options;
+  const tables = await readAnyRouting(resolve(folder, entry.routing), { ...entry.read, ranks });
+  const map = typeof placement === 'string' ? await readPlacement(resolve(folder, placement)) : placement;
+  const plan = planner.planAll(tables, {
+    ...options,
+    ranks: tables.length,
+    ...(map === undefined ? {} : { placement: map }),
+  });
+  return {
+    routingDigest: await routingDigest(tables),
+    planId: await planId(plan, nodeSha256),
+    summary: goldenSummary(plan),
+  };
+}
+
+/** Makes every plan of the file, in its order. */
+export async function makeAll(
+  { plans }: GoldenFile,
+  file: string,
+  planner: Planner,
+  onPlan?: (done: number, total: number) => void,
+): Promise<Map<string, GoldenEntry>> {
+  const made = new Map<string, GoldenEntry>();
+  for (const [name, entry] of plans) {
+    made.set(name, await makeGolden(entry, file, planner));
+    onPlan?.(made.size, plans.size);
+  }
+  return made;
+}
+
+function reasonsOf(was: GoldenEntry, is: GoldenEntry): string[] {
+  const reasons: string[] = [];
+  if (was.routingDigest !== is.routingDigest) reasons.push('the routing itself changed');
+  if (was.planId !== is.planId)
+    reasons.push(`plan id ${was.planId.slice(0, 12)} -> ${is.planId.slice(0, 12)}`);
+  for (const name of new Set([...Object.keys(was.summary), ...Object.keys(is.summary)])) {
+    const [from, to] = [was.summary[name], is.summary[name]];
+    if (from !== to) reasons.push(`${name} ${from ?? 'absent'} -> ${to ?? 'absent'}`);
+  }
+  return reasons;
+}
+
+/** Compares what was with what is: plans in their order, then obsolete entries. */
+export function compareGolden(
+  { plans, golden }: GoldenFile,
+  made: ReadonlyMap<string, GoldenEntry>,
+): Checked[] {
+  const checked: Checked[] = [];
+  for (const name of plans.keys()) {
+    const was = golden.get(name);
+    if (was === undefined) {
+      checked.push({ name, verdict: 'missing', reasons: ['it has no golden entry'] });
+      continue;
+    }
+    const reasons = reasonsOf(was, made.get(name)!);
+    checked.push({ name, verdict: reasons.length === 0 ? 'same' : 'mismatch', reasons });
+  }
+  for (const name of golden.keys()) {
+    if (!plans.has(name)) checked.push({ name, verdict: 'obsolete', reasons: ['no plan has this name'] });
+  }
+  return checked;
+}

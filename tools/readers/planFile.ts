@@ -1,0 +1,43 @@
+// Plan files. What is wrong with one is thrown with the file's name.
+
+import { FuscoError } from '../../planner/errors.ts';
+import { type DecodedPlan, decodePlan, type OnDefect } from '../../planner/format/decode.ts';
+import { nodeHashing, nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Progress } from '../../planner/planner.ts';
+import { type VerifiedFile, verifyChunked } from '../../planner/verify/chunked.ts';
+import { verifyPlan } from '../../planner/verify/verify.ts';
+import { OpenFile, readWhole } from './file.ts';
+
+/** Runs work on a file; its errors get the file's name in front of their text. */
+async function named<T>(path: string, work: () => T | Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof FuscoError) || error.details.path === path) throw error;
+    throw new FuscoError(error.code, error.message, { ...error.details, path, cause: error });
+  }
+}
+
+/** Reads and decodes a plan file; see decodePlan for what `onDefect` does. */
+export async function readPlan(path: string, onDefect?: OnDefect): Promise<DecodedPlan> {
+  const bytes = await readWhole(path);
+  return named(path, () => decodePlan(bytes, nodeSha256, onDefect));
+}
+
+/** Reads and verifies a plan file that is going to be used. */
+export async function readVerifiedPlan(path: string): Promise<DecodedPlan & { plan: VerifiedPlan }> {
+  const decoded = await readPlan(path);
+  return named(path, () => ({ ...decoded, plan: verifyPlan(decoded.plan) }));
+}
+
+/**
+ * Verifies a plan file shard by shard, in the memory of its largest shard, reading it twice.
+ *
+ * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ, and what decodePlan and verifyPlan throw
+ */
+export async function verifyFile(path: string, progress?: Progress): Promise<VerifiedFile> {
+  using file = new OpenFile(path);
+  const read = async (at: number, into: Uint8Array) => file.readInto(at, into);
+  return await named(path, () => verifyChunked({ length: file.length, read }, nodeHashing, progress));
+}

@@ -1,0 +1,26 @@
+// Routing tables split over ranks, and joined again.
+
+import type { RoutingTable } from '../../planner/routing.ts';
+
+/** Contiguous blocks of the tokens, as views; if `ranks` does not divide them, the first blocks have one token more. */
+export function splitTable({ ids, tokens, topk }: RoutingTable, ranks: number): RoutingTable[] {
+  const least = Math.floor(tokens / ranks);
+  const longer = tokens % ranks;
+  return Array.from({ length: ranks }, (_, rank) => {
+    const first = rank * least + Math.min(rank, longer);
+    const count = rank < longer ? least + 1 : least;
+    return { ids: ids.subarray(first * topk, (first + count) * topk), tokens: count, topk };
+  });
+}
+
+/** The tokens of all ranks in order, as one table. The tables have one topk. */
+export function joinTables(tables: readonly RoutingTable[]): RoutingTable {
+  const tokens = tables.reduce((sum, table) => sum + table.tokens, 0);
+  const { topk } = tables[0]!;
+  const ids = new Int32Array(tokens * topk);
+  let at = 0;
+  for (const table of tables) {
+    for (const id of table.ids) ids[at++] = Number(id);
+  }
+  return { ids, tokens, topk };
+}
