@@ -28,7 +28,7 @@ extern "C" fusco_status fusco_bench_copy(fusco_context *context, fusco_copy_vari
     const auto from = std::make_unique<uint8_t[]>(fills ? blockBytes : bytes);
     const auto to = std::make_unique<uint8_t[]>(bytes);
     const fusco::Kernels &kernels = context->shared->kernels();
-    const auto copy = variant == FUSCO_COPY_MEMCPY ? kernels.copyRow : kernels.streamRow;
+    const auto copy = variant == FUSCO_COPY_MEMCPY ? kernels.copyRow : kernels.copyRowNonTemporal;
     const auto chunks = static_cast<uint32_t>((bytes + chunkBytes - 1) / chunkBytes);
     auto work = [&](uint32_t chunk) {
       const uint64_t end = std::min((chunk + 1) * chunkBytes, bytes);

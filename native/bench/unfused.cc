@@ -104,7 +104,8 @@ class Pipeline {
         plan_(unfused.plan),
         rowBytes_(unfused.rowBytes),
         kernels_(plan_.context->kernels()),
-        copy_(plan_.context->streams(plan_.kept * rowBytes_) ? kernels_.streamRow : kernels_.copyRow) {}
+        copy_(plan_.context->storesNonTemporal(plan_.kept * rowBytes_) ? kernels_.copyRowNonTemporal
+                                                                       : kernels_.copyRow) {}
 
   void pack(const fusco_buffer *from) {
     each(plan_.tasks, [&](const TokenTask &task) {
@@ -148,7 +149,7 @@ class Pipeline {
     const Arithmetic &arithmetic = kernels_.of(call.dtype);
     const auto add = arithmetic.combine[static_cast<int>(Tree::none)][call.weights != nullptr];
     const uint64_t elements = rowBytes_ / elementBytes(call.dtype);
-    const bool nonTemporal = plan_.context->streams(plan_.tokens * rowBytes_);
+    const bool nonTemporal = plan_.context->storesNonTemporal(plan_.tokens * rowBytes_);
     each(plan_.tasks, [&](const TokenTask &task) {
       Term terms[FUSCO_MAX_TOPK];
       RankTables &tables = unfused_.rank[task.rank];

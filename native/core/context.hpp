@@ -27,8 +27,8 @@ class Context {
 
   Pool &pool() { return pool_; }
   const Kernels &kernels() const { return kernels_; }
-  // Whether an exchange that writes so many bytes should bypass the caches.
-  bool streams(uint64_t bytesWritten) const { return bytesWritten >= streamBytes_; }
+  // Whether an exchange that writes `bytesWritten` bytes should bypass the caches.
+  bool storesNonTemporal(uint64_t bytesWritten) const { return bytesWritten >= nonTemporalBytes_; }
 
   // Held for the length of an exchange: it owns the pool and the scratch space meanwhile.
   std::mutex mutex;
@@ -37,7 +37,7 @@ class Context {
 
  private:
   const Kernels &kernels_;
-  uint64_t streamBytes_;
+  uint64_t nonTemporalBytes_;
   Pool pool_;
 };
 

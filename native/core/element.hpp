@@ -65,44 +65,24 @@ inline uint16_t encodeF16(float value) {
   return static_cast<uint16_t>(sign | (rounded >> 13));
 }
 
-struct F32 {
-  static constexpr size_t bytes = 4;
+// An element type in memory at any address: `decode` and `encode` convert its bits.
+template <class Bits, float (*decode)(Bits), Bits (*encode)(float)>
+struct StoredElement {
+  static constexpr size_t bytes = sizeof(Bits);
   static float load(const uint8_t *at) {
-    uint32_t bits;
-    std::memcpy(&bits, at, 4);
-    return fromBits(bits);
+    Bits bits;
+    std::memcpy(&bits, at, sizeof bits);
+    return decode(bits);
   }
   static void store(uint8_t *at, float value) {
-    const uint32_t bits = encodeF32(value);
-    std::memcpy(at, &bits, 4);
+    const Bits bits = encode(value);
+    std::memcpy(at, &bits, sizeof bits);
   }
 };
 
-struct F16 {
-  static constexpr size_t bytes = 2;
-  static float load(const uint8_t *at) {
-    uint16_t bits;
-    std::memcpy(&bits, at, 2);
-    return decodeF16(bits);
-  }
-  static void store(uint8_t *at, float value) {
-    const uint16_t bits = encodeF16(value);
-    std::memcpy(at, &bits, 2);
-  }
-};
-
-struct Bf16 {
-  static constexpr size_t bytes = 2;
-  static float load(const uint8_t *at) {
-    uint16_t bits;
-    std::memcpy(&bits, at, 2);
-    return decodeBf16(bits);
-  }
-  static void store(uint8_t *at, float value) {
-    const uint16_t bits = encodeBf16(value);
-    std::memcpy(at, &bits, 2);
-  }
-};
+using F32 = StoredElement<uint32_t, fromBits, encodeF32>;
+using F16 = StoredElement<uint16_t, decodeF16, encodeF16>;
+using Bf16 = StoredElement<uint16_t, decodeBf16, encodeBf16>;
 
 }  // namespace
 }  // namespace fusco

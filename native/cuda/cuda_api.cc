@@ -224,7 +224,7 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
                                     fusco_error *error) {
   return exchange(plan, desc != nullptr, nullptr, error,
-                  [&](DevicePlan &slot, CudaContext &, fusco_cuda_report &) { slot.upload(*desc); });
+                  [&](DevicePlan &device, CudaContext &, fusco_cuda_report &) { device.upload(*desc); });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
@@ -236,8 +236,8 @@ uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) {
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
                                  fusco_cuda_report *report, fusco_error *error) {
   return exchange(plan, call != nullptr, report, error,
-                  [&](DevicePlan &slot, CudaContext &c, fusco_cuda_report &out) {
-                    fusco::cuda::dispatch(slot, path, *call, out);
+                  [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
+                    fusco::cuda::dispatch(device, path, *call, out);
                     if (c.capturing != nullptr)
                       c.capturing->add(plan->shared, *call, out.path == FUSCO_CUDA_PATH_FORWARD);
                   });
@@ -246,8 +246,8 @@ fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, co
 fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call,
                                 fusco_cuda_report *report, fusco_error *error) {
   return exchange(plan, call != nullptr, report, error,
-                  [&](DevicePlan &slot, CudaContext &c, fusco_cuda_report &out) {
-                    fusco::cuda::combine(slot, *call, out);
+                  [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
+                    fusco::cuda::combine(device, *call, out);
                     if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
                   });
 }
@@ -255,8 +255,8 @@ fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call 
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error) {
   return exchange(plan, call != nullptr, report, error,
-                  [&](DevicePlan &slot, CudaContext &c, fusco_cuda_report &out) {
-                    fusco::cuda::weightGradient(slot, *call, out);
+                  [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
+                    fusco::cuda::weightGradient(device, *call, out);
                     if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
                   });
 }

@@ -26,7 +26,7 @@ bool isSticky(cudaError_t error) {
   }
 }
 
-// Combine between devices is bound by the links: on two H100 eight sms reach 99 % of what all do.
+// Combine between devices is bound by the links: on two H100 eight SMs reach 99 % of what all do.
 constexpr uint32_t enoughBetweenDevices = 16;
 
 }  // namespace

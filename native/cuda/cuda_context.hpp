@@ -60,7 +60,7 @@ class CudaContext {
   cudaStream_t stream(uint32_t rank) const { return streams_[rank]; }
   cudaStream_t leader(const DeviceGroup &group) const { return streams_[group.ranks.front()]; }
   void setStream(uint32_t rank, cudaStream_t stream);
-  // How many sms of each device exchanges may fill; 0: all.
+  // How many SMs of each device exchanges may fill; 0: all.
   void limitSms(uint32_t count);
 
   void *alloc(uint32_t rank, uint64_t bytes);
@@ -72,7 +72,7 @@ class CudaContext {
   // Makes the leaders wait for all ranks' streams, and later all ranks' streams for the leaders.
   void ready();
   void done();
-  // Between two steps of one exchange: every leader waits for every other.
+  // Between two launches of one exchange: every leader waits for every other.
   void orderLeaders();
 
   // Throws E_OPTION for a rank outside the group.
@@ -107,7 +107,7 @@ class CudaContext {
   std::string broken_;
 };
 
-// Makes `device` the current one of this thread and goes back at the end of the scope.
+// Makes `device` the current one of this thread, and restores the previous one at the end of the scope.
 class OnDevice {
  public:
   explicit OnDevice(uint32_t device) {
@@ -120,7 +120,7 @@ class OnDevice {
   int before_ = 0;
 };
 
-// Throws E_BACKEND where there is no device.
+// Throws E_BACKEND if there is no device.
 uint32_t deviceCount();
 
 }  // namespace fusco::cuda

@@ -6,14 +6,14 @@
 
 namespace fusco::cuda {
 
-void dispatch(DevicePlan &slot, fusco_cuda_path path, const fusco_dispatch_call &call,
+void dispatch(DevicePlan &plan, fusco_cuda_path path, const fusco_dispatch_call &call,
               fusco_cuda_report &report);
-void combine(DevicePlan &slot, const fusco_combine_call &call, fusco_cuda_report &report);
-void weightGradient(DevicePlan &slot, const fusco_weight_gradient_call &call, fusco_cuda_report &report);
+void combine(DevicePlan &plan, const fusco_combine_call &call, fusco_cuda_report &report);
+void weightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call, fusco_cuda_report &report);
 
 // The checks alone, for captured calls whose plan has changed.
-void checkDispatch(DevicePlan &slot, const fusco_dispatch_call &call);
-void checkCombine(DevicePlan &slot, const fusco_combine_call &call);
-void checkWeightGradient(DevicePlan &slot, const fusco_weight_gradient_call &call);
+void checkDispatch(DevicePlan &plan, const fusco_dispatch_call &call);
+void checkCombine(DevicePlan &plan, const fusco_combine_call &call);
+void checkWeightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call);
 
 }  // namespace fusco::cuda

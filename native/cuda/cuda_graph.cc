@@ -5,39 +5,40 @@
 
 namespace fusco::cuda {
 
-CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &theSlot, Kind theKind)
-    : slot(theSlot),
-      generation(theSlot->generation()),
-      topk(theSlot->plan().topk),
-      tree(theSlot->plan().tree),
+CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &ofPlan, Kind theKind)
+    : device(ofPlan),
+      generation(ofPlan->generation()),
+      topk(ofPlan->plan().topk),
+      tree(ofPlan->plan().tree),
       kind(theKind) {}
 
 const fusco_buffer *CapturedCall::keep(const fusco_buffer *given) {
   if (given == nullptr) return nullptr;
-  return buffers.emplace_back(given, given + slot->plan().ranks).data();
+  return buffers.emplace_back(given, given + device->plan().ranks).data();
 }
 
 void CapturedCall::checkAgain() {
-  if (slot->generation() == generation) return;
-  const fusco_plan &plan = slot->plan();
-  if (plan.topk != topk || plan.tree != tree || (kind == Kind::forwarded && !slot->forwards())) {
-    throw Failure(FUSCO_E_OPTION, "the captured plan has topk %u, the slot's topk %u, or another strategy",
-                  topk, plan.topk)
+  if (device->generation() == generation) return;
+  const fusco_plan &plan = device->plan();
+  if (plan.topk != topk || plan.tree != tree || (kind == Kind::forwarded && !device->forwards())) {
+    throw Failure(FUSCO_E_OPTION,
+                  "the captured plan has topk %u; the uploaded one has topk %u or another strategy", topk,
+                  plan.topk)
         .limited(plan.topk, topk);
   }
   if (kind == Kind::combine) {
-    checkCombine(*slot, combine);
+    checkCombine(*device, combine);
   } else if (kind == Kind::gradient) {
-    checkWeightGradient(*slot, gradient);
+    checkWeightGradient(*device, gradient);
   } else {
-    checkDispatch(*slot, dispatch);
+    checkDispatch(*device, dispatch);
   }
-  generation = slot->generation();
+  generation = device->generation();
 }
 
-void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_dispatch_call &call, bool forwarded) {
+void Graph::add(const std::shared_ptr<DevicePlan> &device, const fusco_dispatch_call &call, bool forwarded) {
   CapturedCall &copy =
-      calls_.emplace_back(slot, forwarded ? CapturedCall::Kind::forwarded : CapturedCall::Kind::dispatch);
+      calls_.emplace_back(device, forwarded ? CapturedCall::Kind::forwarded : CapturedCall::Kind::dispatch);
   copy.payloads.assign(call.payloads, call.payloads + call.payload_count);
   for (fusco_payload &payload : copy.payloads) {
     payload.from = copy.keep(payload.from);
@@ -46,16 +47,16 @@ void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_dispatch_ca
   copy.dispatch = {copy.payloads.data(), call.payload_count, copy.keep(call.origins), copy.keep(call.scale)};
 }
 
-void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_combine_call &call) {
-  CapturedCall &copy = calls_.emplace_back(slot, CapturedCall::Kind::combine);
+void Graph::add(const std::shared_ptr<DevicePlan> &device, const fusco_combine_call &call) {
+  CapturedCall &copy = calls_.emplace_back(device, CapturedCall::Kind::combine);
   copy.combine = call;
   copy.combine.from = copy.keep(call.from);
   copy.combine.to = copy.keep(call.to);
   copy.combine.weights = copy.keep(call.weights);
 }
 
-void Graph::add(const std::shared_ptr<DevicePlan> &slot, const fusco_weight_gradient_call &call) {
-  CapturedCall &copy = calls_.emplace_back(slot, CapturedCall::Kind::gradient);
+void Graph::add(const std::shared_ptr<DevicePlan> &device, const fusco_weight_gradient_call &call) {
+  CapturedCall &copy = calls_.emplace_back(device, CapturedCall::Kind::gradient);
   copy.gradient = call;
   copy.gradient.output_gradient = copy.keep(call.output_gradient);
   copy.gradient.from = copy.keep(call.from);
@@ -99,12 +100,12 @@ void Graph::launch() {
   for (CapturedCall &call : calls_) call.checkAgain();
   const OnDevice here(context_->deviceOf(0));
   context_->ready();
-  for (CapturedCall &call : calls_) call.slot->beginUse();
+  for (CapturedCall &call : calls_) call.device->beginUse();
   // The graph runs on one stream, after everything that any leader waits for.
   context_->orderLeaders();
   context_->check(cudaGraphLaunch(exec_, context_->stream(0)), "launching a graph");
   context_->orderLeaders();
-  for (CapturedCall &call : calls_) call.slot->endUse();
+  for (CapturedCall &call : calls_) call.device->endUse();
   context_->done();
 }
 

@@ -9,7 +9,7 @@ namespace fusco::cuda {
 
 // A copy of a call, its buffers included.
 struct CapturedCall {
-  std::shared_ptr<DevicePlan> slot;
+  std::shared_ptr<DevicePlan> device;
   uint64_t generation;
   uint32_t topk;
   Tree tree;
@@ -20,9 +20,9 @@ struct CapturedCall {
   fusco_weight_gradient_call gradient{};
   enum class Kind { dispatch, forwarded, combine, gradient } kind;
 
-  CapturedCall(const std::shared_ptr<DevicePlan> &slot, Kind kind);
+  CapturedCall(const std::shared_ptr<DevicePlan> &device, Kind kind);
   const fusco_buffer *keep(const fusco_buffer *given);
-  // Throws where the slot's plan no longer suits what was captured.
+  // Throws if the plan that was uploaded since does not suit what was captured.
   void checkAgain();
 };
 
@@ -30,9 +30,9 @@ class Graph {
  public:
   ~Graph();
 
-  void add(const std::shared_ptr<DevicePlan> &slot, const fusco_dispatch_call &call, bool forwarded);
-  void add(const std::shared_ptr<DevicePlan> &slot, const fusco_combine_call &call);
-  void add(const std::shared_ptr<DevicePlan> &slot, const fusco_weight_gradient_call &call);
+  void add(const std::shared_ptr<DevicePlan> &device, const fusco_dispatch_call &call, bool forwarded);
+  void add(const std::shared_ptr<DevicePlan> &device, const fusco_combine_call &call);
+  void add(const std::shared_ptr<DevicePlan> &device, const fusco_weight_gradient_call &call);
 
   static std::unique_ptr<Graph> begin(const std::shared_ptr<CudaContext> &context);
   void end();

@@ -53,7 +53,7 @@ void convert(CudaContext &context, uint32_t rank, const fusco_fp8_call &call, co
     params.hidden = call.hidden;
     params.rowBlocks = fp8Blocks(call.hidden);
     params.blocks = call.rows * params.rowBlocks;
-    // Every 16 bytes of values have so many codes.
+    // Codes of 16 bytes of values.
     const uint64_t width = 16 / elementBytes(call.dtype);
     const bool wide = bitsOf(call.values) % 16 == 0 && (bitsOf(call.codes) | call.hidden) % width == 0;
     return launch(params, call.dtype, wide, limits, stream);

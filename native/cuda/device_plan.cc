@@ -29,7 +29,7 @@ uint32_t readTileOrders(const CheckedPlan &checked, std::vector<std::vector<uint
 }  // namespace
 
 // Byte offsets of the tables in one device's memory, all of them at full capacity. The pinned buffers are
-// laid out alike, without the barrier.
+// laid out in the same way, without the barrier.
 struct DevicePlan::Layout {
   uint64_t head = 0, place, firstHop, order, paddings, landed, lastHop, barrier, bytes;
 

@@ -3,6 +3,8 @@
 
 #include <cuda_fp8.h>
 
+#include <type_traits>
+
 #include "e4m3.hpp"
 #include "element_device.cuh"
 #include "row_launch.hpp"
@@ -13,28 +15,13 @@ namespace {
 
 constexpr uint32_t threads = 256;
 
+// The type of an access of `bytes` bytes: 1, 2, 4, 8 or 16.
 template <uint32_t bytes>
-struct UnitOf;
-template <>
-struct UnitOf<1> {
-  using type = uint8_t;
-};
-template <>
-struct UnitOf<2> {
-  using type = uint16_t;
-};
-template <>
-struct UnitOf<4> {
-  using type = uint32_t;
-};
-template <>
-struct UnitOf<8> {
-  using type = uint2;
-};
-template <>
-struct UnitOf<16> {
-  using type = uint4;
-};
+using UnitOf = std::conditional_t<
+    bytes == 16, uint4,
+    std::conditional_t<
+        bytes == 8, uint2,
+        std::conditional_t<bytes == 4, uint32_t, std::conditional_t<bytes == 2, uint16_t, uint8_t>>>>;
 
 // How the lanes of a warp share blocks: `width` elements an access, 16 bytes of values or one element.
 template <class E, uint32_t width>
@@ -46,8 +33,8 @@ struct Share {
   // Blocks one after the other, whose loads are in flight together.
   static constexpr uint32_t inFlight = rounds == 1 ? 4 : 1;
   static constexpr uint32_t warpBlocks = teams * inFlight;
-  using Values = typename UnitOf<width * E::bytes>::type;
-  using Codes = typename UnitOf<width>::type;
+  using Values = UnitOf<width * E::bytes>;
+  using Codes = UnitOf<width>;
 };
 
 // A block's first element, and how many it has; none behind the last block.
@@ -77,9 +64,9 @@ __device__ void eachRun(const Fp8Params &p, F work) {
 // The codes of `width` values. The processor's conversion rounds as encodeE4m3 does but keeps what is out of
 // range at the largest number; only a block with an infinity or a NaN has that, and its factor is 0 or a NaN.
 template <uint32_t width>
-__device__ typename UnitOf<width>::type encodeCodes(const float *values, float factor) {
+__device__ UnitOf<width> encodeCodes(const float *values, float factor) {
   union {
-    typename UnitOf<width>::type unit;
+    UnitOf<width> unit;
     uint8_t code[width];
     uint16_t pair[(width + 1) / 2];
   } out;
@@ -100,9 +87,9 @@ __device__ typename UnitOf<width>::type encodeCodes(const float *values, float f
 
 // Every e4m3 number is exact in float16.
 template <uint32_t width>
-__device__ void decodeCodes(typename UnitOf<width>::type unit, float *values) {
+__device__ void decodeCodes(UnitOf<width> unit, float *values) {
   union {
-    typename UnitOf<width>::type unit;
+    UnitOf<width> unit;
     uint8_t code[width];
     uint16_t pair[(width + 1) / 2];
   } in;

@@ -116,7 +116,7 @@ class InRegisters {
   uint32_t key_[perLane];
 };
 
-// The same for any number of experts: scores in their place in memory, keys made anew whenever they are asked
+// The same for any number of experts: scores in their place in memory, keys computed whenever they are asked
 // for.
 class InMemory {
  public:
@@ -195,7 +195,7 @@ __device__ __forceinline__ void scoreToken(const GateParams &p, uint64_t token, 
   at.each([&](uint32_t i, uint32_t expert) { at.score(i, expert) = at.score(i, expert) / sum; });
 }
 
-// The largest power of two up to the size of a group, at most 32: so many lanes look at one group.
+// The largest power of two up to the size of a group, at most 32: the number of lanes that look at one group.
 __device__ uint32_t lanesOfGroup(uint32_t size) { return size >= 32 ? 32 : 1u << (31 - __clz(size)); }
 
 // What each group is judged by, into space.groupKeys.

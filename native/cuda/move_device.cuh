@@ -89,7 +89,8 @@ __device__ inline void fillBytes(uint8_t *to, uint64_t bytes, uint32_t value, Cr
   for (uint64_t i = crew.index; i < bytes; i += crew.count) to[i] = static_cast<uint8_t>(value);
 }
 
-// Padding: zero in every payload, -1 in origins. Several warps share a padding where there are more warps.
+// Padding: zero in every payload, -1 in origins. Several warps share a range if there are more warps than
+// ranges.
 __device__ inline void fillPadding(const DispatchParams &p, Crew crew) {
   const uint32_t paddings = p.plan.head->paddings;
   if (paddings == 0) return;

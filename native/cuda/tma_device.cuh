@@ -1,5 +1,5 @@
-// Dispatch by tiles: the copy engine of each multiprocessor (cp.async.bulk) brings a tile of rows into shared
-// memory and writes every row from there to all of its slots. Threads move no payload bytes.
+// Dispatch by TMA, the bulk-copy unit of each SM (cp.async.bulk): it loads a tile of rows into shared memory
+// and stores every row from there to all of its slots. Threads move no payload bytes.
 #pragma once
 
 #include "element_device.cuh"
@@ -20,7 +20,7 @@ __device__ inline void barrierExpect(uint64_t *barrier, uint32_t bytes) {
                : "memory");
 }
 
-// Acquires what the copy engine wrote for this phase.
+// Acquires what TMA wrote for this phase.
 __device__ inline void barrierWait(uint64_t *barrier, uint32_t parity) {
   asm volatile(
       "{\n"
@@ -33,9 +33,9 @@ __device__ inline void barrierWait(uint64_t *barrier, uint32_t parity) {
       : "memory");
 }
 
-// Lines that leave the L2 before others: received rows are read by a later kernel, if at all, and would only
-// push out rows that are still to be read.
-__device__ inline uint64_t leaveFirst() {
+// An L2 policy whose lines are evicted first: received rows are read by a later kernel, if at all, and would
+// only evict rows that are still to be read.
+__device__ inline uint64_t evictFirstPolicy() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
@@ -77,7 +77,7 @@ struct Tile {
 struct TileState {
   uint64_t arrived;
   uint32_t tileStart[maxRanks + 1];   // first tile of each local rank, last = tiles
-  uint32_t tokenStart[maxRanks + 1];  // as in the plan's head, which is a long way off
+  uint32_t tokenStart[maxRanks + 1];  // copy of the plan's head, which is in global memory
   uint32_t rankOf[maxRanks];
   uint32_t localRanks;
   uint32_t topk;
@@ -118,13 +118,13 @@ __device__ inline Tile tileAt(const TileState &state, uint32_t rows, uint32_t nu
   return {local, state.tokenStart[local] + first, min(rows, tokens - first)};
 }
 
-// One warp moves all tiles of a block, round by round. In a round all blocks of the GPU first ask for their
-// rows and then store them: the memory bus sees reads and writes in turns of megabytes, which costs less than
+// One warp moves all tiles of a block, round by round. In a round all blocks of the GPU first load their rows
+// and then store them: the memory bus sees reads and writes in turns of megabytes, which costs less than
 // mixing them.
 class TileMover {
  public:
   __device__ TileMover(const DispatchParams &params, TileState &state, uint8_t *rows)
-      : p_(params), state_(state), rows_(rows), lane_(threadIdx.x % 32), policy_(leaveFirst()) {}
+      : p_(params), state_(state), rows_(rows), lane_(threadIdx.x % warpLanes), policy_(evictFirstPolicy()) {}
 
   __device__ void movePayload(uint32_t index) {
     payload_ = &p_.payload[index];
@@ -178,7 +178,7 @@ class TileMover {
   }
 
   // Lists the stores of a tile in state_.to and state_.row, in the order in which they are issued: by
-  // destination rank and slot, so that blocks write near one another at the same time.
+  // destination rank and slot, so that blocks write to nearby addresses at the same time.
   __device__ void listStores(const Piece &piece) {
     const uint32_t entries = piece.tile.rows * state_.topk;
     const uint64_t first = static_cast<uint64_t>(piece.tile.token) * state_.topk;
@@ -195,10 +195,10 @@ class TileMover {
   __device__ void listByPlan(const Piece &piece, const Place *places, const uint8_t *order,
                              uint32_t entries) {
     uint32_t kept = 0;
-    for (uint32_t base = 0; base < entries; base += 32) {
+    for (uint32_t base = 0; base < entries; base += warpLanes) {
       const uint32_t e = base + lane_ < entries ? order[base + lane_] : entries;
       const Place place = e < entries ? places[e] : Place{0, -1};
-      const uint32_t real = __ballot_sync(0xffffffffu, place.row >= 0);
+      const uint32_t real = __ballot_sync(allLanes, place.row >= 0);
       if (place.row >= 0) put(piece, kept + __popc(real & ((1u << lane_) - 1)), e, place);
       kept += __popc(real);
     }
@@ -208,16 +208,16 @@ class TileMover {
   __device__ void listSorted(const Piece &piece, const Place *places, uint32_t entries) {
     constexpr uint64_t none = ~uint64_t{0};
     uint32_t kept = 0;
-    for (uint32_t base = 0; base < entries; base += 32) {
+    for (uint32_t base = 0; base < entries; base += warpLanes) {
       const uint32_t e = base + lane_;
       const Place place = e < entries ? places[e] : Place{0, -1};
       const uint64_t key = static_cast<uint64_t>(place.peer) << 32 | static_cast<uint32_t>(place.row);
       if (e < entries) state_.key[e] = place.row < 0 ? none : key;
-      kept += __popc(__ballot_sync(0xffffffffu, place.row >= 0));
+      kept += __popc(__ballot_sync(allLanes, place.row >= 0));
     }
     if (lane_ == 0) state_.kept = kept;
     __syncwarp();
-    for (uint32_t e = lane_; e < entries; e += 32) {
+    for (uint32_t e = lane_; e < entries; e += warpLanes) {
       const uint64_t key = state_.key[e];
       if (key == none) continue;
       uint32_t at = 0;
@@ -232,7 +232,8 @@ class TileMover {
     state_.row[at] = static_cast<uint8_t>(entry / state_.topk);
   }
 
-  // In a few groups; blocks wait for one another between them too, so that they stay near one another.
+  // In a few groups; blocks wait for one another between groups as well, so that they keep storing to nearby
+  // addresses.
   __device__ void store(uint32_t bytes, uint32_t kept) {
     const uint32_t groups = p_.tiling.groups;
     for (uint32_t group = 0; group < groups; group++) {
@@ -243,7 +244,7 @@ class TileMover {
       }
       awaitAll();
       const uint32_t end = kept * (group + 1) / groups;
-      for (uint32_t i = kept * group / groups + lane_; i < end; i += 32) {
+      for (uint32_t i = kept * group / groups + lane_; i < end; i += warpLanes) {
         tmaStore(state_.to[i], rows_ + state_.row[i] * bytes, bytes, policy_);
       }
       tmaCommit();
@@ -252,7 +253,7 @@ class TileMover {
   }
 
   __device__ void arrive() {
-    meetings_++;
+    arrivals_++;
     if (lane_ == 0 && p_.tiling.syncBlocks != 0) atomicAdd(&p_.barrier[0], 1u);
   }
 
@@ -261,7 +262,7 @@ class TileMover {
   __device__ void awaitAll() {
     if (lane_ == 0 && p_.tiling.syncBlocks != 0) {
       constexpr long long patience = 100000;  // cycles, about 50 us
-      const uint32_t goal = meetings_ * gridDim.x;
+      const uint32_t goal = arrivals_ * gridDim.x;
       const long long start = clock64();
       while (*reinterpret_cast<volatile uint32_t *>(&p_.barrier[0]) < goal && clock64() - start < patience) {
       }
@@ -277,7 +278,7 @@ class TileMover {
   const Payload *payload_ = nullptr;
   uint32_t chunkBytes_ = 0;
   uint32_t chunks_ = 0;
-  uint32_t meetings_ = 0;
+  uint32_t arrivals_ = 0;
   uint32_t parity_ = 0;
 };
 

@@ -26,7 +26,7 @@ struct Head {
 };
 
 // Values that an enumeration does not have are kept out here: C++ code may not even load them. The library's
-// own callers in C may hand them over, and test/refusals.c does.
+// own callers in C may hand them over, and test/test_refusals.c does.
 Head readHead(Input &input) {
   Head head{};
   head.ranks = input.take<uint8_t>() % 8 + 1u;

@@ -54,7 +54,7 @@ class Input {
   size_t size_;
 };
 
-// Heap memory of exactly so many bytes: AddressSanitizer guards both ends.
+// Heap memory of exactly `bytes` bytes: AddressSanitizer guards both ends.
 class Memory {
  public:
   explicit Memory(size_t bytes, uint8_t value = 0) : data_(new uint8_t[bytes]), bytes_(bytes) {

@@ -1,6 +1,6 @@
 // Combine, scale and dot over vectors of eight, written once. V<dtype> supplies the vector of one processor
 // kind:
-//   Vec; zero(); splat(float); add(a, b); mul(a, b); load(bytes); store2(bytes, v, v, stream);
+//   Vec; zero(); splat(float); add(a, b); mul(a, b); load(bytes); store2(bytes, v, v, nonTemporal);
 //   spill(float[8], v); round(v): to the dtype and back
 // Included by one source file for each kind; everything has internal linkage.
 #pragma once
@@ -20,12 +20,12 @@ constexpr size_t lanes = 8;
 constexpr size_t blockVectors = 8;
 
 // How far ahead of the sum rows are fetched, in bytes. A token's rows lie in as many pages, and the
-// processor's own prefetching starts anew in each of them.
+// processor's prefetching starts again in each of them.
 constexpr size_t aheadBytes = 1024;
 constexpr size_t lineBytes = 64;
 
 template <class V, Tree tree, bool weighted>
-void combineBlock(uint8_t *out, const Term *terms, size_t count, size_t at, size_t ahead, bool stream) {
+void combineBlock(uint8_t *out, const Term *terms, size_t count, size_t at, size_t ahead, bool nonTemporal) {
   constexpr size_t size = V::Element::bytes;
   typename V::Vec sum[blockVectors];
   typename V::Vec total[blockVectors];
@@ -50,7 +50,7 @@ void combineBlock(uint8_t *out, const Term *terms, size_t count, size_t at, size
   const auto &result = tree == Tree::none ? sum : total;
   uint8_t *to = out + at * size;
   for (size_t v = 0; v < blockVectors; v += 2) {
-    V::store2(to + v * lanes * size, result[v], result[v + 1], stream);
+    V::store2(to + v * lanes * size, result[v], result[v + 1], nonTemporal);
   }
 }
 
@@ -72,14 +72,14 @@ float combineElement(const Term *terms, size_t count, size_t at) {
 }
 
 template <class V, Tree tree, bool weighted>
-void combineRow(uint8_t *out, const Term *terms, size_t count, size_t elements, bool stream) {
+void combineRow(uint8_t *out, const Term *terms, size_t count, size_t elements, bool nonTemporal) {
   using E = typename V::Element;
   constexpr size_t block = blockVectors * lanes;
   const bool aligned = reinterpret_cast<uintptr_t>(out) % 32 == 0;
   size_t at = 0;
   for (; at + block <= elements; at += block) {
     const bool more = at * E::bytes + aheadBytes + block * E::bytes <= elements * E::bytes;
-    combineBlock<V, tree, weighted>(out, terms, count, at, more ? aheadBytes : 0, stream && aligned);
+    combineBlock<V, tree, weighted>(out, terms, count, at, more ? aheadBytes : 0, nonTemporal && aligned);
   }
   for (; at < elements; at++) {
     E::store(out + at * E::bytes, combineElement<E, tree, weighted>(terms, count, at));

@@ -1,6 +1,7 @@
 // The C interface: turns failures into statuses, and nothing else.
 
 #include <chrono>
+#include <iterator>
 #include <mutex>
 
 #include "fp8.hpp"
@@ -54,41 +55,25 @@ uint32_t fusco_version(void) {
 }
 
 const char *fusco_status_name(fusco_status status) {
-  switch (status) {
-    case FUSCO_OK:
-      return "OK";
-    case FUSCO_E_OPTION:
-      return "E_OPTION";
-    case FUSCO_E_RANKS:
-      return "E_RANKS";
-    case FUSCO_E_LIMIT:
-      return "E_LIMIT";
-    case FUSCO_E_SHARD_LAYOUT:
-      return "E_SHARD_LAYOUT";
-    case FUSCO_E_SHARD_HEAD:
-      return "E_SHARD_HEAD";
-    case FUSCO_E_SEGMENT_BOUNDS:
-      return "E_SEGMENT_BOUNDS";
-    case FUSCO_E_ENTRY:
-      return "E_ENTRY";
-    case FUSCO_E_BUFFER:
-      return "E_BUFFER";
-    case FUSCO_E_DTYPE:
-      return "E_DTYPE";
-    case FUSCO_E_BACKEND:
-      return "E_BACKEND";
-    case FUSCO_E_MEMORY:
-      return "E_MEMORY";
-    case FUSCO_E_CLOSED:
-      return "E_CLOSED";
-    case FUSCO_E_INTERNAL:
-      return "E_INTERNAL";
-    case FUSCO_E_PEER_TIMEOUT:
-      return "E_PEER_TIMEOUT";
-    case FUSCO_E_PEER_MISMATCH:
-      return "E_PEER_MISMATCH";
-  }
-  return "E_INTERNAL";
+  static constexpr const char *names[] = {"OK",
+                                          "E_OPTION",
+                                          "E_RANKS",
+                                          "E_LIMIT",
+                                          "E_SHARD_LAYOUT",
+                                          "E_SHARD_HEAD",
+                                          "E_SEGMENT_BOUNDS",
+                                          "E_ENTRY",
+                                          "E_BUFFER",
+                                          "E_DTYPE",
+                                          "E_BACKEND",
+                                          "E_MEMORY",
+                                          "E_CLOSED",
+                                          "E_INTERNAL",
+                                          "E_PEER_TIMEOUT",
+                                          "E_PEER_MISMATCH"};
+  static_assert(std::size(names) == FUSCO_E_PEER_MISMATCH + 1, "a name for each status");
+  const auto index = static_cast<size_t>(status);
+  return index < std::size(names) ? names[index] : names[FUSCO_E_INTERNAL];
 }
 
 fusco_status fusco_context_create(const fusco_context_options *options, fusco_context **context,

@@ -50,7 +50,7 @@ size_t gatherTerms(const fusco_plan &plan, const fusco_combine_call &call, uint3
 }
 
 void combineTokens(const fusco_plan &plan, const fusco_combine_call &call, const TokenTask &task,
-                   bool stream) {
+                   bool nonTemporal) {
   const Kernels &kernels = plan.context->kernels();
   const Arithmetic &arithmetic = kernels.of(call.dtype);
   const auto add = arithmetic.combine[static_cast<int>(plan.tree)][call.weights != nullptr];
@@ -58,7 +58,7 @@ void combineTokens(const fusco_plan &plan, const fusco_combine_call &call, const
   Term terms[FUSCO_MAX_TOPK];
   for (uint32_t token = task.begin; token < task.end; token++) {
     const size_t count = gatherTerms(plan, call, task.rank, token, terms);
-    add(rowOf(call.to, task.rank, token, call.row_bytes), terms, count, elements, stream);
+    add(rowOf(call.to, task.rank, token, call.row_bytes), terms, count, elements, nonTemporal);
   }
   kernels.fence();
 }
@@ -84,8 +84,8 @@ void gradientTokens(const fusco_plan &plan, const fusco_weight_gradient_call &ca
 
 void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats) {
   checkCombineCall(plan, call);
-  const bool stream = plan.context->streams(plan.tokens * call.row_bytes);
-  auto work = [&](uint32_t task) { combineTokens(plan, call, plan.tasks[task], stream); };
+  const bool nonTemporal = plan.context->storesNonTemporal(plan.tokens * call.row_bytes);
+  auto work = [&](uint32_t task) { combineTokens(plan, call, plan.tasks[task], nonTemporal); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
   countCombine(plan, call, stats);
 }

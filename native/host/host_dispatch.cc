@@ -10,17 +10,17 @@ namespace fusco {
 namespace {
 
 // Below this size of a row, streaming stores write partial cache lines more often than whole ones.
-constexpr uint64_t minStreamedRow = 256;
+constexpr uint64_t minNonTemporalRow = 256;
 
-bool streamsRow(const Context &context, const fusco_plan &plan, const fusco_payload &payload) {
-  return payload.row_bytes >= minStreamedRow && context.streams(plan.kept * payload.row_bytes);
+bool copiesNonTemporal(const Context &context, const fusco_plan &plan, const fusco_payload &payload) {
+  return payload.row_bytes >= minNonTemporalRow && context.storesNonTemporal(plan.kept * payload.row_bytes);
 }
 
 // Each token's row is read once; while it is in the nearest cache it goes to all of its slots.
 void copyTokens(const fusco_plan &plan, const TokenTask &task, const fusco_payload &payload) {
   const Context &context = *plan.context;
   const Kernels &kernels = context.kernels();
-  const auto copy = streamsRow(context, plan, payload) ? kernels.streamRow : kernels.copyRow;
+  const auto copy = copiesNonTemporal(context, plan, payload) ? kernels.copyRowNonTemporal : kernels.copyRow;
   const Place *place = plan.rank[task.rank].places.data() + uint64_t{task.begin} * plan.topk;
   uint8_t *rows[FUSCO_MAX_TOPK];
   for (uint32_t token = task.begin; token < task.end; token++) {

@@ -18,9 +18,9 @@ struct Term {
 };
 
 struct Arithmetic {
-  // out[i] = sum of terms in order, from +0, rounded once; `stream` allows stores that bypass the caches.
-  // Indexed by Tree and by whether terms are weighted.
-  void (*combine[3][2])(uint8_t *out, const Term *terms, size_t count, size_t elements, bool stream);
+  // out[i] = sum of terms in order, from +0, rounded once; `nonTemporal` allows stores that bypass the
+  // caches. Indexed by Tree and by whether terms are weighted.
+  void (*combine[3][2])(uint8_t *out, const Term *terms, size_t count, size_t elements, bool nonTemporal);
   // out[i] = row[i] * weight, rounded once.
   void (*scale)(uint8_t *out, const uint8_t *row, float weight, size_t elements);
   // The dot product in 32 lanes; a NaN is the canonical one.
@@ -29,10 +29,10 @@ struct Arithmetic {
 
 struct Kernels {
   const char *name;
-  // Copies one row to each of `count` places. streamRow bypasses the caches; a fence() must follow on the
-  // same thread before another thread may read what it wrote.
+  // Copies one row to each of `count` places. copyRowNonTemporal bypasses the caches; a fence() must follow
+  // on the same thread before another thread may read what it wrote.
   void (*copyRow)(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes);
-  void (*streamRow)(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes);
+  void (*copyRowNonTemporal)(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes);
   void (*fence)();
   Arithmetic f32;
   Arithmetic f16;

@@ -15,8 +15,8 @@ struct Base {
   static Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
   static void spill(float *to, Vec v) { _mm256_storeu_ps(to, v); }
   static __m256i isNan(Vec v) { return _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)); }
-  static void put(uint8_t *to, __m256i v, bool stream) {
-    if (stream) {
+  static void put(uint8_t *to, __m256i v, bool nonTemporal) {
+    if (nonTemporal) {
       _mm256_stream_si256(reinterpret_cast<__m256i *>(to), v);
     } else {
       _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), v);
@@ -31,9 +31,9 @@ struct VecF32 : Base {
     return _mm256_blendv_epi8(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fc00000), isNan(v));
   }
   static Vec round(Vec v) { return v; }
-  static void store2(uint8_t *to, Vec a, Vec b, bool stream) {
-    put(to, encode(a), stream);
-    put(to + 32, encode(b), stream);
+  static void store2(uint8_t *to, Vec a, Vec b, bool nonTemporal) {
+    put(to, encode(a), nonTemporal);
+    put(to + 32, encode(b), nonTemporal);
   }
 };
 
@@ -50,10 +50,10 @@ struct VecBf16 : Base {
     return _mm256_blendv_epi8(_mm256_srli_epi32(sum, 16), _mm256_set1_epi32(0x7fc0), isNan(v));
   }
   static Vec round(Vec v) { return _mm256_castsi256_ps(_mm256_slli_epi32(encode(v), 16)); }
-  static void store2(uint8_t *to, Vec a, Vec b, bool stream) {
+  static void store2(uint8_t *to, Vec a, Vec b, bool nonTemporal) {
     // Packing works inside 128-bit halves; the permutation puts the quarters back in order.
     const __m256i packed = _mm256_packus_epi32(encode(a), encode(b));
-    put(to, _mm256_permute4x64_epi64(packed, 0xd8), stream);
+    put(to, _mm256_permute4x64_epi64(packed, 0xd8), nonTemporal);
   }
 };
 
@@ -69,8 +69,8 @@ struct VecF16 : Base {
     return _mm256_cvtps_ph(quiet, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
   static Vec round(Vec v) { return _mm256_cvtph_ps(encode(v)); }
-  static void store2(uint8_t *to, Vec a, Vec b, bool stream) {
-    put(to, _mm256_set_m128i(encode(b), encode(a)), stream);
+  static void store2(uint8_t *to, Vec a, Vec b, bool nonTemporal) {
+    put(to, _mm256_set_m128i(encode(b), encode(a)), nonTemporal);
   }
 };
 
@@ -93,7 +93,7 @@ void streamOne(uint8_t *to, const uint8_t *from, size_t bytes) {
   std::memcpy(to + at, from + at, bytes - at);
 }
 
-void streamRow(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes) {
+void copyRowNonTemporal(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes) {
   for (size_t i = 0; i < count; i++) streamOne(places[i], row, bytes);
 }
 
@@ -104,7 +104,7 @@ void fence() { _mm_sfence(); }
 const Kernels avx2Kernels = {
     "avx2",
     copyRow,
-    streamRow,
+    copyRowNonTemporal,
     fence,
     arithmeticOf<VecF32>(),
     arithmeticOf<VecF16>(),

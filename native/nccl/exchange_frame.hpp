@@ -51,8 +51,10 @@ uint64_t copyAddresses(const std::vector<uint8_t *> &mapped, Pointer *pointers) 
 //   reserve...        makes room in the group's arenas, which may wait for the device.
 //   shareBuffers      waits for the neighbors; then mapped() may be used.
 //   begin             orders the streams behind the inputs of this rank and of its neighbors.
-//   sendWeights, packAfterNeighbors, afterFirstRound, run: as the exchange needs them; run once for each
-//   route. end               waits on the host until the last row is in place, here and at the neighbors.
+//   sendWeights, packAfterNeighbors, afterFirstRound
+//                     as the exchange needs them.
+//   run               once for each route.
+//   end               waits on the host until the last row is in place, here and at the neighbors.
 class Exchange {
  public:
   Exchange(Plan &plan, const fusco_nccl_step &call, fusco_nccl_report &report, const fusco_nccl_peers *peers)

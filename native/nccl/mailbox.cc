@@ -20,7 +20,7 @@ namespace {
 
 constexpr uint64_t made = 0x4452414f42435346;  // "FSCBOARD"
 constexpr uint32_t places = 2;
-constexpr uint32_t maxBoardRanks = 64;
+constexpr uint32_t maxMailboxRanks = 64;
 
 [[noreturn]] void refuse(const char *what, const std::string &name) {
   throw Failure(FUSCO_E_BACKEND, "shared memory %.60s: %s: %s", name.c_str(), what, std::strerror(errno));
@@ -37,7 +37,7 @@ uint64_t monotonicNs() {
 struct Mailbox::Head {
   std::atomic<uint64_t> made;
   std::atomic<uint32_t> attached;
-  std::atomic<uint32_t> failed[maxBoardRanks];
+  std::atomic<uint32_t> failed[maxMailboxRanks];
   Post posts[];
 };
 
@@ -46,8 +46,10 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
       neighbors_(neighbors),
       self_(self),
       bytes_(sizeof(Head) + uint64_t{neighbors} * places * sizeof(Post)) {
-  if (neighbors > maxBoardRanks || name.size() < 2 || name[0] != '/') {
-    throw Failure(FUSCO_E_OPTION, "a board for %u ranks called %.60s", neighbors, name.c_str());
+  if (neighbors > maxMailboxRanks || name.size() < 2 || name[0] != '/') {
+    throw Failure(FUSCO_E_OPTION,
+                  "a mailbox for %u ranks called %.60s; it takes 1 to %u ranks and a name that starts with /",
+                  neighbors, name.c_str(), maxMailboxRanks);
   }
   int file = -1;
   if (self == 0) {
@@ -93,23 +95,23 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
 
 Mailbox::~Mailbox() { munmap(head_, bytes_); }
 
-Post &Mailbox::at(uint32_t neighbor, uint64_t step) {
-  return head_->posts[neighbor * places + step % places];
+Post &Mailbox::at(uint32_t neighbor, uint64_t call) {
+  return head_->posts[neighbor * places + call % places];
 }
 
-void Mailbox::publish(uint64_t step) {
-  Post &post = own(step);
+void Mailbox::publish(uint64_t call) {
+  Post &post = own(call);
   post.enteredNs = monotonicNs();
-  post.step.store(step, std::memory_order_release);
+  post.call.store(call, std::memory_order_release);
 }
 
-bool Mailbox::has(uint32_t neighbor, uint64_t step) const {
-  return of(neighbor, step).step.load(std::memory_order_acquire) == step;
+bool Mailbox::has(uint32_t neighbor, uint64_t call) const {
+  return of(neighbor, call).call.load(std::memory_order_acquire) == call;
 }
 
-uint64_t Mailbox::lastStep(uint32_t neighbor) const {
-  const uint64_t even = of(neighbor, 0).step.load();
-  const uint64_t odd = of(neighbor, 1).step.load();
+uint64_t Mailbox::lastCall(uint32_t neighbor) const {
+  const uint64_t even = of(neighbor, 0).call.load();
+  const uint64_t odd = of(neighbor, 1).call.load();
   return even > odd ? even : odd;
 }
 

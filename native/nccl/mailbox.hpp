@@ -1,5 +1,5 @@
-// Shared memory of the ranks of one host: before an exchange each posts what it is about to do and where its
-// buffers are, and reads what the others posted. No CUDA, no NCCL.
+// Shared memory of the ranks of one machine: before an exchange each posts what it is about to do and where
+// its buffers are, and reads what the others posted. No CUDA, no NCCL.
 #pragma once
 
 #include <atomic>
@@ -12,7 +12,7 @@ namespace fusco::nccl {
 constexpr uint32_t maxPosted = 64;
 constexpr uint32_t handleBytes = 64;
 
-// The clock that all processes of a host share: CLOCK_MONOTONIC.
+// The clock that all processes of a machine share: CLOCK_MONOTONIC, in nanoseconds.
 uint64_t monotonicNs();
 
 // One device buffer that neighbors may open. `bytes` 0: none.
@@ -26,7 +26,7 @@ struct PostedBuffer {
 };
 
 struct Post {
-  std::atomic<uint64_t> step;  // 0: none yet; released after the rest is written
+  std::atomic<uint64_t> call;  // its number; 0: none yet; released after the rest is written
   uint64_t digest;
   uint64_t enteredNs;  // monotonicNs
   uint32_t count;
@@ -44,16 +44,16 @@ class Mailbox {
   Mailbox(const Mailbox &) = delete;
   Mailbox &operator=(const Mailbox &) = delete;
 
-  // The own post of a step: fill it, then publish. Two steps have two places: a rank can be one step ahead of
-  // a neighbor, which reads the post of its own step, and no further.
-  Post &own(uint64_t step) { return at(self_, step); }
-  void publish(uint64_t step);
-  bool has(uint32_t neighbor, uint64_t step) const;
-  const Post &of(uint32_t neighbor, uint64_t step) const {
-    return const_cast<Mailbox *>(this)->at(neighbor, step);
+  // This rank's post of a call: fill it, then publish. Two calls have two places: a rank can be one call
+  // ahead of a neighbor that still reads the previous post, and no further.
+  Post &own(uint64_t call) { return at(self_, call); }
+  void publish(uint64_t call);
+  bool has(uint32_t neighbor, uint64_t call) const;
+  const Post &of(uint32_t neighbor, uint64_t call) const {
+    return const_cast<Mailbox *>(this)->at(neighbor, call);
   }
-  // The last step that a neighbor entered.
-  uint64_t lastStep(uint32_t neighbor) const;
+  // The number of the last call that a neighbor entered.
+  uint64_t lastCall(uint32_t neighbor) const;
 
   // A rank that fails says so, and its neighbors need not wait for their deadlines.
   void fail();
@@ -61,7 +61,7 @@ class Mailbox {
 
  private:
   struct Head;
-  Post &at(uint32_t neighbor, uint64_t step);
+  Post &at(uint32_t neighbor, uint64_t call);
 
   std::string name_;
   uint32_t neighbors_;

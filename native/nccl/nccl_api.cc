@@ -13,7 +13,7 @@ using fusco::guarded;
 using fusco::nccl::Group;
 using fusco::nccl::Plan;
 
-// A call that is refused before it has entered its step leaves the group as it is. After that peers may be
+// A call that is refused before it is entered leaves the group as it is. After that peers may be
 // waiting for this rank.
 template <class F>
 fusco_status call(Group &group, fusco_error *error, F work) {

@@ -78,9 +78,10 @@ Group::Group(const fusco_nccl_group_desc &desc)
       openFlags();
       if (desc.board == nullptr)
         throw Failure(FUSCO_E_OPTION, "ranks that share a machine need the name of a mailbox");
-      mailbox_ = std::make_unique<Mailbox>(
-          desc.board, neighbors_.count(), neighbors_.self,
-          [this](const std::function<bool()> &ready) { wait("barrier the ranks of this host", ready); });
+      mailbox_ = std::make_unique<Mailbox>(desc.board, neighbors_.count(), neighbors_.self,
+                                           [this](const std::function<bool()> &ready) {
+                                             wait("waiting for the ranks of this machine", ready);
+                                           });
     }
     abi::UniqueId id;
     std::memcpy(id.internal, desc.id, sizeof id.internal);

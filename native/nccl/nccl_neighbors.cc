@@ -156,7 +156,7 @@ void Group::shareBuffers(const fusco_nccl_step &call, const std::vector<fusco_bu
     if (i == neighbors_.self) continue;
     char what[96];
     std::snprintf(what, sizeof what, "waiting for rank %u, which was last in call %llu", neighbors_.rankAt[i],
-                  static_cast<unsigned long long>(mailbox_->lastStep(i)));
+                  static_cast<unsigned long long>(mailbox_->lastCall(i)));
     wait(what, [&] { return mailbox_->has(i, call.number); });
     const Post &post = mailbox_->of(i, call.number);
     if (post.digest != call.digest || post.count != buffers.size()) {

@@ -90,7 +90,7 @@ std::vector<uint64_t> rowBytesByPeer(const SendOrder &order, uint64_t size) {
   return bytes;
 }
 
-// Sends host arrays to peers and returns what they sent.
+// Sends arrays in host memory to peers and returns what they sent.
 template <class T>
 std::vector<T> swapped(Group &group, const std::vector<T> &own, const std::vector<uint64_t> &sendBytes,
                        const std::vector<uint64_t> &receiveBytes) {

@@ -14,9 +14,9 @@ struct Run {
   uint32_t rows;
 };
 
-// One direction of rows between a rank and its peers of other hosts. A peer's stream is its runs, one after
-// the other; sender and receiver know the same lengths, each with its own first rows. Streams of ascending
-// peers follow one another in the numbering of `first` below.
+// The order of rows in one direction between a rank and its peers: those of each peer are its runs, one after
+// the other. Sender and receiver know the same lengths, each with its own first rows. Rows are numbered over
+// all peers, in ascending order.
 class SendOrder {
  public:
   explicit SendOrder(uint32_t ranks) : runs_(ranks), start_(ranks + 1, 0) {}
@@ -34,7 +34,7 @@ class SendOrder {
   uint64_t total() const { return start_.back(); }
   const std::vector<Run> &runs(uint32_t peer) const { return runs_[peer]; }
 
-  // Calls `piece` for each contiguous part of rows [first, first + rows) of the peer's stream, in order.
+  // Calls `piece` for each contiguous part of rows [first, first + rows) of the peer's rows, in order.
   void forEachPiece(uint32_t peer, uint32_t first, uint32_t rows,
                     const std::function<void(Run)> &piece) const;
 
@@ -43,7 +43,7 @@ class SendOrder {
   std::vector<uint64_t> start_;
 };
 
-// Rows [first, first + rows) of a peer's stream; in a ring slot they begin at row `at`.
+// Rows [first, first + rows) of a peer's rows; in a ring segment they begin at row `at`.
 struct Slice {
   uint32_t peer;
   uint32_t first;
@@ -55,7 +55,7 @@ struct Slice {
 // nothing.
 struct Round {
   uint32_t index;   // of the slices that it moves, in each peer's send order
-  uint32_t offset;  // of the first peer: rounds are ordered alike on all ranks by (index, offset)
+  uint32_t offset;  // of the first peer: all ranks order rounds by (index, offset)
   std::vector<Slice> send;
   std::vector<Slice> receive;
   uint32_t sendRows = 0;
@@ -63,30 +63,30 @@ struct Round {
 };
 
 /*
- * With index j a rank sends the j-th slice of every peer's stream, in the order of offsets 1, 2, …: to rank +
+ * With index j a rank sends the j-th slice of every peer's rows, in the order of offsets 1, 2, …: to rank +
  * o and from rank - o. Several offsets share a round, the same ones on all ranks. Since both sides of a slice
  * have it in the same round and all ranks go through the rounds in one order, no wait can be circular.
  */
 std::vector<Round> makeRounds(uint32_t rank, const SendOrder &send, const SendOrder &receive,
                               uint32_t sliceRows, uint32_t peersPerRound);
 
-// What the length of a slice follows from; alike on all ranks.
+// What the length of a slice follows from; identical on all ranks.
 struct SliceRule {
   uint32_t planRows;       // of the plan's slices, which are not cut
   uint32_t mostRows;       // that any rank sends to any other
-  uint64_t roundBytes;     // least bytes of a slice where there are several
+  uint64_t roundBytes;     // least bytes of a slice if a peer has several
   uint32_t peersPerRound;  // offsets that share a round
 };
 
 /*
- * Rows of a slice for rows of so many bytes: a few rounds, since each costs a launch on every rank, but
+ * Rows of a slice, for rows of `rowBytes`: a few rounds, since each costs a launch on every rank, but
  * several, so that packing one hides behind sending another.
  */
 uint32_t sliceRowsFor(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes);
 
 // Whether slices of entries are cut where runs end, so that rows are sent and received in place. A message of
 // NCCL costs more than copying a short run, so runs have to be long on average. `runs` is the most that one
-// peer's stream has; all arguments are alike on all ranks.
+// peer has; all arguments are identical on all ranks.
 inline bool cutsAtRuns(const SliceRule &rule, uint32_t runs, uint64_t rowBytes) {
   constexpr uint64_t leastRun = 64 << 20;
   return runs <= 1 || rule.mostRows * rowBytes / runs >= std::min(leastRun, rule.roundBytes);

@@ -3,9 +3,9 @@
 // Compares where rows arrive, and what is added to what in which order, with what the shards say.
 //
 //   test_wire DIR     DIR/plan.txt: ranks, ranks a node, hierarchical (0, 1), slice rows, peers a round; then
-//   the host of
-//                     each rank; then ranks + 1 first instances; then the groups of a hierarchical plan.
-//                     DIR/rank{r}.shard
+//   the
+//                     machine of each rank; then ranks + 1 first instances; then the groups of a hierarchical
+//                     plan. DIR/rank{r}.shard
 //
 // Test of native/nccl/rounds.cc and rank_tables.cc; test/native/wire.test.ts writes the plans.
 
@@ -81,7 +81,7 @@ struct Plan {
 };
 
 // One side of a transfer on one rank: reads row i of a slice, or takes it. `ranges` of kernels are numbers of
-// the whole stream.
+// the whole send order.
 struct Side {
   const SendOrder *send;
   const SendOrder *receive;
@@ -89,7 +89,7 @@ struct Side {
   std::function<void(uint64_t streamRow, uint64_t inPlaceRow, const Row &row)> take;
 };
 
-// Rows of one message in the order of the stream.
+// Rows of one message in the send order.
 std::vector<std::pair<uint64_t, uint64_t>> numbersOf(const SendOrder &stream, const Slice &slice) {
   std::vector<std::pair<uint64_t, uint64_t>> numbers;
   uint64_t next = stream.start(slice.peer) + slice.first;
@@ -99,7 +99,7 @@ std::vector<std::pair<uint64_t, uint64_t>> numbersOf(const SendOrder &stream, co
   return numbers;
 }
 
-// The cuts of one message: both sides must cut alike.
+// The cuts of one message: both sides must cut in the same way.
 std::vector<uint32_t> cutsOf(const SendOrder &stream, const Slice &slice) {
   std::vector<uint32_t> cuts;
   stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) { cuts.push_back(run.rows); });
@@ -317,7 +317,7 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
       }
       check(found == expected, "a token's sum", r, token);
     }
-    // The gradient of the weights needs every entry's own row.
+    // The gradient of the weights needs the row of every entry.
     for (size_t entry = 0; entry < tables.returned.size(); entry++) {
       check((tables.returned[entry].row >= 0) == (slots[entry] >= 0), "a returned row", r, entry);
     }
