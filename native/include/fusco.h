@@ -18,7 +18,8 @@
  * `struct_size`. The caller sets it to `sizeof` of the struct before each use; 0 is FUSCO_E_OPTION. A library
  * that knows more fields than the caller takes those as zero and does not write them. A library that knows
  * fewer fields refuses a struct in which an unknown field is not zero. Zero is the default of every optional
- * field. fusco_buffer, fusco_error and fusco_stats have no size: they never change.
+ * field. fusco_buffer, fusco_error, fusco_stats
+ * and fusco_gate_options have no size: they never change.
  *
  * **Errors.** A function that fails returns a status other than FUSCO_OK and fills `error`, if given. Each
  * function lists its statuses; in addition, each one returns FUSCO_E_OPTION for a required pointer that is
@@ -355,10 +356,10 @@ typedef enum fusco_score FUSCO_ENUM { FUSCO_SCORE_SOFTMAX = 0, FUSCO_SCORE_SIGMO
 /** What an expert group is ranked by: its best expert, or the sum of its two best experts. */
 typedef enum fusco_group_score FUSCO_ENUM { FUSCO_GROUP_MAX = 0, FUSCO_GROUP_TOP2 = 1 } fusco_group_score;
 
+/** Options of a gate; this struct never changes. */
 typedef struct fusco_gate_options {
-  uint32_t struct_size; /**< sizeof(fusco_gate_options) */
-  uint32_t experts;     /**< 1..65535 */
-  uint32_t topk;        /**< 1..256 */
+  uint32_t experts; /**< 1..65535 */
+  uint32_t topk;    /**< 1..256 */
   fusco_score score;
   uint32_t groups;     /**< expert groups; divides experts; 1: none */
   uint32_t group_topk; /**< 1..groups; the selected groups must hold at least topk experts */
@@ -369,7 +370,7 @@ typedef struct fusco_gate_options {
 
 typedef struct fusco_gate_call {
   uint32_t struct_size; /**< sizeof(fusco_gate_call) */
-  const fusco_gate_options *options;
+  fusco_gate_options options;
   uint64_t tokens;
   fusco_buffer logits;  /**< in: f32 [tokens, experts] */
   fusco_buffer bias;    /**< in: f32 [experts], or empty; added to the scores for selection only */
@@ -391,7 +392,7 @@ fusco_status fusco_gate(fusco_context *context, const fusco_gate_call *call, fus
 
 typedef struct fusco_gate_backward_call {
   uint32_t struct_size; /**< sizeof(fusco_gate_backward_call) */
-  const fusco_gate_options *options;
+  fusco_gate_options options;
   uint64_t tokens;
   fusco_buffer ids;              /**< in: i32 [tokens, topk], as fusco_gate wrote them */
   fusco_buffer scores;           /**< in: f32 [tokens, experts], as fusco_gate wrote them */
@@ -409,198 +410,15 @@ fusco_status fusco_gate_backward(fusco_context *context, const fusco_gate_backwa
                                  fusco_error *error);
 /** @} */
 
-/**
- * @name Planning
- * One rank's shard from its ids and the facts, byte for byte the shard that the WebAssembly planner makes.
- * Declared for version 0.2; in this version each function returns FUSCO_E_BACKEND.
- * @{
- */
-
-/** Which rank of a node forwards, in hierarchical plans. */
-typedef enum fusco_balance FUSCO_ENUM {
-  FUSCO_BALANCE_BEST = 0,   /**< the best of the three rules below, by max(sent, received) inter-node rows */
-  FUSCO_BALANCE_STATIC = 1, /**< ranks with the same index in their nodes */
-  FUSCO_BALANCE_ROTATE = 2, /**< ranks sorted by rows sent, rotated by node */
-  FUSCO_BALANCE_LPT = 3     /**< the rank with the most rows joins the rail group with the fewest */
-} fusco_balance;
-
-/** How rows choose among the instances of a replicated expert. */
-typedef enum fusco_replicas FUSCO_ENUM {
-  FUSCO_REPLICAS_QUOTA_1 = 0, /**< integer quotas per (source rank, expert, instance), from all counts */
-  FUSCO_REPLICAS_LOCAL = 1    /**< the local rank; else the local node; else (token + source rank) % count */
-} fusco_replicas;
-
-/** Options of a plan; the same on all ranks. */
-typedef struct fusco_plan_options {
-  uint32_t struct_size;      /**< sizeof(fusco_plan_options) */
-  uint32_t experts;          /**< 1..65535 */
-  uint32_t ranks;            /**< 1..4096 */
-  uint32_t ranks_per_node;   /**< divides ranks; 0: the largest divisor up to 8 */
-  uint32_t topk;             /**< 1..256 */
-  uint32_t hidden;           /**< elements of a row, for slice sizes and reports; 0: 7168 */
-  fusco_dtype dtype;         /**< nominal dtype of dispatched rows */
-  fusco_dtype combine_dtype; /**< nominal dtype of combined rows; BYTES: as dtype, BF16 for FP8 */
-  uint32_t align;            /**< rows to which each block is padded; 0: 1 */
-  uint32_t capacity;         /**< most rows of an instance; 0: no limit */
-  fusco_strategy strategy;   /**< AUTO is refused by planning on the device */
-  fusco_balance balance;     /**< hierarchical plans only */
-  fusco_partial partial;     /**< hierarchical plans only */
-  fusco_sum sum;             /**< hierarchical plans only */
-  fusco_replicas replicas;   /**< matters only if an expert has several instances */
-  uint32_t slice_rows;       /**< rows of a slice; 0: 1 MiB of rows */
-  uint32_t tile_tokens;      /**< tokens of a tile of the store order; 0: no store order */
-  /** NULL: contiguous blocks, owner(e) = e * ranks / experts. Else [experts + 1]: the ranks of expert e are
-   * placement_ranks[placement_offsets[e]] to placement_ranks[placement_offsets[e + 1] - 1], ascending. */
-  const uint32_t *placement_offsets;
-  const uint16_t *placement_ranks; /**< [placement_offsets[experts]] */
-} fusco_plan_options;
-
-typedef enum fusco_id_dtype FUSCO_ENUM {
-  FUSCO_ID_I32 = 0,
-  FUSCO_ID_I64 = 1,
-  FUSCO_ID_I16 = 2,
-  FUSCO_ID_U16 = 3,
-  FUSCO_ID_I8 = 4,
-  FUSCO_ID_U8 = 5,
-  FUSCO_ID_U32 = 6,
-  FUSCO_ID_U64 = 7
-} fusco_id_dtype;
-
-/** One rank's top-k expert ids. */
-typedef struct fusco_ids {
-  uint32_t struct_size; /**< sizeof(fusco_ids): also the distance between elements of an array */
-  fusco_id_dtype dtype;
-  uint32_t tokens;
-  uint32_t topk;
-  const void *data; /**< [tokens, topk], contiguous, aligned to its element; -1: masked */
-} fusco_ids;
-
-typedef struct fusco_planner fusco_planner; /**< options with their placement, ready to plan */
-
-/**
- * Checks options and makes a planner. The arrays of `options` are copied.
- *
- * @retval FUSCO_E_OPTION     an option is out of range
- * @retval FUSCO_E_PLACEMENT  the placement names a rank outside the group, or a rank twice for an expert
- * @retval FUSCO_E_LIMIT      more than 65535 instances
- */
-fusco_status fusco_planner_create(const fusco_plan_options *options, fusco_planner **planner,
-                                  fusco_error *error);
-/** Releases a planner. NULL is allowed. */
-void fusco_planner_destroy(fusco_planner *planner);
-
-/** What a planner needs of the caller. */
-typedef struct fusco_planner_info {
-  uint32_t struct_size;       /**< sizeof(fusco_planner_info) */
-  uint32_t instances;         /**< instances of the placement */
-  uint32_t counts;            /**< counts of one rank in the first gather, u32 each */
-  uint32_t second_counts;     /**< counts of one rank in the second gather; 0: none is needed */
-  uint8_t options_digest[32]; /**< SHA-256 of the options; ranks compare it before they plan */
-} fusco_planner_info;
-
-fusco_status fusco_planner_describe(const fusco_planner *planner, fusco_planner_info *info,
-                                    fusco_error *error);
-
-/**
- * First facts of a rank: its rows per expert.
- *
- * @param[in]  planner  the planner
- * @param[in]  rank     0..ranks - 1
- * @param[in]  ids      host memory
- * @param[out] counts   u32 [info.counts]
- * @retval FUSCO_E_ROUTING_SHAPE      the table's topk is not the one of the options
- * @retval FUSCO_E_ROUTING_ID         an id is out of range; error.path names token and k
- * @retval FUSCO_E_ROUTING_DUPLICATE  an expert occurs twice in a token; error.path names token and k
- */
-fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
-                                 uint32_t *counts, fusco_error *error);
-
-/**
- * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity.
- *
- * @param[in]  counts         u32 [ranks, info.counts], all ranks' first facts
- * @param[out] second_counts  u32 [info.second_counts]
- */
-fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
-                                       const uint32_t *counts, uint32_t *second_counts, fusco_error *error);
-
-/**
- * Writes a rank's shard.
- *
- * @param[in]     counts         u32 [ranks, info.counts]
- * @param[in]     second_counts  u32 [ranks, info.second_counts]; NULL if 0
- * @param[in,out] shard          host memory; in: the capacity in bytes; out: the bytes written. `data` NULL
- *                               only asks for the bytes
- * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value
- * @retval FUSCO_E_LIMIT   beyond a limit of the format
- */
-fusco_status fusco_planner_shard(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
-                                 const uint32_t *counts, const uint32_t *second_counts, fusco_buffer *shard,
-                                 fusco_error *error);
-/** @} */
-
-/**
- * @name Plan files
- * Whole plan files: read and verified, or written. Declared for version 0.2; in this version each function
- * returns FUSCO_E_BACKEND.
- * @{
- */
-
-typedef struct fusco_plan_file fusco_plan_file; /**< a plan that was read and verified; immutable */
-
-/**
- * Reads and verifies a plan file. Any bytes may be given.
- *
- * @param[in]  path   UTF-8
- * @param[out] file   close it with fusco_plan_file_close
- * @retval FUSCO_E_FILE_NOT_FOUND, FUSCO_E_FILE_READ  the file cannot be read
- * @retval FUSCO_E_PLAN_*, FUSCO_E_SHARD_*, FUSCO_E_SEGMENT_BOUNDS, FUSCO_E_RUN_TABLE, FUSCO_E_ENTRY,
- *         FUSCO_E_STREAM, FUSCO_E_SLICE, FUSCO_E_FORWARD, FUSCO_E_LIMIT  the file is no valid plan;
- * error.path names the place
- */
-fusco_status fusco_plan_file_open(const char *path, fusco_plan_file **file, fusco_error *error);
-
-/** As fusco_plan_file_open, from `bytes` bytes of host memory, which are copied. */
-fusco_status fusco_plan_file_parse(const void *data, uint64_t bytes, fusco_plan_file **file,
-                                   fusco_error *error);
-
-/** Releases a plan file, and with it all that was borrowed from it. NULL is allowed. */
-void fusco_plan_file_close(fusco_plan_file *file);
-
-/** Contents of a plan file. Pointers are borrowed from the file. */
-typedef struct fusco_plan_file_info {
-  uint32_t struct_size;              /**< sizeof(fusco_plan_file_info) */
-  const fusco_plan_options *options; /**< strategy is never AUTO */
-  const uint16_t *rail_groups;       /**< [ranks]; NULL for flat plans */
-  const fusco_buffer *shards;        /**< [ranks] */
-  uint8_t plan_id[32];               /**< SHA-256 */
-} fusco_plan_file_info;
-
-fusco_status fusco_plan_file_describe(const fusco_plan_file *file, fusco_plan_file_info *info,
-                                      fusco_error *error);
-
-/**
- * Plans the routing again and compares it with the file.
- *
- * @param[in] ids  [ranks], host memory
- * @retval FUSCO_E_ENTRY  the file is not the plan of this routing; error names rank and entry
- */
-fusco_status fusco_plan_file_check_routing(const fusco_plan_file *file, const fusco_ids *ids,
-                                           fusco_error *error);
-
-/**
- * Writes a plan file, under a temporary name that is renamed at the end.
- *
- * @param[in]  path     UTF-8; an existing file is replaced
- * @param[in]  info     options, rail groups and shards; plan_id is ignored
- * @param[out] plan_id  32 bytes; may be NULL
- * @retval FUSCO_E_FILE_WRITE  the file cannot be written; nothing is left behind
- */
-fusco_status fusco_plan_file_write(const char *path, const fusco_plan_file_info *info, uint8_t plan_id[32],
-                                   fusco_error *error);
-/** @} */
-
 #ifdef __cplusplus
+}
+
+/** C++ only: a struct of the interface that is zero except for its struct_size. */
+template <class T>
+T fusco_sized() {
+  T made{};
+  made.struct_size = sizeof(T);
+  return made;
 }
 #endif
 #endif

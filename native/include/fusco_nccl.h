@@ -234,44 +234,6 @@ fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_
                                         const fusco_weight_gradient_call *gradient, fusco_nccl_report *report,
                                         const fusco_nccl_peers *peers, fusco_error *error);
 
-/**
- * @name Planning on the device
- * As in fusco_cuda.h, for the local rank. Facts travel through peer memory within a machine, and by
- * ncclAllGather on the stream between machines. Declared for version 0.2; in this version each function that
- * returns a status returns FUSCO_E_BACKEND.
- * @{
- */
-
-typedef struct fusco_nccl_planner fusco_nccl_planner; /**< options and limits, with tables on the device */
-
-/** Collective: ranks compare their options and limits. FUSCO_E_PEER_MISMATCH: they differ. */
-fusco_status fusco_nccl_planner_create(fusco_nccl_group *group, const fusco_nccl_call *call,
-                                       const fusco_plan_options *options,
-                                       const fusco_cuda_plan_limits *limits, fusco_nccl_planner **planner,
-                                       fusco_error *error);
-/** NULL is allowed. */
-void fusco_nccl_planner_destroy(fusco_nccl_planner *planner);
-
-/** Enqueues planning on the local rank's stream. Collective. `plan_call` has one element per array. */
-fusco_status fusco_nccl_plan_on_device(fusco_nccl_planner *planner, const fusco_nccl_call *call,
-                                       const fusco_cuda_plan_call *plan_call, fusco_nccl_plan **plan,
-                                       fusco_error *error);
-
-/** As fusco_cuda_plan_attach, for the local rank. */
-fusco_status fusco_nccl_plan_attach(fusco_nccl_planner *planner, const fusco_buffer *buffer,
-                                    fusco_nccl_plan **plan, fusco_error *error);
-
-/** As fusco_cuda_plan_describe, for the local rank. */
-fusco_status fusco_nccl_plan_describe(const fusco_nccl_plan *plan, fusco_cuda_plan_view *view,
-                                      fusco_error *error);
-
-/** As fusco_cuda_plan_status, for the local rank. */
-fusco_status fusco_nccl_plan_status(fusco_nccl_plan *plan, uint32_t *recv_rows, fusco_error *error);
-
-/** As fusco_cuda_plan_shard, for the local rank. */
-fusco_status fusco_nccl_plan_shard(fusco_nccl_plan *plan, fusco_buffer *shard, fusco_error *error);
-/** @} */
-
 #ifdef __cplusplus
 }
 #endif
