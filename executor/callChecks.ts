@@ -5,24 +5,27 @@ import { checkInteger, FuscoError } from '../planner/errors.ts';
 import { MAX_ROW_BYTES, MAX_ROWS } from '../planner/format/layout.ts';
 import type { Plan } from '../planner/plan.ts';
 import { DTYPE_BYTES } from '../planner/spec.ts';
-import type {
-  CombineCall,
-  DispatchCall,
-  Fp8Call,
-  GateBackwardCall,
-  GateCall,
-  Memory,
-  WeightGradientCall,
-} from './backends/types.ts';
+import type { ExchangeCalls, ExchangeKind, Fp8Call, Memory, RowWorkCalls } from './backends/types.ts';
 import { checkBytes, isExternal } from './memory.ts';
-import { rowCodec } from './numeric.ts';
+import { type FloatDtype, rowCodec } from './numeric.ts';
 import { scaleBlocks } from './training/fp8.ts';
-import { type GateOptions, resolveGate } from './training/gating.ts';
+import { resolveGate } from './training/gating.ts';
 
 /** Bytes of an i32 or f32. */
 const WORD_BYTES = 4;
 /** Bytes of the origin of a row: source rank, token and k, an i32 each. */
 export const ORIGIN_BYTES = 3 * WORD_BYTES;
+
+/** One buffer per local rank, read or written, of which `counts[rank] * bytesEach` bytes are used. */
+type BufferList = readonly [
+  kind: 'in' | 'out',
+  memories: readonly Memory[] | undefined,
+  counts: readonly number[],
+  bytesEach: number,
+];
+
+/** The buffers of a call by the names that errors give them. Lists that the call does not have are undefined. */
+type BufferLists = Readonly<Record<string, BufferList>>;
 
 /** The bytes of a buffer: a range of one ArrayBuffer, or of the process's address space. */
 interface Extent {
@@ -30,68 +33,62 @@ interface Extent {
   readonly start: bigint;
   readonly end: bigint;
   readonly name: string;
+  readonly isOutput: boolean;
 }
 
-class Extents {
-  readonly #inputs: Extent[] = [];
-  readonly #outputs: Extent[] = [];
-
-  /** Adds one buffer per rank of which `needed(rank)` bytes are used. Throws E_BUFFER. */
-  add(
-    name: string,
-    memories: readonly Memory[],
-    ranks: number,
-    kind: 'in' | 'out',
-    needed: (rank: number) => number,
-  ) {
-    if (memories.length !== ranks) {
-      throw new FuscoError('E_BUFFER', `${name}: ${memories.length} buffers for ${ranks} ranks`, {
-        limit: ranks,
-      });
-    }
-    memories.forEach((memory, rank) => {
-      const extent = extentOf(memory, `${name} of rank ${rank}`, needed(rank), rank);
-      if (extent.end > extent.start) (kind === 'in' ? this.#inputs : this.#outputs).push(extent);
-    });
-  }
-
-  /** Throws E_BUFFER if an output shares a byte with another output or an input. */
-  refuseOverlap(): void {
-    const spaces = new Map<unknown, [Extent, boolean][]>();
-    const group = (extent: Extent, isOutput: boolean) => {
-      const list = spaces.get(extent.space) ?? [];
-      spaces.set(extent.space, list);
-      list.push([extent, isOutput]);
-    };
-    for (const extent of this.#inputs) group(extent, false);
-    for (const extent of this.#outputs) group(extent, true);
-    for (const list of spaces.values()) {
-      list.sort(([a], [b]) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
-      let furthest: Extent | undefined;
-      let furthestOutput: Extent | undefined;
-      for (const [extent, isOutput] of list) {
-        const other = isOutput ? furthest : furthestOutput;
-        if (other !== undefined && other.end > extent.start) {
-          throw new FuscoError('E_BUFFER', `${extent.name} overlaps ${other.name}`);
-        }
-        if (furthest === undefined || extent.end > furthest.end) furthest = extent;
-        if (isOutput && (furthestOutput === undefined || extent.end > furthestOutput.end))
-          furthestOutput = extent;
-      }
-    }
-  }
-}
-
-function extentOf(memory: Memory, name: string, needed: number, rank: number): Extent {
+function extentOf(memory: Memory, name: string, needed: number, rank: number, isOutput: boolean): Extent {
   const external = isExternal(memory);
   if (!external && !ArrayBuffer.isView(memory)) {
     throw new FuscoError('E_BUFFER', `${name} is neither a typed array nor {address, bytes}`, { rank });
   }
-  const given = external ? memory.bytes : memory.byteLength;
-  checkBytes(name, given, needed, rank);
+  checkBytes(name, external ? memory.bytes : memory.byteLength, needed, rank);
   const start = external ? memory.address : BigInt(memory.byteOffset);
   const space = external ? undefined : memory.buffer;
-  return { space, start, end: start + BigInt(needed), name };
+  return { space, start, end: start + BigInt(needed), name, isOutput };
+}
+
+/** By start; of two that start together, an input comes before an output. */
+function compareExtents(a: Extent, b: Extent): number {
+  if (a.start !== b.start) return a.start < b.start ? -1 : 1;
+  return Number(a.isOutput) - Number(b.isOutput);
+}
+
+/** Throws E_BUFFER if an output shares a byte with another output or an input of the same space. */
+function refuseOverlap(extents: readonly Extent[]): void {
+  let furthest: Extent | undefined;
+  let furthestOutput: Extent | undefined;
+  for (const extent of extents.toSorted(compareExtents)) {
+    const other = extent.isOutput ? furthest : furthestOutput;
+    if (other !== undefined && other.end > extent.start) {
+      throw new FuscoError('E_BUFFER', `${extent.name} overlaps ${other.name}`);
+    }
+    if (furthest === undefined || extent.end > furthest.end) furthest = extent;
+    if (extent.isOutput && (furthestOutput === undefined || extent.end > furthestOutput.end))
+      furthestOutput = extent;
+  }
+}
+
+/** Throws E_BUFFER unless every list has a large enough buffer for each rank and no output overlaps another buffer. */
+function checkBuffers(ranks: number, lists: BufferLists): void {
+  const spaces = new Map<unknown, Extent[]>();
+  for (const [name, [kind, memories, counts, bytesEach]] of Object.entries(lists)) {
+    if (memories === undefined) continue;
+    refuseOtherRanks(name, 'buffers', memories.length, ranks);
+    for (const [rank, memory] of memories.entries()) {
+      const needed = counts[rank]! * bytesEach;
+      const extent = extentOf(memory, `${name} of rank ${rank}`, needed, rank, kind === 'out');
+      if (needed === 0) continue;
+      const list = spaces.get(extent.space) ?? [];
+      spaces.set(extent.space, list);
+      list.push(extent);
+    }
+  }
+  for (const extents of spaces.values()) refuseOverlap(extents);
+}
+
+function refuseOtherRanks(name: string, what: string, found: number, ranks: number): void {
+  if (found === ranks) return;
+  throw new FuscoError('E_BUFFER', `${name}: ${found} ${what} for ${ranks} ranks`, { limit: ranks });
 }
 
 function checkRowBytes(name: string, rowBytes: number): void {
@@ -102,135 +99,112 @@ function checkRowBytes(name: string, rowBytes: number): void {
   });
 }
 
-/** Sizes that calls are checked against; `ranks` are the local ones. */
-function sizesOf(plan: Plan, localRanks: readonly number[]) {
-  const shards = localRanks.map((rank) => plan.shards[rank]!);
-  return {
-    ranks: shards.length,
-    tokens: (i: number) => shards[i]!.tokens,
-    entries: (i: number) => shards[i]!.entries,
-    recvRows: (i: number) => shards[i]!.recvRows,
-  };
+function checkFloatRows(name: string, dtype: FloatDtype, rowBytes: number): void {
+  checkRowBytes(name, rowBytes);
+  rowCodec(dtype, rowBytes);
 }
 
-/** Throws E_BUFFER or E_DTYPE unless `call` fits the plan. */
-export function checkDispatch(plan: Plan, localRanks: readonly number[], call: DispatchCall): void {
-  const { ranks, tokens, entries, recvRows } = sizesOf(plan, localRanks);
-  const extents = new Extents();
-  call.payloads.forEach(({ rowBytes, from, to, per, dtype }, p) => {
-    checkRowBytes(`payload ${p}`, rowBytes);
-    if (per !== undefined && per !== 'token' && per !== 'entry') {
-      throw new FuscoError('E_OPTION', `payload ${p}: per ${String(per)} is not one of token, entry`);
-    }
-    const rows = per === 'entry' ? entries : tokens;
-    if (call.scale !== undefined && per !== 'entry') rowCodec(dtype ?? 'bytes', rowBytes);
-    extents.add(`payload ${p}: from`, from, ranks, 'in', (rank) => rows(rank) * rowBytes);
-    extents.add(`payload ${p}: to`, to, ranks, 'out', (rank) => recvRows(rank) * rowBytes);
-  });
-  if (call.origins !== undefined) {
-    extents.add('origins', call.origins, ranks, 'out', (rank) => recvRows(rank) * ORIGIN_BYTES);
-  }
-  if (call.scale !== undefined)
-    extents.add('scale', call.scale, ranks, 'in', (rank) => entries(rank) * WORD_BYTES);
-  extents.refuseOverlap();
-}
+/** [local ranks] each. */
+type Sizes = Readonly<Record<'tokens' | 'entries' | 'recvRows', readonly number[]>>;
 
-export function checkCombine(plan: Plan, localRanks: readonly number[], call: CombineCall): void {
-  const { ranks, tokens, entries, recvRows } = sizesOf(plan, localRanks);
-  checkRowBytes('combine', call.rowBytes);
-  rowCodec(call.dtype, call.rowBytes);
-  const extents = new Extents();
-  extents.add('from', call.from, ranks, 'in', (rank) => recvRows(rank) * call.rowBytes);
-  extents.add('to', call.to, ranks, 'out', (rank) => tokens(rank) * call.rowBytes);
-  if (call.weights !== undefined) {
-    extents.add('weights', call.weights, ranks, 'in', (rank) => entries(rank) * WORD_BYTES);
-  }
-  extents.refuseOverlap();
-}
+const EXCHANGES: {
+  readonly [Kind in ExchangeKind]: (call: ExchangeCalls[Kind], sizes: Sizes) => BufferLists;
+} = {
+  dispatch: ({ payloads, origins, scale }, { tokens, entries, recvRows }) => {
+    const lists: Record<string, BufferList> = {};
+    payloads.forEach(({ rowBytes, from, to, per, dtype }, p) => {
+      checkRowBytes(`payload ${p}`, rowBytes);
+      if (per !== undefined && per !== 'token' && per !== 'entry') {
+        throw new FuscoError('E_OPTION', `payload ${p}: per ${String(per)} is not one of token, entry`);
+      }
+      if (scale !== undefined && per !== 'entry') rowCodec(dtype ?? 'bytes', rowBytes);
+      lists[`payload ${p}: from`] = ['in', from, per === 'entry' ? entries : tokens, rowBytes];
+      lists[`payload ${p}: to`] = ['out', to, recvRows, rowBytes];
+    });
+    lists.origins = ['out', origins, recvRows, ORIGIN_BYTES];
+    lists.scale = ['in', scale, entries, WORD_BYTES];
+    return lists;
+  },
+  combine: ({ dtype, rowBytes, from, to, weights }, { tokens, entries, recvRows }) => {
+    checkFloatRows('combine', dtype, rowBytes);
+    return {
+      from: ['in', from, recvRows, rowBytes],
+      to: ['out', to, tokens, rowBytes],
+      weights: ['in', weights, entries, WORD_BYTES],
+    };
+  },
+  weightGradient: ({ dtype, rowBytes, outputGradient, from, to }, { tokens, entries, recvRows }) => {
+    checkFloatRows('weight gradient', dtype, rowBytes);
+    return {
+      outputGradient: ['in', outputGradient, tokens, rowBytes],
+      from: ['in', from, recvRows, rowBytes],
+      to: ['out', to, entries, WORD_BYTES],
+    };
+  },
+};
 
-export function checkWeightGradient(
+/** Throws E_BUFFER, E_DTYPE or E_OPTION unless the call fits the plan. */
+export function checkExchange<Kind extends ExchangeKind>(
   plan: Plan,
   localRanks: readonly number[],
-  call: WeightGradientCall,
+  kind: Kind,
+  call: ExchangeCalls[Kind],
 ): void {
-  const { ranks, tokens, entries, recvRows } = sizesOf(plan, localRanks);
-  checkRowBytes('weight gradient', call.rowBytes);
-  rowCodec(call.dtype, call.rowBytes);
-  const extents = new Extents();
-  extents.add('outputGradient', call.outputGradient, ranks, 'in', (rank) => tokens(rank) * call.rowBytes);
-  extents.add('from', call.from, ranks, 'in', (rank) => recvRows(rank) * call.rowBytes);
-  extents.add('to', call.to, ranks, 'out', (rank) => entries(rank) * WORD_BYTES);
-  extents.refuseOverlap();
+  const shards = localRanks.map((rank) => plan.shards[rank]!);
+  const sizes: Sizes = {
+    tokens: shards.map((shard) => shard.tokens),
+    entries: shards.map((shard) => shard.entries),
+    recvRows: shards.map((shard) => shard.recvRows),
+  };
+  checkBuffers(shards.length, EXCHANGES[kind](call, sizes));
 }
 
-type RowBuffers = readonly [
-  kind: 'in' | 'out',
-  memories: readonly Memory[] | undefined,
-  each: (count: number) => number,
-];
-
-/** Checks row work: every buffer has `each(count)` bytes for a rank's rows, and no output shares a byte with another. */
-function checkRows(
-  what: string,
-  counts: readonly number[],
-  ranks: number,
-  lists: Record<string, RowBuffers>,
-): void {
-  if (counts.length !== ranks) {
-    throw new FuscoError('E_BUFFER', `${what}: ${counts.length} numbers for ${ranks} ranks`, {
-      limit: ranks,
-    });
-  }
-  for (const count of counts) checkInteger(what, count, 0, MAX_ROWS);
-  const extents = new Extents();
-  for (const [name, [kind, memories, each]] of Object.entries(lists)) {
-    if (memories !== undefined) extents.add(name, memories, ranks, kind, (rank) => each(counts[rank]!));
-  }
-  extents.refuseOverlap();
-}
-
-/** Throws E_OPTION, E_DTYPE or E_BUFFER for a call that does not fit together. `to` is what it writes. */
-export function checkFp8(call: Fp8Call, ranks: number, to: 'codes' | 'values'): void {
+function fp8Buffers(call: Fp8Call, plain: 'in' | 'out', coded: 'in' | 'out'): BufferLists {
   const { dtype, hidden, rows, values, codes, scales } = call;
   const size = DTYPE_BYTES[dtype];
   rowCodec(dtype, size);
   checkInteger('hidden', hidden, 1, MAX_ROW_BYTES / size);
-  const [plain, coded] = to === 'codes' ? (['in', 'out'] as const) : (['out', 'in'] as const);
-  checkRows('rows', rows, ranks, {
-    values: [plain, values, (count) => count * hidden * size],
-    codes: [coded, codes, (count) => count * hidden],
-    scales: [coded, scales, (count) => count * scaleBlocks(hidden) * WORD_BYTES],
-  });
-}
-
-/** Bytes of one word per (token, expert), and of one per (token, k). */
-function gateSizes(options: GateOptions) {
-  const { experts, topk } = resolveGate(options);
   return {
-    ofExperts: (tokens: number) => tokens * experts * WORD_BYTES,
-    ofEntries: (tokens: number) => tokens * topk * WORD_BYTES,
+    values: [plain, values, rows, hidden * size],
+    codes: [coded, codes, rows, hidden],
+    scales: [coded, scales, rows, scaleBlocks(hidden) * WORD_BYTES],
   };
 }
 
-/** Throws E_OPTION or E_BUFFER for a call that does not fit together. */
-export function checkGate({ options, tokens, ...lists }: GateCall, ranks: number): void {
-  const { ofExperts, ofEntries } = gateSizes(options);
-  checkRows('tokens', tokens, ranks, {
-    logits: ['in', lists.logits, ofExperts],
-    bias: ['in', lists.bias, () => ofExperts(1)],
-    ids: ['out', lists.ids, ofEntries],
-    weights: ['out', lists.weights, ofEntries],
-    scores: ['out', lists.scores, ofExperts],
-  });
-}
+const ROW_WORK: { readonly [Kind in keyof RowWorkCalls]: (call: RowWorkCalls[Kind]) => BufferLists } = {
+  quantize: (call) => fp8Buffers(call, 'in', 'out'),
+  dequantize: (call) => fp8Buffers(call, 'out', 'in'),
+  gate: ({ options, tokens, logits, bias, ids, weights, scores }) => {
+    const { experts, topk } = resolveGate(options);
+    return {
+      logits: ['in', logits, tokens, experts * WORD_BYTES],
+      bias: ['in', bias, tokens.map(() => experts), WORD_BYTES],
+      ids: ['out', ids, tokens, topk * WORD_BYTES],
+      weights: ['out', weights, tokens, topk * WORD_BYTES],
+      scores: ['out', scores, tokens, experts * WORD_BYTES],
+    };
+  },
+  // The backends check the ids.
+  gateBackward: ({ options, tokens, ids, scores, weightsGradient, logitsGradient }) => {
+    const { experts, topk } = resolveGate(options);
+    return {
+      ids: ['in', ids, tokens, topk * WORD_BYTES],
+      scores: ['in', scores, tokens, experts * WORD_BYTES],
+      weightsGradient: ['in', weightsGradient, tokens, topk * WORD_BYTES],
+      logitsGradient: ['out', logitsGradient, tokens, experts * WORD_BYTES],
+    };
+  },
+};
 
-/** Throws E_OPTION or E_BUFFER for a call that does not fit together. Backends check the ids. */
-export function checkGateBackward({ options, tokens, ...lists }: GateBackwardCall, ranks: number): void {
-  const { ofExperts, ofEntries } = gateSizes(options);
-  checkRows('tokens', tokens, ranks, {
-    ids: ['in', lists.ids, ofEntries],
-    scores: ['in', lists.scores, ofExperts],
-    weightsGradient: ['in', lists.weightsGradient, ofEntries],
-    logitsGradient: ['out', lists.logitsGradient, ofExperts],
-  });
+/** Throws E_OPTION, E_DTYPE or E_BUFFER for a call whose parts do not fit together or do not fit `ranks` local ranks. */
+export function checkRowWork<Kind extends keyof RowWorkCalls>(
+  ranks: number,
+  kind: Kind,
+  call: RowWorkCalls[Kind],
+): void {
+  const lists = ROW_WORK[kind](call);
+  const [what, counts] = 'rows' in call ? (['rows', call.rows] as const) : (['tokens', call.tokens] as const);
+  refuseOtherRanks(what, 'numbers', counts.length, ranks);
+  for (const count of counts) checkInteger(what, count, 0, MAX_ROWS);
+  checkBuffers(ranks, lists);
 }

@@ -17,22 +17,17 @@ import type {
   CombineCall,
   Coordinator,
   DispatchCall,
+  ExchangeCalls,
+  ExchangeKind,
   ExchangeReport,
   Fp8Call,
   GateBackwardCall,
   GateCall,
   PreparedPlan,
-  RowWork,
+  RowWorkCalls,
   WeightGradientCall,
 } from './backends/types.ts';
-import {
-  checkCombine,
-  checkDispatch,
-  checkFp8,
-  checkGate,
-  checkGateBackward,
-  checkWeightGradient,
-} from './callChecks.ts';
+import { checkExchange, checkRowWork } from './callChecks.ts';
 import { findAddon } from './native/addon.ts';
 import { planDistributed } from './planDistributed.ts';
 import { connect } from './rendezvous/session.ts';
@@ -192,37 +187,32 @@ export class Group implements Disposable {
 
   /** Rounds rows to e4m3 codes with a scale for every 128 elements; see fp8.ts. Throws E_OPTION, E_BUFFER, E_DTYPE. */
   async quantize(call: Fp8Call): Promise<void> {
-    const work = this.#rowWork();
-    checkFp8(call, this.localRanks.length, 'codes');
-    return work.quantize(call);
+    return this.#work('quantize', call);
   }
 
   /** The inverse of quantize: code times scale, rounded once to the dtype. */
   async dequantize(call: Fp8Call): Promise<void> {
-    const work = this.#rowWork();
-    checkFp8(call, this.localRanks.length, 'values');
-    return work.dequantize(call);
+    return this.#work('dequantize', call);
   }
 
   /** Top-k ids and weights from a router's logits; see gating.ts. Throws E_OPTION, E_BUFFER. */
   async gate(call: GateCall): Promise<void> {
-    const work = this.#rowWork();
-    checkGate(call, this.localRanks.length);
-    return work.gate(call);
+    return this.#work('gate', call);
   }
 
   /** The gradient of the logits. Throws E_OPTION, E_BUFFER. */
   async gateBackward(call: GateBackwardCall): Promise<void> {
-    const work = this.#rowWork();
-    checkGateBackward(call, this.localRanks.length);
-    return work.gateBackward(call);
+    return this.#work('gateBackward', call);
   }
 
-  #rowWork(): RowWork {
+  async #work<Kind extends keyof RowWorkCalls>(kind: Kind, call: RowWorkCalls[Kind]): Promise<void> {
     this.#refuseClosed();
     const { rowWork } = this.#backend;
-    if (rowWork !== undefined) return rowWork;
-    throw new FuscoError('E_BACKEND', `the ${this.backend} backend has neither fp8 nor gating`);
+    if (rowWork === undefined) {
+      throw new FuscoError('E_BACKEND', `the ${this.backend} backend has neither fp8 nor gating`);
+    }
+    checkRowWork(this.localRanks.length, kind, call);
+    return rowWork[kind](call);
   }
 
   #refuseClosed(): void {
@@ -289,23 +279,23 @@ export class Exchange implements Disposable {
 
   /** Sends every token's row to its slots. Throws E_BUFFER, E_DTYPE, E_CLOSED before anything is moved. */
   async dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    this.#refuseClosed();
-    checkDispatch(this.plan, this.localRanks, call);
-    return this.#prepared.run('dispatch', call);
+    return this.#run('dispatch', call);
   }
 
   /** Returns the rows to their tokens and adds them: out[t] = sum over ascending k of w[t, k] * y[slot(t, k)], float32, rounded once. */
   async combine(call: CombineCall): Promise<ExchangeReport> {
-    this.#refuseClosed();
-    checkCombine(this.plan, this.localRanks, call);
-    return this.#prepared.run('combine', call);
+    return this.#run('combine', call);
   }
 
   /** The gradient of combine's weights, in a fixed order of additions. */
   async weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
+    return this.#run('weightGradient', call);
+  }
+
+  async #run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
     this.#refuseClosed();
-    checkWeightGradient(this.plan, this.localRanks, call);
-    return this.#prepared.run('weightGradient', call);
+    checkExchange(this.plan, this.localRanks, kind, call);
+    return this.#prepared.run(kind, call);
   }
 
   /**

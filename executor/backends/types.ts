@@ -5,7 +5,7 @@ import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Dtype, Strategy } from '../../planner/spec.ts';
 import type { Memory } from '../memory.ts';
 import type { FloatDtype } from '../numeric.ts';
-import type { GateOptions } from '../training/gating.ts';
+import type { GateBackwardBuffers, GateBuffers, GateOptions } from '../training/gating.ts';
 
 export type { ExternalMemory, Memory } from '../memory.ts';
 
@@ -156,45 +156,32 @@ export interface Fp8Call {
 }
 
 /** Top-k ids and weights of tokens, as gating.ts defines them. One number or buffer per local rank. */
-export interface GateCall {
+export interface GateCall extends GateBuffers<readonly Memory[]> {
   readonly options: GateOptions;
   readonly tokens: readonly number[];
-  /** f32 [tokens, experts]: the router's output. */
-  readonly logits: readonly Memory[];
-  /** f32 [experts], added to the scores for choosing, not for weighting. */
-  readonly bias?: readonly Memory[];
-  /** i32 [tokens, topk], written. */
-  readonly ids: readonly Memory[];
-  /** f32 [tokens, topk], written. */
-  readonly weights: readonly Memory[];
-  /** f32 [tokens, experts], written: scores of all experts, which the gradient needs. */
-  readonly scores: readonly Memory[];
 }
 
 /** The gradient of the logits. One number or buffer per local rank. */
-export interface GateBackwardCall {
+export interface GateBackwardCall extends GateBackwardBuffers<readonly Memory[]> {
   readonly options: GateOptions;
   readonly tokens: readonly number[];
-  /** i32 [tokens, topk], as gate wrote them. Others are E_OPTION; in device memory they count as a gradient of 0. */
-  readonly ids: readonly Memory[];
-  /** f32 [tokens, experts], as gate wrote them. */
-  readonly scores: readonly Memory[];
-  /** f32 [tokens, topk]. */
-  readonly weightsGradient: readonly Memory[];
-  /** f32 [tokens, experts], written. */
-  readonly logitsGradient: readonly Memory[];
+}
+
+/** The kinds of row work, each with its call. */
+export interface RowWorkCalls {
+  quantize: Fp8Call;
+  dequantize: Fp8Call;
+  gate: GateCall;
+  gateBackward: GateBackwardCall;
 }
 
 /**
  * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and are
  * checked before. On device memory a call is enqueued on each rank's own stream and settles at once.
  */
-export interface RowWork {
-  quantize(call: Fp8Call): Promise<void>;
-  dequantize(call: Fp8Call): Promise<void>;
-  gate(call: GateCall): Promise<void>;
-  gateBackward(call: GateBackwardCall): Promise<void>;
-}
+export type RowWork = {
+  readonly [Kind in keyof RowWorkCalls]: (call: RowWorkCalls[Kind]) => Promise<void>;
+};
 
 export interface Backend {
   readonly name: BackendName;

@@ -4,7 +4,7 @@
 import type { PartialDtype, Strategy } from '../../planner/spec.ts';
 import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../backends/types.ts';
 import type { Fp8Rows } from '../training/fp8.ts';
-import type { GateSpec } from '../training/gating.ts';
+import type { GateBackwardBuffers, GateBuffers, GateSpec } from '../training/gating.ts';
 
 /** What an exchange did. Bytes are those of payload rows: each source row once, each slot once, without padding. */
 export interface NativeStats {
@@ -162,21 +162,12 @@ export interface NativeFp8Call extends Fp8Rows {
 }
 
 /** One rank's tokens, as gateTokens of gating.ts takes them. */
-export interface NativeGateCall extends GateSpec {
+export interface NativeGateCall extends GateSpec, GateBuffers<Memory> {
   readonly tokens: number;
-  readonly logits: Memory;
-  readonly bias?: Memory;
-  readonly ids: Memory;
-  readonly weights: Memory;
-  readonly scores: Memory;
 }
 
-export interface NativeGateBackwardCall extends GateSpec {
+export interface NativeGateBackwardCall extends GateSpec, GateBackwardBuffers<Memory> {
   readonly tokens: number;
-  readonly ids: Memory;
-  readonly scores: Memory;
-  readonly weightsGradient: Memory;
-  readonly logitsGradient: Memory;
 }
 
 /** Work on rows with the context's threads; waits for the exchange in flight. Errors carry `code`. */

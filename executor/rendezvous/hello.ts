@@ -10,13 +10,13 @@
 // and the macs only detect mistakes.
 
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { type Check, isMatch, isOneOf, isString, isTagged, isText, type Tagged } from '../fields.ts';
 import { type Frame, FrameError } from './frames.ts';
 
 /** Incremented when frames change. */
 export const PROTOCOL = 2;
 
 const NONCE_BYTES = 16;
-const HEX_NONCE = /^[0-9a-f]{32}$/;
 const HEX_MAC = /^[0-9a-f]{64}$/;
 
 /** What a client says about itself. */
@@ -28,30 +28,40 @@ export interface Identity {
   readonly host: string;
 }
 
-export interface Challenge {
-  readonly type: 'challenge';
-  readonly protocol: number;
-  readonly nonce: string;
-}
+/** Fits into 32 bits with its sign. */
+const isInt32 = (value: unknown): value is number =>
+  Number.isInteger(value) && Math.abs(value as number) < 2 ** 31;
+/** So short that every frame of the handshake is far below MAX_HELLO_BYTES. */
+const isShortText = isText(255);
+const isNonce = isMatch(/^[0-9a-f]{32}$/);
 
-export interface Hello extends Identity {
-  readonly type: 'hello';
-  readonly protocol: number;
-  readonly nonce: string;
-  readonly mac: string;
-}
+/** `busy` is temporary: an older session still holds the port. Another version's rank 0 may have other reasons. */
+type Reason = 'secret' | 'mismatch' | 'busy';
 
-export interface Welcome {
-  readonly type: 'welcome';
-  readonly mac: string;
-}
+const HANDSHAKE = {
+  challenge: { protocol: isInt32, nonce: isNonce },
+  /** The ranges of its numbers are checked by findMismatch. */
+  hello: {
+    protocol: isInt32,
+    version: isShortText,
+    worldSize: isInt32,
+    rank: isInt32,
+    host: isShortText,
+    nonce: isNonce,
+    mac: isShortText,
+  },
+  welcome: { mac: isString },
+  refused: { reason: isShortText as Check<Reason>, text: isShortText },
+};
+type Handshake = Tagged<'type', typeof HANDSHAKE>;
+type MessageOf<Type> = Extract<Handshake, { type: Type }>;
 
-/** `busy` is temporary: an older session still holds the port. */
-export interface Refused {
-  readonly type: 'refused';
-  readonly reason: 'secret' | 'mismatch' | 'busy';
-  readonly text: string;
-}
+export type Challenge = MessageOf<'challenge'>;
+export type Hello = MessageOf<'hello'>;
+export type Welcome = MessageOf<'welcome'>;
+export type Refused = MessageOf<'refused'>;
+
+const isHandshake = isTagged('type', HANDSHAKE);
 
 export function makeChallenge(): Challenge {
   return { type: 'challenge', protocol: PROTOCOL, nonce: randomBytes(NONCE_BYTES).toString('hex') };
@@ -87,39 +97,27 @@ export function isWelcomeAuthentic(welcome: Welcome, challenge: Challenge, hello
   return equalMacs(welcome.mac, macOf('server', secret, challenge, hello));
 }
 
-const isRankNumber = (value: unknown) => Number.isInteger(value) && Math.abs(value as number) < 2 ** 31;
-/** So short that every frame of the handshake is far below MAX_HELLO_BYTES. */
-const isShortText = (value: unknown) => typeof value === 'string' && value.length <= 255;
+function parse<Type extends Handshake['type']>(
+  { head }: Frame,
+  types: readonly Type[],
+  what: string,
+): MessageOf<Type> {
+  if (isHandshake(head) && isOneOf<unknown>(types)(head.type)) return head as unknown as MessageOf<Type>;
+  throw new FrameError(`something other than ${what}`);
+}
 
 /** The frame as a hello. Throws FrameError for anything else; the ranges of its numbers are not checked here. */
-export function parseHello({ head, body }: Frame): Hello {
-  const { type, protocol, version, worldSize, rank, host, nonce, mac } = head;
-  const sound =
-    type === 'hello' &&
-    body.length === 0 &&
-    [protocol, worldSize, rank].every(isRankNumber) &&
-    [version, host, nonce, mac].every(isShortText) &&
-    HEX_NONCE.test(nonce as string);
-  if (!sound) throw new FrameError('something other than a hello');
-  return head as unknown as Hello;
+export function parseHello(frame: Frame): Hello {
+  if (frame.body.length > 0) throw new FrameError('something other than a hello');
+  return parse(frame, ['hello'], 'a hello');
 }
 
 /** The frame as a challenge. Throws FrameError for anything else, so that a client knows it is at the wrong port. */
-export function parseChallenge({ head }: Frame): Challenge {
-  const { type, protocol, nonce } = head;
-  if (type === 'challenge' && isRankNumber(protocol) && typeof nonce === 'string' && HEX_NONCE.test(nonce)) {
-    return head as unknown as Challenge;
-  }
-  throw new FrameError('something other than a challenge');
-}
+export const parseChallenge = (frame: Frame): Challenge => parse(frame, ['challenge'], 'a challenge');
 
 /** The frame as the server's answer to a hello. Throws FrameError for anything else. */
-export function parseAnswer({ head }: Frame): Welcome | Refused {
-  const { type, mac, reason, text } = head;
-  if (type === 'welcome' && typeof mac === 'string') return head as unknown as Welcome;
-  if (type === 'refused' && isShortText(reason) && isShortText(text)) return head as unknown as Refused;
-  throw new FrameError('something other than an answer to a hello');
-}
+export const parseAnswer = (frame: Frame): Welcome | Refused =>
+  parse(frame, ['welcome', 'refused'], 'an answer to a hello');
 
 /** Why an authentic hello does not belong to the group; undefined if it does. */
 export function findMismatch(hello: Hello, version: string, worldSize: number): string | undefined {

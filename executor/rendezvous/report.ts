@@ -2,6 +2,16 @@
 
 import { ERROR_HINTS, type ErrorCode, FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
+import {
+  type Check,
+  hasFields,
+  isBoolean,
+  isCount,
+  isListOf,
+  isOneOf,
+  isOptional,
+  isString,
+} from '../fields.ts';
 
 /** A late rank: one that others wait for. */
 export interface LateRank {
@@ -33,30 +43,29 @@ export interface Failure {
   readonly ranks: readonly LateRank[];
 }
 
-const STATES: ReadonlySet<unknown> = new Set(['behind', 'absent', 'gone', 'closed', 'silent']);
-const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
-const isCountOrNothing = (value: unknown) => value === undefined || isCount(value);
-
-function areLateRanks(value: unknown): boolean {
-  if (!Array.isArray(value) || value.length > MAX_RANKS) return false;
-  return value.every((one: Partial<LateRank> | null) => {
-    if (typeof one !== 'object' || one === null) return false;
-    const { rank, lastCall, silentMs, state } = one;
-    return isCount(rank) && isCountOrNothing(lastCall) && isCountOrNothing(silentMs) && STATES.has(state);
-  });
-}
+const areLateRanks = isListOf(
+  hasFields({
+    rank: isCount,
+    lastCall: isOptional(isCount),
+    silentMs: isOptional(isCount),
+    state: isOneOf(['behind', 'absent', 'gone', 'closed', 'silent'] as const),
+  }),
+  MAX_RANKS,
+);
 
 /** Whether a value out of a frame is a late report. */
-export function isReport(value: unknown): value is LateReport {
-  const { call, answered, ranks } = (value ?? {}) as Partial<LateReport>;
-  return isCount(call) && typeof answered === 'boolean' && areLateRanks(ranks);
-}
+export const isReport: Check<LateReport> = hasFields({
+  call: isCount,
+  answered: isBoolean,
+  ranks: areLateRanks,
+});
 
 /** Whether a value out of a frame is the end of a session. */
-export function isFailure(value: unknown): value is Failure {
-  const { code, text, ranks } = (value ?? {}) as Partial<Failure>;
-  return Object.hasOwn(ERROR_HINTS, String(code)) && typeof text === 'string' && areLateRanks(ranks);
-}
+export const isFailure: Check<Failure> = hasFields({
+  code: isOneOf(Object.keys(ERROR_HINTS) as ErrorCode[]),
+  text: isString,
+  ranks: areLateRanks,
+});
 
 const MOST_LISTED = 16;
 

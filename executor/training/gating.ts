@@ -183,13 +183,18 @@ function divisorOf(spec: GateSpec, chosen: Float32Array): number {
   return Math.fround(sum + NORMALIZE_FLOOR);
 }
 
-/** Buffers of one rank; `scores` is written, too. Shapes and dtypes are those of GateCall. */
-export interface GateBuffers {
-  readonly logits: ArrayBufferView;
-  readonly bias?: ArrayBufferView;
-  readonly ids: ArrayBufferView;
-  readonly weights: ArrayBufferView;
-  readonly scores: ArrayBufferView;
+/** The buffers of a gate: those of one rank, or a list with one per rank. */
+export interface GateBuffers<Buffer = ArrayBufferView> {
+  /** f32 [tokens, experts]: the router's output. */
+  readonly logits: Buffer;
+  /** f32 [experts], added to the scores for choosing, not for weighting. */
+  readonly bias?: Buffer;
+  /** i32 [tokens, topk], written. */
+  readonly ids: Buffer;
+  /** f32 [tokens, topk], written. */
+  readonly weights: Buffer;
+  /** f32 [tokens, experts], written: scores of all experts, which the gradient needs. */
+  readonly scores: Buffer;
 }
 
 /** Top-k of one rank's tokens. Throws E_OPTION, E_BUFFER. */
@@ -228,12 +233,16 @@ export function gateTokens(spec: GateSpec, tokens: number, buffers: GateBuffers)
   }
 }
 
-/** Buffers of one rank. Shapes and dtypes are those of GateBackwardCall. */
-export interface GateBackwardBuffers {
-  readonly ids: ArrayBufferView;
-  readonly scores: ArrayBufferView;
-  readonly weightsGradient: ArrayBufferView;
-  readonly logitsGradient: ArrayBufferView;
+/** The buffers of a gate's gradient: those of one rank, or a list with one per rank. */
+export interface GateBackwardBuffers<Buffer = ArrayBufferView> {
+  /** i32 [tokens, topk], as gate wrote them. Others are E_OPTION; in device memory they count as a gradient of 0. */
+  readonly ids: Buffer;
+  /** f32 [tokens, experts], as gate wrote them. */
+  readonly scores: Buffer;
+  /** f32 [tokens, topk]. */
+  readonly weightsGradient: Buffer;
+  /** f32 [tokens, experts], written. */
+  readonly logitsGradient: Buffer;
 }
 
 /** Replaces the gradient of a token's weights by that of its chosen scores. */

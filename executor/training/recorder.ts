@@ -20,11 +20,13 @@ import type { Plan, VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import { copyIds, type IdArray, type RoutingTable } from '../../planner/routing.ts';
 import { optionsOf, type PlanOptions } from '../../planner/spec.ts';
+import { type Check, hasFields, isCount, isListOf, isMatch, isString } from '../fields.ts';
 import { ARRAY_TYPES, encodeNpy, type NdDtype } from './npy.ts';
 
 const FORMAT_VERSION = 1;
 const INDEX = 'index.jsonl';
 const UNFINISHED = '.unfinished-';
+const STEP_DIRECTORY = /^step-\d{6,}$/;
 
 /** What the index says of one rank's file. */
 export interface RecordedTable {
@@ -63,23 +65,15 @@ function dtypeOf(ids: IdArray): NdDtype {
 }
 
 async function writeSynced(path: string, chunks: readonly Uint8Array[]): Promise<void> {
-  const file = await open(path, 'wx');
-  try {
-    for (const chunk of chunks) await file.writeFile(chunk);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  await using file = await open(path, 'wx');
+  for (const chunk of chunks) await file.writeFile(chunk);
+  await file.sync();
 }
 
 /** Makes a rename inside the directory durable. File systems that cannot sync a directory are skipped. */
 async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync().catch(() => undefined);
-  } finally {
-    await directory.close();
-  }
+  await using directory = await open(path, 'r');
+  await directory.sync().catch(() => undefined);
 }
 
 interface Step {
@@ -117,7 +111,7 @@ export class Recorder implements AsyncDisposable {
         await index.truncate(wholeBytes);
         const named = new Set(steps.map((step) => step.directory));
         for (const name of await readdir(path)) {
-          const isOurs = name.startsWith(UNFINISHED) || /^step-\d{6,}$/.test(name);
+          const isOurs = name.startsWith(UNFINISHED) || STEP_DIRECTORY.test(name);
           if (isOurs && !named.has(name)) await rm(join(path, name), { recursive: true });
         }
         return new Recorder(path, index, (steps.at(-1)?.step ?? -1) + 1);
@@ -234,33 +228,32 @@ function parseIndex(bytes: Uint8Array, path: string): { steps: RecordedStep[]; w
   return { steps, wholeBytes };
 }
 
-function isTable(table: unknown): table is RecordedTable {
-  const { sha256: digest, dtype, tokens, topk } = (table ?? {}) as Partial<RecordedTable>;
-  const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
-  return typeof digest === 'string' && typeof dtype === 'string' && isCount(tokens) && isCount(topk);
-}
+const isStep: Check<RecordedStep> = hasFields({
+  formatVersion: isCount,
+  step: isCount,
+  // A directory of this recording, wherever the index comes from.
+  directory: isMatch(STEP_DIRECTORY),
+  planId: isString,
+  options: (value): value is PlanOptions => typeof value === 'object',
+  // readRecordedTables refuses unknown dtypes.
+  tables: isListOf(
+    hasFields({ sha256: isString, dtype: isString as Check<NdDtype>, tokens: isCount, topk: isCount }),
+  ),
+});
 
 function parseLine(line: string, path: string): RecordedStep {
-  let value: Partial<RecordedStep> | null;
+  let value: unknown;
   try {
     value = JSON.parse(line);
   } catch (cause) {
     throw broken(path, 'the line is not JSON', cause);
   }
-  const { formatVersion, step, directory, planId: id, options, tables } = value ?? {};
+  const { formatVersion } = (value ?? {}) as Partial<RecordedStep>;
   if (formatVersion !== FORMAT_VERSION) {
     throw broken(path, `format version ${String(formatVersion)} is not ${FORMAT_VERSION}`);
   }
-  const isSound =
-    Number.isSafeInteger(step) &&
-    // A directory of this recording, wherever the index comes from.
-    /^step-\d{6,}$/.test(directory ?? '') &&
-    typeof id === 'string' &&
-    typeof options === 'object' &&
-    Array.isArray(tables) &&
-    tables.every(isTable);
-  if (!isSound) throw broken(path, 'the line is not that of a step');
-  return value as RecordedStep;
+  if (!isStep(value)) throw broken(path, 'the line is not that of a step');
+  return value;
 }
 
 /** The steps of a recording; a line that a crash cut short is none. Throws E_FILE_NOT_FOUND, E_FILE_READ. */

@@ -57,50 +57,66 @@ export function openCuda(ranks: number, devices?: readonly number[]): Cuda {
   );
 }
 
+/** An object of the addon. It is freed by close() or at the end of a `using` block. */
+abstract class Handle<Native extends { close(): void }> implements Disposable {
+  protected readonly native: Native;
+
+  constructor(native: Native) {
+    this.native = native;
+  }
+
+  close(): void {
+    this.native.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
 /** The addon's context of a Cuda. Backends use it; the package does not export it. */
 export let nativeCuda: (cuda: Cuda) => NativeCudaContext;
 
 /** Devices, streams, memory and device plans. Close it after what was made with it. */
-export class Cuda implements Disposable {
+export class Cuda extends Handle<NativeCudaContext> {
   static {
-    nativeCuda = (cuda) => cuda.#native;
+    nativeCuda = (cuda) => cuda.native;
   }
   readonly ranks: number;
-  readonly #native: NativeCudaContext;
 
   /** For openCuda. */
   constructor(ranks: number, native: NativeCudaContext) {
+    super(native);
     this.ranks = ranks;
-    this.#native = native;
   }
 
   /** Memory on a rank's device. Throws E_MEMORY with the bytes asked (value) and free (limit). */
   alloc(rank: number, bytes: number): DeviceBuffer {
-    return { rank, bytes, address: attempt(() => this.#native.alloc(rank, bytes)) };
+    return { rank, bytes, address: attempt(() => this.native.alloc(rank, bytes)) };
   }
 
   /** Waits for the device. */
   free(buffer: DeviceBuffer): void {
-    attempt(() => this.#native.free(buffer.address));
+    attempt(() => this.native.free(buffer.address));
   }
 
   /** Between host and device memory, in any direction, on the rank's stream. With host memory it may wait. */
   copy(rank: number, to: Memory, from: Memory, bytes: number): void {
-    attempt(() => this.#native.copy(rank, to, from, bytes));
+    attempt(() => this.native.copy(rank, to, from, bytes));
   }
 
   fill(buffer: DeviceBuffer, value: number): void {
-    attempt(() => this.#native.fill(buffer.rank, buffer.address, value, buffer.bytes));
+    attempt(() => this.native.fill(buffer.rank, buffer.address, value, buffer.bytes));
   }
 
   /** A rank's cudaStream_t. */
   stream(rank: number): bigint {
-    return attempt(() => this.#native.stream(rank));
+    return attempt(() => this.native.stream(rank));
   }
 
   /** Makes another library's cudaStream_t the rank's; 0n goes back to the context's own. E_OPTION for a foreign one. */
   setStream(rank: number, stream: bigint): void {
-    attempt(() => this.#native.setStream(rank, stream));
+    attempt(() => this.native.setStream(rank, stream));
   }
 
   /**
@@ -108,17 +124,17 @@ export class Cuda implements Disposable {
    * except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
    */
   limitSms(count: number): void {
-    attempt(() => this.#native.limitSms(count));
+    attempt(() => this.native.limitSms(count));
   }
 
   /** Waits for all ranks' streams. Throws E_BACKEND with what went wrong on them. */
   synchronize(): void {
-    attempt(() => this.#native.synchronize());
+    attempt(() => this.native.synchronize());
   }
 
   event(rank: number): CudaEvent {
     const addon = findAddon().addon!;
-    return new CudaEvent(attempt(() => new addon.CudaEvent(this.#native, rank)));
+    return new CudaEvent(attempt(() => new addon.CudaEvent(this.native, rank)));
   }
 
   /**
@@ -135,94 +151,58 @@ export class Cuda implements Disposable {
     const desc = { ...describe(plan), capacity };
     return new DevicePlan(
       plan,
-      attempt(() => new addon.DevicePlan(this.#native, desc)),
+      attempt(() => new addon.DevicePlan(this.native, desc)),
     );
   }
 
   /** Records what `work` enqueues in a graph instead of running it. */
   capture(work: () => void): CudaGraph {
     const addon = findAddon().addon!;
-    attempt(() => this.#native.captureBegin());
+    attempt(() => this.native.captureBegin());
     try {
       work();
     } catch (error) {
       // The capture has to end either way.
       try {
-        new addon.CudaGraph(this.#native).close();
+        new addon.CudaGraph(this.native).close();
       } catch {}
       throw error;
     }
-    return new CudaGraph(attempt(() => new addon.CudaGraph(this.#native)));
-  }
-
-  close(): void {
-    this.#native.close();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
+    return new CudaGraph(attempt(() => new addon.CudaGraph(this.native)));
   }
 }
 
 /** A CUDA event of a rank's stream. */
-export class CudaEvent implements Disposable {
-  readonly #native: NativeCudaEvent;
-
-  constructor(native: NativeCudaEvent) {
-    this.#native = native;
-  }
-
+export class CudaEvent extends Handle<NativeCudaEvent> {
   record(): void {
-    attempt(() => this.#native.record());
+    attempt(() => this.native.record());
   }
 
   /** Lets a rank's stream wait for it. */
   wait(rank: number): void {
-    attempt(() => this.#native.wait(rank));
+    attempt(() => this.native.wait(rank));
   }
 
   /** Whether all work before it is done. */
   get done(): boolean {
-    return attempt(() => this.#native.query());
+    return attempt(() => this.native.query());
   }
 
   synchronize(): void {
-    attempt(() => this.#native.synchronize());
+    attempt(() => this.native.synchronize());
   }
 
   /** Milliseconds since another event; both must be done. */
   since(start: CudaEvent): number {
-    return attempt(() => start.#native.elapsed(this.#native));
-  }
-
-  close(): void {
-    this.#native.close();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
+    return attempt(() => start.native.elapsed(this.native));
   }
 }
 
 /** A captured piece of work. */
-export class CudaGraph implements Disposable {
-  readonly #native: NativeCudaGraph;
-
-  constructor(native: NativeCudaGraph) {
-    this.#native = native;
-  }
-
+export class CudaGraph extends Handle<NativeCudaGraph> {
   /** Runs it once with the current plans of its device plans. Throws E_BUFFER, E_OPTION if one no longer fits. */
   launch(): void {
-    attempt(() => this.#native.launch());
-  }
-
-  close(): void {
-    this.#native.close();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
+    attempt(() => this.native.launch());
   }
 }
 
@@ -241,17 +221,16 @@ function describe(plan: VerifiedPlan) {
 export let nativeDevicePlan: (plan: DevicePlan) => NativeDevicePlan;
 
 /** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
-export class DevicePlan implements Disposable {
+export class DevicePlan extends Handle<NativeDevicePlan> {
   static {
-    nativeDevicePlan = (plan) => plan.#native;
+    nativeDevicePlan = (plan) => plan.native;
   }
-  readonly #native: NativeDevicePlan;
   #plan: VerifiedPlan;
 
   /** For Cuda.devicePlan. */
   constructor(plan: VerifiedPlan, native: NativeDevicePlan) {
+    super(native);
     this.#plan = plan;
-    this.#native = native;
   }
 
   get plan(): VerifiedPlan {
@@ -260,49 +239,33 @@ export class DevicePlan implements Disposable {
 
   /** Bytes of device memory that it takes. */
   get bytes(): number {
-    return this.#native.bytes;
+    return this.native.bytes;
   }
 
   /** Replaces the plan for what is enqueued from now on. Throws E_UNVERIFIED, E_LIMIT, E_RANKS. */
   upload(plan: VerifiedPlan): void {
     const desc = describe(plan);
-    attempt(() => this.#native.upload(desc));
+    attempt(() => this.native.upload(desc));
     this.#plan = plan;
   }
 
   dispatch(call: DispatchCall, path: CudaPath = 'auto'): ExchangeReport {
-    return this.#run(() => this.#native.dispatch(call, path));
+    return this.#run(() => this.native.dispatch(call, path));
   }
 
   combine(call: CombineCall): ExchangeReport {
-    return this.#run(() => this.#native.combine(call));
+    return this.#run(() => this.native.combine(call));
   }
 
   weightGradient(call: WeightGradientCall): ExchangeReport {
-    return this.#run(() => this.#native.weightGradient(call));
+    return this.#run(() => this.native.weightGradient(call));
   }
 
   #run(call: () => NativeCudaStats): ExchangeReport {
     const startedAt = performance.now();
     const { nanoseconds, bytesRead, bytesWritten, path } = attempt(call);
     const { strategy } = this.#plan.spec;
-    return {
-      backend: 'cuda',
-      strategy,
-      nanoseconds,
-      startedAt,
-      bytesRead,
-      bytesWritten,
-      path,
-      enqueued: true,
-    };
-  }
-
-  close(): void {
-    this.#native.close();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
+    const moved = { bytesRead, bytesWritten, path };
+    return { backend: 'cuda', strategy, nanoseconds, startedAt, ...moved, enqueued: true };
   }
 }

@@ -5,37 +5,21 @@ import type { Addon, NativeContext, NativePlan } from '../../native/addon.ts';
 import { fromSteady } from '../../native/clock.ts';
 import { attempt, translate } from '../../native/errors.ts';
 import { fp8Calls, gateBackwardCalls, gateCalls } from '../../native/rowCalls.ts';
-import type {
-  Backend,
-  ExchangeCalls,
-  ExchangeKind,
-  ExchangeReport,
-  PreparedPlan,
-  RowWork,
-} from '../types.ts';
+import type { Backend, PreparedPlan, RowWork } from '../types.ts';
 
-class HostPlan implements PreparedPlan {
-  readonly #native: NativePlan;
-  readonly #strategy: Strategy;
-
-  constructor(native: NativePlan, strategy: Strategy) {
-    this.#native = native;
-    this.#strategy = strategy;
-  }
-
-  async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
-    try {
-      const { nanoseconds, started, bytesRead, bytesWritten } = await this.#native[kind](call as never);
-      const startedAt = fromSteady(started);
-      return { backend: 'host', strategy: this.#strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
-    } catch (error) {
-      throw translate(error);
-    }
-  }
-
-  close(): void {
-    this.#native.close();
-  }
+function hostPlan(native: NativePlan, strategy: Strategy): PreparedPlan {
+  return {
+    run: async (kind, call) => {
+      try {
+        const { nanoseconds, started, bytesRead, bytesWritten } = await native[kind](call as never);
+        const startedAt = fromSteady(started);
+        return { backend: 'host', strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
+      } catch (error) {
+        throw translate(error);
+      }
+    },
+    close: () => native.close(),
+  };
 }
 
 /** Works on the rows of one rank after the other, each with all threads of the context. */
@@ -70,7 +54,10 @@ export function hostBackend(addon: Addon, threads: number): Backend {
       const { ranksPerNode, strategy, partial } = plan.spec;
       const shards = plan.shards.map((shard) => shard.bytes);
       const desc = { ranksPerNode, strategy, shards, ...(partial === 'none' ? {} : { partial }) };
-      return attempt(() => new HostPlan(new addon.Plan(context, desc), strategy));
+      return hostPlan(
+        attempt(() => new addon.Plan(context, desc)),
+        strategy,
+      );
     },
     close: () => context.close(),
   };

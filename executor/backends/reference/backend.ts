@@ -1,22 +1,12 @@
 // The reference backend: plain TypeScript that every other backend is compared with, bit for bit.
 
-import type { Plan, VerifiedPlan } from '../../../planner/plan.ts';
-import type { Backend, ExchangeCalls, ExchangeKind, ExchangeReport, Memory, PreparedPlan } from '../types.ts';
+import type { VerifiedPlan } from '../../../planner/plan.ts';
+import { sum } from '../../../planner/totals.ts';
+import type { Backend, ExchangeCalls, ExchangeKind, Memory, PreparedPlan } from '../types.ts';
 import { combineRank, weightGradientRank } from './combine.ts';
 import { dispatch } from './dispatch.ts';
 import { refuseExternal } from './rows.ts';
 import { referenceRowWork } from './rowWork.ts';
-
-/** Bytes of an exchange: each source row read once, each slot written once. */
-export function movedBytes(plan: Plan, rowBytes: number): { rows: number; slots: number } {
-  let rows = 0;
-  let slots = 0;
-  for (const shard of plan.shards) {
-    rows += shard.tokens * rowBytes;
-    slots += shard.kept * rowBytes;
-  }
-  return { rows, slots };
-}
 
 /** What an exchange does: the buffers that it uses, the bytes that it moves, and its work. */
 interface ReferenceWork {
@@ -26,63 +16,58 @@ interface ReferenceWork {
   readonly work: () => void;
 }
 
-const EXCHANGES: {
-  readonly [Kind in ExchangeKind]: (plan: VerifiedPlan, call: ExchangeCalls[Kind]) => ReferenceWork;
-} = {
-  dispatch: (plan, call) => {
-    const { rows, slots } = movedBytes(
-      plan,
-      call.payloads.reduce((sum, payload) => sum + payload.rowBytes, 0),
-    );
-    return {
-      buffers: [...call.payloads.flatMap(({ from, to }) => [from, to]), call.origins, call.scale],
-      bytesRead: rows,
-      bytesWritten: slots,
-      work: () => dispatch(plan, call),
-    };
-  },
-  combine: (plan, call) => {
-    const { rows, slots } = movedBytes(plan, call.rowBytes);
-    return {
-      buffers: [call.from, call.to, call.weights],
-      bytesRead: slots,
-      bytesWritten: rows,
-      work: () => {
-        for (const shard of plan.shards) combineRank(plan, shard, call);
-      },
-    };
-  },
-  weightGradient: (plan, call) => {
-    const { rows, slots } = movedBytes(plan, call.rowBytes);
-    return {
-      buffers: [call.outputGradient, call.from, call.to],
-      bytesRead: rows + slots,
-      bytesWritten: plan.shards.reduce((sum, shard) => sum + 4 * shard.entries, 0),
-      work: () => {
-        for (const shard of plan.shards) weightGradientRank(plan, shard, call);
-      },
-    };
-  },
+type Exchanges = {
+  readonly [Kind in ExchangeKind]: (call: ExchangeCalls[Kind]) => ReferenceWork;
 };
 
-class ReferencePlan implements PreparedPlan {
-  readonly #plan: VerifiedPlan;
+/** The exchanges of a plan. Bytes count each source row once and each slot once. */
+function exchangesOf(plan: VerifiedPlan): Exchanges {
+  const { shards } = plan;
+  const tokens = sum(shards.map((shard) => shard.tokens));
+  const slots = sum(shards.map((shard) => shard.kept));
+  return {
+    dispatch: (call) => {
+      const rowBytes = sum(call.payloads.map((payload) => payload.rowBytes));
+      return {
+        buffers: [...call.payloads.flatMap(({ from, to }) => [from, to]), call.origins, call.scale],
+        bytesRead: tokens * rowBytes,
+        bytesWritten: slots * rowBytes,
+        work: () => dispatch(plan, call),
+      };
+    },
+    combine: (call) => ({
+      buffers: [call.from, call.to, call.weights],
+      bytesRead: slots * call.rowBytes,
+      bytesWritten: tokens * call.rowBytes,
+      work: () => {
+        for (const shard of shards) combineRank(plan, shard, call);
+      },
+    }),
+    weightGradient: (call) => ({
+      buffers: [call.outputGradient, call.from, call.to],
+      bytesRead: (tokens + slots) * call.rowBytes,
+      bytesWritten: 4 * sum(shards.map((shard) => shard.entries)),
+      work: () => {
+        for (const shard of shards) weightGradientRank(plan, shard, call);
+      },
+    }),
+  };
+}
 
-  constructor(plan: VerifiedPlan) {
-    this.#plan = plan;
-  }
-
-  async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
-    const { buffers, work, bytesRead, bytesWritten } = EXCHANGES[kind](this.#plan, call);
-    refuseExternal(buffers);
-    const startedAt = performance.now();
-    work();
-    const nanoseconds = Math.round((performance.now() - startedAt) * 1e6);
-    const { strategy } = this.#plan.spec;
-    return { backend: 'reference', strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
-  }
-
-  close(): void {}
+function referencePlan(plan: VerifiedPlan): PreparedPlan {
+  const exchanges = exchangesOf(plan);
+  const { strategy } = plan.spec;
+  return {
+    run: async (kind, call) => {
+      const { buffers, work, bytesRead, bytesWritten } = exchanges[kind](call);
+      refuseExternal(buffers);
+      const startedAt = performance.now();
+      work();
+      const nanoseconds = Math.round((performance.now() - startedAt) * 1e6);
+      return { backend: 'reference', strategy, nanoseconds, startedAt, bytesRead, bytesWritten };
+    },
+    close: () => {},
+  };
 }
 
 /** All ranks of the group in this process, in plain TypeScript. */
@@ -90,7 +75,7 @@ export function referenceBackend(): Backend {
   return {
     name: 'reference',
     rowWork: referenceRowWork,
-    prepare: async (plan) => new ReferencePlan(plan),
+    prepare: async (plan) => referencePlan(plan),
     close: () => {},
   };
 }
