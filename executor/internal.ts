@@ -5,7 +5,7 @@ import { FuscoError } from '../planner/errors.ts';
 import { type Cuda, nativeCuda } from './backends/cuda/context.ts';
 import { NcclPlan } from './backends/nccl/backend.ts';
 import { type Exchange, preparedOf } from './group.ts';
-import { findBenchAddon } from './native/benchAddon.ts';
+import { type BenchAddon, findBenchAddon } from './native/benchAddon.ts';
 import { attempt } from './native/errors.ts';
 import type { NativeNcclPlan } from './native/types.ts';
 
@@ -17,15 +17,20 @@ export {
   type NativeNcclUnfused,
 } from './native/benchAddon.ts';
 
+/** The addon of the benches. Throws FuscoError E_BACKEND if it is not there. */
+export function requireBenchAddon(): BenchAddon {
+  const found = findBenchAddon();
+  if (found.addon !== undefined) return found.addon;
+  throw new FuscoError('E_BACKEND', found.reason);
+}
+
 /**
  * Keeps a rank's stream busy for `nanoseconds`: enqueues and returns.
  *
  * @throws FuscoError E_BACKEND without the addon of the benches
  */
 export function spin(cuda: Cuda, rank: number, nanoseconds: number): void {
-  const found = findBenchAddon();
-  if (found.addon === undefined) throw new FuscoError('E_BACKEND', found.reason);
-  const { addon } = found;
+  const addon = requireBenchAddon();
   attempt(() => addon.cudaSpin(nativeCuda(cuda), rank, nanoseconds));
 }
 

@@ -66,7 +66,7 @@ export function findBenchAddon(): AddonResult<BenchAddon> {
   if (loaded === undefined) {
     loaded = loadFirst<BenchAddon>(['#bench-addon']) ?? {
       addon: undefined,
-      reason: 'baselines need a checkout of the source, built with `npm run build:native`',
+      reason: 'the addon of the benches is not there; it needs a checkout: npm run build:native',
     };
     if (loaded.addon !== undefined) useAddon(loaded.addon);
   }

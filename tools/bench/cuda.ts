@@ -3,7 +3,7 @@
 // enqueued, so that the events see the device alone; a dispatch from an idle GPU is measured in addition.
 
 import { type Cuda, type DevicePlan, openCuda } from '../../executor/backends/cuda/context.ts';
-import { findBenchAddon, nativeDevicePlan } from '../../executor/internal.ts';
+import { nativeDevicePlan, requireBenchAddon } from '../../executor/internal.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { benchCudaRows } from './cudaRows.ts';
@@ -124,11 +124,9 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
     devicePlan.dispatch(dispatch);
     devicePlan.combine(combine);
   });
-  const { addon } = findBenchAddon();
-  const unfused =
-    addon !== undefined && bytes < 3 * MAX_COPY_BYTES
-      ? new addon.CudaUnfused(nativeDevicePlan(devicePlan), rowBytes)
-      : undefined;
+  const { CudaUnfused } = requireBenchAddon();
+  const fits = bytes < 3 * MAX_COPY_BYTES;
+  const unfused = fits ? new CudaUnfused(nativeDevicePlan(devicePlan), rowBytes) : undefined;
   const onDevice = (work: () => unknown, busyNs?: number) => ({ bytes, run: clock.timed(work, busyNs) });
   const rows = await measure(
     {

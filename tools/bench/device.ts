@@ -2,7 +2,7 @@
 
 import { type Cuda, cudaDevices, type DeviceBuffer } from '../../executor/backends/cuda/context.ts';
 import type { CombineCall, DispatchCall } from '../../executor/backends/types.ts';
-import { findBenchAddon, spin } from '../../executor/internal.ts';
+import { findBenchAddon, requireBenchAddon, spin } from '../../executor/internal.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { congruential } from './ids.ts';
 import type { Timed } from './measure.ts';
@@ -11,17 +11,23 @@ import type { Timed } from './measure.ts';
 const ENQUEUE_NS = 1e6;
 
 /**
- * The GPUs of this machine. Call it before anything is opened: it loads the addon of the benches if that is there, and
- * objects of two addons cannot be mixed.
+ * The GPUs of this machine. Call it before anything is opened: it loads the addon of the benches, and objects of two
+ * addons cannot be mixed.
  *
- * @throws FuscoError E_BACKEND if there are fewer than `least` GPUs
+ * @throws FuscoError E_BACKEND if there are fewer than `least` GPUs, or no addon of the benches
  */
 export function requireDevices(least: number) {
   findBenchAddon();
   const { devices, reason } = cudaDevices();
-  if (devices.length >= least) return devices;
-  const found = reason ?? `this machine has ${devices.length}`;
-  throw new FuscoError('E_BACKEND', `this bench needs ${least === 1 ? 'a GPU' : `${least} GPUs`}: ${found}`);
+  if (devices.length < least) {
+    const found = reason ?? `this machine has ${devices.length}`;
+    throw new FuscoError(
+      'E_BACKEND',
+      `this bench needs ${least === 1 ? 'a GPU' : `${least} GPUs`}: ${found}`,
+    );
+  }
+  requireBenchAddon();
+  return devices;
 }
 
 /** Random bf16 rows, finite and of many exponents: zeros would flatter the GPU. They are good float32 numbers, too. */
@@ -116,13 +122,12 @@ export class DeviceClock implements Disposable {
 
   /**
    * Nanoseconds on the device of what `work` enqueues. All ranks' streams are idle at the start, and the end follows
-   * the last writer. The GPU is busy for `busyNs` before the start, so that enqueueing does not count; that needs the
-   * addon of the benches.
+   * the last writer. The GPU is busy for `busyNs` before the start, so that enqueueing does not count.
    */
   timed(work: () => unknown, busyNs = ENQUEUE_NS): Timed {
     return async () => {
       this.#cuda.synchronize();
-      if (busyNs > 0 && findBenchAddon().addon !== undefined) spin(this.#cuda, 0, busyNs);
+      if (busyNs > 0) spin(this.#cuda, 0, busyNs);
       this.#start.record();
       const enqueued = work();
       this.#end.record();

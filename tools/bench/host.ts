@@ -1,7 +1,6 @@
 // What an exchange costs on the host: fused against the unfused pipeline, under the machine's best copy rate.
 
-import { type CopyVariant, findBenchAddon } from '../../executor/internal.ts';
-import { type Addon, findAddon } from '../../executor/native/addon.ts';
+import { type CopyVariant, requireBenchAddon } from '../../executor/internal.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
@@ -17,12 +16,6 @@ export interface HostBenchOptions extends ExchangeOptions {
 
 export type HostBench = Awaited<ReturnType<typeof benchHost>>;
 
-function requireAddon(): Addon {
-  const found = findAddon();
-  if (found.addon !== undefined) return found.addon;
-  throw new FuscoError('E_BACKEND', `the host backend is not there: ${found.reason}`);
-}
-
 /** A check that each candidate leaves the same bytes in `buffers` as the first candidate did. */
 function sameBytes(what: string, buffers: readonly Uint8Array[]): () => void {
   let first: Uint8Array[] | undefined;
@@ -36,17 +29,16 @@ function sameBytes(what: string, buffers: readonly Uint8Array[]): () => void {
 
 /**
  * Times a flat plan's exchanges on the host against the unfused pipeline with the same threads and copy routine, and
- * against a plain copy of as many bytes. Times in milliseconds, rates in GB/s of bytes read plus written. Without the
- * addon of the benches the baselines are undefined. Throws E_BACKEND without the addon.
+ * against a plain copy of as many bytes. Times in milliseconds, rates in GB/s of bytes read plus written. Throws
+ * E_BACKEND without the addon of the benches.
  */
 export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds: number) {
-  const { addon: bench } = findBenchAddon();
-  const addon = requireAddon();
+  const addon = requireBenchAddon();
   const { rowBytes, ranksPerNode } = plan.spec;
   const context = new addon.Context({ threads });
   const shards = plan.shards.map((shard) => shard.bytes);
   const native = new addon.Plan(context, { ranksPerNode, strategy: 'flat', shards });
-  const unfused = bench && new bench.Unfused(native, rowBytes);
+  const unfused = new addon.Unfused(native, rowBytes);
   // Written once, so that no run pays for the first touch of its pages.
   const rowsOf = (count: number) => new Uint8Array(count * rowBytes).fill(0x3c);
   const from = plan.shards.map((shard) => rowsOf(shard.tokens));
@@ -57,8 +49,10 @@ export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds
   const bytes = plan.shards.reduce((sum, shard) => sum + shard.tokens + shard.kept, 0) * rowBytes;
   const copied = Math.floor(bytes / 2);
   const combineCall = { dtype: 'bf16', rowBytes, from: received, to: combined, weights } as const;
-  const copy = (variant: CopyVariant, moved: number) =>
-    bench && { bytes: moved, run: () => bench.benchCopy(context, variant, copied, 1) };
+  const copy = (variant: CopyVariant, moved: number) => ({
+    bytes: moved,
+    run: () => addon.benchCopy(context, variant, copied, 1),
+  });
   const exchange = (run: () => { nanoseconds: number }, check: () => void) => ({
     ...{ bytes, check },
     run: () => run().nanoseconds,
@@ -74,52 +68,51 @@ export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds
         () => native.dispatchSync({ payloads: [{ rowBytes, from, to: received }] }),
         dispatched,
       ),
-      unfusedDispatch: unfused && exchange(() => unfused.dispatchSync(from, received), dispatched),
+      unfusedDispatch: exchange(() => unfused.dispatchSync(from, received), dispatched),
       combine: exchange(() => native.combineSync(combineCall), summed),
-      unfusedCombine: unfused && exchange(() => unfused.combineSync(combineCall), summed),
+      unfusedCombine: exchange(() => unfused.combineSync(combineCall), summed),
     },
     { rounds },
   );
   const { kernels } = context;
-  unfused?.close();
+  unfused.close();
   native.close();
   context.close();
-  const stage = (fused: Row, baseline: Row | undefined) => ({
-    ...{ fused: fused.ms, unfused: baseline?.ms, bytes, rate: fused.rate },
+  const stage = (fused: Row, unfused: Row) => ({
+    fused: fused.ms,
+    unfused: unfused.ms,
+    bytes,
+    rate: fused.rate,
   });
   return {
     kernels,
     /** Rate of the best plain copy, and what it is. */
     ceiling: bestCopy(rows.memcpy, rows.nonTemporal),
     /** Rate of non-temporal stores alone: what bounds dispatch, which writes a row once for each of its experts. */
-    writeRate: rows.fill?.rate,
+    writeRate: rows.fill.rate,
     dispatch: stage(rows.dispatch, rows.unfusedDispatch),
     combine: stage(rows.combine, rows.unfusedCombine),
   };
 }
 
-function bestCopy(memcpy: Row | undefined, nonTemporal: Row | undefined) {
-  if (memcpy === undefined || nonTemporal === undefined) return undefined;
+function bestCopy(memcpy: Row, nonTemporal: Row) {
   return nonTemporal.ns <= memcpy.ns
     ? { variant: 'non-temporal stores', rate: nonTemporal.rate }
     : { variant: 'memcpy', rate: memcpy.rate };
 }
 
-/** The bench of `fusco bench host`, on uniform routing. Throws E_BACKEND without the addon. */
+/** The bench of `fusco bench host`, on uniform routing. Throws E_BACKEND without the addon of the benches. */
 export async function benchHost(options: HostBenchOptions) {
-  requireAddon();
+  requireBenchAddon();
   const { ranks, tokens, hidden, topk, experts, threads, rounds } = options;
   const planner = await loadPlanner();
   const plan = planner.planAll(uniformTables(ranks, tokens, topk, experts), { ranks, experts, hidden });
   const result = await benchExchanges(plan, threads, rounds);
   const { ceiling, dispatch, combine } = result;
-  const verdicts =
-    ceiling === undefined || dispatch.unfused === undefined || combine.unfused === undefined
-      ? []
-      : [
-          atLeast('dispatch: times faster than unfused', dispatch.unfused / dispatch.fused, 3.5),
-          atLeast('dispatch: share of the best copy rate', dispatch.rate / ceiling.rate, 0.65),
-          atLeast('combine: times faster than unfused', combine.unfused / combine.fused, 2.5),
-        ];
+  const verdicts = [
+    atLeast('dispatch: times faster than unfused', dispatch.unfused / dispatch.fused, 3.5),
+    atLeast('dispatch: share of the best copy rate', dispatch.rate / ceiling.rate, 0.65),
+    atLeast('combine: times faster than unfused', combine.unfused / combine.fused, 2.5),
+  ];
   return { ...result, options, verdicts };
 }

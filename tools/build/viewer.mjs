@@ -22,7 +22,8 @@ const common = {
   bundle: true,
   minify: true,
   legalComments: 'inline',
-  target: ['chrome111', 'firefox113', 'safari16.4'],
+  // The first that know light-dark() and nested rules, which the style sheets use.
+  target: ['chrome123', 'firefox120', 'safari17.5'],
   // The page forbids eval, and msgpackr would try it.
   alias: { msgpackr: 'msgpackr/index-no-eval' },
   plugins: [dropNode],

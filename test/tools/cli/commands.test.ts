@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { findAddon } from '../../../executor/native/addon.ts';
+import { findBenchAddon } from '../../../executor/internal.ts';
 import { JSON_FORMAT_VERSION } from '../../../tools/cli/io.ts';
 import { createProgram } from '../../../tools/cli/main.ts';
 import {
@@ -119,7 +119,7 @@ describe('--json', () => {
     expect(having.map(([name]) => name).sort()).toEqual(Object.keys(ARGUMENTS).sort());
   });
 
-  const absent = findAddon().addon === undefined ? [...NEEDS_GPU, 'bench host'] : NEEDS_GPU;
+  const absent = findBenchAddon().addon === undefined ? [...NEEDS_GPU, 'bench host'] : NEEDS_GPU;
   const here = Object.keys(ARGUMENTS).filter((name) => !absent.includes(name));
   it.each(here)('of %s prints one object with its formatVersion', async (name) => {
     // It starts processes of the built program.

@@ -2,17 +2,7 @@ import type { Command } from 'commander';
 import { benchCuda, type CudaBench, type CudaStage, type CudaWorkload } from '../../bench/cuda.ts';
 import { formatCount } from '../../figures/format.ts';
 import { print } from '../io.ts';
-import {
-  benchOf,
-  count,
-  experts,
-  hidden,
-  printGrid,
-  printNoBaselines,
-  recordings,
-  rounds,
-  topk,
-} from './shared.ts';
+import { benchOf, count, experts, hidden, printGrid, recordings, rounds, topk } from './shared.ts';
 
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 const ms = (value: number) => value.toFixed(3);
@@ -50,7 +40,6 @@ function show({ device, options, workloads, rowWork }: CudaBench): void {
   print(
     `${device.name}; ${ranks} ranks on it, hidden ${hidden} bf16, top-${topk} of ${experts}; medians in ms`,
   );
-  printNoBaselines();
   for (const workload of workloads) showWorkload(workload);
   print('\nfp8 and gating; the copy moves as many bytes, the host backend has all processors');
   printGrid(

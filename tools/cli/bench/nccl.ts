@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
 import { benchNccl, type NcclBench, type NcclBenchOptions } from '../../bench/nccl.ts';
 import { print } from '../io.ts';
-import { benchOf, count, experts, hidden, printGrid, printNoBaselines, rounds, topk } from './shared.ts';
+import { benchOf, count, experts, hidden, printGrid, rounds, topk } from './shared.ts';
 
 function show({ nccl, device, devices, ranks, options, cases, unfused }: NcclBench): void {
   const { tokens, hidden, topk, experts, oneGpu } = options;
@@ -22,11 +22,10 @@ function show({ nccl, device, devices, ranks, options, cases, unfused }: NcclBen
           (bufferMiB.tables + bufferMiB.dispatch + bufferMiB.combine).toFixed(1),
         ],
       ),
-      ['unfused, all through NCCL', unfused?.dispatchMs, unfused?.combineMs],
+      ['unfused, all through NCCL', unfused.dispatchMs, unfused.combineMs],
     ],
     2,
   );
-  if (unfused === undefined) printNoBaselines();
 }
 
 export function ncclBenchCommand(): Command {

@@ -1,7 +1,6 @@
 // What the bench commands share: declarations of their options, and the way a result is printed and saved.
 
 import { type Command, Option } from 'commander';
-import { findBenchAddon } from '../../../executor/internal.ts';
 import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/layout.ts';
 import type { Verdict } from '../../bench/measure.ts';
 import { formatGrid } from '../../figures/format.ts';
@@ -80,12 +79,6 @@ function printVerdicts(verdicts: readonly Verdict[]): void {
     ...[name, value.toFixed(2), goal, reached ? 'yes' : 'NO'],
   ]);
   print(`\n${formatGrid([['goal', 'measured', 'asked', 'reached'], ...rows])}`);
-}
-
-/** Says why a bench has no baselines, if it has none. */
-export function printNoBaselines(): void {
-  const found = findBenchAddon();
-  if (found.addon === undefined) print(`without baselines: ${found.reason}`);
 }
 
 /** Prints rows of cells under their titles; a number has `digits` decimal places, and nothing is a dash. */
