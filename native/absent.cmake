@@ -1,11 +1,14 @@
-# fusco_absent(OUT HEADER [EXCEPT...]) writes OUT, a C++ file with the functions that HEADER declares as a build without
-# CUDA has them: what returns a status fails with E_BACKEND, everything else does nothing and returns zero. They are made
+# fusco_absent(OUT HEADER REASON [EXCEPT...]) writes OUT, a C++ file with the functions that HEADER declares in a build
+# that does not have them: what returns a status fails with E_BACKEND and REASON, everything else does nothing and returns
+# zero. They are made
 # from the declarations, so that none can be missing or have other parameters. EXCEPT: functions defined elsewhere.
-function(fusco_absent out header)
+function(fusco_absent out header reason)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${header})
   file(READ ${header} text)
   string(REGEX REPLACE "/\\*([^*]|\\*+[^*/])*\\*+/" "" text "${text}")
   string(REGEX REPLACE "#[^\n]*" "" text "${text}")
+  # Only C++ sees templates.
+  string(REGEX REPLACE "template <.*" "" text "${text}")
   # A semicolon would separate elements of a list.
   string(REPLACE ";" "@" text "${text}")
   string(REGEX MATCHALL "([a-z0-9_]+[ \n*]+)+fusco_[a-z0-9_]+\\([^()]*\\)[ \n]*@" declarations "${text}")
@@ -36,7 +39,7 @@ function(fusco_absent out header)
 #include \"guard.hpp\"
 namespace {
 fusco_status absent(fusco_error *error) {
-  return fusco::report(fusco::Failure(FUSCO_E_BACKEND, \"this build has no CUDA: nvcc was not found\"), error);
+  return fusco::report(fusco::Failure(FUSCO_E_BACKEND, \"${reason}\"), error);
 }
 }  // namespace
 extern \"C\" {

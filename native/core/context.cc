@@ -51,7 +51,7 @@ uint64_t lastLevelCacheBytes() {
 
 Context::Context(const fusco_context_options &options)
     : kernels_(chooseKernels(options.kernels)),
-      nonTemporalBytes_(options.stream_bytes > 0 ? options.stream_bytes : lastLevelCacheBytes()),
+      nonTemporalBytes_(options.nontemporal_bytes > 0 ? options.nontemporal_bytes : lastLevelCacheBytes()),
       pool_(threadsOf(options)) {}
 
 }  // namespace fusco

@@ -6,6 +6,7 @@
 #include "cuda_graph.hpp"
 #include "cuda_rows.hpp"
 #include "guard.hpp"
+#include "structs.hpp"
 
 namespace {
 
@@ -45,15 +46,28 @@ fusco_status exchange(fusco_cuda_plan *plan, bool given, fusco_cuda_report *repo
     CudaContext &context = plan->shared->context();
     const std::lock_guard<std::mutex> turn(context.mutex);
     context.checkAlive();
-    fusco_cuda_report measured{};
+    auto measured = fusco_sized<fusco_cuda_report>();
     const auto start = std::chrono::steady_clock::now();
     run(*plan->shared, context, measured);
     const auto taken = std::chrono::steady_clock::now() - start;
     measured.stats.nanoseconds =
         static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(taken).count());
-    if (report != nullptr) *report = measured;
+    fusco::structTo(report, measured, "fusco_cuda_report");
   });
 }
+
+// A description of the caller, with the plan that it points to.
+struct PlanDescFrom {
+  explicit PlanDescFrom(const fusco_cuda_plan_desc *given)
+      : desc(fusco::structFrom(given, "fusco_cuda_plan_desc")),
+        plan(fusco::structFrom(desc.plan, "fusco_plan_desc")) {
+    desc.plan = &plan;
+  }
+  PlanDescFrom(const PlanDescFrom &) = delete;
+  PlanDescFrom &operator=(const PlanDescFrom &) = delete;
+  fusco_cuda_plan_desc desc;
+  fusco_plan_desc plan;
+};
 
 }  // namespace
 
@@ -83,16 +97,16 @@ fusco_status fusco_cuda_device(uint32_t device, fusco_cuda_device_info *info, fu
         cudaMemGetInfo(&free, &total) != cudaSuccess || cudaDriverGetVersion(&driver) != cudaSuccess) {
       throw Failure(FUSCO_E_BACKEND, "device %u: %s", device, cudaGetErrorString(cudaGetLastError()));
     }
-    fusco_cuda_device_info found{};
+    auto found = fusco_sized<fusco_cuda_device_info>();
     std::snprintf(found.name, sizeof found.name, "%.127s", properties.name);
     found.total_bytes = total;
     found.free_bytes = free;
-    found.multiprocessors = static_cast<uint32_t>(properties.multiProcessorCount);
+    found.sms = static_cast<uint32_t>(properties.multiProcessorCount);
     found.compute_major = static_cast<uint32_t>(properties.major);
     found.compute_minor = static_cast<uint32_t>(properties.minor);
     found.driver = static_cast<uint32_t>(driver);
     found.runtime = CUDART_VERSION;
-    *info = found;
+    fusco::structTo(info, found, "fusco_cuda_device_info");
   });
 }
 
@@ -120,13 +134,16 @@ fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, v
                 [&](CudaContext &c) { c.setStream(rank, static_cast<cudaStream_t>(stream)); });
 }
 
-fusco_status fusco_cuda_limit_multiprocessors(fusco_cuda_context *context, uint32_t count,
-                                              fusco_error *error) {
+fusco_status fusco_cuda_limit_sms(fusco_cuda_context *context, uint32_t count, fusco_error *error) {
   return inTurn(contextOf(context), true, error, [&](CudaContext &shared) { shared.limitSms(count); });
 }
 
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank) {
   return rank < fusco_cuda_ranks(context) ? context->shared->stream(rank) : nullptr;
+}
+
+fusco_status fusco_cuda_check(fusco_cuda_context *, fusco_error *error) {
+  return guarded(error, [] { throw Failure(FUSCO_E_BACKEND, "fusco_cuda_check comes with version 0.2"); });
 }
 
 fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64_t bytes, void **address,
@@ -216,15 +233,19 @@ fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event 
 fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cuda_capacity *capacity,
                                     const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan,
                                     fusco_error *error) {
-  return inTurn(contextOf(context), desc != nullptr && plan != nullptr, error, [&](CudaContext &) {
-    *plan = new fusco_cuda_plan{std::make_shared<DevicePlan>(context->shared, capacity, *desc)};
+  return inTurn(contextOf(context), plan != nullptr, error, [&](CudaContext &) {
+    const PlanDescFrom from(desc);
+    fusco_cuda_capacity sizes{};
+    if (capacity != nullptr) sizes = fusco::structFrom(capacity, "fusco_cuda_capacity");
+    *plan = new fusco_cuda_plan{std::make_shared<DevicePlan>(context->shared, sizes, from.desc)};
   });
 }
 
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
                                     fusco_error *error) {
-  return exchange(plan, desc != nullptr, nullptr, error,
-                  [&](DevicePlan &device, CudaContext &, fusco_cuda_report &) { device.upload(*desc); });
+  return exchange(plan, true, nullptr, error, [&](DevicePlan &device, CudaContext &, fusco_cuda_report &) {
+    device.upload(PlanDescFrom(desc).desc);
+  });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
@@ -235,54 +256,59 @@ uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) {
 
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
                                  fusco_cuda_report *report, fusco_error *error) {
-  return exchange(plan, call != nullptr, report, error,
-                  [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
-                    fusco::cuda::dispatch(device, path, *call, out);
-                    if (c.capturing != nullptr)
-                      c.capturing->add(plan->shared, *call, out.path == FUSCO_CUDA_PATH_FORWARD);
-                  });
+  return exchange(plan, true, report, error, [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
+    const fusco::CallFrom<fusco_dispatch_call> from(call, "fusco_dispatch_call");
+    fusco::cuda::dispatch(device, path, from.call, out);
+    if (c.capturing != nullptr)
+      c.capturing->add(plan->shared, from.call, out.path == FUSCO_CUDA_PATH_FORWARD);
+  });
 }
 
 fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call,
                                 fusco_cuda_report *report, fusco_error *error) {
-  return exchange(plan, call != nullptr, report, error,
-                  [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
-                    fusco::cuda::combine(device, *call, out);
-                    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
-                  });
+  return exchange(plan, true, report, error, [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
+    const fusco::CallFrom<fusco_combine_call> from(call, "fusco_combine_call");
+    fusco::cuda::combine(device, from.call, out);
+    if (c.capturing != nullptr) c.capturing->add(plan->shared, from.call);
+  });
 }
 
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error) {
-  return exchange(plan, call != nullptr, report, error,
-                  [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
-                    fusco::cuda::weightGradient(device, *call, out);
-                    if (c.capturing != nullptr) c.capturing->add(plan->shared, *call);
-                  });
+  return exchange(plan, true, report, error, [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
+    const fusco::CallFrom<fusco_weight_gradient_call> from(call, "fusco_weight_gradient_call");
+    fusco::cuda::weightGradient(device, from.call, out);
+    if (c.capturing != nullptr) c.capturing->add(plan->shared, from.call);
+  });
 }
 
 fusco_status fusco_cuda_fp8_quantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                      fusco_error *error) {
-  return inTurn(contextOf(context), call != nullptr, error,
-                [&](CudaContext &c) { fusco::cuda::quantize(c, rank, *call); });
+  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
+    fusco::cuda::quantize(c, rank, fusco::CallFrom<fusco_fp8_call>(call, "fusco_fp8_call").call);
+  });
 }
 
 fusco_status fusco_cuda_fp8_dequantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                        fusco_error *error) {
-  return inTurn(contextOf(context), call != nullptr, error,
-                [&](CudaContext &c) { fusco::cuda::dequantize(c, rank, *call); });
+  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
+    fusco::cuda::dequantize(c, rank, fusco::CallFrom<fusco_fp8_call>(call, "fusco_fp8_call").call);
+  });
 }
 
 fusco_status fusco_cuda_gate(fusco_cuda_context *context, uint32_t rank, const fusco_gate_call *call,
                              fusco_error *error) {
-  return inTurn(contextOf(context), call != nullptr, error,
-                [&](CudaContext &c) { fusco::cuda::gate(c, rank, *call); });
+  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
+    fusco::cuda::gate(c, rank, fusco::CallFrom<fusco_gate_call>(call, "fusco_gate_call").call);
+  });
 }
 
 fusco_status fusco_cuda_gate_backward(fusco_cuda_context *context, uint32_t rank,
                                       const fusco_gate_backward_call *call, fusco_error *error) {
-  return inTurn(contextOf(context), call != nullptr, error,
-                [&](CudaContext &c) { fusco::cuda::gateBackward(c, rank, *call); });
+  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
+    fusco::cuda::gateBackward(
+        c, rank, fusco::CallFrom<fusco_gate_backward_call>(call, "fusco_gate_backward_call").call);
+  });
 }
 
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error) {

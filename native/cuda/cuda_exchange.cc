@@ -126,7 +126,7 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   for (DispatchParams &params : launches) {
     enqueueDispatch(device, params, scaled, forward);
     if (forward) enqueueLastHops(device, params);
-    if (!scaled) report.by_tiles += params.leading;
+    if (!scaled) report.tma_payloads += params.leading;
   }
   edges.done();
   report.path = forward ? FUSCO_CUDA_PATH_FORWARD : FUSCO_CUDA_PATH_DIRECT;

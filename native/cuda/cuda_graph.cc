@@ -44,7 +44,10 @@ void Graph::add(const std::shared_ptr<DevicePlan> &device, const fusco_dispatch_
     payload.from = copy.keep(payload.from);
     payload.to = copy.keep(payload.to);
   }
-  copy.dispatch = {copy.payloads.data(), call.payload_count, copy.keep(call.origins), copy.keep(call.scale)};
+  copy.dispatch = call;
+  copy.dispatch.payloads = copy.payloads.data();
+  copy.dispatch.origins = copy.keep(call.origins);
+  copy.dispatch.scale = copy.keep(call.scale);
 }
 
 void Graph::add(const std::shared_ptr<DevicePlan> &device, const fusco_combine_call &call) {

@@ -46,11 +46,11 @@ struct DevicePlan::Layout {
   }
 };
 
-DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capacity,
+DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity &capacity,
                        const fusco_cuda_plan_desc &desc)
     : context_(std::move(context)) {
-  CheckedPlan checked = checkPlan(context_->host, desc.plan);
-  if (capacity != nullptr) capacity_ = *capacity;
+  CheckedPlan checked = checkPlan(context_->host, *desc.plan);
+  capacity_ = capacity;
   capacity_.tokens = std::max(capacity_.tokens, checked.plan->tokens);
   capacity_.topk = std::max(capacity_.topk, checked.plan->topk);
   capacity_.instances = std::max<uint64_t>(capacity_.instances, checked.plan->instances);
@@ -62,7 +62,7 @@ DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_ca
   }
   memory_.resize(context_->groups().size());
   for (size_t group = 0; group < memory_.size(); group++) allocate(group);
-  install(std::move(checked), desc.groups);
+  install(std::move(checked), desc.rail_groups);
 }
 
 DevicePlan::~DevicePlan() {
@@ -118,7 +118,7 @@ void DevicePlan::checkCapacity(const fusco_plan &plan) const {
 }
 
 void DevicePlan::upload(const fusco_cuda_plan_desc &desc) {
-  install(checkPlan(context_->host, desc.plan), desc.groups);
+  install(checkPlan(context_->host, *desc.plan), desc.rail_groups);
 }
 
 void DevicePlan::install(CheckedPlan checked, const uint16_t *railGroups) {

@@ -26,7 +26,7 @@ class DevicePlan {
  public:
   // Allocates for the larger of `capacity`, which may be null, and the plan, and uploads the plan. Throws the
   // codes of fusco_cuda_plan_create.
-  DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity *capacity,
+  DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity &capacity,
              const fusco_cuda_plan_desc &desc);
   ~DevicePlan();
   DevicePlan(const DevicePlan &) = delete;

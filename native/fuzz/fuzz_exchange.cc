@@ -109,13 +109,13 @@ class Execution {
 
   bool dispatch() {
     const bool hasScale = (head_.flags & scaled) != 0;
-    fusco_payload payload{};
+    fusco_payload payload = fusco_sized<fusco_payload>();
     payload.row_bytes = head_.rowBytes;
     payload.per = (head_.flags & perEntry) != 0 ? FUSCO_PER_ENTRY : FUSCO_PER_TOKEN;
     payload.dtype = head_.dtype;
     payload.from = from.buffers.data();
     payload.to = received.buffers.data();
-    fusco_dispatch_call call{};
+    fusco_dispatch_call call = fusco_sized<fusco_dispatch_call>();
     call.payloads = &payload;
     call.payload_count = 1;
     call.origins = (head_.flags & origins) != 0 ? rowOrigins.buffers.data() : nullptr;
@@ -145,7 +145,7 @@ class Execution {
   }
 
   void combine() {
-    fusco_combine_call call{};
+    fusco_combine_call call = fusco_sized<fusco_combine_call>();
     call.dtype = head_.dtype;
     call.row_bytes = head_.rowBytes;
     call.from = received.buffers.data();
@@ -156,7 +156,7 @@ class Execution {
   }
 
   void weightGradient() {
-    fusco_weight_gradient_call call{};
+    fusco_weight_gradient_call call = fusco_sized<fusco_weight_gradient_call>();
     call.dtype = head_.dtype;
     call.row_bytes = head_.rowBytes;
     call.output_gradient = home.buffers.data();

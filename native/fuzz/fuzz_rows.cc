@@ -56,7 +56,7 @@ uint64_t takeSize(Input &input) {
 using Wide = unsigned __int128;
 
 void fp8(Input &input, fusco_dtype dtype, Buffers &buffers, bool isQuantize) {
-  fusco_fp8_call call{};
+  fusco_fp8_call call = fusco_sized<fusco_fp8_call>();
   call.dtype = dtype;
   call.rows = takeSize(input);
   call.hidden = takeSize(input);
@@ -91,7 +91,7 @@ fusco_gate_options takeOptions(Input &input) {
 }
 
 void gate(Input &input, Buffers &buffers) {
-  fusco_gate_call call{};
+  fusco_gate_call call = fusco_sized<fusco_gate_call>();
   call.options = takeOptions(input);
   call.tokens = takeSize(input);
   const bool hasBias = (input.take<uint8_t>() & 1) != 0;
@@ -122,7 +122,7 @@ void gate(Input &input, Buffers &buffers) {
 }
 
 void gateBackward(Input &input, Buffers &buffers) {
-  fusco_gate_backward_call call{};
+  fusco_gate_backward_call call = fusco_sized<fusco_gate_backward_call>();
   call.options = takeOptions(input);
   call.tokens = takeSize(input);
   const Wide scores = Wide{call.tokens} * call.options.experts * 4;

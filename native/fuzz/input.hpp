@@ -86,7 +86,7 @@ class Memory {
 // One context for the whole process; two threads, so that exchanges are split.
 inline fusco_context *context() {
   static fusco_context *const made = [] {
-    fusco_context_options options{};
+    fusco_context_options options = fusco_sized<fusco_context_options>();
     options.threads = 2;
     fusco_context *result = nullptr;
     FUZZ_CHECK(fusco_context_create(&options, &result, nullptr) == FUSCO_OK);

@@ -8,6 +8,7 @@
 #include "gate.hpp"
 #include "guard.hpp"
 #include "host_exchange.hpp"
+#include "structs.hpp"
 
 namespace {
 
@@ -19,14 +20,15 @@ uint64_t nanosecondsOf(std::chrono::steady_clock::duration duration) {
 }
 
 template <class Call>
-fusco_status exchange(fusco_plan *plan, const Call *call, fusco_stats *stats, fusco_error *error,
-                      void (*run)(fusco_plan &, const Call &, fusco_stats &)) noexcept {
+fusco_status exchange(fusco_plan *plan, const Call *given, const char *name, fusco_stats *stats,
+                      fusco_error *error, void (*run)(fusco_plan &, const Call &, fusco_stats &)) noexcept {
   return guarded(error, [&] {
-    if (plan == nullptr || call == nullptr) throw Failure(FUSCO_E_OPTION, "the plan or the call is NULL");
+    if (plan == nullptr) throw Failure(FUSCO_E_OPTION, "the plan is NULL");
+    const fusco::CallFrom<Call> from(given, name);
     const std::lock_guard<std::mutex> turn(plan->context->mutex);
     fusco_stats measured{};
     const auto start = std::chrono::steady_clock::now();
-    run(*plan, *call, measured);
+    run(*plan, from.call, measured);
     const auto taken = std::chrono::steady_clock::now() - start;
     measured.nanoseconds = nanosecondsOf(taken);
     measured.started = nanosecondsOf(start.time_since_epoch());
@@ -35,14 +37,13 @@ fusco_status exchange(fusco_plan *plan, const Call *call, fusco_stats *stats, fu
 }
 
 template <class Call>
-fusco_status rowWork(fusco_context *context, const Call *call, fusco_error *error,
+fusco_status rowWork(fusco_context *context, const Call *given, const char *name, fusco_error *error,
                      void (*run)(fusco::Context &, const Call &)) noexcept {
   return guarded(error, [&] {
-    if (context == nullptr || call == nullptr) {
-      throw Failure(FUSCO_E_OPTION, "the context or the call is NULL");
-    }
+    if (context == nullptr) throw Failure(FUSCO_E_OPTION, "the context is NULL");
+    const fusco::CallFrom<Call> from(given, name);
     const std::lock_guard<std::mutex> turn(context->shared->mutex);
-    run(*context->shared, *call);
+    run(*context->shared, from.call);
   });
 }
 
@@ -70,8 +71,27 @@ const char *fusco_status_name(fusco_status status) {
                                           "E_CLOSED",
                                           "E_INTERNAL",
                                           "E_PEER_TIMEOUT",
-                                          "E_PEER_MISMATCH"};
-  static_assert(std::size(names) == FUSCO_E_PEER_MISMATCH + 1, "a name for each status");
+                                          "E_PEER_MISMATCH",
+                                          "E_PLACEMENT",
+                                          "E_ROUTING_SHAPE",
+                                          "E_ROUTING_DTYPE",
+                                          "E_ROUTING_ID",
+                                          "E_ROUTING_DUPLICATE",
+                                          "E_FACTS",
+                                          "E_FILE_NOT_FOUND",
+                                          "E_FILE_READ",
+                                          "E_FILE_WRITE",
+                                          "E_PLAN_MAGIC",
+                                          "E_PLAN_VERSION",
+                                          "E_PLAN_TRUNCATED",
+                                          "E_PLAN_CANONICAL",
+                                          "E_PLAN_HEADER",
+                                          "E_PLAN_DIGEST",
+                                          "E_RUN_TABLE",
+                                          "E_STREAM",
+                                          "E_SLICE",
+                                          "E_FORWARD"};
+  static_assert(std::size(names) == FUSCO_E_FORWARD + 1, "a name for each status");
   const auto index = static_cast<size_t>(status);
   return index < std::size(names) ? names[index] : names[FUSCO_E_INTERNAL];
 }
@@ -80,9 +100,9 @@ fusco_status fusco_context_create(const fusco_context_options *options, fusco_co
                                   fusco_error *error) {
   return guarded(error, [&] {
     if (context == nullptr) throw Failure(FUSCO_E_OPTION, "context is NULL");
-    const fusco_context_options defaults{};
     auto handle = std::make_unique<fusco_context>();
-    handle->shared = std::make_shared<fusco::Context>(options == nullptr ? defaults : *options);
+    handle->shared = std::make_shared<fusco::Context>(
+        options == nullptr ? fusco_context_options{} : fusco::structFrom(options, "fusco_context_options"));
     *context = handle.release();
   });
 }
@@ -100,10 +120,10 @@ const char *fusco_context_kernels(const fusco_context *context) {
 fusco_status fusco_plan_create(fusco_context *context, const fusco_plan_desc *desc, fusco_plan **plan,
                                fusco_error *error) {
   return guarded(error, [&] {
-    if (context == nullptr || desc == nullptr || plan == nullptr) {
-      throw Failure(FUSCO_E_OPTION, "the context, the description or the plan is NULL");
+    if (context == nullptr || plan == nullptr) {
+      throw Failure(FUSCO_E_OPTION, "the context or the plan is NULL");
     }
-    *plan = fusco::checkPlan(context->shared, *desc).plan.release();
+    *plan = fusco::checkPlan(context->shared, fusco::structFrom(desc, "fusco_plan_desc")).plan.release();
   });
 }
 
@@ -132,34 +152,34 @@ uint32_t fusco_plan_recv_rows(const fusco_plan *plan, uint32_t rank) {
 
 fusco_status fusco_dispatch(fusco_plan *plan, const fusco_dispatch_call *call, fusco_stats *stats,
                             fusco_error *error) {
-  return exchange(plan, call, stats, error, fusco::dispatch);
+  return exchange(plan, call, "fusco_dispatch_call", stats, error, fusco::dispatch);
 }
 
 fusco_status fusco_combine(fusco_plan *plan, const fusco_combine_call *call, fusco_stats *stats,
                            fusco_error *error) {
-  return exchange(plan, call, stats, error, fusco::combine);
+  return exchange(plan, call, "fusco_combine_call", stats, error, fusco::combine);
 }
 
 fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient_call *call,
                                    fusco_stats *stats, fusco_error *error) {
-  return exchange(plan, call, stats, error, fusco::weightGradient);
+  return exchange(plan, call, "fusco_weight_gradient_call", stats, error, fusco::weightGradient);
 }
 
 fusco_status fusco_fp8_quantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error) {
-  return rowWork(context, call, error, fusco::quantize);
+  return rowWork(context, call, "fusco_fp8_call", error, fusco::quantize);
 }
 
 fusco_status fusco_fp8_dequantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error) {
-  return rowWork(context, call, error, fusco::dequantize);
+  return rowWork(context, call, "fusco_fp8_call", error, fusco::dequantize);
 }
 
 fusco_status fusco_gate(fusco_context *context, const fusco_gate_call *call, fusco_error *error) {
-  return rowWork(context, call, error, fusco::gate);
+  return rowWork(context, call, "fusco_gate_call", error, fusco::gate);
 }
 
 fusco_status fusco_gate_backward(fusco_context *context, const fusco_gate_backward_call *call,
                                  fusco_error *error) {
-  return rowWork(context, call, error, fusco::gateBackward);
+  return rowWork(context, call, "fusco_gate_backward_call", error, fusco::gateBackward);
 }
 
 }  // extern "C"

@@ -1,21 +1,30 @@
-/*
- * FUSCO's executor on NVIDIA GPUs: one process drives one or more devices, with any number of ranks on each.
+/**
+ * @file
+ * FUSCO on NVIDIA GPUs: one process drives one or several devices, with any number of ranks on each.
  *
- * Plain C, like fusco.h, whose types it shares; no type of CUDA appears. Streams and device memory of others
- * come and go as pointers, so that a tensor of another library can be exchanged in place. Without CUDA at
- * build time, or without a driver or a GPU at run time, the functions that start something return
- * FUSCO_E_BACKEND and say why.
+ * The conventions of fusco.h apply (struct sizes, errors, `[ranks]`), with these additions:
  *
- * Everything that takes a rank's stream enqueues and returns. Calls of one context take turns; nothing waits
- * for the GPU but fusco_cuda_synchronize, fusco_cuda_event_synchronize, destroying handles, and an upload
- * that finds both of a plan's host buffers still on their way.
+ * **Requirements.** Compute capability 9.0. Without CUDA in the build, without a driver or without a GPU,
+ * every function that returns a status returns FUSCO_E_BACKEND with the reason.
  *
- * Readiness. An exchange starts when the stream of every rank has reached the call ("ready": inputs produced,
- * outputs free), and what is enqueued on any rank's stream after the call runs when every writer is done
- * ("done"). Both edges are events on the devices; ranks that share a stream need none.
+ * **Memory.** Buffers of exchanges are device memory of the rank's device, or memory that this device can
+ * access. Options, reports and handles are host memory. CUDA streams and device memory of other libraries are
+ * passed as `void *`; the caller keeps them alive until the work that uses them is done.
  *
- * Errors of the GPU show at a later call. After one that leaves the device unusable (an address that is not
- * the device's, for example) every call returns FUSCO_E_BACKEND with the first cause; the process lives on.
+ * **Streams.** Each rank has a CUDA stream: the context's own, or one of the caller's. A function that is
+ * said to *enqueue* returns without waiting for the GPU. Only fusco_cuda_synchronize,
+ * fusco_cuda_event_synchronize, the destroy functions, and an upload that finds both of a plan's host buffers
+ * in flight wait for the GPU.
+ *
+ * **Readiness.** An exchange starts when the stream of every rank has reached the call (*ready*: inputs
+ * complete, outputs free). Work enqueued on any rank's stream after the call starts when all rows are in
+ * place
+ * (*done*). Both edges are event dependencies between the streams; ranks that share a stream need none.
+ *
+ * **Device errors** are reported by a later call. After an error that makes the device unusable, such as an
+ * illegal address, every call returns FUSCO_E_BACKEND with the first cause. The process continues.
+ *
+ * **Threads.** As in fusco.h; calls on one context take turns.
  */
 #ifndef FUSCO_CUDA_H
 #define FUSCO_CUDA_H
@@ -26,157 +35,285 @@
 extern "C" {
 #endif
 
-typedef struct fusco_cuda_context fusco_cuda_context;
-typedef struct fusco_cuda_plan fusco_cuda_plan;
-typedef struct fusco_cuda_event fusco_cuda_event;
-typedef struct fusco_cuda_graph fusco_cuda_graph;
+typedef struct fusco_cuda_context fusco_cuda_context; /**< devices, ranks and their streams */
+typedef struct fusco_cuda_plan fusco_cuda_plan;       /**< a plan in device memory, at fixed addresses */
+typedef struct fusco_cuda_event fusco_cuda_event;     /**< a CUDA event of a rank */
+typedef struct fusco_cuda_graph fusco_cuda_graph;     /**< captured exchanges */
 
-/* 1 where the library was built with CUDA. */
+/** 1 if the library was built with CUDA, else 0. */
 int fusco_cuda_built(void);
 
-/* Number of devices. E_BACKEND where there is none, with the reason: no CUDA in this build, no driver, no
- * GPU. */
+/**
+ * Counts the devices.
+ *
+ * @param[out] count  at least 1
+ * @retval FUSCO_E_BACKEND  there is none; the message says why
+ */
 fusco_status fusco_cuda_device_count(uint32_t *count, fusco_error *error);
 
 typedef struct fusco_cuda_device_info {
+  uint32_t struct_size; /**< sizeof(fusco_cuda_device_info) */
   char name[128];
-  uint64_t total_bytes;
-  uint64_t free_bytes;
-  uint32_t multiprocessors;
+  uint64_t total_bytes; /**< device memory */
+  uint64_t free_bytes;  /**< at the time of the call */
+  uint32_t sms;
   uint32_t compute_major;
   uint32_t compute_minor;
-  uint32_t driver;  /* as CUDA numbers it: 1000 x major + 10 x minor */
-  uint32_t runtime; /* likewise */
+  uint32_t driver;  /**< 1000 * major + 10 * minor, as CUDA numbers versions */
+  uint32_t runtime; /**< likewise */
 } fusco_cuda_device_info;
 
+/**
+ * Describes a device.
+ *
+ * @retval FUSCO_E_OPTION   there is no such device
+ * @retval FUSCO_E_BACKEND  the driver's error
+ */
 fusco_status fusco_cuda_device(uint32_t device, fusco_cuda_device_info *info, fusco_error *error);
 
-/*
- * `devices` is [ranks], the device of each rank, or NULL for blocks of ranks over all devices. 1 to 64 ranks.
- * Different devices must reach each other's memory. E_OPTION, E_BACKEND (P2P refused: which pair), E_MEMORY.
+/**
+ * Makes a context.
+ *
+ * @param[in]  ranks    1..64
+ * @param[in]  devices  [ranks], device of each rank; NULL: contiguous blocks of ranks over all devices
+ * @param[out] context  destroy it with fusco_cuda_context_destroy
+ * @retval FUSCO_E_OPTION   a device does not exist, or ranks is out of range
+ * @retval FUSCO_E_BACKEND  a device has another compute capability, or two devices have no P2P access; the
+ *                          message names them
  */
 fusco_status fusco_cuda_context_create(uint32_t ranks, const uint32_t *devices, fusco_cuda_context **context,
                                        fusco_error *error);
-/* Waits for what is in flight, and frees what the context allocated. Its other handles must be gone. */
+
+/** Waits for the work in flight and frees the context's memory. All its other handles must be destroyed
+ * before. NULL is allowed. */
 void fusco_cuda_context_destroy(fusco_cuda_context *context);
+
+/** Number of ranks; 0 for NULL. */
 uint32_t fusco_cuda_ranks(const fusco_cuda_context *context);
+/** Device of a rank; 0 for a rank outside the group. */
 uint32_t fusco_cuda_rank_device(const fusco_cuda_context *context, uint32_t rank);
 
-/* Makes a cudaStream_t of the caller the stream of a rank; NULL goes back to the context's own. E_OPTION for
- * a stream of another device. */
+/**
+ * Sets the stream of a rank.
+ *
+ * @param[in] stream  cudaStream_t of the rank's device; NULL: the context's own stream
+ * @retval FUSCO_E_OPTION  the stream belongs to another device, or there is no such rank
+ */
 fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream,
                                    fusco_error *error);
+
+/** Stream of a rank, a cudaStream_t; NULL for a rank outside the group. */
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank);
 
-/* How many multiprocessors of each device the exchanges of this context may fill from now on, so that others
- * have the rest. 0, the default: all, but a combine between devices takes no more than 16. */
-fusco_status fusco_cuda_limit_multiprocessors(fusco_cuda_context *context, uint32_t count,
-                                              fusco_error *error);
+/**
+ * Limits the SMs of each device that later exchanges of this context occupy.
+ *
+ * @param[in] count  0, the default: all SMs, except that a combine between devices uses at most 16
+ */
+fusco_status fusco_cuda_limit_sms(fusco_cuda_context *context, uint32_t count, fusco_error *error);
 
-/* Memory on a rank's device. E_MEMORY with the bytes asked (value) and free (limit). */
+/**
+ * Reports an error that the devices recorded since the last check, without waiting for them.
+ * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
+ *
+ * @retval FUSCO_E_PEER_TIMEOUT   an exchange passed its deadline; the message names the late ranks
+ * @retval FUSCO_E_PEER_MISMATCH  ranks made different calls
+ * @retval FUSCO_E_BACKEND        the device failed before
+ */
+fusco_status fusco_cuda_check(fusco_cuda_context *context, fusco_error *error);
+
+/**
+ * @name Memory
+ * @{
+ */
+
+/**
+ * Allocates device memory of a rank.
+ *
+ * @param[out] address  device memory, aligned to 256 bytes
+ * @retval FUSCO_E_MEMORY  value: bytes asked for, limit: bytes free
+ */
 fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64_t bytes, void **address,
                               fusco_error *error);
-/* Memory of this context; waits for the device. */
+
+/** Frees memory of fusco_cuda_alloc, after waiting for the device. */
 fusco_status fusco_cuda_free(fusco_cuda_context *context, void *address, fusco_error *error);
-/* Between host and device memory, in any direction, on the rank's stream. Pageable host memory may make it
- * wait. */
+
+/** Enqueues a copy on the rank's stream, between host and device memory in any direction. Pageable host
+ * memory may make it wait. */
 fusco_status fusco_cuda_copy(fusco_cuda_context *context, uint32_t rank, void *to, const void *from,
                              uint64_t bytes, fusco_error *error);
+
+/** Enqueues a fill of device memory on the rank's stream. */
 fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value,
                              uint64_t bytes, fusco_error *error);
-/* Waits for all ranks' streams. E_BACKEND with what went wrong on them. */
+
+/** Waits for the streams of all ranks. FUSCO_E_BACKEND: an error that occurred on them. */
 fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *error);
+/** @} */
+
+/**
+ * @name Events
+ * @{
+ */
 
 fusco_status fusco_cuda_event_create(fusco_cuda_context *context, uint32_t rank, fusco_cuda_event **event,
                                      fusco_error *error);
+/** NULL is allowed. */
 void fusco_cuda_event_destroy(fusco_cuda_event *event);
-/* On the stream of the event's rank. */
+/** Enqueues the event on the stream of its rank. */
 fusco_status fusco_cuda_event_record(fusco_cuda_event *event, fusco_error *error);
-/* Lets the stream of `rank` wait for it. */
+/** Makes the stream of `rank` wait for the event. */
 fusco_status fusco_cuda_event_wait(fusco_cuda_event *event, uint32_t rank, fusco_error *error);
-/* 1 when everything before the record is done. */
+/** @param[out] done  1 if all work before the record is done, else 0 */
 fusco_status fusco_cuda_event_query(fusco_cuda_event *event, int *done, fusco_error *error);
+/** Waits on the host for the event. */
 fusco_status fusco_cuda_event_synchronize(fusco_cuda_event *event, fusco_error *error);
+/** @param[out] milliseconds  between the records of two events of one device, both done */
 fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event *end, double *milliseconds,
                                       fusco_error *error);
+/** @} */
 
-/* What a plan slot can hold: its addresses never change, so that a captured exchange can be replayed with
- * another plan. Zero everywhere means the size of the plan that it is made with. */
+/**
+ * @name Plans
+ * @{
+ */
+
+/** Sizes that a plan can grow to without moving. Its addresses never change, so that a captured exchange can
+ * be replayed with another plan. 0: as large as the first plan needs. */
 typedef struct fusco_cuda_capacity {
-  uint64_t tokens; /* of all ranks together */
+  uint32_t struct_size; /**< sizeof(fusco_cuda_capacity) */
   uint32_t topk;
-  uint64_t instances; /* of all ranks together */
+  uint64_t tokens;    /**< of all ranks together */
+  uint64_t instances; /**< of all ranks together */
 } fusco_cuda_capacity;
 
 typedef struct fusco_cuda_plan_desc {
-  fusco_plan_desc plan;
-  const uint16_t *groups; /* [ranks], communication groups of a hierarchical plan; NULL: no forwarding */
+  uint32_t struct_size; /**< sizeof(fusco_cuda_plan_desc) */
+  const fusco_plan_desc *plan;
+  const uint16_t *rail_groups; /**< [ranks], of a hierarchical plan; NULL: rows are never forwarded */
 } fusco_cuda_plan_desc;
 
-/* Makes a slot and uploads its first plan. The plan is checked as fusco_plan_create checks it, and so are its
- * forwarding descriptors where there are groups. E_* of fusco_plan_create, E_MEMORY, E_BACKEND. */
+/**
+ * Makes a plan on the devices and uploads its first contents. All bounds are checked as by fusco_plan_create;
+ * with rail groups, those of the forwarding descriptors as well.
+ *
+ * @param[in] capacity  NULL: all zero
+ * @param[in] desc      read during the call only
+ * @retval FUSCO_E_BACKEND  the driver's error
+ * @retval other            as fusco_plan_create
+ */
 fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cuda_capacity *capacity,
                                     const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan,
                                     fusco_error *error);
-/* Replaces the slot's plan for exchanges and replays after this call, without waiting for those before it:
- * they see the old one. Of two slots one can be uploaded while the other runs. E_LIMIT beyond the capacity.
+
+/**
+ * Replaces the contents for exchanges and graph launches after this call. Those before it use the old
+ * contents. Enqueues, and waits only if both host buffers of the plan are in flight.
+ *
+ * @retval FUSCO_E_LIMIT  larger than the capacity
+ * @retval other          as fusco_plan_create
  */
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
                                     fusco_error *error);
-void fusco_cuda_plan_destroy(fusco_cuda_plan *plan);
-/* Bytes of device memory, staging rows included. */
-uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
 
-/* How the rows of a dispatch travel. FORWARD: once to each remote node's forwarder, and from there on to the
- * other slots; for hierarchical plans only. A scaled dispatch always goes direct. AUTO is FORWARD for
- * hierarchical plans with groups where the context has several devices, since a row crosses the link between
- * them once then (measured on two H100: 0.38 ms against 0.70), and DIRECT otherwise. */
+/** Waits for the exchanges that use it. NULL is allowed. */
+void fusco_cuda_plan_destroy(fusco_cuda_plan *plan);
+
+/** Bytes of device memory, landing buffers included; 0 for NULL. */
+uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
+/** @} */
+
+/**
+ * @name Exchanges
+ * As in fusco.h, but they enqueue. Output buffers must not be used on other streams until an event after the
+ * call says so.
+ * @{
+ */
+
+/** How the rows of a dispatch travel. A scaled dispatch always goes straight to the slots. */
 typedef enum fusco_cuda_path FUSCO_ENUM {
+  /** FORWARD for hierarchical plans with rail groups on several devices, else DIRECT. */
   FUSCO_CUDA_PATH_AUTO = 0,
-  FUSCO_CUDA_PATH_DIRECT = 1,
-  FUSCO_CUDA_PATH_FORWARD = 2
+  FUSCO_CUDA_PATH_DIRECT = 1, /**< straight to every slot */
+  FUSCO_CUDA_PATH_FORWARD = 2 /**< once to each remote node's forwarder; hierarchical plans only */
 } fusco_cuda_path;
 
 typedef struct fusco_cuda_report {
-  fusco_stats stats;    /* nanoseconds: of the call on the host, which only enqueues */
-  fusco_cuda_path path; /* the one that ran */
-  uint32_t by_tiles;    /* payloads that the copy engines of the multiprocessors moved */
+  uint32_t struct_size;  /**< sizeof(fusco_cuda_report) */
+  fusco_cuda_path path;  /**< the path that was used */
+  uint32_t tma_payloads; /**< payloads that the TMA units moved */
+  fusco_stats stats;     /**< nanoseconds: on the host, to enqueue */
 } fusco_cuda_report;
 
-/* As in fusco.h, but buffers are memory that the rank's device reaches. A combine follows the plan's tree. A
- * forwarded dispatch may have to allocate staging rows; it must have run once before it is captured. */
+/**
+ * Enqueues a dispatch.
+ *
+ * @param[in]  path    see fusco_cuda_path
+ * @param[in]  call    device buffers; a forwarded dispatch may allocate its landing buffer, so it must have
+ * run once before it is captured
+ * @param[out] report  may be NULL
+ * @retval FUSCO_E_OPTION   FORWARD without rail groups, or a size out of range
+ * @retval FUSCO_E_BUFFER   too small, misaligned, overlapping, or not accessible from the device
+ * @retval FUSCO_E_DTYPE    as fusco_dispatch
+ * @retval FUSCO_E_BACKEND  the driver's error
+ */
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
                                  fusco_cuda_report *report, fusco_error *error);
+
+/** Enqueues a combine, in the order of the plan's tree. Errors as fusco_cuda_dispatch. */
 fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call,
                                 fusco_cuda_report *report, fusco_error *error);
+
+/** Enqueues a gradient of the weights. Errors as fusco_cuda_dispatch. */
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error);
+/** @} */
 
-/*
- * Work on one rank's rows, as in fusco.h and the same bits, on memory that the rank's device reaches;
- * elements lie at multiples of their size. It is enqueued on the rank's stream and needs no other rank's.
- * E_OPTION, E_BUFFER, E_DTYPE.
+/**
+ * @name Row operations
+ * As in fusco.h, with the same bits, on device memory; elements are aligned to their size. They enqueue on
+ * the rank's stream and depend on no other rank.
+ * @{
  */
+
+/** FUSCO_E_OPTION, FUSCO_E_BUFFER, FUSCO_E_DTYPE as fusco_fp8_quantize. */
 fusco_status fusco_cuda_fp8_quantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                      fusco_error *error);
+/** Errors as fusco_cuda_fp8_quantize. */
 fusco_status fusco_cuda_fp8_dequantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                        fusco_error *error);
+/** FUSCO_E_OPTION, FUSCO_E_BUFFER as fusco_gate. */
 fusco_status fusco_cuda_gate(fusco_cuda_context *context, uint32_t rank, const fusco_gate_call *call,
                              fusco_error *error);
-/* Ids are on the device, so that one out of range is no error: its entry counts as a score and a gradient of
- * 0, and nothing outside the buffers is touched. */
+/** Ids are on the device, so an id out of range is no error: its entry has score and gradient 0. Nothing
+ * outside the buffers is accessed. */
 fusco_status fusco_cuda_gate_backward(fusco_cuda_context *context, uint32_t rank,
                                       const fusco_gate_backward_call *call, fusco_error *error);
+/** @} */
 
-/* What is enqueued on the ranks' streams between the two calls becomes a graph instead of running. */
+/**
+ * @name Graphs
+ * @{
+ */
+
+/** Starts a capture: work on the ranks' streams until fusco_cuda_capture_end becomes a graph and does not
+ * run. */
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error);
+/** Ends the capture. FUSCO_E_BACKEND: it was invalidated; nothing is captured. */
 fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph,
                                     fusco_error *error);
-/* Runs it once, after all ranks' streams are ready, with the plans that its slots hold now. Where a slot was
- * uploaded since, its plan must fit the captured buffers and have the same strategy, topk and partial dtype.
+/**
+ * Enqueues the graph once, after the streams of all ranks are ready, with the contents that its plans have
+ * now.
+ *
+ * @retval FUSCO_E_OPTION  a plan's contents changed in strategy, topk or partial dtype since the capture
+ * @retval FUSCO_E_BUFFER  a plan's contents do not fit the captured buffers
  */
 fusco_status fusco_cuda_graph_launch(fusco_cuda_graph *graph, fusco_error *error);
+/** NULL is allowed. */
 void fusco_cuda_graph_destroy(fusco_cuda_graph *graph);
+/** @} */
 
 #ifdef __cplusplus
 }

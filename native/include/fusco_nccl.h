@@ -1,17 +1,23 @@
-/*
- * FUSCO's executor with one process for each rank, on any number of hosts: rows for ranks of the own host,
- * and of the own node where the plan has nodes, go straight into their memory (CUDA IPC), all others travel
+/**
+ * @file
+ * FUSCO with one process per rank, on any number of machines. Rows for ranks of the same machine (and, for
+ * hierarchical plans, of the same node) are stored into their memory over CUDA IPC; all other rows travel
  * through NCCL, which is opened at run time.
  *
- * Plain C, like fusco.h, whose types it shares. Calls take buffers of one rank, the caller's own: arrays that
- * fusco.h calls [ranks] have one element here. All calls but fusco_nccl_abort block and belong to one thread.
+ * The conventions of fusco.h and fusco_cuda.h apply, with these additions:
  *
- * Order. All ranks of a group make the same calls in the same order. Each call has a number, its step, that
- * ascends by one, and a digest of what it does: ranks of one host compare both before they move anything.
+ * **Buffers.** Calls take the buffers of the local rank: an array that fusco.h calls `[ranks]` has one
+ * element.
  *
- * Waiting. Every call has the group's deadline. When it passes, or fusco_nccl_abort is called from another
- * thread, the call fails with FUSCO_E_PEER_TIMEOUT, NCCL's communicator is aborted, kernels that wait for
- * peers end, and every later call fails with the same message. The process lives on.
+ * **Order.** All ranks of a group make the same calls in the same order. Each call has a number, which
+ * ascends by one, and a digest of what the call does. Ranks of one machine compare both before any row moves.
+ *
+ * **Waiting.** All calls except fusco_nccl_abort block, for at most the group's deadline. When the deadline
+ * passes, or another thread calls fusco_nccl_abort, the call returns FUSCO_E_PEER_TIMEOUT, NCCL's
+ * communicator is aborted, kernels that wait for peers end, and every later call returns the same error. The
+ * process continues.
+ *
+ * **Threads.** All calls on a group, except fusco_nccl_abort, are made by one thread.
  */
 #ifndef FUSCO_NCCL_H
 #define FUSCO_NCCL_H
@@ -22,125 +28,210 @@
 extern "C" {
 #endif
 
-typedef struct fusco_nccl_group fusco_nccl_group;
-typedef struct fusco_nccl_plan fusco_nccl_plan;
+typedef struct fusco_nccl_group fusco_nccl_group; /**< this process's membership of a group of ranks */
+typedef struct fusco_nccl_plan fusco_nccl_plan;   /**< the local rank's part of a plan, in device memory */
 
 #define FUSCO_NCCL_ID_BYTES 128
 
 typedef struct fusco_nccl_library {
-  char path[512];   /* what was opened */
-  uint32_t version; /* as NCCL numbers it: 10000 x major + 100 x minor + patch */
+  uint32_t struct_size; /**< sizeof(fusco_nccl_library) */
+  uint32_t version;     /**< 10000 * major + 100 * minor + patch, as NCCL numbers versions */
+  char path[512];       /**< the library that was opened */
 } fusco_nccl_library;
 
-/*
- * Opens NCCL, once for the process: `path`, or where it is NULL FUSCO_NCCL_PATH, or libnccl.so.2 where the
- * loader finds it. E_BACKEND: where it looked and why that failed, or a version before 2.19.
+/**
+ * Opens NCCL, once for the process.
+ *
+ * @param[in]  path     NULL: FUSCO_NCCL_PATH of the environment, else libnccl.so.2
+ * @param[out] library  what was opened
+ * @retval FUSCO_E_BACKEND  it cannot be opened (the message says where it was looked for), or it is older
+ * than 2.19
  */
 fusco_status fusco_nccl_open(const char *path, fusco_nccl_library *library, fusco_error *error);
 
-/* What every rank of a new group must be given; made by one of them. */
+/** Makes the id of a new group. One rank calls it; all ranks need the id. */
 fusco_status fusco_nccl_unique_id(uint8_t id[FUSCO_NCCL_ID_BYTES], fusco_error *error);
 
 typedef struct fusco_nccl_group_desc {
-  fusco_cuda_context *context; /* of one rank: this process's; it must outlive the group */
-  uint32_t ranks;              /* 1..4096 */
-  uint32_t rank;
-  /* [ranks]: ranks with one number are on one host and reach each other's device memory; at most 60 of them
-   * share one. */
-  const uint32_t *hosts;
-  /* Name of shared memory, such as "/fusco-1f3a": alike on the ranks of a host, and used once. Not needed by
-   * a rank that is alone on its host. */
-  const char *board;
-  uint8_t id[FUSCO_NCCL_ID_BYTES];
-  uint32_t max_ctas;   /* thread blocks that NCCL may use; 0: as it likes */
-  uint64_t step_bytes; /* for one peer in one step, at least, where there are that many; alike on all ranks */
-  uint64_t deadline_ns; /* of every call; at least 1000000 */
+  uint32_t struct_size;        /**< sizeof(fusco_nccl_group_desc) */
+  uint32_t ranks;              /**< 1..4096 */
+  uint32_t rank;               /**< the local rank, 0..ranks - 1 */
+  uint32_t max_ctas;           /**< thread blocks that NCCL may use; 0: NCCL's default */
+  fusco_cuda_context *context; /**< of one rank: the local rank's device; must outlive the group */
+  /** [ranks]: ranks with equal numbers are on one machine and reach each other's device memory; at most 60 of
+   * them per machine. */
+  const uint32_t *machines;
+  /** Name of POSIX shared memory for the ranks of this machine, such as "/fusco-1f3a": the same on these
+   * ranks, never used before. May be NULL for a rank that is alone on its machine. */
+  const char *mailbox;
+  uint8_t id[FUSCO_NCCL_ID_BYTES]; /**< from fusco_nccl_unique_id */
+  /** Least bytes per peer and round, if there are that many. A larger value means fewer, larger rounds. Must
+   * be equal on all ranks, otherwise exchanges fail with FUSCO_E_PEER_MISMATCH or hang until the deadline. */
+  uint64_t round_bytes;
+  uint64_t deadline_ns; /**< of every call; at least 1000000 */
 } fusco_nccl_group_desc;
 
-/* Collective. E_OPTION, E_BACKEND, E_MEMORY, E_PEER_TIMEOUT. */
+/**
+ * Joins a group. Collective.
+ *
+ * @retval FUSCO_E_OPTION        a field is out of range
+ * @retval FUSCO_E_BACKEND       NCCL or the driver refused; the message has the reason
+ * @retval FUSCO_E_PEER_TIMEOUT  a rank did not join before the deadline
+ */
 fusco_status fusco_nccl_group_create(const fusco_nccl_group_desc *desc, fusco_nccl_group **group,
                                      fusco_error *error);
-/* From any thread: makes the call in progress and all later ones fail. */
+
+/**
+ * Ends the call in progress and all later ones with FUSCO_E_PEER_TIMEOUT. May be called from any thread.
+ *
+ * @param[in] why  text for the errors' message; copied
+ */
 void fusco_nccl_abort(fusco_nccl_group *group, const char *why);
-/* Frees what the group allocated; its plans must be gone. */
+
+/** Leaves the group and frees its memory. Its plans must be destroyed before. NULL is allowed. */
 void fusco_nccl_group_destroy(fusco_nccl_group *group);
 
-/* What a call is in the order of calls. */
-typedef struct fusco_nccl_step {
-  uint64_t number;
-  uint64_t digest;
-} fusco_nccl_step;
+/**
+ * Reports an error that kernels recorded since the last check, without waiting for them.
+ * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
+ *
+ * @retval FUSCO_E_PEER_TIMEOUT   an exchange passed its deadline; the message names the late ranks
+ * @retval FUSCO_E_PEER_MISMATCH  ranks made different calls
+ */
+fusco_status fusco_nccl_check(fusco_nccl_group *group, fusco_error *error);
 
-/* all[r] = rank r's `bytes` bytes, by ncclAllGather; host memory. At most 64 MiB a rank. */
-fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_step *step, const void *own,
+/** Identity of a collective call. */
+typedef struct fusco_nccl_call {
+  uint32_t struct_size; /**< sizeof(fusco_nccl_call) */
+  uint64_t number;      /**< ascends by one; the same on all ranks */
+  uint64_t digest;      /**< of what the call does; the same on all ranks */
+} fusco_nccl_call;
+
+/**
+ * Gathers bytes of all ranks by ncclAllGather. Collective.
+ *
+ * @param[in]  local  host memory, `bytes` bytes
+ * @param[out] all    host memory, [ranks, bytes]
+ * @param[in]  bytes  at most 64 MiB; the same on all ranks
+ */
+fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_call *call, const void *local,
                                    void *all, uint64_t bytes, fusco_error *error);
 
+typedef struct fusco_nccl_registration fusco_nccl_registration; /**< buffers that peers have mapped */
+
+/**
+ * Maps receive buffers into the peers of this machine ahead of their first exchange. Collective.
+ * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
+ *
+ * @param[in]  buffers       [count], device memory of the local rank; it stays allocated until it is
+ *                           deregistered
+ * @param[in]  count         may differ between ranks
+ * @param[out] registration  release it with fusco_nccl_deregister
+ * @retval FUSCO_E_BUFFER  memory that cannot be shared between processes; the message names the allocator's
+ *                         property that prevents it
+ */
+fusco_status fusco_nccl_register(fusco_nccl_group *group, const fusco_nccl_call *call,
+                                 const fusco_buffer *buffers, uint32_t count,
+                                 fusco_nccl_registration **registration, fusco_error *error);
+
+/** Unmaps registered buffers after the last exchange that used them. Collective. NULL is allowed. */
+void fusco_nccl_deregister(fusco_nccl_registration *registration);
+
 typedef struct fusco_nccl_plan_desc {
-  fusco_buffer shard; /* of the own rank */
-  uint32_t ranks_per_node;
-  fusco_strategy strategy;
-  fusco_partial partial;
-  const uint16_t *groups;         /* [ranks], communication groups; hierarchical plans only */
-  const uint32_t *first_instance; /* [ranks + 1]: instances are numbered by (rank, expert) */
-  uint32_t slice_rows;            /* of the plan; a step moves one or several slices to a peer */
-  /* The most rows that any rank sends to any one rank that it does not reach directly: entries, and forwarded
-   * rows. Alike on all ranks, since the length of a step follows from them. */
-  uint32_t most_entries;
-  uint32_t most_forwarded;
+  uint32_t struct_size;           /**< sizeof(fusco_nccl_plan_desc) */
+  uint32_t ranks_per_node;        /**< the ranks of a node must be on one machine */
+  fusco_strategy strategy;        /**< FLAT or HIER */
+  fusco_partial partial;          /**< hierarchical plans only */
+  fusco_sum sum;                  /**< hierarchical plans only */
+  uint32_t slice_rows;            /**< of the plan; a round moves one or several slices to a peer */
+  fusco_buffer shard;             /**< of the local rank; host memory, read during the call only */
+  const uint16_t *rail_groups;    /**< [ranks]; hierarchical plans only */
+  const uint32_t *first_instance; /**< [ranks + 1]: first instance of each rank */
+  /** The most rows that any rank sends to any one rank that it does not reach directly: entries, and
+   * forwarded rows. Must be equal on all ranks, because the length of a round follows from them. */
+  uint32_t max_entries;
+  uint32_t max_forwarded;
 } fusco_nccl_plan_desc;
 
-/*
- * Collective where ranks of a hierarchical plan are on several hosts: sources tell forwarders what to do with
- * their rows, which is checked on arrival. The ranks of a node must be on one host. E_* of
- * fusco_plan_create, E_BACKEND, E_PEER_TIMEOUT, E_PEER_MISMATCH.
+/**
+ * Uploads the local rank's part of a plan. Collective if ranks of a hierarchical plan are on several
+ * machines: sources then tell forwarders what to do with their rows, which is checked on arrival.
+ *
+ * @retval FUSCO_E_BACKEND        a node spans machines
+ * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
+ * @retval FUSCO_E_PEER_MISMATCH  a source sent a forwarder descriptors that are out of bounds
+ * @retval other                  as fusco_plan_create
  */
-fusco_status fusco_nccl_plan_create(fusco_nccl_group *group, const fusco_nccl_step *step,
+fusco_status fusco_nccl_plan_create(fusco_nccl_group *group, const fusco_nccl_call *call,
                                     const fusco_nccl_plan_desc *desc, fusco_nccl_plan **plan,
                                     fusco_error *error);
+
+/** Releases a plan. NULL is allowed. */
 void fusco_nccl_plan_destroy(fusco_nccl_plan *plan);
 
-/* Device memory that exchanges of this plan need beside the caller's buffers; it is allocated by the first of
- * them and kept by the group. */
+/** Device memory that exchanges of a plan need in addition to the caller's buffers. The first exchange
+ * allocates it; the group keeps it. */
 typedef struct fusco_nccl_bytes {
-  uint64_t tables;   /* the plan itself */
-  uint64_t dispatch; /* rings of a dispatch of one payload per token */
-  uint64_t combine;  /* rings and landing rows of a combine */
+  uint32_t struct_size; /**< sizeof(fusco_nccl_bytes) */
+  uint64_t tables;      /**< the plan itself */
+  uint64_t dispatch;    /**< ring segments of a dispatch with one payload per token */
+  uint64_t combine;     /**< ring segments and landing rows of a combine */
 } fusco_nccl_bytes;
 
-fusco_nccl_bytes fusco_nccl_plan_bytes(const fusco_nccl_plan *plan, uint64_t row_bytes);
+/** @param[in] row_bytes  of the payload */
+fusco_status fusco_nccl_plan_bytes(const fusco_nccl_plan *plan, uint64_t row_bytes, fusco_nccl_bytes *bytes,
+                                   fusco_error *error);
 
 typedef struct fusco_nccl_report {
-  fusco_stats stats;  /* nanoseconds: from the call to the last row */
-  uint64_t wire_sent; /* bytes through NCCL */
-  uint64_t wire_received;
-  uint64_t direct_written; /* bytes into memory of ranks of the own host, or read from it by a combine */
-  uint64_t ready_ns;       /* waiting for the ranks of the own host to enter the step */
-  uint64_t pack_ns;        /* packing, on the device */
-  uint64_t pack_hidden_ns; /* the part of it during which the wire was busy */
-  uint64_t wire_ns;        /* time during which a step was on the wire */
-  uint32_t steps;          /* NCCL groups */
-  uint32_t slices;         /* sends among them */
+  uint32_t struct_size;   /**< sizeof(fusco_nccl_report) */
+  uint32_t rounds;        /**< NCCL groups */
+  uint32_t sends;         /**< sends in them */
+  fusco_stats stats;      /**< nanoseconds: from the call to the last row */
+  uint64_t nccl_sent;     /**< bytes through NCCL */
+  uint64_t nccl_received; /**< bytes through NCCL */
+  uint64_t direct_bytes; /**< written into (dispatch) or read from (combine) memory of this machine's ranks */
+  uint64_t ready_ns;     /**< waiting for the ranks of this machine to enter the call */
+  uint64_t pack_ns;      /**< packing, on the device */
+  uint64_t pack_hidden_ns; /**< the part of it during which a round was in flight */
+  uint64_t nccl_ns;        /**< time during which a round was in flight */
 } fusco_nccl_report;
 
-/* Arrays of [ranks], or NULL: what concerned each peer. */
+/** Figures per peer: arrays of [ranks] in host memory, filled by the call; each may be NULL. */
 typedef struct fusco_nccl_peers {
-  uint64_t *sent_bytes;
-  uint64_t *received_bytes;
-  uint64_t *wait_ns; /* ranks of the own host: how much later than this rank they entered the step */
-  uint64_t *wire_ns; /* time of the steps that carried its rows, shared steps counted for each */
+  uint32_t struct_size;     /**< sizeof(fusco_nccl_peers) */
+  uint64_t *sent_bytes;     /**< through NCCL */
+  uint64_t *received_bytes; /**< through NCCL */
+  uint64_t *wait_ns;        /**< ranks of this machine: how much later than the local rank they entered */
+  uint64_t *nccl_ns;        /**< time of the rounds with its rows; shared rounds count for each peer */
 } fusco_nccl_peers;
 
-/* As in fusco.h for the own rank's buffers, which are memory of its device. `peers` may be NULL. E_OPTION,
- * E_BUFFER, E_DTYPE, E_LIMIT (more than 60 payloads), E_MEMORY, E_BACKEND, E_PEER_TIMEOUT, E_PEER_MISMATCH.
+/**
+ * Dispatch of the local rank. Collective; blocks until all rows are in place.
+ *
+ * @param[in]  call      identity of the call
+ * @param[in]  dispatch  buffers of the local rank, device memory
+ * @param[out] report    may be NULL
+ * @param[out] peers     may be NULL
+ * @retval FUSCO_E_OPTION         a size is out of range
+ * @retval FUSCO_E_LIMIT          more than 60 payloads
+ * @retval FUSCO_E_BUFFER         too small, misaligned, overlapping, or memory that cannot be shared
+ * @retval FUSCO_E_DTYPE          as fusco_dispatch
+ * @retval FUSCO_E_BACKEND        NCCL's or the driver's error
+ * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
+ * @retval FUSCO_E_PEER_MISMATCH  a rank makes another call
  */
-fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_step *step,
-                                 const fusco_dispatch_call *call, fusco_nccl_report *report,
+fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_call *call,
+                                 const fusco_dispatch_call *dispatch, fusco_nccl_report *report,
                                  const fusco_nccl_peers *peers, fusco_error *error);
-fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_step *step,
-                                const fusco_combine_call *call, fusco_nccl_report *report,
+
+/** Combine of the local rank. Parameters and errors as fusco_nccl_dispatch. */
+fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_call *call,
+                                const fusco_combine_call *combine, fusco_nccl_report *report,
                                 const fusco_nccl_peers *peers, fusco_error *error);
-fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_step *step,
-                                        const fusco_weight_gradient_call *call, fusco_nccl_report *report,
+
+/** Gradient of the weights of the local rank. Parameters and errors as fusco_nccl_dispatch. */
+fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_call *call,
+                                        const fusco_weight_gradient_call *gradient, fusco_nccl_report *report,
                                         const fusco_nccl_peers *peers, fusco_error *error);
 
 #ifdef __cplusplus

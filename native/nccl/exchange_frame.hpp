@@ -57,7 +57,7 @@ uint64_t copyAddresses(const std::vector<uint8_t *> &mapped, Pointer *pointers) 
 //   end               waits on the host until the last row is in place, here and at the neighbors.
 class Exchange {
  public:
-  Exchange(Plan &plan, const fusco_nccl_step &call, fusco_nccl_report &report, const fusco_nccl_peers *peers)
+  Exchange(Plan &plan, const fusco_nccl_call &call, fusco_nccl_report &report, const fusco_nccl_peers *peers)
       : plan_(plan),
         group_(plan.group()),
         call_(call),
@@ -161,7 +161,7 @@ class Exchange {
 
   Plan &plan_;
   Group &group_;
-  const fusco_nccl_step call_;
+  const fusco_nccl_call call_;
   const OnDevice here_;
   Timeline timeline_;
   Traffic traffic_;

@@ -5,6 +5,7 @@
 
 #include "guard.hpp"
 #include "nccl_exchange.hpp"
+#include "structs.hpp"
 
 namespace {
 
@@ -30,20 +31,26 @@ fusco_status call(Group &group, fusco_error *error, F work) {
   });
 }
 
+fusco_status absent(const char *name, fusco_error *error) {
+  return guarded(error, [&] { throw Failure(FUSCO_E_BACKEND, "%s comes with version 0.2", name); });
+}
+
 void checkGiven(bool given) {
   if (!given) throw Failure(FUSCO_E_OPTION, "a handle or an argument is NULL");
 }
 
+fusco_nccl_call callFrom(const fusco_nccl_call *given) { return fusco::structFrom(given, "fusco_nccl_call"); }
+
 template <class F>
-fusco_status exchange(fusco_nccl_plan *plan, const fusco_nccl_step *step, bool given,
-                      fusco_nccl_report *report, fusco_error *error, F run) {
-  if (plan == nullptr || step == nullptr || !given) {
-    return guarded(error, [] { checkGiven(false); });
-  }
+fusco_status exchange(fusco_nccl_plan *plan, const fusco_nccl_call *id, fusco_nccl_report *report,
+                      const fusco_nccl_peers *peers, fusco_error *error, F run) {
+  if (plan == nullptr) return guarded(error, [] { checkGiven(false); });
   return call(plan->shared->group(), error, [&] {
-    fusco_nccl_report measured{};
-    run(*plan->shared, measured);
-    if (report != nullptr) *report = measured;
+    auto measured = fusco_sized<fusco_nccl_report>();
+    fusco_nccl_peers arrays{};
+    if (peers != nullptr) arrays = fusco::structFrom(peers, "fusco_nccl_peers");
+    run(*plan->shared, callFrom(id), measured, peers == nullptr ? nullptr : &arrays);
+    fusco::structTo(report, measured, "fusco_nccl_report");
   });
 }
 
@@ -67,8 +74,9 @@ fusco_status fusco_nccl_unique_id(uint8_t id[FUSCO_NCCL_ID_BYTES], fusco_error *
 fusco_status fusco_nccl_group_create(const fusco_nccl_group_desc *desc, fusco_nccl_group **group,
                                      fusco_error *error) {
   return guarded(error, [&] {
-    checkGiven(desc != nullptr && group != nullptr);
-    *group = new fusco_nccl_group{std::make_shared<Group>(*desc)};
+    checkGiven(group != nullptr);
+    const auto from = fusco::structFrom(desc, "fusco_nccl_group_desc");
+    *group = new fusco_nccl_group{std::make_shared<Group>(from)};
   });
 }
 
@@ -78,24 +86,35 @@ void fusco_nccl_abort(fusco_nccl_group *group, const char *why) {
 
 void fusco_nccl_group_destroy(fusco_nccl_group *group) { delete group; }
 
-fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_step *step, const void *own,
+fusco_status fusco_nccl_check(fusco_nccl_group *, fusco_error *error) {
+  return absent("fusco_nccl_check", error);
+}
+
+fusco_status fusco_nccl_register(fusco_nccl_group *, const fusco_nccl_call *, const fusco_buffer *, uint32_t,
+                                 fusco_nccl_registration **, fusco_error *error) {
+  return absent("fusco_nccl_register", error);
+}
+
+void fusco_nccl_deregister(fusco_nccl_registration *) {}
+
+fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_call *id, const void *local,
                                    void *all, uint64_t bytes, fusco_error *error) {
-  if (group == nullptr || step == nullptr || own == nullptr || all == nullptr || bytes > (64u << 20)) {
+  if (group == nullptr || local == nullptr || all == nullptr || bytes > (64u << 20)) {
     return guarded(error, [&] {
-      checkGiven(group != nullptr && step != nullptr && own != nullptr && all != nullptr);
+      checkGiven(group != nullptr && local != nullptr && all != nullptr);
       throw Failure(FUSCO_E_LIMIT, "%llu bytes to gather", static_cast<unsigned long long>(bytes))
           .limited(bytes, 64u << 20);
     });
   }
   return call(*group->shared, error, [&] {
     Group &shared = *group->shared;
-    shared.enter(*step);
+    shared.enter(callFrom(id));
     if (bytes == 0) return;
     const uint64_t ranks = shared.neighbors().ranks;
     uint8_t *memory = shared.arena(fusco::nccl::Use::gathered).atLeast((ranks + 1) * bytes);
     fusco::cuda::Event done;
     done.create(shared.device(), fusco::cuda::Timing::off);
-    shared.must(cudaMemcpyAsync(memory, own, bytes, cudaMemcpyHostToDevice, shared.wireStream()),
+    shared.must(cudaMemcpyAsync(memory, local, bytes, cudaMemcpyHostToDevice, shared.wireStream()),
                 "gathering");
     shared.allGather(memory, memory + bytes, bytes);
     shared.must(
@@ -106,44 +125,54 @@ fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_ste
   });
 }
 
-fusco_status fusco_nccl_plan_create(fusco_nccl_group *group, const fusco_nccl_step *step,
+fusco_status fusco_nccl_plan_create(fusco_nccl_group *group, const fusco_nccl_call *id,
                                     const fusco_nccl_plan_desc *desc, fusco_nccl_plan **plan,
                                     fusco_error *error) {
-  if (group == nullptr || step == nullptr || desc == nullptr || plan == nullptr) {
-    return guarded(error, [] { checkGiven(false); });
-  }
-  return call(*group->shared, error,
-              [&] { *plan = new fusco_nccl_plan{std::make_shared<Plan>(group->shared, *step, *desc)}; });
+  if (group == nullptr || plan == nullptr) return guarded(error, [] { checkGiven(false); });
+  return call(*group->shared, error, [&] {
+    const auto from = fusco::structFrom(desc, "fusco_nccl_plan_desc");
+    *plan = new fusco_nccl_plan{std::make_shared<Plan>(group->shared, callFrom(id), from)};
+  });
 }
 
 void fusco_nccl_plan_destroy(fusco_nccl_plan *plan) { delete plan; }
 
-fusco_nccl_bytes fusco_nccl_plan_bytes(const fusco_nccl_plan *plan, uint64_t row_bytes) {
-  return plan == nullptr ? fusco_nccl_bytes{} : plan->shared->bytes(row_bytes);
+fusco_status fusco_nccl_plan_bytes(const fusco_nccl_plan *plan, uint64_t row_bytes, fusco_nccl_bytes *bytes,
+                                   fusco_error *error) {
+  return guarded(error, [&] {
+    checkGiven(plan != nullptr && bytes != nullptr);
+    fusco::structTo(bytes, plan->shared->bytes(row_bytes), "fusco_nccl_bytes");
+  });
 }
 
-fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_step *step,
-                                 const fusco_dispatch_call *call, fusco_nccl_report *report,
+fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_call *id,
+                                 const fusco_dispatch_call *dispatch, fusco_nccl_report *report,
                                  const fusco_nccl_peers *peers, fusco_error *error) {
-  return exchange(plan, step, call != nullptr, report, error, [&](Plan &shared, fusco_nccl_report &measured) {
-    fusco::nccl::dispatch(shared, *step, *call, measured, peers);
-  });
+  return exchange(plan, id, report, peers, error,
+                  [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
+                    const fusco::CallFrom<fusco_dispatch_call> from(dispatch, "fusco_dispatch_call");
+                    fusco::nccl::dispatch(shared, own, from.call, measured, arrays);
+                  });
 }
 
-fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_step *step,
-                                const fusco_combine_call *call, fusco_nccl_report *report,
+fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_call *id,
+                                const fusco_combine_call *combine, fusco_nccl_report *report,
                                 const fusco_nccl_peers *peers, fusco_error *error) {
-  return exchange(plan, step, call != nullptr, report, error, [&](Plan &shared, fusco_nccl_report &measured) {
-    fusco::nccl::combine(shared, *step, *call, measured, peers);
-  });
+  return exchange(plan, id, report, peers, error,
+                  [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
+                    const fusco::CallFrom<fusco_combine_call> from(combine, "fusco_combine_call");
+                    fusco::nccl::combine(shared, own, from.call, measured, arrays);
+                  });
 }
 
-fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_step *step,
-                                        const fusco_weight_gradient_call *call, fusco_nccl_report *report,
+fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_call *id,
+                                        const fusco_weight_gradient_call *gradient, fusco_nccl_report *report,
                                         const fusco_nccl_peers *peers, fusco_error *error) {
-  return exchange(plan, step, call != nullptr, report, error, [&](Plan &shared, fusco_nccl_report &measured) {
-    fusco::nccl::weightGradient(shared, *step, *call, measured, peers);
-  });
+  return exchange(
+      plan, id, report, peers, error, [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
+        const fusco::CallFrom<fusco_weight_gradient_call> from(gradient, "fusco_weight_gradient_call");
+        fusco::nccl::weightGradient(shared, own, from.call, measured, arrays);
+      });
 }
 
 }  // extern "C"

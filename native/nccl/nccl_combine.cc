@@ -62,7 +62,7 @@ SendRecvPhase partialPhase(Plan &plan, const fusco_combine_call &call, const Exc
 
 }  // namespace
 
-void combine(Plan &plan, const fusco_nccl_step &callId, const fusco_combine_call &call,
+void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call &call,
              fusco_nccl_report &report, const fusco_nccl_peers *peers) {
   cuda::checkDeviceCombine(plan.sizes(), call, reachOf(plan));
   Exchange exchange(plan, callId, report, peers);
@@ -101,11 +101,11 @@ void combine(Plan &plan, const fusco_nccl_step &callId, const fusco_combine_call
                             unitOf(bits | bitsOf(params.to))};
   group.must(launchSums(params, launch, group.workStream()), "adding up the rows of tokens");
   exchange.end();
-  report.direct_written = plan.directRows() * call.row_bytes;
+  report.direct_bytes = plan.directRows() * call.row_bytes;
   countCombine(plan.sizes(), call, report.stats);
 }
 
-void weightGradient(Plan &plan, const fusco_nccl_step &callId, const fusco_weight_gradient_call &call,
+void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weight_gradient_call &call,
                     fusco_nccl_report &report, const fusco_nccl_peers *peers) {
   cuda::checkDeviceWeightGradient(plan.sizes(), call, reachOf(plan));
   Exchange exchange(plan, callId, report, peers);

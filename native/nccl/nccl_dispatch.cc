@@ -180,7 +180,7 @@ class WireDispatch {
 
 }  // namespace
 
-void dispatch(Plan &plan, const fusco_nccl_step &callId, const fusco_dispatch_call &call,
+void dispatch(Plan &plan, const fusco_nccl_call &callId, const fusco_dispatch_call &call,
               fusco_nccl_report &report, const fusco_nccl_peers *peers) {
   checkDispatch(plan, call);
   Exchange exchange(plan, callId, report, peers);
@@ -207,7 +207,7 @@ void dispatch(Plan &plan, const fusco_nccl_step &callId, const fusco_dispatch_ca
   exchange.end();
   countDispatch(plan.sizes(), call, report.stats);
   for (uint32_t p = 0; p < call.payload_count; p++) {
-    report.direct_written += plan.directRows() * call.payloads[p].row_bytes;
+    report.direct_bytes += plan.directRows() * call.payloads[p].row_bytes;
   }
 }
 

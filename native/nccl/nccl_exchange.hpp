@@ -6,11 +6,11 @@
 
 namespace fusco::nccl {
 
-void dispatch(Plan &plan, const fusco_nccl_step &step, const fusco_dispatch_call &call,
+void dispatch(Plan &plan, const fusco_nccl_call &id, const fusco_dispatch_call &call,
               fusco_nccl_report &report, const fusco_nccl_peers *peers);
-void combine(Plan &plan, const fusco_nccl_step &step, const fusco_combine_call &call,
-             fusco_nccl_report &report, const fusco_nccl_peers *peers);
-void weightGradient(Plan &plan, const fusco_nccl_step &step, const fusco_weight_gradient_call &call,
+void combine(Plan &plan, const fusco_nccl_call &id, const fusco_combine_call &call, fusco_nccl_report &report,
+             const fusco_nccl_peers *peers);
+void weightGradient(Plan &plan, const fusco_nccl_call &id, const fusco_weight_gradient_call &call,
                     fusco_nccl_report &report, const fusco_nccl_peers *peers);
 
 }  // namespace fusco::nccl

@@ -24,11 +24,18 @@ std::shared_ptr<cuda::CudaContext> contextOf(const fusco_nccl_group_desc &desc) 
   return desc.context->shared;
 }
 
+// A call of the library itself.
+fusco_nccl_call callNumber(uint64_t number) {
+  fusco_nccl_call call = fusco_sized<fusco_nccl_call>();
+  call.number = number;
+  return call;
+}
+
 const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
-  if (desc.ranks < 1 || desc.ranks > FUSCO_MAX_RANKS || desc.rank >= desc.ranks || desc.hosts == nullptr) {
+  if (desc.ranks < 1 || desc.ranks > FUSCO_MAX_RANKS || desc.rank >= desc.ranks || desc.machines == nullptr) {
     throw Failure(FUSCO_E_RANKS, "rank %u of %u", desc.rank, desc.ranks).limited(desc.rank, desc.ranks);
   }
-  if (desc.step_bytes < 1) throw Failure(FUSCO_E_OPTION, "step_bytes is 0; it must be at least 1");
+  if (desc.round_bytes < 1) throw Failure(FUSCO_E_OPTION, "round_bytes is 0; it must be at least 1");
   if (desc.deadline_ns < 1000000)
     throw Failure(FUSCO_E_OPTION, "deadline_ns is %llu; it must be at least 1000000",
                   static_cast<unsigned long long>(desc.deadline_ns));
@@ -58,12 +65,12 @@ uint8_t *Arena::atLeast(uint64_t bytes) {
 Group::Group(const fusco_nccl_group_desc &desc)
     : library_(openLibrary(nullptr)),
       context_(contextOf(checked(desc))),
-      neighbors_(desc.ranks, desc.rank, desc.hosts),
+      neighbors_(desc.ranks, desc.rank, desc.machines),
       deadlineNs_(desc.deadline_ns),
-      roundBytes_(desc.step_bytes),
+      roundBytes_(desc.round_bytes),
       mappings_(neighbors_.count()) {
   const OnDevice here(device());
-  enter({0, 0});
+  enter(callNumber(0));
   for (uint32_t i = 0; i < static_cast<uint32_t>(Use::count); i++) {
     arenas_.push_back(std::make_unique<Arena>(*context_));
   }
@@ -76,9 +83,9 @@ Group::Group(const fusco_nccl_group_desc &desc)
          "mapping a flag");
     if (hasNeighbors()) {
       openFlags();
-      if (desc.board == nullptr)
+      if (desc.mailbox == nullptr)
         throw Failure(FUSCO_E_OPTION, "ranks that share a machine need the name of a mailbox");
-      mailbox_ = std::make_unique<Mailbox>(desc.board, neighbors_.count(), neighbors_.self,
+      mailbox_ = std::make_unique<Mailbox>(desc.mailbox, neighbors_.count(), neighbors_.self,
                                            [this](const std::function<bool()> &ready) {
                                              wait("waiting for the ranks of this machine", ready);
                                            });
@@ -96,8 +103,8 @@ Group::Group(const fusco_nccl_group_desc &desc)
       // The addresses of flags are exchanged as those of buffers are.
       std::vector<std::vector<uint8_t *>> mapped;
       const uint64_t bytes = 2 * maxNeighbors * sizeof(uint64_t);
-      shareBuffers({1, 0}, {{flags_, bytes}}, {bytes}, std::vector<uint32_t>(neighbors_.count(), 1), mapped,
-                   nullptr);
+      shareBuffers(callNumber(1), {{flags_, bytes}}, {bytes}, std::vector<uint32_t>(neighbors_.count(), 1),
+                   mapped, nullptr);
       for (uint8_t *flags : mapped[0]) peerFlags_.push_back(reinterpret_cast<uint64_t *>(flags));
     }
   } catch (const Failure &failure) {
@@ -158,7 +165,7 @@ void Group::closeComm() noexcept {
   }
 }
 
-void Group::enter(const fusco_nccl_step &call) {
+void Group::enter(const fusco_nccl_call &call) {
   if (broken_) throw Failure(FUSCO_E_PEER_TIMEOUT, "the group was given up: %.200s", brokenBy_.c_str());
   context_->checkAlive();
   entered_ = true;

@@ -61,7 +61,7 @@ class Group {
   cudaStream_t directStream() const { return streams_[3]; }
 
   // Starts the deadline of a call. Throws what broke the group before.
-  void enter(const fusco_nccl_step &call);
+  void enter(const fusco_nccl_call &call);
   void leave() { entered_ = false; }
   bool hasEntered() const { return entered_; }
   // After any failure in the middle of a call: no rank may wait for this one any longer.
@@ -97,11 +97,11 @@ class Group {
   // addresses in this process, the local rank's own for itself, null where no rows are needed. They are valid
   // until the next call. Adds the time it waited to *waitNs unless that is null. Throws E_BUFFER, E_LIMIT,
   // E_PEER_MISMATCH.
-  void shareBuffers(const fusco_nccl_step &call, const std::vector<fusco_buffer> &buffers,
+  void shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_buffer> &buffers,
                     const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
                     std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs);
   // Nanoseconds by which a neighbor entered the call later than this rank; after shareBuffers.
-  uint64_t lateness(const fusco_nccl_step &call, uint32_t neighbor) const;
+  uint64_t lateness(const fusco_nccl_call &call, uint32_t neighbor) const;
   // Enqueued on workStream(): what follows on that stream sees all work of all neighbors in front of the same
   // edge.
   enum Edge : uint32_t { readyEdge = 0, doneEdge = 1 };

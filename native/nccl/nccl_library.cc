@@ -9,6 +9,7 @@
 
 #include "fusco_nccl.h"
 #include "guard.hpp"
+#include "structs.hpp"
 
 namespace fusco::nccl {
 
@@ -83,8 +84,9 @@ fusco_status fusco_nccl_open(const char *path, fusco_nccl_library *library, fusc
   return fusco::guarded(error, [&] {
     if (library == nullptr) throw fusco::Failure(FUSCO_E_OPTION, "library is NULL");
     const fusco::nccl::Library &found = fusco::nccl::openLibrary(path);
-    *library = {};
-    std::snprintf(library->path, sizeof library->path, "%s", found.path.c_str());
-    library->version = static_cast<uint32_t>(found.version);
+    auto opened = fusco_sized<fusco_nccl_library>();
+    std::snprintf(opened.path, sizeof opened.path, "%s", found.path.c_str());
+    opened.version = static_cast<uint32_t>(found.version);
+    fusco::structTo(library, opened, "fusco_nccl_library");
   });
 }

@@ -134,7 +134,7 @@ bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint6
   return true;
 }
 
-void Group::shareBuffers(const fusco_nccl_step &call, const std::vector<fusco_buffer> &buffers,
+void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_buffer> &buffers,
                          const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
                          std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs) {
   const auto neighbors = neighbors_.count();
@@ -188,7 +188,7 @@ void Group::shareBuffers(const fusco_nccl_step &call, const std::vector<fusco_bu
   if (waitNs != nullptr) *waitNs += monotonicNs() - start;
 }
 
-uint64_t Group::lateness(const fusco_nccl_step &call, uint32_t neighbor) const {
+uint64_t Group::lateness(const fusco_nccl_call &call, uint32_t neighbor) const {
   if (neighbor == neighbors_.self || mailbox_ == nullptr) return 0;
   const uint64_t own = mailbox_->of(neighbors_.self, call.number).enteredNs;
   const uint64_t theirs = mailbox_->of(neighbor, call.number).enteredNs;

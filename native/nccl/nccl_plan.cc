@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "failure.hpp"
+#include "structs.hpp"
 
 namespace fusco::nccl {
 
@@ -29,10 +29,10 @@ namespace {
 
 // Rules for entries and for forwarded rows, of what all ranks agree on.
 SliceRule entryRule(const Group &group, const fusco_nccl_plan_desc &desc) {
-  return {desc.slice_rows, desc.most_entries, group.roundBytes(), maxPeersPerRound};
+  return {desc.slice_rows, desc.max_entries, group.roundBytes(), maxPeersPerRound};
 }
 SliceRule rowRule(const Group &group, const fusco_nccl_plan_desc &desc) {
-  return {desc.slice_rows, desc.most_forwarded, group.roundBytes(), maxPeersPerRound};
+  return {desc.slice_rows, desc.max_forwarded, group.roundBytes(), maxPeersPerRound};
 }
 
 // A run for each expert instance of the rank that hosts the most.
@@ -46,7 +46,7 @@ uint32_t mostRuns(const Neighbors &neighbors, const fusco_nccl_plan_desc &desc) 
 
 }  // namespace
 
-Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_step &call, const fusco_nccl_plan_desc &desc)
+Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc)
     : group_(std::move(group)),
       tables_(desc, group_->neighbors()),
       entriesOut_(group_->neighbors(), tables_.entrySend, tables_.entryReceive, entryRule(*group_, desc),
@@ -231,7 +231,7 @@ uint64_t Plan::landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const {
 
 fusco_nccl_bytes Plan::bytes(uint64_t rowBytes) const {
   const Schedule &out = (tables_.forwards ? rowsOut_ : entriesOut_).schedule(rowBytes);
-  fusco_nccl_bytes result{};
+  auto result = fusco_sized<fusco_nccl_bytes>();
   result.tables = memoryBytes_;
   const bool arrivesInRing = tables_.forwards || !entriesOut_.inPlace(rowBytes);
   result.dispatch = ringDepth * alignSegment(out.mostSent * rowBytes);

@@ -59,7 +59,7 @@ struct WireTables {
 
 class Plan {
  public:
-  Plan(std::shared_ptr<Group> group, const fusco_nccl_step &call, const fusco_nccl_plan_desc &desc);
+  Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc);
   ~Plan();
   Plan(const Plan &) = delete;
   Plan &operator=(const Plan &) = delete;

@@ -35,7 +35,7 @@ void checkDesc(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors) {
   }
   checkRanksPerNode(desc.ranks_per_node, ranks);
   if (desc.strategy != FUSCO_STRATEGY_HIER) return;
-  if (desc.groups == nullptr) throw Failure(FUSCO_E_OPTION, "a hierarchical plan needs its rail groups");
+  if (desc.rail_groups == nullptr) throw Failure(FUSCO_E_OPTION, "a hierarchical plan needs its rail groups");
   for (uint32_t rank = 0; rank < ranks; rank++) {
     const uint32_t first = rank / desc.ranks_per_node * desc.ranks_per_node;
     if (neighbors.has(first) == neighbors.has(rank)) continue;
@@ -155,7 +155,7 @@ void RankTables::layOutForwarding(const CheckedShard &shard, const fusco_nccl_pl
   for (uint32_t node = 0; node < nodes; node++) {
     const uint32_t count = rows.rowsOfNode[node];
     if (count == 0) continue;
-    rowSend.append(forwarderOf(desc.groups, desc.ranks_per_node, rank, node), {row, count});
+    rowSend.append(forwarderOf(desc.rail_groups, desc.ranks_per_node, rank, node), {row, count});
     for (const uint32_t end = row + count; row < end; row++) {
       partialRow[uint64_t{rows.token[row]} * nodes + node] = row;
       rowEntries.push_back(rows.offset[row + 1] - rows.offset[row]);

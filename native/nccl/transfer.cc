@@ -59,13 +59,13 @@ uint64_t nsOf(double ms) { return ms <= 0 ? 0 : static_cast<uint64_t>(ms * 1e6);
 }  // namespace
 
 void Traffic::countSent(uint32_t peer, uint64_t bytes) const {
-  report->slices++;
-  report->wire_sent += bytes;
+  report->sends++;
+  report->nccl_sent += bytes;
   if (peers != nullptr && peers->sent_bytes != nullptr) peers->sent_bytes[peer] += bytes;
 }
 
 void Traffic::countReceived(uint32_t peer, uint64_t bytes) const {
-  report->wire_received += bytes;
+  report->nccl_received += bytes;
   if (peers != nullptr && peers->received_bytes != nullptr) peers->received_bytes[peer] += bytes;
 }
 
@@ -142,12 +142,12 @@ void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) 
   for (size_t i = 0; i < onWire.size(); i++) {
     const double taken = onWire[i].end - onWire[i].begin;
     wireMs += taken;
-    if (peers == nullptr || peers->wire_ns == nullptr) continue;
-    for (const uint32_t peer : peersOfRound_[i]) peers->wire_ns[peer] += nsOf(taken);
+    if (peers == nullptr || peers->nccl_ns == nullptr) continue;
+    for (const uint32_t peer : peersOfRound_[i]) peers->nccl_ns[peer] += nsOf(taken);
   }
   report.pack_ns += nsOf(packMs);
   report.pack_hidden_ns += nsOf(hiddenMs);
-  report.wire_ns += nsOf(wireMs);
+  report.nccl_ns += nsOf(wireMs);
 }
 
 void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> &phases) {
@@ -209,7 +209,7 @@ void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &
     });
     timeline.endRound();
     if (number == 0) started();
-    traffic.report->steps++;
+    traffic.report->rounds++;
     group.record(arrived.at(number), group.wireStream());
     if (!unpacks) continue;
     group.order(group.workStream(), arrived.at(number));

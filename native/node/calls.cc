@@ -10,7 +10,7 @@ constexpr uint32_t maxPayloads = 1024;
 
 template <>
 fusco_payload Call<fusco_dispatch_call>::payloadOf(const Fields &fields) {
-  fusco_payload payload{};
+  fusco_payload payload = fusco_sized<fusco_payload>();
   payload.row_bytes = fields.get<uint64_t>("rowBytes");
   payload.per = fields.choice<fusco_per>("per", {{"token", FUSCO_PER_TOKEN}, {"entry", FUSCO_PER_ENTRY}});
   payload.dtype = fields.dtype();

@@ -37,7 +37,7 @@ class Call {
   // A deque's elements stay where they are while it grows.
   std::deque<std::vector<fusco_buffer>> buffers_;
   std::vector<fusco_payload> payloads_;
-  C call_{};
+  C call_ = fusco_sized<C>();
 };
 
 template <>

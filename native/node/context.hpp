@@ -14,9 +14,9 @@ class Context : public Handle<Context, std::shared_ptr<Engine>> {
   // ({threads?, nonTemporalBytes?, kernels?: 'auto' | 'portable'})
   explicit Context(const Napi::CallbackInfo &info) : Handle(info) {
     const Fields fields(info, 0, Napi::Array::New(info.Env()));
-    fusco_context_options options{};
+    fusco_context_options options = fusco_sized<fusco_context_options>();
     options.threads = fields.get<uint32_t>("threads");
-    options.stream_bytes = fields.get<uint64_t>("nonTemporalBytes");
+    options.nontemporal_bytes = fields.get<uint64_t>("nonTemporalBytes");
     options.kernels = fields.choice<fusco_kernels>(
         "kernels", {{"auto", FUSCO_KERNELS_AUTO}, {"portable", FUSCO_KERNELS_PORTABLE}});
     handle_ = std::make_shared<Engine>(info.Env(), options);

@@ -66,14 +66,14 @@ inline Napi::Value cudaDevices(const Napi::CallbackInfo &info) {
     return result;
   }
   for (uint32_t i = 0; i < count; i++) {
-    fusco_cuda_device_info device{};
+    fusco_cuda_device_info device = fusco_sized<fusco_cuda_device_info>();
     run(env, fusco_cuda_device, i, &device);
     Napi::Object object = Napi::Object::New(env);
     object.Set("name", std::string(device.name));
     object.Set("compute", std::to_string(device.compute_major) + "." + std::to_string(device.compute_minor));
     setNumbers(object, {{"totalBytes", device.total_bytes},
                         {"freeBytes", device.free_bytes},
-                        {"sms", device.multiprocessors},
+                        {"sms", device.sms},
                         {"driver", device.driver},
                         {"runtime", device.runtime}});
     devices.Set(i, object);

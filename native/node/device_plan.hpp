@@ -12,18 +12,22 @@ namespace fusco_node {
 class DevicePlanDesc {
  public:
   explicit DevicePlanDesc(const Fields &fields) {
-    desc_.plan = planDescOf(fields, shards_);
-    railGroups_ = railGroupsOf(fields, desc_.plan.ranks);
-    if (!railGroups_.empty()) desc_.groups = railGroups_.data();
+    plan_ = planDescOf(fields, shards_);
+    railGroups_ = railGroupsOf(fields, plan_.ranks);
+    if (!railGroups_.empty()) desc_.rail_groups = railGroups_.data();
   }
   DevicePlanDesc(DevicePlanDesc &&) = default;
 
-  const fusco_cuda_plan_desc *get() const { return &desc_; }
+  const fusco_cuda_plan_desc *get() const {
+    desc_.plan = &plan_;
+    return &desc_;
+  }
 
  private:
   std::vector<fusco_buffer> shards_;
   std::vector<uint16_t> railGroups_;
-  fusco_cuda_plan_desc desc_{};
+  fusco_plan_desc plan_{};
+  mutable fusco_cuda_plan_desc desc_ = fusco_sized<fusco_cuda_plan_desc>();
 };
 
 template <>
@@ -42,7 +46,7 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
   explicit DevicePlan(const Napi::CallbackInfo &info) : Handle(info) {
     const Fields fields(info, 1, Napi::Array::New(info.Env()));
     const DevicePlanDesc desc(fields);
-    fusco_cuda_capacity capacity{};
+    fusco_cuda_capacity capacity = fusco_sized<fusco_cuda_capacity>();
     if (fields.has("capacity")) {
       const Fields wanted(fields.at("capacity"), "capacity", fields);
       capacity.tokens = wanted.get<uint32_t>("tokens");
@@ -78,11 +82,11 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
   template <class C, class Function>
   Napi::Value enqueue(const Napi::CallbackInfo &info, Function function) {
     const Call<C> call(Fields(info, 0, Napi::Array::New(info.Env())), ranks_);
-    fusco_cuda_report report{};
+    fusco_cuda_report report = fusco_sized<fusco_cuda_report>();
     run(info.Env(), function, open(info.Env()).get(), call.get(), &report);
     Napi::Object object = statsObject(info.Env(), report.stats);
     object.Set("path", report.path == FUSCO_CUDA_PATH_FORWARD ? "forward" : "direct");
-    object.Set("tmaPayloads", report.by_tiles);
+    object.Set("tmaPayloads", report.tma_payloads);
     return object;
   }
 

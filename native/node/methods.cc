@@ -50,7 +50,7 @@ void describeCuda(Napi::Env env, Exports &exports) {
                   .call<fusco_cuda_fill>("fill")
                   .call<fusco_cuda_stream>("stream")
                   .call<fusco_cuda_set_stream>("setStream")
-                  .call<fusco_cuda_limit_multiprocessors>("limitSms")
+                  .call<fusco_cuda_limit_sms>("limitSms")
                   .call<fusco_cuda_synchronize>("synchronize")
                   .call<fusco_cuda_capture_begin>("captureBegin")
                   .method("close", &CudaContext::close, 0));

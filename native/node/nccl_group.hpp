@@ -55,8 +55,11 @@ inline fusco_status notOpen(fusco_error *error) {
 }
 
 // The number of a collective call and the digest of its arguments: the first two arguments.
-inline fusco_nccl_step callNumberOf(const Napi::CallbackInfo &info) {
-  return {valueOf<uint64_t>(info[0], "the number"), wordOf(info[1], "the digest")};
+inline fusco_nccl_call callNumberOf(const Napi::CallbackInfo &info) {
+  fusco_nccl_call call = fusco_sized<fusco_nccl_call>();
+  call.number = valueOf<uint64_t>(info[0], "the number");
+  call.digest = wordOf(info[1], "the digest");
+  return call;
 }
 
 // close() of a class whose calls are tasks: takes the state from the object, and frees it with a task, after
@@ -88,12 +91,12 @@ class NcclGroup : public Handle<NcclGroup, std::shared_ptr<NcclState>> {
     desc_.ranks = fields.get<uint32_t>("ranks");
     desc_.rank = fields.get<uint32_t>("rank");
     desc_.max_ctas = fields.get<uint32_t>("maxCtas");
-    desc_.step_bytes = fields.integer("roundBytes", uint64_t{1} << 40);
+    desc_.round_bytes = fields.integer("roundBytes", uint64_t{1} << 40);
     desc_.deadline_ns = fields.integer("deadlineMs", 1u << 30, 60000) * 1000000;
     mailbox_ = fields.get<std::string>("mailbox");
-    if (!mailbox_.empty()) desc_.board = mailbox_.c_str();
+    if (!mailbox_.empty()) desc_.mailbox = mailbox_.c_str();
     machines_ = fields.elements<uint32_t>("machines", desc_.ranks);
-    desc_.hosts = machines_.data();
+    desc_.machines = machines_.data();
     const auto id = fields.elements<uint8_t>("id", FUSCO_NCCL_ID_BYTES);
     std::memcpy(desc_.id, id.data(), sizeof desc_.id);
     desc_.context = CudaContext::nativeOf(info[0]);
@@ -120,7 +123,7 @@ class NcclGroup : public Handle<NcclGroup, std::shared_ptr<NcclState>> {
   // (number, digest, own: Uint8Array) -> Promise<Uint8Array>, [ranks, bytes]
   Napi::Value allGather(const Napi::CallbackInfo &info) {
     const std::shared_ptr<NcclState> state = Handle::open(info.Env());
-    const fusco_nccl_step number = callNumberOf(info);
+    const fusco_nccl_call number = callNumberOf(info);
     Napi::Array keep = Napi::Array::New(info.Env());
     const fusco_buffer own = memoryOf(info[2], "the contribution", 0, keep);
     Napi::Uint8Array all = Napi::Uint8Array::New(info.Env(), own.bytes * state->ranks);
@@ -155,14 +158,14 @@ class NcclGroup : public Handle<NcclGroup, std::shared_ptr<NcclState>> {
   Napi::ObjectReference context_;
   std::vector<uint32_t> machines_;
   std::string mailbox_;
-  fusco_nccl_group_desc desc_{};
+  fusco_nccl_group_desc desc_ = fusco_sized<fusco_nccl_group_desc>();
 };
 
 // (path?) -> {path, version} or {reason}
 inline Napi::Value ncclLibrary(const Napi::CallbackInfo &info) {
   Napi::Object result = Napi::Object::New(info.Env());
   const std::string path = info[0].IsUndefined() ? "" : textOf(info[0], "path");
-  fusco_nccl_library library{};
+  fusco_nccl_library library = fusco_sized<fusco_nccl_library>();
   fusco_error error{};
   if (fusco_nccl_open(path.empty() ? nullptr : path.c_str(), &library, &error) != FUSCO_OK) {
     result.Set("reason", std::string(error.message));

@@ -22,19 +22,26 @@ struct NcclPlanState {
 // What an exchange reports, with room for every peer if that was asked for.
 struct NcclReport {
   explicit NcclReport(uint32_t ranks) : sent(ranks), received(ranks), wait(ranks), wire(ranks) {}
-  fusco_nccl_peers peers() { return {sent.data(), received.data(), wait.data(), wire.data()}; }
+  fusco_nccl_peers peers() {
+    fusco_nccl_peers arrays = fusco_sized<fusco_nccl_peers>();
+    arrays.sent_bytes = sent.data();
+    arrays.received_bytes = received.data();
+    arrays.wait_ns = wait.data();
+    arrays.nccl_ns = wire.data();
+    return arrays;
+  }
 
   Napi::Value object(Napi::Env env, bool detailed) const {
     Napi::Object object = statsObject(env, report.stats);
-    setNumbers(object, {{"wireSent", report.wire_sent},
-                        {"wireReceived", report.wire_received},
-                        {"directBytes", report.direct_written},
+    setNumbers(object, {{"wireSent", report.nccl_sent},
+                        {"wireReceived", report.nccl_received},
+                        {"directBytes", report.direct_bytes},
                         {"readyNs", report.ready_ns},
-                        {"rounds", report.steps},
-                        {"slices", report.slices}});
+                        {"rounds", report.rounds},
+                        {"slices", report.sends}});
     if (!detailed) return object;
     setNumbers(object, {{"packNs", report.pack_ns}, {"packHiddenNs", report.pack_hidden_ns}});
-    setNumbers(object, {{"wireNs", report.wire_ns}});
+    setNumbers(object, {{"wireNs", report.nccl_ns}});
     Napi::Object peers = Napi::Object::New(env);
     const auto set = [&](const char *name, const std::vector<uint64_t> &values) {
       Napi::Float64Array array = Napi::Float64Array::New(env, values.size());
@@ -49,7 +56,7 @@ struct NcclReport {
     return object;
   }
 
-  fusco_nccl_report report{};
+  fusco_nccl_report report = fusco_sized<fusco_nccl_report>();
   std::vector<uint64_t> sent, received, wait, wire;
 };
 
@@ -68,20 +75,20 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
     desc_.shard = fields.memory("shard");
     keep_ = Napi::Persistent(keep);
     readPlanOptions(fields, desc_);
-    desc_.most_entries = fields.get<uint32_t>("mostEntries");
-    desc_.most_forwarded = fields.get<uint32_t>("mostForwarded");
+    desc_.max_entries = fields.get<uint32_t>("mostEntries");
+    desc_.max_forwarded = fields.get<uint32_t>("mostForwarded");
     desc_.slice_rows = fields.get<uint32_t>("sliceRows");
     firstInstance_ = fields.elements<uint32_t>("firstInstance", size_t{ranks} + 1);
     desc_.first_instance = firstInstance_.data();
     railGroups_ = railGroupsOf(fields, ranks);
-    if (!railGroups_.empty()) desc_.groups = railGroups_.data();
+    if (!railGroups_.empty()) desc_.rail_groups = railGroups_.data();
     handle_ = std::move(state);
   }
 
   // (number, digest) -> Promise; collective.
   Napi::Value open(const Napi::CallbackInfo &info) {
     const std::shared_ptr<NcclPlanState> state = Handle::open(info.Env());
-    const fusco_nccl_step number = callNumberOf(info);
+    const fusco_nccl_call number = callNumberOf(info);
     const auto work = [state, number, this](fusco_error *error) {
       if (state->group->handle == nullptr) return notOpen(error);
       return fusco_nccl_plan_create(state->group->handle, &number, &desc_, &state->handle, error);
@@ -94,7 +101,8 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
   // (rowBytes) -> {tables, dispatch, combine}
   Napi::Value bytes(const Napi::CallbackInfo &info) {
     const auto rowBytes = valueOf<uint64_t>(info[0], "rowBytes");
-    const fusco_nccl_bytes found = fusco_nccl_plan_bytes(Handle::open(info.Env())->handle, rowBytes);
+    fusco_nccl_bytes found = fusco_sized<fusco_nccl_bytes>();
+    run(info.Env(), fusco_nccl_plan_bytes, Handle::open(info.Env())->handle, rowBytes, &found);
     Napi::Object object = Napi::Object::New(info.Env());
     setNumbers(object, {{"tables", found.tables}, {"dispatch", found.dispatch}, {"combine", found.combine}});
     return object;
@@ -114,13 +122,13 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
 
  private:
   template <class C>
-  using ExchangeFunction = fusco_status(fusco_nccl_plan *, const fusco_nccl_step *, const C *,
+  using ExchangeFunction = fusco_status(fusco_nccl_plan *, const fusco_nccl_call *, const C *,
                                         fusco_nccl_report *, const fusco_nccl_peers *, fusco_error *);
 
   template <class C>
   Napi::Value exchange(const Napi::CallbackInfo &info, ExchangeFunction<C> *function) {
     const std::shared_ptr<NcclPlanState> state = Handle::open(info.Env());
-    const fusco_nccl_step number = callNumberOf(info);
+    const fusco_nccl_call number = callNumberOf(info);
     const bool detailed = booleanOf(info[3], "detailed");
     const Napi::Array keep = Napi::Array::New(info.Env());
     const auto call = std::make_shared<Call<C>>(Fields(info, 2, keep), 1);
@@ -138,7 +146,7 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
   Napi::Reference<Napi::Array> keep_;
   std::vector<uint16_t> railGroups_;
   std::vector<uint32_t> firstInstance_;
-  fusco_nccl_plan_desc desc_{};
+  fusco_nccl_plan_desc desc_ = fusco_sized<fusco_nccl_plan_desc>();
 };
 
 }  // namespace fusco_node

@@ -19,7 +19,7 @@ void readPlanOptions(const Fields &fields, Desc &desc) {
 inline fusco_plan_desc planDescOf(const Fields &fields, std::vector<fusco_buffer> &shards) {
   const Napi::Value list = fields.at("shards");
   if (!list.IsArray()) refuse(fields.env(), FUSCO_E_OPTION, "shards must be an array");
-  fusco_plan_desc desc{};
+  fusco_plan_desc desc = fusco_sized<fusco_plan_desc>();
   desc.ranks = list.As<Napi::Array>().Length();
   shards = fields.memories("shards", desc.ranks);
   desc.shards = shards.data();

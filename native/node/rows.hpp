@@ -25,7 +25,7 @@ inline fusco_gate_options gateOptionsOf(const Fields &fields) {
 // {dtype, rows, hidden, values, codes, scales}
 template <>
 inline fusco_fp8_call structOf(const Fields &fields, uint32_t rank) {
-  fusco_fp8_call call{};
+  fusco_fp8_call call = fusco_sized<fusco_fp8_call>();
   call.dtype = fields.dtype();
   call.rows = fields.get<uint64_t>("rows");
   call.hidden = fields.get<uint64_t>("hidden");
@@ -38,7 +38,7 @@ inline fusco_fp8_call structOf(const Fields &fields, uint32_t rank) {
 // {the options of a gate, tokens, logits, bias?, ids, weights, scores}
 template <>
 inline fusco_gate_call structOf(const Fields &fields, uint32_t rank) {
-  fusco_gate_call call{};
+  fusco_gate_call call = fusco_sized<fusco_gate_call>();
   call.options = gateOptionsOf(fields);
   call.tokens = fields.get<uint64_t>("tokens");
   call.logits = fields.memory("logits", rank);
@@ -52,7 +52,7 @@ inline fusco_gate_call structOf(const Fields &fields, uint32_t rank) {
 // {the same options, tokens, ids, scores, weightsGradient, logitsGradient}
 template <>
 inline fusco_gate_backward_call structOf(const Fields &fields, uint32_t rank) {
-  fusco_gate_backward_call call{};
+  fusco_gate_backward_call call = fusco_sized<fusco_gate_backward_call>();
   call.options = gateOptionsOf(fields);
   call.tokens = fields.get<uint64_t>("tokens");
   call.ids = fields.memory("ids", rank);

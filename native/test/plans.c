@@ -69,7 +69,10 @@ fusco_buffer make_shard(const shard_fields *fields) {
 
 fusco_status upload(fusco_context *context, const fusco_buffer shards[RANKS], fusco_plan **plan,
                     fusco_error *error) {
-  const fusco_plan_desc desc = {
-      .ranks = RANKS, .ranks_per_node = RANKS, .strategy = FUSCO_STRATEGY_FLAT, .shards = shards};
+  const fusco_plan_desc desc = {.struct_size = sizeof(fusco_plan_desc),
+                                .ranks = RANKS,
+                                .ranks_per_node = RANKS,
+                                .strategy = FUSCO_STRATEGY_FLAT,
+                                .shards = shards};
   return fusco_plan_create(context, &desc, plan, error);
 }

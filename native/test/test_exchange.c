@@ -38,10 +38,21 @@ static void dispatch_moves_rows_weights_and_origins(fusco_plan *plan) {
   const fusco_buffer weights_to[RANKS] = {floats(weights[0], 4), floats(weights[1], 4)};
   const fusco_buffer origins_to[RANKS] = {{origins[0], sizeof origins[0]}, {origins[1], sizeof origins[1]}};
   const fusco_payload payloads[2] = {
-      {.row_bytes = sizeof x0[0], .per = FUSCO_PER_TOKEN, .from = from, .to = to},
-      {.row_bytes = 4, .per = FUSCO_PER_ENTRY, .from = weights_from, .to = weights_to},
+      {.struct_size = sizeof(fusco_payload),
+       .row_bytes = sizeof x0[0],
+       .per = FUSCO_PER_TOKEN,
+       .from = from,
+       .to = to},
+      {.struct_size = sizeof(fusco_payload),
+       .row_bytes = 4,
+       .per = FUSCO_PER_ENTRY,
+       .from = weights_from,
+       .to = weights_to},
   };
-  const fusco_dispatch_call call = {.payloads = payloads, .payload_count = 2, .origins = origins_to};
+  const fusco_dispatch_call call = {.struct_size = sizeof(fusco_dispatch_call),
+                                    .payloads = payloads,
+                                    .payload_count = 2,
+                                    .origins = origins_to};
   fusco_stats stats;
   fusco_error error;
   CHECK(fusco_dispatch(plan, &call, &stats, &error) == FUSCO_OK);
@@ -68,8 +79,10 @@ static void dispatch_scales_each_copy(fusco_plan *plan) {
   const fusco_buffer from[RANKS] = {floats(x0, 2), floats(x1, 1)};
   const fusco_buffer to[RANKS] = {floats(recv[0], 4), floats(recv[1], 4)};
   const fusco_buffer scale[RANKS] = {floats(w0, 4), floats(w1, 2)};
-  const fusco_payload payload = {.row_bytes = 4, .dtype = FUSCO_DTYPE_F32, .from = from, .to = to};
-  const fusco_dispatch_call call = {.payloads = &payload, .payload_count = 1, .scale = scale};
+  const fusco_payload payload = {
+      .struct_size = sizeof(fusco_payload), .row_bytes = 4, .dtype = FUSCO_DTYPE_F32, .from = from, .to = to};
+  const fusco_dispatch_call call = {
+      .struct_size = sizeof(fusco_dispatch_call), .payloads = &payload, .payload_count = 1, .scale = scale};
   CHECK(fusco_dispatch(plan, &call, NULL, NULL) == FUSCO_OK);
   const float expected[RANKS][RECV_ROWS] = {{1.5f, 0, 0, 0}, {6, -5, 70, 0}};
   CHECK(memcmp(recv, expected, sizeof recv) == 0);
@@ -85,7 +98,11 @@ static void combine_adds_in_ascending_k(fusco_plan *plan) {
   const fusco_buffer from[RANKS] = {floats(y[0], 4), floats(y[1], 4)};
   const fusco_buffer to[RANKS] = {floats(out0, 2), floats(out1, 1)};
   const fusco_buffer weights[RANKS] = {floats(w0, 4), floats(w1, 2)};
-  fusco_combine_call call = {.dtype = FUSCO_DTYPE_F32, .row_bytes = 4, .from = from, .to = to};
+  fusco_combine_call call = {.struct_size = sizeof(fusco_combine_call),
+                             .dtype = FUSCO_DTYPE_F32,
+                             .row_bytes = 4,
+                             .from = from,
+                             .to = to};
   CHECK(fusco_combine(plan, &call, NULL, NULL) == FUSCO_OK);
   CHECK(out0[0] == 1e8f && out0[1] == 5 && out1[0] == 1);
   call.weights = weights;
@@ -102,8 +119,12 @@ static void weight_gradient_is_zero_where_masked(fusco_plan *plan) {
   const fusco_buffer gradient[RANKS] = {floats(g0, 4), floats(g1, 2)};
   const fusco_buffer from[RANKS] = {floats(y[0][0], 8), floats(y[1][0], 8)};
   const fusco_buffer to[RANKS] = {floats(dw0, 4), floats(dw1, 2)};
-  const fusco_weight_gradient_call call = {
-      .dtype = FUSCO_DTYPE_F32, .row_bytes = 8, .output_gradient = gradient, .from = from, .to = to};
+  const fusco_weight_gradient_call call = {.struct_size = sizeof(fusco_weight_gradient_call),
+                                           .dtype = FUSCO_DTYPE_F32,
+                                           .row_bytes = 8,
+                                           .output_gradient = gradient,
+                                           .from = from,
+                                           .to = to};
   CHECK(fusco_weight_gradient(plan, &call, NULL, NULL) == FUSCO_OK);
   CHECK(dw0[0] == 21 && dw0[1] == 63 && dw0[2] == 172 && dw0[3] == 0);
   CHECK(dw1[0] == 325 && dw1[1] == 130);
@@ -119,7 +140,11 @@ static void results_do_not_depend_on_the_callers_float_state(fusco_plan *plan) {
   float out1[1];
   const fusco_buffer from[RANKS] = {floats(y[0], 4), floats(y[1], 4)};
   const fusco_buffer to[RANKS] = {floats(out0, 2), floats(out1, 1)};
-  const fusco_combine_call call = {.dtype = FUSCO_DTYPE_F32, .row_bytes = 4, .from = from, .to = to};
+  const fusco_combine_call call = {.struct_size = sizeof(fusco_combine_call),
+                                   .dtype = FUSCO_DTYPE_F32,
+                                   .row_bytes = 4,
+                                   .from = from,
+                                   .to = to};
   fesetround(FE_TOWARDZERO);
 #if FLUSHES
   const unsigned before = _mm_getcsr();
@@ -141,11 +166,15 @@ static void results_do_not_depend_on_the_callers_float_state(fusco_plan *plan) {
 }
 
 int main(void) {
-  const fusco_context_options kinds[] = {
-      {0}, {.threads = 1}, {.threads = 4, .stream_bytes = 1}, {.kernels = FUSCO_KERNELS_PORTABLE}};
+  const fusco_context_options kinds[] = {{.threads = 0},
+                                         {.threads = 1},
+                                         {.threads = 4, .nontemporal_bytes = 1},
+                                         {.kernels = FUSCO_KERNELS_PORTABLE}};
   for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+    fusco_context_options options = kinds[i];
+    options.struct_size = sizeof options;
     fusco_context *context = NULL;
-    CHECK(fusco_context_create(&kinds[i], &context, NULL) == FUSCO_OK);
+    CHECK(fusco_context_create(&options, &context, NULL) == FUSCO_OK);
     shard_fields fields[RANKS];
     plan_fields(fields);
     fusco_buffer shards[RANKS] = {make_shard(&fields[0]), make_shard(&fields[1])};

@@ -112,7 +112,11 @@ static void survives_any_bytes(fusco_context *context) {
 
 static void refuses_other_strategies(fusco_context *context) {
   const fusco_buffer none[RANKS] = {{NULL, 0}, {NULL, 0}};
-  fusco_plan_desc desc = {.ranks = RANKS, .ranks_per_node = 1, .strategy = (fusco_strategy)7, .shards = none};
+  fusco_plan_desc desc = {.struct_size = sizeof(fusco_plan_desc),
+                          .ranks = RANKS,
+                          .ranks_per_node = 1,
+                          .strategy = (fusco_strategy)7,
+                          .shards = none};
   fusco_plan *plan = NULL;
   fusco_error error;
   CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_BACKEND);
@@ -139,8 +143,9 @@ static void refuses_buffers(fusco_context *context) {
   memset(memory, 0x55, sizeof memory);
   fusco_buffer from[RANKS] = {{memory, 8}, {memory + 8, 4}};
   fusco_buffer to[RANKS] = {{memory + 16, 16}, {memory + 32, 16}};
-  fusco_payload payload = {.row_bytes = 4, .from = from, .to = to};
-  const fusco_dispatch_call call = {.payloads = &payload, .payload_count = 1};
+  fusco_payload payload = {.struct_size = sizeof(fusco_payload), .row_bytes = 4, .from = from, .to = to};
+  const fusco_dispatch_call call = {
+      .struct_size = sizeof(fusco_dispatch_call), .payloads = &payload, .payload_count = 1};
   fusco_error error;
 
   to[1].bytes = 15;
@@ -168,13 +173,22 @@ static void refuses_buffers(fusco_context *context) {
   CHECK(fusco_dispatch(plan, &call, NULL, &error) == FUSCO_E_OPTION);
   payload.per = FUSCO_PER_TOKEN;
   payload.dtype = (fusco_dtype)9;
-  const fusco_dispatch_call scaled = {.payloads = &payload, .payload_count = 1, .scale = from};
+  const fusco_dispatch_call scaled = {
+      .struct_size = sizeof(fusco_dispatch_call), .payloads = &payload, .payload_count = 1, .scale = from};
   CHECK(fusco_dispatch(plan, &scaled, NULL, &error) == FUSCO_E_DTYPE);
-  const fusco_combine_call strange = {.dtype = (fusco_dtype)-1, .row_bytes = 4, .from = to, .to = from};
+  const fusco_combine_call strange = {.struct_size = sizeof(fusco_combine_call),
+                                      .dtype = (fusco_dtype)-1,
+                                      .row_bytes = 4,
+                                      .from = to,
+                                      .to = from};
   CHECK(fusco_combine(plan, &strange, NULL, &error) == FUSCO_E_DTYPE);
   for (size_t i = 0; i < sizeof memory; i++) CHECK(memory[i] == 0x55);
 
-  fusco_combine_call combine = {.dtype = FUSCO_DTYPE_BYTES, .row_bytes = 4, .from = to, .to = from};
+  fusco_combine_call combine = {.struct_size = sizeof(fusco_combine_call),
+                                .dtype = FUSCO_DTYPE_BYTES,
+                                .row_bytes = 4,
+                                .from = to,
+                                .to = from};
   CHECK(fusco_combine(plan, &combine, NULL, &error) == FUSCO_E_DTYPE);
   combine.dtype = FUSCO_DTYPE_F32;
   combine.row_bytes = 3;
@@ -190,7 +204,8 @@ static void refuses_row_work(fusco_context *context) {
   uint8_t codes[16] = {0};
   fusco_error error;
 
-  fusco_fp8_call fp8 = {.dtype = FUSCO_DTYPE_F32,
+  fusco_fp8_call fp8 = {.struct_size = sizeof(fusco_fp8_call),
+                        .dtype = FUSCO_DTYPE_F32,
                         .rows = 2,
                         .hidden = 4,
                         .values = {floats, 32},
@@ -211,6 +226,7 @@ static void refuses_row_work(fusco_context *context) {
   CHECK(fusco_fp8_quantize(context, &fp8, &error) == FUSCO_E_OPTION);
 
   fusco_gate_call gate = {
+      .struct_size = sizeof(fusco_gate_call),
       .options = {.experts = 4, .topk = 2, .groups = 2, .group_topk = 1, .normalize = 1, .scale = 1.0f},
       .tokens = 1,
       .logits = {floats, 16},
@@ -227,14 +243,15 @@ static void refuses_row_work(fusco_context *context) {
   gate.tokens = (uint64_t)1 << 62;
   CHECK(fusco_gate(context, &gate, &error) == FUSCO_E_OPTION);
 
-  const fusco_context_options strange = {.kernels = (fusco_kernels)5};
+  const fusco_context_options strange = {.struct_size = sizeof(fusco_context_options),
+                                         .kernels = (fusco_kernels)5};
   fusco_context *other = NULL;
   CHECK(fusco_context_create(&strange, &other, &error) == FUSCO_E_OPTION && other == NULL);
 }
 
 int main(void) {
   fusco_context *context = NULL;
-  const fusco_context_options too_many = {.threads = 1025};
+  const fusco_context_options too_many = {.struct_size = sizeof(fusco_context_options), .threads = 1025};
   CHECK(fusco_context_create(&too_many, &context, NULL) == FUSCO_E_OPTION && context == NULL);
   CHECK(strcmp(fusco_status_name(FUSCO_E_BUFFER), "E_BUFFER") == 0);
   CHECK(fusco_context_create(NULL, &context, NULL) == FUSCO_OK);

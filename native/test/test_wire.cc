@@ -337,11 +337,11 @@ int main(int count, char **arguments) {
     std::vector<ShardReader> readers;
     for (uint32_t rank = 0; rank < plan.ranks; rank++) {
       const fusco_buffer shard = {const_cast<uint8_t *>(plan.shards[rank].data()), plan.shards[rank].size()};
-      fusco_nccl_plan_desc desc{};
+      fusco_nccl_plan_desc desc = fusco_sized<fusco_nccl_plan_desc>();
       desc.shard = shard;
       desc.ranks_per_node = plan.ranksPerNode;
       desc.strategy = plan.hierarchical != 0 ? FUSCO_STRATEGY_HIER : FUSCO_STRATEGY_FLAT;
-      desc.groups = plan.hierarchical != 0 ? plan.groups.data() : nullptr;
+      desc.rail_groups = plan.hierarchical != 0 ? plan.groups.data() : nullptr;
       desc.first_instance = plan.firstInstance.data();
       desc.slice_rows = plan.sliceRows;
       ranks[rank].neighbors = std::make_unique<Neighbors>(plan.ranks, rank, plan.machines.data());

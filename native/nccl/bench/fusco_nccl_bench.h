@@ -17,11 +17,11 @@ fusco_status fusco_nccl_unfused_create(fusco_nccl_plan *plan, uint64_t row_bytes
                                        fusco_nccl_unfused **unfused, fusco_error *error);
 void fusco_nccl_unfused_destroy(fusco_nccl_unfused *unfused);
 /* Packs all rows by destination, sends each peer its block in one NCCL group, unpacks into expert order. */
-fusco_status fusco_nccl_unfused_dispatch(fusco_nccl_unfused *unfused, const fusco_nccl_step *step,
+fusco_status fusco_nccl_unfused_dispatch(fusco_nccl_unfused *unfused, const fusco_nccl_call *id,
                                          const fusco_buffer *from, const fusco_buffer *to, fusco_stats *stats,
                                          fusco_error *error);
 /* Permutes back, sends back, adds on the token's rank. */
-fusco_status fusco_nccl_unfused_combine(fusco_nccl_unfused *unfused, const fusco_nccl_step *step,
+fusco_status fusco_nccl_unfused_combine(fusco_nccl_unfused *unfused, const fusco_nccl_call *id,
                                         const fusco_combine_call *call, fusco_stats *stats,
                                         fusco_error *error);
 

@@ -55,9 +55,9 @@ class Unfused {
   Unfused(const Unfused &) = delete;
   Unfused &operator=(const Unfused &) = delete;
 
-  void dispatch(const fusco_nccl_step &step, const fusco_buffer *from, const fusco_buffer *to,
+  void dispatch(const fusco_nccl_call &id, const fusco_buffer *from, const fusco_buffer *to,
                 fusco_stats &stats) {
-    Group &group = begin(step);
+    Group &group = begin(id);
     // The own rows need no exchange; the fused kernel moves them here as well.
     cuda::DispatchParams own{};
     own.plan = plan_->device().direct;
@@ -92,8 +92,8 @@ class Unfused {
     end(stats);
   }
 
-  void combine(const fusco_nccl_step &step, const fusco_combine_call &call, fusco_stats &stats) {
-    Group &group = begin(step);
+  void combine(const fusco_nccl_call &id, const fusco_combine_call &call, fusco_stats &stats) {
+    Group &group = begin(id);
     PackParams pack{};
     pack.ranges = wholeRange(received_);
     pack.index = plan_->device().arrivalSlot;
@@ -128,9 +128,9 @@ class Unfused {
     return static_cast<T *>(owned_.back());
   }
 
-  Group &begin(const fusco_nccl_step &step) {
+  Group &begin(const fusco_nccl_call &id) {
     Group &group = plan_->group();
-    group.enter(step);
+    group.enter(id);
     started_ = monotonicNs();
     group.record(inputs_, group.context().stream(0));
     group.order(group.wireStream(), inputs_);
@@ -193,27 +193,27 @@ fusco_status fusco_nccl_unfused_create(fusco_nccl_plan *plan, uint64_t row_bytes
 
 void fusco_nccl_unfused_destroy(fusco_nccl_unfused *unfused) { delete unfused; }
 
-fusco_status fusco_nccl_unfused_dispatch(fusco_nccl_unfused *unfused, const fusco_nccl_step *step,
+fusco_status fusco_nccl_unfused_dispatch(fusco_nccl_unfused *unfused, const fusco_nccl_call *id,
                                          const fusco_buffer *from, const fusco_buffer *to, fusco_stats *stats,
                                          fusco_error *error) {
   return guarded(error, [&] {
-    if (unfused == nullptr || step == nullptr) throw Failure(FUSCO_E_OPTION, "an argument is NULL");
+    if (unfused == nullptr || id == nullptr) throw Failure(FUSCO_E_OPTION, "an argument is NULL");
     const fusco::cuda::OnDevice here(unfused->pipeline.group().device());
     fusco_stats measured{};
-    unfused->pipeline.dispatch(*step, from, to, measured);
+    unfused->pipeline.dispatch(*id, from, to, measured);
     if (stats != nullptr) *stats = measured;
   });
 }
 
-fusco_status fusco_nccl_unfused_combine(fusco_nccl_unfused *unfused, const fusco_nccl_step *step,
+fusco_status fusco_nccl_unfused_combine(fusco_nccl_unfused *unfused, const fusco_nccl_call *id,
                                         const fusco_combine_call *call, fusco_stats *stats,
                                         fusco_error *error) {
   return guarded(error, [&] {
-    if (unfused == nullptr || step == nullptr || call == nullptr)
+    if (unfused == nullptr || id == nullptr || call == nullptr)
       throw Failure(FUSCO_E_OPTION, "an argument is NULL");
     const fusco::cuda::OnDevice here(unfused->pipeline.group().device());
     fusco_stats measured{};
-    unfused->pipeline.combine(*step, *call, measured);
+    unfused->pipeline.combine(*id, *call, measured);
     if (stats != nullptr) *stats = measured;
   });
 }

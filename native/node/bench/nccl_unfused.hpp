@@ -60,7 +60,7 @@ class NcclUnfused : public Handle<NcclUnfused, std::shared_ptr<NcclUnfusedState>
   template <class C, class Run>
   Napi::Value exchange(const Napi::CallbackInfo &info, Run run) {
     const std::shared_ptr<NcclUnfusedState> state = open(info.Env());
-    const fusco_nccl_step number = callNumberOf(info);
+    const fusco_nccl_call number = callNumberOf(info);
     const Napi::Array keep = Napi::Array::New(info.Env());
     const auto call = std::make_shared<Call<C>>(Fields(info, 2, keep), 1);
     const auto stats = std::make_shared<fusco_stats>();

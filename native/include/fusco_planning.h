@@ -1,0 +1,344 @@
+/**
+ * @file
+ * Planning in native code, on the CPU and on GPUs, and plan files.
+ *
+ * Declared for version 0.2. In this version every function that returns a status returns FUSCO_E_BACKEND.
+ *
+ * The conventions of fusco.h, fusco_cuda.h and fusco_nccl.h apply. The WebAssembly planner defines what a
+ * plan is: the functions of this header make the same bytes.
+ */
+#ifndef FUSCO_PLANNING_H
+#define FUSCO_PLANNING_H
+
+#include "fusco_nccl.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * @name Planning
+ * One rank's shard from its ids and the facts, byte for byte the shard that the WebAssembly planner makes.
+ * @{
+ */
+
+/** Which rank of a node forwards, in hierarchical plans. */
+typedef enum fusco_balance FUSCO_ENUM {
+  FUSCO_BALANCE_BEST = 0,   /**< the best of the three rules below, by max(sent, received) inter-node rows */
+  FUSCO_BALANCE_STATIC = 1, /**< ranks with the same index in their nodes */
+  FUSCO_BALANCE_ROTATE = 2, /**< ranks sorted by rows sent, rotated by node */
+  FUSCO_BALANCE_LPT = 3     /**< the rank with the most rows joins the rail group with the fewest */
+} fusco_balance;
+
+/** How rows choose among the instances of a replicated expert. */
+typedef enum fusco_replicas FUSCO_ENUM {
+  FUSCO_REPLICAS_QUOTA_1 = 0, /**< integer quotas per (source rank, expert, instance), from all counts */
+  FUSCO_REPLICAS_LOCAL = 1    /**< the local rank; else the local node; else (token + source rank) % count */
+} fusco_replicas;
+
+/** Options of a plan; the same on all ranks. */
+typedef struct fusco_plan_options {
+  uint32_t struct_size;      /**< sizeof(fusco_plan_options) */
+  uint32_t experts;          /**< 1..65535 */
+  uint32_t ranks;            /**< 1..4096 */
+  uint32_t ranks_per_node;   /**< divides ranks; 0: the largest divisor up to 8 */
+  uint32_t topk;             /**< 1..256 */
+  uint32_t hidden;           /**< elements of a row, for slice sizes and reports; 0: 7168 */
+  fusco_dtype dtype;         /**< nominal dtype of dispatched rows */
+  fusco_dtype combine_dtype; /**< nominal dtype of combined rows; BYTES: as dtype, BF16 for FP8 */
+  uint32_t align;            /**< rows to which each block is padded; 0: 1 */
+  uint32_t capacity;         /**< most rows of an instance; 0: no limit */
+  fusco_strategy strategy;   /**< AUTO is refused by planning on the device */
+  fusco_balance balance;     /**< hierarchical plans only */
+  fusco_partial partial;     /**< hierarchical plans only */
+  fusco_sum sum;             /**< hierarchical plans only */
+  fusco_replicas replicas;   /**< matters only if an expert has several instances */
+  uint32_t slice_rows;       /**< rows of a slice; 0: 1 MiB of rows */
+  uint32_t tile_tokens;      /**< tokens of a tile of the store order; 0: no store order */
+  /** NULL: contiguous blocks, owner(e) = e * ranks / experts. Else [experts + 1]: the ranks of expert e are
+   * placement_ranks[placement_offsets[e]] to placement_ranks[placement_offsets[e + 1] - 1], ascending. */
+  const uint32_t *placement_offsets;
+  const uint16_t *placement_ranks; /**< [placement_offsets[experts]] */
+} fusco_plan_options;
+
+typedef enum fusco_id_dtype FUSCO_ENUM {
+  FUSCO_ID_I32 = 0,
+  FUSCO_ID_I64 = 1,
+  FUSCO_ID_I16 = 2,
+  FUSCO_ID_U16 = 3,
+  FUSCO_ID_I8 = 4,
+  FUSCO_ID_U8 = 5,
+  FUSCO_ID_U32 = 6,
+  FUSCO_ID_U64 = 7
+} fusco_id_dtype;
+
+/** One rank's top-k expert ids. */
+typedef struct fusco_ids {
+  uint32_t struct_size; /**< sizeof(fusco_ids): also the distance between elements of an array */
+  fusco_id_dtype dtype;
+  uint32_t tokens;
+  uint32_t topk;
+  const void *data; /**< [tokens, topk], contiguous, aligned to its element; -1: masked */
+} fusco_ids;
+
+typedef struct fusco_planner fusco_planner; /**< options with their placement, ready to plan */
+
+/**
+ * Checks options and makes a planner. The arrays of `options` are copied.
+ *
+ * @retval FUSCO_E_OPTION     an option is out of range
+ * @retval FUSCO_E_PLACEMENT  the placement names a rank outside the group, or a rank twice for an expert
+ * @retval FUSCO_E_LIMIT      more than 65535 instances
+ */
+fusco_status fusco_planner_create(const fusco_plan_options *options, fusco_planner **planner,
+                                  fusco_error *error);
+/** Releases a planner. NULL is allowed. */
+void fusco_planner_destroy(fusco_planner *planner);
+
+/** What a planner needs of the caller. */
+typedef struct fusco_planner_info {
+  uint32_t struct_size;       /**< sizeof(fusco_planner_info) */
+  uint32_t instances;         /**< instances of the placement */
+  uint32_t counts;            /**< counts of one rank in the first gather, u32 each */
+  uint32_t second_counts;     /**< counts of one rank in the second gather; 0: none is needed */
+  uint8_t options_digest[32]; /**< SHA-256 of the options; ranks compare it before they plan */
+} fusco_planner_info;
+
+fusco_status fusco_planner_describe(const fusco_planner *planner, fusco_planner_info *info,
+                                    fusco_error *error);
+
+/**
+ * First facts of a rank: its rows per expert.
+ *
+ * @param[in]  planner  the planner
+ * @param[in]  rank     0..ranks - 1
+ * @param[in]  ids      host memory
+ * @param[out] counts   u32 [info.counts]
+ * @retval FUSCO_E_ROUTING_SHAPE      the table's topk is not the one of the options
+ * @retval FUSCO_E_ROUTING_ID         an id is out of range; error.path names token and k
+ * @retval FUSCO_E_ROUTING_DUPLICATE  an expert occurs twice in a token; error.path names token and k
+ */
+fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
+                                 uint32_t *counts, fusco_error *error);
+
+/**
+ * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity.
+ *
+ * @param[in]  counts         u32 [ranks, info.counts], all ranks' first facts
+ * @param[out] second_counts  u32 [info.second_counts]
+ */
+fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
+                                       const uint32_t *counts, uint32_t *second_counts, fusco_error *error);
+
+/**
+ * Writes a rank's shard.
+ *
+ * @param[in]     counts         u32 [ranks, info.counts]
+ * @param[in]     second_counts  u32 [ranks, info.second_counts]; NULL if 0
+ * @param[in,out] shard          host memory; in: the capacity in bytes; out: the bytes written. `data` NULL
+ *                               only asks for the bytes
+ * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value
+ * @retval FUSCO_E_LIMIT   beyond a limit of the format
+ */
+fusco_status fusco_planner_shard(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
+                                 const uint32_t *counts, const uint32_t *second_counts, fusco_buffer *shard,
+                                 fusco_error *error);
+/** @} */
+
+/**
+ * @name Plan files
+ * Whole plan files: read and verified, or written.
+ * @{
+ */
+
+typedef struct fusco_plan_file fusco_plan_file; /**< a plan that was read and verified; immutable */
+
+/**
+ * Reads and verifies a plan file. Any bytes may be given.
+ *
+ * @param[in]  path   UTF-8
+ * @param[out] file   close it with fusco_plan_file_close
+ * @retval FUSCO_E_FILE_NOT_FOUND, FUSCO_E_FILE_READ  the file cannot be read
+ * @retval FUSCO_E_PLAN_*, FUSCO_E_SHARD_*, FUSCO_E_SEGMENT_BOUNDS, FUSCO_E_RUN_TABLE, FUSCO_E_ENTRY,
+ *         FUSCO_E_STREAM, FUSCO_E_SLICE, FUSCO_E_FORWARD, FUSCO_E_LIMIT  the file is no valid plan;
+ * error.path names the place
+ */
+fusco_status fusco_plan_file_open(const char *path, fusco_plan_file **file, fusco_error *error);
+
+/** As fusco_plan_file_open, from `bytes` bytes of host memory, which are copied. */
+fusco_status fusco_plan_file_parse(const void *data, uint64_t bytes, fusco_plan_file **file,
+                                   fusco_error *error);
+
+/** Releases a plan file, and with it all that was borrowed from it. NULL is allowed. */
+void fusco_plan_file_close(fusco_plan_file *file);
+
+/** Contents of a plan file. Pointers are borrowed from the file. */
+typedef struct fusco_plan_file_info {
+  uint32_t struct_size;              /**< sizeof(fusco_plan_file_info) */
+  const fusco_plan_options *options; /**< strategy is never AUTO */
+  const uint16_t *rail_groups;       /**< [ranks]; NULL for flat plans */
+  const fusco_buffer *shards;        /**< [ranks] */
+  uint8_t plan_id[32];               /**< SHA-256 */
+} fusco_plan_file_info;
+
+fusco_status fusco_plan_file_describe(const fusco_plan_file *file, fusco_plan_file_info *info,
+                                      fusco_error *error);
+
+/**
+ * Plans the routing again and compares it with the file.
+ *
+ * @param[in] ids  [ranks], host memory
+ * @retval FUSCO_E_ENTRY  the file is not the plan of this routing; error names rank and entry
+ */
+fusco_status fusco_plan_file_check_routing(const fusco_plan_file *file, const fusco_ids *ids,
+                                           fusco_error *error);
+
+/**
+ * Writes a plan file, under a temporary name that is renamed at the end.
+ *
+ * @param[in]  path     UTF-8; an existing file is replaced
+ * @param[in]  info     options, rail groups and shards; plan_id is ignored
+ * @param[out] plan_id  32 bytes; may be NULL
+ * @retval FUSCO_E_FILE_WRITE  the file cannot be written; nothing is left behind
+ */
+fusco_status fusco_plan_file_write(const char *path, const fusco_plan_file_info *info, uint8_t plan_id[32],
+                                   fusco_error *error);
+/** @} */
+
+/**
+ * @name Planning on the device
+ * From ids in device memory to a plan in a plan buffer of the caller, without the host: counts, facts, slots,
+ * forwarding and the receive side. The shard is byte for byte the one of fusco_planner_shard. A plan buffer
+ * is self-contained: it holds all that dispatch, combine and both gradients of this rank need, and no host
+ * state refers to it, so that several can be alive.
+ * @{
+ */
+
+/** Upper bounds that fix the layout of plan buffers; the same on all ranks. */
+typedef struct fusco_cuda_plan_limits {
+  uint32_t struct_size; /**< sizeof(fusco_cuda_plan_limits) */
+  uint32_t max_tokens;  /**< of a rank */
+  /** Rows of a rank's receive buffer. Slots at or beyond it behave as dropped when executed and are counted;
+   * the plan does not change. 0: every row that can occur. */
+  uint32_t max_recv_rows;
+} fusco_cuda_plan_limits;
+
+/**
+ * Bytes of one rank's plan buffer.
+ *
+ * @param[in]  options  strategy must not be AUTO
+ * @param[out] bytes    device memory, to be aligned to 256 bytes
+ * @retval FUSCO_E_OPTION  an option is out of range, or strategy is AUTO
+ * @retval FUSCO_E_LIMIT   beyond a limit of the format
+ */
+fusco_status fusco_cuda_plan_buffer_bytes(const fusco_plan_options *options,
+                                          const fusco_cuda_plan_limits *limits, uint64_t *bytes,
+                                          fusco_error *error);
+
+typedef struct fusco_cuda_planner fusco_cuda_planner; /**< options and limits, with tables on the devices */
+
+/**
+ * Makes a planner. Strategy and balance rule are fixed from here on, because a captured graph cannot change
+ * them.
+ *
+ * @retval FUSCO_E_OPTION  strategy is AUTO, options.ranks differs from the context's, or out of range
+ */
+fusco_status fusco_cuda_planner_create(fusco_cuda_context *context, const fusco_plan_options *options,
+                                       const fusco_cuda_plan_limits *limits, fusco_cuda_planner **planner,
+                                       fusco_error *error);
+/** NULL is allowed. */
+void fusco_cuda_planner_destroy(fusco_cuda_planner *planner);
+
+typedef struct fusco_cuda_plan_call {
+  uint32_t struct_size;        /**< sizeof(fusco_cuda_plan_call) */
+  const fusco_ids *ids;        /**< in, [ranks]: data is device memory; topk as in the options */
+  const fusco_buffer *buffers; /**< out, [ranks]: plan buffers, device memory */
+} fusco_cuda_plan_call;
+
+/**
+ * Enqueues planning on the ranks' streams and attaches the plan buffers.
+ *
+ * Bad ids (out of range, or twice in a token) never cause an access out of bounds. Such entries are treated
+ * as masked (of an expert named twice, the lowest k stays), and the error is returned by
+ * fusco_cuda_plan_status and by fusco_cuda_plan_shard.
+ *
+ * @param[out] plan  use it with the exchanges of this header; destroy it with fusco_cuda_plan_destroy, which
+ *                   leaves the plan buffers alone
+ * @retval FUSCO_E_BUFFER  a plan buffer is too small or misaligned
+ * @retval FUSCO_E_LIMIT   more tokens than max_tokens
+ */
+fusco_status fusco_cuda_plan_on_device(fusco_cuda_planner *planner, const fusco_cuda_plan_call *call,
+                                       fusco_cuda_plan **plan, fusco_error *error);
+
+/** Attaches plan buffers that fusco_cuda_plan_on_device filled before, for example in a backward pass. */
+fusco_status fusco_cuda_plan_attach(fusco_cuda_planner *planner, const fusco_buffer *buffers,
+                                    fusco_cuda_plan **plan, fusco_error *error);
+
+/** Device memory of a plan that grouped matrix products read; borrowed from the plan buffer. */
+typedef struct fusco_cuda_plan_view {
+  uint32_t struct_size;           /**< sizeof(fusco_cuda_plan_view) */
+  uint32_t local_instances;       /**< experts of the rank */
+  const uint32_t *expert_counts;  /**< u32 [local_instances], clipped to max_recv_rows */
+  const uint32_t *expert_offsets; /**< u32 [local_instances + 1], clipped to max_recv_rows */
+  const uint32_t *recv_rows;      /**< u32 [1]: rows of the receive buffer, not clipped */
+  const uint32_t *overflow_rows;  /**< u32 [1]: rows at or beyond max_recv_rows */
+} fusco_cuda_plan_view;
+
+fusco_status fusco_cuda_plan_describe(const fusco_cuda_plan *plan, uint32_t rank, fusco_cuda_plan_view *view,
+                                      fusco_error *error);
+
+/**
+ * Waits for planning on the rank's stream and reports its outcome.
+ *
+ * @param[out] recv_rows  host memory; rows of the rank's receive buffer; may be NULL
+ * @retval FUSCO_E_ROUTING_ID, FUSCO_E_ROUTING_DUPLICATE  bad ids: error.path names token and k
+ */
+fusco_status fusco_cuda_plan_status(fusco_cuda_plan *plan, uint32_t rank, uint32_t *recv_rows,
+                                    fusco_error *error);
+
+/** Waits, and packs the canonical shard of a rank into host memory. `shard` as in fusco_planner_shard. */
+fusco_status fusco_cuda_plan_shard(fusco_cuda_plan *plan, uint32_t rank, fusco_buffer *shard,
+                                   fusco_error *error);
+/** @} */
+
+/**
+ * @name Planning on the device, one process per rank
+ * As in fusco_cuda.h, for the local rank. Facts travel through peer memory within a machine, and by
+ * ncclAllGather on the stream between machines.
+ * @{
+ */
+
+typedef struct fusco_nccl_planner fusco_nccl_planner; /**< options and limits, with tables on the device */
+
+/** Collective: ranks compare their options and limits. FUSCO_E_PEER_MISMATCH: they differ. */
+fusco_status fusco_nccl_planner_create(fusco_nccl_group *group, const fusco_nccl_call *call,
+                                       const fusco_plan_options *options,
+                                       const fusco_cuda_plan_limits *limits, fusco_nccl_planner **planner,
+                                       fusco_error *error);
+/** NULL is allowed. */
+void fusco_nccl_planner_destroy(fusco_nccl_planner *planner);
+
+/** Enqueues planning on the local rank's stream. Collective. `plan_call` has one element per array. */
+fusco_status fusco_nccl_plan_on_device(fusco_nccl_planner *planner, const fusco_nccl_call *call,
+                                       const fusco_cuda_plan_call *plan_call, fusco_nccl_plan **plan,
+                                       fusco_error *error);
+
+/** As fusco_cuda_plan_attach, for the local rank. */
+fusco_status fusco_nccl_plan_attach(fusco_nccl_planner *planner, const fusco_buffer *buffer,
+                                    fusco_nccl_plan **plan, fusco_error *error);
+
+/** As fusco_cuda_plan_describe, for the local rank. */
+fusco_status fusco_nccl_plan_describe(const fusco_nccl_plan *plan, fusco_cuda_plan_view *view,
+                                      fusco_error *error);
+
+/** As fusco_cuda_plan_status, for the local rank. */
+fusco_status fusco_nccl_plan_status(fusco_nccl_plan *plan, uint32_t *recv_rows, fusco_error *error);
+
+/** As fusco_cuda_plan_shard, for the local rank. */
+fusco_status fusco_nccl_plan_shard(fusco_nccl_plan *plan, fusco_buffer *shard, fusco_error *error);
+/** @} */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
