@@ -3,68 +3,9 @@
 #pragma once
 
 #include "element_device.cuh"
+#include "tma_copy_device.cuh"
 
 namespace fusco::cuda {
-
-__device__ inline uint32_t sharedAddress(const void *at) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(at));
-}
-
-__device__ inline void barrierInit(uint64_t *barrier) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(sharedAddress(barrier)) : "memory");
-}
-
-__device__ inline void barrierExpect(uint64_t *barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(sharedAddress(barrier)),
-               "r"(bytes)
-               : "memory");
-}
-
-// Acquires what TMA wrote for this phase.
-__device__ inline void barrierWait(uint64_t *barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n"
-      "}\n" ::"r"(sharedAddress(barrier)),
-      "r"(parity)
-      : "memory");
-}
-
-// An L2 policy whose lines are evicted first: received rows are read by a later kernel, if at all, and would
-// only evict rows that are still to be read.
-__device__ inline uint64_t evictFirstPolicy() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-
-__device__ inline void tmaLoad(uint8_t *shared, const uint8_t *global, uint32_t bytes, uint64_t *barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          sharedAddress(shared)),
-      "l"(global), "r"(bytes), "r"(sharedAddress(barrier))
-      : "memory");
-}
-
-__device__ inline void tmaStore(uint8_t *global, const uint8_t *shared, uint32_t bytes, uint64_t policy) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group.L2::cache_hint [%0], [%1], %2, %3;" ::"l"(global),
-               "r"(sharedAddress(shared)), "r"(bytes), "l"(policy)
-               : "memory");
-}
-
-__device__ inline void tmaCommit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-
-// This thread's stores have read shared memory.
-__device__ inline void tmaWaitRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-
-// All but this thread's last group of stores have read shared memory.
-__device__ inline void tmaWaitReadButOne() { asm volatile("cp.async.bulk.wait_group.read 1;" ::: "memory"); }
-
-// This thread's stores have been made.
-__device__ inline void tmaWait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 // Rows of a rank that one block moves at a time.
 struct Tile {
@@ -237,7 +178,7 @@ class TileMover {
   __device__ void store(uint32_t bytes, uint32_t kept) {
     const uint32_t groups = p_.tiling.groups;
     for (uint32_t group = 0; group < groups; group++) {
-      if (group > 1) tmaWaitReadButOne();
+      if (group > 1) tmaWaitRead<1>();
       if (group > 0) {
         __syncwarp();
         arrive();

@@ -1,0 +1,80 @@
+// Host side of one-pass exchanges: the tables of a plan, the signals between devices, and the launches.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cuda_context.hpp"
+#include "one_pass.hpp"
+#include "plan.hpp"
+
+namespace fusco::cuda {
+
+// Byte offsets of the one-pass tables in one device's memory, at full capacity.
+struct OnePassLayout {
+  uint64_t head = 0, send, terms, arrival, arrivalRow, bytes;
+
+  // `tokens` of all ranks together; `locals` ranks are on the device.
+  OnePassLayout(uint64_t tokens, uint32_t topk, uint32_t locals);
+};
+
+// Writes the tables of a device to `at`, host memory laid out as `layout` says. `landingRows` [ranks] becomes the
+// number of partial sums that arrive at each rank in a combine.
+void fillOnePassTables(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
+                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
+                       std::vector<uint32_t> &landingRows);
+
+// Signals of the devices of a context, and the buffers that they exchange rows through. They only grow, and buffers
+// that were replaced stay allocated as long as the context, because captured graphs may use them.
+class OnePassSignals {
+ public:
+  explicit OnePassSignals(CudaContext &context);
+  ~OnePassSignals();
+  OnePassSignals(const OnePassSignals &) = delete;
+  OnePassSignals &operator=(const OnePassSignals &) = delete;
+
+  // What launches of this call need: flags of each rank, entries of a set of pushed weights on each device and bytes
+  // of landing rows of each rank. Throws E_MEMORY where something must be allocated in a capture.
+  void reserve(uint64_t flags, uint64_t pushedEntries, const std::vector<uint64_t> &landingBytes);
+
+  // Parameters of a launch on device group `index`.
+  OnePassCommon common(size_t index, const OnePassTables &tables, uint32_t chunkTokens) const;
+  void addSum(SumParams &params) const;
+  // Bytes of landing rows of a rank that captured launches may use.
+  uint64_t landingBytes(uint32_t rank) const { return landing_[rank].bytes; }
+  // Throws E_PEER_TIMEOUT if a wait passed its deadline.
+  void checkWaits() const;
+
+ private:
+  struct Grown {
+    uint8_t *data = nullptr;
+    uint64_t bytes = 0;
+  };
+  void grow(Grown &buffer, uint32_t rank, uint64_t bytes, bool isZeroed);
+
+  CudaContext &context_;
+  std::vector<LaunchControl *> control_;  // [devices]
+  std::vector<uint32_t *> ready_;         // [devices]
+  std::vector<Grown> flags_;              // [ranks]
+  std::vector<Grown> landing_;            // [ranks]
+  std::vector<Grown> pushed_;             // [devices]
+  std::vector<Grown> pushedFlags_;        // [devices]
+  std::vector<std::pair<uint32_t, void *>> old_;  // device, memory
+  uint64_t pushedEntries_ = 0;
+  WaitFailure *failure_ = nullptr;
+};
+
+// Tokens of a chunk, blocks, and chunks between sending and copying on.
+struct OnePassShape {
+  uint32_t chunkTokens;
+  uint32_t blocks;
+  uint32_t lag;
+  uint32_t senders;
+};
+OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
+OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
+
+// Flags that a rank needs for launches of this shape.
+uint64_t onePassFlags(const fusco_plan &plan, uint64_t capacityTokens, uint32_t chunkTokens, uint64_t slices);
+
+}  // namespace fusco::cuda
