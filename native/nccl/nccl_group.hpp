@@ -36,7 +36,7 @@ class Arena {
 };
 
 // What the arenas of a group are for.
-enum class Use : uint32_t { sendRing, receiveRing, landing, weights, gathered, count };
+enum class Use : uint32_t { sendRing, receiveRing, landing, weights, count };
 
 // All members but abort() are called by one thread at a time, with the group's device current. They throw
 // E_BACKEND for what CUDA or NCCL reports, and E_PEER_TIMEOUT after the deadline of the call or abort().
@@ -86,6 +86,10 @@ class Group {
   void receive(void *to, uint64_t bytes, uint32_t peer);
   // Collective, on wireStream(). all[r] = rank r's `bytes` bytes; device memory.
   void allGather(const void *own, void *all, uint64_t bytes);
+  // Copies `sentBytes` bytes of host memory to the device, calls `issue(from, to)`, which enqueues on
+  // wireStream(), and copies `receivedBytes` bytes from `to` back to host memory. `what` is for errors.
+  void throughDevice(const void *sent, uint64_t sentBytes, void *received, uint64_t receivedBytes,
+                     const char *what, const std::function<void(const uint8_t *from, uint8_t *to)> &issue);
   // Whole messages between all pairs, on wireStream(). `from` and `to` are device memory with the bytes of
   // peers 0, 1, … one after the other; `sendBytes` and `receiveBytes` [ranks] fit those of the peers.
   void swap(const uint8_t *from, const std::vector<uint64_t> &sendBytes, uint8_t *to,
@@ -108,18 +112,21 @@ class Group {
   void edge(Edge edge);
 
  private:
+  // Without anything that can fail half way: the destructor cleans up after open().
+  struct Closed {};
+  Group(const fusco_nccl_group_desc &desc, Closed);
+  void open(const fusco_nccl_group_desc &desc);
   void openStreams();
   void openFlags();
   void checkResult(abi::Result result, const char *what);
   void settle(const char *what);
   PostedBuffer describe(const fusco_buffer &buffer);
   // The posted buffer in this process, or null if it cannot be mapped next to what is mapped already.
-  uint8_t *open(uint32_t neighbor, const PostedBuffer &posted);
+  uint8_t *openBuffer(uint32_t neighbor, const PostedBuffer &posted);
   // Opens the first `needed.size()` buffers of a post that are needed; false if one could not be mapped.
   bool openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
                std::vector<std::vector<uint8_t *>> &mapped);
   void closeMappings(uint32_t neighbor) noexcept;
-  void closePeers() noexcept;
   void closeComm() noexcept;
 
   const Library &library_;
@@ -141,6 +148,7 @@ class Group {
   cudaStream_t streams_[4] = {};
   std::vector<std::unique_ptr<Arena>> arenas_;
   // Flags that neighbors write into this rank's memory: [edge][neighbors], and where theirs are.
+  static constexpr uint64_t flagsBytes = 2 * maxNeighbors * sizeof(uint64_t);
   uint64_t *flags_ = nullptr;
   std::vector<uint64_t *> peerFlags_;
   uint32_t *abortFlag_ = nullptr;        // pinned host memory

@@ -47,19 +47,9 @@ std::unique_ptr<Library> open(const std::string &asked, bool isDefault) {
     throw Failure(FUSCO_E_BACKEND, "%.120s is NCCL %d.%d.%d; 2.19 or later is needed", library->path.c_str(),
                   library->version / 10000, library->version / 100 % 100, library->version % 100);
   }
-  bind(handle, asked, "ncclGetUniqueId", library->getUniqueId);
-  bind(handle, asked, "ncclCommInitRankConfig", library->commInitRankConfig);
-  bind(handle, asked, "ncclCommFinalize", library->commFinalize);
-  bind(handle, asked, "ncclCommDestroy", library->commDestroy);
-  bind(handle, asked, "ncclCommAbort", library->commAbort);
-  bind(handle, asked, "ncclCommGetAsyncError", library->commGetAsyncError);
-  bind(handle, asked, "ncclGetErrorString", library->getErrorString);
-  bind(handle, asked, "ncclGetLastError", library->getLastError);
-  bind(handle, asked, "ncclGroupStart", library->groupStart);
-  bind(handle, asked, "ncclGroupEnd", library->groupEnd);
-  bind(handle, asked, "ncclSend", library->send);
-  bind(handle, asked, "ncclRecv", library->recv);
-  bind(handle, asked, "ncclAllGather", library->allGather);
+#define FUSCO_NCCL_BIND(member, symbol, ...) bind(handle, asked, symbol, library->member);
+  FUSCO_NCCL_FUNCTIONS(FUSCO_NCCL_BIND)
+#undef FUSCO_NCCL_BIND
   return library;
 }
 

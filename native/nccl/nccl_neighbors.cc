@@ -43,12 +43,11 @@ const Driver &driver() {
 }  // namespace
 
 void Group::openFlags() {
-  const uint64_t bytes = 2 * maxNeighbors * sizeof(uint64_t);
   {
     const std::lock_guard<std::mutex> lock(context_->mutex);
-    flags_ = static_cast<uint64_t *>(context_->allocRaw(0, bytes));
+    flags_ = static_cast<uint64_t *>(context_->allocRaw(0, flagsBytes));
   }
-  must(cudaMemset(flags_, 0, bytes), "clearing flags");
+  must(cudaMemset(flags_, 0, flagsBytes), "clearing flags");
   must(cudaDeviceSynchronize(), "clearing flags");
 }
 
@@ -56,10 +55,6 @@ void Group::closeMappings(uint32_t neighbor) noexcept {
   for (const auto &[address, mapping] : mappings_[neighbor]) cudaIpcCloseMemHandle(mapping.base);
   mappings_[neighbor].clear();
   (void)cudaGetLastError();
-}
-
-void Group::closePeers() noexcept {
-  for (uint32_t i = 0; i < mappings_.size(); i++) closeMappings(i);
 }
 
 PostedBuffer Group::describe(const fusco_buffer &buffer) {
@@ -92,7 +87,7 @@ PostedBuffer Group::describe(const fusco_buffer &buffer) {
   return posted;
 }
 
-uint8_t *Group::open(uint32_t neighbor, const PostedBuffer &posted) {
+uint8_t *Group::openBuffer(uint32_t neighbor, const PostedBuffer &posted) {
   std::map<uint64_t, Mapping> &known = mappings_[neighbor];
   const auto found = known.find(posted.base);
   if (found != known.end() && found->second.allocation == posted.allocation) {
@@ -128,7 +123,7 @@ bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint6
                     std::vector<std::vector<uint8_t *>> &mapped) {
   for (size_t b = 0; b < needed.size(); b++) {
     if (needed[b] == 0) continue;
-    mapped[b][neighbor] = open(neighbor, post.buffer[b]);
+    mapped[b][neighbor] = openBuffer(neighbor, post.buffer[b]);
     if (mapped[b][neighbor] == nullptr) return false;
   }
   return true;

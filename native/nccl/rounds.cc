@@ -12,6 +12,12 @@ void SendOrder::close() {
   }
 }
 
+std::vector<uint64_t> SendOrder::bytesByPeer(uint64_t rowBytes) const {
+  std::vector<uint64_t> bytes(ranks());
+  for (uint32_t peer = 0; peer < ranks(); peer++) bytes[peer] = rows(peer) * rowBytes;
+  return bytes;
+}
+
 void SendOrder::forEachPiece(uint32_t peer, uint32_t first, uint32_t rows,
                              const std::function<void(Run)> &piece) const {
   uint64_t skip = first;

@@ -49,7 +49,7 @@ struct OriginParams {
   const uint32_t *index;  // [rows of the send order]: token * topk + k
   uint32_t topk;
   int32_t rank;
-  int32_t *to;
+  uint8_t *to;
 };
 
 // Copies the rows of a ring segment to all of their places.
