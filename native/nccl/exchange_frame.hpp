@@ -1,5 +1,5 @@
 // What the exchanges between processes have in common: checks of the local buffers, and the order of streams
-// and edges.
+// and of the edges ready and done.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +44,7 @@ uint64_t copyAddresses(const std::vector<uint8_t *> &mapped, Pointer *pointers) 
 }
 
 // One exchange of the local rank, from its entry into the call to its last row. All work is enqueued on the
-// group's four streams; the caller's own stream is ordered before and after them. The members are called in
+// group's four streams; the caller's stream is ordered before and after them. The members are called in
 // this order, on one thread:
 //
 //   Exchange          enters the call. A failure from here on breaks the group.

@@ -149,9 +149,9 @@ fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_call *i
                                  const fusco_dispatch_call *dispatch, fusco_nccl_report *report,
                                  const fusco_nccl_peers *peers, fusco_error *error) {
   return exchange(plan, id, report, peers, error,
-                  [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
+                  [&](Plan &shared, const auto &identity, auto &measured, auto *arrays) {
                     const fusco::CallFrom<fusco_dispatch_call> from(dispatch, "fusco_dispatch_call");
-                    fusco::nccl::dispatch(shared, own, from.call, measured, arrays);
+                    fusco::nccl::dispatch(shared, identity, from.call, measured, arrays);
                   });
 }
 
@@ -159,9 +159,9 @@ fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_call *id
                                 const fusco_combine_call *combine, fusco_nccl_report *report,
                                 const fusco_nccl_peers *peers, fusco_error *error) {
   return exchange(plan, id, report, peers, error,
-                  [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
+                  [&](Plan &shared, const auto &identity, auto &measured, auto *arrays) {
                     const fusco::CallFrom<fusco_combine_call> from(combine, "fusco_combine_call");
-                    fusco::nccl::combine(shared, own, from.call, measured, arrays);
+                    fusco::nccl::combine(shared, identity, from.call, measured, arrays);
                   });
 }
 
@@ -169,9 +169,9 @@ fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_
                                         const fusco_weight_gradient_call *gradient, fusco_nccl_report *report,
                                         const fusco_nccl_peers *peers, fusco_error *error) {
   return exchange(
-      plan, id, report, peers, error, [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
+      plan, id, report, peers, error, [&](Plan &shared, const auto &identity, auto &measured, auto *arrays) {
         const fusco::CallFrom<fusco_weight_gradient_call> from(gradient, "fusco_weight_gradient_call");
-        fusco::nccl::weightGradient(shared, own, from.call, measured, arrays);
+        fusco::nccl::weightGradient(shared, identity, from.call, measured, arrays);
       });
 }
 

@@ -7,7 +7,8 @@ using cuda::GradientParams;
 
 namespace {
 
-// Rows of experts on their way back, one an entry: sent in place, or packed if messages do not end with runs.
+// Rows of experts on their way back, one per entry: sent in place, or packed if messages do not end with
+// runs.
 SendRecvPhase returningPhase(Plan &plan, const uint8_t *from, uint64_t rowBytes, uint8_t *landing) {
   SendRecvPhase phase;
   phase.rowBytes = rowBytes;
@@ -110,7 +111,7 @@ void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weigh
   cuda::checkDeviceWeightGradient(plan.sizes(), call, reachOf(plan));
   Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
-  // Rows return one an entry under every strategy: a dot product needs the rows themselves.
+  // Rows return one per entry under every strategy: a dot product needs the rows themselves.
   const Route &route = plan.entriesBack();
   uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * call.row_bytes + 1);
   const std::vector<SendRecvPhase> phases{

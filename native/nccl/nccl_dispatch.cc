@@ -49,7 +49,7 @@ void enqueueDirect(Plan &plan, const fusco_dispatch_call &call, const Exchange &
   }
 }
 
-// Rows for ranks of other hosts.
+// Rows for ranks that are not reached directly.
 class WireDispatch {
  public:
   WireDispatch(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange)
@@ -84,7 +84,7 @@ class WireDispatch {
     PackParams params{};
     params.from = bytesOf(payload.from[0]);
     params.rowBytes = payload.row_bytes;
-    // Slots are aligned, rows in them are not where their size is odd.
+    // Slots are aligned; rows in them are not if their size is odd.
     params.unit = unitOf(payload.row_bytes | bitsOf(payload.from[0]));
     params.dtype = payload.dtype;
     return params;
@@ -128,7 +128,7 @@ class WireDispatch {
     return phase;
   }
 
-  // From a ring segment into the slots of the receive buffer, where messages do not end with runs.
+  // From a ring segment into the slots of the receive buffer, if messages do not end with runs.
   std::function<void(const Ranges &, const uint8_t *)> unpacker(const SendRecvPhase &phase) {
     return [this, to = phase.to, rowBytes = phase.rowBytes](const Ranges &ranges, const uint8_t *segment) {
       ScatterParams params{};

@@ -35,7 +35,7 @@ SliceRule rowRule(const Group &group, const fusco_nccl_plan_desc &desc) {
   return {desc.slice_rows, desc.max_forwarded, group.roundBytes(), maxPeersPerRound};
 }
 
-// A run for each expert instance of the rank that hosts the most.
+// A run for each expert instance of the rank that has the most.
 uint32_t mostRuns(const Neighbors &neighbors, const fusco_nccl_plan_desc &desc) {
   uint32_t most = 1;
   for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
@@ -75,35 +75,36 @@ Plan::~Plan() {
 namespace {
 
 // Sums of `values` over each peer's rows, times `size`.
-std::vector<uint64_t> bytesByPeer(const SendOrder &order, const std::vector<uint32_t> &values,
+std::vector<uint64_t> bytesByPeer(const SendOrder &sendOrder, const std::vector<uint32_t> &values,
                                   uint64_t size) {
-  std::vector<uint64_t> bytes(order.ranks(), 0);
-  for (uint32_t peer = 0; peer < order.ranks(); peer++) {
-    for (uint32_t i = 0; i < order.rows(peer); i++) bytes[peer] += values[order.start(peer) + i] * size;
+  std::vector<uint64_t> bytes(sendOrder.ranks(), 0);
+  for (uint32_t peer = 0; peer < sendOrder.ranks(); peer++) {
+    for (uint32_t i = 0; i < sendOrder.rows(peer); i++)
+      bytes[peer] += values[sendOrder.start(peer) + i] * size;
   }
   return bytes;
 }
 
-std::vector<uint64_t> rowBytesByPeer(const SendOrder &order, uint64_t size) {
-  std::vector<uint64_t> bytes(order.ranks());
-  for (uint32_t peer = 0; peer < order.ranks(); peer++) bytes[peer] = order.rows(peer) * size;
+std::vector<uint64_t> rowBytesByPeer(const SendOrder &sendOrder, uint64_t size) {
+  std::vector<uint64_t> bytes(sendOrder.ranks());
+  for (uint32_t peer = 0; peer < sendOrder.ranks(); peer++) bytes[peer] = sendOrder.rows(peer) * size;
   return bytes;
 }
 
 // Sends arrays in host memory to peers and returns what they sent.
 template <class T>
-std::vector<T> swapped(Group &group, const std::vector<T> &own, const std::vector<uint64_t> &sendBytes,
+std::vector<T> swapped(Group &group, const std::vector<T> &local, const std::vector<uint64_t> &sendBytes,
                        const std::vector<uint64_t> &receiveBytes) {
   uint64_t received = 0;
   for (const uint64_t bytes : receiveBytes) received += bytes;
   std::vector<T> result(received / sizeof(T));
-  uint8_t *from = group.arena(Use::sendRing).atLeast(own.size() * sizeof(T) + 1);
+  uint8_t *from = group.arena(Use::sendRing).atLeast(local.size() * sizeof(T) + 1);
   uint8_t *to = group.arena(Use::receiveRing).atLeast(received + 1);
   cuda::Event done;
   done.create(group.device(), cuda::Timing::off);
-  group.must(
-      cudaMemcpyAsync(from, own.data(), own.size() * sizeof(T), cudaMemcpyHostToDevice, group.wireStream()),
-      "sending what forwarders need to know");
+  group.must(cudaMemcpyAsync(from, local.data(), local.size() * sizeof(T), cudaMemcpyHostToDevice,
+                             group.wireStream()),
+             "sending what forwarders need to know");
   group.swap(from, sendBytes, to, receiveBytes);
   group.must(cudaMemcpyAsync(result.data(), to, received, cudaMemcpyDeviceToHost, group.wireStream()),
              "reading what sources say");
@@ -214,7 +215,7 @@ void Plan::upload() {
   device_.returned.head = device_.direct.head;
   device_.returned.paddings = device_.direct.paddings;
 
-  // Host memory keeps what the host looks at while it runs: send orders, rounds and sizes.
+  // Host memory keeps what the CPU reads during an exchange: send orders, rounds and sizes.
   tables_.direct = {};
   tables_.returned = {};
   tables_.entryOrder = {};

@@ -79,11 +79,11 @@ class RankTables {
   // Rows of each neighbor's buffer that are touched: one more than the largest.
   std::vector<uint32_t> reach;  // [neighbors]
 
-  // One row an entry, to its final slot at a rank that is not reached directly.
+  // One row per entry, to its final slot at a rank that is not reached directly.
   SendOrder entrySend;
   SendOrder entryReceive;            // first rows are slots of the receive buffer
   std::vector<uint32_t> entryOrder;  // entries in the order of entrySend
-  // One row a token and node, to its forwarder. Empty unless `forwards`.
+  // One row per token and node, to its forwarder. Empty unless `forwards`.
   SendOrder rowSend;
   SendOrder rowReceive;
   std::vector<uint32_t> rowOrder;    // tokens in the order of rowSend

@@ -26,22 +26,22 @@ std::vector<uint64_t> layOut(const std::vector<SendRecvPhase> &phases, uint32_t 
   return offsets;
 }
 
-// Calls `issue(peer, address, bytes)` for each message of one phase and round. Where rows are sent or
-// received in place both sides cut a slice where the receiving runs, which are as long as the sending ones,
-// end; else a slice is one message between segments.
+// Calls `issue(peer, address, bytes)` for each message of one phase and round. If rows are sent or
+// received in place, both sides cut a slice at the ends of the receiving runs, which are as long as the
+// sending runs. Otherwise a slice is one message between segments.
 template <class F>
-void forEachMessage(const SendOrder &order, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
+void forEachMessage(const SendOrder &sendOrder, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
                     uint8_t *segment, uint8_t *inPlace, F issue) {
   for (const Slice &slice : slices) {
     uint64_t done = slice.at;
     if (!cut) {
-      // What lies in place then is one run of landing rows.
-      const uint64_t landed = order.start(slice.peer) + slice.first;
+      // Rows that are in place are then one run of landing rows.
+      const uint64_t landed = sendOrder.start(slice.peer) + slice.first;
       uint8_t *address = segment != nullptr ? segment + done * rowBytes : inPlace + landed * rowBytes;
       issue(slice.peer, address, slice.rows * rowBytes);
       continue;
     }
-    order.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
+    sendOrder.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
       uint8_t *address = segment != nullptr ? segment + done * rowBytes : inPlace + run.first * rowBytes;
       issue(slice.peer, address, run.rows * rowBytes);
       done += run.rows;
@@ -78,11 +78,11 @@ uint64_t rowBytesOf(const std::vector<SendRecvPhase> &phases) {
 namespace {
 
 // The slices of a round as kernels see them.
-Ranges rangesOf(const SendOrder &order, const std::vector<Slice> &slices) {
+Ranges rangesOf(const SendOrder &sendOrder, const std::vector<Slice> &slices) {
   Ranges ranges;
   for (const Slice &slice : slices) {
-    ranges.range[ranges.count++] = {static_cast<uint32_t>(order.start(slice.peer) + slice.first), slice.rows,
-                                    slice.at};
+    ranges.range[ranges.count++] = {static_cast<uint32_t>(sendOrder.start(slice.peer) + slice.first),
+                                    slice.rows, slice.at};
     ranges.rows += slice.rows;
   }
   return ranges;

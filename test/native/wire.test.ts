@@ -114,7 +114,7 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
     );
   });
 
-  it('refuse a node of the plan whose ranks are on several hosts', () => {
+  it('refuse a node of the plan whose ranks are on several machines', () => {
     const routing = makeRouting({
       family: 'balanced',
       seed: 1,

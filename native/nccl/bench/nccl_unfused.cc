@@ -19,9 +19,9 @@ Ranges wholeRange(uint64_t rows) {
   return ranges;
 }
 
-std::vector<uint64_t> bytesOf(const SendOrder &stream, uint64_t rowBytes) {
-  std::vector<uint64_t> bytes(stream.ranks());
-  for (uint32_t peer = 0; peer < stream.ranks(); peer++) bytes[peer] = stream.rows(peer) * rowBytes;
+std::vector<uint64_t> bytesOf(const SendOrder &sendOrder, uint64_t rowBytes) {
+  std::vector<uint64_t> bytes(sendOrder.ranks());
+  for (uint32_t peer = 0; peer < sendOrder.ranks(); peer++) bytes[peer] = sendOrder.rows(peer) * rowBytes;
   return bytes;
 }
 
@@ -34,7 +34,7 @@ class Unfused {
     if (group.hasNeighbors() || plan_->sizes().tree != Tree::none || rowBytes % 16 != 0) {
       throw Failure(FUSCO_E_BACKEND,
                     "the unfused pipeline takes flat plans, rows of whole 16 bytes and ranks that "
-                    "are alone on their hosts");
+                    "are alone on their machines");
     }
     const OnDevice here(group.device());
     received_ = plan_->tables().entryReceive.total();
@@ -58,19 +58,19 @@ class Unfused {
   void dispatch(const fusco_nccl_call &id, const fusco_buffer *from, const fusco_buffer *to,
                 fusco_stats &stats) {
     Group &group = begin(id);
-    // The own rows need no exchange; the fused kernel moves them here as well.
-    cuda::DispatchParams own{};
-    own.plan = plan_->device().direct;
-    own.place = own.plan.place;
-    own.barrier = plan_->device().barrier;
-    own.leading = own.payloads = 1;
-    own.payload[0].rowBytes = rowBytes_;
-    own.payload[0].unit = 16;
-    own.payload[0].from[0] = static_cast<const uint8_t *>(from[0].data);
-    own.payload[0].to[0] = static_cast<uint8_t *>(to[0].data);
-    own.chunkBytes[0] = cuda::chunkOf(rowBytes_);
-    own.tiling = cuda::chooseTiling(group.limits(), plan_->sizes().topk, own.chunkBytes[0], 0);
-    group.must(cuda::launchDispatch(own, group.limits(), group.wireStream()), "copying own rows");
+    // Rows of the local rank need no exchange; the fused kernel moves them here as well.
+    cuda::DispatchParams local{};
+    local.plan = plan_->device().direct;
+    local.place = local.plan.place;
+    local.barrier = plan_->device().barrier;
+    local.leading = local.payloads = 1;
+    local.payload[0].rowBytes = rowBytes_;
+    local.payload[0].unit = 16;
+    local.payload[0].from[0] = static_cast<const uint8_t *>(from[0].data);
+    local.payload[0].to[0] = static_cast<uint8_t *>(to[0].data);
+    local.chunkBytes[0] = cuda::chunkOf(rowBytes_);
+    local.tiling = cuda::chooseTiling(group.limits(), plan_->sizes().topk, local.chunkBytes[0], 0);
+    group.must(cuda::launchDispatch(local, group.limits(), group.wireStream()), "copying local rows");
     PackParams pack{};
     pack.ranges = wholeRange(sent_);
     pack.index = plan_->device().entryOrder;
