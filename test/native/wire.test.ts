@@ -29,7 +29,7 @@ const FACTORS = {
   placement: ['blocks', 'scattered', 'replicated'],
   // Bytes of a slice of rows of 8 bytes.
   sliceBytes: [8, 56, 4096],
-  peersPerStep: [1, 3, 8],
+  peersPerRound: [1, 3, 8],
   balance: ['static', 'rotate', 'lpt'],
 } as const;
 
@@ -41,11 +41,11 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-function writePlan(plan: VerifiedPlan, ranksPerMachine: number, peersPerStep: number): void {
+function writePlan(plan: VerifiedPlan, ranksPerMachine: number, peersPerRound: number): void {
   const { ranks, ranksPerNode, strategy, sliceRows, placement } = plan.spec;
   const machines = Array.from({ length: ranks }, (_, rank) => Math.floor(rank / ranksPerMachine));
   const lines = [
-    [ranks, ranksPerNode, strategy === 'hier' ? 1 : 0, sliceRows, peersPerStep],
+    [ranks, ranksPerNode, strategy === 'hier' ? 1 : 0, sliceRows, peersPerRound],
     machines,
     [...placement.rankFirst],
     [...plan.decision.groups],
@@ -91,7 +91,7 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
         hidden: 4,
         sliceBytes: f.sliceBytes,
       });
-      writePlan(plan, ranksPerMachine, f.peersPerStep);
+      writePlan(plan, ranksPerMachine, f.peersPerRound);
       expect(simulate()).toBe('right\n');
     },
   );
