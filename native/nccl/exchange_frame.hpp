@@ -1,5 +1,5 @@
 // What the exchanges between processes have in common: checks of the local buffers, and the order of streams
-// and edges.
+// and of the edges ready and done.
 #pragma once
 
 #include <algorithm>
@@ -50,7 +50,7 @@ inline PackParams packOf(const uint32_t *index, uint32_t divide, const uint8_t *
   params.divide = divide;
   params.from = from;
   params.rowBytes = rowBytes;
-  // Slots are aligned, rows in them are not where their size is odd.
+  // Slots are aligned; rows in them are not if their size is odd.
   params.unit = unitOf(rowBytes | bitsOf(from));
   return params;
 }
@@ -70,7 +70,7 @@ inline ScatterParams intoSlots(const Plan &plan, const Ranges &ranges, const uin
 }
 
 // One exchange of the local rank, from its entry into the call to its last row. All work is enqueued on the
-// group's four streams; the caller's own stream is ordered before and after them. The members are called in
+// group's four streams; the caller's stream is ordered before and after them. The members are called in
 // this order, on one thread:
 //
 //   Exchange          enters the call. A failure from here on breaks the group.

@@ -1,5 +1,5 @@
 // The part of NCCL's public interface that is used, as nccl.h declares it since 2.19: the build needs no
-// NCCL. Where a build finds nccl.h, abi_check.cc compares the two.
+// NCCL. If a build finds nccl.h, abi_check.cc compares the two.
 #pragma once
 
 #include <climits>

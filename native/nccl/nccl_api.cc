@@ -51,9 +51,9 @@ fusco_status exchange(F run, fusco_nccl_plan *plan, const fusco_nccl_call *id, c
     auto measured = fusco_sized<fusco_nccl_report>();
     fusco_nccl_peers arrays{};
     if (peers != nullptr) arrays = fusco::structFrom(peers, "fusco_nccl_peers");
-    const fusco_nccl_call own = callFrom(id);
+    const fusco_nccl_call identity = callFrom(id);
     const fusco::CallFrom<Call> from(given, name);
-    run(*plan->shared, own, from.call, measured, peers == nullptr ? nullptr : &arrays);
+    run(*plan->shared, identity, from.call, measured, peers == nullptr ? nullptr : &arrays);
     fusco::structTo(report, measured, "fusco_nccl_report");
   });
 }

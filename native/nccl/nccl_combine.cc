@@ -7,7 +7,7 @@ using cuda::GradientParams;
 
 namespace {
 
-// Rows of experts that return to their tokens, one an entry: sent in place, or packed if messages do not end
+// Rows of experts that return to their tokens, one per entry: sent in place, or packed if messages do not end
 // with runs.
 SendRecvPhase returningPhase(const Plan &plan, const uint8_t *from, uint64_t rowBytes) {
   SendRecvPhase phase;
@@ -103,7 +103,7 @@ void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weigh
   cuda::checkDeviceWeightGradient(plan.sizes(), call, reachOf(plan));
   Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
-  // Rows return one an entry under every strategy: a dot product needs the rows themselves.
+  // Rows return one per entry under every strategy: a dot product needs the rows themselves.
   const Route &route = plan.entriesBack();
   SendRecvPhase phase = returningPhase(plan, bytesOf(call.from[0]), call.row_bytes);
   const uint8_t *landing = reserveLanding(group, route, phase);

@@ -49,7 +49,7 @@ void enqueueDirect(Plan &plan, const fusco_dispatch_call &call, const Exchange &
   }
 }
 
-// One row an entry, received in its slot.
+// One row per entry, received in its slot.
 SendRecvPhase entryPhase(const Plan &plan, const fusco_dispatch_call &call, const fusco_payload &payload) {
   const bool perToken = payload.per == FUSCO_PER_TOKEN;
   PackParams params = packOf(plan.device().entryOrder, perToken ? plan.sizes().topk : 1,
@@ -83,7 +83,7 @@ void receiveInRing(const Plan &plan, SendRecvPhase &phase) {
   };
 }
 
-// Payload `p`, one row a token and node; forwarders store it at all its places. `weights` are those of the
+// Payload `p`, one row per token and node; forwarders store it at all its places. `weights` are those of the
 // landed rows' places, or null.
 SendRecvPhase forwardedPhase(const Plan &plan, const Exchange &exchange, const fusco_payload &payload,
                              uint32_t p, const float *weights) {

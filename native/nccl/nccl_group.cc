@@ -291,9 +291,9 @@ void Group::receive(void *to, uint64_t bytes, uint32_t peer) {
               "receiving");
 }
 
-void Group::allGather(const void *own, void *all, uint64_t bytes) {
+void Group::allGather(const void *local, void *all, uint64_t bytes) {
   round([&] {
-    checkResult(library_.allGather(own, all, bytes, abi::uint8Type, comm_, wireStream()), "gathering");
+    checkResult(library_.allGather(local, all, bytes, abi::uint8Type, comm_, wireStream()), "gathering");
   });
 }
 

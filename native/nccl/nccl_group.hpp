@@ -69,10 +69,10 @@ class Group {
   // From any thread: the call in progress and all later ones fail. `why` is copied.
   void abort(const char *why) noexcept;
 
-  // Waits on the host until `ready()`. `what` says in errors what was waited for.
+  // Blocks the thread until `ready()`. `what` says in errors what was waited for.
   void wait(const char *what, const std::function<bool()> &ready);
   void waitFor(cudaEvent_t event, const char *what);
-  // Throws what a call of CUDA reported.
+  // Throws the error of a CUDA call.
   void must(cudaError_t error, const char *what);
   void record(const cuda::Event &event, cudaStream_t stream);
   // What is enqueued on `stream` from now on waits for the event's last record.
@@ -85,7 +85,7 @@ class Group {
   void send(const void *from, uint64_t bytes, uint32_t peer);
   void receive(void *to, uint64_t bytes, uint32_t peer);
   // Collective, on wireStream(). all[r] = rank r's `bytes` bytes; device memory.
-  void allGather(const void *own, void *all, uint64_t bytes);
+  void allGather(const void *local, void *all, uint64_t bytes);
   // Copies `sentBytes` bytes of host memory to the device, calls `issue(from, to)`, which enqueues on
   // wireStream(), and copies `receivedBytes` bytes from `to` back to host memory. `what` is for errors.
   void throughDevice(const void *sent, uint64_t sentBytes, void *received, uint64_t receivedBytes,
@@ -98,9 +98,9 @@ class Group {
   // Posts the local rank's buffers, waits on the host for the posts of all neighbors, and compares the calls'
   // digests. `buffers` are device memory from cudaMalloc, or empty. Neighbor n's buffer b must have at least
   // rows[n] * rowBytes[b] bytes, where `rows` is [neighbors]. `mapped` becomes [buffers][neighbors]: device
-  // addresses in this process, the local rank's own for itself, null where no rows are needed. They are valid
-  // until the next call. Adds the time it waited to *waitNs unless that is null. Throws E_BUFFER, E_LIMIT,
-  // E_PEER_MISMATCH.
+  // addresses in this process, its own address for the local rank, null where no rows are needed. They are
+  // valid until the next call. Adds the time it waited to *waitNs unless that is null. Throws E_BUFFER,
+  // E_LIMIT, E_PEER_MISMATCH.
   void shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_buffer> &buffers,
                     const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
                     std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs);

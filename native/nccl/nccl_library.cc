@@ -24,7 +24,7 @@ void bind(void *handle, const std::string &path, const char *name, F *&function)
   throw Failure(FUSCO_E_BACKEND, "%.120s has no %s: it is no NCCL of 2.19 or later", path.c_str(), name);
 }
 
-// Where the loader found the library.
+// The path at which the loader found the library.
 std::string fileOf(void *handle, const std::string &asked) {
   const auto *symbol = reinterpret_cast<const void *>(dlsym(handle, "ncclGetVersion"));
   Dl_info info{};
@@ -57,7 +57,7 @@ std::unique_ptr<Library> open(const std::string &asked, bool isDefault) {
 
 const Library &openLibrary(const char *path) {
   static std::mutex mutex;
-  // Never closed: NCCL has threads of its own.
+  // Never closed: NCCL runs threads.
   static const Library *opened = nullptr;
   const std::lock_guard<std::mutex> lock(mutex);
   if (opened != nullptr) return *opened;

@@ -12,7 +12,7 @@ struct Library : abi::Functions {
   int version = 0;
 };
 
-// `path`, or where it is null FUSCO_NCCL_PATH, or libnccl.so.2 by the loader's own rules. A second call
+// `path`, or, if it is null, FUSCO_NCCL_PATH, or libnccl.so.2 by the loader's rules. A second call
 // returns what the first one opened. Throws E_BACKEND.
 const Library &openLibrary(const char *path);
 

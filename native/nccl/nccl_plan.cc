@@ -33,7 +33,7 @@ SliceRule ruleOf(const Group &group, const fusco_nccl_plan_desc &desc, uint32_t 
   return {desc.slice_rows, mostRows, group.roundBytes(), maxPeersPerRound};
 }
 
-// A run for each expert instance of the rank that hosts the most.
+// A run for each expert instance of the rank that has the most.
 uint32_t mostRuns(const Neighbors &neighbors, const fusco_nccl_plan_desc &desc) {
   uint32_t most = 1;
   for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
@@ -73,23 +73,24 @@ Plan::~Plan() {
 namespace {
 
 // Sums of `values` over each peer's rows, times `size`.
-std::vector<uint64_t> bytesByPeer(const SendOrder &order, const std::vector<uint32_t> &values,
+std::vector<uint64_t> bytesByPeer(const SendOrder &sendOrder, const std::vector<uint32_t> &values,
                                   uint64_t size) {
-  std::vector<uint64_t> bytes(order.ranks(), 0);
-  for (uint32_t peer = 0; peer < order.ranks(); peer++) {
-    for (uint32_t i = 0; i < order.rows(peer); i++) bytes[peer] += values[order.start(peer) + i] * size;
+  std::vector<uint64_t> bytes(sendOrder.ranks(), 0);
+  for (uint32_t peer = 0; peer < sendOrder.ranks(); peer++) {
+    for (uint32_t i = 0; i < sendOrder.rows(peer); i++)
+      bytes[peer] += values[sendOrder.start(peer) + i] * size;
   }
   return bytes;
 }
 
 // Sends arrays in host memory to peers and returns what they sent.
 template <class T>
-std::vector<T> swapped(Group &group, const std::vector<T> &own, const std::vector<uint64_t> &sendBytes,
+std::vector<T> swapped(Group &group, const std::vector<T> &local, const std::vector<uint64_t> &sendBytes,
                        const std::vector<uint64_t> &receiveBytes) {
   const uint64_t received = std::accumulate(receiveBytes.begin(), receiveBytes.end(), uint64_t{0});
   std::vector<T> result(received / sizeof(T));
   group.throughDevice(
-      own.data(), own.size() * sizeof(T), result.data(), received, "telling forwarders what to do",
+      local.data(), local.size() * sizeof(T), result.data(), received, "telling forwarders what to do",
       [&](const uint8_t *from, uint8_t *to) { group.swap(from, sendBytes, to, receiveBytes); });
   return result;
 }
@@ -196,7 +197,7 @@ void Plan::upload() {
   device_.returned.head = device_.direct.head;
   device_.returned.paddings = device_.direct.paddings;
 
-  // Host memory keeps what the host looks at while it runs: send orders, rounds and sizes.
+  // Host memory keeps what the CPU reads during an exchange: send orders, rounds and sizes.
   static_cast<UploadedTables &>(tables_) = {};
 }
 

@@ -89,10 +89,10 @@ class RankTables : public UploadedTables {
   // Rows of each neighbor's buffer that are touched: one more than the largest.
   std::vector<uint32_t> reach;  // [neighbors]
 
-  // One row an entry, to its final slot at a rank that is not reached directly.
+  // One row per entry, to its final slot at a rank that is not reached directly.
   SendOrder entrySend;
   SendOrder entryReceive;  // first rows are slots of the receive buffer
-  // One row a token and node, to its forwarder. Empty unless `forwards`.
+  // One row per token and node, to its forwarder. Empty unless `forwards`.
   SendOrder rowSend;
   SendOrder rowReceive;
 

@@ -26,11 +26,11 @@ std::vector<uint64_t> layOut(const std::vector<SendRecvPhase> &phases, uint32_t 
   return offsets;
 }
 
-// Calls `issue(peer, address, bytes)` for each message of one phase and round. Where rows are sent or
-// received in place both sides cut a slice where the receiving runs, which are as long as the sending ones,
-// end; else a slice is one message between segments.
+// Calls `issue(peer, address, bytes)` for each message of one phase and round. If rows are sent or
+// received in place, both sides cut a slice at the ends of the receiving runs, which are as long as the
+// sending runs. Otherwise a slice is one message between segments.
 template <class F>
-void forEachMessage(const SendOrder &order, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
+void forEachMessage(const SendOrder &sendOrder, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
                     uint8_t *segment, uint8_t *inPlace, F issue) {
   for (const Slice &slice : slices) {
     uint64_t at = slice.at;
@@ -40,10 +40,10 @@ void forEachMessage(const SendOrder &order, const std::vector<Slice> &slices, ui
       at += run.rows;
     };
     if (cut) {
-      order.forEachPiece(slice.peer, slice.first, slice.rows, message);
+      sendOrder.forEachPiece(slice.peer, slice.first, slice.rows, message);
     } else {
-      // What is received in place then is one run of landing rows.
-      message({order.start(slice.peer) + slice.first, slice.rows});
+      // Rows that are in place are then one run of landing rows.
+      message({sendOrder.start(slice.peer) + slice.first, slice.rows});
     }
   }
 }
@@ -56,11 +56,11 @@ double msBetween(const cuda::Event &begin, const cuda::Event &end) {
 uint64_t nsOf(double ms) { return ms <= 0 ? 0 : static_cast<uint64_t>(ms * 1e6); }
 
 // The slices of a round as kernels see them.
-Ranges rangesOf(const SendOrder &order, const std::vector<Slice> &slices) {
+Ranges rangesOf(const SendOrder &sendOrder, const std::vector<Slice> &slices) {
   Ranges ranges;
   for (const Slice &slice : slices) {
-    ranges.range[ranges.count++] = {static_cast<uint32_t>(order.start(slice.peer) + slice.first), slice.rows,
-                                    slice.at};
+    ranges.range[ranges.count++] = {static_cast<uint32_t>(sendOrder.start(slice.peer) + slice.first),
+                                    slice.rows, slice.at};
     ranges.rows += slice.rows;
   }
   return ranges;

@@ -268,7 +268,7 @@ __global__ void flags(const __grid_constant__ FlagParams p) {
   if (peer >= p.neighbors || peer == p.self) return;
   storeRelease(p.theirs[peer], p.epoch);
   const volatile uint32_t *abort = p.abort;
-  while (loadAcquire(p.own + peer) < p.epoch && *abort == 0) __nanosleep(200);
+  while (loadAcquire(p.local + peer) < p.epoch && *abort == 0) __nanosleep(200);
 }
 
 // Two blocks for each SM of the largest devices: enough to keep memory busy, and NCCL's kernels, which run at

@@ -97,7 +97,7 @@ struct FlagParams {
   uint32_t self;
   uint64_t epoch;
   uint64_t *theirs[maxNeighbors];  // where neighbor i awaits this rank
-  const uint64_t *own;             // [neighbors]
+  const uint64_t *local;           // [neighbors]
   const uint32_t *abort;           // pinned host memory: not zero ends the wait
 };
 

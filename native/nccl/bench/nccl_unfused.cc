@@ -16,7 +16,7 @@ class Unfused {
     if (group.hasNeighbors() || plan_->sizes().tree != Tree::none || rowBytes % 16 != 0) {
       throw Failure(FUSCO_E_BACKEND,
                     "the unfused pipeline takes flat plans, rows of whole 16 bytes and ranks that "
-                    "are alone on their hosts");
+                    "are alone on their machines");
     }
     const OnDevice here(group.device());
     received_ = plan_->tables().entryReceive.total();
@@ -39,19 +39,19 @@ class Unfused {
   void dispatch(const fusco_nccl_call &id, const fusco_buffer *from, const fusco_buffer *to,
                 fusco_stats &stats) {
     Group &group = begin(id);
-    // The own rows need no exchange; the fused kernel moves them here as well.
-    cuda::DispatchParams own{};
-    own.plan = plan_->device().direct;
-    own.place = own.plan.place;
-    own.barrier = plan_->device().barrier;
-    own.leading = own.payloads = 1;
-    own.payload[0].rowBytes = rowBytes_;
-    own.payload[0].unit = 16;
-    own.payload[0].from[0] = bytesOf(from[0]);
-    own.payload[0].to[0] = bytesOf(to[0]);
-    own.chunkBytes[0] = cuda::chunkOf(rowBytes_);
-    own.tiling = cuda::chooseTiling(group.limits(), plan_->sizes().topk, own.chunkBytes[0], 0);
-    group.must(cuda::launchDispatch(own, group.limits(), group.wireStream()), "copying own rows");
+    // Rows of the local rank need no exchange; the fused kernel moves them here as well.
+    cuda::DispatchParams local{};
+    local.plan = plan_->device().direct;
+    local.place = local.plan.place;
+    local.barrier = plan_->device().barrier;
+    local.leading = local.payloads = 1;
+    local.payload[0].rowBytes = rowBytes_;
+    local.payload[0].unit = 16;
+    local.payload[0].from[0] = bytesOf(from[0]);
+    local.payload[0].to[0] = bytesOf(to[0]);
+    local.chunkBytes[0] = cuda::chunkOf(rowBytes_);
+    local.tiling = cuda::chooseTiling(group.limits(), plan_->sizes().topk, local.chunkBytes[0], 0);
+    group.must(cuda::launchDispatch(local, group.limits(), group.wireStream()), "copying local rows");
     pack(plan_->device().entryOrder, plan_->sizes().topk, from[0], sent_);
     exchange(plan_->tables().entrySend, packed_, plan_->tables().entryReceive, exchanged_);
     const ScatterParams unpack = intoSlots(*plan_, allRows(received_), exchanged_, rowBytes_, bytesOf(to[0]));
