@@ -119,12 +119,12 @@ export interface NativeDevicePlanDesc extends NativePlanDesc {
 }
 
 export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
-  readonly path: 'direct' | 'forward';
+  readonly path: 'direct' | 'forward' | 'once';
   /** Payloads that the TMA moved. */
   readonly tmaPayloads: number;
 }
 
-export type CudaPath = 'auto' | 'direct' | 'forward';
+export type CudaPath = 'auto' | 'direct' | 'forward' | 'once';
 
 export interface NativeDevicePlan {
   /** Bytes of device memory. */

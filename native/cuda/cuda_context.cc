@@ -2,6 +2,7 @@
 
 #include "cuda_context.hpp"
 #include "failure.hpp"
+#include "one_pass_exchange.hpp"
 
 namespace fusco::cuda {
 
@@ -144,6 +145,7 @@ CudaContext::~CudaContext() {
     cudaDeviceSynchronize();
     (void)cudaGetLastError();
   }
+  signals_.reset();
   for (const auto &[address, bytes] : owned_) cudaFree(address);
   for (uint32_t rank = 0; rank < own_.size(); rank++) {
     if (own_[rank] == nullptr) continue;
@@ -161,7 +163,13 @@ void CudaContext::check(cudaError_t error, const char *what) {
                 cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
+OnePassSignals &CudaContext::signals() {
+  if (signals_ == nullptr) signals_ = std::make_unique<OnePassSignals>(*this);
+  return *signals_;
+}
+
 void CudaContext::checkAlive() const {
+  if (signals_ != nullptr) signals_->checkWaits();
   if (broken_.empty()) return;
   throw Failure(FUSCO_E_BACKEND, "the GPU cannot be used any more by this process after %s", broken_.c_str());
 }
@@ -185,6 +193,7 @@ void CudaContext::setStream(uint32_t rank, cudaStream_t stream) {
 }
 
 void CudaContext::limitSms(uint32_t count) {
+  hasSmLimit_ = count > 0;
   for (DeviceGroup &group : groups_) {
     const uint32_t all = group.allSms;
     group.limits.sms = count == 0 ? all : std::min(count, all);
@@ -256,6 +265,7 @@ void CudaContext::synchronize() {
   for (uint32_t rank = 0; rank < ranks(); rank++) {
     check(cudaStreamSynchronize(streams_[rank]), "waiting for a stream");
   }
+  checkAlive();
 }
 
 void CudaContext::record(Event &event, cudaStream_t stream) {

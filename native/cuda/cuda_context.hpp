@@ -46,6 +46,7 @@ struct DeviceGroup {
 };
 
 class Graph;
+class OnePassSignals;
 
 class CudaContext {
  public:
@@ -62,6 +63,7 @@ class CudaContext {
   void setStream(uint32_t rank, cudaStream_t stream);
   // SMs of each device that exchanges may occupy; 0: all.
   void limitSms(uint32_t count);
+  bool hasSmLimit() const { return hasSmLimit_; }
 
   void *alloc(uint32_t rank, uint64_t bytes);
   // The same, for memory that the caller frees with cudaFree.
@@ -84,6 +86,9 @@ class CudaContext {
   // Throws the error of a CUDA call that did `what`, and remembers it if it makes the device unusable.
   void check(cudaError_t error, const char *what);
 
+  // Of the one-pass exchanges between several devices; made when the first of them needs it.
+  OnePassSignals &signals();
+
   // Held for the length of a call.
   std::mutex mutex;
   // For the checks that are shared with the host backend.
@@ -97,6 +102,7 @@ class CudaContext {
   void record(Event &event, cudaStream_t stream);
   void wait(cudaStream_t stream, const Event &event);
 
+  bool hasSmLimit_ = false;
   std::vector<uint32_t> device_;  // [ranks]
   std::vector<DeviceGroup> groups_;
   std::vector<cudaStream_t> own_;      // [ranks]
@@ -105,6 +111,7 @@ class CudaContext {
   std::map<void *, uint64_t> owned_;
   std::set<std::pair<const void *, uint32_t>> reached_;
   std::string broken_;
+  std::unique_ptr<OnePassSignals> signals_;
 };
 
 // Makes `device` the current one of this thread, and restores the previous one at the end of the scope.

@@ -4,6 +4,7 @@
 #include "cuda_graph.hpp"
 #include "device_call_checks.hpp"
 #include "dispatch_params.hpp"
+#include "one_pass_exchange.hpp"
 
 namespace fusco::cuda {
 
@@ -94,7 +95,99 @@ void enqueueLastHops(DevicePlan &device, DispatchParams &params) {
   });
 }
 
+// First slice of each leading payload of a one-pass launch; at least one slice, which moves the others.
+void addSlices(MoveParams &move) {
+  uint32_t slices = 0;
+  for (uint32_t i = 0; i < move.dispatch.leading; i++) {
+    move.sliceStart[i] = slices;
+    slices +=
+        static_cast<uint32_t>((move.dispatch.payload[i].rowBytes + moveSliceBytes - 1) / moveSliceBytes);
+  }
+  move.sliceStart[move.dispatch.leading] = slices;
+  move.slices = std::max(1u, slices);
+}
+
+OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
+  const CudaContext &context = device.context();
+  uint32_t sms = UINT32_MAX;
+  for (const DeviceGroup &group : context.groups()) sms = std::min(sms, group.limits.sms);
+  return choose(static_cast<uint32_t>(context.groups().size()), sms, context.hasSmLimit(), device.plan().topk,
+                maxTokensOf(device.plan()));
+}
+
+// Rows once to each rank of another device, which copies them on.
+void enqueueMove(DevicePlan &device, const DispatchParams &params) {
+  CudaContext &context = device.context();
+  const OnePassShape shape = shapeOf(device, dispatchShape);
+  MoveParams move{};
+  move.dispatch = params;
+  move.lag = shape.lag;
+  addSlices(move);
+  context.signals().reserve({onePassFlags(device.plan(), shape.chunkTokens, move.slices), 0, {}});
+  size_t index = 0;
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    move.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
+    move.dispatch.plan = memory.tables;
+    context.check(launchMove(move, shape.blocks, context.leader(group)),
+                  "launching a dispatch between devices");
+  });
+}
+
+// Whether each rank adds its rows of a token and sends one partial sum: the tree of the plan must say so.
+bool sumsPerRank(const DevicePlan &device, uint32_t unit) {
+  return device.hasOnePass() && device.plan().tree != Tree::none && device.plan().ranksPerNode == 1 &&
+         unit == 16;
+}
+
+OnePassNeed sumNeed(DevicePlan &device, const fusco_combine_call &call) {
+  const fusco_plan &plan = device.plan();
+  const bool keepsPartials = plan.tree == Tree::kept;
+  const uint64_t elements = call.row_bytes / elementBytes(call.dtype);
+  const uint64_t perSlice = sumSliceElements(call.dtype, keepsPartials);
+  OnePassNeed need;
+  need.flags =
+      onePassFlags(plan, shapeOf(device, combineShape).chunkTokens, (elements + perSlice - 1) / perSlice);
+  if (call.weights != nullptr) need.pushedEntries = plan.tokens * plan.topk;
+  const uint64_t rowBytes = keepsPartials ? elements * sizeof(float) : call.row_bytes;
+  for (const uint32_t rows : device.sumLandingRows()) need.landingBytes.push_back(rows * rowBytes);
+  return need;
+}
+
+void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const CombineParams &params) {
+  CudaContext &context = device.context();
+  const OnePassShape shape = shapeOf(device, combineShape);
+  context.signals().reserve(sumNeed(device, call));
+  SumParams sum{};
+  sum.rowBytes = params.rowBytes;
+  sum.senders = shape.senders;
+  sum.isWeighted = call.weights != nullptr ? 1 : 0;
+  std::copy(params.from, params.from + maxRanks, sum.from);
+  std::copy(params.to, params.to + maxRanks, sum.to);
+  std::copy(params.weights, params.weights + maxRanks, sum.weights);
+  context.signals().addSum(sum);
+  size_t index = 0;
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    sum.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
+    context.check(
+        launchSum(sum, call.dtype, device.plan().tree == Tree::kept, shape.blocks, context.leader(group)),
+        "launching a combine between devices");
+  });
+}
+
 }  // namespace
+
+OnePassNeed onePassNeed(DevicePlan &device, const fusco_dispatch_call &call) {
+  if (!device.hasOnePass() || call.scale != nullptr) return {};
+  uint64_t slices = 1;
+  for (uint32_t p = 0; p < call.payload_count; p++) slices += call.payloads[p].row_bytes / moveSliceBytes + 1;
+  return {onePassFlags(device.plan(), shapeOf(device, dispatchShape).chunkTokens, slices), 0, {}};
+}
+
+OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call) {
+  const uint32_t ranks = device.plan().ranks;
+  const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.from, ranks) | bitsOf(call.to, ranks));
+  return sumsPerRank(device, unit) ? sumNeed(device, call) : OnePassNeed{};
+}
 
 void checkDispatch(DevicePlan &plan, const fusco_dispatch_call &call) {
   checkDeviceDispatch(plan.plan(), call, reachOf(plan));
@@ -114,22 +207,27 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   if (path == FUSCO_CUDA_PATH_FORWARD && !device.forwards()) {
     throw Failure(FUSCO_E_OPTION, "rows are forwarded along hierarchical plans with groups only");
   }
-  // Between devices a row is cheaper sent once and copied on there; on one device that only copies it once
-  // more.
-  const bool several = device.context().groups().size() > 1;
-  const bool asked =
-      path == FUSCO_CUDA_PATH_FORWARD || (path == FUSCO_CUDA_PATH_AUTO && several && device.forwards());
+  if (path == FUSCO_CUDA_PATH_ONCE && !device.hasOnePass()) {
+    throw Failure(FUSCO_E_OPTION,
+                  "rows are sent once per rank between devices only; the context has one device");
+  }
   const bool scaled = call.scale != nullptr;
-  const bool forward = asked && !scaled;
+  const bool once =
+      !scaled && device.hasOnePass() && (path == FUSCO_CUDA_PATH_AUTO || path == FUSCO_CUDA_PATH_ONCE);
+  const bool forward = !scaled && path == FUSCO_CUDA_PATH_FORWARD;
   std::vector<DispatchParams> launches = launchesOf(device, call, forward);
   Edges edges(device);
   for (DispatchParams &params : launches) {
-    enqueueDispatch(device, params, scaled, forward);
+    if (once) {
+      enqueueMove(device, params);
+    } else {
+      enqueueDispatch(device, params, scaled, forward);
+    }
     if (forward) enqueueLastHops(device, params);
     if (!scaled) report.tma_payloads += params.leading;
   }
   edges.done();
-  report.path = forward ? FUSCO_CUDA_PATH_FORWARD : FUSCO_CUDA_PATH_DIRECT;
+  report.path = once ? FUSCO_CUDA_PATH_ONCE : forward ? FUSCO_CUDA_PATH_FORWARD : FUSCO_CUDA_PATH_DIRECT;
   countDispatch(device.plan(), call, report.stats);
 }
 
@@ -150,14 +248,19 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
   launch.isWeighted = call.weights != nullptr;
   launch.unit = unitOf(call.row_bytes | bitsOf(call.from, plan.ranks) | bitsOf(call.to, plan.ranks));
   launch.tokens = device.capacityTokens();
+  const bool once = sumsPerRank(device, launch.unit);
   Edges edges(device);
-  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
-    params.plan = memory.tables;
-    launch.sms = group.limits.maxCombineSms;
-    context.check(launchCombine(params, launch, context.leader(group)), "launching a combine");
-  });
+  if (once) {
+    enqueueSum(device, call, params);
+  } else {
+    onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+      params.plan = memory.tables;
+      launch.sms = group.limits.maxCombineSms;
+      context.check(launchCombine(params, launch, context.leader(group)), "launching a combine");
+    });
+  }
   edges.done();
-  report.path = FUSCO_CUDA_PATH_DIRECT;
+  report.path = once ? FUSCO_CUDA_PATH_ONCE : FUSCO_CUDA_PATH_DIRECT;
   countCombine(plan, call, report.stats);
 }
 

@@ -11,6 +11,10 @@ void dispatch(DevicePlan &plan, fusco_cuda_path path, const fusco_dispatch_call 
 void combine(DevicePlan &plan, const fusco_combine_call &call, fusco_cuda_report &report);
 void weightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call, fusco_cuda_report &report);
 
+// Memory that the one-pass form of a call needs; none where it is not used.
+OnePassNeed onePassNeed(DevicePlan &device, const fusco_dispatch_call &call);
+OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call);
+
 // The checks alone, for captured calls whose plan has changed.
 void checkDispatch(DevicePlan &plan, const fusco_dispatch_call &call);
 void checkCombine(DevicePlan &plan, const fusco_combine_call &call);

@@ -10,7 +10,9 @@ CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &ofPlan, Kind theKi
       generation(ofPlan->generation()),
       topk(ofPlan->plan().topk),
       tree(ofPlan->plan().tree),
-      kind(theKind) {}
+      kind(theKind) {
+  if (device->hasOnePass()) capacity = device->context().signals().capacity();
+}
 
 const fusco_buffer *CapturedCall::keep(const fusco_buffer *given) {
   if (given == nullptr) return nullptr;
@@ -32,6 +34,12 @@ void CapturedCall::checkAgain() {
     checkWeightGradient(*device, gradient);
   } else {
     checkDispatch(*device, dispatch);
+  }
+  OnePassNeed need;
+  if (kind == Kind::combine) need = onePassNeed(*device, combine);
+  if (kind == Kind::dispatch) need = onePassNeed(*device, dispatch);
+  if (!need.fitsIn(capacity)) {
+    throw Failure(FUSCO_E_BUFFER, "the plan needs more flags or landing rows than there were at the capture");
   }
   generation = device->generation();
 }

@@ -20,6 +20,8 @@ struct CapturedCall {
   fusco_weight_gradient_call gradient{};
   enum class Kind { dispatch, forwarded, combine, gradient } kind;
 
+  OnePassNeed capacity;  // of the signals, as captured
+
   CapturedCall(const std::shared_ptr<DevicePlan> &device, Kind kind);
   const fusco_buffer *keep(const fusco_buffer *given);
   // Throws if the plan that was uploaded since does not suit what was captured.

@@ -31,9 +31,12 @@ uint32_t readTileOrders(const CheckedPlan &checked, std::vector<std::vector<uint
 // Byte offsets of the tables in one device's memory, all of them at full capacity. The pinned buffers are
 // laid out in the same way, without the barrier.
 struct DevicePlan::Layout {
-  uint64_t head = 0, place, firstHop, order, paddings, landed, lastHop, barrier, bytes;
+  uint64_t head = 0, place, firstHop, order, paddings, landed, lastHop, onePass, barrier, bytes;
+  OnePassLayout onePassTables;
 
-  explicit Layout(const fusco_cuda_capacity &capacity) {
+  // `locals` ranks are on the device; 0: no one-pass tables.
+  Layout(const fusco_cuda_capacity &capacity, size_t locals)
+      : onePassTables(locals == 0 ? 0 : capacity.tokens, capacity.topk, static_cast<uint32_t>(locals)) {
     const uint64_t entries = capacity.tokens * capacity.topk;
     place = alignTable(sizeof(DevicePlanHead));
     firstHop = place + alignTable(entries * sizeof(Place));
@@ -41,7 +44,8 @@ struct DevicePlan::Layout {
     paddings = order + alignTable(entries);
     landed = paddings + alignTable(capacity.instances * sizeof(PaddingRange));
     lastHop = landed + alignTable(entries * sizeof(Landed));
-    barrier = lastHop + alignTable(entries * sizeof(Place));
+    onePass = lastHop + alignTable(entries * sizeof(Place));
+    barrier = onePass + (locals == 0 ? 0 : alignTable(onePassTables.bytes));
     bytes = barrier + tableAlign;
   }
 };
@@ -82,7 +86,7 @@ void DevicePlan::allocate(size_t index) {
   const DeviceGroup &group = context_->groups()[index];
   const OnDevice here(group.device);
   PlanMemory &memory = memory_[index];
-  const Layout layout(capacity_);
+  const Layout layout(capacity_, hasOnePass() ? group.ranks.size() : 0);
   memory.memory = static_cast<uint8_t *>(context_->allocRaw(group.ranks.front(), layout.bytes));
   bytes_ += layout.bytes;
   context_->check(cudaStreamCreateWithFlags(&memory.uploads, cudaStreamNonBlocking),
@@ -99,6 +103,17 @@ void DevicePlan::allocate(size_t index) {
       reinterpret_cast<Place *>(at + layout.firstHop),        at + layout.order,
       reinterpret_cast<PaddingRange *>(at + layout.paddings), reinterpret_cast<Landed *>(at + layout.landed),
       reinterpret_cast<Place *>(at + layout.lastHop)};
+  if (hasOnePass()) {
+    uint8_t *first = at + layout.onePass;
+    const OnePassLayout &tables = layout.onePassTables;
+    memory.onePass = {reinterpret_cast<OnePassHead *>(first + tables.head),
+                      memory.tables.place,
+                      reinterpret_cast<Place *>(first + tables.send),
+                      reinterpret_cast<SumTerm *>(first + tables.terms),
+                      reinterpret_cast<uint32_t *>(first + tables.arrival),
+                      reinterpret_cast<uint32_t *>(first + tables.arrivalRow),
+                      capacity_.tokens};
+  }
   memory.barrier = reinterpret_cast<uint32_t *>(at + layout.barrier);
   context_->check(cudaMemsetAsync(memory.barrier, 0, tableAlign, memory.uploads),
                   "clearing the counters of a device plan");
@@ -148,7 +163,7 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
   const DeviceGroup &group = context_->groups()[index];
   PlanMemory &memory = memory_[index];
   const OnDevice here(group.device);
-  const Layout layout(capacity_);
+  const Layout layout(capacity_, hasOnePass() ? group.ranks.size() : 0);
   const size_t turn = generation_ % 2;
   uint8_t *pinned = memory.pinned[turn];
   // The upload before last has left this buffer; that is the only wait of the host.
@@ -190,6 +205,11 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
     entries += part.places.size();
   }
   head->tokenStart[group.ranks.size()] = head->tokens;
+  if (hasOnePass()) {
+    sumLandingRows_.resize(plan.ranks);
+    fillOnePassTables(plan, *context_, group, layout.onePassTables, capacity_.tokens, pinned + layout.onePass,
+                      sumLandingRows_);
+  }
 
   context_->check(cudaStreamWaitEvent(memory.uploads, memory.used.get(), 0), "waiting for an exchange");
   const auto send = [&](uint64_t offset, uint64_t bytes) {
@@ -202,6 +222,7 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
   send(layout.place, entries * sizeof(Place));
   if (tileTokens > 0) send(layout.order, entries);
   send(layout.paddings, head->paddings * sizeof(PaddingRange));
+  if (hasOnePass()) send(layout.onePass, layout.onePassTables.bytes);
   if (forward != nullptr) {
     send(layout.firstHop, entries * sizeof(Place));
     send(layout.landed, head->landed * sizeof(Landed));

@@ -6,13 +6,15 @@
 
 #include "cuda_context.hpp"
 #include "forward_tables.hpp"
+#include "one_pass_exchange.hpp"
 #include "plan.hpp"
 
 namespace fusco::cuda {
 
 // One device's tables and the host buffers that they are uploaded from.
 struct PlanMemory {
-  DeviceTables tables{};  // addresses in `memory`
+  DeviceTables tables{};    // addresses in `memory`
+  OnePassTables onePass{};  // likewise; none where the context has one device
   uint8_t *memory = nullptr;
   uint32_t *barrier = nullptr;        // DispatchParams::barrier
   std::array<uint8_t *, 2> pinned{};  // used in turn by uploads
@@ -41,6 +43,10 @@ class DevicePlan {
   const PlanMemory &onGroup(size_t group) const { return memory_[group]; }
   uint64_t capacityTokens() const { return capacity_.tokens; }
   bool forwards() const { return forwards_; }
+  // Whether rows cross links once per destination rank: between several devices.
+  bool hasOnePass() const { return memory_.size() > 1; }
+  // Partial sums that arrive at each rank in a one-pass combine.
+  const std::vector<uint32_t> &sumLandingRows() const { return sumLandingRows_; }
   uint32_t tileTokens() const { return tileTokens_; }
   // Device memory of tables and landing rows.
   uint64_t bytes() const { return bytes_; }
@@ -74,6 +80,7 @@ class DevicePlan {
   std::vector<PlanMemory> memory_;                                  // [device groups]
   std::map<std::pair<uint32_t, uint32_t>, LandingBuffer> landing_;  // by rank and payload
   std::vector<uint32_t> landingRows_;                               // [ranks], or empty
+  std::vector<uint32_t> sumLandingRows_;                            // [ranks]
   uint64_t bytes_ = 0;
   uint64_t generation_ = 0;
   uint32_t tileTokens_ = 0;

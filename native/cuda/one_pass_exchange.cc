@@ -11,7 +11,8 @@ namespace fusco::cuda {
 namespace {
 
 constexpr uint64_t tableAlign = 256;
-// Of every wait in a kernel. Readiness of all ranks is known when a launch starts: only a device that fails is late.
+// Of every wait in a kernel. Readiness of all ranks is known when a launch starts: only a device that fails
+// is late.
 constexpr uint64_t deadlineNs = 30'000'000'000;
 // Tokens of a rank up to which latency counts more than SMs.
 constexpr uint32_t smallBatch = 512;
@@ -119,13 +120,13 @@ class TableMaker {
           send_[first + k].row = FUSCO_SLOT_MASKED;
         }
       }
-      addTerms(rank, at, landingRow.data() + uint64_t{token} * plan_.ranks, terms_ + first);
+      addTerms(at, landingRow.data() + uint64_t{token} * plan_.ranks, terms_ + first);
     }
     return rows;
   }
 
   // In the order of ranks, then of k: a rank is a node here.
-  void addTerms(uint32_t, const TokenPlaces &at, const uint32_t *landingRow, SumTerm *terms) const {
+  void addTerms(const TokenPlaces &at, const uint32_t *landingRow, SumTerm *terms) const {
     uint32_t count = 0;
     std::fill(terms, terms + plan_.topk, SumTerm{});
     for (uint32_t rank = 0; rank < plan_.ranks; rank++) {
@@ -236,7 +237,8 @@ OnePassSignals::~OnePassSignals() {
 void OnePassSignals::grow(Grown &buffer, uint32_t rank, uint64_t bytes, bool isZeroed) {
   if (buffer.bytes >= bytes) return;
   if (context_.capturing != nullptr) {
-    throw Failure(FUSCO_E_MEMORY, "an exchange between devices must run once before it is captured").atRank(rank);
+    throw Failure(FUSCO_E_MEMORY, "an exchange between devices must run once before it is captured")
+        .atRank(rank);
   }
   const OnDevice here(context_.deviceOf(rank));
   if (buffer.data != nullptr) old_.emplace_back(context_.deviceOf(rank), buffer.data);
@@ -245,17 +247,31 @@ void OnePassSignals::grow(Grown &buffer, uint32_t rank, uint64_t bytes, bool isZ
   if (isZeroed) context_.check(cudaMemset(buffer.data, 0, bytes), "clearing flags");
 }
 
-void OnePassSignals::reserve(uint64_t flags, uint64_t pushedEntries, const std::vector<uint64_t> &landingBytes) {
-  pushedEntries_ = std::max(pushedEntries_, pushedEntries);
+bool OnePassNeed::fitsIn(const OnePassNeed &capacity) const {
+  if (flags > capacity.flags || pushedEntries > capacity.pushedEntries) return false;
+  for (size_t rank = 0; rank < landingBytes.size(); rank++) {
+    if (landingBytes[rank] > capacity.landingBytes[rank]) return false;
+  }
+  return true;
+}
+
+void OnePassSignals::reserve(const OnePassNeed &need) {
+  pushedEntries_ = std::max(pushedEntries_, need.pushedEntries);
   for (size_t i = 0; i < pushed_.size(); i++) {
     const uint32_t rank = context_.groups()[i].ranks.front();
     grow(pushed_[i], rank, 2 * pushedEntries_ * sizeof(float), false);
     grow(pushedFlags_[i], rank, (pushedEntries_ / pushTokens + context_.ranks()) * sizeof(uint32_t), true);
   }
   for (uint32_t rank = 0; rank < flags_.size(); rank++) {
-    grow(flags_[rank], rank, flags * sizeof(uint32_t), true);
-    grow(landing_[rank], rank, landingBytes[rank], false);
+    grow(flags_[rank], rank, need.flags * sizeof(uint32_t), true);
+    if (!need.landingBytes.empty()) grow(landing_[rank], rank, need.landingBytes[rank], false);
   }
+}
+
+OnePassNeed OnePassSignals::capacity() const {
+  OnePassNeed capacity{flags_.front().bytes / sizeof(uint32_t), pushedEntries_, {}};
+  for (const Grown &landing : landing_) capacity.landingBytes.push_back(landing.bytes);
+  return capacity;
 }
 
 OnePassCommon OnePassSignals::common(size_t index, const OnePassTables &tables, uint32_t chunkTokens) const {
@@ -291,7 +307,8 @@ void OnePassSignals::checkWaits() const {
 }
 
 // Figures of 2 and 4 H100 are in docs/performance-gpus.md: the fewest SMs within 5 % of the best.
-OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens) {
+OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk,
+                           uint32_t maxTokens) {
   const bool isSmall = maxTokens <= smallBatch;
   const uint32_t enough = isSmall ? sms : devices > 2 ? 32 : 64;
   OnePassShape shape{};
@@ -313,9 +330,15 @@ OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32
   return shape;
 }
 
-uint64_t onePassFlags(const fusco_plan &plan, uint64_t capacityTokens, uint32_t chunkTokens, uint64_t slices) {
+uint64_t onePassFlags(const fusco_plan &plan, uint32_t chunkTokens, uint64_t slices) {
   // A dispatch has a flag for each chunk of all ranks, a combine for each sender and chunk of the rank.
-  return uint64_t{plan.ranks} * (capacityTokens / chunkTokens + 2) * slices;
+  return uint64_t{plan.ranks} * (maxTokensOf(plan) / chunkTokens + 1) * slices;
+}
+
+uint32_t maxTokensOf(const fusco_plan &plan) {
+  uint32_t tokens = 0;
+  for (const RankPlan &part : plan.rank) tokens = std::max(tokens, part.tokens);
+  return tokens;
 }
 
 }  // namespace fusco::cuda

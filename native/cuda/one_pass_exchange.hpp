@@ -18,14 +18,23 @@ struct OnePassLayout {
   OnePassLayout(uint64_t tokens, uint32_t topk, uint32_t locals);
 };
 
-// Writes the tables of a device to `at`, host memory laid out as `layout` says. `landingRows` [ranks] becomes the
-// number of partial sums that arrive at each rank in a combine.
+// Writes the tables of a device to `at`, host memory laid out as `layout` says. `landingRows` [ranks] becomes
+// the number of partial sums that arrive at each rank in a combine.
 void fillOnePassTables(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
                        const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
                        std::vector<uint32_t> &landingRows);
 
-// Signals of the devices of a context, and the buffers that they exchange rows through. They only grow, and buffers
-// that were replaced stay allocated as long as the context, because captured graphs may use them.
+// Memory that a call needs.
+struct OnePassNeed {
+  uint64_t flags = 0;                  // of each rank
+  uint64_t pushedEntries = 0;          // in each of the two sets of weights of a device
+  std::vector<uint64_t> landingBytes;  // [ranks], or empty
+
+  bool fitsIn(const OnePassNeed &capacity) const;
+};
+
+// Signals of the devices of a context, and the buffers that they exchange rows through. They only grow, and
+// buffers that were replaced stay allocated as long as the context, because captured graphs may use them.
 class OnePassSignals {
  public:
   explicit OnePassSignals(CudaContext &context);
@@ -33,15 +42,14 @@ class OnePassSignals {
   OnePassSignals(const OnePassSignals &) = delete;
   OnePassSignals &operator=(const OnePassSignals &) = delete;
 
-  // What launches of this call need: flags of each rank, entries of a set of pushed weights on each device and bytes
-  // of landing rows of each rank. Throws E_MEMORY where something must be allocated in a capture.
-  void reserve(uint64_t flags, uint64_t pushedEntries, const std::vector<uint64_t> &landingBytes);
+  // Throws E_MEMORY where something must be allocated in a capture.
+  void reserve(const OnePassNeed &need);
 
   // Parameters of a launch on device group `index`.
   OnePassCommon common(size_t index, const OnePassTables &tables, uint32_t chunkTokens) const;
   void addSum(SumParams &params) const;
-  // Bytes of landing rows of a rank that captured launches may use.
-  uint64_t landingBytes(uint32_t rank) const { return landing_[rank].bytes; }
+  // What there is now; launches that are captured keep these buffers.
+  OnePassNeed capacity() const;
   // Throws E_PEER_TIMEOUT if a wait passed its deadline.
   void checkWaits() const;
 
@@ -53,12 +61,12 @@ class OnePassSignals {
   void grow(Grown &buffer, uint32_t rank, uint64_t bytes, bool isZeroed);
 
   CudaContext &context_;
-  std::vector<LaunchControl *> control_;  // [devices]
-  std::vector<uint32_t *> ready_;         // [devices]
-  std::vector<Grown> flags_;              // [ranks]
-  std::vector<Grown> landing_;            // [ranks]
-  std::vector<Grown> pushed_;             // [devices]
-  std::vector<Grown> pushedFlags_;        // [devices]
+  std::vector<LaunchControl *> control_;          // [devices]
+  std::vector<uint32_t *> ready_;                 // [devices]
+  std::vector<Grown> flags_;                      // [ranks]
+  std::vector<Grown> landing_;                    // [ranks]
+  std::vector<Grown> pushed_;                     // [devices]
+  std::vector<Grown> pushedFlags_;                // [devices]
   std::vector<std::pair<uint32_t, void *>> old_;  // device, memory
   uint64_t pushedEntries_ = 0;
   WaitFailure *failure_ = nullptr;
@@ -74,7 +82,9 @@ struct OnePassShape {
 OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
 OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
 
-// Flags that a rank needs for launches of this shape.
-uint64_t onePassFlags(const fusco_plan &plan, uint64_t capacityTokens, uint32_t chunkTokens, uint64_t slices);
+// Flags that a rank needs for launches with such chunks.
+uint64_t onePassFlags(const fusco_plan &plan, uint32_t chunkTokens, uint64_t slices);
+// Most tokens of a rank.
+uint32_t maxTokensOf(const fusco_plan &plan);
 
 }  // namespace fusco::cuda

@@ -388,12 +388,16 @@ uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
  * @{
  */
 
-/** How the rows of a dispatch travel. A scaled dispatch always goes straight to the slots. */
+/** How the rows of an exchange travel. A scaled dispatch always goes straight to the slots. */
 typedef enum fusco_cuda_path FUSCO_ENUM {
-  /** FORWARD for hierarchical plans with rail groups on several devices, else DIRECT. */
+  /** ONCE if the context has several devices, else DIRECT. */
   FUSCO_CUDA_PATH_AUTO = 0,
-  FUSCO_CUDA_PATH_DIRECT = 1, /**< straight to every slot */
-  FUSCO_CUDA_PATH_FORWARD = 2 /**< once to each remote node's forwarder; hierarchical plans only */
+  FUSCO_CUDA_PATH_DIRECT = 1,  /**< straight to every slot */
+  FUSCO_CUDA_PATH_FORWARD = 2, /**< once to each remote node's forwarder; hierarchical plans only */
+  /** Dispatch: once to each rank of another device, which copies the row to its other slots while later rows
+   * arrive. Combine, for hierarchical plans with one rank per node: one partial sum per token and rank.
+   * Several devices only. */
+  FUSCO_CUDA_PATH_ONCE = 3
 } fusco_cuda_path;
 
 /** What an exchange enqueued. */

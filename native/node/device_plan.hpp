@@ -65,7 +65,8 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
     const auto path = choiceOf<fusco_cuda_path>(info[1], "path",
                                                 {{"auto", FUSCO_CUDA_PATH_AUTO},
                                                  {"direct", FUSCO_CUDA_PATH_DIRECT},
-                                                 {"forward", FUSCO_CUDA_PATH_FORWARD}});
+                                                 {"forward", FUSCO_CUDA_PATH_FORWARD},
+                                                 {"once", FUSCO_CUDA_PATH_ONCE}});
     return enqueue<fusco_dispatch_call>(info, [path](auto *plan, auto *call, auto *report, auto *error) {
       return fusco_cuda_dispatch(plan, path, call, report, error);
     });
@@ -85,7 +86,8 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
     fusco_cuda_report report = fusco_sized<fusco_cuda_report>();
     run(info.Env(), function, open(info.Env()).get(), call.get(), &report);
     Napi::Object object = statsObject(info.Env(), report.stats);
-    object.Set("path", report.path == FUSCO_CUDA_PATH_FORWARD ? "forward" : "direct");
+    constexpr const char *paths[] = {"auto", "direct", "forward", "once"};
+    object.Set("path", paths[report.path]);
     object.Set("tmaPayloads", report.tma_payloads);
     return object;
   }
