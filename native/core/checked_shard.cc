@@ -5,10 +5,10 @@
 namespace fusco {
 
 Failure badEntry(fusco_status status, const char *what, const KeptEntry &entry) {
-  return Failure(status, "entry %zu of rank %u, instance %u slot %d, %s", entry.number, entry.rank,
+  return Failure(status, "entry %llu of rank %u, instance %u slot %d, %s", entry.number, entry.rank,
                  entry.instance, static_cast<int32_t>(entry.slot), what)
       .atRank(entry.rank)
-      .at("/ranks/%u/entries/%zu", entry.rank, entry.number);
+      .at("/ranks/%u/entries/%llu", entry.rank, entry.number);
 }
 
 uint32_t SendRuns::next(const KeptEntry &entry) {
@@ -23,7 +23,7 @@ uint32_t SendRuns::next(const KeptEntry &entry) {
 void SendRuns::checkAllSent(uint32_t rank) const {
   for (size_t instance = 0; instance < runs_.size(); instance++) {
     if (sent_[instance] == runs_[instance].rows) continue;
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has %u entries for instance %zu, its run has %u rows", rank,
+    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has %u entries for instance %llu, its run has %u rows", rank,
                   sent_[instance], instance, runs_[instance].rows)
         .atRank(rank);
   }
@@ -47,11 +47,11 @@ std::vector<RowRange> CheckedShard::readBlocks(uint64_t firstInstance, RankPlan 
     const uint32_t begin = offsets[local];
     const uint32_t end = offsets[local + 1];
     if (begin > end || end > part.recvRows || rows[local] > end - begin) {
-      throw Failure(FUSCO_E_SEGMENT_BOUNDS, "rank %u block %zu: %u rows in %u to %u of %u", rank_, local,
+      throw Failure(FUSCO_E_SEGMENT_BOUNDS, "rank %u block %llu: %u rows in %u to %u of %u", rank_, local,
                     rows[local], begin, end, part.recvRows)
           .atRank(rank_)
           .limited(rows[local], end >= begin ? end - begin : 0)
-          .at("/ranks/%u/blocks/%zu", rank_, local);
+          .at("/ranks/%u/blocks/%llu", rank_, local);
     }
     const uint32_t padding = end - begin - rows[local];
     blocks.push_back({begin, rows[local]});
@@ -101,16 +101,16 @@ std::vector<RowRange> CheckedShard::receiveRuns(const std::vector<RowRange> &blo
     for (size_t at = block * ranks_; at < (block + 1) * ranks_; at++) {
       if (runs[at].rows == 0) continue;
       if (runs[at].first != next) {
-        throw Failure(FUSCO_E_SEGMENT_BOUNDS, "run %zu of rank %u starts at row %u, not %llu", at, rank_,
-                      runs[at].first, static_cast<unsigned long long>(next))
+        throw Failure(FUSCO_E_SEGMENT_BOUNDS, "run %llu of rank %u starts at row %u, not %llu", at, rank_,
+                      runs[at].first, next)
             .atRank(rank_)
-            .at("/ranks/%u/runs/%zu", rank_, at);
+            .at("/ranks/%u/runs/%llu", rank_, at);
       }
       next += runs[at].rows;
     }
     if (next != uint64_t{blocks[block].first} + blocks[block].rows) {
-      throw Failure(FUSCO_E_SEGMENT_BOUNDS, "the runs of block %zu of rank %u end at row %llu", block, rank_,
-                    static_cast<unsigned long long>(next))
+      throw Failure(FUSCO_E_SEGMENT_BOUNDS, "the runs of block %llu of rank %u end at row %llu", block, rank_,
+                    next)
           .atRank(rank_);
     }
   }
@@ -121,16 +121,16 @@ SendRuns CheckedShard::sendRuns() const {
   auto runs = ranges(FUSCO_S_SEND_ROW, FUSCO_S_SEND_ROWS, word(FUSCO_W_INSTANCES));
   for (size_t i = 0; i < runs.size(); i++) {
     if (uint64_t{runs[i].first} + runs[i].rows <= FUSCO_MAX_ROWS) continue;
-    throw Failure(FUSCO_E_SEGMENT_BOUNDS, "run %zu of rank %u ends behind row %d", i, rank_, FUSCO_MAX_ROWS)
+    throw Failure(FUSCO_E_SEGMENT_BOUNDS, "run %llu of rank %u ends behind row %d", i, rank_, FUSCO_MAX_ROWS)
         .atRank(rank_);
   }
   return SendRuns(std::move(runs));
 }
 
 Failure CheckedShard::badForward(const char *what, size_t row) const {
-  return Failure(FUSCO_E_SEGMENT_BOUNDS, "forwarded row %zu of rank %u %s", row, rank_, what)
+  return Failure(FUSCO_E_SEGMENT_BOUNDS, "forwarded row %llu of rank %u %s", row, rank_, what)
       .atRank(rank_)
-      .at("/ranks/%u/forward/%zu", rank_, row);
+      .at("/ranks/%u/forward/%llu", rank_, row);
 }
 
 ForwardedRows CheckedShard::forwardedRows(uint32_t ranksPerNode, const std::vector<Place> &places) const {
@@ -185,8 +185,8 @@ std::vector<uint8_t> CheckedShard::tileOrder() const {
   if (tileEntries == 0) return {};
   auto order = reader_.section<uint8_t>(FUSCO_S_TILE_ORDER);
   if (tileEntries > maxTileEntries || order.size() != entries()) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u orders %zu entries in tiles of %llu", rank_, order.size(),
-                  static_cast<unsigned long long>(tileEntries))
+    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u orders %llu entries in tiles of %llu", rank_, order.size(),
+                  tileEntries)
         .atRank(rank_);
   }
   for (uint64_t first = 0; first < order.size(); first += tileEntries) {
@@ -195,10 +195,9 @@ std::vector<uint8_t> CheckedShard::tileOrder() const {
     for (uint64_t i = 0; i < count; i++) {
       const uint8_t at = order[first + i];
       if (at >= count || seen[at]) {
-        throw Failure(FUSCO_E_ENTRY, "the tile at entry %llu of rank %u is no permutation",
-                      static_cast<unsigned long long>(first), rank_)
+        throw Failure(FUSCO_E_ENTRY, "the tile at entry %llu of rank %u is no permutation", first, rank_)
             .atRank(rank_)
-            .at("/ranks/%u/tileOrder/%llu", rank_, static_cast<unsigned long long>(first + i));
+            .at("/ranks/%u/tileOrder/%llu", rank_, first + i);
       }
       seen[at] = true;
     }
@@ -216,11 +215,11 @@ Tree treeOf(fusco_strategy strategy, fusco_partial partial) {
   // Callers in C may pass numbers that the enumerations do not have.
   if (static_cast<int>(strategy) == FUSCO_STRATEGY_FLAT) return Tree::none;
   if (static_cast<int>(strategy) != FUSCO_STRATEGY_HIER) {
-    throw Failure(FUSCO_E_BACKEND, "there is no strategy %d", static_cast<int>(strategy));
+    throw Failure(FUSCO_E_BACKEND, "there is no strategy %d", strategy);
   }
   if (static_cast<int>(partial) == FUSCO_PARTIAL_F32) return Tree::kept;
   if (static_cast<int>(partial) == FUSCO_PARTIAL_PAYLOAD) return Tree::rounded;
-  throw Failure(FUSCO_E_OPTION, "there are no partial sums of kind %d", static_cast<int>(partial));
+  throw Failure(FUSCO_E_OPTION, "there are no partial sums of kind %d", partial);
 }
 
 uint32_t forwarderOf(const uint16_t *groups, uint32_t ranksPerNode, uint32_t rank, uint32_t node) {

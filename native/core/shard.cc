@@ -21,8 +21,8 @@ ShardReader::ShardReader(const fusco_buffer &shard, uint32_t rank, uint32_t rank
     : bytes_(static_cast<const uint8_t *>(shard.data)), rank_(rank) {
   if (bytes_ == nullptr || shard.bytes < FUSCO_SHARD_BODY) {
     const uint64_t given = bytes_ == nullptr ? 0 : shard.bytes;
-    throw Failure(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u has %llu bytes, its head needs %d", rank,
-                  static_cast<unsigned long long>(given), FUSCO_SHARD_BODY)
+    throw Failure(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u has %llu bytes, its head needs %d", rank, given,
+                  FUSCO_SHARD_BODY)
         .atRank(rank)
         .limited(given, FUSCO_SHARD_BODY)
         .at("/ranks/%u", rank);
@@ -49,8 +49,7 @@ void ShardReader::checkSections(uint64_t size) {
     end = (end + FUSCO_SECTION_ALIGN - 1) / FUSCO_SECTION_ALIGN * FUSCO_SECTION_ALIGN;
     if (offsets_[section] != expected || end > size) {
       throw Failure(FUSCO_E_SHARD_LAYOUT, "section %d of rank %u: offset %u with %u elements in %llu bytes",
-                    section, rank_, offsets_[section], counts_[section],
-                    static_cast<unsigned long long>(size))
+                    section, rank_, offsets_[section], counts_[section], size)
           .atRank(rank_)
           .limited(end, size)
           .at("/ranks/%u/sections/%d", rank_, section);
@@ -58,7 +57,7 @@ void ShardReader::checkSections(uint64_t size) {
   }
   if (end != size) {
     throw Failure(FUSCO_E_SHARD_LAYOUT, "the sections of rank %u need %llu bytes, the shard has %llu", rank_,
-                  static_cast<unsigned long long>(end), static_cast<unsigned long long>(size))
+                  end, size)
         .atRank(rank_)
         .limited(end, size)
         .at("/ranks/%u", rank_);
@@ -68,7 +67,7 @@ void ShardReader::checkSections(uint64_t size) {
 void ShardReader::expectCount(int section, uint64_t expected) const {
   if (counts_[section] == expected) return;
   throw Failure(FUSCO_E_SHARD_HEAD, "section %d of rank %u has %u elements, the head says %llu", section,
-                rank_, counts_[section], static_cast<unsigned long long>(expected))
+                rank_, counts_[section], expected)
       .atRank(rank_)
       .limited(counts_[section], expected)
       .at("/ranks/%u/sections/%d", rank_, section);
@@ -90,7 +89,7 @@ void ShardReader::checkHead(uint32_t ranks) const {
   }
   if (words_[FUSCO_W_RECV_ROWS] > FUSCO_MAX_ROWS || entries() > FUSCO_MAX_ROWS) {
     throw Failure(FUSCO_E_LIMIT, "rank %u: %u receive rows, %llu entries; the limit is %d", rank_,
-                  words_[FUSCO_W_RECV_ROWS], static_cast<unsigned long long>(entries()), FUSCO_MAX_ROWS)
+                  words_[FUSCO_W_RECV_ROWS], entries(), FUSCO_MAX_ROWS)
         .atRank(rank_)
         .limited(entries(), FUSCO_MAX_ROWS);
   }

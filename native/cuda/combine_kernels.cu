@@ -214,7 +214,7 @@ cudaError_t launchCombine(const CombineParams &params, const CombineLaunch &laun
   const uint32_t elementUnit =
       forElement(launch.dtype, [](auto element) { return decltype(element)::bytes; });
   const uint64_t units = params.rowBytes / (launch.unit == wideUnit ? wideUnit : elementUnit);
-  const uint32_t threads = launch.threads > 0 ? launch.threads : threadsOverRow(units);
+  const uint32_t threads = threadsOverRow(units);
   uint64_t blocks = launch.tokens;
   if (launch.sms > 0) blocks = std::min<uint64_t>(blocks, uint64_t{launch.sms} * (threadsPerSm / threads));
   kernel<<<static_cast<uint32_t>(blocks), threads, 0, stream>>>(params);

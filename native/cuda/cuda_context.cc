@@ -210,9 +210,8 @@ void *CudaContext::allocRaw(uint32_t rank, uint64_t bytes) {
     size_t free = 0;
     size_t total = 0;
     cudaMemGetInfo(&free, &total);
-    throw Failure(FUSCO_E_MEMORY, "device %u: %llu bytes asked, %llu of %llu free", device_[rank],
-                  static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(free),
-                  static_cast<unsigned long long>(total))
+    throw Failure(FUSCO_E_MEMORY, "device %u: %llu bytes asked, %llu of %llu free", device_[rank], bytes,
+                  free, total)
         .atRank(rank)
         .limited(bytes, free);
   }

@@ -56,9 +56,8 @@ DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_ca
   capacity_.instances = std::max<uint64_t>(capacity_.instances, checked.plan->instances);
   if (capacity_.topk > FUSCO_MAX_TOPK || capacity_.tokens * capacity_.topk > FUSCO_MAX_ROWS ||
       capacity_.instances > FUSCO_MAX_INSTANCES) {
-    throw Failure(FUSCO_E_LIMIT, "a device plan for %llu tokens, topk %u, %llu instances",
-                  static_cast<unsigned long long>(capacity_.tokens), capacity_.topk,
-                  static_cast<unsigned long long>(capacity_.instances));
+    throw Failure(FUSCO_E_LIMIT, "a device plan for %llu tokens, topk %u, %llu instances", capacity_.tokens,
+                  capacity_.topk, capacity_.instances);
   }
   memory_.resize(context_->groups().size());
   for (size_t group = 0; group < memory_.size(); group++) allocate(group);
@@ -106,14 +105,13 @@ void DevicePlan::allocate(size_t index) {
 
 void DevicePlan::checkCapacity(const fusco_plan &plan) const {
   if (plan.tokens > capacity_.tokens || plan.topk > capacity_.topk) {
-    throw Failure(FUSCO_E_LIMIT, "%llu tokens, topk %u; the device plan holds %llu and %u",
-                  static_cast<unsigned long long>(plan.tokens), plan.topk,
-                  static_cast<unsigned long long>(capacity_.tokens), capacity_.topk)
+    throw Failure(FUSCO_E_LIMIT, "%llu tokens, topk %u; the device plan holds %llu and %u", plan.tokens,
+                  plan.topk, capacity_.tokens, capacity_.topk)
         .limited(plan.tokens, capacity_.tokens);
   }
   if (plan.instances <= capacity_.instances) return;
   throw Failure(FUSCO_E_LIMIT, "%u instances; the device plan holds %llu", plan.instances,
-                static_cast<unsigned long long>(capacity_.instances))
+                capacity_.instances)
       .limited(plan.instances, capacity_.instances);
 }
 

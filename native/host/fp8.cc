@@ -89,8 +89,7 @@ void checkFp8(const fusco_fp8_call &call) {
     throw Failure(FUSCO_E_OPTION, "rows is beyond its limit").limited(call.rows, maxRows);
   }
   const uint64_t size = elementBytes(call.dtype);
-  if (size == 0)
-    throw Failure(FUSCO_E_DTYPE, "dtype %d is not f32, f16 or bf16", static_cast<int>(call.dtype));
+  if (size == 0) throw Failure(FUSCO_E_DTYPE, "dtype %d is not f32, f16 or bf16", call.dtype);
   if (call.hidden > FUSCO_MAX_ROW_BYTES) throw Failure(FUSCO_E_OPTION, "hidden is beyond its limit");
   checkRowBytes(call.hidden * size);
   RowBuffers buffers;
