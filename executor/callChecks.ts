@@ -1,7 +1,7 @@
 // Checks of a call before a backend sees it: one buffer per local rank, large enough, and no output overlaps another
 // buffer.
 
-import { checkInteger, FuscoError } from '../planner/errors.ts';
+import { checkChoice, checkInteger, FuscoError } from '../planner/errors.ts';
 import { MAX_ROW_BYTES, MAX_ROWS } from '../planner/format/layout.ts';
 import type { Plan } from '../planner/plan.ts';
 import { DTYPE_BYTES } from '../planner/spec.ts';
@@ -114,9 +114,7 @@ const EXCHANGES: {
     const lists: Record<string, BufferList> = {};
     payloads.forEach(({ rowBytes, from, to, per, dtype }, p) => {
       checkRowBytes(`payload ${p}`, rowBytes);
-      if (per !== undefined && per !== 'token' && per !== 'entry') {
-        throw new FuscoError('E_OPTION', `payload ${p}: per ${String(per)} is not one of token, entry`);
-      }
+      if (per !== undefined) checkChoice(`payload ${p}: per`, per, ['token', 'entry']);
       if (scale !== undefined && per !== 'entry') rowCodec(dtype ?? 'bytes', rowBytes);
       lists[`payload ${p}: from`] = ['in', from, per === 'entry' ? entries : tokens, rowBytes];
       lists[`payload ${p}: to`] = ['out', to, recvRows, rowBytes];

@@ -28,7 +28,7 @@ import type {
   WeightGradientCall,
 } from './backends/types.ts';
 import { checkExchange, checkRowWork } from './callChecks.ts';
-import { findAddon } from './native/addon.ts';
+import { findAddon, needAddon } from './native/addon.ts';
 import { planDistributed } from './planDistributed.ts';
 import { connect } from './rendezvous/session.ts';
 import { Recorder } from './training/recorder.ts';
@@ -348,10 +348,8 @@ function checkOptions({ backend = 'auto', ...options }: GroupOptions): void {
 }
 
 function openHost(name: 'auto' | 'host', threads: number): Backend {
-  const found = findAddon();
-  if (found.addon !== undefined) return hostBackend(found.addon, threads);
-  if (name === 'auto') return referenceBackend();
-  throw new FuscoError('E_BACKEND', `the host backend is not there: ${found.reason}`);
+  if (name === 'auto' && findAddon().addon === undefined) return referenceBackend();
+  return hostBackend(needAddon('host'), threads);
 }
 
 /** The nccl backend over the caller's session, or over one of its own. */

@@ -16,6 +16,11 @@ export function isExternal(memory: Memory): memory is ExternalMemory {
   return !ArrayBuffer.isView(memory) && typeof memory?.address === 'bigint';
 }
 
+/** The bytes of a view. */
+export function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}
+
 /** Throws E_BUFFER unless a buffer has the bytes that are needed. */
 export function checkBytes(name: string, given: number, needed: number, rank?: number): void {
   if (Number.isSafeInteger(given) && given >= needed) return;

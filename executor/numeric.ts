@@ -100,7 +100,7 @@ const ELEMENTS: Readonly<Record<FloatDtype, ElementCodec>> = {
   },
 };
 
-function dataView({ buffer, byteOffset, byteLength }: ArrayBufferView): DataView {
+export function dataView({ buffer, byteOffset, byteLength }: ArrayBufferView): DataView {
   return new DataView(buffer, byteOffset, byteLength);
 }
 

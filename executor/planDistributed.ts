@@ -3,6 +3,7 @@
 
 import { decide } from '../planner/decide.ts';
 import { gatherFacts, type RankFacts } from '../planner/facts.ts';
+import { joinBytes } from '../planner/format/bytes.ts';
 import { optionsDigest } from '../planner/format/digest.ts';
 import type { Shard } from '../planner/format/shard.ts';
 import { nodeSha256 } from '../planner/node.ts';
@@ -10,6 +11,7 @@ import { markVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import { checkTable, type RoutingTable } from '../planner/routing.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from '../planner/spec.ts';
+import { bytesOf } from './memory.ts';
 
 /** Gives all ranks' bytes, the same number on each; `what` is compared between the ranks first. */
 export type Gather = (what: string, own: Uint8Array) => Promise<Uint8Array[]>;
@@ -18,15 +20,8 @@ const DIGEST_BYTES = 32;
 
 /** The facts of one rank: digest, counts, and rows per node if they are known. */
 function encodeFacts({ counts, nodeRows, optionsDigest: digest }: RankFacts): Uint8Array {
-  const words = [counts, ...(nodeRows === undefined ? [] : [nodeRows])];
-  const bytes = new Uint8Array(DIGEST_BYTES + 4 * words.reduce((sum, part) => sum + part.length, 0));
-  bytes.set(digest);
-  let at = DIGEST_BYTES;
-  for (const part of words) {
-    bytes.set(new Uint8Array(part.buffer, part.byteOffset, part.byteLength), at);
-    at += part.byteLength;
-  }
-  return bytes;
+  const words = nodeRows === undefined ? [counts] : [counts, nodeRows];
+  return joinBytes([digest, ...words.map(bytesOf)]);
 }
 
 function decodeFacts(bytes: Uint8Array, { placement }: PlanSpec, hasNodeRows: boolean): RankFacts {

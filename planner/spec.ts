@@ -1,4 +1,4 @@
-import { checkInteger, FuscoError } from './errors.ts';
+import { checkChoice, checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 import {
   checkRanksPerNode,
@@ -136,12 +136,6 @@ export interface SpecFields extends OptionalFields {
   /** 0 without an order of stores. */
   tileTokens: number;
   placement: PlacementMap;
-}
-
-/** Throws E_OPTION unless `value` is one of `choices`. */
-function checkChoice<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
-  if (choices.includes(value as T)) return value as T;
-  throw new FuscoError('E_OPTION', `${name} ${String(value)} is not one of ${choices.join(', ')}`);
 }
 
 /** Checks every field and derives the rest. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */

@@ -2,6 +2,7 @@
 
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
+import { FuscoError } from '../../planner/errors.ts';
 import type { Addon } from './types.ts';
 
 export type * from './types.ts';
@@ -17,6 +18,13 @@ let loaded: AddonResult | undefined;
 export function findAddon(): AddonResult {
   loaded ??= tryLoad();
   return loaded;
+}
+
+/** The addon for a backend that needs it. Throws E_BACKEND with the reason if there is none. */
+export function needAddon(backend: string): Addon {
+  const found = findAddon();
+  if (found.addon !== undefined) return found.addon;
+  throw new FuscoError('E_BACKEND', `the ${backend} backend is not there: ${found.reason}`);
 }
 
 /** Lets findAddon() return this addon from now on. */

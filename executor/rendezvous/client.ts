@@ -1,22 +1,19 @@
 // A rank's side of the rendezvous, in the worker: its heart-beats, what it waits for, and detection of a lost rank 0.
 
 import type { Socket } from 'node:net';
-import { type Address, connectToServer } from './connection.ts';
+import { connectToServer, type Target } from './connection.ts';
 import { encodeFrame, type Frame, FrameError } from './frames.ts';
-import type { Identity } from './hello.ts';
 import { type ClientMessage, parseServerMessage, splitParts, type Wait } from './messages.ts';
 import { departedFailure, type Failure, type LateRank, type LateReport } from './report.ts';
 import { endSocket } from './shutdown.ts';
 
-export interface ClientOptions {
-  readonly address: Address;
-  readonly identity: Identity;
-  readonly secret: string;
-  readonly deadlineMs: number;
+export interface ClientOptions extends Target {
   readonly heartbeatMs: number;
   /** Called once, when the session fails. */
   onFailure(failure: Failure): void;
 }
+
+type Question = Extract<ClientMessage, { id: number }>;
 
 /** How long the server may take to say who is late. */
 const ANSWER_MS = 1500;
@@ -27,11 +24,20 @@ export interface LocalPlace {
   readonly localWorldSize: number;
 }
 
-/** Something that this rank waits for. It never rejects: a failure ends the session as a whole. */
-interface Pending<T> {
-  resolve(value: T): void;
-  timer: NodeJS.Timeout | undefined;
+/**
+ * Something that this rank waits for, or a question to the server. Neither rejects: if the session fails, it ends as a
+ * whole, and questions have the answer `ifFailed`.
+ */
+interface Pending {
+  resolve(value: never): void;
+  timer?: NodeJS.Timeout | undefined;
+  readonly ifFailed?: () => unknown;
 }
+
+/** Keys of what is pending. */
+const waitKey = (wait: Wait) => JSON.stringify(wait);
+const questionKey = (id: number) => `question ${id}`;
+const CONNECT: Wait = { kind: 'connect' };
 
 export class Client {
   readonly #options: ClientOptions;
@@ -47,11 +53,10 @@ export class Client {
   #lastCall = -1;
   #seq = 0;
   #nextId = 0;
-  #ready: Pending<LocalPlace> | undefined;
-  #gathering: Pending<Uint8Array[]> | undefined;
-  readonly #calls = new Map<number, Pending<void>>();
-  readonly #reports = new Map<number, Pending<LateReport> & { call: number }>();
-  readonly #latenesses = new Map<number, (behindMs: Float64Array) => void>();
+  /** By waitKey or questionKey. */
+  readonly #pending = new Map<string, Pending>();
+  /** Resolves when the last all-gather so far has ended. */
+  #gathers: Promise<unknown> = Promise.resolve();
 
   constructor(options: ClientOptions) {
     this.#options = options;
@@ -59,12 +64,10 @@ export class Client {
 
   /** Connects and waits for all other ranks. Throws FuscoError; calls onFailure once connected. */
   async connect(): Promise<LocalPlace> {
-    const { address, identity, secret, deadlineMs, heartbeatMs } = this.#options;
+    const { deadlineMs, heartbeatMs } = this.#options;
     const started = performance.now();
-    const ready = new Promise<LocalPlace>((resolve) => {
-      this.#ready = { resolve, timer: undefined };
-    });
-    this.#socket = await connectToServer(address, identity, secret, deadlineMs, {
+    const ready = this.#wait<LocalPlace>(waitKey(CONNECT), {});
+    this.#socket = await connectToServer(this.#options, {
       onFrame: (frame) => this.#handle(frame),
       onEnd: (reason) => this.#lost(reason),
     });
@@ -73,30 +76,37 @@ export class Client {
     if (this.#failure !== undefined || this.#closed) return ready;
     this.#beat = setInterval(() => this.#beatOnce(), heartbeatMs);
     const left = Math.max(1, deadlineMs - (performance.now() - started));
-    if (this.#ready !== undefined) this.#ready.timer = this.#expireAfter(left, { kind: 'connect' }, started);
+    const pending = this.#pending.get(waitKey(CONNECT));
+    if (pending !== undefined) pending.timer = this.#expireAfter(left, CONNECT, started);
     return ready;
   }
 
-  /** One all-gather. The caller makes the next one when this one has resolved. */
+  /** One all-gather. It starts when the one before has ended, and so does its deadline. */
   gather(what: string, part: Uint8Array, deadlineMs: number): Promise<Uint8Array[]> {
-    return new Promise((resolve) => {
+    const gathered = this.#gathers.then(() => {
       const seq = this.#seq++;
-      this.#gathering = { resolve, timer: this.#expireAfter(deadlineMs, { kind: 'gather', seq }) };
-      if (this.#rootClosed) return this.#fail(this.#rootFailure('closed'));
-      this.#send({ type: 'gather', seq, what }, part);
+      const parts = this.#await<Uint8Array[]>({ kind: 'gather', seq }, deadlineMs);
+      if (this.#rootClosed) this.#fail(this.#rootFailure('closed'));
+      else this.#send({ type: 'gather', seq, what }, part);
+      return parts;
     });
+    this.#gathers = gathered;
+    return gathered;
   }
 
   /** Enters a call; resolves when all ranks have entered it. */
   enter(call: number, digest: Uint8Array, deadlineMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      this.#calls.set(call, { resolve, timer: this.#expireAfter(deadlineMs, { kind: 'call', call }) });
-      this.announce(call, digest, true);
-    });
+    const entered = this.#await<void>({ kind: 'call', call }, deadlineMs);
+    this.#announce(call, digest, true);
+    return entered;
   }
 
   /** Enters a call without waiting. */
-  announce(call: number, digest: Uint8Array, awaited = false): void {
+  announce(call: number, digest: Uint8Array): void {
+    this.#announce(call, digest, false);
+  }
+
+  #announce(call: number, digest: Uint8Array, awaited: boolean): void {
     this.#lastCall = call;
     this.#refuseClosedRoot();
     this.#send({ type: 'enter', call, awaited }, digest);
@@ -104,31 +114,21 @@ export class Client {
 
   /** Which ranks have not entered a call; always answers within 1.5 s. */
   late(call: number): Promise<LateReport> {
-    return new Promise((resolve) => {
-      const id = this.#nextId++;
-      const give = () => {
-        this.#reports.delete(id);
-        resolve({ call, answered: false, ranks: [this.#root('silent')] });
-      };
-      if (this.#failure !== undefined) return resolve({ call, answered: true, ranks: this.#failure.ranks });
-      this.#reports.set(id, { call, resolve, timer: setTimeout(give, ANSWER_MS) });
-      this.#send({ type: 'late', id, call });
-    });
+    const id = this.#nextId++;
+    const silent = () => ({ call, answered: false, ranks: [this.#root('silent')] });
+    const timer = setTimeout(() => this.#settle(questionKey(id), silent()), ANSWER_MS);
+    const ifFailed = () => ({ call, answered: true, ranks: this.#failure?.ranks ?? [] });
+    return this.#ask<LateReport>({ type: 'late', id, call }, { timer, ifFailed });
+  }
+
+  /** f64[ranks], see Session.lateness; empty after the end of the session. */
+  lateness(): Promise<Float64Array> {
+    return this.#ask({ type: 'lateness', id: this.#nextId++ }, { ifFailed: () => new Float64Array(0) });
   }
 
   /** Reports that a call did not finish in time: the server ends the session if some ranks have not entered the call. */
   expire(call: number, waitedMs: number): void {
     this.#send({ type: 'timeout', wait: { kind: 'call', call }, waitedMs });
-  }
-
-  /** f64[ranks], see Session.lateness; empty after the end of the session. */
-  lateness(): Promise<Float64Array> {
-    return new Promise((resolve) => {
-      if (this.#failure !== undefined || this.#closed) return resolve(new Float64Array(0));
-      const id = this.#nextId++;
-      this.#latenesses.set(id, resolve);
-      this.#send({ type: 'lateness', id });
-    });
   }
 
   /** Says goodbye. Resolves when the server has taken it, or after a bounded time. */
@@ -149,26 +149,20 @@ export class Client {
     const message = parseServerMessage(frame, this.#options.identity.worldSize);
     if (message.type === 'ready') {
       const { localRank, localWorldSize } = message;
-      this.#settle(this.#ready, { localRank, localWorldSize });
-      this.#ready = undefined;
+      this.#settle(waitKey(CONNECT), { localRank, localWorldSize });
     } else if (message.type === 'gathered') {
-      if (message.seq !== this.#seq - 1)
-        throw new FrameError(`the result of gather ${message.seq} out of turn`);
-      const gathering = this.#gathering;
-      this.#gathering = undefined;
-      this.#settle(gathering, splitParts(message.sizes, frame.body, this.#options.identity.worldSize));
+      const { seq, sizes } = message;
+      if (seq !== this.#seq - 1) throw new FrameError(`the result of gather ${seq} out of turn`);
+      const parts = splitParts(sizes, frame.body, this.#options.identity.worldSize);
+      this.#settle(waitKey({ kind: 'gather', seq }), parts);
     } else if (message.type === 'entered') {
-      const call = this.#calls.get(message.call);
-      this.#calls.delete(message.call);
-      this.#rootCall = Math.max(this.#rootCall ?? 0, message.call);
-      this.#settle(call, undefined);
+      const { call } = message;
+      this.#rootCall = Math.max(this.#rootCall ?? 0, call);
+      this.#settle(waitKey({ kind: 'call', call }), undefined);
     } else if (message.type === 'report') {
-      const report = this.#reports.get(message.id);
-      this.#reports.delete(message.id);
-      this.#settle(report, message.report);
+      this.#settle(questionKey(message.id), message.report);
     } else if (message.type === 'lateness') {
-      this.#latenesses.get(message.id)?.(new Float64Array(Uint8Array.from(frame.body).buffer));
-      this.#latenesses.delete(message.id);
+      this.#settle(questionKey(message.id), new Float64Array(Uint8Array.from(frame.body).buffer));
     } else if (message.type === 'failure') {
       this.#fail(message.failure);
     } else {
@@ -178,16 +172,36 @@ export class Client {
     }
   }
 
-  #settle<T>(pending: Pending<T> | undefined, value: T): void {
+  #wait<T>(key: string, pending: Omit<Pending, 'resolve'>): Promise<T> {
+    return new Promise((resolve) => {
+      this.#pending.set(key, { ...pending, resolve });
+    });
+  }
+
+  #await<T>(wait: Wait, deadlineMs: number): Promise<T> {
+    return this.#wait(waitKey(wait), { timer: this.#expireAfter(deadlineMs, wait) });
+  }
+
+  #ask<T>(question: Question, pending: { timer?: NodeJS.Timeout; ifFailed: () => T }): Promise<T> {
+    const answer = this.#wait<T>(questionKey(question.id), pending);
+    if (this.#failure !== undefined || this.#closed) {
+      this.#settle(questionKey(question.id), pending.ifFailed());
+    } else this.#send(question);
+    return answer;
+  }
+
+  #settle(key: string, value: unknown): void {
+    const pending = this.#pending.get(key);
+    this.#pending.delete(key);
     clearTimeout(pending?.timer);
-    pending?.resolve(value);
+    pending?.resolve(value as never);
   }
 
   /** Rank 0 has closed: nobody knows who is late, and a call that it has not entered cannot finish. */
   #refuseClosedRoot(): void {
     if (!this.#rootClosed) return;
-    const waits = this.#ready !== undefined || this.#gathering !== undefined || this.#calls.size > 0;
-    if (waits || this.#lastCall > (this.#rootCall ?? -1)) this.#fail(this.#rootFailure('closed'));
+    const isWaiting = [...this.#pending.values()].some(({ ifFailed }) => ifFailed === undefined);
+    if (isWaiting || this.#lastCall > (this.#rootCall ?? -1)) this.#fail(this.#rootFailure('closed'));
   }
 
   /** After the deadline the server decides who is late. If it does not answer, rank 0 is the late one. */
@@ -195,17 +209,11 @@ export class Client {
     const timer = setTimeout(() => {
       this.#send({ type: 'timeout', wait, waitedMs: performance.now() - started });
       const last = setTimeout(() => {
-        if (this.#isPending(wait)) this.#fail(this.#rootFailure('silent'));
+        if (this.#pending.has(waitKey(wait))) this.#fail(this.#rootFailure('silent'));
       }, ANSWER_MS);
       last.unref();
     }, ms);
     return timer;
-  }
-
-  #isPending(wait: Wait): boolean {
-    if (wait.kind === 'connect') return this.#ready !== undefined;
-    if (wait.kind === 'call') return this.#calls.has(wait.call);
-    return this.#gathering !== undefined && wait.seq === this.#seq - 1;
   }
 
   #beatOnce(): void {
@@ -217,7 +225,7 @@ export class Client {
     if (this.#rootClosed) return;
     // Beats for a server that does not read would fill this process's memory.
     if (this.#socket?.writableNeedDrain === false) this.#send({ type: 'beat' });
-    if (this.#ready === undefined && now - this.#heardAt > deadlineMs)
+    if (!this.#pending.has(waitKey(CONNECT)) && now - this.#heardAt > deadlineMs)
       this.#fail(this.#rootFailure('silent'));
   }
 
@@ -238,21 +246,15 @@ export class Client {
     if (this.#failure !== undefined || this.#closed) return;
     this.#failure = failure;
     this.#stopTimers();
-    for (const { call, resolve, timer } of this.#reports.values()) {
-      clearTimeout(timer);
-      resolve({ call, answered: true, ranks: failure.ranks });
+    for (const [key, { ifFailed }] of this.#pending) {
+      if (ifFailed !== undefined) this.#settle(key, ifFailed());
     }
-    this.#reports.clear();
-    for (const resolve of this.#latenesses.values()) resolve(new Float64Array(0));
-    this.#latenesses.clear();
     if (this.#socket !== undefined) void endSocket(this.#socket);
     this.#options.onFailure(failure);
   }
 
   #stopTimers(): void {
     clearInterval(this.#beat);
-    clearTimeout(this.#ready?.timer);
-    clearTimeout(this.#gathering?.timer);
-    for (const { timer } of this.#calls.values()) clearTimeout(timer);
+    for (const { timer } of this.#pending.values()) clearTimeout(timer);
   }
 }

@@ -1,7 +1,7 @@
 // The numbered calls that ranks have entered. Every rank enters the same calls with the same digests in the same order, so
 // one list serves all ranks: it has the calls that the fastest rank has entered and the slowest has not.
 
-import { type Failure, mismatchFailure, nameRanks } from './report.ts';
+import { behindRank, type Failure, mismatchFailure, nameRanks } from './report.ts';
 
 /** Most calls that the fastest rank may be ahead of the slowest. Exchanges keep ranks far closer together. */
 export const MAX_CALLS_AHEAD = 1 << 16;
@@ -96,12 +96,6 @@ export class CallLog {
   #tooFarAhead(rank: number): Failure {
     const slowest = this.#counts.indexOf(Math.min(...this.#counts));
     const text = `rank ${rank} is ${MAX_CALLS_AHEAD} calls ahead of rank ${slowest}`;
-    const late = {
-      rank: slowest,
-      lastCall: this.#last[slowest],
-      silentMs: undefined,
-      state: 'behind',
-    } as const;
-    return { code: 'E_PEER_TIMEOUT', text, ranks: [late] };
+    return { code: 'E_PEER_TIMEOUT', text, ranks: [behindRank(slowest, this.#last[slowest])] };
   }
 }

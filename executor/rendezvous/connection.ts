@@ -6,7 +6,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { FuscoError } from '../../planner/errors.ts';
 import { encodeFrame, type Frame, FrameReader, MAX_HELLO_BYTES } from './frames.ts';
 import {
-  type Challenge,
   type Hello,
   type Identity,
   isWelcomeAuthentic,
@@ -17,9 +16,12 @@ import {
 } from './hello.ts';
 import { MAX_SERVER_FRAME } from './messages.ts';
 
-export interface Address {
-  readonly host: string;
-  readonly port: number;
+/** Where rank 0 listens, and what this rank says to it. */
+export interface Target {
+  readonly address: { readonly host: string; readonly port: number };
+  readonly identity: Identity;
+  readonly secret: string;
+  readonly deadlineMs: number;
 }
 
 /** Receives the frames after the handshake. Frames may come before `connectToServer` has resolved. */
@@ -43,50 +45,31 @@ function refusal({ reason, text }: Refused): FuscoError | Error {
   );
 }
 
-/** The client's side of the handshake, frame by frame. */
-class Handshake {
-  readonly #identity: Identity;
-  readonly #secret: string;
-  #challenge: Challenge | undefined;
-  #hello: Hello | undefined;
-
-  constructor(identity: Identity, secret: string) {
-    this.#identity = identity;
-    this.#secret = secret;
-  }
-
-  /** The answer to a frame of the server; undefined when the handshake is complete. Throws if it fails. */
-  next(frame: Frame): Hello | undefined {
-    if (this.#challenge === undefined || this.#hello === undefined) {
-      this.#challenge = parseChallenge(frame);
-      this.#hello = makeHello(this.#identity, this.#challenge, this.#secret);
-      return this.#hello;
-    }
-    const answer = parseAnswer(frame);
-    if (answer.type === 'refused') throw refusal(answer);
-    if (isWelcomeAuthentic(answer, this.#challenge, this.#hello, this.#secret)) return undefined;
+/** The client's side of the handshake: takes the server's frames and yields the answer to the first one. Throws if it fails. */
+function* handshake(identity: Identity, secret: string): Generator<Hello | undefined, void, Frame> {
+  const challenge = parseChallenge(yield undefined);
+  const hello = makeHello(identity, challenge, secret);
+  const answer = parseAnswer(yield hello);
+  if (answer.type === 'refused') throw refusal(answer);
+  if (!isWelcomeAuthentic(answer, challenge, hello, secret)) {
     throw new Error('whoever listens there does not know the secret');
   }
 }
 
 /** One attempt. Rejects with FuscoError if another attempt is useless, with any other error if it may succeed. */
-function attempt(
-  address: Address,
-  identity: Identity,
-  secret: string,
-  ms: number,
-  receiver: Receiver,
-): Promise<Socket> {
+function attempt({ address, identity, secret }: Target, ms: number, receiver: Receiver): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect({ ...address, noDelay: true, keepAlive: true });
     const reader = new FrameReader(MAX_HELLO_BYTES);
-    const handshake = new Handshake(identity, secret);
+    const shake = handshake(identity, secret);
+    // Runs to where it waits for the first frame.
+    shake.next();
     let isOpen = false;
     let reason: string | undefined;
     const take = (frame: Frame) => {
       if (isOpen) return receiver.onFrame(frame);
-      const answer = handshake.next(frame);
-      if (answer !== undefined) return void socket.write(encodeFrame(answer));
+      const { value: hello } = shake.next(frame);
+      if (hello !== undefined) return void socket.write(encodeFrame(hello));
       isOpen = true;
       reader.limit = MAX_SERVER_FRAME;
       clearTimeout(timer);
@@ -117,18 +100,13 @@ function attempt(
  *
  * @throws FuscoError E_PEER_TIMEOUT if no attempt succeeded; E_BOOTSTRAP, E_PEER_MISMATCH if rank 0 refused
  */
-export async function connectToServer(
-  address: Address,
-  identity: Identity,
-  secret: string,
-  deadlineMs: number,
-  receiver: Receiver,
-): Promise<Socket> {
+export async function connectToServer(target: Target, receiver: Receiver): Promise<Socket> {
+  const { address, identity, deadlineMs } = target;
   const until = performance.now() + deadlineMs;
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
     const left = Math.max(1, until - performance.now());
     try {
-      return await attempt(address, identity, secret, Math.min(ATTEMPT_MS, left), receiver);
+      return await attempt(target, Math.min(ATTEMPT_MS, left), receiver);
     } catch (error) {
       if (error instanceof FuscoError) throw error;
       if (performance.now() + pause < until) {

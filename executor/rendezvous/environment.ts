@@ -144,14 +144,13 @@ function integer(
   min: number,
   max: number,
 ): number | undefined {
-  if (option !== undefined) {
-    if (Number.isSafeInteger(option) && option >= min && option <= max) return option;
-    return refuse(`option ${name} is ${option}; it must be an integer from ${min} to ${max}`);
-  }
-  if (found === undefined) return undefined;
-  const value = /^\d+$/.test(String(found.value).trim()) ? Number(found.value) : Number.NaN;
-  if (value >= min && value <= max) return value;
-  return refuse(`${found.name} is "${found.value}"; it must be an integer from ${min} to ${max}`);
+  const given = option === undefined ? found : { name: `option ${name}`, value: option };
+  if (given === undefined) return undefined;
+  const text = String(given.value).trim();
+  const value = option ?? (/^\d+$/.test(text) ? Number(text) : Number.NaN);
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
+  const shown = option === undefined ? `"${given.value}"` : given.value;
+  return refuse(`${given.name} is ${shown}; it must be an integer from ${min} to ${max}`);
 }
 
 /** The port of a job that was given none: every rank of the job computes the same one. */

@@ -69,11 +69,14 @@ export const isFailure: Check<Failure> = hasFields({
 
 const MOST_LISTED = 16;
 
+function listSome(texts: readonly (string | number)[]): string {
+  const listed = texts.slice(0, MOST_LISTED).join(', ');
+  return texts.length > MOST_LISTED ? `${listed} and ${texts.length - MOST_LISTED} more` : listed;
+}
+
 /** `rank 3`, `ranks 0, 1, 2`, at most 16 of them. */
 export function nameRanks(ranks: readonly number[]): string {
-  const listed = ranks.slice(0, MOST_LISTED).join(', ');
-  const rest = ranks.length > MOST_LISTED ? ` and ${ranks.length - MOST_LISTED} more` : '';
-  return `rank${ranks.length === 1 ? '' : 's'} ${listed}${rest}`;
+  return `rank${ranks.length === 1 ? '' : 's'} ${listSome(ranks)}`;
 }
 
 function describeRank({ rank, lastCall, silentMs, state }: LateRank): string {
@@ -88,8 +91,7 @@ function describeRank({ rank, lastCall, silentMs, state }: LateRank): string {
 
 /** Each rank with its last call and how long it has been silent, at most 16 of them. */
 export function describeRanks(ranks: readonly LateRank[]): string {
-  const listed = ranks.slice(0, MOST_LISTED).map(describeRank).join(', ');
-  return ranks.length > MOST_LISTED ? `${listed} and ${ranks.length - MOST_LISTED} more` : listed;
+  return listSome(ranks.map(describeRank));
 }
 
 /** The end of a session because ranks did not arrive in time. */
@@ -98,16 +100,18 @@ export function missingFailure(what: string, waitedMs: number, ranks: readonly L
   return { code: 'E_PEER_TIMEOUT', text, ranks };
 }
 
+/** A connected rank in a report that does not say when it was last heard. */
+export function behindRank(rank: number, lastCall: number | undefined): LateRank {
+  return { rank, lastCall, silentMs: undefined, state: 'behind' };
+}
+
 /** The end of a session because ranks do different things. */
 export function mismatchFailure(
   text: string,
   ranks: readonly number[],
   lastCallOf: (rank: number) => number | undefined,
 ): Failure {
-  const involved = ranks.map((rank) => {
-    return { rank, lastCall: lastCallOf(rank), silentMs: undefined, state: 'behind' } as const;
-  });
-  return { code: 'E_PEER_MISMATCH', text, ranks: involved };
+  return { code: 'E_PEER_MISMATCH', text, ranks: ranks.map((rank) => behindRank(rank, lastCallOf(rank))) };
 }
 
 /** The end of a session because a rank has left it. */
@@ -124,13 +128,10 @@ export function failureError({ code, text, ranks }: Failure): FuscoError {
 /** The E_PEER_TIMEOUT of a call that did not end in time: it lists the late ranks and the calls they were last in. */
 export function timeoutError(call: number | bigint, report: LateReport): FuscoError {
   const [first] = report.ranks;
-  const text =
-    first === undefined
-      ? `call ${call} did not end in time, though every rank has entered it`
-      : `call ${call} did not end in time; it was not entered by ${describeRanks(report.ranks)}`;
-  return new FuscoError(
-    'E_PEER_TIMEOUT',
-    text,
-    first === undefined ? { value: call } : { rank: first.rank, value: call },
-  );
+  if (first === undefined) {
+    const text = `call ${call} did not end in time, though every rank has entered it`;
+    return new FuscoError('E_PEER_TIMEOUT', text, { value: call });
+  }
+  const text = `call ${call} did not end in time; it was not entered by ${describeRanks(report.ranks)}`;
+  return new FuscoError('E_PEER_TIMEOUT', text, { rank: first.rank, value: call });
 }

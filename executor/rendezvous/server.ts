@@ -1,11 +1,13 @@
 // Rank 0's side of the rendezvous: it knows which ranks have connected and what each has entered, and tells all ranks
 // when the group has failed. It runs in the worker of rank 0's process, next to the worker's client.
 
+import { once } from 'node:events';
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FuscoError } from '../../planner/errors.ts';
 import { Acceptor } from './accept.ts';
 import { CallLog } from './collectiveCalls.ts';
+import type { Bootstrap } from './environment.ts';
 import { encodeFrame, type Frame, FrameError, type FrameReader } from './frames.ts';
 import { Gathering } from './gather.ts';
 import { findMismatch, type Hello, type Refused } from './hello.ts';
@@ -13,15 +15,11 @@ import { MAX_CLIENT_FRAME, parseClientMessage, type ServerMessage, type Wait } f
 import { departedFailure, type Failure, type LateRank, type LateReport, missingFailure } from './report.ts';
 import { endSocket } from './shutdown.ts';
 
-export interface ServerOptions {
-  /** Interface to listen on; all of them where it is undefined. */
+export interface ServerOptions
+  extends Pick<Bootstrap, 'port' | 'worldSize' | 'secret' | 'deadlineMs' | 'heartbeatMs'> {
+  /** Interface to listen on; all of them if it is undefined. */
   readonly host: string | undefined;
-  readonly port: number;
-  readonly worldSize: number;
   readonly version: string;
-  readonly secret: string;
-  readonly deadlineMs: number;
-  readonly heartbeatMs: number;
   log(line: string): void;
 }
 
@@ -100,15 +98,10 @@ export class Server {
 
   async #bind(): Promise<void> {
     const { host, port, heartbeatMs } = this.#options;
-    await new Promise<void>((resolve, reject) => {
-      this.#listener.once('error', reject);
-      this.#listener.listen({ port, host, backlog: 4096 }, () => {
-        this.#listener.off('error', reject);
-        // Accepting may fail while the process has too many files open; clients then try again.
-        this.#listener.on('error', (error) => this.#options.log(`rendezvous: ${error.message}`));
-        resolve();
-      });
-    });
+    this.#listener.listen({ port, host, backlog: 4096 });
+    await once(this.#listener, 'listening');
+    // Accepting may fail while the process has too many files open; clients then try again.
+    this.#listener.on('error', (error) => this.#options.log(`rendezvous: ${error.message}`));
     this.#beat = setInterval(() => this.#beatOnce(), heartbeatMs);
   }
 
@@ -258,11 +251,8 @@ export class Server {
 
   #formingFailure(waitedMs: number): Failure {
     const absent = [...this.#members.keys()].filter((rank) => this.#members[rank] === undefined);
-    const failure = missingFailure(
-      'connecting',
-      waitedMs,
-      absent.map((rank) => this.#describe(rank, 'absent')),
-    );
+    const late = absent.map((rank) => this.#describe(rank, 'absent'));
+    const failure = missingFailure('connecting', waitedMs, late);
     if (this.#refused.size === 0) return failure;
     const reasons = [...this.#refused.values()].slice(0, 4).join('; ');
     return { ...failure, code: 'E_PEER_MISMATCH', text: `${failure.text}; refused: ${reasons}` };

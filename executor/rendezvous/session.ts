@@ -8,7 +8,7 @@ import { workerUrl } from '../workerUrl.ts';
 import { type Bootstrap, type BootstrapOptions, MAX_DEADLINE_MS, resolveBootstrap } from './environment.ts';
 import { MAX_DIGEST_BYTES, MAX_WHAT_LENGTH, partLimit } from './messages.ts';
 import { failureError, type LateReport, nameRanks, timeoutError } from './report.ts';
-import type { Notice, Request, WorkerSetup } from './worker.ts';
+import type { Answer, Method, Notice, Request, WorkerSetup } from './worker.ts';
 
 export interface ConnectOptions extends BootstrapOptions {
   /** Interface that rank 0 listens on. Default: the master address if it is a loopback address, else all interfaces. */
@@ -24,7 +24,7 @@ interface Pending {
   resolve(value: unknown): void;
   reject(error: Error): void;
   /** Its result when the session has failed, if that is not an error. */
-  readonly ifFailed?: () => unknown;
+  readonly ifFailed: (() => unknown) | undefined;
 }
 
 /**
@@ -110,13 +110,8 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     const parts = await this.#gather(`agree on ${what}`, digest, deadlineMs);
     const differing = differingRanks(parts.map((part) => Buffer.from(part).toString('hex')));
     if (differing.length === 0) return;
-    throw new FuscoError(
-      'E_PEER_MISMATCH',
-      `${what} of ${nameRanks(differing)} differs from the other ranks'`,
-      {
-        rank: differing[0]!,
-      },
-    );
+    const text = `${what} of ${nameRanks(differing)} differs from the other ranks'`;
+    throw new FuscoError('E_PEER_MISMATCH', text, { rank: differing[0]! });
   }
 
   /**
@@ -128,21 +123,20 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
    * @returns resolves when all ranks have entered the call
    */
   async enter(call: number | bigint, digest: Uint8Array, deadlineMs = this.deadlineMs): Promise<void> {
-    const entry = this.#entryOf(call, digest, deadlineMs);
-    return this.#ask<void>((id) => ({ op: 'enter', id, ...entry }));
+    checkInteger('deadlineMs', deadlineMs, 1, MAX_DEADLINE_MS);
+    return this.#ask('enter', [...this.#entryOf(call, digest), deadlineMs]);
   }
 
   /** Enters the next numbered call without waiting for others. Throws the error of a failed or closed session. */
   announce(call: number | bigint, digest: Uint8Array): void {
-    this.#post({ op: 'enter', id: undefined, ...this.#entryOf(call, digest, this.deadlineMs) });
+    this.#post({ op: 'announce', id: undefined, args: this.#entryOf(call, digest) });
   }
 
-  #entryOf(call: number | bigint, digest: Uint8Array, deadlineMs: number) {
+  #entryOf(call: number | bigint, digest: Uint8Array): [call: number, digest: Uint8Array] {
     this.#refuse();
-    checkInteger('deadlineMs', deadlineMs, 1, MAX_DEADLINE_MS);
     checkInteger('digest.length', digest.length, 0, MAX_DIGEST_BYTES);
     this.#lastCall = checkInteger('call', Number(call), this.#lastCall + 1, Number.MAX_SAFE_INTEGER);
-    return { call: this.#lastCall, digest: copyOf(digest), deadlineMs };
+    return [this.#lastCall, copyOf(digest)];
   }
 
   /**
@@ -154,7 +148,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     const ifFailed = (): LateReport => ({ call: at, answered: true, ranks: this.#lateAtFailure });
     if (this.#closing !== undefined) this.#refuse();
     if (this.#failure !== undefined) return ifFailed();
-    return this.#ask<LateReport>((id) => ({ op: 'late', id, call: at }), ifFailed);
+    return this.#ask('late', [at], ifFailed);
   }
 
   /**
@@ -168,7 +162,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     const report = await this.late(call).catch(() => undefined);
     if (report === undefined || report.ranks.length === 0) return undefined;
     if (this.#failure === undefined && this.#closing === undefined)
-      this.#post({ op: 'expire', call, waitedMs });
+      this.#post({ op: 'expire', id: undefined, args: [call, waitedMs] });
     return timeoutError(call, report);
   }
 
@@ -185,7 +179,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
    */
   async lateness(): Promise<readonly number[]> {
     this.#refuse();
-    const behindMs = await this.#ask<Float64Array>((id) => ({ op: 'lateness', id }));
+    const behindMs = await this.#ask('lateness', []);
     this.#refuse();
     return Array.from(behindMs);
   }
@@ -237,8 +231,6 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     } else if (notice.event === 'failure') {
       this.#lateAtFailure = notice.failure.ranks;
       this.#fail(failureError(notice.failure));
-    } else if (notice.event === 'refused') {
-      this.#fail(refusedError(notice));
     }
   }
 
@@ -270,17 +262,22 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     this.#refuse();
     checkInteger('deadlineMs', deadlineMs, 1, MAX_DEADLINE_MS);
     checkInteger('bytes.length', part.length, 0, partLimit(this.worldSize));
-    return this.#ask<Uint8Array[]>((id) => ({ op: 'gather', id, what, part: copyOf(part), deadlineMs }));
+    return this.#ask('gather', [what, copyOf(part), deadlineMs]);
   }
 
-  #ask<T>(request: (id: number) => Request, ifFailed?: () => T): Promise<T> {
-    return new Promise<unknown>((resolve, reject) => {
+  /** Calls a method of the client in the worker. */
+  #ask<Name extends Method>(
+    op: Name,
+    args: Extract<Request, { op: Name }>['args'],
+    ifFailed?: () => Answer<Name>,
+  ): Promise<Answer<Name>> {
+    return new Promise((resolve, reject) => {
       const id = this.#nextId++;
-      this.#pending.set(id, ifFailed === undefined ? { resolve, reject } : { resolve, reject, ifFailed });
+      this.#pending.set(id, { resolve, reject, ifFailed });
       // A promise keeps no process alive; the worker does, while somebody waits for it.
       this.#worker.ref();
-      this.#post(request(id));
-    }) as Promise<T>;
+      this.#post({ op, id, args } as Request);
+    });
   }
 
   #post(request: Request): void {
@@ -320,20 +317,12 @@ async function endWorker(worker: Worker): Promise<void> {
  */
 export async function connect(options: ConnectOptions = {}): Promise<Session> {
   const bootstrap = resolveBootstrap(options, process.env);
-  const { rank, worldSize, host, port, secret, deadlineMs, heartbeatMs } = bootstrap;
-  const listenHost = options.listenHost ?? (isLoopback(host) ? host : undefined);
+  const { rank, host } = bootstrap;
   const log = options.logger ?? ((line: string) => void process.stderr.write(`${line}\n`));
-  const version = packageVersion();
   const setup: WorkerSetup = {
-    rank,
-    worldSize,
-    host,
-    port,
-    listenHost,
-    version,
-    secret,
-    deadlineMs,
-    heartbeatMs,
+    ...bootstrap,
+    listenHost: options.listenHost ?? (isLoopback(host) ? host : undefined),
+    version: packageVersion(),
   };
   const worker = new Worker(workerUrl('rendezvous/worker.js'), {
     workerData: setup,
@@ -346,7 +335,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Session> {
   return new Promise((resolve, reject) => {
     const giveUp = (error: FuscoError) => void endWorker(worker).then(() => reject(error));
     const onMessage = (notice: Notice) => {
-      if (notice.event === 'refused') return giveUp(refusedError(notice));
       if (notice.event === 'failure') return giveUp(failureError(notice.failure));
       if (notice.event !== 'ready') return;
       worker.off('message', onMessage).off('error', onError);
@@ -356,10 +344,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Session> {
     const onError = (cause: Error) => reject(workerError(cause));
     worker.on('message', onMessage).on('error', onError);
   });
-}
-
-function refusedError({ code, text, rank }: Extract<Notice, { event: 'refused' }>): FuscoError {
-  return new FuscoError(code, text, rank === undefined ? {} : { rank });
 }
 
 function workerError(cause: Error): FuscoError {

@@ -4,40 +4,32 @@
 
 import { hostname } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { Client, type LocalPlace } from './client.ts';
-import type { Failure, LateReport } from './report.ts';
+import type { Bootstrap } from './environment.ts';
+import { behindRank, type Failure } from './report.ts';
 import { Server } from './server.ts';
 
 /** What the worker is started with. */
-export interface WorkerSetup {
-  readonly rank: number;
-  readonly worldSize: number;
-  readonly host: string;
-  readonly port: number;
+export interface WorkerSetup extends Bootstrap {
   /** Interface that rank 0 listens on; undefined: all interfaces. */
   readonly listenHost: string | undefined;
   readonly version: string;
-  readonly secret: string;
-  readonly deadlineMs: number;
-  readonly heartbeatMs: number;
 }
 
-/** From the main thread to the worker. Requests with an id are answered. */
-export type Request =
-  | { op: 'gather'; id: number; what: string; part: Uint8Array; deadlineMs: number }
-  | { op: 'enter'; id: number | undefined; call: number; digest: Uint8Array; deadlineMs: number }
-  | { op: 'late'; id: number; call: number }
-  | { op: 'lateness'; id: number }
-  | { op: 'expire'; call: number; waitedMs: number }
-  | { op: 'close' };
+/** Methods of the client that the main thread calls. */
+type Methods = Pick<Client, 'gather' | 'enter' | 'announce' | 'late' | 'lateness' | 'expire'>;
+export type Method = keyof Methods;
+export type Answer<Name extends Method = Method> = Awaited<ReturnType<Methods[Name]>>;
 
-type Answer = Uint8Array[] | Float64Array | LateReport | undefined;
+/** From the main thread to the worker: a call of the client, which is answered if it has an id, or the end. */
+export type Request =
+  | { [Name in Method]: { op: Name; id: number | undefined; args: Parameters<Methods[Name]> } }[Method]
+  | { op: 'close' };
 
 /** From the worker to the main thread. */
 export type Notice =
   | ({ event: 'ready' } & LocalPlace)
-  | { event: 'refused'; code: ErrorCode; text: string; rank: number | undefined }
   | { event: 'answer'; id: number; value: Answer }
   | { event: 'failure'; failure: Failure }
   | { event: 'log'; line: string };
@@ -48,13 +40,12 @@ class SessionWorker {
   readonly #setup: WorkerSetup;
   #server: Server | undefined;
   #client: Client | undefined;
-  #gathers: Promise<unknown> = Promise.resolve();
   #closing = false;
 
   constructor(port: MessagePort, setup: WorkerSetup) {
     this.#port = port;
     this.#setup = setup;
-    port.on('message', (request: Request) => this.#serve(request));
+    port.on('message', (request: Request) => void this.#serve(request));
   }
 
   #tell(notice: Notice): void {
@@ -80,34 +71,18 @@ class SessionWorker {
       this.#tell({ event: 'ready', ...(await this.#client.connect()) });
     } catch (error) {
       if (!(error instanceof FuscoError)) throw error;
-      this.#tell({ event: 'refused', code: error.code, text: error.message, rank: error.details.rank });
+      const { code, message: text, details } = error;
+      const ranks = details.rank === undefined ? [] : [behindRank(details.rank, undefined)];
+      this.#tell({ event: 'failure', failure: { code, text, ranks } });
     }
   }
 
-  #serve(request: Request): void {
-    if (request.op === 'close') return void this.#close();
+  async #serve(request: Request): Promise<void> {
+    if (request.op === 'close') return this.#close();
+    const { op, id, args } = request;
     const client = this.#client!;
-    if (request.op === 'enter') {
-      const { id, call, digest, deadlineMs } = request;
-      if (id === undefined) client.announce(call, digest);
-      else void client.enter(call, digest, deadlineMs).then(() => this.#answer(id, undefined));
-    } else if (request.op === 'late') {
-      const { id, call } = request;
-      void client.late(call).then((report) => this.#answer(id, report));
-    } else if (request.op === 'lateness') {
-      const { id } = request;
-      void client.lateness().then((behindMs) => this.#answer(id, behindMs));
-    } else if (request.op === 'expire') {
-      client.expire(request.call, request.waitedMs);
-    } else {
-      const { id, what, part, deadlineMs } = request;
-      const call = () => client.gather(what, part, deadlineMs).then((parts) => this.#answer(id, parts));
-      this.#gathers = this.#gathers.then(call);
-    }
-  }
-
-  #answer(id: number, value: Answer): void {
-    this.#tell({ event: 'answer', id, value });
+    const value = await Reflect.apply(client[op], client, args);
+    if (id !== undefined) this.#tell({ event: 'answer', id, value });
   }
 
   async #close(): Promise<void> {

@@ -1,18 +1,18 @@
-// The experts of each token and their weights: top-k of a router's scores. Native versions are compared with this one,
-// bit for bit: every operation is rounded to float32 by itself, in the order written here, so that all machines and
-// backends make the same choice.
+// The experts of each token and their weights: top-k of a router's scores. Each operation is rounded to float32 on its
+// own, in the order written here, so that all machines and backends make the same choice. Tests compare the native
+// versions with this one bit for bit.
 //
 //   scores   softmax: e^(x - max) / sum, the sum in 32 lanes (lane j adds experts j, j + 32, …, then lanes are added at
 //            distance 16, 8, 4, 2, 1); sigmoid: 1 / (1 + e^-x)
 //   choice   scores + bias; a NaN counts as -infinity; ties go to the lower id, for expert groups and for experts
-//   groups   the best groupTopk of `groups` equal expert groups stay, by their best expert or by the sum of their two best
-//   weights  the scores of the chosen experts, without the bias; normalised: divided by (their sum in the order of k,
+//   groups   the best groupTopk of `groups` equal expert groups are kept, by their best expert or the sum of their two best
+//   weights  the scores of the chosen experts, without the bias; normalized: divided by (their sum in the order of k,
 //            from +0, plus 1e-20); times `scale`
 //
-// That covers DeepSeek-V3 (sigmoid, bias, groups by two best, normalised), DeepSeek-V2 (softmax, groups by the best),
-// Mixtral and Qwen (softmax, normalised).
+// That covers DeepSeek-V3 (sigmoid, bias, groups by two best, normalized), DeepSeek-V2 (softmax, groups by the best),
+// Mixtral and Qwen (softmax, normalized).
 
-import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import { checkChoice, checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
 import { viewOf } from '../memory.ts';
 import { bitsFromFloat, floatFromBits, laneSum } from '../numeric.ts';
@@ -39,7 +39,7 @@ export interface GateOptions {
 /** Options with every default filled in. */
 export type GateSpec = Readonly<Required<GateOptions>>;
 
-/** Keeps scores that are all zero from a division by zero, as the models that normalise do. */
+/** Added to the divisor, so that scores that are all zero are not divided by zero, as the models that normalize do. */
 const NORMALIZE_FLOOR = Math.fround(1e-20);
 
 /** Fills in the defaults and checks every range. Throws E_OPTION. */
@@ -48,7 +48,7 @@ export function resolveGate(options: GateOptions): GateSpec {
   const topk = checkInteger('topk', options.topk, 1, Math.min(MAX_TOPK, experts));
   const groups = checkInteger('groups', options.groups ?? 1, 1, experts);
   const groupTopk = checkInteger('groupTopk', options.groupTopk ?? groups, 1, groups);
-  const { score = 'softmax', groupScore = 'top2', normalize = false, scale = 1 } = options;
+  const { normalize = false, scale = 1 } = options;
   if (experts % groups !== 0) {
     throw new FuscoError('E_OPTION', `${groups} groups do not divide ${experts} experts`);
   }
@@ -57,12 +57,8 @@ export function resolveGate(options: GateOptions): GateSpec {
     const text = `topk ${topk} is more than the ${reach} experts of ${groupTopk} groups`;
     throw new FuscoError('E_OPTION', text, { value: topk, limit: reach });
   }
-  if (score !== 'softmax' && score !== 'sigmoid') {
-    throw new FuscoError('E_OPTION', `score ${String(score)} is not one of softmax, sigmoid`);
-  }
-  if (groupScore !== 'max' && groupScore !== 'top2') {
-    throw new FuscoError('E_OPTION', `groupScore ${String(groupScore)} is not one of max, top2`);
-  }
+  const score = checkChoice('score', options.score ?? 'softmax', ['softmax', 'sigmoid']);
+  const groupScore = checkChoice('groupScore', options.groupScore ?? 'top2', ['max', 'top2']);
   if (!Number.isFinite(Math.fround(scale))) throw new FuscoError('E_OPTION', `scale is ${String(scale)}`);
   return { experts, topk, score, groups, groupTopk, groupScore, normalize, scale: Math.fround(scale) };
 }
@@ -85,7 +81,7 @@ function powerOf2(exponent: number): number {
 
 /**
  * e^x of a float32, as a float32: at most 0.98 ulp from the true value (0.75 of a subnormal result), over all
- * arguments. Operations in the order of native/core/math.hpp, each rounded by itself.
+ * arguments. The operations are in the order of native/core/math.hpp; each is rounded on its own.
  */
 export function expFloat(x: number): number {
   if (!(x >= -104 && x <= 88.72283935546875)) {
@@ -100,7 +96,7 @@ export function expFloat(x: number): number {
     p = Math.fround(Math.fround(p * r) + EXP_COEFFICIENTS[i]!);
   }
   const y = Math.fround(Math.fround(Math.fround(p * Math.fround(r * r)) + r) + 1);
-  // In two steps, so that a subnormal result rounds once more at the end.
+  // Two factors, because 2^n itself may be out of range; a subnormal result is rounded once more at the end.
   const half = n >> 1;
   return Math.fround(Math.fround(y * powerOf2(half)) * powerOf2(n - half));
 }
@@ -145,7 +141,7 @@ function toScores(score: GateSpec['score'], values: Float32Array): void {
   for (let e = 0; e < values.length; e++) values[e] = Math.fround(values[e]! / sum);
 }
 
-/** Index of the best value in [begin, end) that is not marked; the lowest of equals. */
+/** Index of the best value in [begin, end) that is not marked; of equal values the lowest index. */
 function best(values: Float32Array, marked: Uint8Array, begin: number, end: number): number {
   let found = -1;
   for (let i = begin; i < end; i++) {

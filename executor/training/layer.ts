@@ -6,7 +6,7 @@
 //   backward   tokens = unweighted combine of rows     rows'   = dispatch of tokens', scaled by the weights
 //                                                      weights = dot products of tokens' and rows'
 
-import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import { checkChoice, checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_ROW_BYTES } from '../../planner/format/layout.ts';
 import { DTYPE_BYTES } from '../../planner/spec.ts';
 import type { DispatchCall, ExchangeReport, Memory, Payload } from '../backends/types.ts';
@@ -108,10 +108,8 @@ export class ExpertLayer {
 
   /** Throws E_OPTION. The exchange stays the caller's to close. */
   constructor(exchange: Exchange, options: LayerOptions) {
-    const { dtype, fp8 = false } = options;
-    if (dtype !== 'f32' && dtype !== 'f16' && dtype !== 'bf16') {
-      throw new FuscoError('E_OPTION', `dtype ${String(dtype)} is not one of f32, f16, bf16`);
-    }
+    const { fp8 = false } = options;
+    const dtype = checkChoice('dtype', options.dtype, ['f32', 'f16', 'bf16']);
     const size = DTYPE_BYTES[dtype];
     this.exchange = exchange;
     this.hidden = checkInteger('hidden', options.hidden, 1, MAX_ROW_BYTES / size);
@@ -173,11 +171,8 @@ export class ExpertLayer {
   /** Returns the experts' rows to their tokens, weighted and added. Throws E_BUFFER, E_CLOSED. */
   async combine({ rows, tokens, weights }: LayerCombine): Promise<ExchangeReport> {
     const { dtype, rowBytes } = this;
-    const call = { dtype, rowBytes, from: rows, to: tokens };
-    return this.#count(
-      'combine',
-      await this.exchange.combine(weights === undefined ? call : { ...call, weights }),
-    );
+    const call = { dtype, rowBytes, from: rows, to: tokens, ...(weights === undefined ? {} : { weights }) };
+    return this.#count('combine', await this.exchange.combine(call));
   }
 
   /** The gradient of dispatch: the rows of every token, added unweighted. Throws E_BUFFER, E_CLOSED. */
@@ -197,23 +192,14 @@ export class ExpertLayer {
     const { tokensGradient, rowsGradient, weights, rows, weightsGradient } = call;
     checkPair('rows', rows !== undefined, 'weightsGradient', weightsGradient !== undefined);
     const payloads: Payload[] = [{ rowBytes, dtype, from: tokensGradient, to: rowsGradient }];
-    const scaled = this.exchange.dispatch(
-      weights === undefined ? { payloads } : { payloads, scale: weights },
-    );
+    const dispatch = weights === undefined ? { payloads } : { payloads, scale: weights };
+    const scaled = this.exchange.dispatch(dispatch);
     if (rows === undefined || weightsGradient === undefined) {
       return this.#count('combineBackward', await scaled);
     }
     // Both are queued at once; neither reads what the other writes.
-    const [first, second] = await settled(
-      scaled,
-      this.exchange.weightGradient({
-        dtype,
-        rowBytes,
-        outputGradient: tokensGradient,
-        from: rows,
-        to: weightsGradient,
-      }),
-    );
+    const gradient = { dtype, rowBytes, outputGradient: tokensGradient, from: rows, to: weightsGradient };
+    const [first, second] = await settled([scaled, this.exchange.weightGradient(gradient)]);
     this.#count('combineBackward', first);
     this.#count('weightGradient', second);
     return {
@@ -226,16 +212,9 @@ export class ExpertLayer {
 }
 
 /** Waits for both, even if one fails: until then the backend may still use the caller's buffers. */
-async function settled(
-  a: Promise<ExchangeReport>,
-  b: Promise<ExchangeReport>,
-): Promise<[ExchangeReport, ExchangeReport]> {
-  const results = await Promise.allSettled([a, b]);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-  return results.map((result) => (result as PromiseFulfilledResult<ExchangeReport>).value) as [
-    ExchangeReport,
-    ExchangeReport,
-  ];
+async function settled(both: [Promise<ExchangeReport>, Promise<ExchangeReport>]) {
+  await Promise.allSettled(both);
+  return Promise.all(both);
 }
 
 /**

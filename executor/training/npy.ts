@@ -1,6 +1,7 @@
-// NumPy arrays in memory and their .npy files of version 1.0; tools/readers/npy.ts draws the format and reads it.
+// NumPy arrays in memory, and writing them as .npy files of version 1.0; tools/readers/npy.ts describes the format and reads it.
 
 import { FuscoError } from '../../planner/errors.ts';
+import { bytesOf } from '../memory.ts';
 
 /** The typed array that holds the elements of each dtype. */
 export const ARRAY_TYPES = {
@@ -12,7 +13,7 @@ export const ARRAY_TYPES = {
   u32: Uint32Array,
   i64: BigInt64Array,
   u64: BigUint64Array,
-  /** Bits; JavaScript has no float16 array that every supported version of Node knows. */
+  /** As bits: not every supported version of Node has a Float16Array. */
   f16: Uint16Array,
   f32: Float32Array,
   f64: Float64Array,
@@ -29,21 +30,6 @@ export type NdArray = {
   [D in NdDtype]: { readonly dtype: D; readonly shape: readonly number[]; readonly data: NdData<D> };
 }[NdDtype];
 
-/** How a header names each dtype. */
-export const DESCR: Readonly<Record<NdDtype, string>> = {
-  i8: '|i1',
-  u8: '|u1',
-  i16: '<i2',
-  u16: '<u2',
-  i32: '<i4',
-  u32: '<u4',
-  i64: '<i8',
-  u64: '<u8',
-  f16: '<f2',
-  f32: '<f4',
-  f64: '<f8',
-};
-
 /** The first bytes of a file. */
 export const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
 const ALIGN = 64;
@@ -55,6 +41,14 @@ export function itemBytes(dtype: NdDtype): number {
   return ARRAY_TYPES[dtype].BYTES_PER_ELEMENT;
 }
 
+/** How a header names each dtype: byte order (none for one byte), kind and bytes, such as `<i4` and `|u1`. */
+export const DESCR = Object.fromEntries(
+  (Object.keys(ARRAY_TYPES) as NdDtype[]).map((dtype) => {
+    const bytes = itemBytes(dtype);
+    return [dtype, `${bytes === 1 ? '|' : '<'}${dtype[0]}${bytes}`];
+  }),
+) as Readonly<Record<NdDtype, string>>;
+
 /** A shape as Python writes it: (), (3,), (2, 3). */
 export function shapeText(shape: readonly number[]): string {
   return shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(', ')})`;
@@ -62,10 +56,10 @@ export function shapeText(shape: readonly number[]): string {
 
 /**
  * The chunks of one .npy file of version 1.0, byte for byte what numpy.save writes: the header, and the elements as
- * they lie in `data`, without a copy.
+ * they are stored in `data`, without a copy.
  *
  * @param data any view of product(shape) elements of `dtype`, in C order and little-endian
- * @throws FuscoError E_SHAPE where the sizes disagree
+ * @throws FuscoError E_SHAPE if the sizes disagree
  */
 export function encodeNpy(dtype: NdDtype, shape: readonly number[], data: ArrayBufferView): Uint8Array[] {
   const size = shape.reduce((product, n) => product * n, itemBytes(dtype));
@@ -74,7 +68,7 @@ export function encodeNpy(dtype: NdDtype, shape: readonly number[], data: ArrayB
   }
   const growth = shape.length === 0 ? 0 : Math.max(0, GROWTH_DIGITS - String(shape[0]).length);
   const dict = `{'descr': '${DESCR[dtype]}', 'fortran_order': False, 'shape': ${shapeText(shape)}, }${' '.repeat(growth)}`;
-  // NumPy pads by 1 to 64 spaces, never by none.
+  // NumPy pads with 1 to 64 spaces, never with 0.
   const start = 10;
   const used = start + dict.length + 1;
   const padded = used + ALIGN - (used % ALIGN);
@@ -83,5 +77,5 @@ export function encodeNpy(dtype: NdDtype, shape: readonly number[], data: ArrayB
   head.set([1, 0, (padded - start) & 0xff, (padded - start) >> 8], MAGIC.length);
   head.set(new TextEncoder().encode(dict), start);
   head[padded - 1] = 0x0a;
-  return [head, new Uint8Array(data.buffer, data.byteOffset, data.byteLength)];
+  return [head, bytesOf(data)];
 }

@@ -97,14 +97,8 @@ export class PlanAhead implements AsyncDisposable {
     checkInteger('ranks', options.ranks, 1, MAX_RANKS);
     const workerData: WorkerStart = { module: await plannerModule() };
     // Without the flags of the process: they may preload what the worker does not need.
-    return new PlanAhead(
-      new Worker(workerUrl('training/planAheadWorker.js'), {
-        workerData,
-        execArgv: [],
-        name: 'fusco planner',
-      }),
-      options,
-    );
+    const start = { workerData, execArgv: [], name: 'fusco planner' };
+    return new PlanAhead(new Worker(workerUrl('training/planAheadWorker.js'), start), options);
   }
 
   /** Number of plans that have not arrived yet. */

@@ -20,10 +20,10 @@ export function requireDevices(least: number) {
   findBenchAddon();
   const { devices, reason } = cudaDevices();
   if (devices.length < least) {
-    const found = reason ?? `this machine has ${devices.length}`;
+    const wanted = least === 1 ? 'a GPU' : `${least} GPUs`;
     throw new FuscoError(
       'E_BACKEND',
-      `this bench needs ${least === 1 ? 'a GPU' : `${least} GPUs`}: ${found}`,
+      `this bench needs ${wanted}: ${reason ?? `this machine has ${devices.length}`}`,
     );
   }
   requireBenchAddon();

@@ -5,6 +5,7 @@
 import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { sum } from '../../planner/totals.ts';
 import { rowMatrix } from '../../planner/traffic.ts';
 import { joinTables } from '../readers/tables.ts';
 import { DeviceClock, DeviceMemory, exchangeCalls, requireDevices } from './device.ts';
@@ -25,8 +26,6 @@ export interface GpusBenchOptions extends ExchangeOptions {
 export type GpusBench = Awaited<ReturnType<typeof benchGpus>>;
 export type GpusWorkload = GpusBench['workloads'][number];
 export type GpusStage = GpusWorkload['dispatch'];
-
-const sum = (rows: Iterable<number>) => [...rows].reduce((total, count) => total + count, 0);
 
 /** Work on every rank's stream at once, between events of the first one. */
 function together(cuda: Cuda, enqueue: (rank: number) => void): () => void {

@@ -20,13 +20,20 @@ interface Finding {
   readonly advice?: string;
 }
 
-async function plannerFinding(): Promise<Finding> {
+/** What `probe` finds, or the error that it throws with what to do about it. */
+async function probed(name: string, advice: string, probe: () => string | Promise<string>): Promise<Finding> {
   try {
-    await loadPlanner();
-    return { name: 'planner', ok: true, found: 'Wasm, built and loaded' };
+    return { name, ok: true, found: await probe() };
   } catch (error) {
-    return { name: 'planner', ok: false, found: (error as Error).message, advice: 'npm run build' };
+    return { name, ok: false, found: (error as Error).message, advice };
   }
+}
+
+async function plannerFinding(): Promise<Finding> {
+  return probed('planner', 'npm run build', async () => {
+    await loadPlanner();
+    return 'Wasm, built and loaded';
+  });
 }
 
 function nodeFinding(): Finding {
@@ -35,25 +42,20 @@ function nodeFinding(): Finding {
 }
 
 /** Opens and closes a context, so that an addon that loads but cannot start its threads is found out. */
-function hostFinding(): Finding {
+async function hostFinding(): Promise<Finding> {
   const name = 'host';
-  const found = findAddon();
-  if (found.addon === undefined) {
+  const result = findAddon();
+  if (result.addon === undefined) {
     const advice = 'it needs a C++20 compiler and CMake 3.20; until then the reference runs';
-    return { name, ok: false, found: found.reason, advice };
+    return { name, ok: false, found: result.reason, advice };
   }
-  try {
-    const context = new found.addon.Context({});
+  const { addon } = result;
+  return probed(name, 'npm run build:native', () => {
+    const context = new addon.Context({});
     const { kernels, threads } = context;
     context.close();
-    return {
-      name,
-      ok: true,
-      found: `native addon ${found.addon.version}, ${kernels} kernels, ${threads} threads`,
-    };
-  } catch (error) {
-    return { name, ok: false, found: (error as Error).message, advice: 'npm run build:native' };
-  }
+    return `native addon ${addon.version}, ${kernels} kernels, ${threads} threads`;
+  });
 }
 
 function gpuFinding(): Finding {
@@ -86,19 +88,10 @@ function ncclFinding(): Finding {
 }
 
 async function doctor(options: { json?: boolean }): Promise<void> {
-  const reference: Finding = {
-    name: 'reference',
-    ok: true,
-    found: 'TypeScript, always available; the other backends are compared with it',
-  };
-  const findings = [
-    nodeFinding(),
-    await plannerFinding(),
-    reference,
-    hostFinding(),
-    gpuFinding(),
-    ncclFinding(),
-  ];
+  const always = 'TypeScript, always available; the other backends are compared with it';
+  const reference: Finding = { name: 'reference', ok: true, found: always };
+  const [planner, host] = [await plannerFinding(), await hostFinding()];
+  const findings = [nodeFinding(), planner, reference, host, gpuFinding(), ncclFinding()];
   if (options.json) {
     printJson({ findings });
     return;

@@ -42,29 +42,18 @@ interface PlanArguments extends RoutingArguments {
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const { ranks, experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
+  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
   const tables = await withProgress('reading', (progress) =>
-    readAnyRouting(routing, { ...routingChoice(args), ranks, progress }),
+    readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
   );
+  const { length: ranks } = tables;
   const options: PlanOptions = {
-    ...{
-      experts,
-      ranks: tables.length,
-      hidden,
-      dtype,
-      align,
-      capacity,
-      strategy,
-      tileTokens,
-      balance,
-      partial,
-    },
+    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial },
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const planner = await loadPlanner();
-  const write = args.stream ? writeChunked : writeWhole;
-  const { length, planId } = await write(planner, tables, options, args.output);
+  const { length, planId } = await writePlan(planner, tables, options, args);
   if (args.json) {
     printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
     return;
@@ -81,31 +70,25 @@ interface Written {
   readonly planId: string;
 }
 
-async function writeWhole(
+/** Plans and writes the file: whole, or with `stream` the same bytes in the memory of one shard at a time. */
+async function writePlan(
   planner: Planner,
   tables: readonly RoutingTable[],
   options: PlanOptions,
-  path: string,
+  { output, stream }: PlanArguments,
 ): Promise<Written> {
+  if (stream) {
+    const table = (rank: number) => tables[rank]!;
+    const plan = await withProgress('planning', (progress) =>
+      planChunked(planner, table, options, nodeHashing, progress),
+    );
+    await withProgress('writing', (progress) => writeFileAtomic(output, plan.chunks(progress)));
+    return plan;
+  }
   const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
   const encoded = await encodePlanChunks(planned, nodeSha256);
-  await writeFileAtomic(path, encoded.chunks);
+  await writeFileAtomic(output, encoded.chunks);
   return encoded;
-}
-
-/** The same file in the memory of one shard at a time. */
-async function writeChunked(
-  planner: Planner,
-  tables: readonly RoutingTable[],
-  options: PlanOptions,
-  path: string,
-): Promise<Written> {
-  const table = (rank: number) => tables[rank]!;
-  const plan = await withProgress('planning', (progress) =>
-    planChunked(planner, table, options, nodeHashing, progress),
-  );
-  await withProgress('writing', (progress) => writeFileAtomic(path, plan.chunks(progress)));
-  return plan;
 }
 
 export function planCommand(): Command {

@@ -4,6 +4,7 @@
 import type { DecodedPlan } from '../../planner/format/decode.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { type PlanSpec, specFields } from '../../planner/spec.ts';
+import { sum } from '../../planner/totals.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
 import type { DiffLevel } from './limits.ts';
 import { compareMetrics, headlineOf, type MetricDelta } from './metrics.ts';
@@ -120,7 +121,6 @@ function expertRows(plan: Plan): number[] {
 /** The larger of what a rank sends and receives between nodes. */
 function nicBytes({ traffic }: Summary): number[] {
   const { interNodeBytes: bytes } = traffic;
-  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
   return bytes.map((row, rank) => Math.max(sum(row), sum(bytes.map((other) => other[rank]!))));
 }
 
@@ -130,30 +130,26 @@ function sameWords(a: ArrayLike<number>, b: ArrayLike<number>): boolean {
   return true;
 }
 
-/** Whether rows travel the same way. Sections are compared, not bytes: another minor version may store them differently. */
-function sameMovement(a: Plan, b: Plan): boolean {
-  if (a.decision.rule !== b.decision.rule || !sameWords(a.decision.groups, b.decision.groups)) return false;
-  return a.shards.every((left, rank) => {
-    const right = b.shards[rank]!;
-    return (
-      sameWords(left.sendEntry, right.sendEntry) &&
-      sameWords(left.forwardToken, right.forwardToken) &&
-      sameWords(left.forwardTarget, right.forwardTarget) &&
-      sameWords(left.distributeEntry, right.distributeEntry)
-    );
+/** Whether the picked sections of every shard are the same. */
+function sameSections(
+  a: Plan,
+  b: Plan,
+  pick: (shard: Plan['shards'][number]) => readonly ArrayLike<number>[],
+): boolean {
+  return a.shards.every((shard, rank) => {
+    const others = pick(b.shards[rank]!);
+    return pick(shard).every((section, i) => sameWords(section, others[i]!));
   });
 }
 
+/** Whether rows travel the same way. Sections are compared, not bytes: another minor version may store them differently. */
+function sameMovement(a: Plan, b: Plan): boolean {
+  if (a.decision.rule !== b.decision.rule || !sameWords(a.decision.groups, b.decision.groups)) return false;
+  return sameSections(a, b, (s) => [s.sendEntry, s.forwardToken, s.forwardTarget, s.distributeEntry]);
+}
+
 function sameOrder(a: Plan, b: Plan): boolean {
-  return a.shards.every((left, rank) => {
-    const right = b.shards[rank]!;
-    return (
-      left.tileTokens === right.tileTokens &&
-      sameWords(left.slices, right.slices) &&
-      sameWords(left.forwardSlices, right.forwardSlices) &&
-      sameWords(left.tileOrder, right.tileOrder)
-    );
-  });
+  return sameSections(a, b, (s) => [[s.tileTokens], s.slices, s.forwardSlices, s.tileOrder]);
 }
 
 function levelOf(a: Plan, b: Plan, options: readonly OptionDelta[], moved: number): DiffLevel {

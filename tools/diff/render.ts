@@ -1,6 +1,7 @@
 // A difference as text, Markdown, JUnit XML and GitHub workflow commands.
 
 import { formatBytes, formatCount } from '../figures/format.ts';
+import { ENTITIES } from '../report/markup.ts';
 import type { Delta, DiffLevel, LinkDelta, PlanDiff } from './diffPlans.ts';
 import type { Limit } from './limits.ts';
 import { formatChange, formatValue } from './metrics.ts';
@@ -136,17 +137,10 @@ function escapeMarkdown(text: string): string {
   return text.replace(/[\\`*_<>|[\]]/g, '\\$&');
 }
 
-const XML_ESCAPES: Readonly<Record<string, string>> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-};
-
 function escapeXml(text: string): string {
   // Control characters have no form at all in XML 1.0.
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-  return text.replace(/[\0-\x08\x0b\x0c\x0e-\x1f]/g, '?').replace(/[&<>"]/g, (char) => XML_ESCAPES[char]!);
+  return text.replace(/[\0-\x08\x0b\x0c\x0e-\x1f]/g, '?').replace(/[&<>"]/g, (char) => ENTITIES[char]!);
 }
 
 /** JUnit XML: a test case per limit, or one that says whether the plan is unchanged. */

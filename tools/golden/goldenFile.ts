@@ -11,7 +11,7 @@ import type { PlacementMap } from '../../planner/placement.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
 import { ROUTING_FORMATS, type RoutingFormat } from '../readers/anyRouting.ts';
 import { readWhole } from '../readers/file.ts';
-import { jsonOf, shown } from '../readers/json.ts';
+import { isCount, jsonOf, shown } from '../readers/json.ts';
 
 export const GOLDEN_FORMAT_VERSION = 1;
 
@@ -83,9 +83,7 @@ class Reader {
   }
 
   count(value: unknown, where: string): number {
-    return Number.isSafeInteger(value) && (value as number) >= 0
-      ? (value as number)
-      : this.fail(where, 'it is not an integer from 0');
+    return isCount(value) ? value : this.fail(where, 'it is not an integer from 0');
   }
 
   plan(value: unknown, where: string): PlanEntry {
@@ -111,11 +109,8 @@ class Reader {
   }
 
   golden(value: unknown, where: string): GoldenEntry {
-    const { routingDigest, planId, summary } = this.fields(value, where, [
-      'routingDigest',
-      'planId',
-      'summary',
-    ]);
+    const known = ['routingDigest', 'planId', 'summary'];
+    const { routingDigest, planId, summary } = this.fields(value, where, known);
     const digest = (text: unknown, name: string): string =>
       typeof text === 'string' && /^[0-9a-f]{64}$/.test(text)
         ? text
@@ -142,11 +137,8 @@ class Reader {
 export function parseGolden(text: string, path: string): GoldenFile {
   const reader = new Reader(path);
   const value = jsonOf(text, path, 'E_GOLDEN');
-  const {
-    formatVersion,
-    plans,
-    golden = {},
-  } = reader.fields(value, '', ['formatVersion', 'plans', 'golden']);
+  const fields = reader.fields(value, '', ['formatVersion', 'plans', 'golden']);
+  const { formatVersion, plans, golden = {} } = fields;
   if (formatVersion !== GOLDEN_FORMAT_VERSION) {
     reader.fail('/formatVersion', `${shown(formatVersion)} is not ${GOLDEN_FORMAT_VERSION}`);
   }

@@ -4,8 +4,8 @@
 
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/format/layout.ts';
-import { type Bytes, type FileSource, refuse, wholeOf } from './file.ts';
-import { jsonOf } from './json.ts';
+import { type Bytes, type FileSource, malformed, refuse, wholeOf } from './file.ts';
+import { isCount, jsonOf } from './json.ts';
 import type { NdArray } from './npy.ts';
 import { readSafetensors } from './safetensors.ts';
 import { isArchive, openFile } from './source.ts';
@@ -66,10 +66,6 @@ function binaryCounts(source: FileSource): number[][] | undefined {
   return kind === 'safetensors' ? trtllmCounts(wholeOf(source), path) : undefined;
 }
 
-function isCount(value: unknown): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
-}
-
 /**
  * Reads counts per layer: [layers][experts], integers from 0, with equally many experts in every layer. Takes JSON,
  * and the two binary files above.
@@ -83,12 +79,12 @@ export async function readCounts(path: string): Promise<number[][]> {
     (jsonOf(new TextDecoder().decode(wholeOf(file)), path) as { logical_count?: unknown } | null)
       ?.logical_count;
   if (!Array.isArray(layers) || layers.length === 0) {
-    throw new FuscoError('E_FORMAT', 'it has no "logical_count": [layers][experts]', { path });
+    malformed(path, 'it has no "logical_count": [layers][experts]');
   }
   const experts = Array.isArray(layers[0]) ? layers[0].length : 0;
   layers.forEach((layer: unknown, i) => {
     if (Array.isArray(layer) && layer.length === experts && experts > 0 && layer.every(isCount)) return;
-    throw new FuscoError('E_FORMAT', `layer ${i} is not ${experts} counts, integers from 0`, { path });
+    malformed(path, `layer ${i} is not ${experts} counts, integers from 0`);
   });
   if (experts > MAX_INSTANCES)
     throw new FuscoError('E_LIMIT', `${experts} experts > ${MAX_INSTANCES}`, { path });

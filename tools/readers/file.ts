@@ -47,6 +47,11 @@ export function refuse(path: string, text: string, cause?: unknown): never {
   throw new FuscoError('E_FOREIGN', text, { path, ...(cause === undefined ? {} : { cause }) });
 }
 
+/** Throws E_FORMAT: a file is damaged, or not what it is read as. */
+export function malformed(path: string, text: string): never {
+  throw new FuscoError('E_FORMAT', text, { path });
+}
+
 /** A zeroed array of `bytes` bytes; throws E_MEMORY if the machine or the JavaScript engine has no room for it. */
 export function allocate(bytes: number, path: string): Uint8Array<ArrayBuffer> {
   try {

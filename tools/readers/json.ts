@@ -56,6 +56,11 @@ export async function readJson(path: string, code?: ErrorCode): Promise<unknown>
   return jsonOf(new TextDecoder().decode(await readWhole(path)), path, code);
 }
 
+/** Whether a value of a file is an integer from 0. */
+export function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
 /** A value of a file as errors quote it: short, and without going into what is nested. */
 export function shown(value: unknown): string {
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'an object';

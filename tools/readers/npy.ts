@@ -17,9 +17,8 @@ import {
   type NdDtype,
   shapeText,
 } from '../../executor/training/npy.ts';
-import { FuscoError } from '../../planner/errors.ts';
 import { hex } from '../../planner/format/bytes.ts';
-import { allocate } from './file.ts';
+import { allocate, malformed } from './file.ts';
 
 export {
   encodeNpy,
@@ -51,10 +50,6 @@ const KINDS: Readonly<Record<string, string>> = {
 
 const MAX_HEADER_BYTES = 65535;
 const MAX_NDIM = 64;
-function fail(path: string, message: string): never {
-  throw new FuscoError('E_FORMAT', message, { path });
-}
-
 /** A short quotation of something from a file, on one line and without control characters. */
 function quote(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
@@ -86,7 +81,7 @@ class HeaderParser {
       if (key === 'descr' && found.descr === undefined) found.descr = this.#descr();
       else if (key === 'fortran_order' && found.fortran === undefined) found.fortran = this.#bool();
       else if (key === 'shape' && found.shape === undefined) found.shape = this.#shape();
-      else fail(this.#path, `the header has the unknown or repeated key ${quote(key)}`);
+      else malformed(this.#path, `the header has the unknown or repeated key ${quote(key)}`);
       if (this.#take(/,/y) === undefined) {
         this.#expect(/\}/y, "',' or '}'");
         break;
@@ -95,13 +90,13 @@ class HeaderParser {
     if (!/^[ \n]*$/.test(this.#text.slice(this.#at))) this.#fail('nothing more');
     const { descr, fortran, shape } = found;
     if (descr === undefined || fortran === undefined || shape === undefined) {
-      fail(this.#path, "the header lacks one of 'descr', 'fortran_order', 'shape'");
+      malformed(this.#path, "the header lacks one of 'descr', 'fortran_order', 'shape'");
     }
     return { descr, fortran, shape };
   }
 
   #fail(wanted: string): never {
-    fail(
+    malformed(
       this.#path,
       `header byte ${this.#at}: expected ${wanted}, found ${quote(this.#text.slice(this.#at, this.#at + 20))}`,
     );
@@ -131,7 +126,7 @@ class HeaderParser {
 
   #descr(): string {
     if (this.#take(/[[(]/y) !== undefined) {
-      fail(this.#path, `a structured dtype: ${quote(this.#text.slice(this.#at - 1))}`);
+      malformed(this.#path, `a structured dtype: ${quote(this.#text.slice(this.#at - 1))}`);
     }
     return this.#string();
   }
@@ -143,10 +138,12 @@ class HeaderParser {
       // Python 2 wrote long integers with an L.
       const digits = this.#expect(/-?(?:0|[1-9][0-9]*)\b|-?(?:0|[1-9][0-9]*)L\b/y, 'an integer');
       const size = Number.parseInt(digits, 10);
-      if (digits.startsWith('-')) fail(this.#path, `the shape has the negative dimension ${quote(digits)}`);
-      if (!Number.isSafeInteger(size)) fail(this.#path, `the dimension ${quote(digits)} exceeds 2^53 - 1`);
+      if (digits.startsWith('-'))
+        malformed(this.#path, `the shape has the negative dimension ${quote(digits)}`);
+      if (!Number.isSafeInteger(size))
+        malformed(this.#path, `the dimension ${quote(digits)} exceeds 2^53 - 1`);
       shape.push(size);
-      if (shape.length > MAX_NDIM) fail(this.#path, `the shape has more than ${MAX_NDIM} dimensions`);
+      if (shape.length > MAX_NDIM) malformed(this.#path, `the shape has more than ${MAX_NDIM} dimensions`);
       if (this.#take(/,/y) === undefined) {
         // (3) is an integer in Python, not a tuple.
         if (shape.length === 1) this.#fail("','");
@@ -169,19 +166,22 @@ export function decodeText(bytes: Uint8Array, isUtf8: boolean): string {
 function splitHeader(bytes: Uint8Array, path: string): { text: string; body: number } {
   if (bytes.length < 8 || MAGIC.some((byte, i) => bytes[i] !== byte)) {
     const start = hex(bytes.subarray(0, 6));
-    fail(path, bytes.length === 0 ? 'the file is empty' : `not a .npy file: it starts with bytes ${start}`);
+    malformed(
+      path,
+      bytes.length === 0 ? 'the file is empty' : `not a .npy file: it starts with bytes ${start}`,
+    );
   }
   const major = bytes[6]!;
   const minor = bytes[7]!;
   if (major < 1 || major > 3 || minor !== 0)
-    fail(path, `.npy version ${major}.${minor} is not 1.0, 2.0 or 3.0`);
+    malformed(path, `.npy version ${major}.${minor} is not 1.0, 2.0 or 3.0`);
   const start = major === 1 ? 10 : 12;
-  if (bytes.length < start) fail(path, `the header is cut short: ${bytes.length} bytes of ${start}`);
+  if (bytes.length < start) malformed(path, `the header is cut short: ${bytes.length} bytes of ${start}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const length = major === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
-  if (length > MAX_HEADER_BYTES) fail(path, `a header of ${length} bytes > ${MAX_HEADER_BYTES}`);
+  if (length > MAX_HEADER_BYTES) malformed(path, `a header of ${length} bytes > ${MAX_HEADER_BYTES}`);
   const body = start + length;
-  if (bytes.length < body) fail(path, `the header is cut short: ${bytes.length} bytes of ${body}`);
+  if (bytes.length < body) malformed(path, `the header is cut short: ${bytes.length} bytes of ${body}`);
   const text = decodeText(bytes.subarray(start, body), major === 3);
   return { text, body };
 }
@@ -194,7 +194,7 @@ function dtypeOf(descr: string, path: string): NdDtype {
   const known = Object.keys(DESCR).join(', ');
   const advice =
     kind === 'raw bytes' ? '; bf16 is stored as u16, fp8 as u8: view(numpy.uint16), view(numpy.uint8)' : '';
-  return fail(path, `dtype ${quote(descr)} (${order}${kind}) is not one of ${known}${advice}`);
+  return malformed(path, `dtype ${quote(descr)} (${order}${kind}) is not one of ${known}${advice}`);
 }
 
 /** Bytes of the elements. The product leaves zero dimensions out, as NumPy's own check does. */
@@ -202,7 +202,8 @@ function bodyBytes(shape: readonly number[], itemSize: number, path: string): nu
   let product = itemSize;
   for (const size of shape) {
     product *= Math.max(1, size);
-    if (!Number.isSafeInteger(product)) fail(path, `shape ${quote(shapeText(shape))} exceeds 2^53 - 1 bytes`);
+    if (!Number.isSafeInteger(product))
+      malformed(path, `shape ${quote(shapeText(shape))} exceeds 2^53 - 1 bytes`);
   }
   return shape.includes(0) ? 0 : product;
 }
@@ -242,14 +243,14 @@ export function parseNpy(bytes: Uint8Array, path: string): NdArray {
   const { descr, fortran, shape } = new HeaderParser(text, path).parse();
   const dtype = dtypeOf(descr, path);
   if (fortran && shape.length > 1) {
-    fail(path, `shape ${quote(shapeText(shape))} in Fortran order; save numpy.ascontiguousarray(a)`);
+    malformed(path, `shape ${quote(shapeText(shape))} in Fortran order; save numpy.ascontiguousarray(a)`);
   }
   const itemSize = itemBytes(dtype);
   const size = bodyBytes(shape, itemSize, path);
   const have = bytes.length - body;
   if (have !== size) {
     const what = have < size ? 'the data is cut short' : 'bytes follow the data';
-    fail(path, `${what}: ${have} bytes, ${dtype} ${quote(shapeText(shape))} takes ${size}`);
+    malformed(path, `${what}: ${have} bytes, ${dtype} ${quote(shapeText(shape))} takes ${size}`);
   }
   return viewElements(dtype, shape, bytes.subarray(body), path);
 }

@@ -1,7 +1,6 @@
 // NumPy's .npz: a zip archive whose members are .npy files, stored (savez) or deflated (savez_compressed).
 
-import { FuscoError } from '../../planner/errors.ts';
-import type { Bytes } from './file.ts';
+import { type Bytes, malformed } from './file.ts';
 import { type NdArray, parseNpy } from './npy.ts';
 import { MAX_TOTAL_BYTES, ZipArchive } from './zip.ts';
 
@@ -11,10 +10,10 @@ export const MAX_MEMBERS = 4096;
 /** Name of a member without its extension; only plain names that end in .npy pass. */
 function memberName(file: string, path: string): string {
   if (/[/\\:\0]/.test(file)) {
-    throw new FuscoError('E_FORMAT', `member ${JSON.stringify(file)} is a path, not a name`, { path });
+    malformed(path, `member ${JSON.stringify(file)} is a path, not a name`);
   }
   if (!/.\.npy$/s.test(file)) {
-    throw new FuscoError('E_FORMAT', `member ${JSON.stringify(file)} is not named NAME.npy`, { path });
+    malformed(path, `member ${JSON.stringify(file)} is not named NAME.npy`);
   }
   return file.slice(0, -'.npy'.length);
 }

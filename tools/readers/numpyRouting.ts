@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { type DirectorySource, type FileSource, OpenFile, type Source, wholeOf } from './file.ts';
+import { type DirectorySource, type FileSource, malformed, OpenFile, type Source, wholeOf } from './file.ts';
 import { type NdArray, type NdData, parseNpy, shapeText } from './npy.ts';
 import { readNpz } from './npz.ts';
 import { isArchive, openSource, sourceOf } from './source.ts';
@@ -68,7 +68,7 @@ function directoryArrays({ path, names }: DirectorySource): Arrays {
 function archiveArrays({ bytes, path }: FileSource): Arrays {
   const members = readNpz(bytes, path);
   const [first] = members;
-  if (first === undefined) throw new FuscoError('E_FORMAT', 'the archive holds no array', { path });
+  if (first === undefined) malformed(path, 'the archive holds no array');
   const [name, array] = first;
   // A single rank0 of two axes is one rank's block, as in a directory; any other single array is for all ranks.
   if (members.size === 1 && (name !== 'rank0' || array.shape.length === 3)) {

@@ -7,7 +7,7 @@
 //   +---+------------------------------------------------------------------------------------+
 
 import { refuse } from './file.ts';
-import { parseJson, shown } from './json.ts';
+import { isCount, parseJson, shown } from './json.ts';
 import { itemBytes, type NdArray, type NdDtype, viewElements } from './npy.ts';
 
 const DTYPES: ReadonlyMap<unknown, NdDtype> = new Map([
@@ -49,17 +49,15 @@ interface Entry {
   end: number;
 }
 
-const isSize = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
-
 function readEntry(name: string, value: unknown, path: string): Entry {
   const { dtype: text, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
   const label = JSON.stringify(name.slice(0, 60));
   const dtype = DTYPES.get(text);
   if (dtype === undefined)
     refuse(path, `${label} has dtype ${shown(text)}, not one of ${[...DTYPES.keys()].join(', ')}`);
-  if (!Array.isArray(shape) || !shape.every(isSize) || shape.length > 16)
+  if (!Array.isArray(shape) || !shape.every(isCount) || shape.length > 16)
     refuse(path, `${label} has no shape`);
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize))
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount))
     refuse(path, `${label} has no data_offsets`);
   const [start, end] = offsets as [number, number];
   const size = shape.reduce((product, n) => product * n, itemBytes(dtype));
@@ -92,11 +90,10 @@ export function readSafetensors(bytes: Uint8Array, path: string): Map<string, Nd
   const arrays = new Map<string, NdArray>();
   let at = 0;
   for (const { name, dtype, shape, start, end } of entries) {
-    if (start !== at || end > body.length)
-      refuse(
-        path,
-        `the bytes of ${JSON.stringify(name.slice(0, 60))} overlap, leave a gap or leave the file`,
-      );
+    if (start !== at || end > body.length) {
+      const label = JSON.stringify(name.slice(0, 60));
+      refuse(path, `the bytes of ${label} overlap, leave a gap or leave the file`);
+    }
     arrays.set(name, viewElements(dtype, shape, body.subarray(start, end), path));
     at = end;
   }

@@ -6,6 +6,7 @@
 //   NAME/version     '3'
 
 import { allocate, type Bytes, refuse } from './file.ts';
+import { isCount } from './json.ts';
 import { itemBytes, type NdArray, type NdDtype, shapeText, viewElements } from './npy.ts';
 import { PickleGlobal, type PickleValue, unpickle } from './pickle.ts';
 import { MAX_TOTAL_BYTES, ZipArchive } from './zip.ts';
@@ -53,10 +54,6 @@ export class TorchTensor {
   }
 }
 
-function isSize(value: unknown): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
-}
-
 /** True for the names of an archive that torch.save wrote. */
 export function isTorchArchive(names: readonly string[]): boolean {
   return names.some((name) => name.endsWith('/data.pkl'));
@@ -74,7 +71,7 @@ export function openTorch(bytes: Bytes, path: string): ZipArchive {
 function storageOf(id: PickleValue, path: string): Storage {
   const [kind, type, key, , elements] = Array.isArray(id) ? id : [];
   const dtype = type instanceof PickleGlobal ? STORAGES.get(type.name) : undefined;
-  if (kind !== 'storage' || dtype === undefined || typeof key !== 'string' || !isSize(elements)) {
+  if (kind !== 'storage' || dtype === undefined || typeof key !== 'string' || !isCount(elements)) {
     refuse(path, 'a persistent id is not a storage of a plain dtype');
   }
   return { dtype, key, elements };
@@ -139,20 +136,17 @@ class Loader {
     ]);
     const names = new Set(STORAGES.keys());
     const persistent = (id: PickleValue) => storageOf(id, this.#path);
-    return unpickle(this.#zip.read(`${this.#prefix}data.pkl`)!, `${this.#path}/data.pkl`, {
-      calls,
-      names,
-      persistent,
-    });
+    const pickle = this.#zip.read(`${this.#prefix}data.pkl`)!;
+    return unpickle(pickle, `${this.#path}/data.pkl`, { calls, names, persistent });
   }
 
   /** _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks); everything is compared with the storage. */
   #tensor(args: readonly PickleValue[]): TorchTensor {
     const [storage, offset, shape, stride] = args as [Storage, unknown, unknown, unknown];
     const isTuple = (value: unknown): value is number[] =>
-      Array.isArray(value) && value.length <= MAX_NDIM && value.every(isSize);
+      Array.isArray(value) && value.length <= MAX_NDIM && value.every(isCount);
     const known = typeof storage === 'object' && storage !== null && 'elements' in storage;
-    if (!known || !isSize(offset) || !isTuple(shape) || !isTuple(stride) || shape.length !== stride.length) {
+    if (!known || !isCount(offset) || !isTuple(shape) || !isTuple(stride) || shape.length !== stride.length) {
       return refuse(this.#path, 'a tensor is not a storage with offset, size and stride');
     }
     const count = shape.reduce((product, n) => product * n, 1);
@@ -161,10 +155,9 @@ class Loader {
     if (count > 0 && (last >= storage.elements || count > storage.elements)) {
       refuse(this.#path, `a tensor ${shapeText(shape)} leaves its storage of ${storage.elements} elements`);
     }
-    const copy = { dtype: storage.dtype, key: storage.key, elements: storage.elements };
-    return new TorchTensor(copy.dtype, [...shape], () =>
-      this.#materialize(copy, offset, shape, stride, count),
-    );
+    const copy = { ...storage };
+    const read = () => this.#materialize(copy, offset, shape, stride, count);
+    return new TorchTensor(copy.dtype, [...shape], read);
   }
 
   #materialize(

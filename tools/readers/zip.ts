@@ -6,7 +6,7 @@
 import { inflateSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
 import { crc32 } from './crc32.ts';
-import { allocate, type Bytes } from './file.ts';
+import { allocate, type Bytes, malformed } from './file.ts';
 import { decodeText } from './npy.ts';
 
 /** Default of the limit on the declared sizes of all members together, in bytes. */
@@ -47,10 +47,6 @@ interface Member {
   local: number;
 }
 
-function fail(path: string, message: string): never {
-  throw new FuscoError('E_FORMAT', message, { path });
-}
-
 /** Little-endian integers of an archive; whatever lies outside it is E_FORMAT. */
 class ZipView {
   readonly bytes: Bytes;
@@ -64,7 +60,7 @@ class ZipView {
   /** The bytes [at, at + length). */
   slice(at: number, length: number): Uint8Array {
     if (at < 0 || at + length > this.bytes.length) {
-      fail(
+      malformed(
         this.path,
         `the archive is damaged or cut short: bytes ${at}..${at + length} of ${this.bytes.length}`,
       );
@@ -83,7 +79,7 @@ class ZipView {
 
   u64(at: number): number {
     const value = this.u32(at) + this.u32(at + 4) * 2 ** 32;
-    if (!Number.isSafeInteger(value)) fail(this.path, `the archive declares ${value} bytes`);
+    if (!Number.isSafeInteger(value)) malformed(this.path, `the archive declares ${value} bytes`);
     return value;
   }
 }
@@ -102,7 +98,7 @@ function findDirectory(zip: ZipView): { count: number; at: number } {
     if (zip.u32(end64) !== END64_SIGNATURE) break;
     return { count: zip.u64(end64 + 32), at: zip.u64(end64 + 48) };
   }
-  return fail(path, 'not a zip archive, or cut short: it has no directory');
+  return malformed(path, 'not a zip archive, or cut short: it has no directory');
 }
 
 /** Sizes and offset that do not fit 32 bits, from the entry's zip64 field, in the order that the format fixes. */
@@ -111,12 +107,12 @@ function readZip64(zip: ZipView, member: Member, at: number, end: number): void 
   if (size !== IN_ZIP64 && compressed !== IN_ZIP64 && local !== IN_ZIP64) return;
   let field = at;
   while (field + 4 <= end && zip.u16(field) !== ZIP64_FIELD) field += 4 + zip.u16(field + 2);
-  if (field + 4 > end) fail(zip.path, `member ${JSON.stringify(member.name)} lacks its zip64 sizes`);
+  if (field + 4 > end) malformed(zip.path, `member ${JSON.stringify(member.name)} lacks its zip64 sizes`);
   let value = field + 4;
   const limit = value + zip.u16(field + 2);
   for (const key of ['size', 'compressed', 'local'] as const) {
     if (member[key] !== IN_ZIP64) continue;
-    if (value + 8 > limit) fail(zip.path, `member ${JSON.stringify(member.name)} lacks its zip64 sizes`);
+    if (value + 8 > limit) malformed(zip.path, `member ${JSON.stringify(member.name)} lacks its zip64 sizes`);
     member[key] = zip.u64(value);
     value += 8;
   }
@@ -128,7 +124,7 @@ function readEntry(
   nameOf: (file: string) => string,
 ): { member: Member; next: number } {
   if (zip.u32(at) !== ENTRY_SIGNATURE) {
-    fail(zip.path, `the archive's directory is damaged at byte ${at}`);
+    malformed(zip.path, `the archive's directory is damaged at byte ${at}`);
   }
   const flags = zip.u16(at + 8);
   const nameEnd = at + ENTRY_BYTES + zip.u16(at + 28);
@@ -146,10 +142,11 @@ function readEntry(
     size: zip.u32(at + 24),
     local: zip.u32(at + 42),
   };
-  if ((flags & FLAG_ENCRYPTED) !== 0) fail(zip.path, `member ${JSON.stringify(member.name)} is encrypted`);
+  if ((flags & FLAG_ENCRYPTED) !== 0)
+    malformed(zip.path, `member ${JSON.stringify(member.name)} is encrypted`);
   const mode = zip.u16(at + 4) >> 8 === MADE_BY_UNIX ? zip.u16(at + 40) : 0;
   if ((mode & MODE_KIND) === MODE_SYMLINK)
-    fail(zip.path, `member ${JSON.stringify(member.name)} is a symbolic link`);
+    malformed(zip.path, `member ${JSON.stringify(member.name)} is a symbolic link`);
   readZip64(zip, member, nameEnd, extraEnd);
   return { member, next };
 }
@@ -159,10 +156,10 @@ function checkMember(member: Member, path: string): void {
   const { name, method, compressed, size } = member;
   const label = `member ${JSON.stringify(name)}`;
   if (method !== STORED && method !== DEFLATED) {
-    fail(path, `${label} uses compression method ${method}, neither stored (0) nor deflated (8)`);
+    malformed(path, `${label} uses compression method ${method}, neither stored (0) nor deflated (8)`);
   }
   const fits = method === STORED ? size === compressed : size <= compressed * MAX_RATIO;
-  if (!fits) fail(path, `${label} declares ${size} bytes in ${compressed}`);
+  if (!fits) malformed(path, `${label} declares ${size} bytes in ${compressed}`);
 }
 
 export interface ZipLimits {
@@ -178,7 +175,7 @@ export interface ZipLimits {
 function readDirectory(zip: ZipView, { maxMembers, maxTotalBytes, nameOf }: ZipLimits): Map<string, Member> {
   const { path, bytes } = zip;
   const { count, at } = findDirectory(zip);
-  if (count > maxMembers) fail(path, `${count} members > ${maxMembers}`);
+  if (count > maxMembers) malformed(path, `${count} members > ${maxMembers}`);
   const members = new Map<string, Member>();
   let total = 0;
   let compressed = 0;
@@ -186,14 +183,14 @@ function readDirectory(zip: ZipView, { maxMembers, maxTotalBytes, nameOf }: ZipL
     const { member, next } = readEntry(zip, entry, nameOf);
     entry = next;
     checkMember(member, path);
-    if (members.has(member.name)) fail(path, `two members are named ${JSON.stringify(member.name)}`);
+    if (members.has(member.name)) malformed(path, `two members are named ${JSON.stringify(member.name)}`);
     members.set(member.name, member);
     total += member.size;
     compressed += member.compressed;
   }
-  if (total > maxTotalBytes) fail(path, `the members inflate to ${total} bytes > ${maxTotalBytes}`);
+  if (total > maxTotalBytes) malformed(path, `the members inflate to ${total} bytes > ${maxTotalBytes}`);
   // Members that share their data would inflate one stream many times.
-  if (compressed > bytes.length) fail(path, `members overlap: ${compressed} bytes in ${bytes.length}`);
+  if (compressed > bytes.length) malformed(path, `members overlap: ${compressed} bytes in ${bytes.length}`);
   return members;
 }
 
@@ -208,7 +205,7 @@ function inflate(raw: Uint8Array, size: number, path: string): Uint8Array {
   }
   if (bytes.length !== size) {
     const have = bytes.length > size ? `more than ${size}` : bytes.length;
-    fail(path, `inflates to ${have} bytes, the directory says ${size}`);
+    malformed(path, `inflates to ${have} bytes, the directory says ${size}`);
   }
   return bytes;
 }
@@ -218,12 +215,12 @@ function readMember(zip: ZipView, member: Member): Uint8Array {
   const { local, compressed, size, crc, method } = member;
   const path = `${zip.path}/${member.file}`;
   if (zip.u32(local) !== LOCAL_SIGNATURE) {
-    fail(path, `no member at byte ${local} of the archive`);
+    malformed(path, `no member at byte ${local} of the archive`);
   }
   const start = local + LOCAL_BYTES + zip.u16(local + 26) + zip.u16(local + 28);
   const raw = zip.slice(start, compressed);
   const bytes = method === STORED ? raw : inflate(raw, size, path);
-  if (crc32(bytes) !== crc) fail(path, 'the checksum does not match: the archive is damaged');
+  if (crc32(bytes) !== crc) malformed(path, 'the checksum does not match: the archive is damaged');
   return bytes;
 }
 

@@ -11,7 +11,7 @@ export class Markup {
 
 export type Content = Markup | string | number | readonly Markup[];
 
-const ENTITIES: Readonly<Record<string, string>> = {
+export const ENTITIES: Readonly<Record<string, string>> = {
   '&': '&amp;',
   '<': '&lt;',
   '>': '&gt;',

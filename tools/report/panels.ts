@@ -49,7 +49,6 @@ function loadChart(load: Load, title: string, xTitle: string, max: number, width
     xTitle,
     yTitle: 'rows received',
     format: rows,
-    tick: count,
     note: (value) => (load.mean === 0 ? '' : `, ${times(value / load.mean)} the mean`),
     mean: load.mean,
     max,
@@ -70,7 +69,6 @@ function spreadChart(values: readonly number[], what: 'rank' | 'node', max: numb
     xTitle: `${what}s reached by a token`,
     yTitle: 'tokens',
     format: tokens,
-    tick: count,
     note: (value) => (all === 0 ? '' : `, ${percent(value / all)} of all`),
     max,
     width,
@@ -90,7 +88,6 @@ function lengthChart(lengths: Lengths, what: string, max: number, width: number)
     xTitle: 'rows in a segment',
     yTitle: 'segments',
     format: segments,
-    tick: count,
     max,
     width,
   });
@@ -117,7 +114,6 @@ function groupChart({ summary }: Figures, max: number, width: number): Markup {
     xTitle: 'rail group',
     yTitle: 'rows sent between nodes',
     format: rows,
-    tick: count,
     mean,
     max,
     width,
@@ -179,20 +175,11 @@ export function headline({ summary, totalBytes, experts, ranks, tokens: deep }: 
 /** A panel before it is drawn. */
 type Spec = Omit<Panel, 'cells'> & { readonly draw: Draw };
 
-const narrow = (id: string, title: string, text: string, draw: Draw): Spec => ({
-  id,
-  title,
-  text,
-  isWide: false,
-  draw,
-});
-const wide = (id: string, title: string, text: string, draw: Draw): Spec => ({
-  id,
-  title,
-  text,
-  isWide: true,
-  draw,
-});
+const specOf =
+  (isWide: boolean) =>
+  (id: string, title: string, text: string, draw: Draw): Spec => ({ id, title, text, isWide, draw });
+const narrow = specOf(false);
+const wide = specOf(true);
 
 /** Draws where the plan was verified, and says why not otherwise. */
 function deep(draw: (figures: TokenFigures, width: number) => Markup): Draw {
@@ -317,13 +304,15 @@ export function panelsOf(all: readonly Figures[]): Panel[] {
   }));
 }
 
+/** Several drawings under their names; a single one as it is. */
+export function sideBySide(cells: readonly Markup[], names: readonly string[]): Markup[] {
+  if (cells.length < 2) return [...cells];
+  return cells.map((cell, i) => html`<div class="side"><h3 class="side-name">${names[i]!}</h3>${cell}</div>`);
+}
+
 /** A panel as a section of the page; `names` are the titles of the drawings if there are several. */
 export function panelMarkup({ id, title, text, isWide, cells }: Panel, names: readonly string[]): Markup {
-  const drawn = cells.map((cell, i) =>
-    cells.length === 1
-      ? cell
-      : html`<div class="side"><h3 class="side-name">${names[i] ?? ''}</h3>${cell}</div>`,
-  );
+  const drawn = sideBySide(cells, names);
   const size = isWide || cells.length > 1 ? 'panel wide' : 'panel';
   const body = cells.length > 1 ? html`<div class="sides">${drawn}</div>` : html`${drawn}`;
   return html`<section class="${size}" id="panel-${id}"><h2>${title}</h2><p class="lede">${text}</p>${body}</section>`;

@@ -8,29 +8,16 @@ function say(mark: Element): void {
 }
 
 /** Where a key leads from mark `index` of `count`, `columns` in a row; undefined for other keys. */
-function nextIndex(
-  key: string,
-  index: number,
-  count: number,
-  columns: number | undefined,
-): number | undefined {
-  const row = columns ?? 1;
-  switch (key) {
-    case 'ArrowRight':
-      return Math.min(count - 1, index + 1);
-    case 'ArrowLeft':
-      return Math.max(0, index - 1);
-    case 'ArrowDown':
-      return index + row < count ? index + row : index;
-    case 'ArrowUp':
-      return index - row >= 0 ? index - row : index;
-    case 'Home':
-      return 0;
-    case 'End':
-      return count - 1;
-    default:
-      return undefined;
-  }
+function nextIndex(key: string, index: number, count: number, columns: number): number | undefined {
+  const targets = new Map([
+    ['ArrowRight', Math.min(count - 1, index + 1)],
+    ['ArrowLeft', Math.max(0, index - 1)],
+    ['ArrowDown', index + columns < count ? index + columns : index],
+    ['ArrowUp', index >= columns ? index - columns : index],
+    ['Home', 0],
+    ['End', count - 1],
+  ]);
+  return targets.get(key);
 }
 
 function onKey(event: KeyboardEvent): void {
@@ -38,13 +25,8 @@ function onKey(event: KeyboardEvent): void {
   const chart = mark?.closest('figure');
   if (!mark || !chart || event.ctrlKey || event.metaKey || event.altKey) return;
   const marks = [...chart.querySelectorAll<SVGElement>(MARK)];
-  const columns = (chart as HTMLElement).dataset.columns;
-  const next = nextIndex(
-    event.key,
-    marks.indexOf(mark as SVGElement),
-    marks.length,
-    columns === undefined ? undefined : Number(columns),
-  );
+  const columns = Number(chart.dataset.columns ?? 1);
+  const next = nextIndex(event.key, marks.indexOf(mark as SVGElement), marks.length, columns);
   if (next === undefined) return;
   event.preventDefault();
   // One mark of a chart is in the order of Tab: the one that was visited last.

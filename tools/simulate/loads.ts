@@ -34,17 +34,28 @@ export interface PlanLoads {
   readonly slices: number;
 }
 
-export function emptyLink(ranks: number): LinkRows {
+function emptyLink(ranks: number): LinkRows {
   const zeros = () => new Float64Array(ranks);
   return { out: zeros(), in: zeros(), outPeers: zeros(), inPeers: zeros() };
 }
 
-export function addRows(link: LinkRows, from: number, to: number, rows: number): void {
+function addRows(link: LinkRows, from: number, to: number, rows: number): void {
   if (rows === 0) return;
   link.out[from]! += rows;
   link.in[to]! += rows;
   link.outPeers[from]! += 1;
   link.inPeers[to]! += 1;
+}
+
+/** The rows [from][to] as a link; those that stay on their rank are left out. */
+export function linkRows(rows: readonly Float64Array[]): LinkRows {
+  const link = emptyLink(rows.length);
+  rows.forEach((row, from) => {
+    row.forEach((moved, to) => {
+      if (from !== to) addRows(link, from, to, moved);
+    });
+  });
+  return link;
 }
 
 /** forwarder[rank][node]: who receives a rank's copies for a node; itself on its own node. */
@@ -58,7 +69,6 @@ export function planLoads(plan: Plan): PlanLoads {
   const { ranks } = spec;
   const isHier = spec.strategy === 'hier';
   const inter = emptyLink(ranks);
-  const local = new Float64Array(ranks);
   // Distribution adds up over a forwarder's sources before it is counted, so that a peer counts once.
   const near = Array.from({ length: ranks }, () => new Float64Array(ranks));
   visitPlan(plan, {
@@ -66,13 +76,6 @@ export function planLoads(plan: Plan): PlanLoads {
     intra: (from, to, rows) => {
       near[from]![to]! += rows;
     },
-  });
-  const intra = emptyLink(ranks);
-  near.forEach((row, from) => {
-    row.forEach((moved, to) => {
-      if (from === to) local[from] = moved;
-      else addRows(intra, from, to, moved);
-    });
   });
   const perRank = (pick: (rank: number) => number) =>
     Float64Array.from({ length: ranks }, (_, rank) => pick(rank));
@@ -83,8 +86,8 @@ export function planLoads(plan: Plan): PlanLoads {
   return {
     ranks,
     inter,
-    intra,
-    local,
+    intra: linkRows(near),
+    local: perRank((rank) => near[rank]![rank]!),
     kept: perRank((rank) => shards[rank]!.kept),
     received: perRank((rank) => sum(shards[rank]!.expertRows)),
     tokens: perRank((rank) => shards[rank]!.tokens),

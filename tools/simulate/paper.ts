@@ -9,7 +9,7 @@ import type { PlanOptions } from '../../planner/spec.ts';
 import { rowMatrix } from '../../planner/traffic.ts';
 import { makeWorkload } from '../workload/families.ts';
 import { fitParameters, type Parameter } from './fit.ts';
-import { addRows, emptyLink, forwarderTable, type PlanLoads, planLoads } from './loads.ts';
+import { forwarderTable, linkRows, type PlanLoads, planLoads } from './loads.ts';
 import { type Stage, scaleExchange, timeExchange } from './model.ts';
 import {
   FITTED_LENGTHS,
@@ -87,13 +87,7 @@ function deepEp(planner: Planner, tables: readonly RoutingTable[], options: Plan
       arrived[to]! += rows;
     });
   });
-  const intra = emptyLink(ranks);
-  near.forEach((row, from) => {
-    row.forEach((rows, to) => {
-      if (from !== to) addRows(intra, from, to, rows);
-    });
-  });
-  const copied: PlanLoads = { ...loads, intra };
+  const copied: PlanLoads = { ...loads, intra: linkRows(near) };
   const permute = (name: string): Stage => ({
     name,
     permute: loads.received.map((rows, rank) => (rows + arrived[rank]!) * rowBytes),

@@ -64,30 +64,27 @@ export function flatFused(loads: PlanLoads, { rowBytes }: PlanSpec): Exchanges {
   };
 }
 
+/** The stage between nodes of two levels: one row of each (token, node). */
+function forwardStage(name: string, { inter }: PlanLoads, bytes: number): Stage {
+  return { name, nic: transfer(inter, bytes), hbm: total(bytes, inter.out, inter.in) };
+}
+
+/** The stage within nodes: rows between forwarders and slots. */
+function distributeStage(name: string, { intra, local }: PlanLoads, bytes: number): Stage {
+  return { name, nvlink: transfer(intra, bytes), hbm: total(bytes, intra.out, intra.in, local, local) };
+}
+
 /** The two-level stages of a dispatch: one copy a node, then from the forwarder to the slots. */
 export function twoLevelDispatch(loads: PlanLoads, rowBytes: number): readonly Stage[] {
-  const { inter, intra, local } = loads;
-  return [
-    { name: 'forward', nic: transfer(inter, rowBytes), hbm: total(rowBytes, inter.out, inter.in) },
-    {
-      name: 'distribute',
-      nvlink: transfer(intra, rowBytes),
-      hbm: total(rowBytes, intra.out, intra.in, local, local),
-    },
-  ];
+  return [forwardStage('forward', loads, rowBytes), distributeStage('distribute', loads, rowBytes)];
 }
 
 /** A dispatch's stages backwards: a node's rows are added at the forwarder, and one partial sum of each (token, node) returns. */
 export function twoLevelCombine(loads: PlanLoads, rowBytes: number, partialBytes: number): readonly Stage[] {
-  const { inter, intra, local, summed, tokens } = loads;
   return [
-    {
-      name: 'gather',
-      nvlink: transfer(intra, rowBytes),
-      hbm: total(rowBytes, intra.out, intra.in, local, local),
-    },
-    { name: 'send home', nic: transfer(inter, partialBytes), hbm: total(partialBytes, inter.out, inter.in) },
-    { name: 'add', hbm: total(rowBytes, summed, tokens) },
+    distributeStage('gather', loads, rowBytes),
+    forwardStage('send home', loads, partialBytes),
+    { name: 'add', hbm: total(rowBytes, loads.summed, loads.tokens) },
   ];
 }
 

@@ -12,6 +12,7 @@ import {
   type NativeCudaGraph,
   type NativeCudaStats,
   type NativeDevicePlan,
+  needAddon,
 } from '../../native/addon.ts';
 import { attempt } from '../../native/errors.ts';
 import type {
@@ -46,15 +47,9 @@ export function cudaDevices(): { readonly devices: readonly CudaDevice[]; readon
  * @throws FuscoError E_BACKEND without the addon, a driver, a GPU or P2P; E_OPTION
  */
 export function openCuda(ranks: number, devices?: readonly number[]): Cuda {
-  const found = findAddon();
-  if (found.addon === undefined) {
-    throw new FuscoError('E_BACKEND', `the cuda backend is not there: ${found.reason}`);
-  }
-  const { addon } = found;
-  return new Cuda(
-    ranks,
-    attempt(() => new addon.CudaContext(ranks, devices)),
-  );
+  const addon = needAddon('cuda');
+  const native = attempt(() => new addon.CudaContext(ranks, devices));
+  return new Cuda(ranks, native);
 }
 
 /** An object of the addon. It is freed by close() or at the end of a `using` block. */
@@ -149,10 +144,8 @@ export class Cuda extends Handle<NativeCudaContext> {
   ): DevicePlan {
     const addon = findAddon().addon!;
     const desc = { ...describe(plan), capacity };
-    return new DevicePlan(
-      plan,
-      attempt(() => new addon.DevicePlan(this.native, desc)),
-    );
+    const native = attempt(() => new addon.DevicePlan(this.native, desc));
+    return new DevicePlan(plan, native);
   }
 
   /** Records what `work` enqueues in a graph instead of running it. */

@@ -1,5 +1,5 @@
-// fp8 and gating of the cuda backend: the rows of every rank on its own stream. On device memory a call enqueues and
-// returns; with buffers in host memory it waits for the device.
+// fp8 and gating of the cuda backend. Each rank's rows are processed on that rank's stream. With device memory a call
+// enqueues and returns; with buffers in host memory it waits for the device.
 
 import { isExternal } from '../../memory.ts';
 import { findAddon, type NativeCudaContext } from '../../native/addon.ts';
@@ -10,7 +10,7 @@ import type { GateBackwardCall, RowWork } from '../types.ts';
 import { type Cuda, nativeCuda } from './context.ts';
 import { DeviceCopies } from './deviceCopies.ts';
 
-/** Checks ids in host memory; kernels ignore ids out of range. */
+/** Checks the ids that are in host memory. Kernels ignore ids that are out of range. */
 function checkHostIds({ options, tokens, ids }: GateBackwardCall): void {
   const spec = resolveGate(options);
   ids.forEach((memory, i) => {
@@ -18,7 +18,7 @@ function checkHostIds({ options, tokens, ids }: GateBackwardCall): void {
   });
 }
 
-/** Work on the rows of a context's ranks. */
+/** The row work of a context's ranks. */
 export function cudaRowWork(cuda: Cuda): RowWork {
   // There is no context without the addon.
   const addon = findAddon().addon!;

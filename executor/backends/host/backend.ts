@@ -22,7 +22,7 @@ function hostPlan(native: NativePlan, strategy: Strategy): PreparedPlan {
   };
 }
 
-/** Works on the rows of one rank after the other, each with all threads of the context. */
+/** Processes one rank after the other, each with all threads of the context. */
 function hostRowWork(addon: Addon, context: NativeContext): RowWork {
   const rankByRank = <Call, Native>(
     callsOf: (call: Call) => Native[],

@@ -3,10 +3,12 @@
 
 import { randomBytes } from 'node:crypto';
 import { FuscoError } from '../../../planner/errors.ts';
+import { hex } from '../../../planner/format/bytes.ts';
 import { optionsDigest, planId } from '../../../planner/format/digest.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
-import { type Addon, findAddon } from '../../native/addon.ts';
+import { sum } from '../../../planner/totals.ts';
+import { type Addon, findAddon, needAddon } from '../../native/addon.ts';
 import { fromSteady } from '../../native/clock.ts';
 import { attempt, translate } from '../../native/errors.ts';
 import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/types.ts';
@@ -45,21 +47,14 @@ export interface NcclParts {
 }
 
 function findNccl(): Addon {
-  const found = findAddon();
-  if (found.addon === undefined) {
-    throw new FuscoError('E_BACKEND', `the nccl backend is not there: ${found.reason}`);
-  }
-  const library = found.addon.ncclLibrary();
-  if (library.reason !== undefined) throw new FuscoError('E_BACKEND', library.reason);
-  return found.addon;
+  const addon = needAddon('nccl');
+  const { reason } = addon.ncclLibrary();
+  if (reason !== undefined) throw new FuscoError('E_BACKEND', reason);
+  return addon;
 }
 
 /** Whether NCCL can be opened here, and where it is. */
-export function ncclLibrary(): {
-  readonly path?: string;
-  readonly version?: string;
-  readonly reason?: string;
-} {
+export function ncclLibrary(): Readonly<Partial<Record<'path' | 'version' | 'reason', string>>> {
   const found = findAddon();
   if (found.addon === undefined) return { reason: found.reason };
   const { path, version, reason } = found.addon.ncclLibrary();
@@ -73,9 +68,6 @@ function defaultDevice({ localRank }: Coordinator): number {
   if (devices.length === 0) throw new FuscoError('E_BACKEND', `the nccl backend needs a GPU: ${reason}`);
   return localRank % devices.length;
 }
-
-/** Bytes as text, for a digest. */
-const hexOf = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 
 /** The error that opening a group failed with. */
 async function openingError(coordinator: Coordinator, error: unknown): Promise<unknown> {
@@ -104,7 +96,7 @@ export async function ncclBackend(parts: NcclParts, options: NcclOptions = {}): 
   );
   const id = shared.slice(0, 128);
   const isAlone = machines.every((machine, peer) => peer === rank || machine !== machines[rank]);
-  const mailbox = isAlone ? '' : `/fusco-${hexOf(shared.subarray(128))}-${machines[rank]}`;
+  const mailbox = isAlone ? '' : `/fusco-${hex(shared.subarray(128))}-${machines[rank]}`;
 
   const cuda = parts.cuda ?? openCuda(1, [options.device ?? defaultDevice(coordinator)]);
   let forget: (() => void) | undefined;
@@ -121,11 +113,8 @@ export async function ncclBackend(parts: NcclParts, options: NcclOptions = {}): 
     });
     forget = coordinator.onFailure((failure) => native.abort(failure.message));
     await native.open();
-    return new NcclBackend(
-      addon,
-      { ...parts, cuda, ownsCuda: parts.cuda === undefined, native, machines, forget },
-      options,
-    );
+    const ownsCuda = parts.cuda === undefined;
+    return new NcclBackend({ ...parts, addon, cuda, ownsCuda, native, machines, forget }, options);
   } catch (error) {
     forget?.();
     if (parts.cuda === undefined) cuda.close();
@@ -135,6 +124,7 @@ export async function ncclBackend(parts: NcclParts, options: NcclOptions = {}): 
 
 /** An open group. */
 interface OpenGroup extends NcclParts {
+  readonly addon: Addon;
   readonly cuda: Cuda;
   readonly ownsCuda: boolean;
   readonly native: NativeNcclGroup;
@@ -151,14 +141,12 @@ class NcclBackend implements Backend {
   readonly rowWork: RowWork;
   readonly cuda: Cuda;
   readonly isDetailed: boolean;
-  readonly #addon: Addon;
   readonly #open: OpenGroup;
   readonly #log: (line: string) => void;
   #plans = 0;
   #behindMs: readonly number[] = [];
 
-  constructor(addon: Addon, open: OpenGroup, options: NcclOptions) {
-    this.#addon = addon;
+  constructor(open: OpenGroup, options: NcclOptions) {
     this.#open = open;
     this.#log = options.log ?? ((line) => void process.stderr.write(`${line}\n`));
     this.cuda = open.cuda;
@@ -191,10 +179,7 @@ class NcclBackend implements Backend {
     for (let peer = 0; peer < ranks; peer++) {
       if (!isForeign(peer)) continue;
       const rows = sendRows.subarray(placement.rankFirst[peer]!, placement.rankFirst[peer + 1]!);
-      own[0] = Math.max(
-        own[0]!,
-        rows.reduce((sum, count) => sum + count, 0),
-      );
+      own[0] = Math.max(own[0]!, sum(rows));
     }
     for (const [to, rows] of forwardRows.entries()) {
       if (isForeign(to * ranksPerNode)) own[1] = Math.max(own[1]!, rows);
@@ -208,26 +193,23 @@ class NcclBackend implements Backend {
   }
 
   async prepare(plan: VerifiedPlan): Promise<PreparedPlan> {
-    const { coordinator } = this.#open;
+    const { addon, coordinator, native: group } = this.#open;
     const shard = plan.shards[coordinator.rank]!;
     const isWhole = plan.shards.filter((part) => part !== undefined).length === plan.spec.ranks;
-    // A plan of one rank's shard was made from gathered facts, whose options were compared.
-    const identity = isWhole
-      ? await planId(plan, nodeSha256)
-      : hexOf(await optionsDigest(plan.spec, nodeSha256));
-    if (isWhole) await coordinator.agree('plan id', Buffer.from(identity, 'hex'));
+    let identity: string;
+    if (isWhole) {
+      identity = await planId(plan, nodeSha256);
+      await coordinator.agree('plan id', Buffer.from(identity, 'hex'));
+    } else {
+      // A plan of one rank's shard was made from gathered facts, whose options were compared.
+      identity = hex(await optionsDigest(plan.spec, nodeSha256));
+    }
     const { strategy, ranksPerNode, partial, placement, sliceRows } = plan.spec;
     const most = await this.#mostRows(plan);
-    const desc = {
-      shard: shard.bytes,
-      ranksPerNode,
-      strategy,
-      firstInstance: Uint32Array.from(placement.rankFirst),
-      sliceRows,
-      ...most,
-      ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
-    };
-    const native = attempt(() => new this.#addon.NcclPlan(this.#open.native, desc));
+    const firstInstance = Uint32Array.from(placement.rankFirst);
+    const rails = partial === 'none' ? {} : { partial, groups: plan.decision.groups };
+    const desc = { shard: shard.bytes, ranksPerNode, strategy, firstInstance, sliceRows, ...most, ...rails };
+    const native = attempt(() => new addon.NcclPlan(group, desc));
     // Plans with equal options differ in their place in the order of plans.
     const tag = `${identity} ${this.#plans++}`;
     await this.order.run(['plan', tag], (call, digest) => native.open(call, digest));
@@ -245,22 +227,15 @@ class NcclBackend implements Backend {
   async report(
     name: string,
     call: number,
-    plan: VerifiedPlan,
+    { spec: { strategy } }: VerifiedPlan,
     native: NativeNcclReport,
   ): Promise<ExchangeReport> {
     const { nanoseconds, started, bytesRead, bytesWritten } = native;
+    const startedAt = fromSteady(started);
     const { rank } = this.#open.coordinator;
     const wire = wireReport(native, await this.#newLateness(), rank);
     if (this.isDetailed) this.#log(wireLine({ name, call, rank, nanoseconds }, wire));
-    return {
-      backend: 'nccl',
-      strategy: plan.spec.strategy,
-      nanoseconds,
-      startedAt: fromSteady(started),
-      bytesRead,
-      bytesWritten,
-      wire,
-    };
+    return { backend: 'nccl', strategy, nanoseconds, startedAt, bytesRead, bytesWritten, wire };
   }
 
   async close(): Promise<void> {
@@ -272,7 +247,8 @@ class NcclBackend implements Backend {
   }
 }
 
-type Shape = (string | number | boolean)[];
+/** The name of a call, and what else ranks must agree on. */
+type Shape = readonly [name: string, ...rest: (string | number | boolean)[]];
 
 /** What ranks must agree on before rows move. Buffers and numbers of rows differ between ranks. */
 const SHAPES: { readonly [Kind in ExchangeKind]: (call: ExchangeCalls[Kind]) => Shape } = {
@@ -301,16 +277,16 @@ export class NcclPlan implements PreparedPlan {
 
   async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
     const { cuda, isDetailed } = this.#backend;
-    const [name, ...shape] = SHAPES[kind](call) as [string, ...Shape];
+    const shape = SHAPES[kind](call);
     const copies = new DeviceCopies(cuda);
     try {
       const onDevice = copies.exchange(kind, call) as never;
-      const { number, native } = await this.call([name, ...shape], async (plan, number, digest) => ({
+      const { number, native } = await this.call(shape, async (plan, number, digest) => ({
         number,
         native: await plan[kind](number, digest, onDevice, isDetailed),
       }));
       if (copies.isUsed) copies.copyBack();
-      return this.#backend.report(name, number, this.#plan, native);
+      return this.#backend.report(shape[0], number, this.#plan, native);
     } finally {
       copies.release();
     }
@@ -318,7 +294,7 @@ export class NcclPlan implements PreparedPlan {
 
   /** Runs native work on this plan as one numbered call, which all ranks make. */
   call<T>(
-    [name, ...shape]: readonly [name: string, ...shape: Shape],
+    [name, ...shape]: Shape,
     work: (plan: NativeNcclPlan, call: number, digest: bigint) => Promise<T>,
   ): Promise<T> {
     return this.#backend.order.run([name, this.#tag, ...shape], (call, digest) =>

@@ -34,22 +34,17 @@ export function wireReport(
   const { wireSent, wireReceived, directBytes, rounds, slices, readyNs, packNs, packHiddenNs, wireNs } =
     native;
   const peers = peersOf(native, behindMs, localRank);
-  return {
+  const report = {
     sentBytes: wireSent,
     receivedBytes: wireReceived,
     directBytes,
     rounds,
     slices,
     readyNanoseconds: readyNs,
-    ...(peers === undefined
-      ? {}
-      : {
-          packNanoseconds: packNs!,
-          packHiddenNanoseconds: packHiddenNs!,
-          wireNanoseconds: wireNs!,
-          peers,
-        }),
   };
+  if (peers === undefined) return report;
+  const times = { packNanoseconds: packNs!, packHiddenNanoseconds: packHiddenNs!, wireNanoseconds: wireNs! };
+  return { ...report, ...times, peers };
 }
 
 const ms = (nanoseconds: number) => `${(nanoseconds / 1e6).toFixed(2)} ms`;

@@ -1,15 +1,15 @@
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
-import { laneSum, type RowCodec, rowCodec } from '../../numeric.ts';
+import { dataView, laneSum, type RowCodec, rowCodec } from '../../numeric.ts';
 import type { CombineCall, WeightGradientCall } from '../types.ts';
-import { bytesOf, type Copy, copiesOf, dataView } from './rows.ts';
+import { bytesOf, type Copy, copiesOf } from './rows.ts';
 
 /** Adds the rows of one token's entries, in the order given, onto `sum`. */
 type AddRows = (copies: readonly Copy[], sum: Float32Array) => void;
 
 function makeAddRows(shard: Shard, call: CombineCall, codec: RowCodec): AddRows {
   const row = new Float32Array(codec.elements);
-  const weights = call.weights === undefined ? undefined : dataView(call.weights[shard.rank]!);
+  const weights = call.weights === undefined ? undefined : dataView(bytesOf(call.weights[shard.rank]!));
   return (copies, sum) => {
     for (const { rank, slot, entry } of copies) {
       codec.load(bytesOf(call.from[rank]!), slot, row);

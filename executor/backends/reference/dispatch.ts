@@ -1,9 +1,9 @@
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
 import { ORIGIN_BYTES } from '../../callChecks.ts';
-import { rowCodec } from '../../numeric.ts';
+import { dataView, rowCodec } from '../../numeric.ts';
 import type { DispatchCall, Memory, Payload } from '../types.ts';
-import { bytesOf, type Copy, copiesOf, dataView, directCopies, forwardedCopies } from './rows.ts';
+import { bytesOf, type Copy, copiesOf, directCopies, forwardedCopies } from './rows.ts';
 
 /** Moves one row: its bytes, or its elements scaled by the weight of its entry. */
 type Move = (from: Uint8Array, fromRow: number, copy: Copy) => void;
@@ -52,7 +52,7 @@ function forward(
 function dispatchTokens(plan: Plan, payload: Payload, scale: readonly Memory[] | undefined): void {
   const landingRows = plan.shards.map((shard) => new Uint8Array(shard.stageRows * payload.rowBytes));
   for (const shard of plan.shards) {
-    const move = makeMove(payload, scale === undefined ? undefined : dataView(scale[shard.rank]!));
+    const move = makeMove(payload, scale === undefined ? undefined : dataView(bytesOf(scale[shard.rank]!)));
     const source = bytesOf(payload.from[shard.rank]!);
     for (const copy of directCopies(plan, shard)) move(source, copy.token, copy);
     forward(plan, shard, payload, landingRows, move);
@@ -72,7 +72,7 @@ function writeOrigins(plan: Plan, origins: readonly Memory[]): void {
   for (const shard of plan.shards) bytesOf(origins[shard.rank]!).fill(0xff, 0, ORIGIN_BYTES * shard.recvRows);
   for (const shard of plan.shards) {
     for (const { source, token, k, rank, slot } of copiesOf(plan, shard)) {
-      const view = dataView(origins[rank]!);
+      const view = dataView(bytesOf(origins[rank]!));
       for (const [i, word] of [source, token, k].entries())
         view.setInt32(ORIGIN_BYTES * slot + 4 * i, word, true);
     }

@@ -1,26 +1,21 @@
-// Where rows go, read off a plan's descriptors one by one.
+// Reads from a plan's descriptors where each row goes.
 
 import { FuscoError } from '../../../planner/errors.ts';
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
 import { nodeOf } from '../../../planner/spec.ts';
 import { forwardedRows } from '../../../planner/walk.ts';
-import { isExternal } from '../../memory.ts';
+import { bytesOf as bytesOfView, isExternal } from '../../memory.ts';
 import type { Memory } from '../types.ts';
 
 export function bytesOf(memory: Memory): Uint8Array {
-  if (!isExternal(memory)) return new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
+  if (!isExternal(memory)) return bytesOfView(memory);
   throw new FuscoError('E_BUFFER', 'the reference backend cannot reach memory by its address');
 }
 
 /** Throws E_BUFFER if a buffer is only an address, before anything is written. */
 export function refuseExternal(lists: readonly (readonly Memory[] | undefined)[]): void {
   for (const memories of lists) memories?.forEach(bytesOf);
-}
-
-export function dataView(memory: Memory): DataView {
-  const bytes = bytesOf(memory);
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** One kept (token, k) of a source rank. */
@@ -35,7 +30,7 @@ export interface Copy {
   readonly slot: number;
 }
 
-/** The kept entry `entry` of a rank, or undefined where it is masked or dropped. */
+/** The kept entry `entry` of a rank, or undefined if it is masked or dropped. */
 function copyOf(plan: Plan, shard: Shard, entry: number): Copy | undefined {
   const slot = shard.entrySlot[entry]!;
   if (slot < 0) return undefined;

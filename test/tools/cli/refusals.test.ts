@@ -188,7 +188,7 @@ describe('options', () => {
     [JSON.stringify(new Array(256).fill(8)), 'E_PLACEMENT', 'rank 8 of 8'],
     [JSON.stringify(new Array(256).fill('0')), 'E_PLACEMENT', 'expert 0'],
     [JSON.stringify(new Array(256).fill([1, 1])), 'E_PLACEMENT', 'twice'],
-    [JSON.stringify(new Array(256).fill([])), 'E_PLACEMENT', 'nowhere'],
+    [JSON.stringify(new Array(256).fill([])), 'E_PLACEMENT', 'has no rank'],
   ] as const)('a placement that is %.12s…: %s', async (json, code, text) => {
     save('placement.json', json);
     await refuses(plan('routing.npy', '--placement', 'placement.json'), code, text);

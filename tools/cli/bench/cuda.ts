@@ -1,10 +1,9 @@
 import type { Command } from 'commander';
 import { benchCuda, type CudaBench, type CudaStage, type CudaWorkload } from '../../bench/cuda.ts';
-import { formatCount } from '../../figures/format.ts';
+import { formatCount, percent } from '../../figures/format.ts';
 import { print } from '../io.ts';
 import { benchOf, count, experts, hidden, printGrid, recordings, rounds, topk } from './shared.ts';
 
-const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 const ms = (value: number) => value.toFixed(3);
 
 function showWorkload(w: CudaWorkload): void {

@@ -1,5 +1,6 @@
 // Bars over a common base: loads, histograms, segment lengths.
 
+import { count } from '../../figures/format.ts';
 import { html, type Markup, NOTHING, table } from '../markup.ts';
 import { at, axis, figure, mark, tickStep, valueAxis } from './frame.ts';
 
@@ -8,13 +9,11 @@ export interface Bars {
   readonly values: readonly number[];
   /** What a bar is, in full: "expert 17". */
   readonly names: readonly string[];
-  /** What stands below a bar; default: nothing but the x title. */
-  readonly ticks?: readonly string[];
+  /** What stands below a bar. */
+  readonly ticks: readonly string[];
   readonly xTitle: string;
   readonly yTitle: string;
   readonly format: (value: number) => string;
-  /** Text of an axis tick; default: as a value. */
-  readonly tick?: (value: number) => string;
   /** Appends what the value means: ", 12 % of all tokens". */
   readonly note?: (value: number) => string;
   /** A line at this value, called the mean. */
@@ -52,7 +51,6 @@ function group({ values, names }: Bars): Bar[] {
 
 function tickLabels(chart: Bars, bars: readonly Bar[], center: (i: number) => number): Markup {
   const { ticks, width } = chart;
-  if (ticks === undefined) return NOTHING;
   const step = tickStep(bars.length, width / 42);
   const shown = bars.map((bar, i) => ({ bar, i })).filter(({ i }) => i % step === 0);
   return html`${shown.map(
@@ -83,7 +81,7 @@ export function barChart(chart: Bars): Markup {
     return html`<g class="mark" ${mark(`${name}: ${text(value)}`, i === 0)}><rect class="hit" x="${at(left(i))}" width="${at(step)}" y="${MARGIN.top}" height="${base - MARGIN.top}"/><rect class="${kind}" x="${at(left(i) + gap / 2)}" width="${at(Math.min(step - gap, 64))}" y="${at(top)}" height="${at(base - top)}"/></g>`;
   });
   const center = (i: number) => left(i) + gap / 2 + Math.min(step - gap, 64) / 2;
-  const body = html`${valueAxis(y, MARGIN.left, width - MARGIN.right, chart.tick ?? format)}${drawn}${
+  const body = html`${valueAxis(y, MARGIN.left, width - MARGIN.right, count)}${drawn}${
     mean === undefined ? NOTHING : meanLine(mean, y.scale(mean), width, format)
   }${tickLabels(chart, bars, center)}<text class="axis-title" x="0" y="14">${yTitle}</text><text class="axis-title middle" x="${at((MARGIN.left + width - MARGIN.right) / 2)}" y="${HEIGHT - 6}">${xTitle}</text>`;
   const rows = values.map((value, i) => [names[i]!, text(value)]);

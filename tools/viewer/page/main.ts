@@ -3,7 +3,7 @@
 import { sum } from '../../../planner/totals.ts';
 import { formatCount } from '../../figures/format.ts';
 import { html, type Markup } from '../../report/markup.ts';
-import { headline, panelMarkup, panelsOf } from '../../report/panels.ts';
+import { headline, panelMarkup, panelsOf, sideBySide } from '../../report/panels.ts';
 import { listen } from '../../report/readout.ts';
 import type { Opened, Planned, Side } from '../protocol.ts';
 import { createClient } from './client.ts';
@@ -40,6 +40,10 @@ function activeSides(): Side[] {
   return compare.checked ? ['a', 'b'] : ['a'];
 }
 
+function titleOf(side: Side): string {
+  return `Plan ${side.toUpperCase()}`;
+}
+
 function put(target: HTMLElement, markup: Markup): void {
   target.innerHTML = markup.text;
 }
@@ -74,7 +78,7 @@ function fillForm(side: Side): void {
   const { name, kind, tokens, topk } = opened;
   put(
     form,
-    html`<h2>Plan ${side.toUpperCase()}</h2><p class="source">${name}: ${kind}, ${formatCount(tokens)} tokens, top-${topk}</p><p class="problem" role="alert" hidden></p>${formMarkup(side, opened)}<button type="button" class="save">Save this plan</button>`,
+    html`<h2>${titleOf(side)}</h2><p class="source">${name}: ${kind}, ${formatCount(tokens)} tokens, top-${topk}</p><p class="problem" role="alert" hidden></p>${formMarkup(side, opened)}<button type="button" class="save">Save this plan</button>`,
   );
 }
 
@@ -145,7 +149,7 @@ function statusText(): string {
 function headlineOf(side: Side, { planned, opened }: Shown): Markup {
   if (planned === undefined) return html``;
   const { planId, figures, isResplit } = planned;
-  const title = compare.checked ? `Plan ${side.toUpperCase()}` : 'Plan';
+  const title = compare.checked ? titleOf(side) : 'Plan';
   const notes = [
     isResplit ? 'tokens split again for this number of ranks' : '',
     opened?.planId === undefined
@@ -173,7 +177,7 @@ function render(): void {
   put(element('headlines'), html`${shown.map(({ side, state }) => headlineOf(side, state))}`);
   const panels = element('panels');
   const open = openTables(panels);
-  const names = shown.map(({ side }) => `Plan ${side.toUpperCase()}`);
+  const names = shown.map(({ side }) => titleOf(side));
   const drawn = panelsOf(shown.map(({ state }) => state.planned!.figures));
   put(panels, html`${drawn.map((panel) => panelMarkup(panel, names))}`);
   for (const id of open) {
@@ -196,14 +200,7 @@ async function followToken(): Promise<void> {
       }
     }),
   );
-  put(
-    target,
-    html`${parts.map((part, i) =>
-      parts.length < 2
-        ? part
-        : html`<div class="side"><h3 class="side-name">Plan ${shown[i]!.toUpperCase()}</h3>${part}</div>`,
-    )}`,
-  );
+  put(target, html`${sideBySide(parts, shown.map(titleOf))}`);
 }
 
 /** One more or one less token, on to the next or previous rank at the ends. */
@@ -219,16 +216,12 @@ function moveToken(step: 1 | -1): void {
 }
 
 async function save(side: Side): Promise<void> {
-  try {
-    const bytes = await client.save(side);
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>]));
-    link.download = `plan-${side}.fusco`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  } catch (error) {
-    showError(side, error);
-  }
+  const bytes = await client.save(side);
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>]));
+  link.download = `plan-${side}.fusco`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 /** The second side starts as a copy of the first one's file, to be planned with other options. */
@@ -253,7 +246,7 @@ async function openGroups(groups: readonly Group[], side: Side): Promise<void> {
   await open('b', second);
 }
 
-/** Runs something that reads files; what goes wrong is shown. */
+/** Runs something that reads or saves files; what goes wrong is shown. */
 async function attempt(side: Side, work: () => Promise<void>): Promise<void> {
   try {
     await work();
@@ -275,7 +268,7 @@ function wireForm(side: Side): void {
     void plan(side);
   });
   form.addEventListener('click', (event) => {
-    if ((event.target as Element).closest('.save')) void save(side);
+    if ((event.target as Element).closest('.save')) void attempt(side, () => save(side));
   });
 }
 

@@ -38,7 +38,8 @@ vi.mock('../../../../executor/native/addon.ts', () => {
     ncclLibrary: () => ({ path: 'played', version: played.versions.shift() ?? 22_000 }),
     ncclUniqueId: () => played.uniqueId(),
   };
-  return { findAddon: () => ({ addon: addon as unknown as Addon }) };
+  const found = addon as unknown as Addon;
+  return { findAddon: () => ({ addon: found }), needAddon: () => found };
 });
 
 const cuda = new Cuda(1, {} as NativeCudaContext);
