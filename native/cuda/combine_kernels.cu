@@ -187,14 +187,9 @@ using CombineKernel = void (*)(CombineParams);
 
 template <class E, class Unit, bool weighted>
 CombineKernel combineKernel(Tree tree) {
-  switch (tree) {
-    case Tree::kept:
-      return combineTokens<E, Unit, weighted, Tree::kept>;
-    case Tree::rounded:
-      return combineTokens<E, Unit, weighted, Tree::rounded>;
-    default:
-      return combineTokens<E, Unit, weighted, Tree::none>;
-  }
+  if (tree == Tree::kept) return combineTokens<E, Unit, weighted, Tree::kept>;
+  if (tree == Tree::rounded) return combineTokens<E, Unit, weighted, Tree::rounded>;
+  return combineTokens<E, Unit, weighted, Tree::none>;
 }
 
 template <class E, bool weighted>

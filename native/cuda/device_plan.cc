@@ -157,6 +157,9 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
   head->localRanks = static_cast<uint32_t>(group.ranks.size());
   head->tileTokens = tileTokens;
   head->ranksPerNode = plan.ranksPerNode;
+  const auto put = [&](uint64_t offset, const auto &values) {
+    if (!values.empty()) std::memcpy(pinned + offset, values.data(), values.size() * sizeof values[0]);
+  };
   uint64_t entries = 0;
   uint64_t places = 0;
   auto *paddings = reinterpret_cast<PaddingRange *>(pinned + layout.paddings);
@@ -168,22 +171,17 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
     head->originOf[i] = rank;
     head->tokenStart[i] = head->tokens;
     head->tokens += part.tokens;
-    std::memcpy(pinned + layout.place + entries * sizeof(Place), part.places.data(),
-                part.places.size() * sizeof(Place));
-    if (!order[rank].empty())
-      std::memcpy(pinned + layout.order + entries, order[rank].data(), order[rank].size());
+    put(layout.place + entries * sizeof(Place), part.places);
+    put(layout.order + entries, order[rank]);
     for (const RowRange &range : part.padding) paddings[head->paddings++] = {rank, range.first, range.rows};
     if (forward != nullptr) {
-      const auto &hops = forward->firstHop[rank];
-      std::memcpy(pinned + layout.firstHop + entries * sizeof(Place), hops.data(),
-                  hops.size() * sizeof(Place));
+      put(layout.firstHop + entries * sizeof(Place), forward->firstHop[rank]);
       for (Landed row : forward->landed[rank]) {
         row.firstPlace += static_cast<uint32_t>(places);
         landed[head->landed++] = row;
       }
-      const auto &last = forward->places[rank];
-      std::memcpy(pinned + layout.lastHop + places * sizeof(Place), last.data(), last.size() * sizeof(Place));
-      places += last.size();
+      put(layout.lastHop + places * sizeof(Place), forward->places[rank]);
+      places += forward->places[rank].size();
     }
     entries += part.places.size();
   }
