@@ -233,10 +233,10 @@ void CudaContext::checkReach(const char *name, uint32_t rank, const void *addres
   (void)cudaGetLastError();
   const bool device = error == cudaSuccess &&
                       (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged);
-  const bool near = device && std::any_of(groups_.begin(), groups_.end(), [&](const DeviceGroup &group) {
-                      return static_cast<int>(group.device) == attributes.device;
-                    });
-  if (!near) {
+  const bool reaches = device && std::any_of(groups_.begin(), groups_.end(), [&](const DeviceGroup &group) {
+                         return static_cast<int>(group.device) == attributes.device;
+                       });
+  if (!reaches) {
     throw Failure(FUSCO_E_BUFFER, "%s of rank %u is not memory that device %u reaches", name, rank,
                   device_[rank])
         .atRank(rank);

@@ -1,4 +1,4 @@
-// Devices, streams, memory and the edges between the ranks' streams.
+// Devices, memory, and the ranks' streams with the dependencies between them.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -36,7 +36,7 @@ class Event {
   uint32_t device_ = 0;
 };
 
-// Ranks that live on one device, and the stream that runs their kernels: that of the first of them.
+// The ranks of one device. Their kernels run on the stream of the first of them, the leader.
 struct DeviceGroup {
   uint32_t device;
   DeviceLimits limits;
@@ -60,11 +60,11 @@ class CudaContext {
   cudaStream_t stream(uint32_t rank) const { return streams_[rank]; }
   cudaStream_t leader(const DeviceGroup &group) const { return streams_[group.ranks.front()]; }
   void setStream(uint32_t rank, cudaStream_t stream);
-  // How many SMs of each device exchanges may fill; 0: all.
+  // SMs of each device that exchanges may occupy; 0: all.
   void limitSms(uint32_t count);
 
   void *alloc(uint32_t rank, uint64_t bytes);
-  // The same for memory that its owner frees itself.
+  // The same, for memory that the caller frees with cudaFree.
   void *allocRaw(uint32_t rank, uint64_t bytes);
   void free(void *address);
   void synchronize();
@@ -79,9 +79,9 @@ class CudaContext {
   void checkRank(uint32_t rank) const;
   // Throws E_BUFFER unless the device of `rank` reaches `address`.
   void checkReach(const char *name, uint32_t rank, const void *address);
-  // Throws what the first error that a device did not survive was.
+  // Throws E_BACKEND with the first error that made a device unusable.
   void checkAlive() const;
-  // Throws what a call of CUDA reported while doing `what`; remembers what a device does not survive.
+  // Throws the error of a CUDA call that did `what`, and remembers it if it makes the device unusable.
   void check(cudaError_t error, const char *what);
 
   // Held for the length of a call.

@@ -36,7 +36,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Enumerations hold any int, in C++ as in C: a value without a name is refused, and is not undefined. */
+/** @def FUSCO_ENUM
+ * Enumerations hold any int, in C++ as in C: a value without a name is refused, and is not undefined. */
 #ifdef __cplusplus
 #define FUSCO_ENUM : int
 extern "C" {
@@ -44,16 +45,25 @@ extern "C" {
 #define FUSCO_ENUM
 #endif
 
+/** Version of this header. Major and minor versions are independent of the version of the plan format. */
 #define FUSCO_VERSION_MAJOR 0
+
+/** See FUSCO_VERSION_MAJOR. */
 #define FUSCO_VERSION_MINOR 1
+
+/** See FUSCO_VERSION_MAJOR. */
 #define FUSCO_VERSION_PATCH 0
 
-/** Version of the library at run time: major << 16 | minor << 8 | patch. */
+/**
+ * Version of the library at run time.
+ *
+ * @return major << 16 | minor << 8 | patch
+ */
 uint32_t fusco_version(void);
 
 /** Result of a call. The names without FUSCO_ are the error codes of the TypeScript API. */
 typedef enum fusco_status FUSCO_ENUM {
-  FUSCO_OK = 0,
+  FUSCO_OK = 0,                   /**< success */
   FUSCO_E_OPTION = 1,             /**< an argument or a field is missing or outside its range */
   FUSCO_E_RANKS = 2,              /**< the shards and the group disagree about the ranks */
   FUSCO_E_LIMIT = 3,              /**< beyond a limit of the plan format or of a capacity */
@@ -90,18 +100,23 @@ typedef enum fusco_status FUSCO_ENUM {
   FUSCO_E_FORWARD = 34            /**< forwarding and distribution descriptors disagree */
 } fusco_status;
 
-/** "E_BUFFER" for FUSCO_E_BUFFER. Static string; "E_INTERNAL" for an unknown value, never NULL. */
+/**
+ * Name of a status.
+ *
+ * @param[in] status  any value
+ * @return "E_BUFFER" for FUSCO_E_BUFFER; "E_INTERNAL" for an unknown value. A static string, never NULL
+ */
 const char *fusco_status_name(fusco_status status);
 
 /** Details of a failed call. The library fills it on failure and leaves it unchanged on success. */
 typedef struct fusco_error {
-  fusco_status status;
-  int32_t rank;      /**< rank at fault; -1: none */
-  int64_t value;     /**< what was found; valid if has_limit is 1 */
-  int64_t limit;     /**< what it was compared with; valid if has_limit is 1 */
-  int32_t has_limit; /**< 0 or 1 */
-  char path[64];     /**< place in the plan, such as "/ranks/3/entries/17"; "" if there is none */
-  char message[256]; /**< one sentence in English, terminated by 0 */
+  fusco_status status; /**< what the call returned */
+  int32_t rank;        /**< rank at fault; -1: none */
+  int64_t value;       /**< what was found; valid if has_limit is 1 */
+  int64_t limit;       /**< what it was compared with; valid if has_limit is 1 */
+  int32_t has_limit;   /**< 0 or 1 */
+  char path[64];       /**< place in the plan, such as "/ranks/3/entries/17"; "" if there is none */
+  char message[256];   /**< one sentence in English, terminated by 0 */
 } fusco_error;
 
 typedef struct fusco_context fusco_context; /**< threads and scratch memory of the host backend */
@@ -120,30 +135,45 @@ typedef struct fusco_context_options {
   /** An exchange that writes at least this many bytes uses non-temporal stores. 0: size of the last-level
    * cache; UINT64_MAX: never. */
   uint64_t nontemporal_bytes;
-  fusco_kernels kernels;
+  fusco_kernels kernels; /**< AUTO by default */
 } fusco_context_options;
 
 /**
  * Starts the threads of a context.
  *
- * @param[in]  options  NULL: all defaults
- * @param[out] context  destroy it with fusco_context_destroy
+ * @param[in]  options  NULL: all defaults; read during the call only
+ * @param[out] context  destroy it with fusco_context_destroy; unchanged after a failure
  * @param[out] error    may be NULL
- * @retval FUSCO_E_OPTION  a value outside its range
+ * @retval FUSCO_E_OPTION  a value is outside its range
  * @retval FUSCO_E_MEMORY  the threads cannot be started
  */
 fusco_status fusco_context_create(const fusco_context_options *options, fusco_context **context,
                                   fusco_error *error);
 
-/** Releases a context. Its plans stay valid: the threads end with the last plan. NULL is allowed. */
+/**
+ * Releases a context. Its plans stay valid: the threads end with the last plan.
+ *
+ * @param[in] context  NULL is allowed
+ */
 void fusco_context_destroy(fusco_context *context);
 
-/** Threads of an exchange, including the calling thread; 0 for NULL. */
+/**
+ * Threads of an exchange, including the calling thread.
+ *
+ * @param[in] context  the context
+ * @return 1..1024; 0 if context is NULL
+ */
 uint32_t fusco_context_threads(const fusco_context *context);
 
-/** "avx2" or "portable"; "" for NULL. Static string. */
+/**
+ * The set of kernels that a context uses.
+ *
+ * @param[in] context  the context
+ * @return "avx2" or "portable"; "" if context is NULL. A static string
+ */
 const char *fusco_context_kernels(const fusco_context *context);
 
+/** How rows travel to other nodes. */
 typedef enum fusco_strategy FUSCO_ENUM {
   FUSCO_STRATEGY_FLAT = 0, /**< every row goes straight to its slot */
   FUSCO_STRATEGY_HIER = 1, /**< a row for another node goes once to a forwarder there */
@@ -164,8 +194,8 @@ typedef enum fusco_sum FUSCO_ENUM {
 
 /** A buffer of the caller: `bytes` bytes at `data`. `data` may be NULL only where no byte is needed. */
 typedef struct fusco_buffer {
-  void *data;
-  uint64_t bytes;
+  void *data;     /**< first byte */
+  uint64_t bytes; /**< length; may be more than a call needs */
 } fusco_buffer;
 
 /** A plan of all ranks, as shards. */
@@ -183,51 +213,87 @@ typedef struct fusco_plan_desc {
  * Checks the shards of a plan and copies what exchanges need. The shards may hold any bytes: every bound is
  * checked. They are not read after the call.
  *
- * @param[in]  context  keeps running as long as the plan exists
- * @param[in]  desc     the plan
- * @param[out] plan     destroy it with fusco_plan_destroy
+ * @param[in]  context  its threads keep running as long as the plan exists
+ * @param[in]  desc     the plan, in host memory; read during the call only
+ * @param[out] plan     destroy it with fusco_plan_destroy; unchanged after a failure
  * @param[out] error    may be NULL
- * @retval FUSCO_E_OPTION         ranks_per_node or an enumeration is out of range
- * @retval FUSCO_E_RANKS          a shard belongs to another rank or another number of ranks
- * @retval FUSCO_E_LIMIT          beyond a limit of the format
- * @retval FUSCO_E_SHARD_LAYOUT   a section is outside its shard
- * @retval FUSCO_E_SHARD_HEAD     counts of a shard contradict its head or another shard
- * @retval FUSCO_E_SEGMENT_BOUNDS a slot is outside its expert's block
- * @retval FUSCO_E_ENTRY          a slot is written twice or never
- * @retval FUSCO_E_BACKEND        this backend cannot execute such a plan
+ * @retval FUSCO_E_OPTION          ranks_per_node or an enumeration is out of range
+ * @retval FUSCO_E_RANKS           a shard belongs to another rank or another number of ranks
+ * @retval FUSCO_E_LIMIT           beyond a limit of the format
+ * @retval FUSCO_E_SHARD_LAYOUT    a section is outside its shard
+ * @retval FUSCO_E_SHARD_HEAD      counts of a shard contradict its head or another shard
+ * @retval FUSCO_E_SEGMENT_BOUNDS  a slot is outside its expert's block
+ * @retval FUSCO_E_ENTRY           a slot is written twice or never
+ * @retval FUSCO_E_BACKEND         this backend cannot execute such a plan
  */
 fusco_status fusco_plan_create(fusco_context *context, const fusco_plan_desc *desc, fusco_plan **plan,
                                fusco_error *error);
 
-/** Releases a plan. NULL is allowed. */
+/**
+ * Releases a plan.
+ *
+ * @param[in] plan  NULL is allowed
+ */
 void fusco_plan_destroy(fusco_plan *plan);
 
-/** Approximate bytes of host memory that the plan occupies; 0 for NULL. */
+/**
+ * Host memory that a plan occupies.
+ *
+ * @param[in] plan  the plan
+ * @return approximate bytes; 0 if plan is NULL
+ */
 uint64_t fusco_plan_bytes(const fusco_plan *plan);
-/** Number of ranks; 0 for NULL. */
+
+/**
+ * Number of ranks of a plan.
+ *
+ * @param[in] plan  the plan
+ * @return 1..4096; 0 if plan is NULL
+ */
 uint32_t fusco_plan_ranks(const fusco_plan *plan);
-/** Experts per token; 0 for NULL. */
+
+/**
+ * Experts per token of a plan.
+ *
+ * @param[in] plan  the plan
+ * @return 1..256; 0 if plan is NULL
+ */
 uint32_t fusco_plan_topk(const fusco_plan *plan);
-/** Tokens of a source rank; 0 for a rank outside the group. */
+
+/**
+ * Tokens of a source rank.
+ *
+ * @param[in] plan  the plan
+ * @param[in] rank  0..ranks - 1
+ * @return tokens; 0 for another rank, and if plan is NULL
+ */
 uint32_t fusco_plan_tokens(const fusco_plan *plan, uint32_t rank);
-/** Rows of a rank's receive buffer, padding included; 0 for a rank outside the group. */
+
+/**
+ * Rows of a rank's receive buffer.
+ *
+ * @param[in] plan  the plan
+ * @param[in] rank  0..ranks - 1
+ * @return rows, padding included; 0 for another rank, and if plan is NULL
+ */
 uint32_t fusco_plan_recv_rows(const fusco_plan *plan, uint32_t rank);
 
+/** Element type of a row. */
 typedef enum fusco_dtype FUSCO_ENUM {
   FUSCO_DTYPE_BYTES = 0, /**< opaque; can be dispatched, not computed with */
-  FUSCO_DTYPE_F32 = 1,
-  FUSCO_DTYPE_F16 = 2,
-  FUSCO_DTYPE_BF16 = 3,
-  FUSCO_DTYPE_FP8 = 4 /**< e4m3; can be dispatched, not computed with */
+  FUSCO_DTYPE_F32 = 1,   /**< IEEE binary32 */
+  FUSCO_DTYPE_F16 = 2,   /**< IEEE binary16 */
+  FUSCO_DTYPE_BF16 = 3,  /**< upper half of binary32 */
+  FUSCO_DTYPE_FP8 = 4    /**< e4m3; can be dispatched, not computed with */
 } fusco_dtype;
 
 /** What an exchange did. Bytes are payload bytes: each source row once, each slot once, without padding. */
 typedef struct fusco_stats {
-  uint64_t bytes_read;
-  uint64_t bytes_written;
-  uint64_t rows;        /**< slots written by a dispatch, or read by a combine */
-  uint64_t nanoseconds; /**< duration; each backend says what it includes */
-  uint64_t started;     /**< nanoseconds on CLOCK_MONOTONIC at the start; 0: unknown */
+  uint64_t bytes_read;    /**< bytes of source rows */
+  uint64_t bytes_written; /**< bytes of destination rows */
+  uint64_t rows;          /**< slots written by a dispatch, or read by a combine */
+  uint64_t nanoseconds;   /**< duration; each backend says what it includes */
+  uint64_t started;       /**< nanoseconds on CLOCK_MONOTONIC at the start; 0: unknown */
 } fusco_stats;
 
 /** Whether a payload has one row per token or one per entry. */
@@ -236,17 +302,18 @@ typedef enum fusco_per FUSCO_ENUM { FUSCO_PER_TOKEN = 0, FUSCO_PER_ENTRY = 1 } f
 /** One array that a dispatch moves. */
 typedef struct fusco_payload {
   uint32_t struct_size; /**< sizeof(fusco_payload): also the distance between elements of an array */
-  fusco_per per;
-  fusco_dtype dtype;  /**< matters only if the call scales */
-  uint64_t row_bytes; /**< 1..16777216 */
+  fusco_per per;        /**< rows of `from` */
+  fusco_dtype dtype;    /**< matters only if the call scales */
+  uint64_t row_bytes;   /**< 1..16777216 */
   /** in, [ranks]: [tokens, row_bytes], or [tokens, topk, row_bytes] with FUSCO_PER_ENTRY. */
   const fusco_buffer *from;
   const fusco_buffer *to; /**< out, [ranks]: [recv rows, row_bytes]; padding rows become zero */
 } fusco_payload;
 
+/** Buffers of a dispatch. */
 typedef struct fusco_dispatch_call {
-  uint32_t struct_size; /**< sizeof(fusco_dispatch_call) */
-  uint32_t payload_count;
+  uint32_t struct_size;          /**< sizeof(fusco_dispatch_call) */
+  uint32_t payload_count;        /**< elements of payloads */
   const fusco_payload *payloads; /**< in, [payload_count] */
   /** out, NULL or [ranks]: i32 [recv rows, 3], (source rank, token, k) of every row; -1 in padding. */
   const fusco_buffer *origins;
@@ -261,7 +328,7 @@ typedef struct fusco_dispatch_call {
  * this size.
  *
  * @param[in]  plan   the plan
- * @param[in]  call   buffers; no destination may overlap a source or another destination
+ * @param[in]  call   buffers, in host memory; no destination may overlap a source or another destination
  * @param[out] stats  may be NULL; nanoseconds is the duration of the call
  * @param[out] error  may be NULL
  * @retval FUSCO_E_OPTION  a row size or an enumeration is out of range
@@ -271,6 +338,7 @@ typedef struct fusco_dispatch_call {
 fusco_status fusco_dispatch(fusco_plan *plan, const fusco_dispatch_call *call, fusco_stats *stats,
                             fusco_error *error);
 
+/** Buffers of a combine. */
 typedef struct fusco_combine_call {
   uint32_t struct_size;        /**< sizeof(fusco_combine_call) */
   fusco_dtype dtype;           /**< F32, F16 or BF16 */
@@ -292,8 +360,8 @@ typedef struct fusco_combine_call {
  * Synchronous, as fusco_dispatch.
  *
  * @param[in]  plan   the plan
- * @param[in]  call   buffers; no output may overlap an input
- * @param[out] stats  may be NULL
+ * @param[in]  call   buffers, in host memory; no output may overlap an input or another output
+ * @param[out] stats  may be NULL; nanoseconds is the duration of the call
  * @param[out] error  may be NULL
  * @retval FUSCO_E_OPTION  a row size or an enumeration is out of range
  * @retval FUSCO_E_BUFFER  a buffer is too small or overlaps another one; nothing was written
@@ -302,6 +370,7 @@ typedef struct fusco_combine_call {
 fusco_status fusco_combine(fusco_plan *plan, const fusco_combine_call *call, fusco_stats *stats,
                            fusco_error *error);
 
+/** Buffers of a gradient of the weights. */
 typedef struct fusco_weight_gradient_call {
   uint32_t struct_size;                /**< sizeof(fusco_weight_gradient_call) */
   fusco_dtype dtype;                   /**< F32, F16 or BF16 */
@@ -315,7 +384,13 @@ typedef struct fusco_weight_gradient_call {
  * to[t, k] = dot(output_gradient[t], from[slot(t, k)]) in 32 lanes: lane j adds elements j, j + 32, ...
  * starting at +0, multiply, round, add, round; then lanes are added pairwise at distance 16, 8, 4, 2, 1.
  *
- * Parameters and errors as fusco_combine.
+ * Synchronous, as fusco_dispatch.
+ *
+ * @param[in]  plan   the plan
+ * @param[in]  call   buffers, in host memory; no output may overlap an input or another output
+ * @param[out] stats  may be NULL; nanoseconds is the duration of the call
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_OPTION  as fusco_combine; likewise FUSCO_E_BUFFER and FUSCO_E_DTYPE
  */
 fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient_call *call,
                                    fusco_stats *stats, fusco_error *error);
@@ -328,29 +403,41 @@ fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient
  * @{
  */
 
+/** Values, codes and scales of a conversion to or from fp8. */
 typedef struct fusco_fp8_call {
   uint32_t struct_size; /**< sizeof(fusco_fp8_call) */
   fusco_dtype dtype;    /**< of the values: F32, F16 or BF16 */
-  uint64_t rows;
-  uint64_t hidden;     /**< elements of a row; a row of values has 1..16777216 bytes */
-  fusco_buffer values; /**< [rows, hidden]: in for quantize, out for dequantize */
-  fusco_buffer codes;  /**< u8 [rows, hidden], e4m3 (finite kind; NaN is 0x7f) */
-  fusco_buffer scales; /**< f32 [rows, ceil(hidden / 128)] */
+  uint64_t rows;        /**< number of rows; 0 is allowed */
+  uint64_t hidden;      /**< elements of a row; a row of values has 1..16777216 bytes */
+  fusco_buffer values;  /**< [rows, hidden]: in for quantize, out for dequantize */
+  fusco_buffer codes;   /**< u8 [rows, hidden], e4m3 (finite kind; NaN is 0x7f) */
+  fusco_buffer scales;  /**< f32 [rows, ceil(hidden / 128)] */
 } fusco_fp8_call;
 
 /**
  * Quantizes rows. For each 128 elements of a row, with a = max(largest magnitude, 1e-4): scale = a / 448,
  * code = e4m3(value * (448 / a)), rounded to nearest even. A NaN makes its block's scale and codes NaN.
  *
+ * @param[in]  context  threads
+ * @param[in]  call     in: values; out: codes and scales; all in host memory
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION  a size is out of range
  * @retval FUSCO_E_BUFFER  a buffer is too small or overlaps another one
  * @retval FUSCO_E_DTYPE   dtype is not F32, F16 or BF16
  */
 fusco_status fusco_fp8_quantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error);
 
-/** value = code * scale, rounded once to the dtype. Errors as fusco_fp8_quantize. */
+/**
+ * value = code * scale, rounded once to the dtype.
+ *
+ * @param[in]  context  threads
+ * @param[in]  call     in: codes and scales; out: values; all in host memory
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION  as fusco_fp8_quantize; likewise FUSCO_E_BUFFER and FUSCO_E_DTYPE
+ */
 fusco_status fusco_fp8_dequantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error);
 
+/** How logits become scores. */
 typedef enum fusco_score FUSCO_ENUM { FUSCO_SCORE_SOFTMAX = 0, FUSCO_SCORE_SIGMOID = 1 } fusco_score;
 
 /** What an expert group is ranked by: its best expert, or the sum of its two best experts. */
@@ -358,25 +445,26 @@ typedef enum fusco_group_score FUSCO_ENUM { FUSCO_GROUP_MAX = 0, FUSCO_GROUP_TOP
 
 /** Options of a gate; this struct never changes. */
 typedef struct fusco_gate_options {
-  uint32_t experts; /**< 1..65535 */
-  uint32_t topk;    /**< 1..256 */
-  fusco_score score;
-  uint32_t groups;     /**< expert groups; divides experts; 1: none */
-  uint32_t group_topk; /**< 1..groups; the selected groups must hold at least topk experts */
-  fusco_group_score group_score;
-  int32_t normalize; /**< 0 or 1 */
-  float scale;
+  uint32_t experts;              /**< 1..65535 */
+  uint32_t topk;                 /**< 1..256 */
+  fusco_score score;             /**< softmax or sigmoid */
+  uint32_t groups;               /**< expert groups; divides experts; 1: none */
+  uint32_t group_topk;           /**< 1..groups; the selected groups must hold at least topk experts */
+  fusco_group_score group_score; /**< only if groups is not 1 */
+  int32_t normalize;             /**< 1: the weights of a token are divided by their sum; else 0 */
+  float scale;                   /**< factor of the weights */
 } fusco_gate_options;
 
+/** Buffers of a gate. */
 typedef struct fusco_gate_call {
-  uint32_t struct_size; /**< sizeof(fusco_gate_call) */
-  fusco_gate_options options;
-  uint64_t tokens;
-  fusco_buffer logits;  /**< in: f32 [tokens, experts] */
-  fusco_buffer bias;    /**< in: f32 [experts], or empty; added to the scores for selection only */
-  fusco_buffer ids;     /**< out: i32 [tokens, topk] */
-  fusco_buffer weights; /**< out: f32 [tokens, topk] */
-  fusco_buffer scores;  /**< out: f32 [tokens, experts] */
+  uint32_t struct_size;       /**< sizeof(fusco_gate_call) */
+  fusco_gate_options options; /**< as in the struct */
+  uint64_t tokens;            /**< number of tokens; 0 is allowed */
+  fusco_buffer logits;        /**< in: f32 [tokens, experts] */
+  fusco_buffer bias;          /**< in: f32 [experts], or empty; added to the scores for selection only */
+  fusco_buffer ids;           /**< out: i32 [tokens, topk] */
+  fusco_buffer weights;       /**< out: f32 [tokens, topk] */
+  fusco_buffer scores;        /**< out: f32 [tokens, experts] */
 } fusco_gate_call;
 
 /**
@@ -385,15 +473,19 @@ typedef struct fusco_gate_call {
  * experts, divided by (their sum in ascending k, starting at +0, + 1e-20) if normalized, times scale.
  * Softmax: e^(x - max) / sum, with the sum in 32 lanes as in fusco_weight_gradient. Sigmoid: 1 / (1 + e^-x).
  *
+ * @param[in]  context  threads
+ * @param[in]  call     options and buffers, in host memory
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION  an option is out of range
  * @retval FUSCO_E_BUFFER  a buffer is too small or overlaps another one
  */
 fusco_status fusco_gate(fusco_context *context, const fusco_gate_call *call, fusco_error *error);
 
+/** Buffers of the gradient of a gate. */
 typedef struct fusco_gate_backward_call {
-  uint32_t struct_size; /**< sizeof(fusco_gate_backward_call) */
-  fusco_gate_options options;
-  uint64_t tokens;
+  uint32_t struct_size;          /**< sizeof(fusco_gate_backward_call) */
+  fusco_gate_options options;    /**< those of the fusco_gate call */
+  uint64_t tokens;               /**< number of tokens; 0 is allowed */
   fusco_buffer ids;              /**< in: i32 [tokens, topk], as fusco_gate wrote them */
   fusco_buffer scores;           /**< in: f32 [tokens, experts], as fusco_gate wrote them */
   fusco_buffer weights_gradient; /**< in: f32 [tokens, topk] */
@@ -403,6 +495,9 @@ typedef struct fusco_gate_backward_call {
 /**
  * Gradient of the logits. The selection of experts has no gradient.
  *
+ * @param[in]  context  threads
+ * @param[in]  call     options and buffers, in host memory
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION  an option or an id is out of range
  * @retval FUSCO_E_BUFFER  a buffer is too small or overlaps another one
  */

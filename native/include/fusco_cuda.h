@@ -13,13 +13,12 @@
  *
  * **Streams.** Each rank has a CUDA stream: the context's own, or one of the caller's. A function that is
  * said to *enqueue* returns without waiting for the GPU. Only fusco_cuda_synchronize,
- * fusco_cuda_event_synchronize, the destroy functions, and an upload that finds both of a plan's host buffers
- * in flight wait for the GPU.
+ * fusco_cuda_event_synchronize, fusco_cuda_alloc, fusco_cuda_free, making or destroying a plan, destroying a
+ * context, and an upload that finds both of a plan's host buffers in flight may wait for the GPU.
  *
  * **Readiness.** An exchange starts when the stream of every rank has reached the call (*ready*: inputs
  * complete, outputs free). Work enqueued on any rank's stream after the call starts when all rows are in
- * place
- * (*done*). Both edges are event dependencies between the streams; ranks that share a stream need none.
+ * place (*done*). Both edges are event dependencies between the streams; ranks that share a stream need none.
  *
  * **Device errors** are reported by a later call. After an error that makes the device unusable, such as an
  * illegal address, every call returns FUSCO_E_BACKEND with the first cause. The process continues.
@@ -40,75 +39,117 @@ typedef struct fusco_cuda_plan fusco_cuda_plan;       /**< a plan in device memo
 typedef struct fusco_cuda_event fusco_cuda_event;     /**< a CUDA event of a rank */
 typedef struct fusco_cuda_graph fusco_cuda_graph;     /**< captured exchanges */
 
-/** 1 if the library was built with CUDA, else 0. */
+/**
+ * Whether the library was built with CUDA.
+ *
+ * @return 1 or 0
+ */
 int fusco_cuda_built(void);
 
 /**
- * Counts the devices.
+ * Counts the devices. Any thread may call it at any time.
  *
  * @param[out] count  at least 1
+ * @param[out] error  may be NULL
  * @retval FUSCO_E_BACKEND  there is none; the message says why
  */
 fusco_status fusco_cuda_device_count(uint32_t *count, fusco_error *error);
 
+/** Properties of a device. */
 typedef struct fusco_cuda_device_info {
-  uint32_t struct_size; /**< sizeof(fusco_cuda_device_info) */
-  char name[128];
-  uint64_t total_bytes; /**< device memory */
-  uint64_t free_bytes;  /**< at the time of the call */
-  uint32_t sms;
-  uint32_t compute_major;
-  uint32_t compute_minor;
-  uint32_t driver;  /**< 1000 * major + 10 * minor, as CUDA numbers versions */
-  uint32_t runtime; /**< likewise */
+  uint32_t struct_size;   /**< sizeof(fusco_cuda_device_info) */
+  char name[128];         /**< as the driver reports it, terminated by 0 */
+  uint64_t total_bytes;   /**< device memory */
+  uint64_t free_bytes;    /**< at the time of the call */
+  uint32_t sms;           /**< number of SMs */
+  uint32_t compute_major; /**< compute capability, before the point */
+  uint32_t compute_minor; /**< compute capability, after the point */
+  uint32_t driver;        /**< 1000 * major + 10 * minor, as CUDA numbers versions */
+  uint32_t runtime;       /**< CUDA runtime, in the same form */
 } fusco_cuda_device_info;
 
 /**
- * Describes a device.
+ * Describes a device. Any thread may call it at any time.
  *
+ * @param[in]     device  0..count - 1, as CUDA numbers devices in this process
+ * @param[in,out] info    host memory, with its struct_size
+ * @param[out]    error   may be NULL
  * @retval FUSCO_E_OPTION   there is no such device
- * @retval FUSCO_E_BACKEND  the driver's error
+ * @retval FUSCO_E_BACKEND  an error of the driver
  */
 fusco_status fusco_cuda_device(uint32_t device, fusco_cuda_device_info *info, fusco_error *error);
 
 /**
- * Makes a context.
+ * Makes a context: a stream for each rank, and peer access between its devices.
  *
  * @param[in]  ranks    1..64
- * @param[in]  devices  [ranks], device of each rank; NULL: contiguous blocks of ranks over all devices
- * @param[out] context  destroy it with fusco_cuda_context_destroy
+ * @param[in]  devices  [ranks], host memory: device of each rank; NULL: contiguous blocks of ranks over all
+ *                      devices
+ * @param[out] context  destroy it with fusco_cuda_context_destroy; unchanged after a failure
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION   a device does not exist, or ranks is out of range
- * @retval FUSCO_E_BACKEND  a device has another compute capability, or two devices have no P2P access; the
- *                          message names them
+ * @retval FUSCO_E_BACKEND  a device has a compute capability below 9.0, or two devices have no P2P access;
+ *                          the message names them
  */
 fusco_status fusco_cuda_context_create(uint32_t ranks, const uint32_t *devices, fusco_cuda_context **context,
                                        fusco_error *error);
 
-/** Waits for the work in flight and frees the context's memory. All its other handles must be destroyed
- * before. NULL is allowed. */
+/**
+ * Waits for the work in flight and frees the context's memory. All its other handles must be destroyed
+ * before.
+ *
+ * @param[in] context  NULL is allowed
+ */
 void fusco_cuda_context_destroy(fusco_cuda_context *context);
 
-/** Number of ranks; 0 for NULL. */
+/**
+ * Number of ranks of a context.
+ *
+ * @param[in] context  the context
+ * @return 1..64; 0 if context is NULL
+ */
 uint32_t fusco_cuda_ranks(const fusco_cuda_context *context);
-/** Device of a rank; 0 for a rank outside the group. */
+
+/**
+ * Device of a rank.
+ *
+ * @param[in] context  the context
+ * @param[in] rank     0..ranks - 1
+ * @return number of the device; 0 for another rank, and if context is NULL
+ */
 uint32_t fusco_cuda_rank_device(const fusco_cuda_context *context, uint32_t rank);
 
 /**
- * Sets the stream of a rank.
+ * Sets the stream of a rank, for the calls that follow. Does not wait, and adds no dependency between the
+ * former stream and the new one.
  *
- * @param[in] stream  cudaStream_t of the rank's device; NULL: the context's own stream
+ * @param[in]  context  the context
+ * @param[in]  rank     0..ranks - 1
+ * @param[in]  stream   cudaStream_t of the rank's device, which stays valid while it is set; NULL: the
+ *                      context's own stream
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION  the stream belongs to another device, or there is no such rank
  */
 fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream,
                                    fusco_error *error);
 
-/** Stream of a rank, a cudaStream_t; NULL for a rank outside the group. */
+/**
+ * Stream of a rank.
+ *
+ * @param[in] context  the context
+ * @param[in] rank     0..ranks - 1
+ * @return a cudaStream_t; NULL for another rank, and if context is NULL
+ */
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank);
 
 /**
  * Limits the SMs of each device that later exchanges of this context occupy.
  *
- * @param[in] count  0, the default: all SMs, except that a combine between devices uses at most 16
+ * @param[in]  context  the context
+ * @param[in]  count    more than a device has: all of its SMs; 0, the default: all SMs, except that a
+ *                      combine between devices uses at most 16
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_BACKEND  the device failed before
  */
 fusco_status fusco_cuda_limit_sms(fusco_cuda_context *context, uint32_t count, fusco_error *error);
 
@@ -116,6 +157,8 @@ fusco_status fusco_cuda_limit_sms(fusco_cuda_context *context, uint32_t count, f
  * Reports an error that the devices recorded since the last check, without waiting for them.
  * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
  *
+ * @param[in]  context  the context
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_PEER_TIMEOUT   an exchange passed its deadline; the message names the late ranks
  * @retval FUSCO_E_PEER_MISMATCH  ranks made different calls
  * @retval FUSCO_E_BACKEND        the device failed before
@@ -128,27 +171,67 @@ fusco_status fusco_cuda_check(fusco_cuda_context *context, fusco_error *error);
  */
 
 /**
- * Allocates device memory of a rank.
+ * Allocates device memory of a rank. May wait for the device, as cudaMalloc does.
  *
- * @param[out] address  device memory, aligned to 256 bytes
+ * @param[in]  context  the context; frees the memory when it is destroyed
+ * @param[in]  rank     0..ranks - 1
+ * @param[in]  bytes    any number; 0 allocates one byte
+ * @param[out] address  device memory, aligned to 256 bytes; free it with fusco_cuda_free
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION  there is no such rank
  * @retval FUSCO_E_MEMORY  value: bytes asked for, limit: bytes free
  */
 fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64_t bytes, void **address,
                               fusco_error *error);
 
-/** Frees memory of fusco_cuda_alloc, after waiting for the device. */
+/**
+ * Frees memory of fusco_cuda_alloc, after waiting for the device.
+ *
+ * @param[in]  context  the context that allocated it
+ * @param[in]  address  device memory; NULL is allowed
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_BUFFER  the context did not allocate it
+ */
 fusco_status fusco_cuda_free(fusco_cuda_context *context, void *address, fusco_error *error);
 
-/** Enqueues a copy on the rank's stream, between host and device memory in any direction. Pageable host
- * memory may make it wait. */
+/**
+ * Enqueues a copy on the rank's stream, between host and device memory in any direction. Pageable host
+ * memory may make it wait.
+ *
+ * @param[in]  context  the context
+ * @param[in]  rank     0..ranks - 1
+ * @param[out] to       `bytes` bytes, host or device memory; alive until the copy is done
+ * @param[in]  from     `bytes` bytes, host or device memory; alive until the copy is done
+ * @param[in]  bytes    0 is allowed
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION   there is no such rank, or an address is NULL and bytes is not 0
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
 fusco_status fusco_cuda_copy(fusco_cuda_context *context, uint32_t rank, void *to, const void *from,
                              uint64_t bytes, fusco_error *error);
 
-/** Enqueues a fill of device memory on the rank's stream. */
+/**
+ * Enqueues a fill of device memory on the rank's stream.
+ *
+ * @param[in]  context  the context
+ * @param[in]  rank     0..ranks - 1
+ * @param[out] to       `bytes` bytes, device memory
+ * @param[in]  value    of every byte
+ * @param[in]  bytes    0 is allowed
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION   there is no such rank, or `to` is NULL and bytes is not 0
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
 fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value,
                              uint64_t bytes, fusco_error *error);
 
-/** Waits for the streams of all ranks. FUSCO_E_BACKEND: an error that occurred on them. */
+/**
+ * Waits for the streams of all ranks. Other calls on the context wait meanwhile.
+ *
+ * @param[in]  context  the context
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_BACKEND  an error that occurred on the streams
+ */
 fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *error);
 /** @} */
 
@@ -157,19 +240,74 @@ fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *er
  * @{
  */
 
+/**
+ * Makes an event, with timing. Until its first record it counts as done.
+ *
+ * @param[in]  context  outlives the event
+ * @param[in]  rank     whose stream records the event, 0..ranks - 1
+ * @param[out] event    destroy it with fusco_cuda_event_destroy
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION   there is no such rank
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
 fusco_status fusco_cuda_event_create(fusco_cuda_context *context, uint32_t rank, fusco_cuda_event **event,
                                      fusco_error *error);
-/** NULL is allowed. */
+
+/**
+ * Releases an event, without waiting for it.
+ *
+ * @param[in] event  NULL is allowed
+ */
 void fusco_cuda_event_destroy(fusco_cuda_event *event);
-/** Enqueues the event on the stream of its rank. */
+
+/**
+ * Enqueues the event on the stream of its rank.
+ *
+ * @param[in]  event  the event; recording it again replaces the former record
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
 fusco_status fusco_cuda_event_record(fusco_cuda_event *event, fusco_error *error);
-/** Makes the stream of `rank` wait for the event. */
+
+/**
+ * Enqueues a wait: work that is enqueued later on the stream of `rank` starts after the event's last record.
+ *
+ * @param[in]  event  the event
+ * @param[in]  rank   0..ranks - 1, any rank of the same context
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_OPTION   there is no such rank
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
 fusco_status fusco_cuda_event_wait(fusco_cuda_event *event, uint32_t rank, fusco_error *error);
-/** @param[out] done  1 if all work before the record is done, else 0 */
+
+/**
+ * Asks whether an event is done, without waiting.
+ *
+ * @param[in]  event  the event
+ * @param[out] done   1 if all work before the record is done, else 0
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_BACKEND  an error that occurred on the stream
+ */
 fusco_status fusco_cuda_event_query(fusco_cuda_event *event, int *done, fusco_error *error);
-/** Waits on the host for the event. */
+
+/**
+ * Blocks the calling thread until the event is done. Other calls on the context wait meanwhile.
+ *
+ * @param[in]  event  the event
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_BACKEND  an error that occurred on the stream
+ */
 fusco_status fusco_cuda_event_synchronize(fusco_cuda_event *event, fusco_error *error);
-/** @param[out] milliseconds  between the records of two events of one device, both done */
+
+/**
+ * Time between the records of two events, without waiting.
+ *
+ * @param[in]  start         done
+ * @param[in]  end           done, an event of the same device
+ * @param[out] milliseconds  device time from `start` to `end`
+ * @param[out] error         may be NULL
+ * @retval FUSCO_E_BACKEND  an event is not recorded or not done, or they are of different devices
+ */
 fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event *end, double *milliseconds,
                                       fusco_error *error);
 /** @} */
@@ -183,24 +321,31 @@ fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event 
  * be replayed with another plan. 0: as large as the first plan needs. */
 typedef struct fusco_cuda_capacity {
   uint32_t struct_size; /**< sizeof(fusco_cuda_capacity) */
-  uint32_t topk;
-  uint64_t tokens;    /**< of all ranks together */
-  uint64_t instances; /**< of all ranks together */
+  uint32_t topk;        /**< experts per token */
+  uint64_t tokens;      /**< of all ranks together */
+  uint64_t instances;   /**< of all ranks together */
 } fusco_cuda_capacity;
 
+/** A plan of all ranks, with what forwarding needs. */
 typedef struct fusco_cuda_plan_desc {
-  uint32_t struct_size; /**< sizeof(fusco_cuda_plan_desc) */
-  const fusco_plan_desc *plan;
+  uint32_t struct_size;        /**< sizeof(fusco_cuda_plan_desc) */
+  const fusco_plan_desc *plan; /**< shards of all ranks, host memory */
   const uint16_t *rail_groups; /**< [ranks], of a hierarchical plan; NULL: rows are never forwarded */
 } fusco_cuda_plan_desc;
 
 /**
- * Makes a plan on the devices and uploads its first contents. All bounds are checked as by fusco_plan_create;
+ * Makes a plan on the devices and uploads its first contents. All bounds are checked as by
+ * fusco_plan_create;
  * with rail groups, those of the forwarding descriptors as well.
  *
- * @param[in] capacity  NULL: all zero
- * @param[in] desc      read during the call only
- * @retval FUSCO_E_BACKEND  the driver's error
+ * @param[in]  context   outlives the plan
+ * @param[in]  capacity  NULL: all zero
+ * @param[in]  desc      the first contents; read during the call only
+ * @param[out] plan      destroy it with fusco_cuda_plan_destroy; unchanged after a failure
+ * @param[out] error     may be NULL
+ * @retval FUSCO_E_RANKS    the plan has another number of ranks than the context
+ * @retval FUSCO_E_LIMIT    the capacity is beyond a limit of the format
+ * @retval FUSCO_E_BACKEND  an error of the driver
  * @retval other            as fusco_plan_create
  */
 fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cuda_capacity *capacity,
@@ -211,16 +356,28 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
  * Replaces the contents for exchanges and graph launches after this call. Those before it use the old
  * contents. Enqueues, and waits only if both host buffers of the plan are in flight.
  *
+ * @param[in]  plan   the plan; keeps its contents after a failure of the checks
+ * @param[in]  desc   the new contents; read during the call only
+ * @param[out] error  may be NULL
  * @retval FUSCO_E_LIMIT  larger than the capacity
- * @retval other          as fusco_plan_create
+ * @retval other          as fusco_cuda_plan_create
  */
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
                                     fusco_error *error);
 
-/** Waits for the exchanges that use it. NULL is allowed. */
+/**
+ * Waits for the exchanges that use a plan, and releases it.
+ *
+ * @param[in] plan  NULL is allowed
+ */
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan);
 
-/** Bytes of device memory, landing buffers included; 0 for NULL. */
+/**
+ * Device memory that a plan occupies.
+ *
+ * @param[in] plan  the plan
+ * @return bytes, landing buffers included; 0 if plan is NULL
+ */
 uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
 /** @} */
 
@@ -239,6 +396,7 @@ typedef enum fusco_cuda_path FUSCO_ENUM {
   FUSCO_CUDA_PATH_FORWARD = 2 /**< once to each remote node's forwarder; hierarchical plans only */
 } fusco_cuda_path;
 
+/** What an exchange enqueued. */
 typedef struct fusco_cuda_report {
   uint32_t struct_size;  /**< sizeof(fusco_cuda_report) */
   fusco_cuda_path path;  /**< the path that was used */
@@ -249,23 +407,44 @@ typedef struct fusco_cuda_report {
 /**
  * Enqueues a dispatch.
  *
- * @param[in]  path    see fusco_cuda_path
- * @param[in]  call    device buffers; a forwarded dispatch may allocate its landing buffer, so it must have
- * run once before it is captured
- * @param[out] report  may be NULL
+ * @param[in]     plan    the plan
+ * @param[in]     path    see fusco_cuda_path
+ * @param[in]     call    device buffers; a forwarded dispatch may allocate its landing buffer, so it must
+ *                        have run once before it is captured
+ * @param[in,out] report  host memory, with its struct_size; may be NULL
+ * @param[out]    error   may be NULL
  * @retval FUSCO_E_OPTION   FORWARD without rail groups, or a size out of range
  * @retval FUSCO_E_BUFFER   too small, misaligned, overlapping, or not accessible from the device
  * @retval FUSCO_E_DTYPE    as fusco_dispatch
- * @retval FUSCO_E_BACKEND  the driver's error
+ * @retval FUSCO_E_MEMORY   a landing buffer cannot be allocated, or would have to be during a capture
+ * @retval FUSCO_E_BACKEND  an error of the driver
  */
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
                                  fusco_cuda_report *report, fusco_error *error);
 
-/** Enqueues a combine, in the order of the plan's tree. Errors as fusco_cuda_dispatch. */
+/**
+ * Enqueues a combine, in the order of the plan's tree. Arithmetic as fusco_combine.
+ *
+ * @param[in]     plan    the plan
+ * @param[in]     call    device buffers
+ * @param[in,out] report  host memory, with its struct_size; may be NULL
+ * @param[out]    error   may be NULL
+ * @retval FUSCO_E_BUFFER   too small, misaligned, overlapping, or not accessible from the device
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ * @retval other            as fusco_combine
+ */
 fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call,
                                 fusco_cuda_report *report, fusco_error *error);
 
-/** Enqueues a gradient of the weights. Errors as fusco_cuda_dispatch. */
+/**
+ * Enqueues a gradient of the weights. Arithmetic as fusco_weight_gradient.
+ *
+ * @param[in]     plan    the plan
+ * @param[in]     call    device buffers
+ * @param[in,out] report  host memory, with its struct_size; may be NULL
+ * @param[out]    error   may be NULL
+ * @retval other  as fusco_cuda_combine
+ */
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error);
 /** @} */
@@ -277,17 +456,57 @@ fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weigh
  * @{
  */
 
-/** FUSCO_E_OPTION, FUSCO_E_BUFFER, FUSCO_E_DTYPE as fusco_fp8_quantize. */
+/**
+ * Enqueues fusco_fp8_quantize.
+ *
+ * @param[in]  context  the context
+ * @param[in]  rank     0..ranks - 1
+ * @param[in]  call     device memory of the rank
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_BUFFER   too small, misaligned, overlapping, or not accessible from the device
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ * @retval other            FUSCO_E_OPTION and FUSCO_E_DTYPE, as fusco_fp8_quantize
+ */
 fusco_status fusco_cuda_fp8_quantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                      fusco_error *error);
-/** Errors as fusco_cuda_fp8_quantize. */
+
+/**
+ * Enqueues fusco_fp8_dequantize.
+ *
+ * @param[in]  context  the context
+ * @param[in]  rank     0..ranks - 1
+ * @param[in]  call     device memory of the rank
+ * @param[out] error    may be NULL
+ * @retval other  as fusco_cuda_fp8_quantize
+ */
 fusco_status fusco_cuda_fp8_dequantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                        fusco_error *error);
-/** FUSCO_E_OPTION, FUSCO_E_BUFFER as fusco_gate. */
+
+/**
+ * Enqueues fusco_gate.
+ *
+ * @param[in]  context  the context
+ * @param[in]  rank     0..ranks - 1
+ * @param[in]  call     device memory of the rank
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION   as fusco_gate, or there is no such rank
+ * @retval FUSCO_E_BUFFER   too small, misaligned, overlapping, or not accessible from the device
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
 fusco_status fusco_cuda_gate(fusco_cuda_context *context, uint32_t rank, const fusco_gate_call *call,
                              fusco_error *error);
-/** Ids are on the device, so an id out of range is no error: its entry has score and gradient 0. Nothing
- * outside the buffers is accessed. */
+
+/**
+ * Enqueues fusco_gate_backward. Ids are on the device, so an id out of range is no error: its entry has
+ * score
+ * and gradient 0. Nothing outside the buffers is accessed.
+ *
+ * @param[in]  context  the context
+ * @param[in]  rank     0..ranks - 1
+ * @param[in]  call     device memory of the rank
+ * @param[out] error    may be NULL
+ * @retval other  as fusco_cuda_gate
+ */
 fusco_status fusco_cuda_gate_backward(fusco_cuda_context *context, uint32_t rank,
                                       const fusco_gate_backward_call *call, fusco_error *error);
 /** @} */
@@ -297,21 +516,47 @@ fusco_status fusco_cuda_gate_backward(fusco_cuda_context *context, uint32_t rank
  * @{
  */
 
-/** Starts a capture: work on the ranks' streams until fusco_cuda_capture_end becomes a graph and does not
- * run. */
+/**
+ * Starts a capture: work on the ranks' streams until fusco_cuda_capture_end becomes a graph and does not
+ * run. The same thread begins and ends a capture.
+ *
+ * @param[in]  context  the context
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION   a capture is in progress
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error);
-/** Ends the capture. FUSCO_E_BACKEND: it was invalidated; nothing is captured. */
+
+/**
+ * Ends the capture.
+ *
+ * @param[in]  context  the context
+ * @param[out] graph    destroy it with fusco_cuda_graph_destroy; the captured buffers must exist when it is
+ *                      launched
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION   no capture is in progress
+ * @retval FUSCO_E_BACKEND  the capture was invalidated; nothing is captured
+ */
 fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph,
                                     fusco_error *error);
+
 /**
  * Enqueues the graph once, after the streams of all ranks are ready, with the contents that its plans have
  * now.
  *
- * @retval FUSCO_E_OPTION  a plan's contents changed in strategy, topk or partial dtype since the capture
- * @retval FUSCO_E_BUFFER  a plan's contents do not fit the captured buffers
+ * @param[in]  graph  the graph
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_OPTION   a plan's contents changed in strategy, topk or partial dtype since the capture
+ * @retval FUSCO_E_BUFFER   a plan's contents do not fit the captured buffers
+ * @retval FUSCO_E_BACKEND  an error of the driver
  */
 fusco_status fusco_cuda_graph_launch(fusco_cuda_graph *graph, fusco_error *error);
-/** NULL is allowed. */
+
+/**
+ * Releases a graph. A launch in flight completes.
+ *
+ * @param[in] graph  NULL is allowed
+ */
 void fusco_cuda_graph_destroy(fusco_cuda_graph *graph);
 /** @} */
 

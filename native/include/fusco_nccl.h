@@ -31,8 +31,10 @@ extern "C" {
 typedef struct fusco_nccl_group fusco_nccl_group; /**< this process's membership of a group of ranks */
 typedef struct fusco_nccl_plan fusco_nccl_plan;   /**< the local rank's part of a plan, in device memory */
 
+/** Bytes of the id of a group. */
 #define FUSCO_NCCL_ID_BYTES 128
 
+/** The NCCL library of this process. */
 typedef struct fusco_nccl_library {
   uint32_t struct_size; /**< sizeof(fusco_nccl_library) */
   uint32_t version;     /**< 10000 * major + 100 * minor + patch, as NCCL numbers versions */
@@ -40,18 +42,28 @@ typedef struct fusco_nccl_library {
 } fusco_nccl_library;
 
 /**
- * Opens NCCL, once for the process.
+ * Opens NCCL, once for the process. A later call returns the library that the first one opened. Any thread
+ * may
+ * call it.
  *
- * @param[in]  path     NULL: FUSCO_NCCL_PATH of the environment, else libnccl.so.2
- * @param[out] library  what was opened
+ * @param[in]     path     UTF-8; NULL: FUSCO_NCCL_PATH of the environment, else libnccl.so.2
+ * @param[in,out] library  what was opened; with its struct_size
+ * @param[out]    error    may be NULL
  * @retval FUSCO_E_BACKEND  it cannot be opened (the message says where it was looked for), or it is older
- * than 2.19
+ *                          than 2.19
  */
 fusco_status fusco_nccl_open(const char *path, fusco_nccl_library *library, fusco_error *error);
 
-/** Makes the id of a new group. One rank calls it; all ranks need the id. */
+/**
+ * Makes the id of a new group. One rank calls it and sends the id to all others.
+ *
+ * @param[out] id     valid for one fusco_nccl_group_create on each rank
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_BACKEND  NCCL cannot be opened, or NCCL's error
+ */
 fusco_status fusco_nccl_unique_id(uint8_t id[FUSCO_NCCL_ID_BYTES], fusco_error *error);
 
+/** What a rank needs to join a group. */
 typedef struct fusco_nccl_group_desc {
   uint32_t struct_size;        /**< sizeof(fusco_nccl_group_desc) */
   uint32_t ranks;              /**< 1..4096 */
@@ -72,9 +84,13 @@ typedef struct fusco_nccl_group_desc {
 } fusco_nccl_group_desc;
 
 /**
- * Joins a group. Collective.
+ * Joins a group. Collective: blocks until all ranks have joined, for at most the deadline.
  *
+ * @param[in]  desc   read during the call only
+ * @param[out] group  destroy it with fusco_nccl_group_destroy; unchanged after a failure
+ * @param[out] error  may be NULL
  * @retval FUSCO_E_OPTION        a field is out of range
+ * @retval FUSCO_E_RANKS         rank or ranks is out of range
  * @retval FUSCO_E_BACKEND       NCCL or the driver refused; the message has the reason
  * @retval FUSCO_E_PEER_TIMEOUT  a rank did not join before the deadline
  */
@@ -83,18 +99,29 @@ fusco_status fusco_nccl_group_create(const fusco_nccl_group_desc *desc, fusco_nc
 
 /**
  * Ends the call in progress and all later ones with FUSCO_E_PEER_TIMEOUT. May be called from any thread.
+ * Returns
+ * at once; the thread in the call returns when it notices.
  *
- * @param[in] why  text for the errors' message; copied
+ * @param[in] group  NULL is allowed; must not be destroyed meanwhile
+ * @param[in] why    text for the errors' message, UTF-8; copied; NULL is allowed
  */
 void fusco_nccl_abort(fusco_nccl_group *group, const char *why);
 
-/** Leaves the group and frees its memory. Its plans must be destroyed before. NULL is allowed. */
+/**
+ * Leaves the group and frees its memory. Its plans must be destroyed before. Waits for the work in flight,
+ * and
+ * up to 2 s for NCCL to end its communicator.
+ *
+ * @param[in] group  NULL is allowed
+ */
 void fusco_nccl_group_destroy(fusco_nccl_group *group);
 
 /**
  * Reports an error that kernels recorded since the last check, without waiting for them.
  * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
  *
+ * @param[in]  group  the group
+ * @param[out] error  may be NULL
  * @retval FUSCO_E_PEER_TIMEOUT   an exchange passed its deadline; the message names the late ranks
  * @retval FUSCO_E_PEER_MISMATCH  ranks made different calls
  */
@@ -108,11 +135,17 @@ typedef struct fusco_nccl_call {
 } fusco_nccl_call;
 
 /**
- * Gathers bytes of all ranks by ncclAllGather. Collective.
+ * Gathers bytes of all ranks by ncclAllGather. Collective; blocks until all bytes are in place.
  *
+ * @param[in]  group  the group
+ * @param[in]  call   identity of the call
  * @param[in]  local  host memory, `bytes` bytes
  * @param[out] all    host memory, [ranks, bytes]
  * @param[in]  bytes  at most 64 MiB; the same on all ranks
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_LIMIT         more than 64 MiB
+ * @retval FUSCO_E_BACKEND       NCCL's or the driver's error
+ * @retval FUSCO_E_PEER_TIMEOUT  a rank did not arrive before the deadline
  */
 fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_call *call, const void *local,
                                    void *all, uint64_t bytes, fusco_error *error);
@@ -123,20 +156,30 @@ typedef struct fusco_nccl_registration fusco_nccl_registration; /**< buffers tha
  * Maps receive buffers into the peers of this machine ahead of their first exchange. Collective.
  * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
  *
+ * @param[in]  group         outlives the registration
+ * @param[in]  call          identity of the call
  * @param[in]  buffers       [count], device memory of the local rank; it stays allocated until it is
  *                           deregistered
  * @param[in]  count         may differ between ranks
  * @param[out] registration  release it with fusco_nccl_deregister
- * @retval FUSCO_E_BUFFER  memory that cannot be shared between processes; the message names the allocator's
- *                         property that prevents it
+ * @param[out] error         may be NULL
+ * @retval FUSCO_E_BUFFER        memory that cannot be shared between processes; the message names the
+ *                               allocator's property that prevents it
+ * @retval FUSCO_E_PEER_TIMEOUT  a rank did not arrive before the deadline
  */
 fusco_status fusco_nccl_register(fusco_nccl_group *group, const fusco_nccl_call *call,
                                  const fusco_buffer *buffers, uint32_t count,
                                  fusco_nccl_registration **registration, fusco_error *error);
 
-/** Unmaps registered buffers after the last exchange that used them. Collective. NULL is allowed. */
+/**
+ * Unmaps registered buffers after the last exchange that used them. Collective.
+ * Declared for version 0.2; in this version it does nothing.
+ *
+ * @param[in] registration  NULL is allowed
+ */
 void fusco_nccl_deregister(fusco_nccl_registration *registration);
 
+/** The local rank's part of a plan. */
 typedef struct fusco_nccl_plan_desc {
   uint32_t struct_size;           /**< sizeof(fusco_nccl_plan_desc) */
   uint32_t ranks_per_node;        /**< the ranks of a node must be on one machine */
@@ -147,17 +190,22 @@ typedef struct fusco_nccl_plan_desc {
   fusco_buffer shard;             /**< of the local rank; host memory, read during the call only */
   const uint16_t *rail_groups;    /**< [ranks]; hierarchical plans only */
   const uint32_t *first_instance; /**< [ranks + 1]: first instance of each rank */
-  /** The most rows that any rank sends to any one rank that it does not reach directly: entries, and
-   * forwarded rows. Must be equal on all ranks, because the length of a round follows from them. */
+  /** The most entries that any rank sends to any one rank that it does not reach directly. Must be equal on
+   * all ranks, because the length of a round follows from it. */
   uint32_t max_entries;
-  uint32_t max_forwarded;
+  uint32_t max_forwarded; /**< likewise, of forwarded rows */
 } fusco_nccl_plan_desc;
 
 /**
  * Uploads the local rank's part of a plan. Collective if ranks of a hierarchical plan are on several
  * machines: sources then tell forwarders what to do with their rows, which is checked on arrival.
  *
- * @retval FUSCO_E_BACKEND        a node spans machines
+ * @param[in]  group  outlives the plan
+ * @param[in]  call   identity of the call
+ * @param[in]  desc   read during the call only
+ * @param[out] plan   destroy it with fusco_nccl_plan_destroy; unchanged after a failure
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_BACKEND        a node spans machines, or NCCL's or the driver's error
  * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
  * @retval FUSCO_E_PEER_MISMATCH  a source sent a forwarder descriptors that are out of bounds
  * @retval other                  as fusco_plan_create
@@ -166,7 +214,11 @@ fusco_status fusco_nccl_plan_create(fusco_nccl_group *group, const fusco_nccl_ca
                                     const fusco_nccl_plan_desc *desc, fusco_nccl_plan **plan,
                                     fusco_error *error);
 
-/** Releases a plan. NULL is allowed. */
+/**
+ * Releases a plan, after waiting for the streams of its group. Not collective.
+ *
+ * @param[in] plan  NULL is allowed
+ */
 void fusco_nccl_plan_destroy(fusco_nccl_plan *plan);
 
 /** Device memory that exchanges of a plan need in addition to the caller's buffers. The first exchange
@@ -178,10 +230,19 @@ typedef struct fusco_nccl_bytes {
   uint64_t combine;     /**< ring segments and landing rows of a combine */
 } fusco_nccl_bytes;
 
-/** @param[in] row_bytes  of the payload */
+/**
+ * Computes the device memory of a plan's exchanges. Not collective; does not block.
+ *
+ * @param[in]     plan       the plan
+ * @param[in]     row_bytes  of the payload
+ * @param[in,out] bytes      with its struct_size
+ * @param[out]    error      may be NULL
+ * @retval FUSCO_E_OPTION  an argument is NULL, or struct_size is 0
+ */
 fusco_status fusco_nccl_plan_bytes(const fusco_nccl_plan *plan, uint64_t row_bytes, fusco_nccl_bytes *bytes,
                                    fusco_error *error);
 
+/** What an exchange did on the local rank. */
 typedef struct fusco_nccl_report {
   uint32_t struct_size;   /**< sizeof(fusco_nccl_report) */
   uint32_t rounds;        /**< NCCL groups */
@@ -206,12 +267,15 @@ typedef struct fusco_nccl_peers {
 } fusco_nccl_peers;
 
 /**
- * Dispatch of the local rank. Collective; blocks until all rows are in place.
+ * Dispatch of the local rank. Collective; blocks until all rows are in place. Waits for the work that was on
+ * the local rank's stream before the call.
  *
- * @param[in]  call      identity of the call
- * @param[in]  dispatch  buffers of the local rank, device memory
- * @param[out] report    may be NULL
- * @param[out] peers     may be NULL
+ * @param[in]     plan      the plan
+ * @param[in]     call      identity of the call
+ * @param[in]     dispatch  buffers of the local rank, device memory
+ * @param[in,out] report    host memory, with its struct_size; may be NULL
+ * @param[in]     peers     host memory; may be NULL
+ * @param[out]    error     may be NULL
  * @retval FUSCO_E_OPTION         a size is out of range
  * @retval FUSCO_E_LIMIT          more than 60 payloads
  * @retval FUSCO_E_BUFFER         too small, misaligned, overlapping, or memory that cannot be shared
@@ -224,12 +288,33 @@ fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_call *c
                                  const fusco_dispatch_call *dispatch, fusco_nccl_report *report,
                                  const fusco_nccl_peers *peers, fusco_error *error);
 
-/** Combine of the local rank. Parameters and errors as fusco_nccl_dispatch. */
+/**
+ * Combine of the local rank. Collective; blocks as fusco_nccl_dispatch. Arithmetic as fusco_combine.
+ *
+ * @param[in]     plan     the plan
+ * @param[in]     call     identity of the call
+ * @param[in]     combine  buffers of the local rank, device memory
+ * @param[in,out] report   host memory, with its struct_size; may be NULL
+ * @param[in]     peers    host memory; may be NULL
+ * @param[out]    error    may be NULL
+ * @retval other  as fusco_nccl_dispatch
+ */
 fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_call *call,
                                 const fusco_combine_call *combine, fusco_nccl_report *report,
                                 const fusco_nccl_peers *peers, fusco_error *error);
 
-/** Gradient of the weights of the local rank. Parameters and errors as fusco_nccl_dispatch. */
+/**
+ * Gradient of the weights of the local rank. Collective; blocks as fusco_nccl_dispatch. Arithmetic as
+ * fusco_weight_gradient.
+ *
+ * @param[in]     plan      the plan
+ * @param[in]     call      identity of the call
+ * @param[in]     gradient  buffers of the local rank, device memory
+ * @param[in,out] report    host memory, with its struct_size; may be NULL
+ * @param[in]     peers     host memory; may be NULL
+ * @param[out]    error     may be NULL
+ * @retval other  as fusco_nccl_dispatch
+ */
 fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_call *call,
                                         const fusco_weight_gradient_call *gradient, fusco_nccl_report *report,
                                         const fusco_nccl_peers *peers, fusco_error *error);

@@ -61,38 +61,47 @@ typedef struct fusco_plan_options {
   const uint16_t *placement_ranks; /**< [placement_offsets[experts]] */
 } fusco_plan_options;
 
+/** Integer type of expert ids. */
 typedef enum fusco_id_dtype FUSCO_ENUM {
-  FUSCO_ID_I32 = 0,
-  FUSCO_ID_I64 = 1,
-  FUSCO_ID_I16 = 2,
-  FUSCO_ID_U16 = 3,
-  FUSCO_ID_I8 = 4,
-  FUSCO_ID_U8 = 5,
-  FUSCO_ID_U32 = 6,
-  FUSCO_ID_U64 = 7
+  FUSCO_ID_I32 = 0, /**< signed, 32 bits */
+  FUSCO_ID_I64 = 1, /**< signed, 64 bits */
+  FUSCO_ID_I16 = 2, /**< signed, 16 bits */
+  FUSCO_ID_U16 = 3, /**< unsigned, 16 bits; cannot be masked */
+  FUSCO_ID_I8 = 4,  /**< signed, 8 bits */
+  FUSCO_ID_U8 = 5,  /**< unsigned, 8 bits; cannot be masked */
+  FUSCO_ID_U32 = 6, /**< unsigned, 32 bits; cannot be masked */
+  FUSCO_ID_U64 = 7  /**< unsigned, 64 bits; cannot be masked */
 } fusco_id_dtype;
 
 /** One rank's top-k expert ids. */
 typedef struct fusco_ids {
   uint32_t struct_size; /**< sizeof(fusco_ids): also the distance between elements of an array */
-  fusco_id_dtype dtype;
-  uint32_t tokens;
-  uint32_t topk;
-  const void *data; /**< [tokens, topk], contiguous, aligned to its element; -1: masked */
+  fusco_id_dtype dtype; /**< of data */
+  uint32_t tokens;      /**< number of tokens of the rank */
+  uint32_t topk;        /**< ids of a token; that of the options */
+  const void *data;     /**< [tokens, topk], contiguous, aligned to its element; -1: masked */
 } fusco_ids;
 
 typedef struct fusco_planner fusco_planner; /**< options with their placement, ready to plan */
 
 /**
- * Checks options and makes a planner. The arrays of `options` are copied.
+ * Checks options and makes a planner.
  *
+ * @param[in]  options  host memory; copied, with the arrays that it points to
+ * @param[out] planner  destroy it with fusco_planner_destroy; unchanged after a failure
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION     an option is out of range
  * @retval FUSCO_E_PLACEMENT  the placement names a rank outside the group, or a rank twice for an expert
  * @retval FUSCO_E_LIMIT      more than 65535 instances
  */
 fusco_status fusco_planner_create(const fusco_plan_options *options, fusco_planner **planner,
                                   fusco_error *error);
-/** Releases a planner. NULL is allowed. */
+
+/**
+ * Releases a planner.
+ *
+ * @param[in] planner  NULL is allowed
+ */
 void fusco_planner_destroy(fusco_planner *planner);
 
 /** What a planner needs of the caller. */
@@ -104,17 +113,28 @@ typedef struct fusco_planner_info {
   uint8_t options_digest[32]; /**< SHA-256 of the options; ranks compare it before they plan */
 } fusco_planner_info;
 
+/**
+ * Says how large the facts of a rank are.
+ *
+ * @param[in]     planner  the planner
+ * @param[in,out] info     host memory, with its struct_size
+ * @param[out]    error    may be NULL
+ * @retval FUSCO_E_OPTION  an argument is NULL, or struct_size is 0
+ */
 fusco_status fusco_planner_describe(const fusco_planner *planner, fusco_planner_info *info,
                                     fusco_error *error);
 
 /**
  * First facts of a rank: its rows per expert.
  *
- * @param[in]  planner  the planner
+ * @param[in]  planner  the planner; several threads may count at the same time
  * @param[in]  rank     0..ranks - 1
- * @param[in]  ids      host memory
- * @param[out] counts   u32 [info.counts]
+ * @param[in]  ids      of this rank, host memory
+ * @param[out] counts   u32 [info.counts], host memory
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION             there is no such rank
  * @retval FUSCO_E_ROUTING_SHAPE      the table's topk is not the one of the options
+ * @retval FUSCO_E_ROUTING_DTYPE      ids.dtype has no name in fusco_id_dtype
  * @retval FUSCO_E_ROUTING_ID         an id is out of range; error.path names token and k
  * @retval FUSCO_E_ROUTING_DUPLICATE  an expert occurs twice in a token; error.path names token and k
  */
@@ -124,8 +144,14 @@ fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, co
 /**
  * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity.
  *
- * @param[in]  counts         u32 [ranks, info.counts], all ranks' first facts
- * @param[out] second_counts  u32 [info.second_counts]
+ * @param[in]  planner        the planner
+ * @param[in]  rank           0..ranks - 1
+ * @param[in]  ids            of this rank, as in fusco_planner_count
+ * @param[in]  counts         u32 [ranks, info.counts], host memory: the first facts of all ranks
+ * @param[out] second_counts  u32 [info.second_counts], host memory
+ * @param[out] error          may be NULL
+ * @retval FUSCO_E_FACTS  counts contradict the ids or each other
+ * @retval other          as fusco_planner_count
  */
 fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
                                        const uint32_t *counts, uint32_t *second_counts, fusco_error *error);
@@ -133,12 +159,19 @@ fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t ra
 /**
  * Writes a rank's shard.
  *
- * @param[in]     counts         u32 [ranks, info.counts]
- * @param[in]     second_counts  u32 [ranks, info.second_counts]; NULL if 0
+ * @param[in]     planner        the planner
+ * @param[in]     rank           0..ranks - 1
+ * @param[in]     ids            of this rank, as in fusco_planner_count
+ * @param[in]     counts         u32 [ranks, info.counts], host memory
+ * @param[in]     second_counts  u32 [ranks, info.second_counts], host memory; NULL if info.second_counts is
+ *                               0
  * @param[in,out] shard          host memory; in: the capacity in bytes; out: the bytes written. `data` NULL
  *                               only asks for the bytes
+ * @param[out]    error          may be NULL
  * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value
  * @retval FUSCO_E_LIMIT   beyond a limit of the format
+ * @retval FUSCO_E_FACTS   counts contradict the ids or each other
+ * @retval other           as fusco_planner_count
  */
 fusco_status fusco_planner_shard(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
                                  const uint32_t *counts, const uint32_t *second_counts, fusco_buffer *shard,
@@ -157,19 +190,34 @@ typedef struct fusco_plan_file fusco_plan_file; /**< a plan that was read and ve
  * Reads and verifies a plan file. Any bytes may be given.
  *
  * @param[in]  path   UTF-8
- * @param[out] file   close it with fusco_plan_file_close
- * @retval FUSCO_E_FILE_NOT_FOUND, FUSCO_E_FILE_READ  the file cannot be read
- * @retval FUSCO_E_PLAN_*, FUSCO_E_SHARD_*, FUSCO_E_SEGMENT_BOUNDS, FUSCO_E_RUN_TABLE, FUSCO_E_ENTRY,
- *         FUSCO_E_STREAM, FUSCO_E_SLICE, FUSCO_E_FORWARD, FUSCO_E_LIMIT  the file is no valid plan;
- * error.path names the place
+ * @param[out] file   close it with fusco_plan_file_close; unchanged after a failure
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_FILE_NOT_FOUND  there is no such file
+ * @retval FUSCO_E_FILE_READ       the file cannot be read
+ * @retval other                   FUSCO_E_PLAN_*, FUSCO_E_SHARD_*, FUSCO_E_SEGMENT_BOUNDS,
+ *                                 FUSCO_E_RUN_TABLE, FUSCO_E_ENTRY, FUSCO_E_STREAM, FUSCO_E_SLICE,
+ *                                 FUSCO_E_FORWARD, FUSCO_E_LIMIT: the file is no valid plan; error.path
+ *                                 names the place
  */
 fusco_status fusco_plan_file_open(const char *path, fusco_plan_file **file, fusco_error *error);
 
-/** As fusco_plan_file_open, from `bytes` bytes of host memory, which are copied. */
+/**
+ * Verifies the bytes of a plan file.
+ *
+ * @param[in]  data   `bytes` bytes of host memory, which are copied
+ * @param[in]  bytes  length of the file
+ * @param[out] file   close it with fusco_plan_file_close; unchanged after a failure
+ * @param[out] error  may be NULL
+ * @retval other  as fusco_plan_file_open, except FUSCO_E_FILE_NOT_FOUND and FUSCO_E_FILE_READ
+ */
 fusco_status fusco_plan_file_parse(const void *data, uint64_t bytes, fusco_plan_file **file,
                                    fusco_error *error);
 
-/** Releases a plan file, and with it all that was borrowed from it. NULL is allowed. */
+/**
+ * Releases a plan file, and with it all that was borrowed from it.
+ *
+ * @param[in] file  NULL is allowed
+ */
 void fusco_plan_file_close(fusco_plan_file *file);
 
 /** Contents of a plan file. Pointers are borrowed from the file. */
@@ -181,14 +229,25 @@ typedef struct fusco_plan_file_info {
   uint8_t plan_id[32];               /**< SHA-256 */
 } fusco_plan_file_info;
 
+/**
+ * Gives access to the contents of a plan file. Several threads may read a file at the same time.
+ *
+ * @param[in]     file   the file
+ * @param[in,out] info   host memory, with its struct_size; its pointers are valid until the file is closed
+ * @param[out]    error  may be NULL
+ * @retval FUSCO_E_OPTION  an argument is NULL, or struct_size is 0
+ */
 fusco_status fusco_plan_file_describe(const fusco_plan_file *file, fusco_plan_file_info *info,
                                       fusco_error *error);
 
 /**
  * Plans the routing again and compares it with the file.
  *
- * @param[in] ids  [ranks], host memory
+ * @param[in]  file   the file
+ * @param[in]  ids    [ranks], host memory
+ * @param[out] error  may be NULL
  * @retval FUSCO_E_ENTRY  the file is not the plan of this routing; error names rank and entry
+ * @retval other          as fusco_planner_count
  */
 fusco_status fusco_plan_file_check_routing(const fusco_plan_file *file, const fusco_ids *ids,
                                            fusco_error *error);
@@ -197,9 +256,11 @@ fusco_status fusco_plan_file_check_routing(const fusco_plan_file *file, const fu
  * Writes a plan file, under a temporary name that is renamed at the end.
  *
  * @param[in]  path     UTF-8; an existing file is replaced
- * @param[in]  info     options, rail groups and shards; plan_id is ignored
+ * @param[in]  info     options, rail groups and shards; plan_id is ignored; read during the call only
  * @param[out] plan_id  32 bytes; may be NULL
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_FILE_WRITE  the file cannot be written; nothing is left behind
+ * @retval other               as fusco_plan_file_open: the contents are no valid plan
  */
 fusco_status fusco_plan_file_write(const char *path, const fusco_plan_file_info *info, uint8_t plan_id[32],
                                    fusco_error *error);
@@ -224,10 +285,12 @@ typedef struct fusco_cuda_plan_limits {
 } fusco_cuda_plan_limits;
 
 /**
- * Bytes of one rank's plan buffer.
+ * Bytes of one rank's plan buffer. Needs no GPU.
  *
- * @param[in]  options  strategy must not be AUTO
+ * @param[in]  options  strategy must not be AUTO; host memory
+ * @param[in]  limits   host memory
  * @param[out] bytes    device memory, to be aligned to 256 bytes
+ * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION  an option is out of range, or strategy is AUTO
  * @retval FUSCO_E_LIMIT   beyond a limit of the format
  */
@@ -239,16 +302,29 @@ typedef struct fusco_cuda_planner fusco_cuda_planner; /**< options and limits, w
 
 /**
  * Makes a planner. Strategy and balance rule are fixed from here on, because a captured graph cannot change
- * them.
+ * them. Waits for its uploads.
  *
- * @retval FUSCO_E_OPTION  strategy is AUTO, options.ranks differs from the context's, or out of range
+ * @param[in]  context  outlives the planner
+ * @param[in]  options  copied
+ * @param[in]  limits   copied
+ * @param[out] planner  destroy it with fusco_cuda_planner_destroy; unchanged after a failure
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION   strategy is AUTO, options.ranks differs from the context's, or out of range
+ * @retval FUSCO_E_BACKEND  an error of the driver
  */
 fusco_status fusco_cuda_planner_create(fusco_cuda_context *context, const fusco_plan_options *options,
                                        const fusco_cuda_plan_limits *limits, fusco_cuda_planner **planner,
                                        fusco_error *error);
-/** NULL is allowed. */
+
+/**
+ * Waits for the planning in flight, and releases a planner. Plan buffers that it filled stay usable by their
+ * plans.
+ *
+ * @param[in] planner  NULL is allowed
+ */
 void fusco_cuda_planner_destroy(fusco_cuda_planner *planner);
 
+/** Ids and plan buffers of all ranks. */
 typedef struct fusco_cuda_plan_call {
   uint32_t struct_size;        /**< sizeof(fusco_cuda_plan_call) */
   const fusco_ids *ids;        /**< in, [ranks]: data is device memory; topk as in the options */
@@ -262,15 +338,30 @@ typedef struct fusco_cuda_plan_call {
  * as masked (of an expert named twice, the lowest k stays), and the error is returned by
  * fusco_cuda_plan_status and by fusco_cuda_plan_shard.
  *
- * @param[out] plan  use it with the exchanges of this header; destroy it with fusco_cuda_plan_destroy, which
- *                   leaves the plan buffers alone
- * @retval FUSCO_E_BUFFER  a plan buffer is too small or misaligned
- * @retval FUSCO_E_LIMIT   more tokens than max_tokens
+ * @param[in]  planner  the planner
+ * @param[in]  call     the struct is read during the call only; its device memory until the plan is
+ *                      destroyed
+ * @param[out] plan     use it with the exchanges of fusco_cuda.h; destroy it with fusco_cuda_plan_destroy,
+ *                      which leaves the plan buffers alone
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_BUFFER   a plan buffer is too small or misaligned
+ * @retval FUSCO_E_LIMIT    more tokens than max_tokens
+ * @retval FUSCO_E_BACKEND  an error of the driver
  */
 fusco_status fusco_cuda_plan_on_device(fusco_cuda_planner *planner, const fusco_cuda_plan_call *call,
                                        fusco_cuda_plan **plan, fusco_error *error);
 
-/** Attaches plan buffers that fusco_cuda_plan_on_device filled before, for example in a backward pass. */
+/**
+ * Attaches plan buffers that fusco_cuda_plan_on_device filled before, for example in a backward pass.
+ * Enqueues.
+ *
+ * @param[in]  planner  a planner with the options and limits of the one that filled them
+ * @param[in]  buffers  [ranks], device memory; alive until the plan is destroyed
+ * @param[out] plan     as in fusco_cuda_plan_on_device
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_BUFFER   a plan buffer is too small or misaligned
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
 fusco_status fusco_cuda_plan_attach(fusco_cuda_planner *planner, const fusco_buffer *buffers,
                                     fusco_cuda_plan **plan, fusco_error *error);
 
@@ -284,19 +375,42 @@ typedef struct fusco_cuda_plan_view {
   const uint32_t *overflow_rows;  /**< u32 [1]: rows at or beyond max_recv_rows */
 } fusco_cuda_plan_view;
 
+/**
+ * Gives addresses in a plan buffer, without waiting. Their contents are complete when planning is.
+ *
+ * @param[in]     plan   a plan of a plan buffer
+ * @param[in]     rank   0..ranks - 1
+ * @param[in,out] view   host memory, with its struct_size; its pointers are valid as long as the plan buffer
+ * @param[out]    error  may be NULL
+ * @retval FUSCO_E_OPTION  there is no such rank, or the plan has no plan buffer
+ */
 fusco_status fusco_cuda_plan_describe(const fusco_cuda_plan *plan, uint32_t rank, fusco_cuda_plan_view *view,
                                       fusco_error *error);
 
 /**
  * Waits for planning on the rank's stream and reports its outcome.
  *
+ * @param[in]  plan       a plan of a plan buffer
+ * @param[in]  rank       0..ranks - 1
  * @param[out] recv_rows  host memory; rows of the rank's receive buffer; may be NULL
- * @retval FUSCO_E_ROUTING_ID, FUSCO_E_ROUTING_DUPLICATE  bad ids: error.path names token and k
+ * @param[out] error      may be NULL
+ * @retval FUSCO_E_OPTION             there is no such rank, or the plan has no plan buffer
+ * @retval FUSCO_E_ROUTING_ID         an id is out of range; error.path names token and k
+ * @retval FUSCO_E_ROUTING_DUPLICATE  an expert occurs twice in a token; error.path names token and k
  */
 fusco_status fusco_cuda_plan_status(fusco_cuda_plan *plan, uint32_t rank, uint32_t *recv_rows,
                                     fusco_error *error);
 
-/** Waits, and packs the canonical shard of a rank into host memory. `shard` as in fusco_planner_shard. */
+/**
+ * Waits, and packs the canonical shard of a rank into host memory.
+ *
+ * @param[in]     plan   a plan of a plan buffer
+ * @param[in]     rank   0..ranks - 1
+ * @param[in,out] shard  as in fusco_planner_shard
+ * @param[out]    error  may be NULL
+ * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value
+ * @retval other           as fusco_cuda_plan_status
+ */
 fusco_status fusco_cuda_plan_shard(fusco_cuda_plan *plan, uint32_t rank, fusco_buffer *shard,
                                    fusco_error *error);
 /** @} */
@@ -310,31 +424,90 @@ fusco_status fusco_cuda_plan_shard(fusco_cuda_plan *plan, uint32_t rank, fusco_b
 
 typedef struct fusco_nccl_planner fusco_nccl_planner; /**< options and limits, with tables on the device */
 
-/** Collective: ranks compare their options and limits. FUSCO_E_PEER_MISMATCH: they differ. */
+/**
+ * Makes a planner. Collective: ranks compare their options and limits.
+ *
+ * @param[in]  group    outlives the planner
+ * @param[in]  call     identity of the call
+ * @param[in]  options  copied
+ * @param[in]  limits   copied
+ * @param[out] planner  destroy it with fusco_nccl_planner_destroy; unchanged after a failure
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
+ * @retval FUSCO_E_PEER_MISMATCH  options or limits differ between ranks
+ * @retval other                  as fusco_cuda_planner_create
+ */
 fusco_status fusco_nccl_planner_create(fusco_nccl_group *group, const fusco_nccl_call *call,
                                        const fusco_plan_options *options,
                                        const fusco_cuda_plan_limits *limits, fusco_nccl_planner **planner,
                                        fusco_error *error);
-/** NULL is allowed. */
+
+/**
+ * Waits for the planning in flight, and releases a planner. Not collective.
+ *
+ * @param[in] planner  NULL is allowed
+ */
 void fusco_nccl_planner_destroy(fusco_nccl_planner *planner);
 
-/** Enqueues planning on the local rank's stream. Collective. `plan_call` has one element per array. */
+/**
+ * Enqueues planning on the local rank's stream. Collective.
+ *
+ * @param[in]  planner    the planner
+ * @param[in]  call       identity of the call
+ * @param[in]  plan_call  of the local rank: each array has one element
+ * @param[out] plan       use it with the exchanges of fusco_nccl.h; destroy it with fusco_nccl_plan_destroy,
+ *                        which leaves the plan buffer alone
+ * @param[out] error      may be NULL
+ * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
+ * @retval FUSCO_E_PEER_MISMATCH  a rank makes another call
+ * @retval other                  as fusco_cuda_plan_on_device
+ */
 fusco_status fusco_nccl_plan_on_device(fusco_nccl_planner *planner, const fusco_nccl_call *call,
                                        const fusco_cuda_plan_call *plan_call, fusco_nccl_plan **plan,
                                        fusco_error *error);
 
-/** As fusco_cuda_plan_attach, for the local rank. */
+/**
+ * As fusco_cuda_plan_attach, for the local rank. Not collective.
+ *
+ * @param[in]  planner  the planner
+ * @param[in]  buffer   one plan buffer, device memory; alive until the plan is destroyed
+ * @param[out] plan     as in fusco_nccl_plan_on_device
+ * @param[out] error    may be NULL
+ * @retval other  as fusco_cuda_plan_attach
+ */
 fusco_status fusco_nccl_plan_attach(fusco_nccl_planner *planner, const fusco_buffer *buffer,
                                     fusco_nccl_plan **plan, fusco_error *error);
 
-/** As fusco_cuda_plan_describe, for the local rank. */
+/**
+ * As fusco_cuda_plan_describe, for the local rank. Not collective.
+ *
+ * @param[in]     plan   a plan of a plan buffer
+ * @param[in,out] view   host memory, with its struct_size; its pointers are valid as long as the plan buffer
+ * @param[out]    error  may be NULL
+ * @retval other  as fusco_cuda_plan_describe
+ */
 fusco_status fusco_nccl_plan_describe(const fusco_nccl_plan *plan, fusco_cuda_plan_view *view,
                                       fusco_error *error);
 
-/** As fusco_cuda_plan_status, for the local rank. */
+/**
+ * As fusco_cuda_plan_status, for the local rank: waits, for at most the deadline. Not collective.
+ *
+ * @param[in]  plan       a plan of a plan buffer
+ * @param[out] recv_rows  host memory; rows of the local rank's receive buffer; may be NULL
+ * @param[out] error      may be NULL
+ * @retval FUSCO_E_PEER_TIMEOUT  planning waits for a rank that did not arrive before the deadline
+ * @retval other                 as fusco_cuda_plan_status
+ */
 fusco_status fusco_nccl_plan_status(fusco_nccl_plan *plan, uint32_t *recv_rows, fusco_error *error);
 
-/** As fusco_cuda_plan_shard, for the local rank. */
+/**
+ * As fusco_cuda_plan_shard, for the local rank: waits, for at most the deadline. Not collective.
+ *
+ * @param[in]     plan   a plan of a plan buffer
+ * @param[in,out] shard  as in fusco_planner_shard
+ * @param[out]    error  may be NULL
+ * @retval other  as fusco_nccl_plan_status; FUSCO_E_BUFFER as fusco_cuda_plan_shard
+ */
 fusco_status fusco_nccl_plan_shard(fusco_nccl_plan *plan, fusco_buffer *shard, fusco_error *error);
 /** @} */
 

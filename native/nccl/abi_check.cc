@@ -1,4 +1,4 @@
-// Compiled where nccl.h is found: what nccl_abi.hpp declares is what NCCL declares.
+// Compiled if nccl.h is found: what nccl_abi.hpp declares is what NCCL declares.
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>

@@ -1,5 +1,5 @@
 // What the exchanges between processes have in common: checks of the local buffers, and the order of streams
-// and edges.
+// and of the edges ready and done.
 #pragma once
 
 #include <algorithm>
@@ -43,8 +43,34 @@ uint64_t copyAddresses(const std::vector<uint8_t *> &mapped, Pointer *pointers) 
   return bits;
 }
 
+// Gathers rows index[i] / divide of `from`. The caller adds the ranges and `to`.
+inline PackParams packOf(const uint32_t *index, uint32_t divide, const uint8_t *from, uint64_t rowBytes) {
+  PackParams params{};
+  params.index = index;
+  params.divide = divide;
+  params.from = from;
+  params.rowBytes = rowBytes;
+  // Slots are aligned; rows in them are not if their size is odd.
+  params.unit = unitOf(rowBytes | bitsOf(from));
+  return params;
+}
+
+// Scatters received rows of entries from a segment into their slots of the local rank's buffer `to`.
+inline ScatterParams intoSlots(const Plan &plan, const Ranges &ranges, const uint8_t *segment,
+                               uint64_t rowBytes, uint8_t *to) {
+  ScatterParams params{};
+  params.ranges = ranges;
+  params.slot = plan.device().arrivalSlot;
+  params.self = plan.group().neighbors().self;
+  params.from = segment;
+  params.rowBytes = rowBytes;
+  params.unit = unitOf(rowBytes | bitsOf(to));
+  params.to[params.self] = to;
+  return params;
+}
+
 // One exchange of the local rank, from its entry into the call to its last row. All work is enqueued on the
-// group's four streams; the caller's own stream is ordered before and after them. The members are called in
+// group's four streams; the caller's stream is ordered before and after them. The members are called in
 // this order, on one thread:
 //
 //   Exchange          enters the call. A failure from here on breaks the group.
@@ -63,7 +89,7 @@ class Exchange {
         call_(call),
         here_(plan.group().device()),
         timeline_(plan.group(), peers != nullptr),
-        traffic_{&report, peers},
+        traffic_{report, peers == nullptr ? fusco_nccl_peers{} : *peers},
         report_(report) {
     for (cuda::Event *event : {&inputs_, &neighborsReady_, &directDone_, &finished_, &weightsCame_}) {
       event->create(group_.device(), cuda::Timing::off);
@@ -103,31 +129,28 @@ class Exchange {
     transfer(plan_, route, phases, timeline_, traffic_, [this] { startDirect(); });
   }
 
-  // Makes room for sendWeights(weights).
-  void reserveWeights(const void *weights) {
-    if (weights != nullptr && plan_.tables().forwards) group_.arena(Use::weights).atLeast(weightArena());
-  }
-  // Sends the weights of forwarded rows to their forwarders, on wireStream(). `weights` is device memory, f32
-  // [tokens, topk]. Returns the weights that came for the rows this rank forwards: device memory, f32
-  // [placesReceived], in the order of the landed rows' places, valid until the next exchange; workStream()
-  // and packStream() are ordered behind it. Null if `weights` is null or the plan forwards no rows.
-  const float *sendWeights(const float *weights) {
+  // Makes room for the weights of forwarded rows. Returns where sendWeights() will receive those of the rows
+  // that this rank forwards: device memory, f32 [placesReceived], in the order of the landed rows' places,
+  // valid until the next exchange. Null if `weights` is null or the plan forwards no rows.
+  const float *reserveWeights(const fusco_buffer *weights) {
     if (weights == nullptr || !plan_.tables().forwards) return nullptr;
-    uint8_t *sent = group_.arena(Use::weights).atLeast(weightArena());
-    uint8_t *received = sent + alignSegment(plan_.placesSent() * sizeof(float));
-    PackParams params{};
+    const uint64_t sentBytes = alignSegment(plan_.placesSent() * sizeof(float));
+    sentWeights_ = group_.arena(Use::weights).atLeast(sentBytes + plan_.placesReceived() * sizeof(float) + 1);
+    receivedWeights_ = sentWeights_ + sentBytes;
+    return reinterpret_cast<const float *>(receivedWeights_);
+  }
+  // Sends the weights of forwarded rows to their forwarders, on wireStream(), if there is room for them.
+  // `weights` is device memory, f32 [tokens, topk]. workStream() and packStream() are ordered behind.
+  void sendWeights(const fusco_buffer *weights) {
+    if (sentWeights_ == nullptr) return;
+    PackParams params = packOf(plan_.device().placeEntry, 1, bytesOf(weights[0]), sizeof(float));
     params.ranges = allRows(plan_.placesSent());
-    params.index = plan_.device().placeEntry;
-    params.divide = 1;
-    params.from = reinterpret_cast<const uint8_t *>(weights);
-    params.to = sent;
-    params.rowBytes = params.unit = sizeof(float);
+    params.to = sentWeights_;
     group_.must(launchPack(params, group_.wireStream()), "packing weights");
-    group_.swap(sent, plan_.weightBytesSent(), received, plan_.weightBytesReceived());
+    group_.swap(sentWeights_, plan_.weightBytesSent(), receivedWeights_, plan_.weightBytesReceived());
     group_.record(weightsCame_, group_.wireStream());
     group_.order(group_.workStream(), weightsCame_);
     group_.order(group_.packStream(), weightsCame_);
-    return reinterpret_cast<const float *>(received);
   }
 
   // Orders the caller's stream behind the exchange, waits for it on the host, and completes the report.
@@ -142,10 +165,10 @@ class Exchange {
     report_.stats.nanoseconds = monotonicNs() - started_;
     report_.stats.started = started_;
     timeline_.report(report_, traffic_.peers);
-    if (traffic_.peers == nullptr || traffic_.peers->wait_ns == nullptr) return;
+    if (traffic_.peers.wait_ns == nullptr) return;
     const Neighbors &neighbors = group_.neighbors();
     for (uint32_t i = 0; i < neighbors.count(); i++) {
-      traffic_.peers->wait_ns[neighbors.rankAt[i]] += group_.lateness(call_, i);
+      traffic_.peers.wait_ns[neighbors.rankAt[i]] += group_.lateness(call_, i);
     }
   }
 
@@ -153,10 +176,6 @@ class Exchange {
   void startDirect() {
     if (afterFirstRound_) afterFirstRound_();
     afterFirstRound_ = nullptr;
-  }
-
-  uint64_t weightArena() const {
-    return alignSegment(plan_.placesSent() * sizeof(float)) + plan_.placesReceived() * sizeof(float) + 1;
   }
 
   Plan &plan_;
@@ -173,6 +192,8 @@ class Exchange {
   cuda::Event finished_;
   cuda::Event weightsCame_;
   std::function<void()> afterFirstRound_;
+  uint8_t *sentWeights_ = nullptr;
+  uint8_t *receivedWeights_ = nullptr;
   uint64_t started_ = 0;
 };
 

@@ -100,7 +100,7 @@ Post &Mailbox::at(uint32_t neighbor, uint64_t call) {
 }
 
 void Mailbox::publish(uint64_t call) {
-  Post &post = own(call);
+  Post &post = local(call);
   post.enteredNs = monotonicNs();
   post.call.store(call, std::memory_order_release);
 }

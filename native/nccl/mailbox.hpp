@@ -38,7 +38,8 @@ class Mailbox {
   // Calls `wait(ready)` until `ready()`; it may throw, and is given to every call that waits.
   using Wait = std::function<void(const std::function<bool()> &ready)>;
 
-  // Neighbor 0 makes the memory, the others open it; when all have, its name is gone. Throws E_BACKEND.
+  // Neighbor 0 creates the memory, the others open it; after the last one its name is removed. Throws
+  // E_BACKEND.
   Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, const Wait &wait);
   ~Mailbox();
   Mailbox(const Mailbox &) = delete;
@@ -46,7 +47,7 @@ class Mailbox {
 
   // This rank's post of a call: fill it, then publish. Two calls have two places: a rank can be one call
   // ahead of a neighbor that still reads the previous post, and no further.
-  Post &own(uint64_t call) { return at(self_, call); }
+  Post &local(uint64_t call) { return at(self_, call); }
   void publish(uint64_t call);
   bool has(uint32_t neighbor, uint64_t call) const;
   const Post &of(uint32_t neighbor, uint64_t call) const {
@@ -55,7 +56,7 @@ class Mailbox {
   // The number of the last call that a neighbor entered.
   uint64_t lastCall(uint32_t neighbor) const;
 
-  // A rank that fails says so, and its neighbors need not wait for their deadlines.
+  // Tells the neighbors that this rank failed, so that they do not wait for their deadlines.
   void fail();
   bool hasFailed(uint32_t neighbor) const;
 

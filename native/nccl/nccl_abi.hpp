@@ -1,9 +1,10 @@
 // The part of NCCL's public interface that is used, as nccl.h declares it since 2.19: the build needs no
-// NCCL. Where a build finds nccl.h, abi_check.cc compares the two.
+// NCCL. If a build finds nccl.h, abi_check.cc compares the two.
 #pragma once
 
 #include <climits>
 #include <cstddef>
+#include <type_traits>
 
 struct CUstream_st;
 
@@ -38,18 +39,28 @@ struct Config {
 using Stream = CUstream_st *;
 
 using GetVersion = Result(int *);
-using GetUniqueId = Result(UniqueId *);
-using CommInitRankConfig = Result(Comm **, int, UniqueId, int, Config *);
-using CommFinalize = Result(Comm *);
-using CommDestroy = Result(Comm *);
-using CommAbort = Result(Comm *);
-using CommGetAsyncError = Result(Comm *, Result *);
-using GetErrorString = const char *(Result);
-using GetLastError = const char *(Comm *);
-using GroupStart = Result();
-using GroupEnd = Result();
-using Send = Result(const void *, size_t, DataType, int, Comm *, Stream);
-using Recv = Result(void *, size_t, DataType, int, Comm *, Stream);
-using AllGather = Result(const void *, void *, size_t, DataType, Comm *, Stream);
+
+// The functions that are used: FUNCTION(member of Library, symbol, type).
+#define FUSCO_NCCL_FUNCTIONS(FUNCTION)                                                                  \
+  FUNCTION(getUniqueId, "ncclGetUniqueId", Result(UniqueId *))                                          \
+  FUNCTION(commInitRankConfig, "ncclCommInitRankConfig", Result(Comm **, int, UniqueId, int, Config *)) \
+  FUNCTION(commFinalize, "ncclCommFinalize", Result(Comm *))                                            \
+  FUNCTION(commDestroy, "ncclCommDestroy", Result(Comm *))                                              \
+  FUNCTION(commAbort, "ncclCommAbort", Result(Comm *))                                                  \
+  FUNCTION(commGetAsyncError, "ncclCommGetAsyncError", Result(Comm *, Result *))                        \
+  FUNCTION(getErrorString, "ncclGetErrorString", const char *(Result))                                  \
+  FUNCTION(getLastError, "ncclGetLastError", const char *(Comm *))                                      \
+  FUNCTION(groupStart, "ncclGroupStart", Result())                                                      \
+  FUNCTION(groupEnd, "ncclGroupEnd", Result())                                                          \
+  FUNCTION(send, "ncclSend", Result(const void *, size_t, DataType, int, Comm *, Stream))               \
+  FUNCTION(recv, "ncclRecv", Result(void *, size_t, DataType, int, Comm *, Stream))                     \
+  FUNCTION(allGather, "ncclAllGather", Result(const void *, void *, size_t, DataType, Comm *, Stream))
+
+// Pointers to them, by the names above.
+struct Functions {
+#define FUSCO_NCCL_MEMBER(member, symbol, ...) std::add_pointer_t<__VA_ARGS__> member = nullptr;
+  FUSCO_NCCL_FUNCTIONS(FUSCO_NCCL_MEMBER)
+#undef FUSCO_NCCL_MEMBER
+};
 
 }  // namespace fusco::nccl::abi

@@ -41,15 +41,19 @@ void checkGiven(bool given) {
 
 fusco_nccl_call callFrom(const fusco_nccl_call *given) { return fusco::structFrom(given, "fusco_nccl_call"); }
 
-template <class F>
-fusco_status exchange(fusco_nccl_plan *plan, const fusco_nccl_call *id, fusco_nccl_report *report,
-                      const fusco_nccl_peers *peers, fusco_error *error, F run) {
+// Runs an exchange of a plan; `name` is the type of its call.
+template <class Call, class F>
+fusco_status exchange(F run, fusco_nccl_plan *plan, const fusco_nccl_call *id, const Call *given,
+                      const char *name, fusco_nccl_report *report, const fusco_nccl_peers *peers,
+                      fusco_error *error) {
   if (plan == nullptr) return guarded(error, [] { checkGiven(false); });
   return call(plan->shared->group(), error, [&] {
     auto measured = fusco_sized<fusco_nccl_report>();
     fusco_nccl_peers arrays{};
     if (peers != nullptr) arrays = fusco::structFrom(peers, "fusco_nccl_peers");
-    run(*plan->shared, callFrom(id), measured, peers == nullptr ? nullptr : &arrays);
+    const fusco_nccl_call identity = callFrom(id);
+    const fusco::CallFrom<Call> from(given, name);
+    run(*plan->shared, identity, from.call, measured, peers == nullptr ? nullptr : &arrays);
     fusco::structTo(report, measured, "fusco_nccl_report");
   });
 }
@@ -110,18 +114,8 @@ fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_cal
     Group &shared = *group->shared;
     shared.enter(callFrom(id));
     if (bytes == 0) return;
-    const uint64_t ranks = shared.neighbors().ranks;
-    uint8_t *memory = shared.arena(fusco::nccl::Use::gathered).atLeast((ranks + 1) * bytes);
-    fusco::cuda::Event done;
-    done.create(shared.device(), fusco::cuda::Timing::off);
-    shared.must(cudaMemcpyAsync(memory, local, bytes, cudaMemcpyHostToDevice, shared.wireStream()),
-                "gathering");
-    shared.allGather(memory, memory + bytes, bytes);
-    shared.must(
-        cudaMemcpyAsync(all, memory + bytes, ranks * bytes, cudaMemcpyDeviceToHost, shared.wireStream()),
-        "gathering");
-    shared.record(done, shared.wireStream());
-    shared.waitFor(done.get(), "gathering");
+    shared.throughDevice(local, bytes, all, shared.neighbors().ranks * bytes, "gathering",
+                         [&](const uint8_t *from, uint8_t *to) { shared.allGather(from, to, bytes); });
   });
 }
 
@@ -148,31 +142,20 @@ fusco_status fusco_nccl_plan_bytes(const fusco_nccl_plan *plan, uint64_t row_byt
 fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_call *id,
                                  const fusco_dispatch_call *dispatch, fusco_nccl_report *report,
                                  const fusco_nccl_peers *peers, fusco_error *error) {
-  return exchange(plan, id, report, peers, error,
-                  [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
-                    const fusco::CallFrom<fusco_dispatch_call> from(dispatch, "fusco_dispatch_call");
-                    fusco::nccl::dispatch(shared, own, from.call, measured, arrays);
-                  });
+  return exchange(fusco::nccl::dispatch, plan, id, dispatch, "fusco_dispatch_call", report, peers, error);
 }
 
 fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_call *id,
                                 const fusco_combine_call *combine, fusco_nccl_report *report,
                                 const fusco_nccl_peers *peers, fusco_error *error) {
-  return exchange(plan, id, report, peers, error,
-                  [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
-                    const fusco::CallFrom<fusco_combine_call> from(combine, "fusco_combine_call");
-                    fusco::nccl::combine(shared, own, from.call, measured, arrays);
-                  });
+  return exchange(fusco::nccl::combine, plan, id, combine, "fusco_combine_call", report, peers, error);
 }
 
 fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_call *id,
                                         const fusco_weight_gradient_call *gradient, fusco_nccl_report *report,
                                         const fusco_nccl_peers *peers, fusco_error *error) {
-  return exchange(
-      plan, id, report, peers, error, [&](Plan &shared, const auto &own, auto &measured, auto *arrays) {
-        const fusco::CallFrom<fusco_weight_gradient_call> from(gradient, "fusco_weight_gradient_call");
-        fusco::nccl::weightGradient(shared, own, from.call, measured, arrays);
-      });
+  return exchange(fusco::nccl::weightGradient, plan, id, gradient, "fusco_weight_gradient_call", report,
+                  peers, error);
 }
 
 }  // extern "C"

@@ -7,57 +7,59 @@ using cuda::GradientParams;
 
 namespace {
 
-// Rows of experts on their way back, one an entry: sent in place, or packed if messages do not end with runs.
-SendRecvPhase returningPhase(Plan &plan, const uint8_t *from, uint64_t rowBytes, uint8_t *landing) {
+// Rows of experts that return to their tokens, one per entry: sent in place, or packed if messages do not end
+// with runs.
+SendRecvPhase returningPhase(const Plan &plan, const uint8_t *from, uint64_t rowBytes) {
   SendRecvPhase phase;
   phase.rowBytes = rowBytes;
   phase.from = from;
-  phase.to = landing;
-  if (plan.entriesBack().inPlace(rowBytes)) return phase;
-  phase.pack = [&plan, from, rowBytes](const Ranges &ranges, uint8_t *segment) {
-    PackParams params{};
-    params.ranges = ranges;
-    params.index = plan.device().arrivalSlot;
-    params.divide = 1;
-    params.from = from;
-    params.to = segment;
-    params.rowBytes = rowBytes;
-    params.unit = unitOf(rowBytes | bitsOf(from));
-    plan.group().must(launchPack(params, plan.group().packStream()), "packing rows of experts");
-  };
+  if (!plan.entriesBack().inPlace(rowBytes)) {
+    phase.pack = packedBy(launchPack, packOf(plan.device().arrivalSlot, 1, from, rowBytes));
+  }
   return phase;
 }
 
-// What sums of neighbors' rows have in common.
-SumParams sumsOf(const Exchange &exchange, uint64_t rowBytes, uint64_t landingBytes, uint64_t &bits) {
+// Adds rows of neighbors, and of the landing buffer. `to` and what is summed are the caller's.
+SumParams sumsOf(const Exchange &exchange, uint64_t rowBytes, uint64_t landingBytes) {
   SumParams params{};
   params.rowBytes = rowBytes;
   params.landingRowBytes = landingBytes;
-  bits = rowBytes | copyAddresses(exchange.mapped(0), params.from);
+  copyAddresses(exchange.mapped(0), params.from);
   return params;
 }
 
-// A forwarder's partial sums, on their way back to the sources of their tokens. `weights` is read when rows
-// are packed.
-SendRecvPhase partialPhase(Plan &plan, const fusco_combine_call &call, const Exchange &exchange,
-                           uint64_t landingBytes, const float *const &weights, uint8_t *landing) {
+// Of the neighbors' rows.
+uint64_t bitsOf(const Exchange &exchange, uint64_t rowBytes) {
+  uint64_t bits = rowBytes;
+  for (const uint8_t *address : exchange.mapped(0)) bits |= cuda::bitsOf(address);
+  return bits;
+}
+
+// A forwarder's partial sums, which return to the sources of their tokens. `weights` are those of the landed
+// rows' places, or null.
+SendRecvPhase partialPhase(const Plan &plan, const fusco_combine_call &call, const Exchange &exchange,
+                           uint64_t landingBytes, const float *weights) {
   SendRecvPhase phase;
   phase.rowBytes = landingBytes;
-  phase.to = landing;
-  phase.pack = [&plan, &call, &exchange, &weights, landingBytes](const Ranges &ranges, uint8_t *segment) {
-    uint64_t bits = 0;
-    SumParams params = sumsOf(exchange, call.row_bytes, landingBytes, bits);
+  phase.pack = [&, landingBytes, weights](const Ranges &ranges, uint8_t *segment, cudaStream_t stream) {
+    SumParams params = sumsOf(exchange, call.row_bytes, landingBytes);
     params.ranges = ranges;
     params.offset = plan.device().landedOffset;
     params.terms = plan.device().landedTerms;
     params.to = segment;
     params.weights = weights;
     const SumOutput output = plan.sizes().tree == Tree::kept ? SumOutput::f32 : SumOutput::payload;
-    plan.group().must(
-        launchSums(params, {call.dtype, Tree::none, output, unitOf(bits)}, plan.group().packStream()),
-        "adding partial sums");
+    return launchSums(params, {call.dtype, Tree::none, output, unitOf(bitsOf(exchange, call.row_bytes))},
+                      stream);
   };
   return phase;
+}
+
+// Makes room for the rows that `phase` brings back over `route`, and for its rings.
+uint8_t *reserveLanding(Group &group, const Route &route, SendRecvPhase &phase) {
+  phase.to = group.arena(Use::landing).atLeast(route.receive().total() * phase.rowBytes + 1);
+  reserve(group, route, {phase});
+  return phase.to;
 }
 
 }  // namespace
@@ -71,26 +73,17 @@ void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call
   const uint64_t landingBytes =
       forwards ? plan.landingRowBytes(call.row_bytes, elementBytes(call.dtype)) : call.row_bytes;
   const Route &route = forwards ? plan.rowsBack() : plan.entriesBack();
-  uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * landingBytes + 1);
-  const float *landedWeights = nullptr;
-  std::vector<SendRecvPhase> phases(1);
-  if (forwards) {
-    phases[0] = partialPhase(plan, call, exchange, landingBytes, landedWeights, landing);
-  } else {
-    phases[0] = returningPhase(plan, bytesOf(call.from[0]), call.row_bytes, landing);
-  }
-  reserve(group, route, phases);
-  exchange.reserveWeights(call.weights);
+  const float *landedWeights = exchange.reserveWeights(call.weights);
+  SendRecvPhase phase = forwards ? partialPhase(plan, call, exchange, landingBytes, landedWeights)
+                                 : returningPhase(plan, bytesOf(call.from[0]), call.row_bytes);
+  const uint8_t *landing = reserveLanding(group, route, phase);
   exchange.shareBuffers({call.from[0]}, {call.row_bytes});
   exchange.begin();
-  if (forwards) {
-    exchange.packAfterNeighbors();
-    landedWeights = exchange.sendWeights(floatsOf(call.weights));
-  }
-  exchange.run(route, phases);
+  if (forwards) exchange.packAfterNeighbors();
+  exchange.sendWeights(call.weights);
+  exchange.run(route, {phase});
 
-  uint64_t bits = 0;
-  SumParams params = sumsOf(exchange, call.row_bytes, landingBytes, bits);
+  SumParams params = sumsOf(exchange, call.row_bytes, landingBytes);
   params.from[landingPeer] = landing;
   params.ranges = allRows(plan.sizes().tokens);
   params.offset = plan.device().sumOffset;
@@ -98,7 +91,7 @@ void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call
   params.to = bytesOf(call.to[0]);
   params.weights = floatsOf(call.weights);
   const SumLaunch launch = {call.dtype, plan.sizes().tree, SumOutput::payload,
-                            unitOf(bits | bitsOf(params.to))};
+                            unitOf(bitsOf(exchange, call.row_bytes) | cuda::bitsOf(params.to))};
   group.must(launchSums(params, launch, group.workStream()), "adding up the rows of tokens");
   exchange.end();
   report.direct_bytes = plan.directRows() * call.row_bytes;
@@ -110,15 +103,13 @@ void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weigh
   cuda::checkDeviceWeightGradient(plan.sizes(), call, reachOf(plan));
   Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
-  // Rows return one an entry under every strategy: a dot product needs the rows themselves.
+  // Rows return one per entry under every strategy: a dot product needs the rows themselves.
   const Route &route = plan.entriesBack();
-  uint8_t *landing = group.arena(Use::landing).atLeast(route.receive().total() * call.row_bytes + 1);
-  const std::vector<SendRecvPhase> phases{
-      returningPhase(plan, bytesOf(call.from[0]), call.row_bytes, landing)};
-  reserve(group, route, phases);
+  SendRecvPhase phase = returningPhase(plan, bytesOf(call.from[0]), call.row_bytes);
+  const uint8_t *landing = reserveLanding(group, route, phase);
   exchange.shareBuffers({call.from[0]}, {call.row_bytes});
   exchange.begin();
-  exchange.run(route, phases);
+  exchange.run(route, {phase});
   GradientParams params{};
   params.plan = plan.device().returned;
   params.rowBytes = call.row_bytes;

@@ -49,134 +49,63 @@ void enqueueDirect(Plan &plan, const fusco_dispatch_call &call, const Exchange &
   }
 }
 
-// Rows for ranks of other hosts.
-class WireDispatch {
- public:
-  WireDispatch(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange)
-      : plan_(plan), call_(call), exchange_(exchange) {
-    const bool forwards = plan.tables().forwards;
-    for (uint32_t p = 0; p < call.payload_count; p++) {
-      const bool isRow = call.payloads[p].per == FUSCO_PER_TOKEN;
-      if (forwards && isRow) {
-        rows_.push_back(forwardedPhase(p));
-      } else {
-        entries_.push_back(entryPhase(p));
-      }
-    }
-    if (call.origins != nullptr) entries_.push_back(originPhase());
-    if (!plan.entriesOut().inPlace(rowBytesOf(entries_))) {
-      for (SendRecvPhase &phase : entries_) phase.unpack = unpacker(phase);
-    }
-  }
+// One row per entry, received in its slot.
+SendRecvPhase entryPhase(const Plan &plan, const fusco_dispatch_call &call, const fusco_payload &payload) {
+  const bool perToken = payload.per == FUSCO_PER_TOKEN;
+  PackParams params = packOf(plan.device().entryOrder, perToken ? plan.sizes().topk : 1,
+                             bytesOf(payload.from[0]), payload.row_bytes);
+  params.dtype = payload.dtype;
+  if (perToken) params.scale = floatsOf(call.scale);
+  SendRecvPhase phase;
+  phase.rowBytes = payload.row_bytes;
+  phase.pack = packedBy(launchPack, params);
+  phase.to = bytesOf(payload.to[0]);
+  return phase;
+}
 
-  const std::vector<SendRecvPhase> &rows() const { return rows_; }
-  bool isUsed() const {
-    return (!rows_.empty() && !plan_.rowsOut().isEmpty()) ||
-           (!entries_.empty() && !plan_.entriesOut().isEmpty());
-  }
-  const std::vector<SendRecvPhase> &entries() const { return entries_; }
-  // For forwarded rows; before they are run.
-  void setWeights(const float *weights) { landedWeights_ = weights; }
+SendRecvPhase originPhase(const Plan &plan, const fusco_buffer &origins) {
+  OriginParams params{};
+  params.index = plan.device().entryOrder;
+  params.topk = plan.sizes().topk;
+  params.rank = static_cast<int32_t>(plan.group().neighbors().rank);
+  SendRecvPhase phase;
+  phase.rowBytes = originBytes;
+  phase.pack = packedBy(launchOrigins, params);
+  phase.to = bytesOf(origins);
+  return phase;
+}
 
- private:
-  PackParams packing(uint32_t p) const {
-    const fusco_payload &payload = call_.payloads[p];
-    PackParams params{};
-    params.from = bytesOf(payload.from[0]);
-    params.rowBytes = payload.row_bytes;
-    // Slots are aligned, rows in them are not where their size is odd.
-    params.unit = unitOf(payload.row_bytes | bitsOf(payload.from[0]));
-    params.dtype = payload.dtype;
-    return params;
-  }
+// For messages that do not end with runs: rows of entries arrive in a ring segment and are copied to `to`.
+void receiveInRing(const Plan &plan, SendRecvPhase &phase) {
+  phase.unpack = [&plan, rowBytes = phase.rowBytes, to = phase.to](
+                     const Ranges &ranges, const uint8_t *segment, cudaStream_t stream) {
+    return launchScatter(intoSlots(plan, ranges, segment, rowBytes, to), stream);
+  };
+}
 
-  SendRecvPhase entryPhase(uint32_t p) {
-    const fusco_payload &payload = call_.payloads[p];
-    PackParams params = packing(p);
-    params.index = plan_.device().entryOrder;
-    params.divide = payload.per == FUSCO_PER_ENTRY ? 1 : plan_.sizes().topk;
-    if (payload.per == FUSCO_PER_TOKEN) params.scale = floatsOf(call_.scale);
-    SendRecvPhase phase;
-    phase.rowBytes = payload.row_bytes;
-    phase.to = bytesOf(payload.to[0]);
-    phase.pack = packer(params);
-    return phase;
-  }
-
-  std::function<void(const Ranges &, uint8_t *)> packer(const PackParams &base) {
-    return [this, base](const Ranges &ranges, uint8_t *segment) {
-      PackParams params = base;
-      params.ranges = ranges;
-      params.to = segment;
-      plan_.group().must(launchPack(params, plan_.group().packStream()), "packing rows");
-    };
-  }
-
-  SendRecvPhase originPhase() {
-    SendRecvPhase phase;
-    phase.rowBytes = originBytes;
-    phase.to = bytesOf(call_.origins[0]);
-    phase.pack = [this](const Ranges &ranges, uint8_t *segment) {
-      OriginParams params{};
-      params.ranges = ranges;
-      params.index = plan_.device().entryOrder;
-      params.topk = plan_.sizes().topk;
-      params.rank = static_cast<int32_t>(plan_.group().neighbors().rank);
-      params.to = reinterpret_cast<int32_t *>(segment);
-      plan_.group().must(launchOrigins(params, plan_.group().packStream()), "packing origins");
-    };
-    return phase;
-  }
-
-  // From a ring segment into the slots of the receive buffer, where messages do not end with runs.
-  std::function<void(const Ranges &, const uint8_t *)> unpacker(const SendRecvPhase &phase) {
-    return [this, to = phase.to, rowBytes = phase.rowBytes](const Ranges &ranges, const uint8_t *segment) {
-      ScatterParams params{};
-      params.ranges = ranges;
-      params.slot = plan_.device().arrivalSlot;
-      params.self = plan_.group().neighbors().self;
-      params.from = segment;
-      params.rowBytes = rowBytes;
-      params.unit = unitOf(rowBytes | bitsOf(to));
-      params.to[params.self] = to;
-      plan_.group().must(launchScatter(params, plan_.group().workStream()), "putting rows into their slots");
-    };
-  }
-
-  SendRecvPhase forwardedPhase(uint32_t p) {
-    PackParams params = packing(p);
-    params.index = plan_.device().rowOrder;
-    params.divide = 1;
-    SendRecvPhase phase;
-    phase.rowBytes = call_.payloads[p].row_bytes;
-    phase.pack = packer(params);
-    phase.unpack = [this, p](const Ranges &ranges, const uint8_t *segment) {
-      scatterRows(p, ranges, segment);
-    };
-    return phase;
-  }
-
-  void scatterRows(uint32_t p, const Ranges &ranges, const uint8_t *segment) {
-    const fusco_payload &payload = call_.payloads[p];
-    ScatterParams params{};
+// Payload `p`, one row per token and node; forwarders store it at all its places. `weights` are those of the
+// landed rows' places, or null.
+SendRecvPhase forwardedPhase(const Plan &plan, const Exchange &exchange, const fusco_payload &payload,
+                             uint32_t p, const float *weights) {
+  ScatterParams base{};
+  base.offset = plan.device().landedOffset;
+  base.places = plan.device().landedPlaces;
+  base.rowBytes = payload.row_bytes;
+  base.scale = weights;
+  base.dtype = payload.dtype;
+  SendRecvPhase phase;
+  phase.rowBytes = payload.row_bytes;
+  phase.pack =
+      packedBy(launchPack, packOf(plan.device().rowOrder, 1, bytesOf(payload.from[0]), payload.row_bytes));
+  phase.unpack = [&exchange, base, p](const Ranges &ranges, const uint8_t *segment, cudaStream_t stream) {
+    ScatterParams params = base;
     params.ranges = ranges;
-    params.offset = plan_.device().landedOffset;
-    params.places = plan_.device().landedPlaces;
     params.from = segment;
-    params.rowBytes = payload.row_bytes;
-    params.scale = landedWeights_;
-    params.dtype = payload.dtype;
-    params.unit = unitOf(payload.row_bytes | copyAddresses(exchange_.mapped(p), params.to));
-    plan_.group().must(launchScatter(params, plan_.group().workStream()), "scattering rows");
-  }
-
-  Plan &plan_;
-  const fusco_dispatch_call &call_;
-  const Exchange &exchange_;
-  const float *landedWeights_ = nullptr;
-  std::vector<SendRecvPhase> rows_;
-  std::vector<SendRecvPhase> entries_;
-};
+    params.unit = unitOf(params.rowBytes | copyAddresses(exchange.mapped(p), params.to));
+    return launchScatter(params, stream);
+  };
+  return phase;
+}
 
 }  // namespace
 
@@ -184,31 +113,43 @@ void dispatch(Plan &plan, const fusco_nccl_call &callId, const fusco_dispatch_ca
               fusco_nccl_report &report, const fusco_nccl_peers *peers) {
   checkDispatch(plan, call);
   Exchange exchange(plan, callId, report, peers);
+  const float *landedWeights = exchange.reserveWeights(call.scale);
   std::vector<fusco_buffer> buffers;
   std::vector<uint64_t> rowBytes;
+  // Rows that forwarders distribute, and rows for their final slots at ranks that are not reached directly.
+  std::vector<SendRecvPhase> rows;
+  std::vector<SendRecvPhase> entries;
   for (uint32_t p = 0; p < call.payload_count; p++) {
-    buffers.push_back(call.payloads[p].to[0]);
-    rowBytes.push_back(call.payloads[p].row_bytes);
+    const fusco_payload &payload = call.payloads[p];
+    buffers.push_back(payload.to[0]);
+    rowBytes.push_back(payload.row_bytes);
+    report.direct_bytes += plan.directRows() * payload.row_bytes;
+    if (plan.tables().forwards && payload.per == FUSCO_PER_TOKEN) {
+      rows.push_back(forwardedPhase(plan, exchange, payload, p, landedWeights));
+    } else {
+      entries.push_back(entryPhase(plan, call, payload));
+    }
   }
   if (call.origins != nullptr) {
     buffers.push_back(call.origins[0]);
     rowBytes.push_back(originBytes);
+    entries.push_back(originPhase(plan, call.origins[0]));
   }
-  WireDispatch wire(plan, call, exchange);
-  reserve(plan.group(), plan.rowsOut(), wire.rows());
-  reserve(plan.group(), plan.entriesOut(), wire.entries());
-  exchange.reserveWeights(call.scale);
+  if (!plan.entriesOut().inPlace(rowBytesOf(entries))) {
+    for (SendRecvPhase &phase : entries) receiveInRing(plan, phase);
+  }
+  const bool usesWire =
+      (!rows.empty() && !plan.rowsOut().isEmpty()) || (!entries.empty() && !plan.entriesOut().isEmpty());
+  reserve(plan.group(), plan.rowsOut(), rows);
+  reserve(plan.group(), plan.entriesOut(), entries);
   exchange.shareBuffers(buffers, rowBytes);
   exchange.begin();
-  exchange.afterFirstRound([&] { enqueueDirect(plan, call, exchange, wire.isUsed()); });
-  if (!wire.rows().empty()) wire.setWeights(exchange.sendWeights(floatsOf(call.scale)));
-  exchange.run(plan.rowsOut(), wire.rows());
-  exchange.run(plan.entriesOut(), wire.entries());
+  exchange.afterFirstRound([&] { enqueueDirect(plan, call, exchange, usesWire); });
+  if (!rows.empty()) exchange.sendWeights(call.scale);
+  exchange.run(plan.rowsOut(), rows);
+  exchange.run(plan.entriesOut(), entries);
   exchange.end();
   countDispatch(plan.sizes(), call, report.stats);
-  for (uint32_t p = 0; p < call.payload_count; p++) {
-    report.direct_bytes += plan.directRows() * call.payloads[p].row_bytes;
-  }
 }
 
 }  // namespace fusco::nccl

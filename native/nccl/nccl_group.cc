@@ -62,72 +62,72 @@ uint8_t *Arena::atLeast(uint64_t bytes) {
   return memory_;
 }
 
-Group::Group(const fusco_nccl_group_desc &desc)
+Group::Group(const fusco_nccl_group_desc &desc, Closed)
     : library_(openLibrary(nullptr)),
       context_(contextOf(checked(desc))),
       neighbors_(desc.ranks, desc.rank, desc.machines),
       deadlineNs_(desc.deadline_ns),
       roundBytes_(desc.round_bytes),
       mappings_(neighbors_.count()) {
-  const OnDevice here(device());
-  enter(callNumber(0));
   for (uint32_t i = 0; i < static_cast<uint32_t>(Use::count); i++) {
     arenas_.push_back(std::make_unique<Arena>(*context_));
   }
+}
+
+Group::Group(const fusco_nccl_group_desc &desc) : Group(desc, Closed{}) {
+  const OnDevice here(device());
   try {
-    openStreams();
-    must(cudaHostAlloc(reinterpret_cast<void **>(&abortFlag_), sizeof *abortFlag_, cudaHostAllocMapped),
-         "allocating a flag");
-    *abortFlag_ = 0;
-    must(cudaHostGetDevicePointer(reinterpret_cast<void **>(&abortFlagDevice_), abortFlag_, 0),
-         "mapping a flag");
-    if (hasNeighbors()) {
-      openFlags();
-      if (desc.mailbox == nullptr)
-        throw Failure(FUSCO_E_OPTION, "ranks that share a machine need the name of a mailbox");
-      mailbox_ = std::make_unique<Mailbox>(desc.mailbox, neighbors_.count(), neighbors_.self,
-                                           [this](const std::function<bool()> &ready) {
-                                             wait("waiting for the ranks of this machine", ready);
-                                           });
-    }
-    abi::UniqueId id;
-    std::memcpy(id.internal, desc.id, sizeof id.internal);
-    abi::Config config;
-    config.blocking = 0;
-    if (desc.max_ctas > 0) config.maxCtas = static_cast<int>(desc.max_ctas);
-    checkResult(library_.commInitRankConfig(&comm_, static_cast<int>(neighbors_.ranks), id,
-                                            static_cast<int>(neighbors_.rank), &config),
-                "making a communicator");
-    settle("making a communicator");
-    if (hasNeighbors()) {
-      // The addresses of flags are exchanged as those of buffers are.
-      std::vector<std::vector<uint8_t *>> mapped;
-      const uint64_t bytes = 2 * maxNeighbors * sizeof(uint64_t);
-      shareBuffers(callNumber(1), {{flags_, bytes}}, {bytes}, std::vector<uint32_t>(neighbors_.count(), 1),
-                   mapped, nullptr);
-      for (uint8_t *flags : mapped[0]) peerFlags_.push_back(reinterpret_cast<uint64_t *>(flags));
-    }
+    open(desc);
   } catch (const Failure &failure) {
     fail(failure);
-    closeComm();
-    closePeers();
-    for (const cudaStream_t stream : streams_) {
-      if (stream != nullptr) cudaStreamDestroy(stream);
-    }
-    cudaFreeHost(abortFlag_);
-    cudaFree(flags_);
-    (void)cudaGetLastError();
     throw;
   }
+}
+
+void Group::open(const fusco_nccl_group_desc &desc) {
+  enter(callNumber(0));
+  openStreams();
+  must(cudaHostAlloc(reinterpret_cast<void **>(&abortFlag_), sizeof *abortFlag_, cudaHostAllocMapped),
+       "allocating a flag");
+  *abortFlag_ = 0;
+  must(cudaHostGetDevicePointer(reinterpret_cast<void **>(&abortFlagDevice_), abortFlag_, 0),
+       "mapping a flag");
+  if (hasNeighbors()) {
+    openFlags();
+    if (desc.mailbox == nullptr)
+      throw Failure(FUSCO_E_OPTION, "ranks that share a machine need the name of a mailbox");
+    mailbox_ = std::make_unique<Mailbox>(
+        desc.mailbox, neighbors_.count(), neighbors_.self,
+        [this](const std::function<bool()> &ready) { wait("waiting for the ranks of this machine", ready); });
+  }
+  abi::UniqueId id;
+  std::memcpy(id.internal, desc.id, sizeof id.internal);
+  abi::Config config;
+  config.blocking = 0;
+  if (desc.max_ctas > 0) config.maxCtas = static_cast<int>(desc.max_ctas);
+  checkResult(library_.commInitRankConfig(&comm_, static_cast<int>(neighbors_.ranks), id,
+                                          static_cast<int>(neighbors_.rank), &config),
+              "making a communicator");
+  settle("making a communicator");
+  if (!hasNeighbors()) return;
+  // The addresses of flags are exchanged as those of buffers are.
+  std::vector<std::vector<uint8_t *>> mapped;
+  shareBuffers(callNumber(1), {{flags_, flagsBytes}}, {flagsBytes},
+               std::vector<uint32_t>(neighbors_.count(), 1), mapped, nullptr);
+  for (uint8_t *flags : mapped[0]) peerFlags_.push_back(reinterpret_cast<uint64_t *>(flags));
 }
 
 Group::~Group() {
   const OnDevice here(device());
   // After a failure kernels and NCCL's operations end by themselves.
   closeComm();
-  for (const cudaStream_t stream : streams_) cudaStreamSynchronize(stream);
-  for (const cudaStream_t stream : streams_) cudaStreamDestroy(stream);
-  closePeers();
+  for (const cudaStream_t stream : streams_) {
+    if (stream != nullptr) cudaStreamSynchronize(stream);
+  }
+  for (const cudaStream_t stream : streams_) {
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
+  for (uint32_t i = 0; i < mappings_.size(); i++) closeMappings(i);
   cudaFreeHost(abortFlag_);
   cudaFree(flags_);
   (void)cudaGetLastError();
@@ -291,10 +291,24 @@ void Group::receive(void *to, uint64_t bytes, uint32_t peer) {
               "receiving");
 }
 
-void Group::allGather(const void *own, void *all, uint64_t bytes) {
+void Group::allGather(const void *local, void *all, uint64_t bytes) {
   round([&] {
-    checkResult(library_.allGather(own, all, bytes, abi::uint8Type, comm_, wireStream()), "gathering");
+    checkResult(library_.allGather(local, all, bytes, abi::uint8Type, comm_, wireStream()), "gathering");
   });
+}
+
+void Group::throughDevice(const void *sent, uint64_t sentBytes, void *received, uint64_t receivedBytes,
+                          const char *what,
+                          const std::function<void(const uint8_t *from, uint8_t *to)> &issue) {
+  uint8_t *from = arena(Use::sendRing).atLeast(sentBytes + 1);
+  uint8_t *to = arena(Use::receiveRing).atLeast(receivedBytes + 1);
+  cuda::Event done;
+  done.create(device(), cuda::Timing::off);
+  must(cudaMemcpyAsync(from, sent, sentBytes, cudaMemcpyHostToDevice, wireStream()), what);
+  issue(from, to);
+  must(cudaMemcpyAsync(received, to, receivedBytes, cudaMemcpyDeviceToHost, wireStream()), what);
+  record(done, wireStream());
+  waitFor(done.get(), what);
 }
 
 void Group::swap(const uint8_t *from, const std::vector<uint64_t> &sendBytes, uint8_t *to,

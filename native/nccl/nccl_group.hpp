@@ -36,7 +36,7 @@ class Arena {
 };
 
 // What the arenas of a group are for.
-enum class Use : uint32_t { sendRing, receiveRing, landing, weights, gathered, count };
+enum class Use : uint32_t { sendRing, receiveRing, landing, weights, count };
 
 // All members but abort() are called by one thread at a time, with the group's device current. They throw
 // E_BACKEND for what CUDA or NCCL reports, and E_PEER_TIMEOUT after the deadline of the call or abort().
@@ -69,10 +69,10 @@ class Group {
   // From any thread: the call in progress and all later ones fail. `why` is copied.
   void abort(const char *why) noexcept;
 
-  // Waits on the host until `ready()`. `what` says in errors what was waited for.
+  // Blocks the thread until `ready()`. `what` says in errors what was waited for.
   void wait(const char *what, const std::function<bool()> &ready);
   void waitFor(cudaEvent_t event, const char *what);
-  // Throws what a call of CUDA reported.
+  // Throws the error of a CUDA call.
   void must(cudaError_t error, const char *what);
   void record(const cuda::Event &event, cudaStream_t stream);
   // What is enqueued on `stream` from now on waits for the event's last record.
@@ -85,7 +85,11 @@ class Group {
   void send(const void *from, uint64_t bytes, uint32_t peer);
   void receive(void *to, uint64_t bytes, uint32_t peer);
   // Collective, on wireStream(). all[r] = rank r's `bytes` bytes; device memory.
-  void allGather(const void *own, void *all, uint64_t bytes);
+  void allGather(const void *local, void *all, uint64_t bytes);
+  // Copies `sentBytes` bytes of host memory to the device, calls `issue(from, to)`, which enqueues on
+  // wireStream(), and copies `receivedBytes` bytes from `to` back to host memory. `what` is for errors.
+  void throughDevice(const void *sent, uint64_t sentBytes, void *received, uint64_t receivedBytes,
+                     const char *what, const std::function<void(const uint8_t *from, uint8_t *to)> &issue);
   // Whole messages between all pairs, on wireStream(). `from` and `to` are device memory with the bytes of
   // peers 0, 1, … one after the other; `sendBytes` and `receiveBytes` [ranks] fit those of the peers.
   void swap(const uint8_t *from, const std::vector<uint64_t> &sendBytes, uint8_t *to,
@@ -94,9 +98,9 @@ class Group {
   // Posts the local rank's buffers, waits on the host for the posts of all neighbors, and compares the calls'
   // digests. `buffers` are device memory from cudaMalloc, or empty. Neighbor n's buffer b must have at least
   // rows[n] * rowBytes[b] bytes, where `rows` is [neighbors]. `mapped` becomes [buffers][neighbors]: device
-  // addresses in this process, the local rank's own for itself, null where no rows are needed. They are valid
-  // until the next call. Adds the time it waited to *waitNs unless that is null. Throws E_BUFFER, E_LIMIT,
-  // E_PEER_MISMATCH.
+  // addresses in this process, its own address for the local rank, null where no rows are needed. They are
+  // valid until the next call. Adds the time it waited to *waitNs unless that is null. Throws E_BUFFER,
+  // E_LIMIT, E_PEER_MISMATCH.
   void shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_buffer> &buffers,
                     const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
                     std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs);
@@ -108,18 +112,21 @@ class Group {
   void edge(Edge edge);
 
  private:
+  // Without anything that can fail half way: the destructor cleans up after open().
+  struct Closed {};
+  Group(const fusco_nccl_group_desc &desc, Closed);
+  void open(const fusco_nccl_group_desc &desc);
   void openStreams();
   void openFlags();
   void checkResult(abi::Result result, const char *what);
   void settle(const char *what);
   PostedBuffer describe(const fusco_buffer &buffer);
   // The posted buffer in this process, or null if it cannot be mapped next to what is mapped already.
-  uint8_t *open(uint32_t neighbor, const PostedBuffer &posted);
+  uint8_t *openBuffer(uint32_t neighbor, const PostedBuffer &posted);
   // Opens the first `needed.size()` buffers of a post that are needed; false if one could not be mapped.
   bool openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
                std::vector<std::vector<uint8_t *>> &mapped);
   void closeMappings(uint32_t neighbor) noexcept;
-  void closePeers() noexcept;
   void closeComm() noexcept;
 
   const Library &library_;
@@ -141,6 +148,7 @@ class Group {
   cudaStream_t streams_[4] = {};
   std::vector<std::unique_ptr<Arena>> arenas_;
   // Flags that neighbors write into this rank's memory: [edge][neighbors], and where theirs are.
+  static constexpr uint64_t flagsBytes = 2 * maxNeighbors * sizeof(uint64_t);
   uint64_t *flags_ = nullptr;
   std::vector<uint64_t *> peerFlags_;
   uint32_t *abortFlag_ = nullptr;        // pinned host memory

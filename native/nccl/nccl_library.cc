@@ -24,7 +24,7 @@ void bind(void *handle, const std::string &path, const char *name, F *&function)
   throw Failure(FUSCO_E_BACKEND, "%.120s has no %s: it is no NCCL of 2.19 or later", path.c_str(), name);
 }
 
-// Where the loader found the library.
+// The path at which the loader found the library.
 std::string fileOf(void *handle, const std::string &asked) {
   const auto *symbol = reinterpret_cast<const void *>(dlsym(handle, "ncclGetVersion"));
   Dl_info info{};
@@ -47,19 +47,9 @@ std::unique_ptr<Library> open(const std::string &asked, bool isDefault) {
     throw Failure(FUSCO_E_BACKEND, "%.120s is NCCL %d.%d.%d; 2.19 or later is needed", library->path.c_str(),
                   library->version / 10000, library->version / 100 % 100, library->version % 100);
   }
-  bind(handle, asked, "ncclGetUniqueId", library->getUniqueId);
-  bind(handle, asked, "ncclCommInitRankConfig", library->commInitRankConfig);
-  bind(handle, asked, "ncclCommFinalize", library->commFinalize);
-  bind(handle, asked, "ncclCommDestroy", library->commDestroy);
-  bind(handle, asked, "ncclCommAbort", library->commAbort);
-  bind(handle, asked, "ncclCommGetAsyncError", library->commGetAsyncError);
-  bind(handle, asked, "ncclGetErrorString", library->getErrorString);
-  bind(handle, asked, "ncclGetLastError", library->getLastError);
-  bind(handle, asked, "ncclGroupStart", library->groupStart);
-  bind(handle, asked, "ncclGroupEnd", library->groupEnd);
-  bind(handle, asked, "ncclSend", library->send);
-  bind(handle, asked, "ncclRecv", library->recv);
-  bind(handle, asked, "ncclAllGather", library->allGather);
+#define FUSCO_NCCL_BIND(member, symbol, ...) bind(handle, asked, symbol, library->member);
+  FUSCO_NCCL_FUNCTIONS(FUSCO_NCCL_BIND)
+#undef FUSCO_NCCL_BIND
   return library;
 }
 
@@ -67,7 +57,7 @@ std::unique_ptr<Library> open(const std::string &asked, bool isDefault) {
 
 const Library &openLibrary(const char *path) {
   static std::mutex mutex;
-  // Never closed: NCCL has threads of its own.
+  // Never closed: NCCL runs threads.
   static const Library *opened = nullptr;
   const std::lock_guard<std::mutex> lock(mutex);
   if (opened != nullptr) return *opened;

@@ -43,12 +43,11 @@ const Driver &driver() {
 }  // namespace
 
 void Group::openFlags() {
-  const uint64_t bytes = 2 * maxNeighbors * sizeof(uint64_t);
   {
     const std::lock_guard<std::mutex> lock(context_->mutex);
-    flags_ = static_cast<uint64_t *>(context_->allocRaw(0, bytes));
+    flags_ = static_cast<uint64_t *>(context_->allocRaw(0, flagsBytes));
   }
-  must(cudaMemset(flags_, 0, bytes), "clearing flags");
+  must(cudaMemset(flags_, 0, flagsBytes), "clearing flags");
   must(cudaDeviceSynchronize(), "clearing flags");
 }
 
@@ -56,10 +55,6 @@ void Group::closeMappings(uint32_t neighbor) noexcept {
   for (const auto &[address, mapping] : mappings_[neighbor]) cudaIpcCloseMemHandle(mapping.base);
   mappings_[neighbor].clear();
   (void)cudaGetLastError();
-}
-
-void Group::closePeers() noexcept {
-  for (uint32_t i = 0; i < mappings_.size(); i++) closeMappings(i);
 }
 
 PostedBuffer Group::describe(const fusco_buffer &buffer) {
@@ -92,13 +87,13 @@ PostedBuffer Group::describe(const fusco_buffer &buffer) {
   return posted;
 }
 
-uint8_t *Group::open(uint32_t neighbor, const PostedBuffer &posted) {
+uint8_t *Group::openBuffer(uint32_t neighbor, const PostedBuffer &posted) {
   std::map<uint64_t, Mapping> &known = mappings_[neighbor];
   const auto found = known.find(posted.base);
   if (found != known.end() && found->second.allocation == posted.allocation) {
     return found->second.base + posted.offset;
   }
-  // What lay there before was freed by the neighbor: its place is needed.
+  // The neighbor has freed what was mapped there before: unmap it.
   for (auto at = known.begin(); at != known.end();) {
     const bool overlaps = at->first < posted.base + posted.size && posted.base < at->first + at->second.size;
     if (overlaps) must(cudaIpcCloseMemHandle(at->second.base), "closing a neighbor's memory");
@@ -128,7 +123,7 @@ bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint6
                     std::vector<std::vector<uint8_t *>> &mapped) {
   for (size_t b = 0; b < needed.size(); b++) {
     if (needed[b] == 0) continue;
-    mapped[b][neighbor] = open(neighbor, post.buffer[b]);
+    mapped[b][neighbor] = openBuffer(neighbor, post.buffer[b]);
     if (mapped[b][neighbor] == nullptr) return false;
   }
   return true;
@@ -146,10 +141,10 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
     throw Failure(FUSCO_E_LIMIT, "%llu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
         .limited(buffers.size(), maxPosted);
   }
-  Post &own = mailbox_->own(call.number);
-  own.digest = call.digest;
-  own.count = static_cast<uint32_t>(buffers.size());
-  for (size_t b = 0; b < buffers.size(); b++) own.buffer[b] = describe(buffers[b]);
+  Post &local = mailbox_->local(call.number);
+  local.digest = call.digest;
+  local.count = static_cast<uint32_t>(buffers.size());
+  for (size_t b = 0; b < buffers.size(); b++) local.buffer[b] = describe(buffers[b]);
   mailbox_->publish(call.number);
   const uint64_t start = monotonicNs();
   for (uint32_t i = 0; i < neighbors; i++) {
@@ -190,9 +185,9 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
 
 uint64_t Group::lateness(const fusco_nccl_call &call, uint32_t neighbor) const {
   if (neighbor == neighbors_.self || mailbox_ == nullptr) return 0;
-  const uint64_t own = mailbox_->of(neighbors_.self, call.number).enteredNs;
+  const uint64_t ours = mailbox_->of(neighbors_.self, call.number).enteredNs;
   const uint64_t theirs = mailbox_->of(neighbor, call.number).enteredNs;
-  return theirs > own ? theirs - own : 0;
+  return theirs > ours ? theirs - ours : 0;
 }
 
 void Group::edge(Edge edge) {
@@ -202,7 +197,7 @@ void Group::edge(Edge edge) {
   params.neighbors = neighbors_.count();
   params.self = neighbors_.self;
   params.epoch = epoch_;
-  params.own = flags_ + edge * maxNeighbors;
+  params.local = flags_ + edge * maxNeighbors;
   params.abort = abortFlagDevice_;
   for (uint32_t i = 0; i < params.neighbors; i++) {
     params.theirs[i] = peerFlags_[i] + edge * maxNeighbors + neighbors_.self;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "structs.hpp"
 
@@ -27,15 +28,12 @@ const Schedule &Route::schedule(uint64_t rowBytes) const {
 
 namespace {
 
-// Rules for entries and for forwarded rows, of what all ranks agree on.
-SliceRule entryRule(const Group &group, const fusco_nccl_plan_desc &desc) {
-  return {desc.slice_rows, desc.max_entries, group.roundBytes(), maxPeersPerRound};
-}
-SliceRule rowRule(const Group &group, const fusco_nccl_plan_desc &desc) {
-  return {desc.slice_rows, desc.max_forwarded, group.roundBytes(), maxPeersPerRound};
+// `mostRows`: of entries or of forwarded rows; all ranks agree on it.
+SliceRule ruleOf(const Group &group, const fusco_nccl_plan_desc &desc, uint32_t mostRows) {
+  return {desc.slice_rows, mostRows, group.roundBytes(), maxPeersPerRound};
 }
 
-// A run for each expert instance of the rank that hosts the most.
+// A run for each expert instance of the rank that has the most.
 uint32_t mostRuns(const Neighbors &neighbors, const fusco_nccl_plan_desc &desc) {
   uint32_t most = 1;
   for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
@@ -49,12 +47,12 @@ uint32_t mostRuns(const Neighbors &neighbors, const fusco_nccl_plan_desc &desc) 
 Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc)
     : group_(std::move(group)),
       tables_(desc, group_->neighbors()),
-      entriesOut_(group_->neighbors(), tables_.entrySend, tables_.entryReceive, entryRule(*group_, desc),
-                  mostRuns(group_->neighbors(), desc)),
-      entriesBack_(group_->neighbors(), tables_.entryReceive, tables_.entrySend, entryRule(*group_, desc),
-                   mostRuns(group_->neighbors(), desc)),
-      rowsOut_(group_->neighbors(), tables_.rowSend, tables_.rowReceive, rowRule(*group_, desc), 1),
-      rowsBack_(group_->neighbors(), tables_.rowReceive, tables_.rowSend, rowRule(*group_, desc), 1) {
+      entriesOut_(group_->neighbors(), tables_.entrySend, tables_.entryReceive,
+                  ruleOf(*group_, desc, desc.max_entries), mostRuns(group_->neighbors(), desc)),
+      entriesBack_(entriesOut_.reversed()),
+      rowsOut_(group_->neighbors(), tables_.rowSend, tables_.rowReceive,
+               ruleOf(*group_, desc, desc.max_forwarded), 1),
+      rowsBack_(rowsOut_.reversed()) {
   tables_.sizes.context = group_->context().host;
   const OnDevice here(group_->device());
   group_->enter(call);
@@ -75,48 +73,33 @@ Plan::~Plan() {
 namespace {
 
 // Sums of `values` over each peer's rows, times `size`.
-std::vector<uint64_t> bytesByPeer(const SendOrder &order, const std::vector<uint32_t> &values,
+std::vector<uint64_t> bytesByPeer(const SendOrder &sendOrder, const std::vector<uint32_t> &values,
                                   uint64_t size) {
-  std::vector<uint64_t> bytes(order.ranks(), 0);
-  for (uint32_t peer = 0; peer < order.ranks(); peer++) {
-    for (uint32_t i = 0; i < order.rows(peer); i++) bytes[peer] += values[order.start(peer) + i] * size;
+  std::vector<uint64_t> bytes(sendOrder.ranks(), 0);
+  for (uint32_t peer = 0; peer < sendOrder.ranks(); peer++) {
+    for (uint32_t i = 0; i < sendOrder.rows(peer); i++)
+      bytes[peer] += values[sendOrder.start(peer) + i] * size;
   }
-  return bytes;
-}
-
-std::vector<uint64_t> rowBytesByPeer(const SendOrder &order, uint64_t size) {
-  std::vector<uint64_t> bytes(order.ranks());
-  for (uint32_t peer = 0; peer < order.ranks(); peer++) bytes[peer] = order.rows(peer) * size;
   return bytes;
 }
 
 // Sends arrays in host memory to peers and returns what they sent.
 template <class T>
-std::vector<T> swapped(Group &group, const std::vector<T> &own, const std::vector<uint64_t> &sendBytes,
+std::vector<T> swapped(Group &group, const std::vector<T> &local, const std::vector<uint64_t> &sendBytes,
                        const std::vector<uint64_t> &receiveBytes) {
-  uint64_t received = 0;
-  for (const uint64_t bytes : receiveBytes) received += bytes;
+  const uint64_t received = std::accumulate(receiveBytes.begin(), receiveBytes.end(), uint64_t{0});
   std::vector<T> result(received / sizeof(T));
-  uint8_t *from = group.arena(Use::sendRing).atLeast(own.size() * sizeof(T) + 1);
-  uint8_t *to = group.arena(Use::receiveRing).atLeast(received + 1);
-  cuda::Event done;
-  done.create(group.device(), cuda::Timing::off);
-  group.must(
-      cudaMemcpyAsync(from, own.data(), own.size() * sizeof(T), cudaMemcpyHostToDevice, group.wireStream()),
-      "sending what forwarders need to know");
-  group.swap(from, sendBytes, to, receiveBytes);
-  group.must(cudaMemcpyAsync(result.data(), to, received, cudaMemcpyDeviceToHost, group.wireStream()),
-             "reading what sources say");
-  group.record(done, group.wireStream());
-  group.waitFor(done.get(), "telling forwarders what to do");
+  group.throughDevice(
+      local.data(), local.size() * sizeof(T), result.data(), received, "telling forwarders what to do",
+      [&](const uint8_t *from, uint8_t *to) { group.swap(from, sendBytes, to, receiveBytes); });
   return result;
 }
 
 }  // namespace
 
 void Plan::tellForwarders() {
-  const auto counts = swapped(*group_, tables_.rowEntries, rowBytesByPeer(tables_.rowSend, sizeof(uint32_t)),
-                              rowBytesByPeer(tables_.rowReceive, sizeof(uint32_t)));
+  const auto counts = swapped(*group_, tables_.rowEntries, tables_.rowSend.bytesByPeer(sizeof(uint32_t)),
+                              tables_.rowReceive.bytesByPeer(sizeof(uint32_t)));
   for (uint32_t source = 0, row = 0; source < group_->neighbors().ranks; source++) {
     for (uint32_t i = 0; i < tables_.rowReceive.rows(source); i++, row++) {
       checkDestinations(source, row, counts[row], sizes().topk);
@@ -214,15 +197,8 @@ void Plan::upload() {
   device_.returned.head = device_.direct.head;
   device_.returned.paddings = device_.direct.paddings;
 
-  // Host memory keeps what the host looks at while it runs: send orders, rounds and sizes.
-  tables_.direct = {};
-  tables_.returned = {};
-  tables_.entryOrder = {};
-  tables_.rowOrder = {};
-  tables_.placeEntry = {};
-  tables_.placeOf = {};
-  tables_.rowEntries = {};
-  tables_.sums = {};
+  // Host memory keeps what the CPU reads during an exchange: send orders, rounds and sizes.
+  static_cast<UploadedTables &>(tables_) = {};
 }
 
 uint64_t Plan::landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const {
@@ -233,20 +209,17 @@ fusco_nccl_bytes Plan::bytes(uint64_t rowBytes) const {
   const Schedule &out = (tables_.forwards ? rowsOut_ : entriesOut_).schedule(rowBytes);
   auto result = fusco_sized<fusco_nccl_bytes>();
   result.tables = memoryBytes_;
-  const bool arrivesInRing = tables_.forwards || !entriesOut_.inPlace(rowBytes);
-  result.dispatch = ringDepth * alignSegment(out.mostSent * rowBytes);
-  if (arrivesInRing) result.dispatch += ringDepth * alignSegment(out.mostReceived * rowBytes);
-  // Partial sums are kept in float32 at most: twice the bytes of a 16-bit payload.
-  const uint64_t partial = sizes().tree == Tree::kept ? 2 * rowBytes : rowBytes;
-  if (tables_.forwards) {
-    result.combine = ringDepth * alignSegment(rowsBack_.schedule(partial).mostSent * partial) +
-                     tables_.rowSend.total() * partial;
-  } else {
-    result.combine = tables_.entrySend.total() * rowBytes;
-    if (!entriesBack_.inPlace(rowBytes)) {
-      result.combine += ringDepth * alignSegment(entriesBack_.schedule(rowBytes).mostSent * rowBytes);
-    }
+  const auto ringBytes = [](uint32_t rows, uint64_t size) { return ringDepth * alignSegment(rows * size); };
+  result.dispatch = ringBytes(out.mostSent, rowBytes);
+  if (tables_.forwards || !entriesOut_.inPlace(rowBytes)) {
+    result.dispatch += ringBytes(out.mostReceived, rowBytes);
   }
+  // Partial sums are kept in float32 at most: twice the bytes of a 16-bit payload.
+  const uint64_t size = tables_.forwards && sizes().tree == Tree::kept ? 2 * rowBytes : rowBytes;
+  const Route &back = tables_.forwards ? rowsBack_ : entriesBack_;
+  result.combine = back.receive().total() * size;
+  if (tables_.forwards || !back.inPlace(size))
+    result.combine += ringBytes(back.schedule(size).mostSent, size);
   return result;
 }
 

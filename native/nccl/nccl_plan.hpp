@@ -24,6 +24,9 @@ class Route {
         uint32_t mostRuns)
       : neighbors_(neighbors), send_(send), receive_(receive), rule_(rule), mostRuns_(mostRuns) {}
 
+  // The same rows on their way back.
+  Route reversed() const { return {neighbors_, receive_, send_, rule_, mostRuns_}; }
+
   const SendOrder &send() const { return send_; }
   const SendOrder &receive() const { return receive_; }
   bool isEmpty() const { return send_.total() == 0 && receive_.total() == 0; }

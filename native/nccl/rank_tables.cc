@@ -47,7 +47,7 @@ void checkDesc(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors) {
   }
 }
 
-// The rank that hosts each instance.
+// The owner of each instance.
 std::vector<uint32_t> ownersOf(const fusco_nccl_plan_desc &desc, uint32_t ranks) {
   std::vector<uint32_t> owner(desc.first_instance[ranks]);
   for (uint32_t rank = 0; rank < ranks; rank++) {
@@ -71,7 +71,7 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   if (shard.word(FUSCO_W_INSTANCES) != desc.first_instance[neighbors.ranks] ||
       shard.word(FUSCO_W_FIRST_INSTANCE) != firstInstance ||
       shard.word(FUSCO_W_LOCAL_INSTANCES) != desc.first_instance[rank + 1] - firstInstance) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "the shard of rank %u hosts other instances than its placement", rank)
+    throw Failure(FUSCO_E_SHARD_HEAD, "the shard of rank %u has other instances than its placement", rank)
         .atRank(rank);
   }
   sizes.ranks = 1;

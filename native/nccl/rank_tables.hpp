@@ -54,7 +54,21 @@ struct Landing {
   std::vector<Place> places;  // peer: index of a neighbor
 };
 
-class RankTables {
+// Tables that a plan copies to the device and then frees.
+struct UploadedTables {
+  // [tokens, topk]: the slot at a neighbor; row < 0 for everything else.
+  std::vector<Place> direct;
+  // [tokens, topk]: the slot at a neighbor, or the landing row to which the entry's row returns.
+  std::vector<Place> returned;
+  std::vector<uint32_t> entryOrder;  // entries in the order of entrySend
+  std::vector<uint32_t> rowOrder;    // tokens in the order of rowSend
+  std::vector<uint32_t> rowEntries;  // places of each of those rows
+  std::vector<uint32_t> placeEntry;  // their entries, by k
+  std::vector<Place> placeOf;        // {rank, slot} of those entries
+  Sums sums;                         // of each token
+};
+
+class RankTables : public UploadedTables {
  public:
   // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_OPTION, E_BACKEND.
   // The description is not used after the call; `neighbors` must outlive the object.
@@ -72,26 +86,15 @@ class RankTables {
   fusco_plan sizes;
   bool forwards = false;  // rows for other nodes go to forwarders
 
-  // [tokens, topk]: the slot at a neighbor; row < 0 for everything else.
-  std::vector<Place> direct;
-  // [tokens, topk]: the slot at a neighbor, or the landing row to which the entry's row returns.
-  std::vector<Place> returned;
   // Rows of each neighbor's buffer that are touched: one more than the largest.
   std::vector<uint32_t> reach;  // [neighbors]
 
-  // One row an entry, to its final slot at a rank that is not reached directly.
+  // One row per entry, to its final slot at a rank that is not reached directly.
   SendOrder entrySend;
-  SendOrder entryReceive;            // first rows are slots of the receive buffer
-  std::vector<uint32_t> entryOrder;  // entries in the order of entrySend
-  // One row a token and node, to its forwarder. Empty unless `forwards`.
+  SendOrder entryReceive;  // first rows are slots of the receive buffer
+  // One row per token and node, to its forwarder. Empty unless `forwards`.
   SendOrder rowSend;
   SendOrder rowReceive;
-  std::vector<uint32_t> rowOrder;    // tokens in the order of rowSend
-  std::vector<uint32_t> rowEntries;  // places of each of those rows
-  std::vector<uint32_t> placeEntry;  // their entries, by k
-  std::vector<Place> placeOf;        // {rank, slot} of those entries
-
-  Sums sums;  // of each token
 
  private:
   void layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);

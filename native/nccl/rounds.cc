@@ -12,6 +12,12 @@ void SendOrder::close() {
   }
 }
 
+std::vector<uint64_t> SendOrder::bytesByPeer(uint64_t rowBytes) const {
+  std::vector<uint64_t> bytes(ranks());
+  for (uint32_t peer = 0; peer < ranks(); peer++) bytes[peer] = rows(peer) * rowBytes;
+  return bytes;
+}
+
 void SendOrder::forEachPiece(uint32_t peer, uint32_t first, uint32_t rows,
                              const std::function<void(Run)> &piece) const {
   uint64_t skip = first;
@@ -32,11 +38,11 @@ void SendOrder::forEachPiece(uint32_t peer, uint32_t first, uint32_t rows,
 namespace {
 
 // Appends the slice of `index`, if the peer has one.
-void addSlice(std::vector<Slice> &slices, uint32_t &rowsOfRound, const SendOrder &order, uint32_t peer,
+void addSlice(std::vector<Slice> &slices, uint32_t &rowsOfRound, const SendOrder &sendOrder, uint32_t peer,
               uint64_t index, uint32_t sliceRows) {
   const uint64_t first = index * sliceRows;
-  if (first >= order.rows(peer)) return;
-  const auto rows = static_cast<uint32_t>(std::min<uint64_t>(sliceRows, order.rows(peer) - first));
+  if (first >= sendOrder.rows(peer)) return;
+  const auto rows = static_cast<uint32_t>(std::min<uint64_t>(sliceRows, sendOrder.rows(peer) - first));
   slices.push_back({peer, static_cast<uint32_t>(first), rows, rowsOfRound});
   rowsOfRound += rows;
 }

@@ -34,6 +34,9 @@ class SendOrder {
   uint64_t total() const { return start_.back(); }
   const std::vector<Run> &runs(uint32_t peer) const { return runs_[peer]; }
 
+  // [ranks]: bytes of each peer's rows.
+  std::vector<uint64_t> bytesByPeer(uint64_t rowBytes) const;
+
   // Calls `piece` for each contiguous part of rows [first, first + rows) of the peer's rows, in order.
   void forEachPiece(uint32_t peer, uint32_t first, uint32_t rows,
                     const std::function<void(Run)> &piece) const;

@@ -26,26 +26,25 @@ std::vector<uint64_t> layOut(const std::vector<SendRecvPhase> &phases, uint32_t 
   return offsets;
 }
 
-// Calls `issue(peer, address, bytes)` for each message of one phase and round. Where rows are sent or
-// received in place both sides cut a slice where the receiving runs, which are as long as the sending ones,
-// end; else a slice is one message between segments.
+// Calls `issue(peer, address, bytes)` for each message of one phase and round. If rows are sent or
+// received in place, both sides cut a slice at the ends of the receiving runs, which are as long as the
+// sending runs. Otherwise a slice is one message between segments.
 template <class F>
-void forEachMessage(const SendOrder &order, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
+void forEachMessage(const SendOrder &sendOrder, const std::vector<Slice> &slices, uint64_t rowBytes, bool cut,
                     uint8_t *segment, uint8_t *inPlace, F issue) {
   for (const Slice &slice : slices) {
-    uint64_t done = slice.at;
-    if (!cut) {
-      // What lies in place then is one run of landing rows.
-      const uint64_t landed = order.start(slice.peer) + slice.first;
-      uint8_t *address = segment != nullptr ? segment + done * rowBytes : inPlace + landed * rowBytes;
-      issue(slice.peer, address, slice.rows * rowBytes);
-      continue;
-    }
-    order.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
-      uint8_t *address = segment != nullptr ? segment + done * rowBytes : inPlace + run.first * rowBytes;
+    uint64_t at = slice.at;
+    const auto message = [&](Run run) {
+      uint8_t *address = segment != nullptr ? segment + at * rowBytes : inPlace + run.first * rowBytes;
       issue(slice.peer, address, run.rows * rowBytes);
-      done += run.rows;
-    });
+      at += run.rows;
+    };
+    if (cut) {
+      sendOrder.forEachPiece(slice.peer, slice.first, slice.rows, message);
+    } else {
+      // Rows that are in place are then one run of landing rows.
+      message({sendOrder.start(slice.peer) + slice.first, slice.rows});
+    }
   }
 }
 
@@ -56,39 +55,24 @@ double msBetween(const cuda::Event &begin, const cuda::Event &end) {
 
 uint64_t nsOf(double ms) { return ms <= 0 ? 0 : static_cast<uint64_t>(ms * 1e6); }
 
-}  // namespace
-
-void Traffic::countSent(uint32_t peer, uint64_t bytes) const {
-  report->sends++;
-  report->nccl_sent += bytes;
-  if (peers != nullptr && peers->sent_bytes != nullptr) peers->sent_bytes[peer] += bytes;
-}
-
-void Traffic::countReceived(uint32_t peer, uint64_t bytes) const {
-  report->nccl_received += bytes;
-  if (peers != nullptr && peers->received_bytes != nullptr) peers->received_bytes[peer] += bytes;
-}
-
-uint64_t rowBytesOf(const std::vector<SendRecvPhase> &phases) {
-  uint64_t bytes = 0;
-  for (const SendRecvPhase &phase : phases) bytes += phase.rowBytes;
-  return bytes;
-}
-
-namespace {
-
 // The slices of a round as kernels see them.
-Ranges rangesOf(const SendOrder &order, const std::vector<Slice> &slices) {
+Ranges rangesOf(const SendOrder &sendOrder, const std::vector<Slice> &slices) {
   Ranges ranges;
   for (const Slice &slice : slices) {
-    ranges.range[ranges.count++] = {static_cast<uint32_t>(order.start(slice.peer) + slice.first), slice.rows,
-                                    slice.at};
+    ranges.range[ranges.count++] = {static_cast<uint32_t>(sendOrder.start(slice.peer) + slice.first),
+                                    slice.rows, slice.at};
     ranges.rows += slice.rows;
   }
   return ranges;
 }
 
 }  // namespace
+
+uint64_t rowBytesOf(const std::vector<SendRecvPhase> &phases) {
+  uint64_t bytes = 0;
+  for (const SendRecvPhase &phase : phases) bytes += phase.rowBytes;
+  return bytes;
+}
 
 void Timeline::begin(std::vector<Span> &spans, cudaStream_t stream) {
   if (!isOn_) return;
@@ -106,72 +90,83 @@ void Timeline::end(std::vector<Span> &spans, cudaStream_t stream) {
 void Timeline::beginRound(const Round &round) {
   begin(rounds_, group_.wireStream());
   if (!isOn_) return;
-  std::vector<uint32_t> peers;
-  for (const Slice &slice : round.send) peers.push_back(slice.peer);
-  for (const Slice &slice : round.receive) peers.push_back(slice.peer);
-  std::sort(peers.begin(), peers.end());
-  peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
-  peersOfRound_.push_back(std::move(peers));
+  for (const Slice &slice : round.send) rounds_.back().peers.insert(slice.peer);
+  for (const Slice &slice : round.receive) rounds_.back().peers.insert(slice.peer);
 }
 
-void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers *peers) {
-  if (!isOn_ || (packs_.empty() && rounds_.empty())) return;
+void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers &peers) {
+  if (packs_.empty() && rounds_.empty()) return;
   // All times are told from the first event of either kind.
   const cuda::Event &origin = packs_.empty() ? rounds_.front().begin : packs_.front().begin;
-  struct Interval {
-    double begin;
-    double end;
-  };
-  const auto intervals = [&](const std::vector<Span> &spans) {
-    std::vector<Interval> result;
-    for (const Span &span : spans)
-      result.push_back({msBetween(origin, span.begin), msBetween(origin, span.end)});
-    return result;
-  };
-  const auto packed = intervals(packs_);
-  const auto onWire = intervals(rounds_);
+  const auto at = [&](const cuda::Event &event) { return msBetween(origin, event); };
   double packMs = 0;
   double hiddenMs = 0;
   double wireMs = 0;
-  for (const Interval &pack : packed) {
-    packMs += pack.end - pack.begin;
-    for (const Interval &round : onWire) {
-      hiddenMs += std::max(0.0, std::min(pack.end, round.end) - std::max(pack.begin, round.begin));
+  for (const Span &pack : packs_) {
+    packMs += at(pack.end) - at(pack.begin);
+    for (const Span &round : rounds_) {
+      const double from = std::max(at(pack.begin), at(round.begin));
+      hiddenMs += std::max(0.0, std::min(at(pack.end), at(round.end)) - from);
     }
   }
-  for (size_t i = 0; i < onWire.size(); i++) {
-    const double taken = onWire[i].end - onWire[i].begin;
+  for (const Span &round : rounds_) {
+    const double taken = at(round.end) - at(round.begin);
     wireMs += taken;
-    if (peers == nullptr || peers->nccl_ns == nullptr) continue;
-    for (const uint32_t peer : peersOfRound_[i]) peers->nccl_ns[peer] += nsOf(taken);
+    if (peers.nccl_ns == nullptr) continue;
+    for (const uint32_t peer : round.peers) peers.nccl_ns[peer] += nsOf(taken);
   }
   report.pack_ns += nsOf(packMs);
   report.pack_hidden_ns += nsOf(hiddenMs);
   report.nccl_ns += nsOf(wireMs);
 }
 
+namespace {
+
+// A route's rings for these arrays.
+struct Rings {
+  const Schedule &schedule;
+  std::vector<uint64_t> sendAt;
+  std::vector<uint64_t> receiveAt;
+  uint8_t *send;
+  uint8_t *receive;
+
+  Rings(Group &group, const Route &route, const std::vector<SendRecvPhase> &phases)
+      : schedule(route.schedule(rowBytesOf(phases))),
+        sendAt(layOut(phases, schedule.mostSent, true)),
+        receiveAt(layOut(phases, schedule.mostReceived, false)),
+        send(group.arena(Use::sendRing).atLeast(ringDepth * sendAt.back())),
+        receive(group.arena(Use::receiveRing).atLeast(ringDepth * receiveAt.back())) {}
+};
+
+}  // namespace
+
 void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> &phases) {
-  if (route.isEmpty() || phases.empty()) return;
-  const Schedule &schedule = route.schedule(rowBytesOf(phases));
-  group.arena(Use::sendRing).atLeast(ringDepth * layOut(phases, schedule.mostSent, true).back());
-  group.arena(Use::receiveRing).atLeast(ringDepth * layOut(phases, schedule.mostReceived, false).back());
+  if (!route.isEmpty() && !phases.empty()) Rings(group, route, phases);
 }
 
 void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &phases, Timeline &timeline,
-              const Traffic &traffic, const std::function<void()> &started) {
+              Traffic &traffic, const std::function<void()> &started) {
   if (route.isEmpty() || phases.empty()) return;
   Group &group = plan.group();
-  const Schedule &schedule = route.schedule(rowBytesOf(phases));
   const bool cut = route.inPlace(rowBytesOf(phases));
-  const std::vector<uint64_t> sendAt = layOut(phases, schedule.mostSent, true);
-  const std::vector<uint64_t> receiveAt = layOut(phases, schedule.mostReceived, false);
-  uint8_t *sendRing = group.arena(Use::sendRing).atLeast(ringDepth * sendAt.back());
-  uint8_t *receiveRing = group.arena(Use::receiveRing).atLeast(ringDepth * receiveAt.back());
+  const Rings rings(group, route, phases);
+  const auto &[schedule, sendAt, receiveAt, sendRing, receiveRing] = rings;
   const bool packs = sendAt.back() > 0;
   const bool unpacks = receiveAt.back() > 0;
   RingEvents packed(group.device());
   RingEvents arrived(group.device());
   RingEvents emptied(group.device());
+  const auto send = [&](uint32_t peer, const uint8_t *from, uint64_t bytes) {
+    group.send(from, bytes, peer);
+    traffic.report.sends++;
+    traffic.report.nccl_sent += bytes;
+    if (traffic.peers.sent_bytes != nullptr) traffic.peers.sent_bytes[peer] += bytes;
+  };
+  const auto receive = [&](uint32_t peer, uint8_t *to, uint64_t bytes) {
+    group.receive(to, bytes, peer);
+    traffic.report.nccl_received += bytes;
+    if (traffic.peers.received_bytes != nullptr) traffic.peers.received_bytes[peer] += bytes;
+  };
 
   for (size_t number = 0; number < schedule.rounds.size(); number++) {
     const Round &round = schedule.rounds[number];
@@ -182,7 +177,8 @@ void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &
       const Ranges ranges = rangesOf(route.send(), round.send);
       timeline.beginPack();
       for (size_t i = 0; i < phases.size(); i++) {
-        if (phases[i].pack != nullptr) phases[i].pack(ranges, sendSegment + sendAt[i]);
+        if (phases[i].pack == nullptr) continue;
+        group.must(phases[i].pack(ranges, sendSegment + sendAt[i], group.packStream()), "packing rows");
       }
       timeline.endPack();
       group.record(packed.at(number), group.packStream());
@@ -196,26 +192,21 @@ void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &
         uint8_t *out = phase.pack != nullptr ? sendSegment + sendAt[i] : nullptr;
         uint8_t *in = phase.unpack != nullptr ? receiveSegment + receiveAt[i] : nullptr;
         forEachMessage(route.send(), round.send, phase.rowBytes, cut, out, const_cast<uint8_t *>(phase.from),
-                       [&](uint32_t peer, const uint8_t *from, uint64_t bytes) {
-                         group.send(from, bytes, peer);
-                         traffic.countSent(peer, bytes);
-                       });
-        forEachMessage(route.receive(), round.receive, phase.rowBytes, cut, in, phase.to,
-                       [&](uint32_t peer, uint8_t *to, uint64_t bytes) {
-                         group.receive(to, bytes, peer);
-                         traffic.countReceived(peer, bytes);
-                       });
+                       send);
+        forEachMessage(route.receive(), round.receive, phase.rowBytes, cut, in, phase.to, receive);
       }
     });
     timeline.endRound();
     if (number == 0) started();
-    traffic.report->rounds++;
+    traffic.report.rounds++;
     group.record(arrived.at(number), group.wireStream());
     if (!unpacks) continue;
     group.order(group.workStream(), arrived.at(number));
     const Ranges ranges = rangesOf(route.receive(), round.receive);
     for (size_t i = 0; i < phases.size(); i++) {
-      if (phases[i].unpack != nullptr) phases[i].unpack(ranges, receiveSegment + receiveAt[i]);
+      if (phases[i].unpack == nullptr) continue;
+      group.must(phases[i].unpack(ranges, receiveSegment + receiveAt[i], group.workStream()),
+                 "unpacking rows");
     }
     group.record(emptied.at(number), group.workStream());
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <set>
 
 #include "nccl_plan.hpp"
 
@@ -13,34 +14,45 @@ namespace fusco::nccl {
 // memory.
 struct SendRecvPhase {
   uint64_t rowBytes = 0;
-  // Enqueues, on packStream(), rows `ranges` of the route's send order into `segment`, rowBytes each; or, if
+  // Enqueues, on `stream`, rows `ranges` of the route's send order into `segment`, rowBytes each; or, if
   // null, rows are sent from `from`, numbered as the sending runs are.
-  std::function<void(const Ranges &ranges, uint8_t *segment)> pack;
+  std::function<cudaError_t(const Ranges &ranges, uint8_t *segment, cudaStream_t stream)> pack;
   const uint8_t *from = nullptr;
-  // Enqueues, on workStream(), what becomes of rows `ranges` of the route's receive order, which lie in
+  // Enqueues, on `stream`, what becomes of rows `ranges` of the route's receive order, which are in
   // `segment`; or, if null, rows are received at `to`, numbered as the receiving runs are.
-  std::function<void(const Ranges &ranges, const uint8_t *segment)> unpack;
+  std::function<cudaError_t(const Ranges &ranges, const uint8_t *segment, cudaStream_t stream)> unpack;
   uint8_t *to = nullptr;
 };
+
+// SendRecvPhase::pack by one kernel. `params` has everything but the ranges and the segment.
+template <class Params>
+auto packedBy(cudaError_t (*launch)(const Params &, cudaStream_t), Params params) {
+  return [launch, params](const Ranges &ranges, uint8_t *segment, cudaStream_t stream) mutable {
+    params.ranges = ranges;
+    params.to = segment;
+    return launch(params, stream);
+  };
+}
 
 // When packing and the wire were busy, for the report; measured only if it is asked for.
 class Timeline {
  public:
   Timeline(Group &group, bool isOn) : group_(group), isOn_(isOn) {}
 
-  struct Span {
-    cuda::Event begin;
-    cuda::Event end;
-  };
   void beginPack() { begin(packs_, group_.packStream()); }
   void endPack() { end(packs_, group_.packStream()); }
   void beginRound(const Round &round);
   void endRound() { end(rounds_, group_.wireStream()); }
 
-  // After the exchange.
-  void report(fusco_nccl_report &report, const fusco_nccl_peers *peers);
+  // After the exchange. Adds to the report, and to the peers' times if there is an array for them.
+  void report(fusco_nccl_report &report, const fusco_nccl_peers &peers);
 
  private:
+  struct Span {
+    cuda::Event begin;
+    cuda::Event end;
+    std::set<uint32_t> peers;  // of a round
+  };
   void begin(std::vector<Span> &spans, cudaStream_t stream);
   void end(std::vector<Span> &spans, cudaStream_t stream);
 
@@ -48,16 +60,12 @@ class Timeline {
   bool isOn_;
   std::vector<Span> packs_;
   std::vector<Span> rounds_;
-  std::vector<std::vector<uint32_t>> peersOfRound_;
 };
 
-// Where a transfer counts what it sent and received. `peers` may be null, and so may its arrays.
+// Where a transfer counts what it sent and received. The arrays of `peers` may be null.
 struct Traffic {
-  fusco_nccl_report *report;
-  const fusco_nccl_peers *peers;
-
-  void countSent(uint32_t peer, uint64_t bytes) const;
-  void countReceived(uint32_t peer, uint64_t bytes) const;
+  fusco_nccl_report &report;
+  fusco_nccl_peers peers;
 };
 
 // Bytes of one row in all arrays together. The same on all ranks, so that all cut the same slices.
@@ -78,6 +86,6 @@ void reserve(Group &group, const Route &route, const std::vector<SendRecvPhase> 
  * all without rounds. Throws E_BACKEND, E_PEER_TIMEOUT.
  */
 void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &phases, Timeline &timeline,
-              const Traffic &traffic, const std::function<void()> &started);
+              Traffic &traffic, const std::function<void()> &started);
 
 }  // namespace fusco::nccl

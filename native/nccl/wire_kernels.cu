@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <type_traits>
 
+#include "access_unit.hpp"
 #include "element_device.cuh"
 #include "plan_layout.h"
 #include "wire_kernels.hpp"
@@ -22,63 +24,71 @@ __device__ inline uint32_t orderedRow(const Ranges &ranges, uint32_t at) {
   return ranges.range[i].first + (at - ranges.range[i].at);
 }
 
-__device__ inline uint32_t turnsOf(uint64_t units) {
+FUSCO_ON_BOTH inline uint32_t turnsOf(uint64_t units) {
   return static_cast<uint32_t>((units + unitsPerTurn - 1) / unitsPerTurn);
 }
 
-__device__ inline uint64_t warpIndex() { return (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / lanes; }
-__device__ inline uint64_t warpCount() { return gridDim.x * uint64_t{blockDim.x} / lanes; }
-
-template <class Unit>
-__device__ void packRows(const PackParams &p) {
-  const uint64_t units = p.rowBytes / sizeof(Unit);
+// Calls `move(row, first)` for the parts of all rows, a warp for each part: `first` is the lane's first unit,
+// the next ones are `lanes` apart.
+template <class F>
+__device__ void forEachPart(uint32_t rows, uint64_t units, F move) {
   const uint32_t turns = turnsOf(units);
-  const uint32_t lane = threadIdx.x % lanes;
-  for (uint64_t work = warpIndex(); work < uint64_t{p.ranges.rows} * turns; work += warpCount()) {
-    const auto row = static_cast<uint32_t>(work / turns);
-    const uint64_t source = p.index[orderedRow(p.ranges, row)] / p.divide;
-    const auto *from = reinterpret_cast<const Unit *>(p.from + source * p.rowBytes);
-    auto *to = reinterpret_cast<Unit *>(p.to + row * p.rowBytes);
-    const uint64_t first = work % turns * unitsPerTurn + lane;
-#pragma unroll
-    for (uint32_t i = 0; i < unitsPerTurn; i += lanes) {
-      if (first + i < units) to[first + i] = loadOnce(from + first + i);
-    }
+  const uint64_t warps = gridDim.x * uint64_t{blockDim.x} / lanes;
+  const uint64_t warp = (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / lanes;
+  for (uint64_t work = warp; work < uint64_t{rows} * turns; work += warps) {
+    move(static_cast<uint32_t>(work / turns), work % turns * unitsPerTurn + threadIdx.x % lanes);
   }
 }
 
+// Stands for the element type where rows are moved without a weight.
+struct Unscaled {};
 template <class E>
-__device__ void packScaled(const PackParams &p) {
-  using Bits = typename E::Bits;
-  const uint64_t elements = p.rowBytes / E::bytes;
-  const uint32_t turns = turnsOf(elements);
-  const uint32_t lane = threadIdx.x % lanes;
-  for (uint64_t work = warpIndex(); work < uint64_t{p.ranges.rows} * turns; work += warpCount()) {
-    const auto row = static_cast<uint32_t>(work / turns);
-    const uint32_t entry = p.index[orderedRow(p.ranges, row)];
-    const float weight = p.scale[entry];
-    const auto *from = reinterpret_cast<const Bits *>(p.from + uint64_t{entry / p.divide} * p.rowBytes);
-    auto *to = reinterpret_cast<Bits *>(p.to + row * p.rowBytes);
-    const uint64_t first = work % turns * unitsPerTurn + lane;
-    for (uint32_t i = 0; i < unitsPerTurn; i += lanes) {
-      if (first + i < elements) to[first + i] = E::encode(__fmul_rn(E::decode(from[first + i]), weight));
-    }
+constexpr bool isScaled = !std::is_same_v<E, Unscaled>;
+
+// A unit of a row as it is stored: one element of E times its weight, or the unit itself.
+template <class E, class Unit>
+__device__ Unit scaled(Unit unit, [[maybe_unused]] float weight) {
+  if constexpr (isScaled<E>) {
+    return E::encode(__fmul_rn(E::decode(unit), weight));
+  } else {
+    return unit;
   }
+}
+
+// Calls f(Unit{}, E{}) with the types by which rows are moved.
+template <class Params, class F>
+__device__ void withMove(const Params &p, F f) {
+  if (p.scale == nullptr) {
+    withUnit(p.unit, [&](auto unit) { f(unit, Unscaled{}); });
+  } else {
+    withElement(p.dtype, [&](auto element) { f(typename decltype(element)::Bits{}, element); });
+  }
+}
+
+template <class Unit, class E>
+__device__ void packRows(const PackParams &p, Unit, E) {
+  const uint64_t units = p.rowBytes / sizeof(Unit);
+  forEachPart(p.ranges.rows, units, [&](uint32_t row, uint64_t first) {
+    const uint32_t entry = p.index[orderedRow(p.ranges, row)];
+    const float weight = isScaled<E> ? p.scale[entry] : 1.0f;
+    const auto *from = reinterpret_cast<const Unit *>(p.from + uint64_t{entry / p.divide} * p.rowBytes);
+    auto *to = reinterpret_cast<Unit *>(p.to + row * p.rowBytes);
+#pragma unroll
+    for (uint32_t i = 0; i < unitsPerTurn; i += lanes) {
+      if (first + i < units) to[first + i] = scaled<E>(loadOnce(from + first + i), weight);
+    }
+  });
 }
 
 __global__ void __launch_bounds__(threads) pack(const __grid_constant__ PackParams p) {
-  if (p.scale != nullptr) {
-    withElement(p.dtype, [&](auto element) { packScaled<decltype(element)>(p); });
-  } else {
-    withUnit(p.unit, [&](auto unit) { packRows<decltype(unit)>(p); });
-  }
+  withMove(p, [&](auto unit, auto element) { packRows(p, unit, element); });
 }
 
 __global__ void __launch_bounds__(threads) packOrigins(const __grid_constant__ OriginParams p) {
   for (uint32_t row = blockIdx.x * blockDim.x + threadIdx.x; row < p.ranges.rows;
        row += gridDim.x * blockDim.x) {
     const uint32_t entry = p.index[orderedRow(p.ranges, row)];
-    int32_t *to = p.to + originWords * uint64_t{row};
+    auto *to = reinterpret_cast<int32_t *>(p.to) + originWords * uint64_t{row};
     to[0] = p.rank;
     to[1] = static_cast<int32_t>(entry / p.topk);
     to[2] = static_cast<int32_t>(entry % p.topk);
@@ -100,62 +110,31 @@ struct Places {
   }
 };
 
-template <class Unit>
-__device__ void scatterRows(const ScatterParams &p) {
+template <class Unit, class E>
+__device__ void scatterRows(const ScatterParams &p, Unit, E) {
   const uint64_t units = p.rowBytes / sizeof(Unit);
-  const uint32_t turns = turnsOf(units);
-  const uint32_t lane = threadIdx.x % lanes;
-  for (uint64_t work = warpIndex(); work < uint64_t{p.ranges.rows} * turns; work += warpCount()) {
-    const auto row = static_cast<uint32_t>(work / turns);
-    const uint32_t landed = orderedRow(p.ranges, row);
+  forEachPart(p.ranges.rows, units, [&](uint32_t row, uint64_t first) {
     const auto *from = reinterpret_cast<const Unit *>(p.from + row * p.rowBytes);
-    const uint64_t first = work % turns * unitsPerTurn + lane;
     Unit held[unitsPerTurn / lanes];
 #pragma unroll
     for (uint32_t i = 0; i < unitsPerTurn / lanes; i++) {
       if (first + i * lanes < units) held[i] = loadOnce(from + first + i * lanes);
     }
-    const Places places(p, landed);
+    const Places places(p, orderedRow(p.ranges, row));
     for (uint32_t i = 0; i < places.count; i++) {
       const Place place = places.at(i);
+      const float weight = isScaled<E> ? p.scale[places.first + i] : 1.0f;
       auto *to = reinterpret_cast<Unit *>(p.to[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes);
 #pragma unroll
       for (uint32_t j = 0; j < unitsPerTurn / lanes; j++) {
-        if (first + j * lanes < units) storeOnce(to + first + j * lanes, held[j]);
+        if (first + j * lanes < units) storeOnce(to + first + j * lanes, scaled<E>(held[j], weight));
       }
     }
-  }
-}
-
-template <class E>
-__device__ void scatterScaled(const ScatterParams &p) {
-  using Bits = typename E::Bits;
-  const uint64_t elements = p.rowBytes / E::bytes;
-  const uint32_t turns = turnsOf(elements);
-  const uint32_t lane = threadIdx.x % lanes;
-  for (uint64_t work = warpIndex(); work < uint64_t{p.ranges.rows} * turns; work += warpCount()) {
-    const auto row = static_cast<uint32_t>(work / turns);
-    const uint32_t landed = orderedRow(p.ranges, row);
-    const auto *from = reinterpret_cast<const Bits *>(p.from + row * p.rowBytes);
-    const uint64_t first = work % turns * unitsPerTurn + lane;
-    for (uint32_t at = p.offset[landed]; at < p.offset[landed + 1]; at++) {
-      const Place place = p.places[at];
-      auto *to = reinterpret_cast<Bits *>(p.to[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes);
-      for (uint32_t i = 0; i < unitsPerTurn; i += lanes) {
-        if (first + i < elements) {
-          to[first + i] = E::encode(__fmul_rn(E::decode(from[first + i]), p.scale[at]));
-        }
-      }
-    }
-  }
+  });
 }
 
 __global__ void __launch_bounds__(threads) scatter(const __grid_constant__ ScatterParams p) {
-  if (p.scale != nullptr) {
-    withElement(p.dtype, [&](auto element) { scatterScaled<decltype(element)>(p); });
-  } else {
-    withUnit(p.unit, [&](auto unit) { scatterRows<decltype(unit)>(p); });
-  }
+  withMove(p, [&](auto unit, auto element) { scatterRows(p, unit, element); });
 }
 
 constexpr uint32_t maxTerms = FUSCO_MAX_TOPK;
@@ -289,27 +268,24 @@ __global__ void flags(const __grid_constant__ FlagParams p) {
   if (peer >= p.neighbors || peer == p.self) return;
   storeRelease(p.theirs[peer], p.epoch);
   const volatile uint32_t *abort = p.abort;
-  while (loadAcquire(p.own + peer) < p.epoch && *abort == 0) __nanosleep(200);
+  while (loadAcquire(p.local + peer) < p.epoch && *abort == 0) __nanosleep(200);
 }
 
 // Two blocks for each SM of the largest devices: enough to keep memory busy, and NCCL's kernels, which run at
 // the same time, find room.
 constexpr uint64_t mostBlocks = 264;
 
-uint32_t blocksFor(uint64_t warps) {
+template <class Params>
+uint32_t blocksFor(const Params &params) {
+  const uint64_t warps = uint64_t{params.ranges.rows} * turnsOf(params.rowBytes / params.unit);
   return static_cast<uint32_t>(std::clamp<uint64_t>((warps * lanes + threads - 1) / threads, 1, mostBlocks));
-}
-
-uint64_t turnsFor(uint64_t rowBytes, uint32_t unit) {
-  return (rowBytes / unit + unitsPerTurn - 1) / unitsPerTurn;
 }
 
 }  // namespace
 
 cudaError_t launchPack(const PackParams &params, cudaStream_t stream) {
   if (params.ranges.rows == 0) return cudaSuccess;
-  pack<<<blocksFor(params.ranges.rows * turnsFor(params.rowBytes, params.unit)), threads, 0, stream>>>(
-      params);
+  pack<<<blocksFor(params), threads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 
@@ -321,8 +297,7 @@ cudaError_t launchOrigins(const OriginParams &params, cudaStream_t stream) {
 
 cudaError_t launchScatter(const ScatterParams &params, cudaStream_t stream) {
   if (params.ranges.rows == 0) return cudaSuccess;
-  scatter<<<blocksFor(params.ranges.rows * turnsFor(params.rowBytes, params.unit)), threads, 0, stream>>>(
-      params);
+  scatter<<<blocksFor(params), threads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 

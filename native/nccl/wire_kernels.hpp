@@ -49,7 +49,7 @@ struct OriginParams {
   const uint32_t *index;  // [rows of the send order]: token * topk + k
   uint32_t topk;
   int32_t rank;
-  int32_t *to;
+  uint8_t *to;
 };
 
 // Copies the rows of a ring segment to all of their places.
@@ -97,7 +97,7 @@ struct FlagParams {
   uint32_t self;
   uint64_t epoch;
   uint64_t *theirs[maxNeighbors];  // where neighbor i awaits this rank
-  const uint64_t *own;             // [neighbors]
+  const uint64_t *local;           // [neighbors]
   const uint32_t *abort;           // pinned host memory: not zero ends the wait
 };
 

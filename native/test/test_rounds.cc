@@ -83,11 +83,11 @@ void checkRules(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes) {
 void checkRounds(const SliceRule &rule, uint32_t ranks, uint64_t rowBytes) {
   // A rank has no more rows than that in all.
   if (uint64_t{ranks - 1} * rule.mostRows > mostRows) return;
-  SendOrder stream(ranks);
-  for (uint32_t peer = 1; peer < ranks; peer++) stream.append(peer, {0, rule.mostRows});
-  stream.close();
+  SendOrder sendOrder(ranks);
+  for (uint32_t peer = 1; peer < ranks; peer++) sendOrder.append(peer, {0, rule.mostRows});
+  sendOrder.close();
   const uint32_t rows = sliceRowsFor(rule, ranks, rowBytes);
-  const auto rounds = makeRounds(0, stream, stream, rows, rule.peersPerRound);
+  const auto rounds = makeRounds(0, sendOrder, sendOrder, rows, rule.peersPerRound);
   const uint64_t wanted = ranks < 2 ? 0 : ceilOf(rule.mostRows, rows) * blocksOf(rule, ranks);
   expect(rounds.size() == wanted, "rounds", rule, ranks, rowBytes);
   uint64_t sent = 0;

@@ -85,29 +85,29 @@ struct Plan {
 struct Side {
   const SendOrder *send;
   const SendOrder *receive;
-  std::function<Row(uint64_t streamRow, uint64_t inPlaceRow)> read;
-  std::function<void(uint64_t streamRow, uint64_t inPlaceRow, const Row &row)> take;
+  std::function<Row(uint64_t number, uint64_t inPlaceRow)> read;
+  std::function<void(uint64_t number, uint64_t inPlaceRow, const Row &row)> take;
 };
 
 // Rows of one message in the send order.
-std::vector<std::pair<uint64_t, uint64_t>> numbersOf(const SendOrder &stream, const Slice &slice) {
+std::vector<std::pair<uint64_t, uint64_t>> numbersOf(const SendOrder &sendOrder, const Slice &slice) {
   std::vector<std::pair<uint64_t, uint64_t>> numbers;
-  uint64_t next = stream.start(slice.peer) + slice.first;
-  stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
+  uint64_t next = sendOrder.start(slice.peer) + slice.first;
+  sendOrder.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) {
     for (uint32_t i = 0; i < run.rows; i++) numbers.push_back({next++, run.first + i});
   });
   return numbers;
 }
 
 // The cuts of one message: both sides must cut in the same way.
-std::vector<uint32_t> cutsOf(const SendOrder &stream, const Slice &slice) {
+std::vector<uint32_t> cutsOf(const SendOrder &sendOrder, const Slice &slice) {
   std::vector<uint32_t> cuts;
-  stream.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) { cuts.push_back(run.rows); });
+  sendOrder.forEachPiece(slice.peer, slice.first, slice.rows, [&](Run run) { cuts.push_back(run.rows); });
   return cuts;
 }
 
 // Runs the rounds of all ranks as NCCL would: a rank posts all messages of its round, and goes on when each
-// has met its other half.
+// has been matched.
 void transfer(const Plan &plan, const std::vector<Side> &sides) {
   std::vector<std::vector<Round>> rounds;
   for (uint32_t rank = 0; rank < plan.ranks; rank++) {
@@ -133,12 +133,12 @@ void transfer(const Plan &plan, const std::vector<Side> &sides) {
         const Round &theirs = rounds[from][at[from]];
         for (size_t s = 0; s < theirs.send.size(); s++) {
           if (sent[from][s] || theirs.send[s].peer != to) continue;
-          check(mine.index == theirs.index && mine.offset == theirs.offset, "messages of other rounds meet",
-                to, mine.index);
+          check(mine.index == theirs.index && mine.offset == theirs.offset,
+                "a message of one round is received in another", to, mine.index);
           const Slice &out = theirs.send[s];
           const Slice &in = mine.receive[r];
           check(cutsOf(*sides[from].send, out) == cutsOf(*sides[to].receive, in),
-                "messages of other sizes meet", to, mine.index);
+                "a message is cut differently by its receiver", to, mine.index);
           const auto outNumbers = numbersOf(*sides[from].send, out);
           const auto inNumbers = numbersOf(*sides[to].receive, in);
           for (size_t i = 0; i < std::min(outNumbers.size(), inNumbers.size()); i++) {

@@ -29,7 +29,7 @@ const FACTORS = {
   placement: ['blocks', 'scattered', 'replicated'],
   // Bytes of a slice of rows of 8 bytes.
   sliceBytes: [8, 56, 4096],
-  peersPerStep: [1, 3, 8],
+  peersPerRound: [1, 3, 8],
   balance: ['static', 'rotate', 'lpt'],
 } as const;
 
@@ -41,12 +41,12 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-function writePlan(plan: VerifiedPlan, ranksPerHost: number, peersPerStep: number): void {
+function writePlan(plan: VerifiedPlan, ranksPerMachine: number, peersPerRound: number): void {
   const { ranks, ranksPerNode, strategy, sliceRows, placement } = plan.spec;
-  const hosts = Array.from({ length: ranks }, (_, rank) => Math.floor(rank / ranksPerHost));
+  const machines = Array.from({ length: ranks }, (_, rank) => Math.floor(rank / ranksPerMachine));
   const lines = [
-    [ranks, ranksPerNode, strategy === 'hier' ? 1 : 0, sliceRows, peersPerStep],
-    hosts,
+    [ranks, ranksPerNode, strategy === 'hier' ? 1 : 0, sliceRows, peersPerRound],
+    machines,
     [...placement.rankFirst],
     [...plan.decision.groups],
   ];
@@ -64,7 +64,11 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
   it.each(pairwise(FACTORS).map((f) => [Object.values(f).join(', '), f] as const))(
     'are right: %s',
     (_, f) => {
-      const [ranks, ranksPerNode, ranksPerHost] = f.shape.split(' ').map(Number) as [number, number, number];
+      const [ranks, ranksPerNode, ranksPerMachine] = f.shape.split(' ').map(Number) as [
+        number,
+        number,
+        number,
+      ];
       const { family, tokens, topk, masked, capacity, align, strategy, balance } = f;
       const routing = makeRouting({
         family,
@@ -87,7 +91,7 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
         hidden: 4,
         sliceBytes: f.sliceBytes,
       });
-      writePlan(plan, ranksPerHost, f.peersPerStep);
+      writePlan(plan, ranksPerMachine, f.peersPerRound);
       expect(simulate()).toBe('right\n');
     },
   );
@@ -114,7 +118,7 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
     );
   });
 
-  it('refuse a node of the plan whose ranks are on several hosts', () => {
+  it('refuse a node of the plan whose ranks are on several machines', () => {
     const routing = makeRouting({
       family: 'balanced',
       seed: 1,
