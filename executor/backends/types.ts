@@ -115,8 +115,11 @@ export interface ExchangeReport {
   readonly startedAt?: number;
   readonly bytesRead: number;
   readonly bytesWritten: number;
-  /** `cuda` only: straight to every slot, or once to each other node, where a forwarder distributes the row. */
-  readonly path?: 'direct' | 'forward';
+  /**
+   * `cuda` only: straight to every slot; or once to each rank of another device, which copies the row on (of a combine:
+   * one partial sum per token and rank); or once to each other node, where a forwarder distributes the row.
+   */
+  readonly path?: 'direct' | 'once' | 'forward';
   /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
   readonly enqueued?: boolean;
   /** `nccl` only. */

@@ -14,10 +14,11 @@ void weightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call, fu
 // Memory that the one-pass form of a call needs; none where it is not used.
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_dispatch_call &call);
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call);
+inline OnePassNeed onePassNeed(DevicePlan &, const fusco_weight_gradient_call &) { return {}; }
 
 // The checks alone, for captured calls whose plan has changed.
-void checkDispatch(DevicePlan &plan, const fusco_dispatch_call &call);
-void checkCombine(DevicePlan &plan, const fusco_combine_call &call);
-void checkWeightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call);
+void check(DevicePlan &plan, const fusco_dispatch_call &call);
+void check(DevicePlan &plan, const fusco_combine_call &call);
+void check(DevicePlan &plan, const fusco_weight_gradient_call &call);
 
 }  // namespace fusco::cuda

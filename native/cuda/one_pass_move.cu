@@ -104,7 +104,7 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
       }
     });
   }
-  if (p.dispatch.origins[rank] == nullptr) return;
+  if (p.dispatch.hasOrigins == 0) return;
   for (uint32_t at = lane; at < count; at += 32) {
     const uint2 e = entry[at];
     if (item.isSend ? static_cast<int32_t>(e.y) < 0 || head.localOf[e.x] == noSlot : e.y == noSlot) continue;
@@ -234,7 +234,7 @@ __device__ void runItem(const MoveParams &p, const OnePassHead &head, const Item
   } else {
     becomeReady(p.common, item, warp, epoch);
   }
-  if (item.slice == 0 && (p.dispatch.payloads > p.dispatch.leading || p.dispatch.origins[rank] != nullptr)) {
+  if (item.slice == 0 && (p.dispatch.payloads > p.dispatch.leading || p.dispatch.hasOrigins != 0)) {
     moveRest(p, head, item, entry, warp.lane);
   }
   if (item.isSend && (touched[0] | touched[1]) != 0) {
@@ -264,8 +264,8 @@ __device__ void fillPadding(const MoveParams &p) {
           to[at] = Unit{};
       });
     }
+    if (dispatch.hasOrigins == 0) continue;
     int32_t *origins = dispatch.origins[range.rank];
-    if (origins == nullptr) continue;
     for (uint64_t at = lane; at < uint64_t{range.rows} * 3; at += 32)
       origins[uint64_t{range.first} * 3 + at] = -1;
   }

@@ -138,7 +138,7 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
     mapped[b][neighbors_.self] = static_cast<uint8_t *>(buffers[b].data);
   if (!hasNeighbors()) return;
   if (buffers.size() > maxPosted) {
-    throw Failure(FUSCO_E_LIMIT, "%zu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
+    throw Failure(FUSCO_E_LIMIT, "%llu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
         .limited(buffers.size(), maxPosted);
   }
   Post &local = mailbox_->local(call.number);
@@ -165,7 +165,7 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
       needed[b] = rows[i] * rowBytes[b];
       const uint64_t given = post.buffer[b].bytes;
       if (given >= needed[b]) continue;
-      throw Failure(FUSCO_E_BUFFER, "buffer %zu of rank %u has %llu bytes, %llu are needed", b,
+      throw Failure(FUSCO_E_BUFFER, "buffer %llu of rank %u has %llu bytes, %llu are needed", b,
                     neighbors_.rankAt[i], static_cast<unsigned long long>(given),
                     static_cast<unsigned long long>(needed[b]))
           .atRank(neighbors_.rankAt[i])

@@ -13,7 +13,7 @@ Neighbors::Neighbors(uint32_t groupRanks, uint32_t localRank, const uint32_t *ma
   }
   self = static_cast<uint32_t>(indexOf[rank]);
   if (rankAt.size() > maxNeighbors) {
-    throw Failure(FUSCO_E_LIMIT, "%zu ranks on one machine; at most %u reach each other's memory",
+    throw Failure(FUSCO_E_LIMIT, "%llu ranks on one machine; at most %u reach each other's memory",
                   rankAt.size(), maxNeighbors)
         .limited(rankAt.size(), maxNeighbors);
   }

@@ -2,6 +2,7 @@
 // host backend, which the host's own tests compare with the reference.
 
 import assert from 'node:assert/strict';
+import { cudaDevices } from '../../executor/backends/cuda/context.ts';
 import type {
   BackendName,
   CombineCall,
@@ -14,8 +15,13 @@ import { pairwise } from '../support/pairwise.ts';
 import { assertSameOutputs, type Inputs, makeInputs, runCalls, runExchanges } from './exchanges.ts';
 import { type GpuCase, openGpu, planFor } from './support.ts';
 
+type GpuPath = 'direct' | 'forward' | 'once';
+
+/** Whether the ranks of a plan are on several devices, so that rows can be sent once per rank. */
+const onSeveralDevices = (plan: VerifiedPlan) => Math.min(cudaDevices().devices.length, plan.spec.ranks) > 1;
+
 /** All four exchanges on device memory. */
-async function onDevice(plan: VerifiedPlan, input: Inputs, path: 'direct' | 'forward', offset: number) {
+async function onDevice(plan: VerifiedPlan, input: Inputs, path: GpuPath, offset: number) {
   const { ranks } = plan.spec;
   using gpu = await openGpu(ranks);
   using devicePlan = gpu.cuda.devicePlan(plan);
@@ -42,7 +48,7 @@ async function compare(
   plan: VerifiedPlan,
   input: Inputs,
   backend: BackendName,
-  path: 'direct' | 'forward',
+  path: GpuPath,
   offset = 0,
 ): Promise<void> {
   using group = await createGroup({ ranks: plan.spec.ranks, backend });
@@ -56,7 +62,7 @@ const FACTORS = {
   hidden: [12, 16, 52, 255, 1024],
   topk: [1, 2, 6, 8],
   experts: [8, 64],
-  group: ['1x1', '8x1', '4x2', '4x4', '2x8'],
+  group: ['1x1', '8x1', '4x2', '4x4', '2x8', '1x4', '1x8'],
   dtype: ['f32', 'bf16', 'f16'],
   masked: [0, 0.1, 1],
   align: [1, 16, 128],
@@ -87,6 +93,7 @@ const matrix: GpuCase[] = pairwise(FACTORS).map((f, i) => ({
     const rowBytes = f.hidden * (f.dtype === 'f32' ? 4 : 2);
     const input = makeInputs(plan, f.dtype, rowBytes, 224, f.weighted);
     await compare(plan, input, 'reference', f.strategy.includes('forward') ? 'forward' : 'direct', f.offset);
+    if (onSeveralDevices(plan)) await compare(plan, input, 'reference', 'once', f.offset);
   },
 }));
 
@@ -113,6 +120,7 @@ const corners: GpuCase[] = [
     const input = makeInputs(plan, 'bf16', 2 * hidden, 224, true);
     await compare(plan, input, 'host', strategy === 'hier' ? 'forward' : 'direct');
     if (strategy === 'hier') await compare(plan, input, 'host', 'direct');
+    if (onSeveralDevices(plan)) await compare(plan, input, 'host', 'once');
   },
 }));
 

@@ -71,9 +71,10 @@ async function benchWorkload(
     oncePerRank: rowBytes * Math.max(...perRankPlan.shards.map(({ forwardRows }) => sum(forwardRows))),
   };
   const onDevices = (bytes: number, work: () => unknown) => ({ bytes, run: clock.timed(work) });
-  const dispatch = onDevices(foreign.flat, () => devicePlan.dispatch(calls.dispatch));
+  const dispatch = onDevices(foreign.flat, () => devicePlan.dispatch(calls.dispatch, 'direct'));
   const combine = onDevices(foreign.flat, () => devicePlan.combine(calls.combine));
-  const oncePerRank = onDevices(foreign.oncePerRank, () => perRank.dispatch(calls.dispatch, 'forward'));
+  const oncePerRank = onDevices(foreign.oncePerRank, () => perRank.dispatch(calls.dispatch, 'once'));
+  const sumPerRank = onDevices(foreign.oncePerRank, () => perRank.combine(calls.combine));
   /** All ranks at once copy from and to their neighbors at these distances. */
   const copy = (from: number, to: number) =>
     onDevices(
@@ -83,7 +84,7 @@ async function benchWorkload(
       ),
     );
   const rows = await measure(
-    { peer: copy(0, 1), read: copy(1, 0), local: copy(0, 0), dispatch, oncePerRank, combine },
+    { peer: copy(0, 1), read: copy(1, 0), local: copy(0, 0), dispatch, oncePerRank, combine, sumPerRank },
     { rounds },
   );
   const sweep = [];
@@ -111,6 +112,8 @@ async function benchWorkload(
     combine: stage(rows.combine),
     /** A plan of one rank a node: each row once to each rank, which copies it to its other slots. */
     oncePerRank: stage(rows.oncePerRank),
+    /** Its combine: one partial sum per token and rank crosses the links. */
+    sumPerRank: stage(rows.sumPerRank),
     /** Times with that many SMs of each GPU. */
     sweep,
   };

@@ -16,7 +16,12 @@ function show({ device, gpus, options, workloads, enough }: GpusBench): void {
     ];
     printGrid(
       ['', 'ms', 'bus GB/s', 'of the peer copy'],
-      [row('dispatch', w.dispatch), row('dispatch, once a rank', w.oncePerRank), row('combine', w.combine)],
+      [
+        row('dispatch', w.dispatch),
+        row('dispatch, once per rank', w.oncePerRank),
+        row('combine', w.combine),
+        row('combine, once per rank', w.sumPerRank),
+      ],
       3,
     );
     if (w.sweep.length === 0) continue;
