@@ -1,0 +1,60 @@
+// Checks the signals of one-pass exchanges exhaustively, with Spin, for small sizes; and that the model finds out each rule
+// that is taken away.
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+const MODEL = fileURLToPath(new URL('one_pass.pml', import.meta.url));
+const hasSpin = spawnSync('spin', ['-V']).status === 0;
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'fusco-model-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+/** What Spin's verifier prints for the model with these definitions. */
+function verify(...definitions: string[]): string {
+  const flags = definitions.map((definition) => `-D${definition}`);
+  execFileSync('spin', ['-a', ...flags, MODEL], { cwd: folder, stdio: 'pipe' });
+  const options = ['-w', '-O2', '-DSAFETY', '-DCOLLAPSE', '-DVECTORSZ=4096', '-o', 'pan', 'pan.c'];
+  execFileSync('cc', options, { cwd: folder, stdio: 'pipe' });
+  expect(readdirSync(folder)).toContain('pan');
+  return execFileSync(join(folder, 'pan'), ['-m2000000'], { cwd: folder, encoding: 'utf8' });
+}
+
+describe.skipIf(!hasSpin && process.env.CI === undefined)('signals of one-pass exchanges', () => {
+  it.each([
+    ['two devices, two warps of which one is resident', []],
+    ['two devices, three warps of which one is resident', ['W=3', 'C=1', 'E=3']],
+    ['three devices', ['D=3', 'W=1', 'C=1']],
+  ])(
+    '%s: no deadlock, nothing read too early, nothing overwritten too early',
+    (_, definitions) => {
+      const output = verify(...definitions);
+      expect(output).toMatch(/errors: 0/);
+      expect(output).not.toMatch(/max search depth too small|out of memory/);
+    },
+    600_000,
+  );
+
+  it.each([
+    ['NO_READY', [], /assertion violated/],
+    ['NO_FLAG', [], /assertion violated/],
+    ['NO_END', ['D=3', 'W=1', 'C=1'], /assertion violated/],
+    ['ONE_SET', ['D=3', 'W=1', 'C=1'], /assertion violated/],
+    ['FIXED_ROLES', ['E=5'], /invalid end state/],
+  ])(
+    'without the rule that %s takes away an error is found',
+    (rule, definitions, error) => {
+      const output = verify(rule, ...definitions);
+      expect(output).toMatch(/errors: 1/);
+      expect(output).toMatch(error);
+    },
+    600_000,
+  );
+});
