@@ -37,6 +37,28 @@ struct TokenPlaces {
   }
 };
 
+// Allows this thread to allocate while it captures: what it allocates is not part of the capture.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  RelaxedCapture(const RelaxedCapture &) = delete;
+  RelaxedCapture &operator=(const RelaxedCapture &) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+// Zeroes memory of the current device, on a stream that is never captured, and waits.
+void clear(CudaContext &context, void *memory, uint64_t bytes) {
+  cudaStream_t stream = nullptr;
+  context.check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
+  cudaMemsetAsync(memory, 0, bytes, stream);
+  const cudaError_t error = cudaStreamSynchronize(stream);
+  cudaStreamDestroy(stream);
+  context.check(error, "clearing the signals of a device");
+}
+
 class TableMaker {
  public:
   TableMaker(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
@@ -200,13 +222,14 @@ OnePassSignals::OnePassSignals(CudaContext &context)
       landing_(context.ranks()),
       pushed_(context.groups().size()),
       pushedFlags_(context.groups().size()) {
+  const RelaxedCapture relaxed;
   for (const DeviceGroup &group : context.groups()) {
     const OnDevice here(group.device);
     const uint64_t readyBytes = context.groups().size() * sizeof(uint32_t);
     auto *control = static_cast<uint8_t *>(context.allocRaw(group.ranks.front(), tableAlign + readyBytes));
     control_.push_back(reinterpret_cast<LaunchControl *>(control));
     ready_.push_back(reinterpret_cast<uint32_t *>(control + tableAlign));
-    context.check(cudaMemset(control, 0, tableAlign + readyBytes), "clearing the signals of a device");
+    clear(context, control, tableAlign + readyBytes);
   }
   context.check(cudaHostAlloc(reinterpret_cast<void **>(&failure_), sizeof *failure_,
                               cudaHostAllocPortable | cudaHostAllocMapped),
@@ -236,15 +259,12 @@ OnePassSignals::~OnePassSignals() {
 
 void OnePassSignals::grow(Grown &buffer, uint32_t rank, uint64_t bytes, bool isZeroed) {
   if (buffer.bytes >= bytes) return;
-  if (context_.capturing != nullptr) {
-    throw Failure(FUSCO_E_MEMORY, "an exchange between devices must run once before it is captured")
-        .atRank(rank);
-  }
   const OnDevice here(context_.deviceOf(rank));
+  const RelaxedCapture relaxed;
   if (buffer.data != nullptr) old_.emplace_back(context_.deviceOf(rank), buffer.data);
   buffer = {static_cast<uint8_t *>(context_.allocRaw(rank, bytes)), bytes};
   // Flags of calls to come are larger than zero.
-  if (isZeroed) context_.check(cudaMemset(buffer.data, 0, bytes), "clearing flags");
+  if (isZeroed) clear(context_, buffer.data, bytes);
 }
 
 bool OnePassNeed::fitsIn(const OnePassNeed &capacity) const {

@@ -42,7 +42,7 @@ class OnePassSignals {
   OnePassSignals(const OnePassSignals &) = delete;
   OnePassSignals &operator=(const OnePassSignals &) = delete;
 
-  // Throws E_MEMORY where something must be allocated in a capture.
+  // Allocates what is missing, also in a capture. Throws E_MEMORY.
   void reserve(const OnePassNeed &need);
 
   // Parameters of a launch on device group `index`.
