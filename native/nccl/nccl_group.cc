@@ -121,16 +121,19 @@ Group::~Group() {
   const OnDevice here(device());
   // After a failure kernels and NCCL's operations end by themselves.
   closeComm();
-  for (const cudaStream_t stream : streams_) {
-    if (stream != nullptr) cudaStreamSynchronize(stream);
-  }
+  synchronize();
   for (const cudaStream_t stream : streams_) {
     if (stream != nullptr) cudaStreamDestroy(stream);
   }
   for (uint32_t i = 0; i < mappings_.size(); i++) closeMappings(i);
   cudaFreeHost(abortFlag_);
-  cudaFree(flags_);
   (void)cudaGetLastError();
+}
+
+void Group::synchronize() noexcept {
+  for (const cudaStream_t stream : streams_) {
+    if (stream != nullptr) cudaStreamSynchronize(stream);
+  }
 }
 
 // The wire has the highest priority: a round that waits for an SM keeps its peers waiting as well.
@@ -166,7 +169,7 @@ void Group::closeComm() noexcept {
 }
 
 void Group::enter(const fusco_nccl_call &call) {
-  if (broken_) throw Failure(FUSCO_E_PEER_TIMEOUT, "the group was given up: %.200s", brokenBy_.c_str());
+  if (broken_) throw Failure(FUSCO_E_PEER_TIMEOUT, "the group was given up: %.200s", brokenBy_.message);
   context_->checkAlive();
   entered_ = true;
   callNumber_ = call.number;
@@ -176,10 +179,7 @@ void Group::enter(const fusco_nccl_call &call) {
 void Group::fail(const Failure &failure) noexcept {
   if (broken_) return;
   broken_ = true;
-  try {
-    brokenBy_ = failure.error.message;
-  } catch (...) {
-  }
+  brokenBy_ = failure.error;
   if (abortFlag_ != nullptr) *reinterpret_cast<volatile uint32_t *>(abortFlag_) = 1;
   if (mailbox_ != nullptr) mailbox_->fail();
   const OnDevice here(device());
@@ -189,10 +189,7 @@ void Group::fail(const Failure &failure) noexcept {
 void Group::abort(const char *why) noexcept {
   const std::lock_guard<std::mutex> lock(abortMutex_);
   if (aborted_.load()) return;
-  try {
-    abortedWhy_ = why == nullptr ? "aborted" : why;
-  } catch (...) {
-  }
+  std::snprintf(abortedWhy_, sizeof abortedWhy_, "%s", why == nullptr ? "aborted" : why);
   aborted_.store(true);
 }
 
@@ -202,7 +199,7 @@ void Group::wait(const char *what, const std::function<bool()> &ready) {
     if (ready()) return;
     if (aborted_.load()) {
       const std::lock_guard<std::mutex> lock(abortMutex_);
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "%s", abortedWhy_.c_str());
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "%s", abortedWhy_);
     }
     const uint64_t now = monotonicNs();
     for (uint32_t i = 0; mailbox_ != nullptr && i < neighbors_.count(); i++) {
@@ -226,10 +223,7 @@ void Group::waitFor(cudaEvent_t event, const char *what) {
   wait(what, [&] {
     const cudaError_t state = cudaEventQuery(event);
     if (state == cudaErrorNotReady) {
-      if (comm_ == nullptr) return false;
-      abi::Result result = abi::success;
-      checkResult(library_.commGetAsyncError(comm_, &result), what);
-      checkResult(result, what);
+      if (comm_ != nullptr) stateOfComm(what);
       return false;
     }
     must(state, what);
@@ -260,13 +254,15 @@ void Group::checkResult(abi::Result result, const char *what) {
                 detail == nullptr ? "" : detail);
 }
 
+abi::Result Group::stateOfComm(const char *what) {
+  abi::Result state = abi::success;
+  checkResult(library_.commGetAsyncError(comm_, &state), what);
+  checkResult(state, what);
+  return state;
+}
+
 void Group::settle(const char *what) {
-  wait(what, [&] {
-    abi::Result state = abi::success;
-    checkResult(library_.commGetAsyncError(comm_, &state), what);
-    checkResult(state, what);
-    return state != abi::inProgress;
-  });
+  wait(what, [&] { return stateOfComm(what) != abi::inProgress; });
 }
 
 void Group::round(const std::function<void()> &issue) {

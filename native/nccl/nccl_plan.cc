@@ -52,7 +52,8 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusc
       entriesBack_(entriesOut_.reversed()),
       rowsOut_(group_->neighbors(), tables_.rowSend, tables_.rowReceive,
                ruleOf(*group_, desc, desc.max_forwarded), 1),
-      rowsBack_(rowsOut_.reversed()) {
+      rowsBack_(rowsOut_.reversed()),
+      memory_(group_->context()) {
   tables_.sizes.context = group_->context().host;
   const OnDevice here(group_->device());
   group_->enter(call);
@@ -62,12 +63,7 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusc
 
 Plan::~Plan() {
   const OnDevice here(group_->device());
-  for (const cudaStream_t stream :
-       {group_->packStream(), group_->wireStream(), group_->workStream(), group_->directStream()}) {
-    cudaStreamSynchronize(stream);
-  }
-  cudaFree(memory_);
-  (void)cudaGetLastError();
+  group_->synchronize();
 }
 
 namespace {
@@ -100,19 +96,14 @@ std::vector<T> swapped(Group &group, const std::vector<T> &local, const std::vec
 void Plan::tellForwarders() {
   const auto counts = swapped(*group_, tables_.rowEntries, tables_.rowSend.bytesByPeer(sizeof(uint32_t)),
                               tables_.rowReceive.bytesByPeer(sizeof(uint32_t)));
-  for (uint32_t source = 0, row = 0; source < group_->neighbors().ranks; source++) {
-    for (uint32_t i = 0; i < tables_.rowReceive.rows(source); i++, row++) {
-      checkDestinations(source, row, counts[row], sizes().topk);
-    }
-  }
+  tables_.checkDestinations(counts);
   weightBytesSent_ = bytesByPeer(tables_.rowSend, tables_.rowEntries, sizeof(float));
   weightBytesReceived_ = bytesByPeer(tables_.rowReceive, counts, sizeof(float));
   placesSentTotal_ = tables_.placeEntry.size();
   const auto places =
       swapped(*group_, tables_.placeOf, bytesByPeer(tables_.rowSend, tables_.rowEntries, sizeof(Place)),
               bytesByPeer(tables_.rowReceive, counts, sizeof(Place)));
-  landing_ = readLanding(group_->neighbors(), tables_.rowReceive, sizes().topk, sizes().ranksPerNode, counts,
-                         places, tables_.reach);
+  landing_ = tables_.readLanding(counts, places);
 }
 
 namespace {
@@ -186,13 +177,10 @@ void Plan::upload() {
   packer.add(landing_.places, device_.landedPlaces);
   packer.add(landedTerms, device_.landedTerms);
   memoryBytes_ = packer.bytes().size();
-  {
-    const std::lock_guard<std::mutex> lock(group_->context().mutex);
-    memory_ = static_cast<uint8_t *>(group_->context().allocRaw(0, memoryBytes_));
-  }
-  group_->must(cudaMemcpy(memory_, packer.bytes().data(), memoryBytes_, cudaMemcpyHostToDevice),
+  uint8_t *memory = memory_.atLeast(memoryBytes_);
+  group_->must(cudaMemcpy(memory, packer.bytes().data(), memoryBytes_, cudaMemcpyHostToDevice),
                "uploading a plan");
-  packer.setPointers(memory_);
+  packer.setPointers(memory);
   device_.barrier = const_cast<uint32_t *>(barrier);
   device_.returned.head = device_.direct.head;
   device_.returned.paddings = device_.direct.paddings;
