@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstring>
 
 namespace fusco::nccl {
@@ -37,8 +38,8 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
   }
   if (desc.round_bytes < 1) throw Failure(FUSCO_E_OPTION, "round_bytes is 0; it must be at least 1");
   if (desc.deadline_ns < 1000000)
-    throw Failure(FUSCO_E_OPTION, "deadline_ns is %llu; it must be at least 1000000",
-                  static_cast<unsigned long long>(desc.deadline_ns));
+    throw Failure(FUSCO_E_OPTION, "deadline_ns is %" PRIu64 "; it must be at least 1000000",
+                  desc.deadline_ns);
   return desc;
 }
 
@@ -204,15 +205,14 @@ void Group::wait(const char *what, const std::function<bool()> &ready) {
     const uint64_t now = monotonicNs();
     for (uint32_t i = 0; mailbox_ != nullptr && i < neighbors_.count(); i++) {
       if (i != neighbors_.self && mailbox_->hasFailed(i)) {
-        throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: rank %u has given up",
-                      static_cast<unsigned long long>(callNumber_), what, neighbors_.rankAt[i])
+        throw Failure(FUSCO_E_PEER_TIMEOUT, "call %" PRIu64 ", %s: rank %u has given up", callNumber_, what,
+                      neighbors_.rankAt[i])
             .atRank(neighbors_.rankAt[i]);
       }
     }
     if (now >= until_) {
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: not done after %llu ms",
-                    static_cast<unsigned long long>(callNumber_), what,
-                    static_cast<unsigned long long>(deadlineNs_ / 1000000))
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %" PRIu64 ", %s: not done after %" PRIu64 " ms", callNumber_,
+                    what, deadlineNs_ / 1000000)
           .limited((now - until_ + deadlineNs_) / 1000000, deadlineNs_ / 1000000);
     }
     if (now - start > spinNs) usleep(napUs);
@@ -248,10 +248,10 @@ void Group::order(cudaStream_t stream, const cuda::Event &after) {
 void Group::checkResult(abi::Result result, const char *what) {
   if (result == abi::success || result == abi::inProgress) return;
   const char *detail = library_.getLastError(comm_);
+  if (detail == nullptr) detail = "";
   // A peer that died shows as an error of its connection.
   throw Failure(result == abi::remoteError ? FUSCO_E_PEER_TIMEOUT : FUSCO_E_BACKEND, "%s: NCCL: %s%s%.120s",
-                what, library_.getErrorString(result), detail != nullptr && *detail != '\0' ? ": " : "",
-                detail == nullptr ? "" : detail);
+                what, library_.getErrorString(result), *detail != '\0' ? ": " : "", detail);
 }
 
 abi::Result Group::stateOfComm(const char *what) {

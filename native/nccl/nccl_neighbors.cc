@@ -3,6 +3,7 @@
 #include <cuda.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstring>
 
 #include "nccl_group.hpp"
@@ -134,14 +135,14 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
     if (i == neighbors_.self) continue;
     const uint32_t peer = neighbors_.rankAt[i];
     char what[96];
-    std::snprintf(what, sizeof what, "waiting for rank %u, which was last in call %llu", peer,
-                  static_cast<unsigned long long>(mailbox_->lastCall(i)));
+    std::snprintf(what, sizeof what, "waiting for rank %u, which was last in call %" PRIu64, peer,
+                  mailbox_->lastCall(i));
     wait(what, [&] { return mailbox_->has(i, call.number); });
     const Post &post = mailbox_->of(i, call.number);
     if (post.digest != call.digest || post.count != buffers.size()) {
       throw Failure(FUSCO_E_PEER_MISMATCH,
-                    "rank %u makes another call than rank %u as call %llu: the digests differ", peer,
-                    neighbors_.rank, static_cast<unsigned long long>(call.number))
+                    "rank %u makes another call than rank %u as call %" PRIu64 ": the digests differ", peer,
+                    neighbors_.rank, call.number)
           .atRank(peer);
     }
     std::vector<uint64_t> needed(buffers.size());
@@ -149,8 +150,8 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
       needed[b] = rows[i] * rowBytes[b];
       const uint64_t given = post.buffer[b].bytes;
       if (given >= needed[b]) continue;
-      throw Failure(FUSCO_E_BUFFER, "buffer %zu of rank %u has %llu bytes, %llu are needed", b, peer,
-                    static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed[b]))
+      throw Failure(FUSCO_E_BUFFER, "buffer %zu of rank %u has %" PRIu64 " bytes, %" PRIu64 " are needed", b,
+                    peer, given, needed[b])
           .atRank(peer)
           .limited(given, needed[b]);
     }
