@@ -15,35 +15,21 @@ void slotsSimple(const uint16_t *entries, uint64_t count, uint32_t *next, uint32
   for (uint64_t i = 0; i < count; i++) slots[i] = next[entries[i]]++;
 }
 
+// The inner loops have a constant length: compilers unroll them.
+constexpr uint64_t unroll = 8;
+
 void countUnrolled(const uint16_t *entries, uint64_t count, uint32_t *counts) {
   uint64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    const uint16_t *e = entries + i;
-    counts[e[0]]++;
-    counts[e[1]]++;
-    counts[e[2]]++;
-    counts[e[3]]++;
-    counts[e[4]]++;
-    counts[e[5]]++;
-    counts[e[6]]++;
-    counts[e[7]]++;
+  for (; i + unroll <= count; i += unroll) {
+    for (uint64_t j = 0; j < unroll; j++) counts[entries[i + j]]++;
   }
   countSimple(entries + i, count - i, counts);
 }
 
 void slotsUnrolled(const uint16_t *entries, uint64_t count, uint32_t *next, uint32_t *slots) {
   uint64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    const uint16_t *e = entries + i;
-    uint32_t *s = slots + i;
-    s[0] = next[e[0]]++;
-    s[1] = next[e[1]]++;
-    s[2] = next[e[2]]++;
-    s[3] = next[e[3]]++;
-    s[4] = next[e[4]]++;
-    s[5] = next[e[5]]++;
-    s[6] = next[e[6]]++;
-    s[7] = next[e[7]]++;
+  for (; i + unroll <= count; i += unroll) {
+    for (uint64_t j = 0; j < unroll; j++) slots[i + j] = next[entries[i + j]]++;
   }
   slotsSimple(entries + i, count - i, next, slots + i);
 }
@@ -59,8 +45,7 @@ extern "C" fusco_status fusco_bench_slots(const uint16_t *entries, uint64_t coun
     }
     for (uint64_t i = 0; i < count; i++) {
       if (entries[i] > instances) {
-        throw Failure(FUSCO_E_OPTION, "entry %llu is instance %u of %u", static_cast<unsigned long long>(i),
-                      entries[i], instances);
+        throw Failure(FUSCO_E_OPTION, "entry %llu is instance %u of %u", i, entries[i], instances);
       }
     }
     std::vector<uint32_t> counts(instances + 1);

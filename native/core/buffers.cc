@@ -35,8 +35,7 @@ void BufferCheck::add(const char *name, const fusco_buffer *buffers, uint32_t ra
   rank += plan_.firstRank;
   if (buffer.data == nullptr || buffer.bytes < needed) {
     const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
-    throw Failure(FUSCO_E_BUFFER, "%s of rank %u has %llu bytes, %llu are needed", name, rank,
-                  static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed))
+    throw Failure(FUSCO_E_BUFFER, "%s of rank %u has %llu bytes, %llu are needed", name, rank, given, needed)
         .atRank(rank)
         .limited(given, needed);
   }
@@ -71,8 +70,7 @@ void BufferCheck::refuseOverlap() {
 void RowBuffers::add(const char *name, const fusco_buffer &buffer, uint64_t needed) {
   const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
   if (given < needed) {
-    throw Failure(FUSCO_E_BUFFER, "%s has %llu bytes, %llu are needed", name,
-                  static_cast<unsigned long long>(given), static_cast<unsigned long long>(needed))
+    throw Failure(FUSCO_E_BUFFER, "%s has %llu bytes, %llu are needed", name, given, needed)
         .limited(given, needed);
   }
   if (needed == 0) return;
@@ -89,17 +87,15 @@ void RowBuffers::add(const char *name, const fusco_buffer &buffer, uint64_t need
 
 void checkRowBytes(uint64_t rowBytes) {
   if (rowBytes >= 1 && rowBytes <= FUSCO_MAX_ROW_BYTES) return;
-  throw Failure(FUSCO_E_OPTION, "rows of %llu bytes; they must have 1 to %d",
-                static_cast<unsigned long long>(rowBytes), FUSCO_MAX_ROW_BYTES)
+  throw Failure(FUSCO_E_OPTION, "rows of %llu bytes; they must have 1 to %d", rowBytes, FUSCO_MAX_ROW_BYTES)
       .limited(rowBytes, FUSCO_MAX_ROW_BYTES);
 }
 
 uint64_t checkElements(fusco_dtype dtype, uint64_t rowBytes) {
   const uint32_t size = elementBytes(dtype);
-  if (size == 0) throw Failure(FUSCO_E_DTYPE, "dtype %d cannot be computed with", static_cast<int>(dtype));
+  if (size == 0) throw Failure(FUSCO_E_DTYPE, "dtype %d cannot be computed with", dtype);
   if (rowBytes % size != 0) {
-    throw Failure(FUSCO_E_DTYPE, "rows of %llu bytes are not whole elements of %u",
-                  static_cast<unsigned long long>(rowBytes), size)
+    throw Failure(FUSCO_E_DTYPE, "rows of %llu bytes are not whole elements of %u", rowBytes, size)
         .limited(rowBytes, size);
   }
   return rowBytes / size;

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 
 #include "plan.hpp"
 
@@ -54,6 +55,13 @@ uint64_t checkElements(fusco_dtype dtype, uint64_t rowBytes);
 
 inline uint8_t *rowOf(const fusco_buffer *buffers, uint32_t rank, uint64_t row, uint64_t rowBytes) {
   return static_cast<uint8_t *>(buffers[rank].data) + row * rowBytes;
+}
+
+// The weight of an entry of `rank`, at any address.
+inline float weightOf(const fusco_buffer *weights, uint32_t rank, uint64_t entry) {
+  float weight;
+  std::memcpy(&weight, rowOf(weights, rank, entry, weightBytes), weightBytes);
+  return weight;
 }
 
 }  // namespace fusco

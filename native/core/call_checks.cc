@@ -24,8 +24,7 @@ void checkDispatchCall(const fusco_plan &plan, const fusco_dispatch_call &call) 
     } else if (payload.per == FUSCO_PER_ENTRY) {
       buffers.entries(from, payload.from, payload.row_bytes, false);
     } else {
-      throw Failure(FUSCO_E_OPTION, "payload %u: per is %d; it must be 0 or 1", p,
-                    static_cast<int>(payload.per));
+      throw Failure(FUSCO_E_OPTION, "payload %u: per is %d; it must be 0 or 1", p, payload.per);
     }
     buffers.received(to, payload.to, payload.row_bytes, true);
   }

@@ -5,10 +5,10 @@
 namespace fusco {
 
 Failure badEntry(fusco_status status, const char *what, const KeptEntry &entry) {
-  return Failure(status, "entry %zu of rank %u, instance %u slot %d, %s", entry.number, entry.rank,
+  return Failure(status, "entry %llu of rank %u, instance %u slot %d, %s", entry.number, entry.rank,
                  entry.instance, static_cast<int32_t>(entry.slot), what)
       .atRank(entry.rank)
-      .at("/ranks/%u/entries/%zu", entry.rank, entry.number);
+      .at("/ranks/%u/entries/%llu", entry.rank, entry.number);
 }
 
 uint32_t SendRuns::next(const KeptEntry &entry) {
@@ -23,7 +23,7 @@ uint32_t SendRuns::next(const KeptEntry &entry) {
 void SendRuns::checkAllSent(uint32_t rank) const {
   for (size_t instance = 0; instance < runs_.size(); instance++) {
     if (sent_[instance] == runs_[instance].rows) continue;
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has %u entries for instance %zu, its run has %u rows", rank,
+    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has %u entries for instance %llu, its run has %u rows", rank,
                   sent_[instance], instance, runs_[instance].rows)
         .atRank(rank);
   }
@@ -36,9 +36,8 @@ std::vector<RowRange> CheckedShard::readBlocks(uint64_t firstInstance, RankPlan 
   part.recvRows = word(FUSCO_W_RECV_ROWS);
   if (word(FUSCO_W_FIRST_INSTANCE) != firstInstance || offsets.front() != 0 ||
       offsets.back() != part.recvRows) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u: first instance %u, blocks of rows %u to %u of %u", rank_,
+    throw refused(FUSCO_E_SHARD_HEAD, "rank %u: first instance %u, blocks of rows %u to %u of %u", rank_,
                   word(FUSCO_W_FIRST_INSTANCE), offsets.front(), offsets.back(), part.recvRows)
-        .atRank(rank_)
         .at("/ranks/%u", rank_);
   }
   std::vector<RowRange> blocks;
@@ -47,11 +46,10 @@ std::vector<RowRange> CheckedShard::readBlocks(uint64_t firstInstance, RankPlan 
     const uint32_t begin = offsets[local];
     const uint32_t end = offsets[local + 1];
     if (begin > end || end > part.recvRows || rows[local] > end - begin) {
-      throw Failure(FUSCO_E_SEGMENT_BOUNDS, "rank %u block %zu: %u rows in %u to %u of %u", rank_, local,
+      throw refused(FUSCO_E_SEGMENT_BOUNDS, "rank %u block %llu: %u rows in %u to %u of %u", rank_, local,
                     rows[local], begin, end, part.recvRows)
-          .atRank(rank_)
           .limited(rows[local], end >= begin ? end - begin : 0)
-          .at("/ranks/%u/blocks/%zu", rank_, local);
+          .at("/ranks/%u/blocks/%llu", rank_, local);
     }
     const uint32_t padding = end - begin - rows[local];
     blocks.push_back({begin, rows[local]});
@@ -81,9 +79,8 @@ void CheckedShard::checkCounts(const EntryCounts &counts) const {
       counts.dropped == word(FUSCO_W_DROPPED)) {
     return;
   }
-  throw Failure(FUSCO_E_SHARD_HEAD, "rank %u keeps %u, masks %u, drops %u; its head says otherwise", rank_,
-                counts.kept, counts.masked, counts.dropped)
-      .atRank(rank_);
+  throw refused(FUSCO_E_SHARD_HEAD, "rank %u keeps %u, masks %u, drops %u; its head says otherwise", rank_,
+                counts.kept, counts.masked, counts.dropped);
 }
 
 std::vector<RowRange> CheckedShard::ranges(int firstSection, int rowsSection, uint64_t elements) const {
@@ -101,17 +98,15 @@ std::vector<RowRange> CheckedShard::receiveRuns(const std::vector<RowRange> &blo
     for (size_t at = block * ranks_; at < (block + 1) * ranks_; at++) {
       if (runs[at].rows == 0) continue;
       if (runs[at].first != next) {
-        throw Failure(FUSCO_E_SEGMENT_BOUNDS, "run %zu of rank %u starts at row %u, not %llu", at, rank_,
-                      runs[at].first, static_cast<unsigned long long>(next))
-            .atRank(rank_)
-            .at("/ranks/%u/runs/%zu", rank_, at);
+        throw refused(FUSCO_E_SEGMENT_BOUNDS, "run %llu of rank %u starts at row %u, not %llu", at, rank_,
+                      runs[at].first, next)
+            .at("/ranks/%u/runs/%llu", rank_, at);
       }
       next += runs[at].rows;
     }
     if (next != uint64_t{blocks[block].first} + blocks[block].rows) {
-      throw Failure(FUSCO_E_SEGMENT_BOUNDS, "the runs of block %zu of rank %u end at row %llu", block, rank_,
-                    static_cast<unsigned long long>(next))
-          .atRank(rank_);
+      throw refused(FUSCO_E_SEGMENT_BOUNDS, "the runs of block %llu of rank %u end at row %llu", block, rank_,
+                    next);
     }
   }
   return runs;
@@ -121,16 +116,14 @@ SendRuns CheckedShard::sendRuns() const {
   auto runs = ranges(FUSCO_S_SEND_ROW, FUSCO_S_SEND_ROWS, word(FUSCO_W_INSTANCES));
   for (size_t i = 0; i < runs.size(); i++) {
     if (uint64_t{runs[i].first} + runs[i].rows <= FUSCO_MAX_ROWS) continue;
-    throw Failure(FUSCO_E_SEGMENT_BOUNDS, "run %zu of rank %u ends behind row %d", i, rank_, FUSCO_MAX_ROWS)
-        .atRank(rank_);
+    throw refused(FUSCO_E_SEGMENT_BOUNDS, "run %llu of rank %u ends behind row %d", i, rank_, FUSCO_MAX_ROWS);
   }
   return SendRuns(std::move(runs));
 }
 
 Failure CheckedShard::badForward(const char *what, size_t row) const {
-  return Failure(FUSCO_E_SEGMENT_BOUNDS, "forwarded row %zu of rank %u %s", row, rank_, what)
-      .atRank(rank_)
-      .at("/ranks/%u/forward/%zu", rank_, row);
+  return refused(FUSCO_E_SEGMENT_BOUNDS, "forwarded row %llu of rank %u %s", row, rank_, what)
+      .at("/ranks/%u/forward/%llu", rank_, row);
 }
 
 ForwardedRows CheckedShard::forwardedRows(uint32_t ranksPerNode, const std::vector<Place> &places) const {
@@ -151,8 +144,7 @@ ForwardedRows CheckedShard::forwardedRows(uint32_t ranksPerNode, const std::vect
   const auto remote = static_cast<size_t>(std::count_if(places.begin(), places.end(), isRemote));
   if (rows != tokens.size() || rows != targets.size() || offsets.size() != rows + 1 || offsets.front() != 0 ||
       offsets.back() != entries.size() || entries.size() != remote) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "the forwarding sections of rank %u do not fit one another", rank_)
-        .atRank(rank_);
+    throw refused(FUSCO_E_SHARD_HEAD, "the forwarding sections of rank %u do not fit one another", rank_);
   }
   // Tokens of a node and entries of a row ascend, so that no entry comes twice; and there are as many as the
   // rank sends to other nodes: then each of those comes once.
@@ -185,9 +177,8 @@ std::vector<uint8_t> CheckedShard::tileOrder() const {
   if (tileEntries == 0) return {};
   auto order = reader_.section<uint8_t>(FUSCO_S_TILE_ORDER);
   if (tileEntries > maxTileEntries || order.size() != entries()) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u orders %zu entries in tiles of %llu", rank_, order.size(),
-                  static_cast<unsigned long long>(tileEntries))
-        .atRank(rank_);
+    throw refused(FUSCO_E_SHARD_HEAD, "rank %u orders %llu entries in tiles of %llu", rank_, order.size(),
+                  tileEntries);
   }
   for (uint64_t first = 0; first < order.size(); first += tileEntries) {
     const uint64_t count = std::min(tileEntries, order.size() - first);
@@ -195,10 +186,8 @@ std::vector<uint8_t> CheckedShard::tileOrder() const {
     for (uint64_t i = 0; i < count; i++) {
       const uint8_t at = order[first + i];
       if (at >= count || seen[at]) {
-        throw Failure(FUSCO_E_ENTRY, "the tile at entry %llu of rank %u is no permutation",
-                      static_cast<unsigned long long>(first), rank_)
-            .atRank(rank_)
-            .at("/ranks/%u/tileOrder/%llu", rank_, static_cast<unsigned long long>(first + i));
+        throw refused(FUSCO_E_ENTRY, "the tile at entry %llu of rank %u is no permutation", first, rank_)
+            .at("/ranks/%u/tileOrder/%llu", rank_, first + i);
       }
       seen[at] = true;
     }
@@ -216,11 +205,11 @@ Tree treeOf(fusco_strategy strategy, fusco_partial partial) {
   // Callers in C may pass numbers that the enumerations do not have.
   if (static_cast<int>(strategy) == FUSCO_STRATEGY_FLAT) return Tree::none;
   if (static_cast<int>(strategy) != FUSCO_STRATEGY_HIER) {
-    throw Failure(FUSCO_E_BACKEND, "there is no strategy %d", static_cast<int>(strategy));
+    throw Failure(FUSCO_E_BACKEND, "there is no strategy %d", strategy);
   }
   if (static_cast<int>(partial) == FUSCO_PARTIAL_F32) return Tree::kept;
   if (static_cast<int>(partial) == FUSCO_PARTIAL_PAYLOAD) return Tree::rounded;
-  throw Failure(FUSCO_E_OPTION, "there are no partial sums of kind %d", static_cast<int>(partial));
+  throw Failure(FUSCO_E_OPTION, "there are no partial sums of kind %d", partial);
 }
 
 uint32_t forwarderOf(const uint16_t *groups, uint32_t ranksPerNode, uint32_t rank, uint32_t node) {

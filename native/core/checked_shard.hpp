@@ -119,6 +119,10 @@ class CheckedShard {
   void checkCounts(const EntryCounts &counts) const;
   Failure badForward(const char *what, size_t row) const;
 
+  template <class... Args>
+  Failure refused(fusco_status status, const char *format, Args... args) const {
+    return reader_.refused(status, format, args...);
+  }
   // A section that must have this many elements.
   template <class T>
   std::vector<T> exactly(int section, uint64_t elements) const {

@@ -31,7 +31,7 @@ uint32_t threadsOf(const fusco_context_options &options) {
         .limited(options.threads, maxThreads);
   }
   if (options.kernels != FUSCO_KERNELS_AUTO && options.kernels != FUSCO_KERNELS_PORTABLE) {
-    throw Failure(FUSCO_E_OPTION, "kernels is %d; it must be 0 or 1", static_cast<int>(options.kernels));
+    throw Failure(FUSCO_E_OPTION, "kernels is %d; it must be 0 or 1", options.kernels);
   }
   if (options.threads > 0) return options.threads;
   const uint32_t processors = usableProcessors();

@@ -5,10 +5,23 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <type_traits>
 
 #include "fusco.h"
 
 namespace fusco {
+
+// An argument in the type that its conversion takes: %d for enumerations, %llu for 64 bits, sizes included.
+template <class T>
+auto printable(T value) {
+  if constexpr (std::is_enum_v<T>) {
+    return static_cast<int>(value);
+  } else if constexpr (std::is_unsigned_v<T> && sizeof(T) == sizeof(unsigned long long)) {
+    return static_cast<unsigned long long>(value);
+  } else {
+    return value;
+  }
+}
 
 // Thrown inside the library only. Holds its text in place, so that throwing needs no memory of ours.
 struct Failure {
@@ -21,7 +34,7 @@ struct Failure {
     if constexpr (sizeof...(Args) == 0) {
       std::snprintf(error.message, sizeof error.message, "%s", format);
     } else {
-      std::snprintf(error.message, sizeof error.message, format, args...);
+      std::snprintf(error.message, sizeof error.message, format, printable(args)...);
     }
   }
 
@@ -37,7 +50,7 @@ struct Failure {
   }
   template <class... Args>
   Failure &at(const char *format, Args... args) {
-    std::snprintf(error.path, sizeof error.path, format, args...);
+    std::snprintf(error.path, sizeof error.path, format, printable(args)...);
     return *this;
   }
 };

@@ -44,7 +44,7 @@ class Upload {
   void run() {
     for (uint32_t rank = 0; rank < shards_.size(); rank++) readBlocks(rank);
     if (blocks_.size() != plan_.instances) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "the ranks host %zu instances, their shards say %u", blocks_.size(),
+      throw Failure(FUSCO_E_SHARD_HEAD, "the ranks host %llu instances, their shards say %u", blocks_.size(),
                     plan_.instances);
     }
     uint64_t kept = 0;
@@ -54,14 +54,12 @@ class Upload {
       entries += shard.entries();
     }
     if (kept != realRows_) {
-      throw Failure(FUSCO_E_ENTRY, "%llu rows are sent, the blocks hold %llu",
-                    static_cast<unsigned long long>(kept), static_cast<unsigned long long>(realRows_))
+      throw Failure(FUSCO_E_ENTRY, "%llu rows are sent, the blocks hold %llu", kept, realRows_)
           .limited(kept, realRows_);
     }
     // Entries are backed by bytes of the shards, so that this bounds the bitmap as well.
     if (kept > entries) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "the heads keep %llu of %llu entries",
-                    static_cast<unsigned long long>(kept), static_cast<unsigned long long>(entries));
+      throw Failure(FUSCO_E_SHARD_HEAD, "the heads keep %llu of %llu entries", kept, entries);
     }
     // As many rows as entries, none written twice and all inside the blocks: then none is left unwritten
     // either.

@@ -35,15 +35,12 @@ Pool::Pool(uint32_t threads) {
     for (uint32_t i = 1; i < threads; i++) workers_.emplace_back([this] { serve(); });
   } catch (...) {
     // The destructor of a half-made object does not run, and a joinable thread must not be destroyed.
-    stopping_ = true;
-    round_.fetch_add(1);
-    round_.notify_all();
-    for (std::thread &worker : workers_) worker.join();
+    stop();
     throw;
   }
 }
 
-Pool::~Pool() {
+void Pool::stop() {
   stopping_ = true;
   round_.fetch_add(1);
   round_.notify_all();

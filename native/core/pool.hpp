@@ -14,7 +14,7 @@ class Pool {
   using Task = void (*)(void *context, uint32_t task);
 
   explicit Pool(uint32_t threads);
-  ~Pool();
+  ~Pool() { stop(); }
   Pool(const Pool &) = delete;
   Pool &operator=(const Pool &) = delete;
 
@@ -35,6 +35,7 @@ class Pool {
  private:
   void serve();
   void drain();
+  void stop();
 
   std::vector<std::thread> workers_;
   Task task_ = nullptr;

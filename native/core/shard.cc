@@ -21,8 +21,8 @@ ShardReader::ShardReader(const fusco_buffer &shard, uint32_t rank, uint32_t rank
     : bytes_(static_cast<const uint8_t *>(shard.data)), rank_(rank) {
   if (bytes_ == nullptr || shard.bytes < FUSCO_SHARD_BODY) {
     const uint64_t given = bytes_ == nullptr ? 0 : shard.bytes;
-    throw Failure(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u has %llu bytes, its head needs %d", rank,
-                  static_cast<unsigned long long>(given), FUSCO_SHARD_BODY)
+    throw Failure(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u has %llu bytes, its head needs %d", rank, given,
+                  FUSCO_SHARD_BODY)
         .atRank(rank)
         .limited(given, FUSCO_SHARD_BODY)
         .at("/ranks/%u", rank);
@@ -48,18 +48,15 @@ void ShardReader::checkSections(uint64_t size) {
     end += uint64_t{counts_[section]} * sectionElementBytes(section);
     end = (end + FUSCO_SECTION_ALIGN - 1) / FUSCO_SECTION_ALIGN * FUSCO_SECTION_ALIGN;
     if (offsets_[section] != expected || end > size) {
-      throw Failure(FUSCO_E_SHARD_LAYOUT, "section %d of rank %u: offset %u with %u elements in %llu bytes",
-                    section, rank_, offsets_[section], counts_[section],
-                    static_cast<unsigned long long>(size))
-          .atRank(rank_)
+      throw refused(FUSCO_E_SHARD_LAYOUT, "section %d of rank %u: offset %u with %u elements in %llu bytes",
+                    section, rank_, offsets_[section], counts_[section], size)
           .limited(end, size)
           .at("/ranks/%u/sections/%d", rank_, section);
     }
   }
   if (end != size) {
-    throw Failure(FUSCO_E_SHARD_LAYOUT, "the sections of rank %u need %llu bytes, the shard has %llu", rank_,
-                  static_cast<unsigned long long>(end), static_cast<unsigned long long>(size))
-        .atRank(rank_)
+    throw refused(FUSCO_E_SHARD_LAYOUT, "the sections of rank %u need %llu bytes, the shard has %llu", rank_,
+                  end, size)
         .limited(end, size)
         .at("/ranks/%u", rank_);
   }
@@ -67,31 +64,27 @@ void ShardReader::checkSections(uint64_t size) {
 
 void ShardReader::expectCount(int section, uint64_t expected) const {
   if (counts_[section] == expected) return;
-  throw Failure(FUSCO_E_SHARD_HEAD, "section %d of rank %u has %u elements, the head says %llu", section,
-                rank_, counts_[section], static_cast<unsigned long long>(expected))
-      .atRank(rank_)
+  throw refused(FUSCO_E_SHARD_HEAD, "section %d of rank %u has %u elements, the head says %llu", section,
+                rank_, counts_[section], expected)
       .limited(counts_[section], expected)
       .at("/ranks/%u/sections/%d", rank_, section);
 }
 
 void ShardReader::checkHead(uint32_t ranks) const {
   if (words_[FUSCO_W_RANK] != rank_ || words_[FUSCO_W_RANKS] != ranks) {
-    throw Failure(FUSCO_E_RANKS, "shard %u says rank %u of %u in a group of %u", rank_, words_[FUSCO_W_RANK],
+    throw refused(FUSCO_E_RANKS, "shard %u says rank %u of %u in a group of %u", rank_, words_[FUSCO_W_RANK],
                   words_[FUSCO_W_RANKS], ranks)
-        .atRank(rank_)
         .at("/ranks/%u", rank_);
   }
   const uint32_t topk = words_[FUSCO_W_TOPK];
   if (topk < 1 || topk > FUSCO_MAX_TOPK) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u: topk %u is outside 1..%d", rank_, topk, FUSCO_MAX_TOPK)
-        .atRank(rank_)
+    throw refused(FUSCO_E_SHARD_HEAD, "rank %u: topk %u is outside 1..%d", rank_, topk, FUSCO_MAX_TOPK)
         .limited(topk, FUSCO_MAX_TOPK)
         .at("/ranks/%u/topk", rank_);
   }
   if (words_[FUSCO_W_RECV_ROWS] > FUSCO_MAX_ROWS || entries() > FUSCO_MAX_ROWS) {
-    throw Failure(FUSCO_E_LIMIT, "rank %u: %u receive rows, %llu entries; the limit is %d", rank_,
-                  words_[FUSCO_W_RECV_ROWS], static_cast<unsigned long long>(entries()), FUSCO_MAX_ROWS)
-        .atRank(rank_)
+    throw refused(FUSCO_E_LIMIT, "rank %u: %u receive rows, %llu entries; the limit is %d", rank_,
+                  words_[FUSCO_W_RECV_ROWS], entries(), FUSCO_MAX_ROWS)
         .limited(entries(), FUSCO_MAX_ROWS);
   }
   expectCount(FUSCO_S_ENTRY_SLOT, entries());

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "fusco.h"
+#include "failure.hpp"
 #include "plan_layout.h"
 
 namespace fusco {
@@ -18,6 +18,12 @@ class ShardReader {
 
   uint32_t word(int index) const { return words_[index]; }
   uint64_t entries() const { return uint64_t{words_[FUSCO_W_TOKENS]} * words_[FUSCO_W_TOPK]; }
+
+  // A failure of this shard: it names the rank.
+  template <class... Args>
+  Failure refused(fusco_status status, const char *format, Args... args) const {
+    return Failure(status, format, args...).atRank(rank_);
+  }
 
   // Throws E_SHARD_HEAD unless a section has this many elements.
   void expectCount(int section, uint64_t expected) const;

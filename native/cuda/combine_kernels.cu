@@ -171,14 +171,9 @@ using CombineKernel = void (*)(CombineParams);
 
 template <class E, class Unit, bool weighted>
 CombineKernel combineKernel(Tree tree) {
-  switch (tree) {
-    case Tree::kept:
-      return combineTokens<E, Unit, weighted, Tree::kept>;
-    case Tree::rounded:
-      return combineTokens<E, Unit, weighted, Tree::rounded>;
-    default:
-      return combineTokens<E, Unit, weighted, Tree::none>;
-  }
+  if (tree == Tree::kept) return combineTokens<E, Unit, weighted, Tree::kept>;
+  if (tree == Tree::rounded) return combineTokens<E, Unit, weighted, Tree::rounded>;
+  return combineTokens<E, Unit, weighted, Tree::none>;
 }
 
 template <class E, bool weighted>
@@ -198,7 +193,7 @@ cudaError_t launchCombine(const CombineParams &params, const CombineLaunch &laun
   const uint32_t elementUnit =
       forElement(launch.dtype, [](auto element) { return decltype(element)::bytes; });
   const uint64_t units = params.rowBytes / (launch.unit == wideUnit ? wideUnit : elementUnit);
-  const uint32_t threads = launch.threads > 0 ? launch.threads : threadsOverRow(units);
+  const uint32_t threads = threadsOverRow(units);
   uint64_t blocks = launch.tokens;
   if (launch.sms > 0) blocks = std::min<uint64_t>(blocks, uint64_t{launch.sms} * (threadsPerSm / threads));
   kernel<<<static_cast<uint32_t>(blocks), threads, 0, stream>>>(params);

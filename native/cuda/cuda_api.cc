@@ -1,7 +1,6 @@
 // The C interface of the CUDA part: takes turns, turns failures into statuses, and nothing else.
 
-#include <chrono>
-
+#include "clock.hpp"
 #include "cuda_exchange.hpp"
 #include "cuda_graph.hpp"
 #include "cuda_rows.hpp"
@@ -37,23 +36,32 @@ const std::shared_ptr<CudaContext> *contextOf(const fusco_cuda_context *handle) 
   return handle == nullptr ? nullptr : &handle->shared;
 }
 
-// Like inTurn, timed, for an exchange of a plan.
-template <class F>
-fusco_status exchange(fusco_cuda_plan *plan, bool given, fusco_cuda_report *report, fusco_error *error,
-                      F run) {
-  return guarded(error, [&] {
-    if (plan == nullptr || !given) throw Failure(FUSCO_E_OPTION, "the plan or the call is NULL");
-    CudaContext &context = plan->shared->context();
-    const std::lock_guard<std::mutex> turn(context.mutex);
-    context.checkAlive();
+const std::shared_ptr<CudaContext> *contextOf(const fusco_cuda_plan *handle) {
+  return handle == nullptr ? nullptr : &handle->shared->contextHandle();
+}
+
+// Like inTurn, timed, for an exchange of a plan; what is captured is kept for the graph.
+template <class Call, class F>
+fusco_status exchange(fusco_cuda_plan *plan, const Call *given, const char *name, fusco_cuda_report *report,
+                      fusco_error *error, F run) {
+  return inTurn(contextOf(plan), true, error, [&](CudaContext &context) {
+    const fusco::CallFrom<Call> from(given, name);
     auto measured = fusco_sized<fusco_cuda_report>();
-    const auto start = std::chrono::steady_clock::now();
-    run(*plan->shared, context, measured);
-    const auto taken = std::chrono::steady_clock::now() - start;
-    measured.stats.nanoseconds =
-        static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(taken).count());
+    const uint64_t start = fusco::steadyNs();
+    run(*plan->shared, from.call, measured);
+    measured.stats.nanoseconds = fusco::steadyNs() - start;
+    if (context.capturing != nullptr) {
+      context.capturing->add(plan->shared, from.call, measured.path == FUSCO_CUDA_PATH_FORWARD);
+    }
     fusco::structTo(report, measured, "fusco_cuda_report");
   });
+}
+
+template <class Call>
+fusco_status rowWork(fusco_cuda_context *context, uint32_t rank, const Call *call, const char *name,
+                     fusco_error *error, void (*run)(CudaContext &, uint32_t, const Call &)) {
+  return inTurn(contextOf(context), true, error,
+                [&](CudaContext &c) { run(c, rank, fusco::CallFrom<Call>(call, name).call); });
 }
 
 // A description of the caller, with the plan that it points to.
@@ -243,9 +251,8 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
 
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
                                     fusco_error *error) {
-  return exchange(plan, true, nullptr, error, [&](DevicePlan &device, CudaContext &, fusco_cuda_report &) {
-    device.upload(PlanDescFrom(desc).desc);
-  });
+  return inTurn(contextOf(plan), true, error,
+                [&](CudaContext &) { plan->shared->upload(PlanDescFrom(desc).desc); });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
@@ -256,59 +263,40 @@ uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) {
 
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,
                                  fusco_cuda_report *report, fusco_error *error) {
-  return exchange(plan, true, report, error, [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
-    const fusco::CallFrom<fusco_dispatch_call> from(call, "fusco_dispatch_call");
-    fusco::cuda::dispatch(device, path, from.call, out);
-    if (c.capturing != nullptr)
-      c.capturing->add(plan->shared, from.call, out.path == FUSCO_CUDA_PATH_FORWARD);
-  });
+  const auto run = [path](DevicePlan &device, const fusco_dispatch_call &checked, fusco_cuda_report &out) {
+    fusco::cuda::dispatch(device, path, checked, out);
+  };
+  return exchange(plan, call, "fusco_dispatch_call", report, error, run);
 }
 
 fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call *call,
                                 fusco_cuda_report *report, fusco_error *error) {
-  return exchange(plan, true, report, error, [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
-    const fusco::CallFrom<fusco_combine_call> from(call, "fusco_combine_call");
-    fusco::cuda::combine(device, from.call, out);
-    if (c.capturing != nullptr) c.capturing->add(plan->shared, from.call);
-  });
+  return exchange(plan, call, "fusco_combine_call", report, error, fusco::cuda::combine);
 }
 
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error) {
-  return exchange(plan, true, report, error, [&](DevicePlan &device, CudaContext &c, fusco_cuda_report &out) {
-    const fusco::CallFrom<fusco_weight_gradient_call> from(call, "fusco_weight_gradient_call");
-    fusco::cuda::weightGradient(device, from.call, out);
-    if (c.capturing != nullptr) c.capturing->add(plan->shared, from.call);
-  });
+  return exchange(plan, call, "fusco_weight_gradient_call", report, error, fusco::cuda::weightGradient);
 }
 
 fusco_status fusco_cuda_fp8_quantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                      fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
-    fusco::cuda::quantize(c, rank, fusco::CallFrom<fusco_fp8_call>(call, "fusco_fp8_call").call);
-  });
+  return rowWork(context, rank, call, "fusco_fp8_call", error, fusco::cuda::quantize);
 }
 
 fusco_status fusco_cuda_fp8_dequantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                        fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
-    fusco::cuda::dequantize(c, rank, fusco::CallFrom<fusco_fp8_call>(call, "fusco_fp8_call").call);
-  });
+  return rowWork(context, rank, call, "fusco_fp8_call", error, fusco::cuda::dequantize);
 }
 
 fusco_status fusco_cuda_gate(fusco_cuda_context *context, uint32_t rank, const fusco_gate_call *call,
                              fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
-    fusco::cuda::gate(c, rank, fusco::CallFrom<fusco_gate_call>(call, "fusco_gate_call").call);
-  });
+  return rowWork(context, rank, call, "fusco_gate_call", error, fusco::cuda::gate);
 }
 
 fusco_status fusco_cuda_gate_backward(fusco_cuda_context *context, uint32_t rank,
                                       const fusco_gate_backward_call *call, fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
-    fusco::cuda::gateBackward(
-        c, rank, fusco::CallFrom<fusco_gate_backward_call>(call, "fusco_gate_backward_call").call);
-  });
+  return rowWork(context, rank, call, "fusco_gate_backward_call", error, fusco::cuda::gateBackward);
 }
 
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error) {

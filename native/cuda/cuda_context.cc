@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 
 #include "cuda_context.hpp"
 #include "failure.hpp"
@@ -8,22 +9,14 @@ namespace fusco::cuda {
 namespace {
 
 // A device that reported one of these answers every later call with an error.
+constexpr cudaError_t stickyErrors[] = {cudaErrorIllegalAddress,      cudaErrorLaunchFailure,
+                                        cudaErrorLaunchTimeout,       cudaErrorHardwareStackError,
+                                        cudaErrorIllegalInstruction,  cudaErrorMisalignedAddress,
+                                        cudaErrorInvalidAddressSpace, cudaErrorInvalidPc,
+                                        cudaErrorECCUncorrectable,    cudaErrorAssert};
+
 bool isSticky(cudaError_t error) {
-  switch (error) {
-    case cudaErrorIllegalAddress:
-    case cudaErrorLaunchFailure:
-    case cudaErrorLaunchTimeout:
-    case cudaErrorHardwareStackError:
-    case cudaErrorIllegalInstruction:
-    case cudaErrorMisalignedAddress:
-    case cudaErrorInvalidAddressSpace:
-    case cudaErrorInvalidPc:
-    case cudaErrorECCUncorrectable:
-    case cudaErrorAssert:
-      return true;
-    default:
-      return false;
-  }
+  return std::find(std::begin(stickyErrors), std::end(stickyErrors), error) != std::end(stickyErrors);
 }
 
 // Combine between devices is bound by the links: on two H100 eight SMs reach 99 % of what all do.
@@ -210,9 +203,8 @@ void *CudaContext::allocRaw(uint32_t rank, uint64_t bytes) {
     size_t free = 0;
     size_t total = 0;
     cudaMemGetInfo(&free, &total);
-    throw Failure(FUSCO_E_MEMORY, "device %u: %llu bytes asked, %llu of %llu free", device_[rank],
-                  static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(free),
-                  static_cast<unsigned long long>(total))
+    throw Failure(FUSCO_E_MEMORY, "device %u: %llu bytes asked, %llu of %llu free", device_[rank], bytes,
+                  free, total)
         .atRank(rank)
         .limited(bytes, free);
   }

@@ -49,6 +49,17 @@ class Edges {
   bool captured_ = false;
 };
 
+// Enqueues launch(limits, stream) on every device, with its tables in `params`, between the edges.
+template <class Params, class F>
+void enqueue(DevicePlan &device, Params &params, const char *what, F launch) {
+  Edges edges(device);
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    params.plan = memory.tables;
+    device.context().check(launch(group.limits, device.context().leader(group)), what);
+  });
+  edges.done();
+}
+
 std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call, bool forward) {
   const fusco_plan &plan = device.plan();
   DispatchParams base{};
@@ -96,21 +107,21 @@ void enqueueLastHops(DevicePlan &device, DispatchParams &params) {
 
 }  // namespace
 
-void checkDispatch(DevicePlan &plan, const fusco_dispatch_call &call) {
+void check(DevicePlan &plan, const fusco_dispatch_call &call) {
   checkDeviceDispatch(plan.plan(), call, reachOf(plan));
 }
 
-void checkCombine(DevicePlan &plan, const fusco_combine_call &call) {
+void check(DevicePlan &plan, const fusco_combine_call &call) {
   checkDeviceCombine(plan.plan(), call, reachOf(plan));
 }
 
-void checkWeightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call) {
+void check(DevicePlan &plan, const fusco_weight_gradient_call &call) {
   checkDeviceWeightGradient(plan.plan(), call, reachOf(plan));
 }
 
 void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_call &call,
               fusco_cuda_report &report) {
-  checkDispatch(device, call);
+  check(device, call);
   if (path == FUSCO_CUDA_PATH_FORWARD && !device.forwards()) {
     throw Failure(FUSCO_E_OPTION, "rows are forwarded along hierarchical plans with groups only");
   }
@@ -134,8 +145,7 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
 }
 
 void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_report &report) {
-  checkCombine(device, call);
-  CudaContext &context = device.context();
+  check(device, call);
   const fusco_plan &plan = device.plan();
   CombineParams params{};
   params.rowBytes = call.row_bytes;
@@ -150,20 +160,16 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
   launch.isWeighted = call.weights != nullptr;
   launch.unit = unitOf(call.row_bytes | bitsOf(call.from, plan.ranks) | bitsOf(call.to, plan.ranks));
   launch.tokens = device.capacityTokens();
-  Edges edges(device);
-  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
-    params.plan = memory.tables;
-    launch.sms = group.limits.maxCombineSms;
-    context.check(launchCombine(params, launch, context.leader(group)), "launching a combine");
+  enqueue(device, params, "launching a combine", [&](const DeviceLimits &limits, cudaStream_t stream) {
+    launch.sms = limits.maxCombineSms;
+    return launchCombine(params, launch, stream);
   });
-  edges.done();
   report.path = FUSCO_CUDA_PATH_DIRECT;
   countCombine(plan, call, report.stats);
 }
 
 void weightGradient(DevicePlan &device, const fusco_weight_gradient_call &call, fusco_cuda_report &report) {
-  checkWeightGradient(device, call);
-  CudaContext &context = device.context();
+  check(device, call);
   const fusco_plan &plan = device.plan();
   GradientParams params{};
   params.rowBytes = call.row_bytes;
@@ -172,13 +178,9 @@ void weightGradient(DevicePlan &device, const fusco_weight_gradient_call &call, 
     params.from[rank] = bytesOf(call.from[rank]);
     params.to[rank] = static_cast<float *>(call.to[rank].data);
   }
-  Edges edges(device);
-  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
-    params.plan = memory.tables;
-    context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)),
-                  "launching a gradient");
+  enqueue(device, params, "launching a gradient", [&](const DeviceLimits &limits, cudaStream_t stream) {
+    return launchGradient(params, limits, call.dtype, stream);
   });
-  edges.done();
   report.path = FUSCO_CUDA_PATH_DIRECT;
   countWeightGradient(plan, call, report.stats);
 }

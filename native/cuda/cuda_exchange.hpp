@@ -12,8 +12,8 @@ void combine(DevicePlan &plan, const fusco_combine_call &call, fusco_cuda_report
 void weightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call, fusco_cuda_report &report);
 
 // The checks alone, for captured calls whose plan has changed.
-void checkDispatch(DevicePlan &plan, const fusco_dispatch_call &call);
-void checkCombine(DevicePlan &plan, const fusco_combine_call &call);
-void checkWeightGradient(DevicePlan &plan, const fusco_weight_gradient_call &call);
+void check(DevicePlan &plan, const fusco_dispatch_call &call);
+void check(DevicePlan &plan, const fusco_combine_call &call);
+void check(DevicePlan &plan, const fusco_weight_gradient_call &call);
 
 }  // namespace fusco::cuda

@@ -5,65 +5,44 @@
 
 namespace fusco::cuda {
 
-CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &ofPlan, Kind theKind)
+CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &ofPlan, const AnyCall &given, bool isForwarded)
     : device(ofPlan),
+      forwarded(isForwarded),
       generation(ofPlan->generation()),
       topk(ofPlan->plan().topk),
       tree(ofPlan->plan().tree),
-      kind(theKind) {}
+      call(given) {
+  std::visit([this](auto &own) { keep(own); }, call);
+}
 
-const fusco_buffer *CapturedCall::keep(const fusco_buffer *given) {
-  if (given == nullptr) return nullptr;
-  return buffers.emplace_back(given, given + device->plan().ranks).data();
+void CapturedCall::keep(fusco_dispatch_call &own) {
+  payloads.assign(own.payloads, own.payloads + own.payload_count);
+  for (fusco_payload &payload : payloads) keep({&payload.from, &payload.to});
+  own.payloads = payloads.data();
+  keep({&own.origins, &own.scale});
+}
+
+void CapturedCall::keep(fusco_combine_call &own) { keep({&own.from, &own.to, &own.weights}); }
+
+void CapturedCall::keep(fusco_weight_gradient_call &own) { keep({&own.output_gradient, &own.from, &own.to}); }
+
+void CapturedCall::keep(std::initializer_list<const fusco_buffer **> lists) {
+  for (const fusco_buffer **list : lists) {
+    if (*list != nullptr) *list = buffers.emplace_back(*list, *list + device->plan().ranks).data();
+  }
 }
 
 void CapturedCall::checkAgain() {
   if (device->generation() == generation) return;
   const fusco_plan &plan = device->plan();
-  if (plan.topk != topk || plan.tree != tree || (kind == Kind::forwarded && !device->forwards())) {
+  if (plan.topk != topk || plan.tree != tree || (forwarded && !device->forwards())) {
     throw Failure(FUSCO_E_OPTION,
                   "the captured plan has topk %u; the uploaded one has topk %u or another strategy", topk,
                   plan.topk)
         .limited(plan.topk, topk);
   }
-  if (kind == Kind::combine) {
-    checkCombine(*device, combine);
-  } else if (kind == Kind::gradient) {
-    checkWeightGradient(*device, gradient);
-  } else {
-    checkDispatch(*device, dispatch);
-  }
+  std::visit([this](const auto &own) { check(*device, own); }, call);
   generation = device->generation();
-}
-
-void Graph::add(const std::shared_ptr<DevicePlan> &device, const fusco_dispatch_call &call, bool forwarded) {
-  CapturedCall &copy =
-      calls_.emplace_back(device, forwarded ? CapturedCall::Kind::forwarded : CapturedCall::Kind::dispatch);
-  copy.payloads.assign(call.payloads, call.payloads + call.payload_count);
-  for (fusco_payload &payload : copy.payloads) {
-    payload.from = copy.keep(payload.from);
-    payload.to = copy.keep(payload.to);
-  }
-  copy.dispatch = call;
-  copy.dispatch.payloads = copy.payloads.data();
-  copy.dispatch.origins = copy.keep(call.origins);
-  copy.dispatch.scale = copy.keep(call.scale);
-}
-
-void Graph::add(const std::shared_ptr<DevicePlan> &device, const fusco_combine_call &call) {
-  CapturedCall &copy = calls_.emplace_back(device, CapturedCall::Kind::combine);
-  copy.combine = call;
-  copy.combine.from = copy.keep(call.from);
-  copy.combine.to = copy.keep(call.to);
-  copy.combine.weights = copy.keep(call.weights);
-}
-
-void Graph::add(const std::shared_ptr<DevicePlan> &device, const fusco_weight_gradient_call &call) {
-  CapturedCall &copy = calls_.emplace_back(device, CapturedCall::Kind::gradient);
-  copy.gradient = call;
-  copy.gradient.output_gradient = copy.keep(call.output_gradient);
-  copy.gradient.from = copy.keep(call.from);
-  copy.gradient.to = copy.keep(call.to);
 }
 
 std::unique_ptr<Graph> Graph::begin(const std::shared_ptr<CudaContext> &context) {

@@ -2,37 +2,45 @@
 #pragma once
 
 #include <deque>
+#include <initializer_list>
+#include <variant>
 
 #include "device_plan.hpp"
 
 namespace fusco::cuda {
 
+using AnyCall = std::variant<fusco_dispatch_call, fusco_combine_call, fusco_weight_gradient_call>;
+
 // A copy of a call, its buffers included.
 struct CapturedCall {
   std::shared_ptr<DevicePlan> device;
+  bool forwarded;
   uint64_t generation;
   uint32_t topk;
   Tree tree;
   std::deque<std::vector<fusco_buffer>> buffers;
   std::vector<fusco_payload> payloads;
-  fusco_dispatch_call dispatch{};
-  fusco_combine_call combine{};
-  fusco_weight_gradient_call gradient{};
-  enum class Kind { dispatch, forwarded, combine, gradient } kind;
+  AnyCall call;
 
-  CapturedCall(const std::shared_ptr<DevicePlan> &device, Kind kind);
-  const fusco_buffer *keep(const fusco_buffer *given);
+  CapturedCall(const std::shared_ptr<DevicePlan> &device, const AnyCall &call, bool forwarded);
   // Throws if the plan that was uploaded since does not suit what was captured.
   void checkAgain();
+
+ private:
+  // Point to copies of the buffers; null stays null.
+  void keep(fusco_dispatch_call &own);
+  void keep(fusco_combine_call &own);
+  void keep(fusco_weight_gradient_call &own);
+  void keep(std::initializer_list<const fusco_buffer **> lists);
 };
 
 class Graph {
  public:
   ~Graph();
 
-  void add(const std::shared_ptr<DevicePlan> &device, const fusco_dispatch_call &call, bool forwarded);
-  void add(const std::shared_ptr<DevicePlan> &device, const fusco_combine_call &call);
-  void add(const std::shared_ptr<DevicePlan> &device, const fusco_weight_gradient_call &call);
+  void add(const std::shared_ptr<DevicePlan> &device, const AnyCall &call, bool forwarded) {
+    calls_.emplace_back(device, call, forwarded);
+  }
 
   static std::unique_ptr<Graph> begin(const std::shared_ptr<CudaContext> &context);
   void end();

@@ -35,10 +35,8 @@ void checkMemory(CudaContext &context, uint32_t rank, const char *name, const fu
   checkAligned(name, bitsOf(buffer), elementSize);
 }
 
-using LaunchFp8 = cudaError_t (*)(const Fp8Params &, fusco_dtype, bool, const DeviceLimits &, cudaStream_t);
-
 void convert(CudaContext &context, uint32_t rank, const fusco_fp8_call &call, const char *what,
-             LaunchFp8 launch) {
+             Fp8Direction direction) {
   const auto check = [&] {
     checkFp8(call);
     checkMemory(context, rank, "values", call.values, elementBytes(call.dtype));
@@ -56,18 +54,18 @@ void convert(CudaContext &context, uint32_t rank, const fusco_fp8_call &call, co
     // Codes of 16 bytes of values.
     const uint64_t width = 16 / elementBytes(call.dtype);
     const bool wide = bitsOf(call.values) % 16 == 0 && (bitsOf(call.codes) | call.hidden) % width == 0;
-    return launch(params, call.dtype, wide, limits, stream);
+    return launchFp8(params, direction, call.dtype, wide, limits, stream);
   });
 }
 
 }  // namespace
 
 void quantize(CudaContext &context, uint32_t rank, const fusco_fp8_call &call) {
-  convert(context, rank, call, "launching a conversion to fp8", launchQuantize);
+  convert(context, rank, call, "launching a conversion to fp8", Fp8Direction::quantize);
 }
 
 void dequantize(CudaContext &context, uint32_t rank, const fusco_fp8_call &call) {
-  convert(context, rank, call, "launching a conversion from fp8", launchDequantize);
+  convert(context, rank, call, "launching a conversion from fp8", Fp8Direction::dequantize);
 }
 
 void gate(CudaContext &context, uint32_t rank, const fusco_gate_call &call) {

@@ -71,12 +71,11 @@ struct Payload {
   uint8_t *to[2 * maxRanks];
 };
 
-// How the TMA kernel runs; chooseTiling() picks, the sweep tries others.
+// How the TMA kernel runs; see chooseTiling().
 struct Tiling {
   uint32_t rows = 1;  // of one tile
   uint32_t blocksPerSm = 1;
-  uint32_t syncBlocks = 1;  // not 0: all blocks load, then all blocks store
-  uint32_t groups = 1;      // of a tile's stores, between which blocks wait for one another
+  uint32_t groups = 1;  // of a tile's stores, between which blocks wait for one another
 };
 
 struct DispatchParams {

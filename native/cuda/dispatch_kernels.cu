@@ -13,7 +13,6 @@ constexpr uint32_t rowAlign = 128;
 
 // The tiling of TMA dispatches. Four rows of 14 KiB make a tile. docs/performance-cuda.md has what dispatches
 // with it reach (94.3 to 94.7 % of a copy); its table of kernels has one and two blocks of an SM only.
-// bench/sweep.cu measures this tiling as "rows 4 blocks 3 groups 3".
 constexpr uint32_t tileBytes = 60 * 1024;
 constexpr uint32_t tmaBlocksPerSm = 3;
 constexpr uint32_t storeGroups = 3;
@@ -36,8 +35,8 @@ __global__ void __launch_bounds__(tmaBlockThreads) dispatchByTma(const __grid_co
   TileMover mover(p, state, rows);
   for (uint32_t i = 0; i < p.leading; i++) mover.movePayload(i);
   // The last block to leave clears the counters for the next launch.
-  if (threadIdx.x == 0 && p.tiling.syncBlocks != 0) {
-    if (atomicInc(&p.barrier[1], gridDim.x - 1) == gridDim.x - 1) atomicExch(&p.barrier[0], 0u);
+  if (threadIdx.x == 0 && atomicInc(&p.barrier[1], gridDim.x - 1) == gridDim.x - 1) {
+    atomicExch(&p.barrier[0], 0u);
   }
 }
 
@@ -125,6 +124,14 @@ uint64_t dynamicBytes(const Tiling &tiling, uint32_t chunkBytes) {
   return static_cast<uint64_t>(tiling.rows) * chunkBytes;
 }
 
+// Whether blocks with this tiling fit the device.
+bool tilingFits(const DeviceLimits &limits, const Tiling &tiling, uint32_t topk, uint32_t chunkBytes) {
+  if (tiling.rows < 1 || tiling.rows > maxTileRows || tiling.rows * topk > maxTileEntries) return false;
+  const uint64_t bytes = dynamicBytes(tiling, chunkBytes) + sizeof(TileState) + rowAlign;
+  return bytes <= limits.sharedBytes &&
+         (bytes + reservedShared) * tiling.blocksPerSm <= limits.sharedBytesPerSm;
+}
+
 }  // namespace
 
 uint32_t chunkOf(uint64_t rowBytes) {
@@ -145,14 +152,6 @@ Tiling chooseTiling(const DeviceLimits &limits, uint32_t topk, uint32_t chunkByt
   if (tiling.rows > maxTileRows) tiling.rows = maxTileRows;
   if (tiling.rows < 1) tiling.rows = 1;
   return tiling;
-}
-
-bool tilingFits(const DeviceLimits &limits, const Tiling &tiling, uint32_t topk, uint32_t chunkBytes) {
-  if (tiling.rows < 1 || tiling.rows > maxTileRows || tiling.rows * topk > maxTileEntries) return false;
-  if (tiling.blocksPerSm < 1 || tiling.groups < 1) return false;
-  const uint64_t bytes = dynamicBytes(tiling, chunkBytes) + sizeof(TileState) + rowAlign;
-  return bytes <= limits.sharedBytes &&
-         (bytes + reservedShared) * tiling.blocksPerSm <= limits.sharedBytesPerSm;
 }
 
 cudaError_t launchDispatch(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {

@@ -121,18 +121,11 @@ __device__ void closeNode(float *sum, float *partial, bool rounded) {
 // Calls f(Unit{}) with the type of an access of `unit` bytes.
 template <class F>
 __device__ inline void withUnit(uint32_t unit, F f) {
-  switch (unit) {
-    case 16:
-      return f(uint4{});
-    case 8:
-      return f(uint2{});
-    case 4:
-      return f(uint32_t{});
-    case 2:
-      return f(uint16_t{});
-    default:
-      return f(uint8_t{});
-  }
+  if (unit == 16) return f(uint4{});
+  if (unit == 8) return f(uint2{});
+  if (unit == 4) return f(uint32_t{});
+  if (unit == 2) return f(uint16_t{});
+  return f(uint8_t{});
 }
 
 // Calls f(E{}) with the element type of a dtype that can be computed with.

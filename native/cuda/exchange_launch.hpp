@@ -23,9 +23,6 @@ uint32_t chunkOf(uint64_t rowBytes);
 // 0.
 Tiling chooseTiling(const DeviceLimits &limits, uint32_t topk, uint32_t chunkBytes, uint32_t planTile);
 
-// Whether blocks with this tiling fit the device.
-bool tilingFits(const DeviceLimits &limits, const Tiling &tiling, uint32_t topk, uint32_t chunkBytes);
-
 // Moves every payload, origins and padding in one launch.
 cudaError_t launchDispatch(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream);
 // Dispatch of per-token payloads scaled by each entry's weight; the rest as above.
@@ -39,9 +36,8 @@ struct CombineLaunch {
   bool isWeighted = false;
   uint32_t unit = 1;  // bytes of the widest access that all rows allow; 16: vectors, else elements
   uint64_t tokens =
-      0;  // blocks at most: the plan's capacity, so that a captured launch suits every plan in it
-  uint32_t threads = 0;  // of a block; 0: chosen
-  uint32_t sms = 0;      // that blocks may fill, taking turns; 0: a block for each token
+      0;             // blocks at most: the plan's capacity, so that a captured launch suits every plan in it
+  uint32_t sms = 0;  // that blocks may fill, taking turns; 0: a block for each token
 };
 cudaError_t launchCombine(const CombineParams &params, const CombineLaunch &launch, cudaStream_t stream);
 cudaError_t launchGradient(const GradientParams &params, const DeviceLimits &limits, fusco_dtype dtype,

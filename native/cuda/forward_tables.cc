@@ -25,9 +25,9 @@ class ForwardTableMaker {
 
  private:
   [[noreturn]] static void refuse(uint32_t rank, const char *what, size_t row) {
-    throw Failure(FUSCO_E_SEGMENT_BOUNDS, "forwarded row %zu of rank %u %s", row, rank, what)
+    throw Failure(FUSCO_E_SEGMENT_BOUNDS, "forwarded row %llu of rank %u %s", row, rank, what)
         .atRank(rank)
-        .at("/ranks/%u/forward/%zu", rank, row);
+        .at("/ranks/%u/forward/%llu", rank, row);
   }
 
   void addRank(uint32_t rank) {

@@ -35,6 +35,15 @@ struct Share {
   static constexpr uint32_t warpBlocks = teams * inFlight;
   using Values = UnitOf<width * E::bytes>;
   using Codes = UnitOf<width>;
+
+  // The first element of this lane's access `round`, counted in its block.
+  __device__ static uint32_t elementOf(uint32_t round) {
+    return (round * lanes + threadIdx.x % lanes) * width;
+  }
+  // This lane's block `j` of a run.
+  __device__ static uint64_t blockOf(uint64_t first, uint32_t j) {
+    return first + j * teams + threadIdx.x % 32 / lanes;
+  }
 };
 
 // A block's first element, and how many it has; none behind the last block.
@@ -120,43 +129,50 @@ __device__ uint32_t largestOf(const float *values) {
   return largest;
 }
 
+// The blocks of a warp that are in flight together, in this lane's accesses of one `Unit` for `width`
+// elements.
+template <class S, bool whole, class Unit>
+struct InFlight {
+  BlockAt at[S::inFlight];
+  Unit units[S::inFlight][S::rounds];
+
+  __device__ InFlight(const Fp8Params &p, uint64_t first, const uint8_t *from, uint32_t elementBytes) {
+#pragma unroll
+    for (uint32_t j = 0; j < S::inFlight; j++) {
+      at[j] = blockAt<whole>(p, S::blockOf(first, j));
+#pragma unroll
+      for (uint32_t r = 0; r < S::rounds; r++) {
+        const uint32_t element = S::elementOf(r);
+        units[j][r] = {};
+        if (element >= at[j].count) continue;
+        units[j][r] =
+            loadOnce(reinterpret_cast<const Unit *>(from + (at[j].element + element) * elementBytes));
+      }
+    }
+  }
+};
+
 template <class E, uint32_t width, bool whole>
 __global__ void __launch_bounds__(threads) quantizeBlocks(const __grid_constant__ Fp8Params p) {
   using S = Share<E, width>;
   using L = Lanes<E, typename S::Values>;
-  const uint32_t lane = threadIdx.x % S::lanes;
-  const uint32_t team = threadIdx.x % 32 / S::lanes;
   eachRun<S>(p, [&](uint64_t first) {
-    BlockAt at[S::inFlight];
-    typename S::Values units[S::inFlight][S::rounds];
-#pragma unroll
-    for (uint32_t j = 0; j < S::inFlight; j++) {
-      at[j] = blockAt<whole>(p, first + j * S::teams + team);
-#pragma unroll
-      for (uint32_t r = 0; r < S::rounds; r++) {
-        const uint32_t element = (r * S::lanes + lane) * width;
-        units[j][r] = {};
-        if (element < at[j].count) {
-          units[j][r] = loadOnce(
-              reinterpret_cast<const typename S::Values *>(p.values + (at[j].element + element) * E::bytes));
-        }
-      }
-    }
+    const InFlight<S, whole, typename S::Values> in(p, first, p.values, E::bytes);
 #pragma unroll
     for (uint32_t j = 0; j < S::inFlight; j++) {
       float values[S::rounds * width];
 #pragma unroll
-      for (uint32_t r = 0; r < S::rounds; r++) L::decode(units[j][r], values + r * width);
+      for (uint32_t r = 0; r < S::rounds; r++) L::decode(in.units[j][r], values + r * width);
       const uint32_t largest = largestOf<S, S::rounds * width>(values);
       const float size = fromBits(largest > 0x7f800000u ? 0x7fc00000u : largest);
       const float factor = e4m3Max / size;
-      if (at[j].count == 0) continue;
-      if (lane == 0) p.scales[first + j * S::teams + team] = fromBits(encodeF32(size / e4m3Max));
+      if (in.at[j].count == 0) continue;
+      if (S::elementOf(0) == 0) p.scales[S::blockOf(first, j)] = fromBits(encodeF32(size / e4m3Max));
 #pragma unroll
       for (uint32_t r = 0; r < S::rounds; r++) {
-        const uint32_t element = (r * S::lanes + lane) * width;
-        if (element >= at[j].count) continue;
-        *reinterpret_cast<typename S::Codes *>(p.codes + at[j].element + element) =
+        const uint32_t element = S::elementOf(r);
+        if (element >= in.at[j].count) continue;
+        *reinterpret_cast<typename S::Codes *>(p.codes + in.at[j].element + element) =
             encodeCodes<width>(values + r * width, factor);
       }
     }
@@ -167,85 +183,55 @@ template <class E, uint32_t width, bool whole>
 __global__ void __launch_bounds__(threads) dequantizeBlocks(const __grid_constant__ Fp8Params p) {
   using S = Share<E, width>;
   using L = Lanes<E, typename S::Values>;
-  const uint32_t lane = threadIdx.x % S::lanes;
-  const uint32_t team = threadIdx.x % 32 / S::lanes;
   eachRun<S>(p, [&](uint64_t first) {
-    BlockAt at[S::inFlight];
-    typename S::Codes units[S::inFlight][S::rounds];
+    const InFlight<S, whole, typename S::Codes> in(p, first, p.codes, 1);
     float scale[S::inFlight];
 #pragma unroll
     for (uint32_t j = 0; j < S::inFlight; j++) {
-      const uint64_t block = first + j * S::teams + team;
-      at[j] = blockAt<whole>(p, block);
-      scale[j] = at[j].count == 0 ? 0.0f : p.scales[block];
-#pragma unroll
-      for (uint32_t r = 0; r < S::rounds; r++) {
-        const uint32_t element = (r * S::lanes + lane) * width;
-        units[j][r] = {};
-        if (element < at[j].count) {
-          units[j][r] =
-              loadOnce(reinterpret_cast<const typename S::Codes *>(p.codes + at[j].element + element));
-        }
-      }
+      scale[j] = in.at[j].count == 0 ? 0.0f : p.scales[S::blockOf(first, j)];
     }
 #pragma unroll
     for (uint32_t j = 0; j < S::inFlight; j++) {
 #pragma unroll
       for (uint32_t r = 0; r < S::rounds; r++) {
-        const uint32_t element = (r * S::lanes + lane) * width;
-        if (element >= at[j].count) continue;
+        const uint32_t element = S::elementOf(r);
+        if (element >= in.at[j].count) continue;
         float values[width];
-        decodeCodes<width>(units[j][r], values);
+        decodeCodes<width>(in.units[j][r], values);
 #pragma unroll
         for (uint32_t i = 0; i < width; i++) values[i] *= scale[j];
-        *reinterpret_cast<typename S::Values *>(p.values + (at[j].element + element) * E::bytes) =
+        *reinterpret_cast<typename S::Values *>(p.values + (in.at[j].element + element) * E::bytes) =
             L::encode(values);
       }
     }
   });
 }
 
-template <class E, uint32_t width, bool whole, bool back>
-cudaError_t launchShared(const Fp8Params &p, const DeviceLimits &limits, cudaStream_t stream) {
+template <class E, uint32_t width, bool whole>
+cudaError_t launchShared(const Fp8Params &p, Fp8Direction direction, const DeviceLimits &limits,
+                         cudaStream_t stream) {
   constexpr uint64_t perBlock = Share<E, width>::warpBlocks * (threads / 32);
   const uint64_t wanted = (p.blocks + perBlock - 1) / perBlock;
   const uint64_t most = uint64_t{limits.sms} * 16;
   if (wanted == 0) return cudaSuccess;
   const auto blocks = static_cast<uint32_t>(wanted < most ? wanted : most);
-  if (back) {
-    dequantizeBlocks<E, width, whole><<<blocks, threads, 0, stream>>>(p);
-  } else {
-    quantizeBlocks<E, width, whole><<<blocks, threads, 0, stream>>>(p);
-  }
+  const auto kernel = direction == Fp8Direction::quantize ? quantizeBlocks<E, width, whole>
+                                                          : dequantizeBlocks<E, width, whole>;
+  kernel<<<blocks, threads, 0, stream>>>(p);
   return cudaGetLastError();
-}
-
-template <class E, bool back>
-cudaError_t launchElement(const Fp8Params &p, bool wide, const DeviceLimits &limits, cudaStream_t stream) {
-  constexpr uint32_t width = 16 / E::bytes;
-  if (!wide) return launchShared<E, 1, false, back>(p, limits, stream);
-  if (p.hidden % fp8Block != 0) return launchShared<E, width, false, back>(p, limits, stream);
-  return launchShared<E, width, true, back>(p, limits, stream);
-}
-
-template <bool back>
-cudaError_t launch(const Fp8Params &p, fusco_dtype dtype, bool wide, const DeviceLimits &limits,
-                   cudaStream_t stream) {
-  if (dtype == FUSCO_DTYPE_F32) return launchElement<DeviceF32, back>(p, wide, limits, stream);
-  if (dtype == FUSCO_DTYPE_F16) return launchElement<DeviceF16, back>(p, wide, limits, stream);
-  return launchElement<DeviceBf16, back>(p, wide, limits, stream);
 }
 
 }  // namespace
 
-cudaError_t launchQuantize(const Fp8Params &params, fusco_dtype dtype, bool wide, const DeviceLimits &limits,
-                           cudaStream_t stream) {
-  return launch<false>(params, dtype, wide, limits, stream);
-}
-
-cudaError_t launchDequantize(const Fp8Params &params, fusco_dtype dtype, bool wide,
-                             const DeviceLimits &limits, cudaStream_t stream) {
-  return launch<true>(params, dtype, wide, limits, stream);
+cudaError_t launchFp8(const Fp8Params &p, Fp8Direction direction, fusco_dtype dtype, bool wide,
+                      const DeviceLimits &limits, cudaStream_t stream) {
+  return forElement(dtype, [&](auto element) {
+    using E = decltype(element);
+    constexpr uint32_t width = 16 / E::bytes;
+    if (!wide) return launchShared<E, 1, false>(p, direction, limits, stream);
+    if (p.hidden % fp8Block != 0) return launchShared<E, width, false>(p, direction, limits, stream);
+    return launchShared<E, width, true>(p, direction, limits, stream);
+  });
 }
 
 }  // namespace fusco::cuda

@@ -15,11 +15,11 @@ struct Fp8Params {
   uint64_t blocks;     // of all rows
 };
 
+enum class Fp8Direction { quantize, dequantize };
+
 // `wide`: addresses and rows allow 16 bytes of values at a time.
-cudaError_t launchQuantize(const Fp8Params &params, fusco_dtype dtype, bool wide, const DeviceLimits &limits,
-                           cudaStream_t stream);
-cudaError_t launchDequantize(const Fp8Params &params, fusco_dtype dtype, bool wide,
-                             const DeviceLimits &limits, cudaStream_t stream);
+cudaError_t launchFp8(const Fp8Params &params, Fp8Direction direction, fusco_dtype dtype, bool wide,
+                      const DeviceLimits &limits, cudaStream_t stream);
 
 struct GateParams {
   fusco_gate_options options;

@@ -254,13 +254,13 @@ class TileMover {
 
   __device__ void arrive() {
     arrivals_++;
-    if (lane_ == 0 && p_.tiling.syncBlocks != 0) atomicAdd(&p_.barrier[0], 1u);
+    if (lane_ == 0) atomicAdd(&p_.barrier[0], 1u);
   }
 
   // Until all blocks have come this far. It is about speed alone: where they do not all run at once, or
   // somebody else uses the GPU, a block goes on after a while, and nothing can hang.
   __device__ void awaitAll() {
-    if (lane_ == 0 && p_.tiling.syncBlocks != 0) {
+    if (lane_ == 0) {
       constexpr long long patience = 100000;  // cycles, about 50 us
       const uint32_t goal = arrivals_ * gridDim.x;
       const long long start = clock64();

@@ -1,5 +1,5 @@
-// Combine, scale and dot over vectors of eight, written once. V<dtype> supplies the vector of one processor
-// kind:
+// Copies, and combine, scale and dot over vectors of eight, written once. V<dtype> supplies the vector of one
+// processor kind:
 //   Vec; zero(); splat(float); add(a, b); mul(a, b); load(bytes); store2(bytes, v, v, nonTemporal);
 //   spill(float[8], v); round(v): to the dtype and back
 // Included by one source file for each kind; everything has internal linkage.
@@ -121,6 +121,10 @@ float dotRow(const uint8_t *a, const uint8_t *b, size_t elements) {
     for (size_t j = 0; j < distance; j++) lane[j] += lane[j + distance];
   }
   return fromBits(encodeF32(lane[0]));
+}
+
+void copyRow(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes) {
+  for (size_t i = 0; i < count; i++) std::memcpy(places[i], row, bytes);
 }
 
 template <class V>

@@ -53,33 +53,33 @@ void quantizeBlock(const uint8_t *from, uint8_t *codes, uint8_t *scale, uint64_t
   for (uint64_t i = 0; i < count; i++) codes[i] = encodeE4m3(values[i] * factor);
 }
 
-template <class E>
-void quantizeRows(Context &context, const fusco_fp8_call &call) {
+// Calls block(values, codes, scale, count) for every block of every row.
+template <class E, class F>
+void eachBlock(Context &context, const fusco_fp8_call &call, const F &block) {
   const uint64_t hidden = call.hidden;
   eachRow(context, call.rows, hidden, [&](uint64_t r) {
-    const auto *from = static_cast<const uint8_t *>(call.values.data) + r * hidden * E::bytes;
-    auto *codes = static_cast<uint8_t *>(call.codes.data) + r * hidden;
-    auto *scales = static_cast<uint8_t *>(call.scales.data) + r * fp8Blocks(hidden) * F32::bytes;
-    for (uint64_t begin = 0; begin < hidden; begin += fp8Block, scales += F32::bytes) {
-      quantizeBlock<E>(from + begin * E::bytes, codes + begin, scales, std::min(fp8Block, hidden - begin));
+    uint8_t *values = static_cast<uint8_t *>(call.values.data) + r * hidden * E::bytes;
+    uint8_t *codes = static_cast<uint8_t *>(call.codes.data) + r * hidden;
+    uint8_t *scale = static_cast<uint8_t *>(call.scales.data) + r * fp8Blocks(hidden) * F32::bytes;
+    for (uint64_t begin = 0; begin < hidden; begin += fp8Block, scale += F32::bytes) {
+      block(values + begin * E::bytes, codes + begin, scale, std::min(fp8Block, hidden - begin));
     }
   });
 }
 
 template <class E>
-void dequantizeRows(Context &context, const fusco_fp8_call &call) {
+void dequantizeBlock(uint8_t *to, const uint8_t *codes, const uint8_t *scale, uint64_t count) {
   static const std::array<float, 256> table = decodeTable();
-  const uint64_t hidden = call.hidden;
-  eachRow(context, call.rows, hidden, [&](uint64_t r) {
-    auto *to = static_cast<uint8_t *>(call.values.data) + r * hidden * E::bytes;
-    const auto *codes = static_cast<const uint8_t *>(call.codes.data) + r * hidden;
-    const auto *scales = static_cast<const uint8_t *>(call.scales.data) + r * fp8Blocks(hidden) * F32::bytes;
-    for (uint64_t begin = 0; begin < hidden; begin += fp8Block, scales += F32::bytes) {
-      const float scale = F32::load(scales);
-      const uint64_t end = std::min(hidden, begin + fp8Block);
-      for (uint64_t i = begin; i < end; i++) E::store(to + i * E::bytes, table[codes[i]] * scale);
-    }
-  });
+  const float factor = F32::load(scale);
+  for (uint64_t i = 0; i < count; i++) E::store(to + i * E::bytes, table[codes[i]] * factor);
+}
+
+// Calls work(E{}) with the element type of a dtype that was checked.
+template <class F>
+void withElement(fusco_dtype dtype, const F &work) {
+  if (dtype == FUSCO_DTYPE_F32) return work(F32{});
+  if (dtype == FUSCO_DTYPE_F16) return work(F16{});
+  work(Bf16{});
 }
 
 }  // namespace
@@ -89,8 +89,7 @@ void checkFp8(const fusco_fp8_call &call) {
     throw Failure(FUSCO_E_OPTION, "rows is beyond its limit").limited(call.rows, maxRows);
   }
   const uint64_t size = elementBytes(call.dtype);
-  if (size == 0)
-    throw Failure(FUSCO_E_DTYPE, "dtype %d is not f32, f16 or bf16", static_cast<int>(call.dtype));
+  if (size == 0) throw Failure(FUSCO_E_DTYPE, "dtype %d is not f32, f16 or bf16", call.dtype);
   if (call.hidden > FUSCO_MAX_ROW_BYTES) throw Failure(FUSCO_E_OPTION, "hidden is beyond its limit");
   checkRowBytes(call.hidden * size);
   RowBuffers buffers;
@@ -101,16 +100,18 @@ void checkFp8(const fusco_fp8_call &call) {
 
 void quantize(Context &context, const fusco_fp8_call &call) {
   checkFp8(call);
-  if (call.dtype == FUSCO_DTYPE_F32) return quantizeRows<F32>(context, call);
-  if (call.dtype == FUSCO_DTYPE_F16) return quantizeRows<F16>(context, call);
-  quantizeRows<Bf16>(context, call);
+  withElement(call.dtype, [&](auto element) {
+    using E = decltype(element);
+    eachBlock<E>(context, call, quantizeBlock<E>);
+  });
 }
 
 void dequantize(Context &context, const fusco_fp8_call &call) {
   checkFp8(call);
-  if (call.dtype == FUSCO_DTYPE_F32) return dequantizeRows<F32>(context, call);
-  if (call.dtype == FUSCO_DTYPE_F16) return dequantizeRows<F16>(context, call);
-  dequantizeRows<Bf16>(context, call);
+  withElement(call.dtype, [&](auto element) {
+    using E = decltype(element);
+    eachBlock<E>(context, call, dequantizeBlock<E>);
+  });
 }
 
 }  // namespace fusco

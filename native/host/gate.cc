@@ -18,8 +18,7 @@ constexpr uint32_t sumLanes = 32;
 
 void checkRange(const char *name, uint64_t value, uint64_t max) {
   if (value >= 1 && value <= max) return;
-  throw Failure(FUSCO_E_OPTION, "%s is %llu; it must be from 1 to %llu", name,
-                static_cast<unsigned long long>(value), static_cast<unsigned long long>(max))
+  throw Failure(FUSCO_E_OPTION, "%s is %llu; it must be from 1 to %llu", name, value, max)
       .limited(value, max);
 }
 
@@ -40,11 +39,10 @@ void checkOptions(const fusco_gate_options &options, uint64_t tokens) {
         .limited(options.topk, reach);
   }
   if (options.score != FUSCO_SCORE_SOFTMAX && options.score != FUSCO_SCORE_SIGMOID) {
-    throw Failure(FUSCO_E_OPTION, "score is %d; it must be 0 or 1", static_cast<int>(options.score));
+    throw Failure(FUSCO_E_OPTION, "score is %d; it must be 0 or 1", options.score);
   }
   if (options.group_score != FUSCO_GROUP_MAX && options.group_score != FUSCO_GROUP_TOP2) {
-    throw Failure(FUSCO_E_OPTION, "group_score is %d; it must be 0 or 1",
-                  static_cast<int>(options.group_score));
+    throw Failure(FUSCO_E_OPTION, "group_score is %d; it must be 0 or 1", options.group_score);
   }
 }
 
@@ -249,8 +247,7 @@ void gateBackward(Context &context, const fusco_gate_backward_call &call) {
   for (uint64_t entry = 0; entry < call.tokens * options.topk; entry++) {
     const auto id = loadAt<int32_t>(ids, entry);
     if (id >= 0 && static_cast<uint32_t>(id) < options.experts) continue;
-    throw Failure(FUSCO_E_OPTION, "id %d of entry %llu is not in 0..%u", id,
-                  static_cast<unsigned long long>(entry), options.experts - 1);
+    throw Failure(FUSCO_E_OPTION, "id %d of entry %llu is not in 0..%u", id, entry, options.experts - 1);
   }
   eachToken(context, call, backwardToken);
 }

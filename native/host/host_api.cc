@@ -1,9 +1,9 @@
 // The C interface: turns failures into statuses, and nothing else.
 
-#include <chrono>
 #include <iterator>
 #include <mutex>
 
+#include "clock.hpp"
 #include "fp8.hpp"
 #include "gate.hpp"
 #include "guard.hpp"
@@ -15,10 +15,6 @@ namespace {
 using fusco::Failure;
 using fusco::guarded;
 
-uint64_t nanosecondsOf(std::chrono::steady_clock::duration duration) {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count());
-}
-
 template <class Call>
 fusco_status exchange(fusco_plan *plan, const Call *given, const char *name, fusco_stats *stats,
                       fusco_error *error, void (*run)(fusco_plan &, const Call &, fusco_stats &)) noexcept {
@@ -27,11 +23,9 @@ fusco_status exchange(fusco_plan *plan, const Call *given, const char *name, fus
     const fusco::CallFrom<Call> from(given, name);
     const std::lock_guard<std::mutex> turn(plan->context->mutex);
     fusco_stats measured{};
-    const auto start = std::chrono::steady_clock::now();
+    measured.started = fusco::steadyNs();
     run(*plan, from.call, measured);
-    const auto taken = std::chrono::steady_clock::now() - start;
-    measured.nanoseconds = nanosecondsOf(taken);
-    measured.started = nanosecondsOf(start.time_since_epoch());
+    measured.nanoseconds = fusco::steadyNs() - measured.started;
     if (stats != nullptr) *stats = measured;
   });
 }

@@ -37,13 +37,8 @@ size_t gatherTerms(const fusco_plan &plan, const fusco_combine_call &call, uint3
     const Place &place = places[k];
     if (place.row < 0) continue;
     nodes[count] = place.peer / plan.ranksPerNode;
-    Term &term = terms[count++];
-    term.row = rowOf(call.from, place.peer, place.row, call.row_bytes);
-    term.weight = 0.0f;
-    term.closesNode = false;
-    if (call.weights != nullptr) {
-      std::memcpy(&term.weight, rowOf(call.weights, rank, first + k, weightBytes), weightBytes);
-    }
+    const float weight = call.weights == nullptr ? 0.0f : weightOf(call.weights, rank, first + k);
+    terms[count++] = {rowOf(call.from, place.peer, place.row, call.row_bytes), weight, false};
   }
   if (plan.tree != Tree::none) groupByNode(terms, nodes, count);
   return count;

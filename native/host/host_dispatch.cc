@@ -42,9 +42,8 @@ void scaleTokens(const fusco_plan &plan, const TokenTask &task, const fusco_payl
       const uint64_t entry = uint64_t{token} * plan.topk + k;
       const Place &place = plan.rank[task.rank].places[entry];
       if (place.row < 0) continue;
-      float weight;
-      std::memcpy(&weight, rowOf(scale, task.rank, entry, weightBytes), weightBytes);
-      scaleRow(rowOf(payload.to, place.peer, place.row, payload.row_bytes), row, weight, elements);
+      scaleRow(rowOf(payload.to, place.peer, place.row, payload.row_bytes), row,
+               weightOf(scale, task.rank, entry), elements);
     }
   }
 }

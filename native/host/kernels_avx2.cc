@@ -74,10 +74,6 @@ struct VecF16 : Base {
   }
 };
 
-void copyRow(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes) {
-  for (size_t i = 0; i < count; i++) std::memcpy(places[i], row, bytes);
-}
-
 void streamOne(uint8_t *to, const uint8_t *from, size_t bytes) {
   // Streaming stores need aligned places, and pay by whole cache lines.
   const size_t gap = (64 - reinterpret_cast<uintptr_t>(to) % 64) % 64;

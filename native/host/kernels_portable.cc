@@ -49,10 +49,6 @@ struct Portable {
   static void spill(float *to, const Vec &v) { std::memcpy(to, v.lane, sizeof v.lane); }
 };
 
-void copyRow(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes) {
-  for (size_t i = 0; i < count; i++) std::memcpy(places[i], row, bytes);
-}
-
 void noFence() {}
 
 #if defined(__x86_64__)

@@ -1,7 +1,6 @@
 // The C interface: turns failures into statuses, and gives a group up when one of its calls has failed after
 // it began.
 
-#include <cinttypes>
 #include <cstring>
 
 #include "guard.hpp"
@@ -109,7 +108,7 @@ fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_cal
   return call(groupOf(group), local != nullptr && all != nullptr, error, [&] {
     constexpr uint64_t most = 64 << 20;
     if (bytes > most) {
-      throw Failure(FUSCO_E_LIMIT, "%" PRIu64 " bytes to gather", bytes).limited(bytes, most);
+      throw Failure(FUSCO_E_LIMIT, "%llu bytes to gather", bytes).limited(bytes, most);
     }
     Group &shared = *group->shared;
     shared.enter(callFrom(id));

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cinttypes>
 #include <cstring>
 
 namespace fusco::nccl {
@@ -38,8 +37,7 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
   }
   if (desc.round_bytes < 1) throw Failure(FUSCO_E_OPTION, "round_bytes is 0; it must be at least 1");
   if (desc.deadline_ns < 1000000)
-    throw Failure(FUSCO_E_OPTION, "deadline_ns is %" PRIu64 "; it must be at least 1000000",
-                  desc.deadline_ns);
+    throw Failure(FUSCO_E_OPTION, "deadline_ns is %llu; it must be at least 1000000", desc.deadline_ns);
   return desc;
 }
 
@@ -205,14 +203,14 @@ void Group::wait(const char *what, const std::function<bool()> &ready) {
     const uint64_t now = monotonicNs();
     for (uint32_t i = 0; mailbox_ != nullptr && i < neighbors_.count(); i++) {
       if (i != neighbors_.self && mailbox_->hasFailed(i)) {
-        throw Failure(FUSCO_E_PEER_TIMEOUT, "call %" PRIu64 ", %s: rank %u has given up", callNumber_, what,
+        throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: rank %u has given up", callNumber_, what,
                       neighbors_.rankAt[i])
             .atRank(neighbors_.rankAt[i]);
       }
     }
     if (now >= until_) {
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %" PRIu64 ", %s: not done after %" PRIu64 " ms", callNumber_,
-                    what, deadlineNs_ / 1000000)
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: not done after %llu ms", callNumber_, what,
+                    deadlineNs_ / 1000000)
           .limited((now - until_ + deadlineNs_) / 1000000, deadlineNs_ / 1000000);
     }
     if (now - start > spinNs) usleep(napUs);

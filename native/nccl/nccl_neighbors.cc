@@ -122,7 +122,7 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
     mapped[b][neighbors_.self] = static_cast<uint8_t *>(buffers[b].data);
   if (!hasNeighbors()) return;
   if (buffers.size() > maxPosted) {
-    throw Failure(FUSCO_E_LIMIT, "%zu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
+    throw Failure(FUSCO_E_LIMIT, "%llu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
         .limited(buffers.size(), maxPosted);
   }
   Post &local = mailbox_->local(call.number);
@@ -141,7 +141,7 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
     const Post &post = mailbox_->of(i, call.number);
     if (post.digest != call.digest || post.count != buffers.size()) {
       throw Failure(FUSCO_E_PEER_MISMATCH,
-                    "rank %u makes another call than rank %u as call %" PRIu64 ": the digests differ", peer,
+                    "rank %u makes another call than rank %u as call %llu: the digests differ", peer,
                     neighbors_.rank, call.number)
           .atRank(peer);
     }
@@ -150,8 +150,8 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
       needed[b] = rows[i] * rowBytes[b];
       const uint64_t given = post.buffer[b].bytes;
       if (given >= needed[b]) continue;
-      throw Failure(FUSCO_E_BUFFER, "buffer %zu of rank %u has %" PRIu64 " bytes, %" PRIu64 " are needed", b,
-                    peer, given, needed[b])
+      throw Failure(FUSCO_E_BUFFER, "buffer %llu of rank %u has %llu bytes, %llu are needed", b, peer, given,
+                    needed[b])
           .atRank(peer)
           .limited(given, needed[b]);
     }

@@ -1,7 +1,6 @@
 #include "rank_tables.hpp"
 
 #include <algorithm>
-#include <cinttypes>
 
 namespace fusco::nccl {
 
@@ -14,7 +13,7 @@ Neighbors::Neighbors(uint32_t groupRanks, uint32_t localRank, const uint32_t *ma
   }
   self = static_cast<uint32_t>(indexOf[rank]);
   if (rankAt.size() > maxNeighbors) {
-    throw Failure(FUSCO_E_LIMIT, "%zu ranks on one machine; at most %u reach each other's memory",
+    throw Failure(FUSCO_E_LIMIT, "%llu ranks on one machine; at most %u reach each other's memory",
                   rankAt.size(), maxNeighbors)
         .limited(rankAt.size(), maxNeighbors);
   }
@@ -114,8 +113,7 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
     sentRows += runs.of(i).rows;
   }
   if (sentRows > entries) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %" PRIu64 " rows of %" PRIu64 " entries", rank, sentRows,
-                  entries)
+    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %llu rows of %llu entries", rank, sentRows, entries)
         .atRank(rank);
   }
   direct.assign(entries, {0, -1});
@@ -173,8 +171,7 @@ void RankTables::layOutForwarding(const CheckedShard &shard, const fusco_nccl_pl
     landed += landingRows[source];
   }
   if (landed > FUSCO_MAX_ROWS) {
-    throw Failure(FUSCO_E_LIMIT, "rank %u forwards %" PRIu64 " rows; the limit is %d", rank, landed,
-                  FUSCO_MAX_ROWS)
+    throw Failure(FUSCO_E_LIMIT, "rank %u forwards %llu rows; the limit is %d", rank, landed, FUSCO_MAX_ROWS)
         .atRank(rank)
         .limited(landed, FUSCO_MAX_ROWS);
   }
@@ -236,9 +233,8 @@ Landing RankTables::readLanding(const std::vector<uint32_t> &counts, const std::
     for (const uint64_t end = rowReceive.start(source + 1); row < end; row++) {
       const uint32_t count = counts[row];
       if (count > places.size() - next) {
-        throw Failure(FUSCO_E_PEER_MISMATCH,
-                      "row %u that rank %u forwards has %u destinations, %" PRIu64 " came", row, source,
-                      count, places.size() - next)
+        throw Failure(FUSCO_E_PEER_MISMATCH, "row %u that rank %u forwards has %u destinations, %llu came",
+                      row, source, count, places.size() - next)
             .atRank(source)
             .limited(count, places.size() - next);
       }

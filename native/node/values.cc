@@ -8,26 +8,9 @@ namespace {
 
 constexpr double maxSafeInteger = 9007199254740991.0;
 
-size_t elementBytes(napi_typedarray_type type) {
-  switch (type) {
-    case napi_int8_array:
-    case napi_uint8_array:
-    case napi_uint8_clamped_array:
-      return 1;
-    case napi_int16_array:
-    case napi_uint16_array:
-    case napi_float16_array:
-      return 2;
-    case napi_int32_array:
-    case napi_uint32_array:
-    case napi_float32_array:
-      return 4;
-    case napi_float64_array:
-    case napi_bigint64_array:
-    case napi_biguint64_array:
-      return 8;
-  }
-  return 0;
+// node-addon-api does not know Float16Array.
+size_t elementBytes(const Napi::Value &array, napi_typedarray_type type) {
+  return type == napi_float16_array ? 2 : array.As<Napi::TypedArray>().ElementSize();
 }
 
 struct Place {
@@ -98,7 +81,7 @@ fusco_buffer memoryOf(const Napi::Value &value, const std::string &name, uint32_
     napi_typedarray_type type;
     NAPI_THROW_IF_FAILED(env, napi_get_typedarray_info(env, value, &type, &bytes, &data, &backing, nullptr),
                          fusco_buffer{});
-    bytes *= elementBytes(type);
+    bytes *= elementBytes(value, type);
   } else if (value.IsDataView()) {
     NAPI_THROW_IF_FAILED(env, napi_get_dataview_info(env, value, &bytes, &data, &backing, nullptr),
                          fusco_buffer{});

@@ -76,8 +76,6 @@ routing_option=''
 fusco bench cuda $routing_option --out "$results/bench.json" || failed=1
 launch 4 100 "$app/test/gpu/fusco.js" bench nccl --one-gpu --tokens 512 --rounds 9 \
   --out "$results/bench-nccl.json" || failed=1
-"$app/build/native/cuda/fusco_sweep" 4096 >"$results/sweep-4096.txt"
-"$app/build/native/cuda/fusco_sweep" 512 >"$results/sweep-512.txt"
 record check.sh
 step 'done'
 exit $failed

@@ -1,11 +1,12 @@
-#include <algorithm>
+// The pipeline that fusion replaces, on the GPU: pack by destination, copy blocks between ranks, permute into
+// expert order; and back. The bench compares the fused exchange with it.
 
+#include "device_plan.hpp"
 #include "element_device.cuh"
 #include "failure.hpp"
 #include "fusco_cuda_bench.h"
 #include "guard.hpp"
-#include "host_exchange.hpp"
-#include "unfused.hpp"
+#include "unfused_tables.hpp"
 
 namespace fusco::cuda {
 
@@ -33,140 +34,121 @@ __global__ void permute(const Place *places, uint64_t rows, Rows ranks, uint8_t 
   }
 }
 
-template <class T>
-T *uploaded(CudaContext &context, std::vector<void *> &owned, const std::vector<T> &values) {
-  void *at = context.allocRaw(0, values.size() * sizeof(T));
-  owned.push_back(at);
-  context.check(cudaMemcpy(at, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
-                "uploading");
-  return static_cast<T *>(at);
-}
-
-Rows rowsOf(const fusco_buffer *buffers, uint32_t ranks) {
-  Rows rows{};
-  for (uint32_t rank = 0; rank < ranks; rank++) rows.of[rank] = static_cast<uint8_t *>(buffers[rank].data);
-  return rows;
-}
-
 }  // namespace
 
-Unfused::Unfused(std::shared_ptr<DevicePlan> devicePlan, uint64_t rowBytes)
-    : devicePlan_(std::move(devicePlan)), rowBytes_(rowBytes) {
-  CudaContext &context = devicePlan_->context();
-  const fusco_plan &plan = devicePlan_->plan();
-  if (rowBytes == 0 || rowBytes % 16 != 0 || context.groups().size() != 1) {
-    throw Failure(FUSCO_E_OPTION, "the unfused pipeline takes rows of whole 16 bytes on one device");
-  }
-  struct Row {
-    uint32_t source, token, peer;
-    int32_t slot;
-    uint64_t entry;
-  };
-  std::vector<Row> rows;
-  uint64_t entry = 0;
-  for (uint32_t source = 0; source < plan.ranks; source++) {
-    const auto &places = plan.rank[source].places;
-    for (size_t e = 0; e < places.size(); e++, entry++) {
-      if (places[e].row < 0) continue;
-      rows.push_back({source, static_cast<uint32_t>(e / plan.topk), places[e].peer, places[e].row, entry});
+class Unfused {
+ public:
+  // Makes tables and buffers for rows of `rowBytes` (a multiple of 16). All ranks on one device.
+  Unfused(std::shared_ptr<DevicePlan> devicePlan, uint64_t rowBytes)
+      : devicePlan_(std::move(devicePlan)), context_(devicePlan_->context()), rowBytes_(rowBytes) {
+    if (rowBytes == 0 || rowBytes % 16 != 0 || context_.groups().size() != 1) {
+      throw Failure(FUSCO_E_OPTION, "the unfused pipeline takes rows of whole 16 bytes on one device");
     }
+    const UnfusedTables tables(devicePlan_->plan());
+    blocks_ = tables.blocks;
+    rows_ = tables.slot.size();
+    packed_ = allocate<uint8_t>(rows_ * rowBytes);
+    arrived_ = allocate<uint8_t>(rows_ * rowBytes);
+    source_ = uploaded(tables.source);
+    slot_ = uploaded(tables.slot);
+    packedAt_ = uploaded(tables.packedAt);
   }
-  rows_ = rows.size();
-  std::sort(rows.begin(), rows.end(), [](const Row &a, const Row &b) {
-    return std::tie(a.source, a.peer, a.slot) < std::tie(b.source, b.peer, b.slot);
-  });
-  std::vector<Place> sources;
-  std::vector<Place> packedAt(entry, Place{0, -1});
-  std::vector<std::vector<uint64_t>> counts(plan.ranks, std::vector<uint64_t>(plan.ranks, 0));
-  for (const Row &row : rows) {
-    packedAt[row.entry] = {0, static_cast<int32_t>(sources.size())};
-    sources.push_back({row.source, static_cast<int32_t>(row.token)});
-    counts[row.source][row.peer]++;
+  ~Unfused() {
+    cudaDeviceSynchronize();
+    for (void *at : owned_) cudaFree(at);
   }
-  uint64_t sent = 0;
-  for (uint32_t source = 0; source < plan.ranks; source++) {
-    for (uint32_t peer = 0; peer < plan.ranks; peer++) {
-      uint64_t arrived = 0;
-      for (uint32_t p = 0; p < peer; p++) {
-        for (uint32_t s = 0; s < plan.ranks; s++) arrived += counts[s][p];
-      }
-      for (uint32_t s = 0; s < source; s++) arrived += counts[s][peer];
-      const uint64_t count = counts[source][peer];
-      if (count > 0) blocks_.push_back({sent * rowBytes, arrived * rowBytes, count * rowBytes});
-      sent += count;
+  Unfused(const Unfused &) = delete;
+  Unfused &operator=(const Unfused &) = delete;
+
+  // `from` [ranks] of [tokens, rowBytes], `to` [ranks] of [receive rows, rowBytes]; padding is not written.
+  void dispatch(const fusco_buffer *from, const fusco_buffer *to) {
+    context_.ready();
+    launchPermute<false>(source_, from, packed_);
+    for (const UnfusedBlock &block : blocks_) {
+      copy(arrived_ + block.recvRow * rowBytes_, packed_ + block.sendRow * rowBytes_, block.rows);
     }
+    launchPermute<true>(slot_, to, arrived_);
+    context_.check(cudaGetLastError(), "launching a permutation");
+    context_.done();
   }
-  std::sort(rows.begin(), rows.end(), [](const Row &a, const Row &b) {
-    return std::tie(a.peer, a.source, a.slot) < std::tie(b.peer, b.source, b.slot);
-  });
-  std::vector<Place> slots;
-  for (const Row &row : rows) slots.push_back({row.peer, row.slot});
-  for (uint8_t **buffer : {&packed_, &arrived_}) {
-    owned_.push_back(context.allocRaw(0, rows_ * rowBytes));
-    *buffer = static_cast<uint8_t *>(owned_.back());
-  }
-  sourceOf_ = uploaded(context, owned_, sources);
-  slotOf_ = uploaded(context, owned_, slots);
-  packedAt_ = uploaded(context, owned_, packedAt);
-}
 
-Unfused::~Unfused() {
-  cudaDeviceSynchronize();
-  for (void *at : owned_) cudaFree(at);
-}
+  void combine(const fusco_combine_call &call) {
+    context_.ready();
+    devicePlan_->beginUse();
+    launchPermute<false>(slot_, call.from, arrived_);
+    for (const UnfusedBlock &block : blocks_) {
+      copy(packed_ + block.sendRow * rowBytes_, arrived_ + block.recvRow * rowBytes_, block.rows);
+    }
+    CombineParams params{};
+    params.plan = devicePlan_->onGroup(0).tables;
+    params.plan.place = packedAt_;
+    params.rowBytes = rowBytes_;
+    params.from[0] = packed_;
+    for (uint32_t rank = 0; rank < context_.ranks(); rank++) {
+      params.to[rank] = static_cast<uint8_t *>(call.to[rank].data);
+      if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
+    }
+    CombineLaunch launch;
+    launch.dtype = call.dtype;
+    launch.isWeighted = call.weights != nullptr;
+    launch.unit = wideUnit;
+    launch.tokens = devicePlan_->plan().tokens;
+    context_.check(launchCombine(params, launch, stream()), "launching a combine");
+    devicePlan_->endUse();
+    context_.done();
+  }
 
-void Unfused::dispatch(const fusco_buffer *from, const fusco_buffer *to) {
-  CudaContext &context = devicePlan_->context();
-  const DeviceGroup &group = context.groups().front();
-  const cudaStream_t stream = context.leader(group);
-  const uint32_t blocks = group.limits.sms * 8;
-  context.ready();
-  permute<false>
-      <<<blocks, 256, 0, stream>>>(sourceOf_, rows_, rowsOf(from, context.ranks()), packed_, rowBytes_);
-  for (const Block &block : blocks_) {
-    context.check(cudaMemcpyAsync(arrived_ + block.arrived, packed_ + block.sent, block.bytes,
-                                  cudaMemcpyDeviceToDevice, stream),
-                  "copying a block");
+ private:
+  template <class T>
+  T *allocate(uint64_t count) {
+    owned_.push_back(context_.allocRaw(0, count * sizeof(T)));
+    return static_cast<T *>(owned_.back());
   }
-  permute<true><<<blocks, 256, 0, stream>>>(slotOf_, rows_, rowsOf(to, context.ranks()), arrived_, rowBytes_);
-  context.check(cudaGetLastError(), "launching a permutation");
-  context.done();
-}
 
-void Unfused::combine(const fusco_combine_call &call) {
-  CudaContext &context = devicePlan_->context();
-  const DeviceGroup &group = context.groups().front();
-  const cudaStream_t stream = context.leader(group);
-  const uint32_t blocks = group.limits.sms * 8;
-  context.ready();
-  devicePlan_->beginUse();
-  permute<false>
-      <<<blocks, 256, 0, stream>>>(slotOf_, rows_, rowsOf(call.from, context.ranks()), arrived_, rowBytes_);
-  for (const Block &block : blocks_) {
-    context.check(cudaMemcpyAsync(packed_ + block.sent, arrived_ + block.arrived, block.bytes,
-                                  cudaMemcpyDeviceToDevice, stream),
-                  "copying a block");
+  Place *uploaded(const std::vector<Place> &values) {
+    auto *at = allocate<Place>(values.size());
+    context_.check(cudaMemcpy(at, values.data(), values.size() * sizeof(Place), cudaMemcpyHostToDevice),
+                   "uploading");
+    return at;
   }
-  CombineParams params{};
-  params.plan = devicePlan_->onGroup(0).tables;
-  params.plan.place = packedAt_;
-  params.rowBytes = rowBytes_;
-  params.from[0] = packed_;
-  for (uint32_t rank = 0; rank < context.ranks(); rank++) {
-    params.to[rank] = static_cast<uint8_t *>(call.to[rank].data);
-    if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
+
+  cudaStream_t stream() const { return context_.leader(context_.groups().front()); }
+
+  template <bool toRanks>
+  void launchPermute(const Place *places, const fusco_buffer *buffers, uint8_t *buffer) {
+    Rows rows{};
+    for (uint32_t rank = 0; rank < context_.ranks(); rank++) {
+      rows.of[rank] = static_cast<uint8_t *>(buffers[rank].data);
+    }
+    const uint32_t blocks = context_.groups().front().limits.sms * 8;
+    permute<toRanks><<<blocks, 256, 0, stream()>>>(places, rows_, rows, buffer, rowBytes_);
   }
-  CombineLaunch launch;
-  launch.dtype = call.dtype;
-  launch.isWeighted = call.weights != nullptr;
-  launch.unit = wideUnit;
-  launch.tokens = devicePlan_->plan().tokens;
-  context.check(launchCombine(params, launch, stream), "launching a combine");
-  devicePlan_->endUse();
-  context.done();
-}
+
+  void copy(uint8_t *to, const uint8_t *from, uint64_t rows) {
+    context_.check(cudaMemcpyAsync(to, from, rows * rowBytes_, cudaMemcpyDeviceToDevice, stream()),
+                   "copying a block");
+  }
+
+  std::shared_ptr<DevicePlan> devicePlan_;
+  CudaContext &context_;
+  uint64_t rowBytes_;
+  uint64_t rows_ = 0;
+  std::vector<UnfusedBlock> blocks_;
+  std::vector<void *> owned_;
+  // Device memory; see UnfusedTables.
+  uint8_t *packed_ = nullptr;   // [rows, rowBytes]
+  uint8_t *arrived_ = nullptr;  // [rows, rowBytes]
+  Place *source_ = nullptr;
+  Place *slot_ = nullptr;
+  Place *packedAt_ = nullptr;
+};
 
 }  // namespace fusco::cuda
+
+struct fusco_cuda_unfused {
+  std::shared_ptr<fusco::cuda::CudaContext> context;
+  std::unique_ptr<fusco::cuda::Unfused> pipeline;
+};
 
 using fusco::Failure;
 
