@@ -36,7 +36,7 @@ class Arena {
 };
 
 // What the arenas of a group are for.
-enum class Use : uint32_t { sendRing, receiveRing, landing, weights, count };
+enum class Use : uint32_t { sendRing, receiveRing, landing, weights, flags, count };
 
 // All members but abort() are called by one thread at a time, with the group's device current. They throw
 // E_BACKEND for what CUDA or NCCL reports, and E_PEER_TIMEOUT after the deadline of the call or abort().
@@ -73,6 +73,8 @@ class Group {
   void wait(const char *what, const std::function<bool()> &ready);
   void waitFor(cudaEvent_t event, const char *what);
   // Throws the error of a CUDA call.
+  // Waits for all four streams, without a deadline.
+  void synchronize() noexcept;
   void must(cudaError_t error, const char *what);
   void record(const cuda::Event &event, cudaStream_t stream);
   // What is enqueued on `stream` from now on waits for the event's last record.
@@ -119,6 +121,8 @@ class Group {
   void openStreams();
   void openFlags();
   void checkResult(abi::Result result, const char *what);
+  // The state of the communicator. Throws an error of it.
+  abi::Result stateOfComm(const char *what);
   void settle(const char *what);
   PostedBuffer describe(const fusco_buffer &buffer);
   // The posted buffer in this process, or null if it cannot be mapped next to what is mapped already.
@@ -140,9 +144,9 @@ class Group {
   abi::Comm *comm_ = nullptr;
   bool entered_ = false;
   bool broken_ = false;
-  std::string brokenBy_;
+  fusco_error brokenBy_{};
   std::atomic<bool> aborted_{false};
-  std::string abortedWhy_;
+  char abortedWhy_[sizeof fusco_error::message] = {};
   std::mutex abortMutex_;
   std::unique_ptr<Mailbox> mailbox_;
   cudaStream_t streams_[4] = {};

@@ -113,8 +113,7 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
     sentRows += runs.of(i).rows;
   }
   if (sentRows > entries) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %llu rows of %llu entries", rank,
-                  static_cast<unsigned long long>(sentRows), static_cast<unsigned long long>(entries))
+    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %llu rows of %llu entries", rank, sentRows, entries)
         .atRank(rank);
   }
   direct.assign(entries, {0, -1});
@@ -172,8 +171,7 @@ void RankTables::layOutForwarding(const CheckedShard &shard, const fusco_nccl_pl
     landed += landingRows[source];
   }
   if (landed > FUSCO_MAX_ROWS) {
-    throw Failure(FUSCO_E_LIMIT, "rank %u forwards %llu rows; the limit is %d", rank,
-                  static_cast<unsigned long long>(landed), FUSCO_MAX_ROWS)
+    throw Failure(FUSCO_E_LIMIT, "rank %u forwards %llu rows; the limit is %d", rank, landed, FUSCO_MAX_ROWS)
         .atRank(rank)
         .limited(landed, FUSCO_MAX_ROWS);
   }
@@ -211,45 +209,45 @@ void RankTables::listSums(const std::vector<uint32_t> &partialRow) {
   }
 }
 
-void checkDestinations(uint32_t source, uint64_t row, uint32_t count, uint32_t topk) {
-  if (count >= 1 && count <= topk) return;
-  throw Failure(FUSCO_E_PEER_MISMATCH,
-                "row %llu that rank %u forwards has %u destinations; it must have 1 to %u",
-                static_cast<unsigned long long>(row), source, count, topk)
-      .atRank(source)
-      .limited(count, topk);
+void RankTables::checkDestinations(const std::vector<uint32_t> &counts) const {
+  for (uint32_t source = 0, row = 0; source < neighbors_.ranks; source++) {
+    for (const uint64_t end = rowReceive.start(source + 1); row < end; row++) {
+      const uint32_t count = counts[row];
+      if (count >= 1 && count <= sizes.topk) continue;
+      throw Failure(FUSCO_E_PEER_MISMATCH,
+                    "row %u that rank %u forwards has %u destinations; it must have 1 to %u", row, source,
+                    count, sizes.topk)
+          .atRank(source)
+          .limited(count, sizes.topk);
+    }
+  }
 }
 
-Landing readLanding(const Neighbors &neighbors, const SendOrder &received, uint32_t topk,
-                    uint32_t ranksPerNode, const std::vector<uint32_t> &rowEntries,
-                    const std::vector<Place> &places, std::vector<uint32_t> &reach) {
-  const uint32_t firstRank = neighbors.rank / ranksPerNode * ranksPerNode;
+Landing RankTables::readLanding(const std::vector<uint32_t> &counts, const std::vector<Place> &places) {
+  checkDestinations(counts);
+  const uint32_t firstRank = neighbors_.rank / sizes.ranksPerNode * sizes.ranksPerNode;
   Landing landing;
   landing.places.reserve(places.size());
   uint64_t next = 0;
-  uint64_t row = 0;
-  for (uint32_t source = 0; source < neighbors.ranks; source++) {
-    for (uint32_t i = 0; i < received.rows(source); i++, row++) {
-      const uint32_t count = rowEntries[row];
-      checkDestinations(source, row, count, topk);
+  for (uint32_t source = 0, row = 0; source < neighbors_.ranks; source++) {
+    for (const uint64_t end = rowReceive.start(source + 1); row < end; row++) {
+      const uint32_t count = counts[row];
       if (count > places.size() - next) {
-        throw Failure(FUSCO_E_PEER_MISMATCH, "row %llu that rank %u forwards has %u destinations, %llu came",
-                      static_cast<unsigned long long>(row), source, count,
-                      static_cast<unsigned long long>(places.size() - next))
+        throw Failure(FUSCO_E_PEER_MISMATCH, "row %u that rank %u forwards has %u destinations, %llu came",
+                      row, source, count, places.size() - next)
             .atRank(source)
             .limited(count, places.size() - next);
       }
       for (uint32_t p = 0; p < count; p++, next++) {
         const Place place = places[next];
-        if (place.peer < firstRank || place.peer - firstRank >= ranksPerNode || place.row < 0) {
+        if (place.peer < firstRank || place.peer - firstRank >= sizes.ranksPerNode || place.row < 0) {
           throw Failure(
               FUSCO_E_PEER_MISMATCH,
-              "row %llu that rank %u forwards goes to row %d of rank %u; ranks %u to %u are of this node",
-              static_cast<unsigned long long>(row), source, place.row, place.peer, firstRank,
-              firstRank + ranksPerNode - 1)
+              "row %u that rank %u forwards goes to row %d of rank %u; ranks %u to %u are of this node", row,
+              source, place.row, place.peer, firstRank, firstRank + sizes.ranksPerNode - 1)
               .atRank(source);
         }
-        const auto neighbor = static_cast<uint32_t>(neighbors.indexOf[place.peer]);
+        const auto neighbor = static_cast<uint32_t>(neighbors_.indexOf[place.peer]);
         reach[neighbor] = std::max(reach[neighbor], static_cast<uint32_t>(place.row) + 1);
         landing.places.push_back({neighbor, place.row});
       }
