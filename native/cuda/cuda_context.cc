@@ -24,18 +24,18 @@ constexpr uint32_t enoughBetweenDevices = 16;
 
 }  // namespace
 
-Event::~Event() {
-  if (event_ == nullptr) return;
-  const OnDevice here(device_);
-  cudaEventDestroy(event_);
+void Event::Destroy::operator()(cudaEvent_t event) const {
+  const OnDevice here(device);
+  cudaEventDestroy(event);
 }
 
 void Event::create(uint32_t device, Timing timing) {
   const OnDevice here(device);
-  device_ = device;
+  cudaEvent_t event = nullptr;
   const cudaError_t error =
-      cudaEventCreateWithFlags(&event_, timing == Timing::on ? cudaEventDefault : cudaEventDisableTiming);
+      cudaEventCreateWithFlags(&event, timing == Timing::on ? cudaEventDefault : cudaEventDisableTiming);
   if (error != cudaSuccess) throw Failure(FUSCO_E_BACKEND, "no event: %s", cudaGetErrorString(error));
+  event_ = {event, {device}};
 }
 
 uint32_t deviceCount() {
