@@ -76,10 +76,7 @@ CudaContext::CudaContext(uint32_t ranks, const uint32_t *devices) {
           .limited(device, count);
     }
     device_.push_back(device);
-    openDevice(device);
-    const auto group = std::find_if(groups_.begin(), groups_.end(),
-                                    [&](const DeviceGroup &other) { return other.device == device; });
-    group->ranks.push_back(rank);
+    groupOf(device).ranks.push_back(rank);
     const OnDevice here(device);
     check(cudaStreamCreateWithFlags(&own_[rank], cudaStreamNonBlocking), "creating a stream");
     ready_[rank].create(device, Timing::off);
@@ -89,9 +86,9 @@ CudaContext::CudaContext(uint32_t ranks, const uint32_t *devices) {
   limitSms(0);
 }
 
-void CudaContext::openDevice(uint32_t device) {
-  for (const DeviceGroup &group : groups_) {
-    if (group.device == device) return;
+DeviceGroup &CudaContext::groupOf(uint32_t device) {
+  for (DeviceGroup &group : groups_) {
+    if (group.device == device) return group;
   }
   const OnDevice here(device);
   cudaDeviceProp properties{};
@@ -106,7 +103,7 @@ void CudaContext::openDevice(uint32_t device) {
   group.limits.sharedBytesPerSm = static_cast<uint32_t>(properties.sharedMemPerMultiprocessor);
   group.allSms = group.limits.sms;
   group.done.create(device, Timing::off);
-  groups_.push_back(std::move(group));
+  return groups_.emplace_back(std::move(group));
 }
 
 void CudaContext::openPeers() {

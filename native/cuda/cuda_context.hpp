@@ -90,7 +90,8 @@ class CudaContext {
   Graph *capturing = nullptr;
 
  private:
-  void openDevice(uint32_t device);
+  // The group of a device, which is opened at first use.
+  DeviceGroup &groupOf(uint32_t device);
   void openPeers();
   void record(Event &event, cudaStream_t stream);
   void wait(cudaStream_t stream, const Event &event);
