@@ -13,16 +13,6 @@
 #include "plan_layout.h"
 #include "unfused_tables.hpp"
 
-struct fusco_unfused {
-  fusco_plan &plan;
-  uint64_t rowBytes;
-  fusco::UnfusedTables tables;
-  std::vector<fusco::UnfusedBlock> copies;    // the blocks in parts, one for each task
-  std::vector<fusco::UnfusedBlock> permuted;  // arrived rows of each task
-  std::unique_ptr<uint8_t[]> packed;          // [rows, rowBytes]
-  std::unique_ptr<uint8_t[]> arrived;         // [rows, rowBytes]
-};
-
 namespace {
 
 using namespace fusco;
@@ -37,88 +27,81 @@ void appendParts(const UnfusedBlock &block, uint64_t step, std::vector<UnfusedBl
   }
 }
 
-std::unique_ptr<fusco_unfused> makeUnfused(fusco_plan &plan, uint64_t rowBytes) {
-  std::unique_ptr<fusco_unfused> made(
-      new fusco_unfused{plan, rowBytes, UnfusedTables(plan), {}, {}, nullptr, nullptr});
-  const uint64_t rows = made->tables.slot.size();
-  const uint64_t step = std::max<uint64_t>(1, chunkBytes / rowBytes);
-  for (const UnfusedBlock &block : made->tables.blocks) appendParts(block, step, made->copies);
-  appendParts({0, 0, rows}, taskRows, made->permuted);
-  made->packed = std::make_unique<uint8_t[]>(rows * rowBytes);
-  made->arrived = std::make_unique<uint8_t[]>(rows * rowBytes);
-  return made;
-}
+}  // namespace
 
-// The three passes of one direction, with the copy routine that the fused exchange would choose.
-class Pipeline {
- public:
-  explicit Pipeline(fusco_unfused &unfused)
-      : unfused_(unfused),
-        plan_(unfused.plan),
-        rowBytes_(unfused.rowBytes),
-        kernels_(plan_.context->kernels()),
-        copy_(plan_.context->storesNonTemporal(plan_.kept * rowBytes_) ? kernels_.copyRowNonTemporal
-                                                                       : kernels_.copyRow) {}
+// The three passes of each direction, with the copy routine that the fused exchange would choose.
+struct fusco_unfused {
+  fusco_unfused(fusco_plan &ofPlan, uint64_t bytes) : plan(ofPlan), rowBytes(bytes), tables(ofPlan) {
+    const uint64_t rows = tables.slot.size();
+    const uint64_t step = std::max<uint64_t>(1, chunkBytes / rowBytes);
+    for (const UnfusedBlock &block : tables.blocks) appendParts(block, step, copies);
+    appendParts({0, 0, rows}, taskRows, permuted);
+    packed = std::make_unique<uint8_t[]>(rows * rowBytes);
+    arrived = std::make_unique<uint8_t[]>(rows * rowBytes);
+  }
 
   void pack(const fusco_buffer *from) {
     eachToken([&](uint32_t rank, uint32_t token) {
       uint8_t *places[FUSCO_MAX_TOPK];
       size_t count = 0;
       eachPacked(rank, token, [&](uint64_t, uint8_t *row) { places[count++] = row; });
-      copy_(rowOf(from, rank, token, rowBytes_), places, count, rowBytes_);
+      copy(rowOf(from, rank, token, rowBytes), places, count, rowBytes);
     });
   }
 
   void exchange(bool back) {
-    each(unfused_.copies, [&](const UnfusedBlock &block) {
-      uint8_t *sent = unfused_.packed.get() + block.sendRow * rowBytes_;
-      uint8_t *arrived = unfused_.arrived.get() + block.recvRow * rowBytes_;
-      uint8_t *place = back ? sent : arrived;
-      copy_(back ? arrived : sent, &place, 1, block.rows * rowBytes_);
+    each(copies, [&](const UnfusedBlock &block) {
+      uint8_t *sent = packed.get() + block.sendRow * rowBytes;
+      uint8_t *received = arrived.get() + block.recvRow * rowBytes;
+      uint8_t *place = back ? sent : received;
+      copy(back ? received : sent, &place, 1, block.rows * rowBytes);
     });
   }
 
   // Between arrival order and expert order.
   void permute(const fusco_buffer *received, bool back) {
-    each(unfused_.permuted, [&](const UnfusedBlock &part) {
+    each(permuted, [&](const UnfusedBlock &part) {
       for (uint64_t row = part.recvRow; row < part.recvRow + part.rows; row++) {
-        const Place at = unfused_.tables.slot[row];
-        uint8_t *arrived = unfused_.arrived.get() + row * rowBytes_;
-        uint8_t *slot = rowOf(received, at.peer, at.row, rowBytes_);
-        uint8_t *place = back ? arrived : slot;
-        copy_(back ? slot : arrived, &place, 1, rowBytes_);
+        const Place at = tables.slot[row];
+        uint8_t *inOrder = arrived.get() + row * rowBytes;
+        uint8_t *slot = rowOf(received, at.peer, at.row, rowBytes);
+        uint8_t *place = back ? inOrder : slot;
+        copy(back ? slot : inOrder, &place, 1, rowBytes);
       }
     });
   }
 
   void reduce(const fusco_combine_call &call) {
-    const Arithmetic &arithmetic = kernels_.of(call.dtype);
+    const Arithmetic &arithmetic = kernels.of(call.dtype);
     const auto add = arithmetic.combine[static_cast<int>(Tree::none)][call.weights != nullptr];
-    const uint64_t elements = rowBytes_ / elementBytes(call.dtype);
-    const bool nonTemporal = plan_.context->storesNonTemporal(plan_.tokens * rowBytes_);
+    const uint64_t elements = rowBytes / elementBytes(call.dtype);
+    const bool nonTemporal = plan.context->storesNonTemporal(plan.tokens * rowBytes);
     eachToken([&](uint32_t rank, uint32_t token) {
       Term terms[FUSCO_MAX_TOPK];
       size_t count = 0;
       eachPacked(rank, token, [&](uint64_t entry, const uint8_t *row) {
         terms[count++] = {row, call.weights == nullptr ? 0.0f : weightOf(call.weights, rank, entry), false};
       });
-      add(rowOf(call.to, rank, token, rowBytes_), terms, count, elements, nonTemporal);
+      add(rowOf(call.to, rank, token, rowBytes), terms, count, elements, nonTemporal);
     });
   }
 
- private:
+  void fill(fusco_stats *stats, uint64_t rowsRead, uint64_t rowsWritten, uint64_t nanoseconds) const {
+    if (stats != nullptr) *stats = {rowsRead * rowBytes, rowsWritten * rowBytes, plan.kept, nanoseconds, 0};
+  }
+
   template <class Task, class F>
   void each(const std::vector<Task> &tasks, F work) {
     auto numbered = [&](uint32_t task) {
       work(tasks[task]);
-      kernels_.fence();
+      kernels.fence();
     };
-    plan_.context->pool().each(static_cast<uint32_t>(tasks.size()), numbered);
+    plan.context->pool().each(static_cast<uint32_t>(tasks.size()), numbered);
   }
 
   template <class F>
   void eachToken(F work) {
-    each(plan_.tasks, [&](const TokenTask &task) {
+    each(plan.tasks, [&](const TokenTask &task) {
       for (uint32_t token = task.begin; token < task.end; token++) work(task.rank, token);
     });
   }
@@ -126,27 +109,27 @@ class Pipeline {
   // Calls work(entry, packed row) for each kept entry of a token.
   template <class F>
   void eachPacked(uint32_t rank, uint32_t token, F work) {
-    const Place *packedAt = unfused_.tables.packedAt.data() + unfused_.tables.firstEntry[rank];
-    for (uint64_t entry = uint64_t{token} * plan_.topk; entry < (token + uint64_t{1}) * plan_.topk; entry++) {
+    const Place *packedAt = tables.packedAt.data() + tables.firstEntry[rank];
+    for (uint64_t entry = uint64_t{token} * plan.topk; entry < (token + uint64_t{1}) * plan.topk; entry++) {
       if (packedAt[entry].row < 0) continue;
-      work(entry, unfused_.packed.get() + static_cast<uint64_t>(packedAt[entry].row) * rowBytes_);
+      work(entry, packed.get() + static_cast<uint64_t>(packedAt[entry].row) * rowBytes);
     }
   }
 
-  fusco_unfused &unfused_;
-  fusco_plan &plan_;
-  uint64_t rowBytes_;
-  const Kernels &kernels_;
-  void (*copy_)(const uint8_t *, uint8_t *const *, size_t, size_t);
+  void copy(const uint8_t *row, uint8_t *const *places, size_t count, size_t bytes) const {
+    const bool nonTemporal = plan.context->storesNonTemporal(plan.kept * rowBytes);
+    (nonTemporal ? kernels.copyRowNonTemporal : kernels.copyRow)(row, places, count, bytes);
+  }
+
+  fusco_plan &plan;
+  const uint64_t rowBytes;
+  const Kernels &kernels = plan.context->kernels();
+  UnfusedTables tables;
+  std::vector<UnfusedBlock> copies;    // the blocks in parts, one for each task
+  std::vector<UnfusedBlock> permuted;  // arrived rows of each task
+  std::unique_ptr<uint8_t[]> packed;   // [rows, rowBytes]
+  std::unique_ptr<uint8_t[]> arrived;  // [rows, rowBytes]
 };
-
-void fillStats(const fusco_unfused &unfused, uint64_t read, uint64_t written, uint64_t taken,
-               fusco_stats *stats) {
-  if (stats == nullptr) return;
-  *stats = {read * unfused.rowBytes, written * unfused.rowBytes, unfused.plan.kept, taken, 0};
-}
-
-}  // namespace
 
 extern "C" {
 
@@ -156,7 +139,7 @@ fusco_status fusco_unfused_create(fusco_plan *plan, uint64_t row_bytes, fusco_un
     if (plan == nullptr || unfused == nullptr)
       throw Failure(FUSCO_E_OPTION, "the plan or the handle is NULL");
     checkRowBytes(row_bytes);
-    *unfused = makeUnfused(*plan, row_bytes).release();
+    *unfused = new fusco_unfused(*plan, row_bytes);
   });
 }
 
@@ -172,12 +155,11 @@ fusco_status fusco_unfused_dispatch(fusco_unfused *unfused, const fusco_buffer *
     buffers.received("to", to, unfused->rowBytes, true);
     buffers.refuseOverlap();
     const uint64_t taken = nanosecondsOf([&] {
-      Pipeline pipeline(*unfused);
-      pipeline.pack(from);
-      pipeline.exchange(false);
-      pipeline.permute(to, false);
+      unfused->pack(from);
+      unfused->exchange(false);
+      unfused->permute(to, false);
     });
-    fillStats(*unfused, unfused->plan.tokens, unfused->plan.kept, taken, stats);
+    unfused->fill(stats, unfused->plan.tokens, unfused->plan.kept, taken);
   });
 }
 
@@ -190,12 +172,11 @@ fusco_status fusco_unfused_combine(fusco_unfused *unfused, const fusco_combine_c
     if (call->row_bytes != unfused->rowBytes) throw Failure(FUSCO_E_OPTION, "rows of another size");
     checkCombineCall(unfused->plan, *call);
     const uint64_t taken = nanosecondsOf([&] {
-      Pipeline pipeline(*unfused);
-      pipeline.permute(call->from, true);
-      pipeline.exchange(true);
-      pipeline.reduce(*call);
+      unfused->permute(call->from, true);
+      unfused->exchange(true);
+      unfused->reduce(*call);
     });
-    fillStats(*unfused, unfused->plan.kept, unfused->plan.tokens, taken, stats);
+    unfused->fill(stats, unfused->plan.kept, unfused->plan.tokens, taken);
   });
 }
 

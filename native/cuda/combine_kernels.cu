@@ -16,8 +16,6 @@ struct Term {
 };
 
 constexpr uint32_t maxTopk = FUSCO_MAX_TOPK;
-// Loads of a thread that are in flight together.
-constexpr uint32_t inFlight = 8;
 
 // What a block knows of its token.
 struct TokenTerms {
@@ -84,20 +82,6 @@ __device__ void addRow(float *sum, const typename L::Overlay &row, float weight)
 #pragma unroll
   for (uint32_t i = 0; i < L::count; i++) {
     sum[i] = __fadd_rn(sum[i], weighted ? __fmul_rn(weight, values[i]) : values[i]);
-  }
-}
-
-template <class L>
-__device__ void closeNode(float *sum, float *partial, bool rounded) {
-  if (rounded) {
-    typename L::Overlay overlay;
-    overlay.unit = L::encode(partial);
-    L::decode(overlay.unit, partial);
-  }
-#pragma unroll
-  for (uint32_t i = 0; i < L::count; i++) {
-    sum[i] = __fadd_rn(sum[i], partial[i]);
-    partial[i] = 0.0f;
   }
 }
 

@@ -16,35 +16,38 @@ using fusco::cuda::DevicePlan;
 using fusco::cuda::Event;
 using fusco::cuda::Graph;
 
-// Runs `work` with the context's lock, unless an argument is missing or the GPU has failed before.
-template <class F>
-fusco_status inTurn(const std::shared_ptr<CudaContext> *context, bool given, fusco_error *error, F work) {
+template <class Handle>
+const std::shared_ptr<CudaContext> &contextOf(const Handle &handle) {
+  return handle.context;
+}
+const std::shared_ptr<CudaContext> &contextOf(const fusco_cuda_context &handle) { return handle.shared; }
+const std::shared_ptr<CudaContext> &contextOf(const fusco_cuda_plan &handle) {
+  return handle.shared->contextHandle();
+}
+
+// Runs work(context) with the lock of the handle's context, unless an argument is missing or the GPU has
+// failed before.
+template <class Handle, class F>
+fusco_status inTurn(const Handle *handle, bool given, fusco_error *error, F work) {
   return guarded(error, [&] {
-    if (context == nullptr || !given) throw Failure(FUSCO_E_OPTION, "a handle or an argument is NULL");
-    const std::lock_guard<std::mutex> turn((*context)->mutex);
-    (*context)->checkAlive();
-    work(**context);
+    if (handle == nullptr || !given) throw Failure(FUSCO_E_OPTION, "a handle or an argument is NULL");
+    CudaContext &context = *contextOf(*handle);
+    const std::lock_guard<std::mutex> turn(context.mutex);
+    context.checkAlive();
+    work(context);
   });
 }
 
-template <class Handle>
-const std::shared_ptr<CudaContext> *contextOf(const Handle *handle) {
-  return handle == nullptr ? nullptr : &handle->context;
-}
-
-const std::shared_ptr<CudaContext> *contextOf(const fusco_cuda_context *handle) {
-  return handle == nullptr ? nullptr : &handle->shared;
-}
-
-const std::shared_ptr<CudaContext> *contextOf(const fusco_cuda_plan *handle) {
-  return handle == nullptr ? nullptr : &handle->shared->contextHandle();
+template <class Handle, class F>
+fusco_status inTurn(const Handle *handle, fusco_error *error, F work) {
+  return inTurn(handle, true, error, work);
 }
 
 // Like inTurn, timed, for an exchange of a plan; what is captured is kept for the graph.
 template <class Call, class F>
 fusco_status exchange(fusco_cuda_plan *plan, const Call *given, const char *name, fusco_cuda_report *report,
                       fusco_error *error, F run) {
-  return inTurn(contextOf(plan), true, error, [&](CudaContext &context) {
+  return inTurn(plan, error, [&](CudaContext &context) {
     const fusco::CallFrom<Call> from(given, name);
     auto measured = fusco_sized<fusco_cuda_report>();
     const uint64_t start = fusco::steadyNs();
@@ -60,7 +63,7 @@ fusco_status exchange(fusco_cuda_plan *plan, const Call *given, const char *name
 template <class Call>
 fusco_status rowWork(fusco_cuda_context *context, uint32_t rank, const Call *call, const char *name,
                      fusco_error *error, void (*run)(CudaContext &, uint32_t, const Call &)) {
-  return inTurn(contextOf(context), true, error,
+  return inTurn(context, error,
                 [&](CudaContext &c) { run(c, rank, fusco::CallFrom<Call>(call, name).call); });
 }
 
@@ -138,12 +141,12 @@ uint32_t fusco_cuda_rank_device(const fusco_cuda_context *context, uint32_t rank
 
 fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream,
                                    fusco_error *error) {
-  return inTurn(contextOf(context), true, error,
+  return inTurn(context, error,
                 [&](CudaContext &c) { c.setStream(rank, static_cast<cudaStream_t>(stream)); });
 }
 
 fusco_status fusco_cuda_limit_sms(fusco_cuda_context *context, uint32_t count, fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &shared) { shared.limitSms(count); });
+  return inTurn(context, error, [&](CudaContext &shared) { shared.limitSms(count); });
 }
 
 void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank) {
@@ -156,39 +159,37 @@ fusco_status fusco_cuda_check(fusco_cuda_context *, fusco_error *error) {
 
 fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64_t bytes, void **address,
                               fusco_error *error) {
-  return inTurn(contextOf(context), address != nullptr, error,
-                [&](CudaContext &c) { *address = c.alloc(rank, bytes); });
+  return inTurn(context, address != nullptr, error, [&](CudaContext &c) { *address = c.alloc(rank, bytes); });
 }
 
 fusco_status fusco_cuda_free(fusco_cuda_context *context, void *address, fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) { c.free(address); });
+  return inTurn(context, error, [&](CudaContext &c) { c.free(address); });
 }
 
 fusco_status fusco_cuda_copy(fusco_cuda_context *context, uint32_t rank, void *to, const void *from,
                              uint64_t bytes, fusco_error *error) {
-  return inTurn(contextOf(context), bytes == 0 || (to != nullptr && from != nullptr), error,
-                [&](CudaContext &c) {
-                  c.checkRank(rank);
-                  if (bytes == 0) return;
-                  c.check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, c.stream(rank)), "copying");
-                });
+  return inTurn(context, bytes == 0 || (to != nullptr && from != nullptr), error, [&](CudaContext &c) {
+    c.checkRank(rank);
+    if (bytes == 0) return;
+    c.check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, c.stream(rank)), "copying");
+  });
 }
 
 fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value,
                              uint64_t bytes, fusco_error *error) {
-  return inTurn(contextOf(context), bytes == 0 || to != nullptr, error, [&](CudaContext &c) {
+  return inTurn(context, bytes == 0 || to != nullptr, error, [&](CudaContext &c) {
     c.checkRank(rank);
     if (bytes > 0) c.check(cudaMemsetAsync(to, value, bytes, c.stream(rank)), "filling");
   });
 }
 
 fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) { c.synchronize(); });
+  return inTurn(context, error, [&](CudaContext &c) { c.synchronize(); });
 }
 
 fusco_status fusco_cuda_event_create(fusco_cuda_context *context, uint32_t rank, fusco_cuda_event **event,
                                      fusco_error *error) {
-  return inTurn(contextOf(context), event != nullptr, error, [&](CudaContext &c) {
+  return inTurn(context, event != nullptr, error, [&](CudaContext &c) {
     c.checkRank(rank);
     std::unique_ptr<fusco_cuda_event> made(new fusco_cuda_event{context->shared, rank, {}});
     made->event.create(c.deviceOf(rank), fusco::cuda::Timing::on);
@@ -199,20 +200,20 @@ fusco_status fusco_cuda_event_create(fusco_cuda_context *context, uint32_t rank,
 void fusco_cuda_event_destroy(fusco_cuda_event *event) { delete event; }
 
 fusco_status fusco_cuda_event_record(fusco_cuda_event *event, fusco_error *error) {
-  return inTurn(contextOf(event), true, error, [&](CudaContext &c) {
+  return inTurn(event, error, [&](CudaContext &c) {
     c.check(cudaEventRecord(event->event.get(), c.stream(event->rank)), "recording an event");
   });
 }
 
 fusco_status fusco_cuda_event_wait(fusco_cuda_event *event, uint32_t rank, fusco_error *error) {
-  return inTurn(contextOf(event), true, error, [&](CudaContext &c) {
+  return inTurn(event, error, [&](CudaContext &c) {
     c.checkRank(rank);
     c.check(cudaStreamWaitEvent(c.stream(rank), event->event.get(), 0), "waiting for an event");
   });
 }
 
 fusco_status fusco_cuda_event_query(fusco_cuda_event *event, int *done, fusco_error *error) {
-  return inTurn(contextOf(event), done != nullptr, error, [&](CudaContext &c) {
+  return inTurn(event, done != nullptr, error, [&](CudaContext &c) {
     const cudaError_t found = cudaEventQuery(event->event.get());
     if (found == cudaErrorNotReady)
       (void)cudaGetLastError();
@@ -223,14 +224,14 @@ fusco_status fusco_cuda_event_query(fusco_cuda_event *event, int *done, fusco_er
 }
 
 fusco_status fusco_cuda_event_synchronize(fusco_cuda_event *event, fusco_error *error) {
-  return inTurn(contextOf(event), true, error, [&](CudaContext &c) {
+  return inTurn(event, error, [&](CudaContext &c) {
     c.check(cudaEventSynchronize(event->event.get()), "waiting for an event");
   });
 }
 
 fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event *end, double *milliseconds,
                                       fusco_error *error) {
-  return inTurn(contextOf(start), end != nullptr && milliseconds != nullptr, error, [&](CudaContext &c) {
+  return inTurn(start, end != nullptr && milliseconds != nullptr, error, [&](CudaContext &c) {
     float taken = 0;
     c.check(cudaEventElapsedTime(&taken, start->event.get(), end->event.get()),
             "the time between two events");
@@ -241,7 +242,7 @@ fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event 
 fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cuda_capacity *capacity,
                                     const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan,
                                     fusco_error *error) {
-  return inTurn(contextOf(context), plan != nullptr, error, [&](CudaContext &) {
+  return inTurn(context, plan != nullptr, error, [&](CudaContext &) {
     const PlanDescFrom from(desc);
     fusco_cuda_capacity sizes{};
     if (capacity != nullptr) sizes = fusco::structFrom(capacity, "fusco_cuda_capacity");
@@ -251,8 +252,7 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
 
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
                                     fusco_error *error) {
-  return inTurn(contextOf(plan), true, error,
-                [&](CudaContext &) { plan->shared->upload(PlanDescFrom(desc).desc); });
+  return inTurn(plan, error, [&](CudaContext &) { plan->shared->upload(PlanDescFrom(desc).desc); });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
@@ -300,7 +300,7 @@ fusco_status fusco_cuda_gate_backward(fusco_cuda_context *context, uint32_t rank
 }
 
 fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *error) {
-  return inTurn(contextOf(context), true, error, [&](CudaContext &c) {
+  return inTurn(context, error, [&](CudaContext &c) {
     if (c.capturing != nullptr) throw Failure(FUSCO_E_OPTION, "a capture is under way");
     c.capturing = Graph::begin(context->shared).release();
   });
@@ -308,7 +308,7 @@ fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *
 
 fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph,
                                     fusco_error *error) {
-  return inTurn(contextOf(context), graph != nullptr, error, [&](CudaContext &c) {
+  return inTurn(context, graph != nullptr, error, [&](CudaContext &c) {
     if (c.capturing == nullptr) throw Failure(FUSCO_E_OPTION, "no capture is under way");
     std::unique_ptr<Graph> captured(c.capturing);
     c.capturing = nullptr;
@@ -318,7 +318,7 @@ fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_grap
 }
 
 fusco_status fusco_cuda_graph_launch(fusco_cuda_graph *graph, fusco_error *error) {
-  return inTurn(contextOf(graph), true, error, [&](CudaContext &) { graph->graph->launch(); });
+  return inTurn(graph, error, [&](CudaContext &) { graph->graph->launch(); });
 }
 
 void fusco_cuda_graph_destroy(fusco_cuda_graph *graph) { delete graph; }

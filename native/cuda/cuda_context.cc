@@ -25,18 +25,18 @@ constexpr uint32_t enoughBetweenDevices = 16;
 
 }  // namespace
 
-Event::~Event() {
-  if (event_ == nullptr) return;
-  const OnDevice here(device_);
-  cudaEventDestroy(event_);
+void Event::Destroy::operator()(cudaEvent_t event) const {
+  const OnDevice here(device);
+  cudaEventDestroy(event);
 }
 
 void Event::create(uint32_t device, Timing timing) {
   const OnDevice here(device);
-  device_ = device;
+  cudaEvent_t event = nullptr;
   const cudaError_t error =
-      cudaEventCreateWithFlags(&event_, timing == Timing::on ? cudaEventDefault : cudaEventDisableTiming);
+      cudaEventCreateWithFlags(&event, timing == Timing::on ? cudaEventDefault : cudaEventDisableTiming);
   if (error != cudaSuccess) throw Failure(FUSCO_E_BACKEND, "no event: %s", cudaGetErrorString(error));
+  event_ = {event, {device}};
 }
 
 uint32_t deviceCount() {
@@ -77,10 +77,7 @@ CudaContext::CudaContext(uint32_t ranks, const uint32_t *devices) {
           .limited(device, count);
     }
     device_.push_back(device);
-    openDevice(device);
-    const auto group = std::find_if(groups_.begin(), groups_.end(),
-                                    [&](const DeviceGroup &other) { return other.device == device; });
-    group->ranks.push_back(rank);
+    groupOf(device).ranks.push_back(rank);
     const OnDevice here(device);
     check(cudaStreamCreateWithFlags(&own_[rank], cudaStreamNonBlocking), "creating a stream");
     ready_[rank].create(device, Timing::off);
@@ -90,9 +87,9 @@ CudaContext::CudaContext(uint32_t ranks, const uint32_t *devices) {
   limitSms(0);
 }
 
-void CudaContext::openDevice(uint32_t device) {
-  for (const DeviceGroup &group : groups_) {
-    if (group.device == device) return;
+DeviceGroup &CudaContext::groupOf(uint32_t device) {
+  for (DeviceGroup &group : groups_) {
+    if (group.device == device) return group;
   }
   const OnDevice here(device);
   cudaDeviceProp properties{};
@@ -107,7 +104,7 @@ void CudaContext::openDevice(uint32_t device) {
   group.limits.sharedBytesPerSm = static_cast<uint32_t>(properties.sharedMemPerMultiprocessor);
   group.allSms = group.limits.sms;
   group.done.create(device, Timing::off);
-  groups_.push_back(std::move(group));
+  return groups_.emplace_back(std::move(group));
 }
 
 void CudaContext::openPeers() {

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "context.hpp"
@@ -22,18 +23,15 @@ enum class Timing { off, on };
 // A cudaEvent_t of one device.
 class Event {
  public:
-  Event() = default;
-  Event(Event &&other) noexcept : event_(other.event_), device_(other.device_) { other.event_ = nullptr; }
-  ~Event();
-  Event(const Event &) = delete;
-  Event &operator=(const Event &) = delete;
-
   void create(uint32_t device, Timing timing);
-  cudaEvent_t get() const { return event_; }
+  cudaEvent_t get() const { return event_.get(); }
 
  private:
-  cudaEvent_t event_ = nullptr;
-  uint32_t device_ = 0;
+  struct Destroy {
+    uint32_t device;
+    void operator()(cudaEvent_t event) const;
+  };
+  std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Destroy> event_{nullptr, {}};
 };
 
 // The ranks of one device. Their kernels run on the stream of the first of them, the leader.
@@ -97,7 +95,8 @@ class CudaContext {
   Graph *capturing = nullptr;
 
  private:
-  void openDevice(uint32_t device);
+  // The group of a device, which is opened at first use.
+  DeviceGroup &groupOf(uint32_t device);
   void openPeers();
   void record(Event &event, cudaStream_t stream);
   void wait(cudaStream_t stream, const Event &event);

@@ -99,6 +99,25 @@ struct Lanes {
   }
 };
 
+// Loads that a thread has in flight while it adds rows.
+constexpr uint32_t inFlight = 8;
+
+// Adds a node's partial sum, `L::count` values, to the total and starts the next one. `rounded`: to the
+// elements of L first.
+template <class L>
+__device__ void closeNode(float *sum, float *partial, bool rounded) {
+  if (rounded) {
+    typename L::Overlay overlay;
+    overlay.unit = L::encode(partial);
+    L::decode(overlay.unit, partial);
+  }
+#pragma unroll
+  for (uint32_t i = 0; i < L::count; i++) {
+    sum[i] = __fadd_rn(sum[i], partial[i]);
+    partial[i] = 0.0f;
+  }
+}
+
 // Calls f(Unit{}) with the type of an access of `unit` bytes.
 template <class F>
 __device__ inline void withUnit(uint32_t unit, F f) {

@@ -86,11 +86,8 @@ struct Scratch {
         groupChoice(options.groups),
         marked(options.experts),
         groupMarked(options.groups) {}
-  std::vector<float> scores;
-  std::vector<float> choice;
-  std::vector<float> groupChoice;
-  std::vector<uint8_t> marked;
-  std::vector<uint8_t> groupMarked;
+  std::vector<float> scores, choice, groupChoice;
+  std::vector<uint8_t> marked, groupMarked;
 };
 
 void scoreToken(const fusco_gate_options &options, const uint8_t *logits, std::vector<float> &scores) {
@@ -154,8 +151,7 @@ void gateToken(const fusco_gate_call &call, uint64_t token, Scratch &at) {
     const uint32_t expert = best(at.choice.data(), at.marked.data(), 0, experts);
     at.marked[expert] = 1;
     chosen[k] = at.scores[expert];
-    const auto id = static_cast<int32_t>(expert);
-    std::memcpy(ids + 4 * k, &id, 4);
+    std::memcpy(ids + 4 * k, &expert, 4);
   }
   const float divisor = options.normalize != 0 ? normalizer(options, chosen) : 1.0f;
   auto *weights = static_cast<uint8_t *>(call.weights.data) + token * options.topk * F32::bytes;

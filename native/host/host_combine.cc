@@ -61,17 +61,15 @@ void combineTokens(const fusco_plan &plan, const fusco_combine_call &call, const
 void gradientTokens(const fusco_plan &plan, const fusco_weight_gradient_call &call, const TokenTask &task) {
   const auto dot = plan.context->kernels().of(call.dtype).dot;
   const uint64_t elements = call.row_bytes / elementBytes(call.dtype);
-  for (uint32_t token = task.begin; token < task.end; token++) {
-    const uint8_t *upstream = rowOf(call.output_gradient, task.rank, token, call.row_bytes);
-    for (uint32_t k = 0; k < plan.topk; k++) {
-      const uint64_t entry = uint64_t{token} * plan.topk + k;
-      const Place &place = plan.rank[task.rank].places[entry];
-      float gradient = 0.0f;
-      if (place.row >= 0) {
-        gradient = dot(upstream, rowOf(call.from, place.peer, place.row, call.row_bytes), elements);
-      }
-      std::memcpy(rowOf(call.to, task.rank, entry, weightBytes), &gradient, weightBytes);
+  const uint64_t end = uint64_t{task.end} * plan.topk;
+  for (uint64_t entry = uint64_t{task.begin} * plan.topk; entry < end; entry++) {
+    const Place &place = plan.rank[task.rank].places[entry];
+    float gradient = 0.0f;
+    if (place.row >= 0) {
+      const uint8_t *upstream = rowOf(call.output_gradient, task.rank, entry / plan.topk, call.row_bytes);
+      gradient = dot(upstream, rowOf(call.from, place.peer, place.row, call.row_bytes), elements);
     }
+    std::memcpy(rowOf(call.to, task.rank, entry, weightBytes), &gradient, weightBytes);
   }
 }
 

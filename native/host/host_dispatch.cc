@@ -1,4 +1,5 @@
 #include <cstring>
+#include <type_traits>
 
 #include "buffers.hpp"
 #include "call_checks.hpp"
@@ -32,46 +33,37 @@ void copyTokens(const fusco_plan &plan, const TokenTask &task, const fusco_paylo
   }
 }
 
+// Calls work(entry, place) for each kept entry of the task.
+template <class F>
+void forKept(const fusco_plan &plan, const TokenTask &task, F work) {
+  const uint64_t end = uint64_t{task.end} * plan.topk;
+  const Place *places = plan.rank[task.rank].places.data();
+  for (uint64_t entry = uint64_t{task.begin} * plan.topk; entry < end; entry++) {
+    if (places[entry].row >= 0) work(entry, places[entry]);
+  }
+}
+
 void scaleTokens(const fusco_plan &plan, const TokenTask &task, const fusco_payload &payload,
                  const fusco_buffer *scale) {
   const auto scaleRow = plan.context->kernels().of(payload.dtype).scale;
   const uint64_t elements = payload.row_bytes / elementBytes(payload.dtype);
-  for (uint32_t token = task.begin; token < task.end; token++) {
-    const uint8_t *row = rowOf(payload.from, task.rank, token, payload.row_bytes);
-    for (uint32_t k = 0; k < plan.topk; k++) {
-      const uint64_t entry = uint64_t{token} * plan.topk + k;
-      const Place &place = plan.rank[task.rank].places[entry];
-      if (place.row < 0) continue;
-      scaleRow(rowOf(payload.to, place.peer, place.row, payload.row_bytes), row,
-               weightOf(scale, task.rank, entry), elements);
-    }
-  }
-}
-
-// Calls put(entry, place) for each kept entry of the task.
-template <class F>
-void forKept(const fusco_plan &plan, const TokenTask &task, F put) {
-  const uint64_t end = uint64_t{task.end} * plan.topk;
-  const Place *places = plan.rank[task.rank].places.data();
-  for (uint64_t entry = uint64_t{task.begin} * plan.topk; entry < end; entry++) {
-    if (places[entry].row >= 0) put(entry, places[entry]);
-  }
+  forKept(plan, task, [&](uint64_t entry, const Place &place) {
+    const uint8_t *row = rowOf(payload.from, task.rank, entry / plan.topk, payload.row_bytes);
+    scaleRow(rowOf(payload.to, place.peer, place.row, payload.row_bytes), row,
+             weightOf(scale, task.rank, entry), elements);
+  });
 }
 
 void copyEntries(const fusco_plan &plan, const TokenTask &task, const fusco_payload &payload) {
-  const uint64_t bytes = payload.row_bytes;
-  if (bytes == weightBytes) {
-    // A constant size lets the compiler copy a weight with one load and one store.
+  const auto copyAll = [&](auto bytes) {
     forKept(plan, task, [&](uint64_t entry, const Place &place) {
-      std::memcpy(rowOf(payload.to, place.peer, place.row, weightBytes),
-                  rowOf(payload.from, task.rank, entry, weightBytes), weightBytes);
+      std::memcpy(rowOf(payload.to, place.peer, place.row, bytes),
+                  rowOf(payload.from, task.rank, entry, bytes), bytes);
     });
-    return;
-  }
-  forKept(plan, task, [&](uint64_t entry, const Place &place) {
-    std::memcpy(rowOf(payload.to, place.peer, place.row, bytes), rowOf(payload.from, task.rank, entry, bytes),
-                bytes);
-  });
+  };
+  if (payload.row_bytes != weightBytes) return copyAll(payload.row_bytes);
+  // A constant size lets the compiler copy a weight with one load and one store.
+  copyAll(std::integral_constant<uint64_t, weightBytes>{});
 }
 
 void writeOrigins(const fusco_plan &plan, const TokenTask &task, const fusco_buffer *origins) {

@@ -51,13 +51,15 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
                   "a mailbox for %u ranks called %.60s; it takes 1 to %u ranks and a name that starts with /",
                   neighbors, name.c_str(), maxMailboxRanks);
   }
+  // Removes the name when this constructor ends, with or without a failure.
+  std::unique_ptr<const char, decltype(&shm_unlink)> created(nullptr, shm_unlink);
   int file = -1;
   if (self == 0) {
     file = shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file < 0) refuse("making it", name);
+    created.reset(name.c_str());
     if (ftruncate(file, static_cast<off_t>(bytes_)) != 0) {
       close(file);
-      shm_unlink(name.c_str());
       refuse("making room in it", name);
     }
   } else {
@@ -74,26 +76,14 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
   }
   void *memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   close(file);
-  if (memory == MAP_FAILED) {
-    if (self == 0) shm_unlink(name.c_str());
-    refuse("mapping it", name);
-  }
-  head_ = static_cast<Head *>(memory);
-  try {
-    // Fresh shared memory is zero, and a zeroed head is a valid one.
-    if (self == 0) head_->made.store(made, std::memory_order_release);
-    wait([&] { return head_->made.load(std::memory_order_acquire) == made; });
-    head_->attached.fetch_add(1);
-    if (self == 0) wait([&] { return head_->attached.load() == neighbors_; });
-  } catch (...) {
-    if (self == 0) shm_unlink(name.c_str());
-    munmap(memory, bytes_);
-    throw;
-  }
-  if (self == 0) shm_unlink(name.c_str());
+  if (memory == MAP_FAILED) refuse("mapping it", name);
+  head_ = {static_cast<Head *>(memory), [bytes = bytes_](Head *head) { munmap(head, bytes); }};
+  // Fresh shared memory is zero, and a zeroed head is a valid one.
+  if (self == 0) head_->made.store(made, std::memory_order_release);
+  wait([&] { return head_->made.load(std::memory_order_acquire) == made; });
+  head_->attached.fetch_add(1);
+  if (self == 0) wait([&] { return head_->attached.load() == neighbors_; });
 }
-
-Mailbox::~Mailbox() { munmap(head_, bytes_); }
 
 Post &Mailbox::at(uint32_t neighbor, uint64_t call) {
   return head_->posts[neighbor * places + call % places];

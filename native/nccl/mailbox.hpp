@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 namespace fusco::nccl {
@@ -41,7 +42,6 @@ class Mailbox {
   // Neighbor 0 creates the memory, the others open it; after the last one its name is removed. Throws
   // E_BACKEND.
   Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, const Wait &wait);
-  ~Mailbox();
   Mailbox(const Mailbox &) = delete;
   Mailbox &operator=(const Mailbox &) = delete;
 
@@ -68,7 +68,7 @@ class Mailbox {
   uint32_t neighbors_;
   uint32_t self_;
   uint64_t bytes_;
-  Head *head_ = nullptr;
+  std::unique_ptr<Head, std::function<void(Head *)>> head_;  // unmaps it
 };
 
 }  // namespace fusco::nccl

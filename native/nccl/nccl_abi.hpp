@@ -40,21 +40,21 @@ using Stream = CUstream_st *;
 
 using GetVersion = Result(int *);
 
-// The functions that are used: FUNCTION(member of Library, symbol, type).
-#define FUSCO_NCCL_FUNCTIONS(FUNCTION)                                                                  \
-  FUNCTION(getUniqueId, "ncclGetUniqueId", Result(UniqueId *))                                          \
-  FUNCTION(commInitRankConfig, "ncclCommInitRankConfig", Result(Comm **, int, UniqueId, int, Config *)) \
-  FUNCTION(commFinalize, "ncclCommFinalize", Result(Comm *))                                            \
-  FUNCTION(commDestroy, "ncclCommDestroy", Result(Comm *))                                              \
-  FUNCTION(commAbort, "ncclCommAbort", Result(Comm *))                                                  \
-  FUNCTION(commGetAsyncError, "ncclCommGetAsyncError", Result(Comm *, Result *))                        \
-  FUNCTION(getErrorString, "ncclGetErrorString", const char *(Result))                                  \
-  FUNCTION(getLastError, "ncclGetLastError", const char *(Comm *))                                      \
-  FUNCTION(groupStart, "ncclGroupStart", Result())                                                      \
-  FUNCTION(groupEnd, "ncclGroupEnd", Result())                                                          \
-  FUNCTION(send, "ncclSend", Result(const void *, size_t, DataType, int, Comm *, Stream))               \
-  FUNCTION(recv, "ncclRecv", Result(void *, size_t, DataType, int, Comm *, Stream))                     \
-  FUNCTION(allGather, "ncclAllGather", Result(const void *, void *, size_t, DataType, Comm *, Stream))
+// The functions that are used: FUNCTION(member of Functions, symbol, type).
+#define FUSCO_NCCL_FUNCTIONS(FUNCTION)                                                                \
+  FUNCTION(getUniqueId, ncclGetUniqueId, Result(UniqueId *))                                          \
+  FUNCTION(commInitRankConfig, ncclCommInitRankConfig, Result(Comm **, int, UniqueId, int, Config *)) \
+  FUNCTION(commFinalize, ncclCommFinalize, Result(Comm *))                                            \
+  FUNCTION(commDestroy, ncclCommDestroy, Result(Comm *))                                              \
+  FUNCTION(commAbort, ncclCommAbort, Result(Comm *))                                                  \
+  FUNCTION(commGetAsyncError, ncclCommGetAsyncError, Result(Comm *, Result *))                        \
+  FUNCTION(getErrorString, ncclGetErrorString, const char *(Result))                                  \
+  FUNCTION(getLastError, ncclGetLastError, const char *(Comm *))                                      \
+  FUNCTION(groupStart, ncclGroupStart, Result())                                                      \
+  FUNCTION(groupEnd, ncclGroupEnd, Result())                                                          \
+  FUNCTION(send, ncclSend, Result(const void *, size_t, DataType, int, Comm *, Stream))               \
+  FUNCTION(recv, ncclRecv, Result(void *, size_t, DataType, int, Comm *, Stream))                     \
+  FUNCTION(allGather, ncclAllGather, Result(const void *, void *, size_t, DataType, Comm *, Stream))
 
 // Pointers to them, by the names above.
 struct Functions {

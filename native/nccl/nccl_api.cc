@@ -14,29 +14,32 @@ using fusco::guarded;
 using fusco::nccl::Group;
 using fusco::nccl::Plan;
 
-// A call that is refused before it is entered leaves the group as it is. After that peers may be
-// waiting for this rank.
+void checkGiven(bool given) {
+  if (!given) throw Failure(FUSCO_E_OPTION, "a handle or an argument is NULL");
+}
+
+// Runs `work`, which enters a call of `group`, unless an argument is missing. A call that is refused before
+// it is entered leaves the group as it is. After that peers may be waiting for this rank.
 template <class F>
-fusco_status call(Group &group, fusco_error *error, F work) {
+fusco_status call(Group *group, bool given, fusco_error *error, F work) {
   return guarded(error, [&] {
-    const fusco::cuda::OnDevice here(group.device());
-    group.leave();
+    checkGiven(group != nullptr && given);
+    const fusco::cuda::OnDevice here(group->device());
+    group->leave();
     try {
       work();
     } catch (const Failure &failure) {
-      if (group.hasEntered()) group.fail(failure);
+      if (group->hasEntered()) group->fail(failure);
       throw;
     }
-    group.leave();
+    group->leave();
   });
 }
 
+Group *groupOf(const fusco_nccl_group *handle) { return handle == nullptr ? nullptr : handle->shared.get(); }
+
 fusco_status absent(const char *name, fusco_error *error) {
   return guarded(error, [&] { throw Failure(FUSCO_E_BACKEND, "%s comes with version 0.2", name); });
-}
-
-void checkGiven(bool given) {
-  if (!given) throw Failure(FUSCO_E_OPTION, "a handle or an argument is NULL");
 }
 
 fusco_nccl_call callFrom(const fusco_nccl_call *given) { return fusco::structFrom(given, "fusco_nccl_call"); }
@@ -46,8 +49,7 @@ template <class Call, class F>
 fusco_status exchange(F run, fusco_nccl_plan *plan, const fusco_nccl_call *id, const Call *given,
                       const char *name, fusco_nccl_report *report, const fusco_nccl_peers *peers,
                       fusco_error *error) {
-  if (plan == nullptr) return guarded(error, [] { checkGiven(false); });
-  return call(plan->shared->group(), error, [&] {
+  return call(plan == nullptr ? nullptr : &plan->shared->group(), true, error, [&] {
     auto measured = fusco_sized<fusco_nccl_report>();
     fusco_nccl_peers arrays{};
     if (peers != nullptr) arrays = fusco::structFrom(peers, "fusco_nccl_peers");
@@ -103,14 +105,11 @@ void fusco_nccl_deregister(fusco_nccl_registration *) {}
 
 fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_call *id, const void *local,
                                    void *all, uint64_t bytes, fusco_error *error) {
-  if (group == nullptr || local == nullptr || all == nullptr || bytes > (64u << 20)) {
-    return guarded(error, [&] {
-      checkGiven(group != nullptr && local != nullptr && all != nullptr);
-      throw Failure(FUSCO_E_LIMIT, "%llu bytes to gather", static_cast<unsigned long long>(bytes))
-          .limited(bytes, 64u << 20);
-    });
-  }
-  return call(*group->shared, error, [&] {
+  return call(groupOf(group), local != nullptr && all != nullptr, error, [&] {
+    constexpr uint64_t most = 64 << 20;
+    if (bytes > most) {
+      throw Failure(FUSCO_E_LIMIT, "%llu bytes to gather", bytes).limited(bytes, most);
+    }
     Group &shared = *group->shared;
     shared.enter(callFrom(id));
     if (bytes == 0) return;
@@ -122,8 +121,7 @@ fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_cal
 fusco_status fusco_nccl_plan_create(fusco_nccl_group *group, const fusco_nccl_call *id,
                                     const fusco_nccl_plan_desc *desc, fusco_nccl_plan **plan,
                                     fusco_error *error) {
-  if (group == nullptr || plan == nullptr) return guarded(error, [] { checkGiven(false); });
-  return call(*group->shared, error, [&] {
+  return call(groupOf(group), plan != nullptr, error, [&] {
     const auto from = fusco::structFrom(desc, "fusco_nccl_plan_desc");
     *plan = new fusco_nccl_plan{std::make_shared<Plan>(group->shared, callFrom(id), from)};
   });

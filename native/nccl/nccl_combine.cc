@@ -19,20 +19,12 @@ SendRecvPhase returningPhase(const Plan &plan, const uint8_t *from, uint64_t row
   return phase;
 }
 
-// Adds rows of neighbors, and of the landing buffer. `to` and what is summed are the caller's.
-SumParams sumsOf(const Exchange &exchange, uint64_t rowBytes, uint64_t landingBytes) {
-  SumParams params{};
-  params.rowBytes = rowBytes;
-  params.landingRowBytes = landingBytes;
-  copyAddresses(exchange.mapped(0), params.from);
-  return params;
-}
-
-// Of the neighbors' rows.
-uint64_t bitsOf(const Exchange &exchange, uint64_t rowBytes) {
-  uint64_t bits = rowBytes;
-  for (const uint8_t *address : exchange.mapped(0)) bits |= cuda::bitsOf(address);
-  return bits;
+// Adds rows of neighbors, and of the landing buffer. `params` has the rest of the launch.
+cudaError_t addRows(const Exchange &exchange, const fusco_combine_call &call, Tree tree, SumOutput output,
+                    SumParams params, cudaStream_t stream) {
+  params.rowBytes = call.row_bytes;
+  const uint64_t bits = call.row_bytes | copyAddresses(exchange.mapped(0), params.from) | bitsOf(params.to);
+  return launchSums(params, {call.dtype, tree, output, unitOf(bits)}, stream);
 }
 
 // A forwarder's partial sums, which return to the sources of their tokens. `weights` are those of the landed
@@ -41,16 +33,15 @@ SendRecvPhase partialPhase(const Plan &plan, const fusco_combine_call &call, con
                            uint64_t landingBytes, const float *weights) {
   SendRecvPhase phase;
   phase.rowBytes = landingBytes;
-  phase.pack = [&, landingBytes, weights](const Ranges &ranges, uint8_t *segment, cudaStream_t stream) {
-    SumParams params = sumsOf(exchange, call.row_bytes, landingBytes);
+  phase.pack = [&, weights](const Ranges &ranges, uint8_t *segment, cudaStream_t stream) {
+    SumParams params{};
     params.ranges = ranges;
     params.offset = plan.device().landedOffset;
     params.terms = plan.device().landedTerms;
     params.to = segment;
     params.weights = weights;
     const SumOutput output = plan.sizes().tree == Tree::kept ? SumOutput::f32 : SumOutput::payload;
-    return launchSums(params, {call.dtype, Tree::none, output, unitOf(bitsOf(exchange, call.row_bytes))},
-                      stream);
+    return addRows(exchange, call, Tree::none, output, params, stream);
   };
   return phase;
 }
@@ -77,22 +68,22 @@ void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call
   SendRecvPhase phase = forwards ? partialPhase(plan, call, exchange, landingBytes, landedWeights)
                                  : returningPhase(plan, bytesOf(call.from[0]), call.row_bytes);
   const uint8_t *landing = reserveLanding(group, route, phase);
-  exchange.shareBuffers({call.from[0]}, {call.row_bytes});
+  exchange.shareBuffers({{call.from[0], call.row_bytes}});
   exchange.begin();
   if (forwards) exchange.packAfterNeighbors();
   exchange.sendWeights(call.weights);
   exchange.run(route, {phase});
 
-  SumParams params = sumsOf(exchange, call.row_bytes, landingBytes);
+  SumParams params{};
+  params.landingRowBytes = landingBytes;
   params.from[landingPeer] = landing;
   params.ranges = allRows(plan.sizes().tokens);
   params.offset = plan.device().sumOffset;
   params.terms = plan.device().sumTerms;
   params.to = bytesOf(call.to[0]);
   params.weights = floatsOf(call.weights);
-  const SumLaunch launch = {call.dtype, plan.sizes().tree, SumOutput::payload,
-                            unitOf(bitsOf(exchange, call.row_bytes) | cuda::bitsOf(params.to))};
-  group.must(launchSums(params, launch, group.workStream()), "adding up the rows of tokens");
+  group.must(addRows(exchange, call, plan.sizes().tree, SumOutput::payload, params, group.workStream()),
+             "adding up the rows of tokens");
   exchange.end();
   report.direct_bytes = plan.directRows() * call.row_bytes;
   countCombine(plan.sizes(), call, report.stats);
@@ -107,7 +98,7 @@ void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weigh
   const Route &route = plan.entriesBack();
   SendRecvPhase phase = returningPhase(plan, bytesOf(call.from[0]), call.row_bytes);
   const uint8_t *landing = reserveLanding(group, route, phase);
-  exchange.shareBuffers({call.from[0]}, {call.row_bytes});
+  exchange.shareBuffers({{call.from[0], call.row_bytes}});
   exchange.begin();
   exchange.run(route, {phase});
   GradientParams params{};

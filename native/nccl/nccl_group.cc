@@ -37,8 +37,7 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
   }
   if (desc.round_bytes < 1) throw Failure(FUSCO_E_OPTION, "round_bytes is 0; it must be at least 1");
   if (desc.deadline_ns < 1000000)
-    throw Failure(FUSCO_E_OPTION, "deadline_ns is %llu; it must be at least 1000000",
-                  static_cast<unsigned long long>(desc.deadline_ns));
+    throw Failure(FUSCO_E_OPTION, "deadline_ns is %llu; it must be at least 1000000", desc.deadline_ns);
   return desc;
 }
 
@@ -111,9 +110,9 @@ void Group::open(const fusco_nccl_group_desc &desc) {
   settle("making a communicator");
   if (!hasNeighbors()) return;
   // The addresses of flags are exchanged as those of buffers are.
-  std::vector<std::vector<uint8_t *>> mapped;
-  shareBuffers(callNumber(1), {{flags_, flagsBytes}}, {flagsBytes},
-               std::vector<uint32_t>(neighbors_.count(), 1), mapped, nullptr);
+  uint64_t waitNs = 0;
+  const std::vector<uint32_t> rows(neighbors_.count(), 1);
+  const Mapped mapped = shareBuffers(callNumber(1), {{{flags_, flagsBytes}, flagsBytes}}, rows, waitNs);
   for (uint8_t *flags : mapped[0]) peerFlags_.push_back(reinterpret_cast<uint64_t *>(flags));
 }
 
@@ -121,16 +120,19 @@ Group::~Group() {
   const OnDevice here(device());
   // After a failure kernels and NCCL's operations end by themselves.
   closeComm();
-  for (const cudaStream_t stream : streams_) {
-    if (stream != nullptr) cudaStreamSynchronize(stream);
-  }
+  synchronize();
   for (const cudaStream_t stream : streams_) {
     if (stream != nullptr) cudaStreamDestroy(stream);
   }
   for (uint32_t i = 0; i < mappings_.size(); i++) closeMappings(i);
   cudaFreeHost(abortFlag_);
-  cudaFree(flags_);
   (void)cudaGetLastError();
+}
+
+void Group::synchronize() noexcept {
+  for (const cudaStream_t stream : streams_) {
+    if (stream != nullptr) cudaStreamSynchronize(stream);
+  }
 }
 
 // The wire has the highest priority: a round that waits for an SM keeps its peers waiting as well.
@@ -166,7 +168,7 @@ void Group::closeComm() noexcept {
 }
 
 void Group::enter(const fusco_nccl_call &call) {
-  if (broken_) throw Failure(FUSCO_E_PEER_TIMEOUT, "the group was given up: %.200s", brokenBy_.c_str());
+  if (broken_) throw Failure(FUSCO_E_PEER_TIMEOUT, "the group was given up: %.200s", brokenBy_.message);
   context_->checkAlive();
   entered_ = true;
   callNumber_ = call.number;
@@ -176,10 +178,7 @@ void Group::enter(const fusco_nccl_call &call) {
 void Group::fail(const Failure &failure) noexcept {
   if (broken_) return;
   broken_ = true;
-  try {
-    brokenBy_ = failure.error.message;
-  } catch (...) {
-  }
+  brokenBy_ = failure.error;
   if (abortFlag_ != nullptr) *reinterpret_cast<volatile uint32_t *>(abortFlag_) = 1;
   if (mailbox_ != nullptr) mailbox_->fail();
   const OnDevice here(device());
@@ -189,10 +188,7 @@ void Group::fail(const Failure &failure) noexcept {
 void Group::abort(const char *why) noexcept {
   const std::lock_guard<std::mutex> lock(abortMutex_);
   if (aborted_.load()) return;
-  try {
-    abortedWhy_ = why == nullptr ? "aborted" : why;
-  } catch (...) {
-  }
+  std::snprintf(abortedWhy_, sizeof abortedWhy_, "%s", why == nullptr ? "aborted" : why);
   aborted_.store(true);
 }
 
@@ -202,20 +198,19 @@ void Group::wait(const char *what, const std::function<bool()> &ready) {
     if (ready()) return;
     if (aborted_.load()) {
       const std::lock_guard<std::mutex> lock(abortMutex_);
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "%s", abortedWhy_.c_str());
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "%s", abortedWhy_);
     }
     const uint64_t now = monotonicNs();
     for (uint32_t i = 0; mailbox_ != nullptr && i < neighbors_.count(); i++) {
       if (i != neighbors_.self && mailbox_->hasFailed(i)) {
-        throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: rank %u has given up",
-                      static_cast<unsigned long long>(callNumber_), what, neighbors_.rankAt[i])
+        throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: rank %u has given up", callNumber_, what,
+                      neighbors_.rankAt[i])
             .atRank(neighbors_.rankAt[i]);
       }
     }
     if (now >= until_) {
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: not done after %llu ms",
-                    static_cast<unsigned long long>(callNumber_), what,
-                    static_cast<unsigned long long>(deadlineNs_ / 1000000))
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: not done after %llu ms", callNumber_, what,
+                    deadlineNs_ / 1000000)
           .limited((now - until_ + deadlineNs_) / 1000000, deadlineNs_ / 1000000);
     }
     if (now - start > spinNs) usleep(napUs);
@@ -226,10 +221,7 @@ void Group::waitFor(cudaEvent_t event, const char *what) {
   wait(what, [&] {
     const cudaError_t state = cudaEventQuery(event);
     if (state == cudaErrorNotReady) {
-      if (comm_ == nullptr) return false;
-      abi::Result result = abi::success;
-      checkResult(library_.commGetAsyncError(comm_, &result), what);
-      checkResult(result, what);
+      if (comm_ != nullptr) stateOfComm(what);
       return false;
     }
     must(state, what);
@@ -254,19 +246,21 @@ void Group::order(cudaStream_t stream, const cuda::Event &after) {
 void Group::checkResult(abi::Result result, const char *what) {
   if (result == abi::success || result == abi::inProgress) return;
   const char *detail = library_.getLastError(comm_);
+  if (detail == nullptr) detail = "";
   // A peer that died shows as an error of its connection.
   throw Failure(result == abi::remoteError ? FUSCO_E_PEER_TIMEOUT : FUSCO_E_BACKEND, "%s: NCCL: %s%s%.120s",
-                what, library_.getErrorString(result), detail != nullptr && *detail != '\0' ? ": " : "",
-                detail == nullptr ? "" : detail);
+                what, library_.getErrorString(result), *detail != '\0' ? ": " : "", detail);
+}
+
+abi::Result Group::stateOfComm(const char *what) {
+  abi::Result state = abi::success;
+  checkResult(library_.commGetAsyncError(comm_, &state), what);
+  checkResult(state, what);
+  return state;
 }
 
 void Group::settle(const char *what) {
-  wait(what, [&] {
-    abi::Result state = abi::success;
-    checkResult(library_.commGetAsyncError(comm_, &state), what);
-    checkResult(state, what);
-    return state != abi::inProgress;
-  });
+  wait(what, [&] { return stateOfComm(what) != abi::inProgress; });
 }
 
 void Group::round(const std::function<void()> &issue) {

@@ -47,7 +47,7 @@ std::unique_ptr<Library> open(const std::string &asked, bool isDefault) {
     throw Failure(FUSCO_E_BACKEND, "%.120s is NCCL %d.%d.%d; 2.19 or later is needed", library->path.c_str(),
                   library->version / 10000, library->version / 100 % 100, library->version % 100);
   }
-#define FUSCO_NCCL_BIND(member, symbol, ...) bind(handle, asked, symbol, library->member);
+#define FUSCO_NCCL_BIND(member, symbol, ...) bind(handle, asked, #symbol, library->member);
   FUSCO_NCCL_FUNCTIONS(FUSCO_NCCL_BIND)
 #undef FUSCO_NCCL_BIND
   return library;

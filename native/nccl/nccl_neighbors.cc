@@ -3,6 +3,7 @@
 #include <cuda.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstring>
 
 #include "nccl_group.hpp"
@@ -11,42 +12,22 @@ namespace fusco::nccl {
 
 namespace {
 
-// Functions of the driver that the runtime lacks.
-struct Driver {
-  using GetAddressRange = CUresult(CUdeviceptr *, size_t *, CUdeviceptr);
-  using PointerGetAttribute = CUresult(void *, CUpointer_attribute, CUdeviceptr);
-  GetAddressRange *getAddressRange = nullptr;
-  PointerGetAttribute *pointerGetAttribute = nullptr;
-
-  Driver() {
-    find("cuMemGetAddressRange", getAddressRange);
-    find("cuPointerGetAttribute", pointerGetAttribute);
+// A function of the driver that the runtime lacks.
+template <class F>
+F *driverFunction(const char *name) {
+  void *found = nullptr;
+  cudaDriverEntryPointQueryResult result{};
+  if (cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, &result) != cudaSuccess ||
+      found == nullptr) {
+    throw Failure(FUSCO_E_BACKEND, "the NVIDIA driver has no %s", name);
   }
-
-  template <class F>
-  static void find(const char *name, F *&function) {
-    void *found = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    if (cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, &result) != cudaSuccess ||
-        found == nullptr) {
-      throw Failure(FUSCO_E_BACKEND, "the NVIDIA driver has no %s", name);
-    }
-    function = reinterpret_cast<F *>(found);
-  }
-};
-
-const Driver &driver() {
-  static const Driver found;
-  return found;
+  return reinterpret_cast<F *>(found);
 }
 
 }  // namespace
 
 void Group::openFlags() {
-  {
-    const std::lock_guard<std::mutex> lock(context_->mutex);
-    flags_ = static_cast<uint64_t *>(context_->allocRaw(0, flagsBytes));
-  }
+  flags_ = reinterpret_cast<uint64_t *>(arena(Use::flags).atLeast(flagsBytes));
   must(cudaMemset(flags_, 0, flagsBytes), "clearing flags");
   must(cudaDeviceSynchronize(), "clearing flags");
 }
@@ -58,6 +39,9 @@ void Group::closeMappings(uint32_t neighbor) noexcept {
 }
 
 PostedBuffer Group::describe(const fusco_buffer &buffer) {
+  static const auto getAddressRange = driverFunction<decltype(cuMemGetAddressRange)>("cuMemGetAddressRange");
+  static const auto pointerGetAttribute =
+      driverFunction<decltype(cuPointerGetAttribute)>("cuPointerGetAttribute");
   PostedBuffer posted{};
   if (buffer.bytes == 0 || buffer.data == nullptr) return posted;
   CUdeviceptr base = 0;
@@ -66,8 +50,8 @@ PostedBuffer Group::describe(const fusco_buffer &buffer) {
   unsigned long long allocation = 0;
   cudaIpcMemHandle_t handle{};
   const bool found =
-      driver().getAddressRange(&base, &size, address) == CUDA_SUCCESS &&
-      driver().pointerGetAttribute(&allocation, CU_POINTER_ATTRIBUTE_BUFFER_ID, address) == CUDA_SUCCESS &&
+      getAddressRange(&base, &size, address) == CUDA_SUCCESS &&
+      pointerGetAttribute(&allocation, CU_POINTER_ATTRIBUTE_BUFFER_ID, address) == CUDA_SUCCESS &&
       cudaIpcGetMemHandle(&handle, reinterpret_cast<void *>(base)) == cudaSuccess;
   if (!found) {
     (void)cudaGetLastError();
@@ -120,7 +104,7 @@ uint8_t *Group::openBuffer(uint32_t neighbor, const PostedBuffer &posted) {
 }
 
 bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
-                    std::vector<std::vector<uint8_t *>> &mapped) {
+                    Mapped &mapped) {
   for (size_t b = 0; b < needed.size(); b++) {
     if (needed[b] == 0) continue;
     mapped[b][neighbor] = openBuffer(neighbor, post.buffer[b]);
@@ -129,14 +113,14 @@ bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint6
   return true;
 }
 
-void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_buffer> &buffers,
-                         const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
-                         std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs) {
+Mapped Group::shareBuffers(const fusco_nccl_call &call, const std::vector<SharedBuffer> &buffers,
+                           const std::vector<uint32_t> &rows, uint64_t &waitNs) {
   const auto neighbors = neighbors_.count();
-  mapped.assign(buffers.size(), std::vector<uint8_t *>(neighbors, nullptr));
-  for (size_t b = 0; b < buffers.size(); b++)
-    mapped[b][neighbors_.self] = static_cast<uint8_t *>(buffers[b].data);
-  if (!hasNeighbors()) return;
+  Mapped mapped(buffers.size(), std::vector<uint8_t *>(neighbors, nullptr));
+  for (size_t b = 0; b < buffers.size(); b++) {
+    mapped[b][neighbors_.self] = static_cast<uint8_t *>(buffers[b].memory.data);
+  }
+  if (!hasNeighbors()) return mapped;
   if (buffers.size() > maxPosted) {
     throw Failure(FUSCO_E_LIMIT, "%llu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
         .limited(buffers.size(), maxPosted);
@@ -144,31 +128,31 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
   Post &local = mailbox_->local(call.number);
   local.digest = call.digest;
   local.count = static_cast<uint32_t>(buffers.size());
-  for (size_t b = 0; b < buffers.size(); b++) local.buffer[b] = describe(buffers[b]);
+  for (size_t b = 0; b < buffers.size(); b++) local.buffer[b] = describe(buffers[b].memory);
   mailbox_->publish(call.number);
   const uint64_t start = monotonicNs();
   for (uint32_t i = 0; i < neighbors; i++) {
     if (i == neighbors_.self) continue;
+    const uint32_t peer = neighbors_.rankAt[i];
     char what[96];
-    std::snprintf(what, sizeof what, "waiting for rank %u, which was last in call %llu", neighbors_.rankAt[i],
-                  static_cast<unsigned long long>(mailbox_->lastCall(i)));
+    std::snprintf(what, sizeof what, "waiting for rank %u, which was last in call %" PRIu64, peer,
+                  mailbox_->lastCall(i));
     wait(what, [&] { return mailbox_->has(i, call.number); });
     const Post &post = mailbox_->of(i, call.number);
     if (post.digest != call.digest || post.count != buffers.size()) {
       throw Failure(FUSCO_E_PEER_MISMATCH,
-                    "rank %u makes another call than rank %u as call %llu: the digests differ",
-                    neighbors_.rankAt[i], neighbors_.rank, static_cast<unsigned long long>(call.number))
-          .atRank(neighbors_.rankAt[i]);
+                    "rank %u makes another call than rank %u as call %llu: the digests differ", peer,
+                    neighbors_.rank, call.number)
+          .atRank(peer);
     }
     std::vector<uint64_t> needed(buffers.size());
     for (size_t b = 0; b < buffers.size(); b++) {
-      needed[b] = rows[i] * rowBytes[b];
+      needed[b] = rows[i] * buffers[b].rowBytes;
       const uint64_t given = post.buffer[b].bytes;
       if (given >= needed[b]) continue;
-      throw Failure(FUSCO_E_BUFFER, "buffer %llu of rank %u has %llu bytes, %llu are needed", b,
-                    neighbors_.rankAt[i], static_cast<unsigned long long>(given),
-                    static_cast<unsigned long long>(needed[b]))
-          .atRank(neighbors_.rankAt[i])
+      throw Failure(FUSCO_E_BUFFER, "buffer %llu of rank %u has %llu bytes, %llu are needed", b, peer, given,
+                    needed[b])
+          .atRank(peer)
           .limited(given, needed[b]);
     }
     // Allocations share blocks of memory, and one that the neighbor has freed may keep its block from being
@@ -176,11 +160,12 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
     if (openAll(i, post, needed, mapped)) continue;
     closeMappings(i);
     if (openAll(i, post, needed, mapped)) continue;
-    throw Failure(FUSCO_E_BACKEND, "the memory of rank %u is mapped by something else in rank %u",
-                  neighbors_.rankAt[i], neighbors_.rank)
-        .atRank(neighbors_.rankAt[i]);
+    throw Failure(FUSCO_E_BACKEND, "the memory of rank %u is mapped by something else in rank %u", peer,
+                  neighbors_.rank)
+        .atRank(peer);
   }
-  if (waitNs != nullptr) *waitNs += monotonicNs() - start;
+  waitNs += monotonicNs() - start;
+  return mapped;
 }
 
 uint64_t Group::lateness(const fusco_nccl_call &call, uint32_t neighbor) const {

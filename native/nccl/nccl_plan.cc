@@ -52,7 +52,8 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusc
       entriesBack_(entriesOut_.reversed()),
       rowsOut_(group_->neighbors(), tables_.rowSend, tables_.rowReceive,
                ruleOf(*group_, desc, desc.max_forwarded), 1),
-      rowsBack_(rowsOut_.reversed()) {
+      rowsBack_(rowsOut_.reversed()),
+      memory_(group_->context()) {
   tables_.sizes.context = group_->context().host;
   const OnDevice here(group_->device());
   group_->enter(call);
@@ -62,12 +63,7 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusc
 
 Plan::~Plan() {
   const OnDevice here(group_->device());
-  for (const cudaStream_t stream :
-       {group_->packStream(), group_->wireStream(), group_->workStream(), group_->directStream()}) {
-    cudaStreamSynchronize(stream);
-  }
-  cudaFree(memory_);
-  (void)cudaGetLastError();
+  group_->synchronize();
 }
 
 namespace {
@@ -100,46 +96,15 @@ std::vector<T> swapped(Group &group, const std::vector<T> &local, const std::vec
 void Plan::tellForwarders() {
   const auto counts = swapped(*group_, tables_.rowEntries, tables_.rowSend.bytesByPeer(sizeof(uint32_t)),
                               tables_.rowReceive.bytesByPeer(sizeof(uint32_t)));
-  for (uint32_t source = 0, row = 0; source < group_->neighbors().ranks; source++) {
-    for (uint32_t i = 0; i < tables_.rowReceive.rows(source); i++, row++) {
-      checkDestinations(source, row, counts[row], sizes().topk);
-    }
-  }
+  tables_.checkDestinations(counts);
   weightBytesSent_ = bytesByPeer(tables_.rowSend, tables_.rowEntries, sizeof(float));
   weightBytesReceived_ = bytesByPeer(tables_.rowReceive, counts, sizeof(float));
   placesSentTotal_ = tables_.placeEntry.size();
   const auto places =
       swapped(*group_, tables_.placeOf, bytesByPeer(tables_.rowSend, tables_.rowEntries, sizeof(Place)),
               bytesByPeer(tables_.rowReceive, counts, sizeof(Place)));
-  landing_ = readLanding(group_->neighbors(), tables_.rowReceive, sizes().topk, sizes().ranksPerNode, counts,
-                         places, tables_.reach);
+  landing_ = tables_.readLanding(counts, places);
 }
-
-namespace {
-
-// Collects tables in one block of host memory, and then sets pointers to where they are in device memory.
-class TablePacker {
- public:
-  template <class T>
-  void add(const std::vector<T> &values, const T *&table) {
-    const uint64_t at = alignSegment(bytes_.size());
-    bytes_.resize(at + values.size() * sizeof(T));
-    if (!values.empty()) std::memcpy(bytes_.data() + at, values.data(), values.size() * sizeof(T));
-    placed_.push_back(
-        [at, &table](const uint8_t *memory) { table = reinterpret_cast<const T *>(memory + at); });
-  }
-  const std::vector<uint8_t> &bytes() const { return bytes_; }
-  // `memory` holds bytes().
-  void setPointers(const uint8_t *memory) const {
-    for (const auto &place : placed_) place(memory);
-  }
-
- private:
-  std::vector<uint8_t> bytes_;
-  std::vector<std::function<void(const uint8_t *memory)>> placed_;
-};
-
-}  // namespace
 
 void Plan::upload() {
   const RankPlan &part = sizes().rank[0];
@@ -169,30 +134,38 @@ void Plan::upload() {
     }
   }
 
-  TablePacker packer;
+  // Calls add(values, table) for each table: its elements, and the pointer to it in device memory.
   const uint32_t *barrier = nullptr;
-  packer.add(head, device_.direct.head);
-  packer.add(std::vector<uint32_t>(2, 0), barrier);
-  packer.add(tables_.direct, device_.direct.place);
-  packer.add(tables_.returned, device_.returned.place);
-  packer.add(paddings, device_.direct.paddings);
-  packer.add(tables_.entryOrder, device_.entryOrder);
-  packer.add(arrivalSlot, device_.arrivalSlot);
-  packer.add(tables_.rowOrder, device_.rowOrder);
-  packer.add(tables_.placeEntry, device_.placeEntry);
-  packer.add(tables_.sums.offset, device_.sumOffset);
-  packer.add(tables_.sums.terms, device_.sumTerms);
-  packer.add(landing_.offset, device_.landedOffset);
-  packer.add(landing_.places, device_.landedPlaces);
-  packer.add(landedTerms, device_.landedTerms);
-  memoryBytes_ = packer.bytes().size();
-  {
-    const std::lock_guard<std::mutex> lock(group_->context().mutex);
-    memory_ = static_cast<uint8_t *>(group_->context().allocRaw(0, memoryBytes_));
-  }
-  group_->must(cudaMemcpy(memory_, packer.bytes().data(), memoryBytes_, cudaMemcpyHostToDevice),
-               "uploading a plan");
-  packer.setPointers(memory_);
+  const auto forEachTable = [&](auto add) {
+    add(head, device_.direct.head);
+    add(std::vector<uint32_t>(2, 0), barrier);
+    add(tables_.direct, device_.direct.place);
+    add(tables_.returned, device_.returned.place);
+    add(paddings, device_.direct.paddings);
+    add(tables_.entryOrder, device_.entryOrder);
+    add(arrivalSlot, device_.arrivalSlot);
+    add(tables_.rowOrder, device_.rowOrder);
+    add(tables_.placeEntry, device_.placeEntry);
+    add(tables_.sums.offset, device_.sumOffset);
+    add(tables_.sums.terms, device_.sumTerms);
+    add(landing_.offset, device_.landedOffset);
+    add(landing_.places, device_.landedPlaces);
+    add(landedTerms, device_.landedTerms);
+  };
+  forEachTable([&](const auto &values, const auto &) {
+    memoryBytes_ = alignSegment(memoryBytes_) + values.size() * sizeof values[0];
+  });
+  uint8_t *memory = memory_.atLeast(memoryBytes_);
+  std::vector<uint8_t> bytes(memoryBytes_);
+  uint64_t at = 0;
+  forEachTable([&](const auto &values, auto &table) {
+    const uint64_t size = values.size() * sizeof values[0];
+    at = alignSegment(at);
+    if (size > 0) std::memcpy(bytes.data() + at, values.data(), size);
+    table = reinterpret_cast<decltype(values.data())>(memory + at);
+    at += size;
+  });
+  group_->must(cudaMemcpy(memory, bytes.data(), memoryBytes_, cudaMemcpyHostToDevice), "uploading a plan");
   device_.barrier = const_cast<uint32_t *>(barrier);
   device_.returned.head = device_.direct.head;
   device_.returned.paddings = device_.direct.paddings;

@@ -101,7 +101,7 @@ class Plan {
   std::vector<uint64_t> weightBytesReceived_;
   uint64_t placesSentTotal_ = 0;
   WireTables device_;
-  uint8_t *memory_ = nullptr;
+  Arena memory_;  // of device_
   uint64_t memoryBytes_ = 0;
 };
 

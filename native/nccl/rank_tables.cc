@@ -91,7 +91,7 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   entrySend.close();
   entryReceive.close();
   std::vector<uint32_t> partialRow;
-  if (forwards) layOutForwarding(shard, desc, partialRow);
+  if (forwards) partialRow = layOutForwarding(shard, desc);
   rowSend.close();
   rowReceive.close();
   listSums(partialRow);
@@ -113,8 +113,7 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
     sentRows += runs.of(i).rows;
   }
   if (sentRows > entries) {
-    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %llu rows of %llu entries", rank,
-                  static_cast<unsigned long long>(sentRows), static_cast<unsigned long long>(entries))
+    throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %llu rows of %llu entries", rank, sentRows, entries)
         .atRank(rank);
   }
   direct.assign(entries, {0, -1});
@@ -144,13 +143,13 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
   sizes.tokens = part.tokens;
 }
 
-void RankTables::layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc,
-                                  std::vector<uint32_t> &partialRow) {
+std::vector<uint32_t> RankTables::layOutForwarding(const CheckedShard &shard,
+                                                   const fusco_nccl_plan_desc &desc) {
   const uint32_t rank = neighbors_.rank;
   const std::vector<Place> &places = sizes.rank[0].places;
   ForwardedRows rows = shard.forwardedRows(desc.ranks_per_node, places);
   const size_t nodes = rows.rowsOfNode.size();
-  partialRow.assign(uint64_t{sizes.tokens} * nodes, UINT32_MAX);
+  std::vector<uint32_t> partialRow(uint64_t{sizes.tokens} * nodes, UINT32_MAX);
   uint32_t row = 0;
   for (uint32_t node = 0; node < nodes; node++) {
     const uint32_t count = rows.rowsOfNode[node];
@@ -172,11 +171,11 @@ void RankTables::layOutForwarding(const CheckedShard &shard, const fusco_nccl_pl
     landed += landingRows[source];
   }
   if (landed > FUSCO_MAX_ROWS) {
-    throw Failure(FUSCO_E_LIMIT, "rank %u forwards %llu rows; the limit is %d", rank,
-                  static_cast<unsigned long long>(landed), FUSCO_MAX_ROWS)
+    throw Failure(FUSCO_E_LIMIT, "rank %u forwards %llu rows; the limit is %d", rank, landed, FUSCO_MAX_ROWS)
         .atRank(rank)
         .limited(landed, FUSCO_MAX_ROWS);
   }
+  return partialRow;
 }
 
 // In ascending k; along a tree node by node, where another node sends one finished partial sum. `partialRow`
@@ -211,45 +210,45 @@ void RankTables::listSums(const std::vector<uint32_t> &partialRow) {
   }
 }
 
-void checkDestinations(uint32_t source, uint64_t row, uint32_t count, uint32_t topk) {
-  if (count >= 1 && count <= topk) return;
-  throw Failure(FUSCO_E_PEER_MISMATCH,
-                "row %llu that rank %u forwards has %u destinations; it must have 1 to %u",
-                static_cast<unsigned long long>(row), source, count, topk)
-      .atRank(source)
-      .limited(count, topk);
+void RankTables::checkDestinations(const std::vector<uint32_t> &counts) const {
+  for (uint32_t source = 0, row = 0; source < neighbors_.ranks; source++) {
+    for (const uint64_t end = rowReceive.start(source + 1); row < end; row++) {
+      const uint32_t count = counts[row];
+      if (count >= 1 && count <= sizes.topk) continue;
+      throw Failure(FUSCO_E_PEER_MISMATCH,
+                    "row %u that rank %u forwards has %u destinations; it must have 1 to %u", row, source,
+                    count, sizes.topk)
+          .atRank(source)
+          .limited(count, sizes.topk);
+    }
+  }
 }
 
-Landing readLanding(const Neighbors &neighbors, const SendOrder &received, uint32_t topk,
-                    uint32_t ranksPerNode, const std::vector<uint32_t> &rowEntries,
-                    const std::vector<Place> &places, std::vector<uint32_t> &reach) {
-  const uint32_t firstRank = neighbors.rank / ranksPerNode * ranksPerNode;
+Landing RankTables::readLanding(const std::vector<uint32_t> &counts, const std::vector<Place> &places) {
+  checkDestinations(counts);
+  const uint32_t firstRank = neighbors_.rank / sizes.ranksPerNode * sizes.ranksPerNode;
   Landing landing;
   landing.places.reserve(places.size());
   uint64_t next = 0;
-  uint64_t row = 0;
-  for (uint32_t source = 0; source < neighbors.ranks; source++) {
-    for (uint32_t i = 0; i < received.rows(source); i++, row++) {
-      const uint32_t count = rowEntries[row];
-      checkDestinations(source, row, count, topk);
+  for (uint32_t source = 0, row = 0; source < neighbors_.ranks; source++) {
+    for (const uint64_t end = rowReceive.start(source + 1); row < end; row++) {
+      const uint32_t count = counts[row];
       if (count > places.size() - next) {
-        throw Failure(FUSCO_E_PEER_MISMATCH, "row %llu that rank %u forwards has %u destinations, %llu came",
-                      static_cast<unsigned long long>(row), source, count,
-                      static_cast<unsigned long long>(places.size() - next))
+        throw Failure(FUSCO_E_PEER_MISMATCH, "row %u that rank %u forwards has %u destinations, %llu came",
+                      row, source, count, places.size() - next)
             .atRank(source)
             .limited(count, places.size() - next);
       }
       for (uint32_t p = 0; p < count; p++, next++) {
         const Place place = places[next];
-        if (place.peer < firstRank || place.peer - firstRank >= ranksPerNode || place.row < 0) {
+        if (place.peer < firstRank || place.peer - firstRank >= sizes.ranksPerNode || place.row < 0) {
           throw Failure(
               FUSCO_E_PEER_MISMATCH,
-              "row %llu that rank %u forwards goes to row %d of rank %u; ranks %u to %u are of this node",
-              static_cast<unsigned long long>(row), source, place.row, place.peer, firstRank,
-              firstRank + ranksPerNode - 1)
+              "row %u that rank %u forwards goes to row %d of rank %u; ranks %u to %u are of this node", row,
+              source, place.row, place.peer, firstRank, firstRank + sizes.ranksPerNode - 1)
               .atRank(source);
         }
-        const auto neighbor = static_cast<uint32_t>(neighbors.indexOf[place.peer]);
+        const auto neighbor = static_cast<uint32_t>(neighbors_.indexOf[place.peer]);
         reach[neighbor] = std::max(reach[neighbor], static_cast<uint32_t>(place.row) + 1);
         landing.places.push_back({neighbor, place.row});
       }

@@ -96,23 +96,21 @@ class RankTables : public UploadedTables {
   SendOrder rowSend;
   SendOrder rowReceive;
 
+  // `counts`: places of each row that this forwarder receives, as the sources said. Throws E_PEER_MISMATCH,
+  // with the source, unless each row has 1 to topk.
+  void checkDestinations(const std::vector<uint32_t> &counts) const;
+  // Checks what sources told this forwarder: counts[i] places {rank, slot} for landed row i, of ranks of its
+  // node. Turns ranks into neighbors and extends `reach`. Throws E_PEER_MISMATCH with the rank that sent
+  // something else.
+  Landing readLanding(const std::vector<uint32_t> &counts, const std::vector<Place> &places);
+
  private:
   void layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);
-  void layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc,
-                        std::vector<uint32_t> &partialRow);
+  // Returns partialRow of listSums().
+  std::vector<uint32_t> layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);
   void listSums(const std::vector<uint32_t> &partialRow);
 
   const Neighbors &neighbors_;
 };
-
-// Throws E_PEER_MISMATCH unless forwarded row `row`, which rank `source` sent, has 1 to topk destinations.
-void checkDestinations(uint32_t source, uint64_t row, uint32_t count, uint32_t topk);
-
-// Checks what sources told this forwarder: `rowEntries` places {rank, slot} for each landed row, of ranks of
-// its node. Turns ranks into neighbors and extends `reach` [neighbors]. Throws E_PEER_MISMATCH with the rank
-// that sent something else.
-Landing readLanding(const Neighbors &neighbors, const SendOrder &received, uint32_t topk,
-                    uint32_t ranksPerNode, const std::vector<uint32_t> &rowEntries,
-                    const std::vector<Place> &places, std::vector<uint32_t> &reach);
 
 }  // namespace fusco::nccl

@@ -74,21 +74,18 @@ uint64_t rowBytesOf(const std::vector<SendRecvPhase> &phases) {
   return bytes;
 }
 
-void Timeline::begin(std::vector<Span> &spans, cudaStream_t stream) {
-  if (!isOn_) return;
-  Span span;
+void Timeline::measure(std::vector<Span> &spans, cudaStream_t stream, const std::function<void()> &work) {
+  if (!isOn_) return work();
+  Span &span = spans.emplace_back();
   span.begin.create(group_.device(), cuda::Timing::on);
   span.end.create(group_.device(), cuda::Timing::on);
-  spans.push_back(std::move(span));
-  group_.record(spans.back().begin, stream);
+  group_.record(span.begin, stream);
+  work();
+  group_.record(span.end, stream);
 }
 
-void Timeline::end(std::vector<Span> &spans, cudaStream_t stream) {
-  if (isOn_) group_.record(spans.back().end, stream);
-}
-
-void Timeline::beginRound(const Round &round) {
-  begin(rounds_, group_.wireStream());
+void Timeline::round(const Round &round, const std::function<void()> &issue) {
+  measure(rounds_, group_.wireStream(), [&] { group_.round(issue); });
   if (!isOn_) return;
   for (const Slice &slice : round.send) rounds_.back().peers.insert(slice.peer);
   for (const Slice &slice : round.receive) rounds_.back().peers.insert(slice.peer);
@@ -122,7 +119,7 @@ void Timeline::report(fusco_nccl_report &report, const fusco_nccl_peers &peers) 
 
 namespace {
 
-// A route's rings for these arrays.
+// A route's rounds, and its rings for these arrays.
 struct Rings {
   const Schedule &schedule;
   std::vector<uint64_t> sendAt;
@@ -136,6 +133,14 @@ struct Rings {
         receiveAt(layOut(phases, schedule.mostReceived, false)),
         send(group.arena(Use::sendRing).atLeast(ringDepth * sendAt.back())),
         receive(group.arena(Use::receiveRing).atLeast(ringDepth * receiveAt.back())) {}
+
+  // Where a phase's rows of a round are packed, and where they arrive.
+  uint8_t *packedAt(size_t round, size_t phase) const {
+    return send + round % ringDepth * sendAt.back() + sendAt[phase];
+  }
+  uint8_t *arrivedAt(size_t round, size_t phase) const {
+    return receive + round % ringDepth * receiveAt.back() + receiveAt[phase];
+  }
 };
 
 }  // namespace
@@ -150,9 +155,9 @@ void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &
   Group &group = plan.group();
   const bool cut = route.inPlace(rowBytesOf(phases));
   const Rings rings(group, route, phases);
-  const auto &[schedule, sendAt, receiveAt, sendRing, receiveRing] = rings;
-  const bool packs = sendAt.back() > 0;
-  const bool unpacks = receiveAt.back() > 0;
+  const std::vector<Round> &rounds = rings.schedule.rounds;
+  const bool packs = rings.sendAt.back() > 0;
+  const bool unpacks = rings.receiveAt.back() > 0;
   RingEvents packed(group.device());
   RingEvents arrived(group.device());
   RingEvents emptied(group.device());
@@ -168,35 +173,31 @@ void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &
     if (traffic.peers.received_bytes != nullptr) traffic.peers.received_bytes[peer] += bytes;
   };
 
-  for (size_t number = 0; number < schedule.rounds.size(); number++) {
-    const Round &round = schedule.rounds[number];
-    uint8_t *sendSegment = sendRing + number % ringDepth * sendAt.back();
-    uint8_t *receiveSegment = receiveRing + number % ringDepth * receiveAt.back();
+  for (size_t number = 0; number < rounds.size(); number++) {
+    const Round &round = rounds[number];
     if (packs && !round.send.empty()) {
       if (number >= ringDepth) group.order(group.packStream(), arrived.at(number));
       const Ranges ranges = rangesOf(route.send(), round.send);
-      timeline.beginPack();
-      for (size_t i = 0; i < phases.size(); i++) {
-        if (phases[i].pack == nullptr) continue;
-        group.must(phases[i].pack(ranges, sendSegment + sendAt[i], group.packStream()), "packing rows");
-      }
-      timeline.endPack();
+      timeline.pack([&] {
+        for (size_t i = 0; i < phases.size(); i++) {
+          if (phases[i].pack == nullptr) continue;
+          group.must(phases[i].pack(ranges, rings.packedAt(number, i), group.packStream()), "packing rows");
+        }
+      });
       group.record(packed.at(number), group.packStream());
       group.order(group.wireStream(), packed.at(number));
     }
     if (unpacks && number >= ringDepth) group.order(group.wireStream(), emptied.at(number));
-    timeline.beginRound(round);
-    group.round([&] {
+    timeline.round(round, [&] {
       for (size_t i = 0; i < phases.size(); i++) {
         const SendRecvPhase &phase = phases[i];
-        uint8_t *out = phase.pack != nullptr ? sendSegment + sendAt[i] : nullptr;
-        uint8_t *in = phase.unpack != nullptr ? receiveSegment + receiveAt[i] : nullptr;
+        uint8_t *out = phase.pack != nullptr ? rings.packedAt(number, i) : nullptr;
+        uint8_t *in = phase.unpack != nullptr ? rings.arrivedAt(number, i) : nullptr;
         forEachMessage(route.send(), round.send, phase.rowBytes, cut, out, const_cast<uint8_t *>(phase.from),
                        send);
         forEachMessage(route.receive(), round.receive, phase.rowBytes, cut, in, phase.to, receive);
       }
     });
-    timeline.endRound();
     if (number == 0) started();
     traffic.report.rounds++;
     group.record(arrived.at(number), group.wireStream());
@@ -205,13 +206,12 @@ void transfer(Plan &plan, const Route &route, const std::vector<SendRecvPhase> &
     const Ranges ranges = rangesOf(route.receive(), round.receive);
     for (size_t i = 0; i < phases.size(); i++) {
       if (phases[i].unpack == nullptr) continue;
-      group.must(phases[i].unpack(ranges, receiveSegment + receiveAt[i], group.workStream()),
-                 "unpacking rows");
+      group.must(phases[i].unpack(ranges, rings.arrivedAt(number, i), group.workStream()), "unpacking rows");
     }
     group.record(emptied.at(number), group.workStream());
   }
   // Another transfer may follow and use the rings again.
-  const size_t last = schedule.rounds.size() - 1;
+  const size_t last = rounds.size() - 1;
   group.order(group.workStream(), arrived.at(last));
   group.order(group.packStream(), arrived.at(last));
   if (unpacks) group.order(group.wireStream(), emptied.at(last));

@@ -39,10 +39,10 @@ class Timeline {
  public:
   Timeline(Group &group, bool isOn) : group_(group), isOn_(isOn) {}
 
-  void beginPack() { begin(packs_, group_.packStream()); }
-  void endPack() { end(packs_, group_.packStream()); }
-  void beginRound(const Round &round);
-  void endRound() { end(rounds_, group_.wireStream()); }
+  // Calls `work`, which enqueues packing on packStream().
+  void pack(const std::function<void()> &work) { measure(packs_, group_.packStream(), work); }
+  // Group::round for a round of a transfer.
+  void round(const Round &round, const std::function<void()> &issue);
 
   // After the exchange. Adds to the report, and to the peers' times if there is an array for them.
   void report(fusco_nccl_report &report, const fusco_nccl_peers &peers);
@@ -53,8 +53,7 @@ class Timeline {
     cuda::Event end;
     std::set<uint32_t> peers;  // of a round
   };
-  void begin(std::vector<Span> &spans, cudaStream_t stream);
-  void end(std::vector<Span> &spans, cudaStream_t stream);
+  void measure(std::vector<Span> &spans, cudaStream_t stream, const std::function<void()> &work);
 
   Group &group_;
   bool isOn_;

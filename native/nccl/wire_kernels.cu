@@ -56,8 +56,8 @@ __device__ Unit scaled(Unit unit, [[maybe_unused]] float weight) {
 }
 
 // Calls f(Unit{}, E{}) with the types by which rows are moved.
-template <class Params, class F>
-__device__ void withMove(const Params &p, F f) {
+template <class F>
+__device__ void withMove(const MovedRows &p, F f) {
   if (p.scale == nullptr) {
     withUnit(p.unit, [&](auto unit) { f(unit, Unscaled{}); });
   } else {
@@ -138,8 +138,6 @@ __global__ void __launch_bounds__(threads) scatter(const __grid_constant__ Scatt
 }
 
 constexpr uint32_t maxTerms = FUSCO_MAX_TOPK;
-// Loads of a thread that are in flight together.
-constexpr uint32_t inFlight = 8;
 
 struct HeldTerm {
   const uint8_t *row;
@@ -154,21 +152,6 @@ __device__ void loadFloats(const uint8_t *row, uint64_t at, float *values) {
   const auto *from = reinterpret_cast<const float *>(row) + at * count;
 #pragma unroll
   for (uint32_t i = 0; i < count; i++) values[i] = __ldcs(from + i);
-}
-
-// Adds a node's partial sum to the total and starts the next one.
-template <class E, class Unit, Tree tree>
-__device__ void closeNode(float *sum, float *partial) {
-  using L = Lanes<E, Unit>;
-  if (tree == Tree::rounded) {
-    const Unit rounded = L::encode(partial);
-    L::decode(rounded, partial);
-  }
-#pragma unroll
-  for (uint32_t i = 0; i < L::count; i++) {
-    sum[i] = __fadd_rn(sum[i], partial[i]);
-    partial[i] = 0.0f;
-  }
 }
 
 // Multiply, round, add, round: the intrinsics are never contracted.
@@ -189,7 +172,7 @@ __device__ void addTerm(const HeldTerm &term, const Unit &unit, bool weighted, u
     into[i] = __fadd_rn(into[i], weighted && !finished ? __fmul_rn(term.weight, values[i]) : values[i]);
   }
   if (tree != Tree::none && !finished && (term.flags & closesNode) != 0) {
-    closeNode<E, Unit, tree>(sum, partial);
+    closeNode<L>(sum, partial, tree == Tree::rounded);
   }
 }
 
@@ -275,8 +258,7 @@ __global__ void flags(const __grid_constant__ FlagParams p) {
 // the same time, find room.
 constexpr uint64_t mostBlocks = 264;
 
-template <class Params>
-uint32_t blocksFor(const Params &params) {
+uint32_t blocksFor(const MovedRows &params) {
   const uint64_t warps = uint64_t{params.ranges.rows} * turnsOf(params.rowBytes / params.unit);
   return static_cast<uint32_t>(std::clamp<uint64_t>((warps * lanes + threads - 1) / threads, 1, mostBlocks));
 }

@@ -1,5 +1,6 @@
-// The JavaScript class CudaContext: devices, streams and device memory. Nothing in the CUDA classes waits for
-// the GPU unless the C interface says that it waits.
+// The JavaScript classes CudaContext, of devices, streams and device memory, CudaEvent, of a rank's stream,
+// and CudaGraph, of captured work. Nothing in the CUDA classes waits for the GPU unless the C interface says
+// that it waits.
 #pragma once
 
 #include "fusco_cuda.h"
@@ -51,6 +52,34 @@ class CudaContext : public Handle<CudaContext, Owned<fusco_cuda_context, fusco_c
 
 template <>
 struct ClassOf<fusco_cuda_context> : std::type_identity<CudaContext> {};
+
+class CudaEvent : public Handle<CudaEvent, Owned<fusco_cuda_event, fusco_cuda_event_destroy>> {
+ public:
+  static constexpr char name[] = "CudaEvent";
+  static constexpr char label[] = "the event";
+
+  // (context, rank)
+  explicit CudaEvent(const Napi::CallbackInfo &info) : Handle(info) {
+    handle_.reset(Bound<fusco_cuda_event_create>::invoke<0>(info));
+  }
+};
+
+template <>
+struct ClassOf<fusco_cuda_event> : std::type_identity<CudaEvent> {};
+
+class CudaGraph : public Handle<CudaGraph, Owned<fusco_cuda_graph, fusco_cuda_graph_destroy>> {
+ public:
+  static constexpr char name[] = "CudaGraph";
+  static constexpr char label[] = "the graph";
+
+  // (context): ends its capture.
+  explicit CudaGraph(const Napi::CallbackInfo &info) : Handle(info) {
+    handle_.reset(Bound<fusco_cuda_capture_end>::invoke<0>(info));
+  }
+};
+
+template <>
+struct ClassOf<fusco_cuda_graph> : std::type_identity<CudaGraph> {};
 
 // () -> {built, devices: [...], reason?}
 inline Napi::Value cudaDevices(const Napi::CallbackInfo &info) {

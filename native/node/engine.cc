@@ -6,19 +6,14 @@ namespace fusco_node {
 
 PlanState::PlanState(Napi::Env env, std::shared_ptr<Engine> engine, const fusco_plan_desc &desc)
     : engine_(std::move(engine)) {
-  fusco_error error{};
-  check(env, fusco_plan_create(engine_->handle(), &desc, &handle_, &error), error);
+  run(env, fusco_plan_create, engine_->handle(), &desc, &handle_);
 }
 
-void PlanState::release() {
-  fusco_plan_destroy(handle_);
-  handle_ = nullptr;
-}
+void PlanState::release() { fusco_plan_destroy(std::exchange(handle_, nullptr)); }
 
 Engine::Engine(Napi::Env env, const fusco_context_options &options)
     : worker_(std::make_shared<Worker>(env, "fusco.exchange")) {
-  fusco_error error{};
-  check(env, fusco_context_create(&options, &handle_, &error), error);
+  run(env, fusco_context_create, &options, &handle_);
   worker_->whenIdle([this] {
     if (closed_) releaseAll();
   });
@@ -47,8 +42,7 @@ void Engine::releaseAll() {
     if (const std::shared_ptr<PlanState> alive = plan.lock()) alive->release();
   }
   plans_.clear();
-  fusco_context_destroy(handle_);
-  handle_ = nullptr;
+  fusco_context_destroy(std::exchange(handle_, nullptr));
 }
 
 }  // namespace fusco_node

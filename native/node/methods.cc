@@ -2,8 +2,6 @@
 // methods are members of the class. The arity of each is the number of its arguments in
 // executor/native/types.ts.
 
-#include "cuda_event.hpp"
-#include "cuda_graph.hpp"
 #include "device_plan.hpp"
 #include "exports.hpp"
 #include "nccl_plan.hpp"

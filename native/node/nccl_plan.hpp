@@ -40,8 +40,9 @@ struct NcclReport {
                         {"rounds", report.rounds},
                         {"slices", report.sends}});
     if (!detailed) return object;
-    setNumbers(object, {{"packNs", report.pack_ns}, {"packHiddenNs", report.pack_hidden_ns}});
-    setNumbers(object, {{"wireNs", report.nccl_ns}});
+    setNumbers(
+        object,
+        {{"packNs", report.pack_ns}, {"packHiddenNs", report.pack_hidden_ns}, {"wireNs", report.nccl_ns}});
     Napi::Object peers = Napi::Object::New(env);
     const auto set = [&](const char *name, const std::vector<uint64_t> &values) {
       Napi::Float64Array array = Napi::Float64Array::New(env, values.size());

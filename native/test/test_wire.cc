@@ -192,8 +192,7 @@ void tellForwarders(const Plan &plan, std::vector<Rank> &ranks) {
         }
       }
     }
-    rank.landing = readLanding(*rank.neighbors, rank.tables->rowReceive, rank.tables->sizes.topk,
-                               plan.ranksPerNode, rank.landedEntries, rank.landedPlaces, rank.tables->reach);
+    rank.landing = rank.tables->readLanding(rank.landedEntries, rank.landedPlaces);
   }
 }
 

@@ -97,14 +97,12 @@ class Unfused {
   }
 
   void exchange(const SendOrder &send, const uint8_t *from, const SendOrder &receive, uint8_t *to) {
-    const std::vector<uint64_t> sendBytes = send.bytesByPeer(rowBytes_);
-    const std::vector<uint64_t> receiveBytes = receive.bytesByPeer(rowBytes_);
-    Group &group = plan_->group();
-    group.round([&] {
+    group().round([&] {
       for (uint32_t peer = 0; peer < send.ranks(); peer++) {
-        if (sendBytes[peer] > 0) group.send(from + send.start(peer) * rowBytes_, sendBytes[peer], peer);
-        if (receiveBytes[peer] > 0)
-          group.receive(to + receive.start(peer) * rowBytes_, receiveBytes[peer], peer);
+        const uint64_t sent = send.rows(peer) * rowBytes_;
+        const uint64_t received = receive.rows(peer) * rowBytes_;
+        if (sent > 0) group().send(from + send.start(peer) * rowBytes_, sent, peer);
+        if (received > 0) group().receive(to + receive.start(peer) * rowBytes_, received, peer);
       }
     });
   }
