@@ -2,18 +2,11 @@
 
 #include "call_checks.hpp"
 #include "cuda_graph.hpp"
-#include "device_call_checks.hpp"
 #include "dispatch_params.hpp"
 
 namespace fusco::cuda {
 
 namespace {
-
-CheckReach reachOf(DevicePlan &plan) {
-  return [&plan](const char *name, uint32_t rank, const fusco_buffer &buffer) {
-    plan.context().checkReach(name, rank, buffer.data);
-  };
-}
 
 // Runs `launch(tables, group)` with each device current.
 template <class F>
@@ -106,18 +99,6 @@ void enqueueLastHops(DevicePlan &device, DispatchParams &params) {
 }
 
 }  // namespace
-
-void check(DevicePlan &plan, const fusco_dispatch_call &call) {
-  checkDeviceDispatch(plan.plan(), call, reachOf(plan));
-}
-
-void check(DevicePlan &plan, const fusco_combine_call &call) {
-  checkDeviceCombine(plan.plan(), call, reachOf(plan));
-}
-
-void check(DevicePlan &plan, const fusco_weight_gradient_call &call) {
-  checkDeviceWeightGradient(plan.plan(), call, reachOf(plan));
-}
 
 void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_call &call,
               fusco_cuda_report &report) {
