@@ -89,8 +89,7 @@ class Exchange {
         call_(call),
         here_(plan.group().device()),
         timeline_(plan.group(), peers != nullptr),
-        traffic_{report, peers == nullptr ? fusco_nccl_peers{} : *peers},
-        report_(report) {
+        traffic_{report, peers == nullptr ? fusco_nccl_peers{} : *peers} {
     for (cuda::Event *event : {&inputs_, &neighborsReady_, &directDone_, &finished_, &weightsCame_}) {
       event->create(group_.device(), cuda::Timing::off);
     }
@@ -98,10 +97,9 @@ class Exchange {
     group_.enter(call);
   }
 
-  // `buffers` are device memory of this rank that neighbors write or read; `rowBytes` [buffers] is the size
-  // of a row in each, the same on all ranks. See Group::shareBuffers.
-  void shareBuffers(const std::vector<fusco_buffer> &buffers, const std::vector<uint64_t> &rowBytes) {
-    group_.shareBuffers(call_, buffers, rowBytes, plan_.reach(), mapped_, &report_.ready_ns);
+  // See Group::shareBuffers.
+  void shareBuffers(const std::vector<SharedBuffer> &buffers) {
+    mapped_ = group_.shareBuffers(call_, buffers, plan_.reach(), traffic_.report.ready_ns);
   }
   // [neighbors]: buffer `buffer` of each, in this process's address space; valid until the next exchange.
   const std::vector<uint8_t *> &mapped(size_t buffer) const { return mapped_[buffer]; }
@@ -162,9 +160,9 @@ class Exchange {
     group_.record(finished_, group_.workStream());
     group_.order(group_.context().stream(0), finished_);
     group_.waitFor(finished_.get(), "an exchange");
-    report_.stats.nanoseconds = monotonicNs() - started_;
-    report_.stats.started = started_;
-    timeline_.report(report_, traffic_.peers);
+    traffic_.report.stats.nanoseconds = monotonicNs() - started_;
+    traffic_.report.stats.started = started_;
+    timeline_.report(traffic_.report, traffic_.peers);
     if (traffic_.peers.wait_ns == nullptr) return;
     const Neighbors &neighbors = group_.neighbors();
     for (uint32_t i = 0; i < neighbors.count(); i++) {
@@ -184,8 +182,7 @@ class Exchange {
   const OnDevice here_;
   Timeline timeline_;
   Traffic traffic_;
-  fusco_nccl_report &report_;
-  std::vector<std::vector<uint8_t *>> mapped_;  // [buffers][neighbors]
+  Mapped mapped_;
   cuda::Event inputs_;
   cuda::Event neighborsReady_;
   cuda::Event directDone_;

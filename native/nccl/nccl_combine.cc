@@ -68,7 +68,7 @@ void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call
   SendRecvPhase phase = forwards ? partialPhase(plan, call, exchange, landingBytes, landedWeights)
                                  : returningPhase(plan, bytesOf(call.from[0]), call.row_bytes);
   const uint8_t *landing = reserveLanding(group, route, phase);
-  exchange.shareBuffers({call.from[0]}, {call.row_bytes});
+  exchange.shareBuffers({{call.from[0], call.row_bytes}});
   exchange.begin();
   if (forwards) exchange.packAfterNeighbors();
   exchange.sendWeights(call.weights);
@@ -98,7 +98,7 @@ void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weigh
   const Route &route = plan.entriesBack();
   SendRecvPhase phase = returningPhase(plan, bytesOf(call.from[0]), call.row_bytes);
   const uint8_t *landing = reserveLanding(group, route, phase);
-  exchange.shareBuffers({call.from[0]}, {call.row_bytes});
+  exchange.shareBuffers({{call.from[0], call.row_bytes}});
   exchange.begin();
   exchange.run(route, {phase});
   GradientParams params{};

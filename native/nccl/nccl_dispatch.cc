@@ -114,15 +114,13 @@ void dispatch(Plan &plan, const fusco_nccl_call &callId, const fusco_dispatch_ca
   checkDispatch(plan, call);
   Exchange exchange(plan, callId, report, peers);
   const float *landedWeights = exchange.reserveWeights(call.scale);
-  std::vector<fusco_buffer> buffers;
-  std::vector<uint64_t> rowBytes;
+  std::vector<SharedBuffer> buffers;
   // Rows that forwarders distribute, and rows for their final slots at ranks that are not reached directly.
   std::vector<SendRecvPhase> rows;
   std::vector<SendRecvPhase> entries;
   for (uint32_t p = 0; p < call.payload_count; p++) {
     const fusco_payload &payload = call.payloads[p];
-    buffers.push_back(payload.to[0]);
-    rowBytes.push_back(payload.row_bytes);
+    buffers.push_back({payload.to[0], payload.row_bytes});
     report.direct_bytes += plan.directRows() * payload.row_bytes;
     if (plan.tables().forwards && payload.per == FUSCO_PER_TOKEN) {
       rows.push_back(forwardedPhase(plan, exchange, payload, p, landedWeights));
@@ -131,8 +129,7 @@ void dispatch(Plan &plan, const fusco_nccl_call &callId, const fusco_dispatch_ca
     }
   }
   if (call.origins != nullptr) {
-    buffers.push_back(call.origins[0]);
-    rowBytes.push_back(originBytes);
+    buffers.push_back({call.origins[0], originBytes});
     entries.push_back(originPhase(plan, call.origins[0]));
   }
   if (!plan.entriesOut().inPlace(rowBytesOf(entries))) {
@@ -142,7 +139,7 @@ void dispatch(Plan &plan, const fusco_nccl_call &callId, const fusco_dispatch_ca
       (!rows.empty() && !plan.rowsOut().isEmpty()) || (!entries.empty() && !plan.entriesOut().isEmpty());
   reserve(plan.group(), plan.rowsOut(), rows);
   reserve(plan.group(), plan.entriesOut(), entries);
-  exchange.shareBuffers(buffers, rowBytes);
+  exchange.shareBuffers(buffers);
   exchange.begin();
   exchange.afterFirstRound([&] { enqueueDirect(plan, call, exchange, usesWire); });
   if (!rows.empty()) exchange.sendWeights(call.scale);

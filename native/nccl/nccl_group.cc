@@ -110,9 +110,9 @@ void Group::open(const fusco_nccl_group_desc &desc) {
   settle("making a communicator");
   if (!hasNeighbors()) return;
   // The addresses of flags are exchanged as those of buffers are.
-  std::vector<std::vector<uint8_t *>> mapped;
-  shareBuffers(callNumber(1), {{flags_, flagsBytes}}, {flagsBytes},
-               std::vector<uint32_t>(neighbors_.count(), 1), mapped, nullptr);
+  uint64_t waitNs = 0;
+  const std::vector<uint32_t> rows(neighbors_.count(), 1);
+  const Mapped mapped = shareBuffers(callNumber(1), {{{flags_, flagsBytes}, flagsBytes}}, rows, waitNs);
   for (uint8_t *flags : mapped[0]) peerFlags_.push_back(reinterpret_cast<uint64_t *>(flags));
 }
 

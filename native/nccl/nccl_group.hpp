@@ -38,6 +38,14 @@ class Arena {
 // What the arenas of a group are for.
 enum class Use : uint32_t { sendRing, receiveRing, landing, weights, flags, count };
 
+// Device memory from cudaMalloc, or none, that neighbors write or read. Rows have the same size on all ranks.
+struct SharedBuffer {
+  fusco_buffer memory;
+  uint64_t rowBytes;
+};
+// [buffers][neighbors]: addresses in this process.
+using Mapped = std::vector<std::vector<uint8_t *>>;
+
 // All members but abort() are called by one thread at a time, with the group's device current. They throw
 // E_BACKEND for what CUDA or NCCL reports, and E_PEER_TIMEOUT after the deadline of the call or abort().
 class Group {
@@ -98,14 +106,12 @@ class Group {
             const std::vector<uint64_t> &receiveBytes);
 
   // Posts the local rank's buffers, waits on the host for the posts of all neighbors, and compares the calls'
-  // digests. `buffers` are device memory from cudaMalloc, or empty. Neighbor n's buffer b must have at least
-  // rows[n] * rowBytes[b] bytes, where `rows` is [neighbors]. `mapped` becomes [buffers][neighbors]: device
-  // addresses in this process, its own address for the local rank, null where no rows are needed. They are
-  // valid until the next call. Adds the time it waited to *waitNs unless that is null. Throws E_BUFFER,
-  // E_LIMIT, E_PEER_MISMATCH.
-  void shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_buffer> &buffers,
-                    const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
-                    std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs);
+  // digests. Neighbor n's buffer must have at least rows[n] rows, where `rows` is [neighbors]. Returns
+  // [buffers][neighbors]: device addresses in this process, its own address for the local rank, null where no
+  // rows are needed. They are valid until the next call. Adds the time it waited to `waitNs`. Throws
+  // E_BUFFER, E_LIMIT, E_PEER_MISMATCH.
+  Mapped shareBuffers(const fusco_nccl_call &call, const std::vector<SharedBuffer> &buffers,
+                      const std::vector<uint32_t> &rows, uint64_t &waitNs);
   // Nanoseconds by which a neighbor entered the call later than this rank; after shareBuffers.
   uint64_t lateness(const fusco_nccl_call &call, uint32_t neighbor) const;
   // Enqueued on workStream(): what follows on that stream sees all work of all neighbors in front of the same
@@ -128,8 +134,7 @@ class Group {
   // The posted buffer in this process, or null if it cannot be mapped next to what is mapped already.
   uint8_t *openBuffer(uint32_t neighbor, const PostedBuffer &posted);
   // Opens the first `needed.size()` buffers of a post that are needed; false if one could not be mapped.
-  bool openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
-               std::vector<std::vector<uint8_t *>> &mapped);
+  bool openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed, Mapped &mapped);
   void closeMappings(uint32_t neighbor) noexcept;
   void closeComm() noexcept;
 

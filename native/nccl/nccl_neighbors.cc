@@ -104,7 +104,7 @@ uint8_t *Group::openBuffer(uint32_t neighbor, const PostedBuffer &posted) {
 }
 
 bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed,
-                    std::vector<std::vector<uint8_t *>> &mapped) {
+                    Mapped &mapped) {
   for (size_t b = 0; b < needed.size(); b++) {
     if (needed[b] == 0) continue;
     mapped[b][neighbor] = openBuffer(neighbor, post.buffer[b]);
@@ -113,14 +113,14 @@ bool Group::openAll(uint32_t neighbor, const Post &post, const std::vector<uint6
   return true;
 }
 
-void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_buffer> &buffers,
-                         const std::vector<uint64_t> &rowBytes, const std::vector<uint32_t> &rows,
-                         std::vector<std::vector<uint8_t *>> &mapped, uint64_t *waitNs) {
+Mapped Group::shareBuffers(const fusco_nccl_call &call, const std::vector<SharedBuffer> &buffers,
+                           const std::vector<uint32_t> &rows, uint64_t &waitNs) {
   const auto neighbors = neighbors_.count();
-  mapped.assign(buffers.size(), std::vector<uint8_t *>(neighbors, nullptr));
-  for (size_t b = 0; b < buffers.size(); b++)
-    mapped[b][neighbors_.self] = static_cast<uint8_t *>(buffers[b].data);
-  if (!hasNeighbors()) return;
+  Mapped mapped(buffers.size(), std::vector<uint8_t *>(neighbors, nullptr));
+  for (size_t b = 0; b < buffers.size(); b++) {
+    mapped[b][neighbors_.self] = static_cast<uint8_t *>(buffers[b].memory.data);
+  }
+  if (!hasNeighbors()) return mapped;
   if (buffers.size() > maxPosted) {
     throw Failure(FUSCO_E_LIMIT, "%llu buffers in one exchange; the limit is %u", buffers.size(), maxPosted)
         .limited(buffers.size(), maxPosted);
@@ -128,7 +128,7 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
   Post &local = mailbox_->local(call.number);
   local.digest = call.digest;
   local.count = static_cast<uint32_t>(buffers.size());
-  for (size_t b = 0; b < buffers.size(); b++) local.buffer[b] = describe(buffers[b]);
+  for (size_t b = 0; b < buffers.size(); b++) local.buffer[b] = describe(buffers[b].memory);
   mailbox_->publish(call.number);
   const uint64_t start = monotonicNs();
   for (uint32_t i = 0; i < neighbors; i++) {
@@ -147,7 +147,7 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
     }
     std::vector<uint64_t> needed(buffers.size());
     for (size_t b = 0; b < buffers.size(); b++) {
-      needed[b] = rows[i] * rowBytes[b];
+      needed[b] = rows[i] * buffers[b].rowBytes;
       const uint64_t given = post.buffer[b].bytes;
       if (given >= needed[b]) continue;
       throw Failure(FUSCO_E_BUFFER, "buffer %llu of rank %u has %llu bytes, %llu are needed", b, peer, given,
@@ -164,7 +164,8 @@ void Group::shareBuffers(const fusco_nccl_call &call, const std::vector<fusco_bu
                   neighbors_.rank)
         .atRank(peer);
   }
-  if (waitNs != nullptr) *waitNs += monotonicNs() - start;
+  waitNs += monotonicNs() - start;
+  return mapped;
 }
 
 uint64_t Group::lateness(const fusco_nccl_call &call, uint32_t neighbor) const {

@@ -91,7 +91,7 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   entrySend.close();
   entryReceive.close();
   std::vector<uint32_t> partialRow;
-  if (forwards) layOutForwarding(shard, desc, partialRow);
+  if (forwards) partialRow = layOutForwarding(shard, desc);
   rowSend.close();
   rowReceive.close();
   listSums(partialRow);
@@ -143,13 +143,13 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
   sizes.tokens = part.tokens;
 }
 
-void RankTables::layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc,
-                                  std::vector<uint32_t> &partialRow) {
+std::vector<uint32_t> RankTables::layOutForwarding(const CheckedShard &shard,
+                                                   const fusco_nccl_plan_desc &desc) {
   const uint32_t rank = neighbors_.rank;
   const std::vector<Place> &places = sizes.rank[0].places;
   ForwardedRows rows = shard.forwardedRows(desc.ranks_per_node, places);
   const size_t nodes = rows.rowsOfNode.size();
-  partialRow.assign(uint64_t{sizes.tokens} * nodes, UINT32_MAX);
+  std::vector<uint32_t> partialRow(uint64_t{sizes.tokens} * nodes, UINT32_MAX);
   uint32_t row = 0;
   for (uint32_t node = 0; node < nodes; node++) {
     const uint32_t count = rows.rowsOfNode[node];
@@ -175,6 +175,7 @@ void RankTables::layOutForwarding(const CheckedShard &shard, const fusco_nccl_pl
         .atRank(rank)
         .limited(landed, FUSCO_MAX_ROWS);
   }
+  return partialRow;
 }
 
 // In ascending k; along a tree node by node, where another node sends one finished partial sum. `partialRow`

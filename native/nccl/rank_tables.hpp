@@ -106,8 +106,8 @@ class RankTables : public UploadedTables {
 
  private:
   void layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);
-  void layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc,
-                        std::vector<uint32_t> &partialRow);
+  // Returns partialRow of listSums().
+  std::vector<uint32_t> layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);
   void listSums(const std::vector<uint32_t> &partialRow);
 
   const Neighbors &neighbors_;

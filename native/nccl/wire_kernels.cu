@@ -56,8 +56,8 @@ __device__ Unit scaled(Unit unit, [[maybe_unused]] float weight) {
 }
 
 // Calls f(Unit{}, E{}) with the types by which rows are moved.
-template <class Params, class F>
-__device__ void withMove(const Params &p, F f) {
+template <class F>
+__device__ void withMove(const MovedRows &p, F f) {
   if (p.scale == nullptr) {
     withUnit(p.unit, [&](auto unit) { f(unit, Unscaled{}); });
   } else {
@@ -258,8 +258,7 @@ __global__ void flags(const __grid_constant__ FlagParams p) {
 // the same time, find room.
 constexpr uint64_t mostBlocks = 264;
 
-template <class Params>
-uint32_t blocksFor(const Params &params) {
+uint32_t blocksFor(const MovedRows &params) {
   const uint64_t warps = uint64_t{params.ranges.rows} * turnsOf(params.rowBytes / params.unit);
   return static_cast<uint32_t>(std::clamp<uint64_t>((warps * lanes + threads - 1) / threads, 1, mostBlocks));
 }

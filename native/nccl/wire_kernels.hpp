@@ -30,17 +30,21 @@ inline Ranges allRows(uint64_t rows) {
   return ranges;
 }
 
-// Gathers rows of a send order into a ring segment.
-struct PackParams {
+// What packing and scattering have in common: the rows that they move.
+struct MovedRows {
   Ranges ranges;
-  const uint32_t *index;  // [rows of the send order]: a source row is index / divide
-  uint32_t divide;
   const uint8_t *from;
-  uint8_t *to;
   uint64_t rowBytes;
   uint32_t unit;       // bytes of the widest access that all rows allow
-  const float *scale;  // null, or by index: rows are multiplied on the way
+  const float *scale;  // null, or weights by which rows are multiplied on the way
   uint32_t dtype;      // with `scale`
+};
+
+// Gathers rows of a send order into a ring segment.
+struct PackParams : MovedRows {
+  const uint32_t *index;  // [rows of the send order]: a source row is index / divide, its weight scale[index]
+  uint32_t divide;
+  uint8_t *to;
 };
 
 // Writes the origins, i32 rank, token and k, of a send order of entries into a ring segment.
@@ -53,20 +57,14 @@ struct OriginParams {
 };
 
 // Copies the rows of a ring segment to all of their places.
-struct ScatterParams {
-  Ranges ranges;
+struct ScatterParams : MovedRows {
   // Places of each landed row: `slot` of the local rank (neighbor `self`), one for each; or, if that is null,
-  // places [offset[row], offset[row + 1]).
+  // places [offset[row], offset[row + 1]), each with its weight in `scale`.
   const uint32_t *slot;
   uint32_t self;
   const uint32_t *offset;
   const Place *places;
-  const uint8_t *from;
-  uint64_t rowBytes;
-  uint32_t unit;
   uint8_t *to[maxNeighbors];
-  const float *scale;  // null, or by place
-  uint32_t dtype;
 };
 
 // Adds up rows. Sum `range.first + i` is written to row `range.at + i` of `to`.
