@@ -74,6 +74,14 @@ class CheckedShard {
   uint32_t word(int index) const { return reader_.word(index); }
   uint64_t entries() const { return reader_.entries(); }
 
+  // A failure of this shard: it names the rank.
+  template <class... Args>
+  Failure refused(fusco_status status, const char *format, Args... args) const {
+    return reader_.refused(status, format, args...);
+  }
+  // `what` completes "forwarded row … of rank … ".
+  Failure badForward(const char *what, size_t row) const;
+
   // The real rows of each block of the receive buffer, and the sizes and padding of `part`. Blocks are in
   // order, do not overlap and end with the buffer. Throws E_SHARD_HEAD unless the rank's instances start at
   // `firstInstance`, or E_SEGMENT_BOUNDS.
@@ -117,12 +125,7 @@ class CheckedShard {
   };
   bool countEntry(const KeptEntry &entry, EntryCounts &counts) const;
   void checkCounts(const EntryCounts &counts) const;
-  Failure badForward(const char *what, size_t row) const;
 
-  template <class... Args>
-  Failure refused(fusco_status status, const char *format, Args... args) const {
-    return reader_.refused(status, format, args...);
-  }
   // A section that must have this many elements.
   template <class T>
   std::vector<T> exactly(int section, uint64_t elements) const {

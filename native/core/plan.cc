@@ -75,10 +75,9 @@ class Upload {
     const CheckedShard &shard = shards_[rank];
     const uint32_t instances = shard.word(FUSCO_W_INSTANCES);
     if (shard.word(FUSCO_W_TOPK) != first.word(FUSCO_W_TOPK) || instances != first.word(FUSCO_W_INSTANCES)) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u: topk %u and %u instances, rank 0 has %u and %u", rank,
-                    shard.word(FUSCO_W_TOPK), instances, first.word(FUSCO_W_TOPK),
-                    first.word(FUSCO_W_INSTANCES))
-          .atRank(rank);
+      throw shard.refused(FUSCO_E_SHARD_HEAD, "rank %u: topk %u and %u instances, rank 0 has %u and %u", rank,
+                          shard.word(FUSCO_W_TOPK), instances, first.word(FUSCO_W_TOPK),
+                          first.word(FUSCO_W_INSTANCES));
     }
     if (instances > FUSCO_MAX_INSTANCES) {
       throw Failure(FUSCO_E_LIMIT, "%u instances > %d", instances, FUSCO_MAX_INSTANCES)
@@ -86,7 +85,7 @@ class Upload {
     }
     if (plan_.tree == Tree::none &&
         (shard.word(FUSCO_W_STAGE_ROWS) != 0 || shard.word(FUSCO_W_STAGED) != 0)) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has landing rows in a flat plan", rank).atRank(rank);
+      throw shard.refused(FUSCO_E_SHARD_HEAD, "rank %u has landing rows in a flat plan", rank);
     }
   }
 

@@ -21,16 +21,14 @@ ShardReader::ShardReader(const fusco_buffer &shard, uint32_t rank, uint32_t rank
     : bytes_(static_cast<const uint8_t *>(shard.data)), rank_(rank) {
   if (bytes_ == nullptr || shard.bytes < FUSCO_SHARD_BODY) {
     const uint64_t given = bytes_ == nullptr ? 0 : shard.bytes;
-    throw Failure(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u has %llu bytes, its head needs %d", rank, given,
+    throw refused(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u has %llu bytes, its head needs %d", rank, given,
                   FUSCO_SHARD_BODY)
-        .atRank(rank)
         .limited(given, FUSCO_SHARD_BODY)
         .at("/ranks/%u", rank);
   }
   std::memcpy(words_, bytes_, sizeof words_);
   if (words_[FUSCO_W_MAGIC] != FUSCO_SHARD_MAGIC) {
-    throw Failure(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u does not start with FSHD", rank)
-        .atRank(rank)
+    throw refused(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u does not start with FSHD", rank)
         .at("/ranks/%u", rank);
   }
   checkSections(shard.bytes);

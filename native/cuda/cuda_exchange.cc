@@ -2,19 +2,12 @@
 
 #include "call_checks.hpp"
 #include "cuda_graph.hpp"
-#include "device_call_checks.hpp"
 #include "dispatch_params.hpp"
 #include "one_pass_exchange.hpp"
 
 namespace fusco::cuda {
 
 namespace {
-
-CheckReach reachOf(DevicePlan &plan) {
-  return [&plan](const char *name, uint32_t rank, const fusco_buffer &buffer) {
-    plan.context().checkReach(name, rank, buffer.data);
-  };
-}
 
 // Runs `launch(tables, group)` with each device current.
 template <class F>
@@ -40,6 +33,7 @@ class Edges {
     context.ready();
     if (!captured_) plan.beginUse();
   }
+  bool isCaptured() const { return captured_; }
   void done() {
     if (!captured_) plan_.endUse();
     plan_.context().done();
@@ -127,14 +121,16 @@ OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
 }
 
 // Rows once to each rank of another device, which copies them on.
-void enqueueMove(DevicePlan &device, const DispatchParams &params) {
+void enqueueMove(DevicePlan &device, const DispatchParams &params, bool isCaptured) {
   CudaContext &context = device.context();
   const OnePassShape shape = shapeOf(device, dispatchShape);
   MoveParams move{};
   move.dispatch = params;
   move.lag = shape.lag;
   addSlices(move);
-  context.signals().reserve({onePassFlags(device.plan(), shape.chunkTokens, move.slices), 0, {}});
+  const uint64_t tokens = isCaptured ? device.capacityTokens() : maxTokensOf(device.plan());
+  context.signals().reserve(
+      {onePassFlags(device.plan().ranks, tokens, isCaptured ? 1 : shape.chunkTokens, move.slices), 0, {}});
   size_t index = 0;
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     move.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
@@ -150,24 +146,46 @@ bool sumsPerRank(const DevicePlan &device, uint32_t unit) {
          unit == 16;
 }
 
-OnePassNeed sumNeed(DevicePlan &device, const fusco_combine_call &call) {
+// Of a combine of ranks of at most `tokens` tokens, with such chunks.
+OnePassNeed sumNeed(DevicePlan &device, const fusco_combine_call &call, uint64_t tokens,
+                    uint32_t chunkTokens) {
   const fusco_plan &plan = device.plan();
   const bool keepsPartials = plan.tree == Tree::kept;
   const uint64_t elements = call.row_bytes / elementBytes(call.dtype);
   const uint64_t perSlice = sumSliceElements(call.dtype, keepsPartials);
   OnePassNeed need;
-  need.flags =
-      onePassFlags(plan, shapeOf(device, combineShape).chunkTokens, (elements + perSlice - 1) / perSlice);
+  need.flags = onePassFlags(plan.ranks, tokens, chunkTokens, (elements + perSlice - 1) / perSlice);
   if (call.weights != nullptr) need.pushedEntries = plan.tokens * plan.topk;
   const uint64_t rowBytes = keepsPartials ? elements * sizeof(float) : call.row_bytes;
   for (const uint32_t rows : device.sumLandingRows()) need.landingBytes.push_back(rows * rowBytes);
   return need;
 }
 
-void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const CombineParams &params) {
+// A graph keeps the memory of its capture: it gets what any plan of the device plan's capacity needs, except
+// that landing rows which would take more than this are those of the captured plan and a quarter more.
+constexpr uint64_t capturedLandingBytes = uint64_t{256} << 20;
+
+OnePassNeed capturedNeed(const DevicePlan &device, const fusco_combine_call &call, OnePassNeed need) {
+  const uint64_t tokens = device.capacityTokens();
+  if (call.weights != nullptr) need.pushedEntries = tokens * device.plan().topk;
+  const uint64_t rows = tokens * std::min(device.plan().topk, device.plan().ranks);
+  for (uint32_t rank = 0; rank < need.landingBytes.size(); rank++) {
+    uint64_t &bytes = need.landingBytes[rank];
+    const uint64_t most = rows * call.row_bytes * (device.plan().tree == Tree::kept ? 2 : 1);
+    bytes = most <= capturedLandingBytes ? most : bytes + bytes / 4;
+  }
+  return need;
+}
+
+void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const CombineParams &params,
+                bool isCaptured) {
   CudaContext &context = device.context();
   const OnePassShape shape = shapeOf(device, combineShape);
-  context.signals().reserve(sumNeed(device, call));
+  if (isCaptured) {
+    context.signals().reserve(capturedNeed(device, call, sumNeed(device, call, device.capacityTokens(), 1)));
+  } else {
+    context.signals().reserve(sumNeed(device, call, maxTokensOf(device.plan()), shape.chunkTokens));
+  }
   SumParams sum{};
   sum.rowBytes = params.rowBytes;
   sum.senders = shape.senders;
@@ -191,25 +209,14 @@ OnePassNeed onePassNeed(DevicePlan &device, const fusco_dispatch_call &call) {
   if (!device.hasOnePass() || call.scale != nullptr) return {};
   uint64_t slices = 1;
   for (uint32_t p = 0; p < call.payload_count; p++) slices += call.payloads[p].row_bytes / moveSliceBytes + 1;
-  return {onePassFlags(device.plan(), shapeOf(device, dispatchShape).chunkTokens, slices), 0, {}};
+  return {onePassFlags(device.plan().ranks, maxTokensOf(device.plan()), 1, slices), 0, {}};
 }
 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call) {
   const uint32_t ranks = device.plan().ranks;
   const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.from, ranks) | bitsOf(call.to, ranks));
-  return sumsPerRank(device, unit) ? sumNeed(device, call) : OnePassNeed{};
-}
-
-void check(DevicePlan &plan, const fusco_dispatch_call &call) {
-  checkDeviceDispatch(plan.plan(), call, reachOf(plan));
-}
-
-void check(DevicePlan &plan, const fusco_combine_call &call) {
-  checkDeviceCombine(plan.plan(), call, reachOf(plan));
-}
-
-void check(DevicePlan &plan, const fusco_weight_gradient_call &call) {
-  checkDeviceWeightGradient(plan.plan(), call, reachOf(plan));
+  if (!sumsPerRank(device, unit)) return {};
+  return sumNeed(device, call, maxTokensOf(device.plan()), 1);
 }
 
 void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_call &call,
@@ -230,7 +237,7 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   Edges edges(device);
   for (DispatchParams &params : launches) {
     if (once) {
-      enqueueMove(device, params);
+      enqueueMove(device, params, edges.isCaptured());
     } else {
       enqueueDispatch(device, params, scaled, forward);
     }
@@ -261,7 +268,7 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
   const bool once = sumsPerRank(device, launch.unit);
   if (once) {
     Edges edges(device);
-    enqueueSum(device, call, params);
+    enqueueSum(device, call, params, edges.isCaptured());
     edges.done();
   } else {
     enqueue(device, params, "launching a combine", [&](const DeviceLimits &limits, cudaStream_t stream) {

@@ -19,7 +19,7 @@ void checkMemory(const fusco_plan &plan, const char *name, const fusco_buffer *b
 
 }  // namespace
 
-void checkDeviceDispatch(const fusco_plan &plan, const fusco_dispatch_call &call, const CheckReach &reach) {
+void checkDeviceCall(const fusco_plan &plan, const fusco_dispatch_call &call, const CheckReach &reach) {
   checkDispatchCall(plan, call);
   for (uint32_t p = 0; p < call.payload_count; p++) {
     const fusco_payload &payload = call.payloads[p];
@@ -32,15 +32,15 @@ void checkDeviceDispatch(const fusco_plan &plan, const fusco_dispatch_call &call
   checkMemory(plan, "scale", call.scale, weightBytes, reach);
 }
 
-void checkDeviceCombine(const fusco_plan &plan, const fusco_combine_call &call, const CheckReach &reach) {
+void checkDeviceCall(const fusco_plan &plan, const fusco_combine_call &call, const CheckReach &reach) {
   checkCombineCall(plan, call);
   checkMemory(plan, "from", call.from, elementBytes(call.dtype), reach);
   checkMemory(plan, "to", call.to, elementBytes(call.dtype), reach);
   checkMemory(plan, "weights", call.weights, weightBytes, reach);
 }
 
-void checkDeviceWeightGradient(const fusco_plan &plan, const fusco_weight_gradient_call &call,
-                               const CheckReach &reach) {
+void checkDeviceCall(const fusco_plan &plan, const fusco_weight_gradient_call &call,
+                     const CheckReach &reach) {
   checkWeightGradientCall(plan, call);
   checkMemory(plan, "outputGradient", call.output_gradient, elementBytes(call.dtype), reach);
   checkMemory(plan, "from", call.from, elementBytes(call.dtype), reach);

@@ -13,9 +13,8 @@ namespace fusco::cuda {
 using CheckReach = std::function<void(const char *name, uint32_t rank, const fusco_buffer &buffer)>;
 
 // Throw E_OPTION, E_BUFFER or E_DTYPE. Elements must lie at multiples of their size.
-void checkDeviceDispatch(const fusco_plan &plan, const fusco_dispatch_call &call, const CheckReach &reach);
-void checkDeviceCombine(const fusco_plan &plan, const fusco_combine_call &call, const CheckReach &reach);
-void checkDeviceWeightGradient(const fusco_plan &plan, const fusco_weight_gradient_call &call,
-                               const CheckReach &reach);
+void checkDeviceCall(const fusco_plan &plan, const fusco_dispatch_call &call, const CheckReach &reach);
+void checkDeviceCall(const fusco_plan &plan, const fusco_combine_call &call, const CheckReach &reach);
+void checkDeviceCall(const fusco_plan &plan, const fusco_weight_gradient_call &call, const CheckReach &reach);
 
 }  // namespace fusco::cuda

@@ -17,9 +17,8 @@ uint32_t readTileOrders(const CheckedPlan &checked, std::vector<std::vector<uint
   for (uint32_t rank = 0; rank < checked.shards.size(); rank++) {
     const CheckedShard &shard = checked.shards[rank];
     if (shard.word(FUSCO_W_TILE_TOKENS) != tile) {
-      throw Failure(FUSCO_E_SHARD_HEAD, "rank %u has tiles of %u tokens, rank 0 of %u", rank,
-                    shard.word(FUSCO_W_TILE_TOKENS), tile)
-          .atRank(rank);
+      throw shard.refused(FUSCO_E_SHARD_HEAD, "rank %u has tiles of %u tokens, rank 0 of %u", rank,
+                          shard.word(FUSCO_W_TILE_TOKENS), tile);
     }
     orders.push_back(shard.tileOrder());
   }

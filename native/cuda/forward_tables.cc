@@ -17,19 +17,13 @@ class ForwardTableMaker {
   ForwardTables make() {
     for (uint32_t rank = 0; rank < plan_.ranks; rank++) {
       if (shards_[rank].word(FUSCO_W_STAGE_ROWS) > FUSCO_MAX_ROWS)
-        refuse(rank, "has too many landing rows", 0);
+        throw shards_[rank].badForward("has too many landing rows", 0);
     }
     for (uint32_t rank = 0; rank < plan_.ranks; rank++) addRank(rank);
     return std::move(tables_);
   }
 
  private:
-  [[noreturn]] static void refuse(uint32_t rank, const char *what, size_t row) {
-    throw Failure(FUSCO_E_SEGMENT_BOUNDS, "forwarded row %llu of rank %u %s", row, rank, what)
-        .atRank(rank)
-        .at("/ranks/%u/forward/%llu", rank, row);
-  }
-
   void addRank(uint32_t rank) {
     const std::vector<Place> &places = plan_.rank[rank].places;
     const ForwardedRows rows = shards_[rank].forwardedRows(plan_.ranksPerNode, places);
@@ -52,7 +46,7 @@ class ForwardTableMaker {
             landed.places++;
           }
         }
-        if (!lands) refuse(rank, "lands in a slot of another", row);
+        if (!lands) throw shards_[rank].badForward("lands in a slot of another", row);
         firstHop[rows.entry[rows.offset[row]]] = at;
         if (landed.places > 0) tables_.landed[forwarder].push_back(landed);
       }
@@ -64,10 +58,11 @@ class ForwardTableMaker {
     if (target >= 0) return {forwarder, target};
     const int32_t landingRow = ~target;
     const uint32_t rows = shards_[forwarder].word(FUSCO_W_STAGE_ROWS);
-    if (static_cast<uint32_t>(landingRow) >= rows) refuse(rank, "is behind the last landing row", row);
+    if (static_cast<uint32_t>(landingRow) >= rows)
+      throw shards_[rank].badForward("is behind the last landing row", row);
     std::vector<bool> &used = landingUsed_[forwarder];
     if (used.empty()) used.assign(rows, false);
-    if (used[landingRow]) refuse(rank, "lands in the landing row of another", row);
+    if (used[landingRow]) throw shards_[rank].badForward("lands in the landing row of another", row);
     used[landingRow] = true;
     tables_.landingRows[forwarder] = rows;
     return {maxRanks + forwarder, landingRow};

@@ -350,9 +350,9 @@ OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32
   return shape;
 }
 
-uint64_t onePassFlags(const fusco_plan &plan, uint32_t chunkTokens, uint64_t slices) {
+uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uint64_t slices) {
   // A dispatch has a flag for each chunk of all ranks, a combine for each sender and chunk of the rank.
-  return uint64_t{plan.ranks} * (maxTokensOf(plan) / chunkTokens + 1) * slices;
+  return ranks * (tokens / chunkTokens + 1) * slices;
 }
 
 uint32_t maxTokensOf(const fusco_plan &plan) {

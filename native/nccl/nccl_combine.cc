@@ -57,7 +57,7 @@ uint8_t *reserveLanding(Group &group, const Route &route, SendRecvPhase &phase) 
 
 void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call &call,
              fusco_nccl_report &report, const fusco_nccl_peers *peers) {
-  cuda::checkDeviceCombine(plan.sizes(), call, reachOf(plan));
+  cuda::checkDeviceCall(plan.sizes(), call, reachOf(plan));
   Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
   const bool forwards = plan.tables().forwards;
@@ -91,7 +91,7 @@ void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call
 
 void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weight_gradient_call &call,
                     fusco_nccl_report &report, const fusco_nccl_peers *peers) {
-  cuda::checkDeviceWeightGradient(plan.sizes(), call, reachOf(plan));
+  cuda::checkDeviceCall(plan.sizes(), call, reachOf(plan));
   Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
   // Rows return one per entry under every strategy: a dot product needs the rows themselves.

@@ -15,7 +15,7 @@ void checkDispatch(Plan &plan, const fusco_dispatch_call &call) {
                   maxCallPayloads)
         .limited(call.payload_count, maxCallPayloads);
   }
-  cuda::checkDeviceDispatch(plan.sizes(), call, reachOf(plan));
+  cuda::checkDeviceCall(plan.sizes(), call, reachOf(plan));
 }
 
 // Rows for neighbors, straight into their slots, and the padding of the local rank. `sharesDevice`: NCCL's
