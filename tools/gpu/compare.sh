@@ -12,7 +12,7 @@ mkdir -p "${1:-gpu-results}"
 results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
 pairs=${3:-7}
-limit=${4:-540}
+time_limit=${4:-540}
 export NCCL_NVLS_ENABLE=0
 . tools/gpu/build.sh
 new=$app
@@ -39,7 +39,7 @@ bench() {
 rm -rf "$results/old" "$results/new"
 mkdir -p "$results/old" "$results/new"
 pair=1
-while [ $pair -le "$pairs" ] && [ "$(seconds)" -lt $((limit - 60)) ]; do
+while [ $pair -le "$pairs" ] && [ "$(seconds)" -lt $((time_limit - 60)) ]; do
   step "pair $pair"
   bench old $pair
   bench new $pair
