@@ -58,29 +58,24 @@ std::vector<RowRange> CheckedShard::readBlocks(uint64_t firstInstance, RankPlan 
   return blocks;
 }
 
-bool CheckedShard::countEntry(const KeptEntry &entry, EntryCounts &counts) const {
+void CheckedShard::countOther(const KeptEntry &entry, EntryCounts &counts) const {
   const uint32_t instances = word(FUSCO_W_INSTANCES);
   const auto slot = static_cast<int32_t>(entry.slot);
-  if (slot >= 0) {
-    if (entry.instance >= instances) throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "names no instance", entry);
-    counts.kept++;
-    return true;
-  }
+  if (slot >= 0) throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "names no instance", entry);
   const bool masked = slot == FUSCO_SLOT_MASKED;
   if (masked ? entry.instance != instances : (slot != FUSCO_SLOT_DROPPED || entry.instance >= instances)) {
     throw badEntry(FUSCO_E_ENTRY, "is not a slot, masked or dropped", entry);
   }
   (masked ? counts.masked : counts.dropped)++;
-  return false;
 }
 
-void CheckedShard::checkCounts(const EntryCounts &counts) const {
-  if (counts.kept == word(FUSCO_W_KEPT) && counts.masked == word(FUSCO_W_MASKED) &&
-      counts.dropped == word(FUSCO_W_DROPPED)) {
+void CheckedShard::checkCounts(uint32_t kept, const EntryCounts &others) const {
+  if (kept == word(FUSCO_W_KEPT) && others.masked == word(FUSCO_W_MASKED) &&
+      others.dropped == word(FUSCO_W_DROPPED)) {
     return;
   }
   throw refused(FUSCO_E_SHARD_HEAD, "rank %u keeps %u, masks %u, drops %u; its head says otherwise", rank_,
-                counts.kept, counts.masked, counts.dropped);
+                kept, others.masked, others.dropped);
 }
 
 std::vector<RowRange> CheckedShard::ranges(int firstSection, int rowsSection, uint64_t elements) const {

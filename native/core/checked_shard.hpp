@@ -95,14 +95,17 @@ class CheckedShard {
     const auto slots = reader_.section<int32_t>(FUSCO_S_ENTRY_SLOT);
     const auto instances = reader_.section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
     part.places.resize(slots.size());
-    EntryCounts counts;
+    const uint32_t instanceCount = word(FUSCO_W_INSTANCES);
+    EntryCounts others;
     for (size_t entry = 0; entry < slots.size(); entry++) {
-      const KeptEntry kept = {rank_, entry, instances[entry], static_cast<uint32_t>(slots[entry])};
-      const bool isKept = countEntry(kept, counts);
-      part.places[entry] = {isKept ? ownerOf(kept) : 0, slots[entry]};
+      const KeptEntry found = {rank_, entry, instances[entry], static_cast<uint32_t>(slots[entry])};
+      // Nearly all entries are kept: what the others may be is looked at elsewhere.
+      const bool isKept = slots[entry] >= 0 && found.instance < instanceCount;
+      if (!isKept) countOther(found, others);
+      part.places[entry] = {isKept ? ownerOf(found) : 0, slots[entry]};
     }
-    checkCounts(counts);
-    part.kept = counts.kept;
+    part.kept = static_cast<uint32_t>(slots.size() - others.masked - others.dropped);
+    checkCounts(part.kept, others);
   }
 
   // Where each source's rows are received, [blocks, ranks]: runs of a block follow one another by source and
@@ -121,10 +124,11 @@ class CheckedShard {
 
  private:
   struct EntryCounts {
-    uint32_t kept = 0, masked = 0, dropped = 0;
+    uint32_t masked = 0, dropped = 0;
   };
-  bool countEntry(const KeptEntry &entry, EntryCounts &counts) const;
-  void checkCounts(const EntryCounts &counts) const;
+  // Throws E_SEGMENT_BOUNDS, E_ENTRY unless the entry is masked or dropped.
+  void countOther(const KeptEntry &entry, EntryCounts &counts) const;
+  void checkCounts(uint32_t kept, const EntryCounts &others) const;
 
   // A section that must have this many elements.
   template <class T>

@@ -326,7 +326,7 @@ void OnePassSignals::checkWaits() const {
                 static_cast<unsigned long long>(deadlineNs / 1'000'000'000));
 }
 
-// Figures of 2 and 4 H100 are in docs/performance-gpus.md: the fewest SMs within 5 % of the best.
+// Figures of 2 and 4 H100 are in docs/performance-gpus.md: few SMs within 5 % of the best.
 OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk,
                            uint32_t maxTokens) {
   const bool isSmall = maxTokens <= smallBatch;

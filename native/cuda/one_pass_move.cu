@@ -1,13 +1,12 @@
 // Dispatch between GPUs in one pass. A warp takes work items by ticket:
 //
-//   send   (local rank, chunk, slice)               loads each row slice of the chunk once and stores it to
-//   all
-//                                                   slots on this device and to one landing slot per remote
-//                                                   rank, then sets the chunk's flag at each remote rank with
-//                                                   rows in it
-//   fan    (local rank, source rank, chunk, slice)  waits for the flag, then copies each row slice from its
-//   landing
-//                                                   slot to the row's other slots
+// - send (local rank, chunk, slice): loads each row slice of the chunk once and stores it to all slots on
+// this
+//   device and to one landing slot per remote rank; then sets the chunk's flag at each remote rank with rows
+//   in it.
+// - fan (local rank, source rank, chunk, slice): waits for the flag, then copies each row slice from its
+// landing
+//   slot to the row's other slots.
 //
 // The fan items of a chunk follow the send items of a chunk `lag` later. A warp waits only for flags that
 // other devices set in send items of a lower ticket, so some warp can always proceed, whatever number of

@@ -1,12 +1,10 @@
 // Combine between GPUs in one pass. A warp takes work items by ticket:
 //
-//   push  (local rank, device, tokens)    copies weights of local tokens to another device
-//   send  (home rank, chunk, slice)       adds the rows of each token of the chunk on this rank, in ascending
-//   k, and
-//                                         stores the partial sum to a landing row at home; then sets the
-//                                         chunk's flag
-//   home  (local rank, chunk, slice)      waits for the flags, and adds the partial sums in ascending rank
-//   order
+// - push (local rank, device, tokens): copies weights of local tokens to another device.
+// - send (home rank, chunk, slice): adds the rows of each token of the chunk on this rank, in ascending k,
+// and
+//   stores the partial sum to a landing row at home; then sets the chunk's flag.
+// - home (local rank, chunk, slice): waits for the flags, and adds the partial sums in ascending rank order.
 //
 // Blocks that arrive first take push and send items until there are none left; the others begin with home
 // items. All take tickets, so the first resident block alone could finish all sends. Sends wait for pushes of
@@ -346,7 +344,6 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     if constexpr (isHome) {
       // Rows on this device do not wait. Chunks without a row at a peer have no flag.
       while (loads < sumStages && loads < jobs && (job[loads].info & jobIsLanding) == 0) load();
-      // Chunks without a row at a peer have no flag.
       for (uint32_t at = warp.lane; at < jobs; at += 32) {
         if ((job[at].info & jobIsLanding) == 0) continue;
         const uint32_t sender = job[at].info >> 16 & 0xff;

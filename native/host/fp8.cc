@@ -68,8 +68,8 @@ void eachBlock(Context &context, const fusco_fp8_call &call, const F &block) {
 }
 
 template <class E>
-void dequantizeBlock(uint8_t *to, const uint8_t *codes, const uint8_t *scale, uint64_t count) {
-  static const std::array<float, 256> table = decodeTable();
+void dequantizeBlock(const std::array<float, 256> &table, uint8_t *to, const uint8_t *codes,
+                     const uint8_t *scale, uint64_t count) {
   const float factor = F32::load(scale);
   for (uint64_t i = 0; i < count; i++) E::store(to + i * E::bytes, table[codes[i]] * factor);
 }
@@ -102,7 +102,9 @@ void quantize(Context &context, const fusco_fp8_call &call) {
   checkFp8(call);
   withElement(call.dtype, [&](auto element) {
     using E = decltype(element);
-    eachBlock<E>(context, call, quantizeBlock<E>);
+    eachBlock<E>(context, call, [](const uint8_t *from, uint8_t *codes, uint8_t *scale, uint64_t count) {
+      quantizeBlock<E>(from, codes, scale, count);
+    });
   });
 }
 
@@ -110,7 +112,10 @@ void dequantize(Context &context, const fusco_fp8_call &call) {
   checkFp8(call);
   withElement(call.dtype, [&](auto element) {
     using E = decltype(element);
-    eachBlock<E>(context, call, dequantizeBlock<E>);
+    static const std::array<float, 256> table = decodeTable();
+    eachBlock<E>(context, call, [](uint8_t *to, const uint8_t *codes, const uint8_t *scale, uint64_t count) {
+      dequantizeBlock<E>(table, to, codes, scale, count);
+    });
   });
 }
 
