@@ -38,7 +38,8 @@ export const ERROR_HINTS = {
   E_CLOSED: 'Create a new group or exchange; a closed one cannot be used.',
   E_BACKEND: 'Run `fusco doctor` to see what this machine can run.',
   E_BOOTSTRAP: 'docs/multi-process.md lists what a launcher or the options must say.',
-  E_PEER_TIMEOUT: 'Look at the named ranks first; then connect again. FUSCO_DEADLINE_MS allows longer waits.',
+  E_PEER_TIMEOUT:
+    'Look at the named ranks first; then connect again. Between processes, FUSCO_DEADLINE_MS allows longer waits.',
   E_PEER_MISMATCH: 'Start every rank with the same program, version, plan and options.',
   E_UNVERIFIED: 'Call verifyPlan first: no plan from outside is executed unverified.',
   E_MEMORY: 'Use fewer tokens a rank, or a machine with more memory.',
