@@ -352,7 +352,7 @@ function openHost(name: 'auto' | 'host', threads: number): Backend {
   return hostBackend(needAddon('host'), threads);
 }
 
-/** The nccl backend over the caller's session, or over one of its own. */
+/** The nccl backend over the caller's session, or over a session that it opens and closes. */
 async function openNccl({ nccl = {}, cuda, ranks }: NcclGroupOptions, planner: Planner): Promise<Group> {
   const { session, ...options } = nccl;
   const coordinator = session ?? (await connect());

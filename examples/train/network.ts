@@ -5,7 +5,7 @@
 //   mixed  = sum of weight * expert(hidden)      expert(x) = relu(x inner + bias) outer, where the expert lives
 //   logits = (hidden + mixed) head + bias        softmax and cross entropy
 //
-// Every rank keeps the shared weights (embed, router, head) and those of its own experts.
+// Every rank keeps the shared weights (embed, router, head) and those of its local experts.
 
 import { type ExpertBlocks, expFloat } from 'fusco';
 import { PIXELS, randomFrom } from './digits.ts';

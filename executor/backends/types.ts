@@ -137,7 +137,7 @@ export type ExchangeKind = keyof ExchangeCalls;
 /** What a backend keeps for one plan. Calls are checked before: sizes, dtypes and overlap are right. */
 export interface PreparedPlan {
   run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport>;
-  /** Absent if the backend needs no buffers of its own. */
+  /** Absent if the backend allocates no buffers. */
   bufferBytes?(rowBytes: number): BufferBytes;
   close(): void;
 }

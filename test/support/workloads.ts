@@ -1,5 +1,6 @@
 // Routing tables as pure functions of (family, seed, sizes): the same on every machine, in any id dtype.
 
+import { ARRAY_TYPES } from '../../executor/training/npy.ts';
 import type { IdArray, RoutingTable } from '../../planner/routing.ts';
 import type { PlainRouting } from './obviousPlan.ts';
 
@@ -104,23 +105,13 @@ export function placementOf(kind: string, experts: number, ranks: number): (numb
   });
 }
 
-const ID_ARRAYS = {
-  i8: Int8Array,
-  u8: Uint8Array,
-  i16: Int16Array,
-  u16: Uint16Array,
-  i32: Int32Array,
-  u32: Uint32Array,
-  i64: BigInt64Array,
-  u64: BigUint64Array,
-} as const;
-export type IdDtype = keyof typeof ID_ARRAYS;
-export const ID_DTYPES = Object.keys(ID_ARRAYS) as IdDtype[];
+export const ID_DTYPES = ['i8', 'u8', 'i16', 'u16', 'i32', 'u32', 'i64', 'u64'] as const;
+export type IdDtype = (typeof ID_DTYPES)[number];
 
 function idArray(ids: readonly number[], dtype: IdDtype): IdArray {
   if (dtype === 'i64') return BigInt64Array.from(ids, BigInt);
   if (dtype === 'u64') return BigUint64Array.from(ids, BigInt);
-  return ID_ARRAYS[dtype].from(ids);
+  return ARRAY_TYPES[dtype].from(ids);
 }
 
 /** One table per rank, as the planner takes them. */
