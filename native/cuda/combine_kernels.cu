@@ -2,6 +2,7 @@
 
 #include "element_device.cuh"
 #include "exchange_launch.hpp"
+#include "peer_rows_device.cuh"
 #include "plan_layout.h"
 
 namespace fusco::cuda {
@@ -34,7 +35,8 @@ __device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32
     at += terms.node[other] < node || (terms.node[other] == node && other < k) ? 1 : 0;
     if (other > k && terms.node[other] == node) closes = 0;
   }
-  terms.term[at] = {p.from[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes, weight, closes};
+  const uint8_t *rows = bufferOf(p.peers, 0, place.peer, p.from[place.peer]);
+  terms.term[at] = {rows + static_cast<uint64_t>(place.row) * p.rowBytes, weight, closes};
   atomicAdd(&terms.kept, 1u);
 }
 
@@ -111,6 +113,7 @@ __device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
 // A block for each token, or fewer blocks that take turns.
 template <class E, class Unit, bool weighted, Tree tree>
 __global__ void combineTokens(const __grid_constant__ CombineParams p) {
+  if (isGivenUp(p.peers)) return;
   __shared__ TokenTerms terms;
   const DevicePlanHead *head = p.plan.head;
   const uint64_t units = p.rowBytes / sizeof(Unit);
@@ -134,6 +137,7 @@ static_assert(dotLanes == warpLanes, "a warp holds the lanes of a dot product");
 // A warp for each entry: lane j adds elements j, j + dotLanes, … and the lanes are added pairwise.
 template <class E>
 __global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_constant__ GradientParams p) {
+  if (isGivenUp(p.peers)) return;
   const DevicePlanHead *head = p.plan.head;
   const uint32_t lane = threadIdx.x % warpLanes;
   const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
@@ -150,8 +154,8 @@ __global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_const
     if (place.row >= 0) {
       using Bits = typename E::Bits;
       const auto *a = reinterpret_cast<const Bits *>(p.upstream[rank] + row * p.rowBytes);
-      const auto *b =
-          reinterpret_cast<const Bits *>(p.from[place.peer] + static_cast<uint64_t>(place.row) * p.rowBytes);
+      const uint8_t *rows = bufferOf(p.peers, 0, place.peer, p.from[place.peer]);
+      const auto *b = reinterpret_cast<const Bits *>(rows + static_cast<uint64_t>(place.row) * p.rowBytes);
 #pragma unroll 8
       for (uint64_t i = lane; i < elements; i += dotLanes) {
         sum = __fadd_rn(sum, __fmul_rn(E::decode(a[i]), E::decode(b[i])));

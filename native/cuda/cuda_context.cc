@@ -20,6 +20,10 @@ bool isSticky(cudaError_t error) {
   return std::find(std::begin(stickyErrors), std::end(stickyErrors), error) != std::end(stickyErrors);
 }
 
+// A kept allocation serves a request for at least this share of it, or for little less.
+constexpr uint64_t idleShare = 2;
+constexpr uint64_t idleSlack = uint64_t{1} << 20;
+
 // Combine between devices is bound by the links: on two H100 eight SMs reach 99 % of what all do.
 constexpr uint32_t enoughBetweenDevices = 16;
 
@@ -137,6 +141,7 @@ CudaContext::~CudaContext() {
   }
   signals_.reset();
   for (const auto &[address, bytes] : owned_) cudaFree(address);
+  for (const auto &[bytes, idle] : idle_) cudaFree(idle.address);
   for (uint32_t rank = 0; rank < own_.size(); rank++) {
     if (own_[rank] == nullptr) continue;
     const OnDevice here(device_[rank]);
@@ -160,6 +165,7 @@ OnePassSignals &CudaContext::signals() {
 
 void CudaContext::checkAlive() const {
   if (signals_ != nullptr) signals_->checkWaits();
+  if (checkKernels != nullptr) checkKernels();
   if (broken_.empty()) return;
   throw Failure(FUSCO_E_BACKEND, "the GPU cannot be used any more by this process after %s", broken_.c_str());
 }
@@ -195,9 +201,21 @@ void CudaContext::limitSms(uint32_t count) {
 
 void *CudaContext::alloc(uint32_t rank, uint64_t bytes) {
   checkRank(rank);
+  for (auto at = idle_.lower_bound(bytes);
+       at != idle_.end() && at->first <= std::max(idleShare * bytes, bytes + idleSlack); ++at) {
+    if (at->second.device != device_[rank]) continue;
+    void *address = at->second.address;
+    owned_[address] = at->first;
+    idle_.erase(at);
+    return address;
+  }
   void *address = allocRaw(rank, bytes);
   owned_[address] = bytes;
   return address;
+}
+
+void CudaContext::keep(void *address) {
+  if (owned_.count(address) > 0) kept_.insert(address);
 }
 
 void *CudaContext::allocRaw(uint32_t rank, uint64_t bytes) {
@@ -222,9 +240,18 @@ void CudaContext::free(void *address) {
   if (address == nullptr) return;
   const auto found = owned_.find(address);
   if (found == owned_.end()) throw Failure(FUSCO_E_BUFFER, "the memory to free was not allocated here");
+  const uint64_t bytes = found->second;
   owned_.erase(found);
   reached_.clear();
-  check(cudaFree(address), "freeing device memory");
+  if (kept_.count(address) == 0) {
+    check(cudaFree(address), "freeing device memory");
+    return;
+  }
+  cudaPointerAttributes attributes{};
+  check(cudaPointerGetAttributes(&attributes, address), "asking for a device");
+  const OnDevice here(static_cast<uint32_t>(attributes.device));
+  check(cudaDeviceSynchronize(), "freeing device memory");
+  idle_.insert({bytes, {static_cast<uint32_t>(attributes.device), address}});
 }
 
 void CudaContext::checkReach(const char *name, uint32_t rank, const void *address) {

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -66,7 +67,10 @@ class CudaContext {
   void *alloc(uint32_t rank, uint64_t bytes);
   // The same, for memory that the caller frees with cudaFree.
   void *allocRaw(uint32_t rank, uint64_t bytes);
+  // Waits for the device.
   void free(void *address);
+  // Memory of alloc() is not given back to the driver when it is freed, but to a later alloc().
+  void keep(void *address);
   void synchronize();
 
   // Makes the leaders wait for all ranks' streams, and later all ranks' streams for the leaders.
@@ -83,6 +87,9 @@ class CudaContext {
   void checkAlive() const;
   // Throws the error of a CUDA call that did `what`, and remembers it if it makes the device unusable.
   void check(cudaError_t error, const char *what);
+
+  // Called by synchronize() and by every call: throws what kernels have reported. Null: nothing to ask.
+  std::function<void()> checkKernels;
 
   // Of the one-pass exchanges between several devices; made when the first of them needs it.
   OnePassSignals &signals();
@@ -107,7 +114,15 @@ class CudaContext {
   std::vector<cudaStream_t> own_;      // [ranks]
   std::vector<cudaStream_t> streams_;  // [ranks]
   std::vector<Event> ready_;           // [ranks]
+  // A kept allocation that is free.
+  struct Idle {
+    uint32_t device;
+    void *address;
+  };
+
   std::map<void *, uint64_t> owned_;
+  std::set<void *> kept_;
+  std::multimap<uint64_t, Idle> idle_;  // by bytes
   std::set<std::pair<const void *, uint32_t>> reached_;
   std::string broken_;
   std::unique_ptr<OnePassSignals> signals_;

@@ -100,18 +100,6 @@ void enqueueLastHops(DevicePlan &device, DispatchParams &params) {
   });
 }
 
-// First slice of each leading payload of a one-pass launch; at least one slice, which moves the others.
-void addSlices(MoveParams &move) {
-  uint32_t slices = 0;
-  for (uint32_t i = 0; i < move.dispatch.leading; i++) {
-    move.sliceStart[i] = slices;
-    slices +=
-        static_cast<uint32_t>((move.dispatch.payload[i].rowBytes + moveSliceBytes - 1) / moveSliceBytes);
-  }
-  move.sliceStart[move.dispatch.leading] = slices;
-  move.slices = std::max(1u, slices);
-}
-
 OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
   const CudaContext &context = device.context();
   uint32_t sms = UINT32_MAX;

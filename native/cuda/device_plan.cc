@@ -35,7 +35,8 @@ struct DevicePlan::Layout {
 
   // `locals` ranks are on the device; 0: no one-pass tables.
   Layout(const fusco_cuda_capacity &capacity, size_t locals)
-      : onePassTables(locals == 0 ? 0 : capacity.tokens, capacity.topk, static_cast<uint32_t>(locals)) {
+      : onePassTables(locals == 0 ? 0 : capacity.tokens, locals == 0 ? 0 : capacity.tokens, capacity.topk,
+                      static_cast<uint32_t>(locals)) {
     const uint64_t entries = capacity.tokens * capacity.topk;
     place = alignTable(sizeof(DevicePlanHead));
     firstHop = place + alignTable(entries * sizeof(Place));
@@ -102,15 +103,8 @@ void DevicePlan::allocate(size_t index) {
       reinterpret_cast<PaddingRange *>(at + layout.paddings), reinterpret_cast<Landed *>(at + layout.landed),
       reinterpret_cast<Place *>(at + layout.lastHop)};
   if (hasOnePass()) {
-    uint8_t *first = at + layout.onePass;
-    const OnePassLayout &tables = layout.onePassTables;
-    memory.onePass = {reinterpret_cast<OnePassHead *>(first + tables.head),
-                      memory.tables.place,
-                      reinterpret_cast<Place *>(first + tables.send),
-                      reinterpret_cast<SumTerm *>(first + tables.terms),
-                      reinterpret_cast<uint32_t *>(first + tables.arrival),
-                      reinterpret_cast<uint32_t *>(first + tables.arrivalRow),
-                      capacity_.tokens};
+    memory.onePass =
+        layout.onePassTables.tables(at + layout.onePass, memory.tables.place, capacity_.tokens);
   }
   memory.barrier = reinterpret_cast<uint32_t *>(at + layout.barrier);
   context_->check(cudaMemsetAsync(memory.barrier, 0, tableAlign, memory.uploads),

@@ -71,6 +71,16 @@ struct Payload {
   uint8_t *to[2 * maxRanks];
 };
 
+// Buffers of a launch that other processes may have: payloads, and origins.
+constexpr uint32_t maxPeerBuffers = maxPayloads + 1;
+
+// Where the buffers of other processes are, once their ready messages have come. All null where one process
+// has all ranks: then the addresses are in the parameters.
+struct PeerRows {
+  const uint64_t *addresses;  // device memory, [maxPeerBuffers, maxRanks]
+  const uint32_t *failed;     // device memory: not zero if the addresses are not known
+};
+
 // How the TMA kernel runs; see chooseTiling().
 struct Tiling {
   uint32_t rows = 1;  // of one tile
@@ -87,6 +97,7 @@ struct DispatchParams {
   Tiling tiling;
   uint32_t chunkBytes[maxPayloads];  // of a row, for leading payloads
   uint32_t *barrier;                 // device memory: two counters, zero between launches
+  PeerRows peers;                    // for launchScaled: buffers are numbered as payloads are, then origins
   int32_t *origins[maxRanks];
   const float *scale[maxRanks];
   Payload payload[maxPayloads];
@@ -94,6 +105,7 @@ struct DispatchParams {
 
 struct CombineParams {
   DeviceTables plan;
+  PeerRows peers;  // buffer 0: `from`
   uint64_t rowBytes;
   const uint8_t *from[maxRanks];
   uint8_t *to[maxRanks];
@@ -102,6 +114,7 @@ struct CombineParams {
 
 struct GradientParams {
   DeviceTables plan;
+  PeerRows peers;  // buffer 0: `from`
   uint64_t rowBytes;
   const uint8_t *upstream[maxRanks];
   const uint8_t *from[maxRanks];

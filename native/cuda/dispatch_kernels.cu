@@ -66,8 +66,7 @@ __device__ void scaleTokens(const DispatchParams &p, const Payload &payload, Cre
         const float weight = scale[k];
 #pragma unroll
         for (uint32_t i = 0; i < L::count; i++) scaled[i] = __fmul_rn(values[i], weight);
-        uint8_t *to = payload.to[place.peer] + static_cast<uint64_t>(place.row) * payload.rowBytes;
-        storeOnce(reinterpret_cast<Unit *>(to) + at, L::encode(scaled));
+        storeOnce(reinterpret_cast<Unit *>(rowsAt(p, payload, place)) + at, L::encode(scaled));
       }
     }
   }
@@ -84,6 +83,7 @@ __device__ void scalePayload(const DispatchParams &p, const Payload &payload, Cr
 
 // Per-token payloads come first, `leading` of them.
 __global__ void __launch_bounds__(rowThreads) dispatchScaled(const __grid_constant__ DispatchParams p) {
+  if (isGivenUp(p.peers)) return;
   const Crew crew = {blockIdx.x * uint64_t{rowThreads} + threadIdx.x, gridDim.x * uint64_t{rowThreads}};
   for (uint32_t i = 0; i < p.leading; i++) {
     const Payload &payload = p.payload[i];

@@ -4,6 +4,7 @@
 
 #include "access_unit.hpp"
 #include "element_device.cuh"
+#include "peer_rows_device.cuh"
 
 namespace fusco::cuda {
 
@@ -34,8 +35,7 @@ __device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew
       for (uint32_t k = 0; k < topk; k++) {
         const Place place = places[k];
         if (place.row < 0) continue;
-        uint8_t *to = payload.to[place.peer] + static_cast<uint64_t>(place.row) * payload.rowBytes;
-        storeOnce(reinterpret_cast<Unit *>(to) + at, value);
+        storeOnce(reinterpret_cast<Unit *>(rowsAt(p, payload, place)) + at, value);
       }
     }
   }
@@ -56,8 +56,7 @@ __device__ void copyEntries(const DispatchParams &p, const Payload &payload, Cre
     const uint64_t own = entry - static_cast<uint64_t>(head->tokenStart[local]) * head->topk;
     const Unit *from =
         reinterpret_cast<const Unit *>(payload.from[head->rankOf[local]] + own * payload.rowBytes);
-    Unit *to = reinterpret_cast<Unit *>(payload.to[place.peer] +
-                                        static_cast<uint64_t>(place.row) * payload.rowBytes);
+    Unit *to = reinterpret_cast<Unit *>(rowsAt(p, payload, place));
     for (uint64_t at = crew.index % width; at < units; at += width) to[at] = from[at];
   }
 }
@@ -70,7 +69,8 @@ __device__ inline void writeOrigins(const DispatchParams &p, Crew crew) {
     if (place.row < 0) continue;
     const uint32_t token = static_cast<uint32_t>(entry / head->topk);
     const uint32_t local = localOf(head, token);
-    int32_t *to = p.origins[place.peer] + originWords * static_cast<uint64_t>(place.row);
+    int32_t *to = bufferOf(p.peers, maxPayloads, place.peer, p.origins[place.peer]) +
+                  originWords * static_cast<uint64_t>(place.row);
     to[0] = static_cast<int32_t>(head->originOf[local]);
     to[1] = static_cast<int32_t>(token - head->tokenStart[local]);
     to[2] = static_cast<int32_t>(entry % head->topk);

@@ -1,18 +1,16 @@
-// One-pass exchanges between GPUs of one process. In a dispatch a row crosses a link once per destination
-// rank: it lands in the lowest of its slots there, and the destination copies it to the other slots while
-// later rows arrive. In a combine with one rank per node each rank adds the rows of a token that it has and
-// sends one partial sum.
+// One-pass exchanges between GPUs of one host, of one process or of several. In a dispatch a row crosses a
+// link once per destination rank: it lands in the lowest of its slots there, and the destination copies it to
+// the other slots while later rows arrive. In a combine with one rank per node each rank adds the rows of a
+// token that it has and sends one partial sum.
 //
 // One launch per device and call serves all ranks of that device. "Local" means on this device, "remote" on
-// another.
+// another. Where every rank is a process, devices are numbered as ranks are.
 #pragma once
 
 #include "exchange_launch.hpp"
+#include "signals.hpp"
 
 namespace fusco::cuda {
-
-struct LaunchControl;
-struct WaitFailure;
 
 // Entries of a chunk at most.
 constexpr uint32_t maxChunkEntries = 256;
@@ -70,17 +68,26 @@ struct OnePassTables {
 struct OnePassCommon {
   OnePassTables plan;
   LaunchControl *control;
-  WaitFailure *failure;  // host memory
+  WaitFailure *failure;   // host memory
+  const uint32_t *abort;  // host memory: not zero ends all waits
   uint64_t deadlineNs;
+  uint64_t digest;  // of the call, where processes compare it
   uint32_t device;  // index of this device
   uint32_t devices;
   uint32_t chunkTokens;       // the same on all devices; chunkTokens * topk <= maxChunkEntries
-  uint32_t *ready[maxRanks];  // by device: what the others publish there, [devices]
+  uint32_t hasProcesses;      // every device belongs to another process: ready messages are sent
+  Inbox *inbox[maxRanks];     // by device
   uint32_t *flags[maxRanks];  // by rank: flags of chunks that arrive there
+};
+
+// Buffers of this device as each other device addresses them: told in ready messages.
+struct ToldAddresses {
+  uint64_t of[maxRanks][maxPeerBuffers];
 };
 
 struct MoveParams {
   OnePassCommon common;
+  ToldAddresses told;
   DispatchParams dispatch;
   uint32_t slices;  // of all leading payloads, at least 1
   uint32_t lag;     // chunks between sending and copying on

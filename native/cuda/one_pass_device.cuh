@@ -1,7 +1,6 @@
 // What the one-pass kernels share: the beginning and the end of a launch, and tickets.
 #pragma once
 
-#include "one_pass.hpp"
 #include "signals_device.cuh"
 
 namespace fusco::cuda {
@@ -11,6 +10,7 @@ struct LaunchShared {
   uint32_t chunkStart[maxRanks];  // first chunk of each rank
   uint32_t localRanks[2];         // bit r: rank r is on this device
   uint32_t epoch;
+  uint32_t hasFailed;            // before this launch
   uint32_t arrival;              // of this block among the launch's blocks
   uint32_t pushStart[maxRanks];  // first block of pushed weights of each rank
 
@@ -37,13 +37,36 @@ __device__ inline uint32_t chunksOf(uint32_t tokens, uint32_t chunkTokens) {
   return (tokens + chunkTokens - 1) / chunkTokens;
 }
 
+// Tells device `peer` that this device is ready for the call.
+__device__ inline void tellReady(const OnePassCommon &c, uint32_t epoch, uint32_t peer,
+                                 const ToldAddresses *told) {
+  Inbox &inbox = *c.inbox[peer];
+  if (c.hasProcesses != 0) {
+    ReadyMessage &message = inbox.message[epoch % 2][c.device];
+    message.digest = c.digest;
+    for (uint32_t i = 0; told != nullptr && i < maxPeerBuffers; i++) message.address[i] = told->of[peer][i];
+  }
+  storeRelease(&inbox.ready[c.device], epoch);
+}
+
+// Waits until device `peer` is ready, and compares its call with this one. Returns false after a failure.
+__device__ inline bool awaitPeer(const OnePassCommon &c, uint32_t epoch, uint32_t peer) {
+  const Inbox &inbox = *c.inbox[c.device];
+  if (!awaitFlag(c, &inbox.ready[peer], epoch, peer)) return false;
+  if (c.hasProcesses == 0 || inbox.message[epoch % 2][peer].digest == c.digest) return true;
+  fail(c, failureMismatch, epoch, peer);
+  return false;
+}
+
 // Reads what a block needs of its launch, and publishes "ready" to the other devices. The block that arrives
 // first publishes, so that the order in which blocks start does not matter. Ends with a barrier of the block.
-__device__ inline void beginLaunch(const OnePassCommon &c, LaunchShared &shared) {
+// Returns false after a failure of an earlier call.
+__device__ inline bool beginLaunch(const OnePassCommon &c, LaunchShared &shared, const ToldAddresses *told) {
   const OnePassHead &head = *c.plan.head;
   if (threadIdx.x == 0) {
     shared.epoch = *static_cast<volatile uint32_t *>(&c.control->epoch) + 1;
     shared.arrival = atomicAdd(&c.control->arrived, 1u);
+    shared.hasFailed = *static_cast<volatile uint32_t *>(&c.control->failed);
   }
   if (threadIdx.x < 32) {
     const uint32_t lane = threadIdx.x;
@@ -77,18 +100,21 @@ __device__ inline void beginLaunch(const OnePassCommon &c, LaunchShared &shared)
     }
   }
   __syncthreads();
+  if (shared.hasFailed != 0) return false;
   if (shared.arrival == 0 && threadIdx.x < c.devices && threadIdx.x != c.device) {
-    storeRelease(c.ready[threadIdx.x] + c.device, shared.epoch);
+    tellReady(c, shared.epoch, threadIdx.x, told);
   }
+  return true;
 }
 
 // Waits until all other devices are ready. Called by a whole warp before its first store to another device.
-__device__ inline void awaitReady(const OnePassCommon &c, uint32_t epoch, uint32_t lane) {
+// Returns false on all lanes after a failure.
+__device__ inline bool awaitReady(const OnePassCommon &c, uint32_t epoch, uint32_t lane) {
+  bool isReady = true;
   for (uint32_t peer = lane; peer < c.devices; peer += 32) {
-    if (peer != c.device)
-      awaitFlag(c.ready[c.device] + peer, epoch, c.control, c.deadlineNs, c.failure, peer);
+    if (peer != c.device) isReady = awaitPeer(c, epoch, peer) && isReady;
   }
-  __syncwarp();
+  return __all_sync(~0u, isReady) != 0;
 }
 
 // The last block to end resets the counters and completes the epoch. No launch ends before all devices have

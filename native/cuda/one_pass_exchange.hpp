@@ -5,18 +5,10 @@
 #include <vector>
 
 #include "cuda_context.hpp"
-#include "one_pass.hpp"
+#include "one_pass_tables.hpp"
 #include "plan.hpp"
 
 namespace fusco::cuda {
-
-// Byte offsets of the one-pass tables in one device's memory, at full capacity.
-struct OnePassLayout {
-  uint64_t head = 0, send, terms, arrival, arrivalRow, bytes;
-
-  // `tokens` of all ranks together; `locals` ranks are on the device.
-  OnePassLayout(uint64_t tokens, uint32_t topk, uint32_t locals);
-};
 
 // Writes the tables of a device to `at`, host memory laid out as `layout` says. `landingRows` [ranks] becomes
 // the number of partial sums that arrive at each rank in a combine.
@@ -61,15 +53,14 @@ class OnePassSignals {
   void grow(Grown &buffer, uint32_t rank, uint64_t bytes, bool isZeroed);
 
   CudaContext &context_;
-  std::vector<LaunchControl *> control_;          // [devices]
-  std::vector<uint32_t *> ready_;                 // [devices]
+  std::vector<DeviceSignals *> signals_;          // [devices]
   std::vector<Grown> flags_;                      // [ranks]
   std::vector<Grown> landing_;                    // [ranks]
   std::vector<Grown> pushed_;                     // [devices]
   std::vector<Grown> pushedFlags_;                // [devices]
   std::vector<std::pair<uint32_t, void *>> old_;  // device, memory
   uint64_t pushedEntries_ = 0;
-  WaitFailure *failure_ = nullptr;
+  HostSignals *host_ = nullptr;
 };
 
 // Tokens of a chunk, blocks, and chunks between sending and copying on.
@@ -84,6 +75,9 @@ OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32
 
 // Flags that a rank needs for launches with such chunks, where ranks have at most `tokens` tokens.
 uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uint64_t slices);
+// Sets the first slice of each leading payload of a launch, and the number of slices: at least one, which
+// moves the other payloads.
+void addSlices(MoveParams &move);
 // Most tokens of a rank.
 uint32_t maxTokensOf(const fusco_plan &plan);
 

@@ -28,6 +28,7 @@ struct alignas(128) MoveShared {
   uint8_t stage[moveWarps][moveStages][moveSliceBytes];
   uint2 entry[moveWarps][maxChunkEntries];
   uint64_t barrier[moveWarps][moveStages];
+  uint8_t *to[maxPayloads][maxRanks];  // receive rows by rank; those of other processes once they are ready
   LaunchShared launch;
 };
 
@@ -59,7 +60,7 @@ struct Item {
 
 // Payloads that are not moved by the TMA unit, origins and values of entries: they travel with slice 0.
 __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Item &item, const uint2 *entry,
-                         uint32_t lane) {
+                         const MoveShared &shared, uint32_t lane) {
   const RankTables tables = tablesOf(p.common.plan, head, item.local);
   const uint32_t rank = head.local[item.local];
   const uint32_t count = item.tokens * head.topk;
@@ -75,7 +76,7 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
         for (uint64_t at = lane; at < count * units; at += 32) {
           const Place place = places[at / units];
           if (place.row < 0) continue;
-          uint8_t *to = payload.to[place.peer] + static_cast<uint64_t>(place.row) * payload.rowBytes;
+          uint8_t *to = shared.to[i][place.peer] + static_cast<uint64_t>(place.row) * payload.rowBytes;
           reinterpret_cast<Unit *>(to)[at % units] = reinterpret_cast<const Unit *>(from)[at];
         }
       });
@@ -90,7 +91,7 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
           from = nullptr;
           for (uint32_t k = 0; k < head.topk; k++) {
             if (row[k].y != noSlot && (row[k].y & isLanding) != 0) {
-              from = payload.to[rank] + uint64_t{row[k].y & ~isLanding} * payload.rowBytes;
+              from = shared.to[i][rank] + uint64_t{row[k].y & ~isLanding} * payload.rowBytes;
             }
           }
           if (from == nullptr) continue;
@@ -98,7 +99,7 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
         for (uint32_t k = 0; k < head.topk; k++) {
           const uint2 e = row[k];
           if (item.isSend ? static_cast<int32_t>(e.y) < 0 : (e.y & isLanding) != 0) continue;
-          copyRow<Unit>(payload.to[e.x] + uint64_t{e.y} * payload.rowBytes, from, payload.rowBytes, lane);
+          copyRow<Unit>(shared.to[i][e.x] + uint64_t{e.y} * payload.rowBytes, from, payload.rowBytes, lane);
         }
       }
     });
@@ -114,15 +115,29 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
   }
 }
 
-// Before the first store to another device: its receive buffers must be free.
-__device__ void becomeReady(const OnePassCommon &c, const Item &item, Warp &warp, uint32_t epoch) {
-  if (!item.isSend || warp.mayStore) return;
-  awaitReady(c, epoch, warp.lane);
+// Before the first store to another device: its receive buffers must be free, and where they are must be
+// known. Returns false after a failure.
+__device__ bool becomeReady(const MoveParams &p, const Item &item, MoveShared &shared, Warp &warp,
+                            uint32_t epoch) {
+  if (!item.isSend || warp.mayStore) return true;
+  const OnePassCommon &c = p.common;
+  if (!awaitReady(c, epoch, warp.lane)) return false;
   warp.mayStore = true;
+  if (c.hasProcesses == 0) return true;
+  // Every warp writes the same addresses.
+  const auto &messages = c.inbox[c.device]->message[epoch % 2];
+  for (uint32_t at = warp.lane; at < p.dispatch.payloads * c.devices; at += 32) {
+    const uint32_t device = at % c.devices;
+    if (device == c.device) continue;
+    shared.to[at / c.devices][device] =
+        reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
+  }
+  __syncwarp();
+  return true;
 }
 
-// Moves one slice of the chunk's rows by the TMA unit.
-__device__ void moveSlice(const MoveParams &p, const OnePassHead &head, const Item &item, const uint2 *entry,
+// Moves one slice of the chunk's rows by the TMA unit. Returns false after a failure.
+__device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const Item &item, const uint2 *entry,
                           MoveShared &shared, Warp &warp, uint64_t policy, uint32_t epoch) {
   uint32_t index = 0;
   while (item.slice >= p.sliceStart[index + 1]) index++;
@@ -141,7 +156,7 @@ __device__ void moveSlice(const MoveParams &p, const OnePassHead &head, const It
         stores += static_cast<int32_t>(row) >= 0 ? 1 : 0;
       } else if (row != noSlot) {
         if ((row & isLanding) != 0) {
-          from = payload.to[rank] + uint64_t{row & ~isLanding} * payload.rowBytes + offset;
+          from = shared.to[index][rank] + uint64_t{row & ~isLanding} * payload.rowBytes + offset;
         } else {
           stores++;
         }
@@ -167,17 +182,17 @@ __device__ void moveSlice(const MoveParams &p, const OnePassHead &head, const It
     loads++;
   };
   while (loads < moveStages && loads < total) load();
-  becomeReady(p.common, item, warp, epoch);
+  const bool mayStore = becomeReady(p, item, shared, warp, epoch);
   for (uint32_t done = 0; done < total; done++) {
     const uint32_t token = __ffs(toStore) - 1;
     toStore &= toStore - 1;
     const uint32_t stage = warp.consumed % moveStages;
     barrierWait(&shared.barrier[warp.index][stage], (warp.consumed / moveStages) & 1);
     warp.consumed++;
-    for (uint32_t k = warp.lane; k < head.topk; k += 32) {
+    for (uint32_t k = warp.lane; mayStore && k < head.topk; k += 32) {
       const uint2 e = entry[token * head.topk + k];
       if (item.isSend ? static_cast<int32_t>(e.y) < 0 : (e.y & isLanding) != 0) continue;
-      uint8_t *to = payload.to[e.x] + uint64_t{e.y} * payload.rowBytes + offset;
+      uint8_t *to = shared.to[index][e.x] + uint64_t{e.y} * payload.rowBytes + offset;
       if (shared.launch.isLocal(e.x)) {
         tmaStore(to, shared.stage[warp.index][stage], bytes, policy);
       } else {
@@ -191,9 +206,11 @@ __device__ void moveSlice(const MoveParams &p, const OnePassHead &head, const It
   }
   tmaWaitRead();
   __syncwarp();
+  return mayStore;
 }
 
-__device__ void runItem(const MoveParams &p, const OnePassHead &head, const Item &item, MoveShared &shared,
+// Returns false after a failure.
+__device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item &item, MoveShared &shared,
                         Warp &warp, uint32_t epoch, uint64_t policy) {
   const RankTables tables = tablesOf(p.common.plan, head, item.local);
   const uint32_t rank = head.local[item.local];
@@ -220,21 +237,17 @@ __device__ void runItem(const MoveParams &p, const OnePassHead &head, const Item
   __syncwarp();
   const uint64_t flag = uint64_t{shared.launch.chunkStart[item.source] + item.chunk} * p.slices + item.slice;
   if (!item.isSend) {
-    if (touched[0] == 0) return;
-    if (warp.lane == 0) {
-      awaitFlag(p.common.flags[rank] + flag, epoch, p.common.control, p.common.deadlineNs, p.common.failure,
-                item.source);
-    }
-    __syncwarp();
+    if (touched[0] == 0) return true;
+    const bool came =
+        warp.lane != 0 || awaitFlag(p.common, p.common.flags[rank] + flag, epoch, item.source);
+    if (__all_sync(~0u, came) == 0) return false;
     tmaAcquireFence();
   }
-  if (p.dispatch.leading > 0) {
-    moveSlice(p, head, item, entry, shared, warp, policy, epoch);
-  } else {
-    becomeReady(p.common, item, warp, epoch);
-  }
+  const bool moved = p.dispatch.leading > 0 ? moveSlice(p, head, item, entry, shared, warp, policy, epoch)
+                                            : becomeReady(p, item, shared, warp, epoch);
+  if (!moved) return false;
   if (item.slice == 0 && (p.dispatch.payloads > p.dispatch.leading || p.dispatch.hasOrigins != 0)) {
-    moveRest(p, head, item, entry, warp.lane);
+    moveRest(p, head, item, entry, shared, warp.lane);
   }
   if (item.isSend && (touched[0] | touched[1]) != 0) {
     tmaWait();
@@ -244,6 +257,7 @@ __device__ void runItem(const MoveParams &p, const OnePassHead &head, const Item
     }
   }
   __syncwarp();
+  return true;
 }
 
 // Padding rows become zero, and their origins -1.
@@ -280,7 +294,10 @@ __global__ void __launch_bounds__(moveWarps * 32, 1) moveKernel(const __grid_con
   const OnePassHead &head = *c.plan.head;
   const uint64_t policy = evictFirstPolicy();
   uint32_t ticket = takeTicket(&c.control->ticket[0], warp.lane);
-  beginLaunch(c, shared.launch);
+  for (uint32_t at = threadIdx.x; at < p.dispatch.payloads * head.ranks; at += blockDim.x) {
+    shared.to[at / head.ranks][at % head.ranks] = p.dispatch.payload[at / head.ranks].to[at % head.ranks];
+  }
+  if (!beginLaunch(c, shared.launch, &p.told)) return;
   const uint32_t epoch = shared.launch.epoch;
 
   const uint32_t steps = chunksOf(head.maxTokens, c.chunkTokens) + (head.remotes > 0 ? p.lag : 0);
@@ -308,7 +325,7 @@ __global__ void __launch_bounds__(moveWarps * 32, 1) moveKernel(const __grid_con
     item.first = item.chunk * c.chunkTokens;
     if (exists && item.first < head.tokens[item.source]) {
       item.tokens = min(c.chunkTokens, head.tokens[item.source] - item.first);
-      runItem(p, head, item, shared, warp, epoch, policy);
+      if (!runItem(p, head, item, shared, warp, epoch, policy)) break;
     }
     ticket = __shfl_sync(~0u, next, 0);
   }

@@ -204,6 +204,8 @@ struct Warp {
   uint32_t issued = 0;
   uint32_t consumed = 0;
   bool mayStore = false;  // other devices are known to be ready
+  // A wait ended early: the item is finished without a meaning, so that nothing stays in flight.
+  bool hasFailed = false;
 };
 
 // Fills the warp's jobs from entries [begin, begin + jobBatch) of the chunk; returns their number. Instead of
@@ -255,17 +257,16 @@ __device__ void awaitHome(const SumParams &p, const LaunchShared &launch, const 
                           uint32_t epoch) {
   const OnePassCommon &c = p.common;
   if (p.isWeighted == 0) {
-    if (!warp.mayStore) awaitReady(c, epoch, warp.lane);
+    if (!warp.mayStore) warp.hasFailed = !awaitReady(c, epoch, warp.lane) || warp.hasFailed;
     warp.mayStore = true;
     return;
   }
   const uint32_t block = item.first / pushTokens;
   const uint32_t blocks = (item.first + item.tokens - 1) / pushTokens - block + 1;
   const uint32_t *flags = p.pushedFlags[c.device] + launch.pushStart[item.home] + block;
-  for (uint32_t i = warp.lane; i < blocks; i += 32) {
-    awaitFlag(flags + i, epoch, c.control, c.deadlineNs, c.failure, item.home);
-  }
-  __syncwarp();
+  bool came = true;
+  for (uint32_t i = warp.lane; i < blocks; i += 32) came = awaitFlag(c, flags + i, epoch, item.home) && came;
+  warp.hasFailed = __all_sync(~0u, came) == 0 || warp.hasFailed;
 }
 
 // Replaces entries by weights, which may arrive after the rows have been asked for.
@@ -344,13 +345,13 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     if constexpr (isHome) {
       // Rows on this device do not wait. Chunks without a row at a peer have no flag.
       while (loads < sumStages && loads < jobs && (job[loads].info & jobIsLanding) == 0) load();
+      bool came = true;
       for (uint32_t at = warp.lane; at < jobs; at += 32) {
         if ((job[at].info & jobIsLanding) == 0) continue;
         const uint32_t sender = job[at].info >> 16 & 0xff;
-        awaitFlag(p.common.flags[rank] + flagOf(sender), epoch, p.common.control, p.common.deadlineNs,
-                  p.common.failure, sender);
+        came = awaitFlag(p.common, p.common.flags[rank] + flagOf(sender), epoch, sender) && came;
       }
-      __syncwarp();
+      warp.hasFailed = __all_sync(~0u, came) == 0 || warp.hasFailed;
       tmaAcquireFence();
     }
     while (loads < sumStages && loads < jobs) load();
@@ -430,7 +431,7 @@ __global__ void __launch_bounds__(sumWarps * 32, 1) sumKernel(const __grid_const
   const OnePassHead &head = *c.plan.head;
   const bool sendFirst = p.senders >= gridDim.x;
   uint32_t ticket = sendFirst ? takeTicket(&c.control->ticket[0], warp.lane) : 0;
-  beginLaunch(c, shared.launch);
+  if (!beginLaunch(c, shared.launch, nullptr)) return;
   const uint32_t epoch = shared.launch.epoch;
   const uint32_t chunks = chunksOf(head.maxTokens, c.chunkTokens);
   const uint32_t pushBlocks = chunksOf(head.maxTokens, pushTokens);
@@ -442,7 +443,7 @@ __global__ void __launch_bounds__(sumWarps * 32, 1) sumKernel(const __grid_const
   bool isSender = sendFirst || shared.launch.arrival < p.senders;
   bool hasTicket = sendFirst;
   ticket = __shfl_sync(~0u, ticket, 0);
-  for (;;) {
+  while (!warp.hasFailed) {
     if (isSender) {
       if (!hasTicket) ticket = __shfl_sync(~0u, takeTicket(&c.control->ticket[0], warp.lane), 0);
       hasTicket = false;

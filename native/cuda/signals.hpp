@@ -1,7 +1,9 @@
-// What one-pass launches keep between calls.
+// What one-pass launches keep between calls, and what devices tell one another.
 #pragma once
 
 #include <cstdint>
+
+#include "device_tables.hpp"
 
 namespace fusco::cuda {
 
@@ -11,15 +13,44 @@ struct LaunchControl {
   uint32_t arrived;  // blocks that have started
   uint32_t done;     // blocks that have ended
   uint32_t ticket[2];
-  uint32_t pushed;  // weight pushes that are complete
-  uint32_t failed;  // nonzero after a wait passed its deadline
+  uint32_t failed;  // nonzero after a failure: no later launch moves anything
 };
 
-// What a wait that passed its deadline reports; host memory that the device can write.
+// What a device tells another when it is ready for a call.
+struct ReadyMessage {
+  uint64_t digest;                   // of the call; must be the same on all devices
+  uint64_t address[maxPeerBuffers];  // of its buffers, as the device that reads the message addresses them
+};
+
+// Memory of one device that the others write. Two sets of messages alternate between calls: no device is
+// ever more than one call ahead of another.
+struct Inbox {
+  uint32_t poison;           // a failure that another device has found: code << 16 | its late peer; 0: none
+  uint32_t ready[maxRanks];  // [devices]: epoch of the last call that the device is ready for
+  uint32_t done[maxRanks];   // [devices]: epoch of the last call after which it reads nothing more here
+  ReadyMessage message[2][maxRanks];  // [epoch % 2][devices]
+};
+
+// Codes of failures.
+enum FailureCode : uint32_t { failureNone = 0, failureTimeout = 1, failureMismatch = 2, failureAborted = 3 };
+
+// What a failed wait reports; host memory that the device can write.
 struct WaitFailure {
   uint32_t code;
   uint32_t epoch;
-  uint32_t peer;  // the first peer whose flag was missing
+  uint32_t peer;  // device that was late, or that made another call
+};
+
+// The signals of one device, in its memory; zero at first.
+struct DeviceSignals {
+  LaunchControl control;
+  alignas(256) Inbox inbox;
+};
+
+// Host memory that kernels read and write.
+struct HostSignals {
+  WaitFailure failure;
+  uint32_t abort;  // not zero ends all waits
 };
 
 }  // namespace fusco::cuda

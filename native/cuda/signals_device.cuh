@@ -1,4 +1,4 @@
-// Signals between kernels of different GPUs, and the tickets by which the blocks of one launch share work.
+// Signals between kernels of different GPUs, and the waits for them.
 //
 // Memory ordering. A sender completes its stores, then stores a flag with `release` at system scope. A
 // receiver loads the flag with `acquire` at system scope, then loads the rows. Bulk stores of the TMA unit
@@ -10,7 +10,7 @@
 // launch advances it; a captured launch therefore replays unchanged.
 #pragma once
 
-#include "signals.hpp"
+#include "one_pass.hpp"
 
 namespace fusco::cuda {
 
@@ -30,26 +30,45 @@ __device__ __forceinline__ uint64_t nanoseconds() {
   return value;
 }
 
-// Waits until `flag` has reached `epoch`. Returns early after a failure, which it records if it is the first
-// one.
-__device__ inline void awaitFlag(const uint32_t *flag, uint32_t epoch, LaunchControl *control,
-                                 uint64_t deadlineNs, WaitFailure *failure, uint32_t peer) {
+__device__ __forceinline__ bool hasFailed(const OnePassCommon &c) {
+  return *static_cast<volatile uint32_t *>(&c.control->failed) != 0;
+}
+
+// Records the first failure of this device, and tells the other devices, so that all name the same peer.
+__device__ inline void fail(const OnePassCommon &c, FailureCode code, uint32_t epoch, uint32_t peer) {
+  if (atomicExch(&c.control->failed, 1u) != 0) return;
+  c.failure->epoch = epoch;
+  c.failure->peer = peer;
+  __threadfence_system();
+  *static_cast<volatile uint32_t *>(&c.failure->code) = code;
+  for (uint32_t device = 0; device < c.devices; device++) {
+    if (device == c.device) continue;
+    // The first one to write stays, as far as that is possible without atomics over the link.
+    volatile uint32_t *poison = &c.inbox[device]->poison;
+    if (*poison == 0) *poison = code << 16 | peer;
+  }
+}
+
+// Waits until `flag` has reached `epoch`. Returns false after a failure of this device or of another one.
+__device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
+                                 uint32_t peer) {
   constexpr uint32_t looksPerClock = 256;
   uint64_t start = 0;
   for (uint32_t looks = 1; static_cast<int32_t>(loadAcquire(flag) - epoch) < 0; looks++) {
     if (looks % looksPerClock != 0) continue;
-    if (*static_cast<volatile uint32_t *>(&control->failed) != 0) return;
+    if (hasFailed(c)) return false;
+    const uint32_t poison = *static_cast<volatile uint32_t *>(&c.inbox[c.device]->poison);
     const uint64_t now = nanoseconds();
     if (start == 0) start = now;
-    if (now - start < deadlineNs) continue;
-    if (atomicExch(&control->failed, 1u) == 0) {
-      failure->epoch = epoch;
-      failure->peer = peer;
-      __threadfence_system();
-      *static_cast<volatile uint32_t *>(&failure->code) = 1;
+    if (poison != 0) {
+      fail(c, static_cast<FailureCode>(poison >> 16), epoch, poison & 0xffff);
+    } else if (*static_cast<const volatile uint32_t *>(c.abort) != 0) {
+      fail(c, failureAborted, epoch, peer);
+    } else if (now - start >= c.deadlineNs) {
+      fail(c, failureTimeout, epoch, peer);
     }
-    return;
   }
+  return true;
 }
 
 }  // namespace fusco::cuda

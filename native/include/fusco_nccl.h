@@ -117,8 +117,9 @@ void fusco_nccl_abort(fusco_nccl_group *group, const char *why);
 void fusco_nccl_group_destroy(fusco_nccl_group *group);
 
 /**
- * Reports an error that kernels recorded since the last check, without waiting for them.
- * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
+ * Reports what kernels of exchanges have recorded until now, without waiting for them. Every other call on the
+ * group reports it as well. After such an error the group's exchanges move nothing, and the buffers of the
+ * exchange that failed are undefined.
  *
  * @param[in]  group  the group
  * @param[out] error  may be NULL
@@ -150,34 +151,37 @@ typedef struct fusco_nccl_call {
 fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_call *call, const void *local,
                                    void *all, uint64_t bytes, fusco_error *error);
 
-typedef struct fusco_nccl_registration fusco_nccl_registration; /**< buffers that peers have mapped */
+/**
+ * Maps buffers into the other ranks of this machine ahead of their first exchange. Not collective: blocks
+ * until the other ranks' libraries have mapped the allocations that the buffers are part of, whatever their
+ * threads do. An exchange does the same with a buffer that it does not know; after that no call asks again.
+ *
+ * @param[in]  group    the group
+ * @param[in]  buffers  [count], device memory of the local rank from cudaMalloc
+ * @param[in]  count    any number; may differ between ranks
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_BUFFER        memory that does not come from cudaMalloc cannot be shared between processes
+ * @retval FUSCO_E_LIMIT         more than 512 allocations of a rank are shared
+ * @retval FUSCO_E_BACKEND       another rank cannot map the memory
+ * @retval FUSCO_E_PEER_TIMEOUT  another rank did not map the memory before the deadline
+ */
+fusco_status fusco_nccl_register(fusco_nccl_group *group, const fusco_buffer *buffers, uint32_t count,
+                                 fusco_error *error);
 
 /**
- * Maps receive buffers into the peers of this machine ahead of their first exchange. Collective.
- * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
+ * Lets the other ranks of this machine unmap the allocations that the buffers are part of. Call it before
+ * cudaFree, after the last exchange that used them is done: memory that others have mapped stays occupied.
+ * The others unmap it when they next create a plan or leave the group. Memory of fusco_cuda_alloc needs no
+ * such call.
  *
- * @param[in]  group         outlives the registration
- * @param[in]  call          identity of the call
- * @param[in]  buffers       [count], device memory of the local rank; it stays allocated until it is
- *                           deregistered
- * @param[in]  count         may differ between ranks
- * @param[out] registration  release it with fusco_nccl_deregister
- * @param[out] error         may be NULL
- * @retval FUSCO_E_BUFFER        memory that cannot be shared between processes; the message names the
- *                               allocator's property that prevents it
- * @retval FUSCO_E_PEER_TIMEOUT  a rank did not arrive before the deadline
+ * @param[in]  group    the group
+ * @param[in]  buffers  [count], device memory of the local rank; those that are not shared are skipped
+ * @param[in]  count    any number
+ * @param[out] error    may be NULL
+ * @retval FUSCO_E_OPTION  an argument is NULL
  */
-fusco_status fusco_nccl_register(fusco_nccl_group *group, const fusco_nccl_call *call,
-                                 const fusco_buffer *buffers, uint32_t count,
-                                 fusco_nccl_registration **registration, fusco_error *error);
-
-/**
- * Unmaps registered buffers after the last exchange that used them. Collective.
- * Declared for version 0.2; in this version it does nothing.
- *
- * @param[in] registration  NULL is allowed
- */
-void fusco_nccl_deregister(fusco_nccl_registration *registration);
+fusco_status fusco_nccl_deregister(fusco_nccl_group *group, const fusco_buffer *buffers, uint32_t count,
+                                   fusco_error *error);
 
 /** The local rank's part of a plan. */
 typedef struct fusco_nccl_plan_desc {
@@ -194,6 +198,9 @@ typedef struct fusco_nccl_plan_desc {
    * all ranks, because the length of a round follows from it. */
   uint32_t max_entries;
   uint32_t max_forwarded; /**< likewise, of forwarded rows */
+  /** Bytes of the rows that exchanges will move: memory for them is set aside now, instead of in the first
+   * exchange. 0: nothing is. Must be equal on all ranks. */
+  uint64_t row_bytes;
 } fusco_nccl_plan_desc;
 
 /**
@@ -255,6 +262,8 @@ typedef struct fusco_nccl_report {
   uint64_t pack_ns;      /**< packing, on the device */
   uint64_t pack_hidden_ns; /**< the part of it during which a round was in flight */
   uint64_t nccl_ns;        /**< time during which a round was in flight */
+  /** 1: the call enqueued the exchange and returned; stats.nanoseconds is what that took on the host. */
+  uint32_t enqueued;
 } fusco_nccl_report;
 
 /** Figures per peer: arrays of [ranks] in host memory, filled by the call; each may be NULL. */

@@ -166,7 +166,7 @@ class Exchange {
     if (traffic_.peers.wait_ns == nullptr) return;
     const Neighbors &neighbors = group_.neighbors();
     for (uint32_t i = 0; i < neighbors.count(); i++) {
-      traffic_.peers.wait_ns[neighbors.rankAt[i]] += group_.lateness(call_, i);
+      traffic_.peers.wait_ns[neighbors.rankAt[i]] += group_.lateness(i);
     }
   }
 

@@ -1,12 +1,15 @@
 #include "mailbox.hpp"
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <new>
 
@@ -20,7 +23,6 @@ namespace {
 
 constexpr uint64_t made = 0x4452414f42435346;  // "FSCBOARD"
 constexpr uint32_t places = 2;
-constexpr uint32_t maxMailboxRanks = 64;
 
 [[noreturn]] void refuse(const char *what, const std::string &name) {
   throw Failure(FUSCO_E_BACKEND, "shared memory %.60s: %s: %s", name.c_str(), what, std::strerror(errno));
@@ -34,9 +36,11 @@ uint64_t monotonicNs() {
   return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
+// Followed by posts [neighbors, places] and segments [neighbors, maxSegments].
 struct Mailbox::Head {
   std::atomic<uint64_t> made;
   std::atomic<uint32_t> attached;
+  std::atomic<uint32_t> news;  // counts announcements and failures
   std::atomic<uint32_t> failed[maxMailboxRanks];
   Post posts[];
 };
@@ -45,7 +49,7 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
     : name_(name),
       neighbors_(neighbors),
       self_(self),
-      bytes_(sizeof(Head) + uint64_t{neighbors} * places * sizeof(Post)) {
+      bytes_(sizeof(Head) + uint64_t{neighbors} * (places * sizeof(Post) + maxSegments * sizeof(Segment))) {
   if (neighbors > maxMailboxRanks || name.size() < 2 || name[0] != '/') {
     throw Failure(FUSCO_E_OPTION,
                   "a mailbox for %u ranks called %.60s; it takes 1 to %u ranks and a name that starts with /",
@@ -85,27 +89,63 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
   if (self == 0) wait([&] { return head_->attached.load() == neighbors_; });
 }
 
-Post &Mailbox::at(uint32_t neighbor, uint64_t call) {
-  return head_->posts[neighbor * places + call % places];
+Post &Mailbox::at(uint32_t neighbor, uint64_t number) {
+  return head_->posts[neighbor * places + number % places];
 }
 
-void Mailbox::publish(uint64_t call) {
-  Post &post = local(call);
+void Mailbox::publish(uint64_t number) {
+  Post &post = local(number);
   post.enteredNs = monotonicNs();
-  post.call.store(call, std::memory_order_release);
+  post.number.store(number, std::memory_order_release);
 }
 
-bool Mailbox::has(uint32_t neighbor, uint64_t call) const {
-  return of(neighbor, call).call.load(std::memory_order_acquire) == call;
+bool Mailbox::has(uint32_t neighbor, uint64_t number) const {
+  return of(neighbor, number).number.load(std::memory_order_acquire) == number;
 }
 
 uint64_t Mailbox::lastCall(uint32_t neighbor) const {
-  const uint64_t even = of(neighbor, 0).call.load();
-  const uint64_t odd = of(neighbor, 1).call.load();
-  return even > odd ? even : odd;
+  const Post &even = of(neighbor, 0);
+  const Post &odd = of(neighbor, 1);
+  return even.number.load() > odd.number.load() ? even.call : odd.call;
 }
 
-void Mailbox::fail() { head_->failed[self_].store(1); }
+Segment &Mailbox::segment(uint32_t neighbor, uint32_t index) {
+  auto *first = reinterpret_cast<Segment *>(head_->posts + neighbors_ * places);
+  return first[neighbor * maxSegments + index];
+}
+
+void Mailbox::announce(uint32_t index, const uint8_t *handle) {
+  Segment &changed = segment(self_, index);
+  changed.isShared = handle != nullptr ? 1 : 0;
+  if (handle != nullptr) std::memcpy(changed.handle, handle, handleBytes);
+  changed.generation.fetch_add(1, std::memory_order_release);
+  ring();
+}
+
+void Mailbox::answer(uint32_t neighbor, uint32_t index, uint32_t generation, uint64_t address) {
+  Segment &asked = segment(neighbor, index);
+  asked.mapped[self_] = address;
+  asked.answer[self_].store(uint64_t{generation} << 1 | (address == 0 ? 1 : 0), std::memory_order_release);
+}
+
+void Mailbox::ring() {
+  head_->news.fetch_add(1);
+  syscall(SYS_futex, &head_->news, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+void Mailbox::sleep(uint32_t &seen, uint64_t timeoutNs) {
+  const timespec timeout = {static_cast<time_t>(timeoutNs / 1000000000),
+                            static_cast<long>(timeoutNs % 1000000000)};
+  if (head_->news.load() == seen) {
+    syscall(SYS_futex, &head_->news, FUTEX_WAIT, seen, &timeout, nullptr, 0);
+  }
+  seen = head_->news.load();
+}
+
+void Mailbox::fail() {
+  head_->failed[self_].store(1);
+  ring();
+}
 
 bool Mailbox::hasFailed(uint32_t neighbor) const { return head_->failed[neighbor].load() != 0; }
 

@@ -1,5 +1,9 @@
-// Shared memory of the ranks of one machine: before an exchange each posts what it is about to do and where
-// its buffers are, and reads what the others posted. No CUDA, no NCCL.
+// Shared memory of the ranks of one machine, in which they tell one another where their buffers are. No CUDA,
+// no NCCL.
+//
+// Posts are for collective calls: each rank posts what it is about to do and where its buffers are, and reads
+// what the others posted. Segments are for single ranks: a rank adds an allocation to its list at any time,
+// and every other rank answers with the address at which it has mapped it.
 #pragma once
 
 #include <atomic>
@@ -16,22 +20,35 @@ constexpr uint32_t handleBytes = 64;
 // The clock that all processes of a machine share: CLOCK_MONOTONIC, in nanoseconds.
 uint64_t monotonicNs();
 
-// One device buffer that neighbors may open. `bytes` 0: none.
+// Device memory of a rank: part of one of its segments. `bytes` 0: none.
 struct PostedBuffer {
-  uint8_t handle[handleBytes];
-  uint64_t allocation;  // unique in its process: another one at the same address has another number
-  uint64_t base;        // where the allocation begins in its process
-  uint64_t size;        // and its bytes
-  uint64_t offset;      // of the buffer in its allocation
-  uint64_t bytes;       // of the buffer
+  uint32_t segment;
+  uint64_t offset;
+  uint64_t bytes;
 };
 
 struct Post {
-  std::atomic<uint64_t> call;  // its number; 0: none yet; released after the rest is written
+  std::atomic<uint64_t> number;  // of the post; 0: none yet; released after the rest is written
+  uint64_t call;                 // for which it is
   uint64_t digest;
   uint64_t enteredNs;  // monotonicNs
   uint32_t count;
   PostedBuffer buffer[maxPosted];
+};
+
+// Ranks of one machine at most.
+constexpr uint32_t maxMailboxRanks = 64;
+// Allocations that a rank shares at most.
+constexpr uint32_t maxSegments = 512;
+
+// An allocation of one rank, which other ranks map.
+struct Segment {
+  std::atomic<uint32_t> generation;  // counts the allocations that had this place; released after the rest
+  uint32_t isShared;                 // 0: the allocation is no longer to be mapped
+  uint8_t handle[handleBytes];
+  // [neighbors]: generation << 1 of the last answer, plus 1 if it could not be mapped.
+  std::atomic<uint64_t> answer[maxMailboxRanks];
+  uint64_t mapped[maxMailboxRanks];  // [neighbors]: its address there; valid after the answer
 };
 
 class Mailbox {
@@ -45,16 +62,26 @@ class Mailbox {
   Mailbox(const Mailbox &) = delete;
   Mailbox &operator=(const Mailbox &) = delete;
 
-  // This rank's post of a call: fill it, then publish. Two calls have two places: a rank can be one call
-  // ahead of a neighbor that still reads the previous post, and no further.
-  Post &local(uint64_t call) { return at(self_, call); }
-  void publish(uint64_t call);
-  bool has(uint32_t neighbor, uint64_t call) const;
-  const Post &of(uint32_t neighbor, uint64_t call) const {
-    return const_cast<Mailbox *>(this)->at(neighbor, call);
+  // This rank's post of a number, which ascends by one: fill it, then publish. Two numbers have two places: a
+  // rank can be one post ahead of a neighbor that still reads the previous one, and no further.
+  Post &local(uint64_t number) { return at(self_, number); }
+  void publish(uint64_t number);
+  bool has(uint32_t neighbor, uint64_t number) const;
+  const Post &of(uint32_t neighbor, uint64_t number) const {
+    return const_cast<Mailbox *>(this)->at(neighbor, number);
   }
-  // The number of the last call that a neighbor entered.
+  // The last call for which a neighbor posted.
   uint64_t lastCall(uint32_t neighbor) const;
+
+  // Segment `index` of a rank. A rank changes its own ones and calls announce(); others answer with answer().
+  Segment &segment(uint32_t neighbor, uint32_t index);
+  void announce(uint32_t index, const uint8_t *handle);
+  void answer(uint32_t neighbor, uint32_t index, uint32_t generation, uint64_t address);
+  // Sleeps until a rank has announced something or failed since `seen`, which becomes the present state, or
+  // for `timeoutNs`.
+  void sleep(uint32_t &seen, uint64_t timeoutNs);
+  // Wakes all ranks that sleep.
+  void ring();
 
   // Tells the neighbors that this rank failed, so that they do not wait for their deadlines.
   void fail();
@@ -62,7 +89,7 @@ class Mailbox {
 
  private:
   struct Head;
-  Post &at(uint32_t neighbor, uint64_t call);
+  Post &at(uint32_t neighbor, uint64_t number);
 
   std::string name_;
   uint32_t neighbors_;

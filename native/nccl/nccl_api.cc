@@ -38,10 +38,6 @@ fusco_status call(Group *group, bool given, fusco_error *error, F work) {
 
 Group *groupOf(const fusco_nccl_group *handle) { return handle == nullptr ? nullptr : handle->shared.get(); }
 
-fusco_status absent(const char *name, fusco_error *error) {
-  return guarded(error, [&] { throw Failure(FUSCO_E_BACKEND, "%s comes with version 0.2", name); });
-}
-
 fusco_nccl_call callFrom(const fusco_nccl_call *given) { return fusco::structFrom(given, "fusco_nccl_call"); }
 
 // Runs an exchange of a plan; `name` is the type of its call.
@@ -92,16 +88,32 @@ void fusco_nccl_abort(fusco_nccl_group *group, const char *why) {
 
 void fusco_nccl_group_destroy(fusco_nccl_group *group) { delete group; }
 
-fusco_status fusco_nccl_check(fusco_nccl_group *, fusco_error *error) {
-  return absent("fusco_nccl_check", error);
+fusco_status fusco_nccl_check(fusco_nccl_group *group, fusco_error *error) {
+  return call(groupOf(group), true, error, [&] {
+    // A failure that a kernel has found is one of the group.
+    group->shared->enter(fusco_sized<fusco_nccl_call>());
+  });
 }
 
-fusco_status fusco_nccl_register(fusco_nccl_group *, const fusco_nccl_call *, const fusco_buffer *, uint32_t,
-                                 fusco_nccl_registration **, fusco_error *error) {
-  return absent("fusco_nccl_register", error);
+fusco_status fusco_nccl_register(fusco_nccl_group *group, const fusco_buffer *buffers, uint32_t count,
+                                 fusco_error *error) {
+  return call(groupOf(group), buffers != nullptr || count == 0, error, [&] {
+    Group &shared = *group->shared;
+    shared.enter(fusco_sized<fusco_nccl_call>());
+    if (!shared.hasNeighbors()) return;
+    for (uint32_t i = 0; i < count; i++) {
+      shared.registry().share(buffers[i], shared.waiting("mapping memory of this rank"));
+    }
+  });
 }
 
-void fusco_nccl_deregister(fusco_nccl_registration *) {}
+fusco_status fusco_nccl_deregister(fusco_nccl_group *group, const fusco_buffer *buffers, uint32_t count,
+                                   fusco_error *error) {
+  return call(groupOf(group), buffers != nullptr || count == 0, error, [&] {
+    if (!group->shared->hasNeighbors()) return;
+    for (uint32_t i = 0; i < count; i++) group->shared->registry().unshare(buffers[i]);
+  });
+}
 
 fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_call *id, const void *local,
                                    void *all, uint64_t bytes, fusco_error *error) {

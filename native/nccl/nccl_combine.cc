@@ -1,5 +1,6 @@
 #include "call_checks.hpp"
 #include "exchange_frame.hpp"
+#include "peer_exchange.hpp"
 
 namespace fusco::nccl {
 
@@ -58,6 +59,10 @@ uint8_t *reserveLanding(Group &group, const Route &route, SendRecvPhase &phase) 
 void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call &call,
              fusco_nccl_report &report, const fusco_nccl_peers *peers) {
   cuda::checkDeviceCall(plan.sizes(), call, reachOf(plan));
+  if (plan.isOnePass()) {
+    combineFromPeers(plan, callId, call, report);
+    return;
+  }
   Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
   const bool forwards = plan.tables().forwards;
@@ -92,6 +97,10 @@ void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call
 void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weight_gradient_call &call,
                     fusco_nccl_report &report, const fusco_nccl_peers *peers) {
   cuda::checkDeviceCall(plan.sizes(), call, reachOf(plan));
+  if (plan.isOnePass()) {
+    weightGradientFromPeers(plan, callId, call, report);
+    return;
+  }
   Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
   // Rows return one per entry under every strategy: a dot product needs the rows themselves.

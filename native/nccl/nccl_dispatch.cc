@@ -1,6 +1,7 @@
 #include "call_checks.hpp"
 #include "dispatch_params.hpp"
 #include "exchange_frame.hpp"
+#include "peer_exchange.hpp"
 
 namespace fusco::nccl {
 
@@ -112,6 +113,10 @@ SendRecvPhase forwardedPhase(const Plan &plan, const Exchange &exchange, const f
 void dispatch(Plan &plan, const fusco_nccl_call &callId, const fusco_dispatch_call &call,
               fusco_nccl_report &report, const fusco_nccl_peers *peers) {
   checkDispatch(plan, call);
+  if (plan.isOnePass()) {
+    dispatchToPeers(plan, callId, call, report);
+    return;
+  }
   Exchange exchange(plan, callId, report, peers);
   const float *landedWeights = exchange.reserveWeights(call.scale);
   std::vector<SharedBuffer> buffers;

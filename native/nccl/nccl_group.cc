@@ -66,8 +66,7 @@ Group::Group(const fusco_nccl_group_desc &desc, Closed)
       context_(contextOf(checked(desc))),
       neighbors_(desc.ranks, desc.rank, desc.machines),
       deadlineNs_(desc.deadline_ns),
-      roundBytes_(desc.round_bytes),
-      mappings_(neighbors_.count()) {
+      roundBytes_(desc.round_bytes) {
   for (uint32_t i = 0; i < static_cast<uint32_t>(Use::count); i++) {
     arenas_.push_back(std::make_unique<Arena>(*context_));
   }
@@ -86,18 +85,16 @@ Group::Group(const fusco_nccl_group_desc &desc) : Group(desc, Closed{}) {
 void Group::open(const fusco_nccl_group_desc &desc) {
   enter(callNumber(0));
   openStreams();
-  must(cudaHostAlloc(reinterpret_cast<void **>(&abortFlag_), sizeof *abortFlag_, cudaHostAllocMapped),
+  must(cudaHostAlloc(reinterpret_cast<void **>(&hostSignals_), sizeof *hostSignals_, cudaHostAllocMapped),
        "allocating a flag");
-  *abortFlag_ = 0;
-  must(cudaHostGetDevicePointer(reinterpret_cast<void **>(&abortFlagDevice_), abortFlag_, 0),
-       "mapping a flag");
+  *hostSignals_ = {};
   if (hasNeighbors()) {
     openFlags();
     if (desc.mailbox == nullptr)
       throw Failure(FUSCO_E_OPTION, "ranks that share a machine need the name of a mailbox");
-    mailbox_ = std::make_unique<Mailbox>(
-        desc.mailbox, neighbors_.count(), neighbors_.self,
-        [this](const std::function<bool()> &ready) { wait("waiting for the ranks of this machine", ready); });
+    mailbox_ = std::make_unique<Mailbox>(desc.mailbox, neighbors_.count(), neighbors_.self,
+                                         waiting("waiting for the ranks of this machine"));
+    registry_ = std::make_unique<Registry>(*mailbox_, neighbors_, *context_, [this] { endWaits(); });
   }
   abi::UniqueId id;
   std::memcpy(id.internal, desc.id, sizeof id.internal);
@@ -114,18 +111,23 @@ void Group::open(const fusco_nccl_group_desc &desc) {
   const std::vector<uint32_t> rows(neighbors_.count(), 1);
   const Mapped mapped = shareBuffers(callNumber(1), {{{flags_, flagsBytes}, flagsBytes}}, rows, waitNs);
   for (uint8_t *flags : mapped[0]) peerFlags_.push_back(reinterpret_cast<uint64_t *>(flags));
+  peers_ = std::make_unique<PeerMemory>(*this);
+  context_->checkKernels = [this] { check(); };
 }
 
 Group::~Group() {
   const OnDevice here(device());
+  context_->checkKernels = nullptr;
   // After a failure kernels and NCCL's operations end by themselves.
   closeComm();
   synchronize();
+  cudaStreamSynchronize(context_->stream(0));
   for (const cudaStream_t stream : streams_) {
     if (stream != nullptr) cudaStreamDestroy(stream);
   }
-  for (uint32_t i = 0; i < mappings_.size(); i++) closeMappings(i);
-  cudaFreeHost(abortFlag_);
+  peers_.reset();
+  registry_.reset();
+  cudaFreeHost(hostSignals_);
   (void)cudaGetLastError();
 }
 
@@ -169,20 +171,50 @@ void Group::closeComm() noexcept {
 
 void Group::enter(const fusco_nccl_call &call) {
   if (broken_) throw Failure(FUSCO_E_PEER_TIMEOUT, "the group was given up: %.200s", brokenBy_.message);
-  context_->checkAlive();
   entered_ = true;
   callNumber_ = call.number;
   until_ = monotonicNs() + deadlineNs_;
+  context_->checkAlive();
 }
 
 void Group::fail(const Failure &failure) noexcept {
   if (broken_) return;
   broken_ = true;
   brokenBy_ = failure.error;
-  if (abortFlag_ != nullptr) *reinterpret_cast<volatile uint32_t *>(abortFlag_) = 1;
+  endWaits();
   if (mailbox_ != nullptr) mailbox_->fail();
   const OnDevice here(device());
   closeComm();
+}
+
+void Group::endWaits() noexcept {
+  if (hostSignals_ != nullptr) *static_cast<volatile uint32_t *>(&hostSignals_->abort) = 1;
+}
+
+void Group::check() const {
+  const cuda::WaitFailure &failure = hostSignals_->failure;
+  const uint32_t code = *static_cast<const volatile uint32_t *>(&failure.code);
+  if (code == cuda::failureNone) return;
+  const uint32_t peer = neighbors_.rankAt[failure.peer % neighbors_.count()];
+  if (code == cuda::failureMismatch) {
+    throw Failure(FUSCO_E_PEER_MISMATCH,
+                  "rank %u makes another exchange than rank %u: the plan, the kind of exchange, the bytes of a "
+                  "row, the dtype or the limit of SMs differ",
+                  peer, neighbors_.rank)
+        .atRank(peer);
+  }
+  if (code == cuda::failureAborted) {
+    for (uint32_t i = 0; i < neighbors_.count(); i++) {
+      if (i == neighbors_.self || !mailbox_->hasFailed(i)) continue;
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "exchange %u: rank %u has given up", failure.epoch,
+                    neighbors_.rankAt[i])
+          .atRank(neighbors_.rankAt[i]);
+    }
+    throw Failure(FUSCO_E_PEER_TIMEOUT, "%.200s", broken_ ? brokenBy_.message : abortedWhy_);
+  }
+  throw Failure(FUSCO_E_PEER_TIMEOUT, "rank %u did not take part in exchange %u within %llu ms", peer,
+                failure.epoch, deadlineNs_ / 1000000)
+      .atRank(peer);
 }
 
 void Group::abort(const char *why) noexcept {
@@ -190,12 +222,14 @@ void Group::abort(const char *why) noexcept {
   if (aborted_.load()) return;
   std::snprintf(abortedWhy_, sizeof abortedWhy_, "%s", why == nullptr ? "aborted" : why);
   aborted_.store(true);
+  endWaits();
 }
 
 void Group::wait(const char *what, const std::function<bool()> &ready) {
   const uint64_t start = monotonicNs();
   for (;;) {
     if (ready()) return;
+    if (hostSignals_ != nullptr) check();
     if (aborted_.load()) {
       const std::lock_guard<std::mutex> lock(abortMutex_);
       throw Failure(FUSCO_E_PEER_TIMEOUT, "%s", abortedWhy_);

@@ -12,7 +12,9 @@
 #include "failure.hpp"
 #include "mailbox.hpp"
 #include "nccl_library.hpp"
+#include "peer_memory.hpp"
 #include "rank_tables.hpp"
+#include "registry.hpp"
 #include "wire_kernels.hpp"
 
 namespace fusco::nccl {
@@ -76,6 +78,8 @@ class Group {
   void fail(const Failure &failure) noexcept;
   // From any thread: the call in progress and all later ones fail. `why` is copied.
   void abort(const char *why) noexcept;
+  // Throws what kernels have reported since the last check: E_PEER_TIMEOUT, E_PEER_MISMATCH.
+  void check() const;
 
   // Blocks the thread until `ready()`. `what` says in errors what was waited for.
   void wait(const char *what, const std::function<bool()> &ready);
@@ -112,8 +116,21 @@ class Group {
   // E_BUFFER, E_LIMIT, E_PEER_MISMATCH.
   Mapped shareBuffers(const fusco_nccl_call &call, const std::vector<SharedBuffer> &buffers,
                       const std::vector<uint32_t> &rows, uint64_t &waitNs);
-  // Nanoseconds by which a neighbor entered the call later than this rank; after shareBuffers.
-  uint64_t lateness(const fusco_nccl_call &call, uint32_t neighbor) const;
+  // Nanoseconds by which a neighbor entered the last call of shareBuffers later than this rank.
+  uint64_t lateness(uint32_t neighbor) const;
+  // The memory that the ranks of this machine share, and what kernels need to exchange through it. With
+  // neighbors only.
+  Registry &registry() { return *registry_; }
+  PeerMemory &peers() { return *peers_; }
+  cuda::HostSignals &hostSignals() { return *hostSignals_; }
+  uint64_t deadlineNs() const { return deadlineNs_; }
+  // Around what is enqueued on the caller's stream: calls on different streams stay in order.
+  void followStream(cudaStream_t stream);
+  void leaveStream(cudaStream_t stream);
+  // For members of Mailbox and Registry.
+  Mailbox::Wait waiting(const char *what) {
+    return [this, what](const std::function<bool()> &ready) { wait(what, ready); };
+  }
   // Enqueued on workStream(): what follows on that stream sees all work of all neighbors in front of the same
   // edge.
   enum Edge : uint32_t { readyEdge = 0, doneEdge = 1 };
@@ -130,13 +147,9 @@ class Group {
   // The state of the communicator. Throws an error of it.
   abi::Result stateOfComm(const char *what);
   void settle(const char *what);
-  PostedBuffer describe(const fusco_buffer &buffer);
-  // The posted buffer in this process, or null if it cannot be mapped next to what is mapped already.
-  uint8_t *openBuffer(uint32_t neighbor, const PostedBuffer &posted);
-  // Opens the first `needed.size()` buffers of a post that are needed; false if one could not be mapped.
-  bool openAll(uint32_t neighbor, const Post &post, const std::vector<uint64_t> &needed, Mapped &mapped);
-  void closeMappings(uint32_t neighbor) noexcept;
   void closeComm() noexcept;
+  // Ends the waits of kernels.
+  void endWaits() noexcept;
 
   const Library &library_;
   std::shared_ptr<cuda::CudaContext> context_;
@@ -154,21 +167,19 @@ class Group {
   char abortedWhy_[sizeof fusco_error::message] = {};
   std::mutex abortMutex_;
   std::unique_ptr<Mailbox> mailbox_;
+  std::unique_ptr<Registry> registry_;
+  std::unique_ptr<PeerMemory> peers_;
+  uint64_t posts_ = 0;
+  cudaStream_t lastStream_ = nullptr;
+  bool isStreamUsed_ = false;
+  cuda::Event lastCall_;
   cudaStream_t streams_[4] = {};
   std::vector<std::unique_ptr<Arena>> arenas_;
   // Flags that neighbors write into this rank's memory: [edge][neighbors], and where theirs are.
   static constexpr uint64_t flagsBytes = 2 * maxNeighbors * sizeof(uint64_t);
   uint64_t *flags_ = nullptr;
   std::vector<uint64_t *> peerFlags_;
-  uint32_t *abortFlag_ = nullptr;        // pinned host memory
-  uint32_t *abortFlagDevice_ = nullptr;  // the same for kernels
-  // Neighbors' allocations that are open here, by their address there.
-  struct Mapping {
-    uint64_t allocation;
-    uint64_t size;
-    uint8_t *base;
-  };
-  std::vector<std::map<uint64_t, Mapping>> mappings_;  // [neighbors]
+  cuda::HostSignals *hostSignals_ = nullptr;  // pinned host memory
 };
 
 }  // namespace fusco::nccl

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "one_pass_tables.hpp"
+#include "peer_exchange.hpp"
 #include "structs.hpp"
 
 namespace fusco::nccl {
@@ -58,12 +60,15 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusc
   const OnDevice here(group_->device());
   group_->enter(call);
   if (tables_.forwards) tellForwarders();
+  if (isOnePass()) tellPeers();
   upload();
+  if (isOnePass()) reservePeerMemory(*this, call, desc.row_bytes);
 }
 
 Plan::~Plan() {
   const OnDevice here(group_->device());
   group_->synchronize();
+  cudaStreamSynchronize(group_->context().stream(0));
 }
 
 namespace {
@@ -106,6 +111,66 @@ void Plan::tellForwarders() {
   landing_ = tables_.readLanding(counts, places);
 }
 
+void Plan::tellPeers() {
+  const Neighbors &neighbors = group_->neighbors();
+  const uint32_t ranks = neighbors.ranks;
+  const uint32_t self = neighbors.rank;
+  const uint32_t topk = sizes().topk;
+  const cuda::RankPlaces places = {tables_.direct.data(), sizes().rank[0].tokens, topk};
+  // Tokens and landing rows of each rank.
+  struct Facts {
+    uint32_t tokens, landingRows;
+  };
+  std::vector<std::vector<uint32_t>> landingRow(ranks, std::vector<uint32_t>(places.tokens, noSource));
+  const Facts local = {places.tokens,
+                       places.numberLandingRows(
+                           ranks, [&](uint32_t rank) { return rank != self; },
+                           [&](uint32_t rank, uint32_t token, uint32_t row) { landingRow[rank][token] = row; })};
+  std::vector<Facts> facts(ranks);
+  group_->throughDevice(
+      &local, sizeof local, facts.data(), ranks * sizeof(Facts), "gathering the sizes of a plan",
+      [&](const uint8_t *from, uint8_t *to) { group_->allGather(from, to, sizeof local); });
+  // What every other rank must know of this rank's tokens: slots [tokens, topk], then landing rows [tokens].
+  std::vector<uint32_t> told;
+  std::vector<uint64_t> sendBytes(ranks, 0), receiveBytes(ranks, 0);
+  std::vector<uint32_t> tokens;
+  std::vector<bool> isLocal(ranks, false);
+  isLocal[self] = true;
+  for (uint32_t rank = 0; rank < ranks; rank++) {
+    tokens.push_back(facts[rank].tokens);
+    maxTokens_ = std::max(maxTokens_, facts[rank].tokens);
+    allTokens_ += facts[rank].tokens;
+    mostLandingRows_ = std::max(mostLandingRows_, facts[rank].landingRows);
+    if (rank == self) continue;
+    const size_t at = told.size();
+    sendBytes[rank] = uint64_t{places.tokens} * (topk + 1) * sizeof(uint32_t);
+    receiveBytes[rank] = uint64_t{facts[rank].tokens} * (topk + 1) * sizeof(uint32_t);
+    told.resize(at + sendBytes[rank] / sizeof(uint32_t));
+    places.writeArrival(rank, told.data() + at);
+    std::copy(landingRow[rank].begin(), landingRow[rank].end(),
+              told.data() + at + uint64_t{places.tokens} * topk);
+  }
+  const std::vector<uint32_t> heard = swapped(*group_, told, sendBytes, receiveBytes);
+  remoteTokens_ = allTokens_ - places.tokens;
+  const cuda::OnePassLayout layout(places.tokens, remoteTokens_, topk, 1);
+  onePass_.resize(layout.bytes);
+  cuda::OnePassTableMaker maker(topk, tokens, isLocal, layout, remoteTokens_, onePass_.data());
+  maker.addLocal(self, places);
+  const uint32_t *at = heard.data();
+  for (uint32_t rank = 0; rank < ranks; rank++) {
+    if (rank == self) continue;
+    const uint64_t entries = uint64_t{tokens[rank]} * topk;
+    tables_.checkArrival(rank, at, at + entries, tokens[rank], facts[rank].landingRows);
+    std::copy(at, at + entries, maker.arrival(self, rank));
+    std::copy(at + entries, at + entries + tokens[rank], maker.arrivalRow(self, rank));
+    at += entries + tokens[rank];
+  }
+  tables_.checkAllTold();
+  const auto *send = reinterpret_cast<const Place *>(onePass_.data() + layout.send);
+  rowsOnce_ = static_cast<uint64_t>(std::count_if(send, send + uint64_t{places.tokens} * topk,
+                                                  [](const Place &place) { return place.row >= 0; }));
+}
+
 void Plan::upload() {
   const RankPlan &part = sizes().rank[0];
   const Neighbors &neighbors = group_->neighbors();
@@ -136,6 +201,7 @@ void Plan::upload() {
 
   // Calls add(values, table) for each table: its elements, and the pointer to it in device memory.
   const uint32_t *barrier = nullptr;
+  const uint8_t *onePass = nullptr;
   const auto forEachTable = [&](auto add) {
     add(head, device_.direct.head);
     add(std::vector<uint32_t>(2, 0), barrier);
@@ -151,6 +217,7 @@ void Plan::upload() {
     add(landing_.offset, device_.landedOffset);
     add(landing_.places, device_.landedPlaces);
     add(landedTerms, device_.landedTerms);
+    add(onePass_, onePass);
   };
   forEachTable([&](const auto &values, const auto &) {
     memoryBytes_ = alignSegment(memoryBytes_) + values.size() * sizeof values[0];
@@ -167,6 +234,11 @@ void Plan::upload() {
   });
   group_->must(cudaMemcpy(memory, bytes.data(), memoryBytes_, cudaMemcpyHostToDevice), "uploading a plan");
   device_.barrier = const_cast<uint32_t *>(barrier);
+  if (isOnePass()) {
+    const cuda::OnePassLayout layout(part.tokens, remoteTokens_, sizes().topk, 1);
+    device_.onePass = layout.tables(const_cast<uint8_t *>(onePass), device_.direct.place, remoteTokens_);
+    onePass_ = {};
+  }
   device_.returned.head = device_.direct.head;
   device_.returned.paddings = device_.direct.paddings;
 
@@ -178,7 +250,18 @@ uint64_t Plan::landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const {
   return sizes().tree == Tree::kept ? rowBytes / elementBytes * sizeof(float) : rowBytes;
 }
 
+fusco_nccl_bytes Plan::onePassBytes(uint64_t rowBytes) const {
+  auto result = fusco_sized<fusco_nccl_bytes>();
+  result.tables = memoryBytes_;
+  // Partial sums are kept in float32 at most: twice the bytes of a 16-bit payload.
+  if (sizes().tree != Tree::none) {
+    result.combine = mostLandingRows_ * rowBytes * (sizes().tree == Tree::kept ? 2 : 1);
+  }
+  return result;
+}
+
 fusco_nccl_bytes Plan::bytes(uint64_t rowBytes) const {
+  if (isOnePass()) return onePassBytes(rowBytes);
   const Schedule &out = (tables_.forwards ? rowsOut_ : entriesOut_).schedule(rowBytes);
   auto result = fusco_sized<fusco_nccl_bytes>();
   result.tables = memoryBytes_;

@@ -58,6 +58,7 @@ struct WireTables {
   const uint32_t *landedOffset = nullptr;
   const Place *landedPlaces = nullptr;
   const SumTerm *landedTerms = nullptr;
+  cuda::OnePassTables onePass{};
 };
 
 class Plan {
@@ -84,10 +85,20 @@ class Plan {
   const std::vector<uint64_t> &weightBytesSent() const { return weightBytesSent_; }
   const std::vector<uint64_t> &weightBytesReceived() const { return weightBytesReceived_; }
   uint64_t landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const;
+  bool isOnePass() const { return tables_.isOnePass(); }
+  // Of one-pass plans: the most tokens of a rank, the tokens of all ranks, the most partial sums that arrive
+  // at a rank, and the rows that a dispatch of this rank writes.
+  uint32_t maxTokens() const { return maxTokens_; }
+  uint64_t allTokens() const { return allTokens_; }
+  uint32_t mostLandingRows() const { return mostLandingRows_; }
+  uint64_t rowsOnce() const { return rowsOnce_; }
   fusco_nccl_bytes bytes(uint64_t rowBytes) const;
 
  private:
+  fusco_nccl_bytes onePassBytes(uint64_t rowBytes) const;
   void tellForwarders();
+  // Exchanges what ranks of a one-pass plan must know of one another, and writes its tables.
+  void tellPeers();
   void upload();
 
   std::shared_ptr<Group> group_;
@@ -100,6 +111,12 @@ class Plan {
   std::vector<uint64_t> weightBytesSent_;
   std::vector<uint64_t> weightBytesReceived_;
   uint64_t placesSentTotal_ = 0;
+  uint32_t maxTokens_ = 0;
+  uint64_t allTokens_ = 0;
+  uint32_t mostLandingRows_ = 0;
+  uint64_t rowsOnce_ = 0;
+  std::vector<uint8_t> onePass_;  // tables until they are uploaded
+  uint64_t remoteTokens_ = 0;
   WireTables device_;
   Arena memory_;  // of device_
   uint64_t memoryBytes_ = 0;

@@ -79,12 +79,17 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   sizes.ranksPerNode = desc.ranks_per_node;
   sizes.topk = shard.word(FUSCO_W_TOPK);
   sizes.tree = treeOf(desc.strategy, desc.partial);
-  forwards = sizes.tree != Tree::none && desc.ranks_per_node < neighbors.ranks;
+  forwards = sizes.tree != Tree::none && desc.ranks_per_node < neighbors.ranks && !isOnePass();
   sizes.rank.resize(1);
   reach.assign(neighbors.count(), 0);
   const auto receiveRuns = shard.receiveRuns(shard.readBlocks(firstInstance, sizes.rank[0]));
+  if (isOnePass()) sourceOfSlot.assign(sizes.rank[0].recvRows, noSource);
   for (size_t run = 0; run < receiveRuns.size(); run++) {
     const auto source = static_cast<uint32_t>(run % neighbors.ranks);
+    if (isOnePass()) {
+      const auto first = sourceOfSlot.begin() + receiveRuns[run].first;
+      std::fill(first, first + receiveRuns[run].rows, source);
+    }
     if (!isDirect(source)) entryReceive.append(source, {receiveRuns[run].first, receiveRuns[run].rows});
   }
   layOutEntries(shard, desc);
@@ -94,7 +99,7 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   if (forwards) partialRow = layOutForwarding(shard, desc);
   rowSend.close();
   rowReceive.close();
-  listSums(partialRow);
+  if (!isOnePass()) listSums(partialRow);
   sizes.rank[0].places = {};
 }
 
@@ -256,6 +261,47 @@ Landing RankTables::readLanding(const std::vector<uint32_t> &counts, const std::
     }
   }
   return landing;
+}
+
+void RankTables::checkArrival(uint32_t source, const uint32_t *slots, const uint32_t *landingRow,
+                              uint32_t tokens, uint32_t landingRows) {
+  const auto refuse = [&](uint32_t token, const char *what, uint32_t value) {
+    return Failure(FUSCO_E_PEER_MISMATCH, "token %u of rank %u, as it told rank %u: %s %u", token, source,
+                   neighbors_.rank, what, value)
+        .atRank(source);
+  };
+  for (uint32_t token = 0; token < tokens; token++) {
+    const uint32_t *row = slots + uint64_t{token} * sizes.topk;
+    uint32_t lowest = noSource;
+    for (uint32_t k = 0; k < sizes.topk; k++) {
+      if (row[k] == noSource) continue;
+      const uint32_t slot = row[k] & ~toldLanding;
+      if (slot >= sourceOfSlot.size() || sourceOfSlot[slot] != source) {
+        throw refuse(token, "it has no row at slot", slot);
+      }
+      sourceOfSlot[slot] = noSource;
+      lowest = std::min(lowest, slot);
+    }
+    for (uint32_t k = 0; k < sizes.topk; k++) {
+      if (row[k] == noSource) continue;
+      if ((row[k] == (lowest | toldLanding)) != ((row[k] & toldLanding) != 0)) {
+        throw refuse(token, "it lands elsewhere than in its lowest slot,", lowest);
+      }
+    }
+    if (lowest != noSource && landingRow[token] >= landingRows) {
+      throw refuse(token, "its partial sum has landing row", landingRow[token]);
+    }
+  }
+}
+
+void RankTables::checkAllTold() const {
+  for (size_t slot = 0; slot < sourceOfSlot.size(); slot++) {
+    const uint32_t source = sourceOfSlot[slot];
+    if (source == noSource || source == neighbors_.rank) continue;
+    throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u sends no row to slot %llu of rank %u, its plan says", source,
+                  slot, neighbors_.rank)
+        .atRank(source);
+  }
 }
 
 }  // namespace fusco::nccl

@@ -65,8 +65,13 @@ struct UploadedTables {
   std::vector<uint32_t> rowEntries;  // places of each of those rows
   std::vector<uint32_t> placeEntry;  // their entries, by k
   std::vector<Place> placeOf;        // {rank, slot} of those entries
-  Sums sums;                         // of each token
+  Sums sums;                         // of each token; not of one-pass plans
+  // [recvRows] of one-pass plans: the rank whose row a slot gets, or noSource.
+  std::vector<uint32_t> sourceOfSlot;
 };
+constexpr uint32_t noSource = 0xffffffffu;
+// Marks the slot in which a row lands; the same as cuda::isLanding.
+constexpr uint32_t toldLanding = 0x80000000u;
 
 class RankTables : public UploadedTables {
  public:
@@ -74,12 +79,18 @@ class RankTables : public UploadedTables {
   // The description is not used after the call; `neighbors` must outlive the object.
   RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors);
 
+  // Whether the kernels of one-pass exchanges do all the work: all ranks are on one machine, and no rank
+  // forwards for others.
+  bool isOnePass() const {
+    return neighbors_.count() == neighbors_.ranks && neighbors_.ranks > 1 &&
+           (sizes.tree == Tree::none || sizes.ranksPerNode == 1);
+  }
   // Whether rows for a peer go straight into its memory: it is a neighbor and, along a hierarchical plan, of
   // the same node. Rows for other nodes of the machine are cheaper sent once and distributed there: measured
   // over NVLink.
   bool isDirect(uint32_t peer) const {
-    return neighbors_.has(peer) &&
-           (sizes.tree == Tree::none || peer / sizes.ranksPerNode == neighbors_.rank / sizes.ranksPerNode);
+    return neighbors_.has(peer) && (sizes.tree == Tree::none || isOnePass() ||
+                                    peer / sizes.ranksPerNode == neighbors_.rank / sizes.ranksPerNode);
   }
 
   // The local rank's sizes as a plan of one rank, for the checks that all backends share.
@@ -103,6 +114,12 @@ class RankTables : public UploadedTables {
   // node. Turns ranks into neighbors and extends `reach`. Throws E_PEER_MISMATCH with the rank that sent
   // something else.
   Landing readLanding(const std::vector<uint32_t> &counts, const std::vector<Place> &places);
+  // Checks what a source told this rank of a one-pass plan: slots [tokens, topk] as
+  // cuda::RankPlaces::writeArrival() writes them, and landing rows [tokens] below `landingRows`, the source's.
+  // To be called once for each other rank, then checkAllTold(). Throw E_PEER_MISMATCH with the source.
+  void checkArrival(uint32_t source, const uint32_t *slots, const uint32_t *landingRow, uint32_t tokens,
+                    uint32_t landingRows);
+  void checkAllTold() const;
 
  private:
   void layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);

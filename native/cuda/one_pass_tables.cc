@@ -1,0 +1,144 @@
+#include "one_pass_tables.hpp"
+
+#include <algorithm>
+#include <new>
+
+#include "plan_layout.h"
+
+namespace fusco::cuda {
+
+namespace {
+
+constexpr uint64_t tableAlign = 256;
+
+uint64_t aligned(uint64_t bytes) { return (bytes + tableAlign - 1) / tableAlign * tableAlign; }
+
+}  // namespace
+
+OnePassLayout::OnePassLayout(uint64_t localTokens, uint64_t remoteTokens, uint32_t topk, uint32_t locals) {
+  send = aligned(sizeof(OnePassHead));
+  terms = send + aligned(localTokens * topk * sizeof(Place));
+  arrival = terms + aligned(localTokens * topk * sizeof(SumTerm));
+  arrivalRow = arrival + aligned(locals * remoteTokens * topk * sizeof(uint32_t));
+  bytes = arrivalRow + aligned(locals * remoteTokens * sizeof(uint32_t));
+}
+
+OnePassTables OnePassLayout::tables(uint8_t *memory, const Place *place, uint64_t remoteTokens) const {
+  return {reinterpret_cast<OnePassHead *>(memory + head),
+          place,
+          reinterpret_cast<Place *>(memory + send),
+          reinterpret_cast<SumTerm *>(memory + terms),
+          reinterpret_cast<uint32_t *>(memory + arrival),
+          reinterpret_cast<uint32_t *>(memory + arrivalRow),
+          remoteTokens};
+}
+
+int32_t RankPlaces::lowestAt(uint32_t token, uint32_t rank) const {
+  int32_t lowest = -1;
+  const Place *at = of(token);
+  for (uint32_t k = 0; k < topk; k++) {
+    if (at[k].row < 0 || at[k].peer != rank) continue;
+    if (lowest < 0 || at[k].row < lowest) lowest = at[k].row;
+  }
+  return lowest;
+}
+
+void RankPlaces::writeArrival(uint32_t here, uint32_t *slots) const {
+  for (uint32_t token = 0; token < tokens; token++) {
+    const int32_t lowest = lowestAt(token, here);
+    for (uint32_t k = 0; k < topk; k++) {
+      const Place &place = of(token)[k];
+      const bool isHere = place.row >= 0 && place.peer == here;
+      *slots++ = !isHere ? noSlot : static_cast<uint32_t>(place.row) | (place.row == lowest ? isLanding : 0);
+    }
+  }
+}
+
+OnePassTableMaker::OnePassTableMaker(uint32_t topk, const std::vector<uint32_t> &tokens,
+                                     const std::vector<bool> &isLocal, const OnePassLayout &layout,
+                                     uint64_t remoteTokens, uint8_t *at)
+    : capacity_(remoteTokens),
+      head_(new (at + layout.head) OnePassHead{}),
+      send_(reinterpret_cast<Place *>(at + layout.send)),
+      terms_(reinterpret_cast<SumTerm *>(at + layout.terms)),
+      arrival_(reinterpret_cast<uint32_t *>(at + layout.arrival)),
+      arrivalRow_(reinterpret_cast<uint32_t *>(at + layout.arrivalRow)) {
+  OnePassHead &head = *head_;
+  head.ranks = static_cast<uint32_t>(tokens.size());
+  head.topk = topk;
+  uint32_t arrivals = 0;
+  uint32_t locals = 0;
+  for (uint32_t rank = 0; rank < head.ranks; rank++) {
+    head.maxTokens = std::max(head.maxTokens, tokens[rank]);
+    head.tokens[rank] = tokens[rank];
+    head.tokenStart[rank + 1] = head.tokenStart[rank] + tokens[rank];
+    head.localOf[rank] = noSlot;
+    if (isLocal[rank]) {
+      head.localOf[rank] = head.locals;
+      head.localStart[head.locals] = locals;
+      head.local[head.locals++] = rank;
+      locals += tokens[rank];
+    } else {
+      head.arrivalStart[rank] = arrivals;
+      arrivals += tokens[rank];
+    }
+  }
+  for (uint32_t distance = 1; distance < head.ranks; distance++) {
+    const uint32_t rank = (head.local[0] + distance) % head.ranks;
+    if (!isLocal[rank]) head.remote[head.remotes++] = rank;
+  }
+}
+
+uint32_t OnePassTableMaker::addLocal(uint32_t rank, const RankPlaces &places) {
+  const uint32_t topk = head_->topk;
+  const uint64_t start = uint64_t{head_->localStart[head_->localOf[rank]]} * topk;
+  std::vector<uint32_t> landingRow(uint64_t{places.tokens} * head_->ranks);
+  const uint32_t rows = places.numberLandingRows(
+      head_->ranks, [this](uint32_t remote) { return !isLocal(remote); },
+      [&](uint32_t remote, uint32_t token, uint32_t row) {
+        landingRow[uint64_t{token} * head_->ranks + remote] = row;
+      });
+  for (uint32_t token = 0; token < places.tokens; token++) {
+    const Place *at = places.of(token);
+    const uint64_t first = start + uint64_t{token} * topk;
+    for (uint32_t k = 0; k < topk; k++) {
+      send_[first + k] = at[k];
+      if (at[k].row >= 0 && !isLocal(at[k].peer) && at[k].row != places.lowestAt(token, at[k].peer)) {
+        send_[first + k].row = FUSCO_SLOT_MASKED;
+      }
+    }
+    addTerms(places, token, landingRow.data() + uint64_t{token} * head_->ranks, terms_ + first);
+  }
+  return rows;
+}
+
+// In the order of ranks, then of k: a rank is a node here.
+void OnePassTableMaker::addTerms(const RankPlaces &places, uint32_t token, const uint32_t *landingRow,
+                                 SumTerm *terms) const {
+  const Place *at = places.of(token);
+  uint32_t count = 0;
+  std::fill(terms, terms + places.topk, SumTerm{});
+  for (uint32_t rank = 0; rank < head_->ranks; rank++) {
+    bool hasLanded = false;
+    for (uint32_t k = 0; k < places.topk; k++) {
+      if (at[k].row < 0 || at[k].peer != rank) continue;
+      const uint32_t from = rank << termRankShift | termIsUsed;
+      if (isLocal(rank)) {
+        terms[count++] = {static_cast<uint32_t>(at[k].row), k | from};
+      } else if (!hasLanded) {
+        hasLanded = true;
+        terms[count++] = {landingRow[rank], from | termIsLanding};
+      }
+    }
+  }
+}
+
+uint32_t *OnePassTableMaker::arrival(uint32_t here, uint32_t rank) const {
+  return arrival_ + (head_->localOf[here] * capacity_ + head_->arrivalStart[rank]) * head_->topk;
+}
+
+uint32_t *OnePassTableMaker::arrivalRow(uint32_t here, uint32_t rank) const {
+  return arrivalRow_ + head_->localOf[here] * capacity_ + head_->arrivalStart[rank];
+}
+
+}  // namespace fusco::cuda

@@ -1,0 +1,77 @@
+// The tables of one-pass exchanges, made on the host from the places of tokens.
+#pragma once
+
+#include <vector>
+
+#include "one_pass.hpp"
+#include "plan_types.hpp"
+
+namespace fusco::cuda {
+
+// Byte offsets of the one-pass tables in one device's memory, at full capacity.
+struct OnePassLayout {
+  uint64_t head = 0, send, terms, arrival, arrivalRow, bytes;
+
+  // For at most `localTokens` tokens of the ranks on the device, of which there are `locals`, and
+  // `remoteTokens` of the others.
+  OnePassLayout(uint64_t localTokens, uint64_t remoteTokens, uint32_t topk, uint32_t locals);
+  // Tables at `memory`; `place` is the plan's own table of final slots.
+  OnePassTables tables(uint8_t *memory, const Place *place, uint64_t remoteTokens) const;
+};
+
+// The places of one rank's tokens.
+struct RankPlaces {
+  const Place *places;  // [tokens, topk]
+  uint32_t tokens;
+  uint32_t topk;
+
+  const Place *of(uint32_t token) const { return places + uint64_t{token} * topk; }
+  // The lowest slot of a token at a rank, or -1.
+  int32_t lowestAt(uint32_t token, uint32_t rank) const;
+  // What rank `here` must know of these tokens: slots [tokens, topk], as OnePassTables::arrival has them.
+  void writeArrival(uint32_t here, uint32_t *slots) const;
+
+  // Numbers the partial sums that other ranks send home, by (rank, token). Calls f(rank, token, landing row)
+  // for each, and returns their number. `sends(rank)`: whether the rank is not on the home's device.
+  template <class Sends, class F>
+  uint32_t numberLandingRows(uint32_t ranks, Sends sends, F f) const {
+    uint32_t row = 0;
+    for (uint32_t rank = 0; rank < ranks; rank++) {
+      if (!sends(rank)) continue;
+      for (uint32_t token = 0; token < tokens; token++) {
+        if (lowestAt(token, rank) >= 0) f(rank, token, row++);
+      }
+    }
+    return row;
+  }
+};
+
+// Writes the tables of one device.
+class OnePassTableMaker {
+ public:
+  // Writes the head to `at`, host memory laid out as `layout` says. `tokens` [ranks]: of each rank. `isLocal`
+  // [ranks]: whether it is on the device.
+  OnePassTableMaker(uint32_t topk, const std::vector<uint32_t> &tokens, const std::vector<bool> &isLocal,
+                    const OnePassLayout &layout, uint64_t remoteTokens, uint8_t *at);
+
+  const OnePassHead &head() const { return *head_; }
+  // Writes the tables of a local rank. Returns the number of partial sums that arrive at it in a combine.
+  uint32_t addLocal(uint32_t rank, const RankPlaces &places);
+  // Where to write what local rank `here` knows of remote rank `rank`: slots [tokens, topk] and landing rows
+  // [tokens].
+  uint32_t *arrival(uint32_t here, uint32_t rank) const;
+  uint32_t *arrivalRow(uint32_t here, uint32_t rank) const;
+
+ private:
+  bool isLocal(uint32_t rank) const { return head_->localOf[rank] != noSlot; }
+  void addTerms(const RankPlaces &places, uint32_t token, const uint32_t *landingRow, SumTerm *terms) const;
+
+  uint64_t capacity_;
+  OnePassHead *head_;
+  Place *send_;
+  SumTerm *terms_;
+  uint32_t *arrival_;
+  uint32_t *arrivalRow_;
+};
+
+}  // namespace fusco::cuda
