@@ -20,6 +20,7 @@ import type {
   ExchangeCalls,
   ExchangeKind,
   ExchangeReport,
+  Memory,
   Fp8Call,
   GateBackwardCall,
   GateCall,
@@ -183,6 +184,27 @@ export class Group implements Disposable {
     const exchange = new Exchange(plan, this.localRanks, prepared, () => this.#open.delete(exchange));
     this.#open.add(exchange);
     return exchange;
+  }
+
+  /**
+   * Maps device memory into the other ranks' processes, so that its first exchange takes no longer than the next. Not
+   * collective; exchanges do the same with memory that they do not know. Nothing to do except on the nccl backend.
+   *
+   * @param buffers device memory of the local rank that cudaMalloc has made, `cuda.alloc` included
+   * @throws FuscoError E_BUFFER for other memory; E_LIMIT; E_PEER_TIMEOUT; E_CLOSED
+   */
+  async register(buffers: readonly Memory[]): Promise<void> {
+    this.#refuseClosed();
+    await this.#backend.register?.(buffers);
+  }
+
+  /**
+   * Lets the other ranks' processes unmap memory, after the last exchange that used it and before cudaFree. Memory of
+   * `cuda.alloc` needs no such call.
+   */
+  async deregister(buffers: readonly Memory[]): Promise<void> {
+    this.#refuseClosed();
+    await this.#backend.deregister?.(buffers);
   }
 
   /** Rounds rows to e4m3 codes with a scale for every 128 elements; see fp8.ts. Throws E_OPTION, E_BUFFER, E_DTYPE. */

@@ -120,7 +120,7 @@ export interface ExchangeReport {
    * one partial sum per token and rank); or once to each other node, where a forwarder distributes the row.
    */
   readonly path?: 'direct' | 'once' | 'forward';
-  /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
+  /** `cuda` and `nccl`: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
   readonly enqueued?: boolean;
   /** `nccl` only. */
   readonly wire?: WireReport;
@@ -195,6 +195,9 @@ export interface Backend {
   /** If ranks live in other processes: all ranks' bytes, the same number on each. `what` is compared first. */
   allGather?(what: string, own: Uint8Array): Promise<Uint8Array[]>;
   prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
+  /** If ranks live in other processes: maps device memory into them ahead of its first exchange, or lets them unmap it. */
+  register?(buffers: readonly Memory[]): Promise<void>;
+  deregister?(buffers: readonly Memory[]): Promise<void>;
   close(): void | Promise<void>;
 }
 

@@ -217,6 +217,8 @@ export interface NativeNcclPlanDesc {
    */
   readonly mostEntries: number;
   readonly mostForwarded: number;
+  /** Rows for which memory is set aside; 0: none. */
+  readonly rowBytes: number;
 }
 
 export interface NativeNcclPeers {
@@ -234,6 +236,8 @@ export interface NativeNcclReport extends NativeStats {
   /** NCCL groups of sends and receives. */
   readonly rounds: number;
   readonly slices: number;
+  /** The exchange was enqueued on the caller's stream. */
+  readonly enqueued: boolean;
   /** Only if the call asked for details, as are the next three. */
   readonly packNs?: number;
   readonly packHiddenNs?: number;
@@ -246,6 +250,8 @@ export interface NativeNcclBytes {
   readonly tables: number;
   readonly dispatch: number;
   readonly combine: number;
+  /** Exchanges of the plan are enqueued on the caller's stream. */
+  readonly enqueues: boolean;
 }
 
 /**
@@ -257,6 +263,10 @@ export interface NativeNcclGroup {
   open(): Promise<void>;
   /** [ranks, bytes], by ncclAllGather. */
   allGather(number: number, digest: bigint, own: Memory): Promise<Uint8Array>;
+  /** Maps device memory into the other ranks of this machine. */
+  register(buffers: readonly Memory[]): Promise<void>;
+  /** Lets the other ranks of this machine unmap device memory. */
+  deregister(buffers: readonly Memory[]): Promise<void>;
   /** Ends the call in progress and all later ones with this reason. */
   abort(why: string): void;
   /** What is in flight settles first. */

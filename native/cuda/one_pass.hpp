@@ -8,6 +8,7 @@
 #pragma once
 
 #include "exchange_launch.hpp"
+#include "rank_places.hpp"
 #include "signals.hpp"
 
 namespace fusco::cuda {
@@ -19,11 +20,6 @@ constexpr uint32_t moveSliceBytes = 7168;
 constexpr uint32_t sumSliceBytes = 3584;
 // Tokens whose weights travel together.
 constexpr uint32_t pushTokens = 64;
-
-// What a rank knows of an entry of a remote rank: its slot here, or noSlot. `isLanding` marks the slot in
-// which the row arrives.
-constexpr uint32_t noSlot = 0xffffffffu;
-constexpr uint32_t isLanding = 0x80000000u;
 
 // One addition of combine at the token's own rank. Terms of a token are in the order of addition; there are
 // topk, the unused ones at the end.

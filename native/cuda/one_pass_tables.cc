@@ -33,27 +33,6 @@ OnePassTables OnePassLayout::tables(uint8_t *memory, const Place *place, uint64_
           remoteTokens};
 }
 
-int32_t RankPlaces::lowestAt(uint32_t token, uint32_t rank) const {
-  int32_t lowest = -1;
-  const Place *at = of(token);
-  for (uint32_t k = 0; k < topk; k++) {
-    if (at[k].row < 0 || at[k].peer != rank) continue;
-    if (lowest < 0 || at[k].row < lowest) lowest = at[k].row;
-  }
-  return lowest;
-}
-
-void RankPlaces::writeArrival(uint32_t here, uint32_t *slots) const {
-  for (uint32_t token = 0; token < tokens; token++) {
-    const int32_t lowest = lowestAt(token, here);
-    for (uint32_t k = 0; k < topk; k++) {
-      const Place &place = of(token)[k];
-      const bool isHere = place.row >= 0 && place.peer == here;
-      *slots++ = !isHere ? noSlot : static_cast<uint32_t>(place.row) | (place.row == lowest ? isLanding : 0);
-    }
-  }
-}
-
 OnePassTableMaker::OnePassTableMaker(uint32_t topk, const std::vector<uint32_t> &tokens,
                                      const std::vector<bool> &isLocal, const OnePassLayout &layout,
                                      uint64_t remoteTokens, uint8_t *at)

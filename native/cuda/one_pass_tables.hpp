@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "one_pass.hpp"
-#include "plan_types.hpp"
+#include "rank_places.hpp"
 
 namespace fusco::cuda {
 
@@ -17,33 +17,6 @@ struct OnePassLayout {
   OnePassLayout(uint64_t localTokens, uint64_t remoteTokens, uint32_t topk, uint32_t locals);
   // Tables at `memory`; `place` is the plan's own table of final slots.
   OnePassTables tables(uint8_t *memory, const Place *place, uint64_t remoteTokens) const;
-};
-
-// The places of one rank's tokens.
-struct RankPlaces {
-  const Place *places;  // [tokens, topk]
-  uint32_t tokens;
-  uint32_t topk;
-
-  const Place *of(uint32_t token) const { return places + uint64_t{token} * topk; }
-  // The lowest slot of a token at a rank, or -1.
-  int32_t lowestAt(uint32_t token, uint32_t rank) const;
-  // What rank `here` must know of these tokens: slots [tokens, topk], as OnePassTables::arrival has them.
-  void writeArrival(uint32_t here, uint32_t *slots) const;
-
-  // Numbers the partial sums that other ranks send home, by (rank, token). Calls f(rank, token, landing row)
-  // for each, and returns their number. `sends(rank)`: whether the rank is not on the home's device.
-  template <class Sends, class F>
-  uint32_t numberLandingRows(uint32_t ranks, Sends sends, F f) const {
-    uint32_t row = 0;
-    for (uint32_t rank = 0; rank < ranks; rank++) {
-      if (!sends(rank)) continue;
-      for (uint32_t token = 0; token < tokens; token++) {
-        if (lowestAt(token, rank) >= 0) f(rank, token, row++);
-      }
-    }
-    return row;
-  }
 };
 
 // Writes the tables of one device.

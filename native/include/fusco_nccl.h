@@ -10,12 +10,23 @@
  * element.
  *
  * **Order.** All ranks of a group make the same calls in the same order. Each call has a number, which
- * ascends by one, and a digest of what the call does. Ranks of one machine compare both before any row moves.
+ * ascends by one, and a digest of what the call does. Ranks of one machine compare the digests before any row
+ * moves.
  *
- * **Waiting.** All calls except fusco_nccl_abort block, for at most the group's deadline. When the deadline
- * passes, or another thread calls fusco_nccl_abort, the call returns FUSCO_E_PEER_TIMEOUT, NCCL's
- * communicator is aborted, kernels that wait for peers end, and every later call returns the same error. The
- * process continues.
+ * **Streams.** If all ranks of a group are on one machine, exchanges of flat plans, and of hierarchical plans
+ * with one rank per node, enqueue on the stream of the local rank (fusco_cuda_set_stream) and return. They
+ * send no message and call nothing that waits, so they can be captured in a CUDA graph, and graph launches and
+ * other calls may alternate in any order that is the same on all ranks. Two things block the first time: an
+ * allocation that the other ranks do not know (fusco_nccl_register does it ahead), and rows that are longer
+ * than those of all exchanges before (fusco_nccl_plan_desc.row_bytes); neither is possible in a capture.
+ * fusco_nccl_bytes.enqueues says whether a plan is of this kind. All other exchanges block until all rows are
+ * in place, and cannot be captured.
+ *
+ * **Waiting.** No call and no kernel waits longer than the group's deadline. When it passes, or another
+ * thread calls fusco_nccl_abort, the group is given up: the call in progress, or the next one, and
+ * fusco_cuda_synchronize of its context return FUSCO_E_PEER_TIMEOUT with the late rank, which is the same on
+ * all ranks of the machine; NCCL's communicator is aborted; kernels that wait for peers end; and later calls
+ * move nothing. The buffers of exchanges in flight are undefined then. The process continues.
  *
  * **Threads.** All calls on a group, except fusco_nccl_abort, are made by one thread.
  */
@@ -235,6 +246,7 @@ typedef struct fusco_nccl_bytes {
   uint64_t tables;      /**< the plan itself */
   uint64_t dispatch;    /**< ring segments of a dispatch with one payload per token */
   uint64_t combine;     /**< ring segments and landing rows of a combine */
+  uint32_t enqueues;    /**< 1: exchanges of the plan enqueue on the caller's stream and return */
 } fusco_nccl_bytes;
 
 /**
@@ -276,8 +288,8 @@ typedef struct fusco_nccl_peers {
 } fusco_nccl_peers;
 
 /**
- * Dispatch of the local rank. Collective; blocks until all rows are in place. Waits for the work that was on
- * the local rank's stream before the call.
+ * Dispatch of the local rank. Collective; enqueues, or blocks until all rows are in place: see "Streams".
+ * Follows the work that was on the local rank's stream before the call.
  *
  * @param[in]     plan      the plan
  * @param[in]     call      identity of the call
@@ -298,7 +310,7 @@ fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_call *c
                                  const fusco_nccl_peers *peers, fusco_error *error);
 
 /**
- * Combine of the local rank. Collective; blocks as fusco_nccl_dispatch. Arithmetic as fusco_combine.
+ * Combine of the local rank. Collective; enqueues or blocks as fusco_nccl_dispatch. Arithmetic as fusco_combine.
  *
  * @param[in]     plan     the plan
  * @param[in]     call     identity of the call
@@ -313,7 +325,7 @@ fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_call *ca
                                 const fusco_nccl_peers *peers, fusco_error *error);
 
 /**
- * Gradient of the weights of the local rank. Collective; blocks as fusco_nccl_dispatch. Arithmetic as
+ * Gradient of the weights of the local rank. Collective; enqueues or blocks as fusco_nccl_dispatch. Arithmetic as
  * fusco_weight_gradient.
  *
  * @param[in]     plan      the plan

@@ -40,6 +40,7 @@ uint64_t monotonicNs() {
 struct Mailbox::Head {
   std::atomic<uint64_t> made;
   std::atomic<uint32_t> attached;
+  std::atomic<uint32_t> left;
   std::atomic<uint32_t> news;  // counts announcements and failures
   std::atomic<uint32_t> failed[maxMailboxRanks];
   Post posts[];
@@ -141,6 +142,10 @@ void Mailbox::sleep(uint32_t &seen, uint64_t timeoutNs) {
   }
   seen = head_->news.load();
 }
+
+void Mailbox::leave() { head_->left.fetch_add(1); }
+
+bool Mailbox::haveAllLeft() const { return head_->left.load() >= neighbors_; }
 
 void Mailbox::fail() {
   head_->failed[self_].store(1);

@@ -83,6 +83,10 @@ class Mailbox {
   // Wakes all ranks that sleep.
   void ring();
 
+  // Says that this rank uses no memory of the others any more. Whether all have said so.
+  void leave();
+  bool haveAllLeft() const;
+
   // Tells the neighbors that this rank failed, so that they do not wait for their deadlines.
   void fail();
   bool hasFailed(uint32_t neighbor) const;

@@ -125,8 +125,14 @@ Group::~Group() {
   for (const cudaStream_t stream : streams_) {
     if (stream != nullptr) cudaStreamDestroy(stream);
   }
-  peers_.reset();
   registry_.reset();
+  // Memory that another process has mapped must not be freed before it is unmapped there.
+  if (mailbox_ != nullptr) {
+    mailbox_->leave();
+    const uint64_t until = monotonicNs() + closingNs;
+    while (!broken_ && !mailbox_->haveAllLeft() && monotonicNs() < until) usleep(napUs);
+  }
+  peers_.reset();
   cudaFreeHost(hostSignals_);
   (void)cudaGetLastError();
 }

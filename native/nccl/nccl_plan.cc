@@ -116,12 +116,12 @@ void Plan::tellPeers() {
   const uint32_t ranks = neighbors.ranks;
   const uint32_t self = neighbors.rank;
   const uint32_t topk = sizes().topk;
-  const cuda::RankPlaces places = {tables_.direct.data(), sizes().rank[0].tokens, topk};
+  const RankPlaces places = {tables_.direct.data(), sizes().rank[0].tokens, topk};
   // Tokens and landing rows of each rank.
   struct Facts {
     uint32_t tokens, landingRows;
   };
-  std::vector<std::vector<uint32_t>> landingRow(ranks, std::vector<uint32_t>(places.tokens, noSource));
+  std::vector<std::vector<uint32_t>> landingRow(ranks, std::vector<uint32_t>(places.tokens, noSlot));
   const Facts local = {places.tokens,
                        places.numberLandingRows(
                            ranks, [&](uint32_t rank) { return rank != self; },
@@ -253,6 +253,7 @@ uint64_t Plan::landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const {
 fusco_nccl_bytes Plan::onePassBytes(uint64_t rowBytes) const {
   auto result = fusco_sized<fusco_nccl_bytes>();
   result.tables = memoryBytes_;
+  result.enqueues = 1;
   // Partial sums are kept in float32 at most: twice the bytes of a 16-bit payload.
   if (sizes().tree != Tree::none) {
     result.combine = mostLandingRows_ * rowBytes * (sizes().tree == Tree::kept ? 2 : 1);

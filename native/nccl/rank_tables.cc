@@ -83,7 +83,7 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   sizes.rank.resize(1);
   reach.assign(neighbors.count(), 0);
   const auto receiveRuns = shard.receiveRuns(shard.readBlocks(firstInstance, sizes.rank[0]));
-  if (isOnePass()) sourceOfSlot.assign(sizes.rank[0].recvRows, noSource);
+  if (isOnePass()) sourceOfSlot.assign(sizes.rank[0].recvRows, noSlot);
   for (size_t run = 0; run < receiveRuns.size(); run++) {
     const auto source = static_cast<uint32_t>(run % neighbors.ranks);
     if (isOnePass()) {
@@ -272,23 +272,23 @@ void RankTables::checkArrival(uint32_t source, const uint32_t *slots, const uint
   };
   for (uint32_t token = 0; token < tokens; token++) {
     const uint32_t *row = slots + uint64_t{token} * sizes.topk;
-    uint32_t lowest = noSource;
+    uint32_t lowest = noSlot;
     for (uint32_t k = 0; k < sizes.topk; k++) {
-      if (row[k] == noSource) continue;
-      const uint32_t slot = row[k] & ~toldLanding;
+      if (row[k] == noSlot) continue;
+      const uint32_t slot = row[k] & ~isLanding;
       if (slot >= sourceOfSlot.size() || sourceOfSlot[slot] != source) {
         throw refuse(token, "it has no row at slot", slot);
       }
-      sourceOfSlot[slot] = noSource;
+      sourceOfSlot[slot] = noSlot;
       lowest = std::min(lowest, slot);
     }
     for (uint32_t k = 0; k < sizes.topk; k++) {
-      if (row[k] == noSource) continue;
-      if ((row[k] == (lowest | toldLanding)) != ((row[k] & toldLanding) != 0)) {
+      if (row[k] == noSlot) continue;
+      if ((row[k] == (lowest | isLanding)) != ((row[k] & isLanding) != 0)) {
         throw refuse(token, "it lands elsewhere than in its lowest slot,", lowest);
       }
     }
-    if (lowest != noSource && landingRow[token] >= landingRows) {
+    if (lowest != noSlot && landingRow[token] >= landingRows) {
       throw refuse(token, "its partial sum has landing row", landingRow[token]);
     }
   }
@@ -297,7 +297,7 @@ void RankTables::checkArrival(uint32_t source, const uint32_t *slots, const uint
 void RankTables::checkAllTold() const {
   for (size_t slot = 0; slot < sourceOfSlot.size(); slot++) {
     const uint32_t source = sourceOfSlot[slot];
-    if (source == noSource || source == neighbors_.rank) continue;
+    if (source == noSlot || source == neighbors_.rank) continue;
     throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u sends no row to slot %llu of rank %u, its plan says", source,
                   slot, neighbors_.rank)
         .atRank(source);

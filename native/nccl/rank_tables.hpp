@@ -7,6 +7,7 @@
 
 #include "fusco_nccl.h"
 #include "plan.hpp"
+#include "rank_places.hpp"
 #include "rounds.hpp"
 
 namespace fusco::nccl {
@@ -66,12 +67,10 @@ struct UploadedTables {
   std::vector<uint32_t> placeEntry;  // their entries, by k
   std::vector<Place> placeOf;        // {rank, slot} of those entries
   Sums sums;                         // of each token; not of one-pass plans
-  // [recvRows] of one-pass plans: the rank whose row a slot gets, or noSource.
+  // [recvRows] of one-pass plans: the rank whose row a slot gets, or noSlot.
   std::vector<uint32_t> sourceOfSlot;
 };
-constexpr uint32_t noSource = 0xffffffffu;
-// Marks the slot in which a row lands; the same as cuda::isLanding.
-constexpr uint32_t toldLanding = 0x80000000u;
+
 
 class RankTables : public UploadedTables {
  public:
@@ -115,7 +114,7 @@ class RankTables : public UploadedTables {
   // something else.
   Landing readLanding(const std::vector<uint32_t> &counts, const std::vector<Place> &places);
   // Checks what a source told this rank of a one-pass plan: slots [tokens, topk] as
-  // cuda::RankPlaces::writeArrival() writes them, and landing rows [tokens] below `landingRows`, the source's.
+  // RankPlaces::writeArrival() writes them, and landing rows [tokens] below `landingRows`, the source's.
   // To be called once for each other rank, then checkAllTold(). Throw E_PEER_MISMATCH with the source.
   void checkArrival(uint32_t source, const uint32_t *slots, const uint32_t *landingRow, uint32_t tokens,
                     uint32_t landingRows);

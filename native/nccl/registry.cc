@@ -125,10 +125,15 @@ void Registry::awaitAnswers(uint32_t segment, const Mailbox::Wait &wait) {
   for (uint32_t i = 0; i < neighbors_.count(); i++) {
     if (i == neighbors_.self) continue;
     uint64_t answer = 0;
-    wait([&] {
-      answer = shared.answer[i].load(std::memory_order_acquire);
-      return answer >> 1 == generation;
-    });
+    try {
+      wait([&] {
+        answer = shared.answer[i].load(std::memory_order_acquire);
+        return answer >> 1 == generation;
+      });
+    } catch (Failure &failure) {
+      if (failure.error.rank < 0) failure.atRank(neighbors_.rankAt[i]);
+      throw;
+    }
     if ((answer & 1) == 0) continue;
     throw Failure(FUSCO_E_BACKEND,
                   "the memory of rank %u does not open in rank %u (FUSCO_IPC=0 sends its rows through NCCL)",

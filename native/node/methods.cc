@@ -79,6 +79,8 @@ void describeNccl(Napi::Env env, Exports &exports) {
   exports.add(Members<NcclGroup>(env, 2)
                   .method("open", &NcclGroup::open, 0)
                   .method("allGather", &NcclGroup::allGather, 3)
+                  .method("register", &NcclGroup::share<fusco_nccl_register>, 1)
+                  .method("deregister", &NcclGroup::share<fusco_nccl_deregister>, 1)
                   .method("abort", &NcclGroup::abort, 1)
                   .method("close", &NcclGroup::close, 0));
   exports.add(Members<NcclPlan>(env, 2)

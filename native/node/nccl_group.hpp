@@ -136,6 +136,20 @@ class NcclGroup : public Handle<NcclGroup, std::shared_ptr<NcclState>> {
     return state->worker->submit(
         work, [=](Napi::Env) { return reference->Value(); }, keep);
   }
+  // (buffers) -> Promise: maps them into the other ranks of this machine, or lets them unmap them.
+  template <auto function>
+  Napi::Value share(const Napi::CallbackInfo &info) {
+    const std::shared_ptr<NcclState> state = Handle::open(info.Env());
+    Napi::Array keep = Napi::Array::New(info.Env());
+    const auto buffers = std::make_shared<std::vector<fusco_buffer>>();
+    const uint32_t count = info[0].IsArray() ? info[0].As<Napi::Array>().Length() : 0;
+    *buffers = memoriesOf(info[0], "buffers", count, keep);
+    const auto work = [=](fusco_error *error) {
+      if (state->handle == nullptr) return notOpen(error);
+      return function(state->handle, buffers->data(), static_cast<uint32_t>(buffers->size()), error);
+    };
+    return state->worker->submit(work, nullptr, keep);
+  }
   // (why)
   void abort(const Napi::CallbackInfo &info) {
     if (handle_ != nullptr) handle_->abort(info[0].IsUndefined() ? "aborted" : textOf(info[0], "why"));

@@ -39,6 +39,7 @@ struct NcclReport {
                         {"readyNs", report.ready_ns},
                         {"rounds", report.rounds},
                         {"slices", report.sends}});
+    object.Set("enqueued", report.enqueued != 0);
     if (!detailed) return object;
     setNumbers(
         object,
@@ -67,7 +68,8 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
   static constexpr char label[] = "the plan";
 
   // (group, {shard, ranksPerNode, strategy, partial, groups?, firstInstance, sliceRows, mostEntries,
-  // mostForwarded})
+  // mostForwarded,
+  // rowBytes})
   explicit NcclPlan(const Napi::CallbackInfo &info) : Handle(info) {
     const Napi::Array keep = Napi::Array::New(info.Env());
     const Fields fields(info, 1, keep);
@@ -79,6 +81,7 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
     desc_.max_entries = fields.get<uint32_t>("mostEntries");
     desc_.max_forwarded = fields.get<uint32_t>("mostForwarded");
     desc_.slice_rows = fields.get<uint32_t>("sliceRows");
+    desc_.row_bytes = fields.integer("rowBytes", uint64_t{1} << 40);
     firstInstance_ = fields.elements<uint32_t>("firstInstance", size_t{ranks} + 1);
     desc_.first_instance = firstInstance_.data();
     railGroups_ = railGroupsOf(fields, ranks);
@@ -99,13 +102,14 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
     keep.Set(0u, info.This());
     return state->group->worker->submit(work, nullptr, keep);
   }
-  // (rowBytes) -> {tables, dispatch, combine}
+  // (rowBytes) -> {tables, dispatch, combine, enqueues}
   Napi::Value bytes(const Napi::CallbackInfo &info) {
     const auto rowBytes = valueOf<uint64_t>(info[0], "rowBytes");
     fusco_nccl_bytes found = fusco_sized<fusco_nccl_bytes>();
     run(info.Env(), fusco_nccl_plan_bytes, Handle::open(info.Env())->handle, rowBytes, &found);
     Napi::Object object = Napi::Object::New(info.Env());
     setNumbers(object, {{"tables", found.tables}, {"dispatch", found.dispatch}, {"combine", found.combine}});
+    object.Set("enqueues", found.enqueues != 0);
     return object;
   }
   // (number, digest, call, detailed) -> Promise<report>

@@ -9,6 +9,7 @@
 //
 // Test of native/nccl/rounds.cc and rank_tables.cc; test/native/wire.test.ts writes the plans.
 
+#include <algorithm>
 #include <cstdio>
 #include <deque>
 #include <fstream>
@@ -323,6 +324,55 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
   }
 }
 
+// What ranks of a one-pass plan tell one another is accepted, and a lie about it is not.
+void tellPeers(const Plan &plan, std::vector<Rank> &ranks) {
+  const uint32_t topk = ranks[0].tables->sizes.topk;
+  for (uint32_t from = 0; from < plan.ranks; from++) {
+    RankTables &source = *ranks[from].tables;
+    const RankPlaces places = {source.direct.data(), source.sizes.rank[0].tokens, topk};
+    std::vector<std::vector<uint32_t>> landingRow(plan.ranks, std::vector<uint32_t>(places.tokens, noSlot));
+    const uint32_t landingRows = places.numberLandingRows(
+        plan.ranks, [&](uint32_t rank) { return rank != from; },
+        [&](uint32_t rank, uint32_t token, uint32_t row) { landingRow[rank][token] = row; });
+    for (uint32_t to = 0; to < plan.ranks; to++) {
+      if (to == from) continue;
+      RankTables &tables = *ranks[to].tables;
+      std::vector<uint32_t> slots(uint64_t{places.tokens} * topk);
+      places.writeArrival(to, slots.data());
+      const auto isRefused = [&](const std::vector<uint32_t> &told, const std::vector<uint32_t> &rows) {
+        // A refusal leaves the table half read. The other sources do not matter here.
+        const std::vector<uint32_t> before = tables.sourceOfSlot;
+        for (uint32_t &slotSource : tables.sourceOfSlot) {
+          if (slotSource != from) slotSource = noSlot;
+        }
+        try {
+          tables.checkArrival(from, told.data(), rows.data(), places.tokens, landingRows);
+          tables.checkAllTold();
+        } catch (const Failure &failure) {
+          tables.sourceOfSlot = before;
+          return failure.error.status == FUSCO_E_PEER_MISMATCH;
+        }
+        tables.sourceOfSlot = before;
+        return false;
+      };
+      const auto first = std::find_if(slots.begin(), slots.end(), [](uint32_t slot) { return slot != noSlot; });
+      if (first != slots.end()) {
+        const auto at = static_cast<size_t>(first - slots.begin());
+        for (const uint32_t lie : {noSlot, slots[at] ^ isLanding, (slots[at] & isLanding) + 1000000}) {
+          std::vector<uint32_t> forged = slots;
+          forged[at] = lie;
+          check(isRefused(forged, landingRow[to]), "a lie about a slot is accepted", to, at);
+        }
+        std::vector<uint32_t> forged = landingRow[to];
+        forged[at / topk] = landingRows;
+        check(isRefused(slots, forged), "a lie about a landing row is accepted", to, at);
+      }
+      tables.checkArrival(from, slots.data(), landingRow[to].data(), places.tokens, landingRows);
+    }
+  }
+  for (Rank &rank : ranks) rank.tables->checkAllTold();
+}
+
 }  // namespace
 
 int main(int count, char **arguments) {
@@ -349,7 +399,11 @@ int main(int count, char **arguments) {
     }
     tellForwarders(plan, ranks);
     dispatch(plan, ranks, readers);
-    combine(plan, ranks, readers);
+    if (ranks[0].tables->isOnePass()) {
+      tellPeers(plan, ranks);
+    } else {
+      combine(plan, ranks, readers);
+    }
   } catch (const Failure &failure) {
     std::printf("%s: %s\n", fusco_status_name(failure.error.status), failure.error.message);
     return 1;

@@ -15,6 +15,7 @@ import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../na
 import { type Cuda, cudaDevices, nativeCuda, openCuda } from '../cuda/context.ts';
 import { DeviceCopies } from '../cuda/deviceCopies.ts';
 import { cudaRowWork } from '../cuda/rowWork.ts';
+import type { Memory } from '../../memory.ts';
 import type {
   Backend,
   BufferBytes,
@@ -208,7 +209,9 @@ class NcclBackend implements Backend {
     const most = await this.#mostRows(plan);
     const firstInstance = Uint32Array.from(placement.rankFirst);
     const rails = partial === 'none' ? {} : { partial, groups: plan.decision.groups };
-    const desc = { shard: shard.bytes, ranksPerNode, strategy, firstInstance, sliceRows, ...most, ...rails };
+    const { rowBytes } = plan.spec;
+    const sizes = { sliceRows, rowBytes, ...most };
+    const desc = { shard: shard.bytes, ranksPerNode, strategy, firstInstance, ...sizes, ...rails };
     const native = attempt(() => new addon.NcclPlan(group, desc));
     // Plans with equal options differ in their place in the order of plans.
     const tag = `${identity} ${this.#plans++}`;
@@ -230,12 +233,20 @@ class NcclBackend implements Backend {
     { spec: { strategy } }: VerifiedPlan,
     native: NativeNcclReport,
   ): Promise<ExchangeReport> {
-    const { nanoseconds, started, bytesRead, bytesWritten } = native;
+    const { nanoseconds, started, bytesRead, bytesWritten, enqueued } = native;
     const startedAt = fromSteady(started);
     const { rank } = this.#open.coordinator;
     const wire = wireReport(native, await this.#newLateness(), rank);
     if (this.isDetailed) this.#log(wireLine({ name, call, rank, nanoseconds }, wire));
-    return { backend: 'nccl', strategy, nanoseconds, startedAt, bytesRead, bytesWritten, wire };
+    return { backend: 'nccl', strategy, nanoseconds, startedAt, bytesRead, bytesWritten, enqueued, wire };
+  }
+
+  async register(buffers: readonly Memory[]): Promise<void> {
+    await this.#open.native.register(buffers);
+  }
+
+  async deregister(buffers: readonly Memory[]): Promise<void> {
+    await this.#open.native.deregister(buffers);
   }
 
   async close(): Promise<void> {
@@ -267,12 +278,14 @@ export class NcclPlan implements PreparedPlan {
   readonly #plan: VerifiedPlan;
   readonly #native: NativeNcclPlan;
   readonly #tag: string;
+  readonly #enqueues: boolean;
 
   constructor(backend: NcclBackend, plan: VerifiedPlan, native: NativeNcclPlan, tag: string) {
     this.#backend = backend;
     this.#plan = plan;
     this.#native = native;
     this.#tag = tag;
+    this.#enqueues = native.bytes(1).enqueues;
   }
 
   async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
@@ -281,11 +294,12 @@ export class NcclPlan implements PreparedPlan {
     const copies = new DeviceCopies(cuda);
     try {
       const onDevice = copies.exchange(kind, call) as never;
-      const { number, native } = await this.call(shape, async (plan, number, digest) => ({
-        number,
-        native: await plan[kind](number, digest, onDevice, isDetailed),
-      }));
-      if (copies.isUsed) copies.copyBack();
+      const { number, native } = await this.call(shape, async (plan, number, digest) => {
+        const native = await plan[kind](number, digest, onDevice, isDetailed);
+        // Waits for what was enqueued, and throws what its kernels have found.
+        if (copies.isUsed) copies.copyBack();
+        return { number, native: copies.isUsed ? { ...native, enqueued: false } : native };
+      });
       return this.#backend.report(shape[0], number, this.#plan, native);
     } finally {
       copies.release();
@@ -297,9 +311,9 @@ export class NcclPlan implements PreparedPlan {
     [name, ...shape]: Shape,
     work: (plan: NativeNcclPlan, call: number, digest: bigint) => Promise<T>,
   ): Promise<T> {
-    return this.#backend.order.run([name, this.#tag, ...shape], (call, digest) =>
-      work(this.#native, call, digest),
-    );
+    const announcement = this.#enqueues && !this.#backend.isDetailed ? 'kernels' : 'coordinator';
+    const run = (call: number, digest: bigint) => work(this.#native, call, digest);
+    return this.#backend.order.run([name, this.#tag, ...shape], run, announcement);
   }
 
   bufferBytes(rowBytes: number): BufferBytes {

@@ -27,10 +27,19 @@ function queueOf(coordinator: Coordinator): Queue {
   return found;
 }
 
+/** How ranks come to know of a call. */
+export type Announcement =
+  /**
+   * The first call of its kind waits until all ranks have entered it, before any row moves; a call of a kind that was run
+   * before costs one message.
+   */
+  | 'coordinator'
+  /** Kernels compare the digests and find late ranks; the coordinator is told nothing. */
+  | 'kernels';
+
 /**
- * Numbers calls, enters them and runs them in the order of their numbers. The first call of its kind waits until all
- * ranks have entered it, before any row moves; a call of a kind that was run before costs one message. If two ranks
- * differ in a call, the group fails in both cases.
+ * Numbers calls, enters them and runs them in the order of their numbers. If two ranks differ in a call, the group fails
+ * on both.
  */
 export class CallOrder {
   readonly #coordinator: Coordinator;
@@ -47,7 +56,11 @@ export class CallOrder {
    * @param parts what the call does, identical on all ranks: kind, plan, row bytes, dtypes
    * @throws FuscoError E_PEER_TIMEOUT with the ranks that did not enter the call, E_PEER_MISMATCH
    */
-  async run<T>(parts: readonly (string | number | boolean)[], work: CallWork<T>): Promise<T> {
+  async run<T>(
+    parts: readonly (string | number | boolean)[],
+    work: CallWork<T>,
+    announcement: Announcement = 'coordinator',
+  ): Promise<T> {
     if (this.#failure !== undefined) throw this.#failure;
     const text = JSON.stringify(parts);
     const digest = createHash('sha256').update(text).digest();
@@ -56,25 +69,35 @@ export class CallOrder {
     const call = queue.next++;
     // Calls are entered and handed over in the order of their numbers, whoever awaits them.
     const started = queue.tail.then(async () => {
-      if (this.#seen.has(text)) this.#coordinator.announce(call, digest);
-      else await this.#coordinator.enter(call, digest);
-      this.#seen.add(text);
+      if (announcement === 'coordinator') {
+        if (this.#seen.has(text)) this.#coordinator.announce(call, digest);
+        else await this.#coordinator.enter(call, digest);
+        this.#seen.add(text);
+      }
       return { result: work(call, digest.readBigUInt64LE()) };
     });
     queue.tail = started.catch(() => {});
     try {
       return await (await started).result;
     } catch (error) {
-      throw await this.#explain(call, error, performance.now() - begun);
+      throw await this.#explain(call, error, performance.now() - begun, announcement);
     }
   }
 
   /** The error of a failed call. A timeout or a mismatch ends the group: all later calls reject with it. */
-  async #explain(call: number, error: unknown, waitedMs: number): Promise<FuscoError> {
+  async #explain(
+    call: number,
+    error: unknown,
+    waitedMs: number,
+    announcement: Announcement,
+  ): Promise<FuscoError> {
     if (this.#failure !== undefined) return this.#failure;
+    const isTold = announcement === 'coordinator';
+    // A rank that has died is late for the kernels; the coordinator learns a moment later what became of it.
+    if (!isTold) await this.#coordinator.settle();
     const found = this.#coordinator.failure ?? (translate(error) as FuscoError);
     if (found.code !== 'E_PEER_TIMEOUT' && found.code !== 'E_PEER_MISMATCH') return found;
-    if (this.#coordinator.failure === undefined && found.code === 'E_PEER_TIMEOUT') {
+    if (isTold && this.#coordinator.failure === undefined && found.code === 'E_PEER_TIMEOUT') {
       // Ends the group for the ranks that come later, too: they must not wait for this one.
       this.#failure = await this.#coordinator.timedOut(call, waitedMs);
     }

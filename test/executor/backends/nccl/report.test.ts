@@ -13,6 +13,7 @@ const plain: NativeNcclReport = {
   directBytes: 2 ** 19,
   readyNs: 7,
   rounds: 2,
+  enqueued: false,
   slices: 4,
 };
 const detailed: NativeNcclReport = {
