@@ -284,7 +284,7 @@ void RankTables::checkArrival(uint32_t source, const uint32_t *slots, const uint
     }
     for (uint32_t k = 0; k < sizes.topk; k++) {
       if (row[k] == noSlot) continue;
-      if ((row[k] == (lowest | isLanding)) != ((row[k] & isLanding) != 0)) {
+      if (((row[k] & ~isLanding) == lowest) != ((row[k] & isLanding) != 0)) {
         throw refuse(token, "it lands elsewhere than in its lowest slot,", lowest);
       }
     }
