@@ -7,6 +7,7 @@
 // another. Where every rank is a process, devices are numbered as ranks are.
 #pragma once
 
+#include "access_unit.hpp"
 #include "exchange_launch.hpp"
 #include "rank_places.hpp"
 #include "signals.hpp"
@@ -20,6 +21,11 @@ constexpr uint32_t moveSliceBytes = 7168;
 constexpr uint32_t sumSliceBytes = 3584;
 // Tokens whose weights travel together.
 constexpr uint32_t pushTokens = 64;
+// Flags of a rank's pushed weights, of `pushedEntries` entries of all ranks. A flag's place does not depend on
+// the plan: a device that is one call ahead, along another plan, sets flags of its own ranks only.
+FUSCO_ON_BOTH inline uint64_t pushFlagsPerRank(uint64_t pushedEntries) {
+  return pushedEntries / pushTokens + 1;
+}
 
 // One addition of combine at the token's own rank. Terms of a token are in the order of addition; there are
 // topk, the unused ones at the end.
@@ -101,7 +107,7 @@ struct SumParams {
   uint8_t *landing[maxRanks];  // by home rank: its landing rows
   const float *weights[maxRanks];
   float *pushed[maxRanks];          // by device: weights of all tokens, two sets of [all tokens, topk]
-  uint64_t pushedEntries;           // capacity of one set
+  uint64_t pushedEntries;           // capacity of one set; the same on all devices
   uint32_t *pushedFlags[maxRanks];  // by device
 };
 

@@ -12,7 +12,6 @@ struct LaunchShared {
   uint32_t epoch;
   uint32_t hasFailed;            // before this launch
   uint32_t arrival;              // of this block among the launch's blocks
-  uint32_t pushStart[maxRanks];  // first block of pushed weights of each rank
 
   __device__ bool isLocal(uint32_t rank) const { return (localRanks[rank / 32] >> rank % 32 & 1) != 0; }
 };
@@ -71,7 +70,6 @@ __device__ inline bool beginLaunch(const OnePassCommon &c, LaunchShared &shared,
   if (threadIdx.x < 32) {
     const uint32_t lane = threadIdx.x;
     uint32_t chunks = 0;
-    uint32_t pushes = 0;
     for (uint32_t base = 0; base < maxRanks; base += 32) {
       const uint32_t rank = base + lane;
       const bool exists = rank < head.ranks;
@@ -80,22 +78,14 @@ __device__ inline bool beginLaunch(const OnePassCommon &c, LaunchShared &shared,
       if (lane == 0) shared.localRanks[base / 32] = local;
       // Inclusive sums over the lanes.
       uint32_t chunkSum = chunksOf(tokens, c.chunkTokens);
-      uint32_t pushSum = chunksOf(tokens, pushTokens);
       const uint32_t ownChunks = chunkSum;
-      const uint32_t ownPushes = pushSum;
 #pragma unroll
       for (uint32_t distance = 1; distance < 32; distance *= 2) {
         const uint32_t chunk = __shfl_up_sync(~0u, chunkSum, distance);
-        const uint32_t push = __shfl_up_sync(~0u, pushSum, distance);
-        if (lane >= distance) {
-          chunkSum += chunk;
-          pushSum += push;
-        }
+        if (lane >= distance) chunkSum += chunk;
       }
       shared.chunkStart[rank] = chunks + chunkSum - ownChunks;
-      shared.pushStart[rank] = pushes + pushSum - ownPushes;
       chunks += __shfl_sync(~0u, chunkSum, 31);
-      pushes += __shfl_sync(~0u, pushSum, 31);
       if (base + 32 >= head.ranks) break;
     }
   }

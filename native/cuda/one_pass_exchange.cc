@@ -127,7 +127,7 @@ void OnePassSignals::reserve(const OnePassNeed &need) {
   for (size_t i = 0; i < pushed_.size(); i++) {
     const uint32_t rank = context_.groups()[i].ranks.front();
     grow(pushed_[i], rank, 2 * pushedEntries_ * sizeof(float), false);
-    grow(pushedFlags_[i], rank, (pushedEntries_ / pushTokens + context_.ranks()) * sizeof(uint32_t), true);
+    grow(pushedFlags_[i], rank, pushFlagsPerRank(pushedEntries_) * context_.ranks() * sizeof(uint32_t), true);
   }
   for (uint32_t rank = 0; rank < flags_.size(); rank++) {
     grow(flags_[rank], rank, need.flags * sizeof(uint32_t), true);

@@ -252,9 +252,13 @@ __device__ uint32_t listJobs(const SumParams &p, const OnePassHead &head, const 
   return jobs;
 }
 
+// At `device`: the flag of a block of the weights of `rank`.
+__device__ uint32_t *pushFlag(const SumParams &p, uint32_t device, uint32_t rank, uint32_t block) {
+  return p.pushedFlags[device] + rank * pushFlagsPerRank(p.pushedEntries) + block;
+}
+
 // Before the first partial sum of a chunk: weights of home must be here, and its landing rows free.
-__device__ void awaitHome(const SumParams &p, const LaunchShared &launch, const Item &item, Warp &warp,
-                          uint32_t epoch) {
+__device__ void awaitHome(const SumParams &p, const Item &item, Warp &warp, uint32_t epoch) {
   const OnePassCommon &c = p.common;
   if (p.isWeighted == 0) {
     if (!warp.mayStore) warp.hasFailed = !awaitReady(c, epoch, warp.lane) || warp.hasFailed;
@@ -263,7 +267,7 @@ __device__ void awaitHome(const SumParams &p, const LaunchShared &launch, const 
   }
   const uint32_t block = item.first / pushTokens;
   const uint32_t blocks = (item.first + item.tokens - 1) / pushTokens - block + 1;
-  const uint32_t *flags = p.pushedFlags[c.device] + launch.pushStart[item.home] + block;
+  const uint32_t *flags = pushFlag(p, c.device, item.home, block);
   bool came = true;
   for (uint32_t i = warp.lane; i < blocks; i += 32) came = awaitFlag(c, flags + i, epoch, item.home) && came;
   warp.hasFailed = __all_sync(~0u, came) == 0 || warp.hasFailed;
@@ -356,7 +360,7 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     }
     while (loads < sumStages && loads < jobs) load();
     if constexpr (!isHome) {
-      if (jobs > 0 && !mayAdd) awaitHome(p, shared.launch, item, warp, epoch);
+      if (jobs > 0 && !mayAdd) awaitHome(p, item, warp, epoch);
       mayAdd = mayAdd || jobs > 0;
     }
     setWeights(weights, job, jobs, warp.lane);
@@ -407,7 +411,7 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
 
 // Copies the weights of up to pushTokens tokens to another device and flags them there.
 __device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local, uint32_t device,
-                     uint32_t block, uint32_t epoch, uint32_t pushStart, uint32_t lane) {
+                     uint32_t block, uint32_t epoch, uint32_t lane) {
   const uint32_t rank = head.local[local];
   const uint32_t first = block * pushTokens;
   if (first >= head.tokens[rank]) return;
@@ -417,7 +421,7 @@ __device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local
       p.pushed[device] + (epoch & 1) * p.pushedEntries + uint64_t{head.tokenStart[rank] + first} * head.topk;
   for (uint32_t at = lane; at < count; at += 32) to[at] = from[at];
   __syncwarp();
-  if (lane == 0) storeRelease(p.pushedFlags[device] + pushStart + block, epoch);
+  if (lane == 0) storeRelease(pushFlag(p, device, rank, block), epoch);
 }
 
 template <class E, class P>
@@ -454,7 +458,7 @@ __global__ void __launch_bounds__(sumWarps * 32, 1) sumKernel(const __grid_const
       const uint32_t rest = ticket % (head.locals * (c.devices - 1));
       const uint32_t local = rest / (c.devices - 1);
       const uint32_t device = (c.device + 1 + rest % (c.devices - 1)) % c.devices;
-      push(p, head, local, device, block, epoch, shared.launch.pushStart[head.local[local]], warp.lane);
+      push(p, head, local, device, block, epoch, warp.lane);
       continue;
     }
     Item item{};

@@ -38,7 +38,8 @@ enum FailureCode : uint32_t { failureNone = 0, failureTimeout = 1, failureMismat
 struct WaitFailure {
   uint32_t code;
   uint32_t epoch;
-  uint32_t peer;  // device that was late, or that made another call
+  uint32_t peer;    // device that was late
+  uint64_t digest;  // of this device's call
 };
 
 // The signals of one device, in its memory; zero at first.

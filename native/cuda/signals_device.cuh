@@ -39,6 +39,7 @@ __device__ inline void fail(const OnePassCommon &c, FailureCode code, uint32_t e
   if (atomicExch(&c.control->failed, 1u) != 0) return;
   c.failure->epoch = epoch;
   c.failure->peer = peer;
+  c.failure->digest = c.digest;
   __threadfence_system();
   *static_cast<volatile uint32_t *>(&c.failure->code) = code;
   for (uint32_t device = 0; device < c.devices; device++) {
@@ -47,6 +48,18 @@ __device__ inline void fail(const OnePassCommon &c, FailureCode code, uint32_t e
     volatile uint32_t *poison = &c.inbox[device]->poison;
     if (*poison == 0) *poison = code << 16 | peer;
   }
+}
+
+// Compares the calls of the devices that are ready with this one. Returns false after a mismatch.
+__device__ inline bool compareCalls(const OnePassCommon &c, uint32_t epoch) {
+  const Inbox &inbox = *c.inbox[c.device];
+  for (uint32_t peer = 0; c.hasProcesses != 0 && peer < c.devices; peer++) {
+    if (peer == c.device || static_cast<int32_t>(loadAcquire(&inbox.ready[peer]) - epoch) < 0) continue;
+    if (inbox.message[epoch % 2][peer].digest == c.digest) continue;
+    fail(c, failureMismatch, epoch, peer);
+    return false;
+  }
+  return true;
 }
 
 // Waits until `flag` has reached `epoch`. Returns false after a failure of this device or of another one.
@@ -60,7 +73,9 @@ __device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, u
     const uint32_t poison = *static_cast<volatile uint32_t *>(&c.inbox[c.device]->poison);
     const uint64_t now = nanoseconds();
     if (start == 0) start = now;
-    if (poison != 0) {
+    if (!compareCalls(c, epoch)) {
+      return false;
+    } else if (poison != 0) {
       fail(c, static_cast<FailureCode>(poison >> 16), epoch, poison & 0xffff);
     } else if (*static_cast<const volatile uint32_t *>(c.abort) != 0) {
       fail(c, failureAborted, epoch, peer);

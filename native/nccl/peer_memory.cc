@@ -22,7 +22,7 @@ struct Layout {
 
   Layout(const PeerNeed &need, uint32_t ranks) {
     pushedFlags = aligned(need.flags * sizeof(uint32_t));
-    pushed = pushedFlags + aligned((need.pushedEntries / cuda::pushTokens + ranks) * sizeof(uint32_t));
+    pushed = pushedFlags + aligned(cuda::pushFlagsPerRank(need.pushedEntries) * ranks * sizeof(uint32_t));
     landing = pushed + aligned(2 * need.pushedEntries * sizeof(float));
     bytes = landing + aligned(need.landingBytes);
   }
@@ -126,6 +126,19 @@ void PeerMemory::addSum(cuda::SumParams &params) const {
     params.pushed[i] = reinterpret_cast<float *>(grown_[i] + layout.pushed);
     params.landing[i] = grown_[i] + layout.landing;
   }
+}
+
+uint32_t PeerMemory::otherCaller(uint32_t epoch, uint64_t digest) const {
+  const uint32_t self = group_.neighbors().self;
+  cuda::Inbox inbox{};
+  const auto *from = &reinterpret_cast<DeviceSignals *>(signals_[self])->inbox;
+  if (cudaMemcpyAsync(&inbox, from, sizeof inbox, cudaMemcpyDeviceToHost, group_.workStream()) == cudaSuccess) {
+    cudaStreamSynchronize(group_.workStream());
+  }
+  for (uint32_t i = 0; i < group_.neighbors().count(); i++) {
+    if (i != self && inbox.ready[i] >= epoch && inbox.message[epoch % 2][i].digest != digest) return i;
+  }
+  return self == 0 ? 1 : 0;
 }
 
 PeerRows PeerMemory::rows() const {

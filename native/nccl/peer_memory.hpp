@@ -40,6 +40,8 @@ class PeerMemory {
   // Of the kernels between the edges of launchBeginEdge() and launchEndEdge().
   cuda::PeerRows rows() const;
   uint64_t *addresses() const { return addresses_; }
+  // After a mismatch: the first neighbor whose call of this epoch has another digest. Waits for kernels.
+  uint32_t otherCaller(uint32_t epoch, uint64_t digest) const;
 
  private:
   // A buffer of each rank, in this process's address space, [neighbors].
