@@ -135,7 +135,7 @@ export interface ExchangeReport {
   readonly bytesWritten: number;
   /**
    * `cuda` only: straight to every slot; or once to each rank of another device, which copies the row on (of a combine:
-   * one partial sum per token and rank; of its gradient: back comes one number per entry); or once to each other node, where a forwarder distributes the row.
+   * one partial sum per token and rank; of a combine gradient: one number per entry returns); or once to each other node, where a forwarder distributes the row.
    */
   readonly path?: 'direct' | 'once' | 'forward';
   /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */

@@ -396,7 +396,7 @@ typedef enum fusco_cuda_path FUSCO_ENUM {
   FUSCO_CUDA_PATH_FORWARD = 2, /**< once to each remote node's forwarder; hierarchical plans only */
   /** Dispatch: once to each rank of another device, which copies the row to its other slots while later rows
    * arrive. Combine, for hierarchical plans with one rank per node: one partial sum per token and rank.
-   * Several devices only. */
+   * Combine gradient: as dispatch, and one number per entry back. Several devices only. */
   FUSCO_CUDA_PATH_ONCE = 3
 } fusco_cuda_path;
 
