@@ -59,9 +59,16 @@ struct Item {
   uint32_t tokens;
 };
 
-// Where a row of a caller's buffer of rank `rank` is, for stores from another device.
-__device__ __forceinline__ uint8_t *remoteRow(uint8_t *buffer, uint64_t row, uint64_t rowBytes) {
-  return buffer + row * rowBytes;
+// The outputs of the call.
+enum class Output : uint32_t { rows, weightsGradient };
+
+// Row `row` of an output of rank `rank`, which is on another device. Of the gradient of weights a row is one
+// entry.
+__device__ __forceinline__ uint8_t *remoteRow(const CombineGradientParams &p, Output output, uint32_t rank,
+                                              uint64_t row) {
+  if (output == Output::weightsGradient) return reinterpret_cast<uint8_t *>(p.weightsGradient[rank] + row);
+  const Payload &payload = p.dispatch.payload[0];
+  return payload.to[rank] + row * payload.rowBytes;
 }
 
 // Number of a rank's flag that says that the dot products of `sender` for a chunk of the rank have arrived.
@@ -119,7 +126,7 @@ __device__ void sendRow(const CombineGradientParams &p, const uint8_t *from, con
     for (uint32_t k = 0; k < topk; k++) {
       const uint2 e = entry[k];
       if (e.y == noSlot) continue;
-      auto *to = reinterpret_cast<uint4 *>(remoteRow(payload.to[e.x], e.y, payload.rowBytes));
+      auto *to = reinterpret_cast<uint4 *>(remoteRow(p, Output::rows, e.x, e.y));
 #pragma unroll
       for (uint32_t i = 0; i < unitsInFlight; i++) {
         const uint32_t at = first + i * 32 + lane;
@@ -306,10 +313,12 @@ __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head,
     slot.run(static_cast<uint32_t>(rowBytes / wideUnit), isUsed, thread);
     const float total = slot.total();
     if (!isUsed || thread != 0) continue;
-    auto *home = reinterpret_cast<uint8_t *>(p.weightsGradient[item.source]);
     const uint64_t number = uint64_t{item.first} * head.topk + entry;
-    *reinterpret_cast<float *>(remoteRow(home, number, weightBytes)) =
-        __uint_as_float(DeviceF32::encode(total));
+    float *product =
+        item.kind == Kind::own
+            ? p.weightsGradient[item.source] + number
+            : reinterpret_cast<float *>(remoteRow(p, Output::weightsGradient, item.source, number));
+    *product = __uint_as_float(DeviceF32::encode(total));
   }
   __syncwarp();
 }
