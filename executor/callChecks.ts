@@ -139,6 +139,18 @@ const EXCHANGES: {
       to: ['out', to, entries, WORD_BYTES],
     };
   },
+  combineGradient: (call, { tokens, entries, recvRows }) => {
+    const { dtype, rowBytes } = call;
+    checkFloatRows('combine gradient', dtype, rowBytes);
+    return {
+      outputGradient: ['in', call.outputGradient, tokens, rowBytes],
+      from: ['in', call.from, recvRows, rowBytes],
+      weights: ['in', call.weights, entries, WORD_BYTES],
+      to: ['out', call.to, recvRows, rowBytes],
+      weightsGradient: ['out', call.weightsGradient, entries, WORD_BYTES],
+      origins: ['out', call.origins, recvRows, ORIGIN_BYTES],
+    };
+  },
 };
 
 /** Throws E_BUFFER, E_DTYPE or E_OPTION unless the call fits the plan. */

@@ -15,6 +15,7 @@ import type {
   BackendName,
   BufferBytes,
   CombineCall,
+  CombineGradientCall,
   Coordinator,
   DispatchCall,
   ExchangeCalls,
@@ -312,6 +313,17 @@ export class Exchange implements Disposable {
   /** The gradient of combine's weights, in a fixed order of additions. */
   async weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
     return this.#run('weightGradient', call);
+  }
+
+  /**
+   * Both gradients of a weighted combine: to[slot(t, k)] = w[t, k] * dOut[t], and the gradient of w. The bits are those of
+   * `dispatch` with `scale` and of `weightGradient`; in one call each row of dOut is read once, and between GPUs of one
+   * process it crosses a link once per rank.
+   *
+   * @throws FuscoError E_BUFFER, E_DTYPE, E_CLOSED before anything is moved
+   */
+  async combineGradient(call: CombineGradientCall): Promise<ExchangeReport> {
+    return this.#run('combineGradient', call);
   }
 
   async #run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {

@@ -28,6 +28,7 @@ export { type NcclOptions, ncclLibrary } from './backends/nccl/backend.ts';
 export type {
   BackendName,
   CombineCall,
+  CombineGradientCall,
   Coordinator,
   DispatchCall,
   ExchangeReport,

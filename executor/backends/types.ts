@@ -65,6 +65,24 @@ export interface WeightGradientCall {
   readonly to: readonly Memory[];
 }
 
+/** Both gradients of a weighted combine: of the rows that it read, and of its weights. */
+export interface CombineGradientCall {
+  readonly dtype: FloatDtype;
+  readonly rowBytes: number;
+  /** dOut: [tokens, rowBytes] per local rank. */
+  readonly outputGradient: readonly Memory[];
+  /** y, which combine read: [recvRows, rowBytes] per local rank. */
+  readonly from: readonly Memory[];
+  /** w, which combine was given: f32 [tokens, topk] per local rank. */
+  readonly weights: readonly Memory[];
+  /** [recvRows, rowBytes] per local rank: w[t, k] * dOut[t] in slot(t, k), as a dispatch with `scale` writes it. */
+  readonly to: readonly Memory[];
+  /** f32 [tokens, topk] per local rank, as WeightGradientCall has it; 0 for masked and dropped entries. */
+  readonly weightsGradient: readonly Memory[];
+  /** As in DispatchCall. */
+  readonly origins?: readonly Memory[];
+}
+
 /** One peer of an exchange between processes. */
 export interface PeerReport {
   readonly rank: number;
@@ -117,7 +135,7 @@ export interface ExchangeReport {
   readonly bytesWritten: number;
   /**
    * `cuda` only: straight to every slot; or once to each rank of another device, which copies the row on (of a combine:
-   * one partial sum per token and rank); or once to each other node, where a forwarder distributes the row.
+   * one partial sum per token and rank; of a combine gradient: one number per entry returns); or once to each other node, where a forwarder distributes the row.
    */
   readonly path?: 'direct' | 'once' | 'forward';
   /** `cuda` and `nccl`: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
@@ -131,6 +149,7 @@ export interface ExchangeCalls {
   dispatch: DispatchCall;
   combine: CombineCall;
   weightGradient: WeightGradientCall;
+  combineGradient: CombineGradientCall;
 }
 export type ExchangeKind = keyof ExchangeCalls;
 

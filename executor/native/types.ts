@@ -2,7 +2,13 @@
 // names and numbers of parameters with what the addon says of itself.
 
 import type { PartialDtype, Strategy } from '../../planner/spec.ts';
-import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../backends/types.ts';
+import type {
+  CombineCall,
+  CombineGradientCall,
+  DispatchCall,
+  Memory,
+  WeightGradientCall,
+} from '../backends/types.ts';
 import type { Fp8Rows } from '../training/fp8.ts';
 import type { GateBackwardBuffers, GateBuffers, GateSpec } from '../training/gating.ts';
 
@@ -66,6 +72,8 @@ export interface NativePlan {
   combineSync(call: CombineCall): NativeStats;
   weightGradient(call: WeightGradientCall): Promise<NativeStats>;
   weightGradientSync(call: WeightGradientCall): NativeStats;
+  combineGradient(call: CombineGradientCall): Promise<NativeStats>;
+  combineGradientSync(call: CombineGradientCall): NativeStats;
   /** Idempotent. What is in flight finishes and settles. */
   close(): void;
 }
@@ -133,6 +141,7 @@ export interface NativeDevicePlan {
   dispatch(call: DispatchCall, path: CudaPath): NativeCudaStats;
   combine(call: CombineCall): NativeCudaStats;
   weightGradient(call: WeightGradientCall): NativeCudaStats;
+  combineGradient(call: CombineGradientCall): NativeCudaStats;
   close(): void;
 }
 

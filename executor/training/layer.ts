@@ -9,6 +9,7 @@
 import { checkChoice, checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_ROW_BYTES } from '../../planner/format/layout.ts';
 import { DTYPE_BYTES } from '../../planner/spec.ts';
+import { addReports, bothSettled } from '../backends/combineGradient.ts';
 import type { DispatchCall, ExchangeReport, Memory, Payload } from '../backends/types.ts';
 import type { Exchange } from '../group.ts';
 import type { FloatDtype } from '../numeric.ts';
@@ -183,7 +184,8 @@ export class ExpertLayer {
   }
 
   /**
-   * The gradients of combine: of its rows, and of its weights if `weightsGradient` is given. The report covers both.
+   * The gradients of combine: of its rows, and of its weights if `weightsGradient` is given. The report covers both. With
+   * weights both are one exchange, whose time is that of the stage `combineBackward`.
    *
    * @throws FuscoError E_OPTION, E_BUFFER, E_CLOSED
    */
@@ -191,30 +193,24 @@ export class ExpertLayer {
     const { dtype, rowBytes } = this;
     const { tokensGradient, rowsGradient, weights, rows, weightsGradient } = call;
     checkPair('rows', rows !== undefined, 'weightsGradient', weightsGradient !== undefined);
+    const wanted = { dtype, rowBytes, outputGradient: tokensGradient };
+    if (rows !== undefined && weightsGradient !== undefined && weights !== undefined) {
+      const both = { ...wanted, from: rows, weights, to: rowsGradient, weightsGradient };
+      return this.#count('combineBackward', await this.exchange.combineGradient(both));
+    }
     const payloads: Payload[] = [{ rowBytes, dtype, from: tokensGradient, to: rowsGradient }];
     const dispatch = weights === undefined ? { payloads } : { payloads, scale: weights };
-    const scaled = this.exchange.dispatch(dispatch);
+    const scattered = this.exchange.dispatch(dispatch);
     if (rows === undefined || weightsGradient === undefined) {
-      return this.#count('combineBackward', await scaled);
+      return this.#count('combineBackward', await scattered);
     }
     // Both are queued at once; neither reads what the other writes.
-    const gradient = { dtype, rowBytes, outputGradient: tokensGradient, from: rows, to: weightsGradient };
-    const [first, second] = await settled([scaled, this.exchange.weightGradient(gradient)]);
+    const gradient = this.exchange.weightGradient({ ...wanted, from: rows, to: weightsGradient });
+    const [first, second] = await bothSettled(scattered, gradient);
     this.#count('combineBackward', first);
     this.#count('weightGradient', second);
-    return {
-      ...first,
-      nanoseconds: first.nanoseconds + second.nanoseconds,
-      bytesRead: first.bytesRead + second.bytesRead,
-      bytesWritten: first.bytesWritten + second.bytesWritten,
-    };
+    return addReports(first, second);
   }
-}
-
-/** Waits for both, even if one fails: until then the backend may still use the caller's buffers. */
-async function settled(both: [Promise<ExchangeReport>, Promise<ExchangeReport>]) {
-  await Promise.allSettled(both);
-  return Promise.all(both);
 }
 
 /**

@@ -53,6 +53,19 @@ void checkWeightGradientCall(const fusco_plan &plan, const fusco_weight_gradient
   buffers.refuseOverlap();
 }
 
+void checkCombineGradientCall(const fusco_plan &plan, const fusco_combine_gradient_call &call) {
+  checkRowBytes(call.row_bytes);
+  checkElements(call.dtype, call.row_bytes);
+  BufferCheck buffers(plan);
+  buffers.tokens("outputGradient", call.output_gradient, call.row_bytes, false);
+  buffers.received("from", call.from, call.row_bytes, false);
+  buffers.entries("weights", call.weights, weightBytes, false);
+  buffers.received("to", call.to, call.row_bytes, true);
+  buffers.entries("weightsGradient", call.weights_gradient, weightBytes, true);
+  if (call.origins != nullptr) buffers.received("origins", call.origins, originBytes, true);
+  buffers.refuseOverlap();
+}
+
 void countDispatch(const fusco_plan &plan, const fusco_dispatch_call &call, fusco_stats &stats) {
   for (uint32_t p = 0; p < call.payload_count; p++) {
     const fusco_payload &payload = call.payloads[p];
@@ -72,6 +85,31 @@ void countWeightGradient(const fusco_plan &plan, const fusco_weight_gradient_cal
   stats.bytes_read = (plan.kept + plan.tokens) * call.row_bytes;
   stats.bytes_written = plan.tokens * plan.topk * weightBytes;
   stats.rows = plan.kept;
+}
+
+// Each row is read once: what the two parts share is counted once.
+void countCombineGradient(const fusco_plan &plan, const fusco_combine_gradient_call &call,
+                          fusco_stats &stats) {
+  stats.bytes_read = (plan.kept + plan.tokens) * call.row_bytes;
+  stats.bytes_written = plan.kept * call.row_bytes + plan.tokens * plan.topk * weightBytes;
+  stats.rows = plan.kept;
+}
+
+CombineGradientParts::CombineGradientParts(const fusco_combine_gradient_call &call) {
+  payload_.per = FUSCO_PER_TOKEN;
+  payload_.dtype = call.dtype;
+  payload_.row_bytes = call.row_bytes;
+  payload_.from = call.output_gradient;
+  payload_.to = call.to;
+  dispatch.payload_count = 1;
+  dispatch.payloads = &payload_;
+  dispatch.origins = call.origins;
+  dispatch.scale = call.weights;
+  weightGradient.dtype = call.dtype;
+  weightGradient.row_bytes = call.row_bytes;
+  weightGradient.output_gradient = call.output_gradient;
+  weightGradient.from = call.from;
+  weightGradient.to = call.weights_gradient;
 }
 
 }  // namespace fusco

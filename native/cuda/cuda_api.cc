@@ -279,6 +279,11 @@ fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weigh
   return exchange(plan, call, "fusco_weight_gradient_call", report, error, fusco::cuda::weightGradient);
 }
 
+fusco_status fusco_cuda_combine_gradient(fusco_cuda_plan *plan, const fusco_combine_gradient_call *call,
+                                         fusco_cuda_report *report, fusco_error *error) {
+  return exchange(plan, call, "fusco_combine_gradient_call", report, error, fusco::cuda::combineGradient);
+}
+
 fusco_status fusco_cuda_fp8_quantize(fusco_cuda_context *context, uint32_t rank, const fusco_fp8_call *call,
                                      fusco_error *error) {
   return rowWork(context, rank, call, "fusco_fp8_call", error, fusco::cuda::quantize);

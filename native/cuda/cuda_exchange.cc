@@ -4,6 +4,7 @@
 #include "cuda_graph.hpp"
 #include "dispatch_params.hpp"
 #include "one_pass_exchange.hpp"
+#include "one_pass_gradient.hpp"
 
 namespace fusco::cuda {
 
@@ -191,7 +192,76 @@ void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const Combin
   });
 }
 
+// Whether the rows of a combine gradient cross links once per destination rank.
+bool gradientIsOnePass(const DevicePlan &device, const fusco_combine_gradient_call &call) {
+  const uint32_t ranks = device.plan().ranks;
+  const uint64_t bits =
+      bitsOf(call.output_gradient, ranks) | bitsOf(call.from, ranks) | bitsOf(call.to, ranks);
+  return device.hasOnePass() && unitOf(call.row_bytes | bits) == 16;
+}
+
+// Of a combine gradient of ranks of at most `tokens` tokens, `all` together, with such chunks.
+OnePassNeed gradientNeed(const fusco_plan &plan, uint64_t tokens, uint64_t all, uint32_t chunkTokens) {
+  return {onePassFlags(plan.ranks, tokens, chunkTokens, gradientFlags), all * plan.topk, {}};
+}
+
+// On all SMs: rows of experts are read as well, so that memory bounds it more often than links do.
+OnePassShape gradientShape(uint32_t devices, uint32_t sms, bool, uint32_t topk, uint32_t maxTokens) {
+  return dispatchShape(devices, sms, true, topk, maxTokens);
+}
+
+void enqueueGradient(DevicePlan &device, const fusco_combine_gradient_call &call,
+                     const DispatchParams &dispatch, bool isCaptured) {
+  CudaContext &context = device.context();
+  const fusco_plan &plan = device.plan();
+  const OnePassShape shape = shapeOf(device, gradientShape);
+  const uint64_t capacity = device.capacityTokens();
+  context.signals().reserve(isCaptured
+                                ? gradientNeed(plan, capacity, capacity, 1)
+                                : gradientNeed(plan, maxTokensOf(plan), plan.tokens, shape.chunkTokens));
+  CombineGradientParams params{};
+  params.dispatch = dispatch;
+  params.lag = shape.lag;
+  params.pushedEntries = context.signals().pushedEntries();
+  for (size_t i = 0; i < context.groups().size(); i++) {
+    for (const uint32_t rank : context.groups()[i].ranks) params.pushed[rank] = context.signals().pushed(i);
+  }
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+    params.rows[rank] = bytesOf(call.from[rank]);
+    params.weightsGradient[rank] = static_cast<float *>(call.weights_gradient[rank].data);
+  }
+  size_t index = 0;
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    params.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
+    params.dispatch.plan = memory.tables;
+    context.check(launchCombineGradient(params, shape.blocks, context.leader(group)),
+                  "launching a combine gradient between devices");
+  });
+}
+
+void enqueueWeightGradient(DevicePlan &device, const fusco_weight_gradient_call &call) {
+  CudaContext &context = device.context();
+  GradientParams params{};
+  params.rowBytes = call.row_bytes;
+  for (uint32_t rank = 0; rank < device.plan().ranks; rank++) {
+    params.upstream[rank] = bytesOf(call.output_gradient[rank]);
+    params.from[rank] = bytesOf(call.from[rank]);
+    params.to[rank] = static_cast<float *>(call.to[rank].data);
+  }
+  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
+    params.plan = memory.tables;
+    context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)),
+                  "launching a gradient");
+  });
+}
+
 }  // namespace
+
+OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_gradient_call &call) {
+  const fusco_plan &plan = device.plan();
+  if (!gradientIsOnePass(device, call)) return {};
+  return gradientNeed(plan, maxTokensOf(plan), plan.tokens, 1);
+}
 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_dispatch_call &call) {
   if (!device.hasOnePass() || call.scale != nullptr) return {};
@@ -270,19 +340,28 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
 
 void weightGradient(DevicePlan &device, const fusco_weight_gradient_call &call, fusco_cuda_report &report) {
   check(device, call);
-  const fusco_plan &plan = device.plan();
-  GradientParams params{};
-  params.rowBytes = call.row_bytes;
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    params.upstream[rank] = bytesOf(call.output_gradient[rank]);
-    params.from[rank] = bytesOf(call.from[rank]);
-    params.to[rank] = static_cast<float *>(call.to[rank].data);
-  }
-  enqueue(device, params, "launching a gradient", [&](const DeviceLimits &limits, cudaStream_t stream) {
-    return launchGradient(params, limits, call.dtype, stream);
-  });
+  Edges edges(device);
+  enqueueWeightGradient(device, call);
+  edges.done();
   report.path = FUSCO_CUDA_PATH_DIRECT;
-  countWeightGradient(plan, call, report.stats);
+  countWeightGradient(device.plan(), call, report.stats);
+}
+
+void combineGradient(DevicePlan &device, const fusco_combine_gradient_call &call, fusco_cuda_report &report) {
+  check(device, call);
+  const CombineGradientParts parts(call);
+  const bool once = gradientIsOnePass(device, call);
+  DispatchParams dispatch = launchesOf(device, parts.dispatch, false).front();
+  Edges edges(device);
+  if (once) {
+    enqueueGradient(device, call, dispatch, edges.isCaptured());
+  } else {
+    enqueueDispatch(device, dispatch, true, false);
+    enqueueWeightGradient(device, parts.weightGradient);
+  }
+  edges.done();
+  report.path = once ? FUSCO_CUDA_PATH_ONCE : FUSCO_CUDA_PATH_DIRECT;
+  countCombineGradient(device.plan(), call, report.stats);
 }
 
 }  // namespace fusco::cuda

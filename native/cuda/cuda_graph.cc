@@ -27,6 +27,10 @@ void CapturedCall::keep(fusco_combine_call &own) { keep({&own.from, &own.to, &ow
 
 void CapturedCall::keep(fusco_weight_gradient_call &own) { keep({&own.output_gradient, &own.from, &own.to}); }
 
+void CapturedCall::keep(fusco_combine_gradient_call &own) {
+  keep({&own.output_gradient, &own.from, &own.weights, &own.to, &own.weights_gradient, &own.origins});
+}
+
 void CapturedCall::keep(std::initializer_list<const fusco_buffer **> lists) {
   for (const fusco_buffer **list : lists) {
     if (*list != nullptr) *list = buffers.emplace_back(*list, *list + device->plan().ranks).data();

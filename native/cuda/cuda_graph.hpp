@@ -9,7 +9,8 @@
 
 namespace fusco::cuda {
 
-using AnyCall = std::variant<fusco_dispatch_call, fusco_combine_call, fusco_weight_gradient_call>;
+using AnyCall = std::variant<fusco_dispatch_call, fusco_combine_call, fusco_weight_gradient_call,
+                             fusco_combine_gradient_call>;
 
 // A copy of a call, its buffers included.
 struct CapturedCall {
@@ -33,6 +34,7 @@ struct CapturedCall {
   void keep(fusco_dispatch_call &own);
   void keep(fusco_combine_call &own);
   void keep(fusco_weight_gradient_call &own);
+  void keep(fusco_combine_gradient_call &own);
   void keep(std::initializer_list<const fusco_buffer **> lists);
 };
 

@@ -47,4 +47,15 @@ void checkDeviceCall(const fusco_plan &plan, const fusco_weight_gradient_call &c
   checkMemory(plan, "to", call.to, weightBytes, reach);
 }
 
+void checkDeviceCall(const fusco_plan &plan, const fusco_combine_gradient_call &call,
+                     const CheckReach &reach) {
+  checkCombineGradientCall(plan, call);
+  checkMemory(plan, "outputGradient", call.output_gradient, elementBytes(call.dtype), reach);
+  checkMemory(plan, "from", call.from, elementBytes(call.dtype), reach);
+  checkMemory(plan, "weights", call.weights, weightBytes, reach);
+  checkMemory(plan, "to", call.to, elementBytes(call.dtype), reach);
+  checkMemory(plan, "weightsGradient", call.weights_gradient, weightBytes, reach);
+  checkMemory(plan, "origins", call.origins, sizeof(int32_t), reach);
+}
+
 }  // namespace fusco::cuda

@@ -16,5 +16,7 @@ using CheckReach = std::function<void(const char *name, uint32_t rank, const fus
 void checkDeviceCall(const fusco_plan &plan, const fusco_dispatch_call &call, const CheckReach &reach);
 void checkDeviceCall(const fusco_plan &plan, const fusco_combine_call &call, const CheckReach &reach);
 void checkDeviceCall(const fusco_plan &plan, const fusco_weight_gradient_call &call, const CheckReach &reach);
+void checkDeviceCall(const fusco_plan &plan, const fusco_combine_gradient_call &call,
+                     const CheckReach &reach);
 
 }  // namespace fusco::cuda

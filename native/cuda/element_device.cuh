@@ -59,12 +59,25 @@ struct DeviceF32 {
   __device__ static Bits encode(float value) { return value != value ? 0x7fc00000u : __float_as_uint(value); }
 };
 
+// The bits of two elements, with `nans` where an element is a NaN.
+template <class Pair>
+__device__ inline uint32_t canonical(const Pair &pair, uint32_t nans) {
+  const uint32_t isNan = __hneu2_mask(pair, pair);
+  uint32_t bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return (bits & ~isNan) | (nans & isNan);
+}
+
 struct DeviceF16 {
   static constexpr uint32_t bytes = 2;
   using Bits = uint16_t;
   __device__ static float decode(Bits bits) { return __half2float(__ushort_as_half(bits)); }
   __device__ static Bits encode(float value) {
     return value != value ? Bits{0x7e00} : __half_as_ushort(__float2half_rn(value));
+  }
+  // Two elements, the first in the lower half.
+  __device__ static uint32_t encodePair(float first, float second) {
+    return canonical(__floats2half2_rn(first, second), 0x7e007e00u);
   }
 };
 
@@ -74,6 +87,9 @@ struct DeviceBf16 {
   __device__ static float decode(Bits bits) { return __uint_as_float(static_cast<uint32_t>(bits) << 16); }
   __device__ static Bits encode(float value) {
     return value != value ? Bits{0x7fc0} : __bfloat16_as_ushort(__float2bfloat16_rn(value));
+  }
+  __device__ static uint32_t encodePair(float first, float second) {
+    return canonical(__floats2bfloat162_rn(first, second), 0x7fc07fc0u);
   }
 };
 

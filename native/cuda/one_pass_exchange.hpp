@@ -40,6 +40,9 @@ class OnePassSignals {
   // Parameters of a launch on device group `index`.
   OnePassCommon common(size_t index, const OnePassTables &tables, uint32_t chunkTokens) const;
   void addSum(SumParams &params) const;
+  // Where other devices store weights on the device of a group, two sets of pushedEntries().
+  float *pushed(size_t index) const { return reinterpret_cast<float *>(pushed_[index].data); }
+  uint64_t pushedEntries() const { return pushedEntries_; }
   // What there is now; launches that are captured keep these buffers.
   OnePassNeed capacity() const;
   // Throws E_PEER_TIMEOUT if a wait passed its deadline.

@@ -72,6 +72,7 @@ class Execution {
       weights.add(tokens * topk * 4, 0);
       weights.memories.back().fill(rest);
       gradient.add(tokens * topk * 4, poison);
+      rowsGradient.add(rows * head.rowBytes, poison);
       rowOrigins.add(rows * 12, poison);
     }
   }
@@ -80,7 +81,7 @@ class Execution {
     uint64_t bytes = 0;
     for (uint32_t rank = 0; rank < head.ranks; rank++) {
       const uint64_t entries = uint64_t{fusco_plan_tokens(plan, rank)} * fusco_plan_topk(plan);
-      bytes += (entries + fusco_plan_recv_rows(plan, rank)) * (head.rowBytes + 12);
+      bytes += (entries + 2 * uint64_t{fusco_plan_recv_rows(plan, rank)}) * (head.rowBytes + 12);
     }
     return bytes <= maxBytes;
   }
@@ -91,6 +92,7 @@ class Execution {
     // The way home reads rows that dispatch wrote, or poison where it was refused.
     combine();
     weightGradient();
+    combineGradient();
   }
 
  private:
@@ -168,10 +170,26 @@ class Execution {
     }
   }
 
+  void combineGradient() {
+    fusco_combine_gradient_call call = fusco_sized<fusco_combine_gradient_call>();
+    call.dtype = head_.dtype;
+    call.row_bytes = head_.rowBytes;
+    call.output_gradient = home.buffers.data();
+    call.from = received.buffers.data();
+    call.weights = weights.buffers.data();
+    call.to = rowsGradient.buffers.data();
+    call.weights_gradient = gradient.buffers.data();
+    call.origins = (head_.flags & origins) != 0 ? rowOrigins.buffers.data() : nullptr;
+    fusco_error error{};
+    if (!accepted(fusco_combine_gradient(plan_, &call, nullptr, &error), error)) {
+      FUZZ_CHECK(rowsGradient.holdsOnly(poison));
+    }
+  }
+
   fusco_plan *plan_;
   const Head &head_;
   bool spoilt_ = false;
-  PerRank from, received, home, weights, gradient, rowOrigins;
+  PerRank from, received, home, weights, gradient, rowsGradient, rowOrigins;
 };
 
 }  // namespace

@@ -159,6 +159,11 @@ fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient
   return exchange(plan, call, "fusco_weight_gradient_call", stats, error, fusco::weightGradient);
 }
 
+fusco_status fusco_combine_gradient(fusco_plan *plan, const fusco_combine_gradient_call *call,
+                                    fusco_stats *stats, fusco_error *error) {
+  return exchange(plan, call, "fusco_combine_gradient_call", stats, error, fusco::combineGradient);
+}
+
 fusco_status fusco_fp8_quantize(fusco_context *context, const fusco_fp8_call *call, fusco_error *error) {
   return rowWork(context, call, "fusco_fp8_call", error, fusco::quantize);
 }

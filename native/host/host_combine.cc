@@ -58,7 +58,18 @@ void combineTokens(const fusco_plan &plan, const fusco_combine_call &call, const
   kernels.fence();
 }
 
-void gradientTokens(const fusco_plan &plan, const fusco_weight_gradient_call &call, const TokenTask &task) {
+}  // namespace
+
+void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats) {
+  checkCombineCall(plan, call);
+  const bool nonTemporal = plan.context->storesNonTemporal(plan.tokens * call.row_bytes);
+  auto work = [&](uint32_t task) { combineTokens(plan, call, plan.tasks[task], nonTemporal); };
+  plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
+  countCombine(plan, call, stats);
+}
+
+void runWeightGradientTask(const fusco_plan &plan, const fusco_weight_gradient_call &call,
+                           const TokenTask &task) {
   const auto dot = plan.context->kernels().of(call.dtype).dot;
   const uint64_t elements = call.row_bytes / elementBytes(call.dtype);
   const uint64_t end = uint64_t{task.end} * plan.topk;
@@ -73,21 +84,23 @@ void gradientTokens(const fusco_plan &plan, const fusco_weight_gradient_call &ca
   }
 }
 
-}  // namespace
-
-void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats) {
-  checkCombineCall(plan, call);
-  const bool nonTemporal = plan.context->storesNonTemporal(plan.tokens * call.row_bytes);
-  auto work = [&](uint32_t task) { combineTokens(plan, call, plan.tasks[task], nonTemporal); };
-  plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
-  countCombine(plan, call, stats);
-}
-
 void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fusco_stats &stats) {
   checkWeightGradientCall(plan, call);
-  auto work = [&](uint32_t task) { gradientTokens(plan, call, plan.tasks[task]); };
+  auto work = [&](uint32_t task) { runWeightGradientTask(plan, call, plan.tasks[task]); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
   countWeightGradient(plan, call, stats);
+}
+
+void combineGradient(fusco_plan &plan, const fusco_combine_gradient_call &call, fusco_stats &stats) {
+  checkCombineGradientCall(plan, call);
+  const CombineGradientParts parts(call);
+  // Both parts of a task one after the other: the second finds the task's rows in the nearest cache.
+  auto work = [&](uint32_t piece) {
+    runDispatchPiece(plan, parts.dispatch, piece);
+    if (piece < plan.tasks.size()) runWeightGradientTask(plan, parts.weightGradient, plan.tasks[piece]);
+  };
+  plan.context->pool().each(dispatchPieces(plan), work);
+  countCombineGradient(plan, call, stats);
 }
 
 }  // namespace fusco

@@ -104,17 +104,23 @@ void fillPadding(const fusco_plan &plan, const fusco_dispatch_call &call, uint32
 
 }  // namespace
 
+uint32_t dispatchPieces(const fusco_plan &plan) {
+  return static_cast<uint32_t>(plan.tasks.size()) + plan.ranks;
+}
+
+void runDispatchPiece(const fusco_plan &plan, const fusco_dispatch_call &call, uint32_t piece) {
+  const auto tasks = static_cast<uint32_t>(plan.tasks.size());
+  if (piece < tasks) {
+    runDirect(plan, call, plan.tasks[piece]);
+  } else {
+    fillPadding(plan, call, piece - tasks);
+  }
+}
+
 void dispatch(fusco_plan &plan, const fusco_dispatch_call &call, fusco_stats &stats) {
   checkDispatchCall(plan, call);
-  const auto tasks = static_cast<uint32_t>(plan.tasks.size());
-  auto work = [&](uint32_t task) {
-    if (task < tasks) {
-      runDirect(plan, call, plan.tasks[task]);
-    } else {
-      fillPadding(plan, call, task - tasks);
-    }
-  };
-  plan.context->pool().each(tasks + plan.ranks, work);
+  auto work = [&](uint32_t piece) { runDispatchPiece(plan, call, piece); };
+  plan.context->pool().each(dispatchPieces(plan), work);
   countDispatch(plan, call, stats);
 }
 

@@ -395,6 +395,37 @@ typedef struct fusco_weight_gradient_call {
 fusco_status fusco_weight_gradient(fusco_plan *plan, const fusco_weight_gradient_call *call,
                                    fusco_stats *stats, fusco_error *error);
 
+/** Buffers of a gradient of a weighted combine: of its rows and of its weights. */
+typedef struct fusco_combine_gradient_call {
+  uint32_t struct_size;                /**< sizeof(fusco_combine_gradient_call) */
+  fusco_dtype dtype;                   /**< F32, F16 or BF16 */
+  uint64_t row_bytes;                  /**< as in fusco_combine_call */
+  const fusco_buffer *output_gradient; /**< in, [ranks]: [tokens, row_bytes] */
+  const fusco_buffer *from;            /**< in, [ranks]: [recv rows, row_bytes]; what combine read */
+  const fusco_buffer *weights;         /**< in, [ranks]: f32 [tokens, topk]; those that combine was given */
+  const fusco_buffer *to;              /**< out, [ranks]: [recv rows, row_bytes]; padding rows become zero */
+  /** out, [ranks]: f32 [tokens, topk]; 0 if masked or dropped. */
+  const fusco_buffer *weights_gradient;
+  /** out, NULL or [ranks]: as in fusco_dispatch_call. */
+  const fusco_buffer *origins;
+} fusco_combine_gradient_call;
+
+/**
+ * Both gradients of a combine in one call: to[slot(t, k)] = weights[t, k] * output_gradient[t] as a scaled
+ * fusco_dispatch writes it, and weights_gradient[t, k] = dot(output_gradient[t], from[slot(t, k)]) as
+ * fusco_weight_gradient does. The results have the same bits as those two calls.
+ *
+ * Synchronous, as fusco_dispatch.
+ *
+ * @param[in]  plan   the plan
+ * @param[in]  call   buffers, in host memory; no output may overlap an input or another output
+ * @param[out] stats  may be NULL; nanoseconds is the duration of the call
+ * @param[out] error  may be NULL
+ * @retval FUSCO_E_OPTION  as fusco_combine; likewise FUSCO_E_BUFFER and FUSCO_E_DTYPE
+ */
+fusco_status fusco_combine_gradient(fusco_plan *plan, const fusco_combine_gradient_call *call,
+                                    fusco_stats *stats, fusco_error *error);
+
 /**
  * @name Row operations
  * What a layer computes on one rank's rows next to its exchanges. All backends give the same bits: float32,

@@ -396,7 +396,7 @@ typedef enum fusco_cuda_path FUSCO_ENUM {
   FUSCO_CUDA_PATH_FORWARD = 2, /**< once to each remote node's forwarder; hierarchical plans only */
   /** Dispatch: once to each rank of another device, which copies the row to its other slots while later rows
    * arrive. Combine, for hierarchical plans with one rank per node: one partial sum per token and rank.
-   * Several devices only. */
+   * Combine gradient: as dispatch, and one number per entry back. Several devices only. */
   FUSCO_CUDA_PATH_ONCE = 3
 } fusco_cuda_path;
 
@@ -451,6 +451,20 @@ fusco_status fusco_cuda_combine(fusco_cuda_plan *plan, const fusco_combine_call 
  */
 fusco_status fusco_cuda_weight_gradient(fusco_cuda_plan *plan, const fusco_weight_gradient_call *call,
                                         fusco_cuda_report *report, fusco_error *error);
+
+/**
+ * Enqueues both gradients of a combine. Arithmetic as fusco_combine_gradient. Between several devices, if
+ * rows and addresses are multiples of 16 bytes, each row crosses a link once per destination rank, which
+ * scales it, and each gradient of a weight returns as one number: path ONCE. Otherwise DIRECT.
+ *
+ * @param[in]     plan    the plan
+ * @param[in]     call    device buffers
+ * @param[in,out] report  host memory, with its struct_size; may be NULL
+ * @param[out]    error   may be NULL
+ * @retval other  as fusco_cuda_combine
+ */
+fusco_status fusco_cuda_combine_gradient(fusco_cuda_plan *plan, const fusco_combine_gradient_call *call,
+                                         fusco_cuda_report *report, fusco_error *error);
 /** @} */
 
 /**

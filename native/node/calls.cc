@@ -55,4 +55,13 @@ void Call<fusco_weight_gradient_call>::read(const Fields &fields) {
   call_.output_gradient = buffers(fields, "outputGradient");
 }
 
+template <>
+void Call<fusco_combine_gradient_call>::read(const Fields &fields) {
+  readRows(fields);
+  call_.output_gradient = buffers(fields, "outputGradient");
+  call_.weights = buffers(fields, "weights");
+  call_.weights_gradient = buffers(fields, "weightsGradient");
+  call_.origins = optionalBuffers(fields, "origins");
+}
+
 }  // namespace fusco_node

@@ -7,9 +7,9 @@
 
 namespace fusco_node {
 
-// C is fusco_dispatch_call, fusco_combine_call or fusco_weight_gradient_call. Owns the arrays that the struct
-// points to; the memory that they describe belongs to the caller and stays referenced by the `keep` of the
-// fields.
+// C is fusco_dispatch_call, fusco_combine_call, fusco_weight_gradient_call or fusco_combine_gradient_call.
+// Owns the arrays that the struct points to; the memory that they describe belongs to the caller and stays
+// referenced by the `keep` of the fields.
 template <class C>
 class Call {
  public:
@@ -46,5 +46,7 @@ template <>
 void Call<fusco_combine_call>::read(const Fields &fields);
 template <>
 void Call<fusco_weight_gradient_call>::read(const Fields &fields);
+template <>
+void Call<fusco_combine_gradient_call>::read(const Fields &fields);
 
 }  // namespace fusco_node

@@ -78,6 +78,9 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
   Napi::Value weightGradient(const Napi::CallbackInfo &info) {
     return enqueue<fusco_weight_gradient_call>(info, fusco_cuda_weight_gradient);
   }
+  Napi::Value combineGradient(const Napi::CallbackInfo &info) {
+    return enqueue<fusco_combine_gradient_call>(info, fusco_cuda_combine_gradient);
+  }
 
  private:
   template <class C, class Function>

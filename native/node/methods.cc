@@ -32,6 +32,8 @@ void describeHost(Napi::Env env, Exports &exports) {
                   .method("combineSync", &Plan::now<fusco_combine>, 1)
                   .method("weightGradient", &Plan::later<fusco_weight_gradient>, 1)
                   .method("weightGradientSync", &Plan::now<fusco_weight_gradient>, 1)
+                  .method("combineGradient", &Plan::later<fusco_combine_gradient>, 1)
+                  .method("combineGradientSync", &Plan::now<fusco_combine_gradient>, 1)
                   .method("close", &Plan::close, 0));
   exports.function("addressOf", addressOf, 1)
       .call<fusco_fp8_quantize>("fp8Quantize")
@@ -58,6 +60,7 @@ void describeCuda(Napi::Env env, Exports &exports) {
                   .method("dispatch", &DevicePlan::dispatch, 2)
                   .method("combine", &DevicePlan::combine, 1)
                   .method("weightGradient", &DevicePlan::weightGradient, 1)
+                  .method("combineGradient", &DevicePlan::combineGradient, 1)
                   .method("close", &DevicePlan::close, 0));
   exports.add(Members<CudaEvent>(env, 2)
                   .call<fusco_cuda_event_record>("record")

@@ -110,7 +110,7 @@ static void combine_adds_in_ascending_k(fusco_plan *plan) {
   CHECK(out0[0] == 1e8f && out0[1] == 10 && out1[0] == -0.5f);
 }
 
-static void weight_gradient_is_zero_where_masked(fusco_plan *plan) {
+static void gradients_of_a_combine(fusco_plan *plan) {
   float g0[4] = {1, 2, 3, 4};
   float g1[2] = {5, 6};
   float y[RANKS][RECV_ROWS][2] = {{{1, 10}, {2, 20}, {0}, {0}}, {{3, 30}, {4, 40}, {5, 50}, {0}}};
@@ -128,6 +128,39 @@ static void weight_gradient_is_zero_where_masked(fusco_plan *plan) {
   CHECK(fusco_weight_gradient(plan, &call, NULL, NULL) == FUSCO_OK);
   CHECK(dw0[0] == 21 && dw0[1] == 63 && dw0[2] == 172 && dw0[3] == 0);
   CHECK(dw1[0] == 325 && dw1[1] == 130);
+  const float expected_weights[4] = {dw0[0], dw0[1], dw0[2], dw0[3]};
+
+  float w0[4] = {0.5f, 2, -1, 99};
+  float w1[2] = {10, 0};
+  float recv[RANKS][RECV_ROWS][2];
+  int32_t origins[RANKS][RECV_ROWS][3];
+  const fusco_buffer weights[RANKS] = {floats(w0, 4), floats(w1, 2)};
+  const fusco_buffer rows[RANKS] = {floats(recv[0][0], 8), floats(recv[1][0], 8)};
+  const fusco_buffer origin_buffers[RANKS] = {{origins[0], sizeof origins[0]},
+                                              {origins[1], sizeof origins[1]}};
+  const fusco_combine_gradient_call both = {.struct_size = sizeof(fusco_combine_gradient_call),
+                                            .dtype = FUSCO_DTYPE_F32,
+                                            .row_bytes = 8,
+                                            .output_gradient = gradient,
+                                            .from = from,
+                                            .weights = weights,
+                                            .to = rows,
+                                            .weights_gradient = to,
+                                            .origins = origin_buffers};
+  memset(dw0, 0xff, sizeof dw0);
+  memset(dw1, 0xff, sizeof dw1);
+  fusco_stats stats;
+  CHECK(fusco_combine_gradient(plan, &both, &stats, NULL) == FUSCO_OK);
+  CHECK(memcmp(dw0, expected_weights, sizeof dw0) == 0 && dw1[0] == 325 && dw1[1] == 130);
+  const float expected[RANKS][RECV_ROWS][2] = {{{0.5f, 1}, {0, 0}, {0, 0}, {0, 0}},
+                                               {{2, 4}, {-3, -4}, {50, 60}, {0, 0}}};
+  CHECK(memcmp(recv, expected, sizeof recv) == 0);
+  CHECK(origins[0][1][0] == 1 && origins[0][1][1] == 0 && origins[0][1][2] == 1 && origins[0][2][0] == -1);
+  CHECK(stats.rows == 5 && stats.bytes_read == (3 + 5) * 8 && stats.bytes_written == 5 * 8 + 6 * 4);
+  /* An output that overlaps an input is refused. */
+  fusco_combine_gradient_call overlapping = both;
+  overlapping.to = from;
+  CHECK(fusco_combine_gradient(plan, &overlapping, NULL, NULL) == FUSCO_E_BUFFER);
 }
 
 /* A process may have changed the rounding mode or switched subnormals off: results must not depend on it, and
@@ -192,7 +225,7 @@ int main(void) {
       dispatch_moves_rows_weights_and_origins(plan);
       dispatch_scales_each_copy(plan);
       combine_adds_in_ascending_k(plan);
-      weight_gradient_is_zero_where_masked(plan);
+      gradients_of_a_combine(plan);
       results_do_not_depend_on_the_callers_float_state(plan);
     }
     fusco_plan_destroy(plan);

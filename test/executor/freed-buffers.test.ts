@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import type {
   BackendName,
   CombineCall,
+  CombineGradientCall,
   DispatchCall,
   WeightGradientCall,
 } from '../../executor/backends/types.ts';
@@ -55,6 +56,7 @@ interface Calls {
   dispatch: DispatchCall;
   combine: CombineCall;
   weightGradient: WeightGradientCall;
+  combineGradient: CombineGradientCall;
 }
 
 /** Sound calls into poisoned buffers, and where each list of buffers of each call is. */
@@ -70,7 +72,12 @@ function calls(recvRows: readonly number[]) {
     outputGradient: rows(TOKENS),
     to: rows(ENTRIES, 4),
   };
-  const made: Calls = { dispatch, combine, weightGradient };
+  const combineGradient = {
+    ...way,
+    ...{ outputGradient: rows(TOKENS), from: rows(recvRows), weights: rows(ENTRIES, 4), to: rows(recvRows) },
+    ...{ weightsGradient: rows(ENTRIES, 4), origins: rows(recvRows, 12) },
+  };
+  const made: Calls = { dispatch, combine, weightGradient, combineGradient };
   const { from, to } = payload;
   const { origins, scale } = dispatch;
   const lists: [keyof Calls, string, Uint8Array[]][] = [
@@ -78,6 +85,9 @@ function calls(recvRows: readonly number[]) {
     ...(['from', 'to', 'weights'] as const).map((name) => ['combine', name, combine[name]] as const),
     ...(['from', 'to', 'outputGradient'] as const).map(
       (name) => ['weightGradient', name, weightGradient[name]] as const,
+    ),
+    ...(['outputGradient', 'from', 'weights', 'to', 'weightsGradient', 'origins'] as const).map(
+      (name) => ['combineGradient', name, combineGradient[name]] as const,
     ),
   ].map(([call, name, list]) => [call, name, list]);
   return { made, lists };

@@ -1,5 +1,11 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../../executor/backends/types.ts';
+import type {
+  CombineCall,
+  CombineGradientCall,
+  DispatchCall,
+  Memory,
+  WeightGradientCall,
+} from '../../executor/backends/types.ts';
 import { createGroup, type Exchange, type Group } from '../../executor/group.ts';
 import {
   decodePlan,
@@ -302,6 +308,33 @@ describe('buffers are refused before anything moves', () => {
     await expect(exchange.weightGradient(call)).rejects.toThrow(text);
   });
 
+  const bothGradients = (change: Partial<CombineGradientCall> = {}): CombineGradientCall => ({
+    ...{ dtype: 'f32', rowBytes: 4, outputGradient: memory(TOKENS, 4), from: memory(RECV_ROWS, 4) },
+    ...{ weights: memory(ENTRIES, 4), to: memory(RECV_ROWS, 4), weightsGradient: memory(ENTRIES, 4) },
+    ...change,
+  });
+
+  it.each([
+    ['too few gradients', 'outputGradient: 1 buffers', { outputGradient: memory([2], 4) }],
+    ['weights too short', 'weights of rank 1 has 4 bytes, 8 are needed', { weights: memory([4, 1], 4) }],
+    ['rows too short', 'to of rank 0 has 4 bytes, 8 are needed', { to: memory([1, 2], 4) }],
+    ['an output too short', 'weightsGradient: 1 buffers', { weightsGradient: memory([4], 4) }],
+    ['origins too short', 'origins of rank 1 has 12 bytes, 24 are', { origins: memory([2, 1], 12) }],
+    [
+      'outputs that overlap',
+      'overlaps',
+      { to: [at(0, 8), at(8, 8)], weightsGradient: [at(4, 16), at(24, 8)] },
+    ],
+    ['rows that are overwritten', 'overlaps', { from: [at(0, 8), at(8, 8)], to: [at(0, 8), at(16, 8)] }],
+  ] as const)('combine gradient: %s', async (_, text, change) => {
+    const { exchange } = await open();
+    await exchange.combineGradient(bothGradients());
+    shared.fill(0xaa);
+    await expect(exchange.combineGradient(bothGradients(change))).rejects.toThrow(code('E_BUFFER'));
+    await expect(exchange.combineGradient(bothGradients(change))).rejects.toThrow(text);
+    expect(shared.every((byte) => byte === 0xaa)).toBe(true);
+  });
+
   it.each([
     ['bytes', 4],
     ['fp8', 4],
@@ -314,6 +347,8 @@ describe('buffers are refused before anything moves', () => {
     await expect(exchange.combine(sums)).rejects.toThrow(code('E_DTYPE'));
     const gradient = { ...sums, outputGradient: memory(TOKENS, 16) };
     await expect(exchange.weightGradient(gradient)).rejects.toThrow(code('E_DTYPE'));
+    const wideGradients = { ...gradient, weights: memory(ENTRIES, 4), weightsGradient: memory(ENTRIES, 4) };
+    await expect(exchange.combineGradient(wideGradients)).rejects.toThrow(code('E_DTYPE'));
     const scale = memory(ENTRIES, 4);
     await expect(exchange.dispatch({ payloads: [{ ...wide, dtype }], scale })).rejects.toThrow(
       code('E_DTYPE'),

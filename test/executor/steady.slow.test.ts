@@ -151,7 +151,7 @@ describe('a thousand steps', () => {
       using exchange = await loop.clock.time('prepare', () => group.prepare(plan));
       await loop.pass(exchange);
       const times = loop.clock.take();
-      for (const stage of ['gate', 'plan', 'prepare', 'dispatch', 'combine', 'weightGradient'] as const) {
+      for (const stage of ['gate', 'plan', 'prepare', 'dispatch', 'combine', 'combineBackward'] as const) {
         expect(times[stage]).toBeGreaterThan(0);
       }
     });

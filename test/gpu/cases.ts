@@ -1,6 +1,7 @@
 import { behaviorCases } from './behavior.ts';
 import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
+import { gradientCases } from './gradient.ts';
 import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
 import { specialCases } from './special.ts';
@@ -14,6 +15,7 @@ export const gpuCases: readonly GpuCase[] = [
   ...gatingCases,
   ...layerCases,
   ...behaviorCases,
+  ...gradientCases,
   ...steadyCases,
   ...matrixCases,
 ];

@@ -1,6 +1,12 @@
-// All four exchanges over one plan, with inputs that follow from the plan alone, and their comparison byte by byte.
+// All exchanges over one plan, with inputs that follow from the plan alone, and their comparison byte by byte.
 
-import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../../executor/backends/types.ts';
+import type {
+  CombineCall,
+  CombineGradientCall,
+  DispatchCall,
+  Memory,
+  WeightGradientCall,
+} from '../../executor/backends/types.ts';
 import type { Group } from '../../executor/group.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
@@ -26,6 +32,9 @@ export interface Outputs {
   readonly combined: Uint8Array[];
   readonly scaled: Uint8Array[];
   readonly weightGradient: Uint8Array[];
+  readonly gradientRows: Uint8Array[];
+  readonly gradientWeights: Uint8Array[];
+  readonly gradientOrigins: Uint8Array[];
 }
 
 export function makeInputs(
@@ -71,9 +80,10 @@ interface Calls {
   dispatch(call: DispatchCall): unknown;
   combine(call: CombineCall): unknown;
   weightGradient(call: WeightGradientCall): unknown;
+  combineGradient(call: CombineGradientCall): unknown;
 }
 
-/** All four exchanges of the local ranks. Rows are `offset` bytes after an aligned address. */
+/** All exchanges of the local ranks. Rows are `offset` bytes after an aligned address. */
 export async function runCalls(
   calls: Calls,
   plan: VerifiedPlan,
@@ -97,6 +107,9 @@ export async function runCalls(
     combined: poisoned(tokenSizes(plan, rowBytes), offset),
     scaled: poisoned(receivedSizes(plan, rowBytes), offset),
     weightGradient: poisoned(entrySizes(plan, 4)),
+    gradientRows: poisoned(receivedSizes(plan, rowBytes), offset),
+    gradientWeights: poisoned(entrySizes(plan, 4)),
+    gradientOrigins: poisoned(receivedSizes(plan, 12)),
   };
   await calls.dispatch({
     payloads: [
@@ -113,11 +126,15 @@ export async function runCalls(
     ...{ dtype, rowBytes, outputGradient: gradient },
     ...{ from: out.received, to: out.weightGradient },
   });
+  await calls.combineGradient({
+    ...{ dtype, rowBytes, outputGradient: gradient, from: out.received, weights },
+    ...{ to: out.gradientRows, weightsGradient: out.gradientWeights, origins: out.gradientOrigins },
+  });
   const down = Object.entries(out).map(([name, buffers]) => [name, place.down(buffers)]);
   return Object.fromEntries(down) as unknown as Outputs;
 }
 
-/** All four exchanges of the group's local ranks, from and to JavaScript's buffers. */
+/** All exchanges of the group's local ranks, from and to JavaScript's buffers. */
 export async function runExchanges(group: Group, plan: VerifiedPlan, input: Inputs): Promise<Outputs> {
   using exchange = await group.prepare(plan);
   return await runCalls(exchange, plan, input, group.localRanks, JAVASCRIPT);
@@ -133,6 +150,9 @@ export function assertSameOutputs(actual: Outputs, expected: Outputs, input: Inp
   assertSame('combined rows', actual.combined, expected.combined, rowBytes);
   assertSame('scaled rows', actual.scaled, expected.scaled, rowBytes);
   assertSame('weight gradient', actual.weightGradient, expected.weightGradient, 4);
+  assertSame('rows of a combine gradient', actual.gradientRows, expected.gradientRows, rowBytes);
+  assertSame('weights of a combine gradient', actual.gradientWeights, expected.gradientWeights, 4);
+  assertSame('origins of a combine gradient', actual.gradientOrigins, expected.gradientOrigins, 12);
 }
 
 /** One rank's part of the outputs of all ranks. */

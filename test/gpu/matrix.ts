@@ -6,6 +6,7 @@ import { cudaDevices } from '../../executor/backends/cuda/context.ts';
 import type {
   BackendName,
   CombineCall,
+  CombineGradientCall,
   DispatchCall,
   WeightGradientCall,
 } from '../../executor/backends/types.ts';
@@ -20,7 +21,7 @@ type GpuPath = 'direct' | 'forward' | 'once';
 /** Whether the ranks of a plan are on several devices, so that rows can be sent once per rank. */
 const onSeveralDevices = (plan: VerifiedPlan) => Math.min(cudaDevices().devices.length, plan.spec.ranks) > 1;
 
-/** All four exchanges on device memory. */
+/** All exchanges on device memory. */
 async function onDevice(plan: VerifiedPlan, input: Inputs, path: GpuPath, offset: number) {
   const { ranks } = plan.spec;
   using gpu = await openGpu(ranks);
@@ -28,6 +29,11 @@ async function onDevice(plan: VerifiedPlan, input: Inputs, path: GpuPath, offset
   const calls = {
     combine: (call: CombineCall) => devicePlan.combine(call),
     weightGradient: (call: WeightGradientCall) => devicePlan.weightGradient(call),
+    combineGradient: (call: CombineGradientCall) => {
+      const report = devicePlan.combineGradient(call);
+      const isAligned = input.rowBytes % 16 === 0 && offset % 16 === 0;
+      assert.equal(report.path, isAligned && onSeveralDevices(plan) ? 'once' : 'direct');
+    },
     dispatch: (call: DispatchCall) => {
       // The scaled dispatch takes the path that it chooses.
       const report = devicePlan.dispatch(call, call.scale === undefined ? path : 'auto');

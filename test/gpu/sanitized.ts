@@ -2,6 +2,7 @@
 
 import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
+import { gradientCases } from './gradient.ts';
 import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
 import { specialCases } from './special.ts';
@@ -18,9 +19,11 @@ const ROW_WORK = [
   'gate: 1025 experts',
   'gate: 2 of 4 groups',
   'gate: ids on the device',
+  'combine gradient: raggedSources',
+  'combine gradient: f32 rows of 48 bytes',
   'layer: fp8 with scales as a second payload, on device memory, two nodes',
 ];
-const rowWork = [...fp8Cases, ...gatingCases, ...layerCases].filter(({ name }) =>
+const rowWork = [...fp8Cases, ...gatingCases, ...gradientCases, ...layerCases].filter(({ name }) =>
   ROW_WORK.some((part) => name.startsWith(part)),
 );
 for (const { name, run } of [...rowWork, ...tiled, ...other, ...specialCases.slice(0, 6)]) {

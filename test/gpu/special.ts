@@ -59,12 +59,19 @@ export const specialCases: GpuCase[] = (['f32', 'f16', 'bf16'] as const).flatMap
             scale: weights,
           });
           await exchange.weightGradient({ dtype, rowBytes, outputGradient: rows, from, to: gradient });
-          results.push({ combined, scaled, gradient });
+          const to = receivedSizes(plan, rowBytes).map((size) => new Uint8Array(size).fill(0xaa));
+          const weightsGradient = gradient.map((bytes) => new Uint8Array(bytes.length).fill(0xaa));
+          await exchange.combineGradient({
+            ...{ dtype, rowBytes, outputGradient: rows, from, weights, to, weightsGradient },
+          });
+          results.push({ combined, scaled, gradient, to, weightsGradient });
         }
         const [actual, expected] = results;
         assertSame('combined', actual!.combined, expected!.combined, rowBytes);
         assertSame('scaled', actual!.scaled, expected!.scaled, rowBytes);
         assertSame('weight gradient', actual!.gradient, expected!.gradient, 4);
+        assertSame('scaled by combineGradient', actual!.to, expected!.to, rowBytes);
+        assertSame('weights', actual!.weightsGradient, expected!.weightsGradient, 4);
       },
     })),
   ),

@@ -109,11 +109,10 @@ export const steadyCases: readonly GpuCase[] = [
         devicePlan.dispatch({ payloads: [rowsPayload(ROW_BYTES, from, rows)] });
         const combine = { dtype: 'f32', rowBytes: ROW_BYTES } as const;
         devicePlan.combine({ ...combine, from: rows, to: combined, weights });
-        devicePlan.dispatch({
-          payloads: [{ ...rowsPayload(ROW_BYTES, combined, rowsGradient), dtype: 'f32' }],
-          scale: weights,
+        devicePlan.combineGradient({
+          ...{ ...combine, outputGradient: combined, from: rows, weights },
+          ...{ to: rowsGradient, weightsGradient },
         });
-        devicePlan.weightGradient({ ...combine, outputGradient: combined, from: rows, to: weightsGradient });
         devicePlan.combine({ ...combine, from: rowsGradient, to: tokensGradient });
         if (n % 20 === 19) cuda.synchronize();
       };

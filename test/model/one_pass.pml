@@ -5,15 +5,18 @@
  *
  *   dispatch  send(chunk): await ready; write the peers' rows; set their flags
  *             fan(chunk):  await the flag; read the rows
+ *   gradient  send(chunk): as dispatch, and writes the weights of the chunk into the peers' set of this call's parity
+ *             fan(chunk):  await the flag; read the rows and the weights; write the source's products; set their flag
+ *             at the end:  await the flags of the products
  *   combine   push:        write weights into the peers' set of this call's parity; set their flags
  *             send(chunk): await the flag of the weights; read them; write the peer's landing row; set its flag
  *             home(chunk): await the flags; read the landing rows
  *
- * Calls are dispatch, combine, combine, dispatch. What is checked: no deadlock; nothing is read before it was written
- * by this call; nothing is written while its owner may still read what an earlier call wrote; all rows are in place
- * when a launch ends; no device is more than one call ahead of another.
+ * Calls are dispatch, combine, combine, dispatch; with GRADIENT gradient, combine, combine, gradient. What is checked: no deadlock; nothing is read before it was written
+ * by this call; nothing is written while its owner may still read what an earlier call wrote; all rows and products are in
+ * place when a launch ends; no device is more than one call ahead of another.
  *
- * The macros NO_READY, NO_FLAG, ONE_SET, NO_END and FIXED_ROLES take one rule away; each must be found out.
+ * The macros NO_READY, NO_FLAG, ONE_SET, NO_END, NO_PRODUCTS and FIXED_ROLES take one rule away; each must be found out.
  */
 #ifndef D
 #define D 2
@@ -53,6 +56,10 @@ byte land[D * D * C]; /* call that wrote the landing row of (sender, chunk) */
 byte pushed[D * D * 2];
 byte pushFlag[D * D];
 byte reading[D * D * 2]; /* warps that read a pushed set */
+#ifdef GRADIENT
+byte products[D * D * C];    /* call that wrote the products of (sender, chunk) */
+byte productFlag[D * D * C]; /* [device, sender, chunk] */
+#endif
 
 byte resident[D];
 byte arrived[D];
@@ -108,6 +115,11 @@ proctype Warp(byte me; byte number) {
             if
             :: linked(me, peer, e) ->
               assert(epoch[peer] == e - 1);
+#ifdef GRADIENT
+              /* Other chunks of this call may be read. */
+              assert(reading[setAt(peer, me, e)] == 0 || pushed[setAt(peer, me, e)] == e);
+              pushed[setAt(peer, me, e)] = e;
+#endif
               rows[chunkAt(peer, me, chunk)] = e;
               flag[chunkAt(peer, me, chunk)] = e
             :: else
@@ -119,11 +131,33 @@ proctype Warp(byte me; byte number) {
           :: linked(me, source, e) ->
             awaitFlag(flag[chunkAt(me, source, chunk - LAG)] >= e);
             assert(rows[chunkAt(me, source, chunk - LAG)] == e)
+#ifdef GRADIENT
+            ;
+            reading[setAt(me, source, e)]++;
+            assert(pushed[setAt(me, source, e)] == e);
+            reading[setAt(me, source, e)]--;
+            assert(epoch[source] == e - 1);
+            products[chunkAt(source, me, chunk - LAG)] = e;
+            productFlag[chunkAt(source, me, chunk - LAG)] = e
+#endif
           :: else
           fi
         :: else
         fi
       od
+#ifdef GRADIENT
+#ifndef NO_PRODUCTS
+      ;
+      for (source : 0 .. D - 1) {
+        for (chunk : 0 .. C - 1) {
+          if
+          :: linked(me, source, e) && chunk % W == number -> (productFlag[chunkAt(me, source, chunk)] >= e)
+          :: else
+          fi
+        }
+      }
+#endif
+#endif
     :: else -> /* combine: tickets of pushes and sends, then tickets of home items */
 #ifdef FIXED_ROLES
       sender = number > 0;
@@ -185,6 +219,10 @@ proctype Warp(byte me; byte number) {
         for (source : 0 .. D - 1) {
           for (chunk : 0 .. C - 1) {
             assert(!linked(me, source, e) || e % 3 != 1 || rows[chunkAt(me, source, chunk)] == e)
+#ifdef GRADIENT
+            ;
+            assert(!linked(me, source, e) || e % 3 != 1 || products[chunkAt(me, source, chunk)] == e)
+#endif
           }
           assert(epoch[source] + 1 >= e) /* at most one call ahead */
         }

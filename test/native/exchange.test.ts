@@ -116,6 +116,19 @@ describeNative.each(SAMPLE_NAMES)('plan %s', (name) => {
         await reference.weightGradient({ ...dot, to: wantedGradient! });
         native.weightGradientSync({ ...dot, to: gradient! });
         expect(wholes(gradient!), `weight gradient, ${what}`).toEqual(wholes(wantedGradient!));
+
+        const outputs = () => ({
+          to: shifted(recvOf(plan, rowBytes)),
+          weightsGradient: shifted(entriesOf(plan, 4), i),
+          origins: shifted(recvOf(plan, 12), i),
+        });
+        const [both, wantedBoth] = [outputs(), outputs()];
+        await reference.combineGradient({ ...dot, weights, ...wantedBoth });
+        if (i % 2 === 0) native.combineGradientSync({ ...dot, weights, ...both });
+        else await native.combineGradient({ ...dot, weights, ...both });
+        for (const part of ['to', 'weightsGradient', 'origins'] as const) {
+          expect(wholes(both[part]), `combine gradient: ${part}, ${what}`).toEqual(wholes(wantedBoth[part]));
+        }
       }
     }
     context.close();

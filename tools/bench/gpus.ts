@@ -63,7 +63,10 @@ async function benchWorkload(
   using clock = new DeviceClock(cuda);
   const { rowBytes } = plan.spec;
   const calls = exchangeCalls(cuda, memory, plan.shards, rowBytes);
-  const { received } = calls;
+  const { from, received, weights } = calls;
+  const to = received.map(({ rank, bytes }) => memory.alloc(rank, bytes));
+  const weightsGradient = weights.map(({ rank, bytes }) => memory.alloc(rank, bytes));
+  const gradient = { dtype: 'bf16', rowBytes, outputGradient: from, from: received } as const;
   const copyBytes = Math.min(...received.map(({ bytes }) => bytes), 2 ** 30);
   const copies = received.map((_, rank) => memory.alloc(rank, copyBytes));
   const foreign = {
@@ -75,6 +78,13 @@ async function benchWorkload(
   const combine = onDevices(foreign.flat, () => devicePlan.combine(calls.combine));
   const oncePerRank = onDevices(foreign.oncePerRank, () => perRank.dispatch(calls.dispatch, 'once'));
   const sumPerRank = onDevices(foreign.oncePerRank, () => perRank.combine(calls.combine));
+  const combineGradient = onDevices(foreign.oncePerRank, () =>
+    devicePlan.combineGradient({ ...gradient, weights, to, weightsGradient }),
+  );
+  const gradientApart = onDevices(2 * foreign.flat, () => {
+    devicePlan.dispatch({ payloads: [{ rowBytes, dtype: 'bf16', from, to }], scale: weights });
+    devicePlan.weightGradient({ ...gradient, to: weightsGradient });
+  });
   /** All ranks at once copy from and to their neighbors at these distances. */
   const copy = (from: number, to: number) =>
     onDevices(
@@ -84,17 +94,22 @@ async function benchWorkload(
       ),
     );
   const rows = await measure(
-    { peer: copy(0, 1), read: copy(1, 0), local: copy(0, 0), dispatch, oncePerRank, combine, sumPerRank },
+    {
+      ...{ peer: copy(0, 1), read: copy(1, 0), local: copy(0, 0) },
+      ...{ dispatch, oncePerRank, combine, sumPerRank, combineGradient, gradientApart },
+    },
     { rounds },
   );
   const sweep = [];
   for (const count of multiprocessors) {
     cuda.limitSms(count);
-    const { dispatch: one, combine: other } = await measure(
-      { dispatch, combine },
-      { rounds: Math.min(rounds, 7) },
-    );
-    sweep.push({ multiprocessors: count, dispatchMs: one.ms, combineMs: other.ms });
+    const limited = await measure({ dispatch, combine, combineGradient }, { rounds: Math.min(rounds, 7) });
+    sweep.push({
+      multiprocessors: count,
+      dispatchMs: limited.dispatch.ms,
+      combineMs: limited.combine.ms,
+      gradientMs: limited.combineGradient.ms,
+    });
   }
   const stage = ({ ms, rate }: Row) => ({ ms, busGBs: rate, share: rate / rows.peer.rate });
   return {
@@ -114,6 +129,10 @@ async function benchWorkload(
     oncePerRank: stage(rows.oncePerRank),
     /** Its combine: one partial sum per token and rank crosses the links. */
     sumPerRank: stage(rows.sumPerRank),
+    /** Both gradients of a combine: rows once to each rank, one number per entry back. */
+    combineGradient: stage(rows.combineGradient),
+    /** The same as a scaled dispatch and a weight gradient, straight to and from every slot. */
+    gradientApart: stage(rows.gradientApart),
     /** Times with that many SMs of each GPU. */
     sweep,
   };
@@ -127,7 +146,7 @@ function dealOut(tables: readonly RoutingTable[], gpus: number): RoutingTable[] 
 }
 
 /** The fewest SMs that still reach 95 % of the best. */
-function fewestEnough<S extends 'dispatchMs' | 'combineMs'>(
+function fewestEnough<S extends 'dispatchMs' | 'combineMs' | 'gradientMs'>(
   sweep: readonly (Record<S, number> & { multiprocessors: number })[],
   stage: S,
 ): number {
@@ -162,7 +181,11 @@ export async function benchGpus(options: GpusBenchOptions) {
     options,
     workloads,
     /** SMs, at the largest uniform workload. */
-    enough: { dispatch: fewestEnough(sweep, 'dispatchMs'), combine: fewestEnough(sweep, 'combineMs') },
+    enough: {
+      dispatch: fewestEnough(sweep, 'dispatchMs'),
+      combine: fewestEnough(sweep, 'combineMs'),
+      gradient: fewestEnough(sweep, 'gradientMs'),
+    },
     verdicts: workloads.flatMap((one) => [
       atLeast(`dispatch, ${one.name}: share of the peer copy`, one.dispatch.share, 0.9),
       atLeast(`combine, ${one.name}: share of the peer copy`, one.combine.share, 0.9),

@@ -17,6 +17,7 @@ import {
 import { attempt } from '../../native/errors.ts';
 import type {
   CombineCall,
+  CombineGradientCall,
   DispatchCall,
   ExchangeReport,
   ExternalMemory,
@@ -252,6 +253,10 @@ export class DevicePlan extends Handle<NativeDevicePlan> {
 
   weightGradient(call: WeightGradientCall): ExchangeReport {
     return this.#run(() => this.native.weightGradient(call));
+  }
+
+  combineGradient(call: CombineGradientCall): ExchangeReport {
+    return this.#run(() => this.native.combineGradient(call));
   }
 
   #run(call: () => NativeCudaStats): ExchangeReport {

@@ -3,6 +3,7 @@
 import { isExternal } from '../../memory.ts';
 import type {
   CombineCall,
+  CombineGradientCall,
   DispatchCall,
   ExchangeCalls,
   ExchangeKind,
@@ -92,6 +93,12 @@ export class DeviceCopies {
     }
     if (kind === 'weightGradient') {
       return this.of(call as WeightGradientCall, { inputs: ['outputGradient', 'from'], outputs: ['to'] });
+    }
+    if (kind === 'combineGradient') {
+      return this.of(call as CombineGradientCall, {
+        inputs: ['outputGradient', 'from', 'weights'],
+        outputs: ['to', 'weightsGradient', 'origins'],
+      });
     }
     const dispatch = call as DispatchCall;
     const payloads = dispatch.payloads.map((payload) =>

@@ -2,6 +2,7 @@
 
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { sum } from '../../../planner/totals.ts';
+import { combineGradientParts } from '../combineGradient.ts';
 import type { Backend, ExchangeCalls, ExchangeKind, Memory, PreparedPlan } from '../types.ts';
 import { combineRank, weightGradientRank } from './combine.ts';
 import { dispatch } from './dispatch.ts';
@@ -51,6 +52,18 @@ function exchangesOf(plan: VerifiedPlan): Exchanges {
         for (const shard of shards) weightGradientRank(plan, shard, call);
       },
     }),
+    combineGradient: (call) => {
+      const parts = combineGradientParts(call);
+      return {
+        buffers: [call.outputGradient, call.from, call.weights, call.to, call.weightsGradient, call.origins],
+        bytesRead: (tokens + slots) * call.rowBytes,
+        bytesWritten: slots * call.rowBytes + 4 * sum(shards.map((shard) => shard.entries)),
+        work: () => {
+          dispatch(plan, parts.dispatch);
+          for (const shard of shards) weightGradientRank(plan, shard, parts.weightGradient);
+        },
+      };
+    },
   };
 }
 

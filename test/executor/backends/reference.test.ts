@@ -441,3 +441,31 @@ describe('the gradient of the weights', () => {
     }
   });
 });
+
+describe('both gradients of a combine', () => {
+  it('scale each copy of the output gradient, and are the dot products', async () => {
+    const exchange = await prepare(await handPlan(2));
+    const [to, weightsGradient, origins] = [poisoned([32, 32]), poisoned([24, 8]), poisoned([48, 48])];
+    const report = await exchange.combineGradient({
+      ...{ dtype: 'f32', rowBytes: 8 },
+      outputGradient: [f32(1, 2, 3, 4, 5, 6), f32(7, 8)],
+      from: [f32(1, 10, 2, 20, 3, 30, Number.NaN, 0), f32(4, 40, 5, 50, 6, 60, Number.NaN, 0)],
+      weights: [f32(2, 3, 4, 5, 99, 7), f32(8, 99)],
+      ...{ to, weightsGradient, origins },
+    });
+    expect(to.map(floats)).toEqual([
+      [2, 4, 15, 20, 35, 42, 0, 0],
+      [3, 6, 56, 64, 12, 16, 0, 0],
+    ]);
+    expect(weightsGradient.map(floats)).toEqual([
+      [21, 84, 258, 86, 0, 195],
+      [435, 0],
+    ]);
+    expect(origins.map(ints)).toEqual([
+      [0, 0, 0, 0, 1, 1, 0, 2, 1, -1, -1, -1],
+      [0, 0, 1, 1, 0, 0, 0, 1, 0, -1, -1, -1],
+    ]);
+    // Four tokens and six rows of experts are read; six slots and eight gradients of weights are written.
+    expect(report).toMatchObject({ bytesRead: 10 * 8, bytesWritten: 6 * 8 + 8 * 4 });
+  });
+});

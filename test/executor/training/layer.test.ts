@@ -409,6 +409,12 @@ describe('a layer', () => {
     expect(times.combineBackward).toBeGreaterThan(0);
     expect(times.weightGradient).toBeGreaterThan(0);
     expect([times.combine, times.dispatchBackward]).toEqual([0, 0]);
+    // With weights both gradients are one exchange.
+    const both = await layer.combineBackward({
+      ...{ tokensGradient: one(), rowsGradient: one(), weights: one(), rows: one(), weightsGradient: one() },
+    });
+    const { combineBackward, weightGradient } = layer.takeTimes();
+    expect([combineBackward, weightGradient]).toEqual([both.nanoseconds, 0]);
     expect(Object.values(layer.times)).toEqual([0, 0, 0, 0, 0]);
   });
 });

@@ -21,17 +21,22 @@ function show({ device, gpus, options, workloads, enough }: GpusBench): void {
         row('dispatch, once per rank', w.oncePerRank),
         row('combine', w.combine),
         row('combine, once per rank', w.sumPerRank),
+        row('combine gradient', w.combineGradient),
+        row('combine gradient, two calls', w.gradientApart),
       ],
       3,
     );
     if (w.sweep.length === 0) continue;
     printGrid(
-      ['SMs', 'dispatch ms', 'combine ms'],
-      w.sweep.map((one) => [String(one.multiprocessors), one.dispatchMs, one.combineMs]),
+      ['SMs', 'dispatch ms', 'combine ms', 'combine gradient ms'],
+      w.sweep.map((one) => [String(one.multiprocessors), one.dispatchMs, one.combineMs, one.gradientMs]),
       3,
     );
   }
-  print(`\n95 % of the best take ${enough.dispatch} SMs (dispatch), ${enough.combine} (combine)`);
+  print(
+    `\n95 % of the best take ${enough.dispatch} SMs (dispatch), ${enough.combine} (combine), ` +
+      `${enough.gradient} (combine gradient)`,
+  );
 }
 
 export function gpusBenchCommand(): Command {

@@ -1,0 +1,488 @@
+// The gradient of combine between GPUs in one pass. A warp takes work items by ticket:
+//
+// - send (local rank, chunk): stores each row of the output gradient to one landing slot per remote rank, and
+//   the weights of the chunk to the device of that rank; then sets the chunk's flag there.
+// - own (local rank, chunk): the slots on this device.
+// - fan (local rank, source rank, chunk): waits for the flag, then computes the slots of this rank from the
+//   landing rows; stores each dot product to the source rank, and sets the chunk's second flag there.
+//
+// For a slot a warp reads a row of the output gradient and a row of the experts, stores the first one scaled,
+// and adds up their dot product. When no tickets are left, warps wait for the dot products of their device's
+// tokens.
+//
+// The fan items of a chunk follow the send items of a chunk `lag` later. A warp that has a ticket waits only
+// for flags that other devices set in send items of a lower ticket, so some warp can always proceed, whatever
+// number of blocks is resident. A warp that waits for dot products has no ticket: all items of its device
+// have been taken by warps that run.
+#include "element_device.cuh"
+#include "move_device.cuh"
+#include "one_pass_device.cuh"
+#include "one_pass_gradient.hpp"
+
+namespace fusco::cuda {
+
+namespace {
+
+constexpr uint32_t gradientWarps = 12;
+// Loads of 16 bytes of each row that a thread has in flight.
+constexpr uint32_t unitsInFlight = 8;
+// A warp computes this many slots at a time, with `slotThreads` threads each. A thread has `threadLanes`
+// consecutive lanes of the dot product.
+constexpr uint32_t slotsAtOnce = 8;
+constexpr uint32_t slotThreads = warpLanes / slotsAtOnce;
+constexpr uint32_t threadLanes = dotLanes / slotThreads;
+
+// One slot of a chunk's entries.
+struct Dot {
+  uint32_t row;
+  uint32_t info;  // token of the chunk, k << dotK, rank << dotRank
+};
+constexpr uint32_t dotK = 8;
+constexpr uint32_t dotRank = 16;
+static_assert(maxChunkEntries <= 1u << dotK, "a token or k does not fit into a byte");
+
+struct alignas(16) GradientShared {
+  uint2 entry[gradientWarps][maxChunkEntries];  // rank, and slot or noSlot
+  Dot dot[gradientWarps][maxChunkEntries];
+  uint32_t landing[gradientWarps][maxChunkEntries];  // of each token of the chunk
+  LaunchShared launch;
+};
+
+enum class Kind : uint32_t { send, own, fan };
+
+struct Item {
+  Kind kind;
+  uint32_t local;   // local index of the rank that sends or receives
+  uint32_t source;  // rank whose tokens these are
+  uint32_t chunk;
+  uint32_t first;  // first token
+  uint32_t tokens;
+};
+
+// The outputs of the call.
+enum class Output : uint32_t { rows, weightsGradient };
+
+// Row `row` of an output of rank `rank`, which is on another device. Of the gradient of weights a row is one
+// entry.
+__device__ __forceinline__ uint8_t *remoteRow(const CombineGradientParams &p, Output output, uint32_t rank,
+                                              uint64_t row) {
+  if (output == Output::weightsGradient) return reinterpret_cast<uint8_t *>(p.weightsGradient[rank] + row);
+  const Payload &payload = p.dispatch.payload[0];
+  return payload.to[rank] + row * payload.rowBytes;
+}
+
+// Number of a rank's flag that says that the dot products of `sender` for a chunk of the rank have arrived.
+// They follow the flags of the rows of all ranks.
+__device__ inline uint64_t dotFlag(const OnePassCommon &c, const OnePassHead &head,
+                                   const LaunchShared &launch, uint32_t home, uint32_t sender,
+                                   uint32_t chunk) {
+  const uint32_t last = head.ranks - 1;
+  const uint64_t rows = launch.chunkStart[last] + chunksOf(head.tokens[last], c.chunkTokens);
+  return rows + uint64_t{sender} * chunksOf(head.tokens[home], c.chunkTokens) + chunk;
+}
+
+// A set of ranks that the lanes of a warp collect.
+struct RankSet {
+  uint32_t bits[2] = {0, 0};
+
+  __device__ void add(uint32_t rank) { bits[rank / 32] |= 1u << rank % 32; }
+  __device__ bool has(uint32_t rank) const { return (bits[rank / 32] >> rank % 32 & 1) != 0; }
+  __device__ bool isEmpty() const { return (bits[0] | bits[1]) == 0; }
+  // What any lane has added.
+  __device__ void join() {
+    bits[0] = __reduce_or_sync(allLanes, bits[0]);
+    bits[1] = __reduce_or_sync(allLanes, bits[1]);
+  }
+};
+
+// Calls f(rank) by one lane for each remote rank with slots of the chunk; `places` are those of the chunk.
+template <class F>
+__device__ void forRemoteRanks(const OnePassHead &head, const LaunchShared &launch, const Place *places,
+                               uint32_t count, uint32_t lane, F f) {
+  RankSet ranks;
+  for (uint32_t at = lane; at < count; at += 32) {
+    const Place place = places[at];
+    if (place.row >= 0 && !launch.isLocal(place.peer)) ranks.add(place.peer);
+  }
+  ranks.join();
+  for (uint32_t rank = lane; rank < head.ranks; rank += 32) {
+    if (ranks.has(rank)) f(rank);
+  }
+}
+
+// Stores a token's row to its landing slots.
+__device__ void sendRow(const CombineGradientParams &p, const uint8_t *from, const uint2 *entry,
+                        uint32_t topk, uint32_t lane) {
+  const Payload &payload = p.dispatch.payload[0];
+  const auto *row = reinterpret_cast<const uint4 *>(from);
+  const auto units = static_cast<uint32_t>(payload.rowBytes / wideUnit);
+  for (uint32_t first = 0; first < units; first += 32 * unitsInFlight) {
+    uint4 value[unitsInFlight];
+#pragma unroll
+    for (uint32_t i = 0; i < unitsInFlight; i++) {
+      const uint32_t at = first + i * 32 + lane;
+      if (at < units) value[i] = row[at];
+    }
+    for (uint32_t k = 0; k < topk; k++) {
+      const uint2 e = entry[k];
+      if (e.y == noSlot) continue;
+      auto *to = reinterpret_cast<uint4 *>(remoteRow(p, Output::rows, e.x, e.y));
+#pragma unroll
+      for (uint32_t i = 0; i < unitsInFlight; i++) {
+        const uint32_t at = first + i * 32 + lane;
+        if (at < units) to[at] = value[i];
+      }
+    }
+  }
+}
+
+__device__ void send(const CombineGradientParams &p, const OnePassHead &head, const Item &item, uint2 *entry,
+                     const LaunchShared &launch, bool &mayStore, uint32_t lane) {
+  const uint32_t topk = head.topk;
+  const uint32_t count = item.tokens * topk;
+  const Place *places = tablesOf(p.common.plan, head, item.local).send + uint64_t{item.first} * topk;
+  RankSet ranks;
+  for (uint32_t at = lane; at < count; at += 32) {
+    const Place place = places[at];
+    const bool isSent = place.row >= 0 && !launch.isLocal(place.peer);
+    entry[at] = make_uint2(place.peer, isSent ? static_cast<uint32_t>(place.row) : noSlot);
+    if (isSent) ranks.add(place.peer);
+  }
+  ranks.join();
+  __syncwarp();
+  if (ranks.isEmpty()) return;
+  if (!mayStore) awaitReady(p.common, launch.epoch, lane);
+  mayStore = true;
+  const float *weights = p.dispatch.scale[item.source] + uint64_t{item.first} * topk;
+  const uint64_t pushed =
+      (launch.epoch & 1) * p.pushedEntries + (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
+  for (uint32_t rank = 0; rank < head.ranks; rank++) {
+    if (!ranks.has(rank)) continue;
+    for (uint32_t at = lane; at < count; at += 32) p.pushed[rank][pushed + at] = weights[at];
+  }
+  const Payload &payload = p.dispatch.payload[0];
+  for (uint32_t token = 0; token < item.tokens; token++) {
+    const uint8_t *from = payload.from[item.source] + (uint64_t{item.first} + token) * payload.rowBytes;
+    bool isSent = false;
+    for (uint32_t k = 0; k < topk; k++) isSent = isSent || entry[token * topk + k].y != noSlot;
+    if (isSent) sendRow(p, from, entry + token * topk, topk, lane);
+  }
+  __syncwarp();
+  const uint64_t flag = launch.chunkStart[item.source] + item.chunk;
+  for (uint32_t rank = lane; rank < head.ranks; rank += 32) {
+    if (ranks.has(rank)) storeRelease(p.common.flags[rank] + flag, launch.epoch);
+  }
+  __syncwarp();
+}
+
+// Lists the slots of a chunk. The landing slot of a token comes after its other slots: its row is read for
+// all of them, and overwritten last. Returns their number.
+__device__ uint32_t listDots(const uint2 *entry, uint32_t tokens, uint32_t topk, Dot *dot, uint32_t lane) {
+  const uint32_t lower = (1u << lane) - 1;
+  uint32_t dots = 0;
+  for (uint32_t token = 0; token < tokens; token++) {
+    Dot landing{noSlot, 0};
+    for (uint32_t base = 0; base < topk; base += 32) {
+      const uint32_t k = base + lane;
+      const uint2 e = k < topk ? entry[token * topk + k] : make_uint2(0, noSlot);
+      const Dot found{e.y & ~isLanding, token | k << dotK | e.x << dotRank};
+      const bool isUsed = e.y != noSlot;
+      const bool hasLanded = isUsed && (e.y & isLanding) != 0;
+      if (hasLanded) landing = found;
+      const uint32_t others = __ballot_sync(allLanes, isUsed && !hasLanded);
+      if (isUsed && !hasLanded) dot[dots + __popc(others & lower)] = found;
+      dots += __popc(others);
+    }
+    const bool hasLanding = landing.row != noSlot;
+    const uint32_t landed = __ballot_sync(allLanes, hasLanding);
+    if (hasLanding) dot[dots] = landing;
+    dots += landed != 0 ? 1 : 0;
+  }
+  __syncwarp();
+  return dots;
+}
+
+template <class E>
+__device__ uint4 encodeUnit(const float *values) {
+  if constexpr (E::bytes == 4) {
+    return Lanes<E, uint4>::encode(values);
+  } else {
+    return make_uint4(E::encodePair(values[0], values[1]), E::encodePair(values[2], values[3]),
+                      E::encodePair(values[4], values[5]), E::encodePair(values[6], values[7]));
+  }
+}
+
+// What a thread does for a slot: its part of the rows `gradient` and `experts`, and of `to`.
+template <class E>
+struct SlotRows {
+  // 16-byte units of a row that belong to consecutive lanes of one thread, and of all threads of a slot.
+  static constexpr uint32_t own = threadLanes * E::bytes / wideUnit;
+  static constexpr uint32_t stride = own * slotThreads;
+  static constexpr uint32_t steps = unitsInFlight / own;
+  static constexpr uint32_t perUnit = wideUnit / E::bytes;
+
+  const uint4 *gradient;
+  const uint4 *experts;
+  uint4 *to;
+  float weight;
+  float sum[threadLanes];
+
+  // Calls f(unit of the row, step, number among the thread's units) for the units in flight.
+  template <class F>
+  __device__ static void each(uint32_t first, uint32_t units, F f) {
+#pragma unroll
+    for (uint32_t step = 0; step < steps; step++) {
+#pragma unroll
+      for (uint32_t i = 0; i < own; i++) {
+        const uint32_t at = first + step * stride + i;
+        if (at < units) f(at, step, i);
+      }
+    }
+  }
+
+  // All threads of a warp call this together: rows of different slots may overlap, as listDots says.
+  __device__ void run(uint32_t units, bool isUsed, uint32_t thread) {
+#pragma unroll
+    for (float &lane : sum) lane = 0.0f;
+    const uint32_t mine = isUsed ? units : 0;
+    for (uint32_t begin = 0; begin < units; begin += steps * stride) {
+      uint4 a[steps][own];
+      uint4 b[steps][own];
+      each(begin + thread * own, mine, [&](uint32_t at, uint32_t step, uint32_t i) {
+        a[step][i] = gradient[at];
+        b[step][i] = loadOnce(experts + at);
+      });
+      __syncwarp();
+      each(begin + thread * own, mine, [&](uint32_t at, uint32_t step, uint32_t i) {
+        float values[perUnit];
+        float other[perUnit];
+        Lanes<E, uint4>::decode(a[step][i], values);
+        Lanes<E, uint4>::decode(b[step][i], other);
+#pragma unroll
+        for (uint32_t e = 0; e < perUnit; e++) {
+          float &lane = sum[i * perUnit + e];
+          lane = __fadd_rn(lane, __fmul_rn(values[e], other[e]));
+          values[e] = __fmul_rn(values[e], weight);
+        }
+        storeOnce(to + at, encodeUnit<E>(values));
+      });
+    }
+  }
+
+  // The dot product, in the first thread of the slot: lanes are added at distance 16, 8, 4, 2, 1.
+  __device__ float total() {
+    static_assert(slotThreads == 4 && threadLanes == 8, "lanes at distance 16 and 8 are in other threads");
+#pragma unroll
+    for (uint32_t distance = slotThreads / 2; distance >= 1; distance /= 2) {
+#pragma unroll
+      for (float &lane : sum) lane = __fadd_rn(lane, __shfl_down_sync(allLanes, lane, distance));
+    }
+#pragma unroll
+    for (uint32_t distance = threadLanes / 2; distance >= 1; distance /= 2) {
+#pragma unroll
+      for (uint32_t i = 0; i < distance; i++) sum[i] = __fadd_rn(sum[i], sum[i + distance]);
+    }
+    return sum[0];
+  }
+};
+
+// Computes the listed slots. `weights` are those of the chunk's entries.
+template <class E>
+__device__ void runDots(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
+                        const Dot *dot, uint32_t dots, const uint32_t *landing, const float *weights,
+                        uint32_t lane) {
+  const Payload &payload = p.dispatch.payload[0];
+  const uint64_t rowBytes = payload.rowBytes;
+  const uint32_t thread = lane % slotThreads;
+  for (uint32_t base = 0; base < dots; base += slotsAtOnce) {
+    const uint32_t index = base + lane / slotThreads;
+    const bool isUsed = index < dots;
+    const Dot found = dot[isUsed ? index : 0];
+    const uint32_t token = found.info & 0xff;
+    const uint32_t rank = found.info >> dotRank;
+    const uint32_t entry = token * head.topk + (found.info >> dotK & 0xff);
+    const uint8_t *gradient = item.kind == Kind::own
+                                  ? payload.from[item.source] + (uint64_t{item.first} + token) * rowBytes
+                                  : payload.to[rank] + uint64_t{landing[token]} * rowBytes;
+    const uint64_t row = uint64_t{found.row} * rowBytes;
+    SlotRows<E> slot;
+    slot.gradient = reinterpret_cast<const uint4 *>(gradient);
+    slot.experts = reinterpret_cast<const uint4 *>(p.rows[rank] + row);
+    slot.to = reinterpret_cast<uint4 *>(payload.to[rank] + row);
+    slot.weight = weights[entry];
+    slot.run(static_cast<uint32_t>(rowBytes / wideUnit), isUsed, thread);
+    const float total = slot.total();
+    if (!isUsed || thread != 0) continue;
+    const uint64_t number = uint64_t{item.first} * head.topk + entry;
+    float *product =
+        item.kind == Kind::own
+            ? p.weightsGradient[item.source] + number
+            : reinterpret_cast<float *>(remoteRow(p, Output::weightsGradient, item.source, number));
+    *product = __uint_as_float(DeviceF32::encode(total));
+  }
+  __syncwarp();
+}
+
+// Origins of the chunk's rows on this device.
+__device__ void writeOrigins(const DispatchParams &dispatch, const OnePassHead &head, const Item &item,
+                             const uint2 *entry, uint32_t lane) {
+  if (dispatch.hasOrigins == 0) return;
+  for (uint32_t at = lane; at < item.tokens * head.topk; at += 32) {
+    const uint2 e = entry[at];
+    if (e.y == noSlot) continue;
+    int32_t *to = dispatch.origins[e.x] + uint64_t{e.y & ~isLanding} * originWords;
+    to[0] = static_cast<int32_t>(item.source);
+    to[1] = static_cast<int32_t>(item.first + at / head.topk);
+    to[2] = static_cast<int32_t>(at % head.topk);
+  }
+}
+
+// Slots on this device of local tokens. Entries without a slot have the gradient 0.
+template <class E>
+__device__ void own(const CombineGradientParams &p, const OnePassHead &head, const Item &item, uint2 *entry,
+                    Dot *dot, const LaunchShared &launch, uint32_t lane) {
+  const uint64_t first = uint64_t{item.first} * head.topk;
+  const Place *places = tablesOf(p.common.plan, head, item.local).place + first;
+  for (uint32_t at = lane; at < item.tokens * head.topk; at += 32) {
+    const Place place = places[at];
+    const bool isHere = place.row >= 0 && launch.isLocal(place.peer);
+    entry[at] = make_uint2(place.peer, isHere ? static_cast<uint32_t>(place.row) : noSlot);
+    if (place.row < 0) p.weightsGradient[item.source][first + at] = 0.0f;
+  }
+  __syncwarp();
+  writeOrigins(p.dispatch, head, item, entry, lane);
+  const uint32_t dots = listDots(entry, item.tokens, head.topk, dot, lane);
+  runDots<E>(p, head, item, dot, dots, nullptr, p.dispatch.scale[item.source] + first, lane);
+}
+
+// Slots of a local rank of remote tokens.
+template <class E>
+__device__ void fan(const CombineGradientParams &p, const OnePassHead &head, const Item &item, uint2 *entry,
+                    Dot *dot, uint32_t *landing, const LaunchShared &launch, uint32_t lane) {
+  const OnePassCommon &c = p.common;
+  const uint32_t topk = head.topk;
+  const uint32_t rank = head.local[item.local];
+  const uint32_t *arrival = tablesOf(c.plan, head, item.local).arrival +
+                            (uint64_t{head.arrivalStart[item.source]} + item.first) * topk;
+  bool isTouched = false;
+  for (uint32_t at = lane; at < item.tokens * topk; at += 32) {
+    const uint32_t slot = arrival[at];
+    entry[at] = make_uint2(rank, slot);
+    if (slot == noSlot) continue;
+    isTouched = true;
+    if ((slot & isLanding) != 0) landing[at / topk] = slot & ~isLanding;
+  }
+  if (!__any_sync(allLanes, isTouched)) return;
+  __syncwarp();
+  writeOrigins(p.dispatch, head, item, entry, lane);
+  const uint32_t dots = listDots(entry, item.tokens, topk, dot, lane);
+  if (lane == 0) {
+    awaitFlag(c.flags[rank] + launch.chunkStart[item.source] + item.chunk, launch.epoch, c.control,
+              c.deadlineNs, c.failure, item.source);
+  }
+  __syncwarp();
+  const float *weights = p.pushed[rank] + (launch.epoch & 1) * p.pushedEntries +
+                         (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
+  runDots<E>(p, head, item, dot, dots, landing, weights, lane);
+  if (lane == 0) {
+    storeRelease(c.flags[item.source] + dotFlag(c, head, launch, item.source, rank, item.chunk),
+                 launch.epoch);
+  }
+  __syncwarp();
+}
+
+// Waits for the dot products of local tokens that other devices form. The warps of the launch share the
+// chunks.
+__device__ void awaitDots(const CombineGradientParams &p, const OnePassHead &head, const LaunchShared &launch,
+                          uint32_t lane) {
+  const OnePassCommon &c = p.common;
+  const uint32_t warps = gridDim.x * gradientWarps;
+  const uint32_t chunks = chunksOf(head.maxTokens, c.chunkTokens);
+  for (uint32_t work = blockIdx.x * gradientWarps + threadIdx.x / 32; work < chunks * head.locals;
+       work += warps) {
+    const uint32_t local = work % head.locals;
+    const uint32_t chunk = work / head.locals;
+    const uint32_t rank = head.local[local];
+    const uint32_t first = chunk * c.chunkTokens;
+    if (first >= head.tokens[rank]) continue;
+    const Place *places = tablesOf(c.plan, head, local).place + uint64_t{first} * head.topk;
+    const uint32_t count = min(c.chunkTokens, head.tokens[rank] - first) * head.topk;
+    forRemoteRanks(head, launch, places, count, lane, [&](uint32_t sender) {
+      awaitFlag(c.flags[rank] + dotFlag(c, head, launch, rank, sender, chunk), launch.epoch, c.control,
+                c.deadlineNs, c.failure, sender);
+    });
+  }
+  __syncwarp();
+}
+
+// The item of a ticket: `kind` counts the items of one step. A chunk that a rank does not have has no tokens.
+__device__ Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
+                       uint32_t kind) {
+  Item item{};
+  item.chunk = step;
+  if (kind < 2 * head.locals) {
+    item.kind = kind < head.locals ? Kind::send : Kind::own;
+    item.local = kind % head.locals;
+    item.source = head.local[item.local];
+  } else {
+    const uint32_t pair = kind - 2 * head.locals;
+    item.kind = Kind::fan;
+    item.local = pair / head.remotes;
+    item.source = head.remote[pair % head.remotes];
+    if (step < p.lag) return item;
+    item.chunk = step - p.lag;
+  }
+  item.first = item.chunk * p.common.chunkTokens;
+  const uint32_t tokens = head.tokens[item.source];
+  item.tokens = item.first < tokens ? min(p.common.chunkTokens, tokens - item.first) : 0;
+  return item;
+}
+
+template <class E>
+__global__ void __launch_bounds__(gradientWarps * 32, 1)
+    gradientKernel(const __grid_constant__ CombineGradientParams p) {
+  extern __shared__ uint8_t memory[];
+  GradientShared &shared = *reinterpret_cast<GradientShared *>(memory);
+  const uint32_t warp = threadIdx.x / 32;
+  const uint32_t lane = threadIdx.x % 32;
+  const OnePassCommon &c = p.common;
+  const OnePassHead &head = *c.plan.head;
+  uint32_t taken = takeTicket(&c.control->ticket[0], lane);
+  beginLaunch(c, shared.launch);
+  const uint32_t perStep = head.locals * (2 + head.remotes);
+  const uint32_t steps = chunksOf(head.maxTokens, c.chunkTokens) + p.lag;
+  bool mayStore = false;  // other devices are known to be ready
+  for (;;) {
+    const uint32_t ticket = __shfl_sync(allLanes, taken, 0);
+    if (ticket / perStep >= steps) break;
+    taken = takeTicket(&c.control->ticket[0], lane);
+    const Item item = itemOf(p, head, ticket / perStep, ticket % perStep);
+    if (item.tokens == 0) continue;
+    uint2 *entry = shared.entry[warp];
+    if (item.kind == Kind::send) {
+      send(p, head, item, entry, shared.launch, mayStore, lane);
+    } else if (item.kind == Kind::own) {
+      own<E>(p, head, item, entry, shared.dot[warp], shared.launch, lane);
+    } else {
+      fan<E>(p, head, item, entry, shared.dot[warp], shared.landing[warp], shared.launch, lane);
+    }
+  }
+  fillPadding(p.dispatch,
+              {blockIdx.x * uint64_t{blockDim.x} + threadIdx.x, gridDim.x * uint64_t{blockDim.x}});
+  awaitDots(p, head, shared.launch, lane);
+  endLaunch(c, shared.launch);
+}
+
+}  // namespace
+
+cudaError_t launchCombineGradient(const CombineGradientParams &params, uint32_t blocks, cudaStream_t stream) {
+  const auto kernel = forElement(params.dispatch.payload[0].dtype,
+                                 [](auto element) { return gradientKernel<decltype(element)>; });
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(GradientShared));
+  if (error != cudaSuccess) return error;
+  kernel<<<blocks, gradientWarps * 32, sizeof(GradientShared), stream>>>(params);
+  return cudaGetLastError();
+}
+
+}  // namespace fusco::cuda
