@@ -294,6 +294,12 @@ export interface NativeNcclPlan {
     call: WeightGradientCall,
     detailed: boolean,
   ): Promise<NativeNcclReport>;
+  combineGradient(
+    number: number,
+    digest: bigint,
+    call: CombineGradientCall,
+    detailed: boolean,
+  ): Promise<NativeNcclReport>;
   close(): Promise<void>;
 }
 

@@ -205,11 +205,6 @@ OnePassNeed gradientNeed(const fusco_plan &plan, uint64_t tokens, uint64_t all, 
   return {onePassFlags(plan.ranks, tokens, chunkTokens, gradientFlags), all * plan.topk, {}};
 }
 
-// On all SMs: rows of experts are read as well, so that memory bounds it more often than links do.
-OnePassShape gradientShape(uint32_t devices, uint32_t sms, bool, uint32_t topk, uint32_t maxTokens) {
-  return dispatchShape(devices, sms, true, topk, maxTokens);
-}
-
 void enqueueGradient(DevicePlan &device, const fusco_combine_gradient_call &call,
                      const DispatchParams &dispatch, bool isCaptured) {
   CudaContext &context = device.context();

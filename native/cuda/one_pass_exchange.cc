@@ -199,6 +199,11 @@ OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32
   return shape;
 }
 
+// On all SMs: rows of experts are read as well, so that memory bounds it more often than links do.
+OnePassShape gradientShape(uint32_t devices, uint32_t sms, bool, uint32_t topk, uint32_t maxTokens) {
+  return dispatchShape(devices, sms, true, topk, maxTokens);
+}
+
 uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uint64_t slices) {
   // A dispatch has a flag for each chunk of all ranks, a combine for each sender and chunk of the rank.
   return ranks * (tokens / chunkTokens + 1) * slices;

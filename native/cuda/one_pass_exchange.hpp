@@ -75,6 +75,7 @@ struct OnePassShape {
 };
 OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
 OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
+OnePassShape gradientShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
 
 // Flags that a rank needs for launches with such chunks, where ranks have at most `tokens` tokens.
 uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uint64_t slices);

@@ -41,10 +41,20 @@ constexpr uint32_t dotK = 8;
 constexpr uint32_t dotRank = 16;
 static_assert(maxChunkEntries <= 1u << dotK, "a token or k does not fit into a byte");
 
+// The outputs of the call.
+enum class Output : uint32_t { rows, weightsGradient };
+constexpr uint32_t outputs = 2;
+
+// Outputs by rank; those of other processes once they are ready.
+struct RemoteOutputs {
+  uint8_t *of[outputs][maxRanks];
+};
+
 struct alignas(16) GradientShared {
   uint2 entry[gradientWarps][maxChunkEntries];  // rank, and slot or noSlot
   Dot dot[gradientWarps][maxChunkEntries];
   uint32_t landing[gradientWarps][maxChunkEntries];  // of each token of the chunk
+  RemoteOutputs remote;
   LaunchShared launch;
 };
 
@@ -59,16 +69,30 @@ struct Item {
   uint32_t tokens;
 };
 
-// The outputs of the call.
-enum class Output : uint32_t { rows, weightsGradient };
-
 // Row `row` of an output of rank `rank`, which is on another device. Of the gradient of weights a row is one
 // entry.
-__device__ __forceinline__ uint8_t *remoteRow(const CombineGradientParams &p, Output output, uint32_t rank,
-                                              uint64_t row) {
-  if (output == Output::weightsGradient) return reinterpret_cast<uint8_t *>(p.weightsGradient[rank] + row);
-  const Payload &payload = p.dispatch.payload[0];
-  return payload.to[rank] + row * payload.rowBytes;
+__device__ __forceinline__ uint8_t *remoteRow(const CombineGradientParams &p, const RemoteOutputs &remote,
+                                              Output output, uint32_t rank, uint64_t row) {
+  const uint64_t bytes = output == Output::rows ? p.dispatch.payload[0].rowBytes : sizeof(float);
+  return remote.of[static_cast<uint32_t>(output)][rank] + row * bytes;
+}
+
+// Before the first access to another device: it must be ready, and where its outputs are must be known.
+// Returns false after a failure.
+__device__ bool becomeReady(const OnePassCommon &c, GradientShared &shared, uint32_t lane) {
+  const uint32_t epoch = shared.launch.epoch;
+  if (!awaitReady(c, epoch, lane)) return false;
+  if (c.hasProcesses == 0) return true;
+  // Every warp writes the same addresses.
+  const auto &messages = c.inbox[c.device]->message[epoch % 2];
+  for (uint32_t at = lane; at < outputs * c.devices; at += 32) {
+    const uint32_t device = at % c.devices;
+    if (device == c.device) continue;
+    shared.remote.of[at / c.devices][device] =
+        reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
+  }
+  __syncwarp();
+  return true;
 }
 
 // Number of a rank's flag that says that the dot products of `sender` for a chunk of the rank have arrived.
@@ -111,8 +135,8 @@ __device__ void forRemoteRanks(const OnePassHead &head, const LaunchShared &laun
 }
 
 // Stores a token's row to its landing slots.
-__device__ void sendRow(const CombineGradientParams &p, const uint8_t *from, const uint2 *entry,
-                        uint32_t topk, uint32_t lane) {
+__device__ void sendRow(const CombineGradientParams &p, const RemoteOutputs &remote, const uint8_t *from,
+                        const uint2 *entry, uint32_t topk, uint32_t lane) {
   const Payload &payload = p.dispatch.payload[0];
   const auto *row = reinterpret_cast<const uint4 *>(from);
   const auto units = static_cast<uint32_t>(payload.rowBytes / wideUnit);
@@ -126,7 +150,7 @@ __device__ void sendRow(const CombineGradientParams &p, const uint8_t *from, con
     for (uint32_t k = 0; k < topk; k++) {
       const uint2 e = entry[k];
       if (e.y == noSlot) continue;
-      auto *to = reinterpret_cast<uint4 *>(remoteRow(p, Output::rows, e.x, e.y));
+      auto *to = reinterpret_cast<uint4 *>(remoteRow(p, remote, Output::rows, e.x, e.y));
 #pragma unroll
       for (uint32_t i = 0; i < unitsInFlight; i++) {
         const uint32_t at = first + i * 32 + lane;
@@ -137,7 +161,7 @@ __device__ void sendRow(const CombineGradientParams &p, const uint8_t *from, con
 }
 
 __device__ void send(const CombineGradientParams &p, const OnePassHead &head, const Item &item, uint2 *entry,
-                     const LaunchShared &launch, bool &mayStore, uint32_t lane) {
+                     const RemoteOutputs &remote, const LaunchShared &launch, uint32_t lane) {
   const uint32_t topk = head.topk;
   const uint32_t count = item.tokens * topk;
   const Place *places = tablesOf(p.common.plan, head, item.local).send + uint64_t{item.first} * topk;
@@ -151,8 +175,6 @@ __device__ void send(const CombineGradientParams &p, const OnePassHead &head, co
   ranks.join();
   __syncwarp();
   if (ranks.isEmpty()) return;
-  if (!mayStore) awaitReady(p.common, launch.epoch, lane);
-  mayStore = true;
   const float *weights = p.dispatch.scale[item.source] + uint64_t{item.first} * topk;
   const uint64_t pushed =
       (launch.epoch & 1) * p.pushedEntries + (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
@@ -165,7 +187,7 @@ __device__ void send(const CombineGradientParams &p, const OnePassHead &head, co
     const uint8_t *from = payload.from[item.source] + (uint64_t{item.first} + token) * payload.rowBytes;
     bool isSent = false;
     for (uint32_t k = 0; k < topk; k++) isSent = isSent || entry[token * topk + k].y != noSlot;
-    if (isSent) sendRow(p, from, entry + token * topk, topk, lane);
+    if (isSent) sendRow(p, remote, from, entry + token * topk, topk, lane);
   }
   __syncwarp();
   const uint64_t flag = launch.chunkStart[item.source] + item.chunk;
@@ -289,8 +311,8 @@ struct SlotRows {
 // Computes the listed slots. `weights` are those of the chunk's entries.
 template <class E>
 __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
-                        const Dot *dot, uint32_t dots, const uint32_t *landing, const float *weights,
-                        uint32_t lane) {
+                        const RemoteOutputs &remote, const Dot *dot, uint32_t dots, const uint32_t *landing,
+                        const float *weights, uint32_t lane) {
   const Payload &payload = p.dispatch.payload[0];
   const uint64_t rowBytes = payload.rowBytes;
   const uint32_t thread = lane % slotThreads;
@@ -317,7 +339,7 @@ __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head,
     float *product =
         item.kind == Kind::own
             ? p.weightsGradient[item.source] + number
-            : reinterpret_cast<float *>(remoteRow(p, Output::weightsGradient, item.source, number));
+            : reinterpret_cast<float *>(remoteRow(p, remote, Output::weightsGradient, item.source, number));
     *product = __uint_as_float(DeviceF32::encode(total));
   }
   __syncwarp();
@@ -339,26 +361,32 @@ __device__ void writeOrigins(const DispatchParams &dispatch, const OnePassHead &
 
 // Slots on this device of local tokens. Entries without a slot have the gradient 0.
 template <class E>
-__device__ void own(const CombineGradientParams &p, const OnePassHead &head, const Item &item, uint2 *entry,
-                    Dot *dot, const LaunchShared &launch, uint32_t lane) {
+__device__ void own(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
+                    GradientShared &shared, uint32_t warp, uint32_t lane) {
+  uint2 *entry = shared.entry[warp];
+  Dot *dot = shared.dot[warp];
   const uint64_t first = uint64_t{item.first} * head.topk;
   const Place *places = tablesOf(p.common.plan, head, item.local).place + first;
   for (uint32_t at = lane; at < item.tokens * head.topk; at += 32) {
     const Place place = places[at];
-    const bool isHere = place.row >= 0 && launch.isLocal(place.peer);
+    const bool isHere = place.row >= 0 && shared.launch.isLocal(place.peer);
     entry[at] = make_uint2(place.peer, isHere ? static_cast<uint32_t>(place.row) : noSlot);
     if (place.row < 0) p.weightsGradient[item.source][first + at] = 0.0f;
   }
   __syncwarp();
   writeOrigins(p.dispatch, head, item, entry, lane);
   const uint32_t dots = listDots(entry, item.tokens, head.topk, dot, lane);
-  runDots<E>(p, head, item, dot, dots, nullptr, p.dispatch.scale[item.source] + first, lane);
+  runDots<E>(p, head, item, shared.remote, dot, dots, nullptr, p.dispatch.scale[item.source] + first, lane);
 }
 
-// Slots of a local rank of remote tokens.
+// Slots of a local rank of remote tokens. Returns false after a failure.
 template <class E>
-__device__ void fan(const CombineGradientParams &p, const OnePassHead &head, const Item &item, uint2 *entry,
-                    Dot *dot, uint32_t *landing, const LaunchShared &launch, uint32_t lane) {
+__device__ bool fan(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
+                    GradientShared &shared, uint32_t warp, uint32_t lane) {
+  uint2 *entry = shared.entry[warp];
+  Dot *dot = shared.dot[warp];
+  uint32_t *landing = shared.landing[warp];
+  const LaunchShared &launch = shared.launch;
   const OnePassCommon &c = p.common;
   const uint32_t topk = head.topk;
   const uint32_t rank = head.local[item.local];
@@ -372,23 +400,22 @@ __device__ void fan(const CombineGradientParams &p, const OnePassHead &head, con
     isTouched = true;
     if ((slot & isLanding) != 0) landing[at / topk] = slot & ~isLanding;
   }
-  if (!__any_sync(allLanes, isTouched)) return;
+  if (!__any_sync(allLanes, isTouched)) return true;
   __syncwarp();
   writeOrigins(p.dispatch, head, item, entry, lane);
   const uint32_t dots = listDots(entry, item.tokens, topk, dot, lane);
-  if (lane == 0) {
-    awaitFlag(c.flags[rank] + launch.chunkStart[item.source] + item.chunk, launch.epoch, c.control,
-              c.deadlineNs, c.failure, item.source);
-  }
-  __syncwarp();
+  const uint32_t *flag = c.flags[rank] + launch.chunkStart[item.source] + item.chunk;
+  const bool came = lane != 0 || awaitFlag(c, flag, launch.epoch, item.source);
+  if (__all_sync(allLanes, came) == 0) return false;
   const float *weights = p.pushed[rank] + (launch.epoch & 1) * p.pushedEntries +
                          (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
-  runDots<E>(p, head, item, dot, dots, landing, weights, lane);
+  runDots<E>(p, head, item, shared.remote, dot, dots, landing, weights, lane);
   if (lane == 0) {
     storeRelease(c.flags[item.source] + dotFlag(c, head, launch, item.source, rank, item.chunk),
                  launch.epoch);
   }
   __syncwarp();
+  return true;
 }
 
 // Waits for the dot products of local tokens that other devices form. The warps of the launch share the
@@ -408,8 +435,7 @@ __device__ void awaitDots(const CombineGradientParams &p, const OnePassHead &hea
     const Place *places = tablesOf(c.plan, head, local).place + uint64_t{first} * head.topk;
     const uint32_t count = min(c.chunkTokens, head.tokens[rank] - first) * head.topk;
     forRemoteRanks(head, launch, places, count, lane, [&](uint32_t sender) {
-      awaitFlag(c.flags[rank] + dotFlag(c, head, launch, rank, sender, chunk), launch.epoch, c.control,
-                c.deadlineNs, c.failure, sender);
+      awaitFlag(c, c.flags[rank] + dotFlag(c, head, launch, rank, sender, chunk), launch.epoch, sender);
     });
   }
   __syncwarp();
@@ -448,10 +474,15 @@ __global__ void __launch_bounds__(gradientWarps * 32, 1)
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;
   uint32_t taken = takeTicket(&c.control->ticket[0], lane);
-  beginLaunch(c, shared.launch);
+  for (uint32_t rank = threadIdx.x; rank < head.ranks; rank += blockDim.x) {
+    shared.remote.of[static_cast<uint32_t>(Output::rows)][rank] = p.dispatch.payload[0].to[rank];
+    shared.remote.of[static_cast<uint32_t>(Output::weightsGradient)][rank] =
+        reinterpret_cast<uint8_t *>(p.weightsGradient[rank]);
+  }
+  if (!beginLaunch(c, shared.launch, &p.told)) return;
   const uint32_t perStep = head.locals * (2 + head.remotes);
   const uint32_t steps = chunksOf(head.maxTokens, c.chunkTokens) + p.lag;
-  bool mayStore = false;  // other devices are known to be ready
+  bool isReady = false;  // the other devices are known to be ready
   for (;;) {
     const uint32_t ticket = __shfl_sync(allLanes, taken, 0);
     if (ticket / perStep >= steps) break;
@@ -459,12 +490,16 @@ __global__ void __launch_bounds__(gradientWarps * 32, 1)
     const Item item = itemOf(p, head, ticket / perStep, ticket % perStep);
     if (item.tokens == 0) continue;
     uint2 *entry = shared.entry[warp];
+    if (item.kind != Kind::own && !isReady) {
+      isReady = becomeReady(c, shared, lane);
+      if (!isReady) break;
+    }
     if (item.kind == Kind::send) {
-      send(p, head, item, entry, shared.launch, mayStore, lane);
+      send(p, head, item, entry, shared.remote, shared.launch, lane);
     } else if (item.kind == Kind::own) {
-      own<E>(p, head, item, entry, shared.dot[warp], shared.launch, lane);
-    } else {
-      fan<E>(p, head, item, entry, shared.dot[warp], shared.landing[warp], shared.launch, lane);
+      own<E>(p, head, item, shared, warp, lane);
+    } else if (!fan<E>(p, head, item, shared, warp, lane)) {
+      break;
     }
   }
   fillPadding(p.dispatch,

@@ -1,4 +1,4 @@
-// The gradient of combine between GPUs of one process in one pass. A row of the output gradient crosses a
+// The gradient of combine between GPUs of one host in one pass. A row of the output gradient crosses a
 // link once per destination rank, unscaled, with the weights of its entries. The destination scales it for
 // each of its slots and forms the dot products with the experts' rows; each returns as one number.
 #pragma once
@@ -9,6 +9,7 @@ namespace fusco::cuda {
 
 struct CombineGradientParams {
   OnePassCommon common;
+  ToldAddresses told;  // buffer 0: `dispatch.payload[0].to`, buffer 1: `weightsGradient`
   // A scaled dispatch of one payload, the output gradient, whose rows and addresses are multiples of 16
   // bytes.
   DispatchParams dispatch;

@@ -340,6 +340,23 @@ fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_
                                         const fusco_weight_gradient_call *gradient, fusco_nccl_report *report,
                                         const fusco_nccl_peers *peers, fusco_error *error);
 
+/**
+ * Both gradients of a combine of the local rank. Collective; enqueues or blocks as fusco_nccl_dispatch.
+ * Arithmetic as fusco_combine_gradient.
+ *
+ * @param[in]     plan      the plan
+ * @param[in]     call      identity of the call
+ * @param[in]     gradient  buffers of the local rank, device memory
+ * @param[in,out] report    host memory, with its struct_size; may be NULL
+ * @param[in]     peers     host memory; may be NULL
+ * @param[out]    error     may be NULL
+ * @retval other  as fusco_nccl_dispatch
+ */
+fusco_status fusco_nccl_combine_gradient(fusco_nccl_plan *plan, const fusco_nccl_call *call,
+                                         const fusco_combine_gradient_call *gradient,
+                                         fusco_nccl_report *report, const fusco_nccl_peers *peers,
+                                         fusco_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -168,4 +168,12 @@ fusco_status fusco_nccl_weight_gradient(fusco_nccl_plan *plan, const fusco_nccl_
                   peers, error);
 }
 
+fusco_status fusco_nccl_combine_gradient(fusco_nccl_plan *plan, const fusco_nccl_call *id,
+                                         const fusco_combine_gradient_call *gradient,
+                                         fusco_nccl_report *report, const fusco_nccl_peers *peers,
+                                         fusco_error *error) {
+  return exchange(fusco::nccl::combineGradient, plan, id, gradient, "fusco_combine_gradient_call", report,
+                  peers, error);
+}
+
 }  // extern "C"

@@ -124,4 +124,20 @@ void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weigh
   countWeightGradient(plan.sizes(), call, report.stats);
 }
 
+void combineGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_gradient_call &call,
+                     fusco_nccl_report &report, const fusco_nccl_peers *peers) {
+  cuda::checkDeviceCall(plan.sizes(), call, reachOf(plan));
+  if (plan.isOnePass()) {
+    combineGradientFromPeers(plan, callId, call, report);
+    return;
+  }
+  const CombineGradientParts parts(call);
+  dispatch(plan, callId, parts.dispatch, report, peers);
+  const fusco_stats first = report.stats;
+  weightGradient(plan, callId, parts.weightGradient, report, peers);
+  report.stats.started = first.started;
+  report.stats.nanoseconds += first.nanoseconds;
+  countCombineGradient(plan.sizes(), call, report.stats);
+}
+
 }  // namespace fusco::nccl

@@ -12,5 +12,7 @@ void combine(Plan &plan, const fusco_nccl_call &id, const fusco_combine_call &ca
              const fusco_nccl_peers *peers);
 void weightGradient(Plan &plan, const fusco_nccl_call &id, const fusco_weight_gradient_call &call,
                     fusco_nccl_report &report, const fusco_nccl_peers *peers);
+void combineGradient(Plan &plan, const fusco_nccl_call &id, const fusco_combine_gradient_call &call,
+                     fusco_nccl_report &report, const fusco_nccl_peers *peers);
 
 }  // namespace fusco::nccl

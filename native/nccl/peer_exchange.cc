@@ -9,6 +9,7 @@
 #include "exchange_frame.hpp"
 #include "kernels.hpp"
 #include "one_pass_exchange.hpp"
+#include "one_pass_gradient.hpp"
 
 namespace fusco::nccl {
 
@@ -104,6 +105,12 @@ PeerNeed moveNeed(const Plan &plan, uint32_t chunkTokens, uint32_t slices) {
   return {cuda::onePassFlags(plan.group().neighbors().ranks, plan.maxTokens(), chunkTokens, slices), 0, 0};
 }
 
+PeerNeed gradientNeed(const Plan &plan, uint32_t chunkTokens) {
+  PeerNeed need = moveNeed(plan, chunkTokens, cuda::gradientFlags);
+  need.pushedEntries = plan.allTokens() * plan.sizes().topk;
+  return need;
+}
+
 PeerNeed sumNeed(const Plan &plan, const fusco_combine_call &call, uint32_t chunkTokens) {
   const bool keepsPartials = plan.sizes().tree == Tree::kept;
   const uint64_t elements = call.row_bytes / elementBytes(call.dtype);
@@ -135,6 +142,20 @@ void moveOnce(Plan &plan, PeerCall &peer, uint64_t number, const DispatchParams 
   }
   move.common = peer.common(number);
   group.must(cuda::launchMove(move, shape.blocks, peer.stream()), "launching a dispatch");
+}
+
+// The launches of a dispatch, with the local rank's addresses.
+std::vector<DispatchParams> launchesOf(const Plan &plan, const fusco_dispatch_call &call) {
+  const uint32_t self = plan.group().neighbors().self;
+  DispatchParams base{};
+  base.plan = plan.device().direct;
+  base.place = base.plan.place;
+  base.scale[self] = floatsOf(call.scale);
+  if (call.origins != nullptr) base.origins[self] = static_cast<int32_t *>(call.origins[0].data);
+  return cuda::dispatchParams(call, plan.sizes().topk, base, [&](uint32_t p, Payload &payload) {
+    payload.from[self] = bytesOf(call.payloads[p].from[0]);
+    payload.to[self] = bytesOf(call.payloads[p].to[0]);
+  });
 }
 
 // Each row, scaled, straight to all of its slots.
@@ -175,25 +196,14 @@ void reservePeerMemory(Plan &plan, const fusco_nccl_call &id, uint64_t rowBytes)
 
 void dispatchToPeers(Plan &plan, const fusco_nccl_call &id, const fusco_dispatch_call &call,
                      fusco_nccl_report &report) {
-  Group &group = plan.group();
-  const uint32_t self = group.neighbors().self;
   for (uint32_t p = 0; p < call.payload_count; p++) {
     const fusco_payload &payload = call.payloads[p];
     checkRowsAligned("from", payload.from[0], payload.row_bytes);
     checkRowsAligned("to", payload.to[0], payload.row_bytes);
   }
   PeerCall peer(plan, id, report);
-  DispatchParams base{};
-  base.plan = plan.device().direct;
-  base.place = base.plan.place;
-  base.scale[self] = floatsOf(call.scale);
-  if (call.origins != nullptr) base.origins[self] = static_cast<int32_t *>(call.origins[0].data);
-  const auto fill = [&](uint32_t p, Payload &payload) {
-    payload.from[self] = bytesOf(call.payloads[p].from[0]);
-    payload.to[self] = bytesOf(call.payloads[p].to[0]);
-  };
   uint64_t number = 0;
-  for (DispatchParams &params : cuda::dispatchParams(call, plan.sizes().topk, base, fill)) {
+  for (DispatchParams &params : launchesOf(plan, call)) {
     if (call.scale != nullptr) {
       moveScaled(plan, peer, number++, params);
     } else {
@@ -255,11 +265,12 @@ void combineFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine
   countCombine(plan.sizes(), call, report.stats);
 }
 
-void weightGradientFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_weight_gradient_call &call,
-                             fusco_nccl_report &report) {
+namespace {
+
+// Every entry's row of experts is read from its rank.
+void readProducts(Plan &plan, PeerCall &peer, uint64_t number, const fusco_weight_gradient_call &call) {
   Group &group = plan.group();
   const uint32_t self = group.neighbors().self;
-  PeerCall peer(plan, id, report);
   GradientParams params{};
   params.plan = plan.device().direct;
   params.peers = group.peers().rows();
@@ -268,12 +279,59 @@ void weightGradientFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_
   params.to[self] = static_cast<float *>(call.to[0].data);
   cuda::EdgeParams edge{};
   peer.tell(call.from[0], 0, edge);
-  peer.betweenEdges(edge, 0, "launching a gradient", [&] {
+  peer.betweenEdges(edge, number, "launching a gradient", [&] {
     return cuda::launchGradient(params, group.limits(), call.dtype, peer.stream());
   });
+}
+
+// Rows of the output gradient once to each rank, which forms the products.
+void formProducts(Plan &plan, PeerCall &peer, const fusco_combine_gradient_call &call,
+                  const DispatchParams &dispatch) {
+  Group &group = plan.group();
+  const uint32_t self = group.neighbors().self;
+  const OnePassShape shape = peer.shape(cuda::gradientShape);
+  peer.reserve(gradientNeed(plan, shape.chunkTokens));
+  cuda::CombineGradientParams params{};
+  params.dispatch = dispatch;
+  params.lag = shape.lag;
+  params.rows[self] = bytesOf(call.from[0]);
+  params.weightsGradient[self] = static_cast<float *>(call.weights_gradient[0].data);
+  group.peers().addGradient(params);
+  peer.tell(call.to[0], 0, params.told);
+  peer.tell(call.weights_gradient[0], 1, params.told);
+  params.common = peer.common(0);
+  group.must(cuda::launchCombineGradient(params, shape.blocks, peer.stream()), "launching a combine gradient");
+}
+
+}  // namespace
+
+void weightGradientFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_weight_gradient_call &call,
+                             fusco_nccl_report &report) {
+  PeerCall peer(plan, id, report);
+  readProducts(plan, peer, 0, call);
   peer.end();
   report.direct_bytes = plan.directRows() * call.row_bytes;
   countWeightGradient(plan.sizes(), call, report.stats);
+}
+
+void combineGradientFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine_gradient_call &call,
+                              fusco_nccl_report &report) {
+  checkRowsAligned("outputGradient", call.output_gradient[0], call.row_bytes);
+  checkRowsAligned("from", call.from[0], call.row_bytes);
+  checkRowsAligned("to", call.to[0], call.row_bytes);
+  const CombineGradientParts parts(call);
+  PeerCall peer(plan, id, report);
+  DispatchParams dispatch = launchesOf(plan, parts.dispatch).front();
+  const bool isOnce = cuda::unitOf(call.row_bytes) == 16;
+  if (isOnce) {
+    formProducts(plan, peer, call, dispatch);
+  } else {
+    moveScaled(plan, peer, 0, dispatch);
+    readProducts(plan, peer, 1, parts.weightGradient);
+  }
+  peer.end();
+  report.direct_bytes = (isOnce ? plan.rowsOnce() : 2 * plan.directRows()) * call.row_bytes;
+  countCombineGradient(plan.sizes(), call, report.stats);
 }
 
 }  // namespace fusco::nccl

@@ -13,6 +13,8 @@ void combineFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine
                       fusco_nccl_report &report);
 void weightGradientFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_weight_gradient_call &call,
                              fusco_nccl_report &report);
+void combineGradientFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine_gradient_call &call,
+                              fusco_nccl_report &report);
 
 // Sets memory aside for exchanges of rows of `rowBytes` bytes; 0: none. Collective.
 void reservePeerMemory(Plan &plan, const fusco_nccl_call &id, uint64_t rowBytes);

@@ -128,6 +128,14 @@ void PeerMemory::addSum(cuda::SumParams &params) const {
   }
 }
 
+void PeerMemory::addGradient(cuda::CombineGradientParams &params) const {
+  const Layout layout(capacity_, group_.neighbors().ranks);
+  params.pushedEntries = capacity_.pushedEntries;
+  for (size_t i = 0; i < grown_.size(); i++) {
+    params.pushed[i] = reinterpret_cast<float *>(grown_[i] + layout.pushed);
+  }
+}
+
 uint32_t PeerMemory::otherCaller(uint32_t epoch, uint64_t digest) const {
   const uint32_t self = group_.neighbors().self;
   cuda::Inbox inbox{};

@@ -7,7 +7,7 @@
 
 #include "edges.hpp"
 #include "fusco_nccl.h"
-#include "one_pass.hpp"
+#include "one_pass_gradient.hpp"
 
 namespace fusco::nccl {
 
@@ -37,6 +37,7 @@ class PeerMemory {
   // Parameters of a launch; `digest` is compared with that of the others.
   cuda::OnePassCommon common(const cuda::OnePassTables &tables, uint32_t chunkTokens, uint64_t digest) const;
   void addSum(cuda::SumParams &params) const;
+  void addGradient(cuda::CombineGradientParams &params) const;
   // Of the kernels between the edges of launchBeginEdge() and launchEndEdge().
   cuda::PeerRows rows() const;
   uint64_t *addresses() const { return addresses_; }

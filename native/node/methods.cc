@@ -92,6 +92,7 @@ void describeNccl(Napi::Env env, Exports &exports) {
                   .method("dispatch", &NcclPlan::exchange<fusco_nccl_dispatch>, 4)
                   .method("combine", &NcclPlan::exchange<fusco_nccl_combine>, 4)
                   .method("weightGradient", &NcclPlan::exchange<fusco_nccl_weight_gradient>, 4)
+                  .method("combineGradient", &NcclPlan::exchange<fusco_nccl_combine_gradient>, 4)
                   .method("close", &NcclPlan::close, 0));
   exports.function("ncclLibrary", ncclLibrary, 1).function("ncclUniqueId", ncclUniqueId, 0);
 }

@@ -12,7 +12,6 @@ import { type Addon, findAddon, needAddon } from '../../native/addon.ts';
 import { fromSteady } from '../../native/clock.ts';
 import { attempt, translate } from '../../native/errors.ts';
 import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/types.ts';
-import { addReports, bothSettled, combineGradientParts } from '../combineGradient.ts';
 import { type Cuda, cudaDevices, nativeCuda, openCuda } from '../cuda/context.ts';
 import { DeviceCopies } from '../cuda/deviceCopies.ts';
 import { cudaRowWork } from '../cuda/rowWork.ts';
@@ -20,7 +19,6 @@ import type { Memory } from '../../memory.ts';
 import type {
   Backend,
   BufferBytes,
-  CombineGradientCall,
   Coordinator,
   ExchangeCalls,
   ExchangeKind,
@@ -263,11 +261,8 @@ class NcclBackend implements Backend {
 /** The name of a call, and what else ranks must agree on. */
 type Shape = readonly [name: string, ...rest: (string | number | boolean)[]];
 
-/** The kinds of exchange that are one numbered call. */
-type NumberedKind = Exclude<ExchangeKind, 'combineGradient'>;
-
 /** What ranks must agree on before rows move. Buffers and numbers of rows differ between ranks. */
-const SHAPES: { readonly [Kind in NumberedKind]: (call: ExchangeCalls[Kind]) => Shape } = {
+const SHAPES: { readonly [Kind in ExchangeKind]: (call: ExchangeCalls[Kind]) => Shape } = {
   dispatch: ({ payloads, origins, scale }) => [
     'dispatch',
     ...payloads.flatMap(({ rowBytes, per, dtype }) => [rowBytes, per ?? 'token', dtype ?? 'bytes']),
@@ -276,6 +271,12 @@ const SHAPES: { readonly [Kind in NumberedKind]: (call: ExchangeCalls[Kind]) => 
   ],
   combine: ({ dtype, rowBytes, weights }) => ['combine', dtype, rowBytes, weights !== undefined],
   weightGradient: ({ dtype, rowBytes }) => ['weight gradient', dtype, rowBytes],
+  combineGradient: ({ dtype, rowBytes, origins }) => [
+    'combine gradient',
+    dtype,
+    rowBytes,
+    origins !== undefined,
+  ],
 };
 
 export class NcclPlan implements PreparedPlan {
@@ -293,17 +294,7 @@ export class NcclPlan implements PreparedPlan {
     this.#enqueues = native.bytes(1).enqueues;
   }
 
-  async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport>;
-  async run(kind: ExchangeKind, call: ExchangeCalls[ExchangeKind]): Promise<ExchangeReport> {
-    if (kind !== 'combineGradient') return this.#exchange(kind, call as never);
-    const { dispatch, weightGradient } = combineGradientParts(call as CombineGradientCall);
-    // Both are queued at once, in this order on all ranks; neither reads what the other writes.
-    const rows = this.#exchange('dispatch', dispatch);
-    const weights = this.#exchange('weightGradient', weightGradient);
-    return addReports(...(await bothSettled(rows, weights)));
-  }
-
-  async #exchange<Kind extends NumberedKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
+  async run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
     const { cuda, isDetailed } = this.#backend;
     const shape = SHAPES[kind](call);
     const copies = new DeviceCopies(cuda);
