@@ -50,8 +50,14 @@ export interface PlanOptions {
   strategy?: Strategy | 'auto';
   /** Which rank forwards, in hierarchical plans. Default best. */
   balance?: Balance;
-  /** Partial sums of a hierarchical combine. Default payload. */
+  /** Partial sums of a hierarchical combine that adds node by node. Default payload. */
   partial?: PartialDtype;
+  /**
+   * Order of additions in a hierarchical plan's combine. `node`, the default, adds node by node and returns one partial
+   * sum per token and node. `token` adds single rows in ascending k as a flat plan does: the result has the same bits for
+   * any number of ranks, nodes and any strategy, but every row returns. Flat plans always add by token.
+   */
+  sum?: SumOrder;
   /** Expert -> rank or ranks. Default: contiguous blocks. */
   placement?: PlacementMap;
   /** Target size of one slice in bytes. Default 1 MiB. */
@@ -99,6 +105,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     strategy: options.strategy ?? 'flat',
     balance: options.balance ?? 'best',
     partial: options.partial ?? 'payload',
+    sum: options.sum ?? DEFAULT_SUM,
     sliceRows: 1,
     tileTokens: options.tileTokens ?? 0,
     placement: options.placement ?? [],
@@ -186,13 +193,12 @@ export function optionalFields({ sum, replicas, combineDtype, dtype }: PlanSpec)
   };
 }
 
-/** Throws E_BACKEND for a plan whose sums or replicas follow a rule that this version knows by name only. */
+/** Throws E_BACKEND for a plan whose replicas follow a rule that this version knows by name only. */
 export function checkSupported(spec: PlanSpec): void {
-  const { sum, replicas } = optionalFields(spec);
-  const [name, value] = sum === undefined ? ['replicas', replicas] : ['sum', sum];
+  const { replicas: value } = optionalFields(spec);
   if (value === undefined) return;
-  const text = `this version cannot plan or execute ${name} '${value}': update fusco, or plan without it`;
-  throw new FuscoError('E_BACKEND', text, { path: `/header/core/${name}`, value });
+  const text = `this version cannot plan or execute replicas '${value}': update fusco, or plan without it`;
+  throw new FuscoError('E_BACKEND', text, { path: '/header/core/replicas', value });
 }
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
@@ -228,6 +234,11 @@ export function directInstances(spec: PlanSpec, rank: number): DirectRange {
   const firstRank = strategy === 'flat' ? 0 : nodeOf(spec, rank) * ranksPerNode;
   const endRank = strategy === 'flat' ? ranks : firstRank + ranksPerNode;
   return { firstRank, endRank, first: placement.rankFirst[firstRank]!, end: placement.rankFirst[endRank]! };
+}
+
+/** Whether combine adds node by node, with one partial sum per token and node. Otherwise it adds by token. */
+export function sumsByNode({ sum }: PlanSpec): boolean {
+  return sum === 'node';
 }
 
 /** Node of a rank. */

@@ -79,12 +79,14 @@ class RankTables : public UploadedTables {
   // over NVLink.
   bool isDirect(uint32_t peer) const {
     return neighbors_.has(peer) &&
-           (sizes.tree == Tree::none || peer / sizes.ranksPerNode == neighbors_.rank / sizes.ranksPerNode);
+           (!sizes.isHierarchical || peer / sizes.ranksPerNode == neighbors_.rank / sizes.ranksPerNode);
   }
 
   // The local rank's sizes as a plan of one rank, for the checks that all backends share.
   fusco_plan sizes;
   bool forwards = false;  // rows for other nodes go to forwarders
+  // Whether forwarders add rows in a combine and return partial sums; otherwise every row returns.
+  bool returnsPartials() const { return forwards && sizes.tree != Tree::none; }
 
   // Rows of each neighbor's buffer that are touched: one more than the largest.
   std::vector<uint32_t> reach;  // [neighbors]

@@ -7,8 +7,8 @@
 
 namespace fusco_node {
 
-// A plan as JavaScript describes it: {ranksPerNode, strategy, partial, groups?, shards}. Owns what the struct
-// points to, except the shards.
+// A plan as JavaScript describes it: {ranksPerNode, strategy, partial, sum, groups?, shards}. Owns what the
+// struct points to, except the shards.
 class DevicePlanDesc {
  public:
   explicit DevicePlanDesc(const Fields &fields) {

@@ -5,6 +5,7 @@ import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
 import { specialCases } from './special.ts';
 import { steadyCases } from './steady.ts';
+import { sumCases } from './sums.ts';
 import type { GpuCase } from './support.ts';
 
 /** Everything that needs a GPU. */
@@ -15,5 +16,6 @@ export const gpuCases: readonly GpuCase[] = [
   ...layerCases,
   ...behaviorCases,
   ...steadyCases,
+  ...sumCases,
   ...matrixCases,
 ];

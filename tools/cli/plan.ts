@@ -5,7 +5,7 @@ import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy, SumOrder } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { readPlacement } from '../readers/placementMap.ts';
@@ -35,6 +35,7 @@ interface PlanArguments extends RoutingArguments {
   strategy: Strategy | 'auto';
   balance: Balance;
   partial: PartialDtype;
+  sum: SumOrder;
   placement?: string;
   tileTokens: number;
   stream?: boolean;
@@ -42,13 +43,13 @@ interface PlanArguments extends RoutingArguments {
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
+  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial, sum } = args;
   const tables = await withProgress('reading', (progress) =>
     readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
   );
   const { length: ranks } = tables;
   const options: PlanOptions = {
-    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial },
+    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial, sum },
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
@@ -108,6 +109,13 @@ export function planCommand(): Command {
     .addOption(choice('--strategy <name>', 'how rows travel', ['flat', 'hier', 'auto']))
     .addOption(choice('--balance <rule>', 'which rank forwards, in hierarchical plans', BALANCES, 'best'))
     .addOption(choice('--partial <dtype>', 'partial sums of a hierarchical combine', ['payload', 'f32']))
+    .addOption(
+      choice(
+        '--sum <order>',
+        'how a hierarchical combine adds: node by node, or by token, with the same bits for any number of ranks',
+        ['node', 'token'],
+      ),
+    )
     .option(
       '--tile-tokens <n>',
       'tokens of a tile; the plan orders the stores of each; 0: no tiles',

@@ -1,8 +1,11 @@
 // The facts of a plan in words: what was asked for and what came out.
 
+import type { SumOrder } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
+import { formatUs } from '../simulate/predictionText.ts';
 import { formatCount as count, formatBytes } from './format.ts';
 import type { Summary } from './summary.ts';
+import type { CombinePrice, SumPrice } from './sumPrice.ts';
 
 function span(values: readonly number[]): string {
   const [low, high] = [Math.min(...values), Math.max(...values)];
@@ -53,4 +56,21 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   facts.push(...Object.entries(summary.rules ?? {}));
   if (summary.extra !== undefined) facts.push(['extra', summary.extra.join(', ')]);
   return facts;
+}
+
+/** What each order of additions of a hierarchical combine moves and takes; the plan's is marked. */
+export function sumFacts({ sum: chosen, node, token, machine }: SumPrice): [string, string][] {
+  const fact = (order: SumOrder, { linkBytes, interNodeBytes, us }: CombinePrice): [string, string] => [
+    `sum by ${order}${order === chosen ? ' *' : ''}`,
+    `a combine moves ${formatBytes(linkBytes)} between ranks, ${formatBytes(interNodeBytes)} of it between nodes`.concat(
+      `; predicted ${formatUs(us)} with the rates of ${machine}`,
+    ),
+  ];
+  const [name, value] = fact('token', token);
+  const ratio = (a: number, b: number) => (a / b).toFixed(2);
+  const price =
+    node.linkBytes === 0
+      ? ''
+      : `: ${ratio(token.linkBytes, node.linkBytes)} x the bytes and ${ratio(token.us, node.us)} x the time of node`;
+  return [fact('node', node), [name, `${value}${price}`]];
 }

@@ -50,6 +50,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'strategy',
   'balance',
   'partial',
+  'sum',
   'placement',
   'sliceBytes',
 ];

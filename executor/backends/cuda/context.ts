@@ -15,6 +15,7 @@ import {
   needAddon,
 } from '../../native/addon.ts';
 import { attempt } from '../../native/errors.ts';
+import { nativeOptions } from '../../native/planOptions.ts';
 import type {
   CombineCall,
   DispatchCall,
@@ -201,12 +202,10 @@ export class CudaGraph extends Handle<NativeCudaGraph> {
 
 function describe(plan: VerifiedPlan) {
   if (!isVerified(plan)) throw new FuscoError('E_UNVERIFIED', 'the plan was not verified');
-  const { ranksPerNode, strategy, partial } = plan.spec;
   return {
-    ranksPerNode,
-    strategy,
+    ...nativeOptions(plan.spec),
     shards: plan.shards.map((shard) => shard.bytes),
-    ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
+    ...(plan.spec.strategy === 'hier' ? { groups: plan.decision.groups } : {}),
   };
 }
 
