@@ -1,6 +1,7 @@
 import { checkChoice, checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 import {
+  checkRanksPerHost,
   checkRanksPerNode,
   defaultRanksPerNode,
   makePlacement,
@@ -46,8 +47,16 @@ export interface PlanOptions {
   align?: number;
   /** Most rows of one expert instance; 0, the default, means no limit. */
   capacity?: number;
-  /** Default flat; auto decides from the facts, with the same result on all ranks. */
+  /**
+   * Default flat. `auto` decides from the facts, with the same result on all ranks: flat, hierarchical with
+   * `ranksPerNode`, or hierarchical with one rank a node ("once per rank"; not if experts have replicas).
+   */
   strategy?: Strategy | 'auto';
+  /**
+   * Ranks of one machine, whose links `auto` takes as fast as those inside a node: a multiple of `ranksPerNode` that divides
+   * `ranks`. Default: `ranksPerNode`. Not part of the plan, but identical on all ranks.
+   */
+  ranksPerHost?: number;
   /** Which rank forwards, in hierarchical plans. Default best. */
   balance?: Balance;
   /** Partial sums of a hierarchical combine that adds node by node. Default payload. */
@@ -72,6 +81,8 @@ export interface PlanOptions {
 /** Options with every default filled in: what the ranks of a group must agree on. */
 export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof OptionalFields>> {
   readonly nodes: number;
+  /** Ranks of one machine until `auto` is settled, then 0: it is no part of a plan. */
+  readonly ranksPerHost: number;
   /** Nominal bytes of a row. */
   readonly rowBytes: number;
   /** `none` in flat plans. */
@@ -97,6 +108,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     experts: options.experts,
     ranks: options.ranks,
     ranksPerNode: options.ranksPerNode ?? defaultRanksPerNode(options.ranks),
+    ...(options.ranksPerHost === undefined ? {} : { ranksPerHost: options.ranksPerHost }),
     topk,
     hidden: options.hidden ?? 7168,
     dtype: options.dtype ?? 'bf16',
@@ -146,7 +158,7 @@ export interface SpecFields extends OptionalFields {
 }
 
 /** Checks every field and derives the rest. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
-export function makeSpec(fields: SpecFields): PlanSpec {
+export function makeSpec(fields: SpecFields & { ranksPerHost?: number }): PlanSpec {
   const ranks = checkInteger('ranks', fields.ranks, 1, MAX_RANKS);
   const experts = checkInteger('experts', fields.experts, 1, MAX_INSTANCES);
   const topk = checkInteger('topk', fields.topk, 1, MAX_TOPK);
@@ -155,6 +167,7 @@ export function makeSpec(fields: SpecFields): PlanSpec {
   const strategy = checkChoice('strategy', fields.strategy, ['flat', 'hier', 'auto']);
   const flat = strategy === 'flat';
   const ranksPerNode = checkRanksPerNode(fields.ranksPerNode, ranks);
+  const ranksPerHost = checkRanksPerHost(fields.ranksPerHost ?? ranksPerNode, ranksPerNode, ranks);
   const placement = makePlacement(experts, ranks, fields.placement);
   const replicas = checkChoice('replicas', fields.replicas ?? DEFAULT_REPLICAS, ['local', 'quota-1']);
   return {
@@ -162,6 +175,7 @@ export function makeSpec(fields: SpecFields): PlanSpec {
     ranks,
     ranksPerNode,
     nodes: ranks / ranksPerNode,
+    ranksPerHost: strategy === 'auto' ? ranksPerHost : 0,
     topk,
     hidden,
     dtype,
@@ -203,7 +217,7 @@ export function checkSupported(spec: PlanSpec): void {
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
 export function specFields(spec: PlanSpec): SpecFields {
-  const { nodes: _, rowBytes: __, sum, replicas, combineDtype, placement, ...fields } = spec;
+  const { nodes, ranksPerHost, rowBytes, sum, replicas, combineDtype, placement, ...fields } = spec;
   return { ...fields, placement: placement.map, ...optionalFields(spec) };
 }
 
@@ -213,10 +227,24 @@ export function optionsOf(spec: PlanSpec): PlanOptions {
   const { sliceRows, topk: _, balance, partial, combineDtype: __, ...rest } = specFields(spec);
   return {
     ...rest,
+    ...(spec.ranksPerHost === 0 ? {} : { ranksPerHost: spec.ranksPerHost }),
     sliceBytes: sliceRows * spec.rowBytes,
     ...(balance === 'none' ? {} : { balance }),
     ...(partial === 'none' ? {} : { partial }),
   };
+}
+
+/** The spec with one rank a node: a row crosses once to each destination rank. */
+export function oncePerRank(spec: PlanSpec): PlanSpec {
+  return { ...spec, ranksPerNode: 1, nodes: spec.ranks };
+}
+
+/**
+ * Whether `auto` may settle on oncePerRank. Not if experts have replicas: which instance a row goes to depends on the
+ * nodes, and the facts that `auto` compares count the rows of one choice.
+ */
+export function considersOncePerRank({ strategy, ranksPerNode, placement }: PlanSpec): boolean {
+  return strategy === 'auto' && ranksPerNode > 1 && placement.instances === placement.experts;
 }
 
 /** What a rank sends directly, without a forwarder: to all ranks in a flat plan, to its own node in others. */

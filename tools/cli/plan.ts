@@ -28,6 +28,7 @@ interface PlanArguments extends RoutingArguments {
   experts: number;
   ranks?: number;
   ranksPerNode?: number;
+  ranksPerHost?: number;
   hidden: number;
   dtype: Dtype;
   align: number;
@@ -51,6 +52,7 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
   const options: PlanOptions = {
     ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial, sum },
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
+    ...(args.ranksPerHost === undefined ? {} : { ranksPerHost: args.ranksPerHost }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const planner = await loadPlanner();
@@ -102,6 +104,11 @@ export function planCommand(): Command {
     .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
     .addOption(ranksPerNodeOption())
+    .option(
+      '--ranks-per-host <n>',
+      'ranks of a machine, whose links --strategy auto takes as fast (default: the ranks of a node)',
+      integer(1, MAX_RANKS),
+    )
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
     .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)

@@ -12,6 +12,11 @@ function span(values: readonly number[]): string {
   return low === high ? count(low) : `${count(low)} to ${count(high)}`;
 }
 
+/** A hierarchical plan with one rank a node sends a row once to each rank. */
+function strategyText({ strategy, ranksPerNode }: Pick<Summary, 'strategy' | 'ranksPerNode'>): string {
+  return strategy === 'hier' && ranksPerNode === 1 ? 'hier, once per rank' : strategy;
+}
+
 /** Pairs of a label and a value, for inspect, the report and the viewer. */
 export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   const { ranks, ranksPerNode, experts, instances, topk, imbalance, copiesPerToken, forwarding } = summary;
@@ -23,7 +28,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   const facts: [string, string][] = [
     ['group', `${ranks} ranks, ${ranksPerNode} a node, ${experts} experts${replicas}, top-${topk}`],
     ['row', `${summary.hidden} x ${summary.dtype} = ${formatBytes(summary.rowBytes)}`],
-    ['strategy', `${summary.strategy}, align ${summary.align}, capacity ${capacity}`],
+    ['strategy', `${strategyText(summary)}, align ${summary.align}, capacity ${capacity}`],
     ['tokens', `${count(sum(summary.tokens))} (${span(summary.tokens)} a rank)`],
     [
       'entries',

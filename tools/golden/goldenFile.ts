@@ -43,6 +43,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'experts',
   'ranks',
   'ranksPerNode',
+  'ranksPerHost',
   'hidden',
   'dtype',
   'align',
