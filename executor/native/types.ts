@@ -128,6 +128,8 @@ export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
   readonly path: 'direct' | 'forward' | 'once';
   /** Payloads that the TMA moved. */
   readonly tmaPayloads: number;
+  /** SMs of each device that the exchange may fill. */
+  readonly sms: number;
 }
 
 export type CudaPath = 'auto' | 'direct' | 'forward' | 'once';

@@ -406,6 +406,7 @@ typedef struct fusco_cuda_report {
   fusco_cuda_path path;  /**< the path that was used */
   uint32_t tma_payloads; /**< payloads that the TMA units moved */
   fusco_stats stats;     /**< nanoseconds: on the host, to enqueue */
+  uint32_t sms;          /**< SMs of each device that the exchange may fill */
 } fusco_cuda_report;
 
 /**

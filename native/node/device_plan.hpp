@@ -89,6 +89,7 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
     constexpr const char *paths[] = {"auto", "direct", "forward", "once"};
     object.Set("path", paths[report.path]);
     object.Set("tmaPayloads", report.tma_payloads);
+    object.Set("sms", report.sms);
     return object;
   }
 

@@ -52,26 +52,29 @@ function firstToken({ step = 0, ranks, tokens }: Omit<CounterWorkload, 'experts'
   return (BigInt(step) * BigInt(ranks) + BigInt(rank)) * BigInt(tokens);
 }
 
-/** One table per rank. Sizes must have been checked. */
-export function counterTables(workload: CounterWorkload): RoutingTable[] {
-  const { seed, ranks, tokens, topk, experts } = workload;
+/** One rank's table. Sizes must have been checked. */
+export function counterTable(workload: CounterWorkload, rank: number): RoutingTable {
+  const { seed, tokens, topk, experts } = workload;
   const counter = counterOf(seed);
-  return Array.from({ length: ranks }, (_, rank) => {
-    const first = firstToken(workload, rank);
-    const ids = new Int32Array(tokens * topk);
-    for (let token = 0; token < tokens; token++) {
-      const chosen = ids.subarray(token * topk, (token + 1) * topk);
-      for (let slot = 0; slot < topk; slot++) {
-        let attempt = 0;
-        let expert: number;
-        do {
-          expert = Number(counter(first + BigInt(token), slot, attempt++, 0) % BigInt(experts));
-        } while (chosen.subarray(0, slot).includes(expert));
-        chosen[slot] = expert;
-      }
+  const first = firstToken(workload, rank);
+  const ids = new Int32Array(tokens * topk);
+  for (let token = 0; token < tokens; token++) {
+    const chosen = ids.subarray(token * topk, (token + 1) * topk);
+    for (let slot = 0; slot < topk; slot++) {
+      let attempt = 0;
+      let expert: number;
+      do {
+        expert = Number(counter(first + BigInt(token), slot, attempt++, 0) % BigInt(experts));
+      } while (chosen.subarray(0, slot).includes(expert));
+      chosen[slot] = expert;
     }
-    return { ids, tokens, topk };
-  });
+  }
+  return { ids, tokens, topk };
+}
+
+/** One table per rank. */
+export function counterTables(workload: CounterWorkload): RoutingTable[] {
+  return Array.from({ length: workload.ranks }, (_, rank) => counterTable(workload, rank));
 }
 
 /** The gate weights of those tables, f32 [tokens, topk] per rank; those of a token add up to 1. */

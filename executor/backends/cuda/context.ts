@@ -255,9 +255,9 @@ export class DevicePlan extends Handle<NativeDevicePlan> {
 
   #run(call: () => NativeCudaStats): ExchangeReport {
     const startedAt = performance.now();
-    const { nanoseconds, bytesRead, bytesWritten, path } = attempt(call);
+    const { nanoseconds, bytesRead, bytesWritten, path, sms } = attempt(call);
     const { strategy } = this.#plan.spec;
-    const moved = { bytesRead, bytesWritten, path };
+    const moved = { bytesRead, bytesWritten, path, sms };
     return { backend: 'cuda', strategy, nanoseconds, startedAt, ...moved, enqueued: true };
   }
 }
