@@ -86,7 +86,7 @@ function hierarchical(spec: PlanSpec, facts: Facts) {
   return { spec: { ...spec, strategy: 'hier', ranksPerHost: 0 } as const, decision, nodeRows };
 }
 
-/** What `auto` compares, the preferred one of equally busy ones first. */
+/** What `auto` compares; of equally busy ones it takes the first, which has fewer hops. */
 function candidatesOf(spec: PlanSpec, facts: Facts): Candidate[] {
   const pairs = pairRows(spec, facts.counts);
   const hier = (nodes: PlanSpec): Candidate => {
@@ -100,8 +100,8 @@ function candidatesOf(spec: PlanSpec, facts: Facts): Candidate[] {
   const flat = { ...spec, strategy: 'flat', ranksPerHost: 0, ...none } as const;
   return [
     { name: 'flat', spec: flat, decision: FLAT, busiest: busiestRank(spec, pairs) },
-    hier(spec),
     ...(considersOncePerRank(spec) ? [hier(oncePerRank(spec))] : []),
+    hier(spec),
   ];
 }
 

@@ -278,7 +278,7 @@ describe('auto', () => {
       groups: Uint16Array.of(0, 1, 0, 1),
       reason:
         'once per node has the least busy rank: flat 6 rows between machines and 0 inside, ' +
-        'once per node 3 rows between machines and 0 inside, once per rank 6 rows between machines and 0 inside',
+        'once per rank 6 rows between machines and 0 inside, once per node 3 rows between machines and 0 inside',
     });
   });
 
@@ -294,7 +294,7 @@ describe('auto', () => {
       groups: new Uint16Array(4),
       reason:
         'once per rank has the least busy rank: flat 0 rows between machines and 6 inside, ' +
-        'once per node 0 rows between machines and 6 inside, once per rank 0 rows between machines and 3 inside',
+        'once per rank 0 rows between machines and 3 inside, once per node 0 rows between machines and 6 inside',
     });
   });
 

@@ -45,7 +45,7 @@ describe('64 ranks, 8 a node, 4096 tokens each, top-8 of 256', () => {
     const chosen = summary({ strategy: 'auto' });
     expect(chosen).toMatchObject({ strategy: 'hier', ranksPerNode: 8 });
     expect(chosen.reason).toMatch(
-      /^once per node has the least busy rank: flat \d+ rows between machines and \d+ inside, once per node \d+/,
+      /^once per node has the least busy rank: flat \d+ rows between machines and \d+ inside, once per rank \d+/,
     );
   });
 });

@@ -1,7 +1,7 @@
 // Routing for the benches: seeded, so that two runs time the same work.
 
 import type { RoutingTable } from '../../planner/routing.ts';
-import { counterTable } from '../workload/counterHash.ts';
+import { type CounterSizes, counterTable } from '../workload/counterHash.ts';
 
 /** 32-bit numbers of a linear congruential generator; good enough to spread ids, and repeatable. */
 export function congruential(seed: number): () => number {
@@ -56,22 +56,14 @@ export type BenchWorkload = (typeof WORKLOADS)[number];
 /** Of the CollectiveX benchmark. */
 const COLLECTIVEX_SEED = 67;
 
-export interface WorkloadSizes {
-  readonly ranks: number;
-  /** Tokens of a rank. */
-  readonly tokens: number;
-  readonly topk: number;
-  readonly experts: number;
-}
-
 /** One rank's table of a workload. */
-export function workloadTable(workload: BenchWorkload, sizes: WorkloadSizes, rank: number): RoutingTable {
+export function workloadTable(workload: BenchWorkload, sizes: CounterSizes, rank: number): RoutingTable {
   const { tokens, topk, experts } = sizes;
   if (workload === 'uniform') return uniformTable(tokens, topk, experts, rank + 1);
   return counterTable({ ...sizes, seed: COLLECTIVEX_SEED }, rank);
 }
 
 /** The tables of all ranks. */
-export function workloadTables(workload: BenchWorkload, sizes: WorkloadSizes): RoutingTable[] {
+export function workloadTables(workload: BenchWorkload, sizes: CounterSizes): RoutingTable[] {
   return Array.from({ length: sizes.ranks }, (_, rank) => workloadTable(workload, sizes, rank));
 }

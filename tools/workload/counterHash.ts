@@ -14,17 +14,20 @@
 import { blake2b } from '@noble/hashes/blake2.js';
 import type { RoutingTable } from '../../planner/routing.ts';
 
-export interface CounterWorkload {
-  /** 0..2^32-1. The benchmark's is 67. */
-  seed: number;
-  /** 0..2^32-1. Default 0, which is the benchmark's. */
-  step?: number;
-  ranks: number;
+export interface CounterSizes {
+  readonly ranks: number;
   /** Tokens of each rank. */
-  tokens: number;
-  topk: number;
+  readonly tokens: number;
+  readonly topk: number;
   /** At least topk. */
-  experts: number;
+  readonly experts: number;
+}
+
+export interface CounterWorkload extends CounterSizes {
+  /** 0..2^32-1. The benchmark's is 67. */
+  readonly seed: number;
+  /** 0..2^32-1. Default 0, which is the benchmark's. */
+  readonly step?: number;
 }
 
 type Counter = (token: bigint, slot: number, attempt: number, stream: number) => bigint;
