@@ -10,7 +10,7 @@ import { nodeSha256 } from '../planner/node.ts';
 import { markVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import { checkTable, type RoutingTable } from '../planner/routing.ts';
-import { type PlanOptions, type PlanSpec, resolveOptions } from '../planner/spec.ts';
+import { considersOncePerRank, type PlanOptions, type PlanSpec, resolveOptions } from '../planner/spec.ts';
 import { bytesOf } from './memory.ts';
 
 /** Gives all ranks' bytes, the same number on each; `what` is compared between the ranks first. */
@@ -18,22 +18,25 @@ export type Gather = (what: string, own: Uint8Array) => Promise<Uint8Array[]>;
 
 const DIGEST_BYTES = 32;
 
-/** The facts of one rank: digest, counts, and rows per node if they are known. */
-function encodeFacts({ counts, nodeRows, optionsDigest: digest }: RankFacts): Uint8Array {
-  const words = nodeRows === undefined ? [counts] : [counts, nodeRows];
+/** The facts of one rank: digest, counts, and rows per node and per rank if they are known. */
+function encodeFacts({ counts, nodeRows, rankRows, optionsDigest: digest }: RankFacts): Uint8Array {
+  const words = [counts, nodeRows, rankRows].filter((list) => list !== undefined);
   return joinBytes([digest, ...words.map(bytesOf)]);
 }
 
-function decodeFacts(bytes: Uint8Array, { placement }: PlanSpec, hasNodeRows: boolean): RankFacts {
-  const { instances } = placement;
+function decodeFacts(bytes: Uint8Array, spec: PlanSpec, hasRows: boolean): RankFacts {
+  const { instances } = spec.placement;
+  const hasRankRows = hasRows && considersOncePerRank(spec);
+  const end = hasRankRows ? instances + spec.nodes : undefined;
   // A copy, so that words are aligned; slice() of a Buffer is not one. gatherFacts refuses a wrong number of words, and no
   // words stand for a ragged number of bytes.
   const facts = Uint8Array.from(bytes.subarray(DIGEST_BYTES));
   const words = facts.length % 4 === 0 ? new Uint32Array(facts.buffer) : new Uint32Array(0);
   return {
     optionsDigest: bytes.slice(0, DIGEST_BYTES),
-    counts: hasNodeRows ? words.subarray(0, instances) : words,
-    ...(hasNodeRows ? { nodeRows: words.subarray(instances) } : {}),
+    counts: hasRows ? words.subarray(0, instances) : words,
+    ...(hasRows ? { nodeRows: words.subarray(instances, end) } : {}),
+    ...(hasRankRows ? { rankRows: words.subarray(end) } : {}),
   };
 }
 
@@ -55,8 +58,13 @@ export async function planDistributed(
   const digest = await optionsDigest(spec, nodeSha256);
   const what = `facts ${Buffer.from(digest).toString('hex')}`;
   const routed = planner.routeRank(rank, table, spec);
-  const { counts, nodeRows } = routed;
-  const own: RankFacts = { counts, optionsDigest: digest, ...(nodeRows === undefined ? {} : { nodeRows }) };
+  const { counts, nodeRows, rankRows } = routed;
+  const own: RankFacts = {
+    counts,
+    optionsDigest: digest,
+    ...(nodeRows === undefined ? {} : { nodeRows }),
+    ...(rankRows === undefined ? {} : { rankRows }),
+  };
   const decode = (parts: Uint8Array[], withRows: boolean) =>
     gatherFacts(
       spec,
@@ -64,8 +72,10 @@ export async function planDistributed(
     );
   let facts = decode(await gather(what, encodeFacts(own)), nodeRows !== undefined);
   if (spec.strategy !== 'flat' && nodeRows === undefined) {
-    const rows = planner.nodeRows(routed, facts.counts, spec);
-    facts = decode(await gather(`${what} after dropping`, encodeFacts({ ...own, nodeRows: rows })), true);
+    const rows = { nodeRows: planner.nodeRows(routed, facts.counts, spec) };
+    const perRank = planner.rankRows(routed, facts.counts, spec);
+    const dropped = { ...own, ...rows, ...(perRank === undefined ? {} : { rankRows: perRank }) };
+    facts = decode(await gather(`${what} after dropping`, encodeFacts(dropped)), true);
   }
   const plan = decide(spec, facts);
   const shards: Shard[] = [];

@@ -11,7 +11,13 @@ import type { Hashing } from './format/hash.ts';
 import type { Plan } from './plan.ts';
 import type { Planner, Progress } from './planner.ts';
 import type { RoutingTable } from './routing.ts';
-import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
+import {
+  considersOncePerRank,
+  oncePerRank,
+  type PlanOptions,
+  type PlanSpec,
+  resolveOptions,
+} from './spec.ts';
 
 /** One rank's routing, asked for several times: read again, drawn again, or kept by the caller. */
 export type RoutingSource = (rank: number) => RoutingTable | Promise<RoutingTable>;
@@ -35,22 +41,29 @@ export async function gatherChunked(
   onRank?: (rank: number) => void,
 ): Promise<Facts> {
   const { ranks, nodes, placement, capacity } = spec;
+  const countsRanks = considersOncePerRank(spec);
   const counts = new Uint32Array(ranks * placement.instances);
   const isFlat = spec.strategy === 'flat';
   const nodeRows = new Uint32Array(isFlat ? 0 : ranks * nodes);
+  const rankRows = new Uint32Array(countsRanks ? ranks * ranks : 0);
   for (let rank = 0; rank < ranks; rank++) {
     onRank?.(rank);
     const routed = planner.routeRank(rank, await table(rank), spec);
     counts.set(routed.counts, rank * placement.instances);
     if (routed.nodeRows !== undefined) nodeRows.set(routed.nodeRows, rank * nodes);
+    if (routed.rankRows !== undefined) rankRows.set(routed.rankRows, rank * ranks);
   }
   if (isFlat) return { counts };
   if (capacity > 0) {
     // What a rank sends to a node depends on what is dropped, and that on the counts of all.
     const rowsOf = planner.groupNodeRows(counts, spec);
     for (let rank = 0; rank < ranks; rank++) nodeRows.set(rowsOf(rank, await table(rank)), rank * nodes);
+    const rankRowsOf = planner.groupNodeRows(counts, oncePerRank(spec));
+    for (let rank = 0; rank < ranks && countsRanks; rank++) {
+      rankRows.set(rankRowsOf(rank, await table(rank)), rank * ranks);
+    }
   }
-  return { counts, nodeRows };
+  return { counts, nodeRows, ...(countsRanks ? { rankRows } : {}) };
 }
 
 /**

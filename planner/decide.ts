@@ -1,11 +1,11 @@
 // What all ranks decide from the facts, with the same result: who forwards, and, for `auto`, whether to forward.
 
-import { balance, type Grouping } from './balance.ts';
+import { balance } from './balance.ts';
 import { FuscoError } from './errors.ts';
-import type { Facts } from './facts.ts';
+import { type Facts, rowsPerNode } from './facts.ts';
 import type { Decision, Plan } from './plan.ts';
-import type { PlanSpec } from './spec.ts';
-import { type Forwarding, LinkTotals, visitTraffic } from './traffic.ts';
+import { considersOncePerRank, oncePerRank, type PlanSpec } from './spec.ts';
+import { type Forwarding, LinkTotals, type OnRows, visitTraffic } from './traffic.ts';
 
 /**
  * Effective rates of the cost model in GB/s, per rank and direction (docs/performance.md): integers, so that the
@@ -16,7 +16,7 @@ const NIC_RATE = 43;
 
 const FLAT: Decision = { strategy: 'flat', rule: 'none', groups: new Uint16Array(0), reason: '' };
 
-/** Rows of the busiest rank on its NIC and on its NVLink, per direction the larger one. */
+/** Rows of the busiest rank between machines, on its NIC, and inside, on its NVLink; per direction the larger one. */
 interface BusiestRank {
   readonly interRows: number;
   readonly intraRows: number;
@@ -52,35 +52,74 @@ function pairRows(spec: PlanSpec, counts: Uint32Array): (from: number, to: numbe
   return (from, to) => rows[from * ranks + to]!;
 }
 
-/** The busiest rank of a flat plan and of a hierarchical one. Rows that stay on a rank use no link. */
-function compareStrategies(spec: PlanSpec, { counts, nodeRows }: Required<Facts>, { groups }: Grouping) {
-  const rows = pairRows(spec, counts);
-  const cost = (forwarding?: Forwarding) => {
-    const [inter, intra] = [new LinkTotals(spec.ranks), new LinkTotals(spec.ranks)];
-    visitTraffic(spec, rows, forwarding, { inter: inter.add, intra: intra.add });
-    return busiest(inter, intra);
+/** A way to exchange, what it asks for, and how busy its busiest rank is. Rows that stay on a rank use no link. */
+interface Candidate {
+  readonly name: string;
+  readonly spec: Plan['spec'];
+  readonly decision: Decision;
+  readonly busiest: BusiestRank;
+}
+
+/** The busiest rank of a candidate. Links between ranks of one machine are NVLink whatever the candidate's nodes are. */
+function busiestRank(
+  spec: PlanSpec,
+  rows: (from: number, to: number) => number,
+  forwarding?: Forwarding,
+): BusiestRank {
+  const [inter, intra] = [new LinkTotals(spec.ranks), new LinkTotals(spec.ranks)];
+  const hostOf = (rank: number) => Math.floor(rank / spec.ranksPerHost);
+  const between: OnRows = (from, to, count) =>
+    (hostOf(from) === hostOf(to) ? intra : inter).add(from, to, count);
+  visitTraffic(spec, rows, forwarding, { inter: between, intra: intra.add });
+  return busiest(inter, intra);
+}
+
+/** A hierarchical plan's settled spec, decision and rows per node. Throws E_FACTS if the facts lack those rows. */
+function hierarchical(spec: PlanSpec, facts: Facts) {
+  const nodeRows = rowsPerNode(facts, spec);
+  if (nodeRows?.length !== spec.ranks * spec.nodes || spec.balance === 'none') {
+    const what = spec.ranksPerNode === 1 ? 'rank' : 'node';
+    throw new FuscoError('E_FACTS', `the ${spec.strategy} strategy needs each rank's rows per ${what}`);
+  }
+  const { rule, groups } = balance(spec.balance, spec, nodeRows);
+  const decision: Decision = { strategy: 'hier', rule, groups, reason: '' };
+  return { spec: { ...spec, strategy: 'hier', ranksPerHost: 0 } as const, decision, nodeRows };
+}
+
+/** What `auto` compares; of equally busy ones it takes the first, which has fewer hops. */
+function candidatesOf(spec: PlanSpec, facts: Facts): Candidate[] {
+  const pairs = pairRows(spec, facts.counts);
+  const hier = (nodes: PlanSpec): Candidate => {
+    const { spec: settled, decision, nodeRows } = hierarchical(nodes, facts);
+    const rows = (from: number, node: number) => nodeRows[from * nodes.nodes + node]!;
+    const name = nodes.ranksPerNode === 1 ? 'once per rank' : 'once per node';
+    const forwarding = { groups: decision.groups, rows };
+    return { name, spec: settled, decision, busiest: busiestRank(nodes, pairs, forwarding) };
   };
-  return { flat: cost(), hier: cost({ groups, rows: (from, node) => nodeRows[from * spec.nodes + node]! }) };
+  const none = { balance: 'none', partial: 'none', sum: 'none' } as const;
+  const flat = { ...spec, strategy: 'flat', ranksPerHost: 0, ...none } as const;
+  return [
+    { name: 'flat', spec: flat, decision: FLAT, busiest: busiestRank(spec, pairs) },
+    ...(considersOncePerRank(spec) ? [hier(oncePerRank(spec))] : []),
+    hier(spec),
+  ];
 }
 
 /** The settled spec and the decision that it follows from. Throws E_FACTS if the facts lack what the strategy needs. */
 export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; decision: Decision } {
   if (spec.strategy === 'flat') return { spec: { ...spec, strategy: 'flat' }, decision: FLAT };
-  const { nodeRows, counts } = facts;
-  if (nodeRows?.length !== spec.ranks * spec.nodes || spec.balance === 'none') {
-    throw new FuscoError('E_FACTS', `the ${spec.strategy} strategy needs each rank's rows per node`);
+  if (spec.strategy === 'hier') {
+    const { nodeRows: _, ...settled } = hierarchical(spec, facts);
+    return settled;
   }
-  const grouping = balance(spec.balance, spec, nodeRows);
-  const { rule, groups } = grouping;
-  const hier: Decision = { strategy: 'hier', rule, groups, reason: '' };
-  if (spec.strategy === 'hier') return { spec: { ...spec, strategy: 'hier' }, decision: hier };
-  const costs = compareStrategies(spec, { counts, nodeRows }, grouping);
-  const rows = (name: string, { interRows, intraRows }: BusiestRank) =>
-    `${name} ${interRows} rows between nodes and ${intraRows} inside`;
-  const reason = `busiest rank: ${rows('flat', costs.flat)}, ${rows('hier', costs.hier)}`;
-  if (costs.hier.cost < costs.flat.cost) {
-    return { spec: { ...spec, strategy: 'hier' }, decision: { ...hier, reason } };
-  }
-  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none', sum: 'none' } as const;
-  return { spec: settled, decision: { ...FLAT, reason } };
+  const candidates = candidatesOf(spec, facts);
+  const texts = candidates.map(
+    ({ name, busiest: { interRows, intraRows } }) =>
+      `${name} ${interRows} rows between machines and ${intraRows} inside`,
+  );
+  const best = candidates.reduce((a, b) => (b.busiest.cost < a.busiest.cost ? b : a));
+  const isLeftOut = spec.ranksPerNode > 1 && !considersOncePerRank(spec);
+  const leftOut = isLeftOut ? '; once per rank is not compared, because experts have replicas' : '';
+  const reason = `${best.name} has the least busy rank: ${texts.join(', ')}${leftOut}`;
+  return { spec: best.spec, decision: { ...best.decision, reason } };
 }

@@ -7,6 +7,8 @@ export interface RankFacts {
   readonly counts: Uint32Array;
   /** u32[nodes], rows per node, where the strategy is not flat: RoutedRank.nodeRows or Planner.nodeRows. */
   readonly nodeRows?: Uint32Array;
+  /** u32[ranks], rows per rank, where `auto` may settle on once per rank: RoutedRank.rankRows or Planner.rankRows. */
+  readonly rankRows?: Uint32Array;
   /** From optionsDigest: 32 bytes that are equal on ranks with equal options. */
   readonly optionsDigest: Uint8Array;
 }
@@ -17,6 +19,19 @@ export interface Facts {
   readonly counts: Uint32Array;
   /** u32[ranks, nodes], rows that each rank forwards to each node; only where the strategy is not flat. */
   readonly nodeRows?: Uint32Array;
+  /** u32[ranks, ranks], rows that each rank sends to each rank; only where `auto` may settle on once per rank. */
+  readonly rankRows?: Uint32Array;
+}
+
+/**
+ * Rows per node of one rank or of all of them, with the nodes of this spec: if `auto` settled on one rank a node, rows per
+ * rank.
+ */
+export function rowsPerNode(
+  { nodeRows, rankRows }: Pick<Facts, 'nodeRows' | 'rankRows'>,
+  { ranksPerNode }: PlanSpec,
+): Uint32Array | undefined {
+  return ranksPerNode === 1 ? (rankRows ?? nodeRows) : nodeRows;
 }
 
 /** Joins the ranks' contributions, in rank order. Throws E_FACTS naming the ranks whose options differ. */
@@ -36,8 +51,13 @@ export function gatherFacts(spec: PlanSpec, parts: readonly RankFacts[]): Facts 
     }
     counts.set(part.counts, rank * placement.instances);
   });
-  const nodeRows = joinNodeRows(spec, parts);
-  return nodeRows === undefined ? { counts } : { counts, nodeRows };
+  const nodeRows = joinRows(spec, parts, 'nodeRows');
+  const rankRows = joinRows(spec, parts, 'rankRows');
+  return {
+    counts,
+    ...(nodeRows === undefined ? {} : { nodeRows }),
+    ...(rankRows === undefined ? {} : { rankRows }),
+  };
 }
 
 /** Refuses ranks whose options differ, before their sizes are looked at, which follow from the options. */
@@ -53,17 +73,22 @@ function checkOptions(parts: readonly RankFacts[]): void {
   });
 }
 
-/** Rows per node of all ranks; undefined where no rank gives them. Throws E_FACTS where only some do. */
-function joinNodeRows(spec: PlanSpec, parts: readonly RankFacts[]): Uint32Array | undefined {
-  if (parts.every((part) => part.nodeRows === undefined)) return undefined;
-  const { ranks, nodes } = spec;
-  const nodeRows = new Uint32Array(ranks * nodes);
+/** Rows per node or rank of all ranks; undefined where no rank gives them. Throws E_FACTS where only some do. */
+function joinRows(
+  { ranks, nodes }: PlanSpec,
+  parts: readonly RankFacts[],
+  key: 'nodeRows' | 'rankRows',
+): Uint32Array | undefined {
+  if (parts.every((part) => part[key] === undefined)) return undefined;
+  const [size, what] = key === 'nodeRows' ? [nodes, 'nodes'] : [ranks, 'ranks'];
+  const joined = new Uint32Array(ranks * size);
   for (const [rank, part] of parts.entries()) {
-    if (part.nodeRows?.length !== nodes) {
-      const found = part.nodeRows?.length ?? 'no';
-      throw new FuscoError('E_FACTS', `rank ${rank} counts ${found} nodes, not ${nodes}`, { rank });
+    const rows = part[key];
+    if (rows?.length !== size) {
+      const text = `rank ${rank} counts ${rows?.length ?? 'no'} ${what}, not ${size}`;
+      throw new FuscoError('E_FACTS', text, { rank });
     }
-    nodeRows.set(part.nodeRows, rank * nodes);
+    joined.set(rows, rank * size);
   }
-  return nodeRows;
+  return joined;
 }

@@ -27,6 +27,7 @@ export {
   type PlanSpec,
   resolveOptions,
   type Strategy,
+  type SumOrder,
 } from './spec.ts';
 export { type PlanSource, type VerifiedFile, verifyChunked } from './verify/chunked.ts';
 export { verifyPlan } from './verify/verify.ts';

@@ -165,6 +165,14 @@ export function defaultRanksPerNode(ranks: number): number {
   return 1;
 }
 
+/** Throws E_OPTION unless `ranksPerHost` divides `ranks` and is a multiple of `ranksPerNode`. */
+export function checkRanksPerHost(ranksPerHost: number, ranksPerNode: number, ranks: number): number {
+  checkInteger('ranksPerHost', ranksPerHost, 1, ranks);
+  if (ranks % ranksPerHost === 0 && ranksPerHost % ranksPerNode === 0) return ranksPerHost;
+  const text = `ranksPerHost ${ranksPerHost} is not a multiple of ranksPerNode ${ranksPerNode} that divides ${ranks} ranks`;
+  throw new FuscoError('E_OPTION', text, { limit: ranks });
+}
+
 /** Throws E_OPTION unless `ranksPerNode` divides `ranks`. */
 export function checkRanksPerNode(ranksPerNode: number, ranks: number): number {
   checkInteger('ranksPerNode', ranksPerNode, 1, ranks);

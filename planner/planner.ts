@@ -8,7 +8,13 @@ import { type Candidates, candidatesFor } from './placement.ts';
 import { markVerified, type Plan, type VerifiedPlan } from './plan.ts';
 import { checkTable, idType, type RoutedRank, type RoutingTable } from './routing.ts';
 import { countNodeRows, ShardBuilder } from './shardBuilder.ts';
-import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
+import {
+  considersOncePerRank,
+  oncePerRank,
+  type PlanOptions,
+  type PlanSpec,
+  resolveOptions,
+} from './spec.ts';
 import type { PlannerExports } from './wasm.ts';
 
 /** Called before every part of a long operation, with the number of parts done and of all parts. */
@@ -85,18 +91,25 @@ export class Planner {
     const counts = new Uint32Array(asked.ranks * instances);
     for (const part of routed) counts.set(part.counts, part.rank * instances);
 
-    const builder = this.#builder(asked, counts);
-    const nodeRows = new Uint32Array(asked.ranks * asked.nodes);
-    if (asked.strategy !== 'flat') {
-      for (const part of routed) nodeRows.set(builder.nodeRows(part), part.rank * asked.nodes);
-    }
-    const facts: Facts = { counts, nodeRows };
+    const builder = this.#keptBuilder(asked, counts);
+    const facts: Facts = {
+      counts,
+      ...(asked.strategy === 'flat' ? {} : { nodeRows: joinRows(routed, asked, builder) }),
+      ...(considersOncePerRank(asked) ? { rankRows: this.#joinRankRows(routed, asked, counts) } : {}),
+    };
     const plan = decide(asked, facts);
+    const isAsked = plan.spec.ranksPerNode === asked.ranksPerNode;
+    const settled = isAsked ? builder : this.#keptBuilder(plan.spec, counts);
     const shards = routed.map((part) => {
       progress?.(asked.ranks + part.rank, 2 * asked.ranks);
-      return builder.build(part, plan, facts);
+      return settled().build(part, plan, facts);
     });
     return markVerified({ ...plan, shards });
+  }
+
+  #joinRankRows(routed: readonly RoutedRank[], asked: PlanSpec, counts: Uint32Array): Uint32Array {
+    const spec = oncePerRank(asked);
+    return joinRows(routed, spec, this.#keptBuilder(spec, counts));
   }
 
   /**
@@ -157,7 +170,15 @@ export class Planner {
       masked: arena.u32(counts, placement.instances + 1)[placement.instances]!,
     };
     if (spec.strategy === 'flat' || spec.capacity > 0) return routed;
-    return { ...routed, nodeRows: countNodeRows(this.#wasm, arena, spec, routed, instances, counts) };
+    const rowsOf = (nodes: PlanSpec) => {
+      const left = arena.copy(routed.counts);
+      return countNodeRows(this.#wasm, arena, nodes, routed, instances, left);
+    };
+    return {
+      ...routed,
+      nodeRows: rowsOf(spec),
+      ...(considersOncePerRank(spec) ? { rankRows: rowsOf(oncePerRank(spec)) } : {}),
+    };
   }
 
   /**
@@ -169,13 +190,22 @@ export class Planner {
   }
 
   /**
+   * What a rank adds to the facts where `auto` may settle on once per rank: its rows per rank, u32[ranks]; undefined
+   * elsewhere. They are known when its rows per node are.
+   */
+  rankRows(routed: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array | undefined {
+    return considersOncePerRank(spec) ? this.nodeRows(routed, counts, oncePerRank(spec)) : undefined;
+  }
+
+  /**
    * Second half of planning one rank at run time: its shard, byte for byte the one that planAll makes.
    *
    * @throws FuscoError E_FACTS where the facts contradict the rank's own routing
    */
   planRank(routed: RoutedRank, facts: Facts, spec: PlanSpec): Shard {
-    const builder = this.#builder(spec, checkCounts(routed, facts.counts, spec));
-    return builder.build(routed, decide(spec, facts), facts);
+    checkCounts(routed, facts.counts, spec);
+    const plan = decide(spec, facts);
+    return this.#builder(plan.spec, facts.counts).build(routed, plan, facts);
   }
 
   /**
@@ -185,13 +215,14 @@ export class Planner {
    * @throws FuscoError E_FACTS where the facts have another size or lack what the strategy needs
    */
   group(facts: Facts, spec: PlanSpec): GroupPlanner {
+    checkCountsSize(facts.counts, spec);
     const plan = decide(spec, facts);
-    const builder = this.#keptBuilder(spec, facts.counts);
+    const builder = this.#keptBuilder(plan.spec, facts.counts);
     return {
       plan,
       shard: (rank, table) => {
         const shared = builder();
-        const routed = this.#route(rank, table, spec);
+        const routed = this.#route(rank, table, plan.spec);
         checkCounts(routed, facts.counts, spec);
         return shared.build(routed, plan, facts);
       },
@@ -238,6 +269,17 @@ export class Planner {
       [J.ROUTE_CANDIDATES]: arena.copy(list),
     };
   }
+}
+
+/** Rows of all ranks to the nodes of `spec`, u32[ranks, nodes]. */
+function joinRows(
+  routed: readonly RoutedRank[],
+  { ranks, nodes }: PlanSpec,
+  builder: () => ShardBuilder,
+): Uint32Array {
+  const rows = new Uint32Array(ranks * nodes);
+  for (const part of routed) rows.set(builder().nodeRows(part), part.rank * nodes);
+  return rows;
 }
 
 function checkCountsSize(counts: Uint32Array, { ranks, placement }: PlanSpec, rank?: number): void {

@@ -30,6 +30,8 @@ export interface RoutedRank {
   readonly masked: number;
   /** u32[nodes], rows per node; where they follow from this routing alone: no flat strategy, no capacity. */
   readonly nodeRows?: Uint32Array;
+  /** u32[ranks], rows per rank; likewise, where `auto` may settle on once per rank. */
+  readonly rankRows?: Uint32Array;
 }
 
 /** Types of ids; the planner's Wasm knows them by their place in this list. */

@@ -1,6 +1,6 @@
 import type { Arena } from './arena.ts';
 import { FuscoError } from './errors.ts';
-import type { Facts } from './facts.ts';
+import { type Facts, rowsPerNode } from './facts.ts';
 import * as L from './format/layout.ts';
 import { placeSections, type SectionElement, Shard, writeShardHead } from './format/shard.ts';
 import * as J from './jobs.ts';
@@ -125,7 +125,8 @@ export class ShardBuilder {
 
   /** Rows that a rank sends to each other node after dropping, u32[nodes]: from its routing where that knows them. */
   nodeRows(routed: RoutedRank): Uint32Array {
-    if (routed.nodeRows !== undefined) return routed.nodeRows;
+    const known = rowsPerNode(routed, this.#spec);
+    if (known !== undefined) return known;
     const arena = this.#arena;
     const mark = arena.mark();
     const { sendRows } = this.#sendTables(routed.rank, directInstances(this.#spec, routed.rank));
@@ -139,13 +140,14 @@ export class ShardBuilder {
     const { rank } = routed;
     const { nodes } = this.#spec;
     const nodeRows = this.nodeRows(routed);
-    const claimed = facts.nodeRows!.subarray(rank * nodes, (rank + 1) * nodes);
+    const gathered = rowsPerNode(facts, this.#spec)!;
+    const claimed = gathered.subarray(rank * nodes, (rank + 1) * nodes);
     const differs = claimed.findIndex((rows, node) => rows !== nodeRows[node]);
     if (differs >= 0) {
       const text = `rank ${rank} sends ${nodeRows[differs]} rows to node ${differs}, the facts say ${claimed[differs]}`;
       throw new FuscoError('E_FACTS', text, { rank });
     }
-    this.#landing ??= new LandingTables(this.#spec, decision.groups, facts.nodeRows!);
+    this.#landing ??= new LandingTables(this.#spec, decision.groups, gathered);
     const landing = this.#landing.of(rank);
     return { landing, nodeRows, forwarded: sum(nodeRows) };
   }

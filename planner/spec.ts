@@ -1,6 +1,7 @@
 import { checkChoice, checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 import {
+  checkRanksPerHost,
   checkRanksPerNode,
   defaultRanksPerNode,
   makePlacement,
@@ -46,12 +47,26 @@ export interface PlanOptions {
   align?: number;
   /** Most rows of one expert instance; 0, the default, means no limit. */
   capacity?: number;
-  /** Default flat; auto decides from the facts, with the same result on all ranks. */
+  /**
+   * Default flat. `auto` decides from the facts, with the same result on all ranks: flat, hierarchical with
+   * `ranksPerNode`, or hierarchical with one rank a node ("once per rank"; not if experts have replicas).
+   */
   strategy?: Strategy | 'auto';
+  /**
+   * Ranks of one machine, whose links `auto` takes as fast as those inside a node: a multiple of `ranksPerNode` that divides
+   * `ranks`. Default: `ranksPerNode`. Not part of the plan, but identical on all ranks.
+   */
+  ranksPerHost?: number;
   /** Which rank forwards, in hierarchical plans. Default best. */
   balance?: Balance;
-  /** Partial sums of a hierarchical combine. Default payload. */
+  /** Partial sums of a hierarchical combine that adds node by node. Default payload. */
   partial?: PartialDtype;
+  /**
+   * Order of additions in a hierarchical plan's combine. `node`, the default, adds node by node and returns one partial
+   * sum per token and node. `token` adds single rows in ascending k as a flat plan does: the result has the same bits for
+   * any number of ranks, nodes and any strategy, but every row returns. Flat plans always add by token.
+   */
+  sum?: SumOrder;
   /** Expert -> rank or ranks. Default: contiguous blocks. */
   placement?: PlacementMap;
   /** Target size of one slice in bytes. Default 1 MiB. */
@@ -66,6 +81,8 @@ export interface PlanOptions {
 /** Options with every default filled in: what the ranks of a group must agree on. */
 export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof OptionalFields>> {
   readonly nodes: number;
+  /** Ranks of one machine until `auto` is settled, then 0: it is no part of a plan. */
+  readonly ranksPerHost: number;
   /** Nominal bytes of a row. */
   readonly rowBytes: number;
   /** `none` in flat plans. */
@@ -91,6 +108,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     experts: options.experts,
     ranks: options.ranks,
     ranksPerNode: options.ranksPerNode ?? defaultRanksPerNode(options.ranks),
+    ...(options.ranksPerHost === undefined ? {} : { ranksPerHost: options.ranksPerHost }),
     topk,
     hidden: options.hidden ?? 7168,
     dtype: options.dtype ?? 'bf16',
@@ -99,6 +117,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     strategy: options.strategy ?? 'flat',
     balance: options.balance ?? 'best',
     partial: options.partial ?? 'payload',
+    sum: options.sum ?? DEFAULT_SUM,
     sliceRows: 1,
     tileTokens: options.tileTokens ?? 0,
     placement: options.placement ?? [],
@@ -139,7 +158,7 @@ export interface SpecFields extends OptionalFields {
 }
 
 /** Checks every field and derives the rest. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
-export function makeSpec(fields: SpecFields): PlanSpec {
+export function makeSpec(fields: SpecFields & { ranksPerHost?: number }): PlanSpec {
   const ranks = checkInteger('ranks', fields.ranks, 1, MAX_RANKS);
   const experts = checkInteger('experts', fields.experts, 1, MAX_INSTANCES);
   const topk = checkInteger('topk', fields.topk, 1, MAX_TOPK);
@@ -148,6 +167,7 @@ export function makeSpec(fields: SpecFields): PlanSpec {
   const strategy = checkChoice('strategy', fields.strategy, ['flat', 'hier', 'auto']);
   const flat = strategy === 'flat';
   const ranksPerNode = checkRanksPerNode(fields.ranksPerNode, ranks);
+  const ranksPerHost = checkRanksPerHost(fields.ranksPerHost ?? ranksPerNode, ranksPerNode, ranks);
   const placement = makePlacement(experts, ranks, fields.placement);
   const replicas = checkChoice('replicas', fields.replicas ?? DEFAULT_REPLICAS, ['local', 'quota-1']);
   return {
@@ -155,6 +175,7 @@ export function makeSpec(fields: SpecFields): PlanSpec {
     ranks,
     ranksPerNode,
     nodes: ranks / ranksPerNode,
+    ranksPerHost: strategy === 'auto' ? ranksPerHost : 0,
     topk,
     hidden,
     dtype,
@@ -186,18 +207,17 @@ export function optionalFields({ sum, replicas, combineDtype, dtype }: PlanSpec)
   };
 }
 
-/** Throws E_BACKEND for a plan whose sums or replicas follow a rule that this version knows by name only. */
+/** Throws E_BACKEND for a plan whose replicas follow a rule that this version knows by name only. */
 export function checkSupported(spec: PlanSpec): void {
-  const { sum, replicas } = optionalFields(spec);
-  const [name, value] = sum === undefined ? ['replicas', replicas] : ['sum', sum];
+  const { replicas: value } = optionalFields(spec);
   if (value === undefined) return;
-  const text = `this version cannot plan or execute ${name} '${value}': update fusco, or plan without it`;
-  throw new FuscoError('E_BACKEND', text, { path: `/header/core/${name}`, value });
+  const text = `this version cannot plan or execute replicas '${value}': update fusco, or plan without it`;
+  throw new FuscoError('E_BACKEND', text, { path: '/header/core/replicas', value });
 }
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
 export function specFields(spec: PlanSpec): SpecFields {
-  const { nodes: _, rowBytes: __, sum, replicas, combineDtype, placement, ...fields } = spec;
+  const { nodes, ranksPerHost, rowBytes, sum, replicas, combineDtype, placement, ...fields } = spec;
   return { ...fields, placement: placement.map, ...optionalFields(spec) };
 }
 
@@ -207,10 +227,24 @@ export function optionsOf(spec: PlanSpec): PlanOptions {
   const { sliceRows, topk: _, balance, partial, combineDtype: __, ...rest } = specFields(spec);
   return {
     ...rest,
+    ...(spec.ranksPerHost === 0 ? {} : { ranksPerHost: spec.ranksPerHost }),
     sliceBytes: sliceRows * spec.rowBytes,
     ...(balance === 'none' ? {} : { balance }),
     ...(partial === 'none' ? {} : { partial }),
   };
+}
+
+/** The spec with one rank a node: a row crosses once to each destination rank. */
+export function oncePerRank(spec: PlanSpec): PlanSpec {
+  return { ...spec, ranksPerNode: 1, nodes: spec.ranks };
+}
+
+/**
+ * Whether `auto` may settle on oncePerRank. Not if experts have replicas: which instance a row goes to depends on the
+ * nodes, and the facts that `auto` compares count the rows of one choice.
+ */
+export function considersOncePerRank({ strategy, ranksPerNode, placement }: PlanSpec): boolean {
+  return strategy === 'auto' && ranksPerNode > 1 && placement.instances === placement.experts;
 }
 
 /** What a rank sends directly, without a forwarder: to all ranks in a flat plan, to its own node in others. */
@@ -228,6 +262,11 @@ export function directInstances(spec: PlanSpec, rank: number): DirectRange {
   const firstRank = strategy === 'flat' ? 0 : nodeOf(spec, rank) * ranksPerNode;
   const endRank = strategy === 'flat' ? ranks : firstRank + ranksPerNode;
   return { firstRank, endRank, first: placement.rankFirst[firstRank]!, end: placement.rankFirst[endRank]! };
+}
+
+/** Whether combine adds node by node, with one partial sum per token and node. Otherwise it adds by token. */
+export function sumsByNode({ sum }: PlanSpec): boolean {
+  return sum === 'node';
 }
 
 /** Node of a rank. */

@@ -1,4 +1,5 @@
-// Rows that a dispatch moves between ranks, from what each rank sends to each rank. A combine moves them the other way.
+// Rows that a dispatch moves between ranks, from what each rank sends to each rank. A combine moves them the other way;
+// one that adds by token returns the rows of all entries.
 
 import { forwardersOf } from './balance.ts';
 import type { Plan } from './plan.ts';
@@ -58,7 +59,13 @@ export function rowMatrix({ spec, shards }: Plan): number[][] {
   );
 }
 
-/** Visits the traffic of a plan, less the rows that arrive in a slot of their forwarder: nothing copies them there. */
+/** Visits the rows of all entries, each straight to its slot: a flat plan's, or those that a sum by token returns. */
+export function visitEntries(plan: Plan, visitor: TrafficVisitor): void {
+  const matrix = rowMatrix(plan);
+  visitTraffic(plan.spec, (from, to) => matrix[from]![to]!, undefined, visitor);
+}
+
+/** Visits the traffic of a plan's dispatch, less the rows that arrive in a slot of their forwarder: nothing copies them there. */
 export function visitPlan(plan: Plan, visitor: TrafficVisitor): void {
   const { spec, decision, shards } = plan;
   const matrix = rowMatrix(plan);

@@ -138,6 +138,8 @@ export interface ExchangeReport {
    * one partial sum per token and rank; of a combine gradient: one number per entry returns); or once to each other node, where a forwarder distributes the row.
    */
   readonly path?: 'direct' | 'once' | 'forward';
+  /** `cuda` only: SMs of each device that the exchange may fill; see Cuda.limitSms. */
+  readonly sms?: number;
   /** `cuda` and `nccl`: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
   readonly enqueued?: boolean;
   /** `nccl` only. */

@@ -1,7 +1,7 @@
 // Everything that the native addon exports, typed in one place. test/native/addon.test.ts reads this file and compares its
 // names and numbers of parameters with what the addon says of itself.
 
-import type { PartialDtype, Strategy } from '../../planner/spec.ts';
+import type { PartialDtype, Strategy, SumOrder } from '../../planner/spec.ts';
 import type {
   CombineCall,
   CombineGradientCall,
@@ -45,11 +45,17 @@ export interface NativeContext {
   close(): void;
 }
 
-export interface NativePlanDesc {
+/** Options of a plan, for every native backend. */
+export interface NativePlanOptions {
   readonly ranksPerNode: number;
   readonly strategy: Strategy;
   /** Partial sums of a hierarchical combine. Default payload. */
   readonly partial?: PartialDtype;
+  /** Order of additions of a hierarchical combine. Default node. */
+  readonly sum?: SumOrder;
+}
+
+export interface NativePlanDesc extends NativePlanOptions {
   /** One shard per rank. They are copied and checked; later changes of these bytes do not matter. */
   readonly shards: readonly Memory[];
 }
@@ -130,6 +136,8 @@ export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
   readonly path: 'direct' | 'forward' | 'once';
   /** Payloads that the TMA moved. */
   readonly tmaPayloads: number;
+  /** SMs of each device that the exchange may fill. */
+  readonly sms: number;
 }
 
 export type CudaPath = 'auto' | 'direct' | 'forward' | 'once';
@@ -211,11 +219,8 @@ export interface NativeNcclGroupDesc {
   readonly deadlineMs: number;
 }
 
-export interface NativeNcclPlanDesc {
+export interface NativeNcclPlanDesc extends NativePlanOptions {
   readonly shard: Memory;
-  readonly ranksPerNode: number;
-  readonly strategy: Strategy;
-  readonly partial?: PartialDtype;
   /** [ranks]: rail group of each rank, for a hierarchical plan. */
   readonly groups?: Uint16Array;
   /** [ranks + 1]: first instance of each rank. */

@@ -196,15 +196,19 @@ void checkRanksPerNode(uint32_t ranksPerNode, uint32_t ranks) {
       .limited(ranksPerNode, ranks);
 }
 
-Tree treeOf(fusco_strategy strategy, fusco_partial partial) {
+Tree treeOf(fusco_strategy strategy, fusco_partial partial, fusco_sum sum) {
   // Callers in C may pass numbers that the enumerations do not have.
   if (static_cast<int>(strategy) == FUSCO_STRATEGY_FLAT) return Tree::none;
   if (static_cast<int>(strategy) != FUSCO_STRATEGY_HIER) {
     throw Failure(FUSCO_E_BACKEND, "there is no strategy %d", strategy);
   }
-  if (static_cast<int>(partial) == FUSCO_PARTIAL_F32) return Tree::kept;
-  if (static_cast<int>(partial) == FUSCO_PARTIAL_PAYLOAD) return Tree::rounded;
-  throw Failure(FUSCO_E_OPTION, "there are no partial sums of kind %d", partial);
+  const bool isKept = static_cast<int>(partial) == FUSCO_PARTIAL_F32;
+  if (!isKept && static_cast<int>(partial) != FUSCO_PARTIAL_PAYLOAD) {
+    throw Failure(FUSCO_E_OPTION, "there are no partial sums of kind %d", partial);
+  }
+  if (static_cast<int>(sum) == FUSCO_SUM_TOKEN) return Tree::none;
+  if (static_cast<int>(sum) == FUSCO_SUM_NODE) return isKept ? Tree::kept : Tree::rounded;
+  throw Failure(FUSCO_E_OPTION, "there is no order of sums %d", sum);
 }
 
 uint32_t forwarderOf(const uint16_t *groups, uint32_t ranksPerNode, uint32_t rank, uint32_t node) {

@@ -146,8 +146,9 @@ class CheckedShard {
 // Throws E_RANKS unless `ranksPerNode` divides `ranks`.
 void checkRanksPerNode(uint32_t ranksPerNode, uint32_t ranks);
 
-// Throws E_BACKEND for an unknown strategy, E_OPTION for an unknown kind of partial sums.
-Tree treeOf(fusco_strategy strategy, fusco_partial partial);
+// The order of combine's additions. Throws E_BACKEND for an unknown strategy, E_OPTION for an unknown kind or
+// order of sums.
+Tree treeOf(fusco_strategy strategy, fusco_partial partial, fusco_sum sum);
 
 // The rank of `node` in the rail group of `rank`, which forwards its rows there. `groups` [ranks]. Throws
 // E_SHARD_HEAD.

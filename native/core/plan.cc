@@ -83,8 +83,7 @@ class Upload {
       throw Failure(FUSCO_E_LIMIT, "%u instances > %d", instances, FUSCO_MAX_INSTANCES)
           .limited(instances, FUSCO_MAX_INSTANCES);
     }
-    if (plan_.tree == Tree::none &&
-        (shard.word(FUSCO_W_STAGE_ROWS) != 0 || shard.word(FUSCO_W_STAGED) != 0)) {
+    if (!plan_.isHierarchical && (shard.word(FUSCO_W_STAGE_ROWS) != 0 || shard.word(FUSCO_W_STAGED) != 0)) {
       throw shard.refused(FUSCO_E_SHARD_HEAD, "rank %u has landing rows in a flat plan", rank);
     }
   }
@@ -128,7 +127,8 @@ CheckedPlan checkPlan(std::shared_ptr<Context> context, const fusco_plan_desc &d
   plan.context = std::move(context);
   plan.ranks = desc.ranks;
   plan.ranksPerNode = desc.ranks_per_node;
-  plan.tree = treeOf(desc.strategy, desc.partial);
+  plan.tree = treeOf(desc.strategy, desc.partial, desc.sum);
+  plan.isHierarchical = desc.strategy == FUSCO_STRATEGY_HIER;
   plan.rank.resize(desc.ranks);
   Upload(plan, desc, checked.shards).run();
   for (uint32_t rank = 0; rank < desc.ranks; rank++) {

@@ -22,7 +22,7 @@ struct TokenTask {
 
 // All ranks share this process's memory, so a row goes from its token straight to its slots under every
 // strategy: forwarding it over a rank of the node would only copy it once more. What a hierarchical plan
-// changes here is the order of combine's additions, which the plan fixes.
+// with sums per node changes here is the order of combine's additions, which the plan fixes.
 struct fusco_plan {
   std::shared_ptr<fusco::Context> context;
   uint32_t ranks = 0;
@@ -30,7 +30,8 @@ struct fusco_plan {
   uint32_t ranksPerNode = 0;
   uint32_t topk = 0;
   uint32_t instances = 0;
-  fusco::Tree tree = fusco::Tree::none;
+  bool isHierarchical = false;
+  fusco::Tree tree = fusco::Tree::none;  // always none in flat plans
   uint64_t kept = 0;
   uint64_t tokens = 0;
   std::vector<fusco::RankPlan> rank;

@@ -101,12 +101,25 @@ void enqueueLastHops(DevicePlan &device, DispatchParams &params) {
   });
 }
 
-OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
-  const CudaContext &context = device.context();
+// SMs of each device that a launch may fill.
+uint32_t smsOf(const CudaContext &context) {
   uint32_t sms = UINT32_MAX;
   for (const DeviceGroup &group : context.groups()) sms = std::min(sms, group.limits.sms);
-  return choose(static_cast<uint32_t>(context.groups().size()), sms, context.hasSmLimit(), device.plan().topk,
-                maxTokensOf(device.plan()));
+  return sms;
+}
+
+uint32_t combineSmsOf(const CudaContext &context) {
+  uint32_t sms = smsOf(context);
+  for (const DeviceGroup &group : context.groups()) {
+    if (group.limits.maxCombineSms > 0) sms = std::min(sms, group.limits.maxCombineSms);
+  }
+  return sms;
+}
+
+OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
+  const CudaContext &context = device.context();
+  return choose(static_cast<uint32_t>(context.groups().size()), smsOf(context), context.hasSmLimit(),
+                device.plan().topk, maxTokensOf(device.plan()));
 }
 
 // Rows once to each rank of another device, which copies them on.
@@ -299,6 +312,7 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   }
   edges.done();
   report.path = once ? FUSCO_CUDA_PATH_ONCE : forward ? FUSCO_CUDA_PATH_FORWARD : FUSCO_CUDA_PATH_DIRECT;
+  report.sms = once ? shapeOf(device, dispatchShape).blocks : smsOf(device.context());
   countDispatch(device.plan(), call, report.stats);
 }
 
@@ -330,6 +344,7 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
     });
   }
   report.path = once ? FUSCO_CUDA_PATH_ONCE : FUSCO_CUDA_PATH_DIRECT;
+  report.sms = once ? shapeOf(device, combineShape).blocks : combineSmsOf(device.context());
   countCombine(plan, call, report.stats);
 }
 
@@ -339,6 +354,7 @@ void weightGradient(DevicePlan &device, const fusco_weight_gradient_call &call, 
   enqueueWeightGradient(device, call);
   edges.done();
   report.path = FUSCO_CUDA_PATH_DIRECT;
+  report.sms = smsOf(device.context());
   countWeightGradient(device.plan(), call, report.stats);
 }
 
@@ -356,6 +372,7 @@ void combineGradient(DevicePlan &device, const fusco_combine_gradient_call &call
   }
   edges.done();
   report.path = once ? FUSCO_CUDA_PATH_ONCE : FUSCO_CUDA_PATH_DIRECT;
+  report.sms = smsOf(device.context());
   countCombineGradient(device.plan(), call, report.stats);
 }
 

@@ -41,9 +41,10 @@ void CapturedCall::checkAgain() {
   if (device->generation() == generation) return;
   const fusco_plan &plan = device->plan();
   if (plan.topk != topk || plan.tree != tree || (forwarded && !device->forwards())) {
-    throw Failure(FUSCO_E_OPTION,
-                  "the captured plan has topk %u; the uploaded one has topk %u or another strategy", topk,
-                  plan.topk)
+    throw Failure(
+        FUSCO_E_OPTION,
+        "the captured plan has topk %u; the uploaded one has topk %u, or another strategy or order of sums",
+        topk, plan.topk)
         .limited(plan.topk, topk);
   }
   const auto checkOne = [this](const auto &own) {

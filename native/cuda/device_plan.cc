@@ -137,7 +137,7 @@ void DevicePlan::install(CheckedPlan checked, const uint16_t *railGroups) {
   std::vector<std::vector<uint8_t>> orders;
   const uint32_t tileTokens = readTileOrders(checked, orders);
   ForwardTables forward;
-  const bool forwards = plan.tree != Tree::none && railGroups != nullptr;
+  const bool forwards = plan.isHierarchical && railGroups != nullptr;
   if (forwards) forward = makeForwardTables(checked, railGroups);
   for (size_t group = 0; group < memory_.size(); group++) {
     fill(group, plan, forwards ? &forward : nullptr, tileTokens, orders);

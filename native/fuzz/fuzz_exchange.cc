@@ -1,8 +1,9 @@
 // Any bytes as the shards of a plan; a plan that is accepted is executed into guarded memory, in all four
 // exchanges.
 //
-//   u8 ranks - 1 | u8 ranks a node | u8 strategy | u8 partial | u8 dtype | u16 row bytes | u8 flags
-//   u32 bytes of each shard | the shards one behind another | what is left fills the sources
+//   u8 ranks - 1 | u8 ranks a node | u8 strategy | u8 sums: partial, bit 0; sum, bit 1 | u8 dtype
+//   u16 row bytes | u8 flags | u32 bytes of each shard | the shards one behind another | what is left
+//   fills the sources
 
 #include "input.hpp"
 
@@ -33,7 +34,9 @@ Head readHead(Input &input) {
   head.desc.ranks = head.ranks;
   head.desc.ranks_per_node = input.take<uint8_t>();
   head.desc.strategy = (input.take<uint8_t>() & 1) != 0 ? FUSCO_STRATEGY_HIER : FUSCO_STRATEGY_FLAT;
-  head.desc.partial = (input.take<uint8_t>() & 1) != 0 ? FUSCO_PARTIAL_F32 : FUSCO_PARTIAL_PAYLOAD;
+  const auto sums = input.take<uint8_t>();
+  head.desc.partial = (sums & 1) != 0 ? FUSCO_PARTIAL_F32 : FUSCO_PARTIAL_PAYLOAD;
+  head.desc.sum = (sums & 2) != 0 ? FUSCO_SUM_TOKEN : FUSCO_SUM_NODE;
   head.dtype = static_cast<fusco_dtype>(input.take<uint8_t>() & 3);
   head.rowBytes = input.take<uint16_t>();
   head.flags = input.take<uint8_t>();

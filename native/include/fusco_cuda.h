@@ -406,6 +406,7 @@ typedef struct fusco_cuda_report {
   fusco_cuda_path path;  /**< the path that was used */
   uint32_t tma_payloads; /**< payloads that the TMA units moved */
   fusco_stats stats;     /**< nanoseconds: on the host, to enqueue */
+  uint32_t sms;          /**< SMs of each device that the exchange may fill */
 } fusco_cuda_report;
 
 /**
@@ -564,7 +565,8 @@ fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_grap
  *
  * @param[in]  graph  the graph
  * @param[out] error  may be NULL
- * @retval FUSCO_E_OPTION   a plan's contents changed in strategy, topk or partial dtype since the capture
+ * @retval FUSCO_E_OPTION   a plan's contents changed in strategy, topk, sum or partial dtype since the
+ *                          capture
  * @retval FUSCO_E_BUFFER   a plan's contents do not fit the captured buffers
  * @retval FUSCO_E_BACKEND  an error of the driver
  */

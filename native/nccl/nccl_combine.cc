@@ -65,17 +65,17 @@ void combine(Plan &plan, const fusco_nccl_call &callId, const fusco_combine_call
   }
   Exchange exchange(plan, callId, report, peers);
   Group &group = plan.group();
-  const bool forwards = plan.tables().forwards;
+  const bool partials = plan.tables().returnsPartials();
   const uint64_t landingBytes =
-      forwards ? plan.landingRowBytes(call.row_bytes, elementBytes(call.dtype)) : call.row_bytes;
-  const Route &route = forwards ? plan.rowsBack() : plan.entriesBack();
-  const float *landedWeights = exchange.reserveWeights(call.weights);
-  SendRecvPhase phase = forwards ? partialPhase(plan, call, exchange, landingBytes, landedWeights)
+      partials ? plan.landingRowBytes(call.row_bytes, elementBytes(call.dtype)) : call.row_bytes;
+  const Route &route = partials ? plan.rowsBack() : plan.entriesBack();
+  const float *landedWeights = partials ? exchange.reserveWeights(call.weights) : nullptr;
+  SendRecvPhase phase = partials ? partialPhase(plan, call, exchange, landingBytes, landedWeights)
                                  : returningPhase(plan, bytesOf(call.from[0]), call.row_bytes);
   const uint8_t *landing = reserveLanding(group, route, phase);
   exchange.shareBuffers({{call.from[0], call.row_bytes}});
   exchange.begin();
-  if (forwards) exchange.packAfterNeighbors();
+  if (partials) exchange.packAfterNeighbors();
   exchange.sendWeights(call.weights);
   exchange.run(route, {phase});
 

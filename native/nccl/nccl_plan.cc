@@ -272,11 +272,11 @@ fusco_nccl_bytes Plan::bytes(uint64_t rowBytes) const {
     result.dispatch += ringBytes(out.mostReceived, rowBytes);
   }
   // Partial sums are kept in float32 at most: twice the bytes of a 16-bit payload.
-  const uint64_t size = tables_.forwards && sizes().tree == Tree::kept ? 2 * rowBytes : rowBytes;
-  const Route &back = tables_.forwards ? rowsBack_ : entriesBack_;
+  const bool partials = tables_.returnsPartials();
+  const uint64_t size = partials && sizes().tree == Tree::kept ? 2 * rowBytes : rowBytes;
+  const Route &back = partials ? rowsBack_ : entriesBack_;
   result.combine = back.receive().total() * size;
-  if (tables_.forwards || !back.inPlace(size))
-    result.combine += ringBytes(back.schedule(size).mostSent, size);
+  if (partials || !back.inPlace(size)) result.combine += ringBytes(back.schedule(size).mostSent, size);
   return result;
 }
 

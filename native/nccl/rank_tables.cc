@@ -78,8 +78,9 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   sizes.firstRank = rank;
   sizes.ranksPerNode = desc.ranks_per_node;
   sizes.topk = shard.word(FUSCO_W_TOPK);
-  sizes.tree = treeOf(desc.strategy, desc.partial);
-  forwards = sizes.tree != Tree::none && desc.ranks_per_node < neighbors.ranks && !isOnePass();
+  sizes.isHierarchical = desc.strategy == FUSCO_STRATEGY_HIER;
+  sizes.tree = treeOf(desc.strategy, desc.partial, desc.sum);
+  forwards = sizes.isHierarchical && desc.ranks_per_node < neighbors.ranks && !isOnePass();
   sizes.rank.resize(1);
   reach.assign(neighbors.count(), 0);
   const auto receiveRuns = shard.receiveRuns(shard.readBlocks(firstInstance, sizes.rank[0]));

@@ -82,19 +82,21 @@ class RankTables : public UploadedTables {
   // forwards for others.
   bool isOnePass() const {
     return neighbors_.count() == neighbors_.ranks && neighbors_.ranks > 1 &&
-           (sizes.tree == Tree::none || sizes.ranksPerNode == 1);
+           (!sizes.isHierarchical || sizes.ranksPerNode == 1);
   }
   // Whether rows for a peer go straight into its memory: it is a neighbor and, along a hierarchical plan, of
   // the same node. Rows for other nodes of the machine are cheaper sent once and distributed there: measured
   // over NVLink.
   bool isDirect(uint32_t peer) const {
-    return neighbors_.has(peer) && (sizes.tree == Tree::none || isOnePass() ||
+    return neighbors_.has(peer) && (!sizes.isHierarchical || isOnePass() ||
                                     peer / sizes.ranksPerNode == neighbors_.rank / sizes.ranksPerNode);
   }
 
   // The local rank's sizes as a plan of one rank, for the checks that all backends share.
   fusco_plan sizes;
   bool forwards = false;  // rows for other nodes go to forwarders
+  // Whether forwarders add rows in a combine and return partial sums; otherwise every row returns.
+  bool returnsPartials() const { return forwards && sizes.tree != Tree::none; }
 
   // Rows of each neighbor's buffer that are touched: one more than the largest.
   std::vector<uint32_t> reach;  // [neighbors]

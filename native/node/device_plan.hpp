@@ -7,8 +7,8 @@
 
 namespace fusco_node {
 
-// A plan as JavaScript describes it: {ranksPerNode, strategy, partial, groups?, shards}. Owns what the struct
-// points to, except the shards.
+// A plan as JavaScript describes it: {ranksPerNode, strategy, partial, sum, groups?, shards}. Owns what the
+// struct points to, except the shards.
 class DevicePlanDesc {
  public:
   explicit DevicePlanDesc(const Fields &fields) {
@@ -92,6 +92,7 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
     constexpr const char *paths[] = {"auto", "direct", "forward", "once"};
     object.Set("path", paths[report.path]);
     object.Set("tmaPayloads", report.tma_payloads);
+    object.Set("sms", report.sms);
     return object;
   }
 

@@ -67,9 +67,8 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
   static constexpr char name[] = "NcclPlan";
   static constexpr char label[] = "the plan";
 
-  // (group, {shard, ranksPerNode, strategy, partial, groups?, firstInstance, sliceRows, mostEntries,
-  // mostForwarded,
-  // rowBytes})
+  // (group, {shard, ranksPerNode, strategy, partial, sum, groups?, firstInstance, sliceRows, mostEntries,
+  // mostForwarded, rowBytes})
   explicit NcclPlan(const Napi::CallbackInfo &info) : Handle(info) {
     const Napi::Array keep = Napi::Array::New(info.Env());
     const Fields fields(info, 1, keep);

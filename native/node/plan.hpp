@@ -12,7 +12,7 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
   static constexpr char name[] = "Plan";
   static constexpr char label[] = "the plan or its context";
 
-  // (context, {ranksPerNode, strategy, partial, shards})
+  // (context, {ranksPerNode, strategy, partial, sum, shards})
   explicit Plan(const Napi::CallbackInfo &info) : Handle(info) {
     const Fields fields(info, 1, Napi::Array::New(info.Env()));
     std::vector<fusco_buffer> shards;

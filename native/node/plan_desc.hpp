@@ -5,7 +5,7 @@
 
 namespace fusco_node {
 
-// Reads {strategy, partial, ranksPerNode} into a struct of the C interface.
+// Reads {strategy, partial, sum, ranksPerNode} into a struct of the C interface.
 template <class Desc>
 void readPlanOptions(const Fields &fields, Desc &desc) {
   desc.ranks_per_node = fields.get<uint32_t>("ranksPerNode");
@@ -13,6 +13,7 @@ void readPlanOptions(const Fields &fields, Desc &desc) {
       "strategy", {{"flat", FUSCO_STRATEGY_FLAT}, {"hier", FUSCO_STRATEGY_HIER}});
   desc.partial = fields.choice<fusco_partial>(
       "partial", {{"payload", FUSCO_PARTIAL_PAYLOAD}, {"f32", FUSCO_PARTIAL_F32}});
+  desc.sum = fields.choice<fusco_sum>("sum", {{"node", FUSCO_SUM_NODE}, {"token", FUSCO_SUM_TOKEN}});
 }
 
 // The shards of all ranks and the options; `shards` owns what the struct points to.

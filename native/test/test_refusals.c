@@ -123,6 +123,9 @@ static void refuses_other_strategies(fusco_context *context) {
   desc.strategy = FUSCO_STRATEGY_HIER;
   desc.partial = (fusco_partial)7;
   CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_OPTION);
+  desc.partial = FUSCO_PARTIAL_F32;
+  desc.sum = (fusco_sum)7;
+  CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_OPTION);
   desc.strategy = FUSCO_STRATEGY_FLAT;
   CHECK(fusco_plan_create(context, &desc, &plan, &error) == FUSCO_E_SHARD_LAYOUT);
   desc.ranks = 0;

@@ -2,10 +2,9 @@
 // tags, a message is a copy, and a round ends when both sides of each of its messages have come to it.
 // Compares where rows arrive, and what is added to what in which order, with what the shards say.
 //
-//   test_wire DIR     DIR/plan.txt: ranks, ranks a node, hierarchical (0, 1), slice rows, peers a round; then
-//   the
-//                     machine of each rank; then ranks + 1 first instances; then the groups of a hierarchical
-//                     plan. DIR/rank{r}.shard
+//   test_wire DIR     DIR/plan.txt: ranks, ranks a node, hierarchical (0, 1), sums by token (0, 1), slice
+//                     rows, peers a round; then the machine of each rank; then ranks + 1 first instances;
+//                     then the groups of a hierarchical plan. DIR/rank{r}.shard
 //
 // Test of native/nccl/rounds.cc and rank_tables.cc; test/native/wire.test.ts writes the plans.
 
@@ -51,14 +50,14 @@ struct Rank {
 };
 
 struct Plan {
-  uint32_t ranks = 0, ranksPerNode = 0, hierarchical = 0, sliceRows = 0, peersPerRound = 0;
+  uint32_t ranks = 0, ranksPerNode = 0, hierarchical = 0, sumsByToken = 0, sliceRows = 0, peersPerRound = 0;
   std::vector<uint32_t> machines, firstInstance;
   std::vector<uint16_t> groups;
   std::vector<std::vector<uint8_t>> shards;
 
   explicit Plan(const std::string &folder) {
     std::ifstream file(folder + "/plan.txt");
-    file >> ranks >> ranksPerNode >> hierarchical >> sliceRows >> peersPerRound;
+    file >> ranks >> ranksPerNode >> hierarchical >> sumsByToken >> sliceRows >> peersPerRound;
     machines.resize(ranks);
     firstInstance.resize(ranks + 1);
     for (uint32_t &machine : machines) file >> machine;
@@ -257,14 +256,15 @@ void dispatch(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shar
 constexpr Tag closed = nothing - 1;
 
 void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<ShardReader> &readers) {
-  const bool forwards = ranks[0].tables->forwards;
+  const bool partials = ranks[0].tables->returnsPartials();
+  const bool byNode = plan.hierarchical != 0 && plan.sumsByToken == 0;
   std::vector<Rows> landing(plan.ranks);
   std::vector<Side> sides;
   for (uint32_t r = 0; r < plan.ranks; r++) {
     Rank &rank = ranks[r];
     const RankTables &tables = *rank.tables;
-    const SendOrder &send = forwards ? tables.rowReceive : tables.entryReceive;
-    const SendOrder &receive = forwards ? tables.rowSend : tables.entrySend;
+    const SendOrder &send = partials ? tables.rowReceive : tables.entryReceive;
+    const SendOrder &receive = partials ? tables.rowSend : tables.entrySend;
     landing[r].assign(receive.total(), {});
     const auto partial = [&rank](uint64_t row, uint64_t) {
       Row sum;
@@ -278,7 +278,7 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
     const auto inPlace = [r](uint64_t, uint64_t slot) { return Row{tagOf(r, slot)}; };
     const auto take = [&landing, r](uint64_t, uint64_t row, const Row &value) { landing[r][row] = value; };
     sides.push_back({&send, &receive, inPlace, take});
-    if (forwards) sides.back().read = partial;
+    if (partials) sides.back().read = partial;
   }
   transfer(plan, sides);
 
@@ -302,18 +302,18 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
         if ((term.flags & closesNode) != 0) found.push_back(closed);
       }
       Row expected;
-      const uint32_t nodes = plan.hierarchical != 0 ? plan.ranks / plan.ranksPerNode : 1;
+      const uint32_t nodes = byNode ? plan.ranks / plan.ranksPerNode : 1;
       for (uint32_t node = 0; node < nodes; node++) {
         const size_t before = expected.size();
         for (uint32_t k = 0; k < topk; k++) {
           const size_t entry = size_t{token} * topk + k;
           if (slots[entry] < 0) continue;
           const uint32_t owner = plan.ownerOf(instances[entry]);
-          if (plan.hierarchical != 0 && owner / plan.ranksPerNode != node) continue;
+          if (byNode && owner / plan.ranksPerNode != node) continue;
           expected.push_back(tagOf(owner, static_cast<uint64_t>(slots[entry])));
           expected.push_back(entry);
         }
-        if (plan.hierarchical != 0 && expected.size() > before) expected.push_back(closed);
+        if (byNode && expected.size() > before) expected.push_back(closed);
       }
       check(found == expected, "a token's sum", r, token);
     }
@@ -390,6 +390,7 @@ int main(int count, char **arguments) {
       desc.shard = shard;
       desc.ranks_per_node = plan.ranksPerNode;
       desc.strategy = plan.hierarchical != 0 ? FUSCO_STRATEGY_HIER : FUSCO_STRATEGY_FLAT;
+      desc.sum = plan.sumsByToken != 0 ? FUSCO_SUM_TOKEN : FUSCO_SUM_NODE;
       desc.rail_groups = plan.hierarchical != 0 ? plan.groups.data() : nullptr;
       desc.first_instance = plan.firstInstance.data();
       desc.slice_rows = plan.sliceRows;

@@ -34,7 +34,9 @@ export function coreOf({ spec, decision }: Omit<Plan, 'shards'>): Core {
 
 /** 32 bytes that are equal for equal options: what ranks compare before they plan together. */
 export async function optionsDigest(spec: PlanSpec, sha256: Sha256): Promise<Uint8Array> {
-  return sha256([pack(sorted(specFields(spec)))]);
+  // Not part of a plan, but of how `auto` decides.
+  const links = spec.ranksPerHost === 0 ? {} : { ranksPerHost: spec.ranksPerHost };
+  return sha256([pack(sorted({ ...specFields(spec), ...links }))]);
 }
 
 export async function idOf(

@@ -104,6 +104,7 @@ describe('a rank that plans from gathered facts', () => {
   it.each<[string, Partial<PlanOptions>]>([
     ['an alignment', { align: 8 }],
     ['a strategy', { strategy: 'hier' }],
+    ['the ranks of a machine', { ranksPerHost: 1 }],
     ['a number of experts, and so of counts', { experts: 16 }],
     ['a placement with replicas', { placement: placementOf('replicated', 8, 3) }],
   ])('gets one error on every rank, whatever carried the facts: %s of rank 2 differs', async (_, other) => {
@@ -113,7 +114,10 @@ describe('a rank that plans from gathered facts', () => {
       const careless: Gather = (_what, own) => meeting.of(rank)('facts', own);
       return planDistributed(planner, careless, rank, table, {
         ranks: 3,
+        ranksPerNode: 1,
         experts: 8,
+        strategy: 'auto',
+        ranksPerHost: 3,
         ...(rank === 2 ? other : {}),
       });
     });
@@ -133,6 +137,12 @@ describe('a rank that plans from gathered facts', () => {
     ['too much', {}, (own) => Buffer.concat([own, Buffer.alloc(4)]), 'rank 1 counts 9 instances, not 8'],
     ['half a word', {}, (own) => own.subarray(0, -2), 'rank 1 counts 0 instances, not 8'],
     ['a node less', { strategy: 'hier' }, (own) => own.subarray(0, -4), 'rank 1 counts 1 nodes, not 2'],
+    [
+      'a rank less',
+      { strategy: 'auto', ranksPerNode: 2 },
+      (own) => own.subarray(0, -4),
+      'rank 1 counts 1 ranks, not 2',
+    ],
   ])('refuses facts of another size: %s', async (_, options, change, message) => {
     const [table] = toTables(
       makeRouting({ family: 'balanced', seed: 1, ranks: 2, tokens: 4, topk: 2, experts: 8 }),

@@ -12,13 +12,13 @@ export async function exchangeSeeds(): Promise<Uint8Array[]> {
   return SAMPLE_NAMES.map((name, i) => {
     const { spec, shards } = samplePlan(planner, name);
     const isHier = spec.strategy === 'hier' ? 1 : 0;
-    const isF32 = spec.partial === 'f32' ? 1 : 0;
+    const sums = (spec.partial === 'f32' ? 1 : 0) | (spec.sum === 'token' ? 2 : 0);
     const rowBytes = ROW_BYTES[i % ROW_BYTES.length]!;
     const head = [
       spec.ranks - 1,
       spec.ranksPerNode,
       isHier,
-      isF32,
+      sums,
       1 + (i % 3),
       rowBytes & 255,
       rowBytes >> 8,

@@ -6,6 +6,7 @@ import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
 import { specialCases } from './special.ts';
 import { steadyCases } from './steady.ts';
+import { sumCases } from './sums.ts';
 import type { GpuCase } from './support.ts';
 
 /** Everything that needs a GPU. */
@@ -17,5 +18,6 @@ export const gpuCases: readonly GpuCase[] = [
   ...behaviorCases,
   ...gradientCases,
   ...steadyCases,
+  ...sumCases,
   ...matrixCases,
 ];

@@ -72,7 +72,7 @@ const FACTORS = {
   dtype: ['f32', 'bf16', 'f16'],
   masked: [0, 0.1, 1],
   align: [1, 16, 128],
-  strategy: ['flat', 'hier direct', 'hier forward', 'hier forward f32'],
+  strategy: ['flat', 'hier direct', 'hier forward', 'hier forward f32', 'hier forward token'],
   capacity: [0, 5],
   weighted: [true, false],
   offset: [0, 4],
@@ -93,6 +93,7 @@ const matrix: GpuCase[] = pairwise(FACTORS).map((f, i) => ({
         capacity: f.capacity,
         strategy: f.strategy === 'flat' ? 'flat' : 'hier',
         partial: f.strategy.endsWith('f32') ? 'f32' : 'payload',
+        sum: f.strategy.endsWith('token') ? 'token' : 'node',
         hidden: f.hidden,
       },
     );

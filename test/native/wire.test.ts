@@ -21,7 +21,7 @@ const FACTORS = {
   shape: ['1 1 1', '2 1 1', '3 1 1', '4 2 2', '4 2 4', '8 2 4', '8 4 4', '12 2 2', '16 1 1', '16 4 8'],
   tokens: [0, 1, 7, 40],
   topk: [1, 2, 6],
-  strategy: ['flat', 'hier'],
+  strategy: ['flat', 'hier', 'hier token'],
   family: ['balanced', 'hotExperts', 'raggedSources', 'rankWithoutRows', 'burst'],
   masked: [0, 0.2, 1],
   capacity: [0, 4],
@@ -42,10 +42,10 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function writePlan(plan: VerifiedPlan, ranksPerMachine: number, peersPerRound: number): void {
-  const { ranks, ranksPerNode, strategy, sliceRows, placement } = plan.spec;
+  const { ranks, ranksPerNode, strategy, sum, sliceRows, placement } = plan.spec;
   const machines = Array.from({ length: ranks }, (_, rank) => Math.floor(rank / ranksPerMachine));
   const lines = [
-    [ranks, ranksPerNode, strategy === 'hier' ? 1 : 0, sliceRows, peersPerRound],
+    [ranks, ranksPerNode, strategy === 'hier' ? 1 : 0, sum === 'token' ? 1 : 0, sliceRows, peersPerRound],
     machines,
     [...placement.rankFirst],
     [...plan.decision.groups],
@@ -85,7 +85,8 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
         ranksPerNode,
         capacity,
         align,
-        strategy,
+        strategy: strategy === 'flat' ? 'flat' : 'hier',
+        sum: strategy === 'hier token' ? 'token' : 'node',
         balance,
         placement: placementOf(f.placement, EXPERTS, ranks),
         hidden: 4,

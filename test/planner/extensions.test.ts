@@ -114,18 +114,45 @@ describe('core keys of format 1.1', () => {
     expect(`${error.code} ${error.details.path}`).toBe('E_PLAN_CANONICAL /version');
   });
 
-  it.each([
-    ['sum', 'token', honestHierFile],
-    ['replicas', 'local', replicatedFile],
-  ] as const)('%s = %s is neither executed nor planned again', async (key, value, make) => {
-    const { plan } = await decodePlan(withCore(await make(), { [key]: value }), nodeSha256);
+  it('replicas = local is neither executed nor planned again', async () => {
+    const { plan } = await decodePlan(withCore(await replicatedFile(), { replicas: 'local' }), nodeSha256);
     const group = await createGroup({ backend: 'reference', ranks: plan.spec.ranks });
     await expect(group.prepare(verifyPlan(plan))).rejects.toMatchObject({
       code: 'E_BACKEND',
-      message: expect.stringMatching(`${key} '${value}': update fusco, or plan without it`),
+      message: expect.stringMatching("replicas 'local': update fusco, or plan without it"),
     });
     await group.close();
     expect(() => optionsOf(plan.spec)).toThrow('update fusco');
+  });
+
+  it('sum = token changes the header of a hierarchical plan and nothing else', async () => {
+    const planner = await loadPlanner();
+    const tables = toTables([[[0, 3]], [[2, 1]]], 2);
+    const options = { ranks: 2, experts: 4, ranksPerNode: 1, strategy: 'hier' } as const;
+    const node = planner.planAll(tables, { ...options, sum: 'node' });
+    const token = planner.planAll(tables, { ...options, sum: 'token' });
+    expect(token.shards.map(({ bytes }) => bytes)).toEqual(node.shards.map(({ bytes }) => bytes));
+    const [nodeFile, tokenFile] = await Promise.all(
+      [node, token].map((plan) => encodePlan(plan, nodeSha256)),
+    );
+    expect(tokenFile!.planId).not.toBe(nodeFile!.planId);
+    expect(nodeFile!.planId).toBe(await planId(planner.planAll(tables, options), nodeSha256));
+    expect(openFile(tokenFile!.bytes).core).toEqual({ ...openFile(nodeFile!.bytes).core, sum: 'token' });
+    expect(optionsOf(token.spec).sum).toBe('token');
+    const again = planner.planAll(tables, optionsOf(token.spec));
+    expect(await planId(again, nodeSha256)).toBe(tokenFile!.planId);
+  });
+
+  it('sum = token is no other plan where the plan is flat: flat plans always add by token', async () => {
+    const planner = await loadPlanner();
+    const tables = toTables([[[0]], [[1]]], 1);
+    const flat = { ranks: 2, experts: 2, strategy: 'flat' } as const;
+    const ids = [flat, { ...flat, sum: 'node' as const }, { ...flat, sum: 'token' as const }].map((options) =>
+      planId(planner.planAll(tables, options), nodeSha256),
+    );
+    expect(new Set(await Promise.all(ids)).size).toBe(1);
+    const unknown = { ...flat, strategy: 'hier', sum: 'rank' as 'node' } as const;
+    expect(() => planner.planAll(tables, unknown)).toThrow('sum');
   });
 });
 

@@ -48,6 +48,7 @@ const PLACEMENTS: Partial<Record<string, unknown>> = {
 const DECISIONS: Partial<Record<string, object>> = {
   hier: { strategy: 'hier', balance: 'rotate', partial: 'payload', rule: 'rotate' },
   ranksAlone: { strategy: 'hier', balance: 'best', partial: 'f32', rule: 'static', groups: [0, 0, 0, 0] },
+  byToken: { strategy: 'hier', sum: 'token' },
 };
 
 describe('the file', () => {
@@ -57,7 +58,7 @@ describe('the file', () => {
     const items = unpack(bytes) as unknown[];
     const { ranks } = plan.spec;
     expect(items).toHaveLength(4 + 2 * ranks);
-    expect(items.slice(0, 2)).toEqual(['FUSCOPLN', [1, 0]]);
+    expect(items.slice(0, 2)).toEqual(['FUSCOPLN', [1, name === 'byToken' ? 1 : 0]]);
 
     const header = items[2] as Record<string, unknown>;
     expect(Object.keys(header)).toEqual(Object.keys(header).sort());

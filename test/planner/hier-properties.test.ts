@@ -1,6 +1,7 @@
 // Hierarchical plans over a pairwise cover of the matrix, against the obvious planner and the flat plan.
 
 import { beforeAll, describe, expect, it } from 'vitest';
+import { decide } from '../../planner/decide.ts';
 import type { Facts } from '../../planner/facts.ts';
 import { gatherFacts } from '../../planner/facts.ts';
 import type { Plan, Planner, PlanOptions, Shard } from '../../planner/index.ts';
@@ -140,12 +141,19 @@ function planApart({ routing, topk, options }: Subject) {
     routed.map((own) => ({ counts: own.counts, optionsDigest })),
   );
   const nodeRows = new Uint32Array(spec.ranks * spec.nodes);
+  const rankRows: number[] = [];
   routed.forEach((own, rank) => {
     // Without a capacity the rows per node are known before anybody's counts are.
     expect(own.nodeRows !== undefined).toBe(spec.capacity === 0);
     nodeRows.set(planner.nodeRows(own, counts, spec), rank * spec.nodes);
+    const perRank = planner.rankRows(own, counts, spec);
+    if (perRank !== undefined) rankRows.push(...perRank);
   });
-  const facts: Facts = { counts, nodeRows };
+  const facts: Facts = {
+    counts,
+    nodeRows,
+    ...(rankRows.length === 0 ? {} : { rankRows: Uint32Array.from(rankRows) }),
+  };
   return { facts, shards: routed.map((own) => planner.planRank(own, facts, spec)) };
 }
 
@@ -212,8 +220,16 @@ describe('auto', () => {
     const auto = planner.planAll(tables, { ...options, strategy: 'auto' });
     const { strategy, reason } = auto.decision;
     expect(auto.spec.strategy).toBe(strategy);
-    expect(reason).toMatch(/^busiest rank: flat \d+ rows between nodes and \d+ inside, hier \d+ rows /);
-    const asked = planner.planAll(tables, { ...options, strategy });
+    expect(reason).toMatch(
+      /^(flat|once per node|once per rank) has the least busy rank: flat \d+ rows between machines and \d+ inside, once /,
+    );
+    // Another number of ranks a node only without replicas, whose choice depends on the nodes.
+    const { ranksPerNode, ranksPerHost, placement } = auto.spec;
+    const isKept = ranksPerNode === resolveOptions(options, topk).ranksPerNode;
+    expect(isKept || (ranksPerNode === 1 && strategy === 'hier')).toBe(true);
+    if (placement.instances > placement.experts) expect(isKept).toBe(true);
+    expect(ranksPerHost).toBe(0);
+    const asked = planner.planAll(tables, { ...options, strategy, ranksPerNode });
     expect(asked.decision.reason).toBe('');
     expect(await planId(auto, nodeSha256)).toBe(await planId(asked, nodeSha256));
     expectSameShards(auto.shards, asked.shards);
@@ -229,9 +245,10 @@ describe('auto', () => {
   it('chooses each strategy where it must', () => {
     const chosen = SUBJECTS.map(({ routing, topk, options }) => {
       const { spec } = planner.planAll(toTables(routing, topk), { ...options, strategy: 'auto' });
-      return `${spec.nodes === 1 ? 'one node ' : ''}${spec.strategy}`;
+      const once = spec.ranksPerNode === 1 ? 'once per rank' : 'once per node';
+      return spec.strategy === 'flat' ? 'flat' : once;
     });
-    expect(new Set(chosen)).toEqual(new Set(['one node flat', 'flat', 'hier']));
+    expect(new Set(chosen)).toEqual(new Set(['flat', 'once per node', 'once per rank']));
   });
 
   it('states the busiest ranks of a case worked out by hand', () => {
@@ -259,8 +276,68 @@ describe('auto', () => {
       strategy: 'hier',
       rule: 'static',
       groups: Uint16Array.of(0, 1, 0, 1),
-      reason: 'busiest rank: flat 6 rows between nodes and 0 inside, hier 3 rows between nodes and 0 inside',
+      reason:
+        'once per node has the least busy rank: flat 6 rows between machines and 0 inside, ' +
+        'once per rank 6 rows between machines and 0 inside, once per node 3 rows between machines and 0 inside',
     });
+  });
+
+  // 4 ranks of 2 experts. Rank 0 sends 3 tokens to both experts of rank 1: 6 rows flat, 3 rows once per rank.
+  const twins = [Array(3).fill([2, 3]), [], [], []];
+
+  it('settles on one rank a node where a machine is one node', () => {
+    const options: PlanOptions = { ranks: 4, experts: 8, ranksPerNode: 4, strategy: 'auto' };
+    const { spec, decision } = planner.planAll(toTables(twins, 2), options);
+    expect(spec).toMatchObject({ strategy: 'hier', ranksPerNode: 1, nodes: 4 });
+    expect(decision).toMatchObject({
+      rule: 'static',
+      groups: new Uint16Array(4),
+      reason:
+        'once per rank has the least busy rank: flat 0 rows between machines and 6 inside, ' +
+        'once per rank 0 rows between machines and 3 inside, once per node 0 rows between machines and 6 inside',
+    });
+  });
+
+  it('takes links between nodes of one machine as fast as those inside', () => {
+    // Rank 0 also sends 30 rows to rank 2. Between machines these are what counts, and no strategy saves any of them.
+    const routing = [[...twins[0]!, ...Array(30).fill([4, -1])], [], [], []];
+    const options: PlanOptions = { ranks: 4, experts: 8, ranksPerNode: 2, strategy: 'auto' };
+    const chosen = (ranksPerHost: number) =>
+      planner.planAll(toTables(routing, 2), { ...options, ranksPerHost });
+    expect(chosen(2).decision).toMatchObject({
+      strategy: 'flat',
+      reason: expect.stringContaining('once per rank 30 rows between machines and 3 inside'),
+    });
+    expect(chosen(4).spec).toMatchObject({ strategy: 'hier', ranksPerNode: 1 });
+    expect(chosen(4).decision.reason).toContain('once per rank 0 rows between machines and 33 inside');
+  });
+
+  it('does not compare once per rank where experts have replicas, and says so', () => {
+    const placement = [0, [0, 1], 1, 1, 2, 2, 3, 3];
+    const options: PlanOptions = { ranks: 4, experts: 8, ranksPerNode: 4, strategy: 'auto', placement };
+    const { spec, decision } = planner.planAll(toTables(twins, 2), options);
+    expect([spec.strategy, spec.ranksPerNode]).toEqual(['flat', 4]);
+    expect(decision.reason).toMatch(/; once per rank is not compared, because experts have replicas$/);
+    expect(decision.reason).not.toContain('once per rank 0');
+  });
+
+  it('gives the option `sum` to whatever hierarchical plan it settles on', () => {
+    const options: PlanOptions = { ranks: 4, experts: 8, ranksPerNode: 4, strategy: 'auto', sum: 'token' };
+    expect(planner.planAll(toTables(twins, 2), options).spec).toMatchObject({
+      ranksPerNode: 1,
+      sum: 'token',
+    });
+  });
+
+  it.each([
+    ['does not divide the ranks', 3, 1],
+    ['is less than a node', 2, 4],
+    ['is no multiple of a node', 6, 4],
+    ['is no number of ranks', 0, 1],
+  ])('refuses ranksPerHost that %s', (_, ranksPerHost, ranksPerNode) => {
+    expect(() => resolveOptions({ ranks: 8, experts: 8, ranksPerNode, ranksPerHost }, 2)).toThrow(
+      expect.objectContaining({ code: 'E_OPTION', message: expect.stringContaining('ranksPerHost') }),
+    );
   });
 
   it('stays flat where nothing is saved', () => {
@@ -294,10 +371,11 @@ describe('facts', () => {
 
   it.each(['hier', 'auto'] as const)('%s: facts that contradict the own routing are refused', (strategy) => {
     const spec = resolveOptions({ ...subject.options, strategy }, 3);
-    const { facts } = planApart({ ...subject, options: { ...subject.options, strategy: 'hier' } });
+    const { facts } = planApart({ ...subject, options: { ...subject.options, strategy } });
     const routed = planner.routeRank(3, toTables(subject.routing, 3)[3]!, spec);
     const nodeRows = facts.nodeRows!.slice();
     nodeRows[3 * spec.nodes]! += 1;
+    expect(decide(spec, facts).spec).toMatchObject({ strategy: 'hier', ranksPerNode: 2 });
     expect(() => planner.planRank(routed, { ...facts, nodeRows }, spec)).toThrow(
       expect.objectContaining({ code: 'E_FACTS' }),
     );

@@ -43,7 +43,9 @@ describe('64 ranks, 8 a node, 4096 tokens each, top-8 of 256', () => {
 
   it('auto takes the hierarchical strategy and says why', () => {
     const chosen = summary({ strategy: 'auto' });
-    expect(chosen.strategy).toBe('hier');
-    expect(chosen.reason).toMatch(/^busiest rank: flat \d+ rows between nodes and \d+ inside, hier \d+/);
+    expect(chosen).toMatchObject({ strategy: 'hier', ranksPerNode: 8 });
+    expect(chosen.reason).toMatch(
+      /^once per node has the least busy rank: flat \d+ rows between machines and \d+ inside, once per rank \d+/,
+    );
   });
 });

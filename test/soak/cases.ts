@@ -57,7 +57,9 @@ export function soakCase(seed: number, number: number): SoakCase {
     hidden: 1 + upTo(300),
     dtype: pick(['bf16', 'f32']),
     ...(placement.length > 0 ? { placement } : {}),
-    ...(strategy === 'hier' ? { partial: pick(['payload', 'f32'] as const) } : {}),
+    ...(strategy === 'hier'
+      ? { partial: pick(['payload', 'f32'] as const), sum: pick(['node', 'token'] as const) }
+      : {}),
   };
   return {
     workload,

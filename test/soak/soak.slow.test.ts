@@ -52,6 +52,7 @@ it('the cases vary in everything', () => {
   expect(distinct(({ options }) => options.strategy)).toBe(3);
   expect(distinct(({ options }) => options.balance)).toBe(4);
   expect(distinct(({ options }) => options.partial)).toBe(3);
+  expect(distinct(({ options }) => options.sum)).toBe(3);
   expect(distinct(({ dtype }) => dtype)).toBe(3);
   expect(distinct(({ workload }) => workload.ranks)).toBe(8);
   expect(distinct(({ workload }) => workload.family)).toBeGreaterThan(5);

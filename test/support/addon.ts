@@ -7,6 +7,7 @@ import {
   type NativeContextOptions,
   type NativePlan,
 } from '../../executor/native/addon.ts';
+import { nativeOptions } from '../../executor/native/planOptions.ts';
 import type { Plan } from '../../planner/plan.ts';
 
 const found = findAddon();
@@ -24,14 +25,8 @@ export function upload(plan: Plan, options: NativeContextOptions = { threads: 2 
 }
 
 export function uploadTo(context: InstanceType<Addon['Context']>, plan: Plan): NativePlan {
-  const { ranksPerNode, strategy, partial } = plan.spec;
   const shards = plan.shards.map((shard) => shard.bytes);
-  return new addon.Plan(context, {
-    ranksPerNode,
-    strategy,
-    shards,
-    ...(partial === 'none' ? {} : { partial }),
-  });
+  return new addon.Plan(context, { ...nativeOptions(plan.spec), shards });
 }
 
 /** One buffer per rank, `shift` bytes from an aligned address, poisoned; the bytes in front and behind are kept. */

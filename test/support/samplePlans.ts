@@ -45,6 +45,11 @@ const SAMPLES: Record<string, { workload: Workload; options: Omit<PlanOptions, '
     workload: { family: 'raggedSources', seed: 6, ranks: 4, tokens: 12, topk: 2, experts: 8 },
     options: { strategy: 'hier', ranksPerNode: 1, partial: 'f32' },
   },
+  // Forwarded rows whose combine adds single rows by k.
+  byToken: {
+    workload: { family: 'hotExperts', seed: 7, ranks: 6, tokens: 10, topk: 4, experts: 12, masked: 0.1 },
+    options: { strategy: 'hier', ranksPerNode: 2, sum: 'token', align: 2, capacity: 20 },
+  },
 };
 
 export type Sample = keyof typeof SAMPLES;

@@ -4,11 +4,14 @@ import { type Cuda, cudaDevices, type DeviceBuffer } from '../../executor/backen
 import type { CombineCall, DispatchCall } from '../../executor/backends/types.ts';
 import { findBenchAddon, requireBenchAddon, spin } from '../../executor/internal.ts';
 import { FuscoError } from '../../planner/errors.ts';
+import type { ChainClock } from './exchangeFigures.ts';
 import { congruential } from './ids.ts';
 import type { Timed } from './measure.ts';
 
 /** Longer than it takes to enqueue any candidate. */
 const ENQUEUE_NS = 1e6;
+/** Calls of exchanges that are enqueued in that time. */
+const CALLS_PER_ENQUEUE_NS = 4;
 
 /**
  * The GPUs of this machine. Call it before anything is opened: it loads the addon of the benches, and objects of two
@@ -108,6 +111,25 @@ export function exchangeCalls(
   };
 }
 
+/** Bytes of a row of e4m3 codes and of its float32 scales, one for every 128 elements. */
+export function fp8RowBytes(hidden: number): { codes: number; scales: number } {
+  return { codes: hidden, scales: 4 * Math.ceil(hidden / 128) };
+}
+
+/** A dispatch of e4m3 rows with their scales. The bench moves bytes: what they stand for does not matter. */
+export function fp8Dispatch(
+  memory: DeviceMemory,
+  sizes: readonly { readonly tokens: number; readonly recvRows: number }[],
+  hidden: number,
+): DispatchCall {
+  const payloads = Object.values(fp8RowBytes(hidden)).map((rowBytes) => ({
+    rowBytes,
+    from: sizes.map(({ tokens }, rank) => memory.random(rank, tokens * rowBytes)),
+    to: sizes.map(({ recvRows }, rank) => memory.alloc(rank, recvRows * rowBytes)),
+  }));
+  return { payloads };
+}
+
 /** Two events around work on the device. */
 export class DeviceClock implements Disposable {
   readonly #cuda: Cuda;
@@ -136,6 +158,15 @@ export class DeviceClock implements Disposable {
       return this.#end.since(this.#start) * 1e6;
     };
   }
+
+  /** Nanoseconds of all calls in turn, `times` times: each follows the one before it without the host. */
+  readonly chained: ChainClock = (calls, times) =>
+    this.timed(
+      () => {
+        for (let i = 0; i < times; i++) for (const call of calls) call();
+      },
+      ENQUEUE_NS * Math.max(1, (calls.length * times) / CALLS_PER_ENQUEUE_NS),
+    );
 
   [Symbol.dispose](): void {
     this.#start.close();

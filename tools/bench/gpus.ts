@@ -2,14 +2,29 @@
 // rank, which copies the row to its other slots; under the rate at which the GPUs copy to one another, and with fewer
 // and fewer SMs. Times on the devices, with events around all ranks' launches.
 
-import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
+import { openCuda } from '../../executor/backends/cuda/context.ts';
+import type { ExchangeReport } from '../../executor/backends/types.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { sum } from '../../planner/totals.ts';
-import { rowMatrix } from '../../planner/traffic.ts';
 import { joinTables } from '../readers/tables.ts';
-import { DeviceClock, DeviceMemory, exchangeCalls, requireDevices } from './device.ts';
-import { uniformTables } from './ids.ts';
+import { COPY_BYTES, ceilingsOf, copyCandidates } from './copies.ts';
+import {
+  DeviceClock,
+  DeviceMemory,
+  exchangeCalls,
+  fp8Dispatch,
+  fp8RowBytes,
+  requireDevices,
+} from './device.ts';
+import {
+  type CaseCalls,
+  type MovedRows,
+  measureCases,
+  movedRows,
+  type StageFigures,
+  stageFigures,
+} from './exchangeFigures.ts';
+import { type BenchWorkload, workloadTables } from './ids.ts';
 import { atLeast } from './measure.ts';
 import { findRecordings } from './recorded.ts';
 import { type ExchangeOptions, measure, type Row } from './runner.ts';
@@ -17,6 +32,10 @@ import { type ExchangeOptions, measure, type Row } from './runner.ts';
 export interface GpusBenchOptions extends ExchangeOptions {
   /** Tokens a GPU, one workload each. */
   readonly tokens: readonly number[];
+  /** Routing of those workloads. */
+  readonly workload: BenchWorkload;
+  /** Most SMs of each GPU; 0: the defaults of each exchange. */
+  readonly sms: number;
   /** SMs to try, of each GPU. */
   readonly multiprocessors: readonly number[];
   /** Folder of recorded routings; their ranks are dealt out to the GPUs in contiguous blocks. */
@@ -24,25 +43,37 @@ export interface GpusBenchOptions extends ExchangeOptions {
 }
 
 export type GpusBench = Awaited<ReturnType<typeof benchGpus>>;
+export type GpusStage = GpusWorkload['combineGradient'];
 export type GpusWorkload = GpusBench['workloads'][number];
-export type GpusStage = GpusWorkload['dispatch'];
 
-/** Work on every rank's stream at once, between events of the first one. */
-function together(cuda: Cuda, enqueue: (rank: number) => void): () => void {
-  return () => {
-    const start = cuda.event(0);
-    start.record();
-    const ends = Array.from({ length: cuda.ranks }, (_, rank) => {
-      if (rank > 0) start.wait(rank);
-      enqueue(rank);
-      const end = cuda.event(rank);
-      end.record();
-      return end;
-    });
-    for (const end of ends) end.wait(0);
-    for (const event of [start, ...ends]) event.close();
-  };
+/** Figures of one way to exchange. */
+export interface GpusCase {
+  readonly name: CaseName;
+  readonly dispatch: StageFigures;
+  readonly combine: StageFigures;
+  /** Of one of ten chained pairs of dispatch and combine. */
+  readonly pairMs: number;
 }
+
+/** The SMs that exchanges reported. */
+class SmCounts {
+  readonly #counts = new Map<string, number>();
+
+  /** The call, whose report is kept. */
+  of(name: string, call: () => ExchangeReport): () => void {
+    return () => {
+      const { sms } = call();
+      if (sms !== undefined) this.#counts.set(name, sms);
+    };
+  }
+
+  get(name: string): number | undefined {
+    return this.#counts.get(name);
+  }
+}
+
+/** The three ways to exchange that are measured. */
+type CaseName = 'toSlots' | 'oncePerRank' | 'oncePerRankFp8';
 
 /** Milliseconds; rates in GB/s of the bytes that leave the busiest GPU, and their share of the peer copy's rate. */
 async function benchWorkload(
@@ -51,88 +82,119 @@ async function benchWorkload(
   options: GpusBenchOptions,
   multiprocessors: readonly number[],
 ) {
-  const { hidden, experts, rounds } = options;
+  const { hidden, experts, rounds, sms } = options;
   const ranks = tables.length;
   const planner = await loadPlanner();
   const plan = planner.planAll(tables, { ranks, experts, hidden });
   const perRankPlan = planner.planAll(tables, { ranks, experts, hidden, strategy: 'hier', ranksPerNode: 1 });
   using cuda = openCuda(ranks);
+  cuda.limitSms(sms);
   using devicePlan = cuda.devicePlan(plan);
   using perRank = cuda.devicePlan(perRankPlan);
   using memory = new DeviceMemory(cuda);
   using clock = new DeviceClock(cuda);
   const { rowBytes } = plan.spec;
   const calls = exchangeCalls(cuda, memory, plan.shards, rowBytes);
+  const fp8 = fp8Dispatch(memory, plan.shards, hidden);
+  const used = new SmCounts();
+  const cases: Record<CaseName, CaseCalls> = {
+    toSlots: {
+      dispatch: used.of('toSlots dispatch', () => devicePlan.dispatch(calls.dispatch, 'direct')),
+      combine: used.of('toSlots combine', () => devicePlan.combine(calls.combine)),
+    },
+    oncePerRank: {
+      dispatch: used.of('oncePerRank dispatch', () => perRank.dispatch(calls.dispatch, 'once')),
+      combine: used.of('oncePerRank combine', () => perRank.combine(calls.combine)),
+    },
+    oncePerRankFp8: {
+      dispatch: used.of('oncePerRankFp8 dispatch', () => perRank.dispatch(fp8, 'once')),
+      combine: used.of('oncePerRankFp8 combine', () => perRank.combine(calls.combine)),
+    },
+  };
   const { from, received, weights } = calls;
   const to = received.map(({ rank, bytes }) => memory.alloc(rank, bytes));
   const weightsGradient = weights.map(({ rank, bytes }) => memory.alloc(rank, bytes));
   const gradient = { dtype: 'bf16', rowBytes, outputGradient: from, from: received } as const;
-  const copyBytes = Math.min(...received.map(({ bytes }) => bytes), 2 ** 30);
-  const copies = received.map((_, rank) => memory.alloc(rank, copyBytes));
-  const foreign = {
-    flat: rowBytes * Math.max(...rowMatrix(plan).map((row, rank) => sum(row) - row[rank]!)),
-    oncePerRank: rowBytes * Math.max(...perRankPlan.shards.map(({ forwardRows }) => sum(forwardRows))),
-  };
-  const onDevices = (bytes: number, work: () => unknown) => ({ bytes, run: clock.timed(work) });
-  const dispatch = onDevices(foreign.flat, () => devicePlan.dispatch(calls.dispatch, 'direct'));
-  const combine = onDevices(foreign.flat, () => devicePlan.combine(calls.combine));
-  const oncePerRank = onDevices(foreign.oncePerRank, () => perRank.dispatch(calls.dispatch, 'once'));
-  const sumPerRank = onDevices(foreign.oncePerRank, () => perRank.combine(calls.combine));
-  const combineGradient = onDevices(foreign.oncePerRank, () =>
-    devicePlan.combineGradient({ ...gradient, weights, to, weightsGradient }),
-  );
-  const gradientApart = onDevices(2 * foreign.flat, () => {
+  const combineGradient = () => devicePlan.combineGradient({ ...gradient, weights, to, weightsGradient });
+  const gradientApart = () => {
     devicePlan.dispatch({ payloads: [{ rowBytes, dtype: 'bf16', from, to }], scale: weights });
     devicePlan.weightGradient({ ...gradient, to: weightsGradient });
+  };
+  const copies = copyCandidates(cuda, memory, clock, COPY_BYTES);
+  const { cases: times, others } = await measureCases(cases, clock.chained, { ...copies }, { rounds });
+  const ceilings = ceilingsOf(others.peer, others.local);
+  const rows = { flat: movedRows(plan), oncePerRank: movedRows(perRankPlan) };
+  const { codes, scales } = fp8RowBytes(hidden);
+  const caseFigures = (one: CaseName, moved: MovedRows, dispatchBytes: number): GpusCase => ({
+    name: one,
+    dispatch: stageFigures(times[one].dispatch, moved, dispatchBytes, ceilings, used.get(`${one} dispatch`)),
+    combine: stageFigures(times[one].combine, moved, rowBytes, ceilings, used.get(`${one} combine`)),
+    pairMs: times[one].pairNs / 1e6,
   });
-  /** All ranks at once copy from and to their neighbors at these distances. */
-  const copy = (from: number, to: number) =>
-    onDevices(
-      copyBytes,
-      together(cuda, (rank) =>
-        cuda.copy(rank, copies[(rank + to) % ranks]!, received[(rank + from) % ranks]!, copyBytes),
-      ),
-    );
-  const rows = await measure(
-    {
-      ...{ peer: copy(0, 1), read: copy(1, 0), local: copy(0, 0) },
-      ...{ dispatch, oncePerRank, combine, sumPerRank, combineGradient, gradientApart },
-    },
+  const stage = (one: CaseName, what: 'dispatch' | 'combine', moved: MovedRows) => {
+    const { callNs } = times[one][what];
+    const busGBs = (moved.link * rowBytes) / callNs;
+    return { ms: callNs / 1e6, busGBs, share: busGBs / others.peer.rate };
+  };
+  const gradients = await measure(
+    { combineGradient: clock.chained([combineGradient], 1), apart: clock.chained([gradientApart], 1) },
     { rounds },
   );
+  const gradientStage = ({ ms }: Row, moved: number) => {
+    const busGBs = (moved * rowBytes) / ms / 1e6;
+    return { ms, busGBs, share: busGBs / others.peer.rate };
+  };
+  const figures = [
+    caseFigures('toSlots', rows.flat, rowBytes),
+    caseFigures('oncePerRank', rows.oncePerRank, rowBytes),
+    caseFigures('oncePerRankFp8', rows.oncePerRank, codes + scales),
+  ];
   const sweep = [];
   for (const count of multiprocessors) {
     cuda.limitSms(count);
-    const limited = await measure({ dispatch, combine, combineGradient }, { rounds: Math.min(rounds, 7) });
+    const { toSlots, oncePerRank } = cases;
+    const swept = await measure(
+      {
+        dispatch: clock.chained([toSlots.dispatch], 1),
+        combine: clock.chained([toSlots.combine], 1),
+        oncePerRank: clock.chained([oncePerRank.dispatch], 1),
+        sumPerRank: clock.chained([oncePerRank.combine], 1),
+        gradient: clock.chained([combineGradient], 1),
+      },
+      { rounds: Math.min(rounds, 7) },
+    );
     sweep.push({
       multiprocessors: count,
-      dispatchMs: limited.dispatch.ms,
-      combineMs: limited.combine.ms,
-      gradientMs: limited.combineGradient.ms,
+      dispatchMs: swept.dispatch.ms,
+      combineMs: swept.combine.ms,
+      oncePerRankMs: swept.oncePerRank.ms,
+      sumPerRankMs: swept.sumPerRank.ms,
+      gradientMs: swept.gradient.ms,
     });
   }
-  const stage = ({ ms, rate }: Row) => ({ ms, busGBs: rate, share: rate / rows.peer.rate });
   return {
     name,
     /** Of the busiest GPU. */
     tokens: Math.max(...tables.map((table) => table.tokens)),
-    /** Bytes for other GPUs in one dispatch, of the busiest GPU. */
-    foreignBytes: foreign,
+    /** Bytes for or from other GPUs in one dispatch, of the busiest GPU. */
+    foreignBytes: { flat: rows.flat.link * rowBytes, oncePerRank: rows.oncePerRank.link * rowBytes },
     /** All GPUs copy to their neighbors at once: GB/s out of each. */
-    peerCopyGBs: rows.peer.rate,
+    peerCopyGBs: others.peer.rate,
     /** The same, each copying from its neighbor's memory. */
-    peerReadGBs: rows.read.rate,
-    localCopyGBs: 2 * rows.local.rate,
-    dispatch: stage(rows.dispatch),
-    combine: stage(rows.combine),
+    peerReadGBs: others.read.rate,
+    localCopyGBs: 2 * others.local.rate,
+    dispatch: stage('toSlots', 'dispatch', rows.flat),
+    combine: stage('toSlots', 'combine', rows.flat),
     /** A plan of one rank a node: each row once to each rank, which copies it to its other slots. */
-    oncePerRank: stage(rows.oncePerRank),
+    oncePerRank: stage('oncePerRank', 'dispatch', rows.oncePerRank),
     /** Its combine: one partial sum per token and rank crosses the links. */
-    sumPerRank: stage(rows.sumPerRank),
+    sumPerRank: stage('oncePerRank', 'combine', rows.oncePerRank),
     /** Both gradients of a combine: rows once to each rank, one number per entry back. */
-    combineGradient: stage(rows.combineGradient),
+    combineGradient: gradientStage(gradients.combineGradient, rows.oncePerRank.link),
     /** The same as a scaled dispatch and a weight gradient, straight to and from every slot. */
-    gradientApart: stage(rows.gradientApart),
+    gradientApart: gradientStage(gradients.apart, 2 * rows.flat.link),
+    /** Straight to every slot; once per rank; and the latter with e4m3 rows and scales in the dispatch, combine in bf16. */
+    cases: figures,
     /** Times with that many SMs of each GPU. */
     sweep,
   };
@@ -146,7 +208,7 @@ function dealOut(tables: readonly RoutingTable[], gpus: number): RoutingTable[] 
 }
 
 /** The fewest SMs that still reach 95 % of the best. */
-function fewestEnough<S extends 'dispatchMs' | 'combineMs' | 'gradientMs'>(
+function fewestEnough<S extends 'dispatchMs' | 'combineMs' | 'oncePerRankMs' | 'sumPerRankMs' | 'gradientMs'>(
   sweep: readonly (Record<S, number> & { multiprocessors: number })[],
   stage: S,
 ): number {
@@ -159,14 +221,14 @@ function fewestEnough<S extends 'dispatchMs' | 'combineMs' | 'gradientMs'>(
 export async function benchGpus(options: GpusBenchOptions) {
   const devices = requireDevices(2);
   const gpus = devices.length;
-  const { topk, experts, multiprocessors } = options;
+  const { topk, experts, multiprocessors, workload } = options;
   const recordings = await findRecordings(options.routing);
   const workloads = [];
   const largest = Math.max(...options.tokens);
   for (const tokens of options.tokens) {
-    const tables = uniformTables(gpus, tokens, topk, experts);
+    const tables = workloadTables(workload, { ranks: gpus, tokens, topk, experts });
     const swept = tokens === largest ? multiprocessors : [];
-    workloads.push(await benchWorkload(`uniform, ${tokens} tokens a GPU`, tables, options, swept));
+    workloads.push(await benchWorkload(`${workload}, ${tokens} tokens a GPU`, tables, options, swept));
   }
   const { sweep } = workloads.find((one) => one.sweep.length > 0)!;
   for (const recording of recordings) {
@@ -180,10 +242,12 @@ export async function benchGpus(options: GpusBenchOptions) {
     gpus,
     options,
     workloads,
-    /** SMs, at the largest uniform workload. */
+    /** SMs, at the largest of the drawn workloads. */
     enough: {
       dispatch: fewestEnough(sweep, 'dispatchMs'),
       combine: fewestEnough(sweep, 'combineMs'),
+      oncePerRank: fewestEnough(sweep, 'oncePerRankMs'),
+      sumPerRank: fewestEnough(sweep, 'sumPerRankMs'),
       gradient: fewestEnough(sweep, 'gradientMs'),
     },
     verdicts: workloads.flatMap((one) => [

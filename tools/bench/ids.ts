@@ -1,6 +1,7 @@
 // Routing for the benches: seeded, so that two runs time the same work.
 
 import type { RoutingTable } from '../../planner/routing.ts';
+import { type CounterSizes, counterTable } from '../workload/counterHash.ts';
 
 /** 32-bit numbers of a linear congruential generator; good enough to spread ids, and repeatable. */
 export function congruential(seed: number): () => number {
@@ -47,4 +48,22 @@ export function uniformTable(tokens: number, topk: number, experts: number, seed
 /** A table for each rank. */
 export function uniformTables(ranks: number, tokens: number, topk: number, experts: number): RoutingTable[] {
   return Array.from({ length: ranks }, (_, rank) => uniformTable(tokens, topk, experts, rank + 1));
+}
+
+/** Routings of the benches between GPUs: seeded here, or that of the CollectiveX benchmark. */
+export const WORKLOADS = ['uniform', 'collectivex'] as const;
+export type BenchWorkload = (typeof WORKLOADS)[number];
+/** Of the CollectiveX benchmark. */
+const COLLECTIVEX_SEED = 67;
+
+/** One rank's table of a workload. */
+export function workloadTable(workload: BenchWorkload, sizes: CounterSizes, rank: number): RoutingTable {
+  const { tokens, topk, experts } = sizes;
+  if (workload === 'uniform') return uniformTable(tokens, topk, experts, rank + 1);
+  return counterTable({ ...sizes, seed: COLLECTIVEX_SEED }, rank);
+}
+
+/** The tables of all ranks. */
+export function workloadTables(workload: BenchWorkload, sizes: CounterSizes): RoutingTable[] {
+  return Array.from({ length: sizes.ranks }, (_, rank) => workloadTable(workload, sizes, rank));
 }

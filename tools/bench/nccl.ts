@@ -4,19 +4,35 @@
 
 import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import { ncclLibrary } from '../../executor/backends/nccl/backend.ts';
-import type { ExchangeReport, WireReport } from '../../executor/backends/types.ts';
+import type { CombineCall, DispatchCall, ExchangeReport, WireReport } from '../../executor/backends/types.ts';
 import { createGroup } from '../../executor/group.ts';
 import { type NativeNcclUnfused, ncclCall, requireBenchAddon } from '../../executor/internal.ts';
 import { connect, type Session } from '../../executor/rendezvous/session.ts';
+import { loadPlanner } from '../../planner/node.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
 import type { Strategy } from '../../planner/spec.ts';
-import { DeviceMemory, exchangeCalls, requireDevices } from './device.ts';
-import { uniformTable } from './ids.ts';
-import { atLeast, atMost, median } from './measure.ts';
+import { measureCeilings } from './copies.ts';
+import { DeviceMemory, exchangeCalls, fp8Dispatch, fp8RowBytes, requireDevices } from './device.ts';
+import {
+  type CaseTimes,
+  type Ceilings,
+  type ChainClock,
+  caseCandidates,
+  caseTimes,
+  type MovedRows,
+  movedRows,
+  stageFigures,
+} from './exchangeFigures.ts';
+import { type BenchWorkload, workloadTable, workloadTables } from './ids.ts';
+import { atLeast, atMost, median, timedAsync } from './measure.ts';
 import { type ExchangeOptions, measure } from './runner.ts';
 
 export interface NcclBenchOptions extends ExchangeOptions {
   /** Tokens a rank. */
   readonly tokens: number;
+  readonly workload: BenchWorkload;
+  /** Most SMs of a GPU; 0: the defaults of each exchange. */
+  readonly sms: number;
   /** Several ranks on one GPU: each poses as another machine to NCCL, which refuses them otherwise. */
   readonly oneGpu: boolean;
   /** Ranks a machine of the hierarchical plan over pretended machines; 1 leaves it out. */
@@ -29,12 +45,27 @@ export type NcclCase = NcclBench['cases'][number];
 const MIB = 2 ** 20;
 /** The first round connects peers. */
 const WARM_UPS = 2;
+const CEILING_ROUNDS = 7;
+/** A round of chains is 84 calls. */
+const MOST_CHAIN_ROUNDS = 5;
+/** What rank 0 measures and draws before the others begin takes longer than a call may. */
+const START_DEADLINE_MS = 600_000;
 
 /** This process's rank. */
 interface Rank {
   readonly session: Session;
   readonly cuda: Cuda;
   readonly options: NcclBenchOptions;
+  /** This rank's part of the workload. */
+  readonly table: RoutingTable;
+  /** What only rank 0, which reports, knows. */
+  readonly known: Known | undefined;
+}
+
+interface Known {
+  readonly ceilings: Ceilings;
+  /** What a plan of the whole workload makes the busiest rank move. */
+  readonly moved: (strategy: Strategy, ranksPerNode: number) => MovedRows;
 }
 
 interface Where {
@@ -55,21 +86,53 @@ const slowest = async (session: Session, times: readonly number[]) =>
 
 /** A group of its own, one plan and its buffers. */
 async function prepare(
-  { session, cuda, options }: Rank,
+  rank: Rank,
   memory: DeviceMemory,
   strategy: Strategy,
   ranksPerNode: number,
   where: Where,
 ) {
-  const { tokens, topk, experts, hidden } = options;
-  const nccl = { session, stats: true, log: () => {}, ...where };
-  const group = await createGroup({ backend: 'nccl', nccl, cuda });
-  const table = uniformTable(tokens, topk, experts, session.rank + 1);
-  const plan = await group.planLocal([table], { experts, hidden, strategy, ranksPerNode });
-  const exchange = await group.prepare(plan);
+  const { tokens, topk } = rank.options;
+  const { group, exchange } = await open(rank, strategy, ranksPerNode, { ...where, stats: true });
   const sizes = [{ tokens, recvRows: exchange.recvRows[0]!, entries: tokens * topk }];
-  return { group, exchange, ...exchangeCalls(cuda, memory, sizes, plan.spec.rowBytes) };
+  const calls = exchangeCalls(rank.cuda, memory, sizes, exchange.plan.spec.rowBytes);
+  return { group, exchange, sizes, ...calls };
 }
+
+async function open(
+  { session, cuda, options, table }: Rank,
+  strategy: Strategy,
+  ranksPerNode: number,
+  where: Where & { readonly stats: boolean },
+) {
+  const { experts, hidden } = options;
+  const nccl = { session, log: () => {}, ...where };
+  const group = await createGroup({ backend: 'nccl', nccl, cuda });
+  const plan = await group.planLocal([table], { experts, hidden, strategy, ranksPerNode });
+  return { group, exchange: await group.prepare(plan) };
+}
+
+/** Measures the ceilings and draws the workload of all ranks, of which each other process has a part only. */
+async function knownOf(devices: number, ranks: number, options: NcclBenchOptions): Promise<Known> {
+  const { workload, tokens, topk, experts, hidden, oneGpu } = options;
+  const planner = await loadPlanner();
+  const tables = workloadTables(workload, { ranks, tokens, topk, experts });
+  return {
+    ceilings: await measureCeilings(devices, !oneGpu, CEILING_ROUNDS),
+    moved: (strategy, ranksPerNode) =>
+      movedRows(planner.planAll(tables, { ranks, experts, hidden, strategy, ranksPerNode })),
+  };
+}
+
+/** Calls one after the other, from the moment at which all ranks are there until the last one has returned. */
+const chainClock =
+  (session: Session): ChainClock =>
+  (calls, times) =>
+    together(session, () =>
+      timedAsync(async () => {
+        for (let i = 0; i < times; i++) for (const call of calls) await call();
+      }),
+    ).run;
 
 /** All ranks enter the exchange together. */
 const together = (session: Session, run: () => Promise<number>) => ({
@@ -95,7 +158,8 @@ function packingHidden(wires: readonly WireReport[]): number | undefined {
 async function measureCase(rank: Rank, name: string, strategy: Strategy, ranksPerNode: number, where: Where) {
   const { session, options } = rank;
   using memory = new DeviceMemory(rank.cuda);
-  const { group, exchange, dispatch, combine } = await prepare(rank, memory, strategy, ranksPerNode, where);
+  const prepared = await prepare(rank, memory, strategy, ranksPerNode, where);
+  const { group, exchange, dispatch, combine, sizes } = prepared;
   const wires = { dispatch: [] as WireReport[], combine: [] as WireReport[] };
   const reported = (stage: keyof typeof wires, run: () => Promise<ExchangeReport>) =>
     together(session, async () => {
@@ -118,6 +182,11 @@ async function measureCase(rank: Rank, name: string, strategy: Strategy, ranksPe
   const [sent, direct] = await gather(session, [sentBytes, directBytes]);
   const bytes = exchange.bufferBytes(rowBytes);
   await group.close();
+  const fp8 = fp8Dispatch(memory, sizes, options.hidden);
+  // Between processes that take turns on one GPU, such figures mean nothing, and take minutes.
+  const figures = options.oneGpu
+    ? undefined
+    : await measureChains(rank, strategy, ranksPerNode, where, { dispatch, combine, fp8 });
   const packed = (stage: keyof typeof wires) => packingHidden(wires[stage].slice(-options.rounds));
   const hidden = packed('dispatch');
   return {
@@ -127,6 +196,8 @@ async function measureCase(rank: Rank, name: string, strategy: Strategy, ranksPe
     direct: where.directMemory,
     dispatchMs: rows.dispatch.ms,
     combineMs: rows.combine.ms,
+    /** Comparable figures; not on one GPU. */
+    ...figures,
     /** Bytes that leave the busiest rank in one dispatch, through NCCL. */
     wireMiB: Math.max(...sent!) / MIB,
     /** Bytes that the busiest rank writes into memory of its machine, its own included, in one dispatch. */
@@ -135,6 +206,48 @@ async function measureCase(rank: Rank, name: string, strategy: Strategy, ranksPe
     busGBs: { dispatch: foreign / rows.dispatch.ns, combine: foreign / rows.combine.ns },
     packingHidden: hidden === undefined ? undefined : { dispatch: hidden, combine: packed('combine') },
     bufferMiB: { tables: bytes.tables / MIB, dispatch: bytes.dispatch / MIB, combine: bytes.combine / MIB },
+  };
+}
+
+interface ChainCalls {
+  readonly dispatch: DispatchCall;
+  readonly combine: CombineCall;
+  /** A dispatch of e4m3 rows and their scales. */
+  readonly fp8: DispatchCall;
+}
+
+/** Single calls, calls back to back, and pairs, in a group whose reports have no details, which cost messages. */
+async function measureChains(
+  rank: Rank,
+  strategy: Strategy,
+  ranksPerNode: number,
+  where: Where,
+  { dispatch, combine, fp8 }: ChainCalls,
+) {
+  const { known, options, session } = rank;
+  const { group, exchange } = await open(rank, strategy, ranksPerNode, { ...where, stats: false });
+  const clock = chainClock(session);
+  const chainRounds = { ...roundsOf(rank), rounds: Math.min(options.rounds, MOST_CHAIN_ROUNDS) };
+  const timesOf = async (call: DispatchCall) => {
+    const calls = { dispatch: () => exchange.dispatch(call), combine: () => exchange.combine(combine) };
+    return caseTimes(await measure(caseCandidates(calls, clock), chainRounds));
+  };
+  const times = { bf16: await timesOf(dispatch), fp8: await timesOf(fp8) };
+  const { rowBytes } = exchange.plan.spec;
+  await group.close();
+  if (known === undefined) return undefined;
+  const rows = known.moved(strategy, ranksPerNode);
+  const sms = options.sms === 0 ? undefined : options.sms;
+  const figures = ({ dispatch, combine, pairNs }: CaseTimes, dispatchBytes: number) => ({
+    dispatch: stageFigures(dispatch, rows, dispatchBytes, known.ceilings, sms),
+    combine: stageFigures(combine, rows, rowBytes, known.ceilings, sms),
+    pairMs: pairNs / 1e6,
+  });
+  const { codes, scales } = fp8RowBytes(options.hidden);
+  return {
+    bf16: figures(times.bf16, rowBytes),
+    /** e4m3 rows and their scales in the dispatch; combine in bf16. */
+    fp8: figures(times.fp8, codes + scales),
   };
 }
 
@@ -180,8 +293,15 @@ export async function benchNccl(options: NcclBenchOptions) {
   const session = await connect();
   if (options.oneGpu) process.env.NCCL_HOSTID = `rank ${session.rank}`;
   const device = session.localRank % devices.length;
+  const { tokens, topk, experts, workload } = options;
+  const sizes = { ranks: session.worldSize, tokens, topk, experts };
+  const table = workloadTable(workload, sizes, session.rank);
+  // Rank 0 copies between the devices of all ranks, which wait.
+  const known = session.rank === 0 ? await knownOf(devices.length, session.worldSize, options) : undefined;
+  await session.barrier(START_DEADLINE_MS);
   using cuda = openCuda(1, [device]);
-  const rank: Rank = { session, cuda, options };
+  cuda.limitSms(options.sms);
+  const rank: Rank = { session, cuda, options, table, known };
   const { fused, unfused } = await measureUnfused(rank);
   const wire = { directMemory: false };
   const cases = [
@@ -198,7 +318,7 @@ export async function benchNccl(options: NcclBenchOptions) {
   await session.barrier();
   const { rank: localRank, worldSize } = session;
   await session.close();
-  if (localRank !== 0) return undefined;
+  if (localRank !== 0 || known === undefined) return undefined;
   const share = (stage: 'dispatch' | 'combine') => {
     const ratio = fused[`${stage}Ms`] / unfused[`${stage}Ms`];
     return atMost(`${stage} through NCCL: share of the unfused time`, ratio, 1);
@@ -210,6 +330,9 @@ export async function benchNccl(options: NcclBenchOptions) {
     devices: devices.length,
     ranks: worldSize,
     options,
+    /** GB/s: a copy to another GPU, and bytes read and written by a copy within one. */
+    peerCopyGBs: known.ceilings.linkGBs,
+    localCopyGBs: known.ceilings.memoryGBs,
     cases,
     /** The unfused pipeline over the flat wire case's communicator. */
     unfused,

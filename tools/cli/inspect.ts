@@ -3,10 +3,11 @@ import type { Command } from 'commander';
 import type { FuscoError } from '../../planner/errors.ts';
 import type { DecodedPlan } from '../../planner/format/decode.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
-import { factsOf } from '../figures/facts.ts';
+import { factsOf, sumFacts } from '../figures/facts.ts';
 import { formatBytes, formatFacts } from '../figures/format.ts';
 import { figuresOf } from '../figures/planFigures.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
+import { type SumPrice, sumPriceOf } from '../figures/sumPrice.ts';
 import { readPlan } from '../readers/planFile.ts';
 import { encodeReport } from '../report/write.ts';
 import { styleOf } from '../terminal/style.ts';
@@ -26,13 +27,20 @@ export function trafficLines(summary: Summary): string {
   return drawTraffic(summary, styleOf(process.stdout));
 }
 
-function printSummary(file: string, decoded: DecodedPlan, summary: Summary, verified: boolean): void {
+interface Shown {
+  readonly summary: Summary;
+  readonly sumPrice?: SumPrice;
+  readonly verified: boolean;
+}
+
+function printSummary(file: string, decoded: DecodedPlan, { summary, sumPrice, verified }: Shown): void {
   print(`${file}`);
   print(`plan ${decoded.planId}`);
   print(
     `format ${decoded.version.join('.')}, written by ${decoded.producer}, ${verified ? 'verified' : 'BROKEN'}\n`,
   );
-  print(factLines(summary));
+  const price = sumPrice === undefined ? [] : sumFacts(sumPrice);
+  print(formatFacts([...factsOf(summary), ...price]));
   print(`\n${trafficLines(summary)}`);
 }
 
@@ -56,13 +64,17 @@ async function inspect(file: string, options: { json?: boolean; html?: string })
   const decoded = await readPlan(file, report);
   verifyPlan(decoded.plan, report);
   if (options.html !== undefined) await writeReport(options.html, file, decoded, problems);
+  const verified = problems.length === 0;
   const summary = summarize(decoded.plan);
+  // It follows from the entries, which only a verified plan lets us walk.
+  const sumPrice = verified ? sumPriceOf(decoded.plan) : undefined;
+  const price = sumPrice === undefined ? {} : { sumPrice };
   if (options.json) {
     const { planId, version, producer } = decoded;
     const found = problems.map(({ code, message }) => ({ code, message }));
-    printJson({ planId, version, producer, verified: problems.length === 0, problems: found, ...summary });
+    printJson({ planId, version, producer, verified, problems: found, ...summary, ...price });
   } else {
-    printSummary(file, decoded, summary, problems.length === 0);
+    printSummary(file, decoded, { summary, ...price, verified });
   }
   for (const problem of problems.slice(0, MAX_PROBLEMS - 1)) say(errorLine(problem));
   if (problems.length >= MAX_PROBLEMS) say(`… and ${problems.length - MAX_PROBLEMS + 1} more`);

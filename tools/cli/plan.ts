@@ -5,7 +5,7 @@ import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy, SumOrder } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { readPlacement } from '../readers/placementMap.ts';
@@ -28,6 +28,7 @@ interface PlanArguments extends RoutingArguments {
   experts: number;
   ranks?: number;
   ranksPerNode?: number;
+  ranksPerHost?: number;
   hidden: number;
   dtype: Dtype;
   align: number;
@@ -35,6 +36,7 @@ interface PlanArguments extends RoutingArguments {
   strategy: Strategy | 'auto';
   balance: Balance;
   partial: PartialDtype;
+  sum: SumOrder;
   placement?: string;
   tileTokens: number;
   stream?: boolean;
@@ -42,14 +44,15 @@ interface PlanArguments extends RoutingArguments {
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
+  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial, sum } = args;
   const tables = await withProgress('reading', (progress) =>
     readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
   );
   const { length: ranks } = tables;
   const options: PlanOptions = {
-    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial },
+    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial, sum },
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
+    ...(args.ranksPerHost === undefined ? {} : { ranksPerHost: args.ranksPerHost }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const planner = await loadPlanner();
@@ -101,6 +104,11 @@ export function planCommand(): Command {
     .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
     .addOption(ranksPerNodeOption())
+    .option(
+      '--ranks-per-host <n>',
+      'ranks of a machine, whose links --strategy auto takes as fast (default: the ranks of a node)',
+      integer(1, MAX_RANKS),
+    )
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
     .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
@@ -108,6 +116,13 @@ export function planCommand(): Command {
     .addOption(choice('--strategy <name>', 'how rows travel', ['flat', 'hier', 'auto']))
     .addOption(choice('--balance <rule>', 'which rank forwards, in hierarchical plans', BALANCES, 'best'))
     .addOption(choice('--partial <dtype>', 'partial sums of a hierarchical combine', ['payload', 'f32']))
+    .addOption(
+      choice(
+        '--sum <order>',
+        'how a hierarchical combine adds: node by node, or by token, with the same bits for any number of ranks',
+        ['node', 'token'],
+      ),
+    )
     .option(
       '--tile-tokens <n>',
       'tokens of a tile; the plan orders the stores of each; 0: no tiles',

@@ -5,6 +5,7 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import { formatCount } from '../figures/format.ts';
 import { layerOf, readCounts } from '../readers/counts.ts';
 import { encodeNpy } from '../readers/npy.ts';
+import { counterWeights } from '../workload/counterHash.ts';
 import { DEFAULT_SKEW, FAMILIES, type Family, makeWorkload, sampleCounts } from '../workload/families.ts';
 import { OutputDirectory, writeFileAtomic } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
@@ -22,6 +23,7 @@ interface WorkloadArguments {
   ranksPerNode?: number;
   fromCounts?: string;
   layer?: number;
+  weights?: string;
   json?: boolean;
 }
 
@@ -45,6 +47,13 @@ function fromFamily(family: Family, args: WorkloadArguments): { tables: RoutingT
   if (experts === undefined) throw new FuscoError('E_USAGE', 'a family needs --experts');
   if (args.layer !== undefined) throw new FuscoError('E_USAGE', '--layer belongs to --from-counts');
   return { tables: makeWorkload({ ...args, family, experts }), experts };
+}
+
+/** The gate weights that belong to a family's tables, f32 [ranks, tokens, topk]. */
+async function writeWeights(path: string, args: WorkloadArguments): Promise<void> {
+  const { ranks, tokens, topk } = args;
+  const weights = Float32Array.from(counterWeights(args).flatMap((rank) => [...rank]));
+  await writeFileAtomic(path, encodeNpy('f32', [ranks, tokens, topk], weights));
 }
 
 /** One array if all ranks have equally many tokens, else a directory with one file a rank. */
@@ -78,9 +87,13 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
   if (family !== undefined && !Object.hasOwn(FAMILIES, family)) {
     throw new FuscoError('E_USAGE', `family ${family} is not one of ${Object.keys(FAMILIES).join(', ')}`);
   }
+  if (args.weights !== undefined && family !== 'collectivex') {
+    throw new FuscoError('E_USAGE', '--weights belongs to the family collectivex');
+  }
   const { tables, experts } =
     path === undefined ? fromFamily(family as Family, args) : await fromCounts(path, args);
   const kind = await writeTables(args.output, tables, experts);
+  if (args.weights !== undefined) await writeWeights(args.weights, args);
   const tokens = tables.map((table) => table.tokens);
   const label = path === undefined ? FAMILIES[family as Family] : COUNTS_LABEL;
   if (args.json) {
@@ -123,6 +136,7 @@ export function workloadCommand(): Command {
     .addOption(ranksPerNodeOption('of one-node: '))
     .option('--from-counts <file>', 'draw from expert counts: {"logical_count": [layers][experts]}')
     .option('--layer <n>', 'layer of the count file', integer(0))
+    .option('--weights <file>', 'of collectivex: also write its gate weights, f32')
     .option('--json', 'one JSON object')
     .addHelpText('after', `\nFamilies:\n${FAMILY_HELP}`)
     .action(workload);

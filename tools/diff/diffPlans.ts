@@ -101,9 +101,12 @@ function optionDeltas(a: PlanSpec, b: PlanSpec): OptionDelta[] {
   const from = specFields(a);
   const to = specFields(b);
   const keys = Object.keys({ ...from, ...to }).sort() as (keyof typeof from)[];
-  return keys
-    .filter((key) => JSON.stringify(from[key]) !== JSON.stringify(to[key]))
-    .map((option) => ({ option, from: from[option], to: to[option] }));
+  return (
+    keys
+      .filter((key) => JSON.stringify(from[key]) !== JSON.stringify(to[key]))
+      // What a header omits at its default is a field of the spec.
+      .map((option) => ({ option, from: from[option] ?? a[option], to: to[option] ?? b[option] }))
+  );
 }
 
 /** Rows that every logical expert receives, over its replicas. */

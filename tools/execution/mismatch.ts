@@ -5,7 +5,7 @@ import { type FloatDtype, rowCodec } from '../../executor/numeric.ts';
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Shard } from '../../planner/format/shard.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { nodeOf } from '../../planner/spec.ts';
+import { nodeOf, sumsByNode } from '../../planner/spec.ts';
 
 /** The first byte or row that is not what it must be. */
 export interface Mismatch {
@@ -84,7 +84,7 @@ function termsOf(plan: Plan, shard: Shard, token: number): number[][] {
   for (let entry = token * topk; entry < (token + 1) * topk; entry++) {
     const instance = entryInstance[entry]!;
     if (instance === instances || entrySlot[entry] === SLOT_DROPPED) continue;
-    const node = spec.strategy === 'flat' ? 0 : nodeOf(spec, spec.placement.instanceRank[instance]!);
+    const node = sumsByNode(spec) ? nodeOf(spec, spec.placement.instanceRank[instance]!) : 0;
     groups.set(node, [...(groups.get(node) ?? []), entry]);
   }
   return [...groups].sort(([a], [b]) => a - b).map(([, entries]) => entries);
@@ -92,7 +92,7 @@ function termsOf(plan: Plan, shard: Shard, token: number): number[][] {
 
 /**
  * With identity experts, a combined row is its own token's row times the sum of its weights, added in the order of k,
- * or node by node in a hierarchical plan. Compares every element's bits.
+ * or node by node if the plan says so. Compares every element's bits.
  *
  * @param input per rank [tokens, rowBytes]
  * @param combined per rank [tokens, rowBytes]; ranks that are missing are not compared
@@ -111,7 +111,7 @@ export function findCombineMismatch(
   const sum = new Float32Array(codec.elements);
   const partial = new Float32Array(codec.elements);
   const expected = Buffer.alloc(rowBytes);
-  const rounded = plan.spec.strategy === 'hier' && plan.spec.partial === 'payload';
+  const rounded = sumsByNode(plan.spec) && plan.spec.partial === 'payload';
   for (const shard of plan.shards) {
     const { rank, tokens } = shard;
     if (combined[rank] === undefined) continue;
@@ -128,7 +128,7 @@ export function findCombineMismatch(
           codec.store(partial, expected, 0);
           codec.load(expected, 0, partial);
         }
-        // A flat plan's one group starts from +0 as the sum does, so adding it changes nothing.
+        // The one group of a sum by token starts from +0 as the sum does, so adding it changes nothing.
         for (let i = 0; i < sum.length; i++) sum[i]! += partial[i]!;
       }
       codec.store(sum, expected, 0);

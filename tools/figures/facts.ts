@@ -1,12 +1,20 @@
 // The facts of a plan in words: what was asked for and what came out.
 
+import type { SumOrder } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
+import { formatUs } from '../simulate/predictionText.ts';
 import { formatCount as count, formatBytes } from './format.ts';
 import type { Summary } from './summary.ts';
+import type { CombinePrice, SumPrice } from './sumPrice.ts';
 
 function span(values: readonly number[]): string {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   return low === high ? count(low) : `${count(low)} to ${count(high)}`;
+}
+
+/** A hierarchical plan with one rank a node sends a row once to each rank. */
+function strategyText({ strategy, ranksPerNode }: Pick<Summary, 'strategy' | 'ranksPerNode'>): string {
+  return strategy === 'hier' && ranksPerNode === 1 ? 'hier, once per rank' : strategy;
 }
 
 /** Pairs of a label and a value, for inspect, the report and the viewer. */
@@ -20,7 +28,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   const facts: [string, string][] = [
     ['group', `${ranks} ranks, ${ranksPerNode} a node, ${experts} experts${replicas}, top-${topk}`],
     ['row', `${summary.hidden} x ${summary.dtype} = ${formatBytes(summary.rowBytes)}`],
-    ['strategy', `${summary.strategy}, align ${summary.align}, capacity ${capacity}`],
+    ['strategy', `${strategyText(summary)}, align ${summary.align}, capacity ${capacity}`],
     ['tokens', `${count(sum(summary.tokens))} (${span(summary.tokens)} a rank)`],
     [
       'entries',
@@ -53,4 +61,21 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   facts.push(...Object.entries(summary.rules ?? {}));
   if (summary.extra !== undefined) facts.push(['extra', summary.extra.join(', ')]);
   return facts;
+}
+
+/** What each order of additions of a hierarchical combine moves and takes; the plan's is marked. */
+export function sumFacts({ sum: chosen, node, token, machine }: SumPrice): [string, string][] {
+  const fact = (order: SumOrder, { linkBytes, interNodeBytes, us }: CombinePrice): [string, string] => [
+    `sum by ${order}${order === chosen ? ' *' : ''}`,
+    `a combine moves ${formatBytes(linkBytes)} between ranks, ${formatBytes(interNodeBytes)} of it between nodes`.concat(
+      `; predicted ${formatUs(us)} with the rates of ${machine}`,
+    ),
+  ];
+  const [name, value] = fact('token', token);
+  const ratio = (a: number, b: number) => (a / b).toFixed(2);
+  const price =
+    node.linkBytes === 0
+      ? ''
+      : `: ${ratio(token.linkBytes, node.linkBytes)} x the bytes and ${ratio(token.us, node.us)} x the time of node`;
+  return [fact('node', node), [name, `${value}${price}`]];
 }

@@ -1,9 +1,8 @@
 // When each link of each rank is predicted to be busy, by the cost model of tools/simulate.
 
 import type { Plan } from '../../planner/plan.ts';
-import { planLoads } from '../simulate/loads.ts';
 import { type Exchange, type Resource, type Stage, timeExchange, timeStage } from '../simulate/model.ts';
-import { flatFused, hierFused } from '../simulate/strategies.ts';
+import { planExchanges } from '../simulate/strategies.ts';
 import { type Constants, TOPOLOGIES } from '../simulate/topology.ts';
 
 /** One link of one rank, busy during one stage. */
@@ -95,9 +94,8 @@ function timelineOf(exchange: Exchange, ranks: number, constants: Constants): Ti
  */
 export function predictTimeline(plan: Plan): Prediction {
   const { name, constants } = TOPOLOGIES[0]!;
-  const loads = planLoads(plan);
   const { spec } = plan;
-  const { dispatch, combine } = spec.strategy === 'hier' ? hierFused(loads, spec) : flatFused(loads, spec);
+  const { dispatch, combine } = planExchanges(plan);
   return {
     machine: name,
     nicGBps: constants.nicGBps,

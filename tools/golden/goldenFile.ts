@@ -43,6 +43,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'experts',
   'ranks',
   'ranksPerNode',
+  'ranksPerHost',
   'hidden',
   'dtype',
   'align',
@@ -50,6 +51,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'strategy',
   'balance',
   'partial',
+  'sum',
   'placement',
   'sliceBytes',
 ];

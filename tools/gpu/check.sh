@@ -39,7 +39,8 @@ numpy.save(sys.argv[1], rows)
 PYTHON
 python3 "$app/input.py" "$app/x.npy"
 routing="$app/tools/demo/moe256-ep8x512-mixed-l3"
-for options in '--strategy flat --align 16' '--strategy hier --ranks-per-node 2' '--tile-tokens 4'; do
+for options in '--strategy flat --align 16' '--strategy hier --ranks-per-node 2' \
+  '--strategy hier --ranks-per-node 2 --sum token' '--tile-tokens 4'; do
   # shellcheck disable=SC2086
   fusco plan "$routing.idx.npy" --experts 256 --hidden 256 --dtype f32 $options -o "$app/p.fusco" &&
     fusco run "$app/p.fusco" --input "$app/x.npy" --weights "$routing.w.npy" --out "$app/out" --backend cuda --check ||

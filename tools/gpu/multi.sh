@@ -42,7 +42,7 @@ fusco bench gpus $routing_option --out "$results/bench-gpus.json" || failed=1
 
 step 'benching: a process for each GPU'
 for tokens in 4096 32768; do
-  launch "$gpus" 120 "$app/test/gpu/fusco.js" bench nccl --tokens $tokens --rounds 11 \
+  launch "$gpus" 180 "$app/test/gpu/fusco.js" bench nccl --tokens $tokens --rounds 11 \
     --out "$results/bench-nccl-$tokens.json" || failed=1
 done
 step 'benching: PyTorch'

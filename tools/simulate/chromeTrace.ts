@@ -5,9 +5,8 @@
 // the experts between dispatch and combine is not predicted; combine follows at once.
 
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import { planLoads } from './loads.ts';
 import { type Exchange, timeExchange, timeRank } from './model.ts';
-import { flatFused, hierFused } from './strategies.ts';
+import { planExchanges } from './strategies.ts';
 import { checkFit, type Topology } from './topology.ts';
 
 /** An event of the trace format: `M` names a process or a thread, `X` is a span; times in microseconds. */
@@ -97,8 +96,7 @@ function spansOf(
 export function traceOf(plan: VerifiedPlan, topology: Topology): Trace {
   const { spec } = plan;
   checkFit(topology, spec.nodes, spec.ranksPerNode);
-  const loads = planLoads(plan);
-  const { dispatch, combine } = spec.strategy === 'hier' ? hierFused(loads, spec) : flatFused(loads, spec);
+  const { dispatch, combine } = planExchanges(plan);
   const there = spansOf(dispatch, 'dispatch', spec.ranks, 0, 0, topology);
   const back = spansOf(combine, 'combine', spec.ranks, there.tracks.length, there.us, topology);
   const tracks = [...there.tracks, ...back.tracks];

@@ -8,7 +8,7 @@ import type { Balance, BalanceRule } from '../../planner/spec.ts';
 import { optionsOf } from '../../planner/spec.ts';
 import { planLoads } from './loads.ts';
 import { type TimedExchange, timeExchange } from './model.ts';
-import { type Exchanges, flatFused, hierFused, unfused } from './strategies.ts';
+import { type Exchanges, flatFused, planExchanges, unfused } from './strategies.ts';
 import { checkFit, type Topology } from './topology.ts';
 
 /** One strategy's predicted times. */
@@ -60,7 +60,7 @@ export function compare(
   const hier = (made: VerifiedPlan): Prediction => ({
     strategy: 'hier',
     rule: made.decision.rule,
-    ...predict(hierFused(planLoads(made), made.spec), topology),
+    ...predict(planExchanges(made), topology),
   });
   const isFlat = spec.strategy === 'flat';
   const flat = planLoads(isFlat ? plan : planner.planAll(routing, { ...options, strategy: 'flat' }));

@@ -1,10 +1,11 @@
 // What a plan makes every rank move, in rows, read off the plan's own tables.
 
 import { forwardersOf } from '../../planner/balance.ts';
+import type { Shard } from '../../planner/format/shard.ts';
 import type { Plan } from '../../planner/plan.ts';
 import type { PlanSpec } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
-import { visitPlan } from '../../planner/traffic.ts';
+import { rowMatrix, type TrafficVisitor, visitEntries, visitPlan } from '../../planner/traffic.ts';
 
 /** One kind of link, per rank: rows and peers by direction. All arrays have `ranks` elements. */
 export interface LinkRows {
@@ -14,7 +15,7 @@ export interface LinkRows {
   readonly inPeers: Float64Array;
 }
 
-/** Rows of a dispatch; a combine moves the same rows the other way. */
+/** Rows of a dispatch; a combine that takes the same way moves the same rows back. */
 export interface PlanLoads {
   readonly ranks: number;
   /** Rows between nodes: copies for forwarders in a hierarchical plan. */
@@ -65,13 +66,34 @@ export function forwarderTable(spec: PlanSpec, groups: Uint16Array): Uint32Array
 
 /** The loads of a plan, flat or hierarchical. O(ranks^2 + forwarded rows). */
 export function planLoads(plan: Plan): PlanLoads {
+  if (plan.spec.strategy === 'flat') return entryLoads(plan);
+  return loadsOf(plan, visitPlan, {
+    summed: ({ sendEntry, forwardRows }) => sendEntry.length + sum(forwardRows),
+    slices: ({ forwardSlices }) => forwardSlices.length / 3,
+  });
+}
+
+/** The loads if every row of the plan's entries goes straight to its slot: those of a flat plan. O(ranks^2). */
+export function entryLoads(plan: Plan): PlanLoads {
+  const { sliceRows } = plan.spec;
+  const matrix = rowMatrix(plan);
+  return loadsOf(plan, visitEntries, {
+    summed: ({ kept }) => kept,
+    slices: ({ rank }) => sum(matrix[rank]!.map((rows) => Math.ceil(rows / sliceRows))),
+  });
+}
+
+function loadsOf(
+  plan: Plan,
+  visit: (plan: Plan, visitor: TrafficVisitor) => void,
+  of: { summed: (shard: Shard) => number; slices: (shard: Shard) => number },
+): PlanLoads {
   const { spec, shards } = plan;
   const { ranks } = spec;
-  const isHier = spec.strategy === 'hier';
   const inter = emptyLink(ranks);
   // Distribution adds up over a forwarder's sources before it is counted, so that a peer counts once.
   const near = Array.from({ length: ranks }, () => new Float64Array(ranks));
-  visitPlan(plan, {
+  visit(plan, {
     inter: (from, to, rows) => addRows(inter, from, to, rows),
     intra: (from, to, rows) => {
       near[from]![to]! += rows;
@@ -79,10 +101,6 @@ export function planLoads(plan: Plan): PlanLoads {
   });
   const perRank = (pick: (rank: number) => number) =>
     Float64Array.from({ length: ranks }, (_, rank) => pick(rank));
-  const slicesOf = (rank: number) => {
-    const { slices, forwardSlices } = shards[rank]!;
-    return (isHier ? forwardSlices : slices).length / 3;
-  };
   return {
     ranks,
     inter,
@@ -91,7 +109,7 @@ export function planLoads(plan: Plan): PlanLoads {
     kept: perRank((rank) => shards[rank]!.kept),
     received: perRank((rank) => sum(shards[rank]!.expertRows)),
     tokens: perRank((rank) => shards[rank]!.tokens),
-    summed: perRank((rank) => shards[rank]!.sendEntry.length + sum(shards[rank]!.forwardRows)),
-    slices: Math.max(1, ...perRank(slicesOf)),
+    summed: perRank((rank) => of.summed(shards[rank]!)),
+    slices: Math.max(1, ...shards.map(of.slices)),
   };
 }

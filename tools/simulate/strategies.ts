@@ -1,7 +1,8 @@
 // The stages of each way to exchange: what is read, moved and written where, from a plan's loads.
 
-import type { PlanSpec } from '../../planner/spec.ts';
-import type { LinkRows, PlanLoads } from './loads.ts';
+import type { Plan } from '../../planner/plan.ts';
+import { type PlanSpec, sumsByNode } from '../../planner/spec.ts';
+import { entryLoads, type LinkRows, type PlanLoads, planLoads } from './loads.ts';
 import type { Exchange, Stage, Transfer } from './model.ts';
 
 /** Dispatch and combine of one strategy. */
@@ -100,4 +101,12 @@ export function hierFused(loads: PlanLoads, spec: PlanSpec): Exchanges {
     dispatch: { groups: [twoLevelDispatch(loads, spec.rowBytes)], slices },
     combine: { groups: [twoLevelCombine(loads, spec.rowBytes, partialBytes(spec))], slices },
   };
+}
+
+/** The exchanges of a plan: a hierarchical one whose combine adds by token returns every row, as a flat one does. */
+export function planExchanges(plan: Plan): Exchanges {
+  const { spec } = plan;
+  if (spec.strategy === 'flat') return flatFused(planLoads(plan), spec);
+  const hier = hierFused(planLoads(plan), spec);
+  return sumsByNode(spec) ? hier : { ...hier, combine: flatFused(entryLoads(plan), spec).combine };
 }

@@ -1,6 +1,6 @@
 // What the page and its worker say to each other: one request, one answer, matched by number.
 
-import type { Dtype, PartialDtype, PlacementMap, Strategy } from '../../planner/index.ts';
+import type { Dtype, PartialDtype, PlacementMap, Strategy, SumOrder } from '../../planner/index.ts';
 import type { Balance } from '../../planner/spec.ts';
 import type { Figures } from '../figures/planFigures.ts';
 import type { NamedBytes } from '../readers/numpyRouting.ts';
@@ -17,6 +17,7 @@ export interface ViewOptions {
   readonly strategy: Strategy | 'auto';
   readonly balance: Balance;
   readonly partial: PartialDtype;
+  readonly sum: SumOrder;
   readonly align: number;
   readonly capacity: number;
   readonly hidden: number;

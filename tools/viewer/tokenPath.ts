@@ -3,7 +3,7 @@
 import { FuscoError } from '../../planner/errors.ts';
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { nodeOf } from '../../planner/spec.ts';
+import { nodeOf, sumsByNode } from '../../planner/spec.ts';
 import { forwardedRows } from '../../planner/walk.ts';
 
 /** One (token, k) and where it goes. */
@@ -37,7 +37,8 @@ export interface TokenPath {
   readonly node: number;
   readonly token: number;
   readonly rowBytes: number;
-  readonly strategy: 'flat' | 'hier';
+  /** Whether rows are added node by node, and what is forwarded returns as a partial sum; else by k. */
+  readonly addsByNode: boolean;
   /** Dtype of a node's partial sum on the way back. */
   readonly partial: string;
   readonly entries: readonly PathEntry[];
@@ -86,7 +87,7 @@ export function followToken(plan: Plan, rank: number, token: number): TokenPath 
     node: nodeOf(spec, rank),
     token,
     rowBytes: spec.rowBytes,
-    strategy: spec.strategy,
+    addsByNode: sumsByNode(spec),
     partial: spec.partial === 'f32' ? 'f32' : spec.dtype,
     entries,
     forwards,

@@ -4,6 +4,7 @@ import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
 import { checkRanksPerNode, defaultRanksPerNode } from '../../planner/placement.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { counterTables } from './counterHash.ts';
 import { Urn } from './draw.ts';
 import { Stream } from './random.ts';
 
@@ -19,6 +20,7 @@ export const FAMILIES = {
   burst: 'rank STEP mod RANKS has all its tokens, the others have one',
   'one-node': "each token's experts all live on one node, drawn evenly (FUSCO, section 5)",
   imbalanced: 'a quarter of the ranks is heavy: its experts are SKEW times as likely (FUSCO, section 5)',
+  collectivex: 'every expert is equally likely; the bytes of the CollectiveX benchmark (seed 67 there)',
 } as const;
 export type Family = keyof typeof FAMILIES;
 
@@ -129,6 +131,9 @@ export function makeWorkload(workload: Workload): RoutingTable[] {
   checkInteger('experts', experts, 1, MAX_INSTANCES);
   checkInteger('skew', skew, 1, 1000);
   const urns = urnsOf(workload);
+  if (family === 'collectivex') {
+    return counterTables({ seed, step, ranks, tokens, topk, experts });
+  }
   return tokensOf(workload).map((own, rank) => drawTable(urns, new Stream(seed, step, rank), own, topk));
 }
 

@@ -15,6 +15,7 @@ import {
   needAddon,
 } from '../../native/addon.ts';
 import { attempt } from '../../native/errors.ts';
+import { nativeOptions } from '../../native/planOptions.ts';
 import type {
   CombineCall,
   CombineGradientCall,
@@ -202,12 +203,10 @@ export class CudaGraph extends Handle<NativeCudaGraph> {
 
 function describe(plan: VerifiedPlan) {
   if (!isVerified(plan)) throw new FuscoError('E_UNVERIFIED', 'the plan was not verified');
-  const { ranksPerNode, strategy, partial } = plan.spec;
   return {
-    ranksPerNode,
-    strategy,
+    ...nativeOptions(plan.spec),
     shards: plan.shards.map((shard) => shard.bytes),
-    ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
+    ...(plan.spec.strategy === 'hier' ? { groups: plan.decision.groups } : {}),
   };
 }
 
@@ -261,9 +260,9 @@ export class DevicePlan extends Handle<NativeDevicePlan> {
 
   #run(call: () => NativeCudaStats): ExchangeReport {
     const startedAt = performance.now();
-    const { nanoseconds, bytesRead, bytesWritten, path } = attempt(call);
+    const { nanoseconds, bytesRead, bytesWritten, path, sms } = attempt(call);
     const { strategy } = this.#plan.spec;
-    const moved = { bytesRead, bytesWritten, path };
+    const moved = { bytesRead, bytesWritten, path, sms };
     return { backend: 'cuda', strategy, nanoseconds, startedAt, ...moved, enqueued: true };
   }
 }

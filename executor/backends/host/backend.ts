@@ -4,6 +4,7 @@ import type { Strategy } from '../../../planner/spec.ts';
 import type { Addon, NativeContext, NativePlan } from '../../native/addon.ts';
 import { fromSteady } from '../../native/clock.ts';
 import { attempt, translate } from '../../native/errors.ts';
+import { nativeOptions } from '../../native/planOptions.ts';
 import { fp8Calls, gateBackwardCalls, gateCalls } from '../../native/rowCalls.ts';
 import type { Backend, PreparedPlan, RowWork } from '../types.ts';
 
@@ -51,12 +52,10 @@ export function hostBackend(addon: Addon, threads: number): Backend {
     name: 'host',
     rowWork: hostRowWork(addon, context),
     prepare: async (plan) => {
-      const { ranksPerNode, strategy, partial } = plan.spec;
-      const shards = plan.shards.map((shard) => shard.bytes);
-      const desc = { ranksPerNode, strategy, shards, ...(partial === 'none' ? {} : { partial }) };
+      const desc = { ...nativeOptions(plan.spec), shards: plan.shards.map((shard) => shard.bytes) };
       return hostPlan(
         attempt(() => new addon.Plan(context, desc)),
-        strategy,
+        plan.spec.strategy,
       );
     },
     close: () => context.close(),

@@ -11,6 +11,7 @@ import { sum } from '../../../planner/totals.ts';
 import { type Addon, findAddon, needAddon } from '../../native/addon.ts';
 import { fromSteady } from '../../native/clock.ts';
 import { attempt, translate } from '../../native/errors.ts';
+import { nativeOptions } from '../../native/planOptions.ts';
 import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/types.ts';
 import { type Cuda, cudaDevices, nativeCuda, openCuda } from '../cuda/context.ts';
 import { DeviceCopies } from '../cuda/deviceCopies.ts';
@@ -205,13 +206,13 @@ class NcclBackend implements Backend {
       // A plan of one rank's shard was made from gathered facts, whose options were compared.
       identity = hex(await optionsDigest(plan.spec, nodeSha256));
     }
-    const { strategy, ranksPerNode, partial, placement, sliceRows } = plan.spec;
+    const { strategy, placement, sliceRows } = plan.spec;
     const most = await this.#mostRows(plan);
     const firstInstance = Uint32Array.from(placement.rankFirst);
-    const rails = partial === 'none' ? {} : { partial, groups: plan.decision.groups };
+    const rails = strategy === 'hier' ? { groups: plan.decision.groups } : {};
     const { rowBytes } = plan.spec;
     const sizes = { sliceRows, rowBytes, ...most };
-    const desc = { shard: shard.bytes, ranksPerNode, strategy, firstInstance, ...sizes, ...rails };
+    const desc = { ...nativeOptions(plan.spec), shard: shard.bytes, firstInstance, ...sizes, ...rails };
     const native = attempt(() => new addon.NcclPlan(group, desc));
     // Plans with equal options differ in their place in the order of plans.
     const tag = `${identity} ${this.#plans++}`;

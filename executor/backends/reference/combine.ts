@@ -1,5 +1,6 @@
 import type { Shard } from '../../../planner/format/shard.ts';
 import type { Plan } from '../../../planner/plan.ts';
+import { sumsByNode } from '../../../planner/spec.ts';
 import { dataView, laneSum, type RowCodec, rowCodec } from '../../numeric.ts';
 import type { CombineCall, WeightGradientCall } from '../types.ts';
 import { bytesOf, type Copy, copiesOf } from './rows.ts';
@@ -63,8 +64,8 @@ export function combineRank(plan: Plan, shard: Shard, call: CombineCall): void {
   for (const copy of copiesOf(plan, shard)) byToken[copy.token]!.push(copy);
   for (const [token, copies] of byToken.entries()) {
     sum.fill(0);
-    if (plan.spec.strategy === 'flat') addRows(copies, sum);
-    else addByNode(copies, sum, addRows, round);
+    if (sumsByNode(plan.spec)) addByNode(copies, sum, addRows, round);
+    else addRows(copies, sum);
     codec.store(sum, to, token);
   }
 }

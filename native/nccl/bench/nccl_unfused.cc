@@ -13,7 +13,7 @@ class Unfused {
         packedRows_(plan_->group().context()),
         exchangedRows_(plan_->group().context()) {
     Group &group = plan_->group();
-    if (group.hasNeighbors() || plan_->sizes().tree != Tree::none || rowBytes % 16 != 0) {
+    if (group.hasNeighbors() || plan_->sizes().isHierarchical || rowBytes % 16 != 0) {
       throw Failure(FUSCO_E_BACKEND,
                     "the unfused pipeline takes flat plans, rows of whole 16 bytes and ranks that "
                     "are alone on their machines");

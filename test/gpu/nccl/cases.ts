@@ -8,6 +8,7 @@ import { FuscoError } from '../../../planner/errors.ts';
 import { pairwise } from '../../support/pairwise.ts';
 import { type Family, makeRouting, toTables } from '../../support/workloads.ts';
 import { assertSameOutputs, makeInputs, outputsOf, runExchanges } from '../exchanges.ts';
+import { checkSums } from '../sums.ts';
 import { assertSame, Buffers, planFor, planOf, randomRows } from '../support.ts';
 
 export interface RankCase {
@@ -22,7 +23,7 @@ const FACTORS = {
   dtype: ['f32', 'bf16', 'f16'],
   masked: [0, 0.1, 1],
   align: [1, 16],
-  strategy: ['flat', 'hier', 'hier f32'],
+  strategy: ['flat', 'hier', 'hier f32', 'hier token'],
   family: ['balanced', 'hotExperts', 'raggedSources', 'rankWithoutRows'],
   capacity: [0, 5],
   weighted: [true, false],
@@ -53,6 +54,7 @@ export function exchangeCases(ranks: number, ranksPerNode: number): RankCase[] {
           capacity: f.capacity,
           strategy: f.strategy === 'flat' ? 'flat' : 'hier',
           partial: f.strategy === 'hier f32' ? 'f32' : 'payload',
+          sum: f.strategy === 'hier token' ? 'token' : 'node',
           hidden: f.hidden,
           sliceBytes: f.sliceBytes,
         },
@@ -64,6 +66,14 @@ export function exchangeCases(ranks: number, ranksPerNode: number): RankCase[] {
       const actual = await runExchanges(group, plan, input);
       assertSameOutputs(actual, outputsOf(expected, group.localRanks[0]!), input);
     },
+  }));
+}
+
+/** The same tokens give the same bits as on one rank. */
+export function sumCases(ranksPerNode: number): RankCase[] {
+  return (['flat', 'hier'] as const).map((strategy) => ({
+    name: `sums by token: ${strategy}`,
+    run: (group) => checkSums(group, strategy === 'flat' ? { strategy } : { strategy, ranksPerNode }),
   }));
 }
 

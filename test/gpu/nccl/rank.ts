@@ -8,7 +8,7 @@
 import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
-import { deviceCases, exchangeCases, planningCases, refusalCases } from './cases.ts';
+import { deviceCases, exchangeCases, planningCases, refusalCases, sumCases } from './cases.ts';
 
 const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
 const only = process.argv[4];
@@ -27,6 +27,7 @@ const cases = [
   ...refusalCases(ranks),
   ...planningCases(ranks, ranksPerNode),
   ...deviceCases(ranks, ranksPerNode, cuda),
+  ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
 ].filter(({ name }) => only === undefined || name.includes(only));
 let failed = 0;

@@ -3,6 +3,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import {
+  expectRefusal,
   fusco,
   fuscoJson,
   loadInts,
@@ -322,5 +323,31 @@ describe('fusco diff', () => {
       movedEntries: 0,
       options: [{ option: 'ranksPerNode', from: 4, to: 2 }],
     });
+  });
+});
+
+describe('--strategy auto', () => {
+  // 4 ranks of 2 experts, 2 a node. Rank 0 sends 3 tokens to both experts of rank 2 and 9 tokens to one of rank 3.
+  const tokens = [...Array(3).fill([4, 5]), ...Array(9).fill([6, -1])];
+  const options = ['--experts', '8', '--ranks-per-node', '2', '--strategy', 'auto', '-o', 'p.fusco'];
+
+  it('settles on once per rank if the ranks share a machine, and says why', async () => {
+    saveRoutingByRank('routing', [tokens, [], [], []], 2);
+    await fuscoJson('plan', 'routing', ...options, '--ranks-per-host', '4');
+    const shown = await fuscoJson('inspect', 'p.fusco');
+    expect(shown).toMatchObject({ strategy: 'hier', ranksPerNode: 1 });
+    expect(shown.reason).toMatch(/^once per rank has the least busy rank: flat 0 rows between machines/);
+    expect((await fusco('inspect', 'p.fusco')).stdout).toMatch(/\nstrategy +hier, once per rank, align 1/);
+    expect((await fusco('verify', 'p.fusco', '--routing', 'routing')).code).toBe(0);
+  });
+
+  it('refuses ranks of a machine that are no whole nodes', async () => {
+    saveRoutingByRank('routing', [tokens, [], [], []], 2);
+    expectRefusal(
+      await fusco('plan', 'routing', ...options, '--ranks-per-host', '1'),
+      'E_OPTION',
+      /ranksPerHost 1/,
+    );
+    expect(existsSync('p.fusco')).toBe(false);
   });
 });

@@ -102,6 +102,36 @@ function fill(routing: PlainRouting, draw: () => number): number[][][] {
   return routing.map((tokens) => tokens.map(() => Array.from({ length: HIDDEN }, draw)));
 }
 
+describe('sums by token', () => {
+  it('are planned, shown with their price, proven against the routing, and executed in the order of k', async () => {
+    await planOf(EVEN, '--strategy', 'hier', '--ranks-per-node', '1', '--sum', 'token');
+    const random = randomFrom(3);
+    const x = fill(EVEN, () => Math.fround(random() * 2 - 1));
+    saveNpy('x.npy', 'f32', [3, 9, HIDDEN], Float32Array.from(x.flat(2)));
+    const run = ['run', '--backend', 'reference', 'p.fusco', '--input', 'x.npy', '--out', 'out', '--check'];
+    expect(await fuscoJson(...run)).toMatchObject({ checked: true, mismatch: null });
+    const sums = expectedSums(await exported(EVEN), x);
+    EVEN.forEach((_, rank) => {
+      expect(loadNpy(`out/rank${rank}.combined.npy`).data).toEqual(Float32Array.from(sums[rank]!.flat()));
+    });
+    expect((await fusco('verify', 'p.fusco', '--routing', 'routing')).code).toBe(0);
+
+    const shown = await fuscoJson('inspect', 'p.fusco');
+    expect(shown).toMatchObject({ rules: { sum: 'token' }, sumPrice: { sum: 'token' } });
+    const { node, token } = shown.sumPrice as Record<'node' | 'token', { linkBytes: number; us: number }>;
+    expect(token.linkBytes).toBeGreaterThan(node.linkBytes);
+    const { stdout } = await fusco('inspect', 'p.fusco');
+    expect(stdout).toMatch(/\nsum by node +a combine moves /);
+    expect(stdout).toMatch(/\nsum by token \* +a combine moves /);
+  });
+
+  it('have no price in a flat plan', async () => {
+    await planOf(EVEN, '--sum', 'token');
+    expect(await fuscoJson('inspect', 'p.fusco')).not.toHaveProperty('sumPrice');
+    expect((await fusco('inspect', 'p.fusco')).stdout).not.toContain('sum by');
+  });
+});
+
 describe('float32 rows', () => {
   const random = randomFrom(21);
   const x = fill(EVEN, () => Math.fround(random() * 2 - 1));

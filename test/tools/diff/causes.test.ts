@@ -67,6 +67,13 @@ describe('levels of hierarchical plans', () => {
     expect(sizes).toEqual([...sizes].sort((a, b) => b - a));
   });
 
+  it('movement: another order of sums', async () => {
+    const [from, to] = [await plan({ strategy: 'hier' }), await plan({ strategy: 'hier', sum: 'token' })];
+    const diff = diffPlans(from, to);
+    expect(diff).toMatchObject({ level: 'movement', movedEntries: 0, links: [] });
+    expect(diff.options).toEqual([{ option: 'sum', from: 'node', to: 'token' }]);
+  });
+
   it('movement: another balancer forwards through other ranks', async () => {
     const [from, to] = [
       await plan({ strategy: 'hier', balance: 'static' }),

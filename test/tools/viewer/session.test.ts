@@ -7,6 +7,7 @@ import { encodePlan, FuscoError, type PlanOptions } from '../../../planner/index
 import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
 import type { Planner } from '../../../planner/planner.ts';
 import { encodeNpy } from '../../../tools/readers/npy.ts';
+import { tokenDiagram } from '../../../tools/viewer/page/diagram.ts';
 import { Session } from '../../../tools/viewer/session.ts';
 import { followToken } from '../../../tools/viewer/tokenPath.ts';
 import { planOf } from '../../support/buffers.ts';
@@ -110,7 +111,7 @@ describe('followToken', () => {
     // Rank 0's forwarder on node 1 has the same local index: rank 2, which hosts expert 2.
     expect(followToken(plan, 0, 0)).toMatchObject({
       node: 0,
-      strategy: 'hier',
+      addsByNode: true,
       partial: 'bf16',
       forwards: [{ node: 1, rank: 2, lands: 'slot', row: 0, ks: [0, 1] }],
       entries: [
@@ -126,6 +127,18 @@ describe('followToken', () => {
       { k: 1, state: 'masked' },
       { k: 2, state: 'delivered', expert: 1, rank: 1, node: 0, slot: 0 },
     ]);
+  });
+
+  it('returns single rows where the plan adds by token', async () => {
+    const path = followToken(await planOf(routing, 3, { ...options, sum: 'token' }), 0, 0);
+    expect(path.addsByNode).toBe(false);
+    expect(path.forwards).toHaveLength(1);
+    const drawing = tokenDiagram(path).text;
+    expect(drawing).toContain('straight to its rank');
+    expect(drawing).not.toContain('partial sum');
+    const byNode = tokenDiagram(followToken(await planOf(routing, 3, options), 0, 0)).text;
+    expect(byNode).toContain('into the sum on rank 2');
+    expect(byNode).toContain('partial sum');
   });
 
   it('finds the staging row of a forwarder that hosts none of the experts', async () => {

@@ -3,7 +3,15 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { FAMILIES, makeWorkload } from '../../../tools/workload/families.ts';
-import { expectRefusal, fusco, fuscoJson, loadNpy, save, useTemporaryDirectory } from '../../support/cli.ts';
+import {
+  expectRefusal,
+  fusco,
+  fuscoJson,
+  loadNpy,
+  save,
+  saveNpy,
+  useTemporaryDirectory,
+} from '../../support/cli.ts';
 
 useTemporaryDirectory();
 
@@ -45,6 +53,25 @@ describe('a family', () => {
     expect(loadNpy('a.npy').dtype).toBe('i32');
   });
 
+  it('writes gate weights too, which fusco run reads', async () => {
+    const args = ['workload', 'collectivex', '--seed', '67', ...SIZES, '--experts', '8', '-o', 'a.npy'];
+    await fuscoJson(...args, '--weights', 'w.npy');
+    const { dtype, shape, data } = loadNpy('w.npy');
+    expect([dtype, shape]).toEqual(['f32', [4, 6, 2]]);
+    const weights = data as Float32Array;
+    for (let token = 0; token < 24; token++)
+      expect(weights[2 * token]! + weights[2 * token + 1]!).toBeCloseTo(1, 6);
+    await fusco('plan', 'a.npy', '--experts', '8', '--hidden', '2', '--dtype', 'f32', '-o', 'p.fusco');
+    saveNpy(
+      'x.npy',
+      'f32',
+      [4, 6, 2],
+      Float32Array.from({ length: 48 }, () => 1),
+    );
+    const run = ['run', 'p.fusco', '--input', 'x.npy', '--weights', 'w.npy', '--out', 'out', '--check'];
+    expect((await fusco(...run, '--backend', 'reference')).code).toBe(0);
+  });
+
   it('is listed by --help', async () => {
     const { code, stdout } = await fusco('workload', '--help');
     expect(code).toBe(0);
@@ -74,6 +101,8 @@ it.each([
   [['hot-potato', '--experts', '8'], 'E_USAGE', /hot-potato is not one of balanced/],
   [['balanced'], 'E_USAGE', /needs --experts/],
   [['balanced', '--experts', '8', '--layer', '1'], 'E_USAGE', /--layer/],
+  [['balanced', '--experts', '8', '--weights', 'w.npy'], 'E_USAGE', /--weights/],
+  [['collectivex', '--experts', '1'], 'E_OPTION', /topk 2 of the 1/],
   [['balanced', '--experts', '1'], 'E_OPTION', /topk 2 of the 1/],
   [['balanced', '--experts', '8', '--seed', '-1'], 'E_USAGE', /seed/],
   [['one-node', '--experts', '8', '--ranks-per-node', '3'], 'E_OPTION', /does not divide/],

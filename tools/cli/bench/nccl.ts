@@ -1,9 +1,22 @@
 import { type Command, Option } from 'commander';
 import { benchNccl, type NcclBench, type NcclBenchOptions } from '../../bench/nccl.ts';
 import { print } from '../io.ts';
-import { benchOf, count, experts, hidden, printGrid, rounds, topk } from './shared.ts';
+import {
+  benchOf,
+  type CaseShown,
+  count,
+  experts,
+  hidden,
+  printCases,
+  printGrid,
+  rounds,
+  smLimit,
+  topk,
+  workload,
+} from './shared.ts';
 
-function show({ nccl, device, devices, ranks, options, cases, unfused }: NcclBench): void {
+function show(bench: NcclBench): void {
+  const { nccl, device, devices, ranks, options, cases, unfused, peerCopyGBs, localCopyGBs } = bench;
   const { tokens, hidden, topk, experts, oneGpu } = options;
   const where = oneGpu ? `all on one ${device}, over NCCL's sockets` : `on ${devices} x ${device}`;
   print(`${ranks} processes x ${tokens} tokens ${where}; hidden ${hidden} bf16, top-${topk} of ${experts}`);
@@ -26,6 +39,15 @@ function show({ nccl, device, devices, ranks, options, cases, unfused }: NcclBen
     ],
     2,
   );
+  if (oneGpu) return;
+  const [peer, local] = [peerCopyGBs, localCopyGBs].map((rate) => rate?.toFixed(0) ?? 'no');
+  print(`\npeer copy ${peer} GB/s out, local copy ${local} GB/s read + write`);
+  printCases(
+    cases.flatMap(({ name, bf16, fp8 }): CaseShown[] => [
+      ...(bf16 === undefined ? [] : [{ name, ...bf16 }]),
+      ...(fp8 === undefined ? [] : [{ name: `${name}, fp8 rows and scales`, ...fp8 }]),
+    ]),
+  );
 }
 
 export function ncclBenchCommand(): Command {
@@ -34,7 +56,7 @@ export function ncclBenchCommand(): Command {
     'Exchanges between processes against the unfused pipeline: fusco launch -n 4 -- fusco bench nccl',
     [
       count('--tokens <n>', 'tokens a rank', 1, 1 << 20, 4096),
-      ...[hidden(), topk(), experts(), rounds(15)],
+      ...[hidden(), topk(), experts(), rounds(15), workload(), smLimit()],
       count('--ranks-per-host <n>', 'ranks of a pretended machine, for plans of nodes', 1, 60, 2),
       new Option('--one-gpu', 'several ranks share a GPU'),
     ],

@@ -2,11 +2,13 @@
 
 import { type Command, Option } from 'commander';
 import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/layout.ts';
+import type { StageFigures } from '../../bench/exchangeFigures.ts';
+import { WORKLOADS } from '../../bench/ids.ts';
 import type { Verdict } from '../../bench/measure.ts';
 import { formatGrid } from '../../figures/format.ts';
 import { writeFileAtomic } from '../../writers/outputFile.ts';
 import { command, jsonText, print, printJson } from '../io.ts';
-import { integer } from '../options.ts';
+import { choice, integer } from '../options.ts';
 
 /** An option that takes an integer in [min, max]. */
 export function count(flags: string, description: string, min: number, max: number, value?: number): Option {
@@ -27,6 +29,11 @@ export const hidden = () =>
   count('--hidden <n>', 'bf16 elements of a row, a multiple of 8', 8, MAX_ROW_BYTES / 2, 7168);
 export const recordings = () =>
   new Option('--routing <dir>', 'recorded routings to bench as well, each of them an .npy file');
+
+export const workload = () =>
+  choice('--workload <name>', 'routing: uniform, or that of the CollectiveX benchmark', WORKLOADS);
+export const smLimit = () =>
+  count('--sms <n>', 'most SMs of a GPU that exchanges may use; 0: the defaults', 0, 1 << 20, 0);
 
 export interface Output {
   readonly json?: boolean | undefined;
@@ -90,4 +97,34 @@ export function printGrid(
   const cell = (value: string | number | undefined) =>
     typeof value === 'number' ? value.toFixed(digits) : (value ?? '-');
   print(formatGrid([titles, ...rows.map((row) => row.map(cell))]));
+}
+
+/** A way to exchange and its figures. */
+export interface CaseShown {
+  readonly name: string;
+  readonly dispatch: StageFigures;
+  readonly combine: StageFigures;
+  readonly pairMs: number;
+}
+
+/** A row for each exchange of each case, and the pair periods. */
+export function printCases(cases: readonly CaseShown[]): void {
+  const percent = (share: number | undefined) =>
+    share === undefined ? undefined : `${(100 * share).toFixed(0)} %`;
+  const row = (name: string, one: StageFigures) => [
+    ...[name, one.ms, one.chainedMs, one.linkMiB.toFixed(1)],
+    ...[percent(one.linkShare), percent(one.memoryShare)],
+    ...[one.toRanksGBs.toFixed(0), one.toSlotsGBs.toFixed(0), one.sms?.toFixed(0)],
+  ];
+  const ways = (['dispatch', 'combine'] as const).flatMap((stage) =>
+    cases.map((one) => row(`${stage}, ${one.name}`, one[stage])),
+  );
+  const titles = ['ms', 'chained', 'link MiB', 'of link', 'of memory', 'GB/s to ranks', 'to slots', 'SMs'];
+  printGrid(['', ...titles], ways, 3);
+  print('');
+  printGrid(
+    ['dispatch and combine, chained', 'pair period ms'],
+    cases.map(({ name, pairMs }) => [name, pairMs]),
+    3,
+  );
 }

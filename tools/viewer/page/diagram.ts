@@ -59,25 +59,29 @@ function slotBox(entry: PathEntry, y: number): Box {
   return { x, y, lines: [`k ${k} · expert ${expert}`, `rank ${rank}, slot ${slot}`], label, kind: 'slot' };
 }
 
-function forwardBoxes(forward: PathForward, y: number, partial: string): [Box, Box] {
-  const { node, rank, lands, row, ks } = forward;
+function forwardBox({ node, rank, lands, row, ks }: PathForward, y: number): Box {
   const place = lands === 'slot' ? `slot ${row}` : `landing row ${row}`;
-  const list = ks.map((k) => `k ${k}`).join(', ');
-  const out: Box = {
+  return {
     x: COLUMN.forward,
     y,
     lines: [`rank ${rank}, node ${node}`, place],
-    label: `forwarder of node ${node}: rank ${rank} receives the one copy into its ${place}, for ${list}`,
+    label: `forwarder of node ${node}: rank ${rank} receives the one copy into its ${place}, for ${listOf(ks)}`,
     kind: 'forward',
   };
-  const back: Box = {
+}
+
+function partialBox({ node, rank, ks }: PathForward, y: number, partial: string): Box {
+  return {
     x: COLUMN.partial,
     y,
     lines: [`sum of ${ks.length} on rank ${rank}`, `as ${partial}`],
-    label: `partial sum of node ${node} on rank ${rank}: ${list}, rounded to ${partial}, one row returns`,
+    label: `partial sum of node ${node} on rank ${rank}: ${listOf(ks)}, rounded to ${partial}, one row returns`,
     kind: 'forward',
   };
-  return [out, back];
+}
+
+function listOf(ks: readonly number[]): string {
+  return ks.map((k) => `k ${k}`).join(', ');
 }
 
 /** Places every box, and joins them. */
@@ -103,8 +107,10 @@ function lay(path: TokenPath): Layout & { height: number } {
     const y = forwardY[i]!;
     const link = linkOf(home, forward);
     lines.push(connect(COLUMN.row + BOX.width, middle + half, COLUMN.forward, y + half, link));
+    boxes.push(forwardBox(forward, y));
+    if (!path.addsByNode) continue;
     lines.push(connect(COLUMN.partial + BOX.width, y + half, COLUMN.home, middle + half, link));
-    boxes.push(...forwardBoxes(forward, y, path.partial));
+    boxes.push(partialBox(forward, y, path.partial));
   }
   for (const entry of shown) {
     const y = yOf.get(entry.k)!;
@@ -112,20 +118,18 @@ function lay(path: TokenPath): Layout & { height: number } {
     if (entry.state !== 'delivered') continue;
     const host = { rank: entry.rank!, node: entry.node! };
     const via = entry.forward === undefined ? undefined : path.forwards[entry.forward]!;
-    const [fromX, toX] = via === undefined ? [COLUMN.row, COLUMN.home] : [COLUMN.forward, COLUMN.partial];
-    const endY = (via === undefined ? middle : forwardY[entry.forward!]!) + half;
-    const link = linkOf(via ?? home, host);
-    lines.push(connect(fromX + BOX.width, endY, COLUMN.slot, y + half, link));
-    lines.push(connect(COLUMN.slot + BOX.width, y + half, toX, endY, link));
+    const viaY = (via === undefined ? middle : forwardY[entry.forward!]!) + half;
+    const fromX = (via === undefined ? COLUMN.row : COLUMN.forward) + BOX.width;
+    lines.push(connect(fromX, viaY, COLUMN.slot, y + half, linkOf(via ?? home, host)));
+    const back = path.addsByNode ? via : undefined;
+    const [toX, backY] = back === undefined ? [COLUMN.home, middle + half] : [COLUMN.partial, viaY];
+    lines.push(connect(COLUMN.slot + BOX.width, y + half, toX, backY, linkOf(back ?? home, host)));
   }
-  const order = path.strategy === 'flat' ? 'in ascending k' : 'in ascending node';
+  const order = path.addsByNode ? 'in ascending node' : 'in ascending k';
   boxes.push({
     x: COLUMN.home,
     y: middle,
-    lines: [
-      `home: rank ${path.rank}`,
-      path.strategy === 'flat' ? 'sum in order of k' : 'sum in order of node',
-    ],
+    lines: [`home: rank ${path.rank}`, path.addsByNode ? 'sum in order of node' : 'sum in order of k'],
     label: `home again on rank ${path.rank}: the weighted rows are added ${order}`,
     kind: 'home',
   });
@@ -148,8 +152,8 @@ function wayOut(path: TokenPath, { state, forward, rank }: PathEntry): string {
 
 function wayBack(path: TokenPath, { state, forward }: PathEntry): string {
   if (state !== 'delivered') return 'adds nothing';
-  if (forward === undefined)
-    return path.strategy === 'flat' ? 'straight to its rank' : 'into the sum of its own node';
+  if (!path.addsByNode) return 'straight to its rank';
+  if (forward === undefined) return 'into the sum of its own node';
   return `into the sum on rank ${path.forwards[forward]!.rank}`;
 }
 
@@ -163,7 +167,11 @@ export function tokenDiagram(path: TokenPath): Markup {
     [COLUMN.partial, 'partial sum'],
     [COLUMN.home, 'home'],
   ];
-  const shown = path.forwards.length > 0 ? heads : heads.filter((_, i) => i % 2 === 0);
+  const isEmpty = new Set([
+    ...(path.forwards.length > 0 ? [] : [COLUMN.forward]),
+    ...(path.forwards.length > 0 && path.addsByNode ? [] : [COLUMN.partial]),
+  ]);
+  const shown = heads.filter(([x]) => !isEmpty.has(x));
   const titles = shown.map(([x, title]) => html`<text class="axis-title" x="${x}" y="14">${title}</text>`);
   const body = html`${titles}${lines}${boxes.map(drawBox)}`;
   const rows = path.entries.map((entry) => [

@@ -6,6 +6,7 @@ import type { Opened, Side, ViewOptions } from '../protocol.ts';
 const STRATEGIES = ['flat', 'hier', 'auto'] as const;
 const BALANCES = ['best', 'static', 'rotate', 'lpt'] as const;
 const PARTIALS = ['payload', 'f32'] as const;
+const SUMS = ['node', 'token'] as const;
 const DTYPES = ['bf16', 'f16', 'f32', 'fp8'] as const;
 
 function divisors(n: number): number[] {
@@ -40,7 +41,7 @@ const PLACEMENTS = [
 ] as const;
 
 function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
-  const { ranks, ranksPerNode, strategy, balance, partial, dtype, placement } = options;
+  const { ranks, ranksPerNode, strategy, balance, partial, sum, dtype, placement } = options;
   const number = (name: keyof ViewOptions, min: number, max: number) =>
     html`<input id="${side}-${name}" name="${name}" type="number" min="${min}" max="${max}" step="1" value="${options[name] as number}">`;
   const select = (name: keyof ViewOptions, list: Markup) =>
@@ -67,6 +68,7 @@ function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
       select('partial', choices(PARTIALS, partial)),
       'of combine; hierarchical only',
     ],
+    ['sum', 'Order of sums', select('sum', choices(SUMS, sum)), 'of combine; hierarchical only'],
     ['align', 'Alignment (rows)', number('align', 1, 1 << 20)],
     ['capacity', 'Capacity (rows)', number('capacity', 0, 2 ** 31 - 1), 'per expert; 0 means no limit'],
     ['hidden', 'Elements of a row', number('hidden', 1, 1 << 24)],
@@ -107,6 +109,7 @@ export function readForm(form: HTMLFormElement): ViewOptions {
     strategy: choice('strategy', STRATEGIES),
     balance: choice('balance', BALANCES),
     partial: choice('partial', PARTIALS),
+    sum: choice('sum', SUMS),
     align: number('align'),
     capacity: number('capacity'),
     hidden: number('hidden'),
