@@ -117,9 +117,9 @@ export interface ExchangeReport {
   readonly bytesWritten: number;
   /**
    * `cuda` only: straight to every slot; or once to each rank of another device, which copies the row on (of a combine:
-   * one partial sum per token and rank); or once to each other node, where a forwarder distributes the row.
+   * one partial sum per token and rank).
    */
-  readonly path?: 'direct' | 'once' | 'forward';
+  readonly path?: 'direct' | 'once';
   /** `cuda` only: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
   readonly enqueued?: boolean;
   /** `nccl` only. */

@@ -112,19 +112,17 @@ export interface NativeCudaContext {
 }
 
 export interface NativeDevicePlanDesc extends NativePlanDesc {
-  /** [ranks]: rail group of each rank; without them rows are not forwarded. */
-  readonly groups?: Uint16Array;
   /** The largest plan that it can hold; at least the first one. */
   readonly capacity?: { readonly tokens?: number; readonly topk?: number; readonly instances?: number };
 }
 
 export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
-  readonly path: 'direct' | 'forward' | 'once';
+  readonly path: 'direct' | 'once';
   /** Payloads that the TMA moved. */
   readonly tmaPayloads: number;
 }
 
-export type CudaPath = 'auto' | 'direct' | 'forward' | 'once';
+export type CudaPath = 'auto' | 'direct' | 'once';
 
 export interface NativeDevicePlan {
   /** Bytes of device memory. */

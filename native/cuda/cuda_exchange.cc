@@ -55,7 +55,7 @@ void enqueue(DevicePlan &device, Params &params, const char *what, F launch) {
   edges.done();
 }
 
-std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call, bool forward) {
+std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call) {
   const fusco_plan &plan = device.plan();
   DispatchParams base{};
   for (uint32_t rank = 0; rank < plan.ranks; rank++) {
@@ -66,37 +66,24 @@ std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_
     for (uint32_t rank = 0; rank < plan.ranks; rank++) {
       payload.from[rank] = bytesOf(call.payloads[p].from[rank]);
       payload.to[rank] = bytesOf(call.payloads[p].to[rank]);
-      if (forward && payload.perEntry == 0) {
-        payload.to[maxRanks + rank] = device.landingRows(rank, p, payload.rowBytes);
-      }
     }
   });
 }
 
-// Every row to its first place: its slot or, where it is forwarded, where it lands.
-void enqueueDispatch(DevicePlan &device, DispatchParams &params, bool scaled, bool forward) {
+// Every row straight to its slots.
+void enqueueDispatch(DevicePlan &device, DispatchParams &params, bool scaled) {
   CudaContext &context = device.context();
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     params.plan = memory.tables;
-    params.place = forward ? memory.tables.firstHop : memory.tables.place;
+    params.place = memory.tables.place;
     params.barrier = memory.barrier;
     const cudaStream_t stream = context.leader(group);
     if (scaled) {
       context.check(launchScaled(params, group.limits, stream), "launching a scaled dispatch");
     } else {
-      params.tiling = tilingOf(params, group.limits, device.plan().topk, forward ? 0 : device.tileTokens());
+      params.tiling = tilingOf(params, group.limits, device.plan().topk, device.tileTokens());
       context.check(launchDispatch(params, group.limits, stream), "launching a dispatch");
     }
-  });
-}
-
-// From where rows landed to their other slots.
-void enqueueLastHops(DevicePlan &device, DispatchParams &params) {
-  CudaContext &context = device.context();
-  context.orderLeaders();
-  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
-    params.plan = memory.tables;
-    context.check(launchDistribute(params, group.limits, context.leader(group)), "launching the last hops");
   });
 }
 
@@ -222,9 +209,6 @@ OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call) {
 void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_call &call,
               fusco_cuda_report &report) {
   check(device, call);
-  if (path == FUSCO_CUDA_PATH_FORWARD && !device.forwards()) {
-    throw Failure(FUSCO_E_OPTION, "rows are forwarded along hierarchical plans with groups only");
-  }
   if (path == FUSCO_CUDA_PATH_ONCE && !device.hasOnePass()) {
     throw Failure(FUSCO_E_OPTION,
                   "rows are sent once per rank between devices only; the context has one device");
@@ -232,20 +216,18 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   const bool scaled = call.scale != nullptr;
   const bool once =
       !scaled && device.hasOnePass() && (path == FUSCO_CUDA_PATH_AUTO || path == FUSCO_CUDA_PATH_ONCE);
-  const bool forward = !scaled && path == FUSCO_CUDA_PATH_FORWARD;
-  std::vector<DispatchParams> launches = launchesOf(device, call, forward);
+  std::vector<DispatchParams> launches = launchesOf(device, call);
   Edges edges(device);
   for (DispatchParams &params : launches) {
     if (once) {
       enqueueMove(device, params, edges.isCaptured());
     } else {
-      enqueueDispatch(device, params, scaled, forward);
+      enqueueDispatch(device, params, scaled);
     }
-    if (forward) enqueueLastHops(device, params);
     if (!scaled) report.tma_payloads += params.leading;
   }
   edges.done();
-  report.path = once ? FUSCO_CUDA_PATH_ONCE : forward ? FUSCO_CUDA_PATH_FORWARD : FUSCO_CUDA_PATH_DIRECT;
+  report.path = once ? FUSCO_CUDA_PATH_ONCE : FUSCO_CUDA_PATH_DIRECT;
   countDispatch(device.plan(), call, report.stats);
 }
 

@@ -92,32 +92,6 @@ __global__ void __launch_bounds__(rowThreads) dispatchScaled(const __grid_consta
   moveRemaining(p, crew);
 }
 
-template <class Unit>
-__device__ void distributeRows(const DispatchParams &p, const Payload &payload, Crew crew) {
-  const uint64_t units = payload.rowBytes / sizeof(Unit);
-  for (uint64_t i = crew.index / warpLanes; i < p.plan.head->landed; i += crew.count / warpLanes) {
-    const Landed landed = p.plan.landed[i];
-    const uint8_t *row = payload.to[landed.at.peer] + static_cast<uint64_t>(landed.at.row) * payload.rowBytes;
-    const Place *places = p.plan.lastHop + landed.firstPlace;
-    for (uint64_t at = crew.index % warpLanes; at < units; at += warpLanes) {
-      const Unit value = reinterpret_cast<const Unit *>(row)[at];
-      for (uint32_t k = 0; k < landed.places; k++) {
-        uint8_t *to = payload.to[places[k].peer] + static_cast<uint64_t>(places[k].row) * payload.rowBytes;
-        storeOnce(reinterpret_cast<Unit *>(to) + at, value);
-      }
-    }
-  }
-}
-
-__global__ void __launch_bounds__(rowThreads) distributeLanded(const __grid_constant__ DispatchParams p) {
-  const Crew crew = {blockIdx.x * uint64_t{rowThreads} + threadIdx.x, gridDim.x * uint64_t{rowThreads}};
-  for (uint32_t i = 0; i < p.payloads; i++) {
-    const Payload &payload = p.payload[i];
-    if (payload.perEntry != 0) continue;
-    withUnit(payload.unit, [&](auto unit) { distributeRows<decltype(unit)>(p, payload, crew); });
-  }
-}
-
 uint32_t rowBlocks(const DeviceLimits &limits) { return limits.sms * rowBlocksPerSm; }
 
 uint64_t dynamicBytes(const Tiling &tiling, uint32_t chunkBytes) {
@@ -172,11 +146,6 @@ cudaError_t launchDispatch(const DispatchParams &params, const DeviceLimits &lim
 
 cudaError_t launchScaled(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {
   dispatchScaled<<<rowBlocks(limits), rowThreads, 0, stream>>>(params);
-  return cudaGetLastError();
-}
-
-cudaError_t launchDistribute(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {
-  distributeLanded<<<rowBlocks(limits), rowThreads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 

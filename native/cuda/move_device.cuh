@@ -41,7 +41,7 @@ __device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew
   }
 }
 
-// Values that belong to an entry go straight to its final slot under every plan.
+// Values that belong to an entry.
 template <class Unit>
 __device__ void copyEntries(const DispatchParams &p, const Payload &payload, Crew crew) {
   const DevicePlanHead *head = p.plan.head;

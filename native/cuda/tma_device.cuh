@@ -125,7 +125,7 @@ class TileMover {
     const uint64_t first = static_cast<uint64_t>(piece.tile.token) * state_.topk;
     const Place *places = p_.place + first;
     __syncwarp();
-    if (p_.plan.head->tileTokens == p_.tiling.rows && p_.place == p_.plan.place) {
+    if (p_.plan.head->tileTokens == p_.tiling.rows) {
       listByPlan(piece, places, p_.plan.order + first, entries);
     } else {
       listSorted(piece, places, entries);

@@ -7,34 +7,11 @@
 
 namespace fusco_node {
 
-// A plan as JavaScript describes it: {ranksPerNode, strategy, partial, groups?, shards}. Owns what the struct
-// points to, except the shards.
-class DevicePlanDesc {
- public:
-  explicit DevicePlanDesc(const Fields &fields) {
-    plan_ = planDescOf(fields, shards_);
-    railGroups_ = railGroupsOf(fields, plan_.ranks);
-    if (!railGroups_.empty()) desc_.rail_groups = railGroups_.data();
-  }
-  DevicePlanDesc(DevicePlanDesc &&) = default;
-
-  const fusco_cuda_plan_desc *get() const {
-    desc_.plan = &plan_;
-    return &desc_;
-  }
-
- private:
-  std::vector<fusco_buffer> shards_;
-  std::vector<uint16_t> railGroups_;
-  fusco_plan_desc plan_{};
-  mutable fusco_cuda_plan_desc desc_ = fusco_sized<fusco_cuda_plan_desc>();
-};
-
 template <>
-class Argument<const fusco_cuda_plan_desc *> : public DevicePlanDesc {
+class Argument<const fusco_plan_desc *> : public PlanDesc {
  public:
   Argument(const Napi::Value &value, const std::string &name, Reading &reading)
-      : DevicePlanDesc(Fields(value, name, "", reading.keep)) {}
+      : PlanDesc(Fields(value, name, "", reading.keep)) {}
 };
 
 class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_plan_destroy>> {
@@ -45,7 +22,7 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
   // (context, {the description of a plan, capacity?})
   explicit DevicePlan(const Napi::CallbackInfo &info) : Handle(info) {
     const Fields fields(info, 1, Napi::Array::New(info.Env()));
-    const DevicePlanDesc desc(fields);
+    const PlanDesc desc(fields);
     fusco_cuda_capacity capacity = fusco_sized<fusco_cuda_capacity>();
     if (fields.has("capacity")) {
       const Fields wanted(fields.at("capacity"), "capacity", fields);
@@ -62,11 +39,9 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
 
   // (call, path) -> report
   Napi::Value dispatch(const Napi::CallbackInfo &info) {
-    const auto path = choiceOf<fusco_cuda_path>(info[1], "path",
-                                                {{"auto", FUSCO_CUDA_PATH_AUTO},
-                                                 {"direct", FUSCO_CUDA_PATH_DIRECT},
-                                                 {"forward", FUSCO_CUDA_PATH_FORWARD},
-                                                 {"once", FUSCO_CUDA_PATH_ONCE}});
+    const auto path = choiceOf<fusco_cuda_path>(
+        info[1], "path",
+        {{"auto", FUSCO_CUDA_PATH_AUTO}, {"direct", FUSCO_CUDA_PATH_DIRECT}, {"once", FUSCO_CUDA_PATH_ONCE}});
     return enqueue<fusco_dispatch_call>(info, [path](auto *plan, auto *call, auto *report, auto *error) {
       return fusco_cuda_dispatch(plan, path, call, report, error);
     });
@@ -86,7 +61,7 @@ class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_p
     fusco_cuda_report report = fusco_sized<fusco_cuda_report>();
     run(info.Env(), function, open(info.Env()).get(), call.get(), &report);
     Napi::Object object = statsObject(info.Env(), report.stats);
-    constexpr const char *paths[] = {"auto", "direct", "forward", "once"};
+    constexpr const char *paths[] = {"auto", "direct", "once"};
     object.Set("path", paths[report.path]);
     object.Set("tmaPayloads", report.tma_payloads);
     return object;

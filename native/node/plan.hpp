@@ -15,10 +15,9 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
   // (context, {ranksPerNode, strategy, partial, shards})
   explicit Plan(const Napi::CallbackInfo &info) : Handle(info) {
     const Fields fields(info, 1, Napi::Array::New(info.Env()));
-    std::vector<fusco_buffer> shards;
-    const fusco_plan_desc desc = planDescOf(fields, shards);
+    const PlanDesc desc(fields);
     const std::shared_ptr<Engine> engine = Context::handleOf(info[0]);
-    handle_ = std::make_shared<PlanState>(info.Env(), engine, desc);
+    handle_ = std::make_shared<PlanState>(info.Env(), engine, *desc.get());
     engine->adopt(handle_);
     // The collector cannot see native memory; without this it would be in no hurry to collect plans.
     bytes_ = static_cast<int64_t>(fusco_plan_bytes(handle_->handle()));

@@ -15,17 +15,25 @@ void readPlanOptions(const Fields &fields, Desc &desc) {
       "partial", {{"payload", FUSCO_PARTIAL_PAYLOAD}, {"f32", FUSCO_PARTIAL_F32}});
 }
 
-// The shards of all ranks and the options; `shards` owns what the struct points to.
-inline fusco_plan_desc planDescOf(const Fields &fields, std::vector<fusco_buffer> &shards) {
-  const Napi::Value list = fields.at("shards");
-  if (!list.IsArray()) refuse(fields.env(), FUSCO_E_OPTION, "shards must be an array");
-  fusco_plan_desc desc = fusco_sized<fusco_plan_desc>();
-  desc.ranks = list.As<Napi::Array>().Length();
-  shards = fields.memories("shards", desc.ranks);
-  desc.shards = shards.data();
-  readPlanOptions(fields, desc);
-  return desc;
-}
+// {ranksPerNode, strategy, partial, shards}: the shards of all ranks and the options.
+class PlanDesc {
+ public:
+  explicit PlanDesc(const Fields &fields) {
+    const Napi::Value list = fields.at("shards");
+    if (!list.IsArray()) refuse(fields.env(), FUSCO_E_OPTION, "shards must be an array");
+    desc_.ranks = list.As<Napi::Array>().Length();
+    shards_ = fields.memories("shards", desc_.ranks);
+    desc_.shards = shards_.data();
+    readPlanOptions(fields, desc_);
+  }
+  PlanDesc(PlanDesc &&) = default;
+
+  const fusco_plan_desc *get() const { return &desc_; }
+
+ private:
+  std::vector<fusco_buffer> shards_;
+  fusco_plan_desc desc_ = fusco_sized<fusco_plan_desc>();
+};
 
 // `groups`: the rail group of each rank, a Uint16Array of [ranks]. Empty if it is undefined: rows are not
 // forwarded.

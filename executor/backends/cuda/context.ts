@@ -206,7 +206,7 @@ function describe(plan: VerifiedPlan) {
     ranksPerNode,
     strategy,
     shards: plan.shards.map((shard) => shard.bytes),
-    ...(partial === 'none' ? {} : { partial, groups: plan.decision.groups }),
+    ...(partial === 'none' ? {} : { partial }),
   };
 }
 
