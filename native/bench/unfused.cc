@@ -150,10 +150,14 @@ fusco_status fusco_unfused_dispatch(fusco_unfused *unfused, const fusco_buffer *
   return guarded(error, [&] {
     if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
     const std::lock_guard<std::mutex> turn(unfused->plan.context->mutex);
-    BufferCheck buffers(unfused->plan);
-    buffers.tokens("from", from, unfused->rowBytes, false);
-    buffers.received("to", to, unfused->rowBytes, true);
-    buffers.refuseOverlap();
+    fusco_payload payload{};
+    payload.row_bytes = unfused->rowBytes;
+    payload.from = from;
+    payload.to = to;
+    fusco_dispatch_call call{};
+    call.payloads = &payload;
+    call.payload_count = 1;
+    checkCall(unfused->plan, call);
     const uint64_t taken = nanosecondsOf([&] {
       unfused->pack(from);
       unfused->exchange(false);
@@ -170,7 +174,7 @@ fusco_status fusco_unfused_combine(fusco_unfused *unfused, const fusco_combine_c
       throw Failure(FUSCO_E_OPTION, "the handle or the call is NULL");
     const std::lock_guard<std::mutex> turn(unfused->plan.context->mutex);
     if (call->row_bytes != unfused->rowBytes) throw Failure(FUSCO_E_OPTION, "rows of another size");
-    checkCombineCall(unfused->plan, *call);
+    checkCall(unfused->plan, *call);
     const uint64_t taken = nanosecondsOf([&] {
       unfused->permute(call->from, true);
       unfused->exchange(true);

@@ -20,11 +20,4 @@ inline uint64_t bitsOf(const void *address) { return reinterpret_cast<uint64_t>(
 
 inline uint8_t *bytesOf(const fusco_buffer &buffer) { return static_cast<uint8_t *>(buffer.data); }
 
-// Numbers must lie at multiples of their size: the kernels load whole elements. Throws E_BUFFER.
-inline void checkAligned(const char *name, uint64_t bits, uint32_t elementSize) {
-  if (bits % elementSize == 0) return;
-  throw Failure(FUSCO_E_BUFFER, "%s: an address is not a multiple of %u bytes", name, elementSize)
-      .limited(bits % elementSize, elementSize);
-}
-
 }  // namespace fusco::cuda

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "buffers.hpp"
 #include "e4m3.hpp"
 #include "failure.hpp"
 #include "plan_layout.h"
@@ -84,18 +83,18 @@ void withElement(fusco_dtype dtype, const F &work) {
 
 }  // namespace
 
-void checkFp8(const fusco_fp8_call &call) {
+void checkFp8(const fusco_fp8_call &call, const CheckMemory &each) {
   if (call.rows > maxRows) {
     throw Failure(FUSCO_E_OPTION, "rows is beyond its limit").limited(call.rows, maxRows);
   }
-  const uint64_t size = elementBytes(call.dtype);
+  const uint32_t size = elementBytes(call.dtype);
   if (size == 0) throw Failure(FUSCO_E_DTYPE, "dtype %d is not f32, f16 or bf16", call.dtype);
   if (call.hidden > FUSCO_MAX_ROW_BYTES) throw Failure(FUSCO_E_OPTION, "hidden is beyond its limit");
   checkRowBytes(call.hidden * size);
-  RowBuffers buffers;
-  buffers.add("values", call.values, call.rows * call.hidden * size);
-  buffers.add("codes", call.codes, call.rows * call.hidden);
-  buffers.add("scales", call.scales, call.rows * fp8Blocks(call.hidden) * F32::bytes);
+  RowBuffers buffers(each);
+  buffers.add("values", call.values, call.rows * call.hidden, size);
+  buffers.add("codes", call.codes, call.rows * call.hidden, 1);
+  buffers.add("scales", call.scales, call.rows * fp8Blocks(call.hidden), F32::bytes);
 }
 
 void quantize(Context &context, const fusco_fp8_call &call) {

@@ -76,7 +76,7 @@ void gradientTokens(const fusco_plan &plan, const fusco_weight_gradient_call &ca
 }  // namespace
 
 void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats) {
-  checkCombineCall(plan, call);
+  checkCall(plan, call);
   const bool nonTemporal = plan.context->storesNonTemporal(plan.tokens * call.row_bytes);
   auto work = [&](uint32_t task) { combineTokens(plan, call, plan.tasks[task], nonTemporal); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
@@ -84,7 +84,7 @@ void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stat
 }
 
 void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fusco_stats &stats) {
-  checkWeightGradientCall(plan, call);
+  checkCall(plan, call);
   auto work = [&](uint32_t task) { gradientTokens(plan, call, plan.tasks[task]); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
   countWeightGradient(plan, call, stats);

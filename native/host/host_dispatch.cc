@@ -105,7 +105,7 @@ void fillPadding(const fusco_plan &plan, const fusco_dispatch_call &call, uint32
 }  // namespace
 
 void dispatch(fusco_plan &plan, const fusco_dispatch_call &call, fusco_stats &stats) {
-  checkDispatchCall(plan, call);
+  checkCall(plan, call);
   const auto tasks = static_cast<uint32_t>(plan.tasks.size());
   auto work = [&](uint32_t task) {
     if (task < tasks) {
