@@ -111,9 +111,11 @@ export interface NativeCudaContext {
   close(): void;
 }
 
-export interface NativeDevicePlanDesc extends NativePlanDesc {
-  /** The largest plan that it can hold; at least the first one. */
-  readonly capacity?: { readonly tokens?: number; readonly topk?: number; readonly instances?: number };
+/** The largest plan that a device plan can hold; at least the first one. */
+export interface NativeCudaCapacity {
+  readonly tokens?: number;
+  readonly topk?: number;
+  readonly instances?: number;
 }
 
 export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
@@ -127,8 +129,8 @@ export type CudaPath = 'auto' | 'direct' | 'once';
 export interface NativeDevicePlan {
   /** Bytes of device memory. */
   readonly bytes: number;
-  upload(desc: NativeDevicePlanDesc): void;
-  dispatch(call: DispatchCall, path: CudaPath): NativeCudaStats;
+  upload(desc: NativePlanDesc): void;
+  dispatch(path: CudaPath, call: DispatchCall): NativeCudaStats;
   combine(call: CombineCall): NativeCudaStats;
   weightGradient(call: WeightGradientCall): NativeCudaStats;
   close(): void;
@@ -300,7 +302,11 @@ export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly Context: new (options: NativeContextOptions) => NativeContext;
   readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
   readonly CudaContext: new (ranks: number, devices: readonly number[] | undefined) => NativeCudaContext;
-  readonly DevicePlan: new (context: NativeCudaContext, desc: NativeDevicePlanDesc) => NativeDevicePlan;
+  readonly DevicePlan: new (
+    context: NativeCudaContext,
+    capacity: NativeCudaCapacity,
+    desc: NativePlanDesc,
+  ) => NativeDevicePlan;
   readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;
   /** Ends the context's capture. */
   readonly CudaGraph: new (

@@ -1,7 +1,7 @@
 // The description of a plan that the classes of all backends take.
 #pragma once
 
-#include "args.hpp"
+#include "bind.hpp"
 
 namespace fusco_node {
 
@@ -16,9 +16,11 @@ void readPlanOptions(const Fields &fields, Desc &desc) {
 }
 
 // {ranksPerNode, strategy, partial, shards}: the shards of all ranks and the options.
-class PlanDesc {
+template <>
+class Argument<const fusco_plan_desc *> {
  public:
-  explicit PlanDesc(const Fields &fields) {
+  Argument(const Napi::Value &value, const std::string &name, Reading &reading) {
+    const Fields fields(value, name, "", reading.keep);
     const Napi::Value list = fields.at("shards");
     if (!list.IsArray()) refuse(fields.env(), FUSCO_E_OPTION, "shards must be an array");
     desc_.ranks = list.As<Napi::Array>().Length();
@@ -26,7 +28,7 @@ class PlanDesc {
     desc_.shards = shards_.data();
     readPlanOptions(fields, desc_);
   }
-  PlanDesc(PlanDesc &&) = default;
+  Argument(Argument &&) = default;
 
   const fusco_plan_desc *get() const { return &desc_; }
 

@@ -126,4 +126,12 @@ Napi::Object statsObject(Napi::Env env, const fusco_stats &stats) {
   return object;
 }
 
+Napi::Value valueFor(Napi::Env env, const fusco_cuda_report &report) {
+  constexpr const char *paths[] = {"auto", "direct", "once"};
+  Napi::Object object = statsObject(env, report.stats);
+  object.Set("path", paths[report.path]);
+  object.Set("tmaPayloads", report.tma_payloads);
+  return object;
+}
+
 }  // namespace fusco_node

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "fusco.h"
+#include "fusco_cuda.h"
 
 namespace fusco_node {
 
@@ -72,5 +72,7 @@ inline Napi::Value valueFor(Napi::Env env, const char *text) { return Napi::Stri
 void setNumbers(Napi::Object object, std::initializer_list<std::pair<const char *, uint64_t>> fields);
 
 Napi::Object statsObject(Napi::Env env, const fusco_stats &stats);
+inline Napi::Value valueFor(Napi::Env env, const fusco_stats &stats) { return statsObject(env, stats); }
+Napi::Value valueFor(Napi::Env env, const fusco_cuda_report &report);
 
 }  // namespace fusco_node

@@ -137,7 +137,7 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
       replay: onDevice(() => graph.launch()),
       idle: onDevice(() => devicePlan.dispatch(dispatch), 0),
       idleOneStream: onDevice(() => onOneStream.dispatch(dispatch), 0),
-      unfusedDispatch: unfused && onDevice(() => unfused.dispatch(from, received)),
+      unfusedDispatch: unfused && onDevice(() => unfused.dispatch(dispatch)),
       unfusedCombine: unfused && onDevice(() => unfused.combine(combine)),
     },
     { rounds },

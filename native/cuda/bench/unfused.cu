@@ -60,14 +60,15 @@ class Unfused {
   Unfused(const Unfused &) = delete;
   Unfused &operator=(const Unfused &) = delete;
 
-  // `from` [ranks] of [tokens, rowBytes], `to` [ranks] of [receive rows, rowBytes]; padding is not written.
-  void dispatch(const fusco_buffer *from, const fusco_buffer *to) {
+  // One per-token payload; padding is not written.
+  void dispatch(const fusco_dispatch_call &call) {
+    if (call.payload_count != 1) throw Failure(FUSCO_E_OPTION, "the pipeline takes one payload");
     context_.ready();
-    launchPermute<false>(source_, from, packed_);
+    launchPermute<false>(source_, call.payloads[0].from, packed_);
     for (const UnfusedBlock &block : blocks_) {
       copy(arrived_ + block.recvRow * rowBytes_, packed_ + block.sendRow * rowBytes_, block.rows);
     }
-    launchPermute<true>(slot_, to, arrived_);
+    launchPermute<true>(slot_, call.payloads[0].to, arrived_);
     context_.check(cudaGetLastError(), "launching a permutation");
     context_.done();
   }
@@ -152,6 +153,19 @@ struct fusco_cuda_unfused {
 
 using fusco::Failure;
 
+namespace {
+
+template <class F>
+fusco_status inTurn(fusco_cuda_unfused *unfused, fusco_error *error, F work) {
+  return fusco::guarded(error, [&] {
+    if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
+    const std::lock_guard<std::mutex> turn(unfused->context->mutex);
+    work();
+  });
+}
+
+}  // namespace
+
 fusco_status fusco_cuda_unfused_create(fusco_cuda_plan *plan, uint64_t row_bytes,
                                        fusco_cuda_unfused **unfused, fusco_error *error) {
   return fusco::guarded(error, [&] {
@@ -164,20 +178,12 @@ fusco_status fusco_cuda_unfused_create(fusco_cuda_plan *plan, uint64_t row_bytes
 
 void fusco_cuda_unfused_destroy(fusco_cuda_unfused *unfused) { delete unfused; }
 
-fusco_status fusco_cuda_unfused_dispatch(fusco_cuda_unfused *unfused, const fusco_buffer *from,
-                                         const fusco_buffer *to, fusco_error *error) {
-  return fusco::guarded(error, [&] {
-    if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
-    const std::lock_guard<std::mutex> turn(unfused->context->mutex);
-    unfused->pipeline->dispatch(from, to);
-  });
+fusco_status fusco_cuda_unfused_dispatch(fusco_cuda_unfused *unfused, const fusco_dispatch_call *call,
+                                         fusco_error *error) {
+  return inTurn(unfused, error, [&] { unfused->pipeline->dispatch(*call); });
 }
 
 fusco_status fusco_cuda_unfused_combine(fusco_cuda_unfused *unfused, const fusco_combine_call *call,
                                         fusco_error *error) {
-  return fusco::guarded(error, [&] {
-    if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
-    const std::lock_guard<std::mutex> turn(unfused->context->mutex);
-    unfused->pipeline->combine(*call);
-  });
+  return inTurn(unfused, error, [&] { unfused->pipeline->combine(*call); });
 }
