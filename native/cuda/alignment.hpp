@@ -18,6 +18,13 @@ inline uint64_t bitsOf(const fusco_buffer *buffers, uint32_t ranks) {
 
 inline uint64_t bitsOf(const void *address) { return reinterpret_cast<uint64_t>(address); }
 
+// Addresses of the ranks' buffers; none of an optional array that is null.
+template <class T>
+void copyPointers(const fusco_buffer *buffers, uint32_t ranks, T **to) {
+  if (buffers == nullptr) return;
+  for (uint32_t rank = 0; rank < ranks; rank++) to[rank] = static_cast<T *>(buffers[rank].data);
+}
+
 inline uint8_t *bytesOf(const fusco_buffer &buffer) { return static_cast<uint8_t *>(buffer.data); }
 
 }  // namespace fusco::cuda

@@ -58,15 +58,11 @@ void enqueue(DevicePlan &device, Params &params, const char *what, F launch) {
 std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call) {
   const fusco_plan &plan = device.plan();
   DispatchParams base{};
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    if (call.origins != nullptr) base.origins[rank] = static_cast<int32_t *>(call.origins[rank].data);
-    if (call.scale != nullptr) base.scale[rank] = static_cast<const float *>(call.scale[rank].data);
-  }
+  copyPointers(call.origins, plan.ranks, base.origins);
+  copyPointers(call.scale, plan.ranks, base.scale);
   return dispatchParams(call, plan.topk, base, [&](uint32_t p, Payload &payload) {
-    for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-      payload.from[rank] = bytesOf(call.payloads[p].from[rank]);
-      payload.to[rank] = bytesOf(call.payloads[p].to[rank]);
-    }
+    copyPointers(call.payloads[p].from, plan.ranks, payload.from);
+    copyPointers(call.payloads[p].to, plan.ranks, payload.to);
   });
 }
 
@@ -236,11 +232,9 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
   const fusco_plan &plan = device.plan();
   CombineParams params{};
   params.rowBytes = call.row_bytes;
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    params.from[rank] = bytesOf(call.from[rank]);
-    params.to[rank] = bytesOf(call.to[rank]);
-    if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
-  }
+  copyPointers(call.from, plan.ranks, params.from);
+  copyPointers(call.to, plan.ranks, params.to);
+  copyPointers(call.weights, plan.ranks, params.weights);
   CombineLaunch launch;
   launch.dtype = call.dtype;
   launch.tree = plan.tree;
@@ -267,11 +261,9 @@ void weightGradient(DevicePlan &device, const fusco_weight_gradient_call &call, 
   const fusco_plan &plan = device.plan();
   GradientParams params{};
   params.rowBytes = call.row_bytes;
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    params.upstream[rank] = bytesOf(call.output_gradient[rank]);
-    params.from[rank] = bytesOf(call.from[rank]);
-    params.to[rank] = static_cast<float *>(call.to[rank].data);
-  }
+  copyPointers(call.output_gradient, plan.ranks, params.upstream);
+  copyPointers(call.from, plan.ranks, params.from);
+  copyPointers(call.to, plan.ranks, params.to);
   enqueue(device, params, "launching a gradient", [&](const DeviceLimits &limits, cudaStream_t stream) {
     return launchGradient(params, limits, call.dtype, stream);
   });

@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(tmaBlockThreads) dispatchByTma(const __grid_co
   numberTiles(state, p.plan.head, p.tiling.rows);
   if (threadIdx.x == 0) {
     barrierInit(&state.arrived);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barrierInitFence();
   }
   __syncthreads();
   if (threadIdx.x >= warpLanes) {
@@ -44,33 +44,21 @@ __global__ void __launch_bounds__(rowThreads) dispatchByThreads(const __grid_con
   moveRemaining(p, {blockIdx.x * uint64_t{rowThreads} + threadIdx.x, gridDim.x * uint64_t{rowThreads}});
 }
 
+// Each copy is scaled by the weight of its entry.
 template <class E, class Unit>
 __device__ void scaleTokens(const DispatchParams &p, const Payload &payload, Crew crew) {
   using L = Lanes<E, Unit>;
-  const DevicePlanHead *head = p.plan.head;
-  const uint64_t units = payload.rowBytes / sizeof(Unit);
-  const uint32_t topk = head->topk;
-  for (uint64_t token = crew.index / warpLanes; token < head->tokens; token += crew.count / warpLanes) {
-    const uint32_t local = localOf(head, static_cast<uint32_t>(token));
-    const uint32_t rank = head->rankOf[local];
-    const uint64_t row = token - head->tokenStart[local];
-    const Unit *from = reinterpret_cast<const Unit *>(payload.from[rank] + row * payload.rowBytes);
-    const float *scale = p.scale[rank] + row * topk;
-    for (uint64_t at = crew.index % warpLanes; at < units; at += warpLanes) {
-      float values[L::count];
+  const uint32_t topk = p.plan.head->topk;
+  storeTokens<Unit>(p, payload, crew, [&](Unit unit, TokenRow row) {
+    float values[L::count];
+    L::decode(unit, values);
+    return [values, scale = p.scale[row.rank] + row.row * topk](uint32_t k) {
       float scaled[L::count];
-      L::decode(loadOnce(from + at), values);
-      for (uint32_t k = 0; k < topk; k++) {
-        const Place place = p.plan.place[token * topk + k];
-        if (place.row < 0) continue;
-        const float weight = scale[k];
 #pragma unroll
-        for (uint32_t i = 0; i < L::count; i++) scaled[i] = __fmul_rn(values[i], weight);
-        uint8_t *to = payload.to[place.peer] + static_cast<uint64_t>(place.row) * payload.rowBytes;
-        storeOnce(reinterpret_cast<Unit *>(to) + at, L::encode(scaled));
-      }
-    }
-  }
+      for (uint32_t i = 0; i < L::count; i++) scaled[i] = __fmul_rn(values[i], scale[k]);
+      return L::encode(scaled);
+    };
+  });
 }
 
 template <class E>

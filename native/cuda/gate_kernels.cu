@@ -96,7 +96,7 @@ class InRegisters {
   // The key of any lane's expert, as published.
   __device__ uint32_t keyAt(uint32_t expert) const { return own_[expert]; }
 
-  // The score of an expert that is now taken, on its own lane.
+  // The score of an expert that is now taken, on the lane that has it.
   __device__ __forceinline__ float take(uint32_t taken) {
     float found = 0.0f;
     each([&](uint32_t i, uint32_t expert) {
@@ -123,7 +123,7 @@ class InMemory {
   __device__ InMemory(const GateParams &p, uint64_t token, uint32_t *own)
       : p_(p), scores_(p.scores + token * p.options.experts), dropped_(own), lane_(threadIdx.x % 32) {}
 
-  // A bit for each expert; every lane has words of its own.
+  // A bit for each expert; no two lanes share a word.
   static uint32_t words(const fusco_gate_options &options) { return 32 * wordsOf(wordsOf(options.experts)); }
 
   template <class F>
@@ -377,7 +377,7 @@ __global__ void __launch_bounds__(maxWarps * 32)
     };
 #pragma unroll 8
     for (uint32_t e = lane; e < options.experts; e += 32) to[e] = gradientOf(loadOnce(scores + e), 0.0f);
-    // Each expert's own lane puts its gradient over that: later stores of one thread stay later.
+    // The lane of each expert puts its gradient over that: later stores of one thread stay later.
     for (uint32_t k = 0; k < options.topk; k++) {
       const uint32_t id = at.ids[k];
       if (id < options.experts && id % 32 == lane) to[id] = gradientOf(at.score[k], at.gradient[k]);

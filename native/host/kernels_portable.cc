@@ -1,4 +1,4 @@
-// Plain C++ for processors without a set of their own; the compiler vectorises what it can.
+// Plain C++ for processors without another set; the compiler vectorises what it can.
 
 #if defined(__x86_64__)
 #include <cpuid.h>

@@ -106,7 +106,7 @@ struct Bound<function> {
   // How many parameters are arguments.
   static constexpr size_t inputs = sizeof...(P) - (canFail ? 1 : 0) - (hasResult ? 1 : 0);
 
-  // Returns the result of the function, of its own type; undefined or void if it has none. The first
+  // Returns the result of the function as its C type; undefined or void if it has none. The first
   // `receivers` parameters, 0 or 1, are `this`.
   template <size_t receivers>
   static auto invoke(const Napi::CallbackInfo &info) {

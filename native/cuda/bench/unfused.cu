@@ -1,6 +1,7 @@
 // The pipeline that fusion replaces, on the GPU: pack by destination, copy blocks between ranks, permute into
 // expert order; and back. The bench compares the fused exchange with it.
 
+#include "alignment.hpp"
 #include "device_plan.hpp"
 #include "element_device.cuh"
 #include "failure.hpp"
@@ -85,10 +86,8 @@ class Unfused {
     params.plan.place = packedAt_;
     params.rowBytes = rowBytes_;
     params.from[0] = packed_;
-    for (uint32_t rank = 0; rank < context_.ranks(); rank++) {
-      params.to[rank] = static_cast<uint8_t *>(call.to[rank].data);
-      if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
-    }
+    copyPointers(call.to, context_.ranks(), params.to);
+    copyPointers(call.weights, context_.ranks(), params.weights);
     CombineLaunch launch;
     launch.dtype = call.dtype;
     launch.isWeighted = call.weights != nullptr;
@@ -118,9 +117,7 @@ class Unfused {
   template <bool toRanks>
   void launchPermute(const Place *places, const fusco_buffer *buffers, uint8_t *buffer) {
     Rows rows{};
-    for (uint32_t rank = 0; rank < context_.ranks(); rank++) {
-      rows.of[rank] = static_cast<uint8_t *>(buffers[rank].data);
-    }
+    copyPointers(buffers, context_.ranks(), rows.of);
     const uint32_t blocks = context_.groups().front().limits.sms * 8;
     permute<toRanks><<<blocks, 256, 0, stream()>>>(places, rows_, rows, buffer, rowBytes_);
   }
