@@ -283,15 +283,24 @@ __device__ __forceinline__ float choose(const fusco_gate_options &options, Holde
   return sum;
 }
 
+// Calls work(token) for every token of this warp.
+template <class F>
+__device__ __forceinline__ void eachToken(uint64_t tokens, F work) {
+  const uint32_t warps = blockDim.x / 32;
+  for (uint64_t token = blockIdx.x * uint64_t{warps} + threadIdx.x / 32; token < tokens;
+       token += gridDim.x * uint64_t{warps}) {
+    work(token);
+    __syncwarp();
+  }
+}
+
 template <class Holder>
 __global__ void __launch_bounds__(maxWarps * 32)
     gateTokens(const __grid_constant__ GateParams p, uint32_t warpWords) {
   extern __shared__ uint32_t shared[];
   const fusco_gate_options &options = p.options;
   const Space space(options, shared + threadIdx.x / 32 * warpWords);
-  const uint32_t warps = blockDim.x / 32;
-  for (uint64_t token = blockIdx.x * uint64_t{warps} + threadIdx.x / 32; token < p.tokens;
-       token += gridDim.x * uint64_t{warps}) {
+  eachToken(p.tokens, [&](uint64_t token) {
     Holder at(p, token, space.own);
     scoreToken(p, token, at);
     at.publish();
@@ -302,8 +311,7 @@ __global__ void __launch_bounds__(maxWarps * 32)
       p.ids[token * options.topk + k] = static_cast<int32_t>(space.ids[k]);
       p.weights[token * options.topk + k] = canonical(space.chosen[k] / divisor * options.scale);
     }
-    __syncwarp();
-  }
+  });
 }
 
 // One token's entries while its gradient is made.
@@ -360,9 +368,7 @@ __global__ void __launch_bounds__(maxWarps * 32)
   const bool softmax = options.score == FUSCO_SCORE_SOFTMAX;
   const Entries at(options.topk, shared + threadIdx.x / 32 * warpWords);
   const uint32_t lane = threadIdx.x % 32;
-  const uint32_t warps = blockDim.x / 32;
-  for (uint64_t token = blockIdx.x * uint64_t{warps} + threadIdx.x / 32; token < p.tokens;
-       token += gridDim.x * uint64_t{warps}) {
+  eachToken(p.tokens, [&](uint64_t token) {
     const float *scores = p.scores + token * options.experts;
     float *to = p.logitsGradient + token * options.experts;
     readEntries(p, token, scores, at);
@@ -382,8 +388,7 @@ __global__ void __launch_bounds__(maxWarps * 32)
       const uint32_t id = at.ids[k];
       if (id < options.experts && id % 32 == lane) to[id] = gradientOf(at.score[k], at.gradient[k]);
     }
-    __syncwarp();
-  }
+  });
 }
 
 // Launches a kernel with a warp for each token and so much shared memory for each warp.

@@ -61,6 +61,8 @@ class Unfused {
   Unfused(const Unfused &) = delete;
   Unfused &operator=(const Unfused &) = delete;
 
+  CudaContext &context() const { return context_; }
+
   // One per-token payload; padding is not written.
   void dispatch(const fusco_dispatch_call &call) {
     if (call.payload_count != 1) throw Failure(FUSCO_E_OPTION, "the pipeline takes one payload");
@@ -144,8 +146,7 @@ class Unfused {
 }  // namespace fusco::cuda
 
 struct fusco_cuda_unfused {
-  std::shared_ptr<fusco::cuda::CudaContext> context;
-  std::unique_ptr<fusco::cuda::Unfused> pipeline;
+  fusco::cuda::Unfused pipeline;
 };
 
 using fusco::Failure;
@@ -156,7 +157,7 @@ template <class F>
 fusco_status inTurn(fusco_cuda_unfused *unfused, fusco_error *error, F work) {
   return fusco::guarded(error, [&] {
     if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
-    const std::lock_guard<std::mutex> turn(unfused->context->mutex);
+    const std::lock_guard<std::mutex> turn(unfused->pipeline.context().mutex);
     work();
   });
 }
@@ -168,8 +169,7 @@ fusco_status fusco_cuda_unfused_create(fusco_cuda_plan *plan, uint64_t row_bytes
   return fusco::guarded(error, [&] {
     if (plan == nullptr || unfused == nullptr)
       throw Failure(FUSCO_E_OPTION, "the plan or the handle is NULL");
-    auto pipeline = std::make_unique<fusco::cuda::Unfused>(plan->shared, row_bytes);
-    *unfused = new fusco_cuda_unfused{plan->shared->contextHandle(), std::move(pipeline)};
+    *unfused = new fusco_cuda_unfused{{plan->shared, row_bytes}};
   });
 }
 
@@ -177,10 +177,10 @@ void fusco_cuda_unfused_destroy(fusco_cuda_unfused *unfused) { delete unfused; }
 
 fusco_status fusco_cuda_unfused_dispatch(fusco_cuda_unfused *unfused, const fusco_dispatch_call *call,
                                          fusco_error *error) {
-  return inTurn(unfused, error, [&] { unfused->pipeline->dispatch(*call); });
+  return inTurn(unfused, error, [&] { unfused->pipeline.dispatch(*call); });
 }
 
 fusco_status fusco_cuda_unfused_combine(fusco_cuda_unfused *unfused, const fusco_combine_call *call,
                                         fusco_error *error) {
-  return inTurn(unfused, error, [&] { unfused->pipeline->combine(*call); });
+  return inTurn(unfused, error, [&] { unfused->pipeline.combine(*call); });
 }
