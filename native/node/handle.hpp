@@ -38,7 +38,10 @@ class Handle : public Napi::ObjectWrap<Class> {
   static const Pointer &handleOf(const Napi::Value &value) {
     return static_cast<Handle &>(objectOf(value)).open(value.Env());
   }
-  static auto *nativeOf(const Napi::Value &value) { return handleOf(value).get(); }
+  static auto *nativeOf(const Napi::Value &value) {
+    handleOf(value);
+    return objectOf(value).native();
+  }
 
   // Throws E_OPTION for an object of another class.
   static Class &objectOf(const Napi::Value &value) {
@@ -57,13 +60,15 @@ class Handle : public Napi::ObjectWrap<Class> {
   // A function of this handle as a property. It may be asked after close(), with NULL.
   template <auto function>
   Napi::Value read(const Napi::CallbackInfo &info) {
-    return valueFor(info.Env(), function(handle_.get()));
+    return valueFor(info.Env(), function(handle_ == nullptr ? nullptr : self().native()));
   }
   Napi::Value closed(const Napi::CallbackInfo &info) {
     return Napi::Boolean::New(info.Env(), self().isClosed());
   }
   void close(const Napi::CallbackInfo &) { handle_ = nullptr; }
   bool isClosed() const { return handle_ == nullptr; }
+  // The handle of the C interface, of an object that is not closed.
+  auto *native() const { return handle_.get(); }
   // Length of arrays with one buffer per rank; 0 where no call takes them.
   uint32_t ranks() const { return ranks_; }
 

@@ -20,8 +20,8 @@ Napi::Value addressOf(const Napi::CallbackInfo &info) {
 
 void describeHost(Napi::Env env, Exports &exports) {
   exports.add(Members<Context>(env, 1)
-                  .property("threads", &Context::threads)
-                  .property("kernels", &Context::kernels)
+                  .property<fusco_context_threads>("threads")
+                  .property<fusco_context_kernels>("kernels")
                   .property("closed", &Context::closed)
                   .method("close", &Context::close, 0));
   exports.add(Members<Plan>(env, 2)

@@ -26,7 +26,7 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
   }
   void Finalize(Napi::Env env) override { forgetBytes(env); }
 
-  static fusco_plan *nativeOf(const Napi::Value &value) { return handleOf(value)->handle(); }
+  fusco_plan *native() const { return handle_->handle(); }
   bool isClosed() const { return handle_ == nullptr || handle_->engine().closed(); }
 
   // An exchange on the thread of the context: (call) -> Promise of stats.
