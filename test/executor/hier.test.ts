@@ -128,7 +128,7 @@ describe.each(BACKENDS)('%s: dispatch', (backend) => {
     },
   );
 
-  it.each(GROUP_NAMES)('%s: scaled rows as in a flat plan, each copy by the weight of its entry', async (name) => {
+  it.each(GROUP_NAMES)('%s: scaled rows as in a flat plan, each copy by its weight', async (name) => {
     const { flat, hier } = await bothPlans(name);
     const random = randomFrom(8);
     const { topk } = GROUPS[name]!;
