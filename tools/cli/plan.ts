@@ -5,7 +5,15 @@ import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import {
+  type Balance,
+  type Dtype,
+  type PartialDtype,
+  type PlanOptions,
+  REPLICA_RULES,
+  type ReplicaRule,
+  type Strategy,
+} from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { readPlacement } from '../readers/placementMap.ts';
@@ -36,19 +44,31 @@ interface PlanArguments extends RoutingArguments {
   balance: Balance;
   partial: PartialDtype;
   placement?: string;
+  replicas: ReplicaRule;
   tileTokens: number;
   stream?: boolean;
   json?: boolean;
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
+  const {
+    experts,
+    hidden,
+    dtype,
+    align,
+    capacity = 0,
+    strategy,
+    tileTokens,
+    balance,
+    partial,
+    replicas,
+  } = args;
   const tables = await withProgress('reading', (progress) =>
     readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
   );
   const { length: ranks } = tables;
   const options: PlanOptions = {
-    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial },
+    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial, replicas },
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
@@ -115,6 +135,14 @@ export function planCommand(): Command {
       0,
     )
     .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
+    .addOption(
+      choice(
+        '--replicas <rule>',
+        'which instance of an expert on several ranks takes a row',
+        REPLICA_RULES,
+        'quota-1',
+      ),
+    )
     .option(
       '--stream',
       'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',

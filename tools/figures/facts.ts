@@ -15,7 +15,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   const kept = sum(summary.keptRows);
   const { maskedEntries: masked, droppedEntries: dropped } = summary;
   const capacity = summary.capacity === 0 ? 'none' : `${count(summary.capacity)} rows per expert`;
-  const replicas = instances === experts ? '' : ` in ${count(instances)} instances`;
+  const replicas = instances === experts ? '' : ` in ${count(instances)} instances (${summary.replicas})`;
   const [expert, rank] = [imbalance.expertMaxOverMean, imbalance.rankMaxOverMean].map((n) => n.toFixed(2));
   const facts: [string, string][] = [
     ['group', `${ranks} ranks, ${ranksPerNode} a node, ${experts} experts${replicas}, top-${topk}`],

@@ -2,7 +2,7 @@
 
 import { groupLoads } from '../../planner/balance.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { type OptionalFields, optionalFields } from '../../planner/spec.ts';
+import { type OptionalFields, optionalFields, type ReplicaRule } from '../../planner/spec.ts';
 import { columnSums, largest, sum } from '../../planner/totals.ts';
 import { visitPlan } from '../../planner/traffic.ts';
 
@@ -35,6 +35,8 @@ export interface Summary {
   ranksPerNode: number;
   experts: number;
   instances: number;
+  /** Replica rule; `none` if every expert has one instance. */
+  replicas: ReplicaRule | 'none';
   topk: number;
   dtype: string;
   hidden: number;
@@ -144,6 +146,7 @@ export function summarize(plan: Plan): Summary {
     ranksPerNode: spec.ranksPerNode,
     experts: spec.experts,
     instances: spec.placement.instances,
+    replicas: spec.replicas,
     topk: spec.topk,
     dtype: spec.dtype,
     hidden: spec.hidden,
