@@ -183,8 +183,9 @@ async function simulate(file: string | undefined, args: SimulateArguments): Prom
     if (args.trace !== undefined) throw new FuscoError('E_USAGE', '--trace belongs to a plan file');
     return simulatePlacements(file, { ...args, placement }, LABEL);
   }
-  if (args.experts !== undefined || args.strategy !== undefined || args.expertBytes !== undefined) {
-    throw new FuscoError('E_USAGE', '--experts, --strategy and --expert-bytes belong to --placement');
+  const { experts, strategy, expertBytes, html } = args;
+  if ([experts, strategy, expertBytes, html].some((given) => given !== undefined)) {
+    throw new FuscoError('E_USAGE', '--experts, --strategy, --expert-bytes and --html belong to --placement');
   }
   return simulatePlan(file, args);
 }
@@ -218,6 +219,7 @@ export function simulateCommand(): Command {
     .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
     .option('--counts <file>', 'with --paper: expert counts as its real traffic')
     .option('--layer <n>', 'layer of the count file', integer(0))
+    .option('--html <file>', 'with --placement: also write a report with charts, one HTML file')
     .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
     .option('--json', 'one JSON object')
     .action(simulate);

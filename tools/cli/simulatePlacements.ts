@@ -1,14 +1,18 @@
 // `fusco simulate RECORDING --placement A,B,C`: what each placement would have done with a recording.
 
+import { basename } from 'node:path';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { PlanOptions, Strategy } from '../../planner/spec.ts';
+import { formatBytes } from '../figures/format.ts';
 import { readPlacement } from '../readers/placementMap.ts';
 import { type RoutingStep, readSteps } from '../readers/steps.ts';
+import { encodeWhatIf } from '../report/write.ts';
 import { findTopology, type Topology } from '../simulate/topology.ts';
 import { type NamedPlacement, type PlannedStep, type WhatIf, whatIf } from '../simulate/whatIf.ts';
 import { overallLines, stepLines } from '../simulate/whatIfText.ts';
-import { print, printJson } from './io.ts';
+import { writeFileAtomic } from '../writers/outputFile.ts';
+import { print, printJson, say } from './io.ts';
 
 export interface WhatIfArguments {
   placement: string;
@@ -17,6 +21,7 @@ export interface WhatIfArguments {
   experts?: number;
   strategy?: Strategy | 'auto';
   expertBytes?: number;
+  html?: string;
   json?: boolean;
 }
 
@@ -71,6 +76,11 @@ export async function simulatePlacements(file: string, args: WhatIfArguments, la
     topology,
     expertBytes,
   });
+  if (args.html !== undefined) {
+    const bytes = await encodeWhatIf({ file: basename(file), topology: topology.name, found });
+    await writeFileAtomic(args.html, [bytes]);
+    say(`report of ${placements.length} placements: ${formatBytes(bytes.length)} -> ${args.html}`);
+  }
   if (args.json) printJson({ model: true, label, topology, ...found });
   else printWhatIf(file, topology, found, label);
 }

@@ -25,8 +25,8 @@ export function stepLines({ steps, placements }: WhatIf): string {
   return `${formatGrid([['placement', 'step', ...STEP_HEAD], ...rows])}${more}`;
 }
 
-/** One line per placement. */
-export function overallLines({ placements }: WhatIf): string {
+/** A head and one row per placement, over all steps. */
+export function overallRows({ placements }: WhatIf): string[][] {
   const hasMove = placements.some(({ move }) => move !== undefined);
   const rows = placements.map(({ name, replicas, overall, move }) => {
     const cells = [name, String(replicas), ...stepCells(overall)];
@@ -38,5 +38,9 @@ export function overallLines({ placements }: WhatIf): string {
   });
   const head = ['placement', 'replicas', 'worst busiest / mean', ...STEP_HEAD.slice(1)];
   if (hasMove) head.push('experts moved', 'moving takes', 'pays after tokens');
-  return formatGrid([head, ...rows]);
+  return [head, ...rows];
+}
+
+export function overallLines(found: WhatIf): string {
+  return formatGrid(overallRows(found));
 }
