@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Recorder } from '../../../executor/training/recorder.ts';
 import { loadPlanner } from '../../../planner/node.ts';
+import type { PlacementFigures as Figures } from '../../../tools/simulate/whatIf.ts';
 import {
   expectRefusal,
   fusco,
