@@ -40,6 +40,7 @@ interface PlanArguments extends RoutingArguments {
   dtype: Dtype;
   align: number;
   capacity?: number;
+  maxRows?: number;
   strategy: Strategy | 'auto';
   balance: Balance;
   partial: PartialDtype;
@@ -70,6 +71,7 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
   const options: PlanOptions = {
     ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial, replicas },
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
+    ...(args.maxRows === undefined ? {} : { maxRows: args.maxRows }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const planner = await loadPlanner();
@@ -125,6 +127,11 @@ export function planCommand(): Command {
     .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
+    .option(
+      '--max-rows <n>',
+      'fail if a rank would receive more rows (default: no bound)',
+      integer(1, MAX_ROWS),
+    )
     .addOption(choice('--strategy <name>', 'how rows travel', ['flat', 'hier', 'auto']))
     .addOption(choice('--balance <rule>', 'which rank forwards, in hierarchical plans', BALANCES, 'best'))
     .addOption(choice('--partial <dtype>', 'partial sums of a hierarchical combine', ['payload', 'f32']))

@@ -9,6 +9,13 @@ function span(values: readonly number[]): string {
   return low === high ? count(low) : `${count(low)} to ${count(high)}`;
 }
 
+function memoryText({ memory, strategy }: Pick<Summary, 'memory' | 'strategy'>): string {
+  const { recvBytes, host, cuda, nccl } = memory;
+  const [least, device, wire] = [host, cuda, nccl].map(formatBytes);
+  const backends = strategy === 'flat' ? `host, cuda ${least}` : `host ${least}, cuda at most ${device}`;
+  return `receive buffer ${formatBytes(recvBytes)} on the largest rank; with tokens: ${backends}, nccl at most ${wire}`;
+}
+
 /** Pairs of a label and a value, for inspect, the report and the viewer. */
 export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   const { ranks, ranksPerNode, experts, instances, topk, imbalance, copiesPerToken, forwarding } = summary;
@@ -30,6 +37,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
       'received',
       `${span(summary.recvRows)} rows a rank, ${count(summary.paddingRows)} of them padding in all`,
     ],
+    ['memory', memoryText(summary)],
     ['imbalance', `busiest expert ${expert} x the mean, busiest rank ${rank} x`],
     [
       'copies',
