@@ -9,11 +9,13 @@ function span(values: readonly number[]): string {
   return low === high ? count(low) : `${count(low)} to ${count(high)}`;
 }
 
-function memoryText({ memory, strategy }: Pick<Summary, 'memory' | 'strategy'>): string {
+/** Bytes of rows on the largest rank, by backend; for inspect and the report. */
+export function memoryFact({ memory, strategy }: Pick<Summary, 'memory' | 'strategy'>): [string, string] {
   const { recvBytes, host, cuda, nccl } = memory;
   const [least, device, wire] = [host, cuda, nccl].map(formatBytes);
   const backends = strategy === 'flat' ? `host, cuda ${least}` : `host ${least}, cuda at most ${device}`;
-  return `receive buffer ${formatBytes(recvBytes)} on the largest rank; with tokens: ${backends}, nccl at most ${wire}`;
+  const buffer = `receive buffer ${formatBytes(recvBytes)} on the largest rank`;
+  return ['memory', `${buffer}; with tokens: ${backends}, nccl at most ${wire}`];
 }
 
 /** Pairs of a label and a value, for inspect, the report and the viewer. */
@@ -37,7 +39,6 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
       'received',
       `${span(summary.recvRows)} rows a rank, ${count(summary.paddingRows)} of them padding in all`,
     ],
-    ['memory', memoryText(summary)],
     ['imbalance', `busiest expert ${expert} x the mean, busiest rank ${rank} x`],
     [
       'copies',

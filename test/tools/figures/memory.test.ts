@@ -1,11 +1,11 @@
 import { expect, it } from 'vitest';
 import { loadPlanner } from '../../../planner/node.ts';
-import { factsOf } from '../../../tools/figures/facts.ts';
+import { memoryFact } from '../../../tools/figures/facts.ts';
 import { memoryOf } from '../../../tools/figures/memory.ts';
 import { summarize } from '../../../tools/figures/summary.ts';
 import { toTables } from '../../support/workloads.ts';
 
-const factOf = (plan: Parameters<typeof summarize>[0]) => new Map(factsOf(summarize(plan))).get('memory');
+const factOf = (plan: Parameters<typeof summarize>[0]) => memoryFact(summarize(plan))[1];
 
 it('a flat plan needs its buffers, and for nccl the rows that return', async () => {
   // Rows of 4 bytes. Rank 0: 3 tokens, 1 row received, 3 rows returned. Rank 1: 1 token, 3 rows received, 1 returned.
