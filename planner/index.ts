@@ -25,6 +25,7 @@ export {
   type PartialDtype,
   type PlanOptions,
   type PlanSpec,
+  type ReplicaRule,
   resolveOptions,
   type Strategy,
 } from './spec.ts';
