@@ -4,7 +4,7 @@ import { loadPlanner } from '../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import type { RoutingTable } from '../planner/routing.ts';
-import { checkSupported, type PlanOptions } from '../planner/spec.ts';
+import type { PlanOptions } from '../planner/spec.ts';
 import { cudaBackend } from './backends/cuda/backend.ts';
 import { type Cuda, openCuda } from './backends/cuda/context.ts';
 import { hostBackend } from './backends/host/backend.ts';
@@ -180,7 +180,6 @@ export class Group implements Disposable {
         limit: this.ranks,
       });
     }
-    checkSupported(plan.spec);
     const prepared = await this.#backend.prepare(plan);
     const exchange = new Exchange(plan, this.localRanks, prepared, () => this.#open.delete(exchange));
     this.#open.add(exchange);

@@ -53,6 +53,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'partial',
   'sum',
   'placement',
+  'replicas',
   'sliceBytes',
 ];
 
