@@ -1,12 +1,12 @@
 // Checks of a call before a backend sees it: one buffer per local rank, large enough, and no output overlaps another
 // buffer.
 
-import { checkChoice, checkInteger, FuscoError } from '../planner/errors.ts';
+import { checkChoice, checkInteger, checkKeys, FuscoError } from '../planner/errors.ts';
 import { MAX_ROW_BYTES, MAX_ROWS } from '../planner/format/layout.ts';
 import type { Plan } from '../planner/plan.ts';
 import { DTYPE_BYTES } from '../planner/spec.ts';
 import type { ExchangeCalls, ExchangeKind, Fp8Call, Memory, RowWorkCalls } from './backends/types.ts';
-import { checkBytes, isExternal } from './memory.ts';
+import { checkBytes, checkElements, checkSameElements, type ElementType, isExternal } from './memory.ts';
 import { type FloatDtype, rowCodec } from './numeric.ts';
 import { scaleBlocks } from './training/fp8.ts';
 import { resolveGate } from './training/gating.ts';
@@ -22,6 +22,7 @@ type BufferList = readonly [
   memories: readonly Memory[] | undefined,
   counts: readonly number[],
   bytesEach: number,
+  elements: ElementType,
 ];
 
 /** The buffers of a call by the names that errors give them. Lists that the call does not have are undefined. */
@@ -71,12 +72,14 @@ function refuseOverlap(extents: readonly Extent[]): void {
 /** Throws E_BUFFER unless every list has a large enough buffer for each rank and no output overlaps another buffer. */
 function checkBuffers(ranks: number, lists: BufferLists): void {
   const spaces = new Map<unknown, Extent[]>();
-  for (const [name, [kind, memories, counts, bytesEach]] of Object.entries(lists)) {
+  for (const [name, [kind, memories, counts, bytesEach, elements]] of Object.entries(lists)) {
     if (memories === undefined) continue;
     refuseOtherRanks(name, 'buffers', memories.length, ranks);
     for (const [rank, memory] of memories.entries()) {
       const needed = counts[rank]! * bytesEach;
-      const extent = extentOf(memory, `${name} of rank ${rank}`, needed, rank, kind === 'out');
+      const label = `${name} of rank ${rank}`;
+      checkElements(label, memory, elements, rank);
+      const extent = extentOf(memory, label, needed, rank, kind === 'out');
       if (needed === 0) continue;
       const list = spaces.get(extent.space) ?? [];
       spaces.set(extent.space, list);
@@ -104,6 +107,19 @@ function checkFloatRows(name: string, dtype: FloatDtype, rowBytes: number): void
   rowCodec(dtype, rowBytes);
 }
 
+const PAYLOAD_KEYS = ['rowBytes', 'from', 'to', 'per', 'dtype'];
+const FP8_KEYS = ['dtype', 'hidden', 'rows', 'values', 'codes', 'scales'];
+/** Every property of each call. */
+const CALL_KEYS: { readonly [Kind in keyof (ExchangeCalls & RowWorkCalls)]: readonly string[] } = {
+  dispatch: ['payloads', 'origins', 'scale'],
+  combine: ['dtype', 'rowBytes', 'from', 'to', 'weights'],
+  weightGradient: ['dtype', 'rowBytes', 'outputGradient', 'from', 'to'],
+  quantize: FP8_KEYS,
+  dequantize: FP8_KEYS,
+  gate: ['options', 'tokens', 'logits', 'bias', 'ids', 'weights', 'scores'],
+  gateBackward: ['options', 'tokens', 'ids', 'scores', 'weightsGradient', 'logitsGradient'],
+};
+
 /** [local ranks] each. */
 type Sizes = Readonly<Record<'tokens' | 'entries' | 'recvRows', readonly number[]>>;
 
@@ -112,31 +128,35 @@ const EXCHANGES: {
 } = {
   dispatch: ({ payloads, origins, scale }, { tokens, entries, recvRows }) => {
     const lists: Record<string, BufferList> = {};
-    payloads.forEach(({ rowBytes, from, to, per, dtype }, p) => {
+    payloads.forEach((payload, p) => {
+      const { rowBytes, from, to, per, dtype = 'bytes' } = payload;
+      checkKeys(`payload ${p}`, payload, PAYLOAD_KEYS);
+      checkChoice(`payload ${p}: dtype`, dtype, Object.keys(DTYPE_BYTES));
       checkRowBytes(`payload ${p}`, rowBytes);
       if (per !== undefined) checkChoice(`payload ${p}: per`, per, ['token', 'entry']);
-      if (scale !== undefined && per !== 'entry') rowCodec(dtype ?? 'bytes', rowBytes);
-      lists[`payload ${p}: from`] = ['in', from, per === 'entry' ? entries : tokens, rowBytes];
-      lists[`payload ${p}: to`] = ['out', to, recvRows, rowBytes];
+      if (scale !== undefined && per !== 'entry') rowCodec(dtype, rowBytes);
+      if (dtype === 'bytes') checkSameElements(`payload ${p}`, from, to);
+      lists[`payload ${p}: from`] = ['in', from, per === 'entry' ? entries : tokens, rowBytes, dtype];
+      lists[`payload ${p}: to`] = ['out', to, recvRows, rowBytes, dtype];
     });
-    lists.origins = ['out', origins, recvRows, ORIGIN_BYTES];
-    lists.scale = ['in', scale, entries, WORD_BYTES];
+    lists.origins = ['out', origins, recvRows, ORIGIN_BYTES, 'i32'];
+    lists.scale = ['in', scale, entries, WORD_BYTES, 'f32'];
     return lists;
   },
   combine: ({ dtype, rowBytes, from, to, weights }, { tokens, entries, recvRows }) => {
     checkFloatRows('combine', dtype, rowBytes);
     return {
-      from: ['in', from, recvRows, rowBytes],
-      to: ['out', to, tokens, rowBytes],
-      weights: ['in', weights, entries, WORD_BYTES],
+      from: ['in', from, recvRows, rowBytes, dtype],
+      to: ['out', to, tokens, rowBytes, dtype],
+      weights: ['in', weights, entries, WORD_BYTES, 'f32'],
     };
   },
   weightGradient: ({ dtype, rowBytes, outputGradient, from, to }, { tokens, entries, recvRows }) => {
     checkFloatRows('weight gradient', dtype, rowBytes);
     return {
-      outputGradient: ['in', outputGradient, tokens, rowBytes],
-      from: ['in', from, recvRows, rowBytes],
-      to: ['out', to, entries, WORD_BYTES],
+      outputGradient: ['in', outputGradient, tokens, rowBytes, dtype],
+      from: ['in', from, recvRows, rowBytes, dtype],
+      to: ['out', to, entries, WORD_BYTES, 'f32'],
     };
   },
 };
@@ -154,6 +174,7 @@ export function checkExchange<Kind extends ExchangeKind>(
     entries: shards.map((shard) => shard.entries),
     recvRows: shards.map((shard) => shard.recvRows),
   };
+  checkKeys(kind, call, CALL_KEYS[kind]);
   checkBuffers(shards.length, EXCHANGES[kind](call, sizes));
 }
 
@@ -163,9 +184,9 @@ function fp8Buffers(call: Fp8Call, plain: 'in' | 'out', coded: 'in' | 'out'): Bu
   rowCodec(dtype, size);
   checkInteger('hidden', hidden, 1, MAX_ROW_BYTES / size);
   return {
-    values: [plain, values, rows, hidden * size],
-    codes: [coded, codes, rows, hidden],
-    scales: [coded, scales, rows, scaleBlocks(hidden) * WORD_BYTES],
+    values: [plain, values, rows, hidden * size, dtype],
+    codes: [coded, codes, rows, hidden, 'fp8'],
+    scales: [coded, scales, rows, scaleBlocks(hidden) * WORD_BYTES, 'f32'],
   };
 }
 
@@ -175,21 +196,21 @@ const ROW_WORK: { readonly [Kind in keyof RowWorkCalls]: (call: RowWorkCalls[Kin
   gate: ({ options, tokens, logits, bias, ids, weights, scores }) => {
     const { experts, topk } = resolveGate(options);
     return {
-      logits: ['in', logits, tokens, experts * WORD_BYTES],
-      bias: ['in', bias, tokens.map(() => experts), WORD_BYTES],
-      ids: ['out', ids, tokens, topk * WORD_BYTES],
-      weights: ['out', weights, tokens, topk * WORD_BYTES],
-      scores: ['out', scores, tokens, experts * WORD_BYTES],
+      logits: ['in', logits, tokens, experts * WORD_BYTES, 'f32'],
+      bias: ['in', bias, tokens.map(() => experts), WORD_BYTES, 'f32'],
+      ids: ['out', ids, tokens, topk * WORD_BYTES, 'i32'],
+      weights: ['out', weights, tokens, topk * WORD_BYTES, 'f32'],
+      scores: ['out', scores, tokens, experts * WORD_BYTES, 'f32'],
     };
   },
   // The backends check the ids.
   gateBackward: ({ options, tokens, ids, scores, weightsGradient, logitsGradient }) => {
     const { experts, topk } = resolveGate(options);
     return {
-      ids: ['in', ids, tokens, topk * WORD_BYTES],
-      scores: ['in', scores, tokens, experts * WORD_BYTES],
-      weightsGradient: ['in', weightsGradient, tokens, topk * WORD_BYTES],
-      logitsGradient: ['out', logitsGradient, tokens, experts * WORD_BYTES],
+      ids: ['in', ids, tokens, topk * WORD_BYTES, 'i32'],
+      scores: ['in', scores, tokens, experts * WORD_BYTES, 'f32'],
+      weightsGradient: ['in', weightsGradient, tokens, topk * WORD_BYTES, 'f32'],
+      logitsGradient: ['out', logitsGradient, tokens, experts * WORD_BYTES, 'f32'],
     };
   },
 };
@@ -200,6 +221,7 @@ export function checkRowWork<Kind extends keyof RowWorkCalls>(
   kind: Kind,
   call: RowWorkCalls[Kind],
 ): void {
+  checkKeys(kind, call, CALL_KEYS[kind]);
   const lists = ROW_WORK[kind](call);
   const [what, counts] = 'rows' in call ? (['rows', call.rows] as const) : (['tokens', call.tokens] as const);
   refuseOtherRanks(what, 'numbers', counts.length, ranks);

@@ -1,4 +1,4 @@
-import { checkInteger, FuscoError } from '../planner/errors.ts';
+import { checkInteger, checkKeys, FuscoError } from '../planner/errors.ts';
 import { MAX_RANKS, MAX_ROW_BYTES } from '../planner/format/layout.ts';
 import { loadPlanner } from '../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
@@ -8,7 +8,7 @@ import { checkSupported, type PlanOptions } from '../planner/spec.ts';
 import { cudaBackend } from './backends/cuda/backend.ts';
 import { type Cuda, openCuda } from './backends/cuda/context.ts';
 import { hostBackend } from './backends/host/backend.ts';
-import { type NcclOptions, ncclBackend } from './backends/nccl/backend.ts';
+import { checkNcclOptions, type NcclOptions, ncclBackend } from './backends/nccl/backend.ts';
 import { referenceBackend } from './backends/reference/backend.ts';
 import type {
   Backend,
@@ -341,10 +341,7 @@ function checkOptions({ backend = 'auto', ...options }: GroupOptions): void {
   if (!Object.hasOwn(OPTIONS, backend)) {
     throw new FuscoError('E_BACKEND', `no backend is called ${String(backend)}`);
   }
-  for (const [name, value] of Object.entries(options)) {
-    if (value === undefined || OPTIONS[backend].includes(name)) continue;
-    throw new FuscoError('E_OPTION', `the ${backend} backend has no option ${name}`);
-  }
+  checkKeys(`the ${backend} backend`, options, OPTIONS[backend]);
 }
 
 function openHost(name: 'auto' | 'host', threads: number): Backend {
@@ -355,6 +352,7 @@ function openHost(name: 'auto' | 'host', threads: number): Backend {
 /** The nccl backend over the caller's session, or over a session that it opens and closes. */
 async function openNccl({ nccl = {}, cuda, ranks }: NcclGroupOptions, planner: Planner): Promise<Group> {
   const { session, ...options } = nccl;
+  checkNcclOptions(options);
   const coordinator = session ?? (await connect());
   const ownsCoordinator = session === undefined;
   try {
