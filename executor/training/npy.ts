@@ -27,7 +27,13 @@ export type NdData<D extends NdDtype = NdDtype> = InstanceType<(typeof ARRAY_TYP
 
 /** An array in C order; `data` has as many elements as `shape` multiplies to. */
 export type NdArray = {
-  [D in NdDtype]: { readonly dtype: D; readonly shape: readonly number[]; readonly data: NdData<D> };
+  [D in NdDtype]: {
+    readonly dtype: D;
+    readonly shape: readonly number[];
+    readonly data: NdData<D>;
+    /** What the file says that these u8 or u16 are: booleans, or numbers of bf16 or fp8. */
+    readonly declared?: 'bool' | 'float';
+  };
 }[NdDtype];
 
 /** The first bytes of a file. */

@@ -26,7 +26,7 @@ import { type RoutingChoice, readAnyRouting } from '../../tools/readers/anyRouti
 import { readCounts } from '../../tools/readers/counts.ts';
 import { encodeNpy, parseNpy } from '../../tools/readers/npy.ts';
 import { readNpz } from '../../tools/readers/npz.ts';
-import { readPlacement } from '../../tools/readers/placementMap.ts';
+import { readPlacementFile } from '../../tools/readers/placementMap.ts';
 import { readSafetensors } from '../../tools/readers/safetensors.ts';
 import { readTorch, TorchTensor } from '../../tools/readers/torch.ts';
 import { findTopology } from '../../tools/simulate/topology.ts';
@@ -183,7 +183,7 @@ function pickleOf(archive: Uint8Array): Uint8Array {
 async function runPlacement(bytes: Uint8Array): Promise<void> {
   const name = bytes[0] === 0x93 ? 'p.npy' : 'p';
   await asFile(name, bytes, async (path) => {
-    const map = await tolerate(() => readPlacement(path));
+    const map = await tolerate(() => readPlacementFile(path));
     if (map !== undefined) await tolerate(() => makePlacement(map.length, 8, map));
     for (const format of FORMATS) {
       await tolerate(async () => {

@@ -8,26 +8,28 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
+import { explaining } from '../readers/origins.ts';
 import { readPlacement } from '../readers/placementMap.ts';
 import { withProgress } from '../terminal/progress.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
-import { command, printJson, say } from './io.ts';
+import { command, Notices, printJson, say } from './io.ts';
 import {
   addRoutingOptions,
   choice,
   integer,
+  type NodeArguments,
+  nodeOptions,
   type RoutingArguments,
-  ranksPerNodeOption,
+  ranksPerNodeOf,
   routingChoice,
 } from './options.ts';
 
 const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 
-interface PlanArguments extends RoutingArguments {
+interface PlanArguments extends RoutingArguments, NodeArguments {
   output: string;
   experts: number;
   ranks?: number;
-  ranksPerNode?: number;
   hidden: number;
   dtype: Dtype;
   align: number;
@@ -43,21 +45,28 @@ interface PlanArguments extends RoutingArguments {
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
   const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
+  const notices = new Notices();
   const tables = await withProgress('reading', (progress) =>
-    readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
+    readAnyRouting(routing, { ...routingChoice(args, notices.add), ranks: args.ranks, experts, progress }),
   );
   const { length: ranks } = tables;
   const options: PlanOptions = {
     ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial },
-    ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
-    ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
+    ranksPerNode: ranksPerNodeOf(args, ranks, notices.add),
+    ...(args.placement === undefined
+      ? {}
+      : { placement: await readPlacement(args.placement, experts, ranks) }),
   };
   const planner = await loadPlanner();
-  const { length, planId } = await writePlan(planner, tables, options, args);
+  const { length, planId } = await explaining(tables, experts, () =>
+    writePlan(planner, tables, options, args),
+  );
   if (args.json) {
-    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
+    const { memoryBytes: plannerMemoryBytes } = planner;
+    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes, ...notices.fields });
     return;
   }
+  notices.say();
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
   say(
@@ -100,7 +109,6 @@ export function planCommand(): Command {
     .requiredOption('-o, --output <file>', 'the plan file to write')
     .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
-    .addOption(ranksPerNodeOption())
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
     .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
@@ -114,12 +122,15 @@ export function planCommand(): Command {
       integer(0, 256),
       0,
     )
-    .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
+    .option(
+      '--placement <rule|file>',
+      'blocks, remainder-first or round-robin; or a JSON array, expert -> rank or list of ranks (default: blocks)',
+    )
     .option(
       '--stream',
       'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',
     )
     .option('--json', 'one JSON object')
     .action(plan);
-  return addRoutingOptions(made);
+  return addRoutingOptions(nodeOptions(made));
 }

@@ -10,7 +10,7 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import { METRICS } from '../diff/metrics.ts';
 import { summarize } from '../figures/summary.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
-import { readPlacement } from '../readers/placementMap.ts';
+import { readPlacementFile } from '../readers/placementMap.ts';
 import type { GoldenEntry, GoldenFile, PlanEntry } from './goldenFile.ts';
 
 /** `missing`: a plan without a golden entry; `obsolete`: a golden entry without a plan. */
@@ -55,7 +55,7 @@ export async function makeGolden(entry: PlanEntry, file: string, planner: Planne
   const folder = dirname(file);
   const { placement, ranks, ...options } = entry.options;
   const tables = await readAnyRouting(resolve(folder, entry.routing), { ...entry.read, ranks });
-  const map = typeof placement === 'string' ? await readPlacement(resolve(folder, placement)) : placement;
+  const map = typeof placement === 'string' ? await readPlacementFile(resolve(folder, placement)) : placement;
   const plan = planner.planAll(tables, {
     ...options,
     ranks: tables.length,

@@ -156,7 +156,7 @@ export class OpenFile implements Bytes {
 }
 
 /** `json` is one value or one a line; `pickle` is not in an archive. */
-export type FileKind = 'npy' | 'npz' | 'vllm npz' | 'torch' | 'safetensors' | 'json' | 'pickle' | 'unknown';
+export type FileKind = 'npy' | 'npz' | 'torch' | 'safetensors' | 'json' | 'pickle' | 'unknown';
 
 /** One file. What a reader does not ask for is not read. */
 export interface FileSource {

@@ -31,7 +31,7 @@ const FLAG_UTF8 = 1 << 11;
 const STORED = 0;
 const DEFLATED = 8;
 /** Deflate expands by less than this: 258 bytes from 2 bits. */
-const MAX_RATIO = 1032;
+export const MAX_DEFLATE_RATIO = 1032;
 const IN_ZIP64 = 0xffffffff;
 
 interface Member {
@@ -158,7 +158,7 @@ function checkMember(member: Member, path: string): void {
   if (method !== STORED && method !== DEFLATED) {
     malformed(path, `${label} uses compression method ${method}, neither stored (0) nor deflated (8)`);
   }
-  const fits = method === STORED ? size === compressed : size <= compressed * MAX_RATIO;
+  const fits = method === STORED ? size === compressed : size <= compressed * MAX_DEFLATE_RATIO;
   if (!fits) malformed(path, `${label} declares ${size} bytes in ${compressed}`);
 }
 

@@ -68,7 +68,9 @@ describe('fusco plan', () => {
     saveRouting('r.npy', EVEN);
     const { code, stdout, stderr } = await fusco('plan', 'r.npy', '-o', 'p.fusco', '--experts', '8');
     expect([code, stdout]).toEqual([0, '']);
-    expect(stderr).toMatch(/^plan [0-9a-f]{12}: 4 ranks, 120 entries, .* -> p\.fusco\n$/);
+    expect(stderr).toMatch(
+      /^note: r\.npy: axes .*\nplan [0-9a-f]{12}: 4 ranks, 120 entries, .* -> p\.fusco\n$/,
+    );
     expect(Object.keys(snapshot())).toEqual(['p.fusco', 'r.npy']);
   });
 
