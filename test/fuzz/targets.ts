@@ -14,14 +14,8 @@ import { makePlacement } from '../../planner/placement.ts';
 import { verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { parseGolden } from '../../tools/golden/goldenFile.ts';
-import {
-  checkReplicas,
-  FORMATS,
-  fromLogical,
-  fromPhysical,
-  readLayer,
-  slotCounts,
-} from '../../tools/placement/convert.ts';
+import { checkReplicas, convertLayer } from '../../tools/placement/convert.ts';
+import { FORMATS, readPlacementLayer } from '../../tools/placement/placementFile.ts';
 import { type RoutingChoice, readAnyRouting } from '../../tools/readers/anyRouting.ts';
 import { readCounts } from '../../tools/readers/counts.ts';
 import { encodeNpy, parseNpy } from '../../tools/readers/npy.ts';
@@ -181,17 +175,18 @@ function pickleOf(archive: Uint8Array): Uint8Array {
 }
 
 async function runPlacement(bytes: Uint8Array): Promise<void> {
-  const name = bytes[0] === 0x93 ? 'p.npy' : 'p';
-  await asFile(name, bytes, async (path) => {
+  await asFile('p', bytes, async (path) => {
     const map = await tolerate(() => readPlacementFile(path));
     if (map !== undefined) await tolerate(() => makePlacement(map.length, 8, map));
-    for (const format of FORMATS) {
-      await tolerate(async () => {
-        const layer = await readLayer(path, format, format === 'log2phy' ? 2 : 1, 0);
-        const found = format === 'log2phy' ? fromLogical(layer, 4, path) : fromPhysical(layer, 4, path);
-        makePlacement(found.map.length, 4, found.map);
-        checkReplicas(slotCounts(format, layer), slotCounts(format, layer), path);
-      });
+    for (const format of [undefined, ...FORMATS]) {
+      for (const layer of [undefined, 0, 3]) {
+        await tolerate(async () => {
+          const target = { ranks: 4, path };
+          const found = convertLayer(await readPlacementLayer(path, format, layer), target);
+          makePlacement(found.map.length, 4, found.map);
+          checkReplicas(found.slots, found.slots, target);
+        });
+      }
     }
   });
 }

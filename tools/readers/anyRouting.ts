@@ -263,6 +263,7 @@ function forRanks(recorded: Recorded, path: string, choice: Choice): RecordedTab
   if (recorded.kind === 'ranks') {
     return recorded.isStated ? pickRanks(recorded.tables, path, choice) : [...recorded.tables];
   }
+  if (choice.ranksFrom === undefined && choice.anyRanks === true) return [recorded.table];
   if (choice.ranksFrom === undefined) return splitBetween(recorded.table, path, choice.ranks);
   throw new FuscoError('E_OPTION', '--ranks-from: the file does not say which rank had which tokens', {
     path,

@@ -30,6 +30,8 @@ export interface ReadChoice {
   readonly ranks?: number | undefined;
   /** The recorded ranks that make up the group, in ascending order: the first becomes rank 0. */
   readonly ranksFrom?: readonly number[] | undefined;
+  /** Whether it is of no matter which rank had a token, as where choices are only counted. */
+  readonly anyRanks?: boolean | undefined;
   /** Name of the array in a file of several; `*` stands for the number of a layer. */
   readonly array?: string | undefined;
   /** What the axes of an array are, in order. */

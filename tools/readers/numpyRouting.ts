@@ -229,25 +229,49 @@ function checkBlocks(arrays: readonly NdArray[], paths: readonly string[], what:
   }
 }
 
+/** An array [rows, columns] in blocks of `rows` rows. Throws E_SHAPE unless they add up to it. */
+function splitRows(array: NdArray, rows: readonly number[], what: string, path: string): NdArray[] {
+  const [total, columns] = array.shape as [number, number];
+  const wanted = rows.reduce((sum, count) => sum + count, 0);
+  if (total !== wanted) {
+    const text = `${what}: shape ${shapeText(array.shape)} has ${total} rows, the ranks have ${wanted} tokens`;
+    throw new FuscoError('E_SHAPE', text, {
+      path,
+      value: total,
+      limit: wanted,
+      hint: `Give all ${wanted} rows in one array, rank after rank, or one array per rank.`,
+    });
+  }
+  let start = 0;
+  return rows.map((count) => {
+    const block = viewOf(array, start * columns, [count, columns]);
+    start += count;
+    return block;
+  });
+}
+
 /**
  * One array [rows, columns] per rank, all of one dtype and one number of columns, as views of what was read.
  *
- * @param path a .npy file [ranks, rows, columns], a directory of rank{r}.npy [rows, columns], or a .npz of either
- * @param ranks of the plan, 1..4096
+ * @param path a .npy file [ranks, rows, columns], a directory of rank{r}.npy [rows, columns], or a .npz of either; or
+ *   [rows, columns] with the rows of all ranks, rank after rank, as `fusco plan` splits a routing [tokens, topk]
+ * @param tokens rows of each rank of the plan
  * @param what names the arrays in errors: 'input', 'weights'
  * @throws FuscoError E_RANKS, E_SHAPE, E_FILE_NOT_FOUND, E_FILE_READ, E_FORMAT, E_MEMORY
  */
-export async function readPerRank(path: string, ranks: number, what: string): Promise<NdArray[]> {
+export async function readPerRank(path: string, tokens: readonly number[], what: string): Promise<NdArray[]> {
   using opened = openSource(path);
   const source = arraysOf(opened);
+  const { length: ranks } = tokens;
   if (source.kind === 'perRank') {
     checkRanks(source.arrays.length, ranks, path);
     checkBlocks(source.arrays, source.paths, what);
     return [...source.arrays];
   }
   const { array } = source;
+  if (array.shape.length === 2) return splitRows(array, tokens, what, source.path);
   if (array.shape.length !== 3) {
-    const text = `${what}: shape ${shapeText(array.shape)} has not three axes, ranks first`;
+    const text = `${what}: shape ${shapeText(array.shape)} is neither (ranks, tokens, columns) nor (tokens, columns)`;
     throw new FuscoError('E_SHAPE', text, { path: source.path });
   }
   checkRanks(array.shape[0]!, ranks, source.path);

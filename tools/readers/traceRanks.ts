@@ -105,6 +105,7 @@ export function wantedRanks(question: Question): number[] {
   if (ranksFrom !== undefined && count !== undefined && count !== ranksFrom.length) {
     refuse(question, `--ranks ${count}, --ranks-from names ${ranksFrom.length}`, 'Leave out --ranks.');
   }
+  if (choice.anyRanks === true && ranksFrom === undefined) return [...recorded];
   const ranks =
     ranksFrom ?? (count === undefined ? ranksOfRecording(question) : countedRanks(question, count));
   const idle = ranks.filter((rank) => !recorded.has(rank));
