@@ -115,6 +115,69 @@ describe('propose', () => {
   });
 });
 
+describe('propose --routing', () => {
+  const propose = (file: string, ...options: string[]) =>
+    fuscoJson(
+      'placement',
+      'propose',
+      '--routing',
+      file,
+      '--experts',
+      '8',
+      '--ranks',
+      '2',
+      '-o',
+      'map.json',
+      ...options,
+    );
+  const IDS = [
+    [1, 2],
+    [1, 3],
+    [1, 6],
+    [4, 5],
+  ];
+
+  it('reads every recording that plan reads, whatever ranks it has', async () => {
+    saveNpy('ids.npy', 'i32', [4, 2], Int32Array.from(IDS.flat()));
+    await propose('ids.npy');
+    const wanted = map();
+    save('r.jsonl', `${JSON.stringify({ routed_experts: IDS.map((row) => [[0, 3], row]) })}\n`);
+    await propose('r.jsonl', '--layer', '1');
+    expect(map()).toEqual(wanted);
+    // Records of ranks 1 and 3 alone: which rank had a token does not matter here.
+    const record = (rank: number, ids: number[][]) =>
+      `${JSON.stringify({ step: 5, layer: 2, rank, num_tokens: 2, topk: 2, top_indices: ids })}\n`;
+    save('t/router_trace_rank1.jsonl', record(1, IDS.slice(0, 2)));
+    save('t/router_trace_rank3.jsonl', record(3, IDS.slice(2)));
+    await propose('t', '--layer', '2', '--step', '5');
+    expect(map()).toEqual(wanted);
+    // Of five choices on rank 0 and three on rank 1, rank 3 made one and three.
+    expect(await propose('t')).toMatchObject({ before: { rankMaxOverMean: 1.25 } });
+    expect(await propose('t', '--ranks-from', '3')).toMatchObject({ before: { rankMaxOverMean: 1.5 } });
+  });
+
+  it('refuses ids as plan does, with their place', async () => {
+    save('r.jsonl', `${JSON.stringify({ routed_experts: [[[0, 9]]] })}\n`);
+    const args = [
+      'placement',
+      'propose',
+      '--routing',
+      'r.jsonl',
+      '--experts',
+      '8',
+      '--ranks',
+      '2',
+      '-o',
+      'map.json',
+    ];
+    expectRefusal(
+      await fusco(...args),
+      'E_ROUTING_ID',
+      /r\.jsonl: line 1, routed_experts, token 0, ids 0, 9/,
+    );
+  });
+});
+
 describe('convert', () => {
   it("reads SGLang's physical_to_logical_map, whole or one layer", async () => {
     save('s.json', '{"physical_to_logical_map": [[0,1,2,3],[0,1,2,0]]}');

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { deflateSync, zipSync } from 'fflate';
+import { deflateSync } from 'fflate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FuscoError } from '../../../planner/errors.ts';
 import { parseGolden } from '../../../tools/golden/goldenFile.ts';
@@ -18,6 +18,7 @@ import { readNpz } from '../../../tools/readers/npz.ts';
 import { readSafetensors } from '../../../tools/readers/safetensors.ts';
 import { readTorch, type TorchTensor } from '../../../tools/readers/torch.ts';
 import { findTopology } from '../../../tools/simulate/topology.ts';
+import { int, tensor, torchOf, word } from '../../support/handTorch.ts';
 import { NPY, zip } from '../../support/handZip.ts';
 
 let folder = '';
@@ -58,27 +59,6 @@ function safetensorsOf(header: object | string, body = 0): Uint8Array {
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(text.length));
   return new Uint8Array(Buffer.concat([size, text, Buffer.alloc(body)]));
-}
-
-/** Pieces of a pickle: a global, an integer, text. */
-const named = (module: string, name: string) => `c${module}\n${name}\n`;
-const int = (value: number) => {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigInt64LE(BigInt(value));
-  return `\x8a\x08${bytes.toString('latin1')}`;
-};
-const word = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
-
-/** A tensor of storage 0. */
-function tensor(shape: readonly number[], stride: readonly number[], elements: number): string {
-  const storage = `(${word('storage')}${named('torch', 'ByteStorage')}${word('0')}${word('cpu')}${int(elements)}tQ`;
-  const list = (values: readonly number[]) => `(${values.map(int).join('')}t`;
-  return `${named('torch._utils', '_rebuild_tensor_v2')}(${storage}${int(0)}${list(shape)}${list(stride)}tR`;
-}
-
-function torchOf(body: string, storage: Uint8Array): Uint8Array {
-  const pickle = new Uint8Array(Buffer.from(`\x80\x02${body}.`, 'latin1'));
-  return zipSync({ 'v/data.pkl': pickle, 'v/data/0': storage });
 }
 
 describe('zip bombs', () => {
