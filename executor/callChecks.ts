@@ -40,7 +40,10 @@ interface Extent {
 function extentOf(memory: Memory, name: string, needed: number, rank: number, isOutput: boolean): Extent {
   const external = isExternal(memory);
   if (!external && !ArrayBuffer.isView(memory)) {
-    throw new FuscoError('E_BUFFER', `${name} is neither a typed array nor {address, bytes}`, { rank });
+    throw new FuscoError('E_BUFFER', `${name} is neither a typed array nor {address, bytes}`, {
+      rank,
+      hint: 'Give a typed array, a DataView, or memory as {address, bytes}.',
+    });
   }
   checkBytes(name, external ? memory.bytes : memory.byteLength, needed, rank);
   const start = external ? memory.address : BigInt(memory.byteOffset);
@@ -91,7 +94,10 @@ function checkBuffers(ranks: number, lists: BufferLists): void {
 
 function refuseOtherRanks(name: string, what: string, found: number, ranks: number): void {
   if (found === ranks) return;
-  throw new FuscoError('E_BUFFER', `${name}: ${found} ${what} for ${ranks} ranks`, { limit: ranks });
+  throw new FuscoError('E_BUFFER', `${name}: ${found} ${what} for ${ranks} ranks`, {
+    limit: ranks,
+    hint: 'Give one for each local rank.',
+  });
 }
 
 function checkRowBytes(name: string, rowBytes: number): void {
@@ -99,6 +105,7 @@ function checkRowBytes(name: string, rowBytes: number): void {
   throw new FuscoError('E_BUFFER', `${name}: rows of ${rowBytes} bytes are outside 1..${MAX_ROW_BYTES}`, {
     value: rowBytes,
     limit: MAX_ROW_BYTES,
+    hint: `Give rowBytes from 1 to ${MAX_ROW_BYTES}.`,
   });
 }
 

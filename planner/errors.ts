@@ -100,7 +100,9 @@ export function checkInteger(name: string, value: unknown, min: number, max: num
 /** Throws E_OPTION unless `value` is one of `choices`. */
 export function checkChoice<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
   if (choices.includes(value as T)) return value as T;
-  throw new FuscoError('E_OPTION', `${name} ${String(value)} is not one of ${choices.join(', ')}`);
+  throw new FuscoError('E_OPTION', `${name} ${String(value)} is not one of ${choices.join(', ')}`, {
+    hint: `Give one of ${choices.join(', ')}.`,
+  });
 }
 
 /** Insertions, deletions and replacements that turn one text into the other. */

@@ -63,16 +63,24 @@ export function resolveGate(options: GateOptions): GateSpec {
   const groupTopk = checkInteger('groupTopk', options.groupTopk ?? groups, 1, groups);
   const { normalize = false, scale = 1 } = options;
   if (experts % groups !== 0) {
-    throw new FuscoError('E_OPTION', `${groups} groups do not divide ${experts} experts`);
+    throw new FuscoError('E_OPTION', `${groups} groups do not divide ${experts} experts`, {
+      hint: 'Give a number of groups that divides the experts.',
+    });
   }
   const reach = (experts / groups) * groupTopk;
   if (topk > reach) {
     const text = `topk ${topk} is more than the ${reach} experts of ${groupTopk} groups`;
-    throw new FuscoError('E_OPTION', text, { value: topk, limit: reach });
+    throw new FuscoError('E_OPTION', text, {
+      value: topk,
+      limit: reach,
+      hint: 'Give a smaller topk, or a larger groupTopk.',
+    });
   }
   const score = checkChoice('score', options.score ?? 'softmax', ['softmax', 'sigmoid']);
   const groupScore = checkChoice('groupScore', options.groupScore ?? 'top2', ['max', 'top2']);
-  if (!Number.isFinite(Math.fround(scale))) throw new FuscoError('E_OPTION', `scale is ${String(scale)}`);
+  if (!Number.isFinite(Math.fround(scale))) {
+    throw new FuscoError('E_OPTION', `scale is ${String(scale)}`, { hint: 'Give a finite scale.' });
+  }
   return { experts, topk, score, groups, groupTopk, groupScore, normalize, scale: Math.fround(scale) };
 }
 
@@ -269,7 +277,11 @@ function checkIds({ experts, topk }: GateSpec, tokens: number, ids: Words): void
   for (let entry = 0; entry < tokens * topk; entry++) {
     const id = ids.int(entry);
     if (id >= 0 && id < experts) continue;
-    throw new FuscoError('E_OPTION', `id ${id} of entry ${entry} is not in 0..${experts - 1}`);
+    throw new FuscoError('E_OPTION', `id ${id} of entry ${entry} is not in 0..${experts - 1}`, {
+      value: id,
+      limit: experts - 1,
+      hint: 'Give the ids that gate wrote.',
+    });
   }
 }
 

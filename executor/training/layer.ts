@@ -104,7 +104,9 @@ const CALL_KEYS = {
 /** Both of two optional fields, or neither. */
 function checkPair(a: string, hasA: boolean, b: string, hasB: boolean): void {
   if (hasA === hasB) return;
-  throw new FuscoError('E_OPTION', `${hasA ? a : b} needs ${hasA ? b : a}`);
+  throw new FuscoError('E_OPTION', `${hasA ? a : b} needs ${hasA ? b : a}`, {
+    hint: `Give both ${a} and ${b}, or neither.`,
+  });
 }
 
 /** A layer over one exchange. Make one for each plan; it is cheap. */

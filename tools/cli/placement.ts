@@ -66,7 +66,10 @@ async function loadsOf(args: ProposeArguments, notices: Notices): Promise<number
   if (path !== undefined) {
     const counts = await countsOfFile(path, args.layer);
     if (experts === undefined || experts === counts.length) return counts;
-    throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${counts.length}`, { path });
+    throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${counts.length}`, {
+      path,
+      hint: 'Leave out --experts, or give the number that the file counts.',
+    });
   }
   if (experts === undefined) throw new FuscoError('E_USAGE', '--routing needs --experts');
   const choice = { ...routingChoice(args, notices.add), experts, anyRanks: true };

@@ -23,7 +23,11 @@ export function gunzip(bytes: Uint8Array, path: string, maxBytes: number = MAX_T
     return gunzipSync(bytes, { maxOutputLength: limit });
   } catch (cause) {
     if (errnoOf(cause) === 'ENOMEM')
-      throw new FuscoError('E_MEMORY', 'no memory to unpack it', { path, cause });
+      throw new FuscoError('E_MEMORY', 'no memory to unpack it', {
+        path,
+        cause,
+        hint: 'Unpack it with gunzip, and read it as it is.',
+      });
     const isTooLong = cause instanceof RangeError;
     const text = isTooLong
       ? `it unpacks to more than ${limit} bytes`

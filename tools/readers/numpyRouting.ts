@@ -24,8 +24,10 @@ type Arrays =
 
 const RANK_NAME = /^rank([0-9]+)$/;
 
-function ranksError(path: string, message: string): FuscoError {
-  return new FuscoError('E_RANKS', message, { path });
+const NAMES_HINT = 'Files and arrays of ranks are named rank0, rank1, … without a hole.';
+
+function ranksError(path: string, message: string, hint = NAMES_HINT): FuscoError {
+  return new FuscoError('E_RANKS', message, { path, hint });
 }
 
 /** Number of ranks behind names rank0..rankN-1, in any order; undefined if no name has this form. */
@@ -110,9 +112,19 @@ function splitFirstAxis(array: NdArray): NdArray[] {
 }
 
 function checkRanks(have: number, wanted: number | undefined, path: string): void {
-  if (have < 1 || have > MAX_RANKS) throw ranksError(path, `${have} ranks are not in 1..${MAX_RANKS}`);
+  if (have < 1 || have > MAX_RANKS) {
+    throw ranksError(
+      path,
+      `${have} ranks are not in 1..${MAX_RANKS}`,
+      `A group has 1 to ${MAX_RANKS} ranks.`,
+    );
+  }
   if (wanted !== undefined && have !== wanted) {
-    throw ranksError(path, `holds ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} asked for`);
+    throw ranksError(
+      path,
+      `holds ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} asked for`,
+      'Give an array or a file for every rank of the plan, or leave out --ranks.',
+    );
   }
 }
 
@@ -174,11 +186,17 @@ export function parseRouting(files: readonly NamedBytes[], ranks?: number): Rout
   return toTables({ kind: 'perRank', arrays, paths: sorted.map(({ name }) => name) }, first.name, ranks);
 }
 
+const SPLIT_HINT = 'Give --ranks N to split the tokens into N blocks.';
+
 /** A table that does not say how many ranks share its tokens, split. Throws E_RANKS, E_OPTION. */
 export function splitBetween(table: RoutingTable, path: string, ranks: number | undefined): RoutingTable[] {
   if (ranks === undefined) {
     const shape = shapeText([table.tokens, table.topk]);
-    throw ranksError(path, `shape ${shape} does not say how many ranks share its tokens; give --ranks`);
+    throw ranksError(
+      path,
+      `shape ${shape} does not say how many ranks share its tokens; give --ranks`,
+      SPLIT_HINT,
+    );
   }
   checkInteger('ranks', ranks, 1, MAX_RANKS);
   return splitTable(table, ranks);

@@ -6,8 +6,14 @@
 import { inflateSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
 import { crc32 } from './crc32.ts';
-import { allocate, type Bytes, malformed } from './file.ts';
+import { allocate, type Bytes, malformed as refuse } from './file.ts';
 import { decodeText } from './npy.ts';
+
+const HINT = 'Write the archive again with numpy.savez or torch.save, or copy it again.';
+
+function malformed(path: string, text: string): never {
+  return refuse(path, text, HINT);
+}
 
 /** Default of the limit on the declared sizes of all members together, in bytes. */
 export const MAX_TOTAL_BYTES = 2 ** 33;
@@ -201,7 +207,7 @@ function inflate(raw: Uint8Array, size: number, path: string): Uint8Array {
   try {
     bytes = inflateSync(raw, { out });
   } catch (cause) {
-    throw new FuscoError('E_FORMAT', 'the compressed data is damaged', { path, cause });
+    throw new FuscoError('E_FORMAT', 'the compressed data is damaged', { path, cause, hint: HINT });
   }
   if (bytes.length !== size) {
     const have = bytes.length > size ? `more than ${size}` : bytes.length;
