@@ -150,7 +150,8 @@ const CHOICES: readonly RoutingChoice[] = [
   { format: 'vllm', layer: 1, ranks: 3 },
   { layer: 3, step: 11 },
   { layer: 1, ranks: 2, axes: parseAxes('tokens,layers=2,topk=2') },
-  { anyRanks: true, experts: 4, physicalIds: true, maskIds: parseRanges('ids', '255,3..5') },
+  { anyRanks: true, experts: 4, maskIds: parseRanges('ids', '255,3..5') },
+  { ranks: 3, physicalIds: true, layer: 1, step: 8 },
   { ranksFrom: [1], layer: 1, axes: parseAxes('layers,tokens,topk') },
   { ranks: 2, multiHot: true, array: 'layer_*', maskRepeatedRows: true },
 ];

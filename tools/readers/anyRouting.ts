@@ -25,7 +25,7 @@ import { isResponses, readResponseFile, readResponseLines } from './responses.ts
 import { readSafetensors } from './safetensors.ts';
 import { isSglangDump, readSglang } from './sglang.ts';
 import { openMatching, openSource } from './source.ts';
-import { readTorch } from './torch.ts';
+import { openTorch, readTorch } from './torch.ts';
 import { tensorsOf } from './torchArrays.ts';
 import { type LayerSearch, tableOf } from './trace.ts';
 import { isTrtllmArchive, readTrtllm, TRTLLM_FILE } from './trtllm.ts';
@@ -113,9 +113,10 @@ function readTorchRouting(file: FileSource, choice: Choice): Recorded {
 
 function readSafetensorsRouting(file: FileSource, choice: Choice): Recorded {
   const { path } = file;
-  const arrays = readSafetensors(wholeOf(file), path);
+  const bytes = wholeOf(file);
+  const arrays = readSafetensors(bytes, path);
   if (choice.format === 'trtllm' || (choice.format !== 'vllm' && isTrtllmArchive(arrays.keys()))) {
-    return readTrtllm([file], path, choice);
+    return readTrtllm([{ ...file, bytes }], path, choice);
   }
   return readArrays(namedArrays(arrays), path, choice, {
     hasLayers: choice.format === 'vllm',
@@ -123,16 +124,15 @@ function readSafetensorsRouting(file: FileSource, choice: Choice): Recorded {
   });
 }
 
-/** Names of one array per rank, which the NumPy reader takes. */
-const RANK_NAME = /^rank[0-9]+$/;
+/** Members of an archive of one array per rank, which the NumPy reader takes. */
+const RANK_FILE = /^rank[0-9]+\.npy$/;
 
 function readNumpyRouting(file: FileSource, choice: Choice): Recorded {
   const { path, bytes, kind } = file;
+  // The names alone: members are read once.
+  const isPerRank = kind === 'npz' && openTorch(bytes, path).names.some((name) => RANK_FILE.test(name));
+  if (isPerRank && choice.array === undefined) return readPerRank(file, choice);
   const arrays = kind === 'npy' ? new Map([['', parseNpy(wholeOf(file), path)]]) : readNpz(bytes, path);
-  const names = [...arrays.keys()];
-  if (names.some((name) => RANK_NAME.test(name)) && choice.array === undefined) {
-    return readPerRank(file, choice);
-  }
   return readArrays(namedArrays(arrays), path, choice, {
     hasLayers: choice.format === 'vllm',
     hasRanks: choice.format !== 'vllm',

@@ -7,7 +7,7 @@
 
 import { FuscoError } from '../../planner/errors.ts';
 import { type AxesContext, addArray, axesOf, checkIds } from './axes.ts';
-import type { AxisName, ReadChoice } from './choice.ts';
+import { type AxisName, type ReadChoice, refuseOptions } from './choice.ts';
 import { isInteger, type NdArray, shapeText } from './npy.ts';
 import type { Recorded } from './piece.ts';
 import { TraceCollector } from './trace.ts';
@@ -118,6 +118,7 @@ export function readArrays(
   choice: ReadChoice,
   context: Omit<ArraysContext, 'path'>,
 ): Recorded {
+  refuseOptions(choice, ['physicalIds'], 'arrays of ids', path);
   const members = chooseArrays(arrays, path, choice);
   const label = (name: string) => (name === '' ? path : `${path}/${name}`);
   const isRouted = members.every(({ array }) => ROUTED_NAMES.includes(array.name));

@@ -51,6 +51,29 @@ export interface ReadChoice {
   readonly notice?: ((text: string) => void) | undefined;
 }
 
+/** Options that belong to some kinds of files only. */
+const OPTION_OF = { array: '--array', axes: '--axes', physicalIds: '--physical-ids' } as const;
+
+/**
+ * Throws E_OPTION for an option that means nothing to a file: it would be left out without a word.
+ *
+ * @param what names the kind of file
+ */
+export function refuseOptions(
+  choice: ReadChoice,
+  names: readonly (keyof typeof OPTION_OF)[],
+  what: string,
+  path: string,
+): void {
+  const given = names.find((name) => choice[name] !== undefined && choice[name] !== false);
+  if (given === undefined) return;
+  const option = OPTION_OF[given];
+  throw new FuscoError('E_OPTION', `${option} means nothing to ${what}`, {
+    path,
+    hint: `Leave out ${option}.`,
+  });
+}
+
 const MAX_LISTED = 1 << 16;
 
 /**

@@ -18,12 +18,12 @@ export function maskPiece(piece: Piece, { maskIds = [], maskRepeatedRows = false
   // Not 32-bit integers: ids that are none must still be seen as such where pieces are joined.
   const masked = new Float64Array(tokens * topk);
   for (let token = 0; token < tokens; token++) {
-    const row = Array.from({ length: topk }, (_, k) => Number(ids[token * topk + k]));
-    const isEmpty = maskRepeatedRows && isRepeatedRow(row);
-    masked.set(
-      row.map((id) => (isEmpty || isIn(maskIds, id) ? -1 : id)),
-      token * topk,
-    );
+    const [start, end] = [token * topk, (token + 1) * topk];
+    const isEmpty = maskRepeatedRows && isRepeatedRow(ids, start, end);
+    for (let at = start; at < end; at++) {
+      const id = Number(ids[at]);
+      masked[at] = isEmpty || isIn(maskIds, id) ? -1 : id;
+    }
   }
   return { ...piece, ids: masked };
 }

@@ -4,6 +4,7 @@
 // are passed over.
 
 import { basename } from 'node:path';
+import { refuseOptions } from './choice.ts';
 import { refuse } from './file.ts';
 import { shown } from './json.ts';
 import { readJsonLines } from './jsonLines.ts';
@@ -58,17 +59,20 @@ function addRecord(
  * @throws FuscoError E_FOREIGN, E_RANKS, E_FILE_READ
  */
 export const readMegatron: TraceReader = (files, label, choice) => {
+  refuseOptions(choice, ['array', 'axes', 'physicalIds'], 'a router trace', label);
   const collector = new TraceCollector(label, choice, { stepName: 'step' });
   for (const file of files) {
     const { path } = file;
     const named = MEGATRON_FILE.exec(basename(path))?.[1];
-    let rank = named === undefined ? undefined : Number(named);
-    if (rank !== undefined) collector.addRank(rank);
+    const ranks = new Set(named === undefined ? [] : [Number(named)]);
+    for (const rank of ranks) collector.addRank(rank);
+    // The record that was cut may be of any rank of the file.
     const onCut = () => {
-      if (rank !== undefined) collector.addRank(rank, true);
+      for (const rank of ranks) collector.addRank(rank, true);
     };
     for (const { value, line } of readJsonLines(file, choice, onCut)) {
-      rank = addRecord(collector, value, `line ${line}`, path) ?? rank;
+      const rank = addRecord(collector, value, `line ${line}`, path);
+      if (rank !== undefined) ranks.add(rank);
     }
   }
   return collector.finish();

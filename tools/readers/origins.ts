@@ -52,10 +52,18 @@ function findOrigin(
   return undefined;
 }
 
-/** Whether all ids of a row, two or more, are one id; columns of -1 are unused. */
-export function isRepeatedRow(row: readonly number[]): boolean {
-  const used = row.filter((id) => id !== -1);
-  return used.length > 1 && used.every((id) => id === used[0]);
+/** Whether all ids [start, end) of a row, two or more, are one id; columns of -1 are unused. */
+export function isRepeatedRow(ids: ArrayLike<number | bigint>, start: number, end: number): boolean {
+  let first: number | undefined;
+  let used = 0;
+  for (let at = start; at < end; at++) {
+    const id = Number(ids[at]);
+    if (id === -1) continue;
+    first ??= id;
+    if (id !== first) return false;
+    used++;
+  }
+  return used > 1;
 }
 
 /** Values that -1 becomes in unsigned integers. */
@@ -75,7 +83,7 @@ function idHint(id: number, experts: number): string {
 
 /** Why a token chose an expert twice, and what to do. */
 function duplicateHint(row: readonly number[], experts: number): string {
-  if (isRepeatedRow(row)) {
+  if (isRepeatedRow(row, 0, row.length)) {
     return 'A row of one repeated id was not recorded: --mask-repeated-rows masks such rows.';
   }
   if (row.every((id) => id === 0 || id === 1) && row.length > 2) {

@@ -9,7 +9,7 @@
 
 import { ROUTED_NAMES } from './arrays.ts';
 import { type AxesContext, addArray, axesOf } from './axes.ts';
-import type { ReadChoice } from './choice.ts';
+import { type ReadChoice, refuseOptions } from './choice.ts';
 import { type FileSource, refuse } from './file.ts';
 import { isCount } from './json.ts';
 import { readJsonLines } from './jsonLines.ts';
@@ -65,6 +65,7 @@ class ResponseReader {
   #requests = 0;
 
   constructor(path: string, choice: ReadChoice) {
+    refuseOptions(choice, ['array', 'physicalIds'], 'responses', path);
     this.#path = path;
     this.#choice = choice;
     this.#collector = new TraceCollector(path, choice, { stepName: 'request', joinsSteps: true });

@@ -10,7 +10,7 @@
 // and leaves those that a model does not use at -1: columns that are -1 in every token are cut off.
 
 import { FuscoError } from '../../planner/errors.ts';
-import type { ReadChoice } from './choice.ts';
+import { type ReadChoice, refuseOptions } from './choice.ts';
 import { COUNTS_HINT, type FileSource, refuse } from './file.ts';
 import { isInteger, type NdArray } from './npy.ts';
 import type { Piece, Place } from './piece.ts';
@@ -153,6 +153,7 @@ export function isSglangDump(value: unknown): boolean {
  * @throws FuscoError E_FOREIGN, E_RANKS, E_FORMAT, E_FILE_READ, E_MEMORY
  */
 export const readSglang: TraceReader = (files, label, choice) => {
+  refuseOptions(choice, ['array', 'axes'], "a recorder's dump", label);
   const collector = new TraceCollector(label, choice, { stepName: 'forward pass' });
   const found: Found[] = [];
   for (const file of files) found.push(...piecesOf(file, collector, choice));

@@ -5,6 +5,7 @@
 //   rank{r}.safetensors       counts [experts], added up over all ranks by their reader
 
 import { basename } from 'node:path';
+import { refuseOptions } from './choice.ts';
 import { COUNTS_HINT, refuse, wholeOf } from './file.ts';
 import { readSafetensors } from './safetensors.ts';
 import { pieceOf, TraceCollector, type TraceReader } from './trace.ts';
@@ -30,6 +31,7 @@ export function parseKey(key: string, path: string): { iter: number; layer: numb
  * @throws FuscoError E_FOREIGN, E_RANKS, E_FILE_READ, E_MEMORY
  */
 export const readTrtllm: TraceReader = (files, label, choice) => {
+  refuseOptions(choice, ['array', 'axes', 'physicalIds'], 'expert statistics', label);
   const collector = new TraceCollector(label, choice, { stepName: 'iteration' });
   for (const file of files) {
     const { path } = file;

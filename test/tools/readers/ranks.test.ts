@@ -207,6 +207,12 @@ describe('a trace whose last line was cut', () => {
     );
   });
 
+  it('of a file of all ranks may have lost the record of any', async () => {
+    save('t.jsonl', record(0, 1, 1) + record(1, 1, 1) + record(0, 2, 1) + record(1, 2, 1).slice(0, -30));
+    expect((await tokensOf({ step: 1, layer: 1 }, 't.jsonl')).tokens).toEqual([2, 2]);
+    expect(await refusalOf({ step: 2, layer: 1 }, 't.jsonl')).toMatch(/the file of rank 1 is cut short/);
+  });
+
   it('of one line alone is refused', async () => {
     save('t.jsonl', record(0, 1, 1).slice(0, -20));
     expect(await refusalOf({ layer: 1 }, 't.jsonl')).toMatch(/^E_FOREIGN /);
@@ -217,4 +223,21 @@ describe('a trace whose last line was cut', () => {
     save('trace/router_trace_rank1.jsonl.gz', gzipSync(record(1, 2, 1)));
     expect((await tokensOf({ step: 2, layer: 1 })).tokens).toEqual([2, 2]);
   });
+});
+
+it('an option that means nothing to a file is refused', async () => {
+  saveTrace({ 0: both, 1: both });
+  save('r.jsonl', '{"routed_experts": [[[0, 3]], [[5, 1]]]}\n');
+  saveNpy('a.npy', 'i32', [2, 1, 2], Int32Array.of(0, 1, 2, 3));
+  const args = ['--layer', '1', '--step', '1', '--experts', '8', '--ranks', '2', '-o', 'p.fusco'];
+  const refuses = async (path: string, option: string[], text: string) =>
+    expectRefusal(await fusco('plan', path, ...args, ...option), 'E_OPTION', text);
+  await refuses(
+    'trace',
+    ['--axes', 'tokens,topk'],
+    '--axes means nothing to a router trace (Leave out --axes.)',
+  );
+  await refuses('trace', ['--array', 'ids'], '--array means nothing to a router trace');
+  await refuses('r.jsonl', ['--physical-ids'], '--physical-ids means nothing to responses');
+  await refuses('a.npy', ['--physical-ids'], '--physical-ids means nothing to arrays of ids');
 });
