@@ -99,6 +99,7 @@ export interface RoutingArguments {
   array?: string;
   axes?: Axis[];
   ranksFrom?: number[];
+  asBatch?: boolean;
   maskIds?: Range[];
   maskRepeatedRows?: boolean;
   multiHot?: boolean;
@@ -121,6 +122,7 @@ export function addRoutingOptions(command: Command): Command {
       parseAxes,
     )
     .option('--ranks-from <list>', 'recorded ranks that are the group, for example 4..7', ranks)
+    .option('--as-batch', 'all recorded tokens as one batch, split by --ranks, whatever rank had them')
     .option('--mask-ids <list>', 'recorded ids that mean no expert, for example 255 or 256..319', (text) =>
       parseRanges('--mask-ids', text),
     )
@@ -132,8 +134,8 @@ export function addRoutingOptions(command: Command): Command {
 
 /** What a command takes of its routing; `notice` takes lines about what was guessed or passed over. */
 export function routingChoice(options: RoutingArguments, notice: (text: string) => void): RoutingChoice {
-  const { format, layer, step, array, axes, ranksFrom } = options;
+  const { format, layer, step, array, axes, ranksFrom, asBatch } = options;
   const { maskIds, maskRepeatedRows, multiHot, physicalIds } = options;
-  const what = { format, layer, step, array, axes, ranksFrom };
+  const what = { format, layer, step, array, axes, ranksFrom, asBatch };
   return { ...what, maskIds, maskRepeatedRows, multiHot, physicalIds, notice };
 }

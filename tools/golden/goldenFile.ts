@@ -29,6 +29,7 @@ export interface GoldenRead {
   readonly array?: string;
   readonly axes?: string;
   readonly ranksFrom?: string;
+  readonly asBatch?: boolean;
   readonly maskIds?: string;
   readonly maskRepeatedRows?: boolean;
   readonly multiHot?: boolean;
@@ -36,7 +37,7 @@ export interface GoldenRead {
 }
 
 const READ_TEXTS = ['array', 'axes', 'ranksFrom', 'maskIds'] as const;
-const READ_FLAGS = ['maskRepeatedRows', 'multiHot', 'physicalIds'] as const;
+const READ_FLAGS = ['asBatch', 'maskRepeatedRows', 'multiHot', 'physicalIds'] as const;
 const READ_COUNTS = ['layer', 'step'] as const;
 
 export interface PlanEntry {

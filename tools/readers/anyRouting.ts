@@ -25,6 +25,7 @@ import { isResponses, readResponseFile, readResponseLines } from './responses.ts
 import { readSafetensors } from './safetensors.ts';
 import { isSglangDump, readSglang } from './sglang.ts';
 import { openMatching, openSource } from './source.ts';
+import { joinTables } from './tables.ts';
 import { openTorch, readTorch } from './torch.ts';
 import { tensorsOf } from './torchArrays.ts';
 import { type LayerSearch, tableOf } from './trace.ts';
@@ -263,8 +264,9 @@ function forRanks(recorded: Recorded, path: string, choice: Choice): RecordedTab
   if (recorded.kind === 'ranks') {
     return recorded.isStated ? pickRanks(recorded.tables, path, choice) : [...recorded.tables];
   }
-  if (choice.ranksFrom === undefined && choice.anyRanks === true) return [recorded.table];
-  if (choice.ranksFrom === undefined) return splitBetween(recorded.table, path, choice.ranks);
+  if (choice.anyRanks === true && choice.ranksFrom === undefined) return [recorded.table];
+  if (choice.ranksFrom === undefined || choice.asBatch === true)
+    return splitBetween(recorded.table, path, choice.ranks);
   throw new FuscoError('E_OPTION', '--ranks-from: the file does not say which rank had which tokens', {
     path,
     hint: 'Give --ranks, among which the tokens are split, or name an axis of ranks with --axes.',
@@ -275,6 +277,16 @@ function forRanks(recorded: Recorded, path: string, choice: Choice): RecordedTab
 function isPlainIds({ kind, ...source }: Source, { layer }: Choice): boolean {
   if (layer !== undefined) return false;
   return kind === 'npy' || kind === 'npz' || ('names' in source && source.names.includes('rank0.npy'));
+}
+
+/** The tokens of all ranks, or of those that were asked for, as one batch. */
+function asBatch(recorded: Recorded, path: string, { ranksFrom }: Choice): Recorded {
+  if (recorded.kind === 'batch') return recorded;
+  const { tables, isStated } = recorded;
+  const picked = isStated ? pickRanks(tables, path, { ranksFrom }) : tables;
+  const isBool = picked.some((table) => table.isBool);
+  const origins = picked.flatMap((table) => table.origins ?? []);
+  return { kind: 'batch', table: { ...joinTables(picked), origins, isBool } };
 }
 
 /** The same tables as a map of 0 and 1 says, if they are one. */
@@ -294,5 +306,6 @@ export async function readAnyRouting(path: string, choice: RoutingChoice = {}): 
   using source = openSource(path);
   const recorded = readSource(source, choice);
   if (!isPlainIds(source, choice) && isEmpty(tablesOf(recorded))) refuseEmpty(source, choice);
-  return forRanks(decoded(recorded, path, choice), path, choice);
+  const chosen = choice.asBatch === true ? asBatch(recorded, path, choice) : recorded;
+  return forRanks(decoded(chosen, path, choice), path, choice);
 }

@@ -32,6 +32,8 @@ export interface ReadChoice {
   readonly ranksFrom?: readonly number[] | undefined;
   /** Whether it is of no matter which rank had a token, as where choices are only counted. */
   readonly anyRanks?: boolean | undefined;
+  /** Whether the tokens of all recorded ranks are one batch, in the order of the ranks, that `ranks` splits anew. */
+  readonly asBatch?: boolean | undefined;
   /** Name of the array in a file of several; `*` stands for the number of a layer. */
   readonly array?: string | undefined;
   /** What the axes of an array are, in order. */

@@ -76,7 +76,7 @@ function ranksOfRecording(question: Question): number[] {
   return refuse(
     question,
     'only rank 0 recorded, and nothing says how many ranks there are; give --ranks',
-    'Give the directory with the files of all ranks, or --ranks N if the others had no tokens.',
+    'Give the directory with the files of all ranks, or --ranks N if the others had no tokens; with --as-batch, --ranks splits the tokens.',
   );
 }
 
@@ -102,10 +102,12 @@ function countedRanks(question: Question, count: number): number[] {
 export function wantedRanks(question: Question): number[] {
   const { choice, seen, recorded } = question;
   const { ranks: count, ranksFrom } = choice;
-  if (ranksFrom !== undefined && count !== undefined && count !== ranksFrom.length) {
+  const isSplit = choice.asBatch === true;
+  if (!isSplit && ranksFrom !== undefined && count !== undefined && count !== ranksFrom.length) {
     refuse(question, `--ranks ${count}, --ranks-from names ${ranksFrom.length}`, 'Leave out --ranks.');
   }
-  if (choice.anyRanks === true && ranksFrom === undefined) return [...recorded];
+  const isUnranked = choice.anyRanks === true || choice.asBatch === true;
+  if (isUnranked && ranksFrom === undefined) return [...recorded].sort((a, b) => a - b);
   const ranks =
     ranksFrom ?? (count === undefined ? ranksOfRecording(question) : countedRanks(question, count));
   const idle = ranks.filter((rank) => !recorded.has(rank));

@@ -106,6 +106,51 @@ describe('ranks that recorded nothing', () => {
     expect((await tokensOf({ step: 2, layer: 1, ranks: 3 })).tokens).toEqual([2, 0, 0]);
   });
 
+  it('--as-batch splits the tokens of a recording, whatever rank had them', async () => {
+    saveTrace({ 1: both, 2: both });
+    const choice = { step: 2, layer: 1, asBatch: true };
+    const rows = async (more: RoutingChoice, path = 'trace') =>
+      (await readAnyRouting(path, { ...choice, ...more })).map(rowsOf);
+    expect(await rows({ ranks: 2 })).toEqual([IDS, IDS]);
+    expect(await rows({ ranks: 4 })).toEqual([[IDS[0]], [IDS[1]], [IDS[0]], [IDS[1]]]);
+    expect(await rows({ ranks: 2, ranksFrom: [2] })).toEqual([[IDS[0]], [IDS[1]]]);
+    expect(await refusalOf(choice)).toMatch(/shape \(4, 2\) does not say how many ranks share its tokens/);
+    saveNpy('a.npy', 'i32', [2, 1, 2], Int32Array.of(0, 1, 2, 3));
+    const array = { asBatch: true, layer: undefined, step: undefined };
+    expect(await rows({ ...array, ranks: 1 }, 'a.npy')).toEqual([
+      [
+        [0, 1],
+        [2, 3],
+      ],
+    ]);
+    // The place of a token survives the split.
+    save(
+      'trace/router_trace_rank2.jsonl',
+      record(2, 2, 1, [
+        [0, 1],
+        [4, 4],
+      ]),
+    );
+    const args = [
+      'plan',
+      'trace',
+      '--layer',
+      '1',
+      '--step',
+      '2',
+      '--experts',
+      '8',
+      '-o',
+      'p.fusco',
+      '--as-batch',
+    ];
+    expectRefusal(
+      await fusco(...args, '--ranks', '4'),
+      'E_ROUTING_DUPLICATE',
+      /rank2\.jsonl: line 1, token 1, ids 4, 4: rank 3 token 0/,
+    );
+  });
+
   it('are never more than --ranks', async () => {
     saveTrace({ 0: both, 1: both, 2: both });
     expect(await refusalOf({ step: 2, layer: 1, ranks: 2 })).toMatch(/it holds 3 ranks, not the 2 asked for/);
