@@ -159,7 +159,7 @@ function readPerRank(source: Source, choice: Choice): Recorded {
 
 /** What a file is that nothing here reads. */
 function refuseUnknown({ path, bytes }: FileSource): never {
-  const text = new TextDecoder().decode(bytes.subarray(0, Math.min(64, bytes.length)));
+  const text = new TextDecoder().decode(bytes.subarray(0, Math.min(512, bytes.length)));
   if (/^[\w"]+(,[\w" .-]*)+\r?\n/.test(text)) {
     refuse(
       path,
@@ -221,7 +221,12 @@ function isEmpty(tables: readonly RecordedTable[]): boolean {
 /** Refuses a layer in which no token has an expert, with the first layer that has some. */
 function refuseEmpty(source: Source, choice: Choice): never {
   const layersWithExperts = new Set<number>();
-  readSource(source, { ...choice, notice: undefined, layersWithExperts });
+  try {
+    readSource(source, { ...choice, notice: undefined, layersWithExperts });
+  } catch (error) {
+    // Another layer may be damaged; this one is empty all the same.
+    if (!(error instanceof FuscoError)) throw error;
+  }
   layersWithExperts.delete(choice.layer ?? -1);
   const [first] = [...layersWithExperts].sort((a, b) => a - b);
   const others = first === undefined ? 'nor in any other' : `the first layer with experts is ${first}`;

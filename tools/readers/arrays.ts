@@ -30,7 +30,7 @@ export type ArraysContext = Omit<AxesContext, 'isStated'>;
 
 export const ROUTED_NAMES: readonly string[] = ['prompt_routed_experts', 'routed_experts'];
 const MAX_AXES = 5;
-const MAX_SHOWN = 8;
+const MAX_SHOWN = 6;
 
 /** Arrays that are in memory. */
 export function namedArrays(arrays: ReadonlyMap<string, NdArray>): NamedArray[] {
@@ -46,7 +46,7 @@ function patternOf(name: string): { pattern: string; number: number | undefined 
 }
 
 function shownArray({ name, dtype, declared, shape }: NamedArray): string {
-  const label = name === '' ? 'an array' : JSON.stringify(name.slice(0, 60));
+  const label = name === '' ? 'an array' : JSON.stringify(name.slice(0, 40));
   return `${label} ${declared ?? dtype} ${shapeText(shape)}`;
 }
 

@@ -139,14 +139,6 @@ export interface ArrayPlace {
   readonly path: string;
 }
 
-function numbersUpTo(count: number): Iterable<number> {
-  return {
-    *[Symbol.iterator]() {
-      for (let i = 0; i < count; i++) yield i;
-    },
-  };
-}
-
 /** Adds the wanted pieces of an array to a recording. Throws E_FOREIGN, E_ROUTING_DTYPE. */
 export function addArray(
   collector: TraceCollector,
@@ -160,9 +152,9 @@ export function addArray(
   const [ranks, steps, layers] = [strided.size('ranks'), strided.size(stepAxis), strided.size('layers')];
   if (array.data.length === 0 && ranks * steps > MAX_PLACES)
     refuse(path, `${shapeText(array.shape)} holds no ids`);
-  for (const rank of numbersUpTo(ranks)) {
-    for (const step of numbersUpTo(steps)) {
-      for (const layer of numbersUpTo(layers)) {
+  for (let rank = 0; rank < ranks; rank++) {
+    for (let step = 0; step < steps; step++) {
+      for (let layer = 0; layer < layers; layer++) {
         const place: Place = {
           step: base + step,
           layer: axes.includes('layers') ? layer : onlyLayer,

@@ -14,6 +14,7 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import { type DirectorySource, type FileSource, malformed, OpenFile, type Source, wholeOf } from './file.ts';
 import { type NdArray, type NdData, parseNpy, shapeText } from './npy.ts';
 import { readNpz } from './npz.ts';
+import type { RecordedTable } from './origins.ts';
 import { isArchive, openSource, sourceOf } from './source.ts';
 import { splitTable } from './tables.ts';
 
@@ -128,12 +129,12 @@ function checkRanks(have: number, wanted: number | undefined, path: string): voi
   }
 }
 
-function toTable(array: NdArray, path: string): RoutingTable {
+function toTable(array: NdArray, path: string): RecordedTable {
   if (array.dtype === 'f16' || array.dtype === 'f32' || array.dtype === 'f64') {
     throw new FuscoError('E_ROUTING_DTYPE', `ids are ${array.dtype}, not integers`, { path });
   }
   const [tokens, topk] = array.shape as [number, number];
-  return { ids: array.data, tokens, topk };
+  return { ids: array.data, tokens, topk, ...(array.declared === 'bool' ? { isBool: true } : {}) };
 }
 
 function routingShape(array: NdArray, wanted: string, path: string): FuscoError {
@@ -156,7 +157,7 @@ export async function readRouting(path: string, ranks?: number): Promise<Routing
 }
 
 /** As readRouting, from a source that is open already. */
-export function routingOf(source: Source, ranks?: number): RoutingTable[] {
+export function routingOf(source: Source, ranks?: number): RecordedTable[] {
   return toTables(arraysOf(source), source.path, ranks);
 }
 
@@ -203,7 +204,7 @@ export function splitBetween(table: RoutingTable, path: string, ranks: number | 
 }
 
 /** Checks the ranks and the shapes, and views every rank's block. */
-function toTables(source: Arrays, path: string, ranks: number | undefined): RoutingTable[] {
+function toTables(source: Arrays, path: string, ranks: number | undefined): RecordedTable[] {
   if (ranks !== undefined) checkInteger('ranks', ranks, 1, MAX_RANKS);
   if (source.kind === 'perRank') {
     const { arrays, paths } = source;

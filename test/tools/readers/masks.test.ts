@@ -1,5 +1,6 @@
 // Rows that are no routing, and maps of 0 and 1: what the options make of them, and what is said without the options.
 
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { type RoutingChoice, readAnyRouting } from '../../../tools/readers/anyRouting.ts';
 import { encodeNpy } from '../../../tools/readers/npy.ts';
@@ -196,6 +197,14 @@ describe('maps of 0 and 1', () => {
     expect(await inspect()).toMatchObject({ recvRows: [4, 0] });
     await fuscoJson(...plan('two.npy', ...two, '--no-multi-hot'));
     expect(await inspect()).toMatchObject({ recvRows: [4, 4] });
+  });
+
+  it('of booleans may be one file per rank', async () => {
+    bool();
+    save('maps/rank0.npy', readFileSync('map.npy'));
+    save('maps/rank1.npy', readFileSync('map.npy'));
+    await fuscoJson(...plan('maps', '--experts', '4'));
+    expect(await inspect()).toMatchObject({ tokens: [4, 4], topk: 2, recvRows: [8, 8] });
   });
 
   it('refuses what is no map', async () => {
