@@ -106,7 +106,6 @@ async function realTraffic(args: SimulateArguments): Promise<{ tables: RoutingTa
     if (counts.length !== experts) {
       throw new FuscoError('E_OPTION', `${counts.length} experts, the paper has ${experts}`, {
         path: args.counts,
-        hint: `Give counts of ${experts} experts.`,
       });
     }
     const what = `drawn from the expert counts of layer ${args.layer} in ${args.counts}, each expert by its share`;

@@ -222,7 +222,7 @@ function isEmpty(tables: readonly RecordedTable[]): boolean {
 function refuseEmpty(source: Source, choice: Choice): never {
   const layersWithExperts = new Set<number>();
   try {
-    readSource(source, { ...choice, notice: undefined, layersWithExperts });
+    readSource(source, { ...choice, notice: undefined, onFound: undefined, layersWithExperts });
   } catch (error) {
     // Another layer may be damaged; this one is empty all the same.
     if (!(error instanceof FuscoError)) throw error;

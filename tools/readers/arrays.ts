@@ -134,9 +134,6 @@ export function readArrays(
   const isSeries =
     !isRouted && first.number !== undefined && (members.length > 1 || choice.layer !== undefined);
   refuseChoice(axes, isSeries, label(first.array.name), choice);
-  if (isSeries && choice.layer === undefined && !axes.includes('layers')) {
-    refuseOpen(arrays, path, 'several of its arrays are layers of ids', 'by their number with --layer, or ');
-  }
   const stepName = axes.includes('steps') ? 'step' : 'request';
   const collector = new TraceCollector(path, choice, {
     stepName,
@@ -155,6 +152,9 @@ export function readArrays(
       layer: isSeries && !holdsLayers ? number : 0,
     };
     addArray(collector, array.read(), axes, { ...place, where: '', path: label(array.name) });
+  }
+  if (isSeries && choice.layer === undefined && !axes.includes('layers')) {
+    refuseOpen(arrays, path, 'several of its arrays are layers of ids', 'by their number with --layer, or ');
   }
   return collector.finish();
 }

@@ -85,6 +85,7 @@ export class TraceCollector {
     if (this.#layers.size > MAX_LAYERS) this.#fail(`it holds more than ${MAX_LAYERS} layers`);
     if (rank !== undefined) this.#seen(rank).layers.add(layer);
     const choice = this.#choice;
+    choice.onFound?.(step, layer, this.#options.joinsSteps === true);
     const first = (set: ReadonlySet<number>) => set.values().next().value;
     const isLayer = choice.layer === undefined ? layer === first(this.#layers) : layer === choice.layer;
     if (!isLayer && this.#layersWithExperts === undefined) return false;

@@ -1,9 +1,11 @@
 // Which recorded ranks are the group: idle ones, pipeline stages, several groups, files that were cut.
 
 import { gzipSync } from 'node:zlib';
+import { zipSync } from 'fflate';
 import { describe, expect, it } from 'vitest';
 import { type RoutingChoice, readAnyRouting } from '../../../tools/readers/anyRouting.ts';
 import { parseRanges } from '../../../tools/readers/choice.ts';
+import { encodeNpy } from '../../../tools/readers/npy.ts';
 import {
   expectRefusal,
   fusco,
@@ -285,4 +287,20 @@ it('an option that means nothing to a file is refused', async () => {
   await refuses('trace', ['--array', 'ids'], '--array means nothing to a router trace');
   await refuses('r.jsonl', ['--physical-ids'], '--physical-ids means nothing to responses');
   await refuses('a.npy', ['--physical-ids'], '--physical-ids means nothing to arrays of ids');
+});
+
+it('onFound hears of everything that a file holds, whatever is chosen', async () => {
+  const found: string[] = [];
+  const onFound = (step: number, layer: number, joins: boolean) =>
+    void found.push(`${step} ${layer} ${joins}`);
+  saveTrace({ 0: both, 1: both });
+  await readAnyRouting('trace', { step: 1, layer: 1, onFound });
+  expect([...new Set(found)]).toEqual(['1 1 false', '2 1 false']);
+  found.length = 0;
+  const ids = encodeNpy('i32', [1, 2], Int32Array.of(0, 1));
+  save('l.npz', zipSync({ 'layer_0.npy': Buffer.concat(ids), 'layer_1.npy': Buffer.concat(ids) }));
+  await expect(readAnyRouting('l.npz', { ranks: 1, onFound })).rejects.toThrow(
+    'several of its arrays are layers',
+  );
+  expect(found).toEqual(['0 0 true', '0 1 true']);
 });
