@@ -94,8 +94,38 @@ class LayerSums {
   }
 }
 
+/** Sums of a file: of all steps together, and of each step where they are wanted. */
+class CountSums {
+  readonly total: LayerSums;
+  readonly steps = new Map<number, LayerSums>();
+  readonly #path: string;
+  readonly #keepsSteps: boolean;
+
+  constructor(path: string, keepsSteps: boolean) {
+    this.total = new LayerSums(path);
+    this.#path = path;
+    this.#keepsSteps = keepsSteps;
+  }
+
+  #of(step: number): LayerSums[] {
+    if (!this.#keepsSteps) return [this.total];
+    const sums = this.steps.get(step) ?? new LayerSums(this.#path);
+    this.steps.set(step, sums);
+    return [this.total, sums];
+  }
+
+  addOne(step: number, layer: number, expert: number, count: number): void {
+    for (const sums of this.#of(step)) sums.addOne(layer, expert, count);
+  }
+
+  /** As LayerSums.addRow. */
+  addRow(step: number, layer: number, counts: ArrayLike<unknown>, what: string): void {
+    for (const sums of this.#of(step)) sums.addRow(layer, counts, what);
+  }
+}
+
 /** Adds an array whose last axis is experts, the one before it layers, and the first of three steps. */
-function addArray(sums: LayerSums, array: NdArray, path: string): void {
+function addArray(sums: CountSums, array: NdArray, path: string): void {
   const { shape, data } = array;
   if (!isInteger(array) || shape.length < 1 || shape.length > 3) {
     malformed(path, `${array.declared ?? array.dtype} ${shapeText(shape)} is not integers [layers, experts]`);
@@ -105,17 +135,18 @@ function addArray(sums: LayerSums, array: NdArray, path: string): void {
   const rows = experts === 0 ? 0 : data.length / experts;
   for (let row = 0; row < rows; row++) {
     const layer = row % layers;
-    sums.addRow(layer, data.subarray(row * experts, (row + 1) * experts), `layer ${layer}`);
+    const counts = data.subarray(row * experts, (row + 1) * experts);
+    sums.addRow(Math.floor(row / layers), layer, counts, `layer ${layer}`);
   }
 }
 
 /** Adds nested lists [experts], [layers][experts] or [steps][layers][experts]. */
-function addLists(sums: LayerSums, value: readonly unknown[]): void {
+function addLists(sums: CountSums, value: readonly unknown[]): void {
   const isRows = (list: readonly unknown[]) => list.length > 0 && list.every(Array.isArray);
   const layers = (isRows(value) ? value : [value]) as readonly (readonly unknown[])[];
   const steps = layers.every(isRows) ? (layers as readonly (readonly unknown[][])[]) : [layers];
-  for (const step of steps) {
-    for (const [layer, counts] of step.entries()) sums.addRow(layer, counts, `layer ${layer}`);
+  for (const [step, rows] of steps.entries()) {
+    for (const [layer, counts] of rows.entries()) sums.addRow(step, layer, counts, `layer ${layer}`);
   }
 }
 
@@ -127,37 +158,37 @@ function onlyArray(arrays: readonly NamedArray[], path: string): NamedArray {
   return malformed(path, `it has no "${NAME}", but ${names.join(', ') || 'nothing'}`);
 }
 
-function addTrtllm(sums: LayerSums, arrays: ReadonlyMap<string, NdArray>, path: string): void {
+function addTrtllm(sums: CountSums, arrays: ReadonlyMap<string, NdArray>, path: string): void {
   for (const [key, array] of arrays) {
-    const { layer } = parseKey(key, path);
+    const { iter, layer } = parseKey(key, path);
     if (array.shape.length !== 1 || !isInteger(array))
       malformed(path, `array ${key} is not integers [experts]: raw ids are a routing`);
-    sums.addRow(layer, array.data, `array ${key}`);
+    sums.addRow(iter, layer, array.data, `array ${key}`);
   }
 }
 
-function addJson(sums: LayerSums, text: string, path: string): void {
+function addJson(sums: CountSums, text: string, path: string): void {
   const value = jsonOf(text, path);
   const found = Array.isArray(value) ? value : (value as Record<string, unknown> | null)?.[NAME];
   if (!Array.isArray(found)) malformed(path, `it has no "${NAME}": [layers][experts]`);
   addLists(sums, found);
 }
 
-function addCsv(sums: LayerSums, text: string, path: string): void {
+function addCsv(sums: CountSums, text: string, path: string): void {
   const rows = readCsv(
     text,
     { layer: ['layer_id', 'layer'], expert: ['expert_id', 'expert'], count: ['count'] },
     path,
   );
-  for (const { layer, expert, count } of rows) sums.addOne(layer, expert, count);
+  for (const { layer, expert, count } of rows) sums.addOne(0, layer, expert, count);
 }
 
-function addSafetensors(sums: LayerSums, arrays: ReadonlyMap<string, NdArray>, path: string): void {
+function addSafetensors(sums: CountSums, arrays: ReadonlyMap<string, NdArray>, path: string): void {
   if (isTrtllmArchive(arrays.keys())) addTrtllm(sums, arrays, path);
   else addArray(sums, onlyArray(namedArrays(arrays), path).read(), path);
 }
 
-function addFile(sums: LayerSums, file: FileSource): void {
+function addFile(sums: CountSums, file: FileSource): void {
   const { kind, path, bytes } = file;
   if (kind === 'npy') addArray(sums, parseNpy(wholeOf(file), path), path);
   else if (kind === 'npz') addArray(sums, onlyArray(namedArrays(readNpz(bytes, path)), path).read(), path);
@@ -171,17 +202,42 @@ function addFile(sums: LayerSums, file: FileSource): void {
   }
 }
 
+function sumsOf(path: string, keepsSteps: boolean): CountSums {
+  using file = openFile(path);
+  const sums = new CountSums(path, keepsSteps);
+  addFile(sums, file);
+  return sums;
+}
+
 /**
- * Reads counts per layer: [layers][experts], integers from 0, with equally many experts in every layer.
+ * Reads counts per layer: [layers][experts], integers from 0, with equally many experts in every layer;
+ * steps are added up.
  *
  * @throws FuscoError E_FORMAT for anything but counts, E_FOREIGN for a damaged binary file, E_LIMIT, E_FILE_NOT_FOUND,
  *   E_FILE_READ
  */
 export async function readCounts(path: string): Promise<number[][]> {
-  using file = openFile(path);
-  const sums = new LayerSums(path);
-  addFile(sums, file);
-  return sums.finish();
+  return sumsOf(path, false).total.finish();
+}
+
+/**
+ * Reads counts per step: [steps][experts], in ascending order of the steps, of one layer or, without `layer`, of all layers
+ * together.
+ *
+ * @throws FuscoError what readCounts and layerOf throw
+ */
+export async function readCountSteps(path: string, layer?: number): Promise<number[][]> {
+  const { total, steps } = sumsOf(path, true);
+  const layers = total.finish();
+  if (layer !== undefined) layerOf(layers, layer, path);
+  const none = layers[0]!.map(() => 0);
+  return [...steps]
+    .sort(([a], [b]) => a - b)
+    .map(([, sums]) => {
+      const found = sums.finish();
+      if (layer !== undefined) return found[layer] ?? none;
+      return none.map((_, expert) => found.reduce((sum, counts) => sum + (counts[expert] ?? 0), 0));
+    });
 }
 
 /** One layer's counts. Throws E_OPTION if the file has no such layer or nothing was counted in it. */

@@ -4,7 +4,7 @@ import { zipSync } from 'fflate';
 import { describe, expect, it } from 'vitest';
 import { convertLayer } from '../../../tools/placement/convert.ts';
 import { NAMES, readLayer, readPlacementLayer } from '../../../tools/placement/placementFile.ts';
-import { readCounts } from '../../../tools/readers/counts.ts';
+import { readCountSteps, readCounts } from '../../../tools/readers/counts.ts';
 import { encodeNpy } from '../../../tools/readers/npy.ts';
 import { save, saveNpy, useTemporaryDirectory } from '../../support/cli.ts';
 import { EXPERTS, foreign, routing } from './support.ts';
@@ -70,6 +70,23 @@ describe('counts as people keep them', () => {
       [0, 0, 0],
       [0, 7, 0],
     ]);
+  });
+
+  it('of each step, of one layer or of all', async () => {
+    save('s.json', '[[[1, 2], [3, 4]], [[5, 6], [0, 8]]]');
+    expect(await readCountSteps('s.json')).toEqual([
+      [4, 6],
+      [5, 14],
+    ]);
+    expect(await readCountSteps('s.json', 1)).toEqual([
+      [3, 4],
+      [0, 8],
+    ]);
+    const iterations = [10, 11].map((iter) => countsOf([routing(1 + iter + 4, 3)]));
+    expect(await readCountSteps(foreign('trtllm/rank1.safetensors'), 4)).toEqual(iterations);
+    await expect(readCountSteps('s.json', 2)).rejects.toMatchObject({ code: 'E_OPTION' });
+    save('c.csv', 'layer_id,expert_id,count\n1,0,3\n0,1,2\n');
+    expect(await readCountSteps('c.csv')).toEqual([[3, 2]]);
   });
 
   it.each([
