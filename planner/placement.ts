@@ -1,4 +1,4 @@
-import { checkInteger, FuscoError } from './errors.ts';
+import { checkChoice, checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES } from './format/layout.ts';
 
 /** Expert -> rank, or expert -> ranks where an expert is replicated. */
@@ -40,6 +40,33 @@ export interface Placement {
   readonly instanceExpert: Uint16Array;
   /** The map as the plan stores it: empty for contiguous blocks, a number for an expert without replicas. */
   readonly map: PlacementMap;
+}
+
+/**
+ * Rules of placements without replicas. `blocks`, the default, and `remainder-first` give every rank a contiguous block;
+ * where `ranks` does not divide the experts, `blocks` spreads the longer ones evenly and `remainder-first` gives them to
+ * the first ranks, as vLLM and TensorRT-LLM do. `round-robin` deals expert e to rank e % ranks.
+ */
+export const PLACEMENT_RULES = ['blocks', 'remainder-first', 'round-robin'] as const;
+export type PlacementRule = (typeof PLACEMENT_RULES)[number];
+
+/** The rank of `index` if `count` items are dealt in contiguous blocks of which the first `count % ranks` have one more. */
+export function remainderFirstOwner(index: number, count: number, ranks: number): number {
+  const least = Math.floor(count / ranks);
+  const longer = count % ranks;
+  const inLonger = longer * (least + 1);
+  return index < inLonger ? Math.floor(index / (least + 1)) : longer + Math.floor((index - inLonger) / least);
+}
+
+/** The map of a rule. Throws E_OPTION for another name. */
+export function placementOf(rule: PlacementRule, experts: number, ranks: number): PlacementMap {
+  checkChoice('placement', rule, PLACEMENT_RULES);
+  return Array.from({ length: experts }, (_, expert) => {
+    if (rule === 'round-robin') return expert % ranks;
+    return rule === 'blocks'
+      ? blockOwner(expert, experts, ranks)
+      : remainderFirstOwner(expert, experts, ranks);
+  });
 }
 
 /** Contiguous blocks: owner(e) = floor(e * ranks / experts). */
@@ -188,7 +215,22 @@ export function checkRanksPerHost(ranksPerHost: number, ranksPerNode: number, ra
 export function checkRanksPerNode(ranksPerNode: number, ranks: number): number {
   checkInteger('ranksPerNode', ranksPerNode, 1, ranks);
   if (ranks % ranksPerNode === 0) return ranksPerNode;
-  throw new FuscoError('E_OPTION', `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks`, {
+  const text = `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks: nodes of unequal size are not planned`;
+  throw new FuscoError('E_OPTION', text, {
+    value: ranksPerNode,
     limit: ranks,
+    hint: nodeSizeHint(commonDivisor(ranksPerNode, ranks), ranks),
   });
+}
+
+/** The greatest integer that divides both. */
+export function commonDivisor(a: number, b: number): number {
+  return b === 0 ? a : commonDivisor(b, a % b);
+}
+
+/** What to do about nodes of unequal size. */
+export function nodeSizeHint(size: number, ranks: number): string {
+  if (size === 1)
+    return 'Give 1 rank a node: no larger number divides them, and then every rank counts as a node.';
+  return `Give ${size} ranks a node: then ${ranks / size} groups of ${size} ranks, each inside one node, count as nodes.`;
 }

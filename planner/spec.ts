@@ -1,4 +1,4 @@
-import { checkChoice, checkInteger } from './errors.ts';
+import { checkChoice, checkInteger, checkKeys } from './errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 import {
   checkRanksPerHost,
@@ -112,8 +112,30 @@ const MAX_SLICE_ROWS = 1 << 20;
 /** An entry's place in its tile is one byte. */
 const MAX_TILE_ENTRIES = 256;
 
-/** Fills in the defaults and checks every range. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
+/** Every option; the compiler keeps the list complete. */
+export const PLAN_OPTIONS = Object.keys({
+  experts: true,
+  ranks: true,
+  ranksPerNode: true,
+  ranksPerHost: true,
+  hidden: true,
+  dtype: true,
+  align: true,
+  capacity: true,
+  maxRows: true,
+  strategy: true,
+  balance: true,
+  partial: true,
+  sum: true,
+  placement: true,
+  replicas: true,
+  sliceBytes: true,
+  tileTokens: true,
+} satisfies Record<keyof PlanOptions, true>);
+
+/** Fills in the defaults and checks every key and range. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
 export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
+  checkKeys('the plan', options, PLAN_OPTIONS);
   const sliceBytes = checkInteger('sliceBytes', options.sliceBytes ?? DEFAULT_SLICE_BYTES, 1, 2 ** 45);
   const spec = makeSpec({
     experts: options.experts,

@@ -1,34 +1,41 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS } from '../../planner/format/layout.ts';
 import { checkRanksPerNode, defaultRanksPerNode, makePlacement } from '../../planner/placement.ts';
-import type { RoutingTable } from '../../planner/routing.ts';
 import { sum } from '../../planner/totals.ts';
 import { formatGrid } from '../figures/format.ts';
 import { maxOverMean } from '../figures/summary.ts';
 import { type Candidate, compareProposals, type Ratios } from '../placement/compareProposals.ts';
-import {
-  checkReplicas,
-  FORMATS,
-  type Format,
-  fromLogical,
-  fromPhysical,
-  readLayer,
-  slotCounts,
-} from '../placement/convert.ts';
+import { checkReplicas, convertLayer, type Target } from '../placement/convert.ts';
+import { FORMATS, type Format, NAMES, readLayer, readPlacementLayer } from '../placement/placementFile.ts';
 import { countChoices, type Imbalance } from '../placement/propose.ts';
 import { quotaLoads } from '../placement/quotaLoads.ts';
 import { readCountSteps } from '../readers/counts.ts';
-import { readRouting } from '../readers/numpyRouting.ts';
+import { explaining } from '../readers/origins.ts';
 import { readSteps } from '../readers/steps.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
-import { command, printJson, say } from './io.ts';
-import { decimal, integer, ranksPerNodeOption } from './options.ts';
+import { command, Notices, printJson, say } from './io.ts';
+import {
+  addRoutingOptions,
+  choice,
+  decimal,
+  integer,
+  type RoutingArguments,
+  ranksPerNodeOption,
+  routingChoice,
+} from './options.ts';
 
-interface ProposeArguments {
+/** Values of `--format` of convert, with other names of formats. */
+const FORMAT_NAMES: Readonly<Record<string, Format | undefined>> = {
+  auto: undefined,
+  ...Object.fromEntries(FORMATS.map((format) => [format, format])),
+  trtllm: 'phy2log',
+  physical_to_logical_map: 'phy2log',
+};
+
+interface ProposeArguments extends RoutingArguments {
   output: string;
   counts?: string;
-  layer?: number;
   routing?: string;
   experts?: number;
   ranks: number;
@@ -41,9 +48,10 @@ interface ProposeArguments {
 
 interface ConvertArguments {
   output: string;
-  format: Format;
+  format: string;
   layer?: number;
   ranks: number;
+  slots?: number;
   logcnt?: string;
   json?: boolean;
 }
@@ -53,7 +61,7 @@ async function writeMap(path: string, map: unknown): Promise<void> {
 }
 
 /** Rows of each expert in each step. */
-async function readRows(args: ProposeArguments): Promise<number[][]> {
+async function readRows(args: ProposeArguments, notices: Notices): Promise<number[][]> {
   const { counts: path, routing, experts } = args;
   if ((path === undefined) === (routing === undefined)) {
     throw new FuscoError('E_USAGE', 'give --counts or --routing, and not both');
@@ -62,34 +70,26 @@ async function readRows(args: ProposeArguments): Promise<number[][]> {
     const steps = await readCountSteps(path, args.layer);
     const found = steps[0]!.length;
     if (experts === undefined || experts === found) return steps;
-    throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${found}`, { path });
+    throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${found}`, {
+      path,
+      hint: 'Leave out --experts, or give the number that the file counts.',
+    });
   }
-  if (args.layer !== undefined) throw new FuscoError('E_USAGE', '--layer belongs to --counts');
-  return countSteps(routing!, args);
+  return countSteps(routing!, args, notices);
 }
 
 /** Choices of each step of a recording, or of one routing, which may be for any number of ranks. */
-async function countSteps(path: string, { ranks, experts: given }: ProposeArguments): Promise<number[][]> {
-  const steps = await readSteps(path);
-  const experts = given ?? steps[0]?.options?.experts;
+async function countSteps(path: string, args: ProposeArguments, notices: Notices): Promise<number[][]> {
+  const what = { ...routingChoice(args, notices.add), experts: args.experts, anyRanks: true };
+  const steps = await readSteps(path, what);
+  const experts = args.experts ?? steps[0]?.options?.experts;
   if (experts === undefined) throw new FuscoError('E_USAGE', '--routing needs --experts');
   const rows: number[][] = [];
-  for (const { options, tables } of steps) {
-    rows.push(
-      countChoices(options === undefined ? await readAnyRouting(path, ranks) : await tables(), experts),
-    );
+  for (const step of steps) {
+    const tables = await step.tables();
+    rows.push(await explaining(tables, experts, () => countChoices(tables, experts)));
   }
   return rows;
-}
-
-/** A routing however many ranks it is for; one array [tokens, topk] does not say, and then the split is ours. */
-async function readAnyRouting(path: string, ranks: number): Promise<RoutingTable[]> {
-  try {
-    return await readRouting(path);
-  } catch (error) {
-    if (error instanceof FuscoError && error.code === 'E_RANKS') return readRouting(path, ranks);
-    throw error;
-  }
 }
 
 /** Ranks and nodes of a placement, for the rows of all steps together. */
@@ -127,7 +127,8 @@ function candidateLines(candidates: readonly Candidate[], steps: number, holdout
 }
 
 async function propose(args: ProposeArguments): Promise<void> {
-  const steps = await readRows(args);
+  const notices = new Notices();
+  const steps = await readRows(args, notices);
   const { ranks, replicas, target, holdout } = args;
   const ranksPerNode = checkRanksPerNode(args.ranksPerNode ?? defaultRanksPerNode(ranks), ranks);
   const candidates = compareProposals(steps, {
@@ -147,10 +148,11 @@ async function propose(args: ProposeArguments): Promise<void> {
     const counted = { steps: steps.length - holdout, holdout, ...(target === undefined ? {} : { target }) };
     printJson({
       ...{ file: args.output, experts, ranks, replicas: proposed.replicas, before, after },
-      ...{ ...counted, placements },
+      ...{ ...counted, placements, ...notices.fields },
     });
     return;
   }
+  notices.say();
   say('rows of the busiest rank over the mean, under the replica rule quota-1:');
   say(candidateLines(candidates, steps.length, holdout));
   if (target !== undefined && proposed.steps.worst > target)
@@ -161,21 +163,35 @@ async function propose(args: ProposeArguments): Promise<void> {
 }
 
 async function convert(file: string, args: ConvertArguments): Promise<void> {
-  const { format, ranks, layer: at } = args;
-  const layer = await readLayer(file, format, format === 'log2phy' ? 2 : 1, at);
-  const converted = format === 'log2phy' ? fromLogical(layer, ranks, file) : fromPhysical(layer, ranks, file);
+  const { ranks, slots, layer: at } = args;
+  const notices = new Notices();
+  const found = await readPlacementLayer(file, FORMAT_NAMES[args.format], at);
+  const target: Target = { ranks, slots, path: file };
+  const converted = convertLayer(found, target);
   if (args.logcnt !== undefined) {
-    checkReplicas(await readLayer(args.logcnt, 'logcnt', 1, at), slotCounts(format, layer), args.logcnt);
+    const counts = await readLayer(args.logcnt, NAMES.logcnt, 1, at);
+    checkReplicas(counts, converted.slots, { ...target, path: args.logcnt });
   }
-  const { map, merged, physical } = converted;
+  const { map, merged, physical, unused } = converted;
+  const { format } = found;
   await writeMap(args.output, map);
+  if (found.isGuess) notices.add(`${file}: an array of three axes read as ${format}`);
+  const total = physical + unused;
+  if ((format === 'phy2log' || format === 'log2phy') && total % ranks !== 0) {
+    notices.add(`${total} slots on ${ranks} ranks: the first ${total % ranks} have one more`);
+  }
+  if (unused > 0) notices.add(`${unused} of ${total} slots are empty`);
   if (merged > 0) {
-    say(
+    notices.add(
       `${merged} of ${physical} physical experts share their rank with another replica and become one with it`,
     );
   }
-  if (args.json) printJson({ file: args.output, experts: map.length, ranks, physical, merged });
-  else say(`${map.length} experts, ${physical - merged} instances on ${ranks} ranks -> ${args.output}`);
+  if (args.json) {
+    printJson({ file: args.output, experts: map.length, ranks, format, physical, merged, ...notices.fields });
+    return;
+  }
+  notices.say();
+  say(`${map.length} experts, ${physical - merged} instances on ${ranks} ranks -> ${args.output}`);
 }
 
 export function placementCommand(): Command {
@@ -186,9 +202,8 @@ export function placementCommand(): Command {
     .requiredOption('-o, --output <file>', 'the JSON map to write: expert -> rank or ranks')
     .option(
       '--counts <file>',
-      'expert counts: {"logical_count": [layers][experts]} or [steps][layers][experts]',
+      'expert counts, of one step or several; without --layer, the sum of all layers',
     )
-    .option('--layer <n>', 'layer of the count file (default: the sum of all)', integer(0))
     .option('--routing <path>', 'count the choices of a recording, step by step, or of one routing')
     .option('--experts <n>', 'logical experts (default: those of the file)', integer(1, MAX_INSTANCES))
     .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
@@ -206,16 +221,22 @@ export function placementCommand(): Command {
     .addOption(ranksPerNodeOption())
     .option('--json', 'one JSON object')
     .action(propose);
-  const convertCommand = command('convert', "Read another tool's placement: EPLB's, or SGLang's.")
-    .argument('<file>', '.npy or JSON, one layer or [layers]')
-    .addOption(new Option('--format <name>', 'what the file holds').choices(FORMATS).makeOptionMandatory())
+  const convertCommand = command(
+    'convert',
+    "Read another tool's placement: EPLB's, SGLang's, vLLM's, vllm-ascend's or TensorRT-LLM's.",
+  )
+    .argument('<file>', '.npy, .npz, .pt, .safetensors, JSON or YAML; one layer or [layers]')
+    .addOption(
+      choice('--format <name>', 'what the file holds, if it does not say', Object.keys(FORMAT_NAMES)),
+    )
     .option('--layer <n>', 'layer of the file', integer(0))
     .requiredOption('--ranks <n>', 'ranks among which the physical experts are split', integer(1, MAX_RANKS))
+    .option('--slots <n>', 'physical slots of a log2phy, if the last ones are empty', integer(1, 1 << 20))
     .option('--logcnt <file>', "EPLB's replica counts, to be compared with the map")
     .requiredOption('-o, --output <file>', 'the JSON map to write')
     .option('--json', 'one JSON object')
     .action(convert);
   return command('placement', 'Where experts live: propose a placement, or read one.')
-    .addCommand(proposeCommand)
+    .addCommand(addRoutingOptions(proposeCommand))
     .addCommand(convertCommand);
 }

@@ -17,26 +17,28 @@ import {
 } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
+import { explaining } from '../readers/origins.ts';
 import { readPlacement } from '../readers/placementMap.ts';
 import { withProgress } from '../terminal/progress.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
-import { command, printJson, say } from './io.ts';
+import { command, Notices, printJson, say } from './io.ts';
 import {
   addRoutingOptions,
   choice,
   integer,
+  type NodeArguments,
+  nodeOptions,
   type RoutingArguments,
-  ranksPerNodeOption,
+  ranksPerNodeOf,
   routingChoice,
 } from './options.ts';
 
 const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 
-interface PlanArguments extends RoutingArguments {
+interface PlanArguments extends RoutingArguments, NodeArguments {
   output: string;
   experts: number;
   ranks?: number;
-  ranksPerNode?: number;
   ranksPerHost?: number;
   hidden: number;
   dtype: Dtype;
@@ -68,8 +70,9 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
     sum,
     replicas,
   } = args;
+  const notices = new Notices();
   const tables = await withProgress('reading', (progress) =>
-    readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
+    readAnyRouting(routing, { ...routingChoice(args, notices.add), ranks: args.ranks, experts, progress }),
   );
   const { length: ranks } = tables;
   const options: PlanOptions = {
@@ -87,17 +90,23 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
       sum,
       replicas,
     },
-    ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
+    ranksPerNode: ranksPerNodeOf(args, ranks, notices.add),
     ...(args.ranksPerHost === undefined ? {} : { ranksPerHost: args.ranksPerHost }),
     ...(args.maxRows === undefined ? {} : { maxRows: args.maxRows }),
-    ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
+    ...(args.placement === undefined
+      ? {}
+      : { placement: await readPlacement(args.placement, experts, ranks) }),
   };
   const planner = await loadPlanner();
-  const { length, planId } = await writePlan(planner, tables, options, args);
+  const { length, planId } = await explaining(tables, experts, () =>
+    writePlan(planner, tables, options, args),
+  );
   if (args.json) {
-    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
+    const { memoryBytes: plannerMemoryBytes } = planner;
+    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes, ...notices.fields });
     return;
   }
+  notices.say();
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
   say(
@@ -140,7 +149,6 @@ export function planCommand(): Command {
     .requiredOption('-o, --output <file>', 'the plan file to write')
     .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
-    .addOption(ranksPerNodeOption())
     .option(
       '--ranks-per-host <n>',
       'ranks of a machine, whose links --strategy auto takes as fast (default: the ranks of a node)',
@@ -171,7 +179,10 @@ export function planCommand(): Command {
       integer(0, 256),
       0,
     )
-    .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
+    .option(
+      '--placement <rule|file>',
+      'blocks, remainder-first or round-robin; or a JSON array, expert -> rank or list of ranks (default: blocks)',
+    )
     .addOption(
       choice(
         '--replicas <rule>',
@@ -186,5 +197,5 @@ export function planCommand(): Command {
     )
     .option('--json', 'one JSON object')
     .action(plan);
-  return addRoutingOptions(made);
+  return addRoutingOptions(nodeOptions(made));
 }

@@ -25,19 +25,30 @@ export interface WhatIfArguments {
   json?: boolean;
 }
 
-const BLOCKS = 'blocks';
 const RECORDED = 'recorded';
 
-/** The placements of a comma-separated list: `blocks`, `recorded` (that of the recording), or files. */
-async function readPlacements(list: string, steps: readonly RoutingStep[]): Promise<NamedPlacement[]> {
+/** The experts that the command line or the recording states. Throws E_USAGE where neither does. */
+function expertsOf({ options }: RoutingStep, { experts = options?.experts }: WhatIfArguments): number {
+  if (experts !== undefined) return experts;
+  throw new FuscoError('E_USAGE', 'a routing that is no recording needs --experts');
+}
+
+/** The placements of a comma-separated list: names of rules, `recorded` (that of the recording), or files. */
+async function readPlacements(
+  steps: readonly RoutingStep[],
+  args: WhatIfArguments,
+): Promise<NamedPlacement[]> {
+  const first = steps[0]!;
+  const { options } = first;
+  const experts = expertsOf(first, args);
+  const ranks = options?.ranks ?? (await first.tables()).length;
   const placements: NamedPlacement[] = [];
-  for (const name of list.split(',')) {
+  for (const name of args.placement.split(',')) {
     if (name === RECORDED) {
-      const { options } = steps[0]!;
       if (options === undefined) throw new FuscoError('E_USAGE', `--placement ${RECORDED} needs a recording`);
       placements.push({ name, map: options.placement ?? [] });
     } else {
-      placements.push({ name, map: name === BLOCKS ? [] : await readPlacement(name) });
+      placements.push({ name, map: await readPlacement(name, experts, ranks) });
     }
   }
   return placements;
@@ -49,11 +60,10 @@ async function* plannedSteps(
   args: WhatIfArguments,
   { ranksPerNode }: Topology,
 ): AsyncGenerator<PlannedStep> {
-  for (const { step, options: recorded, tables: read } of steps) {
-    const tables = await read();
-    const experts = args.experts ?? recorded?.experts;
-    if (experts === undefined)
-      throw new FuscoError('E_USAGE', 'a routing that is no recording needs --experts');
+  for (const recordedStep of steps) {
+    const { step, options: recorded } = recordedStep;
+    const tables = await recordedStep.tables();
+    const experts = expertsOf(recordedStep, args);
     const options: PlanOptions = {
       ...(recorded ?? { ranksPerNode: Math.min(ranksPerNode, tables.length) }),
       ...{ experts, ranks: tables.length },
@@ -68,7 +78,7 @@ export async function simulatePlacements(file: string, args: WhatIfArguments, la
   const topology = await findTopology(args.topology, args.calibration);
   const steps = await readSteps(file);
   if (steps.length === 0) throw new FuscoError('E_FORMAT', 'the recording has no steps', { path: file });
-  const placements = await readPlacements(args.placement, steps);
+  const placements = await readPlacements(steps, args);
   const planner = await loadPlanner();
   const { expertBytes = 0 } = args;
   const found = await whatIf(plannedSteps(steps, args, topology), placements, {

@@ -14,6 +14,7 @@ export async function viewerAsset(name: string): Promise<Uint8Array> {
     return await readFile(file);
   } catch (cause) {
     throw new FuscoError('E_BACKEND', `the viewer is not built: ${file}; run \`npm run build:viewer\``, {
+      hint: 'Run `npm run build:viewer`.',
       cause,
     });
   }
