@@ -40,8 +40,10 @@ export interface PlanOptions {
   ranksPerNode?: number;
   /** Elements of one row, for reports and slice sizes only. Default 7168. */
   hidden?: number;
-  /** Nominal dtype of a row, likewise. Default bf16. */
+  /** Nominal dtype of a row that dispatch moves, likewise. Default bf16. */
   dtype?: Dtype;
+  /** Nominal dtype of a row that combine returns: f32, f16 or bf16. Default: `dtype`, and bf16 for fp8. */
+  combineDtype?: Dtype;
   /** Rows to which every expert's block is padded. Default 1. */
   align?: number;
   /** Most rows of one expert instance; 0, the default, means no limit. */
@@ -94,6 +96,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     topk,
     hidden: options.hidden ?? 7168,
     dtype: options.dtype ?? 'bf16',
+    ...(options.combineDtype === undefined ? {} : { combineDtype: checkCombineDtype(options) }),
     align: options.align ?? 1,
     capacity: options.capacity ?? 0,
     strategy: options.strategy ?? 'flat',
@@ -105,6 +108,12 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
   });
   const sliceRows = Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / spec.rowBytes)));
   return { ...spec, sliceRows };
+}
+
+/** Opaque rows come back as what they are; the others as what combine can add. */
+function checkCombineDtype({ combineDtype, dtype }: PlanOptions): Dtype {
+  const sums: readonly Dtype[] = ['f32', 'f16', 'bf16'];
+  return checkChoice('combineDtype', combineDtype, dtype === 'bytes' ? [...sums, 'bytes'] : sums);
 }
 
 /** Fields that a header omits at their default. They are part of the plan id and exist since format 1.1. */
@@ -204,7 +213,7 @@ export function specFields(spec: PlanSpec): SpecFields {
 /** Options that resolve to this spec again. Throws E_BACKEND for rules that the planner does not have. */
 export function optionsOf(spec: PlanSpec): PlanOptions {
   checkSupported(spec);
-  const { sliceRows, topk: _, balance, partial, combineDtype: __, ...rest } = specFields(spec);
+  const { sliceRows, topk: _, balance, partial, ...rest } = specFields(spec);
   return {
     ...rest,
     sliceBytes: sliceRows * spec.rowBytes,

@@ -2,7 +2,9 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { ROUTING_FORMATS, type RoutingChoice, type RoutingFormat } from '../readers/anyRouting.ts';
+import type { Range, RecordingChoice } from '../readers/recording.ts';
 
 /** An argument parser for integers in [min, max]. */
 export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -48,4 +50,51 @@ export function addRoutingOptions(command: Command): Command {
 
 export function routingChoice({ format, layer, step }: RoutingArguments): RoutingChoice {
   return { format, layer, step };
+}
+
+/** Ranges of a recording. */
+export interface RangeArguments {
+  layers?: Range;
+  steps?: Range;
+}
+
+/** An argument parser for `3` and `3-60`, both ends included. */
+function range(text: string): Range {
+  const [, first, last = first] = /^(\d{1,15})(?:-(\d{1,15}))?$/.exec(text) ?? [];
+  if (first !== undefined && Number(first) <= Number(last)) return { first: Number(first), last: Number(last) };
+  throw new InvalidArgumentError('It must be a number or a range like 3-60.');
+}
+
+/** Adds `--steps` and `--layers` to a command that takes a whole recording. */
+export function addRangeOptions(command: Command): Command {
+  return command
+    .option('--layers <range>', 'layers of a recording, for example 3-60', range)
+    .option('--steps <range>', 'steps of a recording, for example 0-9', range);
+}
+
+export function recordingChoice(
+  args: Pick<RoutingArguments, 'format'> & RangeArguments & { ranks?: number },
+): RecordingChoice {
+  const { format, ranks, layers, steps } = args;
+  return { format, ranks, layers, steps };
+}
+
+/** A name for one routing of a recording: `step7-layer3`. */
+export function recordedName({ step, layer }: { step?: number; layer?: number }): string {
+  const parts = [step === undefined ? '' : `step${step}`, layer === undefined ? '' : `layer${layer}`];
+  return parts.filter((part) => part !== '').join('-') || 'routing';
+}
+
+/**
+ * A hook that refuses a command without some of its options, all of them in one error. Commander names one at a time,
+ * and before it notices a misspelt one.
+ */
+export function needs(...names: readonly string[]): (command: Command) => void {
+  return (command) => {
+    const missing = command.options.filter(
+      (option) => names.includes(option.attributeName()) && command.getOptionValue(option.attributeName()) === undefined,
+    );
+    if (missing.length === 0) return;
+    throw new FuscoError('E_USAGE', `${command.name()} needs ${missing.map(({ flags }) => flags).join(' and ')}`);
+  };
 }

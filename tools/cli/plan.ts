@@ -1,35 +1,46 @@
-import type { Command } from 'commander';
+import { basename, join } from 'node:path';
+import { type Command, Option } from 'commander';
 import { planChunked } from '../../planner/chunked.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { encodePlanChunks } from '../../planner/format/encode.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { readPlacement } from '../readers/placementMap.ts';
+import { readRoutings } from '../readers/recording.ts';
 import { withProgress } from '../terminal/progress.ts';
-import { writeFileAtomic } from '../writers/outputFile.ts';
+import { OutputDirectory, writeFileAtomic } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
 import {
+  addRangeOptions,
   addRoutingOptions,
   choice,
   integer,
+  needs,
+  type RangeArguments,
   type RoutingArguments,
   ranksPerNodeOption,
+  recordedName,
+  recordingChoice,
   routingChoice,
 } from './options.ts';
+import { assumedLines, choiceLines, lostEntries, lostLines, predictChoices } from './planNotes.ts';
 
 const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 
-interface PlanArguments extends RoutingArguments {
-  output: string;
+/** What says how to plan a routing. */
+export interface PlanningArguments {
   experts: number;
   ranks?: number;
   ranksPerNode?: number;
   hidden: number;
   dtype: Dtype;
+  combineDtype?: Dtype;
   align: number;
   capacity?: number;
   strategy: Strategy | 'auto';
@@ -37,37 +48,81 @@ interface PlanArguments extends RoutingArguments {
   partial: PartialDtype;
   placement?: string;
   tileTokens: number;
+}
+
+interface PlanArguments extends PlanningArguments, RoutingArguments, RangeArguments {
+  output?: string;
   stream?: boolean;
   json?: boolean;
 }
 
-async function plan(routing: string, args: PlanArguments): Promise<void> {
+/** The planner's options that the arguments ask for. */
+export async function planningOptions(args: PlanningArguments, ranks: number): Promise<PlanOptions> {
   const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
-  const tables = await withProgress('reading', (progress) =>
-    readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
-  );
-  const { length: ranks } = tables;
-  const options: PlanOptions = {
+  return {
     ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial },
+    ...(args.combineDtype === undefined ? {} : { combineDtype: args.combineDtype }),
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
+}
+
+/** Where the plan of a routing goes if no file is named: next to nobody's files, in the current directory. */
+function defaultOutput(routing: string): string {
+  return `${basename(routing).replace(/\.(npy|npz|pt|json|jsonl|safetensors)$/, '')}.fusco`;
+}
+
+async function plan(routing: string, args: PlanArguments, command: Command): Promise<void> {
+  if (args.steps !== undefined || args.layers !== undefined) return planRecording(routing, args);
+  const output = args.output ?? defaultOutput(routing);
+  const tables = await withProgress('reading', (progress) =>
+    readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
+  );
+  const options = await planningOptions(args, tables.length);
   const planner = await loadPlanner();
-  const { length, planId } = await writePlan(planner, tables, options, args);
+  const { length, planId, made } = await writePlan(planner, tables, options, output, args.stream);
+  const plannerMemoryBytes = planner.memoryBytes;
+  const choices = made?.decision.reason ? predictChoices(planner, tables, options, made) : undefined;
   if (args.json) {
-    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
+    const lost = made === undefined ? {} : lostEntries(made);
+    const auto = choices === undefined ? {} : { auto: choices };
+    printJson({ planId, file: output, bytes: length, plannerMemoryBytes, ...lost, ...auto });
     return;
   }
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
-  say(
-    `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(planner.memoryBytes)}) -> ${args.output}`,
-  );
+  say(`plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(plannerMemoryBytes)}) -> ${output}`);
+  for (const line of assumedLines(command, options)) say(line);
+  if (made !== undefined) for (const line of lostLines(made)) say(line);
+  if (choices !== undefined) for (const line of choiceLines(choices)) say(line);
+}
+
+/** Plans every step and layer of a recording into a directory of plan files. */
+async function planRecording(routing: string, args: PlanArguments): Promise<void> {
+  if (args.stream || args.step !== undefined || args.layer !== undefined)
+    throw new FuscoError('E_USAGE', '--steps and --layers go without --step, --layer and --stream');
+  const directory = args.output ?? defaultOutput(routing).replace(/\.fusco$/, '-plans');
+  await OutputDirectory.create(directory);
+  const planner = await loadPlanner();
+  const files: { step?: number; layer?: number; planId: string; file: string }[] = [];
+  for await (const { tables, ...number } of readRoutings(routing, recordingChoice(args))) {
+    const options = await planningOptions(args, tables.length);
+    const file = join(directory, `${recordedName(number)}.fusco`);
+    const { planId, made } = await writePlan(planner, tables, options, file);
+    files.push({ ...number, planId, file });
+    if (args.json) continue;
+    say(`plan ${planId.slice(0, 12)} -> ${file}`);
+    for (const line of lostLines(made!)) say(line);
+  }
+  if (args.json) printJson({ plans: files });
+  else say(`${formatCount(files.length)} plans -> ${directory}`);
 }
 
 interface Written {
   readonly length: number;
   readonly planId: string;
+  /** Missing where the plan was never in memory as a whole. */
+  readonly made?: VerifiedPlan;
 }
 
 /** Plans and writes the file: whole, or with `stream` the same bytes in the memory of one shard at a time. */
@@ -75,7 +130,8 @@ async function writePlan(
   planner: Planner,
   tables: readonly RoutingTable[],
   options: PlanOptions,
-  { output, stream }: PlanArguments,
+  output: string,
+  stream = false,
 ): Promise<Written> {
   if (stream) {
     const table = (rank: number) => tables[rank]!;
@@ -88,21 +144,20 @@ async function writePlan(
   const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
   const encoded = await encodePlanChunks(planned, nodeSha256);
   await writeFileAtomic(output, encoded.chunks);
-  return encoded;
+  return { length: encoded.length, planId: encoded.planId, made: planned };
 }
 
-export function planCommand(): Command {
-  const made = command(
-    'plan',
-    'Plan a routing table: .npy, .npz, a directory of rank{r}.npy [tokens, topk], or a recording of a serving or training framework.',
-  )
-    .argument('<routing>', 'expert ids; -1 means no expert')
-    .requiredOption('-o, --output <file>', 'the plan file to write')
-    .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
+/** Adds the options that say how to plan a routing. */
+export function addPlanningOptions(command: Command): Command {
+  return command
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
     .addOption(ranksPerNodeOption())
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
-    .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
+    .addOption(choice('--dtype <dtype>', 'dtype of a row that dispatch moves', ['bf16', 'f16', 'f32', 'fp8']))
+    .addOption(
+      new Option('--combine-dtype <dtype>', 'dtype of a row that combine returns (default: --dtype; bf16 for fp8)')
+        .choices(['bf16', 'f16', 'f32']),
+    )
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
     .addOption(choice('--strategy <name>', 'how rows travel', ['flat', 'hier', 'auto']))
@@ -114,12 +169,29 @@ export function planCommand(): Command {
       integer(0, 256),
       0,
     )
-    .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
+    .option('--placement <file>', 'JSON array, expert -> rank or list of ranks');
+}
+
+export function planCommand(): Command {
+  const made = command(
+    'plan',
+    'Plan a routing table: .npy, .npz, a directory of rank{r}.npy [tokens, topk], or a recording of a serving or training framework.',
+  )
+    .argument('<routing>', 'expert ids; -1 means no expert')
+    .option('-o, --output <file>', 'the plan file to write, or a directory for several (default: named as the routing)')
+    .option('--experts <n>', 'logical experts (required)', integer(1, MAX_INSTANCES))
     .option(
       '--stream',
       'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',
     )
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('experts'))
+    .addHelpText('after', EXAMPLES)
     .action(plan);
-  return addRoutingOptions(made);
+  return addRangeOptions(addRoutingOptions(addPlanningOptions(made)));
 }
+
+const EXAMPLES = `
+Examples:
+  fusco plan routing.npy --experts 256 -o step.fusco
+  fusco plan trace/ --experts 256 --layers 3-60 --steps 0-9 -o plans`;

@@ -45,6 +45,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'ranksPerNode',
   'hidden',
   'dtype',
+  'combineDtype',
   'align',
   'capacity',
   'strategy',

@@ -14,6 +14,8 @@ export interface TraceChoice {
   /** Training step, forward pass, iteration or request, as the file numbers it. */
   readonly step?: number | undefined;
   readonly progress?: ReadProgress | undefined;
+  /** Called for everything that the recording holds, whatever is chosen; `joins`: without a choice, all steps are one. */
+  readonly onFound?: ((step: number, layer: number, joins: boolean) => void) | undefined;
 }
 
 /** Reads the files of one recording, in any order; `label` names the recording in errors. Throws E_FOREIGN. */
@@ -62,6 +64,7 @@ export class TraceCollector {
   wants(step: number, layer: number): boolean {
     this.#layers.add(layer);
     this.#steps.add(step);
+    this.#choice.onFound?.(step, layer, this.#joinsSteps);
     if (this.#layers.size > MAX_LAYERS) this.#fail(`it holds more than ${MAX_LAYERS} layers`);
     const choice = this.#choice;
     const first = (set: ReadonlySet<number>) => set.values().next().value;

@@ -1,7 +1,6 @@
 // What the worker does, without the worker: opens files, plans, counts, follows tokens. Runs in Node, too, for tests.
 
 import type { Sha256 } from '../../planner/format/hash.ts';
-import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import {
   decodePlan,
   encodePlan,
@@ -18,7 +17,8 @@ import { defaultRanksPerNode } from '../../planner/placement.ts';
 import { optionsOf } from '../../planner/spec.ts';
 import { figuresOf } from '../figures/planFigures.ts';
 import { type NamedBytes, parseRouting } from '../readers/numpyRouting.ts';
-import { joinTables, splitTable } from '../readers/tables.ts';
+import { isPlan } from '../readers/planMagic.ts';
+import { joinTables, leastExperts, splitTable } from '../readers/tables.ts';
 import { routingOf } from '../simulate/compare.ts';
 import type { Calls, Opened, Planned, Side, ViewOptions } from './protocol.ts';
 import { followToken, type TokenPath } from './tokenPath.ts';
@@ -33,21 +33,6 @@ interface Open {
   /** Options of a plan's file, those that the page does not show among them. */
   readonly kept?: PlanOptions;
   plan?: VerifiedPlan;
-}
-
-/** The first bytes of a plan file: a msgpack array, then the string "FUSCOPLN". */
-function isPlan(bytes: Uint8Array): boolean {
-  return new TextDecoder('latin1').decode(bytes.subarray(0, 16)).includes('FUSCOPLN');
-}
-
-/** The largest id of all tables plus one: as many experts as there must be. Throws E_OPTION beyond the limit. */
-function leastExperts(tables: readonly RoutingTable[]): number {
-  let most = 0;
-  for (const { ids } of tables) {
-    for (const id of ids) if (Number(id) >= most) most = Number(id) + 1;
-  }
-  if (most <= MAX_INSTANCES) return Math.max(1, most);
-  throw new FuscoError('E_ROUTING_ID', `id ${most - 1}: a plan has at most ${MAX_INSTANCES} experts`);
 }
 
 /** Reads one routing: by the ranks that it has, or as a single table if it has none. */

@@ -1,0 +1,101 @@
+// `fusco simulate FILE --sweep NAME=VALUES`: the same routing under every combination of tokens, ranks, capacity and
+// machine, a line each.
+
+import { InvalidArgumentError } from 'commander';
+import { MAX_RANKS, MAX_ROWS } from '../../../planner/format/layout.ts';
+import type { VerifiedPlan } from '../../../planner/plan.ts';
+import type { Planner } from '../../../planner/planner.ts';
+import { formatCount, formatGrid, formatUs } from '../../figures/format.ts';
+import { strategyName } from '../../simulate/advice.ts';
+import { type Comparison, compare, type StrategyName } from '../../simulate/compare.ts';
+import { LABEL } from '../../simulate/predictionText.ts';
+import { type Change, planAgain } from '../../simulate/whatIf.ts';
+import { print, printJson } from '../io.ts';
+import { integer } from '../options.ts';
+import { lostEntries } from '../planNotes.ts';
+import { type MachineArguments, machineOf } from './plans.ts';
+
+/** Values to try, by what they change. */
+export interface Sweep {
+  ranks?: readonly number[];
+  tokens?: readonly number[];
+  capacity?: readonly number[];
+  topology?: readonly string[];
+}
+
+const NUMBERS = {
+  ranks: integer(1, MAX_RANKS),
+  tokens: integer(1, MAX_ROWS),
+  capacity: integer(0, MAX_ROWS),
+} as const;
+
+/** An argument parser for `NAME=V1,V2,…`, which adds to what was given before. */
+export function sweepOption(text: string, before: Sweep = {}): Sweep {
+  const [name, list] = text.split('=', 2) as [string, string | undefined];
+  const values = (list ?? '').split(',').filter((value) => value !== '');
+  if (values.length === 0) throw new InvalidArgumentError('It must be like tokens=512,4096.');
+  if (name === 'topology') return { ...before, topology: values };
+  if (!Object.hasOwn(NUMBERS, name))
+    throw new InvalidArgumentError('It must sweep tokens, ranks, capacity or topology.');
+  return { ...before, [name]: values.map((value) => NUMBERS[name as keyof typeof NUMBERS](value)) };
+}
+
+/** Every combination of the values, the first name slowest. */
+function combinations({ topology = [], ...numbers }: Sweep): (Change & { topology?: string })[] {
+  const lists = Object.entries({ topology, ...numbers }).filter(([, values]) => values.length > 0);
+  return lists.reduce<Record<string, number | string>[]>(
+    (all, [name, values]) => all.flatMap((made) => values.map((value) => ({ ...made, [name]: value }))),
+    [{}],
+  );
+}
+
+const SHOWN: readonly StrategyName[] = ['unfused', 'flat fused', 'hier', 'once per rank'];
+
+/** The best time of each strategy, and the fastest of all. */
+function timeCells({ predictions, best }: Comparison): string[] {
+  const times = SHOWN.map((name) => {
+    const found = predictions.filter(({ strategy }) => strategy === name).map(({ us }) => us);
+    return found.length === 0 ? '-' : formatUs(Math.min(...found));
+  });
+  return [...times, strategyName(predictions[best]!)];
+}
+
+/** Predicts every combination. */
+export async function simulateSweep(
+  plan: VerifiedPlan,
+  planner: Planner,
+  sweep: Sweep,
+  args: MachineArguments & { json?: boolean },
+): Promise<void> {
+  const results = [];
+  for (const { topology: name, ...change } of combinations(sweep)) {
+    const made = planAgain(plan, planner, change);
+    const topology = await machineOf(name === undefined ? args : { ...args, topology: name }, made.spec.ranks);
+    const found = compare(made, planner, topology);
+    results.push({ topology: topology.name, made, found });
+  }
+  if (args.json) {
+    printJson({
+      model: true,
+      label: LABEL,
+      results: results.map(({ topology, made, found }) => ({
+        ...{ topology, ranks: made.spec.ranks, capacity: made.spec.capacity, best: found.best },
+        tokens: made.shards.map((shard) => shard.tokens),
+        ...lostEntries(made),
+        strategies: found.predictions.map(({ strategy, rule, us }) => ({ strategy, rule, us })),
+      })),
+    });
+    return;
+  }
+  print(`${LABEL}\n`);
+  const head = ['machine', 'ranks', 'tokens', 'capacity', 'dropped', ...SHOWN, 'fastest'];
+  const rows = results.map(({ topology, made, found }) => [
+    topology,
+    String(made.spec.ranks),
+    formatCount(Math.max(...made.shards.map((shard) => shard.tokens))),
+    made.spec.capacity === 0 ? '-' : formatCount(made.spec.capacity),
+    formatCount(lostEntries(made).droppedEntries),
+    ...timeCells(found),
+  ]);
+  print(formatGrid([head, ...rows]));
+}
