@@ -40,9 +40,9 @@ export function sweepOption(text: string, before: Sweep = {}): Sweep {
   return { ...before, [name]: values.map((value) => NUMBERS[name as keyof typeof NUMBERS](value)) };
 }
 
-/** Every combination of the values, the first name slowest. */
+/** Every combination of the values: numbers in the order they were given, machines last. */
 function combinations({ topology = [], ...numbers }: Sweep): (Change & { topology?: string })[] {
-  const lists = Object.entries({ topology, ...numbers }).filter(([, values]) => values.length > 0);
+  const lists = Object.entries({ ...numbers, topology }).filter(([, values]) => values.length > 0);
   return lists.reduce<Record<string, number | string>[]>(
     (all, [name, values]) => all.flatMap((made) => values.map((value) => ({ ...made, [name]: value }))),
     [{}],
