@@ -7,7 +7,6 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import { optionsOf } from '../../planner/spec.ts';
 import type { VerifiedFile } from '../../planner/verify/chunked.ts';
 import { diffPlans } from '../diff/diffPlans.ts';
-import { bodyLines } from '../diff/render.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { readVerifiedPlan, verifyFile } from '../readers/planFile.ts';
 import { withProgress } from '../terminal/progress.ts';
@@ -57,7 +56,7 @@ async function verify(file: string, options: VerifyArguments): Promise<void> {
   const tables = await readAnyRouting(options.routing, { ...routingChoice(options), ranks });
   const again = (await loadPlanner()).planAll(tables, optionsOf(plan.spec));
   const matches = (await planId(again, nodeSha256)) === wanted;
-  report(file, options, wanted, matches, matches ? undefined : bodyLines(diffPlans(plan, again))[0]);
+  report(file, options, wanted, matches, matches ? undefined : diffPlans(plan, again).headline);
 }
 
 /** Prints the verdict; throws ComparisonFailed if the plan is not that of the routing. */

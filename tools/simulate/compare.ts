@@ -1,7 +1,7 @@
 // A plan against the other ways to exchange the same routing.
 
 import { SLOT_MASKED } from '../../planner/format/layout.ts';
-import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Plan, VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import type { BalanceRule, PlanOptions } from '../../planner/spec.ts';
@@ -46,13 +46,13 @@ export function predict({ dispatch, combine }: Exchanges, topology: Topology) {
 }
 
 /** What people call a plan's strategy. */
-export function strategyOf({ spec }: Pick<VerifiedPlan, 'spec'>): Exclude<StrategyName, 'unfused'> {
+export function strategyOf({ spec }: Pick<Plan, 'spec'>): Exclude<StrategyName, 'unfused'> {
   if (spec.strategy === 'flat') return 'flat fused';
   return isOncePerRank(spec) ? 'once per rank' : 'hier';
 }
 
 /** A plan as it is, on a machine. */
-export function predictPlan(plan: VerifiedPlan, topology: Topology): Prediction {
+export function predictPlan(plan: Plan, topology: Topology): Prediction {
   const { spec } = plan;
   const loads = planLoads(plan, linkedRanks(topology, spec.ranks));
   const strategy = strategyOf(plan);
