@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
-import type { Planner } from '../../planner/planner.ts';
-import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { encodePlanChunks } from '../../planner/format/encode.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import type { Planner } from '../../planner/planner.ts';
 import { escapeCommand, escapeTitle } from '../diff/render.ts';
 import { formatGolden, type GoldenFile, readGolden } from '../golden/goldenFile.ts';
 import { type Checked, compareGolden, makeAll, planOf } from '../golden/goldenPlans.ts';

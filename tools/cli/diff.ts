@@ -64,7 +64,10 @@ export function diffCommand(): Command {
     )
     .option('--json', 'the same as --format json')
     .option('--all', 'every rank, expert, link and token, not only the largest changes')
-    .option('--fail-on <limits>', "exit 1 only beyond these, for example 'predicted>+2%,level>=result'; none: never")
+    .option(
+      '--fail-on <limits>',
+      "exit 1 only beyond these, for example 'predicted>+2%,level>=result'; none: never",
+    )
     .option('--topology <name|file>', 'the machine of predicted times, as simulate takes it')
     .addHelpText('after', '\nExit 1 if the plans differ or, with --fail-on, if a limit is broken.')
     .action(diff);

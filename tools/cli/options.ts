@@ -1,8 +1,8 @@
 // Options that several commands have, and how their values are parsed.
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { FuscoError } from '../../planner/errors.ts';
+import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { ROUTING_FORMATS, type RoutingChoice, type RoutingFormat } from '../readers/anyRouting.ts';
 import type { Range, RecordingChoice } from '../readers/recording.ts';
 
@@ -61,7 +61,8 @@ export interface RangeArguments {
 /** An argument parser for `3` and `3-60`, both ends included. */
 function range(text: string): Range {
   const [, first, last = first] = /^(\d{1,15})(?:-(\d{1,15}))?$/.exec(text) ?? [];
-  if (first !== undefined && Number(first) <= Number(last)) return { first: Number(first), last: Number(last) };
+  if (first !== undefined && Number(first) <= Number(last))
+    return { first: Number(first), last: Number(last) };
   throw new InvalidArgumentError('It must be a number or a range like 3-60.');
 }
 
@@ -92,9 +93,14 @@ export function recordedName({ step, layer }: { step?: number; layer?: number })
 export function needs(...names: readonly string[]): (command: Command) => void {
   return (command) => {
     const missing = command.options.filter(
-      (option) => names.includes(option.attributeName()) && command.getOptionValue(option.attributeName()) === undefined,
+      (option) =>
+        names.includes(option.attributeName()) &&
+        command.getOptionValue(option.attributeName()) === undefined,
     );
     if (missing.length === 0) return;
-    throw new FuscoError('E_USAGE', `${command.name()} needs ${missing.map(({ flags }) => flags).join(' and ')}`);
+    throw new FuscoError(
+      'E_USAGE',
+      `${command.name()} needs ${missing.map(({ flags }) => flags).join(' and ')}`,
+    );
   };
 }

@@ -14,9 +14,11 @@ import {
 import { countChoices, type Imbalance, proposePlacement } from '../placement/propose.ts';
 import { layerOf, readCounts } from '../readers/counts.ts';
 import { readRouting } from '../readers/numpyRouting.ts';
+import { isPlanFile, readVerifiedPlan } from '../readers/planFile.ts';
+import { routingOf } from '../simulate/compare.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
-import { integer, ranksPerNodeOption } from './options.ts';
+import { integer, needs, ranksPerNodeOption } from './options.ts';
 
 interface ProposeArguments {
   output: string;
@@ -59,6 +61,10 @@ async function loadsOf(args: ProposeArguments): Promise<number[]> {
     const counts = await countsOfFile(path, args.layer);
     if (experts === undefined || experts === counts.length) return counts;
     throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${counts.length}`, { path });
+  }
+  if (isPlanFile(routing!)) {
+    const { plan } = await readVerifiedPlan(routing!);
+    return countChoices(routingOf(plan), plan.spec.experts);
   }
   if (experts === undefined) throw new FuscoError('E_USAGE', '--routing needs --experts');
   if (args.layer !== undefined) throw new FuscoError('E_USAGE', '--layer belongs to --counts');
@@ -121,24 +127,30 @@ export function placementCommand(): Command {
     'propose',
     'Pack experts on ranks, the busiest ones replicated, from their loads.',
   )
-    .requiredOption('-o, --output <file>', 'the JSON map to write: expert -> rank or ranks')
+    .option('-o, --output <file>', 'the JSON map to write: expert -> rank or ranks (required)')
     .option('--counts <file>', 'expert counts: {"logical_count": [layers][experts]}')
     .option('--layer <n>', 'layer of the count file (default: the sum of all)', integer(0))
-    .option('--routing <path>', 'count the choices of a routing instead')
+    .option('--routing <path>', 'count the choices of a routing, or of a plan, instead')
     .option('--experts <n>', 'logical experts (default: those of the count file)', integer(1, MAX_INSTANCES))
-    .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
+    .option('--ranks <n>', 'ranks (required)', integer(1, MAX_RANKS))
     .option('--replicas <n>', 'instances beyond one per expert', integer(0, MAX_INSTANCES), 0)
     .addOption(ranksPerNodeOption())
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('output', 'ranks'))
     .action(propose);
   const convertCommand = command('convert', "Read another tool's placement: EPLB's, or SGLang's.")
     .argument('<file>', '.npy or JSON, one layer or [layers]')
     .addOption(new Option('--format <name>', 'what the file holds').choices(FORMATS).makeOptionMandatory())
     .option('--layer <n>', 'layer of the file', integer(0))
-    .requiredOption('--ranks <n>', 'ranks among which the physical experts are split', integer(1, MAX_RANKS))
+    .option(
+      '--ranks <n>',
+      'ranks among which the physical experts are split (required)',
+      integer(1, MAX_RANKS),
+    )
     .option('--logcnt <file>', "EPLB's replica counts, to be compared with the map")
-    .requiredOption('-o, --output <file>', 'the JSON map to write')
+    .option('-o, --output <file>', 'the JSON map to write (required)')
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('output', 'ranks'))
     .action(convert);
   return command('placement', 'Where experts live: propose a placement, or read one.')
     .addCommand(proposeCommand)

@@ -91,7 +91,9 @@ async function plan(routing: string, args: PlanArguments, command: Command): Pro
   }
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
-  say(`plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(plannerMemoryBytes)}) -> ${output}`);
+  say(
+    `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(plannerMemoryBytes)}) -> ${output}`,
+  );
   for (const line of assumedLines(command, options)) say(line);
   if (made !== undefined) for (const line of lostLines(made)) say(line);
   if (choices !== undefined) for (const line of choiceLines(choices)) say(line);
@@ -155,8 +157,10 @@ export function addPlanningOptions(command: Command): Command {
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
     .addOption(choice('--dtype <dtype>', 'dtype of a row that dispatch moves', ['bf16', 'f16', 'f32', 'fp8']))
     .addOption(
-      new Option('--combine-dtype <dtype>', 'dtype of a row that combine returns (default: --dtype; bf16 for fp8)')
-        .choices(['bf16', 'f16', 'f32']),
+      new Option(
+        '--combine-dtype <dtype>',
+        'dtype of a row that combine returns (default: --dtype; bf16 for fp8)',
+      ).choices(['bf16', 'f16', 'f32']),
     )
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
@@ -178,7 +182,10 @@ export function planCommand(): Command {
     'Plan a routing table: .npy, .npz, a directory of rank{r}.npy [tokens, topk], or a recording of a serving or training framework.',
   )
     .argument('<routing>', 'expert ids; -1 means no expert')
-    .option('-o, --output <file>', 'the plan file to write, or a directory for several (default: named as the routing)')
+    .option(
+      '-o, --output <file>',
+      'the plan file to write, or a directory for several (default: named as the routing)',
+    )
     .option('--experts <n>', 'logical experts (required)', integer(1, MAX_INSTANCES))
     .option(
       '--stream',

@@ -7,8 +7,7 @@ import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
-import { formatCount, percent } from '../figures/format.ts';
-import { formatUs } from '../figures/format.ts';
+import { formatCount, formatUs, percent } from '../figures/format.ts';
 import { planOptionsOf } from '../simulate/advice.ts';
 import { type Prediction, predictPlan, type StrategyName, strategyOf } from '../simulate/compare.ts';
 import { defaultTopology, linkedRanks } from '../simulate/topology.ts';
@@ -44,9 +43,14 @@ export function lostLines(plan: VerifiedPlan): string[] {
   const { maskedEntries, droppedEntries } = lostEntries(plan);
   const all = sum(plan.shards.map(({ tokens, topk }) => tokens * topk));
   const line = (count: number, what: string) =>
-    count === 0 ? [] : [`  ${formatCount(count)} of ${formatCount(all)} entries (${percent(count / all)}) ${what}`];
+    count === 0
+      ? []
+      : [`  ${formatCount(count)} of ${formatCount(all)} entries (${percent(count / all)}) ${what}`];
   return [
-    ...line(droppedEntries, `dropped: beyond the capacity of ${formatCount(plan.spec.capacity)} rows per expert`),
+    ...line(
+      droppedEntries,
+      `dropped: beyond the capacity of ${formatCount(plan.spec.capacity)} rows per expert`,
+    ),
     ...line(maskedEntries, 'masked: they choose no expert'),
   ];
 }

@@ -7,12 +7,9 @@ import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
-import { openSource } from '../readers/source.ts';
-import { isPlan } from '../readers/planMagic.ts';
-import { readVerifiedPlan } from '../readers/planFile.ts';
+import { isPlanFile, readVerifiedPlan } from '../readers/planFile.ts';
 import { readRoutings } from '../readers/recording.ts';
 import { leastExperts } from '../readers/tables.ts';
-import { addPlanningOptions, type PlanningArguments, planningOptions } from './plan.ts';
 import {
   addRangeOptions,
   addRoutingOptions,
@@ -21,8 +18,12 @@ import {
   type RoutingArguments,
   recordingChoice,
 } from './options.ts';
+import { addPlanningOptions, type PlanningArguments, planningOptions } from './plan.ts';
 
-export interface SubjectArguments extends Omit<PlanningArguments, 'experts'>, RoutingArguments, RangeArguments {
+export interface SubjectArguments
+  extends Omit<PlanningArguments, 'experts'>,
+    RoutingArguments,
+    RangeArguments {
   experts?: number;
 }
 
@@ -36,12 +37,6 @@ export interface Subject {
   readonly isGuess: boolean;
 }
 
-/** Whether a path is a plan file. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
-export function isPlanFile(path: string): boolean {
-  using source = openSource(path);
-  return source.kind !== 'directory' && isPlan(source.bytes.subarray(0, 16));
-}
-
 /** Adds the options that say how a routing is planned. */
 export function addSubjectOptions(command: Command): Command {
   const made = command.option(
@@ -53,14 +48,19 @@ export function addSubjectOptions(command: Command): Command {
 }
 
 /** The plan of a file, or one for each routing that it holds. Throws what the readers and the planner throw. */
-export async function* subjectsOf(path: string, args: SubjectArguments, planner: Planner): AsyncGenerator<Subject> {
+export async function* subjectsOf(
+  path: string,
+  args: SubjectArguments,
+  planner: Planner,
+): AsyncGenerator<Subject> {
   if (isPlanFile(path)) {
     if (args.steps !== undefined || args.layers !== undefined)
       throw new FuscoError('E_USAGE', '--steps and --layers belong to recordings; this is a plan', { path });
     yield { ...(await readVerifiedPlan(path)), isGuess: false };
     return;
   }
-  const only = (value: number | undefined) => (value === undefined ? undefined : { first: value, last: value });
+  const only = (value: number | undefined) =>
+    value === undefined ? undefined : { first: value, last: value };
   const choice = recordingChoice(args);
   const one = { steps: only(args.step) ?? choice.steps, layers: only(args.layer) ?? choice.layers };
   for await (const { tables, ...number } of readRoutings(path, { ...choice, ...one })) {

@@ -58,7 +58,9 @@ function causesOf(diff: Omit<PlanDiff, 'headline'>): string[] {
 function placementText({ placement }: Pick<PlanDiff, 'placement'>): string {
   const [first] = placement;
   const text = `${expertMoveText(first!)}, ${rows(first!.rows)}`;
-  return placement.length === 1 ? text : `${formatCount(placement.length)} experts moved (most rows: ${text})`;
+  return placement.length === 1
+    ? text
+    : `${formatCount(placement.length)} experts moved (most rows: ${text})`;
 }
 
 /** Figures that people feel, as far as they changed. */

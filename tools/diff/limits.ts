@@ -9,7 +9,7 @@
 // plan's value itself. A limit that nothing can break is refused.
 
 import { FuscoError } from '../../planner/errors.ts';
-import { METRICS, type MetricDelta, type Measured } from './metrics.ts';
+import { METRICS, type Measured, type MetricDelta } from './metrics.ts';
 
 /** Mildest first: what `level>=movement` means. */
 export const LEVELS = ['identical', 'metadata', 'order', 'movement', 'result'] as const;
@@ -46,7 +46,12 @@ function levelLimit(text: string, operator: Operator, bound: string): Limit {
   if (wanted < 0) refuse(text, `level ${bound} is not one of ${LEVELS.join(', ')}`);
   if (!LEVELS.some((_, level) => OPERATORS[operator](level, wanted)))
     refuse(text, `no level is ${operator} ${bound}; 'none' fails on nothing`);
-  return { text, name: 'level', bound, breaks: (level) => OPERATORS[operator](LEVELS.indexOf(level), wanted) };
+  return {
+    text,
+    name: 'level',
+    bound,
+    breaks: (level) => OPERATORS[operator](LEVELS.indexOf(level), wanted),
+  };
 }
 
 function metricLimit(text: string, name: string, operator: Operator, bound: string): Limit {
@@ -93,6 +98,9 @@ export function checkLimits(limits: readonly Limit[], plans: readonly Measured[]
   for (const { text, name } of limits) {
     const [what, has] = METRICS.find((metric) => metric.name === name)?.needs ?? [];
     if (has === undefined || plans.some(({ summary }) => has(summary))) continue;
-    refuse(text, `neither plan has ${what}, so ${name} is 0 and nothing can break it; predicted works for every plan`);
+    refuse(
+      text,
+      `neither plan has ${what}, so ${name} is 0 and nothing can break it; predicted works for every plan`,
+    );
   }
 }

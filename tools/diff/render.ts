@@ -76,7 +76,9 @@ export function causeLines(diff: PlanDiff, all = false): string[] {
   );
   const moves = diff.moves
     .filter(({ why }) => all || why !== 'shift')
-    .map(({ rank, token, k, from, to, why }) => `rank ${rank} token ${token} k ${k}: ${from} -> ${to} (${why})`);
+    .map(
+      ({ rank, token, k, from, to, why }) => `rank ${rank} token ${token} k ${k}: ${from} -> ${to} (${why})`,
+    );
   const counts = CAUSES.filter((cause) => causes[cause] > 0).map(
     (cause) => `${formatCount(causes[cause])} ${cause}`,
   );
@@ -122,7 +124,8 @@ const shortId = (id: string) => id.slice(0, 12);
 
 /** `the result changed  1f0c… -> 77e3…, times predicted on h100-nvl8` */
 function levelLine({ diff, from, to }: DiffReport): string {
-  const machine = diff.changed && diff.level !== 'metadata' ? `; times are a model's, for ${diff.machine}` : '';
+  const machine =
+    diff.changed && diff.level !== 'metadata' ? `; times are a model's, for ${diff.machine}` : '';
   return `${LEVEL_TEXT[diff.level]}  ${shortId(from)} -> ${shortId(to)}${machine}`;
 }
 
@@ -149,7 +152,9 @@ export function renderMarkdown(report: DiffReport, all: boolean): string {
     lines.push('', '| figure | before | after | change |', '| --- | ---: | ---: | ---: |');
     for (const { name, unit, from, to, change } of changed) {
       const { meaning } = METRICS.find((metric) => metric.name === name)!;
-      lines.push(`| ${meaning} | ${formatValue(from, unit)} | ${formatValue(to, unit)} | ${formatChange(change)} |`);
+      lines.push(
+        `| ${meaning} | ${formatValue(from, unit)} | ${formatValue(to, unit)} | ${formatChange(change)} |`,
+      );
     }
   }
   const rest = consequenceLines(diff, all).slice(changed.length);

@@ -97,7 +97,11 @@ export async function makeAll(
 }
 
 /** `rows 100 -> 120 (+20.0 %)`, in the unit of the figure. */
-function figureText(name: string, from: number | string | undefined, to: number | string | undefined): string {
+function figureText(
+  name: string,
+  from: number | string | undefined,
+  to: number | string | undefined,
+): string {
   const unit = METRICS.find((metric) => metric.name === name)?.unit;
   if (unit === undefined || typeof from !== 'number' || typeof to !== 'number')
     return `${name} ${from ?? 'absent'} -> ${to ?? 'absent'}`;
@@ -117,7 +121,8 @@ function reasonsOf(was: GoldenEntry, is: GoldenEntry): string[] {
     reasons.push(`plan id ${was.planId.slice(0, 12)} -> ${is.planId.slice(0, 12)}`);
   const changed = Object.keys(was.summary).filter((name) => was.summary[name] !== is.summary[name]);
   const isDifferent = reasons.length > 0 || changed.some((name) => !isModel(name));
-  for (const name of isDifferent ? changed : []) reasons.push(figureText(name, was.summary[name], is.summary[name]));
+  for (const name of isDifferent ? changed : [])
+    reasons.push(figureText(name, was.summary[name], is.summary[name]));
   return reasons;
 }
 

@@ -83,7 +83,11 @@ function gains(plan: VerifiedPlan, mine: Prediction, resource: Resource, topolog
  *
  * @returns one sentence, without a line break
  */
-export function adviceOf(plan: VerifiedPlan, { predictions, own, best }: Comparison, topology: Topology): string {
+export function adviceOf(
+  plan: VerifiedPlan,
+  { predictions, own, best }: Comparison,
+  topology: Topology,
+): string {
   const mine = predictions[own]!;
   if (mine.us === 0) return 'Nothing moves between ranks, so nothing binds.';
   const stage = bindingStage(mine);

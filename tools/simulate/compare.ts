@@ -121,7 +121,9 @@ export function compare(plan: VerifiedPlan, planner: Planner, topology: Topology
   }
   const mine = predictPlan(plan, topology);
   const isMine = ({ strategy, rule, ranksPerNode }: Prediction) =>
-    strategy === mine.strategy && rule === mine.rule && (rule === 'none' || ranksPerNode === mine.ranksPerNode);
+    strategy === mine.strategy &&
+    rule === mine.rule &&
+    (rule === 'none' || ranksPerNode === mine.ranksPerNode);
   let own = predictions.findIndex(isMine);
   if (own < 0) own = predictions.push(mine) - 1;
   else predictions[own] = mine;

@@ -16,7 +16,12 @@ const TOPK = 8;
 const PLANNED_TOKENS = 4096;
 
 /** What was measured: a strategy between the GPUs of one process, or through NCCL between processes. */
-export type Way = 'straight to slots' | 'once per rank' | 'unfused over NCCL' | 'flat over NCCL' | 'once over NCCL';
+export type Way =
+  | 'straight to slots'
+  | 'once per rank'
+  | 'unfused over NCCL'
+  | 'flat over NCCL'
+  | 'once over NCCL';
 
 /** Through NCCL, rows wait for whole messages, and stages follow one another. */
 const NCCL_WAYS: readonly Way[] = ['flat over NCCL', 'once over NCCL'];
@@ -107,7 +112,12 @@ function pointsOf(planner: Planner): Point[] {
   const made = new Map(sizes.map((gpus) => [gpus, exchangesOf(planner, gpus)]));
   return MEASURED.flatMap(({ gpus, way, tokens, dispatchMs, combineMs }) =>
     tokens.flatMap((count, i) =>
-      ([['dispatch', dispatchMs], ['combine', combineMs]] as const).map(([exchange, ms]) => ({
+      (
+        [
+          ['dispatch', dispatchMs],
+          ['combine', combineMs],
+        ] as const
+      ).map(([exchange, ms]) => ({
         ...{ gpus, way, exchange, tokens: count, measuredMs: ms[i]! },
         work: scaleExchange(made.get(gpus)![way][exchange], count / PLANNED_TOKENS),
       })),
@@ -132,7 +142,11 @@ const NCCL_TUNED: readonly Tuned[] = [
 ];
 
 /** The constants of least sum of squared logarithms of predicted over measured. */
-function fit(points: readonly Point[], base: Constants, tuned: readonly Tuned[]): Partial<Constants> {
+function fitConstants(
+  points: readonly Point[],
+  base: Constants,
+  tuned: readonly Tuned[],
+): Partial<Constants> {
   const withValues = (values: readonly number[]) =>
     Object.fromEntries(tuned.map(({ name }, i) => [name, values[i]!])) as Partial<Constants>;
   const values = fitParameters(
@@ -170,12 +184,12 @@ export function compareMeasured(planner: Planner): MeasuredResult {
     median: medianOf(errors),
     largest: Math.max(...errors),
     fitted: {
-      cuda: fit(
+      cuda: fitConstants(
         points.filter((point) => !isNccl(point)),
         H100,
         CUDA_TUNED,
       ),
-      nccl: fit(points.filter(isNccl), nccl, NCCL_TUNED),
+      nccl: fitConstants(points.filter(isNccl), nccl, NCCL_TUNED),
     },
   };
 }

@@ -142,7 +142,10 @@ export function oncePerRank(loads: PlanLoads, spec: PlanSpec): Exchanges {
 }
 
 /** Whether a plan sends a row once to each rank. */
-export function isOncePerRank({ strategy, ranksPerNode }: Pick<PlanSpec, 'strategy' | 'ranksPerNode'>): boolean {
+export function isOncePerRank({
+  strategy,
+  ranksPerNode,
+}: Pick<PlanSpec, 'strategy' | 'ranksPerNode'>): boolean {
   return strategy === 'hier' && ranksPerNode === 1;
 }
 

@@ -123,7 +123,9 @@ export function namedTopology(name: string): Topology | undefined {
 export function defaultTopology(ranks: number): Topology {
   if (ranks <= 8) return namedTopology('h100-nvl8')!;
   const nodes = Math.ceil(ranks / 8);
-  return namedTopology(`h100-${nodes}x8`) ?? { ...namedTopology('h100-64x8')!, name: `h100-${nodes}x8`, nodes };
+  return (
+    namedTopology(`h100-${nodes}x8`) ?? { ...namedTopology('h100-64x8')!, name: `h100-${nodes}x8`, nodes }
+  );
 }
 
 /** Ranges of the constants; rates must be positive, latencies may be 0. */
@@ -202,7 +204,14 @@ export function parseTopology(value: unknown, path: string): Topology {
     throw new FuscoError('E_FORMAT', 'name is not a string', { path });
   const constants = overrideConstants(H100, fields.get('constants') ?? {}, path);
   const memoryGB = checkNumber('memoryGB', fields.get('memoryGB') ?? 80, [1e-3, 1e6], path);
-  return { name, nodes: size('nodes'), ranksPerNode: size('ranksPerNode'), memoryGB, constants, source: path };
+  return {
+    name,
+    nodes: size('nodes'),
+    ranksPerNode: size('ranksPerNode'),
+    memoryGB,
+    constants,
+    source: path,
+  };
 }
 
 /**

@@ -373,7 +373,9 @@ describe('fusco diff', () => {
     const more = ['--experts', '4', '--placement', 'moved.json', '--ranks-per-node', '1', '--hidden', '512'];
     await fusco('plan', 'r.npy', '-o', 'moved.fusco', ...more);
     const { stdout } = await fusco('diff', 'a.fusco', 'moved.fusco');
-    expect(stdout).toMatch(/^expert 0: rank 0 -> rank 1, 2 rows; busiest NIC 1\.00 KiB -> 2\.00 KiB \(\+100 %\); predicted /);
+    expect(stdout).toMatch(
+      /^expert 0: rank 0 -> rank 1, 2 rows; busiest NIC 1\.00 KiB -> 2\.00 KiB \(\+100 %\); predicted /,
+    );
     expect(stdout).toContain('\n  expert 0: rank 0 -> rank 1 (2 rows)\n');
     expect(stdout).not.toMatch(/option placement|\(shift\)/);
   });

@@ -25,7 +25,7 @@ function runAction(base: string, inputs: Record<string, string> = {}): Promise<R
       match[2]!,
     ]),
   );
-  const given = { ...defaults, fusco: `${process.execPath} ${LAUNCHER}`, ...inputs };
+  const given: Record<string, string> = { ...defaults, fusco: `${process.execPath} ${LAUNCHER}`, ...inputs };
   const env = {
     ...process.env,
     ACTION_GOLDEN: given.golden,
@@ -42,7 +42,10 @@ beforeEach(async () => {
   mkdirSync('origin');
   const golden = { formatVersion: 1, plans: { step: { routing: 'r.npy', options: { experts: 4 } } } };
   save('origin/fusco.golden.json', JSON.stringify(golden));
-  saveRouting('origin/r.npy', [[[0], [1]], [[2], [3]]]);
+  saveRouting('origin/r.npy', [
+    [[0], [1]],
+    [[2], [3]],
+  ]);
   await fusco('check', 'origin/fusco.golden.json', '--update');
   const home = process.cwd();
   process.chdir('origin');
@@ -66,16 +69,25 @@ describe('the action', () => {
   });
 
   it('fails where a golden entry is not updated, and where a limit is broken', async () => {
-    saveRouting('r.npy', [[[0], [0]], [[0], [0]]]);
+    saveRouting('r.npy', [
+      [[0], [0]],
+      [[0], [0]],
+    ]);
     const stale = await runAction('');
     expect(stale.code).toBe(1);
-    expect(stale.stdout).toMatch(/^::error file=fusco\.golden\.json,title=fusco%3A mismatch step::the routing itself changed%0A/);
+    expect(stale.stdout).toMatch(
+      /^::error file=fusco\.golden\.json,title=fusco%3A mismatch step::the routing itself changed%0A/,
+    );
     // The update itself is reviewed, so only the limit fails.
     await fusco('check', '--update');
     const slower = await runAction('main', { 'fail-on': 'imbalance>+2%' });
     expect(slower.code).toBe(1);
-    expect(slower.stdout).toMatch(/^::error title=fusco%3A the result changed::[^\n]*%0Abeyond imbalance>\+2%25: imbalance 1\.000 -> 2\.000/);
-    expect(readFileSync('summary.md', 'utf8')).toContain('| largest real rows of a rank over the mean | 1.000 | 2.000 |');
+    expect(slower.stdout).toMatch(
+      /^::error title=fusco%3A the result changed::[^\n]*%0Abeyond imbalance>\+2%25: imbalance 1\.000 -> 2\.000/,
+    );
+    expect(readFileSync('summary.md', 'utf8')).toContain(
+      '| largest real rows of a rank over the mean | 1.000 | 2.000 |',
+    );
     expect((await runAction('main', { 'fail-on': 'none' })).code).toBe(0);
   });
 });
@@ -86,6 +98,9 @@ it('the pre-commit hook runs a command that fails on a stale entry', async () =>
   const files = new RegExp(/^ {2}files: (.+)$/m.exec(hook)![1]!);
   expect(['r.npy', 'fusco.golden.json', 'trace.jsonl'].every((name) => files.test(name))).toBe(true);
   expect((await fusco(...entry)).code).toBe(0);
-  saveRouting('r.npy', [[[0], [0]], [[0], [0]]]);
+  saveRouting('r.npy', [
+    [[0], [0]],
+    [[0], [0]],
+  ]);
   expect((await fusco(...entry)).code).toBe(1);
 });

@@ -175,7 +175,10 @@ describe('dtypes of dispatch and combine', () => {
   const plan = (options: object) => planOf([[[1]], []], { ranksPerNode: 1, ...options }, 100);
   const us = (made: ReturnType<typeof plan>) => {
     const { dispatch, combine } = flatFused(planLoads(made), made.spec);
-    return [stagesOf(dispatch, { nicLatencyUs: 0 }).us, stagesOf(combine, { nicLatencyUs: 0, hbmGBps: 1e9 }).us];
+    return [
+      stagesOf(dispatch, { nicLatencyUs: 0 }).us,
+      stagesOf(combine, { nicLatencyUs: 0, hbmGBps: 1e9 }).us,
+    ];
   };
 
   it('fp8 dispatches its codes and scales, and combines in 16 bits', () => {

@@ -76,7 +76,18 @@ describe('a plan on a machine', () => {
     const { stdout } = await fusco('simulate', 'wide.fusco', '--topology', 'h100-nvl2');
     expect(stdout).toMatch(/^once per rank \(fastest\)/m);
     expect(stdout).toMatch(/once per rank \(--strategy hier --ranks-per-node 1\) would take .* less time/);
-    await fusco('plan', 'wide.npy', '--experts', '8', '--strategy', 'hier', '--ranks-per-node', '1', '-o', 'o.fusco');
+    await fusco(
+      'plan',
+      'wide.npy',
+      '--experts',
+      '8',
+      '--strategy',
+      'hier',
+      '--ranks-per-node',
+      '1',
+      '-o',
+      'o.fusco',
+    );
     const json = await fuscoJson('simulate', 'o.fusco');
     expect(json).toMatchObject({ topology: { name: 'h100-nvl8' } });
     expect((json.strategies as Strategy[])[json.own as number]!.strategy).toBe('once per rank');
@@ -91,15 +102,35 @@ describe('a plan on a machine', () => {
   });
 
   it('with more ranks than the machine has is planned again for it', async () => {
-    saveRouting('many.npy', Array(16).fill([[0, 1], [2, 3]]));
-    const { code, stdout, stderr } = await fusco('simulate', 'many.npy', '--experts', '16', '--topology', 'h100-nvl8');
+    saveRouting(
+      'many.npy',
+      Array(16).fill([
+        [0, 1],
+        [2, 3],
+      ]),
+    );
+    const { code, stdout, stderr } = await fusco(
+      'simulate',
+      'many.npy',
+      '--experts',
+      '16',
+      '--topology',
+      'h100-nvl8',
+    );
     expect(code).toBe(0);
     expect(stderr).toBe('16 ranks do not fit h100-nvl8: the same tokens are planned again for its 8\n');
     expect(stdout).toContain('8 ranks, 8 per node');
   });
 
   it('sweeps every combination of tokens, ranks, capacity and machines', async () => {
-    const sweep = ['--sweep', 'tokens=4,8', '--sweep', 'ranks=2,4', '--sweep', 'topology=h100-nvl4,gb200-nvl72'];
+    const sweep = [
+      '--sweep',
+      'tokens=4,8',
+      '--sweep',
+      'ranks=2,4',
+      '--sweep',
+      'topology=h100-nvl4,gb200-nvl72',
+    ];
     const json = await fuscoJson('simulate', 'flat.fusco', ...sweep);
     const results = json.results as { topology: string; ranks: number; tokens: number[] }[];
     expect(results.map(({ topology, ranks, tokens }) => `${topology} ${ranks} ${tokens}`)).toEqual(
@@ -233,7 +264,18 @@ describe('a recording', () => {
   });
 
   it('is planned into a file for each step and layer', async () => {
-    const json = await fuscoJson('plan', 'trace', '--experts', '2', '--layers', '4', '--steps', '0-1', '-o', 'plans');
+    const json = await fuscoJson(
+      'plan',
+      'trace',
+      '--experts',
+      '2',
+      '--layers',
+      '4',
+      '--steps',
+      '0-1',
+      '-o',
+      'plans',
+    );
     expect((json.plans as { file: string }[]).map(({ file }) => file)).toEqual([
       'plans/step0-layer4.fusco',
       'plans/step1-layer4.fusco',
@@ -244,6 +286,10 @@ describe('a recording', () => {
       'E_FOREIGN',
       /no routing in these steps/,
     );
-    expectRefusal(await fusco('plan', 'trace', '--experts', '2', '--steps', '9-7'), 'E_USAGE', /a range like 3-60/);
+    expectRefusal(
+      await fusco('plan', 'trace', '--experts', '2', '--steps', '9-7'),
+      'E_USAGE',
+      /a range like 3-60/,
+    );
   });
 });

@@ -190,7 +190,8 @@ it("a plan's own prediction is among those compared, with its strategy and its r
     const { predictions, own, best } = compare(plan, planner, machine());
     const { strategy, rule, ranksPerNode } = predictions[own]!;
     const { spec, decision } = plan;
-    const hier = spec.ranksPerNode === 1 ? ['once per rank', 'none', 1] : ['hier', decision.rule, spec.ranksPerNode];
+    const hier =
+      spec.ranksPerNode === 1 ? ['once per rank', 'none', 1] : ['hier', decision.rule, spec.ranksPerNode];
     expect([strategy, rule, ranksPerNode]).toEqual(
       spec.strategy === 'flat' ? ['flat fused', 'none', spec.ranksPerNode] : hier,
     );

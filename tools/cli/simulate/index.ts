@@ -100,12 +100,23 @@ export function simulateCommand(): Command {
     'Predict what a plan or a routing costs on a cluster, and what other ways to exchange would: a model.',
   )
     .argument('[file]', 'a plan file, a routing or a recording')
-    .option('--topology <name|file>', `${TOPOLOGY_NAMES.join(', ')}, or a JSON file (default: H100, 8 per node)`)
+    .option(
+      '--topology <name|file>',
+      `${TOPOLOGY_NAMES.join(', ')}, or a JSON file (default: H100, 8 per node)`,
+    )
     .option('--calibration <file>', "JSON file with constants in place of the topology's")
     .option('--model <name>', `experts' sizes: ${MODELS.map(({ name }) => name).join(', ')}`)
-    .option('--intermediate <n>', "columns of an expert's inner matrices, instead of --model", integer(1, 1 << 20))
+    .option(
+      '--intermediate <n>',
+      "columns of an expert's inner matrices, instead of --model",
+      integer(1, 1 << 20),
+    )
     .option('--model-layers <n>', 'layers with experts, with --intermediate', integer(1, 1 << 16))
-    .option('--sweep <name=values>', 'predict for each value of tokens, ranks, capacity or topology', sweepOption)
+    .option(
+      '--sweep <name=values>',
+      'predict for each value of tokens, ranks, capacity or topology',
+      sweepOption,
+    )
     .option('--measured', 'the model next to the measurements of docs/performance-gpus.md')
     .option('--paper', "predict the FUSCO paper's evaluation, next to what it published")
     .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')

@@ -22,14 +22,21 @@ export interface MachineArguments {
 }
 
 /** The machine that was asked for, or the default one for a group. */
-export async function machineOf({ topology, calibration }: MachineArguments, ranks: number): Promise<Topology> {
+export async function machineOf(
+  { topology, calibration }: MachineArguments,
+  ranks: number,
+): Promise<Topology> {
   if (topology !== undefined) return findTopology(topology, calibration);
   const machine = defaultTopology(ranks);
   return calibration === undefined ? machine : calibrated(machine, calibration);
 }
 
 /** A plan that fits the machine: the plan itself, or its tokens on as many ranks as there are. */
-export function fitted(plan: VerifiedPlan, planner: Planner, { name, nodes, ranksPerNode }: Topology): VerifiedPlan {
+export function fitted(
+  plan: VerifiedPlan,
+  planner: Planner,
+  { name, nodes, ranksPerNode }: Topology,
+): VerifiedPlan {
   const most = nodes * ranksPerNode;
   if (plan.spec.ranks <= most) return plan;
   say(`${plan.spec.ranks} ranks do not fit ${name}: the same tokens are planned again for its ${most}`);
@@ -50,9 +57,15 @@ function layerOf(plan: VerifiedPlan, model: Model | undefined, topology: Topolog
   return { model: model.name, experts, us, tokensPerSecond: us === 0 ? 0 : (tokens / us) * 1e6 };
 }
 
-function layerLines(plan: VerifiedPlan, model: Model | undefined, topology: Topology, exchangeUs: number): string {
+function layerLines(
+  plan: VerifiedPlan,
+  model: Model | undefined,
+  topology: Topology,
+  exchangeUs: number,
+): string {
   const layer = layerOf(plan, model, topology, exchangeUs);
-  if (layer === undefined) return 'experts: not known; --model NAME or --intermediate N adds their time and memory';
+  if (layer === undefined)
+    return 'experts: not known; --model NAME or --intermediate N adds their time and memory';
   const { experts, us } = layer;
   const even =
     experts.evenUs < 0.99 * experts.us ? `, ${formatUs(experts.evenUs)} if all ranks had equal rows` : '';
@@ -75,7 +88,13 @@ function memoryLines(plan: VerifiedPlan, model: Model | undefined, topology: Top
 }
 
 /** What one plan costs, as text. */
-function printOne(file: string, subject: Subject, made: VerifiedPlan, found: Comparison, machine: Machine): void {
+function printOne(
+  file: string,
+  subject: Subject,
+  made: VerifiedPlan,
+  found: Comparison,
+  machine: Machine,
+): void {
   const { topology, model } = machine;
   const { ranks, ranksPerNode } = made.spec;
   const { predictions, own } = found;
@@ -86,7 +105,9 @@ function printOne(file: string, subject: Subject, made: VerifiedPlan, found: Com
   print(comparisonLines(found));
   print(`\n${layerLines(made, model, topology, predictions[own]!.us)}`);
   print(memoryLines(made, model, topology));
-  print(`\ntime from left to right: # at work, - at work and waiting for slices\n${timelineLines(predictions)}`);
+  print(
+    `\ntime from left to right: # at work, - at work and waiting for slices\n${timelineLines(predictions)}`,
+  );
   print(`\nconstants\n${constantLines(topology)}`);
   print(`\n${adviceOf(made, found, topology)}`);
 }
@@ -118,7 +139,12 @@ export interface SimulateOptions extends MachineArguments {
 }
 
 /** Predicts one plan. */
-export async function simulateOne(file: string, subject: Subject, planner: Planner, args: SimulateOptions): Promise<void> {
+export async function simulateOne(
+  file: string,
+  subject: Subject,
+  planner: Planner,
+  args: SimulateOptions,
+): Promise<void> {
   const topology = await machineOf(args, subject.plan.spec.ranks);
   const made = fitted(subject.plan, planner, topology);
   const machine = { topology, model: args.model ?? modelOf(made) };
