@@ -38,7 +38,7 @@ export interface PlanOptions {
   ranks: number;
   /** Ranks that reach each other over NVLink or shared memory; divides `ranks`. Default: largest divisor up to 8. */
   ranksPerNode?: number;
-  /** Elements of one row, for reports and slice sizes only. Default 7168. */
+  /** Elements of one row. Nominal: it sizes slices and reports; calls give the bytes of their rows. Default 7168. */
   hidden?: number;
   /** Nominal dtype of a row that dispatch moves, likewise. Default bf16. */
   dtype?: Dtype;
@@ -46,7 +46,7 @@ export interface PlanOptions {
   combineDtype?: Dtype;
   /** Rows to which every expert's block is padded. Default 1. */
   align?: number;
-  /** Most rows of one expert instance; 0, the default, means no limit. */
+  /** Most rows that one expert instance receives, of all ranks together; further ones are dropped. Default 0: no limit. */
   capacity?: number;
   /** Default flat; auto decides from the facts, with the same result on all ranks. */
   strategy?: Strategy | 'auto';
@@ -56,7 +56,7 @@ export interface PlanOptions {
   partial?: PartialDtype;
   /** Expert -> rank or ranks. Default: contiguous blocks. */
   placement?: PlacementMap;
-  /** Target size of one slice in bytes. Default 1 MiB. */
+  /** Target size of one slice in bytes: what is sent at once where stages overlap. Default 1 MiB. */
   sliceBytes?: number;
   /**
    * Tokens of one tile, for executors that hold a tile of rows at a time: the plan then carries the order of their
@@ -68,7 +68,7 @@ export interface PlanOptions {
 /** Options with every default filled in: what the ranks of a group must agree on. */
 export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof OptionalFields>> {
   readonly nodes: number;
-  /** Nominal bytes of a row. */
+  /** Nominal bytes of a row that dispatch moves: `hidden` elements of `dtype`. */
   readonly rowBytes: number;
   /** `none` in flat plans. */
   readonly sum: SumOrder | 'none';
@@ -141,6 +141,7 @@ export interface SpecFields extends OptionalFields {
   /** `none` in flat plans, as is `partial`. */
   balance: Balance | 'none';
   partial: PartialDtype | 'none';
+  /** Rows of one slice, 1..2^20. */
   sliceRows: number;
   /** 0 without an order of stores. */
   tileTokens: number;

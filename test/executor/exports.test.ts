@@ -26,8 +26,10 @@ const PUBLIC = [
   'connect',
   'createGroup',
   'cudaDevices',
+  'fromBf16',
   'ncclLibrary',
   'openCuda',
+  'toBf16',
   // Training
   'ExpertLayer',
   'PlanAhead',
