@@ -2,10 +2,13 @@ import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { FuscoError } from '../../planner/errors.ts';
 import type { DecodedPlan } from '../../planner/format/decode.ts';
+import { loadPlanner } from '../../planner/node.ts';
+import { isVerified } from '../../planner/plan.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { factsOf } from '../figures/facts.ts';
 import { formatBytes, formatFacts } from '../figures/format.ts';
 import { figuresOf } from '../figures/planFigures.ts';
+import { strategiesOf } from '../figures/strategyRows.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
 import { readPlan } from '../readers/planFile.ts';
 import { encodeReport } from '../report/write.ts';
@@ -43,7 +46,10 @@ async function writeReport(
   problems: readonly FuscoError[],
 ): Promise<void> {
   const { plan, planId, producer, version } = decoded;
-  const figures = figuresOf(plan, problems.length === 0);
+  const found = figuresOf(plan, problems.length === 0);
+  const figures = isVerified(plan)
+    ? { ...found, strategies: strategiesOf(plan, await loadPlanner()) }
+    : found;
   const input = { file: basename(file), planId, producer, version, figures, problems };
   const bytes = await encodeReport(input);
   await writeFileAtomic(path, [bytes]);

@@ -71,7 +71,8 @@ export function predictChoices(
   options: PlanOptions,
   planned: VerifiedPlan,
 ): { topology: string; choices: Choice[] } {
-  const topology = defaultTopology(options.ranks);
+  const ranksPerNode = options.ranksPerNode ?? defaultRanksPerNode(options.ranks);
+  const topology = defaultTopology({ ranks: options.ranks, ranksPerNode });
   const other = (more: Partial<PlanOptions>) => planner.planAll(tables, { ...options, ...more });
   const plans = [
     () => other({ strategy: 'flat' }),

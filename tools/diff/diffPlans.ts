@@ -107,13 +107,17 @@ function levelOf(a: Plan, b: Plan, options: readonly OptionDelta[], moved: numbe
 export interface DiffChoice {
   /** Moved entries that are named. Default 10. */
   readonly maxMoves?: number;
-  /** The machine of the predicted times. Default: H100, eight per node. */
+  /** The machine of the predicted times and of the links. Default: H100, in the nodes of the plans. */
   readonly topology?: Topology;
 }
 
-/** The machine on which two plans are compared: one that has room for both. */
+/** The machine on which two plans are compared: one with room for both, in nodes of the plan that has the larger ones. */
 export function machineFor(a: Plan, b: Plan): Topology {
-  return defaultTopology(Math.max(a.spec.ranks, b.spec.ranks));
+  const largest = (pick: (spec: PlanSpec) => number) => Math.max(pick(a.spec), pick(b.spec));
+  return defaultTopology({
+    ranks: largest(({ ranks }) => ranks),
+    ranksPerNode: largest(({ ranksPerNode }) => ranksPerNode),
+  });
 }
 
 /** Compares two plans; neither needs to be verified, both must be well-formed. */

@@ -4,14 +4,15 @@
 import type { Plan } from '../../planner/plan.ts';
 import { columnSums, largest, sum } from '../../planner/totals.ts';
 import { formatBytes, formatCount, formatUs } from '../figures/format.ts';
-import { type Summary, summarize } from '../figures/summary.ts';
+import { type Summary, summarize, summaryOnMachine } from '../figures/summary.ts';
 import { predictPlan } from '../simulate/compare.ts';
-import type { Topology } from '../simulate/topology.ts';
+import { linkedRanks, type Topology } from '../simulate/topology.ts';
 
 export type MetricUnit = 'rows' | 'entries' | 'bytes' | 'tokens' | 'descriptors' | 'ratio' | 'us';
 
 /** A plan as metrics see it. */
 export interface Measured {
+  /** With the nodes of the machine. */
   readonly summary: Summary;
   /** Of dispatch and combine, on the machine of the comparison. */
   readonly predictedUs: number;
@@ -28,7 +29,8 @@ export interface Metric {
 
 /** Sums a plan up and predicts its time on a machine. */
 export function measure(plan: Plan, topology: Topology): Measured {
-  return { summary: summarize(plan), predictedUs: predictPlan(plan, topology).us };
+  const summary = summaryOnMachine(summarize(plan), linkedRanks(topology, plan.spec.ranks));
+  return { summary, predictedUs: predictPlan(plan, topology).us };
 }
 
 /** A metric's value in both plans. */

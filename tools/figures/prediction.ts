@@ -5,7 +5,7 @@ import { RESOURCE_NAMES } from '../simulate/advice.ts';
 import { planLoads } from '../simulate/loads.ts';
 import { type Exchange, type Resource, type Stage, timeExchange, timeStage } from '../simulate/model.ts';
 import { planExchanges } from '../simulate/strategies.ts';
-import { type Constants, defaultTopology, linkedRanks, type Topology } from '../simulate/topology.ts';
+import { type Constants, linkedRanks, type Topology } from '../simulate/topology.ts';
 
 /** One link of one rank, busy during one stage. */
 export interface Busy {
@@ -92,10 +92,7 @@ function timelineOf(exchange: Exchange, ranks: number, constants: Constants): Ti
 }
 
 /** Predicts dispatch and combine of a plan. */
-export function predictTimeline(
-  plan: Plan,
-  topology: Topology = defaultTopology(plan.spec.ranks),
-): Prediction {
+export function predictTimeline(plan: Plan, topology: Topology): Prediction {
   const { name, constants } = topology;
   const { spec } = plan;
   const { dispatch, combine } = planExchanges(planLoads(plan, linkedRanks(topology, spec.ranks)), spec);

@@ -41,7 +41,7 @@ export async function routingDigest(tables: readonly RoutingTable[]): Promise<st
 
 /** The figures of a plan that a reviewer can judge: strategy, balancer's rule and every metric of docs/diff.md. */
 export function goldenSummary(plan: VerifiedPlan): Record<string, number | string> {
-  const measured = measure(plan, defaultTopology(plan.spec.ranks));
+  const measured = measure(plan, defaultTopology(plan.spec));
   const figures: Record<string, number | string> = {
     strategy: plan.spec.strategy,
     rule: plan.decision.rule,

@@ -93,13 +93,13 @@ const PAPER_FIT: Constants = {
   setupUs: 1735,
 };
 
-/** Nodes of eight that have a name: h100-2x8 to h100-64x8. */
-const MAX_NAMED_NODES = 64;
+/** Nodes that a name can ask for: those of the largest group. */
+const MAX_NODES = 4096;
 
-/** Every name, with N for a number of nodes: what an error lists. */
+/** Every name, with N for a number of nodes and M for GPUs of a node: what an error lists. */
 export const TOPOLOGY_NAMES = [
   ...['h100', 'h200'].flatMap((gpu) => [2, 4, 8].map((ranks) => `${gpu}-nvl${ranks}`)),
-  `h100-Nx8 and h200-Nx8 (N from 2 to ${MAX_NAMED_NODES})`,
+  'h100-NxM and h200-NxM (N nodes of M GPUs, M up to 8)',
   'gb200-nvl72',
   'h100-8x8-paper',
 ];
@@ -111,21 +111,27 @@ export function namedTopology(name: string): Topology | undefined {
     const source = "fitted to the paper's totals; see docs/simulate.md";
     return { name, nodes: 8, ranksPerNode: 8, memoryGB: 80, constants: PAPER_FIT, source };
   }
-  const [, gpu, joined, count] = /^(h100|h200)-(?:nvl([248])|([1-9]\d?)x8)$/.exec(name) ?? [];
+  const [, gpu, joined, count, size] = /^(h100|h200)-(?:nvl([248])|([1-9]\d{0,3})x([1-8]))$/.exec(name) ?? [];
   if (gpu === undefined) return undefined;
   const machine = MACHINES[gpu as 'h100' | 'h200'];
   if (joined !== undefined) return { name, nodes: 1, ranksPerNode: Number(joined), ...machine };
   const nodes = Number(count);
-  return nodes >= 2 && nodes <= MAX_NAMED_NODES ? { name, nodes, ranksPerNode: 8, ...machine } : undefined;
+  return nodes <= MAX_NODES ? { name, nodes, ranksPerNode: Number(size), ...machine } : undefined;
 }
 
-/** The machine that a group is predicted on if none is named: H100, eight to a node. */
-export function defaultTopology(ranks: number): Topology {
-  if (ranks <= 8) return namedTopology('h100-nvl8')!;
-  const nodes = Math.ceil(ranks / 8);
-  return (
-    namedTopology(`h100-${nodes}x8`) ?? { ...namedTopology('h100-64x8')!, name: `h100-${nodes}x8`, nodes }
-  );
+/** GPUs of a node, where a plan does not say: with one rank per node it means once per rank. */
+const DEFAULT_JOINED = 8;
+
+/**
+ * The machine that a group is predicted on if none is named: H100, in nodes as the plan has them, or of eight where it
+ * has one rank per node.
+ */
+export function defaultTopology({ ranks, ranksPerNode }: { ranks: number; ranksPerNode: number }): Topology {
+  const joined = ranksPerNode > 1 ? ranksPerNode : Math.min(DEFAULT_JOINED, ranks);
+  if (ranks <= joined && ranks <= 8) return namedTopology('h100-nvl8')!;
+  const nodes = Math.ceil(ranks / joined);
+  const name = `h100-${nodes}x${joined}`;
+  return { name, nodes, ranksPerNode: joined, ...MACHINES.h100 };
 }
 
 /** Ranges of the constants; rates must be positive, latencies may be 0. */

@@ -58,7 +58,7 @@ describe('fusco diff', () => {
         "  3 entries moved: 1 id, 2 shift",
         "  rank 0 token 0 k 0: expert 0 on rank 0, row 0 -> expert 3 on rank 1, row 1 (id)",
         "  busiestRecvRows 3 -> 2 (-33.3 %)",
-        "  interNodeBytes 1.00 KiB -> 2.00 KiB (+100 %)",
+        "  intraNodeBytes 1.00 KiB -> 2.00 KiB (+100 %)",
         "  imbalance 1.500 -> 1.000 (-33.3 %)",
         "  expertImbalance 2.000 -> 1.000 (-50.0 %)",
         "  segments 3 -> 4 (+33.3 %)",
@@ -67,7 +67,7 @@ describe('fusco diff', () => {
         "  rows received by rank 1: 1 -> 2 (+1)",
         "  rows of expert 0: 2 -> 1 (-1)",
         "  rows of expert 3: 0 -> 1 (+1)",
-        "  link r0 -> r1 between nodes: 0 B -> 1.00 KiB (+1.00 KiB)",
+        "  link r0 -> r1 inside a node: 0 B -> 1.00 KiB (+1.00 KiB)",
       ]
     `);
   });
@@ -107,7 +107,7 @@ describe('fusco diff', () => {
         "level": "result",
         "links": [
           {
-            "between": "nodes",
+            "between": "ranks",
             "from": 0,
             "receiver": 1,
             "sender": 0,
@@ -168,30 +168,30 @@ describe('fusco diff', () => {
           },
           {
             "change": 0,
-            "from": 1024,
+            "from": 0,
             "name": "busiestNicBytes",
+            "to": 0,
+            "unit": "bytes",
+          },
+          {
+            "change": 0,
+            "from": 1024,
+            "name": "busiestNvlinkBytes",
             "to": 1024,
             "unit": "bytes",
           },
           {
             "change": 0,
             "from": 0,
-            "name": "busiestNvlinkBytes",
+            "name": "interNodeBytes",
             "to": 0,
             "unit": "bytes",
           },
           {
             "change": 1,
             "from": 1024,
-            "name": "interNodeBytes",
-            "to": 2048,
-            "unit": "bytes",
-          },
-          {
-            "change": 0,
-            "from": 0,
             "name": "intraNodeBytes",
-            "to": 0,
+            "to": 2048,
             "unit": "bytes",
           },
           {
@@ -311,7 +311,7 @@ describe('fusco diff', () => {
       | figure | before | after | change |
       | --- | ---: | ---: | ---: |
       | largest receive buffer, padding included | 3 | 2 | -33.3 % |
-      | bytes between nodes, all ranks | 1.00 KiB | 2.00 KiB | +100 % |
+      | bytes between ranks of one node, all ranks | 1.00 KiB | 2.00 KiB | +100 % |
       | largest real rows of a rank over the mean | 1.500 | 1.000 | -33.3 % |
       | largest rows of an expert instance over the mean | 2.000 | 1.000 | -50.0 % |
       | sequences of rows sent directly, contiguous on both sides | 3 | 4 | +33.3 % |
@@ -323,7 +323,7 @@ describe('fusco diff', () => {
       - rows received by rank 1: 1 -> 2 (+1)
       - rows of expert 0: 2 -> 1 (-1)
       - rows of expert 3: 0 -> 1 (+1)
-      - link r0 -> r1 between nodes: 0 B -> 1.00 KiB (+1.00 KiB)
+      - link r0 -> r1 inside a node: 0 B -> 1.00 KiB (+1.00 KiB)
 
       </details>
       "
@@ -331,7 +331,7 @@ describe('fusco diff', () => {
   });
 
   it('junit: a test case per limit, escaped', async () => {
-    const limits = 'imbalance>+2%,interNodeBytes>+2%';
+    const limits = 'imbalance>+2%,intraNodeBytes>+2%';
     const { code, stdout } = await fusco(
       'diff',
       'a.fusco',
@@ -345,7 +345,7 @@ describe('fusco diff', () => {
     expect(stdout).toContain('<testsuite name="fusco diff" tests="2" failures="1" errors="0" skipped="0">');
     expect(stdout).toContain('<testcase classname="fusco.diff" name="imbalance&gt;+2%"/>');
     expect(stdout).toContain(
-      '<testcase classname="fusco.diff" name="interNodeBytes&gt;+2%">\n      <failure message="interNodeBytes 1.00 KiB -&gt; 2.00 KiB (+100 %), limit +2 %">1 choice changed',
+      '<testcase classname="fusco.diff" name="intraNodeBytes&gt;+2%">\n      <failure message="intraNodeBytes 1.00 KiB -&gt; 2.00 KiB (+100 %), limit +2 %">1 choice changed',
     );
     // Every angle bracket belongs to a tag.
     expect(stdout.replace(/<\/?[a-z]+( [a-z]+="[^"<>]*")*\/?>|<\?xml [^<>]*\?>/g, '')).not.toMatch(/[<>]/);
@@ -374,7 +374,7 @@ describe('fusco diff', () => {
     await fusco('plan', 'r.npy', '-o', 'moved.fusco', ...more);
     const { stdout } = await fusco('diff', 'a.fusco', 'moved.fusco');
     expect(stdout).toMatch(
-      /^expert 0: rank 0 -> rank 1, 2 rows; busiest NIC 1\.00 KiB -> 2\.00 KiB \(\+100 %\); predicted /,
+      /^expert 0: rank 0 -> rank 1, 2 rows; busiest NVLink 1\.00 KiB -> 2\.00 KiB \(\+100 %\); predicted /,
     );
     expect(stdout).toContain('\n  expert 0: rank 0 -> rank 1 (2 rows)\n');
     expect(stdout).not.toMatch(/option placement|\(shift\)/);
@@ -403,12 +403,12 @@ describe('fusco diff', () => {
       'b.fusco',
       '--json',
       '--fail-on',
-      'interNodeBytes>+1KiB,rows>+0',
+      'intraNodeBytes>+1KiB,rows>+0',
     );
     expect(json.code).toBe(0);
     expect(JSON.parse(json.stdout)).toMatchObject({
       changed: true,
-      failOn: ['interNodeBytes>+1KiB', 'rows>+0'],
+      failOn: ['intraNodeBytes>+1KiB', 'rows>+0'],
       broken: [],
       failed: false,
     });

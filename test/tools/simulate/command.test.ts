@@ -223,7 +223,7 @@ describe('constants', () => {
 it.each([
   [['--topology', 'h100-8x8'], 'E_USAGE', /a plan or a routing/],
   [['hier.fusco', '--topology', 'h300'], 'E_OPTION', /h300 is not one of h100-nvl2, .*gb200-nvl72/],
-  [['hier.fusco', '--topology', 'h100-65x8'], 'E_OPTION', /N from 2 to 64/],
+  [['hier.fusco', '--topology', 'h100-2x9'], 'E_OPTION', /M up to 8/],
   [['hier.fusco', '--topology', 'gone.json'], 'E_FILE_NOT_FOUND', /gone\.json/],
   [['hier.fusco', '--counts', 'c.json'], 'E_USAGE', /belong to --paper/],
   [['hier.fusco', '--steps', '0-3'], 'E_USAGE', /belong to recordings/],

@@ -102,7 +102,7 @@ export function simulateCommand(): Command {
     .argument('[file]', 'a plan file, a routing or a recording')
     .option(
       '--topology <name|file>',
-      `${TOPOLOGY_NAMES.join(', ')}, or a JSON file (default: H100, 8 per node)`,
+      `${TOPOLOGY_NAMES.join(', ')}, or a JSON file (default: H100, nodes of the plan)`,
     )
     .option('--calibration <file>', "JSON file with constants in place of the topology's")
     .option('--model <name>', `experts' sizes: ${MODELS.map(({ name }) => name).join(', ')}`)

@@ -24,10 +24,10 @@ export interface MachineArguments {
 /** The machine that was asked for, or the default one for a group. */
 export async function machineOf(
   { topology, calibration }: MachineArguments,
-  ranks: number,
+  group: { readonly ranks: number; readonly ranksPerNode: number },
 ): Promise<Topology> {
   if (topology !== undefined) return findTopology(topology, calibration);
-  const machine = defaultTopology(ranks);
+  const machine = defaultTopology(group);
   return calibration === undefined ? machine : calibrated(machine, calibration);
 }
 
@@ -145,7 +145,7 @@ export async function simulateOne(
   planner: Planner,
   args: SimulateOptions,
 ): Promise<void> {
-  const topology = await machineOf(args, subject.plan.spec.ranks);
+  const topology = await machineOf(args, subject.plan.spec);
   const made = fitted(subject.plan, planner, topology);
   const machine = { topology, model: args.model ?? modelOf(made) };
   const found = compare(made, planner, topology);
@@ -198,7 +198,7 @@ export async function simulateRecording(
   const all: Recorded[] = [];
   let topology: Topology | undefined;
   for await (const { plan, step, layer } of subjects) {
-    topology ??= await machineOf(args, plan.spec.ranks);
+    topology ??= await machineOf(args, plan.spec);
     const made = fitted(plan, planner, topology);
     const model = args.model ?? modelOf(made);
     all.push({

@@ -70,10 +70,7 @@ export async function simulateSweep(
   const results = [];
   for (const { topology: name, ...change } of combinations(sweep)) {
     const made = planAgain(plan, planner, change);
-    const topology = await machineOf(
-      name === undefined ? args : { ...args, topology: name },
-      made.spec.ranks,
-    );
+    const topology = await machineOf(name === undefined ? args : { ...args, topology: name }, made.spec);
     const found = compare(made, planner, topology);
     results.push({ topology: topology.name, made, found });
   }
