@@ -175,7 +175,7 @@ async function complete(side: Side, planned: Planned): Promise<void> {
     if (compare.checked && sides.a.planned !== undefined && sides.b.planned !== undefined) {
       difference = await client.difference();
     }
-    render();
+    renderLate();
   } catch {
     // The plan was replaced meanwhile; what replaced it is completed in turn.
   }
@@ -215,26 +215,54 @@ function openTables(panels: HTMLElement): Set<string> {
   return new Set(open.map((details) => details.closest('section')?.id ?? ''));
 }
 
-function render(): void {
-  const shown = activeSides()
+/** The sides that have a plan, with their state. */
+function plannedSides(): { side: Side; state: Shown }[] {
+  return activeSides()
     .map((side) => ({ side, state: sides[side] }))
     .filter(({ state }) => state.planned !== undefined);
+}
+
+function drawnPanels(shown: readonly { state: Shown }[]) {
+  return panelsOf(shown.map(({ state }) => state.planned!.figures));
+}
+
+function renderHeadlines(shown: readonly { side: Side; state: Shown }[]): void {
+  const [optionsA, optionsB] = [sides.a.options, sides.b.options];
+  const different =
+    shown.length === 2 && difference !== undefined && optionsA && optionsB
+      ? differenceMarkup(difference, optionsA, optionsB)
+      : html``;
+  put(element('headlines'), html`${different}${shown.map(({ side, state }) => headlineOf(side, state))}`);
+}
+
+function render(): void {
+  const shown = plannedSides();
   if (shown.length === 0) return;
   element('plans').hidden = false;
   status.textContent = statusText();
-  const [optionsA, optionsB] = [sides.a.options, sides.b.options];
-  const isCompared = shown.length === 2 && difference !== undefined && optionsA && optionsB;
-  const different = isCompared ? differenceMarkup(difference!, optionsA, optionsB) : html``;
-  put(element('headlines'), html`${different}${shown.map(({ side, state }) => headlineOf(side, state))}`);
+  renderHeadlines(shown);
   const panels = element('panels');
   const open = openTables(panels);
   const names = shown.map(({ side }) => titleOf(side));
-  const drawn = panelsOf(shown.map(({ state }) => state.planned!.figures));
-  put(panels, html`${drawn.map((panel) => panelMarkup(panel, names))}`);
+  put(panels, html`${drawnPanels(shown).map((panel) => panelMarkup(panel, names))}`);
   for (const id of open) {
     for (const details of document.querySelectorAll<HTMLDetailsElement>(`#${id} details`))
       details.open = true;
   }
+}
+
+/** Draws what arrives after the plan, and nothing else: somebody may be in the middle of a chart. */
+function renderLate(): void {
+  const shown = plannedSides();
+  renderHeadlines(shown);
+  const late = drawnPanels(shown).find(({ id }) => id === 'strategies');
+  if (late === undefined) return;
+  document.getElementById(`panel-${late.id}`)?.remove();
+  const markup = panelMarkup(
+    late,
+    shown.map(({ side }) => titleOf(side)),
+  );
+  element('panels').insertAdjacentHTML('afterbegin', markup.text);
 }
 
 /** Follows the chosen token through every plan on the page. */
