@@ -263,6 +263,16 @@ describe('a recording', () => {
     expect(stdout).toMatch(/^once per rank: .* in all$/m);
   });
 
+  it('is inspected step by step', async () => {
+    const json = await fuscoJson('inspect', 'trace', '--experts', '2', '--layers', '4');
+    expect(json.routings).toMatchObject([
+      { step: 0, layer: 4, tokens: 8, rankMaxOverMean: 1.5, expertMaxOverMean: 1.5 },
+      { step: 1, layer: 4, tokens: 8, rankMaxOverMean: 1.5, expertMaxOverMean: 1.5 },
+    ]);
+    const { stdout } = await fusco('inspect', 'trace', '--experts', '2');
+    expect(stdout).toContain('busiest rank: 1.250 x the mean on average, 1.500 x at most');
+  });
+
   it('is planned into a file for each step and layer', async () => {
     const json = await fuscoJson(
       'plan',
