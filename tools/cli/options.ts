@@ -41,6 +41,7 @@ export interface RoutingArguments {
 /** Adds `--format`, `--layer` and `--step` to a command that reads a routing. */
 export function addRoutingOptions(command: Command): Command {
   return command
+    .optionsGroup('What to read of a recording:')
     .addOption(
       choice('--format <name>', 'whose file the routing is, if its first bytes do not say', ROUTING_FORMATS),
     )

@@ -14,7 +14,7 @@ import { readAnyRouting } from '../readers/anyRouting.ts';
 import { readPlacement } from '../readers/placementMap.ts';
 import { readRoutings } from '../readers/recording.ts';
 import { withProgress } from '../terminal/progress.ts';
-import { OutputDirectory, writeFileAtomic } from '../writers/outputFile.ts';
+import { OutputDirectory, writeFileAtomic, writeStdout } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
 import {
   addRangeOptions,
@@ -75,6 +75,11 @@ function defaultOutput(routing: string): string {
 async function plan(routing: string, args: PlanArguments, command: Command): Promise<void> {
   if (args.steps !== undefined || args.layers !== undefined) return planRecording(routing, args);
   const output = args.output ?? defaultOutput(routing);
+  if (output === '-' && (args.json || args.stream))
+    throw new FuscoError(
+      'E_USAGE',
+      '-o - writes the plan to standard output: give no --json and no --stream',
+    );
   const tables = await withProgress('reading', (progress) =>
     readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
   );
@@ -145,13 +150,14 @@ async function writePlan(
   }
   const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
   const encoded = await encodePlanChunks(planned, nodeSha256);
-  await writeFileAtomic(output, encoded.chunks);
+  await (output === '-' ? writeStdout(encoded.chunks) : writeFileAtomic(output, encoded.chunks));
   return { length: encoded.length, planId: encoded.planId, made: planned };
 }
 
 /** Adds the options that say how to plan a routing. */
 export function addPlanningOptions(command: Command): Command {
   return command
+    .optionsGroup('How to plan:')
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
     .addOption(ranksPerNodeOption())
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
@@ -184,7 +190,7 @@ export function planCommand(): Command {
     .argument('<routing>', 'expert ids; -1 means no expert')
     .option(
       '-o, --output <file>',
-      'the plan file to write, or a directory for several (default: named as the routing)',
+      'the plan file to write, or a directory for several; - is standard output (default: named as the routing)',
     )
     .option('--experts <n>', 'logical experts (required)', integer(1, MAX_INSTANCES))
     .option(

@@ -16,9 +16,31 @@ export function showOption(value: unknown): string {
   return text.length > MAX_OPTION_TEXT ? `${text.slice(0, MAX_OPTION_TEXT - 1)}…` : text;
 }
 
-/** Options that say more than other lines do: a placement is told by the experts that moved. */
+/** Options of hierarchical plans, which come and go with the strategy. */
+const FOLLOWERS = ['balance', 'partial', 'sum'];
+
+/** What people call a strategy: with one rank per node, a hierarchical plan is one that sends once per rank. */
+function named({ strategy }: { readonly strategy: unknown }, ranksPerNode: unknown): unknown {
+  return strategy === 'hier' && ranksPerNode === 1 ? 'once per rank' : strategy;
+}
+
+/**
+ * Options that say more than other lines do: a placement is told by the experts that moved, and what only follows from
+ * another strategy is not told.
+ */
 export function toldOptions(options: readonly OptionDelta[]): OptionDelta[] {
-  return options.filter(({ option }) => option !== 'placement');
+  const told = options.filter(({ option }) => option !== 'placement');
+  const strategy = told.find(({ option }) => option === 'strategy');
+  if (strategy === undefined) return told;
+  const nodes = told.find(({ option }) => option === 'ranksPerNode');
+  const from = named({ strategy: strategy.from }, nodes?.from);
+  const to = named({ strategy: strategy.to }, nodes?.to);
+  const isOnce = from === 'once per rank' || to === 'once per rank';
+  const rest = told.filter(
+    ({ option }) =>
+      option !== 'strategy' && !FOLLOWERS.includes(option) && !(isOnce && option === 'ranksPerNode'),
+  );
+  return [{ option: 'strategy', from, to }, ...rest];
 }
 
 function metricOf({ metrics }: Pick<PlanDiff, 'metrics'>, name: string): MetricDelta {

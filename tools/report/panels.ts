@@ -230,7 +230,7 @@ function timelineText(all: readonly Figures[]): string {
   const machine =
     prediction === undefined
       ? ''
-      : ` Rates a rank, from the machine ${prediction.machine}: NIC ${prediction.nicGBps} GB/s, NVLink ${prediction.nvlinkGBps} GB/s a direction, memory ${prediction.hbmGBps} GB/s.`;
+      : ` Rates per rank, of the machine ${prediction.machine}: NIC ${prediction.nicGBps} GB/s, NVLink ${prediction.nvlinkGBps} GB/s per direction, memory ${prediction.hbmGBps} GB/s.`;
   return `When the cost model expects each link to be busy. A stage ends when its slowest link is done; a link waits in the gaps.${machine}`;
 }
 

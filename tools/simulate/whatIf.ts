@@ -5,6 +5,7 @@ import { defaultRanksPerNode } from '../../planner/placement.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import { optionsOf } from '../../planner/spec.ts';
+import { countChoices, proposePlacement } from '../placement/propose.ts';
 import { joinTables, splitTable } from '../readers/tables.ts';
 import { resampleTokens } from '../workload/families.ts';
 import { routingOf } from './compare.ts';
@@ -16,6 +17,8 @@ export interface Change {
   readonly tokens?: number;
   /** Rows per expert; 0 is no limit. */
   readonly capacity?: number;
+  /** Experts are placed anew by their counts, with so many instances more than experts, as `placement propose` does. */
+  readonly replicas?: number;
 }
 
 const SEED = 1;
@@ -28,9 +31,10 @@ const SEED = 1;
  */
 export function planAgain(plan: VerifiedPlan, planner: Planner, change: Change): VerifiedPlan {
   const { spec } = plan;
-  const { ranks = spec.ranks, tokens, capacity = spec.capacity } = change;
-  if (ranks === spec.ranks && tokens === undefined && capacity === spec.capacity) return plan;
-  if (ranks !== spec.ranks && spec.placement.map.length > 0) {
+  const { ranks = spec.ranks, tokens, capacity = spec.capacity, replicas } = change;
+  const isSame = ranks === spec.ranks && capacity === spec.capacity;
+  if (isSame && tokens === undefined && replicas === undefined) return plan;
+  if (replicas === undefined && ranks !== spec.ranks && spec.placement.map.length > 0) {
     const text = `the plan places experts on ${spec.ranks} ranks: plan the routing for ${ranks} ranks, with a placement for them`;
     throw new FuscoError('E_OPTION', text, { value: ranks });
   }
@@ -38,5 +42,12 @@ export function planAgain(plan: VerifiedPlan, planner: Planner, change: Change):
   const same = ranks === spec.ranks ? routing : splitTable(joinTables(routing), ranks);
   const tables = tokens === undefined ? same : resampleTokens(routing, { seed: SEED, ranks, tokens });
   const ranksPerNode = ranks % spec.ranksPerNode === 0 ? spec.ranksPerNode : defaultRanksPerNode(ranks);
-  return planner.planAll(tables, { ...optionsOf(spec), ranks, ranksPerNode, capacity });
+  const placement =
+    replicas === undefined
+      ? {}
+      : {
+          placement: proposePlacement(countChoices(tables, spec.experts), { ranks, replicas, ranksPerNode })
+            .map,
+        };
+  return planner.planAll(tables, { ...optionsOf(spec), ranks, ranksPerNode, capacity, ...placement });
 }

@@ -380,6 +380,15 @@ describe('fusco diff', () => {
     expect(stdout).not.toMatch(/option placement|\(shift\)/);
   });
 
+  it('another strategy is told by its name, without what only follows from it', async () => {
+    const plan = ['plan', 'r.npy', '--experts', '4', '--hidden', '512'];
+    await fusco(...plan, '-o', 'flat.fusco');
+    await fusco(...plan, '--strategy', 'hier', '--ranks-per-node', '1', '-o', 'once.fusco');
+    const { stdout } = await fusco('diff', 'flat.fusco', 'once.fusco');
+    expect(stdout).toMatch(/^strategy flat -> once per rank; load and traffic unchanged; predicted /);
+    expect(stdout).not.toMatch(/balance|partial|ranksPerNode/);
+  });
+
   it('--fail-on none never fails; a limit that nothing can break is refused', async () => {
     expect((await fusco('diff', 'a.fusco', 'b.fusco', '--fail-on', 'none')).code).toBe(0);
     expectRefusal(

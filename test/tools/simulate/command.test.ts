@@ -144,6 +144,19 @@ describe('a plan on a machine', () => {
     expectRefusal(await fusco('simulate', 'flat.fusco', '--sweep', 'experts=1'), 'E_USAGE', /tokens, ranks/);
   });
 
+  it('answers whether replicas help: imbalance, and the time of the experts', async () => {
+    saveRouting('hot.npy', Array(4).fill(Array.from({ length: 32 }, () => [0])));
+    await fusco('plan', 'hot.npy', '--experts', '4', '-o', 'hot.fusco');
+    const args = ['simulate', 'hot.fusco', '--sweep', 'replicas=0,3', '--intermediate', '4096'];
+    const json = await fuscoJson(...args);
+    const [none, three] = json.results as { instances: number; rankMaxOverMean: number; expertUs: number }[];
+    expect([none!.instances, none!.rankMaxOverMean]).toEqual([4, 4]);
+    // One instance of the hot expert on each rank.
+    expect([three!.instances, three!.rankMaxOverMean]).toEqual([7, 1]);
+    expect(three!.expertUs).toBeLessThanOrEqual(none!.expertUs);
+    expect((await fusco(...args)).stdout).toMatch(/^machine .* replicas +busiest rank +experts/m);
+  });
+
   it('counts the experts: their time, the layer, and the memory of the fullest rank', async () => {
     const experts = ['--intermediate', '1024', '--model-layers', '10'];
     const json = await fuscoJson('simulate', 'flat.fusco', ...experts);

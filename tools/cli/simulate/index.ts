@@ -92,6 +92,7 @@ Examples:
   fusco simulate step.fusco
   fusco simulate routing.npy --experts 256 --topology gb200-nvl72
   fusco simulate step.fusco --sweep tokens=128,1024,4096 --sweep topology=h100-nvl8,h200-2x8
+  fusco simulate step.fusco --sweep replicas=0,2,16
   fusco simulate trace/ --experts 256 --layers 3-60`;
 
 export function simulateCommand(): Command {
@@ -114,7 +115,7 @@ export function simulateCommand(): Command {
     .option('--model-layers <n>', 'layers with experts, with --intermediate', integer(1, 1 << 16))
     .option(
       '--sweep <name=values>',
-      'predict for each value of tokens, ranks, capacity or topology',
+      'predict for each value of tokens, ranks, capacity, replicas or topology',
       sweepOption,
     )
     .option('--measured', 'the model next to the measurements of docs/performance-gpus.md')

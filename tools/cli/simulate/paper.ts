@@ -95,7 +95,7 @@ export async function simulatePaper(args: PaperArguments): Promise<void> {
     `real: ${what};\n  experts packed on ranks, the busiest rank has ${after.rankMaxOverMean.toFixed(2)} x the mean`,
   );
   print(`imbalanced: the experts of a quarter of the ranks are ${IMBALANCED_SKEW} times as likely`);
-  print(`planned at ${tables[0]!.tokens} tokens a rank (real), other lengths scaled from there`);
+  print(`planned at ${tables[0]!.tokens} tokens per rank (real), other lengths scaled from there`);
   const setups = Object.entries(setupUs).map(([name, us]) => `${name} ${us.toFixed(0)}`);
   print(`\nfitted: nicGBps, nvlinkGBps, permuteReached, overlap;\n  setupUs of ${setups.join(', ')}`);
   print(constantLines({ constants }));

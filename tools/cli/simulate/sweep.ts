@@ -1,13 +1,16 @@
-// `fusco simulate FILE --sweep NAME=VALUES`: the same routing under every combination of tokens, ranks, capacity and
-// machine, a line each.
+// `fusco simulate FILE --sweep NAME=VALUES`: the same routing under every combination of tokens, ranks, capacity,
+// replicas and machine, a line each.
 
 import { InvalidArgumentError } from 'commander';
-import { MAX_RANKS, MAX_ROWS } from '../../../planner/format/layout.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS } from '../../../planner/format/layout.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import type { Planner } from '../../../planner/planner.ts';
+import { sum } from '../../../planner/totals.ts';
 import { formatCount, formatGrid, formatUs } from '../../figures/format.ts';
+import { maxOverMean } from '../../figures/summary.ts';
 import { strategyName } from '../../simulate/advice.ts';
 import { type Comparison, compare, type StrategyName } from '../../simulate/compare.ts';
+import { expertTime, type Model, modelOf } from '../../simulate/experts.ts';
 import { LABEL } from '../../simulate/predictionText.ts';
 import { type Change, planAgain } from '../../simulate/whatIf.ts';
 import { print, printJson } from '../io.ts';
@@ -20,6 +23,7 @@ export interface Sweep {
   ranks?: readonly number[];
   tokens?: readonly number[];
   capacity?: readonly number[];
+  replicas?: readonly number[];
   topology?: readonly string[];
 }
 
@@ -27,6 +31,7 @@ const NUMBERS = {
   ranks: integer(1, MAX_RANKS),
   tokens: integer(1, MAX_ROWS),
   capacity: integer(0, MAX_ROWS),
+  replicas: integer(0, MAX_INSTANCES),
 } as const;
 
 /** An argument parser for `NAME=V1,V2,…`, which adds to what was given before. */
@@ -36,7 +41,7 @@ export function sweepOption(text: string, before: Sweep = {}): Sweep {
   if (values.length === 0) throw new InvalidArgumentError('It must be like tokens=512,4096.');
   if (name === 'topology') return { ...before, topology: values };
   if (!Object.hasOwn(NUMBERS, name))
-    throw new InvalidArgumentError('It must sweep tokens, ranks, capacity or topology.');
+    throw new InvalidArgumentError('It must sweep tokens, ranks, capacity, replicas or topology.');
   return { ...before, [name]: values.map((value) => NUMBERS[name as keyof typeof NUMBERS](value)) };
 }
 
@@ -65,36 +70,49 @@ export async function simulateSweep(
   plan: VerifiedPlan,
   planner: Planner,
   sweep: Sweep,
-  args: MachineArguments & { json?: boolean },
+  args: MachineArguments & { json?: boolean; model?: Model },
 ): Promise<void> {
   const results = [];
   for (const { topology: name, ...change } of combinations(sweep)) {
     const made = planAgain(plan, planner, change);
     const topology = await machineOf(name === undefined ? args : { ...args, topology: name }, made.spec);
     const found = compare(made, planner, topology);
-    results.push({ topology: topology.name, made, found });
+    const model = args.model ?? modelOf(made);
+    const expertUs = model === undefined ? undefined : expertTime(made, model, topology).us;
+    const rankMaxOverMean = maxOverMean(made.shards.map((shard) => sum(shard.expertRows)));
+    results.push({ topology: topology.name, made, found, expertUs, rankMaxOverMean });
   }
   if (args.json) {
     printJson({
       model: true,
       label: LABEL,
-      results: results.map(({ topology, made, found }) => ({
+      results: results.map(({ topology, made, found, expertUs, rankMaxOverMean }) => ({
         ...{ topology, ranks: made.spec.ranks, capacity: made.spec.capacity, best: found.best },
         tokens: made.shards.map((shard) => shard.tokens),
         ...lostEntries(made),
+        instances: made.spec.placement.instances,
+        rankMaxOverMean,
+        expertUs: expertUs ?? null,
         strategies: found.predictions.map(({ strategy, rule, us }) => ({ strategy, rule, us })),
       })),
     });
     return;
   }
   print(`${LABEL}\n`);
-  const head = ['machine', 'ranks', 'tokens', 'capacity', 'dropped', ...SHOWN, 'fastest'];
-  const rows = results.map(({ topology, made, found }) => [
+  const head = [
+    ...['machine', 'ranks', 'tokens', 'capacity', 'dropped', 'replicas', 'busiest rank', 'experts'],
+    ...SHOWN,
+    'fastest',
+  ];
+  const rows = results.map(({ topology, made, found, expertUs, rankMaxOverMean }) => [
     topology,
     String(made.spec.ranks),
     formatCount(Math.max(...made.shards.map((shard) => shard.tokens))),
     made.spec.capacity === 0 ? '-' : formatCount(made.spec.capacity),
     formatCount(lostEntries(made).droppedEntries),
+    formatCount(made.spec.placement.instances - made.spec.experts),
+    `${rankMaxOverMean.toFixed(3)} x`,
+    expertUs === undefined ? '-' : formatUs(expertUs),
     ...timeCells(found),
   ]);
   print(formatGrid([head, ...rows]));
