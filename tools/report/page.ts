@@ -73,6 +73,7 @@ export function reportPage(input: ReportInput, { style, script }: ReportAssets):
 <style>${new Markup(style)}</style>
 </head>
 <body class="report">
+<a class="skip" href="#panels">Skip to the charts</a>
 <header class="top">
 <p class="kicker">FUSCO plan report</p>
 <h1>${file}</h1>
@@ -85,7 +86,7 @@ ${verification(problems)}
 ${headline(figures)}
 <nav aria-label="Contents"><ul class="contents">${contents}</ul></nav>
 <p class="hint">Charts answer to the pointer and to the keyboard: Tab reaches a chart, arrow keys move through it, and the line below says what the mark means. Below each chart its numbers are a table.</p>
-<div class="panels">
+<div class="panels" id="panels">
 ${panels.map((panel) => panelMarkup(panel, []))}
 </div>
 </main>

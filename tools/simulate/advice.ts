@@ -103,5 +103,5 @@ export function adviceOf(
   if (gain.even >= WORTH && gain.even >= gain.faster / 4) {
     return `${binds}; this is the fastest strategy here, and an even load of all ranks (placement, replicas) would take up to ${share(gain.even)} less.`;
   }
-  return `${binds}; this is the fastest strategy here, and ${name} twice as fast would take ${share(gain.faster)} less.`;
+  return `${binds}; this is the fastest strategy here, and ${name === 'NIC' ? 'a NIC' : name} twice as fast would take ${share(gain.faster)} less.`;
 }
