@@ -169,13 +169,17 @@ export interface Fp8Call {
 
 /** Top-k ids and weights of tokens, as gating.ts defines them. One number or buffer per local rank. */
 export interface GateCall extends GateBuffers<readonly Memory[]> {
+  /** Experts, topk and how weights are made; the same in the gate and in its gradient. */
   readonly options: GateOptions;
+  /** Tokens of every local rank, in the order of `group.localRanks`. */
   readonly tokens: readonly number[];
 }
 
 /** The gradient of the logits. One number or buffer per local rank. */
 export interface GateBackwardCall extends GateBackwardBuffers<readonly Memory[]> {
+  /** Experts, topk and how weights are made; the same in the gate and in its gradient. */
   readonly options: GateOptions;
+  /** Tokens of every local rank, in the order of `group.localRanks`. */
   readonly tokens: readonly number[];
 }
 
