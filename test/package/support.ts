@@ -37,7 +37,7 @@ export function npmPack(...options: string[]): { filename: string; files: { path
 /** An empty project with the package in it. */
 export interface Installed {
   readonly home: string;
-  /** Without the names that this process got from npm and vitest. */
+  /** Without the names that this process got from npm, vitest and CI. */
   readonly env: NodeJS.ProcessEnv;
   /** Runs a program in the project. */
   readonly run: (command: string, ...args: string[]) => SpawnSyncReturns<string>;
@@ -47,7 +47,7 @@ export interface Installed {
 export function installPackage(): Installed {
   const home = mkdtempSync(join(tmpdir(), 'fusco-install-'));
   const env = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^(npm_|VITEST|NODE_)/.test(name)),
+    Object.entries(process.env).filter(([name]) => !/^(npm_|VITEST|NODE_|CI$)/.test(name)),
   );
   const run: Installed['run'] = (command, ...args) =>
     spawnSync(command, args, { cwd: home, encoding: 'utf8', env });
