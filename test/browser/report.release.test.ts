@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { fusco, ROOT } from '../support/cli.ts';
-import { type Browser, hasChromium, launch, WHY_SKIPPED } from './support.ts';
+import { type Browser, cutInPrint, hasChromium, launch, lowContrasts, WHY_SKIPPED } from './support.ts';
 
 const REAL = join(ROOT, 'tools/demo/moe256-ep8x512-mixed-l3.idx.npy');
 
@@ -108,6 +108,18 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
       .split('\r\n');
     expect(lines).toHaveLength(1 + own.length);
     expect(lines[1]).toMatch(/^expert 0,"?[\d,]+ rows/);
+    await page.close();
+  });
+
+  it('prints whole, and its text can be read in both schemes', async () => {
+    const page = await browser.open(pathToFileURL(report).href);
+    for (const details of await page.locator('details').all())
+      await details.evaluate((each) => each.setAttribute('open', ''));
+    expect(await cutInPrint(page)).toEqual([]);
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme });
+      expect(await lowContrasts(page)).toEqual([]);
+    }
     await page.close();
   });
 

@@ -12,7 +12,16 @@ import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { encodeNpy } from '../../tools/readers/npy.ts';
 import { readRouting } from '../../tools/readers/numpyRouting.ts';
 import { randomFrom } from '../support/workloads.ts';
-import { type Browser, dropFiles, fileOf, hasChromium, launch, WHY_SKIPPED } from './support.ts';
+import {
+  type Browser,
+  cutInPrint,
+  dropFiles,
+  fileOf,
+  hasChromium,
+  launch,
+  lowContrasts,
+  WHY_SKIPPED,
+} from './support.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const REAL = `${ROOT}tools/demo/moe256-ep8x512-mixed-l3.idx.npy`;
@@ -179,6 +188,11 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     const rows = await panel.locator('tbody tr').allTextContents();
     expect(rows).toEqual(expect.arrayContaining(['option strategyflathierchanged']));
     await expect.poll(() => page.locator('#panel-strategies .side').count()).toBe(2);
+    expect(await cutInPrint(page)).toEqual([]);
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme });
+      expect(await lowContrasts(page)).toEqual([]);
+    }
     // What stands out is one table, a line for each kind.
     expect(await page.locator('#panel-offenders table').count()).toBe(1);
     const ids = [await planIdOf(page, 0), await planIdOf(page, 1)];
