@@ -1,5 +1,5 @@
 // The package's main entry: plan once, exchange many times. `fusco/planner` has everything about plans, such as planning
-// one shard at a time.
+// one shard at a time; `fusco/files` reads and writes plan and routing files.
 
 // Plans
 export { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from '../planner/errors.ts';
@@ -40,6 +40,7 @@ export type {
   WeightGradientCall,
 } from './backends/types.ts';
 export { createGroup, Exchange, Group, type GroupOptions, type GroupPlanOptions } from './group.ts';
+export { fromBf16, toBf16 } from './numeric.ts';
 export type { LateRank, LateReport } from './rendezvous/report.ts';
 export { type ConnectOptions, connect, Session } from './rendezvous/session.ts';
 // Training

@@ -28,6 +28,16 @@ export function bf16ToFloat(bits: number): number {
   return floatFromBits((bits << 16) >>> 0);
 }
 
+/** bf16 bits of numbers, rounded to nearest even: rows as calls take them, in a Uint16Array. */
+export function toBf16(values: ArrayLike<number>): Uint16Array {
+  return Uint16Array.from(values, floatToBf16);
+}
+
+/** The numbers that bf16 bits stand for. */
+export function fromBf16(bits: ArrayLike<number>): Float32Array {
+  return Float32Array.from(bits, bf16ToFloat);
+}
+
 /** Round to nearest even: add just under half of the last kept place, or exactly half where that place is odd. */
 export function floatToBf16(value: number): number {
   if (Number.isNaN(value)) return CANONICAL_NAN.bf16;

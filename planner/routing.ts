@@ -12,10 +12,16 @@ export type IdArray =
   | BigInt64Array
   | BigUint64Array;
 
-/** One rank's routing: `ids[token * topk + k]` is an expert in [0, experts), or -1 for none. */
+/** One rank's routing: which experts each of its tokens chose. */
 export interface RoutingTable {
+  /**
+   * [tokens, topk], row by row: `ids[token * topk + k]` is the k-th expert of a token, in [0, experts), or -1 for none.
+   * A token names an expert at most once. Any integer type; the memory is only read.
+   */
   readonly ids: IdArray;
+  /** Tokens of this rank; 0 is allowed, and ranks may have different numbers. */
   readonly tokens: number;
+  /** Experts per token, 1..256; the same on all ranks. */
   readonly topk: number;
 }
 

@@ -41,13 +41,15 @@ export interface PlanOptions {
   ranks: number;
   /** Ranks that reach each other over NVLink or shared memory; divides `ranks`. Default: largest divisor up to 8. */
   ranksPerNode?: number;
-  /** Elements of one row, for reports and slice sizes only. Default 7168. */
+  /** Elements of one row. Nominal: it sizes slices and reports; calls give the bytes of their rows. Default 7168. */
   hidden?: number;
-  /** Nominal dtype of a row, likewise. Default bf16. */
+  /** Nominal dtype of a row that dispatch moves, likewise. Default bf16. */
   dtype?: Dtype;
+  /** Nominal dtype of a row that combine returns: f32, f16 or bf16. Default: `dtype`, and bf16 for fp8. */
+  combineDtype?: Dtype;
   /** Rows to which every expert's block is padded. Default 1. */
   align?: number;
-  /** Most rows of one expert instance; 0, the default, means no limit. */
+  /** Most rows that one expert instance receives, of all ranks together; further ones are dropped. Default 0: no limit. */
   capacity?: number;
   /**
    * Most rows that a rank may receive, padding included; planning fails with E_MAX_ROWS if one would receive more, so that
@@ -78,7 +80,7 @@ export interface PlanOptions {
   placement?: PlacementMap;
   /** Which instance of an expert on several ranks takes a row (docs/replicas.md). Default quota-1. */
   replicas?: ReplicaRule;
-  /** Target size of one slice in bytes. Default 1 MiB. */
+  /** Target size of one slice in bytes: what is sent at once where stages overlap. Default 1 MiB. */
   sliceBytes?: number;
   /**
    * Tokens of one tile, for executors that hold a tile of rows at a time: the plan then carries the order of their
@@ -92,7 +94,7 @@ export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof 
   readonly nodes: number;
   /** Ranks of one machine until `auto` is settled, then 0: it is no part of a plan. */
   readonly ranksPerHost: number;
-  /** Nominal bytes of a row. */
+  /** Nominal bytes of a row that dispatch moves: `hidden` elements of `dtype`. */
   readonly rowBytes: number;
   /** `none` in flat plans. */
   readonly sum: SumOrder | 'none';
@@ -120,6 +122,7 @@ export const PLAN_OPTIONS = Object.keys({
   ranksPerHost: true,
   hidden: true,
   dtype: true,
+  combineDtype: true,
   align: true,
   capacity: true,
   maxRows: true,
@@ -145,6 +148,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     topk,
     hidden: options.hidden ?? 7168,
     dtype: options.dtype ?? 'bf16',
+    ...(options.combineDtype === undefined ? {} : { combineDtype: checkCombineDtype(options) }),
     align: options.align ?? 1,
     capacity: options.capacity ?? 0,
     strategy: options.strategy ?? 'flat',
@@ -159,6 +163,12 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
   const sliceRows = Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / spec.rowBytes)));
   const maxRows = checkInteger('maxRows', options.maxRows ?? 0, 0, MAX_ROWS);
   return { ...spec, sliceRows, maxRows };
+}
+
+/** Opaque rows come back as what they are; the others as what combine can add. */
+function checkCombineDtype({ combineDtype, dtype }: PlanOptions): Dtype {
+  const sums: readonly Dtype[] = ['f32', 'f16', 'bf16'];
+  return checkChoice('combineDtype', combineDtype, dtype === 'bytes' ? [...sums, 'bytes'] : sums);
 }
 
 /** Fields that a header omits at their default. They are part of the plan id and exist since format 1.1. */
@@ -186,6 +196,7 @@ export interface SpecFields extends OptionalFields {
   /** `none` in flat plans, as is `partial`. */
   balance: Balance | 'none';
   partial: PartialDtype | 'none';
+  /** Rows of one slice, 1..2^20. */
   sliceRows: number;
   /** 0 without an order of stores. */
   tileTokens: number;
@@ -251,7 +262,7 @@ export function specFields(spec: PlanSpec): SpecFields {
 
 /** Options that resolve to this spec again. */
 export function optionsOf(spec: PlanSpec): PlanOptions {
-  const { sliceRows, topk: _, balance, partial, combineDtype: __, ...rest } = specFields(spec);
+  const { sliceRows, topk: _, balance, partial, ...rest } = specFields(spec);
   return {
     ...rest,
     ...(spec.ranksPerHost === 0 ? {} : { ranksPerHost: spec.ranksPerHost }),

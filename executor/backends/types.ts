@@ -23,15 +23,20 @@ export type BackendName = 'reference' | 'host' | 'cuda' | 'nccl';
  * such as its weight.
  */
 export interface Payload {
+  /** Bytes of one row, 1..16 MiB: elements times the bytes of one. */
   readonly rowBytes: number;
+  /** What is sent, one buffer per local rank: [tokens, rowBytes], row by row. */
   readonly from: readonly Memory[];
+  /** What is received, one buffer per local rank: [recvRows, rowBytes], by expert; padding rows become zero. */
   readonly to: readonly Memory[];
+  /** Whether a row belongs to a token (the default) or to an entry (token, k). */
   readonly per?: 'token' | 'entry';
   /** Needed with `scale`, which multiplies elements. */
   readonly dtype?: Dtype;
 }
 
 export interface DispatchCall {
+  /** Arrays that are moved together, such as rows, their scales and their weights; at least one. */
   readonly payloads: readonly Payload[];
   /** i32 [recvRows, 3] per local rank: (source rank, token, k) of every row; -1 in padding. */
   readonly origins?: readonly Memory[];
@@ -43,7 +48,9 @@ export interface DispatchCall {
 }
 
 export interface CombineCall {
+  /** Of the rows: f32, f16 or bf16 (16-bit values in a Uint16Array). Sums are made in float32 and rounded once. */
   readonly dtype: FloatDtype;
+  /** Bytes of one row: elements times the bytes of one. */
   readonly rowBytes: number;
   /** [recvRows, rowBytes] per local rank; padding rows are never read. */
   readonly from: readonly Memory[];
@@ -55,7 +62,9 @@ export interface CombineCall {
 
 /** The gradient of the top-k weights: the dot product of dOut[t] and y[slot(t, k)]. */
 export interface WeightGradientCall {
+  /** Of the rows: f32, f16 or bf16. */
   readonly dtype: FloatDtype;
+  /** Bytes of one row: elements times the bytes of one. */
   readonly rowBytes: number;
   /** dOut: [tokens, rowBytes] per local rank. */
   readonly outputGradient: readonly Memory[];
@@ -181,13 +190,17 @@ export interface Fp8Call {
 
 /** Top-k ids and weights of tokens, as gating.ts defines them. One number or buffer per local rank. */
 export interface GateCall extends GateBuffers<readonly Memory[]> {
+  /** Experts, topk and how weights are made; the same in the gate and in its gradient. */
   readonly options: GateOptions;
+  /** Tokens of every local rank, in the order of `group.localRanks`. */
   readonly tokens: readonly number[];
 }
 
 /** The gradient of the logits. One number or buffer per local rank. */
 export interface GateBackwardCall extends GateBackwardBuffers<readonly Memory[]> {
+  /** Experts, topk and how weights are made; the same in the gate and in its gradient. */
   readonly options: GateOptions;
+  /** Tokens of every local rank, in the order of `group.localRanks`. */
   readonly tokens: readonly number[];
 }
 

@@ -1,12 +1,12 @@
 // The report as people read it: opened from the disk in a real browser, without any network.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { fusco, ROOT } from '../support/cli.ts';
-import { type Browser, hasChromium, launch, WHY_SKIPPED } from './support.ts';
+import { type Browser, cutInPrint, hasChromium, launch, lowContrasts, WHY_SKIPPED } from './support.ts';
 
 const REAL = join(ROOT, 'tools/demo/moe256-ep8x512-mixed-l3.idx.npy');
 
@@ -39,6 +39,7 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
     const page = await browser.open(pathToFileURL(report).href);
     const titles = await page.locator('main h2').allTextContents();
     expect(titles).toEqual([
+      'Ways to exchange these tokens',
       'What stands out',
       'Traffic between ranks',
       'Load of each rank',
@@ -62,6 +63,99 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
     await page.close();
   });
 
+  it('says which way to exchange is fastest, and what would help', async () => {
+    const page = await browser.open(pathToFileURL(report).href);
+    const panel = page.locator('#panel-strategies');
+    const names = await panel.locator('tbody th').allTextContents();
+    expect(names.filter((name) => name.includes('fastest'))).toHaveLength(1);
+    expect(names.some((name) => name.includes('(this plan)'))).toBe(true);
+    expect(await panel.locator('.advice').textContent()).toMatch(/^Bound by the .* would take .* less/);
+    expect(await panel.textContent()).toContain('A model, not a measurement');
+    await page.close();
+  });
+
+  it('sorts and zooms its bars, and saves their numbers', async () => {
+    const page = await browser.open(pathToFileURL(report).href);
+    const panel = page.locator('#panel-experts');
+    const heights = () =>
+      panel
+        .locator('.mark')
+        .evaluateAll((marks) => marks.map((mark) => Number((mark as SVGElement).dataset.value)));
+    const own = await heights();
+    await panel.getByRole('button', { name: 'Sort by value' }).click();
+    const sorted = await heights();
+    expect(sorted).toEqual([...own].sort((a, b) => b - a));
+    const lefts = await panel
+      .locator('.mark .hit')
+      .evaluateAll((bars) => bars.map((bar) => bar.getBoundingClientRect().left));
+    expect(lefts).toEqual([...lefts].sort((a, b) => a - b));
+    await panel.getByRole('button', { name: 'Sort by value' }).click();
+    expect(await heights()).toEqual(own);
+
+    const width = () => panel.locator('svg').evaluate((svg) => svg.getBoundingClientRect().width);
+    const before = await width();
+    await panel.getByRole('button', { name: 'Zoom in' }).click();
+    expect((await width()) / before).toBeCloseTo(2, 1);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(1280);
+
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      panel.getByRole('button', { name: 'Save as CSV' }).click(),
+    ]);
+    expect(download.suggestedFilename()).toBe('rows-received-by-each-expert.csv');
+    const lines = readFileSync(await download.path(), 'utf8')
+      .trimEnd()
+      .split('\r\n');
+    expect(lines).toHaveLength(1 + own.length);
+    expect(lines[1]).toMatch(/^expert 0,"?[\d,]+ rows/);
+    await page.close();
+  });
+
+  it('prints whole, and its text can be read in both schemes', async () => {
+    const page = await browser.open(pathToFileURL(report).href);
+    for (const details of await page.locator('details').all())
+      await details.evaluate((each) => each.setAttribute('open', ''));
+    expect(await cutInPrint(page)).toEqual([]);
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme });
+      expect(await lowContrasts(page)).toEqual([]);
+    }
+    await page.close();
+  });
+
+  it.each(['light', 'dark'] as const)(
+    'has text of enough contrast in every cell of the matrix, %s',
+    async (scheme) => {
+      const page = await browser.open(pathToFileURL(report).href);
+      await page.emulateMedia({ colorScheme: scheme });
+      const ratios = await page.locator('#panel-traffic .mark:has(text)').evaluateAll((marks) => {
+        const surface = getComputedStyle(document.querySelector('.panel')!).backgroundColor;
+        const parts = (color: string) =>
+          color
+            .match(/[\d.]+/g)!
+            .slice(0, 3)
+            .map(Number);
+        const luminance = (rgb: number[]) => {
+          const [r, g, b] = rgb.map((n) =>
+            n / 255 <= 0.04045 ? n / 255 / 12.92 : ((n / 255 + 0.055) / 1.055) ** 2.4,
+          );
+          return 0.2126 * r! + 0.7152 * g! + 0.0722 * b!;
+        };
+        return marks.map((mark) => {
+          const box = mark.querySelector('rect')!;
+          const [fill, page] = [parts(getComputedStyle(box).fill), parts(surface)];
+          const opacity = Number(box.getAttribute('fill-opacity'));
+          const behind = luminance(fill.map((n, i) => opacity * n + (1 - opacity) * page[i]!));
+          const text = luminance(parts(getComputedStyle(mark.querySelector('text')!).fill));
+          return (Math.max(behind, text) + 0.05) / (Math.min(behind, text) + 0.05);
+        });
+      });
+      expect(ratios.length).toBeGreaterThan(30);
+      expect(Math.min(...ratios)).toBeGreaterThanOrEqual(4.5);
+      await page.close();
+    },
+  );
+
   it('answers to the keyboard', async () => {
     const page = await browser.open(pathToFileURL(report).href);
     const panel = page.locator('#panel-ranks');
@@ -77,6 +171,7 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
     [1280, 'light'],
     [1280, 'dark'],
     [360, 'light'],
+    [2560, 'dark'],
   ] as const)(
     'at %d pixels, %s, nothing sticks out and no labels of an axis overlap',
     async (width, scheme) => {

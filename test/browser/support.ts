@@ -90,3 +90,50 @@ export async function dropFiles(
 export function fileOf(path: string, name: string): { name: string; bytes: Uint8Array } {
   return { name, bytes: new Uint8Array(readFileSync(path)) };
 }
+
+/** Texts of a page, outside of drawings, with less contrast to what is behind them than 4.5 to 1. */
+export function lowContrasts(page: Page): Promise<string[]> {
+  return page.evaluate(() => {
+    const parts = (color: string) => (color.match(/[\d.]+/g) ?? []).map(Number);
+    const luminance = (rgb: number[]) => {
+      const [r, g, b] = rgb.map((n) =>
+        n <= 10.31475 ? n / 255 / 12.92 : ((n / 255 + 0.055) / 1.055) ** 2.4,
+      );
+      return 0.2126 * r! + 0.7152 * g! + 0.0722 * b!;
+    };
+    const behind = (element: Element | null): number[] => {
+      if (element === null) return [255, 255, 255];
+      const [r = 0, g = 0, b = 0, alpha = 1] = parts(getComputedStyle(element).backgroundColor);
+      return alpha === 1 ? [r, g, b] : behind(element.parentElement);
+    };
+    const found: string[] = [];
+    for (const element of document.querySelectorAll('body *:not(svg *):not(script):not(style)')) {
+      const text = [...element.childNodes]
+        .filter((node) => node.nodeType === 3)
+        .map((node) => node.textContent);
+      if (text.join('').trim() === '' || !element.checkVisibility()) continue;
+      const [one, other] = [parts(getComputedStyle(element).color).slice(0, 3), behind(element)].map(
+        luminance,
+      );
+      const ratio = (Math.max(one!, other!) + 0.05) / (Math.min(one!, other!) + 0.05);
+      if (ratio < 4.5) found.push(`${ratio.toFixed(2)}: ${text.join('').trim().slice(0, 40)}`);
+    }
+    return found;
+  });
+}
+
+/** What a printed page would lack: panels that are not drawn, and parts that are cut off by scrolling. */
+export async function cutInPrint(page: Page): Promise<string[]> {
+  await page.emulateMedia({ media: 'print' });
+  const found = await page.evaluate(() => {
+    const hidden = [...document.querySelectorAll('.panel')]
+      .filter((panel) => getComputedStyle(panel).contentVisibility !== 'visible')
+      .map((panel) => `${panel.id} is not drawn`);
+    const cut = [...document.querySelectorAll('.scroll')]
+      .filter((box) => box.checkVisibility() && box.scrollHeight > box.clientHeight + 1)
+      .map((box) => `${box.closest('.panel')?.id}: a table is cut off`);
+    return [...hidden, ...cut];
+  });
+  await page.emulateMedia({ media: 'screen' });
+  return found;
+}

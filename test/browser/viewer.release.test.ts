@@ -1,7 +1,9 @@
 // The viewer as people use it: a real browser, the served page, the mouse and the keyboard.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -10,7 +12,16 @@ import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { encodeNpy } from '../../tools/readers/npy.ts';
 import { readRouting } from '../../tools/readers/numpyRouting.ts';
 import { randomFrom } from '../support/workloads.ts';
-import { type Browser, dropFiles, fileOf, hasChromium, launch, WHY_SKIPPED } from './support.ts';
+import {
+  type Browser,
+  cutInPrint,
+  dropFiles,
+  fileOf,
+  hasChromium,
+  launch,
+  lowContrasts,
+  WHY_SKIPPED,
+} from './support.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const REAL = `${ROOT}tools/demo/moe256-ep8x512-mixed-l3.idx.npy`;
@@ -164,6 +175,101 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     await page.close();
   });
 
+  it('says what is different between two plans, and keeps both in its address', async () => {
+    const page = await browser.open(url);
+    await page.click('#example');
+    await page.check('#compare');
+    await page.selectOption('#b-strategy', 'hier');
+    await page.selectOption('#b-ranksPerNode', '1');
+    const panel = page.locator('#panel-differences');
+    await expect
+      .poll(() => panel.locator('.advice').textContent())
+      .toMatch(/^strategy flat -> once per rank; .*predicted .* \(-[\d.]+ %\): better$/);
+    const rows = await panel.locator('tbody tr').allTextContents();
+    expect(rows).toEqual(expect.arrayContaining(['option strategyflathierchanged']));
+    await expect.poll(() => page.locator('#panel-strategies .side').count()).toBe(2);
+    expect(await cutInPrint(page)).toEqual([]);
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme });
+      expect(await lowContrasts(page)).toEqual([]);
+    }
+    // What stands out is one table, a line for each kind.
+    expect(await page.locator('#panel-offenders table').count()).toBe(1);
+    const ids = [await planIdOf(page, 0), await planIdOf(page, 1)];
+    const again = await browser.open(page.url());
+    await expect.poll(() => again.locator('.headline').count()).toBe(2);
+    expect([await planIdOf(again, 0), await planIdOf(again, 1)]).toEqual(ids);
+    expect(await again.inputValue('#b-strategy')).toBe('hier');
+    await again.close();
+    await page.close();
+  });
+
+  it('shows what is behind an expert and a cell, and saves the report', async () => {
+    const page = await browser.open(url);
+    await page.click('#example');
+    await planIdOf(page);
+    await page.locator('#panel-strategies .advice').waitFor();
+    await page.locator('#panel-experts .mark').nth(40).click();
+    const detail = page.locator('#panel-experts .detail');
+    await detail.waitFor();
+    const text = (await detail.textContent())!;
+    expect(text).toMatch(/^Expert 40 on rank 1: where its rows come from/);
+    // Its sources add up to the rows of its bar.
+    const bar = await page.locator('#panel-experts .mark').nth(40).getAttribute('data-value');
+    const parts = (await detail.locator('li').allTextContents()).flatMap(
+      (line) => /^rank \d: (\d+) rows?$/.exec(line)?.[1] ?? [],
+    );
+    expect(parts.map(Number).reduce((sum, n) => sum + n, 0)).toBe(Number(bar));
+    await page.locator('#panel-traffic .mark').nth(1).focus();
+    await page.keyboard.press('Enter');
+    await expect
+      .poll(() => page.locator('#panel-traffic .detail').textContent())
+      .toMatch(/^Tokens of rank 0 whose experts are on rank 1/);
+    const [download] = await Promise.all([page.waitForEvent('download'), page.click('#form-a .save-report')]);
+    const report = readFileSync(await download.path(), 'utf8');
+    expect(report).toMatch(/^<!doctype html>/);
+    expect(report).toContain('Ways to exchange these tokens');
+    await page.close();
+  });
+
+  it('draws a recording over time, and opens a routing of it', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fusco-trace-'));
+    const lines = [0, 1].flatMap((step) =>
+      [3, 4].map((layer) => {
+        const ids = Array.from({ length: 8 }, (_, i) => [layer === 3 ? i : i % 2]);
+        return JSON.stringify({ step, layer, rank: 0, num_tokens: 8, topk: 1, top_indices: ids });
+      }),
+    );
+    writeFileSync(join(folder, 'router_trace_rank0.jsonl'), lines.join('\n'));
+    const args = ['view', folder, '--layers', '3-4', '--ranks', '2', '--experts', '8'];
+    const child = spawn(process.execPath, [`${ROOT}tools/fusco.js`, ...args], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    try {
+      const address = await new Promise<string>((resolve) =>
+        child.stdout!.once('data', (text) => resolve(String(text).trim())),
+      );
+      const page = await browser.open(address);
+      const first = await planIdOf(page);
+      const bars = page.locator('#recording figure').first().locator('.mark');
+      expect(await bars.evaluateAll((marks) => marks.map((mark) => mark.getAttribute('aria-label')))).toEqual(
+        [
+          'step 0, layer 3: 1.000 ×',
+          'step 0, layer 4: 2.000 ×',
+          'step 1, layer 3: 1.000 ×',
+          'step 1, layer 4: 2.000 ×',
+        ],
+      );
+      await bars.nth(1).click();
+      await planIdOf(page, 0, first);
+      expect(await page.textContent('#form-a .source')).toContain('routing 1 of the recording');
+      await page.close();
+    } finally {
+      child.kill('SIGINT');
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it('opens a plan, says that it is the plan in the file, and saves the same bytes', async () => {
     const planner = await loadPlanner();
     const options = {
@@ -295,9 +401,12 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     expect(await heat.locator('.readout').textContent()).toMatch(
       /^rank 2 to rank 1: [\d.]+ MiB, within a node$/,
     );
-    await page.keyboard.press('Tab');
+    // Past the tools of the chart.
+    const onSummary = () => page.evaluate(() => document.activeElement?.tagName === 'SUMMARY');
+    for (let i = 0; i < 6 && !(await onSummary()); i++) await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
-    expect(await heat.locator('table tbody tr').count()).toBe(8);
+    // Eight ranks, and the sums.
+    expect(await heat.locator('table tbody tr').count()).toBe(9);
     expect(await heat.locator('details').getAttribute('open')).toBe('');
     await page.close();
   });

@@ -27,8 +27,10 @@ const PUBLIC = [
   'connect',
   'createGroup',
   'cudaDevices',
+  'fromBf16',
   'ncclLibrary',
   'openCuda',
+  'toBf16',
   // Training
   'ExpertLayer',
   'PlanAhead',

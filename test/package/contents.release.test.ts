@@ -42,6 +42,7 @@ const KINDS = [
   /^dist\/(planner|executor|tools)\/.+\.(js|d\.ts)(\.map)?$/,
   /^tools\/build\/.+\.(mjs|cjs|sh|d\.mts)$/,
   /^tools\/gpu\/.+\.(sh|py)$/,
+  /^tools\/ci\/.+\.sh$/,
   /^native\/(.+\/)?(CMakeLists\.txt|\.clang-format|[^/]+\.(c|cc|cmake|cu|h|hpp|cuh))$/,
   /^docs\/[^/]+\.(md|png)$/,
 ];

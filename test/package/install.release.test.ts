@@ -2,25 +2,18 @@
 // managers block those of dependencies: commands, modules, page, types and the prebuilt addon, and what happens where
 // the addon is not for this machine.
 
-import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
-import { copyFileSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawn, spawnSync } from 'node:child_process';
+import { copyFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { hasPrebuilt, npmPack, root } from './support.ts';
+import { hasPrebuilt, type Installed, installPackage, root } from './support.ts';
 
 let home = '';
 const inHome = (...parts: string[]) => join(home, ...parts);
 const installed = (...parts: string[]) => inHome('node_modules/fusco', ...parts);
 
-/** Without the names that this process got from npm and vitest. */
-const ENV = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(npm_|VITEST|NODE_)/.test(name)),
-);
-
-function run(command: string, ...args: string[]): SpawnSyncReturns<string> {
-  return spawnSync(command, args, { cwd: home, encoding: 'utf8', env: ENV });
-}
+let ENV: NodeJS.ProcessEnv = {};
+let run: Installed['run'];
 
 /** An ECMAScript module in the directory; gives what it prints. */
 function script(source: string): string {
@@ -33,12 +26,7 @@ function script(source: string): string {
 const fusco = (...args: string[]) => run(inHome('node_modules/.bin/fusco'), ...args);
 
 beforeAll(() => {
-  home = mkdtempSync(join(tmpdir(), 'fusco-install-'));
-  const { filename } = npmPack('--pack-destination', home);
-  writeFileSync(inHome('package.json'), '{"private": true}\n');
-  const options = ['--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error'];
-  const { status, stdout, stderr } = run('npm', 'install', ...options, `./${filename}`);
-  expect([status, stderr], stdout).toEqual([0, '']);
+  ({ home, env: ENV, run } = installPackage());
 }, 300_000);
 
 afterAll(() => rmSync(home, { recursive: true, force: true }));

@@ -1,7 +1,9 @@
 // The package as `npm pack` makes it, with the prebuilt addon of this machine.
 
-import { execFileSync } from 'node:child_process';
-import { statSync } from 'node:fs';
+import { execFileSync, type SpawnSyncReturns, spawnSync } from 'node:child_process';
+import { mkdtempSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -30,4 +32,29 @@ export function npmPack(...options: string[]): { filename: string; files: { path
   // An array up to npm 11, an object by package name from then on.
   const [packed] = Object.values(JSON.parse(text)) as { filename: string; files: { path: string }[] }[];
   return packed!;
+}
+
+/** An empty project with the package in it. */
+export interface Installed {
+  readonly home: string;
+  /** Without the names that this process got from npm, vitest and CI. */
+  readonly env: NodeJS.ProcessEnv;
+  /** Runs a program in the project. */
+  readonly run: (command: string, ...args: string[]) => SpawnSyncReturns<string>;
+}
+
+/** Installs the packed package in an empty directory, as a user does it, with install scripts blocked. */
+export function installPackage(): Installed {
+  const home = mkdtempSync(join(tmpdir(), 'fusco-install-'));
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(npm_|VITEST|NODE_|CI$)/.test(name)),
+  );
+  const run: Installed['run'] = (command, ...args) =>
+    spawnSync(command, args, { cwd: home, encoding: 'utf8', env });
+  const { filename } = npmPack('--pack-destination', home);
+  writeFileSync(join(home, 'package.json'), '{"private": true}\n');
+  const options = ['--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error'];
+  const { status, stdout, stderr } = run('npm', 'install', ...options, `./${filename}`);
+  if (status !== 0 || stderr !== '') throw new Error(`npm install: ${stdout}${stderr}`);
+  return { home, env, run };
 }

@@ -1,10 +1,14 @@
 import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
-import { loadPlanner } from '../../planner/node.ts';
-import { formatGolden, readGolden } from '../golden/goldenFile.ts';
-import { type Checked, compareGolden, makeAll } from '../golden/goldenPlans.ts';
-import { writeFileAtomic } from '../writers/outputFile.ts';
+import { encodePlanChunks } from '../../planner/format/encode.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import type { Planner } from '../../planner/planner.ts';
+import { escapeCommand, escapeTitle } from '../diff/render.ts';
+import { formatGolden, type GoldenFile, readGolden } from '../golden/goldenFile.ts';
+import { type Checked, compareGolden, makeAll, planOf } from '../golden/goldenPlans.ts';
+import { OutputDirectory, writeFileAtomic } from '../writers/outputFile.ts';
 import { ComparisonFailed, command, print, printJson, say } from './io.ts';
+import { choice } from './options.ts';
 
 const DEFAULT_FILE = 'fusco.golden.json';
 
@@ -26,14 +30,41 @@ function printChecked(checked: readonly Checked[]): void {
   }
 }
 
-async function check(file: string, options: { update?: boolean; json?: boolean }): Promise<void> {
+/** One workflow command of GitHub for each plan that differs. */
+function printCommands(file: string, checked: readonly Checked[]): void {
+  for (const { name, verdict, reasons } of checked) {
+    if (verdict === 'same') continue;
+    const title = escapeTitle(`fusco: ${verdict} ${name}`);
+    print(`::error file=${escapeTitle(file)},title=${title}::${escapeCommand(reasons.join('\n'))}`);
+  }
+}
+
+interface CheckArguments {
+  update?: boolean;
+  json?: boolean;
+  format: 'text' | 'json' | 'github' | 'none';
+  plans?: string;
+}
+
+/** Writes every plan as NAME.fusco. */
+async function writePlans(golden: GoldenFile, file: string, planner: Planner, path: string): Promise<void> {
+  const directory = await OutputDirectory.create(path);
+  for (const [name, entry] of golden.plans) {
+    const { plan } = await planOf(entry, file, planner);
+    await directory.write(`${name}.fusco`, (await encodePlanChunks(plan, nodeSha256)).chunks);
+  }
+}
+
+async function check(file: string, options: CheckArguments): Promise<void> {
   if (options.update && isCi()) {
     throw new FuscoError('E_GOLDEN', 'CI is set: golden plans are updated and reviewed by people', {
       path: file,
     });
   }
   const was = await readGolden(file);
-  const made = await makeAll(was, file, await loadPlanner());
+  const planner = await loadPlanner();
+  if (options.plans !== undefined) await writePlans(was, file, planner, options.plans);
+  const made = await makeAll(was, file, planner);
   const checked = compareGolden(was, made);
   const changed = checked.filter(({ verdict }) => verdict !== 'same');
   if (options.update && changed.length > 0) {
@@ -41,14 +72,16 @@ async function check(file: string, options: { update?: boolean; json?: boolean }
   }
   const updated = options.update === true && changed.length > 0;
   const update = updateCommand(file);
-  if (options.json) printJson({ file, passed: changed.length === 0, updated, checked, update });
-  else printChecked(checked);
+  const format = options.json ? 'json' : options.format;
+  if (format === 'json') printJson({ file, passed: changed.length === 0, updated, checked, update });
+  else if (format === 'github') printCommands(file, checked);
+  else if (format === 'text') printChecked(checked);
   if (updated) {
     say(`updated ${changed.length} of ${checked.length} entries in ${file}`);
     return;
   }
   if (changed.length === 0) return;
-  if (!options.json)
+  if (format !== 'json')
     say(`${changed.length} of ${checked.length} golden plans differ; if that is meant, run: ${update}`);
   throw new ComparisonFailed();
 }
@@ -57,7 +90,9 @@ export function checkCommand(): Command {
   return command('check', 'Make the plans that a golden file names and compare them with what they were.')
     .argument('[file]', 'the golden file', DEFAULT_FILE)
     .option('--update', 'write what the plans are now; refused if CI is set')
-    .option('--json', 'one JSON object')
+    .addOption(choice('--format <format>', 'how to print it', ['text', 'json', 'github', 'none']))
+    .option('--json', 'the same as --format json')
+    .option('--plans <dir>', 'also write each plan as NAME.fusco, whether it differs or not')
     .addHelpText('after', '\nExit 1 if a plan differs or has no golden entry, or a golden entry has no plan.')
     .action(check);
 }

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { basename, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { findBenchAddon } from '../../executor/internal.ts';
@@ -23,6 +25,16 @@ export function demoFile(name: string): string {
   const here = import.meta.url;
   const up = here.includes('/dist/') ? '../../../tools/demo/' : '../demo/';
   return fileURLToPath(new URL(up + name, here));
+}
+
+/** How this program is started from the current directory. */
+function launchCommand(): string {
+  const started = process.argv[1] ?? '';
+  if (basename(started) === 'fusco') {
+    const isLocal = existsSync('node_modules/.bin/fusco');
+    return isLocal ? 'npx fusco' : 'fusco';
+  }
+  return `node ${relative(process.cwd(), started)}`;
 }
 
 /** Rows whose every element is different and known: bf16 values from a small linear congruential generator. */
@@ -79,10 +91,12 @@ async function demo(): Promise<void> {
     throw new ComparisonFailed();
   }
   print(`checked ${formatBytes(bytes)} on ${formatCount(plan.spec.ranks)} ranks: every byte is right\n`);
+  const fusco = launchCommand();
+  const routing = relative(process.cwd(), demoFile('moe256-ep8x512-mixed-l3.idx.npy'));
   print('Try next:');
-  print(`  npx fusco plan tools/demo/moe256-ep8x512-mixed-l3.idx.npy --experts ${EXPERTS} -o demo.fusco`);
-  print('  npx fusco inspect demo.fusco');
-  print('  npx fusco export demo.fusco --out demo');
+  print(`  ${fusco} plan ${routing} --experts ${EXPERTS} -o demo.fusco`);
+  print(`  ${fusco} inspect demo.fusco`);
+  print(`  ${fusco} simulate demo.fusco`);
 }
 
 export function demoCommand(): Command {

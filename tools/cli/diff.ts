@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
-import { diffFiles } from '../diff/diffPlans.ts';
-import { parseLimits } from '../diff/limits.ts';
+import { diffFiles, machineFor } from '../diff/diffPlans.ts';
+import { checkLimits, parseLimits } from '../diff/limits.ts';
+import { measure } from '../diff/metrics.ts';
 import {
   type DiffReport,
   renderGithub,
@@ -10,6 +11,7 @@ import {
   reportOf,
 } from '../diff/render.ts';
 import { readPlan } from '../readers/planFile.ts';
+import { findTopology } from '../simulate/topology.ts';
 import { ComparisonFailed, command, print, printJson } from './io.ts';
 import { choice } from './options.ts';
 
@@ -25,6 +27,7 @@ interface DiffArguments {
   json?: boolean;
   all?: boolean;
   failOn?: string;
+  topology?: string;
 }
 
 function printReport(report: DiffReport, { format, json, all }: DiffArguments): void {
@@ -43,7 +46,10 @@ function printReport(report: DiffReport, { format, json, all }: DiffArguments): 
 async function diff(fileA: string, fileB: string, args: DiffArguments): Promise<void> {
   const limits = args.failOn === undefined ? undefined : parseLimits(args.failOn);
   const [a, b] = [await readPlan(fileA), await readPlan(fileB)];
-  const found = diffFiles(a, b, args.all ? Number.POSITIVE_INFINITY : undefined);
+  const topology =
+    args.topology === undefined ? machineFor(a.plan, b.plan) : await findTopology(args.topology);
+  if (limits !== undefined) checkLimits(limits, [measure(a.plan, topology), measure(b.plan, topology)]);
+  const found = diffFiles(a, b, { topology, ...(args.all && { maxMoves: Number.POSITIVE_INFINITY }) });
   const report = reportOf(a.planId, b.planId, found, limits);
   printReport(report, args);
   if (report.failed) throw new ComparisonFailed();
@@ -58,7 +64,11 @@ export function diffCommand(): Command {
     )
     .option('--json', 'the same as --format json')
     .option('--all', 'every rank, expert, link and token, not only the largest changes')
-    .option('--fail-on <limits>', "exit 1 only beyond these, for example 'busiestNicBytes>+2%,level>=result'")
+    .option(
+      '--fail-on <limits>',
+      "exit 1 only beyond these, for example 'predicted>+2%,level>=result'; none: never",
+    )
+    .option('--topology <name|file>', 'the machine of predicted times, as simulate takes it')
     .addHelpText('after', '\nExit 1 if the plans differ or, with --fail-on, if a limit is broken.')
     .action(diff);
 }

@@ -5,6 +5,7 @@ import { encodeNpy } from '../readers/npy.ts';
 import { readVerifiedPlan } from '../readers/planFile.ts';
 import { OutputDirectory } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
+import { needs } from './options.ts';
 
 /** Destination rank of every entry; -1 where masked. */
 function destinationRanks(plan: VerifiedPlan, rank: number): Int32Array {
@@ -36,7 +37,8 @@ async function exportPlan(file: string, options: { out: string; json?: boolean }
 export function exportCommand(): Command {
   return command('export', 'Write destinations, expert counts and offsets as one set of .npy files per rank.')
     .argument('<file>', 'a plan file')
-    .requiredOption('--out <dir>', 'directory; created if it is missing')
+    .option('--out <dir>', 'directory; created if it is missing (required)')
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('out'))
     .action(exportPlan);
 }

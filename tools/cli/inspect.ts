@@ -1,19 +1,27 @@
 import { basename } from 'node:path';
 import type { Command } from 'commander';
-import type { FuscoError } from '../../planner/errors.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import type { DecodedPlan } from '../../planner/format/decode.ts';
+import { loadPlanner } from '../../planner/node.ts';
+import { isVerified, type VerifiedPlan } from '../../planner/plan.ts';
+import { sum } from '../../planner/totals.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { factsOf, memoryFact, sumFacts } from '../figures/facts.ts';
-import { formatBytes, formatFacts } from '../figures/format.ts';
+import { formatBytes, formatCount, formatFacts, formatGrid, formatUs } from '../figures/format.ts';
 import { figuresOf } from '../figures/planFigures.ts';
+import { type RecordedFigures, recordedFigures } from '../figures/recorded.ts';
+import { strategiesOf } from '../figures/strategyRows.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
 import { type SumPrice, sumPriceOf } from '../figures/sumPrice.ts';
 import { readPlan } from '../readers/planFile.ts';
 import { encodeReport } from '../report/write.ts';
+import { predictPlan } from '../simulate/compare.ts';
+import { defaultTopology } from '../simulate/topology.ts';
 import { styleOf } from '../terminal/style.ts';
 import { drawTraffic } from '../terminal/traffic.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
-import { command, ErrorsShown, errorLine, print, printJson, say } from './io.ts';
+import { command, ErrorsShown, errorLine, Notices, print, printJson, say } from './io.ts';
+import { addSubjectOptions, type SubjectArguments, subjectsOf } from './subject.ts';
 
 const MAX_PROBLEMS = 20;
 
@@ -39,9 +47,17 @@ function printSummary(file: string, decoded: DecodedPlan, { summary, sumPrice, v
   print(
     `format ${decoded.version.join('.')}, written by ${decoded.producer}, ${verified ? 'verified' : 'BROKEN'}\n`,
   );
+  const predicted = isVerified(decoded.plan) ? [predictedFact(decoded.plan)] : [];
   const price = sumPrice === undefined ? [] : sumFacts(sumPrice);
-  print(formatFacts([...factsOf(summary), memoryFact(summary), ...price]));
+  print(formatFacts([...factsOf(summary), memoryFact(summary), ...predicted, ...price]));
   print(`\n${trafficLines(summary)}`);
+}
+
+/** The predicted time of a plan on the default machine. */
+function predictedFact(plan: VerifiedPlan): [string, string] {
+  const topology = defaultTopology(plan.spec);
+  const { strategy, us } = predictPlan(plan, topology);
+  return ['predicted', `${formatUs(us)}, ${strategy} on ${topology.name} (model; see simulate)`];
 }
 
 async function writeReport(
@@ -51,14 +67,60 @@ async function writeReport(
   problems: readonly FuscoError[],
 ): Promise<void> {
   const { plan, planId, producer, version } = decoded;
-  const figures = figuresOf(plan, problems.length === 0);
+  const found = figuresOf(plan, problems.length === 0);
+  const figures = isVerified(plan)
+    ? { ...found, strategies: strategiesOf(plan, await loadPlanner()) }
+    : found;
   const input = { file: basename(file), planId, producer, version, figures, problems };
   const bytes = await encodeReport(input);
   await writeFileAtomic(path, [bytes]);
   say(`report of plan ${planId.slice(0, 12)}: ${formatBytes(bytes.length)} -> ${path}`);
 }
 
-async function inspect(file: string, options: { json?: boolean; html?: string }): Promise<void> {
+/** Every routing of a recording, or the one of a routing file, planned for the purpose: a line each. */
+async function inspectRoutings(file: string, args: InspectArguments): Promise<void> {
+  if (args.html !== undefined)
+    throw new FuscoError('E_USAGE', '--html takes a plan file; `fusco view` shows recordings', {
+      path: file,
+    });
+  const planner = await loadPlanner();
+  const notices = new Notices();
+  const routings: RecordedFigures[] = [];
+  for await (const { plan, step, layer } of subjectsOf(file, args, planner, notices.add)) {
+    const number = { ...(step === undefined ? {} : { step }), ...(layer === undefined ? {} : { layer }) };
+    routings.push(recordedFigures(plan, planner, number));
+  }
+  if (args.json) {
+    printJson({ model: true, routings, ...notices.fields });
+    return;
+  }
+  notices.say();
+  const head = ['step', 'layer', 'tokens', 'busiest rank', 'busiest expert', 'predicted', 'fastest'];
+  const rows = routings.map((each) => [
+    String(each.step ?? '-'),
+    String(each.layer ?? '-'),
+    formatCount(each.tokens),
+    `${each.rankMaxOverMean.toFixed(3)} x`,
+    `${each.expertMaxOverMean.toFixed(3)} x`,
+    formatUs(each.us),
+    `${each.best} ${formatUs(each.bestUs)}`,
+  ]);
+  const mean = sum(routings.map(({ rankMaxOverMean }) => rankMaxOverMean)) / routings.length;
+  const worst = Math.max(...routings.map(({ rankMaxOverMean }) => rankMaxOverMean));
+  print(`${file}: ${formatCount(routings.length)} routings; predicted times are a model's\n`);
+  print(formatGrid([head, ...rows]));
+  print(`\nbusiest rank: ${mean.toFixed(3)} x the mean on average, ${worst.toFixed(3)} x at most`);
+}
+
+interface InspectArguments extends SubjectArguments {
+  json?: boolean;
+  html?: string;
+}
+
+async function inspect(file: string, options: InspectArguments): Promise<void> {
+  const { experts, layers, steps } = options;
+  if (experts !== undefined || layers !== undefined || steps !== undefined)
+    return inspectRoutings(file, options);
   const problems: FuscoError[] = [];
   const report = (error: FuscoError) => void problems.push(error);
   const decoded = await readPlan(file, report);
@@ -82,9 +144,14 @@ async function inspect(file: string, options: { json?: boolean; html?: string })
 }
 
 export function inspectCommand(): Command {
-  return command('inspect', 'Show what a plan does, on one screen. Shows a broken plan as far as it can.')
-    .argument('<file>', 'a plan file')
+  const made = command(
+    'inspect',
+    'Show what a plan does, on one screen, a broken plan as far as possible; or every routing of a recording.',
+  )
+    .argument('<file>', 'a plan file; with --experts, --layers or --steps a routing or a recording')
     .option('--json', 'one JSON object')
     .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
+    .addHelpText('after', '\nThe other options say how a routing is planned.')
     .action(inspect);
+  return addSubjectOptions(made);
 }

@@ -44,13 +44,13 @@ export function say(text: string): void {
 
 /**
  * Lines about what was guessed or passed over. They go to stderr with the result, so that a failed command has its one
- * line; with `--json` they are the field `notices` of the object, which is absent without any.
+ * line; the same line is said once. With `--json` they are the field `notices` of the object, which is absent without any.
  */
 export class Notices {
-  readonly #lines: string[] = [];
+  readonly #lines = new Set<string>();
 
   readonly add = (text: string): void => {
-    this.#lines.push(text.replaceAll('\n', ' '));
+    this.#lines.add(text.replaceAll('\n', ' '));
   };
 
   /** Prints the lines. */
@@ -60,7 +60,7 @@ export class Notices {
 
   /** The fields for the JSON object. */
   get fields(): { readonly notices?: readonly string[] } {
-    return this.#lines.length === 0 ? {} : { notices: this.#lines };
+    return this.#lines.size === 0 ? {} : { notices: [...this.#lines] };
   }
 }
 

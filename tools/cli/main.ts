@@ -14,7 +14,7 @@ import { launchCommand } from './launch.ts';
 import { placementCommand } from './placement.ts';
 import { planCommand } from './plan.ts';
 import { runCommand } from './run.ts';
-import { simulateCommand } from './simulate.ts';
+import { simulateCommand } from './simulate/index.ts';
 import { verifyCommand } from './verify.ts';
 import { viewCommand } from './view.ts';
 import { workloadCommand } from './workload.ts';

@@ -6,6 +6,7 @@ import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { commonDivisor, defaultRanksPerNode, nodeSizeHint } from '../../planner/placement.ts';
 import { ROUTING_FORMATS, type RoutingChoice, type RoutingFormat } from '../readers/anyRouting.ts';
 import { type Axis, numbersOf, parseAxes, parseRanges, type Range } from '../readers/choice.ts';
+import type { RecordingChoice } from '../readers/recording.ts';
 
 /** The size of most nodes; defaultRanksPerNode goes up to it. */
 const DEFAULT_NODE = 8;
@@ -119,6 +120,7 @@ export interface RoutingArguments {
 export function addRoutingOptions(command: Command): Command {
   const ranks = (text: string) => numbersOf('--ranks-from', parseRanges('--ranks-from', text), MAX_RANKS - 1);
   return command
+    .optionsGroup('What to read of a recording:')
     .addOption(
       choice('--format <name>', 'whose file the routing is, if its first bytes do not say', ROUTING_FORMATS),
     )
@@ -147,4 +149,62 @@ export function routingChoice(options: RoutingArguments, notice: (text: string) 
   const { maskIds, maskRepeatedRows, multiHot, physicalIds } = options;
   const what = { format, layer, step, array, axes, ranksFrom, asBatch };
   return { ...what, maskIds, maskRepeatedRows, multiHot, physicalIds, notice };
+}
+
+/** Ranges of a recording. */
+export interface RangeArguments {
+  layers?: Range;
+  steps?: Range;
+}
+
+/** An argument parser for `3` and `3-60`, both ends included. */
+function range(text: string): Range {
+  const [, first, last = first] = /^(\d{1,15})(?:-(\d{1,15}))?$/.exec(text) ?? [];
+  if (first !== undefined && Number(first) <= Number(last))
+    return { first: Number(first), last: Number(last) };
+  throw new InvalidArgumentError('It must be a number or a range like 3-60.');
+}
+
+/** Adds `--steps` and `--layers` to a command that takes a whole recording. */
+export function addRangeOptions(command: Command): Command {
+  return command
+    .option('--layers <range>', 'layers of a recording, for example 3-60', range)
+    .option('--steps <range>', 'steps of a recording, for example 0-9', range);
+}
+
+/** What a command takes of a whole recording; without `--steps` or `--layers`, `--step` or `--layer` is a range of one. */
+export function recordingChoice(
+  args: RoutingArguments & RangeArguments & { ranks?: number; experts?: number },
+  notice: (text: string) => void,
+): RecordingChoice {
+  const { layer, step, ...rest } = routingChoice(args, notice);
+  const only = (value: number | undefined) =>
+    value === undefined ? undefined : { first: value, last: value };
+  const { ranks, experts, layers = only(layer), steps = only(step) } = args;
+  return { ...rest, ranks, experts, layers, steps };
+}
+
+/** A name for one routing of a recording: `step7-layer3`. */
+export function recordedName({ step, layer }: { step?: number; layer?: number }): string {
+  const parts = [step === undefined ? '' : `step${step}`, layer === undefined ? '' : `layer${layer}`];
+  return parts.filter((part) => part !== '').join('-') || 'routing';
+}
+
+/**
+ * A hook that refuses a command without some of its options, all of them in one error. Commander names one at a time,
+ * and before it notices a misspelt one.
+ */
+export function needs(...names: readonly string[]): (command: Command) => void {
+  return (command) => {
+    const missing = command.options.filter(
+      (option) =>
+        names.includes(option.attributeName()) &&
+        command.getOptionValue(option.attributeName()) === undefined,
+    );
+    if (missing.length === 0) return;
+    throw new FuscoError(
+      'E_USAGE',
+      `${command.name()} needs ${missing.map(({ flags }) => flags).join(' and ')}`,
+    );
+  };
 }

@@ -12,7 +12,9 @@ import { countChoices, type Imbalance } from '../placement/propose.ts';
 import { quotaLoads } from '../placement/quotaLoads.ts';
 import { readCountSteps } from '../readers/counts.ts';
 import { explaining } from '../readers/origins.ts';
+import { isPlanFile, readVerifiedPlan } from '../readers/planFile.ts';
 import { readSteps } from '../readers/steps.ts';
+import { routingOf } from '../simulate/compare.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
 import { command, Notices, printJson, say } from './io.ts';
 import {
@@ -20,6 +22,7 @@ import {
   choice,
   decimal,
   integer,
+  needs,
   type RoutingArguments,
   ranksPerNodeOption,
   routingChoice,
@@ -78,8 +81,12 @@ async function readRows(args: ProposeArguments, notices: Notices): Promise<numbe
   return countSteps(routing!, args, notices);
 }
 
-/** Choices of each step of a recording, or of one routing, which may be for any number of ranks. */
+/** Choices of each step of a recording, or of one routing or plan, which may be for any number of ranks. */
 async function countSteps(path: string, args: ProposeArguments, notices: Notices): Promise<number[][]> {
+  if (isPlanFile(path)) {
+    const { plan } = await readVerifiedPlan(path);
+    return [countChoices(routingOf(plan), plan.spec.experts)];
+  }
   const what = { ...routingChoice(args, notices.add), experts: args.experts, anyRanks: true };
   const steps = await readSteps(path, what);
   const experts = args.experts ?? steps[0]?.options?.experts;
@@ -199,14 +206,14 @@ export function placementCommand(): Command {
     'propose',
     'Pack experts on ranks, the busiest ones replicated, from their loads.',
   )
-    .requiredOption('-o, --output <file>', 'the JSON map to write: expert -> rank or ranks')
+    .option('-o, --output <file>', 'the JSON map to write: expert -> rank or ranks (required)')
     .option(
       '--counts <file>',
       'expert counts, of one step or several; without --layer, the sum of all layers',
     )
-    .option('--routing <path>', 'count the choices of a recording, step by step, or of one routing')
+    .option('--routing <path>', 'count the choices of a recording, step by step, or of one routing or plan')
     .option('--experts <n>', 'logical experts (default: those of the file)', integer(1, MAX_INSTANCES))
-    .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
+    .option('--ranks <n>', 'ranks (required)', integer(1, MAX_RANKS))
     .option(
       '--replicas <n>',
       'replicas to use, or with --target at most (default: 0)',
@@ -220,6 +227,7 @@ export function placementCommand(): Command {
     .option('--holdout <n>', 'last steps that only measure the proposal', integer(0), 0)
     .addOption(ranksPerNodeOption())
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('output', 'ranks'))
     .action(propose);
   const convertCommand = command(
     'convert',
@@ -230,11 +238,16 @@ export function placementCommand(): Command {
       choice('--format <name>', 'what the file holds, if it does not say', Object.keys(FORMAT_NAMES)),
     )
     .option('--layer <n>', 'layer of the file', integer(0))
-    .requiredOption('--ranks <n>', 'ranks among which the physical experts are split', integer(1, MAX_RANKS))
+    .option(
+      '--ranks <n>',
+      'ranks among which the physical experts are split (required)',
+      integer(1, MAX_RANKS),
+    )
     .option('--slots <n>', 'physical slots of a log2phy, if the last ones are empty', integer(1, 1 << 20))
     .option('--logcnt <file>', "EPLB's replica counts, to be compared with the map")
-    .requiredOption('-o, --output <file>', 'the JSON map to write')
+    .option('-o, --output <file>', 'the JSON map to write (required)')
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('output', 'ranks'))
     .action(convert);
   return command('placement', 'Where experts live: propose a placement, or read one.')
     .addCommand(addRoutingOptions(proposeCommand))

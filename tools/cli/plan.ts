@@ -1,8 +1,11 @@
-import type { Command } from 'commander';
+import { basename, join } from 'node:path';
+import { type Command, Option } from 'commander';
 import { planChunked } from '../../planner/chunked.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { encodePlanChunks } from '../../planner/format/encode.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import {
@@ -19,29 +22,37 @@ import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { explaining } from '../readers/origins.ts';
 import { readPlacement } from '../readers/placementMap.ts';
+import { readRoutings } from '../readers/recording.ts';
 import { withProgress } from '../terminal/progress.ts';
-import { writeFileAtomic } from '../writers/outputFile.ts';
+import { OutputDirectory, writeFileAtomic, writeStdout } from '../writers/outputFile.ts';
 import { command, Notices, printJson, say } from './io.ts';
 import {
+  addRangeOptions,
   addRoutingOptions,
   choice,
   integer,
   type NodeArguments,
+  needs,
   nodeOptions,
+  type RangeArguments,
   type RoutingArguments,
   ranksPerNodeOf,
+  recordedName,
+  recordingChoice,
   routingChoice,
 } from './options.ts';
+import { assumedLines, choiceLines, lostEntries, lostLines, predictChoices } from './planNotes.ts';
 
 const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 
-interface PlanArguments extends RoutingArguments, NodeArguments {
-  output: string;
+/** What says how to plan a routing. */
+export interface PlanningArguments extends NodeArguments {
   experts: number;
   ranks?: number;
   ranksPerHost?: number;
   hidden: number;
   dtype: Dtype;
+  combineDtype?: Dtype;
   align: number;
   capacity?: number;
   maxRows?: number;
@@ -52,71 +63,108 @@ interface PlanArguments extends RoutingArguments, NodeArguments {
   placement?: string;
   replicas: ReplicaRule;
   tileTokens: number;
+}
+
+interface PlanArguments extends PlanningArguments, RoutingArguments, RangeArguments {
+  output?: string;
   stream?: boolean;
   json?: boolean;
 }
 
-async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const {
-    experts,
-    hidden,
-    dtype,
-    align,
-    capacity = 0,
-    strategy,
-    tileTokens,
-    balance,
-    partial,
-    sum,
-    replicas,
-  } = args;
+/** The planner's options that the arguments ask for; `notice` takes a line about what was not asked for. */
+export async function planningOptions(
+  args: PlanningArguments,
+  ranks: number,
+  notice: (text: string) => void,
+): Promise<PlanOptions> {
+  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
+  const { sum, replicas, combineDtype, ranksPerHost, maxRows, placement } = args;
+  return {
+    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial },
+    ...{ sum, replicas, ranksPerNode: ranksPerNodeOf(args, ranks, notice) },
+    ...(combineDtype === undefined ? {} : { combineDtype }),
+    ...(ranksPerHost === undefined ? {} : { ranksPerHost }),
+    ...(maxRows === undefined ? {} : { maxRows }),
+    ...(placement === undefined ? {} : { placement: await readPlacement(placement, experts, ranks) }),
+  };
+}
+
+/** Where the plan of a routing goes if no file is named: next to nobody's files, in the current directory. */
+function defaultOutput(routing: string): string {
+  return `${basename(routing).replace(/\.(npy|npz|pt|json|jsonl|safetensors)$/, '')}.fusco`;
+}
+
+async function plan(routing: string, args: PlanArguments, command: Command): Promise<void> {
+  if (args.steps !== undefined || args.layers !== undefined) return planRecording(routing, args);
+  const output = args.output ?? defaultOutput(routing);
+  if (output === '-' && (args.json || args.stream))
+    throw new FuscoError(
+      'E_USAGE',
+      '-o - writes the plan to standard output: give no --json and no --stream',
+    );
+  const { ranks, experts } = args;
   const notices = new Notices();
   const tables = await withProgress('reading', (progress) =>
-    readAnyRouting(routing, { ...routingChoice(args, notices.add), ranks: args.ranks, experts, progress }),
+    readAnyRouting(routing, { ...routingChoice(args, notices.add), ranks, experts, progress }),
   );
-  const { length: ranks } = tables;
-  const options: PlanOptions = {
-    ...{
-      experts,
-      ranks,
-      hidden,
-      dtype,
-      align,
-      capacity,
-      strategy,
-      tileTokens,
-      balance,
-      partial,
-      sum,
-      replicas,
-    },
-    ranksPerNode: ranksPerNodeOf(args, ranks, notices.add),
-    ...(args.ranksPerHost === undefined ? {} : { ranksPerHost: args.ranksPerHost }),
-    ...(args.maxRows === undefined ? {} : { maxRows: args.maxRows }),
-    ...(args.placement === undefined
-      ? {}
-      : { placement: await readPlacement(args.placement, experts, ranks) }),
-  };
+  const options = await planningOptions(args, tables.length, notices.add);
   const planner = await loadPlanner();
-  const { length, planId } = await explaining(tables, experts, () =>
-    writePlan(planner, tables, options, args),
+  const { length, planId, made } = await explaining(tables, experts, () =>
+    writePlan(planner, tables, options, output, args.stream),
   );
+  const plannerMemoryBytes = planner.memoryBytes;
+  const choices = made?.decision.reason ? predictChoices(planner, tables, options, made) : undefined;
   if (args.json) {
-    const { memoryBytes: plannerMemoryBytes } = planner;
-    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes, ...notices.fields });
+    const lost = made === undefined ? {} : lostEntries(made);
+    const auto = choices === undefined ? {} : { auto: choices };
+    const found = { ...lost, ...auto, ...notices.fields };
+    printJson({ planId, file: output, bytes: length, plannerMemoryBytes, ...found });
     return;
   }
   notices.say();
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
   say(
-    `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(planner.memoryBytes)}) -> ${args.output}`,
+    `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(plannerMemoryBytes)}) -> ${output}`,
   );
+  for (const line of assumedLines(command, options)) say(line);
+  if (made !== undefined) for (const line of lostLines(made)) say(line);
+  if (choices !== undefined) for (const line of choiceLines(choices)) say(line);
+}
+
+/** Plans every step and layer of a recording into a directory of plan files. */
+async function planRecording(routing: string, args: PlanArguments): Promise<void> {
+  if (args.stream || args.step !== undefined || args.layer !== undefined)
+    throw new FuscoError('E_USAGE', '--steps and --layers go without --step, --layer and --stream');
+  const directory = args.output ?? defaultOutput(routing).replace(/\.fusco$/, '-plans');
+  await OutputDirectory.create(directory);
+  const planner = await loadPlanner();
+  const notices = new Notices();
+  const files: { step?: number; layer?: number; planId: string; file: string }[] = [];
+  for await (const { tables, ...number } of readRoutings(routing, recordingChoice(args, notices.add))) {
+    const options = await planningOptions(args, tables.length, notices.add);
+    const file = join(directory, `${recordedName(number)}.fusco`);
+    const { planId, made } = await explaining(tables, args.experts, () =>
+      writePlan(planner, tables, options, file),
+    );
+    files.push({ ...number, planId, file });
+    if (args.json) continue;
+    say(`plan ${planId.slice(0, 12)} -> ${file}`);
+    for (const line of lostLines(made!)) say(line);
+  }
+  if (args.json) {
+    printJson({ plans: files, ...notices.fields });
+    return;
+  }
+  notices.say();
+  say(`${formatCount(files.length)} plans -> ${directory}`);
 }
 
 interface Written {
   readonly length: number;
   readonly planId: string;
+  /** Missing where the plan was never in memory as a whole. */
+  readonly made?: VerifiedPlan;
 }
 
 /** Plans and writes the file: whole, or with `stream` the same bytes in the memory of one shard at a time. */
@@ -124,7 +172,8 @@ async function writePlan(
   planner: Planner,
   tables: readonly RoutingTable[],
   options: PlanOptions,
-  { output, stream }: PlanArguments,
+  output: string,
+  stream = false,
 ): Promise<Written> {
   if (stream) {
     const table = (rank: number) => tables[rank]!;
@@ -136,26 +185,29 @@ async function writePlan(
   }
   const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
   const encoded = await encodePlanChunks(planned, nodeSha256);
-  await writeFileAtomic(output, encoded.chunks);
-  return encoded;
+  await (output === '-' ? writeStdout(encoded.chunks) : writeFileAtomic(output, encoded.chunks));
+  return { length: encoded.length, planId: encoded.planId, made: planned };
 }
 
-export function planCommand(): Command {
-  const made = command(
-    'plan',
-    'Plan a routing table: .npy, .npz, a directory of rank{r}.npy [tokens, topk], or a recording of a serving or training framework.',
-  )
-    .argument('<routing>', 'expert ids; -1 means no expert')
-    .requiredOption('-o, --output <file>', 'the plan file to write')
-    .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
-    .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
+/** Adds the options that say how to plan a routing. */
+export function addPlanningOptions(command: Command): Command {
+  const made = command
+    .optionsGroup('How to plan:')
+    .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS));
+  return nodeOptions(made)
     .option(
       '--ranks-per-host <n>',
       'ranks of a machine, whose links --strategy auto takes as fast (default: the ranks of a node)',
       integer(1, MAX_RANKS),
     )
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
-    .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
+    .addOption(choice('--dtype <dtype>', 'dtype of a row that dispatch moves', ['bf16', 'f16', 'f32', 'fp8']))
+    .addOption(
+      new Option(
+        '--combine-dtype <dtype>',
+        'dtype of a row that combine returns (default: --dtype; bf16 for fp8)',
+      ).choices(['bf16', 'f16', 'f32']),
+    )
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
     .option(
@@ -190,12 +242,32 @@ export function planCommand(): Command {
         REPLICA_RULES,
         'quota-1',
       ),
+    );
+}
+
+export function planCommand(): Command {
+  const made = command(
+    'plan',
+    'Plan a routing table: .npy, .npz, a directory of rank{r}.npy [tokens, topk], or a recording of a serving or training framework.',
+  )
+    .argument('<routing>', 'expert ids; -1 means no expert')
+    .option(
+      '-o, --output <file>',
+      'the plan file to write, or a directory for several; - is standard output (default: named as the routing)',
     )
+    .option('--experts <n>', 'logical experts (required)', integer(1, MAX_INSTANCES))
     .option(
       '--stream',
       'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',
     )
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('experts'))
+    .addHelpText('after', EXAMPLES)
     .action(plan);
-  return addRoutingOptions(nodeOptions(made));
+  return addRangeOptions(addRoutingOptions(addPlanningOptions(made)));
 }
+
+const EXAMPLES = `
+Examples:
+  fusco plan routing.npy --experts 256 -o step.fusco
+  fusco plan trace/ --experts 256 --layers 3-60 --steps 0-9 -o plans`;

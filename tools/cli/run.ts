@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { BackendName } from '../../executor/backends/types.ts';
 import { type FloatDtype, f16ToFloat } from '../../executor/numeric.ts';
+import { scaleBlocks } from '../../executor/training/fp8.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { type Execution, type ExecutionInput, execute, findMismatch } from '../execution/execute.ts';
@@ -10,12 +11,13 @@ import { readPerRank } from '../readers/numpyRouting.ts';
 import { readVerifiedPlan } from '../readers/planFile.ts';
 import { OutputDirectory } from '../writers/outputFile.ts';
 import { ComparisonFailed, command, printJson, say } from './io.ts';
-import { choice } from './options.ts';
+import { choice, needs } from './options.ts';
 
 interface RunArguments {
   input: string;
   out: string;
   weights?: string;
+  scales?: string;
   backend: BackendName | 'auto';
   check?: boolean;
   json?: boolean;
@@ -37,30 +39,75 @@ function tokensOf({ shards }: VerifiedPlan): number[] {
   return shards.map((shard) => shard.tokens);
 }
 
-function bytesOf(array: NdArray): Uint8Array {
-  return new Uint8Array(array.data.buffer, array.data.byteOffset, array.data.byteLength);
+function bytesOf({ data }: { readonly data: ArrayBufferView }): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-async function readInput(
-  plan: VerifiedPlan,
-  args: RunArguments,
-): Promise<ExecutionInput & { stored: NdDtype }> {
+/** An input as its files hold it: what execution needs, and the dtype of its arrays. */
+type StoredInput = ExecutionInput & { readonly hidden: number; readonly stored: NdDtype };
+
+async function readInput(plan: VerifiedPlan, args: RunArguments): Promise<StoredInput> {
+  const { spec, shards } = plan;
   const arrays = await readPerRank(args.input, tokensOf(plan), 'input');
   const [first] = arrays;
   const hidden = first!.shape.at(-1) ?? 0;
   const stored = first!.dtype;
-  const dtype = PAYLOADS.get(stored);
+  const isFp8 = spec.dtype === 'fp8';
+  const known = isFp8 ? ['u8'] : [...PAYLOADS.keys()];
   arrays.forEach((array, rank) => {
-    const wanted = `${dtype === undefined ? 'f32, f16 or u16' : stored} [${plan.shards[rank]!.tokens}, ${hidden}]`;
+    const dtypes = known.includes(stored) ? stored : isFp8 ? 'u8' : 'f32, f16 or u16';
     const fits =
-      array.shape.length === 2 && array.shape[0] === plan.shards[rank]!.tokens && array.shape[1] === hidden;
-    if (dtype === undefined || array.dtype !== stored || !fits || hidden === 0) {
-      throw shapeError('input', rank, array, wanted);
-    }
+      array.shape.length === 2 && array.shape[0] === shards[rank]!.tokens && array.shape[1] === hidden;
+    if (!known.includes(array.dtype) || array.dtype !== stored || !fits || hidden === 0)
+      throw shapeError('input', rank, array, `${dtypes} [${shards[rank]!.tokens}, ${hidden}]`);
   });
+  if (!isFp8 && args.scales !== undefined)
+    throw new FuscoError('E_USAGE', `--scales belong to plans of fp8 rows; this one has ${spec.dtype}`);
   const weights = args.weights === undefined ? undefined : await readWeights(plan, args.weights);
-  const rowBytes = hidden * (stored === 'f32' ? 4 : 2);
-  return { dtype: dtype!, stored, rowBytes, rows: arrays.map(bytesOf), weights };
+  const rows = arrays.map(bytesOf);
+  if (isFp8) {
+    const dtype = spec.combineDtype as FloatDtype;
+    return {
+      dtype,
+      stored,
+      hidden,
+      rowBytes: hidden,
+      rows,
+      weights,
+      scales: await readScales(plan, args, hidden),
+    };
+  }
+  return {
+    dtype: PAYLOADS.get(stored)!,
+    stored,
+    hidden,
+    rowBytes: hidden * (stored === 'f32' ? 4 : 2),
+    rows,
+    weights,
+  };
+}
+
+/** Scales of fp8 rows, f32 [tokens, ceil(hidden / 128)] per rank; all 1 if none are given. */
+async function readScales(plan: VerifiedPlan, args: RunArguments, hidden: number): Promise<Uint8Array[]> {
+  const blocks = scaleBlocks(hidden);
+  if (args.scales === undefined)
+    return plan.shards.map(({ tokens }) => bytesOf({ data: new Float32Array(tokens * blocks).fill(1) }));
+  const arrays = await readPerRank(args.scales, tokensOf(plan), 'scales');
+  return arrays.map((array, rank) => {
+    const { tokens } = plan.shards[rank]!;
+    const fits = array.shape.length === 2 && array.shape[0] === tokens && array.shape[1] === blocks;
+    if (fits && array.dtype === 'f32') return bytesOf(array);
+    throw shapeError('scales', rank, array, `f32 [${tokens}, ${blocks}]`);
+  });
+}
+
+/** A plan counts rows, so rows of other sizes and dtypes can be moved along it; people should know. */
+function noteOtherRows({ spec }: VerifiedPlan, { hidden, dtype, scales }: StoredInput): void {
+  const found = scales === undefined ? dtype : 'fp8';
+  if (hidden === spec.hidden && found === spec.dtype) return;
+  say(
+    `note: the plan says rows of ${spec.hidden} x ${spec.dtype}, the input has ${hidden} x ${found}; a plan counts rows, so both work`,
+  );
 }
 
 async function readWeights(plan: VerifiedPlan, path: string): Promise<Float32Array[]> {
@@ -74,20 +121,20 @@ async function readWeights(plan: VerifiedPlan, path: string): Promise<Float32Arr
   });
 }
 
-async function writeResult(
-  plan: VerifiedPlan,
-  input: ExecutionInput & { stored: NdDtype },
-  result: Execution,
-  out: string,
-) {
+/** How NumPy stores each dtype of combined rows. */
+const STORED = new Map([...PAYLOADS].map(([stored, dtype]) => [dtype, stored]));
+
+async function writeResult(plan: VerifiedPlan, input: StoredInput, result: Execution, out: string) {
   const directory = await OutputDirectory.create(out);
-  const hidden = input.rowBytes / (input.stored === 'f32' ? 4 : 2);
+  const { hidden, stored, dtype, scales } = input;
+  const write = (rank: number, name: string, as: NdDtype, shape: number[], bytes: Uint8Array) =>
+    directory.write(`rank${rank}.${name}.npy`, encodeNpy(as, shape, bytes));
   for (const rank of result.localRanks) {
     const { recvRows, tokens } = plan.shards[rank]!;
-    const received = encodeNpy(input.stored, [recvRows, hidden], result.received[rank]!);
-    await directory.write(`rank${rank}.recv.npy`, received);
-    const combined = encodeNpy(input.stored, [tokens, hidden], result.combined[rank]!);
-    await directory.write(`rank${rank}.combined.npy`, combined);
+    await write(rank, 'recv', stored, [recvRows, hidden], result.received[rank]!);
+    if (scales !== undefined)
+      await write(rank, 'recv_scales', 'f32', [recvRows, scaleBlocks(hidden)], result.receivedScales[rank]!);
+    await write(rank, 'combined', STORED.get(dtype)!, [tokens, hidden], result.combined[rank]!);
   }
 }
 
@@ -105,6 +152,7 @@ async function run(file: string, args: RunArguments): Promise<void> {
     const who = backend === 'nccl' ? `rank ${result.localRanks.join()}: ` : '';
     const times = `dispatch ${formatMs(dispatch.nanoseconds / 1e6)}, combine ${formatMs(combine.nanoseconds / 1e6)}`;
     say(`${who}${backend} backend, ${dispatch.strategy} plan: ${times} -> ${args.out}`);
+    noteOtherRows(plan, input);
     if (args.check && mismatch === undefined) say('checked: every byte is right');
   }
   if (mismatch !== undefined) {
@@ -116,11 +164,15 @@ async function run(file: string, args: RunArguments): Promise<void> {
 export function runCommand(): Command {
   return command('run', 'Execute dispatch and combine, with experts that return their input.')
     .argument('<file>', 'a plan file')
-    .requiredOption(
+    .option(
       '--input <x>',
-      '[ranks, tokens, hidden], [tokens, hidden] or a directory of rank{r}.npy; f32, f16, or u16 for bf16',
+      '[ranks, tokens, hidden], [tokens, hidden] or a directory of rank{r}.npy; f32, f16, u16 for bf16, or u8 for a plan of fp8 rows (required)',
     )
-    .requiredOption('--out <dir>', 'directory for rank{r}.recv.npy and rank{r}.combined.npy')
+    .option('--out <dir>', 'directory for rank{r}.recv.npy and rank{r}.combined.npy (required)')
+    .option(
+      '--scales <s>',
+      'of fp8 rows: f32, in the same forms with ceil(hidden / 128) columns (default: 1)',
+    )
     .option('--weights <w>', 'f32 or f16, in the same forms with topk columns (default: unweighted)')
     .addOption(
       choice(
@@ -131,5 +183,6 @@ export function runCommand(): Command {
     )
     .option('--check', 'compare every byte with what the input implies; exit 1 if one differs')
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('input', 'out'))
     .action(run);
 }

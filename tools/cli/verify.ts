@@ -7,7 +7,6 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import { optionsOf, type PlanSpec } from '../../planner/spec.ts';
 import type { VerifiedFile } from '../../planner/verify/chunked.ts';
 import { diffPlans } from '../diff/diffPlans.ts';
-import { bodyLines } from '../diff/render.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { explaining } from '../readers/origins.ts';
 import { readVerifiedPlan, verifyFile } from '../readers/planFile.ts';
@@ -64,7 +63,7 @@ async function verify(file: string, options: VerifyArguments): Promise<void> {
   const planner = await loadPlanner();
   const again = await explaining(tables, spec.experts, () => planner.planAll(tables, optionsOf(spec)));
   const matches = (await planId(again, nodeSha256)) === wanted;
-  report(file, options, notices, wanted, matches, matches ? undefined : bodyLines(diffPlans(plan, again))[0]);
+  report(file, options, notices, wanted, matches, matches ? undefined : diffPlans(plan, again).headline);
 }
 
 /** Prints the verdict; throws ComparisonFailed if the plan is not that of the routing. */

@@ -1,13 +1,18 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { Command } from 'commander';
+import { FuscoError } from '../../planner/errors.ts';
+import { encodePlan } from '../../planner/format/encode.ts';
+import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import { type RecordedFigures, recordedFigures } from '../figures/recorded.ts';
 import { viewerAsset } from '../report/write.ts';
-import { type Asset, fileAssets, serveViewer, typeOf } from '../viewer/server.ts';
+import { type Asset, fileAssets, recordingAssets, serveViewer, typeOf } from '../viewer/server.ts';
 import { type EndSignal, EXIT_CODES } from '../writers/outputFile.ts';
 import { demoFile } from './demo.ts';
-import { command, ExitWith, print, say } from './io.ts';
+import { command, ExitWith, Notices, print, say } from './io.ts';
+import { addSubjectOptions, type Subject, type SubjectArguments, subjectsOf } from './subject.ts';
 
-const PAGE = ['index.html', 'style.css', 'viewer.css', 'viewer.js', 'worker.js'];
+const PAGE = ['index.html', 'style.css', 'viewer.css', 'viewer.js', 'worker.js', 'report.js'];
 
 /** The page, the planner's Wasm and the example, by path. Throws E_BACKEND if the viewer is not built. */
 async function pageAssets(): Promise<Map<string, Asset>> {
@@ -30,10 +35,44 @@ function stopSignal(): Promise<EndSignal> {
   });
 }
 
-async function view(files: readonly string[]): Promise<void> {
-  const assets = new Map([...(await pageAssets()), ...(await fileAssets(files))]);
+/** A recording planned routing by routing; a plan is made again when the page asks for it. */
+async function recordingOf(
+  path: string,
+  args: SubjectArguments,
+  notice: (text: string) => void,
+): Promise<Map<string, Asset>> {
+  const planner = await loadPlanner();
+  const listing: RecordedFigures[] = [];
+  for await (const { plan, step, layer } of subjectsOf(path, args, planner, notice)) {
+    const number = { ...(step === undefined ? {} : { step }), ...(layer === undefined ? {} : { layer }) };
+    listing.push(recordedFigures(plan, planner, number));
+  }
+  return recordingAssets(listing, async (index) => {
+    const { layers: _, steps: __, ...rest } = args;
+    const { step, layer } = listing[index]!;
+    const only = {
+      ...rest,
+      ...(step === undefined ? {} : { step }),
+      ...(layer === undefined ? {} : { layer }),
+    };
+    const subject = (await subjectsOf(path, only, planner, notice).next()).value as Subject;
+    return (await encodePlan(subject.plan, nodeSha256)).bytes;
+  });
+}
+
+async function view(files: readonly string[], args: SubjectArguments): Promise<void> {
+  const notices = new Notices();
+  const isRecording = args.layers !== undefined || args.steps !== undefined;
+  if (isRecording && files.length !== 1)
+    throw new FuscoError('E_USAGE', '--layers and --steps take one recording');
+  const recording = isRecording
+    ? await recordingOf(files[0]!, args, notices.add)
+    : recordingAssets([], async () => new Uint8Array());
+  const listed = await fileAssets(isRecording ? [] : files);
+  const assets = new Map([...(await pageAssets()), ...listed, ...recording]);
   const stopped = stopSignal();
   const server = await serveViewer(assets);
+  notices.say();
   print(server.url);
   say('open this address in a browser on this machine; Ctrl-C stops the server');
   const signal = await stopped;
@@ -42,10 +81,15 @@ async function view(files: readonly string[]): Promise<void> {
 }
 
 export function viewCommand(): Command {
-  return command('view', 'Serve a page on this machine only that plans and compares in the browser.')
+  const made = command('view', 'Serve a page on this machine only that plans and compares in the browser.')
     .argument(
       '[files...]',
-      'routing tables (.npy, .npz, a directory of rank{r}.npy) or plans; two are compared',
+      'routing tables (.npy, .npz, a directory of rank{r}.npy) or plans, of which two are compared; or a recording, with --layers or --steps',
+    )
+    .addHelpText(
+      'after',
+      '\nThe options say how the routings of a recording are planned; the page has options of its own.',
     )
     .action(view);
+  return addSubjectOptions(made);
 }

@@ -9,7 +9,7 @@ import { counterWeights } from '../workload/counterHash.ts';
 import { DEFAULT_SKEW, FAMILIES, type Family, makeWorkload, sampleCounts } from '../workload/families.ts';
 import { OutputDirectory, writeFileAtomic } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
-import { integer, ranksPerNodeOption } from './options.ts';
+import { integer, needs, ranksPerNodeOption } from './options.ts';
 
 interface WorkloadArguments {
   output: string;
@@ -98,7 +98,7 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
   const kind = await writeTables(args.output, tables, experts);
   if (args.weights !== undefined) await writeWeights(args.weights, args);
   const tokens = tables.map((table) => table.tokens);
-  const label = path === undefined ? FAMILIES[family as Family] : COUNTS_LABEL;
+  const label = path === undefined ? familyText(family as Family, args) : COUNTS_LABEL;
   if (args.json) {
     const { output, seed, step, ranks, topk } = args;
     const source = path === undefined ? { family } : { fromCounts: path, layer: args.layer };
@@ -113,23 +113,31 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
   );
 }
 
+/** What a family is, with the numbers that this table has. */
+function familyText(family: Family, { skew, step, ranks, tokens }: WorkloadArguments): string {
+  return FAMILIES[family]
+    .replace('SKEW', `${skew}`)
+    .replace('STEP mod RANKS', `${step % ranks}`)
+    .replace('TOKENS', `${tokens}`);
+}
+
 const FAMILY_HELP = Object.entries(FAMILIES)
   .map(([name, text]) => `  ${name.padEnd(20)}${text}`)
   .join('\n');
 
 export function workloadCommand(): Command {
   const seeds = integer(0, 2 ** 32 - 1);
-  return command('workload', 'Write a routing table of a known shape: a pure function of its options.')
+  return command('workload', 'Write a routing table of a known shape; the same options give the same table.')
     .argument('[family]', 'one of the families below')
-    .requiredOption(
+    .option(
       '-o, --output <path>',
-      'the .npy to write; a directory if ranks have different numbers of tokens',
+      'the .npy to write; a directory if ranks have different numbers of tokens (required)',
     )
     .option('--seed <n>', 'which table of the family', seeds, 0)
     .option('--step <n>', 'training step, for the families that move', seeds, 0)
-    .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
-    .requiredOption('--tokens <n>', 'tokens of a rank, or the most of them', integer(0, MAX_ROWS))
-    .requiredOption('--topk <n>', 'experts of a token', integer(1, MAX_TOPK))
+    .option('--ranks <n>', 'ranks (required)', integer(1, MAX_RANKS))
+    .option('--tokens <n>', 'tokens of a rank, or the most of them (required)', integer(0, MAX_ROWS))
+    .option('--topk <n>', 'experts of a token (required)', integer(1, MAX_TOPK))
     .option(
       '--experts <n>',
       'logical experts (default with --from-counts: those of the file)',
@@ -141,6 +149,7 @@ export function workloadCommand(): Command {
     .option('--layer <n>', 'layer of the count file', integer(0))
     .option('--weights <file>', 'of collectivex: also write its gate weights, f32')
     .option('--json', 'one JSON object')
+    .hook('preAction', needs('output', 'ranks', 'tokens', 'topk'))
     .addHelpText('after', `\nFamilies:\n${FAMILY_HELP}`)
     .action(workload);
 }

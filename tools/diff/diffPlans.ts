@@ -5,60 +5,14 @@ import type { DecodedPlan } from '../../planner/format/decode.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { type PlanSpec, specFields } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
-import { type Summary, summarize } from '../figures/summary.ts';
+import type { Summary } from '../figures/summary.ts';
+import { defaultTopology, type Topology } from '../simulate/topology.ts';
+import { expertMoves, expertRows } from './experts.ts';
+import { headlineOf } from './headline.ts';
 import type { DiffLevel } from './limits.ts';
-import { compareMetrics, headlineOf, type MetricDelta } from './metrics.ts';
-import { type Cause, findMoves, type Move } from './moves.ts';
-
-export type { DiffLevel } from './limits.ts';
-export type { MetricDelta } from './metrics.ts';
-export type { Cause, Move } from './moves.ts';
-
-export interface OptionDelta {
-  option: string;
-  from: unknown;
-  to: unknown;
-}
-
-/** One rank or expert whose figure changed. */
-export interface Delta {
-  index: number;
-  from: number;
-  to: number;
-}
-
-/** Payload bytes of one link that changed. */
-export interface LinkDelta {
-  sender: number;
-  receiver: number;
-  between: 'ranks' | 'nodes';
-  from: number;
-  to: number;
-}
-
-export interface PlanDiff {
-  /**
-   * `result`: some receive buffer has another row somewhere. `movement`: every receive buffer is the same, but rows
-   * travel otherwise, and sums that nodes make on the way may round otherwise. `order`: only slices and schedule
-   * differ. `metadata`: only what the plan id does not cover.
-   */
-  level: DiffLevel;
-  changed: boolean;
-  headline: string;
-  metrics: MetricDelta[];
-  options: OptionDelta[];
-  /** Each list has the largest change first. `nicBytes` is the larger of sent and received between nodes. */
-  ranks: { tokens: Delta[]; recvRows: Delta[]; keptRows: Delta[]; nicBytes: Delta[] };
-  /** Rows per logical expert. */
-  experts: Delta[];
-  links: LinkDelta[];
-  movedEntries: number;
-  causes: Record<Cause, number>;
-  /** The first moved entries, those with a cause of their own first. */
-  moves: Move[];
-  /** Other metadata, a line each; only at level `metadata`. */
-  metadata: string[];
-}
+import { compareMetrics, type Measured, measure } from './metrics.ts';
+import { findMoves } from './moves.ts';
+import type { Delta, LinkDelta, OptionDelta, PlanDiff } from './planDiff.ts';
 
 const DEFAULT_MOVES = 10;
 /** Options that change how rows travel, but not where they end. */
@@ -109,18 +63,6 @@ function optionDeltas(a: PlanSpec, b: PlanSpec): OptionDelta[] {
   );
 }
 
-/** Rows that every logical expert receives, over its replicas. */
-function expertRows(plan: Plan): number[] {
-  const { experts, instanceExpert, rankFirst } = plan.spec.placement;
-  const rows = new Array<number>(experts).fill(0);
-  for (const shard of plan.shards) {
-    shard.expertRows.forEach((count, j) => {
-      rows[instanceExpert[rankFirst[shard.rank]! + j]!]! += count;
-    });
-  }
-  return rows;
-}
-
 /** The larger of what a rank sends and receives between nodes. */
 function nicBytes({ traffic }: Summary): number[] {
   const { interNodeBytes: bytes } = traffic;
@@ -164,23 +106,47 @@ function levelOf(a: Plan, b: Plan, options: readonly OptionDelta[], moved: numbe
   return options.length > 0 || !sameOrder(a, b) ? 'order' : 'identical';
 }
 
-/**
- * Compares two plans; neither needs to be verified, both must be well-formed.
- *
- * @param maxMoves how many moved entries to name
- */
-export function diffPlans(a: Plan, b: Plan, maxMoves: number = DEFAULT_MOVES): PlanDiff {
+/** What to compare two plans on. */
+export interface DiffChoice {
+  /** Moved entries that are named. Default 10. */
+  readonly maxMoves?: number;
+  /** The machine of the predicted times and of the links. Default: H100, in the nodes of the plans. */
+  readonly topology?: Topology;
+}
+
+/** The machine on which two plans are compared: one with room for both, in nodes of the plan that has the larger ones. */
+export function machineFor(a: Plan, b: Plan): Topology {
+  const largest = (pick: (spec: PlanSpec) => number) => Math.max(pick(a.spec), pick(b.spec));
+  return defaultTopology({
+    ranks: largest(({ ranks }) => ranks),
+    ranksPerNode: largest(({ ranksPerNode }) => ranksPerNode),
+  });
+}
+
+/** Compares two plans; neither needs to be verified, both must be well-formed. */
+export function diffPlans(a: Plan, b: Plan, choice: DiffChoice = {}): PlanDiff {
+  const { topology = machineFor(a, b), maxMoves = DEFAULT_MOVES } = choice;
+  return compareMeasured(a, b, [measure(a, topology), measure(b, topology)], maxMoves, topology.name);
+}
+
+function compareMeasured(
+  a: Plan,
+  b: Plan,
+  measured: readonly [Measured, Measured],
+  maxMoves: number,
+  machine: string,
+): PlanDiff {
   const options = optionDeltas(a.spec, b.spec);
   const moves = findMoves(a, b, maxMoves);
   const level = levelOf(a, b, options, moves.count);
-  const [left, right] = [summarize(a), summarize(b)];
-  const metrics = compareMetrics(left, right);
-  return {
+  const [left, right] = [measured[0].summary, measured[1].summary];
+  const found = {
     level,
     changed: level !== 'identical',
-    headline: headlineOf(metrics),
-    metrics,
+    machine,
+    metrics: compareMetrics(...measured),
     options,
+    placement: expertMoves(a, b),
     ranks: {
       tokens: deltas(left.tokens, right.tokens),
       recvRows: deltas(left.recvRows, right.recvRows),
@@ -194,11 +160,12 @@ export function diffPlans(a: Plan, b: Plan, maxMoves: number = DEFAULT_MOVES): P
     moves: moves.first,
     metadata: [],
   };
+  return { ...found, headline: headlineOf(found) };
 }
 
 /** diffPlans for two files: plans that are identical may still say otherwise who wrote them, in which format and why. */
-export function diffFiles(a: DecodedPlan, b: DecodedPlan, maxMoves: number = DEFAULT_MOVES): PlanDiff {
-  const diff = diffPlans(a.plan, b.plan, maxMoves);
+export function diffFiles(a: DecodedPlan, b: DecodedPlan, choice: DiffChoice = {}): PlanDiff {
+  const diff = diffPlans(a.plan, b.plan, choice);
   if (diff.level !== 'identical') return diff;
   const facts: [string, string, string][] = [
     ['format', a.version.join('.'), b.version.join('.')],
@@ -208,5 +175,7 @@ export function diffFiles(a: DecodedPlan, b: DecodedPlan, maxMoves: number = DEF
   const metadata = facts
     .filter(([, from, to]) => from !== to)
     .map(([name, from, to]) => `${name}: ${from || 'none'} -> ${to || 'none'}`);
-  return metadata.length === 0 ? diff : { ...diff, level: 'metadata', changed: true, metadata };
+  if (metadata.length === 0) return diff;
+  const told = { ...diff, level: 'metadata', changed: true, metadata } as const;
+  return { ...told, headline: headlineOf(told) };
 }

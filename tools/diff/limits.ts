@@ -1,15 +1,15 @@
 // `--fail-on`: which changes fail a comparison.
 //
-//   EXPR    = LIMIT { "," LIMIT }
+//   EXPR    = "none" | LIMIT { "," LIMIT }
 //   LIMIT   = METRIC OP BOUND | "level" OP LEVEL
 //   OP      = ">" | ">=" | "<" | "<="
 //   BOUND   = [ "+" | "-" ] NUMBER [ "%" | "KiB" | "MiB" | "GiB" ]
 //
 // A bound with a sign limits the change, a percentage that of the first plan's value; one without limits the second
-// plan's value itself.
+// plan's value itself. A limit that nothing can break is refused.
 
 import { FuscoError } from '../../planner/errors.ts';
-import { METRICS, type MetricDelta } from './metrics.ts';
+import { METRICS, type Measured, type MetricDelta } from './metrics.ts';
 
 /** Mildest first: what `level>=movement` means. */
 export const LEVELS = ['identical', 'metadata', 'order', 'movement', 'result'] as const;
@@ -20,6 +20,10 @@ type Operator = '>' | '>=' | '<' | '<=';
 /** One limit as it was written, and whether a pair of plans passes it. */
 export interface Limit {
   readonly text: string;
+  /** `level`, or the metric. */
+  readonly name: string;
+  /** The bound as people read it: `limit +1 %`. */
+  readonly bound: string;
   /** True if the limit is broken. */
   readonly breaks: (level: DiffLevel, metrics: readonly MetricDelta[]) => boolean;
 }
@@ -40,7 +44,14 @@ function refuse(text: string, reason: string): never {
 function levelLimit(text: string, operator: Operator, bound: string): Limit {
   const wanted = (LEVELS as readonly string[]).indexOf(bound);
   if (wanted < 0) refuse(text, `level ${bound} is not one of ${LEVELS.join(', ')}`);
-  return { text, breaks: (level) => OPERATORS[operator](LEVELS.indexOf(level), wanted) };
+  if (!LEVELS.some((_, level) => OPERATORS[operator](level, wanted)))
+    refuse(text, `no level is ${operator} ${bound}; 'none' fails on nothing`);
+  return {
+    text,
+    name: 'level',
+    bound,
+    breaks: (level) => OPERATORS[operator](LEVELS.indexOf(level), wanted),
+  };
 }
 
 function metricLimit(text: string, name: string, operator: Operator, bound: string): Limit {
@@ -52,8 +63,14 @@ function metricLimit(text: string, name: string, operator: Operator, bound: stri
   const [, sign, digits, unit] = parts as unknown as [string, string, string, string];
   if (unit === '%' && sign === '') refuse(text, `a percentage limits a change: write +${bound} or -${bound}`);
   const size = Number(digits) * (sign === '-' ? -1 : 1) * (unit === '%' ? 1 : UNITS[unit]!);
+  // Figures are not negative, and none loses more than all of its value.
+  const least = unit === '%' ? -100 : sign === '' ? 0 : Number.NEGATIVE_INFINITY;
+  if ((operator === '<' && size <= least) || (operator === '<=' && size < least))
+    refuse(text, `no figure is ${operator} ${bound}: nothing can break it`);
   return {
     text,
+    name,
+    bound: `${sign}${digits}${unit === '' ? '' : ` ${unit}`}`,
     breaks: (_, metrics) => {
       const { from, to } = metrics.find((metric) => metric.name === name)!;
       if (sign === '') return OPERATORS[operator](to, size);
@@ -66,6 +83,7 @@ function metricLimit(text: string, name: string, operator: Operator, bound: stri
 
 /** Parses `--fail-on`. Throws E_USAGE that names the metric, the operator or the bound that is wrong. */
 export function parseLimits(expression: string): Limit[] {
+  if (expression.trim() === 'none') return [];
   return expression.split(',').map((part) => {
     const text = part.trim();
     const parts = /^([A-Za-z]+)\s*(>=|<=|>|<)\s*(\S+)$/.exec(text);
@@ -73,4 +91,16 @@ export function parseLimits(expression: string): Limit[] {
     const [, name, operator, bound] = parts as unknown as [string, string, Operator, string];
     return name === 'level' ? levelLimit(text, operator, bound) : metricLimit(text, name, operator, bound);
   });
+}
+
+/** Throws E_USAGE for a limit on a figure that is 0 in both plans, because neither has what the figure counts. */
+export function checkLimits(limits: readonly Limit[], plans: readonly Measured[]): void {
+  for (const { text, name } of limits) {
+    const [what, has] = METRICS.find((metric) => metric.name === name)?.needs ?? [];
+    if (has === undefined || plans.some(({ summary }) => has(summary))) continue;
+    refuse(
+      text,
+      `neither plan has ${what}, so ${name} is 0 and nothing can break it; predicted works for every plan`,
+    );
+  }
 }

@@ -1,11 +1,13 @@
 // A difference as text, Markdown, JUnit XML and GitHub workflow commands.
 
-import { formatBytes, formatCount } from '../figures/format.ts';
+import { formatBytes, formatCount, rows } from '../figures/format.ts';
 import { ENTITIES } from '../report/markup.ts';
-import type { Delta, DiffLevel, LinkDelta, PlanDiff } from './diffPlans.ts';
-import type { Limit } from './limits.ts';
-import { formatChange, formatValue } from './metrics.ts';
+import { expertMoveText } from './experts.ts';
+import { showOption, toldOptions, verdictOf } from './headline.ts';
+import type { DiffLevel, Limit } from './limits.ts';
+import { formatChange, formatDelta, formatValue, METRICS, type MetricDelta } from './metrics.ts';
 import { CAUSES } from './moves.ts';
+import type { Delta, LinkDelta, PlanDiff } from './planDiff.ts';
 
 /** What each level means, as the first words of every report. */
 export const LEVEL_TEXT: Readonly<Record<DiffLevel, string>> = {
@@ -36,12 +38,6 @@ export function reportOf(from: string, to: string, diff: PlanDiff, limits?: read
 
 /** Entries of each list that are shown without `--all`. */
 const SHOWN = 8;
-const MAX_OPTION_TEXT = 24;
-
-function showOption(value: unknown): string {
-  const text = value === undefined ? 'default' : JSON.stringify(value);
-  return text.length > MAX_OPTION_TEXT ? `${text.slice(0, MAX_OPTION_TEXT - 1)}…` : text;
-}
 
 function signed(from: number, to: number, format: (value: number) => string): string {
   return to > from ? `+${format(to - from)}` : `-${format(from - to)}`;
@@ -66,75 +62,112 @@ function linkName({ sender, receiver, between }: LinkDelta): string {
   return `link r${sender} -> r${receiver} ${between === 'nodes' ? 'between nodes' : 'inside a node'}`;
 }
 
-/** Everything below the headline: options and figures, then ranks, experts and links by size, then tokens and why. */
-export function bodyLines(diff: PlanDiff, all = false): string[] {
-  const { ranks, causes } = diff;
-  const lines = [...diff.metadata];
-  for (const { option, from, to } of diff.options) {
-    lines.push(`option ${option}: ${showOption(from)} -> ${showOption(to)}`);
-  }
-  for (const { name, unit, from, to, change } of diff.metrics) {
-    if (from === to) continue;
-    lines.push(`${name}: ${formatValue(from, unit)} -> ${formatValue(to, unit)} (${formatChange(change)})`);
-  }
-  lines.push(
+/** What was changed, by whoever made the second plan: options, experts that moved, entries with a cause of their own. */
+export function causeLines(diff: PlanDiff, all = false): string[] {
+  const { causes, placement } = diff;
+  const options = toldOptions(diff.options).map(
+    ({ option, from, to }) => `option ${option}: ${showOption(from)} -> ${showOption(to)}`,
+  );
+  const experts = section(
+    'experts',
+    placement,
+    all,
+    (move) => `${expertMoveText(move)} (${rows(move.rows)})`,
+  );
+  const moves = diff.moves
+    .filter(({ why }) => all || why !== 'shift')
+    .map(
+      ({ rank, token, k, from, to, why }) => `rank ${rank} token ${token} k ${k}: ${from} -> ${to} (${why})`,
+    );
+  const counts = CAUSES.filter((cause) => causes[cause] > 0).map(
+    (cause) => `${formatCount(causes[cause])} ${cause}`,
+  );
+  const entries =
+    diff.movedEntries > 0 ? [`${formatCount(diff.movedEntries)} entries moved: ${counts.join(', ')}`] : [];
+  return [...diff.metadata, ...options, ...experts, ...entries, ...moves];
+}
+
+/** What follows: figures, then ranks, experts and links by size. */
+export function consequenceLines(diff: PlanDiff, all = false): string[] {
+  const { ranks } = diff;
+  return [
+    ...changedMetrics(diff).map(formatDelta),
     ...perRank('tokens of rank', ranks.tokens, all),
     ...perRank('rows received by rank', ranks.recvRows, all),
     ...perRank('rows sent by rank', ranks.keptRows, all),
     ...perRank('bytes between nodes of rank', ranks.nicBytes, all, formatBytes),
     ...perRank('rows of expert', diff.experts, all),
     ...section('links', diff.links, all, (link) => deltaLine(linkName(link), link, formatBytes)),
-  );
-  if (diff.movedEntries > 0) {
-    const why = CAUSES.filter((cause) => causes[cause] > 0).map(
-      (cause) => `${formatCount(causes[cause])} ${cause}`,
-    );
-    lines.push(`${formatCount(diff.movedEntries)} entries moved: ${why.join(', ')}`);
-  }
-  for (const { rank, token, k, from, to, why } of diff.moves) {
-    lines.push(`rank ${rank} token ${token} k ${k}: ${from} -> ${to} (${why})`);
-  }
-  return lines;
+  ];
 }
 
-function verdict({ limits, broken }: DiffReport): string[] {
-  if (limits === undefined) return [];
+/** Figures that changed. A predicted time that reads the same is none: it is a model's. */
+function changedMetrics({ metrics }: PlanDiff): MetricDelta[] {
+  const reads = ({ unit, from, to }: MetricDelta) => formatValue(from, unit) !== formatValue(to, unit);
+  return metrics.filter((metric) => metric.from !== metric.to && (metric.unit !== 'us' || reads(metric)));
+}
+
+/** What is wrong with a limit that is broken: the figure before and after, and the bound. */
+function brokenText({ diff }: DiffReport, { name, bound }: Limit): string {
+  if (name === 'level') return `level is ${diff.level}, limit ${bound}`;
+  return `${formatDelta(diff.metrics.find((metric) => metric.name === name)!)}, limit ${bound}`;
+}
+
+function verdict(report: DiffReport): string[] {
+  const { limits, broken } = report;
+  if (limits === undefined || limits.length === 0) return [];
   if (broken.length === 0) return [`within ${limits.map(({ text }) => text).join(', ')}`];
-  return broken.map(({ text }) => `beyond ${text}`);
+  return broken.map((limit) => `beyond ${limit.text}: ${brokenText(report, limit)}`);
 }
 
 const shortId = (id: string) => id.slice(0, 12);
 
-/** Plain text; a single line if the plans are identical. */
-export function renderText(report: DiffReport, all: boolean): string {
-  const { diff, from, to } = report;
-  const first = `${LEVEL_TEXT[diff.level]}  ${shortId(from)} -> ${shortId(to)}`;
-  const figures = diff.changed && diff.level !== 'metadata' ? [diff.headline] : [];
-  const body = bodyLines(diff, all).map((line) => `  ${line}`);
-  return [first, ...figures, ...verdict(report), ...body].join('\n');
+/** `the result changed  1f0c… -> 77e3…, times predicted on h100-nvl8` */
+function levelLine({ diff, from, to }: DiffReport): string {
+  const machine =
+    diff.changed && diff.level !== 'metadata' ? `; times are a model's, for ${diff.machine}` : '';
+  return `${LEVEL_TEXT[diff.level]}  ${shortId(from)} -> ${shortId(to)}${machine}`;
 }
 
-/** Changes as tables, for a pull request's comment or a job's summary. */
+/** Plain text; a single line if the plans are identical. */
+export function renderText(report: DiffReport, all: boolean): string {
+  const { diff } = report;
+  const body = [...causeLines(diff, all), ...consequenceLines(diff, all)].map((line) => `  ${line}`);
+  const headline = diff.level === 'identical' ? [] : [diff.headline];
+  return [...headline, levelLine(report), ...verdict(report), ...body].join('\n');
+}
+
+const MARKS = { better: '🟢', worse: '🔴', 'as fast as before': '⚪' } as const;
+
+/** Changes for a pull request's comment or a job's summary: the sentence, causes, a table; the rest folded. */
 export function renderMarkdown(report: DiffReport, all: boolean): string {
-  const { diff, from, to } = report;
-  const lines = [`### fusco: ${LEVEL_TEXT[diff.level]}`, '', `\`${shortId(from)}\` -> \`${shortId(to)}\``];
+  const { diff } = report;
+  if (!diff.changed) return `### fusco: identical\n\n${escapeMarkdown(levelLine(report))}`;
+  const lines = [`### ${MARKS[verdictOf(diff)]} fusco: ${escapeMarkdown(diff.headline)}`];
   for (const line of verdict(report)) lines.push('', `**${escapeMarkdown(line)}**`);
-  const changed = diff.metrics.filter((metric) => metric.from !== metric.to);
+  lines.push('', escapeMarkdown(levelLine(report)), '');
+  lines.push(...causeLines(diff, false).map((line) => `- ${escapeMarkdown(line)}`));
+  const changed = changedMetrics(diff);
   if (changed.length > 0) {
     lines.push('', '| figure | before | after | change |', '| --- | ---: | ---: | ---: |');
-    for (const { name, unit, from: a, to: b, change } of changed) {
-      lines.push(`| ${name} | ${formatValue(a, unit)} | ${formatValue(b, unit)} | ${formatChange(change)} |`);
+    for (const { name, unit, from, to, change } of changed) {
+      const { meaning } = METRICS.find((metric) => metric.name === name)!;
+      lines.push(
+        `| ${meaning} | ${formatValue(from, unit)} | ${formatValue(to, unit)} | ${formatChange(change)} |`,
+      );
     }
   }
-  // The figures stand in the table.
-  const names = new Set(changed.map(({ name }) => `${name}:`));
-  const rest = bodyLines(diff, all).filter((line) => !names.has(line.split(' ')[0]!));
-  if (rest.length > 0) lines.push('', ...rest.map((line) => `- ${escapeMarkdown(line)}`));
+  const rest = consequenceLines(diff, all).slice(changed.length);
+  if (rest.length > 0) {
+    lines.push('', '<details><summary>Ranks, experts and links</summary>', '');
+    lines.push(...rest.map((line) => `- ${escapeMarkdown(line)}`), '', '</details>');
+  }
   return lines.join('\n');
 }
 
+/** What Markdown would read as markup; an arrow is none. */
 function escapeMarkdown(text: string): string {
-  return text.replace(/[\\`*_<>|[\]]/g, '\\$&');
+  return text.replace(/[\\`*_<|[\]]/g, '\\$&');
 }
 
 function escapeXml(text: string): string {
@@ -144,19 +177,21 @@ function escapeXml(text: string): string {
 }
 
 /** JUnit XML: a test case per limit, or one that says whether the plan is unchanged. */
-export function renderJunit(report: DiffReport, all: boolean): string {
+export function renderJunit(report: DiffReport): string {
   const { diff, limits, broken, failed } = report;
-  const cases =
-    limits === undefined
-      ? [{ name: 'plan is unchanged', fails: failed }]
-      : limits.map((limit) => ({ name: `not ${limit.text}`, fails: broken.includes(limit) }));
-  const failures = cases.filter(({ fails }) => fails).length;
-  const text = escapeXml(renderText(report, all));
-  const message = escapeXml(`${LEVEL_TEXT[diff.level]}: ${diff.headline}`);
-  const shown = cases.map(({ name, fails }) => {
+  const cases: { name: string; problem?: string }[] =
+    limits === undefined || limits.length === 0
+      ? [{ name: 'plan is unchanged', ...(failed && { problem: LEVEL_TEXT[diff.level] }) }]
+      : limits.map((limit) => ({
+          name: limit.text,
+          ...(broken.includes(limit) && { problem: brokenText(report, limit) }),
+        }));
+  const failures = cases.filter(({ problem }) => problem !== undefined).length;
+  const shown = cases.map(({ name, problem }) => {
     const head = `    <testcase classname="fusco.diff" name="${escapeXml(name)}"`;
-    if (!fails) return `${head}/>`;
-    return `${head}>\n      <failure message="${message}">${text}</failure>\n    </testcase>`;
+    if (problem === undefined) return `${head}/>`;
+    const text = escapeXml(diff.headline);
+    return `${head}>\n      <failure message="${escapeXml(problem)}">${text}</failure>\n    </testcase>`;
   });
   return [
     '<?xml version="1.0" encoding="UTF-8"?>',
@@ -169,17 +204,19 @@ export function renderJunit(report: DiffReport, all: boolean): string {
 }
 
 /** A message of a GitHub workflow command: what would end it is percent-encoded. */
-function escapeCommand(text: string): string {
+export function escapeCommand(text: string): string {
   return text.replaceAll('%', '%25').replaceAll('\r', '%0D').replaceAll('\n', '%0A');
 }
 
+/** The title of a GitHub workflow command. */
+export function escapeTitle(text: string): string {
+  return escapeCommand(text).replaceAll(':', '%3A').replaceAll(',', '%2C');
+}
+
 /** One workflow command: an error if the comparison fails, else a notice. */
-export function renderGithub(report: DiffReport, all: boolean): string {
+export function renderGithub(report: DiffReport): string {
   const { diff, failed } = report;
-  const [first, ...rest] = renderText(report, all).split('\n');
   const kind = failed ? 'error' : 'notice';
-  const title = escapeCommand(`fusco: ${LEVEL_TEXT[diff.level]}`)
-    .replaceAll(':', '%3A')
-    .replaceAll(',', '%2C');
-  return `::${kind} title=${title}::${escapeCommand([first, ...rest].join('\n'))}`;
+  const title = escapeTitle(`fusco: ${LEVEL_TEXT[diff.level]}`);
+  return `::${kind} title=${title}::${escapeCommand([diff.headline, ...verdict(report)].join('\n'))}`;
 }

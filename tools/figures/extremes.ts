@@ -68,13 +68,13 @@ export function findOffenders(
   traffic: Traffic,
   dropped: readonly number[],
 ): readonly Offender[] {
-  const { summary, experts, ranks, nicOut, nicIn } = loads;
-  const { ranksPerNode, rowBytes } = summary;
+  const { summary, experts, ranks, nicOut, nicIn, joined } = loads;
+  const { rowBytes } = summary;
   const { intraNodeBytes: intra, interNodeBytes: inter } = traffic;
   const rank = (i: number) => `rank ${i}`;
   const expert = (i: number) => experts.labels[i]!;
   const bufferBytes = (recvRows: number) => formatBytes(recvRows * rowBytes);
-  const sameNode = (a: number, b: number) => Math.floor(a / ranksPerNode) === Math.floor(b / ranksPerNode);
+  const sameNode = (a: number, b: number) => Math.floor(a / joined) === Math.floor(b / joined);
   const remote = pairs(inter, (from, to) => !sameNode(from, to));
   const local = pairs(intra, (from, to) => from !== to && sameNode(from, to));
   const out = named(nicOut, rank);

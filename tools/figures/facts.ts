@@ -2,8 +2,7 @@
 
 import type { SumOrder } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
-import { formatUs } from '../simulate/predictionText.ts';
-import { formatCount as count, formatBytes } from './format.ts';
+import { formatCount as count, formatBytes, formatUs } from './format.ts';
 import type { Summary } from './summary.ts';
 import type { CombinePrice, SumPrice } from './sumPrice.ts';
 
@@ -26,6 +25,18 @@ export function memoryFact({ memory, strategy }: Pick<Summary, 'memory' | 'strat
   return ['memory', `${buffer}; with tokens: ${backends}, nccl at most ${wire}`];
 }
 
+/** The row of dispatch, and that of combine where it is another. */
+function rowText({ hidden, dtype, rowBytes, rules }: Omit<Summary, 'traffic'>): string {
+  const combine = rules?.combineDtype ?? (dtype === 'fp8' ? 'bf16' : dtype);
+  const back = combine === dtype ? '' : `; combine returns ${combine}`;
+  return `${hidden} x ${dtype} = ${formatBytes(rowBytes)}${back}`;
+}
+
+/** The numbers of a sentence as people read them: 36384 is 36,384. */
+function withSeparators(text: string): string {
+  return text.replace(/\d{4,}/g, (digits) => count(Number(digits)));
+}
+
 /** Pairs of a label and a value, for inspect, the report and the viewer. */
 export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   const { ranks, ranksPerNode, experts, instances, topk, imbalance, copiesPerToken, forwarding } = summary;
@@ -35,24 +46,23 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   const replicas = instances === experts ? '' : ` in ${count(instances)} instances (${summary.replicas})`;
   const [expert, rank] = [imbalance.expertMaxOverMean, imbalance.rankMaxOverMean].map((n) => n.toFixed(2));
   const facts: [string, string][] = [
-    ['group', `${ranks} ranks, ${ranksPerNode} a node, ${experts} experts${replicas}, top-${topk}`],
-    ['row', `${summary.hidden} x ${summary.dtype} = ${formatBytes(summary.rowBytes)}`],
+    ['group', `${ranks} ranks, ${ranksPerNode} per node, ${experts} experts${replicas}, top-${topk}`],
+    ['row', rowText(summary)],
     ['strategy', `${strategyText(summary)}, align ${summary.align}, capacity ${capacity}`],
-    ['tokens', `${count(sum(summary.tokens))} (${span(summary.tokens)} a rank)`],
+    ['tokens', `${count(sum(summary.tokens))} (${span(summary.tokens)} per rank)`],
     [
       'entries',
       `${count(kept + masked + dropped)}: ${count(kept)} routed, ${count(masked)} masked, ${count(dropped)} dropped`,
     ],
     [
       'received',
-      `${span(summary.recvRows)} rows a rank, ${count(summary.paddingRows)} of them padding in all`,
+      `${span(summary.recvRows)} rows per rank${summary.paddingRows === 0 ? '' : `, ${count(summary.paddingRows)} of all padding`}`,
     ],
     ['imbalance', `busiest expert ${expert} x the mean, busiest rank ${rank} x`],
     [
       'copies',
       `${copiesPerToken.sent.toFixed(2)} rows sent per token (${copiesPerToken.flat.toFixed(2)} experts per token)`,
     ],
-    ['descriptors', `${count(summary.segments)} segments, ${count(summary.slices)} slices`],
   ];
   if (ranks > ranksPerNode) {
     const busiest = formatBytes(summary.busiestNicBytes);
@@ -63,10 +73,11 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
     const metadata = `${formatBytes(metadataBytes)} of metadata travel along`;
     facts.push(
       ['forwarding', `${count(forwardedRows)} rows between nodes, ${count(stagedRows)} of them landing rows`],
-      ['rail groups', `${rule}: ${span(groupLoads)} rows a group; ${metadata}`],
+      ['rail groups', `${rule}: ${span(groupLoads)} rows per group; ${metadata}`],
     );
   }
-  if (summary.reason !== '') facts.push(['auto', summary.reason]);
+  if (summary.reason !== '')
+    facts.push(['auto', `chose ${summary.strategy}; ${withSeparators(summary.reason)}`]);
   facts.push(...Object.entries(summary.rules ?? {}));
   if (summary.extra !== undefined) facts.push(['extra', summary.extra.join(', ')]);
   return facts;

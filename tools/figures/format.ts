@@ -22,6 +22,12 @@ export function formatMs(milliseconds: number): string {
   return `${milliseconds >= 100 ? milliseconds.toFixed(0) : milliseconds.toPrecision(3)} ms`;
 }
 
+/** Microseconds in a unit that keeps three digits. */
+export function formatUs(us: number): string {
+  if (us < 1000) return `${us < 100 ? us.toPrecision(3) : us.toFixed(0)} us`;
+  return us < 1e5 ? `${(us / 1e3).toPrecision(3)} ms` : `${(us / 1e3).toFixed(0)} ms`;
+}
+
 /** Rows of cells with every column as wide as its widest cell, right-aligned but for the first. */
 export function formatGrid(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];

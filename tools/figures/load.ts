@@ -12,10 +12,6 @@ export interface Load {
   readonly mean: number;
   readonly max: number;
   readonly maxOverMean: number;
-  /** (max - mean) / mean: the share by which the busiest exceeds the average. */
-  readonly excess: number;
-  /** mean / max: the share of the time in which the average one works while the busiest does. */
-  readonly meanOverMax: number;
 }
 
 /** The loads of a plan, of which some stand out. */
@@ -23,7 +19,9 @@ export interface Loads {
   readonly summary: Omit<Summary, 'traffic'>;
   readonly experts: Load;
   readonly ranks: Load;
-  /** Payload bytes that each rank sends to and receives from other nodes. */
+  /** Consecutive ranks that NVLink joins on the machine that the figures are for. */
+  readonly joined: number;
+  /** Payload bytes that each rank sends and receives over its NIC. */
   readonly nicOut: readonly number[];
   readonly nicIn: readonly number[];
 }
@@ -44,7 +42,5 @@ export function loadOf(
     mean,
     max,
     maxOverMean,
-    excess: maxOverMean - 1,
-    meanOverMax: 1 / maxOverMean,
   };
 }

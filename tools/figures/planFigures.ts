@@ -3,10 +3,12 @@
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { columnSums, sum } from '../../planner/totals.ts';
+import { defaultTopology, linkedRanks, type Topology } from '../simulate/topology.ts';
 import { findOffenders, type Offender } from './extremes.ts';
 import { type Loads, loadOf } from './load.ts';
 import { type Prediction, predictTimeline } from './prediction.ts';
-import { type Summary, summarize } from './summary.ts';
+import type { Strategies } from './strategyRows.ts';
+import { type Summary, summarize, summaryOnMachine } from './summary.ts';
 import { directLengths, forwardLengths, type Lengths, type Spread, spreadOf } from './tokens.ts';
 
 /** The most rows and columns of the heat map; ranks of larger groups share cells. */
@@ -41,6 +43,8 @@ export interface TokenFigures {
 
 export interface Figures extends PlanFigures {
   readonly tokens?: TokenFigures;
+  /** Predicted with a planner, which takes longer than all the others together; so they may come later. */
+  readonly strategies?: Strategies;
   readonly offenders: readonly Offender[];
 }
 
@@ -80,14 +84,16 @@ function instanceLabels({ spec }: Plan): string[] {
   });
 }
 
-function planFigures(plan: Plan, summary: Summary): PlanFigures {
-  const { traffic, ...rest } = summary;
-  const { intraNodeBytes, interNodeBytes } = traffic;
+function planFigures(plan: Plan, summary: Summary, joined: number): PlanFigures {
+  const { traffic: _, ...rest } = summary;
+  const linked = summaryOnMachine(summary, joined);
+  const { intraNodeBytes, interNodeBytes } = linked.traffic;
   const realRows = summary.expertCounts.map(sum);
   const own = sum(intraNodeBytes.map((row, rank) => row[rank]!));
   return {
     summary: rest,
-    heat: heatOf(summary),
+    joined,
+    heat: heatOf(linked),
     experts: loadOf(
       summary.expertCounts.flat(),
       instanceLabels(plan),
@@ -103,12 +109,12 @@ function planFigures(plan: Plan, summary: Summary): PlanFigures {
   };
 }
 
-function tokenFigures(plan: Plan): TokenFigures {
+function tokenFigures(plan: Plan, topology: Topology): TokenFigures {
   return {
     spread: spreadOf(plan),
     direct: directLengths(plan),
     ...(plan.spec.strategy === 'hier' ? { forwarded: forwardLengths(plan) } : {}),
-    prediction: predictTimeline(plan),
+    prediction: predictTimeline(plan, topology),
   };
 }
 
@@ -123,15 +129,20 @@ function droppedRows({ shards, spec }: Plan): number[] {
   return dropped;
 }
 
-/** All figures of a plan. What needs its entries is left out unless the plan was verified. */
-export function figuresOf(plan: Plan, isVerified: boolean): Figures {
+/** All figures of a plan but its strategies. What needs its entries is left out unless the plan was verified. */
+export function figuresOf(
+  plan: Plan,
+  isVerified: boolean,
+  topology: Topology = defaultTopology(plan.spec),
+): Figures {
   const summary = summarize(plan);
-  const base = planFigures(plan, summary);
-  const tokens = isVerified ? tokenFigures(plan) : undefined;
+  const joined = linkedRanks(topology, plan.spec.ranks);
+  const base = planFigures(plan, summary, joined);
+  const tokens = isVerified ? tokenFigures(plan, topology) : undefined;
   const dropped = isVerified && summary.droppedEntries > 0 ? droppedRows(plan) : [];
   return {
     ...base,
     ...(tokens === undefined ? {} : { tokens }),
-    offenders: findOffenders(base, summary.traffic, dropped),
+    offenders: findOffenders(base, summaryOnMachine(summary, joined).traffic, dropped),
   };
 }

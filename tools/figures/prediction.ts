@@ -1,9 +1,10 @@
 // When each link of each rank is predicted to be busy, by the cost model of tools/simulate.
 
 import type { Plan } from '../../planner/plan.ts';
+import { RESOURCE_NAMES } from '../simulate/advice.ts';
 import { type Exchange, type Resource, type Stage, timeExchange, timeStage } from '../simulate/model.ts';
 import { planExchanges } from '../simulate/strategies.ts';
-import { type Constants, TOPOLOGIES } from '../simulate/topology.ts';
+import { type Constants, linkedRanks, type Topology } from '../simulate/topology.ts';
 
 /** One link of one rank, busy during one stage. */
 export interface Busy {
@@ -42,22 +43,23 @@ export interface Prediction {
 
 /** The most ranks whose links are listed. */
 const TIMELINE_RANKS = 8;
+/** What the report and the viewer call each resource. */
 export const LINK_NAMES: Readonly<Record<Resource, string>> = {
-  nic: 'NIC',
-  nvlink: 'NVLink',
-  hbm: 'memory',
+  ...RESOURCE_NAMES,
   permute: 'memory (permutation)',
-  none: 'nothing',
 };
 
 /** The part of a stage that one link of one rank has to carry, as a stage of its own. */
 function soloStages(stage: Stage, rank: number): [Resource, Stage][] {
   const one = (values: Float64Array) => Float64Array.of(values[rank]!);
-  const { name, nic, nvlink, hbm, permute } = stage;
+  const { name, nic, nvlink, isScattered = false, hbm, permute } = stage;
   const found: [Resource, Stage][] = [];
   if (nic) found.push(['nic', { name, nic: { bytes: one(nic.bytes), peers: one(nic.peers) } }]);
   if (nvlink)
-    found.push(['nvlink', { name, nvlink: { bytes: one(nvlink.bytes), peers: one(nvlink.peers) } }]);
+    found.push([
+      'nvlink',
+      { name, isScattered, nvlink: { bytes: one(nvlink.bytes), peers: one(nvlink.peers) } },
+    ]);
   if (hbm) found.push(['hbm', { name, hbm: one(hbm) }]);
   if (permute) found.push(['permute', { name, permute: one(permute) }]);
   return found;
@@ -88,14 +90,11 @@ function timelineOf(exchange: Exchange, ranks: number, constants: Constants): Ti
   };
 }
 
-/**
- * Predicts dispatch and combine of a plan on the first known machine. Its size does not matter here: the constants
- * are per rank, and the plan says how many there are.
- */
-export function predictTimeline(plan: Plan): Prediction {
-  const { name, constants } = TOPOLOGIES[0]!;
+/** Predicts dispatch and combine of a plan. */
+export function predictTimeline(plan: Plan, topology: Topology): Prediction {
+  const { name, constants } = topology;
   const { spec } = plan;
-  const { dispatch, combine } = planExchanges(plan);
+  const { dispatch, combine } = planExchanges(plan, linkedRanks(topology, spec.ranks));
   return {
     machine: name,
     nicGBps: constants.nicGBps,

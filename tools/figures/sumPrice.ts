@@ -3,10 +3,11 @@
 import type { Plan } from '../../planner/plan.ts';
 import type { SumOrder } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
-import { entryLoads, planLoads } from '../simulate/loads.ts';
+import { entryLoads, type Links, planLoads } from '../simulate/loads.ts';
 import { timeExchange } from '../simulate/model.ts';
-import { flatFused, hierFused, partialBytes } from '../simulate/strategies.ts';
-import { TOPOLOGIES } from '../simulate/topology.ts';
+import { planExchanges } from '../simulate/strategies.ts';
+import { defaultTopology, linkedRanks } from '../simulate/topology.ts';
+import { combineRowBytes, partialRowBytes } from './rowBytes.ts';
 
 /** A combine with one order of additions. */
 export interface CombinePrice {
@@ -27,27 +28,30 @@ export interface SumPrice {
   readonly machine: string;
 }
 
+function rowsOf({ nvlink, nic }: Links): number {
+  return sum(nvlink.out) + sum(nic.out);
+}
+
 /** Both orders of a hierarchical plan; undefined for a flat one, which always adds by token. */
 export function sumPriceOf(plan: Plan): SumPrice | undefined {
   const { spec } = plan;
   if (spec.sum === 'none') return undefined;
-  const { name: machine, constants } = TOPOLOGIES[0]!;
-  const hier = planLoads(plan);
-  const flat = entryLoads(plan);
-  const price = (interBytes: number, intraBytes: number, { combine }: ReturnType<typeof hierFused>) => ({
+  const topology = defaultTopology(spec);
+  const joined = linkedRanks(topology, spec.ranks);
+  const price = (order: SumOrder, interBytes: number, intraBytes: number): CombinePrice => ({
     linkBytes: interBytes + intraBytes,
     interNodeBytes: interBytes,
-    us: timeExchange(combine, constants).us,
+    us: timeExchange(
+      planExchanges({ ...plan, spec: { ...spec, sum: order } }, joined).combine,
+      topology.constants,
+    ).us,
   });
-  const { rowBytes } = spec;
+  const [hier, flat] = [planLoads(plan), entryLoads(plan)];
+  const bytes = combineRowBytes(spec);
   return {
     sum: spec.sum,
-    node: price(
-      sum(hier.inter.out) * partialBytes(spec),
-      sum(hier.intra.out) * rowBytes,
-      hierFused(hier, spec),
-    ),
-    token: price(sum(flat.inter.out) * rowBytes, sum(flat.intra.out) * rowBytes, flatFused(flat, spec)),
-    machine,
+    node: price('node', rowsOf(hier.inter) * partialRowBytes(spec), rowsOf(hier.intra) * bytes),
+    token: price('token', rowsOf(flat.inter) * bytes, rowsOf(flat.intra) * bytes),
+    machine: topology.name,
   };
 }

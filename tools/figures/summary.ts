@@ -183,3 +183,21 @@ export function summarize(plan: Plan): Summary {
     },
   };
 }
+
+/**
+ * A summary as a machine sees it: traffic between ranks that NVLink joins counts as inside a node, whatever the nodes
+ * of the plan. In a plan with one rank per node, every copy for another rank would else look like one for the network.
+ *
+ * @param joined consecutive ranks that NVLink joins
+ */
+export function summaryOnMachine(summary: Summary, joined: number): Summary {
+  if (joined === summary.ranksPerNode) return summary;
+  const { intraNodeBytes: intra, interNodeBytes: inter } = summary.traffic;
+  const node = (rank: number) => Math.floor(rank / joined);
+  const pick = (isInside: boolean) =>
+    intra.map((row, from) =>
+      row.map((bytes, to) => ((node(from) === node(to)) === isInside ? bytes + inter[from]![to]! : 0)),
+    );
+  const traffic = { intraNodeBytes: pick(true), interNodeBytes: pick(false) };
+  return { ...summary, ranksPerNode: joined, traffic, busiestNicBytes: busiestNicBytes(traffic) };
+}

@@ -65,6 +65,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'ranksPerHost',
   'hidden',
   'dtype',
+  'combineDtype',
   'align',
   'capacity',
   'strategy',

@@ -8,12 +8,12 @@ import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { METRICS } from '../diff/metrics.ts';
-import { summarize } from '../figures/summary.ts';
+import { formatChange, formatValue, METRICS, measure, relativeChange } from '../diff/metrics.ts';
 import { type RoutingChoice, readAnyRouting } from '../readers/anyRouting.ts';
 import { numbersOf, parseAxes, parseRanges } from '../readers/choice.ts';
 import { explaining } from '../readers/origins.ts';
 import { readPlacementFile } from '../readers/placementMap.ts';
+import { defaultTopology } from '../simulate/topology.ts';
 import type { GoldenEntry, GoldenFile, GoldenRead, PlanEntry } from './goldenFile.ts';
 
 /** `missing`: a plan without a golden entry; `obsolete`: a golden entry without a plan. */
@@ -44,10 +44,13 @@ export async function routingDigest(tables: readonly RoutingTable[]): Promise<st
 
 /** The figures of a plan that a reviewer can judge: strategy, balancer's rule and every metric of docs/diff.md. */
 export function goldenSummary(plan: VerifiedPlan): Record<string, number | string> {
-  const summary = summarize(plan);
-  const figures: Record<string, number | string> = { strategy: summary.strategy, rule: plan.decision.rule };
+  const measured = measure(plan, defaultTopology(plan.spec));
+  const figures: Record<string, number | string> = {
+    strategy: plan.spec.strategy,
+    rule: plan.decision.rule,
+  };
   for (const { name, unit, of } of METRICS) {
-    const value = of(summary);
+    const value = unit === 'us' ? Math.round(of(measured)) : of(measured);
     figures[name] = unit === 'ratio' ? Number(value.toFixed(RATIO_DIGITS)) : value;
   }
   return figures;
@@ -66,8 +69,12 @@ function choiceOf({ axes, ranksFrom, maskIds, ...read }: GoldenRead): RoutingCho
   };
 }
 
-/** Makes one plan of a golden file. Throws what the readers and the planner throw. */
-export async function makeGolden(entry: PlanEntry, file: string, planner: Planner): Promise<GoldenEntry> {
+/** Plans one entry of a golden file. Throws what the readers and the planner throw. */
+export async function planOf(
+  entry: PlanEntry,
+  file: string,
+  planner: Planner,
+): Promise<{ plan: VerifiedPlan; tables: readonly RoutingTable[] }> {
   const folder = dirname(file);
   const { placement, ranks, ...options } = entry.options;
   const { experts } = options;
@@ -81,6 +88,12 @@ export async function makeGolden(entry: PlanEntry, file: string, planner: Planne
       ...(map === undefined ? {} : { placement: map }),
     }),
   );
+  return { plan, tables };
+}
+
+/** What a golden file keeps of one plan. Throws what planOf throws. */
+export async function makeGolden(entry: PlanEntry, file: string, planner: Planner): Promise<GoldenEntry> {
+  const { plan, tables } = await planOf(entry, file, planner);
   return {
     routingDigest: await routingDigest(tables),
     planId: await planId(plan, nodeSha256),
@@ -103,15 +116,33 @@ export async function makeAll(
   return made;
 }
 
+/** `rows 100 -> 120 (+20.0 %)`, in the unit of the figure. */
+function figureText(
+  name: string,
+  from: number | string | undefined,
+  to: number | string | undefined,
+): string {
+  const unit = METRICS.find((metric) => metric.name === name)?.unit;
+  if (unit === undefined || typeof from !== 'number' || typeof to !== 'number')
+    return `${name} ${from ?? 'absent'} -> ${to ?? 'absent'}`;
+  return `${name} ${formatValue(from, unit)} -> ${formatValue(to, unit)} (${formatChange(relativeChange(from, to))})`;
+}
+
+/** The model may change from version to version, the plan does not: a predicted time alone is no difference. */
+function isModel(name: string): boolean {
+  return METRICS.some((metric) => metric.name === name && metric.unit === 'us');
+}
+
+/** What differs. Figures that an older entry does not have are no difference. */
 function reasonsOf(was: GoldenEntry, is: GoldenEntry): string[] {
   const reasons: string[] = [];
   if (was.routingDigest !== is.routingDigest) reasons.push('the routing itself changed');
   if (was.planId !== is.planId)
     reasons.push(`plan id ${was.planId.slice(0, 12)} -> ${is.planId.slice(0, 12)}`);
-  for (const name of new Set([...Object.keys(was.summary), ...Object.keys(is.summary)])) {
-    const [from, to] = [was.summary[name], is.summary[name]];
-    if (from !== to) reasons.push(`${name} ${from ?? 'absent'} -> ${to ?? 'absent'}`);
-  }
+  const changed = Object.keys(was.summary).filter((name) => was.summary[name] !== is.summary[name]);
+  const isDifferent = reasons.length > 0 || changed.some((name) => !isModel(name));
+  for (const name of isDifferent ? changed : [])
+    reasons.push(figureText(name, was.summary[name], is.summary[name]));
   return reasons;
 }
 

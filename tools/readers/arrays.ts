@@ -106,6 +106,19 @@ function refuseChoice(axes: readonly AxisName[], isSeries: boolean, path: string
   }
 }
 
+/** The choice's `onFound`, told the numbers that the axes or the names of the arrays give; none without numbers. */
+function onNumbered(
+  axes: readonly AxisName[],
+  isSeries: boolean,
+  { onFound }: ReadChoice,
+): ReadChoice['onFound'] {
+  const holdsLayers = axes.includes('layers');
+  const hasSteps = axes.includes('steps') || axes.includes('requests') || (isSeries && holdsLayers);
+  const hasLayers = holdsLayers || isSeries;
+  if (onFound === undefined || !(hasSteps || hasLayers)) return undefined;
+  return (step, layer, joins) => onFound(hasSteps ? step : undefined, hasLayers ? layer : undefined, joins);
+}
+
 /**
  * The routing of a file of arrays.
  *
@@ -135,11 +148,15 @@ export function readArrays(
     !isRouted && first.number !== undefined && (members.length > 1 || choice.layer !== undefined);
   refuseChoice(axes, isSeries, label(first.array.name), choice);
   const stepName = axes.includes('steps') ? 'step' : 'request';
-  const collector = new TraceCollector(path, choice, {
-    stepName,
-    joinsSteps: stepName === 'request',
-    statesRanks: axes.includes('ranks'),
-  });
+  const collector = new TraceCollector(
+    path,
+    { ...choice, onFound: onNumbered(axes, isSeries, choice) },
+    {
+      stepName,
+      joinsSteps: stepName === 'request',
+      statesRanks: axes.includes('ranks'),
+    },
+  );
   for (const { array, number = 0 } of members) {
     const { shape } = array;
     if (shape.length !== axes.length) {

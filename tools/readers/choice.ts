@@ -49,8 +49,13 @@ export interface ReadChoice {
   /** Logical experts, to recognize a map of 0 and 1. */
   readonly experts?: number | undefined;
   readonly progress?: ReadProgress | undefined;
-  /** Called for everything that the recording holds, whatever is chosen; `joins`: without a choice, all steps are one. */
-  readonly onFound?: ((step: number, layer: number, joins: boolean) => void) | undefined;
+  /**
+   * Called for everything that a recording holds, whatever is chosen; without numbers of steps or of layers, these are
+   * undefined. `joins`: without a choice, all steps are one.
+   */
+  readonly onFound?:
+    | ((step: number | undefined, layer: number | undefined, joins: boolean) => void)
+    | undefined;
   /** Takes a line about what was guessed or passed over. */
   readonly notice?: ((text: string) => void) | undefined;
 }

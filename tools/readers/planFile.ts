@@ -8,6 +8,8 @@ import type { Progress } from '../../planner/planner.ts';
 import { type VerifiedFile, verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { OpenFile, readWhole } from './file.ts';
+import { isPlan } from './planMagic.ts';
+import { openSource } from './source.ts';
 
 /** Runs work on a file; its errors get the file's name in front of their text. */
 async function named<T>(path: string, work: () => T | Promise<T>): Promise<T> {
@@ -40,4 +42,10 @@ export async function verifyFile(path: string, progress?: Progress): Promise<Ver
   using file = new OpenFile(path);
   const read = async (at: number, into: Uint8Array) => file.readInto(at, into);
   return await named(path, () => verifyChunked({ length: file.length, read }, nodeHashing, progress));
+}
+
+/** Whether a path is a plan file. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
+export function isPlanFile(path: string): boolean {
+  using source = openSource(path);
+  return source.kind !== 'directory' && isPlan(source.bytes.subarray(0, 16));
 }

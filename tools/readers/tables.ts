@@ -1,5 +1,7 @@
 // Routing tables split over ranks, and joined again.
 
+import { FuscoError } from '../../planner/errors.ts';
+import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type RecordedTable, sliceOrigins } from './origins.ts';
 
@@ -25,4 +27,14 @@ export function joinTables(tables: readonly RoutingTable[]): RoutingTable {
     for (const id of table.ids) ids[at++] = Number(id);
   }
   return { ids, tokens, topk };
+}
+
+/** The largest id of all tables plus one: as many experts as there must be. Throws E_OPTION beyond the limit. */
+export function leastExperts(tables: readonly RoutingTable[]): number {
+  let most = 0;
+  for (const { ids } of tables) {
+    for (const id of ids) if (Number(id) >= most) most = Number(id) + 1;
+  }
+  if (most <= MAX_INSTANCES) return Math.max(1, most);
+  throw new FuscoError('E_ROUTING_ID', `id ${most - 1}: a plan has at most ${MAX_INSTANCES} experts`);
 }

@@ -25,17 +25,24 @@ export interface ReportAssets {
 }
 
 /** The plan in plain words, for somebody who has never seen one. */
-function introduction({ summary, totalBytes }: Figures): Markup {
+function introduction({ summary, totalBytes, joined }: Figures): Markup {
   const { ranks, ranksPerNode, experts, topk, strategy } = summary;
   const tokens = sum(summary.tokens);
-  const nodes = ranks / ranksPerNode;
+  const nodes = Math.ceil(ranks / joined);
   const where =
     nodes === 1 ? `${formatCount(ranks)} ranks on one node` : `${formatCount(ranks)} ranks on ${nodes} nodes`;
   const way =
-    strategy === 'hier'
-      ? 'The plan is hierarchical: one copy of a token crosses to each other node, and a forwarder there hands it on.'
-      : 'The plan is flat: every row travels straight from its token to its expert’s slot.';
-  return html`<p class="intro">In this Mixture-of-Experts layer <strong>${formatCount(tokens)} tokens</strong> on ${where} choose up to ${topk} of ${formatCount(experts)} experts each. A <em>rank</em> is one GPU or process. <em>Dispatch</em> copies each token’s row to the ranks of its experts, <em>combine</em> brings the results back and adds them up. ${way} One dispatch moves <strong>${formatBytes(totalBytes.intra + totalBytes.inter)}</strong> between ranks.</p>`;
+    strategy === 'hier' && ranksPerNode === 1
+      ? 'The plan sends a row once to each rank, which copies it to its other slots.'
+      : strategy === 'hier'
+        ? 'The plan is hierarchical: one copy of a token crosses to each other node, and a forwarder there hands it on.'
+        : 'The plan is flat: every row travels straight from its token to its expert’s slot.';
+  const inside = html`<strong>${formatBytes(totalBytes.intra)}</strong>`;
+  const moved =
+    nodes === 1
+      ? html`One dispatch moves ${inside} between ranks.`
+      : html`One dispatch moves <strong>${formatBytes(totalBytes.inter)}</strong> between nodes and ${inside} inside them.`;
+  return html`<p class="intro">In this Mixture-of-Experts layer <strong>${formatCount(tokens)} tokens</strong> on ${where} choose up to ${topk} of ${formatCount(experts)} experts each. A <em>rank</em> is one GPU or process. <em>Dispatch</em> copies each token’s row to the ranks of its experts, <em>combine</em> brings the results back and adds them up. ${way} ${moved}</p>`;
 }
 
 function verification(problems: readonly FuscoError[]): Markup {
@@ -67,6 +74,7 @@ export function panelPage(
 <style>${new Markup(style)}</style>
 </head>
 <body class="report">
+<a class="skip" href="#panels">Skip to the charts</a>
 <header class="top">
 ${header}
 </header>
@@ -74,7 +82,7 @@ ${header}
 ${lead}
 <nav aria-label="Contents"><ul class="contents">${contents}</ul></nav>
 <p class="hint">Charts answer to the pointer and to the keyboard: Tab reaches a chart, arrow keys move through it, and the line below says what the mark means. Below each chart its numbers are a table.</p>
-<div class="panels">
+<div class="panels" id="panels">
 ${panels.map((panel) => panelMarkup(panel, []))}
 </div>
 </main>

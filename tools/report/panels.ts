@@ -28,19 +28,16 @@ const NOTABLE = 1.05;
 
 type Draw = (figures: Figures, width: number) => Markup;
 
-/** The three measures of a load, with what each one means. */
+/** How unequal a load is. */
 function measures(load: Load): Markup {
-  const facts: [string, string][] = [
-    ['busiest / mean (max / mean)', times(load.maxOverMean)],
-    ['busiest above mean ((max − mean) / mean)', percent(load.excess)],
-    ['mean of busiest (mean / max)', percent(load.meanOverMax)],
+  return pairList('measures', [
+    ['busiest / mean', times(load.maxOverMean)],
     ['busiest', rows(load.max)],
     ['mean', rows(load.mean)],
-  ];
-  return pairList('measures', facts);
+  ]);
 }
 
-function loadChart(load: Load, title: string, xTitle: string, max: number, width: number): Markup {
+function loadChart(load: Load, title: string, xTitle: 'rank' | 'expert', max: number, width: number): Markup {
   const chart = barChart({
     title,
     values: load.rows,
@@ -54,6 +51,7 @@ function loadChart(load: Load, title: string, xTitle: string, max: number, width
     max,
     width,
     hasPeak: load.maxOverMean > NOTABLE,
+    subject: xTitle,
   });
   return html`${chart}${measures(load)}`;
 }
@@ -61,11 +59,13 @@ function loadChart(load: Load, title: string, xTitle: string, max: number, width
 function spreadChart(values: readonly number[], what: 'rank' | 'node', max: number, width: number): Markup {
   const all = sum(values);
   const mean = all === 0 ? 0 : sum(values.map((n, i) => n * i)) / all;
+  // Only a token without experts reaches nothing; mostly there is none.
+  const numbers = values.map((_, n) => n).filter((n) => n > 0 || values[0]! > 0);
   const chart = barChart({
     title: `Tokens by the number of ${what}s they reach`,
-    values,
-    names: values.map((_, n) => `${n} ${n === 1 ? what : `${what}s`}`),
-    ticks: values.map((_, n) => String(n)),
+    values: numbers.map((n) => values[n]!),
+    names: numbers.map((n) => `${n} ${n === 1 ? what : `${what}s`}`),
+    ticks: numbers.map(String),
     xTitle: `${what}s reached by a token`,
     yTitle: 'tokens',
     format: tokens,
@@ -122,16 +122,60 @@ function groupChart({ summary }: Figures, max: number, width: number): Markup {
   return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} cross between nodes, ${rows(forwarding.stagedRows)} of them in a landing buffer; ${formatBytes(forwarding.metadataBytes)} of metadata travel along.</p>`;
 }
 
-function offenderTable({ offenders }: Figures, width: number): Markup {
+const OFFENDER_HEAD = ['what', 'which', 'how much', 'of the mean', 'why it matters'];
+
+function offenderTable({ offenders }: Figures): Markup {
   if (offenders.length === 0) return html`<p class="empty">Nothing moves.</p>`;
-  // Two tables side by side have no room for the last column.
-  const columns = width === WIDE ? 5 : 4;
-  const head = ['what', 'which', 'how much', 'of the mean', 'why it matters'];
   const body = offenders.map(({ what, who, amount, ratio, why }) => [what, who, amount, times(ratio), why]);
-  return html`<div class="scroll">${table(
-    head.slice(0, columns),
-    body.map((cells) => cells.slice(0, columns)),
-  )}</div>`;
+  return html`<div class="scroll">${table(OFFENDER_HEAD, body)}</div>`;
+}
+
+/** The largest of each kind in two plans, a line each, in the order of the first one. */
+function offenderPair(a: Figures, b: Figures): Markup {
+  const kinds = new Map([...a.offenders, ...b.offenders].map(({ what, why }) => [what, why]));
+  const of = ({ offenders }: Figures, kind: string) => {
+    const found = offenders.find(({ what }) => what === kind);
+    return found === undefined ? ['none', '', ''] : [found.who, found.amount, times(found.ratio)];
+  };
+  const plan = (name: string) => [`${name}: which`, 'how much', 'of the mean'];
+  const body = [...kinds].map(([what, why]) => [what, ...of(a, what), ...of(b, what), why]);
+  return html`<div class="scroll">${table(['what', ...plan('A'), ...plan('B'), 'why it matters'], body)}</div>`;
+}
+
+function bytesText(bytes: number): string {
+  return bytes === 0 ? '0' : formatBytes(bytes);
+}
+
+/** The ways to exchange this routing, the experts, the memory, and what would help. */
+function strategyTable({ strategies }: Figures): Markup {
+  if (strategies === undefined) return html`<p class="empty">Not predicted.</p>`;
+  const { rows: found, advice, memory, memoryGB, machine, experts } = strategies;
+  const body = found.map((row) => [
+    `${row.name}${row.isOwn ? ' (this plan)' : ''}${row.isBest ? ' – fastest' : ''}`,
+    formatUs(row.dispatchUs),
+    formatUs(row.combineUs),
+    formatUs(row.us),
+    times(row.speedUp),
+    row.bound,
+    row.options,
+  ]);
+  const head = ['strategy', 'dispatch', 'combine', 'both', 'of unfused', 'bound by', 'options of fusco plan'];
+  const own = found.find(({ isOwn }) => isOwn)!;
+  const room = memory.total <= memoryGB * 1e9 ? 'fits' : 'does not fit';
+  const facts: [string, string][] = [
+    ['machine', machine],
+    ...(experts === undefined
+      ? []
+      : ([
+          [`experts of ${experts.model}`, `${formatUs(experts.us)} (rank ${experts.rank})`],
+          ['experts, if all ranks had equal rows', formatUs(experts.evenUs)],
+          ['layer forward, nothing overlapped', formatUs(own.us + experts.us)],
+        ] satisfies [string, string][])),
+    [`memory of rank ${memory.rank}`, `${formatBytes(memory.total)}: ${room} ${memoryGB} GB`],
+    ['weights of all its experts and layers', bytesText(memory.weights)],
+    ['buffers and activations', bytesText(memory.total - memory.weights)],
+  ];
+  return html`<p class="advice">${advice}</p><div class="scroll">${table(head, body)}</div>${pairList('facts', facts)}<p class="figure-note">A model, not a measurement. Memory is without attention, caches and optimizer${memory.weights === 0 ? ', and without the experts, whose sizes are not known' : ''}.</p>`;
 }
 
 /** Pairs of a name and a value. */
@@ -142,23 +186,18 @@ function pairList(kind: 'facts' | 'measures', pairs: readonly (readonly [string,
 const UNVERIFIED = html`<p class="empty">Not shown: this plan did not pass verification, so its entries cannot be trusted.</p>`;
 
 /** The headline numbers of a plan. */
-export function headline({ summary, totalBytes, experts, ranks, tokens: deep }: Figures): Markup {
+export function headline(figures: Figures): Markup {
+  const { summary, totalBytes, experts, ranks, joined, nicOut, nicIn, tokens: deep } = figures;
   const prediction = deep?.prediction;
-  const moved = totalBytes.intra + totalBytes.inter;
+  const isSpread = summary.ranks > joined;
+  const busiestNic = largest([...nicOut, ...nicIn]);
+  const inside = `${formatBytes(totalBytes.intra)} inside nodes`;
   const tiles: [string, string, string][] = [
     ['rows delivered', count(sum(summary.keptRows)), `${summary.copiesPerToken.flat.toFixed(2)} per token`],
-    [
-      'bytes sent',
-      formatBytes(moved),
-      summary.ranks > summary.ranksPerNode
-        ? `${formatBytes(totalBytes.inter)} between nodes`
-        : 'all of it within one node',
-    ],
-    [
-      'busiest NIC',
-      summary.busiestNicBytes === 0 ? 'idle' : formatBytes(summary.busiestNicBytes),
-      'most sent or received by one rank',
-    ],
+    isSpread
+      ? ['bytes between nodes', formatBytes(totalBytes.inter), `and ${inside}`]
+      : ['bytes between ranks', formatBytes(totalBytes.intra), 'all of it inside one node'],
+    ['busiest NIC', busiestNic === 0 ? 'idle' : formatBytes(busiestNic), 'most sent or received by one rank'],
     ['busiest rank', times(ranks.maxOverMean), `the mean; ${rows(ranks.max)}`],
     ['busiest expert', times(experts.maxOverMean), `the mean; ${rows(experts.max)}`],
   ];
@@ -166,7 +205,7 @@ export function headline({ summary, totalBytes, experts, ranks, tokens: deep }: 
     tiles.push([
       'predicted time',
       formatUs(prediction.dispatch.us + prediction.combine.us),
-      `dispatch ${formatUs(prediction.dispatch.us)}, combine ${formatUs(prediction.combine.us)}`,
+      `dispatch ${formatUs(prediction.dispatch.us)}, combine ${formatUs(prediction.combine.us)}; model of ${prediction.machine}`,
     ]);
   }
   return html`<dl class="tiles">${tiles.map(([name, value, note]) => html`<div><dt>${name}</dt><dd class="value">${value}</dd><dd class="note">${note}</dd></div>`)}</dl>`;
@@ -191,7 +230,7 @@ function timelineText(all: readonly Figures[]): string {
   const machine =
     prediction === undefined
       ? ''
-      : ` Rates a rank, from the machine ${prediction.machine}: NIC ${prediction.nicGBps} GB/s, NVLink ${prediction.nvlinkGBps} GB/s a direction, memory ${prediction.hbmGBps} GB/s.`;
+      : ` Rates per rank, of the machine ${prediction.machine}: NIC ${prediction.nicGBps} GB/s, NVLink ${prediction.nvlinkGBps} GB/s per direction, memory ${prediction.hbmGBps} GB/s.`;
   return `When the cost model expects each link to be busy. A stage ends when its slowest link is done; a link waits in the gaps.${machine}`;
 }
 
@@ -202,7 +241,7 @@ function scales(all: readonly Figures[]) {
   const ofTokens = (pick: (figures: TokenFigures) => readonly number[]) =>
     most(({ tokens: known }) => (known === undefined ? [] : pick(known)));
   return {
-    heat: largest(all.map(({ heat }) => heatMax(heat))),
+    heat: heatMax(all.map(({ heat }) => heat)),
     experts: most(({ experts }) => experts.rows),
     ranks: most(({ ranks }) => ranks.rows),
     groups: most(({ summary }) => summary.forwarding?.groupLoads ?? []),
@@ -217,6 +256,12 @@ function loadSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Spe
   const cell = all[0]?.heat.ranksPerCell ?? 1;
   return [
     wide(
+      'strategies',
+      'Ways to exchange these tokens',
+      'The same routing, without fusion and along every kind of plan, predicted on one machine.',
+      strategyTable,
+    ),
+    wide(
       'offenders',
       'What stands out',
       'The largest of each kind, most unequal first. An exchange takes as long as its busiest part, so a better balance helps here first.',
@@ -225,7 +270,7 @@ function loadSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Spe
     narrow(
       'traffic',
       'Traffic between ranks',
-      `Payload bytes of one dispatch. Each row is a sender, each column a receiver${cell > 1 ? `, ${cell} ranks a cell` : ''}; squares outline the nodes. A dark column is a rank that receives from all others. Combine moves the same bytes in the other direction.`,
+      `Payload bytes of one dispatch. Each row is a sender, each column a receiver${cell > 1 ? `, ${cell} ranks a cell` : ''}; squares outline the nodes. Each link has a scale of its own, below the map; a strong column is a rank that receives from all others. Combine moves the same bytes in the other direction.`,
       ({ heat }, width) => heatChart(heat, max.heat, width),
     ),
     narrow(
@@ -295,13 +340,31 @@ function tokenSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Sp
   ];
 }
 
+/** Whether a panel has anything to show of some plan: with one node, or without forwarders, some have not. */
+function appliesTo(all: readonly Figures[]): (panel: Spec) => boolean {
+  const some = (has: (figures: Figures) => boolean) => all.some(has);
+  const needs: Readonly<Record<string, boolean>> = {
+    strategies: some(({ strategies }) => strategies !== undefined),
+    'nodes-per-token': some(({ summary, joined }) => summary.ranks > joined && summary.ranksPerNode > 1),
+    groups: some(({ summary }) => summary.forwarding !== undefined),
+  };
+  return ({ id }) => needs[id] ?? true;
+}
+
 /** All panels of one plan, or of two on common scales. */
 export function panelsOf(all: readonly Figures[]): Panel[] {
   const max = scales(all);
-  return [...loadSpecs(all, max), ...tokenSpecs(all, max)].map(({ draw, ...panel }) => ({
-    ...panel,
-    cells: all.map((figures) => draw(figures, panel.isWide && all.length === 1 ? WIDE : NARROW)),
-  }));
+  const [a, b] = all;
+  return [...loadSpecs(all, max), ...tokenSpecs(all, max)]
+    .filter(appliesTo(all))
+    .map(({ draw, ...panel }) => ({
+      ...panel,
+      // What stands out is compared line by line.
+      cells:
+        panel.id === 'offenders' && a !== undefined && b !== undefined
+          ? [offenderPair(a, b)]
+          : all.map((figures) => draw(figures, panel.isWide && all.length === 1 ? WIDE : NARROW)),
+    }));
 }
 
 /** Several drawings under their names; a single one as it is. */

@@ -35,9 +35,78 @@ function onKey(event: KeyboardEvent): void {
   marks[next]!.focus();
 }
 
+/** Puts the bars of a chart into the order of their values, or back into their own. */
+function sortBars(chart: Element, button: Element): void {
+  const marks = [...chart.querySelectorAll<SVGGElement>(MARK)];
+  const isSorted = button.getAttribute('aria-pressed') === 'true';
+  const place = (mark: SVGGElement) => Number(mark.querySelector('.hit')!.getAttribute('x'));
+  const places = marks.map(place).sort((a, b) => a - b);
+  const value = (mark: SVGGElement) => Number(mark.dataset.value);
+  const order = [...marks].sort((a, b) => (isSorted ? place(a) - place(b) : value(b) - value(a)));
+  const parent = marks[0]?.parentElement;
+  const after = marks.at(-1)?.nextSibling ?? null;
+  order.forEach((mark, i) => {
+    mark.setAttribute('transform', `translate(${places[i]! - place(mark)} 0)`);
+    mark.setAttribute('tabindex', i === 0 ? '0' : '-1');
+    parent?.insertBefore(mark, after);
+  });
+  chart.classList.toggle('sorted', !isSorted);
+  button.setAttribute('aria-pressed', String(!isSorted));
+}
+
+const MAX_ZOOM = 8;
+
+/** Twice as wide, or half; what does not fit is scrolled to. */
+function zoom(chart: HTMLElement, factor: number): void {
+  const now = Math.min(MAX_ZOOM, Math.max(1, Number(chart.dataset.zoom ?? 1) * factor));
+  chart.dataset.zoom = String(now);
+  chart.querySelector<SVGElement>('svg')?.style.setProperty('--zoom', String(now));
+  const tool = (name: string) => chart.querySelector<HTMLButtonElement>(`[data-tool="zoom-${name}"]`)!;
+  tool('in').disabled = now === MAX_ZOOM;
+  tool('out').disabled = now === 1;
+}
+
+/** Saves text under a name, as a download. */
+export function saveText(name: string, type: string, text: string): void {
+  saveBytes(name, new Blob([text], { type }));
+}
+
+/** Saves bytes under a name, as a download. */
+export function saveBytes(name: string, blob: Blob): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** The table of a chart as CSV (RFC 4180). */
+function csvOf(chart: Element): string {
+  const quoted = (text: string) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const lines = [...chart.querySelectorAll('details tr')].map((row) =>
+    [...row.children].map((cell) => quoted(cell.textContent ?? '')).join(),
+  );
+  return `${lines.join('\r\n')}\r\n`;
+}
+
+function onTool(event: Event): void {
+  const button = (event.target as Element).closest?.<HTMLElement>('[data-tool]');
+  const chart = button?.closest<HTMLElement>('figure');
+  if (!button || !chart) return;
+  const { tool } = button.dataset;
+  if (tool === 'sort') sortBars(chart, button);
+  if (tool === 'zoom-in') zoom(chart, 2);
+  if (tool === 'zoom-out') zoom(chart, 0.5);
+  if (tool === 'csv') {
+    const label = chart.querySelector('svg')?.getAttribute('aria-label') ?? 'chart';
+    saveText(`${label.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-')}.csv`, 'text/csv', csvOf(chart));
+  }
+}
+
 /** Lets the charts of a document answer, those that are drawn later included. */
 export function listen(root: Document): void {
   root.addEventListener('keydown', onKey);
+  root.addEventListener('click', onTool);
   for (const type of ['focusin', 'pointerover']) {
     root.addEventListener(type, (event) => {
       const mark = (event.target as Element).closest?.(MARK);

@@ -1,7 +1,6 @@
 // The panels of a recording under several placements, for the report and for the viewer.
 
-import { formatBytes, times } from '../figures/format.ts';
-import { formatUs } from '../simulate/predictionText.ts';
+import { formatBytes, formatUs, times } from '../figures/format.ts';
 import type { StepFigures, WhatIf } from '../simulate/whatIf.ts';
 import { overallRows } from '../simulate/whatIfText.ts';
 import { WIDE } from './charts/frame.ts';

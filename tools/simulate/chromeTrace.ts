@@ -7,7 +7,7 @@
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { type Exchange, timeExchange, timeRank } from './model.ts';
 import { planExchanges } from './strategies.ts';
-import { checkFit, type Topology } from './topology.ts';
+import { checkFit, linkedRanks, type Topology } from './topology.ts';
 
 /** An event of the trace format: `M` names a process or a thread, `X` is a span; times in microseconds. */
 export interface TraceEvent {
@@ -95,12 +95,13 @@ function spansOf(
  */
 export function traceOf(plan: VerifiedPlan, topology: Topology): Trace {
   const { spec } = plan;
-  checkFit(topology, spec.nodes, spec.ranksPerNode);
-  const { dispatch, combine } = planExchanges(plan);
+  checkFit(topology, spec.ranks);
+  const joined = linkedRanks(topology, spec.ranks);
+  const { dispatch, combine } = planExchanges(plan, joined);
   const there = spansOf(dispatch, 'dispatch', spec.ranks, 0, 0, topology);
   const back = spansOf(combine, 'combine', spec.ranks, there.tracks.length, there.us, topology);
   const tracks = [...there.tracks, ...back.tracks];
-  const node = (rank: number) => Math.floor(rank / spec.ranksPerNode);
+  const node = (rank: number) => Math.floor(rank / joined);
   const names = Array.from({ length: spec.ranks }, (_, rank) =>
     nameEvents(pidOf(rank), `rank ${rank}, node ${node(rank)}`, tracks),
   );

@@ -1,21 +1,26 @@
 // A plan against the other ways to exchange the same routing.
 
 import { SLOT_MASKED } from '../../planner/format/layout.ts';
-import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Plan, VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { Balance, BalanceRule } from '../../planner/spec.ts';
+import type { BalanceRule, PlanOptions } from '../../planner/spec.ts';
 import { optionsOf } from '../../planner/spec.ts';
 import { planLoads } from './loads.ts';
 import { type TimedExchange, timeExchange } from './model.ts';
-import { type Exchanges, flatFused, planExchanges, unfused } from './strategies.ts';
-import { checkFit, type Topology } from './topology.ts';
+import { type Exchanges, isOncePerRank, planExchanges, unfused } from './strategies.ts';
+import { checkFit, linkedRanks, type Topology } from './topology.ts';
+
+/** A way to exchange, as people call it: `once per rank` is a hierarchical plan with one rank per node. */
+export type StrategyName = 'unfused' | 'flat fused' | 'hier' | 'once per rank';
 
 /** One strategy's predicted times. */
 export interface Prediction {
-  readonly strategy: 'unfused' | 'flat fused' | 'hier';
+  readonly strategy: StrategyName;
   /** Of the balancer, if there is one. */
   readonly rule: BalanceRule | 'none';
+  /** Of the plan. */
+  readonly ranksPerNode: number;
   readonly dispatch: TimedExchange;
   readonly combine: TimedExchange;
   readonly us: number;
@@ -40,37 +45,91 @@ export function predict({ dispatch, combine }: Exchanges, topology: Topology) {
   return { ...timed, us: timed.dispatch.us + timed.combine.us };
 }
 
+/** What people call a plan's strategy. */
+export function strategyOf({ spec }: Pick<Plan, 'spec'>): Exclude<StrategyName, 'unfused'> {
+  if (spec.strategy === 'flat') return 'flat fused';
+  return isOncePerRank(spec) ? 'once per rank' : 'hier';
+}
+
+/** A plan as it is, on a machine. */
+export function predictPlan(plan: Plan, topology: Topology): Prediction {
+  const { spec } = plan;
+  const strategy = strategyOf(plan);
+  // With one rank per node, nobody chooses who forwards.
+  const rule = strategy === 'hier' && plan.decision.rule !== 'none' ? plan.decision.rule : 'none';
+  const { ranksPerNode } = spec;
+  return {
+    strategy,
+    rule,
+    ranksPerNode,
+    ...predict(planExchanges(plan, linkedRanks(topology, spec.ranks)), topology),
+  };
+}
+
+/** The exchanges of a flat plan with permutation passes of their own. */
+function predictUnfused(flat: VerifiedPlan, topology: Topology): Prediction {
+  const { spec } = flat;
+  const exchanges = unfused(planLoads(flat, linkedRanks(topology, spec.ranks)), spec);
+  const { ranksPerNode } = spec;
+  return { strategy: 'unfused', rule: 'none', ranksPerNode, ...predict(exchanges, topology) };
+}
+
+/** A flat plan with and without fusion: the baseline, and what direct rows gain. */
+export function predictFlat(flat: VerifiedPlan, topology: Topology): Prediction[] {
+  return [predictUnfused(flat, topology), predictPlan(flat, topology)];
+}
+
+/** Nodes of hierarchical plans on this machine: the ranks that NVLink joins, unless they do not divide the group. */
+function nodeOfMachine(topology: Topology, ranks: number): number {
+  let size = linkedRanks(topology, ranks);
+  while (ranks % size !== 0) size--;
+  return size;
+}
+
+export interface Comparison {
+  readonly predictions: readonly Prediction[];
+  /** Index of the plan's own prediction. */
+  readonly own: number;
+  /** Index of the fastest one. */
+  readonly best: number;
+}
+
+function fastest(predictions: readonly Prediction[]): number {
+  return predictions.reduce((best, { us }, i) => (us < predictions[best]!.us ? i : best), 0);
+}
+
 /**
- * Predicts the same routing unfused, flat, hierarchical with static groups and hierarchical with the best groups, in
- * this order; a plan that is none of these comes last.
+ * Predicts the same routing unfused, flat, hierarchical with the nodes of the machine and each rule of the balancer
+ * that differs, and once per rank, in this order; a plan that is none of these comes last.
  *
- * @returns `own` is the index of the plan's prediction
  * @throws FuscoError E_OPTION if the plan does not fit the topology
  */
-export function compare(
-  plan: VerifiedPlan,
-  planner: Planner,
-  topology: Topology,
-): { predictions: Prediction[]; own: number } {
+export function compare(plan: VerifiedPlan, planner: Planner, topology: Topology): Comparison {
   const { spec } = plan;
-  checkFit(topology, spec.nodes, spec.ranksPerNode);
+  checkFit(topology, spec.ranks);
   const routing = routingOf(plan);
-  const options = optionsOf(spec);
-  const replan = (balance: Balance) => planner.planAll(routing, { ...options, strategy: 'hier', balance });
-  const hier = (made: VerifiedPlan): Prediction => ({
-    strategy: 'hier',
-    rule: made.decision.rule,
-    ...predict(planExchanges(made), topology),
-  });
-  const isFlat = spec.strategy === 'flat';
-  const flat = planLoads(isFlat ? plan : planner.planAll(routing, { ...options, strategy: 'flat' }));
-  const predictions: Prediction[] = [
-    { strategy: 'unfused', rule: 'none', ...predict(unfused(flat, spec), topology) },
-    { strategy: 'flat fused', rule: 'none', ...predict(flatFused(flat, spec), topology) },
-    hier(replan('static')),
-    hier(replan('best')),
-  ];
-  const { rule } = plan.decision;
-  const own = isFlat ? 1 : predictions.findIndex((made) => made.strategy === 'hier' && made.rule === rule);
-  return own >= 0 ? { predictions, own } : { predictions: [...predictions, hier(plan)], own: 4 };
+  const { ranksPerNode: _, strategy: __, balance: ___, ...options } = optionsOf(spec);
+  const made = (more: Partial<PlanOptions>) => planner.planAll(routing, { ...options, ...more });
+  const node = nodeOfMachine(topology, spec.ranks);
+  const flat = made({ strategy: 'flat', ranksPerNode: node });
+  const predictions = [...predictFlat(flat, topology)];
+  if (node > 1 && node < spec.ranks) {
+    const hier = (['static', 'best'] as const).map((balance) =>
+      predictPlan(made({ strategy: 'hier', ranksPerNode: node, balance }), topology),
+    );
+    predictions.push(...hier.filter(({ rule }, i) => i === 0 || rule !== hier[0]!.rule));
+  }
+  if (spec.ranks > 1) {
+    const once = made({ strategy: 'hier', ranksPerNode: 1, balance: 'static' });
+    predictions.push(predictPlan(once, topology));
+  }
+  const mine = predictPlan(plan, topology);
+  const isMine = ({ strategy, rule, ranksPerNode }: Prediction) =>
+    strategy === mine.strategy &&
+    rule === mine.rule &&
+    (rule === 'none' || ranksPerNode === mine.ranksPerNode);
+  let own = predictions.findIndex(isMine);
+  if (own < 0) own = predictions.push(mine) - 1;
+  else predictions[own] = mine;
+  return { predictions, own, best: fastest(predictions) };
 }

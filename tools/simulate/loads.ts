@@ -15,19 +15,27 @@ export interface LinkRows {
   readonly inPeers: Float64Array;
 }
 
+/** Rows by the link that they cross: NVLink joins neighbors, a NIC the others. */
+export interface Links {
+  readonly nvlink: LinkRows;
+  readonly nic: LinkRows;
+}
+
 /** Rows of a dispatch; a combine that takes the same way moves the same rows back. */
 export interface PlanLoads {
   readonly ranks: number;
-  /** Rows between nodes: copies for forwarders in a hierarchical plan. */
-  readonly inter: LinkRows;
-  /** Rows between ranks of one node: direct ones, and what forwarders distribute. */
-  readonly intra: LinkRows;
+  /** Rows between nodes of the plan: copies for forwarders in a hierarchical plan. */
+  readonly inter: Links;
+  /** Rows between ranks of one node of the plan: direct ones, and what forwarders distribute. */
+  readonly intra: Links;
   /** Rows that a rank copies within its own memory; a row that lands in its slot is none. */
   readonly local: Float64Array;
   /** Entries of each rank that reach an expert. */
   readonly kept: Float64Array;
   /** Real rows of each receive buffer. */
   readonly received: Float64Array;
+  /** Copies of a row that arrive at each forwarder. */
+  readonly landed: Float64Array;
   readonly tokens: Float64Array;
   /** Rows that the combine adds up at home: kept rows, or partial sums and the rows of its own node. */
   readonly summed: Float64Array;
@@ -40,23 +48,39 @@ function emptyLink(ranks: number): LinkRows {
   return { out: zeros(), in: zeros(), outPeers: zeros(), inPeers: zeros() };
 }
 
-function addRows(link: LinkRows, from: number, to: number, rows: number): void {
-  if (rows === 0) return;
-  link.out[from]! += rows;
-  link.in[to]! += rows;
-  link.outPeers[from]! += 1;
-  link.inPeers[to]! += 1;
+/** Rows by their link; `joined` consecutive ranks reach each other over NVLink. */
+class LinkCounter implements Links {
+  readonly nvlink: LinkRows;
+  readonly nic: LinkRows;
+  readonly #joined: number;
+
+  constructor(ranks: number, joined: number) {
+    this.nvlink = emptyLink(ranks);
+    this.nic = emptyLink(ranks);
+    this.#joined = joined;
+  }
+
+  /** Once for each pair of ranks, so that a peer counts once. */
+  add(from: number, to: number, rows: number): void {
+    if (rows === 0 || from === to) return;
+    const near = Math.floor(from / this.#joined) === Math.floor(to / this.#joined);
+    const link = near ? this.nvlink : this.nic;
+    link.out[from]! += rows;
+    link.in[to]! += rows;
+    link.outPeers[from]! += 1;
+    link.inPeers[to]! += 1;
+  }
 }
 
-/** The rows [from][to] as a link; those that stay on their rank are left out. */
-export function linkRows(rows: readonly Float64Array[]): LinkRows {
-  const link = emptyLink(rows.length);
+/** The rows [from][to] by their link; those that stay on their rank are left out. */
+export function linkRows(rows: readonly Float64Array[], joined: number): Links {
+  const links = new LinkCounter(rows.length, joined);
   rows.forEach((row, from) => {
     row.forEach((moved, to) => {
-      if (from !== to) addRows(link, from, to, moved);
+      links.add(from, to, moved);
     });
   });
-  return link;
+  return links;
 }
 
 /** forwarder[rank][node]: who receives a rank's copies for a node; itself on its own node. */
@@ -64,37 +88,58 @@ export function forwarderTable(spec: PlanSpec, groups: Uint16Array): Uint32Array
   return Array.from({ length: spec.ranks }, (_, rank) => forwardersOf(spec, groups, rank));
 }
 
-/** The loads of a plan, flat or hierarchical. O(ranks^2 + forwarded rows). */
-export function planLoads(plan: Plan): PlanLoads {
-  if (plan.spec.strategy === 'flat') return entryLoads(plan);
-  return loadsOf(plan, visitPlan, {
+/**
+ * The loads of a plan, flat or hierarchical. O(ranks^2 + forwarded rows).
+ *
+ * @param joined consecutive ranks that NVLink joins; default: the nodes of the plan
+ */
+export function planLoads(plan: Plan, joined: number = plan.spec.ranksPerNode): PlanLoads {
+  if (plan.spec.strategy === 'flat') return entryLoads(plan, joined);
+  return loadsOf(plan, joined, {
+    visit: visitPlan,
+    lands: true,
     summed: ({ sendEntry, forwardRows }) => sendEntry.length + sum(forwardRows),
     slices: ({ forwardSlices }) => forwardSlices.length / 3,
   });
 }
 
-/** The loads if every row of the plan's entries goes straight to its slot: those of a flat plan. O(ranks^2). */
-export function entryLoads(plan: Plan): PlanLoads {
+/**
+ * The loads if every row of the plan's entries goes straight to its slot: those of a flat plan. O(ranks^2).
+ *
+ * @param joined as for planLoads
+ */
+export function entryLoads(plan: Plan, joined: number = plan.spec.ranksPerNode): PlanLoads {
   const { sliceRows } = plan.spec;
   const matrix = rowMatrix(plan);
-  return loadsOf(plan, visitEntries, {
+  return loadsOf(plan, joined, {
+    visit: visitEntries,
+    lands: false,
     summed: ({ kept }) => kept,
     slices: ({ rank }) => sum(matrix[rank]!.map((rows) => Math.ceil(rows / sliceRows))),
   });
 }
 
-function loadsOf(
-  plan: Plan,
-  visit: (plan: Plan, visitor: TrafficVisitor) => void,
-  of: { summed: (shard: Shard) => number; slices: (shard: Shard) => number },
-): PlanLoads {
+/** How rows travel. */
+interface Way {
+  readonly visit: (plan: Plan, visitor: TrafficVisitor) => void;
+  /** Whether rows between nodes land at a forwarder, which distributes them. */
+  readonly lands: boolean;
+  readonly summed: (shard: Shard) => number;
+  readonly slices: (shard: Shard) => number;
+}
+
+function loadsOf(plan: Plan, joined: number, { visit, lands, summed, slices }: Way): PlanLoads {
   const { spec, shards } = plan;
   const { ranks } = spec;
-  const inter = emptyLink(ranks);
+  const inter = new LinkCounter(ranks, joined);
+  const landed = new Float64Array(ranks);
   // Distribution adds up over a forwarder's sources before it is counted, so that a peer counts once.
   const near = Array.from({ length: ranks }, () => new Float64Array(ranks));
   visit(plan, {
-    inter: (from, to, rows) => addRows(inter, from, to, rows),
+    inter: (from, to, rows) => {
+      inter.add(from, to, rows);
+      if (lands) landed[to]! += rows;
+    },
     intra: (from, to, rows) => {
       near[from]![to]! += rows;
     },
@@ -104,12 +149,13 @@ function loadsOf(
   return {
     ranks,
     inter,
-    intra: linkRows(near),
+    intra: linkRows(near, joined),
     local: perRank((rank) => near[rank]![rank]!),
     kept: perRank((rank) => shards[rank]!.kept),
+    landed,
     received: perRank((rank) => sum(shards[rank]!.expertRows)),
     tokens: perRank((rank) => shards[rank]!.tokens),
-    summed: perRank((rank) => of.summed(shards[rank]!)),
-    slices: Math.max(1, ...shards.map(of.slices)),
+    summed: perRank((rank) => summed(shards[rank]!)),
+    slices: Math.max(1, ...shards.map(slices)),
   };
 }

@@ -18,6 +18,8 @@ export interface Stage {
   readonly name: string;
   readonly nic?: Transfer;
   readonly nvlink?: Transfer;
+  /** Rows go straight to their slots: with several peers, NVLink reaches `scatterReached` of its rate. */
+  readonly isScattered?: boolean;
   /** Bytes read and written in a rank's memory by the exchange. */
   readonly hbm?: Float64Array;
   /** Bytes read and written by a permutation pass of its own. */
@@ -70,9 +72,11 @@ function ranksOf({ nic, nvlink, hbm, permute }: Stage): number {
 
 /** What one rank waits for longest in a stage: its busiest resource, without the start of the stage. */
 export function timeRank(stage: Stage, rank: number, c: Constants): { us: number; resource: Resource } {
+  const isScattered = stage.isScattered === true && stage.nvlink!.peers[rank]! > 1;
+  const nvlinkGBps = c.nvlinkGBps * (isScattered ? c.scatterReached : 1);
   const times: readonly [Resource, number][] = [
     ['nic', linkUs(stage.nic, rank, c.nicGBps, c.nicLatencyUs, c)],
-    ['nvlink', linkUs(stage.nvlink, rank, c.nvlinkGBps, c.nvlinkLatencyUs, c)],
+    ['nvlink', linkUs(stage.nvlink, rank, nvlinkGBps, c.nvlinkLatencyUs, c)],
     ['hbm', transferUs(stage.hbm?.[rank] ?? 0, c.hbmGBps * c.hbmReached)],
     ['permute', transferUs(stage.permute?.[rank] ?? 0, c.hbmGBps * c.permuteReached)],
   ];
@@ -119,9 +123,10 @@ export function timeExchange(exchange: Exchange, c: Constants): TimedExchange {
 function pickRanks(stage: Stage, ranks: readonly number[], factor: number): Stage {
   const pick = (values: Float64Array, by: number) => Float64Array.from(ranks, (rank) => values[rank]! * by);
   const link = ({ bytes, peers }: Transfer) => ({ bytes: pick(bytes, factor), peers: pick(peers, 1) });
-  const { name, nic, nvlink, hbm, permute } = stage;
+  const { name, nic, nvlink, isScattered, hbm, permute } = stage;
   return {
     name,
+    ...(isScattered && { isScattered }),
     ...(nic && { nic: link(nic) }),
     ...(nvlink && { nvlink: link(nvlink) }),
     ...(hbm && { hbm: pick(hbm, factor) }),

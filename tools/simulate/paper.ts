@@ -22,7 +22,7 @@ import {
   type System,
 } from './published.ts';
 import { type Exchanges, hierFused, twoLevelCombine, twoLevelDispatch, unfused } from './strategies.ts';
-import { type Constants, TOPOLOGIES } from './topology.ts';
+import { type Constants, namedTopology } from './topology.ts';
 
 /** Tokens a rank of the drawn tables that are planned; other lengths are these loads times a factor. */
 export const PLANNED_TOKENS = 4096;
@@ -87,7 +87,7 @@ function deepEp(planner: Planner, tables: readonly RoutingTable[], options: Plan
       arrived[to]! += rows;
     });
   });
-  const copied: PlanLoads = { ...loads, intra: linkRows(near) };
+  const copied: PlanLoads = { ...loads, intra: linkRows(near, ranksPerNode) };
   const permute = (name: string): Stage => ({
     name,
     permute: loads.received.map((rows, rank) => (rows + arrived[rank]!) * rowBytes),
@@ -138,7 +138,7 @@ export function patternTables(
   };
 }
 
-const H100 = TOPOLOGIES.find(({ name }) => name === PAPER.topology)!.constants;
+const H100 = namedTopology(PAPER.topology)!.constants;
 
 /** What the fit may move, and from where: the machine's constants, and a fixed cost of each system. */
 const PARAMETERS: readonly Parameter[] = [

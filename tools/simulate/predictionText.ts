@@ -1,57 +1,31 @@
 // Predictions as text: times, what binds, and a timeline.
 
-import { formatGrid } from '../figures/format.ts';
-import type { Prediction } from './compare.ts';
+import { formatGrid, formatUs } from '../figures/format.ts';
+import { bindingStage, RESOURCE_NAMES, strategyName } from './advice.ts';
+import type { Comparison, Prediction } from './compare.ts';
 import type { TimedExchange, TimedStage } from './model.ts';
 import type { Cell, PaperResult } from './paper.ts';
 import { LENGTHS, PATTERNS, SYSTEMS } from './published.ts';
 import type { Topology } from './topology.ts';
 
+/** Stands over everything that the model says. */
+export const LABEL = 'model: predicted from a cost model, not measured';
+
 /** Characters of the timeline's bars. */
 const WIDTH = 28;
 
-const RESOURCE_NAMES = {
-  nic: 'NIC',
-  nvlink: 'NVLink',
-  hbm: 'memory',
-  permute: 'permutation',
-  none: 'nothing',
-} as const;
-
-export function resourceName(stage: Pick<TimedStage, 'resource'>): string {
-  return RESOURCE_NAMES[stage.resource];
-}
-
 /** `NIC r3`: the resource and the rank. */
 function boundText(stage: TimedStage): string {
-  return stage.us === 0 ? 'nothing' : `${resourceName(stage)} r${stage.rank}`;
+  return stage.us === 0 ? 'nothing' : `${RESOURCE_NAMES[stage.resource]} r${stage.rank}`;
 }
 
-/** Microseconds in a unit that keeps three digits. */
-export function formatUs(us: number): string {
-  if (us < 1000) return `${us < 100 ? us.toPrecision(3) : us.toFixed(0)} us`;
-  return us < 1e5 ? `${(us / 1e3).toPrecision(3)} ms` : `${(us / 1e3).toFixed(0)} ms`;
-}
-
-/** The longest stage of a prediction: what everybody waits for. */
-export function bindingStage({ dispatch, combine }: Prediction): TimedStage {
-  return [...dispatch.stages, ...combine.stages].reduce((worst, stage) =>
-    stage.us > worst.us ? stage : worst,
-  );
-}
-
-/** `hier, rotate`. */
-export function strategyName({ strategy, rule }: Pick<Prediction, 'strategy' | 'rule'>): string {
-  return rule === 'none' ? strategy : `${strategy}, ${rule}`;
-}
-
-/** One line a strategy: dispatch, combine, total, and against unfused. The plan's own has an asterisk. */
-export function comparisonLines(predictions: readonly Prediction[], own: number): string {
+/** One line per strategy: dispatch, combine, total, and against unfused. The plan's own has an asterisk. */
+export function comparisonLines({ predictions, own, best }: Comparison): string {
   const base = predictions[0]!.us;
   const rows = predictions.map((prediction, i) => {
     const stage = bindingStage(prediction);
     return [
-      `${strategyName(prediction)}${i === 3 ? ' (best)' : ''}${i === own ? ' *' : ''}`,
+      `${strategyName(prediction)}${i === own ? ' *' : ''}${i === best ? ' (fastest)' : ''}`,
       formatUs(prediction.dispatch.us),
       formatUs(prediction.combine.us),
       formatUs(prediction.us),
@@ -63,12 +37,14 @@ export function comparisonLines(predictions: readonly Prediction[], own: number)
 }
 
 function bars(exchange: TimedExchange, scaleUs: number): string[][] {
-  return exchange.stages.map((stage) => {
+  // A stage in which nothing moves is none.
+  const busy = exchange.stages.filter(({ us }) => us > 0);
+  return busy.map((stage) => {
     const from = Math.round((stage.startUs / scaleUs) * WIDTH);
     const to = Math.max(stage.us > 0 ? from + 1 : from, Math.round((stage.endUs / scaleUs) * WIDTH));
     // A stage that lasts much longer than its work is waiting for slices in between.
     const mark = stage.endUs - stage.startUs > 1.2 * stage.us ? '-' : '#';
-    const bar = `|${' '.repeat(from)}${mark.repeat(to - from)}`.padEnd(WIDTH + 1);
+    const bar = `|${' '.repeat(from)}${mark.repeat(to - from)}`.slice(0, WIDTH + 1).padEnd(WIDTH + 1);
     return [`  ${stage.name}`, bar, formatUs(stage.us), boundText(stage)];
   });
 }
@@ -77,10 +53,7 @@ function bars(exchange: TimedExchange, scaleUs: number): string[][] {
 export function timelineLines(predictions: readonly Prediction[]): string {
   const spans = predictions.flatMap(({ dispatch, combine }) => [dispatch.us, combine.us]);
   const scaleUs = Math.max(...spans, Number.MIN_VALUE);
-  // The best groups may be the static ones: shown once.
-  const names = predictions.map(strategyName);
-  const shown = predictions.filter((_, i) => names.indexOf(names[i]!) === i);
-  const parts = shown.flatMap((prediction) =>
+  const parts = predictions.flatMap((prediction) =>
     (['dispatch', 'combine'] as const).flatMap((name) => [
       [`${strategyName(prediction)}: ${name}`, '|'.padEnd(WIDTH + 1), formatUs(prediction[name].us), ''],
       ...bars(prediction[name], scaleUs),

@@ -8,6 +8,8 @@ export interface Constants {
   /** Effective rate of a rank's NVLink, a direction, in GB/s. */
   readonly nvlinkGBps: number;
   readonly nvlinkLatencyUs: number;
+  /** Share of NVLink's rate that rows reach which are stored straight into the slots of several peers, 0..1. */
+  readonly scatterReached: number;
   /** Effective rate of a rank's NIC, a direction, in GB/s. */
   readonly nicGBps: number;
   readonly nicLatencyUs: number;
@@ -25,42 +27,118 @@ export interface Constants {
   readonly channels: number;
   /** How much of a stage can run while the one before it still runs: 0 nothing, 1 all but the first slice. */
   readonly overlap: number;
+  /** Nominal rate of matrix products in bf16, in TFLOP/s; fp8 has twice that. */
+  readonly gemmTflops: number;
+  /** Share of it that the experts' matrix products reach, 0..1. */
+  readonly gemmReached: number;
 }
 
 export interface Topology {
   readonly name: string;
-  /** Nodes and ranks a node that exist; a plan may use fewer. */
+  /** Nodes that exist, and ranks of a node; a plan may use fewer. NVLink joins the ranks of a node, a NIC the nodes. */
   readonly nodes: number;
   readonly ranksPerNode: number;
+  /** GB of a rank's memory. */
+  readonly memoryGB: number;
   readonly constants: Constants;
+  /** Where the constants come from, in a few words. */
+  readonly source: string;
 }
 
 const H100: Constants = {
-  nvlinkGBps: 370,
+  nvlinkGBps: 350,
   nvlinkLatencyUs: 1.9,
+  scatterReached: 0.78,
   nicGBps: 43,
   nicLatencyUs: 5,
   hbmGBps: 3350,
   hbmReached: 0.88,
   permuteReached: 0.88,
   launchUs: 4,
-  setupUs: 0,
+  setupUs: 60,
   channels: 8,
   overlap: 1,
+  gemmTflops: 989,
+  gemmReached: 0.6,
 };
-const H200: Constants = { ...H100, hbmGBps: 4800 };
 
-/** The machines that are known by name; `h100-8x8` is the cluster of the paper's evaluation. */
-export const TOPOLOGIES: readonly Topology[] = [
-  { name: 'h100-8x8', nodes: 8, ranksPerNode: 8, constants: H100 },
-  { name: 'h200-nvl8', nodes: 1, ranksPerNode: 8, constants: H200 },
-  { name: 'h200-8x8', nodes: 8, ranksPerNode: 8, constants: H200 },
+/** A kind of GPU, and how many of them NVLink joins. */
+interface Machine {
+  readonly constants: Constants;
+  readonly memoryGB: number;
+  readonly source: string;
+}
+
+const MACHINES: Readonly<Record<'h100' | 'h200' | 'gb200', Machine>> = {
+  h100: { constants: H100, memoryGB: 80, source: 'fitted to two and four H100; eight and NICs not measured' },
+  h200: {
+    constants: { ...H100, hbmGBps: 4800 },
+    memoryGB: 141,
+    source: 'the constants of H100 with the memory rate of H200; not measured',
+  },
+  gb200: {
+    constants: { ...H100, nvlinkGBps: 700, hbmGBps: 8000, gemmTflops: 2500 },
+    memoryGB: 186,
+    source: 'data sheet rates, scaled as those of H100; not measured',
+  },
+};
+
+/** Constants that `fusco simulate --paper` fits, with FUSCO's fixed cost; they explain the paper's totals, not parts. */
+const PAPER_FIT: Constants = {
+  ...H100,
+  nicGBps: 44.4,
+  nvlinkGBps: 111,
+  permuteReached: 0.0658,
+  overlap: 0,
+  setupUs: 1735,
+};
+
+/** Nodes that a name can ask for: those of the largest group. */
+const MAX_NODES = 4096;
+
+/** Every name, with N for a number of nodes and M for GPUs of a node: what an error lists. */
+export const TOPOLOGY_NAMES = [
+  ...['h100', 'h200'].flatMap((gpu) => [2, 4, 8].map((ranks) => `${gpu}-nvl${ranks}`)),
+  'h100-NxM and h200-NxM (N nodes of M GPUs, M up to 8)',
+  'gb200-nvl72',
+  'h100-8x8-paper',
 ];
+
+/** A known machine by its name; `h100-8x8` is the cluster of the paper's evaluation. */
+export function namedTopology(name: string): Topology | undefined {
+  if (name === 'gb200-nvl72') return { name, nodes: 1, ranksPerNode: 72, ...MACHINES.gb200 };
+  if (name === 'h100-8x8-paper') {
+    const source = "fitted to the paper's totals; see docs/simulate.md";
+    return { name, nodes: 8, ranksPerNode: 8, memoryGB: 80, constants: PAPER_FIT, source };
+  }
+  const [, gpu, joined, count, size] = /^(h100|h200)-(?:nvl([248])|([1-9]\d{0,3})x([1-8]))$/.exec(name) ?? [];
+  if (gpu === undefined) return undefined;
+  const machine = MACHINES[gpu as 'h100' | 'h200'];
+  if (joined !== undefined) return { name, nodes: 1, ranksPerNode: Number(joined), ...machine };
+  const nodes = Number(count);
+  return nodes <= MAX_NODES ? { name, nodes, ranksPerNode: Number(size), ...machine } : undefined;
+}
+
+/** GPUs of a node, where a plan does not say: with one rank per node it means once per rank. */
+const DEFAULT_JOINED = 8;
+
+/**
+ * The machine that a group is predicted on if none is named: H100, in nodes as the plan has them, or of eight where it
+ * has one rank per node.
+ */
+export function defaultTopology({ ranks, ranksPerNode }: { ranks: number; ranksPerNode: number }): Topology {
+  const joined = ranksPerNode > 1 ? ranksPerNode : Math.min(DEFAULT_JOINED, ranks);
+  if (ranks <= joined && ranks <= 8) return namedTopology('h100-nvl8')!;
+  const nodes = Math.ceil(ranks / joined);
+  const name = `h100-${nodes}x${joined}`;
+  return { name, nodes, ranksPerNode: joined, ...MACHINES.h100 };
+}
 
 /** Ranges of the constants; rates must be positive, latencies may be 0. */
 const RANGES: Readonly<Record<keyof Constants, readonly [min: number, max: number]>> = {
   nvlinkGBps: [1e-3, 1e6],
   nvlinkLatencyUs: [0, 1e6],
+  scatterReached: [1e-3, 1],
   nicGBps: [1e-3, 1e6],
   nicLatencyUs: [0, 1e6],
   hbmGBps: [1e-3, 1e6],
@@ -70,6 +148,8 @@ const RANGES: Readonly<Record<keyof Constants, readonly [min: number, max: numbe
   setupUs: [0, 1e9],
   channels: [1, 4096],
   overlap: [0, 1],
+  gemmTflops: [1e-3, 1e6],
+  gemmReached: [1e-3, 1],
 };
 
 /** What to do about the contents of a file. */
@@ -91,10 +171,20 @@ function checkNumber(
   throw new FuscoError('E_OPTION', text, { path, limit: `${min}..${max}`, hint });
 }
 
+/** The constants in a JSON object, or in the `constants` of what \`simulate --json\` printed. */
+function constantFields(value: unknown, path: string): [string, unknown][] {
+  const fields = fieldsOf(value, path);
+  const printed = new Map(fields);
+  if (!printed.has('formatVersion')) return fields;
+  const topology = printed.get('topology');
+  const inner = topology === undefined ? printed : new Map(fieldsOf(topology, path));
+  return fieldsOf(inner.get('constants'), path);
+}
+
 /** `base` with the constants of a JSON object in their place. Throws E_FORMAT or E_OPTION. */
 export function overrideConstants(base: Constants, value: unknown, path: string): Constants {
   const changed: Partial<Record<keyof Constants, number>> = {};
-  for (const [name, given] of fieldsOf(value, path)) {
+  for (const [name, given] of constantFields(value, path)) {
     if (!Object.hasOwn(RANGES, name)) {
       const known = Object.keys(RANGES).join(', ');
       throw new FuscoError('E_FORMAT', `${name} is not one of ${known}`, { path, hint });
@@ -105,15 +195,13 @@ export function overrideConstants(base: Constants, value: unknown, path: string)
   return { ...base, ...changed };
 }
 
-/** The topology in a JSON object: {name, nodes, ranksPerNode, constants?}; what it leaves out is h100-8x8's. */
+/** The topology in a JSON object: {name, nodes, ranksPerNode, memoryGB?, constants?}; what it leaves out is H100's. */
 export function parseTopology(value: unknown, path: string): Topology {
   const fields = new Map(fieldsOf(value, path));
+  const known = ['name', 'nodes', 'ranksPerNode', 'memoryGB', 'constants'];
   for (const name of fields.keys()) {
-    if (['name', 'nodes', 'ranksPerNode', 'constants'].includes(name)) continue;
-    throw new FuscoError('E_FORMAT', `${name} is not one of name, nodes, ranksPerNode, constants`, {
-      path,
-      hint,
-    });
+    if (known.includes(name)) continue;
+    throw new FuscoError('E_FORMAT', `${name} is not one of ${known.join(', ')}`, { path, hint });
   }
   const size = (name: string) => {
     const found = checkNumber(name, fields.get(name), [1, 4096], path);
@@ -124,7 +212,15 @@ export function parseTopology(value: unknown, path: string): Topology {
   if (typeof name !== 'string' || name === '')
     throw new FuscoError('E_FORMAT', 'name is not a string', { path, hint });
   const constants = overrideConstants(H100, fields.get('constants') ?? {}, path);
-  return { name, nodes: size('nodes'), ranksPerNode: size('ranksPerNode'), constants };
+  const memoryGB = checkNumber('memoryGB', fields.get('memoryGB') ?? 80, [1e-3, 1e6], path);
+  return {
+    name,
+    nodes: size('nodes'),
+    ranksPerNode: size('ranksPerNode'),
+    memoryGB,
+    constants,
+    source: path,
+  };
 }
 
 /**
@@ -134,26 +230,37 @@ export function parseTopology(value: unknown, path: string): Topology {
  * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ, E_FORMAT, E_OPTION
  */
 export async function findTopology(nameOrPath: string, calibration?: string): Promise<Topology> {
-  const known = TOPOLOGIES.find(({ name }) => name === nameOrPath);
+  const known = namedTopology(nameOrPath);
   const isName = known === undefined && /^[\w-]+$/.test(nameOrPath);
   if (isName) {
-    const names = TOPOLOGIES.map(({ name }) => name).join(', ');
     throw new FuscoError(
       'E_OPTION',
-      `topology ${nameOrPath} is not one of ${names}, nor the name of a .json file`,
-      { hint: `Give --topology one of ${names}, or a .json file.` },
+      `topology ${nameOrPath} is not one of ${TOPOLOGY_NAMES.join(', ')}, nor the name of a .json file`,
+      { hint: 'Give --topology one of these names, or a .json file.' },
     );
   }
   const topology = known ?? parseTopology(await readJson(nameOrPath), nameOrPath);
-  if (calibration === undefined) return topology;
-  const constants = overrideConstants(topology.constants, await readJson(calibration), calibration);
-  return { ...topology, constants };
+  return calibration === undefined ? topology : calibrated(topology, calibration);
 }
 
-/** Throws E_OPTION if the plan's group does not fit the machine. */
-export function checkFit(topology: Topology, nodes: number, ranksPerNode: number): void {
-  if (nodes <= topology.nodes && ranksPerNode <= topology.ranksPerNode) return;
-  const has = `${topology.nodes} x ${topology.ranksPerNode}`;
-  const text = `a plan for ${nodes} nodes x ${ranksPerNode} ranks does not fit ${topology.name}, which has ${has}`;
-  throw new FuscoError('E_OPTION', text, { hint: 'Choose a larger --topology, or plan for its nodes.' });
+/** The topology with the constants of a JSON file in place of its own. */
+export async function calibrated(topology: Topology, path: string): Promise<Topology> {
+  const constants = overrideConstants(topology.constants, await readJson(path), path);
+  return { ...topology, constants, source: path };
+}
+
+/** Throws E_OPTION unless the machine has that many ranks. */
+export function checkFit({ name, nodes, ranksPerNode }: Topology, ranks: number): void {
+  if (ranks <= nodes * ranksPerNode) return;
+  const text = `a group of ${ranks} ranks does not fit ${name}, which has ${nodes} x ${ranksPerNode}`;
+  throw new FuscoError('E_OPTION', text, {
+    value: ranks,
+    limit: nodes * ranksPerNode,
+    hint: 'Choose a larger --topology, or plan for fewer ranks.',
+  });
+}
+
+/** Ranks of a group that NVLink joins on this machine. */
+export function linkedRanks({ ranksPerNode }: Topology, ranks: number): number {
+  return Math.min(ranksPerNode, ranks);
 }

@@ -8,9 +8,9 @@ import type { PlanOptions } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
 import { maxOverMean } from '../figures/summary.ts';
 import { predict } from './compare.ts';
-import { planLoads } from './loads.ts';
-import { flatFused, hierFused } from './strategies.ts';
-import { checkFit, type Topology } from './topology.ts';
+import { type PlanLoads, planLoads } from './loads.ts';
+import { planExchanges } from './strategies.ts';
+import { checkFit, linkedRanks, type Topology } from './topology.ts';
 
 export interface NamedPlacement {
   readonly name: string;
@@ -22,7 +22,7 @@ export interface NamedPlacement {
 export interface StepFigures {
   /** Rows of the busiest rank over the mean; over all steps: the largest. */
   readonly rankMaxOverMean: number;
-  /** Payload bytes between ranks of one node, and of different nodes, of one dispatch per step. */
+  /** Payload bytes between ranks that NVLink joins, and between others, of one dispatch per step. */
   readonly intraNodeBytes: number;
   readonly interNodeBytes: number;
   /** Predicted time of one dispatch and one combine per step. */
@@ -64,6 +64,11 @@ export interface PlannedStep {
   readonly options: PlanOptions;
 }
 
+/** Rows of all ranks over one kind of link. */
+function rowsOver(link: 'nvlink' | 'nic', { inter, intra }: PlanLoads): number {
+  return sum(inter[link].out) + sum(intra[link].out);
+}
+
 function figuresOf(
   planner: Planner,
   { tables, options }: PlannedStep,
@@ -72,14 +77,14 @@ function figuresOf(
 ): StepFigures {
   const plan = planner.planAll(tables, { ...options, placement: map });
   const { spec } = plan;
-  checkFit(topology, spec.nodes, spec.ranksPerNode);
-  const loads = planLoads(plan);
-  const exchanges = spec.strategy === 'hier' ? hierFused(loads, spec) : flatFused(loads, spec);
+  checkFit(topology, spec.ranks);
+  const joined = linkedRanks(topology, spec.ranks);
+  const loads = planLoads(plan, joined);
   return {
     rankMaxOverMean: maxOverMean([...loads.received]),
-    intraNodeBytes: sum(loads.intra.out) * spec.rowBytes,
-    interNodeBytes: sum(loads.inter.out) * spec.rowBytes,
-    us: predict(exchanges, topology).us,
+    intraNodeBytes: rowsOver('nvlink', loads) * spec.rowBytes,
+    interNodeBytes: rowsOver('nic', loads) * spec.rowBytes,
+    us: predict(planExchanges(plan, joined), topology).us,
   };
 }
 
@@ -95,14 +100,9 @@ function overallOf(steps: readonly StepFigures[]): StepFigures {
  * The instances that another placement adds, each copied from a host of its expert: the lowest one on the same node, else
  * number `rank` % hosts, so that no host sends to all.
  */
-function moveOf(
-  from: Placement,
-  to: Placement,
-  ranksPerNode: number,
-  expertBytes: number,
-  topology: Topology,
-) {
-  const nodeOf = (rank: number) => Math.floor(rank / ranksPerNode);
+function moveOf(from: Placement, to: Placement, expertBytes: number, topology: Topology) {
+  const joined = linkedRanks(topology, to.ranks);
+  const nodeOf = (rank: number) => Math.floor(rank / joined);
   const hosts: number[][] = Array.from({ length: from.experts }, () => []);
   from.instanceExpert.forEach((expert, i) => void hosts[expert]!.push(from.instanceRank[i]!));
   const links = () => ({ out: new Array<number>(to.ranks).fill(0), in: new Array<number>(to.ranks).fill(0) });
@@ -147,12 +147,12 @@ export async function whatIf(
     tokens.push(sum(step.tables.map((table) => table.tokens)));
     last = step;
   }
-  const { experts, ranks, ranksPerNode = topology.ranksPerNode } = last!.options;
+  const { experts, ranks } = last!.options;
   const made = placements.map(({ map }) => makePlacement(experts, ranks, map));
   const overall = figures.map(overallOf);
   const move = (i: number): { move?: Move } => {
     if (i === 0 || expertBytes === 0) return {};
-    const moved = moveOf(made[0]!, made[i]!, ranksPerNode, expertBytes, topology);
+    const moved = moveOf(made[0]!, made[i]!, expertBytes, topology);
     const savedPerToken = (overall[0]!.us - overall[i]!.us) / sum(tokens);
     const breakEvenTokens =
       moved.us === 0 ? 0 : savedPerToken > 0 ? Math.ceil(moved.us / savedPerToken) : null;

@@ -1,7 +1,6 @@
 // A recording under several placements, as text.
 
-import { formatBytes, formatCount, formatGrid } from '../figures/format.ts';
-import { formatUs } from './predictionText.ts';
+import { formatBytes, formatCount, formatGrid, formatUs } from '../figures/format.ts';
 import type { StepFigures, WhatIf } from './whatIf.ts';
 
 /** Text shows no more steps than this; JSON and the report show all. */

@@ -11,7 +11,7 @@ const NUMBERED_RANKS = 8;
 /** The most rows of a shaded map. */
 const MAP_ROWS = 12;
 const BAR_COLUMNS = 12;
-const SPARK_COLUMNS = 64;
+const SPARK_COLUMNS = 40;
 
 /** Bytes of every link, whatever kind it is. */
 function allBytes({ traffic }: Summary): number[][] {
@@ -138,7 +138,10 @@ function receivedLines({ expertCounts }: Summary, style: Style): string[] {
 function expertLine({ expertCounts }: Summary, style: Style): string[] {
   const rows = expertCounts.flat();
   if (sum(rows) === 0) return [];
-  return [`experts   ${style.paint('near', sparkline(rows, SPARK_COLUMNS, style))}`];
+  const each = Math.ceil(rows.length / SPARK_COLUMNS);
+  const unit = each === 1 ? '' : `${each} per sign, `;
+  const line = sparkline(rows, SPARK_COLUMNS, style);
+  return [`experts   ${style.paint('near', line)}  ${unit}at most ${formatCount(largest(rows))} rows`];
 }
 
 /**
@@ -150,7 +153,7 @@ export function drawTraffic(summary: Summary, style: Style): string {
   const isNumbered = summary.ranks <= NUMBERED_RANKS;
   const title = isNumbered
     ? 'bytes sent, payload only; the darkest cell is the busiest link'
-    : `bytes sent a link, payload only; senders down, receivers across, ${cellRanks(summary)} ranks a cell`;
+    : `bytes sent per link: darker is more; senders down, ${cellRanks(summary)} ranks per cell`;
   const matrix = isNumbered ? numberedMatrix(summary, bytes, style) : shadedMap(summary, bytes, style);
   const received = isNumbered ? receivedLines(summary, style) : [];
   return [title, ...matrix, ...received, ...expertLine(summary, style)]

@@ -3,6 +3,7 @@
 import type { Dtype, PartialDtype, PlacementMap, Strategy, SumOrder } from '../../planner/index.ts';
 import type { Balance } from '../../planner/spec.ts';
 import type { Figures } from '../figures/planFigures.ts';
+import type { Strategies } from '../figures/strategyRows.ts';
 import type { NamedBytes } from '../readers/numpyRouting.ts';
 import type { TokenPath } from './tokenPath.ts';
 
@@ -22,6 +23,8 @@ export interface ViewOptions {
   readonly capacity: number;
   readonly hidden: number;
   readonly dtype: Dtype;
+  /** Name of the machine that times are predicted on; empty for H100 with eight GPUs per node. */
+  readonly topology: string;
   /** Contiguous blocks, expert e on rank e mod ranks, or a map of its own. */
   readonly placement: 'blocks' | 'round-robin' | PlacementMap;
 }
@@ -58,11 +61,34 @@ export interface Planned {
   readonly isResplit: boolean;
 }
 
+/** How plan B differs from plan A, as lines and a table. */
+export interface Difference {
+  readonly headline: string;
+  /** What was changed, a line each. */
+  readonly causes: readonly string[];
+  /** Every figure that changed: what it is, in A, in B, the change. */
+  readonly figures: readonly (readonly [what: string, a: string, b: string, change: string])[];
+}
+
+/** A mark of a chart that was chosen: an expert instance, or a pair of ranks. */
+export type Subject = { readonly expert: number } | { readonly from: number; readonly to: number };
+
+/** What is behind a mark: a title, and lines with the largest parts first. */
+export interface Detail {
+  readonly title: string;
+  readonly lines: readonly string[];
+}
+
 export interface Calls {
   open(side: Side, files: readonly NamedBytes[]): Promise<Opened>;
   plan(side: Side, options: ViewOptions): Promise<Planned>;
   token(side: Side, rank: number, token: number): Promise<TokenPath>;
   save(side: Side): Promise<Uint8Array>;
+  /** The other ways to exchange a side's routing. */
+  strategies(side: Side): Promise<Strategies>;
+  /** Compares the plans of both sides. */
+  difference(): Promise<Difference>;
+  detail(side: Side, subject: Subject): Promise<Detail>;
 }
 
 export type CallName = keyof Calls;

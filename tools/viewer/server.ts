@@ -5,6 +5,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { basename, join } from 'node:path';
+import type { RecordedFigures } from '../figures/recorded.ts';
 import { readError, readWhole } from '../readers/file.ts';
 
 /** What stands under one path; files are read when they are asked for. */
@@ -74,6 +75,18 @@ export async function fileAssets(paths: readonly string[]): Promise<Map<string, 
   }
   const listing = new TextEncoder().encode(JSON.stringify(groups));
   assets.set('/files.json', { type: MIME.json!, read: async () => listing });
+  return assets;
+}
+
+/** A recording as assets: `/recording.json` lists its routings, `/recording/N` is the plan of one of them. */
+export function recordingAssets(
+  listing: readonly RecordedFigures[],
+  plan: (index: number) => Promise<Uint8Array>,
+): Map<string, Asset> {
+  const bytes = new TextEncoder().encode(JSON.stringify(listing));
+  const assets = new Map<string, Asset>([['/recording.json', { type: MIME.json!, read: async () => bytes }]]);
+  for (const index of listing.keys())
+    assets.set(`/recording/${index}`, { type: 'application/octet-stream', read: () => plan(index) });
   return assets;
 }
 

@@ -1,7 +1,6 @@
 // What the worker does, without the worker: opens files, plans, counts, follows tokens. Runs in Node, too, for tests.
 
 import type { Sha256 } from '../../planner/format/hash.ts';
-import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import {
   decodePlan,
   encodePlan,
@@ -16,11 +15,18 @@ import {
 } from '../../planner/index.ts';
 import { defaultRanksPerNode } from '../../planner/placement.ts';
 import { optionsOf } from '../../planner/spec.ts';
+import { diffPlans } from '../diff/diffPlans.ts';
+import { formatChange, formatValue, METRICS } from '../diff/metrics.ts';
+import { causeLines } from '../diff/render.ts';
 import { figuresOf } from '../figures/planFigures.ts';
+import { type Strategies, strategiesOf } from '../figures/strategyRows.ts';
 import { type NamedBytes, parseRouting } from '../readers/numpyRouting.ts';
-import { joinTables, splitTable } from '../readers/tables.ts';
+import { isPlan } from '../readers/planMagic.ts';
+import { joinTables, leastExperts, splitTable } from '../readers/tables.ts';
 import { routingOf } from '../simulate/compare.ts';
-import type { Calls, Opened, Planned, Side, ViewOptions } from './protocol.ts';
+import { checkFit, defaultTopology, namedTopology, type Topology } from '../simulate/topology.ts';
+import { detailOf } from './detail.ts';
+import type { Calls, Detail, Difference, Opened, Planned, Side, Subject, ViewOptions } from './protocol.ts';
 import { followToken, type TokenPath } from './tokenPath.ts';
 
 /** Ranks of a table that does not say how many it has. */
@@ -33,21 +39,9 @@ interface Open {
   /** Options of a plan's file, those that the page does not show among them. */
   readonly kept?: PlanOptions;
   plan?: VerifiedPlan;
-}
-
-/** The first bytes of a plan file: a msgpack array, then the string "FUSCOPLN". */
-function isPlan(bytes: Uint8Array): boolean {
-  return new TextDecoder('latin1').decode(bytes.subarray(0, 16)).includes('FUSCOPLN');
-}
-
-/** The largest id of all tables plus one: as many experts as there must be. Throws E_OPTION beyond the limit. */
-function leastExperts(tables: readonly RoutingTable[]): number {
-  let most = 0;
-  for (const { ids } of tables) {
-    for (const id of ids) if (Number(id) >= most) most = Number(id) + 1;
-  }
-  if (most <= MAX_INSTANCES) return Math.max(1, most);
-  throw new FuscoError('E_ROUTING_ID', `id ${most - 1}: a plan has at most ${MAX_INSTANCES} experts`);
+  topology?: Topology;
+  /** The machine that was chosen by name. */
+  machine?: Topology;
 }
 
 /** Reads one routing: by the ranks that it has, or as a single table if it has none. */
@@ -62,15 +56,28 @@ function readTables(files: readonly NamedBytes[]): { tables: RoutingTable[]; fil
   }
 }
 
-function placementOf({ placement, experts, ranks }: ViewOptions): PlacementMap {
+function placementOf({
+  placement,
+  experts,
+  ranks,
+}: Pick<ViewOptions, 'placement' | 'experts' | 'ranks'>): PlacementMap {
   if (placement === 'blocks') return [];
   if (placement === 'round-robin') return Array.from({ length: experts }, (_, expert) => expert % ranks);
   return placement;
 }
 
 /** Options of the planner. A capacity of 0 means no limit, in the page as in the planner. */
-function planOptions(options: ViewOptions): PlanOptions {
+function planOptions({ topology: _, ...options }: ViewOptions): PlanOptions {
   return { ...options, placement: placementOf(options) };
+}
+
+/** The machine that a side predicts on. Throws E_OPTION for a name that is none, or a group that does not fit. */
+function machineOf({ topology, ranks, ranksPerNode }: ViewOptions): Topology {
+  if (topology === '') return defaultTopology({ ranks, ranksPerNode });
+  const machine = namedTopology(topology);
+  if (machine === undefined) throw new FuscoError('E_OPTION', `topology ${topology} is not known`);
+  checkFit(machine, ranks);
+  return machine;
 }
 
 /** The options of a plan, as the page shows them. */
@@ -88,6 +95,7 @@ function optionsOfPlan({ spec }: VerifiedPlan): ViewOptions {
     capacity,
     hidden,
     dtype,
+    topology: '',
     placement: placement.map.length === 0 ? 'blocks' : placement.map,
   };
 }
@@ -106,6 +114,7 @@ function guessOptions(tables: readonly RoutingTable[], fileRanks: number | undef
     capacity: 0,
     hidden: 7168,
     dtype: 'bf16',
+    topology: '',
     placement: 'blocks',
   };
 }
@@ -182,6 +191,7 @@ export class Session implements Calls {
   async plan(side: Side, options: ViewOptions): Promise<Planned> {
     const open = this.#side(side);
     delete open.plan;
+    const topology = machineOf(options);
     const isResplit = options.ranks !== open.fileRanks;
     const tables = isResplit ? splitTable(joinTables(open.tables), options.ranks) : open.tables;
     const start = performance.now();
@@ -189,9 +199,12 @@ export class Session implements Calls {
     const planned = performance.now();
     const id = await planId(plan, this.#sha256);
     const hashed = performance.now();
-    const figures = figuresOf(plan, true);
+    const figures = figuresOf(plan, true, topology);
     const counted = performance.now();
     open.plan = plan;
+    open.topology = topology;
+    if (options.topology === '') delete open.machine;
+    else open.machine = topology;
     return {
       planId: id,
       figures,
@@ -208,5 +221,32 @@ export class Session implements Calls {
   /** The plan as the bytes of its file. */
   async save(side: Side): Promise<Uint8Array> {
     return (await encodePlan(this.#plan(side), this.#sha256)).bytes;
+  }
+
+  async strategies(side: Side): Promise<Strategies> {
+    return strategiesOf(this.#plan(side), this.#planner, this.#side(side).topology);
+  }
+
+  async difference(): Promise<Difference> {
+    const [a, b] = [this.#plan('a'), this.#plan('b')];
+    const { machine } = this.#side('a');
+    const diff = diffPlans(a, b, machine === undefined ? {} : { topology: machine });
+    const meanings = new Map(METRICS.map(({ name, meaning }) => [name, meaning]));
+    const figures = diff.metrics
+      .filter(({ from, to }) => from !== to)
+      .map(
+        ({ name, unit, from, to, change }) =>
+          [
+            meanings.get(name)!,
+            formatValue(from, unit),
+            formatValue(to, unit),
+            formatChange(change),
+          ] as const,
+      );
+    return { headline: diff.headline, causes: causeLines(diff), figures };
+  }
+
+  async detail(side: Side, subject: Subject): Promise<Detail> {
+    return detailOf(this.#plan(side), subject);
   }
 }

@@ -42,7 +42,15 @@ async function answer({ id, call, args }: Request): Promise<Response> {
   }
 }
 
-const KNOWN: ReadonlySet<CallName> = new Set(['open', 'plan', 'token', 'save']);
+const KNOWN: ReadonlySet<CallName> = new Set([
+  'open',
+  'plan',
+  'token',
+  'save',
+  'strategies',
+  'difference',
+  'detail',
+]);
 
 scope.onmessage = ({ data }) => {
   if (!KNOWN.has(data.call)) return;

@@ -151,3 +151,11 @@ export class OutputDirectory {
     return path;
   }
 }
+
+/** Writes bytes to standard output, one chunk after the other. */
+export async function writeStdout(chunks: Chunks): Promise<void> {
+  for await (const chunk of chunks) {
+    if (process.stdout.write(chunk)) continue;
+    await new Promise((resolve) => process.stdout.once('drain', resolve));
+  }
+}

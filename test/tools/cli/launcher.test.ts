@@ -10,6 +10,7 @@ import {
   spawnFusco,
   useTemporaryDirectory,
 } from '../../support/cli.ts';
+import { run } from '../../support/programs.ts';
 import { makeRouting } from '../../support/workloads.ts';
 
 useTemporaryDirectory();
@@ -62,7 +63,8 @@ describe('fusco', () => {
     expect([code, stderr]).toEqual([0, '']);
     const lines = stdout.trimEnd().split('\n');
     expect(lines.length).toBeLessThanOrEqual(40);
-    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
+    const shown = lines.slice(0, lines.indexOf('Try next:'));
+    expect(Math.max(...shown.map((line) => line.length))).toBeLessThanOrEqual(100);
     expect(stdout).toMatch(/plan id +[0-9a-f]{64}/);
     expect(stdout).toMatch(/checked .* on 8 ranks: every byte is right/);
     expect(stdout).toContain('imbalance');
@@ -70,12 +72,11 @@ describe('fusco', () => {
     const next = lines.slice(lines.indexOf('Try next:') + 1).map((line) => line.trim());
     expect(next).toHaveLength(3);
     for (const line of next) {
-      const [npx, name, ...args] = line.split(' ');
-      expect([npx, name]).toEqual(['npx', 'fusco']);
-      const rooted = args.map((arg) => (arg.startsWith('tools/') ? ROOT + arg : arg));
-      expect([line, (await spawnFusco(...rooted)).code]).toEqual([line, 0]);
+      // As printed, in the directory of the user.
+      const { code, stderr } = await run('sh', ['-c', line], {});
+      expect([line, code, code === 0 ? '' : stderr]).toEqual([line, 0, '']);
     }
-    expect(Object.keys(snapshot())).toHaveLength(1 + 4 * 8);
+    expect(Object.keys(snapshot())).toEqual(['demo.fusco']);
   });
 
   it('doctor says what this machine can run', async () => {

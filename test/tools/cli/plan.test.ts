@@ -3,6 +3,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { placementOf } from '../../../planner/placement.ts';
+import { choiceLines } from '../../../tools/cli/planNotes.ts';
 import {
   expectRefusal,
   fusco,
@@ -70,10 +71,65 @@ describe('fusco plan', () => {
     saveRouting('r.npy', EVEN);
     const { code, stdout, stderr } = await fusco('plan', 'r.npy', '-o', 'p.fusco', '--experts', '8');
     expect([code, stdout]).toEqual([0, '']);
-    expect(stderr).toMatch(
-      /^note: r\.npy: axes .*\nplan [0-9a-f]{12}: 4 ranks, 120 entries, .* -> p\.fusco\n$/,
-    );
+    const [note, first, ...notes] = stderr.trimEnd().split('\n');
+    expect(note).toMatch(/^note: r\.npy: axes /);
+    expect(first).toMatch(/^plan [0-9a-f]{12}: 4 ranks, 120 entries, .* -> p\.fusco$/);
+    const masked = EVEN.flat(2).filter((id) => id < 0).length;
+    expect(notes).toEqual([
+      '  assumed: hidden 7168 (--hidden), bf16 (--dtype), 4 ranks per node (--ranks-per-node), flat (--strategy)',
+      `  ${masked} of 120 entries (${((100 * masked) / 120).toFixed(1)} %) masked: they choose no expert`,
+    ]);
     expect(Object.keys(snapshot())).toEqual(['p.fusco', 'r.npy']);
+  });
+
+  it('says what a capacity drops, in words and as JSON, and nothing that was asked for', async () => {
+    saveRouting('r.npy', Array(2).fill([[0], [0], [1]]));
+    const asked = ['--hidden', '8', '--dtype', 'f32', '--strategy', 'flat', '--ranks-per-node', '2'];
+    const { stderr } = await fusco('plan', 'r.npy', '--experts', '2', '--capacity', '3', ...asked);
+    expect(stderr.split('\n').slice(2)).toEqual([
+      '  1 of 6 entries (16.7 %) dropped: beyond the capacity of 3 rows per expert',
+      '',
+    ]);
+    // The plan is named as the routing.
+    const json = await fuscoJson('plan', 'r.npy', '--experts', '2', '--capacity', '3', ...asked);
+    expect(json).toMatchObject({ file: 'r.fusco', droppedEntries: 1, maskedEntries: 0 });
+    expect((await fuscoJson('inspect', 'r.fusco')).droppedEntries).toBe(1);
+  });
+
+  it('says what auto chose, and the times that the model predicts', async () => {
+    saveRouting(
+      'r.npy',
+      Array(4).fill(Array.from({ length: 64 }, (_, i) => [i % 8, (i + 1) % 8, (i + 2) % 8])),
+    );
+    const { stderr } = await fusco('plan', 'r.npy', '--experts', '8', '--strategy', 'auto', '-o', 'p.fusco');
+    expect(stderr).toMatch(
+      /^ {2}auto chose once per rank: predicted [\d.]+ us for dispatch and combine; flat fused [\d.]+ us \(model, h100-nvl8\)$/m,
+    );
+    expect(stderr).not.toContain('faster');
+    const json = await fuscoJson('plan', 'r.npy', '--experts', '8', '--strategy', 'auto', '-o', 'p.fusco');
+    const { choices } = json.auto as { choices: { strategy: string; us: number; isPlanned: boolean }[] };
+    expect(choices.map(({ strategy, isPlanned }) => [strategy, isPlanned])).toEqual([
+      ['once per rank', true],
+      ['flat fused', false],
+    ]);
+    const lines = choiceLines({
+      topology: 'box',
+      choices: [
+        { strategy: 'flat fused', us: 20, isPlanned: true, options: '--strategy flat' },
+        { strategy: 'once per rank', us: 10, isPlanned: false, options: '--ranks-per-node 1' },
+      ],
+    });
+    expect(lines[1]).toBe('  once per rank is predicted to be faster: --ranks-per-node 1');
+  });
+
+  it('names everything that is missing at once, and a misspelt option before that', async () => {
+    expectRefusal(
+      await fusco('workload', 'balanced'),
+      'E_USAGE',
+      /workload needs -o, --output <path> and --ranks <n> and/,
+    );
+    saveRouting('r.npy', EVEN);
+    expectRefusal(await fusco('plan', 'r.npy', '--expert', '8'), 'E_USAGE', /'--expert'.*--experts/);
   });
 
   it('gives id, file and size as JSON; the id is the one that inspect and verify find', async () => {

@@ -157,7 +157,6 @@ describe('files', () => {
 describe('options', () => {
   it.each([
     [['plan', 'routing.npy', '-o', 'p.fusco'], 'E_USAGE', '--experts'],
-    [['plan', 'routing.npy', '--experts', '8'], 'E_USAGE', '--output'],
     [['plan', '-o', 'p.fusco', '--experts', '8'], 'E_USAGE', 'routing'],
     [[...plan('routing.npy'), 'more'], 'E_USAGE', 'argument'],
     [plan('routing.npy', '--colour', 'red'), 'E_USAGE', '--colour'],

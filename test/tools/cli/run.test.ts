@@ -2,6 +2,7 @@
 
 import { beforeEach, describe, expect, it } from 'vitest';
 import {
+  expectRefusal,
   fusco,
   fuscoJson,
   loadInts,
@@ -157,7 +158,7 @@ describe('float32 rows', () => {
     );
     expect([code, stdout]).toEqual([0, '']);
     expect(stderr).toMatch(
-      /^reference backend, flat plan: dispatch .* ms, combine .* ms -> out\nchecked: .*\n$/,
+      /^reference backend, flat plan: dispatch .* ms, combine .* ms -> out\n(note: .*\n)?checked: .*\n$/,
     );
     const plan = await exported(EVEN);
     expect(
@@ -280,4 +281,86 @@ it('splits [tokens, hidden] and [tokens, topk] as plan split the routing', async
     [5, 6],
     [7, 8],
   ]);
+});
+
+describe('a plan of fp8 rows', () => {
+  // One token per rank; codes 0x38 + i stand for 1 + i/8, 0x00 for 0.
+  const CODES = [
+    [0x38, 0x3c, 0x00],
+    [0x40, 0xb8, 0x38],
+  ];
+  const VALUES = [
+    [1, 1.5, 0],
+    [2, -1, 1],
+  ];
+  const bf16 = (value: number) => new Uint32Array(Float32Array.of(value).buffer)[0]! >>> 16;
+
+  beforeEach(async () => {
+    saveRoutingByRank('routing', [[[0, 1]], [[1, 0]]], 2);
+    const ids = ['--experts', '2', '--no-multi-hot'];
+    await fusco('plan', 'routing', ...ids, '--dtype', 'fp8', '--hidden', '3', '-o', 'p.fusco');
+    saveNpy('x.npy', 'u8', [2, 1, 3], Uint8Array.from(CODES.flat()));
+  });
+
+  it.each(['reference', 'auto'])(
+    'is executed: codes and scales travel, sums are bf16 (%s)',
+    async (backend) => {
+      saveNpy('s.npy', 'f32', [2, 1, 1], Float32Array.of(2, 0.5));
+      const args = ['run', 'p.fusco', '--input', 'x.npy', '--scales', 's.npy', '--out', 'out', '--check'];
+      const { code, stderr } = await fusco(...args, '--backend', backend);
+      expect([code, stderr.split('\n').slice(1)]).toEqual([0, ['checked: every byte is right', '']]);
+      expect([...(loadNpy('out/rank0.recv.npy').data as Uint8Array)]).toEqual(CODES.flat());
+      expect([...(loadNpy('out/rank1.recv_scales.npy').data as Float32Array)]).toEqual([2, 0.5]);
+      // Both experts return their input, so each token comes back twice.
+      const combined = loadNpy('out/rank1.combined.npy');
+      expect([combined.dtype, ...combined.data]).toEqual([
+        'u16',
+        ...VALUES[1]!.map((value) => bf16(2 * 0.5 * value)),
+      ]);
+    },
+  );
+
+  it('has scales of 1 unless they are given, and combines in the dtype of the plan', async () => {
+    await fusco(
+      'plan',
+      'routing',
+      '--experts',
+      '2',
+      '--no-multi-hot',
+      '--dtype',
+      'fp8',
+      '--combine-dtype',
+      'f32',
+      '--hidden',
+      '3',
+      '-o',
+      'p.fusco',
+    );
+    expect((await fusco('run', 'p.fusco', '--input', 'x.npy', '--out', 'out', '--check')).code).toBe(0);
+    const combined = loadNpy('out/rank0.combined.npy');
+    expect([combined.dtype, ...combined.data]).toEqual(['f32', ...VALUES[0]!.map((value) => 2 * value)]);
+  });
+
+  it('refuses other inputs and scales of another shape', async () => {
+    saveNpy('f.npy', 'f32', [2, 1, 3], new Float32Array(6));
+    expectRefusal(
+      await fusco('run', 'p.fusco', '--input', 'f.npy', '--out', 'out'),
+      'E_SHAPE',
+      /not u8 \[1, 3\]/,
+    );
+    saveNpy('s.npy', 'f32', [2, 1, 2], new Float32Array(4));
+    const args = ['run', 'p.fusco', '--input', 'x.npy', '--scales', 's.npy', '--out', 'out'];
+    expectRefusal(await fusco(...args), 'E_SHAPE', /scales of rank 0 is f32 .*not f32 \[1, 1\]/);
+  });
+});
+
+it('says so where the rows are not those that the plan names', async () => {
+  saveRoutingByRank('routing', [[[0]], [[1]]], 1);
+  await fusco('plan', 'routing', '--experts', '2', '-o', 'p.fusco');
+  saveNpy('x.npy', 'f32', [2, 1, 4], new Float32Array(8));
+  const { code, stderr } = await fusco('run', 'p.fusco', '--input', 'x.npy', '--out', 'out');
+  expect(code).toBe(0);
+  expect(stderr).toMatch(
+    /^note: the plan says rows of 7168 x bf16, the input has 4 x f32; a plan counts rows/m,
+  );
 });

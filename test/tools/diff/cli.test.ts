@@ -2,7 +2,7 @@
 // expert, which can be worked out by hand.
 
 import { beforeEach, describe, expect, it } from 'vitest';
-import { expectRefusal, fusco, saveRouting, useTemporaryDirectory } from '../../support/cli.ts';
+import { expectRefusal, fusco, save, saveRouting, useTemporaryDirectory } from '../../support/cli.ts';
 
 useTemporaryDirectory();
 
@@ -48,26 +48,26 @@ describe('fusco diff', () => {
     expect([code, stderr]).toEqual([1, '']);
     const lines = stdout.trimEnd().split('\n');
     expect(lines.slice(0, 2)).toEqual([
-      `the result changed  ${heads()}`,
-      expect.stringMatching(/^rows 4 -> 4 {2}busiest NIC /),
+      expect.stringMatching(
+        /^1 choice changed \(rank 0 token 0: expert 0 -> 3\); imbalance 1\.500 -> 1\.000 \(-33\.3 %\); predicted \d+ us -> \d+ us \(\+0\.0 %\): as fast as before$/,
+      ),
+      `the result changed  ${heads()}; times are a model's, for h100-nvl8`,
     ]);
     expect(lines.slice(2)).toMatchInlineSnapshot(`
       [
-        "  busiestRecvRows: 3 -> 2 (-33.3 %)",
-        "  interNodeBytes: 1.00 KiB -> 2.00 KiB (+100 %)",
-        "  imbalance: 1.50 -> 1.00 (-33.3 %)",
-        "  expertImbalance: 2.00 -> 1.00 (-50.0 %)",
-        "  segments: 3 -> 4 (+33.3 %)",
-        "  slices: 3 -> 4 (+33.3 %)",
+        "  3 entries moved: 1 id, 2 shift",
+        "  rank 0 token 0 k 0: expert 0 on rank 0, row 0 -> expert 3 on rank 1, row 1 (id)",
+        "  busiestRecvRows 3 -> 2 (-33.3 %)",
+        "  intraNodeBytes 1.00 KiB -> 2.00 KiB (+100 %)",
+        "  imbalance 1.500 -> 1.000 (-33.3 %)",
+        "  expertImbalance 2.000 -> 1.000 (-50.0 %)",
+        "  segments 3 -> 4 (+33.3 %)",
+        "  slices 3 -> 4 (+33.3 %)",
         "  rows received by rank 0: 3 -> 2 (-1)",
         "  rows received by rank 1: 1 -> 2 (+1)",
         "  rows of expert 0: 2 -> 1 (-1)",
         "  rows of expert 3: 0 -> 1 (+1)",
-        "  link r0 -> r1 between nodes: 0 B -> 1.00 KiB (+1.00 KiB)",
-        "  3 entries moved: 1 id, 2 shift",
-        "  rank 0 token 0 k 0: expert 0 on rank 0, row 0 -> expert 3 on rank 1, row 1 (id)",
-        "  rank 0 token 1 k 0: expert 0 on rank 0, row 1 -> expert 0 on rank 0, row 0 (shift)",
-        "  rank 1 token 0 k 0: expert 1 on rank 0, row 2 -> expert 1 on rank 0, row 1 (shift)",
+        "  link r0 -> r1 inside a node: 0 B -> 1.00 KiB (+1.00 KiB)",
       ]
     `);
   });
@@ -103,19 +103,27 @@ describe('fusco diff', () => {
         ],
         "formatVersion": 1,
         "from": "FROM",
-        "headline": "rows 4 -> 4  busiest NIC 1.0 -> 1.0 KiB  imbalance 1.50 -> 1.00  segments 3 -> 4",
+        "headline": "1 choice changed (rank 0 token 0: expert 0 -> 3); imbalance 1.500 -> 1.000 (-33.3 %); predicted 134 us -> 134 us (+0.0 %): as fast as before",
         "level": "result",
         "links": [
           {
-            "between": "nodes",
+            "between": "ranks",
             "from": 0,
             "receiver": 1,
             "sender": 0,
             "to": 1024,
           },
         ],
+        "machine": "h100-nvl8",
         "metadata": [],
         "metrics": [
+          {
+            "change": 0,
+            "from": 133.80654613684823,
+            "name": "predicted",
+            "to": 133.80654613684823,
+            "unit": "us",
+          },
           {
             "change": 0,
             "from": 4,
@@ -160,23 +168,30 @@ describe('fusco diff', () => {
           },
           {
             "change": 0,
-            "from": 1024,
+            "from": 0,
             "name": "busiestNicBytes",
-            "to": 1024,
+            "to": 0,
             "unit": "bytes",
           },
           {
-            "change": 1,
+            "change": 0,
             "from": 1024,
-            "name": "interNodeBytes",
-            "to": 2048,
+            "name": "busiestNvlinkBytes",
+            "to": 1024,
             "unit": "bytes",
           },
           {
             "change": 0,
             "from": 0,
-            "name": "intraNodeBytes",
+            "name": "interNodeBytes",
             "to": 0,
+            "unit": "bytes",
+          },
+          {
+            "change": 1,
+            "from": 1024,
+            "name": "intraNodeBytes",
+            "to": 2048,
             "unit": "bytes",
           },
           {
@@ -257,6 +272,7 @@ describe('fusco diff', () => {
           },
         ],
         "options": [],
+        "placement": [],
         "ranks": {
           "keptRows": [],
           "nicBytes": [],
@@ -285,34 +301,37 @@ describe('fusco diff', () => {
     expect(
       stdout.replaceAll(ids[0].slice(0, 12), 'FROM').replaceAll(ids[1].slice(0, 12), 'TO'),
     ).toMatchInlineSnapshot(`
-      "### fusco: the result changed
+      "### ⚪ fusco: 1 choice changed (rank 0 token 0: expert 0 -> 3); imbalance 1.500 -> 1.000 (-33.3 %); predicted 134 us -> 134 us (+0.0 %): as fast as before
 
-      \`FROM\` -> \`TO\`
+      the result changed  FROM -> TO; times are a model's, for h100-nvl8
+
+      - 3 entries moved: 1 id, 2 shift
+      - rank 0 token 0 k 0: expert 0 on rank 0, row 0 -> expert 3 on rank 1, row 1 (id)
 
       | figure | before | after | change |
       | --- | ---: | ---: | ---: |
-      | busiestRecvRows | 3 | 2 | -33.3 % |
-      | interNodeBytes | 1.00 KiB | 2.00 KiB | +100 % |
-      | imbalance | 1.50 | 1.00 | -33.3 % |
-      | expertImbalance | 2.00 | 1.00 | -50.0 % |
-      | segments | 3 | 4 | +33.3 % |
-      | slices | 3 | 4 | +33.3 % |
+      | largest receive buffer, padding included | 3 | 2 | -33.3 % |
+      | bytes between ranks of one node, all ranks | 1.00 KiB | 2.00 KiB | +100 % |
+      | largest real rows of a rank over the mean | 1.500 | 1.000 | -33.3 % |
+      | largest rows of an expert instance over the mean | 2.000 | 1.000 | -50.0 % |
+      | sequences of rows sent directly, contiguous on both sides | 3 | 4 | +33.3 % |
+      | slices of the send orders of rows sent directly | 3 | 4 | +33.3 % |
 
-      - rows received by rank 0: 3 -\\> 2 (-1)
-      - rows received by rank 1: 1 -\\> 2 (+1)
-      - rows of expert 0: 2 -\\> 1 (-1)
-      - rows of expert 3: 0 -\\> 1 (+1)
-      - link r0 -\\> r1 between nodes: 0 B -\\> 1.00 KiB (+1.00 KiB)
-      - 3 entries moved: 1 id, 2 shift
-      - rank 0 token 0 k 0: expert 0 on rank 0, row 0 -\\> expert 3 on rank 1, row 1 (id)
-      - rank 0 token 1 k 0: expert 0 on rank 0, row 1 -\\> expert 0 on rank 0, row 0 (shift)
-      - rank 1 token 0 k 0: expert 1 on rank 0, row 2 -\\> expert 1 on rank 0, row 1 (shift)
+      <details><summary>Ranks, experts and links</summary>
+
+      - rows received by rank 0: 3 -> 2 (-1)
+      - rows received by rank 1: 1 -> 2 (+1)
+      - rows of expert 0: 2 -> 1 (-1)
+      - rows of expert 3: 0 -> 1 (+1)
+      - link r0 -> r1 inside a node: 0 B -> 1.00 KiB (+1.00 KiB)
+
+      </details>
       "
     `);
   });
 
   it('junit: a test case per limit, escaped', async () => {
-    const limits = 'imbalance>+2%,interNodeBytes>+2%';
+    const limits = 'imbalance>+2%,intraNodeBytes>+2%';
     const { code, stdout } = await fusco(
       'diff',
       'a.fusco',
@@ -324,9 +343,9 @@ describe('fusco diff', () => {
     );
     expect(code).toBe(1);
     expect(stdout).toContain('<testsuite name="fusco diff" tests="2" failures="1" errors="0" skipped="0">');
-    expect(stdout).toContain('<testcase classname="fusco.diff" name="not imbalance&gt;+2%"/>');
+    expect(stdout).toContain('<testcase classname="fusco.diff" name="imbalance&gt;+2%"/>');
     expect(stdout).toContain(
-      '<testcase classname="fusco.diff" name="not interNodeBytes&gt;+2%">\n      <failure message="the result changed: rows 4 -&gt; 4',
+      '<testcase classname="fusco.diff" name="intraNodeBytes&gt;+2%">\n      <failure message="intraNodeBytes 1.00 KiB -&gt; 2.00 KiB (+100 %), limit +2 %">1 choice changed',
     );
     // Every angle bracket belongs to a tag.
     expect(stdout.replace(/<\/?[a-z]+( [a-z]+="[^"<>]*")*\/?>|<\?xml [^<>]*\?>/g, '')).not.toMatch(/[<>]/);
@@ -338,30 +357,67 @@ describe('fusco diff', () => {
   it('github: one workflow command on one line', async () => {
     const failed = await fusco('diff', 'a.fusco', 'b.fusco', '--format', 'github');
     expect(failed.stdout).toMatch(
-      /^::error title=fusco%3A the result changed::the result changed {2}[^\n]*%0A[^\n]*-33\.3 %25[^\n]*\n$/,
+      /^::error title=fusco%3A the result changed::1 choice changed [^\n]*-33\.3 %25[^\n]*\n$/,
     );
     const passed = await fusco('diff', 'a.fusco', 'b.fusco', '--format', 'github', '--fail-on', 'rows>+0');
     expect(passed.code).toBe(0);
     expect(passed.stdout).toMatch(/^::notice title=/);
   });
 
+  it('an expert that moved is told with its ranks and rows, whatever the map looks like', async () => {
+    saveRouting('r.npy', [
+      [[0], [0]],
+      [[1], [2]],
+    ]);
+    save('moved.json', '[1, 0, 1, 1]');
+    const more = ['--experts', '4', '--placement', 'moved.json', '--ranks-per-node', '1', '--hidden', '512'];
+    await fusco('plan', 'r.npy', '-o', 'moved.fusco', ...more);
+    const { stdout } = await fusco('diff', 'a.fusco', 'moved.fusco');
+    expect(stdout).toMatch(
+      /^expert 0: rank 0 -> rank 1, 2 rows; busiest NVLink 1\.00 KiB -> 2\.00 KiB \(\+100 %\); predicted /,
+    );
+    expect(stdout).toContain('\n  expert 0: rank 0 -> rank 1 (2 rows)\n');
+    expect(stdout).not.toMatch(/option placement|\(shift\)/);
+  });
+
+  it('another strategy is told by its name, without what only follows from it', async () => {
+    const plan = ['plan', 'r.npy', '--experts', '4', '--hidden', '512'];
+    await fusco(...plan, '-o', 'flat.fusco');
+    await fusco(...plan, '--strategy', 'hier', '--ranks-per-node', '1', '-o', 'once.fusco');
+    const { stdout } = await fusco('diff', 'flat.fusco', 'once.fusco');
+    expect(stdout).toMatch(/^strategy flat -> once per rank; load and traffic unchanged; predicted /);
+    expect(stdout).not.toMatch(/balance|partial|ranksPerNode/);
+  });
+
+  it('--fail-on none never fails; a limit that nothing can break is refused', async () => {
+    expect((await fusco('diff', 'a.fusco', 'b.fusco', '--fail-on', 'none')).code).toBe(0);
+    expectRefusal(
+      await fusco('diff', 'a.fusco', 'b.fusco', '--fail-on', 'droppedEntries>0'),
+      'E_USAGE',
+      /neither plan has a capacity/,
+    );
+  });
+
   it('--fail-on decides the exit code, whatever else changed', async () => {
     const within = await fusco('diff', 'a.fusco', 'b.fusco', '--fail-on', 'imbalance>+2%,rows<-0');
     expect([within.code, within.stdout.split('\n')[2]]).toEqual([0, 'within imbalance>+2%, rows<-0']);
     const beyond = await fusco('diff', 'a.fusco', 'b.fusco', '--fail-on', 'level>=movement');
-    expect([beyond.code, beyond.stdout.split('\n')[2]]).toEqual([1, 'beyond level>=movement']);
+    expect([beyond.code, beyond.stdout.split('\n')[2]]).toEqual([
+      1,
+      'beyond level>=movement: level is result, limit movement',
+    ]);
     const json = await fusco(
       'diff',
       'a.fusco',
       'b.fusco',
       '--json',
       '--fail-on',
-      'interNodeBytes>+1KiB,rows>+0',
+      'intraNodeBytes>+1KiB,rows>+0',
     );
     expect(json.code).toBe(0);
     expect(JSON.parse(json.stdout)).toMatchObject({
       changed: true,
-      failOn: ['interNodeBytes>+1KiB', 'rows>+0'],
+      failOn: ['intraNodeBytes>+1KiB', 'rows>+0'],
       broken: [],
       failed: false,
     });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { diffPlans } from '../../../tools/diff/diffPlans.ts';
-import { bodyLines } from '../../../tools/diff/render.ts';
+import { causeLines, consequenceLines } from '../../../tools/diff/render.ts';
 import { planOf } from '../../support/buffers.ts';
 import { makeRouting } from '../../support/workloads.ts';
 
@@ -100,8 +100,8 @@ describe('deltas', () => {
         why: 'shift',
       },
     ]);
-    expect(bodyLines(diff)).toContain('rows of expert 0: 3 -> 0 (-3)');
-    expect(bodyLines(diff)).toContain('5 entries moved: 3 id, 1 absent, 1 shift');
+    expect(consequenceLines(diff)).toContain('rows of expert 0: 3 -> 0 (-3)');
+    expect(causeLines(diff)).toContain('5 entries moved: 3 id, 1 absent, 1 shift');
     const back = diffPlans(to, from);
     expect(back.movedEntries).toBe(5);
     expect(back.experts[0]).toEqual({ index: 0, from: 0, to: 3 });

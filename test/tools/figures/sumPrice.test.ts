@@ -6,6 +6,7 @@ import { sumFacts } from '../../../tools/figures/facts.ts';
 import { predictTimeline } from '../../../tools/figures/prediction.ts';
 import { sumPriceOf } from '../../../tools/figures/sumPrice.ts';
 import { entryLoads, planLoads } from '../../../tools/simulate/loads.ts';
+import { defaultTopology } from '../../../tools/simulate/topology.ts';
 import { planOf } from '../../support/buffers.ts';
 import { makeRouting, placementOf } from '../../support/workloads.ts';
 
@@ -42,10 +43,12 @@ describe('sumPriceOf', () => {
     const node = await planOf(routing, 3, options);
     const token = await planOf(routing, 3, { ...options, sum: 'token' });
     const price = sumPriceOf(node)!;
+    const machine = defaultTopology(node.spec);
+    expect(price.machine).toBe(machine.name);
     expect(sumPriceOf(token)).toEqual({ ...price, sum: 'token' });
-    expect(price.node.us).toBe(predictTimeline(node).combine.us);
-    expect(price.token.us).toBe(predictTimeline(token).combine.us);
-    expect(predictTimeline(token).dispatch).toEqual(predictTimeline(node).dispatch);
+    expect(price.node.us).toBe(predictTimeline(node, machine).combine.us);
+    expect(price.token.us).toBe(predictTimeline(token, machine).combine.us);
+    expect(predictTimeline(token, machine).dispatch).toEqual(predictTimeline(node, machine).dispatch);
   });
 
   it('is nothing for a flat plan, which has no other order', async () => {

@@ -83,8 +83,8 @@ describe('fusco check', () => {
       'mismatch  padded',
       expect.stringMatching(`^ {10}plan id ${was} -> [0-9a-f]{12}$`),
       // 4 experts with 1 row each, in blocks of 8 and of 16 rows; 2 experts a rank.
-      '          paddingRows 28 -> 60',
-      '          busiestRecvRows 16 -> 32',
+      '          paddingRows 28 -> 60 (+114 %)',
+      '          busiestRecvRows 16 -> 32 (+100 %)',
       '',
     ]);
     expect(stderr).toBe('1 of 2 golden plans differ; if that is meant, run: fusco check --update\n');

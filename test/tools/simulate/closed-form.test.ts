@@ -76,10 +76,10 @@ describe('two levels: 2 nodes x 2 ranks, 100 tokens of rank 0 to both experts of
   const loads = planLoads(plan);
 
   it('crosses once; the forwarder keeps one copy where it landed and hands on the other', () => {
-    expect([...loads.inter.out]).toEqual([100, 0, 0, 0]);
-    expect([...loads.inter.in]).toEqual([0, 0, 100, 0]);
-    expect([...loads.intra.out]).toEqual([0, 0, 100, 0]);
-    expect([...loads.intra.in]).toEqual([0, 0, 0, 100]);
+    expect([...loads.inter.nic.out]).toEqual([100, 0, 0, 0]);
+    expect([...loads.inter.nic.in]).toEqual([0, 0, 100, 0]);
+    expect([...loads.intra.nvlink.out]).toEqual([0, 0, 100, 0]);
+    expect([...loads.intra.nvlink.in]).toEqual([0, 0, 0, 100]);
     expect([...loads.local]).toEqual([0, 0, 0, 0]);
     expect([[...loads.summed], loads.slices]).toEqual([[100, 0, 0, 0], 10]);
   });
@@ -117,18 +117,81 @@ describe('two levels: 2 nodes x 2 ranks, 100 tokens of rank 0 to both experts of
   });
 
   it('against flat: half the bytes between nodes', () => {
-    const topology = machine();
-    const { predictions, own } = compare(plan, planner, topology);
+    const { predictions, own, best } = compare(plan, planner, machine({}, 2));
     expect(predictions.map(({ strategy, rule }) => `${strategy} ${rule}`)).toEqual([
       'unfused none',
       'flat fused none',
       'hier static',
-      'hier static',
+      'once per rank none',
     ]);
     expect(own).toBe(2);
     // Two peers, one after the other.
     expect(predictions[1]!.dispatch.us).toBeCloseTo(2 * 5 + 20, 10);
     expect(predictions[2]!.dispatch.us).toBeCloseTo(15.3, 10);
+    expect(best).toBe(2);
+  });
+});
+
+describe('ranks that NVLink joins, whatever the nodes of the plan', () => {
+  // 100 tokens of rank 0 to two experts of rank 1.
+  const options = { experts: 4, ranks: 2, ranksPerNode: 1, balance: 'static' } as const;
+  const tables = [
+    { ids: Int8Array.from({ length: 200 }, (_, i) => 2 + (i % 2)), tokens: 100, topk: 2 },
+    { ids: new Int8Array(0), tokens: 0, topk: 2 },
+  ];
+  const once = planner.planAll(tables, { ...options, hidden: 500, strategy: 'hier' });
+
+  it('a node of one rank costs NVLink inside a machine and the NIC between machines', () => {
+    const near = planLoads(once, 2);
+    expect([...near.inter.nvlink.out, ...near.inter.nic.out]).toEqual([100, 0, 0, 0]);
+    const far = planLoads(once, 1);
+    expect([...far.inter.nvlink.out, ...far.inter.nic.out]).toEqual([0, 0, 100, 0]);
+  });
+
+  it('once per rank takes one pass: half the bytes of flat on the link, and the copies behind it', () => {
+    const { predictions, best } = compare(once, planner, machine());
+    const [, flat, rank] = predictions;
+    expect([flat!.strategy, rank!.strategy, best]).toEqual(['flat fused', 'once per rank', 2]);
+    expect(flat!.dispatch.us).toBeCloseTo(2 + 2, 10);
+    expect(rank!.dispatch.us).toBeCloseTo(2 + 1, 10);
+    // Rank 1 reads 100 landed rows and writes 200: where memory is slow, that is the time.
+    const slow = compare(once, planner, machine({ hbmGBps: 1 })).predictions[2]!;
+    expect(slow.dispatch.us).toBeCloseTo(300, 10);
+    // Combine: 200 rows read; rank 0 writes 100 tokens, and writes and reads 100 partial sums.
+    expect(slow.combine.us).toBeCloseTo(300, 10);
+    expect(slow.combine.stages).toMatchObject([{ name: 'sum and return', resource: 'hbm', rank: 0 }]);
+  });
+
+  it('rows straight to the slots of several peers reach a share of the rate', () => {
+    const plan = planOf(Array(4).fill([[0], [1], [2], [3]]), {}, 10);
+    const us = (scatterReached: number) =>
+      compare(plan, planner, machine({ scatterReached, nvlinkLatencyUs: 0 })).predictions[1]!.dispatch.us;
+    expect(us(1)).toBeCloseTo(0.3, 10);
+    expect(us(0.5)).toBeCloseTo(0.6, 10);
+  });
+});
+
+describe('dtypes of dispatch and combine', () => {
+  const plan = (options: object) => planOf([[[1]], []], { ranksPerNode: 1, ...options }, 100);
+  const us = (made: ReturnType<typeof plan>) => {
+    const { dispatch, combine } = flatFused(planLoads(made), made.spec);
+    return [
+      stagesOf(dispatch, { nicLatencyUs: 0 }).us,
+      stagesOf(combine, { nicLatencyUs: 0, hbmGBps: 1e9 }).us,
+    ];
+  };
+
+  it('fp8 dispatches its codes and scales, and combines in 16 bits', () => {
+    // 500 codes and 4 scales of 4 bytes a row; 1000 bytes a row on the way back.
+    const [dispatch, combine] = us(plan({ dtype: 'fp8' }));
+    expect(dispatch).toBeCloseTo(100 * 0.0516, 10);
+    expect(combine).toBeCloseTo(10, 5);
+  });
+
+  it('combineDtype sets the bytes of combine alone', () => {
+    const [dispatch, combine] = us(plan({ combineDtype: 'f32' }));
+    expect(dispatch).toBeCloseTo(10, 10);
+    expect(combine).toBeCloseTo(20, 5);
   });
 });
 

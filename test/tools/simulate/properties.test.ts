@@ -105,10 +105,10 @@ describe('loads', () => {
       }
       const { inter, intra, local } = planLoads(plan);
       expect({
-        interOut: [...inter.out],
-        interIn: [...inter.in],
-        intraOut: [...intra.out],
-        intraIn: [...intra.in],
+        interOut: [...inter.nic.out],
+        interIn: [...inter.nic.in],
+        intraOut: [...intra.nvlink.out],
+        intraIn: [...intra.nvlink.in],
         local: [...local],
       }).toEqual(expected);
     }
@@ -118,11 +118,10 @@ describe('loads', () => {
     const sum = (values: Float64Array) => values.reduce((total, value) => total + value, 0);
     for (const plan of PLANS) {
       const { inter, intra, kept, received } = planLoads(plan);
-      expect([sum(inter.in), sum(intra.in), sum(received)]).toEqual([
-        sum(inter.out),
-        sum(intra.out),
-        sum(kept),
-      ]);
+      for (const { nic, nvlink } of [inter, intra]) {
+        expect([sum(nic.in), sum(nvlink.in)]).toEqual([sum(nic.out), sum(nvlink.out)]);
+      }
+      expect(sum(received)).toBe(sum(kept));
     }
   });
 });
@@ -188,10 +187,14 @@ it('the routing that a plan remembers gives the same plan again', async () => {
 
 it("a plan's own prediction is among those compared, with its strategy and its rule", () => {
   for (const plan of PLANS) {
-    const { predictions, own } = compare(plan, planner, machine());
-    const { strategy, rule } = predictions[own]!;
-    expect([strategy, rule]).toEqual(
-      plan.spec.strategy === 'flat' ? ['flat fused', 'none'] : ['hier', plan.decision.rule],
+    const { predictions, own, best } = compare(plan, planner, machine());
+    const { strategy, rule, ranksPerNode } = predictions[own]!;
+    const { spec, decision } = plan;
+    const hier =
+      spec.ranksPerNode === 1 ? ['once per rank', 'none', 1] : ['hier', decision.rule, spec.ranksPerNode];
+    expect([strategy, rule, ranksPerNode]).toEqual(
+      spec.strategy === 'flat' ? ['flat fused', 'none', spec.ranksPerNode] : hier,
     );
+    expect(predictions[best]!.us).toBe(Math.min(...predictions.map(({ us }) => us)));
   }
 });

@@ -10,6 +10,7 @@ import { toTables } from '../../support/workloads.ts';
 export const ROUND: Constants = {
   nvlinkGBps: 100,
   nvlinkLatencyUs: 2,
+  scatterReached: 1,
   nicGBps: 10,
   nicLatencyUs: 5,
   hbmGBps: 1000,
@@ -19,10 +20,14 @@ export const ROUND: Constants = {
   setupUs: 0,
   channels: 1,
   overlap: 1,
+  gemmTflops: 100,
+  gemmReached: 1,
 };
 
-export function machine(changes: Partial<Constants> = {}): Topology {
-  return { name: 'round', nodes: 64, ranksPerNode: 64, constants: { ...ROUND, ...changes } };
+/** Nodes of `ranksPerNode` ranks that NVLink joins. */
+export function machine(changes: Partial<Constants> = {}, ranksPerNode = 64): Topology {
+  const constants = { ...ROUND, ...changes };
+  return { name: 'round', nodes: 64, ranksPerNode, memoryGB: 80, constants, source: 'round numbers' };
 }
 
 export const planner = await loadPlanner();

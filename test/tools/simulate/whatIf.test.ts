@@ -1,4 +1,4 @@
-// `fusco simulate RECORDING --placement A,B,C`: what other placements would have done.
+// `fusco simulate RECORDING --placements A,B,C`: what other placements would have done.
 
 import { readFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -56,7 +56,7 @@ const simulate = (...args: string[]) => ['simulate', 'recording', '--topology', 
 
 describe('a recording of two steps', () => {
   it('is planned under every placement: imbalance, bytes and time of each step and of all', async () => {
-    const json = await fuscoJson(...simulate('--placement', 'recorded,near.json,both.json'));
+    const json = await fuscoJson(...simulate('--placements', 'recorded,near.json,both.json'));
     expect(json).toMatchObject({ model: true, steps: [0, 1], tokens: [4, 6] });
     const [recorded, near, both] = json.placements as [Figures, Figures, Figures];
     // All 4 rows of step 0 are on rank 2: 4 times the mean of 1. Step 1 has 6 rows, 4 of them there.
@@ -76,7 +76,7 @@ describe('a recording of two steps', () => {
 
   it('says after how many tokens moving weights pays', async () => {
     const json = await fuscoJson(
-      ...simulate('--placement', 'recorded,near.json,recorded', '--expert-bytes', '100000'),
+      ...simulate('--placements', 'recorded,near.json,recorded', '--expert-bytes', '100000'),
     );
     const [recorded, near, again] = json.placements as [Figures, Figures, Figures];
     expect(recorded.move).toBeUndefined();
@@ -85,13 +85,13 @@ describe('a recording of two steps', () => {
     const saved = (recorded.overall.us - near.overall.us) / 10;
     expect(near.move!.breakEvenTokens).toBe(Math.ceil(1000 / saved));
     expect(again.move).toEqual({ instances: 0, bytes: 0, us: 0, breakEvenTokens: 0 });
-    const back = await fuscoJson(...simulate('--placement', 'near.json,blocks', '--expert-bytes', '1'));
+    const back = await fuscoJson(...simulate('--placements', 'near.json,blocks', '--expert-bytes', '1'));
     expect((back.placements as Figures[])[1]!.move!.breakEvenTokens).toBeNull();
   });
 
   it('is shown as text, and as a report that loads nothing', async () => {
     const args = simulate(
-      '--placement',
+      '--placements',
       'blocks,both.json',
       '--expert-bytes',
       '1000',
@@ -121,7 +121,7 @@ describe('a routing that is no recording', () => {
       'r.npy',
       '--topology',
       'machine.json',
-      '--placement',
+      '--placements',
       'blocks',
       '--experts',
       '4',
@@ -138,16 +138,24 @@ describe('a routing that is no recording', () => {
   });
 
   it.each([
-    [['recording', '--placement', 'blocks'], 'E_USAGE', /needs --topology/],
-    [['r.npy', '--placement', 'blocks', '--topology', 'machine.json'], 'E_USAGE', /needs --experts/],
+    [['r.npy', '--placements', 'blocks', '--topology', 'machine.json'], 'E_USAGE', /needs --experts/],
     [
-      ['r.npy', '--placement', 'recorded', '--topology', 'machine.json'],
+      ['r.npy', '--placements', 'recorded', '--topology', 'machine.json'],
       'E_USAGE',
       /recorded needs a recording/,
     ],
-    [['recording', '--placement', 'no.json', '--topology', 'machine.json'], 'E_FILE_NOT_FOUND', /no\.json/],
-    [['recording', '--placement', 'blocks', '--topology', 'h200-nvl8'], 'E_OPTION', /does not fit h200-nvl8/],
-    [['p.fusco', '--topology', 'machine.json', '--experts', '4'], 'E_USAGE', /belong to --placement/],
+    [['recording', '--placements', 'no.json', '--topology', 'machine.json'], 'E_FILE_NOT_FOUND', /no\.json/],
+    [
+      ['recording', '--placements', 'blocks', '--topology', 'h200-nvl2'],
+      'E_OPTION',
+      /does not fit h200-nvl2/,
+    ],
+    [['p.fusco', '--topology', 'machine.json', '--expert-bytes', '4'], 'E_USAGE', /belong to --placements/],
+    [
+      ['recording', '--placements', 'blocks', '--sweep', 'ranks=2'],
+      'E_USAGE',
+      /goes without --trace and --sweep/,
+    ],
   ] as const)('refuses %o', async (args, code, text) => {
     saveRouting('r.npy', [[[0]], [[0]], [[1]], [[2]]]);
     expectRefusal(await fusco('simulate', ...args), code, text);

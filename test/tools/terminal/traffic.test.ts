@@ -38,7 +38,7 @@ describe('drawTraffic', () => {
       r3             .      .      .      .
       received  r0              0    r2 ####         1
                 r1 ############ 3    r3 ####         1
-      experts    @--"
+      experts    @--  at most 3 rows"
     `);
   });
 
@@ -52,7 +52,7 @@ describe('drawTraffic', () => {
       r3             .      .      .      .
       received  r0              0    r2 ████         1
                 r1 ████████████ 3    r3 ████         1
-      experts    █▃▃"
+      experts    █▃▃  at most 3 rows"
     `);
   });
 
@@ -65,7 +65,7 @@ describe('drawTraffic', () => {
   it('shades large groups by nodes or equal parts of them', async () => {
     const rows = Array.from({ length: 32 }, (_, rank) => [[rank], [(rank + 8) % 32]]);
     expect(await draw(rows, { experts: 32, hidden: 512 }, PLAIN)).toMatchInlineSnapshot(`
-      "bytes sent a link, payload only; senders down, receivers across, 4 ranks a cell
+      "bytes sent per link: darker is more; senders down, 4 ranks per cell
                                  sent to others      rows received
       r0-3          ##           ############ 1.00K  ############ 2
       r4-7            ##         ############ 1.00K  ############ 2
@@ -75,7 +75,7 @@ describe('drawTraffic', () => {
       r20-23                  ## ############ 1.00K  ############ 2
       r24-27    ##               ############ 1.00K  ############ 2
       r28-31      ##             ############ 1.00K  ############ 2
-      experts   @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"
+      experts   @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@  at most 2 rows"
     `);
   });
 

@@ -7,6 +7,7 @@ import { encodePlan, FuscoError, type PlanOptions } from '../../../planner/index
 import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
 import type { Planner } from '../../../planner/planner.ts';
 import { encodeNpy } from '../../../tools/readers/npy.ts';
+import { addressOf, readAddress } from '../../../tools/viewer/page/address.ts';
 import { tokenDiagram } from '../../../tools/viewer/page/diagram.ts';
 import { Session } from '../../../tools/viewer/session.ts';
 import { followToken } from '../../../tools/viewer/tokenPath.ts';
@@ -165,6 +166,75 @@ describe('followToken', () => {
       [-1, 0],
     ] as const) {
       expect(() => followToken(plan, rank, token)).toThrow(expect.objectContaining({ code: 'E_OPTION' }));
+    }
+  });
+});
+
+describe('what the page asks after planning', () => {
+  // Rank 0: two tokens with experts on both ranks; rank 1: one token.
+  const file = () => npy('x.npy', [2, 2, 2], 0, 2, 1, 3, 2, 3, -1, -1);
+
+  it('strategies: every way to exchange, on the machine that the options name', async () => {
+    const { options } = await session.open('a', [file()]);
+    await session.plan('a', { ...options, ranks: 2, ranksPerNode: 2 });
+    const found = await session.strategies('a');
+    expect(found.machine).toBe('h100-nvl8');
+    expect(found.rows.map(({ name, isOwn }) => [name, isOwn])).toEqual([
+      ['unfused', false],
+      ['flat fused', true],
+      ['once per rank', false],
+    ]);
+    expect(found.rows.filter(({ isBest }) => isBest)).toHaveLength(1);
+    await session.plan('a', { ...options, topology: 'gb200-nvl72' });
+    expect(await session.strategies('a')).toMatchObject({ machine: 'gb200-nvl72', memoryGB: 186 });
+    await expect(session.plan('a', { ...options, topology: 'h300' })).rejects.toMatchObject({
+      code: 'E_OPTION',
+    });
+    await expect(session.strategies('a')).rejects.toMatchObject({ code: 'E_USAGE' });
+  });
+
+  it('difference: a sentence, the causes, and the figures that changed', async () => {
+    const a = await session.open('a', [file()]);
+    await session.plan('a', a.options);
+    const b = await session.open('b', [npy('y.npy', [2, 2, 2], 0, 2, 1, 0, 2, 3, -1, -1)]);
+    await session.plan('b', { ...b.options, experts: a.options.experts });
+    const found = await session.difference();
+    expect(found.headline).toMatch(/^1 choice changed \(rank 0 token 1: expert 3 -> 0\); /);
+    expect(found.causes).toContain(
+      'rank 0 token 1 k 1: expert 3 on rank 1, row 2 -> expert 0 on rank 0, row 1 (id)',
+    );
+    const figures = found.figures.map(([what]) => what);
+    expect(figures).toContain('largest real rows of a rank over the mean');
+  });
+
+  it('detail: where the rows of an expert come from, and what a pair of ranks exchanges', async () => {
+    const { options } = await session.open('a', [file()]);
+    await session.plan('a', options);
+    // Four experts on two ranks: instance 2 is expert 2 on rank 1, chosen by token 0 of both ranks.
+    expect(await session.detail('a', { expert: 2 })).toEqual({
+      title: 'Expert 2 on rank 1: where its rows come from',
+      lines: ['rank 0: 1 row', 'rank 1: 1 row', 'first tokens (rank:token): 0:0, 1:0'],
+    });
+    expect(await session.detail('a', { from: 0, to: 1 })).toEqual({
+      title: 'Tokens of rank 0 whose experts are on rank 1',
+      lines: ['expert 2: 1 row', 'expert 3: 1 row', '2 tokens; first: 0, 1'],
+    });
+  });
+});
+
+describe('the address of the page', () => {
+  it('gives back what was put into it', () => {
+    const all = {
+      isExample: true,
+      isCompared: true,
+      options: { a: { strategy: 'hier', ranks: 8 }, b: { placement: [[0, 1], 1] } },
+    } as const;
+    expect(readAddress(addressOf(all))).toEqual(all);
+  });
+
+  it('ignores what it cannot read', () => {
+    for (const hash of ['', '#', '#a={', '#a=[1]&b=7', '#zzz']) {
+      expect(readAddress(hash)).toEqual({ isExample: false, isCompared: false, options: {} });
     }
   });
 });

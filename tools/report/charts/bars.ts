@@ -23,6 +23,8 @@ export interface Bars {
   readonly width: number;
   /** Marks the largest bar. */
   readonly hasPeak?: boolean;
+  /** What a bar stands for, so that a page can say more about it: `expert` or `rank`. */
+  readonly subject?: string;
 }
 
 const HEIGHT = 220;
@@ -55,7 +57,7 @@ function tickLabels(chart: Bars, bars: readonly Bar[], center: (i: number) => nu
   const shown = bars.map((bar, i) => ({ bar, i })).filter(({ i }) => i % step === 0);
   return html`${shown.map(
     ({ bar, i }) =>
-      html`<text class="tick middle" x="${at(center(i))}" y="${HEIGHT - MARGIN.bottom + 15}">${ticks[bar.index]!}</text>`,
+      html`<text class="tick middle of-bar" x="${at(center(i))}" y="${HEIGHT - MARGIN.bottom + 15}">${ticks[bar.index]!}</text>`,
   )}`;
 }
 
@@ -74,16 +76,24 @@ export function barChart(chart: Bars): Markup {
   const base = y.scale(0);
   const tallest = bars.reduce((most, bar, i) => (bar.value > bars[most]!.value ? i : most), 0);
   const text = (value: number) => `${format(value)}${note?.(value) ?? ''}`;
-  const drawn = bars.map(({ value, name }, i) => {
+  const drawn = bars.map(({ value, name, index }, i) => {
     const top = y.scale(value);
     const kind = chart.hasPeak && i === tallest && value > 0 ? 'hot' : 'load';
     // The whole column answers to the pointer, so that short bars can be hit.
-    return html`<g class="mark" ${mark(`${name}: ${text(value)}`, i === 0)}><rect class="hit" x="${at(left(i))}" width="${at(step)}" y="${MARGIN.top}" height="${base - MARGIN.top}"/><rect class="${kind}" x="${at(left(i) + gap / 2)}" width="${at(Math.min(step - gap, 64))}" y="${at(top)}" height="${at(base - top)}"/></g>`;
+    const about = chart.subject === undefined ? NOTHING : html`data-${chart.subject}="${index}" `;
+    return html`<g class="mark" ${about}data-value="${value}" ${mark(`${name}: ${text(value)}`, i === 0)}><rect class="hit" x="${at(left(i))}" width="${at(step)}" y="${MARGIN.top}" height="${base - MARGIN.top}"/><rect class="${kind}" x="${at(left(i) + gap / 2)}" width="${at(Math.min(step - gap, 64))}" y="${at(top)}" height="${at(base - top)}"/></g>`;
   });
   const center = (i: number) => left(i) + gap / 2 + Math.min(step - gap, 64) / 2;
   const body = html`${valueAxis(y, MARGIN.left, width - MARGIN.right, count)}${drawn}${
     mean === undefined ? NOTHING : meanLine(mean, y.scale(mean), width, format)
   }${tickLabels(chart, bars, center)}<text class="axis-title" x="0" y="14">${yTitle}</text><text class="axis-title middle" x="${at((MARGIN.left + width - MARGIN.right) / 2)}" y="${HEIGHT - 6}">${xTitle}</text>`;
   const rows = values.map((value, i) => [names[i]!, text(value)]);
-  return figure({ label: title, width, height: HEIGHT, body, table: table([xTitle, yTitle], rows) });
+  return figure({
+    label: title,
+    width,
+    height: HEIGHT,
+    body,
+    isSortable: chart.subject !== undefined,
+    table: table([xTitle, yTitle], rows),
+  });
 }

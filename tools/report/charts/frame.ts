@@ -17,15 +17,22 @@ export interface Chart {
   readonly body: Markup;
   /** Marks in a row, where arrow keys also move up and down. */
   readonly columns?: number;
+  /** The marks can be put into the order of their values. */
+  readonly isSortable?: boolean;
   readonly table: Markup;
 }
 
+const ZOOM = html`<button type="button" data-tool="zoom-in">Zoom in</button><button type="button" data-tool="zoom-out" disabled>Zoom out</button>`;
+const SORT = html`<button type="button" data-tool="sort" aria-pressed="false">Sort by value</button>`;
+const CSV = html`<button type="button" data-tool="csv">Save as CSV</button>`;
+
 /** A chart with the line that repeats the mark in focus, and its table. */
-export function figure({ label, width, height, body, columns, table }: Chart): Markup {
+export function figure({ label, width, height, body, columns, isSortable, table }: Chart): Markup {
   const grid = columns === undefined ? html`` : html` data-columns="${columns}"`;
   const size = width > NARROW ? 'wide' : 'narrow';
   return html`<figure class="chart"${grid}><div class="plot ${size}"><svg viewBox="0 0 ${width} ${height}" role="group" aria-label="${label}">${body}</svg></div>
 <output class="readout" aria-live="polite"></output>
+<div class="tools">${isSortable ? SORT : html``}${ZOOM}${CSV}</div>
 <details><summary>As a table</summary><div class="scroll">${table}</div></details></figure>`;
 }
 

@@ -61,5 +61,8 @@ export function createClient(worker: Worker): Calls {
     plan: (side, options) => ask('plan', side, options),
     token: (side, rank, token) => ask('token', side, rank, token),
     save: (side) => ask('save', side),
+    strategies: (side) => ask('strategies', side),
+    difference: () => ask('difference'),
+    detail: (side, subject) => ask('detail', side, subject),
   };
 }

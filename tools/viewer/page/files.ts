@@ -1,5 +1,6 @@
 // Where files come from: dropped, chosen, or named on the command line.
 
+import type { RecordedFigures } from '../../figures/recorded.ts';
 import type { NamedBytes } from '../../readers/numpyRouting.ts';
 
 /** A group of files that belong together: one routing or one plan. */
@@ -25,6 +26,16 @@ export async function servedGroups(): Promise<Group[]> {
       Promise.all(files.map(async ({ name, url }) => ({ name, bytes: await fetchBytes(url) }))),
     ),
   );
+}
+
+/** The routings of the recording of the command line, a line each; empty if there is none. */
+export async function servedRecording(): Promise<RecordedFigures[]> {
+  return (await (await fetch('recording.json')).json()) as RecordedFigures[];
+}
+
+/** One routing of the recording, as a plan. */
+export async function servedRouting(index: number): Promise<Group> {
+  return [{ name: `routing ${index} of the recording`, bytes: await fetchBytes(`recording/${index}`) }];
 }
 
 /** The routing that travels with the package: 8 ranks x 512 tokens, top-8 of 256 experts. */

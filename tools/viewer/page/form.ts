@@ -31,6 +31,27 @@ export function ranksPerNodeChoices(ranks: number, chosen: number): Markup {
   return choices(sizes, sizes.includes(chosen) ? chosen : fallback);
 }
 
+/** Machines that times are predicted on: a selection of those that `fusco simulate` knows. */
+const MACHINES: readonly (readonly [string, string])[] = [
+  ['', 'H100, nodes of the plan'],
+  ...[
+    ...['h100-nvl2', 'h100-nvl4', 'h100-nvl8', 'h100-2x8', 'h100-4x8', 'h100-8x8', 'h100-64x8'],
+    ...['h200-nvl8', 'h200-8x8', 'gb200-nvl72'],
+  ].map((name) => [name, name] as const),
+];
+
+/** Options that only hierarchical plans have. */
+const FORWARDING = ['balance', 'partial'];
+
+/** Disables what a flat plan does not have, so that nobody wonders why it changes nothing. */
+export function disableUnused(form: HTMLFormElement): void {
+  const strategy = form.elements.namedItem('strategy') as HTMLSelectElement | null;
+  for (const name of FORWARDING) {
+    const field = form.elements.namedItem(name) as HTMLSelectElement | null;
+    if (field) field.disabled = strategy?.value === 'flat';
+  }
+}
+
 /** A field of the form: its name, its label, its control, and what to know about it. */
 type Field = readonly [name: string, label: string, control: Markup, note?: string];
 
@@ -74,6 +95,7 @@ function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
     ['hidden', 'Elements of a row', number('hidden', 1, 1 << 24)],
     ['dtype', 'Dtype', select('dtype', choices(DTYPES, dtype))],
     ['placement', 'Placement', select('placement', placed)],
+    ['topology', 'Machine', select('topology', choices(MACHINES, options.topology)), 'for predicted times'],
   ];
 }
 
@@ -114,6 +136,7 @@ export function readForm(form: HTMLFormElement): ViewOptions {
     capacity: number('capacity'),
     hidden: number('hidden'),
     dtype: choice('dtype', DTYPES),
+    topology: text('topology'),
     placement: kind === 'map' ? readMap(text('map')) : kind,
   };
 }

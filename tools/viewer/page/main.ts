@@ -2,17 +2,28 @@
 
 import { sum } from '../../../planner/totals.ts';
 import { formatCount } from '../../figures/format.ts';
+import type { RecordedFigures } from '../../figures/recorded.ts';
 import type { NamedBytes } from '../../readers/numpyRouting.ts';
 import { html, type Markup } from '../../report/markup.ts';
 import { headline, panelMarkup, panelsOf, sideBySide } from '../../report/panels.ts';
-import { listen } from '../../report/readout.ts';
+import { listen, saveBytes } from '../../report/readout.ts';
 import { whatIfPanels } from '../../report/whatIfPanels.ts';
-import type { Opened, Planned, Side } from '../protocol.ts';
+import type { Difference, Opened, Planned, Side, Subject, ViewOptions } from '../protocol.ts';
 import { isJsonFile, parseWhatIf } from '../whatIfFile.ts';
+import { addressOf, readAddress } from './address.ts';
 import { createClient } from './client.ts';
 import { tokenDiagram } from './diagram.ts';
-import { exampleGroup, type Group, groupFiles, servedGroups } from './files.ts';
-import { formMarkup, ranksPerNodeChoices, readForm } from './form.ts';
+import { detailMarkup, differenceMarkup, recordingMarkup } from './extras.ts';
+import {
+  exampleGroup,
+  type Group,
+  groupFiles,
+  servedGroups,
+  servedRecording,
+  servedRouting,
+} from './files.ts';
+import { disableUnused, formMarkup, ranksPerNodeChoices, readForm } from './form.ts';
+import { saveReport } from './saveReport.ts';
 
 /** What a side shows at present. */
 interface Shown {
@@ -20,6 +31,8 @@ interface Shown {
   files?: Group;
   opened?: Opened;
   planned?: Planned;
+  /** Of the plan that is shown. */
+  options?: ViewOptions;
   /** The options have changed since the plan that is being made was asked for. */
   isDirty: boolean;
   isBusy: boolean;
@@ -34,6 +47,11 @@ const sides: Readonly<Record<Side, Shown>> = {
   a: { form: element('form-a'), isDirty: false, isBusy: false },
   b: { form: element('form-b'), isDirty: false, isBusy: false },
 };
+/** What the address remembered when the page was opened; each side takes its options once. */
+const remembered = readAddress(location.hash);
+const unused: Partial<Record<Side, Partial<ViewOptions>>> = { ...remembered.options };
+let isExample = false;
+let difference: Difference | undefined;
 const compare = element<HTMLInputElement>('compare');
 const status = element('status');
 const tokenRank = element<HTMLInputElement>('token-rank');
@@ -81,15 +99,18 @@ function fillForm(side: Side): void {
   const { name, kind, tokens, topk } = opened;
   put(
     form,
-    html`<h2>${titleOf(side)}</h2><p class="source">${name}: ${kind}, ${formatCount(tokens)} tokens, top-${topk}</p><p class="problem" role="alert" hidden></p>${formMarkup(side, opened)}<button type="button" class="save">Save this plan</button>`,
+    html`<h2>${titleOf(side)}</h2><p class="source">${name}: ${kind}, ${formatCount(tokens)} tokens, top-${topk}</p><p class="problem" role="alert" hidden></p>${formMarkup(side, opened)}<button type="button" class="save">Save this plan</button><button type="button" class="save-report">Save its report</button>`,
   );
+  disableUnused(form);
 }
 
 /** Opens a group of files on a side and plans it. Throws nothing: what goes wrong is shown. */
 async function open(side: Side, files: Group): Promise<void> {
   const shown = sides[side];
   try {
-    const opened = await client.open(side, files);
+    const found = await client.open(side, files);
+    const opened = { ...found, options: { ...found.options, ...unused[side] } };
+    delete unused[side];
     Object.assign(shown, { files, opened });
     delete shown.planned;
   } catch (error) {
@@ -122,17 +143,44 @@ async function planOnce(side: Side): Promise<void> {
   const shown = sides[side];
   if (shown.opened === undefined) return;
   try {
-    const planned = await client.plan(side, readForm(shown.form));
+    const options = readForm(shown.form);
+    const planned = await client.plan(side, options);
     if (shown.isDirty) return;
-    shown.planned = planned;
+    Object.assign(shown, { planned, options });
+    difference = undefined;
     clearError(side);
+    remember();
     element('plans').classList.remove('stale');
     render();
     await followToken();
+    void complete(side, planned);
   } catch (error) {
     // The old plan stays on the screen, dimmed, so that a half-typed number does not empty the page.
     element('plans').classList.add('stale');
     showError(side, error);
+  }
+}
+
+/** Keeps options and comparison in the address. */
+function remember(): void {
+  const options = Object.fromEntries(
+    activeSides().flatMap((side) => (sides[side].options === undefined ? [] : [[side, sides[side].options]])),
+  );
+  history.replaceState(null, '', addressOf({ isExample, isCompared: compare.checked, options }));
+}
+
+/** Adds what takes longer than planning: other strategies, and what is different between two plans. */
+async function complete(side: Side, planned: Planned): Promise<void> {
+  try {
+    const strategies = await client.strategies(side);
+    if (sides[side].planned !== planned) return;
+    sides[side].planned = { ...planned, figures: { ...planned.figures, strategies } };
+    if (compare.checked && sides.a.planned !== undefined && sides.b.planned !== undefined) {
+      difference = await client.difference();
+    }
+    renderLate();
+  } catch {
+    // The plan was replaced meanwhile; what replaced it is completed in turn.
   }
 }
 
@@ -170,23 +218,54 @@ function openTables(panels: HTMLElement): Set<string> {
   return new Set(open.map((details) => details.closest('section')?.id ?? ''));
 }
 
-function render(): void {
-  const shown = activeSides()
+/** The sides that have a plan, with their state. */
+function plannedSides(): { side: Side; state: Shown }[] {
+  return activeSides()
     .map((side) => ({ side, state: sides[side] }))
     .filter(({ state }) => state.planned !== undefined);
+}
+
+function drawnPanels(shown: readonly { state: Shown }[]) {
+  return panelsOf(shown.map(({ state }) => state.planned!.figures));
+}
+
+function renderHeadlines(shown: readonly { side: Side; state: Shown }[]): void {
+  const [optionsA, optionsB] = [sides.a.options, sides.b.options];
+  const different =
+    shown.length === 2 && difference !== undefined && optionsA && optionsB
+      ? differenceMarkup(difference, optionsA, optionsB)
+      : html``;
+  put(element('headlines'), html`${different}${shown.map(({ side, state }) => headlineOf(side, state))}`);
+}
+
+function render(): void {
+  const shown = plannedSides();
   if (shown.length === 0) return;
   element('plans').hidden = false;
   status.textContent = statusText();
-  put(element('headlines'), html`${shown.map(({ side, state }) => headlineOf(side, state))}`);
+  renderHeadlines(shown);
   const panels = element('panels');
   const open = openTables(panels);
   const names = shown.map(({ side }) => titleOf(side));
-  const drawn = panelsOf(shown.map(({ state }) => state.planned!.figures));
-  put(panels, html`${drawn.map((panel) => panelMarkup(panel, names))}`);
+  put(panels, html`${drawnPanels(shown).map((panel) => panelMarkup(panel, names))}`);
   for (const id of open) {
     for (const details of document.querySelectorAll<HTMLDetailsElement>(`#${id} details`))
       details.open = true;
   }
+}
+
+/** Draws what arrives after the plan, and nothing else: somebody may be in the middle of a chart. */
+function renderLate(): void {
+  const shown = plannedSides();
+  renderHeadlines(shown);
+  const late = drawnPanels(shown).find(({ id }) => id === 'strategies');
+  if (late === undefined) return;
+  document.getElementById(`panel-${late.id}`)?.remove();
+  const markup = panelMarkup(
+    late,
+    shown.map(({ side }) => titleOf(side)),
+  );
+  element('panels').insertAdjacentHTML('afterbegin', markup.text);
 }
 
 /** Follows the chosen token through every plan on the page. */
@@ -220,21 +299,57 @@ function moveToken(step: 1 | -1): void {
 
 async function save(side: Side): Promise<void> {
   const bytes = await client.save(side);
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>]));
-  link.download = `plan-${side}.fusco`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  saveBytes(`plan-${side}.fusco`, new Blob([bytes as Uint8Array<ArrayBuffer>]));
+}
+
+/** The report of the plan that a side shows, as `fusco inspect --html` writes it. */
+async function saveReportOf(side: Side): Promise<void> {
+  const { planned, opened } = sides[side];
+  if (planned === undefined || opened === undefined) return;
+  await saveReport(opened.name, planned);
+}
+
+/** What stands for a mark that was chosen; undefined for marks that stand for nothing more. */
+function subjectOf({ dataset }: HTMLElement | SVGElement, side: Side): Subject | undefined {
+  if (dataset.expert !== undefined) return { expert: Number(dataset.expert) };
+  const isRank = sides[side].planned?.figures.heat.ranksPerCell === 1;
+  if (dataset.from === undefined || !isRank) return undefined;
+  return { from: Number(dataset.from), to: Number(dataset.to) };
+}
+
+/** Says more about a mark that was chosen: below its chart, or by opening its routing. */
+async function choose(mark: HTMLElement | SVGElement): Promise<void> {
+  const { routing } = mark.dataset;
+  if (routing !== undefined) {
+    await openGroups([await servedRouting(Number(routing))], 'a');
+    return;
+  }
+  const columns = [...(mark.closest('.sides')?.children ?? [])];
+  const side = columns.indexOf(mark.closest('.side')!) === 1 ? 'b' : 'a';
+  const subject = subjectOf(mark, side);
+  const readout = mark.closest('figure')?.querySelector('.readout');
+  if (subject === undefined || !readout) return;
+  let target = readout.nextElementSibling as HTMLElement;
+  if (!target.classList.contains('detail')) {
+    target = document.createElement('div');
+    target.className = 'detail';
+    target.setAttribute('aria-live', 'polite');
+    readout.after(target);
+  }
+  put(target, detailMarkup(await client.detail(side, subject)));
 }
 
 /** The second side starts as a copy of the first one's file, to be planned with other options. */
 async function toggleCompare(): Promise<void> {
   sides.b.form.hidden = !compare.checked;
+  difference = undefined;
+  remember();
   if (compare.checked && sides.b.opened === undefined && sides.a.files !== undefined) {
     await open('b', sides.a.files);
   } else {
     render();
     await followToken();
+    if (sides.a.planned !== undefined) void complete('a', sides.a.planned);
   }
 }
 
@@ -280,10 +395,13 @@ function wireForm(side: Side): void {
       put(perNode, ranksPerNodeChoices(Number(field.value), Number(perNode.value)));
     }
     if (field.name === 'placement') form.querySelector<HTMLElement>('.map')!.hidden = field.value !== 'map';
+    disableUnused(form);
     void plan(side);
   });
   form.addEventListener('click', (event) => {
-    if ((event.target as Element).closest('.save')) void attempt(side, () => save(side));
+    const target = event.target as Element;
+    if (target.closest('.save')) void attempt(side, () => save(side));
+    if (target.closest('.save-report')) void attempt(side, () => saveReportOf(side));
   });
 }
 
@@ -307,6 +425,29 @@ function wireDrop(): void {
   });
 }
 
+async function openExample(): Promise<void> {
+  isExample = true;
+  await openGroups([await exampleGroup()], 'a');
+}
+
+function showRecording(all: readonly RecordedFigures[]): void {
+  if (all.length === 0) return;
+  element('recording').hidden = false;
+  put(element('recording'), recordingMarkup(all));
+}
+
+/** The files of the command line, or what the address remembers. */
+async function openFirst(): Promise<void> {
+  const recording = await servedRecording();
+  showRecording(recording);
+  const groups = recording.length > 0 ? [await servedRouting(0)] : await servedGroups();
+  if (groups.length > 0) await openGroups(groups, 'a');
+  else if (remembered.isExample) await openExample();
+  if (!remembered.isCompared || sides.a.opened === undefined || compare.checked) return;
+  compare.checked = true;
+  await toggleCompare();
+}
+
 function wireControls(): void {
   const file = element<HTMLInputElement>('file');
   file.addEventListener('change', () => {
@@ -317,8 +458,14 @@ function wireControls(): void {
       await openGroups(groups, 'a');
     });
   });
-  element('example').addEventListener('click', () => {
-    void attempt('a', async () => openGroups([await exampleGroup()], 'a'));
+  element('example').addEventListener('click', () => void attempt('a', openExample));
+  document.addEventListener('click', (event) => {
+    const mark = (event.target as Element).closest?.<SVGElement>('.mark');
+    if (mark) void attempt('a', () => choose(mark));
+  });
+  document.addEventListener('keydown', (event) => {
+    const mark = (event.target as Element).closest?.<SVGElement>('.mark');
+    if (mark && event.key === 'Enter') void attempt('a', () => choose(mark));
   });
   compare.addEventListener('change', () => void attempt('b', toggleCompare));
   element('token-form').addEventListener('submit', (event) => event.preventDefault());
@@ -333,4 +480,4 @@ wireForm('b');
 wireDrop();
 wireControls();
 status.textContent = 'Ready. Drop a file, or try the example.';
-void attempt('a', async () => openGroups(await servedGroups(), 'a'));
+void attempt('a', openFirst);

@@ -1,0 +1,165 @@
+import type { Command } from 'commander';
+import { FuscoError } from '../../../planner/errors.ts';
+import { loadPlanner } from '../../../planner/node.ts';
+import { MODELS, type Model, namedModel } from '../../simulate/experts.ts';
+import { TOPOLOGY_NAMES } from '../../simulate/topology.ts';
+import { command, Notices } from '../io.ts';
+import { integer } from '../options.ts';
+import { addSubjectOptions, type Subject, type SubjectArguments, subjectsOf } from '../subject.ts';
+import { simulateMeasured } from './measured.ts';
+import { simulatePaper } from './paper.ts';
+import { simulatePlacements } from './placements.ts';
+import { simulateOne, simulateRecording } from './plans.ts';
+import { type Sweep, simulateSweep, sweepOption } from './sweep.ts';
+
+interface SimulateArguments extends SubjectArguments {
+  placements?: string;
+  expertBytes?: number;
+  html?: string;
+  topology?: string;
+  calibration?: string;
+  model?: string;
+  intermediate?: number;
+  modelLayers?: number;
+  sweep?: Sweep;
+  paper?: boolean;
+  measured?: boolean;
+  routing?: string;
+  counts?: string;
+  trace?: string;
+  json?: boolean;
+}
+
+/** The experts that the options describe; undefined where the plan's sizes must tell. */
+function modelOfArguments(args: SimulateArguments, { plan }: Subject): Model | undefined {
+  const { model, intermediate, modelLayers: layers = 1 } = args;
+  if (model !== undefined && intermediate !== undefined)
+    throw new FuscoError('E_USAGE', 'give --model or --intermediate, not both');
+  if (model !== undefined) return namedModel(model);
+  if (intermediate === undefined) return undefined;
+  const { hidden, experts, topk } = plan.spec;
+  return { name: `${hidden} x ${intermediate}`, hidden, experts, topk, intermediate, layers };
+}
+
+async function simulatePlans(file: string, args: SimulateArguments): Promise<void> {
+  const planner = await loadPlanner();
+  const notices = new Notices();
+  const subjects = subjectsOf(file, args, planner, notices.add);
+  const first = (await subjects.next()).value as Subject;
+  if (first.isGuess)
+    notices.add(`${first.plan.spec.experts} experts: the largest id plus one; --experts sets their number`);
+  const model = modelOfArguments(args, first);
+  const { topology, calibration, trace, json } = args;
+  const options = {
+    notices,
+    ...(topology === undefined ? {} : { topology }),
+    ...(calibration === undefined ? {} : { calibration }),
+    ...(trace === undefined ? {} : { trace }),
+    ...(json === undefined ? {} : { json }),
+    ...(model === undefined ? {} : { model }),
+  };
+  if (args.sweep !== undefined) return simulateSweep(first.plan, planner, args.sweep, options);
+  const second = await subjects.next();
+  if (second.done) return simulateOne(file, first, planner, options);
+  async function* all() {
+    yield first;
+    yield second.value as Subject;
+    yield* subjects;
+  }
+  return simulateRecording(file, all(), planner, options);
+}
+
+/** Refuses options that belong to the other mode. Throws E_USAGE. */
+function checkPaper(file: string | undefined, args: SimulateArguments): void {
+  const foreign = [
+    file,
+    args.topology,
+    args.calibration,
+    args.trace,
+    args.sweep,
+    args.model,
+    args.placements,
+  ];
+  if (foreign.some((given) => given !== undefined)) {
+    const text = '--paper brings its own plans, topology and calibration, and has no timeline';
+    throw new FuscoError('E_USAGE', text);
+  }
+  if (args.routing !== undefined && args.counts !== undefined)
+    throw new FuscoError('E_USAGE', 'give --routing or --counts, not both');
+}
+
+async function simulate(file: string | undefined, args: SimulateArguments, command: Command): Promise<void> {
+  if (args.paper) {
+    checkPaper(file, args);
+    return simulatePaper(args);
+  }
+  if (args.routing !== undefined || args.counts !== undefined)
+    throw new FuscoError('E_USAGE', '--routing and --counts belong to --paper');
+  if (args.measured) return simulateMeasured(args);
+  if (file === undefined)
+    throw new FuscoError('E_USAGE', 'simulate needs a plan or a routing, or --paper or --measured');
+  const { placements, ...rest } = args;
+  if (placements !== undefined) {
+    if (args.trace !== undefined || args.sweep !== undefined)
+      throw new FuscoError('E_USAGE', '--placements goes without --trace and --sweep');
+    const { strategy, ...others } = rest;
+    const isGiven = command.getOptionValueSource('strategy') === 'cli';
+    return simulatePlacements(file, { ...others, placements, ...(isGiven ? { strategy } : {}) });
+  }
+  if (args.expertBytes !== undefined || args.html !== undefined)
+    throw new FuscoError('E_USAGE', '--expert-bytes and --html belong to --placements');
+  return simulatePlans(file, args);
+}
+
+const EXAMPLES = `
+Examples:
+  fusco simulate step.fusco
+  fusco simulate routing.npy --experts 256 --topology gb200-nvl72
+  fusco simulate step.fusco --sweep tokens=128,1024,4096 --sweep topology=h100-nvl8,h200-2x8
+  fusco simulate step.fusco --sweep replicas=0,2,16
+  fusco simulate trace/ --experts 256 --layers 3-60
+  fusco simulate recording/ --placements recorded,map.json --expert-bytes 88080384`;
+
+export function simulateCommand(): Command {
+  const made = command(
+    'simulate',
+    'Predict what a plan or a routing costs on a cluster, and what other ways to exchange would: a model.',
+  )
+    .argument('[file]', 'a plan file, a routing or a recording')
+    .option(
+      '--topology <name|file>',
+      `${TOPOLOGY_NAMES.join(', ')}, or a JSON file (default: H100, nodes of the plan)`,
+    )
+    .option('--calibration <file>', "JSON file with constants in place of the topology's")
+    .option('--model <name>', `experts' sizes: ${MODELS.map(({ name }) => name).join(', ')}`)
+    .option(
+      '--intermediate <n>',
+      "columns of an expert's inner matrices, instead of --model",
+      integer(1, 1 << 20),
+    )
+    .option('--model-layers <n>', 'layers with experts, with --intermediate', integer(1, 1 << 16))
+    .option(
+      '--sweep <name=values>',
+      'predict for each value of tokens, ranks, capacity, replicas or topology',
+      sweepOption,
+    )
+    .option(
+      '--placements <list>',
+      'plan each step of a recording under these: names of rules, recorded, JSON files; A,B,C',
+    )
+    .option(
+      '--expert-bytes <n>',
+      'with --placements: bytes of an expert, for when moving from the first one pays',
+      integer(1),
+    )
+    .option('--html <file>', 'with --placements: also write a report with charts, one HTML file')
+    .option('--measured', 'the model next to the measurements of docs/performance-gpus.md')
+    .option('--paper', "predict the FUSCO paper's evaluation, next to what it published")
+    .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
+    .option('--counts <file>', 'with --paper: expert counts as its real traffic, of layer --layer')
+    .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
+    .option('--json', 'one JSON object')
+    .addHelpText('after', EXAMPLES)
+    .action(simulate);
+  return addSubjectOptions(made);
+}

@@ -1,0 +1,53 @@
+// The same routing under other circumstances: other ranks, tokens, capacity.
+
+import { FuscoError } from '../../planner/errors.ts';
+import { defaultRanksPerNode } from '../../planner/placement.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Planner } from '../../planner/planner.ts';
+import { optionsOf } from '../../planner/spec.ts';
+import { countChoices, proposePlacement } from '../placement/propose.ts';
+import { joinTables, splitTable } from '../readers/tables.ts';
+import { resampleTokens } from '../workload/families.ts';
+import { routingOf } from './compare.ts';
+
+/** What to change; a field that is missing stays as it is. */
+export interface Change {
+  readonly ranks?: number;
+  /** Tokens per rank: each repeats the choice of a recorded token, drawn at random with a fixed seed. */
+  readonly tokens?: number;
+  /** Rows per expert; 0 is no limit. */
+  readonly capacity?: number;
+  /** Experts are placed anew by their counts, with so many instances more than experts, as `placement propose` does. */
+  readonly replicas?: number;
+}
+
+const SEED = 1;
+
+/**
+ * Plans the routing of a plan again. Without `tokens`, other ranks share the same tokens in contiguous blocks.
+ *
+ * @throws FuscoError E_OPTION where the plan has a placement of its own for another number of ranks, and what the
+ *   planner throws
+ */
+export function planAgain(plan: VerifiedPlan, planner: Planner, change: Change): VerifiedPlan {
+  const { spec } = plan;
+  const { ranks = spec.ranks, tokens, capacity = spec.capacity, replicas } = change;
+  const isSame = ranks === spec.ranks && capacity === spec.capacity;
+  if (isSame && tokens === undefined && replicas === undefined) return plan;
+  if (replicas === undefined && ranks !== spec.ranks && spec.placement.map.length > 0) {
+    const text = `the plan places experts on ${spec.ranks} ranks: plan the routing for ${ranks} ranks, with a placement for them`;
+    throw new FuscoError('E_OPTION', text, { value: ranks });
+  }
+  const routing = routingOf(plan);
+  const same = ranks === spec.ranks ? routing : splitTable(joinTables(routing), ranks);
+  const tables = tokens === undefined ? same : resampleTokens(routing, { seed: SEED, ranks, tokens });
+  const ranksPerNode = ranks % spec.ranksPerNode === 0 ? spec.ranksPerNode : defaultRanksPerNode(ranks);
+  const placement =
+    replicas === undefined
+      ? {}
+      : {
+          placement: proposePlacement(countChoices(tables, spec.experts), { ranks, replicas, ranksPerNode })
+            .map,
+        };
+  return planner.planAll(tables, { ...optionsOf(spec), ranks, ranksPerNode, capacity, ...placement });
+}

@@ -1,0 +1,46 @@
+// What the page's address remembers: the options of both sides, whether they are compared, and the example. A reload
+// finds them again, and an address can be sent to somebody who serves the same files.
+
+import type { Side, ViewOptions } from '../protocol.ts';
+
+export interface Remembered {
+  readonly isExample: boolean;
+  readonly isCompared: boolean;
+  readonly options: Readonly<Partial<Record<Side, Partial<ViewOptions>>>>;
+}
+
+const SIDES = ['a', 'b'] as const;
+
+/** The options in an address, as far as they are any; the form and the planner check what they say. */
+function optionsOf(text: string | null): Partial<ViewOptions> | undefined {
+  if (text === null) return undefined;
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Reads the part of an address behind #. */
+export function readAddress(hash: string): Remembered {
+  const fields = new URLSearchParams(hash.replace(/^#/, ''));
+  const options: Partial<Record<Side, Partial<ViewOptions>>> = {};
+  for (const side of SIDES) {
+    const found = optionsOf(fields.get(side));
+    if (found !== undefined) options[side] = found;
+  }
+  return { isExample: fields.has('example'), isCompared: fields.has('compare'), options };
+}
+
+/** The part of an address behind #, which readAddress reads. */
+export function addressOf({ isExample, isCompared, options }: Remembered): string {
+  const fields = new URLSearchParams();
+  if (isExample) fields.set('example', '');
+  if (isCompared) fields.set('compare', '');
+  for (const side of SIDES) {
+    const chosen = options[side];
+    if (chosen !== undefined) fields.set(side, JSON.stringify(chosen));
+  }
+  return `#${fields}`;
+}
