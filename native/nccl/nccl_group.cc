@@ -212,9 +212,9 @@ void Group::check() const {
   }
   if (code == cuda::failureAborted) {
     for (uint32_t i = 0; i < neighbors_.count(); i++) {
-      if (i == neighbors_.self || !mailbox_->hasFailed(i)) continue;
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "exchange %u: rank %u has given up", failure.epoch,
-                    neighbors_.rankAt[i])
+      if (i == neighbors_.self || !(mailbox_->hasFailed(i) || mailbox_->isGone(i))) continue;
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "exchange %u: rank %u %s", failure.epoch, neighbors_.rankAt[i],
+                    mailbox_->isGone(i) ? "has ended" : "has given up")
           .atRank(neighbors_.rankAt[i]);
     }
     throw Failure(FUSCO_E_PEER_TIMEOUT, "%.200s", broken_ ? brokenBy_.message : abortedWhy_);

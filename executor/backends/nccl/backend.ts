@@ -8,6 +8,7 @@ import { optionsDigest, planId } from '../../../planner/format/digest.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import { sum } from '../../../planner/totals.ts';
+import type { Memory } from '../../memory.ts';
 import { type Addon, findAddon, needAddon } from '../../native/addon.ts';
 import { fromSteady } from '../../native/clock.ts';
 import { attempt, translate } from '../../native/errors.ts';
@@ -16,7 +17,6 @@ import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../na
 import { type Cuda, cudaDevices, nativeCuda, openCuda } from '../cuda/context.ts';
 import { DeviceCopies } from '../cuda/deviceCopies.ts';
 import { cudaRowWork } from '../cuda/rowWork.ts';
-import type { Memory } from '../../memory.ts';
 import type {
   Backend,
   BufferBytes,

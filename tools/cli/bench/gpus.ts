@@ -41,7 +41,14 @@ function show({ device, gpus, options, workloads, enough }: GpusBench): void {
     );
     if (w.sweep.length === 0) continue;
     printGrid(
-      ['SMs', 'dispatch ms', 'combine ms', 'dispatch, once per rank', 'combine, once per rank', 'combine gradient'],
+      [
+        'SMs',
+        'dispatch ms',
+        'combine ms',
+        'dispatch, once per rank',
+        'combine, once per rank',
+        'combine gradient',
+      ],
       w.sweep.map((one) => [
         String(one.multiprocessors),
         ...[one.dispatchMs, one.combineMs, one.oncePerRankMs, one.sumPerRankMs, one.gradientMs],
