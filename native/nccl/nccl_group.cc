@@ -130,7 +130,9 @@ Group::~Group() {
   if (mailbox_ != nullptr) {
     mailbox_->leave();
     const uint64_t until = monotonicNs() + closingNs;
-    while (!broken_ && !mailbox_->haveAllLeft() && monotonicNs() < until) usleep(napUs);
+    while (!broken_ && !haveWaitsEnded_.load() && !mailbox_->haveAllLeft() && monotonicNs() < until) {
+      usleep(napUs);
+    }
   }
   peers_.reset();
   cudaFreeHost(hostSignals_);
@@ -194,7 +196,9 @@ void Group::fail(const Failure &failure) noexcept {
 }
 
 void Group::endWaits() noexcept {
-  if (hostSignals_ != nullptr) *static_cast<volatile uint32_t *>(&hostSignals_->abort) = 1;
+  if (hostSignals_ == nullptr || haveWaitsEnded_.exchange(true)) return;
+  *static_cast<volatile uint32_t *>(&hostSignals_->abort) = 1;
+  if (peers_ != nullptr) peers_->endWaits();
 }
 
 void Group::check() const {
