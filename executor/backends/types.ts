@@ -135,9 +135,9 @@ export interface ExchangeReport {
   readonly bytesWritten: number;
   /**
    * `cuda` only: straight to every slot; or once to each rank of another device, which copies the row on (of a combine:
-   * one partial sum per token and rank; of a combine gradient: one number per entry returns); or once to each other node, where a forwarder distributes the row.
+   * one partial sum per token and rank; of a combine gradient: one number per entry returns).
    */
-  readonly path?: 'direct' | 'once' | 'forward';
+  readonly path?: 'direct' | 'once';
   /** `cuda` only: SMs of each device that the exchange may fill; see Cuda.limitSms. */
   readonly sms?: number;
   /** `cuda` and `nccl`: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */

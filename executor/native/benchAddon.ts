@@ -1,7 +1,7 @@
 // The addon of a checkout's benches and GPU tests: everything that the published addon exports, and the baselines that
 // fused exchanges are measured against. It is built by `npm run build:native` in a checkout and is not published.
 
-import type { CombineCall, DispatchCall, Memory } from '../backends/types.ts';
+import type { CombineCall, DispatchCall } from '../backends/types.ts';
 import { type Addon, type AddonResult, loadFirst, useAddon } from './addon.ts';
 import type {
   NativeContext,
@@ -14,8 +14,8 @@ import type {
 
 /** The pipeline that fusion replaces, with the same threads and copy routine. Its buffers are made once. */
 export interface NativeUnfused {
-  /** Packs by destination, exchanges in blocks, unpacks into expert order. One per-token payload's buffers. */
-  dispatchSync(from: readonly Memory[], to: readonly Memory[]): NativeStats;
+  /** Packs by destination, exchanges in blocks, unpacks into expert order. One per-token payload. */
+  dispatchSync(call: DispatchCall): NativeStats;
   /** Permutes back, exchanges back, adds on the token's rank. */
   combineSync(call: CombineCall): NativeStats;
   close(): void;
@@ -23,7 +23,7 @@ export interface NativeUnfused {
 
 /** The same on one device; enqueues. */
 export interface NativeCudaUnfused {
-  dispatch(from: readonly Memory[], to: readonly Memory[]): void;
+  dispatch(call: DispatchCall): void;
   combine(call: CombineCall): void;
   close(): void;
 }

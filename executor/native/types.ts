@@ -125,28 +125,28 @@ export interface NativeCudaContext {
   close(): void;
 }
 
-export interface NativeDevicePlanDesc extends NativePlanDesc {
-  /** [ranks]: rail group of each rank; without them rows are not forwarded. */
-  readonly groups?: Uint16Array;
-  /** The largest plan that it can hold; at least the first one. */
-  readonly capacity?: { readonly tokens?: number; readonly topk?: number; readonly instances?: number };
+/** The largest plan that a device plan can hold; at least the first one. */
+export interface NativeCudaCapacity {
+  readonly tokens?: number;
+  readonly topk?: number;
+  readonly instances?: number;
 }
 
 export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
-  readonly path: 'direct' | 'forward' | 'once';
+  readonly path: 'direct' | 'once';
   /** Payloads that the TMA moved. */
   readonly tmaPayloads: number;
   /** SMs of each device that the exchange may fill. */
   readonly sms: number;
 }
 
-export type CudaPath = 'auto' | 'direct' | 'forward' | 'once';
+export type CudaPath = 'auto' | 'direct' | 'once';
 
 export interface NativeDevicePlan {
   /** Bytes of device memory. */
   readonly bytes: number;
-  upload(desc: NativeDevicePlanDesc): void;
-  dispatch(call: DispatchCall, path: CudaPath): NativeCudaStats;
+  upload(desc: NativePlanDesc): void;
+  dispatch(path: CudaPath, call: DispatchCall): NativeCudaStats;
   combine(call: CombineCall): NativeCudaStats;
   weightGradient(call: WeightGradientCall): NativeCudaStats;
   combineGradient(call: CombineGradientCall): NativeCudaStats;
@@ -332,7 +332,11 @@ export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly Context: new (options: NativeContextOptions) => NativeContext;
   readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
   readonly CudaContext: new (ranks: number, devices: readonly number[] | undefined) => NativeCudaContext;
-  readonly DevicePlan: new (context: NativeCudaContext, desc: NativeDevicePlanDesc) => NativeDevicePlan;
+  readonly DevicePlan: new (
+    context: NativeCudaContext,
+    capacity: NativeCudaCapacity,
+    desc: NativePlanDesc,
+  ) => NativeDevicePlan;
   readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;
   /** Ends the context's capture. */
   readonly CudaGraph: new (

@@ -36,9 +36,8 @@ fusco_status fusco_unfused_create(fusco_plan *plan, uint64_t row_bytes, fusco_un
                                   fusco_error *error);
 void fusco_unfused_destroy(fusco_unfused *unfused);
 
-/* Dispatch of one per-token payload: `from` [ranks] of [tokens, row_bytes], `to` [ranks] of [recv rows,
- * row_bytes]. Padding is not written. */
-fusco_status fusco_unfused_dispatch(fusco_unfused *unfused, const fusco_buffer *from, const fusco_buffer *to,
+/* Dispatch of one per-token payload. Padding is not written. */
+fusco_status fusco_unfused_dispatch(fusco_unfused *unfused, const fusco_dispatch_call *call,
                                     fusco_stats *stats, fusco_error *error);
 
 /* Combine; the same result as fusco_combine, bit for bit. */

@@ -40,6 +40,29 @@ struct fusco_unfused {
     arrived = std::make_unique<uint8_t[]>(rows * rowBytes);
   }
 
+  void dispatch(const fusco_dispatch_call &call, fusco_stats &stats) {
+    checkCall(plan, call);
+    if (call.payload_count != 1) throw Failure(FUSCO_E_OPTION, "the pipeline takes one payload");
+    checkSize(call.payloads[0].row_bytes);
+    pack(call.payloads[0].from);
+    exchange(false);
+    permute(call.payloads[0].to, false);
+    countDispatch(plan, call, stats);
+  }
+
+  void combine(const fusco_combine_call &call, fusco_stats &stats) {
+    checkCall(plan, call);
+    checkSize(call.row_bytes);
+    permute(call.from, true);
+    exchange(true);
+    reduce(call);
+    countCombine(plan, call, stats);
+  }
+
+  void checkSize(uint64_t given) const {
+    if (given != rowBytes) throw Failure(FUSCO_E_OPTION, "rows of another size");
+  }
+
   void pack(const fusco_buffer *from) {
     eachToken([&](uint32_t rank, uint32_t token) {
       uint8_t *places[FUSCO_MAX_TOPK];
@@ -86,10 +109,6 @@ struct fusco_unfused {
     });
   }
 
-  void fill(fusco_stats *stats, uint64_t rowsRead, uint64_t rowsWritten, uint64_t nanoseconds) const {
-    if (stats != nullptr) *stats = {rowsRead * rowBytes, rowsWritten * rowBytes, plan.kept, nanoseconds, 0};
-  }
-
   template <class Task, class F>
   void each(const std::vector<Task> &tasks, F work) {
     auto numbered = [&](uint32_t task) {
@@ -131,6 +150,23 @@ struct fusco_unfused {
   std::unique_ptr<uint8_t[]> arrived;  // [rows, rowBytes]
 };
 
+namespace {
+
+template <class Call>
+fusco_status timed(fusco_unfused *unfused, const Call *call, fusco_stats *stats, fusco_error *error,
+                   void (fusco_unfused::*run)(const Call &, fusco_stats &)) {
+  return guarded(error, [&] {
+    if (unfused == nullptr || call == nullptr)
+      throw Failure(FUSCO_E_OPTION, "the handle or the call is NULL");
+    const std::lock_guard<std::mutex> turn(unfused->plan.context->mutex);
+    fusco_stats measured{};
+    measured.nanoseconds = nanosecondsOf([&] { (unfused->*run)(*call, measured); });
+    if (stats != nullptr) *stats = measured;
+  });
+}
+
+}  // namespace
+
 extern "C" {
 
 fusco_status fusco_unfused_create(fusco_plan *plan, uint64_t row_bytes, fusco_unfused **unfused,
@@ -145,39 +181,14 @@ fusco_status fusco_unfused_create(fusco_plan *plan, uint64_t row_bytes, fusco_un
 
 void fusco_unfused_destroy(fusco_unfused *unfused) { delete unfused; }
 
-fusco_status fusco_unfused_dispatch(fusco_unfused *unfused, const fusco_buffer *from, const fusco_buffer *to,
+fusco_status fusco_unfused_dispatch(fusco_unfused *unfused, const fusco_dispatch_call *call,
                                     fusco_stats *stats, fusco_error *error) {
-  return guarded(error, [&] {
-    if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
-    const std::lock_guard<std::mutex> turn(unfused->plan.context->mutex);
-    BufferCheck buffers(unfused->plan);
-    buffers.tokens("from", from, unfused->rowBytes, false);
-    buffers.received("to", to, unfused->rowBytes, true);
-    buffers.refuseOverlap();
-    const uint64_t taken = nanosecondsOf([&] {
-      unfused->pack(from);
-      unfused->exchange(false);
-      unfused->permute(to, false);
-    });
-    unfused->fill(stats, unfused->plan.tokens, unfused->plan.kept, taken);
-  });
+  return timed(unfused, call, stats, error, &fusco_unfused::dispatch);
 }
 
 fusco_status fusco_unfused_combine(fusco_unfused *unfused, const fusco_combine_call *call, fusco_stats *stats,
                                    fusco_error *error) {
-  return guarded(error, [&] {
-    if (unfused == nullptr || call == nullptr)
-      throw Failure(FUSCO_E_OPTION, "the handle or the call is NULL");
-    const std::lock_guard<std::mutex> turn(unfused->plan.context->mutex);
-    if (call->row_bytes != unfused->rowBytes) throw Failure(FUSCO_E_OPTION, "rows of another size");
-    checkCombineCall(unfused->plan, *call);
-    const uint64_t taken = nanosecondsOf([&] {
-      unfused->permute(call->from, true);
-      unfused->exchange(true);
-      unfused->reduce(*call);
-    });
-    unfused->fill(stats, unfused->plan.kept, unfused->plan.tokens, taken);
-  });
+  return timed(unfused, call, stats, error, &fusco_unfused::combine);
 }
 
 }  // extern "C"

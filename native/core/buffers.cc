@@ -7,43 +7,47 @@
 
 namespace fusco {
 
-BufferCheck::BufferCheck(const fusco_plan &plan) : plan_(plan), extents_(plan.context->extents) {
+BufferCheck::BufferCheck(const fusco_plan &plan, const CheckMemory &each)
+    : plan_(plan), each_(each), extents_(plan.context->extents) {
   extents_.clear();
 }
 
-void BufferCheck::tokens(const char *name, const fusco_buffer *buffers, uint64_t rowBytes, bool isOutput) {
+void BufferCheck::tokens(const char *name, const fusco_buffer *buffers, const RowShape &row, bool isOutput) {
   for (uint32_t rank = 0; rank < plan_.ranks; rank++) {
-    add(name, buffers, rank, plan_.rank[rank].tokens * rowBytes, isOutput);
+    add(name, buffers, rank, plan_.rank[rank].tokens, row, isOutput);
   }
 }
 
-void BufferCheck::entries(const char *name, const fusco_buffer *buffers, uint64_t rowBytes, bool isOutput) {
-  tokens(name, buffers, rowBytes * plan_.topk, isOutput);
+void BufferCheck::entries(const char *name, const fusco_buffer *buffers, const RowShape &row, bool isOutput) {
+  tokens(name, buffers, {row.bytes * plan_.topk, row.elementBytes}, isOutput);
 }
 
-void BufferCheck::received(const char *name, const fusco_buffer *buffers, uint64_t rowBytes, bool isOutput) {
+void BufferCheck::received(const char *name, const fusco_buffer *buffers, const RowShape &row,
+                           bool isOutput) {
   for (uint32_t rank = 0; rank < plan_.ranks; rank++) {
-    add(name, buffers, rank, plan_.rank[rank].recvRows * rowBytes, isOutput);
+    add(name, buffers, rank, plan_.rank[rank].recvRows, row, isOutput);
   }
 }
 
-void BufferCheck::add(const char *name, const fusco_buffer *buffers, uint32_t rank, uint64_t needed,
-                      bool isOutput) {
+void BufferCheck::add(const char *name, const fusco_buffer *buffers, uint32_t rank, uint64_t rows,
+                      const RowShape &row, bool isOutput) {
   if (buffers == nullptr) throw Failure(FUSCO_E_BUFFER, "%s: no buffers were given", name);
+  const uint64_t needed = rows * row.bytes;
   if (needed == 0) return;
   const fusco_buffer &buffer = buffers[rank];
-  rank += plan_.firstRank;
-  if (buffer.data == nullptr || buffer.bytes < needed) {
-    const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
-    throw Failure(FUSCO_E_BUFFER, "%s of rank %u has %llu bytes, %llu are needed", name, rank, given, needed)
-        .atRank(rank)
+  const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
+  const uint32_t named = plan_.firstRank + rank;
+  if (given < needed) {
+    throw Failure(FUSCO_E_BUFFER, "%s of rank %u has %llu bytes, %llu are needed", name, named, given, needed)
+        .atRank(named)
         .limited(given, needed);
   }
   const auto begin = reinterpret_cast<uintptr_t>(buffer.data);
   if (begin + needed < begin) {
-    throw Failure(FUSCO_E_BUFFER, "%s of rank %u leaves the address space", name, rank).atRank(rank);
+    throw Failure(FUSCO_E_BUFFER, "%s of rank %u leaves the address space", name, named).atRank(named);
   }
-  Extent extent{begin, begin + needed, isOutput, rank, {}};
+  if (each_) each_(name, rank, buffer, row.elementBytes);
+  Extent extent{begin, begin + needed, isOutput, named, {}};
   std::snprintf(extent.name, sizeof extent.name, "%s", name);
   extents_.push_back(extent);
 }
@@ -67,7 +71,8 @@ void BufferCheck::refuseOverlap() {
   }
 }
 
-void RowBuffers::add(const char *name, const fusco_buffer &buffer, uint64_t needed) {
+void RowBuffers::add(const char *name, const fusco_buffer &buffer, uint64_t elements, uint32_t elementBytes) {
+  const uint64_t needed = elements * elementBytes;
   const uint64_t given = buffer.data == nullptr ? 0 : buffer.bytes;
   if (given < needed) {
     throw Failure(FUSCO_E_BUFFER, "%s has %llu bytes, %llu are needed", name, given, needed)
@@ -82,23 +87,25 @@ void RowBuffers::add(const char *name, const fusco_buffer &buffer, uint64_t need
     if (other.begin < range.end && range.begin < other.end)
       throw Failure(FUSCO_E_BUFFER, "%s overlaps %s", name, other.name);
   }
+  if (each_) each_(name, 0, buffer, elementBytes);
   ranges_[count_++] = range;
 }
 
-void checkRowBytes(uint64_t rowBytes) {
-  if (rowBytes >= 1 && rowBytes <= FUSCO_MAX_ROW_BYTES) return;
+RowShape checkRowBytes(uint64_t rowBytes) {
+  if (rowBytes >= 1 && rowBytes <= FUSCO_MAX_ROW_BYTES) return {rowBytes};
   throw Failure(FUSCO_E_OPTION, "rows of %llu bytes; they must have 1 to %d", rowBytes, FUSCO_MAX_ROW_BYTES)
       .limited(rowBytes, FUSCO_MAX_ROW_BYTES);
 }
 
-uint64_t checkElements(fusco_dtype dtype, uint64_t rowBytes) {
+RowShape checkNumbers(fusco_dtype dtype, uint64_t rowBytes) {
+  checkRowBytes(rowBytes);
   const uint32_t size = elementBytes(dtype);
   if (size == 0) throw Failure(FUSCO_E_DTYPE, "dtype %d cannot be computed with", dtype);
   if (rowBytes % size != 0) {
     throw Failure(FUSCO_E_DTYPE, "rows of %llu bytes are not whole elements of %u", rowBytes, size)
         .limited(rowBytes, size);
   }
-  return rowBytes / size;
+  return {rowBytes, size};
 }
 
 }  // namespace fusco

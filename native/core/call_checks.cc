@@ -2,12 +2,10 @@
 
 #include <cstdio>
 
-#include "buffers.hpp"
-
 namespace fusco {
 
-void checkDispatchCall(const fusco_plan &plan, const fusco_dispatch_call &call) {
-  BufferCheck buffers(plan);
+void checkCall(const fusco_plan &plan, const fusco_dispatch_call &call, const CheckMemory &each) {
+  BufferCheck buffers(plan, each);
   if (call.payload_count > 0 && call.payloads == nullptr) {
     throw Failure(FUSCO_E_OPTION, "%u payloads, but none were given", call.payload_count);
   }
@@ -17,52 +15,49 @@ void checkDispatchCall(const fusco_plan &plan, const fusco_dispatch_call &call) 
     char to[28];
     std::snprintf(from, sizeof from, "payload %u: from", p);
     std::snprintf(to, sizeof to, "payload %u: to", p);
-    checkRowBytes(payload.row_bytes);
+    RowShape row = checkRowBytes(payload.row_bytes);
     if (payload.per == FUSCO_PER_TOKEN) {
-      if (call.scale != nullptr) checkElements(payload.dtype, payload.row_bytes);
-      buffers.tokens(from, payload.from, payload.row_bytes, false);
+      if (call.scale != nullptr) row = checkNumbers(payload.dtype, payload.row_bytes);
+      buffers.tokens(from, payload.from, row, false);
     } else if (payload.per == FUSCO_PER_ENTRY) {
-      buffers.entries(from, payload.from, payload.row_bytes, false);
+      buffers.entries(from, payload.from, row, false);
     } else {
       throw Failure(FUSCO_E_OPTION, "payload %u: per is %d; it must be 0 or 1", p, payload.per);
     }
-    buffers.received(to, payload.to, payload.row_bytes, true);
+    buffers.received(to, payload.to, row, true);
   }
-  if (call.origins != nullptr) buffers.received("origins", call.origins, originBytes, true);
-  if (call.scale != nullptr) buffers.entries("scale", call.scale, weightBytes, false);
+  if (call.origins != nullptr) buffers.received("origins", call.origins, originRow, true);
+  if (call.scale != nullptr) buffers.entries("scale", call.scale, weightRow, false);
   buffers.refuseOverlap();
 }
 
-void checkCombineCall(const fusco_plan &plan, const fusco_combine_call &call) {
-  checkRowBytes(call.row_bytes);
-  checkElements(call.dtype, call.row_bytes);
-  BufferCheck buffers(plan);
-  buffers.received("from", call.from, call.row_bytes, false);
-  buffers.tokens("to", call.to, call.row_bytes, true);
-  if (call.weights != nullptr) buffers.entries("weights", call.weights, weightBytes, false);
+void checkCall(const fusco_plan &plan, const fusco_combine_call &call, const CheckMemory &each) {
+  const RowShape row = checkNumbers(call.dtype, call.row_bytes);
+  BufferCheck buffers(plan, each);
+  buffers.received("from", call.from, row, false);
+  buffers.tokens("to", call.to, row, true);
+  if (call.weights != nullptr) buffers.entries("weights", call.weights, weightRow, false);
   buffers.refuseOverlap();
 }
 
-void checkWeightGradientCall(const fusco_plan &plan, const fusco_weight_gradient_call &call) {
-  checkRowBytes(call.row_bytes);
-  checkElements(call.dtype, call.row_bytes);
-  BufferCheck buffers(plan);
-  buffers.tokens("outputGradient", call.output_gradient, call.row_bytes, false);
-  buffers.received("from", call.from, call.row_bytes, false);
-  buffers.entries("to", call.to, weightBytes, true);
+void checkCall(const fusco_plan &plan, const fusco_weight_gradient_call &call, const CheckMemory &each) {
+  const RowShape row = checkNumbers(call.dtype, call.row_bytes);
+  BufferCheck buffers(plan, each);
+  buffers.tokens("outputGradient", call.output_gradient, row, false);
+  buffers.received("from", call.from, row, false);
+  buffers.entries("to", call.to, weightRow, true);
   buffers.refuseOverlap();
 }
 
-void checkCombineGradientCall(const fusco_plan &plan, const fusco_combine_gradient_call &call) {
-  checkRowBytes(call.row_bytes);
-  checkElements(call.dtype, call.row_bytes);
-  BufferCheck buffers(plan);
-  buffers.tokens("outputGradient", call.output_gradient, call.row_bytes, false);
-  buffers.received("from", call.from, call.row_bytes, false);
-  buffers.entries("weights", call.weights, weightBytes, false);
-  buffers.received("to", call.to, call.row_bytes, true);
-  buffers.entries("weightsGradient", call.weights_gradient, weightBytes, true);
-  if (call.origins != nullptr) buffers.received("origins", call.origins, originBytes, true);
+void checkCall(const fusco_plan &plan, const fusco_combine_gradient_call &call, const CheckMemory &each) {
+  const RowShape row = checkNumbers(call.dtype, call.row_bytes);
+  BufferCheck buffers(plan, each);
+  buffers.tokens("outputGradient", call.output_gradient, row, false);
+  buffers.received("from", call.from, row, false);
+  buffers.entries("weights", call.weights, weightRow, false);
+  buffers.received("to", call.to, row, true);
+  buffers.entries("weightsGradient", call.weights_gradient, weightRow, true);
+  if (call.origins != nullptr) buffers.received("origins", call.origins, originRow, true);
   buffers.refuseOverlap();
 }
 

@@ -1,16 +1,16 @@
 // What every backend checks of a call and reports about it: all that follows from the plan's sizes alone.
 #pragma once
 
-#include "plan.hpp"
+#include "buffers.hpp"
 
 namespace fusco {
 
 // Throw E_OPTION, E_BUFFER or E_DTYPE for sizes, overlaps and dtypes. Nothing is read from the buffers. The
 // lock of the plan's context must be held.
-void checkDispatchCall(const fusco_plan &plan, const fusco_dispatch_call &call);
-void checkCombineCall(const fusco_plan &plan, const fusco_combine_call &call);
-void checkWeightGradientCall(const fusco_plan &plan, const fusco_weight_gradient_call &call);
-void checkCombineGradientCall(const fusco_plan &plan, const fusco_combine_gradient_call &call);
+void checkCall(const fusco_plan &plan, const fusco_dispatch_call &call, const CheckMemory &each = {});
+void checkCall(const fusco_plan &plan, const fusco_combine_call &call, const CheckMemory &each = {});
+void checkCall(const fusco_plan &plan, const fusco_weight_gradient_call &call, const CheckMemory &each = {});
+void checkCall(const fusco_plan &plan, const fusco_combine_gradient_call &call, const CheckMemory &each = {});
 
 // Add the rows and bytes of a call to its statistics.
 void countDispatch(const fusco_plan &plan, const fusco_dispatch_call &call, fusco_stats &stats);

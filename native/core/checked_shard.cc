@@ -30,8 +30,8 @@ void SendRuns::checkAllSent(uint32_t rank) const {
 }
 
 std::vector<RowRange> CheckedShard::readBlocks(uint64_t firstInstance, RankPlan &part) const {
-  const auto offsets = reader_.section<uint32_t>(FUSCO_S_EXPERT_OFFSET);
-  const auto rows = reader_.section<uint32_t>(FUSCO_S_EXPERT_ROWS);
+  const auto offsets = section<uint32_t>(FUSCO_S_EXPERT_OFFSET);
+  const auto rows = section<uint32_t>(FUSCO_S_EXPERT_ROWS);
   part.tokens = word(FUSCO_W_TOKENS);
   part.recvRows = word(FUSCO_W_RECV_ROWS);
   if (word(FUSCO_W_FIRST_INSTANCE) != firstInstance || offsets.front() != 0 ||
@@ -126,10 +126,10 @@ ForwardedRows CheckedShard::forwardedRows(uint32_t ranksPerNode, const std::vect
   const uint32_t topk = word(FUSCO_W_TOPK);
   ForwardedRows forwarded;
   forwarded.rowsOfNode = exactly<uint32_t>(FUSCO_S_FORWARD_ROWS, ranks_ / ranksPerNode);
-  forwarded.token = reader_.section<uint32_t>(FUSCO_S_FORWARD_TOKEN);
-  forwarded.target = reader_.section<int32_t>(FUSCO_S_FORWARD_TARGET);
-  forwarded.offset = reader_.section<uint32_t>(FUSCO_S_DISTRIBUTE_OFFSET);
-  forwarded.entry = reader_.section<uint32_t>(FUSCO_S_DISTRIBUTE_ENTRY);
+  forwarded.token = section<uint32_t>(FUSCO_S_FORWARD_TOKEN);
+  forwarded.target = section<int32_t>(FUSCO_S_FORWARD_TARGET);
+  forwarded.offset = section<uint32_t>(FUSCO_S_DISTRIBUTE_OFFSET);
+  forwarded.entry = section<uint32_t>(FUSCO_S_DISTRIBUTE_ENTRY);
   const auto &[rowsOfNode, tokens, targets, offsets, entries] = forwarded;
   uint64_t rows = 0;
   for (const uint32_t count : rowsOfNode) rows += count;
@@ -170,7 +170,7 @@ ForwardedRows CheckedShard::forwardedRows(uint32_t ranksPerNode, const std::vect
 std::vector<uint8_t> CheckedShard::tileOrder() const {
   const uint64_t tileEntries = uint64_t{word(FUSCO_W_TILE_TOKENS)} * word(FUSCO_W_TOPK);
   if (tileEntries == 0) return {};
-  auto order = reader_.section<uint8_t>(FUSCO_S_TILE_ORDER);
+  auto order = section<uint8_t>(FUSCO_S_TILE_ORDER);
   if (tileEntries > maxTileEntries || order.size() != entries()) {
     throw refused(FUSCO_E_SHARD_HEAD, "rank %u orders %llu entries in tiles of %llu", rank_, order.size(),
                   tileEntries);

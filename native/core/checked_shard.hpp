@@ -65,20 +65,15 @@ struct ForwardedRows {
   std::vector<uint32_t> entry;  // all kept entries for other nodes, each once
 };
 
-class CheckedShard {
+class CheckedShard : private ShardReader {
  public:
   // Throws E_SHARD_LAYOUT, E_SHARD_HEAD, E_RANKS or E_LIMIT. The shard's bytes must outlive the object.
   CheckedShard(const fusco_buffer &shard, uint32_t rank, uint32_t ranks)
-      : reader_(shard, rank, ranks), rank_(rank), ranks_(ranks) {}
+      : ShardReader(shard, rank, ranks), ranks_(ranks) {}
 
-  uint32_t word(int index) const { return reader_.word(index); }
-  uint64_t entries() const { return reader_.entries(); }
-
-  // A failure of this shard: it names the rank.
-  template <class... Args>
-  Failure refused(fusco_status status, const char *format, Args... args) const {
-    return reader_.refused(status, format, args...);
-  }
+  using ShardReader::entries;
+  using ShardReader::refused;
+  using ShardReader::word;
   // `what` completes "forwarded row … of rank … ".
   Failure badForward(const char *what, size_t row) const;
 
@@ -92,8 +87,8 @@ class CheckedShard {
   // E_SHARD_HEAD where the counts are not those of the head.
   template <class Owner>
   void readEntries(RankPlan &part, Owner ownerOf) const {
-    const auto slots = reader_.section<int32_t>(FUSCO_S_ENTRY_SLOT);
-    const auto instances = reader_.section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
+    const auto slots = section<int32_t>(FUSCO_S_ENTRY_SLOT);
+    const auto instances = section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
     part.places.resize(slots.size());
     const uint32_t instanceCount = word(FUSCO_W_INSTANCES);
     EntryCounts others;
@@ -132,14 +127,12 @@ class CheckedShard {
 
   // A section that must have this many elements.
   template <class T>
-  std::vector<T> exactly(int section, uint64_t elements) const {
-    reader_.expectCount(section, elements);
-    return reader_.section<T>(section);
+  std::vector<T> exactly(int index, uint64_t elements) const {
+    expectCount(index, elements);
+    return section<T>(index);
   }
   std::vector<RowRange> ranges(int firstSection, int rowsSection, uint64_t elements) const;
 
-  ShardReader reader_;
-  uint32_t rank_;
   uint32_t ranks_;
 };
 

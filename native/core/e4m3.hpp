@@ -17,7 +17,7 @@ constexpr uint8_t e4m3Nan = 0x7f;
 constexpr uint64_t fp8Blocks(uint64_t hidden) { return (hidden + fp8Block - 1) / fp8Block; }
 
 // Both ranges are computed and one is taken, so that the loop over a block needs no branches.
-FUSCO_BOTH inline uint8_t encodeE4m3(float value) {
+FUSCO_ON_BOTH inline uint8_t encodeE4m3(float value) {
   const uint32_t bits = toBits(value);
   const uint32_t sign = (bits >> 24) & 0x80u;
   const uint32_t size = bits & 0x7fffffffu;

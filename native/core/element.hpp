@@ -1,33 +1,29 @@
 // One element of each dtype to float32 and back, bit by bit: the tail of every vector loop and the portable
 // set. Everything has internal linkage, so that no copy compiled for one processor is linked into code for
-// another. What is marked FUSCO_BOTH is compiled for the GPU as well.
+// another. What is marked FUSCO_ON_BOTH is compiled for the GPU as well.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define FUSCO_BOTH __host__ __device__
-#else
-#define FUSCO_BOTH
-#endif
+#include "plan_types.hpp"
 
 namespace fusco {
 namespace {
 
-FUSCO_BOTH inline float fromBits(uint32_t bits) {
+FUSCO_ON_BOTH inline float fromBits(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, 4);
   return value;
 }
 
-FUSCO_BOTH inline uint32_t toBits(float value) {
+FUSCO_ON_BOTH inline uint32_t toBits(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
   return bits;
 }
 
-FUSCO_BOTH inline uint32_t encodeF32(float value) { return value != value ? 0x7fc00000u : toBits(value); }
+FUSCO_ON_BOTH inline uint32_t encodeF32(float value) { return value != value ? 0x7fc00000u : toBits(value); }
 
 inline float decodeBf16(uint16_t bits) { return fromBits(static_cast<uint32_t>(bits) << 16); }
 

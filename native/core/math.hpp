@@ -12,7 +12,7 @@ namespace {
 // e^x, at most 0.98 ulp from the true value (0.75 of a subnormal result); 0 below the smallest, infinity
 // above. x = n ln 2 + r, |r| <= ln 2 / 2; a polynomial in r (Cephes' expf), and 2^n in two steps, so that
 // subnormals round once more at the end.
-FUSCO_BOTH inline float expFloat(float x) {
+FUSCO_ON_BOTH inline float expFloat(float x) {
   // 1.5 * 2^23: adding it leaves whole numbers in the low bits, rounded to nearest even.
   constexpr float magic = 12582912.0f;
   const bool inside = x >= -104.0f && x <= 88.72283935546875f;
@@ -36,10 +36,10 @@ FUSCO_BOTH inline float expFloat(float x) {
   return x < 0.0f ? 0.0f : x + fromBits(0x7f800000u);
 }
 
-FUSCO_BOTH inline float sigmoidFloat(float x) { return 1.0f / (1.0f + expFloat(-x)); }
+FUSCO_ON_BOTH inline float sigmoidFloat(float x) { return 1.0f / (1.0f + expFloat(-x)); }
 
 // What is chosen by: a NaN counts as -infinity, so that nothing is below it.
-FUSCO_BOTH inline float nanLowest(float value) { return value != value ? fromBits(0xff800000u) : value; }
+FUSCO_ON_BOTH inline float nanLowest(float value) { return value != value ? fromBits(0xff800000u) : value; }
 
 // Keeps a sum of scores that are all zero from dividing by zero, as the models that normalise do.
 constexpr float normalizeFloor = 1e-20f;

@@ -1,7 +1,14 @@
-// Words of a plan that processors and GPUs share. Compiled by nvcc as well.
+// What processors and GPUs share. Compiled by nvcc as well.
 #pragma once
 
 #include <cstdint>
+
+// A function for processors and GPUs.
+#ifdef __CUDACC__
+#define FUSCO_ON_BOTH __host__ __device__
+#else
+#define FUSCO_ON_BOTH
+#endif
 
 namespace fusco {
 

@@ -18,7 +18,7 @@ uint32_t sectionElementBytes(int section) {
 }  // namespace
 
 ShardReader::ShardReader(const fusco_buffer &shard, uint32_t rank, uint32_t ranks)
-    : bytes_(static_cast<const uint8_t *>(shard.data)), rank_(rank) {
+    : rank_(rank), bytes_(static_cast<const uint8_t *>(shard.data)) {
   if (bytes_ == nullptr || shard.bytes < FUSCO_SHARD_BODY) {
     const uint64_t given = bytes_ == nullptr ? 0 : shard.bytes;
     throw refused(FUSCO_E_SHARD_LAYOUT, "the shard of rank %u has %llu bytes, its head needs %d", rank, given,

@@ -36,13 +36,15 @@ class ShardReader {
     return values;
   }
 
+ protected:
+  uint32_t rank_;
+
  private:
   void checkSections(uint64_t size);
   void checkHead(uint32_t ranks) const;
   void copyOut(int section, void *to, size_t bytes) const;
 
   const uint8_t *bytes_;
-  uint32_t rank_;
   uint32_t words_[FUSCO_SHARD_WORDS];
   uint32_t offsets_[FUSCO_SECTIONS];
   uint32_t counts_[FUSCO_SECTIONS];

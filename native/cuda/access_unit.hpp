@@ -1,13 +1,7 @@
 // How wide an access may be; for the host and for kernels.
 #pragma once
 
-#include <cstdint>
-
-#ifdef __CUDACC__
-#define FUSCO_ON_BOTH __host__ __device__
-#else
-#define FUSCO_ON_BOTH
-#endif
+#include "plan_types.hpp"
 
 namespace fusco::cuda {
 

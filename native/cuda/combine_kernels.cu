@@ -118,14 +118,12 @@ __global__ void combineTokens(const __grid_constant__ CombineParams p) {
   const DevicePlanHead *head = p.plan.head;
   const uint64_t units = p.rowBytes / sizeof(Unit);
   for (uint32_t token = blockIdx.x; token < head->tokens; token += gridDim.x) {
-    const uint32_t local = localOf(head, token);
-    const uint32_t rank = head->rankOf[local];
-    const uint64_t row = token - head->tokenStart[local];
-    const float *weights = weighted ? p.weights[rank] + row * head->topk : nullptr;
+    const TokenRow at = tokenRow(head, token);
+    const float *weights = weighted ? p.weights[at.rank] + at.row * head->topk : nullptr;
     const uint32_t count = listTerms(p, token, weights, tree != Tree::none, terms);
-    auto *to = reinterpret_cast<Unit *>(p.to[rank] + row * p.rowBytes);
-    for (uint64_t at = threadIdx.x; at < units; at += blockDim.x) {
-      storeOnce(to + at, addTerms<E, Unit, weighted, tree>(terms.term, count, at));
+    auto *to = reinterpret_cast<Unit *>(p.to[at.rank] + at.row * p.rowBytes);
+    for (uint64_t i = threadIdx.x; i < units; i += blockDim.x) {
+      storeOnce(to + i, addTerms<E, Unit, weighted, tree>(terms.term, count, i));
     }
     // The next token's terms take the place of this one's.
     if (token + gridDim.x < head->tokens) __syncthreads();
@@ -145,15 +143,12 @@ __global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_const
   const uint64_t warps = gridDim.x * uint64_t{blockDim.x} / warpLanes;
   for (uint64_t entry = (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / warpLanes; entry < entries;
        entry += warps) {
-    const uint32_t token = static_cast<uint32_t>(entry / head->topk);
-    const uint32_t local = localOf(head, token);
-    const uint32_t rank = head->rankOf[local];
-    const uint64_t row = token - head->tokenStart[local];
+    const TokenRow token = tokenRow(head, static_cast<uint32_t>(entry / head->topk));
     const Place place = p.plan.place[entry];
     float sum = 0.0f;
     if (place.row >= 0) {
       using Bits = typename E::Bits;
-      const auto *a = reinterpret_cast<const Bits *>(p.upstream[rank] + row * p.rowBytes);
+      const auto *a = reinterpret_cast<const Bits *>(p.upstream[token.rank] + token.row * p.rowBytes);
       const uint8_t *rows = bufferOf(p.peers, 0, place.peer, p.from[place.peer]);
       const auto *b = reinterpret_cast<const Bits *>(rows + static_cast<uint64_t>(place.row) * p.rowBytes);
 #pragma unroll 8
@@ -165,8 +160,7 @@ __global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_const
       }
     }
     if (lane == 0) {
-      const uint64_t own = entry - static_cast<uint64_t>(head->tokenStart[local]) * head->topk;
-      p.to[rank][own] = __uint_as_float(DeviceF32::encode(sum));
+      p.to[token.rank][token.row * head->topk + entry % head->topk] = __uint_as_float(DeviceF32::encode(sum));
     }
   }
 }

@@ -53,9 +53,7 @@ fusco_status exchange(fusco_cuda_plan *plan, const Call *given, const char *name
     const uint64_t start = fusco::steadyNs();
     run(*plan->shared, from.call, measured);
     measured.stats.nanoseconds = fusco::steadyNs() - start;
-    if (context.capturing != nullptr) {
-      context.capturing->add(plan->shared, from.call, measured.path == FUSCO_CUDA_PATH_FORWARD);
-    }
+    if (context.capturing != nullptr) context.capturing->add(plan->shared, from.call);
     fusco::structTo(report, measured, "fusco_cuda_report");
   });
 }
@@ -66,19 +64,6 @@ fusco_status rowWork(fusco_cuda_context *context, uint32_t rank, const Call *cal
   return inTurn(context, error,
                 [&](CudaContext &c) { run(c, rank, fusco::CallFrom<Call>(call, name).call); });
 }
-
-// A description of the caller, with the plan that it points to.
-struct PlanDescFrom {
-  explicit PlanDescFrom(const fusco_cuda_plan_desc *given)
-      : desc(fusco::structFrom(given, "fusco_cuda_plan_desc")),
-        plan(fusco::structFrom(desc.plan, "fusco_plan_desc")) {
-    desc.plan = &plan;
-  }
-  PlanDescFrom(const PlanDescFrom &) = delete;
-  PlanDescFrom &operator=(const PlanDescFrom &) = delete;
-  fusco_cuda_plan_desc desc;
-  fusco_plan_desc plan;
-};
 
 }  // namespace
 
@@ -240,19 +225,18 @@ fusco_status fusco_cuda_event_elapsed(fusco_cuda_event *start, fusco_cuda_event 
 }
 
 fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cuda_capacity *capacity,
-                                    const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan,
-                                    fusco_error *error) {
+                                    const fusco_plan_desc *desc, fusco_cuda_plan **plan, fusco_error *error) {
   return inTurn(context, plan != nullptr, error, [&](CudaContext &) {
-    const PlanDescFrom from(desc);
+    const fusco_plan_desc from = fusco::structFrom(desc, "fusco_plan_desc");
     fusco_cuda_capacity sizes{};
     if (capacity != nullptr) sizes = fusco::structFrom(capacity, "fusco_cuda_capacity");
-    *plan = new fusco_cuda_plan{std::make_shared<DevicePlan>(context->shared, sizes, from.desc)};
+    *plan = new fusco_cuda_plan{std::make_shared<DevicePlan>(context->shared, sizes, from)};
   });
 }
 
-fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
-                                    fusco_error *error) {
-  return inTurn(plan, error, [&](CudaContext &) { plan->shared->upload(PlanDescFrom(desc).desc); });
+fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_plan_desc *desc, fusco_error *error) {
+  return inTurn(plan, error,
+                [&](CudaContext &) { plan->shared->upload(fusco::structFrom(desc, "fusco_plan_desc")); });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }

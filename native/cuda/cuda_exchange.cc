@@ -56,48 +56,30 @@ void enqueue(DevicePlan &device, Params &params, const char *what, F launch) {
   edges.done();
 }
 
-std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call, bool forward) {
+std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call) {
   const fusco_plan &plan = device.plan();
   DispatchParams base{};
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    if (call.origins != nullptr) base.origins[rank] = static_cast<int32_t *>(call.origins[rank].data);
-    if (call.scale != nullptr) base.scale[rank] = static_cast<const float *>(call.scale[rank].data);
-  }
+  copyPointers(call.origins, plan.ranks, base.origins);
+  copyPointers(call.scale, plan.ranks, base.scale);
   return dispatchParams(call, plan.topk, base, [&](uint32_t p, Payload &payload) {
-    for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-      payload.from[rank] = bytesOf(call.payloads[p].from[rank]);
-      payload.to[rank] = bytesOf(call.payloads[p].to[rank]);
-      if (forward && payload.perEntry == 0) {
-        payload.to[maxRanks + rank] = device.landingRows(rank, p, payload.rowBytes);
-      }
-    }
+    copyPointers(call.payloads[p].from, plan.ranks, payload.from);
+    copyPointers(call.payloads[p].to, plan.ranks, payload.to);
   });
 }
 
-// Every row to its first place: its slot or, where it is forwarded, where it lands.
-void enqueueDispatch(DevicePlan &device, DispatchParams &params, bool scaled, bool forward) {
+// Every row straight to its slots.
+void enqueueDispatch(DevicePlan &device, DispatchParams &params, bool scaled) {
   CudaContext &context = device.context();
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     params.plan = memory.tables;
-    params.place = forward ? memory.tables.firstHop : memory.tables.place;
     params.barrier = memory.barrier;
     const cudaStream_t stream = context.leader(group);
     if (scaled) {
       context.check(launchScaled(params, group.limits, stream), "launching a scaled dispatch");
     } else {
-      params.tiling = tilingOf(params, group.limits, device.plan().topk, forward ? 0 : device.tileTokens());
+      params.tiling = tilingOf(params, group.limits, device.plan().topk, device.tileTokens());
       context.check(launchDispatch(params, group.limits, stream), "launching a dispatch");
     }
-  });
-}
-
-// From where rows landed to their other slots.
-void enqueueLastHops(DevicePlan &device, DispatchParams &params) {
-  CudaContext &context = device.context();
-  context.orderLeaders();
-  onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
-    params.plan = memory.tables;
-    context.check(launchDistribute(params, group.limits, context.leader(group)), "launching the last hops");
   });
 }
 
@@ -234,10 +216,8 @@ void enqueueGradient(DevicePlan &device, const fusco_combine_gradient_call &call
   for (size_t i = 0; i < context.groups().size(); i++) {
     for (const uint32_t rank : context.groups()[i].ranks) params.pushed[rank] = context.signals().pushed(i);
   }
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    params.rows[rank] = bytesOf(call.from[rank]);
-    params.weightsGradient[rank] = static_cast<float *>(call.weights_gradient[rank].data);
-  }
+  copyPointers(call.from, plan.ranks, params.rows);
+  copyPointers(call.weights_gradient, plan.ranks, params.weightsGradient);
   size_t index = 0;
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     params.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
@@ -251,11 +231,9 @@ void enqueueWeightGradient(DevicePlan &device, const fusco_weight_gradient_call 
   CudaContext &context = device.context();
   GradientParams params{};
   params.rowBytes = call.row_bytes;
-  for (uint32_t rank = 0; rank < device.plan().ranks; rank++) {
-    params.upstream[rank] = bytesOf(call.output_gradient[rank]);
-    params.from[rank] = bytesOf(call.from[rank]);
-    params.to[rank] = static_cast<float *>(call.to[rank].data);
-  }
+  copyPointers(call.output_gradient, device.plan().ranks, params.upstream);
+  copyPointers(call.from, device.plan().ranks, params.from);
+  copyPointers(call.to, device.plan().ranks, params.to);
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     params.plan = memory.tables;
     context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)),
@@ -288,9 +266,6 @@ OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call) {
 void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_call &call,
               fusco_cuda_report &report) {
   check(device, call);
-  if (path == FUSCO_CUDA_PATH_FORWARD && !device.forwards()) {
-    throw Failure(FUSCO_E_OPTION, "rows are forwarded along hierarchical plans with groups only");
-  }
   if (path == FUSCO_CUDA_PATH_ONCE && !device.hasOnePass()) {
     throw Failure(FUSCO_E_OPTION,
                   "rows are sent once per rank between devices only; the context has one device");
@@ -298,20 +273,18 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   const bool scaled = call.scale != nullptr;
   const bool once =
       !scaled && device.hasOnePass() && (path == FUSCO_CUDA_PATH_AUTO || path == FUSCO_CUDA_PATH_ONCE);
-  const bool forward = !scaled && path == FUSCO_CUDA_PATH_FORWARD;
-  std::vector<DispatchParams> launches = launchesOf(device, call, forward);
+  std::vector<DispatchParams> launches = launchesOf(device, call);
   Edges edges(device);
   for (DispatchParams &params : launches) {
     if (once) {
       enqueueMove(device, params, edges.isCaptured());
     } else {
-      enqueueDispatch(device, params, scaled, forward);
+      enqueueDispatch(device, params, scaled);
     }
-    if (forward) enqueueLastHops(device, params);
     if (!scaled) report.tma_payloads += params.leading;
   }
   edges.done();
-  report.path = once ? FUSCO_CUDA_PATH_ONCE : forward ? FUSCO_CUDA_PATH_FORWARD : FUSCO_CUDA_PATH_DIRECT;
+  report.path = once ? FUSCO_CUDA_PATH_ONCE : FUSCO_CUDA_PATH_DIRECT;
   report.sms = once ? shapeOf(device, dispatchShape).blocks : smsOf(device.context());
   countDispatch(device.plan(), call, report.stats);
 }
@@ -321,11 +294,9 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
   const fusco_plan &plan = device.plan();
   CombineParams params{};
   params.rowBytes = call.row_bytes;
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    params.from[rank] = bytesOf(call.from[rank]);
-    params.to[rank] = bytesOf(call.to[rank]);
-    if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
-  }
+  copyPointers(call.from, plan.ranks, params.from);
+  copyPointers(call.to, plan.ranks, params.to);
+  copyPointers(call.weights, plan.ranks, params.weights);
   CombineLaunch launch;
   launch.dtype = call.dtype;
   launch.tree = plan.tree;
@@ -362,12 +333,12 @@ void combineGradient(DevicePlan &device, const fusco_combine_gradient_call &call
   check(device, call);
   const CombineGradientParts parts(call);
   const bool once = gradientIsOnePass(device, call);
-  DispatchParams dispatch = launchesOf(device, parts.dispatch, false).front();
+  DispatchParams dispatch = launchesOf(device, parts.dispatch).front();
   Edges edges(device);
   if (once) {
     enqueueGradient(device, call, dispatch, edges.isCaptured());
   } else {
-    enqueueDispatch(device, dispatch, true, false);
+    enqueueDispatch(device, dispatch, true);
     enqueueWeightGradient(device, parts.weightGradient);
   }
   edges.done();

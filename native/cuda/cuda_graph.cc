@@ -5,9 +5,8 @@
 
 namespace fusco::cuda {
 
-CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &ofPlan, const AnyCall &given, bool isForwarded)
+CapturedCall::CapturedCall(const std::shared_ptr<DevicePlan> &ofPlan, const AnyCall &given)
     : device(ofPlan),
-      forwarded(isForwarded),
       generation(ofPlan->generation()),
       topk(ofPlan->plan().topk),
       tree(ofPlan->plan().tree),
@@ -40,7 +39,7 @@ void CapturedCall::keep(std::initializer_list<const fusco_buffer **> lists) {
 void CapturedCall::checkAgain() {
   if (device->generation() == generation) return;
   const fusco_plan &plan = device->plan();
-  if (plan.topk != topk || plan.tree != tree || (forwarded && !device->forwards())) {
+  if (plan.topk != topk || plan.tree != tree) {
     throw Failure(
         FUSCO_E_OPTION,
         "the captured plan has topk %u; the uploaded one has topk %u, or another strategy or order of sums",

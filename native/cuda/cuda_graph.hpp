@@ -15,7 +15,6 @@ using AnyCall = std::variant<fusco_dispatch_call, fusco_combine_call, fusco_weig
 // A copy of a call, its buffers included.
 struct CapturedCall {
   std::shared_ptr<DevicePlan> device;
-  bool forwarded;
   uint64_t generation;
   uint32_t topk;
   Tree tree;
@@ -25,7 +24,7 @@ struct CapturedCall {
 
   OnePassNeed capacity;  // of the signals, as captured
 
-  CapturedCall(const std::shared_ptr<DevicePlan> &device, const AnyCall &call, bool forwarded);
+  CapturedCall(const std::shared_ptr<DevicePlan> &device, const AnyCall &call);
   // Throws if the plan that was uploaded since does not suit what was captured.
   void checkAgain();
 
@@ -42,8 +41,8 @@ class Graph {
  public:
   ~Graph();
 
-  void add(const std::shared_ptr<DevicePlan> &device, const AnyCall &call, bool forwarded) {
-    calls_.emplace_back(device, call, forwarded);
+  void add(const std::shared_ptr<DevicePlan> &device, const AnyCall &call) {
+    calls_.emplace_back(device, call);
   }
 
   static std::unique_ptr<Graph> begin(const std::shared_ptr<CudaContext> &context);

@@ -30,7 +30,7 @@ uint32_t readTileOrders(const CheckedPlan &checked, std::vector<std::vector<uint
 // Byte offsets of the tables in one device's memory, all of them at full capacity. The pinned buffers are
 // laid out in the same way, without the barrier.
 struct DevicePlan::Layout {
-  uint64_t head = 0, place, firstHop, order, paddings, landed, lastHop, onePass, barrier, bytes;
+  uint64_t head = 0, place, order, paddings, onePass, barrier, bytes;
   OnePassLayout onePassTables;
 
   // `locals` ranks are on the device; 0: no one-pass tables.
@@ -39,21 +39,18 @@ struct DevicePlan::Layout {
                       static_cast<uint32_t>(locals)) {
     const uint64_t entries = capacity.tokens * capacity.topk;
     place = alignTable(sizeof(DevicePlanHead));
-    firstHop = place + alignTable(entries * sizeof(Place));
-    order = firstHop + alignTable(entries * sizeof(Place));
+    order = place + alignTable(entries * sizeof(Place));
     paddings = order + alignTable(entries);
-    landed = paddings + alignTable(capacity.instances * sizeof(PaddingRange));
-    lastHop = landed + alignTable(entries * sizeof(Landed));
-    onePass = lastHop + alignTable(entries * sizeof(Place));
+    onePass = paddings + alignTable(capacity.instances * sizeof(PaddingRange));
     barrier = onePass + (locals == 0 ? 0 : alignTable(onePassTables.bytes));
     bytes = barrier + tableAlign;
   }
 };
 
 DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity &capacity,
-                       const fusco_cuda_plan_desc &desc)
+                       const fusco_plan_desc &desc)
     : context_(std::move(context)) {
-  CheckedPlan checked = checkPlan(context_->host, *desc.plan);
+  CheckedPlan checked = checkPlan(context_->host, desc);
   capacity_ = capacity;
   capacity_.tokens = std::max(capacity_.tokens, checked.plan->tokens);
   capacity_.topk = std::max(capacity_.topk, checked.plan->topk);
@@ -65,7 +62,7 @@ DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_ca
   }
   memory_.resize(context_->groups().size());
   for (size_t group = 0; group < memory_.size(); group++) allocate(group);
-  install(std::move(checked), desc.rail_groups);
+  install(std::move(checked));
 }
 
 DevicePlan::~DevicePlan() {
@@ -77,7 +74,6 @@ DevicePlan::~DevicePlan() {
     if (memory_[i].uploads != nullptr) cudaStreamDestroy(memory_[i].uploads);
     cudaFree(memory_[i].memory);
   }
-  for (const auto &[key, landing] : landing_) cudaFree(landing.rows);
   (void)cudaGetLastError();
 }
 
@@ -97,14 +93,11 @@ void DevicePlan::allocate(size_t index) {
   for (Event &event : memory.uploaded) event.create(group.device, Timing::off);
   memory.used.create(group.device, Timing::off);
   uint8_t *at = memory.memory;
-  memory.tables = {
-      reinterpret_cast<DevicePlanHead *>(at + layout.head),   reinterpret_cast<Place *>(at + layout.place),
-      reinterpret_cast<Place *>(at + layout.firstHop),        at + layout.order,
-      reinterpret_cast<PaddingRange *>(at + layout.paddings), reinterpret_cast<Landed *>(at + layout.landed),
-      reinterpret_cast<Place *>(at + layout.lastHop)};
+  memory.tables = {reinterpret_cast<DevicePlanHead *>(at + layout.head),
+                   reinterpret_cast<Place *>(at + layout.place), at + layout.order,
+                   reinterpret_cast<PaddingRange *>(at + layout.paddings)};
   if (hasOnePass()) {
-    memory.onePass =
-        layout.onePassTables.tables(at + layout.onePass, memory.tables.place, capacity_.tokens);
+    memory.onePass = layout.onePassTables.tables(at + layout.onePass, memory.tables.place, capacity_.tokens);
   }
   memory.barrier = reinterpret_cast<uint32_t *>(at + layout.barrier);
   context_->check(cudaMemsetAsync(memory.barrier, 0, tableAlign, memory.uploads),
@@ -123,11 +116,9 @@ void DevicePlan::checkCapacity(const fusco_plan &plan) const {
       .limited(plan.instances, capacity_.instances);
 }
 
-void DevicePlan::upload(const fusco_cuda_plan_desc &desc) {
-  install(checkPlan(context_->host, *desc.plan), desc.rail_groups);
-}
+void DevicePlan::upload(const fusco_plan_desc &desc) { install(checkPlan(context_->host, desc)); }
 
-void DevicePlan::install(CheckedPlan checked, const uint16_t *railGroups) {
+void DevicePlan::install(CheckedPlan checked) {
   const fusco_plan &plan = *checked.plan;
   if (plan.ranks != context_->ranks()) {
     throw Failure(FUSCO_E_RANKS, "a plan of %u ranks for a context of %u", plan.ranks, context_->ranks())
@@ -136,20 +127,13 @@ void DevicePlan::install(CheckedPlan checked, const uint16_t *railGroups) {
   checkCapacity(plan);
   std::vector<std::vector<uint8_t>> orders;
   const uint32_t tileTokens = readTileOrders(checked, orders);
-  ForwardTables forward;
-  const bool forwards = plan.isHierarchical && railGroups != nullptr;
-  if (forwards) forward = makeForwardTables(checked, railGroups);
-  for (size_t group = 0; group < memory_.size(); group++) {
-    fill(group, plan, forwards ? &forward : nullptr, tileTokens, orders);
-  }
+  for (size_t group = 0; group < memory_.size(); group++) fill(group, plan, tileTokens, orders);
   plan_ = std::move(checked.plan);
-  forwards_ = forwards;
-  landingRows_ = std::move(forward.landingRows);
   tileTokens_ = tileTokens;
   generation_++;
 }
 
-void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables *forward, uint32_t tileTokens,
+void DevicePlan::fill(size_t index, const fusco_plan &plan, uint32_t tileTokens,
                       const std::vector<std::vector<uint8_t>> &order) {
   const DeviceGroup &group = context_->groups()[index];
   PlanMemory &memory = memory_[index];
@@ -169,9 +153,7 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
     if (!values.empty()) std::memcpy(pinned + offset, values.data(), values.size() * sizeof values[0]);
   };
   uint64_t entries = 0;
-  uint64_t places = 0;
   auto *paddings = reinterpret_cast<PaddingRange *>(pinned + layout.paddings);
-  auto *landed = reinterpret_cast<Landed *>(pinned + layout.landed);
   for (size_t i = 0; i < group.ranks.size(); i++) {
     const uint32_t rank = group.ranks[i];
     const RankPlan &part = plan.rank[rank];
@@ -182,15 +164,6 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
     put(layout.place + entries * sizeof(Place), part.places);
     put(layout.order + entries, order[rank]);
     for (const RowRange &range : part.padding) paddings[head->paddings++] = {rank, range.first, range.rows};
-    if (forward != nullptr) {
-      put(layout.firstHop + entries * sizeof(Place), forward->firstHop[rank]);
-      for (Landed row : forward->landed[rank]) {
-        row.firstPlace += static_cast<uint32_t>(places);
-        landed[head->landed++] = row;
-      }
-      put(layout.lastHop + places * sizeof(Place), forward->places[rank]);
-      places += forward->places[rank].size();
-    }
     entries += part.places.size();
   }
   head->tokenStart[group.ranks.size()] = head->tokens;
@@ -212,32 +185,7 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, const ForwardTables 
   if (tileTokens > 0) send(layout.order, entries);
   send(layout.paddings, head->paddings * sizeof(PaddingRange));
   if (hasOnePass()) send(layout.onePass, layout.onePassTables.bytes);
-  if (forward != nullptr) {
-    send(layout.firstHop, entries * sizeof(Place));
-    send(layout.landed, head->landed * sizeof(Landed));
-    send(layout.lastHop, places * sizeof(Place));
-  }
   context_->check(cudaEventRecord(memory.uploaded[turn].get(), memory.uploads), "recording an upload");
-}
-
-uint8_t *DevicePlan::landingRows(uint32_t rank, uint32_t index, uint64_t rowBytes) {
-  if (landingRows_.empty() || landingRows_[rank] == 0) return nullptr;
-  const uint64_t bytes = landingRows_[rank] * rowBytes;
-  LandingBuffer &landing = landing_[{rank, index}];
-  if (landing.bytes >= bytes) return landing.rows;
-  if (context_->capturing != nullptr) {
-    throw Failure(FUSCO_E_MEMORY,
-                  "landing rows cannot be allocated in a capture: run the dispatch once before it")
-        .atRank(rank);
-  }
-  const OnDevice here(context_->deviceOf(rank));
-  context_->check(cudaFree(landing.rows), "freeing landing rows");
-  bytes_ -= landing.bytes;
-  landing = {};
-  landing.rows = static_cast<uint8_t *>(context_->allocRaw(rank, bytes));
-  landing.bytes = bytes;
-  bytes_ += bytes;
-  return landing.rows;
 }
 
 void DevicePlan::beginUse() {

@@ -5,7 +5,6 @@
 #include <array>
 
 #include "cuda_context.hpp"
-#include "forward_tables.hpp"
 #include "one_pass_exchange.hpp"
 #include "plan.hpp"
 
@@ -29,33 +28,28 @@ class DevicePlan {
   // Allocates for the larger of `capacity`, which may be null, and the plan, and uploads the plan. Throws the
   // codes of fusco_cuda_plan_create.
   DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity &capacity,
-             const fusco_cuda_plan_desc &desc);
+             const fusco_plan_desc &desc);
   ~DevicePlan();
   DevicePlan(const DevicePlan &) = delete;
   DevicePlan &operator=(const DevicePlan &) = delete;
 
   // Replaces the plan for exchanges that are enqueued later. The description is not used after the call.
-  void upload(const fusco_cuda_plan_desc &desc);
+  void upload(const fusco_plan_desc &desc);
 
   CudaContext &context() const { return *context_; }
   const std::shared_ptr<CudaContext> &contextHandle() const { return context_; }
   const fusco_plan &plan() const { return *plan_; }
   const PlanMemory &onGroup(size_t group) const { return memory_[group]; }
   uint64_t capacityTokens() const { return capacity_.tokens; }
-  bool forwards() const { return forwards_; }
   // Whether rows cross links once per destination rank: between several devices.
   bool hasOnePass() const { return memory_.size() > 1; }
   // Partial sums that arrive at each rank in a one-pass combine.
   const std::vector<uint32_t> &sumLandingRows() const { return sumLandingRows_; }
   uint32_t tileTokens() const { return tileTokens_; }
-  // Device memory of tables and landing rows.
+  // Device memory of the tables.
   uint64_t bytes() const { return bytes_; }
   // Counts uploads; a captured exchange is checked again after one.
   uint64_t generation() const { return generation_; }
-
-  // Landing rows of a rank for payload `index`, device memory that lives as long as this object; null where
-  // the rank has none. Allocates at first use, and throws E_MEMORY where that happens in a capture.
-  uint8_t *landingRows(uint32_t rank, uint32_t index, uint64_t rowBytes);
 
   // Orders exchanges and uploads: leaders wait for the tables; a later upload waits for the leaders.
   void beginUse();
@@ -63,28 +57,21 @@ class DevicePlan {
 
  private:
   struct Layout;
-  struct LandingBuffer {
-    uint8_t *rows = nullptr;
-    uint64_t bytes = 0;
-  };
 
   void allocate(size_t group);
-  void install(CheckedPlan checked, const uint16_t *railGroups);
+  void install(CheckedPlan checked);
   void checkCapacity(const fusco_plan &plan) const;
-  void fill(size_t group, const fusco_plan &plan, const ForwardTables *forward, uint32_t tileTokens,
+  void fill(size_t group, const fusco_plan &plan, uint32_t tileTokens,
             const std::vector<std::vector<uint8_t>> &order);
 
   std::shared_ptr<CudaContext> context_;
   fusco_cuda_capacity capacity_{};
   std::unique_ptr<fusco_plan> plan_;
-  std::vector<PlanMemory> memory_;                                  // [device groups]
-  std::map<std::pair<uint32_t, uint32_t>, LandingBuffer> landing_;  // by rank and payload
-  std::vector<uint32_t> landingRows_;                               // [ranks], or empty
-  std::vector<uint32_t> sumLandingRows_;                            // [ranks]
+  std::vector<PlanMemory> memory_;        // [device groups]
+  std::vector<uint32_t> sumLandingRows_;  // [ranks]
   uint64_t bytes_ = 0;
   uint64_t generation_ = 0;
   uint32_t tileTokens_ = 0;
-  bool forwards_ = false;
 };
 
 }  // namespace fusco::cuda

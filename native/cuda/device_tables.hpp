@@ -26,13 +26,6 @@ struct PaddingRange {
   uint32_t rows;
 };
 
-// A row that a forwarder distributes: where it landed, and its part of `lastHop`.
-struct Landed {
-  Place at;
-  uint32_t firstPlace;
-  uint32_t places;
-};
-
 // Counts of a plan, at the start of its memory. Everything that may change between replays of a captured
 // launch is read from here; the addresses below never change.
 struct DevicePlanHead {
@@ -40,7 +33,6 @@ struct DevicePlanHead {
   uint32_t localRanks;
   uint32_t tokens;  // of all local ranks
   uint32_t paddings;
-  uint32_t landed;
   uint32_t tileTokens;  // of `order`; 0 without one
   uint32_t ranksPerNode;
   uint32_t rankOf[maxRanks];          // local index -> number of the rank in the tables of pointers
@@ -49,16 +41,12 @@ struct DevicePlanHead {
 };
 
 // The tables of one device's local ranks, device memory. Entry = token * topk + k, tokens counted over the
-// local ranks. `peer` of a place below maxRanks is that rank's receive buffer, maxRanks + r the landing rows
-// of r.
+// local ranks.
 struct DeviceTables {
   const DevicePlanHead *head;
-  const Place *place;            // [tokens, topk], final slots
-  const Place *firstHop;         // [tokens, topk], slots of the rank's own node and landing rows
+  const Place *place;            // [tokens, topk], slots
   const uint8_t *order;          // [tokens, topk], order of stores inside each tile of a rank
   const PaddingRange *paddings;  // [paddings]
-  const Landed *landed;          // [landed]
-  const Place *lastHop;          // last hops of landed rows
 };
 
 // One payload of a dispatch, with device pointers by rank.
@@ -68,7 +56,7 @@ struct Payload {
   uint32_t dtype;     // fusco_dtype
   uint32_t unit;      // bytes of the widest access that all rows allow: 1, 2, 4, 8 or 16
   const uint8_t *from[maxRanks];
-  uint8_t *to[2 * maxRanks];
+  uint8_t *to[maxRanks];
 };
 
 // Buffers of a launch that other processes may have: payloads, and origins.
@@ -90,8 +78,7 @@ struct Tiling {
 
 struct DispatchParams {
   DeviceTables plan;
-  const Place *place;  // plan.place or plan.firstHop
-  uint32_t leading;    // payloads that TMA moves, or that are scaled; they come first
+  uint32_t leading;  // payloads that TMA moves, or that are scaled; they come first
   uint32_t payloads;
   uint32_t hasOrigins;
   Tiling tiling;

@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(tmaBlockThreads) dispatchByTma(const __grid_co
   numberTiles(state, p.plan.head, p.tiling.rows);
   if (threadIdx.x == 0) {
     barrierInit(&state.arrived);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barrierInitFence();
   }
   __syncthreads();
   if (threadIdx.x >= warpLanes) {
@@ -44,32 +44,21 @@ __global__ void __launch_bounds__(rowThreads) dispatchByThreads(const __grid_con
   moveRemaining(p, {blockIdx.x * uint64_t{rowThreads} + threadIdx.x, gridDim.x * uint64_t{rowThreads}});
 }
 
+// Each copy is scaled by the weight of its entry.
 template <class E, class Unit>
 __device__ void scaleTokens(const DispatchParams &p, const Payload &payload, Crew crew) {
   using L = Lanes<E, Unit>;
-  const DevicePlanHead *head = p.plan.head;
-  const uint64_t units = payload.rowBytes / sizeof(Unit);
-  const uint32_t topk = head->topk;
-  for (uint64_t token = crew.index / warpLanes; token < head->tokens; token += crew.count / warpLanes) {
-    const uint32_t local = localOf(head, static_cast<uint32_t>(token));
-    const uint32_t rank = head->rankOf[local];
-    const uint64_t row = token - head->tokenStart[local];
-    const Unit *from = reinterpret_cast<const Unit *>(payload.from[rank] + row * payload.rowBytes);
-    const float *scale = p.scale[rank] + row * topk;
-    for (uint64_t at = crew.index % warpLanes; at < units; at += warpLanes) {
-      float values[L::count];
+  const uint32_t topk = p.plan.head->topk;
+  storeTokens<Unit>(p, payload, crew, [&](Unit unit, TokenRow row) {
+    float values[L::count];
+    L::decode(unit, values);
+    return [values, scale = p.scale[row.rank] + row.row * topk](uint32_t k) {
       float scaled[L::count];
-      L::decode(loadOnce(from + at), values);
-      for (uint32_t k = 0; k < topk; k++) {
-        const Place place = p.plan.place[token * topk + k];
-        if (place.row < 0) continue;
-        const float weight = scale[k];
 #pragma unroll
-        for (uint32_t i = 0; i < L::count; i++) scaled[i] = __fmul_rn(values[i], weight);
-        storeOnce(reinterpret_cast<Unit *>(rowsAt(p, payload, place)) + at, L::encode(scaled));
-      }
-    }
-  }
+      for (uint32_t i = 0; i < L::count; i++) scaled[i] = __fmul_rn(values[i], scale[k]);
+      return L::encode(scaled);
+    };
+  });
 }
 
 template <class E>
@@ -90,32 +79,6 @@ __global__ void __launch_bounds__(rowThreads) dispatchScaled(const __grid_consta
     withElement(payload.dtype, [&](auto element) { scalePayload<decltype(element)>(p, payload, crew); });
   }
   moveRemaining(p, crew);
-}
-
-template <class Unit>
-__device__ void distributeRows(const DispatchParams &p, const Payload &payload, Crew crew) {
-  const uint64_t units = payload.rowBytes / sizeof(Unit);
-  for (uint64_t i = crew.index / warpLanes; i < p.plan.head->landed; i += crew.count / warpLanes) {
-    const Landed landed = p.plan.landed[i];
-    const uint8_t *row = payload.to[landed.at.peer] + static_cast<uint64_t>(landed.at.row) * payload.rowBytes;
-    const Place *places = p.plan.lastHop + landed.firstPlace;
-    for (uint64_t at = crew.index % warpLanes; at < units; at += warpLanes) {
-      const Unit value = reinterpret_cast<const Unit *>(row)[at];
-      for (uint32_t k = 0; k < landed.places; k++) {
-        uint8_t *to = payload.to[places[k].peer] + static_cast<uint64_t>(places[k].row) * payload.rowBytes;
-        storeOnce(reinterpret_cast<Unit *>(to) + at, value);
-      }
-    }
-  }
-}
-
-__global__ void __launch_bounds__(rowThreads) distributeLanded(const __grid_constant__ DispatchParams p) {
-  const Crew crew = {blockIdx.x * uint64_t{rowThreads} + threadIdx.x, gridDim.x * uint64_t{rowThreads}};
-  for (uint32_t i = 0; i < p.payloads; i++) {
-    const Payload &payload = p.payload[i];
-    if (payload.perEntry != 0) continue;
-    withUnit(payload.unit, [&](auto unit) { distributeRows<decltype(unit)>(p, payload, crew); });
-  }
 }
 
 uint32_t rowBlocks(const DeviceLimits &limits) { return limits.sms * rowBlocksPerSm; }
@@ -172,11 +135,6 @@ cudaError_t launchDispatch(const DispatchParams &params, const DeviceLimits &lim
 
 cudaError_t launchScaled(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {
   dispatchScaled<<<rowBlocks(limits), rowThreads, 0, stream>>>(params);
-  return cudaGetLastError();
-}
-
-cudaError_t launchDistribute(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream) {
-  distributeLanded<<<rowBlocks(limits), rowThreads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 

@@ -26,7 +26,7 @@ inline uint32_t threadsOverRow(uint64_t units) {
   return static_cast<uint32_t>(((units + rounds - 1) / rounds + warpLanes - 1) / warpLanes * warpLanes);
 }
 
-// Local index of the rank that token `token` starts at.
+// Local index of the rank of token `token`, counted over the local ranks.
 __device__ inline uint32_t localOf(const DevicePlanHead *head, uint32_t token) {
   uint32_t low = 0;
   uint32_t high = head->localRanks;
@@ -39,6 +39,17 @@ __device__ inline uint32_t localOf(const DevicePlanHead *head, uint32_t token) {
     }
   }
   return low;
+}
+
+// A token: the number of its rank in the tables of pointers, and its row there.
+struct TokenRow {
+  uint32_t rank;
+  uint64_t row;
+};
+
+__device__ inline TokenRow tokenRow(const DevicePlanHead *head, uint32_t token) {
+  const uint32_t local = localOf(head, token);
+  return {head->rankOf[local], token - head->tokenStart[local]};
 }
 
 // Rows are read once: they should not push out what is read again.
@@ -144,7 +155,7 @@ __device__ inline void withUnit(uint32_t unit, F f) {
   return f(uint8_t{});
 }
 
-// Calls f(E{}) with the element type of a dtype that can be computed with.
+// Calls f(E{}) with the element type of a dtype that can be computed with, in a kernel.
 template <class F>
 __device__ inline void withElement(uint32_t dtype, F f) {
   if (dtype == FUSCO_DTYPE_F32) return f(DeviceF32{});

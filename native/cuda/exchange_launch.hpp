@@ -27,8 +27,6 @@ Tiling chooseTiling(const DeviceLimits &limits, uint32_t topk, uint32_t chunkByt
 cudaError_t launchDispatch(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream);
 // Dispatch of per-token payloads scaled by each entry's weight; the rest as above.
 cudaError_t launchScaled(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream);
-// The last hops of landed rows, of every per-token payload.
-cudaError_t launchDistribute(const DispatchParams &params, const DeviceLimits &limits, cudaStream_t stream);
 
 struct CombineLaunch {
   fusco_dtype dtype = FUSCO_DTYPE_BYTES;

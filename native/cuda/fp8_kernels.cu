@@ -70,15 +70,19 @@ __device__ void eachRun(const Fp8Params &p, F work) {
   for (uint64_t first = warp * S::warpBlocks; first < p.blocks; first += warps * S::warpBlocks) work(first);
 }
 
+// `width` codes, one by one and in pairs.
+template <uint32_t width>
+union CodeUnit {
+  UnitOf<width> unit;
+  uint8_t code[width];
+  uint16_t pair[(width + 1) / 2];
+};
+
 // The codes of `width` values. The processor's conversion rounds as encodeE4m3 does but keeps what is out of
 // range at the largest number; only a block with an infinity or a NaN has that, and its factor is 0 or a NaN.
 template <uint32_t width>
 __device__ UnitOf<width> encodeCodes(const float *values, float factor) {
-  union {
-    UnitOf<width> unit;
-    uint8_t code[width];
-    uint16_t pair[(width + 1) / 2];
-  } out;
+  CodeUnit<width> out;
   if constexpr (width > 1) {
     if (factor > 0.0f) {
 #pragma unroll
@@ -97,11 +101,7 @@ __device__ UnitOf<width> encodeCodes(const float *values, float factor) {
 // Every e4m3 number is exact in float16.
 template <uint32_t width>
 __device__ void decodeCodes(UnitOf<width> unit, float *values) {
-  union {
-    UnitOf<width> unit;
-    uint8_t code[width];
-    uint16_t pair[(width + 1) / 2];
-  } in;
+  CodeUnit<width> in;
   in.unit = unit;
   if constexpr (width == 1) {
     values[0] = __half2float(__half(__nv_cvt_fp8_to_halfraw(in.code[0], __NV_E4M3)));
@@ -141,13 +141,19 @@ struct InFlight {
     for (uint32_t j = 0; j < S::inFlight; j++) {
       at[j] = blockAt<whole>(p, S::blockOf(first, j));
 #pragma unroll
-      for (uint32_t r = 0; r < S::rounds; r++) {
-        const uint32_t element = S::elementOf(r);
-        units[j][r] = {};
-        if (element >= at[j].count) continue;
-        units[j][r] =
-            loadOnce(reinterpret_cast<const Unit *>(from + (at[j].element + element) * elementBytes));
-      }
+      for (uint32_t r = 0; r < S::rounds; r++) units[j][r] = {};
+      each(j, [&](uint32_t r, uint64_t element) {
+        units[j][r] = loadOnce(reinterpret_cast<const Unit *>(from + element * elementBytes));
+      });
+    }
+  }
+
+  // Calls work(round, first element) for this lane's accesses of block `j`.
+  template <class F>
+  __device__ void each(uint32_t j, F work) const {
+#pragma unroll
+    for (uint32_t r = 0; r < S::rounds; r++) {
+      if (S::elementOf(r) < at[j].count) work(r, at[j].element + S::elementOf(r));
     }
   }
 };
@@ -168,13 +174,10 @@ __global__ void __launch_bounds__(threads) quantizeBlocks(const __grid_constant_
       const float factor = e4m3Max / size;
       if (in.at[j].count == 0) continue;
       if (S::elementOf(0) == 0) p.scales[S::blockOf(first, j)] = fromBits(encodeF32(size / e4m3Max));
-#pragma unroll
-      for (uint32_t r = 0; r < S::rounds; r++) {
-        const uint32_t element = S::elementOf(r);
-        if (element >= in.at[j].count) continue;
-        *reinterpret_cast<typename S::Codes *>(p.codes + in.at[j].element + element) =
+      in.each(j, [&](uint32_t r, uint64_t element) {
+        *reinterpret_cast<typename S::Codes *>(p.codes + element) =
             encodeCodes<width>(values + r * width, factor);
-      }
+      });
     }
   });
 }
@@ -192,17 +195,13 @@ __global__ void __launch_bounds__(threads) dequantizeBlocks(const __grid_constan
     }
 #pragma unroll
     for (uint32_t j = 0; j < S::inFlight; j++) {
-#pragma unroll
-      for (uint32_t r = 0; r < S::rounds; r++) {
-        const uint32_t element = S::elementOf(r);
-        if (element >= in.at[j].count) continue;
+      in.each(j, [&](uint32_t r, uint64_t element) {
         float values[width];
         decodeCodes<width>(in.units[j][r], values);
 #pragma unroll
         for (uint32_t i = 0; i < width; i++) values[i] *= scale[j];
-        *reinterpret_cast<typename S::Values *>(p.values + (in.at[j].element + element) * E::bytes) =
-            L::encode(values);
-      }
+        *reinterpret_cast<typename S::Values *>(p.values + element * E::bytes) = L::encode(values);
+      });
     }
   });
 }

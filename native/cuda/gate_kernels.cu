@@ -96,7 +96,7 @@ class InRegisters {
   // The key of any lane's expert, as published.
   __device__ uint32_t keyAt(uint32_t expert) const { return own_[expert]; }
 
-  // The score of an expert that is now taken, on its own lane.
+  // The score of an expert that is now taken, on the lane that has it.
   __device__ __forceinline__ float take(uint32_t taken) {
     float found = 0.0f;
     each([&](uint32_t i, uint32_t expert) {
@@ -123,7 +123,7 @@ class InMemory {
   __device__ InMemory(const GateParams &p, uint64_t token, uint32_t *own)
       : p_(p), scores_(p.scores + token * p.options.experts), dropped_(own), lane_(threadIdx.x % 32) {}
 
-  // A bit for each expert; every lane has words of its own.
+  // A bit for each expert; no two lanes share a word.
   static uint32_t words(const fusco_gate_options &options) { return 32 * wordsOf(wordsOf(options.experts)); }
 
   template <class F>
@@ -283,15 +283,24 @@ __device__ __forceinline__ float choose(const fusco_gate_options &options, Holde
   return sum;
 }
 
+// Calls work(token) for every token of this warp.
+template <class F>
+__device__ __forceinline__ void eachToken(uint64_t tokens, F work) {
+  const uint32_t warps = blockDim.x / 32;
+  for (uint64_t token = blockIdx.x * uint64_t{warps} + threadIdx.x / 32; token < tokens;
+       token += gridDim.x * uint64_t{warps}) {
+    work(token);
+    __syncwarp();
+  }
+}
+
 template <class Holder>
 __global__ void __launch_bounds__(maxWarps * 32)
     gateTokens(const __grid_constant__ GateParams p, uint32_t warpWords) {
   extern __shared__ uint32_t shared[];
   const fusco_gate_options &options = p.options;
   const Space space(options, shared + threadIdx.x / 32 * warpWords);
-  const uint32_t warps = blockDim.x / 32;
-  for (uint64_t token = blockIdx.x * uint64_t{warps} + threadIdx.x / 32; token < p.tokens;
-       token += gridDim.x * uint64_t{warps}) {
+  eachToken(p.tokens, [&](uint64_t token) {
     Holder at(p, token, space.own);
     scoreToken(p, token, at);
     at.publish();
@@ -302,8 +311,7 @@ __global__ void __launch_bounds__(maxWarps * 32)
       p.ids[token * options.topk + k] = static_cast<int32_t>(space.ids[k]);
       p.weights[token * options.topk + k] = canonical(space.chosen[k] / divisor * options.scale);
     }
-    __syncwarp();
-  }
+  });
 }
 
 // One token's entries while its gradient is made.
@@ -360,9 +368,7 @@ __global__ void __launch_bounds__(maxWarps * 32)
   const bool softmax = options.score == FUSCO_SCORE_SOFTMAX;
   const Entries at(options.topk, shared + threadIdx.x / 32 * warpWords);
   const uint32_t lane = threadIdx.x % 32;
-  const uint32_t warps = blockDim.x / 32;
-  for (uint64_t token = blockIdx.x * uint64_t{warps} + threadIdx.x / 32; token < p.tokens;
-       token += gridDim.x * uint64_t{warps}) {
+  eachToken(p.tokens, [&](uint64_t token) {
     const float *scores = p.scores + token * options.experts;
     float *to = p.logitsGradient + token * options.experts;
     readEntries(p, token, scores, at);
@@ -377,13 +383,12 @@ __global__ void __launch_bounds__(maxWarps * 32)
     };
 #pragma unroll 8
     for (uint32_t e = lane; e < options.experts; e += 32) to[e] = gradientOf(loadOnce(scores + e), 0.0f);
-    // Each expert's own lane puts its gradient over that: later stores of one thread stay later.
+    // The lane of each expert puts its gradient over that: later stores of one thread stay later.
     for (uint32_t k = 0; k < options.topk; k++) {
       const uint32_t id = at.ids[k];
       if (id < options.experts && id % 32 == lane) to[id] = gradientOf(at.score[k], at.gradient[k]);
     }
-    __syncwarp();
-  }
+  });
 }
 
 // Launches a kernel with a warp for each token and so much shared memory for each warp.

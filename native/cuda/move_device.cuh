@@ -14,48 +14,56 @@ struct Crew {
   uint64_t count;
 };
 
-// Each token's row is read once and stored to all its places. Lanes are grouped so that short rows fill
-// warps.
-template <class Unit>
-__device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew crew) {
-  const DevicePlanHead *head = p.plan.head;
-  const uint64_t units = payload.rowBytes / sizeof(Unit);
+// Lanes that share a row: as many as it has units, so that short rows fill warps.
+__device__ inline uint32_t lanesOver(uint64_t units) {
   uint32_t width = 1;
   while (width < warpLanes && width < units) width *= 2;
+  return width;
+}
+
+// Each token's row is read once and stored to all its places: copiesOf(unit, row) returns what to store, a
+// function of k.
+template <class Unit, class F>
+__device__ void storeTokens(const DispatchParams &p, const Payload &payload, Crew crew, F copiesOf) {
+  const DevicePlanHead *head = p.plan.head;
+  const uint64_t units = payload.rowBytes / sizeof(Unit);
+  const uint32_t width = lanesOver(units);
   const uint32_t topk = head->topk;
   const uint64_t groups = crew.count / width;
   for (uint64_t token = crew.index / width; token < head->tokens; token += groups) {
-    const uint32_t local = localOf(head, static_cast<uint32_t>(token));
-    const uint64_t row = token - head->tokenStart[local];
-    const Unit *from =
-        reinterpret_cast<const Unit *>(payload.from[head->rankOf[local]] + row * payload.rowBytes);
-    const Place *places = p.place + token * topk;
+    const TokenRow row = tokenRow(head, static_cast<uint32_t>(token));
+    const Unit *from = reinterpret_cast<const Unit *>(payload.from[row.rank] + row.row * payload.rowBytes);
+    const Place *places = p.plan.place + token * topk;
     for (uint64_t at = crew.index % width; at < units; at += width) {
-      const Unit value = loadOnce(from + at);
+      const auto copies = copiesOf(loadOnce(from + at), row);
       for (uint32_t k = 0; k < topk; k++) {
         const Place place = places[k];
         if (place.row < 0) continue;
-        storeOnce(reinterpret_cast<Unit *>(rowsAt(p, payload, place)) + at, value);
+        storeOnce(reinterpret_cast<Unit *>(rowsAt(p, payload, place)) + at, copies(k));
       }
     }
   }
 }
 
-// Values that belong to an entry go straight to its final slot under every plan.
+template <class Unit>
+__device__ void copyTokens(const DispatchParams &p, const Payload &payload, Crew crew) {
+  storeTokens<Unit>(p, payload, crew,
+                    [](Unit value, TokenRow) { return [value](uint32_t) { return value; }; });
+}
+
+// Values that belong to an entry.
 template <class Unit>
 __device__ void copyEntries(const DispatchParams &p, const Payload &payload, Crew crew) {
   const DevicePlanHead *head = p.plan.head;
   const uint64_t units = payload.rowBytes / sizeof(Unit);
   const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
-  uint32_t width = 1;
-  while (width < warpLanes && width < units) width *= 2;
+  const uint32_t width = lanesOver(units);
   for (uint64_t entry = crew.index / width; entry < entries; entry += crew.count / width) {
     const Place place = p.plan.place[entry];
     if (place.row < 0) continue;
-    const uint32_t local = localOf(head, static_cast<uint32_t>(entry / head->topk));
-    const uint64_t own = entry - static_cast<uint64_t>(head->tokenStart[local]) * head->topk;
-    const Unit *from =
-        reinterpret_cast<const Unit *>(payload.from[head->rankOf[local]] + own * payload.rowBytes);
+    const TokenRow token = tokenRow(head, static_cast<uint32_t>(entry / head->topk));
+    const uint64_t number = token.row * head->topk + entry % head->topk;
+    const Unit *from = reinterpret_cast<const Unit *>(payload.from[token.rank] + number * payload.rowBytes);
     Unit *to = reinterpret_cast<Unit *>(rowsAt(p, payload, place));
     for (uint64_t at = crew.index % width; at < units; at += width) to[at] = from[at];
   }

@@ -21,8 +21,8 @@ constexpr uint32_t moveSliceBytes = 7168;
 constexpr uint32_t sumSliceBytes = 3584;
 // Tokens whose weights travel together.
 constexpr uint32_t pushTokens = 64;
-// Flags of a rank's pushed weights, of `pushedEntries` entries of all ranks. A flag's place does not depend on
-// the plan: a device that is one call ahead, along another plan, sets flags of its own ranks only.
+// Flags of a rank's pushed weights, of `pushedEntries` entries of all ranks. A flag's place does not depend
+// on the plan: a device that is one call ahead, along another plan, sets flags of its own ranks only.
 FUSCO_ON_BOTH inline uint64_t pushFlagsPerRank(uint64_t pushedEntries) {
   return pushedEntries / pushTokens + 1;
 }

@@ -10,8 +10,8 @@ struct LaunchShared {
   uint32_t chunkStart[maxRanks];  // first chunk of each rank
   uint32_t localRanks[2];         // bit r: rank r is on this device
   uint32_t epoch;
-  uint32_t hasFailed;            // before this launch
-  uint32_t arrival;              // of this block among the launch's blocks
+  uint32_t hasFailed;  // before this launch
+  uint32_t arrival;    // of this block among the launch's blocks
 
   __device__ bool isLocal(uint32_t rank) const { return (localRanks[rank / 32] >> rank % 32 & 1) != 0; }
 };

@@ -75,7 +75,8 @@ OnePassSignals::OnePassSignals(CudaContext &context)
   const RelaxedCapture relaxed;
   for (const DeviceGroup &group : context.groups()) {
     const OnDevice here(group.device);
-    signals_.push_back(static_cast<DeviceSignals *>(context.allocRaw(group.ranks.front(), sizeof(DeviceSignals))));
+    signals_.push_back(
+        static_cast<DeviceSignals *>(context.allocRaw(group.ranks.front(), sizeof(DeviceSignals))));
     clear(context, signals_.back(), sizeof(DeviceSignals));
   }
   context.check(cudaHostAlloc(reinterpret_cast<void **>(&failure_), sizeof *failure_,

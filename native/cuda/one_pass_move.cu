@@ -144,8 +144,7 @@ __device__ bool becomeReady(const MoveParams &p, const Item &item, MoveShared &s
   for (uint32_t at = warp.lane; at < p.dispatch.payloads * c.devices; at += 32) {
     const uint32_t device = at % c.devices;
     if (device == c.device) continue;
-    shared.to[at / c.devices][device] =
-        reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
+    shared.to[at / c.devices][device] = reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
   }
   __syncwarp();
   return true;
@@ -253,8 +252,7 @@ __device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item
   const uint64_t flag = uint64_t{shared.launch.chunkStart[item.source] + item.chunk} * p.slices + item.slice;
   if (!item.isSend) {
     if (touched[0] == 0) return true;
-    const bool came =
-        warp.lane != 0 || awaitFlag(p.common, p.common.flags[rank] + flag, epoch, item.source);
+    const bool came = warp.lane != 0 || awaitFlag(p.common, p.common.flags[rank] + flag, epoch, item.source);
     if (__all_sync(~0u, came) == 0) return false;
     tmaAcquireFence();
   }

@@ -13,8 +13,7 @@ __device__ inline bool isGivenUp(const PeerRows &peers) {
 // Buffer `index` of rank `peer`; `known` is its address if one process has all ranks.
 template <class T>
 __device__ T *bufferOf(const PeerRows &peers, uint32_t index, uint32_t peer, T *known) {
-  return peers.addresses == nullptr ? known
-                                    : reinterpret_cast<T *>(peers.addresses[index * maxRanks + peer]);
+  return peers.addresses == nullptr ? known : reinterpret_cast<T *>(peers.addresses[index * maxRanks + peer]);
 }
 
 __device__ inline uint8_t *rowsAt(const DispatchParams &p, const Payload &payload, Place place) {

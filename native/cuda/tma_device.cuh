@@ -123,9 +123,9 @@ class TileMover {
   __device__ void listStores(const Piece &piece) {
     const uint32_t entries = piece.tile.rows * state_.topk;
     const uint64_t first = static_cast<uint64_t>(piece.tile.token) * state_.topk;
-    const Place *places = p_.place + first;
+    const Place *places = p_.plan.place + first;
     __syncwarp();
-    if (p_.plan.head->tileTokens == p_.tiling.rows && p_.place == p_.plan.place) {
+    if (p_.plan.head->tileTokens == p_.tiling.rows) {
       listByPlan(piece, places, p_.plan.order + first, entries);
     } else {
       listSorted(piece, places, entries);

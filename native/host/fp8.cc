@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "buffers.hpp"
 #include "e4m3.hpp"
 #include "failure.hpp"
 #include "plan_layout.h"
@@ -25,17 +24,6 @@ std::array<float, 256> decodeTable() {
   return table;
 }
 
-// Calls row(r) for every row, several rows a task.
-template <class F>
-void eachRow(Context &context, uint64_t rows, uint64_t hidden, const F &row) {
-  const uint64_t step = std::max(std::max<uint64_t>(1, taskElements / hidden), rows / (uint64_t{1} << 20));
-  auto work = [&](uint32_t task) {
-    const uint64_t end = std::min(rows, (task + uint64_t{1}) * step);
-    for (uint64_t r = task * step; r < end; r++) row(r);
-  };
-  context.pool().each(static_cast<uint32_t>((rows + step - 1) / step), work);
-}
-
 template <class E>
 void quantizeBlock(const uint8_t *from, uint8_t *codes, uint8_t *scale, uint64_t count) {
   float values[fp8Block];
@@ -53,18 +41,24 @@ void quantizeBlock(const uint8_t *from, uint8_t *codes, uint8_t *scale, uint64_t
   for (uint64_t i = 0; i < count; i++) codes[i] = encodeE4m3(values[i] * factor);
 }
 
-// Calls block(values, codes, scale, count) for every block of every row.
+// Calls block(values, codes, scale, count) for every block of every row, several rows a task.
 template <class E, class F>
 void eachBlock(Context &context, const fusco_fp8_call &call, const F &block) {
   const uint64_t hidden = call.hidden;
-  eachRow(context, call.rows, hidden, [&](uint64_t r) {
-    uint8_t *values = static_cast<uint8_t *>(call.values.data) + r * hidden * E::bytes;
-    uint8_t *codes = static_cast<uint8_t *>(call.codes.data) + r * hidden;
-    uint8_t *scale = static_cast<uint8_t *>(call.scales.data) + r * fp8Blocks(hidden) * F32::bytes;
-    for (uint64_t begin = 0; begin < hidden; begin += fp8Block, scale += F32::bytes) {
-      block(values + begin * E::bytes, codes + begin, scale, std::min(fp8Block, hidden - begin));
+  const uint64_t step =
+      std::max(std::max<uint64_t>(1, taskElements / hidden), call.rows / (uint64_t{1} << 20));
+  auto work = [&](uint32_t task) {
+    const uint64_t end = std::min(call.rows, (task + uint64_t{1}) * step);
+    for (uint64_t r = task * step; r < end; r++) {
+      uint8_t *values = static_cast<uint8_t *>(call.values.data) + r * hidden * E::bytes;
+      uint8_t *codes = static_cast<uint8_t *>(call.codes.data) + r * hidden;
+      uint8_t *scale = static_cast<uint8_t *>(call.scales.data) + r * fp8Blocks(hidden) * F32::bytes;
+      for (uint64_t begin = 0; begin < hidden; begin += fp8Block, scale += F32::bytes) {
+        block(values + begin * E::bytes, codes + begin, scale, std::min(fp8Block, hidden - begin));
+      }
     }
-  });
+  };
+  context.pool().each(static_cast<uint32_t>((call.rows + step - 1) / step), work);
 }
 
 template <class E>
@@ -84,18 +78,18 @@ void withElement(fusco_dtype dtype, const F &work) {
 
 }  // namespace
 
-void checkFp8(const fusco_fp8_call &call) {
+void checkFp8(const fusco_fp8_call &call, const CheckMemory &each) {
   if (call.rows > maxRows) {
     throw Failure(FUSCO_E_OPTION, "rows is beyond its limit").limited(call.rows, maxRows);
   }
-  const uint64_t size = elementBytes(call.dtype);
+  const uint32_t size = elementBytes(call.dtype);
   if (size == 0) throw Failure(FUSCO_E_DTYPE, "dtype %d is not f32, f16 or bf16", call.dtype);
   if (call.hidden > FUSCO_MAX_ROW_BYTES) throw Failure(FUSCO_E_OPTION, "hidden is beyond its limit");
   checkRowBytes(call.hidden * size);
-  RowBuffers buffers;
-  buffers.add("values", call.values, call.rows * call.hidden * size);
-  buffers.add("codes", call.codes, call.rows * call.hidden);
-  buffers.add("scales", call.scales, call.rows * fp8Blocks(call.hidden) * F32::bytes);
+  RowBuffers buffers(each);
+  buffers.add("values", call.values, call.rows * call.hidden, size);
+  buffers.add("codes", call.codes, call.rows * call.hidden, 1);
+  buffers.add("scales", call.scales, call.rows * fp8Blocks(call.hidden), F32::bytes);
 }
 
 void quantize(Context &context, const fusco_fp8_call &call) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "buffers.hpp"
 #include "failure.hpp"
 #include "math.hpp"
 #include "plan_layout.h"
@@ -191,6 +190,16 @@ void backwardToken(const fusco_gate_backward_call &call, uint64_t token, Scratch
   }
 }
 
+// Checks the options and the buffers that both directions have.
+template <class Call>
+RowBuffers checkCommon(const Call &call, const CheckMemory &each) {
+  checkOptions(call.options, call.tokens);
+  RowBuffers buffers(each);
+  buffers.add("scores", call.scores, call.tokens * call.options.experts, F32::bytes);
+  buffers.add("ids", call.ids, call.tokens * call.options.topk, sizeof(int32_t));
+  return buffers;
+}
+
 template <class Call>
 void eachToken(Context &context, const Call &call, void (*token)(const Call &, uint64_t, Scratch &)) {
   // One scratch for each task that may run at a time would do; a few are made, before any thread starts.
@@ -206,29 +215,17 @@ void eachToken(Context &context, const Call &call, void (*token)(const Call &, u
 
 }  // namespace
 
-void checkGate(const fusco_gate_call &call) {
-  const fusco_gate_options &options = call.options;
-  checkOptions(options, call.tokens);
-  const uint64_t scores = call.tokens * options.experts * F32::bytes;
-  const uint64_t entries = call.tokens * options.topk * F32::bytes;
-  RowBuffers buffers;
-  buffers.add("logits", call.logits, scores);
-  buffers.add("scores", call.scores, scores);
-  buffers.add("ids", call.ids, entries);
-  buffers.add("weights", call.weights, entries);
-  if (call.bias.data != nullptr) buffers.add("bias", call.bias, options.experts * F32::bytes);
+void checkGate(const fusco_gate_call &call, const CheckMemory &each) {
+  RowBuffers buffers = checkCommon(call, each);
+  buffers.add("logits", call.logits, call.tokens * call.options.experts, F32::bytes);
+  buffers.add("weights", call.weights, call.tokens * call.options.topk, F32::bytes);
+  if (call.bias.data != nullptr) buffers.add("bias", call.bias, call.options.experts, F32::bytes);
 }
 
-void checkGateBackward(const fusco_gate_backward_call &call) {
-  const fusco_gate_options &options = call.options;
-  checkOptions(options, call.tokens);
-  const uint64_t scores = call.tokens * options.experts * F32::bytes;
-  const uint64_t entries = call.tokens * options.topk * F32::bytes;
-  RowBuffers buffers;
-  buffers.add("scores", call.scores, scores);
-  buffers.add("logits gradient", call.logits_gradient, scores);
-  buffers.add("ids", call.ids, entries);
-  buffers.add("weights gradient", call.weights_gradient, entries);
+void checkGateBackward(const fusco_gate_backward_call &call, const CheckMemory &each) {
+  RowBuffers buffers = checkCommon(call, each);
+  buffers.add("logits gradient", call.logits_gradient, call.tokens * call.options.experts, F32::bytes);
+  buffers.add("weights gradient", call.weights_gradient, call.tokens * call.options.topk, F32::bytes);
 }
 
 void gate(Context &context, const fusco_gate_call &call) {

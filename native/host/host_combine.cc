@@ -61,7 +61,7 @@ void combineTokens(const fusco_plan &plan, const fusco_combine_call &call, const
 }  // namespace
 
 void combine(fusco_plan &plan, const fusco_combine_call &call, fusco_stats &stats) {
-  checkCombineCall(plan, call);
+  checkCall(plan, call);
   const bool nonTemporal = plan.context->storesNonTemporal(plan.tokens * call.row_bytes);
   auto work = [&](uint32_t task) { combineTokens(plan, call, plan.tasks[task], nonTemporal); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
@@ -85,14 +85,14 @@ void runWeightGradientTask(const fusco_plan &plan, const fusco_weight_gradient_c
 }
 
 void weightGradient(fusco_plan &plan, const fusco_weight_gradient_call &call, fusco_stats &stats) {
-  checkWeightGradientCall(plan, call);
+  checkCall(plan, call);
   auto work = [&](uint32_t task) { runWeightGradientTask(plan, call, plan.tasks[task]); };
   plan.context->pool().each(static_cast<uint32_t>(plan.tasks.size()), work);
   countWeightGradient(plan, call, stats);
 }
 
 void combineGradient(fusco_plan &plan, const fusco_combine_gradient_call &call, fusco_stats &stats) {
-  checkCombineGradientCall(plan, call);
+  checkCall(plan, call);
   const CombineGradientParts parts(call);
   // Both parts of a task one after the other: the second finds the task's rows in the nearest cache.
   auto work = [&](uint32_t piece) {

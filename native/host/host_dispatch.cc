@@ -118,7 +118,7 @@ void runDispatchPiece(const fusco_plan &plan, const fusco_dispatch_call &call, u
 }
 
 void dispatch(fusco_plan &plan, const fusco_dispatch_call &call, fusco_stats &stats) {
-  checkDispatchCall(plan, call);
+  checkCall(plan, call);
   auto work = [&](uint32_t piece) { runDispatchPiece(plan, call, piece); };
   plan.context->pool().each(dispatchPieces(plan), work);
   countDispatch(plan, call, stats);

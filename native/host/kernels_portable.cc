@@ -1,4 +1,4 @@
-// Plain C++ for processors without a set of their own; the compiler vectorises what it can.
+// For processors without another set, and the choice of a set.
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -8,48 +8,6 @@
 
 namespace fusco {
 namespace {
-
-template <class E>
-struct Portable {
-  using Element = E;
-  struct Vec {
-    float lane[lanes];
-  };
-  static Vec zero() { return splat(0.0f); }
-  static Vec splat(float value) {
-    Vec v;
-    for (float &lane : v.lane) lane = value;
-    return v;
-  }
-  static Vec add(Vec a, const Vec &b) {
-    for (size_t i = 0; i < lanes; i++) a.lane[i] += b.lane[i];
-    return a;
-  }
-  static Vec mul(Vec a, const Vec &b) {
-    for (size_t i = 0; i < lanes; i++) a.lane[i] *= b.lane[i];
-    return a;
-  }
-  static Vec load(const uint8_t *from) {
-    Vec v;
-    for (size_t i = 0; i < lanes; i++) v.lane[i] = E::load(from + i * E::bytes);
-    return v;
-  }
-  static Vec round(Vec v) {
-    for (float &lane : v.lane) {
-      uint8_t bytes[E::bytes];
-      E::store(bytes, lane);
-      lane = E::load(bytes);
-    }
-    return v;
-  }
-  static void store2(uint8_t *to, const Vec &a, const Vec &b, bool) {
-    for (size_t i = 0; i < lanes; i++) E::store(to + i * E::bytes, a.lane[i]);
-    for (size_t i = 0; i < lanes; i++) E::store(to + (lanes + i) * E::bytes, b.lane[i]);
-  }
-  static void spill(float *to, const Vec &v) { std::memcpy(to, v.lane, sizeof v.lane); }
-};
-
-void noFence() {}
 
 #if defined(__x86_64__)
 // By CPUID: not every compiler's __builtin_cpu_supports knows f16c.
@@ -61,15 +19,7 @@ bool hasF16c() {
 
 }  // namespace
 
-const Kernels portableKernels = {
-    "portable",
-    copyRow,
-    copyRow,
-    noFence,
-    arithmeticOf<Portable<F32>>(),
-    arithmeticOf<Portable<F16>>(),
-    arithmeticOf<Portable<Bf16>>(),
-};
+const Kernels portableKernels = kernelsNamed("portable");
 
 const Kernels &chooseKernels(fusco_kernels wanted) {
 #if defined(__x86_64__)

@@ -326,17 +326,9 @@ typedef struct fusco_cuda_capacity {
   uint64_t instances;   /**< of all ranks together */
 } fusco_cuda_capacity;
 
-/** A plan of all ranks, with what forwarding needs. */
-typedef struct fusco_cuda_plan_desc {
-  uint32_t struct_size;        /**< sizeof(fusco_cuda_plan_desc) */
-  const fusco_plan_desc *plan; /**< shards of all ranks, host memory */
-  const uint16_t *rail_groups; /**< [ranks], of a hierarchical plan; NULL: rows are never forwarded */
-} fusco_cuda_plan_desc;
-
 /**
  * Makes a plan on the devices and uploads its first contents. All bounds are checked as by
- * fusco_plan_create;
- * with rail groups, those of the forwarding descriptors as well.
+ * fusco_plan_create.
  *
  * @param[in]  context   outlives the plan
  * @param[in]  capacity  NULL: all zero
@@ -349,8 +341,7 @@ typedef struct fusco_cuda_plan_desc {
  * @retval other            as fusco_plan_create
  */
 fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cuda_capacity *capacity,
-                                    const fusco_cuda_plan_desc *desc, fusco_cuda_plan **plan,
-                                    fusco_error *error);
+                                    const fusco_plan_desc *desc, fusco_cuda_plan **plan, fusco_error *error);
 
 /**
  * Replaces the contents for exchanges and graph launches after this call. Those before it use the old
@@ -362,8 +353,7 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
  * @retval FUSCO_E_LIMIT  larger than the capacity
  * @retval other          as fusco_cuda_plan_create
  */
-fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_cuda_plan_desc *desc,
-                                    fusco_error *error);
+fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_plan_desc *desc, fusco_error *error);
 
 /**
  * Waits for the exchanges that use a plan, and releases it.
@@ -376,7 +366,7 @@ void fusco_cuda_plan_destroy(fusco_cuda_plan *plan);
  * Device memory that a plan occupies.
  *
  * @param[in] plan  the plan
- * @return bytes, landing buffers included; 0 if plan is NULL
+ * @return bytes; 0 if plan is NULL
  */
 uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
 /** @} */
@@ -392,12 +382,11 @@ uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan);
 typedef enum fusco_cuda_path FUSCO_ENUM {
   /** ONCE if the context has several devices, else DIRECT. */
   FUSCO_CUDA_PATH_AUTO = 0,
-  FUSCO_CUDA_PATH_DIRECT = 1,  /**< straight to every slot */
-  FUSCO_CUDA_PATH_FORWARD = 2, /**< once to each remote node's forwarder; hierarchical plans only */
+  FUSCO_CUDA_PATH_DIRECT = 1, /**< straight to every slot */
   /** Dispatch: once to each rank of another device, which copies the row to its other slots while later rows
    * arrive. Combine, for hierarchical plans with one rank per node: one partial sum per token and rank.
    * Combine gradient: as dispatch, and one number per entry back. Several devices only. */
-  FUSCO_CUDA_PATH_ONCE = 3
+  FUSCO_CUDA_PATH_ONCE = 2
 } fusco_cuda_path;
 
 /** What an exchange enqueued. */
@@ -414,14 +403,13 @@ typedef struct fusco_cuda_report {
  *
  * @param[in]     plan    the plan
  * @param[in]     path    see fusco_cuda_path
- * @param[in]     call    device buffers; a forwarded dispatch may allocate its landing buffer, so it must
- *                        have run once before it is captured
+ * @param[in]     call    device buffers
  * @param[in,out] report  host memory, with its struct_size; may be NULL
  * @param[out]    error   may be NULL
- * @retval FUSCO_E_OPTION   FORWARD without rail groups, or a size out of range
+ * @retval FUSCO_E_OPTION   ONCE in a context of one device, or a size out of range
  * @retval FUSCO_E_BUFFER   too small, misaligned, overlapping, or not accessible from the device
  * @retval FUSCO_E_DTYPE    as fusco_dispatch
- * @retval FUSCO_E_MEMORY   a landing buffer cannot be allocated, or would have to be during a capture
+ * @retval FUSCO_E_MEMORY   device memory for signals between devices cannot be allocated
  * @retval FUSCO_E_BACKEND  an error of the driver
  */
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,

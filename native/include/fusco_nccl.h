@@ -15,12 +15,12 @@
  *
  * **Streams.** If all ranks of a group are on one machine, exchanges of flat plans, and of hierarchical plans
  * with one rank per node, enqueue on the stream of the local rank (fusco_cuda_set_stream) and return. They
- * send no message and call nothing that waits, so they can be captured in a CUDA graph, and graph launches and
- * other calls may alternate in any order that is the same on all ranks. Two things block the first time: an
- * allocation that the other ranks do not know (fusco_nccl_register does it ahead), and rows that are longer
- * than those of all exchanges before (fusco_nccl_plan_desc.row_bytes); neither is possible in a capture.
- * fusco_nccl_bytes.enqueues says whether a plan is of this kind. All other exchanges block until all rows are
- * in place, and cannot be captured.
+ * send no message and call nothing that waits, so they can be captured in a CUDA graph, and graph launches
+ * and other calls may alternate in any order that is the same on all ranks. Two things block the first time:
+ * an allocation that the other ranks do not know (fusco_nccl_register does it ahead), and rows that are
+ * longer than those of all exchanges before (fusco_nccl_plan_desc.row_bytes); neither is possible in a
+ * capture. fusco_nccl_bytes.enqueues says whether a plan is of this kind. All other exchanges block until all
+ * rows are in place, and cannot be captured.
  *
  * **Waiting.** No call and no kernel waits longer than the group's deadline. When it passes, or another
  * thread calls fusco_nccl_abort, the group is given up: the call in progress, or the next one, and
@@ -128,9 +128,9 @@ void fusco_nccl_abort(fusco_nccl_group *group, const char *why);
 void fusco_nccl_group_destroy(fusco_nccl_group *group);
 
 /**
- * Reports what kernels of exchanges have recorded until now, without waiting for them. Every other call on the
- * group reports it as well. After such an error the group's exchanges move nothing, and the buffers of the
- * exchange that failed are undefined.
+ * Reports what kernels of exchanges have recorded until now, without waiting for them. Every other call on
+ * the group reports it as well. After such an error the group's exchanges move nothing, and the buffers of
+ * the exchange that failed are undefined.
  *
  * @param[in]  group  the group
  * @param[out] error  may be NULL
@@ -310,7 +310,8 @@ fusco_status fusco_nccl_dispatch(fusco_nccl_plan *plan, const fusco_nccl_call *c
                                  const fusco_nccl_peers *peers, fusco_error *error);
 
 /**
- * Combine of the local rank. Collective; enqueues or blocks as fusco_nccl_dispatch. Arithmetic as fusco_combine.
+ * Combine of the local rank. Collective; enqueues or blocks as fusco_nccl_dispatch. Arithmetic as
+ * fusco_combine.
  *
  * @param[in]     plan     the plan
  * @param[in]     call     identity of the call
@@ -325,8 +326,8 @@ fusco_status fusco_nccl_combine(fusco_nccl_plan *plan, const fusco_nccl_call *ca
                                 const fusco_nccl_peers *peers, fusco_error *error);
 
 /**
- * Gradient of the weights of the local rank. Collective; enqueues or blocks as fusco_nccl_dispatch. Arithmetic as
- * fusco_weight_gradient.
+ * Gradient of the weights of the local rank. Collective; enqueues or blocks as fusco_nccl_dispatch.
+ * Arithmetic as fusco_weight_gradient.
  *
  * @param[in]     plan      the plan
  * @param[in]     call      identity of the call

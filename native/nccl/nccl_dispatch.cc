@@ -27,7 +27,6 @@ void enqueueDirect(Plan &plan, const fusco_dispatch_call &call, const Exchange &
   const uint32_t topk = plan.sizes().topk;
   DispatchParams base{};
   base.plan = plan.device().direct;
-  base.place = base.plan.place;
   base.barrier = plan.device().barrier;
   base.scale[self] = floatsOf(call.scale);
   if (call.origins != nullptr) {

@@ -208,10 +208,11 @@ void Group::check() const {
   const uint32_t peer = neighbors_.rankAt[failure.peer % neighbors_.count()];
   if (code == cuda::failureMismatch) {
     const uint32_t other = peers_->otherCaller(failure.epoch, failure.digest);
-    throw Failure(FUSCO_E_PEER_MISMATCH,
-                  "rank %u makes another exchange than rank %u: the plan, the kind of exchange, the bytes of a "
-                  "row, the dtype or the limit of SMs differ",
-                  neighbors_.rankAt[other], neighbors_.rank)
+    throw Failure(
+        FUSCO_E_PEER_MISMATCH,
+        "rank %u makes another exchange than rank %u: the plan, the kind of exchange, the bytes of a "
+        "row, the dtype or the limit of SMs differ",
+        neighbors_.rankAt[other], neighbors_.rank)
         .atRank(neighbors_.rankAt[other]);
   }
   if (code == cuda::failureAborted) {

@@ -51,8 +51,8 @@ Mapped Group::shareBuffers(const fusco_nccl_call &call, const std::vector<Shared
       const uint64_t needed = rows[i] * buffers[b].rowBytes;
       const uint64_t given = post.buffer[b].bytes;
       if (given < needed) {
-        throw Failure(FUSCO_E_BUFFER, "buffer %llu of rank %u has %llu bytes, %llu are needed", b, peer, given,
-                      needed)
+        throw Failure(FUSCO_E_BUFFER, "buffer %llu of rank %u has %llu bytes, %llu are needed", b, peer,
+                      given, needed)
             .atRank(peer)
             .limited(given, needed);
       }

@@ -122,14 +122,15 @@ void Plan::tellPeers() {
     uint32_t tokens, landingRows;
   };
   std::vector<std::vector<uint32_t>> landingRow(ranks, std::vector<uint32_t>(places.tokens, noSlot));
-  const Facts local = {places.tokens,
-                       places.numberLandingRows(
-                           ranks, [&](uint32_t rank) { return rank != self; },
-                           [&](uint32_t rank, uint32_t token, uint32_t row) { landingRow[rank][token] = row; })};
+  const Facts local = {places.tokens, places.numberLandingRows(
+                                          ranks, [&](uint32_t rank) { return rank != self; },
+                                          [&](uint32_t rank, uint32_t token, uint32_t row) {
+                                            landingRow[rank][token] = row;
+                                          })};
   std::vector<Facts> facts(ranks);
-  group_->throughDevice(
-      &local, sizeof local, facts.data(), ranks * sizeof(Facts), "gathering the sizes of a plan",
-      [&](const uint8_t *from, uint8_t *to) { group_->allGather(from, to, sizeof local); });
+  group_->throughDevice(&local, sizeof local, facts.data(), ranks * sizeof(Facts),
+                        "gathering the sizes of a plan",
+                        [&](const uint8_t *from, uint8_t *to) { group_->allGather(from, to, sizeof local); });
   // What every other rank must know of this rank's tokens: slots [tokens, topk], then landing rows [tokens].
   std::vector<uint32_t> told;
   std::vector<uint64_t> sendBytes(ranks, 0), receiveBytes(ranks, 0);

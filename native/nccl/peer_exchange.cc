@@ -50,8 +50,8 @@ class PeerCall {
   cudaStream_t stream() const { return stream_; }
   const OnePassShape &shape(decltype(cuda::dispatchShape) choose) {
     const cuda::CudaContext &context = group_.context();
-    shape_ = choose(group_.neighbors().count(), group_.limits().sms, context.hasSmLimit(),
-                    plan_.sizes().topk, plan_.maxTokens());
+    shape_ = choose(group_.neighbors().count(), group_.limits().sms, context.hasSmLimit(), plan_.sizes().topk,
+                    plan_.maxTokens());
     return shape_;
   }
   void reserve(const PeerNeed &need) { group_.peers().reserve(id_, need); }
@@ -64,7 +64,8 @@ class PeerCall {
   // Tells the other ranks that buffer `index` of the launch is `buffer`.
   void tell(const fusco_buffer &buffer, uint32_t index, cuda::ToldAddresses &told) {
     const Neighbors &neighbors = group_.neighbors();
-    const PostedBuffer shared = group_.registry().share(buffer, group_.waiting("mapping memory of this rank"));
+    const PostedBuffer shared =
+        group_.registry().share(buffer, group_.waiting("mapping memory of this rank"));
     for (uint32_t i = 0; i < neighbors.count(); i++) {
       if (i != neighbors.self) told.of[i][index] = group_.registry().addressAt(i, shared);
     }
@@ -149,7 +150,6 @@ std::vector<DispatchParams> launchesOf(const Plan &plan, const fusco_dispatch_ca
   const uint32_t self = plan.group().neighbors().self;
   DispatchParams base{};
   base.plan = plan.device().direct;
-  base.place = base.plan.place;
   base.scale[self] = floatsOf(call.scale);
   if (call.origins != nullptr) base.origins[self] = static_cast<int32_t *>(call.origins[0].data);
   return cuda::dispatchParams(call, plan.sizes().topk, base, [&](uint32_t p, Payload &payload) {
@@ -254,7 +254,8 @@ void combineFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine
     launch.isWeighted = call.weights != nullptr;
     launch.unit = cuda::unitOf(call.row_bytes);
     launch.tokens = plan.sizes().tokens;
-    launch.sms = group.context().hasSmLimit() ? group.limits().sms : std::min(enoughToRead, group.limits().sms);
+    launch.sms =
+        group.context().hasSmLimit() ? group.limits().sms : std::min(enoughToRead, group.limits().sms);
     cuda::EdgeParams edge{};
     peer.tell(call.from[0], 0, edge);
     peer.betweenEdges(edge, 0, "launching a combine",
@@ -279,9 +280,8 @@ void readProducts(Plan &plan, PeerCall &peer, uint64_t number, const fusco_weigh
   params.to[self] = static_cast<float *>(call.to[0].data);
   cuda::EdgeParams edge{};
   peer.tell(call.from[0], 0, edge);
-  peer.betweenEdges(edge, number, "launching a gradient", [&] {
-    return cuda::launchGradient(params, group.limits(), call.dtype, peer.stream());
-  });
+  peer.betweenEdges(edge, number, "launching a gradient",
+                    [&] { return cuda::launchGradient(params, group.limits(), call.dtype, peer.stream()); });
 }
 
 // Rows of the output gradient once to each rank, which forms the products.
@@ -300,7 +300,8 @@ void formProducts(Plan &plan, PeerCall &peer, const fusco_combine_gradient_call 
   peer.tell(call.to[0], 0, params.told);
   peer.tell(call.weights_gradient[0], 1, params.told);
   params.common = peer.common(0);
-  group.must(cuda::launchCombineGradient(params, shape.blocks, peer.stream()), "launching a combine gradient");
+  group.must(cuda::launchCombineGradient(params, shape.blocks, peer.stream()),
+             "launching a combine gradient");
 }
 
 }  // namespace

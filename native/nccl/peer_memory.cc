@@ -29,9 +29,7 @@ struct Layout {
 };
 
 // A little more than is needed now, so that the next plan's need is met, too.
-uint64_t roomy(uint64_t need, uint64_t capacity) {
-  return need <= capacity ? capacity : need + need / 8;
-}
+uint64_t roomy(uint64_t need, uint64_t capacity) { return need <= capacity ? capacity : need + need / 8; }
 
 }  // namespace
 
@@ -152,7 +150,8 @@ uint32_t PeerMemory::otherCaller(uint32_t epoch, uint64_t digest) const {
   const uint32_t self = group_.neighbors().self;
   cuda::Inbox inbox{};
   const auto *from = &reinterpret_cast<DeviceSignals *>(signals_[self])->inbox;
-  if (cudaMemcpyAsync(&inbox, from, sizeof inbox, cudaMemcpyDeviceToHost, group_.workStream()) == cudaSuccess) {
+  if (cudaMemcpyAsync(&inbox, from, sizeof inbox, cudaMemcpyDeviceToHost, group_.workStream()) ==
+      cudaSuccess) {
     cudaStreamSynchronize(group_.workStream());
   }
   for (uint32_t i = 0; i < group_.neighbors().count(); i++) {

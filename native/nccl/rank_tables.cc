@@ -299,8 +299,8 @@ void RankTables::checkAllTold() const {
   for (size_t slot = 0; slot < sourceOfSlot.size(); slot++) {
     const uint32_t source = sourceOfSlot[slot];
     if (source == noSlot || source == neighbors_.rank) continue;
-    throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u sends no row to slot %llu of rank %u, its plan says", source,
-                  slot, neighbors_.rank)
+    throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u sends no row to slot %llu of rank %u, its plan says",
+                  source, slot, neighbors_.rank)
         .atRank(source);
   }
 }

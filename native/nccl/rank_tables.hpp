@@ -71,7 +71,6 @@ struct UploadedTables {
   std::vector<uint32_t> sourceOfSlot;
 };
 
-
 class RankTables : public UploadedTables {
  public:
   // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_OPTION, E_BACKEND.

@@ -27,9 +27,9 @@ class Registry {
   Registry(const Registry &) = delete;
   Registry &operator=(const Registry &) = delete;
 
-  // Where the buffer is for others: they have mapped its allocation when the call returns. Waits for them with
-  // `wait` if the allocation is new. No memory: bytes 0. Throws E_BUFFER for memory that cannot be shared,
-  // E_BACKEND if a rank cannot map it, E_LIMIT.
+  // Where the buffer is for others: they have mapped its allocation when the call returns. Waits for them
+  // with `wait` if the allocation is new. No memory: bytes 0. Throws E_BUFFER for memory that cannot be
+  // shared, E_BACKEND if a rank cannot map it, E_LIMIT.
   PostedBuffer share(const fusco_buffer &buffer, const Mailbox::Wait &wait);
   // Ends the sharing of the allocation that the buffer is part of, if it is shared.
   void unshare(const fusco_buffer &buffer);
@@ -65,9 +65,9 @@ class Registry {
   const Neighbors &neighbors_;
   cuda::CudaContext &context_;
   std::function<void()> onFailure_;
-  std::map<uint64_t, Own> own_;    // by base address
-  std::vector<uint32_t> free_;     // segments that are not used
-  uint32_t segments_ = 0;          // segments that were ever used
+  std::map<uint64_t, Own> own_;                 // by base address
+  std::vector<uint32_t> free_;                  // segments that are not used
+  uint32_t segments_ = 0;                       // segments that were ever used
   std::vector<std::vector<Mapping>> mappings_;  // [neighbors][maxSegments]
   std::mutex retiredMutex_;
   std::vector<uint8_t *> retired_;

@@ -1,4 +1,4 @@
-// The published addon. Each environment that loads it gets classes of its own; nothing is static.
+// The published addon. Each environment that loads it gets separate classes; nothing is static.
 
 #include "exports.hpp"
 

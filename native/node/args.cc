@@ -1,15 +1,9 @@
 #include "args.hpp"
 
-#include <cmath>
-
 namespace fusco_node {
 
 uint64_t integerOf(const Napi::Value &value, const std::string &name, uint64_t max) {
-  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-  // NaN compares false.
-  if (number >= 0 && number <= static_cast<double>(max) && number == std::floor(number)) {
-    return static_cast<uint64_t>(number);
-  }
+  if (const std::optional<uint64_t> number = wholeNumber(value, max)) return *number;
   refuse(value.Env(), FUSCO_E_OPTION, name + " must be a whole number from 0 to " + std::to_string(max));
 }
 
@@ -24,10 +18,8 @@ bool booleanOf(const Napi::Value &value, const std::string &name) {
 }
 
 uint64_t wordOf(const Napi::Value &value, const std::string &name) {
-  bool lossless = false;
-  const uint64_t word = value.IsBigInt() ? value.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
-  if (!lossless) refuse(value.Env(), FUSCO_E_OPTION, name + " must be a 64-bit BigInt");
-  return word;
+  if (const std::optional<uint64_t> word = word64(value)) return *word;
+  refuse(value.Env(), FUSCO_E_OPTION, name + " must be a 64-bit BigInt");
 }
 
 std::string textOf(const Napi::Value &value, const std::string &name) {

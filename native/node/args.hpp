@@ -9,9 +9,6 @@
 
 namespace fusco_node {
 
-// The largest whole number that a JavaScript number holds exactly, with all smaller ones.
-constexpr uint64_t maxInteger = (uint64_t{1} << 53) - 1;
-
 // A whole number from 0 to `max`.
 uint64_t integerOf(const Napi::Value &value, const std::string &name, uint64_t max);
 double numberOf(const Napi::Value &value, const std::string &name);

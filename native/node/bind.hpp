@@ -4,7 +4,7 @@
 //   void *, const void *                  an address: BigInt
 //   a handle                              an object of the JavaScript class that wraps it (handle.hpp)
 //   const T *                             a plain object, which Argument<const T *> or structOf<T> reads
-//   T * in front of the error             no argument: the result
+//   T * in front of the error             no argument: the result, which valueFor converts
 //   fusco_error *, last                   no argument: what is thrown if the function fails
 #pragma once
 
@@ -31,10 +31,22 @@ T structOf(const Fields &fields, uint32_t rank);
 struct Reading {
   Napi::Array keep;
   uint32_t rank = 0;
+  uint32_t ranks = 0;  // of the handle: the length of arrays with one buffer per rank
 };
 
-// One argument: read when it is made. Handles are looked at in get(), after all arguments were read: a getter
-// of the caller may close one.
+// An exchange, which calls.hpp reads.
+template <class T>
+concept IsCall = std::is_same_v<T, fusco_dispatch_call> || std::is_same_v<T, fusco_combine_call> ||
+    std::is_same_v<T, fusco_weight_gradient_call> || std::is_same_v<T, fusco_combine_gradient_call>;
+
+// What a function may return through a pointer.
+template <class T>
+concept IsResult = std::is_scalar_v<T> || requires(Napi::Env env, const T &value) {
+  valueFor(env, value);
+};
+
+// One argument: read when it is made. Handles are looked at again in get(), after all arguments were read: a
+// getter of the caller may close one.
 template <class P>
 class Argument {
  public:
@@ -53,15 +65,19 @@ template <class T>
 requires IsHandle<T>
 class Argument<T *> {
  public:
-  Argument(const Napi::Value &value, const std::string &, Reading &) : value_(value) {}
-  T *get() const { return ClassOf<std::remove_const_t<T>>::type::nativeOf(value_); }
+  Argument(const Napi::Value &value, const std::string &, Reading &reading) : value_(value) {
+    get();
+    reading.ranks = Class::objectOf(value).ranks();
+  }
+  T *get() const { return Class::nativeOf(value_); }
 
  private:
+  using Class = typename ClassOf<std::remove_const_t<T>>::type;
   Napi::Value value_;
 };
 
 template <class T>
-requires(std::is_class_v<T> && !IsHandle<T>) class Argument<const T *> {
+requires(std::is_class_v<T> && !IsHandle<T> && !IsCall<T>) class Argument<const T *> {
  public:
   Argument(const Napi::Value &value, const std::string &name, Reading &reading)
       : value_(structOf<T>(Fields(value, name, "", reading.keep), reading.rank)) {}
@@ -83,13 +99,14 @@ struct Bound<function> {
   static constexpr size_t resultIndex = canFail && sizeof...(P) > 1 ? sizeof...(P) - 2 : sizeof...(P);
   using Result = std::remove_pointer_t<Parameter<resultIndex>>;
   static constexpr bool hasResult =
-      std::is_scalar_v<Result> && std::is_pointer_v<Parameter<resultIndex>> && !std::is_const_v<Result>;
+      IsResult<Result> && std::is_pointer_v<Parameter<resultIndex>> && !std::is_const_v<Result>;
 
  public:
+  using First = std::remove_pointer_t<Parameter<0>>;
   // How many parameters are arguments.
   static constexpr size_t inputs = sizeof...(P) - (canFail ? 1 : 0) - (hasResult ? 1 : 0);
 
-  // Returns the result of the function, of its own type; undefined or void if it has none. The first
+  // Returns the result of the function as its C type; undefined or void if it has none. The first
   // `receivers` parameters, 0 or 1, are `this`.
   template <size_t receivers>
   static auto invoke(const Napi::CallbackInfo &info) {
@@ -121,6 +138,7 @@ struct Bound<function> {
       return function(std::get<index>(arguments).get()...);
     } else if constexpr (hasResult) {
       Result result{};
+      if constexpr (requires { result.struct_size; }) result = fusco_sized<Result>();
       fusco_error error{};
       check(env, function(std::get<index>(arguments).get()..., &result, &error), error);
       return result;

@@ -3,7 +3,7 @@
 
 #include <deque>
 
-#include "args.hpp"
+#include "bind.hpp"
 
 namespace fusco_node {
 
@@ -15,8 +15,7 @@ class Call {
  public:
   // `ranks`: length of each array of buffers. Throws E_OPTION, E_BUFFER, E_DTYPE.
   Call(const Fields &fields, uint32_t ranks) : ranks_(ranks) { read(fields); }
-  Call(const Call &) = delete;
-  Call &operator=(const Call &) = delete;
+  Call(Call &&) = default;
 
   const C *get() const { return &call_; }
 
@@ -48,5 +47,12 @@ template <>
 void Call<fusco_weight_gradient_call>::read(const Fields &fields);
 template <>
 void Call<fusco_combine_gradient_call>::read(const Fields &fields);
+
+template <IsCall C>
+class Argument<const C *> : public Call<C> {
+ public:
+  Argument(const Napi::Value &value, const std::string &name, Reading &reading)
+      : Call<C>(Fields(value, name, "", reading.keep), reading.ranks) {}
+};
 
 }  // namespace fusco_node

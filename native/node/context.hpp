@@ -22,15 +22,9 @@ class Context : public Handle<Context, std::shared_ptr<Engine>> {
     handle_ = std::make_shared<Engine>(info.Env(), options);
   }
 
-  static fusco_context *nativeOf(const Napi::Value &value) { return handleOf(value)->handle(); }
+  fusco_context *native() const { return handle_->handle(); }
   bool isClosed() const { return handle_ == nullptr || handle_->closed(); }
 
-  Napi::Value threads(const Napi::CallbackInfo &info) {
-    return valueFor(info.Env(), fusco_context_threads(handle_->handle()));
-  }
-  Napi::Value kernels(const Napi::CallbackInfo &info) {
-    return valueFor(info.Env(), fusco_context_kernels(handle_->handle()));
-  }
   void close(const Napi::CallbackInfo &) { handle_->close(); }
 };
 

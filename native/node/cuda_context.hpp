@@ -17,7 +17,10 @@ class CudaContext : public Handle<CudaContext, Owned<fusco_cuda_context, fusco_c
   explicit CudaContext(const Napi::CallbackInfo &info) : Handle(info) {
     const auto ranks = valueOf<uint32_t>(info[0], "ranks");
     const std::vector<uint32_t> devices = devicesOf(info[1], ranks);
-    make(info.Env(), fusco_cuda_context_create, ranks, devices.empty() ? nullptr : devices.data());
+    fusco_cuda_context *made = nullptr;
+    run(info.Env(), fusco_cuda_context_create, ranks, devices.empty() ? nullptr : devices.data(), &made);
+    handle_.reset(made);
+    ranks_ = ranks;
   }
 
   // (rank, to, from, bytes)
@@ -53,29 +56,27 @@ class CudaContext : public Handle<CudaContext, Owned<fusco_cuda_context, fusco_c
 template <>
 struct ClassOf<fusco_cuda_context> : std::type_identity<CudaContext> {};
 
-class CudaEvent : public Handle<CudaEvent, Owned<fusco_cuda_event, fusco_cuda_event_destroy>> {
+// (context, rank)
+class CudaEvent
+    : public Created<CudaEvent, fusco_cuda_event_create, fusco_cuda_event, fusco_cuda_event_destroy> {
  public:
   static constexpr char name[] = "CudaEvent";
   static constexpr char label[] = "the event";
 
-  // (context, rank)
-  explicit CudaEvent(const Napi::CallbackInfo &info) : Handle(info) {
-    handle_.reset(Bound<fusco_cuda_event_create>::invoke<0>(info));
-  }
+  using Created::Created;
 };
 
 template <>
 struct ClassOf<fusco_cuda_event> : std::type_identity<CudaEvent> {};
 
-class CudaGraph : public Handle<CudaGraph, Owned<fusco_cuda_graph, fusco_cuda_graph_destroy>> {
+// (context): ends its capture.
+class CudaGraph
+    : public Created<CudaGraph, fusco_cuda_capture_end, fusco_cuda_graph, fusco_cuda_graph_destroy> {
  public:
   static constexpr char name[] = "CudaGraph";
   static constexpr char label[] = "the graph";
 
-  // (context): ends its capture.
-  explicit CudaGraph(const Napi::CallbackInfo &info) : Handle(info) {
-    handle_.reset(Bound<fusco_cuda_capture_end>::invoke<0>(info));
-  }
+  using Created::Created;
 };
 
 template <>

@@ -1,102 +1,43 @@
 // The JavaScript class DevicePlan: a plan's tables in device memory, at fixed addresses.
 #pragma once
 
-#include "calls.hpp"
 #include "cuda_context.hpp"
 #include "plan_desc.hpp"
 
 namespace fusco_node {
 
-// A plan as JavaScript describes it: {ranksPerNode, strategy, partial, sum, groups?, shards}. Owns what the
-// struct points to, except the shards.
-class DevicePlanDesc {
- public:
-  explicit DevicePlanDesc(const Fields &fields) {
-    plan_ = planDescOf(fields, shards_);
-    railGroups_ = railGroupsOf(fields, plan_.ranks);
-    if (!railGroups_.empty()) desc_.rail_groups = railGroups_.data();
-  }
-  DevicePlanDesc(DevicePlanDesc &&) = default;
-
-  const fusco_cuda_plan_desc *get() const {
-    desc_.plan = &plan_;
-    return &desc_;
-  }
-
- private:
-  std::vector<fusco_buffer> shards_;
-  std::vector<uint16_t> railGroups_;
-  fusco_plan_desc plan_{};
-  mutable fusco_cuda_plan_desc desc_ = fusco_sized<fusco_cuda_plan_desc>();
-};
+// {tokens?, topk?, instances?}
+template <>
+inline fusco_cuda_capacity structOf(const Fields &fields, uint32_t) {
+  fusco_cuda_capacity capacity = fusco_sized<fusco_cuda_capacity>();
+  capacity.tokens = fields.get<uint32_t>("tokens");
+  capacity.topk = fields.get<uint32_t>("topk");
+  capacity.instances = fields.get<uint32_t>("instances");
+  return capacity;
+}
 
 template <>
-class Argument<const fusco_cuda_plan_desc *> : public DevicePlanDesc {
+class Argument<fusco_cuda_path> {
  public:
-  Argument(const Napi::Value &value, const std::string &name, Reading &reading)
-      : DevicePlanDesc(Fields(value, name, "", reading.keep)) {}
+  Argument(const Napi::Value &value, const std::string &, Reading &)
+      : path_(choiceOf<fusco_cuda_path>(value, "path",
+                                        {{"auto", FUSCO_CUDA_PATH_AUTO},
+                                         {"direct", FUSCO_CUDA_PATH_DIRECT},
+                                         {"once", FUSCO_CUDA_PATH_ONCE}})) {}
+  fusco_cuda_path get() const { return path_; }
+
+ private:
+  fusco_cuda_path path_;
 };
 
-class DevicePlan : public Handle<DevicePlan, Owned<fusco_cuda_plan, fusco_cuda_plan_destroy>> {
+// (context, capacity, the description of a plan)
+class DevicePlan
+    : public Created<DevicePlan, fusco_cuda_plan_create, fusco_cuda_plan, fusco_cuda_plan_destroy> {
  public:
   static constexpr char name[] = "DevicePlan";
   static constexpr char label[] = "the device plan";
 
-  // (context, {the description of a plan, capacity?})
-  explicit DevicePlan(const Napi::CallbackInfo &info) : Handle(info) {
-    const Fields fields(info, 1, Napi::Array::New(info.Env()));
-    const DevicePlanDesc desc(fields);
-    fusco_cuda_capacity capacity = fusco_sized<fusco_cuda_capacity>();
-    if (fields.has("capacity")) {
-      const Fields wanted(fields.at("capacity"), "capacity", fields);
-      capacity.tokens = wanted.get<uint32_t>("tokens");
-      capacity.topk = wanted.get<uint32_t>("topk");
-      capacity.instances = wanted.get<uint32_t>("instances");
-    }
-    fusco_cuda_context *context = CudaContext::nativeOf(info[0]);
-    make(info.Env(), fusco_cuda_plan_create, context, &capacity, desc.get());
-    ranks_ = fusco_cuda_ranks(context);
-  }
-
-  uint32_t ranks() const { return ranks_; }
-
-  // (call, path) -> report
-  Napi::Value dispatch(const Napi::CallbackInfo &info) {
-    const auto path = choiceOf<fusco_cuda_path>(info[1], "path",
-                                                {{"auto", FUSCO_CUDA_PATH_AUTO},
-                                                 {"direct", FUSCO_CUDA_PATH_DIRECT},
-                                                 {"forward", FUSCO_CUDA_PATH_FORWARD},
-                                                 {"once", FUSCO_CUDA_PATH_ONCE}});
-    return enqueue<fusco_dispatch_call>(info, [path](auto *plan, auto *call, auto *report, auto *error) {
-      return fusco_cuda_dispatch(plan, path, call, report, error);
-    });
-  }
-  // (call) -> report
-  Napi::Value combine(const Napi::CallbackInfo &info) {
-    return enqueue<fusco_combine_call>(info, fusco_cuda_combine);
-  }
-  Napi::Value weightGradient(const Napi::CallbackInfo &info) {
-    return enqueue<fusco_weight_gradient_call>(info, fusco_cuda_weight_gradient);
-  }
-  Napi::Value combineGradient(const Napi::CallbackInfo &info) {
-    return enqueue<fusco_combine_gradient_call>(info, fusco_cuda_combine_gradient);
-  }
-
- private:
-  template <class C, class Function>
-  Napi::Value enqueue(const Napi::CallbackInfo &info, Function function) {
-    const Call<C> call(Fields(info, 0, Napi::Array::New(info.Env())), ranks_);
-    fusco_cuda_report report = fusco_sized<fusco_cuda_report>();
-    run(info.Env(), function, open(info.Env()).get(), call.get(), &report);
-    Napi::Object object = statsObject(info.Env(), report.stats);
-    constexpr const char *paths[] = {"auto", "direct", "forward", "once"};
-    object.Set("path", paths[report.path]);
-    object.Set("tmaPayloads", report.tma_payloads);
-    object.Set("sms", report.sms);
-    return object;
-  }
-
-  uint32_t ranks_ = 0;
+  using Created::Created;
 };
 
 template <>

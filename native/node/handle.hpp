@@ -38,8 +38,12 @@ class Handle : public Napi::ObjectWrap<Class> {
   static const Pointer &handleOf(const Napi::Value &value) {
     return static_cast<Handle &>(objectOf(value)).open(value.Env());
   }
-  static auto *nativeOf(const Napi::Value &value) { return handleOf(value).get(); }
+  static auto *nativeOf(const Napi::Value &value) {
+    handleOf(value);
+    return objectOf(value).native();
+  }
 
+  // Throws E_OPTION for an object of another class.
   static Class &objectOf(const Napi::Value &value) {
     if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&tag)) {
       refuse(value.Env(), FUSCO_E_OPTION,
@@ -56,13 +60,17 @@ class Handle : public Napi::ObjectWrap<Class> {
   // A function of this handle as a property. It may be asked after close(), with NULL.
   template <auto function>
   Napi::Value read(const Napi::CallbackInfo &info) {
-    return valueFor(info.Env(), function(handle_.get()));
+    return valueFor(info.Env(), function(handle_ == nullptr ? nullptr : self().native()));
   }
   Napi::Value closed(const Napi::CallbackInfo &info) {
     return Napi::Boolean::New(info.Env(), self().isClosed());
   }
   void close(const Napi::CallbackInfo &) { handle_ = nullptr; }
   bool isClosed() const { return handle_ == nullptr; }
+  // The handle of the C interface, of an object that is not closed.
+  auto *native() const { return handle_.get(); }
+  // Length of arrays with one buffer per rank; 0 where no call takes them.
+  uint32_t ranks() const { return ranks_; }
 
  protected:
   explicit Handle(const Napi::CallbackInfo &info) : Napi::ObjectWrap<Class>(info) {
@@ -74,21 +82,23 @@ class Handle : public Napi::ObjectWrap<Class> {
     return handle_;
   }
 
-  // Makes the handle with a function of the C interface, whose last parameters are the new handle and the
-  // error.
-  template <class Function, class... Arguments>
-  void make(Napi::Env env, Function create, Arguments... arguments) {
-    typename Pointer::pointer made = nullptr;
-    run(env, create, arguments..., &made);
-    handle_.reset(made);
-  }
-
   Pointer handle_;
+  uint32_t ranks_ = 0;
 
  private:
   const Class &self() const { return static_cast<const Class &>(*this); }
 
   static constexpr napi_type_tag tag = tagOf(Class::name);
+};
+
+// A class whose constructor takes what `create` takes: first the object that the new one belongs to.
+template <class Class, auto create, class T, void (*destroy)(T *)>
+class Created : public Handle<Class, Owned<T, destroy>> {
+ public:
+  explicit Created(const Napi::CallbackInfo &info) : Handle<Class, Owned<T, destroy>>(info) {
+    this->handle_.reset(Bound<create>::template invoke<0>(info));
+    this->ranks_ = ClassOf<typename Bound<create>::First>::type::objectOf(info[0]).ranks();
+  }
 };
 
 }  // namespace fusco_node

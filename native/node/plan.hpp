@@ -14,29 +14,25 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
 
   // (context, {ranksPerNode, strategy, partial, sum, shards})
   explicit Plan(const Napi::CallbackInfo &info) : Handle(info) {
-    const Fields fields(info, 1, Napi::Array::New(info.Env()));
-    std::vector<fusco_buffer> shards;
-    const fusco_plan_desc desc = planDescOf(fields, shards);
+    Reading reading{Napi::Array::New(info.Env())};
+    const Argument<const fusco_plan_desc *> desc(info[1], "argument 1", reading);
     const std::shared_ptr<Engine> engine = Context::handleOf(info[0]);
-    handle_ = std::make_shared<PlanState>(info.Env(), engine, desc);
+    handle_ = std::make_shared<PlanState>(info.Env(), engine, *desc.get());
     engine->adopt(handle_);
+    ranks_ = desc.get()->ranks;
     // The collector cannot see native memory; without this it would be in no hurry to collect plans.
     bytes_ = static_cast<int64_t>(fusco_plan_bytes(handle_->handle()));
     Napi::MemoryManagement::AdjustExternalMemory(info.Env(), bytes_);
   }
   void Finalize(Napi::Env env) override { forgetBytes(env); }
 
+  fusco_plan *native() const { return handle_->handle(); }
   bool isClosed() const { return handle_ == nullptr || handle_->engine().closed(); }
 
   // An exchange on the thread of the context: (call) -> Promise of stats.
   template <auto exchange>
   Napi::Value later(const Napi::CallbackInfo &info) {
     return later(info, exchange);
-  }
-  // The same on the calling thread: (call) -> stats.
-  template <auto exchange>
-  Napi::Value now(const Napi::CallbackInfo &info) {
-    return now(info, exchange);
   }
   // Tasks in flight hold the state; the last of them frees it.
   void close(const Napi::CallbackInfo &info) {
@@ -52,23 +48,13 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
   Napi::Value later(const Napi::CallbackInfo &info, ExchangeFunction<C> *exchange) {
     const std::shared_ptr<PlanState> state = open(info.Env());
     const Napi::Array keep = Napi::Array::New(info.Env());
-    const auto call = std::make_shared<Call<C>>(Fields(info, 0, keep), fusco_plan_ranks(state->handle()));
+    const auto call = std::make_shared<Call<C>>(Fields(info, 0, keep), ranks_);
     // Reading the call may run the caller's getters, and one of them may close this plan.
     open(info.Env());
     const auto stats = std::make_shared<fusco_stats>();
     return state->engine().worker().submit(
         [=](fusco_error *error) { return exchange(state->handle(), call->get(), stats.get(), error); },
         [=](Napi::Env env) { return statsObject(env, *stats); }, keep);
-  }
-
-  template <class C>
-  Napi::Value now(const Napi::CallbackInfo &info, ExchangeFunction<C> *exchange) {
-    const std::shared_ptr<PlanState> state = open(info.Env());
-    const Call<C> call(Fields(info, 0, Napi::Array::New(info.Env())), fusco_plan_ranks(state->handle()));
-    open(info.Env());
-    fusco_stats stats{};
-    run(info.Env(), exchange, state->handle(), call.get(), &stats);
-    return statsObject(info.Env(), stats);
   }
 
   void forgetBytes(Napi::Env env) {
@@ -78,5 +64,8 @@ class Plan : public Handle<Plan, std::shared_ptr<PlanState>> {
 
   int64_t bytes_ = 0;
 };
+
+template <>
+struct ClassOf<fusco_plan> : std::type_identity<Plan> {};
 
 }  // namespace fusco_node

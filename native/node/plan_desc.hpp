@@ -1,7 +1,7 @@
 // The description of a plan that the classes of all backends take.
 #pragma once
 
-#include "args.hpp"
+#include "bind.hpp"
 
 namespace fusco_node {
 
@@ -16,17 +16,27 @@ void readPlanOptions(const Fields &fields, Desc &desc) {
   desc.sum = fields.choice<fusco_sum>("sum", {{"node", FUSCO_SUM_NODE}, {"token", FUSCO_SUM_TOKEN}});
 }
 
-// The shards of all ranks and the options; `shards` owns what the struct points to.
-inline fusco_plan_desc planDescOf(const Fields &fields, std::vector<fusco_buffer> &shards) {
-  const Napi::Value list = fields.at("shards");
-  if (!list.IsArray()) refuse(fields.env(), FUSCO_E_OPTION, "shards must be an array");
-  fusco_plan_desc desc = fusco_sized<fusco_plan_desc>();
-  desc.ranks = list.As<Napi::Array>().Length();
-  shards = fields.memories("shards", desc.ranks);
-  desc.shards = shards.data();
-  readPlanOptions(fields, desc);
-  return desc;
-}
+// {ranksPerNode, strategy, partial, sum, shards}: the shards of all ranks and the options.
+template <>
+class Argument<const fusco_plan_desc *> {
+ public:
+  Argument(const Napi::Value &value, const std::string &name, Reading &reading) {
+    const Fields fields(value, name, "", reading.keep);
+    const Napi::Value list = fields.at("shards");
+    if (!list.IsArray()) refuse(fields.env(), FUSCO_E_OPTION, "shards must be an array");
+    desc_.ranks = list.As<Napi::Array>().Length();
+    shards_ = fields.memories("shards", desc_.ranks);
+    desc_.shards = shards_.data();
+    readPlanOptions(fields, desc_);
+  }
+  Argument(Argument &&) = default;
+
+  const fusco_plan_desc *get() const { return &desc_; }
+
+ private:
+  std::vector<fusco_buffer> shards_;
+  fusco_plan_desc desc_ = fusco_sized<fusco_plan_desc>();
+};
 
 // `groups`: the rail group of each rank, a Uint16Array of [ranks]. Empty if it is undefined: rows are not
 // forwarded.

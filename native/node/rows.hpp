@@ -6,20 +6,25 @@
 
 namespace fusco_node {
 
-// {experts, topk, score, groups, groupTopk, groupScore, normalize, scale}
-inline fusco_gate_options gateOptionsOf(const Fields &fields) {
-  fusco_gate_options options{};
-  options.experts = fields.get<uint32_t>("experts");
-  options.topk = fields.get<uint32_t>("topk");
-  options.score = fields.choice<fusco_score>(
+// What both directions of a gate have: {experts, topk, score, groups, groupTopk, groupScore, normalize,
+// scale, tokens, ids, scores}
+template <class Call>
+Call gateOf(const Fields &fields, uint32_t rank) {
+  Call call = fusco_sized<Call>();
+  call.options.experts = fields.get<uint32_t>("experts");
+  call.options.topk = fields.get<uint32_t>("topk");
+  call.options.score = fields.choice<fusco_score>(
       "score", {{"softmax", FUSCO_SCORE_SOFTMAX}, {"sigmoid", FUSCO_SCORE_SIGMOID}});
-  options.groups = fields.get<uint32_t>("groups");
-  options.group_topk = fields.get<uint32_t>("groupTopk");
-  options.group_score =
+  call.options.groups = fields.get<uint32_t>("groups");
+  call.options.group_topk = fields.get<uint32_t>("groupTopk");
+  call.options.group_score =
       fields.choice<fusco_group_score>("groupScore", {{"max", FUSCO_GROUP_MAX}, {"top2", FUSCO_GROUP_TOP2}});
-  options.normalize = fields.get<bool>("normalize") ? 1 : 0;
-  options.scale = fields.get<float>("scale", 1);
-  return options;
+  call.options.normalize = fields.get<bool>("normalize") ? 1 : 0;
+  call.options.scale = fields.get<float>("scale", 1);
+  call.tokens = fields.get<uint64_t>("tokens");
+  call.ids = fields.memory("ids", rank);
+  call.scores = fields.memory("scores", rank);
+  return call;
 }
 
 // {dtype, rows, hidden, values, codes, scales}
@@ -35,28 +40,20 @@ inline fusco_fp8_call structOf(const Fields &fields, uint32_t rank) {
   return call;
 }
 
-// {the options of a gate, tokens, logits, bias?, ids, weights, scores}
+// {what both have, logits, bias?, weights}
 template <>
 inline fusco_gate_call structOf(const Fields &fields, uint32_t rank) {
-  fusco_gate_call call = fusco_sized<fusco_gate_call>();
-  call.options = gateOptionsOf(fields);
-  call.tokens = fields.get<uint64_t>("tokens");
+  fusco_gate_call call = gateOf<fusco_gate_call>(fields, rank);
   call.logits = fields.memory("logits", rank);
   if (fields.has("bias")) call.bias = fields.memory("bias", rank);
-  call.ids = fields.memory("ids", rank);
   call.weights = fields.memory("weights", rank);
-  call.scores = fields.memory("scores", rank);
   return call;
 }
 
-// {the same options, tokens, ids, scores, weightsGradient, logitsGradient}
+// {what both have, weightsGradient, logitsGradient}
 template <>
 inline fusco_gate_backward_call structOf(const Fields &fields, uint32_t rank) {
-  fusco_gate_backward_call call = fusco_sized<fusco_gate_backward_call>();
-  call.options = gateOptionsOf(fields);
-  call.tokens = fields.get<uint64_t>("tokens");
-  call.ids = fields.memory("ids", rank);
-  call.scores = fields.memory("scores", rank);
+  fusco_gate_backward_call call = gateOf<fusco_gate_backward_call>(fields, rank);
   call.weights_gradient = fields.memory("weightsGradient", rank);
   call.logits_gradient = fields.memory("logitsGradient", rank);
   return call;

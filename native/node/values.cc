@@ -6,8 +6,6 @@ namespace fusco_node {
 
 namespace {
 
-constexpr double maxSafeInteger = 9007199254740991.0;
-
 // node-addon-api does not know Float16Array.
 size_t elementBytes(const Napi::Value &array, napi_typedarray_type type) {
   return type == napi_float16_array ? 2 : array.As<Napi::TypedArray>().ElementSize();
@@ -36,18 +34,28 @@ void checkBacking(const Napi::Value &backing, const Place &place) {
 }
 
 fusco_buffer externalOf(const Napi::Object &object, const Place &place) {
-  const Napi::Value address = object.Get("address");
-  const Napi::Value bytes = object.Get("bytes");
-  bool lossless = false;
-  const uint64_t pointer = address.IsBigInt() ? address.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
-  const double size = bytes.IsNumber() ? bytes.As<Napi::Number>().DoubleValue() : -1;
-  if (!lossless || !(size >= 0 && size <= maxSafeInteger && size == std::floor(size))) {
+  const std::optional<uint64_t> address = word64(object.Get("address"));
+  const std::optional<uint64_t> bytes = wholeNumber(object.Get("bytes"), maxInteger);
+  if (!address || !bytes) {
     place.refuse("is neither a buffer nor {address: a 64-bit BigInt, bytes: a whole number}");
   }
-  return {reinterpret_cast<void *>(static_cast<uintptr_t>(pointer)), static_cast<uint64_t>(size)};
+  return {reinterpret_cast<void *>(static_cast<uintptr_t>(*address)), *bytes};
 }
 
 }  // namespace
+
+std::optional<uint64_t> wholeNumber(const Napi::Value &value, uint64_t max) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+  // NaN compares false.
+  if (!(number >= 0 && number <= static_cast<double>(max) && number == std::floor(number))) return {};
+  return static_cast<uint64_t>(number);
+}
+
+std::optional<uint64_t> word64(const Napi::Value &value) {
+  bool lossless = false;
+  const uint64_t word = value.IsBigInt() ? value.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
+  return lossless ? std::optional(word) : std::nullopt;
+}
 
 Napi::Error errorOf(Napi::Env env, const fusco_error &error) {
   Napi::Error result = Napi::Error::New(env, error.message);
@@ -123,6 +131,15 @@ Napi::Object statsObject(Napi::Env env, const fusco_stats &stats) {
                       {"rows", stats.rows},
                       {"nanoseconds", stats.nanoseconds},
                       {"started", stats.started}});
+  return object;
+}
+
+Napi::Value valueFor(Napi::Env env, const fusco_cuda_report &report) {
+  constexpr const char *paths[] = {"auto", "direct", "once"};
+  Napi::Object object = statsObject(env, report.stats);
+  object.Set("path", paths[report.path]);
+  object.Set("tmaPayloads", report.tma_payloads);
+  object.Set("sms", report.sms);
   return object;
 }
 

@@ -5,11 +5,12 @@
 #include <napi.h>
 
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "fusco.h"
+#include "fusco_cuda.h"
 
 namespace fusco_node {
 
@@ -31,6 +32,13 @@ void run(Napi::Env env, Function function, Arguments... arguments) {
   fusco_error error{};
   check(env, function(arguments..., &error), error);
 }
+
+// The largest whole number that a JavaScript number holds exactly, with all smaller ones.
+constexpr uint64_t maxInteger = (uint64_t{1} << 53) - 1;
+
+// A number that is whole and from 0 to `max`, and a BigInt of 64 bits; nothing for all other values.
+std::optional<uint64_t> wholeNumber(const Napi::Value &value, uint64_t max);
+std::optional<uint64_t> word64(const Napi::Value &value);
 
 // The bytes behind a Buffer, typed array, DataView, ArrayBuffer (Wasm and shared memory included) or
 // {address, bytes}. Throws E_BUFFER for anything else and for memory that may move: resizable or detached
@@ -72,5 +80,7 @@ inline Napi::Value valueFor(Napi::Env env, const char *text) { return Napi::Stri
 void setNumbers(Napi::Object object, std::initializer_list<std::pair<const char *, uint64_t>> fields);
 
 Napi::Object statsObject(Napi::Env env, const fusco_stats &stats);
+inline Napi::Value valueFor(Napi::Env env, const fusco_stats &stats) { return statsObject(env, stats); }
+Napi::Value valueFor(Napi::Env env, const fusco_cuda_report &report);
 
 }  // namespace fusco_node

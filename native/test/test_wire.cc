@@ -355,7 +355,8 @@ void tellPeers(const Plan &plan, std::vector<Rank> &ranks) {
         tables.sourceOfSlot = before;
         return false;
       };
-      const auto first = std::find_if(slots.begin(), slots.end(), [](uint32_t slot) { return slot != noSlot; });
+      const auto first =
+          std::find_if(slots.begin(), slots.end(), [](uint32_t slot) { return slot != noSlot; });
       if (first != slots.end()) {
         const auto at = static_cast<size_t>(first - slots.begin());
         for (const uint32_t lie : {noSlot, slots[at] ^ isLanding, (slots[at] & isLanding) + 1000000}) {

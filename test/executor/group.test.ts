@@ -79,12 +79,12 @@ describe('a group', () => {
     );
   });
 
-  it('plans only routing of its own number of ranks', async () => {
+  it('plans only routing of as many ranks as it has', async () => {
     const { group } = await open();
     expect(() => group.plan(toTables([...ROUTING, [[0, 1]]], 2), { experts: 2 })).toThrow(code('E_RANKS'));
   });
 
-  it('prepares only plans of its own number of ranks', async () => {
+  it('prepares only plans of as many ranks as it has', async () => {
     const { group } = await open();
     const other = await planOf([[[0]]], 1, { experts: 1 });
     await expect(group.prepare(other)).rejects.toThrow(code('E_RANKS'));

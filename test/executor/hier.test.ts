@@ -128,7 +128,7 @@ describe.each(BACKENDS)('%s: dispatch', (backend) => {
     },
   );
 
-  it.each(GROUP_NAMES)('%s: scaled rows as in a flat plan, each copy by its own weight', async (name) => {
+  it.each(GROUP_NAMES)('%s: scaled rows as in a flat plan, each copy by its weight', async (name) => {
     const { flat, hier } = await bothPlans(name);
     const random = randomFrom(8);
     const { topk } = GROUPS[name]!;
@@ -253,13 +253,13 @@ describe.each(BACKENDS)('%s: the tree of combine, by hand', (backend) => {
     });
   });
 
-  it('rounds every partial, a lone product and the own node too', async () => {
+  it('rounds every partial, a lone product and the local node too', async () => {
     // Three nodes with (1 + 2^-8) x 1 each: rounded to bf16 they are 1, and the sum is 3. Unrounded it is
     // 3 + 3 x 2^-8, which is three quarters of the step 2^-6 above 3.
     const weights = [1 + 2 ** -8, 1 + 2 ** -8, 1 + 2 ** -8];
     const found = await all('bf16', [0, 1, 2], bf16(1, 1, 1), { weights });
     expect(found).toEqual({ flat: 0x4041, payload: 0x4040, f32: 0x4041 });
-    // The same with all three on the own node: one partial, 3 + 3 x 2^-8, is rounded once.
+    // The same with all three on the local node: one partial, 3 + 3 x 2^-8, is rounded once.
     const own = await all('bf16', [0, 0, 0], bf16(1, 1, 1), { weights });
     expect(own).toEqual({ flat: 0x4041, payload: 0x4041, f32: 0x4041 });
   });

@@ -1,4 +1,4 @@
-// Planning where every rank knows its own routing alone: the shards are those of planning with everything.
+// Planning where every rank knows only the routing of its tokens: the shards are those of planning with everything.
 
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Gather, planDistributed } from '../../executor/planDistributed.ts';
@@ -47,7 +47,7 @@ class Exchange {
 
 async function planApart(tables: readonly RoutingTable[], options: PlanOptions) {
   const exchange = new Exchange(tables.length);
-  // Each rank has a planner of its own, as it has in a process.
+  // One planner for each rank, as between processes.
   const plans = await Promise.all(
     tables.map(async (table, rank) =>
       planDistributed(await loadPlanner(), exchange.of(rank), rank, table, options),
@@ -165,7 +165,7 @@ describe('a rank that plans from gathered facts', () => {
     expect(Buffer.compare(plan.shards[0]!.bytes, whole.shards[0]!.bytes)).toBe(0);
   });
 
-  it('refuses facts that contradict its own routing', async () => {
+  it('refuses facts that contradict the routing of the rank', async () => {
     const [table] = toTables(
       makeRouting({ family: 'balanced', seed: 1, ranks: 1, tokens: 4, topk: 2, experts: 8 }),
       2,

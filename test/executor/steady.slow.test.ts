@@ -144,7 +144,7 @@ describe('a thousand steps', () => {
     expectSteady(await growthOf(() => loop.pass(exchange)));
   });
 
-  it('with a gate and a plan of their own keep nothing', async () => {
+  it('with a new gate and a new plan keep nothing', async () => {
     const growth = await growthOf(async () => {
       await loop.gate();
       const plan = await loop.clock.time('plan', () => group.plan(loop.tables, OPTIONS));

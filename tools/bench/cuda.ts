@@ -92,9 +92,6 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
   using cuda = openCuda(ranks);
   using devicePlan = cuda.devicePlan(plan);
   using plannedOrder = cuda.devicePlan(planner.planAll(tables, { ...planOptions, tileTokens: TILE_TOKENS }));
-  using perRank = cuda.devicePlan(
-    planner.planAll(tables, { ...planOptions, strategy: 'hier', ranksPerNode: 1 }),
-  );
   using shared = openCuda(ranks);
   for (let rank = 0; rank < ranks; rank++) shared.setStream(rank, cuda.stream(0));
   using onOneStream = shared.devicePlan(plan);
@@ -133,7 +130,6 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
       copy: { ...onDevice(() => cuda.copy(0, copyTo, copyFrom, copyBytes)), bytes: 2 * copyBytes },
       dispatch: onDevice(() => devicePlan.dispatch(dispatch)),
       dispatchPlanned: onDevice(() => plannedOrder.dispatch(dispatch)),
-      forward: onDevice(() => perRank.dispatch(dispatch, 'forward')),
       combine: onDevice(() => devicePlan.combine(combine)),
       combineUnweighted: onDevice(() => devicePlan.combine(unweighted)),
       gradient: onDevice(() => devicePlan.weightGradient(weightGradient)),
@@ -141,7 +137,7 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
       replay: onDevice(() => graph.launch()),
       idle: onDevice(() => devicePlan.dispatch(dispatch), 0),
       idleOneStream: onDevice(() => onOneStream.dispatch(dispatch), 0),
-      unfusedDispatch: unfused && onDevice(() => unfused.dispatch(from, received)),
+      unfusedDispatch: unfused && onDevice(() => unfused.dispatch(dispatch)),
       unfusedCombine: unfused && onDevice(() => unfused.combine(combine)),
     },
     { rounds },
@@ -160,8 +156,6 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
     dispatchPlanned: stage(rows.dispatchPlanned),
     /** Dispatch and combine, captured together. */
     replayMs: rows.replay.ms,
-    /** Each row once to each destination rank, which copies it to its other slots. */
-    forwardMs: rows.forward.ms,
     /** Dispatch from an idle GPU, enqueueing included: each rank with its own stream, and all on one stream. */
     idleDispatchMs: { ownStreams: rows.idle.ms, oneStream: rows.idleOneStream.ms },
     combine: stage(rows.combine),

@@ -48,6 +48,7 @@ export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds
   /** Each source row once and each slot once. */
   const bytes = plan.shards.reduce((sum, shard) => sum + shard.tokens + shard.kept, 0) * rowBytes;
   const copied = Math.floor(bytes / 2);
+  const dispatchCall = { payloads: [{ rowBytes, from, to: received }] };
   const combineCall = { dtype: 'bf16', rowBytes, from: received, to: combined, weights } as const;
   const copy = (variant: CopyVariant, moved: number) => ({
     bytes: moved,
@@ -64,11 +65,8 @@ export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds
       memcpy: copy('memcpy', 2 * copied),
       nonTemporal: copy('nonTemporal', 2 * copied),
       fill: copy('fill', copied),
-      dispatch: exchange(
-        () => native.dispatchSync({ payloads: [{ rowBytes, from, to: received }] }),
-        dispatched,
-      ),
-      unfusedDispatch: exchange(() => unfused.dispatchSync(from, received), dispatched),
+      dispatch: exchange(() => native.dispatchSync(dispatchCall), dispatched),
+      unfusedDispatch: exchange(() => unfused.dispatchSync(dispatchCall), dispatched),
       combine: exchange(() => native.combineSync(combineCall), summed),
       unfusedCombine: exchange(() => unfused.combineSync(combineCall), summed),
     },

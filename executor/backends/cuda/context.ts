@@ -145,8 +145,8 @@ export class Cuda extends Handle<NativeCudaContext> {
     capacity: { tokens?: number; topk?: number; instances?: number } = {},
   ): DevicePlan {
     const addon = findAddon().addon!;
-    const desc = { ...describe(plan), capacity };
-    const native = attempt(() => new addon.DevicePlan(this.native, desc));
+    const desc = describe(plan);
+    const native = attempt(() => new addon.DevicePlan(this.native, capacity, desc));
     return new DevicePlan(plan, native);
   }
 
@@ -230,7 +230,6 @@ function describe(plan: VerifiedPlan) {
   return {
     ...nativeOptions(plan.spec),
     shards: plan.shards.map((shard) => shard.bytes),
-    ...(plan.spec.strategy === 'hier' ? { groups: plan.decision.groups } : {}),
   };
 }
 
@@ -267,7 +266,7 @@ export class DevicePlan extends Handle<NativeDevicePlan> {
   }
 
   dispatch(call: DispatchCall, path: CudaPath = 'auto'): ExchangeReport {
-    return this.#run(() => this.native.dispatch(call, path));
+    return this.#run(() => this.native.dispatch(path, call));
   }
 
   combine(call: CombineCall): ExchangeReport {

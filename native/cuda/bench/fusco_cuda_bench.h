@@ -23,10 +23,9 @@ typedef struct fusco_cuda_unfused fusco_cuda_unfused;
 fusco_status fusco_cuda_unfused_create(fusco_cuda_plan *plan, uint64_t row_bytes,
                                        fusco_cuda_unfused **unfused, fusco_error *error);
 void fusco_cuda_unfused_destroy(fusco_cuda_unfused *unfused);
-/* Dispatch of one per-token payload: `from` [ranks] of [tokens, row_bytes], `to` [ranks] of [receive rows,
- * row_bytes], device memory. Padding is not written. Enqueues. */
-fusco_status fusco_cuda_unfused_dispatch(fusco_cuda_unfused *unfused, const fusco_buffer *from,
-                                         const fusco_buffer *to, fusco_error *error);
+/* Dispatch of one per-token payload in device memory. Padding is not written. Enqueues. */
+fusco_status fusco_cuda_unfused_dispatch(fusco_cuda_unfused *unfused, const fusco_dispatch_call *call,
+                                         fusco_error *error);
 /* Combine, back through the same blocks; the sums are made on the token's rank. Enqueues. */
 fusco_status fusco_cuda_unfused_combine(fusco_cuda_unfused *unfused, const fusco_combine_call *call,
                                         fusco_error *error);

@@ -1,6 +1,7 @@
 // The pipeline that fusion replaces, on the GPU: pack by destination, copy blocks between ranks, permute into
 // expert order; and back. The bench compares the fused exchange with it.
 
+#include "alignment.hpp"
 #include "device_plan.hpp"
 #include "element_device.cuh"
 #include "failure.hpp"
@@ -60,14 +61,17 @@ class Unfused {
   Unfused(const Unfused &) = delete;
   Unfused &operator=(const Unfused &) = delete;
 
-  // `from` [ranks] of [tokens, rowBytes], `to` [ranks] of [receive rows, rowBytes]; padding is not written.
-  void dispatch(const fusco_buffer *from, const fusco_buffer *to) {
+  CudaContext &context() const { return context_; }
+
+  // One per-token payload; padding is not written.
+  void dispatch(const fusco_dispatch_call &call) {
+    if (call.payload_count != 1) throw Failure(FUSCO_E_OPTION, "the pipeline takes one payload");
     context_.ready();
-    launchPermute<false>(source_, from, packed_);
+    launchPermute<false>(source_, call.payloads[0].from, packed_);
     for (const UnfusedBlock &block : blocks_) {
       copy(arrived_ + block.recvRow * rowBytes_, packed_ + block.sendRow * rowBytes_, block.rows);
     }
-    launchPermute<true>(slot_, to, arrived_);
+    launchPermute<true>(slot_, call.payloads[0].to, arrived_);
     context_.check(cudaGetLastError(), "launching a permutation");
     context_.done();
   }
@@ -84,10 +88,8 @@ class Unfused {
     params.plan.place = packedAt_;
     params.rowBytes = rowBytes_;
     params.from[0] = packed_;
-    for (uint32_t rank = 0; rank < context_.ranks(); rank++) {
-      params.to[rank] = static_cast<uint8_t *>(call.to[rank].data);
-      if (call.weights != nullptr) params.weights[rank] = static_cast<const float *>(call.weights[rank].data);
-    }
+    copyPointers(call.to, context_.ranks(), params.to);
+    copyPointers(call.weights, context_.ranks(), params.weights);
     CombineLaunch launch;
     launch.dtype = call.dtype;
     launch.isWeighted = call.weights != nullptr;
@@ -117,9 +119,7 @@ class Unfused {
   template <bool toRanks>
   void launchPermute(const Place *places, const fusco_buffer *buffers, uint8_t *buffer) {
     Rows rows{};
-    for (uint32_t rank = 0; rank < context_.ranks(); rank++) {
-      rows.of[rank] = static_cast<uint8_t *>(buffers[rank].data);
-    }
+    copyPointers(buffers, context_.ranks(), rows.of);
     const uint32_t blocks = context_.groups().front().limits.sms * 8;
     permute<toRanks><<<blocks, 256, 0, stream()>>>(places, rows_, rows, buffer, rowBytes_);
   }
@@ -146,38 +146,41 @@ class Unfused {
 }  // namespace fusco::cuda
 
 struct fusco_cuda_unfused {
-  std::shared_ptr<fusco::cuda::CudaContext> context;
-  std::unique_ptr<fusco::cuda::Unfused> pipeline;
+  fusco::cuda::Unfused pipeline;
 };
 
 using fusco::Failure;
+
+namespace {
+
+template <class F>
+fusco_status inTurn(fusco_cuda_unfused *unfused, fusco_error *error, F work) {
+  return fusco::guarded(error, [&] {
+    if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
+    const std::lock_guard<std::mutex> turn(unfused->pipeline.context().mutex);
+    work();
+  });
+}
+
+}  // namespace
 
 fusco_status fusco_cuda_unfused_create(fusco_cuda_plan *plan, uint64_t row_bytes,
                                        fusco_cuda_unfused **unfused, fusco_error *error) {
   return fusco::guarded(error, [&] {
     if (plan == nullptr || unfused == nullptr)
       throw Failure(FUSCO_E_OPTION, "the plan or the handle is NULL");
-    auto pipeline = std::make_unique<fusco::cuda::Unfused>(plan->shared, row_bytes);
-    *unfused = new fusco_cuda_unfused{plan->shared->contextHandle(), std::move(pipeline)};
+    *unfused = new fusco_cuda_unfused{{plan->shared, row_bytes}};
   });
 }
 
 void fusco_cuda_unfused_destroy(fusco_cuda_unfused *unfused) { delete unfused; }
 
-fusco_status fusco_cuda_unfused_dispatch(fusco_cuda_unfused *unfused, const fusco_buffer *from,
-                                         const fusco_buffer *to, fusco_error *error) {
-  return fusco::guarded(error, [&] {
-    if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
-    const std::lock_guard<std::mutex> turn(unfused->context->mutex);
-    unfused->pipeline->dispatch(from, to);
-  });
+fusco_status fusco_cuda_unfused_dispatch(fusco_cuda_unfused *unfused, const fusco_dispatch_call *call,
+                                         fusco_error *error) {
+  return inTurn(unfused, error, [&] { unfused->pipeline.dispatch(*call); });
 }
 
 fusco_status fusco_cuda_unfused_combine(fusco_cuda_unfused *unfused, const fusco_combine_call *call,
                                         fusco_error *error) {
-  return fusco::guarded(error, [&] {
-    if (unfused == nullptr) throw Failure(FUSCO_E_OPTION, "the handle is NULL");
-    const std::lock_guard<std::mutex> turn(unfused->context->mutex);
-    unfused->pipeline->combine(*call);
-  });
+  return inTurn(unfused, error, [&] { unfused->pipeline.combine(*call); });
 }

@@ -42,7 +42,6 @@ class Unfused {
     // Rows of the local rank need no exchange; the fused kernel moves them here as well.
     cuda::DispatchParams local{};
     local.plan = plan_->device().direct;
-    local.place = local.plan.place;
     local.barrier = plan_->device().barrier;
     local.leading = local.payloads = 1;
     local.payload[0].rowBytes = rowBytes_;

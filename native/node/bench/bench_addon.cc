@@ -40,12 +40,12 @@ Napi::Value benchSlots(const Napi::CallbackInfo &info) {
 
 void describeBench(Napi::Env env, Exports &exports) {
   exports.add(Members<Unfused>(env, 2)
-                  .method("dispatchSync", &Unfused::dispatchSync, 2)
-                  .method("combineSync", &Unfused::combineSync, 1)
+                  .call<fusco_unfused_dispatch>("dispatchSync")
+                  .call<fusco_unfused_combine>("combineSync")
                   .method("close", &Unfused::close, 0));
   exports.add(Members<CudaUnfused>(env, 2)
-                  .method("dispatch", &CudaUnfused::dispatch, 2)
-                  .method("combine", &CudaUnfused::combine, 1)
+                  .call<fusco_cuda_unfused_dispatch>("dispatch")
+                  .call<fusco_cuda_unfused_combine>("combine")
                   .method("close", &CudaUnfused::close, 0));
   exports.add(Members<NcclUnfused>(env, 2)
                   .method("dispatch", &NcclUnfused::dispatch, 3)

@@ -225,7 +225,7 @@ describe('combine', () => {
     expect(out.map(floats)).toEqual([[1 + 16, 64 + 2, 8], [32 + 4]]);
   });
 
-  it('weighs each row with its own entry', async () => {
+  it('weighs each row with the weight of its entry', async () => {
     const out = await combined(await handPlan(), 'f32', 4, Y, [
       f32(3, 0.5, 2, -1, Number.NaN, 0.25),
       f32(1, 10),

@@ -126,7 +126,7 @@ describe('a rank that is busy', () => {
         ),
       );
     }
-    // The busy rank is told, too, once it has time to listen; and its own question is answered.
+    // The busy rank is told, too, once it has time to listen; and its question is answered.
     expect(await resultOf(ranks[victim]!, 'late 2')).toMatchObject({
       call: 2,
       ranks: [{ rank: victim, lastCall: 1 }],

@@ -18,7 +18,7 @@ interface Held {
   listeners: number;
 }
 
-// Side by side: the long one has a process of its own, which the others hardly disturb.
+// Side by side: the long one has a separate process, which the others hardly disturb.
 describe.concurrent('a group of two that meets again', () => {
   it('200 times, every second time after a failure, holds no more than it did before', async () => {
     const args = ['--expose-gc', SCRIPT, String(await freePort()), '200', '40'];

@@ -76,7 +76,7 @@ const prefix = (total: number, head: number) => {
   return bytes;
 };
 
-// Groups run side by side: each has a port of its own, and most of their time is waiting.
+// Groups run side by side: each has a separate port, and most of their time is waiting.
 describe.concurrent('a stranger at the port of a group', () => {
   it.each<[string, Uint8Array, RegExp]>([
     ['garbage', Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'), /a frame of \d+ bytes, more than 1024/],
@@ -154,7 +154,7 @@ describe.concurrent('a stranger at the port of a group', () => {
     await works([zero, ...join()]);
   });
 
-  it('that copies an old hello is refused: every connection has its own challenge', async () => {
+  it('that copies an old hello is refused: every connection has another challenge', async () => {
     const { port, zero, join } = await formingGroup();
     const first = await stranger(port);
     const challenge = parseChallenge((await nextFrame(first))!);

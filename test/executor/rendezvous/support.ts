@@ -1,4 +1,4 @@
-// Ranks as processes of their own, on a free loopback port, or as sessions of this process. What is left of processes
+// Ranks as separate processes, on a free loopback port, or as sessions of this process. What is left of processes
 // ends with the file, whose tests may run side by side.
 
 import { type ChildProcess, spawn } from 'node:child_process';

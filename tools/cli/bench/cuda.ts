@@ -22,8 +22,8 @@ function showWorkload(w: CudaWorkload): void {
     3,
   );
   print(
-    `replayed dispatch + combine ${ms(w.replayMs)}, forwarded once a rank ${ms(w.forwardMs)}, ` +
-      `scaled ${ms(w.scaledMs)}, weight gradient ${ms(w.weightGradientMs)}; dispatch from an idle GPU ` +
+    `replayed dispatch + combine ${ms(w.replayMs)}, scaled ${ms(w.scaledMs)}, ` +
+      `weight gradient ${ms(w.weightGradientMs)}; dispatch from an idle GPU ` +
       `${ms(w.idleDispatchMs.ownStreams)}, with one stream for all ranks ${ms(w.idleDispatchMs.oneStream)}`,
   );
   const e = w.endToEnd;

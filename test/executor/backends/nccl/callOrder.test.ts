@@ -73,7 +73,7 @@ describe('the calls of a rank', () => {
     await expect(zero!.run(['y'], async () => {})).rejects.toMatchObject(named);
   });
 
-  it('go on after a call that was refused for its own arguments', async () => {
+  it('go on after a call that was refused for its arguments', async () => {
     const orders = (await localGroup(2)).map((session) => new CallOrder(session));
     const refused = orders.map((order) => order.run(['x'], () => Promise.reject(nativeError('E_BUFFER'))));
     for (const run of await Promise.allSettled(refused)) {

@@ -40,7 +40,7 @@ describe('a group of processes', () => {
     },
   );
 
-  it.skipIf(canRun)('closes a session of its own when it is refused', async () => {
+  it.skipIf(canRun)('closes the session that it made when it is refused', async () => {
     vi.stubEnv('RANK', '0');
     vi.stubEnv('WORLD_SIZE', '1');
     vi.stubEnv('MASTER_ADDR', '127.0.0.1');
