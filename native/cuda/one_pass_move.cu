@@ -50,8 +50,8 @@ struct Item {
   uint32_t slice;
 };
 
-// Copies rows of a per-token payload that are too short for the TMA unit, or not aligned: lanes share the units
-// of all rows of the chunk, several in flight each.
+// Copies rows of a per-token payload that are too short for the TMA unit, or not aligned: lanes share the
+// units of all rows of the chunk, several in flight each.
 template <class Unit>
 __device__ void copyShortRows(const MoveParams &p, const OnePassHead &head, const Item &item,
                               const uint2 *entry, uint32_t index, const MoveShared &shared, uint32_t lane) {
@@ -115,9 +115,8 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
       });
       continue;
     }
-    withUnit(payload.unit, [&](auto unit) {
-      copyShortRows<decltype(unit)>(p, head, item, entry, i, shared, lane);
-    });
+    withUnit(payload.unit,
+             [&](auto unit) { copyShortRows<decltype(unit)>(p, head, item, entry, i, shared, lane); });
   }
   if (p.dispatch.hasOrigins == 0) return;
   for (uint32_t at = lane; at < count; at += 32) {

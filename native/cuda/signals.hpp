@@ -48,5 +48,4 @@ struct DeviceSignals {
   alignas(256) Inbox inbox;
 };
 
-
 }  // namespace fusco::cuda

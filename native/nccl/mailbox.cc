@@ -171,7 +171,8 @@ bool Mailbox::hasFailed(uint32_t neighbor) const { return head_->failed[neighbor
 
 bool Mailbox::isGone(uint32_t neighbor) const {
   const ino_t space = head_->namespaceOf[self_];
-  if (space == 0 || head_->namespaceOf[neighbor] != space || head_->hasLeft[neighbor].load() != 0) return false;
+  if (space == 0 || head_->namespaceOf[neighbor] != space || head_->hasLeft[neighbor].load() != 0)
+    return false;
   return kill(head_->process[neighbor], 0) != 0 && errno == ESRCH;
 }
 
