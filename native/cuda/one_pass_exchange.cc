@@ -190,7 +190,7 @@ OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint3
 
 OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens) {
   const bool isSmall = maxTokens <= smallBatch;
-  const uint32_t enough = isSmall || devices <= 2 ? sms : 64;
+  const uint32_t enough = isSmall || devices <= 2 ? sms : 96;
   OnePassShape shape{};
   shape.blocks = isLimited ? sms : std::min(sms, enough);
   shape.chunkTokens = isSmall ? 1 : shape.blocks >= 100 ? 2 : shape.blocks >= 48 ? 4 : 16;
