@@ -1,12 +1,12 @@
 // Checks of a call before a backend sees it: one buffer per local rank, large enough, and no output overlaps another
 // buffer.
 
-import { checkChoice, checkInteger, FuscoError } from '../planner/errors.ts';
+import { checkChoice, checkInteger, checkKeys, FuscoError } from '../planner/errors.ts';
 import { MAX_ROW_BYTES, MAX_ROWS } from '../planner/format/layout.ts';
 import type { Plan } from '../planner/plan.ts';
 import { DTYPE_BYTES } from '../planner/spec.ts';
 import type { ExchangeCalls, ExchangeKind, Fp8Call, Memory, RowWorkCalls } from './backends/types.ts';
-import { checkBytes, isExternal } from './memory.ts';
+import { checkBytes, checkElements, checkSameElements, type ElementType, isExternal } from './memory.ts';
 import { type FloatDtype, rowCodec } from './numeric.ts';
 import { scaleBlocks } from './training/fp8.ts';
 import { resolveGate } from './training/gating.ts';
@@ -22,6 +22,7 @@ type BufferList = readonly [
   memories: readonly Memory[] | undefined,
   counts: readonly number[],
   bytesEach: number,
+  elements: ElementType,
 ];
 
 /** The buffers of a call by the names that errors give them. Lists that the call does not have are undefined. */
@@ -39,7 +40,10 @@ interface Extent {
 function extentOf(memory: Memory, name: string, needed: number, rank: number, isOutput: boolean): Extent {
   const external = isExternal(memory);
   if (!external && !ArrayBuffer.isView(memory)) {
-    throw new FuscoError('E_BUFFER', `${name} is neither a typed array nor {address, bytes}`, { rank });
+    throw new FuscoError('E_BUFFER', `${name} is neither a typed array nor {address, bytes}`, {
+      rank,
+      hint: 'Give a typed array, a DataView, or memory as {address, bytes}.',
+    });
   }
   checkBytes(name, external ? memory.bytes : memory.byteLength, needed, rank);
   const start = external ? memory.address : BigInt(memory.byteOffset);
@@ -71,12 +75,14 @@ function refuseOverlap(extents: readonly Extent[]): void {
 /** Throws E_BUFFER unless every list has a large enough buffer for each rank and no output overlaps another buffer. */
 function checkBuffers(ranks: number, lists: BufferLists): void {
   const spaces = new Map<unknown, Extent[]>();
-  for (const [name, [kind, memories, counts, bytesEach]] of Object.entries(lists)) {
+  for (const [name, [kind, memories, counts, bytesEach, elements]] of Object.entries(lists)) {
     if (memories === undefined) continue;
     refuseOtherRanks(name, 'buffers', memories.length, ranks);
     for (const [rank, memory] of memories.entries()) {
       const needed = counts[rank]! * bytesEach;
-      const extent = extentOf(memory, `${name} of rank ${rank}`, needed, rank, kind === 'out');
+      const label = `${name} of rank ${rank}`;
+      checkElements(label, memory, elements, rank);
+      const extent = extentOf(memory, label, needed, rank, kind === 'out');
       if (needed === 0) continue;
       const list = spaces.get(extent.space) ?? [];
       spaces.set(extent.space, list);
@@ -88,7 +94,10 @@ function checkBuffers(ranks: number, lists: BufferLists): void {
 
 function refuseOtherRanks(name: string, what: string, found: number, ranks: number): void {
   if (found === ranks) return;
-  throw new FuscoError('E_BUFFER', `${name}: ${found} ${what} for ${ranks} ranks`, { limit: ranks });
+  throw new FuscoError('E_BUFFER', `${name}: ${found} ${what} for ${ranks} ranks`, {
+    limit: ranks,
+    hint: 'Give one for each local rank.',
+  });
 }
 
 function checkRowBytes(name: string, rowBytes: number): void {
@@ -96,6 +105,7 @@ function checkRowBytes(name: string, rowBytes: number): void {
   throw new FuscoError('E_BUFFER', `${name}: rows of ${rowBytes} bytes are outside 1..${MAX_ROW_BYTES}`, {
     value: rowBytes,
     limit: MAX_ROW_BYTES,
+    hint: `Give rowBytes from 1 to ${MAX_ROW_BYTES}.`,
   });
 }
 
@@ -103,6 +113,23 @@ function checkFloatRows(name: string, dtype: FloatDtype, rowBytes: number): void
   checkRowBytes(name, rowBytes);
   rowCodec(dtype, rowBytes);
 }
+
+const PAYLOAD_KEYS = ['rowBytes', 'from', 'to', 'per', 'dtype'];
+const FP8_KEYS = ['dtype', 'hidden', 'rows', 'values', 'codes', 'scales'];
+/** Every property of each call. */
+const CALL_KEYS: { readonly [Kind in keyof (ExchangeCalls & RowWorkCalls)]: readonly string[] } = {
+  dispatch: ['payloads', 'origins', 'scale'],
+  combine: ['dtype', 'rowBytes', 'from', 'to', 'weights'],
+  weightGradient: ['dtype', 'rowBytes', 'outputGradient', 'from', 'to'],
+  combineGradient: [
+    ...['dtype', 'rowBytes', 'outputGradient', 'from', 'weights'],
+    ...['to', 'weightsGradient', 'origins'],
+  ],
+  quantize: FP8_KEYS,
+  dequantize: FP8_KEYS,
+  gate: ['options', 'tokens', 'logits', 'bias', 'ids', 'weights', 'scores'],
+  gateBackward: ['options', 'tokens', 'ids', 'scores', 'weightsGradient', 'logitsGradient'],
+};
 
 /** [local ranks] each. */
 type Sizes = Readonly<Record<'tokens' | 'entries' | 'recvRows', readonly number[]>>;
@@ -112,43 +139,47 @@ const EXCHANGES: {
 } = {
   dispatch: ({ payloads, origins, scale }, { tokens, entries, recvRows }) => {
     const lists: Record<string, BufferList> = {};
-    payloads.forEach(({ rowBytes, from, to, per, dtype }, p) => {
+    payloads.forEach((payload, p) => {
+      const { rowBytes, from, to, per, dtype = 'bytes' } = payload;
+      checkKeys(`payload ${p}`, payload, PAYLOAD_KEYS);
+      checkChoice(`payload ${p}: dtype`, dtype, Object.keys(DTYPE_BYTES));
       checkRowBytes(`payload ${p}`, rowBytes);
       if (per !== undefined) checkChoice(`payload ${p}: per`, per, ['token', 'entry']);
-      if (scale !== undefined && per !== 'entry') rowCodec(dtype ?? 'bytes', rowBytes);
-      lists[`payload ${p}: from`] = ['in', from, per === 'entry' ? entries : tokens, rowBytes];
-      lists[`payload ${p}: to`] = ['out', to, recvRows, rowBytes];
+      if (scale !== undefined && per !== 'entry') rowCodec(dtype, rowBytes);
+      if (dtype === 'bytes') checkSameElements(`payload ${p}`, from, to);
+      lists[`payload ${p}: from`] = ['in', from, per === 'entry' ? entries : tokens, rowBytes, dtype];
+      lists[`payload ${p}: to`] = ['out', to, recvRows, rowBytes, dtype];
     });
-    lists.origins = ['out', origins, recvRows, ORIGIN_BYTES];
-    lists.scale = ['in', scale, entries, WORD_BYTES];
+    lists.origins = ['out', origins, recvRows, ORIGIN_BYTES, 'i32'];
+    lists.scale = ['in', scale, entries, WORD_BYTES, 'f32'];
     return lists;
   },
   combine: ({ dtype, rowBytes, from, to, weights }, { tokens, entries, recvRows }) => {
     checkFloatRows('combine', dtype, rowBytes);
     return {
-      from: ['in', from, recvRows, rowBytes],
-      to: ['out', to, tokens, rowBytes],
-      weights: ['in', weights, entries, WORD_BYTES],
+      from: ['in', from, recvRows, rowBytes, dtype],
+      to: ['out', to, tokens, rowBytes, dtype],
+      weights: ['in', weights, entries, WORD_BYTES, 'f32'],
     };
   },
   weightGradient: ({ dtype, rowBytes, outputGradient, from, to }, { tokens, entries, recvRows }) => {
     checkFloatRows('weight gradient', dtype, rowBytes);
     return {
-      outputGradient: ['in', outputGradient, tokens, rowBytes],
-      from: ['in', from, recvRows, rowBytes],
-      to: ['out', to, entries, WORD_BYTES],
+      outputGradient: ['in', outputGradient, tokens, rowBytes, dtype],
+      from: ['in', from, recvRows, rowBytes, dtype],
+      to: ['out', to, entries, WORD_BYTES, 'f32'],
     };
   },
   combineGradient: (call, { tokens, entries, recvRows }) => {
     const { dtype, rowBytes } = call;
     checkFloatRows('combine gradient', dtype, rowBytes);
     return {
-      outputGradient: ['in', call.outputGradient, tokens, rowBytes],
-      from: ['in', call.from, recvRows, rowBytes],
-      weights: ['in', call.weights, entries, WORD_BYTES],
-      to: ['out', call.to, recvRows, rowBytes],
-      weightsGradient: ['out', call.weightsGradient, entries, WORD_BYTES],
-      origins: ['out', call.origins, recvRows, ORIGIN_BYTES],
+      outputGradient: ['in', call.outputGradient, tokens, rowBytes, dtype],
+      from: ['in', call.from, recvRows, rowBytes, dtype],
+      weights: ['in', call.weights, entries, WORD_BYTES, 'f32'],
+      to: ['out', call.to, recvRows, rowBytes, dtype],
+      weightsGradient: ['out', call.weightsGradient, entries, WORD_BYTES, 'f32'],
+      origins: ['out', call.origins, recvRows, ORIGIN_BYTES, 'i32'],
     };
   },
 };
@@ -166,6 +197,7 @@ export function checkExchange<Kind extends ExchangeKind>(
     entries: shards.map((shard) => shard.entries),
     recvRows: shards.map((shard) => shard.recvRows),
   };
+  checkKeys(kind, call, CALL_KEYS[kind]);
   checkBuffers(shards.length, EXCHANGES[kind](call, sizes));
 }
 
@@ -175,9 +207,9 @@ function fp8Buffers(call: Fp8Call, plain: 'in' | 'out', coded: 'in' | 'out'): Bu
   rowCodec(dtype, size);
   checkInteger('hidden', hidden, 1, MAX_ROW_BYTES / size);
   return {
-    values: [plain, values, rows, hidden * size],
-    codes: [coded, codes, rows, hidden],
-    scales: [coded, scales, rows, scaleBlocks(hidden) * WORD_BYTES],
+    values: [plain, values, rows, hidden * size, dtype],
+    codes: [coded, codes, rows, hidden, 'fp8'],
+    scales: [coded, scales, rows, scaleBlocks(hidden) * WORD_BYTES, 'f32'],
   };
 }
 
@@ -187,21 +219,21 @@ const ROW_WORK: { readonly [Kind in keyof RowWorkCalls]: (call: RowWorkCalls[Kin
   gate: ({ options, tokens, logits, bias, ids, weights, scores }) => {
     const { experts, topk } = resolveGate(options);
     return {
-      logits: ['in', logits, tokens, experts * WORD_BYTES],
-      bias: ['in', bias, tokens.map(() => experts), WORD_BYTES],
-      ids: ['out', ids, tokens, topk * WORD_BYTES],
-      weights: ['out', weights, tokens, topk * WORD_BYTES],
-      scores: ['out', scores, tokens, experts * WORD_BYTES],
+      logits: ['in', logits, tokens, experts * WORD_BYTES, 'f32'],
+      bias: ['in', bias, tokens.map(() => experts), WORD_BYTES, 'f32'],
+      ids: ['out', ids, tokens, topk * WORD_BYTES, 'i32'],
+      weights: ['out', weights, tokens, topk * WORD_BYTES, 'f32'],
+      scores: ['out', scores, tokens, experts * WORD_BYTES, 'f32'],
     };
   },
   // The backends check the ids.
   gateBackward: ({ options, tokens, ids, scores, weightsGradient, logitsGradient }) => {
     const { experts, topk } = resolveGate(options);
     return {
-      ids: ['in', ids, tokens, topk * WORD_BYTES],
-      scores: ['in', scores, tokens, experts * WORD_BYTES],
-      weightsGradient: ['in', weightsGradient, tokens, topk * WORD_BYTES],
-      logitsGradient: ['out', logitsGradient, tokens, experts * WORD_BYTES],
+      ids: ['in', ids, tokens, topk * WORD_BYTES, 'i32'],
+      scores: ['in', scores, tokens, experts * WORD_BYTES, 'f32'],
+      weightsGradient: ['in', weightsGradient, tokens, topk * WORD_BYTES, 'f32'],
+      logitsGradient: ['out', logitsGradient, tokens, experts * WORD_BYTES, 'f32'],
     };
   },
 };
@@ -212,6 +244,7 @@ export function checkRowWork<Kind extends keyof RowWorkCalls>(
   kind: Kind,
   call: RowWorkCalls[Kind],
 ): void {
+  checkKeys(kind, call, CALL_KEYS[kind]);
   const lists = ROW_WORK[kind](call);
   const [what, counts] = 'rows' in call ? (['rows', call.rows] as const) : (['tokens', call.tokens] as const);
   refuseOtherRanks(what, 'numbers', counts.length, ranks);

@@ -1,14 +1,14 @@
-import { checkInteger, FuscoError } from '../planner/errors.ts';
+import { checkInteger, checkKeys, FuscoError } from '../planner/errors.ts';
 import { MAX_RANKS, MAX_ROW_BYTES } from '../planner/format/layout.ts';
 import { loadPlanner } from '../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../planner/plan.ts';
 import type { Planner } from '../planner/planner.ts';
 import type { RoutingTable } from '../planner/routing.ts';
-import { checkSupported, type PlanOptions } from '../planner/spec.ts';
+import type { PlanOptions } from '../planner/spec.ts';
 import { cudaBackend } from './backends/cuda/backend.ts';
 import { type Cuda, openCuda } from './backends/cuda/context.ts';
 import { hostBackend } from './backends/host/backend.ts';
-import { type NcclOptions, ncclBackend } from './backends/nccl/backend.ts';
+import { checkNcclOptions, type NcclOptions, ncclBackend } from './backends/nccl/backend.ts';
 import { referenceBackend } from './backends/reference/backend.ts';
 import type {
   Backend,
@@ -115,7 +115,9 @@ export class Group implements Disposable {
   plan(routing: readonly RoutingTable[], options: GroupPlanOptions): VerifiedPlan {
     this.#refuseClosed();
     if (this.#backend.allGather !== undefined) {
-      throw new FuscoError('E_BACKEND', 'other ranks live in other processes: plan with await planLocal(…)');
+      throw new FuscoError('E_BACKEND', 'other ranks live in other processes: plan with await planLocal(…)', {
+        hint: 'planLocal plans the ranks of this process on every backend.',
+      });
     }
     const plan = this.#planner.planAll(routing, { ...options, ranks: this.ranks });
     if (this.#recorder?.closed === false) this.#recorder.add(routing, plan);
@@ -134,7 +136,10 @@ export class Group implements Disposable {
     const { allGather } = this.#backend;
     if (allGather === undefined) return this.plan(routing, options);
     if (routing.length !== 1) {
-      throw new FuscoError('E_RANKS', `routing of ${routing.length} ranks for 1 local rank`, { limit: 1 });
+      throw new FuscoError('E_RANKS', `routing of ${routing.length} ranks for 1 local rank`, {
+        limit: 1,
+        hint: 'Give one table per local rank.',
+      });
     }
     const gather = allGather.bind(this.#backend);
     return planDistributed(this.#planner, gather, this.localRanks[0]!, routing[0]!, {
@@ -152,11 +157,15 @@ export class Group implements Disposable {
   async record(path: string): Promise<Recorder> {
     this.#refuseClosed();
     if (this.#backend.allGather !== undefined) {
-      throw new FuscoError('E_BACKEND', 'routing can be recorded only if all ranks live in one process');
+      throw new FuscoError('E_BACKEND', 'routing can be recorded only if all ranks live in one process', {
+        hint: 'Record with the reference, host or cuda backend.',
+      });
     }
     const refuseSecond = () => {
       if (this.#recorder?.closed !== false) return;
-      throw new FuscoError('E_OPTION', `the group is recorded in ${this.#recorder.path} already`);
+      throw new FuscoError('E_OPTION', `the group is recorded in ${this.#recorder.path} already`, {
+        hint: 'Close that recorder first.',
+      });
     };
     refuseSecond();
     const recorder = await Recorder.open(path);
@@ -178,9 +187,9 @@ export class Group implements Disposable {
       throw new FuscoError('E_RANKS', `a plan of ${plan.spec.ranks} ranks for a group of ${this.ranks}`, {
         value: plan.spec.ranks,
         limit: this.ranks,
+        hint: "Plan for the ranks of the group, or create a group of the plan's ranks.",
       });
     }
-    checkSupported(plan.spec);
     const prepared = await this.#backend.prepare(plan);
     const exchange = new Exchange(plan, this.localRanks, prepared, () => this.#open.delete(exchange));
     this.#open.add(exchange);
@@ -232,7 +241,9 @@ export class Group implements Disposable {
     this.#refuseClosed();
     const { rowWork } = this.#backend;
     if (rowWork === undefined) {
-      throw new FuscoError('E_BACKEND', `the ${this.backend} backend has neither fp8 nor gating`);
+      throw new FuscoError('E_BACKEND', `the ${this.backend} backend has neither fp8 nor gating`, {
+        hint: 'Use the reference, host or cuda backend for them.',
+      });
     }
     checkRowWork(this.localRanks.length, kind, call);
     return rowWork[kind](call);
@@ -373,12 +384,11 @@ const OPTIONS: Record<BackendName | 'auto', readonly string[]> = {
 /** Throws E_BACKEND for an unknown backend, E_OPTION for an option of another one. */
 function checkOptions({ backend = 'auto', ...options }: GroupOptions): void {
   if (!Object.hasOwn(OPTIONS, backend)) {
-    throw new FuscoError('E_BACKEND', `no backend is called ${String(backend)}`);
+    throw new FuscoError('E_BACKEND', `no backend is called ${String(backend)}`, {
+      hint: `Backends are ${Object.keys(OPTIONS).join(', ')}.`,
+    });
   }
-  for (const [name, value] of Object.entries(options)) {
-    if (value === undefined || OPTIONS[backend].includes(name)) continue;
-    throw new FuscoError('E_OPTION', `the ${backend} backend has no option ${name}`);
-  }
+  checkKeys(`the ${backend} backend`, options, OPTIONS[backend]);
 }
 
 function openHost(name: 'auto' | 'host', threads: number): Backend {
@@ -389,6 +399,7 @@ function openHost(name: 'auto' | 'host', threads: number): Backend {
 /** The nccl backend over the caller's session, or over a session that it opens and closes. */
 async function openNccl({ nccl = {}, cuda, ranks }: NcclGroupOptions, planner: Planner): Promise<Group> {
   const { session, ...options } = nccl;
+  checkNcclOptions(options);
   const coordinator = session ?? (await connect());
   const ownsCoordinator = session === undefined;
   try {
@@ -397,6 +408,7 @@ async function openNccl({ nccl = {}, cuda, ranks }: NcclGroupOptions, planner: P
       throw new FuscoError('E_RANKS', `a group of ${ranks} ranks in a session of ${worldSize}`, {
         value: ranks,
         limit: worldSize,
+        hint: 'Leave out ranks: the session says how many there are.',
       });
     }
     const backend = await ncclBackend({ coordinator, ownsCoordinator, cuda }, options);

@@ -2,7 +2,7 @@
 // rank makes its own shard.
 
 import { decide } from '../planner/decide.ts';
-import { gatherFacts, type RankFacts } from '../planner/facts.ts';
+import { countsPerRank, gatherFacts, type RankFacts } from '../planner/facts.ts';
 import { joinBytes } from '../planner/format/bytes.ts';
 import { optionsDigest } from '../planner/format/digest.ts';
 import type { Shard } from '../planner/format/shard.ts';
@@ -25,24 +25,24 @@ function encodeFacts({ counts, nodeRows, rankRows, optionsDigest: digest }: Rank
 }
 
 function decodeFacts(bytes: Uint8Array, spec: PlanSpec, hasRows: boolean): RankFacts {
-  const { instances } = spec.placement;
+  const width = countsPerRank(spec);
   const hasRankRows = hasRows && considersOncePerRank(spec);
-  const end = hasRankRows ? instances + spec.nodes : undefined;
+  const end = hasRankRows ? width + spec.nodes : undefined;
   // A copy, so that words are aligned; slice() of a Buffer is not one. gatherFacts refuses a wrong number of words, and no
   // words stand for a ragged number of bytes.
   const facts = Uint8Array.from(bytes.subarray(DIGEST_BYTES));
   const words = facts.length % 4 === 0 ? new Uint32Array(facts.buffer) : new Uint32Array(0);
   return {
     optionsDigest: bytes.slice(0, DIGEST_BYTES),
-    counts: hasRows ? words.subarray(0, instances) : words,
-    ...(hasRows ? { nodeRows: words.subarray(instances, end) } : {}),
+    counts: hasRows ? words.subarray(0, width) : words,
+    ...(hasRows ? { nodeRows: words.subarray(width, end) } : {}),
     ...(hasRankRows ? { rankRows: words.subarray(end) } : {}),
   };
 }
 
 /**
- * Plans one rank's shard. One gather; with a capacity and forwarding two, because rows per node then depend on the counts
- * of all ranks.
+ * Plans one rank's shard. One gather; with forwarding and a capacity or quotas two, because rows per node then depend on
+ * the counts of all ranks.
  *
  * @returns a plan whose only shard is `rank`'s
  */
@@ -74,8 +74,8 @@ export async function planDistributed(
   if (spec.strategy !== 'flat' && nodeRows === undefined) {
     const rows = { nodeRows: planner.nodeRows(routed, facts.counts, spec) };
     const perRank = planner.rankRows(routed, facts.counts, spec);
-    const dropped = { ...own, ...rows, ...(perRank === undefined ? {} : { rankRows: perRank }) };
-    facts = decode(await gather(`${what} after dropping`, encodeFacts(dropped)), true);
+    const known = { ...own, ...rows, ...(perRank === undefined ? {} : { rankRows: perRank }) };
+    facts = decode(await gather(`${what} rows per node`, encodeFacts(known)), true);
   }
   const plan = decide(spec, facts);
   const shards: Shard[] = [];

@@ -4,6 +4,7 @@ import { balance } from './balance.ts';
 import { FuscoError } from './errors.ts';
 import { type Facts, rowsPerNode } from './facts.ts';
 import type { Decision, Plan } from './plan.ts';
+import { instanceCounts } from './quotas.ts';
 import { considersOncePerRank, oncePerRank, type PlanSpec } from './spec.ts';
 import { type Forwarding, LinkTotals, type OnRows, visitTraffic } from './traffic.ts';
 
@@ -88,7 +89,7 @@ function hierarchical(spec: PlanSpec, facts: Facts) {
 
 /** What `auto` compares; of equally busy ones it takes the first, which has fewer hops. */
 function candidatesOf(spec: PlanSpec, facts: Facts): Candidate[] {
-  const pairs = pairRows(spec, facts.counts);
+  const pairs = pairRows(spec, instanceCounts(spec, facts.counts));
   const hier = (nodes: PlanSpec): Candidate => {
     const { spec: settled, decision, nodeRows } = hierarchical(nodes, facts);
     const rows = (from: number, node: number) => nodeRows[from * nodes.nodes + node]!;

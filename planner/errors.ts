@@ -4,6 +4,7 @@ export const ERROR_HINTS = {
   E_OPTION: 'Give a value inside the stated range.',
   E_PLACEMENT: 'A placement has one entry per expert: a rank, or a list of distinct ranks.',
   E_LIMIT: 'Split the work: the limit belongs to the plan format.',
+  E_MAX_ROWS: 'Plan fewer tokens, set a capacity, add replicas, or raise maxRows and the buffers with it.',
   E_ROUTING_SHAPE: 'Routing is [tokens, topk] per rank with one topk for all ranks.',
   E_ROUTING_DTYPE: 'Give ids as integers of 8 to 64 bits.',
   E_ROUTING_ID: 'Ids lie in [0, experts); -1 means no expert. Check --experts.',
@@ -34,7 +35,7 @@ export const ERROR_HINTS = {
   E_SLICE: 'The slices do not cover the send orders once and in order; plan again.',
   E_FORWARD: 'Forwarding and distribution descriptors disagree; plan again.',
   E_BUFFER: 'Give a buffer of at least the stated size that overlaps no other.',
-  E_DTYPE: 'Combine takes f32, f16 or bf16; dispatch takes any payload.',
+  E_DTYPE: 'Combine takes f32, f16 or bf16; arrays have the stated element type, or are bytes (Uint8Array).',
   E_CLOSED: 'Create a new group or exchange; a closed one cannot be used.',
   E_BACKEND: 'Run `fusco doctor` to see what this machine can run.',
   E_BOOTSTRAP: 'docs/multi-process.md lists what a launcher or the options must say.',
@@ -57,6 +58,8 @@ export interface ErrorDetails {
   k?: number;
   value?: number | bigint | string;
   limit?: number | bigint | string;
+  /** What to do in this place, where the hint of the code is too general. */
+  hint?: string;
   cause?: unknown;
 }
 
@@ -78,7 +81,7 @@ export class FuscoError extends Error {
   }
 
   get hint(): string {
-    return ERROR_HINTS[this.code];
+    return this.details.hint ?? ERROR_HINTS[this.code];
   }
 
   override toString(): string {
@@ -98,5 +101,47 @@ export function checkInteger(name: string, value: unknown, min: number, max: num
 /** Throws E_OPTION unless `value` is one of `choices`. */
 export function checkChoice<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
   if (choices.includes(value as T)) return value as T;
-  throw new FuscoError('E_OPTION', `${name} ${String(value)} is not one of ${choices.join(', ')}`);
+  throw new FuscoError('E_OPTION', `${name} ${String(value)} is not one of ${choices.join(', ')}`, {
+    hint: `Give one of ${choices.join(', ')}.`,
+  });
+}
+
+/** Insertions, deletions and replacements that turn one text into the other. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}
+
+/** The known name that is nearest to a misspelt one, whatever its case. */
+function nearestName(name: string, known: readonly string[]): string | undefined {
+  const distance = (other: string) => editDistance(name.toLowerCase(), other.toLowerCase());
+  return known.toSorted((a, b) => distance(a) - distance(b))[0];
+}
+
+/**
+ * Throws E_OPTION for a key that `known` does not have, with the nearest known one. A misspelt option would otherwise be
+ * left out without a word. A key whose value is undefined counts as absent.
+ *
+ * @param what names the object in the error
+ */
+export function checkKeys(what: string, value: object, known: readonly string[]): void {
+  if (typeof value !== 'object' || value === null) {
+    throw new FuscoError('E_OPTION', `${what}: ${String(value)} is not an object`);
+  }
+  for (const [key, given] of Object.entries(value)) {
+    if (given === undefined || known.includes(key)) continue;
+    const shown = key.length > 60 ? `${key.slice(0, 60)}…` : key;
+    throw new FuscoError('E_OPTION', `${what} has no option ${JSON.stringify(shown)}`, {
+      value: shown,
+      hint: `Did you mean ${JSON.stringify(nearestName(shown, known))}? Known: ${known.join(', ')}.`,
+    });
+  }
 }

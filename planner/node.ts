@@ -24,7 +24,10 @@ async function compilePlanner(): Promise<WebAssembly.Module> {
   try {
     return await WebAssembly.compile(await readFile(file));
   } catch (cause) {
-    throw new FuscoError('E_BACKEND', `the planner's Wasm is not built: ${file}`, { cause });
+    throw new FuscoError('E_BACKEND', `the planner's Wasm is not built: ${file}`, {
+      cause,
+      hint: 'Run `npm run build:planner`.',
+    });
   }
 }
 

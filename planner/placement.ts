@@ -1,8 +1,16 @@
-import { checkInteger, FuscoError } from './errors.ts';
+import { checkChoice, checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES } from './format/layout.ts';
 
 /** Expert -> rank, or expert -> ranks where an expert is replicated. */
 export type PlacementMap = readonly (number | readonly number[])[];
+
+/** Instances by (expert, rank): those of expert e are list[first[e]] to list[first[e + 1] - 1], in ascending order. */
+export interface ExpertInstances {
+  /** u32[experts + 1]. */
+  readonly first: Uint32Array;
+  /** u16[instances]. */
+  readonly list: Uint16Array;
+}
 
 /** Which instances of each expert a source rank may choose; token t takes candidate t % count. */
 export interface Candidates {
@@ -32,6 +40,33 @@ export interface Placement {
   readonly instanceExpert: Uint16Array;
   /** The map as the plan stores it: empty for contiguous blocks, a number for an expert without replicas. */
   readonly map: PlacementMap;
+}
+
+/**
+ * Rules of placements without replicas. `blocks`, the default, and `remainder-first` give every rank a contiguous block;
+ * where `ranks` does not divide the experts, `blocks` spreads the longer ones evenly and `remainder-first` gives them to
+ * the first ranks, as vLLM and TensorRT-LLM do. `round-robin` deals expert e to rank e % ranks.
+ */
+export const PLACEMENT_RULES = ['blocks', 'remainder-first', 'round-robin'] as const;
+export type PlacementRule = (typeof PLACEMENT_RULES)[number];
+
+/** The rank of `index` if `count` items are dealt in contiguous blocks of which the first `count % ranks` have one more. */
+export function remainderFirstOwner(index: number, count: number, ranks: number): number {
+  const least = Math.floor(count / ranks);
+  const longer = count % ranks;
+  const inLonger = longer * (least + 1);
+  return index < inLonger ? Math.floor(index / (least + 1)) : longer + Math.floor((index - inLonger) / least);
+}
+
+/** The map of a rule. Throws E_OPTION for another name. */
+export function placementOf(rule: PlacementRule, experts: number, ranks: number): PlacementMap {
+  checkChoice('placement', rule, PLACEMENT_RULES);
+  return Array.from({ length: experts }, (_, expert) => {
+    if (rule === 'round-robin') return expert % ranks;
+    return rule === 'blocks'
+      ? blockOwner(expert, experts, ranks)
+      : remainderFirstOwner(expert, experts, ranks);
+  });
 }
 
 /** Contiguous blocks: owner(e) = floor(e * ranks / experts). */
@@ -106,57 +141,60 @@ export function makePlacement(experts: number, ranks: number, map?: PlacementMap
   return { experts, ranks, instances, rankFirst, instanceRank, instanceExpert, map: stored };
 }
 
-/**
- * The candidates of each expert for rows that start at `rank`: an instance on that rank, else those on its
- * node, else all of them. Without replicas that is the only instance, whatever the rank.
- */
-export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
-  const { experts, instances, instanceRank, instanceExpert } = placement;
-  if (instances === experts) return onlyCandidates(placement);
-  const node = Math.floor(rank / ranksPerNode);
-  // 0: anywhere, 1: on the same node, 2: on the same rank. Only the highest level of each expert counts.
-  const level = (instance: number): number => {
-    const owner = instanceRank[instance]!;
-    if (owner === rank) return 2;
-    return Math.floor(owner / ranksPerNode) === node ? 1 : 0;
-  };
-  const best = new Uint8Array(experts);
-  const count = new Uint32Array(experts);
-  for (let i = 0; i < instances; i++) {
-    const expert = instanceExpert[i]!;
-    const near = level(i);
-    if (near > best[expert]! || count[expert] === 0) {
-      best[expert] = near;
-      count[expert] = 1;
-    } else if (near === best[expert]) {
-      count[expert]!++;
-    }
-  }
-  const first = new Uint32Array(experts);
-  let total = 0;
-  for (let expert = 0; expert < experts; expert++) {
-    first[expert] = total;
-    total += count[expert]!;
-  }
-  const list = new Uint16Array(total);
+export function instancesByExpert({ experts, instances, instanceExpert }: Placement): ExpertInstances {
+  const first = new Uint32Array(experts + 1);
+  for (const expert of instanceExpert) first[expert + 1]!++;
+  for (let expert = 0; expert < experts; expert++) first[expert + 1]! += first[expert]!;
+  const list = new Uint16Array(instances);
   const next = first.slice();
-  for (let i = 0; i < instances; i++) {
-    const expert = instanceExpert[i]!;
-    if (level(i) === best[expert]) list[next[expert]!++] = i;
-  }
-  // With one candidate each, first[e] == e, and the list itself is the table.
-  return { first, count, list, single: total === experts ? list : undefined };
+  // Instances ascend with their rank.
+  for (let i = 0; i < instances; i++) list[next[instanceExpert[i]!]!++] = i;
+  return { first, list };
 }
 
-/** Without replicas, whatever the rank: one candidate each. */
-function onlyCandidates({ experts, instanceExpert }: Placement): Candidates {
+/**
+ * Rule `local`: the candidates of each expert for rows that start at `rank` are an instance on that rank, else those on its
+ * node, else all of them, of which number `rank` % count comes first. Without replicas that is the only instance,
+ * whatever the rank.
+ */
+export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
+  const { experts, instances, instanceRank } = placement;
+  const hosts = instancesByExpert(placement);
+  const count = new Uint32Array(experts).fill(1);
+  if (instances === experts) return { first: hosts.first, count, list: hosts.list, single: hosts.list };
+  const nodeRank = rank - (rank % ranksPerNode);
   const first = new Uint32Array(experts);
-  const list = new Uint16Array(experts);
-  for (let i = 0; i < experts; i++) {
-    first[i] = i;
-    list[instanceExpert[i]!] = i;
+  const list = new Uint16Array(instances);
+  let at = 0;
+  for (let expert = 0; expert < experts; expert++) {
+    const [start, end] = [hosts.first[expert]!, hosts.first[expert + 1]!];
+    const rankOf = (host: number) => instanceRank[hosts.list[host]!]!;
+    // Hosts ascend, so those of a node follow one another.
+    let near = start;
+    while (near < end && rankOf(near) < nodeRank) near++;
+    let far = near;
+    while (far < end && rankOf(far) < nodeRank + ranksPerNode) far++;
+    let local = near;
+    while (local < far && rankOf(local) !== rank) local++;
+    const [from, to] = local < far ? [local, local + 1] : near < far ? [near, far] : [start, end];
+    count[expert] = to - from;
+    first[expert] = at;
+    const turn = near < far ? 0 : rank % (end - start);
+    for (let i = 0; i < to - from; i++) list[at++] = hosts.list[from + ((i + turn) % (to - from))]!;
   }
-  return { first, count: new Uint32Array(experts).fill(1), list, single: list };
+  // With one candidate each, first[e] == e, and the list itself is the table.
+  return { first, count, list, single: at === experts ? list : undefined };
+}
+
+/**
+ * Ranks whose weight gradients of an expert must be added, in ascending order, for each expert. If every rank adds in this
+ * order, all instances of an expert keep identical weights.
+ */
+export function weightGradientRanks(placement: Placement): number[][] {
+  const { first, list } = instancesByExpert(placement);
+  return Array.from({ length: placement.experts }, (_, expert) =>
+    Array.from(list.subarray(first[expert]!, first[expert + 1]!), (i) => placement.instanceRank[i]!),
+  );
 }
 
 /** The default number of ranks a node: the largest divisor of `ranks` up to 8. */
@@ -177,7 +215,22 @@ export function checkRanksPerHost(ranksPerHost: number, ranksPerNode: number, ra
 export function checkRanksPerNode(ranksPerNode: number, ranks: number): number {
   checkInteger('ranksPerNode', ranksPerNode, 1, ranks);
   if (ranks % ranksPerNode === 0) return ranksPerNode;
-  throw new FuscoError('E_OPTION', `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks`, {
+  const text = `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks: nodes of unequal size are not planned`;
+  throw new FuscoError('E_OPTION', text, {
+    value: ranksPerNode,
     limit: ranks,
+    hint: nodeSizeHint(commonDivisor(ranksPerNode, ranks), ranks),
   });
+}
+
+/** The greatest integer that divides both. */
+export function commonDivisor(a: number, b: number): number {
+  return b === 0 ? a : commonDivisor(b, a % b);
+}
+
+/** What to do about nodes of unequal size. */
+export function nodeSizeHint(size: number, ranks: number): string {
+  if (size === 1)
+    return 'Give 1 rank a node: no larger number divides them, and then every rank counts as a node.';
+  return `Give ${size} ranks a node: then ${ranks / size} groups of ${size} ranks, each inside one node, count as nodes.`;
 }

@@ -56,6 +56,7 @@ export function checkWhole({ shards }: Plan): void {
     if (shards[rank] !== undefined) continue;
     throw new FuscoError('E_RANKS', `the plan has no shard of rank ${rank}: another process made it`, {
       rank,
+      hint: 'Plan all ranks in one process, with planAll or `fusco plan`.',
     });
   }
 }

@@ -1,4 +1,4 @@
-import { checkChoice, checkInteger, FuscoError } from './errors.ts';
+import { checkChoice, checkInteger, checkKeys } from './errors.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from './format/layout.ts';
 import {
   checkRanksPerHost,
@@ -31,6 +31,8 @@ export type SumOrder = 'node' | 'token';
 /** How a source rank chooses among the instances of an expert that has several. */
 export type ReplicaRule = 'local' | 'quota-1';
 
+export const REPLICA_RULES: readonly ReplicaRule[] = ['local', 'quota-1'];
+
 /** What the caller of the planner chooses. Only `experts` and `ranks` have no default. */
 export interface PlanOptions {
   /** Logical experts, 1..65535. */
@@ -47,6 +49,11 @@ export interface PlanOptions {
   align?: number;
   /** Most rows of one expert instance; 0, the default, means no limit. */
   capacity?: number;
+  /**
+   * Most rows that a rank may receive, padding included; planning fails with E_MAX_ROWS if one would receive more, so that
+   * buffers of this size hold every plan. Not part of the plan. 0, the default, means no bound.
+   */
+  maxRows?: number;
   /**
    * Default flat. `auto` decides from the facts, with the same result on all ranks: flat, hierarchical with
    * `ranksPerNode`, or hierarchical with one rank a node ("once per rank"; not if experts have replicas).
@@ -69,6 +76,8 @@ export interface PlanOptions {
   sum?: SumOrder;
   /** Expert -> rank or ranks. Default: contiguous blocks. */
   placement?: PlacementMap;
+  /** Which instance of an expert on several ranks takes a row (docs/replicas.md). Default quota-1. */
+  replicas?: ReplicaRule;
   /** Target size of one slice in bytes. Default 1 MiB. */
   sliceBytes?: number;
   /**
@@ -91,6 +100,8 @@ export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof 
   readonly replicas: ReplicaRule | 'none';
   /** Nominal dtype of the rows that combine returns. */
   readonly combineDtype: Dtype;
+  /** Bound of a receive buffer while planning; 0 without, and in plans that were read. */
+  readonly maxRows: number;
   readonly placement: Placement;
 }
 
@@ -101,8 +112,30 @@ const MAX_SLICE_ROWS = 1 << 20;
 /** An entry's place in its tile is one byte. */
 const MAX_TILE_ENTRIES = 256;
 
-/** Fills in the defaults and checks every range. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
+/** Every option; the compiler keeps the list complete. */
+export const PLAN_OPTIONS = Object.keys({
+  experts: true,
+  ranks: true,
+  ranksPerNode: true,
+  ranksPerHost: true,
+  hidden: true,
+  dtype: true,
+  align: true,
+  capacity: true,
+  maxRows: true,
+  strategy: true,
+  balance: true,
+  partial: true,
+  sum: true,
+  placement: true,
+  replicas: true,
+  sliceBytes: true,
+  tileTokens: true,
+} satisfies Record<keyof PlanOptions, true>);
+
+/** Fills in the defaults and checks every key and range. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
 export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
+  checkKeys('the plan', options, PLAN_OPTIONS);
   const sliceBytes = checkInteger('sliceBytes', options.sliceBytes ?? DEFAULT_SLICE_BYTES, 1, 2 ** 45);
   const spec = makeSpec({
     experts: options.experts,
@@ -121,9 +154,11 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     sliceRows: 1,
     tileTokens: options.tileTokens ?? 0,
     placement: options.placement ?? [],
+    replicas: options.replicas ?? DEFAULT_REPLICAS,
   });
   const sliceRows = Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / spec.rowBytes)));
-  return { ...spec, sliceRows };
+  const maxRows = checkInteger('maxRows', options.maxRows ?? 0, 0, MAX_ROWS);
+  return { ...spec, sliceRows, maxRows };
 }
 
 /** Fields that a header omits at their default. They are part of the plan id and exist since format 1.1. */
@@ -169,7 +204,7 @@ export function makeSpec(fields: SpecFields & { ranksPerHost?: number }): PlanSp
   const ranksPerNode = checkRanksPerNode(fields.ranksPerNode, ranks);
   const ranksPerHost = checkRanksPerHost(fields.ranksPerHost ?? ranksPerNode, ranksPerNode, ranks);
   const placement = makePlacement(experts, ranks, fields.placement);
-  const replicas = checkChoice('replicas', fields.replicas ?? DEFAULT_REPLICAS, ['local', 'quota-1']);
+  const replicas = checkChoice('replicas', fields.replicas ?? DEFAULT_REPLICAS, REPLICA_RULES);
   return {
     experts,
     ranks,
@@ -190,6 +225,7 @@ export function makeSpec(fields: SpecFields & { ranksPerHost?: number }): PlanSp
     combineDtype: checkChoice('combineDtype', fields.combineDtype ?? defaultCombineDtype(dtype), DTYPES),
     sliceRows: checkInteger('sliceRows', fields.sliceRows, 1, MAX_SLICE_ROWS),
     tileTokens: checkInteger('tileTokens', fields.tileTokens, 0, Math.floor(MAX_TILE_ENTRIES / topk)),
+    maxRows: 0,
     placement,
   };
 }
@@ -207,23 +243,14 @@ export function optionalFields({ sum, replicas, combineDtype, dtype }: PlanSpec)
   };
 }
 
-/** Throws E_BACKEND for a plan whose replicas follow a rule that this version knows by name only. */
-export function checkSupported(spec: PlanSpec): void {
-  const { replicas: value } = optionalFields(spec);
-  if (value === undefined) return;
-  const text = `this version cannot plan or execute replicas '${value}': update fusco, or plan without it`;
-  throw new FuscoError('E_BACKEND', text, { path: '/header/core/replicas', value });
-}
-
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
 export function specFields(spec: PlanSpec): SpecFields {
-  const { nodes, ranksPerHost, rowBytes, sum, replicas, combineDtype, placement, ...fields } = spec;
+  const { nodes, ranksPerHost, rowBytes, maxRows, sum, replicas, combineDtype, placement, ...fields } = spec;
   return { ...fields, placement: placement.map, ...optionalFields(spec) };
 }
 
-/** Options that resolve to this spec again. Throws E_BACKEND for rules that the planner does not have. */
+/** Options that resolve to this spec again. */
 export function optionsOf(spec: PlanSpec): PlanOptions {
-  checkSupported(spec);
   const { sliceRows, topk: _, balance, partial, combineDtype: __, ...rest } = specFields(spec);
   return {
     ...rest,
@@ -231,6 +258,7 @@ export function optionsOf(spec: PlanSpec): PlanOptions {
     sliceBytes: sliceRows * spec.rowBytes,
     ...(balance === 'none' ? {} : { balance }),
     ...(partial === 'none' ? {} : { partial }),
+    ...(spec.maxRows === 0 ? {} : { maxRows: spec.maxRows }),
   };
 }
 

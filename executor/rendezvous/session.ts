@@ -1,7 +1,7 @@
 // A rank's session, as its main thread uses it. There is one process per rank.
 
 import { Worker } from 'node:worker_threads';
-import { checkInteger, FuscoError } from '../../planner/errors.ts';
+import { checkInteger, checkKeys, FuscoError } from '../../planner/errors.ts';
 import type { Coordinator } from '../backends/types.ts';
 import { packageVersion } from '../version.ts';
 import { workerUrl } from '../workerUrl.ts';
@@ -16,6 +16,19 @@ export interface ConnectOptions extends BootstrapOptions {
   /** Takes the lines about refused connections and lost ranks. Default: stderr. */
   logger?: (line: string) => void;
 }
+
+const CONNECT_OPTIONS = Object.keys({
+  rank: true,
+  worldSize: true,
+  localRank: true,
+  localWorldSize: true,
+  address: true,
+  secret: true,
+  deadlineMs: true,
+  heartbeatMs: true,
+  listenHost: true,
+  logger: true,
+} satisfies Record<keyof ConnectOptions, true>);
 
 /** Milliseconds after which a worker that does not end is ended. */
 const CLOSE_MS = 3000;
@@ -316,6 +329,7 @@ async function endWorker(worker: Worker): Promise<void> {
  *   E_PEER_TIMEOUT naming the ranks that did not connect; E_PEER_MISMATCH for another version or world size
  */
 export async function connect(options: ConnectOptions = {}): Promise<Session> {
+  checkKeys('connect', options, CONNECT_OPTIONS);
   const bootstrap = resolveBootstrap(options, process.env);
   const { rank, host } = bootstrap;
   const log = options.logger ?? ((line: string) => void process.stderr.write(`${line}\n`));

@@ -75,9 +75,9 @@ function openRows(
   const codec = rowCodec(dtype, rowBytes);
   return {
     codec,
-    values: viewOf('values', values, rows * rowBytes),
-    codes: viewOf('codes', codes, rows * hidden),
-    scales: viewOf('scales', scales, 4 * rows * scaleBlocks(hidden)),
+    values: viewOf('values', values, rows * rowBytes, dtype),
+    codes: viewOf('codes', codes, rows * hidden, 'fp8'),
+    scales: viewOf('scales', scales, 4 * rows * scaleBlocks(hidden), 'f32'),
   };
 }
 

@@ -12,7 +12,7 @@
 // That covers DeepSeek-V3 (sigmoid, bias, groups by two best, normalized), DeepSeek-V2 (softmax, groups by the best),
 // Mixtral and Qwen (softmax, normalized).
 
-import { checkChoice, checkInteger, FuscoError } from '../../planner/errors.ts';
+import { checkChoice, checkInteger, checkKeys, FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
 import { viewOf } from '../memory.ts';
 import { bitsFromFloat, floatFromBits, laneSum } from '../numeric.ts';
@@ -42,24 +42,45 @@ export type GateSpec = Readonly<Required<GateOptions>>;
 /** Added to the divisor, so that scores that are all zero are not divided by zero, as the models that normalize do. */
 const NORMALIZE_FLOOR = Math.fround(1e-20);
 
+/** Every option; the compiler keeps the list complete. */
+const GATE_OPTIONS = Object.keys({
+  experts: true,
+  topk: true,
+  score: true,
+  groups: true,
+  groupTopk: true,
+  groupScore: true,
+  normalize: true,
+  scale: true,
+} satisfies Record<keyof GateOptions, true>);
+
 /** Fills in the defaults and checks every range. Throws E_OPTION. */
 export function resolveGate(options: GateOptions): GateSpec {
+  checkKeys('the gate', options, GATE_OPTIONS);
   const experts = checkInteger('experts', options.experts, 1, MAX_INSTANCES);
   const topk = checkInteger('topk', options.topk, 1, Math.min(MAX_TOPK, experts));
   const groups = checkInteger('groups', options.groups ?? 1, 1, experts);
   const groupTopk = checkInteger('groupTopk', options.groupTopk ?? groups, 1, groups);
   const { normalize = false, scale = 1 } = options;
   if (experts % groups !== 0) {
-    throw new FuscoError('E_OPTION', `${groups} groups do not divide ${experts} experts`);
+    throw new FuscoError('E_OPTION', `${groups} groups do not divide ${experts} experts`, {
+      hint: 'Give a number of groups that divides the experts.',
+    });
   }
   const reach = (experts / groups) * groupTopk;
   if (topk > reach) {
     const text = `topk ${topk} is more than the ${reach} experts of ${groupTopk} groups`;
-    throw new FuscoError('E_OPTION', text, { value: topk, limit: reach });
+    throw new FuscoError('E_OPTION', text, {
+      value: topk,
+      limit: reach,
+      hint: 'Give a smaller topk, or a larger groupTopk.',
+    });
   }
   const score = checkChoice('score', options.score ?? 'softmax', ['softmax', 'sigmoid']);
   const groupScore = checkChoice('groupScore', options.groupScore ?? 'top2', ['max', 'top2']);
-  if (!Number.isFinite(Math.fround(scale))) throw new FuscoError('E_OPTION', `scale is ${String(scale)}`);
+  if (!Number.isFinite(Math.fround(scale))) {
+    throw new FuscoError('E_OPTION', `scale is ${String(scale)}`, { hint: 'Give a finite scale.' });
+  }
   return { experts, topk, score, groups, groupTopk, groupScore, normalize, scale: Math.fround(scale) };
 }
 
@@ -105,8 +126,8 @@ export function expFloat(x: number): number {
 class Words {
   readonly #view: DataView;
 
-  constructor(name: string, memory: ArrayBufferView, words: number) {
-    this.#view = viewOf(name, memory, 4 * words);
+  constructor(name: string, memory: ArrayBufferView, words: number, type: 'f32' | 'i32' = 'f32') {
+    this.#view = viewOf(name, memory, 4 * words, type);
   }
 
   float(index: number): number {
@@ -193,13 +214,13 @@ export interface GateBuffers<Buffer = ArrayBufferView> {
   readonly scores: Buffer;
 }
 
-/** Top-k of one rank's tokens. Throws E_OPTION, E_BUFFER. */
+/** Top-k of one rank's tokens. Throws E_OPTION, E_BUFFER, E_DTYPE. */
 export function gateTokens(spec: GateSpec, tokens: number, buffers: GateBuffers): void {
   const { experts, topk } = spec;
   checkInteger('tokens', tokens, 0, MAX_ROWS);
   const logits = new Words('logits', buffers.logits, tokens * experts);
   const scoresOut = new Words('scores', buffers.scores, tokens * experts);
-  const ids = new Words('ids', buffers.ids, tokens * topk);
+  const ids = new Words('ids', buffers.ids, tokens * topk, 'i32');
   const weights = new Words('weights', buffers.weights, tokens * topk);
   const bias = buffers.bias === undefined ? undefined : new Words('bias', buffers.bias, experts);
   const scores = new Float32Array(experts);
@@ -256,14 +277,18 @@ function checkIds({ experts, topk }: GateSpec, tokens: number, ids: Words): void
   for (let entry = 0; entry < tokens * topk; entry++) {
     const id = ids.int(entry);
     if (id >= 0 && id < experts) continue;
-    throw new FuscoError('E_OPTION', `id ${id} of entry ${entry} is not in 0..${experts - 1}`);
+    throw new FuscoError('E_OPTION', `id ${id} of entry ${entry} is not in 0..${experts - 1}`, {
+      value: id,
+      limit: experts - 1,
+      hint: 'Give the ids that gate wrote.',
+    });
   }
 }
 
 /** Throws E_OPTION if one of a gate's ids, i32 [tokens, topk], is not in 0..experts - 1; E_BUFFER. */
 export function checkGateIds(spec: GateSpec, tokens: number, ids: ArrayBufferView): void {
   checkInteger('tokens', tokens, 0, MAX_ROWS);
-  checkIds(spec, tokens, new Words('ids', ids, tokens * spec.topk));
+  checkIds(spec, tokens, new Words('ids', ids, tokens * spec.topk, 'i32'));
 }
 
 /**
@@ -276,7 +301,7 @@ export function gateTokensBackward(spec: GateSpec, tokens: number, buffers: Gate
   checkInteger('tokens', tokens, 0, MAX_ROWS);
   const scores = new Words('scores', buffers.scores, tokens * experts);
   const to = new Words('logits gradient', buffers.logitsGradient, tokens * experts);
-  const ids = new Words('ids', buffers.ids, tokens * topk);
+  const ids = new Words('ids', buffers.ids, tokens * topk, 'i32');
   const upstream = new Words('weights gradient', buffers.weightsGradient, tokens * topk);
   checkIds(spec, tokens, ids);
   const chosen = new Float32Array(topk);

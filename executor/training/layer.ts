@@ -6,7 +6,7 @@
 //   backward   tokens = unweighted combine of rows     rows'   = dispatch of tokens', scaled by the weights
 //                                                      weights = dot products of tokens' and rows'
 
-import { checkChoice, checkInteger, FuscoError } from '../../planner/errors.ts';
+import { checkChoice, checkInteger, checkKeys, FuscoError } from '../../planner/errors.ts';
 import { MAX_ROW_BYTES } from '../../planner/format/layout.ts';
 import { DTYPE_BYTES } from '../../planner/spec.ts';
 import { addReports, bothSettled } from '../backends/combineGradient.ts';
@@ -88,10 +88,26 @@ export interface LayerCombineBackward {
 
 const F32_BYTES = 4;
 
+const LAYER_OPTIONS = Object.keys({
+  hidden: true,
+  dtype: true,
+  fp8: true,
+  clock: true,
+} satisfies Record<keyof LayerOptions, true>);
+/** Every property of each call. */
+const CALL_KEYS = {
+  dispatch: ['tokens', 'rows', 'scales', 'rowScales', 'weights', 'rowWeights', 'origins'],
+  combine: ['rows', 'tokens', 'weights'],
+  dispatchBackward: ['rowsGradient', 'tokensGradient'],
+  combineBackward: ['tokensGradient', 'rowsGradient', 'weights', 'rows', 'weightsGradient'],
+};
+
 /** Both of two optional fields, or neither. */
 function checkPair(a: string, hasA: boolean, b: string, hasB: boolean): void {
   if (hasA === hasB) return;
-  throw new FuscoError('E_OPTION', `${hasA ? a : b} needs ${hasA ? b : a}`);
+  throw new FuscoError('E_OPTION', `${hasA ? a : b} needs ${hasA ? b : a}`, {
+    hint: `Give both ${a} and ${b}, or neither.`,
+  });
 }
 
 /** A layer over one exchange. Make one for each plan; it is cheap. */
@@ -109,6 +125,7 @@ export class ExpertLayer {
 
   /** Throws E_OPTION. The exchange stays the caller's to close. */
   constructor(exchange: Exchange, options: LayerOptions) {
+    checkKeys('the layer', options, LAYER_OPTIONS);
     const { fp8 = false } = options;
     const dtype = checkChoice('dtype', options.dtype, ['f32', 'f16', 'bf16']);
     const size = DTYPE_BYTES[dtype];
@@ -151,26 +168,31 @@ export class ExpertLayer {
     return report;
   }
 
-  /** Sends every token to its experts' blocks. Throws E_OPTION, E_BUFFER, E_CLOSED. */
+  /** Sends every token to its experts' blocks. Throws E_OPTION, E_BUFFER, E_DTYPE, E_CLOSED. */
   async dispatch(call: LayerDispatch): Promise<ExchangeReport> {
+    checkKeys('dispatch', call, CALL_KEYS.dispatch);
     const { tokens, rows, scales, rowScales, weights, rowWeights, origins } = call;
     checkPair('weights', weights !== undefined, 'rowWeights', rowWeights !== undefined);
     checkPair('fp8', this.fp8, 'scales', scales !== undefined);
     checkPair('scales', scales !== undefined, 'rowScales', rowScales !== undefined);
     const rowBytes = this.fp8 ? this.hidden : this.rowBytes;
-    const payloads: Payload[] = [{ rowBytes, from: tokens, to: rows }];
+    const dtype = this.fp8 ? 'fp8' : this.dtype;
+    const payloads: Payload[] = [{ rowBytes, dtype, from: tokens, to: rows }];
     if (scales !== undefined && rowScales !== undefined) {
-      payloads.push({ rowBytes: F32_BYTES * scaleBlocks(this.hidden), from: scales, to: rowScales });
+      const scaleBytes = F32_BYTES * scaleBlocks(this.hidden);
+      payloads.push({ rowBytes: scaleBytes, dtype: 'f32', from: scales, to: rowScales });
     }
     if (weights !== undefined && rowWeights !== undefined) {
-      payloads.push({ rowBytes: F32_BYTES, per: 'entry', from: weights, to: rowWeights });
+      payloads.push({ rowBytes: F32_BYTES, dtype: 'f32', per: 'entry', from: weights, to: rowWeights });
     }
     const dispatch: DispatchCall = origins === undefined ? { payloads } : { payloads, origins };
     return this.#count('dispatch', await this.exchange.dispatch(dispatch));
   }
 
   /** Returns the experts' rows to their tokens, weighted and added. Throws E_BUFFER, E_CLOSED. */
-  async combine({ rows, tokens, weights }: LayerCombine): Promise<ExchangeReport> {
+  async combine(layerCall: LayerCombine): Promise<ExchangeReport> {
+    checkKeys('combine', layerCall, CALL_KEYS.combine);
+    const { rows, tokens, weights } = layerCall;
     const { dtype, rowBytes } = this;
     const call = { dtype, rowBytes, from: rows, to: tokens, ...(weights === undefined ? {} : { weights }) };
     return this.#count('combine', await this.exchange.combine(call));
@@ -178,6 +200,7 @@ export class ExpertLayer {
 
   /** The gradient of dispatch: the rows of every token, added unweighted. Throws E_BUFFER, E_CLOSED. */
   async dispatchBackward(call: LayerDispatchBackward): Promise<ExchangeReport> {
+    checkKeys('dispatchBackward', call, CALL_KEYS.dispatchBackward);
     const { dtype, rowBytes } = this;
     const { rowsGradient: from, tokensGradient: to } = call;
     return this.#count('dispatchBackward', await this.exchange.combine({ dtype, rowBytes, from, to }));
@@ -190,6 +213,7 @@ export class ExpertLayer {
    * @throws FuscoError E_OPTION, E_BUFFER, E_CLOSED
    */
   async combineBackward(call: LayerCombineBackward): Promise<ExchangeReport> {
+    checkKeys('combineBackward', call, CALL_KEYS.combineBackward);
     const { dtype, rowBytes } = this;
     const { tokensGradient, rowsGradient, weights, rows, weightsGradient } = call;
     checkPair('rows', rows !== undefined, 'weightsGradient', weightsGradient !== undefined);

@@ -27,7 +27,13 @@ export type NdData<D extends NdDtype = NdDtype> = InstanceType<(typeof ARRAY_TYP
 
 /** An array in C order; `data` has as many elements as `shape` multiplies to. */
 export type NdArray = {
-  [D in NdDtype]: { readonly dtype: D; readonly shape: readonly number[]; readonly data: NdData<D> };
+  [D in NdDtype]: {
+    readonly dtype: D;
+    readonly shape: readonly number[];
+    readonly data: NdData<D>;
+    /** What the file says that these u8 or u16 are: booleans, or numbers of bf16 or fp8. */
+    readonly declared?: 'bool' | 'float';
+  };
 }[NdDtype];
 
 /** The first bytes of a file. */
@@ -64,7 +70,9 @@ export function shapeText(shape: readonly number[]): string {
 export function encodeNpy(dtype: NdDtype, shape: readonly number[], data: ArrayBufferView): Uint8Array[] {
   const size = shape.reduce((product, n) => product * n, itemBytes(dtype));
   if (size !== data.byteLength || shape.some((n) => !Number.isSafeInteger(n) || n < 0)) {
-    throw new FuscoError('E_SHAPE', `${data.byteLength} bytes for ${dtype} ${shapeText(shape)}`);
+    throw new FuscoError('E_SHAPE', `${data.byteLength} bytes for ${dtype} ${shapeText(shape)}`, {
+      hint: 'Give as many elements as the shape multiplies to.',
+    });
   }
   const growth = shape.length === 0 ? 0 : Math.max(0, GROWTH_DIGITS - String(shape[0]).length);
   const dict = `{'descr': '${DESCR[dtype]}', 'fortran_order': False, 'shape': ${shapeText(shape)}, }${' '.repeat(growth)}`;

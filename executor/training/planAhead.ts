@@ -7,7 +7,13 @@
 // uses. `verify: true` runs the verifier on this thread as well, which takes several times as long as planning.
 
 import { Worker } from 'node:worker_threads';
-import { checkInteger, type ErrorCode, type ErrorDetails, FuscoError } from '../../planner/errors.ts';
+import {
+  checkInteger,
+  checkKeys,
+  type ErrorCode,
+  type ErrorDetails,
+  FuscoError,
+} from '../../planner/errors.ts';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { Shard } from '../../planner/format/shard.ts';
 import { plannerModule } from '../../planner/node.ts';
@@ -94,6 +100,7 @@ export class PlanAhead implements AsyncDisposable {
 
   /** Starts the thread. Throws E_OPTION; E_BACKEND if the planner's Wasm is not built. */
   static async open(options: PlanAheadOptions): Promise<PlanAhead> {
+    checkKeys('PlanAhead', options, ['ranks', 'verify']);
     checkInteger('ranks', options.ranks, 1, MAX_RANKS);
     const workerData: WorkerStart = { module: await plannerModule() };
     // Without the flags of the process: they may preload what the worker does not need.

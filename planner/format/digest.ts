@@ -36,7 +36,9 @@ export function coreOf({ spec, decision }: Omit<Plan, 'shards'>): Core {
 export async function optionsDigest(spec: PlanSpec, sha256: Sha256): Promise<Uint8Array> {
   // Not part of a plan, but of how `auto` decides.
   const links = spec.ranksPerHost === 0 ? {} : { ranksPerHost: spec.ranksPerHost };
-  return sha256([pack(sorted({ ...specFields(spec), ...links }))]);
+  // Not in a plan either, but a rank that refuses one must not leave the others waiting.
+  const bound = spec.maxRows === 0 ? {} : { maxRows: spec.maxRows };
+  return sha256([pack(sorted({ ...specFields(spec), ...links, ...bound }))]);
 }
 
 export async function idOf(

@@ -5,7 +5,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { zipSync } from 'fflate';
+import { gzipSync, zipSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
 import { decodePlan } from '../../planner/format/decode.ts';
 import { encodePlan } from '../../planner/format/encode.ts';
@@ -14,19 +14,15 @@ import { makePlacement } from '../../planner/placement.ts';
 import { verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
 import { parseGolden } from '../../tools/golden/goldenFile.ts';
-import {
-  checkReplicas,
-  FORMATS,
-  fromLogical,
-  fromPhysical,
-  readLayer,
-  slotCounts,
-} from '../../tools/placement/convert.ts';
+import { checkReplicas, convertLayer } from '../../tools/placement/convert.ts';
+import { FORMATS, readPlacementLayer } from '../../tools/placement/placementFile.ts';
 import { type RoutingChoice, readAnyRouting } from '../../tools/readers/anyRouting.ts';
+import { numbersOf, parseAxes, parseRanges } from '../../tools/readers/choice.ts';
 import { readCounts } from '../../tools/readers/counts.ts';
+import { gunzip } from '../../tools/readers/gzip.ts';
 import { encodeNpy, parseNpy } from '../../tools/readers/npy.ts';
 import { readNpz } from '../../tools/readers/npz.ts';
-import { readPlacement } from '../../tools/readers/placementMap.ts';
+import { readPlacementFile } from '../../tools/readers/placementMap.ts';
 import { readSafetensors } from '../../tools/readers/safetensors.ts';
 import { readTorch, TorchTensor } from '../../tools/readers/torch.ts';
 import { findTopology } from '../../tools/simulate/topology.ts';
@@ -153,6 +149,11 @@ const CHOICES: readonly RoutingChoice[] = [
   { ranks: 2 },
   { format: 'vllm', layer: 1, ranks: 3 },
   { layer: 3, step: 11 },
+  { layer: 1, ranks: 2, axes: parseAxes('tokens,layers=2,topk=2') },
+  { anyRanks: true, experts: 4, maskIds: parseRanges('ids', '255,3..5') },
+  { ranks: 3, physicalIds: true, layer: 1, step: 8 },
+  { ranksFrom: [1], layer: 1, axes: parseAxes('layers,tokens,topk') },
+  { ranks: 2, multiHot: true, array: 'layer_*', maskRepeatedRows: true },
 ];
 
 async function runRouting(name: string, bytes: Uint8Array): Promise<void> {
@@ -164,6 +165,25 @@ async function runRouting(name: string, bytes: Uint8Array): Promise<void> {
       }
     }
   });
+}
+
+/** A list or axes as options have them: what is accepted says each number or name once. */
+function runOptions(bytes: Uint8Array): void {
+  const text = new TextDecoder().decode(bytes);
+  for (const parse of [
+    () => numbersOf('--ranks-from', parseRanges('--ranks-from', text), 4095),
+    () => parseAxes(text).map(({ name }) => name),
+  ]) {
+    let found: readonly unknown[];
+    try {
+      found = parse();
+    } catch (error) {
+      if (isRefusal(error)) continue;
+      throw error;
+    }
+    if (found.length === 0 || new Set(found).size !== found.length)
+      throw new Error(`${found.length} of ${text}`);
+  }
 }
 
 /** A pickle as a .pt file, which no checksum of the archive protects. */
@@ -181,20 +201,24 @@ function pickleOf(archive: Uint8Array): Uint8Array {
 }
 
 async function runPlacement(bytes: Uint8Array): Promise<void> {
-  const name = bytes[0] === 0x93 ? 'p.npy' : 'p';
-  await asFile(name, bytes, async (path) => {
-    const map = await tolerate(() => readPlacement(path));
+  await asFile('p', bytes, async (path) => {
+    const map = await tolerate(() => readPlacementFile(path));
     if (map !== undefined) await tolerate(() => makePlacement(map.length, 8, map));
-    for (const format of FORMATS) {
-      await tolerate(async () => {
-        const layer = await readLayer(path, format, format === 'log2phy' ? 2 : 1, 0);
-        const found = format === 'log2phy' ? fromLogical(layer, 4, path) : fromPhysical(layer, 4, path);
-        makePlacement(found.map.length, 4, found.map);
-        checkReplicas(slotCounts(format, layer), slotCounts(format, layer), path);
-      });
+    for (const format of [undefined, ...FORMATS]) {
+      for (const layer of [undefined, 0, 3]) {
+        await tolerate(async () => {
+          const target = { ranks: 4, path };
+          const found = convertLayer(await readPlacementLayer(path, format, layer), target);
+          makePlacement(found.map.length, 4, found.map);
+          checkReplicas(found.slots, found.slots, target);
+        });
+      }
     }
   });
 }
+
+/** Raw int32 ids of two tokens, two layers, top-2. */
+const RAW = Buffer.from(Int32Array.of(0, 3, 1, 2, 5, 1, 4, 7).buffer).toString('base64');
 
 const GOLDEN = {
   formatVersion: 1,
@@ -238,6 +262,9 @@ const ZIP_WORDS = [
 const PICKLE_WORDS = [
   'ctorch._utils\n_rebuild_tensor_v2\n',
   'ctorch\nLongStorage\n',
+  'ctorch._utils\n_rebuild_tensor_v3\n',
+  'ctorch.storage\nUntypedStorage\n',
+  'ctorch\nuint16\n',
   'ccollections\nOrderedDict\n',
   'X\x07\0\0\0records',
   '(',
@@ -286,14 +313,24 @@ export function targetsOf(root: string): readonly Target[] {
     },
     {
       name: 'torch',
-      seeds: () => [foreign('views.pt'), foreign('sglang-stat.pt')],
+      seeds: () => [
+        ...['views.pt', 'sglang-stat.pt', 'torch/uint16.pt', 'torch/dict.pt', 'torch/parameter.pt'].map(
+          foreign,
+        ),
+      ],
       words: [...ZIP_WORDS, ...PICKLE_WORDS],
       maxBytes: 8192,
       run: readTensors,
     },
     {
       name: 'pickle',
-      seeds: () => [foreign('views.pt'), foreign('sglang-stat.pt'), dump(0), dump(1)].map(pickleOf),
+      seeds: () =>
+        [
+          ...['views.pt', 'sglang-stat.pt', 'torch/uint16.pt', 'torch/nested.pt', 'torch/list.pt'].map(
+            foreign,
+          ),
+          ...[dump(0), dump(1)],
+        ].map(pickleOf),
       words: PICKLE_WORDS,
       maxBytes: 8192,
       run: async (bytes) => {
@@ -314,19 +351,63 @@ export function targetsOf(root: string): readonly Target[] {
         npy('i32.npy'),
         npy('stored.npz'),
         dump(0),
+        text({ meta_info: { prompt_tokens: 3, completion_tokens: 2, routed_experts: RAW } }),
+        text([{ choices: [{ sgl_ext: { routed_experts: RAW } }] }]),
+        text({ routed_experts: { data: 'AAMBAgUBBAc=', shape: [2, 2, 2], dtype: 'uint8' } }),
       ],
-      words: [...JSON_WORDS, ...NPY_WORDS, '"routed_experts"', '"top_indices"', '"choices"', '"num_tokens"'],
+      words: [
+        ...JSON_WORDS,
+        ...NPY_WORDS,
+        ...['"routed_experts"', '"top_indices"', '"choices"', '"num_tokens"', '"meta_info"', '"sgl_ext"'],
+        ...['"data"', '"shape"', '"dtype":"int16"', '"prompt_tokens"'],
+      ],
       maxBytes: 8192,
       run: (bytes) => runRouting('routing', bytes),
     },
     {
+      name: 'arrays',
+      seeds: () => [
+        ...['torch/layers.safetensors', 'torch/one.safetensors', 'torch/map.pt', 'torch/routed.pt'].map(
+          foreign,
+        ),
+        zipSync({ 'layer_0.npy': npy('i32.npy'), 'layer_1.npy': npy('i32.npy') }, { level: 0 }),
+        npy('u8-v3.npy'),
+      ],
+      words: [...NPY_WORDS, ...ZIP_WORDS, '|b1', 'layer_0', '"dtype":"BOOL"', '"shape":[2,2,2]'],
+      maxBytes: 4096,
+      run: (bytes) => runRouting('arrays', bytes),
+    },
+    {
+      name: 'gzip',
+      seeds: () => [foreign('vllm.jsonl'), npy('i32.npy')].map((bytes) => gzipSync(bytes)),
+      words: ['\x1f\x8b\x08', '\x03\0', '\0\0\xff\xff'],
+      maxBytes: 4096,
+      run: async (bytes) => {
+        const unpacked = await tolerate(() => gunzip(bytes, 'x.gz', 1 << 24));
+        if (unpacked !== undefined && unpacked.length > 1 << 24) throw new Error(`${unpacked.length} bytes`);
+        await runRouting('x.gz', bytes);
+      },
+    },
+    {
+      name: 'options',
+      seeds: () =>
+        ['4..7', '0,2,8..11', 'tokens,layers=48,topk=8'].map((line) => new TextEncoder().encode(line)),
+      words: ['..', ',', '=', 'ranks', 'steps', 'requests', 'batch', 'experts', '-1', '4095'],
+      maxBytes: 128,
+      run: runOptions,
+    },
+    {
       name: 'counts',
       seeds: () => [
+        new TextEncoder().encode('layer_id,expert_id,count\n0,0,1\n1,3,2\n'),
+        text([[1, 2, 4]]),
+        npy('i32.npy'),
+        foreign('torch/uint16.pt'),
         foreign('sglang-counts.json'),
         foreign('sglang-stat.pt'),
         foreign('trtllm/rank0.safetensors'),
       ],
-      words: [...JSON_WORDS, '"logical_count"', '0_65535'],
+      words: [...JSON_WORDS, '"logical_count"', '0_65535', 'layer_id', 'expert_id', ',4095,', ',65534,'],
       maxBytes: 4096,
       run: (bytes) => asFile('counts', bytes, async (path) => void (await readCounts(path))),
     },
@@ -338,8 +419,17 @@ export function targetsOf(root: string): readonly Target[] {
         text({ physical_to_logical_map: [[0, 1, 2, 3]] }),
         npy('i32.npy'),
         foreign('views.pt'),
+        new TextEncoder().encode('num_slots: 4\ninitial_global_assignments:\n  3: [0, 1, 2, 0]\n'),
+        text({ layer_list: [{ layer_id: 0, device_list: [{ device_id: 0, device_expert: [0, 1] }] }] }),
+        text({
+          expert_map: [
+            [0, 1, -1, -1],
+            [-1, -1, 0, 1],
+          ],
+        }),
+        text({ expert_to_ep_rank: [0, 1, 0, 1] }),
       ],
-      words: JSON_WORDS,
+      words: [...JSON_WORDS, '&a', '*a', '!!binary ', '- ', '  3: ', '<<: ', '? ', '|', "'"],
       maxBytes: 4096,
       run: runPlacement,
     },

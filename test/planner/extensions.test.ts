@@ -2,7 +2,6 @@
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { createGroup } from '../../executor/index.ts';
 import { decodePlan, encodePlan, planId, verifyPlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import type { Extra } from '../../planner/plan.ts';
@@ -112,17 +111,6 @@ describe('core keys of format 1.1', () => {
     const core = sorted({ ...file.core, ...keys });
     const error = await refusalOf(sealFile({ ...file, version: [...version], core }));
     expect(`${error.code} ${error.details.path}`).toBe('E_PLAN_CANONICAL /version');
-  });
-
-  it('replicas = local is neither executed nor planned again', async () => {
-    const { plan } = await decodePlan(withCore(await replicatedFile(), { replicas: 'local' }), nodeSha256);
-    const group = await createGroup({ backend: 'reference', ranks: plan.spec.ranks });
-    await expect(group.prepare(verifyPlan(plan))).rejects.toMatchObject({
-      code: 'E_BACKEND',
-      message: expect.stringMatching("replicas 'local': update fusco, or plan without it"),
-    });
-    await group.close();
-    expect(() => optionsOf(plan.spec)).toThrow('update fusco');
   });
 
   it('sum = token changes the header of a hierarchical plan and nothing else', async () => {

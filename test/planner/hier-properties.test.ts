@@ -38,6 +38,7 @@ const MATRIX = {
   capacity: [0, 3, 40],
   family: FAMILIES,
   placement: ['blocks', 'scattered', 'replicas'],
+  replicas: ['quota-1', 'local'],
   sliceBytes: [1, 65536, 1 << 20],
   balance: ['static', 'rotate', 'lpt', 'best'],
   partial: ['payload', 'f32'],
@@ -143,8 +144,8 @@ function planApart({ routing, topk, options }: Subject) {
   const nodeRows = new Uint32Array(spec.ranks * spec.nodes);
   const rankRows: number[] = [];
   routed.forEach((own, rank) => {
-    // Without a capacity the rows per node are known before anybody's counts are.
-    expect(own.nodeRows !== undefined).toBe(spec.capacity === 0);
+    // Without a capacity and quotas the rows per node are known before anybody's counts are.
+    expect(own.nodeRows !== undefined).toBe(spec.capacity === 0 && spec.replicas !== 'quota-1');
     nodeRows.set(planner.nodeRows(own, counts, spec), rank * spec.nodes);
     const perRank = planner.rankRows(own, counts, spec);
     if (perRank !== undefined) rankRows.push(...perRank);

@@ -54,7 +54,8 @@ async function demo(): Promise<void> {
   const started = performance.now();
   const plan = planner.planAll(tables, { experts: EXPERTS, ranks: tables.length, hidden: HIDDEN });
   const planned = performance.now() - started;
-  const weights = await readPerRank(demoFile('moe256-ep8x512-mixed-l3.w.npy'), tables.length, 'weights');
+  const tokens = tables.map((table) => table.tokens);
+  const weights = await readPerRank(demoFile('moe256-ep8x512-mixed-l3.w.npy'), tokens, 'weights');
   const input: ExecutionInput = {
     dtype: 'bf16',
     rowBytes: plan.spec.rowBytes,

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { FuscoError } from '../../planner/errors.ts';
 import type { DecodedPlan } from '../../planner/format/decode.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
-import { factsOf, sumFacts } from '../figures/facts.ts';
+import { factsOf, memoryFact, sumFacts } from '../figures/facts.ts';
 import { formatBytes, formatFacts } from '../figures/format.ts';
 import { figuresOf } from '../figures/planFigures.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
@@ -40,7 +40,7 @@ function printSummary(file: string, decoded: DecodedPlan, { summary, sumPrice, v
     `format ${decoded.version.join('.')}, written by ${decoded.producer}, ${verified ? 'verified' : 'BROKEN'}\n`,
   );
   const price = sumPrice === undefined ? [] : sumFacts(sumPrice);
-  print(formatFacts([...factsOf(summary), ...price]));
+  print(formatFacts([...factsOf(summary), memoryFact(summary), ...price]));
   print(`\n${trafficLines(summary)}`);
 }
 

@@ -42,6 +42,28 @@ export function say(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
+/**
+ * Lines about what was guessed or passed over. They go to stderr with the result, so that a failed command has its one
+ * line; with `--json` they are the field `notices` of the object, which is absent without any.
+ */
+export class Notices {
+  readonly #lines: string[] = [];
+
+  readonly add = (text: string): void => {
+    this.#lines.push(text.replaceAll('\n', ' '));
+  };
+
+  /** Prints the lines. */
+  say(): void {
+    for (const line of this.#lines) say(`note: ${line}`);
+  }
+
+  /** The fields for the JSON object. */
+  get fields(): { readonly notices?: readonly string[] } {
+    return this.#lines.length === 0 ? {} : { notices: this.#lines };
+  }
+}
+
 /** A command whose own errors are thrown rather than printed. */
 export function command(name: string, description: string): Command {
   return new Command(name)

@@ -1,8 +1,14 @@
 // Options that several commands have, and how their values are parsed.
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { FuscoError } from '../../planner/errors.ts';
 import { MAX_RANKS } from '../../planner/format/layout.ts';
+import { commonDivisor, defaultRanksPerNode, nodeSizeHint } from '../../planner/placement.ts';
 import { ROUTING_FORMATS, type RoutingChoice, type RoutingFormat } from '../readers/anyRouting.ts';
+import { type Axis, numbersOf, parseAxes, parseRanges, type Range } from '../readers/choice.ts';
+
+/** The size of most nodes; defaultRanksPerNode goes up to it. */
+const DEFAULT_NODE = 8;
 
 /** An argument parser for integers in [min, max]. */
 export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -10,6 +16,15 @@ export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: stri
     const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
     if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
     throw new InvalidArgumentError(`It must be an integer from ${min} to ${max}.`);
+  };
+}
+
+/** An argument parser for numbers from `min` on, such as 1.02. */
+export function decimal(min: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= min) return value;
+    throw new InvalidArgumentError(`It must be a number from ${min} on.`);
   };
 }
 
@@ -29,23 +44,107 @@ export function ranksPerNodeOption(prefix = ''): Option {
   return new Option('--ranks-per-node <n>', text).argParser(integer(1, MAX_RANKS));
 }
 
+/** Which ranks of a plan share a node. */
+export interface NodeArguments {
+  ranksPerNode?: number;
+  nodeSizes?: number[];
+}
+
+/** Adds `--ranks-per-node` and `--node-sizes`. */
+export function nodeOptions(command: Command): Command {
+  const size = integer(1, MAX_RANKS);
+  return command
+    .addOption(ranksPerNodeOption())
+    .option('--node-sizes <list>', 'ranks of every node, for example 8,8; all of one size', (text) =>
+      text.split(',').map(size),
+    );
+}
+
+/** Throws E_OPTION: a plan has nodes of one size. */
+function refuseUnequal(sizes: readonly number[], ranks: number): never {
+  const text = `nodes of unequal size (${sizes.join(', ')}) are not planned: all nodes of a plan have the same number of ranks`;
+  const hint = nodeSizeHint(sizes.reduce(commonDivisor), ranks);
+  throw new FuscoError('E_OPTION', text, { value: sizes.join(), hint });
+}
+
+/**
+ * The ranks of a node: those that were asked for, or the default, which is announced where it is not all ranks, or 8.
+ *
+ * @throws FuscoError E_OPTION for nodes of unequal size
+ */
+export function ranksPerNodeOf(
+  { ranksPerNode, nodeSizes }: NodeArguments,
+  ranks: number,
+  notice: (text: string) => void,
+): number {
+  if (nodeSizes !== undefined) {
+    const total = nodeSizes.reduce((sum, size) => sum + size, 0);
+    if (total !== ranks) {
+      const text = `--node-sizes ${nodeSizes.join(',')} are ${total} ranks, not ${ranks}`;
+      throw new FuscoError('E_OPTION', text, { hint: 'Give the ranks of every node.' });
+    }
+    if (ranksPerNode !== undefined && ranksPerNode !== nodeSizes[0]) {
+      const text = `--ranks-per-node ${ranksPerNode} contradicts --node-sizes ${nodeSizes.join(',')}`;
+      throw new FuscoError('E_OPTION', text, { hint: 'Give one of the two options.' });
+    }
+    return nodeSizes.every((size) => size === nodeSizes[0]) ? nodeSizes[0]! : refuseUnequal(nodeSizes, ranks);
+  }
+  if (ranksPerNode !== undefined) return ranksPerNode;
+  const size = defaultRanksPerNode(ranks);
+  if (ranks > DEFAULT_NODE && size !== DEFAULT_NODE) {
+    const nodes = size === 1 ? 'every rank a node of its own' : `nodes of ${size} ranks`;
+    notice(
+      `${nodes}: the largest divisor of ${ranks} up to ${DEFAULT_NODE} (--ranks-per-node says otherwise)`,
+    );
+  }
+  return size;
+}
+
 /** The options by which a command says what to take of a routing file. */
 export interface RoutingArguments {
   format: RoutingFormat;
   layer?: number;
   step?: number;
+  array?: string;
+  axes?: Axis[];
+  ranksFrom?: number[];
+  asBatch?: boolean;
+  maskIds?: Range[];
+  maskRepeatedRows?: boolean;
+  multiHot?: boolean;
+  physicalIds?: boolean;
 }
 
-/** Adds `--format`, `--layer` and `--step` to a command that reads a routing. */
+/** Adds the options that say what to take of a routing, to a command that reads one. */
 export function addRoutingOptions(command: Command): Command {
+  const ranks = (text: string) => numbersOf('--ranks-from', parseRanges('--ranks-from', text), MAX_RANKS - 1);
   return command
     .addOption(
       choice('--format <name>', 'whose file the routing is, if its first bytes do not say', ROUTING_FORMATS),
     )
     .option('--layer <n>', 'layer of a recording', integer(0))
-    .option('--step <n>', 'step, forward pass, iteration or request of a recording', integer(0));
+    .option('--step <n>', 'step, forward pass, iteration or request of a recording', integer(0))
+    .option('--array <name>', 'array of a file of several; * stands for the number of a layer')
+    .option(
+      '--axes <names>',
+      'axes of an array in order, of ranks, steps, requests, layers, tokens, topk; with sizes as layers=48',
+      parseAxes,
+    )
+    .option('--ranks-from <list>', 'recorded ranks that are the group, for example 4..7', ranks)
+    .option('--as-batch', 'all recorded tokens as one batch, split by --ranks, whatever rank had them')
+    .option('--mask-ids <list>', 'recorded ids that mean no expert, for example 255 or 256..319', (text) =>
+      parseRanges('--mask-ids', text),
+    )
+    .option('--mask-repeated-rows', 'rows of one id in all columns mean no expert')
+    .option('--multi-hot', 'rows are 0 or 1 per expert (default: if they cannot be ids)')
+    .option('--no-multi-hot', 'rows are ids, whatever they look like')
+    .option('--physical-ids', 'keep the physical experts of a recording; --experts is then their number');
 }
 
-export function routingChoice({ format, layer, step }: RoutingArguments): RoutingChoice {
-  return { format, layer, step };
+/** What a command takes of its routing; `notice` takes lines about what was guessed or passed over. */
+export function routingChoice(options: RoutingArguments, notice: (text: string) => void): RoutingChoice {
+  const { format, layer, step, array, axes, ranksFrom, asBatch } = options;
+  const { maskIds, maskRepeatedRows, multiHot, physicalIds } = options;
+  const what = { format, layer, step, array, axes, ranksFrom, asBatch };
+  return { ...what, maskIds, maskRepeatedRows, multiHot, physicalIds, notice };
 }

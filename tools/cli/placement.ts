@@ -1,40 +1,57 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS } from '../../planner/format/layout.ts';
-import type { RoutingTable } from '../../planner/routing.ts';
-import {
-  checkReplicas,
-  FORMATS,
-  type Format,
-  fromLogical,
-  fromPhysical,
-  readLayer,
-  slotCounts,
-} from '../placement/convert.ts';
-import { countChoices, type Imbalance, proposePlacement } from '../placement/propose.ts';
-import { layerOf, readCounts } from '../readers/counts.ts';
-import { readRouting } from '../readers/numpyRouting.ts';
+import { checkRanksPerNode, defaultRanksPerNode, makePlacement } from '../../planner/placement.ts';
+import { sum } from '../../planner/totals.ts';
+import { formatGrid } from '../figures/format.ts';
+import { maxOverMean } from '../figures/summary.ts';
+import { type Candidate, compareProposals, type Ratios } from '../placement/compareProposals.ts';
+import { checkReplicas, convertLayer, type Target } from '../placement/convert.ts';
+import { FORMATS, type Format, NAMES, readLayer, readPlacementLayer } from '../placement/placementFile.ts';
+import { countChoices, type Imbalance } from '../placement/propose.ts';
+import { quotaLoads } from '../placement/quotaLoads.ts';
+import { readCountSteps } from '../readers/counts.ts';
+import { explaining } from '../readers/origins.ts';
+import { readSteps } from '../readers/steps.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
-import { command, printJson, say } from './io.ts';
-import { integer, ranksPerNodeOption } from './options.ts';
+import { command, Notices, printJson, say } from './io.ts';
+import {
+  addRoutingOptions,
+  choice,
+  decimal,
+  integer,
+  type RoutingArguments,
+  ranksPerNodeOption,
+  routingChoice,
+} from './options.ts';
 
-interface ProposeArguments {
+/** Values of `--format` of convert, with other names of formats. */
+const FORMAT_NAMES: Readonly<Record<string, Format | undefined>> = {
+  auto: undefined,
+  ...Object.fromEntries(FORMATS.map((format) => [format, format])),
+  trtllm: 'phy2log',
+  physical_to_logical_map: 'phy2log',
+};
+
+interface ProposeArguments extends RoutingArguments {
   output: string;
   counts?: string;
-  layer?: number;
   routing?: string;
   experts?: number;
   ranks: number;
-  replicas: number;
+  replicas?: number;
+  target?: number;
+  holdout: number;
   ranksPerNode?: number;
   json?: boolean;
 }
 
 interface ConvertArguments {
   output: string;
-  format: Format;
+  format: string;
   layer?: number;
   ranks: number;
+  slots?: number;
   logcnt?: string;
   json?: boolean;
 }
@@ -43,77 +60,138 @@ async function writeMap(path: string, map: unknown): Promise<void> {
   await writeFileAtomic(path, [new TextEncoder().encode(`${JSON.stringify(map)}\n`)]);
 }
 
-/** One layer's counts, or the sum of all layers. */
-async function countsOfFile(path: string, layer: number | undefined): Promise<number[]> {
-  const layers = await readCounts(path);
-  if (layer !== undefined) return layerOf(layers, layer, path);
-  return layers[0]!.map((_, expert) => layers.reduce((sum, counts) => sum + counts[expert]!, 0));
-}
-
-async function loadsOf(args: ProposeArguments): Promise<number[]> {
+/** Rows of each expert in each step. */
+async function readRows(args: ProposeArguments, notices: Notices): Promise<number[][]> {
   const { counts: path, routing, experts } = args;
   if ((path === undefined) === (routing === undefined)) {
     throw new FuscoError('E_USAGE', 'give --counts or --routing, and not both');
   }
   if (path !== undefined) {
-    const counts = await countsOfFile(path, args.layer);
-    if (experts === undefined || experts === counts.length) return counts;
-    throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${counts.length}`, { path });
+    const steps = await readCountSteps(path, args.layer);
+    const found = steps[0]!.length;
+    if (experts === undefined || experts === found) return steps;
+    throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${found}`, {
+      path,
+      hint: 'Leave out --experts, or give the number that the file counts.',
+    });
   }
+  return countSteps(routing!, args, notices);
+}
+
+/** Choices of each step of a recording, or of one routing, which may be for any number of ranks. */
+async function countSteps(path: string, args: ProposeArguments, notices: Notices): Promise<number[][]> {
+  const what = { ...routingChoice(args, notices.add), experts: args.experts, anyRanks: true };
+  const steps = await readSteps(path, what);
+  const experts = args.experts ?? steps[0]?.options?.experts;
   if (experts === undefined) throw new FuscoError('E_USAGE', '--routing needs --experts');
-  if (args.layer !== undefined) throw new FuscoError('E_USAGE', '--layer belongs to --counts');
-  return countChoices(await readAnyRouting(routing!, args.ranks), experts);
-}
-
-/** A routing however many ranks it is for; one array [tokens, topk] does not say, and then the split is ours. */
-async function readAnyRouting(path: string, ranks: number): Promise<RoutingTable[]> {
-  try {
-    return await readRouting(path);
-  } catch (error) {
-    if (error instanceof FuscoError && error.code === 'E_RANKS') return readRouting(path, ranks);
-    throw error;
+  const rows: number[][] = [];
+  for (const step of steps) {
+    const tables = await step.tables();
+    rows.push(await explaining(tables, experts, () => countChoices(tables, experts)));
   }
+  return rows;
 }
 
-function imbalanceText({ rankMaxOverMean, nodeMaxOverMean }: Imbalance): string {
-  return `busiest rank ${rankMaxOverMean.toFixed(2)} x the mean, busiest node ${nodeMaxOverMean.toFixed(2)} x`;
+/** Ranks and nodes of a placement, for the rows of all steps together. */
+function imbalance(
+  { map }: Candidate,
+  rows: readonly number[],
+  ranks: number,
+  ranksPerNode: number,
+): Imbalance {
+  const { loads } = quotaLoads(makePlacement(rows.length, ranks, map), rows);
+  const nodes = Array.from({ length: ranks / ranksPerNode }, (_, node) =>
+    sum(loads.subarray(node * ranksPerNode, (node + 1) * ranksPerNode)),
+  );
+  return { rankMaxOverMean: maxOverMean([...loads]), nodeMaxOverMean: maxOverMean(nodes) };
+}
+
+/** One line per candidate. */
+function candidateLines(candidates: readonly Candidate[], steps: number, holdout: number): string {
+  const columns = (count: number, what: string, ratios: (made: Candidate) => Ratios | undefined) => {
+    if (count === 0) return [];
+    const column = (head: string, of: keyof Ratios) => [
+      head,
+      ...candidates.map((made) => ratios(made)![of].toFixed(3)),
+    ];
+    const worst = column(count === 1 ? `1 ${what}` : `worst of ${count} ${what}s`, 'worst');
+    return count === 1 ? [worst] : [worst, column('mean', 'mean')];
+  };
+  const grid = [
+    ['placement', ...candidates.map(({ name }) => name)],
+    ['replicas', ...candidates.map(({ replicas }) => String(replicas))],
+    ...columns(steps - holdout, 'step', (made) => made.steps),
+    ...columns(holdout, 'later step', (made) => made.later),
+  ];
+  return formatGrid(grid[0]!.map((_, row) => grid.map((column) => column[row]!)));
 }
 
 async function propose(args: ProposeArguments): Promise<void> {
-  const loads = await loadsOf(args);
-  const { ranks, replicas, ranksPerNode } = args;
-  const options = { ranks, replicas, ...(ranksPerNode === undefined ? {} : { ranksPerNode }) };
-  const proposal = proposePlacement(loads, options);
-  await writeMap(args.output, proposal.map);
-  const { before, after } = proposal;
+  const notices = new Notices();
+  const steps = await readRows(args, notices);
+  const { ranks, replicas, target, holdout } = args;
+  const ranksPerNode = checkRanksPerNode(args.ranksPerNode ?? defaultRanksPerNode(ranks), ranks);
+  const candidates = compareProposals(steps, {
+    ...{ ranks, ranksPerNode, holdout },
+    ...(replicas === undefined ? {} : { replicas }),
+    ...(target === undefined ? {} : { target }),
+  });
+  const [blocks, , , proposed] = candidates as [Candidate, Candidate, Candidate, Candidate];
+  await writeMap(args.output, proposed.map);
+  const experts = steps[0]!.length;
+  const total = steps[0]!.map((_, expert) =>
+    sum(steps.slice(0, steps.length - holdout).map((rows) => rows[expert]!)),
+  );
   if (args.json) {
-    const { length: experts } = loads;
-    printJson({ file: args.output, experts, ranks, replicas: proposal.replicas, before, after });
+    const [before, after] = [blocks, proposed].map((made) => imbalance(made, total, ranks, ranksPerNode));
+    const placements = candidates.map(({ map: _, ...figures }) => figures);
+    const counted = { steps: steps.length - holdout, holdout, ...(target === undefined ? {} : { target }) };
+    printJson({
+      ...{ file: args.output, experts, ranks, replicas: proposed.replicas, before, after },
+      ...{ ...counted, placements, ...notices.fields },
+    });
     return;
   }
-  say(`blocks:   ${imbalanceText(before)}`);
-  say(`proposed: ${imbalanceText(after)}, if replicas share their expert's load evenly`);
-  if (proposal.replicas < replicas)
-    say(`${replicas - proposal.replicas} of ${replicas} replicas found no rank of their own`);
-  say(`${loads.length} experts and ${proposal.replicas} replicas on ${ranks} ranks -> ${args.output}`);
+  notices.say();
+  say('rows of the busiest rank over the mean, under the replica rule quota-1:');
+  say(candidateLines(candidates, steps.length, holdout));
+  if (target !== undefined && proposed.steps.worst > target)
+    say(`no placement was found that meets the target ${target}`);
+  if (target === undefined && proposed.replicas < (replicas ?? 0))
+    say(`${replicas! - proposed.replicas} of ${replicas} replicas found no rank of their own`);
+  say(`${experts} experts and ${proposed.replicas} replicas on ${ranks} ranks -> ${args.output}`);
 }
 
 async function convert(file: string, args: ConvertArguments): Promise<void> {
-  const { format, ranks, layer: at } = args;
-  const layer = await readLayer(file, format, format === 'log2phy' ? 2 : 1, at);
-  const converted = format === 'log2phy' ? fromLogical(layer, ranks, file) : fromPhysical(layer, ranks, file);
+  const { ranks, slots, layer: at } = args;
+  const notices = new Notices();
+  const found = await readPlacementLayer(file, FORMAT_NAMES[args.format], at);
+  const target: Target = { ranks, slots, path: file };
+  const converted = convertLayer(found, target);
   if (args.logcnt !== undefined) {
-    checkReplicas(await readLayer(args.logcnt, 'logcnt', 1, at), slotCounts(format, layer), args.logcnt);
+    const counts = await readLayer(args.logcnt, NAMES.logcnt, 1, at);
+    checkReplicas(counts, converted.slots, { ...target, path: args.logcnt });
   }
-  const { map, merged, physical } = converted;
+  const { map, merged, physical, unused } = converted;
+  const { format } = found;
   await writeMap(args.output, map);
+  if (found.isGuess) notices.add(`${file}: an array of three axes read as ${format}`);
+  const total = physical + unused;
+  if ((format === 'phy2log' || format === 'log2phy') && total % ranks !== 0) {
+    notices.add(`${total} slots on ${ranks} ranks: the first ${total % ranks} have one more`);
+  }
+  if (unused > 0) notices.add(`${unused} of ${total} slots are empty`);
   if (merged > 0) {
-    say(
+    notices.add(
       `${merged} of ${physical} physical experts share their rank with another replica and become one with it`,
     );
   }
-  if (args.json) printJson({ file: args.output, experts: map.length, ranks, physical, merged });
-  else say(`${map.length} experts, ${physical - merged} instances on ${ranks} ranks -> ${args.output}`);
+  if (args.json) {
+    printJson({ file: args.output, experts: map.length, ranks, format, physical, merged, ...notices.fields });
+    return;
+  }
+  notices.say();
+  say(`${map.length} experts, ${physical - merged} instances on ${ranks} ranks -> ${args.output}`);
 }
 
 export function placementCommand(): Command {
@@ -122,25 +200,43 @@ export function placementCommand(): Command {
     'Pack experts on ranks, the busiest ones replicated, from their loads.',
   )
     .requiredOption('-o, --output <file>', 'the JSON map to write: expert -> rank or ranks')
-    .option('--counts <file>', 'expert counts: {"logical_count": [layers][experts]}')
-    .option('--layer <n>', 'layer of the count file (default: the sum of all)', integer(0))
-    .option('--routing <path>', 'count the choices of a routing instead')
-    .option('--experts <n>', 'logical experts (default: those of the count file)', integer(1, MAX_INSTANCES))
+    .option(
+      '--counts <file>',
+      'expert counts, of one step or several; without --layer, the sum of all layers',
+    )
+    .option('--routing <path>', 'count the choices of a recording, step by step, or of one routing')
+    .option('--experts <n>', 'logical experts (default: those of the file)', integer(1, MAX_INSTANCES))
     .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
-    .option('--replicas <n>', 'instances beyond one per expert', integer(0, MAX_INSTANCES), 0)
+    .option(
+      '--replicas <n>',
+      'replicas to use, or with --target at most (default: 0)',
+      integer(0, MAX_INSTANCES),
+    )
+    .option(
+      '--target <ratio>',
+      'fewest replicas so that no rank has more than RATIO x the mean in any step',
+      decimal(1),
+    )
+    .option('--holdout <n>', 'last steps that only measure the proposal', integer(0), 0)
     .addOption(ranksPerNodeOption())
     .option('--json', 'one JSON object')
     .action(propose);
-  const convertCommand = command('convert', "Read another tool's placement: EPLB's, or SGLang's.")
-    .argument('<file>', '.npy or JSON, one layer or [layers]')
-    .addOption(new Option('--format <name>', 'what the file holds').choices(FORMATS).makeOptionMandatory())
+  const convertCommand = command(
+    'convert',
+    "Read another tool's placement: EPLB's, SGLang's, vLLM's, vllm-ascend's or TensorRT-LLM's.",
+  )
+    .argument('<file>', '.npy, .npz, .pt, .safetensors, JSON or YAML; one layer or [layers]')
+    .addOption(
+      choice('--format <name>', 'what the file holds, if it does not say', Object.keys(FORMAT_NAMES)),
+    )
     .option('--layer <n>', 'layer of the file', integer(0))
     .requiredOption('--ranks <n>', 'ranks among which the physical experts are split', integer(1, MAX_RANKS))
+    .option('--slots <n>', 'physical slots of a log2phy, if the last ones are empty', integer(1, 1 << 20))
     .option('--logcnt <file>', "EPLB's replica counts, to be compared with the map")
     .requiredOption('-o, --output <file>', 'the JSON map to write')
     .option('--json', 'one JSON object')
     .action(convert);
   return command('placement', 'Where experts live: propose a placement, or read one.')
-    .addCommand(proposeCommand)
+    .addCommand(addRoutingOptions(proposeCommand))
     .addCommand(convertCommand);
 }

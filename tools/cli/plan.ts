@@ -5,62 +5,108 @@ import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy, SumOrder } from '../../planner/spec.ts';
+import {
+  type Balance,
+  type Dtype,
+  type PartialDtype,
+  type PlanOptions,
+  REPLICA_RULES,
+  type ReplicaRule,
+  type Strategy,
+  type SumOrder,
+} from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
+import { explaining } from '../readers/origins.ts';
 import { readPlacement } from '../readers/placementMap.ts';
 import { withProgress } from '../terminal/progress.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
-import { command, printJson, say } from './io.ts';
+import { command, Notices, printJson, say } from './io.ts';
 import {
   addRoutingOptions,
   choice,
   integer,
+  type NodeArguments,
+  nodeOptions,
   type RoutingArguments,
-  ranksPerNodeOption,
+  ranksPerNodeOf,
   routingChoice,
 } from './options.ts';
 
 const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 
-interface PlanArguments extends RoutingArguments {
+interface PlanArguments extends RoutingArguments, NodeArguments {
   output: string;
   experts: number;
   ranks?: number;
-  ranksPerNode?: number;
   ranksPerHost?: number;
   hidden: number;
   dtype: Dtype;
   align: number;
   capacity?: number;
+  maxRows?: number;
   strategy: Strategy | 'auto';
   balance: Balance;
   partial: PartialDtype;
   sum: SumOrder;
   placement?: string;
+  replicas: ReplicaRule;
   tileTokens: number;
   stream?: boolean;
   json?: boolean;
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial, sum } = args;
+  const {
+    experts,
+    hidden,
+    dtype,
+    align,
+    capacity = 0,
+    strategy,
+    tileTokens,
+    balance,
+    partial,
+    sum,
+    replicas,
+  } = args;
+  const notices = new Notices();
   const tables = await withProgress('reading', (progress) =>
-    readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
+    readAnyRouting(routing, { ...routingChoice(args, notices.add), ranks: args.ranks, experts, progress }),
   );
   const { length: ranks } = tables;
   const options: PlanOptions = {
-    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial, sum },
-    ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
+    ...{
+      experts,
+      ranks,
+      hidden,
+      dtype,
+      align,
+      capacity,
+      strategy,
+      tileTokens,
+      balance,
+      partial,
+      sum,
+      replicas,
+    },
+    ranksPerNode: ranksPerNodeOf(args, ranks, notices.add),
     ...(args.ranksPerHost === undefined ? {} : { ranksPerHost: args.ranksPerHost }),
-    ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
+    ...(args.maxRows === undefined ? {} : { maxRows: args.maxRows }),
+    ...(args.placement === undefined
+      ? {}
+      : { placement: await readPlacement(args.placement, experts, ranks) }),
   };
   const planner = await loadPlanner();
-  const { length, planId } = await writePlan(planner, tables, options, args);
+  const { length, planId } = await explaining(tables, experts, () =>
+    writePlan(planner, tables, options, args),
+  );
   if (args.json) {
-    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes: planner.memoryBytes });
+    const { memoryBytes: plannerMemoryBytes } = planner;
+    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes, ...notices.fields });
     return;
   }
+  notices.say();
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
   say(
@@ -103,7 +149,6 @@ export function planCommand(): Command {
     .requiredOption('-o, --output <file>', 'the plan file to write')
     .requiredOption('--experts <n>', 'logical experts', integer(1, MAX_INSTANCES))
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS))
-    .addOption(ranksPerNodeOption())
     .option(
       '--ranks-per-host <n>',
       'ranks of a machine, whose links --strategy auto takes as fast (default: the ranks of a node)',
@@ -113,6 +158,11 @@ export function planCommand(): Command {
     .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
+    .option(
+      '--max-rows <n>',
+      'fail if a rank would receive more rows (default: no bound)',
+      integer(1, MAX_ROWS),
+    )
     .addOption(choice('--strategy <name>', 'how rows travel', ['flat', 'hier', 'auto']))
     .addOption(choice('--balance <rule>', 'which rank forwards, in hierarchical plans', BALANCES, 'best'))
     .addOption(choice('--partial <dtype>', 'partial sums of a hierarchical combine', ['payload', 'f32']))
@@ -129,12 +179,23 @@ export function planCommand(): Command {
       integer(0, 256),
       0,
     )
-    .option('--placement <file>', 'JSON array, expert -> rank or list of ranks')
+    .option(
+      '--placement <rule|file>',
+      'blocks, remainder-first or round-robin; or a JSON array, expert -> rank or list of ranks (default: blocks)',
+    )
+    .addOption(
+      choice(
+        '--replicas <rule>',
+        'which instance of an expert on several ranks takes a row',
+        REPLICA_RULES,
+        'quota-1',
+      ),
+    )
     .option(
       '--stream',
       'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',
     )
     .option('--json', 'one JSON object')
     .action(plan);
-  return addRoutingOptions(made);
+  return addRoutingOptions(nodeOptions(made));
 }

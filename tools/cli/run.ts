@@ -33,6 +33,10 @@ function shapeError(what: string, rank: number, array: NdArray, wanted: string):
   return new FuscoError('E_SHAPE', `${what} of rank ${rank} is ${found}, not ${wanted}`, { rank });
 }
 
+function tokensOf({ shards }: VerifiedPlan): number[] {
+  return shards.map((shard) => shard.tokens);
+}
+
 function bytesOf(array: NdArray): Uint8Array {
   return new Uint8Array(array.data.buffer, array.data.byteOffset, array.data.byteLength);
 }
@@ -41,8 +45,7 @@ async function readInput(
   plan: VerifiedPlan,
   args: RunArguments,
 ): Promise<ExecutionInput & { stored: NdDtype }> {
-  const { ranks } = plan.spec;
-  const arrays = await readPerRank(args.input, ranks, 'input');
+  const arrays = await readPerRank(args.input, tokensOf(plan), 'input');
   const [first] = arrays;
   const hidden = first!.shape.at(-1) ?? 0;
   const stored = first!.dtype;
@@ -61,7 +64,7 @@ async function readInput(
 }
 
 async function readWeights(plan: VerifiedPlan, path: string): Promise<Float32Array[]> {
-  const arrays = await readPerRank(path, plan.spec.ranks, 'weights');
+  const arrays = await readPerRank(path, tokensOf(plan), 'weights');
   return arrays.map((array, rank) => {
     const { tokens, topk } = plan.shards[rank]!;
     const fits = array.shape.length === 2 && array.shape[0] === tokens && array.shape[1] === topk;
@@ -115,10 +118,10 @@ export function runCommand(): Command {
     .argument('<file>', 'a plan file')
     .requiredOption(
       '--input <x>',
-      '[ranks, tokens, hidden] or a directory of rank{r}.npy; f32, f16, or u16 for bf16',
+      '[ranks, tokens, hidden], [tokens, hidden] or a directory of rank{r}.npy; f32, f16, or u16 for bf16',
     )
     .requiredOption('--out <dir>', 'directory for rank{r}.recv.npy and rank{r}.combined.npy')
-    .option('--weights <w>', 'f32 or f16 [ranks, tokens, topk] or a directory (default: unweighted)')
+    .option('--weights <w>', 'f32 or f16, in the same forms with topk columns (default: unweighted)')
     .addOption(
       choice(
         '--backend <name>',

@@ -4,14 +4,15 @@ import { planChunked } from '../../planner/chunked.ts';
 import { planId } from '../../planner/format/digest.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import { optionsOf } from '../../planner/spec.ts';
+import { optionsOf, type PlanSpec } from '../../planner/spec.ts';
 import type { VerifiedFile } from '../../planner/verify/chunked.ts';
 import { diffPlans } from '../diff/diffPlans.ts';
 import { bodyLines } from '../diff/render.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
+import { explaining } from '../readers/origins.ts';
 import { readVerifiedPlan, verifyFile } from '../readers/planFile.ts';
 import { withProgress } from '../terminal/progress.ts';
-import { ComparisonFailed, command, print, printJson, say } from './io.ts';
+import { ComparisonFailed, command, Notices, print, printJson, say } from './io.ts';
 import { addRoutingOptions, type RoutingArguments, routingChoice } from './options.ts';
 
 interface VerifyArguments extends RoutingArguments {
@@ -35,41 +36,50 @@ async function isPlanOf(tables: readonly RoutingTable[], { plan, planId: wanted 
   });
 }
 
-async function verifyLarge(file: string, options: VerifyArguments): Promise<void> {
+/** The routing to compare with, of the ranks of the plan. */
+function readTables(routing: string, args: VerifyArguments, { ranks, experts }: PlanSpec, notices: Notices) {
+  return readAnyRouting(routing, { ...routingChoice(args, notices.add), ranks, experts });
+}
+
+async function verifyLarge(file: string, options: VerifyArguments, notices: Notices): Promise<void> {
   const found = await withProgress('verifying', (progress) => verifyFile(file, progress));
-  const { ranks } = found.plan.spec;
-  const matches =
-    options.routing === undefined
-      ? undefined
-      : await isPlanOf(await readAnyRouting(options.routing, { ...routingChoice(options), ranks }), found);
-  report(file, options, found.planId, matches);
+  const { spec } = found.plan;
+  if (options.routing === undefined) return report(file, options, notices, found.planId);
+  const tables = await readTables(options.routing, options, spec, notices);
+  const matches = await explaining(tables, spec.experts, () => isPlanOf(tables, found));
+  report(file, options, notices, found.planId, matches);
 }
 
 async function verify(file: string, options: VerifyArguments): Promise<void> {
+  const notices = new Notices();
   const size = await stat(file).then(
     (found) => found.size,
     () => 0,
   );
-  if (options.stream ?? size >= CHUNKED_BYTES) return verifyLarge(file, options);
+  if (options.stream ?? size >= CHUNKED_BYTES) return verifyLarge(file, options, notices);
   const { plan, planId: wanted } = await readVerifiedPlan(file);
-  if (options.routing === undefined) return report(file, options, wanted);
-  const { ranks } = plan.spec;
-  const tables = await readAnyRouting(options.routing, { ...routingChoice(options), ranks });
-  const again = (await loadPlanner()).planAll(tables, optionsOf(plan.spec));
+  if (options.routing === undefined) return report(file, options, notices, wanted);
+  const { spec } = plan;
+  const tables = await readTables(options.routing, options, spec, notices);
+  const planner = await loadPlanner();
+  const again = await explaining(tables, spec.experts, () => planner.planAll(tables, optionsOf(spec)));
   const matches = (await planId(again, nodeSha256)) === wanted;
-  report(file, options, wanted, matches, matches ? undefined : bodyLines(diffPlans(plan, again))[0]);
+  report(file, options, notices, wanted, matches, matches ? undefined : bodyLines(diffPlans(plan, again))[0]);
 }
 
 /** Prints the verdict; throws ComparisonFailed if the plan is not that of the routing. */
 function report(
   file: string,
   options: VerifyArguments,
+  notices: Notices,
   planId: string,
   matches?: boolean,
   first?: string,
 ): void {
-  if (options.json) printJson({ planId, verified: true, ...(matches === undefined ? {} : { matches }) });
-  else if (matches !== false) {
+  if (options.json)
+    printJson({ planId, verified: true, ...(matches === undefined ? {} : { matches }), ...notices.fields });
+  else notices.say();
+  if (!options.json && matches !== false) {
     print(`verified ${planId}`);
     if (matches) print(`it is the plan of ${options.routing}`);
   }

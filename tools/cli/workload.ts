@@ -37,7 +37,10 @@ async function fromCounts(
   if (args.layer === undefined) throw new FuscoError('E_USAGE', '--from-counts needs --layer');
   const counts = layerOf(await readCounts(path), args.layer, path);
   if (args.experts !== undefined && args.experts !== counts.length) {
-    throw new FuscoError('E_OPTION', `--experts ${args.experts}, the file counts ${counts.length}`, { path });
+    throw new FuscoError('E_OPTION', `--experts ${args.experts}, the file counts ${counts.length}`, {
+      path,
+      hint: 'Leave out --experts, or give the number that the file counts.',
+    });
   }
   return { tables: sampleCounts(counts, args), experts: counts.length };
 }

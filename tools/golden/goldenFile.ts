@@ -21,9 +21,28 @@ export type GoldenOptions = Omit<PlanOptions, 'ranks' | 'placement'> & {
   placement?: PlacementMap | string;
 };
 
+/** What to take of a routing, as the options of `fusco plan` in camel case; lists and axes are text. */
+export interface GoldenRead {
+  readonly format?: RoutingFormat;
+  readonly layer?: number;
+  readonly step?: number;
+  readonly array?: string;
+  readonly axes?: string;
+  readonly ranksFrom?: string;
+  readonly asBatch?: boolean;
+  readonly maskIds?: string;
+  readonly maskRepeatedRows?: boolean;
+  readonly multiHot?: boolean;
+  readonly physicalIds?: boolean;
+}
+
+const READ_TEXTS = ['array', 'axes', 'ranksFrom', 'maskIds'] as const;
+const READ_FLAGS = ['asBatch', 'maskRepeatedRows', 'multiHot', 'physicalIds'] as const;
+const READ_COUNTS = ['layer', 'step'] as const;
+
 export interface PlanEntry {
   readonly routing: string;
-  readonly read: { readonly format?: RoutingFormat; readonly layer?: number; readonly step?: number };
+  readonly read: GoldenRead;
   readonly options: GoldenOptions;
 }
 
@@ -53,6 +72,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'partial',
   'sum',
   'placement',
+  'replicas',
   'sliceBytes',
 ];
 
@@ -90,24 +110,31 @@ class Reader {
 
   plan(value: unknown, where: string): PlanEntry {
     const { routing, read = {}, options } = this.fields(value, where, ['routing', 'read', 'options']);
-    const choice = this.fields(read, `${where}/read`, ['format', 'layer', 'step']);
-    const { format, layer, step } = choice;
-    if (format !== undefined && !(ROUTING_FORMATS as readonly unknown[]).includes(format)) {
-      this.fail(`${where}/read/format`, `it is not one of ${ROUTING_FORMATS.join(', ')}`);
-    }
     const given = this.fields(options, `${where}/options`, OPTION_KEYS);
     this.count(given.experts, `${where}/options/experts`);
     if (given.ranks !== undefined) this.count(given.ranks, `${where}/options/ranks`);
     return {
       routing: this.text(routing, `${where}/routing`),
-      read: {
-        ...(format === undefined ? {} : { format: format as RoutingFormat }),
-        ...(layer === undefined ? {} : { layer: this.count(layer, `${where}/read/layer`) }),
-        ...(step === undefined ? {} : { step: this.count(step, `${where}/read/step`) }),
-      },
+      read: this.read(read, `${where}/read`),
       // Ranges and choices are the planner's to check.
       options: given as unknown as GoldenOptions,
     };
+  }
+
+  read(value: unknown, where: string): GoldenRead {
+    const known = ['format', ...READ_COUNTS, ...READ_TEXTS, ...READ_FLAGS];
+    const choice = this.fields(value, where, known);
+    const { format } = choice;
+    if (format !== undefined && !(ROUTING_FORMATS as readonly unknown[]).includes(format)) {
+      this.fail(`${where}/format`, `it is not one of ${ROUTING_FORMATS.join(', ')}`);
+    }
+    const given = (names: readonly string[]) => names.filter((name) => choice[name] !== undefined);
+    for (const name of given(READ_COUNTS)) this.count(choice[name], `${where}/${name}`);
+    for (const name of given(READ_TEXTS)) this.text(choice[name], `${where}/${name}`);
+    for (const name of given(READ_FLAGS)) {
+      if (typeof choice[name] !== 'boolean') this.fail(`${where}/${name}`, 'it is neither true nor false');
+    }
+    return choice as GoldenRead;
   }
 
   golden(value: unknown, where: string): GoldenEntry {

@@ -3,15 +3,18 @@
 import { dirname, resolve } from 'node:path';
 import { hex } from '../../planner/format/bytes.ts';
 import { planId } from '../../planner/format/digest.ts';
+import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { METRICS } from '../diff/metrics.ts';
 import { summarize } from '../figures/summary.ts';
-import { readAnyRouting } from '../readers/anyRouting.ts';
-import { readPlacement } from '../readers/placementMap.ts';
-import type { GoldenEntry, GoldenFile, PlanEntry } from './goldenFile.ts';
+import { type RoutingChoice, readAnyRouting } from '../readers/anyRouting.ts';
+import { numbersOf, parseAxes, parseRanges } from '../readers/choice.ts';
+import { explaining } from '../readers/origins.ts';
+import { readPlacementFile } from '../readers/placementMap.ts';
+import type { GoldenEntry, GoldenFile, GoldenRead, PlanEntry } from './goldenFile.ts';
 
 /** `missing`: a plan without a golden entry; `obsolete`: a golden entry without a plan. */
 export type Verdict = 'same' | 'mismatch' | 'missing' | 'obsolete';
@@ -50,17 +53,34 @@ export function goldenSummary(plan: VerifiedPlan): Record<string, number | strin
   return figures;
 }
 
+/** What to take of a routing. Throws E_OPTION for lists or axes that are none. */
+function choiceOf({ axes, ranksFrom, maskIds, ...read }: GoldenRead): RoutingChoice {
+  const ranges = (name: string, text: string | undefined) =>
+    text === undefined ? undefined : parseRanges(name, text);
+  const from = ranges('ranksFrom', ranksFrom);
+  return {
+    ...read,
+    axes: axes === undefined ? undefined : parseAxes(axes),
+    ranksFrom: from === undefined ? undefined : numbersOf('ranksFrom', from, MAX_RANKS - 1),
+    maskIds: ranges('maskIds', maskIds),
+  };
+}
+
 /** Makes one plan of a golden file. Throws what the readers and the planner throw. */
 export async function makeGolden(entry: PlanEntry, file: string, planner: Planner): Promise<GoldenEntry> {
   const folder = dirname(file);
   const { placement, ranks, ...options } = entry.options;
-  const tables = await readAnyRouting(resolve(folder, entry.routing), { ...entry.read, ranks });
-  const map = typeof placement === 'string' ? await readPlacement(resolve(folder, placement)) : placement;
-  const plan = planner.planAll(tables, {
-    ...options,
-    ranks: tables.length,
-    ...(map === undefined ? {} : { placement: map }),
-  });
+  const { experts } = options;
+  const choice = { ...choiceOf(entry.read), ranks, experts };
+  const tables = await readAnyRouting(resolve(folder, entry.routing), choice);
+  const map = typeof placement === 'string' ? await readPlacementFile(resolve(folder, placement)) : placement;
+  const plan = await explaining(tables, experts, () =>
+    planner.planAll(tables, {
+      ...options,
+      ranks: tables.length,
+      ...(map === undefined ? {} : { placement: map }),
+    }),
+  );
   return {
     routingDigest: await routingDigest(tables),
     planId: await planId(plan, nodeSha256),

@@ -1,183 +1,174 @@
-// Placements of other tools: EPLB's `phy2log`, `log2phy` and `logcnt`, and SGLang's `physical_to_logical_map`.
+// Placements of other tools as maps from experts to ranks. They number physical slots, or say what each rank holds; a
+// plan knows the ranks of an expert and not the slots, so several slots of one expert on one rank become one instance.
 //
-// They number physical expert slots; slot p of P lives on rank floor(p x ranks / P). A plan knows the ranks of an
-// expert and not the slots, so several slots of one expert on one rank become one instance.
+// P slots are dealt to R ranks in contiguous blocks; if R does not divide P, the first P % R ranks have one more.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/format/layout.ts';
-import type { PlacementMap } from '../../planner/placement.ts';
-import { type Bytes, wholeOf } from '../readers/file.ts';
-import { jsonOf } from '../readers/json.ts';
-import { type NdArray, parseNpy, shapeText } from '../readers/npy.ts';
-import { isArchive, openFile } from '../readers/source.ts';
-import { readTorch, TorchTensor } from '../readers/torch.ts';
-
-export const FORMATS = ['phy2log', 'log2phy', 'physical_to_logical_map'] as const;
-export type Format = (typeof FORMATS)[number];
+import { type PlacementMap, remainderFirstOwner } from '../../planner/placement.ts';
+import { axesOf, type Nested } from './nested.ts';
+import type { PlacementLayer } from './placementFile.ts';
 
 export interface Converted {
   readonly map: PlacementMap;
   /** Slots that became one with another slot of their expert on their rank. */
   readonly merged: number;
-  /** Physical slots. */
+  /** Physical slots that hold an expert. */
   readonly physical: number;
+  /** Slots that hold none. */
+  readonly unused: number;
+  /** Slots of each expert. */
+  readonly slots: readonly number[];
 }
 
-type Nested = readonly (number | Nested)[];
-
-/** Layers of [logical][replicas] have three. */
-const MAX_AXES = 3;
-
-/** Lists of integers, no deeper than `axes`. */
-function isNested(value: unknown, axes = MAX_AXES): value is Nested {
-  if (axes === 0 || !Array.isArray(value)) return false;
-  return value.every((item) => Number.isSafeInteger(item) || isNested(item, axes - 1));
+/** What a layer is converted for. */
+export interface Target {
+  readonly ranks: number;
+  /** Physical slots, where the file does not say how many there are. Default: up to the highest that is used. */
+  readonly slots?: number | undefined;
+  readonly path: string;
 }
 
-/** Axes of nested lists; 0 where numbers and lists, or lists of other depths, stand side by side. */
-function axesOf(value: Nested): number {
-  let inner: number | undefined;
-  for (const item of value) {
-    const axes = typeof item === 'number' ? 0 : axesOf(item);
-    if (typeof item !== 'number' && axes === 0) return 0;
-    inner ??= axes;
-    if (axes !== inner) return 0;
-  }
-  return 1 + (inner ?? 0);
+/** More slots than instances: each may be empty. */
+const MAX_SLOTS = 1 << 20;
+
+function bad({ path }: Target, text: string, hint: string): FuscoError {
+  return new FuscoError('E_PLACEMENT', text, { path, hint });
 }
 
-/** Nested lists of an array. */
-function nest({ data, shape }: NdArray): Nested {
-  let items: Nested = Array.from(data as ArrayLike<number | bigint>, Number);
-  for (const size of shape.slice(1).reverse()) {
-    const count = size === 0 ? 0 : items.length / size;
-    const whole = items;
-    items = Array.from({ length: count }, (_, i) => whole.slice(i * size, (i + 1) * size));
-  }
-  return items;
-}
+const SAME_FILE = 'Check that the file is complete, and that --layer and --format name what it holds.';
 
-/** A tensor of a .pt file: alone, under `key`, or under the key of SGLang's recorder, whose map may change later. */
-function tensorOf(bytes: Bytes, key: string, path: string): NdArray {
-  const value = readTorch(bytes, path);
-  const found = value instanceof Map ? (value.get(key) ?? value.get(`last_${key}`)) : value;
-  if (found instanceof TorchTensor) return found.toArray();
-  throw new FuscoError('E_FOREIGN', `it is no tensor, nor a dict with one at "${key}"`, { path });
-}
-
-/** An integer array of a .npy, .pt or JSON file as nested lists; an object or dict holds it under `key`. */
-async function readNested(path: string, key: string): Promise<Nested> {
-  using file = openFile(path);
-  if (isArchive(file) || path.endsWith('.npy')) {
-    const array = isArchive(file) ? tensorOf(file.bytes, key, path) : parseNpy(wholeOf(file), path);
-    if (/^f/.test(array.dtype)) {
-      throw new FuscoError('E_FORMAT', `${array.dtype} ${shapeText(array.shape)} is not integers`, { path });
-    }
-    return nest(array);
-  }
-  const value = jsonOf(new TextDecoder().decode(wholeOf(file)), path);
-  const found = Array.isArray(value) ? value : (value as Record<string, unknown> | null)?.[key];
-  if (isNested(found)) return found;
-  throw new FuscoError('E_FORMAT', `it is no array of integers, nor an object with one at "${key}"`, {
-    path,
-  });
-}
-
-/**
- * One layer of an array whose layers have `depth` axes; a file with one axis less is a single layer.
- *
- * @param path .npy, .pt or JSON
- * @throws FuscoError E_FORMAT, E_OPTION if there is no such layer
- */
-export async function readLayer(
-  path: string,
-  key: string,
-  depth: number,
-  layer: number | undefined,
-): Promise<Nested> {
-  const whole = await readNested(path, key);
-  const found = axesOf(whole);
-  if (found === 0) {
-    throw new FuscoError('E_FORMAT', `${key} holds numbers and lists side by side`, { path });
-  }
-  if (found === depth && layer === undefined) return whole;
-  if (found !== depth + 1) {
-    const wanted = layer === undefined ? `${depth} or ${depth + 1}` : `${depth + 1}`;
-    throw new FuscoError('E_FORMAT', `${key} has ${found} axes, not ${wanted}`, { path });
-  }
-  const at = layer ?? (whole.length === 1 ? 0 : -1);
-  const chosen = whole[at];
-  if (Array.isArray(chosen)) return chosen as Nested;
-  throw new FuscoError('E_OPTION', `give --layer, 0..${whole.length - 1}`, { path });
-}
-
-function bad(path: string, text: string): FuscoError {
-  return new FuscoError('E_PLACEMENT', text, { path });
-}
-
-function checkPhysical(physical: number, ranks: number, path: string): void {
-  if (physical === 0 || physical % ranks !== 0) {
-    throw bad(path, `${physical} physical experts do not divide among ${ranks} ranks`);
-  }
-}
-
-/** Ranks of each expert from its slots. */
-function joinSlots(
-  slots: readonly (readonly number[])[],
-  physical: number,
-  ranks: number,
-  path: string,
-): Converted {
+/** The ranks of each expert, a rank once for every slot there, as a map. */
+function join(hosts: readonly (readonly number[])[], unused: number, target: Target): Converted {
   let merged = 0;
-  const map = slots.map((list, expert) => {
-    const hosts = new Set(list.map((slot) => Math.floor((slot * ranks) / physical)));
-    if (hosts.size === 0) throw bad(path, `expert ${expert} lives nowhere`);
-    merged += list.length - hosts.size;
-    const sorted = [...hosts].sort((a, b) => a - b);
+  const map = hosts.map((list, expert) => {
+    const ranks = new Set(list);
+    if (ranks.size === 0) throw bad(target, `expert ${expert} lives nowhere`, SAME_FILE);
+    merged += list.length - ranks.size;
+    const sorted = [...ranks].sort((a, b) => a - b);
     return sorted.length === 1 ? sorted[0]! : sorted;
   });
-  return { map, merged, physical };
+  const slots = hosts.map((list) => list.length);
+  const physical = slots.reduce((sum, count) => sum + count, 0);
+  if (map.length === 0) throw bad(target, 'it places no expert', SAME_FILE);
+  return { map, merged, physical, unused, slots };
 }
 
-/** From [physical] logical ids: EPLB's phy2log, SGLang's physical_to_logical_map. Throws E_PLACEMENT. */
-export function fromPhysical(layer: Nested, ranks: number, path: string): Converted {
+/** The ranks of each expert from (expert, rank) pairs, one for every slot that holds an expert. */
+function hostsOf(pairs: Iterable<readonly [expert: number, rank: number]>, target: Target): number[][] {
+  const hosts: number[][] = [];
+  for (const [expert, rank] of pairs) {
+    if (expert < 0 || expert >= MAX_INSTANCES) {
+      throw bad(target, `expert ${expert} is not in 0..${MAX_INSTANCES - 1}`, SAME_FILE);
+    }
+    while (hosts.length <= expert) hosts.push([]);
+    hosts[expert]!.push(rank);
+  }
+  return hosts;
+}
+
+/** From [physical] logical experts, -1 in empty slots. Throws E_PLACEMENT. */
+function fromPhysical(layer: Nested, target: Target): Converted {
   const ids = layer as readonly number[];
-  checkPhysical(ids.length, ranks, path);
-  const experts = ids.reduce((most, id) => Math.max(most, id), -1) + 1;
-  if (experts > MAX_INSTANCES) throw bad(path, `expert ${experts - 1} >= ${MAX_INSTANCES}`);
-  const slots: number[][] = Array.from({ length: experts }, () => []);
-  ids.forEach((id, slot) => {
-    if (id < 0) throw bad(path, `slot ${slot} holds expert ${id}`);
-    slots[id]!.push(slot);
+  const pairs = ids.flatMap((expert, slot): [number, number][] => {
+    if (expert < -1) throw bad(target, `slot ${slot} holds expert ${expert}`, 'Only -1 marks an empty slot.');
+    return expert === -1 ? [] : [[expert, remainderFirstOwner(slot, ids.length, target.ranks)]];
   });
-  return joinSlots(slots, ids.length, ranks, path);
+  return join(hostsOf(pairs, target), ids.length - pairs.length, target);
 }
 
-/** From [logical][replicas] slots, -1 if there is none: EPLB's log2phy. Throws E_PLACEMENT. */
-export function fromLogical(layer: Nested, ranks: number, path: string): Converted {
-  const slots = (layer as readonly (readonly number[])[]).map((list) => list.filter((slot) => slot !== -1));
-  const all = slots.flat().sort((a, b) => a - b);
-  const hole = all.findIndex((slot, i) => slot !== i);
-  if (hole >= 0)
-    throw bad(path, `the slots are not 0..${all.length - 1}, each once: ${all[hole]} at ${hole}`);
-  checkPhysical(all.length, ranks, path);
-  return joinSlots(slots, all.length, ranks, path);
+/** From [logical][replicas] slots, -1 if there is none. Throws E_PLACEMENT. */
+function fromLogical(layer: Nested, target: Target): Converted {
+  const lists = (layer as readonly (readonly number[])[]).map((list) => list.filter((slot) => slot !== -1));
+  const used = new Set<number>();
+  for (const [expert, list] of lists.entries()) {
+    for (const slot of list) {
+      if (slot < 0 || slot >= MAX_SLOTS) throw bad(target, `expert ${expert} in slot ${slot}`, SAME_FILE);
+      if (used.has(slot))
+        throw bad(target, `slot ${slot} holds two experts, the second is ${expert}`, SAME_FILE);
+      used.add(slot);
+    }
+  }
+  const highest = lists.flat().reduce((most, slot) => Math.max(most, slot), -1);
+  const total = target.slots ?? highest + 1;
+  if (total <= highest)
+    throw bad(target, `slot ${highest} of ${total}`, 'Give --slots the number of all slots.');
+  const pairs = lists.flatMap((list, expert) =>
+    list.map((slot): [number, number] => [expert, remainderFirstOwner(slot, total, target.ranks)]),
+  );
+  const hosts = hostsOf(pairs, target);
+  // Experts without a slot at the end of the list are missing, too.
+  while (hosts.length < lists.length) hosts.push([]);
+  return join(hosts, total - used.size, target);
+}
+
+/** From the experts that each rank holds. Throws E_PLACEMENT. */
+function fromRanks(layer: Nested, target: Target): Converted {
+  const held = layer as readonly (readonly number[])[];
+  if (held.length !== target.ranks) {
+    throw bad(
+      target,
+      `it has ${held.length} ranks, not ${target.ranks}`,
+      'Give --ranks as many as the file has.',
+    );
+  }
+  const pairs = held.flatMap((experts, rank) =>
+    experts.filter((expert) => expert !== -1).map((expert): [number, number] => [expert, rank]),
+  );
+  return join(hostsOf(pairs, target), held.flat().length - pairs.length, target);
+}
+
+/** From [ranks][experts] numbers of the experts on their rank, -1 elsewhere. Throws E_PLACEMENT. */
+function fromExpertMap(layer: Nested, target: Target): Converted {
+  const rows = layer as readonly (readonly number[])[];
+  const held = rows.map((row, rank) => {
+    const experts = row.flatMap((local, expert) => (local === -1 ? [] : [{ local, expert }]));
+    const locals = new Set(experts.map(({ local }) => local));
+    const isDense = experts.every(({ local }) => local >= 0 && local < experts.length);
+    if (isDense && locals.size === experts.length) return experts.map(({ expert }) => expert);
+    const text = `rank ${rank}: its experts are not numbered 0..${experts.length - 1}, each once`;
+    throw bad(
+      target,
+      text,
+      'A map of experts is [ranks][experts]: the number of the expert on the rank, or -1.',
+    );
+  });
+  return fromRanks(held, target);
+}
+
+/** From [experts] ranks. Throws E_PLACEMENT. */
+function fromOwners(layer: Nested, target: Target): Converted {
+  const owners = layer as readonly number[];
+  const outside = owners.findIndex((rank) => rank < 0 || rank >= target.ranks);
+  if (outside >= 0) {
+    const text = `expert ${outside} on rank ${owners[outside]} of ${target.ranks}`;
+    throw bad(target, text, 'Give --ranks as many as the placement was made for.');
+  }
+  const pairs = owners.map((rank, expert): [number, number] => [expert, rank]);
+  return join(hostsOf(pairs, target), 0, target);
+}
+
+const CONVERTERS = {
+  phy2log: fromPhysical,
+  log2phy: fromLogical,
+  ascend: fromRanks,
+  expert_map: fromExpertMap,
+  expert_to_ep_rank: fromOwners,
+} as const;
+
+/** The map of one layer. Throws E_PLACEMENT for what is no placement on `target.ranks` ranks. */
+export function convertLayer({ format, layer }: PlacementLayer, target: Target): Converted {
+  const isRagged = axesOf(layer) === 0;
+  if (isRagged) throw bad(target, 'it holds numbers and lists side by side', SAME_FILE);
+  return CONVERTERS[format](layer, target);
 }
 
 /** Throws E_PLACEMENT unless `logcnt` says how many slots each expert has. */
-export function checkReplicas(counts: Nested, found: readonly number[], path: string): void {
+export function checkReplicas(counts: Nested, found: readonly number[], target: Target): void {
+  const hint = 'Give the replica counts of the same layer of the same placement.';
   const at = found.findIndex((replicas, expert) => counts[expert] !== replicas);
-  if (at >= 0) throw bad(path, `expert ${at} has ${String(counts[at])} replicas, the map ${found[at]}`);
+  if (at >= 0)
+    throw bad(target, `expert ${at} has ${String(counts[at])} replicas, the map ${found[at]}`, hint);
   if (counts.length !== found.length)
-    throw bad(path, `${counts.length} experts, the map has ${found.length}`);
-}
-
-/** Slots of each expert in a layer of either form. */
-export function slotCounts(format: Format, layer: Nested): number[] {
-  if (format === 'log2phy') {
-    return (layer as readonly (readonly number[])[]).map((list) => list.filter((slot) => slot !== -1).length);
-  }
-  const counts: number[] = [];
-  for (const id of layer as readonly number[]) counts[id] = (counts[id] ?? 0) + 1;
-  return Array.from(counts, (count) => count ?? 0);
+    throw bad(target, `${counts.length} experts, the map has ${found.length}`, hint);
 }

@@ -10,7 +10,9 @@ import {
   defaultRanksPerNode,
   makePlacement,
   type PlacementMap,
+  placementOf,
 } from '../../planner/placement.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
 import { maxOverMean } from '../figures/summary.ts';
 
 export interface ProposalOptions {
@@ -146,9 +148,54 @@ function pack(counts: readonly number[], instances: readonly number[], packing: 
   return ranksOf.map((ranks) => (ranks.length === 1 ? ranks[0]! : ranks));
 }
 
+/** Instances of a map. */
+function instanceCount(map: PlacementMap): number {
+  return map.reduce<number>((sum, entry) => sum + (typeof entry === 'number' ? 1 : entry.length), 0);
+}
+
 /**
- * Proposes where each expert lives. The result is never worse balanced than contiguous blocks: those are kept where
- * packing does not beat them.
+ * Adds replicas to a map one by one, each for the highest load per instance and on the least loaded rank without it, and
+ * leaves out those that would make the busiest rank busier. No rank gets more instances than `room`.
+ */
+function addReplicas(
+  map: PlacementMap,
+  counts: readonly number[],
+  replicas: number,
+  { ranks, room }: { readonly ranks: number; readonly room: number },
+): PlacementMap {
+  const hosts = map.map((entry) => (typeof entry === 'number' ? [entry] : [...entry]));
+  const loads = new Array<number>(ranks).fill(0);
+  const held = new Array<number>(ranks).fill(0);
+  hosts.forEach((list, expert) => {
+    for (const rank of list) {
+      loads[rank]! += counts[expert]! / list.length;
+      held[rank]!++;
+    }
+  });
+  const share = (expert: number) => counts[expert]! / hosts[expert]!.length;
+  const open = new Set(counts.keys());
+  for (let left = replicas; left > 0 && open.size > 0; ) {
+    const expert = [...open].reduce((best, next) => (share(next) > share(best) ? next : best));
+    const list = hosts[expert]!;
+    const free = [...loads.keys()].filter((rank) => held[rank]! < room && !list.includes(rank));
+    const to = free.reduce((best, rank) => (loads[rank]! < loads[best]! ? rank : best), free[0] ?? -1);
+    const next = counts[expert]! / (list.length + 1);
+    if (to < 0 || loads[to]! + next > Math.max(...loads)) {
+      open.delete(expert);
+      continue;
+    }
+    for (const rank of list) loads[rank]! += next - share(expert);
+    loads[to]! += next;
+    held[to]!++;
+    list.push(to);
+    left--;
+  }
+  return hosts.map((list) => (list.length === 1 ? list[0]! : list.sort((a, b) => a - b)));
+}
+
+/**
+ * Proposes where each expert lives. The busiest rank of the result is never busier than that of contiguous blocks, which
+ * are kept where packing does not beat them; replicas that only make it busier are left out.
  *
  * @param counts load of each expert, integers from 0
  * @throws FuscoError E_OPTION for sizes out of range, or more replicas than ranks can hold
@@ -159,41 +206,43 @@ export function proposePlacement(counts: readonly number[], options: ProposalOpt
   const ranksPerNode = checkRanksPerNode(options.ranksPerNode ?? defaultRanksPerNode(ranks), ranks);
   const most = Math.min(experts * (ranks - 1), MAX_INSTANCES - experts);
   const asked = checkInteger('replicas', options.replicas ?? 0, 0, most);
-  const instances = replicate(counts, asked, ranks);
-  const room = Math.ceil((experts + asked) / ranks);
-  const packed = pack(counts, instances, new Packing(ranks, room, ranksPerNode));
-  const measure = (map: PlacementMap) => imbalanceOf(map, counts, ranks, ranksPerNode);
-  const before = measure([]);
-  const after = measure(packed);
-  if (asked === 0 && after.rankMaxOverMean >= before.rankMaxOverMean) {
-    const blocks = counts.map((_, expert) => Math.floor((expert * ranks) / experts));
-    return { map: blocks, before, after: before, replicas: 0 };
-  }
-  const placed = packed.reduce<number>(
-    (sum, entry) => sum + (typeof entry === 'number' ? 1 : entry.length),
-    0,
-  );
+  const room = (replicas: number) => Math.ceil((experts + replicas) / ranks);
+  const packWith = (replicas: number) =>
+    pack(counts, replicate(counts, replicas, ranks), new Packing(ranks, room(replicas), ranksPerNode));
+  const blocks = placementOf('blocks', experts, ranks);
+  const before = imbalanceOf(blocks, counts, ranks, ranksPerNode);
+  const proposalOf = (map: PlacementMap): Proposal => {
+    const after = imbalanceOf(map, counts, ranks, ranksPerNode);
+    return { map, before, after, replicas: instanceCount(map) - experts };
+  };
+  const better = (a: Proposal, b: Proposal) => (b.after.rankMaxOverMean < a.after.rankMaxOverMean ? b : a);
+  const packed = packWith(asked);
   if (packed.some((entry) => typeof entry !== 'number' && entry.length === 0)) {
     throw new FuscoError('E_INTERNAL', 'an expert found no rank');
   }
-  return { map: packed, before, after, replicas: placed - experts };
+  const proposal = proposalOf(packed);
+  if (asked === 0) return better(proposalOf(blocks), proposal);
+  if (proposal.after.rankMaxOverMean <= before.rankMaxOverMean) return proposal;
+  // Replicas that cannot be packed: the better map without them, and those of them that do no harm.
+  const base = better(proposalOf(blocks), proposalOf(packWith(0)));
+  return better(base, proposalOf(addReplicas(base.map, counts, asked, { ranks, room: room(asked) })));
 }
 
-/** How often each expert was chosen in a routing. Ids out of range are the planner's to refuse; here they throw. */
-export function countChoices(
-  tables: readonly { ids: ArrayLike<number | bigint> }[],
-  experts: number,
-): number[] {
+/**
+ * How often each expert was chosen in a routing.
+ *
+ * @throws FuscoError E_ROUTING_ID for the first id that is neither -1 nor in 0..experts - 1
+ */
+export function countChoices(tables: readonly RoutingTable[], experts: number): number[] {
   const counts = new Array<number>(experts).fill(0);
-  for (const [rank, { ids }] of tables.entries()) {
+  for (const [rank, { ids, topk }] of tables.entries()) {
     for (let entry = 0; entry < ids.length; entry++) {
       const id = Number(ids[entry]!);
       if (id === -1) continue;
       if (id < 0 || id >= experts) {
-        throw new FuscoError(
-          'E_ROUTING_ID',
-          `rank ${rank} entry ${entry}: expert ${id} is not in 0..${experts - 1}`,
-        );
+        const [token, k] = [Math.floor(entry / topk), entry % topk];
+        const text = `rank ${rank} token ${token} k ${k}: expert ${id} is not -1 and not in 0..${experts - 1}`;
+        throw new FuscoError('E_ROUTING_ID', text, { rank, token, k, value: id, limit: experts - 1 });
       }
       counts[id]!++;
     }

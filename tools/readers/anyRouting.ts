@@ -2,25 +2,34 @@
 // trust in an extension.
 
 import { FuscoError } from '../../planner/errors.ts';
-import type { RoutingTable } from '../../planner/routing.ts';
+import { namedArrays, readArrays } from './arrays.ts';
+import type { ReadChoice } from './choice.ts';
 import {
   COUNTS_HINT,
   type DirectorySource,
   type FileKind,
   type FileSource,
   refuse,
+  type Source,
   wholeOf,
 } from './file.ts';
 import { readJsonLines } from './jsonLines.ts';
+import { maskPiece, readMultiHot } from './masks.ts';
 import { isMegatronRecord, MEGATRON_FILE, readMegatron } from './megatron.ts';
 import { parseNpy } from './npy.ts';
 import { readNpz } from './npz.ts';
 import { routingOf, splitBetween } from './numpyRouting.ts';
-import { readSglang } from './sglang.ts';
+import type { RecordedTable } from './origins.ts';
+import { listed, type Recorded } from './piece.ts';
+import { isResponses, readResponseFile, readResponseLines } from './responses.ts';
+import { readSafetensors } from './safetensors.ts';
+import { isSglangDump, readSglang } from './sglang.ts';
 import { openMatching, openSource } from './source.ts';
-import type { TraceChoice } from './trace.ts';
-import { readTrtllm, TRTLLM_FILE } from './trtllm.ts';
-import { isVllmRecord, readVllmArrays, readVllmLines, readVllmResponse } from './vllm.ts';
+import { joinTables } from './tables.ts';
+import { openTorch, readTorch } from './torch.ts';
+import { tensorsOf } from './torchArrays.ts';
+import { type LayerSearch, tableOf } from './trace.ts';
+import { isTrtllmArchive, readTrtllm, TRTLLM_FILE } from './trtllm.ts';
 
 /** Names of `--format`; `numpy` is .npy, .npz or a directory of rank{r}.npy. */
 export const ROUTING_FORMATS = ['auto', 'numpy', 'sglang', 'vllm', 'megatron', 'trtllm'] as const;
@@ -28,20 +37,20 @@ export type RoutingFormat = (typeof ROUTING_FORMATS)[number];
 
 /** The kinds of file that each format takes. */
 const KINDS: Readonly<Record<RoutingFormat, readonly FileKind[]>> = {
-  auto: ['npy', 'npz', 'vllm npz', 'torch', 'safetensors', 'json'],
-  numpy: ['npy', 'npz', 'vllm npz'],
-  sglang: ['torch'],
-  vllm: ['json', 'npy', 'npz', 'vllm npz'],
+  auto: ['npy', 'npz', 'torch', 'safetensors', 'json'],
+  numpy: ['npy', 'npz'],
+  sglang: ['torch', 'json'],
+  vllm: ['json', 'npy', 'npz', 'torch', 'safetensors'],
   megatron: ['json'],
   trtllm: ['safetensors'],
 };
 
-export interface RoutingChoice extends TraceChoice {
+export interface RoutingChoice extends ReadChoice {
   /** Default auto. */
   readonly format?: RoutingFormat | undefined;
-  /** As readRouting takes it. */
-  readonly ranks?: number | undefined;
 }
+
+type Choice = RoutingChoice & LayerSearch;
 
 /** A JSON file that is not one value a line is read whole. */
 const MAX_JSON_BYTES = 2 ** 28;
@@ -56,19 +65,20 @@ function firstLine(file: FileSource): unknown {
   return undefined;
 }
 
-function readJsonRouting(file: FileSource, choice: RoutingChoice): RoutingTable[] {
+function readJsonRouting(file: FileSource, choice: Choice): Recorded {
   const { format } = choice;
   const first = firstLine(file);
   if (first === undefined) return readJsonWhole(file, choice);
-  if (format === 'megatron' || (format !== 'vllm' && isMegatronRecord(first))) {
+  const isForResponses = format === 'vllm' || format === 'sglang';
+  if (format === 'megatron' || (!isForResponses && isMegatronRecord(first))) {
     return readMegatron([file], file.path, choice);
   }
-  return format === 'vllm' || isVllmRecord(first)
-    ? readVllmLines(file, choice)
+  return isForResponses || isResponses(first)
+    ? readResponseLines(file, choice)
     : refuseJson(first, file.path);
 }
 
-function readJsonWhole(file: FileSource, choice: RoutingChoice): RoutingTable[] {
+function readJsonWhole(file: FileSource, choice: Choice): Recorded {
   const { path, bytes } = file;
   if (bytes.length > MAX_JSON_BYTES) {
     refuse(path, `${bytes.length} bytes of JSON > ${MAX_JSON_BYTES}: store one record a line`);
@@ -79,88 +89,228 @@ function readJsonWhole(file: FileSource, choice: RoutingChoice): RoutingTable[] 
   } catch (cause) {
     refuse(path, 'it is neither JSON nor one JSON value a line', cause);
   }
-  return isVllmRecord(value) ? readVllmResponse(value, path, choice) : refuseJson(value, path);
+  return isResponses(value) ? readResponseFile(value, path, choice) : refuseJson(value, path);
 }
 
 function refuseJson(value: unknown, path: string): never {
   if (typeof value === 'object' && value !== null && 'logical_count' in value) {
     refuse(path, `it only counts: ${COUNTS_HINT}`);
   }
-  return refuse(path, 'JSON that is neither a router trace (top_indices) nor responses (routed_experts)');
+  return refuse(
+    path,
+    'JSON that is neither a router trace (top_indices) nor responses of vLLM or SGLang (routed_experts)',
+  );
 }
 
-function readVllmFile(file: FileSource, choice: RoutingChoice): RoutingTable[] {
-  const { kind, bytes, path } = file;
-  const arrays =
-    kind === 'npy' ? new Map([['routed_experts', parseNpy(wholeOf(file), path)]]) : readNpz(bytes, path);
-  return readVllmArrays(arrays, path, choice);
+function readTorchRouting(file: FileSource, choice: Choice): Recorded {
+  const { path, bytes } = file;
+  const value = readTorch(bytes, path);
+  if (choice.format === 'sglang' || isSglangDump(value)) return readSglang([file], path, choice);
+  return readArrays(tensorsOf(value, path), path, choice, {
+    hasLayers: choice.format === 'vllm',
+    hasRanks: false,
+  });
 }
 
-/** The tables that another program's file holds; undefined for a file of NumPy's. */
-function readFile(file: FileSource, choice: RoutingChoice): RoutingTable[] | undefined {
+function readSafetensorsRouting(file: FileSource, choice: Choice): Recorded {
+  const { path } = file;
+  const bytes = wholeOf(file);
+  const arrays = readSafetensors(bytes, path);
+  if (choice.format === 'trtllm' || (choice.format !== 'vllm' && isTrtllmArchive(arrays.keys()))) {
+    return readTrtllm([{ ...file, bytes }], path, choice);
+  }
+  return readArrays(namedArrays(arrays), path, choice, {
+    hasLayers: choice.format === 'vllm',
+    hasRanks: false,
+  });
+}
+
+/** Members of an archive of one array per rank, which the NumPy reader takes. */
+const RANK_FILE = /^rank[0-9]+\.npy$/;
+
+function readNumpyRouting(file: FileSource, choice: Choice): Recorded {
+  const { path, bytes, kind } = file;
+  // The names alone: members are read once.
+  const isPerRank = kind === 'npz' && openTorch(bytes, path).names.some((name) => RANK_FILE.test(name));
+  if (isPerRank && choice.array === undefined) return readPerRank(file, choice);
+  const arrays = kind === 'npy' ? new Map([['', parseNpy(wholeOf(file), path)]]) : readNpz(bytes, path);
+  return readArrays(namedArrays(arrays), path, choice, {
+    hasLayers: choice.format === 'vllm',
+    hasRanks: choice.format !== 'vllm',
+  });
+}
+
+/** One array [tokens, topk] per rank. */
+function readPerRank(source: Source, choice: Choice): Recorded {
+  const { path } = source;
+  const given = (['layer', 'step', 'axes', 'array'] as const).find((name) => choice[name] !== undefined);
+  if (given !== undefined) {
+    throw new FuscoError('E_OPTION', `--${given}: it holds one array [tokens, topk] per rank`, {
+      path,
+      hint: `Leave out --${given}.`,
+    });
+  }
+  const tables = routingOf(source).map((table, rank) => {
+    const origin = { path: `${path}/rank${rank}.npy`, where: '', first: 0, tokens: table.tokens };
+    return tableOf([{ piece: maskPiece(table, choice), origin }], origin.path);
+  });
+  return { kind: 'ranks', tables, isStated: true };
+}
+
+/** What a file is that nothing here reads. */
+function refuseUnknown({ path, bytes }: FileSource): never {
+  const text = new TextDecoder().decode(bytes.subarray(0, Math.min(512, bytes.length)));
+  if (/^[\w"]+(,[\w" .-]*)+\r?\n/.test(text)) {
+    refuse(
+      path,
+      'text that begins like CSV, which is no format of a routing: store the ids as .npy or JSONL',
+    );
+  }
+  // The refusal of the .npy reader says what the file starts with.
+  parseNpy(wholeOf({ kind: 'unknown', path, bytes }), path);
+  throw new FuscoError('E_INTERNAL', 'an unknown file is a .npy file', { path });
+}
+
+function readFile(file: FileSource, choice: Choice): Recorded {
   const { kind, path } = file;
   const format = choice.format ?? 'auto';
-  // What is nobody's goes to the NumPy reader, whose refusal says what it starts with.
-  if (kind === 'unknown' && (format === 'auto' || format === 'numpy')) return undefined;
+  if (kind === 'unknown' && (format === 'auto' || format === 'numpy')) return refuseUnknown(file);
   if (kind === 'pickle') {
     refuse(path, 'a bare pickle, perhaps of torch.save before 1.6: save it again with a newer PyTorch');
   }
   if (!KINDS[format].includes(kind)) refuse(path, `it does not start like a file of ${format}`);
-  if (kind === 'torch') return readSglang([file], path, choice);
-  if (kind === 'safetensors') return readTrtllm([file], path, choice);
-  if (kind === 'json') return readJsonRouting(file, choice);
-  return format === 'vllm' || (kind === 'vllm npz' && format === 'auto')
-    ? readVllmFile(file, choice)
-    : undefined;
+  if (kind === 'torch') return readTorchRouting(file, choice);
+  if (kind === 'safetensors') return readSafetensorsRouting(file, choice);
+  return kind === 'json' ? readJsonRouting(file, choice) : readNumpyRouting(file, choice);
 }
 
-/** The tables of the recording in a directory; undefined if it holds none. */
-function readDirectory(directory: DirectorySource, choice: RoutingChoice): RoutingTable[] | undefined {
+function readDirectory(directory: DirectorySource, choice: Choice): Recorded {
   const { path, names } = directory;
   const format = choice.format ?? 'auto';
   const readers = [
     ['megatron', readMegatron, MEGATRON_FILE],
     ['trtllm', readTrtllm, TRTLLM_FILE],
-    ['sglang', readSglang, /\.pt$/],
+    ['sglang', readSglang, /\.pt(\.gz)?$/],
   ] as const;
   for (const [name, read, wanted] of readers) {
     if (names.some((file) => wanted.test(file)) && (format === 'auto' || format === name)) {
       return read(openMatching(directory, wanted), path, choice);
     }
   }
-  if (format === 'auto' || format === 'numpy') return undefined;
+  if (format === 'auto' || format === 'numpy') return readPerRank(directory, choice);
   return refuse(path, `the directory holds no files of ${format}`);
 }
 
-/** Options that mean nothing to a file of NumPy's. Throws E_OPTION. */
-function refuseChoice(path: string, { layer, step }: RoutingChoice): void {
-  if (layer === undefined && step === undefined) return;
-  const option = layer === undefined ? '--step' : '--layer';
+function readSource(source: Source, choice: Choice): Recorded {
+  return source.kind === 'directory' ? readDirectory(source, choice) : readFile(source, choice);
+}
+
+function tablesOf(recorded: Recorded): readonly RecordedTable[] {
+  return recorded.kind === 'batch' ? [recorded.table] : recorded.tables;
+}
+
+/** Whether there are tokens, and none of them has an expert. */
+function isEmpty(tables: readonly RecordedTable[]): boolean {
+  if (tables.every(({ ids }) => ids.length === 0)) return false;
+  return tables.every(({ ids }) => {
+    for (let i = 0; i < ids.length; i++) if (Number(ids[i]) !== -1) return false;
+    return true;
+  });
+}
+
+/** Refuses a layer in which no token has an expert, with the first layer that has some. */
+function refuseEmpty(source: Source, choice: Choice): never {
+  const layersWithExperts = new Set<number>();
+  try {
+    readSource(source, { ...choice, notice: undefined, onFound: undefined, layersWithExperts });
+  } catch (error) {
+    // Another layer may be damaged; this one is empty all the same.
+    if (!(error instanceof FuscoError)) throw error;
+  }
+  layersWithExperts.delete(choice.layer ?? -1);
+  const [first] = [...layersWithExperts].sort((a, b) => a - b);
+  const others = first === undefined ? 'nor in any other' : `the first layer with experts is ${first}`;
+  const layer = choice.layer === undefined ? '' : ` in layer ${choice.layer}`;
   throw new FuscoError(
-    'E_OPTION',
-    `${option}: this file holds one layer and one step (--format vllm reads arrays of layers)`,
-    { path },
+    'E_FOREIGN',
+    `nothing was recorded${layer}${layer === '' ? '' : `, ${others}`}: every id is -1`,
+    {
+      path: source.path,
+      hint:
+        first === undefined
+          ? 'Check that the recorder was on, and what --mask-ids and --mask-repeated-rows mask.'
+          : `Dense layers have no experts: choose one that has, such as --layer ${listed([first])}.`,
+    },
   );
 }
 
+/** Of a file that states its ranks, those that were asked for. Throws E_RANKS. */
+function pickRanks(
+  tables: readonly RecordedTable[],
+  path: string,
+  { ranks, ranksFrom }: Choice,
+): RecordedTable[] {
+  const { length } = tables;
+  const missing = ranksFrom?.find((rank) => rank >= length);
+  if (missing !== undefined) {
+    const text = `--ranks-from: there is no rank ${missing} of ${length}`;
+    throw new FuscoError('E_RANKS', text, { path, hint: `Name ranks of 0..${length - 1}.` });
+  }
+  const picked = ranksFrom?.map((rank) => tables[rank]!) ?? [...tables];
+  if (ranks === undefined || ranks === picked.length) return picked;
+  throw new FuscoError('E_RANKS', `holds ${picked.length} ranks, not the ${ranks} asked for`, {
+    path,
+    hint: 'Leave out --ranks, or take some of the ranks with --ranks-from FIRST..LAST.',
+  });
+}
+
+/** The tables of the ranks that were asked for. Throws E_RANKS, E_OPTION. */
+function forRanks(recorded: Recorded, path: string, choice: Choice): RecordedTable[] {
+  if (recorded.kind === 'ranks') {
+    return recorded.isStated ? pickRanks(recorded.tables, path, choice) : [...recorded.tables];
+  }
+  if (choice.anyRanks === true && choice.ranksFrom === undefined) return [recorded.table];
+  if (choice.ranksFrom === undefined || choice.asBatch === true)
+    return splitBetween(recorded.table, path, choice.ranks);
+  throw new FuscoError('E_OPTION', '--ranks-from: the file does not say which rank had which tokens', {
+    path,
+    hint: 'Give --ranks, among which the tokens are split, or name an axis of ranks with --axes.',
+  });
+}
+
+/** Whether a source is ids of one layer and one step that somebody made, which may well be all masked. */
+function isPlainIds({ kind, ...source }: Source, { layer }: Choice): boolean {
+  if (layer !== undefined) return false;
+  return kind === 'npy' || kind === 'npz' || ('names' in source && source.names.includes('rank0.npy'));
+}
+
+/** The tokens of all ranks, or of those that were asked for, as one batch. */
+function asBatch(recorded: Recorded, path: string, { ranksFrom }: Choice): Recorded {
+  if (recorded.kind === 'batch') return recorded;
+  const { tables, isStated } = recorded;
+  const picked = isStated ? pickRanks(tables, path, { ranksFrom }) : tables;
+  const isBool = picked.some((table) => table.isBool);
+  const origins = picked.flatMap((table) => table.origins ?? []);
+  return { kind: 'batch', table: { ...joinTables(picked), origins, isBool } };
+}
+
+/** The same tables as a map of 0 and 1 says, if they are one. */
+function decoded(recorded: Recorded, path: string, choice: Choice): Recorded {
+  const tables = readMultiHot(tablesOf(recorded), path, choice);
+  return recorded.kind === 'batch' ? { kind: 'batch', table: tables[0]! } : { ...recorded, tables };
+}
+
 /**
- * The routing tables of all ranks, from a file or directory of NumPy's, SGLang's, vLLM's, Megatron's or
- * TensorRT-LLM's. A recording of one rank is split like an array [tokens, topk].
+ * The routing tables of all ranks, from a file or directory of NumPy's, PyTorch's, SGLang's, vLLM's, Megatron's or
+ * TensorRT-LLM's. A batch that does not say which rank had which tokens is split into `ranks` blocks.
  *
  * @throws FuscoError what readRouting throws, and E_FOREIGN for another program's file that is damaged, not understood,
- *   or holds several layers or steps of which none was chosen
+ *   or holds several layers, steps or arrays of which none was chosen
  */
-export async function readAnyRouting(path: string, choice: RoutingChoice = {}): Promise<RoutingTable[]> {
-  const { ranks } = choice;
+export async function readAnyRouting(path: string, choice: RoutingChoice = {}): Promise<RecordedTable[]> {
   using source = openSource(path);
-  const tables = source.kind === 'directory' ? readDirectory(source, choice) : readFile(source, choice);
-  if (tables === undefined) {
-    refuseChoice(path, choice);
-    return routingOf(source, ranks);
-  }
-  if (tables.length === 1 && ranks !== 1) return splitBetween(tables[0]!, path, ranks);
-  if (ranks !== undefined && ranks !== tables.length) {
-    throw new FuscoError('E_RANKS', `holds ${tables.length} ranks, not the ${ranks} asked for`, { path });
-  }
-  return tables;
+  const recorded = readSource(source, choice);
+  if (!isPlainIds(source, choice) && isEmpty(tablesOf(recorded))) refuseEmpty(source, choice);
+  const chosen = choice.asBatch === true ? asBatch(recorded, path, choice) : recorded;
+  return forRanks(decoded(chosen, path, choice), path, choice);
 }

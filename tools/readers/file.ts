@@ -48,8 +48,8 @@ export function refuse(path: string, text: string, cause?: unknown): never {
 }
 
 /** Throws E_FORMAT: a file is damaged, or not what it is read as. */
-export function malformed(path: string, text: string): never {
-  throw new FuscoError('E_FORMAT', text, { path });
+export function malformed(path: string, text: string, hint?: string): never {
+  throw new FuscoError('E_FORMAT', text, { path, ...(hint === undefined ? {} : { hint }) });
 }
 
 /** A zeroed array of `bytes` bytes; throws E_MEMORY if the machine or the JavaScript engine has no room for it. */
@@ -57,7 +57,12 @@ export function allocate(bytes: number, path: string): Uint8Array<ArrayBuffer> {
   try {
     return new Uint8Array(bytes);
   } catch (cause) {
-    throw new FuscoError('E_MEMORY', `no memory for ${bytes} bytes`, { path, value: bytes, cause });
+    throw new FuscoError('E_MEMORY', `no memory for ${bytes} bytes`, {
+      path,
+      value: bytes,
+      cause,
+      hint: 'Read a smaller file, one per rank, or use a machine with more memory.',
+    });
   }
 }
 
@@ -156,7 +161,7 @@ export class OpenFile implements Bytes {
 }
 
 /** `json` is one value or one a line; `pickle` is not in an archive. */
-export type FileKind = 'npy' | 'npz' | 'vllm npz' | 'torch' | 'safetensors' | 'json' | 'pickle' | 'unknown';
+export type FileKind = 'npy' | 'npz' | 'torch' | 'safetensors' | 'json' | 'pickle' | 'unknown';
 
 /** One file. What a reader does not ask for is not read. */
 export interface FileSource {

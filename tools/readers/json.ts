@@ -47,7 +47,11 @@ export function jsonOf(text: string, path: string, code: ErrorCode = 'E_FORMAT')
   try {
     return parseJson(text);
   } catch (cause) {
-    throw new FuscoError(code, `it is not JSON: ${(cause as Error).message}`, { path, cause });
+    throw new FuscoError(code, `it is not JSON: ${(cause as Error).message}`, {
+      path,
+      cause,
+      hint: 'Correct the JSON text at the place that the message names.',
+    });
   }
 }
 

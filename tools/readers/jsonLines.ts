@@ -1,14 +1,12 @@
 // Files of one JSON value a line, read line by line: a recording may be larger than the longest string.
 
+import type { ReadChoice, ReadProgress } from './choice.ts';
 import { type Bytes, type FileSource, refuse } from './file.ts';
 
 /** A line is parsed as one string, whose length JavaScript limits to about 2^29. */
 const MAX_LINE_BYTES = 2 ** 28;
 const CHUNK_BYTES = 1 << 20;
 const NEWLINE = 0x0a;
-
-/** Called with the bytes read so far and those of the file. */
-export type ReadProgress = (done: number, total: number) => void;
 
 function parse(line: Uint8Array, number: number, path: string): unknown {
   try {
@@ -22,8 +20,14 @@ function isBlank(line: Uint8Array): boolean {
   return line.every((byte) => byte === 0x20 || byte === 0x09 || byte === 0x0d);
 }
 
-/** The lines of a file without their ends; no more than one line and one chunk are in memory. */
-function* splitLines(bytes: Bytes, path: string, progress?: ReadProgress): Generator<Uint8Array> {
+/** A line of a file without its end, and whether it has one. */
+interface Line {
+  readonly text: Uint8Array;
+  readonly isWhole: boolean;
+}
+
+/** The lines of a file; no more than one line and one chunk are in memory. */
+function* splitLines(bytes: Bytes, path: string, progress?: ReadProgress): Generator<Line> {
   let parts: Uint8Array[] = [];
   let held = 0;
   const take = (last: Uint8Array) => {
@@ -37,7 +41,7 @@ function* splitLines(bytes: Bytes, path: string, progress?: ReadProgress): Gener
     const chunk = bytes.subarray(at, end);
     let start = 0;
     for (let stop = chunk.indexOf(NEWLINE); stop >= 0; stop = chunk.indexOf(NEWLINE, start)) {
-      yield take(chunk.subarray(start, stop));
+      yield { text: take(chunk.subarray(start, stop)), isWhole: true };
       start = stop + 1;
     }
     parts.push(chunk.subarray(start));
@@ -45,21 +49,42 @@ function* splitLines(bytes: Bytes, path: string, progress?: ReadProgress): Gener
     if (held > MAX_LINE_BYTES) refuse(path, `a line is longer than ${MAX_LINE_BYTES} bytes`);
     progress?.(end, bytes.length);
   }
-  if (held > 0) yield take(new Uint8Array(0));
+  if (held > 0) yield { text: take(new Uint8Array(0)), isWhole: false };
+}
+
+/** A value and the number of its line, from 1. */
+export interface JsonLine {
+  readonly value: unknown;
+  readonly line: number;
 }
 
 /**
- * The values of a file of one JSON value a line, with their line numbers from 1; blank lines are passed over.
+ * The values of a file of one JSON value a line; blank lines are passed over. A last line without an end that is not JSON
+ * was cut when its writer was killed: it is left out, with a notice, unless it is the only one.
  *
- * @throws FuscoError E_FOREIGN for a line that is not JSON or too long; E_FILE_READ
+ * @param onCut called if the last line is left out
+ * @throws FuscoError E_FOREIGN for any other line that is not JSON, or one that is too long; E_FILE_READ
  */
 export function* readJsonLines(
   { bytes, path }: FileSource,
-  progress?: ReadProgress,
-): Generator<{ value: unknown; line: number }> {
+  { progress, notice }: Pick<ReadChoice, 'progress' | 'notice'> = {},
+  onCut?: () => void,
+): Generator<JsonLine> {
   let line = 0;
-  for (const text of splitLines(bytes, path, progress)) {
+  let values = 0;
+  for (const { text, isWhole } of splitLines(bytes, path, progress)) {
     line++;
-    if (!isBlank(text)) yield { value: parse(text, line, path), line };
+    if (isBlank(text)) continue;
+    let value: unknown;
+    try {
+      value = parse(text, line, path);
+    } catch (error) {
+      if (isWhole || values === 0) throw error;
+      notice?.(`${path}: line ${line} is cut short and left out; it was the last`);
+      onCut?.();
+      return;
+    }
+    yield { value, line };
+    values++;
   }
 }

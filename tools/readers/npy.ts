@@ -23,6 +23,7 @@ import { allocate, malformed } from './file.ts';
 export {
   encodeNpy,
   itemBytes,
+  MAGIC,
   type NdArray,
   type NdData,
   type NdDtype,
@@ -186,7 +187,11 @@ function splitHeader(bytes: Uint8Array, path: string): { text: string; body: num
   return { text, body };
 }
 
+/** NumPy's booleans: a byte each. */
+const BOOL = /^[|<=]?b1$/;
+
 function dtypeOf(descr: string, path: string): NdDtype {
+  if (BOOL.test(descr)) return 'u8';
   const dtype = DTYPES.get(descr) ?? DTYPES.get(descr.replace(/^<([iu]1)$/, '|$1'));
   if (dtype !== undefined) return dtype;
   const kind = KINDS[descr.replace(/^[<>|=]/, '')[0] ?? ''] ?? 'unknown';
@@ -212,6 +217,11 @@ function copyOf(raw: Uint8Array, path: string): Uint8Array {
   const copy = allocate(raw.length, path);
   copy.set(raw);
   return copy;
+}
+
+/** Whether elements are integers: neither floats nor booleans, nor floats kept as bits. */
+export function isInteger({ dtype, declared }: { dtype: NdDtype; declared?: string | undefined }): boolean {
+  return !/^f/.test(dtype) && declared === undefined;
 }
 
 /** Little-endian elements as an array: a view if they are aligned in memory, else a copy. Throws E_MEMORY. */
@@ -252,5 +262,6 @@ export function parseNpy(bytes: Uint8Array, path: string): NdArray {
     const what = have < size ? 'the data is cut short' : 'bytes follow the data';
     malformed(path, `${what}: ${have} bytes, ${dtype} ${quote(shapeText(shape))} takes ${size}`);
   }
-  return viewElements(dtype, shape, bytes.subarray(body), path);
+  const array = viewElements(dtype, shape, bytes.subarray(body), path);
+  return BOOL.test(descr) ? { ...array, declared: 'bool' } : array;
 }

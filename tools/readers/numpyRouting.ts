@@ -14,6 +14,7 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import { type DirectorySource, type FileSource, malformed, OpenFile, type Source, wholeOf } from './file.ts';
 import { type NdArray, type NdData, parseNpy, shapeText } from './npy.ts';
 import { readNpz } from './npz.ts';
+import type { RecordedTable } from './origins.ts';
 import { isArchive, openSource, sourceOf } from './source.ts';
 import { splitTable } from './tables.ts';
 
@@ -24,8 +25,10 @@ type Arrays =
 
 const RANK_NAME = /^rank([0-9]+)$/;
 
-function ranksError(path: string, message: string): FuscoError {
-  return new FuscoError('E_RANKS', message, { path });
+const NAMES_HINT = 'Files and arrays of ranks are named rank0, rank1, … without a hole.';
+
+function ranksError(path: string, message: string, hint = NAMES_HINT): FuscoError {
+  return new FuscoError('E_RANKS', message, { path, hint });
 }
 
 /** Number of ranks behind names rank0..rankN-1, in any order; undefined if no name has this form. */
@@ -110,18 +113,28 @@ function splitFirstAxis(array: NdArray): NdArray[] {
 }
 
 function checkRanks(have: number, wanted: number | undefined, path: string): void {
-  if (have < 1 || have > MAX_RANKS) throw ranksError(path, `${have} ranks are not in 1..${MAX_RANKS}`);
+  if (have < 1 || have > MAX_RANKS) {
+    throw ranksError(
+      path,
+      `${have} ranks are not in 1..${MAX_RANKS}`,
+      `A group has 1 to ${MAX_RANKS} ranks.`,
+    );
+  }
   if (wanted !== undefined && have !== wanted) {
-    throw ranksError(path, `holds ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} asked for`);
+    throw ranksError(
+      path,
+      `holds ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} asked for`,
+      'Give an array or a file for every rank of the plan, or leave out --ranks.',
+    );
   }
 }
 
-function toTable(array: NdArray, path: string): RoutingTable {
+function toTable(array: NdArray, path: string): RecordedTable {
   if (array.dtype === 'f16' || array.dtype === 'f32' || array.dtype === 'f64') {
     throw new FuscoError('E_ROUTING_DTYPE', `ids are ${array.dtype}, not integers`, { path });
   }
   const [tokens, topk] = array.shape as [number, number];
-  return { ids: array.data, tokens, topk };
+  return { ids: array.data, tokens, topk, ...(array.declared === 'bool' ? { isBool: true } : {}) };
 }
 
 function routingShape(array: NdArray, wanted: string, path: string): FuscoError {
@@ -144,7 +157,7 @@ export async function readRouting(path: string, ranks?: number): Promise<Routing
 }
 
 /** As readRouting, from a source that is open already. */
-export function routingOf(source: Source, ranks?: number): RoutingTable[] {
+export function routingOf(source: Source, ranks?: number): RecordedTable[] {
   return toTables(arraysOf(source), source.path, ranks);
 }
 
@@ -174,18 +187,24 @@ export function parseRouting(files: readonly NamedBytes[], ranks?: number): Rout
   return toTables({ kind: 'perRank', arrays, paths: sorted.map(({ name }) => name) }, first.name, ranks);
 }
 
+const SPLIT_HINT = 'Give --ranks N to split the tokens into N blocks.';
+
 /** A table that does not say how many ranks share its tokens, split. Throws E_RANKS, E_OPTION. */
 export function splitBetween(table: RoutingTable, path: string, ranks: number | undefined): RoutingTable[] {
   if (ranks === undefined) {
     const shape = shapeText([table.tokens, table.topk]);
-    throw ranksError(path, `shape ${shape} does not say how many ranks share its tokens; give --ranks`);
+    throw ranksError(
+      path,
+      `shape ${shape} does not say how many ranks share its tokens; give --ranks`,
+      SPLIT_HINT,
+    );
   }
   checkInteger('ranks', ranks, 1, MAX_RANKS);
   return splitTable(table, ranks);
 }
 
 /** Checks the ranks and the shapes, and views every rank's block. */
-function toTables(source: Arrays, path: string, ranks: number | undefined): RoutingTable[] {
+function toTables(source: Arrays, path: string, ranks: number | undefined): RecordedTable[] {
   if (ranks !== undefined) checkInteger('ranks', ranks, 1, MAX_RANKS);
   if (source.kind === 'perRank') {
     const { arrays, paths } = source;
@@ -229,25 +248,49 @@ function checkBlocks(arrays: readonly NdArray[], paths: readonly string[], what:
   }
 }
 
+/** An array [rows, columns] in blocks of `rows` rows. Throws E_SHAPE unless they add up to it. */
+function splitRows(array: NdArray, rows: readonly number[], what: string, path: string): NdArray[] {
+  const [total, columns] = array.shape as [number, number];
+  const wanted = rows.reduce((sum, count) => sum + count, 0);
+  if (total !== wanted) {
+    const text = `${what}: shape ${shapeText(array.shape)} has ${total} rows, the ranks have ${wanted} tokens`;
+    throw new FuscoError('E_SHAPE', text, {
+      path,
+      value: total,
+      limit: wanted,
+      hint: `Give all ${wanted} rows in one array, rank after rank, or one array per rank.`,
+    });
+  }
+  let start = 0;
+  return rows.map((count) => {
+    const block = viewOf(array, start * columns, [count, columns]);
+    start += count;
+    return block;
+  });
+}
+
 /**
  * One array [rows, columns] per rank, all of one dtype and one number of columns, as views of what was read.
  *
- * @param path a .npy file [ranks, rows, columns], a directory of rank{r}.npy [rows, columns], or a .npz of either
- * @param ranks of the plan, 1..4096
+ * @param path a .npy file [ranks, rows, columns], a directory of rank{r}.npy [rows, columns], or a .npz of either; or
+ *   [rows, columns] with the rows of all ranks, rank after rank, as `fusco plan` splits a routing [tokens, topk]
+ * @param tokens rows of each rank of the plan
  * @param what names the arrays in errors: 'input', 'weights'
  * @throws FuscoError E_RANKS, E_SHAPE, E_FILE_NOT_FOUND, E_FILE_READ, E_FORMAT, E_MEMORY
  */
-export async function readPerRank(path: string, ranks: number, what: string): Promise<NdArray[]> {
+export async function readPerRank(path: string, tokens: readonly number[], what: string): Promise<NdArray[]> {
   using opened = openSource(path);
   const source = arraysOf(opened);
+  const { length: ranks } = tokens;
   if (source.kind === 'perRank') {
     checkRanks(source.arrays.length, ranks, path);
     checkBlocks(source.arrays, source.paths, what);
     return [...source.arrays];
   }
   const { array } = source;
+  if (array.shape.length === 2) return splitRows(array, tokens, what, source.path);
   if (array.shape.length !== 3) {
-    const text = `${what}: shape ${shapeText(array.shape)} has not three axes, ranks first`;
+    const text = `${what}: shape ${shapeText(array.shape)} is neither (ranks, tokens, columns) nor (tokens, columns)`;
     throw new FuscoError('E_SHAPE', text, { path: source.path });
   }
   checkRanks(array.shape[0]!, ranks, source.path);

@@ -10,10 +10,19 @@ import { refuse } from './file.ts';
 import { isCount, parseJson, shown } from './json.ts';
 import { itemBytes, type NdArray, type NdDtype, viewElements } from './npy.ts';
 
+/** What dtypes are that NumPy does not have. */
+const DECLARED: ReadonlyMap<unknown, 'bool' | 'float'> = new Map([
+  ['BOOL', 'bool'],
+  ['BF16', 'float'],
+  ['F8_E4M3', 'float'],
+  ['F8_E5M2', 'float'],
+]);
 const DTYPES: ReadonlyMap<unknown, NdDtype> = new Map([
   ['I8', 'i8'],
   ['U8', 'u8'],
   ['BOOL', 'u8'],
+  ['F8_E4M3', 'u8'],
+  ['F8_E5M2', 'u8'],
   ['I16', 'i16'],
   ['U16', 'u16'],
   ['BF16', 'u16'],
@@ -43,6 +52,7 @@ export function isSafetensors(bytes: Uint8Array): boolean {
 
 interface Entry {
   name: string;
+  declared: 'bool' | 'float' | undefined;
   dtype: NdDtype;
   shape: number[];
   start: number;
@@ -62,12 +72,12 @@ function readEntry(name: string, value: unknown, path: string): Entry {
   const [start, end] = offsets as [number, number];
   const size = shape.reduce((product, n) => product * n, itemBytes(dtype));
   if (end - start !== size) refuse(path, `${label} takes ${size} bytes, its offsets ${end - start}`);
-  return { name, dtype, shape, start, end };
+  return { name, declared: DECLARED.get(text), dtype, shape, start, end };
 }
 
 /**
  * The arrays of a file by name, in the order of their bytes: views of `bytes` where those are aligned. bf16 comes as
- * u16, booleans as u8.
+ * u16, fp8 and booleans as u8, marked as what they are.
  *
  * @throws FuscoError E_FOREIGN for damage, gaps, overlaps and dtypes that are not listed; E_MEMORY
  */
@@ -89,12 +99,13 @@ export function readSafetensors(bytes: Uint8Array, path: string): Map<string, Nd
   const body = bytes.subarray(8 + length);
   const arrays = new Map<string, NdArray>();
   let at = 0;
-  for (const { name, dtype, shape, start, end } of entries) {
+  for (const { name, declared, dtype, shape, start, end } of entries) {
     if (start !== at || end > body.length) {
       const label = JSON.stringify(name.slice(0, 60));
       refuse(path, `the bytes of ${label} overlap, leave a gap or leave the file`);
     }
-    arrays.set(name, viewElements(dtype, shape, body.subarray(start, end), path));
+    const array = viewElements(dtype, shape, body.subarray(start, end), path);
+    arrays.set(name, declared === undefined ? array : { ...array, declared });
     at = end;
   }
   if (at !== body.length) refuse(path, `${body.length - at} bytes follow the last array`);

@@ -5,16 +5,20 @@
 //   per_pass    the same records without topk_ids_of_layer: counts only
 //   stat        {"rank", "logical_count" [steps, layers, experts], …}: counts only
 //
-// The recorder sees physical experts; the map of the dump turns them into logical ones. It reserves 8 columns a token
+// The recorder sees physical experts; the map of the dump turns them into logical ones, unless the choice keeps them. It
+// is the map at the end of the recording: what it cannot explain was recorded under another one. The recorder reserves 8 columns a token
 // and leaves those that a model does not use at -1: columns that are -1 in every token are cut off.
 
+import { FuscoError } from '../../planner/errors.ts';
+import { type ReadChoice, refuseOptions } from './choice.ts';
 import { COUNTS_HINT, type FileSource, refuse } from './file.ts';
-import type { NdArray } from './npy.ts';
+import { isInteger, type NdArray } from './npy.ts';
+import type { Piece, Place } from './piece.ts';
 import { readTorch, TorchTensor } from './torch.ts';
-import { layerPiece, type Piece, TraceCollector, type TraceReader } from './trace.ts';
+import { TraceCollector, type TraceReader } from './trace.ts';
 
 function integerTensor(value: unknown, axes: number, name: string, path: string): TorchTensor {
-  if (!(value instanceof TorchTensor) || value.shape.length !== axes || /^f/.test(value.dtype)) {
+  if (!(value instanceof TorchTensor) || value.shape.length !== axes || !isInteger(value)) {
     refuse(path, `${name} is not a tensor of integers with ${axes} axes`);
   }
   return value;
@@ -26,17 +30,63 @@ function integerOf(record: ReadonlyMap<unknown, unknown>, name: string, path: st
   return value as number;
 }
 
-/** Physical ids of one layer as logical ones. Throws E_FOREIGN for an id that the map does not have. */
-function toLogical({ ids, tokens, topk }: Piece, map: NdArray, layer: number, path: string): Piece {
-  const physical = map.shape[1]!;
-  const logical = Float64Array.from(ids, (id) => {
-    const slot = Number(id);
-    if (slot === -1) return -1;
-    if (slot < 0 || slot >= physical)
-      refuse(path, `physical expert ${slot} of layer ${layer} is not in 0..${physical - 1}`);
-    return Number(map.data[layer * physical + slot]);
+const MAP = 'last_physical_to_logical_map';
+const MAP_HINT =
+  'Record without rebalancing, or up to the next change of the map; --physical-ids keeps the ids as recorded.';
+
+/** Where a piece was recorded, for errors. */
+interface Spot {
+  readonly where: string;
+  readonly path: string;
+}
+
+function mapError(spot: Spot, token: number, text: string): FuscoError {
+  return new FuscoError('E_FOREIGN', `${spot.where}, token ${token} ${text}`, {
+    path: spot.path,
+    hint: MAP_HINT,
   });
+}
+
+/** Throws E_FOREIGN if two slots of a token hold one expert: the router chose them under another map. */
+function refuseTwice(row: readonly number[], slots: readonly number[], token: number, spot: Spot): void {
+  for (const [k, expert] of row.entries()) {
+    const first = row.indexOf(expert);
+    if (expert === -1 || first === k || slots[first] === slots[k]) continue;
+    const text = `chose slots ${slots[first]} and ${slots[k]}, which both hold expert ${expert} in ${MAP}: the map changed while recording`;
+    throw mapError(spot, token, text);
+  }
+}
+
+/** Physical ids of one layer as logical ones. Throws E_FOREIGN for ids that the map cannot explain. */
+function toLogical({ ids, tokens, topk }: Piece, map: NdArray, layer: number, spot: Spot): Piece {
+  const physical = map.shape[1]!;
+  const logical = new Float64Array(tokens * topk);
+  for (let token = 0; token < tokens; token++) {
+    const slots = Array.from({ length: topk }, (_, k) => Number(ids[token * topk + k]));
+    const row = slots.map((slot) => {
+      if (slot === -1) return -1;
+      if (slot < 0 || slot >= physical)
+        refuse(spot.path, `physical expert ${slot} of layer ${layer} is not in 0..${physical - 1}`);
+      const expert = Number(map.data[layer * physical + slot]);
+      if (expert < 0) throw mapError(spot, token, `chose slot ${slot}, which holds no expert in ${MAP}`);
+      return expert;
+    });
+    refuseTwice(row, slots, token, spot);
+    logical.set(row, token * topk);
+  }
   return { ids: logical, tokens, topk };
+}
+
+/** Layer `index` of ids [layers, tokens, topk]. */
+function layerPiece({ data, shape }: NdArray, index: number): Piece {
+  const [, tokens, topk] = shape as [number, number, number];
+  return { ids: data.subarray(index * tokens * topk, (index + 1) * tokens * topk), tokens, topk };
+}
+
+/** A wanted piece of a dump, with logical ids unless the choice keeps the physical ones. */
+interface Found extends Spot {
+  readonly place: Place;
+  readonly piece: Piece;
 }
 
 /** How many columns hold an id in some token. */
@@ -56,8 +106,8 @@ function firstColumns({ ids, tokens, topk }: Piece, columns: number): Piece {
   return { ids: kept, tokens, topk: columns };
 }
 
-/** The wanted pieces of one dump, with logical ids. */
-function piecesOf({ bytes, path }: FileSource, collector: TraceCollector): { rank: number; piece: Piece }[] {
+/** The wanted pieces of one dump. */
+function piecesOf({ bytes, path }: FileSource, collector: TraceCollector, choice: ReadChoice): Found[] {
   const dump = readTorch(bytes, path);
   const records = dump instanceof Map ? dump.get('records') : undefined;
   if (!(dump instanceof Map) || !Array.isArray(records)) {
@@ -67,45 +117,49 @@ function piecesOf({ bytes, path }: FileSource, collector: TraceCollector): { ran
       counts ? `it only counts: ${COUNTS_HINT}` : 'it is no dump of the expert-distribution recorder',
     );
   }
-  const map = integerTensor(
-    dump.get('last_physical_to_logical_map'),
-    2,
-    'last_physical_to_logical_map',
-    path,
-  ).toArray();
-  const found: { rank: number; piece: Piece }[] = [];
-  for (const record of records) {
+  const map = integerTensor(dump.get(MAP), 2, MAP, path).toArray();
+  const found: Found[] = [];
+  for (const [number, record] of records.entries()) {
     if (!(record instanceof Map)) refuse(path, 'a record is not a dict');
     if (!record.has('topk_ids_of_layer'))
       refuse(path, `its records only count (mode per_pass): ${COUNTS_HINT}`);
     const tensor = integerTensor(record.get('topk_ids_of_layer'), 3, 'topk_ids_of_layer', path);
     const [step, rank] = [integerOf(record, 'forward_pass_id', path), integerOf(record, 'rank', path)];
     const layers = tensor.shape[0]!;
-    if (layers !== map.shape[0])
-      refuse(path, `${layers} layers recorded, ${map.shape[0]} in last_physical_to_logical_map`);
+    if (layers !== map.shape[0]) refuse(path, `${layers} layers recorded, ${map.shape[0]} in ${MAP}`);
     let array: NdArray | undefined;
     for (let layer = 0; layer < layers; layer++) {
-      if (!collector.wants(step, layer)) continue;
+      const place = { step, layer, rank };
+      if (!collector.wants(place)) continue;
       array ??= tensor.toArray();
-      found.push({ rank, piece: toLogical(layerPiece(array, 0, layer), map, layer, path) });
+      const spot = { path, where: `record ${number}, forward pass ${step}` };
+      const recorded = collector.masked(layerPiece(array, layer));
+      const piece = choice.physicalIds === true ? recorded : toLogical(recorded, map, layer, spot);
+      found.push({ place, piece, ...spot });
     }
   }
   return found;
+}
+
+/** True for the object of a dump of the recorder, of whatever mode. */
+export function isSglangDump(value: unknown): boolean {
+  return value instanceof Map && (value.has('records') || value.has('logical_count'));
 }
 
 /**
  * The routing of one forward pass and layer, one table per rank that was dumped.
  *
  * @param files the dumps of one recording, one per rank
- * @throws FuscoError E_FOREIGN, E_FORMAT, E_FILE_READ, E_MEMORY
+ * @throws FuscoError E_FOREIGN, E_RANKS, E_FORMAT, E_FILE_READ, E_MEMORY
  */
 export const readSglang: TraceReader = (files, label, choice) => {
-  const collector = new TraceCollector(label, choice, 'forward pass');
-  const found: { rank: number; piece: Piece }[] = [];
-  for (const file of files) found.push(...piecesOf(file, collector));
+  refuseOptions(choice, ['array', 'axes'], "a recorder's dump", label);
+  const collector = new TraceCollector(label, choice, { stepName: 'forward pass' });
+  const found: Found[] = [];
+  for (const file of files) found.push(...piecesOf(file, collector, choice));
   const columns = found.reduce((most, { piece }) => Math.max(most, usedColumns(piece)), 1);
-  for (const { rank, piece } of found) {
-    collector.add(rank, firstColumns(piece, Math.min(columns, piece.topk)));
+  for (const { place, piece, where, path } of found) {
+    collector.addMasked(place, firstColumns(piece, Math.min(columns, piece.topk)), where, path);
   }
-  return collector.tables();
+  return collector.finish();
 };

@@ -12,9 +12,9 @@ import {
   readError,
   type Source,
 } from './file.ts';
+import { gunzip, isGzip } from './gzip.ts';
 import { isSafetensors } from './safetensors.ts';
 import { isTorchArchive, openTorch } from './torch.ts';
-import { isVllmArchive } from './vllm.ts';
 import { isZip } from './zip.ts';
 
 const HEAD_BYTES = 64;
@@ -24,8 +24,7 @@ function kindOf(bytes: Bytes, path: string): FileKind {
   if (head[0] === 0x93) return 'npy';
   if (isZip(head)) {
     const { names } = openTorch(bytes, path);
-    if (isTorchArchive(names)) return 'torch';
-    return isVllmArchive(names.map((name) => name.replace(/\.npy$/, ''))) ? 'vllm npz' : 'npz';
+    return isTorchArchive(names) ? 'torch' : 'npz';
   }
   if (isSafetensors(head)) return 'safetensors';
   if (head[0] === 0x80 && head[1]! >= 2 && head[1]! <= 5) return 'pickle';
@@ -34,7 +33,7 @@ function kindOf(bytes: Bytes, path: string): FileKind {
 
 /** True for a file that is a zip archive, whatever it holds. */
 export function isArchive({ kind }: Source): boolean {
-  return kind === 'npz' || kind === 'vllm npz' || kind === 'torch';
+  return kind === 'npz' || kind === 'torch';
 }
 
 /** Bytes that are in memory as a source. Runs in a browser. Throws E_FORMAT for a damaged archive. */
@@ -43,14 +42,17 @@ export function sourceOf(bytes: Bytes, path: string): FileSource {
 }
 
 /**
- * Opens a regular file. Dispose of it after the last read.
+ * Opens a regular file, and unpacks it if it is compressed with gzip. Dispose of it after the last read.
  *
  * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ, and E_FORMAT for a damaged archive
  */
 export function openFile(path: string): FileSource & Disposable {
   const file = new OpenFile(path);
   try {
-    return { ...sourceOf(file, path), [Symbol.dispose]: () => file[Symbol.dispose]() };
+    const isPacked = file.length >= 3 && isGzip(file.subarray(0, 3));
+    // What was packed is in memory, whole.
+    const bytes = isPacked ? gunzip(file.whole(), path) : file;
+    return { ...sourceOf(bytes, path), [Symbol.dispose]: () => file[Symbol.dispose]() };
   } catch (error) {
     file[Symbol.dispose]();
     throw error;

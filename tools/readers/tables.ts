@@ -1,15 +1,17 @@
 // Routing tables split over ranks, and joined again.
 
 import type { RoutingTable } from '../../planner/routing.ts';
+import { type RecordedTable, sliceOrigins } from './origins.ts';
 
 /** Contiguous blocks of the tokens, as views; if `ranks` does not divide them, the first blocks have one token more. */
-export function splitTable({ ids, tokens, topk }: RoutingTable, ranks: number): RoutingTable[] {
+export function splitTable({ ids, tokens, topk, origins }: RecordedTable, ranks: number): RecordedTable[] {
   const least = Math.floor(tokens / ranks);
   const longer = tokens % ranks;
   return Array.from({ length: ranks }, (_, rank) => {
     const first = rank * least + Math.min(rank, longer);
     const count = rank < longer ? least + 1 : least;
-    return { ids: ids.subarray(first * topk, (first + count) * topk), tokens: count, topk };
+    const block = { ids: ids.subarray(first * topk, (first + count) * topk), tokens: count, topk };
+    return { ...block, origins: sliceOrigins(origins, first, count) };
   });
 }
 

@@ -11,27 +11,54 @@ import { itemBytes, type NdArray, type NdDtype, shapeText, viewElements } from '
 import { PickleGlobal, type PickleValue, unpickle } from './pickle.ts';
 import { MAX_TOTAL_BYTES, ZipArchive } from './zip.ts';
 
-const STORAGES: ReadonlyMap<string, NdDtype> = new Map([
-  ['torch.ByteStorage', 'u8'],
-  ['torch.CharStorage', 'i8'],
-  ['torch.ShortStorage', 'i16'],
-  ['torch.IntStorage', 'i32'],
-  ['torch.LongStorage', 'i64'],
-  ['torch.HalfStorage', 'f16'],
-  ['torch.FloatStorage', 'f32'],
-  ['torch.DoubleStorage', 'f64'],
-  // As users of NumPy store it.
-  ['torch.BFloat16Storage', 'u16'],
-  ['torch.BoolStorage', 'u8'],
+/** Elements of a storage or a tensor as NumPy keeps them, and what they are where NumPy has no such dtype. */
+interface Elements {
+  readonly dtype: NdDtype;
+  readonly declared?: 'bool' | 'float';
+}
+
+/** torch's dtypes, and the storages of those that have one. bf16 is u16 and fp8 u8, as users of NumPy store them. */
+const DTYPES: Readonly<Record<string, Elements & { readonly storage?: string }>> = {
+  uint8: { dtype: 'u8', storage: 'Byte' },
+  int8: { dtype: 'i8', storage: 'Char' },
+  int16: { dtype: 'i16', storage: 'Short' },
+  int32: { dtype: 'i32', storage: 'Int' },
+  int64: { dtype: 'i64', storage: 'Long' },
+  float16: { dtype: 'f16', storage: 'Half' },
+  float32: { dtype: 'f32', storage: 'Float' },
+  float64: { dtype: 'f64', storage: 'Double' },
+  bfloat16: { dtype: 'u16', declared: 'float', storage: 'BFloat16' },
+  bool: { dtype: 'u8', declared: 'bool', storage: 'Bool' },
+  uint16: { dtype: 'u16' },
+  uint32: { dtype: 'u32' },
+  uint64: { dtype: 'u64' },
+  float8_e4m3fn: { dtype: 'u8', declared: 'float' },
+  float8_e4m3fnuz: { dtype: 'u8', declared: 'float' },
+  float8_e5m2: { dtype: 'u8', declared: 'float' },
+  float8_e5m2fnuz: { dtype: 'u8', declared: 'float' },
+};
+const TENSOR_DTYPES: ReadonlyMap<string, Elements> = new Map(
+  Object.entries(DTYPES).map(([name, elements]) => [`torch.${name}`, elements]),
+);
+/** A storage of bytes, whose tensors say what they are. */
+const UNTYPED = 'torch.storage.UntypedStorage';
+const STORAGES: ReadonlyMap<string, Elements> = new Map([
+  ...Object.values(DTYPES).flatMap((elements): [string, Elements][] =>
+    elements.storage === undefined ? [] : [[`torch.${elements.storage}Storage`, elements]],
+  ),
+  [UNTYPED, { dtype: 'u8' }],
 ]);
 const REBUILD = 'torch._utils._rebuild_tensor_v2';
+/** Of dtypes without a storage of their own, since PyTorch 2.1. */
+const REBUILD_UNTYPED = 'torch._utils._rebuild_tensor_v3';
+const REBUILD_PARAMETER = 'torch._utils._rebuild_parameter';
 const ORDERED_DICT = 'collections.OrderedDict';
 /** A recorder writes two storages a record; this many members take some tens of megabytes of directory. */
 const MAX_MEMBERS = 1 << 18;
 const MAX_NDIM = 16;
 
-interface Storage {
-  readonly dtype: NdDtype;
+interface Storage extends Elements {
+  readonly isUntyped: boolean;
   readonly key: string;
   readonly elements: number;
 }
@@ -39,11 +66,13 @@ interface Storage {
 /** A tensor whose elements are still in the archive. */
 export class TorchTensor {
   readonly dtype: NdDtype;
+  readonly declared: 'bool' | 'float' | undefined;
   readonly shape: readonly number[];
   readonly #read: () => NdArray;
 
-  constructor(dtype: NdDtype, shape: readonly number[], read: () => NdArray) {
+  constructor({ dtype, declared }: Elements, shape: readonly number[], read: () => NdArray) {
     this.dtype = dtype;
+    this.declared = declared;
     this.shape = shape;
     this.#read = read;
   }
@@ -70,11 +99,12 @@ export function openTorch(bytes: Bytes, path: string): ZipArchive {
 
 function storageOf(id: PickleValue, path: string): Storage {
   const [kind, type, key, , elements] = Array.isArray(id) ? id : [];
-  const dtype = type instanceof PickleGlobal ? STORAGES.get(type.name) : undefined;
-  if (kind !== 'storage' || dtype === undefined || typeof key !== 'string' || !isCount(elements)) {
+  const name = type instanceof PickleGlobal ? type.name : '';
+  const stored = STORAGES.get(name);
+  if (kind !== 'storage' || stored === undefined || typeof key !== 'string' || !isCount(elements)) {
     refuse(path, 'a persistent id is not a storage of a plain dtype');
   }
-  return { dtype, key, elements };
+  return { ...stored, isUntyped: name === UNTYPED, key, elements };
 }
 
 /** The elements of a strided view of a storage, in C order. */
@@ -132,12 +162,30 @@ class Loader {
     }
     const calls = new Map<string, (args: readonly PickleValue[]) => PickleValue>([
       [REBUILD, (args: readonly PickleValue[]) => this.#tensor(args)],
+      [
+        REBUILD_UNTYPED,
+        (args: readonly PickleValue[]) => this.#tensor([this.#typed(args), ...args.slice(1)]),
+      ],
+      // A parameter is its tensor, with requires_grad and hooks.
+      [REBUILD_PARAMETER, ([tensor]: readonly PickleValue[]) => tensor],
       [ORDERED_DICT, () => new Map()],
     ]);
-    const names = new Set(STORAGES.keys());
+    const names = new Set([...STORAGES.keys(), ...TENSOR_DTYPES.keys()]);
     const persistent = (id: PickleValue) => storageOf(id, this.#path);
     const pickle = this.#zip.read(`${this.#prefix}data.pkl`)!;
     return unpickle(pickle, `${this.#path}/data.pkl`, { calls, names, persistent });
+  }
+
+  /** The storage of _rebuild_tensor_v3, whose seventh argument is the dtype of its bytes. */
+  #typed(args: readonly PickleValue[]): Storage {
+    const [storage, dtype] = [args[0] as Storage | null, args[6]];
+    const elements = dtype instanceof PickleGlobal ? TENSOR_DTYPES.get(dtype.name) : undefined;
+    const count =
+      (storage?.elements ?? Number.NaN) / (elements === undefined ? 1 : itemBytes(elements.dtype));
+    if (elements === undefined || storage?.isUntyped !== true || !isCount(count)) {
+      return refuse(this.#path, 'a tensor is not an untyped storage with a known dtype');
+    }
+    return { ...storage, ...elements, isUntyped: false, elements: count };
   }
 
   /** _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks); everything is compared with the storage. */
@@ -145,7 +193,8 @@ class Loader {
     const [storage, offset, shape, stride] = args as [Storage, unknown, unknown, unknown];
     const isTuple = (value: unknown): value is number[] =>
       Array.isArray(value) && value.length <= MAX_NDIM && value.every(isCount);
-    const known = typeof storage === 'object' && storage !== null && 'elements' in storage;
+    const known =
+      typeof storage === 'object' && storage !== null && 'elements' in storage && !storage.isUntyped;
     if (!known || !isCount(offset) || !isTuple(shape) || !isTuple(stride) || shape.length !== stride.length) {
       return refuse(this.#path, 'a tensor is not a storage with offset, size and stride');
     }
@@ -157,11 +206,11 @@ class Loader {
     }
     const copy = { ...storage };
     const read = () => this.#materialize(copy, offset, shape, stride, count);
-    return new TorchTensor(copy.dtype, [...shape], read);
+    return new TorchTensor(copy, [...shape], read);
   }
 
   #materialize(
-    { dtype, key, elements }: Storage,
+    { dtype, declared, key, elements }: Storage,
     offset: number,
     shape: number[],
     stride: number[],
@@ -182,7 +231,8 @@ class Loader {
     }
     const out = allocate(count * itemSize, path);
     if (count > 0) gather(raw, itemSize, offset, shape, stride, out);
-    return viewElements(dtype, [...shape], out, path);
+    const array = viewElements(dtype, [...shape], out, path);
+    return declared === undefined ? array : { ...array, declared };
   }
 }
 

@@ -1,140 +1,234 @@
 // Recorded routing: pieces of [tokens, topk] that belong to a step, a layer and a rank, of which a plan takes one step
-// and one layer. Readers of other programs' files add pieces; this keeps the wanted ones and says what there is.
+// and one layer. Readers of other programs' files add pieces; this keeps the wanted ones, decides which ranks make up
+// the group, and says what there is.
 
-import { MAX_RANKS, MAX_TOPK } from '../../planner/format/layout.ts';
-import type { RoutingTable } from '../../planner/routing.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_TOPK } from '../../planner/format/layout.ts';
+import type { IdArray } from '../../planner/routing.ts';
+import type { ReadChoice } from './choice.ts';
 import { type FileSource, refuse } from './file.ts';
-import type { ReadProgress } from './jsonLines.ts';
+import { maskPiece } from './masks.ts';
 import type { NdArray } from './npy.ts';
-
-/** What to take of a file that holds more than one routing. */
-export interface TraceChoice {
-  /** Layer, as the file numbers it. */
-  readonly layer?: number | undefined;
-  /** Training step, forward pass, iteration or request, as the file numbers it. */
-  readonly step?: number | undefined;
-  readonly progress?: ReadProgress | undefined;
-}
+import type { Origin, RecordedTable } from './origins.ts';
+import { listed, type Piece, type Place, type Recorded, type SeenRank } from './piece.ts';
+import { wantedRanks } from './traceRanks.ts';
 
 /** Reads the files of one recording, in any order; `label` names the recording in errors. Throws E_FOREIGN. */
-export type TraceReader = (files: Iterable<FileSource>, label: string, choice: TraceChoice) => RoutingTable[];
+export type TraceReader = (files: Iterable<FileSource>, label: string, choice: ReadChoice) => Recorded;
 
-/** Ids of one piece, row by row. */
-export interface Piece {
-  readonly ids: ArrayLike<number | bigint>;
-  readonly tokens: number;
-  readonly topk: number;
+/** Set where the chosen layer holds nothing: takes the numbers of the layers that hold something. */
+export interface LayerSearch {
+  readonly layersWithExperts?: Set<number>;
 }
 
+/** A piece with the place that it comes from. */
+export interface Placed {
+  readonly piece: Piece;
+  readonly origin: Origin;
+}
+
+const NOTHING: RecordedTable = { ids: new Int32Array(0), tokens: 0, topk: 1, origins: [] };
 /** More than any model has; a header without data can declare any number. */
 const MAX_LAYERS = 1 << 16;
+const NO_RANK = -1;
 
-/** Numbers as a list of at most a few: `3, 4, 5, … 61`. */
-function listed(values: ReadonlySet<number>): string {
-  const sorted = [...values].sort((a, b) => a - b);
-  if (sorted.length <= 8) return sorted.join(', ');
-  return `${sorted.slice(0, 6).join(', ')}, … ${sorted.at(-1)}`;
+export interface CollectorOptions {
+  /** What the file calls a step: forward pass, iteration, request. */
+  readonly stepName: string;
+  /** Whether all steps belong together, as requests of one batch do, unless one is chosen. */
+  readonly joinsSteps?: boolean;
+  /** Whether the ranks that the file states are the group, so that none can have recorded nothing. */
+  readonly statesRanks?: boolean;
 }
 
 /** Gathers the pieces of one file or directory. */
 export class TraceCollector {
   readonly #path: string;
-  readonly #choice: TraceChoice;
-  /** Whether all steps belong together, as requests of one batch do, unless one is chosen. */
-  readonly #joinsSteps: boolean;
-  readonly #stepName: string;
+  readonly #choice: ReadChoice;
+  readonly #options: CollectorOptions;
   readonly #layers = new Set<number>();
   readonly #steps = new Set<number>();
-  readonly #pieces = new Map<number, Piece[]>();
+  readonly #ranks = new Map<number, SeenRank>();
+  readonly #pieces = new Map<number, Placed[]>();
+  /** Layers with an id, where all layers are looked through because the chosen one has none. */
+  readonly #layersWithExperts: Set<number> | undefined;
   #topk = 0;
 
-  constructor(path: string, choice: TraceChoice, stepName: string, joinsSteps = false) {
+  constructor(path: string, choice: ReadChoice & LayerSearch, options: CollectorOptions) {
     this.#path = path;
     this.#choice = choice;
-    this.#stepName = stepName;
-    this.#joinsSteps = joinsSteps;
+    this.#options = options;
+    this.#layersWithExperts = choice.layersWithExperts;
+  }
+
+  #seen(rank: number): SeenRank {
+    if (!Number.isInteger(rank) || rank < 0 || rank >= MAX_RANKS)
+      this.#fail(`rank ${rank} is not in 0..${MAX_RANKS - 1}`);
+    const seen = this.#ranks.get(rank) ?? { layers: new Set(), isCut: false };
+    this.#ranks.set(rank, seen);
+    return seen;
+  }
+
+  /** Notes a rank that has a file, whatever it recorded; `isCut` if the end of the file is missing. */
+  addRank(rank: number, isCut = false): void {
+    const seen = this.#seen(rank);
+    seen.isCut ||= isCut;
   }
 
   /**
-   * Whether a piece of this layer and step is wanted; call it before making the piece. Throws
-   * E_FOREIGN for more layers than a file may have.
+   * Whether a piece of this place is wanted; call it before making the piece. Throws E_FOREIGN for more layers than a
+   * file may have, or a rank out of range.
    */
-  wants(step: number, layer: number): boolean {
+  wants({ step, layer, rank }: Place): boolean {
     this.#layers.add(layer);
     this.#steps.add(step);
     if (this.#layers.size > MAX_LAYERS) this.#fail(`it holds more than ${MAX_LAYERS} layers`);
+    if (rank !== undefined) this.#seen(rank).layers.add(layer);
     const choice = this.#choice;
+    choice.onFound?.(step, layer, this.#options.joinsSteps === true);
     const first = (set: ReadonlySet<number>) => set.values().next().value;
     const isLayer = choice.layer === undefined ? layer === first(this.#layers) : layer === choice.layer;
-    if (!isLayer) return false;
+    if (!isLayer && this.#layersWithExperts === undefined) return false;
     if (choice.step !== undefined) return step === choice.step;
-    return this.#joinsSteps || step === first(this.#steps);
+    return this.#options.joinsSteps === true || step === first(this.#steps);
   }
 
-  /** Adds a wanted piece. Throws E_FOREIGN for a rank or topk out of range. */
-  add(rank: number, piece: Piece): void {
-    if (!Number.isInteger(rank) || rank < 0 || rank >= MAX_RANKS)
-      this.#fail(`rank ${rank} is not in 0..${MAX_RANKS - 1}`);
-    if (piece.topk < 1 || piece.topk > MAX_TOPK) this.#fail(`topk ${piece.topk} is not in 1..${MAX_TOPK}`);
-    if (this.#topk !== 0 && piece.topk !== this.#topk)
-      this.#fail(`topk ${piece.topk} after topk ${this.#topk}`);
-    this.#topk = piece.topk;
+  /** A piece with the ids masked that the choice says mean no expert. */
+  masked(piece: Piece): Piece {
+    return maskPiece(piece, this.#choice);
+  }
+
+  /** Adds a wanted piece, with its masks. Throws E_FOREIGN for a topk out of range. */
+  add(place: Place, piece: Piece, where: string, path = this.#path): void {
+    this.addMasked(place, this.masked(piece), where, path);
+  }
+
+  /** Adds a wanted piece as it is. */
+  addMasked({ layer, rank = NO_RANK }: Place, piece: Piece, where: string, path = this.#path): void {
+    if (this.#layersWithExperts !== undefined) {
+      if (hasExpert(piece)) this.#layersWithExperts.add(layer);
+      return;
+    }
+    const { topk } = piece;
+    // A map of 0 and 1 has a column for every expert.
+    const most = this.#choice.multiHot === false ? MAX_TOPK : MAX_INSTANCES;
+    if (topk < 1 || topk > most) this.#fail(`topk ${topk} is not in 1..${MAX_TOPK}`);
+    if (this.#topk !== 0 && topk !== this.#topk)
+      this.#fail(`${where}: topk ${topk} after topk ${this.#topk}`);
+    this.#topk = topk;
+    const entry = { piece, origin: { path, where, first: 0, tokens: piece.tokens } };
     const list = this.#pieces.get(rank);
-    if (list === undefined) this.#pieces.set(rank, [piece]);
-    else list.push(piece);
+    if (list === undefined) this.#pieces.set(rank, [entry]);
+    else list.push(entry);
   }
 
-  #fail(text: string): never {
-    refuse(this.#path, text);
+  /** Whether some piece of the file is of the layer. */
+  hasLayer(layer: number): boolean {
+    return this.#layers.has(layer);
+  }
+
+  #fail(text: string, hint?: string): never {
+    throw new FuscoError('E_FOREIGN', text, { path: this.#path, ...(hint === undefined ? {} : { hint }) });
   }
 
   #checkChoice(): void {
     const { layer, step } = this.#choice;
+    const { stepName, joinsSteps } = this.#options;
     if (this.#layers.size === 0) this.#fail('it holds no routing');
     if (layer !== undefined && !this.#layers.has(layer))
-      this.#fail(`layer ${layer} is not among ${listed(this.#layers)}`);
+      this.#fail(
+        `layer ${layer} is not among ${listed(this.#layers)}`,
+        'Choose a recorded layer with --layer.',
+      );
     if (step !== undefined && !this.#steps.has(step)) {
-      this.#fail(`${this.#stepName} ${step} is not among ${listed(this.#steps)}`);
+      this.#fail(
+        `${stepName} ${step} is not among ${listed(this.#steps)}`,
+        'Choose a recorded one with --step.',
+      );
     }
     if (layer === undefined && this.#layers.size > 1)
-      this.#fail(`it holds several layers (${listed(this.#layers)}): give --layer`);
-    if (step === undefined && this.#steps.size > 1 && !this.#joinsSteps) {
-      this.#fail(`it holds several steps (${this.#stepName} ${listed(this.#steps)}): give --step`);
+      this.#fail(
+        `it holds several layers (${listed(this.#layers)}): give --layer`,
+        'A plan is of one layer: choose it with --layer.',
+      );
+    if (step === undefined && this.#steps.size > 1 && joinsSteps !== true) {
+      this.#fail(
+        `it holds several steps (${stepName} ${listed(this.#steps)}): give --step`,
+        'A plan is of one step: choose it with --step.',
+      );
     }
   }
 
   /**
-   * One table per rank that the file knows, in the order of the ranks, the pieces of a rank in their order.
+   * The pieces of each rank as one table, in the order of the ranks; of a file without ranks one table.
    *
-   * @throws FuscoError E_FOREIGN if nothing was recorded, a choice is missing or cannot be met, or a rank is missing
+   * @throws FuscoError E_FOREIGN if nothing was recorded, or a choice is missing or cannot be met; E_RANKS, E_FOREIGN if
+   *   the ranks of the group do not follow from the recording and the choice
    */
-  tables(): RoutingTable[] {
+  finish(): Recorded {
     this.#checkChoice();
-    const ranks = [...this.#pieces.keys()].sort((a, b) => a - b);
-    if (ranks.length === 0) this.#fail('it holds no routing of this layer and step');
-    const hole = ranks.findIndex((rank, i) => rank !== i);
-    // A file of one rank alone is that rank's share: the caller splits it or asks for the others.
-    if (hole >= 0 && ranks.length > 1)
-      this.#fail(`rank ${hole} is missing, the highest is rank ${ranks.at(-1)}`);
-    return ranks.map((rank) => joinPieces(this.#pieces.get(rank)!, this.#path));
+    if (this.#layersWithExperts !== undefined) return { kind: 'batch', table: NOTHING };
+    if (this.#pieces.size === 0) this.#fail('it holds no routing of this layer and step');
+    const batch = this.#pieces.get(NO_RANK);
+    if (batch !== undefined) return { kind: 'batch', table: tableOf(batch, this.#path) };
+    const isStated = this.#options.statesRanks === true;
+    const ranks = isStated ? [...this.#ranks.keys()].sort((a, b) => a - b) : this.#wantedRanks();
+    const none: RecordedTable = { ...NOTHING, topk: this.#topk };
+    const tables = ranks.map((rank) => {
+      const pieces = this.#pieces.get(rank);
+      return pieces === undefined ? none : tableOf(pieces, this.#path);
+    });
+    return { kind: 'ranks', tables, isStated };
+  }
+
+  #wantedRanks(): number[] {
+    const layer = this.#choice.layer ?? [...this.#layers][0]!;
+    return wantedRanks({
+      path: this.#path,
+      layer,
+      seen: this.#ranks,
+      recorded: new Set(this.#pieces.keys()),
+      choice: this.#choice,
+    });
   }
 }
 
+/** Whether a piece holds an id that is not -1. */
+function hasExpert({ ids }: Piece): boolean {
+  for (let i = 0; i < ids.length; i++) if (Number(ids[i]) !== -1) return true;
+  return false;
+}
+
+/** The ids of one piece if they are a typed array of integers, which needs no copy. */
+function integersOf({ ids }: Piece): IdArray | undefined {
+  const isIntegers = ArrayBuffer.isView(ids) && !(ids instanceof Float64Array);
+  return isIntegers ? (ids as unknown as IdArray) : undefined;
+}
+
 /** The rows of all pieces as one table. Throws E_FOREIGN for an id that is no 32-bit integer. */
-function joinPieces(pieces: readonly Piece[], path: string): RoutingTable {
-  const topk = pieces[0]!.topk;
-  const tokens = pieces.reduce((sum, piece) => sum + piece.tokens, 0);
+export function tableOf(placed: readonly Placed[], path: string): RecordedTable {
+  const [first] = placed;
+  const { topk, isBool } = first!.piece;
+  const origins = placed.map(({ origin }) => origin);
+  const tokens = placed.reduce((sum, { piece }) => sum + piece.tokens, 0);
+  const whole = placed.length === 1 ? integersOf(first!.piece) : undefined;
+  if (whole !== undefined) return { ids: whole, tokens, topk, origins, isBool };
   const ids = new Int32Array(tokens * topk);
   let at = 0;
-  for (const piece of pieces) {
+  for (const { piece, origin } of placed) {
     const { ids: from } = piece;
     for (let i = 0; i < from.length; i++) {
       const id = Number(from[i]);
-      if ((id | 0) !== id) refuse(path, `id ${id} is not a 32-bit integer`);
+      if ((id | 0) !== id) {
+        const where = [origin.where, `token ${Math.floor(i / topk)}`]
+          .filter((text) => text !== '')
+          .join(', ');
+        refuse(path, `${where}: id ${id} is not a 32-bit integer`);
+      }
       ids[at++] = id;
     }
   }
-  return { ids, tokens, topk };
+  return { ids, tokens, topk, origins, isBool };
 }
 
 /** An integer array [tokens, topk] as a piece. Throws E_FOREIGN for other shapes and dtypes. */
@@ -144,17 +238,4 @@ export function pieceOf(array: NdArray, path: string): Piece {
     refuse(path, `${array.dtype} [${array.shape.join(', ')}] is not integers [tokens, topk]`);
   }
   return { ids: array.data, tokens: tokens!, topk: topk! };
-}
-
-/** Layer `index` of an integer array whose axis `axis` of three is the layer. */
-export function layerPiece(array: NdArray, axis: 0 | 1, index: number): Piece {
-  const [a, b, topk] = array.shape as [number, number, number];
-  if (axis === 0)
-    return { ids: array.data.subarray(index * b * topk, (index + 1) * b * topk), tokens: b, topk };
-  // Not 32-bit integers: ids that are none must still be seen as such where pieces are joined.
-  const ids = new Float64Array(a * topk);
-  for (let token = 0; token < a; token++) {
-    for (let k = 0; k < topk; k++) ids[token * topk + k] = Number(array.data[(token * b + index) * topk + k]);
-  }
-  return { ids, tokens: a, topk };
 }

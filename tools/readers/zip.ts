@@ -6,8 +6,14 @@
 import { inflateSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
 import { crc32 } from './crc32.ts';
-import { allocate, type Bytes, malformed } from './file.ts';
+import { allocate, type Bytes, malformed as refuse } from './file.ts';
 import { decodeText } from './npy.ts';
+
+const HINT = 'Write the archive again with numpy.savez or torch.save, or copy it again.';
+
+function malformed(path: string, text: string): never {
+  return refuse(path, text, HINT);
+}
 
 /** Default of the limit on the declared sizes of all members together, in bytes. */
 export const MAX_TOTAL_BYTES = 2 ** 33;
@@ -31,7 +37,7 @@ const FLAG_UTF8 = 1 << 11;
 const STORED = 0;
 const DEFLATED = 8;
 /** Deflate expands by less than this: 258 bytes from 2 bits. */
-const MAX_RATIO = 1032;
+export const MAX_DEFLATE_RATIO = 1032;
 const IN_ZIP64 = 0xffffffff;
 
 interface Member {
@@ -158,7 +164,7 @@ function checkMember(member: Member, path: string): void {
   if (method !== STORED && method !== DEFLATED) {
     malformed(path, `${label} uses compression method ${method}, neither stored (0) nor deflated (8)`);
   }
-  const fits = method === STORED ? size === compressed : size <= compressed * MAX_RATIO;
+  const fits = method === STORED ? size === compressed : size <= compressed * MAX_DEFLATE_RATIO;
   if (!fits) malformed(path, `${label} declares ${size} bytes in ${compressed}`);
 }
 
@@ -201,7 +207,7 @@ function inflate(raw: Uint8Array, size: number, path: string): Uint8Array {
   try {
     bytes = inflateSync(raw, { out });
   } catch (cause) {
-    throw new FuscoError('E_FORMAT', 'the compressed data is damaged', { path, cause });
+    throw new FuscoError('E_FORMAT', 'the compressed data is damaged', { path, cause, hint: HINT });
   }
   if (bytes.length !== size) {
     const have = bytes.length > size ? `more than ${size}` : bytes.length;

@@ -113,7 +113,10 @@ export function exchangesOf(
   const flat = made('flat');
   const hier = made('hier');
   const total = tables.reduce((sum, table) => sum + table.tokens, 0);
-  if (total === 0) throw new FuscoError('E_OPTION', 'the routing has no tokens');
+  if (total === 0)
+    throw new FuscoError('E_OPTION', 'the routing has no tokens', {
+      hint: 'Give a routing with tokens.',
+    });
   const systems = {
     NCCL: unfused(planLoads(flat), flat.spec),
     'DeepEP V1': deepEp(planner, tables, options),

@@ -72,9 +72,12 @@ const RANGES: Readonly<Record<keyof Constants, readonly [min: number, max: numbe
   overlap: [0, 1],
 };
 
+/** What to do about the contents of a file. */
+const hint = 'docs/simulate.md lists the keys of a topology file and their ranges.';
+
 function fieldsOf(value: unknown, path: string): [string, unknown][] {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return Object.entries(value);
-  throw new FuscoError('E_FORMAT', 'it is not a JSON object', { path });
+  throw new FuscoError('E_FORMAT', 'it is not a JSON object', { path, hint });
 }
 
 function checkNumber(
@@ -85,7 +88,7 @@ function checkNumber(
 ): number {
   if (typeof value === 'number' && value >= min && value <= max) return value;
   const text = `${name} is ${shown(value)}; it must be a number from ${min} to ${max}`;
-  throw new FuscoError('E_OPTION', text, { path, limit: `${min}..${max}` });
+  throw new FuscoError('E_OPTION', text, { path, limit: `${min}..${max}`, hint });
 }
 
 /** `base` with the constants of a JSON object in their place. Throws E_FORMAT or E_OPTION. */
@@ -94,7 +97,7 @@ export function overrideConstants(base: Constants, value: unknown, path: string)
   for (const [name, given] of fieldsOf(value, path)) {
     if (!Object.hasOwn(RANGES, name)) {
       const known = Object.keys(RANGES).join(', ');
-      throw new FuscoError('E_FORMAT', `${name} is not one of ${known}`, { path });
+      throw new FuscoError('E_FORMAT', `${name} is not one of ${known}`, { path, hint });
     }
     const key = name as keyof Constants;
     changed[key] = checkNumber(name, given, RANGES[key], path);
@@ -107,16 +110,19 @@ export function parseTopology(value: unknown, path: string): Topology {
   const fields = new Map(fieldsOf(value, path));
   for (const name of fields.keys()) {
     if (['name', 'nodes', 'ranksPerNode', 'constants'].includes(name)) continue;
-    throw new FuscoError('E_FORMAT', `${name} is not one of name, nodes, ranksPerNode, constants`, { path });
+    throw new FuscoError('E_FORMAT', `${name} is not one of name, nodes, ranksPerNode, constants`, {
+      path,
+      hint,
+    });
   }
   const size = (name: string) => {
     const found = checkNumber(name, fields.get(name), [1, 4096], path);
     if (Number.isInteger(found)) return found;
-    throw new FuscoError('E_OPTION', `${name} is ${found}; it must be an integer`, { path });
+    throw new FuscoError('E_OPTION', `${name} is ${found}; it must be an integer`, { path, hint });
   };
   const name = fields.get('name');
   if (typeof name !== 'string' || name === '')
-    throw new FuscoError('E_FORMAT', 'name is not a string', { path });
+    throw new FuscoError('E_FORMAT', 'name is not a string', { path, hint });
   const constants = overrideConstants(H100, fields.get('constants') ?? {}, path);
   return { name, nodes: size('nodes'), ranksPerNode: size('ranksPerNode'), constants };
 }
@@ -135,6 +141,7 @@ export async function findTopology(nameOrPath: string, calibration?: string): Pr
     throw new FuscoError(
       'E_OPTION',
       `topology ${nameOrPath} is not one of ${names}, nor the name of a .json file`,
+      { hint: `Give --topology one of ${names}, or a .json file.` },
     );
   }
   const topology = known ?? parseTopology(await readJson(nameOrPath), nameOrPath);
@@ -148,5 +155,5 @@ export function checkFit(topology: Topology, nodes: number, ranksPerNode: number
   if (nodes <= topology.nodes && ranksPerNode <= topology.ranksPerNode) return;
   const has = `${topology.nodes} x ${topology.ranksPerNode}`;
   const text = `a plan for ${nodes} nodes x ${ranksPerNode} ranks does not fit ${topology.name}, which has ${has}`;
-  throw new FuscoError('E_OPTION', text);
+  throw new FuscoError('E_OPTION', text, { hint: 'Choose a larger --topology, or plan for its nodes.' });
 }

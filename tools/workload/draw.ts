@@ -43,6 +43,7 @@ export class Urn {
     if (topk <= this.size) return;
     throw new FuscoError('E_OPTION', `topk ${topk} of the ${this.size} experts ${what}`, {
       limit: this.size,
+      hint: `Give --topk at most ${this.size}, or more experts.`,
     });
   }
 

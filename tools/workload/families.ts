@@ -179,7 +179,10 @@ export function resampleTokens(
   );
   const { seed, ranks, tokens } = sizes;
   checkSizes(ranks, tokens, topk, seed, 0);
-  if (rows.length === 0) throw new FuscoError('E_OPTION', 'there are no tokens to take choices from');
+  if (rows.length === 0)
+    throw new FuscoError('E_OPTION', 'there are no tokens to take choices from', {
+      hint: 'Record a step with tokens.',
+    });
   return Array.from({ length: ranks }, (_, rank) => {
     const stream = new Stream(seed, 0, rank);
     const ids = new Int32Array(tokens * topk);

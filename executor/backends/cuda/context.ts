@@ -1,7 +1,7 @@
 // The public classes of CUDA: contexts, events, graphs and device plans, over the addon. Calls on device memory enqueue and
 // return.
 
-import { FuscoError } from '../../../planner/errors.ts';
+import { checkKeys, FuscoError } from '../../../planner/errors.ts';
 import { isVerified, type VerifiedPlan } from '../../../planner/plan.ts';
 import {
   type CudaPath,
@@ -144,6 +144,7 @@ export class Cuda extends Handle<NativeCudaContext> {
     plan: VerifiedPlan,
     capacity: { tokens?: number; topk?: number; instances?: number } = {},
   ): DevicePlan {
+    checkKeys('the capacity', capacity, ['tokens', 'topk', 'instances']);
     const addon = findAddon().addon!;
     const desc = describe(plan);
     const native = attempt(() => new addon.DevicePlan(this.native, capacity, desc));

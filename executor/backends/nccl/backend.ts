@@ -2,7 +2,7 @@
 // through NCCL. Everything that is not rows goes through the coordinator.
 
 import { randomBytes } from 'node:crypto';
-import { FuscoError } from '../../../planner/errors.ts';
+import { checkKeys, FuscoError } from '../../../planner/errors.ts';
 import { hex } from '../../../planner/format/bytes.ts';
 import { optionsDigest, planId } from '../../../planner/format/digest.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
@@ -37,6 +37,21 @@ export interface NcclOptions extends MachineChoice, SettingOptions {
   readonly device?: number;
   /** Takes the lines of `stats`. Default: stderr. */
   readonly log?: (line: string) => void;
+}
+
+const NCCL_OPTIONS = Object.keys({
+  device: true,
+  log: true,
+  directMemory: true,
+  host: true,
+  stepBytes: true,
+  maxCtas: true,
+  stats: true,
+} satisfies Record<keyof NcclOptions, true>);
+
+/** Throws E_OPTION for an option that the backend does not have. */
+export function checkNcclOptions(options: NcclOptions): void {
+  checkKeys('the nccl backend', options, NCCL_OPTIONS);
 }
 
 /** The parts that an nccl backend is made of. */

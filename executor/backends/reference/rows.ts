@@ -10,7 +10,9 @@ import type { Memory } from '../types.ts';
 
 export function bytesOf(memory: Memory): Uint8Array {
   if (!isExternal(memory)) return bytesOfView(memory);
-  throw new FuscoError('E_BUFFER', 'the reference backend cannot reach memory by its address');
+  throw new FuscoError('E_BUFFER', 'the reference backend cannot reach memory by its address', {
+    hint: 'Give a typed array, or use the host or cuda backend.',
+  });
 }
 
 /** Throws E_BUFFER if a buffer is only an address, before anything is written. */

@@ -274,12 +274,12 @@ describe.each(BACKENDS)('on %s', (backend) => {
     for (const change of [
       { logits: floats(11) },
       { bias: floats(3) },
-      { ids: floats(5) },
+      { ids: [new Int32Array(5)] },
       { weights: floats(5) },
       { scores: floats(11) },
       { scores: [] },
       { scores: forward.logits },
-      { weights: forward.ids },
+      { weights: [new Uint8Array(forward.ids[0]!.buffer)] },
       { bias: forward.scores },
     ]) {
       await expect(group.gate({ ...forward, ...change })).rejects.toThrow(code('E_BUFFER'));
@@ -310,6 +310,7 @@ describe.each(BACKENDS)('on %s', (backend) => {
   it('gates no tokens', async () => {
     group = await createGroup({ ranks: 1, backend });
     const none = floats(0);
-    await group.gate({ options, tokens: [0], logits: none, ids: none, weights: none, scores: none });
+    const ids = [new Int32Array(0)];
+    await group.gate({ options, tokens: [0], logits: none, ids, weights: none, scores: none });
   });
 });

@@ -200,7 +200,8 @@ describe('input of run', () => {
     ['f32', [8, 7, 4], 'E_SHAPE', /rank 0.*\(7, 4\).*\[6, 4\]/],
     ['f32', [7, 6, 4], 'E_RANKS', /7 ranks.*8/],
     ['f32', [8, 6, 0], 'E_SHAPE', 'rank 0'],
-    ['f32', [48, 4], 'E_SHAPE', 'three axes'],
+    ['f32', [47, 4], 'E_SHAPE', /47 rows, the ranks have 48 tokens/],
+    ['f32', [192], 'E_SHAPE', /neither \(ranks, tokens, columns\) nor \(tokens, columns\)/],
     ['i32', [8, 6, 4], 'E_SHAPE', /i32.*f32, f16 or u16/],
     ['f64', [8, 6, 4], 'E_SHAPE', 'f64'],
   ] as const)('%s of %j: %s', async (dtype, shape, code, text) => {

@@ -261,3 +261,23 @@ describe('hidden', () => {
     expect(loadNpy('out/rank0.combined.npy').shape).toEqual([9, 1]);
   });
 });
+
+it('splits [tokens, hidden] and [tokens, topk] as plan split the routing', async () => {
+  saveNpy('routing.npy', 'i32', [4, 2], Int32Array.of(0, 3, 5, 1, 4, 2, 7, 6));
+  const rows = Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8);
+  saveNpy('x.npy', 'f32', [4, 2], rows);
+  saveNpy('w.npy', 'f32', [4, 2], new Float32Array(8).fill(0.5));
+  const size = ['--hidden', '2', '--dtype', 'f32'];
+  await fuscoJson('plan', 'routing.npy', '--ranks', '3', '--experts', '8', ...size, '-o', 'p.fusco');
+  const run = ['run', 'p.fusco', '--input', 'x.npy', '--weights', 'w.npy', '--out', 'out', '--check'];
+  expect(await fuscoJson(...run)).toMatchObject({ checked: true });
+  // Two tokens, one and one: identity experts with weights of a half return their input.
+  const combined = [0, 1, 2].map((rank) => [
+    ...(loadNpy(`out/rank${rank}.combined.npy`).data as Float32Array),
+  ]);
+  expect(combined).toEqual([
+    [1, 2, 3, 4],
+    [5, 6],
+    [7, 8],
+  ]);
+});

@@ -170,6 +170,24 @@ describe('fusco check', () => {
     expect(found.traced!.summary.rows).toBe(2);
   });
 
+  it('reads a routing as the options of plan say, and refuses others by the place', async () => {
+    saveNpy('layers.npy', 'u8', [2, 3, 2], Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 255, 0, 0));
+    const recorded = { axes: 'layers,tokens,topk', layer: 1, maskIds: '255', maskRepeatedRows: true };
+    const entry = { routing: 'layers.npy', read: recorded, options: { experts: 4, ranks: 2 } };
+    write({ plans: { entry } });
+    expect((await fusco('check', '--update')).code).toBe(0);
+    expect(read().golden.entry!.summary.rows).toBe(3);
+    expect((await fusco('check')).code).toBe(0);
+    const refuses = async (change: object, code: 'E_GOLDEN' | 'E_OPTION', text: string) => {
+      write({ plans: { entry: { ...entry, read: { ...recorded, ...change } } } });
+      expectRefusal(await fusco('check'), code, text);
+    };
+    await refuses({ axis: 1 }, 'E_GOLDEN', '/plans/entry/read/axis: it is not one of format, layer');
+    await refuses({ maskIds: 255 }, 'E_GOLDEN', '/plans/entry/read/maskIds: it is not text');
+    await refuses({ multiHot: 1 }, 'E_GOLDEN', '/plans/entry/read/multiHot: it is neither true nor false');
+    await refuses({ maskIds: 'x' }, 'E_OPTION', 'maskIds: "x" is neither a number');
+  });
+
   it('refuses files that are not of its form, by the place', async () => {
     expectRefusal(await fusco('check'), 'E_FILE_NOT_FOUND');
     const refuses = async (value: unknown, text: string) => {

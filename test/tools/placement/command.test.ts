@@ -2,6 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { Recorder } from '../../../executor/training/recorder.ts';
+import { loadPlanner } from '../../../planner/node.ts';
 import {
   expectRefusal,
   fusco,
@@ -59,8 +61,9 @@ describe('propose', () => {
       'map.json',
     );
     expect([code, stdout, map()]).toEqual([0, '', [0, 1, 0, 1]]);
-    expect(stderr).toMatch(/blocks: +busiest rank 1\.45 x the mean/);
-    expect(stderr).toMatch(/proposed: busiest rank 1\.00 x the mean/);
+    expect(stderr).toMatch(/^placement +replicas +1 step$/m);
+    expect(stderr).toMatch(/^blocks +0 +1\.455$/m);
+    expect(stderr).toMatch(/^proposed +0 +1\.000$/m);
   });
 
   it('counts the choices of a routing, with or without a rank axis', async () => {
@@ -96,8 +99,77 @@ describe('propose', () => {
     }
   });
 
+  it('meets a target with the fewest replicas, and measures later steps', async () => {
+    // Two steps of 12 rows, and a third one in which expert 3 is hot. One replica of expert 0 levels the first two.
+    save('steps.json', '{"logical_count": [[[8,1,2,1]],[[6,2,2,2]],[[0,0,2,10]]]}');
+    const args = ['placement', 'propose', '--counts', 'steps.json', '--ranks', '2', '-o', 'map.json'];
+    const json = await fuscoJson(...args, '--target', '1.02', '--holdout', '1');
+    expect(json).toMatchObject({ replicas: 1, target: 1.02, steps: 2, holdout: 1 });
+    expect(map()).toEqual([[0, 1], 0, 1, 1]);
+    // Blocks: 9 of 12 rows on rank 0, then 8 of 12. In the later step all 12 are on rank 1.
+    expect(json.placements).toEqual([
+      {
+        name: 'blocks',
+        replicas: 0,
+        steps: { worst: 1.5, mean: (1.5 + 8 / 6) / 2 },
+        later: { worst: 2, mean: 2 },
+      },
+      expect.objectContaining({ name: 'packed, no replicas', replicas: 0 }),
+      expect.objectContaining({ name: 'EPLB-style', replicas: 1 }),
+      { name: 'proposed', replicas: 1, steps: { worst: 1, mean: 1 }, later: { worst: 2, mean: 2 } },
+    ]);
+    const text = await fusco(...args, '--target', '1.02', '--holdout', '1');
+    expect(text.stderr).toMatch(/^placement +replicas +worst of 2 steps +mean +1 later step$/m);
+    expect(text.stderr).toMatch(/^proposed +1 +1\.000 +1\.000 +2\.000$/m);
+  });
+
+  it('says so where no placement meets the target', async () => {
+    save('counts.json', '{"logical_count": [[9,1,1,1]]}');
+    const args = ['--counts', 'counts.json', '--ranks', '2', '--target', '1.1', '--replicas', '0'];
+    const { code, stderr } = await fusco('placement', 'propose', ...args, '-o', 'map.json');
+    expect([code, stderr]).toEqual([
+      0,
+      expect.stringContaining('no placement was found that meets the target 1.1'),
+    ]);
+  });
+
+  it('counts the steps of a recording, whose experts it knows', async () => {
+    const planner = await loadPlanner();
+    await using recorder = await Recorder.open('recording');
+    for (const expert of [0, 1, 0]) {
+      const tables = [0, 1].map(() => ({ ids: Int32Array.of(expert, expert), tokens: 2, topk: 1 }));
+      recorder.add(tables, planner.planAll(tables, { ranks: 2, experts: 2 }));
+    }
+    await recorder.flush();
+    const json = await fuscoJson(
+      ...[
+        'placement',
+        'propose',
+        '--routing',
+        'recording',
+        '--ranks',
+        '2',
+        '--target',
+        '1',
+        '-o',
+        'map.json',
+      ],
+    );
+    expect(json).toMatchObject({ experts: 2, steps: 3, replicas: 2 });
+    expect(map()).toEqual([
+      [0, 1],
+      [0, 1],
+    ]);
+  });
+
   it.each([
     [['--ranks', '2'], 'E_USAGE', /--counts or --routing/],
+    [['--counts', 'c.json', '--ranks', '2', '--target', '0.9'], 'E_USAGE', /a number from 1 on/],
+    [
+      ['--counts', 'c.json', '--ranks', '2', '--holdout', '1'],
+      'E_OPTION',
+      /holdout 1 of 1 steps leaves none/,
+    ],
     [['--counts', 'c.json', '--routing', 'r.npy', '--ranks', '2'], 'E_USAGE', /not both/],
     [
       ['--counts', 'c.json', '--ranks', '2', '--layer', '0'],
@@ -112,6 +184,69 @@ describe('propose', () => {
     save('c.json', '{"logical_count": [[0,0],[1,2]]}');
     save('bad.json', '{"logical_count": [[0,0],[1,-2]]}');
     expectRefusal(await fusco('placement', 'propose', ...args, '-o', 'map.json'), code, text);
+  });
+});
+
+describe('propose --routing', () => {
+  const propose = (file: string, ...options: string[]) =>
+    fuscoJson(
+      'placement',
+      'propose',
+      '--routing',
+      file,
+      '--experts',
+      '8',
+      '--ranks',
+      '2',
+      '-o',
+      'map.json',
+      ...options,
+    );
+  const IDS = [
+    [1, 2],
+    [1, 3],
+    [1, 6],
+    [4, 5],
+  ];
+
+  it('reads every recording that plan reads, whatever ranks it has', async () => {
+    saveNpy('ids.npy', 'i32', [4, 2], Int32Array.from(IDS.flat()));
+    await propose('ids.npy');
+    const wanted = map();
+    save('r.jsonl', `${JSON.stringify({ routed_experts: IDS.map((row) => [[0, 3], row]) })}\n`);
+    await propose('r.jsonl', '--layer', '1');
+    expect(map()).toEqual(wanted);
+    // Records of ranks 1 and 3 alone: which rank had a token does not matter here.
+    const record = (rank: number, ids: number[][]) =>
+      `${JSON.stringify({ step: 5, layer: 2, rank, num_tokens: 2, topk: 2, top_indices: ids })}\n`;
+    save('t/router_trace_rank1.jsonl', record(1, IDS.slice(0, 2)));
+    save('t/router_trace_rank3.jsonl', record(3, IDS.slice(2)));
+    await propose('t', '--layer', '2', '--step', '5');
+    expect(map()).toEqual(wanted);
+    // Of five choices on rank 0 and three on rank 1, rank 3 made one and three.
+    expect(await propose('t')).toMatchObject({ before: { rankMaxOverMean: 1.25 } });
+    expect(await propose('t', '--ranks-from', '3')).toMatchObject({ before: { rankMaxOverMean: 1.5 } });
+  });
+
+  it('refuses ids as plan does, with their place', async () => {
+    save('r.jsonl', `${JSON.stringify({ routed_experts: [[[0, 9]]] })}\n`);
+    const args = [
+      'placement',
+      'propose',
+      '--routing',
+      'r.jsonl',
+      '--experts',
+      '8',
+      '--ranks',
+      '2',
+      '-o',
+      'map.json',
+    ];
+    expectRefusal(
+      await fusco(...args),
+      'E_ROUTING_ID',
+      /r\.jsonl: line 1, routed_experts, token 0, ids 0, 9/,
+    );
   });
 });
 
@@ -137,7 +272,7 @@ describe('convert', () => {
     saveNpy('p.npy', 'i64', [1, 6], BigInt64Array.from([0, 0, 1, 2, 0, 1], BigInt));
     const { code, stdout, stderr } = await convert('p.npy', 'phy2log', '--ranks', '2');
     expect([code, stdout]).toEqual([0, '']);
-    expect(stderr).toMatch(/^1 of 6 physical experts share their rank with another replica/);
+    expect(stderr).toMatch(/^note: 1 of 6 physical experts share their rank with another replica/);
     expect(map()).toEqual([[0, 1], [0, 1], 1]);
   });
 
@@ -165,14 +300,112 @@ describe('convert', () => {
     expect(fromPhysical).toEqual([[1, 3], 2, 0]);
   });
 
+  it('deals slots that do not divide to the first ranks, one more each, and leaves empty slots out', async () => {
+    save('p.json', '[0,1,2,3,4]');
+    const { stderr } = await convert('p.json', 'phy2log', '--ranks', '2');
+    expect(map()).toEqual([0, 0, 0, 1, 1]);
+    expect(stderr).toContain('note: 5 slots on 2 ranks: the first 1 have one more');
+    // 30 slots on 8 ranks: 4, 4, 4, 4, 4, 4, 3, 3.
+    save('p.json', JSON.stringify(Array.from({ length: 30 }, (_, slot) => slot)));
+    await convert('p.json', 'phy2log', '--ranks', '8');
+    expect(map()).toEqual([4, 4, 4, 4, 4, 4, 3, 3].flatMap((count, rank) => new Array(count).fill(rank)));
+    save('p.json', '[0,1,2,3,4,5,6,-1]');
+    expect((await convert('p.json', 'phy2log', '--ranks', '2')).stderr).toContain('1 of 8 slots are empty');
+    expect(map()).toEqual([0, 0, 0, 0, 1, 1, 1]);
+  });
+
+  it('reads a log2phy with unused slots, whose number --slots says', async () => {
+    save('l.json', '{"logical_to_physical_map": [[[0,-1],[1,5],[2,-1]]]}');
+    expect((await convert('l.json', 'auto', '--ranks', '2')).code).toBe(0);
+    expect(map()).toEqual([0, [0, 1], 0]);
+    await convert('l.json', 'auto', '--ranks', '2', '--slots', '12');
+    expect(map()).toEqual([0, 0, 0]);
+    save('s.json', '{"logical_to_all_physical_map": [[[1],[0,3],[2]]]}');
+    await convert('s.json', 'auto', '--ranks', '2');
+    expect(map()).toEqual([0, [0, 1], 1]);
+  });
+
   it.each([
-    ['[0,1,2]', 'phy2log', 'E_PLACEMENT', /3 physical experts do not divide among 2 ranks/],
-    ['[0,-1]', 'phy2log', 'E_PLACEMENT', /slot 1 holds expert -1/],
+    ['trtllm.yaml', ['--layer', '3'], [[0, 1], [0, 1], 0, 0, 1, 1]],
+    ['trtllm.yaml', ['--layer', '3', '--format', 'trtllm'], [[0, 1], [0, 1], 0, 0, 1, 1]],
+    ['ascend.json', [], [[0, 1], 0, 0, 0, 1, 1, 1]],
+    ['ascend.json', ['--format', 'phy2log', '--layer', '0'], [[0, 1], 0, 0, 0, 1, 1, 1]],
+    ['expert_map.npy', ['--format', 'expert_map', '--layer', '1'], [0, 1, 0, 1, 0, 1]],
+    ['expert_map.npy', ['--format', 'phy2log', '--layer', '1'], [0, 1, 0, 1, 0, 1]],
+    ['owners.json', [], [0, 1, 0, 1, 0, 1]],
+    ['vllm.json', [], [0, 0, 1, 1]],
+  ])('%s %o', async (file, options, wanted) => {
+    save(
+      'trtllm.yaml',
+      'num_slots: 8\ninitial_global_assignments:\n  3: [0, 1, 2, 3, 4, 5, 0, 1]\n  4: [5, 4, 3, 2, 1, 0, 0, 1]\n',
+    );
+    const devices = [
+      { device_id: 1, device_expert: [4, 5, 6, 0] },
+      { device_id: 0, device_expert: [0, 1, 2, 3] },
+    ];
+    const layer = { layer_id: 0, device_count: 2, device_list: devices };
+    save('ascend.json', JSON.stringify({ moe_layer_count: 1, layer_list: [layer] }));
+    const local = [
+      [0, 1, 2, -1, -1, -1],
+      [-1, -1, -1, 0, 1, 2],
+      [0, -1, 1, -1, 2, -1],
+      [-1, 0, -1, 1, -1, 2],
+    ];
+    saveNpy('expert_map.npy', 'i32', [2, 2, 6], Int32Array.from(local.flat()));
+    save('owners.json', '{"expert_to_ep_rank": [0,1,0,1,0,1]}');
+    save(
+      'vllm.json',
+      '{"physical_to_logical_map": [[0,1,2,3]], "logical_to_physical_map": [[[0],[1],[2],[3]]]}',
+    );
+    const args = ['placement', 'convert', file, '--ranks', '2', '-o', 'map.json', ...options];
+    expect(await fusco(...args)).toMatchObject({ code: 0, stdout: '' });
+    expect(map()).toEqual(wanted);
+  });
+
+  it.each([
+    [
+      'initial_global_assignments: {3: [0, 1], 4: [1, 0]}',
+      'E_OPTION',
+      /several layers: give --layer, one of 3, 4/,
+    ],
+    ['initial_global_assignments: {}', 'E_FORMAT', /has no layers/],
+    ['initial_global_assignments:\n  a: [0]', 'E_FORMAT', /layer a is not a list of experts/],
+    ['a: &x [0]\nb: *x', 'E_FORMAT', /neither JSON nor YAML/],
+    ['a: 1\na: 2', 'E_FORMAT', /neither JSON nor YAML/],
+    ['num_slots: 8', 'E_FORMAT', /none of its fields is a placement/],
+    ['{"layer_list": []}', 'E_FORMAT', /layer_list has no layers/],
+    [
+      '{"layer_list": [{"layer_id": 0, "device_list": [{"device_id": 7, "device_expert": [0]}]}]}',
+      'E_FORMAT',
+      /device/,
+    ],
+    ['{"layer_list": [{"layer_id": 0, "device_list": []}]}', 'E_PLACEMENT', /it has 0 ranks, not 2/],
+    ['{"expert_to_ep_rank": [0, 2]}', 'E_PLACEMENT', /expert 1 on rank 2 of 2/],
+    ['{"expert_map": [[0, 0], [-1, -1]]}', 'E_PLACEMENT', /rank 0: its experts are not numbered 0\.\.1/],
+    ['[0, 1]', 'E_OPTION', /give --format/],
+  ] as const)('refuses %s, which says what it is', async (text, code, message) => {
+    save('p', text);
+    expectRefusal(await fusco('placement', 'convert', 'p', '--ranks', '2', '-o', 'map.json'), code, message);
+  });
+
+  it('refuses a format that the file contradicts', async () => {
+    save('p.json', '{"expert_to_ep_rank": [0, 1]}');
+    expectRefusal(
+      await convert('p.json', 'log2phy', '--ranks', '2'),
+      'E_OPTION',
+      /it holds expert_to_ep_rank, not log2phy \(Give --format expert_to_ep_rank/,
+    );
+  });
+
+  it.each([
+    ['[0,-2]', 'phy2log', 'E_PLACEMENT', /slot 1 holds expert -2/],
+    ['[-1,-1]', 'phy2log', 'E_PLACEMENT', /it places no expert/],
     ['[0,2]', 'phy2log', 'E_PLACEMENT', /expert 1 lives nowhere/],
-    ['[[0],[0]]', 'log2phy', 'E_PLACEMENT', /0 at 1/],
-    ['[[0,2],[-1,-1]]', 'log2phy', 'E_PLACEMENT', /not 0\.\.1/],
+    ['[[0],[0]]', 'log2phy', 'E_PLACEMENT', /slot 0 holds two experts/],
+    ['[[0,2],[-1,-1]]', 'log2phy', 'E_PLACEMENT', /expert 1 lives nowhere/],
     ['[[0,1],[1,0]]', 'phy2log', 'E_OPTION', /give --layer, 0\.\.1/],
-    ['[[[0]]]', 'phy2log', 'E_FORMAT', /3 axes/],
+    ['[[[[0]]]]', 'log2phy', 'E_FORMAT', /no array of integers/],
+    ['[[0,1],[2,3]]', 'expert_to_ep_rank', 'E_OPTION', /give --layer/],
     ['{"other": []}', 'phy2log', 'E_FORMAT', /"phy2log"/],
     ['[0,1.5]', 'phy2log', 'E_FORMAT', /no array of integers/],
     ['[0,', 'phy2log', 'E_FORMAT', /not JSON/],

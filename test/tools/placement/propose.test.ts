@@ -114,6 +114,34 @@ it('sixteen replicas halve the busiest rank of a load with one expert in ten hot
   expect(after.rankMaxOverMean).toBeLessThan(before.rankMaxOverMean / 2);
 });
 
+describe('6000 small loads with replicas', () => {
+  const draws = Array.from({ length: 6000 }, (_, seed) => {
+    const random = randomFrom(seed);
+    const below = (count: number) => Math.floor(random() * count);
+    const ranks = 1 + below(8);
+    const counts = Array.from({ length: 1 + below(12) }, () => (seed % 2 === 0 ? below(10) : 90 + below(20)));
+    return { ranks, counts, replicas: Math.min(counts.length * (ranks - 1), below(6)) };
+  });
+
+  it('never make the busiest rank busier than blocks do', () => {
+    const worse = draws.filter(({ ranks, counts, replicas }) => {
+      const { before, after } = proposePlacement(counts, { ranks, replicas });
+      return after.rankMaxOverMean > before.rankMaxOverMean;
+    });
+    expect(worse).toEqual([]);
+  });
+
+  it('leave out replicas that do harm, and keep those that do not', () => {
+    // Blocks: 4 + 3 and 6. With room for three instances a rank, any two replicas make a rank heavier than 7.
+    const none = proposePlacement([4, 3, 6], { ranks: 2, replicas: 2 });
+    expect([none.map, none.replicas]).toEqual([[0, 0, 1], 0]);
+    expect(none.after).toEqual(none.before);
+    // A replica of the 10 is 5 on each rank.
+    const one = proposePlacement([10, 1], { ranks: 2, replicas: 1 });
+    expect([one.map, one.replicas]).toEqual([[[0, 1], 0], 1]);
+  });
+});
+
 describe('refusals', () => {
   it.each([
     [[], { ranks: 2 }, /experts/],

@@ -27,10 +27,10 @@ describe('SGLang', () => {
     }
   });
 
-  it('splits the dump of one rank', async () => {
-    const all = routing(10 + 8 + 1, 6);
+  it('gives the tokens of one dump to its rank and to no other', async () => {
     const found = await read(dump(1), { step: 8, layer: 1, ranks: 4 });
-    expect(found).toEqual([all.slice(0, 2), all.slice(2, 4), all.slice(4, 5), all.slice(5, 6)]);
+    expect(found).toEqual([[], routing(10 + 8 + 1, 6), [], []]);
+    await expect(read(dump(1), { step: 8, layer: 1 })).rejects.toThrow('rank 0 recorded nothing');
   });
 
   it.each([
@@ -82,9 +82,15 @@ describe('vLLM', () => {
     expect(await read('vllm.npy', { layer: 1, ranks: 1, format: 'vllm' })).toEqual([layerOf(7, 8, 1)]);
   });
 
-  it('takes a .npy for [ranks, tokens, topk] unless told otherwise', async () => {
-    expect(await read('vllm.npy')).toHaveLength(8);
-    await expect(read('vllm.npy', { layer: 1 })).rejects.toThrow('--format vllm reads arrays of layers');
+  it('takes a .npy for [ranks, tokens, topk] unless a layer is asked for, and says so', async () => {
+    const notices: string[] = [];
+    const notice = (text: string) => void notices.push(text);
+    expect(await read('vllm.npy', { notice })).toHaveLength(8);
+    expect(await read('vllm.npy', { layer: 1, ranks: 1, notice })).toEqual([layerOf(7, 8, 1)]);
+    expect(notices).toEqual([
+      expect.stringContaining('axes (8, 3, 2) read as ranks, tokens, topk (--axes says otherwise)'),
+      expect.stringContaining('axes (8, 3, 2) read as tokens, layers, topk (--axes says otherwise)'),
+    ]);
   });
 
   it('refuses responses without routing', async () => {
@@ -109,29 +115,33 @@ describe('Megatron', () => {
     expect(await refusal({})).toBe(
       'E_FOREIGN t.jsonl: line 1: top_indices is [1, 1], num_tokens and topk say [2, 1]',
     );
-    expect(await refusal({ top_indices: [[1], [2, 3]] })).toMatch('token 1 is not 1 integers');
-    expect(await refusal({ top_indices: [[1], [2.5]] })).toMatch('token 1 is not 1 integers');
+    expect(await refusal({ top_indices: [[1], [2, 3]] })).toMatch(
+      'token 1 has a list in place of a list of 1, as in token 0',
+    );
+    expect(await refusal({ top_indices: [[1], [2.5]] })).toMatch('token 1 has 2.5 in place of an integer');
     expect(await refusal({ top_indices: [[1], [2 ** 40]] })).toMatch(
-      'id 1099511627776 is not a 32-bit integer',
+      'id 1099511627776 of token 1 is not a 32-bit integer',
     );
     expect(await refusal({ block: 'encoder' })).toMatch('neither decoder nor mtp');
     expect(await refusal({ step: '0' })).toMatch('"step" is not an integer');
     expect(await refusal({ rank: -1, top_indices: [[1], [2]] })).toMatch('rank -1 is not in 0..4095');
   });
 
-  it('names the line that is cut short', async () => {
-    const text = readFileSync(foreign('megatron/router_trace_rank0.jsonl'), 'utf8');
-    writeFileSync('cut.jsonl', text.slice(0, -20));
-    await expect(readAnyRouting('cut.jsonl', { layer: 1, step: 0, ranks: 1 })).rejects.toThrow(
-      'line 6 is not JSON',
-    );
+  it('names the line that is damaged', async () => {
+    const lines = readFileSync(foreign('megatron/router_trace_rank0.jsonl'), 'utf8').split('\n');
+    const choice = { layer: 1, step: 0, ranks: 1 };
+    writeFileSync('cut.jsonl', lines.with(2, lines[2]!.slice(0, -20)).join('\n'));
+    await expect(readAnyRouting('cut.jsonl', choice)).rejects.toThrow('line 3 is not JSON');
+    // The last line has an end: its writer was not killed.
+    writeFileSync('cut.jsonl', lines.with(5, lines[5]!.slice(0, -20)).join('\n'));
+    await expect(readAnyRouting('cut.jsonl', choice)).rejects.toThrow('line 6 is not JSON');
   });
 
   it('names the rank that is missing', async () => {
     const line = (rank: number) =>
       JSON.stringify({ step: 0, layer: 0, rank, num_tokens: 1, topk: 1, top_indices: [[rank]] });
     writeFileSync('t.jsonl', `${line(0)}\n\n${line(2)}\n`);
-    await expect(readAnyRouting('t.jsonl')).rejects.toThrow('rank 1 is missing, the highest is rank 2');
+    await expect(readAnyRouting('t.jsonl')).rejects.toThrow('rank 1 recorded nothing, the highest is rank 2');
   });
 });
 
@@ -208,7 +218,7 @@ describe('fusco plan', () => {
       'give --ranks',
     );
     expectRefusal(
-      await fusco('plan', foreign('megatron'), ...options, '--layer', '1', '--step', '0', '--ranks', '3'),
+      await fusco('plan', foreign('megatron'), ...options, '--layer', '1', '--step', '0', '--ranks', '1'),
       'E_RANKS',
     );
     writeFileSync('old.pt', Uint8Array.of(0x80, 2, 0x8a, 10, 0x6c, 0xfc));

@@ -4,18 +4,21 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { deflateSync, zipSync } from 'fflate';
+import { gzipSync } from 'node:zlib';
+import { deflateSync } from 'fflate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FuscoError } from '../../../planner/errors.ts';
 import { parseGolden } from '../../../tools/golden/goldenFile.ts';
-import { readLayer } from '../../../tools/placement/convert.ts';
+import { NAMES, readLayer, readPlacementLayer } from '../../../tools/placement/placementFile.ts';
 import { readAnyRouting } from '../../../tools/readers/anyRouting.ts';
 import { readCounts } from '../../../tools/readers/counts.ts';
+import { gunzip } from '../../../tools/readers/gzip.ts';
 import { encodeNpy, parseNpy } from '../../../tools/readers/npy.ts';
 import { readNpz } from '../../../tools/readers/npz.ts';
 import { readSafetensors } from '../../../tools/readers/safetensors.ts';
 import { readTorch, type TorchTensor } from '../../../tools/readers/torch.ts';
 import { findTopology } from '../../../tools/simulate/topology.ts';
+import { int, tensor, torchOf, word } from '../../support/handTorch.ts';
 import { NPY, zip } from '../../support/handZip.ts';
 
 let folder = '';
@@ -56,27 +59,6 @@ function safetensorsOf(header: object | string, body = 0): Uint8Array {
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(text.length));
   return new Uint8Array(Buffer.concat([size, text, Buffer.alloc(body)]));
-}
-
-/** Pieces of a pickle: a global, an integer, text. */
-const named = (module: string, name: string) => `c${module}\n${name}\n`;
-const int = (value: number) => {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigInt64LE(BigInt(value));
-  return `\x8a\x08${bytes.toString('latin1')}`;
-};
-const word = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
-
-/** A tensor of storage 0. */
-function tensor(shape: readonly number[], stride: readonly number[], elements: number): string {
-  const storage = `(${word('storage')}${named('torch', 'ByteStorage')}${word('0')}${word('cpu')}${int(elements)}tQ`;
-  const list = (values: readonly number[]) => `(${values.map(int).join('')}t`;
-  return `${named('torch._utils', '_rebuild_tensor_v2')}(${storage}${int(0)}${list(shape)}${list(stride)}tR`;
-}
-
-function torchOf(body: string, storage: Uint8Array): Uint8Array {
-  const pickle = new Uint8Array(Buffer.from(`\x80\x02${body}.`, 'latin1'));
-  return zipSync({ 'v/data.pkl': pickle, 'v/data/0': storage });
 }
 
 describe('zip bombs', () => {
@@ -129,9 +111,7 @@ describe('headers of billions of entries', () => {
 
   it('a trillion tokens without choices', async () => {
     const path = saved('tokens.npy', npyOf('(2, 1000000000000, 0)'));
-    // The reader gives views; what they can mean is the planner's to refuse.
-    const tables = await readAnyRouting(path);
-    expect(tables.map(({ ids }) => ids.length)).toEqual([0, 0]);
+    expect(await refusal(() => readAnyRouting(path))).toMatch(/^E_FOREIGN .*topk 0 is not in 1\.\.256/);
   });
 
   it('a dump of a trillion layers of no tokens', async () => {
@@ -153,8 +133,42 @@ describe('headers of billions of entries', () => {
     expect(process.memoryUsage().rss - before).toBeLessThan(1 << 28);
     const far = { '0_65535': { dtype: 'U8', shape: [8], data_offsets: [0, 8] } };
     expect(await refusal(() => readCounts(saved('far.safetensors', safetensorsOf(far, 8))))).toMatch(
-      /^E_FOREIGN .*layer 65535 > 4095/,
+      /^E_FORMAT .*layer 65535 > 4095/,
     );
+  });
+
+  it('counts of the last expert of every layer, in a few lines of CSV', async () => {
+    const lines = Array.from({ length: 4096 }, (_, layer) => `${layer},65534,1`);
+    const path = saved('c.csv', `layer_id,expert_id,count\n${lines.join('\n')}\n`);
+    expect(await refusal(() => readCounts(path))).toMatch(
+      /^E_FORMAT .*layers of 65535 experts > 16777216 counts/,
+    );
+  });
+
+  it('a gzip file that unpacks to more than its bytes can hold, or is cut', async () => {
+    const packed = gzipSync(Buffer.alloc(1 << 20));
+    expect(await refusal(() => gunzip(packed, 'x.gz', 1 << 16))).toMatch(
+      /^E_FORMAT .*unpacks to more than 65536/,
+    );
+    const cut = saved('cut.jsonl.gz', packed.subarray(0, -9));
+    expect(await refusal(() => readAnyRouting(cut))).toMatch(/^E_FORMAT .*damaged or cut short/);
+    const flipped = Buffer.from(packed);
+    flipped[flipped.length - 6]! ^= 1;
+    expect(await refusal(() => gunzip(flipped, 'x.gz'))).toMatch(/^E_FORMAT /);
+  });
+
+  it('requests without tokens, a trillion of them', async () => {
+    const path = saved('requests.npy', npyOf('(1000000000000, 0, 2, 2)'));
+    const choice = { layer: 1, ranks: 1 } as const;
+    expect(await refusal(() => readAnyRouting(path, choice))).toMatch(/^E_FOREIGN .*holds no ids/);
+  });
+
+  it('YAML of aliases, of a hundred thousand lists, of a key twice', async () => {
+    const texts = ['a: &x [1, 1]\nb: [*x, *x]', `a: ${'['.repeat(100_000)}`, 'a: 1\na: 2'];
+    for (const text of texts) {
+      const path = saved('p.yaml', text);
+      expect(await refusal(() => readPlacementLayer(path, undefined, 0))).toMatch(/^E_FORMAT .*nor YAML/);
+    }
   });
 
   it('a shape of a million axes, again and again', async () => {
@@ -169,7 +183,7 @@ describe('headers of billions of entries', () => {
     const path = saved('deep', '['.repeat(100_000) + ']'.repeat(100_000));
     const read = {
       routing: () => readAnyRouting(path, { ranks: 1 }),
-      placement: () => readLayer(path, 'phy2log', 1, 0),
+      placement: () => readLayer(path, NAMES.phy2log, 1, 0),
       counts: () => readCounts(path),
     }[what]!;
     expect(await refusal(read)).toMatch(/^E_(FOREIGN|FORMAT) /);
@@ -215,8 +229,8 @@ describe('negative and overflowing sizes', () => {
   });
 
   it('ids beyond 32 bits are refused, not cut to 32 bits', async () => {
-    const ids = BigInt64Array.of(2n ** 32n + 1n, 0n, 1n, 2n);
-    const path = saved('wide.npy', Buffer.concat(encodeNpy('i64', [1, 2, 2], ids)));
+    const ids = BigInt64Array.of(2n ** 32n + 1n, 0n, 1n, 2n, 0n, 1n, 2n, 3n);
+    const path = saved('wide.npy', Buffer.concat(encodeNpy('i64', [2, 2, 2], ids)));
     const choice = { format: 'vllm', layer: 0, ranks: 1 } as const;
     expect(await refusal(() => readAnyRouting(path, choice))).toMatch(
       /^E_FOREIGN .*id 4294967297 is not a 32-bit integer/,

@@ -133,9 +133,13 @@ describe('parseNpy refuses with E_FORMAT and says what it found', () => {
     expect(refusal(fixture('void.npy'))).toContain('view(numpy.uint16)');
   });
 
+  test('bool is read as u8 that says so', () => {
+    const array = parseNpy(withHeader(dict("'|b1'", '(2,)'), 2), 'x.npy');
+    expect(array).toMatchObject({ dtype: 'u8', shape: [2], declared: 'bool' });
+  });
+
   test.each([
     ["'|O'", '(object)'],
-    ["'|b1'", '(bool)'],
     ["'<c8'", '(complex)'],
     ["'<M8[ns]'", '(datetime)'],
     ["'|S3'", '(bytes)'],

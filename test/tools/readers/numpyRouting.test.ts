@@ -281,7 +281,7 @@ describe('readPerRank', () => {
 
   test('splits [ranks, tokens, hidden] into views', async () => {
     const path = await save('x.npy', 'f32', [2, 1, 4], input);
-    const blocks = await readPerRank(path, 2, 'input');
+    const blocks = await readPerRank(path, [2, 2], 'input');
     expect(blocks).toEqual([
       { dtype: 'f32', shape: [1, 4], data: new Float32Array([1, 2, 3, 4]) },
       { dtype: 'f32', shape: [1, 4], data: new Float32Array([5, 6, 7, 8]) },
@@ -289,17 +289,41 @@ describe('readPerRank', () => {
     expect(blocks[0]!.data.buffer).toBe(blocks[1]!.data.buffer);
   });
 
+  test('splits [tokens, hidden] by the tokens of the ranks', async () => {
+    const path = await save('x.npy', 'f32', [4, 2], input);
+    const blocks = await readPerRank(path, [2, 0, 1, 1], 'input');
+    expect(blocks.map(({ shape, data }) => [shape, [...data]])).toEqual([
+      [
+        [2, 2],
+        [1, 2, 3, 4],
+      ],
+      [[0, 2], []],
+      [
+        [1, 2],
+        [5, 6],
+      ],
+      [
+        [1, 2],
+        [7, 8],
+      ],
+    ]);
+    expect(await failure(readPerRank(path, [2, 1], 'input'))).toEqual({
+      code: 'E_SHAPE',
+      message: `${path}: input: shape (4, 2) has 4 rows, the ranks have 3 tokens`,
+    });
+  });
+
   test('reads a directory whose ranks have different token counts', async () => {
     await save('rank0.npy', 'f32', [2, 4], input);
     await save('rank1.npy', 'f32', [0, 4], new Float32Array(0));
-    expect(await readPerRank(dir, 2, 'input')).toEqual([
+    expect(await readPerRank(dir, [2, 2], 'input')).toEqual([
       { dtype: 'f32', shape: [2, 4], data: input },
       { dtype: 'f32', shape: [0, 4], data: new Float32Array(0) },
     ]);
   });
 
   test('reads an archive of one array per rank', async () => {
-    const blocks = await readPerRank(join(FIXTURES, 'compressed.npz'), 2, 'input');
+    const blocks = await readPerRank(join(FIXTURES, 'compressed.npz'), [2, 2], 'input');
     expect(blocks.map(({ shape }) => shape)).toEqual([
       [2, 2],
       [4, 2],
@@ -308,25 +332,25 @@ describe('readPerRank', () => {
 
   test('refuses another number of ranks with E_RANKS', async () => {
     const path = await save('x.npy', 'f32', [2, 1, 4], input);
-    expect(await failure(readPerRank(path, 4, 'input'))).toEqual({
+    expect(await failure(readPerRank(path, [2, 2, 2, 2], 'input'))).toEqual({
       code: 'E_RANKS',
       message: `${path}: holds 2 ranks, not the 4 asked for`,
     });
     await save('rank0.npy', 'f32', [2, 4], input);
-    expect(await failure(readPerRank(dir, 2, 'input'))).toEqual({
+    expect(await failure(readPerRank(dir, [2, 2], 'input'))).toEqual({
       code: 'E_RANKS',
       message: `${dir}: holds 1 rank, not the 2 asked for`,
     });
   });
 
   test('refuses another number of axes with E_SHAPE', async () => {
-    const path = await save('x.npy', 'f32', [2, 4], input);
-    expect(await failure(readPerRank(path, 2, 'weights'))).toEqual({
+    const path = await save('x.npy', 'f32', [8], input);
+    expect(await failure(readPerRank(path, [2, 2], 'weights'))).toEqual({
       code: 'E_SHAPE',
-      message: `${path}: weights: shape (2, 4) has not three axes, ranks first`,
+      message: `${path}: weights: shape (8,) is neither (ranks, tokens, columns) nor (tokens, columns)`,
     });
     const file = await save('rank0.npy', 'f32', [8], input);
-    expect(await failure(readPerRank(dir, 1, 'input'))).toEqual({
+    expect(await failure(readPerRank(dir, [2], 'input'))).toEqual({
       code: 'E_SHAPE',
       message: `${file}: input of rank 0: shape (8,) has not two axes`,
     });
@@ -338,7 +362,7 @@ describe('readPerRank', () => {
   ] as const)('refuses a rank of another dtype or last axis: %s %j', async (dtype, shape, data, found) => {
     await save('rank0.npy', 'f32', [2, 4], input);
     const file = await save('rank1.npy', dtype, [...shape], data);
-    expect(await failure(readPerRank(dir, 2, 'input'))).toEqual({
+    expect(await failure(readPerRank(dir, [2, 2], 'input'))).toEqual({
       code: 'E_SHAPE',
       message: `${file}: input of rank 1: ${found} has another dtype or last axis than rank 0's f32 (2, 4)`,
     });

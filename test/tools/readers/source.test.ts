@@ -35,7 +35,7 @@ const bytesRead = () => vi.mocked(fs.readSync).mock.results.reduce((sum, { value
 describe('openSource', () => {
   it.each([
     ['vllm.npy', 'npy'],
-    ['vllm.npz', 'vllm npz'],
+    ['vllm.npz', 'npz'],
     ['views.pt', 'torch'],
     ['trtllm/rank0_raw.safetensors', 'safetensors'],
     ['vllm.jsonl', 'json'],
