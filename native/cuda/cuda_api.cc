@@ -138,8 +138,8 @@ void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank) {
   return rank < fusco_cuda_ranks(context) ? context->shared->stream(rank) : nullptr;
 }
 
-fusco_status fusco_cuda_check(fusco_cuda_context *, fusco_error *error) {
-  return guarded(error, [] { throw Failure(FUSCO_E_BACKEND, "fusco_cuda_check comes with version 0.2"); });
+fusco_status fusco_cuda_check(fusco_cuda_context *context, fusco_error *error) {
+  return inTurn(context, error, [](CudaContext &shared) { shared.checkAlive(); });
 }
 
 fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64_t bytes, void **address,
