@@ -4,7 +4,7 @@ import { balance, type Grouping } from './balance.ts';
 import { FuscoError } from './errors.ts';
 import type { Facts } from './facts.ts';
 import type { Decision, Plan } from './plan.ts';
-import type { PlanSpec } from './spec.ts';
+import type { PlanSpec, Strategy } from './spec.ts';
 import { type Forwarding, LinkTotals, visitTraffic } from './traffic.ts';
 
 /**
@@ -63,9 +63,15 @@ function compareStrategies(spec: PlanSpec, { counts, nodeRows }: Required<Facts>
   return { flat: cost(), hier: cost({ groups, rows: (from, node) => nodeRows[from * spec.nodes + node]! }) };
 }
 
+/** The spec once its strategy is known. */
+export function settle(spec: PlanSpec, strategy: Strategy): Plan['spec'] {
+  if (strategy === 'hier') return { ...spec, strategy };
+  return { ...spec, strategy, balance: 'none', partial: 'none', sum: 'none' };
+}
+
 /** The settled spec and the decision that it follows from. Throws E_FACTS if the facts lack what the strategy needs. */
 export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; decision: Decision } {
-  if (spec.strategy === 'flat') return { spec: { ...spec, strategy: 'flat' }, decision: FLAT };
+  if (spec.strategy === 'flat') return { spec: settle(spec, 'flat'), decision: FLAT };
   const { nodeRows, counts } = facts;
   if (nodeRows?.length !== spec.ranks * spec.nodes || spec.balance === 'none') {
     throw new FuscoError('E_FACTS', `the ${spec.strategy} strategy needs each rank's rows per node`);
@@ -73,14 +79,13 @@ export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; deci
   const grouping = balance(spec.balance, spec, nodeRows);
   const { rule, groups } = grouping;
   const hier: Decision = { strategy: 'hier', rule, groups, reason: '' };
-  if (spec.strategy === 'hier') return { spec: { ...spec, strategy: 'hier' }, decision: hier };
+  if (spec.strategy === 'hier') return { spec: settle(spec, 'hier'), decision: hier };
   const costs = compareStrategies(spec, { counts, nodeRows }, grouping);
   const rows = (name: string, { interRows, intraRows }: BusiestRank) =>
     `${name} ${interRows} rows between nodes and ${intraRows} inside`;
   const reason = `busiest rank: ${rows('flat', costs.flat)}, ${rows('hier', costs.hier)}`;
   if (costs.hier.cost < costs.flat.cost) {
-    return { spec: { ...spec, strategy: 'hier' }, decision: { ...hier, reason } };
+    return { spec: settle(spec, 'hier'), decision: { ...hier, reason } };
   }
-  const settled = { ...spec, strategy: 'flat', balance: 'none', partial: 'none', sum: 'none' } as const;
-  return { spec: settled, decision: { ...FLAT, reason } };
+  return { spec: settle(spec, 'flat'), decision: { ...FLAT, reason } };
 }

@@ -1,7 +1,9 @@
 // Everything that the native addon exports, typed in one place. test/native/addon.test.ts reads this file and compares its
 // names and numbers of parameters with what the addon says of itself.
 
-import type { PartialDtype, Strategy } from '../../planner/spec.ts';
+import type { Decision } from '../../planner/plan.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
+import type { Balance, Dtype, PartialDtype, ReplicaRule, Strategy, SumOrder } from '../../planner/spec.ts';
 import type { CombineCall, DispatchCall, Memory, WeightGradientCall } from '../backends/types.ts';
 import type { Fp8Rows } from '../training/fp8.ts';
 import type { GateBackwardBuffers, GateBuffers, GateSpec } from '../training/gating.ts';
@@ -67,6 +69,54 @@ export interface NativePlan {
   weightGradient(call: WeightGradientCall): Promise<NativeStats>;
   weightGradientSync(call: WeightGradientCall): NativeStats;
   /** Idempotent. What is in flight finishes and settles. */
+  close(): void;
+}
+
+/** Options of a plan; absent ones have the defaults of fusco_plan_options. */
+export interface NativePlannerOptions {
+  readonly experts: number;
+  readonly ranks: number;
+  readonly ranksPerNode?: number;
+  readonly topk: number;
+  readonly hidden?: number;
+  readonly dtype: Dtype;
+  readonly combineDtype?: Dtype;
+  readonly align?: number;
+  readonly capacity?: number;
+  readonly strategy?: Strategy | 'auto';
+  readonly balance?: Balance;
+  readonly partial?: PartialDtype;
+  readonly sum?: SumOrder;
+  readonly replicas?: ReplicaRule;
+  readonly sliceRows?: number;
+  readonly tileTokens?: number;
+  /** [experts + 1]: where the ranks of each expert start in `placementRanks`; absent: contiguous blocks. */
+  readonly placementOffsets?: Uint32Array;
+  readonly placementRanks?: Uint16Array;
+}
+
+export interface NativePlannerInfo {
+  readonly instances: number;
+  /** Counts of a rank in the first gather. */
+  readonly counts: number;
+  /** In the second gather; 0: none is needed. */
+  readonly secondCounts: number;
+  /** 32 bytes that are equal on ranks with equal options. */
+  readonly optionsDigest: Uint8Array;
+}
+
+/** Plans one rank at a time on the CPU. `counts` are those of all ranks, in rank order. Errors carry `code`. */
+export interface NativePlanner {
+  describe(): NativePlannerInfo;
+  count(rank: number, table: RoutingTable): Uint32Array;
+  countAgain(rank: number, table: RoutingTable, counts: Uint32Array): Uint32Array;
+  decide(counts: Uint32Array, secondCounts: Uint32Array | undefined): Decision;
+  shard(
+    rank: number,
+    table: RoutingTable,
+    counts: Uint32Array,
+    secondCounts: Uint32Array | undefined,
+  ): Uint8Array;
   close(): void;
 }
 
@@ -301,6 +351,7 @@ export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly signatures: Readonly<Record<string, Readonly<Record<string, number | null>>>>;
   readonly Context: new (options: NativeContextOptions) => NativeContext;
   readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
+  readonly Planner: new (options: NativePlannerOptions) => NativePlanner;
   readonly CudaContext: new (ranks: number, devices: readonly number[] | undefined) => NativeCudaContext;
   readonly DevicePlan: new (context: NativeCudaContext, desc: NativeDevicePlanDesc) => NativeDevicePlan;
   readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;

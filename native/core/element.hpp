@@ -6,11 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define FUSCO_BOTH __host__ __device__
-#else
-#define FUSCO_BOTH
-#endif
+#include "both.hpp"
 
 namespace fusco {
 namespace {

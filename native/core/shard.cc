@@ -17,6 +17,11 @@ uint32_t sectionElementBytes(int section) {
 
 }  // namespace
 
+uint64_t sectionEnd(uint64_t start, int section, uint64_t elements) {
+  const uint64_t end = start + elements * sectionElementBytes(section);
+  return (end + FUSCO_SECTION_ALIGN - 1) / FUSCO_SECTION_ALIGN * FUSCO_SECTION_ALIGN;
+}
+
 ShardReader::ShardReader(const fusco_buffer &shard, uint32_t rank, uint32_t ranks)
     : bytes_(static_cast<const uint8_t *>(shard.data)), rank_(rank) {
   if (bytes_ == nullptr || shard.bytes < FUSCO_SHARD_BODY) {
@@ -43,8 +48,7 @@ void ShardReader::checkSections(uint64_t size) {
     offsets_[section] = entry[0];
     counts_[section] = entry[1];
     const uint64_t expected = counts_[section] == 0 ? 0 : end;
-    end += uint64_t{counts_[section]} * sectionElementBytes(section);
-    end = (end + FUSCO_SECTION_ALIGN - 1) / FUSCO_SECTION_ALIGN * FUSCO_SECTION_ALIGN;
+    end = sectionEnd(end, section, counts_[section]);
     if (offsets_[section] != expected || end > size) {
       throw refused(FUSCO_E_SHARD_LAYOUT, "section %d of rank %u: offset %u with %u elements in %llu bytes",
                     section, rank_, offsets_[section], counts_[section], size)

@@ -2,7 +2,8 @@
  * @file
  * Planning in native code, on the CPU and on GPUs, and plan files.
  *
- * Declared for version 0.2. In this version every function that returns a status returns FUSCO_E_BACKEND.
+ * Planning of one rank on the CPU is there. The rest is declared for version 0.2: its functions that return a
+ * status return FUSCO_E_BACKEND in this version.
  *
  * The conventions of fusco.h, fusco_cuda.h and fusco_nccl.h apply. The WebAssembly planner defines what a
  * plan is: the functions of this header make the same bytes.
@@ -106,9 +107,11 @@ void fusco_planner_destroy(fusco_planner *planner);
 
 /** What a planner needs of the caller. */
 typedef struct fusco_planner_info {
-  uint32_t struct_size;       /**< sizeof(fusco_planner_info) */
-  uint32_t instances;         /**< instances of the placement */
-  uint32_t counts;            /**< counts of one rank in the first gather, u32 each */
+  uint32_t struct_size; /**< sizeof(fusco_planner_info) */
+  uint32_t instances;   /**< instances of the placement */
+  /** Counts of one rank in the first gather, u32 each: its rows per instance, and behind them its rows per
+   * node if the strategy needs those and there is no capacity. */
+  uint32_t counts;
   uint32_t second_counts;     /**< counts of one rank in the second gather; 0: none is needed */
   uint8_t options_digest[32]; /**< SHA-256 of the options; ranks compare it before they plan */
 } fusco_planner_info;
@@ -125,7 +128,7 @@ fusco_status fusco_planner_describe(const fusco_planner *planner, fusco_planner_
                                     fusco_error *error);
 
 /**
- * First facts of a rank: its rows per expert.
+ * First facts of a rank: its rows before the capacity.
  *
  * @param[in]  planner  the planner; several threads may count at the same time
  * @param[in]  rank     0..ranks - 1
@@ -133,6 +136,8 @@ fusco_status fusco_planner_describe(const fusco_planner *planner, fusco_planner_
  * @param[out] counts   u32 [info.counts], host memory
  * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION             there is no such rank
+ * @retval FUSCO_E_BUFFER             ids are not aligned to their element
+ * @retval FUSCO_E_LIMIT              more entries than the format allows
  * @retval FUSCO_E_ROUTING_SHAPE      the table's topk is not the one of the options
  * @retval FUSCO_E_ROUTING_DTYPE      ids.dtype has no name in fusco_id_dtype
  * @retval FUSCO_E_ROUTING_ID         an id is out of range; error.path names token and k
@@ -142,7 +147,7 @@ fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, co
                                  uint32_t *counts, fusco_error *error);
 
 /**
- * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity.
+ * Second facts of a rank, if info.second_counts is not 0: its rows per node after the capacity.
  *
  * @param[in]  planner        the planner
  * @param[in]  rank           0..ranks - 1
@@ -156,6 +161,31 @@ fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, co
 fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
                                        const uint32_t *counts, uint32_t *second_counts, fusco_error *error);
 
+/** What the facts decide, with the same result on all ranks. */
+typedef struct fusco_decision {
+  uint32_t struct_size;    /**< sizeof(fusco_decision) */
+  fusco_strategy strategy; /**< never AUTO */
+  fusco_balance rule;      /**< the rule that assigned the rail groups, never BEST; BEST for flat plans */
+  char reason[160];        /**< why AUTO chose the strategy, in English, terminated by 0; else "" */
+} fusco_decision;
+
+/**
+ * Decides who forwards and, for AUTO, whether to forward.
+ *
+ * @param[in]     planner        the planner
+ * @param[in]     counts         u32 [ranks, info.counts], host memory
+ * @param[in]     second_counts  u32 [ranks, info.second_counts], host memory; NULL if info.second_counts is
+ *                               0
+ * @param[in,out] decision       host memory, with its struct_size
+ * @param[out]    rail_groups    [ranks], host memory: rail group of each rank; unchanged for flat plans, for
+ *                               which it may be NULL
+ * @param[out]    error          may be NULL
+ * @retval FUSCO_E_OPTION  a required argument is NULL, or struct_size is 0
+ */
+fusco_status fusco_planner_decide(const fusco_planner *planner, const uint32_t *counts,
+                                  const uint32_t *second_counts, fusco_decision *decision,
+                                  uint16_t *rail_groups, fusco_error *error);
+
 /**
  * Writes a rank's shard.
  *
@@ -165,10 +195,11 @@ fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t ra
  * @param[in]     counts         u32 [ranks, info.counts], host memory
  * @param[in]     second_counts  u32 [ranks, info.second_counts], host memory; NULL if info.second_counts is
  *                               0
- * @param[in,out] shard          host memory; in: the capacity in bytes; out: the bytes written. `data` NULL
- *                               only asks for the bytes
+ * @param[in,out] shard          host memory, aligned to 4 bytes; in: the capacity in bytes; out: the bytes
+ *                               written. `data` NULL only asks for the bytes, without looking at the ids.
+ *                               After a failure its contents are undefined
  * @param[out]    error          may be NULL
- * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value
+ * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value; or it is misaligned
  * @retval FUSCO_E_LIMIT   beyond a limit of the format
  * @retval FUSCO_E_FACTS   counts contradict the ids or each other
  * @retval other           as fusco_planner_count

@@ -6,6 +6,7 @@
 #include "exports.hpp"
 #include "nccl_plan.hpp"
 #include "plan.hpp"
+#include "planner.hpp"
 #include "rows.hpp"
 
 namespace fusco_node {
@@ -33,6 +34,13 @@ void describeHost(Napi::Env env, Exports &exports) {
                   .method("weightGradient", &Plan::later<fusco_weight_gradient>, 1)
                   .method("weightGradientSync", &Plan::now<fusco_weight_gradient>, 1)
                   .method("close", &Plan::close, 0));
+  exports.add(Members<Planner>(env, 1)
+                  .method("describe", &Planner::describe, 0)
+                  .method("count", &Planner::count, 2)
+                  .method("countAgain", &Planner::countAgain, 3)
+                  .method("decide", &Planner::decide, 2)
+                  .method("shard", &Planner::shard, 4)
+                  .method("close", &Planner::close, 0));
   exports.function("addressOf", addressOf, 1)
       .call<fusco_fp8_quantize>("fp8Quantize")
       .call<fusco_fp8_dequantize>("fp8Dequantize")

@@ -2,6 +2,7 @@
 
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { describeNative } from '../../support/addon.ts';
 import {
   fusco,
   fuscoJson,
@@ -322,5 +323,24 @@ describe('fusco diff', () => {
       movedEntries: 0,
       options: [{ option: 'ranksPerNode', from: 4, to: 2 }],
     });
+  });
+});
+
+describeNative('fusco plan --planner native', () => {
+  const PLAN = ['plan', 'r.npy', '--experts', '8', '--ranks-per-node', '2', '--strategy', 'auto'];
+
+  it('writes the file that the Wasm planner writes', async () => {
+    saveRouting('r.npy', EVEN);
+    const wasm = await fuscoJson(...PLAN, '-o', 'wasm.fusco');
+    const native = await fuscoJson(...PLAN, '-o', 'native.fusco', '--planner', 'native');
+    expect(native.planId).toBe(wasm.planId);
+    expect(readFileSync('native.fusco')).toEqual(readFileSync('wasm.fusco'));
+  });
+
+  it('refuses --stream', async () => {
+    saveRouting('r.npy', EVEN);
+    const { code, stderr } = await fusco(...PLAN, '-o', 'p.fusco', '--planner', 'native', '--stream');
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/^error\[E_OPTION\]: --planner native plans whole groups: leave out --stream/);
   });
 });

@@ -1,0 +1,54 @@
+// The JavaScript class Planner: plans one rank at a time in native code.
+#pragma once
+
+#include "fusco_planning.h"
+#include "handle.hpp"
+
+namespace fusco_node {
+
+// Options of a plan as JavaScript describes them. Owns what the struct points to.
+class PlannerOptions {
+ public:
+  explicit PlannerOptions(const Fields &fields);
+  const fusco_plan_options *get() const { return &options_; }
+
+ private:
+  std::vector<uint32_t> offsets_;
+  std::vector<uint16_t> ranks_;
+  fusco_plan_options options_ = fusco_sized<fusco_plan_options>();
+};
+
+class Planner : public Handle<Planner, Owned<fusco_planner, fusco_planner_destroy>> {
+ public:
+  static constexpr char name[] = "Planner";
+  static constexpr char label[] = "the planner";
+
+  // (options)
+  explicit Planner(const Napi::CallbackInfo &info);
+
+  // () -> {instances, counts, secondCounts, optionsDigest}
+  Napi::Value describe(const Napi::CallbackInfo &info);
+  // (rank, table) -> Uint32Array
+  Napi::Value count(const Napi::CallbackInfo &info);
+  // (rank, table, counts) -> Uint32Array
+  Napi::Value countAgain(const Napi::CallbackInfo &info);
+  // (counts, secondCounts?) -> {strategy, rule, groups, reason}
+  Napi::Value decide(const Napi::CallbackInfo &info);
+  // (rank, table, counts, secondCounts?) -> Uint8Array
+  Napi::Value shard(const Napi::CallbackInfo &info);
+
+ private:
+  // The gathered facts of all ranks.
+  struct Facts {
+    std::vector<uint32_t> counts, second;
+    const uint32_t *secondData() const { return second.empty() ? nullptr : second.data(); }
+  };
+
+  // `second` undefined: none are needed.
+  Facts factsOf(const Napi::Value &counts, const Napi::Value &second) const;
+
+  uint32_t ranks_ = 0;
+  fusco_planner_info info_ = fusco_sized<fusco_planner_info>();
+};
+
+}  // namespace fusco_node

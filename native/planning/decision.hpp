@@ -1,0 +1,34 @@
+// What all ranks decide from the facts, with the same result: who forwards and, for AUTO, whether to forward.
+#pragma once
+
+#include <string>
+
+#include "spec.hpp"
+
+namespace fusco::planning {
+
+// The gathered facts of all ranks. A rank's row: its counts, and its rows per node where those are in the
+// first gather.
+struct Facts {
+  const uint32_t *counts;  // [ranks, stride]
+  uint64_t stride;
+  const uint32_t *nodeRows;  // [ranks, nodeStride]; null for flat plans
+  uint64_t nodeStride;
+};
+
+struct Decision {
+  fusco_strategy strategy = FUSCO_STRATEGY_FLAT;
+  fusco_balance rule = FUSCO_BALANCE_BEST;  // never BEST in a hierarchical plan
+  std::vector<uint16_t> groups;             // [ranks], rail group of every rank; empty in flat plans
+  std::string reason;                       // why AUTO chose the strategy; else empty
+
+  bool isFlat() const { return strategy == FUSCO_STRATEGY_FLAT; }
+};
+
+// Throws E_FACTS where the strategy needs rows per node that the facts lack.
+Decision decide(const Spec &spec, const Facts &facts);
+
+// [nodes]: the rank of each node that is in `rank`'s rail group.
+std::vector<uint32_t> forwardersOf(const Spec &spec, const std::vector<uint16_t> &groups, uint32_t rank);
+
+}  // namespace fusco::planning

@@ -1,0 +1,508 @@
+#include "planner.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+
+#include "balance.hpp"
+#include "entry_passes.hpp"
+#include "ids.hpp"
+#include "run_passes.hpp"
+#include "shard_layout.hpp"
+#include "slices.hpp"
+
+namespace fusco::planning {
+
+namespace {
+
+void checkRank(const Spec &spec, uint32_t rank) {
+  if (rank < spec.ranks) return;
+  throw Failure(FUSCO_E_OPTION, "rank %u of a group of %u", rank, spec.ranks).limited(rank, spec.ranks - 1);
+}
+
+// The instances of a rank's entries, and how many there are of each.
+class RoutedEntries {
+ public:
+  // `instance` [tokens, topk], or null to only count. Throws E_ROUTING_* for the first bad id.
+  RoutedEntries(const Spec &spec, uint32_t rank, const fusco_ids &ids, uint16_t *instance)
+      : counts(spec.placement.instances + 1) {
+    checkIds(ids, rank, spec.topk);
+    const CandidateLists lists = candidatesOf(spec.placement, rank, spec.nodeOf(rank));
+    const Routing routing{
+        spec.experts,
+        spec.topk,
+        static_cast<uint16_t>(spec.placement.instances),
+        {lists.isSingle() ? nullptr : lists.first.data(), lists.count.data(), lists.instances.data()}};
+    withIds(ids.dtype, ids.data, [&](const auto *data) {
+      uint32_t entry = 0;
+      for (uint32_t token = 0; token < ids.tokens; token++, data += spec.topk) {
+        for (uint32_t k = 0; k < spec.topk; k++, entry++) {
+          const Routed routed = routeEntry(routing, data, token, k);
+          if (routed.bad != BadId::none) {
+            throw badId(routed.bad, rank, entry, routing, std::to_string(data[k]).c_str());
+          }
+          if (instance != nullptr) instance[entry] = routed.instance;
+          counts[routed.instance]++;
+        }
+      }
+    });
+  }
+
+  uint32_t masked() const { return counts.back(); }
+
+  std::vector<uint32_t> counts;  // [instances + 1], the last one of masked entries
+};
+
+// Tables of all blocks, and the runs of one source rank.
+class RankRuns {
+ public:
+  // Throws E_LIMIT.
+  RankRuns(const Spec &spec, const Facts &facts, uint32_t rank, const DirectRange &direct)
+      : totals_(spec.placement.instances),
+        blockRow_(totals_.size()),
+        row(totals_.size()),
+        rows(totals_.size()),
+        position(totals_.size()),
+        group{spec.ranks,
+              spec.placement.instances,
+              spec.capacity,
+              spec.align,
+              spec.placement.rankFirst.data(),
+              facts.counts,
+              facts.stride,
+              totals_.data(),
+              blockRow_.data()} {
+    std::vector<uint32_t> before(totals_.size());
+    sumCounts(group, rank, 0, group.instances, before.data());
+    if (std::find(totals_.begin(), totals_.end(), tooManyRows) != totals_.end()) {
+      throw Failure(FUSCO_E_LIMIT, "more than %d rows for one expert", FUSCO_MAX_ROWS);
+    }
+    for (uint32_t peer = 0; peer < spec.ranks; peer++) {
+      const uint64_t received = layBlocks(group, peer);
+      if (received > FUSCO_MAX_ROWS) {
+        throw Failure(FUSCO_E_LIMIT, "rank %u receives more than %d rows", peer, FUSCO_MAX_ROWS)
+            .atRank(peer)
+            .limited(received, FUSCO_MAX_ROWS);
+      }
+      if (peer == rank) recvRows = static_cast<uint32_t>(received);
+    }
+    for (uint32_t i = 0; i < group.instances; i++) {
+      const RowRange run = runOf(group, rank, i, before[i]);
+      row[i] = run.first;
+      rows[i] = run.rows;
+      position[i] = static_cast<uint32_t>(directRows);
+      kept += run.rows;
+      if (i >= direct.first && i < direct.end) directRows += run.rows;
+    }
+  }
+
+ private:
+  std::vector<uint32_t> totals_, blockRow_;
+
+ public:
+  std::vector<uint32_t> row, rows, position;  // [instances]
+  GroupTables group;
+  uint32_t recvRows = 0;
+  uint64_t kept = 0;
+  uint64_t directRows = 0;
+};
+
+// Throws E_FACTS where the facts do not say of a rank what its ids say.
+void checkCounts(const GroupTables &group, uint32_t rank, const RoutedEntries &routed) {
+  for (uint32_t i = 0; i < group.instances; i++) {
+    const uint32_t claimed = countOf(group, rank, i);
+    if (claimed == routed.counts[i]) continue;
+    throw Failure(FUSCO_E_FACTS, "rank %u routes %u rows to instance %u, the facts say %u", rank,
+                  routed.counts[i], i, claimed)
+        .atRank(rank)
+        .limited(routed.counts[i], claimed);
+  }
+}
+
+// A rank's view of the landing rows; hierarchical plans only.
+struct Landing {
+  std::vector<uint32_t> forwarder;   // [nodes]
+  std::vector<uint32_t> firstRow;    // [nodes], S_FORWARD_ROW
+  std::vector<uint32_t> rows;        // [nodes], S_FORWARD_ROWS
+  std::vector<uint32_t> sourceRow;   // [ranks], S_STAGE_ROW
+  std::vector<uint32_t> sourceRows;  // [ranks], S_STAGE_ROWS
+  uint64_t forwarded = 0;
+  uint64_t localRows = 0;
+
+  // Throws E_LIMIT.
+  Landing(const Spec &spec, const Facts &facts, const std::vector<uint16_t> &groups, uint32_t rank)
+      : forwarder(forwardersOf(spec, groups, rank)),
+        firstRow(spec.nodes),
+        sourceRow(spec.ranks),
+        sourceRows(spec.ranks) {
+    const uint32_t *own = facts.nodeRows + rank * facts.nodeStride;
+    rows.assign(own, own + spec.nodes);
+    forwarded = std::accumulate(rows.begin(), rows.end(), uint64_t{0});
+    for (uint32_t source = 0; source < rank; source++) {
+      if (groups[source] != groups[rank]) continue;
+      for (uint32_t node = 0; node < spec.nodes; node++) {
+        firstRow[node] += facts.nodeRows[source * facts.nodeStride + node];
+      }
+    }
+    firstRow[spec.nodeOf(rank)] = 0;
+    BalanceInput input{};
+    input.ranksPerNode = spec.ranksPerNode;
+    input.nodeRows = facts.nodeRows;
+    input.stride = facts.nodeStride;
+    for (uint32_t source = 0; source < spec.ranks; source++) {
+      sourceRows[source] = landingRowsFrom(input, groups.data(), rank, source);
+      if (source == rank || groups[source] != groups[rank]) continue;
+      sourceRow[source] = static_cast<uint32_t>(localRows);
+      localRows += sourceRows[source];
+    }
+    if (localRows > FUSCO_MAX_ROWS) {
+      throw Failure(FUSCO_E_LIMIT, "rank %u forwards more than %d rows", rank, FUSCO_MAX_ROWS)
+          .atRank(rank)
+          .limited(localRows, FUSCO_MAX_ROWS);
+    }
+  }
+};
+
+// Fills the slots, and the send order of direct rows.
+void placeEntries(const EntryTables &tables, uint32_t entries) {
+  std::vector<uint32_t> next(tables.masked);
+  for (uint32_t entry = 0; entry < entries; entry++) {
+    const uint32_t instance = instanceKey(tables, entry);
+    if (instance == noKey) {
+      markMasked(tables, entry);
+    } else {
+      placeEntry(tables, entry, instance, next[instance]++);
+    }
+  }
+}
+
+// What forwardKey and leadsRow read.
+ForwardLists forwardKeys(const Spec &spec, uint32_t rank, const uint16_t *instance, const int32_t *slot) {
+  ForwardLists lists{};
+  lists.topk = spec.topk;
+  lists.localNode = spec.nodeOf(rank);
+  lists.instance = instance;
+  lists.slot = slot;
+  lists.instanceRank = spec.placement.instanceRank.data();
+  lists.instanceNode = spec.placement.instanceNode.data();
+  return lists;
+}
+
+// Calls `use(token, entry, node, leads)` with each entry whose row is forwarded, in order.
+template <class Use>
+void forEachForwarded(const ForwardLists &lists, uint32_t tokens, Use use) {
+  for (uint32_t token = 0; token < tokens; token++) {
+    const uint32_t first = token * lists.topk;
+    for (uint32_t entry = first; entry < first + lists.topk; entry++) {
+      const uint32_t node = forwardKey(lists, entry);
+      if (node != noKey) use(token, entry, node, leadsRow(lists, first, entry, node));
+    }
+  }
+}
+
+// Rows that the rank sends to each node: one for each token with a kept entry there. [nodes]
+std::vector<uint32_t> countNodeRows(const Spec &spec, const ForwardLists &lists, uint32_t tokens) {
+  std::vector<uint32_t> rows(spec.nodes);
+  forEachForwarded(lists, tokens,
+                   [&](uint32_t, uint32_t, uint32_t node, bool leads) { rows[node] += leads; });
+  return rows;
+}
+
+std::vector<uint32_t> exclusiveSums(const std::vector<uint32_t> &values) {
+  std::vector<uint32_t> sums(values.size());
+  std::exclusive_scan(values.begin(), values.end(), sums.begin(), 0u);
+  return sums;
+}
+
+// Writes the shard of one rank.
+class ShardWriter {
+ public:
+  ShardWriter(const Spec &spec, const Facts &facts, const Decision &decision, uint32_t rank,
+              const fusco_ids &ids)
+      : spec_(spec),
+        facts_(facts),
+        rank_(rank),
+        ids_(ids),
+        direct_(directRange(spec, decision.isFlat(), rank)),
+        runs_(spec, facts, rank, direct_),
+        entries_(uint64_t{ids.tokens} * spec.topk),
+        slices_(directSlices()),
+        forwardSlices_({}, 0, 0, 1) {
+    if (!decision.isFlat()) {
+      landing_.emplace_back(spec, facts, decision.groups, rank);
+      const Landing &landing = landing_.front();
+      const std::vector<uint32_t> first = exclusiveSums(landing.rows);
+      std::vector<RowRange> parts;
+      for (uint32_t node = 0; node < spec.nodes; node++) parts.push_back({first[node], landing.rows[node]});
+      forwardSlices_ = Slices(std::move(parts), 0, spec.nodeOf(rank), spec.sliceRows);
+    }
+    countSections();
+    layout_.place();
+  }
+
+  uint64_t bytes() const { return layout_.bytes(); }
+
+  // `shard` has bytes() bytes and is aligned to words. Throws E_ROUTING_*, E_FACTS.
+  void write(uint8_t *shard) {
+    shard_ = shard;
+    layout_.clearGaps(shard);
+    const RoutedEntries routed(spec_, rank_, ids_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE));
+    checkCounts(runs_.group, rank_, routed);
+    copyTo(FUSCO_S_SEND_ROW, runs_.row);
+    copyTo(FUSCO_S_SEND_ROWS, runs_.rows);
+    writeReceive();
+    slices_.write(at<uint32_t>(FUSCO_S_SLICE));
+    placeEntries();
+    if (spec_.tileTokens > 0) orderTiles();
+    writeHead(routed.masked(), landing_.empty() ? 0 : writeForward(landing_.front()));
+  }
+
+ private:
+  template <class T>
+  T *at(int section) const {
+    return layout_.at<T>(shard_, section);
+  }
+  void copyTo(int section, const std::vector<uint32_t> &values) const {
+    std::copy(values.begin(), values.end(), at<uint32_t>(section));
+  }
+
+  Slices directSlices() const {
+    std::vector<RowRange> parts;
+    uint32_t row = 0;
+    for (uint32_t peer = direct_.firstRank; peer < direct_.endRank; peer++) {
+      const auto *first = runs_.rows.data() + spec_.placement.rankFirst[peer];
+      const auto *end = runs_.rows.data() + spec_.placement.rankFirst[peer + 1];
+      parts.push_back({row, std::accumulate(first, end, 0u)});
+      row += parts.back().rows;
+    }
+    return Slices(std::move(parts), direct_.firstRank, rank_ - direct_.firstRank, spec_.sliceRows);
+  }
+
+  void countSections() {
+    auto &counts = layout_.counts;
+    const uint64_t local = localInstances();
+    counts[FUSCO_S_EXPERT_OFFSET] = local + 1;
+    counts[FUSCO_S_EXPERT_ROWS] = local;
+    counts[FUSCO_S_RUN_ROW] = counts[FUSCO_S_RUN_ROWS] = local * spec_.ranks;
+    counts[FUSCO_S_SEND_ROW] = counts[FUSCO_S_SEND_ROWS] = spec_.placement.instances;
+    counts[FUSCO_S_SLICE] = FUSCO_SLICE_WORDS * slices_.count();
+    counts[FUSCO_S_ENTRY_SLOT] = counts[FUSCO_S_ENTRY_INSTANCE] = entries_;
+    counts[FUSCO_S_SEND_ENTRY] = runs_.directRows;
+    counts[FUSCO_S_TILE_ORDER] = spec_.tileTokens > 0 ? entries_ : 0;
+    if (landing_.empty()) return;
+    const uint64_t forwarded = landing_.front().forwarded;
+    counts[FUSCO_S_FORWARD_ROW] = counts[FUSCO_S_FORWARD_ROWS] = spec_.nodes;
+    counts[FUSCO_S_FORWARD_TOKEN] = counts[FUSCO_S_FORWARD_TARGET] = forwarded;
+    counts[FUSCO_S_DISTRIBUTE_OFFSET] = forwarded + 1;
+    counts[FUSCO_S_DISTRIBUTE_ENTRY] = runs_.kept - runs_.directRows;
+    counts[FUSCO_S_FORWARD_SLICE] = FUSCO_SLICE_WORDS * forwardSlices_.count();
+    counts[FUSCO_S_STAGE_ROW] = counts[FUSCO_S_STAGE_ROWS] = spec_.ranks;
+  }
+
+  uint32_t firstInstance() const { return spec_.placement.rankFirst[rank_]; }
+  uint32_t localInstances() const { return spec_.placement.rankFirst[rank_ + 1] - firstInstance(); }
+
+  void writeHead(uint32_t masked, uint32_t staged) const {
+    uint32_t words[FUSCO_SHARD_WORDS] = {};
+    words[FUSCO_W_MAGIC] = FUSCO_SHARD_MAGIC;
+    words[FUSCO_W_RANK] = rank_;
+    words[FUSCO_W_RANKS] = spec_.ranks;
+    words[FUSCO_W_TOKENS] = ids_.tokens;
+    words[FUSCO_W_TOPK] = spec_.topk;
+    words[FUSCO_W_INSTANCES] = spec_.placement.instances;
+    words[FUSCO_W_FIRST_INSTANCE] = firstInstance();
+    words[FUSCO_W_LOCAL_INSTANCES] = localInstances();
+    words[FUSCO_W_RECV_ROWS] = runs_.recvRows;
+    words[FUSCO_W_KEPT] = static_cast<uint32_t>(runs_.kept);
+    words[FUSCO_W_MASKED] = masked;
+    words[FUSCO_W_DROPPED] = static_cast<uint32_t>(entries_ - masked - runs_.kept);
+    words[FUSCO_W_STAGE_ROWS] = landing_.empty() ? 0 : static_cast<uint32_t>(landing_.front().localRows);
+    words[FUSCO_W_STAGED] = staged;
+    words[FUSCO_W_TILE_TOKENS] = spec_.tileTokens;
+    layout_.writeHead(shard_, words);
+  }
+
+  void writeReceive() const {
+    auto *offset = at<uint32_t>(FUSCO_S_EXPERT_OFFSET);
+    auto *rows = at<uint32_t>(FUSCO_S_EXPERT_ROWS);
+    auto *runRow = at<uint32_t>(FUSCO_S_RUN_ROW);
+    auto *runRows = at<uint32_t>(FUSCO_S_RUN_ROWS);
+    const GroupTables &group = runs_.group;
+    for (uint32_t j = 0; j < localInstances(); j++) {
+      const uint32_t instance = firstInstance() + j;
+      offset[j] = group.blockRow[instance];
+      rows[j] = keptRows(0, group.totals[instance], group.capacity);
+      layRuns(group, instance, runRow + uint64_t{j} * spec_.ranks, runRows + uint64_t{j} * spec_.ranks);
+    }
+    offset[localInstances()] = runs_.recvRows;
+  }
+
+  void placeEntries() const {
+    fusco::planning::placeEntries(
+        {spec_.placement.instances, direct_.first, direct_.end, runs_.row.data(), runs_.rows.data(),
+         runs_.position.data(), at<uint16_t>(FUSCO_S_ENTRY_INSTANCE), at<int32_t>(FUSCO_S_ENTRY_SLOT),
+         at<uint32_t>(FUSCO_S_SEND_ENTRY)},
+        static_cast<uint32_t>(entries_));
+  }
+
+  void orderTiles() const {
+    const auto *instance = at<const uint16_t>(FUSCO_S_ENTRY_INSTANCE);
+    const auto *slot = at<const int32_t>(FUSCO_S_ENTRY_SLOT);
+    auto *order = at<uint8_t>(FUSCO_S_TILE_ORDER);
+    const auto entries = static_cast<uint32_t>(entries_);
+    const uint32_t tile = spec_.tileTokens * spec_.topk;
+    for (uint32_t first = 0; first < entries; first += tile) {
+      const uint32_t end = std::min(entries, first + tile);
+      for (uint32_t entry = first; entry < end; entry++) {
+        order[first + tilePosition(instance, slot, first, end, entry)] = static_cast<uint8_t>(entry - first);
+      }
+    }
+  }
+
+  // Returns how many rows need a landing row.
+  uint32_t writeForward(const Landing &landing) const {
+    ForwardLists lists =
+        forwardKeys(spec_, rank_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE), at<int32_t>(FUSCO_S_ENTRY_SLOT));
+    copyTo(FUSCO_S_FORWARD_ROW, landing.firstRow);
+    copyTo(FUSCO_S_FORWARD_ROWS, landing.rows);
+    copyTo(FUSCO_S_STAGE_ROW, landing.sourceRow);
+    copyTo(FUSCO_S_STAGE_ROWS, landing.sourceRows);
+    forwardSlices_.write(at<uint32_t>(FUSCO_S_FORWARD_SLICE));
+
+    const std::vector<uint32_t> firstRow = exclusiveSums(landing.rows);
+    const std::vector<uint32_t> firstEntry = exclusiveSums(nodeEntries());
+    lists.forwarder = landing.forwarder.data();
+    lists.landingRow = landing.firstRow.data();
+    lists.firstRow = firstRow.data();
+    lists.firstEntry = firstEntry.data();
+    lists.token = at<uint32_t>(FUSCO_S_FORWARD_TOKEN);
+    lists.target = at<int32_t>(FUSCO_S_FORWARD_TARGET);
+    lists.offset = at<uint32_t>(FUSCO_S_DISTRIBUTE_OFFSET);
+    lists.entry = at<uint32_t>(FUSCO_S_DISTRIBUTE_ENTRY);
+    lists.offset[landing.forwarded] = static_cast<uint32_t>(runs_.kept - runs_.directRows);
+    std::vector<uint32_t> rows(spec_.nodes), positions(spec_.nodes);
+    uint32_t staged = 0;
+    forEachForwarded(lists, ids_.tokens, [&](uint32_t token, uint32_t entry, uint32_t node, bool leads) {
+      const uint32_t position = positions[node]++;
+      distributeEntry(lists, entry, node, position);
+      // More rows than the facts say have no place; they are refused below.
+      if (!leads || rows[node]++ >= landing.rows[node]) return;
+      staged += forwardRow(lists, token, entry, node, rows[node] - 1, position);
+    });
+    checkNodeRows(landing, rows);
+    return staged;
+  }
+
+  void checkNodeRows(const Landing &landing, const std::vector<uint32_t> &found) const {
+    for (uint32_t node = 0; node < spec_.nodes; node++) {
+      if (found[node] == landing.rows[node]) continue;
+      throw Failure(FUSCO_E_FACTS, "rank %u sends %u rows to node %u, the facts say %u", rank_, found[node],
+                    node, landing.rows[node])
+          .atRank(rank_)
+          .limited(found[node], landing.rows[node]);
+    }
+  }
+
+  // Kept entries for each other node. [nodes]
+  std::vector<uint32_t> nodeEntries() const {
+    std::vector<uint32_t> entries(spec_.nodes);
+    for (uint32_t i = 0; i < spec_.placement.instances; i++) {
+      entries[spec_.placement.instanceNode[i]] += runs_.rows[i];
+    }
+    entries[spec_.nodeOf(rank_)] = 0;
+    return entries;
+  }
+
+  const Spec &spec_;
+  const Facts &facts_;
+  uint32_t rank_;
+  const fusco_ids &ids_;
+  DirectRange direct_;
+  RankRuns runs_;
+  uint64_t entries_;
+  Slices slices_;
+  Slices forwardSlices_;
+  std::vector<Landing> landing_;  // one in a hierarchical plan, else none
+  ShardLayout layout_;
+  uint8_t *shard_ = nullptr;
+};
+
+}  // namespace
+
+uint32_t Planner::firstCounts() const {
+  return spec_.placement.instances + (spec_.isFlat() || spec_.capacity > 0 ? 0 : spec_.nodes);
+}
+
+uint32_t Planner::secondCounts() const { return spec_.isFlat() || spec_.capacity == 0 ? 0 : spec_.nodes; }
+
+Facts Planner::factsOf(const uint32_t *counts, const uint32_t *second) const {
+  Facts facts{counts, firstCounts(), nullptr, 0};
+  if (spec_.isFlat()) return facts;
+  const bool isFirst = secondCounts() == 0;
+  facts.nodeRows = isFirst ? counts + spec_.placement.instances : second;
+  facts.nodeStride = isFirst ? firstCounts() : secondCounts();
+  return facts;
+}
+
+void Planner::count(uint32_t rank, const fusco_ids &ids, uint32_t *counts) const {
+  checkRank(spec_, rank);
+  checkIds(ids, rank, spec_.topk);
+  const uint32_t instances = spec_.placement.instances;
+  const bool isAll = firstCounts() == instances;
+  std::vector<uint16_t> instance(isAll ? 0 : uint64_t{ids.tokens} * spec_.topk);
+  const RoutedEntries routed(spec_, rank, ids, isAll ? nullptr : instance.data());
+  std::copy(routed.counts.begin(), routed.counts.end() - 1, counts);
+  if (isAll) return;
+  // Without a capacity every entry with an expert is kept, in whatever slot.
+  std::vector<int32_t> slot(instance.size());
+  std::transform(instance.begin(), instance.end(), slot.begin(),
+                 [=](uint32_t of) { return of == instances ? FUSCO_SLOT_MASKED : 0; });
+  const ForwardLists lists = forwardKeys(spec_, rank, instance.data(), slot.data());
+  const std::vector<uint32_t> rows = countNodeRows(spec_, lists, ids.tokens);
+  std::copy(rows.begin(), rows.end(), counts + instances);
+}
+
+void Planner::countAgain(uint32_t rank, const fusco_ids &ids, const uint32_t *counts,
+                         uint32_t *second) const {
+  checkRank(spec_, rank);
+  checkIds(ids, rank, spec_.topk);
+  if (secondCounts() == 0) return;
+  std::vector<uint16_t> instance(uint64_t{ids.tokens} * spec_.topk);
+  std::vector<int32_t> slot(instance.size());
+  const RoutedEntries routed(spec_, rank, ids, instance.data());
+  const RankRuns runs(spec_, factsOf(counts, nullptr), rank, {});
+  checkCounts(runs.group, rank, routed);
+  placeEntries({spec_.placement.instances, 0, 0, runs.row.data(), runs.rows.data(), runs.position.data(),
+                instance.data(), slot.data(), nullptr},
+               static_cast<uint32_t>(slot.size()));
+  const ForwardLists lists = forwardKeys(spec_, rank, instance.data(), slot.data());
+  const std::vector<uint32_t> rows = countNodeRows(spec_, lists, ids.tokens);
+  std::copy(rows.begin(), rows.end(), second);
+}
+
+Decision Planner::decide(const uint32_t *counts, const uint32_t *second) const {
+  return planning::decide(spec_, factsOf(counts, second));
+}
+
+uint64_t Planner::shard(uint32_t rank, const fusco_ids &ids, const uint32_t *counts, const uint32_t *second,
+                        const fusco_buffer &shard) const {
+  checkRank(spec_, rank);
+  checkIds(ids, rank, spec_.topk);
+  const Facts facts = factsOf(counts, second);
+  ShardWriter writer(spec_, facts, planning::decide(spec_, facts), rank, ids);
+  if (shard.data == nullptr) return writer.bytes();
+  if (shard.bytes < writer.bytes()) {
+    throw Failure(FUSCO_E_BUFFER, "the shard of rank %u needs %llu bytes, its buffer has %llu", rank,
+                  writer.bytes(), shard.bytes)
+        .atRank(rank)
+        .limited(writer.bytes(), shard.bytes);
+  }
+  if (reinterpret_cast<uintptr_t>(shard.data) % sizeof(uint32_t) != 0) {
+    throw Failure(FUSCO_E_BUFFER, "the buffer for the shard of rank %u is not aligned to 4 bytes", rank)
+        .atRank(rank);
+  }
+  writer.write(static_cast<uint8_t *>(shard.data));
+  return writer.bytes();
+}
+
+}  // namespace fusco::planning
