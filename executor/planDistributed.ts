@@ -2,7 +2,7 @@
 // rank makes its own shard.
 
 import { decide } from '../planner/decide.ts';
-import { gatherFacts, type RankFacts } from '../planner/facts.ts';
+import { countsPerRank, gatherFacts, type RankFacts } from '../planner/facts.ts';
 import { joinBytes } from '../planner/format/bytes.ts';
 import { optionsDigest } from '../planner/format/digest.ts';
 import type { Shard } from '../planner/format/shard.ts';
@@ -24,22 +24,22 @@ function encodeFacts({ counts, nodeRows, optionsDigest: digest }: RankFacts): Ui
   return joinBytes([digest, ...words.map(bytesOf)]);
 }
 
-function decodeFacts(bytes: Uint8Array, { placement }: PlanSpec, hasNodeRows: boolean): RankFacts {
-  const { instances } = placement;
+function decodeFacts(bytes: Uint8Array, spec: PlanSpec, hasNodeRows: boolean): RankFacts {
+  const width = countsPerRank(spec);
   // A copy, so that words are aligned; slice() of a Buffer is not one. gatherFacts refuses a wrong number of words, and no
   // words stand for a ragged number of bytes.
   const facts = Uint8Array.from(bytes.subarray(DIGEST_BYTES));
   const words = facts.length % 4 === 0 ? new Uint32Array(facts.buffer) : new Uint32Array(0);
   return {
     optionsDigest: bytes.slice(0, DIGEST_BYTES),
-    counts: hasNodeRows ? words.subarray(0, instances) : words,
-    ...(hasNodeRows ? { nodeRows: words.subarray(instances) } : {}),
+    counts: hasNodeRows ? words.subarray(0, width) : words,
+    ...(hasNodeRows ? { nodeRows: words.subarray(width) } : {}),
   };
 }
 
 /**
- * Plans one rank's shard. One gather; with a capacity and forwarding two, because rows per node then depend on the counts
- * of all ranks.
+ * Plans one rank's shard. One gather; with forwarding and a capacity or quotas two, because rows per node then depend on
+ * the counts of all ranks.
  *
  * @returns a plan whose only shard is `rank`'s
  */
@@ -65,7 +65,7 @@ export async function planDistributed(
   let facts = decode(await gather(what, encodeFacts(own)), nodeRows !== undefined);
   if (spec.strategy !== 'flat' && nodeRows === undefined) {
     const rows = planner.nodeRows(routed, facts.counts, spec);
-    facts = decode(await gather(`${what} after dropping`, encodeFacts({ ...own, nodeRows: rows })), true);
+    facts = decode(await gather(`${what} rows per node`, encodeFacts({ ...own, nodeRows: rows })), true);
   }
   const plan = decide(spec, facts);
   const shards: Shard[] = [];

@@ -5,7 +5,7 @@
 // go back in, works on a pipe, and costs about what reading the file again to hash it would. What is kept of all
 // ranks is the facts, u32[ranks, instances], and 32 bytes a shard.
 
-import type { Facts } from './facts.ts';
+import { countsPerRank, type Facts } from './facts.ts';
 import { type ListedShard, layFile } from './format/encode.ts';
 import type { Hashing } from './format/hash.ts';
 import type { Plan } from './plan.ts';
@@ -34,19 +34,22 @@ export async function gatherChunked(
   spec: PlanSpec,
   onRank?: (rank: number) => void,
 ): Promise<Facts> {
-  const { ranks, nodes, placement, capacity } = spec;
-  const counts = new Uint32Array(ranks * placement.instances);
+  const { ranks, nodes } = spec;
+  const width = countsPerRank(spec);
+  const counts = new Uint32Array(ranks * width);
   const isFlat = spec.strategy === 'flat';
   const nodeRows = new Uint32Array(isFlat ? 0 : ranks * nodes);
+  let isComplete = true;
   for (let rank = 0; rank < ranks; rank++) {
     onRank?.(rank);
     const routed = planner.routeRank(rank, await table(rank), spec);
-    counts.set(routed.counts, rank * placement.instances);
+    counts.set(routed.counts, rank * width);
+    isComplete &&= routed.nodeRows !== undefined;
     if (routed.nodeRows !== undefined) nodeRows.set(routed.nodeRows, rank * nodes);
   }
   if (isFlat) return { counts };
-  if (capacity > 0) {
-    // What a rank sends to a node depends on what is dropped, and that on the counts of all.
+  if (!isComplete) {
+    // What a rank sends to a node depends on quotas and on what is dropped, and those on the counts of all.
     const rowsOf = planner.groupNodeRows(counts, spec);
     for (let rank = 0; rank < ranks; rank++) nodeRows.set(rowsOf(rank, await table(rank)), rank * nodes);
   }
@@ -55,7 +58,7 @@ export async function gatherChunked(
 
 /**
  * Plans a whole group in the memory of one rank: tables are asked for in ascending rank order, once for the facts (and
- * once more for a hierarchical plan with a capacity), once here and once in `chunks`.
+ * once more for a hierarchical plan with a capacity or with quotas), once here and once in `chunks`.
  *
  * @throws what Planner.planAll throws
  */

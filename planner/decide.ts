@@ -4,6 +4,7 @@ import { balance, type Grouping } from './balance.ts';
 import { FuscoError } from './errors.ts';
 import type { Facts } from './facts.ts';
 import type { Decision, Plan } from './plan.ts';
+import { instanceCounts } from './quotas.ts';
 import type { PlanSpec, Strategy } from './spec.ts';
 import { type Forwarding, LinkTotals, visitTraffic } from './traffic.ts';
 
@@ -54,7 +55,7 @@ function pairRows(spec: PlanSpec, counts: Uint32Array): (from: number, to: numbe
 
 /** The busiest rank of a flat plan and of a hierarchical one. Rows that stay on a rank use no link. */
 function compareStrategies(spec: PlanSpec, { counts, nodeRows }: Required<Facts>, { groups }: Grouping) {
-  const rows = pairRows(spec, counts);
+  const rows = pairRows(spec, instanceCounts(spec, counts));
   const cost = (forwarding?: Forwarding) => {
     const [inter, intra] = [new LinkTotals(spec.ranks), new LinkTotals(spec.ranks)];
     visitTraffic(spec, rows, forwarding, { inter: inter.add, intra: intra.add });

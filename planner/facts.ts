@@ -3,7 +3,7 @@ import type { PlanSpec } from './spec.ts';
 
 /** What one rank contributes to the small all-gather before planning at run time. */
 export interface RankFacts {
-  /** u32[instances]: this rank's rows per expert instance, before the capacity. */
+  /** u32[countsPerRank]: this rank's entries per instance, or per expert under `quota-1`, before the capacity. */
   readonly counts: Uint32Array;
   /** u32[nodes], rows per node, where the strategy is not flat: RoutedRank.nodeRows or Planner.nodeRows. */
   readonly nodeRows?: Uint32Array;
@@ -13,28 +13,39 @@ export interface RankFacts {
 
 /** The gathered facts: all that a rank needs to know of the others. */
 export interface Facts {
-  /** u32[ranks, instances]. */
+  /** u32[ranks, countsPerRank]. */
   readonly counts: Uint32Array;
   /** u32[ranks, nodes], rows that each rank forwards to each node; only where the strategy is not flat. */
   readonly nodeRows?: Uint32Array;
 }
 
+/** Numbers that one rank counts: entries of each instance, or of each expert where quotas choose the instance. */
+export function countsPerRank({ replicas, experts, placement }: PlanSpec): number {
+  return replicas === 'quota-1' ? experts : placement.instances;
+}
+
+/** What one of these numbers counts. */
+export function countedThing({ replicas }: PlanSpec): 'expert' | 'instance' {
+  return replicas === 'quota-1' ? 'expert' : 'instance';
+}
+
 /** Joins the ranks' contributions, in rank order. Throws E_FACTS naming the ranks whose options differ. */
 export function gatherFacts(spec: PlanSpec, parts: readonly RankFacts[]): Facts {
-  const { ranks, placement } = spec;
+  const { ranks } = spec;
+  const width = countsPerRank(spec);
   if (parts.length !== ranks) {
     throw new FuscoError('E_FACTS', `facts of ${parts.length} ranks for a group of ${ranks}`, {
       limit: ranks,
     });
   }
   checkOptions(parts);
-  const counts = new Uint32Array(ranks * placement.instances);
+  const counts = new Uint32Array(ranks * width);
   parts.forEach((part, rank) => {
-    if (part.counts.length !== placement.instances) {
-      const text = `rank ${rank} counts ${part.counts.length} instances, not ${placement.instances}`;
+    if (part.counts.length !== width) {
+      const text = `rank ${rank} counts ${part.counts.length} ${countedThing(spec)}s, not ${width}`;
       throw new FuscoError('E_FACTS', text, { rank });
     }
-    counts.set(part.counts, rank * placement.instances);
+    counts.set(part.counts, rank * width);
   });
   const nodeRows = joinNodeRows(spec, parts);
   return nodeRows === undefined ? { counts } : { counts, nodeRows };

@@ -4,13 +4,14 @@
 // holds nothing but integer constants. A word is a u32; word w is at byte 4 * w of its block. An address is a byte
 // address in the Wasm's memory.
 
-// Job of `route`: validates one rank's expert ids and chooses an instance for each.
+// Job of `route`: validates one rank's expert ids and chooses what each becomes: an instance, or, where quotas choose the
+// instance later, the expert itself.
 export const ROUTE_TOKENS = 0;
 export const ROUTE_TOPK = 1;
 export const ROUTE_EXPERTS = 2;
 /** What an entry without an expert becomes. */
 export const ROUTE_MASKED = 3;
-/** Address of u16[experts], the only instance of each expert; 0 if some expert has several candidates. */
+/** Address of u16[experts], what every choice of an expert becomes; 0 if some expert has several candidates. */
 export const ROUTE_SINGLE = 4;
 /** Address of u32[experts]: index of each expert's first candidate. */
 export const ROUTE_FIRST = 5;
@@ -20,11 +21,25 @@ export const ROUTE_COUNT = 6;
 export const ROUTE_CANDIDATES = 7;
 /** Address of u32[experts], zeroed: token + 1 of each expert's last use. */
 export const ROUTE_STAMP = 8;
-/** Address of u16[tokens, topk], out: destination instances. */
-export const ROUTE_INSTANCES = 9;
+/** Address of u16[tokens, topk], out. */
+export const ROUTE_TARGETS = 9;
 /** Out: the entry that was refused. */
 export const ROUTE_ENTRY = 10;
 export const ROUTE_WORDS = 11;
+
+// Job of `chooseInstances`: the quotas of one source rank.
+export const QUOTA_EXPERTS = 0;
+/** What an entry without an expert becomes. */
+export const QUOTA_MASKED = 1;
+/** Address of u32[experts]: place in the list of each expert's first instance. */
+export const QUOTA_FIRST = 2;
+/** Address of u16[instances]: instances by (expert, rank). */
+export const QUOTA_LIST = 3;
+/** Address of u32[instances]: rows of this rank for each instance. */
+export const QUOTA_ROWS = 4;
+/** Address of u32[experts + 1, 2], overwritten. */
+export const QUOTA_STATE = 5;
+export const QUOTA_WORDS = 6;
 
 // Tables that all ranks of a group share; `layBlocks`, `fillSendTable`, `fillRunTable` and `fillReceive` read them.
 export const GROUP_RANKS = 0;

@@ -4,6 +4,14 @@ import { MAX_INSTANCES } from './format/layout.ts';
 /** Expert -> rank, or expert -> ranks where an expert is replicated. */
 export type PlacementMap = readonly (number | readonly number[])[];
 
+/** Instances by (expert, rank): those of expert e are list[first[e]] to list[first[e + 1] - 1], in ascending order. */
+export interface ExpertInstances {
+  /** u32[experts + 1]. */
+  readonly first: Uint32Array;
+  /** u16[instances]. */
+  readonly list: Uint16Array;
+}
+
 /** Which instances of each expert a source rank may choose; token t takes candidate t % count. */
 export interface Candidates {
   /** u32[experts], index of the first candidate in `list`. */
@@ -106,57 +114,60 @@ export function makePlacement(experts: number, ranks: number, map?: PlacementMap
   return { experts, ranks, instances, rankFirst, instanceRank, instanceExpert, map: stored };
 }
 
-/**
- * The candidates of each expert for rows that start at `rank`: an instance on that rank, else those on its
- * node, else all of them. Without replicas that is the only instance, whatever the rank.
- */
-export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
-  const { experts, instances, instanceRank, instanceExpert } = placement;
-  if (instances === experts) return onlyCandidates(placement);
-  const node = Math.floor(rank / ranksPerNode);
-  // 0: anywhere, 1: on the same node, 2: on the same rank. Only the highest level of each expert counts.
-  const level = (instance: number): number => {
-    const owner = instanceRank[instance]!;
-    if (owner === rank) return 2;
-    return Math.floor(owner / ranksPerNode) === node ? 1 : 0;
-  };
-  const best = new Uint8Array(experts);
-  const count = new Uint32Array(experts);
-  for (let i = 0; i < instances; i++) {
-    const expert = instanceExpert[i]!;
-    const near = level(i);
-    if (near > best[expert]! || count[expert] === 0) {
-      best[expert] = near;
-      count[expert] = 1;
-    } else if (near === best[expert]) {
-      count[expert]!++;
-    }
-  }
-  const first = new Uint32Array(experts);
-  let total = 0;
-  for (let expert = 0; expert < experts; expert++) {
-    first[expert] = total;
-    total += count[expert]!;
-  }
-  const list = new Uint16Array(total);
+export function instancesByExpert({ experts, instances, instanceExpert }: Placement): ExpertInstances {
+  const first = new Uint32Array(experts + 1);
+  for (const expert of instanceExpert) first[expert + 1]!++;
+  for (let expert = 0; expert < experts; expert++) first[expert + 1]! += first[expert]!;
+  const list = new Uint16Array(instances);
   const next = first.slice();
-  for (let i = 0; i < instances; i++) {
-    const expert = instanceExpert[i]!;
-    if (level(i) === best[expert]) list[next[expert]!++] = i;
-  }
-  // With one candidate each, first[e] == e, and the list itself is the table.
-  return { first, count, list, single: total === experts ? list : undefined };
+  // Instances ascend with their rank.
+  for (let i = 0; i < instances; i++) list[next[instanceExpert[i]!]!++] = i;
+  return { first, list };
 }
 
-/** Without replicas, whatever the rank: one candidate each. */
-function onlyCandidates({ experts, instanceExpert }: Placement): Candidates {
+/**
+ * Rule `local`: the candidates of each expert for rows that start at `rank` are an instance on that rank, else those on its
+ * node, else all of them, of which number `rank` % count comes first. Without replicas that is the only instance,
+ * whatever the rank.
+ */
+export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
+  const { experts, instances, instanceRank } = placement;
+  const hosts = instancesByExpert(placement);
+  const count = new Uint32Array(experts).fill(1);
+  if (instances === experts) return { first: hosts.first, count, list: hosts.list, single: hosts.list };
+  const nodeRank = rank - (rank % ranksPerNode);
   const first = new Uint32Array(experts);
-  const list = new Uint16Array(experts);
-  for (let i = 0; i < experts; i++) {
-    first[i] = i;
-    list[instanceExpert[i]!] = i;
+  const list = new Uint16Array(instances);
+  let at = 0;
+  for (let expert = 0; expert < experts; expert++) {
+    const [start, end] = [hosts.first[expert]!, hosts.first[expert + 1]!];
+    const rankOf = (host: number) => instanceRank[hosts.list[host]!]!;
+    // Hosts ascend, so those of a node follow one another.
+    let near = start;
+    while (near < end && rankOf(near) < nodeRank) near++;
+    let far = near;
+    while (far < end && rankOf(far) < nodeRank + ranksPerNode) far++;
+    let local = near;
+    while (local < far && rankOf(local) !== rank) local++;
+    const [from, to] = local < far ? [local, local + 1] : near < far ? [near, far] : [start, end];
+    count[expert] = to - from;
+    first[expert] = at;
+    const turn = near < far ? 0 : rank % (end - start);
+    for (let i = 0; i < to - from; i++) list[at++] = hosts.list[from + ((i + turn) % (to - from))]!;
   }
-  return { first, count: new Uint32Array(experts).fill(1), list, single: list };
+  // With one candidate each, first[e] == e, and the list itself is the table.
+  return { first, count, list, single: at === experts ? list : undefined };
+}
+
+/**
+ * Ranks whose weight gradients of an expert must be added, in ascending order, for each expert. If every rank adds in this
+ * order, all instances of an expert keep identical weights.
+ */
+export function weightGradientRanks(placement: Placement): number[][] {
+  const { first, list } = instancesByExpert(placement);
+  return Array.from({ length: placement.experts }, (_, expert) =>
+    Array.from(list.subarray(first[expert]!, first[expert + 1]!), (i) => placement.instanceRank[i]!),
+  );
 }
 
 /** The default number of ranks a node: the largest divisor of `ranks` up to 8. */

@@ -1,11 +1,12 @@
 import { Arena } from './arena.ts';
 import { decide } from './decide.ts';
 import { FuscoError } from './errors.ts';
-import type { Facts } from './facts.ts';
+import { countedThing, countsPerRank, type Facts } from './facts.ts';
 import type { Shard } from './format/shard.ts';
 import * as J from './jobs.ts';
-import { type Candidates, candidatesFor } from './placement.ts';
+import { candidatesFor } from './placement.ts';
 import { markVerified, type Plan, type VerifiedPlan } from './plan.ts';
+import { instanceCounts } from './quotas.ts';
 import { checkTable, idType, type RoutedRank, type RoutingTable } from './routing.ts';
 import { countNodeRows, ShardBuilder } from './shardBuilder.ts';
 import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
@@ -77,13 +78,13 @@ export class Planner {
     }
     checkTable(first, 0, first.topk);
     const asked = resolveOptions(options, first.topk);
-    const { instances } = asked.placement;
+    const width = countsPerRank(asked);
     const routed = tables.map((table, rank) => {
       progress?.(rank, 2 * asked.ranks);
       return this.routeRank(rank, table, asked);
     });
-    const counts = new Uint32Array(asked.ranks * instances);
-    for (const part of routed) counts.set(part.counts, part.rank * instances);
+    const counts = new Uint32Array(asked.ranks * width);
+    for (const part of routed) counts.set(part.counts, part.rank * width);
 
     const builder = this.#builder(asked, counts);
     const nodeRows = new Uint32Array(asked.ranks * asked.nodes);
@@ -100,8 +101,8 @@ export class Planner {
   }
 
   /**
-   * First half of planning one rank at run time: validates its routing and counts its rows per instance. The
-   * counts of all ranks, gathered, are the facts that planRank needs.
+   * First half of planning one rank at run time: validates its routing and counts its entries per instance, or per
+   * expert where quotas choose the instance. The counts of all ranks, gathered, are the facts that planRank needs.
    */
   routeRank(rank: number, table: RoutingTable, spec: PlanSpec): RoutedRank {
     this.#reset();
@@ -126,43 +127,44 @@ export class Planner {
   #routeAbove(rank: number, table: RoutingTable, spec: PlanSpec): RoutedRank {
     checkRank(rank, spec);
     checkTable(table, rank, spec.topk);
-    const { experts, placement, topk, ranksPerNode } = spec;
+    const { experts, topk } = spec;
+    const width = countsPerRank(spec);
     const { tokens } = table;
     const entries = tokens * topk;
     const arena = this.#arena;
     const stamp = arena.zeroed(experts);
     const counts = this.#wasm.slotTable();
-    arena.u32(counts, placement.instances + 1).fill(0);
+    arena.u32(counts, width + 1).fill(0);
     const ids = arena.copy(table.ids);
-    const instances = arena.array('u16', entries);
+    const targets = arena.array('u16', entries);
     const job = arena.block(J.ROUTE_WORDS, {
       [J.ROUTE_TOKENS]: tokens,
       [J.ROUTE_TOPK]: topk,
       [J.ROUTE_EXPERTS]: experts,
-      [J.ROUTE_MASKED]: placement.instances,
+      [J.ROUTE_MASKED]: width,
       [J.ROUTE_STAMP]: stamp,
-      [J.ROUTE_INSTANCES]: instances,
-      ...this.#copyCandidates(candidatesFor(placement, rank, ranksPerNode)),
+      [J.ROUTE_TARGETS]: targets,
+      ...this.#copyTargets(spec, rank),
     });
     const kind = this.#wasm.route(idType(table.ids, rank), ids, job);
     if (kind !== 0) {
       throw badEntry(kind, arena.u32(job, J.ROUTE_WORDS)[J.ROUTE_ENTRY]!, rank, table, experts);
     }
-    this.#wasm.countInstances(instances, entries);
+    this.#wasm.countInstances(targets, entries);
     const routed = {
       rank,
       tokens,
-      instances: arena.u16(instances, entries).slice(),
-      counts: arena.u32(counts, placement.instances).slice(),
-      masked: arena.u32(counts, placement.instances + 1)[placement.instances]!,
+      targets: arena.u16(targets, entries).slice(),
+      counts: arena.u32(counts, width).slice(),
+      masked: arena.u32(counts, width + 1)[width]!,
     };
-    if (spec.strategy === 'flat' || spec.capacity > 0) return routed;
-    return { ...routed, nodeRows: countNodeRows(this.#wasm, arena, spec, routed, instances, counts) };
+    if (spec.strategy === 'flat' || spec.capacity > 0 || spec.replicas === 'quota-1') return routed;
+    return { ...routed, nodeRows: countNodeRows(this.#wasm, arena, spec, routed, targets, counts) };
   }
 
   /**
    * What a rank adds to the facts where the strategy is not flat: its rows per node, u32[nodes]. They depend on
-   * everyone's counts only if there is a capacity; without one, the same all-gather carries both.
+   * everyone's counts only if there are a capacity or quotas; without them, the same all-gather carries both.
    */
   nodeRows(routed: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array {
     return this.#builder(spec, checkCounts(routed, counts, spec)).nodeRows(routed);
@@ -225,12 +227,18 @@ export class Planner {
 
   #builder(spec: PlanSpec, counts: Uint32Array): ShardBuilder {
     this.#reset();
-    return new ShardBuilder(this.#wasm, this.#arena, spec, counts);
+    return new ShardBuilder(this.#wasm, this.#arena, spec, instanceCounts(spec, counts));
   }
 
-  /** Words of a ROUTE block. */
-  #copyCandidates({ single, first, count, list }: Candidates): Record<number, number> {
+  /** Words of a ROUTE block: what the choices of experts become. */
+  #copyTargets(
+    { replicas, experts, placement, ranksPerNode }: PlanSpec,
+    rank: number,
+  ): Record<number, number> {
     const arena = this.#arena;
+    if (replicas === 'quota-1')
+      return { [J.ROUTE_SINGLE]: arena.copy(Uint16Array.from({ length: experts }, (_, e) => e)) };
+    const { single, first, count, list } = candidatesFor(placement, rank, ranksPerNode);
     if (single !== undefined) return { [J.ROUTE_SINGLE]: arena.copy(single) };
     return {
       [J.ROUTE_FIRST]: arena.copy(first),
@@ -240,21 +248,22 @@ export class Planner {
   }
 }
 
-function checkCountsSize(counts: Uint32Array, { ranks, placement }: PlanSpec, rank?: number): void {
-  const { instances } = placement;
-  if (counts.length === ranks * instances) return;
-  const text = `${counts.length} counts for ${ranks} ranks x ${instances}`;
+function checkCountsSize(counts: Uint32Array, spec: PlanSpec, rank?: number): void {
+  const width = countsPerRank(spec);
+  if (counts.length === spec.ranks * width) return;
+  const text = `${counts.length} counts for ${spec.ranks} ranks x ${width}`;
   throw new FuscoError('E_FACTS', text, rank === undefined ? {} : { rank });
 }
 
 /** The gathered counts, if they have the right size and say of this rank what it says itself. */
 function checkCounts({ rank, counts: own }: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array {
-  const { instances } = spec.placement;
+  const width = countsPerRank(spec);
   checkCountsSize(counts, spec, rank);
-  const claimed = counts.subarray(rank * instances, (rank + 1) * instances);
+  const claimed = counts.subarray(rank * width, (rank + 1) * width);
   const differs = claimed.findIndex((count, i) => count !== own[i]);
   if (differs < 0) return counts;
-  const text = `rank ${rank} routes ${own[differs]} rows to instance ${differs}, the facts say ${claimed[differs]}`;
+  const to = `${countedThing(spec)} ${differs}`;
+  const text = `rank ${rank} routes ${own[differs]} rows to ${to}, the facts say ${claimed[differs]}`;
   throw new FuscoError('E_FACTS', text, { rank });
 }
 

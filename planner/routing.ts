@@ -19,16 +19,19 @@ export interface RoutingTable {
   readonly topk: number;
 }
 
-/** One rank's routing after validation: where each entry goes, and the counts that the other ranks need. */
+/** One rank's routing after validation: where its entries go, and the counts that the other ranks need. */
 export interface RoutedRank {
   readonly rank: number;
   readonly tokens: number;
-  /** u16[tokens, topk]: destination instance; `instances` where masked. */
-  readonly instances: Uint16Array;
-  /** u32[instances]: this rank's contribution to the facts. */
+  /**
+   * u16[tokens, topk]: destination instance, `instances` where masked; under the replica rule `quota-1`, which needs the
+   * facts to choose an instance, expert, `experts` where masked.
+   */
+  readonly targets: Uint16Array;
+  /** u32[countsPerRank]: entries of each target, this rank's contribution to the facts. */
   readonly counts: Uint32Array;
   readonly masked: number;
-  /** u32[nodes], rows per node; where they follow from this routing alone: no flat strategy, no capacity. */
+  /** u32[nodes], rows per node; where they follow from this routing alone: no flat strategy, capacity or quotas. */
   readonly nodeRows?: Uint32Array;
 }
 

@@ -5,6 +5,7 @@ import * as L from './format/layout.ts';
 import { placeSections, type SectionElement, Shard, writeShardHead } from './format/shard.ts';
 import * as J from './jobs.ts';
 import { type LandingTable, LandingTables } from './landing.ts';
+import { type ExpertInstances, instancesByExpert } from './placement.ts';
 import type { Decision, Plan } from './plan.ts';
 import type { RoutedRank } from './routing.ts';
 import { type DirectRange, directInstances, nodeOf, type PlanSpec } from './spec.ts';
@@ -43,6 +44,8 @@ export class ShardBuilder {
   readonly #rankFirst: Addr<'u32'>;
   readonly #counts: Addr<'u32'>;
   readonly #before: Addr<'u32'>;
+  /** Instances by expert, and what chooses among them; undefined where the routing chose. */
+  readonly #hosts: ExpertInstances | undefined;
   /** The GROUP block. */
   readonly #group: Addr<'block'>;
   readonly #recvRows: Uint32Array;
@@ -51,11 +54,15 @@ export class ShardBuilder {
   /** Ranks whose counts `#before` holds. */
   #passed = 0;
 
-  /** Lays out the group's tables. Throws E_LIMIT where a receive buffer would pass MAX_ROWS. */
+  /**
+   * Lays out the group's tables. `counts` are those of instances, u32[ranks, instances]: see instanceCounts. Throws E_LIMIT where a receive
+   * buffer would pass MAX_ROWS.
+   */
   constructor(wasm: PlannerExports, arena: Arena, spec: PlanSpec, counts: Uint32Array) {
     this.#wasm = wasm;
     this.#arena = arena;
     this.#spec = spec;
+    this.#hosts = spec.replicas === 'quota-1' ? instancesByExpert(spec.placement) : undefined;
     const { ranks, placement, capacity, align } = spec;
     const { instances } = placement;
     this.#rankFirst = arena.copy(placement.rankFirst);
@@ -129,10 +136,29 @@ export class ShardBuilder {
     const arena = this.#arena;
     const mark = arena.mark();
     const { sendRows } = this.#sendTables(routed.rank, directInstances(this.#spec, routed.rank));
-    const instances = arena.copy(routed.instances);
+    const instances = arena.copy(routed.targets);
+    this.#chooseInstances(routed, instances);
     const rows = countNodeRows(this.#wasm, arena, this.#spec, routed, instances, sendRows);
     arena.release(mark);
     return rows;
+  }
+
+  /** Under `quota-1`: makes instances of a rank's entries, u16[tokens, topk], which are experts. */
+  #chooseInstances({ rank, targets }: RoutedRank, entries: Addr<'u16'>): void {
+    if (this.#hosts === undefined) return;
+    const arena = this.#arena;
+    const { experts, placement } = this.#spec;
+    const mark = arena.mark();
+    const job = arena.block(J.QUOTA_WORDS, {
+      [J.QUOTA_EXPERTS]: experts,
+      [J.QUOTA_MASKED]: placement.instances,
+      [J.QUOTA_FIRST]: arena.copy(this.#hosts.first),
+      [J.QUOTA_LIST]: arena.copy(this.#hosts.list),
+      [J.QUOTA_ROWS]: this.#countsOf(rank),
+      [J.QUOTA_STATE]: arena.array('u32', 2 * (experts + 1)),
+    });
+    this.#wasm.chooseInstances(entries, targets.length, job);
+    arena.release(mark);
   }
 
   #forwardTables(routed: RoutedRank, decision: Decision, facts: Facts): ForwardTables {
@@ -182,7 +208,8 @@ export class ShardBuilder {
     if (entries > 0) {
       const entryInstance = at(L.S_ENTRY_INSTANCE);
       const entrySlot = at(L.S_ENTRY_SLOT);
-      arena.u16(entryInstance, entries).set(routed.instances);
+      arena.u16(entryInstance, entries).set(routed.targets);
+      this.#chooseInstances(routed, entryInstance);
       wasm.assignSlots(entryInstance, entries, entrySlot);
       if (masked > 0) wasm.markMasked(entryInstance, entries, instances, entrySlot);
       if (dropped > 0 && capacity > 0) {

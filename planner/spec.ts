@@ -30,6 +30,8 @@ export type SumOrder = 'node' | 'token';
 /** How a source rank chooses among the instances of an expert that has several. */
 export type ReplicaRule = 'local' | 'quota-1';
 
+export const REPLICA_RULES: readonly ReplicaRule[] = ['local', 'quota-1'];
+
 /** What the caller of the planner chooses. Only `experts` and `ranks` have no default. */
 export interface PlanOptions {
   /** Logical experts, 1..65535. */
@@ -54,6 +56,8 @@ export interface PlanOptions {
   partial?: PartialDtype;
   /** Expert -> rank or ranks. Default: contiguous blocks. */
   placement?: PlacementMap;
+  /** Which instance of an expert on several ranks takes a row (docs/replicas.md). Default quota-1. */
+  replicas?: ReplicaRule;
   /** Target size of one slice in bytes. Default 1 MiB. */
   sliceBytes?: number;
   /**
@@ -102,6 +106,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     sliceRows: 1,
     tileTokens: options.tileTokens ?? 0,
     placement: options.placement ?? [],
+    replicas: options.replicas ?? DEFAULT_REPLICAS,
   });
   const sliceRows = Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / spec.rowBytes)));
   return { ...spec, sliceRows };
@@ -149,7 +154,7 @@ export function makeSpec(fields: SpecFields): PlanSpec {
   const flat = strategy === 'flat';
   const ranksPerNode = checkRanksPerNode(fields.ranksPerNode, ranks);
   const placement = makePlacement(experts, ranks, fields.placement);
-  const replicas = checkChoice('replicas', fields.replicas ?? DEFAULT_REPLICAS, ['local', 'quota-1']);
+  const replicas = checkChoice('replicas', fields.replicas ?? DEFAULT_REPLICAS, REPLICA_RULES);
   return {
     experts,
     ranks,
@@ -186,13 +191,12 @@ export function optionalFields({ sum, replicas, combineDtype, dtype }: PlanSpec)
   };
 }
 
-/** Throws E_BACKEND for a plan whose sums or replicas follow a rule that this version knows by name only. */
+/** Throws E_BACKEND for a plan whose sums follow a rule that this version knows by name only. */
 export function checkSupported(spec: PlanSpec): void {
-  const { sum, replicas } = optionalFields(spec);
-  const [name, value] = sum === undefined ? ['replicas', replicas] : ['sum', sum];
-  if (value === undefined) return;
-  const text = `this version cannot plan or execute ${name} '${value}': update fusco, or plan without it`;
-  throw new FuscoError('E_BACKEND', text, { path: `/header/core/${name}`, value });
+  const { sum } = optionalFields(spec);
+  if (sum === undefined) return;
+  const text = `this version cannot plan or execute sum '${sum}': update fusco, or plan without it`;
+  throw new FuscoError('E_BACKEND', text, { path: '/header/core/sum', value: sum });
 }
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */

@@ -19,6 +19,8 @@ export interface PlannerExports {
   heapBase(): number;
   /** `ids` is an array of the type `idType`; `job` is a ROUTE block. */
   route(idType: number, ids: number, job: Block): number;
+  /** `job` is a QUOTA block. */
+  chooseInstances(entries: U16, n: number, job: Block): void;
   slotTable(): U32;
   countInstances(instances: U16, n: number): void;
   assignSlots(instances: U16, n: number, slots: I32): void;

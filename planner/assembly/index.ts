@@ -2,6 +2,7 @@
 // `heapBase`, sizes it before the call, and passes addresses; nothing here allocates or grows memory.
 
 export { countNodeRows, fillForward, forwardRows } from './forward';
+export { chooseInstances } from './quotas';
 export { route } from './route';
 export {
   countSlices,

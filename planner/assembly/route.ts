@@ -1,4 +1,4 @@
-// From expert ids of any integer type to instances: validation, masking and the choice of a replica.
+// From expert ids of any integer type to instances: validation, masking and the choice of a replica by the rule `local`.
 
 import * as J from '../jobs';
 
@@ -7,8 +7,7 @@ const BAD_ID: u32 = 1;
 const DUPLICATE: u32 = 2;
 
 /**
- * Reads ids[tokens, topk] and writes instances[tokens, topk]. An expert with one instance goes there, one with several
- * to candidate `token % count`.
+ * Reads ids[tokens, topk] and writes targets[tokens, topk]: an expert's only target, or candidate `token % count`.
  *
  * @param idType 0..7: i8, u8, i16, u16, i32, u32, i64, u64
  * @param job the ROUTE block
@@ -46,7 +45,7 @@ function routeAs<T>(ids: usize, job: usize): u32 {
   const masked = load<u32>(job, J.ROUTE_MASKED << 2);
   const single = load<usize>(job, J.ROUTE_SINGLE << 2);
   const stamp = load<usize>(job, J.ROUTE_STAMP << 2);
-  let instances = load<usize>(job, J.ROUTE_INSTANCES << 2);
+  let targets = load<usize>(job, J.ROUTE_TARGETS << 2);
   let entry: u32 = 0;
   for (let token: u32 = 1; token <= tokens; token++) {
     for (let k: u32 = 0; k < topk; k++, entry++) {
@@ -57,15 +56,15 @@ function routeAs<T>(ids: usize, job: usize): u32 {
         if (load<u32>(at) == token) return fail(DUPLICATE, entry, job);
         store<u32>(at, token);
         store<u16>(
-          instances,
+          targets,
           single != 0 ? load<u16>(single + ((<usize>id) << 1)) : replica(<usize>id, token - 1, job),
         );
       } else if (isMasked<T>(id)) {
-        store<u16>(instances, masked);
+        store<u16>(targets, masked);
       } else {
         return fail(BAD_ID, entry, job);
       }
-      instances += 2;
+      targets += 2;
     }
   }
   return OK;

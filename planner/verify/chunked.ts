@@ -23,6 +23,7 @@ import type { Plan } from '../plan.ts';
 import type { Progress } from '../planner.ts';
 import { checkGroups } from './forward.ts';
 import { Halt } from './halt.ts';
+import { checkQuotas, countEntries } from './replicas.ts';
 import type { Receiver } from './rows.ts';
 import { checkSend, type RunTable } from './tables.ts';
 import { OWN_CHECKS, rowChecks } from './verify.ts';
@@ -44,7 +45,18 @@ export interface VerifiedFile {
 }
 
 /** Where decodePlan and verifyPlan look first: the defect of the lowest stage is the one that is thrown. */
-const STAGES = ['file', 'layout', 'digest', 'own 0', 'own 1', 'own 2', 'send', 'groups', 'rows'] as const;
+const STAGES = [
+  'file',
+  'layout',
+  'digest',
+  'own 0',
+  'own 1',
+  'own 2',
+  'send',
+  'groups',
+  'rows',
+  'quotas',
+] as const;
 type Stage = (typeof STAGES)[number];
 
 /** The first defect of every stage. */
@@ -86,6 +98,8 @@ interface Kept {
   readonly receivers: Receiver[];
   /** u32[ranks, nodes] in hierarchical plans. */
   readonly nodeRows: Uint32Array;
+  /** u32[ranks, instances], entries of each instance, under `quota-1`. */
+  readonly entries: Uint32Array;
 }
 
 /** One file during its verification. */
@@ -147,7 +161,12 @@ class FileVerifier {
 
   async #readOnce(head: FileHead, digest: Uint8Array, onRank: (rank: number) => void) {
     const { spec } = head.plan;
-    const kept: Kept = { runs: [], receivers: [], nodeRows: new Uint32Array(spec.ranks * spec.nodes) };
+    const kept: Kept = {
+      runs: [],
+      receivers: [],
+      nodeRows: new Uint32Array(spec.ranks * spec.nodes),
+      entries: new Uint32Array(spec.replicas === 'quota-1' ? spec.ranks * spec.placement.instances : 0),
+    };
     const hash = this.#hashing.running();
     const digests: Uint8Array[] = [];
     let at = 0;
@@ -182,6 +201,7 @@ class FileVerifier {
     kept.runs.push({ runRow: opened.runRow.slice(), runRows: opened.runRows.slice() });
     kept.receivers.push({ recvRows: opened.recvRows, expertOffset: opened.expertOffset.slice() });
     kept.nodeRows.set(opened.forwardRows, rank * spec.nodes);
+    if (kept.entries.length > 0) kept.entries.set(countEntries(opened), rank * spec.placement.instances);
   }
 
   async #readAgain(head: FileHead, kept: Kept, onRank: (rank: number) => void): Promise<void> {
@@ -206,12 +226,14 @@ class FileVerifier {
       if (defects.any) continue;
       rowChecks(shard, receivers, plan, landing, rank).every((check) => !defects.fails('rows', check));
     }
+    if (kept.entries.length > 0 && !defects.any)
+      defects.fails('quotas', () => checkQuotas(kept.entries, spec));
   }
 }
 
 /**
  * Verifies a plan file in the memory of its largest shard and of what ranks say about each other: 8 bytes x ranks x
- * instances. Accepts and refuses what decodePlan and verifyPlan accept and refuse, with the same error.
+ * instances, 12 with quotas. Accepts and refuses what decodePlan and verifyPlan accept and refuse, with the same error.
  *
  * @param progress called before every shard of both passes
  * @throws FuscoError with the place of the first defect; what `source.read` throws

@@ -5,6 +5,7 @@ import { LandingTables } from '../landing.ts';
 import { markVerified, type Plan, type VerifiedPlan } from '../plan.ts';
 import { checkForward, checkForwardRows, checkGroups, checkLanding } from './forward.ts';
 import { Halt } from './halt.ts';
+import { checkQuotas, checkReplicas, countEntries } from './replicas.ts';
 import { checkEntries, checkSendOrder, type Receiver } from './rows.ts';
 import { checkDirectSlices, checkForwardSlices, checkTileOrder } from './schedule.ts';
 import { checkHead, checkReceive, checkSend, type RunTable } from './tables.ts';
@@ -31,6 +32,7 @@ export function rowChecks(
     () => checkSendOrder(shard, spec, rank),
     () => checkDirectSlices(shard, spec, rank),
     () => checkTileOrder(shard, spec, rank),
+    () => checkReplicas(shard, spec, rank),
   ];
   if (landing === undefined) return checks;
   return [
@@ -43,7 +45,8 @@ export function rowChecks(
 
 /**
  * Verifies a plan in O(rows). Afterwards every descriptor is in bounds, every receive row is written exactly once,
- * every (token, k) is delivered exactly once, masked or dropped, and combine is dispatch's inverse.
+ * every (token, k) is delivered exactly once, masked or dropped, to the instance that the replica rule gives, and combine
+ * is dispatch's inverse.
  *
  * @param onDefect given, defects are reported, at most one per shard and stage, and undefined is returned if any
  * @throws FuscoError with the place of the first defect, where `onDefect` is not given
@@ -85,7 +88,16 @@ export function verifyPlan(plan: Plan, onDefect?: OnDefect): VerifiedPlan | unde
   for (const [rank, shard] of shards.entries()) {
     rowChecks(shard, shards, plan, landing, rank).every(attempt);
   }
+  if (sound && spec.replicas === 'quota-1') attempt(() => checkQuotas(joinEntries(plan), spec));
   return sound ? markVerified(plan) : undefined;
+}
+
+/** Entries of every rank for every instance, u32[ranks, instances]. */
+function joinEntries({ spec, shards }: Plan): Uint32Array {
+  const { instances } = spec.placement;
+  const counts = new Uint32Array(spec.ranks * instances);
+  for (const [rank, shard] of shards.entries()) counts.set(countEntries(shard), rank * instances);
+  return counts;
 }
 
 /** What every rank claims to forward to every node, u32[ranks, nodes]. */

@@ -237,32 +237,6 @@ describe('placement', () => {
     expect([...shards[0]!.sendEntry]).toEqual([1, 3, 0, 2]);
   });
 
-  it('chooses a replica on the own rank, then on the own node, then token % count', () => {
-    // 4 ranks, nodes {0,1} {2,3}. Expert 0 on ranks 0 and 2; expert 1 on ranks 0 and 1; expert 2 on rank 3 only.
-    // Instances by (rank, expert): 0 = r0e0, 1 = r0e1, 2 = r1e1, 3 = r2e0, 4 = r3e2.
-    const options = { ranks: 4, experts: 3, ranksPerNode: 2, placement: [[2, 0], [0, 1], 3] };
-    const routing = Array.from({ length: 4 }, () => [
-      [0, 1],
-      [0, 1],
-      [1, 2],
-    ]);
-    const shards = plan(routing, 2, options);
-    // Rank 0: both experts on the own rank.
-    expect([...shards[0]!.entryInstance]).toEqual([0, 1, 0, 1, 1, 4]);
-    // Rank 1: expert 0 on the own node (rank 0), expert 1 on the own rank.
-    expect([...shards[1]!.entryInstance]).toEqual([0, 2, 0, 2, 2, 4]);
-    // Rank 2: expert 0 on the own rank; expert 1 nowhere near: tokens 0, 2 take rank 0, token 1 takes rank 1.
-    expect([...shards[2]!.entryInstance]).toEqual([3, 1, 3, 2, 1, 4]);
-    // Rank 3: expert 0 on the own node (rank 2).
-    expect([...shards[3]!.entryInstance]).toEqual([3, 1, 3, 2, 1, 4]);
-    // Rank 0, expert 0: rows of rank 0 (tokens 0, 1), rank 1 (tokens 0, 1). Expert 1 from row 4: rank 0's tokens
-    // 0, 1, 2, then rank 2's tokens 0, 2 and rank 3's tokens 0, 2.
-    expect([...shards[0]!.expertOffset]).toEqual([0, 4, 11]);
-    expect([...shards[0]!.entrySlot]).toEqual([0, 4, 1, 5, 6, 0]);
-    expect([...shards[2]!.entrySlot]).toEqual([0, 7, 1, 3, 8, 2]);
-    expect([...shards[3]!.entrySlot]).toEqual([2, 9, 3, 4, 10, 3]);
-  });
-
   it('works with more ranks than experts, and with a rank that the map leaves empty', () => {
     // 2 experts on 4 ranks: floor(e * 4 / 2) = 0 and 2. Ranks 1 and 3 host nothing.
     const shards = plan([[[1]], [[0]], [[1]], [[0]]], 1, { ranks: 4, experts: 2, align: 2 });

@@ -37,6 +37,7 @@ const MATRIX = {
   capacity: [0, 3, 40],
   family: FAMILIES,
   placement: ['blocks', 'scattered', 'replicas'],
+  replicas: ['quota-1', 'local'],
   sliceBytes: [1, 65536, 1 << 20],
   balance: ['static', 'rotate', 'lpt', 'best'],
   partial: ['payload', 'f32'],
@@ -141,8 +142,8 @@ function planApart({ routing, topk, options }: Subject) {
   );
   const nodeRows = new Uint32Array(spec.ranks * spec.nodes);
   routed.forEach((own, rank) => {
-    // Without a capacity the rows per node are known before anybody's counts are.
-    expect(own.nodeRows !== undefined).toBe(spec.capacity === 0);
+    // Without a capacity and quotas the rows per node are known before anybody's counts are.
+    expect(own.nodeRows !== undefined).toBe(spec.capacity === 0 && spec.replicas !== 'quota-1');
     nodeRows.set(planner.nodeRows(own, counts, spec), rank * spec.nodes);
   });
   const facts: Facts = { counts, nodeRows };

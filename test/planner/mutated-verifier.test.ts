@@ -5,10 +5,18 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { beforeAll, expect, it, vi } from 'vitest';
 import { findAddon } from '../../executor/native/addon.ts';
-import { decodePlan, encodePlan, FuscoError, type Plan, verifyPlan } from '../../planner/index.ts';
+import {
+  decodePlan,
+  encodePlan,
+  FuscoError,
+  type Plan,
+  type PlanOptions,
+  verifyPlan,
+} from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { upload } from '../support/addon.ts';
 import { honestFile, honestHierFile } from '../support/honest.ts';
+import type { PlainRouting } from '../support/obviousPlan.ts';
 import { type FileParts, openFile, sealFile } from '../support/planFile.ts';
 import { buildShard, parseShard, SECTION, WORD } from '../support/shardParts.ts';
 import { toTables } from '../support/workloads.ts';
@@ -51,44 +59,49 @@ function allChecks(): string[] {
     );
 }
 
+const MIXED: PlainRouting = [
+  [
+    [0, 1],
+    [0, 2],
+    [0, -1],
+  ],
+  [
+    [1, 3],
+    [0, 2],
+  ],
+];
+
 async function honestFiles(): Promise<FileParts[]> {
   const planner = await loadPlanner();
-  const one = async (options: object) =>
-    openFile(
-      (
-        await encodePlan(
-          planner.planAll(
-            toTables(
-              [
-                [
-                  [0, 1],
-                  [0, 2],
-                  [0, -1],
-                ],
-                [
-                  [1, 3],
-                  [0, 2],
-                ],
-              ],
-              2,
-            ),
-            { ranks: 2, experts: 4, ...options },
-          ),
-          nodeSha256,
-        )
-      ).bytes,
-    );
+  const file = async (routing: PlainRouting, topk: number, options: Omit<PlanOptions, 'ranks'>) => {
+    const plan = planner.planAll(toTables(routing, topk), { ranks: routing.length, ...options });
+    return openFile((await encodePlan(plan, nodeSha256)).bytes);
+  };
+  const replicated = { experts: 1, ranksPerNode: 1, placement: [[0, 1]] };
+  const four = [[0], [0], [0], [0]];
   return [
     await honestFile(),
     await honestHierFile(),
-    await one({ capacity: 2, tileTokens: 2 }),
-    await one({ ranksPerNode: 1, strategy: 'hier', align: 2 }),
+    await file(MIXED, 2, { experts: 4, capacity: 2, tileTokens: 2 }),
+    await file(MIXED, 2, { experts: 4, ranksPerNode: 1, strategy: 'hier', align: 2 }),
+    // Both rules choose the instances of these in different ways.
+    await file([[], [], four], 1, replicated),
+    await file([[], [], four], 1, { ...replicated, replicas: 'local' }),
+    await file([four, [], []], 1, { ...replicated, replicas: 'local' }),
   ];
+}
+
+/** The other replica rule in the header. */
+function otherRule({ core: { replicas, ...core }, ...file }: FileParts): Uint8Array {
+  if (replicas !== undefined) return sealFile({ ...file, version: [1, 0], core });
+  const keys = Object.entries({ ...core, replicas: 'local' }).sort(([a], [b]) => (a < b ? -1 : 1));
+  return sealFile({ ...file, version: [1, 1], core: Object.fromEntries(keys) });
 }
 
 /** Every word and element of every shard by one more, one less, and another's value; header numbers likewise. */
 function* forgeries(honest: FileParts): Generator<Uint8Array> {
   yield sealFile({ ...honest, core: { ...honest.core, capacity: 1 } });
+  yield otherRule(honest);
   for (const [rank, shard] of honest.shards.entries()) {
     const { words, sections } = parseShard(shard);
     for (const list of [words, ...sections]) {

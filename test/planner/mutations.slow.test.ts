@@ -62,7 +62,8 @@ function faults(plan: Plan): string[] {
       }),
     ),
   );
-  const flat = layOut(choices, { ...spec, placement: placement.map });
+  const { replicas: _, ...options } = spec;
+  const flat = layOut(choices, { ...options, placement: placement.map });
   const groups = [...plan.decision.groups];
   const expected = spec.strategy === 'flat' ? flat : obviousHier(flat, { ...spec, groups });
   shards.forEach((shard, rank) => {

@@ -40,6 +40,7 @@ const MATRIX = {
   capacity: [0, 3, 40],
   family: FAMILIES,
   placement: ['blocks', 'scattered', 'replicas'],
+  replicas: ['quota-1', 'local'],
   sliceBytes: [1, 65536, 1 << 20],
   tileTokens: [0, 1, 4, 32],
 } as const;
@@ -56,7 +57,7 @@ function subjectOf(values: Case<typeof MATRIX>, seed: number): Subject {
   const name = Object.entries({ ...values, group: group.join('/') })
     .map(([key, value]) => `${key} ${value}`)
     .join(', ');
-  const { hidden, dtype, align, capacity, sliceBytes, tileTokens } = rest;
+  const { hidden, dtype, align, capacity, sliceBytes, tileTokens, replicas } = rest;
   const options: PlanOptions = {
     experts,
     ranks,
@@ -67,6 +68,7 @@ function subjectOf(values: Case<typeof MATRIX>, seed: number): Subject {
     capacity,
     sliceBytes,
     tileTokens,
+    replicas,
     placement: placementOf(placement, experts, ranks),
   };
   // 64 ranks multiply every size: fewer tokens a rank keep the case as telling and far cheaper.

@@ -1,6 +1,8 @@
 // The slow, obvious planner: the rules for routing, placement, receive layout and flat schedule, written as nested
 // loops over arrays of objects. It shares nothing with the planner, so that comparing the two means something.
 
+import { obviousQuotas } from './obviousQuotas.ts';
+
 /** ids[rank][token][k]; -1 is no expert. */
 export type PlainRouting = readonly (readonly (readonly number[])[])[];
 
@@ -14,6 +16,8 @@ export interface ObviousOptions {
   sliceRows?: number;
   /** Expert -> rank or ranks; empty or absent means contiguous blocks. */
   placement?: readonly (number | readonly number[])[];
+  /** Default `quota-1`. */
+  replicas?: 'local' | 'quota-1';
 }
 
 /** The instance that one entry is meant for; undefined where it is masked. */
@@ -116,26 +120,49 @@ function defaultNodeSize(ranks: number): number {
   return best;
 }
 
-/** A replica on the own rank, else one on the own node, else any; among several, token % count decides. */
-function choose(expert: number, source: number, token: number, options: ObviousOptions): number {
+/** Rule `local`: a replica on the local rank, else one on its node, else any. */
+function chooseLocal(expert: number, source: number, token: number, options: ObviousOptions): number {
   const nodeSize = options.ranksPerNode ?? defaultNodeSize(options.ranks);
   const hosts = hostsOf(expert, options);
   if (hosts.includes(source)) return source;
   const sameNode = hosts.filter((host) => Math.floor(host / nodeSize) === Math.floor(source / nodeSize));
-  const candidates = sameNode.length > 0 ? sameNode : hosts;
-  return candidates[token % candidates.length]!;
+  if (sameNode.length > 0) return sameNode[token % sameNode.length]!;
+  return hosts[(token + source) % hosts.length]!;
+}
+
+/** Rule `quota-1`: the rank of each entry in the order (source, token, k), as each expert's quotas are used up. */
+function byQuota(routing: PlainRouting, options: ObviousOptions) {
+  const { experts, ranks, ranksPerNode = defaultNodeSize(ranks) } = options;
+  const counts = routing.map((tokens) => {
+    const chosen = tokens.flat();
+    return Array.from({ length: experts }, (_, expert) => chosen.filter((id) => id === expert).length);
+  });
+  const hosts = counts[0]!.map((_, expert) => hostsOf(expert, options));
+  const quotas = obviousQuotas({ ranks, ranksPerNode, counts, hosts });
+  return (expert: number, source: number): number => {
+    const quota = quotas[source]!.find((share) => share[0] === expert && share[2] > 0)!;
+    quota[2]--;
+    return quota[1];
+  };
+}
+
+/** Where each entry goes: choices[rank][token][k]. */
+export function chooseInstances(routing: PlainRouting, options: ObviousOptions): Choice[][][] {
+  const hasReplicas = options.placement?.some((entry) => typeof entry !== 'number' && entry.length > 1);
+  const next = hasReplicas && options.replicas !== 'local' ? byQuota(routing, options) : undefined;
+  return routing.map((tokens, source) =>
+    tokens.map((ids, token) =>
+      ids.map((expert): Choice => {
+        if (expert === -1) return undefined;
+        return { rank: next?.(expert, source) ?? chooseLocal(expert, source, token, options), expert };
+      }),
+    ),
+  );
 }
 
 /** Plans a group. */
 export function obviousPlan(routing: PlainRouting, options: ObviousOptions): ObviousRank[] {
-  const choices = routing.map((tokens, source) =>
-    tokens.map((ids, token) =>
-      ids.map((expert): Choice => {
-        return expert === -1 ? undefined : { rank: choose(expert, source, token, options), expert };
-      }),
-    ),
-  );
-  return layOut(choices, options);
+  return layOut(chooseInstances(routing, options), options);
 }
 
 /** The layout that follows once every entry has chosen its instance: choices[rank][token][k]. */
