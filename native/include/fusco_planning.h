@@ -109,8 +109,9 @@ void fusco_planner_destroy(fusco_planner *planner);
 typedef struct fusco_planner_info {
   uint32_t struct_size; /**< sizeof(fusco_planner_info) */
   uint32_t instances;   /**< instances of the placement */
-  /** Counts of one rank in the first gather, u32 each: its rows per instance, and behind them its rows per
-   * node if the strategy needs those and there is no capacity. */
+  /** Counts of one rank in the first gather, u32 each: its entries per instance, or per expert under QUOTA_1
+   * with replicas; and behind them its rows per node, if the strategy needs those and they depend on neither
+   * a capacity nor quotas. */
   uint32_t counts;
   uint32_t second_counts;     /**< counts of one rank in the second gather; 0: none is needed */
   uint8_t options_digest[32]; /**< SHA-256 of the options; ranks compare it before they plan */
@@ -147,7 +148,7 @@ fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, co
                                  uint32_t *counts, fusco_error *error);
 
 /**
- * Second facts of a rank, if info.second_counts is not 0: its rows per node after the capacity.
+ * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity.
  *
  * @param[in]  planner        the planner
  * @param[in]  rank           0..ranks - 1

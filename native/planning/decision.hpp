@@ -7,13 +7,15 @@
 
 namespace fusco::planning {
 
-// The gathered facts of all ranks. A rank's row: its counts, and its rows per node where those are in the
-// first gather.
+// The gathered facts of all ranks.
 struct Facts {
-  const uint32_t *counts;  // [ranks, stride]
+  const uint32_t *targets;  // [ranks, targetStride]: entries of each target
+  uint64_t targetStride;
+  const uint32_t *counts;  // [ranks, stride]: rows of each instance before the capacity
   uint64_t stride;
   const uint32_t *nodeRows;  // [ranks, nodeStride]; null for flat plans
   uint64_t nodeStride;
+  std::vector<uint32_t> quotas;  // where `counts` are, if quotas choose instances; else empty
 };
 
 struct Decision {

@@ -27,6 +27,13 @@ void readOwners(uint32_t expert, uint32_t ranks, const uint16_t *given, uint32_t
   }
 }
 
+// Orders instances and nodes by node.
+struct NodeOrder {
+  const std::vector<uint16_t> &nodeOf;
+  bool operator()(uint16_t instance, uint32_t node) const { return nodeOf[instance] < node; }
+  bool operator()(uint32_t node, uint16_t instance) const { return node < nodeOf[instance]; }
+};
+
 }  // namespace
 
 Placement makePlacement(uint32_t experts, uint32_t ranks, uint32_t ranksPerNode, const uint32_t *offsets,
@@ -66,9 +73,11 @@ Placement makePlacement(uint32_t experts, uint32_t ranks, uint32_t ranksPerNode,
   made.instanceRank.resize(made.instances);
   made.instanceNode.resize(made.instances);
   made.instanceExpert.resize(made.instances);
+  made.hosts.resize(made.instances);
   for (uint32_t expert = 0; expert < experts; expert++) {
     for (uint32_t i = made.map.offsets[expert]; i < made.map.offsets[expert + 1]; i++) {
       const uint32_t instance = next[list[i]]++;
+      made.hosts[i] = static_cast<uint16_t>(instance);
       made.instanceRank[instance] = list[i];
       made.instanceNode[instance] = static_cast<uint16_t>(list[i] / ranksPerNode);
       made.instanceExpert[instance] = static_cast<uint16_t>(expert);
@@ -77,33 +86,27 @@ Placement makePlacement(uint32_t experts, uint32_t ranks, uint32_t ranksPerNode,
   return made;
 }
 
-CandidateLists candidatesOf(const Placement &placement, uint32_t rank, uint32_t node) {
-  // 0: anywhere, 1: on the same node, 2: on the same rank. Only the highest level of each expert counts.
-  const auto level = [&](uint32_t instance) -> uint8_t {
-    if (placement.instanceRank[instance] == rank) return 2;
-    return placement.instanceNode[instance] == node ? 1 : 0;
-  };
-  std::vector<uint8_t> best(placement.experts, 0);
+CandidateLists localCandidates(const Placement &placement, uint32_t rank, uint32_t node) {
   CandidateLists lists;
-  lists.count.assign(placement.experts, 0);
-  for (uint32_t i = 0; i < placement.instances; i++) {
-    const uint32_t expert = placement.instanceExpert[i];
-    const uint8_t near = level(i);
-    if (near > best[expert]) lists.count[expert] = 0;
-    best[expert] = std::max(best[expert], near);
-    if (near == best[expert]) lists.count[expert]++;
-  }
-  lists.first.resize(placement.experts);
-  uint32_t total = 0;
   for (uint32_t expert = 0; expert < placement.experts; expert++) {
-    lists.first[expert] = total;
-    total += lists.count[expert];
-  }
-  lists.instances.resize(total);
-  std::vector<uint32_t> next = lists.first;
-  for (uint32_t i = 0; i < placement.instances; i++) {
-    const uint32_t expert = placement.instanceExpert[i];
-    if (level(i) == best[expert]) lists.instances[next[expert]++] = static_cast<uint16_t>(i);
+    const auto first = placement.hosts.begin() + placement.map.offsets[expert];
+    const auto end = placement.hosts.begin() + placement.map.offsets[expert + 1];
+    const auto isLocal = [&](uint16_t instance) { return placement.instanceRank[instance] == rank; };
+    // Hosts ascend, so those of a node follow one another.
+    const auto [near, far] = std::equal_range(first, end, node, NodeOrder{placement.instanceNode});
+    const auto local = std::find_if(near, far, isLocal);
+    const auto at = static_cast<std::ptrdiff_t>(lists.instances.size());
+    if (local != far) {
+      lists.instances.push_back(*local);
+    } else if (near != far) {
+      lists.instances.insert(lists.instances.end(), near, far);
+    } else {
+      lists.instances.insert(lists.instances.end(), first, end);
+      std::rotate(lists.instances.begin() + at, lists.instances.begin() + at + rank % (end - first),
+                  lists.instances.end());
+    }
+    lists.first.push_back(static_cast<uint32_t>(at));
+    lists.count.push_back(static_cast<uint32_t>(lists.instances.size()) - lists.first.back());
   }
   return lists;
 }

@@ -22,7 +22,8 @@ struct Placement {
   std::vector<uint16_t> instanceNode;    // [instances]
   std::vector<uint16_t> instanceExpert;  // [instances]
   ExpertRanks map;
-  bool isBlock = false;  // contiguous blocks: owner(e) = e * ranks / experts
+  std::vector<uint16_t> hosts;  // [instances], instances by (expert, rank): those on the ranks of `map`
+  bool isBlock = false;         // contiguous blocks: owner(e) = e * ranks / experts
 
   bool hasReplicas() const { return instances != experts; }
 };
@@ -41,7 +42,8 @@ struct CandidateLists {
   bool isSingle() const { return instances.size() == first.size(); }
 };
 
-// An instance on `rank`, else those on its node, else all of them.
-CandidateLists candidatesOf(const Placement &placement, uint32_t rank, uint32_t node);
+// Replica rule local: an instance on `rank`, else those on its node, else all of them, of which number rank %
+// count comes first. Without replicas: the only instance.
+CandidateLists localCandidates(const Placement &placement, uint32_t rank, uint32_t node);
 
 }  // namespace fusco::planning

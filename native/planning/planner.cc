@@ -7,6 +7,7 @@
 #include "balance.hpp"
 #include "entry_passes.hpp"
 #include "ids.hpp"
+#include "quota_work.hpp"
 #include "run_passes.hpp"
 #include "shard_layout.hpp"
 #include "slices.hpp"
@@ -20,18 +21,29 @@ void checkRank(const Spec &spec, uint32_t rank) {
   throw Failure(FUSCO_E_OPTION, "rank %u of a group of %u", rank, spec.ranks).limited(rank, spec.ranks - 1);
 }
 
-// The instances of a rank's entries, and how many there are of each.
+// What the ids of `rank` become: instances, or experts where quotas choose the instance.
+CandidateLists targetsOf(const Spec &spec, uint32_t rank) {
+  if (!spec.hasQuotas()) return localCandidates(spec.placement, rank, spec.nodeOf(rank));
+  CandidateLists experts;
+  experts.first.resize(spec.experts);
+  experts.count.assign(spec.experts, 1);
+  experts.instances.resize(spec.experts);
+  std::iota(experts.instances.begin(), experts.instances.end(), uint16_t{0});
+  return experts;
+}
+
+// The targets of a rank's entries, and how many there are of each.
 class RoutedEntries {
  public:
-  // `instance` [tokens, topk], or null to only count. Throws E_ROUTING_* for the first bad id.
-  RoutedEntries(const Spec &spec, uint32_t rank, const fusco_ids &ids, uint16_t *instance)
-      : counts(spec.placement.instances + 1) {
+  // `target` [tokens, topk], or null to only count. Throws E_ROUTING_* for the first bad id.
+  RoutedEntries(const Spec &spec, uint32_t rank, const fusco_ids &ids, uint16_t *target)
+      : counts(spec.targets() + 1) {
     checkIds(ids, rank, spec.topk);
-    const CandidateLists lists = candidatesOf(spec.placement, rank, spec.nodeOf(rank));
+    const CandidateLists lists = targetsOf(spec, rank);
     const Routing routing{
         spec.experts,
         spec.topk,
-        static_cast<uint16_t>(spec.placement.instances),
+        static_cast<uint16_t>(spec.targets()),
         {lists.isSingle() ? nullptr : lists.first.data(), lists.count.data(), lists.instances.data()}};
     withIds(ids.dtype, ids.data, [&](const auto *data) {
       uint32_t entry = 0;
@@ -41,8 +53,8 @@ class RoutedEntries {
           if (routed.bad != BadId::none) {
             throw badId(routed.bad, rank, entry, routing, std::to_string(data[k]).c_str());
           }
-          if (instance != nullptr) instance[entry] = routed.instance;
-          counts[routed.instance]++;
+          if (target != nullptr) target[entry] = routed.target;
+          counts[routed.target]++;
         }
       }
     });
@@ -50,7 +62,7 @@ class RoutedEntries {
 
   uint32_t masked() const { return counts.back(); }
 
-  std::vector<uint32_t> counts;  // [instances + 1], the last one of masked entries
+  std::vector<uint32_t> counts;  // [targets + 1], the last one of masked entries
 };
 
 // Tables of all blocks, and the runs of one source rank.
@@ -107,16 +119,34 @@ class RankRuns {
   uint64_t directRows = 0;
 };
 
-// Throws E_FACTS where the facts do not say of a rank what its ids say.
-void checkCounts(const GroupTables &group, uint32_t rank, const RoutedEntries &routed) {
-  for (uint32_t i = 0; i < group.instances; i++) {
-    const uint32_t claimed = countOf(group, rank, i);
-    if (claimed == routed.counts[i]) continue;
-    throw Failure(FUSCO_E_FACTS, "rank %u routes %u rows to instance %u, the facts say %u", rank,
-                  routed.counts[i], i, claimed)
+// Routes a rank's entries to instances, [tokens, topk]. Throws E_ROUTING_*, and E_FACTS where the facts do
+// not say of the rank what its ids say. Returns the number of masked entries.
+uint32_t routeEntries(const Spec &spec, const Facts &facts, uint32_t rank, const fusco_ids &ids,
+                      uint16_t *instance) {
+  const RoutedEntries routed(spec, rank, ids, instance);
+  const uint32_t *claimed = facts.targets + rank * facts.targetStride;
+  for (uint32_t i = 0; i < spec.targets(); i++) {
+    if (claimed[i] == routed.counts[i]) continue;
+    throw Failure(FUSCO_E_FACTS, "rank %u routes %u rows to %s %u, the facts say %u", rank, routed.counts[i],
+                  spec.hasQuotas() ? "expert" : "instance", i, claimed[i])
         .atRank(rank)
-        .limited(routed.counts[i], claimed);
+        .limited(routed.counts[i], claimed[i]);
   }
+  if (!spec.hasQuotas()) return routed.masked();
+  const Placement &placement = spec.placement;
+  const uint32_t *quotas = facts.counts + rank * facts.stride;
+  const auto entries = static_cast<uint32_t>(ids.tokens * spec.topk);
+  std::vector<uint32_t> next(spec.experts);
+  for (uint32_t entry = 0; entry < entries; entry++) {
+    const uint32_t expert = instance[entry];
+    if (expert == spec.experts) {
+      instance[entry] = static_cast<uint16_t>(placement.instances);
+    } else {
+      const uint16_t *hosts = placement.hosts.data() + placement.map.offsets[expert];
+      instance[entry] = instanceByQuota(quotas, hosts, next[expert]++);
+    }
+  }
+  return routed.masked();
 }
 
 // A rank's view of the landing rows; hierarchical plans only.
@@ -246,15 +276,14 @@ class ShardWriter {
   void write(uint8_t *shard) {
     shard_ = shard;
     layout_.clearGaps(shard);
-    const RoutedEntries routed(spec_, rank_, ids_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE));
-    checkCounts(runs_.group, rank_, routed);
+    const uint32_t masked = routeEntries(spec_, facts_, rank_, ids_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE));
     copyTo(FUSCO_S_SEND_ROW, runs_.row);
     copyTo(FUSCO_S_SEND_ROWS, runs_.rows);
     writeReceive();
     slices_.write(at<uint32_t>(FUSCO_S_SLICE));
     placeEntries();
     if (spec_.tileTokens > 0) orderTiles();
-    writeHead(routed.masked(), landing_.empty() ? 0 : writeForward(landing_.front()));
+    writeHead(masked, landing_.empty() ? 0 : writeForward(landing_.front()));
   }
 
  private:
@@ -430,36 +459,45 @@ class ShardWriter {
 }  // namespace
 
 uint32_t Planner::firstCounts() const {
-  return spec_.placement.instances + (spec_.isFlat() || spec_.capacity > 0 ? 0 : spec_.nodes);
+  return spec_.targets() + (spec_.isFlat() || spec_.countsTwice() ? 0 : spec_.nodes);
 }
 
-uint32_t Planner::secondCounts() const { return spec_.isFlat() || spec_.capacity == 0 ? 0 : spec_.nodes; }
+uint32_t Planner::secondCounts() const { return spec_.countsTwice() ? spec_.nodes : 0; }
 
 Facts Planner::factsOf(const uint32_t *counts, const uint32_t *second) const {
-  Facts facts{counts, firstCounts(), nullptr, 0};
+  Facts facts{counts, firstCounts(), counts, firstCounts(), nullptr, 0, {}};
+  if (spec_.hasQuotas()) {
+    facts.quotas = quotasOf(spec_, counts, firstCounts());
+    facts.counts = facts.quotas.data();
+    facts.stride = spec_.placement.instances;
+  }
   if (spec_.isFlat()) return facts;
-  const bool isFirst = secondCounts() == 0;
-  facts.nodeRows = isFirst ? counts + spec_.placement.instances : second;
-  facts.nodeStride = isFirst ? firstCounts() : secondCounts();
+  facts.nodeRows = spec_.countsTwice() ? second : counts + spec_.targets();
+  facts.nodeStride = spec_.countsTwice() ? secondCounts() : firstCounts();
   return facts;
 }
 
 void Planner::count(uint32_t rank, const fusco_ids &ids, uint32_t *counts) const {
   checkRank(spec_, rank);
   checkIds(ids, rank, spec_.topk);
-  const uint32_t instances = spec_.placement.instances;
-  const bool isAll = firstCounts() == instances;
+  const bool isAll = firstCounts() == spec_.targets();
   std::vector<uint16_t> instance(isAll ? 0 : uint64_t{ids.tokens} * spec_.topk);
   const RoutedEntries routed(spec_, rank, ids, isAll ? nullptr : instance.data());
   std::copy(routed.counts.begin(), routed.counts.end() - 1, counts);
   if (isAll) return;
   // Without a capacity every entry with an expert is kept, in whatever slot.
   std::vector<int32_t> slot(instance.size());
+  const uint32_t masked = spec_.placement.instances;
   std::transform(instance.begin(), instance.end(), slot.begin(),
-                 [=](uint32_t of) { return of == instances ? FUSCO_SLOT_MASKED : 0; });
-  const ForwardLists lists = forwardKeys(spec_, rank, instance.data(), slot.data());
-  const std::vector<uint32_t> rows = countNodeRows(spec_, lists, ids.tokens);
-  std::copy(rows.begin(), rows.end(), counts + instances);
+                 [=](uint32_t of) { return of == masked ? FUSCO_SLOT_MASKED : 0; });
+  countRows(rank, ids, instance.data(), slot.data(), counts + spec_.targets());
+}
+
+void Planner::countRows(uint32_t rank, const fusco_ids &ids, const uint16_t *instance, const int32_t *slot,
+                        uint32_t *nodeRows) const {
+  const std::vector<uint32_t> rows =
+      countNodeRows(spec_, forwardKeys(spec_, rank, instance, slot), ids.tokens);
+  std::copy(rows.begin(), rows.end(), nodeRows);
 }
 
 void Planner::countAgain(uint32_t rank, const fusco_ids &ids, const uint32_t *counts,
@@ -469,15 +507,13 @@ void Planner::countAgain(uint32_t rank, const fusco_ids &ids, const uint32_t *co
   if (secondCounts() == 0) return;
   std::vector<uint16_t> instance(uint64_t{ids.tokens} * spec_.topk);
   std::vector<int32_t> slot(instance.size());
-  const RoutedEntries routed(spec_, rank, ids, instance.data());
-  const RankRuns runs(spec_, factsOf(counts, nullptr), rank, {});
-  checkCounts(runs.group, rank, routed);
+  const Facts facts = factsOf(counts, nullptr);
+  routeEntries(spec_, facts, rank, ids, instance.data());
+  const RankRuns runs(spec_, facts, rank, {});
   placeEntries({spec_.placement.instances, 0, 0, runs.row.data(), runs.rows.data(), runs.position.data(),
                 instance.data(), slot.data(), nullptr},
                static_cast<uint32_t>(slot.size()));
-  const ForwardLists lists = forwardKeys(spec_, rank, instance.data(), slot.data());
-  const std::vector<uint32_t> rows = countNodeRows(spec_, lists, ids.tokens);
-  std::copy(rows.begin(), rows.end(), second);
+  countRows(rank, ids, instance.data(), slot.data(), second);
 }
 
 Decision Planner::decide(const uint32_t *counts, const uint32_t *second) const {

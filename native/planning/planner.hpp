@@ -15,7 +15,7 @@ class Planner {
   // Counts of a rank in the first gather: its rows per instance, and its rows per node where those follow
   // from its ids alone.
   uint32_t firstCounts() const;
-  // In the second gather: its rows per node where they depend on what the capacity drops; else 0.
+  // In the second gather: its rows per node where they depend on the counts of all ranks; else 0.
   uint32_t secondCounts() const;
 
   // [firstCounts()]. Throws E_ROUTING_*, E_LIMIT, E_OPTION, E_BUFFER.
@@ -30,6 +30,8 @@ class Planner {
                  const fusco_buffer &shard) const;
 
  private:
+  void countRows(uint32_t rank, const fusco_ids &ids, const uint16_t *instance, const int32_t *slot,
+                 uint32_t *nodeRows) const;
   Facts factsOf(const uint32_t *counts, const uint32_t *second) const;
 
   Spec spec_;

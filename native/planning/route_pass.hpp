@@ -1,4 +1,5 @@
-// First pass over a rank's entries: expert ids of any integer type become instances. One call per entry.
+// First pass over a rank's entries: expert ids of any integer type become targets, which are
+// instances, or experts where quotas choose the instance. One call per entry.
 #pragma once
 
 #include <cstdint>
@@ -10,22 +11,22 @@ namespace fusco::planning {
 
 enum class BadId : uint32_t { none, range, duplicate };
 
-// The instances that rows of one source rank may choose, by expert: CandidateLists, on either side.
+// The targets that entries of one source rank may choose, by expert: CandidateLists, on either side.
 struct Candidates {
-  const uint32_t *first;      // [experts]; null: every expert has one candidate
-  const uint32_t *count;      // [experts]
-  const uint16_t *instances;  // ascending for each expert
+  const uint32_t *first;  // [experts]; null: every expert has one candidate
+  const uint32_t *count;  // [experts]
+  const uint16_t *targets;
 };
 
 struct Routing {
   uint32_t experts;
   uint32_t topk;
-  uint16_t masked;  // what an entry without an expert becomes: the number of instances
+  uint16_t masked;  // what an entry without an expert becomes: the number of targets
   Candidates candidates;
 };
 
 struct Routed {
-  uint16_t instance;  // `masked` if the id is bad
+  uint16_t target;  // `masked` if the id is bad
   BadId bad;
 };
 
@@ -43,8 +44,8 @@ FUSCO_BOTH Routed routeEntry(const Routing &routing, const Id *ids, uint32_t tok
   }
   const Candidates &all = routing.candidates;
   const auto expert = static_cast<uint32_t>(id);
-  if (all.first == nullptr) return {all.instances[expert], BadId::none};
-  return {all.instances[all.first[expert] + token % all.count[expert]], BadId::none};
+  if (all.first == nullptr) return {all.targets[expert], BadId::none};
+  return {all.targets[all.first[expert] + token % all.count[expert]], BadId::none};
 }
 
 }  // namespace fusco::planning

@@ -28,6 +28,12 @@ struct Spec {
   Placement placement;
 
   bool isFlat() const { return strategy == FUSCO_STRATEGY_FLAT; }
+  // Whether quotas choose an entry's instance, so that the facts count experts.
+  bool hasQuotas() const { return placement.hasReplicas() && replicas == FUSCO_REPLICAS_QUOTA_1; }
+  // What an entry's id becomes before the facts are known: an expert or an instance.
+  uint32_t targets() const { return hasQuotas() ? experts : placement.instances; }
+  // Whether rows per node depend on the counts of all ranks.
+  bool countsTwice() const { return !isFlat() && (capacity > 0 || hasQuotas()); }
   uint32_t nodeOf(uint32_t rank) const { return rank / ranksPerNode; }
 };
 

@@ -59,6 +59,7 @@ export function randomPlan(number: number): RandomPlan {
     balance: pick<Balance>(['best', 'static', 'rotate', 'lpt']),
     partial: pick(['payload', 'f32'] as const),
     placement: placementOf(pick(['blocks', 'scattered', 'replicas']), experts, ranks),
+    replicas: pick(['quota-1', 'quota-1', 'local'] as const),
     sliceBytes: pick([1, 65536, 1 << 20]),
     tileTokens: pick([0, 0, 1, 4, 32]),
   };
