@@ -122,12 +122,4 @@ FUSCO_BOTH inline fusco_balance balanceGroups(const BalanceInput &input, fusco_b
   return rule;
 }
 
-// Landing rows of a forwarder: one for each row that it forwards, by source rank. Rows that `rank` forwards
-// for `source`.
-FUSCO_BOTH inline uint32_t landingRowsFrom(const BalanceInput &input, const uint16_t *groups, uint32_t rank,
-                                           uint32_t source) {
-  if (source == rank || groups[source] != groups[rank]) return 0;
-  return input.nodeRows[source * input.stride + rank / input.ranksPerNode];
-}
-
 }  // namespace fusco::planning

@@ -2,15 +2,15 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <string>
 
-#include "balance.hpp"
 #include "entry_passes.hpp"
 #include "ids.hpp"
+#include "landing_passes.hpp"
 #include "quota_work.hpp"
 #include "run_passes.hpp"
-#include "shard_layout.hpp"
-#include "slices.hpp"
+#include "shard_frame.hpp"
 
 namespace fusco::planning {
 
@@ -98,13 +98,13 @@ class RankRuns {
       }
       if (peer == rank) recvRows = static_cast<uint32_t>(received);
     }
+    uint32_t directRow = 0;
     for (uint32_t i = 0; i < group.instances; i++) {
       const RowRange run = runOf(group, rank, i, before[i]);
       row[i] = run.first;
       rows[i] = run.rows;
-      position[i] = static_cast<uint32_t>(directRows);
-      kept += run.rows;
-      if (i >= direct.first && i < direct.end) directRows += run.rows;
+      position[i] = directRow;
+      if (i >= direct.first && i < direct.end) directRow += run.rows;
     }
   }
 
@@ -115,8 +115,6 @@ class RankRuns {
   std::vector<uint32_t> row, rows, position;  // [instances]
   GroupTables group;
   uint32_t recvRows = 0;
-  uint64_t kept = 0;
-  uint64_t directRows = 0;
 };
 
 // Routes a rank's entries to instances, [tokens, topk]. Throws E_ROUTING_*, and E_FACTS where the facts do
@@ -151,45 +149,33 @@ uint32_t routeEntries(const Spec &spec, const Facts &facts, uint32_t rank, const
 
 // A rank's view of the landing rows; hierarchical plans only.
 struct Landing {
-  std::vector<uint32_t> forwarder;   // [nodes]
-  std::vector<uint32_t> firstRow;    // [nodes], S_FORWARD_ROW
-  std::vector<uint32_t> rows;        // [nodes], S_FORWARD_ROWS
-  std::vector<uint32_t> sourceRow;   // [ranks], S_STAGE_ROW
-  std::vector<uint32_t> sourceRows;  // [ranks], S_STAGE_ROWS
-  uint64_t forwarded = 0;
-  uint64_t localRows = 0;
+  std::vector<uint32_t> forwarder, landingRow, firstRow;  // [nodes]
+  std::vector<uint32_t> sourceRow, sourceRows;            // [ranks]
+  const uint32_t *rows;                                   // [nodes], S_FORWARD_ROWS
+  uint32_t localRows;                                     // of the rank's own landing buffer
 
   // Throws E_LIMIT.
   Landing(const Spec &spec, const Facts &facts, const std::vector<uint16_t> &groups, uint32_t rank)
-      : forwarder(forwardersOf(spec, groups, rank)),
+      : forwarder(spec.nodes),
+        landingRow(spec.nodes),
         firstRow(spec.nodes),
         sourceRow(spec.ranks),
-        sourceRows(spec.ranks) {
-    const uint32_t *own = facts.nodeRows + rank * facts.nodeStride;
-    rows.assign(own, own + spec.nodes);
-    forwarded = std::accumulate(rows.begin(), rows.end(), uint64_t{0});
-    for (uint32_t source = 0; source < rank; source++) {
-      if (groups[source] != groups[rank]) continue;
-      for (uint32_t node = 0; node < spec.nodes; node++) {
-        firstRow[node] += facts.nodeRows[source * facts.nodeStride + node];
-      }
-    }
-    firstRow[spec.nodeOf(rank)] = 0;
+        sourceRows(spec.ranks),
+        rows(facts.nodeRows + rank * facts.nodeStride) {
     BalanceInput input{};
+    input.ranks = spec.ranks;
     input.ranksPerNode = spec.ranksPerNode;
     input.nodeRows = facts.nodeRows;
     input.stride = facts.nodeStride;
-    for (uint32_t source = 0; source < spec.ranks; source++) {
-      sourceRows[source] = landingRowsFrom(input, groups.data(), rank, source);
-      if (source == rank || groups[source] != groups[rank]) continue;
-      sourceRow[source] = static_cast<uint32_t>(localRows);
-      localRows += sourceRows[source];
-    }
-    if (localRows > FUSCO_MAX_ROWS) {
+    const uint64_t staged = layLanding(
+        input, groups.data(), rank,
+        {forwarder.data(), landingRow.data(), firstRow.data(), sourceRow.data(), sourceRows.data()});
+    if (staged > FUSCO_MAX_ROWS) {
       throw Failure(FUSCO_E_LIMIT, "rank %u forwards more than %d rows", rank, FUSCO_MAX_ROWS)
           .atRank(rank)
-          .limited(localRows, FUSCO_MAX_ROWS);
+          .limited(staged, FUSCO_MAX_ROWS);
     }
+    localRows = static_cast<uint32_t>(staged);
   }
 };
 
@@ -255,100 +241,38 @@ class ShardWriter {
         ids_(ids),
         direct_(directRange(spec, decision.isFlat(), rank)),
         runs_(spec, facts, rank, direct_),
-        entries_(uint64_t{ids.tokens} * spec.topk),
-        slices_(directSlices()),
-        forwardSlices_({}, 0, 0, 1) {
-    if (!decision.isFlat()) {
-      landing_.emplace_back(spec, facts, decision.groups, rank);
-      const Landing &landing = landing_.front();
-      const std::vector<uint32_t> first = exclusiveSums(landing.rows);
-      std::vector<RowRange> parts;
-      for (uint32_t node = 0; node < spec.nodes; node++) parts.push_back({first[node], landing.rows[node]});
-      forwardSlices_ = Slices(std::move(parts), 0, spec.nodeOf(rank), spec.sliceRows);
-    }
-    countSections();
-    layout_.place();
+        frame_(spec, rank, ids.tokens, runs_.rows.data(),
+               decision.isFlat() ? nullptr : facts.nodeRows + rank * facts.nodeStride) {
+    if (!decision.isFlat()) landing_.emplace(spec, facts, decision.groups, rank);
   }
 
-  uint64_t bytes() const { return layout_.bytes(); }
+  uint64_t bytes() const { return frame_.bytes(); }
 
   // `shard` has bytes() bytes and is aligned to words. Throws E_ROUTING_*, E_FACTS.
   void write(uint8_t *shard) {
     shard_ = shard;
-    layout_.clearGaps(shard);
+    frame_.clearGaps(shard);
     const uint32_t masked = routeEntries(spec_, facts_, rank_, ids_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE));
     copyTo(FUSCO_S_SEND_ROW, runs_.row);
     copyTo(FUSCO_S_SEND_ROWS, runs_.rows);
     writeReceive();
-    slices_.write(at<uint32_t>(FUSCO_S_SLICE));
-    placeEntries();
-    if (spec_.tileTokens > 0) orderTiles();
-    writeHead(masked, landing_.empty() ? 0 : writeForward(landing_.front()));
+    placeEntries({spec_.placement.instances, direct_.first, direct_.end, runs_.row.data(), runs_.rows.data(),
+                  runs_.position.data(), at<uint16_t>(FUSCO_S_ENTRY_INSTANCE),
+                  at<int32_t>(FUSCO_S_ENTRY_SLOT), at<uint32_t>(FUSCO_S_SEND_ENTRY)},
+                 static_cast<uint32_t>(frame_.entries()));
+    const uint32_t staged = landing_ ? writeForward(*landing_) : 0;
+    frame_.writeSlices(shard);
+    frame_.orderTiles(shard);
+    frame_.writeHead(shard, {runs_.recvRows, masked, landing_ ? landing_->localRows : 0, staged});
   }
 
  private:
   template <class T>
   T *at(int section) const {
-    return layout_.at<T>(shard_, section);
+    return frame_.at<T>(shard_, section);
   }
   void copyTo(int section, const std::vector<uint32_t> &values) const {
     std::copy(values.begin(), values.end(), at<uint32_t>(section));
-  }
-
-  Slices directSlices() const {
-    std::vector<RowRange> parts;
-    uint32_t row = 0;
-    for (uint32_t peer = direct_.firstRank; peer < direct_.endRank; peer++) {
-      const auto *first = runs_.rows.data() + spec_.placement.rankFirst[peer];
-      const auto *end = runs_.rows.data() + spec_.placement.rankFirst[peer + 1];
-      parts.push_back({row, std::accumulate(first, end, 0u)});
-      row += parts.back().rows;
-    }
-    return Slices(std::move(parts), direct_.firstRank, rank_ - direct_.firstRank, spec_.sliceRows);
-  }
-
-  void countSections() {
-    auto &counts = layout_.counts;
-    const uint64_t local = localInstances();
-    counts[FUSCO_S_EXPERT_OFFSET] = local + 1;
-    counts[FUSCO_S_EXPERT_ROWS] = local;
-    counts[FUSCO_S_RUN_ROW] = counts[FUSCO_S_RUN_ROWS] = local * spec_.ranks;
-    counts[FUSCO_S_SEND_ROW] = counts[FUSCO_S_SEND_ROWS] = spec_.placement.instances;
-    counts[FUSCO_S_SLICE] = FUSCO_SLICE_WORDS * slices_.count();
-    counts[FUSCO_S_ENTRY_SLOT] = counts[FUSCO_S_ENTRY_INSTANCE] = entries_;
-    counts[FUSCO_S_SEND_ENTRY] = runs_.directRows;
-    counts[FUSCO_S_TILE_ORDER] = spec_.tileTokens > 0 ? entries_ : 0;
-    if (landing_.empty()) return;
-    const uint64_t forwarded = landing_.front().forwarded;
-    counts[FUSCO_S_FORWARD_ROW] = counts[FUSCO_S_FORWARD_ROWS] = spec_.nodes;
-    counts[FUSCO_S_FORWARD_TOKEN] = counts[FUSCO_S_FORWARD_TARGET] = forwarded;
-    counts[FUSCO_S_DISTRIBUTE_OFFSET] = forwarded + 1;
-    counts[FUSCO_S_DISTRIBUTE_ENTRY] = runs_.kept - runs_.directRows;
-    counts[FUSCO_S_FORWARD_SLICE] = FUSCO_SLICE_WORDS * forwardSlices_.count();
-    counts[FUSCO_S_STAGE_ROW] = counts[FUSCO_S_STAGE_ROWS] = spec_.ranks;
-  }
-
-  uint32_t firstInstance() const { return spec_.placement.rankFirst[rank_]; }
-  uint32_t localInstances() const { return spec_.placement.rankFirst[rank_ + 1] - firstInstance(); }
-
-  void writeHead(uint32_t masked, uint32_t staged) const {
-    uint32_t words[FUSCO_SHARD_WORDS] = {};
-    words[FUSCO_W_MAGIC] = FUSCO_SHARD_MAGIC;
-    words[FUSCO_W_RANK] = rank_;
-    words[FUSCO_W_RANKS] = spec_.ranks;
-    words[FUSCO_W_TOKENS] = ids_.tokens;
-    words[FUSCO_W_TOPK] = spec_.topk;
-    words[FUSCO_W_INSTANCES] = spec_.placement.instances;
-    words[FUSCO_W_FIRST_INSTANCE] = firstInstance();
-    words[FUSCO_W_LOCAL_INSTANCES] = localInstances();
-    words[FUSCO_W_RECV_ROWS] = runs_.recvRows;
-    words[FUSCO_W_KEPT] = static_cast<uint32_t>(runs_.kept);
-    words[FUSCO_W_MASKED] = masked;
-    words[FUSCO_W_DROPPED] = static_cast<uint32_t>(entries_ - masked - runs_.kept);
-    words[FUSCO_W_STAGE_ROWS] = landing_.empty() ? 0 : static_cast<uint32_t>(landing_.front().localRows);
-    words[FUSCO_W_STAGED] = staged;
-    words[FUSCO_W_TILE_TOKENS] = spec_.tileTokens;
-    layout_.writeHead(shard_, words);
   }
 
   void writeReceive() const {
@@ -357,58 +281,35 @@ class ShardWriter {
     auto *runRow = at<uint32_t>(FUSCO_S_RUN_ROW);
     auto *runRows = at<uint32_t>(FUSCO_S_RUN_ROWS);
     const GroupTables &group = runs_.group;
-    for (uint32_t j = 0; j < localInstances(); j++) {
-      const uint32_t instance = firstInstance() + j;
+    const uint32_t local = frame_.localInstances();
+    for (uint32_t j = 0; j < local; j++) {
+      const uint32_t instance = frame_.firstInstance() + j;
       offset[j] = group.blockRow[instance];
       rows[j] = keptRows(0, group.totals[instance], group.capacity);
       layRuns(group, instance, runRow + uint64_t{j} * spec_.ranks, runRows + uint64_t{j} * spec_.ranks);
     }
-    offset[localInstances()] = runs_.recvRows;
-  }
-
-  void placeEntries() const {
-    fusco::planning::placeEntries(
-        {spec_.placement.instances, direct_.first, direct_.end, runs_.row.data(), runs_.rows.data(),
-         runs_.position.data(), at<uint16_t>(FUSCO_S_ENTRY_INSTANCE), at<int32_t>(FUSCO_S_ENTRY_SLOT),
-         at<uint32_t>(FUSCO_S_SEND_ENTRY)},
-        static_cast<uint32_t>(entries_));
-  }
-
-  void orderTiles() const {
-    const auto *instance = at<const uint16_t>(FUSCO_S_ENTRY_INSTANCE);
-    const auto *slot = at<const int32_t>(FUSCO_S_ENTRY_SLOT);
-    auto *order = at<uint8_t>(FUSCO_S_TILE_ORDER);
-    const auto entries = static_cast<uint32_t>(entries_);
-    const uint32_t tile = spec_.tileTokens * spec_.topk;
-    for (uint32_t first = 0; first < entries; first += tile) {
-      const uint32_t end = std::min(entries, first + tile);
-      for (uint32_t entry = first; entry < end; entry++) {
-        order[first + tilePosition(instance, slot, first, end, entry)] = static_cast<uint8_t>(entry - first);
-      }
-    }
+    offset[local] = runs_.recvRows;
   }
 
   // Returns how many rows need a landing row.
   uint32_t writeForward(const Landing &landing) const {
-    ForwardLists lists =
-        forwardKeys(spec_, rank_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE), at<int32_t>(FUSCO_S_ENTRY_SLOT));
-    copyTo(FUSCO_S_FORWARD_ROW, landing.firstRow);
-    copyTo(FUSCO_S_FORWARD_ROWS, landing.rows);
+    copyTo(FUSCO_S_FORWARD_ROW, landing.landingRow);
+    std::copy(landing.rows, landing.rows + spec_.nodes, at<uint32_t>(FUSCO_S_FORWARD_ROWS));
     copyTo(FUSCO_S_STAGE_ROW, landing.sourceRow);
     copyTo(FUSCO_S_STAGE_ROWS, landing.sourceRows);
-    forwardSlices_.write(at<uint32_t>(FUSCO_S_FORWARD_SLICE));
 
-    const std::vector<uint32_t> firstRow = exclusiveSums(landing.rows);
     const std::vector<uint32_t> firstEntry = exclusiveSums(nodeEntries());
+    ForwardLists lists =
+        forwardKeys(spec_, rank_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE), at<int32_t>(FUSCO_S_ENTRY_SLOT));
     lists.forwarder = landing.forwarder.data();
-    lists.landingRow = landing.firstRow.data();
-    lists.firstRow = firstRow.data();
+    lists.landingRow = landing.landingRow.data();
+    lists.firstRow = landing.firstRow.data();
     lists.firstEntry = firstEntry.data();
     lists.token = at<uint32_t>(FUSCO_S_FORWARD_TOKEN);
     lists.target = at<int32_t>(FUSCO_S_FORWARD_TARGET);
     lists.offset = at<uint32_t>(FUSCO_S_DISTRIBUTE_OFFSET);
     lists.entry = at<uint32_t>(FUSCO_S_DISTRIBUTE_ENTRY);
-    lists.offset[landing.forwarded] = static_cast<uint32_t>(runs_.kept - runs_.directRows);
+    lists.offset[frame_.forwardedRows()] = static_cast<uint32_t>(frame_.kept() - frame_.directRows());
     std::vector<uint32_t> rows(spec_.nodes), positions(spec_.nodes);
     uint32_t staged = 0;
     forEachForwarded(lists, ids_.tokens, [&](uint32_t token, uint32_t entry, uint32_t node, bool leads) {
@@ -448,11 +349,8 @@ class ShardWriter {
   const fusco_ids &ids_;
   DirectRange direct_;
   RankRuns runs_;
-  uint64_t entries_;
-  Slices slices_;
-  Slices forwardSlices_;
-  std::vector<Landing> landing_;  // one in a hierarchical plan, else none
-  ShardLayout layout_;
+  ShardFrame frame_;
+  std::optional<Landing> landing_;  // of a hierarchical plan
   uint8_t *shard_ = nullptr;
 };
 
