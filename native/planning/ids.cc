@@ -29,9 +29,9 @@ void checkIds(const fusco_ids &ids, uint32_t rank, uint32_t topk) {
   }
 }
 
-Failure badId(BadId kind, uint32_t rank, uint64_t entry, const Routing &routing, const char *shown) {
-  const uint64_t token = entry / routing.topk;
-  const uint64_t k = entry % routing.topk;
+Failure badId(BadId kind, uint32_t rank, uint64_t entry, uint32_t topk, uint32_t experts, const char *shown) {
+  const uint64_t token = entry / topk;
+  const uint64_t k = entry % topk;
   const auto of = [&](Failure failure) {
     return failure.atRank(rank).at("/ranks/%u/tokens/%llu/k/%llu", rank, token, k);
   };
@@ -41,7 +41,7 @@ Failure badId(BadId kind, uint32_t rank, uint64_t entry, const Routing &routing,
                       shown));
   }
   return of(Failure(FUSCO_E_ROUTING_ID, "rank %u token %llu k %llu: expert %s is not -1 and not in 0..%u",
-                    rank, token, k, shown, routing.experts - 1));
+                    rank, token, k, shown, experts - 1));
 }
 
 }  // namespace fusco::planning

@@ -29,7 +29,7 @@ inline uint32_t idBytes(fusco_id_dtype dtype, uint32_t rank) {
 
 // Calls `use` with a pointer to ids of their type, which idBytes knows.
 template <class Use>
-void withIds(fusco_id_dtype dtype, const void *data, Use use) {
+FUSCO_BOTH void withIds(fusco_id_dtype dtype, const void *data, Use use) {
   switch (dtype) {
     case FUSCO_ID_I8:
       return use(static_cast<const int8_t *>(data));
@@ -54,6 +54,6 @@ void withIds(fusco_id_dtype dtype, const void *data, Use use) {
 void checkIds(const fusco_ids &ids, uint32_t rank, uint32_t topk);
 
 // The error of a bad id: `shown` is the id as text.
-Failure badId(BadId kind, uint32_t rank, uint64_t entry, const Routing &routing, const char *shown);
+Failure badId(BadId kind, uint32_t rank, uint64_t entry, uint32_t topk, uint32_t experts, const char *shown);
 
 }  // namespace fusco::planning

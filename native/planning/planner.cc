@@ -21,17 +21,6 @@ void checkRank(const Spec &spec, uint32_t rank) {
   throw Failure(FUSCO_E_OPTION, "rank %u of a group of %u", rank, spec.ranks).limited(rank, spec.ranks - 1);
 }
 
-// What the ids of `rank` become: instances, or experts where quotas choose the instance.
-CandidateLists targetsOf(const Spec &spec, uint32_t rank) {
-  if (!spec.hasQuotas()) return localCandidates(spec.placement, rank, spec.nodeOf(rank));
-  CandidateLists experts;
-  experts.first.resize(spec.experts);
-  experts.count.assign(spec.experts, 1);
-  experts.instances.resize(spec.experts);
-  std::iota(experts.instances.begin(), experts.instances.end(), uint16_t{0});
-  return experts;
-}
-
 // The targets of a rank's entries, and how many there are of each.
 class RoutedEntries {
  public:
@@ -51,7 +40,7 @@ class RoutedEntries {
         for (uint32_t k = 0; k < spec.topk; k++, entry++) {
           const Routed routed = routeEntry(routing, data, token, k);
           if (routed.bad != BadId::none) {
-            throw badId(routed.bad, rank, entry, routing, std::to_string(data[k]).c_str());
+            throw badId(routed.bad, rank, entry, spec.topk, spec.experts, std::to_string(data[k]).c_str());
           }
           if (target != nullptr) target[entry] = routed.target;
           counts[routed.target]++;
@@ -141,7 +130,7 @@ uint32_t routeEntries(const Spec &spec, const Facts &facts, uint32_t rank, const
       instance[entry] = static_cast<uint16_t>(placement.instances);
     } else {
       const uint16_t *hosts = placement.hosts.data() + placement.map.offsets[expert];
-      instance[entry] = instanceByQuota(quotas, hosts, next[expert]++);
+      instance[entry] = instanceByQuota(quotas, hosts, next[expert]++).instance;
     }
   }
   return routed.masked();
@@ -425,16 +414,7 @@ uint64_t Planner::shard(uint32_t rank, const fusco_ids &ids, const uint32_t *cou
   const Facts facts = factsOf(counts, second);
   ShardWriter writer(spec_, facts, planning::decide(spec_, facts), rank, ids);
   if (shard.data == nullptr) return writer.bytes();
-  if (shard.bytes < writer.bytes()) {
-    throw Failure(FUSCO_E_BUFFER, "the shard of rank %u needs %llu bytes, its buffer has %llu", rank,
-                  writer.bytes(), shard.bytes)
-        .atRank(rank)
-        .limited(writer.bytes(), shard.bytes);
-  }
-  if (reinterpret_cast<uintptr_t>(shard.data) % sizeof(uint32_t) != 0) {
-    throw Failure(FUSCO_E_BUFFER, "the buffer for the shard of rank %u is not aligned to 4 bytes", rank)
-        .atRank(rank);
-  }
+  checkShardBuffer(shard, rank, writer.bytes());
   writer.write(static_cast<uint8_t *>(shard.data));
   return writer.bytes();
 }

@@ -304,11 +304,17 @@ FUSCO_BOTH inline void computeQuotas(const QuotaTables &tables) {
   splitBySource(tables);
 }
 
+struct QuotaChoice {
+  uint16_t instance;
+  uint32_t position;  // of the entry in its run
+};
+
 // Step 6: the instance of an entry, which is number `position` of its source rank for the expert. `quotas`
-// [instances] are those of the rank.
-FUSCO_BOTH inline uint16_t instanceByQuota(const uint32_t *quotas, const uint16_t *hosts, uint32_t position) {
+// [instances] are those of the rank, `hosts` the instances of the expert.
+FUSCO_BOTH inline QuotaChoice instanceByQuota(const uint32_t *quotas, const uint16_t *hosts,
+                                              uint32_t position) {
   while (position >= quotas[*hosts]) position -= quotas[*hosts++];
-  return *hosts;
+  return {*hosts, position};
 }
 
 }  // namespace fusco::planning

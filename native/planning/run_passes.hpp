@@ -59,12 +59,18 @@ FUSCO_BOTH inline void sumCounts(const GroupTables &group, uint32_t rank, uint32
   }
 }
 
+// Rows of a block, padding included. Blocks start at multiples of `align`, so a block's first row is the sum
+// of the padded rows before it.
+FUSCO_BOTH inline uint64_t paddedRows(const GroupTables &group, uint32_t instance) {
+  return alignRows(keptRows(0, group.totals[instance], group.capacity), group.align);
+}
+
 // blockRow of a rank's instances. Returns the rows of its receive buffer, padding included.
 FUSCO_BOTH inline uint64_t layBlocks(const GroupTables &group, uint32_t rank) {
   uint64_t row = 0;
   for (uint32_t i = group.rankFirst[rank]; i < group.rankFirst[rank + 1]; i++) {
     group.blockRow[i] = static_cast<uint32_t>(row);
-    row = alignRows(row + keptRows(0, group.totals[i], group.capacity), group.align);
+    row += paddedRows(group, i);
   }
   return row;
 }

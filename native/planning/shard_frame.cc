@@ -7,6 +7,19 @@
 
 namespace fusco::planning {
 
+void checkShardBuffer(const fusco_buffer &shard, uint32_t rank, uint64_t needed) {
+  if (shard.bytes < needed) {
+    throw Failure(FUSCO_E_BUFFER, "the shard of rank %u needs %llu bytes, its buffer has %llu", rank, needed,
+                  shard.bytes)
+        .atRank(rank)
+        .limited(needed, shard.bytes);
+  }
+  if (reinterpret_cast<uintptr_t>(shard.data) % sizeof(uint32_t) != 0) {
+    throw Failure(FUSCO_E_BUFFER, "the buffer for the shard of rank %u is not aligned to 4 bytes", rank)
+        .atRank(rank);
+  }
+}
+
 ShardFrame::ShardFrame(const Spec &spec, uint32_t rank, uint32_t tokens, const uint32_t *runRows,
                        const uint32_t *nodeRows)
     : spec_(spec),

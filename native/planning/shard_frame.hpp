@@ -8,6 +8,9 @@
 
 namespace fusco::planning {
 
+// Throws E_BUFFER unless a shard of `needed` bytes fits.
+void checkShardBuffer(const fusco_buffer &shard, uint32_t rank, uint64_t needed);
+
 class ShardFrame {
  public:
   // `runRows` [instances]: S_SEND_ROWS. `nodeRows` [nodes]: S_FORWARD_ROWS, null in flat plans. Both are read
@@ -20,7 +23,7 @@ class ShardFrame {
   T *at(uint8_t *shard, int section) const {
     return layout_.at<T>(shard, section);
   }
-  // Bytes of a section without the gap behind it.
+  // Elements of a section.
   uint64_t elements(int section) const { return layout_.counts[section]; }
 
   uint32_t firstInstance() const { return spec_.placement.rankFirst[rank_]; }

@@ -1,7 +1,7 @@
 #include "spec.hpp"
 
 #include <algorithm>
-#include <initializer_list>
+#include <numeric>
 
 #include "failure.hpp"
 #include "plan_layout.h"
@@ -90,6 +90,16 @@ Spec makeSpec(const fusco_plan_options &options) {
   spec.placement = makePlacement(spec.experts, spec.ranks, spec.ranksPerNode, options.placement_offsets,
                                  options.placement_ranks);
   return spec;
+}
+
+CandidateLists targetsOf(const Spec &spec, uint32_t rank) {
+  if (!spec.hasQuotas()) return localCandidates(spec.placement, rank, spec.nodeOf(rank));
+  CandidateLists experts;
+  experts.first.resize(spec.experts);
+  experts.count.assign(spec.experts, 1);
+  experts.instances.resize(spec.experts);
+  std::iota(experts.instances.begin(), experts.instances.end(), uint16_t{0});
+  return experts;
 }
 
 DirectRange directRange(const Spec &spec, bool isFlat, uint32_t rank) {

@@ -43,6 +43,9 @@ Spec makeSpec(const fusco_plan_options &options);
 // The dtype of combined rows where the options name none.
 fusco_dtype defaultCombineDtype(fusco_dtype dtype);
 
+// What the ids of `rank` become: instances, or experts where quotas choose the instance.
+CandidateLists targetsOf(const Spec &spec, uint32_t rank);
+
 // Ranks [firstRank, endRank) and instances [first, end) to which a rank sends without a forwarder: all of
 // them in a flat plan, those of its node in others.
 struct DirectRange {

@@ -79,10 +79,8 @@ static void names_every_status(void) {
 static void some_planning_is_declared_only(void) {
   fusco_error error;
   fusco_plan_file *file = NULL;
-  uint64_t bytes = 0;
   CHECK(fusco_plan_file_open("no-such-file", &file, &error) == FUSCO_E_BACKEND && file == NULL);
-  CHECK(strstr(error.message, "version 0.2") != NULL);
-  CHECK(fusco_cuda_plan_buffer_bytes(NULL, NULL, &bytes, &error) == FUSCO_E_BACKEND && bytes == 0);
+  CHECK(strstr(error.message, "this build has no") != NULL);
   CHECK(fusco_nccl_plan_on_device(NULL, NULL, NULL, NULL, NULL) == FUSCO_E_BACKEND);
   fusco_plan_file_close(file);
 }
