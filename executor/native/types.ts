@@ -186,6 +186,53 @@ export interface NativeDevicePlan {
   close(): void;
 }
 
+/** Bounds that fix the layout of plan buffers. */
+export interface NativePlanLimits {
+  /** Of a rank. */
+  readonly maxTokens: number;
+  /** Slots at or beyond it behave as dropped when executed; 0, the default: no bound. */
+  readonly maxRecvRows?: number;
+}
+
+/** Plans on the GPUs of a context. */
+export interface NativeDevicePlanner {
+  /** Bytes of one rank's plan buffer, device memory aligned to 256 bytes. */
+  readonly bufferBytes: number;
+  close(): void;
+}
+
+export type IdDtype = 'i8' | 'u8' | 'i16' | 'u16' | 'i32' | 'u32' | 'i64' | 'u64';
+
+/** One rank's top-k expert ids in device memory. */
+export interface NativeDeviceIds {
+  /** [tokens, topk]. */
+  readonly ids: Memory;
+  readonly dtype: IdDtype;
+  readonly tokens: number;
+  readonly topk: number;
+}
+
+/** Addresses in a plan buffer, u32 each. */
+export interface NativePlanView {
+  readonly localInstances: number;
+  /** [localInstances], clipped to maxRecvRows. */
+  readonly expertCounts: bigint;
+  /** [localInstances + 1], clipped to maxRecvRows. */
+  readonly expertOffsets: bigint;
+  /** [1]: rows of the receive buffer, not clipped. */
+  readonly recvRows: bigint;
+  /** [1]: rows at or beyond maxRecvRows. */
+  readonly overflowRows: bigint;
+}
+
+/** A plan in plan buffers. Planning is enqueued; `recvRows` and `shard` wait for it and throw what is wrong with the ids. */
+export interface NativeBufferedPlan {
+  describe(rank: number): NativePlanView;
+  recvRows(rank: number): number;
+  shard(rank: number): Uint8Array;
+  close(): void;
+}
+
 export interface NativeCudaEvent {
   /** On the stream of the event's rank. */
   record(): void;
@@ -354,6 +401,17 @@ export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly Planner: new (options: NativePlannerOptions) => NativePlanner;
   readonly CudaContext: new (ranks: number, devices: readonly number[] | undefined) => NativeCudaContext;
   readonly DevicePlan: new (context: NativeCudaContext, desc: NativeDevicePlanDesc) => NativeDevicePlan;
+  readonly DevicePlanner: new (
+    context: NativeCudaContext,
+    options: NativePlannerOptions,
+    limits: NativePlanLimits,
+  ) => NativeDevicePlanner;
+  /** Plans `ids` into the plan buffers, one of each per rank; without ids: the buffers hold a plan already. */
+  readonly BufferedPlan: new (
+    planner: NativeDevicePlanner,
+    buffers: readonly Memory[],
+    ids: readonly NativeDeviceIds[] | undefined,
+  ) => NativeBufferedPlan;
   readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;
   /** Ends the context's capture. */
   readonly CudaGraph: new (

@@ -2,8 +2,9 @@
  * @file
  * Planning in native code, on the CPU and on GPUs, and plan files.
  *
- * Planning of one rank on the CPU is there. The rest is declared for version 0.2: its functions that return a
- * status return FUSCO_E_BACKEND in this version.
+ * Planning of one rank on the CPU, and planning on the GPUs of one process, are there; exchanges along a plan
+ * made on the device are not, and return FUSCO_E_BACKEND. The rest is declared for version 0.2: its functions
+ * that return a status return FUSCO_E_BACKEND in this version.
  *
  * The conventions of fusco.h, fusco_cuda.h and fusco_nccl.h apply. The WebAssembly planner defines what a
  * plan is: the functions of this header make the same bytes.
@@ -364,7 +365,9 @@ typedef struct fusco_cuda_plan_call {
 } fusco_cuda_plan_call;
 
 /**
- * Enqueues planning on the ranks' streams and attaches the plan buffers.
+ * Enqueues planning on the ranks' streams and attaches the plan buffers. The devices of the context wait for
+ * one another between the parts of planning, on their streams. It can be captured in a graph, whose launches
+ * plan whatever ids are there; the number of tokens is that of the capture.
  *
  * Bad ids (out of range, or twice in a token) never cause an access out of bounds. Such entries are treated
  * as masked (of an expert named twice, the lowest k stays), and the error is returned by

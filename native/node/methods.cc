@@ -3,6 +3,7 @@
 // executor/native/types.ts.
 
 #include "device_plan.hpp"
+#include "device_planner.hpp"
 #include "exports.hpp"
 #include "nccl_plan.hpp"
 #include "plan.hpp"
@@ -67,6 +68,14 @@ void describeCuda(Napi::Env env, Exports &exports) {
                   .method("combine", &DevicePlan::combine, 1)
                   .method("weightGradient", &DevicePlan::weightGradient, 1)
                   .method("close", &DevicePlan::close, 0));
+  exports.add(Members<DevicePlanner>(env, 3)
+                  .property("bufferBytes", &DevicePlanner::bufferBytes)
+                  .method("close", &DevicePlanner::close, 0));
+  exports.add(Members<BufferedPlan>(env, 3)
+                  .method("describe", &BufferedPlan::describe, 1)
+                  .method("recvRows", &BufferedPlan::recvRows, 1)
+                  .method("shard", &BufferedPlan::shard, 1)
+                  .method("close", &BufferedPlan::close, 0));
   exports.add(Members<CudaEvent>(env, 2)
                   .call<fusco_cuda_event_record>("record")
                   .call<fusco_cuda_event_wait>("wait")

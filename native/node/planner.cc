@@ -176,15 +176,9 @@ Napi::Value Planner::shard(const Napi::CallbackInfo &info) {
   const Facts facts = factsOf(info[2], info[3]);
   const fusco_ids ids = idsOf(info, rank);
   const fusco_planner *planner = open(env).get();
-  fusco_buffer shard{};
-  const auto plan = [&] {
-    run(env, fusco_planner_shard, planner, rank, &ids, facts.counts.data(), facts.secondData(), &shard);
-  };
-  plan();
-  auto bytes = Napi::Uint8Array::New(env, shard.bytes);
-  shard.data = bytes.Data();
-  plan();
-  return bytes;
+  return shardOf(env, [&](fusco_buffer *shard) {
+    run(env, fusco_planner_shard, planner, rank, &ids, facts.counts.data(), facts.secondData(), shard);
+  });
 }
 
 }  // namespace fusco_node

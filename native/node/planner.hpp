@@ -18,6 +18,34 @@ class PlannerOptions {
   fusco_plan_options options_ = fusco_sized<fusco_plan_options>();
 };
 
+// Bytes of an id.
+inline uint32_t idBytes(fusco_id_dtype dtype) {
+  switch (dtype) {
+    case FUSCO_ID_I8:
+    case FUSCO_ID_U8:
+      return 1;
+    case FUSCO_ID_I16:
+    case FUSCO_ID_U16:
+      return 2;
+    case FUSCO_ID_I32:
+    case FUSCO_ID_U32:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
+// A shard, from a function that fills a buffer, and says how many bytes it needs if it has none.
+template <class Plan>
+Napi::Value shardOf(Napi::Env env, Plan plan) {
+  fusco_buffer shard{};
+  plan(&shard);
+  auto bytes = Napi::Uint8Array::New(env, shard.bytes);
+  shard.data = bytes.Data();
+  plan(&shard);
+  return bytes;
+}
+
 class Planner : public Handle<Planner, Owned<fusco_planner, fusco_planner_destroy>> {
  public:
   static constexpr char name[] = "Planner";

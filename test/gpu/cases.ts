@@ -3,6 +3,7 @@ import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
 import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
+import { planningCases } from './planning.ts';
 import { specialCases } from './special.ts';
 import { steadyCases } from './steady.ts';
 import type { GpuCase } from './support.ts';
@@ -13,6 +14,7 @@ export const gpuCases: readonly GpuCase[] = [
   ...fp8Cases,
   ...gatingCases,
   ...layerCases,
+  ...planningCases,
   ...behaviorCases,
   ...steadyCases,
   ...matrixCases,
