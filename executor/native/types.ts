@@ -120,6 +120,18 @@ export interface NativePlanner {
   close(): void;
 }
 
+/** A plan file that native code has read and verified. Errors carry `code` and may carry `path`. */
+export interface NativePlanFile {
+  /** 32 bytes. */
+  planId(): Uint8Array;
+  shard(rank: number): Uint8Array;
+  /** Plans the routing again and compares. */
+  checkRouting(tables: readonly RoutingTable[]): void;
+  /** Writes the plan again. `reason`: why `auto` chose the strategy, or empty. */
+  write(path: string, reason: string): void;
+  close(): void;
+}
+
 export interface NativeCudaDevice {
   readonly name: string;
   readonly totalBytes: number;
@@ -398,6 +410,10 @@ export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly signatures: Readonly<Record<string, Readonly<Record<string, number | null>>>>;
   readonly Context: new (options: NativeContextOptions) => NativeContext;
   readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
+  /** Of a path, or of the bytes of a file. */
+  readonly PlanFile: new (
+    file: string | Memory,
+  ) => NativePlanFile;
   readonly Planner: new (options: NativePlannerOptions) => NativePlanner;
   readonly CudaContext: new (ranks: number, devices: readonly number[] | undefined) => NativeCudaContext;
   readonly DevicePlan: new (context: NativeCudaContext, desc: NativeDevicePlanDesc) => NativeDevicePlan;

@@ -8,14 +8,10 @@ namespace fusco {
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are read in place as little-endian words");
 
-namespace {
-
 uint32_t sectionElementBytes(int section) {
   if (section == FUSCO_S_ENTRY_INSTANCE) return 2;
   return section == FUSCO_S_TILE_ORDER ? 1 : 4;
 }
-
-}  // namespace
 
 uint64_t sectionEnd(uint64_t start, int section, uint64_t elements) {
   const uint64_t end = start + elements * sectionElementBytes(section);

@@ -9,6 +9,8 @@
 
 namespace fusco {
 
+// Bytes of an element of a section.
+uint32_t sectionElementBytes(int section);
 // Where the section behind this one starts.
 uint64_t sectionEnd(uint64_t start, int section, uint64_t elements);
 

@@ -3,6 +3,7 @@
 #include "cuda_turn.hpp"
 #include "device_plan.hpp"
 #include "device_planner.hpp"
+#include "ids_from.hpp"
 #include "structs.hpp"
 
 namespace {
@@ -18,18 +19,6 @@ using fusco::cuda::inTurn;
 const BufferedPlan &bufferedOf(const fusco_cuda_plan &plan) {
   if (plan.buffered == nullptr) throw Failure(FUSCO_E_OPTION, "the plan has no plan buffer: it was uploaded");
   return *plan.buffered;
-}
-
-// Ids of the caller, [ranks], whose struct_size is the distance between them.
-std::vector<fusco_ids> idsFrom(const fusco_ids *given, uint32_t ranks) {
-  if (given == nullptr) throw Failure(FUSCO_E_OPTION, "ids is NULL");
-  const uint32_t size = fusco::statedSize(given, "fusco_ids");
-  std::vector<fusco_ids> ids;
-  for (uint32_t rank = 0; rank < ranks; rank++) {
-    const auto *at = reinterpret_cast<const uint8_t *>(given) + uint64_t{rank} * size;
-    ids.push_back(fusco::structFrom(reinterpret_cast<const fusco_ids *>(at), "fusco_ids"));
-  }
-  return ids;
 }
 
 }  // namespace
@@ -64,7 +53,7 @@ fusco_status fusco_cuda_plan_on_device(fusco_cuda_planner *planner, const fusco_
   return inTurn(planner, plan != nullptr, error, [&](CudaContext &context) {
     const auto from = fusco::structFrom(call, "fusco_cuda_plan_call");
     if (from.buffers == nullptr) throw Failure(FUSCO_E_OPTION, "buffers is NULL");
-    const std::vector<fusco_ids> ids = idsFrom(from.ids, context.ranks());
+    const std::vector<fusco_ids> ids = fusco::planning::idsFrom(from.ids, context.ranks());
     std::vector<uint8_t *> buffers = planner->shared->checkBuffers(from.buffers);
     planner->shared->plan(ids, buffers);
     *plan = new fusco_cuda_plan{{}, std::make_shared<BufferedPlan>(planner->shared, std::move(buffers))};

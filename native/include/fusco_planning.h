@@ -2,9 +2,9 @@
  * @file
  * Planning in native code, on the CPU and on GPUs, and plan files.
  *
- * Planning of one rank on the CPU, and planning on the GPUs of one process, are there; exchanges along a plan
- * made on the device are not, and return FUSCO_E_BACKEND. The rest is declared for version 0.2: its functions
- * that return a status return FUSCO_E_BACKEND in this version.
+ * Planning of one rank on the CPU, planning on the GPUs of one process, and plan files are there; exchanges
+ * along a plan made on the device are not, and return FUSCO_E_BACKEND. The rest is declared for version 0.2:
+ * its functions that return a status return FUSCO_E_BACKEND in this version.
  *
  * The conventions of fusco.h, fusco_cuda.h and fusco_nccl.h apply. The WebAssembly planner defines what a
  * plan is: the functions of this header make the same bytes.
@@ -260,6 +260,8 @@ typedef struct fusco_plan_file_info {
   const uint16_t *rail_groups;       /**< [ranks]; NULL for flat plans */
   const fusco_buffer *shards;        /**< [ranks] */
   uint8_t plan_id[32];               /**< SHA-256 */
+  fusco_balance rule;                /**< that assigned the rail groups, never BEST; BEST for flat plans */
+  const char *reason; /**< why AUTO chose the strategy, UTF-8, to be written; NULL: "". Not read back */
 } fusco_plan_file_info;
 
 /**
@@ -279,7 +281,8 @@ fusco_status fusco_plan_file_describe(const fusco_plan_file *file, fusco_plan_fi
  * @param[in]  file   the file
  * @param[in]  ids    [ranks], host memory
  * @param[out] error  may be NULL
- * @retval FUSCO_E_ENTRY  the file is not the plan of this routing; error names rank and entry
+ * @retval FUSCO_E_ENTRY  the file is not the plan of this routing; error names rank and, if instances differ,
+ *                        entry
  * @retval other          as fusco_planner_count
  */
 fusco_status fusco_plan_file_check_routing(const fusco_plan_file *file, const fusco_ids *ids,
@@ -289,7 +292,8 @@ fusco_status fusco_plan_file_check_routing(const fusco_plan_file *file, const fu
  * Writes a plan file, under a temporary name that is renamed at the end.
  *
  * @param[in]  path     UTF-8; an existing file is replaced
- * @param[in]  info     options, rail groups and shards; plan_id is ignored; read during the call only
+ * @param[in]  info     options, rule, rail groups, reason and shards; plan_id is ignored; read during the
+ * call only
  * @param[out] plan_id  32 bytes; may be NULL
  * @param[out] error    may be NULL
  * @retval FUSCO_E_FILE_WRITE  the file cannot be written; nothing is left behind

@@ -7,6 +7,7 @@
 #include "exports.hpp"
 #include "nccl_plan.hpp"
 #include "plan.hpp"
+#include "plan_file.hpp"
 #include "planner.hpp"
 #include "rows.hpp"
 
@@ -42,6 +43,12 @@ void describeHost(Napi::Env env, Exports &exports) {
                   .method("decide", &Planner::decide, 2)
                   .method("shard", &Planner::shard, 4)
                   .method("close", &Planner::close, 0));
+  exports.add(Members<PlanFile>(env, 1)
+                  .method("planId", &PlanFile::planId, 0)
+                  .method("shard", &PlanFile::shard, 1)
+                  .method("checkRouting", &PlanFile::checkRouting, 1)
+                  .method("write", &PlanFile::write, 2)
+                  .method("close", &PlanFile::close, 0));
   exports.function("addressOf", addressOf, 1)
       .call<fusco_fp8_quantize>("fp8Quantize")
       .call<fusco_fp8_dequantize>("fp8Dequantize")

@@ -1,5 +1,7 @@
 #include "planner.hpp"
 
+#include <cstring>
+
 namespace fusco_node {
 
 namespace {
@@ -37,22 +39,8 @@ fusco_id_dtype idDtypeOf(const Napi::Value &ids, uint32_t rank) {
          static_cast<int32_t>(rank));
 }
 
-// {ids, tokens, topk} of a rank; valid as long as the table is referenced.
 fusco_ids idsOf(const Napi::CallbackInfo &info, uint32_t rank) {
-  const Fields fields(info, 1, Napi::Array::New(info.Env()));
-  fusco_ids ids = fusco_sized<fusco_ids>();
-  ids.dtype = idDtypeOf(fields.at("ids"), rank);
-  ids.tokens = fields.get<uint32_t>("tokens");
-  ids.topk = fields.get<uint32_t>("topk");
-  ids.data = fields.memory("ids", rank).data;
-  const uint64_t found = fields.at("ids").As<Napi::TypedArray>().ElementLength();
-  if (found != uint64_t{ids.tokens} * ids.topk) {
-    refuse(info.Env(), FUSCO_E_ROUTING_SHAPE,
-           "rank " + std::to_string(rank) + ": " + std::to_string(found) + " ids for " +
-               std::to_string(ids.tokens) + " tokens x topk " + std::to_string(ids.topk),
-           static_cast<int32_t>(rank));
-  }
-  return ids;
+  return tableOf(Fields(info, 1, Napi::Array::New(info.Env())), rank);
 }
 
 uint32_t rankOf(const Napi::CallbackInfo &info) { return valueOf<uint32_t>(info[0], "argument 0"); }
@@ -71,6 +59,28 @@ const char *balanceName(fusco_balance rule) {
 }
 
 }  // namespace
+
+fusco_ids tableOf(const Fields &fields, uint32_t rank) {
+  fusco_ids ids = fusco_sized<fusco_ids>();
+  ids.dtype = idDtypeOf(fields.at("ids"), rank);
+  ids.tokens = fields.get<uint32_t>("tokens");
+  ids.topk = fields.get<uint32_t>("topk");
+  ids.data = fields.memory("ids", rank).data;
+  const uint64_t found = fields.at("ids").As<Napi::TypedArray>().ElementLength();
+  if (found != uint64_t{ids.tokens} * ids.topk) {
+    refuse(fields.env(), FUSCO_E_ROUTING_SHAPE,
+           "rank " + std::to_string(rank) + ": " + std::to_string(found) + " ids for " +
+               std::to_string(ids.tokens) + " tokens x topk " + std::to_string(ids.topk),
+           static_cast<int32_t>(rank));
+  }
+  return ids;
+}
+
+Napi::Value bytesFor(Napi::Env env, const void *data, size_t bytes) {
+  auto copy = Napi::Uint8Array::New(env, bytes);
+  if (bytes > 0) std::memcpy(copy.Data(), data, bytes);
+  return copy;
+}
 
 PlannerOptions::PlannerOptions(const Fields &fields) {
   options_.experts = fields.get<uint32_t>("experts");
@@ -126,10 +136,7 @@ Napi::Value Planner::describe(const Napi::CallbackInfo &info) {
   setNumbers(
       described,
       {{"instances", info_.instances}, {"counts", info_.counts}, {"secondCounts", info_.second_counts}});
-  constexpr size_t bytes = sizeof info_.options_digest;
-  auto digest = Napi::Uint8Array::New(env, bytes);
-  std::copy(info_.options_digest, info_.options_digest + bytes, digest.Data());
-  described.Set("optionsDigest", digest);
+  described.Set("optionsDigest", bytesFor(env, info_.options_digest, sizeof info_.options_digest));
   return described;
 }
 

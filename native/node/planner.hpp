@@ -35,6 +35,12 @@ inline uint32_t idBytes(fusco_id_dtype dtype) {
   }
 }
 
+// {ids, tokens, topk} of a rank as a table; valid as long as it is referenced.
+fusco_ids tableOf(const Fields &fields, uint32_t rank);
+
+// A copy of bytes.
+Napi::Value bytesFor(Napi::Env env, const void *data, size_t bytes);
+
 // A shard, from a function that fills a buffer, and says how many bytes it needs if it has none.
 template <class Plan>
 Napi::Value shardOf(Napi::Env env, Plan plan) {

@@ -10,6 +10,8 @@ namespace fusco::planning {
 
 class MsgpackWriter {
  public:
+  MsgpackWriter() { bytes_.reserve(512); }
+
   void integer(uint32_t value) {
     if (value < 0x80) {
       byte(value);

@@ -10,6 +10,7 @@ class Planner {
  public:
   // Throws what makeSpec throws.
   explicit Planner(const fusco_plan_options &options) : spec_(makeSpec(options)) {}
+  explicit Planner(Spec spec) : spec_(std::move(spec)) {}
 
   const Spec &spec() const { return spec_; }
   // Counts of a rank in the first gather: its rows per instance, and its rows per node where those follow
