@@ -109,6 +109,8 @@ class HeaderReader {
     value.kind = Value::Kind::map;
     for (uint32_t i = 0; i < count; i++) {
       const Value key = read(depth + 1);
+      const bool isName = key.is(Value::Kind::text) || key.is(Value::Kind::integer);
+      if (!isName) throw refused("the header has a key that is no text");
       if (!key.is(Value::Kind::text)) isShortest_ = false;
       std::string name = key.is(Value::Kind::integer) ? std::to_string(key.integer) : std::string(key.bytes);
       value.pairs.push_back({std::move(name), read(depth + 1)});

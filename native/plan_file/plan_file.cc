@@ -69,6 +69,17 @@ void readFront(Cursor &cursor, uint32_t rank, uint64_t bytes) {
 
 }  // namespace
 
+std::vector<fusco_buffer> readShards(Cursor &cursor, const Header &header) {
+  std::vector<fusco_buffer> shards;
+  for (uint32_t rank = 0; rank < header.shards.size(); rank++) {
+    const uint64_t bytes = header.shards[rank].bytes;
+    readFront(cursor, rank, bytes);
+    const uint8_t *first = cursor.take(bytes, ("the shard of rank " + std::to_string(rank)).c_str());
+    shards.push_back({const_cast<uint8_t *>(first), bytes});
+  }
+  return shards;
+}
+
 void PlanFile::FreeAligned::operator()(uint8_t *bytes) const { std::free(bytes); }
 
 PlanFile::PlanFile(uint64_t size) : size_(size) {
@@ -106,12 +117,7 @@ std::unique_ptr<PlanFile> PlanFile::open(const char *path) {
 void PlanFile::parse() {
   Cursor cursor(bytes_.get(), size_);
   header_ = readHeader(cursor);
-  std::vector<const uint8_t *> parts;
-  for (uint32_t rank = 0; rank < header_.shards.size(); rank++) {
-    readFront(cursor, rank, header_.shards[rank].bytes);
-    parts.push_back(
-        cursor.take(header_.shards[rank].bytes, ("the shard of rank " + std::to_string(rank)).c_str()));
-  }
+  const std::vector<fusco_buffer> parts = readShards(cursor, header_);
   const uint8_t *tail = cursor.take(2, "the digest");
   const uint8_t *digest = cursor.take(digestBytes, "the digest");
   if (tail[0] != bin8 || tail[1] != digestBytes || cursor.at() != size_) {
@@ -123,11 +129,10 @@ void PlanFile::parse() {
     throw Failure(FUSCO_E_PLAN_DIGEST, "the file is not what its digest says").at("/digest");
   }
   for (uint32_t rank = 0; rank < parts.size(); rank++) {
-    shards_.emplace_back(parts[rank], header_.shards[rank].bytes, rank);
+    shards_.emplace_back(static_cast<const uint8_t *>(parts[rank].data), parts[rank].bytes, rank);
   }
   for (uint32_t rank = 0; rank < parts.size(); rank++) {
-    ListedShard &listed = header_.shards[rank];
-    if (planning::sha256(parts[rank], listed.bytes) == listed.digest) continue;
+    if (planning::sha256(parts[rank].data, parts[rank].bytes) == header_.shards[rank].digest) continue;
     throw Failure(FUSCO_E_PLAN_DIGEST, "the shard is not what its digest says")
         .atRank(rank)
         .at("/ranks/%u", rank);

@@ -40,6 +40,9 @@ class PlanFile {
   std::vector<ShardView> shards_;
 };
 
+// The shards behind a header, up to the digest at the end. Throws E_PLAN_TRUNCATED, E_PLAN_CANONICAL.
+std::vector<fusco_buffer> readShards(Cursor &cursor, const Header &header);
+
 // The bytes of a plan's file; `header` gets its digests. Throws E_LIMIT.
 std::vector<uint8_t> encodePlan(Header &header, const std::vector<fusco_buffer> &shards,
                                 std::string_view reason);
