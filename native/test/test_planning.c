@@ -48,6 +48,36 @@ static void count_all(const fusco_planner *planner, uint32_t counts[RANKS][COUNT
   }
 }
 
+/* Written, read again, compared with its routing, and refused with one byte changed. */
+static void plan_files_hold_shards(const fusco_plan_options *options, const fusco_buffer *shards) {
+  const char *path = "test_planning.fusco";
+  uint8_t plan_id[32];
+  fusco_error error;
+  fusco_plan_file_info info = {.struct_size = sizeof info, .options = options, .shards = shards};
+  CHECK(fusco_plan_file_write(path, &info, plan_id, &error) == FUSCO_OK);
+  fusco_plan_file *file = NULL;
+  CHECK(fusco_plan_file_open(path, &file, &error) == FUSCO_OK);
+  fusco_plan_file_info found = {.struct_size = sizeof found};
+  CHECK(fusco_plan_file_describe(file, &found, &error) == FUSCO_OK);
+  CHECK(memcmp(found.plan_id, plan_id, sizeof plan_id) == 0 && found.rail_groups == NULL);
+  CHECK(found.options->align == options->align && found.options->hidden == 7168);
+  for (int rank = 0; rank < RANKS; rank++) {
+    CHECK(found.shards[rank].bytes == shards[rank].bytes);
+    CHECK(memcmp(found.shards[rank].data, shards[rank].data, shards[rank].bytes) == 0);
+  }
+  const fusco_ids ids[RANKS] = {ids_of(0), ids_of(1)};
+  CHECK(fusco_plan_file_check_routing(file, ids, &error) == FUSCO_OK);
+  fusco_plan_file_close(file);
+  CHECK(remove(path) == 0);
+
+  /* Shards that contradict each other are not written. */
+  uint32_t *words = shards[1].data;
+  words[FUSCO_W_RECV_ROWS]++;
+  CHECK(fusco_plan_file_write(path, &info, NULL, &error) == FUSCO_E_RUN_TABLE);
+  CHECK(fusco_plan_file_open(path, &file, &error) == FUSCO_E_FILE_NOT_FOUND);
+  words[FUSCO_W_RECV_ROWS]--;
+}
+
 static void shards_make_a_plan(void) {
   fusco_planner *planner = planner_of_two();
   uint32_t counts[RANKS][COUNTS];
@@ -69,6 +99,8 @@ static void shards_make_a_plan(void) {
     const uint32_t *words = shards[rank].data;
     CHECK(words[FUSCO_W_TOKENS] == TOKENS[rank] && words[FUSCO_W_RECV_ROWS] == RECV_ROWS);
   }
+  const fusco_plan_options options = options_of_two();
+  plan_files_hold_shards(&options, shards);
   fusco_context *context = NULL;
   CHECK(fusco_context_create(NULL, &context, NULL) == FUSCO_OK);
   fusco_plan *plan = NULL;
