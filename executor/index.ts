@@ -7,7 +7,7 @@ export { decodePlan } from '../planner/format/decode.ts';
 export { planId } from '../planner/format/digest.ts';
 export { encodePlan } from '../planner/format/encode.ts';
 export { loadPlanner, nodeSha256 } from '../planner/node.ts';
-export { makePlacement, type Placement } from '../planner/placement.ts';
+export { makePlacement, type Placement, weightGradientRanks } from '../planner/placement.ts';
 export { isVerified, type Plan, type VerifiedPlan } from '../planner/plan.ts';
 export { Planner } from '../planner/planner.ts';
 export type { IdArray, RoutingTable } from '../planner/routing.ts';

@@ -4,6 +4,7 @@ export const ERROR_HINTS = {
   E_OPTION: 'Give a value inside the stated range.',
   E_PLACEMENT: 'A placement has one entry per expert: a rank, or a list of distinct ranks.',
   E_LIMIT: 'Split the work: the limit belongs to the plan format.',
+  E_MAX_ROWS: 'Plan fewer tokens, set a capacity, add replicas, or raise maxRows and the buffers with it.',
   E_ROUTING_SHAPE: 'Routing is [tokens, topk] per rank with one topk for all ranks.',
   E_ROUTING_DTYPE: 'Give ids as integers of 8 to 64 bits.',
   E_ROUTING_ID: 'Ids lie in [0, experts); -1 means no expert. Check --experts.',

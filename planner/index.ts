@@ -14,7 +14,7 @@ export { optionsDigest, planId } from './format/digest.ts';
 export { type EncodedPlan, encodePlan, encodePlanChunks, type PlanChunks } from './format/encode.ts';
 export { type Hashing, type RunningHash, type Sha256, subtleSha256 } from './format/hash.ts';
 export { Shard } from './format/shard.ts';
-export { makePlacement, type Placement, type PlacementMap } from './placement.ts';
+export { makePlacement, type Placement, type PlacementMap, weightGradientRanks } from './placement.ts';
 export { isVerified, type Plan, type VerifiedPlan } from './plan.ts';
 export { type GroupPlanner, Planner, type Progress } from './planner.ts';
 export type { IdArray, RoutedRank, RoutingTable } from './routing.ts';
@@ -25,6 +25,7 @@ export {
   type PartialDtype,
   type PlanOptions,
   type PlanSpec,
+  type ReplicaRule,
   resolveOptions,
   type Strategy,
 } from './spec.ts';

@@ -154,10 +154,10 @@ export function instanceCounts(spec: PlanSpec, counts: Uint32Array): Uint32Array
   if (spec.replicas !== 'quota-1') return counts;
   const groups = groupReplicas(spec);
   const start = startNear(spec, groups, counts);
-  let balancer = new RowBalancer(spec, groups, start);
+  let balancer = new RowBalancer(spec.placement, groups, start);
   if (balancer.balance()) {
     // Step 4: what was moved for a bound that cannot be met stays near its source.
-    balancer = new RowBalancer(spec, groups, { ...start, bound: balancer.bound });
+    balancer = new RowBalancer(spec.placement, groups, { ...start, bound: balancer.bound });
     balancer.balance();
   }
   return splitBySource(spec, groups, balancer.rows, counts);

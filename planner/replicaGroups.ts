@@ -14,7 +14,10 @@ export interface ReplicaGroups {
   readonly groupOf: Uint32Array;
 }
 
-export function groupReplicas({ placement, ranksPerNode }: PlanSpec): ReplicaGroups {
+export function groupReplicas({
+  placement,
+  ranksPerNode,
+}: Pick<PlanSpec, 'placement' | 'ranksPerNode'>): ReplicaGroups {
   const { instances, instanceRank, instanceExpert } = placement;
   const { first, list } = instancesByExpert(placement);
   const groupOf = new Uint32Array(instances);

@@ -4,7 +4,6 @@
 
 import type { Placement } from './placement.ts';
 import type { ReplicaGroups } from './replicaGroups.ts';
-import type { PlanSpec } from './spec.ts';
 
 /** Most rounds of one pass. */
 const ROUNDS = 256;
@@ -29,6 +28,7 @@ export class RowBalancer {
   readonly #held: Float64Array;
   readonly #load: Float64Array;
   #bound: number;
+  #closed: readonly number[] = [];
   /** Searches so far; what a search has reached or finished has its number. */
   #search = 0;
   readonly #rankSeen: Uint32Array;
@@ -40,8 +40,8 @@ export class RowBalancer {
   readonly #from: Int32Array;
   readonly #to: Int32Array;
 
-  constructor({ placement, ranks, experts }: PlanSpec, groups: ReplicaGroups, start: Start) {
-    const { instances, instanceRank } = placement;
+  constructor(placement: Placement, groups: ReplicaGroups, start: Start) {
+    const { ranks, experts, instances, instanceRank } = placement;
     this.#placement = placement;
     this.#groups = groups;
     this.#demand = start.demand;
@@ -68,6 +68,16 @@ export class RowBalancer {
 
   get bound(): number {
     return this.#bound;
+  }
+
+  /** f64[ranks], rows of every rank. */
+  get load(): Float64Array {
+    return this.#load;
+  }
+
+  /** The ranks for which the bound was raised last: none of their rows can go to another rank. */
+  get closed(): readonly number[] {
+    return this.#closed;
   }
 
   /** Runs until no rank is above the bound, or for ROUNDS rounds; returns whether it had to raise the bound. */
@@ -184,5 +194,6 @@ export class RowBalancer {
     let rows = 0;
     for (let at = 0; at < length; at++) rows += this.#load[this.#queue[at]!]!;
     this.#bound = Math.ceil(rows / length);
+    this.#closed = [...this.#queue.subarray(0, length)];
   }
 }

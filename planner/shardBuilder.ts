@@ -9,7 +9,7 @@ import { type ExpertInstances, instancesByExpert } from './placement.ts';
 import type { Decision, Plan } from './plan.ts';
 import type { RoutedRank } from './routing.ts';
 import { type DirectRange, directInstances, nodeOf, type PlanSpec } from './spec.ts';
-import { sum } from './totals.ts';
+import { largest, sum } from './totals.ts';
 import type { Addr, PlannerExports } from './wasm.ts';
 
 /** Addresses of the tables of one source rank. */
@@ -56,7 +56,7 @@ export class ShardBuilder {
 
   /**
    * Lays out the group's tables. `counts` are those of instances, u32[ranks, instances]: see instanceCounts. Throws E_LIMIT where a receive
-   * buffer would pass MAX_ROWS.
+   * buffer would pass MAX_ROWS, and E_MAX_ROWS where one would pass the bound of the spec.
    */
   constructor(wasm: PlannerExports, arena: Arena, spec: PlanSpec, counts: Uint32Array) {
     this.#wasm = wasm;
@@ -93,6 +93,7 @@ export class ShardBuilder {
       throw new FuscoError('E_LIMIT', text, { rank: over, limit: L.MAX_ROWS });
     }
     this.#recvRows = arena.u32(recvRows, ranks).slice();
+    checkMaxRows(spec, this.#recvRows);
   }
 
   #countsOf(rank: number): Addr<'u32'> {
@@ -405,6 +406,15 @@ export function countNodeRows(
   const rows = arena.u32(nodeRows, nodes).slice();
   rows[nodeOf(spec, rank)] = 0;
   return rows;
+}
+
+/** Throws E_MAX_ROWS, naming the busiest rank, if some rank receives more rows than the spec allows. */
+function checkMaxRows({ maxRows }: PlanSpec, recvRows: Uint32Array): void {
+  const most = largest(recvRows);
+  if (maxRows === 0 || most <= maxRows) return;
+  const rank = recvRows.indexOf(most);
+  const text = `rank ${rank} would receive ${most} rows, maxRows is ${maxRows}`;
+  throw new FuscoError('E_MAX_ROWS', text, { rank, value: most, limit: maxRows });
 }
 
 /** u32[instances], node << 16 | rank. */

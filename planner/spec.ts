@@ -48,6 +48,11 @@ export interface PlanOptions {
   align?: number;
   /** Most rows of one expert instance; 0, the default, means no limit. */
   capacity?: number;
+  /**
+   * Most rows that a rank may receive, padding included; planning fails with E_MAX_ROWS if one would receive more, so that
+   * buffers of this size hold every plan. Not part of the plan. 0, the default, means no bound.
+   */
+  maxRows?: number;
   /** Default flat; auto decides from the facts, with the same result on all ranks. */
   strategy?: Strategy | 'auto';
   /** Which rank forwards, in hierarchical plans. Default best. */
@@ -78,6 +83,8 @@ export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof 
   readonly replicas: ReplicaRule | 'none';
   /** Nominal dtype of the rows that combine returns. */
   readonly combineDtype: Dtype;
+  /** Bound of a receive buffer while planning; 0 without, and in plans that were read. */
+  readonly maxRows: number;
   readonly placement: Placement;
 }
 
@@ -109,7 +116,8 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
     replicas: options.replicas ?? DEFAULT_REPLICAS,
   });
   const sliceRows = Math.min(MAX_SLICE_ROWS, Math.max(1, Math.floor(sliceBytes / spec.rowBytes)));
-  return { ...spec, sliceRows };
+  const maxRows = checkInteger('maxRows', options.maxRows ?? 0, 0, MAX_ROWS);
+  return { ...spec, sliceRows, maxRows };
 }
 
 /** Fields that a header omits at their default. They are part of the plan id and exist since format 1.1. */
@@ -174,6 +182,7 @@ export function makeSpec(fields: SpecFields): PlanSpec {
     combineDtype: checkChoice('combineDtype', fields.combineDtype ?? defaultCombineDtype(dtype), DTYPES),
     sliceRows: checkInteger('sliceRows', fields.sliceRows, 1, MAX_SLICE_ROWS),
     tileTokens: checkInteger('tileTokens', fields.tileTokens, 0, Math.floor(MAX_TILE_ENTRIES / topk)),
+    maxRows: 0,
     placement,
   };
 }
@@ -201,7 +210,7 @@ export function checkSupported(spec: PlanSpec): void {
 
 /** The inverse of makeSpec: the independent fields, in the form that the header stores. */
 export function specFields(spec: PlanSpec): SpecFields {
-  const { nodes: _, rowBytes: __, sum, replicas, combineDtype, placement, ...fields } = spec;
+  const { nodes: _, rowBytes: __, maxRows: ___, sum, replicas, combineDtype, placement, ...fields } = spec;
   return { ...fields, placement: placement.map, ...optionalFields(spec) };
 }
 
@@ -214,6 +223,7 @@ export function optionsOf(spec: PlanSpec): PlanOptions {
     sliceBytes: sliceRows * spec.rowBytes,
     ...(balance === 'none' ? {} : { balance }),
     ...(partial === 'none' ? {} : { partial }),
+    ...(spec.maxRows === 0 ? {} : { maxRows: spec.maxRows }),
   };
 }
 

@@ -90,6 +90,7 @@ export interface NativePlannerOptions {
   readonly replicas?: ReplicaRule;
   readonly sliceRows?: number;
   readonly tileTokens?: number;
+  readonly maxRows?: number;
   /** [experts + 1]: where the ranks of each expert start in `placementRanks`; absent: contiguous blocks. */
   readonly placementOffsets?: Uint32Array;
   readonly placementRanks?: Uint16Array;

@@ -86,6 +86,11 @@ PlanSizes planSizes(const Spec &spec, const fusco_cuda_plan_limits &limits) {
     throw Failure(FUSCO_E_OPTION,
                   "planning on the device needs strategy FLAT or HIER: a captured graph cannot change it");
   }
+  if (spec.maxRows > 0) {
+    throw Failure(
+        FUSCO_E_OPTION,
+        "planning on the device has no max_rows: max_recv_rows of its limits bounds receive buffers");
+  }
   if (spec.ranks > maxRanks) {
     throw Failure(FUSCO_E_OPTION, "%u ranks; the cuda backend takes 1 to %u", spec.ranks, maxRanks)
         .limited(spec.ranks, maxRanks);

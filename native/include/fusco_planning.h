@@ -61,6 +61,9 @@ typedef struct fusco_plan_options {
    * placement_ranks[placement_offsets[e]] to placement_ranks[placement_offsets[e + 1] - 1], ascending. */
   const uint32_t *placement_offsets;
   const uint16_t *placement_ranks; /**< [placement_offsets[experts]] */
+  /** Most rows that a rank may receive, padding included: planning fails with FUSCO_E_MAX_ROWS if one would
+   * receive more. Not part of the plan. 0: no bound. Planning on the device takes the bound of its limits. */
+  uint32_t max_rows;
 } fusco_plan_options;
 
 /** Integer type of expert ids. */
@@ -157,8 +160,9 @@ fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, co
  * @param[in]  counts         u32 [ranks, info.counts], host memory: the first facts of all ranks
  * @param[out] second_counts  u32 [info.second_counts], host memory
  * @param[out] error          may be NULL
- * @retval FUSCO_E_FACTS  counts contradict the ids or each other
- * @retval other          as fusco_planner_count
+ * @retval FUSCO_E_FACTS     counts contradict the ids or each other
+ * @retval FUSCO_E_MAX_ROWS  a rank would receive more than options.max_rows
+ * @retval other             as fusco_planner_count
  */
 fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
                                        const uint32_t *counts, uint32_t *second_counts, fusco_error *error);
@@ -203,6 +207,7 @@ fusco_status fusco_planner_decide(const fusco_planner *planner, const uint32_t *
  * @param[out]    error          may be NULL
  * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value; or it is misaligned
  * @retval FUSCO_E_LIMIT   beyond a limit of the format
+ * @retval FUSCO_E_MAX_ROWS  a rank would receive more than options.max_rows
  * @retval FUSCO_E_FACTS   counts contradict the ids or each other
  * @retval other           as fusco_planner_count
  */

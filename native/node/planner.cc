@@ -106,6 +106,7 @@ PlannerOptions::PlannerOptions(const Fields &fields) {
       "replicas", {{"quota-1", FUSCO_REPLICAS_QUOTA_1}, {"local", FUSCO_REPLICAS_LOCAL}});
   options_.slice_rows = fields.get<uint32_t>("sliceRows");
   options_.tile_tokens = fields.get<uint32_t>("tileTokens");
+  options_.max_rows = fields.get<uint32_t>("maxRows");
   if (!fields.has("placementOffsets")) return;
   offsets_ = fields.elements<uint32_t>("placementOffsets", uint64_t{options_.experts} + 1);
   ranks_ = fields.elements<uint16_t>("placementRanks", offsets_.back());

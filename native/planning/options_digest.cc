@@ -72,6 +72,8 @@ void packOptions(const Spec &spec, const Decision *decision, MsgpackWriter &to) 
   if (spec.combineDtype != defaultCombineDtype(spec.dtype)) {
     text("combineDtype", dtypeName(spec.combineDtype));
   }
+  // Not in a plan, but a rank that refuses one must not leave the others waiting.
+  if (decision == nullptr && spec.maxRows > 0) number("maxRows", spec.maxRows);
   if (decision != nullptr) {
     text("rule", decision->isFlat() ? "none" : balanceName(decision->rule));
     fields["groups"] = [&] {

@@ -57,7 +57,7 @@ class RoutedEntries {
 // Tables of all blocks, and the runs of one source rank.
 class RankRuns {
  public:
-  // Throws E_LIMIT.
+  // Throws E_LIMIT, E_MAX_ROWS.
   RankRuns(const Spec &spec, const Facts &facts, uint32_t rank, const DirectRange &direct)
       : totals_(spec.placement.instances),
         blockRow_(totals_.size()),
@@ -78,14 +78,26 @@ class RankRuns {
     if (std::find(totals_.begin(), totals_.end(), tooManyRows) != totals_.end()) {
       throw Failure(FUSCO_E_LIMIT, "more than %d rows for one expert", FUSCO_MAX_ROWS);
     }
+    uint64_t most = 0;
+    uint32_t busiest = 0;
     for (uint32_t peer = 0; peer < spec.ranks; peer++) {
       const uint64_t received = layBlocks(group, peer);
+      if (received > most) {
+        most = received;
+        busiest = peer;
+      }
       if (received > FUSCO_MAX_ROWS) {
         throw Failure(FUSCO_E_LIMIT, "rank %u receives more than %d rows", peer, FUSCO_MAX_ROWS)
             .atRank(peer)
             .limited(received, FUSCO_MAX_ROWS);
       }
       if (peer == rank) recvRows = static_cast<uint32_t>(received);
+    }
+    if (spec.maxRows > 0 && most > spec.maxRows) {
+      throw Failure(FUSCO_E_MAX_ROWS, "rank %u would receive %llu rows, maxRows is %u", busiest, most,
+                    spec.maxRows)
+          .atRank(busiest)
+          .limited(most, spec.maxRows);
     }
     uint32_t directRow = 0;
     for (uint32_t i = 0; i < group.instances; i++) {

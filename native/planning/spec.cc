@@ -84,6 +84,7 @@ Spec makeSpec(const fusco_plan_options &options) {
   spec.sliceRows =
       checkRange("sliceRows", options.slice_rows == 0 ? sliceRows : options.slice_rows, 1, maxSliceRows);
   spec.tileTokens = checkRange("tileTokens", options.tile_tokens, 0, maxTileEntries / spec.topk);
+  spec.maxRows = checkRange("maxRows", options.max_rows, 0, FUSCO_MAX_ROWS);
   if (options.placement_offsets != nullptr && options.placement_ranks == nullptr) {
     throw Failure(FUSCO_E_OPTION, "placement_ranks is NULL, but placement_offsets is not");
   }

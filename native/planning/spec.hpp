@@ -25,6 +25,7 @@ struct Spec {
   fusco_replicas replicas = FUSCO_REPLICAS_QUOTA_1;  // matters only if the placement has replicas
   uint32_t sliceRows = 0;
   uint32_t tileTokens = 0;  // 0: no order of stores
+  uint32_t maxRows = 0;     // of a receive buffer while planning; 0: no bound
   Placement placement;
 
   bool isFlat() const { return strategy == FUSCO_STRATEGY_FLAT; }

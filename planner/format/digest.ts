@@ -34,7 +34,9 @@ export function coreOf({ spec, decision }: Omit<Plan, 'shards'>): Core {
 
 /** 32 bytes that are equal for equal options: what ranks compare before they plan together. */
 export async function optionsDigest(spec: PlanSpec, sha256: Sha256): Promise<Uint8Array> {
-  return sha256([pack(sorted(specFields(spec)))]);
+  // Not in a plan, but a rank that refuses one must not leave the others waiting.
+  const bound = spec.maxRows === 0 ? {} : { maxRows: spec.maxRows };
+  return sha256([pack(sorted({ ...specFields(spec), ...bound }))]);
 }
 
 export async function idOf(

@@ -203,6 +203,27 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     await page.close();
   });
 
+  it('shows a recording under several placements', async () => {
+    const page = await browser.open(url);
+    const step = { rankMaxOverMean: 2, intraNodeBytes: 10, interNodeBytes: 20, us: 30 };
+    const placement = (name: string) => ({ name, replicas: 0, steps: [step, step], overall: step });
+    const result = { steps: [0, 1], tokens: [4, 4], placements: [placement('blocks'), placement('<b>')] };
+    await dropFiles(page, '#welcome', [
+      { name: 'result.json', bytes: new TextEncoder().encode(JSON.stringify(result)) },
+    ]);
+    await page.waitForSelector('#panel-imbalance .legend');
+    expect(await page.locator('#placements .line').count()).toBe(6);
+    expect(await page.textContent('#panel-imbalance .legend')).toBe('blocks<b>');
+    await page.focus('#panel-imbalance .mark');
+    await page.keyboard.press('ArrowDown');
+    expect(await page.textContent('#panel-imbalance .readout')).toBe('step 0, <b>: 2.00 ×');
+
+    await dropFiles(page, '#placements', [fileOf(REAL, 'real.npy')]);
+    await planIdOf(page);
+    expect(await page.isVisible('#placements')).toBe(false);
+    await page.close();
+  });
+
   it('follows a token from its row through its forwarder to its slots and back', async () => {
     const page = await browser.open(url);
     await page.click('#example');

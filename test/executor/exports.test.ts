@@ -15,6 +15,7 @@ const PUBLIC = [
   'nodeSha256',
   'planId',
   'verifyPlan',
+  'weightGradientRanks',
   // Groups and exchanges
   'Cuda',
   'CudaEvent',

@@ -63,6 +63,7 @@ const FACTORS = {
   masked: [0, 0.3, 1],
   family: ['balanced', 'hotExperts', 'raggedSources', 'rankWithoutRows'],
   placement: ['blocks', 'scattered', 'replicated'],
+  replicas: ['quota-1', 'local'],
   tokens: [0, 5, 40],
 } as const;
 
@@ -71,11 +72,20 @@ describe('a rank that plans from gathered facts', () => {
     'makes the shard that planning with everything makes: %s',
     async (_, f) => {
       const [ranks, ranksPerNode] = f.shape.split(' ').map(Number) as [number, number];
-      const { family, tokens, masked, strategy, capacity } = f;
+      const { family, tokens, masked, strategy, capacity, replicas } = f;
       const routing = makeRouting({ family, seed: tokens, ranks, tokens, topk: 3, experts: 24, masked });
       const tables = toTables(routing, 3);
       const placement = placementOf(f.placement, 24, ranks);
-      const options = { ranks, ranksPerNode, experts: 24, strategy, capacity, placement, hidden: 64 };
+      const options = {
+        ranks,
+        ranksPerNode,
+        experts: 24,
+        strategy,
+        capacity,
+        placement,
+        replicas,
+        hidden: 64,
+      };
       const whole = planner.planAll(tables, options);
       const { plans, gathers } = await planApart(tables, options);
       for (const [rank, plan] of plans.entries()) {
@@ -83,8 +93,9 @@ describe('a rank that plans from gathered facts', () => {
         expect(plan.decision).toEqual(whole.decision);
         expect(plan.shards.length).toBe(ranks);
       }
-      // Rows per node depend on everyone's counts where there is a capacity: a second gather.
-      expect(gathers).toBe(strategy !== 'flat' && capacity > 0 ? 2 : 1);
+      // Rows per node depend on everyone's counts where there are a capacity or quotas: a second gather.
+      const needsCounts = capacity > 0 || whole.spec.replicas === 'quota-1';
+      expect(gathers).toBe(strategy !== 'flat' && needsCounts ? 2 : 1);
     },
   );
 

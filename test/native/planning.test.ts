@@ -123,6 +123,29 @@ describeNative('bad routing', () => {
   });
 });
 
+describeNative('a bound of receive buffers', () => {
+  it('is kept, or refused with the error of the Wasm planner', () => {
+    const tables = toTables(
+      makeRouting({ family: 'hotRank', seed: 2, ranks: 4, tokens: 9, topk: 2, experts: 8 }),
+      2,
+    );
+    const options: PlanOptions = { experts: 8, ranks: 4, align: 4 };
+    const most = Math.max(...wasm.planAll(tables, options).shards.map(({ recvRows }) => recvRows));
+    expect(planDifferences(wasm, { options: { ...options, maxRows: most }, tables })).toEqual([]);
+    const errors = [wasm.planAll.bind(wasm), planAllNatively].map((plan) => {
+      try {
+        plan(tables, { ...options, maxRows: most - 1 });
+      } catch (error) {
+        const { code, message } = error as { code: string; message: string };
+        return { code, message };
+      }
+      return undefined;
+    });
+    expect(errors[0]).toMatchObject({ code: 'E_MAX_ROWS' });
+    expect(errors[1]).toEqual(errors[0]);
+  });
+});
+
 describeNative('the native planner of one rank', () => {
   const table: RoutingTable = { ids: Int32Array.of(0, 1, 5, 6), tokens: 2, topk: 2 };
   const hier = { experts: 8, ranks: 4, ranksPerNode: 2, topk: 2, dtype: 'bf16', strategy: 'hier' } as const;

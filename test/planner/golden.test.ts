@@ -30,6 +30,10 @@ const CASES: Record<string, { routing: string; options: PlanOptions }> = {
     routing: REAL,
     options: { ranks: 8, experts: 256, placement: replicas, ranksPerNode: 2, dtype: 'fp8' },
   },
+  'real, replicas by the rule local': {
+    routing: REAL,
+    options: { ranks: 8, experts: 256, placement: replicas, ranksPerNode: 2, replicas: 'local' },
+  },
   'real, hierarchical, 2 ranks a node, capacity 60, replicas': {
     routing: REAL,
     options: {

@@ -56,7 +56,7 @@ export function soakCase(seed: number, number: number): SoakCase {
     sliceBytes: pick([1, 96, 4096, 1 << 20]),
     hidden: 1 + upTo(300),
     dtype: pick(['bf16', 'f32']),
-    ...(placement.length > 0 ? { placement } : {}),
+    ...(placement.length > 0 ? { placement, replicas: pick(['quota-1', 'local'] as const) } : {}),
     ...(strategy === 'hier' ? { partial: pick(['payload', 'f32'] as const) } : {}),
   };
   return {

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { FuscoError } from '../../planner/errors.ts';
 import type { DecodedPlan } from '../../planner/format/decode.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
-import { factsOf } from '../figures/facts.ts';
+import { factsOf, memoryFact } from '../figures/facts.ts';
 import { formatBytes, formatFacts } from '../figures/format.ts';
 import { figuresOf } from '../figures/planFigures.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
@@ -32,7 +32,7 @@ function printSummary(file: string, decoded: DecodedPlan, summary: Summary, veri
   print(
     `format ${decoded.version.join('.')}, written by ${decoded.producer}, ${verified ? 'verified' : 'BROKEN'}\n`,
   );
-  print(factLines(summary));
+  print(formatFacts([...factsOf(summary), memoryFact(summary)]));
   print(`\n${trafficLines(summary)}`);
 }
 

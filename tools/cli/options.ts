@@ -13,6 +13,15 @@ export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: stri
   };
 }
 
+/** An argument parser for numbers from `min` on, such as 1.02. */
+export function decimal(min: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= min) return value;
+    throw new InvalidArgumentError(`It must be a number from ${min} on.`);
+  };
+}
+
 /** An option with a fixed set of values, the first of which is the default unless another is given. */
 export function choice(
   flags: string,

@@ -1,7 +1,12 @@
 import { type Command, Option } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS } from '../../planner/format/layout.ts';
+import { checkRanksPerNode, defaultRanksPerNode, makePlacement } from '../../planner/placement.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { sum } from '../../planner/totals.ts';
+import { formatGrid } from '../figures/format.ts';
+import { maxOverMean } from '../figures/summary.ts';
+import { type Candidate, compareProposals, type Ratios } from '../placement/compareProposals.ts';
 import {
   checkReplicas,
   FORMATS,
@@ -11,12 +16,14 @@ import {
   readLayer,
   slotCounts,
 } from '../placement/convert.ts';
-import { countChoices, type Imbalance, proposePlacement } from '../placement/propose.ts';
-import { layerOf, readCounts } from '../readers/counts.ts';
+import { countChoices, type Imbalance } from '../placement/propose.ts';
+import { quotaLoads } from '../placement/quotaLoads.ts';
+import { readCountSteps } from '../readers/counts.ts';
 import { readRouting } from '../readers/numpyRouting.ts';
+import { readSteps } from '../readers/steps.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
-import { integer, ranksPerNodeOption } from './options.ts';
+import { decimal, integer, ranksPerNodeOption } from './options.ts';
 
 interface ProposeArguments {
   output: string;
@@ -25,7 +32,9 @@ interface ProposeArguments {
   routing?: string;
   experts?: number;
   ranks: number;
-  replicas: number;
+  replicas?: number;
+  target?: number;
+  holdout: number;
   ranksPerNode?: number;
   json?: boolean;
 }
@@ -43,26 +52,34 @@ async function writeMap(path: string, map: unknown): Promise<void> {
   await writeFileAtomic(path, [new TextEncoder().encode(`${JSON.stringify(map)}\n`)]);
 }
 
-/** One layer's counts, or the sum of all layers. */
-async function countsOfFile(path: string, layer: number | undefined): Promise<number[]> {
-  const layers = await readCounts(path);
-  if (layer !== undefined) return layerOf(layers, layer, path);
-  return layers[0]!.map((_, expert) => layers.reduce((sum, counts) => sum + counts[expert]!, 0));
-}
-
-async function loadsOf(args: ProposeArguments): Promise<number[]> {
+/** Rows of each expert in each step. */
+async function readRows(args: ProposeArguments): Promise<number[][]> {
   const { counts: path, routing, experts } = args;
   if ((path === undefined) === (routing === undefined)) {
     throw new FuscoError('E_USAGE', 'give --counts or --routing, and not both');
   }
   if (path !== undefined) {
-    const counts = await countsOfFile(path, args.layer);
-    if (experts === undefined || experts === counts.length) return counts;
-    throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${counts.length}`, { path });
+    const steps = await readCountSteps(path, args.layer);
+    const found = steps[0]!.length;
+    if (experts === undefined || experts === found) return steps;
+    throw new FuscoError('E_OPTION', `--experts ${experts}, the file counts ${found}`, { path });
   }
-  if (experts === undefined) throw new FuscoError('E_USAGE', '--routing needs --experts');
   if (args.layer !== undefined) throw new FuscoError('E_USAGE', '--layer belongs to --counts');
-  return countChoices(await readAnyRouting(routing!, args.ranks), experts);
+  return countSteps(routing!, args);
+}
+
+/** Choices of each step of a recording, or of one routing, which may be for any number of ranks. */
+async function countSteps(path: string, { ranks, experts: given }: ProposeArguments): Promise<number[][]> {
+  const steps = await readSteps(path);
+  const experts = given ?? steps[0]?.options?.experts;
+  if (experts === undefined) throw new FuscoError('E_USAGE', '--routing needs --experts');
+  const rows: number[][] = [];
+  for (const { options, tables } of steps) {
+    rows.push(
+      countChoices(options === undefined ? await readAnyRouting(path, ranks) : await tables(), experts),
+    );
+  }
+  return rows;
 }
 
 /** A routing however many ranks it is for; one array [tokens, topk] does not say, and then the split is ours. */
@@ -75,27 +92,72 @@ async function readAnyRouting(path: string, ranks: number): Promise<RoutingTable
   }
 }
 
-function imbalanceText({ rankMaxOverMean, nodeMaxOverMean }: Imbalance): string {
-  return `busiest rank ${rankMaxOverMean.toFixed(2)} x the mean, busiest node ${nodeMaxOverMean.toFixed(2)} x`;
+/** Ranks and nodes of a placement, for the rows of all steps together. */
+function imbalance(
+  { map }: Candidate,
+  rows: readonly number[],
+  ranks: number,
+  ranksPerNode: number,
+): Imbalance {
+  const { loads } = quotaLoads(makePlacement(rows.length, ranks, map), rows);
+  const nodes = Array.from({ length: ranks / ranksPerNode }, (_, node) =>
+    sum(loads.subarray(node * ranksPerNode, (node + 1) * ranksPerNode)),
+  );
+  return { rankMaxOverMean: maxOverMean([...loads]), nodeMaxOverMean: maxOverMean(nodes) };
+}
+
+/** One line per candidate. */
+function candidateLines(candidates: readonly Candidate[], steps: number, holdout: number): string {
+  const columns = (count: number, what: string, ratios: (made: Candidate) => Ratios | undefined) => {
+    if (count === 0) return [];
+    const column = (head: string, of: keyof Ratios) => [
+      head,
+      ...candidates.map((made) => ratios(made)![of].toFixed(3)),
+    ];
+    const worst = column(count === 1 ? `1 ${what}` : `worst of ${count} ${what}s`, 'worst');
+    return count === 1 ? [worst] : [worst, column('mean', 'mean')];
+  };
+  const grid = [
+    ['placement', ...candidates.map(({ name }) => name)],
+    ['replicas', ...candidates.map(({ replicas }) => String(replicas))],
+    ...columns(steps - holdout, 'step', (made) => made.steps),
+    ...columns(holdout, 'later step', (made) => made.later),
+  ];
+  return formatGrid(grid[0]!.map((_, row) => grid.map((column) => column[row]!)));
 }
 
 async function propose(args: ProposeArguments): Promise<void> {
-  const loads = await loadsOf(args);
-  const { ranks, replicas, ranksPerNode } = args;
-  const options = { ranks, replicas, ...(ranksPerNode === undefined ? {} : { ranksPerNode }) };
-  const proposal = proposePlacement(loads, options);
-  await writeMap(args.output, proposal.map);
-  const { before, after } = proposal;
+  const steps = await readRows(args);
+  const { ranks, replicas, target, holdout } = args;
+  const ranksPerNode = checkRanksPerNode(args.ranksPerNode ?? defaultRanksPerNode(ranks), ranks);
+  const candidates = compareProposals(steps, {
+    ...{ ranks, ranksPerNode, holdout },
+    ...(replicas === undefined ? {} : { replicas }),
+    ...(target === undefined ? {} : { target }),
+  });
+  const [blocks, , , proposed] = candidates as [Candidate, Candidate, Candidate, Candidate];
+  await writeMap(args.output, proposed.map);
+  const experts = steps[0]!.length;
+  const total = steps[0]!.map((_, expert) =>
+    sum(steps.slice(0, steps.length - holdout).map((rows) => rows[expert]!)),
+  );
   if (args.json) {
-    const { length: experts } = loads;
-    printJson({ file: args.output, experts, ranks, replicas: proposal.replicas, before, after });
+    const [before, after] = [blocks, proposed].map((made) => imbalance(made, total, ranks, ranksPerNode));
+    const placements = candidates.map(({ map: _, ...figures }) => figures);
+    const counted = { steps: steps.length - holdout, holdout, ...(target === undefined ? {} : { target }) };
+    printJson({
+      ...{ file: args.output, experts, ranks, replicas: proposed.replicas, before, after },
+      ...{ ...counted, placements },
+    });
     return;
   }
-  say(`blocks:   ${imbalanceText(before)}`);
-  say(`proposed: ${imbalanceText(after)}, if replicas share their expert's load evenly`);
-  if (proposal.replicas < replicas)
-    say(`${replicas - proposal.replicas} of ${replicas} replicas found no rank of their own`);
-  say(`${loads.length} experts and ${proposal.replicas} replicas on ${ranks} ranks -> ${args.output}`);
+  say('rows of the busiest rank over the mean, under the replica rule quota-1:');
+  say(candidateLines(candidates, steps.length, holdout));
+  if (target !== undefined && proposed.steps.worst > target)
+    say(`no placement was found that meets the target ${target}`);
+  if (target === undefined && proposed.replicas < (replicas ?? 0))
+    say(`${replicas! - proposed.replicas} of ${replicas} replicas found no rank of their own`);
+  say(`${experts} experts and ${proposed.replicas} replicas on ${ranks} ranks -> ${args.output}`);
 }
 
 async function convert(file: string, args: ConvertArguments): Promise<void> {
@@ -122,12 +184,25 @@ export function placementCommand(): Command {
     'Pack experts on ranks, the busiest ones replicated, from their loads.',
   )
     .requiredOption('-o, --output <file>', 'the JSON map to write: expert -> rank or ranks')
-    .option('--counts <file>', 'expert counts: {"logical_count": [layers][experts]}')
+    .option(
+      '--counts <file>',
+      'expert counts: {"logical_count": [layers][experts]} or [steps][layers][experts]',
+    )
     .option('--layer <n>', 'layer of the count file (default: the sum of all)', integer(0))
-    .option('--routing <path>', 'count the choices of a routing instead')
-    .option('--experts <n>', 'logical experts (default: those of the count file)', integer(1, MAX_INSTANCES))
+    .option('--routing <path>', 'count the choices of a recording, step by step, or of one routing')
+    .option('--experts <n>', 'logical experts (default: those of the file)', integer(1, MAX_INSTANCES))
     .requiredOption('--ranks <n>', 'ranks', integer(1, MAX_RANKS))
-    .option('--replicas <n>', 'instances beyond one per expert', integer(0, MAX_INSTANCES), 0)
+    .option(
+      '--replicas <n>',
+      'replicas to use, or with --target at most (default: 0)',
+      integer(0, MAX_INSTANCES),
+    )
+    .option(
+      '--target <ratio>',
+      'fewest replicas so that no rank has more than RATIO x the mean in any step',
+      decimal(1),
+    )
+    .option('--holdout <n>', 'last steps that only measure the proposal', integer(0), 0)
     .addOption(ranksPerNodeOption())
     .option('--json', 'one JSON object')
     .action(propose);

@@ -8,7 +8,15 @@ import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner, Progress } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
-import type { Balance, Dtype, PartialDtype, PlanOptions, Strategy } from '../../planner/spec.ts';
+import {
+  type Balance,
+  type Dtype,
+  type PartialDtype,
+  type PlanOptions,
+  REPLICA_RULES,
+  type ReplicaRule,
+  type Strategy,
+} from '../../planner/spec.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import { readAnyRouting } from '../readers/anyRouting.ts';
 import { readPlacement } from '../readers/placementMap.ts';
@@ -35,10 +43,12 @@ interface PlanArguments extends RoutingArguments {
   dtype: Dtype;
   align: number;
   capacity?: number;
+  maxRows?: number;
   strategy: Strategy | 'auto';
   balance: Balance;
   partial: PartialDtype;
   placement?: string;
+  replicas: ReplicaRule;
   tileTokens: number;
   planner: 'wasm' | 'native';
   stream?: boolean;
@@ -46,14 +56,26 @@ interface PlanArguments extends RoutingArguments {
 }
 
 async function plan(routing: string, args: PlanArguments): Promise<void> {
-  const { experts, hidden, dtype, align, capacity = 0, strategy, tileTokens, balance, partial } = args;
+  const {
+    experts,
+    hidden,
+    dtype,
+    align,
+    capacity = 0,
+    strategy,
+    tileTokens,
+    balance,
+    partial,
+    replicas,
+  } = args;
   const tables = await withProgress('reading', (progress) =>
     readAnyRouting(routing, { ...routingChoice(args), ranks: args.ranks, progress }),
   );
   const { length: ranks } = tables;
   const options: PlanOptions = {
-    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial },
+    ...{ experts, ranks, hidden, dtype, align, capacity, strategy, tileTokens, balance, partial, replicas },
     ...(args.ranksPerNode === undefined ? {} : { ranksPerNode: args.ranksPerNode }),
+    ...(args.maxRows === undefined ? {} : { maxRows: args.maxRows }),
     ...(args.placement === undefined ? {} : { placement: await readPlacement(args.placement) }),
   };
   const { length, planId, memoryBytes } = await writePlan(tables, options, args);
@@ -129,6 +151,11 @@ export function planCommand(): Command {
     .addOption(choice('--dtype <dtype>', 'dtype of a row', ['bf16', 'f16', 'f32', 'fp8']))
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
+    .option(
+      '--max-rows <n>',
+      'fail if a rank would receive more rows (default: no bound)',
+      integer(1, MAX_ROWS),
+    )
     .addOption(choice('--strategy <name>', 'how rows travel', ['flat', 'hier', 'auto']))
     .addOption(choice('--balance <rule>', 'which rank forwards, in hierarchical plans', BALANCES, 'best'))
     .addOption(choice('--partial <dtype>', 'partial sums of a hierarchical combine', ['payload', 'f32']))
@@ -144,6 +171,14 @@ export function planCommand(): Command {
         'wasm',
         'native',
       ]),
+    )
+    .addOption(
+      choice(
+        '--replicas <rule>',
+        'which instance of an expert on several ranks takes a row',
+        REPLICA_RULES,
+        'quota-1',
+      ),
     )
     .option(
       '--stream',

@@ -1,5 +1,6 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
+import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { countChoices, proposePlacement } from '../placement/propose.ts';
@@ -31,16 +32,14 @@ import { writeFileAtomic } from '../writers/outputFile.ts';
 import { demoFile } from './demo.ts';
 import { command, print, printJson, say } from './io.ts';
 import { integer } from './options.ts';
+import { simulatePlacements, type WhatIfArguments } from './simulatePlacements.ts';
 
-interface SimulateArguments {
-  topology?: string;
-  calibration?: string;
+interface SimulateArguments extends Partial<WhatIfArguments> {
   paper?: boolean;
   routing?: string;
   counts?: string;
   layer?: number;
   trace?: string;
-  json?: boolean;
 }
 
 const LABEL = 'model: predicted from a cost model, not measured';
@@ -162,7 +161,9 @@ async function simulatePaper(args: SimulateArguments): Promise<void> {
 
 async function simulate(file: string | undefined, args: SimulateArguments): Promise<void> {
   if (args.paper === true) {
-    if ([file, args.topology, args.calibration, args.trace].some((given) => given !== undefined)) {
+    if (
+      [file, args.topology, args.calibration, args.trace, args.placement].some((given) => given !== undefined)
+    ) {
       throw new FuscoError(
         'E_USAGE',
         '--paper brings its own plans, topology and calibration, and has no timeline',
@@ -177,6 +178,15 @@ async function simulate(file: string | undefined, args: SimulateArguments): Prom
     throw new FuscoError('E_USAGE', '--routing, --counts and --layer belong to --paper');
   }
   if (file === undefined) throw new FuscoError('E_USAGE', 'simulate needs a plan file, or --paper');
+  const { placement } = args;
+  if (placement !== undefined) {
+    if (args.trace !== undefined) throw new FuscoError('E_USAGE', '--trace belongs to a plan file');
+    return simulatePlacements(file, { ...args, placement }, LABEL);
+  }
+  const { experts, strategy, expertBytes, html } = args;
+  if ([experts, strategy, expertBytes, html].some((given) => given !== undefined)) {
+    throw new FuscoError('E_USAGE', '--experts, --strategy, --expert-bytes and --html belong to --placement');
+  }
   return simulatePlan(file, args);
 }
 
@@ -185,13 +195,31 @@ export function simulateCommand(): Command {
     'simulate',
     'Predict what a plan costs on a cluster, and what other ways to exchange would: a model.',
   )
-    .argument('[file]', 'a plan file')
+    .argument('[file]', 'a plan file, or with --placement a recording or a routing')
     .option('--topology <name|file>', 'h100-8x8, h200-nvl8, h200-8x8, or a JSON file')
     .option('--calibration <file>', "JSON file with constants in place of the topology's")
+    .option(
+      '--placement <list>',
+      'plan each step of a recording under these: blocks, recorded, JSON files; A,B,C',
+    )
+    .option(
+      '--expert-bytes <n>',
+      'bytes of an expert: when does moving from the first placement pay',
+      integer(1),
+    )
+    .option('--experts <n>', 'logical experts (default: those of the recording)', integer(1, MAX_INSTANCES))
+    .addOption(
+      new Option('--strategy <name>', 'how rows travel (default: as recorded)').choices([
+        'flat',
+        'hier',
+        'auto',
+      ]),
+    )
     .option('--paper', "predict the FUSCO paper's evaluation, next to what it published")
     .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
     .option('--counts <file>', 'with --paper: expert counts as its real traffic')
     .option('--layer <n>', 'layer of the count file', integer(0))
+    .option('--html <file>', 'with --placement: also write a report with charts, one HTML file')
     .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
     .option('--json', 'one JSON object')
     .action(simulate);

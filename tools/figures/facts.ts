@@ -9,13 +9,22 @@ function span(values: readonly number[]): string {
   return low === high ? count(low) : `${count(low)} to ${count(high)}`;
 }
 
+/** Bytes of rows on the largest rank, by backend; for inspect and the report. */
+export function memoryFact({ memory, strategy }: Pick<Summary, 'memory' | 'strategy'>): [string, string] {
+  const { recvBytes, host, cuda, nccl } = memory;
+  const [least, device, wire] = [host, cuda, nccl].map(formatBytes);
+  const backends = strategy === 'flat' ? `host, cuda ${least}` : `host ${least}, cuda at most ${device}`;
+  const buffer = `receive buffer ${formatBytes(recvBytes)} on the largest rank`;
+  return ['memory', `${buffer}; with tokens: ${backends}, nccl at most ${wire}`];
+}
+
 /** Pairs of a label and a value, for inspect, the report and the viewer. */
 export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   const { ranks, ranksPerNode, experts, instances, topk, imbalance, copiesPerToken, forwarding } = summary;
   const kept = sum(summary.keptRows);
   const { maskedEntries: masked, droppedEntries: dropped } = summary;
   const capacity = summary.capacity === 0 ? 'none' : `${count(summary.capacity)} rows per expert`;
-  const replicas = instances === experts ? '' : ` in ${count(instances)} instances`;
+  const replicas = instances === experts ? '' : ` in ${count(instances)} instances (${summary.replicas})`;
   const [expert, rank] = [imbalance.expertMaxOverMean, imbalance.rankMaxOverMean].map((n) => n.toFixed(2));
   const facts: [string, string][] = [
     ['group', `${ranks} ranks, ${ranksPerNode} a node, ${experts} experts${replicas}, top-${topk}`],

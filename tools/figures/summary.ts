@@ -2,9 +2,10 @@
 
 import { groupLoads } from '../../planner/balance.ts';
 import type { Plan } from '../../planner/plan.ts';
-import { type OptionalFields, optionalFields } from '../../planner/spec.ts';
+import { type OptionalFields, optionalFields, type ReplicaRule } from '../../planner/spec.ts';
 import { columnSums, largest, sum } from '../../planner/totals.ts';
 import { visitPlan } from '../../planner/traffic.ts';
+import { type Memory, memoryOf } from './memory.ts';
 
 export interface Traffic {
   /** Payload bytes between ranks of one node; row = sender, column = receiver; the diagonal stays on its rank. */
@@ -35,6 +36,8 @@ export interface Summary {
   ranksPerNode: number;
   experts: number;
   instances: number;
+  /** Replica rule; `none` if every expert has one instance. */
+  replicas: ReplicaRule | 'none';
   topk: number;
   dtype: string;
   hidden: number;
@@ -58,6 +61,8 @@ export interface Summary {
   traffic: Traffic;
   /** Largest bytes that any rank sends or receives between nodes. */
   busiestNicBytes: number;
+  /** Bytes of rows on the largest rank, by backend. */
+  memory: Memory;
   /** Why `auto` chose the strategy; empty where it was asked for. */
   reason: string;
   /** Hierarchical plans only. */
@@ -144,6 +149,7 @@ export function summarize(plan: Plan): Summary {
     ranksPerNode: spec.ranksPerNode,
     experts: spec.experts,
     instances: spec.placement.instances,
+    replicas: spec.replicas,
     topk: spec.topk,
     dtype: spec.dtype,
     hidden: spec.hidden,
@@ -162,6 +168,7 @@ export function summarize(plan: Plan): Summary {
     slices: sum(shards.map((shard) => shard.slices.length / 3)),
     traffic,
     busiestNicBytes: busiestNicBytes(traffic),
+    memory: memoryOf(plan),
     reason: plan.decision.reason,
     ...(forwarding === undefined ? {} : { forwarding }),
     ...(Object.keys(rules).length === 0 ? {} : { rules }),

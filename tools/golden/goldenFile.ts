@@ -51,6 +51,7 @@ const OPTION_KEYS: readonly (keyof PlanOptions)[] = [
   'balance',
   'partial',
   'placement',
+  'replicas',
   'sliceBytes',
 ];
 

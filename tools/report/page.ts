@@ -5,7 +5,7 @@ import { sum } from '../../planner/totals.ts';
 import { formatBytes, formatCount } from '../figures/format.ts';
 import type { Figures } from '../figures/planFigures.ts';
 import { html, Markup } from './markup.ts';
-import { headline, panelMarkup, panelsOf } from './panels.ts';
+import { headline, type Panel, panelMarkup, panelsOf } from './panels.ts';
 
 export interface ReportInput {
   /** The plan's file, as it was named. */
@@ -49,10 +49,11 @@ function verification(problems: readonly FuscoError[]): Markup {
     )}</ul></div>`;
 }
 
-/** The whole report as the text of an HTML file. */
-export function reportPage(input: ReportInput, { style, script }: ReportAssets): string {
-  const { file, planId, producer, version, figures, problems } = input;
-  const panels = panelsOf([figures]);
+/** A page of panels as the text of an HTML file. */
+export function panelPage(
+  { title, header, lead, panels }: { title: string; header: Markup; lead: Markup; panels: readonly Panel[] },
+  { style, script }: ReportAssets,
+): string {
   const contents = panels.map(({ id, title }) => html`<li><a href="#panel-${id}">${title}</a></li>`);
   // A page that can load nothing cannot send anything either.
   const policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
@@ -62,20 +63,15 @@ export function reportPage(input: ReportInput, { style, script }: ReportAssets):
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="${policy}">
-<title>Plan ${planId.slice(0, 12)} – ${file}</title>
+<title>${title}</title>
 <style>${new Markup(style)}</style>
 </head>
 <body class="report">
 <header class="top">
-<p class="kicker">FUSCO plan report</p>
-<h1>${file}</h1>
-<p class="id">plan <code>${planId}</code></p>
-<p class="id">format ${version.join('.')}, written by ${producer}</p>
-${introduction(figures)}
-${verification(problems)}
+${header}
 </header>
 <main>
-${headline(figures)}
+${lead}
 <nav aria-label="Contents"><ul class="contents">${contents}</ul></nav>
 <p class="hint">Charts answer to the pointer and to the keyboard: Tab reaches a chart, arrow keys move through it, and the line below says what the mark means. Below each chart its numbers are a table.</p>
 <div class="panels">
@@ -86,4 +82,17 @@ ${panels.map((panel) => panelMarkup(panel, []))}
 </body>
 </html>
 `.text;
+}
+
+/** The whole report of a plan as the text of an HTML file. */
+export function reportPage(input: ReportInput, assets: ReportAssets): string {
+  const { file, planId, producer, version, figures, problems } = input;
+  const header = html`<p class="kicker">FUSCO plan report</p>
+<h1>${file}</h1>
+<p class="id">plan <code>${planId}</code></p>
+<p class="id">format ${version.join('.')}, written by ${producer}</p>
+${introduction(figures)}
+${verification(problems)}`;
+  const title = `Plan ${planId.slice(0, 12)} – ${file}`;
+  return panelPage({ title, header, lead: headline(figures), panels: panelsOf([figures]) }, assets);
 }

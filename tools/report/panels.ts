@@ -1,7 +1,7 @@
 // The panels of the report and of the viewer: a chart and what it means, for one plan or for two side by side.
 
 import { largest, sum } from '../../planner/totals.ts';
-import { factsOf } from '../figures/facts.ts';
+import { factsOf, memoryFact } from '../figures/facts.ts';
 import { count, formatBytes, percent, rows, segments, times, tokens } from '../figures/format.ts';
 import type { Load } from '../figures/load.ts';
 import type { Figures, TokenFigures } from '../figures/planFigures.ts';
@@ -290,7 +290,7 @@ function tokenSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Sp
       (figures, width) => groupChart(figures, max.groups, width),
     ),
     wide('facts', 'Facts of the plan', 'What was asked for and what came out.', ({ summary }) =>
-      pairList('facts', factsOf(summary)),
+      pairList('facts', [...factsOf(summary), memoryFact(summary)]),
     ),
   ];
 }

@@ -1,9 +1,10 @@
-// The report of a plan as the bytes of one file.
+// Reports as the bytes of one file.
 
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { FuscoError } from '../../planner/errors.ts';
-import { type ReportInput, reportPage } from './page.ts';
+import { type ReportAssets, type ReportInput, reportPage } from './page.ts';
+import { type WhatIfInput, whatIfPage } from './whatIfPage.ts';
 
 /** A file that `npm run build:viewer` has made. Throws E_BACKEND if it has not. */
 export async function viewerAsset(name: string): Promise<Uint8Array> {
@@ -18,10 +19,19 @@ export async function viewerAsset(name: string): Promise<Uint8Array> {
   }
 }
 
-/** The report: UTF-8 HTML that needs neither the network nor this program. Throws E_BACKEND. */
-export async function encodeReport(input: ReportInput): Promise<Uint8Array> {
+/** A report: UTF-8 HTML that needs neither the network nor this program. Throws E_BACKEND. */
+async function encodePage(page: (assets: ReportAssets) => string): Promise<Uint8Array> {
   const [style, script] = await Promise.all(['style.css', 'report.js'].map((name) => viewerAsset(name)));
   const decoder = new TextDecoder();
-  const text = reportPage(input, { style: decoder.decode(style), script: decoder.decode(script) });
-  return new TextEncoder().encode(text);
+  return new TextEncoder().encode(page({ style: decoder.decode(style), script: decoder.decode(script) }));
+}
+
+/** The report of a plan. Throws E_BACKEND. */
+export function encodeReport(input: ReportInput): Promise<Uint8Array> {
+  return encodePage((assets) => reportPage(input, assets));
+}
+
+/** The report of a recording under several placements. Throws E_BACKEND. */
+export function encodeWhatIf(input: WhatIfInput): Promise<Uint8Array> {
+  return encodePage((assets) => whatIfPage(input, assets));
 }

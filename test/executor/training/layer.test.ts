@@ -83,9 +83,10 @@ describe('expert blocks', () => {
       [1, 2],
       [0, 1],
     ]);
+    // Expert 0 gives rank 1 its row, so the row of expert 1 goes to rank 0.
     expect(layer.blocks.map(({ expertCounts }) => [...expertCounts])).toEqual([
-      [0, 0],
-      [1, 1],
+      [1, 0],
+      [1, 0],
     ]);
   });
 });

@@ -85,8 +85,8 @@ describe('figuresOf', () => {
     const { experts } = figuresOf(plan, true);
     expect(experts.ticks).toEqual(['1', '2', '0', '2']);
     expect(experts.labels[1]).toBe('expert 2 on rank 0');
-    // Rank 0 sends to expert 0 on rank 1; rank 1 has an expert 2 of its own.
-    expect(experts.rows).toEqual([0, 0, 1, 1]);
+    // Rank 0 sends to expert 0 on rank 1; so rank 1's row for expert 2 goes to rank 0.
+    expect(experts.rows).toEqual([0, 1, 1, 0]);
   });
 
   it('adds up: bytes by link are those of the matrix, and rows by expert those by rank', () => {

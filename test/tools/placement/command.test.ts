@@ -2,6 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { Recorder } from '../../../executor/training/recorder.ts';
+import { loadPlanner } from '../../../planner/node.ts';
 import {
   expectRefusal,
   fusco,
@@ -59,8 +61,9 @@ describe('propose', () => {
       'map.json',
     );
     expect([code, stdout, map()]).toEqual([0, '', [0, 1, 0, 1]]);
-    expect(stderr).toMatch(/blocks: +busiest rank 1\.45 x the mean/);
-    expect(stderr).toMatch(/proposed: busiest rank 1\.00 x the mean/);
+    expect(stderr).toMatch(/^placement +replicas +1 step$/m);
+    expect(stderr).toMatch(/^blocks +0 +1\.455$/m);
+    expect(stderr).toMatch(/^proposed +0 +1\.000$/m);
   });
 
   it('counts the choices of a routing, with or without a rank axis', async () => {
@@ -96,8 +99,77 @@ describe('propose', () => {
     }
   });
 
+  it('meets a target with the fewest replicas, and measures later steps', async () => {
+    // Two steps of 12 rows, and a third one in which expert 3 is hot. One replica of expert 0 levels the first two.
+    save('steps.json', '{"logical_count": [[[8,1,2,1]],[[6,2,2,2]],[[0,0,2,10]]]}');
+    const args = ['placement', 'propose', '--counts', 'steps.json', '--ranks', '2', '-o', 'map.json'];
+    const json = await fuscoJson(...args, '--target', '1.02', '--holdout', '1');
+    expect(json).toMatchObject({ replicas: 1, target: 1.02, steps: 2, holdout: 1 });
+    expect(map()).toEqual([[0, 1], 0, 1, 1]);
+    // Blocks: 9 of 12 rows on rank 0, then 8 of 12. In the later step all 12 are on rank 1.
+    expect(json.placements).toEqual([
+      {
+        name: 'blocks',
+        replicas: 0,
+        steps: { worst: 1.5, mean: (1.5 + 8 / 6) / 2 },
+        later: { worst: 2, mean: 2 },
+      },
+      expect.objectContaining({ name: 'packed, no replicas', replicas: 0 }),
+      expect.objectContaining({ name: 'EPLB-style', replicas: 1 }),
+      { name: 'proposed', replicas: 1, steps: { worst: 1, mean: 1 }, later: { worst: 2, mean: 2 } },
+    ]);
+    const text = await fusco(...args, '--target', '1.02', '--holdout', '1');
+    expect(text.stderr).toMatch(/^placement +replicas +worst of 2 steps +mean +1 later step$/m);
+    expect(text.stderr).toMatch(/^proposed +1 +1\.000 +1\.000 +2\.000$/m);
+  });
+
+  it('says so where no placement meets the target', async () => {
+    save('counts.json', '{"logical_count": [[9,1,1,1]]}');
+    const args = ['--counts', 'counts.json', '--ranks', '2', '--target', '1.1', '--replicas', '0'];
+    const { code, stderr } = await fusco('placement', 'propose', ...args, '-o', 'map.json');
+    expect([code, stderr]).toEqual([
+      0,
+      expect.stringContaining('no placement was found that meets the target 1.1'),
+    ]);
+  });
+
+  it('counts the steps of a recording, whose experts it knows', async () => {
+    const planner = await loadPlanner();
+    await using recorder = await Recorder.open('recording');
+    for (const expert of [0, 1, 0]) {
+      const tables = [0, 1].map(() => ({ ids: Int32Array.of(expert, expert), tokens: 2, topk: 1 }));
+      recorder.add(tables, planner.planAll(tables, { ranks: 2, experts: 2 }));
+    }
+    await recorder.flush();
+    const json = await fuscoJson(
+      ...[
+        'placement',
+        'propose',
+        '--routing',
+        'recording',
+        '--ranks',
+        '2',
+        '--target',
+        '1',
+        '-o',
+        'map.json',
+      ],
+    );
+    expect(json).toMatchObject({ experts: 2, steps: 3, replicas: 2 });
+    expect(map()).toEqual([
+      [0, 1],
+      [0, 1],
+    ]);
+  });
+
   it.each([
     [['--ranks', '2'], 'E_USAGE', /--counts or --routing/],
+    [['--counts', 'c.json', '--ranks', '2', '--target', '0.9'], 'E_USAGE', /a number from 1 on/],
+    [
+      ['--counts', 'c.json', '--ranks', '2', '--holdout', '1'],
+      'E_OPTION',
+      /holdout 1 of 1 steps leaves none/,
+    ],
     [['--counts', 'c.json', '--routing', 'r.npy', '--ranks', '2'], 'E_USAGE', /not both/],
     [
       ['--counts', 'c.json', '--ranks', '2', '--layer', '0'],

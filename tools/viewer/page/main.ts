@@ -2,10 +2,13 @@
 
 import { sum } from '../../../planner/totals.ts';
 import { formatCount } from '../../figures/format.ts';
+import type { NamedBytes } from '../../readers/numpyRouting.ts';
 import { html, type Markup } from '../../report/markup.ts';
 import { headline, panelMarkup, panelsOf, sideBySide } from '../../report/panels.ts';
 import { listen } from '../../report/readout.ts';
+import { whatIfPanels } from '../../report/whatIfPanels.ts';
 import type { Opened, Planned, Side } from '../protocol.ts';
+import { isJsonFile, parseWhatIf } from '../whatIfFile.ts';
 import { createClient } from './client.ts';
 import { tokenDiagram } from './diagram.ts';
 import { exampleGroup, type Group, groupFiles, servedGroups } from './files.ts';
@@ -235,10 +238,22 @@ async function toggleCompare(): Promise<void> {
   }
 }
 
-/** One group goes to the given side; two go to both, side by side. */
+/** Shows a recording under several placements instead of plans. */
+function showPlacements(file: NamedBytes): void {
+  const panels = whatIfPanels(parseWhatIf(file));
+  for (const id of ['welcome', 'options', 'plans']) element(id).hidden = true;
+  element('placements').hidden = false;
+  const drawn = panels.map((panel) => panelMarkup(panel, []));
+  put(element('placements'), html`<h2>${file.name}</h2><div class="panels">${drawn}</div>`);
+  status.textContent = 'A recording under several placements. Times are predicted by a cost model.';
+}
+
+/** One group goes to the given side; two go to both, side by side. A result of `simulate` stands for itself. */
 async function openGroups(groups: readonly Group[], side: Side): Promise<void> {
   const [first, second] = groups;
   if (first === undefined) return;
+  if (first.length === 1 && isJsonFile(first[0]!)) return showPlacements(first[0]!);
+  element('placements').hidden = true;
   await open(second === undefined ? side : 'a', first);
   if (second === undefined || sides.a.opened === undefined) return;
   compare.checked = true;

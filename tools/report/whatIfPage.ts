@@ -1,0 +1,23 @@
+// The report of a recording under several placements: one HTML file that needs nothing else.
+
+import { formatCount } from '../figures/format.ts';
+import type { WhatIf } from '../simulate/whatIf.ts';
+import { html, NOTHING } from './markup.ts';
+import { panelPage, type ReportAssets } from './page.ts';
+import { whatIfPanels } from './whatIfPanels.ts';
+
+export interface WhatIfInput {
+  /** The recording, as it was named. */
+  readonly file: string;
+  readonly topology: string;
+  readonly found: WhatIf;
+}
+
+export function whatIfPage({ file, topology, found }: WhatIfInput, assets: ReportAssets): string {
+  const { steps, placements } = found;
+  const header = html`<p class="kicker">FUSCO placements</p>
+<h1>${file}</h1>
+<p class="intro"><strong>${formatCount(steps.length)}</strong> recorded ${steps.length === 1 ? 'step' : 'steps'} under <strong>${formatCount(placements.length)}</strong> placements of the experts, on ${topology}. Times are predicted by a cost model; they are not measurements.</p>`;
+  const title = `Placements – ${file}`;
+  return panelPage({ title, header, lead: NOTHING, panels: whatIfPanels(found) }, assets);
+}

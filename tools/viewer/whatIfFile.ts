@@ -1,0 +1,65 @@
+// The result of `fusco simulate RECORDING --placement … --json` as a file that the viewer opens.
+
+import {
+  type Check,
+  hasFields,
+  isCount,
+  isListOf,
+  isNumber,
+  isOneOf,
+  isOptional,
+  isText,
+} from '../../executor/fields.ts';
+import { FuscoError } from '../../planner/errors.ts';
+import type { NamedBytes } from '../readers/numpyRouting.ts';
+import type { Move, PlacementFigures, StepFigures, WhatIf } from '../simulate/whatIf.ts';
+
+/** More steps than a chart could show. */
+const MAX_STEPS = 100_000;
+const MAX_PLACEMENTS = 64;
+
+const isFigure: Check<number> = (value): value is number => isNumber(value) && value >= 0;
+
+const isStep: Check<StepFigures> = hasFields({
+  ...{ rankMaxOverMean: isFigure, intraNodeBytes: isFigure, interNodeBytes: isFigure, us: isFigure },
+});
+
+const isTokens: Check<number | null> = (value): value is number | null =>
+  isCount(value) || isOneOf([null])(value);
+
+const isMove: Check<Move> = hasFields({
+  ...{ instances: isCount, bytes: isFigure, us: isFigure, breakEvenTokens: isTokens },
+});
+
+const isPlacement = hasFields({
+  ...{ name: isText(4096), replicas: isCount, steps: isListOf(isStep, MAX_STEPS), overall: isStep },
+  move: isOptional(isMove),
+}) as Check<PlacementFigures>;
+
+const isWhatIf: Check<WhatIf> = hasFields({
+  steps: isListOf(isCount, MAX_STEPS),
+  tokens: isListOf(isCount, MAX_STEPS),
+  placements: isListOf(isPlacement, MAX_PLACEMENTS),
+});
+
+/** A file that starts like a JSON object: no routing and no plan does. */
+export function isJsonFile({ bytes }: NamedBytes): boolean {
+  return /^\s*\{/.test(new TextDecoder('latin1').decode(bytes.subarray(0, 64)));
+}
+
+/** The steps under each placement. Throws E_FORMAT for any other JSON. */
+export function parseWhatIf({ name, bytes }: NamedBytes): WhatIf {
+  const refuse = (cause?: unknown): never => {
+    const text = 'it is no result of `fusco simulate RECORDING --placement A,B --json`';
+    throw new FuscoError('E_FORMAT', text, { path: name, ...(cause === undefined ? {} : { cause }) });
+  };
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (cause) {
+    return refuse(cause);
+  }
+  if (!isWhatIf(value) || value.placements.length === 0) return refuse();
+  const { steps, placements } = value;
+  return placements.every((placement) => placement.steps.length === steps.length) ? value : refuse();
+}
