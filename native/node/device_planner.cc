@@ -27,7 +27,9 @@ std::vector<fusco_ids> idsOf(const Napi::Value &list, uint32_t ranks, const Napi
     ids.tokens = fields.get<uint32_t>("tokens");
     ids.topk = fields.get<uint32_t>("topk");
     const fusco_buffer memory = fields.memory("ids", rank);
-    const uint64_t needed = uint64_t{ids.tokens} * ids.topk * idBytes(ids.dtype);
+    // A dtype's name ends with its bits.
+    const std::string name = fields.has("dtype") ? fields.get<std::string>("dtype") : "i32";
+    const uint64_t needed = uint64_t{ids.tokens} * ids.topk * std::stoul(name.substr(1)) / 8;
     if (memory.bytes < needed) {
       refuse(env, FUSCO_E_BUFFER, "the ids of rank " + std::to_string(rank) + " have too few bytes",
              static_cast<int32_t>(rank));

@@ -18,23 +18,6 @@ class PlannerOptions {
   fusco_plan_options options_ = fusco_sized<fusco_plan_options>();
 };
 
-// Bytes of an id.
-inline uint32_t idBytes(fusco_id_dtype dtype) {
-  switch (dtype) {
-    case FUSCO_ID_I8:
-    case FUSCO_ID_U8:
-      return 1;
-    case FUSCO_ID_I16:
-    case FUSCO_ID_U16:
-      return 2;
-    case FUSCO_ID_I32:
-    case FUSCO_ID_U32:
-      return 4;
-    default:
-      return 8;
-  }
-}
-
 // {ids, tokens, topk} of a rank as a table; valid as long as it is referenced.
 fusco_ids tableOf(const Fields &fields, uint32_t rank);
 
