@@ -154,8 +154,8 @@ void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank);
 fusco_status fusco_cuda_limit_sms(fusco_cuda_context *context, uint32_t count, fusco_error *error);
 
 /**
- * Reports what kernels of exchanges have recorded until now, without waiting for them. Every other call on the
- * context reports it as well.
+ * Reports what kernels of exchanges have recorded until now, without waiting for them. Every other call on
+ * the context reports it as well.
  *
  * @param[in]  context  the context
  * @param[out] error    may be NULL

@@ -1,9 +1,12 @@
 import type { Command } from 'commander';
+import { planAllNatively } from '../../executor/native/planner.ts';
 import { planChunked } from '../../planner/chunked.ts';
+import { FuscoError } from '../../planner/errors.ts';
 import { encodePlanChunks } from '../../planner/format/encode.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
-import type { Planner } from '../../planner/planner.ts';
+import type { VerifiedPlan } from '../../planner/plan.ts';
+import type { Planner, Progress } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import {
   type Balance,
@@ -52,6 +55,7 @@ interface PlanArguments extends RoutingArguments, NodeArguments {
   placement?: string;
   replicas: ReplicaRule;
   tileTokens: number;
+  planner: 'wasm' | 'native';
   stream?: boolean;
   json?: boolean;
 }
@@ -97,44 +101,63 @@ async function plan(routing: string, args: PlanArguments): Promise<void> {
       ? {}
       : { placement: await readPlacement(args.placement, experts, ranks) }),
   };
-  const planner = await loadPlanner();
-  const { length, planId } = await explaining(tables, experts, () =>
-    writePlan(planner, tables, options, args),
+  const { length, planId, memoryBytes } = await explaining(tables, experts, () =>
+    writePlan(tables, options, args),
   );
   if (args.json) {
-    const { memoryBytes: plannerMemoryBytes } = planner;
-    printJson({ planId, file: args.output, bytes: length, plannerMemoryBytes, ...notices.fields });
+    const memory = memoryBytes === undefined ? {} : { plannerMemoryBytes: memoryBytes };
+    printJson({ planId, file: args.output, bytes: length, ...memory, ...notices.fields });
     return;
   }
   notices.say();
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
-  say(
-    `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(planner.memoryBytes)}) -> ${args.output}`,
-  );
+  const memory = memoryBytes === undefined ? '' : ` (planner memory ${formatBytes(memoryBytes)})`;
+  say(`plan ${planId.slice(0, 12)}: ${what}${memory} -> ${args.output}`);
 }
 
 interface Written {
   readonly length: number;
   readonly planId: string;
+  /** Of the Wasm planner. */
+  readonly memoryBytes?: number;
 }
 
-/** Plans and writes the file: whole, or with `stream` the same bytes in the memory of one shard at a time. */
+/** Plans with the chosen planner and writes the file. */
 async function writePlan(
+  tables: readonly RoutingTable[],
+  options: PlanOptions,
+  args: PlanArguments,
+): Promise<Written> {
+  if (args.planner === 'native') {
+    if (args.stream)
+      throw new FuscoError('E_OPTION', '--planner native plans whole groups: leave out --stream');
+    return writeWhole(args.output, (progress) => planAllNatively(tables, options, progress));
+  }
+  const planner = await loadPlanner();
+  const written = args.stream
+    ? await writeStream(planner, tables, options, args.output)
+    : await writeWhole(args.output, (progress) => planner.planAll(tables, options, progress));
+  return { ...written, memoryBytes: planner.memoryBytes };
+}
+
+/** The bytes of writeWhole in the memory of one shard at a time. */
+async function writeStream(
   planner: Planner,
   tables: readonly RoutingTable[],
   options: PlanOptions,
-  { output, stream }: PlanArguments,
+  output: string,
 ): Promise<Written> {
-  if (stream) {
-    const table = (rank: number) => tables[rank]!;
-    const plan = await withProgress('planning', (progress) =>
-      planChunked(planner, table, options, nodeHashing, progress),
-    );
-    await withProgress('writing', (progress) => writeFileAtomic(output, plan.chunks(progress)));
-    return plan;
-  }
-  const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
+  const table = (rank: number) => tables[rank]!;
+  const plan = await withProgress('planning', (progress) =>
+    planChunked(planner, table, options, nodeHashing, progress),
+  );
+  await withProgress('writing', (progress) => writeFileAtomic(output, plan.chunks(progress)));
+  return plan;
+}
+
+async function writeWhole(output: string, planAll: (progress: Progress) => VerifiedPlan): Promise<Written> {
+  const planned = await withProgress('planning', async (progress) => planAll(progress));
   const encoded = await encodePlanChunks(planned, nodeSha256);
   await writeFileAtomic(output, encoded.chunks);
   return encoded;
@@ -182,6 +205,12 @@ export function planCommand(): Command {
     .option(
       '--placement <rule|file>',
       'blocks, remainder-first or round-robin; or a JSON array, expert -> rank or list of ranks (default: blocks)',
+    )
+    .addOption(
+      choice('--planner <name>', 'what plans, with the same bytes; native needs the addon', [
+        'wasm',
+        'native',
+      ]),
     )
     .addOption(
       choice(
