@@ -1,7 +1,9 @@
 // Everything that the native addon exports, typed in one place. test/native/addon.test.ts reads this file and compares its
 // names and numbers of parameters with what the addon says of itself.
 
-import type { PartialDtype, Strategy, SumOrder } from '../../planner/spec.ts';
+import type { Decision } from '../../planner/plan.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
+import type { Balance, Dtype, PartialDtype, ReplicaRule, Strategy, SumOrder } from '../../planner/spec.ts';
 import type {
   CombineCall,
   CombineGradientCall,
@@ -84,6 +86,68 @@ export interface NativePlan {
   close(): void;
 }
 
+/** Options of a plan; absent ones have the defaults of fusco_plan_options. */
+export interface NativePlannerOptions {
+  readonly experts: number;
+  readonly ranks: number;
+  readonly ranksPerNode?: number;
+  readonly topk: number;
+  readonly hidden?: number;
+  readonly dtype: Dtype;
+  readonly combineDtype?: Dtype;
+  readonly align?: number;
+  readonly capacity?: number;
+  /** Not `auto`, which the Wasm planner settles: E_OPTION. */
+  readonly strategy?: Strategy | 'auto';
+  readonly balance?: Balance;
+  readonly partial?: PartialDtype;
+  readonly sum?: SumOrder;
+  readonly replicas?: ReplicaRule;
+  readonly sliceRows?: number;
+  readonly tileTokens?: number;
+  readonly maxRows?: number;
+  /** [experts + 1]: where the ranks of each expert start in `placementRanks`; absent: contiguous blocks. */
+  readonly placementOffsets?: Uint32Array;
+  readonly placementRanks?: Uint16Array;
+}
+
+export interface NativePlannerInfo {
+  readonly instances: number;
+  /** Counts of a rank in the first gather. */
+  readonly counts: number;
+  /** In the second gather; 0: none is needed. */
+  readonly secondCounts: number;
+  /** 32 bytes that are equal on ranks with equal options. */
+  readonly optionsDigest: Uint8Array;
+}
+
+/** Plans one rank at a time on the CPU. `counts` are those of all ranks, in rank order. Errors carry `code`. */
+export interface NativePlanner {
+  describe(): NativePlannerInfo;
+  count(rank: number, table: RoutingTable): Uint32Array;
+  countAgain(rank: number, table: RoutingTable, counts: Uint32Array): Uint32Array;
+  decide(counts: Uint32Array, secondCounts: Uint32Array | undefined): Omit<Decision, 'reason'>;
+  shard(
+    rank: number,
+    table: RoutingTable,
+    counts: Uint32Array,
+    secondCounts: Uint32Array | undefined,
+  ): Uint8Array;
+  close(): void;
+}
+
+/** A plan file that native code has read and verified. Errors carry `code` and may carry `path`. */
+export interface NativePlanFile {
+  /** 32 bytes. */
+  planId(): Uint8Array;
+  shard(rank: number): Uint8Array;
+  /** Plans the routing again and compares. */
+  checkRouting(tables: readonly RoutingTable[]): void;
+  /** Writes the plan again. `reason`: why `auto` chose the strategy, or empty. */
+  write(path: string, reason: string): void;
+  close(): void;
+}
+
 export interface NativeCudaDevice {
   readonly name: string;
   readonly totalBytes: number;
@@ -150,6 +214,53 @@ export interface NativeDevicePlan {
   combine(call: CombineCall): NativeCudaStats;
   weightGradient(call: WeightGradientCall): NativeCudaStats;
   combineGradient(call: CombineGradientCall): NativeCudaStats;
+  close(): void;
+}
+
+/** Bounds that fix the layout of plan buffers. */
+export interface NativePlanLimits {
+  /** Of a rank. */
+  readonly maxTokens: number;
+  /** Slots at or beyond it behave as dropped when executed; 0, the default: no bound. */
+  readonly maxRecvRows?: number;
+}
+
+/** Plans on the GPUs of a context. */
+export interface NativeDevicePlanner {
+  /** Bytes of one rank's plan buffer, device memory aligned to 256 bytes. */
+  readonly bufferBytes: number;
+  close(): void;
+}
+
+export type IdDtype = 'i8' | 'u8' | 'i16' | 'u16' | 'i32' | 'u32' | 'i64' | 'u64';
+
+/** One rank's top-k expert ids in device memory. */
+export interface NativeDeviceIds {
+  /** [tokens, topk]. */
+  readonly ids: Memory;
+  readonly dtype: IdDtype;
+  readonly tokens: number;
+  readonly topk: number;
+}
+
+/** Addresses in a plan buffer, u32 each. */
+export interface NativePlanView {
+  readonly localInstances: number;
+  /** [localInstances], clipped to maxRecvRows. */
+  readonly expertCounts: bigint;
+  /** [localInstances + 1], clipped to maxRecvRows. */
+  readonly expertOffsets: bigint;
+  /** [1]: rows of the receive buffer, not clipped. */
+  readonly recvRows: bigint;
+  /** [1]: rows at or beyond maxRecvRows. */
+  readonly overflowRows: bigint;
+}
+
+/** A plan in plan buffers. Planning is enqueued; `recvRows` and `shard` wait for it and throw what is wrong with the ids. */
+export interface NativeBufferedPlan {
+  describe(rank: number): NativePlanView;
+  recvRows(rank: number): number;
+  shard(rank: number): Uint8Array;
   close(): void;
 }
 
@@ -331,12 +442,28 @@ export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly signatures: Readonly<Record<string, Readonly<Record<string, number | null>>>>;
   readonly Context: new (options: NativeContextOptions) => NativeContext;
   readonly Plan: new (context: NativeContext, desc: NativePlanDesc) => NativePlan;
+  /** Of a path, or of the bytes of a file. */
+  readonly PlanFile: new (
+    file: string | Memory,
+  ) => NativePlanFile;
+  readonly Planner: new (options: NativePlannerOptions) => NativePlanner;
   readonly CudaContext: new (ranks: number, devices: readonly number[] | undefined) => NativeCudaContext;
   readonly DevicePlan: new (
     context: NativeCudaContext,
     capacity: NativeCudaCapacity,
     desc: NativePlanDesc,
   ) => NativeDevicePlan;
+  readonly DevicePlanner: new (
+    context: NativeCudaContext,
+    options: NativePlannerOptions,
+    limits: NativePlanLimits,
+  ) => NativeDevicePlanner;
+  /** Plans `ids` into the plan buffers, one of each per rank; without ids: the buffers hold a plan already. */
+  readonly BufferedPlan: new (
+    planner: NativeDevicePlanner,
+    buffers: readonly Memory[],
+    ids: readonly NativeDeviceIds[] | undefined,
+  ) => NativeBufferedPlan;
   readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;
   /** Ends the context's capture. */
   readonly CudaGraph: new (

@@ -8,14 +8,15 @@ namespace fusco {
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are read in place as little-endian words");
 
-namespace {
-
 uint32_t sectionElementBytes(int section) {
   if (section == FUSCO_S_ENTRY_INSTANCE) return 2;
   return section == FUSCO_S_TILE_ORDER ? 1 : 4;
 }
 
-}  // namespace
+uint64_t sectionEnd(uint64_t start, int section, uint64_t elements) {
+  const uint64_t end = start + elements * sectionElementBytes(section);
+  return (end + FUSCO_SECTION_ALIGN - 1) / FUSCO_SECTION_ALIGN * FUSCO_SECTION_ALIGN;
+}
 
 ShardReader::ShardReader(const fusco_buffer &shard, uint32_t rank, uint32_t ranks)
     : rank_(rank), bytes_(static_cast<const uint8_t *>(shard.data)) {
@@ -43,8 +44,7 @@ void ShardReader::checkSections(uint64_t size) {
     offsets_[section] = entry[0];
     counts_[section] = entry[1];
     const uint64_t expected = counts_[section] == 0 ? 0 : end;
-    end += uint64_t{counts_[section]} * sectionElementBytes(section);
-    end = (end + FUSCO_SECTION_ALIGN - 1) / FUSCO_SECTION_ALIGN * FUSCO_SECTION_ALIGN;
+    end = sectionEnd(end, section, counts_[section]);
     if (offsets_[section] != expected || end > size) {
       throw refused(FUSCO_E_SHARD_LAYOUT, "section %d of rank %u: offset %u with %u elements in %llu bytes",
                     section, rank_, offsets_[section], counts_[section], size)

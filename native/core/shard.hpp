@@ -9,6 +9,11 @@
 
 namespace fusco {
 
+// Bytes of an element of a section.
+uint32_t sectionElementBytes(int section);
+// Where the section behind this one starts.
+uint64_t sectionEnd(uint64_t start, int section, uint64_t elements);
+
 // The head of a shard and where its sections lie: everything here was checked against the shard's size, and
 // later reads use these values, not the bytes again, which the caller may be changing.
 class ShardReader {

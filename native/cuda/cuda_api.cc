@@ -4,7 +4,7 @@
 #include "cuda_exchange.hpp"
 #include "cuda_graph.hpp"
 #include "cuda_rows.hpp"
-#include "guard.hpp"
+#include "cuda_turn.hpp"
 #include "structs.hpp"
 
 namespace {
@@ -15,32 +15,13 @@ using fusco::cuda::CudaContext;
 using fusco::cuda::DevicePlan;
 using fusco::cuda::Event;
 using fusco::cuda::Graph;
+using fusco::cuda::inTurn;
 
-template <class Handle>
-const std::shared_ptr<CudaContext> &contextOf(const Handle &handle) {
-  return handle.context;
-}
-const std::shared_ptr<CudaContext> &contextOf(const fusco_cuda_context &handle) { return handle.shared; }
-const std::shared_ptr<CudaContext> &contextOf(const fusco_cuda_plan &handle) {
-  return handle.shared->contextHandle();
-}
-
-// Runs work(context) with the lock of the handle's context, unless an argument is missing or the GPU has
-// failed before.
-template <class Handle, class F>
-fusco_status inTurn(const Handle *handle, bool given, fusco_error *error, F work) {
-  return guarded(error, [&] {
-    if (handle == nullptr || !given) throw Failure(FUSCO_E_OPTION, "a handle or an argument is NULL");
-    CudaContext &context = *contextOf(*handle);
-    const std::lock_guard<std::mutex> turn(context.mutex);
-    context.checkAlive();
-    work(context);
-  });
-}
-
-template <class Handle, class F>
-fusco_status inTurn(const Handle *handle, fusco_error *error, F work) {
-  return inTurn(handle, true, error, work);
+// A plan that was uploaded. Throws E_BACKEND.
+DevicePlan &uploaded(const fusco_cuda_plan &plan) {
+  if (plan.shared != nullptr) return *plan.shared;
+  throw Failure(FUSCO_E_BACKEND,
+                "exchanges along plans made on the device are not there yet: upload their shards");
 }
 
 // Like inTurn, timed, for an exchange of a plan; what is captured is kept for the graph.
@@ -51,7 +32,7 @@ fusco_status exchange(fusco_cuda_plan *plan, const Call *given, const char *name
     const fusco::CallFrom<Call> from(given, name);
     auto measured = fusco_sized<fusco_cuda_report>();
     const uint64_t start = fusco::steadyNs();
-    run(*plan->shared, from.call, measured);
+    run(uploaded(*plan), from.call, measured);
     measured.stats.nanoseconds = fusco::steadyNs() - start;
     if (context.capturing != nullptr) context.capturing->add(plan->shared, from.call);
     fusco::structTo(report, measured, "fusco_cuda_report");
@@ -138,8 +119,8 @@ void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank) {
   return rank < fusco_cuda_ranks(context) ? context->shared->stream(rank) : nullptr;
 }
 
-fusco_status fusco_cuda_check(fusco_cuda_context *, fusco_error *error) {
-  return guarded(error, [] { throw Failure(FUSCO_E_BACKEND, "fusco_cuda_check comes with version 0.2"); });
+fusco_status fusco_cuda_check(fusco_cuda_context *context, fusco_error *error) {
+  return inTurn(context, error, [](CudaContext &shared) { shared.checkAlive(); });
 }
 
 fusco_status fusco_cuda_alloc(fusco_cuda_context *context, uint32_t rank, uint64_t bytes, void **address,
@@ -230,19 +211,19 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
     const fusco_plan_desc from = fusco::structFrom(desc, "fusco_plan_desc");
     fusco_cuda_capacity sizes{};
     if (capacity != nullptr) sizes = fusco::structFrom(capacity, "fusco_cuda_capacity");
-    *plan = new fusco_cuda_plan{std::make_shared<DevicePlan>(context->shared, sizes, from)};
+    *plan = new fusco_cuda_plan{std::make_shared<DevicePlan>(context->shared, sizes, from), {}};
   });
 }
 
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_plan_desc *desc, fusco_error *error) {
   return inTurn(plan, error,
-                [&](CudaContext &) { plan->shared->upload(fusco::structFrom(desc, "fusco_plan_desc")); });
+                [&](CudaContext &) { uploaded(*plan).upload(fusco::structFrom(desc, "fusco_plan_desc")); });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
 
 uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) {
-  return plan == nullptr ? 0 : plan->shared->bytes();
+  return plan == nullptr || plan->shared == nullptr ? 0 : plan->shared->bytes();
 }
 
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,

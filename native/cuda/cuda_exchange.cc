@@ -56,15 +56,17 @@ void enqueue(DevicePlan &device, Params &params, const char *what, F launch) {
   edges.done();
 }
 
-std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call) {
+std::vector<DispatchParams> launchesOf(DevicePlan &device, const fusco_dispatch_call &call,
+                                       uint64_t minRow = minTmaRow) {
   const fusco_plan &plan = device.plan();
   DispatchParams base{};
   copyPointers(call.origins, plan.ranks, base.origins);
   copyPointers(call.scale, plan.ranks, base.scale);
-  return dispatchParams(call, plan.topk, base, [&](uint32_t p, Payload &payload) {
+  const auto fill = [&](uint32_t p, Payload &payload) {
     copyPointers(call.payloads[p].from, plan.ranks, payload.from);
     copyPointers(call.payloads[p].to, plan.ranks, payload.to);
-  });
+  };
+  return dispatchParams(call, plan.topk, base, fill, minRow);
 }
 
 // Every row straight to its slots.
@@ -273,7 +275,7 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   const bool scaled = call.scale != nullptr;
   const bool once =
       !scaled && device.hasOnePass() && (path == FUSCO_CUDA_PATH_AUTO || path == FUSCO_CUDA_PATH_ONCE);
-  std::vector<DispatchParams> launches = launchesOf(device, call);
+  std::vector<DispatchParams> launches = launchesOf(device, call, once ? minOnePassTmaRow : minTmaRow);
   Edges edges(device);
   for (DispatchParams &params : launches) {
     if (once) {

@@ -76,6 +76,12 @@ class DevicePlan {
 
 }  // namespace fusco::cuda
 
+namespace fusco::cuda {
+class BufferedPlan;
+}
+
+// A plan that was uploaded, or one that is in plan buffers.
 struct fusco_cuda_plan {
   std::shared_ptr<fusco::cuda::DevicePlan> shared;
+  std::shared_ptr<fusco::cuda::BufferedPlan> buffered;
 };

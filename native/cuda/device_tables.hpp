@@ -15,6 +15,9 @@ constexpr uint32_t maxPayloads = 6;
 constexpr uint32_t maxTileRows = 32;
 // Bytes. Shorter rows are moved by threads: a bulk copy costs as much to start as they take to move.
 constexpr uint64_t minTmaRow = 1024;
+// The same for one-pass exchanges, where a warp waits for each row that it moves with its threads: scales of
+// fp8 rows are longer.
+constexpr uint64_t minOnePassTmaRow = 128;
 // Bytes of a row that a tile holds at a time: a multiple of 16, which bulk copies need.
 constexpr uint32_t minChunk = 16;
 constexpr uint32_t maxChunk = 16384;

@@ -21,15 +21,15 @@ Payload payloadOf(const fusco_payload &payload, uint32_t p, const FillAddresses 
   return result;
 }
 
-bool movedByTma(const Payload &payload, uint32_t topk) {
-  return payload.perEntry == 0 && payload.unit == 16 && payload.rowBytes >= minTmaRow &&
-         topk <= maxTileEntries;
+bool movedByTma(const Payload &payload, uint32_t topk, uint64_t minRow) {
+  return payload.perEntry == 0 && payload.unit == 16 && payload.rowBytes >= minRow && topk <= maxTileEntries;
 }
 
 }  // namespace
 
 std::vector<DispatchParams> dispatchParams(const fusco_dispatch_call &call, uint32_t topk,
-                                           const DispatchParams &base, const FillAddresses &fill) {
+                                           const DispatchParams &base, const FillAddresses &fill,
+                                           uint64_t minRow) {
   std::vector<DispatchParams> launches;
   uint32_t p = 0;
   do {
@@ -38,7 +38,7 @@ std::vector<DispatchParams> dispatchParams(const fusco_dispatch_call &call, uint
     std::vector<Payload> rest;
     for (const uint32_t end = std::min(p + maxPayloads, call.payload_count); p < end; p++) {
       const Payload payload = payloadOf(call.payloads[p], p, fill);
-      const bool isFirst = call.scale != nullptr ? payload.perEntry == 0 : movedByTma(payload, topk);
+      const bool isFirst = call.scale != nullptr ? payload.perEntry == 0 : movedByTma(payload, topk, minRow);
       if (isFirst) {
         params.chunkBytes[params.leading] = chunkOf(payload.rowBytes);
         params.payload[params.leading++] = payload;

@@ -70,8 +70,7 @@ struct OnePassTables {
 struct OnePassCommon {
   OnePassTables plan;
   LaunchControl *control;
-  WaitFailure *failure;   // host memory
-  const uint32_t *abort;  // host memory: not zero ends all waits
+  WaitFailure *failure;  // host memory
   uint64_t deadlineNs;
   uint64_t digest;  // of the call, where processes compare it
   uint32_t device;  // index of this device

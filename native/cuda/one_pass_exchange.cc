@@ -79,10 +79,10 @@ OnePassSignals::OnePassSignals(CudaContext &context)
         static_cast<DeviceSignals *>(context.allocRaw(group.ranks.front(), sizeof(DeviceSignals))));
     clear(context, signals_.back(), sizeof(DeviceSignals));
   }
-  context.check(cudaHostAlloc(reinterpret_cast<void **>(&host_), sizeof *host_,
+  context.check(cudaHostAlloc(reinterpret_cast<void **>(&failure_), sizeof *failure_,
                               cudaHostAllocPortable | cudaHostAllocMapped),
                 "allocating a record of failures");
-  *host_ = {};
+  *failure_ = {};
 }
 
 OnePassSignals::~OnePassSignals() {
@@ -101,7 +101,7 @@ OnePassSignals::~OnePassSignals() {
     const OnDevice here(device);
     cudaFree(memory);
   }
-  cudaFreeHost(host_);
+  cudaFreeHost(failure_);
   (void)cudaGetLastError();
 }
 
@@ -146,8 +146,7 @@ OnePassCommon OnePassSignals::common(size_t index, const OnePassTables &tables, 
   OnePassCommon common{};
   common.plan = tables;
   common.control = &signals_[index]->control;
-  common.failure = &host_->failure;
-  common.abort = &host_->abort;
+  common.failure = failure_;
   common.deadlineNs = deadlineNs;
   common.device = static_cast<uint32_t>(index);
   common.devices = static_cast<uint32_t>(signals_.size());
@@ -169,7 +168,7 @@ void OnePassSignals::addSum(SumParams &params) const {
 }
 
 void OnePassSignals::checkWaits() const {
-  const WaitFailure &failure = host_->failure;
+  const WaitFailure &failure = *failure_;
   if (*static_cast<const volatile uint32_t *>(&failure.code) == failureNone) return;
   throw Failure(FUSCO_E_PEER_TIMEOUT, "device %u did not take part in exchange %u within %llu s",
                 context_.groups()[failure.peer % context_.groups().size()].device, failure.epoch,
@@ -191,7 +190,7 @@ OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint3
 
 OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens) {
   const bool isSmall = maxTokens <= smallBatch;
-  const uint32_t enough = isSmall || devices <= 2 ? sms : 64;
+  const uint32_t enough = isSmall || devices <= 2 ? sms : 96;
   OnePassShape shape{};
   shape.blocks = isLimited ? sms : std::min(sms, enough);
   shape.chunkTokens = isSmall ? 1 : shape.blocks >= 100 ? 2 : shape.blocks >= 48 ? 4 : 16;

@@ -63,7 +63,7 @@ class OnePassSignals {
   std::vector<Grown> pushedFlags_;                // [devices]
   std::vector<std::pair<uint32_t, void *>> old_;  // device, memory
   uint64_t pushedEntries_ = 0;
-  HostSignals *host_ = nullptr;
+  WaitFailure *failure_ = nullptr;
 };
 
 // Tokens of a chunk, blocks, and chunks between sending and copying on.

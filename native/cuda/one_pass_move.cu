@@ -40,14 +40,6 @@ struct Warp {
   bool mayStore = false;  // other devices are known to be ready
 };
 
-// A warp copies one row with ordinary accesses.
-template <class Unit>
-__device__ __forceinline__ void copyRow(uint8_t *to, const uint8_t *from, uint64_t bytes, uint32_t lane) {
-  for (uint64_t at = lane; at < bytes / sizeof(Unit); at += 32) {
-    reinterpret_cast<Unit *>(to)[at] = reinterpret_cast<const Unit *>(from)[at];
-  }
-}
-
 struct Item {
   bool isSend;
   uint32_t local;   // local index of the rank that sends or receives
@@ -57,6 +49,47 @@ struct Item {
   uint32_t chunk;
   uint32_t slice;
 };
+
+// Copies rows of a per-token payload that are too short for the TMA unit, or not aligned: lanes share the
+// units of all rows of the chunk, several in flight each.
+template <class Unit>
+__device__ void copyShortRows(const MoveParams &p, const OnePassHead &head, const Item &item,
+                              const uint2 *entry, uint32_t index, const MoveShared &shared, uint32_t lane) {
+  constexpr uint32_t inFlight = 4;
+  const Payload &payload = p.dispatch.payload[index];
+  const uint32_t rank = head.local[item.local];
+  const uint64_t units = payload.rowBytes / sizeof(Unit);
+  const uint64_t total = item.tokens * head.topk * units;
+  // Unit `unit` of the row of `token`: of the source, or where it has landed.
+  const auto source = [&](uint32_t token, uint64_t unit) {
+    const uint8_t *row = payload.from[rank] + uint64_t{item.first + token} * payload.rowBytes;
+    for (uint32_t k = 0; !item.isSend && k < head.topk; k++) {
+      const uint32_t slot = entry[token * head.topk + k].y;
+      if (slot == noSlot || (slot & isLanding) == 0) continue;
+      row = shared.to[index][rank] + uint64_t{slot & ~isLanding} * payload.rowBytes;
+    }
+    return reinterpret_cast<const Unit *>(row) + unit;
+  };
+  for (uint64_t base = lane; base < total; base += 32 * inFlight) {
+    Unit value[inFlight];
+    Unit *to[inFlight];
+#pragma unroll
+    for (uint32_t i = 0; i < inFlight; i++) {
+      const uint64_t at = base + 32 * i;
+      to[i] = nullptr;
+      if (at >= total) continue;
+      const auto number = static_cast<uint32_t>(at / units);
+      const uint2 e = entry[number];
+      if (item.isSend ? static_cast<int32_t>(e.y) < 0 : (e.y & isLanding) != 0) continue;
+      to[i] = reinterpret_cast<Unit *>(shared.to[index][e.x] + uint64_t{e.y} * payload.rowBytes) + at % units;
+      value[i] = *source(number / head.topk, at % units);
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < inFlight; i++) {
+      if (to[i] != nullptr) *to[i] = value[i];
+    }
+  }
+}
 
 // Payloads that are not moved by the TMA unit, origins and values of entries: they travel with slice 0.
 __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Item &item, const uint2 *entry,
@@ -82,27 +115,8 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
       });
       continue;
     }
-    withUnit(payload.unit, [&](auto unit) {
-      using Unit = decltype(unit);
-      for (uint32_t token = 0; token < item.tokens; token++) {
-        const uint2 *row = entry + token * head.topk;
-        const uint8_t *from = payload.from[rank] + uint64_t{item.first + token} * payload.rowBytes;
-        if (!item.isSend) {
-          from = nullptr;
-          for (uint32_t k = 0; k < head.topk; k++) {
-            if (row[k].y != noSlot && (row[k].y & isLanding) != 0) {
-              from = shared.to[i][rank] + uint64_t{row[k].y & ~isLanding} * payload.rowBytes;
-            }
-          }
-          if (from == nullptr) continue;
-        }
-        for (uint32_t k = 0; k < head.topk; k++) {
-          const uint2 e = row[k];
-          if (item.isSend ? static_cast<int32_t>(e.y) < 0 : (e.y & isLanding) != 0) continue;
-          copyRow<Unit>(shared.to[i][e.x] + uint64_t{e.y} * payload.rowBytes, from, payload.rowBytes, lane);
-        }
-      }
-    });
+    withUnit(payload.unit,
+             [&](auto unit) { copyShortRows<decltype(unit)>(p, head, item, entry, i, shared, lane); });
   }
   if (p.dispatch.hasOrigins == 0) return;
   for (uint32_t at = lane; at < count; at += 32) {

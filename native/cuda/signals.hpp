@@ -25,7 +25,7 @@ struct ReadyMessage {
 // Memory of one device that the others write. Two sets of messages alternate between calls: no device is
 // ever more than one call ahead of another.
 struct Inbox {
-  uint32_t poison;           // a failure that another device has found: code << 16 | its late peer; 0: none
+  uint32_t poison;           // a failure found elsewhere: code << 16 | its late peer; 0: none
   uint32_t ready[maxRanks];  // [devices]: epoch of the last call that the device is ready for
   uint32_t done[maxRanks];   // [devices]: epoch of the last call after which it reads nothing more here
   ReadyMessage message[2][maxRanks];  // [epoch % 2][devices]
@@ -46,12 +46,6 @@ struct WaitFailure {
 struct DeviceSignals {
   LaunchControl control;
   alignas(256) Inbox inbox;
-};
-
-// Host memory that kernels read and write.
-struct HostSignals {
-  WaitFailure failure;
-  uint32_t abort;  // not zero ends all waits
 };
 
 }  // namespace fusco::cuda

@@ -77,8 +77,6 @@ __device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, u
       return false;
     } else if (poison != 0) {
       fail(c, static_cast<FailureCode>(poison >> 16), epoch, poison & 0xffff);
-    } else if (*static_cast<const volatile uint32_t *>(c.abort) != 0) {
-      fail(c, failureAborted, epoch, peer);
     } else if (now - start >= c.deadlineNs) {
       fail(c, failureTimeout, epoch, peer);
     }

@@ -84,8 +84,9 @@ const char *fusco_status_name(fusco_status status) {
                                           "E_RUN_TABLE",
                                           "E_STREAM",
                                           "E_SLICE",
-                                          "E_FORWARD"};
-  static_assert(std::size(names) == FUSCO_E_FORWARD + 1, "a name for each status");
+                                          "E_FORWARD",
+                                          "E_MAX_ROWS"};
+  static_assert(std::size(names) == FUSCO_E_MAX_ROWS + 1, "a name for each status");
   const auto index = static_cast<size_t>(status);
   return index < std::size(names) ? names[index] : names[FUSCO_E_INTERNAL];
 }

@@ -97,7 +97,8 @@ typedef enum fusco_status FUSCO_ENUM {
   FUSCO_E_RUN_TABLE = 31,         /**< run tables of sender and receiver disagree */
   FUSCO_E_STREAM = 32,            /**< a send order does not hold each of its rows once, in order */
   FUSCO_E_SLICE = 33,             /**< slices do not cover the send orders once, in order */
-  FUSCO_E_FORWARD = 34            /**< forwarding and distribution descriptors disagree */
+  FUSCO_E_FORWARD = 34,           /**< forwarding and distribution descriptors disagree */
+  FUSCO_E_MAX_ROWS = 35           /**< a rank would receive more rows than the options allow */
 } fusco_status;
 
 /**

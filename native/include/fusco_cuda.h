@@ -154,8 +154,8 @@ void *fusco_cuda_stream(const fusco_cuda_context *context, uint32_t rank);
 fusco_status fusco_cuda_limit_sms(fusco_cuda_context *context, uint32_t count, fusco_error *error);
 
 /**
- * Reports an error that the devices recorded since the last check, without waiting for them.
- * Declared for version 0.2; in this version it returns FUSCO_E_BACKEND.
+ * Reports what kernels of exchanges have recorded until now, without waiting for them. Every other call on
+ * the context reports it as well.
  *
  * @param[in]  context  the context
  * @param[out] error    may be NULL

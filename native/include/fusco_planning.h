@@ -2,7 +2,9 @@
  * @file
  * Planning in native code, on the CPU and on GPUs, and plan files.
  *
- * Declared for version 0.2. In this version every function that returns a status returns FUSCO_E_BACKEND.
+ * Planning of one rank on the CPU, planning on the GPUs of one process, and plan files are there; exchanges
+ * along a plan made on the device are not, and return FUSCO_E_BACKEND. The rest is declared for version 0.2:
+ * its functions that return a status return FUSCO_E_BACKEND in this version.
  *
  * The conventions of fusco.h, fusco_cuda.h and fusco_nccl.h apply. The WebAssembly planner defines what a
  * plan is: the functions of this header make the same bytes.
@@ -48,7 +50,7 @@ typedef struct fusco_plan_options {
   fusco_dtype combine_dtype; /**< nominal dtype of combined rows; BYTES: as dtype, BF16 for FP8 */
   uint32_t align;            /**< rows to which each block is padded; 0: 1 */
   uint32_t capacity;         /**< most rows of an instance; 0: no limit */
-  fusco_strategy strategy;   /**< AUTO is refused by planning on the device */
+  fusco_strategy strategy;   /**< never AUTO, which the Wasm planner settles */
   fusco_balance balance;     /**< hierarchical plans only */
   fusco_partial partial;     /**< hierarchical plans only */
   fusco_sum sum;             /**< hierarchical plans only */
@@ -59,6 +61,9 @@ typedef struct fusco_plan_options {
    * placement_ranks[placement_offsets[e]] to placement_ranks[placement_offsets[e + 1] - 1], ascending. */
   const uint32_t *placement_offsets;
   const uint16_t *placement_ranks; /**< [placement_offsets[experts]] */
+  /** Most rows that a rank may receive, padding included: planning fails with FUSCO_E_MAX_ROWS if one would
+   * receive more. Not part of the plan. 0: no bound. Planning on the device takes the bound of its limits. */
+  uint32_t max_rows;
 } fusco_plan_options;
 
 /** Integer type of expert ids. */
@@ -90,7 +95,7 @@ typedef struct fusco_planner fusco_planner; /**< options with their placement, r
  * @param[in]  options  host memory; copied, with the arrays that it points to
  * @param[out] planner  destroy it with fusco_planner_destroy; unchanged after a failure
  * @param[out] error    may be NULL
- * @retval FUSCO_E_OPTION     an option is out of range
+ * @retval FUSCO_E_OPTION     an option is out of range, or strategy is AUTO
  * @retval FUSCO_E_PLACEMENT  the placement names a rank outside the group, or a rank twice for an expert
  * @retval FUSCO_E_LIMIT      more than 65535 instances
  */
@@ -106,9 +111,12 @@ void fusco_planner_destroy(fusco_planner *planner);
 
 /** What a planner needs of the caller. */
 typedef struct fusco_planner_info {
-  uint32_t struct_size;       /**< sizeof(fusco_planner_info) */
-  uint32_t instances;         /**< instances of the placement */
-  uint32_t counts;            /**< counts of one rank in the first gather, u32 each */
+  uint32_t struct_size; /**< sizeof(fusco_planner_info) */
+  uint32_t instances;   /**< instances of the placement */
+  /** Counts of one rank in the first gather, u32 each: its entries per instance, or per expert under QUOTA_1
+   * with replicas; and behind them its rows per node, if the strategy needs those and they depend on neither
+   * a capacity nor quotas. */
+  uint32_t counts;
   uint32_t second_counts;     /**< counts of one rank in the second gather; 0: none is needed */
   uint8_t options_digest[32]; /**< SHA-256 of the options; ranks compare it before they plan */
 } fusco_planner_info;
@@ -125,7 +133,7 @@ fusco_status fusco_planner_describe(const fusco_planner *planner, fusco_planner_
                                     fusco_error *error);
 
 /**
- * First facts of a rank: its rows per expert.
+ * First facts of a rank: its rows before the capacity.
  *
  * @param[in]  planner  the planner; several threads may count at the same time
  * @param[in]  rank     0..ranks - 1
@@ -133,6 +141,8 @@ fusco_status fusco_planner_describe(const fusco_planner *planner, fusco_planner_
  * @param[out] counts   u32 [info.counts], host memory
  * @param[out] error    may be NULL
  * @retval FUSCO_E_OPTION             there is no such rank
+ * @retval FUSCO_E_BUFFER             ids are not aligned to their element
+ * @retval FUSCO_E_LIMIT              more entries than the format allows
  * @retval FUSCO_E_ROUTING_SHAPE      the table's topk is not the one of the options
  * @retval FUSCO_E_ROUTING_DTYPE      ids.dtype has no name in fusco_id_dtype
  * @retval FUSCO_E_ROUTING_ID         an id is out of range; error.path names token and k
@@ -150,11 +160,36 @@ fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, co
  * @param[in]  counts         u32 [ranks, info.counts], host memory: the first facts of all ranks
  * @param[out] second_counts  u32 [info.second_counts], host memory
  * @param[out] error          may be NULL
- * @retval FUSCO_E_FACTS  counts contradict the ids or each other
- * @retval other          as fusco_planner_count
+ * @retval FUSCO_E_FACTS     counts contradict the ids or each other
+ * @retval FUSCO_E_MAX_ROWS  a rank would receive more than options.max_rows
+ * @retval other             as fusco_planner_count
  */
 fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t rank, const fusco_ids *ids,
                                        const uint32_t *counts, uint32_t *second_counts, fusco_error *error);
+
+/** What the facts decide, with the same result on all ranks. */
+typedef struct fusco_decision {
+  uint32_t struct_size;    /**< sizeof(fusco_decision) */
+  fusco_strategy strategy; /**< that of the options */
+  fusco_balance rule;      /**< the rule that assigned the rail groups, never BEST; BEST for flat plans */
+} fusco_decision;
+
+/**
+ * Decides who forwards.
+ *
+ * @param[in]     planner        the planner
+ * @param[in]     counts         u32 [ranks, info.counts], host memory
+ * @param[in]     second_counts  u32 [ranks, info.second_counts], host memory; NULL if info.second_counts is
+ *                               0
+ * @param[in,out] decision       host memory, with its struct_size
+ * @param[out]    rail_groups    [ranks], host memory: rail group of each rank; unchanged for flat plans, for
+ *                               which it may be NULL
+ * @param[out]    error          may be NULL
+ * @retval FUSCO_E_OPTION  a required argument is NULL, or struct_size is 0
+ */
+fusco_status fusco_planner_decide(const fusco_planner *planner, const uint32_t *counts,
+                                  const uint32_t *second_counts, fusco_decision *decision,
+                                  uint16_t *rail_groups, fusco_error *error);
 
 /**
  * Writes a rank's shard.
@@ -165,11 +200,13 @@ fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t ra
  * @param[in]     counts         u32 [ranks, info.counts], host memory
  * @param[in]     second_counts  u32 [ranks, info.second_counts], host memory; NULL if info.second_counts is
  *                               0
- * @param[in,out] shard          host memory; in: the capacity in bytes; out: the bytes written. `data` NULL
- *                               only asks for the bytes
+ * @param[in,out] shard          host memory, aligned to 4 bytes; in: the capacity in bytes; out: the bytes
+ *                               written. `data` NULL only asks for the bytes, without looking at the ids.
+ *                               After a failure its contents are undefined
  * @param[out]    error          may be NULL
- * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value
+ * @retval FUSCO_E_BUFFER  the shard needs more bytes: error.value; or it is misaligned
  * @retval FUSCO_E_LIMIT   beyond a limit of the format
+ * @retval FUSCO_E_MAX_ROWS  a rank would receive more than options.max_rows
  * @retval FUSCO_E_FACTS   counts contradict the ids or each other
  * @retval other           as fusco_planner_count
  */
@@ -227,6 +264,8 @@ typedef struct fusco_plan_file_info {
   const uint16_t *rail_groups;       /**< [ranks]; NULL for flat plans */
   const fusco_buffer *shards;        /**< [ranks] */
   uint8_t plan_id[32];               /**< SHA-256 */
+  fusco_balance rule;                /**< that assigned the rail groups, never BEST; BEST for flat plans */
+  const char *reason; /**< why AUTO chose the strategy, UTF-8, to be written; NULL: "". Not read back */
 } fusco_plan_file_info;
 
 /**
@@ -246,7 +285,8 @@ fusco_status fusco_plan_file_describe(const fusco_plan_file *file, fusco_plan_fi
  * @param[in]  file   the file
  * @param[in]  ids    [ranks], host memory
  * @param[out] error  may be NULL
- * @retval FUSCO_E_ENTRY  the file is not the plan of this routing; error names rank and entry
+ * @retval FUSCO_E_ENTRY  the file is not the plan of this routing; error names rank and, if instances differ,
+ *                        entry
  * @retval other          as fusco_planner_count
  */
 fusco_status fusco_plan_file_check_routing(const fusco_plan_file *file, const fusco_ids *ids,
@@ -256,7 +296,8 @@ fusco_status fusco_plan_file_check_routing(const fusco_plan_file *file, const fu
  * Writes a plan file, under a temporary name that is renamed at the end.
  *
  * @param[in]  path     UTF-8; an existing file is replaced
- * @param[in]  info     options, rail groups and shards; plan_id is ignored; read during the call only
+ * @param[in]  info     options, rule, rail groups, reason and shards; plan_id is ignored; read during the
+ * call only
  * @param[out] plan_id  32 bytes; may be NULL
  * @param[out] error    may be NULL
  * @retval FUSCO_E_FILE_WRITE  the file cannot be written; nothing is left behind
@@ -332,7 +373,9 @@ typedef struct fusco_cuda_plan_call {
 } fusco_cuda_plan_call;
 
 /**
- * Enqueues planning on the ranks' streams and attaches the plan buffers.
+ * Enqueues planning on the ranks' streams and attaches the plan buffers. The devices of the context wait for
+ * one another between the parts of planning, on their streams. It can be captured in a graph, whose launches
+ * plan whatever ids are there; the number of tokens is that of the capture.
  *
  * Bad ids (out of range, or twice in a token) never cause an access out of bounds. Such entries are treated
  * as masked (of an expert named twice, the lowest k stays), and the error is returned by

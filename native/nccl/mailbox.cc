@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,6 +25,12 @@ namespace {
 constexpr uint64_t made = 0x4452414f42435346;  // "FSCBOARD"
 constexpr uint32_t places = 2;
 
+// The namespace in which this process has its number; 0: unknown.
+ino_t ownNamespace() {
+  struct stat status {};
+  return stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
+}
+
 [[noreturn]] void refuse(const char *what, const std::string &name) {
   throw Failure(FUSCO_E_BACKEND, "shared memory %.60s: %s: %s", name.c_str(), what, std::strerror(errno));
 }
@@ -43,6 +50,9 @@ struct Mailbox::Head {
   std::atomic<uint32_t> left;
   std::atomic<uint32_t> news;  // counts announcements and failures
   std::atomic<uint32_t> failed[maxMailboxRanks];
+  std::atomic<uint32_t> hasLeft[maxMailboxRanks];
+  pid_t process[maxMailboxRanks];  // written before `attached`
+  ino_t namespaceOf[maxMailboxRanks];
   Post posts[];
 };
 
@@ -86,6 +96,8 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
   // Fresh shared memory is zero, and a zeroed head is a valid one.
   if (self == 0) head_->made.store(made, std::memory_order_release);
   wait([&] { return head_->made.load(std::memory_order_acquire) == made; });
+  head_->process[self] = getpid();
+  head_->namespaceOf[self] = ownNamespace();
   head_->attached.fetch_add(1);
   if (self == 0) wait([&] { return head_->attached.load() == neighbors_; });
 }
@@ -143,7 +155,10 @@ void Mailbox::sleep(uint32_t &seen, uint64_t timeoutNs) {
   seen = head_->news.load();
 }
 
-void Mailbox::leave() { head_->left.fetch_add(1); }
+void Mailbox::leave() {
+  head_->hasLeft[self_].store(1);
+  head_->left.fetch_add(1);
+}
 
 bool Mailbox::haveAllLeft() const { return head_->left.load() >= neighbors_; }
 
@@ -153,5 +168,12 @@ void Mailbox::fail() {
 }
 
 bool Mailbox::hasFailed(uint32_t neighbor) const { return head_->failed[neighbor].load() != 0; }
+
+bool Mailbox::isGone(uint32_t neighbor) const {
+  const ino_t space = head_->namespaceOf[self_];
+  if (space == 0 || head_->namespaceOf[neighbor] != space || head_->hasLeft[neighbor].load() != 0)
+    return false;
+  return kill(head_->process[neighbor], 0) != 0 && errno == ESRCH;
+}
 
 }  // namespace fusco::nccl

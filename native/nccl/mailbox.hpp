@@ -90,6 +90,9 @@ class Mailbox {
   // Tells the neighbors that this rank failed, so that they do not wait for their deadlines.
   void fail();
   bool hasFailed(uint32_t neighbor) const;
+  // Whether the process of a neighbor has ended without leaving. False where that cannot be seen: in another
+  // namespace of processes.
+  bool isGone(uint32_t neighbor) const;
 
  private:
   struct Head;

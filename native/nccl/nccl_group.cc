@@ -130,7 +130,9 @@ Group::~Group() {
   if (mailbox_ != nullptr) {
     mailbox_->leave();
     const uint64_t until = monotonicNs() + closingNs;
-    while (!broken_ && !mailbox_->haveAllLeft() && monotonicNs() < until) usleep(napUs);
+    while (!broken_ && !haveWaitsEnded_.load() && !mailbox_->haveAllLeft() && monotonicNs() < until) {
+      usleep(napUs);
+    }
   }
   peers_.reset();
   cudaFreeHost(hostSignals_);
@@ -194,7 +196,9 @@ void Group::fail(const Failure &failure) noexcept {
 }
 
 void Group::endWaits() noexcept {
-  if (hostSignals_ != nullptr) *static_cast<volatile uint32_t *>(&hostSignals_->abort) = 1;
+  if (hostSignals_ == nullptr || haveWaitsEnded_.exchange(true)) return;
+  *static_cast<volatile uint32_t *>(&hostSignals_->abort) = 1;
+  if (peers_ != nullptr) peers_->endWaits();
 }
 
 void Group::check() const {
@@ -213,9 +217,9 @@ void Group::check() const {
   }
   if (code == cuda::failureAborted) {
     for (uint32_t i = 0; i < neighbors_.count(); i++) {
-      if (i == neighbors_.self || !mailbox_->hasFailed(i)) continue;
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "exchange %u: rank %u has given up", failure.epoch,
-                    neighbors_.rankAt[i])
+      if (i == neighbors_.self || !(mailbox_->hasFailed(i) || mailbox_->isGone(i))) continue;
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "exchange %u: rank %u %s", failure.epoch, neighbors_.rankAt[i],
+                    mailbox_->isGone(i) ? "has ended" : "has given up")
           .atRank(neighbors_.rankAt[i]);
     }
     throw Failure(FUSCO_E_PEER_TIMEOUT, "%.200s", broken_ ? brokenBy_.message : abortedWhy_);

@@ -122,7 +122,7 @@ class Group {
   // neighbors only.
   Registry &registry() { return *registry_; }
   PeerMemory &peers() { return *peers_; }
-  cuda::HostSignals &hostSignals() { return *hostSignals_; }
+  cuda::WaitFailure &waitFailure() { return hostSignals_->failure; }
   uint64_t deadlineNs() const { return deadlineNs_; }
   // Around what is enqueued on the caller's stream: calls on different streams stay in order.
   void followStream(cudaStream_t stream);
@@ -179,7 +179,13 @@ class Group {
   static constexpr uint64_t flagsBytes = 2 * maxNeighbors * sizeof(uint64_t);
   uint64_t *flags_ = nullptr;
   std::vector<uint64_t *> peerFlags_;
-  cuda::HostSignals *hostSignals_ = nullptr;  // pinned host memory
+  // Pinned host memory that kernels write and read.
+  struct HostSignals {
+    cuda::WaitFailure failure;
+    uint32_t abort;  // not zero ends the waits of launchFlags()
+  };
+  HostSignals *hostSignals_ = nullptr;
+  std::atomic<bool> haveWaitsEnded_{false};
 };
 
 }  // namespace fusco::nccl

@@ -152,10 +152,11 @@ std::vector<DispatchParams> launchesOf(const Plan &plan, const fusco_dispatch_ca
   base.plan = plan.device().direct;
   base.scale[self] = floatsOf(call.scale);
   if (call.origins != nullptr) base.origins[self] = static_cast<int32_t *>(call.origins[0].data);
-  return cuda::dispatchParams(call, plan.sizes().topk, base, [&](uint32_t p, Payload &payload) {
+  const auto fill = [&](uint32_t p, Payload &payload) {
     payload.from[self] = bytesOf(call.payloads[p].from[0]);
     payload.to[self] = bytesOf(call.payloads[p].to[0]);
-  });
+  };
+  return cuda::dispatchParams(call, plan.sizes().topk, base, fill, cuda::minOnePassTmaRow);
 }
 
 // Each row, scaled, straight to all of its slots.

@@ -39,10 +39,15 @@ PeerMemory::PeerMemory(Group &group) : group_(group) {
   const uint64_t bytes = cuda::maxPeerBuffers * cuda::maxRanks * sizeof(uint64_t);
   group_.must(cudaMalloc(reinterpret_cast<void **>(&addresses_), bytes), "allocating a table of addresses");
   allocated_.push_back(addresses_);
+  group_.must(cudaStreamCreateWithFlags(&aborts_, cudaStreamNonBlocking), "creating a stream");
+  group_.must(cudaMallocHost(reinterpret_cast<void **>(&poison_), sizeof *poison_), "allocating a flag");
+  *poison_ = cuda::failureAborted << 16 | group.neighbors().self;
 }
 
 PeerMemory::~PeerMemory() {
   for (void *memory : allocated_) cudaFree(memory);
+  cudaStreamDestroy(aborts_);
+  cudaFreeHost(poison_);
   (void)cudaGetLastError();
 }
 
@@ -100,8 +105,7 @@ OnePassCommon PeerMemory::common(const cuda::OnePassTables &tables, uint32_t chu
   OnePassCommon common{};
   common.plan = tables;
   common.control = &reinterpret_cast<DeviceSignals *>(signals_[neighbors.self])->control;
-  common.failure = &group_.hostSignals().failure;
-  common.abort = &group_.hostSignals().abort;
+  common.failure = &group_.waitFailure();
   // A little less than the host waits, so that the error names the late rank.
   common.deadlineNs = group_.deadlineNs() / 16 * 15;
   common.digest = digest;
@@ -132,6 +136,14 @@ void PeerMemory::addGradient(cuda::CombineGradientParams &params) const {
   for (size_t i = 0; i < grown_.size(); i++) {
     params.pushed[i] = reinterpret_cast<float *>(grown_[i] + layout.pushed);
   }
+}
+
+void PeerMemory::endWaits() noexcept {
+  const cuda::OnDevice here(group_.device());
+  uint32_t *poison = &reinterpret_cast<DeviceSignals *>(signals_[group_.neighbors().self])->inbox.poison;
+  // A copy proceeds while kernels wait.
+  cudaMemcpyAsync(poison, poison_, sizeof *poison_, cudaMemcpyHostToDevice, aborts_);
+  (void)cudaGetLastError();
 }
 
 uint32_t PeerMemory::otherCaller(uint32_t epoch, uint64_t digest) const {

@@ -41,6 +41,8 @@ class PeerMemory {
   // Of the kernels between the edges of launchBeginEdge() and launchEndEdge().
   cuda::PeerRows rows() const;
   uint64_t *addresses() const { return addresses_; }
+  // Ends the waits of kernels. From any thread.
+  void endWaits() noexcept;
   // After a mismatch: the first neighbor whose call of this epoch has another digest. Waits for kernels.
   uint32_t otherCaller(uint32_t epoch, uint64_t digest) const;
 
@@ -56,6 +58,8 @@ class PeerMemory {
   OfRanks signals_;
   OfRanks grown_;  // flags, flags of weights, weights, landing rows
   uint64_t *addresses_ = nullptr;
+  cudaStream_t aborts_ = nullptr;
+  uint32_t *poison_ = nullptr;  // pinned host memory
 };
 
 }  // namespace fusco::nccl

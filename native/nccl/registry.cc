@@ -174,7 +174,7 @@ void Registry::serve() {
   while (!isStopping_.load()) {
     for (uint32_t neighbor = 0; neighbor < neighbors_.count(); neighbor++) {
       if (neighbor == neighbors_.self) continue;
-      if (mailbox_.hasFailed(neighbor)) onFailure_();
+      if (mailbox_.hasFailed(neighbor) || mailbox_.isGone(neighbor)) onFailure_();
       for (uint32_t index = 0; index < maxSegments; index++) map(neighbor, index);
     }
     mailbox_.sleep(seen, lookNs);

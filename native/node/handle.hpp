@@ -82,6 +82,15 @@ class Handle : public Napi::ObjectWrap<Class> {
     return handle_;
   }
 
+  // Makes the handle with a function of the C interface, whose last parameters are the new handle and the
+  // error.
+  template <class Function, class... Arguments>
+  void make(Napi::Env env, Function create, Arguments... arguments) {
+    typename Pointer::pointer made = nullptr;
+    run(env, create, arguments..., &made);
+    handle_.reset(made);
+  }
+
   Pointer handle_;
   uint32_t ranks_ = 0;
 

@@ -3,9 +3,12 @@
 // executor/native/types.ts.
 
 #include "device_plan.hpp"
+#include "device_planner.hpp"
 #include "exports.hpp"
 #include "nccl_plan.hpp"
 #include "plan.hpp"
+#include "plan_file.hpp"
+#include "planner.hpp"
 #include "rows.hpp"
 
 namespace fusco_node {
@@ -35,6 +38,19 @@ void describeHost(Napi::Env env, Exports &exports) {
                   .method("combineGradient", &Plan::later<fusco_combine_gradient>, 1)
                   .call<fusco_combine_gradient>("combineGradientSync")
                   .method("close", &Plan::close, 0));
+  exports.add(Members<Planner>(env, 1)
+                  .method("describe", &Planner::describe, 0)
+                  .method("count", &Planner::count, 2)
+                  .method("countAgain", &Planner::countAgain, 3)
+                  .method("decide", &Planner::decide, 2)
+                  .method("shard", &Planner::shard, 4)
+                  .method("close", &Planner::close, 0));
+  exports.add(Members<PlanFile>(env, 1)
+                  .method("planId", &PlanFile::planId, 0)
+                  .method("shard", &PlanFile::shard, 1)
+                  .method("checkRouting", &PlanFile::checkRouting, 1)
+                  .method("write", &PlanFile::write, 2)
+                  .method("close", &PlanFile::close, 0));
   exports.function("addressOf", addressOf, 1)
       .call<fusco_fp8_quantize>("fp8Quantize")
       .call<fusco_fp8_dequantize>("fp8Dequantize")
@@ -62,6 +78,14 @@ void describeCuda(Napi::Env env, Exports &exports) {
                   .call<fusco_cuda_weight_gradient>("weightGradient")
                   .call<fusco_cuda_combine_gradient>("combineGradient")
                   .method("close", &DevicePlan::close, 0));
+  exports.add(Members<DevicePlanner>(env, 3)
+                  .property("bufferBytes", &DevicePlanner::bufferBytes)
+                  .method("close", &DevicePlanner::close, 0));
+  exports.add(Members<BufferedPlan>(env, 3)
+                  .method("describe", &BufferedPlan::describe, 1)
+                  .method("recvRows", &BufferedPlan::recvRows, 1)
+                  .method("shard", &BufferedPlan::shard, 1)
+                  .method("close", &BufferedPlan::close, 0));
   exports.add(Members<CudaEvent>(env, 2)
                   .call<fusco_cuda_event_record>("record")
                   .call<fusco_cuda_event_wait>("wait")

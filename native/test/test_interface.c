@@ -72,28 +72,20 @@ static void names_every_status(void) {
   CHECK(strcmp(fusco_status_name(FUSCO_OK), "OK") == 0);
   CHECK(strcmp(fusco_status_name(FUSCO_E_PEER_MISMATCH), "E_PEER_MISMATCH") == 0);
   CHECK(strcmp(fusco_status_name(FUSCO_E_FORWARD), "E_FORWARD") == 0);
-  CHECK(strcmp(fusco_status_name((fusco_status)(FUSCO_E_FORWARD + 1)), "E_INTERNAL") == 0);
+  CHECK(strcmp(fusco_status_name((fusco_status)(FUSCO_E_MAX_ROWS + 1)), "E_INTERNAL") == 0);
   CHECK(strcmp(fusco_status_name((fusco_status)-1), "E_INTERNAL") == 0);
 }
 
-static void planning_is_declared_only(void) {
+static void some_planning_is_declared_only(void) {
   fusco_error error;
-  fusco_planner *planner = NULL;
-  fusco_plan_file *file = NULL;
-  uint64_t bytes = 0;
-  CHECK(fusco_planner_create(NULL, &planner, &error) == FUSCO_E_BACKEND && planner == NULL);
-  CHECK(strstr(error.message, "version 0.2") != NULL);
-  CHECK(fusco_plan_file_open("no-such-file", &file, &error) == FUSCO_E_BACKEND && file == NULL);
-  CHECK(fusco_cuda_plan_buffer_bytes(NULL, NULL, &bytes, &error) == FUSCO_E_BACKEND && bytes == 0);
-  CHECK(fusco_nccl_plan_on_device(NULL, NULL, NULL, NULL, NULL) == FUSCO_E_BACKEND);
-  fusco_planner_destroy(planner);
-  fusco_plan_file_close(file);
+  CHECK(fusco_nccl_plan_on_device(NULL, NULL, NULL, NULL, &error) == FUSCO_E_BACKEND);
+  CHECK(strstr(error.message, "this build has no") != NULL);
 }
 
 int main(void) {
   checks_struct_sizes();
   names_every_status();
-  planning_is_declared_only();
+  some_planning_is_declared_only();
   fusco_context *context = NULL;
   CHECK(fusco_context_create(NULL, &context, NULL) == FUSCO_OK);
   shard_fields fields[RANKS];

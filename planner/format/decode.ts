@@ -5,7 +5,7 @@ import type { Decision, Plan } from '../plan.ts';
 import { BALANCE_RULES, makeSpec, type PlanSpec } from '../spec.ts';
 import { equalBytes, hex } from './bytes.ts';
 import { Cursor, refuseHeader } from './cursor.ts';
-import { type Core, coreOf, DIGEST_BYTES, idOf, MAGIC, pack, packr, shardDigests, sorted } from './digest.ts';
+import { type Core, coreOf, DIGEST_BYTES, idOf, MAGIC, pack, packr, shardDigests } from './digest.ts';
 import {
   ARRAY16,
   arrayHead,
@@ -188,7 +188,7 @@ function readCore(header: Header, ranks: number): Omit<Plan, 'shards'> {
   const { extra } = header;
   const settled = { ...spec, strategy: decision.strategy };
   const plan = { spec: settled, decision, ...(extra === undefined ? {} : { extra }) };
-  if (!equalBytes(pack(coreOf(plan)), pack(sorted(header.core)))) {
+  if (!equalBytes(pack(coreOf(plan)), pack(header.core))) {
     throw refuseHeader('the core is not in canonical form');
   }
   return plan;

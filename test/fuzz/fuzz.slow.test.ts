@@ -65,7 +65,7 @@ describe('the fuzzer', () => {
   });
 
   it('finds nothing in a short run of every target', { timeout: 300_000 }, ({ annotate }) => {
-    const seconds = 0.6 * (targets.length + 2);
+    const seconds = 0.6 * (targets.length + 3);
     const run = fuzz('--seconds', String(seconds));
     // The seed is in the message of a failure: `npm run fuzz -- --seed N` goes the same way.
     expect(run.stdout, run.stderr).not.toContain('FOUND');
@@ -74,7 +74,7 @@ describe('the fuzzer', () => {
     const left = /^.*left out.*$/m.exec(run.stdout)?.[0];
     if (left !== undefined) void annotate(left);
     if (left === undefined || process.env.CI !== undefined) {
-      for (const name of ['native-exchange', 'native-rows']) {
+      for (const name of ['native-exchange', 'native-plan-file', 'native-rows']) {
         expect(run.stdout).toMatch(new RegExp(`^${name}: [1-9]\\d* runs`, 'm'));
       }
     }

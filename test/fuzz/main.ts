@@ -12,7 +12,7 @@ import { randomFrom } from '../support/workloads.ts';
 import { type Finding, type FuzzReport, fuzz, type Target } from './engine.ts';
 import { exchangeSeeds } from './nativeSeeds.ts';
 import { planted } from './planted.ts';
-import { isRefusal, targetsOf } from './targets.ts';
+import { isRefusal, planSeeds, targetsOf } from './targets.ts';
 
 /** No input of a few kilobytes may take longer. */
 const HANG_MS = '5000';
@@ -146,6 +146,7 @@ async function main(): Promise<number> {
   }
   if (values['native-seeds'] !== undefined) {
     keep(join(values['native-seeds'], 'native-exchange'), await exchangeSeeds());
+    keep(join(values['native-seeds'], 'native-plan-file'), await planSeeds());
     return 0;
   }
   const names = values.target;

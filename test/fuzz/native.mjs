@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 
 /** Targets, as the command line names them, and how long an input may be. */
-export const NATIVE = { 'native-exchange': 16384, 'native-rows': 4096 };
+export const NATIVE = { 'native-exchange': 16384, 'native-plan-file': 32768, 'native-rows': 4096 };
 
 const CMAKE = [
   '-G',
@@ -29,14 +29,15 @@ export function hasClang() {
 export function buildNative(root) {
   for (const args of [
     ['-S', 'native', '-B', 'build/fuzz/native', ...CMAKE],
-    ['--build', 'build/fuzz/native', '--target', 'fuzz_exchange', 'fuzz_rows'],
+    ['--build', 'build/fuzz/native', '--target', 'fuzz_exchange', 'fuzz_plan_file', 'fuzz_rows'],
   ]) {
     const run = spawnSync('cmake', args, { cwd: root, encoding: 'utf8' });
     if (run.status !== 0) throw new Error(`cmake ${args.join(' ')}\n${run.stdout}${run.stderr}`);
   }
 }
 
-const binaryOf = (root, name) => `${root}build/fuzz/native/fuzz/${name.replace('native-', 'fuzz_')}`;
+const binaryOf = (root, name) =>
+  `${root}build/fuzz/native/fuzz/${name.replaceAll('-', '_').replace('native_', 'fuzz_')}`;
 
 /** Runs a target on one input. */
 export function replayNative(root, name, input) {

@@ -27,6 +27,7 @@ import { readSafetensors } from '../../tools/readers/safetensors.ts';
 import { readTorch, TorchTensor } from '../../tools/readers/torch.ts';
 import { findTopology } from '../../tools/simulate/topology.ts';
 import { coverageDefects, executeNaively } from '../support/execute.ts';
+import { ACCEPTED, nativeVerdict } from '../support/nativeFile.ts';
 import { openFile, sealFile } from '../support/planFile.ts';
 import { SAMPLE_NAMES, samplePlan } from '../support/samplePlans.ts';
 import type { Target } from './engine.ts';
@@ -92,7 +93,7 @@ async function runPlan(bytes: Uint8Array): Promise<void> {
   if (defects.length > 0) throw new Error(`a verified plan: ${defects[0]}`);
 }
 
-/** With digests made right: both verifiers must come to one verdict. */
+/** With digests made right: all verifiers must come to one verdict. */
 async function runSealed(bytes: Uint8Array): Promise<void> {
   let sealed: Uint8Array;
   try {
@@ -112,9 +113,14 @@ async function runSealed(bytes: Uint8Array): Promise<void> {
   };
   const streamed = await verdict(() => verifyChunked(source, nodeHashing));
   if (whole !== streamed) throw new Error(`two verdicts: ${whole}; streamed: ${streamed}`);
+  const native = nativeVerdict(sealed);
+  const code = /^E_\w+/.exec(whole)?.[0] ?? ACCEPTED;
+  if (native !== undefined && native.split(' ')[0] !== code) {
+    throw new Error(`two verdicts: ${whole}; in native code: ${native}`);
+  }
 }
 
-async function planSeeds(): Promise<Uint8Array[]> {
+export async function planSeeds(): Promise<Uint8Array[]> {
   const planner = await loadPlanner();
   return Promise.all(
     SAMPLE_NAMES.map(async (name) => (await encodePlan(samplePlan(planner, name), nodeSha256)).bytes),

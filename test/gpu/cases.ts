@@ -4,6 +4,7 @@ import { gatingCases } from './gating.ts';
 import { gradientCases } from './gradient.ts';
 import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
+import { planningCases } from './planning.ts';
 import { specialCases } from './special.ts';
 import { steadyCases } from './steady.ts';
 import { sumCases } from './sums.ts';
@@ -15,6 +16,7 @@ export const gpuCases: readonly GpuCase[] = [
   ...fp8Cases,
   ...gatingCases,
   ...layerCases,
+  ...planningCases,
   ...behaviorCases,
   ...gradientCases,
   ...steadyCases,

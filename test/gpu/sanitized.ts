@@ -5,6 +5,7 @@ import { gatingCases } from './gating.ts';
 import { gradientCases } from './gradient.ts';
 import { layerCases } from './layer.ts';
 import { matrixCases } from './matrix.ts';
+import { planningCases } from './planning.ts';
 import { specialCases } from './special.ts';
 
 const small = matrixCases.filter(
@@ -26,7 +27,14 @@ const ROW_WORK = [
 const rowWork = [...fp8Cases, ...gatingCases, ...gradientCases, ...layerCases].filter(({ name }) =>
   ROW_WORK.some((part) => name.startsWith(part)),
 );
-for (const { name, run } of [...rowWork, ...tiled, ...other, ...specialCases.slice(0, 6)]) {
+const PLANNING = [
+  'planning: several plans',
+  'planning: rows beyond',
+  'planning: all entries',
+  'planning: nothing is written',
+];
+const planning = planningCases.filter(({ name }) => PLANNING.some((part) => name.startsWith(part)));
+for (const { name, run } of [...rowWork, ...planning, ...tiled, ...other, ...specialCases.slice(0, 6)]) {
   process.stdout.write(`${name}\n`);
   await run();
 }

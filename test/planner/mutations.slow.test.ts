@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { decodePlan, encodePlan, FuscoError, type Plan, verifyPlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { coverageDefects, executeNaively } from '../support/execute.ts';
+import { ACCEPTED, nativeVerdict, verdict } from '../support/nativeFile.ts';
 import { obviousHier } from '../support/obviousHier.ts';
 import { type Choice, layOut } from '../support/obviousPlan.ts';
 import { type FileParts, type Forgery, openFile, pack, sealFile } from '../support/planFile.ts';
@@ -22,14 +23,22 @@ beforeAll(async () => {
   }
 });
 
-/** Reads and verifies; the refusal's code, or the plan. Anything but a FuscoError fails the test. */
+/**
+ * Reads and verifies; the refusal's code, or the plan. Anything but a FuscoError fails the test, and so does another verdict
+ * of native code.
+ */
 async function judge(bytes: Uint8Array): Promise<{ code: string } | { plan: Plan }> {
+  const native = nativeVerdict(bytes);
   try {
     const { plan } = await decodePlan(bytes, nodeSha256);
-    return { plan: verifyPlan(plan) };
+    const verified = verifyPlan(plan);
+    expect(native ?? ACCEPTED).toBe(ACCEPTED);
+    return { plan: verified };
   } catch (error) {
     if (!(error instanceof FuscoError) || error.code === 'E_INTERNAL') throw error;
     if (error.message.includes('\n')) throw new Error(`not one line: ${error.message}`);
+    const found = verdict(error.code, error.details.path);
+    expect(native ?? found).toBe(found);
     return { code: error.code };
   }
 }

@@ -10,6 +10,7 @@ import {
   verifyPlan,
 } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import { nativeVerdict, verdict } from './nativeFile.ts';
 import type { PlainRouting } from './obviousPlan.ts';
 import { type FileParts, openFile, sealFile } from './planFile.ts';
 import { buildShard, parseShard, type ShardParts } from './shardParts.ts';
@@ -79,12 +80,14 @@ export async function refusalOfShards(
   return refusalOf(sealFile({ ...file, shards: shards.map(buildShard) }));
 }
 
-/** Decodes and verifies, and returns the refusal. */
+/** Decodes and verifies, and returns the refusal. Native code must refuse the same at the same place. */
 export async function refusalOf(bytes: Uint8Array): Promise<FuscoError> {
   try {
     verifyPlan((await decodePlan(bytes, nodeSha256)).plan);
   } catch (error) {
     expect(error).toBeInstanceOf(FuscoError);
+    const { code, details } = error as FuscoError;
+    expect(nativeVerdict(bytes) ?? verdict(code, details.path)).toBe(verdict(code, details.path));
     return error as FuscoError;
   }
   throw new Error('the forgery was accepted');

@@ -6,6 +6,7 @@ import { type Cuda, type DevicePlan, openCuda } from '../../executor/backends/cu
 import { nativeDevicePlan, requireBenchAddon } from '../../executor/internal.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import { benchCudaPlanning } from './cudaPlanning.ts';
 import { benchCudaRows } from './cudaRows.ts';
 import { DeviceClock, DeviceMemory, type ExchangeCalls, exchangeCalls, requireDevices } from './device.ts';
 import { uniformTables } from './ids.ts';
@@ -191,6 +192,9 @@ export async function benchCuda(options: CudaBenchOptions) {
     if (!name.includes('fp8') || tokens < 32_768) continue;
     verdicts.push(atLeast(`${name}, ${tokens} rows: share of the copy rate`, share, 0.9));
   }
+  const planning = await benchCudaPlanning(options);
+  const flat = planning.find(({ name, tokens }) => name === 'flat' && tokens === 4096)!;
+  verdicts.push(atMost('planning on the device, 4096 tokens a rank: ms', flat.ms, 0.06));
   const workloads = [large, small];
   for (const { name, read } of recordings) {
     const recorded = await benchWorkload(name, await read(), options);
@@ -200,5 +204,5 @@ export async function benchCuda(options: CudaBenchOptions) {
       verdicts.push(atLeast(`${recorded.name}: ${stage} rate against uniform`, ratio, 0.95));
     }
   }
-  return { device: device!, options, workloads, rowWork, verdicts };
+  return { device: device!, options, workloads, planning, rowWork, verdicts };
 }

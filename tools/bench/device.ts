@@ -168,6 +168,27 @@ export class DeviceClock implements Disposable {
       ENQUEUE_NS * Math.max(1, (calls.length * times) / CALLS_PER_ENQUEUE_NS),
     );
 
+  /**
+   * Nanoseconds of all calls in turn, `times` times, between processes whose calls settle when they are enqueued. All
+   * ranks make the first call once more before the start, which lets them begin together.
+   *
+   * @param meet resolves when all ranks are there
+   */
+  readonly between =
+    (meet: () => Promise<void>): ChainClock =>
+    (calls, times) =>
+    async () => {
+      this.#cuda.synchronize();
+      await meet();
+      spin(this.#cuda, 0, ENQUEUE_NS * (1 + (calls.length * times) / CALLS_PER_ENQUEUE_NS));
+      await calls[0]!();
+      this.#start.record();
+      for (let i = 0; i < times; i++) for (const call of calls) await call();
+      this.#end.record();
+      this.#cuda.synchronize();
+      return this.#end.since(this.#start) * 1e6;
+    };
+
   [Symbol.dispose](): void {
     this.#start.close();
     this.#end.close();

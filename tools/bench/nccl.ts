@@ -12,10 +12,19 @@ import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import type { Strategy } from '../../planner/spec.ts';
 import { measureCeilings } from './copies.ts';
-import { DeviceMemory, exchangeCalls, fp8Dispatch, fp8RowBytes, requireDevices } from './device.ts';
 import {
+  DeviceClock,
+  DeviceMemory,
+  exchangeCalls,
+  fp8Dispatch,
+  fp8RowBytes,
+  requireDevices,
+} from './device.ts';
+import {
+  type Call,
   type CaseTimes,
   type Ceilings,
+  CHAIN_CALLS,
   type ChainClock,
   caseCandidates,
   caseTimes,
@@ -161,12 +170,17 @@ async function measureCase(rank: Rank, name: string, strategy: Strategy, ranksPe
   const prepared = await prepare(rank, memory, strategy, ranksPerNode, where);
   const { group, exchange, dispatch, combine, sizes } = prepared;
   const wires = { dispatch: [] as WireReport[], combine: [] as WireReport[] };
-  const reported = (stage: keyof typeof wires, run: () => Promise<ExchangeReport>) =>
-    together(session, async () => {
+  using clock = new DeviceClock(rank.cuda);
+  const onStream = clock.between(() => session.barrier());
+  const enqueues = (await exchange.dispatch(dispatch)).enqueued === true;
+  const reported = (stage: keyof typeof wires, run: () => Promise<ExchangeReport>) => {
+    const noted = async () => {
       const { nanoseconds, wire } = await run();
       wires[stage].push(wire!);
       return nanoseconds;
-    });
+    };
+    return enqueues ? onStream([noted], 1) : together(session, noted);
+  };
   const rows = await measure(
     {
       dispatch: reported('dispatch', () => exchange.dispatch(dispatch)),
@@ -226,13 +240,21 @@ async function measureChains(
 ) {
   const { known, options, session } = rank;
   const { group, exchange } = await open(rank, strategy, ranksPerNode, { ...where, stats: false });
-  const clock = chainClock(session);
+  using deviceClock = new DeviceClock(rank.cuda);
+  const enqueues = (await exchange.dispatch(dispatch)).enqueued === true;
+  const clock = enqueues ? deviceClock.between(() => session.barrier()) : chainClock(session);
   const chainRounds = { ...roundsOf(rank), rounds: Math.min(options.rounds, MOST_CHAIN_ROUNDS) };
   const timesOf = async (call: DispatchCall) => {
     const calls = { dispatch: () => exchange.dispatch(call), combine: () => exchange.combine(combine) };
     return caseTimes(await measure(caseCandidates(calls, clock), chainRounds));
   };
   const times = { bf16: await timesOf(dispatch), fp8: await timesOf(fp8) };
+  const replayed = enqueues
+    ? await measureReplays(rank, clock, chainRounds, {
+        dispatch: () => exchange.dispatch(dispatch),
+        combine: () => exchange.combine(combine),
+      })
+    : undefined;
   const { rowBytes } = exchange.plan.spec;
   await group.close();
   if (known === undefined) return undefined;
@@ -246,9 +268,34 @@ async function measureChains(
   const { codes, scales } = fp8RowBytes(options.hidden);
   return {
     bf16: figures(times.bf16, rowBytes),
+    /** Milliseconds of a call in a captured graph of CHAIN_CALLS calls; undefined if calls cannot be captured. */
+    replayed,
     /** e4m3 rows and their scales in the dispatch; combine in bf16. */
     fp8: figures(times.fp8, codes + scales),
   };
+}
+
+/** Milliseconds of one call in the replay of a graph that has captured CHAIN_CALLS of them. */
+async function measureReplays(
+  { cuda }: Rank,
+  clock: ChainClock,
+  rounds: ReturnType<typeof roundsOf>,
+  calls: Readonly<Record<'dispatch' | 'combine', Call>>,
+) {
+  const graphOf = (call: Call) =>
+    cuda.captureAsync(async () => {
+      for (let i = 0; i < CHAIN_CALLS; i++) await call();
+    });
+  using dispatch = await graphOf(calls.dispatch);
+  using combine = await graphOf(calls.combine);
+  const times = await measure(
+    {
+      dispatch: clock([() => dispatch.launch()], 1),
+      combine: clock([() => combine.launch()], 1),
+    },
+    rounds,
+  );
+  return { dispatchMs: times.dispatch.ms / CHAIN_CALLS, combineMs: times.combine.ms / CHAIN_CALLS };
 }
 
 /** Fused and unfused in turn, over one communicator, so that the ratio is of the same minute. */
@@ -308,6 +355,7 @@ export async function benchNccl(options: NcclBenchOptions) {
     await measureCase(rank, 'flat, all through NCCL', 'flat', 1, wire),
     await measureCase(rank, 'once a rank, all through NCCL', 'hier', 1, wire),
     await measureCase(rank, 'flat, direct memory', 'flat', 1, { directMemory: true }),
+    await measureCase(rank, 'once a rank, direct memory', 'hier', 1, { directMemory: true }),
   ];
   const { ranksPerHost } = options;
   if (ranksPerHost > 1 && session.worldSize > ranksPerHost) {

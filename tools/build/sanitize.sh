@@ -34,17 +34,17 @@ c_tests() {
 }
 
 export UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
-build asan address,undefined test_exchange test_interface test_refusals test_rounds
+build asan address,undefined test_exchange test_interface test_planning test_refusals test_rounds
 c_tests asan
-build tsan thread test_exchange test_interface test_refusals test_rounds
+build tsan thread test_exchange test_interface test_planning test_refusals test_rounds
 c_tests tsan
 [ "$mode" = full ] || exit 0
 
 if command -v valgrind > /dev/null; then
   # Valgrind does not emulate the flags that flush subnormals.
   c_flags=-DFUSCO_TEST_NO_FLUSH
-  build valgrind '' test_exchange test_interface test_refusals test_rounds
-  for test in exchange interface refusals rounds; do
+  build valgrind '' test_exchange test_interface test_planning test_refusals test_rounds
+  for test in exchange interface planning refusals rounds; do
     echo "== valgrind, $test"
     valgrind --quiet --error-exitcode=1 --leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect \
       "build/valgrind/test/test_$test"

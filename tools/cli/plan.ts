@@ -1,12 +1,13 @@
 import { basename, join } from 'node:path';
 import { type Command, Option } from 'commander';
+import { planAllNatively } from '../../executor/native/planner.ts';
 import { planChunked } from '../../planner/chunked.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { encodePlanChunks } from '../../planner/format/encode.ts';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
 import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import type { Planner } from '../../planner/planner.ts';
+import type { Planner, Progress } from '../../planner/planner.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import {
   type Balance,
@@ -67,6 +68,7 @@ export interface PlanningArguments extends NodeArguments {
 
 interface PlanArguments extends PlanningArguments, RoutingArguments, RangeArguments {
   output?: string;
+  planner: 'wasm' | 'native';
   stream?: boolean;
   json?: boolean;
 }
@@ -109,24 +111,23 @@ async function plan(routing: string, args: PlanArguments, command: Command): Pro
   );
   const options = await planningOptions(args, tables.length, notices.add);
   const planner = await loadPlanner();
-  const { length, planId, made } = await explaining(tables, experts, () =>
-    writePlan(planner, tables, options, output, args.stream),
+  const { length, planId, made, memoryBytes } = await explaining(tables, experts, () =>
+    writePlan(planner, tables, options, output, args),
   );
-  const plannerMemoryBytes = planner.memoryBytes;
   const choices = made?.decision.reason ? predictChoices(planner, tables, options, made) : undefined;
   if (args.json) {
     const lost = made === undefined ? {} : lostEntries(made);
     const auto = choices === undefined ? {} : { auto: choices };
     const found = { ...lost, ...auto, ...notices.fields };
-    printJson({ planId, file: output, bytes: length, plannerMemoryBytes, ...found });
+    const memory = memoryBytes === undefined ? {} : { plannerMemoryBytes: memoryBytes };
+    printJson({ planId, file: output, bytes: length, ...memory, ...found });
     return;
   }
   notices.say();
   const entries = tables.reduce((sum, table) => sum + table.ids.length, 0);
   const what = `${tables.length} ranks, ${formatCount(entries)} entries, ${formatBytes(length)}`;
-  say(
-    `plan ${planId.slice(0, 12)}: ${what} (planner memory ${formatBytes(plannerMemoryBytes)}) -> ${output}`,
-  );
+  const memory = memoryBytes === undefined ? '' : ` (planner memory ${formatBytes(memoryBytes)})`;
+  say(`plan ${planId.slice(0, 12)}: ${what}${memory} -> ${output}`);
   for (const line of assumedLines(command, options)) say(line);
   if (made !== undefined) for (const line of lostLines(made)) say(line);
   if (choices !== undefined) for (const line of choiceLines(choices)) say(line);
@@ -145,7 +146,7 @@ async function planRecording(routing: string, args: PlanArguments): Promise<void
     const options = await planningOptions(args, tables.length, notices.add);
     const file = join(directory, `${recordedName(number)}.fusco`);
     const { planId, made } = await explaining(tables, args.experts, () =>
-      writePlan(planner, tables, options, file),
+      writePlan(planner, tables, options, file, args),
     );
     files.push({ ...number, planId, file });
     if (args.json) continue;
@@ -165,25 +166,48 @@ interface Written {
   readonly planId: string;
   /** Missing where the plan was never in memory as a whole. */
   readonly made?: VerifiedPlan;
+  /** Of the Wasm planner. */
+  readonly memoryBytes?: number;
 }
 
-/** Plans and writes the file: whole, or with `stream` the same bytes in the memory of one shard at a time. */
+/** Plans with the chosen planner and writes the file. */
 async function writePlan(
   planner: Planner,
   tables: readonly RoutingTable[],
   options: PlanOptions,
   output: string,
-  stream = false,
+  { planner: name, stream }: Pick<PlanArguments, 'planner' | 'stream'>,
 ): Promise<Written> {
-  if (stream) {
-    const table = (rank: number) => tables[rank]!;
-    const plan = await withProgress('planning', (progress) =>
-      planChunked(planner, table, options, nodeHashing, progress),
-    );
-    await withProgress('writing', (progress) => writeFileAtomic(output, plan.chunks(progress)));
-    return plan;
+  if (name === 'native') {
+    if (stream)
+      throw new FuscoError('E_OPTION', '--planner native plans whole groups: leave out --stream', {
+        hint: 'Give --stream or --planner native.',
+      });
+    return writeWhole(output, (progress) => planAllNatively(tables, options, progress));
   }
-  const planned = await withProgress('planning', (progress) => planner.planAll(tables, options, progress));
+  const written = stream
+    ? await writeStream(planner, tables, options, output)
+    : await writeWhole(output, (progress) => planner.planAll(tables, options, progress));
+  return { ...written, memoryBytes: planner.memoryBytes };
+}
+
+/** The bytes of writeWhole in the memory of one shard at a time. */
+async function writeStream(
+  planner: Planner,
+  tables: readonly RoutingTable[],
+  options: PlanOptions,
+  output: string,
+): Promise<Written> {
+  const table = (rank: number) => tables[rank]!;
+  const plan = await withProgress('planning', (progress) =>
+    planChunked(planner, table, options, nodeHashing, progress),
+  );
+  await withProgress('writing', (progress) => writeFileAtomic(output, plan.chunks(progress)));
+  return plan;
+}
+
+async function writeWhole(output: string, planAll: (progress: Progress) => VerifiedPlan): Promise<Written> {
+  const planned = await withProgress('planning', async (progress) => planAll(progress));
   const encoded = await encodePlanChunks(planned, nodeSha256);
   await (output === '-' ? writeStdout(encoded.chunks) : writeFileAtomic(output, encoded.chunks));
   return { length: encoded.length, planId: encoded.planId, made: planned };
@@ -256,6 +280,12 @@ export function planCommand(): Command {
       'the plan file to write, or a directory for several; - is standard output (default: named as the routing)',
     )
     .option('--experts <n>', 'logical experts (required)', integer(1, MAX_INSTANCES))
+    .addOption(
+      choice('--planner <name>', 'what plans, with the same bytes; native needs the addon', [
+        'wasm',
+        'native',
+      ]),
+    )
     .option(
       '--stream',
       'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',

@@ -1,12 +1,11 @@
 // All routings of a recording, or those of some steps and layers, one after the other.
 
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { readRecordedTables, readRecording } from '../../executor/training/recorder.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type RoutingChoice, readAnyRouting } from './anyRouting.ts';
 import type { Range } from './choice.ts';
+import { isRecording } from './steps.ts';
 
 /** Which routings of a recording to take; all of those that it holds where a range is missing. */
 export interface RecordingChoice extends Omit<RoutingChoice, 'layer' | 'step'> {
@@ -20,9 +19,6 @@ export interface RecordedRouting {
   readonly layer?: number;
   readonly tables: readonly RoutingTable[];
 }
-
-/** The index of a recording that `group.record` wrote. */
-const OWN_INDEX = 'index.jsonl';
 
 function isIn(range: Range | undefined, value: number | undefined): boolean {
   return range === undefined || (value !== undefined && value >= range.first && value <= range.last);
@@ -82,7 +78,7 @@ function refuseEmpty(path: string): never {
  */
 export async function* readRoutings(path: string, choice: RecordingChoice): AsyncGenerator<RecordedRouting> {
   const { steps, layers, ...rest } = choice;
-  if (existsSync(join(path, OWN_INDEX))) {
+  if (isRecording(path)) {
     const recorded = (await readRecording(path)).filter(({ step }) => isIn(steps, step));
     if (recorded.length === 0) refuseEmpty(path);
     for (const each of recorded) yield { step: each.step, tables: await readRecordedTables(path, each) };

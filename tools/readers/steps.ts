@@ -6,6 +6,7 @@ import type { PlanOptions } from '../../planner/spec.ts';
 import { type RoutingChoice, readAnyRouting } from './anyRouting.ts';
 import { openSource } from './source.ts';
 
+/** The index of a recording that `Recorder` wrote. */
 const INDEX = 'index.jsonl';
 
 /** One step; its tables are read each time they are asked for. */
@@ -17,7 +18,7 @@ export interface RoutingStep {
 }
 
 /** Whether a path is a directory that `Recorder` wrote. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
-function isRecording(path: string): boolean {
+export function isRecording(path: string): boolean {
   using source = openSource(path);
   return source.kind === 'directory' && source.names.includes(INDEX);
 }

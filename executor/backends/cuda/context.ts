@@ -153,18 +153,42 @@ export class Cuda extends Handle<NativeCudaContext> {
 
   /** Records what `work` enqueues in a graph instead of running it. */
   capture(work: () => void): CudaGraph {
-    const addon = findAddon().addon!;
     attempt(() => this.native.captureBegin());
     try {
       work();
     } catch (error) {
-      // The capture has to end either way.
-      try {
-        new addon.CudaGraph(this.native).close();
-      } catch {}
+      this.#dropCapture();
       throw error;
     }
+    return this.#endCapture();
+  }
+
+  /**
+   * The same for exchanges of the nccl backend, whose calls settle when they are enqueued. All ranks of the group capture
+   * the same calls, and launch the graph in the same order as their other calls. Until it resolves, nothing else may be
+   * enqueued on the rank's stream.
+   */
+  async captureAsync(work: () => Promise<unknown>): Promise<CudaGraph> {
+    attempt(() => this.native.captureBegin());
+    try {
+      await work();
+    } catch (error) {
+      this.#dropCapture();
+      throw error;
+    }
+    return this.#endCapture();
+  }
+
+  #endCapture(): CudaGraph {
+    const addon = findAddon().addon!;
     return new CudaGraph(attempt(() => new addon.CudaGraph(this.native)));
+  }
+
+  /** A capture has to end also if its work failed. */
+  #dropCapture(): void {
+    try {
+      this.#endCapture().close();
+    } catch {}
   }
 }
 

@@ -16,12 +16,16 @@ const ODD = RANKS - 1;
 const DEADLINE_MS = 4000;
 const SLACK_MS = 5000;
 const ROW_BYTES = 512;
+/** A rank is killed at a random moment in this time, this many times. */
+const RANDOM_MS = 300;
+const RANDOM_KILLS = 20;
 const WORKLOAD = { family: 'balanced', ranks: RANKS, experts: 12 } as const;
 
 type Scenario =
   | 'killed before the group'
   | 'killed between calls'
   | 'killed in a call'
+  | 'killed at a random moment'
   | 'stalls'
   | 'other row bytes'
   | 'other plan'
@@ -78,6 +82,7 @@ async function misbehave(scenario: Scenario, session: Session): Promise<void> {
       if (scenario === 'killed between calls') die();
       // The exchange is under way when the timer fires.
       if (scenario === 'killed in a call') setTimeout(die, 30);
+      if (scenario === 'killed at a random moment') setTimeout(die, Math.random() * RANDOM_MS);
       if (scenario === 'stalls') sleepSynchronously(DEADLINE_MS + 2000);
       return scenario === 'other row bytes' ? 2 * ROW_BYTES : ROW_BYTES;
     });
@@ -216,8 +221,9 @@ if (process.env.RANK !== undefined && asked !== undefined) {
     'opens and closes',
   ];
   let failed = 0;
+  const atRandom = new Array<Scenario>(RANDOM_KILLS).fill('killed at a random moment');
   for (const isDirect of [false, true]) {
-    for (const scenario of scenarios) {
+    for (const scenario of [...scenarios, ...(isDirect ? atRandom : [])]) {
       const start = performance.now();
       const wrong = await runScenario(scenario, isDirect);
       const seconds = ((performance.now() - start) / 1000).toFixed(1);

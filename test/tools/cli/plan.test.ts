@@ -4,6 +4,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { placementOf } from '../../../planner/placement.ts';
 import { choiceLines } from '../../../tools/cli/planNotes.ts';
+import { describeNative } from '../../support/addon.ts';
 import {
   expectRefusal,
   fusco,
@@ -516,5 +517,32 @@ describe('rules of placements', () => {
       'E_PLACEMENT',
       'fusco placement convert',
     );
+  });
+});
+
+describeNative('fusco plan --planner native', () => {
+  const PLAN = ['plan', 'r.npy', '--experts', '8', '--ranks-per-node', '2'];
+
+  it('writes the file that the Wasm planner writes', async () => {
+    saveRouting('r.npy', EVEN);
+    const hier = [...PLAN, '--strategy', 'hier', '--sum', 'token'];
+    const wasm = await fuscoJson(...hier, '-o', 'wasm.fusco');
+    const native = await fuscoJson(...hier, '-o', 'native.fusco', '--planner', 'native');
+    expect(native.planId).toBe(wasm.planId);
+    expect(readFileSync('native.fusco')).toEqual(readFileSync('wasm.fusco'));
+  });
+
+  it('refuses --strategy auto', async () => {
+    saveRouting('r.npy', EVEN);
+    const auto = ['--strategy', 'auto', '--planner', 'native'];
+    expectRefusal(await fusco(...PLAN, ...auto, '-o', 'p.fusco'), 'E_OPTION', /settled by the Wasm planner/);
+    expect(existsSync('p.fusco')).toBe(false);
+  });
+
+  it('refuses --stream', async () => {
+    saveRouting('r.npy', EVEN);
+    const { code, stderr } = await fusco(...PLAN, '-o', 'p.fusco', '--planner', 'native', '--stream');
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/^error\[E_OPTION\]: --planner native plans whole groups: leave out --stream/);
   });
 });

@@ -34,12 +34,22 @@ function showWorkload(w: CudaWorkload): void {
   );
 }
 
-function show({ device, options, workloads, rowWork }: CudaBench): void {
+function show({ device, options, workloads, planning, rowWork }: CudaBench): void {
   const { ranks, hidden, topk, experts } = options;
   print(
     `${device.name}; ${ranks} ranks on it, hidden ${hidden} bf16, top-${topk} of ${experts}; medians in ms`,
   );
   for (const workload of workloads) showWorkload(workload);
+  print(
+    '\nplanning of all ranks from ids on the device; the host plans on one thread, from ids in its memory',
+  );
+  printGrid(
+    ['', 'tokens a rank', 'device', 'replayed', 'host'],
+    planning.map((stage) => [
+      ...[stage.name, formatCount(stage.tokens), stage.ms, stage.replayMs, stage.hostMs],
+    ]),
+    3,
+  );
   print('\nfp8 and gating; the copy moves as many bytes, the host backend has all processors');
   printGrid(
     ['', 'tokens', 'ms', 'copy', 'host', 'GB/s', 'of the copy'],

@@ -48,6 +48,14 @@ function show(bench: NcclBench): void {
       ...(fp8 === undefined ? [] : [{ name: `${name}, fp8 rows and scales`, ...fp8 }]),
     ]),
   );
+  print('');
+  printGrid(
+    ['graph replay, chained', 'dispatch ms', 'combine ms'],
+    cases.flatMap(({ name, replayed }) =>
+      replayed === undefined ? [] : [[name, replayed.dispatchMs, replayed.combineMs]],
+    ),
+    4,
+  );
 }
 
 export function ncclBenchCommand(): Command {

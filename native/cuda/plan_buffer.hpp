@@ -1,0 +1,215 @@
+// The layout of a plan buffer: one rank's plan in device memory, at fixed offsets that follow from the
+// options and limits alone. Self-contained: nothing in it refers to the host or to another buffer.
+//
+//   state | facts of all ranks | blocks and runs | entries | forwarding (hierarchical plans) | work
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "device_tables.hpp"
+#include "fusco_planning.h"
+#include "plan_types.hpp"
+#include "quotas.hpp"
+
+namespace fusco::cuda {
+
+// Alignment of plan buffers and of the tables in them, in bytes.
+constexpr uint64_t planBufferAlign = 256;
+
+// What the layout and the kernels need to know of options and limits.
+struct PlanSizes {
+  uint32_t ranks;
+  uint32_t ranksPerNode;
+  uint32_t nodes;
+  uint32_t experts;
+  uint32_t instances;
+  uint32_t targets;  // what an id becomes at first: an expert if quotas choose the instance, else an instance
+  uint32_t groups;   // of replicas; 0 without quotas
+  uint32_t topk;
+  uint32_t capacity;
+  uint32_t align;
+  uint32_t maxTokens;
+  uint32_t maxRecvRows;  // slots from here on behave as dropped
+  uint32_t maxLocal;     // most instances of a rank
+  uint32_t tiles;        // of entries: what one warp counts
+  uint32_t tileEntries;
+  uint32_t isFlat;
+  fusco_balance balance;
+
+  FUSCO_ON_BOTH uint64_t maxEntries() const { return uint64_t{maxTokens} * topk; }
+  FUSCO_ON_BOTH bool hasQuotas() const { return groups > 0; }
+};
+
+// What planning finds, in device memory.
+struct PlanState {
+  uint64_t badEntry;  // entry << 2 | BadId of the first bad id; UINT64_MAX: none
+  uint64_t badValue;  // that id, sign-extended
+  uint32_t tokens;
+  uint32_t masked;
+  uint32_t recvRows;      // rows of the receive buffer, not clipped
+  uint32_t overflowRows;  // real rows at or beyond maxRecvRows
+  uint32_t stageRows;
+  uint32_t staged;
+  uint32_t rule;     // fusco_balance
+  uint32_t idDtype;  // fusco_id_dtype, of badValue
+};
+
+// Addresses in one plan buffer.
+struct PlanBuffer {
+  PlanState *state;
+  uint32_t *counts;    // [ranks, targets]: the gathered facts
+  uint32_t *nodeRows;  // [ranks, nodes], likewise
+  uint32_t *quotas;    // [ranks, instances], rows before the capacity; none without quotas
+
+  uint32_t *blockRow;       // [instances]
+  uint32_t *runRow;         // [instances]: S_SEND_ROW
+  uint32_t *runRows;        // [instances]: S_SEND_ROWS
+  uint32_t *position;       // [instances], first position of each direct run in the send order
+  uint32_t *expertOffset;   // [local + 1]: S_EXPERT_OFFSET
+  uint32_t *expertRows;     // [local]: S_EXPERT_ROWS
+  uint32_t *clippedOffset;  // [local + 1], at most maxRecvRows
+  uint32_t *clippedRows;    // [local], at most what fits below maxRecvRows
+  uint32_t *recvRow;        // [local, ranks]: S_RUN_ROW
+  uint32_t *recvRows;       // [local, ranks]: S_RUN_ROWS
+
+  uint16_t *instance;   // [tokens, topk]: S_ENTRY_INSTANCE
+  int32_t *slot;        // [tokens, topk]: S_ENTRY_SLOT
+  Place *place;         // [tokens, topk]: the rank and the slot, clipped, of each entry
+  uint32_t *sendEntry;  // [direct rows]: S_SEND_ENTRY
+
+  uint16_t *railGroups;   // [ranks]
+  uint32_t *forwarder;    // [nodes]
+  uint32_t *landingRow;   // [nodes]: S_FORWARD_ROW
+  uint32_t *firstRow;     // [nodes]
+  uint32_t *firstEntry;   // [nodes]
+  uint32_t *sourceRow;    // [ranks]: S_STAGE_ROW
+  uint32_t *sourceRows;   // [ranks]: S_STAGE_ROWS
+  uint32_t *token;        // [forwarded]: S_FORWARD_TOKEN
+  int32_t *target;        // [forwarded]: S_FORWARD_TARGET
+  uint32_t *offset;       // [forwarded + 1]: S_DISTRIBUTE_OFFSET
+  uint32_t *distributed;  // [distributed]: S_DISTRIBUTE_ENTRY
+
+  // Work of planning; unused afterwards.
+  uint64_t *tileBad;       // [tiles], as PlanState::badEntry
+  uint32_t *tileCounts;    // [targets, tiles]
+  uint32_t *tileRows;      // [nodes, tiles], forwarded rows
+  uint32_t *tileEntries;   // [nodes, tiles], distributed entries
+  uint32_t *nodeEntries;   // [nodes]
+  uint32_t *before;        // [instances]
+  uint32_t *totals;        // [instances]
+  int64_t *quotaWords;     // see quotaTables
+  uint32_t *quotaIndices;  // likewise
+};
+
+// Fills `buffer` for a plan buffer at `base`. Returns its bytes.
+FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *base, PlanBuffer &buffer) {
+  uint64_t at = 0;
+  const auto take = [&at, base](auto *&pointer, uint64_t count) {
+    using Element = std::remove_reference_t<decltype(*pointer)>;
+    pointer = reinterpret_cast<Element *>(reinterpret_cast<uintptr_t>(base) + at);
+    at = (at + count * sizeof(Element) + planBufferAlign - 1) / planBufferAlign * planBufferAlign;
+  };
+  const uint64_t entries = sizes.maxEntries();
+  const uint64_t forwarded = sizes.isFlat != 0 ? 0 : entries;
+  const uint32_t nodes = sizes.isFlat != 0 ? 0 : sizes.nodes;
+  const uint32_t members = sizes.isFlat != 0 ? 0 : sizes.ranks;
+  const uint32_t quotas = sizes.hasQuotas() ? 1 : 0;
+  take(buffer.state, 1);
+  take(buffer.counts, uint64_t{sizes.ranks} * sizes.targets);
+  take(buffer.nodeRows, uint64_t{sizes.ranks} * nodes);
+  take(buffer.quotas, uint64_t{quotas} * sizes.ranks * sizes.instances);
+  take(buffer.blockRow, sizes.instances);
+  take(buffer.runRow, sizes.instances);
+  take(buffer.runRows, sizes.instances);
+  take(buffer.position, sizes.instances);
+  take(buffer.expertOffset, sizes.maxLocal + 1);
+  take(buffer.expertRows, sizes.maxLocal);
+  take(buffer.clippedOffset, sizes.maxLocal + 1);
+  take(buffer.clippedRows, sizes.maxLocal);
+  take(buffer.recvRow, uint64_t{sizes.maxLocal} * sizes.ranks);
+  take(buffer.recvRows, uint64_t{sizes.maxLocal} * sizes.ranks);
+  take(buffer.instance, entries);
+  take(buffer.slot, entries);
+  take(buffer.place, entries);
+  take(buffer.sendEntry, entries);
+  take(buffer.railGroups, members);
+  take(buffer.forwarder, nodes);
+  take(buffer.landingRow, nodes);
+  take(buffer.firstRow, nodes);
+  take(buffer.firstEntry, nodes);
+  take(buffer.sourceRow, members);
+  take(buffer.sourceRows, members);
+  take(buffer.token, forwarded);
+  take(buffer.target, forwarded);
+  take(buffer.offset, forwarded + 1);
+  take(buffer.distributed, forwarded);
+  take(buffer.tileBad, sizes.tiles);
+  take(buffer.tileCounts, uint64_t{sizes.targets} * sizes.tiles);
+  take(buffer.tileRows, uint64_t{nodes} * sizes.tiles);
+  take(buffer.tileEntries, uint64_t{nodes} * sizes.tiles);
+  take(buffer.nodeEntries, nodes);
+  take(buffer.before, sizes.instances);
+  take(buffer.totals, sizes.instances);
+  take(buffer.quotaWords,
+       quotas * (2 * uint64_t{sizes.instances} + 2 * uint64_t{sizes.groups} + 2 * uint64_t{sizes.ranks}));
+  take(buffer.quotaIndices, quotas * (uint64_t{sizes.experts} + sizes.groups + 4 * uint64_t{sizes.ranks}));
+  return at;
+}
+
+// Tables of the placement in the memory of one device, the same for all plans of a planner.
+struct PlacementTables {
+  const uint32_t *rankFirst;       // [ranks + 1]
+  const uint16_t *instanceRank;    // [instances]
+  const uint16_t *instanceNode;    // [instances]
+  const uint16_t *instanceExpert;  // [instances]
+  const uint32_t *hostFirst;       // [experts + 1], first place of each expert in `hosts`
+  const uint16_t *hosts;           // [instances], instances by (expert, rank)
+  const uint32_t *groupFirst;      // [groups + 1]
+  const uint32_t *groupOf;         // [instances]
+};
+
+// The tables of quota-1 in a plan buffer, with its scratch zero where that is needed.
+FUSCO_ON_BOTH inline planning::QuotaTables quotaTables(const PlanSizes &sizes,
+                                                       const PlacementTables &placement,
+                                                       const PlanBuffer &buffer) {
+  planning::QuotaTables tables{};
+  tables.ranks = sizes.ranks;
+  tables.experts = sizes.experts;
+  tables.instances = sizes.instances;
+  tables.groups = sizes.groups;
+  tables.ranksPerNode = sizes.ranksPerNode;
+  tables.rankFirst = placement.rankFirst;
+  tables.instanceRank = placement.instanceRank;
+  tables.instanceExpert = placement.instanceExpert;
+  tables.first = placement.hostFirst;
+  tables.list = placement.hosts;
+  tables.groupFirst = placement.groupFirst;
+  tables.groupOf = placement.groupOf;
+  tables.counts = buffer.counts;
+  tables.stride = sizes.targets;
+  tables.quotas = buffer.quotas;
+  int64_t *words = buffer.quotaWords;
+  const auto take = [](auto *&from, uint32_t count) {
+    auto *first = from;
+    from += count;
+    return first;
+  };
+  tables.start = take(words, sizes.instances);
+  tables.rows = take(words, sizes.instances);
+  tables.demand = take(words, sizes.groups);
+  tables.held = take(words, sizes.groups);
+  tables.load = take(words, sizes.ranks);
+  tables.left = take(words, sizes.ranks);
+  uint32_t *indices = buffer.quotaIndices;
+  tables.rankSeen = take(indices, sizes.ranks);
+  tables.expertSeen = take(indices, sizes.experts);
+  tables.groupSeen = take(indices, sizes.groups);
+  for (uint32_t *seen = tables.rankSeen; seen != indices; seen++) *seen = 0;
+  tables.queue = take(indices, sizes.ranks);
+  tables.to = take(indices, sizes.ranks);
+  tables.from = reinterpret_cast<int32_t *>(take(indices, sizes.ranks));
+  return tables;
+}
+
+}  // namespace fusco::cuda

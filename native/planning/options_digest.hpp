@@ -1,0 +1,20 @@
+// Options as a plan file's header stores them, and their digest.
+#pragma once
+
+#include "decision.hpp"
+#include "msgpack_writer.hpp"
+#include "sha256.hpp"
+
+namespace fusco::planning {
+
+// Writes the map of the options, with `decision` what the plan id covers in addition to the shards.
+void packOptions(const Spec &spec, const Decision *decision, MsgpackWriter &to);
+
+// SHA-256 of the options: equal on ranks with equal options.
+Digest optionsDigest(const Spec &spec);
+
+// Names of values in a header.
+const char *dtypeName(fusco_dtype dtype);
+const char *balanceName(fusco_balance rule);
+
+}  // namespace fusco::planning

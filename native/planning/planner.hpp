@@ -1,0 +1,42 @@
+// Plans one rank on the host: the passes of this folder under plain loops.
+#pragma once
+
+#include "decision.hpp"
+
+namespace fusco::planning {
+
+// Immutable; several threads may use one at the same time.
+class Planner {
+ public:
+  // Throws what makeSettledSpec throws.
+  explicit Planner(const fusco_plan_options &options) : spec_(makeSettledSpec(options)) {}
+  // The strategy is settled.
+  explicit Planner(Spec spec) : spec_(std::move(spec)) {}
+
+  const Spec &spec() const { return spec_; }
+  // Counts of a rank in the first gather: its rows per instance, and its rows per node where those follow
+  // from its ids alone.
+  uint32_t firstCounts() const;
+  // In the second gather: its rows per node where they depend on the counts of all ranks; else 0.
+  uint32_t secondCounts() const;
+
+  // [firstCounts()]. Throws E_ROUTING_*, E_LIMIT, E_OPTION, E_BUFFER.
+  void count(uint32_t rank, const fusco_ids &ids, uint32_t *counts) const;
+  // [secondCounts()]. `counts` [ranks, firstCounts()]. Throws the same, and E_FACTS.
+  void countAgain(uint32_t rank, const fusco_ids &ids, const uint32_t *counts, uint32_t *second) const;
+  // Throws E_FACTS.
+  Decision decide(const uint32_t *counts, const uint32_t *second) const;
+  // Bytes of the rank's shard; `shard` is null, or is written if its capacity is enough. Throws E_BUFFER, and
+  // what countAgain throws.
+  uint64_t shard(uint32_t rank, const fusco_ids &ids, const uint32_t *counts, const uint32_t *second,
+                 const fusco_buffer &shard) const;
+
+ private:
+  void countRows(uint32_t rank, const fusco_ids &ids, const uint16_t *instance, const int32_t *slot,
+                 uint32_t *nodeRows) const;
+  Facts factsOf(const uint32_t *counts, const uint32_t *second) const;
+
+  Spec spec_;
+};
+
+}  // namespace fusco::planning

@@ -1,0 +1,94 @@
+#include "sha256.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace fusco::planning {
+
+namespace {
+
+constexpr uint32_t constants[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+uint32_t bigEndian(const uint8_t *at) {
+  return uint32_t{at[0]} << 24 | uint32_t{at[1]} << 16 | uint32_t{at[2]} << 8 | at[3];
+}
+
+void storeBigEndian(uint8_t *at, uint32_t word) {
+  for (int i = 0; i < 4; i++) at[i] = static_cast<uint8_t>(word >> (24 - 8 * i));
+}
+
+}  // namespace
+
+void Sha256::addBlock(const uint8_t *block) {
+  uint32_t w[64];
+  for (int i = 0; i < 16; i++) w[i] = bigEndian(block + 4 * i);
+  for (int i = 16; i < 64; i++) {
+    const uint32_t s0 = std::rotr(w[i - 15], 7) ^ std::rotr(w[i - 15], 18) ^ (w[i - 15] >> 3);
+    const uint32_t s1 = std::rotr(w[i - 2], 17) ^ std::rotr(w[i - 2], 19) ^ (w[i - 2] >> 10);
+    w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+  }
+  auto [a, b, c, d, e, f, g, h] = state_;
+  for (int i = 0; i < 64; i++) {
+    const uint32_t s1 = std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25);
+    const uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + constants[i] + w[i];
+    const uint32_t s0 = std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22);
+    const uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
+    h = g;
+    g = f;
+    f = e;
+    e = d + t1;
+    d = c;
+    c = b;
+    b = a;
+    a = t1 + t2;
+  }
+  const uint32_t added[8] = {a, b, c, d, e, f, g, h};
+  for (int i = 0; i < 8; i++) state_[i] += added[i];
+}
+
+void Sha256::update(const void *data, size_t bytes) {
+  const auto *at = static_cast<const uint8_t *>(data);
+  while (bytes > 0) {
+    const size_t filled = bytes_ % sizeof pending_;
+    const size_t part = std::min(bytes, sizeof pending_ - filled);
+    if (part == sizeof pending_) {
+      addBlock(at);
+    } else {
+      std::memcpy(pending_ + filled, at, part);
+      if (filled + part == sizeof pending_) addBlock(pending_);
+    }
+    bytes_ += part;
+    at += part;
+    bytes -= part;
+  }
+}
+
+Digest Sha256::finish() {
+  const uint64_t bits = 8 * bytes_;
+  // A one bit, zeros up to the last 8 bytes of a block, and the length.
+  uint8_t padding[72] = {0x80};
+  const size_t zeros = 63 - (bytes_ + 8) % 64;
+  storeBigEndian(padding + 1 + zeros, static_cast<uint32_t>(bits >> 32));
+  storeBigEndian(padding + 5 + zeros, static_cast<uint32_t>(bits));
+  update(padding, 9 + zeros);
+  Digest digest;
+  for (int i = 0; i < 8; i++) storeBigEndian(digest.data() + 4 * i, state_[i]);
+  return digest;
+}
+
+Digest sha256(const void *data, size_t bytes) {
+  Sha256 hash;
+  hash.update(data, bytes);
+  return hash.finish();
+}
+
+}  // namespace fusco::planning
