@@ -143,7 +143,8 @@ __global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_const
   const uint64_t warps = gridDim.x * uint64_t{blockDim.x} / warpLanes;
   for (uint64_t entry = (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / warpLanes; entry < entries;
        entry += warps) {
-    const TokenRow token = tokenRow(head, static_cast<uint32_t>(entry / head->topk));
+    const auto number = static_cast<uint32_t>(entry / head->topk);
+    const TokenRow token = tokenRow(head, number);
     const Place place = p.plan.place[entry];
     float sum = 0.0f;
     if (place.row >= 0) {
@@ -160,7 +161,9 @@ __global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_const
       }
     }
     if (lane == 0) {
-      p.to[token.rank][token.row * head->topk + entry % head->topk] = __uint_as_float(DeviceF32::encode(sum));
+      // No remainder of 64 bits: it costs as much as several rounds of the loop above.
+      const uint64_t k = entry - uint64_t{number} * head->topk;
+      p.to[token.rank][token.row * head->topk + k] = __uint_as_float(DeviceF32::encode(sum));
     }
   }
 }

@@ -51,7 +51,7 @@ ranks() {
   launch "$count" 120 "$app/test/gpu/nccl/rank.js" "$@" || { failed=1 groups_failed=$((groups_failed + 1)); }
 }
 
-# record SCRIPT: a row for docs/gpu-record.md, after everything has run; tools/gpu/record.sh appends it.
+# record SCRIPT: a row for docs/gpu-record.md, once all tests have run; tools/gpu/record.sh appends it.
 record() {
   . "$app/trees.sh"
   # shellcheck disable=SC2016

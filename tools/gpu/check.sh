@@ -70,6 +70,8 @@ else
   echo 'compute-sanitizer is not here'
 fi
 
+record check.sh
+
 step 'benching'
 routing_option=''
 [ -d "$carry/routing" ] && routing_option="--routing $carry/routing"
@@ -77,6 +79,5 @@ routing_option=''
 fusco bench cuda $routing_option --out "$results/bench.json" || failed=1
 launch 4 100 "$app/test/gpu/fusco.js" bench nccl --one-gpu --tokens 512 --rounds 9 \
   --out "$results/bench-nccl.json" || failed=1
-record check.sh
 step 'done'
 exit $failed

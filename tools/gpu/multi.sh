@@ -34,6 +34,8 @@ step 'testing: several processes for each GPU, nodes of two and of four'
 FUSCO_TEST_ONE_GPU=1 ranks $((2 * gpus)) 2 2
 [ "$gpus" -lt 8 ] && FUSCO_TEST_ONE_GPU=1 ranks 8 4 4
 
+record multi.sh
+
 step 'benching: one process drives all GPUs'
 routing_option=''
 [ -d "$carry/routing" ] && routing_option="--routing $carry/routing"
@@ -50,6 +52,5 @@ for tokens in 4096 32768; do
   timeout 100 torchrun --nproc-per-node "$gpus" tools/gpu/torch_alltoall.py $tokens 7168 8 256 \
     "$results/torch-$tokens.json" 2>"$results/torch-$tokens.log" || { failed=1; tail -3 "$results/torch-$tokens.log"; }
 done
-record multi.sh
 step 'done'
 exit $failed
