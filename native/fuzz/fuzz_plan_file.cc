@@ -20,6 +20,7 @@ void read(const void *data, size_t bytes) {
   desc.ranks_per_node = info.options->ranks_per_node;
   desc.strategy = info.options->strategy;
   desc.partial = info.options->partial;
+  desc.sum = info.options->sum;
   desc.shards = info.shards;
   fusco_plan *plan = nullptr;
   FUZZ_CHECK(fusco_plan_create(fuzz::context(), &desc, &plan, &error) == FUSCO_OK);
