@@ -66,6 +66,15 @@ beforeAll(() => {
     const routing = makeRouting({ family: 'balanced', seed: 3, ranks: 4, tokens: 32, topk: 2, experts: 8 });
     saveRouting('routing.npy', routing);
     cpSync('routing.npy', 'routing/step7.npy');
+    const counts = Array.from({ length: 58 }, (_, step) => [
+      Array.from({ length: 256 }, (_, expert) => (7 * expert + step) % 13),
+    ]);
+    writeFileSync('steps.json', JSON.stringify({ logical_count: counts }));
+    for (const [name, shift] of [
+      ['t.json', 0],
+      ['r.json', 1],
+    ] as const)
+      writeFileSync(name, JSON.stringify(Array.from({ length: 256 }, (_, expert) => (expert + shift) % 4)));
   } finally {
     process.chdir(home);
   }
@@ -159,7 +168,10 @@ describe('commands', () => {
       if (status !== 0) problems.push(stderr);
     }
     for (const { at, command } of lines) {
-      if (isElsewhere(command) || /traces?\/|responses\.jsonl|routed\.npy|PLAN|FILE|ROUTING/.test(command))
+      if (
+        isElsewhere(command) ||
+        /traces?\/|(responses|sglang)\.jsonl|routed\.npy|PLAN|FILE|ROUTING/.test(command)
+      )
         continue;
       const run = project.run('sh', '-c', command.replace(/^(npx )?fusco/, 'npx --no-install fusco'));
       // 1 is a comparison that found something.
