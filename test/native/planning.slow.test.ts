@@ -16,5 +16,5 @@ describeNative('native planning', () => {
       const found = planDifferences(wasm, subject);
       expect(found, `case ${number}: ${JSON.stringify(subject.options)}`).toEqual([]);
     }
-  });
+  }, 300_000);
 });
