@@ -72,6 +72,7 @@ describe('a recording of two steps', () => {
     // fp8 rows return as bf16: dispatch and combine of 4 rows between nodes take 40 and 80 us, on NVLink a tenth of that.
     expect(recorded.overall.us).toBeGreaterThan(2 * near.overall.us);
     expect(near.overall.us).toBeLessThan(both.overall.us);
+    expect(await fuscoJson(...simulate('--placement', 'recorded,near.json,both.json'))).toEqual(json);
   });
 
   it('says after how many tokens moving weights pays', async () => {

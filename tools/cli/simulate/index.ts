@@ -98,8 +98,13 @@ async function simulate(file: string | undefined, args: SimulateArguments, comma
   if (args.measured) return simulateMeasured(args);
   if (file === undefined)
     throw new FuscoError('E_USAGE', 'simulate needs a plan or a routing, or --paper or --measured');
-  const { placements, ...rest } = args;
+  // Several names of one option are those of the other.
+  const several = args.placement?.includes(',') ? args.placement : undefined;
+  const placements = args.placements ?? several;
   if (placements !== undefined) {
+    const { placements: _, placement, ...rest } = args;
+    if (placement !== undefined && several !== placements)
+      throw new FuscoError('E_USAGE', 'give --placements or --placement, not both');
     if (args.trace !== undefined || args.sweep !== undefined)
       throw new FuscoError('E_USAGE', '--placements goes without --trace and --sweep');
     const { strategy, ...others } = rest;
@@ -145,7 +150,7 @@ export function simulateCommand(): Command {
     )
     .option(
       '--placements <list>',
-      'plan each step of a recording under these: names of rules, recorded, JSON files; A,B,C',
+      'plan each step of a recording under these: names of rules, recorded, JSON files; also as --placement A,B,C',
     )
     .option(
       '--expert-bytes <n>',
