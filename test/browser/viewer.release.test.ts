@@ -211,9 +211,7 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     await page.locator('#panel-strategies .advice').waitFor();
     await page.locator('#panel-experts .mark').nth(40).click();
     const detail = page.locator('#panel-experts .detail');
-    await detail.waitFor();
-    const text = (await detail.textContent())!;
-    expect(text).toMatch(/^Expert 40 on rank 1: where its rows come from/);
+    await expect.poll(() => detail.textContent()).toMatch(/^Expert 40 on rank 1: where its rows come from/);
     // Its sources add up to the rows of its bar.
     const bar = await page.locator('#panel-experts .mark').nth(40).getAttribute('data-value');
     const parts = (await detail.locator('li').allTextContents()).flatMap(

@@ -56,7 +56,8 @@ async function growthOf(step: (n: number) => Promise<void>): Promise<Awaited<Ret
 
 function expectSteady(growth: Awaited<ReturnType<typeof memory>>): void {
   expect(growth.heap).toBeLessThan(2);
-  expect(growth.buffers).toBeLessThan(1);
+  // Buffers that are on their way between threads, or wait for a finalizer, come and go: a few plans.
+  expect(growth.buffers).toBeLessThan(4);
   // What the collector and the compiler of JavaScript still take is in here, too.
   expect(growth.resident).toBeLessThan(24);
 }
