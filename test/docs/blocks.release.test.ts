@@ -46,7 +46,7 @@ const ELSEWHERE: readonly (readonly [word: RegExp, why: string])[] = [
   ],
   [/^(fusco launch|torchrun|srun|mpirun)\b/, 'needs a program of the reader, or a cluster'],
   [/^(npx )?fusco (view|demo|doctor)\b/, 'test/package/install.release.test.ts runs it'],
-  [/^(npx )?fusco check\b/, 'test/tools/golden/docs.test.ts runs it'],
+  [/^(npx )?fusco check\b/, 'test/tools/golden/docs.slow.test.ts runs it'],
   [/^(npx )?fusco bench (cuda|gpus|nccl|host|plan|scale|compare)\b/, 'measures; some need a GPU'],
   [/^(node |sudo |tools\/|for |done|[A-Z_]+=|cmake |ncu |nsys |sh )/, 'needs a checkout or a GPU'],
 ];
