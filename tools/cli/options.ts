@@ -93,7 +93,7 @@ export function ranksPerNodeOf(
   if (ranksPerNode !== undefined) return ranksPerNode;
   const size = defaultRanksPerNode(ranks);
   if (ranks > DEFAULT_NODE && size !== DEFAULT_NODE) {
-    const nodes = size === 1 ? 'every rank a node of its own' : `nodes of ${size} ranks`;
+    const nodes = size === 1 ? 'every rank is a node' : `nodes of ${size} ranks`;
     notice(
       `${nodes}: the largest divisor of ${ranks} up to ${DEFAULT_NODE} (--ranks-per-node says otherwise)`,
     );

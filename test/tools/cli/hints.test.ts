@@ -340,7 +340,7 @@ describe('the hint of a command', () => {
     const { stderr } = await fusco(...args);
     const found = /^error\[(E_[A-Z_]+)\]: (.*) \((.*)\)\n$/s.exec(stderr);
     expect([found?.[1], stderr]).toEqual([code, stderr]);
-    // The hint may have parentheses of its own: it is what follows the message.
+    // The hint is what follows the message; it may contain parentheses.
     expect(stderr).toMatch(hint);
     const isArray = args.some((arg) => arg.endsWith('.npy'));
     if (!isArray) expect(stderr).not.toContain(NPY_HINT);

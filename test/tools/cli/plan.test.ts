@@ -438,7 +438,7 @@ describe('which ranks share a node', () => {
     [
       11,
       1,
-      'every rank a node of its own: the largest divisor of 11 up to 8 (--ranks-per-node says otherwise)',
+      'every rank is a node: the largest divisor of 11 up to 8 (--ranks-per-node says otherwise)',
     ],
     [12, 6, 'nodes of 6 ranks: the largest divisor of 12 up to 8 (--ranks-per-node says otherwise)'],
     [16, 8, undefined],

@@ -77,7 +77,7 @@ describe('entryLoads', () => {
         placement: placementOf(kind, 16, 8),
       };
       const ids = makeRouting({ ...workload, masked: 0.1 });
-      // Replicas on the own node are preferred, so that both plans choose the same ones.
+      // Replicas on the local node are preferred, so that both plans choose the same ones.
       const flat = await planOf(ids, 3, { ...given, strategy: 'flat' });
       const hier = await planOf(ids, 3, { ...given, strategy: 'hier' });
       expect(rowMatrix(hier)).toEqual(rowMatrix(flat));
