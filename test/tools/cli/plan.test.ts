@@ -435,11 +435,7 @@ describe('which ranks share a node', () => {
   const nodeSize = async () => (await fuscoJson('inspect', 'p.fusco')).ranksPerNode;
 
   it.each([
-    [
-      11,
-      1,
-      'every rank is a node: the largest divisor of 11 up to 8 (--ranks-per-node says otherwise)',
-    ],
+    [11, 1, 'every rank is a node: the largest divisor of 11 up to 8 (--ranks-per-node says otherwise)'],
     [12, 6, 'nodes of 6 ranks: the largest divisor of 12 up to 8 (--ranks-per-node says otherwise)'],
     [16, 8, undefined],
     [7, 7, undefined],
