@@ -55,7 +55,7 @@ class BufferCheck {
 class RowBuffers {
  public:
   explicit RowBuffers(const CheckMemory &each) : each_(each) {}
-  // Throws E_BUFFER unless the buffer has room for so many elements, and shares none of it with those before.
+  // Throws E_BUFFER if the buffer is smaller than `elements` elements, or overlaps one that was added before.
   void add(const char *name, const fusco_buffer &buffer, uint64_t elements, uint32_t elementBytes);
 
  private:

@@ -21,8 +21,9 @@ constexpr uint32_t moveSliceBytes = 7168;
 constexpr uint32_t sumSliceBytes = 3584;
 // Tokens whose weights travel together.
 constexpr uint32_t pushTokens = 64;
-// Flags of a rank's pushed weights, of `pushedEntries` entries of all ranks. A flag's place does not depend
-// on the plan: a device that is one call ahead, along another plan, sets flags of its own ranks only.
+// Flags for the weights that one rank pushes; `pushedEntries` counts the entries of all ranks. The index of a
+// flag does not depend on the plan, so a device that is one call ahead, with another plan, writes only to the
+// flags of the ranks that it holds.
 FUSCO_ON_BOTH inline uint64_t pushFlagsPerRank(uint64_t pushedEntries) {
   return pushedEntries / pushTokens + 1;
 }
