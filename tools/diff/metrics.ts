@@ -116,13 +116,13 @@ export const METRICS: readonly Metric[] = [
   metric(
     'imbalance',
     'ratio',
-    'largest real rows of a rank over the mean',
+    'real rows of the busiest rank divided by the mean',
     (s) => s.imbalance.rankMaxOverMean,
   ),
   metric(
     'expertImbalance',
     'ratio',
-    'largest rows of an expert instance over the mean',
+    'rows of the busiest expert instance divided by the mean',
     (s) => s.imbalance.expertMaxOverMean,
   ),
   metric(
