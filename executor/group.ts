@@ -187,7 +187,7 @@ export class Group implements Disposable {
       throw new FuscoError('E_RANKS', `a plan of ${plan.spec.ranks} ranks for a group of ${this.ranks}`, {
         value: plan.spec.ranks,
         limit: this.ranks,
-        hint: "Plan for the ranks of the group, or create a group of the plan's ranks.",
+        hint: 'Plan for the ranks of the group, or create a group with the ranks of the plan.',
       });
     }
     const prepared = await this.#backend.prepare(plan);

@@ -17,8 +17,7 @@ export const ERROR_HINTS = {
   E_FORMAT: 'Write the array with numpy.save or numpy.savez, in C order and with a plain dtype.',
   E_FOREIGN:
     'docs/foreign-files.md lists the files of other programs that can be read, and how to choose from their contents.',
-  E_GOLDEN:
-    'docs/golden.md describes the file; `fusco check --update` writes its golden part (not in CI).',
+  E_GOLDEN: 'docs/golden.md describes the file; `fusco check --update` writes its golden part (not in CI).',
   E_SHAPE: 'The array must have the shape and dtype that the plan asks for.',
   E_PLAN_MAGIC: 'This is not a plan file; make one with `fusco plan`.',
   E_PLAN_VERSION: 'Update fusco, read the file with the version that wrote it, or plan again.',
@@ -35,7 +34,8 @@ export const ERROR_HINTS = {
   E_SLICE: 'The slices do not cover the send orders once and in order; plan again.',
   E_FORWARD: 'Forwarding and distribution descriptors disagree; plan again.',
   E_BUFFER: 'Give a buffer of at least the stated size that overlaps no other.',
-  E_DTYPE: 'Combine takes f32, f16 or bf16; arrays must have the stated element type, or be bytes (Uint8Array).',
+  E_DTYPE:
+    'Combine takes f32, f16 or bf16; arrays must have the stated element type, or be bytes (Uint8Array).',
   E_CLOSED: 'Create a new group or exchange; a closed one cannot be used.',
   E_BACKEND: 'Run `fusco doctor` to see what this machine can run.',
   E_BOOTSTRAP: 'docs/multi-process.md lists the values that a launcher or the options must give.',

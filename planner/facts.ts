@@ -79,9 +79,13 @@ function checkOptions(parts: readonly RankFacts[]): void {
     return digest.length !== 32 || digest.some((byte, i) => byte !== reference[i]);
   });
   if (odd.length === 0) return;
-  throw new FuscoError('E_FACTS', `ranks ${odd.join(', ')} plan with other options than rank 0`, {
-    rank: odd[0]!,
-  });
+  throw new FuscoError(
+    'E_FACTS',
+    `ranks ${odd.join(', ')} plan with options that differ from those of rank 0`,
+    {
+      rank: odd[0]!,
+    },
+  );
 }
 
 /** Rows per node or rank of all ranks; undefined where no rank gives them. Throws E_FACTS where only some do. */

@@ -215,7 +215,7 @@ export function checkRanksPerHost(ranksPerHost: number, ranksPerNode: number, ra
 export function checkRanksPerNode(ranksPerNode: number, ranks: number): number {
   checkInteger('ranksPerNode', ranksPerNode, 1, ranks);
   if (ranks % ranksPerNode === 0) return ranksPerNode;
-  const text = `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks: nodes of unequal size are not planned`;
+  const text = `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks: nodes of unequal size are not supported`;
   throw new FuscoError('E_OPTION', text, {
     value: ranksPerNode,
     limit: ranks,
@@ -232,5 +232,5 @@ export function commonDivisor(a: number, b: number): number {
 export function nodeSizeHint(size: number, ranks: number): string {
   if (size === 1)
     return 'Give 1 rank a node: no larger number divides them, and then every rank counts as a node.';
-  return `Give ${size} ranks a node: then ${ranks / size} groups of ${size} ranks, each inside one node, count as nodes.`;
+  return `Use ${size} ranks per node: then ${ranks / size} groups of ${size} ranks, each inside one node, are planned as nodes.`;
 }

@@ -89,7 +89,7 @@ export class CallLog {
     const text =
       entry.call !== call
         ? `rank ${rank} entered call ${call} where ${nameRanks(others)} entered call ${entry.call}`
-        : `in call ${call} rank ${rank} does another exchange than ${nameRanks(others)}: the plan, the kind of exchange, the bytes of a row or the dtype differ`;
+        : `in call ${call} rank ${rank} makes a different exchange from ${nameRanks(others)}: the plan, the kind of exchange, the bytes of a row or the dtype differ`;
     return mismatchFailure(text, [rank, ...others], (one) => this.#last[one]);
   }
 

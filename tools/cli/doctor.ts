@@ -102,7 +102,7 @@ async function doctor(options: { json?: boolean }): Promise<void> {
 }
 
 export function doctorCommand(): Command {
-  return command('doctor', 'Say what this machine can run, and what to do about what is missing.')
-    .option('--json', 'one JSON object')
+  return command('doctor', 'Show what this machine can run, and what to do about missing parts.')
+    .option('--json', 'print one JSON object')
     .action(doctor);
 }

@@ -37,8 +37,8 @@ async function exportPlan(file: string, options: { out: string; json?: boolean }
 export function exportCommand(): Command {
   return command('export', 'Write destinations, expert counts and offsets as one set of .npy files per rank.')
     .argument('<file>', 'a plan file')
-    .option('--out <dir>', 'directory; created if it is missing (required)')
-    .option('--json', 'one JSON object')
+    .option('--out <dir>', 'output directory; created if it does not exist (required)')
+    .option('--json', 'print one JSON object')
     .hook('preAction', needs('out'))
     .action(exportPlan);
 }

@@ -146,12 +146,12 @@ async function inspect(file: string, options: InspectArguments): Promise<void> {
 export function inspectCommand(): Command {
   const made = command(
     'inspect',
-    'Show what a plan does, on one screen, a broken plan as far as possible; or every routing of a recording.',
+    'Show what a plan does, on one screen (a broken plan as far as possible), or list the routings of a recording.',
   )
     .argument('<file>', 'a plan file; with --experts, --layers or --steps a routing or a recording')
-    .option('--json', 'one JSON object')
+    .option('--json', 'print one JSON object')
     .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
-    .addHelpText('after', '\nThe other options say how a routing is planned.')
+    .addHelpText('after', '\nThe other options apply to a routing or a recording, which is planned first.')
     .action(inspect);
   return addSubjectOptions(made);
 }

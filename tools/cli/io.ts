@@ -43,7 +43,7 @@ export function say(text: string): void {
 }
 
 /**
- * Lines about what was guessed or passed over. They go to stderr with the result, so that a failed command has its one
+ * Lines about what was guessed or skipped. They go to stderr with the result, so that a failed command has its one
  * line; the same line is said once. With `--json` they are the field `notices` of the object, which is absent without any.
  */
 export class Notices {

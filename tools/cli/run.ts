@@ -62,7 +62,10 @@ async function readInput(plan: VerifiedPlan, args: RunArguments): Promise<Stored
       throw shapeError('input', rank, array, `${dtypes} [${shards[rank]!.tokens}, ${hidden}]`);
   });
   if (!isFp8 && args.scales !== undefined)
-    throw new FuscoError('E_USAGE', `--scales belong to plans of fp8 rows; this one has ${spec.dtype}`);
+    throw new FuscoError(
+      'E_USAGE',
+      `--scales is only valid for plans of fp8 rows; this one has ${spec.dtype}`,
+    );
   const weights = args.weights === undefined ? undefined : await readWeights(plan, args.weights);
   const rows = arrays.map(bytesOf);
   if (isFp8) {
@@ -171,18 +174,24 @@ export function runCommand(): Command {
     .option('--out <dir>', 'directory for rank{r}.recv.npy and rank{r}.combined.npy (required)')
     .option(
       '--scales <s>',
-      'of fp8 rows: f32, in the same forms with ceil(hidden / 128) columns (default: 1)',
+      'scales of fp8 rows: f32, in the same forms with ceil(hidden / 128) columns (default: 1)',
     )
-    .option('--weights <w>', 'f32 or f16, in the same forms with topk columns (default: unweighted)')
+    .option(
+      '--weights <w>',
+      'weights of combine: f32 or f16, in the same forms with topk columns (default: unweighted)',
+    )
     .addOption(
       choice(
         '--backend <name>',
-        'what executes; auto is host if the native addon is there; nccl needs a launcher',
+        'backend to use; auto is host if the native addon is present, else reference; nccl needs a launcher',
         ['auto', 'reference', 'host', 'cuda', 'nccl'],
       ),
     )
-    .option('--check', 'compare every byte with what the input implies; exit 1 if one differs')
-    .option('--json', 'one JSON object')
+    .option(
+      '--check',
+      'compare every byte with the result expected from the input; exit with 1 if one differs',
+    )
+    .option('--json', 'print one JSON object')
     .hook('preAction', needs('input', 'out'))
     .action(run);
 }

@@ -61,7 +61,9 @@ export async function* subjectsOf(
 ): AsyncGenerator<Subject> {
   if (isPlanFile(path)) {
     if (args.steps !== undefined || args.layers !== undefined)
-      throw new FuscoError('E_USAGE', '--steps and --layers belong to recordings; this is a plan', { path });
+      throw new FuscoError('E_USAGE', '--steps and --layers are only valid for recordings; this is a plan', {
+        path,
+      });
     yield { ...(await readVerifiedPlan(path)), isGuess: false };
     return;
   }

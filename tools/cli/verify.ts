@@ -91,13 +91,13 @@ function report(
 export function verifyCommand(): Command {
   const made = command(
     'verify',
-    'Check everything that a plan says; with --routing, also that it is the plan of that routing.',
+    'Check everything that a plan states; with --routing, also that it is the plan of that routing.',
   )
     .argument('<file>', 'a plan file')
-    .option('--routing <routing>', 'routing as `fusco plan` takes it')
-    .option('--stream', 'chunked: shard by shard, in the memory of one (default: from 256 MiB on)')
-    .option('--no-stream', 'the whole file in memory')
-    .option('--json', 'one JSON object')
+    .option('--routing <routing>', 'a routing, in any form that `fusco plan` accepts')
+    .option('--stream', 'keep only one shard in memory (default: for files of 256 MiB or more)')
+    .option('--no-stream', 'read the whole file into memory')
+    .option('--json', 'print one JSON object')
     .action(verify);
   return addRoutingOptions(made);
 }

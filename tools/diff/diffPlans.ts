@@ -163,7 +163,7 @@ function compareMeasured(
   return { ...found, headline: headlineOf(found) };
 }
 
-/** diffPlans for two files: plans that are identical may still say otherwise who wrote them, in which format and why. */
+/** diffPlans for two files: plans with the same id may still differ in producer, format version and reason. */
 export function diffFiles(a: DecodedPlan, b: DecodedPlan, choice: DiffChoice = {}): PlanDiff {
   const diff = diffPlans(a.plan, b.plan, choice);
   if (diff.level !== 'identical') return diff;

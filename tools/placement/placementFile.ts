@@ -135,7 +135,7 @@ function pick<T>(layers: ReadonlyMap<number, T>, layer: number | undefined, path
   const only = layers.size === 1 ? [...layers.keys()][0] : undefined;
   const found = layers.get(layer ?? only ?? -1);
   if (found !== undefined) return found;
-  const text = layer === undefined ? 'several layers' : `layer ${layer} is not there`;
+  const text = layer === undefined ? 'several layers' : `layer ${layer} does not exist`;
   throw optionError(
     path,
     `${text}: give --layer, one of ${listed(layers.keys())}`,

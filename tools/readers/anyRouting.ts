@@ -258,7 +258,7 @@ function pickRanks(
   }
   const picked = ranksFrom?.map((rank) => tables[rank]!) ?? [...tables];
   if (ranks === undefined || ranks === picked.length) return picked;
-  throw new FuscoError('E_RANKS', `holds ${picked.length} ranks, not the ${ranks} asked for`, {
+  throw new FuscoError('E_RANKS', `contains ${picked.length} ranks, not the ${ranks} requested`, {
     path,
     hint: 'Leave out --ranks, or take some of the ranks with --ranks-from FIRST..LAST.',
   });

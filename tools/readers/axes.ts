@@ -53,7 +53,9 @@ export function axesOf(
   const { path, hasLayers, hasRanks, isStated } = context;
   if (choice.axes !== undefined) return namedAxes(choice.axes, shape, path);
   const guess = (axes: readonly AxisName[]) => {
-    choice.notice?.(`${path}: axes ${shapeText(shape)} read as ${axes.join(', ')} (--axes says otherwise)`);
+    choice.notice?.(
+      `${path}: axes ${shapeText(shape)} read as ${axes.join(', ')} (--axes sets another order)`,
+    );
     return axes;
   };
   const wantsLayers = hasLayers || choice.layer !== undefined;

@@ -56,7 +56,7 @@ export interface ReadChoice {
   readonly onFound?:
     | ((step: number | undefined, layer: number | undefined, joins: boolean) => void)
     | undefined;
-  /** Takes a line about what was guessed or passed over. */
+  /** Takes a line about what was guessed or skipped. */
   readonly notice?: ((text: string) => void) | undefined;
 }
 
@@ -64,7 +64,7 @@ export interface ReadChoice {
 const OPTION_OF = { array: '--array', axes: '--axes', physicalIds: '--physical-ids' } as const;
 
 /**
- * Throws E_OPTION for an option that means nothing to a file: it would be left out without a word.
+ * Throws E_OPTION for an option that does not apply to a file: it would be left out without a word.
  *
  * @param what names the kind of file
  */
@@ -77,7 +77,7 @@ export function refuseOptions(
   const given = names.find((name) => choice[name] !== undefined && choice[name] !== false);
   if (given === undefined) return;
   const option = OPTION_OF[given];
-  throw new FuscoError('E_OPTION', `${option} means nothing to ${what}`, {
+  throw new FuscoError('E_OPTION', `${option} does not apply to ${what}`, {
     path,
     hint: `Leave out ${option}.`,
   });
@@ -109,7 +109,7 @@ export function parseRanges(option: string, text: string): Range[] {
   ranges.sort((a, b) => a.first - b.first);
   const overlap = ranges.findIndex((range, i) => i > 0 && range.first <= ranges[i - 1]!.last);
   if (overlap < 0) return ranges;
-  throw new FuscoError('E_OPTION', `${option}: ${ranges[overlap]!.first} is there twice`, {
+  throw new FuscoError('E_OPTION', `${option}: ${ranges[overlap]!.first} occurs twice`, {
     hint: `Name every number of ${option} once.`,
   });
 }
@@ -134,7 +134,7 @@ const ALIASES: Readonly<Record<string, AxisName>> = { batch: 'requests', experts
 export function parseAxes(text: string): Axis[] {
   const refuse = (what: string): never => {
     throw new FuscoError('E_OPTION', `--axes: ${what}`, {
-      hint: `Name the axes in order, of ${AXES.join(', ')}: --axes tokens,layers,topk, with sizes as layers=48.`,
+      hint: `Name the axes in order, from ${AXES.join(', ')}: --axes tokens,layers,topk, with sizes as layers=48.`,
     });
   };
   const axes = text.split(',').map((part): Axis => {
@@ -144,7 +144,7 @@ export function parseAxes(text: string): Axis[] {
     return { name: name as AxisName, size: found?.[2] === undefined ? undefined : Number(found[2]) };
   });
   const names = axes.map(({ name }) => name);
-  if (new Set(names).size !== names.length) refuse('an axis is there twice');
+  if (new Set(names).size !== names.length) refuse('an axis occurs twice');
   for (const name of ['tokens', 'topk'] as const)
     if (!names.includes(name)) refuse(`there is no axis ${name}`);
   if (names.includes('steps') && names.includes('requests')) refuse('steps and requests exclude each other');

@@ -35,7 +35,7 @@ export function* readCsv<Name extends string>(
     if (found === undefined) {
       fail(path, `no column ${aliases[0]} in ${JSON.stringify((head ?? '').slice(0, MAX_SHOWN))}`);
     }
-    if (names.indexOf(found) !== names.lastIndexOf(found)) fail(path, `the column ${found} is there twice`);
+    if (names.indexOf(found) !== names.lastIndexOf(found)) fail(path, `the column ${found} occurs twice`);
     return { name, at: names.indexOf(found) };
   });
   for (const [i, line] of lines.entries()) {

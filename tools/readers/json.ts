@@ -38,7 +38,7 @@ function repeatedKey(text: string): string | undefined {
 export function parseJson(text: string): unknown {
   const value: unknown = JSON.parse(text);
   const key = repeatedKey(text);
-  if (key !== undefined) throw new SyntaxError(`${shown(key)} is there twice in one object`);
+  if (key !== undefined) throw new SyntaxError(`${shown(key)} occurs twice in one object`);
   return value;
 }
 

@@ -46,7 +46,7 @@ function isMultiHot(tables: readonly RecordedTable[], path: string, choice: Read
   if (!isBool && !(isWide && tables.some(({ tokens }) => tokens > 0) && tables.every(isBinary))) return false;
   const columns = `${topk} columns of ${isBool ? 'booleans' : '0 and 1'}`;
   if (isBool && topk !== choice.experts) {
-    throw new FuscoError('E_ROUTING_DTYPE', `${columns} are no ids`, {
+    throw new FuscoError('E_ROUTING_DTYPE', `${columns} are not ids`, {
       path,
       hint: 'A map of experts has a column for each: --multi-hot reads it, with --experts the number of columns.',
     });
@@ -57,7 +57,7 @@ function isMultiHot(tables: readonly RecordedTable[], path: string, choice: Read
       hint: 'Give --multi-hot for a map [tokens, experts], or --no-multi-hot for ids.',
     });
   }
-  choice.notice?.(`${columns} read as a map [tokens, experts] (--multi-hot says so)`);
+  choice.notice?.(`${columns} read as a map [tokens, experts] (--multi-hot states this)`);
   return true;
 }
 

@@ -177,12 +177,12 @@ function splitHeader(bytes: Uint8Array, path: string): { text: string; body: num
   if (major < 1 || major > 3 || minor !== 0)
     malformed(path, `.npy version ${major}.${minor} is not 1.0, 2.0 or 3.0`);
   const start = major === 1 ? 10 : 12;
-  if (bytes.length < start) malformed(path, `the header is cut short: ${bytes.length} bytes of ${start}`);
+  if (bytes.length < start) malformed(path, `the header is truncated: ${bytes.length} bytes of ${start}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const length = major === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
   if (length > MAX_HEADER_BYTES) malformed(path, `a header of ${length} bytes > ${MAX_HEADER_BYTES}`);
   const body = start + length;
-  if (bytes.length < body) malformed(path, `the header is cut short: ${bytes.length} bytes of ${body}`);
+  if (bytes.length < body) malformed(path, `the header is truncated: ${bytes.length} bytes of ${body}`);
   const text = decodeText(bytes.subarray(start, body), major === 3);
   return { text, body };
 }
@@ -259,7 +259,7 @@ export function parseNpy(bytes: Uint8Array, path: string): NdArray {
   const size = bodyBytes(shape, itemSize, path);
   const have = bytes.length - body;
   if (have !== size) {
-    const what = have < size ? 'the data is cut short' : 'bytes follow the data';
+    const what = have < size ? 'the data is truncated' : 'bytes follow the data';
     malformed(path, `${what}: ${have} bytes, ${dtype} ${quote(shapeText(shape))} takes ${size}`);
   }
   const array = viewElements(dtype, shape, bytes.subarray(body), path);

@@ -25,7 +25,7 @@ type Arrays =
 
 const RANK_NAME = /^rank([0-9]+)$/;
 
-const NAMES_HINT = 'Files and arrays of ranks are named rank0, rank1, … without a hole.';
+const NAMES_HINT = 'Files and arrays of ranks must be named rank0, rank1, … without gaps.';
 
 function ranksError(path: string, message: string, hint = NAMES_HINT): FuscoError {
   return new FuscoError('E_RANKS', message, { path, hint });
@@ -231,10 +231,14 @@ function checkBlocks(arrays: readonly NdArray[], paths: readonly string[], what:
   for (const [rank, { dtype, shape }] of arrays.entries()) {
     const path = paths[rank]!;
     if (shape.length !== 2) {
-      throw new FuscoError('E_SHAPE', `${what} of rank ${rank}: shape ${shapeText(shape)} has not two axes`, {
-        path,
-        rank,
-      });
+      throw new FuscoError(
+        'E_SHAPE',
+        `${what} of rank ${rank}: shape ${shapeText(shape)} does not have two axes`,
+        {
+          path,
+          rank,
+        },
+      );
     }
     if (dtype !== first.dtype || shape[1] !== first.shape[1]) {
       const found = `${dtype} ${shapeText(shape)}`;

@@ -91,7 +91,7 @@ class Machine {
 
   #take(length: number): number {
     const at = this.#at;
-    if (at + length > this.#bytes.length) this.#fail('it is cut short');
+    if (at + length > this.#bytes.length) this.#fail('it is truncated');
     this.#at += length;
     return at;
   }
@@ -112,7 +112,7 @@ class Machine {
   /** A line without its end: what GLOBAL's names are. */
   #line(): string {
     const end = this.#bytes.indexOf(0x0a, this.#at);
-    if (end < 0) this.#fail('it is cut short');
+    if (end < 0) this.#fail('it is truncated');
     const text = this.#text(end - this.#at);
     this.#at++;
     return text;

@@ -68,7 +68,7 @@ async function heldIn(path: string, choice: RecordingChoice): Promise<Holding> {
 }
 
 function refuseEmpty(path: string): never {
-  throw new FuscoError('E_FOREIGN', 'it holds no routing in these steps and layers', { path });
+  throw new FuscoError('E_FOREIGN', 'it contains no routing in these steps and layers', { path });
 }
 
 /**

@@ -134,7 +134,7 @@ class ResponseReader {
     if (lines.size > 0) {
       const count = this.#without.length;
       const what = count === 1 ? 'a response' : `${count} responses`;
-      notice?.(`${this.#path}: ${what} without ${ROUTED} passed over: line ${listed(lines)}`);
+      notice?.(`${this.#path}: ${what} without ${ROUTED} skipped: line ${listed(lines)}`);
     }
     return recorded;
   }

@@ -83,7 +83,7 @@ function readEntry(name: string, value: unknown, path: string): Entry {
  */
 export function readSafetensors(bytes: Uint8Array, path: string): Map<string, NdArray> {
   const length = headerBytes(bytes);
-  if (length < 0) refuse(path, 'not a safetensors file, or cut short: its header leaves the file');
+  if (length < 0) refuse(path, 'not a safetensors file, or truncated: its header extends beyond the file');
   let header: unknown;
   try {
     header = parseJson(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(8, 8 + length)));

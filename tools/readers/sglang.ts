@@ -32,7 +32,7 @@ function integerOf(record: ReadonlyMap<unknown, unknown>, name: string, path: st
 
 const MAP = 'last_physical_to_logical_map';
 const MAP_HINT =
-  'Record without rebalancing, or up to the next change of the map; --physical-ids keeps the ids as recorded.';
+  'Record without rebalancing, or stop before the map changes; --physical-ids keeps the ids as recorded.';
 
 /** Where a piece was recorded, for errors. */
 interface Spot {

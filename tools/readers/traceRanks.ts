@@ -59,7 +59,7 @@ function ranksOfRecording(question: Question): number[] {
   const stage = stageOf(question);
   if (stage !== undefined) {
     const text = `layer ${layer} was recorded by ranks ${spanned(stage)} of ${seen.size}: planned as a group of ${stage.length}`;
-    choice.notice?.(`${text} (--ranks-from says otherwise)`);
+    choice.notice?.(`${text} (--ranks-from selects others)`);
     return stage;
   }
   const ranks = [...seen.keys()].sort((a, b) => a - b);
@@ -122,7 +122,7 @@ export function wantedRanks(question: Question): number[] {
   if (cut !== undefined) {
     refuse(
       question,
-      `the file of rank ${cut} is cut short before a record of this layer and step`,
+      `the file of rank ${cut} is truncated before a record of this layer and step`,
       'Choose an earlier step, which all ranks recorded.',
     );
   }

@@ -68,7 +68,7 @@ class ZipView {
     if (at < 0 || at + length > this.bytes.length) {
       malformed(
         this.path,
-        `the archive is damaged or cut short: bytes ${at}..${at + length} of ${this.bytes.length}`,
+        `the archive is damaged or truncated: bytes ${at}..${at + length} of ${this.bytes.length}`,
       );
     }
     return this.bytes.subarray(at, at + length);
@@ -104,7 +104,7 @@ function findDirectory(zip: ZipView): { count: number; at: number } {
     if (zip.u32(end64) !== END64_SIGNATURE) break;
     return { count: zip.u64(end64 + 32), at: zip.u64(end64 + 48) };
   }
-  return malformed(path, 'not a zip archive, or cut short: it has no directory');
+  return malformed(path, 'not a zip archive, or truncated: it has no directory');
 }
 
 /** Sizes and offset that do not fit 32 bits, from the entry's zip64 field, in the order that the format fixes. */

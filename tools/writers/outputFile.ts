@@ -134,7 +134,7 @@ export class OutputDirectory {
       await mkdir(path, { recursive: true });
     } catch (cause) {
       if (errnoOf(cause) !== 'EEXIST') throw writeError(path, cause);
-      throw new FuscoError('E_FILE_WRITE', 'a file of this name is in the way', { path, cause });
+      throw new FuscoError('E_FILE_WRITE', 'a file with this name already exists', { path, cause });
     }
     return new OutputDirectory(path);
   }

@@ -167,7 +167,7 @@ describe('maps of 0 and 1', () => {
     const found = await fuscoJson(...plan('map.npy', ...options));
     expect(found.planId).toBe(asked.planId);
     expect(found.notices).toEqual([
-      expect.stringContaining('read as a map [tokens, experts] (--multi-hot says so)'),
+      expect.stringContaining('read as a map [tokens, experts] (--multi-hot states this)'),
     ]);
   });
 

@@ -352,7 +352,7 @@ describe('readPerRank', () => {
     const file = await save('rank0.npy', 'f32', [8], input);
     expect(await failure(readPerRank(dir, [2], 'input'))).toEqual({
       code: 'E_SHAPE',
-      message: `${file}: input of rank 0: shape (8,) has not two axes`,
+      message: `${file}: input of rank 0: shape (8,) does not have two axes`,
     });
   });
 

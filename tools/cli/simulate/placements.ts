@@ -33,7 +33,7 @@ const RECORDED = 'recorded';
 /** The experts that the command line or the recording states. Throws E_USAGE where neither does. */
 function expertsOf({ options }: RoutingStep, { experts = options?.experts }: WhatIfArguments): number {
   if (experts !== undefined) return experts;
-  throw new FuscoError('E_USAGE', 'a routing that is no recording needs --experts');
+  throw new FuscoError('E_USAGE', 'a routing that is not a recording needs --experts');
 }
 
 /** The placements of a comma-separated list: names of rules, `recorded` (that of the recording), or files. */

@@ -130,7 +130,7 @@ function lay(path: TokenPath): Layout & { height: number } {
     x: COLUMN.home,
     y: middle,
     lines: [`home: rank ${path.rank}`, path.addsByNode ? 'sum in order of node' : 'sum in order of k'],
-    label: `home again on rank ${path.rank}: the weighted rows are added ${order}`,
+    label: `back on rank ${path.rank}: the weighted rows are added ${order}`,
     kind: 'home',
   });
   return { boxes, lines, height };
