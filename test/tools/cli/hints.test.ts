@@ -75,7 +75,13 @@ const CONTEXTS: readonly Context[] = [
     'E_FORMAT',
     /numpy\.savez or torch\.save/,
   ],
-  ['truncated gzip data', () => save('a.gz', gzipSync('{}').subarray(0, -3)), plan('a.gz'), 'E_FORMAT', /gunzip/],
+  [
+    'truncated gzip data',
+    () => save('a.gz', gzipSync('{}').subarray(0, -3)),
+    plan('a.gz'),
+    'E_FORMAT',
+    /gunzip/,
+  ],
   ['a placement that is no JSON', text('m', '[0,'), plan('r.npy', '--placement', 'm'), 'E_FORMAT', /JSON/],
   ['a topology that is no JSON', text('t.json', '{'), simulate('--topology', 't.json'), 'E_FORMAT', /JSON/],
   [
