@@ -58,12 +58,15 @@ export interface ErrorDetails {
   k?: number;
   value?: number | bigint | string;
   limit?: number | bigint | string;
-  /** What to do in this place, where the hint of the code is too general. */
+  /** What to do in this case, if the hint of the code is too general. */
   hint?: string;
   cause?: unknown;
 }
 
-/** Control characters and line ends: a message may quote a file, and must neither break the line nor drive a terminal. */
+/**
+ * Control characters and line ends: a message may quote a file, and must neither contain line breaks nor control the
+ * terminal.
+ */
 const CONTROLS = /[\p{Cc}\p{Zl}\p{Zp}]+/gu;
 
 /** The one error class of this package. `code` is stable, `message` is one line, `hint` says what to do. */
@@ -120,15 +123,15 @@ function editDistance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-/** The known name that is nearest to a misspelt one, whatever its case. */
+/** The known name that is nearest to a misspelled one, ignoring case. */
 function nearestName(name: string, known: readonly string[]): string | undefined {
   const distance = (other: string) => editDistance(name.toLowerCase(), other.toLowerCase());
   return known.toSorted((a, b) => distance(a) - distance(b))[0];
 }
 
 /**
- * Throws E_OPTION for a key that `known` does not have, with the nearest known one. A misspelt option would otherwise be
- * left out without a word. A key whose value is undefined counts as absent.
+ * Throws E_OPTION for a key that `known` does not have, with the nearest known one. A misspelled option would otherwise
+ * be ignored silently. A key whose value is undefined counts as absent.
  *
  * @param what names the object in the error
  */
