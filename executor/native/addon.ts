@@ -46,7 +46,7 @@ export function loadFirst<A>(places: readonly string[]): AddonResult<A> | undefi
   return undefined;
 }
 
-/** What was built on this machine, else what came with the package for machines like it. */
+/** The addon built on this machine or, if there is none, the one in the package for this platform. */
 function tryLoad(): AddonResult {
   const machine = `${process.platform}-${process.arch}`;
   const found = loadFirst<Addon>(['#addon', `#prebuilt/${machine}`]);
