@@ -12,13 +12,13 @@ import { choice } from './options.ts';
 
 const DEFAULT_FILE = 'fusco.golden.json';
 
-/** Whether this runs in continuous integration: the variable that every such service sets. */
+/** Whether this runs in continuous integration; all such services set this variable. */
 function isCi(): boolean {
   const { CI } = process.env;
   return CI !== undefined && !['', '0', 'false'].includes(CI);
 }
 
-/** The command that makes the golden entries what the plans are now. */
+/** The command that updates the golden entries to the current plans. */
 function updateCommand(file: string): string {
   return file === DEFAULT_FILE ? 'fusco check --update' : `fusco check ${JSON.stringify(file)} --update`;
 }

@@ -37,7 +37,7 @@ function launchCommand(): string {
   return `node ${relative(process.cwd(), started)}`;
 }
 
-/** Rows whose every element is different and known: bf16 values from a small linear congruential generator. */
+/** Rows whose elements are all different and known: bf16 values from a small linear congruential generator. */
 function makeRows(plan: VerifiedPlan): Uint8Array[] {
   return plan.shards.map(({ rank, tokens }) => {
     const next = congruential(rank + 1);
@@ -46,7 +46,7 @@ function makeRows(plan: VerifiedPlan): Uint8Array[] {
   });
 }
 
-/** How long the exchanges took; with the addon of the benches, medians against the unfused pipeline. */
+/** The times of the exchanges; with the addon of the benchmarks, medians compared with the unfused pipeline. */
 async function timeLines(plan: VerifiedPlan, { backend, dispatch, combine }: Execution): Promise<string[]> {
   const ms = (value: number) => formatMs(value).padStart(8);
   if (backend !== 'host' || findBenchAddon().addon === undefined) {

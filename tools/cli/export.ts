@@ -7,7 +7,7 @@ import { OutputDirectory } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
 import { needs } from './options.ts';
 
-/** Destination rank of every entry; -1 where masked. */
+/** Destination rank of every entry; -1 if masked. */
 function destinationRanks(plan: VerifiedPlan, rank: number): Int32Array {
   const { entryInstance, entrySlot } = plan.shards[rank]!;
   const { instanceRank } = plan.spec.placement;

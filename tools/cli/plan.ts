@@ -46,7 +46,7 @@ import { assumedLines, choiceLines, lostEntries, lostLines, predictChoices } fro
 
 const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 
-/** What says how to plan a routing. */
+/** The planning options. */
 export interface PlanningArguments extends NodeArguments {
   experts: number;
   ranks?: number;
@@ -73,7 +73,10 @@ interface PlanArguments extends PlanningArguments, RoutingArguments, RangeArgume
   json?: boolean;
 }
 
-/** The planner's options that the arguments ask for; `notice` takes a line about what was not asked for. */
+/**
+ * The options of the planner according to the arguments; `notice` receives a line for every default that needs to be
+ * mentioned.
+ */
 export async function planningOptions(
   args: PlanningArguments,
   ranks: number,
@@ -91,7 +94,7 @@ export async function planningOptions(
   };
 }
 
-/** Where the plan of a routing goes if no file is named: next to nobody's files, in the current directory. */
+/** The default output file of a routing, in the current directory. */
 function defaultOutput(routing: string): string {
   return `${basename(routing).replace(/\.(npy|npz|pt|json|jsonl|safetensors)$/, '')}.fusco`;
 }
@@ -167,7 +170,7 @@ async function planRecording(routing: string, args: PlanArguments): Promise<void
 interface Written {
   readonly length: number;
   readonly planId: string;
-  /** Missing where the plan was never in memory as a whole. */
+  /** Missing if the plan was never in memory as a whole. */
   readonly made?: VerifiedPlan;
   /** Of the Wasm planner. */
   readonly memoryBytes?: number;
@@ -194,7 +197,7 @@ async function writePlan(
   return { ...written, memoryBytes: planner.memoryBytes };
 }
 
-/** The bytes of writeWhole in the memory of one shard at a time. */
+/** Writes the same bytes as writeWhole, with one shard in memory at a time. */
 async function writeStream(
   planner: Planner,
   tables: readonly RoutingTable[],

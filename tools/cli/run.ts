@@ -23,7 +23,7 @@ interface RunArguments {
   json?: boolean;
 }
 
-/** Payload dtypes by what NumPy calls them; bf16 travels as u16. */
+/** Payload dtypes by their names in NumPy; bf16 is stored as u16. */
 const PAYLOADS = new Map<NdDtype, FloatDtype>([
   ['f32', 'f32'],
   ['f16', 'f16'],
@@ -104,7 +104,7 @@ async function readScales(plan: VerifiedPlan, args: RunArguments, hidden: number
   });
 }
 
-/** A plan counts rows, so rows of other sizes and dtypes can be moved along it; people should know. */
+/** A plan counts rows, so rows of other sizes and dtypes can be moved along it; a note reports this. */
 function noteOtherRows({ spec }: VerifiedPlan, { hidden, dtype, scales }: StoredInput): void {
   const found = scales === undefined ? dtype : 'fp8';
   if (hidden === spec.hidden && found === spec.dtype) return;

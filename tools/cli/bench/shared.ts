@@ -1,4 +1,4 @@
-// What the bench commands share: declarations of their options, and the way a result is printed and saved.
+// Code that the bench commands share: declarations of their options, and printing and saving of results.
 
 import { type Command, Option } from 'commander';
 import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/layout.ts';
@@ -47,7 +47,7 @@ export function savable(made: Command): Command {
     .option('--json', 'print one JSON object');
 }
 
-/** Prints a result with `show` or as JSON, and writes it to a file if that is asked for. */
+/** Prints a result with `show` or as JSON, and writes it to a file if requested. */
 export async function save<R extends object>(
   result: R,
   { json, out }: Output,
@@ -101,7 +101,7 @@ export function printGrid(
   print(formatGrid([titles, ...rows.map((row) => row.map(cell))]));
 }
 
-/** A way to exchange and its figures. */
+/** A kind of exchange and its figures. */
 export interface CaseShown {
   readonly name: string;
   readonly dispatch: StageFigures;
