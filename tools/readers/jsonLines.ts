@@ -1,4 +1,5 @@
-// Files of one JSON value a line, read line by line: a recording may be larger than the longest string.
+// Files with one JSON value per line, which are read line by line, because a recording may be larger than the longest
+// string.
 
 import type { ReadChoice, ReadProgress } from './choice.ts';
 import { type Bytes, type FileSource, refuse } from './file.ts';
@@ -60,9 +61,9 @@ export interface JsonLine {
 
 /**
  * The values of a file with one JSON value per line; blank lines are skipped. A last line without an end that is not JSON
- * was cut when its writer was killed: it is left out, with a notice, unless it is the only one.
+ * was truncated when its writer was killed; it is skipped, with a notice, unless it is the only one.
  *
- * @param onCut called if the last line is left out
+ * @param onCut called if the last line is skipped
  * @throws FuscoError E_FOREIGN for any other line that is not JSON, or one that is too long; E_FILE_READ
  */
 export function* readJsonLines(

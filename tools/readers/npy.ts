@@ -34,7 +34,7 @@ const DTYPES = new Map<string, NdDtype>(
   Object.entries(DESCR).map(([dtype, descr]) => [descr, dtype as NdDtype]),
 );
 
-/** What the other type characters of NumPy stand for. */
+/** The meaning of the other type characters of NumPy. */
 const KINDS: Readonly<Record<string, string>> = {
   b: 'bool',
   c: 'complex',
@@ -156,10 +156,13 @@ class HeaderParser {
   }
 }
 
-/** Text of a header or a name, without Node's Buffer, so that the viewer reads files in a browser by the same code. */
+/**
+ * Text of a header or a name. It does not use Node's Buffer, so that the viewer can read files in a browser with the same
+ * code.
+ */
 export function decodeText(bytes: Uint8Array, isUtf8: boolean): string {
   if (isUtf8) return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
-  // What TextDecoder calls latin1 is windows-1252.
+  // The latin1 of TextDecoder is windows-1252.
   return String.fromCharCode(...bytes);
 }
 
@@ -202,7 +205,7 @@ function dtypeOf(descr: string, path: string): NdDtype {
   return malformed(path, `dtype ${quote(descr)} (${order}${kind}) is not one of ${known}${advice}`);
 }
 
-/** Bytes of the elements. The product leaves zero dimensions out, as NumPy's own check does. */
+/** Bytes of the elements. The product ignores dimensions of 0, as the check of NumPy does. */
 function bodyBytes(shape: readonly number[], itemSize: number, path: string): number {
   let product = itemSize;
   for (const size of shape) {

@@ -18,7 +18,7 @@ import type { RecordedTable } from './origins.ts';
 import { isArchive, openSource, sourceOf } from './source.ts';
 import { splitTable } from './tables.ts';
 
-/** What a source holds: one array for all ranks, or one array per rank with the name of its file for errors. */
+/** The contents of a source: one array for all ranks, or one array per rank with the name of its file for errors. */
 type Arrays =
   | { readonly kind: 'whole'; readonly array: NdArray; readonly path: string }
   | { readonly kind: 'perRank'; readonly arrays: readonly NdArray[]; readonly paths: readonly string[] };
@@ -189,7 +189,7 @@ export function parseRouting(files: readonly NamedBytes[], ranks?: number): Rout
 
 const SPLIT_HINT = 'Give --ranks N to split the tokens into N blocks.';
 
-/** A table that does not say how many ranks share its tokens, split. Throws E_RANKS, E_OPTION. */
+/** Splits a table that does not state how many ranks share its tokens. Throws E_RANKS, E_OPTION. */
 export function splitBetween(table: RoutingTable, path: string, ranks: number | undefined): RoutingTable[] {
   if (ranks === undefined) {
     const shape = shapeText([table.tokens, table.topk]);
