@@ -1,7 +1,7 @@
-// Which recorded ranks make up the group of a plan, and which of them had no tokens.
+// Which recorded ranks form the group of a plan, and which of them had no tokens.
 //
-// A rank without tokens writes no record, so what is missing can mean three things: a rank that was idle, a rank of
-// another pipeline stage, or a file that was left out. The tokens of one rank are never given to another.
+// A rank without tokens writes no record, so a missing record has three possible causes: an idle rank, a rank of another
+// pipeline stage, or a missing file. The tokens of one rank are never assigned to another.
 
 import { FuscoError } from '../../planner/errors.ts';
 import type { ReadChoice } from './choice.ts';
@@ -80,7 +80,7 @@ function ranksOfRecording(question: Question): number[] {
   );
 }
 
-/** With --ranks: so many ranks from 0 on, or the pipeline stage of this size. */
+/** With --ranks: that many ranks from 0 on, or the pipeline stage of this size. */
 function countedRanks(question: Question, count: number): number[] {
   const last = Math.max(...question.seen.keys());
   if (last < count) return upTo(count);
@@ -94,7 +94,7 @@ function countedRanks(question: Question, count: number): number[] {
 }
 
 /**
- * The recorded ranks that become rank 0, 1, … of the plan. Those that recorded nothing are announced.
+ * The recorded ranks that become rank 0, 1, … of the plan. Ranks that recorded nothing are reported.
  *
  * @throws FuscoError E_RANKS if the group does not follow from the recording and the choice, or a rank's file was cut
  *   before the wanted record

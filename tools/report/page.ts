@@ -1,4 +1,4 @@
-// The report: one HTML file that needs nothing else, neither the network nor this program.
+// The report: one HTML file that needs neither the network nor this program.
 
 import type { FuscoError } from '../../planner/errors.ts';
 import { sum } from '../../planner/totals.ts';
@@ -14,7 +14,7 @@ export interface ReportInput {
   readonly producer: string;
   readonly version: readonly number[];
   readonly figures: Figures;
-  /** What verification found; empty for a sound plan. */
+  /** The defects that verification found; empty for a valid plan. */
   readonly problems: readonly FuscoError[];
 }
 
@@ -24,7 +24,7 @@ export interface ReportAssets {
   readonly script: string;
 }
 
-/** The plan in plain words, for somebody who has never seen one. */
+/** The plan in plain words, for readers who have never seen one. */
 function introduction({ summary, totalBytes, joined }: Figures): Markup {
   const { ranks, ranksPerNode, experts, topk, strategy } = summary;
   const tokens = sum(summary.tokens);
@@ -62,7 +62,7 @@ export function panelPage(
   { style, script }: ReportAssets,
 ): string {
   const contents = panels.map(({ id, title }) => html`<li><a href="#panel-${id}">${title}</a></li>`);
-  // A page that can load nothing cannot send anything either.
+  // A page that cannot load anything cannot send anything either.
   const policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
   return html`<!doctype html>
 <html lang="en">
