@@ -8,7 +8,7 @@ import { counterTables } from './counterHash.ts';
 import { Urn } from './draw.ts';
 import { Stream } from './random.ts';
 
-/** Families and what they are, as the command line lists them. */
+/** Families with their descriptions, as listed by the command line. */
 export const FAMILIES = {
   balanced: 'every expert is equally likely',
   'hot-experts': 'the first sixteenth of the experts is SKEW times as likely as the others',
@@ -30,10 +30,10 @@ export interface Workload {
   family: Family;
   /** 0..2^32-1. */
   seed: number;
-  /** Training step, for the families that move with time; 0..2^32-1. Default 0. */
+  /** Training step, for families that change over time; 0..2^32-1. Default 0. */
   step?: number;
   ranks: number;
-  /** Tokens of a rank; families with uneven sources use it as the most. */
+  /** Tokens of a rank; families with uneven ranks use it as the maximum. */
   tokens: number;
   topk: number;
   experts: number;
@@ -79,7 +79,7 @@ function weightsOf(workload: Workload): number[] {
   return Array.from({ length: experts }, (_, expert) => (isHot(expert) ? skew : 1));
 }
 
-/** Urns from which each token takes one: a single one, or one a node. */
+/** Urns from which each token takes one: a single one, or one per node. */
 function urnsOf(workload: Workload): Urn[] {
   const { family, ranks, experts, topk } = workload;
   if (family !== 'one-node') {
@@ -146,8 +146,8 @@ export interface SampleSizes {
 }
 
 /**
- * A model of a router that is known by its expert counts alone: experts of a token are drawn by their share, as if
- * the choices of one token, and those of different ranks, had nothing to do with each other.
+ * A model of a router that is known by its expert counts alone: experts of a token are drawn by their share, as if the
+ * choices of one token, and those of different ranks, were independent.
  *
  * @param counts how often each expert was chosen, integers from 0
  */
@@ -164,8 +164,8 @@ export function sampleCounts(
 }
 
 /**
- * A model of a larger batch of a recorded router: every token chooses what a randomly taken recorded token chose, so
- * that the joint choice of a token's experts is real, and which token is on which rank is not.
+ * A model of a larger batch of a recorded router: every token repeats the choice of a random recorded token, so that the
+ * joint choice of a token's experts is real, but the assignment of tokens to ranks is not.
  */
 export function resampleTokens(
   recorded: readonly RoutingTable[],

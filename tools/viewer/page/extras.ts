@@ -1,5 +1,5 @@
-// What the page draws in addition to the panels of the report: differences of two plans, what is behind a mark, and a
-// recording over time.
+// Parts of the page in addition to the panels of the report: differences of two plans, details of a mark, and a recording
+// over time.
 
 import type { RecordedFigures } from '../../figures/recorded.ts';
 import { barChart } from '../../report/charts/bars.ts';
@@ -17,7 +17,7 @@ function optionRows(a: ViewOptions, b: ViewOptions): string[][] {
     .map((name) => [`option ${name}`, show(a[name]), show(b[name]), 'changed']);
 }
 
-/** Plan B against plan A: one sentence, options and figures that differ, and the causes. */
+/** Plan B compared with plan A: one sentence, options and figures that differ, and the causes. */
 export function differenceMarkup(
   { headline, causes, figures }: Difference,
   a: ViewOptions,
