@@ -79,7 +79,7 @@ async function demo(): Promise<void> {
   const bytes = [...result.received, ...result.combined].reduce((sum, part) => sum + part.length, 0);
 
   const summary = summarize(plan);
-  print('FUSCO: what a real router does to 8 ranks, planned, executed and checked\n');
+  print('FUSCO: the output of a real router on 8 ranks, planned, executed and checked\n');
   print('routed       layer 3 of a small trained MoE language model, 512 tokens on each rank');
   print(`plan id      ${await planId(plan, nodeSha256)}\n`);
   print(factLines(summary));
@@ -90,7 +90,7 @@ async function demo(): Promise<void> {
     say(`check failed: ${mismatch.what} row ${mismatch.row} of rank ${mismatch.rank} differs`);
     throw new ComparisonFailed();
   }
-  print(`checked ${formatBytes(bytes)} on ${formatCount(plan.spec.ranks)} ranks: every byte is right\n`);
+  print(`checked ${formatBytes(bytes)} on ${formatCount(plan.spec.ranks)} ranks: every byte is correct\n`);
   const fusco = launchCommand();
   const routing = relative(process.cwd(), demoFile('moe256-ep8x512-mixed-l3.idx.npy'));
   print('Try next:');

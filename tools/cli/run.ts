@@ -156,7 +156,7 @@ async function run(file: string, args: RunArguments): Promise<void> {
     const times = `dispatch ${formatMs(dispatch.nanoseconds / 1e6)}, combine ${formatMs(combine.nanoseconds / 1e6)}`;
     say(`${who}${backend} backend, ${dispatch.strategy} plan: ${times} -> ${args.out}`);
     noteOtherRows(plan, input);
-    if (args.check && mismatch === undefined) say('checked: every byte is right');
+    if (args.check && mismatch === undefined) say('checked: every byte is correct');
   }
   if (mismatch !== undefined) {
     say(`check failed: ${mismatch.what} row ${mismatch.row} of rank ${mismatch.rank} differs`);

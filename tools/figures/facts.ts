@@ -70,7 +70,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   }
   if (forwarding !== undefined) {
     const { forwardedRows, stagedRows, groupLoads, rule, metadataBytes } = forwarding;
-    const metadata = `${formatBytes(metadataBytes)} of metadata travel along`;
+    const metadata = `${formatBytes(metadataBytes)} of metadata are sent with them`;
     facts.push(
       ['forwarding', `${count(forwardedRows)} rows between nodes, ${count(stagedRows)} of them landing rows`],
       ['rail groups', `${rule}: ${span(groupLoads)} rows per group; ${metadata}`],

@@ -84,7 +84,7 @@ function idHint(id: number, experts: number): string {
 /** Why a token chose an expert twice, and what to do. */
 function duplicateHint(row: readonly number[], experts: number): string {
   if (isRepeatedRow(row, 0, row.length)) {
-    return 'A row of one repeated id was not recorded: --mask-repeated-rows masks such rows.';
+    return 'Recorders leave one repeated id in rows that they did not record: --mask-repeated-rows masks such rows.';
   }
   if (row.every((id) => id === 0 || id === 1) && row.length > 2) {
     return `Rows of 0 and 1 may be a map of experts: with ${experts} columns, --multi-hot reads it.`;

@@ -35,8 +35,8 @@ function introduction({ summary, totalBytes, joined }: Figures): Markup {
     strategy === 'hier' && ranksPerNode === 1
       ? 'The plan sends a row once to each rank, which copies it to its other slots.'
       : strategy === 'hier'
-        ? 'The plan is hierarchical: one copy of a token crosses to each other node, and a forwarder there hands it on.'
-        : 'The plan is flat: every row travels straight from its token to its expert’s slot.';
+        ? 'The plan is hierarchical: one copy of a token crosses to each other node, and a forwarder there distributes it.'
+        : 'The plan is flat: every row goes straight from its token to its expert’s slot.';
   const inside = html`<strong>${formatBytes(totalBytes.intra)}</strong>`;
   const moved =
     nodes === 1
@@ -81,7 +81,7 @@ ${header}
 <main>
 ${lead}
 <nav aria-label="Contents"><ul class="contents">${contents}</ul></nav>
-<p class="hint">Charts answer to the pointer and to the keyboard: Tab reaches a chart, arrow keys move through it, and the line below says what the mark means. Below each chart its numbers are a table.</p>
+<p class="hint">Charts react to the pointer and to the keyboard: Tab reaches a chart, arrow keys move through it, and the line below describes the mark. A table below each chart contains its numbers.</p>
 <div class="panels" id="panels">
 ${panels.map((panel) => panelMarkup(panel, []))}
 </div>

@@ -121,7 +121,7 @@ function groupChart({ summary }: Figures, max: number, width: number): Markup {
     width,
     hasPeak: largest(forwarding.groupLoads) > NOTABLE * mean,
   });
-  return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} cross between nodes, ${rows(forwarding.stagedRows)} of them in a landing buffer; ${formatBytes(forwarding.metadataBytes)} of metadata travel along.</p>`;
+  return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} are sent between nodes, ${rows(forwarding.stagedRows)} of them in a landing buffer; ${formatBytes(forwarding.metadataBytes)} of metadata are sent with them.</p>`;
 }
 
 const OFFENDER_HEAD = ['what', 'which', 'how much', 'of the mean', 'why it matters'];
@@ -272,7 +272,7 @@ function loadSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Spe
     narrow(
       'traffic',
       'Traffic between ranks',
-      `Payload bytes of one dispatch. Each row is a sender, each column a receiver${cell > 1 ? `, ${cell} ranks a cell` : ''}; squares outline the nodes. Each link has a scale of its own, below the map; a strong column is a rank that receives from all others. Combine moves the same bytes in the other direction.`,
+      `Payload bytes of one dispatch. Each row is a sender, each column a receiver${cell > 1 ? `, ${cell} ranks a cell` : ''}; squares outline the nodes. Each link has a separate scale, below the map; a strong column is a rank that receives from all others. Combine moves the same bytes in the other direction.`,
       ({ heat }, width) => heatChart(heat, max.heat, width),
     ),
     narrow(
@@ -336,7 +336,7 @@ function tokenSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Sp
       'In a hierarchical plan one rank of every node belongs to a rail group, and its members forward for each other. Equal bars mean equally busy NICs.',
       (figures, width) => groupChart(figures, max.groups, width),
     ),
-    wide('facts', 'Facts of the plan', 'What was asked for and what came out.', ({ summary }) =>
+    wide('facts', 'Facts of the plan', 'The options and the results.', ({ summary }) =>
       pairList('facts', [...factsOf(summary), memoryFact(summary)]),
     ),
   ];

@@ -90,7 +90,7 @@ export function adviceOf(
   topology: Topology,
 ): string {
   const mine = predictions[own]!;
-  if (mine.us === 0) return 'Nothing moves between ranks, so nothing binds.';
+  if (mine.us === 0) return 'Nothing moves between ranks, so there is no bottleneck.';
   const stage = bindingStage(mine);
   const name = RESOURCE_NAMES[stage.resource];
   const binds = `Bound by the ${name} of rank ${stage.rank} (${stage.name})`;

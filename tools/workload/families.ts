@@ -14,13 +14,14 @@ export const FAMILIES = {
   'hot-experts': 'the first sixteenth of the experts is SKEW times as likely as the others',
   'hot-rank': 'the experts of rank 0 are SKEW times as likely',
   'spread-hot-experts': 'one expert on every rank is SKEW times as likely',
-  ragged: 'every rank has its own number of tokens, 0..TOKENS',
+  ragged: 'ranks have different numbers of tokens, 0..TOKENS',
   'empty-rank': 'the last rank has no tokens',
   'rotating-hot-spot': 'the experts of rank STEP mod RANKS are SKEW times as likely',
   burst: 'rank STEP mod RANKS has all its tokens, the others have one',
-  'one-node': "each token's experts all live on one node, drawn evenly (FUSCO, section 5)",
+  'one-node': 'all experts of a token are on one node, drawn evenly (FUSCO, section 5)',
   imbalanced: 'a quarter of the ranks is heavy: its experts are SKEW times as likely (FUSCO, section 5)',
-  collectivex: 'every expert is equally likely; the bytes of the CollectiveX benchmark (seed 67 there)',
+  collectivex:
+    'every expert is equally likely; byte-identical to the CollectiveX benchmark (which uses seed 67)',
 } as const;
 export type Family = keyof typeof FAMILIES;
 

@@ -10,7 +10,7 @@ import type { Detail, Difference, ViewOptions } from '../protocol.ts';
 
 /** Options that differ, with their values in A and in B. */
 function optionRows(a: ViewOptions, b: ViewOptions): string[][] {
-  const show = (value: unknown) => (typeof value === 'object' ? 'a map of its own' : String(value));
+  const show = (value: unknown) => (typeof value === 'object' ? 'an explicit map' : String(value));
   const names = Object.keys(a) as (keyof ViewOptions)[];
   return names
     .filter((name) => JSON.stringify(a[name]) !== JSON.stringify(b[name]))

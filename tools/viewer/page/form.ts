@@ -58,7 +58,7 @@ type Field = readonly [name: string, label: string, control: Markup, note?: stri
 const PLACEMENTS = [
   ['blocks', 'contiguous blocks'],
   ['round-robin', 'round robin'],
-  ['map', 'a map of its own'],
+  ['map', 'an explicit map'],
 ] as const;
 
 function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
