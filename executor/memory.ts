@@ -54,7 +54,7 @@ const ELEMENT_ARRAYS: Readonly<Record<Exclude<ElementType, 'bytes'>, readonly st
   i32: ['Int32Array'],
 };
 
-/** Name of a view's class: Uint8Array for a Buffer, whatever realm it comes from. */
+/** Name of a view's class: Uint8Array for a Buffer, from any realm. */
 function arrayName(memory: ArrayBufferView): string {
   return Object.prototype.toString.call(memory).slice(8, -1);
 }

@@ -109,7 +109,7 @@ export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof 
   readonly replicas: ReplicaRule | 'none';
   /** Nominal dtype of the rows that combine returns. */
   readonly combineDtype: Dtype;
-  /** Bound of a receive buffer during planning; 0 if there is none, and in plans that were read. */
+  /** Bound of a receive buffer during planning; 0 if there is none, and in plans that were read from a file. */
   readonly maxRows: number;
   readonly placement: Placement;
 }

@@ -15,7 +15,7 @@ export interface BootstrapOptions {
   localWorldSize?: number;
   /** Where rank 0 listens: `host:port`, `[ipv6]:port`, or a host alone if MASTER_PORT gives the port. */
   address?: string;
-  /** Shared by all ranks; empty, the default, is none. At most 1024 characters. */
+  /** Secret that all ranks share, at most 1024 characters. Default: empty, which means no secret. */
   secret?: string;
   /** Default of every wait, 100..86400000 ms. Default 60000. */
   deadlineMs?: number;

@@ -99,7 +99,7 @@ async function countSteps(path: string, args: ProposeArguments, notices: Notices
   return rows;
 }
 
-/** Ranks and nodes of a placement, for the rows of all steps together. */
+/** Loads of the ranks and nodes of a placement, for the rows of all steps together. */
 function imbalance(
   { map }: Candidate,
   rows: readonly number[],

@@ -20,7 +20,7 @@ interface VerifyArguments extends RoutingArguments {
   json?: boolean;
 }
 
-/** Files from here on are verified shard by shard, which takes longer and needs the memory of one shard. */
+/** Files of at least this size are verified shard by shard, which takes longer but needs memory for only one shard. */
 const CHUNKED_BYTES = 256 * 2 ** 20;
 
 /** Whether the plan of a routing is the one that was verified; the routing is planned one rank at a time. */
@@ -66,7 +66,7 @@ async function verify(file: string, options: VerifyArguments): Promise<void> {
   report(file, options, notices, wanted, matches, matches ? undefined : diffPlans(plan, again).headline);
 }
 
-/** Prints the verdict; throws ComparisonFailed if the plan is not that of the routing. */
+/** Prints the result; throws ComparisonFailed if the plan is not that of the routing. */
 function report(
   file: string,
   options: VerifyArguments,

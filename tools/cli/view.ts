@@ -28,14 +28,14 @@ async function pageAssets(): Promise<Map<string, Asset>> {
   return assets;
 }
 
-/** Resolves at the first signal that asks the process to end. */
+/** Resolves at the first signal that terminates the process. */
 function stopSignal(): Promise<EndSignal> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
   });
 }
 
-/** A recording planned routing by routing; a plan is made again when the page asks for it. */
+/** A recording that is planned routing by routing; a plan is made again when the page requests it. */
 async function recordingOf(
   path: string,
   args: SubjectArguments,

@@ -27,7 +27,7 @@ interface WorkloadArguments {
   json?: boolean;
 }
 
-/** A model says so wherever it is shown. */
+/** Tables from a model are labeled as such wherever they are shown. */
 const COUNTS_LABEL = 'model: drawn from expert counts, each expert by its share';
 
 async function fromCounts(
@@ -59,7 +59,7 @@ async function writeWeights(path: string, args: WorkloadArguments): Promise<void
   await writeFileAtomic(path, encodeNpy('f32', [ranks, tokens, topk], weights));
 }
 
-/** One array if all ranks have equally many tokens, else a directory with one file a rank. */
+/** One array if all ranks have the same number of tokens, else a directory with one file per rank. */
 async function writeTables(
   path: string,
   tables: readonly RoutingTable[],
@@ -113,7 +113,7 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
   );
 }
 
-/** What a family is, with the numbers that this table has. */
+/** The description of a family, with the numbers of this table. */
 function familyText(family: Family, { skew, step, ranks, tokens }: WorkloadArguments): string {
   return FAMILIES[family]
     .replace('SKEW', `${skew}`)

@@ -94,7 +94,7 @@ function termsOf(plan: Plan, shard: Shard, token: number): number[][] {
 
 /**
  * With identity experts, a combined row is the row of its token times the sum of the token's weights, added in the order
- * of k, or node by node if the plan says so. Compares every element's bits.
+ * of k, or node by node if the plan requires it. Compares every element's bits.
  *
  * @param input per rank [tokens, rowBytes]
  * @param combined per rank [tokens, rowBytes]; ranks that are missing are not compared

@@ -38,7 +38,7 @@ export function formatGrid(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => row.map(pad).join('  ').trimEnd()).join('\n');
 }
 
-/** What a terminal shows in one line, whatever its real width. */
+/** Width of one line on any terminal. */
 const COLUMNS = 80;
 
 /** Text in lines of at most `width` columns, broken at blanks; a longer word gets a separate line. */

@@ -37,7 +37,7 @@ export interface Proposal {
   /** Of contiguous blocks. */
   readonly before: Imbalance;
   readonly after: Imbalance;
-  /** Replicas that found a rank of their own. */
+  /** Number of replicas that were placed on a separate rank. */
   readonly replicas: number;
 }
 

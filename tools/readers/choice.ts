@@ -32,7 +32,7 @@ export interface ReadChoice {
   readonly ranksFrom?: readonly number[] | undefined;
   /** Whether the rank of a token does not matter, for example if choices are only counted. */
   readonly anyRanks?: boolean | undefined;
-  /** Whether the tokens of all recorded ranks are one batch, in the order of the ranks, that `ranks` splits anew. */
+  /** Whether the tokens of all recorded ranks are one batch, in the order of the ranks, which `ranks` splits. */
   readonly asBatch?: boolean | undefined;
   /** Name of the array in a file of several; `*` stands for the number of a layer. */
   readonly array?: string | undefined;

@@ -100,7 +100,7 @@ function fileArrays(source: FileSource): Arrays {
   return { kind: 'whole', array: parseNpy(wholeOf(source), source.path), path: source.path };
 }
 
-/** Elements [start, start + shape product) of an array as an array of its own: a view, not a copy. */
+/** Elements [start, start + shape product) of an array as a separate array: a view, not a copy. */
 function viewOf(array: NdArray, start: number, shape: readonly number[]): NdArray {
   const end = start + shape.reduce((product, n) => product * n, 1);
   return { dtype: array.dtype, shape, data: array.data.subarray(start, end) as NdData } as NdArray;

@@ -49,7 +49,7 @@ const STORAGES: ReadonlyMap<string, Elements> = new Map([
   [UNTYPED, { dtype: 'u8' }],
 ]);
 const REBUILD = 'torch._utils._rebuild_tensor_v2';
-/** Of dtypes without a storage of their own, since PyTorch 2.1. */
+/** For dtypes without a separate storage type, since PyTorch 2.1. */
 const REBUILD_UNTYPED = 'torch._utils._rebuild_tensor_v3';
 const REBUILD_PARAMETER = 'torch._utils._rebuild_parameter';
 const ORDERED_DICT = 'collections.OrderedDict';

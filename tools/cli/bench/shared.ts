@@ -62,7 +62,7 @@ export async function save<R extends object>(
  * A bench command with these options.
  *
  * @param run undefined: this process has nothing to print
- * @param show prints the result but for its verdicts
+ * @param show prints the result without its verdicts
  */
 export function benchOf<Options extends object, R extends object>(
   name: string,
