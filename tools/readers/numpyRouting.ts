@@ -123,7 +123,7 @@ function checkRanks(have: number, wanted: number | undefined, path: string): voi
   if (wanted !== undefined && have !== wanted) {
     throw ranksError(
       path,
-      `holds ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} asked for`,
+      `contains ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} requested`,
       'Give an array or a file for every rank of the plan, or leave out --ranks.',
     );
   }

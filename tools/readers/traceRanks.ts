@@ -88,7 +88,7 @@ function countedRanks(question: Question, count: number): number[] {
   if (stage?.length === count) return stage;
   return refuse(
     question,
-    `it holds ${last + 1} ranks, not the ${count} asked for`,
+    `it contains ${last + 1} ranks, not the ${count} requested`,
     'Leave out --ranks, or take some of the ranks with --ranks-from FIRST..LAST.',
   );
 }
