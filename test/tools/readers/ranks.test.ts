@@ -155,7 +155,9 @@ describe('ranks that recorded nothing', () => {
 
   it('are never more than --ranks', async () => {
     saveTrace({ 0: both, 1: both, 2: both });
-    expect(await refusalOf({ step: 2, layer: 1, ranks: 2 })).toMatch(/it contains 3 ranks, not the 2 requested/);
+    expect(await refusalOf({ step: 2, layer: 1, ranks: 2 })).toMatch(
+      /it contains 3 ranks, not the 2 requested/,
+    );
   });
 });
 
