@@ -25,7 +25,7 @@ type BufferList = readonly [
   elements: ElementType,
 ];
 
-/** The buffers of a call by the names that errors give them. Lists that the call does not have are undefined. */
+/** The buffers of a call, by the names that errors use for them. Lists that the call does not have are undefined. */
 type BufferLists = Readonly<Record<string, BufferList>>;
 
 /** The bytes of a buffer: a range of one ArrayBuffer, or of the process's address space. */
@@ -51,13 +51,13 @@ function extentOf(memory: Memory, name: string, needed: number, rank: number, is
   return { space, start, end: start + BigInt(needed), name, isOutput };
 }
 
-/** By start; of two that start together, an input comes before an output. */
+/** Sorted by start. If two start at the same place, an input comes before an output. */
 function compareExtents(a: Extent, b: Extent): number {
   if (a.start !== b.start) return a.start < b.start ? -1 : 1;
   return Number(a.isOutput) - Number(b.isOutput);
 }
 
-/** Throws E_BUFFER if an output shares a byte with another output or an input of the same space. */
+/** Throws E_BUFFER if an output shares a byte with another output or an input in the same address space. */
 function refuseOverlap(extents: readonly Extent[]): void {
   let furthest: Extent | undefined;
   let furthestOutput: Extent | undefined;

@@ -8,7 +8,7 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 /**
  * The integer in a variable; undefined if it is not set or empty.
  *
- * @throws FuscoError E_OPTION that quotes what the variable holds
+ * @throws FuscoError E_OPTION that quotes the value of the variable
  */
 export function integerVariable(
   environment: Environment,

@@ -1,5 +1,5 @@
-// Checks of objects that come from outside this process, such as parsed JSON. The type of an object follows from the
-// checks of its fields.
+// Checks of objects from outside this process, such as parsed JSON. The type of an object follows from the checks of its
+// fields.
 
 /** Whether a value has the type T. */
 export type Check<T> = (value: unknown) => value is T;
@@ -9,7 +9,7 @@ type Fields = Readonly<Record<string, Check<unknown>>>;
 /** The type of an object whose fields pass these checks. */
 export type Checked<F> = { readonly [Name in keyof F]: F[Name] extends Check<infer T> ? T : never };
 
-/** The types of a table of objects, each with its own fields. The name of the type is in the field `Tag`. */
+/** The types of a table of objects with different fields. The name of the type is in the field `Tag`. */
 export type Tagged<Tag extends string, Table> = {
   [Name in keyof Table]: { readonly [Key in Tag]: Name } & Checked<Table[Name]>;
 }[keyof Table];

@@ -79,12 +79,12 @@ export interface NcclGroupOptions {
 /** Most threads of an exchange of the host backend. */
 const MAX_THREADS = 1024;
 
-/** Options of a plan, less what the group already knows. */
+/** Options of a plan, without those that the group already knows. */
 export type GroupPlanOptions = Omit<PlanOptions, 'ranks'>;
 
 /**
- * An expert-parallel group. It says which ranks live in this process; calls take one set of buffers for each of
- * them, so a training loop is written once for all backends.
+ * An expert-parallel group. `localRanks` lists the ranks that live in this process. Calls take one set of buffers for
+ * each of them, so a training loop is written once for all backends.
  */
 export class Group implements Disposable {
   readonly ranks: number;
@@ -187,7 +187,7 @@ export class Group implements Disposable {
       throw new FuscoError('E_RANKS', `a plan of ${plan.spec.ranks} ranks for a group of ${this.ranks}`, {
         value: plan.spec.ranks,
         limit: this.ranks,
-        hint: "Plan for the ranks of the group, or create a group of the plan's ranks.",
+        hint: 'Plan for the ranks of the group, or create a group with the ranks of the plan.',
       });
     }
     const prepared = await this.#backend.prepare(plan);
@@ -197,8 +197,9 @@ export class Group implements Disposable {
   }
 
   /**
-   * Maps device memory into the other ranks' processes, so that its first exchange takes no longer than the next. Not
-   * collective; exchanges do the same with memory that they do not know. Nothing to do except on the nccl backend.
+   * Maps device memory into the processes of the other ranks, so that the first exchange that uses it takes no longer
+   * than later ones. Not collective. Exchanges map memory that was not registered. Does nothing except on the nccl
+   * backend.
    *
    * @param buffers device memory of the local rank that cudaMalloc has made, `cuda.alloc` included
    * @throws FuscoError E_BUFFER for other memory; E_LIMIT; E_PEER_TIMEOUT; E_CLOSED
@@ -255,7 +256,7 @@ export class Group implements Disposable {
 
   /**
    * Closes the group and its exchanges. Calls in flight finish first. Closing twice is harmless. The promise resolves
-   * when everything is freed: at once, except on the nccl backend.
+   * when everything is freed, which is immediate except on the nccl backend.
    */
   close(): Promise<void> {
     this.#closing ??= this.#shutDown();
@@ -277,7 +278,7 @@ export class Group implements Disposable {
   }
 }
 
-/** What the backend keeps for an exchange; the package does not export it. */
+/** The backend's object for an exchange; the package does not export it. */
 export let preparedOf: (exchange: Exchange) => PreparedPlan;
 
 /** A plan that is ready to run: plan once, exchange many times into buffers that the caller owns. */
@@ -381,7 +382,7 @@ const OPTIONS: Record<BackendName | 'auto', readonly string[]> = {
   nccl: ['ranks', 'cuda', 'nccl'],
 };
 
-/** Throws E_BACKEND for an unknown backend, E_OPTION for an option of another one. */
+/** Throws E_BACKEND for an unknown backend, and E_OPTION for an option that belongs to another backend. */
 function checkOptions({ backend = 'auto', ...options }: GroupOptions): void {
   if (!Object.hasOwn(OPTIONS, backend)) {
     throw new FuscoError('E_BACKEND', `no backend is called ${String(backend)}`, {

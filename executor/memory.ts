@@ -10,13 +10,13 @@ export interface ExternalMemory {
 }
 
 /**
- * Caller-owned memory: a Buffer, a typed array or DataView, Wasm memory through one, or an address. A typed array has the
- * element type that its place in the call states; bytes (Uint8Array, Buffer, DataView) are taken everywhere.
+ * Caller-owned memory: a Buffer, a typed array or DataView, Wasm memory through one, or an address. A typed array must
+ * have the element type that the call states for it; bytes (Uint8Array, Buffer, DataView) are accepted everywhere.
  */
 export type Memory = ArrayBufferView | ExternalMemory;
 
 export function isExternal(memory: Memory): memory is ExternalMemory {
-  // Callers without types pass null, too.
+  // Untyped callers may pass null.
   return !ArrayBuffer.isView(memory) && typeof memory?.address === 'bigint';
 }
 
@@ -42,7 +42,7 @@ export function viewOf(name: string, memory: ArrayBufferView, bytes: number, typ
   return new DataView(memory.buffer, memory.byteOffset, bytes);
 }
 
-/** What the elements of a buffer are. `bytes` is opaque. */
+/** Element type of a buffer. `bytes` is opaque. */
 export type ElementType = Dtype | 'i32';
 
 /** Typed arrays whose elements are of each type; f16 and bf16 as bits, because not every Node has a Float16Array. */
@@ -54,7 +54,7 @@ const ELEMENT_ARRAYS: Readonly<Record<Exclude<ElementType, 'bytes'>, readonly st
   i32: ['Int32Array'],
 };
 
-/** Name of a view's class: Uint8Array for a Buffer, whatever realm it comes from. */
+/** Name of a view's class: Uint8Array for a Buffer, from any realm. */
 function arrayName(memory: ArrayBufferView): string {
   return Object.prototype.toString.call(memory).slice(8, -1);
 }
@@ -64,8 +64,8 @@ function isBytes(name: string): boolean {
 }
 
 /**
- * Throws E_DTYPE for a typed array whose elements are of another type: its bytes would be read as what they are not.
- * Bytes and addresses have no type to compare.
+ * Throws E_DTYPE for a typed array whose elements have another type, because its bytes would be misinterpreted. Bytes and
+ * addresses have no type to compare.
  */
 export function checkElements(name: string, memory: Memory, type: ElementType, rank?: number): void {
   if (type === 'bytes' || !ArrayBuffer.isView(memory)) return;
@@ -80,7 +80,7 @@ export function checkElements(name: string, memory: Memory, type: ElementType, r
   });
 }
 
-/** Throws E_DTYPE if opaque rows are read from one type of array and written to another, neither of them bytes. */
+/** Throws E_DTYPE if opaque rows are read from one type of array and written to another, unless one of them is bytes. */
 export function checkSameElements(name: string, from: readonly Memory[], to: readonly Memory[]): void {
   const typed = [...from, ...to].filter((memory) => ArrayBuffer.isView(memory)).map(arrayName);
   const names = [...new Set(typed.filter((found) => !isBytes(found)))];

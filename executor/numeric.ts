@@ -54,7 +54,7 @@ export function f16ToFloat(bits: number): number {
   return sign * (1024 + fraction) * 2 ** (exponent - 25);
 }
 
-/** Rounds the exact value, which a float32 holds in double precision, to the grid of its binade. */
+/** Rounds the exact value of a float32, in double precision, to the grid of its binade. */
 export function floatToF16(value: number): number {
   if (Number.isNaN(value)) return CANONICAL_NAN.f16;
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;

@@ -13,7 +13,7 @@ import { checkTable, type RoutingTable } from '../planner/routing.ts';
 import { considersOncePerRank, type PlanOptions, type PlanSpec, resolveOptions } from '../planner/spec.ts';
 import { bytesOf } from './memory.ts';
 
-/** Gives all ranks' bytes, the same number on each; `what` is compared between the ranks first. */
+/** Returns the bytes of all ranks, the same number from each; `what` is compared between the ranks first. */
 export type Gather = (what: string, own: Uint8Array) => Promise<Uint8Array[]>;
 
 const DIGEST_BYTES = 32;
@@ -41,8 +41,8 @@ function decodeFacts(bytes: Uint8Array, spec: PlanSpec, hasRows: boolean): RankF
 }
 
 /**
- * Plans one rank's shard. One gather; with forwarding and a capacity or quotas two, because rows per node then depend on
- * the counts of all ranks.
+ * Plans one rank's shard. It needs one gather, or two with forwarding and a capacity or quotas, because rows per node
+ * then depend on the counts of all ranks.
  *
  * @returns a plan whose only shard is `rank`'s
  */
@@ -80,7 +80,7 @@ export async function planDistributed(
   const plan = decide(spec, facts);
   const shards: Shard[] = [];
   shards[rank] = planner.planRank(routed, facts, spec);
-  // Array methods skip the ranks that live elsewhere.
+  // Array methods skip the missing shards of other ranks.
   shards.length = spec.ranks;
   return markVerified({ ...plan, shards });
 }

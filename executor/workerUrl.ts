@@ -1,6 +1,6 @@
 /**
- * A worker thread's compiled program, by its path in this folder: Node 20 runs no TypeScript, so that sources use the
- * one in dist/.
+ * A worker thread's compiled program, by its path in this folder: Node 20 does not run TypeScript, so sources use the
+ * program in dist/.
  */
 export function workerUrl(path: string): URL {
   const here = import.meta.url;

@@ -24,7 +24,7 @@ export class Arena {
     this.#end = this.#base;
   }
 
-  /** The present end, to be given to `release` later. */
+  /** The current end, to be passed to `release` later. */
   mark(): number {
     return this.#end;
   }
@@ -33,7 +33,7 @@ export class Arena {
     this.#end = mark;
   }
 
-  /** Address of `bytes` bytes that hold whatever was there. Throws E_MEMORY past what Wasm memory can be. */
+  /** Address of `bytes` uninitialized bytes. Throws E_MEMORY beyond the largest size of a Wasm memory. */
   alloc(bytes: number): number {
     const at = this.#end;
     const end = alignSection(at + bytes);
@@ -52,7 +52,7 @@ export class Arena {
     return at;
   }
 
-  /** Address of `length` elements that hold whatever was there. */
+  /** Address of `length` uninitialized elements. */
   array<T extends Element>(element: T, length: number): Addr<T> {
     return this.alloc(ELEMENT_BYTES[element] * length) as Addr<T>;
   }
@@ -64,7 +64,7 @@ export class Arena {
     return at;
   }
 
-  /** Address of a block of `length` words: those of `words`, by their number, and zeros. */
+  /** Address of a block of `length` words: the given words, by their number, and zeros elsewhere. */
   block(length: number, words: Readonly<Record<number, number>>): Addr<'block'> {
     const at = this.array('block', length);
     const block = this.u32(at, length).fill(0);

@@ -13,7 +13,7 @@ export interface Grouping {
   readonly groups: Uint16Array;
   /** Largest max(sent, received) inter-node rows of any rank: minimized by `best`. */
   readonly busiestRows: number;
-  /** Largest number of inter-node rows that any rank receives: compared if the former are equal. */
+  /** Largest number of inter-node rows that any rank receives; decides if the maxima above are equal. */
   readonly busiestReceived: number;
 }
 
@@ -113,7 +113,7 @@ function compareGroupings(a: Grouping, b: Grouping): number {
  * Assigns the ranks to rail groups. `best` takes the rule with the lexicographic minimum of (max(sent, received),
  * max(received)) over the ranks; ties go to the first of static, rotate, lpt.
  *
- * @param nodeRows u32[ranks, nodes], rows that each rank sends to each node; 0 for its own node
+ * @param nodeRows u32[ranks, nodes], rows that each rank sends to each node; 0 for the local node
  */
 export function balance(rule: Balance, spec: PlanSpec, nodeRows: Uint32Array): Grouping {
   if (rule !== 'best') return grouping(rule, spec, nodeRows);

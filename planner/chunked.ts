@@ -1,9 +1,9 @@
 // Plans that are larger than memory: made one shard at a time.
 //
-// A file's header stands before its shards and holds their digests, so its writer has to know every shard before it
-// writes the first one. It plans each rank twice, once for size and digest and once to write: that needs no file to
-// go back in, works on a pipe, and costs about what reading the file again to hash it would. What is kept of all
-// ranks is the facts, u32[ranks, instances], and 32 bytes a shard.
+// The header of a file precedes its shards and contains their digests, so a writer must know every shard before it writes
+// the first one. It plans each rank twice: once for the size and the digest, and once to write. The output can therefore
+// be a pipe, and the cost is about that of reading the file again to hash it. For all ranks, only the facts, u32[ranks,
+// instances], and 32 bytes per shard are kept.
 
 import { countsPerRank, type Facts } from './facts.ts';
 import { type ListedShard, layFile } from './format/encode.ts';
@@ -19,7 +19,9 @@ import {
   resolveOptions,
 } from './spec.ts';
 
-/** One rank's routing, asked for several times: read again, drawn again, or kept by the caller. */
+/**
+ * The routing of one rank. It is requested several times; the caller may read it again, generate it again, or keep it.
+ */
 export type RoutingSource = (rank: number) => RoutingTable | Promise<RoutingTable>;
 
 /** A plan whose shards exist one at a time. */
@@ -29,11 +31,14 @@ export interface ChunkedPlan {
   readonly planId: string;
   /** Bytes of the file. */
   readonly length: number;
-  /** The file's bytes in order, those of encodePlan; every rank is planned once more, as its bytes are asked for. */
+  /**
+   * The bytes of the file in order, identical to those of encodePlan. Each rank is planned again when its bytes are
+   * requested.
+   */
   readonly chunks: (progress?: Progress) => AsyncGenerator<Uint8Array>;
 }
 
-/** The facts of all ranks, of which one is routed at a time. Throws what routeRank throws. */
+/** The facts of all ranks, which are routed one at a time. Throws what routeRank throws. */
 export async function gatherChunked(
   planner: Planner,
   table: RoutingSource,
@@ -58,7 +63,8 @@ export async function gatherChunked(
   }
   if (isFlat) return { counts };
   if (!isComplete) {
-    // What a rank sends to a node depends on quotas and on what is dropped, and those on the counts of all.
+    // What a rank sends to a node depends on the quotas and on the dropped entries, which depend on the counts of all
+    // ranks.
     const rowsOf = planner.groupNodeRows(counts, spec);
     for (let rank = 0; rank < ranks; rank++) nodeRows.set(rowsOf(rank, await table(rank)), rank * nodes);
     const rankRowsOf = planner.groupNodeRows(counts, oncePerRank(spec));
@@ -70,8 +76,8 @@ export async function gatherChunked(
 }
 
 /**
- * Plans a whole group in the memory of one rank: tables are asked for in ascending rank order, once for the facts (and
- * once more for a hierarchical plan with a capacity or with quotas), once here and once in `chunks`.
+ * Plans a whole group in the memory of one rank. Tables are requested in ascending rank order: once for the facts (twice
+ * for a hierarchical plan with a capacity or with quotas), once here and once in `chunks`.
  *
  * @throws what Planner.planAll throws
  */

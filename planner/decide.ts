@@ -9,15 +9,18 @@ import { considersOncePerRank, oncePerRank, type PlanSpec } from './spec.ts';
 import { type Forwarding, LinkTotals, type OnRows, visitTraffic } from './traffic.ts';
 
 /**
- * Effective rates of the cost model in GB/s, per rank and direction (docs/performance.md): integers, so that the
- * decision is the same everywhere. `fusco simulate` takes other rates; `auto` only compares.
+ * Effective rates of the cost model in GB/s, per rank and direction (docs/simulate.md): integers, so that the decision is
+ * the same everywhere. `fusco simulate` uses other rates; `auto` only compares candidates.
  */
 const NVLINK_RATE = 370;
 const NIC_RATE = 43;
 
 const FLAT: Decision = { strategy: 'flat', rule: 'none', groups: new Uint16Array(0), reason: '' };
 
-/** Rows of the busiest rank between machines, on its NIC, and inside, on its NVLink; per direction the larger one. */
+/**
+ * Rows of the busiest rank between machines (on its NIC) and inside its machine (on NVLink), each in the busier
+ * direction.
+ */
 interface BusiestRank {
   readonly interRows: number;
   readonly intraRows: number;
@@ -53,7 +56,7 @@ function pairRows(spec: PlanSpec, counts: Uint32Array): (from: number, to: numbe
   return (from, to) => rows[from * ranks + to]!;
 }
 
-/** A way to exchange, what it asks for, and how busy its busiest rank is. Rows that stay on a rank use no link. */
+/** A candidate, its options, and the load of its busiest rank. Rows that stay on a rank use no link. */
 interface Candidate {
   readonly name: string;
   readonly spec: Plan['spec'];
@@ -61,7 +64,9 @@ interface Candidate {
   readonly busiest: BusiestRank;
 }
 
-/** The busiest rank of a candidate. Links between ranks of one machine are NVLink whatever the candidate's nodes are. */
+/**
+ * The busiest rank of a candidate. Links between ranks of one machine are NVLink, independently of the candidate's nodes.
+ */
 function busiestRank(
   spec: PlanSpec,
   rows: (from: number, to: number) => number,
@@ -87,7 +92,10 @@ function hierarchical(spec: PlanSpec, facts: Facts) {
   return { spec: { ...spec, strategy: 'hier', ranksPerHost: 0 } as const, decision, nodeRows };
 }
 
-/** What `auto` compares; of equally busy ones it takes the first, which has fewer hops. */
+/**
+ * The candidates that `auto` compares. If the busiest ranks are equally busy, the first one is chosen, which has fewer
+ * hops.
+ */
 function candidatesOf(spec: PlanSpec, facts: Facts): Candidate[] {
   const pairs = pairRows(spec, instanceCounts(spec, facts.counts));
   const hier = (nodes: PlanSpec): Candidate => {

@@ -9,41 +9,41 @@ export const ERROR_HINTS = {
   E_ROUTING_DTYPE: 'Give ids as integers of 8 to 64 bits.',
   E_ROUTING_ID: 'Ids lie in [0, experts); -1 means no expert. Check --experts.',
   E_ROUTING_DUPLICATE: 'A token may choose an expert once. Mask the second choice with -1.',
-  E_RANKS: 'The number of ranks must agree with the blocks of the routing or of the input.',
-  E_FACTS: 'All ranks must plan with facts gathered in the same call and the same options.',
+  E_RANKS: 'The number of ranks must match the blocks of the routing or of the input.',
+  E_FACTS: 'All ranks must plan with the same options, and with facts that were gathered in the same call.',
   E_FILE_NOT_FOUND: 'Check the path.',
   E_FILE_READ: 'Check that it is a readable file of the expected kind.',
-  E_FILE_WRITE: 'Check that the directory exists and is writable, and the space left.',
+  E_FILE_WRITE: 'Check that the directory exists and is writable, and that there is free space.',
   E_FORMAT: 'Write the array with numpy.save or numpy.savez, in C order and with a plain dtype.',
   E_FOREIGN:
-    'docs/foreign-files.md says which files of other programs are read, and how to choose among their contents.',
-  E_GOLDEN:
-    'docs/golden.md says what the file holds; `fusco check --update` writes its golden part, outside CI.',
+    'docs/foreign-files.md lists the files of other programs that can be read, and how to choose from their contents.',
+  E_GOLDEN: 'docs/golden.md describes the file; `fusco check --update` writes its golden part (not in CI).',
   E_SHAPE: 'The array must have the shape and dtype that the plan asks for.',
   E_PLAN_MAGIC: 'This is not a plan file; make one with `fusco plan`.',
   E_PLAN_VERSION: 'Update fusco, read the file with the version that wrote it, or plan again.',
-  E_PLAN_TRUNCATED: 'The file is cut short; copy it again or plan again.',
+  E_PLAN_TRUNCATED: 'The file is truncated; copy it again or plan again.',
   E_PLAN_CANONICAL: 'The file was edited or written by something else; plan again.',
   E_PLAN_HEADER: 'The header was edited or written by something else; plan again.',
   E_PLAN_DIGEST: 'The bytes changed after the plan was written; copy it again or plan again.',
   E_SHARD_LAYOUT: 'The shard was edited or written by something else; plan again.',
   E_SHARD_HEAD: 'The shard contradicts the header or its own sections; plan again.',
-  E_SEGMENT_BOUNDS: 'A descriptor leaves its buffer; the plan must not be executed. Plan again.',
+  E_SEGMENT_BOUNDS: 'A descriptor points outside its buffer; the plan must not be executed. Plan again.',
   E_RUN_TABLE: 'Run tables of sender and receiver disagree or leave holes; plan again.',
   E_ENTRY: 'An entry is not delivered exactly once to its slot; plan again.',
   E_STREAM: 'A send order does not list each of its rows once and in order; plan again.',
   E_SLICE: 'The slices do not cover the send orders once and in order; plan again.',
   E_FORWARD: 'Forwarding and distribution descriptors disagree; plan again.',
   E_BUFFER: 'Give a buffer of at least the stated size that overlaps no other.',
-  E_DTYPE: 'Combine takes f32, f16 or bf16; arrays have the stated element type, or are bytes (Uint8Array).',
+  E_DTYPE:
+    'Combine takes f32, f16 or bf16; arrays must have the stated element type, or be bytes (Uint8Array).',
   E_CLOSED: 'Create a new group or exchange; a closed one cannot be used.',
   E_BACKEND: 'Run `fusco doctor` to see what this machine can run.',
-  E_BOOTSTRAP: 'docs/multi-process.md lists what a launcher or the options must say.',
+  E_BOOTSTRAP: 'docs/multi-process.md lists the values that a launcher or the options must give.',
   E_PEER_TIMEOUT:
-    'Look at the named ranks first; then connect again. Between processes, FUSCO_DEADLINE_MS allows longer waits.',
+    'Check the named ranks first, then connect again. Between processes, FUSCO_DEADLINE_MS sets the longest wait.',
   E_PEER_MISMATCH: 'Start every rank with the same program, version, plan and options.',
-  E_UNVERIFIED: 'Call verifyPlan first: no plan from outside is executed unverified.',
-  E_MEMORY: 'Use fewer tokens a rank, or a machine with more memory.',
+  E_UNVERIFIED: 'Call verifyPlan first: the executor accepts only verified plans.',
+  E_MEMORY: 'Use fewer tokens per rank, or a machine with more memory.',
   E_INTERNAL: 'This is a bug; please report it with the command and the files.',
 } as const;
 
@@ -58,12 +58,15 @@ export interface ErrorDetails {
   k?: number;
   value?: number | bigint | string;
   limit?: number | bigint | string;
-  /** What to do in this place, where the hint of the code is too general. */
+  /** What to do in this case, if the hint of the code is too general. */
   hint?: string;
   cause?: unknown;
 }
 
-/** Control characters and line ends: a message may quote a file, and must neither break the line nor drive a terminal. */
+/**
+ * Control characters and line ends: a message may quote a file, and must neither contain line breaks nor control the
+ * terminal.
+ */
 const CONTROLS = /[\p{Cc}\p{Zl}\p{Zp}]+/gu;
 
 /** The one error class of this package. `code` is stable, `message` is one line, `hint` says what to do. */
@@ -120,15 +123,15 @@ function editDistance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-/** The known name that is nearest to a misspelt one, whatever its case. */
+/** The known name that is nearest to a misspelled one, ignoring case. */
 function nearestName(name: string, known: readonly string[]): string | undefined {
   const distance = (other: string) => editDistance(name.toLowerCase(), other.toLowerCase());
   return known.toSorted((a, b) => distance(a) - distance(b))[0];
 }
 
 /**
- * Throws E_OPTION for a key that `known` does not have, with the nearest known one. A misspelt option would otherwise be
- * left out without a word. A key whose value is undefined counts as absent.
+ * Throws E_OPTION for a key that `known` does not have, with the nearest known one. A misspelled option would otherwise
+ * be ignored silently. A key whose value is undefined counts as absent.
  *
  * @param what names the object in the error
  */

@@ -5,27 +5,27 @@ import type { PlanSpec } from './spec.ts';
 export interface RankFacts {
   /** u32[countsPerRank]: this rank's entries per instance, or per expert under `quota-1`, before the capacity. */
   readonly counts: Uint32Array;
-  /** u32[nodes], rows per node, where the strategy is not flat: RoutedRank.nodeRows or Planner.nodeRows. */
+  /** u32[nodes], rows per node, if the strategy is not flat: RoutedRank.nodeRows or Planner.nodeRows. */
   readonly nodeRows?: Uint32Array;
-  /** u32[ranks], rows per rank, where `auto` may settle on once per rank: RoutedRank.rankRows or Planner.rankRows. */
+  /** u32[ranks], rows per rank, if `auto` may choose once per rank: RoutedRank.rankRows or Planner.rankRows. */
   readonly rankRows?: Uint32Array;
-  /** From optionsDigest: 32 bytes that are equal on ranks with equal options. */
+  /** From optionsDigest: 32 bytes that are identical on ranks with the same options. */
   readonly optionsDigest: Uint8Array;
 }
 
-/** The gathered facts: all that a rank needs to know of the others. */
+/** The gathered facts: everything that a rank needs to know about the others. */
 export interface Facts {
   /** u32[ranks, countsPerRank]. */
   readonly counts: Uint32Array;
-  /** u32[ranks, nodes], rows that each rank forwards to each node; only where the strategy is not flat. */
+  /** u32[ranks, nodes], rows that each rank forwards to each node; only if the strategy is not flat. */
   readonly nodeRows?: Uint32Array;
-  /** u32[ranks, ranks], rows that each rank sends to each rank; only where `auto` may settle on once per rank. */
+  /** u32[ranks, ranks], rows that each rank sends to each rank; only if `auto` may choose once per rank. */
   readonly rankRows?: Uint32Array;
 }
 
 /**
- * Rows per node of one rank or of all of them, with the nodes of this spec: if `auto` settled on one rank a node, rows per
- * rank.
+ * Rows per node of one rank or of all ranks, with the nodes of this spec. If `auto` chose one rank per node, they are the
+ * rows per rank.
  */
 export function rowsPerNode(
   { nodeRows, rankRows }: Pick<Facts, 'nodeRows' | 'rankRows'>,
@@ -34,7 +34,7 @@ export function rowsPerNode(
   return ranksPerNode === 1 ? (rankRows ?? nodeRows) : nodeRows;
 }
 
-/** Numbers that one rank counts: entries of each instance, or of each expert where quotas choose the instance. */
+/** How many counts a rank has: one per instance, or one per expert if quotas choose the instance. */
 export function countsPerRank({ replicas, experts, placement }: PlanSpec): number {
   return replicas === 'quota-1' ? experts : placement.instances;
 }
@@ -71,7 +71,7 @@ export function gatherFacts(spec: PlanSpec, parts: readonly RankFacts[]): Facts 
   };
 }
 
-/** Refuses ranks whose options differ, before their sizes are looked at, which follow from the options. */
+/** Refuses ranks whose options differ. This comes before any check of sizes, because sizes depend on the options. */
 function checkOptions(parts: readonly RankFacts[]): void {
   const reference = parts[0]!.optionsDigest;
   const odd = [...parts.keys()].filter((rank) => {
@@ -79,12 +79,16 @@ function checkOptions(parts: readonly RankFacts[]): void {
     return digest.length !== 32 || digest.some((byte, i) => byte !== reference[i]);
   });
   if (odd.length === 0) return;
-  throw new FuscoError('E_FACTS', `ranks ${odd.join(', ')} plan with other options than rank 0`, {
-    rank: odd[0]!,
-  });
+  throw new FuscoError(
+    'E_FACTS',
+    `ranks ${odd.join(', ')} plan with options that differ from those of rank 0`,
+    {
+      rank: odd[0]!,
+    },
+  );
 }
 
-/** Rows per node or rank of all ranks; undefined where no rank gives them. Throws E_FACTS where only some do. */
+/** Rows per node or rank of all ranks; undefined if no rank gives them. Throws E_FACTS if only some do. */
 function joinRows(
   { ranks, nodes }: PlanSpec,
   parts: readonly RankFacts[],

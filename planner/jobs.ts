@@ -1,17 +1,17 @@
-// Blocks of words that the planner hands to its Wasm: the one place where their words are numbered.
+// Blocks of words that the planner passes to its Wasm. Their words are numbered only here.
 //
 // Compiled by tsc for planner/*.ts, which fills the blocks, and by asc for planner/assembly/*.ts, which reads them, so it
-// holds nothing but integer constants. A word is a u32; word w is at byte 4 * w of its block. An address is a byte
-// address in the Wasm's memory.
+// contains only integer constants. A word is a u32; word w is at byte 4 * w of its block. An address is a byte address in
+// the Wasm's memory.
 
-// Job of `route`: validates one rank's expert ids and chooses what each becomes: an instance, or, where quotas choose the
-// instance later, the expert itself.
+// Job of `route`: validates one rank's expert ids and replaces each by an instance or, if quotas choose the instance
+// later, by the expert.
 export const ROUTE_TOKENS = 0;
 export const ROUTE_TOPK = 1;
 export const ROUTE_EXPERTS = 2;
 /** What an entry without an expert becomes. */
 export const ROUTE_MASKED = 3;
-/** Address of u16[experts], what every choice of an expert becomes; 0 if some expert has several candidates. */
+/** Address of u16[experts]: the target that replaces each expert; 0 if some expert has several candidates. */
 export const ROUTE_SINGLE = 4;
 /** Address of u32[experts]: index of each expert's first candidate. */
 export const ROUTE_FIRST = 5;
@@ -54,7 +54,7 @@ export const GROUP_RANK_FIRST = 4;
 export const GROUP_COUNTS = 5;
 /** Address of u32[instances]: rows of every block before the capacity. */
 export const GROUP_TOTALS = 6;
-/** Address of u32[instances]: rows that ranks below the present one send, before the capacity. */
+/** Address of u32[instances]: rows that ranks below the current one send, before the capacity. */
 export const GROUP_BEFORE = 7;
 /** Address of u32[instances]: first row of every block at its rank. */
 export const GROUP_BLOCK_ROW = 8;
@@ -102,7 +102,8 @@ export const FORWARD_OFFSET = 9;
 export const FORWARD_ENTRY = 10;
 export const FORWARD_WORDS = 11;
 
-// State of one node while a rank's tokens pass; NEXT_ROW, NEXT_ENTRY, FORWARDER and LANDING are filled in before.
+// State of one node while a rank's tokens are processed; NEXT_ROW, NEXT_ENTRY, FORWARDER and LANDING are filled in
+// before.
 /** Token + 1 of the last row. */
 export const NODE_STAMP = 0;
 /** Next forwarded row. */

@@ -1,5 +1,5 @@
 // Landing rows of hierarchical plans. A forwarder's landing buffer has one row for each row that it forwards, by source
-// rank. A row that can arrive in a slot of the forwarder leaves its landing row unused: so addresses follow from the
+// rank. A row that can arrive in a slot of the forwarder leaves its landing row unused, so addresses follow from the
 // facts alone.
 
 import { forwardersOf } from './balance.ts';
@@ -22,8 +22,8 @@ export interface LandingTable {
 }
 
 /**
- * The landing tables of a group, rank by rank. In ascending order they cost ranks x nodes in all, because
- * what the lower ranks of a rail group send to each node is added up once.
+ * The landing tables of a group, rank by rank. In ascending order they cost ranks x nodes in total, because the rows that
+ * the lower ranks of a rail group send to each node are added up once.
  */
 export class LandingTables {
   readonly #spec: PlanSpec;
@@ -54,7 +54,7 @@ export class LandingTables {
     }
   }
 
-  /** Throws E_LIMIT where the rank's landing buffer would pass MAX_ROWS. */
+  /** Throws E_LIMIT if the rank's landing buffer would exceed MAX_ROWS. */
   of(rank: number): LandingTable {
     this.#advanceTo(rank);
     const { ranks, nodes } = this.#spec;

@@ -31,13 +31,13 @@ async function compilePlanner(): Promise<WebAssembly.Module> {
   }
 }
 
-/** The planner's Wasm of this package; compiled once per process. Throws E_BACKEND where it is not built. */
+/** The compiled Wasm of the planner, once per process. Throws E_BACKEND if it has not been built. */
 export function plannerModule(): Promise<WebAssembly.Module> {
   compiled ??= compilePlanner();
   return compiled;
 }
 
-/** A planner with a memory of its own. */
+/** A planner with separate memory. */
 export async function loadPlanner(): Promise<Planner> {
   return Planner.create(await plannerModule());
 }

@@ -1,7 +1,7 @@
 import { checkChoice, checkInteger, FuscoError } from './errors.ts';
 import { MAX_INSTANCES } from './format/layout.ts';
 
-/** Expert -> rank, or expert -> ranks where an expert is replicated. */
+/** Expert -> rank, or expert -> ranks if an expert is replicated. */
 export type PlacementMap = readonly (number | readonly number[])[];
 
 /** Instances by (expert, rank): those of expert e are list[first[e]] to list[first[e + 1] - 1], in ascending order. */
@@ -20,12 +20,12 @@ export interface Candidates {
   readonly count: Uint32Array;
   /** u16 instances. */
   readonly list: Uint16Array;
-  /** u16[experts], the only candidate of each expert; undefined where some expert has several. */
+  /** u16[experts], the only candidate of each expert; undefined if some expert has several. */
   readonly single: Uint16Array | undefined;
 }
 
 /**
- * Where experts live. An instance is an (expert, rank) pair; instances are numbered by (rank, expert), so a rank's
+ * The ranks of all experts. An instance is an (expert, rank) pair; instances are numbered by (rank, expert), so a rank's
  * instances are consecutive and in ascending expert order.
  */
 export interface Placement {
@@ -43,14 +43,17 @@ export interface Placement {
 }
 
 /**
- * Rules of placements without replicas. `blocks`, the default, and `remainder-first` give every rank a contiguous block;
- * where `ranks` does not divide the experts, `blocks` spreads the longer ones evenly and `remainder-first` gives them to
- * the first ranks, as vLLM and TensorRT-LLM do. `round-robin` deals expert e to rank e % ranks.
+ * Rules of placements without replicas. `blocks`, the default, and `remainder-first` give every rank a contiguous block.
+ * If `ranks` does not divide the experts, `blocks` spreads the longer ones evenly, and `remainder-first` gives them to
+ * the first ranks, as vLLM and TensorRT-LLM do. `round-robin` places expert e on rank e % ranks.
  */
 export const PLACEMENT_RULES = ['blocks', 'remainder-first', 'round-robin'] as const;
 export type PlacementRule = (typeof PLACEMENT_RULES)[number];
 
-/** The rank of `index` if `count` items are dealt in contiguous blocks of which the first `count % ranks` have one more. */
+/**
+ * The rank of item `index` if `count` items are divided into contiguous blocks, of which the first `count % ranks` have
+ * one more.
+ */
 export function remainderFirstOwner(index: number, count: number, ranks: number): number {
   const least = Math.floor(count / ranks);
   const longer = count % ranks;
@@ -74,7 +77,7 @@ function blockOwner(expert: number, experts: number, ranks: number): number {
   return Math.floor((expert * ranks) / experts);
 }
 
-/** Ranks of one expert, ascending; throws E_PLACEMENT for anything but distinct ranks in range. */
+/** Ranks of one expert, ascending. Throws E_PLACEMENT unless they are distinct and in range. */
 function ownersOf(entry: unknown, expert: number, ranks: number): number[] {
   const owners: unknown[] = Array.isArray(entry) ? entry : [entry];
   const path = `/placement/${expert}`;
@@ -153,9 +156,9 @@ export function instancesByExpert({ experts, instances, instanceExpert }: Placem
 }
 
 /**
- * Rule `local`: the candidates of each expert for rows that start at `rank` are an instance on that rank, else those on its
- * node, else all of them, of which number `rank` % count comes first. Without replicas that is the only instance,
- * whatever the rank.
+ * Rule `local`: the candidates of each expert for rows that start at `rank` are an instance on that rank, else those on
+ * its node, else all of them, starting with number `rank` % count. Without replicas it is the only instance, for every
+ * rank.
  */
 export function candidatesFor(placement: Placement, rank: number, ranksPerNode: number): Candidates {
   const { experts, instances, instanceRank } = placement;
@@ -169,7 +172,7 @@ export function candidatesFor(placement: Placement, rank: number, ranksPerNode: 
   for (let expert = 0; expert < experts; expert++) {
     const [start, end] = [hosts.first[expert]!, hosts.first[expert + 1]!];
     const rankOf = (host: number) => instanceRank[hosts.list[host]!]!;
-    // Hosts ascend, so those of a node follow one another.
+    // Hosts are in ascending order, so those of a node are consecutive.
     let near = start;
     while (near < end && rankOf(near) < nodeRank) near++;
     let far = near;
@@ -197,7 +200,7 @@ export function weightGradientRanks(placement: Placement): number[][] {
   );
 }
 
-/** The default number of ranks a node: the largest divisor of `ranks` up to 8. */
+/** The default number of ranks per node: the largest divisor of `ranks` up to 8. */
 export function defaultRanksPerNode(ranks: number): number {
   for (let size = Math.min(8, ranks); size > 1; size--) if (ranks % size === 0) return size;
   return 1;
@@ -215,7 +218,7 @@ export function checkRanksPerHost(ranksPerHost: number, ranksPerNode: number, ra
 export function checkRanksPerNode(ranksPerNode: number, ranks: number): number {
   checkInteger('ranksPerNode', ranksPerNode, 1, ranks);
   if (ranks % ranksPerNode === 0) return ranksPerNode;
-  const text = `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks: nodes of unequal size are not planned`;
+  const text = `ranksPerNode ${ranksPerNode} does not divide ${ranks} ranks: nodes of unequal size are not supported`;
   throw new FuscoError('E_OPTION', text, {
     value: ranksPerNode,
     limit: ranks,
@@ -232,5 +235,5 @@ export function commonDivisor(a: number, b: number): number {
 export function nodeSizeHint(size: number, ranks: number): string {
   if (size === 1)
     return 'Give 1 rank a node: no larger number divides them, and then every rank counts as a node.';
-  return `Give ${size} ranks a node: then ${ranks / size} groups of ${size} ranks, each inside one node, count as nodes.`;
+  return `Use ${size} ranks per node: then ${ranks / size} groups of ${size} ranks, each inside one node, are planned as nodes.`;
 }

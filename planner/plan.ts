@@ -7,21 +7,21 @@ declare const verified: unique symbol;
 /** What the facts decided; identical on all ranks. */
 export interface Decision {
   readonly strategy: Strategy;
-  /** Rule of the balancer that won; `none` in flat plans. */
+  /** Rule of the balancer that was chosen; `none` in flat plans. */
   readonly rule: BalanceRule | 'none';
   /** u16[ranks], rail group of every rank; empty in flat plans. */
   readonly groups: Uint16Array;
-  /** Why `auto` chose the strategy; empty if it was asked for. Not part of the plan id. */
+  /** Why `auto` chose the strategy; empty if the caller chose it. Not part of the plan id. */
   readonly reason: string;
 }
 
-/** A plan: what was asked for, what was decided, and a shard per rank. It need not be valid: see VerifiedPlan. */
+/** A plan: the options, the decision, and one shard per rank. It need not be valid: see VerifiedPlan. */
 export interface Plan {
-  /** Its strategy is settled. */
+  /** Its strategy is flat or hierarchical, never `auto`. */
   readonly spec: PlanSpec & { readonly strategy: Strategy };
   readonly decision: Decision;
   readonly shards: readonly Shard[];
-  /** What the header keeps for other programs: it is written again as it was read. Not part of the plan id. */
+  /** Data of other programs in the header; it is written as it was read. Not part of the plan id. */
   readonly extra?: Extra;
 }
 
@@ -30,14 +30,14 @@ export interface Extra {
   readonly [key: string]: number | string | Uint8Array | Extra;
 }
 
-/** A plan that this process made, or that verifyPlan accepted: the only kind that an executor takes. */
+/** A plan that this process made, or that verifyPlan accepted. Executors accept no other plans. */
 export interface VerifiedPlan extends Plan {
   readonly [verified]: true;
 }
 
 const accepted = new WeakSet<Plan>();
 
-/** Lets a plan be executed. Only the planner, on whichever thread it ran, and the verifier may call this. */
+/** Marks a plan as verified. Only the planner (on any thread) and the verifier may call this. */
 export function markVerified(plan: Plan): VerifiedPlan {
   accepted.add(plan);
   return plan as VerifiedPlan;
@@ -51,7 +51,7 @@ export function isVerified(plan: Plan): plan is VerifiedPlan {
  * Refuses a plan that lacks the shards of some ranks: ranks that plan at run time make only their own. Throws E_RANKS.
  */
 export function checkWhole({ shards }: Plan): void {
-  // Not every(): array methods skip what is missing.
+  // Not every(): array methods skip missing elements.
   for (let rank = 0; rank < shards.length; rank++) {
     if (shards[rank] !== undefined) continue;
     throw new FuscoError('E_RANKS', `the plan has no shard of rank ${rank}: another process made it`, {

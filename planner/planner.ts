@@ -18,14 +18,14 @@ import {
 } from './spec.ts';
 import type { PlannerExports } from './wasm.ts';
 
-/** Called before every part of a long operation, with the number of parts done and of all parts. */
+/** Called before every part of a long operation, with the number of completed parts and the total. */
 export type Progress = (done: number, total: number) => void;
 
 /** Plans the ranks of one group one at a time. */
 export interface GroupPlanner {
   /** What the facts decided. */
   readonly plan: Omit<Plan, 'shards'>;
-  /** One rank's shard, byte for byte the one that planAll makes. */
+  /** One rank's shard, byte-identical to the one that planAll makes. */
   readonly shard: (rank: number, table: RoutingTable) => Shard;
 }
 
@@ -37,7 +37,7 @@ export interface GroupPlanner {
 export class Planner {
   readonly #wasm: PlannerExports;
   readonly #arena: Arena;
-  /** Counts the uses of the arena from its start: tables laid out in an earlier one are gone. */
+  /** Counts how often the arena was reset: tables that were laid out before the last reset no longer exist. */
   #use = 0;
 
   private constructor(wasm: PlannerExports) {
@@ -48,7 +48,7 @@ export class Planner {
   /**
    * Instantiates the planner from its compiled or uncompiled Wasm. In Node, loadPlanner() finds the file.
    *
-   * @throws FuscoError E_MEMORY where the address space of a Wasm memory cannot be had
+   * @throws FuscoError E_MEMORY if the address space of a Wasm memory cannot be reserved
    */
   static async create(wasm: WebAssembly.Module | BufferSource): Promise<Planner> {
     const module = wasm instanceof WebAssembly.Module ? wasm : await WebAssembly.compile(wasm);
@@ -62,7 +62,7 @@ export class Planner {
     return new Planner(instance.exports as unknown as PlannerExports);
   }
 
-  /** Bytes of the planner's own memory at present: the arena of the largest rank planned so far. */
+  /** Current bytes of the planner's memory: the arena of the largest rank planned so far. */
   get memoryBytes(): number {
     return this.#arena.memory.buffer.byteLength;
   }
@@ -114,8 +114,8 @@ export class Planner {
   }
 
   /**
-   * First half of planning one rank at run time: validates its routing and counts its entries per instance, or per
-   * expert where quotas choose the instance. The counts of all ranks, gathered, are the facts that planRank needs.
+   * First half of planning one rank at run time: validates its routing and counts its entries per instance, or per expert
+   * if quotas choose the instance. The gathered counts of all ranks are the facts that planRank needs.
    */
   routeRank(rank: number, table: RoutingTable, spec: PlanSpec): RoutedRank {
     this.#reset();
@@ -184,25 +184,25 @@ export class Planner {
   }
 
   /**
-   * What a rank adds to the facts where the strategy is not flat: its rows per node, u32[nodes]. They depend on
-   * everyone's counts only if there are a capacity or quotas; without them, the same all-gather carries both.
+   * What a rank adds to the facts if the strategy is not flat: its rows per node, u32[nodes]. They depend on the counts
+   * of all ranks only if there is a capacity or quotas; otherwise, one all-gather collects both.
    */
   nodeRows(routed: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array {
     return this.#builder(spec, checkCounts(routed, counts, spec)).nodeRows(routed);
   }
 
   /**
-   * What a rank adds to the facts where `auto` may settle on once per rank: its rows per rank, u32[ranks]; undefined
-   * elsewhere. They are known when its rows per node are.
+   * What a rank adds to the facts if `auto` may choose once per rank: its rows per rank, u32[ranks]; undefined otherwise.
+   * They are known at the same time as its rows per node.
    */
   rankRows(routed: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array | undefined {
     return considersOncePerRank(spec) ? this.nodeRows(routed, counts, oncePerRank(spec)) : undefined;
   }
 
   /**
-   * Second half of planning one rank at run time: its shard, byte for byte the one that planAll makes.
+   * Second half of planning one rank at run time: its shard, byte-identical to the one that planAll makes.
    *
-   * @throws FuscoError E_FACTS where the facts contradict the rank's own routing
+   * @throws FuscoError E_FACTS if the facts contradict the routing of the rank
    */
   planRank(routed: RoutedRank, facts: Facts, spec: PlanSpec): Shard {
     checkCounts(routed, facts.counts, spec);
@@ -211,10 +211,10 @@ export class Planner {
   }
 
   /**
-   * Plans the ranks of a group one at a time, each from its own table, and keeps none of them. The group's tables are
-   * laid out once, where planRank does so for every rank; ascending ranks cost least.
+   * Plans the ranks of a group one at a time, each from its table, and keeps no shard. The tables of the group are laid
+   * out once; planRank lays them out for every rank. Ascending ranks are fastest.
    *
-   * @throws FuscoError E_FACTS where the facts have another size or lack what the strategy needs
+   * @throws FuscoError E_FACTS if the facts have another size or lack data that the strategy needs
    */
   group(facts: Facts, spec: PlanSpec): GroupPlanner {
     checkCountsSize(facts.counts, spec);
@@ -231,7 +231,7 @@ export class Planner {
     };
   }
 
-  /** nodeRows of one rank after the other: the group's tables are laid out once. */
+  /** nodeRows for one rank after the other; the tables of the group are laid out once. */
   groupNodeRows(counts: Uint32Array, spec: PlanSpec): (rank: number, table: RoutingTable) => Uint32Array {
     const builder = this.#keptBuilder(spec, counts);
     return (rank, table) => {
@@ -242,7 +242,7 @@ export class Planner {
     };
   }
 
-  /** A builder that is made again where something else has used the arena since. */
+  /** A builder that is made again if the arena has been used for something else since. */
   #keptBuilder(spec: PlanSpec, counts: Uint32Array): () => ShardBuilder {
     checkCountsSize(counts, spec);
     let builder: ShardBuilder | undefined;
@@ -261,7 +261,7 @@ export class Planner {
     return new ShardBuilder(this.#wasm, this.#arena, spec, instanceCounts(spec, counts));
   }
 
-  /** Words of a ROUTE block: what the choices of experts become. */
+  /** Words of a ROUTE block: the targets that replace experts. */
   #copyTargets(
     { replicas, experts, placement, ranksPerNode }: PlanSpec,
     rank: number,
@@ -297,7 +297,7 @@ function checkCountsSize(counts: Uint32Array, spec: PlanSpec, rank?: number): vo
   throw new FuscoError('E_FACTS', text, rank === undefined ? {} : { rank });
 }
 
-/** The gathered counts, if they have the right size and say of this rank what it says itself. */
+/** The gathered counts. Throws E_FACTS unless they have the right size and contain the counts of this rank. */
 function checkCounts({ rank, counts: own }: RoutedRank, counts: Uint32Array, spec: PlanSpec): Uint32Array {
   const width = countsPerRank(spec);
   checkCountsSize(counts, spec, rank);

@@ -28,7 +28,7 @@ function expertTotals({ ranks, experts }: PlanSpec, counts: Uint32Array): Float6
   return totals;
 }
 
-/** Step 1, the bound: what the busiest rank receives in any case. */
+/** Step 1, the bound: the number of rows that the busiest rank receives in any case. */
 function leastBound({ ranks, placement }: PlanSpec, { list, first }: ReplicaGroups, totals: Float64Array) {
   const fixed = new Float64Array(ranks);
   let bound = Math.ceil(sumRange(totals, 0, totals.length) / ranks);
@@ -81,7 +81,7 @@ function startNear(spec: PlanSpec, groups: ReplicaGroups, counts: Uint32Array): 
   return { rows, demand, bound: leastBound(spec, groups, totals) };
 }
 
-/** Quotas of the experts that have one instance: all rows. */
+/** Quotas of experts with one instance: all their rows. */
 function fillSingles(
   quotas: Uint32Array,
   spec: PlanSpec,
@@ -101,7 +101,7 @@ function fillSingles(
   }
 }
 
-/** Step 5: which sources the rows of each instance come from, u32[ranks, instances]. */
+/** Step 5: the source ranks of the rows of each instance, u32[ranks, instances]. */
 function splitBySource(spec: PlanSpec, groups: ReplicaGroups, rows: Float64Array, counts: Uint32Array) {
   const { ranks, experts, ranksPerNode, placement } = spec;
   const { list, first, groupFirst, node } = groups;
@@ -144,7 +144,7 @@ function splitBySource(spec: PlanSpec, groups: ReplicaGroups, rows: Float64Array
 }
 
 /**
- * Rows of every (source rank, instance) pair, before the capacity: the quotas under `quota-1`, else the counts themselves.
+ * Rows of every (source rank, instance) pair, before the capacity: the quotas under `quota-1`, otherwise the counts.
  * O(ranks x experts) for the counts, and for each of at most 512 rounds O(instances).
  *
  * @param counts u32[ranks, experts] under `quota-1`, else u32[ranks, instances]
@@ -156,7 +156,7 @@ export function instanceCounts(spec: PlanSpec, counts: Uint32Array): Uint32Array
   const start = startNear(spec, groups, counts);
   let balancer = new RowBalancer(spec.placement, groups, start);
   if (balancer.balance()) {
-    // Step 4: what was moved for a bound that cannot be met stays near its source.
+    // Step 4: rows that were moved for a bound that cannot be met stay near their source.
     balancer = new RowBalancer(spec.placement, groups, { ...start, bound: balancer.bound });
     balancer.balance();
   }

@@ -15,8 +15,8 @@ export type IdArray =
 /** One rank's routing: which experts each of its tokens chose. */
 export interface RoutingTable {
   /**
-   * [tokens, topk], row by row: `ids[token * topk + k]` is the k-th expert of a token, in [0, experts), or -1 for none.
-   * A token names an expert at most once. Any integer type; the memory is only read.
+   * [tokens, topk], row by row: `ids[token * topk + k]` is the k-th expert of a token, in [0, experts), or -1 for none. A
+   * token chooses an expert at most once. Any integer type; the memory is only read.
    */
   readonly ids: IdArray;
   /** Tokens of this rank; 0 is allowed, and ranks may have different numbers. */
@@ -30,20 +30,20 @@ export interface RoutedRank {
   readonly rank: number;
   readonly tokens: number;
   /**
-   * u16[tokens, topk]: destination instance, `instances` where masked; under the replica rule `quota-1`, which needs the
-   * facts to choose an instance, expert, `experts` where masked.
+   * u16[tokens, topk]: destination instance, or `instances` if masked. Under the replica rule `quota-1`, which needs the
+   * facts to choose an instance: the expert, or `experts` if masked.
    */
   readonly targets: Uint16Array;
   /** u32[countsPerRank]: entries of each target, this rank's contribution to the facts. */
   readonly counts: Uint32Array;
   readonly masked: number;
-  /** u32[nodes], rows per node; where they follow from this routing alone: no flat strategy, capacity or quotas. */
+  /** u32[nodes], rows per node; if they follow from this routing alone: not for a flat strategy, a capacity or quotas. */
   readonly nodeRows?: Uint32Array;
-  /** u32[ranks], rows per rank; likewise, where `auto` may settle on once per rank. */
+  /** u32[ranks], rows per rank; likewise, if `auto` may choose once per rank. */
   readonly rankRows?: Uint32Array;
 }
 
-/** Types of ids; the planner's Wasm knows them by their place in this list. */
+/** Types of ids; the planner's Wasm identifies them by their index in this list. */
 const ID_ARRAYS: readonly (new (buffer: ArrayBuffer) => IdArray)[] = [
   Int8Array,
   Uint8Array,
@@ -56,7 +56,7 @@ const ID_ARRAYS: readonly (new (buffer: ArrayBuffer) => IdArray)[] = [
 ];
 const ID_TYPES = new Map(ID_ARRAYS.map(({ name }, type) => [name, type]));
 
-/** The number of the id type in the Wasm interface; throws E_ROUTING_DTYPE for anything but integers. */
+/** The number of the id type in the Wasm interface; throws E_ROUTING_DTYPE unless ids are integers. */
 export function idType(ids: IdArray, rank: number): number {
   const name = Object.prototype.toString.call(ids).slice(8, -1);
   const type = ID_TYPES.get(name);
@@ -66,7 +66,7 @@ export function idType(ids: IdArray, rank: number): number {
   return type;
 }
 
-/** The same ids in memory of their own; of a Buffer, too, whose slice() is a view. Throws E_ROUTING_DTYPE. */
+/** A copy of the ids, also for a Buffer, whose slice() would be a view. Throws E_ROUTING_DTYPE. */
 export function copyIds(ids: IdArray, rank: number): IdArray {
   const Ids = ID_ARRAYS[idType(ids, rank)]!;
   const bytes = new Uint8Array(ids.byteLength);

@@ -1,11 +1,12 @@
 // Step 3 of the replica rule `quota-1` (docs/replicas.md): moves rows from ranks above a bound to ranks below it, along
-// chains of replicas: from one rank to a second that hosts one expert with it, on to a third that hosts another one with the
-// second, and so on. These are augmenting paths of a flow, searched breadth first from all ranks above the bound.
+// chains of replicas: from one rank to a second rank that hosts a common expert, from there to a third rank that hosts
+// another common expert with the second, and so on. These are augmenting paths of a flow, searched breadth first from all
+// ranks above the bound.
 
 import type { Placement } from './placement.ts';
 import type { ReplicaGroups } from './replicaGroups.ts';
 
-/** Most rounds of one pass. */
+/** Maximum number of rounds of one pass. */
 const ROUNDS = 256;
 const NONE = -1;
 
@@ -15,7 +16,7 @@ export interface Start {
   readonly rows: Float64Array;
   /** f64[groups], rows for the group's expert that start on its node. */
   readonly demand: Float64Array;
-  /** What the busiest rank receives in any case. */
+  /** Number of rows that the busiest rank receives in any case. */
   readonly bound: number;
 }
 
@@ -29,7 +30,10 @@ export class RowBalancer {
   readonly #load: Float64Array;
   #bound: number;
   #closed: readonly number[] = [];
-  /** Searches so far; what a search has reached or finished has its number. */
+  /**
+   * Number of searches so far; ranks, experts and groups that a search has reached or finished are marked with its
+   * number.
+   */
   #search = 0;
   readonly #rankSeen: Uint32Array;
   readonly #expertSeen: Uint32Array;
@@ -96,7 +100,7 @@ export class RowBalancer {
   /**
    * Fills the queue from the ranks above the bound on; returns its length.
    *
-   * @param near only moves that bring no more rows to other nodes
+   * @param near whether to allow only moves that bring no more rows to other nodes
    */
   #reach(near: boolean): number {
     const { rankFirst, instanceExpert } = this.#placement;

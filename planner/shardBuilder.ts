@@ -23,7 +23,7 @@ interface SendTables {
   direct: number;
 }
 
-/** Address of a section of the shard that is being built. */
+/** Address of a section of the current shard. */
 type SectionAddress = <S extends number>(section: S) => Addr<SectionElement<S>>;
 
 /** A rank's forwarding tables; `landing` is its view of everyone's landing rows. */
@@ -44,7 +44,7 @@ export class ShardBuilder {
   readonly #rankFirst: Addr<'u32'>;
   readonly #counts: Addr<'u32'>;
   readonly #before: Addr<'u32'>;
-  /** Instances by expert, and what chooses among them; undefined where the routing chose. */
+  /** Instances by expert, and the quotas that choose between them; undefined if the routing determines them. */
   readonly #hosts: ExpertInstances | undefined;
   /** The GROUP block. */
   readonly #group: Addr<'block'>;
@@ -55,8 +55,8 @@ export class ShardBuilder {
   #passed = 0;
 
   /**
-   * Lays out the group's tables. `counts` are those of instances, u32[ranks, instances]: see instanceCounts. Throws E_LIMIT where a receive
-   * buffer would pass MAX_ROWS, and E_MAX_ROWS where one would pass the bound of the spec.
+   * Lays out the group's tables. `counts` are those of instances, u32[ranks, instances]: see instanceCounts. Throws
+   * E_LIMIT if a receive buffer would exceed MAX_ROWS, and E_MAX_ROWS if one would exceed the bound of the spec.
    */
   constructor(wasm: PlannerExports, arena: Arena, spec: PlanSpec, counts: Uint32Array) {
     this.#wasm = wasm;
@@ -131,7 +131,7 @@ export class ShardBuilder {
     return { sendRow, sendRows, shift, kept, direct: arena.u32(job, J.SEND_WORDS)[J.SEND_DIRECT_ROWS]! };
   }
 
-  /** Rows that a rank sends to each other node after dropping, u32[nodes]: from its routing where that knows them. */
+  /** Rows that a rank sends to each other node after dropping, u32[nodes]; taken from its routing if it contains them. */
   nodeRows(routed: RoutedRank): Uint32Array {
     const known = rowsPerNode(routed, this.#spec);
     if (known !== undefined) return known;
@@ -145,7 +145,7 @@ export class ShardBuilder {
     return rows;
   }
 
-  /** Under `quota-1`: makes instances of a rank's entries, u16[tokens, topk], which are experts. */
+  /** Under `quota-1`: replaces the experts in a rank's entries, u16[tokens, topk], by instances. */
   #chooseInstances({ rank, targets }: RoutedRank, entries: Addr<'u16'>): void {
     if (this.#hosts === undefined) return;
     const arena = this.#arena;
@@ -261,7 +261,7 @@ export class ShardBuilder {
     return Shard.open(result, rank);
   }
 
-  /** Elements of every section but the slices. */
+  /** Number of elements of every section except the slices. */
   #sectionCounts(
     rank: number,
     entries: number,
@@ -423,7 +423,7 @@ function checkMaxRows({ maxRows }: PlanSpec, recvRows: Uint32Array): void {
 function owners(spec: PlanSpec): Uint32Array {
   const { instanceRank } = spec.placement;
   const words = new Uint32Array(instanceRank.length);
-  // Not Uint32Array.from: through its iterator this was half the work of a rank of thousands.
+  // Not Uint32Array.from: its iterator would take half the time of a rank in a group of thousands.
   for (let i = 0; i < words.length; i++) words[i] = (nodeOf(spec, instanceRank[i]!) << 16) | instanceRank[i]!;
   return words;
 }
@@ -434,7 +434,7 @@ function exclusiveSums(values: Uint32Array): Uint32Array {
   return sums;
 }
 
-/** Zeroes the head and the last bytes in front of every section's start and of the end, where gaps may lie. */
+/** Zeroes the head, and the last bytes before the start of every section and before the end, where gaps can be. */
 function zeroGaps(bytes: Uint8Array, offsets: readonly number[]): void {
   bytes.fill(0, 0, L.SHARD_BODY);
   for (const offset of [...offsets, bytes.length]) {

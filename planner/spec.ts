@@ -19,16 +19,16 @@ export type Strategy = 'flat' | 'hier';
 /** Dtype of a node's partial sums in a hierarchical combine: rounded to the payload's dtype, or kept in float32. */
 export type PartialDtype = 'payload' | 'f32';
 
-/** How the ranks of each node are assigned to rail groups. `best` takes the rule with the least busy rank. */
+/** How the ranks of each node are assigned to rail groups. `best` selects the rule whose busiest rank is least busy. */
 export type BalanceRule = 'static' | 'rotate' | 'lpt';
 export type Balance = BalanceRule | 'best';
 
 export const BALANCE_RULES: readonly BalanceRule[] = ['static', 'rotate', 'lpt'];
 
-/** Order in which combine adds a token's rows: node by node and then the nodes, or by k whatever their node. */
+/** Order in which combine adds a token's rows: first per node and then over the nodes, or by k regardless of the node. */
 export type SumOrder = 'node' | 'token';
 
-/** How a source rank chooses among the instances of an expert that has several. */
+/** How a source rank chooses between the instances of an expert that has several. */
 export type ReplicaRule = 'local' | 'quota-1';
 
 export const REPLICA_RULES: readonly ReplicaRule[] = ['local', 'quota-1'];
@@ -41,29 +41,36 @@ export interface PlanOptions {
   ranks: number;
   /** Ranks that reach each other over NVLink or shared memory; divides `ranks`. Default: largest divisor up to 8. */
   ranksPerNode?: number;
-  /** Elements of one row. Nominal: it sizes slices and reports; calls give the bytes of their rows. Default 7168. */
+  /**
+   * Elements of one row. Nominal: it determines the size of slices and the figures of reports; calls state the bytes of
+   * their rows. Default 7168.
+   */
   hidden?: number;
   /** Nominal dtype of a row that dispatch moves, likewise. Default bf16. */
   dtype?: Dtype;
   /** Nominal dtype of a row that combine returns: f32, f16 or bf16. Default: `dtype`, and bf16 for fp8. */
   combineDtype?: Dtype;
-  /** Rows to which every expert's block is padded. Default 1. */
+  /** Every expert's block is padded to a multiple of this many rows. Default 1. */
   align?: number;
-  /** Most rows that one expert instance receives, of all ranks together; further ones are dropped. Default 0: no limit. */
+  /**
+   * Maximum number of rows that one expert instance receives from all ranks together; further rows are dropped. Default
+   * 0: no limit.
+   */
   capacity?: number;
   /**
-   * Most rows that a rank may receive, padding included; planning fails with E_MAX_ROWS if one would receive more, so that
-   * buffers of this size hold every plan. Not part of the plan. 0, the default, means no bound.
+   * Maximum number of rows that a rank may receive, including padding. Planning fails with E_MAX_ROWS if a rank would
+   * receive more, so buffers of this size are large enough for every plan. Not part of the plan. 0, the default, means no
+   * bound.
    */
   maxRows?: number;
   /**
    * Default flat. `auto` decides from the facts, with the same result on all ranks: flat, hierarchical with
-   * `ranksPerNode`, or hierarchical with one rank a node ("once per rank"; not if experts have replicas).
+   * `ranksPerNode`, or hierarchical with one rank per node ("once per rank"; not if experts have replicas).
    */
   strategy?: Strategy | 'auto';
   /**
-   * Ranks of one machine, whose links `auto` takes as fast as those inside a node: a multiple of `ranksPerNode` that divides
-   * `ranks`. Default: `ranksPerNode`. Not part of the plan, but identical on all ranks.
+   * Ranks per machine; `auto` treats the links inside a machine like those inside a node. A multiple of `ranksPerNode`
+   * that divides `ranks`. Default: `ranksPerNode`. Not part of the plan, but identical on all ranks.
    */
   ranksPerHost?: number;
   /** Which rank forwards, in hierarchical plans. Default best. */
@@ -80,19 +87,19 @@ export interface PlanOptions {
   placement?: PlacementMap;
   /** Which instance of an expert on several ranks takes a row (docs/replicas.md). Default quota-1. */
   replicas?: ReplicaRule;
-  /** Target size of one slice in bytes: what is sent at once where stages overlap. Default 1 MiB. */
+  /** Target size of one slice in bytes, the unit in which stages overlap. Default 1 MiB. */
   sliceBytes?: number;
   /**
-   * Tokens of one tile, for executors that hold a tile of rows at a time: the plan then carries the order of their
-   * stores. At most 256 entries a tile. Default 0: none.
+   * Tokens of one tile, for executors that hold a tile of rows at a time: the plan then contains the order of their
+   * stores. At most 256 entries per tile. Default 0: none.
    */
   tileTokens?: number;
 }
 
-/** Options with every default filled in: what the ranks of a group must agree on. */
+/** Options with all defaults filled in. The ranks of a group must agree on them. */
 export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof OptionalFields>> {
   readonly nodes: number;
-  /** Ranks of one machine until `auto` is settled, then 0: it is no part of a plan. */
+  /** Ranks per machine until `auto` is decided, then 0: it is not part of a plan. */
   readonly ranksPerHost: number;
   /** Nominal bytes of a row that dispatch moves: `hidden` elements of `dtype`. */
   readonly rowBytes: number;
@@ -102,7 +109,7 @@ export interface PlanSpec extends Readonly<Omit<SpecFields, 'placement' | keyof 
   readonly replicas: ReplicaRule | 'none';
   /** Nominal dtype of the rows that combine returns. */
   readonly combineDtype: Dtype;
-  /** Bound of a receive buffer while planning; 0 without, and in plans that were read. */
+  /** Bound of a receive buffer during planning; 0 if there is none, and in plans that were read from a file. */
   readonly maxRows: number;
   readonly placement: Placement;
 }
@@ -111,7 +118,7 @@ const DEFAULT_SLICE_BYTES = 1 << 20;
 const DEFAULT_SUM: SumOrder = 'node';
 const DEFAULT_REPLICAS: ReplicaRule = 'quota-1';
 const MAX_SLICE_ROWS = 1 << 20;
-/** An entry's place in its tile is one byte. */
+/** The index of an entry in its tile is one byte. */
 const MAX_TILE_ENTRIES = 256;
 
 /** Every option; the compiler keeps the list complete. */
@@ -165,7 +172,7 @@ export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {
   return { ...spec, sliceRows, maxRows };
 }
 
-/** Opaque rows come back as what they are; the others as what combine can add. */
+/** Opaque rows return with their dtype; all others return with a dtype that combine can add. */
 function checkCombineDtype({ combineDtype, dtype }: PlanOptions): Dtype {
   const sums: readonly Dtype[] = ['f32', 'f16', 'bf16'];
   return checkChoice('combineDtype', combineDtype, dtype === 'bytes' ? [...sums, 'bytes'] : sums);
@@ -191,14 +198,14 @@ export interface SpecFields extends OptionalFields {
   dtype: Dtype;
   align: number;
   capacity: number;
-  /** `auto` until the facts have settled it. */
+  /** `auto` until the facts have decided it. */
   strategy: Strategy | 'auto';
   /** `none` in flat plans, as is `partial`. */
   balance: Balance | 'none';
   partial: PartialDtype | 'none';
   /** Rows of one slice, 1..2^20. */
   sliceRows: number;
-  /** 0 without an order of stores. */
+  /** 0 if the plan has no order of stores. */
   tileTokens: number;
   placement: PlacementMap;
 }
@@ -273,20 +280,20 @@ export function optionsOf(spec: PlanSpec): PlanOptions {
   };
 }
 
-/** The spec with one rank a node: a row crosses once to each destination rank. */
+/** The spec with one rank per node: a row is sent once to each destination rank. */
 export function oncePerRank(spec: PlanSpec): PlanSpec {
   return { ...spec, ranksPerNode: 1, nodes: spec.ranks };
 }
 
 /**
- * Whether `auto` may settle on oncePerRank. Not if experts have replicas: which instance a row goes to depends on the
- * nodes, and the facts that `auto` compares count the rows of one choice.
+ * Whether `auto` may choose oncePerRank. Not if experts have replicas: the instance that takes a row then depends on the
+ * nodes, and the facts count the rows only for one choice of nodes.
  */
 export function considersOncePerRank({ strategy, ranksPerNode, placement }: PlanSpec): boolean {
   return strategy === 'auto' && ranksPerNode > 1 && placement.instances === placement.experts;
 }
 
-/** What a rank sends directly, without a forwarder: to all ranks in a flat plan, to its own node in others. */
+/** The instances to which a rank sends directly, without a forwarder: all in a flat plan, those on its node otherwise. */
 export interface DirectRange {
   readonly firstRank: number;
   readonly endRank: number;

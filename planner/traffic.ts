@@ -1,5 +1,5 @@
-// Rows that a dispatch moves between ranks, from what each rank sends to each rank. A combine moves them the other way;
-// one that adds by token returns the rows of all entries.
+// Rows that a dispatch moves between ranks, from what each rank sends to each rank. A combine moves them in the other
+// direction; a combine by token returns the rows of all entries.
 
 import { forwardersOf } from './balance.ts';
 import type { Plan } from './plan.ts';
@@ -7,12 +7,12 @@ import { nodeOf, type PlanSpec } from './spec.ts';
 import { sum } from './totals.ts';
 import { forwardedRows } from './walk.ts';
 
-/** Called for rows that go from one rank to another, any number of times for a pair of ranks. */
+/** Called for rows that go from one rank to another; it may be called several times for a pair of ranks. */
 export type OnRows = (from: number, to: number, rows: number) => void;
 
 export interface TrafficVisitor {
   readonly inter: OnRows;
-  /** Rows inside a node, those that stay on their rank included. */
+  /** Rows inside a node, including those that stay on their rank. */
   readonly intra: OnRows;
 }
 
@@ -25,7 +25,7 @@ export interface Forwarding {
 }
 
 /**
- * Visits the traffic of a flat plan, or of a hierarchical one: a row to each forwarder, and from there one for each
+ * Visits the traffic of a flat plan, or of a hierarchical one: one row to each forwarder, and from there one row per
  * entry. O(ranks^2).
  *
  * @param rows kept rows from a rank to a rank
@@ -59,13 +59,19 @@ export function rowMatrix({ spec, shards }: Plan): number[][] {
   );
 }
 
-/** Visits the rows of all entries, each straight to its slot: a flat plan's, or those that a sum by token returns. */
+/**
+ * Visits the rows of all entries, each straight to its slot: the rows of a flat plan, or the rows that a sum by token
+ * returns.
+ */
 export function visitEntries(plan: Plan, visitor: TrafficVisitor): void {
   const matrix = rowMatrix(plan);
   visitTraffic(plan.spec, (from, to) => matrix[from]![to]!, undefined, visitor);
 }
 
-/** Visits the traffic of a plan's dispatch, less the rows that arrive in a slot of their forwarder: nothing copies them there. */
+/**
+ * Visits the traffic of a plan's dispatch without the rows that arrive in a slot of their forwarder, because they are not
+ * copied there.
+ */
 export function visitPlan(plan: Plan, visitor: TrafficVisitor): void {
   const { spec, decision, shards } = plan;
   const matrix = rowMatrix(plan);

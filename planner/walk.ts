@@ -1,4 +1,4 @@
-// The walk over the rows that a rank forwards: by node and, within a node, by token.
+// Iterates over the rows that a rank forwards, by node and, within a node, by token.
 
 import { forwardersOf } from './balance.ts';
 import type { Plan } from './plan.ts';
@@ -17,7 +17,7 @@ export interface ForwardedRow {
   readonly endEntry: number;
 }
 
-/** The forwarded rows of a rank; none in a flat plan. A plan that was not verified yields at most the rows it has. */
+/** The forwarded rows of a rank; none in a flat plan. An unverified plan yields at most the rows that it contains. */
 export function* forwardedRows(plan: Plan, rank: number): Generator<ForwardedRow> {
   const { spec, decision } = plan;
   if (spec.strategy === 'flat') return;

@@ -9,7 +9,7 @@ import type {
   WireReport,
 } from './types.ts';
 
-/** The two calls, over the buffers of the one. */
+/** The two calls, with the buffers of the combine gradient. */
 export function combineGradientParts(call: CombineGradientCall): {
   readonly dispatch: DispatchCall;
   readonly weightGradient: WeightGradientCall;
@@ -38,7 +38,7 @@ function addPeers(first: PeerReport, second: PeerReport): PeerReport {
   };
 }
 
-/** Adds every number; of `peers` rank by rank. */
+/** Adds all numbers; those of `peers` are added rank by rank. */
 function addWires(first: WireReport, second: WireReport): WireReport {
   const others = second as unknown as Record<string, unknown>;
   const numbers = Object.entries(first)
@@ -48,7 +48,7 @@ function addWires(first: WireReport, second: WireReport): WireReport {
   return { ...first, ...Object.fromEntries(numbers), ...(peers === undefined ? {} : { peers }) };
 }
 
-/** What two calls did together. */
+/** The combined report of two calls. */
 export function addReports(first: ExchangeReport, second: ExchangeReport): ExchangeReport {
   const { wire } = first;
   return {

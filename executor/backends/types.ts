@@ -25,9 +25,9 @@ export type BackendName = 'reference' | 'host' | 'cuda' | 'nccl';
 export interface Payload {
   /** Bytes of one row, 1..16 MiB: elements times the bytes of one. */
   readonly rowBytes: number;
-  /** What is sent, one buffer per local rank: [tokens, rowBytes], row by row. */
+  /** Rows to send, one buffer per local rank: [tokens, rowBytes]. */
   readonly from: readonly Memory[];
-  /** What is received, one buffer per local rank: [recvRows, rowBytes], by expert; padding rows become zero. */
+  /** Received rows, one buffer per local rank: [recvRows, rowBytes], by expert; padding rows are set to zero. */
   readonly to: readonly Memory[];
   /** Whether a row belongs to a token (the default) or to an entry (token, k). */
   readonly per?: 'token' | 'entry';
@@ -104,17 +104,17 @@ export interface PeerReport {
   readonly wireNanoseconds: number;
 }
 
-/** How the rows of an exchange between processes travelled. */
+/** How the rows of an exchange between processes were transferred. */
 export interface WireReport {
   /** Bytes through NCCL. */
   readonly sentBytes: number;
   readonly receivedBytes: number;
-  /** Bytes written to (dispatch) or read from (combine) the memory of ranks of this machine, the local rank included. */
+  /** Bytes written to (dispatch) or read from (combine) the memory of ranks of this machine, including the local rank. */
   readonly directBytes: number;
   /** Rounds (NCCL groups), and sends in all of them. */
   readonly rounds: number;
   readonly slices: number;
-  /** Waiting for the ranks of this machine to enter the call. */
+  /** Time spent waiting for the ranks of this machine to enter the call. */
   readonly readyNanoseconds: number;
   /** With `stats`: packing on the device, the part of it that overlapped with rounds, and the time of the rounds. */
   readonly packNanoseconds?: number;
@@ -126,7 +126,7 @@ export interface WireReport {
 
 /** Device memory that an exchange needs in addition to the caller's buffers, in bytes; kept for later exchanges. */
 export interface BufferBytes {
-  /** The plan's own tables. */
+  /** The tables of the plan. */
   readonly tables: number;
   /** A dispatch of one payload per token with rows of that many bytes. */
   readonly dispatch: number;
@@ -143,13 +143,13 @@ export interface ExchangeReport {
   readonly bytesRead: number;
   readonly bytesWritten: number;
   /**
-   * `cuda` only: straight to every slot; or once to each rank of another device, which copies the row on (of a combine:
-   * one partial sum per token and rank; of a combine gradient: one number per entry returns).
+   * `cuda` only: straight to every slot; or once to each rank of another device, which copies the row to its other slots
+   * (for a combine, one partial sum per token and rank returns; for a combine gradient, one number per entry).
    */
   readonly path?: 'direct' | 'once';
-  /** `cuda` only: SMs of each device that the exchange may fill; see Cuda.limitSms. */
+  /** `cuda` only: SMs of each device that the exchange may use; see Cuda.limitSms. */
   readonly sms?: number;
-  /** `cuda` and `nccl`: the call enqueued the exchange, and `nanoseconds` is what that took on the host. */
+  /** `cuda` and `nccl`: the call enqueued the exchange, and `nanoseconds` is the time that this took on the host. */
   readonly enqueued?: boolean;
   /** `nccl` only. */
   readonly wire?: WireReport;
@@ -164,7 +164,7 @@ export interface ExchangeCalls {
 }
 export type ExchangeKind = keyof ExchangeCalls;
 
-/** What a backend keeps for one plan. Calls are checked before: sizes, dtypes and overlap are right. */
+/** What a backend keeps for one plan. Sizes, dtypes and overlap of calls have been checked before. */
 export interface PreparedPlan {
   run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport>;
   /** Absent if the backend allocates no buffers. */
@@ -213,8 +213,8 @@ export interface RowWorkCalls {
 }
 
 /**
- * What a layer needs around its exchanges; the same bits on every backend. Calls name one buffer per local rank and are
- * checked before. On device memory a call is enqueued on each rank's own stream and settles at once.
+ * What a layer needs around its exchanges; the same bits on every backend. Calls have one buffer per local rank and have
+ * been checked before. With device memory, a call is enqueued on the stream of each rank and settles immediately.
  */
 export type RowWork = {
   readonly [Kind in keyof RowWorkCalls]: (call: RowWorkCalls[Kind]) => Promise<void>;
@@ -237,8 +237,8 @@ export interface Backend {
 
 /**
  * What the nccl backend needs from the service that connects the processes of a group; a rendezvous session is one. All
- * data is small. allGather, broadcast and agree are collective and come in the same order on all ranks; so do the
- * numbered calls that enter and announce.
+ * data is small. allGather, broadcast and agree are collective and must be called in the same order on all ranks, as must
+ * the numbered calls of enter and announce.
  */
 export interface Coordinator {
   readonly rank: number;
@@ -266,7 +266,7 @@ export interface Coordinator {
    * and the result is the E_PEER_TIMEOUT that names them; else the result is undefined.
    */
   timedOut(call: number, waitedMs: number): Promise<FuscoError | undefined>;
-  /** Resolves when a failure that is on its way has had time to arrive. */
+  /** Waits long enough for a failure that has been sent to arrive. */
   settle(): Promise<void>;
   /** [ranks]: milliseconds, over all calls so far, by which each rank entered after the first one. */
   lateness(): Promise<readonly number[]>;

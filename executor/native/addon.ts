@@ -24,7 +24,7 @@ export function findAddon(): AddonResult {
 export function needAddon(backend: string): Addon {
   const found = findAddon();
   if (found.addon !== undefined) return found.addon;
-  throw new FuscoError('E_BACKEND', `the ${backend} backend is not there: ${found.reason}`);
+  throw new FuscoError('E_BACKEND', `the ${backend} backend is not available: ${found.reason}`);
 }
 
 /** Lets findAddon() return this addon from now on. */
@@ -46,7 +46,7 @@ export function loadFirst<A>(places: readonly string[]): AddonResult<A> | undefi
   return undefined;
 }
 
-/** What was built on this machine, else what came with the package for machines like it. */
+/** The addon built on this machine or, if there is none, the one in the package for this platform. */
 function tryLoad(): AddonResult {
   const machine = `${process.platform}-${process.arch}`;
   const found = loadFirst<Addon>(['#addon', `#prebuilt/${machine}`]);
@@ -54,7 +54,7 @@ function tryLoad(): AddonResult {
   const root = dirname(createRequire(import.meta.url).resolve('#package.json'));
   return {
     addon: undefined,
-    reason: `the native addon is not built, and none came for ${machine}; build it with \`npm run build:native\` in ${root}`,
+    reason: `the native addon is not built, and the package contains none for ${machine}; build it with \`npm run build:native\` in ${root}`,
   };
 }
 

@@ -12,7 +12,7 @@ import type {
   NativeStats,
 } from './types.ts';
 
-/** The pipeline that fusion replaces, with the same threads and copy routine. Its buffers are made once. */
+/** The unfused pipeline, with the same threads and copy routine. Its buffers are allocated once. */
 export interface NativeUnfused {
   /** Packs by destination, exchanges in blocks, unpacks into expert order. One per-token payload. */
   dispatchSync(call: DispatchCall): NativeStats;
@@ -28,15 +28,17 @@ export interface NativeCudaUnfused {
   close(): void;
 }
 
-/** The same over the communicator of a plan's group. Flat plans, ranks that are alone on their machines. */
+/** The same over the communicator of a plan's group. Only for flat plans and ranks that are alone on their machines. */
 export interface NativeNcclUnfused {
   dispatch(number: number, digest: bigint, call: DispatchCall): Promise<NativeStats>;
   combine(number: number, digest: bigint, call: CombineCall): Promise<NativeStats>;
-  /** Before the plan is closed. */
+  /** Must be called before the plan is closed. */
   close(): Promise<void>;
 }
 
-/** `fill` copies one cached block to the whole destination, with stores that bypass the caches: writes alone. */
+/**
+ * `fill` copies one cached block to the whole destination, with stores that bypass the caches, to measure writes alone.
+ */
 export type CopyVariant = 'memcpy' | 'nonTemporal' | 'fill';
 
 export interface BenchAddon extends Addon {
@@ -51,7 +53,7 @@ export interface BenchAddon extends Addon {
     plan: NativeNcclPlan,
     rowBytes: number,
   ) => NativeNcclUnfused;
-  /** Nanoseconds to copy `bytes` bytes between two buffers of its own with the context's threads; best of `runs`. */
+  /** Nanoseconds to copy `bytes` bytes between two internal buffers with the context's threads; best of `runs`. */
   benchCopy(context: NativeContext, variant: CopyVariant, bytes: number, runs: number): number;
   /** Nanoseconds of counting, offsets and slots for these destination instances; best of `runs`. */
   benchSlots(instances: Uint16Array, instanceCount: number, unrolled: boolean, runs: number): number;

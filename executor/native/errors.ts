@@ -2,7 +2,7 @@
 
 import { ERROR_HINTS, type ErrorCode, type ErrorDetails, FuscoError } from '../../planner/errors.ts';
 
-/** The FuscoError for an addon's error that carries one of this package's codes; any other value unchanged. */
+/** Converts an error of the addon that has a code of this package to a FuscoError; returns any other value unchanged. */
 export function translate(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof FuscoError) return error;
   const { code, ...rest } = error as Error & { code?: string };

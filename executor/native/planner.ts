@@ -1,4 +1,4 @@
-// Plans in native code, with the bytes of the planner's Wasm.
+// Plans in native code, with the same bytes as the Wasm planner.
 
 import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
 import { Shard } from '../../planner/format/shard.ts';
@@ -73,7 +73,7 @@ export function planAllNatively(
   }
 }
 
-/** The error of a bad id, with the details that the planner gives; undefined for other errors. */
+/** The error of an invalid id, with the same details as from the planner; undefined for other errors. */
 function routingError(error: unknown, tables: readonly RoutingTable[], spec: PlanSpec) {
   const { code, path, message } = error as { code?: string; path?: string; message: string };
   const place = path?.match(/^\/ranks\/(\d+)\/tokens\/(\d+)\/k\/(\d+)$/);

@@ -1,5 +1,5 @@
-// Everything that the native addon exports, typed in one place. test/native/addon.test.ts reads this file and compares its
-// names and numbers of parameters with what the addon says of itself.
+// Everything that the native addon exports, typed in one place. test/native/addon.test.ts reads this file and compares
+// its names and numbers of parameters with those that the addon reports.
 
 import type { Decision } from '../../planner/plan.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
@@ -41,8 +41,8 @@ export interface NativeContext {
   readonly kernels: string;
   readonly closed: boolean;
   /**
-   * Idempotent. What is in flight finishes and settles; then the threads end and the context's plans are freed.
-   * A context that is never closed is freed by the garbage collector, or with its environment.
+   * Idempotent. Calls in flight finish and settle; then the threads end and the plans of the context are freed. A context
+   * that is never closed is freed by the garbage collector, or with its environment.
    */
   close(): void;
 }
@@ -58,16 +58,16 @@ export interface NativePlanOptions {
 }
 
 export interface NativePlanDesc extends NativePlanOptions {
-  /** One shard per rank. They are copied and checked; later changes of these bytes do not matter. */
+  /** One shard per rank. They are copied and checked; later changes of these bytes have no effect. */
   readonly shards: readonly Memory[];
 }
 
 /**
- * An uploaded plan. Calls of the asynchronous kind run in order on the context's own thread, never on libuv's; the
- * synchronous kind runs at once, on the calling thread, when the exchange in flight has ended.
+ * An uploaded plan. Asynchronous calls run in order on a thread of the context, never on a thread of libuv. Synchronous
+ * calls run on the calling thread, as soon as the exchange in flight has ended.
  *
- * Arguments are checked before any buffer is touched. What concerns JavaScript values is thrown by both kinds;
- * what concerns sizes, overlap and dtypes is thrown by the synchronous kind and rejects the promise of the other.
+ * Arguments are checked before any buffer is touched. Errors about JavaScript values are thrown by both kinds of calls.
+ * Errors about sizes, overlap and dtypes are thrown by synchronous calls, and reject the promise of asynchronous ones.
  * Errors carry `code` and may carry `rank`, `path`, `value` and `limit`.
  *
  * Buffers stay referenced until the promise settles; until then they must be neither transferred nor written.
@@ -97,7 +97,7 @@ export interface NativePlannerOptions {
   readonly combineDtype?: Dtype;
   readonly align?: number;
   readonly capacity?: number;
-  /** Not `auto`, which the Wasm planner settles: E_OPTION. */
+  /** Not `auto` (E_OPTION), which only the Wasm planner decides. */
   readonly strategy?: Strategy | 'auto';
   readonly balance?: Balance;
   readonly partial?: PartialDtype;
@@ -117,7 +117,7 @@ export interface NativePlannerInfo {
   readonly counts: number;
   /** In the second gather; 0: none is needed. */
   readonly secondCounts: number;
-  /** 32 bytes that are equal on ranks with equal options. */
+  /** 32 bytes that are identical on ranks with the same options. */
   readonly optionsDigest: Uint8Array;
 }
 
@@ -180,9 +180,9 @@ export interface NativeCudaContext {
   /** `value`: 0..255. */
   fill(rank: number, address: bigint, value: number, bytes: number): void;
   stream(rank: number): bigint;
-  /** A cudaStream_t of another library; 0n goes back to the context's own. */
+  /** A cudaStream_t of another library; 0n restores the stream of the context. */
   setStream(rank: number, stream: bigint): void;
-  /** Most SMs of each device that later exchanges may use; 0, the default: all. */
+  /** Maximum number of SMs of each device that later exchanges may use; 0, the default: all. */
   limitSms(count: number): void;
   synchronize(): void;
   captureBegin(): void;
@@ -200,7 +200,7 @@ export interface NativeCudaStats extends Omit<NativeStats, 'started'> {
   readonly path: 'direct' | 'once';
   /** Payloads that the TMA moved. */
   readonly tmaPayloads: number;
-  /** SMs of each device that the exchange may fill. */
+  /** SMs of each device that the exchange may use. */
   readonly sms: number;
 }
 
@@ -256,7 +256,7 @@ export interface NativePlanView {
   readonly overflowRows: bigint;
 }
 
-/** A plan in plan buffers. Planning is enqueued; `recvRows` and `shard` wait for it and throw what is wrong with the ids. */
+/** A plan in plan buffers. Planning is enqueued; `recvRows` and `shard` wait for it and throw errors about the ids. */
 export interface NativeBufferedPlan {
   describe(rank: number): NativePlanView;
   recvRows(rank: number): number;
@@ -325,7 +325,7 @@ export interface NativeNcclGroupDesc {
   readonly id: Uint8Array;
   /** Thread blocks that NCCL may use; 0: NCCL decides. */
   readonly maxCtas: number;
-  /** Least bytes for one peer in one round; identical on all ranks. */
+  /** Minimum number of bytes for one peer in one round; identical on all ranks. */
   readonly roundBytes: number;
   readonly deadlineMs: number;
 }
@@ -342,7 +342,7 @@ export interface NativeNcclPlanDesc extends NativePlanOptions {
    */
   readonly mostEntries: number;
   readonly mostForwarded: number;
-  /** Rows for which memory is set aside; 0: none. */
+  /** Rows for which memory is reserved; 0: none. */
   readonly rowBytes: number;
 }
 
@@ -380,7 +380,7 @@ export interface NativeNcclBytes {
 }
 
 /**
- * All calls run on the group's own thread, in order. `number` and `digest` are those of the collective call, identical on
+ * All calls run on a thread of the group, in order. `number` and `digest` are those of the collective call, identical on
  * all ranks. Errors carry `code`.
  */
 export interface NativeNcclGroup {
@@ -394,7 +394,7 @@ export interface NativeNcclGroup {
   deregister(buffers: readonly Memory[]): Promise<void>;
   /** Ends the call in progress and all later ones with this reason. */
   abort(why: string): void;
-  /** What is in flight settles first. */
+  /** Calls in flight settle first. */
   close(): Promise<void>;
 }
 

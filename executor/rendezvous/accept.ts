@@ -1,5 +1,5 @@
-// Accepts connections on rank 0: checks the hello of each new one. Anybody can open a connection, so each has a time
-// limit and a byte limit, and if there are too many, the oldest is closed.
+// Accepts connections on rank 0: checks the hello of each new one. Anyone can open a connection, so each has a time limit
+// and a byte limit, and if there are too many, the oldest is closed.
 
 import type { Socket } from 'node:net';
 import { encodeFrame, FrameError, FrameReader, MAX_HELLO_BYTES } from './frames.ts';
@@ -14,7 +14,7 @@ import {
   type Refused,
 } from './hello.ts';
 
-/** Most connections without a hello, in addition to one for each rank. */
+/** Maximum number of connections without a hello, in addition to one for each rank. */
 const MAX_STRANGERS = 64;
 
 export interface AcceptorOptions {
@@ -23,7 +23,7 @@ export interface AcceptorOptions {
   /** Milliseconds that a connection has for its hello. */
   readonly helloMs: number;
   log(line: string): void;
-  /** Why an authentic hello is refused; undefined accepts it. */
+  /** Returns why an authentic hello is refused; undefined accepts it. */
   check(hello: Hello): Omit<Refused, 'type'> | undefined;
   /** Takes over an accepted connection with its reader. The acceptor has removed its own listeners. */
   admit(hello: Hello, socket: Socket, reader: FrameReader): void;

@@ -1,4 +1,4 @@
-// A rank's side of the rendezvous, in the worker: its heart-beats, what it waits for, and detection of a lost rank 0.
+// A rank's side of the rendezvous, in the worker: its heartbeats, its waits, and the detection of a lost rank 0.
 
 import type { Socket } from 'node:net';
 import { connectToServer, type Target } from './connection.ts';
@@ -15,7 +15,7 @@ export interface ClientOptions extends Target {
 
 type Question = Extract<ClientMessage, { id: number }>;
 
-/** How long the server may take to say who is late. */
+/** How long the server may take to name the late ranks. */
 const ANSWER_MS = 1500;
 
 /** This rank among the ranks of machines with the same name. */
@@ -34,7 +34,7 @@ interface Pending {
   readonly ifFailed?: () => unknown;
 }
 
-/** Keys of what is pending. */
+/** Keys of pending waits and questions. */
 const waitKey = (wait: Wait) => JSON.stringify(wait);
 const questionKey = (id: number) => `question ${id}`;
 const CONNECT: Wait = { kind: 'connect' };
@@ -47,7 +47,7 @@ export class Client {
   #heardAt = performance.now();
   #failure: Failure | undefined;
   #closed = false;
-  /** Last call of rank 0 as far as known, and whether it has closed its session. */
+  /** Last known call of rank 0, and whether it has closed its session. */
   #rootCall: number | undefined;
   #rootClosed = false;
   #lastCall = -1;
@@ -81,7 +81,7 @@ export class Client {
     return ready;
   }
 
-  /** One all-gather. It starts when the one before has ended, and so does its deadline. */
+  /** One all-gather. It starts when the previous one has ended, and its deadline starts at the same time. */
   gather(what: string, part: Uint8Array, deadlineMs: number): Promise<Uint8Array[]> {
     const gathered = this.#gathers.then(() => {
       const seq = this.#seq++;
@@ -131,7 +131,7 @@ export class Client {
     this.#send({ type: 'timeout', wait: { kind: 'call', call }, waitedMs });
   }
 
-  /** Says goodbye. Resolves when the server has taken it, or after a bounded time. */
+  /** Tells the server that this rank leaves. Resolves when the server has received it, or after a bounded time. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#stopTimers();
@@ -197,14 +197,14 @@ export class Client {
     pending?.resolve(value as never);
   }
 
-  /** Rank 0 has closed: nobody knows who is late, and a call that it has not entered cannot finish. */
+  /** Rank 0 has closed: the late ranks are unknown, and a call that rank 0 has not entered cannot finish. */
   #refuseClosedRoot(): void {
     if (!this.#rootClosed) return;
     const isWaiting = [...this.#pending.values()].some(({ ifFailed }) => ifFailed === undefined);
     if (isWaiting || this.#lastCall > (this.#rootCall ?? -1)) this.#fail(this.#rootFailure('closed'));
   }
 
-  /** After the deadline the server decides who is late. If it does not answer, rank 0 is the late one. */
+  /** After the deadline, the server determines the late ranks. If it does not answer, rank 0 is late. */
   #expireAfter(ms: number, wait: Wait, started = performance.now()): NodeJS.Timeout {
     const timer = setTimeout(() => {
       this.#send({ type: 'timeout', wait, waitedMs: performance.now() - started });
@@ -219,11 +219,11 @@ export class Client {
   #beatOnce(): void {
     const { deadlineMs, heartbeatMs } = this.#options;
     const now = performance.now();
-    // After a pause of this process, rank 0 must not be taken for silent.
+    // After a pause of this process, rank 0 must not be considered silent.
     if (now - this.#beatAt > heartbeatMs + deadlineMs / 2) this.#heardAt = now;
     this.#beatAt = now;
     if (this.#rootClosed) return;
-    // Beats for a server that does not read would fill this process's memory.
+    // Heartbeats for a server that does not read would fill the memory of this process.
     if (this.#socket?.writableNeedDrain === false) this.#send({ type: 'beat' });
     if (!this.#pending.has(waitKey(CONNECT)) && now - this.#heardAt > deadlineMs)
       this.#fail(this.#rootFailure('silent'));

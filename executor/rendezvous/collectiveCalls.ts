@@ -1,9 +1,12 @@
-// The numbered calls that ranks have entered. Every rank enters the same calls with the same digests in the same order, so
-// one list serves all ranks: it has the calls that the fastest rank has entered and the slowest has not.
+// The numbered calls that ranks have entered. Every rank enters the same calls with the same digests in the same order,
+// so one list serves all ranks. It contains the calls that the fastest rank has entered and the slowest has not.
 
 import { behindRank, type Failure, mismatchFailure, nameRanks } from './report.ts';
 
-/** Most calls that the fastest rank may be ahead of the slowest. Exchanges keep ranks far closer together. */
+/**
+ * Maximum number of calls by which the fastest rank may be ahead of the slowest. Exchanges keep ranks much closer
+ * together.
+ */
 export const MAX_CALLS_AHEAD = 1 << 16;
 
 interface Entry {
@@ -89,7 +92,7 @@ export class CallLog {
     const text =
       entry.call !== call
         ? `rank ${rank} entered call ${call} where ${nameRanks(others)} entered call ${entry.call}`
-        : `in call ${call} rank ${rank} does another exchange than ${nameRanks(others)}: the plan, the kind of exchange, the bytes of a row or the dtype differ`;
+        : `in call ${call} rank ${rank} makes a different exchange from ${nameRanks(others)}: the plan, the kind of exchange, the bytes of a row or the dtype differ`;
     return mismatchFailure(text, [rank, ...others], (one) => this.#last[one]);
   }
 

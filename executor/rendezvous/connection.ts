@@ -16,7 +16,7 @@ import {
 } from './hello.ts';
 import { MAX_SERVER_FRAME } from './messages.ts';
 
-/** Where rank 0 listens, and what this rank says to it. */
+/** The address of rank 0, and what this rank tells it. */
 export interface Target {
   readonly address: { readonly host: string; readonly port: number };
   readonly identity: Identity;
@@ -45,7 +45,10 @@ function refusal({ reason, text }: Refused): FuscoError | Error {
   );
 }
 
-/** The client's side of the handshake: takes the server's frames and yields the answer to the first one. Throws if it fails. */
+/**
+ * The client's side of the handshake: receives the server's frames and yields the answer to the first one. Throws if it
+ * fails.
+ */
 function* handshake(identity: Identity, secret: string): Generator<Hello | undefined, void, Frame> {
   const challenge = parseChallenge(yield undefined);
   const hello = makeHello(identity, challenge, secret);
@@ -56,13 +59,13 @@ function* handshake(identity: Identity, secret: string): Generator<Hello | undef
   }
 }
 
-/** One attempt. Rejects with FuscoError if another attempt is useless, with any other error if it may succeed. */
+/** One attempt. Rejects with FuscoError if another attempt would fail too, and with any other error if it may succeed. */
 function attempt({ address, identity, secret }: Target, ms: number, receiver: Receiver): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect({ ...address, noDelay: true, keepAlive: true });
     const reader = new FrameReader(MAX_HELLO_BYTES);
     const shake = handshake(identity, secret);
-    // Runs to where it waits for the first frame.
+    // Runs up to the point where it waits for the first frame.
     shake.next();
     let isOpen = false;
     let reason: string | undefined;

@@ -6,7 +6,7 @@ import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { type Environment, integerVariable } from '../environment.ts';
 import { firstHost, tasksOfNode } from './slurm.ts';
 
-/** Every option wins over the environment. */
+/** Options take precedence over the environment. */
 export interface BootstrapOptions {
   rank?: number;
   /** Ranks of the group, 1..4096. */
@@ -15,11 +15,11 @@ export interface BootstrapOptions {
   localWorldSize?: number;
   /** Where rank 0 listens: `host:port`, `[ipv6]:port`, or a host alone if MASTER_PORT gives the port. */
   address?: string;
-  /** Shared by all ranks; empty, the default, is none. At most 1024 characters. */
+  /** Secret that all ranks share, at most 1024 characters. Default: empty, which means no secret. */
   secret?: string;
   /** Default of every wait, 100..86400000 ms. Default 60000. */
   deadlineMs?: number;
-  /** How often ranks show that they live, 10..10000 ms. Default 250. */
+  /** Interval of heartbeats, 10..10000 ms. Default 250. */
   heartbeatMs?: number;
 }
 
@@ -27,7 +27,7 @@ export interface BootstrapOptions {
 export interface Bootstrap {
   readonly rank: number;
   readonly worldSize: number;
-  /** Undefined if no option or variable gives it; it is then counted over equal machine names. */
+  /** Undefined if no option or variable gives it; ranks with the same machine name are then counted. */
   readonly localRank: number | undefined;
   readonly localWorldSize: number | undefined;
   readonly host: string;
@@ -44,16 +44,16 @@ interface Found {
   readonly value: number | string;
 }
 
-/** What a launcher says. */
+/** The values of a launcher. */
 interface Launch {
   readonly rank?: Found | undefined;
   readonly worldSize?: Found | undefined;
   readonly localRank?: Found | undefined;
   readonly localWorldSize?: Found | undefined;
   readonly host?: string | undefined;
-  /** Text that is the same for all ranks of this run and different for another, from which a port follows. */
+  /** Text from which a port is derived: identical on all ranks of this run, and different for other runs. */
   readonly job?: string | undefined;
-  /** Whether the launcher itself listens at MASTER_PORT. */
+  /** Whether the launcher listens at MASTER_PORT. */
   readonly isPortTaken?: boolean;
 }
 
@@ -62,7 +62,7 @@ const MIN_DEADLINE_MS = 100;
 /** Longest deadline: a day. */
 export const MAX_DEADLINE_MS = 86_400_000;
 const DEFAULT_HEARTBEAT_MS = 250;
-/** Ports that follow from a job's id: below the range that systems give to outgoing connections. */
+/** Ports that are derived from a job's id: below the range that systems use for outgoing connections. */
 const JOB_PORTS = { first: 15_000, count: 15_000 };
 
 function refuse(text: string): never {
@@ -78,7 +78,7 @@ function find(env: Environment, ...names: string[]): Found | undefined {
   return undefined;
 }
 
-/** torchrun's agent listens at MASTER_PORT itself, so the rendezvous uses another port. */
+/** The agent of torchrun listens at MASTER_PORT, so the rendezvous uses another port. */
 function torchrun(env: Environment): Launch {
   const isPortTaken = env.TORCHELASTIC_USE_AGENT_STORE === 'True';
   const { MASTER_PORT, TORCHELASTIC_RUN_ID, TORCHELASTIC_RESTART_COUNT } = env;
@@ -153,7 +153,7 @@ function integer(
   return refuse(`${given.name} is ${shown}; it must be an integer from ${min} to ${max}`);
 }
 
-/** The port of a job that was given none: every rank of the job computes the same one. */
+/** The port of a job without MASTER_PORT: every rank of the job computes the same one. */
 export function jobPort(job: string): number {
   const hash = createHash('sha256').update(job).digest().readUInt32LE(0);
   return JOB_PORTS.first + (hash % JOB_PORTS.count);
@@ -206,10 +206,10 @@ function checkDeadline(options: BootstrapOptions, env: Environment): number {
 }
 
 /**
- * Settles rank, size and meeting point.
+ * Determines the rank, the world size and the address of rank 0.
  *
- * @throws FuscoError E_BOOTSTRAP for values that are missing, malformed or contradict each other; E_OPTION for the
- *   others
+ * @throws FuscoError E_BOOTSTRAP for values that are missing, malformed or contradictory; E_OPTION for other invalid
+ *   options
  */
 export function resolveBootstrap(options: BootstrapOptions, env: Environment): Bootstrap {
   const launch = detect(env);
@@ -224,7 +224,7 @@ export function resolveBootstrap(options: BootstrapOptions, env: Environment): B
     );
   }
   if (rank >= worldSize) refuse(`rank ${rank} of ${worldSize}: ranks count from 0 to ${worldSize - 1}`);
-  // A rank that was given explicitly may be another one than the launcher's, whose local rank says nothing about it.
+  // A rank that is given explicitly may differ from the launcher's rank, whose local rank then does not apply.
   const isLaunchers = options.rank === undefined || options.rank === Number(launch.rank?.value ?? Number.NaN);
   const localSize = isLaunchers ? launch.localWorldSize : undefined;
   const localWorldSize = integer('localWorldSize', options.localWorldSize, localSize, 1, worldSize);

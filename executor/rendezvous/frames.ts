@@ -49,7 +49,7 @@ function decodeHead(text: Buffer): Frame['head'] {
   throw new FrameError('a head without a type');
 }
 
-/** Cuts received chunks of any sizes into frames. */
+/** Splits received chunks of any size into frames. */
 export class FrameReader {
   /** Most bytes of head and body together; may be raised between two frames. */
   limit: number;
@@ -90,7 +90,7 @@ export class FrameReader {
     const bytes = this.#prefix.readUInt32LE(0);
     const head = this.#prefix.readUInt32LE(4);
     if (bytes > this.limit) throw new FrameError(`a frame of ${bytes} bytes, more than ${this.limit}`);
-    // `{}` is the shortest head, so that no frame is empty.
+    // `{}` is the shortest head, so no frame is empty.
     if (head < 2 || head > Math.min(bytes, MAX_HEAD_BYTES)) {
       throw new FrameError(`a head of ${head} bytes in a frame of ${bytes}`);
     }

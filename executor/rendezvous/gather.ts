@@ -1,10 +1,10 @@
 // The server's side of the operations of a session, which are all-gathers. A rank starts one only when it has the result
-// of the one before, so that one is open at a time and only its parts are stored.
+// of the previous one, so only one is open at a time, and only its parts are stored.
 
 import { encodeFrame, FrameError } from './frames.ts';
 import { type Failure, mismatchFailure, nameRanks } from './report.ts';
 
-/** One all-gather: every rank gives a part, and when all are there each rank gets all of them. */
+/** One all-gather: every rank gives a part, and when all have arrived, each rank gets all of them. */
 export class Gathering {
   #seq = 0;
   #what = '';

@@ -5,9 +5,9 @@
 //                                          <-   hello {protocol, version, worldSize, rank, host, nonce, mac}
 //     welcome {mac}, or refused {reason, text}  ->
 //
-// Both macs are HMAC-SHA256, keyed with the group's secret, over all of hello and both nonces; without
-// the secret nobody can take either side, and a recorded handshake cannot be replayed. Without a secret the key is empty,
-// and the macs only detect mistakes.
+// Both macs are HMAC-SHA256, keyed with the group's secret, over all of hello and both nonces; nobody can take either
+// side without the secret, and a recorded handshake cannot be replayed. Without a secret the key is empty, and the macs
+// only detect mistakes.
 
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { type Check, isMatch, isOneOf, isString, isTagged, isText, type Tagged } from '../fields.ts';
@@ -19,7 +19,7 @@ export const PROTOCOL = 2;
 const NONCE_BYTES = 16;
 const HEX_MAC = /^[0-9a-f]{64}$/;
 
-/** What a client says about itself. */
+/** What a client tells about itself. */
 export interface Identity {
   readonly version: string;
   readonly worldSize: number;
@@ -88,7 +88,9 @@ export function makeWelcome(challenge: Challenge, hello: Hello, secret: string):
   return { type: 'welcome', mac: macOf('server', secret, challenge, hello) };
 }
 
-/** Whether a hello was made with this secret for this challenge. Takes the same time wherever the macs differ. */
+/**
+ * Whether a hello was made with this secret for this challenge. Takes the same time regardless of where the macs differ.
+ */
 export function isHelloAuthentic(hello: Hello, challenge: Challenge, secret: string): boolean {
   return equalMacs(hello.mac, macOf('client', secret, challenge, hello));
 }
@@ -112,7 +114,7 @@ export function parseHello(frame: Frame): Hello {
   return parse(frame, ['hello'], 'a hello');
 }
 
-/** The frame as a challenge. Throws FrameError for anything else, so that a client knows it is at the wrong port. */
+/** The frame as a challenge. Throws FrameError for anything else, so that a client detects a wrong port. */
 export const parseChallenge = (frame: Frame): Challenge => parse(frame, ['challenge'], 'a challenge');
 
 /** The frame as the server's answer to a hello. Throws FrameError for anything else. */

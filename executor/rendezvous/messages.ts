@@ -95,7 +95,7 @@ export function parseServerMessage({ head, body }: Frame, worldSize: number): Se
 
 const areSizes = isListOf(isCount, MAX_RANKS);
 
-/** Cuts the body of a gathered frame into the ranks' parts. Throws FrameError if sizes and body disagree. */
+/** Splits the body of a gathered frame into the parts of the ranks. Throws FrameError if sizes and body disagree. */
 export function splitParts(sizes: unknown, body: Uint8Array, worldSize: number): Uint8Array[] {
   if (sizes === undefined) return Array.from({ length: worldSize }, () => new Uint8Array(0));
   if (!areSizes(sizes) || sizes.length !== worldSize || sum(sizes) !== body.length) {

@@ -21,8 +21,8 @@ export interface LateRank {
   /** Whole milliseconds since it was last heard; undefined if it never was. */
   readonly silentMs: number | undefined;
   /**
-   * `behind` connected but not there yet; `absent` never connected; `gone` its connection broke; `closed` it closed its
-   * session; `silent` it does not answer.
+   * `behind`: connected, but has not entered the call; `absent`: never connected; `gone`: its connection broke; `closed`:
+   * it closed its session; `silent`: it does not answer.
    */
   readonly state: 'behind' | 'absent' | 'gone' | 'closed' | 'silent';
 }
@@ -105,7 +105,7 @@ export function behindRank(rank: number, lastCall: number | undefined): LateRank
   return { rank, lastCall, silentMs: undefined, state: 'behind' };
 }
 
-/** The end of a session because ranks do different things. */
+/** The end of a session because ranks make different calls. */
 export function mismatchFailure(
   text: string,
   ranks: readonly number[],
@@ -120,12 +120,15 @@ export function departedFailure(rank: LateRank, detail?: string): Failure {
   return { code: 'E_PEER_TIMEOUT', text, ranks: [rank] };
 }
 
-/** A failure as the error that calls reject with. */
+/** Converts a failure to the error with which calls reject. */
 export function failureError({ code, text, ranks }: Failure): FuscoError {
   return new FuscoError(code, text, ranks[0] === undefined ? {} : { rank: ranks[0].rank });
 }
 
-/** The E_PEER_TIMEOUT of a call that did not end in time: it lists the late ranks and the calls they were last in. */
+/**
+ * The E_PEER_TIMEOUT of a call that did not end in time: it lists the late ranks and the last call that each of them
+ * entered.
+ */
 export function timeoutError(call: number | bigint, report: LateReport): FuscoError {
   const [first] = report.ranks;
   if (first === undefined) {

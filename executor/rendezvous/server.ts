@@ -33,7 +33,7 @@ interface Member {
   readonly host: string;
   readonly socket: Socket;
   heardAt: number;
-  /** Whether it said goodbye. */
+  /** Whether it has announced that it leaves. */
   closed: boolean;
 }
 
@@ -236,7 +236,7 @@ export class Server {
     this.#fail(departedFailure(this.#describe(member.rank, 'gone'), broken?.message));
   }
 
-  /** A rank has waited until its deadline. If what it waited for has happened since, it was told already. */
+  /** A rank has waited until its deadline. If the event has happened in the meantime, the rank has already been told. */
   #expire(wait: Wait, waitedMs: number): void {
     const late = (ranks: readonly number[]) => ranks.map((rank) => this.#describe(rank, 'behind'));
     if (wait.kind === 'connect') {
@@ -272,7 +272,7 @@ export class Server {
   #beatOnce(): void {
     const { deadlineMs, heartbeatMs } = this.#options;
     const now = performance.now();
-    // After a pause of this process, the other ranks must not be taken for silent.
+    // After a pause of this process, the other ranks must not be considered silent.
     const paused = now - this.#beatAt > heartbeatMs + deadlineMs / 2;
     this.#beatAt = now;
     if (this.#state !== 'ready') return;
@@ -281,7 +281,7 @@ export class Server {
     const beat = encodeFrame(words);
     for (const member of present) {
       if (paused) member.heardAt = now;
-      // Beats for a rank that does not read would fill this process's memory.
+      // Heartbeats for a rank that does not read would fill the memory of this process.
       if (!member.socket.writableNeedDrain) member.socket.write(beat);
     }
     const silent = present.find(({ heardAt }) => now - heardAt > deadlineMs);
@@ -307,7 +307,7 @@ export class Server {
     this.#ending = this.#end({ type: 'failure', failure });
   }
 
-  /** Sends a last frame to every rank. Resolves when all have taken it, or after a bounded time. */
+  /** Sends a last frame to every rank. Resolves when all have received it, or after a bounded time. */
   async #end(last: ServerMessage): Promise<void> {
     clearInterval(this.#beat);
     this.#listener.close();
@@ -321,7 +321,7 @@ export class Server {
     );
   }
 
-  /** Says goodbye to every rank and frees the port and all connections. */
+  /** Tells every rank that the server closes, and frees the port and all connections. */
   async close(): Promise<void> {
     if (!this.#isOver) {
       this.#state = 'closed';

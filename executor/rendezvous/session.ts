@@ -13,7 +13,7 @@ import type { Answer, Method, Notice, Request, WorkerSetup } from './worker.ts';
 export interface ConnectOptions extends BootstrapOptions {
   /** Interface that rank 0 listens on. Default: the master address if it is a loopback address, else all interfaces. */
   listenHost?: string;
-  /** Takes the lines about refused connections and lost ranks. Default: stderr. */
+  /** Receives the lines about refused connections and lost ranks. Default: stderr. */
   logger?: (line: string) => void;
 }
 
@@ -30,7 +30,7 @@ const CONNECT_OPTIONS = Object.keys({
   logger: true,
 } satisfies Record<keyof ConnectOptions, true>);
 
-/** Milliseconds after which a worker that does not end is ended. */
+/** Milliseconds after which a worker that does not end is terminated. */
 const CLOSE_MS = 3000;
 
 interface Pending {
@@ -41,19 +41,23 @@ interface Pending {
 }
 
 /**
- * One rank's session with its group. Made by `connect`, which resolves when all ranks are there.
+ * One rank's session with its group. Made by `connect`, which resolves when all ranks are connected.
  *
  * All ranks make the same operations (barrier, allGather, broadcast, agree) in the same order, and enter the same
  * numbered calls in the same order. Every wait has a deadline. When it passes, when a rank is lost, or when ranks do
  * different things, the session fails on every rank that can still be reached: everything that waits, and every later
  * call, rejects with the same error.
  *
- * A process that comes to its end with an open session closes it; one that crashes does not, and the others notice.
+ * A process that runs to its end with an open session closes it. A process that crashes does not, and the others detect
+ * it.
  */
 export class Session implements Coordinator, AsyncDisposable, Disposable {
   readonly rank: number;
   readonly worldSize: number;
-  /** Number of this rank among the ranks of its machine: the launcher's, or counted over equal machine names. */
+  /**
+   * Number of this rank among the ranks of its machine: given by the launcher, or counted over ranks with the same
+   * machine name.
+   */
   readonly localRank: number;
   /** Number of ranks on this machine. */
   readonly localWorldSize: number;
@@ -69,7 +73,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
   #lateAtFailure: LateReport['ranks'] = [];
   #closing: Promise<void> | undefined;
 
-  /** For connect: all ranks are there. */
+  /** For connect: all ranks are connected. */
   constructor(bootstrap: Bootstrap, localRank: number, localWorldSize: number, worker: Worker) {
     this.rank = bootstrap.rank;
     this.worldSize = bootstrap.worldSize;
@@ -95,7 +99,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
 
   /**
    * Every rank gives some bytes, of any length, and gets those of all ranks in rank order. For small control data: at
-   * most 1 MiB a rank, 256 MiB together.
+   * most 1 MiB per rank and 256 MiB in total.
    *
    * @throws FuscoError E_OPTION for more bytes than that
    */
@@ -103,7 +107,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     return this.#gather('an all-gather', bytes, deadlineMs);
   }
 
-  /** Every rank gets the bytes that `root` gives; what others give is ignored. Bounded as allGather is. */
+  /** Every rank gets the bytes that `root` gives; the bytes of others are ignored. Size limits as for allGather. */
   async broadcast(bytes: Uint8Array, root = 0, deadlineMs?: number): Promise<Uint8Array> {
     checkInteger('root', root, 0, this.worldSize - 1);
     const part = this.rank === root ? bytes : new Uint8Array(0);
@@ -168,8 +172,8 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
    * Reports that this rank has waited `waitedMs` for a call to finish. If some ranks have not entered the call, the
    * session ends with E_PEER_TIMEOUT on every rank.
    *
-   * @returns the error, with the late ranks and the call that each entered last; undefined if all have entered the call,
-   *   or if nothing is known about it
+   * @returns the error, with the late ranks and the last call that each entered; undefined if all have entered the call,
+   *   or if this is unknown
    */
   async timedOut(call: number, waitedMs: number): Promise<FuscoError | undefined> {
     const report = await this.late(call).catch(() => undefined);
@@ -186,7 +190,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
 
   /**
    * Milliseconds, over all calls so far, by which each rank entered after the first one, [ranks]: the rank with the most
-   * is the one that the others wait for. Times are those of rank 0, a heart-beat's delay more or less.
+   * is the one that the others wait for. Times are measured by rank 0, with an error of up to one heartbeat interval.
    *
    * @throws FuscoError as all calls do
    */
@@ -210,9 +214,9 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
   }
 
   /**
-   * Says goodbye and frees the connection, the worker and, on rank 0, the port. What still waits rejects with E_CLOSED.
-   * Others get an error only if they wait for this rank afterwards. Closing twice is harmless; the promise resolves
-   * when all is freed, and the process stays until then.
+   * Leaves the group and frees the connection, the worker and, on rank 0, the port. Pending calls reject with E_CLOSED.
+   * Others get an error only if they wait for this rank afterwards. Closing twice is harmless; the promise resolves when
+   * everything is freed, and the process stays alive until then.
    */
   close(): Promise<void> {
     this.#closing ??= this.#shutDown();
@@ -287,7 +291,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
     return new Promise((resolve, reject) => {
       const id = this.#nextId++;
       this.#pending.set(id, { resolve, reject, ifFailed });
-      // A promise keeps no process alive; the worker does, while somebody waits for it.
+      // A promise does not keep a process alive; the worker does while a caller waits for it.
       this.#worker.ref();
       this.#post({ op, id, args } as Request);
     });
@@ -298,7 +302,7 @@ export class Session implements Coordinator, AsyncDisposable, Disposable {
   }
 }
 
-/** A copy in a buffer of its own: postMessage would send the whole buffer of a view. */
+/** A copy in a separate buffer: postMessage would send the whole buffer of a view. */
 const copyOf = (bytes: Uint8Array) => Uint8Array.from(bytes);
 
 /** Ranks whose digest is not the most frequent one; among equally frequent ones, the digest of the lowest rank counts. */
@@ -322,8 +326,8 @@ async function endWorker(worker: Worker): Promise<void> {
 }
 
 /**
- * Connects this process to its group and waits until all ranks are there. Options win over the launcher's variables;
- * docs/multi-process.md lists them. Rank 0 hosts the server.
+ * Connects this process to its group and waits until all ranks are connected. Options take precedence over the launcher's
+ * variables; docs/multi-process.md lists them. Rank 0 hosts the server.
  *
  * @throws FuscoError E_BOOTSTRAP if rank, size or address are missing or disagree, or if rank 0 refused the secret;
  *   E_PEER_TIMEOUT naming the ranks that did not connect; E_PEER_MISMATCH for another version or world size

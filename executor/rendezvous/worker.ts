@@ -1,6 +1,6 @@
-// The thread of a session. Heart-beats and rank 0's answers must go on while the main thread computes: a late rank is one
-// whose main thread does something else. Main thread and worker exchange the messages below; the worker of rank 0 also
-// runs the server.
+// The thread of a session. Heartbeats, and the answers of rank 0, must continue while the main thread computes: a rank is
+// usually late because its main thread is busy. Main thread and worker exchange the messages below; the worker of rank 0
+// also runs the server.
 
 import { hostname } from 'node:os';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';

@@ -3,8 +3,9 @@
 import { noTimes, STEP_STAGES, type StepStage, type StepTimes } from './stages.ts';
 
 /**
- * Adds up the nanoseconds of each stage of a step. Layers that are given one add their exchanges to it, each for as
- * long as the backend says; the rest is timed from outside, waiting included. One clock may serve all layers of a model.
+ * Adds up the nanoseconds of each stage of a step. Layers that are given a clock add the times of their exchanges as
+ * measured by the backend. Other stages are timed with `time`, including waiting. One clock may serve all layers of a
+ * model.
  */
 export class StepClock {
   #times: StepTimes = noTimes(STEP_STAGES);
@@ -14,7 +15,7 @@ export class StepClock {
     return this.#times;
   }
 
-  /** The times of a step: those since the last call, which starts the next step. */
+  /** The times of a step: all times since the last call of take. Starts the next step. */
   take(): StepTimes {
     const times = this.#times;
     this.#times = noTimes(STEP_STAGES);

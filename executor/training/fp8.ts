@@ -6,7 +6,8 @@
 //
 //   scale = a / 448        code = e4m3(value * (448 / a))        value = code * scale
 //
-// each operation rounded to float32, then once to e4m3 or the row's dtype. A NaN makes its block's scale and codes NaN.
+// each operation rounded to float32, then once to e4m3 or the row's dtype. If a block contains a NaN, its scale and codes
+// are NaN.
 
 import { checkInteger } from '../../planner/errors.ts';
 import { MAX_ROW_BYTES, MAX_ROWS } from '../../planner/format/layout.ts';
@@ -27,7 +28,7 @@ export function scaleBlocks(hidden: number): number {
   return Math.ceil(hidden / FP8_BLOCK);
 }
 
-/** The number that a code stands for; every one is exact in float32. */
+/** The number that a code represents; all of them are exact in float32. */
 export function e4m3ToFloat(code: number): number {
   const sign = code & 0x80 ? -1 : 1;
   const exponent = (code >>> 3) & 15;
@@ -38,8 +39,8 @@ export function e4m3ToFloat(code: number): number {
 }
 
 /**
- * The code of a float32, rounded to nearest even. Numbers beyond 464, half way to where the next number would be, and
- * infinities are NaN.
+ * The code of a float32, rounded to nearest even. Numbers beyond 464 (halfway to the next number, if there were one) and
+ * infinities become NaN.
  */
 export function floatToE4m3(value: number): number {
   const bits = bitsFromFloat(value);

@@ -1,5 +1,5 @@
-// The experts of each token and their weights: top-k of a router's scores. Each operation is rounded to float32 on its
-// own, in the order written here, so that all machines and backends make the same choice. Tests compare the native
+// The experts of each token and their weights: top-k of a router's scores. Each operation is rounded to float32
+// separately, in the order given here, so that all machines and backends make the same choice. Tests compare the native
 // versions with this one bit for bit.
 //
 //   scores   softmax: e^(x - max) / sum, the sum in 32 lanes (lane j adds experts j, j + 32, …, then lanes are added at
@@ -9,7 +9,7 @@
 //   weights  the scores of the chosen experts, without the bias; normalized: divided by (their sum in the order of k,
 //            from +0, plus 1e-20); times `scale`
 //
-// That covers DeepSeek-V3 (sigmoid, bias, groups by two best, normalized), DeepSeek-V2 (softmax, groups by the best),
+// This covers DeepSeek-V3 (sigmoid, bias, groups by two best, normalized), DeepSeek-V2 (softmax, groups by the best),
 // Mixtral and Qwen (softmax, normalized).
 
 import { checkChoice, checkInteger, checkKeys, FuscoError } from '../../planner/errors.ts';
@@ -39,7 +39,7 @@ export interface GateOptions {
 /** Options with every default filled in. */
 export type GateSpec = Readonly<Required<GateOptions>>;
 
-/** Added to the divisor, so that scores that are all zero are not divided by zero, as the models that normalize do. */
+/** Added to the divisor, as the models that normalize do, so that scores that are all zero are not divided by zero. */
 const NORMALIZE_FLOOR = Math.fround(1e-20);
 
 /** Every option; the compiler keeps the list complete. */
@@ -192,7 +192,7 @@ function limitGroups(spec: GateSpec, choice: Float32Array, marked: Uint8Array): 
   for (let expert = 0; expert < experts; expert++) marked[expert] = 1 - kept[Math.floor(expert / size)]!;
 }
 
-/** What a token's weights are divided by. */
+/** The divisor of a token's weights. */
 function divisorOf(spec: GateSpec, chosen: Float32Array): number {
   if (!spec.normalize) return 1;
   let sum = 0;

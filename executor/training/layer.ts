@@ -1,5 +1,5 @@
 // A Mixture-of-Experts layer over an exchange: forward and backward in terms of tokens and rows, and each rank's expert
-// blocks for a grouped matrix product. Every call is one of the exchange's, so the results are the same bits on every
+// blocks for a grouped matrix product. Every call is a call of the exchange, so the results have the same bits on every
 // backend.
 //
 //   forward    rows   = dispatch(tokens)               tokens' = combine(rows', weights)
@@ -28,7 +28,7 @@ export interface LayerOptions {
   clock?: StepClock;
 }
 
-/** One rank's experts: its receive buffer is their blocks, one after the other. */
+/** One rank's experts: its receive buffer consists of their blocks, one after the other. */
 export interface ExpertBlocks {
   readonly rank: number;
   /** u16[local]: logical expert of every block, ascending. */
@@ -78,7 +78,7 @@ export interface LayerCombineBackward {
   readonly tokensGradient: readonly Memory[];
   /** [recvRows, hidden]: gradient of the rows that combine read; padding becomes zero. */
   readonly rowsGradient: readonly Memory[];
-  /** f32 [tokens, topk]: those that combine was given, if it was. */
+  /** f32 [tokens, topk]: the weights of combine, if it had any. */
   readonly weights?: readonly Memory[];
   /** [recvRows, hidden]: the rows that combine read; needed for `weightsGradient`. */
   readonly rows?: readonly Memory[];
@@ -110,7 +110,7 @@ function checkPair(a: string, hasA: boolean, b: string, hasB: boolean): void {
   });
 }
 
-/** A layer over one exchange. Make one for each plan; it is cheap. */
+/** A layer over one exchange. Make one for each plan; this is cheap. */
 export class ExpertLayer {
   readonly exchange: Exchange;
   readonly hidden: number;
@@ -123,7 +123,7 @@ export class ExpertLayer {
   readonly #clock: StepClock | undefined;
   #times: StageTimes = noTimes(LAYER_STAGES);
 
-  /** Throws E_OPTION. The exchange stays the caller's to close. */
+  /** Throws E_OPTION. The caller closes the exchange. */
   constructor(exchange: Exchange, options: LayerOptions) {
     checkKeys('the layer', options, LAYER_OPTIONS);
     const { fp8 = false } = options;

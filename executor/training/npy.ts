@@ -31,7 +31,7 @@ export type NdArray = {
     readonly dtype: D;
     readonly shape: readonly number[];
     readonly data: NdData<D>;
-    /** What the file says that these u8 or u16 are: booleans, or numbers of bf16 or fp8. */
+    /** What the u8 or u16 elements represent according to the file: booleans, or numbers of bf16 or fp8. */
     readonly declared?: 'bool' | 'float';
   };
 }[NdDtype];
@@ -61,8 +61,8 @@ export function shapeText(shape: readonly number[]): string {
 }
 
 /**
- * The chunks of one .npy file of version 1.0, byte for byte what numpy.save writes: the header, and the elements as
- * they are stored in `data`, without a copy.
+ * The chunks of one .npy file of version 1.0, byte-identical to those of numpy.save: the header, and the elements as they
+ * are stored in `data`, without a copy.
  *
  * @param data any view of product(shape) elements of `dtype`, in C order and little-endian
  * @throws FuscoError E_SHAPE if the sizes disagree

@@ -1,10 +1,11 @@
 // Plans the next training step in a worker thread while the current one runs, for loops that know a routing before they
 // need its plan: replayed or recomputed steps, micro-batches whose gates run first.
 //
-// Its plans count as verified, as those of group.plan() do: the worker runs this package's planner, from the same Wasm
-// module, in this process; its port is private to the two threads; and shards are transferred, not shared, so that when a
-// plan arrives only this thread can write its memory. Layout and sizes are checked all the same when shards are opened, and native code checks every bound it
-// uses. `verify: true` runs the verifier on this thread as well, which takes several times as long as planning.
+// Its plans count as verified, like those of group.plan(): the worker runs the planner of this package, from the same
+// Wasm module, in this process; its port is private to the two threads; and shards are transferred, not shared, so that
+// only this thread can write the memory of a plan that has arrived. Layout and sizes are nevertheless checked when shards
+// are opened, and native code checks every bound that it uses. `verify: true` runs the verifier on this thread as well,
+// which takes several times as long as planning.
 
 import { Worker } from 'node:worker_threads';
 import {
@@ -60,14 +61,14 @@ export interface PlanRequest {
 /** From the worker; times are nanoseconds of the steady clock. */
 export interface PlanAnswer {
   readonly fields: SpecFields;
-  /** Its strategy is the one that the spec of the plan has, too. */
+  /** Its strategy is that of the spec of the plan. */
   readonly decision: Decision;
   readonly shards: readonly Uint8Array[];
   readonly started: number;
   readonly ended: number;
 }
 
-/** From the worker, too. Without a code it is a bug of the planner. */
+/** Also from the worker. Without a code it is a bug of the planner. */
 export interface PlanRefusal {
   readonly error: { readonly code?: ErrorCode; readonly message: string; readonly details?: ErrorDetails };
 }
@@ -103,7 +104,7 @@ export class PlanAhead implements AsyncDisposable {
     checkKeys('PlanAhead', options, ['ranks', 'verify']);
     checkInteger('ranks', options.ranks, 1, MAX_RANKS);
     const workerData: WorkerStart = { module: await plannerModule() };
-    // Without the flags of the process: they may preload what the worker does not need.
+    // Without the flags of the process, which may preload modules that the worker does not need.
     const start = { workerData, execArgv: [], name: 'fusco planner' };
     return new PlanAhead(new Worker(workerUrl('training/planAheadWorker.js'), start), options);
   }
@@ -118,8 +119,8 @@ export class PlanAhead implements AsyncDisposable {
    * may use them again, unless they are transferred.
    *
    * @param routing one table per rank
-   * @param transfer whether the ids' memory moves to the worker: the caller's arrays are empty afterwards. Those that
-   * are part of a larger buffer, or share one, are copied all the same.
+   * @param transfer whether the ids' memory moves to the worker: the caller's arrays are empty afterwards. Arrays that
+   *   are part of a larger buffer, or share one, are copied nevertheless.
    * @throws FuscoError what group.plan throws; E_CLOSED; E_MEMORY or E_INTERNAL if the thread died
    */
   async plan(
@@ -143,7 +144,10 @@ export class PlanAhead implements AsyncDisposable {
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  /** Checks what can be checked without reading ids, and gives the options as plain data, which can cross threads. */
+  /**
+   * Checks everything that can be checked without reading ids, and returns the options as plain data, which can be sent
+   * to a thread.
+   */
   #resolve(routing: readonly RoutingTable[], options: Omit<PlanOptions, 'ranks'>): PlanOptions {
     const { ranks } = this;
     const first = routing[0];
@@ -192,7 +196,7 @@ export class PlanAhead implements AsyncDisposable {
     for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
   }
 
-  /** Ends the thread; plans that are not there yet are given up. Closing twice is harmless. */
+  /** Ends the thread; pending plans are rejected. Closing twice is harmless. */
   async close(): Promise<void> {
     this.#fail(new FuscoError('E_CLOSED', 'planning ahead is closed'));
     await this.#worker.terminate();

@@ -1,4 +1,5 @@
-// Records the routing of every training step in files that `fusco plan` reads, and checks that it gives the same plan again.
+// Records the routing of every training step in files that `fusco plan` reads, and checks that this routing gives the
+// same plan again.
 //
 //   recording/
 //     index.jsonl            one line a step: {"formatVersion": 1, "step": 0, "directory": "step-000000",
@@ -28,7 +29,7 @@ const INDEX = 'index.jsonl';
 const UNFINISHED = '.unfinished-';
 const STEP_DIRECTORY = /^step-\d{6,}$/;
 
-/** What the index says of one rank's file. */
+/** The entry of one rank's file in the index. */
 export interface RecordedTable {
   /** SHA-256 of the whole file, in hex. */
   readonly sha256: string;
@@ -124,7 +125,7 @@ export class Recorder implements AsyncDisposable {
     }
   }
 
-  /** Steps that are not written yet. A loop that is faster than its disk must await flush() from time to time. */
+  /** Steps that are not written yet. A loop that is faster than the disk must await flush() from time to time. */
   get pending(): number {
     return this.#pending;
   }
@@ -181,13 +182,16 @@ export class Recorder implements AsyncDisposable {
     }
   }
 
-  /** Waits until everything added so far is on disk. Throws what went wrong with any of it. */
+  /** Waits until everything added so far is on disk. Throws the error of any step that could not be written. */
   async flush(): Promise<void> {
     await this.#tail;
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** Writes what is pending and ends the recording. Closing twice is harmless. Throws what went wrong. */
+  /**
+   * Writes pending steps and ends the recording. Closing twice is harmless. Throws the error of a step that could not be
+   * written.
+   */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -220,7 +224,9 @@ async function readWhole(path: string): Promise<Uint8Array> {
   }
 }
 
-/** The steps of the whole lines, and how many bytes those are: what follows the last newline is a torn line. */
+/**
+ * The steps of the complete lines, and the bytes of these lines. Anything after the last newline is an incomplete line.
+ */
 function parseIndex(bytes: Uint8Array, path: string): { steps: RecordedStep[]; wholeBytes: number } {
   const wholeBytes = bytes.lastIndexOf(0x0a) + 1;
   const lines = new TextDecoder().decode(bytes.subarray(0, wholeBytes)).split('\n').slice(0, -1);
@@ -256,12 +262,12 @@ function parseLine(line: string, path: string): RecordedStep {
   return value;
 }
 
-/** The steps of a recording; a line that a crash cut short is none. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
+/** The steps of a recording, without a line that a crash left incomplete. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
 export async function readRecording(path: string): Promise<RecordedStep[]> {
   return parseIndex(await readWhole(join(path, INDEX)), path).steps;
 }
 
-/** The routing of a recorded step, once every file has the digest that the index says. Throws E_FILE_READ. */
+/** The routing of a recorded step, after checking that every file has the digest in the index. Throws E_FILE_READ. */
 export async function readRecordedTables(path: string, step: RecordedStep): Promise<RoutingTable[]> {
   return Promise.all(
     step.tables.map(async ({ sha256: digest, dtype, tokens, topk }, rank) => {

@@ -31,7 +31,7 @@ export function chooseInstances(entries: usize, n: u32, job: usize): void {
   }
 }
 
-/** Makes an expert's next entries go to the instance at `place` of the list. State: place << 16 | instance, rows left. */
+/** Directs an expert's next entries to the instance at `place` of the list. State: place << 16 | instance, rows left. */
 function take(state: usize, place: u32, list: usize, rows: usize): void {
   const instance = load<u16>(list + ((<usize>place) << 1));
   store<u32>(state, (place << 16) | <u32>instance);

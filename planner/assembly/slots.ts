@@ -1,6 +1,5 @@
-// The hot path: a stable counting sort of a rank's entries by instance. Raw loads and stores, unrolled by
-// eight entries, and a table at a fixed address, so that its base is part of the instruction; what else was tried is
-// in docs/performance.md.
+// The hot path: a stable counting sort of a rank's entries by instance. Raw loads and stores, unrolled by eight entries,
+// and a table at a fixed address, so that its base is part of the instruction. docs/performance.md has the figures.
 
 import { MAX_INSTANCES } from '../format/layout';
 

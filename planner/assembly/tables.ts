@@ -5,7 +5,7 @@ import { MAX_ROWS } from '../format/layout';
 import * as J from '../jobs';
 import { slotTable } from './slots';
 
-/** sums[i] += counts[i] for n instances. Returns 1 where a sum passes MAX_ROWS, else 0. */
+/** sums[i] += counts[i] for n instances. Returns 1 if a sum exceeds MAX_ROWS, else 0. */
 export function addCounts(sums: usize, counts: usize, n: u32): u32 {
   let over: u32 = 0;
   for (let i: u32 = 0; i < n; i++) {
@@ -33,7 +33,7 @@ function alignUp(row: u64, align: u32): u64 {
  * First row of every instance's block at its own rank: fills GROUP_BLOCK_ROW and GROUP_RECV_ROWS.
  *
  * @param group the GROUP block
- * @returns the first rank whose receive buffer passes MAX_ROWS, or `ranks` if none does
+ * @returns the first rank whose receive buffer exceeds MAX_ROWS, or `ranks` if none does
  */
 export function layBlocks(group: usize): u32 {
   const ranks = load<u32>(group, J.GROUP_RANKS << 2);

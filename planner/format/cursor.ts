@@ -3,7 +3,7 @@
 import { FuscoError } from '../errors.ts';
 import { ARRAY16, BIN8 } from './encode.ts';
 
-// msgpack's kinds of values that a header holds in addition to small integers, strings, arrays and maps.
+// The kinds of msgpack values that a header may contain in addition to small integers, strings, arrays and maps.
 const UINT8 = 0xcc;
 const UINT32 = 0xce;
 const STR8 = 0xd9;
@@ -31,7 +31,7 @@ export class Cursor {
     this.#length = length;
   }
 
-  /** Passes bytes that need not lie in the window. */
+  /** Skips bytes, which need not be in the window. */
   pass(length: number, what: string): void {
     const end = this.at + length;
     if (end > this.#length) {
@@ -52,7 +52,7 @@ export class Cursor {
     return this.take(length, what).reduce((value, byte) => value * 256 + byte, 0);
   }
 
-  /** Passes one value of the kinds that a header holds. Throws E_PLAN_CANONICAL for any other. */
+  /** Skips one value of a kind that a header may contain. Throws E_PLAN_CANONICAL for any other. */
   skip(end: number, depth: number): void {
     if (depth > MAX_HEADER_DEPTH || this.at >= end)
       throw refuseHeader('the header is deeper or longer than allowed');

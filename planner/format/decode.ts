@@ -1,4 +1,4 @@
-// Reads plan files: accepts the canonical form alone, so encoding a decoded plan gives the same bytes.
+// Reads plan files. Only the canonical form is accepted, so encoding a decoded plan gives the same bytes.
 
 import { FuscoError } from '../errors.ts';
 import type { Decision, Plan } from '../plan.ts';
@@ -23,7 +23,7 @@ import type { Sha256 } from './hash.ts';
 import { FORMAT_MAJOR, FORMAT_MINOR, MAX_HEADER_BYTES, MAX_RANKS, SECTION_ALIGN } from './layout.ts';
 import { Shard } from './shard.ts';
 
-/** Called with each defect of a file that is shown rather than refused. */
+/** Called with each defect of a file if the file is to be shown in spite of its defects. */
 export type OnDefect = (error: FuscoError) => void;
 
 export interface DecodedPlan {
@@ -145,7 +145,7 @@ function checkHeaderTypes(value: unknown, ranks: number): asserts value is Heade
   });
 }
 
-/** Rules and groups that fit the strategy: none in flat plans, else each node holds every group once. */
+/** Rules and groups that match the strategy: none in flat plans; otherwise each node has every group once. */
 function readDecision(spec: PlanSpec, core: Core, reason: string): Decision {
   const { strategy, rule, groups } = core;
   const refuse = (path: string, text: string): never => {
@@ -170,7 +170,7 @@ function readDecision(spec: PlanSpec, core: Core, reason: string): Decision {
   return { strategy, rule: known, groups: Uint16Array.from(groups), reason };
 }
 
-/** The core as spec and decision; whatever is wrong with it is the header's fault. */
+/** The core as spec and decision. Every error in it is reported as an error of the header. */
 function readCore(header: Header, ranks: number): Omit<Plan, 'shards'> {
   let spec: PlanSpec;
   try {
@@ -197,7 +197,7 @@ function readCore(header: Header, ranks: number): Omit<Plan, 'shards'> {
 /** Bytes of the longest pad and heads in front of a shard. */
 export const MAX_FRONT_BYTES = 7 + SECTION_ALIGN;
 
-/** Passes the pad and the head in front of a shard. Throws E_PLAN_CANONICAL, E_PLAN_TRUNCATED. */
+/** Skips the pad and the head in front of a shard. Throws E_PLAN_CANONICAL, E_PLAN_TRUNCATED. */
 export function readFront(cursor: Cursor, rank: number, bytes: number): void {
   const path = `/ranks/${rank}`;
   const pad = padBytes(cursor.at);
@@ -213,10 +213,10 @@ export function readFront(cursor: Cursor, rank: number, bytes: number): void {
   }
 }
 
-/** The first bytes of a file, of which any header that is allowed and everything before it is a part. */
+/** Number of bytes at the start of a file that always include the header, if its size is allowed. */
 export const FILE_HEAD_BYTES = MAX_HEADER_BYTES + 4096;
 
-/** What a file says before its first shard. */
+/** The contents of a file before its first shard. */
 export interface FileHead {
   readonly plan: Omit<Plan, 'shards'>;
   readonly shards: readonly ListedShard[];
@@ -233,7 +233,7 @@ export function readFileHead(cursor: Cursor): FileHead {
   return { plan: readCore(header, ranks), shards, planId, producer, version };
 }
 
-/** Reads the digest at the end of a file. Throws E_PLAN_CANONICAL where it is not the end. */
+/** Reads the digest at the end of a file. Throws E_PLAN_CANONICAL if bytes follow it. */
 export function readFileDigest(cursor: Cursor, length: number): Uint8Array {
   const tail = cursor.take(2, 'the digest');
   const digest = cursor.take(DIGEST_BYTES, 'the digest');
@@ -243,7 +243,10 @@ export function readFileDigest(cursor: Cursor, length: number): Uint8Array {
   });
 }
 
-/** Reports E_PLAN_DIGEST for every shard that is not what the header lists, and for the plan id; returns it. */
+/**
+ * Reports E_PLAN_DIGEST for every shard that differs from its digest in the header, and for the plan id. Returns the plan
+ * id.
+ */
 export async function checkDigests(
   head: FileHead,
   digests: readonly Uint8Array[],
@@ -263,7 +266,7 @@ export async function checkDigests(
   return hex(id);
 }
 
-/** Reports E_PLAN_DIGEST where a file's bytes are not what the digest at its end says. */
+/** Reports E_PLAN_DIGEST if the bytes of a file do not match the digest at its end. */
 export function checkFileDigest(actual: Uint8Array, digest: Uint8Array, found: OnDefect): void {
   if (equalBytes(actual, digest)) return;
   found(new FuscoError('E_PLAN_DIGEST', 'the file is not what its digest says', { path: '/digest' }));
@@ -273,8 +276,8 @@ export function checkFileDigest(actual: Uint8Array, digest: Uint8Array, found: O
  * Reads a plan file. The result is well-formed and has the digests it claims, but is not verified: see verifyPlan.
  * Shards are views of `bytes` where their alignment allows.
  *
- * @param onDefect given, digests that do not match are reported and reading goes on; anything that leaves nothing
- *   to show still throws
+ * @param onDefect if given, digests that do not match are reported and reading continues; defects that leave nothing to
+ *   show are still thrown
  * @throws FuscoError E_PLAN_MAGIC, E_PLAN_VERSION, E_PLAN_TRUNCATED, E_PLAN_CANONICAL, E_PLAN_HEADER,
  *   E_PLAN_DIGEST, E_SHARD_LAYOUT
  */

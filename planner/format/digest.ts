@@ -17,7 +17,7 @@ export const packr = new Packr({ useRecords: false, variableMapSize: true, int64
 /** The options and decisions that the plan id covers, as the header stores them. */
 export type Core = SpecFields & { rule: string; groups: number[] };
 
-/** msgpack of `value`, in memory of its own. */
+/** msgpack of `value`, in newly allocated memory. */
 export function pack(value: unknown): Uint8Array {
   return Uint8Array.from(packr.pack(value));
 }
@@ -32,11 +32,11 @@ export function coreOf({ spec, decision }: Omit<Plan, 'shards'>): Core {
   return sorted({ ...specFields(spec), rule: decision.rule, groups: [...decision.groups] });
 }
 
-/** 32 bytes that are equal for equal options: what ranks compare before they plan together. */
+/** 32 bytes that are identical for identical options; ranks compare them before they plan together. */
 export async function optionsDigest(spec: PlanSpec, sha256: Sha256): Promise<Uint8Array> {
-  // Not part of a plan, but of how `auto` decides.
+  // Not part of a plan, but `auto` depends on it.
   const links = spec.ranksPerHost === 0 ? {} : { ranksPerHost: spec.ranksPerHost };
-  // Not in a plan either, but a rank that refuses one must not leave the others waiting.
+  // Not part of a plan either, but if one rank refused a plan because of it, the others would wait.
   const bound = spec.maxRows === 0 ? {} : { maxRows: spec.maxRows };
   return sha256([pack(sorted({ ...specFields(spec), ...links, ...bound }))]);
 }

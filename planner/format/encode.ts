@@ -54,14 +54,17 @@ export function arrayHead(ranks: number): Uint8Array {
   return items < 16 ? Uint8Array.of(0x90 | items) : Uint8Array.of(ARRAY16, items >> 8, items & 0xff);
 }
 
-/** Zeros of the pad at `at`, after its own head of two bytes, so that the next shard, after its head of five, is aligned. */
+/**
+ * Number of zeros in the pad at `at`. The pad has a head of two bytes and the next shard one of five; the shard must be
+ * aligned.
+ */
 export function padBytes(at: number): number {
   return (SECTION_ALIGN - ((at + 7) % SECTION_ALIGN)) % SECTION_ALIGN;
 }
 
 /**
- * The canonical bytes of a plan's file as chunks, and its id. The shards are chunks as they are: nothing is copied, so
- * writing a plan costs its head and its hashes.
+ * The canonical bytes of a plan file as chunks, and the plan id. Shards become chunks without a copy, so the cost of
+ * writing a plan is its head and its hashes.
  */
 export async function encodePlanChunks(plan: Plan, sha256: Sha256): Promise<PlanChunks> {
   const digests = await shardDigests(plan, sha256);
@@ -72,12 +75,12 @@ export async function encodePlanChunks(plan: Plan, sha256: Sha256): Promise<Plan
   return { chunks, length, planId };
 }
 
-/** Everything of a file but its shards and the digest at its end, from the shards' sizes and digests. */
+/** All parts of a file except its shards and the digest at its end, from the sizes and digests of the shards. */
 export interface FileFrame {
   readonly head: Uint8Array;
-  /** What stands in front of each shard. */
+  /** The bytes in front of each shard. */
   readonly fronts: readonly Uint8Array[];
-  /** What stands between the last shard and the digest. */
+  /** The bytes between the last shard and the digest. */
   readonly tail: Uint8Array;
   /** Bytes of the whole file. */
   readonly length: number;

@@ -1,5 +1,5 @@
 // The header's `extra`: a map with keys in ASCII order whose values are integers from 0 to 2^32 - 1, strings and byte
-// arrays of at most 255 bytes, and such maps again, at most MAX_DEPTH in one another.
+// arrays of at most 255 bytes, and other such maps, nested at most MAX_DEPTH deep.
 
 import { FuscoError } from '../errors.ts';
 import type { Extra } from '../plan.ts';
@@ -7,14 +7,14 @@ import { sorted } from './digest.ts';
 
 const MAX_DEPTH = 4;
 const MAX_BYTES = 255;
-/** Starts with a letter, so that no key looks like an array index, whose order in a JavaScript object is another. */
+/** Starts with a letter, so that no key looks like an array index: JavaScript orders such keys differently. */
 const KEY = /^[A-Za-z][A-Za-z0-9._-]{0,63}$/;
 
 export function isMap(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 }
 
-/** Throws E_PLAN_HEADER unless `value` is a map that `extra` may hold. */
+/** Throws E_PLAN_HEADER unless `value` is a map that `extra` may contain. */
 export function checkExtra(value: unknown, path = '/header/extra', depth = 1): asserts value is Extra {
   const refuse = (text: string): never => {
     throw new FuscoError('E_PLAN_HEADER', text, { path });
@@ -35,7 +35,7 @@ function isScalar(value: unknown): boolean {
   return value instanceof Uint8Array && value.length <= MAX_BYTES;
 }
 
-/** The canonical order of keys, in nested maps too. */
+/** The canonical order of keys, also in nested maps. */
 export function sortedExtra(extra: Extra): Extra {
   const entries = Object.entries(extra);
   return sorted(

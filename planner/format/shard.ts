@@ -142,14 +142,14 @@ export class Shard {
     this.tileOrder = this.#view(Uint8Array, L.S_TILE_ORDER);
   }
 
-  /** Opens a shard over `bytes` without copying where they are 4-byte aligned. Throws E_SHARD_LAYOUT. */
+  /** Opens a shard over `bytes`, without a copy if they are 4-byte aligned. Throws E_SHARD_LAYOUT. */
   static open(bytes: Uint8Array, rank: number): Shard {
     const path = `/ranks/${rank}`;
     const refuse = (text: string): never => {
       throw new FuscoError('E_SHARD_LAYOUT', text, { path, rank });
     };
     if (bytes.length < L.SHARD_BODY) refuse(`${bytes.length} bytes < ${L.SHARD_BODY}`);
-    // Not slice(): a Buffer's slice is a view with the same odd address.
+    // Not slice(): the slice of a Buffer is a view with the same unaligned address.
     const aligned = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
     const head = new Uint32Array(aligned.buffer, aligned.byteOffset, L.SHARD_BODY / 4);
     if (head[L.W_MAGIC] !== L.SHARD_MAGIC) refuse('the shard does not start with FSHD');

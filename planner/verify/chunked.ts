@@ -1,7 +1,7 @@
-// Verification of a plan file that is read one shard at a time, with the verdict of decodePlan and verifyPlan: the same
-// code and place for the same file. It is read twice. The first pass hashes it, checks what shards say by themselves
-// and keeps the tables that ranks have about each other, u32[instances, ranks] twice; the second checks the rows. The
-// second one hashes each shard again, so that what is accepted is what the digests say even if the file changes between.
+// Verification of a plan file that is read one shard at a time. The result is that of decodePlan and verifyPlan: the same
+// code and place for the same file. The file is read twice. The first pass hashes it, checks each shard separately and
+// keeps the tables that ranks have about each other, u32[instances, ranks] twice; the second pass checks the rows. The
+// second pass hashes each shard again, so that a file that changes in between is refused.
 
 import { FuscoError } from '../errors.ts';
 import { equalBytes } from '../format/bytes.ts';
@@ -32,11 +32,11 @@ import { OWN_CHECKS, rowChecks } from './verify.ts';
 export interface PlanSource {
   /** Bytes of the file. */
   readonly length: number;
-  /** Fills `into` with the bytes from `at` on, which lie inside the file. */
+  /** Fills `into` with the bytes from `at` on, which are inside the file. */
   readonly read: (at: number, into: Uint8Array) => Promise<void>;
 }
 
-/** What was verified: everything but the shards. */
+/** The verified plan without its shards. */
 export interface VerifiedFile {
   readonly plan: Omit<Plan, 'shards'>;
   /** 64 hex digits. */
@@ -44,7 +44,7 @@ export interface VerifiedFile {
   readonly producer: string;
 }
 
-/** Where decodePlan and verifyPlan look first: the defect of the lowest stage is the one that is thrown. */
+/** The stages of decodePlan and verifyPlan, in order. The defect of the earliest stage is thrown. */
 const STAGES = [
   'file',
   'layout',
@@ -67,7 +67,7 @@ class Defects {
     if (!this.#found.has(stage)) this.#found.set(stage, defect);
   }
 
-  /** Whether a check throws a defect; anything else that it throws is passed on. */
+  /** Whether a check throws a defect. Any other error is rethrown. */
   fails(stage: Stage, check: () => void): boolean {
     try {
       check();
@@ -92,7 +92,7 @@ class Defects {
   }
 }
 
-/** What the first pass keeps of every rank. */
+/** What the first pass keeps for every rank. */
 interface Kept {
   readonly runs: RunTable[];
   readonly receivers: Receiver[];
@@ -141,7 +141,7 @@ class FileVerifier {
     return { plan: head.plan, planId, producer: head.producer };
   }
 
-  /** Notes where every shard starts; returns the file's digest. */
+  /** Records where every shard starts; returns the digest of the file. */
   async #findShards(head: FileHead, from: number): Promise<Uint8Array> {
     let at = from;
     for (const [rank, [bytes]] of head.shards.entries()) {
@@ -187,7 +187,7 @@ class FileVerifier {
     return { kept, planId: await checkDigests(head, digests, this.#hashing.sha256, found) };
   }
 
-  /** Checks what a shard says by itself and keeps what others say about it. */
+  /** Checks a shard separately, and keeps its tables about other ranks. */
   #keep(bytes: Uint8Array, head: FileHead, kept: Kept, rank: number): void {
     const { spec } = head.plan;
     let shard: Shard | undefined;
@@ -232,11 +232,11 @@ class FileVerifier {
 }
 
 /**
- * Verifies a plan file in the memory of its largest shard and of what ranks say about each other: 8 bytes x ranks x
- * instances, 12 with quotas. Accepts and refuses what decodePlan and verifyPlan accept and refuse, with the same error.
+ * Verifies a plan file. It needs memory for the largest shard and for the tables that ranks have about each other: 8
+ * bytes x ranks x instances, or 12 with quotas. The result and the error are those of decodePlan and verifyPlan.
  *
  * @param progress called before every shard of both passes
- * @throws FuscoError with the place of the first defect; what `source.read` throws
+ * @throws FuscoError with the place of the first defect; any error of `source.read`
  */
 export function verifyChunked(
   source: PlanSource,

@@ -10,7 +10,10 @@ import { nodeOf, type PlanSpec } from '../spec.ts';
 import { sum } from '../totals.ts';
 import { checkWord, Halt, halt } from './halt.ts';
 
-/** What a rank claims to forward to every node adds up to its rows: landing rows of all ranks are derived from it. */
+/**
+ * The rows that a rank claims to forward to the nodes add up to its rows. The landing rows of all ranks are derived from
+ * these claims.
+ */
 export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): void {
   if (spec.strategy !== 'hier') return;
   const { forwardRows } = shard;
@@ -23,7 +26,7 @@ export function checkForwardRows(shard: Shard, spec: PlanSpec, rank: number): vo
   if (forwardRows[local] !== 0) halt('E_FORWARD', rank, `/forwardRows/${local}`, 'rows for its own node');
 }
 
-/** The groups are those that the plan's own rule, or the best of the rules, gives for these rows. */
+/** The groups are those that the rule of the plan, or the best of the rules, gives for these rows. */
 export function checkGroups(plan: Omit<Plan, 'shards'>, nodeRows: Uint32Array): void {
   const { spec, decision } = plan;
   if (spec.balance === 'none') return;
@@ -57,8 +60,8 @@ export function checkLanding(shard: Shard, landing: LandingTables, rank: number)
 }
 
 /**
- * Walks a rank's entries in the order (token, k) and expects each remote one to be the next entry of the next row of
- * its node: so each row crosses once, carries its entries once, and lands where the forwarder looks for it.
+ * Walks a rank's entries in the order (token, k) and expects each remote entry to be the next entry of the next row of
+ * its node. Each row therefore crosses once, has each of its entries once, and lands where the forwarder expects it.
  */
 export function checkForward(shard: Shard, plan: Omit<Plan, 'shards'>, rank: number): void {
   const { spec, decision } = plan;
@@ -122,7 +125,7 @@ function checkRowEnds(shard: Shard, rank: number, nextRow: Float64Array, firstRo
     const text = `offsets cover ${distributeOffset[rows]} of ${distributeEntry.length} entries`;
     halt('E_FORWARD', rank, '/distribute', text);
   }
-  // Each remote entry was found once inside its row, rows do not overlap, and the lists hold nothing else.
+  // Each remote entry was found once inside its row, rows do not overlap, and the lists contain nothing else.
   const direct = shard.sendEntry.length;
   checkWord(rank, 'direct and distributed entries', direct + distributeEntry.length, kept);
 }

@@ -1,6 +1,6 @@
 import { type ErrorCode, FuscoError } from '../errors.ts';
 
-/** Stops the remaining checks of a shard after its first defect: later ones may only follow from it. */
+/** Stops the remaining checks of a shard after its first defect, because later defects may be consequences of it. */
 export class Halt extends Error {
   readonly defect: FuscoError;
 
@@ -28,7 +28,7 @@ export function halt(
   throw new Halt(new FuscoError(code, text, details));
 }
 
-/** Halts with E_SHARD_HEAD unless a word or a count at the shard's head is what it must be. */
+/** Halts with E_SHARD_HEAD unless a word or a count at the head of the shard has the required value. */
 export function checkWord(rank: number, name: string, found: number, wanted: number): void {
   if (found === wanted) return;
   halt('E_SHARD_HEAD', rank, '/head', `${name} is ${found}, not ${wanted}`, found, wanted);

@@ -1,4 +1,4 @@
-// Replicas: every entry goes to the instance that the plan's rule gives (docs/replicas.md).
+// Replicas: every entry goes to the instance that the rule of the plan gives (docs/replicas.md).
 
 import type { Shard } from '../format/shard.ts';
 import { candidatesFor } from '../placement.ts';
@@ -6,7 +6,7 @@ import { instanceCounts } from '../quotas.ts';
 import type { PlanSpec } from '../spec.ts';
 import { halt } from './halt.ts';
 
-/** What a shard says by itself: each entry's instance under `local`, the order of instances under `quota-1`. */
+/** Checks of a single shard: the instance of each entry under `local`, the order of instances under `quota-1`. */
 export function checkReplicas(shard: Shard, spec: PlanSpec, rank: number): void {
   if (spec.replicas === 'local') checkLocal(shard, spec, rank);
   if (spec.replicas === 'quota-1') checkOrder(shard, spec, rank);
@@ -40,7 +40,7 @@ function checkOrder({ entryInstance, instances }: Shard, spec: PlanSpec, rank: n
   }
 }
 
-/** Entries of each instance, dropped ones included: u32[instances]. */
+/** Entries of each instance, including dropped ones: u32[instances]. */
 export function countEntries({ entryInstance, instances }: Shard): Uint32Array {
   const counts = new Uint32Array(instances);
   for (const i of entryInstance) if (i < instances) counts[i]!++;

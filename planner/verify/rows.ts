@@ -5,7 +5,7 @@ import type { Shard } from '../format/shard.ts';
 import { directInstances, type PlanSpec } from '../spec.ts';
 import { checkWord, halt } from './halt.ts';
 
-/** What the entries of other ranks must agree with. */
+/** The tables with which the entries of other ranks must agree. */
 export type Receiver = Pick<Shard, 'recvRows' | 'expertOffset'>;
 
 /**

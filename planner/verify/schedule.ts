@@ -28,7 +28,7 @@ function checkSlices(
     starts.push(row);
     row += count;
   }
-  // Only peers with rows left take part in a round, so that the work is that of the slices.
+  // Only peers with remaining rows take part in a round, so that the work is proportional to the number of slices.
   const staggered = rows.map((_, i) => (local + i) % rows.length);
   let at = 0;
   for (let done = 0, peers = staggered; ; done += sliceRows) {
@@ -64,7 +64,9 @@ export function checkForwardSlices(shard: Shard, spec: PlanSpec, rank: number): 
   checkSlices(shard.forwardSlices, rank, '/forwardSlices', [...shard.forwardRows], local, 0, spec.sliceRows);
 }
 
-/** Each tile's order holds every entry of it once, by (instance, slot), those without a slot last in ascending order. */
+/**
+ * Each tile's order holds every entry of it once, by (instance, slot), entries without a slot last, in ascending order.
+ */
 export function checkTileOrder(shard: Shard, spec: PlanSpec, rank: number): void {
   const { tileOrder, entrySlot, entryInstance } = shard;
   const tile = spec.tileTokens * spec.topk;
@@ -75,7 +77,7 @@ export function checkTileOrder(shard: Shard, spec: PlanSpec, rank: number): void
     for (let i = 0; i < count; i++) {
       const at = tileOrder[first + i]!;
       const follows = at < count && (before < 0 || isBefore(first + before, first + at));
-      // Entries differ, so an order that rises strictly holds each of them at most once, and so exactly once.
+      // Entries differ, so a strictly ascending order contains each of them at most once, and therefore exactly once.
       if (!follows)
         halt('E_STREAM', rank, `/tileOrder/${first + i}`, `entry ${at} of the tile is out of order`);
       before = at;

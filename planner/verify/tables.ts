@@ -5,21 +5,21 @@ import type { Shard } from '../format/shard.ts';
 import type { PlanSpec } from '../spec.ts';
 import { checkWord, halt } from './halt.ts';
 
-/** Rows and entries that a shard sends directly and forwards, by its own head. */
+/** Rows and entries that a shard sends directly and forwards, according to its head. */
 interface ShardSizes {
   readonly direct: number;
   readonly forwarded: number;
   readonly distributed: number;
 }
 
-/** Where the rows of a hierarchical plan are claimed to go; all direct in a flat plan. */
+/** The destinations that a shard claims for its rows; in a flat plan all rows are sent directly. */
 function sizesOf(shard: Shard, hier: boolean): ShardSizes {
   if (!hier) return { direct: shard.kept, forwarded: 0, distributed: 0 };
   const distributed = shard.count(L.S_DISTRIBUTE_ENTRY);
   return { direct: shard.kept - distributed, forwarded: shard.count(L.S_FORWARD_TOKEN), distributed };
 }
 
-/** Words against the header, and the number of elements of every section against the words. */
+/** Compares the words with the header, and the number of elements of every section with the words. */
 export function checkHead(shard: Shard, spec: PlanSpec, rank: number): void {
   const { placement } = spec;
   const first = placement.rankFirst[rank]!;
@@ -108,13 +108,13 @@ export function checkReceive(shard: Shard, spec: PlanSpec, rank: number): void {
     halt('E_LIMIT', rank, '/experts', `${block} rows > ${L.MAX_ROWS}`, block, L.MAX_ROWS);
 }
 
-/** Where the rows of each source rank are stored at one receiver. */
+/** Where one receiver stores the rows of each source rank. */
 export interface RunTable {
   readonly runRow: Uint32Array;
   readonly runRows: Uint32Array;
 }
 
-/** Sender's run table against the receivers'. */
+/** Compares the run table of the sender with those of the receivers. */
 export function checkSend(shard: Shard, runs: readonly RunTable[], spec: PlanSpec, rank: number): void {
   const { sendRow, sendRows, kept } = shard;
   const { rankFirst } = spec.placement;

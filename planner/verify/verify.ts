@@ -10,15 +10,15 @@ import { checkEntries, checkSendOrder, type Receiver } from './rows.ts';
 import { checkDirectSlices, checkForwardSlices, checkTileOrder } from './schedule.ts';
 import { checkHead, checkReceive, checkSend, type RunTable } from './tables.ts';
 
-// One pass over everything that a plan says. The order of rows is fixed (expert, source rank, token, k), so
-// verification does not search for holes and overlaps: it derives each row's only possible place from the run
-// tables and compares. Run tables tile every receive buffer; entries fill their runs one by one; send orders list
-// the entries in run order; slices divide the send orders. Combine reads the same slots that dispatch wrote.
+// One pass over everything that a plan states. The order of rows is fixed (expert, source rank, token, k), so
+// verification does not search for holes and overlaps: it derives each row's only possible place from the run tables and
+// compares. Run tables tile every receive buffer; entries fill their runs one by one; send orders list the entries in run
+// order; slices divide the send orders. Combine reads the same slots that dispatch wrote.
 
-/** What a shard says by itself, in the order in which whole plans are checked. */
+/** Checks of a single shard, in the order in which whole plans are checked. */
 export const OWN_CHECKS = [checkHead, checkReceive, checkForwardRows] as const;
 
-/** What a shard's rows must fulfil once the tables of all ranks agree. */
+/** Checks of the rows of a shard, once the tables of all ranks agree. */
 export function rowChecks(
   shard: Shard,
   receivers: readonly Receiver[],
@@ -44,12 +44,13 @@ export function rowChecks(
 }
 
 /**
- * Verifies a plan in O(rows). Afterwards every descriptor is in bounds, every receive row is written exactly once,
- * every (token, k) is delivered exactly once, masked or dropped, to the instance that the replica rule gives, and combine
- * is dispatch's inverse.
+ * Verifies a plan in O(rows). Afterwards every descriptor is in bounds, every receive row is written exactly once, every
+ * (token, k) is delivered exactly once, masked or dropped, to the instance that the replica rule gives, and combine is
+ * the inverse of dispatch.
  *
- * @param onDefect given, defects are reported, at most one per shard and stage, and undefined is returned if any
- * @throws FuscoError with the place of the first defect, where `onDefect` is not given
+ * @param onDefect if given, defects are reported, at most one per shard and stage, and the result is undefined if there
+ *   are any
+ * @throws FuscoError with the place of the first defect, if `onDefect` is not given
  */
 export function verifyPlan(plan: Plan): VerifiedPlan;
 export function verifyPlan(plan: Plan, onDefect: OnDefect): VerifiedPlan | undefined;
@@ -75,7 +76,7 @@ export function verifyPlan(plan: Plan, onDefect?: OnDefect): VerifiedPlan | unde
     for (const [rank, shard] of shards.entries()) attempt(() => check(shard, spec, rank));
     if (!sound) return undefined;
   }
-  // Views are made once: one per pair of ranks would be most of the work of a group of thousands.
+  // Views are made once. In a group of thousands of ranks, one view per pair of ranks would take most of the time.
   const runs = shards.map(({ runRow, runRows }): RunTable => ({ runRow, runRows }));
   for (const [rank, shard] of shards.entries()) attempt(() => checkSend(shard, runs, spec, rank));
   if (!sound) return undefined;
@@ -100,7 +101,7 @@ function joinEntries({ spec, shards }: Plan): Uint32Array {
   return counts;
 }
 
-/** What every rank claims to forward to every node, u32[ranks, nodes]. */
+/** Rows that every rank claims to forward to every node, u32[ranks, nodes]. */
 function joinNodeRows(plan: Plan): Uint32Array {
   const { nodes, ranks } = plan.spec;
   const rows = new Uint32Array(ranks * nodes);

@@ -359,7 +359,7 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     expect(remote).toBeGreaterThan(0);
     expect(shown.filter((label) => label.startsWith('forwarder of node 1: rank '))).toHaveLength(1);
     expect(shown.find((label) => label.startsWith('partial sum of node 1'))).toMatch(/rounded to bf16/);
-    expect(shown.at(-1)).toBe('home again on rank 3: the weighted rows are added in ascending node');
+    expect(shown.at(-1)).toBe('back on rank 3: the weighted rows are added in ascending node');
 
     await page.fill('#token-token', '511');
     await page.click('#token-next');

@@ -136,7 +136,7 @@ describe('a rank that plans from gathered facts', () => {
       expect(result).toMatchObject({
         reason: {
           code: 'E_FACTS',
-          message: 'ranks 2 plan with other options than rank 0',
+          message: 'ranks 2 plan with options that differ from those of rank 0',
           details: { rank: 2 },
         },
       });

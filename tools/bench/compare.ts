@@ -1,5 +1,5 @@
-// Two builds compared by the results of their benches on one machine: each bench ran several times with the old and
-// the new build in turn, and each run left a JSON file, BENCH-RUN.json.
+// Compares two builds by the results of their benchmarks on one machine. Each benchmark has run several times with the
+// old and the new build in turn, and each run has written a JSON file, BENCH-RUN.json.
 
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -21,7 +21,9 @@ function labelOf(element: unknown, index: number, list: readonly unknown[]): str
   return isUnique ? name : `${name}, ${tokens} tokens`;
 }
 
-/** Every time in a result of a bench, with its path as its name: what is `ms`, or in something called `...Ms`. */
+/**
+ * All times in a benchmark result, each named by its path: fields called `ms`, and everything in fields called `...Ms`.
+ */
 export function* timesIn(
   value: unknown,
   path: readonly string[],

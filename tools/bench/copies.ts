@@ -8,7 +8,7 @@ import { type Candidate, measure, type Row } from './runner.ts';
 /** Large enough for a copy to reach its rate. */
 export const COPY_BYTES = 2 ** 29;
 
-/** Work on every rank's stream at once, between events of the first one. */
+/** Work on the streams of all ranks at the same time, between events of the first one. */
 function together(cuda: Cuda, enqueue: (rank: number) => void): () => void {
   return () => {
     const start = cuda.event(0);
@@ -26,7 +26,7 @@ function together(cuda: Cuda, enqueue: (rank: number) => void): () => void {
 }
 
 export interface CopyCandidates {
-  /** All ranks at once copy to their neighbors, from their neighbors, and within their own memory. */
+  /** All ranks copy at the same time: to their neighbors, from their neighbors, and within their memory. */
   readonly peer: Candidate;
   readonly read: Candidate;
   readonly local: Candidate;
@@ -52,7 +52,7 @@ export function copyCandidates(
   return { peer: copy(0, 1), read: copy(1, 0), local: copy(0, 0) };
 }
 
-/** `peer` counts as a link only between several devices. */
+/** `peer` is a link only if there are several devices. */
 export function ceilingsOf(peer: Row | undefined, local: Row): Ceilings {
   return { linkGBs: peer?.rate, memoryGBs: 2 * local.rate };
 }

@@ -1,6 +1,6 @@
-// What an exchange costs on the GPU: fused against the unfused pipeline, under the rate of a plain device copy, all
-// measured in turn in the same run with events around all ranks' launches. The GPU is kept busy while they are
-// enqueued, so that the events see the device alone; a dispatch from an idle GPU is measured in addition.
+// The time of exchanges on the GPU: fused, compared with the unfused pipeline and with the rate of a plain device copy.
+// All are measured in turn in the same run, with events around the launches of all ranks. The GPU is kept busy while they
+// are enqueued, so that the events measure the device alone; a dispatch on an idle GPU is measured as well.
 
 import { type Cuda, type DevicePlan, openCuda } from '../../executor/backends/cuda/context.ts';
 import { nativeDevicePlan, requireBenchAddon } from '../../executor/internal.ts';
@@ -153,11 +153,11 @@ async function benchWorkload(name: string, tables: readonly RoutingTable[], opti
     bytes,
     copy: { bytes: copyBytes, ms: copy.ms, rate: copy.rate },
     dispatch: stage(rows.dispatch),
-    /** The same in the plan's own order of stores, in tiles of 4 tokens. */
+    /** The same with the order of stores from the plan, in tiles of 4 tokens. */
     dispatchPlanned: stage(rows.dispatchPlanned),
     /** Dispatch and combine, captured together. */
     replayMs: rows.replay.ms,
-    /** Dispatch from an idle GPU, enqueueing included: each rank with its own stream, and all on one stream. */
+    /** Dispatch on an idle GPU, including the time to enqueue it: with a stream per rank, and with one stream for all. */
     idleDispatchMs: { ownStreams: rows.idle.ms, oneStream: rows.idleOneStream.ms },
     combine: stage(rows.combine),
     combineUnweighted: stage(rows.combineUnweighted),

@@ -1,5 +1,5 @@
-// What fp8 and gating cost on the GPU, next to a device copy of as many bytes in the same run and to the host backend
-// with all of this machine's processors.
+// The time of fp8 and gating on the GPU, compared with a device copy of the same number of bytes in the same run, and
+// with the host backend on all processors of this machine.
 
 import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import type { Memory } from '../../executor/backends/types.ts';

@@ -1,4 +1,4 @@
-// What the benches on a GPU share: device memory with random rows, the calls of an exchange, and times on the device.
+// Code that the GPU benchmarks share: device memory with random rows, the calls of an exchange, and times on the device.
 
 import { type Cuda, cudaDevices, type DeviceBuffer } from '../../executor/backends/cuda/context.ts';
 import type { CombineCall, DispatchCall } from '../../executor/backends/types.ts';
@@ -33,7 +33,10 @@ export function requireDevices(least: number) {
   return devices;
 }
 
-/** Random bf16 rows, finite and of many exponents: zeros would flatter the GPU. They are good float32 numbers, too. */
+/**
+ * Random bf16 rows, finite and with many exponents, because zeros would make the GPU look faster. They are valid float32
+ * numbers as well.
+ */
 function randomBlock(bytes: number): Uint8Array {
   const next = congruential(1);
   const words = new Uint16Array(bytes / 2).map(() => {
@@ -116,7 +119,7 @@ export function fp8RowBytes(hidden: number): { codes: number; scales: number } {
   return { codes: hidden, scales: 4 * Math.ceil(hidden / 128) };
 }
 
-/** A dispatch of e4m3 rows with their scales. The bench moves bytes: what they stand for does not matter. */
+/** A dispatch of e4m3 rows with their scales. The benchmark moves bytes; their values do not matter. */
 export function fp8Dispatch(
   memory: DeviceMemory,
   sizes: readonly { readonly tokens: number; readonly recvRows: number }[],

@@ -1,5 +1,6 @@
-// Figures of an exchange that can be compared with other people's: what crosses the links, the least time that links and
-// memory need for it, and the times of single calls, of calls back to back, and of pairs of dispatch and combine.
+// Figures of an exchange that can be compared with those of other libraries: what crosses the links, the least time that
+// links and memory need for it, and the times of single calls, of consecutive calls, and of pairs of dispatch and
+// combine.
 
 import type { Plan } from '../../planner/plan.ts';
 import { largest, sum } from '../../planner/totals.ts';
@@ -42,7 +43,7 @@ function rankPairs({ spec, shards }: Plan, rank: number): number {
 /**
  * What a plan makes its busiest rank move.
  *
- * @param visit visitPlan: rows as the plan forwards them; visitEntries: every row on its own, as in a sum by token
+ * @param visit visitPlan: rows as the plan forwards them; visitEntries: every row separately, as in a sum by token
  */
 export function movedRows(plan: Plan, visit: typeof visitPlan | typeof visitEntries = visitPlan): MovedRows {
   const { shards } = plan;
@@ -68,14 +69,14 @@ export interface Ceilings {
 export interface StageTimes {
   /** From the call, with the plan given, until the slowest rank is done. */
   readonly callNs: number;
-  /** Of one of CHAIN_CALLS calls back to back. */
+  /** Of one of CHAIN_CALLS consecutive calls. */
   readonly chainedNs: number;
 }
 
 export interface CaseTimes {
   readonly dispatch: StageTimes;
   readonly combine: StageTimes;
-  /** Of one of CHAIN_CALLS pairs of a dispatch and a combine, each of which starts when the one before it is done. */
+  /** Of one of CHAIN_CALLS pairs of a dispatch and a combine, each of which starts when the previous one is done. */
   readonly pairNs: number;
 }
 
@@ -94,7 +95,7 @@ export interface StageFigures {
   /** Rates of a rank with each row counted once per destination rank, and once per slot. */
   readonly toRanksGBs: number;
   readonly toSlotsGBs: number;
-  /** SMs of each device that the exchange may fill; undefined if the backend does not say. */
+  /** SMs of each device that the exchange may use; undefined if the backend does not report it. */
   readonly sms: number | undefined;
 }
 
@@ -106,7 +107,7 @@ export function stageFigures(
   { linkGBs, memoryGBs }: Ceilings,
   sms?: number,
 ): StageFigures {
-  // GB/s are bytes a nanosecond.
+  // GB/s are bytes per nanosecond.
   const linkNs = linkGBs === undefined ? undefined : (rows.link * rowBytes) / linkGBs;
   const memoryNs = (rows.memory * rowBytes) / memoryGBs;
   return {

@@ -1,6 +1,7 @@
-// What an exchange costs between the GPUs of one process, one rank on each: straight to every slot against once to each
-// rank, which copies the row to its other slots; under the rate at which the GPUs copy to one another, and with fewer
-// and fewer SMs. Times on the devices, with events around all ranks' launches.
+// The time of exchanges between the GPUs of one process with one rank each: rows straight to every slot, compared with
+// rows once to each rank, which copies them to its other slots. Both are compared with the rate at which the GPUs copy to
+// one another, and are measured with decreasing numbers of SMs. Times on the devices, with events around all ranks'
+// launches.
 
 import { openCuda } from '../../executor/backends/cuda/context.ts';
 import type { ExchangeReport } from '../../executor/backends/types.ts';
@@ -30,7 +31,7 @@ import { findRecordings } from './recorded.ts';
 import { type ExchangeOptions, measure, type Row } from './runner.ts';
 
 export interface GpusBenchOptions extends ExchangeOptions {
-  /** Tokens a GPU, one workload each. */
+  /** Tokens per GPU, one workload each. */
   readonly tokens: readonly number[];
   /** Routing of those workloads. */
   readonly workload: BenchWorkload;
@@ -38,7 +39,7 @@ export interface GpusBenchOptions extends ExchangeOptions {
   readonly sms: number;
   /** SMs to try, of each GPU. */
   readonly multiprocessors: readonly number[];
-  /** Folder of recorded routings; their ranks are dealt out to the GPUs in contiguous blocks. */
+  /** Folder of recorded routings; their ranks are distributed to the GPUs in contiguous blocks. */
   readonly routing?: string | undefined;
 }
 
@@ -185,7 +186,7 @@ async function benchWorkload(
     localCopyGBs: 2 * others.local.rate,
     dispatch: stage('toSlots', 'dispatch', rows.flat),
     combine: stage('toSlots', 'combine', rows.flat),
-    /** A plan of one rank a node: each row once to each rank, which copies it to its other slots. */
+    /** A plan with one rank per node: each row once to each rank, which copies it to its other slots. */
     oncePerRank: stage('oncePerRank', 'dispatch', rows.oncePerRank),
     /** Its combine: one partial sum per token and rank crosses the links. */
     sumPerRank: stage('oncePerRank', 'combine', rows.oncePerRank),
@@ -200,7 +201,7 @@ async function benchWorkload(
   };
 }
 
-/** Joins the ranks of a recording to as many as there are GPUs, if they can be dealt out evenly. */
+/** Merges the ranks of a recording into one per GPU, if they can be distributed evenly. */
 function dealOut(tables: readonly RoutingTable[], gpus: number): RoutingTable[] | undefined {
   const each = tables.length / gpus;
   if (!Number.isInteger(each)) return undefined;

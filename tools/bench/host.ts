@@ -1,4 +1,5 @@
-// What an exchange costs on the host: fused against the unfused pipeline, under the machine's best copy rate.
+// The time of exchanges on the host: fused, compared with the unfused pipeline and with the best copy rate of the
+// machine.
 
 import { type CopyVariant, requireBenchAddon } from '../../executor/internal.ts';
 import { FuscoError } from '../../planner/errors.ts';
@@ -29,8 +30,8 @@ function sameBytes(what: string, buffers: readonly Uint8Array[]): () => void {
 
 /**
  * Times a flat plan's exchanges on the host against the unfused pipeline with the same threads and copy routine, and
- * against a plain copy of as many bytes. Times in milliseconds, rates in GB/s of bytes read plus written. Throws
- * E_BACKEND without the addon of the benches.
+ * against a plain copy of the same number of bytes. Times in milliseconds, rates in GB/s of bytes read plus written.
+ * Throws E_BACKEND without the addon of the benches.
  */
 export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds: number) {
   const addon = requireBenchAddon();
@@ -39,7 +40,7 @@ export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds
   const shards = plan.shards.map((shard) => shard.bytes);
   const native = new addon.Plan(context, { ranksPerNode, strategy: 'flat', shards });
   const unfused = new addon.Unfused(native, rowBytes);
-  // Written once, so that no run pays for the first touch of its pages.
+  // Written once, so that no run includes the first access to its pages.
   const rowsOf = (count: number) => new Uint8Array(count * rowBytes).fill(0x3c);
   const from = plan.shards.map((shard) => rowsOf(shard.tokens));
   const received = plan.shards.map((shard) => rowsOf(shard.recvRows));
@@ -84,9 +85,9 @@ export async function benchExchanges(plan: VerifiedPlan, threads: number, rounds
   });
   return {
     kernels,
-    /** Rate of the best plain copy, and what it is. */
+    /** Rate of the best plain copy, and its name. */
     ceiling: bestCopy(rows.memcpy, rows.nonTemporal),
-    /** Rate of non-temporal stores alone: what bounds dispatch, which writes a row once for each of its experts. */
+    /** Rate of non-temporal stores alone. It limits dispatch, which writes a row once for each of its experts. */
     writeRate: rows.fill.rate,
     dispatch: stage(rows.dispatch, rows.unfusedDispatch),
     combine: stage(rows.combine, rows.unfusedCombine),

@@ -1,6 +1,6 @@
-// What an exchange between processes costs: every rank is a process that runs this, under a launcher. Fused against
-// the unfused pipeline over the same communicator, flat against hierarchical plans, and rows straight into the memory
-// of ranks of the same machine. A round's time is that of its slowest rank; medians over rounds.
+// The time of exchanges between processes. Every rank is a process that runs this program under a launcher. Fused against
+// the unfused pipeline over the same communicator, flat against hierarchical plans, and rows straight into the memory of
+// ranks of the same machine. A round's time is that of its slowest rank; medians over rounds.
 
 import { type Cuda, openCuda } from '../../executor/backends/cuda/context.ts';
 import { ncclLibrary } from '../../executor/backends/nccl/backend.ts';
@@ -37,14 +37,14 @@ import { atLeast, atMost, median, timedAsync } from './measure.ts';
 import { type ExchangeOptions, measure } from './runner.ts';
 
 export interface NcclBenchOptions extends ExchangeOptions {
-  /** Tokens a rank. */
+  /** Tokens per rank. */
   readonly tokens: number;
   readonly workload: BenchWorkload;
   /** Most SMs of a GPU; 0: the defaults of each exchange. */
   readonly sms: number;
-  /** Several ranks on one GPU: each poses as another machine to NCCL, which refuses them otherwise. */
+  /** Several ranks on one GPU: each appears to NCCL as a different machine; otherwise NCCL refuses them. */
   readonly oneGpu: boolean;
-  /** Ranks a machine of the hierarchical plan over pretended machines; 1 leaves it out. */
+  /** Ranks per machine of the hierarchical plan over simulated machines; 1 omits it. */
   readonly ranksPerHost: number;
 }
 
@@ -57,7 +57,7 @@ const WARM_UPS = 2;
 const CEILING_ROUNDS = 7;
 /** A round of chains is 84 calls. */
 const MOST_CHAIN_ROUNDS = 5;
-/** What rank 0 measures and draws before the others begin takes longer than a call may. */
+/** The measurements of rank 0 before the others begin take longer than the deadline of a call. */
 const START_DEADLINE_MS = 600_000;
 
 /** This process's rank. */
@@ -67,13 +67,13 @@ interface Rank {
   readonly options: NcclBenchOptions;
   /** This rank's part of the workload. */
   readonly table: RoutingTable;
-  /** What only rank 0, which reports, knows. */
+  /** Data that only rank 0, which reports, has. */
   readonly known: Known | undefined;
 }
 
 interface Known {
   readonly ceilings: Ceilings;
-  /** What a plan of the whole workload makes the busiest rank move. */
+  /** Rows that the busiest rank moves under a plan of the whole workload. */
   readonly moved: (strategy: Strategy, ranksPerNode: number) => MovedRows;
 }
 
@@ -93,7 +93,7 @@ async function gather(session: Session, values: readonly number[]): Promise<numb
 const slowest = async (session: Session, times: readonly number[]) =>
   median((await gather(session, times)).map((ranks) => Math.max(...ranks)));
 
-/** A group of its own, one plan and its buffers. */
+/** A separate group, one plan and its buffers. */
 async function prepare(
   rank: Rank,
   memory: DeviceMemory,
@@ -197,7 +197,7 @@ async function measureCase(rank: Rank, name: string, strategy: Strategy, ranksPe
   const bytes = exchange.bufferBytes(rowBytes);
   await group.close();
   const fp8 = fp8Dispatch(memory, sizes, options.hidden);
-  // Between processes that take turns on one GPU, such figures mean nothing, and take minutes.
+  // Between processes that take turns on one GPU, such figures are meaningless and take minutes.
   const figures = options.oneGpu
     ? undefined
     : await measureChains(rank, strategy, ranksPerNode, where, { dispatch, combine, fp8 });
@@ -214,7 +214,9 @@ async function measureCase(rank: Rank, name: string, strategy: Strategy, ranksPe
     ...figures,
     /** Bytes that leave the busiest rank in one dispatch, through NCCL. */
     wireMiB: Math.max(...sent!) / MIB,
-    /** Bytes that the busiest rank writes into memory of its machine, its own included, in one dispatch. */
+    /**
+     * Bytes that the busiest rank writes into memory of its machine, including that of the local rank, in one dispatch.
+     */
     directMiB: Math.max(...direct!) / MIB,
     /** Bytes for other ranks over the time of a dispatch, a rank. */
     busGBs: { dispatch: foreign / rows.dispatch.ns, combine: foreign / rows.combine.ns },
@@ -298,7 +300,7 @@ async function measureReplays(
   return { dispatchMs: times.dispatch.ms / CHAIN_CALLS, combineMs: times.combine.ms / CHAIN_CALLS };
 }
 
-/** Fused and unfused in turn, over one communicator, so that the ratio is of the same minute. */
+/** Fused and unfused in turn, over one communicator, so that both are measured under the same conditions. */
 async function measureUnfused(rank: Rank) {
   const { session } = rank;
   using memory = new DeviceMemory(rank.cuda);

@@ -1,4 +1,5 @@
-// What planning costs: the hot path against the same loop in C++ and in JavaScript, and a whole plan stage by stage.
+// The time of planning: the hot path, compared with the same loop in C++ and in JavaScript, and a whole plan stage by
+// stage.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -53,7 +54,7 @@ function wasmSlots(wasm: PlannerExports, ids: Uint16Array): () => void {
   };
 }
 
-/** Nanoseconds an entry of counting, offsets and slots; `cpp` and `cppSimple` are undefined without the addon. */
+/** Nanoseconds per entry of counting, offsets and slots; `cpp` and `cppSimple` are undefined without the addon. */
 async function benchHotPath(kind: 'uniform' | 'zipf 1.2', rounds: number) {
   const ids = kind === 'uniform' ? uniformIds(HOT_IDS, EXPERTS, 1) : zipfIds(HOT_IDS, EXPERTS, 1.2, 1);
   const instance = await WebAssembly.instantiate(await plannerModule());
@@ -75,7 +76,7 @@ async function benchHotPath(kind: 'uniform' | 'zipf 1.2', rounds: number) {
   return { ids: kind, ...timesOf(rows, ids.length) };
 }
 
-/** Nanoseconds an entry of one plan's stages. */
+/** Nanoseconds per entry of the stages of one plan. */
 async function benchStages(
   tables: readonly RoutingTable[],
   read: Timed,

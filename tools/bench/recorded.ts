@@ -13,8 +13,7 @@ export interface Recording {
 }
 
 /**
- * The recordings of a folder in the order of their names, `*.npy` but for the weights, `*.w.npy`, beside them; none
- * without a folder.
+ * The recordings of a folder in the order of their names, `*.npy` without the weights, `*.w.npy`; none without a folder.
  *
  * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ
  */

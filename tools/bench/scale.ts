@@ -1,5 +1,5 @@
-// How planning and verification grow with ranks and tokens: every case in a process of its own, so that its peak memory
-// is its own, and the exponent of growth by least squares over the logarithms.
+// How planning and verification grow with ranks and tokens: every case runs in a separate process, so that the peak
+// memory is that of the case. Exponents of growth come from a least-squares fit of the logarithms.
 
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

@@ -1,5 +1,5 @@
-// One case of `fusco bench scale` in a process of its own, whose peak memory is the case's. Its arguments are JSON; it
-// prints its result as JSON.
+// One case of `fusco bench scale`, in a separate process, whose peak memory is that of the case. Its arguments are JSON;
+// it prints its result as JSON.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -30,7 +30,7 @@ async function measureCase({ ranks, experts, tokens, topk, strategy }: ScaleCase
   const planner = await loadPlanner();
   const options: PlanOptions = { ranks, experts, strategy };
   let drawMs = 0;
-  // Drawn again whenever it is asked for, so that no rank's routing is kept.
+  // Drawn again whenever it is requested, so that no rank's routing is kept.
   const table = (rank: number): RoutingTable => {
     const started = performance.now();
     const drawn = uniformTable(tokens, topk, experts, rank + 1);
@@ -53,7 +53,7 @@ async function measureCase({ ranks, experts, tokens, topk, strategy }: ScaleCase
     const plannerMiB = planner.memoryBytes / MIB;
     const [verifyMs] = await timed(() => verifyFile(file));
     const peakMiB = process.resourceUsage().maxRSS / 1024;
-    // What one rank of the group spends at run time, in addition to the all-gather.
+    // The time of one rank of the group at run time, without the all-gather.
     const spec = resolveOptions(options, topk);
     const facts = await gatherChunked(planner, table, spec);
     const last = ranks - 1;

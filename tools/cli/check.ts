@@ -12,13 +12,13 @@ import { choice } from './options.ts';
 
 const DEFAULT_FILE = 'fusco.golden.json';
 
-/** Whether this runs in continuous integration: the variable that every such service sets. */
+/** Whether this runs in continuous integration; all such services set this variable. */
 function isCi(): boolean {
   const { CI } = process.env;
   return CI !== undefined && !['', '0', 'false'].includes(CI);
 }
 
-/** The command that makes the golden entries what the plans are now. */
+/** The command that updates the golden entries to the current plans. */
 function updateCommand(file: string): string {
   return file === DEFAULT_FILE ? 'fusco check --update' : `fusco check ${JSON.stringify(file)} --update`;
 }
@@ -87,12 +87,18 @@ async function check(file: string, options: CheckArguments): Promise<void> {
 }
 
 export function checkCommand(): Command {
-  return command('check', 'Make the plans that a golden file names and compare them with what they were.')
+  return command(
+    'check',
+    'Make the plans that a golden file lists and compare them with their golden entries.',
+  )
     .argument('[file]', 'the golden file', DEFAULT_FILE)
-    .option('--update', 'write what the plans are now; refused if CI is set')
-    .addOption(choice('--format <format>', 'how to print it', ['text', 'json', 'github', 'none']))
+    .option('--update', 'write the current plans into the golden file; refused if CI is set')
+    .addOption(choice('--format <format>', 'output format', ['text', 'json', 'github', 'none']))
     .option('--json', 'the same as --format json')
     .option('--plans <dir>', 'also write each plan as NAME.fusco, whether it differs or not')
-    .addHelpText('after', '\nExit 1 if a plan differs or has no golden entry, or a golden entry has no plan.')
+    .addHelpText(
+      'after',
+      '\nThe exit code is 1 if a plan differs or has no golden entry, or if a golden entry has no plan.',
+    )
     .action(check);
 }

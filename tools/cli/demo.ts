@@ -37,7 +37,7 @@ function launchCommand(): string {
   return `node ${relative(process.cwd(), started)}`;
 }
 
-/** Rows whose every element is different and known: bf16 values from a small linear congruential generator. */
+/** Rows whose elements are all different and known: bf16 values from a small linear congruential generator. */
 function makeRows(plan: VerifiedPlan): Uint8Array[] {
   return plan.shards.map(({ rank, tokens }) => {
     const next = congruential(rank + 1);
@@ -46,7 +46,7 @@ function makeRows(plan: VerifiedPlan): Uint8Array[] {
   });
 }
 
-/** How long the exchanges took; with the addon of the benches, medians against the unfused pipeline. */
+/** The times of the exchanges; with the addon of the benchmarks, medians compared with the unfused pipeline. */
 async function timeLines(plan: VerifiedPlan, { backend, dispatch, combine }: Execution): Promise<string[]> {
   const ms = (value: number) => formatMs(value).padStart(8);
   if (backend !== 'host' || findBenchAddon().addon === undefined) {
@@ -79,7 +79,7 @@ async function demo(): Promise<void> {
   const bytes = [...result.received, ...result.combined].reduce((sum, part) => sum + part.length, 0);
 
   const summary = summarize(plan);
-  print('FUSCO: what a real router does to 8 ranks, planned, executed and checked\n');
+  print('FUSCO: the output of a real router on 8 ranks, planned, executed and checked\n');
   print('routed       layer 3 of a small trained MoE language model, 512 tokens on each rank');
   print(`plan id      ${await planId(plan, nodeSha256)}\n`);
   print(factLines(summary));
@@ -90,7 +90,7 @@ async function demo(): Promise<void> {
     say(`check failed: ${mismatch.what} row ${mismatch.row} of rank ${mismatch.rank} differs`);
     throw new ComparisonFailed();
   }
-  print(`checked ${formatBytes(bytes)} on ${formatCount(plan.spec.ranks)} ranks: every byte is right\n`);
+  print(`checked ${formatBytes(bytes)} on ${formatCount(plan.spec.ranks)} ranks: every byte is correct\n`);
   const fusco = launchCommand();
   const routing = relative(process.cwd(), demoFile('moe256-ep8x512-mixed-l3.idx.npy'));
   print('Try next:');

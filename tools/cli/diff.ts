@@ -56,19 +56,20 @@ async function diff(fileA: string, fileB: string, args: DiffArguments): Promise<
 }
 
 export function diffCommand(): Command {
-  return command('diff', 'Say how two plans differ: how much, where, and which tokens moved first and why.')
+  return command('diff', 'Show how two plans differ: by how much, where, and which tokens moved and why.')
     .argument('<a>', 'a plan file')
     .argument('<b>', 'a plan file')
-    .addOption(
-      choice('--format <format>', 'how to print it', ['text', 'json', 'markdown', 'junit', 'github']),
-    )
+    .addOption(choice('--format <format>', 'output format', ['text', 'json', 'markdown', 'junit', 'github']))
     .option('--json', 'the same as --format json')
-    .option('--all', 'every rank, expert, link and token, not only the largest changes')
+    .option('--all', 'show every rank, expert, link and token, not only the largest changes')
     .option(
       '--fail-on <limits>',
-      "exit 1 only beyond these, for example 'predicted>+2%,level>=result'; none: never",
+      "exit with 1 only if one of these is broken, for example 'predicted>+2%,level>=result'; none: never",
     )
-    .option('--topology <name|file>', 'the machine of predicted times, as simulate takes it')
-    .addHelpText('after', '\nExit 1 if the plans differ or, with --fail-on, if a limit is broken.')
+    .option('--topology <name|file>', 'machine for which times are predicted, as for simulate')
+    .addHelpText(
+      'after',
+      '\nThe exit code is 1 if the plans differ or, with --fail-on, if a limit is broken.',
+    )
     .action(diff);
 }

@@ -11,7 +11,7 @@ import { command, print, printJson } from './io.ts';
 /** The GPU kernels are compiled for sm_90. */
 const LEAST_COMPUTE = 9;
 
-/** One thing that may or may not work here. */
+/** One part that may or may not work on this machine. */
 interface Finding {
   readonly name: string;
   readonly ok: boolean;
@@ -20,7 +20,7 @@ interface Finding {
   readonly advice?: string;
 }
 
-/** What `probe` finds, or the error that it throws with what to do about it. */
+/** The result of `probe`, or the error that it throws, with advice. */
 async function probed(name: string, advice: string, probe: () => string | Promise<string>): Promise<Finding> {
   try {
     return { name, ok: true, found: await probe() };
@@ -41,7 +41,7 @@ function nodeFinding(): Finding {
   return { name: 'node', ok: true, found: `${process.version} on ${machine}` };
 }
 
-/** Opens and closes a context, so that an addon that loads but cannot start its threads is found out. */
+/** Opens and closes a context, to detect an addon that loads but cannot start its threads. */
 async function hostFinding(): Promise<Finding> {
   const name = 'host';
   const result = findAddon();
@@ -102,7 +102,7 @@ async function doctor(options: { json?: boolean }): Promise<void> {
 }
 
 export function doctorCommand(): Command {
-  return command('doctor', 'Say what this machine can run, and what to do about what is missing.')
-    .option('--json', 'one JSON object')
+  return command('doctor', 'Show what this machine can run, and what to do about missing parts.')
+    .option('--json', 'print one JSON object')
     .action(doctor);
 }

@@ -7,7 +7,7 @@ import { OutputDirectory } from '../writers/outputFile.ts';
 import { command, printJson, say } from './io.ts';
 import { needs } from './options.ts';
 
-/** Destination rank of every entry; -1 where masked. */
+/** Destination rank of every entry; -1 if masked. */
 function destinationRanks(plan: VerifiedPlan, rank: number): Int32Array {
   const { entryInstance, entrySlot } = plan.shards[rank]!;
   const { instanceRank } = plan.spec.placement;
@@ -37,8 +37,8 @@ async function exportPlan(file: string, options: { out: string; json?: boolean }
 export function exportCommand(): Command {
   return command('export', 'Write destinations, expert counts and offsets as one set of .npy files per rank.')
     .argument('<file>', 'a plan file')
-    .option('--out <dir>', 'directory; created if it is missing (required)')
-    .option('--json', 'one JSON object')
+    .option('--out <dir>', 'output directory; created if it does not exist (required)')
+    .option('--json', 'print one JSON object')
     .hook('preAction', needs('out'))
     .action(exportPlan);
 }

@@ -25,7 +25,7 @@ import { addSubjectOptions, type SubjectArguments, subjectsOf } from './subject.
 
 const MAX_PROBLEMS = 20;
 
-/** The facts of a plan, a label and a value a line. */
+/** The facts of a plan, one label and value per line. */
 export function factLines(summary: Summary): string {
   return formatFacts(factsOf(summary));
 }
@@ -77,7 +77,7 @@ async function writeReport(
   say(`report of plan ${planId.slice(0, 12)}: ${formatBytes(bytes.length)} -> ${path}`);
 }
 
-/** Every routing of a recording, or the one of a routing file, planned for the purpose: a line each. */
+/** Plans every routing of a recording, or the one of a routing file, and prints one line for each. */
 async function inspectRoutings(file: string, args: InspectArguments): Promise<void> {
   if (args.html !== undefined)
     throw new FuscoError('E_USAGE', '--html takes a plan file; `fusco view` shows recordings', {
@@ -128,7 +128,7 @@ async function inspect(file: string, options: InspectArguments): Promise<void> {
   if (options.html !== undefined) await writeReport(options.html, file, decoded, problems);
   const verified = problems.length === 0;
   const summary = summarize(decoded.plan);
-  // It follows from the entries, which only a verified plan lets us walk.
+  // It follows from the entries, which can be read only in a verified plan.
   const sumPrice = verified ? sumPriceOf(decoded.plan) : undefined;
   const price = sumPrice === undefined ? {} : { sumPrice };
   if (options.json) {
@@ -146,12 +146,12 @@ async function inspect(file: string, options: InspectArguments): Promise<void> {
 export function inspectCommand(): Command {
   const made = command(
     'inspect',
-    'Show what a plan does, on one screen, a broken plan as far as possible; or every routing of a recording.',
+    'Show what a plan does, on one screen (a broken plan as far as possible), or list the routings of a recording.',
   )
     .argument('<file>', 'a plan file; with --experts, --layers or --steps a routing or a recording')
-    .option('--json', 'one JSON object')
+    .option('--json', 'print one JSON object')
     .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
-    .addHelpText('after', '\nThe other options say how a routing is planned.')
+    .addHelpText('after', '\nThe other options apply to a routing or a recording, which is planned first.')
     .action(inspect);
   return addSubjectOptions(made);
 }

@@ -1,18 +1,18 @@
-// What every command shares: printing, and how errors become lines and exit codes.
+// Code that all commands share: printing, and the conversion of errors to lines and exit codes.
 
 import { Command, CommanderError } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
 
-/** Version of the JSON that `--json` prints; raised when a field changes its meaning or goes. */
+/** Version of the JSON that `--json` prints; incremented when a field changes its meaning or is removed. */
 export const JSON_FORMAT_VERSION = 1;
 
-/** Thrown by a command whose comparison failed: exit code 1, nothing more to say. */
+/** Thrown by a command whose comparison failed: exit code 1, without a message. */
 export class ComparisonFailed extends Error {}
 
-/** Thrown by a command that has printed its errors already: exit code 2, nothing more to say. */
+/** Thrown by a command that has already printed its errors: exit code 2, without a message. */
 export class ErrorsShown extends Error {}
 
-/** Thrown by a command that ends with a code of its own: another program's that it ran, or a signal's. */
+/** Thrown by a command that ends with a special exit code: that of a program that it ran, or of a signal. */
 export class ExitWith extends Error {
   readonly code: number;
 
@@ -43,8 +43,8 @@ export function say(text: string): void {
 }
 
 /**
- * Lines about what was guessed or passed over. They go to stderr with the result, so that a failed command has its one
- * line; the same line is said once. With `--json` they are the field `notices` of the object, which is absent without any.
+ * Lines about what was guessed or skipped. They go to stderr with the result, so that a failed command has its one line;
+ * a repeated line is printed once. With `--json` they are the field `notices` of the object, which is absent without any.
  */
 export class Notices {
   readonly #lines = new Set<string>();
@@ -64,7 +64,7 @@ export class Notices {
   }
 }
 
-/** A command whose own errors are thrown rather than printed. */
+/** A command whose usage errors are thrown rather than printed. */
 export function command(name: string, description: string): Command {
   return new Command(name)
     .description(description)
@@ -73,7 +73,7 @@ export function command(name: string, description: string): Command {
     .showHelpAfterError(false);
 }
 
-/** One line on stderr for anything that was thrown, and its exit code. */
+/** Prints one line on stderr for any thrown value; returns the exit code. */
 export function explain(error: unknown): number {
   if (error instanceof ComparisonFailed) return 1;
   if (error instanceof ErrorsShown) return 2;

@@ -29,6 +29,11 @@ export function launchCommand(): Command {
     .requiredOption('-n, --ranks <n>', 'number of processes', integer(1, MAX_RANKS))
     .option('--port <port>', 'port of the rendezvous (default: a free one)', integer(1, 65_535))
     .option('--no-prefix', 'do not write the rank before every line of output')
-    .option('--grace <seconds>', 'time between SIGTERM and SIGKILL once a rank failed', integer(0, 3600), 5)
+    .option(
+      '--grace <seconds>',
+      'time between SIGTERM and SIGKILL after a rank has failed',
+      integer(0, 3600),
+      5,
+    )
     .action(run);
 }

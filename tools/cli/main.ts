@@ -1,4 +1,4 @@
-// The command line: one file per command, this one to join them.
+// The command line. Each command has its file; this one joins them.
 
 import type { Command } from 'commander';
 import { packageVersion } from '../../executor/version.ts';
@@ -40,7 +40,10 @@ export function createProgram(): Command {
     .addCommand(benchCommand());
 }
 
-/** Runs one command and returns the exit code: 0 done, 1 a comparison failed, 2 an error; `launch` passes one on. */
+/**
+ * Runs one command and returns the exit code: 0 success, 1 a comparison failed, 2 an error; `launch` returns that of its
+ * program.
+ */
 export async function main(args: readonly string[]): Promise<number> {
   const program = createProgram();
   if (args.length === 0) {

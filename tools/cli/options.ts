@@ -39,9 +39,9 @@ export function choice(
   return new Option(flags, description).choices(values).default(value);
 }
 
-/** `--ranks-per-node`; `prefix` says whose it is. */
+/** `--ranks-per-node`; `prefix` says for what it is used. */
 export function ranksPerNodeOption(prefix = ''): Option {
-  const text = `${prefix}ranks of a node (default: the largest divisor of the ranks up to 8)`;
+  const text = `${prefix}ranks per node (default: the largest divisor of the ranks up to 8)`;
   return new Option('--ranks-per-node <n>', text).argParser(integer(1, MAX_RANKS));
 }
 
@@ -56,20 +56,22 @@ export function nodeOptions(command: Command): Command {
   const size = integer(1, MAX_RANKS);
   return command
     .addOption(ranksPerNodeOption())
-    .option('--node-sizes <list>', 'ranks of every node, for example 8,8; all of one size', (text) =>
-      text.split(',').map(size),
+    .option(
+      '--node-sizes <list>',
+      'ranks of every node, for example 8,8; all nodes must have the same size',
+      (text) => text.split(',').map(size),
     );
 }
 
 /** Throws E_OPTION: a plan has nodes of one size. */
 function refuseUnequal(sizes: readonly number[], ranks: number): never {
-  const text = `nodes of unequal size (${sizes.join(', ')}) are not planned: all nodes of a plan have the same number of ranks`;
+  const text = `nodes of unequal size (${sizes.join(', ')}) are not supported: all nodes of a plan have the same number of ranks`;
   const hint = nodeSizeHint(sizes.reduce(commonDivisor), ranks);
   throw new FuscoError('E_OPTION', text, { value: sizes.join(), hint });
 }
 
 /**
- * The ranks of a node: those that were asked for, or the default, which is announced where it is not all ranks, or 8.
+ * The ranks of a node: the requested number, or the default, which is reported unless it is all ranks or 8.
  *
  * @throws FuscoError E_OPTION for nodes of unequal size
  */
@@ -94,14 +96,12 @@ export function ranksPerNodeOf(
   const size = defaultRanksPerNode(ranks);
   if (ranks > DEFAULT_NODE && size !== DEFAULT_NODE) {
     const nodes = size === 1 ? 'every rank is a node' : `nodes of ${size} ranks`;
-    notice(
-      `${nodes}: the largest divisor of ${ranks} up to ${DEFAULT_NODE} (--ranks-per-node says otherwise)`,
-    );
+    notice(`${nodes}: the largest divisor of ${ranks} up to ${DEFAULT_NODE} (--ranks-per-node sets another)`);
   }
   return size;
 }
 
-/** The options by which a command says what to take of a routing file. */
+/** Options that select what a command reads from a routing file. */
 export interface RoutingArguments {
   format: RoutingFormat;
   layer?: number;
@@ -116,34 +116,38 @@ export interface RoutingArguments {
   physicalIds?: boolean;
 }
 
-/** Adds the options that say what to take of a routing, to a command that reads one. */
+/** Adds the options that select what is read from a routing file. */
 export function addRoutingOptions(command: Command): Command {
   const ranks = (text: string) => numbersOf('--ranks-from', parseRanges('--ranks-from', text), MAX_RANKS - 1);
   return command
-    .optionsGroup('What to read of a recording:')
+    .optionsGroup('What to read from a recording:')
     .addOption(
-      choice('--format <name>', 'whose file the routing is, if its first bytes do not say', ROUTING_FORMATS),
+      choice(
+        '--format <name>',
+        'program that wrote the routing, if the first bytes do not identify it',
+        ROUTING_FORMATS,
+      ),
     )
     .option('--layer <n>', 'layer of a recording', integer(0))
     .option('--step <n>', 'step, forward pass, iteration or request of a recording', integer(0))
-    .option('--array <name>', 'array of a file of several; * stands for the number of a layer')
+    .option('--array <name>', 'array to read from a file with several; * stands for the layer number')
     .option(
       '--axes <names>',
-      'axes of an array in order, of ranks, steps, requests, layers, tokens, topk; with sizes as layers=48',
+      'axes of an array in order, from ranks, steps, requests, layers, tokens, topk; sizes are given as layers=48',
       parseAxes,
     )
-    .option('--ranks-from <list>', 'recorded ranks that are the group, for example 4..7', ranks)
-    .option('--as-batch', 'all recorded tokens as one batch, split by --ranks, whatever rank had them')
+    .option('--ranks-from <list>', 'recorded ranks that form the group, for example 4..7', ranks)
+    .option('--as-batch', 'ignore the recorded ranks: all tokens are one batch, which --ranks splits')
     .option('--mask-ids <list>', 'recorded ids that mean no expert, for example 255 or 256..319', (text) =>
       parseRanges('--mask-ids', text),
     )
-    .option('--mask-repeated-rows', 'rows of one id in all columns mean no expert')
-    .option('--multi-hot', 'rows are 0 or 1 per expert (default: if they cannot be ids)')
-    .option('--no-multi-hot', 'rows are ids, whatever they look like')
+    .option('--mask-repeated-rows', 'treat rows with the same id in all columns as masked')
+    .option('--multi-hot', 'rows contain a 0 or 1 per expert (default: if they cannot be ids)')
+    .option('--no-multi-hot', 'rows are ids, even if they contain only 0 and 1')
     .option('--physical-ids', 'keep the physical experts of a recording; --experts is then their number');
 }
 
-/** What a command takes of its routing; `notice` takes lines about what was guessed or passed over. */
+/** What a command reads from its routing; `notice` receives a line for everything that was guessed or skipped. */
 export function routingChoice(options: RoutingArguments, notice: (text: string) => void): RoutingChoice {
   const { format, layer, step, array, axes, ranksFrom, asBatch } = options;
   const { maskIds, maskRepeatedRows, multiHot, physicalIds } = options;
@@ -165,14 +169,14 @@ function range(text: string): Range {
   throw new InvalidArgumentError('It must be a number or a range like 3-60.');
 }
 
-/** Adds `--steps` and `--layers` to a command that takes a whole recording. */
+/** Adds `--steps` and `--layers` to a command that reads whole recordings. */
 export function addRangeOptions(command: Command): Command {
   return command
     .option('--layers <range>', 'layers of a recording, for example 3-60', range)
     .option('--steps <range>', 'steps of a recording, for example 0-9', range);
 }
 
-/** What a command takes of a whole recording; without `--steps` or `--layers`, `--step` or `--layer` is a range of one. */
+/** What a command reads from a whole recording; without `--steps` or `--layers`, `--step` or `--layer` is a range of one. */
 export function recordingChoice(
   args: RoutingArguments & RangeArguments & { ranks?: number; experts?: number },
   notice: (text: string) => void,
@@ -191,8 +195,8 @@ export function recordedName({ step, layer }: { step?: number; layer?: number })
 }
 
 /**
- * A hook that refuses a command without some of its options, all of them in one error. Commander names one at a time,
- * and before it notices a misspelt one.
+ * A hook that refuses a command if required options are missing, and names all of them in one error. Commander would name
+ * only one, and would report it before a misspelled option.
  */
 export function needs(...names: readonly string[]): (command: Command) => void {
   return (command) => {

@@ -99,7 +99,7 @@ async function countSteps(path: string, args: ProposeArguments, notices: Notices
   return rows;
 }
 
-/** Ranks and nodes of a placement, for the rows of all steps together. */
+/** Loads of the ranks and nodes of a placement, for the rows of all steps together. */
 function imbalance(
   { map }: Candidate,
   rows: readonly number[],
@@ -204,7 +204,7 @@ async function convert(file: string, args: ConvertArguments): Promise<void> {
 export function placementCommand(): Command {
   const proposeCommand = command(
     'propose',
-    'Pack experts on ranks, the busiest ones replicated, from their loads.',
+    'Propose a placement from the loads of the experts, with replicas of busy ones.',
   )
     .option('-o, --output <file>', 'the JSON map to write: expert -> rank or ranks (required)')
     .option(
@@ -213,29 +213,38 @@ export function placementCommand(): Command {
     )
     .option('--routing <path>', 'count the choices of a recording, step by step, or of one routing or plan')
     .option('--experts <n>', 'logical experts (default: those of the file)', integer(1, MAX_INSTANCES))
-    .option('--ranks <n>', 'ranks (required)', integer(1, MAX_RANKS))
+    .option('--ranks <n>', 'number of ranks (required)', integer(1, MAX_RANKS))
     .option(
       '--replicas <n>',
-      'replicas to use, or with --target at most (default: 0)',
+      'number of replicas; with --target, the maximum (default: 0)',
       integer(0, MAX_INSTANCES),
     )
     .option(
       '--target <ratio>',
-      'fewest replicas so that no rank has more than RATIO x the mean in any step',
+      'use the fewest replicas with which no rank has more than RATIO x the mean in any step',
       decimal(1),
     )
-    .option('--holdout <n>', 'last steps that only measure the proposal', integer(0), 0)
+    .option(
+      '--holdout <n>',
+      'number of last steps that are excluded from the proposal and only measure it',
+      integer(0),
+      0,
+    )
     .addOption(ranksPerNodeOption())
-    .option('--json', 'one JSON object')
+    .option('--json', 'print one JSON object')
     .hook('preAction', needs('output', 'ranks'))
     .action(propose);
   const convertCommand = command(
     'convert',
-    "Read another tool's placement: EPLB's, SGLang's, vLLM's, vllm-ascend's or TensorRT-LLM's.",
+    'Convert a placement of EPLB, SGLang, vLLM, vllm-ascend or TensorRT-LLM.',
   )
     .argument('<file>', '.npy, .npz, .pt, .safetensors, JSON or YAML; one layer or [layers]')
     .addOption(
-      choice('--format <name>', 'what the file holds, if it does not say', Object.keys(FORMAT_NAMES)),
+      choice(
+        '--format <name>',
+        'format of the file, if its fields do not identify it',
+        Object.keys(FORMAT_NAMES),
+      ),
     )
     .option('--layer <n>', 'layer of the file', integer(0))
     .option(
@@ -244,12 +253,12 @@ export function placementCommand(): Command {
       integer(1, MAX_RANKS),
     )
     .option('--slots <n>', 'physical slots of a log2phy, if the last ones are empty', integer(1, 1 << 20))
-    .option('--logcnt <file>', "EPLB's replica counts, to be compared with the map")
+    .option('--logcnt <file>', 'replica counts of EPLB, which are compared with the map')
     .option('-o, --output <file>', 'the JSON map to write (required)')
-    .option('--json', 'one JSON object')
+    .option('--json', 'print one JSON object')
     .hook('preAction', needs('output', 'ranks'))
     .action(convert);
-  return command('placement', 'Where experts live: propose a placement, or read one.')
+  return command('placement', 'Propose a placement of experts on ranks, or convert one of another tool.')
     .addCommand(addRoutingOptions(proposeCommand))
     .addCommand(convertCommand);
 }

@@ -46,7 +46,7 @@ import { assumedLines, choiceLines, lostEntries, lostLines, predictChoices } fro
 
 const BALANCES = ['static', 'rotate', 'lpt', 'best'];
 
-/** What says how to plan a routing. */
+/** The planning options. */
 export interface PlanningArguments extends NodeArguments {
   experts: number;
   ranks?: number;
@@ -73,7 +73,10 @@ interface PlanArguments extends PlanningArguments, RoutingArguments, RangeArgume
   json?: boolean;
 }
 
-/** The planner's options that the arguments ask for; `notice` takes a line about what was not asked for. */
+/**
+ * The options of the planner according to the arguments; `notice` receives a line for every default that needs to be
+ * mentioned.
+ */
 export async function planningOptions(
   args: PlanningArguments,
   ranks: number,
@@ -91,7 +94,7 @@ export async function planningOptions(
   };
 }
 
-/** Where the plan of a routing goes if no file is named: next to nobody's files, in the current directory. */
+/** The default output file of a routing, in the current directory. */
 function defaultOutput(routing: string): string {
   return `${basename(routing).replace(/\.(npy|npz|pt|json|jsonl|safetensors)$/, '')}.fusco`;
 }
@@ -136,7 +139,10 @@ async function plan(routing: string, args: PlanArguments, command: Command): Pro
 /** Plans every step and layer of a recording into a directory of plan files. */
 async function planRecording(routing: string, args: PlanArguments): Promise<void> {
   if (args.stream || args.step !== undefined || args.layer !== undefined)
-    throw new FuscoError('E_USAGE', '--steps and --layers go without --step, --layer and --stream');
+    throw new FuscoError(
+      'E_USAGE',
+      '--steps and --layers cannot be combined with --step, --layer or --stream',
+    );
   const directory = args.output ?? defaultOutput(routing).replace(/\.fusco$/, '-plans');
   await OutputDirectory.create(directory);
   const planner = await loadPlanner();
@@ -164,7 +170,7 @@ async function planRecording(routing: string, args: PlanArguments): Promise<void
 interface Written {
   readonly length: number;
   readonly planId: string;
-  /** Missing where the plan was never in memory as a whole. */
+  /** Missing if the plan was never in memory as a whole. */
   readonly made?: VerifiedPlan;
   /** Of the Wasm planner. */
   readonly memoryBytes?: number;
@@ -191,7 +197,7 @@ async function writePlan(
   return { ...written, memoryBytes: planner.memoryBytes };
 }
 
-/** The bytes of writeWhole in the memory of one shard at a time. */
+/** Writes the same bytes as writeWhole, with one shard in memory at a time. */
 async function writeStream(
   planner: Planner,
   tables: readonly RoutingTable[],
@@ -213,15 +219,19 @@ async function writeWhole(output: string, planAll: (progress: Progress) => Verif
   return { length: encoded.length, planId: encoded.planId, made: planned };
 }
 
-/** Adds the options that say how to plan a routing. */
+/** Adds the planning options. */
 export function addPlanningOptions(command: Command): Command {
   const made = command
     .optionsGroup('How to plan:')
-    .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS));
+    .option(
+      '--ranks <n>',
+      'number of ranks (default: the number of blocks in the routing)',
+      integer(1, MAX_RANKS),
+    );
   return nodeOptions(made)
     .option(
       '--ranks-per-host <n>',
-      'ranks of a machine, whose links --strategy auto takes as fast (default: the ranks of a node)',
+      'ranks per machine; --strategy auto assumes fast links inside a machine (default: the ranks per node)',
       integer(1, MAX_RANKS),
     )
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
@@ -232,32 +242,40 @@ export function addPlanningOptions(command: Command): Command {
         'dtype of a row that combine returns (default: --dtype; bf16 for fp8)',
       ).choices(['bf16', 'f16', 'f32']),
     )
-    .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
-    .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))
+    .option('--align <n>', 'pad the rows of every expert to a multiple of this', integer(1, 1 << 20), 1)
+    .option(
+      '--capacity <n>',
+      'maximum rows of one expert instance; others are dropped (default: no limit)',
+      integer(1, MAX_ROWS),
+    )
     .option(
       '--max-rows <n>',
-      'fail if a rank would receive more rows (default: no bound)',
+      'fail if a rank would receive more rows (default: no limit)',
       integer(1, MAX_ROWS),
     )
     .addOption(choice('--strategy <name>', 'how rows travel', ['flat', 'hier', 'auto']))
-    .addOption(choice('--balance <rule>', 'which rank forwards, in hierarchical plans', BALANCES, 'best'))
-    .addOption(choice('--partial <dtype>', 'partial sums of a hierarchical combine', ['payload', 'f32']))
+    .addOption(
+      choice('--balance <rule>', 'rule that chooses forwarders, in hierarchical plans', BALANCES, 'best'),
+    )
+    .addOption(
+      choice('--partial <dtype>', 'dtype of the partial sums of a hierarchical combine', ['payload', 'f32']),
+    )
     .addOption(
       choice(
         '--sum <order>',
-        'how a hierarchical combine adds: node by node, or by token, with the same bits for any number of ranks',
+        'order in which a hierarchical combine adds: by node, or by token, with the same bits on any number of ranks',
         ['node', 'token'],
       ),
     )
     .option(
       '--tile-tokens <n>',
-      'tokens of a tile; the plan orders the stores of each; 0: no tiles',
+      'tokens per tile; the plan orders the stores of each tile; 0: no tiles',
       integer(0, 256),
       0,
     )
     .option(
       '--placement <rule|file>',
-      'blocks, remainder-first or round-robin; or a JSON array, expert -> rank or list of ranks (default: blocks)',
+      'blocks, remainder-first, round-robin, or a JSON array: for each expert a rank or a list of ranks (default: blocks)',
     )
     .addOption(
       choice(
@@ -277,20 +295,17 @@ export function planCommand(): Command {
     .argument('<routing>', 'expert ids; -1 means no expert')
     .option(
       '-o, --output <file>',
-      'the plan file to write, or a directory for several; - is standard output (default: named as the routing)',
+      'the plan file to write, or a directory for several; - is standard output (default: the name of the routing)',
     )
     .option('--experts <n>', 'logical experts (required)', integer(1, MAX_INSTANCES))
     .addOption(
-      choice('--planner <name>', 'what plans, with the same bytes; native needs the addon', [
+      choice('--planner <name>', 'planner to use; both write the same bytes; native needs the addon', [
         'wasm',
         'native',
       ]),
     )
-    .option(
-      '--stream',
-      'chunked: one shard in memory at a time, for plans larger than memory; plans every rank twice',
-    )
-    .option('--json', 'one JSON object')
+    .option('--stream', 'keep only one shard in memory, for plans larger than memory; plans every rank twice')
+    .option('--json', 'print one JSON object')
     .hook('preAction', needs('experts'))
     .addHelpText('after', EXAMPLES)
     .action(plan);

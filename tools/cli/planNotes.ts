@@ -1,4 +1,5 @@
-// What `fusco plan` says in addition to the file's name: what it assumed, what the plan lost, and what `auto` chose.
+// Lines that `fusco plan` prints in addition to the name of the file: its assumptions, lost entries, and the choice of
+// `auto`.
 
 import type { Command } from 'commander';
 import { defaultRanksPerNode } from '../../planner/placement.ts';
@@ -20,7 +21,7 @@ export function lostEntries({ shards }: VerifiedPlan): { maskedEntries: number; 
   };
 }
 
-/** The defaults that bytes and times rest on, in one line; none if every one was given. */
+/** The defaults on which bytes and times are based, in one line; no line if all were given. */
 export function assumedLines(
   command: Command,
   { ranksPerNode, hidden, dtype, strategy }: PlanOptions,
@@ -42,7 +43,7 @@ export function assumedLines(
   return assumed.length === 0 ? [] : [`  assumed: ${assumed.join(', ')}`];
 }
 
-/** Dropped and masked entries, a line each; none where nothing was lost. */
+/** Dropped and masked entries, one line each; no line if nothing was lost. */
 export function lostLines(plan: VerifiedPlan): string[] {
   const { maskedEntries, droppedEntries } = lostEntries(plan);
   const all = sum(plan.shards.map(({ tokens, topk }) => tokens * topk));
@@ -64,7 +65,7 @@ export interface Choice {
   readonly strategy: StrategyName;
   readonly us: number;
   readonly isPlanned: boolean;
-  /** Options of `fusco plan` that give it. */
+  /** Options of `fusco plan` that select it. */
   readonly options: string;
 }
 
@@ -98,7 +99,7 @@ export function predictChoices(
   return { topology: topology.name, choices: [choice(predictPlan(planned, topology), true), ...others] };
 }
 
-/** What `auto` chose, the predicted times, and what would be faster. */
+/** The choice of `auto`, the predicted times, and faster strategies. */
 export function choiceLines({ topology, choices }: ReturnType<typeof predictChoices>): string[] {
   const [own, ...others] = choices as [Choice, ...Choice[]];
   const times = others.map(({ strategy, us }) => `${strategy} ${formatUs(us)}`).join(', ');

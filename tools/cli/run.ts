@@ -23,7 +23,7 @@ interface RunArguments {
   json?: boolean;
 }
 
-/** Payload dtypes by what NumPy calls them; bf16 travels as u16. */
+/** Payload dtypes by their names in NumPy; bf16 is stored as u16. */
 const PAYLOADS = new Map<NdDtype, FloatDtype>([
   ['f32', 'f32'],
   ['f16', 'f16'],
@@ -62,7 +62,10 @@ async function readInput(plan: VerifiedPlan, args: RunArguments): Promise<Stored
       throw shapeError('input', rank, array, `${dtypes} [${shards[rank]!.tokens}, ${hidden}]`);
   });
   if (!isFp8 && args.scales !== undefined)
-    throw new FuscoError('E_USAGE', `--scales belong to plans of fp8 rows; this one has ${spec.dtype}`);
+    throw new FuscoError(
+      'E_USAGE',
+      `--scales is only valid for plans of fp8 rows; this one has ${spec.dtype}`,
+    );
   const weights = args.weights === undefined ? undefined : await readWeights(plan, args.weights);
   const rows = arrays.map(bytesOf);
   if (isFp8) {
@@ -101,7 +104,7 @@ async function readScales(plan: VerifiedPlan, args: RunArguments, hidden: number
   });
 }
 
-/** A plan counts rows, so rows of other sizes and dtypes can be moved along it; people should know. */
+/** A plan counts rows, so rows of other sizes and dtypes can be moved along it; a note reports this. */
 function noteOtherRows({ spec }: VerifiedPlan, { hidden, dtype, scales }: StoredInput): void {
   const found = scales === undefined ? dtype : 'fp8';
   if (hidden === spec.hidden && found === spec.dtype) return;
@@ -153,7 +156,7 @@ async function run(file: string, args: RunArguments): Promise<void> {
     const times = `dispatch ${formatMs(dispatch.nanoseconds / 1e6)}, combine ${formatMs(combine.nanoseconds / 1e6)}`;
     say(`${who}${backend} backend, ${dispatch.strategy} plan: ${times} -> ${args.out}`);
     noteOtherRows(plan, input);
-    if (args.check && mismatch === undefined) say('checked: every byte is right');
+    if (args.check && mismatch === undefined) say('checked: every byte is correct');
   }
   if (mismatch !== undefined) {
     say(`check failed: ${mismatch.what} row ${mismatch.row} of rank ${mismatch.rank} differs`);
@@ -171,18 +174,24 @@ export function runCommand(): Command {
     .option('--out <dir>', 'directory for rank{r}.recv.npy and rank{r}.combined.npy (required)')
     .option(
       '--scales <s>',
-      'of fp8 rows: f32, in the same forms with ceil(hidden / 128) columns (default: 1)',
+      'scales of fp8 rows: f32, in the same forms with ceil(hidden / 128) columns (default: 1)',
     )
-    .option('--weights <w>', 'f32 or f16, in the same forms with topk columns (default: unweighted)')
+    .option(
+      '--weights <w>',
+      'weights of combine: f32 or f16, in the same forms with topk columns (default: unweighted)',
+    )
     .addOption(
       choice(
         '--backend <name>',
-        'what executes; auto is host if the native addon is there; nccl needs a launcher',
+        'backend to use; auto is host if the native addon is present, else reference; nccl needs a launcher',
         ['auto', 'reference', 'host', 'cuda', 'nccl'],
       ),
     )
-    .option('--check', 'compare every byte with what the input implies; exit 1 if one differs')
-    .option('--json', 'one JSON object')
+    .option(
+      '--check',
+      'compare every byte with the result expected from the input; exit with 1 if one differs',
+    )
+    .option('--json', 'print one JSON object')
     .hook('preAction', needs('input', 'out'))
     .action(run);
 }

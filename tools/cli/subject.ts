@@ -1,4 +1,4 @@
-// What a command looks at: a plan file, or a routing or recording that is planned for the purpose.
+// The input of a command: a plan file, or a routing or recording that is planned first.
 
 import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
@@ -28,7 +28,7 @@ export interface SubjectArguments
   experts?: number;
 }
 
-/** One plan to look at. */
+/** One plan to show. */
 export interface Subject {
   readonly plan: VerifiedPlan;
   readonly planId: string;
@@ -49,9 +49,9 @@ export function addSubjectOptions(command: Command): Command {
 }
 
 /**
- * The plan of a file, or one for each routing that it holds; `notice` takes lines about what was guessed.
+ * The plan of a file, or one for each routing that it contains; `notice` receives a line for every guess.
  *
- * @throws what the readers and the planner throw
+ * @throws errors of the readers and of the planner
  */
 export async function* subjectsOf(
   path: string,
@@ -61,7 +61,9 @@ export async function* subjectsOf(
 ): AsyncGenerator<Subject> {
   if (isPlanFile(path)) {
     if (args.steps !== undefined || args.layers !== undefined)
-      throw new FuscoError('E_USAGE', '--steps and --layers belong to recordings; this is a plan', { path });
+      throw new FuscoError('E_USAGE', '--steps and --layers are only valid for recordings; this is a plan', {
+        path,
+      });
     yield { ...(await readVerifiedPlan(path)), isGuess: false };
     return;
   }

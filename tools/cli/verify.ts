@@ -20,7 +20,7 @@ interface VerifyArguments extends RoutingArguments {
   json?: boolean;
 }
 
-/** Files from here on are verified shard by shard, which takes longer and needs the memory of one shard. */
+/** Files of at least this size are verified shard by shard, which takes longer but needs memory for only one shard. */
 const CHUNKED_BYTES = 256 * 2 ** 20;
 
 /** Whether the plan of a routing is the one that was verified; the routing is planned one rank at a time. */
@@ -66,7 +66,7 @@ async function verify(file: string, options: VerifyArguments): Promise<void> {
   report(file, options, notices, wanted, matches, matches ? undefined : diffPlans(plan, again).headline);
 }
 
-/** Prints the verdict; throws ComparisonFailed if the plan is not that of the routing. */
+/** Prints the result; throws ComparisonFailed if the plan is not that of the routing. */
 function report(
   file: string,
   options: VerifyArguments,
@@ -91,13 +91,13 @@ function report(
 export function verifyCommand(): Command {
   const made = command(
     'verify',
-    'Check everything that a plan says; with --routing, also that it is the plan of that routing.',
+    'Check everything that a plan states; with --routing, also that it is the plan of that routing.',
   )
     .argument('<file>', 'a plan file')
-    .option('--routing <routing>', 'routing as `fusco plan` takes it')
-    .option('--stream', 'chunked: shard by shard, in the memory of one (default: from 256 MiB on)')
-    .option('--no-stream', 'the whole file in memory')
-    .option('--json', 'one JSON object')
+    .option('--routing <routing>', 'a routing, in any form that `fusco plan` accepts')
+    .option('--stream', 'keep only one shard in memory (default: for files of 256 MiB or more)')
+    .option('--no-stream', 'read the whole file into memory')
+    .option('--json', 'print one JSON object')
     .action(verify);
   return addRoutingOptions(made);
 }

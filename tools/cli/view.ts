@@ -28,14 +28,14 @@ async function pageAssets(): Promise<Map<string, Asset>> {
   return assets;
 }
 
-/** Resolves at the first signal that asks the process to end. */
+/** Resolves at the first signal that terminates the process. */
 function stopSignal(): Promise<EndSignal> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
   });
 }
 
-/** A recording planned routing by routing; a plan is made again when the page asks for it. */
+/** A recording that is planned routing by routing; a plan is made again when the page requests it. */
 async function recordingOf(
   path: string,
   args: SubjectArguments,
@@ -81,14 +81,14 @@ async function view(files: readonly string[], args: SubjectArguments): Promise<v
 }
 
 export function viewCommand(): Command {
-  const made = command('view', 'Serve a page on this machine only that plans and compares in the browser.')
+  const made = command('view', 'Serve a local page that makes and compares plans in the browser.')
     .argument(
       '[files...]',
-      'routing tables (.npy, .npz, a directory of rank{r}.npy) or plans, of which two are compared; or a recording, with --layers or --steps',
+      'routing tables (.npy, .npz, a directory of rank{r}.npy) or plans; two are compared; or a recording, with --layers or --steps',
     )
     .addHelpText(
       'after',
-      '\nThe options say how the routings of a recording are planned; the page has options of its own.',
+      '\nThe options apply to the routings of a recording; all other options are set in the page.',
     )
     .action(view);
   return addSubjectOptions(made);

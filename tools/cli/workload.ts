@@ -27,7 +27,7 @@ interface WorkloadArguments {
   json?: boolean;
 }
 
-/** A model says so wherever it is shown. */
+/** Tables from a model are labeled as such wherever they are shown. */
 const COUNTS_LABEL = 'model: drawn from expert counts, each expert by its share';
 
 async function fromCounts(
@@ -48,7 +48,7 @@ async function fromCounts(
 function fromFamily(family: Family, args: WorkloadArguments): { tables: RoutingTable[]; experts: number } {
   const { experts } = args;
   if (experts === undefined) throw new FuscoError('E_USAGE', 'a family needs --experts');
-  if (args.layer !== undefined) throw new FuscoError('E_USAGE', '--layer belongs to --from-counts');
+  if (args.layer !== undefined) throw new FuscoError('E_USAGE', '--layer is only valid with --from-counts');
   return { tables: makeWorkload({ ...args, family, experts }), experts };
 }
 
@@ -59,7 +59,7 @@ async function writeWeights(path: string, args: WorkloadArguments): Promise<void
   await writeFileAtomic(path, encodeNpy('f32', [ranks, tokens, topk], weights));
 }
 
-/** One array if all ranks have equally many tokens, else a directory with one file a rank. */
+/** One array if all ranks have the same number of tokens, else a directory with one file per rank. */
 async function writeTables(
   path: string,
   tables: readonly RoutingTable[],
@@ -91,7 +91,7 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
     throw new FuscoError('E_USAGE', `family ${family} is not one of ${Object.keys(FAMILIES).join(', ')}`);
   }
   if (args.weights !== undefined && family !== 'collectivex') {
-    throw new FuscoError('E_USAGE', '--weights belongs to the family collectivex');
+    throw new FuscoError('E_USAGE', '--weights is only valid for the family collectivex');
   }
   const { tables, experts } =
     path === undefined ? fromFamily(family as Family, args) : await fromCounts(path, args);
@@ -113,7 +113,7 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
   );
 }
 
-/** What a family is, with the numbers that this table has. */
+/** The description of a family, with the numbers of this table. */
 function familyText(family: Family, { skew, step, ranks, tokens }: WorkloadArguments): string {
   return FAMILIES[family]
     .replace('SKEW', `${skew}`)
@@ -131,24 +131,29 @@ export function workloadCommand(): Command {
     .argument('[family]', 'one of the families below')
     .option(
       '-o, --output <path>',
-      'the .npy to write; a directory if ranks have different numbers of tokens (required)',
+      'the .npy file to write, or a directory if ranks have different numbers of tokens (required)',
     )
-    .option('--seed <n>', 'which table of the family', seeds, 0)
-    .option('--step <n>', 'training step, for the families that move', seeds, 0)
-    .option('--ranks <n>', 'ranks (required)', integer(1, MAX_RANKS))
-    .option('--tokens <n>', 'tokens of a rank, or the most of them (required)', integer(0, MAX_ROWS))
-    .option('--topk <n>', 'experts of a token (required)', integer(1, MAX_TOPK))
+    .option('--seed <n>', 'seed of the random numbers', seeds, 0)
+    .option('--step <n>', 'training step, for families that change over time', seeds, 0)
+    .option('--ranks <n>', 'number of ranks (required)', integer(1, MAX_RANKS))
+    .option('--tokens <n>', 'tokens per rank, or their maximum (required)', integer(0, MAX_ROWS))
+    .option('--topk <n>', 'experts per token (required)', integer(1, MAX_TOPK))
     .option(
       '--experts <n>',
       'logical experts (default with --from-counts: those of the file)',
       integer(1, MAX_INSTANCES),
     )
-    .option('--skew <n>', 'how many times as likely a hot expert is', integer(1, 1000), DEFAULT_SKEW)
-    .addOption(ranksPerNodeOption('of one-node: '))
+    .option(
+      '--skew <n>',
+      'how many times as likely a hot expert is as another',
+      integer(1, 1000),
+      DEFAULT_SKEW,
+    )
+    .addOption(ranksPerNodeOption('for one-node: '))
     .option('--from-counts <file>', 'draw from expert counts: {"logical_count": [layers][experts]}')
     .option('--layer <n>', 'layer of the count file', integer(0))
-    .option('--weights <file>', 'of collectivex: also write its gate weights, f32')
-    .option('--json', 'one JSON object')
+    .option('--weights <file>', 'for collectivex: also write its gate weights, f32')
+    .option('--json', 'print one JSON object')
     .hook('preAction', needs('output', 'ranks', 'tokens', 'topk'))
     .addHelpText('after', `\nFamilies:\n${FAMILY_HELP}`)
     .action(workload);

@@ -1,5 +1,5 @@
-// What changed between two plans, in the terms of the people who own them: how bad it is, by how much, where, and
-// for which tokens first. tools/diff/ has the parts.
+// What changed between two plans, for the people who use them: how serious it is, by how much, where, and for which
+// tokens. The other files of tools/diff/ contain the parts.
 
 import type { DecodedPlan } from '../../planner/format/decode.ts';
 import type { Plan } from '../../planner/plan.ts';
@@ -58,7 +58,7 @@ function optionDeltas(a: PlanSpec, b: PlanSpec): OptionDelta[] {
   return (
     keys
       .filter((key) => JSON.stringify(from[key]) !== JSON.stringify(to[key]))
-      // What a header omits at its default is a field of the spec.
+      // Fields that a header omits at their default are fields of the spec.
       .map((option) => ({ option, from: from[option] ?? a[option], to: to[option] ?? b[option] }))
   );
 }
@@ -106,9 +106,9 @@ function levelOf(a: Plan, b: Plan, options: readonly OptionDelta[], moved: numbe
   return options.length > 0 || !sameOrder(a, b) ? 'order' : 'identical';
 }
 
-/** What to compare two plans on. */
+/** Options of a comparison. */
 export interface DiffChoice {
-  /** Moved entries that are named. Default 10. */
+  /** Maximum number of moved entries to list. Default 10. */
   readonly maxMoves?: number;
   /** The machine of the predicted times and of the links. Default: H100, in the nodes of the plans. */
   readonly topology?: Topology;
@@ -163,7 +163,7 @@ function compareMeasured(
   return { ...found, headline: headlineOf(found) };
 }
 
-/** diffPlans for two files: plans that are identical may still say otherwise who wrote them, in which format and why. */
+/** diffPlans for two files: plans with the same id may still differ in producer, format version and reason. */
 export function diffFiles(a: DecodedPlan, b: DecodedPlan, choice: DiffChoice = {}): PlanDiff {
   const diff = diffPlans(a.plan, b.plan, choice);
   if (diff.level !== 'identical') return diff;

@@ -1,8 +1,8 @@
-// Experts by where they live and what they receive.
+// The ranks of experts, and the rows that they receive.
 
 import type { Plan } from '../../planner/plan.ts';
 
-/** An expert that lives on other ranks than before. */
+/** An expert whose ranks have changed. */
 export interface ExpertMove {
   readonly expert: number;
   /** Ranks with an instance, ascending; empty where the plan has no such expert. */

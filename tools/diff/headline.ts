@@ -1,4 +1,4 @@
-// A comparison in one sentence: the root causes, what follows from them, and the predicted time before and after.
+// A comparison in one sentence: the root causes, their consequences, and the predicted time before and after.
 
 import { formatCount, rows } from '../figures/format.ts';
 import { expertMoveText } from './experts.ts';
@@ -6,7 +6,7 @@ import { formatChange, formatValue, type MetricDelta } from './metrics.ts';
 import type { Move } from './moves.ts';
 import type { OptionDelta, PlanDiff } from './planDiff.ts';
 
-/** A change of the predicted time below this share is none: the model is not that exact. */
+/** A smaller relative change of the predicted time is ignored, because the model is not that accurate. */
 export const SAME = 0.005;
 const MAX_OPTION_TEXT = 24;
 
@@ -19,14 +19,14 @@ export function showOption(value: unknown): string {
 /** Options of hierarchical plans, which come and go with the strategy. */
 const FOLLOWERS = ['balance', 'partial', 'sum'];
 
-/** What people call a strategy: with one rank per node, a hierarchical plan is one that sends once per rank. */
+/** The common name of a strategy: a hierarchical plan with one rank per node sends "once per rank". */
 function named({ strategy }: { readonly strategy: unknown }, ranksPerNode: unknown): unknown {
   return strategy === 'hier' && ranksPerNode === 1 ? 'once per rank' : strategy;
 }
 
 /**
- * Options that say more than other lines do: a placement is told by the experts that moved, and what only follows from
- * another strategy is not told.
+ * Options that other lines do not cover: a changed placement is shown by the experts that moved, and consequences of
+ * another strategy are omitted.
  */
 export function toldOptions(options: readonly OptionDelta[]): OptionDelta[] {
   const told = options.filter(({ option }) => option !== 'placement');
@@ -47,7 +47,7 @@ function metricOf({ metrics }: Pick<PlanDiff, 'metrics'>, name: string): MetricD
   return metrics.find((metric) => metric.name === name)!;
 }
 
-/** Where an entry goes, less what both sides share: `expert 102 -> 17`. */
+/** The destination of an entry, without the parts that both sides have in common: `expert 102 -> 17`. */
 function choiceText({ rank, token, from, to }: Move): string {
   const expert = (text: string) => /^expert (\d+)/.exec(text)?.[1];
   const [a, b] = [expert(from), expert(to)];
@@ -85,7 +85,7 @@ function placementText({ placement }: Pick<PlanDiff, 'placement'>): string {
     : `${formatCount(placement.length)} experts moved (most rows: ${text})`;
 }
 
-/** Figures that people feel, as far as they changed. */
+/** The most important figures, if they changed. */
 const FELT: readonly (readonly [name: string, label: string])[] = [
   ['imbalance', 'imbalance'],
   ['busiestNicBytes', 'busiest NIC'],

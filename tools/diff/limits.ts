@@ -5,13 +5,13 @@
 //   OP      = ">" | ">=" | "<" | "<="
 //   BOUND   = [ "+" | "-" ] NUMBER [ "%" | "KiB" | "MiB" | "GiB" ]
 //
-// A bound with a sign limits the change, a percentage that of the first plan's value; one without limits the second
-// plan's value itself. A limit that nothing can break is refused.
+// A bound with a sign limits the change, a percentage that of the first plan's value; a bound without a sign limits the
+// value of the second plan. A limit that no plan can break is refused.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { METRICS, type Measured, type MetricDelta } from './metrics.ts';
 
-/** Mildest first: what `level>=movement` means. */
+/** In ascending order, which defines what `level>=movement` means. */
 export const LEVELS = ['identical', 'metadata', 'order', 'movement', 'result'] as const;
 export type DiffLevel = (typeof LEVELS)[number];
 
@@ -22,7 +22,7 @@ export interface Limit {
   readonly text: string;
   /** `level`, or the metric. */
   readonly name: string;
-  /** The bound as people read it: `limit +1 %`. */
+  /** The bound as text: `limit +1 %`. */
   readonly bound: string;
   /** True if the limit is broken. */
   readonly breaks: (level: DiffLevel, metrics: readonly MetricDelta[]) => boolean;
@@ -63,7 +63,7 @@ function metricLimit(text: string, name: string, operator: Operator, bound: stri
   const [, sign, digits, unit] = parts as unknown as [string, string, string, string];
   if (unit === '%' && sign === '') refuse(text, `a percentage limits a change: write +${bound} or -${bound}`);
   const size = Number(digits) * (sign === '-' ? -1 : 1) * (unit === '%' ? 1 : UNITS[unit]!);
-  // Figures are not negative, and none loses more than all of its value.
+  // Figures are not negative, and none decreases by more than 100 %.
   const least = unit === '%' ? -100 : sign === '' ? 0 : Number.NEGATIVE_INFINITY;
   if ((operator === '<' && size <= least) || (operator === '<=' && size < least))
     refuse(text, `no figure is ${operator} ${bound}: nothing can break it`);

@@ -23,7 +23,7 @@ export interface Metric {
   readonly unit: MetricUnit;
   readonly meaning: string;
   readonly of: (measured: Measured) => number;
-  /** What a plan must have for the metric to be anything but 0, in words, and whether it has it. */
+  /** The property that a plan needs for the metric to be different from 0, in words, and whether the plan has it. */
   readonly needs?: readonly [what: string, has: (summary: Summary) => boolean];
 }
 
@@ -48,7 +48,7 @@ function moved(matrix: readonly (readonly number[])[]): number {
   return sum(matrix.map((row, from) => sum(row) - row[from]!));
 }
 
-/** Most bytes that a rank sends to or receives from other ranks of its node. */
+/** Largest number of bytes that a rank sends to or receives from other ranks of its node. */
 export function busiestNvlinkBytes({ traffic }: Summary): number {
   const others = traffic.intraNodeBytes.map((row, rank) => row.with(rank, 0));
   return largest([...others.map(sum), ...columnSums(others)]);
@@ -116,13 +116,13 @@ export const METRICS: readonly Metric[] = [
   metric(
     'imbalance',
     'ratio',
-    'largest real rows of a rank over the mean',
+    'real rows of the busiest rank divided by the mean',
     (s) => s.imbalance.rankMaxOverMean,
   ),
   metric(
     'expertImbalance',
     'ratio',
-    'largest rows of an expert instance over the mean',
+    'rows of the busiest expert instance divided by the mean',
     (s) => s.imbalance.expertMaxOverMean,
   ),
   metric(

@@ -1,5 +1,5 @@
-// Entries (token, k) that end elsewhere, and why. A cause of its own is named before the shifts that it causes: one
-// token that changes its expert moves every later row of both experts by one.
+// Entries (token, k) whose destination changed, and why. Root causes are listed before the shifts that they cause: if one
+// token changes its expert, every later row of both experts moves by one.
 
 import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
@@ -15,7 +15,7 @@ import type { Plan } from '../../planner/plan.ts';
  */
 export type Cause = 'id' | 'placement' | 'capacity' | 'alignment' | 'absent' | 'shift';
 
-/** Roots first. */
+/** Root causes first. */
 export const CAUSES: readonly Cause[] = ['id', 'placement', 'capacity', 'alignment', 'absent', 'shift'];
 
 /** An entry whose destination changed: expert, rank and row, or why it has none. */
@@ -30,9 +30,9 @@ export interface Move {
 
 export interface Moves {
   count: number;
-  /** Moved entries by cause; every cause is there. */
+  /** Number of moved entries for each cause. */
   causes: Record<Cause, number>;
-  /** The first moved entries with a cause of their own, then the first shifted ones. */
+  /** The first moved entries with a root cause, then the first shifted ones. */
   first: Move[];
 }
 
@@ -74,7 +74,10 @@ function causeOf(a: Place | undefined, b: Place | undefined, sameAlign: boolean)
   return !sameAlign && a.slot - a.base === b.slot - b.base ? 'alignment' : 'shift';
 }
 
-/** Whether two entries of a rank end in the same place; both must exist. Reads no more than it must: it runs per entry. */
+/**
+ * Whether two entries of a rank end in the same place; both must exist. It runs for every entry, so it reads no more than
+ * necessary.
+ */
 function sameEnds(a: Plan, b: Plan, rank: number): (left: number, right: number) => boolean {
   const [slotA, slotB] = [a.shards[rank]?.entrySlot, b.shards[rank]?.entrySlot];
   const [toA, toB] = [a.shards[rank]?.entryInstance, b.shards[rank]?.entryInstance];
@@ -90,7 +93,7 @@ function sameEnds(a: Plan, b: Plan, rank: number): (left: number, right: number)
   };
 }
 
-/** Calls `moved` for every entry that ends elsewhere, in the order of rank, token and k. */
+/** Calls `moved` for every entry whose destination changed, in the order of rank, token and k. */
 function forEachMove(a: Plan, b: Plan, moved: (rank: number, token: number, k: number) => void): void {
   const topk = Math.max(a.spec.topk, b.spec.topk);
   for (let rank = 0; rank < Math.max(a.shards.length, b.shards.length); rank++) {
@@ -109,9 +112,9 @@ function forEachMove(a: Plan, b: Plan, moved: (rank: number, token: number, k: n
 }
 
 /**
- * Finds the entries that end elsewhere; an entry is the same one in both plans by its rank, token and k.
+ * Finds the entries whose destination changed. Entries of the two plans correspond by rank, token and k.
  *
- * @param most how many of them to name
+ * @param most maximum number of entries to list
  */
 export function findMoves(a: Plan, b: Plan, most: number): Moves {
   const causes: Record<Cause, number> = {

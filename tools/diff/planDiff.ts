@@ -1,4 +1,4 @@
-// What a comparison of two plans says.
+// The result of a comparison of two plans.
 
 import type { ExpertMove } from './experts.ts';
 import type { DiffLevel } from './limits.ts';
@@ -30,12 +30,12 @@ export interface LinkDelta {
 export interface PlanDiff {
   /**
    * `result`: some receive buffer has another row somewhere. `movement`: every receive buffer is the same, but rows
-   * travel otherwise, and sums that nodes make on the way may round otherwise. `order`: only slices and schedule
-   * differ. `metadata`: only what the plan id does not cover.
+   * travel differently, and partial sums of nodes may round differently. `order`: only slices and schedule differ.
+   * `metadata`: only what the plan id does not cover.
    */
   level: DiffLevel;
   changed: boolean;
-  /** One sentence: what changed, what follows from it, and the predicted time before and after. */
+  /** One sentence: what changed, the consequences, and the predicted time before and after. */
   headline: string;
   /** The machine of the predicted times. */
   machine: string;
@@ -50,7 +50,7 @@ export interface PlanDiff {
   links: LinkDelta[];
   movedEntries: number;
   causes: Record<Cause, number>;
-  /** The first moved entries, those with a cause of their own first. */
+  /** The first moved entries, those with a root cause first. */
   moves: Move[];
   /** Other metadata, a line each; only at level `metadata`. */
   metadata: string[];

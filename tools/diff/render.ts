@@ -9,7 +9,7 @@ import { formatChange, formatDelta, formatValue, METRICS, type MetricDelta } fro
 import { CAUSES } from './moves.ts';
 import type { Delta, LinkDelta, PlanDiff } from './planDiff.ts';
 
-/** What each level means, as the first words of every report. */
+/** The meaning of each level, with which every report begins. */
 export const LEVEL_TEXT: Readonly<Record<DiffLevel, string>> = {
   result: 'the result changed',
   movement: 'same result, different movement',
@@ -23,7 +23,7 @@ export interface DiffReport {
   readonly from: string;
   readonly to: string;
   readonly diff: PlanDiff;
-  /** Every limit that was asked for; undefined without `--fail-on`. */
+  /** All requested limits; undefined without `--fail-on`. */
   readonly limits: readonly Limit[] | undefined;
   readonly broken: readonly Limit[];
   /** Whether the comparison fails: with limits, whether one is broken; else whether anything changed. */
@@ -47,7 +47,7 @@ function deltaLine(name: string, { from, to }: { from: number; to: number }, for
   return `${name}: ${format(from)} -> ${format(to)} (${signed(from, to, format)})`;
 }
 
-/** The lines of one list, largest change first, and how many are left out. */
+/** The lines of one list, largest change first, and the number of omitted lines. */
 function section<T>(what: string, found: readonly T[], all: boolean, line: (item: T) => string): string[] {
   const shown = all ? found : found.slice(0, SHOWN);
   const rest = found.length - shown.length;
@@ -62,7 +62,7 @@ function linkName({ sender, receiver, between }: LinkDelta): string {
   return `link r${sender} -> r${receiver} ${between === 'nodes' ? 'between nodes' : 'inside a node'}`;
 }
 
-/** What was changed, by whoever made the second plan: options, experts that moved, entries with a cause of their own. */
+/** What was changed in the second plan: options, experts that moved, entries with a root cause. */
 export function causeLines(diff: PlanDiff, all = false): string[] {
   const { causes, placement } = diff;
   const options = toldOptions(diff.options).map(
@@ -87,7 +87,7 @@ export function causeLines(diff: PlanDiff, all = false): string[] {
   return [...diff.metadata, ...options, ...experts, ...entries, ...moves];
 }
 
-/** What follows: figures, then ranks, experts and links by size. */
+/** The consequences: figures, then ranks, experts and links by size. */
 export function consequenceLines(diff: PlanDiff, all = false): string[] {
   const { ranks } = diff;
   return [
@@ -101,13 +101,13 @@ export function consequenceLines(diff: PlanDiff, all = false): string[] {
   ];
 }
 
-/** Figures that changed. A predicted time that reads the same is none: it is a model's. */
+/** Figures that changed. A predicted time counts as changed only if its text differs, because it comes from a model. */
 function changedMetrics({ metrics }: PlanDiff): MetricDelta[] {
   const reads = ({ unit, from, to }: MetricDelta) => formatValue(from, unit) !== formatValue(to, unit);
   return metrics.filter((metric) => metric.from !== metric.to && (metric.unit !== 'us' || reads(metric)));
 }
 
-/** What is wrong with a limit that is broken: the figure before and after, and the bound. */
+/** The description of a broken limit: the figure before and after, and the bound. */
 function brokenText({ diff }: DiffReport, { name, bound }: Limit): string {
   if (name === 'level') return `level is ${diff.level}, limit ${bound}`;
   return `${formatDelta(diff.metrics.find((metric) => metric.name === name)!)}, limit ${bound}`;
@@ -139,7 +139,10 @@ export function renderText(report: DiffReport, all: boolean): string {
 
 const MARKS = { better: '🟢', worse: '🔴', 'as fast as before': '⚪' } as const;
 
-/** Changes for a pull request's comment or a job's summary: the sentence, causes, a table; the rest folded. */
+/**
+ * Changes for a pull request's comment or a job's summary: the sentence, causes, and a table; the rest is in collapsed
+ * sections.
+ */
 export function renderMarkdown(report: DiffReport, all: boolean): string {
   const { diff } = report;
   if (!diff.changed) return `### fusco: identical\n\n${escapeMarkdown(levelLine(report))}`;
@@ -165,7 +168,7 @@ export function renderMarkdown(report: DiffReport, all: boolean): string {
   return lines.join('\n');
 }
 
-/** What Markdown would read as markup; an arrow is none. */
+/** Characters that Markdown would interpret as markup, except in an arrow. */
 function escapeMarkdown(text: string): string {
   return text.replace(/[\\`*_<|[\]]/g, '\\$&');
 }
@@ -203,7 +206,7 @@ export function renderJunit(report: DiffReport): string {
   ].join('\n');
 }
 
-/** A message of a GitHub workflow command: what would end it is percent-encoded. */
+/** A message of a GitHub workflow command: characters that would end it are percent-encoded. */
 export function escapeCommand(text: string): string {
   return text.replaceAll('%', '%25').replaceAll('\r', '%0D').replaceAll('\n', '%0A');
 }

@@ -1,4 +1,4 @@
-// One dispatch and one combine with identity experts over whole arrays: what `run` and the demo do.
+// One dispatch and one combine with identity experts over whole arrays, for `run` and the demo.
 
 import type { BackendName, ExchangeReport, Payload } from '../../executor/backends/types.ts';
 import { createGroup } from '../../executor/group.ts';
@@ -92,8 +92,8 @@ export async function execute(
 }
 
 /**
- * Compares every byte of an execution with what the input implies, and with the reference where another backend
- * ran. Returns the first difference.
+ * Compares every byte of an execution with the result expected from the input and, if another backend ran, with the
+ * reference. Returns the first difference.
  */
 export async function findMismatch(
   plan: VerifiedPlan,

@@ -7,14 +7,16 @@ import type { Shard } from '../../planner/format/shard.ts';
 import type { Plan } from '../../planner/plan.ts';
 import { nodeOf, sumsByNode } from '../../planner/spec.ts';
 
-/** The first byte or row that is not what it must be. */
+/** The first byte or row that differs from the expected one. */
 export interface Mismatch {
   readonly what: 'received' | 'combined';
   readonly rank: number;
   readonly row: number;
 }
 
-/** A sender's entries by instance, each instance's in the order (token, k): what its runs must hold, in order. */
+/**
+ * A sender's entries by instance, each instance's in the order (token, k): the rows that its runs must contain, in order.
+ */
 interface SentEntries {
   readonly entries: Uint32Array;
   /** First of each instance's entries. */
@@ -91,8 +93,8 @@ function termsOf(plan: Plan, shard: Shard, token: number): number[][] {
 }
 
 /**
- * With identity experts, a combined row is its own token's row times the sum of its weights, added in the order of k,
- * or node by node if the plan says so. Compares every element's bits.
+ * With identity experts, a combined row is the row of its token times the sum of the token's weights, added in the order
+ * of k, or node by node if the plan requires it. Compares every element's bits.
  *
  * @param input per rank [tokens, rowBytes]
  * @param combined per rank [tokens, rowBytes]; ranks that are missing are not compared

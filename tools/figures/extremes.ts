@@ -1,22 +1,22 @@
-// The largest of each kind: which link, NIC, rank and expert everybody else waits for.
+// The largest of each kind: the link, NIC, rank and expert for which all others wait.
 
 import { formatBytes, rows } from './format.ts';
 import type { Loads } from './load.ts';
 import type { Traffic } from './summary.ts';
 
 export interface Offender {
-  /** What is largest: "Busiest rank". */
+  /** The kind: "Busiest rank". */
   readonly what: string;
-  /** Which one it is: "rank 3". */
+  /** The one that is largest: "rank 3". */
   readonly who: string;
   /** Its amount, with the unit. */
   readonly amount: string;
-  /** Times the mean of its kind; 1 if all are equal. The mean of pairs is that of the pairs in use. */
+  /** Ratio to the mean of its kind; 1 if all are equal. The mean of pairs is that of the pairs in use. */
   readonly ratio: number;
   readonly why: string;
 }
 
-/** The largest of the values of one kind, each with the name of what has it; nothing if all are 0. Ties go to the first. */
+/** The largest of named values of one kind; undefined if all are 0. Ties go to the first. */
 function largestOf(
   what: string,
   values: Iterable<readonly [value: number, name: () => string]>,
@@ -61,7 +61,7 @@ function* pairs(
 /**
  * The largest of each kind, most unequal first.
  *
- * @param dropped rows that each expert instance turned away; empty without a capacity
+ * @param dropped rows that each expert instance dropped; empty without a capacity
  */
 export function findOffenders(
   loads: Loads,

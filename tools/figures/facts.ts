@@ -1,4 +1,4 @@
-// The facts of a plan in words: what was asked for and what came out.
+// The facts of a plan in words: its options and its results.
 
 import type { SumOrder } from '../../planner/spec.ts';
 import { sum } from '../../planner/totals.ts';
@@ -11,7 +11,7 @@ function span(values: readonly number[]): string {
   return low === high ? count(low) : `${count(low)} to ${count(high)}`;
 }
 
-/** A hierarchical plan with one rank a node sends a row once to each rank. */
+/** A hierarchical plan with one rank per node sends a row once to each rank. */
 function strategyText({ strategy, ranksPerNode }: Pick<Summary, 'strategy' | 'ranksPerNode'>): string {
   return strategy === 'hier' && ranksPerNode === 1 ? 'hier, once per rank' : strategy;
 }
@@ -25,14 +25,14 @@ export function memoryFact({ memory, strategy }: Pick<Summary, 'memory' | 'strat
   return ['memory', `${buffer}; with tokens: ${backends}, nccl at most ${wire}`];
 }
 
-/** The row of dispatch, and that of combine where it is another. */
+/** The row of dispatch, and that of combine if it differs. */
 function rowText({ hidden, dtype, rowBytes, rules }: Omit<Summary, 'traffic'>): string {
   const combine = rules?.combineDtype ?? (dtype === 'fp8' ? 'bf16' : dtype);
   const back = combine === dtype ? '' : `; combine returns ${combine}`;
   return `${hidden} x ${dtype} = ${formatBytes(rowBytes)}${back}`;
 }
 
-/** The numbers of a sentence as people read them: 36384 is 36,384. */
+/** Formats the numbers of a sentence: 36384 becomes 36,384. */
 function withSeparators(text: string): string {
   return text.replace(/\d{4,}/g, (digits) => count(Number(digits)));
 }
@@ -70,7 +70,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   }
   if (forwarding !== undefined) {
     const { forwardedRows, stagedRows, groupLoads, rule, metadataBytes } = forwarding;
-    const metadata = `${formatBytes(metadataBytes)} of metadata travel along`;
+    const metadata = `${formatBytes(metadataBytes)} of metadata are sent with them`;
     facts.push(
       ['forwarding', `${count(forwardedRows)} rows between nodes, ${count(stagedRows)} of them landing rows`],
       ['rail groups', `${rule}: ${span(groupLoads)} rows per group; ${metadata}`],
@@ -83,7 +83,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
   return facts;
 }
 
-/** What each order of additions of a hierarchical combine moves and takes; the plan's is marked. */
+/** Bytes and time of each order of additions of a hierarchical combine; the order of the plan is marked. */
 export function sumFacts({ sum: chosen, node, token, machine }: SumPrice): [string, string][] {
   const fact = (order: SumOrder, { linkBytes, interNodeBytes, us }: CombinePrice): [string, string] => [
     `sum by ${order}${order === chosen ? ' *' : ''}`,

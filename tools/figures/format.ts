@@ -28,7 +28,7 @@ export function formatUs(us: number): string {
   return us < 1e5 ? `${(us / 1e3).toPrecision(3)} ms` : `${(us / 1e3).toFixed(0)} ms`;
 }
 
-/** Rows of cells with every column as wide as its widest cell, right-aligned but for the first. */
+/** Rows of cells with every column as wide as its widest cell, right-aligned except for the first. */
 export function formatGrid(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];
   for (const row of rows) {
@@ -38,10 +38,10 @@ export function formatGrid(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => row.map(pad).join('  ').trimEnd()).join('\n');
 }
 
-/** What a terminal shows in one line, whatever its real width. */
+/** Width of one line on any terminal. */
 const COLUMNS = 80;
 
-/** Text in lines of at most `width` columns, broken at blanks; a longer word has a line of its own. */
+/** Text in lines of at most `width` columns, broken at blanks; a longer word gets a separate line. */
 function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(' ')) {
@@ -53,7 +53,9 @@ function wrap(text: string, width: number): string[] {
   return lines;
 }
 
-/** A label and a value a line, with the values in one column; values that pass 80 columns go on below themselves. */
+/**
+ * One label and value per line, with the values in one column; values that exceed 80 columns continue on the next line.
+ */
 export function formatFacts(facts: readonly (readonly [label: string, value: string])[]): string {
   const width = Math.max(...facts.map(([label]) => label.length));
   const indent = `\n${' '.repeat(width + 2)}`;

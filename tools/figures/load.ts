@@ -1,4 +1,4 @@
-// Who has how much to do, and how unequal that is.
+// Loads of experts and ranks, and how unequal they are.
 
 import { largest, sum } from '../../planner/totals.ts';
 import type { Summary } from './summary.ts';
@@ -14,12 +14,12 @@ export interface Load {
   readonly maxOverMean: number;
 }
 
-/** The loads of a plan, of which some stand out. */
+/** The loads of a plan, from which the extremes are taken. */
 export interface Loads {
   readonly summary: Omit<Summary, 'traffic'>;
   readonly experts: Load;
   readonly ranks: Load;
-  /** Consecutive ranks that NVLink joins on the machine that the figures are for. */
+  /** Number of consecutive ranks that NVLink connects on the machine of the figures. */
   readonly joined: number;
   /** Payload bytes that each rank sends and receives over its NIC. */
   readonly nicOut: readonly number[];

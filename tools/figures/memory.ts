@@ -5,17 +5,19 @@ import { DTYPE_BYTES } from '../../planner/spec.ts';
 import { largest, sum } from '../../planner/totals.ts';
 
 /**
- * Bytes of the rank that needs most: its tokens and its receive buffer, and what a backend keeps in addition. Upper
- * bounds; a plan's tables and the fixed rings of `nccl` come on top (`Exchange.bufferBytes`).
+ * Bytes of the rank that needs most: its tokens and its receive buffer, and the additional memory of a backend. Upper
+ * bounds. They do not include the tables of a plan and the fixed ring buffers of `nccl` (`Exchange.bufferBytes`).
  */
 export interface Memory {
-  /** Of the largest receive buffer alone, padding and the rows of replicas included. */
+  /** Of the largest receive buffer alone, including padding and the rows of replicas. */
   readonly recvBytes: number;
   /** `reference` and `host`: the caller's buffers. */
   readonly host: number;
-  /** In addition the landing rows of a dispatch and the partial sums of a combine, in hierarchical plans. */
+  /**
+   * The caller's buffers and, in hierarchical plans, the landing rows of a dispatch and the partial sums of a combine.
+   */
   readonly cuda: number;
-  /** In addition to the caller's buffers the rows that return to this rank's tokens. */
+  /** The caller's buffers, and the rows that return to this rank's tokens. */
   readonly nccl: number;
 }
 

@@ -1,4 +1,4 @@
-// Everything that the report and the viewer show of a plan, as plain data: a worker sends it to its page.
+// All data of a plan that the report and the viewer show, as plain data that a worker can send to its page.
 
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
 import type { Plan } from '../../planner/plan.ts';
@@ -26,13 +26,13 @@ export interface Heat {
   readonly inter: number[][];
 }
 
-/** What holds of every plan that could be read, broken ones included. */
+/** Figures of every plan that could be read, including broken ones. */
 export interface PlanFigures extends Loads {
   readonly heat: Heat;
   readonly totalBytes: { readonly own: number; readonly intra: number; readonly inter: number };
 }
 
-/** What follows from the entries, which only a verified plan lets us walk. */
+/** Figures that follow from the entries, which can be read only in a verified plan. */
 export interface TokenFigures {
   readonly spread: Spread;
   readonly direct: Lengths;
@@ -43,7 +43,7 @@ export interface TokenFigures {
 
 export interface Figures extends PlanFigures {
   readonly tokens?: TokenFigures;
-  /** Predicted with a planner, which takes longer than all the others together; so they may come later. */
+  /** Predicted with a planner, which takes longer than all others together; they may therefore be added later. */
   readonly strategies?: Strategies;
   readonly offenders: readonly Offender[];
 }
@@ -129,7 +129,9 @@ function droppedRows({ shards, spec }: Plan): number[] {
   return dropped;
 }
 
-/** All figures of a plan but its strategies. What needs its entries is left out unless the plan was verified. */
+/**
+ * All figures of a plan except its strategies. Figures that need its entries are omitted unless the plan was verified.
+ */
 export function figuresOf(
   plan: Plan,
   isVerified: boolean,

@@ -19,7 +19,7 @@ export interface Busy {
 export interface Timeline {
   /** Predicted time of the whole exchange. */
   readonly us: number;
-  /** The rank and the link that everybody waits for longest. */
+  /** The rank and the link for which all others wait longest. */
   readonly slowest: {
     readonly stage: string;
     readonly rank: number;
@@ -43,13 +43,13 @@ export interface Prediction {
 
 /** The most ranks whose links are listed. */
 const TIMELINE_RANKS = 8;
-/** What the report and the viewer call each resource. */
+/** Names of the resources in the report and the viewer. */
 export const LINK_NAMES: Readonly<Record<Resource, string>> = {
   ...RESOURCE_NAMES,
   permute: 'memory (permutation)',
 };
 
-/** The part of a stage that one link of one rank has to carry, as a stage of its own. */
+/** The part of a stage that one link of one rank carries, as a separate stage. */
 function soloStages(stage: Stage, rank: number): [Resource, Stage][] {
   const one = (values: Float64Array) => Float64Array.of(values[rank]!);
   const { name, nic, nvlink, isScattered = false, hbm, permute } = stage;

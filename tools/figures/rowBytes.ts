@@ -1,4 +1,4 @@
-// Bytes of one row on its way: nominal, as the plan's options say.
+// Bytes of one row that is sent: nominal, according to the options of the plan.
 
 import { scaleBlocks } from '../../executor/training/fp8.ts';
 import { DTYPE_BYTES, type PlanSpec } from '../../planner/spec.ts';

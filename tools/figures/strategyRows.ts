@@ -1,4 +1,4 @@
-// The ways to exchange one routing next to each other, as plain data for the report and the viewer.
+// The strategies for one routing next to each other, as plain data for the report and the viewer.
 
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
@@ -27,10 +27,10 @@ export interface Strategies {
   readonly machine: string;
   readonly memoryGB: number;
   readonly rows: readonly StrategyRow[];
-  /** One sentence: what binds, what would help, and by how much. */
+  /** One sentence: the bottleneck, what would help, and by how much. */
   readonly advice: string;
   readonly memory: RankMemory;
-  /** Of the model with the plan's sizes, if one is known. */
+  /** Of the known model with the sizes of the plan, if there is one. */
   readonly experts?: ExpertTime & { readonly model: string };
 }
 

@@ -1,4 +1,4 @@
-// What it costs to add by token, so that sums have the same bits for any number of ranks, instead of node by node.
+// The cost of adding by token, with the same bits for any number of ranks, instead of node by node.
 
 import type { Plan } from '../../planner/plan.ts';
 import type { SumOrder } from '../../planner/spec.ts';
@@ -15,7 +15,7 @@ export interface CombinePrice {
   readonly linkBytes: number;
   /** Those of them that go from one node to another. */
   readonly interNodeBytes: number;
-  /** Predicted microseconds: a model's, not measured. */
+  /** Predicted microseconds, from a model and not measured. */
   readonly us: number;
 }
 

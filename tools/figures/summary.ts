@@ -63,7 +63,7 @@ export interface Summary {
   busiestNicBytes: number;
   /** Bytes of rows on the largest rank, by backend. */
   memory: Memory;
-  /** Why `auto` chose the strategy; empty where it was asked for. */
+  /** Why `auto` chose the strategy; empty if the caller chose it. */
   reason: string;
   /** Hierarchical plans only. */
   forwarding?: Forwarding;
@@ -80,7 +80,7 @@ export interface Summary {
   copiesPerToken: {
     /** Kept (token, k) per token. */
     flat: number;
-    /** Rows that really leave their source rank's memory per token. */
+    /** Rows per token that actually leave the memory of their source rank. */
     sent: number;
   };
 }
@@ -127,12 +127,12 @@ function forwardingOf(plan: Plan): Forwarding | undefined {
   };
 }
 
-/** What travels with forwarded rows: a count a row, and (rank, slot, k) an entry, as two words. */
+/** Metadata sent with forwarded rows: a count per row, and (rank, slot, k) per entry, in two words. */
 function metadataBytes(plan: Plan, forwardedRows: number): number {
   return 4 * forwardedRows + 8 * sum(plan.shards.map((shard) => shard.distributeEntry.length));
 }
 
-/** Sums a plan up. Works on unverified plans too, as far as their tables have the right sizes. */
+/** Summarizes a plan. Also works on unverified plans, if their tables have the right sizes. */
 export function summarize(plan: Plan): Summary {
   const { spec, shards } = plan;
   const tokens = shards.map((shard) => shard.tokens);
@@ -185,8 +185,9 @@ export function summarize(plan: Plan): Summary {
 }
 
 /**
- * A summary as a machine sees it: traffic between ranks that NVLink joins counts as inside a node, whatever the nodes
- * of the plan. In a plan with one rank per node, every copy for another rank would else look like one for the network.
+ * A summary for a machine: traffic between ranks that NVLink connects counts as traffic inside a node, regardless of the
+ * nodes of the plan. Otherwise, in a plan with one rank per node, every copy for another rank would count as network
+ * traffic.
  *
  * @param joined consecutive ranks that NVLink joins
  */

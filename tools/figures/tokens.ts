@@ -1,4 +1,4 @@
-// What the tokens of a plan do, counted: how far each one spreads, and how long the runs of rows are.
+// Statistics of the tokens of a plan: to how many ranks and nodes each one goes, and how long segments are.
 
 import type { Plan } from '../../planner/plan.ts';
 import { nodeOf } from '../../planner/spec.ts';
@@ -17,7 +17,7 @@ export function spreadOf({ spec, shards }: Plan): Spread {
   const ranks = new Array<number>(most + 1).fill(0);
   const nodes = new Array<number>(Math.min(most, spec.nodes) + 1).fill(0);
   const nodeOfRank = Array.from({ length: spec.ranks }, (_, rank) => nodeOf(spec, rank));
-  // The last token that reached each rank and node; stamps make clearing unnecessary.
+  // The last token that reached each rank and node. With these stamps, no table must be cleared.
   const rankStamp = new Int32Array(spec.ranks);
   const nodeStamp = new Int32Array(spec.nodes);
   let stamp = 0;

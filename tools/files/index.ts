@@ -45,9 +45,9 @@ export async function writePlan(path: string, plan: Plan): Promise<WrittenPlan> 
 
 /** What to read of a routing file. */
 export interface ReadRoutingOptions {
-  /** Ranks that share the tokens of a table that does not say; others must agree with the file. 1..4096. */
+  /** Number of ranks that share the tokens of a table without ranks; for other files, it must match the file. 1..4096. */
   readonly ranks?: number;
-  /** Whose file it is, if its first bytes do not say. Default auto. */
+  /** Program that wrote the file, if its first bytes do not identify it. Default auto. */
   readonly format?: RoutingFormat;
   /** Layer of a recording, as the file numbers it. */
   readonly layer?: number;

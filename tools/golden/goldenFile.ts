@@ -1,10 +1,12 @@
-// fusco.golden.json: which plans to make, written by people, and what they were, written by `fusco check --update`.
+// fusco.golden.json: which plans to make (written by people), and their golden entries (written by `fusco check
+// --update`).
 //
 //   {"formatVersion": 1,
 //    "plans":  {NAME: {"routing": PATH, "read"?: {"format", "layer", "step"}, "options": {"experts", …}}},
 //    "golden": {NAME: {"routingDigest", "planId", "summary": {METRIC: number}}}}
 //
-// Paths are relative to the file. Keys that are not known are refused: a misspelt option would be one silently left out.
+// Paths are relative to the file. Unknown keys are refused, because a misspelled option would otherwise be ignored
+// silently.
 
 import { FuscoError } from '../../planner/errors.ts';
 import type { PlacementMap } from '../../planner/placement.ts';
@@ -15,13 +17,13 @@ import { isCount, jsonOf, shown } from '../readers/json.ts';
 
 export const GOLDEN_FORMAT_VERSION = 1;
 
-/** Options of a plan as the file holds them: those of `fusco plan`; a placement may be the path of its own file. */
+/** Options of a plan in the file: those of `fusco plan`; a placement may be the path of a file. */
 export type GoldenOptions = Omit<PlanOptions, 'ranks' | 'placement'> & {
   ranks?: number;
   placement?: PlacementMap | string;
 };
 
-/** What to take of a routing, as the options of `fusco plan` in camel case; lists and axes are text. */
+/** What to read from a routing: the options of `fusco plan` in camel case; lists and axes are text. */
 export interface GoldenRead {
   readonly format?: RoutingFormat;
   readonly layer?: number;
@@ -47,7 +49,7 @@ export interface PlanEntry {
 }
 
 export interface GoldenEntry {
-  /** SHA-256 of the ids, whatever file they come in; 64 hex digits. */
+  /** SHA-256 of the ids, independent of the format of their file; 64 hex digits. */
   readonly routingDigest: string;
   readonly planId: string;
   readonly summary: Readonly<Record<string, number | string>>;
@@ -117,7 +119,7 @@ class Reader {
     return {
       routing: this.text(routing, `${where}/routing`),
       read: this.read(read, `${where}/read`),
-      // Ranges and choices are the planner's to check.
+      // The planner checks ranges and choices.
       options: given as unknown as GoldenOptions,
     };
   }
@@ -183,7 +185,7 @@ export async function readGolden(path: string): Promise<GoldenFile> {
   return parseGolden(new TextDecoder().decode(await readWhole(path)), path);
 }
 
-/** The file's text: two spaces of indentation, plans as people wrote them, golden entries in the order of the plans. */
+/** The file's text: two spaces of indentation, plans unchanged, golden entries in the order of the plans. */
 export function formatGolden({ plans, golden }: GoldenFile): string {
   const shown = [...plans].map(([name, { routing, read, options }]) => [
     name,

@@ -1,4 +1,4 @@
-// Golden plans: making the plans that a file names, and comparing them with what they were.
+// Golden plans: makes the plans that a file lists, and compares them with their golden entries.
 
 import { dirname, resolve } from 'node:path';
 import { hex } from '../../planner/format/bytes.ts';
@@ -19,18 +19,18 @@ import type { GoldenEntry, GoldenFile, GoldenRead, PlanEntry } from './goldenFil
 /** `missing`: a plan without a golden entry; `obsolete`: a golden entry without a plan. */
 export type Verdict = 'same' | 'mismatch' | 'missing' | 'obsolete';
 
-/** What became of one name. */
+/** The verdict for one name. */
 export interface Checked {
   readonly name: string;
   readonly verdict: Verdict;
-  /** Why, a line each: the routing, the plan id, and the figures that differ. */
+  /** The reasons, one line each: the routing, the plan id, and the figures that differ. */
   readonly reasons: readonly string[];
 }
 
-/** Digits behind the point that a ratio keeps: what a reviewer reads, and no difference in the last bit. */
+/** Decimal places of a ratio, so that a difference in the last bit is not a mismatch. */
 const RATIO_DIGITS = 6;
 
-/** SHA-256 of all ids as 32-bit words, with each rank's tokens and topk, whatever file or width they came in. */
+/** SHA-256 of all ids as 32-bit words, with each rank's tokens and topk, independent of their file and dtype. */
 export async function routingDigest(tables: readonly RoutingTable[]): Promise<string> {
   const chunks: Uint8Array[] = [];
   for (const { ids, tokens, topk } of tables) {
@@ -42,7 +42,7 @@ export async function routingDigest(tables: readonly RoutingTable[]): Promise<st
   return hex(await nodeSha256(chunks));
 }
 
-/** The figures of a plan that a reviewer can judge: strategy, balancer's rule and every metric of docs/diff.md. */
+/** The figures of a plan that a reviewer can assess: strategy, balancer's rule and every metric of docs/diff.md. */
 export function goldenSummary(plan: VerifiedPlan): Record<string, number | string> {
   const measured = measure(plan, defaultTopology(plan.spec));
   const figures: Record<string, number | string> = {
@@ -56,7 +56,7 @@ export function goldenSummary(plan: VerifiedPlan): Record<string, number | strin
   return figures;
 }
 
-/** What to take of a routing. Throws E_OPTION for lists or axes that are none. */
+/** What to read from a routing. Throws E_OPTION for invalid lists or axes. */
 function choiceOf({ axes, ranksFrom, maskIds, ...read }: GoldenRead): RoutingChoice {
   const ranges = (name: string, text: string | undefined) =>
     text === undefined ? undefined : parseRanges(name, text);
@@ -91,7 +91,7 @@ export async function planOf(
   return { plan, tables };
 }
 
-/** What a golden file keeps of one plan. Throws what planOf throws. */
+/** The golden entry of one plan. Throws what planOf throws. */
 export async function makeGolden(entry: PlanEntry, file: string, planner: Planner): Promise<GoldenEntry> {
   const { plan, tables } = await planOf(entry, file, planner);
   return {
@@ -128,12 +128,12 @@ function figureText(
   return `${name} ${formatValue(from, unit)} -> ${formatValue(to, unit)} (${formatChange(relativeChange(from, to))})`;
 }
 
-/** The model may change from version to version, the plan does not: a predicted time alone is no difference. */
+/** A changed predicted time alone is not a difference: the model may change between versions, while the plan does not. */
 function isModel(name: string): boolean {
   return METRICS.some((metric) => metric.name === name && metric.unit === 'us');
 }
 
-/** What differs. Figures that an older entry does not have are no difference. */
+/** The differences. Figures that an older entry does not have are ignored. */
 function reasonsOf(was: GoldenEntry, is: GoldenEntry): string[] {
   const reasons: string[] = [];
   if (was.routingDigest !== is.routingDigest) reasons.push('the routing itself changed');
@@ -146,7 +146,7 @@ function reasonsOf(was: GoldenEntry, is: GoldenEntry): string[] {
   return reasons;
 }
 
-/** Compares what was with what is: plans in their order, then obsolete entries. */
+/** Compares golden entries with current plans: plans in their order, then obsolete entries. */
 export function compareGolden(
   { plans, golden }: GoldenFile,
   made: ReadonlyMap<string, GoldenEntry>,

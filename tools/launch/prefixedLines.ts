@@ -1,13 +1,13 @@
-// Output of several processes on one stream, line by line: no line is torn by another, and each says whose it is.
+// Writes the output of several processes to one stream, in whole lines, each with a prefix that names its process.
 
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 
-/** A longer line is cut: somebody who never ends a line must not fill the memory. */
+/** A longer line is split, so that a process that never ends a line cannot fill the memory. */
 export const LONGEST_LINE = 1 << 16;
 const NEWLINE = 10;
 
-/** Puts a prefix before every line of a stream of chunks that begin and end anywhere. */
+/** Puts a prefix before every line of a stream of chunks, which may begin and end anywhere. */
 export class LinePrefixer {
   readonly #prefix: Buffer;
   #rest: Buffer = Buffer.alloc(0);
@@ -16,7 +16,7 @@ export class LinePrefixer {
     this.#prefix = Buffer.from(prefix);
   }
 
-  /** The lines that this chunk ends, prefixed; empty if it ends none. */
+  /** The lines that this chunk completes, with prefixes; empty if it completes none. */
   push(chunk: Uint8Array): Buffer {
     const pieces: Uint8Array[] = [];
     let text = Buffer.concat([this.#rest, chunk]);
@@ -31,7 +31,7 @@ export class LinePrefixer {
     return Buffer.concat(pieces);
   }
 
-  /** The last line if it has no end; it gets one, so that the next process starts a line of its own. */
+  /** The last line if it has no end. An end is added, so that the next process starts a new line. */
   finish(): Buffer {
     const rest = this.#rest;
     this.#rest = Buffer.alloc(0);
@@ -39,7 +39,7 @@ export class LinePrefixer {
   }
 }
 
-/** Copies a stream to another in whole, prefixed lines, no faster than the other takes them. */
+/** Copies a stream to another in whole lines with prefixes, no faster than the other accepts them. */
 export async function copyLines(from: Readable, to: Writable, prefix: string): Promise<void> {
   const lines = new LinePrefixer(prefix);
   const write = async (bytes: Buffer) => {

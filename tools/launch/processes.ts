@@ -16,16 +16,16 @@ export interface LaunchOptions {
   readonly port: number | undefined;
   /** Whether every line of output begins with its rank. */
   readonly prefix: boolean;
-  /** Milliseconds between asking the others to end and ending them. */
+  /** Milliseconds between SIGTERM and SIGKILL for the other ranks. */
   readonly graceMs: number;
-  /** Takes one line about what the launcher does. */
+  /** Receives lines about what the launcher does. */
   say(line: string): void;
 }
 
 const LOOPBACK = '127.0.0.1';
 const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** A port that is free now. */
+/** A port that is currently free. */
 async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve, reject) => {
@@ -36,7 +36,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** What torchrun would set, and a secret that no other user of this machine knows. */
+/** The variables that torchrun would set, and a secret that no other user of this machine knows. */
 function environmentOf(rank: number, ranks: number, port: number, secret: string): NodeJS.ProcessEnv {
   return {
     ...process.env,
@@ -55,15 +55,15 @@ function prefixOf(rank: number, to: NodeJS.WriteStream): string {
   return `${styleOf(to).paint(rank % 2 === 0 ? 'far' : 'near', `[${rank}]`)} `;
 }
 
-/** How a process ended, as a shell would say it. */
+/** The exit code of a process, as a shell would report it. */
 function exitCode(code: number | null, signal: NodeJS.Signals | null): number {
   return signal === null ? (code ?? 0) : 128 + constants.signals[signal];
 }
 
-/** The processes of one launch. Each leads a process group, so that a signal reaches what it has started, too. */
+/** The processes of one launch. Each leads a process group, so that a signal also reaches its children. */
 class Processes {
   readonly #options: LaunchOptions;
-  /** Process groups that somebody may still be in. */
+  /** Process groups that may still have processes. */
   readonly #groups = new Set<number>();
   #running = 0;
   #outcome: number | FuscoError = 0;
@@ -73,18 +73,18 @@ class Processes {
     this.#options = options;
   }
 
-  /** Sends a signal to everything that runs. */
+  /** Sends a signal to all running processes. */
   signal(signal: NodeJS.Signals): void {
     for (const group of this.#groups) {
       try {
         process.kill(-group, signal);
       } catch {
-        // It has ended meanwhile.
+        // It has ended in the meantime.
       }
     }
   }
 
-  /** Runs all ranks to their end. Gives the exit code of the first that failed, or 0. */
+  /** Runs all ranks to their end. Returns the exit code of the first that failed, or 0. */
   async run(port: number, secret: string): Promise<number> {
     const { ranks } = this.#options;
     const ends: Promise<void>[] = [];
@@ -122,12 +122,12 @@ class Processes {
         resolve();
       });
     });
-    // Ends later than the process where something that it has started holds the streams.
+    // Ends later than the process if a child holds the streams open.
     await Promise.all(copies);
     if (child.pid !== undefined) this.#groups.delete(child.pid);
   }
 
-  /** The first failure decides; the others cannot go on without that rank. */
+  /** The first failure decides; the others cannot continue without that rank. */
   #failed(outcome: number | FuscoError, text?: string): void {
     if (this.#outcome !== 0) return;
     this.#outcome = outcome;
@@ -141,7 +141,7 @@ class Processes {
 /**
  * Starts one process per rank, forwards signals to all of them, and waits for their end.
  *
- * @returns the exit code of the first rank that failed, 128 + signal where a signal ended it; 0 if none failed
+ * @returns the exit code of the first rank that failed, 128 + signal if a signal ended it; 0 if none failed
  * @throws FuscoError E_FILE_NOT_FOUND if the program cannot be started
  */
 export async function launch(options: LaunchOptions): Promise<number> {
@@ -150,7 +150,7 @@ export async function launch(options: LaunchOptions): Promise<number> {
   const atExit = () => processes.signal('SIGTERM');
   for (const signal of FORWARDED) process.on(signal, forward);
   process.on('exit', atExit);
-  // Every rank may wait for the same stream to take more.
+  // Every rank may wait for the same stream to drain.
   for (const stream of [process.stdout, process.stderr]) stream.setMaxListeners(options.ranks + 16);
   try {
     const secret = process.env.FUSCO_SECRET || randomBytes(32).toString('hex');

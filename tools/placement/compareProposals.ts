@@ -1,4 +1,4 @@
-// Proposals of where experts are hosted, next to the placements that they are compared with.
+// Proposes placements, and compares them with others.
 
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/format/layout.ts';
@@ -11,11 +11,11 @@ import { stepRatios } from './quotaLoads.ts';
 export interface CompareOptions {
   ranks: number;
   ranksPerNode?: number;
-  /** Replicas to be used, or with `target` at most. Default 0, or with `target` as many as needed. */
+  /** Number of replicas; with `target`, their maximum. Default 0, or with `target` as many as needed. */
   replicas?: number;
   /** Largest rows of a rank over the mean in any step, from 1. */
   target?: number;
-  /** Last steps that the proposal does not see. Default 0. */
+  /** Number of last steps that are excluded from the proposal. Default 0. */
   holdout?: number;
 }
 
@@ -46,7 +46,7 @@ function checkTarget(target: number | undefined): number | undefined {
   });
 }
 
-/** The steps of the proposal, and those that are held out. Throws E_OPTION where none is left. */
+/** The steps of the proposal, and those that are held out. Throws E_OPTION if no step is left for the proposal. */
 function divide(steps: readonly (readonly number[])[], holdout: number) {
   const most = steps.length - 1;
   if (holdout > most) {
@@ -66,7 +66,7 @@ function better(own: Candidate, other: Candidate): Candidate {
   return other.steps.worst < own.steps.worst ? other : own;
 }
 
-/** The own candidate, or another one that meets the target with fewer replicas, or comes closer to it. */
+/** The candidate of this module, or another one that meets the target with fewer replicas or comes closer to it. */
 function fewest(own: Candidate, other: (replicas: number) => Candidate, target: number): Candidate {
   if (own.steps.worst > target) return better(own, other(own.replicas));
   let best = own;
@@ -79,9 +79,9 @@ function fewest(own: Candidate, other: (replicas: number) => Candidate, target: 
 }
 
 /**
- * Proposes a placement for the replica rule `quota-1`, and measures it next to contiguous blocks, the best packing without
- * replicas, and EPLB's heuristic with the same number of replicas. Where EPLB's meets the target with fewer, or is better, it is
- * the proposal.
+ * Proposes a placement for the replica rule `quota-1`, and measures it next to contiguous blocks, the best packing
+ * without replicas, and EPLB's heuristic with the same number of replicas. If EPLB's placement meets the target with
+ * fewer replicas, or is better, it is the proposal.
  *
  * @param steps rows of each expert in each step
  * @returns the four in this order; the proposal is the last

@@ -1,7 +1,7 @@
-// Placements of other tools as maps from experts to ranks. They number physical slots, or say what each rank holds; a
-// plan knows the ranks of an expert and not the slots, so several slots of one expert on one rank become one instance.
+// Placements of other tools as maps from experts to ranks. They number physical slots, or list the experts of each rank.
+// A plan knows the ranks of an expert but no slots, so several slots of one expert on one rank become one instance.
 //
-// P slots are dealt to R ranks in contiguous blocks; if R does not divide P, the first P % R ranks have one more.
+// P slots are assigned to R ranks in contiguous blocks; if R does not divide P, the first P % R ranks have one more.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/format/layout.ts';
@@ -11,20 +11,20 @@ import type { PlacementLayer } from './placementFile.ts';
 
 export interface Converted {
   readonly map: PlacementMap;
-  /** Slots that became one with another slot of their expert on their rank. */
+  /** Slots that were merged with another slot of their expert on their rank. */
   readonly merged: number;
   /** Physical slots that hold an expert. */
   readonly physical: number;
-  /** Slots that hold none. */
+  /** Slots that hold no expert. */
   readonly unused: number;
   /** Slots of each expert. */
   readonly slots: readonly number[];
 }
 
-/** What a layer is converted for. */
+/** The target of a conversion. */
 export interface Target {
   readonly ranks: number;
-  /** Physical slots, where the file does not say how many there are. Default: up to the highest that is used. */
+  /** Number of physical slots, if the file does not state it. Default: up to the highest that is used. */
   readonly slots?: number | undefined;
   readonly path: string;
 }
@@ -97,7 +97,7 @@ function fromLogical(layer: Nested, target: Target): Converted {
     list.map((slot): [number, number] => [expert, remainderFirstOwner(slot, total, target.ranks)]),
   );
   const hosts = hostsOf(pairs, target);
-  // Experts without a slot at the end of the list are missing, too.
+  // Experts without a slot at the end of the list are missing as well.
   while (hosts.length < lists.length) hosts.push([]);
   return join(hosts, total - used.size, target);
 }
@@ -156,14 +156,14 @@ const CONVERTERS = {
   expert_to_ep_rank: fromOwners,
 } as const;
 
-/** The map of one layer. Throws E_PLACEMENT for what is no placement on `target.ranks` ranks. */
+/** The map of one layer. Throws E_PLACEMENT unless it is a placement on `target.ranks` ranks. */
 export function convertLayer({ format, layer }: PlacementLayer, target: Target): Converted {
   const isRagged = axesOf(layer) === 0;
   if (isRagged) throw bad(target, 'it holds numbers and lists side by side', SAME_FILE);
   return CONVERTERS[format](layer, target);
 }
 
-/** Throws E_PLACEMENT unless `logcnt` says how many slots each expert has. */
+/** Throws E_PLACEMENT unless `logcnt` contains the number of slots of each expert. */
 export function checkReplicas(counts: Nested, found: readonly number[], target: Target): void {
   const hint = 'Give the replica counts of the same layer of the same placement.';
   const at = found.findIndex((replicas, expert) => counts[expert] !== replicas);

@@ -1,10 +1,10 @@
 // Placements for the replica rule `quota-1`: as few replicas as possible so that in every step no rank has more than `target`
 // times the mean.
 //
-// Quotas move rows along chains of replicas, so one replica can relieve ranks that do not host its expert. What holds a
-// busy rank back is a set of ranks whose experts have no host outside of it (Hall's theorem). Each replica that is added
-// opens the set that holds back the worst step: its expert with the most rows gets a host outside. At the end, replicas that
-// later ones made superfluous are removed.
+// Quotas move rows along chains of replicas, so one replica can relieve ranks that do not host its expert. A rank stays
+// busy because of a set of ranks whose experts have no host outside the set (Hall's theorem). Each replica that is added
+// opens the set that limits the worst step: its expert with the most rows gets a host outside. At the end, replicas that
+// later ones made redundant are removed.
 
 import { makePlacement, type PlacementMap } from '../../planner/placement.ts';
 import { sum } from '../../planner/totals.ts';
@@ -14,18 +14,21 @@ export interface FewestOptions {
   readonly ranks: number;
   /** Largest rows of a rank over the mean, from 1. */
   readonly target: number;
-  /** Most replicas. */
+  /** Maximum number of replicas. */
   readonly most: number;
-  /** Whether to use all of `most`: what the target does not need goes to the experts with the most rows per instance. */
+  /**
+   * Whether to use all of `most`: replicas that the target does not need go to the experts with the most rows per
+   * instance.
+   */
   readonly useAll: boolean;
 }
 
-/** The step that is furthest above the target, and what holds it back. */
+/** The step that is furthest above the target, and the set of ranks that limits it. */
 interface Obstacle {
   readonly rows: readonly number[];
   readonly loads: Float64Array;
   readonly closed: readonly number[];
-  /** Rows of the busiest rank over those that are allowed. */
+  /** Rows of the busiest rank divided by the allowed rows. */
   readonly excess: number;
 }
 
@@ -77,7 +80,7 @@ class Hosts {
     return worst;
   }
 
-  /** Adds the replica that opens the closed set; returns it, or undefined where no rank outside has room. */
+  /** Adds the replica that opens the closed set; returns it, or undefined if no rank outside has room. */
   open({ rows, loads, closed }: Obstacle, room: number): [expert: number, rank: number] | undefined {
     const inside = new Set(closed);
     const rank = this.#leastLoaded(loads, room, (candidate) => !inside.has(candidate));
@@ -157,7 +160,8 @@ export function fewestReplicas(
 ): PlacementMap {
   const hosts = new Hosts(base, ranks, steps, target);
   const added: Replica[] = [];
-  // A number of replicas to be used gives every rank equally many places; otherwise places grow with the replicas.
+  // If the number of replicas is given, all ranks have the same number of places; otherwise places are added with the
+  // replicas.
   const room = () => Math.ceil((base.length + (useAll ? most : added.length + ranks)) / ranks);
   let used = 0;
   if (meetTarget(hosts, added, most, room)) used -= removeSuperfluous(hosts, added);

@@ -1,4 +1,4 @@
-// Files that hold a placement, of whatever tool: arrays, or fields by name.
+// Placement files of several tools: arrays, or fields by name.
 //
 //   phy2log             [physical slots] logical experts, -1 for an empty slot. EPLB: phy2log; vLLM and SGLang:
 //                       physical_to_logical_map; TensorRT-LLM: the lists of initial_global_assignments (YAML)
@@ -23,7 +23,7 @@ import { openFile } from '../readers/source.ts';
 import { readTorch, TorchTensor } from '../readers/torch.ts';
 import { axesOf, isNested, type Nested, nest } from './nested.ts';
 
-/** What a layer of a placement is, without the axis of layers. */
+/** The kinds of placements of a layer, without the axis of layers. */
 export const FORMATS = ['phy2log', 'log2phy', 'expert_map', 'expert_to_ep_rank', 'ascend'] as const;
 export type Format = (typeof FORMATS)[number];
 
@@ -52,11 +52,11 @@ export const NAMES = {
 
 const ASSIGNMENTS = 'initial_global_assignments';
 const LAYER_LIST = 'layer_list';
-/** Parsing takes many times the memory of the text. */
+/** Parsing takes much more memory than the text. */
 const MAX_YAML_BYTES = 1 << 24;
 
 type Fields = ReadonlyMap<string, unknown>;
-/** What a file holds. */
+/** The contents of a file. */
 type Content = { readonly array: Nested } | { readonly fields: Fields };
 
 function formatError(path: string, text: string): FuscoError {
@@ -90,10 +90,10 @@ function yamlOf(text: string, path: string): unknown {
   if (text.length > MAX_YAML_BYTES)
     throw formatError(path, `${text.length} characters of YAML > ${MAX_YAML_BYTES}`);
   try {
-    // No alias: a few of them stand for any amount of data.
+    // No aliases: a few of them can represent any amount of data.
     return parseYaml(text, { mapAsMap: true, maxAliasCount: 0, logLevel: 'error' });
   } catch (cause) {
-    // A stack that overflows is a RangeError.
+    // A stack overflow is a RangeError.
     throw formatError(
       path,
       `it is neither JSON nor YAML: ${String((cause as Error).message).split('\n')[0]}`,
@@ -135,7 +135,7 @@ function pick<T>(layers: ReadonlyMap<number, T>, layer: number | undefined, path
   const only = layers.size === 1 ? [...layers.keys()][0] : undefined;
   const found = layers.get(layer ?? only ?? -1);
   if (found !== undefined) return found;
-  const text = layer === undefined ? 'several layers' : `layer ${layer} is not there`;
+  const text = layer === undefined ? 'several layers' : `layer ${layer} does not exist`;
   throw optionError(
     path,
     `${text}: give --layer, one of ${listed(layers.keys())}`,
@@ -233,7 +233,7 @@ function devicesOf(fields: Fields, layer: number | undefined, path: string): Nes
   return experts;
 }
 
-/** A layer of a placement and what it is. */
+/** A layer of a placement and its format. */
 export interface PlacementLayer {
   readonly format: Format;
   readonly layer: Nested;
@@ -241,7 +241,7 @@ export interface PlacementLayer {
   readonly isGuess?: boolean;
 }
 
-/** The format of a file: the one that was asked for, if the file does not contradict it. Throws E_OPTION, E_FORMAT. */
+/** The format of a file: the requested one, if the file does not contradict it. Throws E_OPTION, E_FORMAT. */
 function resolveFormat(content: Content, asked: Format | undefined, path: string): Format {
   if ('array' in content) {
     if (asked === undefined) {
@@ -268,7 +268,7 @@ function resolveFormat(content: Content, asked: Format | undefined, path: string
 }
 
 /**
- * One layer of a placement file. A file that says what it holds needs no format.
+ * One layer of a placement file. A file that names its fields needs no format.
  *
  * @throws FuscoError E_FORMAT, E_FOREIGN, E_OPTION if there is no such layer or the format does not follow from the file
  */

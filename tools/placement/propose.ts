@@ -1,7 +1,7 @@
-// Where experts should live: greedy replication and packing, the problem that EPLB (DeepSeek's expert parallelism
-// load balancer) solves for one node group. Two steps after it: the next replica goes to the expert with the
+// Proposes placements by greedy replication and packing, the problem that EPLB (DeepSeek's expert parallelism load
+// balancer) solves for one node group. The two steps are those of EPLB: the next replica goes to the expert with the
 // highest load per replica; then instances are packed heaviest first, each on the least loaded rank with room. Unlike
-// EPLB's, a rank never holds two instances of one expert, because a plan could not tell them apart.
+// with EPLB, a rank never holds two instances of one expert, because a plan could not distinguish them.
 
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES, MAX_RANKS } from '../../planner/format/layout.ts';
@@ -19,11 +19,13 @@ export interface ProposalOptions {
   ranks: number;
   /** Instances beyond one per expert. Default 0. */
   replicas?: number;
-  /** Replicas of an expert go to different nodes where that costs no balance. Default: largest divisor up to 8. */
+  /**
+   * Replicas of an expert go to different nodes if this does not worsen the balance. Default: largest divisor up to 8.
+   */
   ranksPerNode?: number;
 }
 
-/** Largest load of a rank, and of a node, over the mean. */
+/** Largest load of a rank, and of a node, divided by the mean. */
 export interface Imbalance {
   readonly rankMaxOverMean: number;
   readonly nodeMaxOverMean: number;
@@ -35,7 +37,7 @@ export interface Proposal {
   /** Of contiguous blocks. */
   readonly before: Imbalance;
   readonly after: Imbalance;
-  /** Replicas that found a rank of their own. */
+  /** Number of replicas that were placed on a separate rank. */
   readonly replicas: number;
 }
 
@@ -79,7 +81,7 @@ export function replicate(counts: readonly number[], replicas: number, ranks: nu
   return instances;
 }
 
-/** The ranks while they fill up. */
+/** The ranks while they are filled. */
 class Packing {
   readonly hosted: Set<number>[];
   readonly #loads: number[];
@@ -116,7 +118,7 @@ class Packing {
     this.#loads[rank]! += load;
   }
 
-  /** Where only ranks that hold the expert have room: moves another expert there and takes its place. */
+  /** If only ranks that hold the expert have room: moves another expert there and takes its place. */
   swapIn(expert: number, load: number, loadOf: (expert: number) => number): boolean {
     const open = this.hosted.findIndex((experts) => experts.size < this.#room);
     for (const [rank, experts] of this.hosted.entries()) {
@@ -155,7 +157,7 @@ function instanceCount(map: PlacementMap): number {
 
 /**
  * Adds replicas to a map one by one, each for the highest load per instance and on the least loaded rank without it, and
- * leaves out those that would make the busiest rank busier. No rank gets more instances than `room`.
+ * omits those that would make the busiest rank busier. No rank gets more instances than `room`.
  */
 function addReplicas(
   map: PlacementMap,
@@ -194,8 +196,8 @@ function addReplicas(
 }
 
 /**
- * Proposes where each expert lives. The busiest rank of the result is never busier than that of contiguous blocks, which
- * are kept where packing does not beat them; replicas that only make it busier are left out.
+ * Proposes the ranks of each expert. The busiest rank of the result is never busier than that of contiguous blocks, which
+ * are kept if packing is not better. Replicas that only make it busier are omitted.
  *
  * @param counts load of each expert, integers from 0
  * @throws FuscoError E_OPTION for sizes out of range, or more replicas than ranks can hold
@@ -223,7 +225,7 @@ export function proposePlacement(counts: readonly number[], options: ProposalOpt
   const proposal = proposalOf(packed);
   if (asked === 0) return better(proposalOf(blocks), proposal);
   if (proposal.after.rankMaxOverMean <= before.rankMaxOverMean) return proposal;
-  // Replicas that cannot be packed: the better map without them, and those of them that do no harm.
+  // If replicas cannot be packed: the better map without them, plus those replicas that do no harm.
   const base = better(proposalOf(blocks), proposalOf(packWith(0)));
   return better(base, proposalOf(addReplicas(base.map, counts, asked, { ranks, room: room(asked) })));
 }

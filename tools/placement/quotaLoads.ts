@@ -1,4 +1,5 @@
-// What the replica rule `quota-1` makes of a placement, if only the rows of each expert are known and not where they start.
+// The loads of a placement under the replica rule `quota-1`, if only the rows of each expert are known and not their
+// source ranks.
 
 import type { Placement } from '../../planner/placement.ts';
 import { groupReplicas } from '../../planner/replicaGroups.ts';
@@ -9,12 +10,15 @@ import { maxOverMean } from '../figures/summary.ts';
 export interface QuotaLoads {
   /** f64[ranks], rows of each rank. The largest is the least that the placement allows. */
   readonly loads: Float64Array;
-  /** If some rank has more than `allowed` rows: the ranks that hold them back, whose experts have no other host; ascending. */
+  /**
+   * If some rank has more than `allowed` rows: the set of ranks that limits it, whose experts have no other host;
+   * ascending.
+   */
   readonly closed: readonly number[];
 }
 
 /**
- * Rows of each rank once replicas have evened them out. Rows move only as far as `allowed` asks for.
+ * Rows of each rank after they were balanced between replicas. Rows move only as far as `allowed` requires.
  *
  * @param rows of each expert
  * @param allowed rows of a rank; default: the mean
@@ -41,7 +45,7 @@ export function quotaLoads(placement: Placement, rows: readonly number[], allowe
   return { loads: balancer.load, closed: raised ? [...balancer.closed].sort((a, b) => a - b) : [] };
 }
 
-/** Rows of the busiest rank over the mean, for each step in which anything was counted. */
+/** Rows of the busiest rank divided by the mean, for each step with counts. */
 export function stepRatios(placement: Placement, steps: readonly (readonly number[])[]): number[] {
   return steps
     .filter((rows) => sum(rows) > 0)

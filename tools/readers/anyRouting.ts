@@ -1,5 +1,5 @@
-// Routing in whatever file there is: whose it is, is told by its first bytes and by the names of a directory, never by
-// trust in an extension.
+// Reads routing from files of any supported format. The format is recognized by the first bytes of a file and by the
+// names in a directory, never by an extension.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { namedArrays, readArrays } from './arrays.ts';
@@ -52,7 +52,7 @@ export interface RoutingChoice extends ReadChoice {
 
 type Choice = RoutingChoice & LayerSearch;
 
-/** A JSON file that is not one value a line is read whole. */
+/** A JSON file that does not have one value per line is read as a whole. */
 const MAX_JSON_BYTES = 2 ** 28;
 
 /** The value of the first line; undefined if the line alone is not JSON. */
@@ -130,7 +130,7 @@ const RANK_FILE = /^rank[0-9]+\.npy$/;
 
 function readNumpyRouting(file: FileSource, choice: Choice): Recorded {
   const { path, bytes, kind } = file;
-  // The names alone: members are read once.
+  // Only the names: members are read once.
   const isPerRank = kind === 'npz' && openTorch(bytes, path).names.some((name) => RANK_FILE.test(name));
   if (isPerRank && choice.array === undefined) return readPerRank(file, choice);
   const arrays = kind === 'npy' ? new Map([['', parseNpy(wholeOf(file), path)]]) : readNpz(bytes, path);
@@ -157,7 +157,7 @@ function readPerRank(source: Source, choice: Choice): Recorded {
   return { kind: 'ranks', tables, isStated: true };
 }
 
-/** What a file is that nothing here reads. */
+/** The description of a file that no reader accepts. */
 function refuseUnknown({ path, bytes }: FileSource): never {
   const text = new TextDecoder().decode(bytes.subarray(0, Math.min(512, bytes.length)));
   if (/^[\w"]+(,[\w" .-]*)+\r?\n/.test(text)) {
@@ -166,7 +166,7 @@ function refuseUnknown({ path, bytes }: FileSource): never {
       'text that begins like CSV, which is no format of a routing: store the ids as .npy or JSONL',
     );
   }
-  // The refusal of the .npy reader says what the file starts with.
+  // The error of the .npy reader states how the file starts.
   parseNpy(wholeOf({ kind: 'unknown', path, bytes }), path);
   throw new FuscoError('E_INTERNAL', 'an unknown file is a .npy file', { path });
 }
@@ -224,7 +224,7 @@ function refuseEmpty(source: Source, choice: Choice): never {
   try {
     readSource(source, { ...choice, notice: undefined, onFound: undefined, layersWithExperts });
   } catch (error) {
-    // Another layer may be damaged; this one is empty all the same.
+    // Another layer may be damaged; this one is empty nevertheless.
     if (!(error instanceof FuscoError)) throw error;
   }
   layersWithExperts.delete(choice.layer ?? -1);
@@ -244,7 +244,7 @@ function refuseEmpty(source: Source, choice: Choice): never {
   );
 }
 
-/** Of a file that states its ranks, those that were asked for. Throws E_RANKS. */
+/** The requested ranks of a file that states its ranks. Throws E_RANKS. */
 function pickRanks(
   tables: readonly RecordedTable[],
   path: string,
@@ -258,13 +258,13 @@ function pickRanks(
   }
   const picked = ranksFrom?.map((rank) => tables[rank]!) ?? [...tables];
   if (ranks === undefined || ranks === picked.length) return picked;
-  throw new FuscoError('E_RANKS', `holds ${picked.length} ranks, not the ${ranks} asked for`, {
+  throw new FuscoError('E_RANKS', `contains ${picked.length} ranks, not the ${ranks} requested`, {
     path,
     hint: 'Leave out --ranks, or take some of the ranks with --ranks-from FIRST..LAST.',
   });
 }
 
-/** The tables of the ranks that were asked for. Throws E_RANKS, E_OPTION. */
+/** The tables of the requested ranks. Throws E_RANKS, E_OPTION. */
 function forRanks(recorded: Recorded, path: string, choice: Choice): RecordedTable[] {
   if (recorded.kind === 'ranks') {
     return recorded.isStated ? pickRanks(recorded.tables, path, choice) : [...recorded.tables];
@@ -278,13 +278,13 @@ function forRanks(recorded: Recorded, path: string, choice: Choice): RecordedTab
   });
 }
 
-/** Whether a source is ids of one layer and one step that somebody made, which may well be all masked. */
+/** Whether a source contains the ids of only one layer and step. Such ids may all be masked. */
 function isPlainIds({ kind, ...source }: Source, { layer }: Choice): boolean {
   if (layer !== undefined) return false;
   return kind === 'npy' || kind === 'npz' || ('names' in source && source.names.includes('rank0.npy'));
 }
 
-/** The tokens of all ranks, or of those that were asked for, as one batch. */
+/** The tokens of all ranks, or of the requested ones, as one batch. */
 function asBatch(recorded: Recorded, path: string, { ranksFrom }: Choice): Recorded {
   if (recorded.kind === 'batch') return recorded;
   const { tables, isStated } = recorded;
@@ -294,7 +294,7 @@ function asBatch(recorded: Recorded, path: string, { ranksFrom }: Choice): Recor
   return { kind: 'batch', table: { ...joinTables(picked), origins, isBool } };
 }
 
-/** The same tables as a map of 0 and 1 says, if they are one. */
+/** The tables of ids, converted from maps of 0 and 1 if they are such maps. */
 function decoded(recorded: Recorded, path: string, choice: Choice): Recorded {
   const tables = readMultiHot(tablesOf(recorded), path, choice);
   return recorded.kind === 'batch' ? { kind: 'batch', table: tables[0]! } : { ...recorded, tables };

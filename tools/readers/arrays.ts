@@ -1,4 +1,4 @@
-// Files of arrays: which of them holds the ids, and what its axes are.
+// Files of arrays: which array contains the ids, and what its axes are.
 //
 //   one array               .npy, a tensor in .pt, or the only array of integers with two axes or more
 //   routed_experts          and prompt_routed_experts before it: [tokens, layers, topk], as vLLM's clients store them
@@ -12,7 +12,7 @@ import { isInteger, type NdArray, shapeText } from './npy.ts';
 import type { Recorded } from './piece.ts';
 import { TraceCollector } from './trace.ts';
 
-/** An array of a file, not read yet. */
+/** An array of a file that has not been read yet. */
 export interface NamedArray extends Pick<NdArray, 'dtype' | 'shape' | 'declared'> {
   /** Empty for the only value of a file. */
   readonly name: string;
@@ -25,7 +25,7 @@ interface Member {
   readonly number: number | undefined;
 }
 
-/** What is known of the file. */
+/** What is known about the file. */
 export type ArraysContext = Omit<AxesContext, 'isStated'>;
 
 export const ROUTED_NAMES: readonly string[] = ['prompt_routed_experts', 'routed_experts'];
@@ -106,7 +106,7 @@ function refuseChoice(axes: readonly AxisName[], isSeries: boolean, path: string
   }
 }
 
-/** The choice's `onFound`, told the numbers that the axes or the names of the arrays give; none without numbers. */
+/** Calls `onFound` of the choice with the numbers from the axes or the names of the arrays, if there are any. */
 function onNumbered(
   axes: readonly AxisName[],
   isSeries: boolean,
@@ -162,7 +162,7 @@ export function readArrays(
     if (shape.length !== axes.length) {
       refuseOpen(arrays, path, `${JSON.stringify(array.name)} has ${shape.length} axes, not ${axes.length}`);
     }
-    // Of arrays that hold layers themselves, the number is that of the request.
+    // For arrays with an axis of layers, the number is that of the request.
     const holdsLayers = axes.includes('layers');
     const place = {
       step: isSeries && holdsLayers ? number : 0,

@@ -7,11 +7,11 @@ import { isInteger, type NdArray, shapeText } from './npy.ts';
 import type { Piece, Place } from './piece.ts';
 import type { TraceCollector } from './trace.ts';
 
-/** What is known of an array besides its shape. */
+/** What is known about an array in addition to its shape. */
 export interface AxesContext {
   /** Names the array in errors. */
   readonly path: string;
-  /** Whether the array is known to hold layers, as the routed experts of a response do. */
+  /** Whether the array is known to have an axis of layers, as the routed experts of a response do. */
   readonly hasLayers: boolean;
   /** Whether three axes without layers are ranks, tokens and topk, as NumPy files of this project are. */
   readonly hasRanks: boolean;
@@ -41,7 +41,7 @@ function namedAxes(axes: readonly Axis[], shape: readonly number[], path: string
 }
 
 /**
- * The axes of an array of ids, from its shape and from what was asked for. A guess is announced.
+ * The axes of an array of ids, from its shape and the request. A guess is reported.
  *
  * @throws FuscoError E_ROUTING_SHAPE for a shape that no order of axes explains, or several do
  */
@@ -53,7 +53,9 @@ export function axesOf(
   const { path, hasLayers, hasRanks, isStated } = context;
   if (choice.axes !== undefined) return namedAxes(choice.axes, shape, path);
   const guess = (axes: readonly AxisName[]) => {
-    choice.notice?.(`${path}: axes ${shapeText(shape)} read as ${axes.join(', ')} (--axes says otherwise)`);
+    choice.notice?.(
+      `${path}: axes ${shapeText(shape)} read as ${axes.join(', ')} (--axes sets another order)`,
+    );
     return axes;
   };
   const wantsLayers = hasLayers || choice.layer !== undefined;
@@ -120,7 +122,7 @@ class Strided {
     if (byK === 1 && (byToken === topk || tokens <= 1)) {
       return { ids: data.subarray(start, start + tokens * topk), tokens, topk, isBool };
     }
-    // Not 32-bit integers: ids that are none must still be seen as such where pieces are joined.
+    // Not 32-bit integers, so that invalid ids are still recognized where pieces are joined.
     const ids = new Float64Array(tokens * topk);
     for (let token = 0, to = 0; token < tokens; token++) {
       for (let k = 0; k < topk; k++, to++) ids[to] = Number(data[start + token * byToken + k * byK]);
@@ -129,7 +131,7 @@ class Strided {
   }
 }
 
-/** Where the pieces of an array belong, as far as its axes do not say. */
+/** Where the pieces of an array belong, if its axes do not state it. */
 export interface ArrayPlace {
   /** Number of the array among the steps or requests, and among the layers, of its file. */
   readonly step: number;

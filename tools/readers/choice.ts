@@ -1,12 +1,12 @@
-// What to take of a file that holds more than one routing, or whose axes and ids do not explain themselves.
+// What to read from a file with more than one routing, or whose axes and ids need an explanation.
 
 import { FuscoError } from '../../planner/errors.ts';
 
-/** What an axis of an array counts. `requests` belong to one batch; of `steps` one is taken. */
+/** What an axis of an array counts. `requests` belong to one batch; one of `steps` is selected. */
 export const AXES = ['ranks', 'steps', 'requests', 'layers', 'tokens', 'topk'] as const;
 export type AxisName = (typeof AXES)[number];
 
-/** An axis, with its size where the file does not state it. */
+/** An axis, with its size if the file does not state it. */
 export interface Axis {
   readonly name: AxisName;
   readonly size?: number | undefined;
@@ -28,11 +28,11 @@ export interface ReadChoice {
   readonly step?: number | undefined;
   /** Ranks of the plan, 1..4096. Ranks that recorded nothing have no tokens. */
   readonly ranks?: number | undefined;
-  /** The recorded ranks that make up the group, in ascending order: the first becomes rank 0. */
+  /** The recorded ranks that form the group, in ascending order: the first becomes rank 0. */
   readonly ranksFrom?: readonly number[] | undefined;
-  /** Whether it is of no matter which rank had a token, as where choices are only counted. */
+  /** Whether the rank of a token does not matter, for example if choices are only counted. */
   readonly anyRanks?: boolean | undefined;
-  /** Whether the tokens of all recorded ranks are one batch, in the order of the ranks, that `ranks` splits anew. */
+  /** Whether the tokens of all recorded ranks are one batch, in the order of the ranks, which `ranks` splits. */
   readonly asBatch?: boolean | undefined;
   /** Name of the array in a file of several; `*` stands for the number of a layer. */
   readonly array?: string | undefined;
@@ -42,7 +42,7 @@ export interface ReadChoice {
   readonly maskIds?: readonly Range[] | undefined;
   /** Whether a row of one id in all columns means that nothing was recorded. */
   readonly maskRepeatedRows?: boolean | undefined;
-  /** Whether rows are 0 or 1 per expert instead of ids. Default: if nothing else is possible. */
+  /** Whether rows contain a 0 or 1 per expert instead of ids. Default: only if nothing else is possible. */
   readonly multiHot?: boolean | undefined;
   /** Whether physical experts keep their numbers instead of becoming logical ones. */
   readonly physicalIds?: boolean | undefined;
@@ -50,21 +50,21 @@ export interface ReadChoice {
   readonly experts?: number | undefined;
   readonly progress?: ReadProgress | undefined;
   /**
-   * Called for everything that a recording holds, whatever is chosen; without numbers of steps or of layers, these are
-   * undefined. `joins`: without a choice, all steps are one.
+   * Called for everything that a recording contains, independent of the choice. If steps or layers have no numbers, these
+   * are undefined. `joins`: without a choice, all steps are joined.
    */
   readonly onFound?:
     | ((step: number | undefined, layer: number | undefined, joins: boolean) => void)
     | undefined;
-  /** Takes a line about what was guessed or passed over. */
+  /** Receives a line for everything that was guessed or skipped. */
   readonly notice?: ((text: string) => void) | undefined;
 }
 
-/** Options that belong to some kinds of files only. */
+/** Options that apply only to some kinds of files. */
 const OPTION_OF = { array: '--array', axes: '--axes', physicalIds: '--physical-ids' } as const;
 
 /**
- * Throws E_OPTION for an option that means nothing to a file: it would be left out without a word.
+ * Throws E_OPTION for an option that does not apply to a file: it would otherwise be ignored silently.
  *
  * @param what names the kind of file
  */
@@ -77,7 +77,7 @@ export function refuseOptions(
   const given = names.find((name) => choice[name] !== undefined && choice[name] !== false);
   if (given === undefined) return;
   const option = OPTION_OF[given];
-  throw new FuscoError('E_OPTION', `${option} means nothing to ${what}`, {
+  throw new FuscoError('E_OPTION', `${option} does not apply to ${what}`, {
     path,
     hint: `Leave out ${option}.`,
   });
@@ -109,7 +109,7 @@ export function parseRanges(option: string, text: string): Range[] {
   ranges.sort((a, b) => a.first - b.first);
   const overlap = ranges.findIndex((range, i) => i > 0 && range.first <= ranges[i - 1]!.last);
   if (overlap < 0) return ranges;
-  throw new FuscoError('E_OPTION', `${option}: ${ranges[overlap]!.first} is there twice`, {
+  throw new FuscoError('E_OPTION', `${option}: ${ranges[overlap]!.first} occurs twice`, {
     hint: `Name every number of ${option} once.`,
   });
 }
@@ -134,7 +134,7 @@ const ALIASES: Readonly<Record<string, AxisName>> = { batch: 'requests', experts
 export function parseAxes(text: string): Axis[] {
   const refuse = (what: string): never => {
     throw new FuscoError('E_OPTION', `--axes: ${what}`, {
-      hint: `Name the axes in order, of ${AXES.join(', ')}: --axes tokens,layers,topk, with sizes as layers=48.`,
+      hint: `Name the axes in order, from ${AXES.join(', ')}: --axes tokens,layers,topk, with sizes as layers=48.`,
     });
   };
   const axes = text.split(',').map((part): Axis => {
@@ -144,7 +144,7 @@ export function parseAxes(text: string): Axis[] {
     return { name: name as AxisName, size: found?.[2] === undefined ? undefined : Number(found[2]) };
   });
   const names = axes.map(({ name }) => name);
-  if (new Set(names).size !== names.length) refuse('an axis is there twice');
+  if (new Set(names).size !== names.length) refuse('an axis occurs twice');
   for (const name of ['tokens', 'topk'] as const)
     if (!names.includes(name)) refuse(`there is no axis ${name}`);
   if (names.includes('steps') && names.includes('requests')) refuse('steps and requests exclude each other');

@@ -22,9 +22,11 @@ import { tensorsOf } from './torchArrays.ts';
 import { isTrtllmArchive, parseKey } from './trtllm.ts';
 
 const NAME = 'logical_count';
-/** Numbers of layers: each takes a row of the result, so that a key alone could ask for any memory. */
+/**
+ * Maximum number of layers. Each takes a row of the result, so a key alone could otherwise request any amount of memory.
+ */
 const MAX_LAYER = 4095;
-/** Layers times experts: a few lines of CSV could ask for any memory. */
+/** Maximum of layers times experts: a few lines of CSV could otherwise request any amount of memory. */
 const MAX_COUNTS = 1 << 24;
 const HINT =
   'Counts are integers [layers, experts], as an array, as "logical_count", or as CSV with layer_id, expert_id, count.';
@@ -68,7 +70,10 @@ class LayerSums {
     row[expert]! += count;
   }
 
-  /** Adds a row of counts. Throws E_FORMAT for a value that is none, or another number of experts than before. */
+  /**
+   * Adds a row of counts. Throws E_FORMAT for an invalid value, or if the number of experts differs from that of earlier
+   * rows.
+   */
   addRow(layer: number, counts: ArrayLike<unknown>, what: string): void {
     const { length } = counts;
     if (length === 0 || (this.#experts !== 0 && length !== this.#experts)) {
@@ -94,7 +99,7 @@ class LayerSums {
   }
 }
 
-/** Sums of a file: of all steps together, and of each step where they are wanted. */
+/** Sums of a file: of all steps together and, if requested, of each step. */
 class CountSums {
   readonly total: LayerSums;
   readonly steps = new Map<number, LayerSums>();
@@ -210,8 +215,8 @@ function sumsOf(path: string, keepsSteps: boolean): CountSums {
 }
 
 /**
- * Reads counts per layer: [layers][experts], integers from 0, with equally many experts in every layer;
- * steps are added up.
+ * Reads counts per layer: [layers][experts], integers from 0, with the same number of experts in every layer; steps are
+ * added up.
  *
  * @throws FuscoError E_FORMAT for anything but counts, E_FOREIGN for a damaged binary file, E_LIMIT, E_FILE_NOT_FOUND,
  *   E_FILE_READ

@@ -2,7 +2,7 @@
 
 import { FuscoError } from '../../planner/errors.ts';
 
-/** Names of each column, the first found of which is read. */
+/** Names of each column; the first one found is read. */
 type Columns<Name extends string> = Readonly<Record<Name, readonly string[]>>;
 
 const MAX_SHOWN = 60;
@@ -19,7 +19,7 @@ function cellsOf(line: string): string[] {
 }
 
 /**
- * The rows of a table, of which the named columns are integers from 0; other columns are left alone.
+ * The rows of a table, of which the named columns are integers from 0; other columns are ignored.
  *
  * @throws FuscoError E_FORMAT if a column is missing or there twice, or a cell is no integer
  */
@@ -35,7 +35,7 @@ export function* readCsv<Name extends string>(
     if (found === undefined) {
       fail(path, `no column ${aliases[0]} in ${JSON.stringify((head ?? '').slice(0, MAX_SHOWN))}`);
     }
-    if (names.indexOf(found) !== names.lastIndexOf(found)) fail(path, `the column ${found} is there twice`);
+    if (names.indexOf(found) !== names.lastIndexOf(found)) fail(path, `the column ${found} occurs twice`);
     return { name, at: names.indexOf(found) };
   });
   for (const [i, line] of lines.entries()) {

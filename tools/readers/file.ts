@@ -24,12 +24,14 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** What an errno code means, on one line. */
+/** The meaning of an errno code, on one line. */
 export function ioReason(errno: string): string {
   return REASONS[errno] ?? errno;
 }
 
-/** E_FILE_NOT_FOUND or E_FILE_READ with a one-line reason; an error that no system call made is returned as it is. */
+/**
+ * E_FILE_NOT_FOUND or E_FILE_READ with a one-line reason; an error that is not from a system call is returned unchanged.
+ */
 export function readError(path: string, cause: unknown): unknown {
   const errno = errnoOf(cause);
   if (errno === undefined) return cause;
@@ -42,12 +44,12 @@ export function readError(path: string, cause: unknown): unknown {
 /** What to do with a file that only counts how often experts were chosen. */
 export const COUNTS_HINT = 'draw a routing from it with `fusco workload --from-counts`, or record per token';
 
-/** Throws E_FOREIGN: another program's file is damaged, or holds what its reader does not take. */
+/** Throws E_FOREIGN: a file of another program is damaged, or contains something that its reader does not support. */
 export function refuse(path: string, text: string, cause?: unknown): never {
   throw new FuscoError('E_FOREIGN', text, { path, ...(cause === undefined ? {} : { cause }) });
 }
 
-/** Throws E_FORMAT: a file is damaged, or not what it is read as. */
+/** Throws E_FORMAT: a file is damaged, or does not have the expected format. */
 export function malformed(path: string, text: string, hint?: string): never {
   throw new FuscoError('E_FORMAT', text, { path, ...(hint === undefined ? {} : { hint }) });
 }
@@ -66,18 +68,18 @@ export function allocate(bytes: number, path: string): Uint8Array<ArrayBuffer> {
   }
 }
 
-/** Bytes that are read by ranges: a Uint8Array, or a file of which only what is asked for is read. */
+/** Bytes that are read by ranges: a Uint8Array, or a file of which only the requested ranges are read. */
 export interface Bytes {
   readonly length: number;
   /** The bytes [begin, end); both must lie within the length. Valid as long as the caller holds them. */
   subarray(begin: number, end: number): Uint8Array;
-  /** All of them in one buffer; a Uint8Array is that already. */
+  /** All bytes in one buffer; a Uint8Array is returned as it is. */
   whole?(): Uint8Array;
 }
 
 /** One read call takes at most 2 GiB - 1. */
 const READ_BYTES = 1 << 28;
-/** Small reads come out of a window of the file: the fields of a zip directory are a few bytes each. */
+/** Small reads are served from a window of the file, because the fields of a zip directory have only a few bytes each. */
 const WINDOW_BYTES = 1 << 16;
 
 /** A regular file that is opened once and read by ranges. Reads block. */
@@ -118,7 +120,7 @@ export class OpenFile implements Bytes {
   }
 
   /**
-   * The bytes [begin, end). More than a window's come in a buffer of their own, from its offset 0.
+   * The bytes [begin, end). Ranges larger than a window are returned in a separate buffer, from its offset 0.
    *
    * @throws FuscoError E_FILE_READ, E_MEMORY
    */
@@ -130,7 +132,7 @@ export class OpenFile implements Bytes {
     }
     if (begin < this.#windowAt || end > this.#windowAt + this.#window.length) {
       this.#windowAt = begin - (begin % WINDOW_BYTES);
-      // A new one each time: whoever was given a part of the last one may still hold it.
+      // A new window each time, because callers may still use parts of the last one.
       this.#window = new Uint8Array(Math.min(2 * WINDOW_BYTES, this.length - this.#windowAt));
       this.readInto(this.#windowAt, this.#window);
     }
@@ -138,8 +140,8 @@ export class OpenFile implements Bytes {
   }
 
   /**
-   * The whole file, up to `buffer.constants.MAX_LENGTH`, where Node's own readFile stops at 2 GiB. It starts at offset 0
-   * of its own buffer, so that 64-byte aligned contents can be viewed in place.
+   * The whole file, up to `buffer.constants.MAX_LENGTH`, while readFile of Node stops at 2 GiB. It starts at offset 0 of
+   * a separate buffer, so that 64-byte aligned contents can be viewed in place.
    *
    * @throws FuscoError E_FILE_READ, E_MEMORY
    */
@@ -163,7 +165,7 @@ export class OpenFile implements Bytes {
 /** `json` is one value or one a line; `pickle` is not in an archive. */
 export type FileKind = 'npy' | 'npz' | 'torch' | 'safetensors' | 'json' | 'pickle' | 'unknown';
 
-/** One file. What a reader does not ask for is not read. */
+/** One file. Only the ranges that a reader requests are read. */
 export interface FileSource {
   readonly kind: FileKind;
   readonly path: string;

@@ -23,19 +23,19 @@ export function gunzip(bytes: Uint8Array, path: string, maxBytes: number = MAX_T
     return gunzipSync(bytes, { maxOutputLength: limit });
   } catch (cause) {
     if (errnoOf(cause) === 'ENOMEM')
-      throw new FuscoError('E_MEMORY', 'no memory to unpack it', {
+      throw new FuscoError('E_MEMORY', 'not enough memory to decompress it', {
         path,
         cause,
-        hint: 'Unpack it with gunzip, and read it as it is.',
+        hint: 'Decompress it with gunzip and read the result.',
       });
     const isTooLong = cause instanceof RangeError;
     const text = isTooLong
       ? `it unpacks to more than ${limit} bytes`
-      : `the gzip data is damaged or cut short: ${(cause as Error).message}`;
+      : `the gzip data is damaged or truncated: ${(cause as Error).message}`;
     throw new FuscoError('E_FORMAT', text, {
       path,
       cause,
-      hint: isTooLong ? 'Unpack it with gunzip, and take a part of it.' : 'Check it with gunzip -t.',
+      hint: isTooLong ? 'Decompress it with gunzip and read a part of it.' : 'Check it with gunzip -t.',
     });
   }
 }

@@ -1,4 +1,4 @@
-// JSON from outside: what JSON.parse takes, less objects that say one thing twice, and values quoted in errors.
+// JSON from outside: like JSON.parse, but objects with repeated keys are refused; also, values quoted in errors.
 
 import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
 import { readWhole } from './file.ts';
@@ -30,15 +30,15 @@ function repeatedKey(text: string): string | undefined {
 }
 
 /**
- * The value of a JSON text. JSON.parse takes the last of two values of one key; here that is an error, because
- * somebody meant the first.
+ * The value of a JSON text. JSON.parse uses the last of two values of one key. Here this is an error, because the first
+ * one was probably intended.
  *
  * @throws SyntaxError
  */
 export function parseJson(text: string): unknown {
   const value: unknown = JSON.parse(text);
   const key = repeatedKey(text);
-  if (key !== undefined) throw new SyntaxError(`${shown(key)} is there twice in one object`);
+  if (key !== undefined) throw new SyntaxError(`${shown(key)} occurs twice in one object`);
   return value;
 }
 
@@ -65,7 +65,7 @@ export function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-/** A value of a file as errors quote it: short, and without going into what is nested. */
+/** A value of a file as quoted in errors: short, and without nested contents. */
 export function shown(value: unknown): string {
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'an object';
   const text = typeof value === 'string' && value.length > 60 ? `${value.slice(0, 60)}…` : value;

@@ -1,4 +1,5 @@
-// Files of one JSON value a line, read line by line: a recording may be larger than the longest string.
+// Files with one JSON value per line, which are read line by line, because a recording may be larger than the longest
+// string.
 
 import type { ReadChoice, ReadProgress } from './choice.ts';
 import { type Bytes, type FileSource, refuse } from './file.ts';
@@ -12,7 +13,7 @@ function parse(line: Uint8Array, number: number, path: string): unknown {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(line));
   } catch (cause) {
-    return refuse(path, `line ${number} is not JSON: it is damaged or cut short`, cause);
+    return refuse(path, `line ${number} is not JSON: it is damaged or truncated`, cause);
   }
 }
 
@@ -59,10 +60,10 @@ export interface JsonLine {
 }
 
 /**
- * The values of a file of one JSON value a line; blank lines are passed over. A last line without an end that is not JSON
- * was cut when its writer was killed: it is left out, with a notice, unless it is the only one.
+ * The values of a file with one JSON value per line; blank lines are skipped. A last line without an end that is not JSON
+ * was truncated when its writer was killed; it is skipped, with a notice, unless it is the only one.
  *
- * @param onCut called if the last line is left out
+ * @param onCut called if the last line is skipped
  * @throws FuscoError E_FOREIGN for any other line that is not JSON, or one that is too long; E_FILE_READ
  */
 export function* readJsonLines(
@@ -80,7 +81,7 @@ export function* readJsonLines(
       value = parse(text, line, path);
     } catch (error) {
       if (isWhole || values === 0) throw error;
-      notice?.(`${path}: line ${line} is cut short and left out; it was the last`);
+      notice?.(`${path}: line ${line} is truncated and skipped; it was the last`);
       onCut?.();
       return;
     }

@@ -1,5 +1,5 @@
-// Rows that are no routing: ids that mean no expert, rows that a recorder left at one value, and maps of 0 and 1 in
-// place of ids.
+// Rows without a routing: ids that mean no expert, rows that a recorder left at one value, and maps of 0 and 1 instead of
+// ids.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { MAX_TOPK } from '../../planner/format/layout.ts';
@@ -11,11 +11,11 @@ function isIn(ranges: readonly Range[], id: number): boolean {
   return ranges.some(({ first, last }) => id >= first && id <= last);
 }
 
-/** The piece with -1 in place of the ids that the choice says mean no expert; itself if it masks nothing. */
+/** The piece with -1 in place of ids that mean no expert according to the choice; the same piece if nothing is masked. */
 export function maskPiece(piece: Piece, { maskIds = [], maskRepeatedRows = false }: ReadChoice): Piece {
   if (maskIds.length === 0 && !maskRepeatedRows) return piece;
   const { ids, tokens, topk } = piece;
-  // Not 32-bit integers: ids that are none must still be seen as such where pieces are joined.
+  // Not 32-bit integers, so that invalid ids are still recognized where pieces are joined.
   const masked = new Float64Array(tokens * topk);
   for (let token = 0; token < tokens; token++) {
     const [start, end] = [token * topk, (token + 1) * topk];
@@ -35,8 +35,8 @@ function isBinary({ ids }: RecordedTable): boolean {
 }
 
 /**
- * Whether tables are maps [tokens, experts] of 0 and 1. Where the choice does not say, only what cannot be ids is one:
- * with three experts or more, three columns of 0 and 1 repeat an id in every row.
+ * Whether tables are maps [tokens, experts] of 0 and 1. Without a choice, a table is a map only if it cannot be ids: with
+ * three experts or more, every row of three columns of 0 and 1 would repeat an id.
  */
 function isMultiHot(tables: readonly RecordedTable[], path: string, choice: ReadChoice): boolean {
   if (choice.multiHot !== undefined) return choice.multiHot;
@@ -46,7 +46,7 @@ function isMultiHot(tables: readonly RecordedTable[], path: string, choice: Read
   if (!isBool && !(isWide && tables.some(({ tokens }) => tokens > 0) && tables.every(isBinary))) return false;
   const columns = `${topk} columns of ${isBool ? 'booleans' : '0 and 1'}`;
   if (isBool && topk !== choice.experts) {
-    throw new FuscoError('E_ROUTING_DTYPE', `${columns} are no ids`, {
+    throw new FuscoError('E_ROUTING_DTYPE', `${columns} are not ids`, {
       path,
       hint: 'A map of experts has a column for each: --multi-hot reads it, with --experts the number of columns.',
     });
@@ -57,7 +57,7 @@ function isMultiHot(tables: readonly RecordedTable[], path: string, choice: Read
       hint: 'Give --multi-hot for a map [tokens, experts], or --no-multi-hot for ids.',
     });
   }
-  choice.notice?.(`${columns} read as a map [tokens, experts] (--multi-hot says so)`);
+  choice.notice?.(`${columns} read as a map [tokens, experts] (--multi-hot states this)`);
   return true;
 }
 
@@ -82,8 +82,8 @@ function chosenOf(table: RecordedTable, path: string): number[][] {
 }
 
 /**
- * Tables of ids from maps [tokens, experts] of 0 and 1: experts in ascending order, -1 behind those of tokens that
- * chose fewer. Other tables as they are.
+ * Tables of ids from maps [tokens, experts] of 0 and 1: experts in ascending order, followed by -1 for tokens that chose
+ * fewer. Other tables are returned unchanged.
  *
  * @throws FuscoError E_ROUTING_SHAPE for other values, and if the columns of 0 and 1 can be read both ways;
  *   E_ROUTING_DTYPE for booleans that are no map

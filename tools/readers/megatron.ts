@@ -1,7 +1,6 @@
-// Router traces of Megatron-Core (`--moe-routing-trace-path`): router_trace_rank{r}.jsonl, one record per step, block
-// and layer: {"step", "stage": "pre_dispatch", "block": "decoder", "layer", "rank", "num_tokens", "topk",
-// "top_indices": [num_tokens][topk]}. Layers of multi-token prediction ("block": "mtp") number their layers again and
-// are passed over.
+// Router traces of Megatron-Core (`--moe-routing-trace-path`): router_trace_rank{r}.jsonl, one record per step, block and
+// layer: {"step", "stage": "pre_dispatch", "block": "decoder", "layer", "rank", "num_tokens", "topk", "top_indices":
+// [num_tokens][topk]}. Layers of multi-token prediction ("block": "mtp") restart the numbers of layers and are skipped.
 
 import { basename } from 'node:path';
 import { refuseOptions } from './choice.ts';
@@ -18,7 +17,7 @@ export function isMegatronRecord(value: unknown): boolean {
   return typeof value === 'object' && value !== null && 'top_indices' in value && 'layer' in value;
 }
 
-/** Adds a record; gives its rank, undefined for one that is passed over. */
+/** Adds a record; returns its rank, or undefined if the record is skipped. */
 function addRecord(
   collector: TraceCollector,
   value: unknown,
@@ -66,7 +65,7 @@ export const readMegatron: TraceReader = (files, label, choice) => {
     const named = MEGATRON_FILE.exec(basename(path))?.[1];
     const ranks = new Set(named === undefined ? [] : [Number(named)]);
     for (const rank of ranks) collector.addRank(rank);
-    // The record that was cut may be of any rank of the file.
+    // The truncated record may be of any rank of the file.
     const onCut = () => {
       for (const rank of ranks) collector.addRank(rank, true);
     };

@@ -34,7 +34,7 @@ const DTYPES = new Map<string, NdDtype>(
   Object.entries(DESCR).map(([dtype, descr]) => [descr, dtype as NdDtype]),
 );
 
-/** What the other type characters of NumPy stand for. */
+/** The meaning of the other type characters of NumPy. */
 const KINDS: Readonly<Record<string, string>> = {
   b: 'bool',
   c: 'complex',
@@ -156,10 +156,13 @@ class HeaderParser {
   }
 }
 
-/** Text of a header or a name, without Node's Buffer, so that the viewer reads files in a browser by the same code. */
+/**
+ * Text of a header or a name. It does not use Node's Buffer, so that the viewer can read files in a browser with the same
+ * code.
+ */
 export function decodeText(bytes: Uint8Array, isUtf8: boolean): string {
   if (isUtf8) return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
-  // What TextDecoder calls latin1 is windows-1252.
+  // The latin1 of TextDecoder is windows-1252.
   return String.fromCharCode(...bytes);
 }
 
@@ -177,12 +180,12 @@ function splitHeader(bytes: Uint8Array, path: string): { text: string; body: num
   if (major < 1 || major > 3 || minor !== 0)
     malformed(path, `.npy version ${major}.${minor} is not 1.0, 2.0 or 3.0`);
   const start = major === 1 ? 10 : 12;
-  if (bytes.length < start) malformed(path, `the header is cut short: ${bytes.length} bytes of ${start}`);
+  if (bytes.length < start) malformed(path, `the header is truncated: ${bytes.length} bytes of ${start}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const length = major === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
   if (length > MAX_HEADER_BYTES) malformed(path, `a header of ${length} bytes > ${MAX_HEADER_BYTES}`);
   const body = start + length;
-  if (bytes.length < body) malformed(path, `the header is cut short: ${bytes.length} bytes of ${body}`);
+  if (bytes.length < body) malformed(path, `the header is truncated: ${bytes.length} bytes of ${body}`);
   const text = decodeText(bytes.subarray(start, body), major === 3);
   return { text, body };
 }
@@ -202,7 +205,7 @@ function dtypeOf(descr: string, path: string): NdDtype {
   return malformed(path, `dtype ${quote(descr)} (${order}${kind}) is not one of ${known}${advice}`);
 }
 
-/** Bytes of the elements. The product leaves zero dimensions out, as NumPy's own check does. */
+/** Bytes of the elements. The product ignores dimensions of 0, as the check of NumPy does. */
 function bodyBytes(shape: readonly number[], itemSize: number, path: string): number {
   let product = itemSize;
   for (const size of shape) {
@@ -259,7 +262,7 @@ export function parseNpy(bytes: Uint8Array, path: string): NdArray {
   const size = bodyBytes(shape, itemSize, path);
   const have = bytes.length - body;
   if (have !== size) {
-    const what = have < size ? 'the data is cut short' : 'bytes follow the data';
+    const what = have < size ? 'the data is truncated' : 'bytes follow the data';
     malformed(path, `${what}: ${have} bytes, ${dtype} ${quote(shapeText(shape))} takes ${size}`);
   }
   const array = viewElements(dtype, shape, bytes.subarray(body), path);

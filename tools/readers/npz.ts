@@ -4,7 +4,7 @@ import { type Bytes, malformed } from './file.ts';
 import { type NdArray, parseNpy } from './npy.ts';
 import { MAX_TOTAL_BYTES, ZipArchive } from './zip.ts';
 
-/** Members of one archive: as many as a group has ranks. */
+/** Maximum number of members of one archive: the maximum number of ranks of a group. */
 export const MAX_MEMBERS = 4096;
 
 /** Name of a member without its extension; only plain names that end in .npy pass. */

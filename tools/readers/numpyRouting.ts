@@ -18,14 +18,14 @@ import type { RecordedTable } from './origins.ts';
 import { isArchive, openSource, sourceOf } from './source.ts';
 import { splitTable } from './tables.ts';
 
-/** What a source holds: one array for all ranks, or one array per rank with the name of its file for errors. */
+/** The contents of a source: one array for all ranks, or one array per rank with the name of its file for errors. */
 type Arrays =
   | { readonly kind: 'whole'; readonly array: NdArray; readonly path: string }
   | { readonly kind: 'perRank'; readonly arrays: readonly NdArray[]; readonly paths: readonly string[] };
 
 const RANK_NAME = /^rank([0-9]+)$/;
 
-const NAMES_HINT = 'Files and arrays of ranks are named rank0, rank1, … without a hole.';
+const NAMES_HINT = 'Files and arrays of ranks must be named rank0, rank1, … without gaps.';
 
 function ranksError(path: string, message: string, hint = NAMES_HINT): FuscoError {
   return new FuscoError('E_RANKS', message, { path, hint });
@@ -100,7 +100,7 @@ function fileArrays(source: FileSource): Arrays {
   return { kind: 'whole', array: parseNpy(wholeOf(source), source.path), path: source.path };
 }
 
-/** Elements [start, start + shape product) of an array as an array of its own: a view, not a copy. */
+/** Elements [start, start + shape product) of an array as a separate array: a view, not a copy. */
 function viewOf(array: NdArray, start: number, shape: readonly number[]): NdArray {
   const end = start + shape.reduce((product, n) => product * n, 1);
   return { dtype: array.dtype, shape, data: array.data.subarray(start, end) as NdData } as NdArray;
@@ -123,7 +123,7 @@ function checkRanks(have: number, wanted: number | undefined, path: string): voi
   if (wanted !== undefined && have !== wanted) {
     throw ranksError(
       path,
-      `holds ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} asked for`,
+      `contains ${have} ${have === 1 ? 'rank' : 'ranks'}, not the ${wanted} requested`,
       'Give an array or a file for every rank of the plan, or leave out --ranks.',
     );
   }
@@ -189,7 +189,7 @@ export function parseRouting(files: readonly NamedBytes[], ranks?: number): Rout
 
 const SPLIT_HINT = 'Give --ranks N to split the tokens into N blocks.';
 
-/** A table that does not say how many ranks share its tokens, split. Throws E_RANKS, E_OPTION. */
+/** Splits a table that does not state how many ranks share its tokens. Throws E_RANKS, E_OPTION. */
 export function splitBetween(table: RoutingTable, path: string, ranks: number | undefined): RoutingTable[] {
   if (ranks === undefined) {
     const shape = shapeText([table.tokens, table.topk]);
@@ -231,10 +231,14 @@ function checkBlocks(arrays: readonly NdArray[], paths: readonly string[], what:
   for (const [rank, { dtype, shape }] of arrays.entries()) {
     const path = paths[rank]!;
     if (shape.length !== 2) {
-      throw new FuscoError('E_SHAPE', `${what} of rank ${rank}: shape ${shapeText(shape)} has not two axes`, {
-        path,
-        rank,
-      });
+      throw new FuscoError(
+        'E_SHAPE',
+        `${what} of rank ${rank}: shape ${shapeText(shape)} does not have two axes`,
+        {
+          path,
+          rank,
+        },
+      );
     }
     if (dtype !== first.dtype || shape[1] !== first.shape[1]) {
       const found = `${dtype} ${shapeText(shape)}`;

@@ -1,5 +1,5 @@
-// Where the tokens of a table come from: which file, line, request or layer. The planner knows ranks and tokens only;
-// its refusals of ids get the place in the file and the likely cause here.
+// The origin of the tokens of a table: file, line, request and layer. The planner knows only ranks and tokens; this
+// module adds the place in the file and the likely cause to its errors about ids.
 
 import { FuscoError } from '../../planner/errors.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
@@ -69,7 +69,7 @@ export function isRepeatedRow(ids: ArrayLike<number | bigint>, start: number, en
 /** Values that -1 becomes in unsigned integers. */
 const UNSIGNED_NONE = new Set([0xff, 0xffff, 0xffffffff, Number(2n ** 64n - 1n)]);
 
-/** Why an id is none of the experts, and what to do. */
+/** Why an id is not an expert, and what to do. */
 function idHint(id: number, experts: number): string {
   const mask = `--mask-ids ${id} masks it`;
   if (UNSIGNED_NONE.has(id)) return `${id} is -1 in an unsigned integer: ${mask}.`;
@@ -84,7 +84,7 @@ function idHint(id: number, experts: number): string {
 /** Why a token chose an expert twice, and what to do. */
 function duplicateHint(row: readonly number[], experts: number): string {
   if (isRepeatedRow(row, 0, row.length)) {
-    return 'A row of one repeated id was not recorded: --mask-repeated-rows masks such rows.';
+    return 'Recorders leave one repeated id in rows that they did not record: --mask-repeated-rows masks such rows.';
   }
   if (row.every((id) => id === 0 || id === 1) && row.length > 2) {
     return `Rows of 0 and 1 may be a map of experts: with ${experts} columns, --multi-hot reads it.`;
@@ -93,9 +93,10 @@ function duplicateHint(row: readonly number[], experts: number): string {
 }
 
 /**
- * A refusal of a routing with the place in the file, the row, and what is likely the cause; any other error as it is.
+ * Adds the place in the file, the row and the likely cause to an error about a routing; returns any other error
+ * unchanged.
  *
- * @param error what the planner threw for `tables`
+ * @param error the error that the planner threw for `tables`
  */
 export function explainEntry(error: unknown, tables: readonly RecordedTable[], experts: number): unknown {
   if (!(error instanceof FuscoError)) return error;
@@ -121,7 +122,7 @@ export function explainEntry(error: unknown, tables: readonly RecordedTable[], e
   });
 }
 
-/** Runs a step that plans or counts `tables`, and explains its refusals. */
+/** Runs a step that plans or counts `tables`, and explains its errors. */
 export async function explaining<T>(
   tables: readonly RecordedTable[],
   experts: number,

@@ -31,7 +31,7 @@ const MAX_AXES = 5;
 
 function decodeBase64(text: string, { where, path }: ValuePlace): Uint8Array {
   const bytes = Buffer.from(text, 'base64');
-  // Node passes over what is no base64; encoding again shows it.
+  // Node skips invalid base64; encoding the result again detects this.
   if (bytes.toString('base64').replace(/=+$/, '') !== text.replace(/=+$/, ''))
     refuse(path, `${where}: it is not base64`);
   return Uint8Array.from(bytes);
@@ -57,7 +57,7 @@ function payloadArray({ data, shape, dtype }: Record<string, unknown>, place: Va
   return viewElements(known, shape, bytes, path);
 }
 
-/** Sizes of the axes of raw ids: those that were given, and at most one that follows from the number of ids. */
+/** Sizes of the axes of raw ids: the given ones, and at most one that follows from the number of ids. */
 function rawShape(count: number, axes: readonly Axis[], tokens: number | undefined): number[] | undefined {
   const sizes = axes.map(({ name, size }) => size ?? (name === 'tokens' ? tokens : undefined));
   const open = sizes.filter((size) => size === undefined).length;
@@ -129,7 +129,7 @@ export function arrayOfLists(value: unknown, { where, path }: ValuePlace): NdArr
 /**
  * The array of a value in any form.
  *
- * @param axes those that were asked for; needed for raw ids
+ * @param axes the requested axes; needed for raw ids
  * @param tokens number of tokens that the response states
  * @throws FuscoError E_FOREIGN, E_FORMAT
  */

@@ -1,19 +1,21 @@
 // A pickle machine that builds plain data and nothing else.
 //
-// A pickle is a program: GLOBAL names a Python object, REDUCE calls it. Here a global is a name out of a table that
-// the caller gives, a call is a function of that table, and every opcode that torch.save needs for tensors in dicts,
-// lists and tuples is listed below. Whatever else a file asks for is refused by its name, before anything happens.
+// A pickle is a program: GLOBAL names a Python object, REDUCE calls it. Here, a global is a name in a table that the
+// caller gives, and a call is a function of this table. The opcodes that torch.save needs for tensors in dicts, lists and
+// tuples are listed below. Everything else is refused by its name, before anything is executed.
 
 import { FuscoError } from '../../planner/errors.ts';
 
-/** What a pickle may hold: None is null, a dict is a Map, lists and tuples are arrays, others come from the caller. */
+/**
+ * The values of a pickle: None is null, a dict is a Map, lists and tuples are arrays, all others come from the caller.
+ */
 export type PickleValue = unknown;
 
-/** The world outside a pickle. */
+/** The objects outside a pickle that it may name. */
 export interface PickleWorld {
-  /** `module.name` -> what a call of it gives. A function may throw for arguments that it does not take. */
+  /** `module.name` -> the result of a call of it. A function may throw for unsupported arguments. */
   readonly calls: ReadonlyMap<string, (args: readonly PickleValue[]) => PickleValue>;
-  /** `module.name` of globals that are only handed on, never called. */
+  /** `module.name` of globals that are only passed on, never called. */
   readonly names: ReadonlySet<string>;
   /** An object that lives outside the pickle, such as a storage. */
   readonly persistent: (id: PickleValue) => PickleValue;
@@ -91,7 +93,7 @@ class Machine {
 
   #take(length: number): number {
     const at = this.#at;
-    if (at + length > this.#bytes.length) this.#fail('it is cut short');
+    if (at + length > this.#bytes.length) this.#fail('it is truncated');
     this.#at += length;
     return at;
   }
@@ -109,16 +111,16 @@ class Machine {
     return Buffer.from(this.#bytes.subarray(at, at + length)).toString('utf8');
   }
 
-  /** A line without its end: what GLOBAL's names are. */
+  /** A line without its end, as the names of GLOBAL are stored. */
   #line(): string {
     const end = this.#bytes.indexOf(0x0a, this.#at);
-    if (end < 0) this.#fail('it is cut short');
+    if (end < 0) this.#fail('it is truncated');
     const text = this.#text(end - this.#at);
     this.#at++;
     return text;
   }
 
-  /** A little-endian integer of any length; one beyond 2^53 is refused, because nothing here counts that far. */
+  /** A little-endian integer of any length; integers beyond 2^53 are refused, because no valid file needs them. */
   #long(length: number): number {
     const at = this.#take(length);
     let value = 0n;

@@ -1,13 +1,13 @@
-// The parts of a recording: pieces of ids, where they belong, and what becomes of them.
+// The parts of a recording: pieces of ids, where they belong, and the tables that they form.
 
 import type { RecordedTable } from './origins.ts';
 
-/** What a file holds: one table per rank, or one batch that does not say which rank had which tokens. */
+/** The contents of a file: one table per rank, or one batch that does not state which rank had which tokens. */
 export type Recorded =
   | {
       readonly kind: 'ranks';
       readonly tables: readonly RecordedTable[];
-      /** Whether the file states how many ranks there are; else the choice of ranks has been made. */
+      /** Whether the file states the number of ranks; otherwise the ranks were chosen by the caller. */
       readonly isStated: boolean;
     }
   | { readonly kind: 'batch'; readonly table: RecordedTable };
@@ -25,11 +25,11 @@ export interface Piece {
 export interface Place {
   readonly step: number;
   readonly layer: number;
-  /** Undefined where the file does not say which rank recorded it. */
+  /** Undefined if the file does not state which rank recorded it. */
   readonly rank: number | undefined;
 }
 
-/** What one rank has recorded, whatever was asked for. */
+/** What one rank has recorded, independent of the request. */
 export interface SeenRank {
   readonly layers: Set<number>;
   /** Whether the end of its file is missing. */

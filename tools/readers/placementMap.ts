@@ -1,4 +1,4 @@
-// A placement as `fusco plan` takes it: the name of a rule, or a file with an entry per expert.
+// A placement as `fusco plan` accepts it: the name of a rule, or a file with one entry per expert.
 
 import { FuscoError } from '../../planner/errors.ts';
 import {
@@ -13,7 +13,7 @@ import { readJson } from './json.ts';
 export const EP_RANK_KEY = 'expert_to_ep_rank';
 
 /**
- * The map of a JSON file, an array or an object with one at "expert_to_ep_rank"; its entries are the planner's to check.
+ * The map of a JSON file, an array or an object with one at "expert_to_ep_rank"; the planner checks its entries.
  *
  * @throws FuscoError E_FORMAT, E_PLACEMENT and file errors
  */

@@ -1,4 +1,4 @@
-// Plan files. What is wrong with one is thrown with the file's name.
+// Reads plan files. Errors contain the name of the file.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { type DecodedPlan, decodePlan, type OnDefect } from '../../planner/format/decode.ts';
@@ -11,7 +11,7 @@ import { OpenFile, readWhole } from './file.ts';
 import { isPlan } from './planMagic.ts';
 import { openSource } from './source.ts';
 
-/** Runs work on a file; its errors get the file's name in front of their text. */
+/** Runs work on a file; the name of the file is put in front of the text of its errors. */
 async function named<T>(path: string, work: () => T | Promise<T>): Promise<T> {
   try {
     return await work();

@@ -7,13 +7,13 @@ import { type RoutingChoice, readAnyRouting } from './anyRouting.ts';
 import type { Range } from './choice.ts';
 import { isRecording } from './steps.ts';
 
-/** Which routings of a recording to take; all of those that it holds where a range is missing. */
+/** Which routings of a recording to read; without a range, all of them. */
 export interface RecordingChoice extends Omit<RoutingChoice, 'layer' | 'step'> {
   readonly steps?: Range | undefined;
   readonly layers?: Range | undefined;
 }
 
-/** One routing of a recording; `step` and `layer` are missing where the file does not number them. */
+/** One routing of a recording; `step` and `layer` are missing if the file does not number them. */
 export interface RecordedRouting {
   readonly step?: number;
   readonly layer?: number;
@@ -41,13 +41,12 @@ interface Holding {
   readonly held: readonly Held[];
   /** Its steps are requests of one batch. */
   readonly joins: boolean;
-  /** The routing, where there is only one. */
+  /** The routing, if there is only one. */
   readonly tables: RoutingTable[] | undefined;
 }
 
 /**
- * What a recording holds, in the order of steps and layers; empty for a file of one
- * routing without numbers.
+ * The routings of a recording, in the order of steps and layers; empty for a file of one routing without numbers.
  */
 async function heldIn(path: string, choice: RecordingChoice): Promise<Holding> {
   const found = new Map<string, Held>();
@@ -61,20 +60,20 @@ async function heldIn(path: string, choice: RecordingChoice): Promise<Holding> {
   try {
     tables = await readAnyRouting(path, { ...what, onFound });
   } catch (error) {
-    // Of several steps and layers, none was chosen: what there is has been told by then.
+    // There are several steps or layers, and none was chosen; by then they have been reported.
     if (!(error instanceof FuscoError) || error.code !== 'E_FOREIGN' || found.size < 2) throw error;
   }
   return { held: [...found.values()].sort(compareHeld), joins, tables };
 }
 
 function refuseEmpty(path: string): never {
-  throw new FuscoError('E_FOREIGN', 'it holds no routing in these steps and layers', { path });
+  throw new FuscoError('E_FOREIGN', 'it contains no routing in these steps and layers', { path });
 }
 
 /**
  * Reads the routings of a recording of another program, of `group.record`, or the one of a file of NumPy's.
  *
- * @throws FuscoError what readAnyRouting throws, and E_FOREIGN where the ranges hold nothing
+ * @throws FuscoError what readAnyRouting throws, and E_FOREIGN if the ranges contain nothing
  */
 export async function* readRoutings(path: string, choice: RecordingChoice): AsyncGenerator<RecordedRouting> {
   const { steps, layers, ...rest } = choice;

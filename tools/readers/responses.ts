@@ -39,7 +39,7 @@ export function isResponses(value: unknown): boolean {
   return Array.isArray(value) ? value.length > 0 && isResponse(value[0]) : isResponse(value);
 }
 
-/** Tokens of which SGLang records the experts: all but the last, which no layer has seen. */
+/** Number of tokens whose experts SGLang records: all except the last, which no layer has processed. */
 function recordedTokens(meta: Fields): number | undefined {
   const { prompt_tokens: prompt, completion_tokens: completion } = meta;
   return isCount(prompt) && isCount(completion) && prompt + completion > 0
@@ -47,7 +47,7 @@ function recordedTokens(meta: Fields): number | undefined {
     : undefined;
 }
 
-/** A value of a response that may hold experts. */
+/** A value of a response that may contain experts. */
 interface Value {
   readonly value: unknown;
   readonly where: string;
@@ -123,7 +123,7 @@ class ResponseReader {
     addArray(this.#collector, array, axes, { step: request, layer: 0, where, path });
   }
 
-  /** Throws E_FOREIGN if the wanted layer is in some of the responses only, and what the collector throws. */
+  /** Throws E_FOREIGN if the requested layer is in only some of the responses, and any error of the collector. */
   finish(): Recorded {
     const { layer, notice } = this.#choice;
     if (this.#short !== undefined && this.#collector.hasLayer(layer!)) {
@@ -134,7 +134,7 @@ class ResponseReader {
     if (lines.size > 0) {
       const count = this.#without.length;
       const what = count === 1 ? 'a response' : `${count} responses`;
-      notice?.(`${this.#path}: ${what} without ${ROUTED} passed over: line ${listed(lines)}`);
+      notice?.(`${this.#path}: ${what} without ${ROUTED} skipped: line ${listed(lines)}`);
     }
     return recorded;
   }

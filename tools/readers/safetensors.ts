@@ -10,7 +10,7 @@ import { refuse } from './file.ts';
 import { isCount, parseJson, shown } from './json.ts';
 import { itemBytes, type NdArray, type NdDtype, viewElements } from './npy.ts';
 
-/** What dtypes are that NumPy does not have. */
+/** The representation of dtypes that NumPy does not have. */
 const DECLARED: ReadonlyMap<unknown, 'bool' | 'float'> = new Map([
   ['BOOL', 'bool'],
   ['BF16', 'float'],
@@ -34,7 +34,7 @@ const DTYPES: ReadonlyMap<unknown, NdDtype> = new Map([
   ['U64', 'u64'],
   ['F64', 'f64'],
 ]);
-/** The format's own limit on its header. */
+/** The limit of the format for its header. */
 const MAX_HEADER_BYTES = 100_000_000;
 const METADATA = '__metadata__';
 
@@ -76,14 +76,14 @@ function readEntry(name: string, value: unknown, path: string): Entry {
 }
 
 /**
- * The arrays of a file by name, in the order of their bytes: views of `bytes` where those are aligned. bf16 comes as
- * u16, fp8 and booleans as u8, marked as what they are.
+ * The arrays of a file by name, in the order of their bytes: views of `bytes` where those are aligned. bf16 is returned
+ * as u16, fp8 and booleans as u8, marked with their original dtype.
  *
  * @throws FuscoError E_FOREIGN for damage, gaps, overlaps and dtypes that are not listed; E_MEMORY
  */
 export function readSafetensors(bytes: Uint8Array, path: string): Map<string, NdArray> {
   const length = headerBytes(bytes);
-  if (length < 0) refuse(path, 'not a safetensors file, or cut short: its header leaves the file');
+  if (length < 0) refuse(path, 'not a safetensors file, or truncated: its header extends beyond the file');
   let header: unknown;
   try {
     header = parseJson(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(8, 8 + length)));

@@ -5,9 +5,9 @@
 //   per_pass    the same records without topk_ids_of_layer: counts only
 //   stat        {"rank", "logical_count" [steps, layers, experts], …}: counts only
 //
-// The recorder sees physical experts; the map of the dump turns them into logical ones, unless the choice keeps them. It
-// is the map at the end of the recording: what it cannot explain was recorded under another one. The recorder reserves 8 columns a token
-// and leaves those that a model does not use at -1: columns that are -1 in every token are cut off.
+// The recorder sees physical experts. The map of the dump converts them to logical ones, unless the choice keeps them. It
+// is the map at the end of the recording: ids that it cannot explain were recorded under another map. The recorder
+// reserves 8 columns per token and leaves unused ones at -1; columns that are -1 in every token are removed.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { type ReadChoice, refuseOptions } from './choice.ts';
@@ -32,7 +32,7 @@ function integerOf(record: ReadonlyMap<unknown, unknown>, name: string, path: st
 
 const MAP = 'last_physical_to_logical_map';
 const MAP_HINT =
-  'Record without rebalancing, or up to the next change of the map; --physical-ids keeps the ids as recorded.';
+  'Record without rebalancing, or stop before the map changes; --physical-ids keeps the ids as recorded.';
 
 /** Where a piece was recorded, for errors. */
 interface Spot {
@@ -83,13 +83,13 @@ function layerPiece({ data, shape }: NdArray, index: number): Piece {
   return { ids: data.subarray(index * tokens * topk, (index + 1) * tokens * topk), tokens, topk };
 }
 
-/** A wanted piece of a dump, with logical ids unless the choice keeps the physical ones. */
+/** A requested piece of a dump, with logical ids unless the choice keeps the physical ones. */
 interface Found extends Spot {
   readonly place: Place;
   readonly piece: Piece;
 }
 
-/** How many columns hold an id in some token. */
+/** Number of columns that contain an id for some token. */
 function usedColumns({ ids, tokens, topk }: Piece): number {
   for (let column = topk - 1; column >= 0; column--) {
     for (let token = 0; token < tokens; token++)
@@ -106,7 +106,7 @@ function firstColumns({ ids, tokens, topk }: Piece, columns: number): Piece {
   return { ids: kept, tokens, topk: columns };
 }
 
-/** The wanted pieces of one dump. */
+/** The requested pieces of one dump. */
 function piecesOf({ bytes, path }: FileSource, collector: TraceCollector, choice: ReadChoice): Found[] {
   const dump = readTorch(bytes, path);
   const records = dump instanceof Map ? dump.get('records') : undefined;
@@ -141,7 +141,7 @@ function piecesOf({ bytes, path }: FileSource, collector: TraceCollector, choice
   return found;
 }
 
-/** True for the object of a dump of the recorder, of whatever mode. */
+/** True for the object of a dump of the recorder in any mode. */
 export function isSglangDump(value: unknown): boolean {
   return value instanceof Map && (value.has('records') || value.has('logical_count'));
 }

@@ -1,5 +1,5 @@
-// What a path holds, decided once: a directory, or a file whose kind is told by its first bytes and by the names of its
-// archive, never by its extension.
+// The contents of a path, determined once: a directory, or a file whose kind is recognized by its first bytes and by the
+// names in its archive, never by its extension.
 
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -31,7 +31,7 @@ function kindOf(bytes: Bytes, path: string): FileKind {
   return /^\uFEFF?\s*[{[]/.test(new TextDecoder().decode(head)) ? 'json' : 'unknown';
 }
 
-/** True for a file that is a zip archive, whatever it holds. */
+/** True for a file that is a zip archive with any contents. */
 export function isArchive({ kind }: Source): boolean {
   return kind === 'npz' || kind === 'torch';
 }
@@ -50,7 +50,7 @@ export function openFile(path: string): FileSource & Disposable {
   const file = new OpenFile(path);
   try {
     const isPacked = file.length >= 3 && isGzip(file.subarray(0, 3));
-    // What was packed is in memory, whole.
+    // Decompressed contents are completely in memory.
     const bytes = isPacked ? gunzip(file.whole(), path) : file;
     return { ...sourceOf(bytes, path), [Symbol.dispose]: () => file[Symbol.dispose]() };
   } catch (error) {

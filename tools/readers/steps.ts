@@ -9,7 +9,7 @@ import { openSource } from './source.ts';
 /** The index of a recording that `Recorder` wrote. */
 const INDEX = 'index.jsonl';
 
-/** One step; its tables are read each time they are asked for. */
+/** One step; its tables are read each time they are requested. */
 export interface RoutingStep {
   readonly step: number;
   /** How it was planned, if that is recorded. */
@@ -24,7 +24,7 @@ export function isRecording(path: string): boolean {
 }
 
 /**
- * The steps of a recording, in order; one step for anything else that readAnyRouting takes.
+ * The steps of a recording, in order; one step for any other file that readAnyRouting accepts.
  *
  * @param choice for files of one step
  * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ; reading tables throws what readRecordedTables or readAnyRouting throws

@@ -5,7 +5,7 @@ import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { type RecordedTable, sliceOrigins } from './origins.ts';
 
-/** Contiguous blocks of the tokens, as views; if `ranks` does not divide them, the first blocks have one token more. */
+/** Contiguous blocks of the tokens, as views; if `ranks` does not divide them, the first blocks have one more token. */
 export function splitTable({ ids, tokens, topk, origins }: RecordedTable, ranks: number): RecordedTable[] {
   const least = Math.floor(tokens / ranks);
   const longer = tokens % ranks;
@@ -29,7 +29,7 @@ export function joinTables(tables: readonly RoutingTable[]): RoutingTable {
   return { ids, tokens, topk };
 }
 
-/** The largest id of all tables plus one: as many experts as there must be. Throws E_OPTION beyond the limit. */
+/** The largest id of all tables plus one: the minimum number of experts. Throws E_OPTION beyond the limit. */
 export function leastExperts(tables: readonly RoutingTable[]): number {
   let most = 0;
   for (const { ids } of tables) {

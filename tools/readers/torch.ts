@@ -11,7 +11,7 @@ import { itemBytes, type NdArray, type NdDtype, shapeText, viewElements } from '
 import { PickleGlobal, type PickleValue, unpickle } from './pickle.ts';
 import { MAX_TOTAL_BYTES, ZipArchive } from './zip.ts';
 
-/** Elements of a storage or a tensor as NumPy keeps them, and what they are where NumPy has no such dtype. */
+/** Elements of a storage or a tensor as NumPy stores them, and their dtype if NumPy does not have it. */
 interface Elements {
   readonly dtype: NdDtype;
   readonly declared?: 'bool' | 'float';
@@ -40,7 +40,7 @@ const DTYPES: Readonly<Record<string, Elements & { readonly storage?: string }>>
 const TENSOR_DTYPES: ReadonlyMap<string, Elements> = new Map(
   Object.entries(DTYPES).map(([name, elements]) => [`torch.${name}`, elements]),
 );
-/** A storage of bytes, whose tensors say what they are. */
+/** A storage of bytes, whose dtype the tensors state. */
 const UNTYPED = 'torch.storage.UntypedStorage';
 const STORAGES: ReadonlyMap<string, Elements> = new Map([
   ...Object.values(DTYPES).flatMap((elements): [string, Elements][] =>
@@ -49,11 +49,11 @@ const STORAGES: ReadonlyMap<string, Elements> = new Map([
   [UNTYPED, { dtype: 'u8' }],
 ]);
 const REBUILD = 'torch._utils._rebuild_tensor_v2';
-/** Of dtypes without a storage of their own, since PyTorch 2.1. */
+/** For dtypes without a separate storage type, since PyTorch 2.1. */
 const REBUILD_UNTYPED = 'torch._utils._rebuild_tensor_v3';
 const REBUILD_PARAMETER = 'torch._utils._rebuild_parameter';
 const ORDERED_DICT = 'collections.OrderedDict';
-/** A recorder writes two storages a record; this many members take some tens of megabytes of directory. */
+/** A recorder writes two storages per record. The directory of this many members takes some tens of megabytes. */
 const MAX_MEMBERS = 1 << 18;
 const MAX_NDIM = 16;
 
@@ -88,7 +88,7 @@ export function isTorchArchive(names: readonly string[]): boolean {
   return names.some((name) => name.endsWith('/data.pkl'));
 }
 
-/** A zip archive with whatever names, up to the limits of a recording. Throws E_FORMAT. */
+/** A zip archive with any names, up to the limits of a recording. Throws E_FORMAT. */
 export function openTorch(bytes: Bytes, path: string): ZipArchive {
   return new ZipArchive(bytes, path, {
     maxMembers: MAX_MEMBERS,

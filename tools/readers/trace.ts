@@ -69,7 +69,7 @@ export class TraceCollector {
     return seen;
   }
 
-  /** Notes a rank that has a file, whatever it recorded; `isCut` if the end of the file is missing. */
+  /** Records that a rank has a file, independent of its contents; `isCut` if the end of the file is missing. */
   addRank(rank: number, isCut = false): void {
     const seen = this.#seen(rank);
     seen.isCut ||= isCut;

@@ -1,7 +1,7 @@
-// Which recorded ranks make up the group of a plan, and which of them had no tokens.
+// Which recorded ranks form the group of a plan, and which of them had no tokens.
 //
-// A rank without tokens writes no record, so what is missing can mean three things: a rank that was idle, a rank of
-// another pipeline stage, or a file that was left out. The tokens of one rank are never given to another.
+// A rank without tokens writes no record, so a missing record has three possible causes: an idle rank, a rank of another
+// pipeline stage, or a missing file. The tokens of one rank are never assigned to another.
 
 import { FuscoError } from '../../planner/errors.ts';
 import type { ReadChoice } from './choice.ts';
@@ -59,7 +59,7 @@ function ranksOfRecording(question: Question): number[] {
   const stage = stageOf(question);
   if (stage !== undefined) {
     const text = `layer ${layer} was recorded by ranks ${spanned(stage)} of ${seen.size}: planned as a group of ${stage.length}`;
-    choice.notice?.(`${text} (--ranks-from says otherwise)`);
+    choice.notice?.(`${text} (--ranks-from selects others)`);
     return stage;
   }
   const ranks = [...seen.keys()].sort((a, b) => a - b);
@@ -80,7 +80,7 @@ function ranksOfRecording(question: Question): number[] {
   );
 }
 
-/** With --ranks: so many ranks from 0 on, or the pipeline stage of this size. */
+/** With --ranks: that many ranks from 0 on, or the pipeline stage of this size. */
 function countedRanks(question: Question, count: number): number[] {
   const last = Math.max(...question.seen.keys());
   if (last < count) return upTo(count);
@@ -88,13 +88,13 @@ function countedRanks(question: Question, count: number): number[] {
   if (stage?.length === count) return stage;
   return refuse(
     question,
-    `it holds ${last + 1} ranks, not the ${count} asked for`,
+    `it contains ${last + 1} ranks, not the ${count} requested`,
     'Leave out --ranks, or take some of the ranks with --ranks-from FIRST..LAST.',
   );
 }
 
 /**
- * The recorded ranks that become rank 0, 1, … of the plan. Those that recorded nothing are announced.
+ * The recorded ranks that become rank 0, 1, … of the plan. Ranks that recorded nothing are reported.
  *
  * @throws FuscoError E_RANKS if the group does not follow from the recording and the choice, or a rank's file was cut
  *   before the wanted record
@@ -122,7 +122,7 @@ export function wantedRanks(question: Question): number[] {
   if (cut !== undefined) {
     refuse(
       question,
-      `the file of rank ${cut} is cut short before a record of this layer and step`,
+      `the file of rank ${cut} is truncated before a record of this layer and step`,
       'Choose an earlier step, which all ranks recorded.',
     );
   }

@@ -1,7 +1,7 @@
 // Zip archives as numpy.savez and torch.save write them: members stored or deflated, sizes in 32 or 64 bits.
 //
-// The directory is walked here because fflate's unzip compares neither bounds nor checksums: it cuts a member that
-// inflates to more than its declared size, and it does not notice a flipped bit. Inflating is fflate's.
+// The directory is read here because unzip of fflate checks neither bounds nor checksums: it truncates a member that
+// inflates to more than its declared size, and does not detect a flipped bit. fflate inflates the members.
 
 import { inflateSync } from 'fflate';
 import { FuscoError } from '../../planner/errors.ts';
@@ -53,7 +53,7 @@ interface Member {
   local: number;
 }
 
-/** Little-endian integers of an archive; whatever lies outside it is E_FORMAT. */
+/** Little-endian integers of an archive; reading outside it throws E_FORMAT. */
 class ZipView {
   readonly bytes: Bytes;
   readonly path: string;
@@ -68,7 +68,7 @@ class ZipView {
     if (at < 0 || at + length > this.bytes.length) {
       malformed(
         this.path,
-        `the archive is damaged or cut short: bytes ${at}..${at + length} of ${this.bytes.length}`,
+        `the archive is damaged or truncated: bytes ${at}..${at + length} of ${this.bytes.length}`,
       );
     }
     return this.bytes.subarray(at, at + length);
@@ -104,7 +104,7 @@ function findDirectory(zip: ZipView): { count: number; at: number } {
     if (zip.u32(end64) !== END64_SIGNATURE) break;
     return { count: zip.u64(end64 + 32), at: zip.u64(end64 + 48) };
   }
-  return malformed(path, 'not a zip archive, or cut short: it has no directory');
+  return malformed(path, 'not a zip archive, or truncated: it has no directory');
 }
 
 /** Sizes and offset that do not fit 32 bits, from the entry's zip64 field, in the order that the format fixes. */
@@ -157,7 +157,7 @@ function readEntry(
   return { member, next };
 }
 
-/** Throws E_FORMAT for a method, or for a pair of sizes, that no whole member has. */
+/** Throws E_FORMAT for a method, or for a pair of sizes, that is not valid for a complete member. */
 function checkMember(member: Member, path: string): void {
   const { name, method, compressed, size } = member;
   const label = `member ${JSON.stringify(name)}`;
@@ -169,11 +169,11 @@ function checkMember(member: Member, path: string): void {
 }
 
 export interface ZipLimits {
-  /** Most members. */
+  /** Maximum number of members. */
   readonly maxMembers: number;
   /** Limit on the declared sizes of all members together, in bytes. */
   readonly maxTotalBytes: number;
-  /** The name to go by; throws for names that the archive must not have. */
+  /** Returns the name to use; throws for names that the archive must not have. */
   readonly nameOf: (file: string) => string;
 }
 
@@ -195,13 +195,13 @@ function readDirectory(zip: ZipView, { maxMembers, maxTotalBytes, nameOf }: ZipL
     compressed += member.compressed;
   }
   if (total > maxTotalBytes) malformed(path, `the members inflate to ${total} bytes > ${maxTotalBytes}`);
-  // Members that share their data would inflate one stream many times.
+  // If members shared their data, one stream could be inflated many times.
   if (compressed > bytes.length) malformed(path, `members overlap: ${compressed} bytes in ${bytes.length}`);
   return members;
 }
 
 function inflate(raw: Uint8Array, size: number, path: string): Uint8Array {
-  // One byte more than declared, so that a longer stream is seen: fflate stops at the end of the buffer.
+  // One byte more than declared, to detect a longer stream: fflate stops at the end of the buffer.
   const out = allocate(size + 1, path);
   let bytes: Uint8Array;
   try {
@@ -230,7 +230,7 @@ function readMember(zip: ZipView, member: Member): Uint8Array {
   return bytes;
 }
 
-/** True for bytes that start like a zip archive, an empty one included. */
+/** True for bytes that start like a zip archive, including an empty one. */
 export function isZip(bytes: Uint8Array): boolean {
   const [p, k, a, b] = bytes;
   return p === 0x50 && k === 0x4b && ((a === 3 && b === 4) || (a === 5 && b === 6));

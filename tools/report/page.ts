@@ -1,4 +1,4 @@
-// The report: one HTML file that needs nothing else, neither the network nor this program.
+// The report: one HTML file that needs neither the network nor this program.
 
 import type { FuscoError } from '../../planner/errors.ts';
 import { sum } from '../../planner/totals.ts';
@@ -14,7 +14,7 @@ export interface ReportInput {
   readonly producer: string;
   readonly version: readonly number[];
   readonly figures: Figures;
-  /** What verification found; empty for a sound plan. */
+  /** The defects that verification found; empty for a valid plan. */
   readonly problems: readonly FuscoError[];
 }
 
@@ -24,7 +24,7 @@ export interface ReportAssets {
   readonly script: string;
 }
 
-/** The plan in plain words, for somebody who has never seen one. */
+/** The plan in plain words, for readers who have never seen one. */
 function introduction({ summary, totalBytes, joined }: Figures): Markup {
   const { ranks, ranksPerNode, experts, topk, strategy } = summary;
   const tokens = sum(summary.tokens);
@@ -35,8 +35,8 @@ function introduction({ summary, totalBytes, joined }: Figures): Markup {
     strategy === 'hier' && ranksPerNode === 1
       ? 'The plan sends a row once to each rank, which copies it to its other slots.'
       : strategy === 'hier'
-        ? 'The plan is hierarchical: one copy of a token crosses to each other node, and a forwarder there hands it on.'
-        : 'The plan is flat: every row travels straight from its token to its expert’s slot.';
+        ? 'The plan is hierarchical: one copy of a token crosses to each other node, and a forwarder there distributes it.'
+        : 'The plan is flat: every row goes straight from its token to its expert’s slot.';
   const inside = html`<strong>${formatBytes(totalBytes.intra)}</strong>`;
   const moved =
     nodes === 1
@@ -62,7 +62,7 @@ export function panelPage(
   { style, script }: ReportAssets,
 ): string {
   const contents = panels.map(({ id, title }) => html`<li><a href="#panel-${id}">${title}</a></li>`);
-  // A page that can load nothing cannot send anything either.
+  // A page that cannot load anything cannot send anything either.
   const policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
   return html`<!doctype html>
 <html lang="en">
@@ -81,7 +81,7 @@ ${header}
 <main>
 ${lead}
 <nav aria-label="Contents"><ul class="contents">${contents}</ul></nav>
-<p class="hint">Charts answer to the pointer and to the keyboard: Tab reaches a chart, arrow keys move through it, and the line below says what the mark means. Below each chart its numbers are a table.</p>
+<p class="hint">Charts react to the pointer and to the keyboard: Tab reaches a chart, arrow keys move through it, and the line below describes the mark. A table below each chart contains its numbers.</p>
 <div class="panels" id="panels">
 ${panels.map((panel) => panelMarkup(panel, []))}
 </div>

@@ -15,7 +15,7 @@ import { html, type Markup, NOTHING, table } from './markup.ts';
 export interface Panel {
   readonly id: string;
   readonly title: string;
-  /** What the chart shows and how to read it, for somebody who sees it for the first time. */
+  /** What the chart shows and how to read it, for readers who see it for the first time. */
   readonly text: string;
   /** Takes the whole width of the page. */
   readonly isWide: boolean;
@@ -23,7 +23,9 @@ export interface Panel {
   readonly cells: readonly Markup[];
 }
 
-/** A busiest bar is marked if it exceeds the mean by more than this factor; below, the marking would be noise. */
+/**
+ * A busiest bar is marked if it exceeds the mean by more than this factor; below that, a marking would not be meaningful.
+ */
 const NOTABLE = 1.05;
 
 type Draw = (figures: Figures, width: number) => Markup;
@@ -59,7 +61,7 @@ function loadChart(load: Load, title: string, xTitle: 'rank' | 'expert', max: nu
 function spreadChart(values: readonly number[], what: 'rank' | 'node', max: number, width: number): Markup {
   const all = sum(values);
   const mean = all === 0 ? 0 : sum(values.map((n, i) => n * i)) / all;
-  // Only a token without experts reaches nothing; mostly there is none.
+  // Only a token without experts reaches no rank; usually there is none.
   const numbers = values.map((_, n) => n).filter((n) => n > 0 || values[0]! > 0);
   const chart = barChart({
     title: `Tokens by the number of ${what}s they reach`,
@@ -119,7 +121,7 @@ function groupChart({ summary }: Figures, max: number, width: number): Markup {
     width,
     hasPeak: largest(forwarding.groupLoads) > NOTABLE * mean,
   });
-  return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} cross between nodes, ${rows(forwarding.stagedRows)} of them in a landing buffer; ${formatBytes(forwarding.metadataBytes)} of metadata travel along.</p>`;
+  return html`${chart}<p class="figure-note">Grouped by rule <strong>${forwarding.rule}</strong>. ${rows(forwarding.forwardedRows)} are sent between nodes, ${rows(forwarding.stagedRows)} of them in a landing buffer; ${formatBytes(forwarding.metadataBytes)} of metadata are sent with them.</p>`;
 }
 
 const OFFENDER_HEAD = ['what', 'which', 'how much', 'of the mean', 'why it matters'];
@@ -130,7 +132,7 @@ function offenderTable({ offenders }: Figures): Markup {
   return html`<div class="scroll">${table(OFFENDER_HEAD, body)}</div>`;
 }
 
-/** The largest of each kind in two plans, a line each, in the order of the first one. */
+/** The largest of each kind in two plans, one line each, in the order of the first plan. */
 function offenderPair(a: Figures, b: Figures): Markup {
   const kinds = new Map([...a.offenders, ...b.offenders].map(({ what, why }) => [what, why]));
   const of = ({ offenders }: Figures, kind: string) => {
@@ -146,7 +148,7 @@ function bytesText(bytes: number): string {
   return bytes === 0 ? '0' : formatBytes(bytes);
 }
 
-/** The ways to exchange this routing, the experts, the memory, and what would help. */
+/** The strategies for this routing, the experts, the memory, and what would help. */
 function strategyTable({ strategies }: Figures): Markup {
   if (strategies === undefined) return html`<p class="empty">Not predicted.</p>`;
   const { rows: found, advice, memory, memoryGB, machine, experts } = strategies;
@@ -220,7 +222,7 @@ const specOf =
 const narrow = specOf(false);
 const wide = specOf(true);
 
-/** Draws where the plan was verified, and says why not otherwise. */
+/** Draws the panel if the plan was verified; otherwise shows the reason. */
 function deep(draw: (figures: TokenFigures, width: number) => Markup): Draw {
   return ({ tokens: known }, width) => (known === undefined ? UNVERIFIED : draw(known, width));
 }
@@ -234,7 +236,7 @@ function timelineText(all: readonly Figures[]): string {
   return `When the cost model expects each link to be busy. A stage ends when its slowest link is done; a link waits in the gaps.${machine}`;
 }
 
-/** The largest values of several plans: charts that stand next to each other have the same scale. */
+/** The largest values of several plans: adjacent charts have the same scale. */
 function scales(all: readonly Figures[]) {
   const most = (pick: (figures: Figures) => readonly number[]) =>
     largest(all.map((figures) => largest(pick(figures))));
@@ -270,7 +272,7 @@ function loadSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Spe
     narrow(
       'traffic',
       'Traffic between ranks',
-      `Payload bytes of one dispatch. Each row is a sender, each column a receiver${cell > 1 ? `, ${cell} ranks a cell` : ''}; squares outline the nodes. Each link has a scale of its own, below the map; a strong column is a rank that receives from all others. Combine moves the same bytes in the other direction.`,
+      `Payload bytes of one dispatch. Each row is a sender, each column a receiver${cell > 1 ? `, ${cell} ranks a cell` : ''}; squares outline the nodes. Each link has a separate scale, below the map; a strong column is a rank that receives from all others. Combine moves the same bytes in the other direction.`,
       ({ heat }, width) => heatChart(heat, max.heat, width),
     ),
     narrow(
@@ -334,13 +336,13 @@ function tokenSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Sp
       'In a hierarchical plan one rank of every node belongs to a rail group, and its members forward for each other. Equal bars mean equally busy NICs.',
       (figures, width) => groupChart(figures, max.groups, width),
     ),
-    wide('facts', 'Facts of the plan', 'What was asked for and what came out.', ({ summary }) =>
+    wide('facts', 'Facts of the plan', 'The options and the results.', ({ summary }) =>
       pairList('facts', [...factsOf(summary), memoryFact(summary)]),
     ),
   ];
 }
 
-/** Whether a panel has anything to show of some plan: with one node, or without forwarders, some have not. */
+/** Whether a panel has anything to show for some plan; some panels are empty with one node or without forwarders. */
 function appliesTo(all: readonly Figures[]): (panel: Spec) => boolean {
   const some = (has: (figures: Figures) => boolean) => all.some(has);
   const needs: Readonly<Record<string, boolean>> = {

@@ -1,4 +1,5 @@
-// What charts do in a browser: the mark under the pointer or in focus is put into words, and arrow keys move on.
+// Behavior of charts in a browser: the mark under the pointer or in focus is described in words, and arrow keys move
+// between marks.
 
 const MARK = '.mark';
 
@@ -7,7 +8,7 @@ function say(mark: Element): void {
   if (readout) readout.textContent = mark.getAttribute('aria-label');
 }
 
-/** Where a key leads from mark `index` of `count`, `columns` in a row; undefined for other keys. */
+/** The mark to which a key leads from mark `index` of `count`, with `columns` in a row; undefined for other keys. */
 function nextIndex(key: string, index: number, count: number, columns: number): number | undefined {
   const targets = new Map([
     ['ArrowRight', Math.min(count - 1, index + 1)],
@@ -29,13 +30,13 @@ function onKey(event: KeyboardEvent): void {
   const next = nextIndex(event.key, marks.indexOf(mark as SVGElement), marks.length, columns);
   if (next === undefined) return;
   event.preventDefault();
-  // One mark of a chart is in the order of Tab: the one that was visited last.
+  // Only one mark of a chart can be reached with Tab: the one that was visited last.
   mark.setAttribute('tabindex', '-1');
   marks[next]!.setAttribute('tabindex', '0');
   marks[next]!.focus();
 }
 
-/** Puts the bars of a chart into the order of their values, or back into their own. */
+/** Sorts the bars of a chart by value, or restores their original order. */
 function sortBars(chart: Element, button: Element): void {
   const marks = [...chart.querySelectorAll<SVGGElement>(MARK)];
   const isSorted = button.getAttribute('aria-pressed') === 'true';
@@ -56,7 +57,7 @@ function sortBars(chart: Element, button: Element): void {
 
 const MAX_ZOOM = 8;
 
-/** Twice as wide, or half; what does not fit is scrolled to. */
+/** Doubles or halves the width; the rest can be reached by scrolling. */
 function zoom(chart: HTMLElement, factor: number): void {
   const now = Math.min(MAX_ZOOM, Math.max(1, Number(chart.dataset.zoom ?? 1) * factor));
   chart.dataset.zoom = String(now);
@@ -103,7 +104,7 @@ function onTool(event: Event): void {
   }
 }
 
-/** Lets the charts of a document answer, those that are drawn later included. */
+/** Activates the charts of a document, including those that are drawn later. */
 export function listen(root: Document): void {
   root.addEventListener('keydown', onKey);
   root.addEventListener('click', onTool);

@@ -1,4 +1,4 @@
-// The report's own script; the bundler puts it into one file, which is inlined.
+// The script of the report; the bundler makes one file of it, which is inlined.
 
 import { listen } from './readout.ts';
 

@@ -1,4 +1,4 @@
-// The report of a recording under several placements: one HTML file that needs nothing else.
+// The report of a recording under several placements: one HTML file that needs no other file.
 
 import { formatCount } from '../figures/format.ts';
 import type { WhatIf } from '../simulate/whatIf.ts';

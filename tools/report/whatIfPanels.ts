@@ -35,13 +35,13 @@ export function whatIfPanels(found: WhatIf): Panel[] {
     panel(
       'overall',
       'All steps together',
-      'Bytes of one dispatch per step, predicted time of one dispatch and one combine per step. Changing from the first placement pays once the exchanges have saved the time that moving the weights takes.',
+      'Bytes of one dispatch per step, predicted time of one dispatch and one combine per step. Changing from the first placement pays off once the exchanges have saved the time that moving the weights takes.',
       html`<div class="scroll">${table(head!, rows)}</div>`,
     ),
     panel(
       'imbalance',
-      'Busiest rank over the mean',
-      'Rows of the busiest rank over the mean of all ranks. The experts of a step take as long as those of its busiest rank.',
+      'Busiest rank relative to the mean',
+      'Rows of the busiest rank divided by the mean of all ranks. The experts of a step take as long as those of its busiest rank.',
       chartOf(found, 'rankMaxOverMean', 'busiest / mean', times),
     ),
     panel(

@@ -1,4 +1,4 @@
-// One sentence about a prediction: what binds, what would help, and by how much.
+// One sentence about a prediction: the bottleneck, what would help, and by how much.
 
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { sum } from '../../planner/totals.ts';
@@ -18,7 +18,7 @@ export const RESOURCE_NAMES: Readonly<Record<Resource, string>> = {
   none: 'nothing',
 };
 
-/** The constant that says how fast each resource is. */
+/** The constant that is the rate of each resource. */
 const RATES: Readonly<Record<Exclude<Resource, 'none'>, keyof Constants>> = {
   nic: 'nicGBps',
   nvlink: 'nvlinkGBps',
@@ -26,7 +26,7 @@ const RATES: Readonly<Record<Exclude<Resource, 'none'>, keyof Constants>> = {
   permute: 'hbmGBps',
 };
 
-/** The longest stage of a prediction: what everybody waits for. */
+/** The longest stage of a prediction, for which all ranks wait. */
 export function bindingStage({ dispatch, combine }: Prediction): TimedStage {
   return [...dispatch.stages, ...combine.stages].reduce((worst, stage) =>
     stage.us > worst.us ? stage : worst,
@@ -38,7 +38,7 @@ export function strategyName({ strategy, rule }: Pick<Prediction, 'strategy' | '
   return rule === 'none' ? strategy : `${strategy}, ${rule}`;
 }
 
-/** Options of `fusco plan` that give a strategy; empty where there is no such plan. */
+/** Options of `fusco plan` that select a strategy; empty if there is no such plan. */
 export function planOptionsOf({ strategy, rule, ranksPerNode }: Prediction): string {
   if (strategy === 'unfused') return '';
   if (strategy === 'flat fused') return '--strategy flat';
@@ -64,7 +64,10 @@ function evened({ groups, slices }: Exchange): Exchange {
   return { groups: groups.map((group) => group.map(level)), slices };
 }
 
-/** What the plan's exchanges would gain, as shares of their time, from even loads and from a resource twice as fast. */
+/**
+ * The gain for the plan's exchanges, as fractions of their time, from even loads and from a resource that is twice as
+ * fast.
+ */
 function gains(plan: VerifiedPlan, mine: Prediction, resource: Resource, topology: Topology) {
   const { dispatch, combine } = planExchanges(plan, linkedRanks(topology, plan.spec.ranks));
   const gain = (us: number) => 1 - us / mine.us;
@@ -77,7 +80,7 @@ function gains(plan: VerifiedPlan, mine: Prediction, resource: Resource, topolog
 }
 
 /**
- * What binds the plan, and what would help most: another strategy, else an even load, else a faster resource.
+ * The bottleneck of the plan, and what would help most: another strategy, else an even load, else a faster resource.
  *
  * @returns one sentence, without a line break
  */
@@ -87,7 +90,7 @@ export function adviceOf(
   topology: Topology,
 ): string {
   const mine = predictions[own]!;
-  if (mine.us === 0) return 'Nothing moves between ranks, so nothing binds.';
+  if (mine.us === 0) return 'Nothing moves between ranks, so there is no bottleneck.';
   const stage = bindingStage(mine);
   const name = RESOURCE_NAMES[stage.resource];
   const binds = `Bound by the ${name} of rank ${stage.rank} (${stage.name})`;

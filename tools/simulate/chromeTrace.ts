@@ -1,8 +1,8 @@
 // A plan's predicted timeline as Chrome trace JSON, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
 //
-// One process per rank, one track in it per stage of dispatch and combine. A track holds one event: how long
-// this rank is busy in this stage. The stage may last longer: it ends with its slowest rank. The time of
-// the experts between dispatch and combine is not predicted; combine follows at once.
+// One process per rank, one track in it per stage of dispatch and combine. A track contains one event: the time during
+// which this rank is busy in this stage. The stage may last longer, until its slowest rank is done. The time of the
+// experts between dispatch and combine is not included; combine follows immediately.
 
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import { type Exchange, timeExchange, timeRank } from './model.ts';
@@ -27,7 +27,7 @@ export interface Trace {
   readonly traceEvents: readonly TraceEvent[];
 }
 
-/** Tracks that one process may have: ids of tracks are unique over all processes, as Perfetto takes them. */
+/** Maximum number of tracks of one process. Perfetto needs track ids that are unique over all processes. */
 const TRACKS = 64;
 
 /** Process and thread 0 belong to the idle task of an operating system, and Perfetto hides them. */
@@ -89,7 +89,7 @@ function spansOf(
 }
 
 /**
- * The timeline of a plan's dispatch and combine on a machine: a model's, not a measurement.
+ * The timeline of a plan's dispatch and combine on a machine, from a model and not measured.
  *
  * @throws FuscoError E_OPTION if the plan does not fit the topology
  */
@@ -118,7 +118,7 @@ export function traceOf(plan: VerifiedPlan, topology: Topology): Trace {
   };
 }
 
-/** The trace as a file's bytes, one event a line, so that two traces can be compared by their lines. */
+/** The trace as the bytes of a file, one event per line, so that two traces can be compared line by line. */
 export function encodeTrace({ traceEvents, ...head }: Trace): Uint8Array {
   const events = traceEvents.map((event) => JSON.stringify(event)).join(',\n');
   const open = JSON.stringify(head).slice(0, -1);

@@ -1,4 +1,4 @@
-// A plan against the other ways to exchange the same routing.
+// Compares a plan with the other strategies for the same routing.
 
 import { SLOT_MASKED } from '../../planner/format/layout.ts';
 import type { Plan, VerifiedPlan } from '../../planner/plan.ts';
@@ -11,7 +11,7 @@ import { type TimedExchange, timeExchange } from './model.ts';
 import { type Exchanges, isOncePerRank, planExchanges, unfused } from './strategies.ts';
 import { checkFit, linkedRanks, type Topology } from './topology.ts';
 
-/** A way to exchange, as people call it: `once per rank` is a hierarchical plan with one rank per node. */
+/** The common name of a strategy: `once per rank` is a hierarchical plan with one rank per node. */
 export type StrategyName = 'unfused' | 'flat fused' | 'hier' | 'once per rank';
 
 /** One strategy's predicted times. */
@@ -26,7 +26,7 @@ export interface Prediction {
   readonly us: number;
 }
 
-/** The routing that a plan was made of: ids[token, k], -1 where masked. Dropped entries keep their expert. */
+/** The routing from which a plan was made: ids[token, k], -1 if masked. Dropped entries keep their expert. */
 export function routingOf(plan: VerifiedPlan): RoutingTable[] {
   const { instanceExpert } = plan.spec.placement;
   return plan.shards.map((shard) => {
@@ -45,17 +45,17 @@ export function predict({ dispatch, combine }: Exchanges, topology: Topology) {
   return { ...timed, us: timed.dispatch.us + timed.combine.us };
 }
 
-/** What people call a plan's strategy. */
+/** The common name of a plan's strategy. */
 export function strategyOf({ spec }: Pick<Plan, 'spec'>): Exclude<StrategyName, 'unfused'> {
   if (spec.strategy === 'flat') return 'flat fused';
   return isOncePerRank(spec) ? 'once per rank' : 'hier';
 }
 
-/** A plan as it is, on a machine. */
+/** A plan without changes, on a machine. */
 export function predictPlan(plan: Plan, topology: Topology): Prediction {
   const { spec } = plan;
   const strategy = strategyOf(plan);
-  // With one rank per node, nobody chooses who forwards.
+  // With one rank per node, there is no choice of forwarders.
   const rule = strategy === 'hier' && plan.decision.rule !== 'none' ? plan.decision.rule : 'none';
   const { ranksPerNode } = spec;
   return {
@@ -66,7 +66,7 @@ export function predictPlan(plan: Plan, topology: Topology): Prediction {
   };
 }
 
-/** The exchanges of a flat plan with permutation passes of their own. */
+/** The exchanges of a flat plan with separate permutation passes. */
 function predictUnfused(flat: VerifiedPlan, topology: Topology): Prediction {
   const { spec } = flat;
   const exchanges = unfused(planLoads(flat, linkedRanks(topology, spec.ranks)), spec);
@@ -74,7 +74,7 @@ function predictUnfused(flat: VerifiedPlan, topology: Topology): Prediction {
   return { strategy: 'unfused', rule: 'none', ranksPerNode, ...predict(exchanges, topology) };
 }
 
-/** A flat plan with and without fusion: the baseline, and what direct rows gain. */
+/** A flat plan with and without fusion: the baseline, and the gain from direct rows. */
 export function predictFlat(flat: VerifiedPlan, topology: Topology): Prediction[] {
   return [predictUnfused(flat, topology), predictPlan(flat, topology)];
 }

@@ -1,7 +1,7 @@
-// The experts' own work and memory: what placement, replicas and capacity change most.
+// The time and memory of the experts, which depend most on placement, replicas and capacity.
 //
-// An expert is a gated MLP: three matrices hidden x intermediate, six floating point operations a row for each of
-// their elements. Its time is that of the products, or of reading its weights where few rows share them.
+// An expert is a gated MLP: three matrices hidden x intermediate, and takes 6 x hidden x intermediate floating point
+// operations per row. Its time is that of the products or, with few rows, of reading its weights.
 
 import { FuscoError } from '../../planner/errors.ts';
 import type { Plan } from '../../planner/plan.ts';
@@ -56,10 +56,10 @@ export function namedModel(name: string): Model {
 }
 
 export interface ExpertTime {
-  /** Of the slowest rank; all others wait for it. */
+  /** Of the slowest rank, for which all others wait. */
   readonly us: number;
   readonly rank: number;
-  /** What bounds it: matrix products, or reading weights. */
+  /** What limits it: matrix products, or reading weights. */
   readonly bound: 'products' | 'weights';
   /** If every rank had the mean of the rows. */
   readonly evenUs: number;

@@ -7,7 +7,7 @@ export interface Parameter {
   readonly starts: readonly number[];
   readonly min: number;
   readonly max: number;
-  /** Rates and times move by factors, shares by differences. */
+  /** Rates and times are changed by factors, fractions by differences. */
   readonly scale: 'factor' | 'difference';
 }
 

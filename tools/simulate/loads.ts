@@ -1,4 +1,4 @@
-// What a plan makes every rank move, in rows, read off the plan's own tables.
+// The rows that every rank moves under a plan, from the tables of the plan.
 
 import { forwardersOf } from '../../planner/balance.ts';
 import type { Shard } from '../../planner/format/shard.ts';
@@ -15,20 +15,20 @@ export interface LinkRows {
   readonly inPeers: Float64Array;
 }
 
-/** Rows by the link that they cross: NVLink joins neighbors, a NIC the others. */
+/** Rows by link: NVLink between neighbors, NICs between all others. */
 export interface Links {
   readonly nvlink: LinkRows;
   readonly nic: LinkRows;
 }
 
-/** Rows of a dispatch; a combine that takes the same way moves the same rows back. */
+/** Rows of a dispatch; a combine over the same path moves the same rows back. */
 export interface PlanLoads {
   readonly ranks: number;
   /** Rows between nodes of the plan: copies for forwarders in a hierarchical plan. */
   readonly inter: Links;
   /** Rows between ranks of one node of the plan: direct ones, and what forwarders distribute. */
   readonly intra: Links;
-  /** Rows that a rank copies within its own memory; a row that lands in its slot is none. */
+  /** Rows that a rank copies within its memory; rows that land in their slot are not copied. */
   readonly local: Float64Array;
   /** Entries of each rank that reach an expert. */
   readonly kept: Float64Array;
@@ -37,9 +37,9 @@ export interface PlanLoads {
   /** Copies of a row that arrive at each forwarder. */
   readonly landed: Float64Array;
   readonly tokens: Float64Array;
-  /** Rows that the combine adds up at home: kept rows, or partial sums and the rows of its own node. */
+  /** Rows that the combine adds on the rank of the token: kept rows, or partial sums and the rows of the local node. */
   readonly summed: Float64Array;
-  /** Slices into which the busiest rank's send order is cut. */
+  /** Number of slices of the busiest rank's send order. */
   readonly slices: number;
 }
 
@@ -72,7 +72,7 @@ class LinkCounter implements Links {
   }
 }
 
-/** The rows [from][to] by their link; those that stay on their rank are left out. */
+/** The rows [from][to] by their link; rows that stay on their rank are not included. */
 export function linkRows(rows: readonly Float64Array[], joined: number): Links {
   const links = new LinkCounter(rows.length, joined);
   rows.forEach((row, from) => {
@@ -83,7 +83,7 @@ export function linkRows(rows: readonly Float64Array[], joined: number): Links {
   return links;
 }
 
-/** forwarder[rank][node]: who receives a rank's copies for a node; itself on its own node. */
+/** forwarder[rank][node]: the rank that receives a rank's copies for a node; on the local node, the rank itself. */
 export function forwarderTable(spec: PlanSpec, groups: Uint16Array): Uint32Array[] {
   return Array.from({ length: spec.ranks }, (_, rank) => forwardersOf(spec, groups, rank));
 }
@@ -133,7 +133,7 @@ function loadsOf(plan: Plan, joined: number, { visit, lands, summed, slices }: W
   const { ranks } = spec;
   const inter = new LinkCounter(ranks, joined);
   const landed = new Float64Array(ranks);
-  // Distribution adds up over a forwarder's sources before it is counted, so that a peer counts once.
+  // Distribution is added up over the sources of a forwarder before it is counted, so that a peer counts once.
   const near = Array.from({ length: ranks }, () => new Float64Array(ranks));
   visit(plan, {
     inter: (from, to, rows) => {

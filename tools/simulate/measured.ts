@@ -1,4 +1,4 @@
-// The model against measurements: docs/performance-gpus.md has them, with how they were made.
+// Compares the model with measurements, which docs/performance-gpus.md describes.
 
 import type { Planner } from '../../planner/planner.ts';
 import type { PlanOptions } from '../../planner/spec.ts';
@@ -12,10 +12,10 @@ import { type Constants, namedTopology } from './topology.ts';
 /** Hidden 7168 bf16, top-8 of 256 experts, uniform routing. */
 const OPTIONS = { hidden: 7168, dtype: 'bf16', experts: 256 } as const;
 const TOPK = 8;
-/** Tokens per rank of the table that is planned; other lengths are these loads times a factor. */
+/** Tokens per rank of the table that is planned; for other lengths, these loads are scaled. */
 const PLANNED_TOKENS = 4096;
 
-/** What was measured: a strategy between the GPUs of one process, or through NCCL between processes. */
+/** What was measured: a strategy between the GPUs of one process, or between processes through NCCL. */
 export type Way =
   | 'straight to slots'
   | 'once per rank'
@@ -67,7 +67,7 @@ export const NCCL_CONSTANTS: Partial<Constants> = {
   setupUs: 330,
 };
 
-/** One measured time next to the model's. */
+/** One measured time next to the predicted one. */
 export interface MeasuredCell {
   readonly gpus: number;
   readonly way: Way;

@@ -1,13 +1,14 @@
-// The cost model: stages with what every rank moves in them, the time of each, and a schedule with overlap.
+// The cost model: stages with the bytes that every rank moves in them, the time of each stage, and a schedule with
+// overlap. The constants are in topology.ts.
 //
-// A rank's stage takes as long as its busiest resource; a stage takes as long as its slowest rank. Maxima, never
-// averages: one busy NIC is what a whole group waits for.
+// A rank's stage takes as long as its busiest resource; a stage takes as long as its slowest rank. The model uses maxima,
+// never averages, because a whole group waits for one busy NIC.
 
 import type { Constants } from './topology.ts';
 
 export type Resource = 'nic' | 'nvlink' | 'hbm' | 'permute' | 'none';
 
-/** Bytes a rank moves over one kind of link, the busier direction, and how many peers that takes. */
+/** Bytes that a rank moves over one kind of link, in the busier direction, and the number of peers. */
 export interface Transfer {
   readonly bytes: Float64Array;
   readonly peers: Float64Array;
@@ -22,23 +23,23 @@ export interface Stage {
   readonly isScattered?: boolean;
   /** Bytes read and written in a rank's memory by the exchange. */
   readonly hbm?: Float64Array;
-  /** Bytes read and written by a permutation pass of its own. */
+  /** Bytes read and written by a separate permutation pass. */
   readonly permute?: Float64Array;
 }
 
 /** Stages of one group overlap, slice by slice; groups follow one another. */
 export interface Exchange {
   readonly groups: readonly (readonly Stage[])[];
-  /** Slices by which overlapping stages hand over. */
+  /** Number of slices by which overlapping stages pass on rows. */
   readonly slices: number;
 }
 
-/** A stage's time, and the rank and the resource that everybody waits for. */
+/** A stage's time, and the rank and the resource for which all others wait. */
 export interface TimedStage {
   readonly name: string;
   readonly startUs: number;
   readonly endUs: number;
-  /** Time of the stage on its own. */
+  /** Time of the stage alone. */
   readonly us: number;
   readonly resource: Resource;
   readonly rank: number;
@@ -70,7 +71,7 @@ function ranksOf({ nic, nvlink, hbm, permute }: Stage): number {
   return Math.max(...[nic?.bytes, nvlink?.bytes, hbm, permute].map((values) => values?.length ?? 0));
 }
 
-/** What one rank waits for longest in a stage: its busiest resource, without the start of the stage. */
+/** The resource for which one rank waits longest in a stage, without the start of the stage. */
 export function timeRank(stage: Stage, rank: number, c: Constants): { us: number; resource: Resource } {
   const isScattered = stage.isScattered === true && stage.nvlink!.peers[rank]! > 1;
   const nvlinkGBps = c.nvlinkGBps * (isScattered ? c.scatterReached : 1);
@@ -85,7 +86,7 @@ export function timeRank(stage: Stage, rank: number, c: Constants): { us: number
   return busiest;
 }
 
-/** Time of a stage on its own: its slowest rank on its busiest resource; ties go to the lower rank. */
+/** Time of a stage alone: its slowest rank on its busiest resource; ties go to the lower rank. */
 export function timeStage(stage: Stage, c: Constants): Omit<TimedStage, 'startUs' | 'endUs'> {
   const ranks = ranksOf(stage);
   let worst = { us: 0, resource: 'none' as Resource, rank: 0 };
@@ -98,9 +99,10 @@ export function timeStage(stage: Stage, c: Constants): Omit<TimedStage, 'startUs
 }
 
 /**
- * Schedules an exchange. With `u` the share of a stage that is one hand-over, a stage starts when the first share of
- * the one before it is there, and ends no earlier than its last share after that one's end: two stages take
- * max + u x min, where u = 1/slices if they overlap fully. A stage that waits for its input lasts longer than `us`.
+ * Schedules an exchange. With `u` the fraction of a stage that is passed on at a time, a stage starts when the first
+ * fraction of the previous stage has arrived, and ends no earlier than its last fraction after the end of that stage. Two
+ * stages take max + u x min, where u = 1/slices if they overlap fully. A stage that waits for its input lasts longer than
+ * `us`.
  */
 export function timeExchange(exchange: Exchange, c: Constants): TimedExchange {
   const handOver = 1 - c.overlap * (1 - 1 / Math.max(1, exchange.slices));
@@ -134,7 +136,7 @@ function pickRanks(stage: Stage, ranks: readonly number[], factor: number): Stag
   };
 }
 
-/** Ranks of which one is the slowest whatever the constants are: on some resource, no other moves as much. */
+/** Ranks of which one is the slowest for any constants: on some resource, no other rank moves as much. */
 function contenders(stage: Stage): number[] {
   const ranks = Array.from({ length: ranksOf(stage) }, (_, rank) => rank);
   const { nic, nvlink, hbm, permute } = stage;
@@ -157,8 +159,8 @@ function contenders(stage: Stage): number[] {
 }
 
 /**
- * The same exchange with `factor` times the tokens, reduced to the ranks that can be the slowest: the times are the
- * same, the ranks that they name are not.
+ * The same exchange with `factor` times the tokens, reduced to the ranks that can be the slowest. The times are the same,
+ * but ranks have other numbers.
  */
 export function scaleExchange({ groups, slices }: Exchange, factor: number): Exchange {
   return {

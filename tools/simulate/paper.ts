@@ -24,9 +24,9 @@ import {
 import { type Exchanges, hierFused, twoLevelCombine, twoLevelDispatch, unfused } from './strategies.ts';
 import { type Constants, namedTopology } from './topology.ts';
 
-/** Tokens a rank of the drawn tables that are planned; other lengths are these loads times a factor. */
+/** Tokens per rank of the planned tables; for other lengths, these loads are scaled. */
 export const PLANNED_TOKENS = 4096;
-/** The paper names no ratio. Of small integers, this one fits the 4096 and 16384 columns best. */
+/** The paper does not state the ratio. Of the small integers, this one fits the 4096 and 16384 columns best. */
 export const IMBALANCED_SKEW = 6;
 const SEED = 1;
 
@@ -34,7 +34,7 @@ type PerSystem<T> = Readonly<Record<System, T>>;
 
 /** Exchanges of each system for one traffic pattern. */
 export interface PatternExchanges {
-  /** Mean tokens a rank of the table that was planned. */
+  /** Mean number of tokens per rank of the planned table. */
   readonly tokens: number;
   readonly systems: PerSystem<Exchanges>;
 }
@@ -56,7 +56,7 @@ export interface PaperResult {
   readonly constants: Constants;
   readonly setupUs: PerSystem<number>;
   readonly cells: readonly Cell[];
-  /** Whether the systems come in the published order in every row. */
+  /** Whether the systems are in the published order in every row. */
   readonly ordered: boolean;
 }
 
@@ -65,14 +65,14 @@ function rankRows(planner: Planner, tables: readonly RoutingTable[], options: Pl
   const plan = planner.planAll(tables, { ...options, ranksPerNode: 1, strategy: 'hier', balance: 'static' });
   const own = rowMatrix(plan);
   return plan.shards.map(({ forwardRows }, rank) =>
-    // What stays on its rank is not forwarded, and its entries are copied there one by one.
+    // Rows that stay on their rank are not forwarded, and their entries are copied there one by one.
     Float64Array.from(forwardRows, (rows, to) => (to === rank ? own[rank]![rank]! : rows)),
   );
 }
 
 /**
- * DeepEP V1, as modelled here: one copy a node to the rank with the sender's local index, one copy a rank from
- * there, and permutation passes of their own between the received rows and the experts' slots, and back.
+ * DeepEP V1, as modeled here: one copy per node to the rank with the sender's local index, one copy per rank from there,
+ * and separate permutation passes between the received rows and the experts' slots, and back.
  */
 function deepEp(planner: Planner, tables: readonly RoutingTable[], options: PlanOptions): Exchanges {
   const plan = planner.planAll(tables, { ...options, strategy: 'hier', balance: 'static' });
@@ -125,7 +125,7 @@ export function exchangesOf(
   return { tokens: total / ranks, systems };
 }
 
-/** The controlled patterns' tables; the real one is the caller's. */
+/** The tables of the controlled patterns; the caller gives the real one. */
 export function patternTables(
   real: readonly RoutingTable[],
 ): Readonly<Record<Pattern, readonly RoutingTable[]>> {
@@ -140,7 +140,7 @@ export function patternTables(
 
 const H100 = namedTopology(PAPER.topology)!.constants;
 
-/** What the fit may move, and from where: the machine's constants, and a fixed cost of each system. */
+/** The parameters of the fit and their starts: the constants of the machine, and a fixed cost of each system. */
 const PARAMETERS: readonly Parameter[] = [
   { name: 'nicGBps', starts: [H100.nicGBps], min: 1, max: 50, scale: 'factor' },
   { name: 'nvlinkGBps', starts: [H100.nvlinkGBps], min: 1, max: 480, scale: 'factor' },
@@ -196,8 +196,8 @@ function isOrdered(row: readonly Cell[]): boolean {
 }
 
 /**
- * Fits the constants to the 4096 and 16384 columns and predicts all of them: the sum of squared logarithms of
- * predicted over published is least, so that short and long runs weigh the same.
+ * Fits the constants to the 4096 and 16384 columns and predicts all of them: it minimizes the sum of squared logarithms
+ * of predicted over published, so that short and long runs have the same weight.
  */
 export function reproducePaper(patterns: Readonly<Record<Pattern, PatternExchanges>>): PaperResult {
   const points = pointsOf(patterns);

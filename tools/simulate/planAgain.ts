@@ -1,4 +1,4 @@
-// The same routing under other circumstances: other ranks, tokens, capacity.
+// The same routing with other ranks, tokens or capacity.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { defaultRanksPerNode } from '../../planner/placement.ts';
@@ -10,14 +10,14 @@ import { joinTables, splitTable } from '../readers/tables.ts';
 import { resampleTokens } from '../workload/families.ts';
 import { routingOf } from './compare.ts';
 
-/** What to change; a field that is missing stays as it is. */
+/** What to change; missing fields leave the plan as it is. */
 export interface Change {
   readonly ranks?: number;
   /** Tokens per rank: each repeats the choice of a recorded token, drawn at random with a fixed seed. */
   readonly tokens?: number;
   /** Rows per expert; 0 is no limit. */
   readonly capacity?: number;
-  /** Experts are placed anew by their counts, with so many instances more than experts, as `placement propose` does. */
+  /** Experts are placed by their counts, with this many more instances than experts, as `placement propose` does. */
   readonly replicas?: number;
 }
 
@@ -26,8 +26,7 @@ const SEED = 1;
 /**
  * Plans the routing of a plan again. Without `tokens`, other ranks share the same tokens in contiguous blocks.
  *
- * @throws FuscoError E_OPTION where the plan has a placement of its own for another number of ranks, and what the
- *   planner throws
+ * @throws FuscoError E_OPTION if the plan has an explicit placement for another number of ranks; errors of the planner
  */
 export function planAgain(plan: VerifiedPlan, planner: Planner, change: Change): VerifiedPlan {
   const { spec } = plan;

@@ -1,4 +1,4 @@
-// Predictions as text: times, what binds, and a timeline.
+// Predictions as text: times, the bottleneck, and a timeline.
 
 import { formatGrid, formatUs } from '../figures/format.ts';
 import { bindingStage, RESOURCE_NAMES, strategyName } from './advice.ts';
@@ -8,7 +8,7 @@ import type { Cell, PaperResult } from './paper.ts';
 import { LENGTHS, PATTERNS, SYSTEMS } from './published.ts';
 import type { Topology } from './topology.ts';
 
-/** Stands over everything that the model says. */
+/** Heading of everything that the model predicts. */
 export const LABEL = 'model: predicted from a cost model, not measured';
 
 /** Characters of the timeline's bars. */
@@ -19,7 +19,7 @@ function boundText(stage: TimedStage): string {
   return stage.us === 0 ? 'nothing' : `${RESOURCE_NAMES[stage.resource]} r${stage.rank}`;
 }
 
-/** One line per strategy: dispatch, combine, total, and against unfused. The plan's own has an asterisk. */
+/** One line per strategy: dispatch, combine, total, and relative to unfused. An asterisk marks that of the plan. */
 export function comparisonLines({ predictions, own, best }: Comparison): string {
   const base = predictions[0]!.us;
   const rows = predictions.map((prediction, i) => {
@@ -37,12 +37,12 @@ export function comparisonLines({ predictions, own, best }: Comparison): string 
 }
 
 function bars(exchange: TimedExchange, scaleUs: number): string[][] {
-  // A stage in which nothing moves is none.
+  // Stages in which nothing moves are omitted.
   const busy = exchange.stages.filter(({ us }) => us > 0);
   return busy.map((stage) => {
     const from = Math.round((stage.startUs / scaleUs) * WIDTH);
     const to = Math.max(stage.us > 0 ? from + 1 : from, Math.round((stage.endUs / scaleUs) * WIDTH));
-    // A stage that lasts much longer than its work is waiting for slices in between.
+    // A stage that lasts much longer than its work waits for slices in between.
     const mark = stage.endUs - stage.startUs > 1.2 * stage.us ? '-' : '#';
     const bar = `|${' '.repeat(from)}${mark.repeat(to - from)}`.slice(0, WIDTH + 1).padEnd(WIDTH + 1);
     return [`  ${stage.name}`, bar, formatUs(stage.us), boundText(stage)];

@@ -1,4 +1,4 @@
-// The stages of each way to exchange: what is read, moved and written where, from a plan's loads.
+// The stages of each strategy: what is read, moved and written where, from the loads of a plan.
 
 import type { Plan } from '../../planner/plan.ts';
 import { type PlanSpec, sumsByNode } from '../../planner/spec.ts';
@@ -18,7 +18,10 @@ function total(bytes: number, ...parts: readonly Rows[]): Rows {
   return Float64Array.from(parts[0]!, (_, rank) => parts.reduce((sum, part) => sum + part[rank]!, 0) * bytes);
 }
 
-/** Links run in both directions at once, so the busier one counts. A combine swaps them, which changes nothing. */
+/**
+ * Links run in both directions at the same time, so the busier direction counts. A combine swaps them, which has no
+ * effect.
+ */
 function transfer(link: LinkRows, bytes: number): Transfer {
   return {
     bytes: link.out.map((out, rank) => Math.max(out, link.in[rank]!) * bytes),
@@ -48,7 +51,7 @@ function exchangeStage(name: string, loads: PlanLoads, bytes: number): Stage {
   return { name, ...linkStage(links, bytes), hbm: total(bytes, kept, received) };
 }
 
-/** Device-major exchanges with a permutation pass on each side: what libraries do without fusion. */
+/** Device-major exchanges with a permutation pass on each side, as libraries without fusion do. */
 export function unfused(loads: PlanLoads, spec: PlanSpec): Exchanges {
   const { kept, received, tokens, slices } = loads;
   const [there, back] = [dispatchRowBytes(spec), combineRowBytes(spec)];
@@ -72,7 +75,7 @@ export function unfused(loads: PlanLoads, spec: PlanSpec): Exchanges {
   };
 }
 
-/** Every row straight into its slot; the combine adds up at home while later slices travel. */
+/** Every row straight into its slot; the combine adds on the rank of the token while later slices are sent. */
 export function flatFused(loads: PlanLoads, spec: PlanSpec): Exchanges {
   const { slices } = loads;
   const back = combineRowBytes(spec);
@@ -151,8 +154,8 @@ export function isOncePerRank({
 }
 
 /**
- * The exchanges of a plan as it is. Between ranks that NVLink joins, once per rank takes one pass; a hierarchical plan
- * whose combine adds by token returns every row, as a flat one does.
+ * The exchanges of a plan without changes. Between ranks connected by NVLink, once per rank takes one pass; a
+ * hierarchical plan whose combine adds by token returns every row, as a flat one does.
  *
  * @param joined consecutive ranks that NVLink joins
  */

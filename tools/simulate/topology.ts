@@ -5,37 +5,40 @@ import { readJson, shown } from '../readers/json.ts';
 
 /** Every constant of the cost model; docs/simulate.md says where the defaults come from. */
 export interface Constants {
-  /** Effective rate of a rank's NVLink, a direction, in GB/s. */
+  /** Effective rate of a rank's NVLink per direction, in GB/s. */
   readonly nvlinkGBps: number;
   readonly nvlinkLatencyUs: number;
-  /** Share of NVLink's rate that rows reach which are stored straight into the slots of several peers, 0..1. */
+  /** Fraction of the NVLink rate that is reached when rows are stored straight into the slots of several peers, 0..1. */
   readonly scatterReached: number;
-  /** Effective rate of a rank's NIC, a direction, in GB/s. */
+  /** Effective rate of a rank's NIC per direction, in GB/s. */
   readonly nicGBps: number;
   readonly nicLatencyUs: number;
   /** Nominal rate of a GPU's memory, reads and writes together, in GB/s. */
   readonly hbmGBps: number;
-  /** Share of it that the exchange reaches, 0..1. */
+  /** Fraction of `hbmGBps` that the exchange reaches, 0..1. */
   readonly hbmReached: number;
-  /** Share of it that a permutation pass of its own reaches, 0..1. */
+  /** Fraction of `hbmGBps` that a separate permutation pass reaches, 0..1. */
   readonly permuteReached: number;
   /** Start of one stage. */
   readonly launchUs: number;
   /** Fixed cost of one exchange, in addition to its stages. */
   readonly setupUs: number;
-  /** Peers that are served at once: the latency counts once for each group of that many. */
+  /** Number of peers served at the same time: the latency counts once for each group of this size. */
   readonly channels: number;
   /** How much of a stage can run while the one before it still runs: 0 nothing, 1 all but the first slice. */
   readonly overlap: number;
   /** Nominal rate of matrix products in bf16, in TFLOP/s; fp8 has twice that. */
   readonly gemmTflops: number;
-  /** Share of it that the experts' matrix products reach, 0..1. */
+  /** Fraction of `gemmTflops` that the experts' matrix products reach, 0..1. */
   readonly gemmReached: number;
 }
 
 export interface Topology {
   readonly name: string;
-  /** Nodes that exist, and ranks of a node; a plan may use fewer. NVLink joins the ranks of a node, a NIC the nodes. */
+  /**
+   * Number of nodes, and ranks per node; a plan may use fewer. NVLink connects the ranks of a node, NICs connect the
+   * nodes.
+   */
   readonly nodes: number;
   readonly ranksPerNode: number;
   /** GB of a rank's memory. */
@@ -62,7 +65,7 @@ const H100: Constants = {
   gemmReached: 0.6,
 };
 
-/** A kind of GPU, and how many of them NVLink joins. */
+/** A kind of GPU, and how many of them NVLink connects. */
 interface Machine {
   readonly constants: Constants;
   readonly memoryGB: number;
@@ -93,7 +96,7 @@ const PAPER_FIT: Constants = {
   setupUs: 1735,
 };
 
-/** Nodes that a name can ask for: those of the largest group. */
+/** Maximum number of nodes in a name: that of the largest group. */
 const MAX_NODES = 4096;
 
 /** Every name, with N for a number of nodes and M for GPUs of a node: what an error lists. */
@@ -119,12 +122,12 @@ export function namedTopology(name: string): Topology | undefined {
   return nodes <= MAX_NODES ? { name, nodes, ranksPerNode: Number(size), ...machine } : undefined;
 }
 
-/** GPUs of a node, where a plan does not say: with one rank per node it means once per rank. */
+/** GPUs per node if the plan does not determine it: one rank per node means once per rank. */
 const DEFAULT_JOINED = 8;
 
 /**
- * The machine that a group is predicted on if none is named: H100, in nodes as the plan has them, or of eight where it
- * has one rank per node.
+ * The default machine of a group: H100 with the nodes of the plan, or with nodes of eight GPUs if the plan has one rank
+ * per node.
  */
 export function defaultTopology({ ranks, ranksPerNode }: { ranks: number; ranksPerNode: number }): Topology {
   const joined = ranksPerNode > 1 ? ranksPerNode : Math.min(DEFAULT_JOINED, ranks);
@@ -243,7 +246,7 @@ export async function findTopology(nameOrPath: string, calibration?: string): Pr
   return calibration === undefined ? topology : calibrated(topology, calibration);
 }
 
-/** The topology with the constants of a JSON file in place of its own. */
+/** The topology with the constants of a JSON file. */
 export async function calibrated(topology: Topology, path: string): Promise<Topology> {
   const constants = overrideConstants(topology.constants, await readJson(path), path);
   return { ...topology, constants, source: path };
@@ -260,7 +263,7 @@ export function checkFit({ name, nodes, ranksPerNode }: Topology, ranks: number)
   });
 }
 
-/** Ranks of a group that NVLink joins on this machine. */
+/** Number of ranks of a group that NVLink connects on this machine. */
 export function linkedRanks({ ranksPerNode }: Topology, ranks: number): number {
   return Math.min(ranksPerNode, ranks);
 }

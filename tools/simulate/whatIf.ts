@@ -1,5 +1,5 @@
-// A recording planned under several placements: what each would have done, step by step, and when moving the experts'
-// weights to another placement pays.
+// Plans a recording under several placements, step by step, and computes when moving the experts' weights to another
+// placement pays off.
 
 import { makePlacement, type Placement, type PlacementMap } from '../../planner/placement.ts';
 import type { Planner } from '../../planner/planner.ts';
@@ -20,7 +20,7 @@ export interface NamedPlacement {
 
 /** One step under one placement, or all of its steps together. */
 export interface StepFigures {
-  /** Rows of the busiest rank over the mean; over all steps: the largest. */
+  /** Rows of the busiest rank divided by the mean; over all steps: the largest value. */
   readonly rankMaxOverMean: number;
   /** Payload bytes between ranks that NVLink joins, and between others, of one dispatch per step. */
   readonly intraNodeBytes: number;
@@ -29,14 +29,14 @@ export interface StepFigures {
   readonly us: number;
 }
 
-/** What it takes to change from the first placement to another one. */
+/** The cost of changing from the first placement to another one. */
 export interface Move {
   /** Instances that a rank did not host before. */
   readonly instances: number;
   readonly bytes: number;
   /** Predicted time of moving them. */
   readonly us: number;
-  /** Tokens of all ranks after which the exchanges have saved this time; null if they never do. */
+  /** Number of tokens of all ranks after which the exchanges have saved this time; null if they never do. */
   readonly breakEvenTokens: number | null;
 }
 
@@ -128,7 +128,7 @@ function moveOf(from: Placement, to: Placement, expertBytes: number, topology: T
 /**
  * Plans every step under every placement.
  *
- * @param steps asked for one at a time
+ * @param steps requested one at a time
  * @param expertBytes bytes of one expert's weights; 0 if unknown
  * @throws FuscoError what planAll throws; E_OPTION if a plan does not fit the topology
  */

@@ -3,7 +3,7 @@
 import { formatBytes, formatCount, formatGrid, formatUs } from '../figures/format.ts';
 import type { StepFigures, WhatIf } from './whatIf.ts';
 
-/** Text shows no more steps than this; JSON and the report show all. */
+/** Maximum number of steps in text; JSON and the report contain all. */
 const MAX_STEPS = 40;
 
 const stepCells = ({ rankMaxOverMean, intraNodeBytes, interNodeBytes, us }: StepFigures) => [
@@ -24,7 +24,7 @@ export function stepLines({ steps, placements }: WhatIf): string {
   return `${formatGrid([['placement', 'step', ...STEP_HEAD], ...rows])}${more}`;
 }
 
-/** A head and one row per placement, over all steps. */
+/** A header and one row per placement, over all steps. */
 export function overallRows({ placements }: WhatIf): string[][] {
   const hasMove = placements.some(({ move }) => move !== undefined);
   const rows = placements.map(({ name, replicas, overall, move }) => {

@@ -2,7 +2,7 @@
 
 import type { Style } from './style.ts';
 
-/** From nothing to the most. Zero has a glyph of its own, so that little is told from nothing. */
+/** From zero to the maximum. Zero has a separate glyph, so that small values can be distinguished from zero. */
 const SHADES = { unicode: ' ░▒▓█', ascii: ' .:+#' } as const;
 const COLUMNS = { unicode: ' ▁▂▃▄▅▆▇█', ascii: ' .:-=+*#@' } as const;
 const EIGHTHS = ' ▏▎▍▌▋▊▉█';
@@ -18,7 +18,7 @@ export function shade(value: number, most: number, { unicode }: Style): string {
   return pick(unicode ? SHADES.unicode : SHADES.ascii, value, most);
 }
 
-/** A bar of `width` columns, filled with blanks; anything above zero shows. */
+/** A bar of `width` columns, filled with blanks; every value above zero is visible. */
 export function bar(value: number, most: number, width: number, { unicode }: Style): string {
   const eighths = most <= 0 || value <= 0 ? 0 : Math.max(1, Math.round((8 * width * value) / most));
   const full = Math.min(width, Math.floor(eighths / 8));
@@ -27,7 +27,7 @@ export function bar(value: number, most: number, width: number, { unicode }: Sty
   return `${'█'.repeat(full)}${rest}`.padEnd(width);
 }
 
-/** Values as columns of a line of at most `width`; where there are more values, a column shows the largest of several. */
+/** Values as columns of a line of at most `width`. If there are more values, a column shows the largest of several. */
 export function sparkline(values: readonly number[], width: number, { unicode }: Style): string {
   const most = values.reduce((max, value) => Math.max(max, value), 0);
   const per = Math.max(1, Math.ceil(values.length / width));

@@ -1,20 +1,20 @@
-// Progress of long work on stderr: a bar with an estimate, drawn only on a terminal and only once the work has taken a
-// while, and gone when it is done. Scripts and pipes never see it.
+// Progress of long work on stderr: a bar with an estimate, drawn only on a terminal and only after the work has taken a
+// while, and removed when it is done. It never appears in scripts and pipes.
 
 import { SingleBar } from 'cli-progress';
 import { styleOf } from './style.ts';
 
-/** Work that is done sooner shows nothing. */
+/** Work that is done sooner shows no bar. */
 const DELAY_MS = 500;
 
 export interface Progress {
-  /** Says how much is done. Cheap enough to call for every item. */
+  /** Updates the amount of work done. Cheap enough to call for every item. */
   readonly update: (done: number, total: number) => void;
   /** Removes the bar; call it however the work ends. */
   readonly stop: () => void;
 }
 
-/** A bar for one piece of work, named in it; without a terminal one that does nothing. */
+/** A bar for one task, with its name. Without a terminal it does nothing. */
 export function startProgress(label: string, stream: NodeJS.WriteStream = process.stderr): Progress {
   if (stream.isTTY !== true) return { update: () => {}, stop: () => {} };
   const { unicode } = styleOf(stream);
@@ -44,7 +44,7 @@ export function startProgress(label: string, stream: NodeJS.WriteStream = proces
   };
 }
 
-/** Runs work with a bar that is gone when the work ends, well or badly. */
+/** Runs work with a bar that is removed when the work ends, successfully or not. */
 export async function withProgress<T>(
   label: string,
   work: (update: Progress['update']) => T | Promise<T>,

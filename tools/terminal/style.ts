@@ -1,8 +1,8 @@
-// What an output stream can show: block characters, colors, or neither.
+// The capabilities of an output stream: block characters, colors, or neither.
 
 import { styleText } from 'node:util';
 
-/** Two colors that readers with any color vision tell apart, and weight; never the only carrier of a meaning. */
+/** Two colors that readers with any color vision can distinguish, and bold; never the only way to convey a meaning. */
 const PAINTS = { near: 'yellow', far: 'cyan', busiest: 'bold', faint: 'dim' } as const;
 export type Paint = keyof typeof PAINTS;
 
@@ -12,7 +12,7 @@ export interface Style {
   readonly paint: (paint: Paint, text: string) => string;
 }
 
-/** ASCII without color: pipes, files, and terminals that say so. */
+/** ASCII without color: pipes, files, and terminals without support. */
 export const PLAIN: Style = { unicode: false, paint: (_, text) => text };
 
 type Environment = Readonly<Record<string, string | undefined>>;

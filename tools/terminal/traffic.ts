@@ -1,4 +1,5 @@
-// A plan's traffic and loads on one screen of 80 columns: who sends how much to whom, and who is busiest.
+// A plan's traffic and loads on one screen of 80 columns: how much each rank sends to each other rank, and which ranks
+// are busiest.
 
 import { largest, sum } from '../../planner/totals.ts';
 import { compactBytes, formatCount } from '../figures/format.ts';
@@ -6,14 +7,16 @@ import type { Summary } from '../figures/summary.ts';
 import { bar, shade, sparkline } from './glyphs.ts';
 import type { Style } from './style.ts';
 
-/** The most ranks whose matrix has numbers in 80 columns; larger groups are shaded, several ranks a cell. */
+/**
+ * Maximum number of ranks whose matrix has numbers in 80 columns; larger groups are shaded, with several ranks per cell.
+ */
 const NUMBERED_RANKS = 8;
-/** The most rows of a shaded map. */
+/** Maximum number of rows of a shaded map. */
 const MAP_ROWS = 12;
 const BAR_COLUMNS = 12;
 const SPARK_COLUMNS = 40;
 
-/** Bytes of every link, whatever kind it is. */
+/** Bytes of every link of any kind. */
 function allBytes({ traffic }: Summary): number[][] {
   const { intraNodeBytes, interNodeBytes } = traffic;
   return intraNodeBytes.map((row, from) => row.map((bytes, to) => bytes + interNodeBytes[from]![to]!));
@@ -23,7 +26,7 @@ function isNear({ ranksPerNode }: Summary, from: number, to: number): boolean {
   return Math.floor(from / ranksPerNode) === Math.floor(to / ranksPerNode);
 }
 
-/** A cell's paint: rows that stay on their rank cost no link and are faint. */
+/** The style of a cell: rows that stay on their rank use no link and are faint. */
 function paintOf(summary: Summary, from: number, to: number): 'faint' | 'near' | 'far' {
   if (from === to) return 'faint';
   return isNear(summary, from, to) ? 'near' : 'far';
@@ -48,7 +51,7 @@ function numberedMatrix(summary: Summary, bytes: readonly (readonly number[])[],
   return [`from \\ to ${head.join(' ')}`.trimEnd(), ...rows];
 }
 
-/** Ranks of one cell of a map: as few as its rows allow, and either whole nodes or equal parts of one. */
+/** Ranks of one cell of a map: as few as the number of rows allows, and either whole nodes or equal parts of a node. */
 function cellRanks({ ranks, ranksPerNode }: Summary): number {
   let size = Math.ceil(ranks / MAP_ROWS);
   while (ranksPerNode % size !== 0 && size % ranksPerNode !== 0) size++;
@@ -72,7 +75,7 @@ function groupsOf(summary: Summary): Group[] {
   });
 }
 
-/** The mean bytes of the links from the ranks of one cell to those of another, links of a rank to itself left out. */
+/** The mean bytes of the links from the ranks of one cell to those of another, without the links of a rank to itself. */
 function meanLink(bytes: readonly (readonly number[])[], from: Group, to: Group): number {
   let total = 0;
   let links = 0;
@@ -96,7 +99,7 @@ function widest(texts: readonly string[]): number {
   return largest(texts.map((text) => text.length));
 }
 
-/** The matrix as shades, several ranks a cell, and next to it the loads of the busiest rank of each row. */
+/** The matrix as shades, with several ranks per cell, and next to it the loads of the busiest rank of each row. */
 function shadedMap(summary: Summary, bytes: readonly (readonly number[])[], style: Style): string[] {
   const groups = groupsOf(summary);
   const means = groups.map((from) => groups.map((to) => meanLink(bytes, from, to)));
@@ -145,8 +148,7 @@ function expertLine({ expertCounts }: Summary, style: Style): string[] {
 }
 
 /**
- * The matrix, the loads of ranks and those of experts, at most 80 columns wide: for people, whose terminals `style`
- * describes.
+ * The matrix, the loads of ranks and those of experts, at most 80 columns wide, for a terminal that `style` describes.
  */
 export function drawTraffic(summary: Summary, style: Style): string {
   const bytes = allBytes(summary);

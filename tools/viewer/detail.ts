@@ -1,10 +1,10 @@
-// What is behind a mark of a chart: the sources of an expert's rows, or the experts and tokens of a pair of ranks.
+// Details of a mark of a chart: the sources of an expert's rows, or the experts and tokens of a pair of ranks.
 
 import type { Plan } from '../../planner/plan.ts';
 import { formatCount, rows } from '../figures/format.ts';
 import type { Detail, Subject } from './protocol.ts';
 
-/** Lines of a list. */
+/** Maximum number of lines of a list. */
 const SHOWN = 8;
 const TOKENS = 16;
 

@@ -1,4 +1,4 @@
-// What the page and its worker say to each other: one request, one answer, matched by number.
+// Messages between the page and its worker: one request, one answer, matched by number.
 
 import type { Dtype, PartialDtype, PlacementMap, Strategy, SumOrder } from '../../planner/index.ts';
 import type { Balance } from '../../planner/spec.ts';
@@ -23,9 +23,9 @@ export interface ViewOptions {
   readonly capacity: number;
   readonly hidden: number;
   readonly dtype: Dtype;
-  /** Name of the machine that times are predicted on; empty for H100 with eight GPUs per node. */
+  /** Name of the machine for which times are predicted; empty for H100 with eight GPUs per node. */
   readonly topology: string;
-  /** Contiguous blocks, expert e on rank e mod ranks, or a map of its own. */
+  /** Contiguous blocks, expert e on rank e mod ranks, or an explicit map. */
   readonly placement: 'blocks' | 'round-robin' | PlacementMap;
 }
 
@@ -38,7 +38,7 @@ export interface Opened {
   readonly fileRanks?: number;
   /** Of a plan: its plan id, as computed from the file. */
   readonly planId?: string;
-  /** Where to start: a plan's own options, or a guess from the ids. */
+  /** Initial options: those of the plan, or a guess from the ids. */
   readonly options: ViewOptions;
 }
 
@@ -48,7 +48,7 @@ export interface Times {
   readonly plan: number;
   /** SHA-256 of the plan. */
   readonly id: number;
-  /** Everything that is counted for the charts. */
+  /** All counts for the charts. */
   readonly figures: number;
 }
 
@@ -64,16 +64,16 @@ export interface Planned {
 /** How plan B differs from plan A, as lines and a table. */
 export interface Difference {
   readonly headline: string;
-  /** What was changed, a line each. */
+  /** What was changed, one line each. */
   readonly causes: readonly string[];
-  /** Every figure that changed: what it is, in A, in B, the change. */
+  /** All figures that changed: name, value in A, value in B, change. */
   readonly figures: readonly (readonly [what: string, a: string, b: string, change: string])[];
 }
 
 /** A mark of a chart that was chosen: an expert instance, or a pair of ranks. */
 export type Subject = { readonly expert: number } | { readonly from: number; readonly to: number };
 
-/** What is behind a mark: a title, and lines with the largest parts first. */
+/** Details of a mark: a title, and lines with the largest parts first. */
 export interface Detail {
   readonly title: string;
   readonly lines: readonly string[];

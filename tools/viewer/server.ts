@@ -1,5 +1,5 @@
-// The viewer's server: a fixed list of names on the loopback interface, and nothing else. A request's path is looked
-// up in that list and never joined to a directory, so there is nothing to climb out of.
+// The viewer's server: a fixed list of names on the loopback interface, and nothing else. The path of a request is looked
+// up in that list and never joined to a directory, so path traversal is impossible.
 
 import { readdir, stat } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
@@ -8,7 +8,7 @@ import { basename, join } from 'node:path';
 import type { RecordedFigures } from '../figures/recorded.ts';
 import { readError, readWhole } from '../readers/file.ts';
 
-/** What stands under one path; files are read when they are asked for. */
+/** The contents of one path; files are read when they are requested. */
 export interface Asset {
   readonly type: string;
   read(): Promise<Uint8Array>;
@@ -26,7 +26,7 @@ const MIME: Readonly<Record<string, string>> = {
   wasm: 'application/wasm',
 };
 
-/** The type of a file by the end of its name; bytes if it is none of the page's own. */
+/** The type of a file by the end of its name; bytes if it is not a file of the page. */
 export function typeOf(name: string): string {
   return MIME[name.slice(name.lastIndexOf('.') + 1)] ?? 'application/octet-stream';
 }
@@ -49,7 +49,7 @@ async function listFiles(path: string): Promise<string[]> {
     if (!(await stat(path)).isDirectory()) return [path];
     const names = await readdir(path);
     const ranks = names.filter((name) => /^rank\d+\.npy$/.test(name));
-    // Without any, the directory itself is listed, so that reading it says what is wrong.
+    // Without any, the directory is listed, so that reading it reports the error.
     return ranks.length === 0 ? [path] : ranks.map((name) => join(path, name));
   } catch (error) {
     throw readError(path, error);
@@ -90,7 +90,10 @@ export function recordingAssets(
   return assets;
 }
 
-/** A page on another site can make a browser ask this server under a name of its own; that name is refused here. */
+/**
+ * A page on another site can make a browser access this server under a host name that the site controls; such names are
+ * refused here.
+ */
 function isOwnHost(request: IncomingMessage, port: number): boolean {
   const { host } = request.headers;
   return host === `${LOOPBACK}:${port}` || host === `localhost:${port}`;
@@ -134,7 +137,7 @@ export interface ViewerServer {
   /** http://127.0.0.1:PORT/ */
   readonly url: string;
   readonly port: number;
-  /** Ends open connections, too. */
+  /** Also ends open connections. */
   close(): Promise<void>;
 }
 

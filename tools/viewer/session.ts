@@ -1,4 +1,5 @@
-// What the worker does, without the worker: opens files, plans, counts, follows tokens. Runs in Node, too, for tests.
+// The work of the worker, independent of the worker: opens files, plans, counts, follows tokens. It also runs in Node,
+// for tests.
 
 import type { Sha256 } from '../../planner/format/hash.ts';
 import {
@@ -29,14 +30,14 @@ import { detailOf } from './detail.ts';
 import type { Calls, Detail, Difference, Opened, Planned, Side, Subject, ViewOptions } from './protocol.ts';
 import { followToken, type TokenPath } from './tokenPath.ts';
 
-/** Ranks of a table that does not say how many it has. */
+/** Number of ranks of a table that does not state it. */
 const GUESSED_RANKS = 8;
 
 interface Open {
   /** One per rank; a single one if the file has no axis of ranks. */
   readonly tables: readonly RoutingTable[];
   readonly fileRanks: number | undefined;
-  /** Options of a plan's file, those that the page does not show among them. */
+  /** Options of a plan file, including those that the page does not show. */
   readonly kept?: PlanOptions;
   plan?: VerifiedPlan;
   topology?: Topology;
@@ -44,7 +45,7 @@ interface Open {
   machine?: Topology;
 }
 
-/** Reads one routing: by the ranks that it has, or as a single table if it has none. */
+/** Reads one routing: with its ranks, or as a single table if it has none. */
 function readTables(files: readonly NamedBytes[]): { tables: RoutingTable[]; fileRanks?: number } {
   try {
     const tables = parseRouting(files);
@@ -71,7 +72,7 @@ function planOptions({ topology: _, ...options }: ViewOptions): PlanOptions {
   return { ...options, placement: placementOf(options) };
 }
 
-/** The machine that a side predicts on. Throws E_OPTION for a name that is none, or a group that does not fit. */
+/** The machine that a side predicts on. Throws E_OPTION for an unknown name, or a group that does not fit. */
 function machineOf({ topology, ranks, ranksPerNode }: ViewOptions): Topology {
   if (topology === '') return defaultTopology({ ranks, ranksPerNode });
   const machine = namedTopology(topology);
@@ -119,13 +120,13 @@ function guessOptions(tables: readonly RoutingTable[], fileRanks: number | undef
   };
 }
 
-/** Plans something of no interest, so that the engine has compiled the hot loops before the first file arrives. */
+/** Makes a dummy plan, so that the engine has compiled the hot loops before the first file arrives. */
 export function warmUp(planner: Planner): void {
   const [ranks, tokens, topk, experts] = [8, 1024, 8, 64];
   const tables = Array.from({ length: ranks }, (_, rank) => {
     const ids = Int32Array.from({ length: tokens * topk }, (_, entry) => {
       const token = Math.floor(entry / topk);
-      // Eight different experts: consecutive ones from a start that wanders.
+      // Eight different experts: consecutive ones from a varying start.
       return (token * 29 + rank * 13 + (entry % topk)) % experts;
     });
     return { ids, tokens, topk };

@@ -1,4 +1,4 @@
-// One token's way through a plan: from its row through the forwarders to its slots, and back.
+// The path of one token through a plan: from its row through the forwarders to its slots, and back.
 
 import { FuscoError } from '../../planner/errors.ts';
 import { SLOT_DROPPED } from '../../planner/format/layout.ts';
@@ -6,26 +6,26 @@ import type { Plan } from '../../planner/plan.ts';
 import { nodeOf, sumsByNode } from '../../planner/spec.ts';
 import { forwardedRows } from '../../planner/walk.ts';
 
-/** One (token, k) and where it goes. */
+/** One (token, k) and its destination. */
 export interface PathEntry {
   readonly k: number;
   readonly state: 'delivered' | 'masked' | 'dropped';
-  /** Undefined where masked, as are rank and node. */
+  /** Undefined if masked, as are rank and node. */
   readonly expert?: number;
   readonly rank?: number;
   readonly node?: number;
-  /** Row of the receive buffer; only where delivered. */
+  /** Row of the receive buffer; only if delivered. */
   readonly slot?: number;
-  /** Index into `forwards`; undefined where the row travels directly. */
+  /** Index into `forwards`; undefined if the row is sent directly. */
   readonly forward?: number;
 }
 
-/** The copy that crosses to another node. */
+/** The copy that is sent to another node. */
 export interface PathForward {
   readonly node: number;
   /** The rank that receives it. */
   readonly rank: number;
-  /** Row of the forwarder's receive buffer, or of its staging buffer. */
+  /** Row of the forwarder's receive buffer, or of its landing buffer. */
   readonly lands: 'slot' | 'staging';
   readonly row: number;
   /** k of the entries that it serves. */
@@ -37,7 +37,7 @@ export interface TokenPath {
   readonly node: number;
   readonly token: number;
   readonly rowBytes: number;
-  /** Whether rows are added node by node, and what is forwarded returns as a partial sum; else by k. */
+  /** Whether rows are added node by node, and forwarded rows return as a partial sum; otherwise rows are added by k. */
   readonly addsByNode: boolean;
   /** Dtype of a node's partial sum on the way back. */
   readonly partial: string;

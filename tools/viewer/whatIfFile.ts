@@ -14,7 +14,7 @@ import { FuscoError } from '../../planner/errors.ts';
 import type { NamedBytes } from '../readers/numpyRouting.ts';
 import type { Move, PlacementFigures, StepFigures, WhatIf } from '../simulate/whatIf.ts';
 
-/** More steps than a chart could show. */
+/** Maximum number of steps; a chart could not show more. */
 const MAX_STEPS = 100_000;
 const MAX_PLACEMENTS = 64;
 
@@ -42,7 +42,7 @@ const isWhatIf: Check<WhatIf> = hasFields({
   placements: isListOf(isPlacement, MAX_PLACEMENTS),
 });
 
-/** A file that starts like a JSON object: no routing and no plan does. */
+/** Whether a file starts like a JSON object, which no routing and no plan does. */
 export function isJsonFile({ bytes }: NamedBytes): boolean {
   return /^\s*\{/.test(new TextDecoder('latin1').decode(bytes.subarray(0, 64)));
 }

@@ -5,7 +5,7 @@ import { Planner, subtleSha256 } from '../../planner/index.ts';
 import type { CallName, Calls, Failure, Request, Response } from './protocol.ts';
 import { Session, warmUp } from './session.ts';
 
-/** What a worker's global scope offers in addition to the page's, as far as it is used. */
+/** The parts of a worker's global scope that are used and that a page does not have. */
 interface WorkerScope {
   postMessage(message: Response): void;
   onmessage: ((event: MessageEvent<Request>) => void) | null;
@@ -29,7 +29,7 @@ function explain(error: unknown): Failure {
 }
 
 const session = createSession();
-/** Requests one after the other: the planner's memory is not re-entrant. */
+/** Requests are handled one after the other, because the planner is not re-entrant. */
 let last: Promise<unknown> = session;
 
 async function answer({ id, call, args }: Request): Promise<Response> {

@@ -7,7 +7,7 @@ import { nodeSha256 } from '../../planner/node.ts';
 import { isVerified, type VerifiedPlan } from '../../planner/plan.ts';
 import { goldenSummary } from '../golden/goldenPlans.ts';
 
-/** What a snapshot holds: the id, so that any change is noticed, and figures, so that a change can be judged. */
+/** The contents of a snapshot: the id, which detects any change, and figures, which help to assess a change. */
 export interface PlanSnapshot {
   readonly planId: string;
   readonly summary: Readonly<Record<string, number | string>>;
@@ -15,7 +15,7 @@ export interface PlanSnapshot {
 
 /** The snapshot of a plan. */
 export async function snapshotOf(plan: VerifiedPlan): Promise<PlanSnapshot> {
-  // A predicted time is the model's, which may change from version to version.
+  // A predicted time comes from the model, which may change between versions.
   const { predicted: _, ...summary } = goldenSummary(plan);
   return { planId: await planId(plan, nodeSha256), summary };
 }
@@ -44,9 +44,9 @@ declare module 'vitest' {
   interface Matchers<T = any> {
     /**
      * Compares a plan with the snapshot next to the test file: its id, strategy and figures. Await it. Like vitest's own
-     * snapshots it is written on the first run, updated by `-u`, listed as obsolete, and never written where CI is set.
+     * snapshots it is written on the first run, updated by `-u`, listed as obsolete, and never written if CI is set.
      *
-     * @param hint tells several plans of one test apart
+     * @param hint distinguishes several plans of one test
      */
     toMatchPlan(hint?: string): Promise<T>;
   }

@@ -9,7 +9,7 @@
 //                             raw = 1 + counter(token, slot, 0, 1) mod 65535
 //
 // Tokens are numbered over all ranks, T on each: rank r has tokens r x T to (r + 1) x T - 1. Further steps, which the
-// benchmark does not have, go on from there.
+// benchmark does not have, continue the numbers.
 
 import { blake2b } from '@noble/hashes/blake2.js';
 import type { RoutingTable } from '../../planner/routing.ts';

@@ -1,11 +1,11 @@
-// Drawing a token's experts: distinct, each proportional to the weights of those that are left.
+// Draws a token's experts: distinct, each with a probability proportional to the weights of the remaining experts.
 
 import { FuscoError } from '../../planner/errors.ts';
 import type { Stream } from './random.ts';
 
 /** Weights are scaled to about this sum, so that one lookup finds a drawn expert. */
 const MOST_TICKETS = 1 << 20;
-/** Draws of taken experts after which the experts that are left are searched one by one. */
+/** Number of draws of experts that are already taken, after which the remaining experts are searched one by one. */
 const MOST_REDRAWS = 32;
 
 /** Experts to draw from, with integer weights. */

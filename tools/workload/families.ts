@@ -8,19 +8,20 @@ import { counterTables } from './counterHash.ts';
 import { Urn } from './draw.ts';
 import { Stream } from './random.ts';
 
-/** Families and what they are, as the command line lists them. */
+/** Families with their descriptions, as listed by the command line. */
 export const FAMILIES = {
   balanced: 'every expert is equally likely',
   'hot-experts': 'the first sixteenth of the experts is SKEW times as likely as the others',
   'hot-rank': 'the experts of rank 0 are SKEW times as likely',
   'spread-hot-experts': 'one expert on every rank is SKEW times as likely',
-  ragged: 'every rank has its own number of tokens, 0..TOKENS',
+  ragged: 'ranks have different numbers of tokens, 0..TOKENS',
   'empty-rank': 'the last rank has no tokens',
   'rotating-hot-spot': 'the experts of rank STEP mod RANKS are SKEW times as likely',
   burst: 'rank STEP mod RANKS has all its tokens, the others have one',
-  'one-node': "each token's experts all live on one node, drawn evenly (FUSCO, section 5)",
+  'one-node': 'all experts of a token are on one node, drawn evenly (FUSCO, section 5)',
   imbalanced: 'a quarter of the ranks is heavy: its experts are SKEW times as likely (FUSCO, section 5)',
-  collectivex: 'every expert is equally likely; the bytes of the CollectiveX benchmark (seed 67 there)',
+  collectivex:
+    'every expert is equally likely; byte-identical to the CollectiveX benchmark (which uses seed 67)',
 } as const;
 export type Family = keyof typeof FAMILIES;
 
@@ -30,10 +31,10 @@ export interface Workload {
   family: Family;
   /** 0..2^32-1. */
   seed: number;
-  /** Training step, for the families that move with time; 0..2^32-1. Default 0. */
+  /** Training step, for families that change over time; 0..2^32-1. Default 0. */
   step?: number;
   ranks: number;
-  /** Tokens of a rank; families with uneven sources use it as the most. */
+  /** Tokens of a rank; families with uneven ranks use it as the maximum. */
   tokens: number;
   topk: number;
   experts: number;
@@ -79,7 +80,7 @@ function weightsOf(workload: Workload): number[] {
   return Array.from({ length: experts }, (_, expert) => (isHot(expert) ? skew : 1));
 }
 
-/** Urns from which each token takes one: a single one, or one a node. */
+/** Urns from which each token takes one: a single one, or one per node. */
 function urnsOf(workload: Workload): Urn[] {
   const { family, ranks, experts, topk } = workload;
   if (family !== 'one-node') {
@@ -146,8 +147,8 @@ export interface SampleSizes {
 }
 
 /**
- * A model of a router that is known by its expert counts alone: experts of a token are drawn by their share, as if
- * the choices of one token, and those of different ranks, had nothing to do with each other.
+ * A model of a router that is known by its expert counts alone: experts of a token are drawn by their share, as if the
+ * choices of one token, and those of different ranks, were independent.
  *
  * @param counts how often each expert was chosen, integers from 0
  */
@@ -164,8 +165,8 @@ export function sampleCounts(
 }
 
 /**
- * A model of a larger batch of a recorded router: every token chooses what a randomly taken recorded token chose, so
- * that the joint choice of a token's experts is real, and which token is on which rank is not.
+ * A model of a larger batch of a recorded router: every token repeats the choice of a random recorded token, so that the
+ * joint choice of a token's experts is real, but the assignment of tokens to ranks is not.
  */
 export function resampleTokens(
   recorded: readonly RoutingTable[],

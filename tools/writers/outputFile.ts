@@ -1,4 +1,5 @@
-// Files that are whole or absent: written under a temporary name in the same directory, synced, renamed.
+// Writes files that are complete or absent: they are written under a temporary name in the same directory, synced and
+// renamed.
 
 import { randomBytes } from 'node:crypto';
 import { unlinkSync } from 'node:fs';
@@ -7,7 +8,7 @@ import { basename, dirname, join } from 'node:path';
 import { FuscoError } from '../../planner/errors.ts';
 import { errnoOf, ioReason } from '../readers/file.ts';
 
-/** What a file is made of, in order; large files come as several chunks. */
+/** The contents of a file, in order; large files consist of several chunks. */
 export type Chunks = Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
 /** One write call takes at most 2 GiB - 1; smaller pieces keep the process responsive to signals. */
@@ -26,7 +27,7 @@ function onSignal(signal: EndSignal): void {
     try {
       unlinkSync(temporary);
     } catch {
-      // Not yet created, or renamed already; the process ends either way.
+      // Not yet created, or already renamed; the process ends in both cases.
     }
   }
   process.exit(EXIT_CODES[signal]);
@@ -42,7 +43,7 @@ function endWrite(temporary: string): void {
   if (inFlight.size === 0) for (const signal of SIGNALS) process.off(signal, onSignal);
 }
 
-/** E_FILE_WRITE with a one-line reason; an error that no system call made is returned as it is. */
+/** E_FILE_WRITE with a one-line reason; an error that is not from a system call is returned unchanged. */
 function writeError(path: string, cause: unknown): unknown {
   const errno = errnoOf(cause);
   if (errno === undefined) return cause;
@@ -60,7 +61,7 @@ async function writeChunks(file: FileHandle, chunks: Chunks): Promise<void> {
 }
 
 async function writeAndRename(target: string, chunks: Chunks): Promise<void> {
-  // Its length does not depend on the target's, which may be the longest that the file system allows.
+  // Its length does not depend on that of the target, which may be the longest that the file system allows.
   const temporary = join(dirname(target), `.fusco-${randomBytes(8).toString('hex')}.tmp`);
   beginWrite(temporary);
   try {
@@ -80,7 +81,7 @@ async function writeAndRename(target: string, chunks: Chunks): Promise<void> {
   }
 }
 
-/** Devices and pipes hold nothing that could be half written, and a rename would replace them by a file. */
+/** Devices and pipes cannot be left half written, and a rename would replace them by a file. */
 async function writeThrough(target: string, chunks: Chunks): Promise<void> {
   const file = await open(target, 'w');
   try {
@@ -90,7 +91,7 @@ async function writeThrough(target: string, chunks: Chunks): Promise<void> {
   }
 }
 
-/** The file that a path leads to through symbolic links, and whether something stands there. */
+/** The file to which a path leads through symbolic links, and whether it exists. */
 async function findTarget(path: string): Promise<{ target: string; kind: 'absent' | 'file' | 'other' }> {
   try {
     const target = await realpath(path);
@@ -104,12 +105,11 @@ async function findTarget(path: string): Promise<{ target: string; kind: 'absent
 }
 
 /**
- * Writes a file so that `path` holds its old contents or all of the new ones, never a part. The directory of `path`
- * must exist. A symbolic link keeps pointing where it points; a device or pipe is written directly. On SIGINT or
- * SIGTERM the temporary is removed and the process exits with 130 or 143.
+ * Writes a file so that `path` holds its old contents or all of the new ones, never a part. The directory of `path` must
+ * exist. A symbolic link keeps its target; a device or pipe is written directly. On SIGINT or SIGTERM the temporary is
+ * removed and the process exits with 130 or 143.
  *
- * @throws FuscoError E_FILE_WRITE with a one-line reason; what `chunks` throws is passed on, unless a failed
- *   system call threw it
+ * @throws FuscoError E_FILE_WRITE with a one-line reason; errors of `chunks` are rethrown, unless a system call failed
  */
 export async function writeFileAtomic(path: string, chunks: Chunks): Promise<void> {
   try {
@@ -134,7 +134,7 @@ export class OutputDirectory {
       await mkdir(path, { recursive: true });
     } catch (cause) {
       if (errnoOf(cause) !== 'EEXIST') throw writeError(path, cause);
-      throw new FuscoError('E_FILE_WRITE', 'a file of this name is in the way', { path, cause });
+      throw new FuscoError('E_FILE_WRITE', 'a file with this name already exists', { path, cause });
     }
     return new OutputDirectory(path);
   }

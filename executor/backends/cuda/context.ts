@@ -74,7 +74,7 @@ abstract class Handle<Native extends { close(): void }> implements Disposable {
 /** The addon's context of a Cuda. Backends use it; the package does not export it. */
 export let nativeCuda: (cuda: Cuda) => NativeCudaContext;
 
-/** Devices, streams, memory and device plans. Close it after what was made with it. */
+/** Devices, streams, memory and device plans. Close it after all objects that were made with it. */
 export class Cuda extends Handle<NativeCudaContext> {
   static {
     nativeCuda = (cuda) => cuda.native;
@@ -87,7 +87,7 @@ export class Cuda extends Handle<NativeCudaContext> {
     this.ranks = ranks;
   }
 
-  /** Memory on a rank's device. Throws E_MEMORY with the bytes asked (value) and free (limit). */
+  /** Memory on a rank's device. Throws E_MEMORY with the requested bytes (value) and the free bytes (limit). */
   alloc(rank: number, bytes: number): DeviceBuffer {
     return { rank, bytes, address: attempt(() => this.native.alloc(rank, bytes)) };
   }
@@ -111,20 +111,23 @@ export class Cuda extends Handle<NativeCudaContext> {
     return attempt(() => this.native.stream(rank));
   }
 
-  /** Makes another library's cudaStream_t the rank's; 0n goes back to the context's own. E_OPTION for a foreign one. */
+  /**
+   * Makes a cudaStream_t of another library the rank's stream; 0n restores the stream of the context. Throws E_OPTION for
+   * a stream of another device.
+   */
   setStream(rank: number, stream: bigint): void {
     attempt(() => this.native.setStream(rank, stream));
   }
 
   /**
-   * Number of SMs of each device that later exchanges may use; other kernels have the rest. 0, the default, is all SMs,
-   * except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
+   * Number of SMs of each device that later exchanges may use; the rest is left to other kernels. 0, the default, is all
+   * SMs, except that a combine between devices uses at most 16. A captured graph keeps the limit it was captured with.
    */
   limitSms(count: number): void {
     attempt(() => this.native.limitSms(count));
   }
 
-  /** Waits for all ranks' streams. Throws E_BACKEND with what went wrong on them. */
+  /** Waits for all ranks' streams. Throws E_BACKEND with the error that occurred on them. */
   synchronize(): void {
     attempt(() => this.native.synchronize());
   }
@@ -137,7 +140,7 @@ export class Cuda extends Handle<NativeCudaContext> {
   /**
    * Uploads a plan to the device.
    *
-   * @param capacity what later plans may need, so that `upload` can replace the plan; at least the first plan's sizes
+   * @param capacity largest sizes of later plans that `upload` may store; at least the sizes of the first plan
    * @throws FuscoError E_UNVERIFIED, E_MEMORY, E_BACKEND
    */
   devicePlan(
@@ -164,9 +167,9 @@ export class Cuda extends Handle<NativeCudaContext> {
   }
 
   /**
-   * The same for exchanges of the nccl backend, whose calls settle when they are enqueued. All ranks of the group capture
-   * the same calls, and launch the graph in the same order as their other calls. Until it resolves, nothing else may be
-   * enqueued on the rank's stream.
+   * The same for exchanges of the nccl backend, whose calls settle when they are enqueued. All ranks of the group must
+   * capture the same calls, and launch graphs and make other calls in the same order. Until the promise resolves, nothing
+   * else may be enqueued on the rank's stream.
    */
   async captureAsync(work: () => Promise<unknown>): Promise<CudaGraph> {
     attempt(() => this.native.captureBegin());
@@ -184,7 +187,7 @@ export class Cuda extends Handle<NativeCudaContext> {
     return new CudaGraph(attempt(() => new addon.CudaGraph(this.native)));
   }
 
-  /** A capture has to end also if its work failed. */
+  /** A capture must end even if its work failed. */
   #dropCapture(): void {
     try {
       this.#endCapture().close();
@@ -198,12 +201,12 @@ export class CudaEvent extends Handle<NativeCudaEvent> {
     attempt(() => this.native.record());
   }
 
-  /** Lets a rank's stream wait for it. */
+  /** Makes a rank's stream wait for it. */
   wait(rank: number): void {
     attempt(() => this.native.wait(rank));
   }
 
-  /** Whether all work before it is done. */
+  /** Whether all work that was enqueued before it is done. */
   get done(): boolean {
     return attempt(() => this.native.query());
   }
@@ -212,13 +215,13 @@ export class CudaEvent extends Handle<NativeCudaEvent> {
     attempt(() => this.native.synchronize());
   }
 
-  /** Milliseconds since another event; both must be done. */
+  /** Milliseconds between another event and this one; both must be done. */
   since(start: CudaEvent): number {
     return attempt(() => start.native.elapsed(this.native));
   }
 }
 
-/** A captured piece of work. */
+/** Captured work. */
 export class CudaGraph extends Handle<NativeCudaGraph> {
   /** Runs it once with the current plans of its device plans. Throws E_BUFFER, E_OPTION if one no longer fits. */
   launch(): void {
@@ -237,7 +240,10 @@ function describe(plan: VerifiedPlan) {
 /** The addon's plan of a DevicePlan; the package does not export it. */
 export let nativeDevicePlan: (plan: DevicePlan) => NativeDevicePlan;
 
-/** A plan on the device. Calls take device memory, enqueue and return; `nanoseconds` is what enqueueing took. */
+/**
+ * A plan on the device. Calls take device memory, enqueue work and return; `nanoseconds` is the time that this took on
+ * the host.
+ */
 export class DevicePlan extends Handle<NativeDevicePlan> {
   static {
     nativeDevicePlan = (plan) => plan.native;
@@ -259,7 +265,7 @@ export class DevicePlan extends Handle<NativeDevicePlan> {
     return this.native.bytes;
   }
 
-  /** Replaces the plan for what is enqueued from now on. Throws E_UNVERIFIED, E_LIMIT, E_RANKS. */
+  /** Replaces the plan for all work that is enqueued afterwards. Throws E_UNVERIFIED, E_LIMIT, E_RANKS. */
   upload(plan: VerifiedPlan): void {
     const desc = describe(plan);
     attempt(() => this.native.upload(desc));

@@ -19,7 +19,7 @@ const MIN_BYTES = 4096;
 type FreeCopies = Map<string, DeviceBuffer[]>;
 
 /**
- * Device copies that calls leave for later ones, so that the steady state allocates nothing. The context frees them when
+ * Device copies that calls leave for later calls, so that the steady state allocates nothing. The context frees them when
  * it is closed.
  */
 const pools = new WeakMap<Cuda, FreeCopies>();
@@ -63,9 +63,9 @@ export class DeviceCopies {
     if (isExternal(memory)) return memory;
     const whole = take(this.#cuda, rank, memory.byteLength);
     this.#owned.push(whole);
-    // Of the caller's length, so that native checks notice a buffer that is too small.
+    // With the length of the caller's buffer, so that native checks detect a buffer that is too small.
     const buffer = { ...whole, bytes: memory.byteLength };
-    // Outputs too: bytes that the exchange does not write keep their values.
+    // Outputs as well: bytes that the exchange does not write must keep their values.
     this.#cuda.copy(rank, buffer, memory, memory.byteLength);
     if (isOutput) this.#outputs.push([buffer, memory]);
     return buffer;
@@ -115,7 +115,7 @@ export class DeviceCopies {
     this.#cuda.synchronize();
   }
 
-  /** Hands the copies to later calls. The device must no longer use them. */
+  /** Releases the copies for later calls. The device must no longer use them. */
   release(): void {
     for (const copy of this.#owned) freeListOf(this.#cuda, copy.rank, copy.bytes).push(copy);
   }

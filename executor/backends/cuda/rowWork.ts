@@ -1,5 +1,5 @@
-// fp8 and gating of the cuda backend. Each rank's rows are processed on that rank's stream. With device memory a call
-// enqueues and returns; with buffers in host memory it waits for the device.
+// fp8 and gating of the cuda backend. Each rank's rows are processed on that rank's stream. With device memory, a call
+// enqueues work and returns; with buffers in host memory, it waits for the device.
 
 import { isExternal } from '../../memory.ts';
 import { findAddon, type NativeCudaContext } from '../../native/addon.ts';
@@ -20,7 +20,7 @@ function checkHostIds({ options, tokens, ids }: GateBackwardCall): void {
 
 /** The row work of a context's ranks. */
 export function cudaRowWork(cuda: Cuda): RowWork {
-  // There is no context without the addon.
+  // The addon is present: without it there would be no context.
   const addon = findAddon().addon!;
   /** Enqueues a call rank by rank; `onDevice` gives each rank's native call, with buffers on the device. */
   const rankByRank = <Call, Native>(

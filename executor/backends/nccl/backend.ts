@@ -1,5 +1,5 @@
 // The nccl backend: this process is one rank. Rows for ranks of its machine go straight into their memory, all others
-// through NCCL. Everything that is not rows goes through the coordinator.
+// through NCCL. Everything except rows goes through the coordinator.
 
 import { randomBytes } from 'node:crypto';
 import { checkKeys, FuscoError } from '../../../planner/errors.ts';
@@ -33,9 +33,9 @@ import { wireLine, wireReport } from './report.ts';
 import { resolveSettings, type SettingOptions } from './settings.ts';
 
 export interface NcclOptions extends MachineChoice, SettingOptions {
-  /** Device of the group's own context. Default: the local rank, modulo the number of devices. */
+  /** Device of the context that the group opens. Default: the local rank modulo the number of devices. */
   readonly device?: number;
-  /** Takes the lines of `stats`. Default: stderr. */
+  /** Receives the lines of `stats`. Default: stderr. */
   readonly log?: (line: string) => void;
 }
 
@@ -59,7 +59,9 @@ export interface NcclParts {
   readonly coordinator: Coordinator;
   /** Whether closing the backend closes the coordinator. */
   readonly ownsCoordinator: boolean;
-  /** A context of one rank, whose buffers and stream the calls use; the caller closes it. Default: its own. */
+  /**
+   * A context of one rank, whose buffers and stream the calls use; the caller closes it. Default: the group opens one.
+   */
   readonly cuda?: Cuda | undefined;
 }
 
@@ -89,7 +91,7 @@ function defaultDevice({ localRank }: Coordinator): number {
 /** The error that opening a group failed with. */
 async function openingError(coordinator: Coordinator, error: unknown): Promise<unknown> {
   const found = translate(error);
-  // Natively a rank that died is a broken connection; the coordinator learns a moment later which rank it was.
+  // Native code sees a dead rank as a broken connection. Shortly afterwards the coordinator knows which rank it was.
   if (found instanceof FuscoError && found.code === 'E_PEER_TIMEOUT') await coordinator.settle();
   return coordinator.failure ?? found;
 }
@@ -183,7 +185,7 @@ class NcclBackend implements Backend {
     );
   }
 
-  /** The most rows that any rank sends to one rank through NCCL. The lengths of rounds follow from it. */
+  /** Largest number of rows that any rank sends to one rank through NCCL. The lengths of rounds follow from it. */
   async #mostRows(plan: VerifiedPlan): Promise<{ mostEntries: number; mostForwarded: number }> {
     const { coordinator, machines } = this.#open;
     const { sendRows, forwardRows } = plan.shards[coordinator.rank]!;
@@ -229,7 +231,7 @@ class NcclBackend implements Backend {
     const sizes = { sliceRows, rowBytes, ...most };
     const desc = { ...nativeOptions(plan.spec), shard: shard.bytes, firstInstance, ...sizes, ...rails };
     const native = attempt(() => new addon.NcclPlan(group, desc));
-    // Plans with equal options differ in their place in the order of plans.
+    // Plans with the same options are distinguished by their position in the order of plans.
     const tag = `${identity} ${this.#plans++}`;
     await this.order.run(['plan', tag], (call, digest) => native.open(call, digest));
     return new NcclPlan(this, plan, native, tag);
@@ -318,7 +320,7 @@ export class NcclPlan implements PreparedPlan {
       const onDevice = copies.exchange(kind, call) as never;
       const { number, native } = await this.call(shape, async (plan, number, digest) => {
         const native = await plan[kind](number, digest, onDevice, isDetailed);
-        // Waits for what was enqueued, and throws what its kernels have found.
+        // Waits for the enqueued work, and throws any error that its kernels have found.
         if (copies.isUsed) copies.copyBack();
         return { number, native: copies.isUsed ? { ...native, enqueued: false } : native };
       });

@@ -27,14 +27,14 @@ function queueOf(coordinator: Coordinator): Queue {
   return found;
 }
 
-/** How ranks come to know of a call. */
+/** How other ranks are told of a call. */
 export type Announcement =
   /**
    * The first call of its kind waits until all ranks have entered it, before any row moves; a call of a kind that was run
    * before costs one message.
    */
   | 'coordinator'
-  /** Kernels compare the digests and find late ranks; the coordinator is told nothing. */
+  /** Kernels compare the digests and detect late ranks; the coordinator is not told. */
   | 'kernels';
 
 /**
@@ -53,7 +53,7 @@ export class CallOrder {
   }
 
   /**
-   * @param parts what the call does, identical on all ranks: kind, plan, row bytes, dtypes
+   * @param parts description of the call, identical on all ranks: kind, plan, row bytes, dtypes
    * @throws FuscoError E_PEER_TIMEOUT with the ranks that did not enter the call, E_PEER_MISMATCH
    */
   async run<T>(
@@ -67,7 +67,7 @@ export class CallOrder {
     const queue = this.#queue;
     const begun = performance.now();
     const call = queue.next++;
-    // Calls are entered and handed over in the order of their numbers, whoever awaits them.
+    // Calls are entered and started in the order of their numbers, regardless of the order in which they are awaited.
     const started = queue.tail.then(async () => {
       if (announcement === 'coordinator') {
         if (this.#seen.has(text)) this.#coordinator.announce(call, digest);
@@ -93,12 +93,12 @@ export class CallOrder {
   ): Promise<FuscoError> {
     if (this.#failure !== undefined) return this.#failure;
     const isTold = announcement === 'coordinator';
-    // A rank that has died is late for the kernels; the coordinator learns a moment later what became of it.
+    // For the kernels, a dead rank is a late one. Shortly afterwards the coordinator knows what happened to it.
     if (!isTold) await this.#coordinator.settle();
     const found = this.#coordinator.failure ?? (translate(error) as FuscoError);
     if (found.code !== 'E_PEER_TIMEOUT' && found.code !== 'E_PEER_MISMATCH') return found;
     if (isTold && this.#coordinator.failure === undefined && found.code === 'E_PEER_TIMEOUT') {
-      // Ends the group for the ranks that come later, too: they must not wait for this one.
+      // Ends the group also for ranks that enter the call later, so that they do not wait for this one.
       this.#failure = await this.#coordinator.timedOut(call, waitedMs);
     }
     this.#failure ??= found;

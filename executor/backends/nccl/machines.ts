@@ -1,4 +1,4 @@
-// Which ranks share a machine: they reach each other's device memory unless an option forbids it.
+// Which ranks share a machine. They access each other's device memory unless an option forbids it.
 
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -12,17 +12,17 @@ function readOr(read: () => string): string {
   }
 }
 
-/** Which ranks this one shares memory with. */
+/** Options that determine with which ranks this one shares memory. */
 export interface MachineChoice {
-  /** False: all rows go through NCCL, none straight into another rank's memory. Default: FUSCO_IPC is not 0. */
+  /** If false, all rows go through NCCL, and none straight into another rank's memory. Default: FUSCO_IPC is not 0. */
   readonly directMemory?: boolean | undefined;
-  /** Ranks with equal texts reach each other's memory. Default: FUSCO_HOSTID, or this machine since its last boot. */
+  /** Ranks with the same text access each other's memory. Default: FUSCO_HOSTID, or this machine since its last boot. */
   readonly host?: string | undefined;
 }
 
 /**
- * Text that is equal on ranks that can share device memory and different on others: the machine, its last boot, and its
- * namespace of shared memory.
+ * Text that is identical on ranks that can share device memory, and different on others: the machine, its last boot, and
+ * its namespace of shared memory.
  */
 export function machineIdentity(
   rank: number,
@@ -37,7 +37,7 @@ export function machineIdentity(
   return `machine ${hostname()} ${boot} ${namespace}`;
 }
 
-/** A number for each text: equal texts get equal numbers, in the order of their first appearance. */
+/** A number for each text. Identical texts get the same number, in the order of their first appearance. */
 export function numberMachines(identities: readonly string[]): Uint32Array {
   const numbers = new Map<string, number>();
   return Uint32Array.from(identities, (identity) => {

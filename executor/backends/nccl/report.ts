@@ -1,4 +1,4 @@
-// What an exchange between processes did, as JSON and as a line of a log.
+// The report of an exchange between processes, as JSON and as a line of a log.
 
 import type { NativeNcclReport } from '../../native/types.ts';
 import type { PeerReport, WireReport } from '../types.ts';
@@ -13,7 +13,7 @@ function peersOf(
     rank,
     sentBytes,
     receivedBytes: peers.receivedBytes[rank]!,
-    // The ranks of a machine share a clock; for others it is the time at which rank 0 heard of them.
+    // The ranks of a machine share a clock. For other ranks, it is the time at which rank 0 received their message.
     waitNanoseconds:
       peers.waitNs[rank]! || Math.max(0, 1e6 * ((behindMs[rank] ?? 0) - (behindMs[localRank] ?? 0))),
     wireNanoseconds: peers.wireNs[rank]!,

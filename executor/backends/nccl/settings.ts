@@ -10,7 +10,7 @@ export interface SettingOptions {
    * launches.
    */
   readonly stepBytes?: number;
-  /** Most thread blocks that NCCL may use, 0..64; 0, the default: NCCL chooses. */
+  /** Maximum number of thread blocks that NCCL may use, 0..64. 0, the default: NCCL chooses. */
   readonly maxCtas?: number;
   /** Adds times per peer and overlap to every report, and logs a line per exchange. Default: FUSCO_STATS is set, and not 0. */
   readonly stats?: boolean;

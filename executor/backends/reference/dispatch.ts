@@ -27,7 +27,7 @@ function makeMove({ rowBytes, dtype, to }: Payload, weights: DataView | undefine
 }
 
 /**
- * A forwarded row travels unscaled. It is stored in a slot or a landing row of the forwarder and copied from there to its
+ * A forwarded row is sent unscaled. It is stored in a slot or a landing row of the forwarder and copied from there to its
  * other slots; each of these copies is scaled, the landing slot last.
  */
 function forward(
@@ -59,7 +59,7 @@ function dispatchTokens(plan: Plan, payload: Payload, scale: readonly Memory[] |
   }
 }
 
-/** Values of an entry go straight to the slot of its row: no two slots share them, so none is forwarded. */
+/** Values of an entry go straight to the slot of its row. No two slots share them, so none is forwarded. */
 function dispatchEntries(plan: Plan, payload: Payload): void {
   const move = makeMove(payload, undefined);
   for (const shard of plan.shards) {

@@ -68,7 +68,7 @@ export interface ForwardedCopies {
   readonly forwarder: number;
   /** Slot at the forwarder, or ~(landing row). */
   readonly target: number;
-  /** What the forwarder distributes, the landing slot included. */
+  /** The entries that the forwarder distributes, including the one of the landing slot. */
   readonly copies: readonly Copy[];
 }
 

@@ -111,7 +111,7 @@ describe('ranks that do different things', () => {
       expect(code).toBe('E_PEER_MISMATCH');
       // Whichever came later is the one that differs.
       expect(message).toMatch(
-        /^in call 2 rank (1 does another exchange than ranks? [02]|[02] does another exchange than rank 1)/,
+        /^in call 2 rank (1 makes a different exchange from ranks? [02]|[02] makes a different exchange from rank 1)/,
       );
     }
   });

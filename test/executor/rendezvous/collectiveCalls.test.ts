@@ -35,7 +35,7 @@ describe('the calls of a group', () => {
     for (const rank of [0, 2, 3]) log.enter(rank, 5, 'a', false);
     expect(log.enter(1, 5, 'b', false)).toMatchObject({
       code: 'E_PEER_MISMATCH',
-      text: expect.stringMatching(/^in call 5 rank 1 does another exchange than ranks 0, 2, 3:/),
+      text: expect.stringMatching(/^in call 5 rank 1 makes a different exchange from ranks 0, 2, 3:/),
     });
   });
 

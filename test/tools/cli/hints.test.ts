@@ -62,20 +62,26 @@ const record = (rank: number, ids: number[][]) =>
 const CONTEXTS: readonly Context[] = [
   // Files that are no arrays are not to be written with NumPy.
   [
-    'an array cut short',
+    'a truncated array',
     () => save('a.npy', readFileSync('r.npy').subarray(0, -1)),
     plan('a.npy'),
     'E_FORMAT',
     /numpy\.save/,
   ],
   [
-    'an archive cut short',
+    'a truncated archive',
     () => save('a.npz', zipSync({ 'a.npy': readFileSync('r.npy') }).slice(0, -9)),
     plan('a.npz'),
     'E_FORMAT',
     /numpy\.savez or torch\.save/,
   ],
-  ['gzip cut short', () => save('a.gz', gzipSync('{}').subarray(0, -3)), plan('a.gz'), 'E_FORMAT', /gunzip/],
+  [
+    'truncated gzip data',
+    () => save('a.gz', gzipSync('{}').subarray(0, -3)),
+    plan('a.gz'),
+    'E_FORMAT',
+    /gunzip/,
+  ],
   ['a placement that is no JSON', text('m', '[0,'), plan('r.npy', '--placement', 'm'), 'E_FORMAT', /JSON/],
   ['a topology that is no JSON', text('t.json', '{'), simulate('--topology', 't.json'), 'E_FORMAT', /JSON/],
   [
@@ -315,11 +321,11 @@ const CONTEXTS: readonly Context[] = [
   ['a golden file', text('fusco.golden.json', '{}'), ['check'], 'E_GOLDEN', /golden\.md/],
   ['no plan', text('n', 'hello'), ['inspect', 'n'], 'E_PLAN_MAGIC', /fusco plan/],
   [
-    'a plan cut short',
+    'a truncated plan',
     () => save('c', readFileSync('p.fusco').subarray(0, 200)),
     ['verify', 'c'],
     'E_PLAN_TRUNCATED',
-    /cut short/,
+    /truncated/,
   ],
   [
     'a plan with another byte',

@@ -66,7 +66,7 @@ describe('fusco', () => {
     const shown = lines.slice(0, lines.indexOf('Try next:'));
     expect(Math.max(...shown.map((line) => line.length))).toBeLessThanOrEqual(100);
     expect(stdout).toMatch(/plan id +[0-9a-f]{64}/);
-    expect(stdout).toMatch(/checked .* on 8 ranks: every byte is right/);
+    expect(stdout).toMatch(/checked .* on 8 ranks: every byte is correct/);
     expect(stdout).toContain('imbalance');
 
     const next = lines.slice(lines.indexOf('Try next:') + 1).map((line) => line.trim());

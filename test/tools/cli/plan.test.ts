@@ -435,8 +435,8 @@ describe('which ranks share a node', () => {
   const nodeSize = async () => (await fuscoJson('inspect', 'p.fusco')).ranksPerNode;
 
   it.each([
-    [11, 1, 'every rank is a node: the largest divisor of 11 up to 8 (--ranks-per-node says otherwise)'],
-    [12, 6, 'nodes of 6 ranks: the largest divisor of 12 up to 8 (--ranks-per-node says otherwise)'],
+    [11, 1, 'every rank is a node: the largest divisor of 11 up to 8 (--ranks-per-node sets another)'],
+    [12, 6, 'nodes of 6 ranks: the largest divisor of 12 up to 8 (--ranks-per-node sets another)'],
     [16, 8, undefined],
     [7, 7, undefined],
   ])('%i ranks: the default is %i, and said where it is not all ranks, or 8', async (ranks, size, line) => {
@@ -454,13 +454,13 @@ describe('which ranks share a node', () => {
     expect(await nodeSize()).toBe(4);
     const refused = async (...options: string[]) => (await fusco(...plan(12, ...options))).stderr;
     expect(await refused('--node-sizes', '8,4')).toMatch(
-      /^error\[E_OPTION\]: nodes of unequal size \(8, 4\) are not planned: .* \(Give 4 ranks a node: then 3 groups of 4 ranks, each inside one node, count as nodes\.\)\n$/,
+      /^error\[E_OPTION\]: nodes of unequal size \(8, 4\) are not supported: .* \(Use 4 ranks per node: then 3 groups of 4 ranks, each inside one node, are planned as nodes\.\)\n$/,
     );
     expect(await refused('--node-sizes', '8,3')).toMatch(/--node-sizes 8,3 are 11 ranks, not 12/);
     expect(await refused('--node-sizes', '7,5')).toMatch(/Give 1 rank a node/);
     expect(await refused('--node-sizes', '6,6', '--ranks-per-node', '4')).toMatch(/contradicts/);
     expect(await refused('--ranks-per-node', '8')).toMatch(
-      /ranksPerNode 8 does not divide 12 ranks: nodes of unequal size are not planned \(Give 4 ranks a node/,
+      /ranksPerNode 8 does not divide 12 ranks: nodes of unequal size are not supported \(Use 4 ranks per node/,
     );
   });
 });

@@ -110,7 +110,7 @@ describe('routing', () => {
     await refuses(plan('bad'), 'E_RANKS', 'rank2 is missing');
   });
 
-  it('that is cut short, or no array at all', async () => {
+  it('that is truncated, or no array at all', async () => {
     save('bad.npy', readFileSync('routing.npy').subarray(0, -1));
     await refuses(plan('bad.npy'), 'E_FORMAT', 'bad.npy');
     save('bad.npy', 'hello');
@@ -234,7 +234,7 @@ describe('a plan', () => {
     await refuses(['verify', 'bad.fusco'], 'E_PLAN_MAGIC');
   });
 
-  it('that is cut short', async () => {
+  it('that is truncated', async () => {
     const good = readFileSync('good.fusco');
     for (const length of [20, 300, good.length >> 1, good.length - 33, good.length - 1]) {
       save('bad.fusco', good.subarray(0, length));

@@ -308,7 +308,7 @@ describe('a plan of fp8 rows', () => {
       saveNpy('s.npy', 'f32', [2, 1, 1], Float32Array.of(2, 0.5));
       const args = ['run', 'p.fusco', '--input', 'x.npy', '--scales', 's.npy', '--out', 'out', '--check'];
       const { code, stderr } = await fusco(...args, '--backend', backend);
-      expect([code, stderr.split('\n').slice(1)]).toEqual([0, ['checked: every byte is right', '']]);
+      expect([code, stderr.split('\n').slice(1)]).toEqual([0, ['checked: every byte is correct', '']]);
       expect([...(loadNpy('out/rank0.recv.npy').data as Uint8Array)]).toEqual(CODES.flat());
       expect([...(loadNpy('out/rank1.recv_scales.npy').data as Float32Array)]).toEqual([2, 0.5]);
       // Both experts return their input, so each token comes back twice.

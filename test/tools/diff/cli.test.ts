@@ -312,8 +312,8 @@ describe('fusco diff', () => {
       | --- | ---: | ---: | ---: |
       | largest receive buffer, padding included | 3 | 2 | -33.3 % |
       | bytes between ranks of one node, all ranks | 1.00 KiB | 2.00 KiB | +100 % |
-      | largest real rows of a rank over the mean | 1.500 | 1.000 | -33.3 % |
-      | largest rows of an expert instance over the mean | 2.000 | 1.000 | -50.0 % |
+      | real rows of the busiest rank divided by the mean | 1.500 | 1.000 | -33.3 % |
+      | rows of the busiest expert instance divided by the mean | 2.000 | 1.000 | -50.0 % |
       | sequences of rows sent directly, contiguous on both sides | 3 | 4 | +33.3 % |
       | slices of the send orders of rows sent directly | 3 | 4 | +33.3 % |
 

@@ -94,7 +94,7 @@ describe('the action', () => {
       /^::error title=fusco%3A the result changed::[^\n]*%0Abeyond imbalance>\+2%25: imbalance 1\.000 -> 2\.000/,
     );
     expect(readFileSync('summary.md', 'utf8')).toContain(
-      '| largest real rows of a rank over the mean | 1.000 | 2.000 |',
+      '| real rows of the busiest rank divided by the mean | 1.000 | 2.000 |',
     );
     expect((await runAction('main', { 'fail-on': 'none' })).code).toBe(0);
   });

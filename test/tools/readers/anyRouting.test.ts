@@ -88,8 +88,8 @@ describe('vLLM', () => {
     expect(await read('vllm.npy', { notice })).toHaveLength(8);
     expect(await read('vllm.npy', { layer: 1, ranks: 1, notice })).toEqual([layerOf(7, 8, 1)]);
     expect(notices).toEqual([
-      expect.stringContaining('axes (8, 3, 2) read as ranks, tokens, topk (--axes says otherwise)'),
-      expect.stringContaining('axes (8, 3, 2) read as tokens, layers, topk (--axes says otherwise)'),
+      expect.stringContaining('axes (8, 3, 2) read as ranks, tokens, topk (--axes sets another order)'),
+      expect.stringContaining('axes (8, 3, 2) read as tokens, layers, topk (--axes sets another order)'),
     ]);
   });
 

@@ -71,7 +71,7 @@ describe("PyTorch's own files", () => {
     const found = await read(foreign('torch/map.pt'), { experts: 6 });
     expect(found.rows).toEqual([ROWS.map((row) => row.toSorted((a, b) => a - b))]);
     expect(found.notices).toEqual([
-      '6 columns of booleans read as a map [tokens, experts] (--multi-hot says so)',
+      '6 columns of booleans read as a map [tokens, experts] (--multi-hot states this)',
     ]);
   });
 
@@ -191,7 +191,7 @@ describe('axes', () => {
   it('a guess is one line with the result, and a field of --json', async () => {
     saveNpy('a.npy', 'i16', [2, 2, 2], Int16Array.from(ROWS.flat()));
     const args = ['plan', 'a.npy', '--experts', '6', '-o', 'p.fusco'];
-    const line = 'a.npy: axes (2, 2, 2) read as ranks, tokens, topk (--axes says otherwise)';
+    const line = 'a.npy: axes (2, 2, 2) read as ranks, tokens, topk (--axes sets another order)';
     const { stderr } = await fusco(...args);
     expect(stderr.split('\n')[0]).toBe(`note: ${line}`);
     expect(await fuscoJson(...args)).toMatchObject({ notices: [line] });
@@ -206,7 +206,9 @@ describe('axes', () => {
     const found = await read('a.npy', { layer: 0 });
     expect(found).toEqual({
       rows: [ROWS],
-      notices: ['a.npy: axes (2, 2, 1, 2) read as requests, tokens, layers, topk (--axes says otherwise)'],
+      notices: [
+        'a.npy: axes (2, 2, 1, 2) read as requests, tokens, layers, topk (--axes sets another order)',
+      ],
     });
     expect(await refusalOf('a.npy')).toMatch(
       /^E_ROUTING_SHAPE .*\(2, 2, 1, 2\) is not \(ranks, tokens, topk\)/,
@@ -215,7 +217,7 @@ describe('axes', () => {
 
   it.each([
     ['tokens', /there is no axis topk/],
-    ['tokens,topk,topk', /an axis is there twice/],
+    ['tokens,topk,topk', /an axis occurs twice/],
     ['tokens,topk,colors', /"colors" is not one of ranks, steps/],
     ['steps,requests,tokens,topk', /steps and requests exclude each other/],
     ['tokens,layers=x,topk', /"layers=x" is not one of/],

@@ -95,7 +95,7 @@ describe('counts as people keep them', () => {
     ['[]', 'counts 0 experts'],
     ['layer_id,expert_id\n0,1\n', 'no column count'],
     ['layer_id,expert_id,count\n0,1,x\n', 'line 2: "x" is no count'],
-    ['layer_id,expert_id,count,count\n0,1,2,3\n', 'the column count is there twice'],
+    ['layer_id,expert_id,count,count\n0,1,2,3\n', 'the column count occurs twice'],
     ['layer_id,expert_id,count\n', 'it has no counts'],
   ])('refuses %j', async (text, message) => {
     save('c', text);

@@ -100,7 +100,7 @@ describe('zip bombs', () => {
 
 describe('headers of billions of entries', () => {
   it.each(['(1000000000000,)', '(1000000, 1000000)'])('.npy %s without data', async (shape) => {
-    expect(await refusal(() => parseNpy(npyOf(shape), 'x.npy'))).toMatch(/^E_FORMAT .*cut short/);
+    expect(await refusal(() => parseNpy(npyOf(shape), 'x.npy'))).toMatch(/^E_FORMAT .*truncated/);
   });
 
   it('arrays without elements that still have a trillion layers', async () => {
@@ -151,7 +151,7 @@ describe('headers of billions of entries', () => {
       /^E_FORMAT .*unpacks to more than 65536/,
     );
     const cut = saved('cut.jsonl.gz', packed.subarray(0, -9));
-    expect(await refusal(() => readAnyRouting(cut))).toMatch(/^E_FORMAT .*damaged or cut short/);
+    expect(await refusal(() => readAnyRouting(cut))).toMatch(/^E_FORMAT .*damaged or truncated/);
     const flipped = Buffer.from(packed);
     flipped[flipped.length - 6]! ^= 1;
     expect(await refusal(() => gunzip(flipped, 'x.gz'))).toMatch(/^E_FORMAT /);
@@ -244,31 +244,31 @@ describe('duplicate keys', () => {
     expect(await refusal(() => readNpz(bytes, 'x.npz'))).toMatch(/^E_FORMAT .*two members are named "a"/);
   });
 
-  it('a key of a .npy header that is there twice', async () => {
+  it('a key of a .npy header that occurs twice', async () => {
     const text = "{'descr': '|u1', 'descr': '|u1', 'fortran_order': False, 'shape': (0,)}";
     const head = `\x93NUMPY\x01\x00${String.fromCharCode(text.length, 0)}`;
     const bytes = new Uint8Array(Buffer.from(head + text, 'latin1'));
     expect(await refusal(() => parseNpy(bytes, 'x.npy'))).toMatch(/unknown or repeated key/);
   });
 
-  it('an array of a safetensors header that is there twice', async () => {
+  it('an array of a safetensors header that occurs twice', async () => {
     const entry = '{"dtype":"U8","shape":[8],"data_offsets":[0,8]}';
     const bytes = safetensorsOf(`{"a":${entry},"a":${entry}}`, 8);
-    expect(await refusal(() => readSafetensors(bytes, 'x'))).toMatch(/^E_FOREIGN .*"a" is there twice/);
+    expect(await refusal(() => readSafetensors(bytes, 'x'))).toMatch(/^E_FOREIGN .*"a" occurs twice/);
     const escaped = safetensorsOf(`{"a":${entry},"\\u0061":${entry}}`, 8);
-    expect(await refusal(() => readSafetensors(escaped, 'x'))).toMatch(/"a" is there twice/);
+    expect(await refusal(() => readSafetensors(escaped, 'x'))).toMatch(/"a" occurs twice/);
     const inner = safetensorsOf('{"a":{"dtype":"U8","shape":[8],"shape":[8],"data_offsets":[0,8]}}', 8);
-    expect(await refusal(() => readSafetensors(inner, 'x'))).toMatch(/"shape" is there twice/);
+    expect(await refusal(() => readSafetensors(inner, 'x'))).toMatch(/"shape" occurs twice/);
   });
 
   it('a plan of a golden file, a constant of a topology, and the layers of counts', async () => {
     const plan = '{"routing": "a.npy", "options": {"experts": 8}}';
     const golden = `{"formatVersion": 1, "plans": {"a": ${plan}, "a": ${plan}}}`;
-    expect(await refusal(() => parseGolden(golden, 'g'))).toMatch(/^E_GOLDEN .*"a" is there twice/);
+    expect(await refusal(() => parseGolden(golden, 'g'))).toMatch(/^E_GOLDEN .*"a" occurs twice/);
     const topology = saved('twice.json', '{"name": "t", "nodes": 2, "nodes": 3, "ranksPerNode": 1}');
-    expect(await refusal(() => findTopology(topology))).toMatch(/^E_FORMAT .*"nodes" is there twice/);
+    expect(await refusal(() => findTopology(topology))).toMatch(/^E_FORMAT .*"nodes" occurs twice/);
     const counts = saved('twice', '{"logical_count": [[1]], "logical_count": [[2]]}');
-    expect(await refusal(() => readCounts(counts))).toMatch(/^E_FORMAT .*"logical_count" is there twice/);
+    expect(await refusal(() => readCounts(counts))).toMatch(/^E_FORMAT .*"logical_count" occurs twice/);
   });
 });
 

@@ -51,7 +51,7 @@ describe('rows of one id in all columns', () => {
     expectRefusal(
       await fusco(...plan('r.jsonl', ...options)),
       'E_ROUTING_DUPLICATE',
-      /r\.jsonl: line 2, choice 0, token 1, ids 0, 0: rank 1 token 1 k 1: expert 0 .* \(A row of one repeated id was not recorded: --mask-repeated-rows masks such rows\.\)/,
+      /r\.jsonl: line 2, choice 0, token 1, ids 0, 0: rank 1 token 1 k 1: expert 0 .* \(Recorders leave one repeated id in rows that they did not record: --mask-repeated-rows masks such rows\.\)/,
     );
   });
 
@@ -167,7 +167,7 @@ describe('maps of 0 and 1', () => {
     const found = await fuscoJson(...plan('map.npy', ...options));
     expect(found.planId).toBe(asked.planId);
     expect(found.notices).toEqual([
-      expect.stringContaining('read as a map [tokens, experts] (--multi-hot says so)'),
+      expect.stringContaining('read as a map [tokens, experts] (--multi-hot states this)'),
     ]);
   });
 

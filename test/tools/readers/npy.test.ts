@@ -183,10 +183,10 @@ describe('parseNpy refuses with E_FORMAT and says what it found', () => {
     expect(refusal(withHeader(text, 4))).toContain(message);
   });
 
-  test('data that is cut short, and bytes that follow it', () => {
+  test('data that is truncated, and bytes that follow it', () => {
     const text = dict("'<i4'", '(2, 3)');
     expect(refusal(withHeader(text, 23))).toBe(
-      'x.npy: the data is cut short: 23 bytes, i32 "(2, 3)" takes 24',
+      'x.npy: the data is truncated: 23 bytes, i32 "(2, 3)" takes 24',
     );
     expect(refusal(withHeader(text, 25))).toBe(
       'x.npy: bytes follow the data: 25 bytes, i32 "(2, 3)" takes 24',
@@ -202,8 +202,8 @@ describe('parseNpy refuses with E_FORMAT and says what it found', () => {
     long.set([0xff, 0xff, 0xff, 0x7f], 8);
     expect(refusal(long)).toBe('x.npy: a header of 2147483647 bytes > 65535');
     const short = fixture('i32.npy').subarray(0, 100);
-    expect(refusal(short)).toBe('x.npy: the header is cut short: 100 bytes of 128');
-    expect(refusal(fixture('i32.npy').subarray(0, 9))).toBe('x.npy: the header is cut short: 9 bytes of 10');
+    expect(refusal(short)).toBe('x.npy: the header is truncated: 100 bytes of 128');
+    expect(refusal(fixture('i32.npy').subarray(0, 9))).toBe('x.npy: the header is truncated: 9 bytes of 10');
   });
 
   test('versions, other kinds of files and an empty file', () => {

@@ -144,7 +144,7 @@ describe('readNpz refuses with E_FORMAT', () => {
   });
 
   test('offsets outside the archive', () => {
-    expect(refusal(zip([{ name: 'a.npy', local: 0x7fffffff }]))).toContain('damaged or cut short');
+    expect(refusal(zip([{ name: 'a.npy', local: 0x7fffffff }]))).toContain('damaged or truncated');
     expect(refusal(zip([{ name: 'a.npy', local: 4 }]))).toBe(
       'x.npz/a.npy: no member at byte 4 of the archive',
     );
@@ -156,11 +156,11 @@ describe('readNpz refuses with E_FORMAT', () => {
     expect(refusal(zip([{ name: 'a.npy', size: 0xffffffff, extra: u16(1, 4, 0, 0) }]))).toBe(message);
   });
 
-  test('an archive that is cut short anywhere', () => {
+  test('an archive that is truncated anywhere', () => {
     const bytes = fixture('compressed.npz');
     for (let length = 0; length < bytes.length; length++) {
       expect(refusal(bytes.subarray(0, length))).toBe(
-        'x.npz: not a zip archive, or cut short: it has no directory',
+        'x.npz: not a zip archive, or truncated: it has no directory',
       );
     }
   });

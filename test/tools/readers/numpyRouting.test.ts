@@ -59,7 +59,7 @@ describe('readRouting of one array', () => {
     const path = await range('r.npy', [2, 3, 2]);
     expect(await failure(readRouting(path, 3))).toEqual({
       code: 'E_RANKS',
-      message: `${path}: holds 2 ranks, not the 3 asked for`,
+      message: `${path}: contains 2 ranks, not the 3 requested`,
     });
   });
 
@@ -148,7 +148,7 @@ describe('readRouting of an archive by numpy', () => {
     ]);
     expect(await failure(readRouting(path, 1))).toEqual({
       code: 'E_RANKS',
-      message: `${path}: holds 2 ranks, not the 1 asked for`,
+      message: `${path}: contains 2 ranks, not the 1 requested`,
     });
   });
 });
@@ -334,12 +334,12 @@ describe('readPerRank', () => {
     const path = await save('x.npy', 'f32', [2, 1, 4], input);
     expect(await failure(readPerRank(path, [2, 2, 2, 2], 'input'))).toEqual({
       code: 'E_RANKS',
-      message: `${path}: holds 2 ranks, not the 4 asked for`,
+      message: `${path}: contains 2 ranks, not the 4 requested`,
     });
     await save('rank0.npy', 'f32', [2, 4], input);
     expect(await failure(readPerRank(dir, [2, 2], 'input'))).toEqual({
       code: 'E_RANKS',
-      message: `${dir}: holds 1 rank, not the 2 asked for`,
+      message: `${dir}: contains 1 rank, not the 2 requested`,
     });
   });
 
@@ -352,7 +352,7 @@ describe('readPerRank', () => {
     const file = await save('rank0.npy', 'f32', [8], input);
     expect(await failure(readPerRank(dir, [2], 'input'))).toEqual({
       code: 'E_SHAPE',
-      message: `${file}: input of rank 0: shape (8,) has not two axes`,
+      message: `${file}: input of rank 0: shape (8,) does not have two axes`,
     });
   });
 

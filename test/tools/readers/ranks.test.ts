@@ -155,7 +155,9 @@ describe('ranks that recorded nothing', () => {
 
   it('are never more than --ranks', async () => {
     saveTrace({ 0: both, 1: both, 2: both });
-    expect(await refusalOf({ step: 2, layer: 1, ranks: 2 })).toMatch(/it holds 3 ranks, not the 2 asked for/);
+    expect(await refusalOf({ step: 2, layer: 1, ranks: 2 })).toMatch(
+      /it contains 3 ranks, not the 2 requested/,
+    );
   });
 });
 
@@ -168,13 +170,13 @@ describe('pipeline stages and several groups', () => {
   it('a layer is planned for the ranks that have it', async () => {
     saveTrace(STAGES);
     expect((await tokensOf({ layer: 1 })).notices).toEqual([
-      'layer 1 was recorded by ranks 0..3 of 8: planned as a group of 4 (--ranks-from says otherwise)',
+      'layer 1 was recorded by ranks 0..3 of 8: planned as a group of 4 (--ranks-from selects others)',
     ]);
     const found = await tokensOf({ layer: 3 });
     expect(found).toEqual({
       tokens: [2, 2, 2, 2],
       notices: [
-        'layer 3 was recorded by ranks 4..7 of 8: planned as a group of 4 (--ranks-from says otherwise)',
+        'layer 3 was recorded by ranks 4..7 of 8: planned as a group of 4 (--ranks-from selects others)',
       ],
     });
     expect((await tokensOf({ layer: 3, ranks: 4 })).tokens).toEqual([2, 2, 2, 2]);
@@ -206,7 +208,7 @@ describe('pipeline stages and several groups', () => {
     expectRefusal(await fusco(...args, '4..9', '--ranks', '4'), 'E_RANKS', '--ranks-from names 6');
     expectRefusal(await fusco(...args, '8..9'), 'E_RANKS', 'ranks 8, 9 recorded nothing');
     expectRefusal(await fusco(...args, '7..4'), 'E_OPTION', 'neither a number nor FIRST..LAST');
-    expectRefusal(await fusco(...args, '1,1'), 'E_OPTION', '1 is there twice');
+    expectRefusal(await fusco(...args, '1,1'), 'E_OPTION', '1 occurs twice');
     expectRefusal(await fusco(...args, '4..9999'), 'E_OPTION', 'numbers lie in 0..4095');
   });
 
@@ -239,7 +241,7 @@ describe('a trace whose last line was cut', () => {
     const found = await tokensOf({ layer: 1 }, 't.jsonl');
     expect(found).toEqual({
       tokens: [2, 2],
-      notices: ['t.jsonl: line 3 is cut short and left out; it was the last'],
+      notices: ['t.jsonl: line 3 is truncated and skipped; it was the last'],
     });
     save('r.jsonl', '{"routed_experts": [[[0, 3]], [[5, 1]]]}\n{"routed_experts": [[[0,');
     expect((await tokensOf({ ranks: 1 }, 'r.jsonl')).tokens).toEqual([2]);
@@ -250,14 +252,14 @@ describe('a trace whose last line was cut', () => {
     save('trace/router_trace_rank1.jsonl', record(1, 1, 1) + record(1, 2, 1).slice(0, -30));
     expect((await tokensOf({ step: 1, layer: 1 })).tokens).toEqual([2, 2]);
     expect(await refusalOf({ step: 2, layer: 1 })).toMatch(
-      /^E_RANKS trace: the file of rank 1 is cut short before a record of this layer and step/,
+      /^E_RANKS trace: the file of rank 1 is truncated before a record of this layer and step/,
     );
   });
 
   it('of a file of all ranks may have lost the record of any', async () => {
     save('t.jsonl', record(0, 1, 1) + record(1, 1, 1) + record(0, 2, 1) + record(1, 2, 1).slice(0, -30));
     expect((await tokensOf({ step: 1, layer: 1 }, 't.jsonl')).tokens).toEqual([2, 2]);
-    expect(await refusalOf({ step: 2, layer: 1 }, 't.jsonl')).toMatch(/the file of rank 1 is cut short/);
+    expect(await refusalOf({ step: 2, layer: 1 }, 't.jsonl')).toMatch(/the file of rank 1 is truncated/);
   });
 
   it('of one line alone is refused', async () => {
@@ -272,7 +274,7 @@ describe('a trace whose last line was cut', () => {
   });
 });
 
-it('an option that means nothing to a file is refused', async () => {
+it('an option that does not apply to a file is refused', async () => {
   saveTrace({ 0: both, 1: both });
   save('r.jsonl', '{"routed_experts": [[[0, 3]], [[5, 1]]]}\n');
   saveNpy('a.npy', 'i32', [2, 1, 2], Int32Array.of(0, 1, 2, 3));
@@ -282,11 +284,11 @@ it('an option that means nothing to a file is refused', async () => {
   await refuses(
     'trace',
     ['--axes', 'tokens,topk'],
-    '--axes means nothing to a router trace (Leave out --axes.)',
+    '--axes does not apply to a router trace (Leave out --axes.)',
   );
-  await refuses('trace', ['--array', 'ids'], '--array means nothing to a router trace');
-  await refuses('r.jsonl', ['--physical-ids'], '--physical-ids means nothing to responses');
-  await refuses('a.npy', ['--physical-ids'], '--physical-ids means nothing to arrays of ids');
+  await refuses('trace', ['--array', 'ids'], '--array does not apply to a router trace');
+  await refuses('r.jsonl', ['--physical-ids'], '--physical-ids does not apply to responses');
+  await refuses('a.npy', ['--physical-ids'], '--physical-ids does not apply to arrays of ids');
 });
 
 it('onFound hears of everything that a file holds, whatever is chosen', async () => {

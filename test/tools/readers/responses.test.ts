@@ -136,7 +136,7 @@ describe('responses and layers that are missing', () => {
     saveLines(full, { choices: [{ routed_experts: null }] }, full, { choices: [] });
     const found = await read();
     expect(found.rows).toEqual([...LAYER, ...LAYER]);
-    expect(found.notices).toEqual(['r.jsonl: 2 responses without routed_experts passed over: line 2, 4']);
+    expect(found.notices).toEqual(['r.jsonl: 2 responses without routed_experts skipped: line 2, 4']);
     const args = ['plan', 'r.jsonl', '--layer', '1', '--ranks', '2', '--experts', '8', '-o', 'p.fusco'];
     expect(await fuscoJson(...args)).toMatchObject({ notices: found.notices });
   });

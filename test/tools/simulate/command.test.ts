@@ -243,8 +243,8 @@ it.each([
   [['hier.fusco', '--topology', 'h300'], 'E_OPTION', /h300 is not one of h100-nvl2, .*gb200-nvl72/],
   [['hier.fusco', '--topology', 'h100-2x9'], 'E_OPTION', /M up to 8/],
   [['hier.fusco', '--topology', 'gone.json'], 'E_FILE_NOT_FOUND', /gone\.json/],
-  [['hier.fusco', '--counts', 'c.json'], 'E_USAGE', /belong to --paper/],
-  [['hier.fusco', '--steps', '0-3'], 'E_USAGE', /belong to recordings/],
+  [['hier.fusco', '--counts', 'c.json'], 'E_USAGE', /only valid with --paper/],
+  [['hier.fusco', '--steps', '0-3'], 'E_USAGE', /only valid for recordings/],
   [['hier.fusco', '--model', 'mixtral-8x7b', '--intermediate', '8'], 'E_USAGE', /not both/],
   [['hier.fusco', '--sweep', 'tokens='], 'E_USAGE', /tokens=512,4096/],
 ] as const)('refuses %o', async (args, code, text) => {

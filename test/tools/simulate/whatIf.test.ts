@@ -151,11 +151,15 @@ describe('a routing that is no recording', () => {
       'E_OPTION',
       /does not fit h200-nvl2/,
     ],
-    [['p.fusco', '--topology', 'machine.json', '--expert-bytes', '4'], 'E_USAGE', /belong to --placements/],
+    [
+      ['p.fusco', '--topology', 'machine.json', '--expert-bytes', '4'],
+      'E_USAGE',
+      /are only valid with --placements/,
+    ],
     [
       ['recording', '--placements', 'blocks', '--sweep', 'ranks=2'],
       'E_USAGE',
-      /goes without --trace and --sweep/,
+      /cannot be combined with --trace or --sweep/,
     ],
   ] as const)('refuses %o', async (args, code, text) => {
     saveRouting('r.npy', [[[0]], [[0]], [[1]], [[2]]]);

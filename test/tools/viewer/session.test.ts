@@ -204,7 +204,7 @@ describe('what the page asks after planning', () => {
       'rank 0 token 1 k 1: expert 3 on rank 1, row 2 -> expert 0 on rank 0, row 1 (id)',
     );
     const figures = found.figures.map(([what]) => what);
-    expect(figures).toContain('largest real rows of a rank over the mean');
+    expect(figures).toContain('real rows of the busiest rank divided by the mean');
   });
 
   it('detail: where the rows of an expert come from, and what a pair of ranks exchanges', async () => {

@@ -168,7 +168,7 @@ describe('OutputDirectory', () => {
     const path = join(dir, 'file');
     await writeFile(path, '');
     expect(await failure(OutputDirectory.create(path))).toBe(
-      `E_FILE_WRITE ${path}: a file of this name is in the way`,
+      `E_FILE_WRITE ${path}: a file with this name already exists`,
     );
     expect(await failure(OutputDirectory.create(join(path, 'x')))).toBe(
       `E_FILE_WRITE ${join(path, 'x')}: a part of the path is not a directory`,

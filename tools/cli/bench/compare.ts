@@ -21,7 +21,7 @@ export function compareBenchCommand(): Command {
   return savable(
     command(
       'compare',
-      'Compares saved results of two builds: folders of BENCH-RUN.json, as --out writes them.',
+      'Compare saved results of two builds: folders of BENCH-RUN.json files, as --out writes them.',
     )
       .argument('<old>', 'results of the old build')
       .argument('<new>', 'results of the new build'),

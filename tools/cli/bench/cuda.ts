@@ -44,7 +44,7 @@ function show({ device, options, workloads, planning, rowWork }: CudaBench): voi
     '\nplanning of all ranks from ids on the device; the host plans on one thread, from ids in its memory',
   );
   printGrid(
-    ['', 'tokens a rank', 'device', 'replayed', 'host'],
+    ['', 'tokens per rank', 'device', 'replayed', 'host'],
     planning.map((stage) => [
       ...[stage.name, formatCount(stage.tokens), stage.ms, stage.replayMs, stage.hostMs],
     ]),

@@ -66,9 +66,9 @@ export function gpusBenchCommand(): Command {
   const sms = [4, 8, 12, 16, 20, 24, 32, 48, 64, 96, 132];
   return benchOf(
     'gpus',
-    'Exchanges between the GPUs of one process, under the rate of a copy between them.',
+    'Exchanges between the GPUs of one process, against the rate of a copy between them.',
     [
-      list('--tokens <list>', 'tokens a GPU, separated by commas', 1 << 20, [4096, 8192, 16384, 32768]),
+      list('--tokens <list>', 'tokens per GPU, separated by commas', 1 << 20, [4096, 8192, 16384, 32768]),
       ...[hidden(), topk(), experts(), rounds(11), workload(), smLimit()],
       list('--multiprocessors <list>', 'numbers of SMs to try', 1 << 20, sms),
       recordings(),

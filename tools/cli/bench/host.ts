@@ -29,7 +29,7 @@ export function hostBenchCommand(): Command {
     'Dispatch and combine on this machine against the unfused pipeline and a plain copy.',
     [
       count('--ranks <n>', 'ranks', 1, MAX_RANKS, 8),
-      count('--tokens <n>', 'tokens a rank', 1, 1 << 20, 512),
+      count('--tokens <n>', 'tokens per rank', 1, 1 << 20, 512),
       count('--hidden <n>', 'bf16 elements of a row', 1, MAX_ROW_BYTES / 2, 7168),
       topk(),
       experts(),

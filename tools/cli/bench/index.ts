@@ -9,7 +9,7 @@ import { planBenchCommand } from './plan.ts';
 import { scaleBenchCommand } from './scale.ts';
 
 export function benchCommand(): Command {
-  return command('bench', 'Medians, with the baseline and the ceiling measured in the same run.')
+  return command('bench', 'Measure medians, with the baseline and the ceiling of the same run.')
     .addCommand(planBenchCommand())
     .addCommand(hostBenchCommand())
     .addCommand(cudaBenchCommand())

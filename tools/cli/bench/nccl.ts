@@ -63,9 +63,9 @@ export function ncclBenchCommand(): Command {
     'nccl',
     'Exchanges between processes against the unfused pipeline: fusco launch -n 4 -- fusco bench nccl',
     [
-      count('--tokens <n>', 'tokens a rank', 1, 1 << 20, 4096),
+      count('--tokens <n>', 'tokens per rank', 1, 1 << 20, 4096),
       ...[hidden(), topk(), experts(), rounds(15), workload(), smLimit()],
-      count('--ranks-per-host <n>', 'ranks of a pretended machine, for plans of nodes', 1, 60, 2),
+      count('--ranks-per-host <n>', 'ranks per simulated machine, for plans with nodes', 1, 60, 2),
       new Option('--one-gpu', 'several ranks share a GPU'),
     ],
     (options: NcclBenchOptions) => benchNccl({ ...options, oneGpu: options.oneGpu === true }),

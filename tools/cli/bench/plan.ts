@@ -34,10 +34,16 @@ export function planBenchCommand(): Command {
     [
       new Option(
         '--routing <routing>',
-        'as `fusco plan` takes it (default: 64 uniform ranks of 4096 tokens)',
+        'a routing, as for `fusco plan` (default: 64 ranks of 4096 tokens, uniform)',
       ),
       experts(),
-      count('--rounds <n>', 'rounds of the stages; the hot path runs ten times as many', 1, 1000, 9),
+      count(
+        '--rounds <n>',
+        'repetitions of the stages; the hot path is repeated ten times as often',
+        1,
+        1000,
+        9,
+      ),
     ],
     ({ routing, experts, rounds }: { routing?: string; experts: number; rounds: number }) =>
       benchPlan(routing, experts, rounds),

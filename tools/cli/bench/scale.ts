@@ -45,7 +45,7 @@ export function scaleBenchCommand(): Command {
     'Time and memory of planning and verifying shard by shard, against ranks and tokens.',
     [
       list('--ranks <list>', 'numbers of ranks, separated by commas', MAX_RANKS, [64, 256, 1024, 2048]),
-      count('--tokens <n>', 'tokens a rank', 8, 1 << 20, 4096),
+      count('--tokens <n>', 'tokens per rank', 8, 1 << 20, 4096),
       topk(),
       count('--experts <n>', about, 1, MAX_INSTANCES),
     ],

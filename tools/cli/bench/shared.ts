@@ -1,4 +1,4 @@
-// What the bench commands share: declarations of their options, and the way a result is printed and saved.
+// Code that the bench commands share: declarations of their options, and printing and saving of results.
 
 import { type Command, Option } from 'commander';
 import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/layout.ts';
@@ -21,19 +21,19 @@ export function list(flags: string, description: string, max: number, values: nu
   return new Option(flags, description).argParser(parse).default(values);
 }
 
-export const topk = () => count('--topk <n>', 'experts a token', 1, MAX_TOPK, 8);
+export const topk = () => count('--topk <n>', 'experts per token', 1, MAX_TOPK, 8);
 export const experts = () => count('--experts <n>', 'logical experts', 1, MAX_INSTANCES, 256);
-export const rounds = (value: number) => count('--rounds <n>', 'rounds', 1, 1000, value);
+export const rounds = (value: number) => count('--rounds <n>', 'repetitions', 1, 1000, value);
 /** Rows that GPUs take in 16-byte accesses. */
 export const hidden = () =>
   count('--hidden <n>', 'bf16 elements of a row, a multiple of 8', 8, MAX_ROW_BYTES / 2, 7168);
 export const recordings = () =>
-  new Option('--routing <dir>', 'recorded routings to bench as well, each of them an .npy file');
+  new Option('--routing <dir>', 'directory of recorded routings to measure as well, one .npy file each');
 
 export const workload = () =>
   choice('--workload <name>', 'routing: uniform, or that of the CollectiveX benchmark', WORKLOADS);
 export const smLimit = () =>
-  count('--sms <n>', 'most SMs of a GPU that exchanges may use; 0: the defaults', 0, 1 << 20, 0);
+  count('--sms <n>', 'maximum number of SMs of a GPU that exchanges may use; 0: the defaults', 0, 1 << 20, 0);
 
 export interface Output {
   readonly json?: boolean | undefined;
@@ -42,10 +42,12 @@ export interface Output {
 
 /** The command with the options of Output. */
 export function savable(made: Command): Command {
-  return made.option('--out <file>', 'write the figures as JSON, too').option('--json', 'one JSON object');
+  return made
+    .option('--out <file>', 'also write the figures to a JSON file')
+    .option('--json', 'print one JSON object');
 }
 
-/** Prints a result with `show` or as JSON, and writes it to a file if that is asked for. */
+/** Prints a result with `show` or as JSON, and writes it to a file if requested. */
 export async function save<R extends object>(
   result: R,
   { json, out }: Output,
@@ -60,7 +62,7 @@ export async function save<R extends object>(
  * A bench command with these options.
  *
  * @param run undefined: this process has nothing to print
- * @param show prints the result but for its verdicts
+ * @param show prints the result without its verdicts
  */
 export function benchOf<Options extends object, R extends object>(
   name: string,
@@ -99,7 +101,7 @@ export function printGrid(
   print(formatGrid([titles, ...rows.map((row) => row.map(cell))]));
 }
 
-/** A way to exchange and its figures. */
+/** A kind of exchange and its figures. */
 export interface CaseShown {
   readonly name: string;
   readonly dispatch: StageFigures;

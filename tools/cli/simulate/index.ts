@@ -94,7 +94,7 @@ async function simulate(file: string | undefined, args: SimulateArguments, comma
     return simulatePaper(args);
   }
   if (args.routing !== undefined || args.counts !== undefined)
-    throw new FuscoError('E_USAGE', '--routing and --counts belong to --paper');
+    throw new FuscoError('E_USAGE', '--routing and --counts are only valid with --paper');
   if (args.measured) return simulateMeasured(args);
   if (file === undefined)
     throw new FuscoError('E_USAGE', 'simulate needs a plan or a routing, or --paper or --measured');
@@ -106,13 +106,13 @@ async function simulate(file: string | undefined, args: SimulateArguments, comma
     if (placement !== undefined && several !== placements)
       throw new FuscoError('E_USAGE', 'give --placements or --placement, not both');
     if (args.trace !== undefined || args.sweep !== undefined)
-      throw new FuscoError('E_USAGE', '--placements goes without --trace and --sweep');
+      throw new FuscoError('E_USAGE', '--placements cannot be combined with --trace or --sweep');
     const { strategy, ...others } = rest;
     const isGiven = command.getOptionValueSource('strategy') === 'cli';
     return simulatePlacements(file, { ...others, placements, ...(isGiven ? { strategy } : {}) });
   }
   if (args.expertBytes !== undefined || args.html !== undefined)
-    throw new FuscoError('E_USAGE', '--expert-bytes and --html belong to --placements');
+    throw new FuscoError('E_USAGE', '--expert-bytes and --html are only valid with --placements');
   return simulatePlans(file, args);
 }
 
@@ -128,21 +128,21 @@ Examples:
 export function simulateCommand(): Command {
   const made = command(
     'simulate',
-    'Predict what a plan or a routing costs on a cluster, and what other ways to exchange would: a model.',
+    'Predict with a cost model what a plan or a routing costs on a cluster, and what other strategies would.',
   )
     .argument('[file]', 'a plan file, a routing or a recording')
     .option(
       '--topology <name|file>',
       `${TOPOLOGY_NAMES.join(', ')}, or a JSON file (default: H100, nodes of the plan)`,
     )
-    .option('--calibration <file>', "JSON file with constants in place of the topology's")
-    .option('--model <name>', `experts' sizes: ${MODELS.map(({ name }) => name).join(', ')}`)
+    .option('--calibration <file>', 'JSON file with constants that replace those of the topology')
+    .option('--model <name>', `model whose experts are used: ${MODELS.map(({ name }) => name).join(', ')}`)
     .option(
       '--intermediate <n>',
       "columns of an expert's inner matrices, instead of --model",
       integer(1, 1 << 20),
     )
-    .option('--model-layers <n>', 'layers with experts, with --intermediate', integer(1, 1 << 16))
+    .option('--model-layers <n>', 'number of layers with experts, with --intermediate', integer(1, 1 << 16))
     .option(
       '--sweep <name=values>',
       'predict for each value of tokens, ranks, capacity, replicas or topology',
@@ -150,20 +150,20 @@ export function simulateCommand(): Command {
     )
     .option(
       '--placements <list>',
-      'plan each step of a recording under these: names of rules, recorded, JSON files; also as --placement A,B,C',
+      'plan each step of a recording under these placements: names of rules, recorded, JSON files; also --placement A,B,C',
     )
     .option(
       '--expert-bytes <n>',
-      'with --placements: bytes of an expert, for when moving from the first one pays',
+      'with --placements: bytes of an expert, to estimate when moving from the first placement pays off',
       integer(1),
     )
-    .option('--html <file>', 'with --placements: also write a report with charts, one HTML file')
-    .option('--measured', 'the model next to the measurements of docs/performance-gpus.md')
-    .option('--paper', "predict the FUSCO paper's evaluation, next to what it published")
-    .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
-    .option('--counts <file>', 'with --paper: expert counts as its real traffic, of layer --layer')
+    .option('--html <file>', 'with --placements: also write a report with charts as one HTML file')
+    .option('--measured', 'show predictions next to the measurements of docs/performance-gpus.md')
+    .option('--paper', 'show predictions next to the published evaluation of the FUSCO paper')
+    .option('--routing <path>', 'with --paper: a routing of 64 ranks to use as the real traffic')
+    .option('--counts <file>', 'with --paper: expert counts of layer --layer to use as the real traffic')
     .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
-    .option('--json', 'one JSON object')
+    .option('--json', 'print one JSON object')
     .addHelpText('after', EXAMPLES)
     .action(simulate);
   return addSubjectOptions(made);

@@ -1,4 +1,4 @@
-// `fusco simulate --paper`: the evaluation of the FUSCO paper, predicted.
+// `fusco simulate --paper`: predicts the evaluation of the FUSCO paper.
 
 import { FuscoError } from '../../../planner/errors.ts';
 import { loadPlanner } from '../../../planner/node.ts';
@@ -19,7 +19,7 @@ import { resampleTokens, sampleCounts } from '../../workload/families.ts';
 import { demoFile } from '../demo.ts';
 import { print, printJson } from '../io.ts';
 
-/** Whose traffic stands for the paper's real one. */
+/** The source of the traffic that is used as the paper's real traffic. */
 export interface PaperArguments {
   routing?: string;
   counts?: string;
@@ -27,7 +27,7 @@ export interface PaperArguments {
   json?: boolean;
 }
 
-/** The table that stands for the paper's real traffic, and what it is. */
+/** The table that is used as the paper's real traffic, and its description. */
 async function realTraffic(args: PaperArguments): Promise<{ tables: RoutingTable[]; what: string }> {
   const { ranks, topk, experts } = PAPER;
   const sizes = { seed: 1, ranks, tokens: PLANNED_TOKENS, topk };
@@ -58,7 +58,7 @@ async function realTraffic(args: PaperArguments): Promise<{ tables: RoutingTable
   };
 }
 
-/** Predicts the paper's tables and prints them next to what it published. */
+/** Predicts the tables of the paper and prints them next to the published values. */
 export async function simulatePaper(args: PaperArguments): Promise<void> {
   const planner = await loadPlanner();
   const { tables, what } = await realTraffic(args);

@@ -1,4 +1,4 @@
-// `fusco simulate RECORDING --placements A,B,C`: what each placement would have done with a recording.
+// `fusco simulate RECORDING --placements A,B,C`: evaluates placements on a recording.
 
 import { basename } from 'node:path';
 import { FuscoError } from '../../../planner/errors.ts';
@@ -21,7 +21,7 @@ export interface WhatIfArguments extends RoutingArguments, NodeArguments, Machin
   placements: string;
   ranks?: number;
   experts?: number;
-  /** As recorded, if it is not given. */
+  /** Default: as recorded. */
   strategy?: Strategy | 'auto';
   expertBytes?: number;
   html?: string;
@@ -30,10 +30,10 @@ export interface WhatIfArguments extends RoutingArguments, NodeArguments, Machin
 
 const RECORDED = 'recorded';
 
-/** The experts that the command line or the recording states. Throws E_USAGE where neither does. */
+/** The number of experts that the command line or the recording states. Throws E_USAGE if neither does. */
 function expertsOf({ options }: RoutingStep, { experts = options?.experts }: WhatIfArguments): number {
   if (experts !== undefined) return experts;
-  throw new FuscoError('E_USAGE', 'a routing that is no recording needs --experts');
+  throw new FuscoError('E_USAGE', 'a routing that is not a recording needs --experts');
 }
 
 /** The placements of a comma-separated list: names of rules, `recorded` (that of the recording), or files. */
@@ -56,7 +56,7 @@ async function readPlacements(
   return placements;
 }
 
-/** The steps with the options of their plans: recorded ones, and what the command line says. */
+/** The steps with the options of their plans: the recorded options, overridden by the command line. */
 async function* plannedSteps(
   steps: readonly RoutingStep[],
   args: WhatIfArguments,

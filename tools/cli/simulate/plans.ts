@@ -21,7 +21,7 @@ export interface MachineArguments {
   calibration?: string;
 }
 
-/** The machine that was asked for, or the default one for a group. */
+/** The requested machine, or the default one for a group. */
 export async function machineOf(
   { topology, calibration }: MachineArguments,
   group: { readonly ranks: number; readonly ranksPerNode: number },
@@ -31,7 +31,7 @@ export async function machineOf(
   return calibration === undefined ? machine : calibrated(machine, calibration);
 }
 
-/** A plan that fits the machine: the plan itself, or its tokens on as many ranks as there are. */
+/** A plan that fits the machine: the given plan, or a plan of its tokens on the ranks of the machine. */
 export function fitted(
   plan: VerifiedPlan,
   planner: Planner,
@@ -90,7 +90,7 @@ function memoryLines(plan: VerifiedPlan, model: Model | undefined, topology: Top
   return `memory of rank ${rank}: ${formatBytes(total)}, ${verdict} (${shown.join(', ')}; without ${rest})`;
 }
 
-/** What one plan costs, as text. */
+/** The prediction for one plan, as text. */
 function printOne(
   file: string,
   subject: Subject,
@@ -189,7 +189,7 @@ function recordedRow({ step, layer, tokens, rankMaxOverMean, found, expertUs }: 
   ];
 }
 
-/** Time of each strategy over all routings, where every one has it. */
+/** Time of each strategy over all routings, for strategies that every routing has. */
 function totals(all: readonly Recorded[]): { strategy: string; us: number }[] {
   const names = new Set(all[0]!.found.predictions.map(({ strategy }) => strategy));
   const usOf = ({ found }: Recorded, strategy: string) =>
@@ -197,7 +197,7 @@ function totals(all: readonly Recorded[]): { strategy: string; us: number }[] {
   return [...names].map((strategy) => ({ strategy, us: sum(all.map((each) => usOf(each, strategy))) }));
 }
 
-/** Predicts every routing of a recording, and sums up. */
+/** Predicts every routing of a recording, and prints the sums. */
 export async function simulateRecording(
   file: string,
   subjects: AsyncIterable<Subject>,

@@ -1,5 +1,5 @@
 // `fusco simulate FILE --sweep NAME=VALUES`: the same routing under every combination of tokens, ranks, capacity,
-// replicas and machine, a line each.
+// replicas and machine, one line each.
 
 import { InvalidArgumentError } from 'commander';
 import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS } from '../../../planner/format/layout.ts';
@@ -18,7 +18,7 @@ import { integer } from '../options.ts';
 import { lostEntries } from '../planNotes.ts';
 import { machineOf, type SimulateOptions } from './plans.ts';
 
-/** Values to try, by what they change. */
+/** Values to try, by the property that they change. */
 export interface Sweep {
   ranks?: readonly number[];
   tokens?: readonly number[];
@@ -34,7 +34,7 @@ const NUMBERS = {
   replicas: integer(0, MAX_INSTANCES),
 } as const;
 
-/** An argument parser for `NAME=V1,V2,…`, which adds to what was given before. */
+/** An argument parser for `NAME=V1,V2,…`, which adds to earlier values. */
 export function sweepOption(text: string, before: Sweep = {}): Sweep {
   const [name, list] = text.split('=', 2) as [string, string | undefined];
   const values = (list ?? '').split(',').filter((value) => value !== '');

@@ -7,14 +7,14 @@ import { at, axis, figure, mark, tickStep, valueAxis } from './frame.ts';
 export interface Bars {
   readonly title: string;
   readonly values: readonly number[];
-  /** What a bar is, in full: "expert 17". */
+  /** The full name of a bar: "expert 17". */
   readonly names: readonly string[];
-  /** What stands below a bar. */
+  /** The label below a bar. */
   readonly ticks: readonly string[];
   readonly xTitle: string;
   readonly yTitle: string;
   readonly format: (value: number) => string;
-  /** Appends what the value means: ", 12 % of all tokens". */
+  /** Text to append to the value: ", 12 % of all tokens". */
   readonly note?: (value: number) => string;
   /** A line at this value, called the mean. */
   readonly mean?: number;
@@ -23,7 +23,7 @@ export interface Bars {
   readonly width: number;
   /** Marks the largest bar. */
   readonly hasPeak?: boolean;
-  /** What a bar stands for, so that a page can say more about it: `expert` or `rank`. */
+  /** What a bar represents, so that a page can show details: `expert` or `rank`. */
   readonly subject?: string;
 }
 
@@ -38,7 +38,7 @@ interface Bar {
   readonly index: number;
 }
 
-/** One bar a value, or one a group of values that shows its largest. */
+/** One bar per value, or one per group of values, which shows the largest of them. */
 function group({ values, names }: Bars): Bar[] {
   const size = Math.ceil(values.length / MAX_BARS);
   const bars: Bar[] = [];
@@ -65,7 +65,7 @@ function meanLine(mean: number, y: number, width: number, format: (value: number
   return html`<line class="mean" x1="${MARGIN.left}" x2="${width - MARGIN.right}" y1="${at(y)}" y2="${at(y)}"/><text class="mean-label end" x="${width - MARGIN.right}" y="14">dashed line: mean ${format(mean)}</text>`;
 }
 
-/** A bar chart; every bar says its name and its value. */
+/** A bar chart; every bar has its name and its value as text. */
 export function barChart(chart: Bars): Markup {
   const { title, values, names, format, note, width, max, mean, xTitle, yTitle } = chart;
   const bars = group(chart);
@@ -79,7 +79,7 @@ export function barChart(chart: Bars): Markup {
   const drawn = bars.map(({ value, name, index }, i) => {
     const top = y.scale(value);
     const kind = chart.hasPeak && i === tallest && value > 0 ? 'hot' : 'load';
-    // The whole column answers to the pointer, so that short bars can be hit.
+    // The whole column reacts to the pointer, so that short bars can be selected.
     const about = chart.subject === undefined ? NOTHING : html`data-${chart.subject}="${index}" `;
     return html`<g class="mark" ${about}data-value="${value}" ${mark(`${name}: ${text(value)}`, i === 0)}><rect class="hit" x="${at(left(i))}" width="${at(step)}" y="${MARGIN.top}" height="${base - MARGIN.top}"/><rect class="${kind}" x="${at(left(i) + gap / 2)}" width="${at(Math.min(step - gap, 64))}" y="${at(top)}" height="${at(base - top)}"/></g>`;
   });

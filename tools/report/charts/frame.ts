@@ -1,4 +1,4 @@
-// What all charts share: a frame with axes, focusable marks with a sentence each, and the table behind it.
+// Parts that all charts share: a frame with axes, focusable marks with one sentence each, and the table of the numbers.
 //
 // Colors are classes, not values, so that one drawing serves a light and a dark page; see style.css.
 
@@ -41,7 +41,7 @@ export function mark(label: string, isFirst: boolean): Markup {
   return html`tabindex="${isFirst ? 0 : -1}" role="img" aria-label="${label}"`;
 }
 
-/** A number as a coordinate: two decimals are below what a screen shows. */
+/** A number as a coordinate: two decimals are finer than a screen can show. */
 export function at(value: number): string {
   return String(Math.round(value * 100) / 100);
 }

@@ -9,7 +9,7 @@ const TRACK = 15;
 const RANK_GAP = 5;
 const CLASSES: Readonly<Record<string, string>> = { nic: 'far', nvlink: 'near' };
 
-/** Microseconds as people read them. */
+/** Microseconds as text. */
 export function formatUs(us: number): string {
   if (us >= 10_000) return `${(us / 1000).toFixed(1)} ms`;
   if (us >= 1000) return `${(us / 1000).toFixed(2)} ms`;

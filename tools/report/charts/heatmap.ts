@@ -1,4 +1,4 @@
-// The rank x rank traffic matrix: hue says which link, strength says how many bytes.
+// The rank x rank traffic matrix: the hue shows the link, the opacity the number of bytes.
 
 import { sum } from '../../../planner/totals.ts';
 import { formatBytes } from '../../figures/format.ts';
@@ -11,7 +11,7 @@ const LEGEND = 58;
 /** Cells at least this wide have room for their value. */
 const TEXT_CELL = 36;
 
-/** Links of different kinds have scales of their own: the strongest color of each is its largest value. */
+/** Links of different kinds have separate scales: the strongest color of each is its largest value. */
 export type HeatScale = Readonly<Record<Link, number>>;
 export type Link = 'own' | 'near' | 'far';
 
@@ -43,7 +43,7 @@ function cellUnit(max: number): { unit: string; text: (bytes: number) => string 
   return { unit, text: (bytes) => (bytes / size).toFixed(digits) };
 }
 
-/** The hues of style.css, and what is behind a cell: red, green, blue on light and on dark pages. */
+/** The hues of style.css and the background of a cell: red, green, blue on light and on dark pages. */
 export const HUES: Readonly<Record<Link | 'surface', readonly [light: string, dark: string]>> = {
   own: ['#5d6873', '#a7b2bd'],
   near: ['#0072b2', '#56b4e9'],
@@ -116,7 +116,7 @@ function legend(max: HeatScale, width: number, top: number, hasNodes: boolean): 
   })}`;
 }
 
-/** Opacity of a cell. What is not nothing stays visible. */
+/** Opacity of a cell. Values above 0 stay visible. */
 function strength(bytes: number, max: number): number {
   return bytes === 0 ? 0 : 0.08 + 0.92 * (bytes / max);
 }

@@ -1,5 +1,5 @@
-// What the page's address remembers: the options of both sides, whether they are compared, and the example. A reload
-// finds them again, and an address can be sent to somebody who serves the same files.
+// The state in the page's address: the options of both sides, whether they are compared, and the example. It survives a
+// reload, and the address can be shared with anyone who serves the same files.
 
 import type { Side, ViewOptions } from '../protocol.ts';
 
@@ -11,7 +11,7 @@ export interface Remembered {
 
 const SIDES = ['a', 'b'] as const;
 
-/** The options in an address, as far as they are any; the form and the planner check what they say. */
+/** The options in an address, if they have the right types; the form and the planner check their values. */
 function optionsOf(text: string | null): Partial<ViewOptions> | undefined {
   if (text === null) return undefined;
   try {

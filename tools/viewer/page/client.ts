@@ -1,4 +1,4 @@
-// The page's end of the worker: calls that return promises.
+// The page's side of the worker: calls that return promises.
 
 import type { FuscoError } from '../../../planner/errors.ts';
 import type { CallName, Calls, Failure, Request, Response } from '../protocol.ts';
@@ -20,7 +20,7 @@ interface Waiting {
   reject(error: WorkerError | FuscoError): void;
 }
 
-/** Every call of the session, answered by the worker in the order of asking. */
+/** All calls of the session, which the worker answers in order. */
 export function createClient(worker: Worker): Calls {
   const waiting = new Map<number, Waiting>();
   let lastId = 0;
@@ -37,7 +37,7 @@ export function createClient(worker: Worker): Calls {
       message: 'the worker of the page stopped',
       hint: 'Reload the page.',
     });
-  // What is asked later must not wait for an answer that nobody will give.
+  // Later calls must not wait for an answer that will never come.
   const failAll = () => {
     hasStopped = true;
     for (const entry of waiting.values()) entry.reject(stopped());

@@ -1,4 +1,5 @@
-// A token's way, drawn: row -> forwarders -> slots on the left half, slots -> partial sums -> home on the right.
+// Draws the path of a token: row -> forwarders -> slots on the left half, slots -> partial sums -> source rank on the
+// right.
 
 import { formatBytes } from '../../figures/format.ts';
 import { at, figure, mark, WIDE } from '../../report/charts/frame.ts';
@@ -37,7 +38,7 @@ function connect(x1: number, y1: number, x2: number, y2: number, link: Link): Ma
   return html`<path class="way ${link}-line" d="M${at(x1)} ${at(y1)}C${bend} ${at(y1)} ${bend} ${at(y2)} ${at(x2)} ${at(y2)}"/>`;
 }
 
-/** Entries in the order of drawing: those of one forwarder together, by k; then what goes nowhere. */
+/** Entries in the order of drawing: those of one forwarder together, by k; then masked and dropped ones. */
 function ordered({ entries, forwards }: TokenPath): PathEntry[] {
   const rest = entries.filter(({ state }) => state !== 'delivered');
   const direct = entries.filter(({ state, forward }) => state === 'delivered' && forward === undefined);
@@ -84,7 +85,7 @@ function listOf(ks: readonly number[]): string {
   return ks.map((k) => `k ${k}`).join(', ');
 }
 
-/** Places every box, and joins them. */
+/** Places all boxes and connects them. */
 function lay(path: TokenPath): Layout & { height: number } {
   const shown = ordered(path);
   const yOf = new Map(shown.map((entry, i) => [entry.k, TOP + i * STEP]));
@@ -130,7 +131,7 @@ function lay(path: TokenPath): Layout & { height: number } {
     x: COLUMN.home,
     y: middle,
     lines: [`home: rank ${path.rank}`, path.addsByNode ? 'sum in order of node' : 'sum in order of k'],
-    label: `home again on rank ${path.rank}: the weighted rows are added ${order}`,
+    label: `back on rank ${path.rank}: the weighted rows are added ${order}`,
     kind: 'home',
   });
   return { boxes, lines, height };
@@ -157,7 +158,7 @@ function wayBack(path: TokenPath, { state, forward }: PathEntry): string {
   return `into the sum on rank ${path.forwards[forward]!.rank}`;
 }
 
-/** The way of one token, as a drawing and as a table. */
+/** The path of one token, as a drawing and as a table. */
 export function tokenDiagram(path: TokenPath): Markup {
   const { boxes, lines, height } = lay(path);
   const heads: [number, string][] = [

@@ -1,5 +1,5 @@
-// What the page draws in addition to the panels of the report: differences of two plans, what is behind a mark, and a
-// recording over time.
+// Parts of the page in addition to the panels of the report: differences of two plans, details of a mark, and a recording
+// over time.
 
 import type { RecordedFigures } from '../../figures/recorded.ts';
 import { barChart } from '../../report/charts/bars.ts';
@@ -10,14 +10,14 @@ import type { Detail, Difference, ViewOptions } from '../protocol.ts';
 
 /** Options that differ, with their values in A and in B. */
 function optionRows(a: ViewOptions, b: ViewOptions): string[][] {
-  const show = (value: unknown) => (typeof value === 'object' ? 'a map of its own' : String(value));
+  const show = (value: unknown) => (typeof value === 'object' ? 'an explicit map' : String(value));
   const names = Object.keys(a) as (keyof ViewOptions)[];
   return names
     .filter((name) => JSON.stringify(a[name]) !== JSON.stringify(b[name]))
     .map((name) => [`option ${name}`, show(a[name]), show(b[name]), 'changed']);
 }
 
-/** Plan B against plan A: one sentence, options and figures that differ, and the causes. */
+/** Plan B compared with plan A: one sentence, options and figures that differ, and the causes. */
 export function differenceMarkup(
   { headline, causes, figures }: Difference,
   a: ViewOptions,

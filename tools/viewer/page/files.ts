@@ -1,4 +1,4 @@
-// Where files come from: dropped, chosen, or named on the command line.
+// Sources of files: dropped, chosen, or named on the command line.
 
 import type { RecordedFigures } from '../../figures/recorded.ts';
 import type { NamedBytes } from '../../readers/numpyRouting.ts';
@@ -6,7 +6,7 @@ import type { NamedBytes } from '../../readers/numpyRouting.ts';
 /** A group of files that belong together: one routing or one plan. */
 export type Group = readonly NamedBytes[];
 
-/** What `fusco view` was given; the server lists it. */
+/** The files that `fusco view` was given; the server lists them. */
 export interface ServedFile {
   readonly name: string;
   readonly url: string;
@@ -28,7 +28,7 @@ export async function servedGroups(): Promise<Group[]> {
   );
 }
 
-/** The routings of the recording of the command line, a line each; empty if there is none. */
+/** The routings of the recording of the command line, one line each; empty if there is none. */
 export async function servedRecording(): Promise<RecordedFigures[]> {
   return (await (await fetch('recording.json')).json()) as RecordedFigures[];
 }
@@ -38,12 +38,12 @@ export async function servedRouting(index: number): Promise<Group> {
   return [{ name: `routing ${index} of the recording`, bytes: await fetchBytes(`recording/${index}`) }];
 }
 
-/** The routing that travels with the package: 8 ranks x 512 tokens, top-8 of 256 experts. */
+/** The routing that is part of the package: 8 ranks x 512 tokens, top-8 of 256 experts. */
 export async function exampleGroup(): Promise<Group> {
   return [{ name: 'example: 8 ranks × 512 tokens', bytes: await fetchBytes('example.npy') }];
 }
 
-/** Files named rank0.npy, rank1.npy, … are one routing together; every other file stands for itself. */
+/** Files named rank0.npy, rank1.npy, … form one routing; every other file is separate. */
 export async function groupFiles(files: Iterable<File>): Promise<Group[]> {
   const read = await Promise.all(
     [...files].map(async (file) => ({ name: file.name, bytes: new Uint8Array(await file.arrayBuffer()) })),

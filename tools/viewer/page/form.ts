@@ -1,4 +1,4 @@
-// The options of one side: their markup, and what they hold.
+// The options of one side: their markup and their values.
 
 import { html, type Markup, NOTHING } from '../../report/markup.ts';
 import type { Opened, Side, ViewOptions } from '../protocol.ts';
@@ -24,14 +24,14 @@ function choices(
   })}`;
 }
 
-/** Divisors of the number of ranks; the largest up to 8 where the chosen one is none of them. */
+/** Divisors of the number of ranks. If the chosen value is not one of them, the largest up to 8 is chosen. */
 export function ranksPerNodeChoices(ranks: number, chosen: number): Markup {
   const sizes = Number.isInteger(ranks) && ranks >= 1 && ranks <= 4096 ? divisors(ranks) : [1];
   const fallback = sizes.filter((size) => size <= 8).at(-1) ?? 1;
   return choices(sizes, sizes.includes(chosen) ? chosen : fallback);
 }
 
-/** Machines that times are predicted on: a selection of those that `fusco simulate` knows. */
+/** Machines for which times are predicted: a selection of those that `fusco simulate` knows. */
 const MACHINES: readonly (readonly [string, string])[] = [
   ['', 'H100, nodes of the plan'],
   ...[
@@ -43,7 +43,7 @@ const MACHINES: readonly (readonly [string, string])[] = [
 /** Options that only hierarchical plans have. */
 const FORWARDING = ['balance', 'partial'];
 
-/** Disables what a flat plan does not have, so that nobody wonders why it changes nothing. */
+/** Disables the options that have no effect in a flat plan. */
 export function disableUnused(form: HTMLFormElement): void {
   const strategy = form.elements.namedItem('strategy') as HTMLSelectElement | null;
   for (const name of FORWARDING) {
@@ -52,13 +52,13 @@ export function disableUnused(form: HTMLFormElement): void {
   }
 }
 
-/** A field of the form: its name, its label, its control, and what to know about it. */
+/** A field of the form: its name, its label, its control, and a note. */
 type Field = readonly [name: string, label: string, control: Markup, note?: string];
 
 const PLACEMENTS = [
   ['blocks', 'contiguous blocks'],
   ['round-robin', 'round robin'],
-  ['map', 'a map of its own'],
+  ['map', 'an explicit map'],
 ] as const;
 
 function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
@@ -110,16 +110,16 @@ export function formMarkup(side: Side, opened: Opened): Markup {
   return html`${rows}<label for="${side}-map" class="map"${typeof placement === 'string' ? html` hidden` : NOTHING}><span class="name">Map (JSON): expert → rank or ranks</span><textarea id="${side}-map" name="map" rows="3" spellcheck="false">${map}</textarea></label>`;
 }
 
-/** The map in the text field. Throws SyntaxError if it is not JSON; the planner checks what it says. */
+/** The map in the text field. Throws SyntaxError if it is not JSON; the planner checks its contents. */
 function readMap(text: string): ViewOptions['placement'] {
   return JSON.parse(text === '' ? '[]' : text);
 }
 
-/** What the form holds now. Throws SyntaxError for a map that is not JSON; ranges are checked by the planner. */
+/** The current values of the form. Throws SyntaxError for a map that is not JSON; the planner checks ranges. */
 export function readForm(form: HTMLFormElement): ViewOptions {
   const data = new FormData(form);
   const text = (name: string) => String(data.get(name) ?? '').trim();
-  // An empty field is no number; Number('') would be 0.
+  // An empty field is not a number; Number('') would be 0.
   const number = (name: string) => (text(name) === '' ? Number.NaN : Number(text(name)));
   const choice = <T extends string>(name: string, values: readonly T[]) =>
     values.find((value) => value === text(name)) ?? values[0]!;

@@ -1,4 +1,4 @@
-// The page: two sides, each with a file and options; each change of an option plans again in the worker.
+// The page: two sides, each with a file and options. Each change of an option makes a new plan in the worker.
 
 import { sum } from '../../../planner/totals.ts';
 import { formatCount } from '../../figures/format.ts';
@@ -25,7 +25,7 @@ import {
 import { disableUnused, formMarkup, ranksPerNodeChoices, readForm } from './form.ts';
 import { saveReport } from './saveReport.ts';
 
-/** What a side shows at present. */
+/** The current contents of a side. */
 interface Shown {
   readonly form: HTMLFormElement;
   files?: Group;
@@ -33,7 +33,7 @@ interface Shown {
   planned?: Planned;
   /** Of the plan that is shown. */
   options?: ViewOptions;
-  /** The options have changed since the plan that is being made was asked for. */
+  /** The options have changed since the current plan was requested. */
   isDirty: boolean;
   isBusy: boolean;
 }
@@ -47,7 +47,7 @@ const sides: Readonly<Record<Side, Shown>> = {
   a: { form: element('form-a'), isDirty: false, isBusy: false },
   b: { form: element('form-b'), isDirty: false, isBusy: false },
 };
-/** What the address remembered when the page was opened; each side takes its options once. */
+/** The state in the address when the page was opened; each side uses its options once. */
 const remembered = readAddress(location.hash);
 const unused: Partial<Record<Side, Partial<ViewOptions>>> = { ...remembered.options };
 let isExample = false;
@@ -104,7 +104,7 @@ function fillForm(side: Side): void {
   disableUnused(form);
 }
 
-/** Opens a group of files on a side and plans it. Throws nothing: what goes wrong is shown. */
+/** Opens a group of files on a side and plans it. Never throws: errors are shown. */
 async function open(side: Side, files: Group): Promise<void> {
   const shown = sides[side];
   try {
@@ -124,7 +124,7 @@ async function open(side: Side, files: Group): Promise<void> {
   await plan(side);
 }
 
-/** Plans a side with what its form holds now; changes that arrive meanwhile are planned once, at the end. */
+/** Plans a side with the current values of its form. Changes during planning lead to one more plan at the end. */
 async function plan(side: Side): Promise<void> {
   const shown = sides[side];
   if (shown.isBusy) {
@@ -169,7 +169,7 @@ function remember(): void {
   history.replaceState(null, '', addressOf({ isExample, isCompared: compare.checked, options }));
 }
 
-/** Adds what takes longer than planning: other strategies, and what is different between two plans. */
+/** Adds the parts that take longer than planning: other strategies, and the differences between two plans. */
 async function complete(side: Side, planned: Planned): Promise<void> {
   try {
     const strategies = await client.strategies(side);
@@ -180,7 +180,7 @@ async function complete(side: Side, planned: Planned): Promise<void> {
     }
     renderLate();
   } catch {
-    // The plan was replaced meanwhile; what replaced it is completed in turn.
+    // The plan was replaced in the meantime; the new plan is completed separately.
   }
 }
 
@@ -254,7 +254,7 @@ function render(): void {
   }
 }
 
-/** Draws what arrives after the plan, and nothing else: somebody may be in the middle of a chart. */
+/** Draws only the parts that arrive after the plan, because the user may be reading a chart. */
 function renderLate(): void {
   const shown = plannedSides();
   renderHeadlines(shown);
@@ -285,7 +285,7 @@ async function followToken(): Promise<void> {
   put(target, html`${sideBySide(parts, shown.map(titleOf))}`);
 }
 
-/** One more or one less token, on to the next or previous rank at the ends. */
+/** The next or previous token; at the ends, it continues with the next or previous rank. */
 function moveToken(step: 1 | -1): void {
   const tokens = sides.a.planned?.tokens ?? [];
   let [rank, token] = [Number(tokenRank.value), Number(tokenToken.value) + step];
@@ -309,7 +309,7 @@ async function saveReportOf(side: Side): Promise<void> {
   await saveReport(opened.name, planned);
 }
 
-/** What stands for a mark that was chosen; undefined for marks that stand for nothing more. */
+/** The details to request for a chosen mark; undefined for marks without details. */
 function subjectOf({ dataset }: HTMLElement | SVGElement, side: Side): Subject | undefined {
   if (dataset.expert !== undefined) return { expert: Number(dataset.expert) };
   const isRank = sides[side].planned?.figures.heat.ranksPerCell === 1;
@@ -317,7 +317,7 @@ function subjectOf({ dataset }: HTMLElement | SVGElement, side: Side): Subject |
   return { from: Number(dataset.from), to: Number(dataset.to) };
 }
 
-/** Says more about a mark that was chosen: below its chart, or by opening its routing. */
+/** Shows the details of a chosen mark: below its chart, or by opening its routing. */
 async function choose(mark: HTMLElement | SVGElement): Promise<void> {
   const { routing } = mark.dataset;
   if (routing !== undefined) {
@@ -363,7 +363,7 @@ function showPlacements(file: NamedBytes): void {
   status.textContent = 'A recording under several placements. Times are predicted by a cost model.';
 }
 
-/** One group goes to the given side; two go to both, side by side. A result of `simulate` stands for itself. */
+/** One group goes to the given side; two groups go to both sides. A result of `simulate` is shown alone. */
 async function openGroups(groups: readonly Group[], side: Side): Promise<void> {
   const [first, second] = groups;
   if (first === undefined) return;
@@ -376,7 +376,7 @@ async function openGroups(groups: readonly Group[], side: Side): Promise<void> {
   await open('b', second);
 }
 
-/** Runs something that reads or saves files; what goes wrong is shown. */
+/** Runs an action that reads or saves files; errors are shown. */
 async function attempt(side: Side, work: () => Promise<void>): Promise<void> {
   try {
     await work();
@@ -436,7 +436,7 @@ function showRecording(all: readonly RecordedFigures[]): void {
   put(element('recording'), recordingMarkup(all));
 }
 
-/** The files of the command line, or what the address remembers. */
+/** The files of the command line, or the state in the address. */
 async function openFirst(): Promise<void> {
   const recording = await servedRecording();
   showRecording(recording);

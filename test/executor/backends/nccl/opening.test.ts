@@ -153,7 +153,7 @@ describe('what fails natively while a group opens', () => {
       expect(error).toMatchObject({ code: 'E_PEER_MISMATCH' });
     }
     expect(played.aborted).toHaveLength(3);
-    for (const why of played.aborted) expect(why).toMatch(/^in call 2 rank [02] does another exchange/);
+    for (const why of played.aborted) expect(why).toMatch(/^in call 2 rank [02] makes a different exchange/);
     await closeAll(sessions);
   });
 });
