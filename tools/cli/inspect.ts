@@ -14,6 +14,7 @@ import { strategiesOf } from '../figures/strategyRows.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
 import { type SumPrice, sumPriceOf } from '../figures/sumPrice.ts';
 import { readPlan } from '../readers/planFile.ts';
+import { numberOf } from '../readers/recording.ts';
 import { encodeReport } from '../report/write.ts';
 import { predictPlan } from '../simulate/compare.ts';
 import { defaultTopology } from '../simulate/topology.ts';
@@ -86,10 +87,8 @@ async function inspectRoutings(file: string, args: InspectArguments): Promise<vo
   const planner = await loadPlanner();
   const notices = new Notices();
   const routings: RecordedFigures[] = [];
-  for await (const { plan, step, layer } of subjectsOf(file, args, planner, notices.add)) {
-    const number = { ...(step === undefined ? {} : { step }), ...(layer === undefined ? {} : { layer }) };
-    routings.push(recordedFigures(plan, planner, number));
-  }
+  for await (const subject of subjectsOf(file, args, planner, notices.add))
+    routings.push(recordedFigures(subject.plan, planner, numberOf(subject)));
   if (args.json) {
     printJson({ model: true, routings, ...notices.fields });
     return;
@@ -118,9 +117,8 @@ interface InspectArguments extends SubjectArguments {
 }
 
 async function inspect(file: string, options: InspectArguments): Promise<void> {
-  const { experts, layers, steps } = options;
-  if (experts !== undefined || layers !== undefined || steps !== undefined)
-    return inspectRoutings(file, options);
+  const { given, layers, steps } = options;
+  if (given!.size > 0 || layers !== undefined || steps !== undefined) return inspectRoutings(file, options);
   const problems: FuscoError[] = [];
   const report = (error: FuscoError) => void problems.push(error);
   const decoded = await readPlan(file, report);
@@ -148,7 +146,10 @@ export function inspectCommand(): Command {
     'inspect',
     'Show what a plan does, on one screen, a broken plan as far as possible; or every routing of a recording.',
   )
-    .argument('<file>', 'a plan file; with --experts, --layers or --steps a routing or a recording')
+    .argument(
+      '<file>',
+      'a plan file; with --layers, --steps or an option of planning, a routing or a recording',
+    )
     .option('--json', 'one JSON object')
     .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
     .addHelpText('after', '\nThe other options say how a routing is planned.')

@@ -6,7 +6,8 @@ import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { commonDivisor, defaultRanksPerNode, nodeSizeHint } from '../../planner/placement.ts';
 import { ROUTING_FORMATS, type RoutingChoice, type RoutingFormat } from '../readers/anyRouting.ts';
 import { type Axis, numbersOf, parseAxes, parseRanges, type Range } from '../readers/choice.ts';
-import type { RecordingChoice } from '../readers/recording.ts';
+import { listed } from '../readers/piece.ts';
+import type { RecordedNumber, RecordingChoice } from '../readers/recording.ts';
 
 /** The size of most nodes; defaultRanksPerNode goes up to it. */
 const DEFAULT_NODE = 8;
@@ -133,7 +134,10 @@ export function addRoutingOptions(command: Command): Command {
       parseAxes,
     )
     .option('--ranks-from <list>', 'recorded ranks that are the group, for example 4..7', ranks)
-    .option('--as-batch', 'all recorded tokens as one batch, split by --ranks, whatever rank had them')
+    .option(
+      '--as-batch',
+      'cut the tokens of all ranks again into --ranks equal blocks, whatever rank had them',
+    )
     .option('--mask-ids <list>', 'recorded ids that mean no expert, for example 255 or 256..319', (text) =>
       parseRanges('--mask-ids', text),
     )
@@ -182,6 +186,17 @@ export function recordingChoice(
     value === undefined ? undefined : { first: value, last: value };
   const { ranks, experts, layers = only(layer), steps = only(step) } = args;
   return { ...rest, ranks, experts, layers, steps };
+}
+
+/** Throws E_FOREIGN for routings of several layers, where every layer needs an answer of its own. */
+export function oneLayer(routings: readonly RecordedNumber[], path: string): void {
+  const layers = [...new Set(routings.map(({ layer }) => layer))];
+  if (layers.length < 2) return;
+  const numbers = layers.filter((layer) => layer !== undefined);
+  throw new FuscoError('E_FOREIGN', `it holds the layers ${listed(numbers)}: give --layer`, {
+    path,
+    hint: 'Every layer has experts of its own: choose one with --layer.',
+  });
 }
 
 /** A name for one routing of a recording: `step7-layer3`. */

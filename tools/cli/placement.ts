@@ -12,9 +12,6 @@ import { countChoices, type Imbalance } from '../placement/propose.ts';
 import { quotaLoads } from '../placement/quotaLoads.ts';
 import { readCountSteps } from '../readers/counts.ts';
 import { explaining } from '../readers/origins.ts';
-import { isPlanFile, readVerifiedPlan } from '../readers/planFile.ts';
-import { readSteps } from '../readers/steps.ts';
-import { routingOf } from '../simulate/compare.ts';
 import { writeFileAtomic } from '../writers/outputFile.ts';
 import { command, Notices, printJson, say } from './io.ts';
 import {
@@ -23,10 +20,12 @@ import {
   decimal,
   integer,
   needs,
+  oneLayer,
   type RoutingArguments,
   ranksPerNodeOption,
-  routingChoice,
+  recordingChoice,
 } from './options.ts';
+import { routingsOf } from './subject.ts';
 
 /** Values of `--format` of convert, with other names of formats. */
 const FORMAT_NAMES: Readonly<Record<string, Format | undefined>> = {
@@ -83,12 +82,9 @@ async function readRows(args: ProposeArguments, notices: Notices): Promise<numbe
 
 /** Choices of each step of a recording, or of one routing or plan, which may be for any number of ranks. */
 async function countSteps(path: string, args: ProposeArguments, notices: Notices): Promise<number[][]> {
-  if (isPlanFile(path)) {
-    const { plan } = await readVerifiedPlan(path);
-    return [countChoices(routingOf(plan), plan.spec.experts)];
-  }
-  const what = { ...routingChoice(args, notices.add), experts: args.experts, anyRanks: true };
-  const steps = await readSteps(path, what);
+  const { ranks: _, ...what } = args;
+  const steps = await routingsOf(path, { ...recordingChoice(what, notices.add), anyRanks: true });
+  oneLayer(steps, path);
   const experts = args.experts ?? steps[0]?.options?.experts;
   if (experts === undefined) throw new FuscoError('E_USAGE', '--routing needs --experts');
   const rows: number[][] = [];

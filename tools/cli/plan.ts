@@ -213,10 +213,13 @@ async function writeWhole(output: string, planAll: (progress: Progress) => Verif
   return { length: encoded.length, planId: encoded.planId, made: planned };
 }
 
+/** The heading of the options that say how to plan. */
+export const PLANNING_GROUP = 'How to plan:';
+
 /** Adds the options that say how to plan a routing. */
 export function addPlanningOptions(command: Command): Command {
   const made = command
-    .optionsGroup('How to plan:')
+    .optionsGroup(PLANNING_GROUP)
     .option('--ranks <n>', 'ranks (default: the blocks that the routing has)', integer(1, MAX_RANKS));
   return nodeOptions(made)
     .option(
@@ -225,12 +228,20 @@ export function addPlanningOptions(command: Command): Command {
       integer(1, MAX_RANKS),
     )
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
-    .addOption(choice('--dtype <dtype>', 'dtype of a row that dispatch moves', ['bf16', 'f16', 'f32', 'fp8']))
+    .addOption(
+      choice('--dtype <dtype>', 'dtype of a row that dispatch moves; bytes are opaque', [
+        'bf16',
+        'f16',
+        'f32',
+        'fp8',
+        'bytes',
+      ]),
+    )
     .addOption(
       new Option(
         '--combine-dtype <dtype>',
         'dtype of a row that combine returns (default: --dtype; bf16 for fp8)',
-      ).choices(['bf16', 'f16', 'f32']),
+      ).choices(['bf16', 'f16', 'f32', 'bytes']),
     )
     .option('--align <n>', 'rows to which every expert is padded', integer(1, 1 << 20), 1)
     .option('--capacity <n>', 'most rows of one expert (default: no limit)', integer(1, MAX_ROWS))

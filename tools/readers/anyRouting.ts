@@ -260,7 +260,7 @@ function pickRanks(
   if (ranks === undefined || ranks === picked.length) return picked;
   throw new FuscoError('E_RANKS', `holds ${picked.length} ranks, not the ${ranks} asked for`, {
     path,
-    hint: 'Leave out --ranks, or take some of the ranks with --ranks-from FIRST..LAST.',
+    hint: 'Leave out --ranks, cut the tokens again with --as-batch, or take some ranks with --ranks-from FIRST..LAST.',
   });
 }
 

@@ -50,7 +50,7 @@ export function isJsonFile({ bytes }: NamedBytes): boolean {
 /** The steps under each placement. Throws E_FORMAT for any other JSON. */
 export function parseWhatIf({ name, bytes }: NamedBytes): WhatIf {
   const refuse = (cause?: unknown): never => {
-    const text = 'it is no result of `fusco simulate RECORDING --placements A,B --json`';
+    const text = 'it is no result of `fusco simulate RECORDING --placement A,B --json`';
     throw new FuscoError('E_FORMAT', text, { path: name, ...(cause === undefined ? {} : { cause }) });
   };
   let value: unknown;

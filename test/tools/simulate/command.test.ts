@@ -127,6 +127,27 @@ describe('a plan on a machine', () => {
     expect(stdout).toContain('8 ranks, 8 per node');
   });
 
+  it('plans the tokens of a plan again for the options that are given, on other ranks in equal blocks', async () => {
+    await fusco('plan', 'r.npy', '--as-batch', '--ranks', '2', '--experts', '4', '-o', 'two.fusco');
+    const two = await fuscoJson('simulate', 'two.fusco');
+    const { notices, ...again } = await fuscoJson('simulate', 'flat.fusco', '--ranks', '2');
+    expect(again).toEqual(two);
+    expect(notices).toEqual([
+      'flat.fusco: its tokens are planned again with the options of the command line',
+    ]);
+    const hier = await fuscoJson('simulate', 'hier.fusco');
+    const given = ['--strategy', 'hier', '--balance', 'rotate', '--node-sizes', '2,2'];
+    expect(await fuscoJson('simulate', 'flat.fusco', ...given)).toMatchObject({ planId: hier.planId });
+    expect(await fuscoJson('simulate', 'flat.fusco', '--strategy', 'flat')).not.toHaveProperty('notices');
+    expectRefusal(await fusco('simulate', 'r.npy', '--ranks', '2'), 'E_RANKS', /--as-batch/);
+  });
+
+  it('sweeps one routing, not the first of several', async () => {
+    const args = ['simulate', 'r.npy', '--axes', 'steps,tokens,topk', '--ranks', '2', '--sweep', 'tokens=2'];
+    expectRefusal(await fusco(...args), 'E_USAGE', /--step/);
+    expect(await fuscoJson(...args, '--step', '1')).toMatchObject({ results: [{ tokens: [2, 2] }] });
+  });
+
   it('sweeps every combination of tokens, ranks, capacity and machines', async () => {
     const sweep = [
       '--sweep',

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { FuscoError } from '../../../planner/errors.ts';
 import { loadPlanner } from '../../../planner/node.ts';
 import { MODELS, type Model, namedModel } from '../../simulate/experts.ts';
@@ -58,8 +58,14 @@ async function simulatePlans(file: string, args: SimulateArguments): Promise<voi
     ...(json === undefined ? {} : { json }),
     ...(model === undefined ? {} : { model }),
   };
-  if (args.sweep !== undefined) return simulateSweep(first.plan, planner, args.sweep, options);
   const second = await subjects.next();
+  if (args.sweep !== undefined) {
+    if (!second.done)
+      throw new FuscoError('E_USAGE', '--sweep takes one routing: choose it with --step and --layer', {
+        path: file,
+      });
+    return simulateSweep(first.plan, planner, args.sweep, options);
+  }
   if (second.done) return simulateOne(file, first, planner, options);
   async function* all() {
     yield first;
@@ -88,7 +94,15 @@ function checkPaper(file: string | undefined, args: SimulateArguments): void {
     throw new FuscoError('E_USAGE', 'give --routing or --counts, not both');
 }
 
-async function simulate(file: string | undefined, args: SimulateArguments, command: Command): Promise<void> {
+/** The placements to compare: several names, or the recorded one; `--placements` is the older name of the option. */
+function placementsOf({ placements, placement, html, expertBytes }: SimulateArguments): string | undefined {
+  if (placements !== undefined && placement !== undefined)
+    throw new FuscoError('E_USAGE', 'give --placement or --placements, not both');
+  const isCompared = html !== undefined || expertBytes !== undefined || /,|^recorded$/.test(placement ?? '');
+  return placements ?? (isCompared ? placement : undefined);
+}
+
+async function simulate(file: string | undefined, args: SimulateArguments): Promise<void> {
   if (args.paper) {
     checkPaper(file, args);
     return simulatePaper(args);
@@ -98,21 +112,16 @@ async function simulate(file: string | undefined, args: SimulateArguments, comma
   if (args.measured) return simulateMeasured(args);
   if (file === undefined)
     throw new FuscoError('E_USAGE', 'simulate needs a plan or a routing, or --paper or --measured');
-  // Several names of one option are those of the other.
-  const several = args.placement?.includes(',') ? args.placement : undefined;
-  const placements = args.placements ?? several;
+  const placements = placementsOf(args);
   if (placements !== undefined) {
-    const { placements: _, placement, ...rest } = args;
-    if (placement !== undefined && several !== placements)
-      throw new FuscoError('E_USAGE', 'give --placements or --placement, not both');
+    const { placements: _, placement: __, strategy, ...rest } = args;
     if (args.trace !== undefined || args.sweep !== undefined)
-      throw new FuscoError('E_USAGE', '--placements goes without --trace and --sweep');
-    const { strategy, ...others } = rest;
-    const isGiven = command.getOptionValueSource('strategy') === 'cli';
-    return simulatePlacements(file, { ...others, placements, ...(isGiven ? { strategy } : {}) });
+      throw new FuscoError('E_USAGE', 'several placements go without --trace and --sweep');
+    const isGiven = args.given?.has('strategy') === true;
+    return simulatePlacements(file, { ...rest, placements, ...(isGiven ? { strategy } : {}) });
   }
   if (args.expertBytes !== undefined || args.html !== undefined)
-    throw new FuscoError('E_USAGE', '--expert-bytes and --html belong to --placements');
+    throw new FuscoError('E_USAGE', '--expert-bytes and --html belong to --placement A,B,C');
   return simulatePlans(file, args);
 }
 
@@ -123,7 +132,7 @@ Examples:
   fusco simulate step.fusco --sweep tokens=128,1024,4096 --sweep topology=h100-nvl8,h200-2x8
   fusco simulate step.fusco --sweep replicas=0,2,16
   fusco simulate trace/ --experts 256 --layers 3-60
-  fusco simulate recording/ --placements recorded,map.json --expert-bytes 88080384`;
+  fusco simulate recording/ --placement recorded,map.json --expert-bytes 88080384`;
 
 export function simulateCommand(): Command {
   const made = command(
@@ -131,6 +140,8 @@ export function simulateCommand(): Command {
     'Predict what a plan or a routing costs on a cluster, and what other ways to exchange would: a model.',
   )
     .argument('[file]', 'a plan file, a routing or a recording')
+    .option('--json', 'one JSON object')
+    .optionsGroup('What to predict:')
     .option(
       '--topology <name|file>',
       `${TOPOLOGY_NAMES.join(', ')}, or a JSON file (default: H100, nodes of the plan)`,
@@ -148,22 +159,16 @@ export function simulateCommand(): Command {
       'predict for each value of tokens, ranks, capacity, replicas or topology',
       sweepOption,
     )
-    .option(
-      '--placements <list>',
-      'plan each step of a recording under these: names of rules, recorded, JSON files; also as --placement A,B,C',
-    )
-    .option(
-      '--expert-bytes <n>',
-      'with --placements: bytes of an expert, for when moving from the first one pays',
-      integer(1),
-    )
-    .option('--html <file>', 'with --placements: also write a report with charts, one HTML file')
+    .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
+    .optionsGroup('Several placements, with --placement A,B,C:')
+    .addOption(new Option('--placements <list>').hideHelp())
+    .option('--expert-bytes <n>', 'bytes of an expert, for when moving from the first one pays', integer(1))
+    .option('--html <file>', 'also write a report with charts, one HTML file')
+    .optionsGroup('How good the model is:')
     .option('--measured', 'the model next to the measurements of docs/performance-gpus.md')
     .option('--paper', "predict the FUSCO paper's evaluation, next to what it published")
     .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
     .option('--counts <file>', 'with --paper: expert counts as its real traffic, of layer --layer')
-    .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
-    .option('--json', 'one JSON object')
     .addHelpText('after', EXAMPLES)
     .action(simulate);
   return addSubjectOptions(made);

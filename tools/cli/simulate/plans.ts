@@ -5,6 +5,7 @@ import type { Planner } from '../../../planner/planner.ts';
 import { sum } from '../../../planner/totals.ts';
 import { formatBytes, formatCount, formatGrid, formatUs } from '../../figures/format.ts';
 import { maxOverMean } from '../../figures/summary.ts';
+import { numberOf } from '../../readers/recording.ts';
 import { adviceOf, bindingStage, strategyName } from '../../simulate/advice.ts';
 import { encodeTrace, traceOf } from '../../simulate/chromeTrace.ts';
 import { type Comparison, compare, type Prediction } from '../../simulate/compare.ts';
@@ -206,13 +207,13 @@ export async function simulateRecording(
 ): Promise<void> {
   const all: Recorded[] = [];
   let topology: Topology | undefined;
-  for await (const { plan, step, layer } of subjects) {
+  for await (const subject of subjects) {
+    const { plan } = subject;
     topology ??= await machineOf(args, plan.spec);
     const made = fitted(plan, planner, topology, args.notices);
     const model = args.model ?? modelOf(made);
     all.push({
-      ...(step === undefined ? {} : { step }),
-      ...(layer === undefined ? {} : { layer }),
+      ...numberOf(subject),
       tokens: sum(made.shards.map((shard) => shard.tokens)),
       rankMaxOverMean: maxOverMean(made.shards.map((shard) => sum(shard.expertRows))),
       found: compare(made, planner, topology),
