@@ -12,8 +12,8 @@ import { countChoices, type Imbalance } from '../placement/propose.ts';
 import { quotaLoads } from '../placement/quotaLoads.ts';
 import { readCountSteps } from '../readers/counts.ts';
 import { explaining } from '../readers/origins.ts';
-import { writeFileAtomic } from '../writers/outputFile.ts';
-import { command, Notices, printJson, say } from './io.ts';
+import { writeOutput } from '../writers/outputFile.ts';
+import { checkStdout, command, Notices, printJson, say } from './io.ts';
 import {
   addRoutingOptions,
   choice,
@@ -59,7 +59,7 @@ interface ConvertArguments {
 }
 
 async function writeMap(path: string, map: unknown): Promise<void> {
-  await writeFileAtomic(path, [new TextEncoder().encode(`${JSON.stringify(map)}\n`)]);
+  await writeOutput(path, [new TextEncoder().encode(`${JSON.stringify(map)}\n`)]);
 }
 
 /** Rows of each expert in each step. */
@@ -130,6 +130,7 @@ function candidateLines(candidates: readonly Candidate[], steps: number, holdout
 }
 
 async function propose(args: ProposeArguments): Promise<void> {
+  checkStdout(args.output, '-o', args);
   const notices = new Notices();
   const steps = await readRows(args, notices);
   const { ranks, replicas, target, holdout } = args;
@@ -166,6 +167,7 @@ async function propose(args: ProposeArguments): Promise<void> {
 }
 
 async function convert(file: string, args: ConvertArguments): Promise<void> {
+  checkStdout(args.output, '-o', args);
   const { ranks, slots, layer: at } = args;
   const notices = new Notices();
   const found = await readPlacementLayer(file, FORMAT_NAMES[args.format], at);

@@ -25,8 +25,8 @@ import { explaining } from '../readers/origins.ts';
 import { readPlacement } from '../readers/placementMap.ts';
 import { readRoutings } from '../readers/recording.ts';
 import { withProgress } from '../terminal/progress.ts';
-import { OutputDirectory, writeFileAtomic, writeStdout } from '../writers/outputFile.ts';
-import { command, Notices, printJson, say } from './io.ts';
+import { OutputDirectory, writeFileAtomic, writeOutput } from '../writers/outputFile.ts';
+import { checkStdout, command, Notices, printJson, say } from './io.ts';
 import {
   addRangeOptions,
   addRoutingOptions,
@@ -93,17 +93,16 @@ export async function planningOptions(
 
 /** Where the plan of a routing goes if no file is named: next to nobody's files, in the current directory. */
 function defaultOutput(routing: string): string {
+  if (routing === '-') return 'stdin.fusco';
   return `${basename(routing).replace(/\.(npy|npz|pt|json|jsonl|safetensors)$/, '')}.fusco`;
 }
 
 async function plan(routing: string, args: PlanArguments, command: Command): Promise<void> {
   if (args.steps !== undefined || args.layers !== undefined) return planRecording(routing, args);
   const output = args.output ?? defaultOutput(routing);
-  if (output === '-' && (args.json || args.stream))
-    throw new FuscoError(
-      'E_USAGE',
-      '-o - writes the plan to standard output: give no --json and no --stream',
-    );
+  checkStdout(output, '-o', args);
+  if (output === '-' && args.stream)
+    throw new FuscoError('E_USAGE', '-o - plans in memory: give no --stream');
   const { ranks, experts } = args;
   const notices = new Notices();
   const tables = await withProgress('reading', (progress) =>
@@ -209,7 +208,7 @@ async function writeStream(
 async function writeWhole(output: string, planAll: (progress: Progress) => VerifiedPlan): Promise<Written> {
   const planned = await withProgress('planning', async (progress) => planAll(progress));
   const encoded = await encodePlanChunks(planned, nodeSha256);
-  await (output === '-' ? writeStdout(encoded.chunks) : writeFileAtomic(output, encoded.chunks));
+  await writeOutput(output, encoded.chunks);
   return { length: encoded.length, planId: encoded.planId, made: planned };
 }
 
@@ -303,12 +302,6 @@ export function planCommand(): Command {
     )
     .option('--json', 'one JSON object')
     .hook('preAction', needs('experts'))
-    .addHelpText('after', EXAMPLES)
     .action(plan);
   return addRangeOptions(addRoutingOptions(addPlanningOptions(made)));
 }
-
-const EXAMPLES = `
-Examples:
-  fusco plan routing.npy --experts 256 -o step.fusco
-  fusco plan trace/ --experts 256 --layers 3-60 --steps 0-9 -o plans`;

@@ -125,15 +125,6 @@ async function simulate(file: string | undefined, args: SimulateArguments): Prom
   return simulatePlans(file, args);
 }
 
-const EXAMPLES = `
-Examples:
-  fusco simulate step.fusco
-  fusco simulate routing.npy --experts 256 --topology gb200-nvl72
-  fusco simulate step.fusco --sweep tokens=128,1024,4096 --sweep topology=h100-nvl8,h200-2x8
-  fusco simulate step.fusco --sweep replicas=0,2,16
-  fusco simulate trace/ --experts 256 --layers 3-60
-  fusco simulate recording/ --placement recorded,map.json --expert-bytes 88080384`;
-
 export function simulateCommand(): Command {
   const made = command(
     'simulate',
@@ -169,7 +160,6 @@ export function simulateCommand(): Command {
     .option('--paper', "predict the FUSCO paper's evaluation, next to what it published")
     .option('--routing <path>', 'with --paper: a 64-rank routing as its real traffic')
     .option('--counts <file>', 'with --paper: expert counts as its real traffic, of layer --layer')
-    .addHelpText('after', EXAMPLES)
     .action(simulate);
   return addSubjectOptions(made);
 }
