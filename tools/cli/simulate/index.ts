@@ -27,6 +27,7 @@ interface SimulateArguments extends SubjectArguments {
   routing?: string;
   counts?: string;
   trace?: string;
+  run?: string;
   json?: boolean;
 }
 
@@ -49,12 +50,13 @@ async function simulatePlans(file: string, args: SimulateArguments): Promise<voi
   if (first.isGuess)
     notices.add(`${first.plan.spec.experts} experts: the largest id plus one; --experts sets their number`);
   const model = modelOfArguments(args, first);
-  const { topology, calibration, trace, json } = args;
+  const { topology, calibration, trace, run, json } = args;
   const options = {
     notices,
     ...(topology === undefined ? {} : { topology }),
     ...(calibration === undefined ? {} : { calibration }),
     ...(trace === undefined ? {} : { trace }),
+    ...(run === undefined ? {} : { run }),
     ...(json === undefined ? {} : { json }),
     ...(model === undefined ? {} : { model }),
   };
@@ -151,6 +153,7 @@ export function simulateCommand(): Command {
       sweepOption,
     )
     .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
+    .option('--run <file>', 'what `fusco run --json` printed for this plan, next to the prediction')
     .optionsGroup('Several placements, with --placement A,B,C:')
     .addOption(new Option('--placements <list>').hideHelp())
     .option('--expert-bytes <n>', 'bytes of an expert, for when moving from the first one pays', integer(1))

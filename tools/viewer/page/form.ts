@@ -7,7 +7,8 @@ const STRATEGIES = ['flat', 'hier', 'auto'] as const;
 const BALANCES = ['best', 'static', 'rotate', 'lpt'] as const;
 const PARTIALS = ['payload', 'f32'] as const;
 const SUMS = ['node', 'token'] as const;
-const DTYPES = ['bf16', 'f16', 'f32', 'fp8'] as const;
+const DTYPES = ['bf16', 'f16', 'f32', 'fp8', 'bytes'] as const;
+const RULES = ['quota-1', 'local'] as const;
 
 function divisors(n: number): number[] {
   return Array.from({ length: n }, (_, i) => i + 1).filter((size) => n % size === 0);
@@ -40,16 +41,13 @@ const MACHINES: readonly (readonly [string, string])[] = [
   ].map((name) => [name, name] as const),
 ];
 
-/** Options that only hierarchical plans have. */
-const FORWARDING = ['balance', 'partial'];
-
-/** Disables what a flat plan does not have, so that nobody wonders why it changes nothing. */
+/** Disables what a plan does not have, so that nobody wonders why it changes nothing. */
 export function disableUnused(form: HTMLFormElement): void {
-  const strategy = form.elements.namedItem('strategy') as HTMLSelectElement | null;
-  for (const name of FORWARDING) {
-    const field = form.elements.namedItem(name) as HTMLSelectElement | null;
-    if (field) field.disabled = strategy?.value === 'flat';
-  }
+  const field = (name: string) => form.elements.namedItem(name) as HTMLInputElement | HTMLSelectElement;
+  const [strategy, placement] = [field('strategy').value, field('placement').value];
+  for (const name of ['balance', 'partial', 'sum']) field(name).disabled = strategy === 'flat';
+  field('extra').disabled = placement !== 'packed';
+  field('replicas').disabled = placement === 'blocks' || placement === 'round-robin';
 }
 
 /** A field of the form: its name, its label, its control, and what to know about it. */
@@ -58,11 +56,12 @@ type Field = readonly [name: string, label: string, control: Markup, note?: stri
 const PLACEMENTS = [
   ['blocks', 'contiguous blocks'],
   ['round-robin', 'round robin'],
+  ['packed', 'packed by load'],
   ['map', 'a map of its own'],
 ] as const;
 
 function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
-  const { ranks, ranksPerNode, strategy, balance, partial, sum, dtype, placement } = options;
+  const { ranks, ranksPerNode, strategy, balance, partial, sum, dtype, placement, replicas } = options;
   const number = (name: keyof ViewOptions, min: number, max: number) =>
     html`<input id="${side}-${name}" name="${name}" type="number" min="${min}" max="${max}" step="1" value="${options[name] as number}">`;
   const select = (name: keyof ViewOptions, list: Markup) =>
@@ -95,6 +94,8 @@ function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
     ['hidden', 'Elements of a row', number('hidden', 1, 1 << 24)],
     ['dtype', 'Dtype', select('dtype', choices(DTYPES, dtype))],
     ['placement', 'Placement', select('placement', placed)],
+    ['extra', 'Replicas', number('extra', 0, 65535), 'instances beyond one per expert; packed by load only'],
+    ['replicas', 'Replica rule', select('replicas', choices(RULES, replicas)), 'which instance takes a row'],
     ['topology', 'Machine', select('topology', choices(MACHINES, options.topology)), 'for predicted times'],
   ];
 }
@@ -123,7 +124,7 @@ export function readForm(form: HTMLFormElement): ViewOptions {
   const number = (name: string) => (text(name) === '' ? Number.NaN : Number(text(name)));
   const choice = <T extends string>(name: string, values: readonly T[]) =>
     values.find((value) => value === text(name)) ?? values[0]!;
-  const kind = choice('placement', ['blocks', 'round-robin', 'map'] as const);
+  const kind = choice('placement', ['blocks', 'round-robin', 'packed', 'map'] as const);
   return {
     experts: number('experts'),
     ranks: number('ranks'),
@@ -138,5 +139,8 @@ export function readForm(form: HTMLFormElement): ViewOptions {
     dtype: choice('dtype', DTYPES),
     topology: text('topology'),
     placement: kind === 'map' ? readMap(text('map')) : kind,
+    // What is disabled is not in the data.
+    extra: data.has('extra') ? number('extra') : 0,
+    replicas: choice('replicas', RULES),
   };
 }

@@ -1,9 +1,11 @@
-// The report of a recording under several placements: one HTML file that needs nothing else.
+// The reports of a recording, of each routing and under several placements: one HTML file that needs nothing else.
 
 import { formatCount } from '../figures/format.ts';
+import type { RecordedFigures } from '../figures/recorded.ts';
 import type { WhatIf } from '../simulate/whatIf.ts';
 import { html, NOTHING } from './markup.ts';
 import { panelPage, type ReportAssets } from './page.ts';
+import { recordingPanels, recordingSummary } from './recordingPanels.ts';
 import { whatIfPanels } from './whatIfPanels.ts';
 
 export interface WhatIfInput {
@@ -11,6 +13,21 @@ export interface WhatIfInput {
   readonly file: string;
   readonly topology: string;
   readonly found: WhatIf;
+}
+
+/** A recording, routing by routing. */
+export interface RecordingInput {
+  /** The recording, as it was named. */
+  readonly file: string;
+  readonly routings: readonly RecordedFigures[];
+}
+
+export function recordingPage({ file, routings }: RecordingInput, assets: ReportAssets): string {
+  const header = html`<p class="kicker">FUSCO recording</p>
+<h1>${file}</h1>
+<p class="intro"><strong>${formatCount(routings.length)}</strong> ${routings.length === 1 ? 'routing' : 'routings'}, each planned on its own. Times are predicted by a cost model; they are not measurements.</p>`;
+  const [title, lead] = [`Recording – ${file}`, recordingSummary(routings)];
+  return panelPage({ title, header, lead, panels: recordingPanels(routings) }, assets);
 }
 
 export function whatIfPage({ file, topology, found }: WhatIfInput, assets: ReportAssets): string {
