@@ -149,14 +149,11 @@ function bytesText(bytes: number): string {
 
 /** A run of the plan below its prediction: times, and by how much they differ. */
 function measuredRow({ backend, dispatchUs, combineUs }: Measured, predicted: StrategyRow): string[] {
-  const cell = (us: number, modelUs: number) =>
-    `${formatUs(us)} (${modelUs === 0 ? '' : `${times(us / modelUs)} of the model`})`;
+  const us = dispatchUs + combineUs;
+  const ratio = predicted.us === 0 ? '' : `${times(us / predicted.us)} the model`;
   return [
     `measured, ${backend} backend`,
-    cell(dispatchUs, predicted.dispatchUs),
-    cell(combineUs, predicted.combineUs),
-    cell(dispatchUs + combineUs, predicted.us),
-    ...['', '', ''],
+    ...[formatUs(dispatchUs), formatUs(combineUs), formatUs(us), '', ratio, ''],
   ];
 }
 
@@ -183,7 +180,8 @@ function memoryChart({ strategies }: Figures, maxBytes: number, width: number): 
     memory.weights === 0
       ? 'Buffers of one layer; the sizes of the experts are not known.'
       : 'Weights of the experts of all layers, and buffers of one layer.';
-  return html`${chart}<p class="figure-note">${what}</p>`;
+  const fits = memory.total <= memoryGB * 1e9 ? 'fits' : 'does not fit';
+  return html`${chart}<p class="figure-note">Rank <strong>${memory.rank}</strong> needs most, which ${fits} ${memoryGB} GB. ${what}</p>`;
 }
 
 /** The ways to exchange this routing, the experts, the memory, and what would help. */

@@ -33,12 +33,17 @@ export function recordingPanels(all: readonly RecordedFigures[]): Panel[] {
     const chart = barChart({
       ...{ title, yTitle, values, format, width: WIDE, subject: 'routing', hasPeak: true },
       names: all.map(nameOf),
-      ticks: all.map(({ step, layer }, i) => String(layer ?? step ?? i)),
-      xTitle: 'routing, by step and layer',
+      ticks: all.map(tickOf),
+      xTitle,
       max: largest(values),
     });
     return { id, title, text, isWide: true, cells: [chart] };
   };
+  const hasSteps = new Set(all.map(({ step }) => step)).size > 1;
+  const hasLayers = new Set(all.map(({ layer }) => layer)).size > 1;
+  const xTitle = hasSteps && hasLayers ? 'step / layer' : hasLayers ? 'layer' : 'step';
+  const tickOf = ({ step, layer }: RecordedFigures, i: number) =>
+    hasSteps && hasLayers ? `${step}/${layer}` : String((hasLayers ? layer : step) ?? i);
   const ratio = (value: number) => `${value.toFixed(3)} ×`;
   return [
     panel(

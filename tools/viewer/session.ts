@@ -242,7 +242,7 @@ export class Session implements Calls {
       .map(
         ({ name, unit, from, to, change }) =>
           [
-            meanings.get(name)!,
+            meanings.get(name)!.replace(/, in microseconds$/, ''),
             formatValue(from, unit),
             formatValue(to, unit),
             formatChange(change),

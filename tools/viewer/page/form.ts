@@ -100,6 +100,9 @@ function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
   ];
 }
 
+/** Up to this width the options are folded, so that the results are not far below. As in viewer.css. */
+const NARROW_PAGE = 860;
+
 /** The form of one side, filled with the options to start from. */
 export function formMarkup(side: Side, opened: Opened): Markup {
   const { placement } = opened.options;
@@ -108,7 +111,8 @@ export function formMarkup(side: Side, opened: Opened): Markup {
     const hint = note === '' ? NOTHING : html`<span class="note">${note}</span>`;
     return html`<label for="${side}-${name}"><span class="name">${label}</span>${control}${hint}</label>`;
   });
-  return html`${rows}<label for="${side}-map" class="map"${typeof placement === 'string' ? html` hidden` : NOTHING}><span class="name">Map (JSON): expert → rank or ranks</span><textarea id="${side}-map" name="map" rows="3" spellcheck="false">${map}</textarea></label>`;
+  const isOpen = innerWidth > NARROW_PAGE ? html` open` : NOTHING;
+  return html`<details${isOpen}><summary>Options</summary><div class="fields">${rows}<label for="${side}-map" class="map"${typeof placement === 'string' ? html` hidden` : NOTHING}><span class="name">Map (JSON): expert → rank or ranks</span><textarea id="${side}-map" name="map" rows="3" spellcheck="false">${map}</textarea></label></div></details>`;
 }
 
 /** The map in the text field. Throws SyntaxError if it is not JSON; the planner checks what it says. */
