@@ -7,7 +7,7 @@ import type { Move } from './moves.ts';
 import type { OptionDelta, PlanDiff } from './planDiff.ts';
 
 /** A change of the predicted time below this share is none: the model is not that exact. */
-export const SAME = 0.005;
+const SAME = 0.005;
 const MAX_OPTION_TEXT = 24;
 
 export function showOption(value: unknown): string {

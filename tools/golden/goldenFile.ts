@@ -13,7 +13,7 @@ import { ROUTING_FORMATS, type RoutingFormat } from '../readers/anyRouting.ts';
 import { readWhole } from '../readers/file.ts';
 import { isCount, jsonOf, shown } from '../readers/json.ts';
 
-export const GOLDEN_FORMAT_VERSION = 1;
+const GOLDEN_FORMAT_VERSION = 1;
 
 /** Options of a plan as the file holds them: those of `fusco plan`; a placement may be the path of its own file. */
 export type GoldenOptions = Omit<PlanOptions, 'ranks' | 'placement'> & {

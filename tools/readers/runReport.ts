@@ -22,7 +22,7 @@ export type RunReport = Checked<typeof FIELDS>;
 export const isRunReport: Check<RunReport> = hasFields(FIELDS);
 
 /** Throws E_FORMAT for any other text. */
-export function parseRunReport(text: string, path: string): RunReport {
+function parseRunReport(text: string, path: string): RunReport {
   const value = jsonOf(text, path);
   if (isRunReport(value)) return value;
   throw new FuscoError('E_FORMAT', 'it is not what `fusco run --json` prints', {
@@ -32,7 +32,7 @@ export function parseRunReport(text: string, path: string): RunReport {
 }
 
 /** Throws E_OPTION unless the run executed this plan. */
-export function checkRunOf(run: RunReport, planId: string, path: string): void {
+function checkRunOf(run: RunReport, planId: string, path: string): void {
   if (run.planId === planId) return;
   const text = `the run executed plan ${run.planId.slice(0, 12)}, not ${planId.slice(0, 12)}`;
   throw new FuscoError('E_OPTION', text, { path, hint: 'Give the plan that was run.' });

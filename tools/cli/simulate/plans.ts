@@ -49,7 +49,7 @@ export function fitted(
   return planAgain(plan, planner, { ranks: most });
 }
 
-export function predictionJson(prediction: Prediction) {
+function predictionJson(prediction: Prediction) {
   const { name, resource, rank } = bindingStage(prediction);
   return { ...prediction, bound: { stage: name, resource, rank } };
 }
