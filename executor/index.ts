@@ -11,7 +11,7 @@ export { makePlacement, type Placement, weightGradientRanks } from '../planner/p
 export { isVerified, type Plan, type VerifiedPlan } from '../planner/plan.ts';
 export { Planner } from '../planner/planner.ts';
 export type { IdArray, RoutingTable } from '../planner/routing.ts';
-export type { Dtype, PlanOptions } from '../planner/spec.ts';
+export { type Dtype, type PlanOptions, rowBytes } from '../planner/spec.ts';
 export { verifyPlan } from '../planner/verify/verify.ts';
 // Groups and exchanges
 export {

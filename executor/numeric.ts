@@ -7,7 +7,7 @@ import type { Dtype } from '../planner/spec.ts';
 /** Dtypes that combine can add. */
 export type FloatDtype = 'f32' | 'f16' | 'bf16';
 
-export const CANONICAL_NAN: Record<FloatDtype, number> = { f32: 0x7fc00000, f16: 0x7e00, bf16: 0x7fc0 };
+const CANONICAL_NAN: Record<FloatDtype, number> = { f32: 0x7fc00000, f16: 0x7e00, bf16: 0x7fc0 };
 
 const scratchBits = new Uint32Array(1);
 const scratchFloat = new Float32Array(scratchBits.buffer);

@@ -35,6 +35,7 @@ export {
   type PlanSpec,
   type ReplicaRule,
   resolveOptions,
+  rowBytes,
   type Strategy,
   type SumOrder,
 } from './spec.ts';

@@ -7,15 +7,9 @@ import * as J from './jobs.ts';
 import { candidatesFor } from './placement.ts';
 import { markVerified, type Plan, type VerifiedPlan } from './plan.ts';
 import { instanceCounts } from './quotas.ts';
-import { checkTable, idType, type RoutedRank, type RoutingTable } from './routing.ts';
+import { checkTable, idType, type RoutedRank, type RoutingTable, specOfGroup } from './routing.ts';
 import { countNodeRows, ShardBuilder } from './shardBuilder.ts';
-import {
-  considersOncePerRank,
-  oncePerRank,
-  type PlanOptions,
-  type PlanSpec,
-  resolveOptions,
-} from './spec.ts';
+import { considersOncePerRank, oncePerRank, type PlanOptions, type PlanSpec } from './spec.ts';
 import type { PlannerExports } from './wasm.ts';
 
 /** Called before every part of a long operation, with the number of completed parts and the total. */
@@ -75,15 +69,7 @@ export class Planner {
    * @throws FuscoError E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT, E_LIMIT, E_MEMORY
    */
   planAll(tables: readonly RoutingTable[], options: PlanOptions, progress?: Progress): VerifiedPlan {
-    const first = tables[0];
-    if (first === undefined || tables.length !== options.ranks) {
-      throw new FuscoError('E_RANKS', `routing of ${tables.length} ranks for a plan of ${options.ranks}`, {
-        value: tables.length,
-        limit: options.ranks,
-      });
-    }
-    checkTable(first, 0, first.topk);
-    const asked = resolveOptions(options, first.topk);
+    const asked = specOfGroup(tables, options);
     const width = countsPerRank(asked);
     const routed = tables.map((table, rank) => {
       progress?.(rank, 2 * asked.ranks);

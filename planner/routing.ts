@@ -1,5 +1,6 @@
 import { FuscoError } from './errors.ts';
 import { MAX_ROWS, MAX_TOPK } from './format/layout.ts';
+import { type PlanOptions, type PlanSpec, resolveOptions } from './spec.ts';
 
 /** Typed arrays that hold expert ids. */
 export type IdArray =
@@ -90,4 +91,17 @@ export function checkTable(table: RoutingTable, rank: number, topk: number): voi
     throw new FuscoError('E_LIMIT', text, { rank, limit: MAX_ROWS });
   }
   if (ids.length !== tokens * topk) refuse(`${ids.length} ids for ${tokens} tokens x topk ${topk}`);
+}
+
+/** The options of a plan of these tables with every default filled in. Throws E_RANKS, E_ROUTING_*, E_OPTION, E_PLACEMENT. */
+export function specOfGroup(tables: readonly RoutingTable[], options: PlanOptions): PlanSpec {
+  const first = tables[0];
+  if (first === undefined || tables.length !== options.ranks) {
+    throw new FuscoError('E_RANKS', `routing of ${tables.length} ranks for a plan of ${options.ranks}`, {
+      value: tables.length,
+      limit: options.ranks,
+    });
+  }
+  checkTable(first, 0, first.topk);
+  return resolveOptions(options, first.topk);
 }

@@ -122,7 +122,7 @@ const MAX_SLICE_ROWS = 1 << 20;
 const MAX_TILE_ENTRIES = 256;
 
 /** Every option; the compiler keeps the list complete. */
-export const PLAN_OPTIONS = Object.keys({
+const PLAN_OPTIONS = Object.keys({
   experts: true,
   ranks: true,
   ranksPerNode: true,
@@ -142,6 +142,18 @@ export const PLAN_OPTIONS = Object.keys({
   sliceBytes: true,
   tileTokens: true,
 } satisfies Record<keyof PlanOptions, true>);
+
+/**
+ * Bytes of the rows that a plan says: what `rowBytes` of a dispatch and of a combine is if the rows are those. Scales of fp8
+ * rows are a payload of their own.
+ */
+export function rowBytes({
+  spec,
+}: {
+  readonly spec: Pick<PlanSpec, 'hidden' | 'rowBytes' | 'combineDtype'>;
+}): { readonly dispatch: number; readonly combine: number } {
+  return { dispatch: spec.rowBytes, combine: spec.hidden * DTYPE_BYTES[spec.combineDtype] };
+}
 
 /** Fills in the defaults and checks every key and range. Throws E_OPTION, E_PLACEMENT or E_LIMIT. */
 export function resolveOptions(options: PlanOptions, topk: number): PlanSpec {

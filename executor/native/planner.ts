@@ -4,8 +4,8 @@ import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
 import { Shard } from '../../planner/format/shard.ts';
 import { type Decision, markVerified, type VerifiedPlan } from '../../planner/plan.ts';
 import type { Progress } from '../../planner/planner.ts';
-import { checkTable, type RoutingTable } from '../../planner/routing.ts';
-import { type PlanOptions, type PlanSpec, resolveOptions } from '../../planner/spec.ts';
+import { checkTable, type RoutingTable, specOfGroup } from '../../planner/routing.ts';
+import type { PlanOptions, PlanSpec } from '../../planner/spec.ts';
 import { needAddon } from './addon.ts';
 import { translate } from './errors.ts';
 import type { NativePlanner, NativePlannerOptions } from './types.ts';
@@ -50,15 +50,7 @@ export function planAllNatively(
   progress?: Progress,
 ): VerifiedPlan {
   const { Planner } = needAddon('native planner');
-  const first = tables[0];
-  if (first === undefined || tables.length !== options.ranks) {
-    throw new FuscoError('E_RANKS', `routing of ${tables.length} ranks for a plan of ${options.ranks}`, {
-      value: tables.length,
-      limit: options.ranks,
-    });
-  }
-  checkTable(first, 0, first.topk);
-  const spec = resolveOptions(options, first.topk);
+  const spec = specOfGroup(tables, options);
   tables.forEach((table, rank) => {
     checkTable(table, rank, spec.topk);
   });

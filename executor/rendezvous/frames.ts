@@ -9,7 +9,7 @@
 // A reader knows the size of a frame before it stores any of it, and refuses frames above its limit.
 
 /** Bytes before the head. */
-export const PREFIX_BYTES = 8;
+const PREFIX_BYTES = 8;
 /** Longest head: a report about 4096 late ranks fits. */
 export const MAX_HEAD_BYTES = 1 << 20;
 /** Longest head and body together during the handshake. */

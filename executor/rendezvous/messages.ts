@@ -16,9 +16,9 @@ import { type Frame, FrameError, MAX_HEAD_BYTES } from './frames.ts';
 import { isFailure, isReport } from './report.ts';
 
 /** Most bytes that one rank gives to an all-gather. */
-export const MAX_PART_BYTES = 1 << 20;
+const MAX_PART_BYTES = 1 << 20;
 /** Most bytes of all ranks' parts together; a group of more than 256 ranks has less than 1 MiB for each. */
-export const MAX_GATHER_BYTES = 1 << 28;
+const MAX_GATHER_BYTES = 1 << 28;
 /** Most bytes of a call's digest. */
 export const MAX_DIGEST_BYTES = 64;
 /** Longest name of what ranks agree on. */

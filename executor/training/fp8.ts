@@ -17,11 +17,11 @@ import { bitsFromFloat, type FloatDtype, floatFromBits, rowCodec } from '../nume
 /** Elements that share a scale; the last block of a row may have fewer. */
 export const FP8_BLOCK = 128;
 /** The largest number of e4m3. */
-export const E4M3_MAX = 448;
+const E4M3_MAX = 448;
 /** The code of NaN that every conversion gives; 0xff is read as NaN as well. */
 export const E4M3_NAN = 0x7f;
 /** Blocks are scaled as if their largest size were at least this much. */
-export const FP8_MIN_SIZE = Math.fround(1e-4);
+const FP8_MIN_SIZE = Math.fround(1e-4);
 
 /** Scales of a row of `hidden` elements. */
 export function scaleBlocks(hidden: number): number {

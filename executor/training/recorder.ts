@@ -306,7 +306,7 @@ export async function replayStep(
 }
 
 /** Throws E_PLAN_DIGEST unless the plan is the one that was recorded. */
-export async function checkPlanId(plan: Plan, step: RecordedStep): Promise<void> {
+async function checkPlanId(plan: Plan, step: RecordedStep): Promise<void> {
   const id = await planId(plan, nodeSha256);
   if (id === step.planId) return;
   throw new FuscoError('E_PLAN_DIGEST', `step ${step.step} plans as ${id}, it was ${step.planId}`, {

@@ -43,6 +43,7 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
       'What stands out',
       'Traffic between ranks',
       'Load of each rank',
+      'Memory of each rank',
       'Load of each expert',
       'Ranks per token',
       'Nodes per token',
@@ -108,6 +109,33 @@ describe.skipIf(!hasChromium)(`the report in Chromium${WHY_SKIPPED}`, () => {
       .split('\r\n');
     expect(lines).toHaveLength(1 + own.length);
     expect(lines[1]).toMatch(/^expert 0,"?[\d,]+ rows/);
+    await page.close();
+  });
+
+  it('saves a chart as an image that needs no style sheet', async () => {
+    const page = await browser.open(pathToFileURL(report).href);
+    await page.emulateMedia({ colorScheme: 'dark' });
+    const panel = page.locator('#panel-ranks');
+    const saved = async (name: string) => {
+      const [download] = await Promise.all([
+        page.waitForEvent('download'),
+        panel.getByRole('button', { name }).click(),
+      ]);
+      return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
+    };
+    const svg = await saved('Save as SVG');
+    expect(svg.name).toBe('rows-received-by-each-rank.svg');
+    const text = svg.bytes.toString();
+    expect(text).not.toMatch(/var\(|light-dark/);
+    const color = (selector: string) =>
+      panel.locator(selector).evaluate((bar) => getComputedStyle(bar).getPropertyValue('fill'));
+    expect(text).toContain(`fill="${await color('.hot')}"`);
+    const png = await saved('Save as PNG');
+    expect(png.name).toBe('rows-received-by-each-rank.png');
+    const size = await panel.locator('svg').evaluate((one) => (one as SVGSVGElement).viewBox.baseVal.width);
+    expect([png.bytes.toString('latin1', 1, 4), png.bytes.readUInt32BE(16)]).toEqual(['PNG', 2 * size]);
+    // What was drawn is neither empty nor only the background.
+    expect(png.bytes.length).toBeGreaterThan(5000);
     await page.close();
   });
 

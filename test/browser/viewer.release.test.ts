@@ -197,10 +197,41 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     expect(await page.locator('#panel-offenders table').count()).toBe(1);
     const ids = [await planIdOf(page, 0), await planIdOf(page, 1)];
     const again = await browser.open(page.url());
-    await expect.poll(() => again.locator('.headline').count()).toBe(2);
+    await again.locator('.headline').nth(1).waitFor();
     expect([await planIdOf(again, 0), await planIdOf(again, 1)]).toEqual(ids);
     expect(await again.inputValue('#b-strategy')).toBe('hier');
     await again.close();
+    await page.close();
+  });
+
+  it('packs experts by load with replicas, and says what that changes', async () => {
+    const page = await browser.open(url);
+    await page.click('#example');
+    await page.check('#compare');
+    await page.locator('.headline').nth(1).waitFor();
+    expect(await page.isDisabled('#b-extra')).toBe(true);
+    await page.selectOption('#b-placement', 'packed');
+    await page.fill('#b-extra', '2');
+    await page.selectOption('#b-replicas', 'quota-1');
+    const advice = page.locator('#panel-differences .advice');
+    await expect.poll(() => advice.textContent(), { timeout: 15_000 }).toMatch(/predicted .* -> /);
+    const rows = await page.locator('#panel-differences tbody tr').allTextContents();
+    expect(rows).toEqual(
+      expect.arrayContaining(['option extra02changed', 'option placementblockspackedchanged']),
+    );
+    await page.close();
+  });
+
+  it('folds the options of a narrow page, so that results are near its top', async () => {
+    const page = await browser.open(url);
+    await page.setViewportSize({ width: 420, height: 900 });
+    await page.click('#example');
+    const headline = page.locator('.headline');
+    await headline.waitFor();
+    expect(await page.isVisible('#a-strategy')).toBe(false);
+    expect((await headline.boundingBox())!.y).toBeLessThan(600);
+    await page.click('#form-a summary');
+    expect(await page.isVisible('#a-strategy')).toBe(true);
     await page.close();
   });
 
@@ -218,6 +249,10 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
       (line) => /^rank \d: (\d+) rows?$/.exec(line)?.[1] ?? [],
     );
     expect(parts.map(Number).reduce((sum, n) => sum + n, 0)).toBe(Number(bar));
+    await page.locator('#panel-ranks .mark').nth(2).click();
+    await expect
+      .poll(() => page.locator('#panel-ranks .detail').textContent())
+      .toMatch(/^Rank 2: which experts its rows are for, and where they come from/);
     await page.locator('#panel-traffic .mark').nth(1).focus();
     await page.keyboard.press('Enter');
     await expect
@@ -286,8 +321,24 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     expect(await page.inputValue('#a-strategy')).toBe('hier');
     const [download] = await Promise.all([page.waitForEvent('download'), page.click('#form-a .save')]);
     expect(Buffer.compare(readFileSync(await download.path()), bytes)).toBe(0);
+    const exchange = { nanoseconds: 1_500_000 };
+    const run = (of: string) => ({
+      name: 'run.json',
+      bytes: Buffer.from(
+        JSON.stringify({ planId: of, backend: 'host', dispatch: exchange, combine: exchange }),
+      ),
+    });
+    await dropFiles(page, '#results', [run(planId)]);
+    const measured = page.locator('#panel-strategies tr', { hasText: 'measured, host backend' });
+    await measured.waitFor();
+    expect(await measured.textContent()).toMatch(/1\.50 ms1\.50 ms3\.00 ms[\d.]+ × the model$/);
+    await dropFiles(page, '#results', [run('f'.repeat(64))]);
+    await expect
+      .poll(() => page.locator('#form-a .problem').textContent())
+      .toMatch(/a run of plan f{12}, which is not on the page/);
     await page.selectOption('#a-balance', 'rotate');
     await planIdOf(page, 0, planId);
+    expect(await measured.count()).toBe(0);
     expect(await page.textContent('.headline')).toContain('differs from the plan in the file');
     await page.close();
   });

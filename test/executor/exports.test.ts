@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import * as fusco from '../../executor/index.ts';
+import { resolveOptions } from '../../planner/spec.ts';
 
 /** Every value that `import … from 'fusco'` gives. A name that is added or removed here is a change of the public API. */
 const PUBLIC = [
@@ -14,6 +15,7 @@ const PUBLIC = [
   'makePlacement',
   'nodeSha256',
   'planId',
+  'rowBytes',
   'verifyPlan',
   'weightGradientRanks',
   // Groups and exchanges
@@ -46,6 +48,17 @@ const PUBLIC = [
 
 it('the package exports these values, and no others', () => {
   expect(Object.keys(fusco).sort()).toEqual([...PUBLIC].sort());
+});
+
+it('rowBytes gives the bytes of both rows, without scales', () => {
+  const bytes = (options: object) => {
+    const spec = resolveOptions({ experts: 2, ranks: 1, hidden: 10, ...options }, 1);
+    return Object.values(fusco.rowBytes({ spec }));
+  };
+  expect(bytes({})).toEqual([20, 20]);
+  expect(bytes({ dtype: 'fp8' })).toEqual([10, 20]);
+  expect(bytes({ dtype: 'f32', combineDtype: 'f16' })).toEqual([40, 20]);
+  expect(bytes({ dtype: 'bytes', combineDtype: 'bytes' })).toEqual([10, 10]);
 });
 
 it('no instance shows the native objects behind it', () => {

@@ -10,11 +10,13 @@ import { factsOf, memoryFact, sumFacts } from '../figures/facts.ts';
 import { formatBytes, formatCount, formatFacts, formatGrid, formatUs } from '../figures/format.ts';
 import { figuresOf } from '../figures/planFigures.ts';
 import { type RecordedFigures, recordedFigures } from '../figures/recorded.ts';
-import { strategiesOf } from '../figures/strategyRows.ts';
+import { type Measured, measuredOf, strategiesOf } from '../figures/strategyRows.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
 import { type SumPrice, sumPriceOf } from '../figures/sumPrice.ts';
 import { readPlan } from '../readers/planFile.ts';
-import { encodeReport } from '../report/write.ts';
+import { numberOf } from '../readers/recording.ts';
+import { readRunReport } from '../readers/runReport.ts';
+import { encodeRecording, encodeReport } from '../report/write.ts';
 import { predictPlan } from '../simulate/compare.ts';
 import { defaultTopology } from '../simulate/topology.ts';
 import { styleOf } from '../terminal/style.ts';
@@ -65,11 +67,13 @@ async function writeReport(
   file: string,
   decoded: DecodedPlan,
   problems: readonly FuscoError[],
+  measured: Measured | undefined,
 ): Promise<void> {
   const { plan, planId, producer, version } = decoded;
   const found = figuresOf(plan, problems.length === 0);
+  const run = measured === undefined ? {} : { measured };
   const figures = isVerified(plan)
-    ? { ...found, strategies: strategiesOf(plan, await loadPlanner()) }
+    ? { ...found, strategies: { ...strategiesOf(plan, await loadPlanner()), ...run } }
     : found;
   const input = { file: basename(file), planId, producer, version, figures, problems };
   const bytes = await encodeReport(input);
@@ -79,16 +83,17 @@ async function writeReport(
 
 /** Plans every routing of a recording, or the one of a routing file, and prints one line for each. */
 async function inspectRoutings(file: string, args: InspectArguments): Promise<void> {
-  if (args.html !== undefined)
-    throw new FuscoError('E_USAGE', '--html takes a plan file; `fusco view` shows recordings', {
-      path: file,
-    });
+  if (args.run !== undefined)
+    throw new FuscoError('E_USAGE', '--run is only valid with a plan file', { path: file });
   const planner = await loadPlanner();
   const notices = new Notices();
   const routings: RecordedFigures[] = [];
-  for await (const { plan, step, layer } of subjectsOf(file, args, planner, notices.add)) {
-    const number = { ...(step === undefined ? {} : { step }), ...(layer === undefined ? {} : { layer }) };
-    routings.push(recordedFigures(plan, planner, number));
+  for await (const subject of subjectsOf(file, args, planner, notices.add))
+    routings.push(recordedFigures(subject.plan, planner, numberOf(subject)));
+  if (args.html !== undefined) {
+    const bytes = await encodeRecording({ file: basename(file), routings });
+    await writeFileAtomic(args.html, [bytes]);
+    say(`report of ${formatCount(routings.length)} routings: ${formatBytes(bytes.length)} -> ${args.html}`);
   }
   if (args.json) {
     printJson({ model: true, routings, ...notices.fields });
@@ -115,17 +120,19 @@ async function inspectRoutings(file: string, args: InspectArguments): Promise<vo
 interface InspectArguments extends SubjectArguments {
   json?: boolean;
   html?: string;
+  run?: string;
 }
 
 async function inspect(file: string, options: InspectArguments): Promise<void> {
-  const { experts, layers, steps } = options;
-  if (experts !== undefined || layers !== undefined || steps !== undefined)
-    return inspectRoutings(file, options);
+  const { given, layers, steps } = options;
+  if (given!.size > 0 || layers !== undefined || steps !== undefined) return inspectRoutings(file, options);
   const problems: FuscoError[] = [];
   const report = (error: FuscoError) => void problems.push(error);
   const decoded = await readPlan(file, report);
   verifyPlan(decoded.plan, report);
-  if (options.html !== undefined) await writeReport(options.html, file, decoded, problems);
+  const { run } = options;
+  const measured = run === undefined ? undefined : measuredOf(await readRunReport(run, decoded.planId));
+  if (options.html !== undefined) await writeReport(options.html, file, decoded, problems, measured);
   const verified = problems.length === 0;
   const summary = summarize(decoded.plan);
   // It follows from the entries, which can be read only in a verified plan.
@@ -148,9 +155,10 @@ export function inspectCommand(): Command {
     'inspect',
     'Show what a plan does, on one screen (a broken plan as far as possible), or list the routings of a recording.',
   )
-    .argument('<file>', 'a plan file; with --experts, --layers or --steps a routing or a recording')
+    .argument('<file>', 'a plan file; with --layers, --steps or a planning option, a routing or a recording')
     .option('--json', 'print one JSON object')
     .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
+    .option('--run <file>', 'with --html: also show the times that `fusco run --json` printed for this plan')
     .addHelpText('after', '\nThe other options apply to a routing or a recording, which is planned first.')
     .action(inspect);
   return addSubjectOptions(made);

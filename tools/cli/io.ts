@@ -64,6 +64,16 @@ export class Notices {
   }
 }
 
+/** Throws E_USAGE if a file that goes to standard output would mix with the JSON object of --json. */
+export function checkStdout(
+  path: string | undefined,
+  option: string,
+  { json }: { readonly json?: boolean | undefined },
+): void {
+  if (path === '-' && json)
+    throw new FuscoError('E_USAGE', `${option} - and --json both write to standard output`);
+}
+
 /** A command whose usage errors are thrown rather than printed. */
 export function command(name: string, description: string): Command {
   return new Command(name)

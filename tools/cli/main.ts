@@ -4,9 +4,11 @@ import type { Command } from 'commander';
 import { packageVersion } from '../../executor/version.ts';
 import { benchCommand } from './bench/index.ts';
 import { checkCommand } from './check.ts';
+import { completionCommand } from './completion.ts';
 import { demoCommand } from './demo.ts';
 import { diffCommand } from './diff.ts';
 import { doctorCommand } from './doctor.ts';
+import { addExamples } from './examples.ts';
 import { exportCommand } from './export.ts';
 import { inspectCommand } from './inspect.ts';
 import { command, explain } from './io.ts';
@@ -21,7 +23,7 @@ import { workloadCommand } from './workload.ts';
 
 /** The program with all of its commands. */
 export function createProgram(): Command {
-  return command('fusco', 'Plans, inspects and executes the exchanges of expert parallelism.')
+  const program = command('fusco', 'Plans, inspects and executes the exchanges of expert parallelism.')
     .version(packageVersion())
     .addCommand(demoCommand())
     .addCommand(planCommand())
@@ -37,7 +39,10 @@ export function createProgram(): Command {
     .addCommand(workloadCommand())
     .addCommand(placementCommand())
     .addCommand(doctorCommand())
-    .addCommand(benchCommand());
+    .addCommand(benchCommand())
+    .addCommand(completionCommand());
+  addExamples(program);
+  return program;
 }
 
 /**

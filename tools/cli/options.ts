@@ -6,7 +6,8 @@ import { MAX_RANKS } from '../../planner/format/layout.ts';
 import { commonDivisor, defaultRanksPerNode, nodeSizeHint } from '../../planner/placement.ts';
 import { ROUTING_FORMATS, type RoutingChoice, type RoutingFormat } from '../readers/anyRouting.ts';
 import { type Axis, numbersOf, parseAxes, parseRanges, type Range } from '../readers/choice.ts';
-import type { RecordingChoice } from '../readers/recording.ts';
+import { listed } from '../readers/piece.ts';
+import type { RecordedNumber, RecordingChoice } from '../readers/recording.ts';
 
 /** The size of most nodes; defaultRanksPerNode goes up to it. */
 const DEFAULT_NODE = 8;
@@ -137,7 +138,10 @@ export function addRoutingOptions(command: Command): Command {
       parseAxes,
     )
     .option('--ranks-from <list>', 'recorded ranks that form the group, for example 4..7', ranks)
-    .option('--as-batch', 'ignore the recorded ranks: all tokens are one batch, which --ranks splits')
+    .option(
+      '--as-batch',
+      'ignore the recorded ranks: split the tokens of all ranks into --ranks equal blocks',
+    )
     .option('--mask-ids <list>', 'recorded ids that mean no expert, for example 255 or 256..319', (text) =>
       parseRanges('--mask-ids', text),
     )
@@ -186,6 +190,17 @@ export function recordingChoice(
     value === undefined ? undefined : { first: value, last: value };
   const { ranks, experts, layers = only(layer), steps = only(step) } = args;
   return { ...rest, ranks, experts, layers, steps };
+}
+
+/** Throws E_FOREIGN for routings of several layers, if each layer needs a separate answer. */
+export function oneLayer(routings: readonly RecordedNumber[], path: string): void {
+  const layers = [...new Set(routings.map(({ layer }) => layer))];
+  if (layers.length < 2) return;
+  const numbers = layers.filter((layer) => layer !== undefined);
+  throw new FuscoError('E_FOREIGN', `it contains the layers ${listed(numbers)}: give --layer`, {
+    path,
+    hint: 'Each layer has different experts: select one with --layer.',
+  });
 }
 
 /** A name for one routing of a recording: `step7-layer3`. */

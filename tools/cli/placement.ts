@@ -12,21 +12,20 @@ import { countChoices, type Imbalance } from '../placement/propose.ts';
 import { quotaLoads } from '../placement/quotaLoads.ts';
 import { readCountSteps } from '../readers/counts.ts';
 import { explaining } from '../readers/origins.ts';
-import { isPlanFile, readVerifiedPlan } from '../readers/planFile.ts';
-import { readSteps } from '../readers/steps.ts';
-import { routingOf } from '../simulate/compare.ts';
-import { writeFileAtomic } from '../writers/outputFile.ts';
-import { command, Notices, printJson, say } from './io.ts';
+import { writeOutput } from '../writers/outputFile.ts';
+import { checkStdout, command, Notices, printJson, say } from './io.ts';
 import {
   addRoutingOptions,
   choice,
   decimal,
   integer,
   needs,
+  oneLayer,
   type RoutingArguments,
   ranksPerNodeOption,
-  routingChoice,
+  recordingChoice,
 } from './options.ts';
+import { routingsOf } from './subject.ts';
 
 /** Values of `--format` of convert, with other names of formats. */
 const FORMAT_NAMES: Readonly<Record<string, Format | undefined>> = {
@@ -60,7 +59,7 @@ interface ConvertArguments {
 }
 
 async function writeMap(path: string, map: unknown): Promise<void> {
-  await writeFileAtomic(path, [new TextEncoder().encode(`${JSON.stringify(map)}\n`)]);
+  await writeOutput(path, [new TextEncoder().encode(`${JSON.stringify(map)}\n`)]);
 }
 
 /** Rows of each expert in each step. */
@@ -83,12 +82,9 @@ async function readRows(args: ProposeArguments, notices: Notices): Promise<numbe
 
 /** Choices of each step of a recording, or of one routing or plan, which may be for any number of ranks. */
 async function countSteps(path: string, args: ProposeArguments, notices: Notices): Promise<number[][]> {
-  if (isPlanFile(path)) {
-    const { plan } = await readVerifiedPlan(path);
-    return [countChoices(routingOf(plan), plan.spec.experts)];
-  }
-  const what = { ...routingChoice(args, notices.add), experts: args.experts, anyRanks: true };
-  const steps = await readSteps(path, what);
+  const { ranks: _, ...what } = args;
+  const steps = await routingsOf(path, { ...recordingChoice(what, notices.add), anyRanks: true });
+  oneLayer(steps, path);
   const experts = args.experts ?? steps[0]?.options?.experts;
   if (experts === undefined) throw new FuscoError('E_USAGE', '--routing needs --experts');
   const rows: number[][] = [];
@@ -134,6 +130,7 @@ function candidateLines(candidates: readonly Candidate[], steps: number, holdout
 }
 
 async function propose(args: ProposeArguments): Promise<void> {
+  checkStdout(args.output, '-o', args);
   const notices = new Notices();
   const steps = await readRows(args, notices);
   const { ranks, replicas, target, holdout } = args;
@@ -170,6 +167,7 @@ async function propose(args: ProposeArguments): Promise<void> {
 }
 
 async function convert(file: string, args: ConvertArguments): Promise<void> {
+  checkStdout(args.output, '-o', args);
   const { ranks, slots, layer: at } = args;
   const notices = new Notices();
   const found = await readPlacementLayer(file, FORMAT_NAMES[args.format], at);

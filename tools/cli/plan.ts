@@ -25,8 +25,8 @@ import { explaining } from '../readers/origins.ts';
 import { readPlacement } from '../readers/placementMap.ts';
 import { readRoutings } from '../readers/recording.ts';
 import { withProgress } from '../terminal/progress.ts';
-import { OutputDirectory, writeFileAtomic, writeStdout } from '../writers/outputFile.ts';
-import { command, Notices, printJson, say } from './io.ts';
+import { OutputDirectory, writeFileAtomic, writeOutput } from '../writers/outputFile.ts';
+import { checkStdout, command, Notices, printJson, say } from './io.ts';
 import {
   addRangeOptions,
   addRoutingOptions,
@@ -96,17 +96,16 @@ export async function planningOptions(
 
 /** The default output file of a routing, in the current directory. */
 function defaultOutput(routing: string): string {
+  if (routing === '-') return 'stdin.fusco';
   return `${basename(routing).replace(/\.(npy|npz|pt|json|jsonl|safetensors)$/, '')}.fusco`;
 }
 
 async function plan(routing: string, args: PlanArguments, command: Command): Promise<void> {
   if (args.steps !== undefined || args.layers !== undefined) return planRecording(routing, args);
   const output = args.output ?? defaultOutput(routing);
-  if (output === '-' && (args.json || args.stream))
-    throw new FuscoError(
-      'E_USAGE',
-      '-o - writes the plan to standard output: give no --json and no --stream',
-    );
+  checkStdout(output, '-o', args);
+  if (output === '-' && args.stream)
+    throw new FuscoError('E_USAGE', '-o - plans in memory and cannot be combined with --stream');
   const { ranks, experts } = args;
   const notices = new Notices();
   const tables = await withProgress('reading', (progress) =>
@@ -215,14 +214,17 @@ async function writeStream(
 async function writeWhole(output: string, planAll: (progress: Progress) => VerifiedPlan): Promise<Written> {
   const planned = await withProgress('planning', async (progress) => planAll(progress));
   const encoded = await encodePlanChunks(planned, nodeSha256);
-  await (output === '-' ? writeStdout(encoded.chunks) : writeFileAtomic(output, encoded.chunks));
+  await writeOutput(output, encoded.chunks);
   return { length: encoded.length, planId: encoded.planId, made: planned };
 }
+
+/** The heading of the planning options. */
+export const PLANNING_GROUP = 'How to plan:';
 
 /** Adds the planning options. */
 export function addPlanningOptions(command: Command): Command {
   const made = command
-    .optionsGroup('How to plan:')
+    .optionsGroup(PLANNING_GROUP)
     .option(
       '--ranks <n>',
       'number of ranks (default: the number of blocks in the routing)',
@@ -235,12 +237,20 @@ export function addPlanningOptions(command: Command): Command {
       integer(1, MAX_RANKS),
     )
     .option('--hidden <n>', 'elements of a row', integer(1, MAX_ROW_BYTES), 7168)
-    .addOption(choice('--dtype <dtype>', 'dtype of a row that dispatch moves', ['bf16', 'f16', 'f32', 'fp8']))
+    .addOption(
+      choice('--dtype <dtype>', 'dtype of a row that dispatch moves; bytes means opaque bytes', [
+        'bf16',
+        'f16',
+        'f32',
+        'fp8',
+        'bytes',
+      ]),
+    )
     .addOption(
       new Option(
         '--combine-dtype <dtype>',
         'dtype of a row that combine returns (default: --dtype; bf16 for fp8)',
-      ).choices(['bf16', 'f16', 'f32']),
+      ).choices(['bf16', 'f16', 'f32', 'bytes']),
     )
     .option('--align <n>', 'pad the rows of every expert to a multiple of this', integer(1, 1 << 20), 1)
     .option(
@@ -307,12 +317,6 @@ export function planCommand(): Command {
     .option('--stream', 'keep only one shard in memory, for plans larger than memory; plans every rank twice')
     .option('--json', 'print one JSON object')
     .hook('preAction', needs('experts'))
-    .addHelpText('after', EXAMPLES)
     .action(plan);
   return addRangeOptions(addRoutingOptions(addPlanningOptions(made)));
 }
-
-const EXAMPLES = `
-Examples:
-  fusco plan routing.npy --experts 256 -o step.fusco
-  fusco plan trace/ --experts 256 --layers 3-60 --steps 0-9 -o plans`;

@@ -7,10 +7,18 @@ import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import { nodeSha256 } from '../../planner/node.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
+import { optionsOf, type PlanOptions } from '../../planner/spec.ts';
 import { explaining } from '../readers/origins.ts';
 import { isPlanFile, readVerifiedPlan } from '../readers/planFile.ts';
-import { readRoutings } from '../readers/recording.ts';
+import {
+  type ListedRouting,
+  listRoutings,
+  type RecordingChoice,
+  readRoutings,
+} from '../readers/recording.ts';
 import { leastExperts } from '../readers/tables.ts';
+import { routingOf } from '../simulate/compare.ts';
+import { planAgain } from '../simulate/planAgain.ts';
 import {
   addRangeOptions,
   addRoutingOptions,
@@ -19,13 +27,15 @@ import {
   type RoutingArguments,
   recordingChoice,
 } from './options.ts';
-import { addPlanningOptions, type PlanningArguments, planningOptions } from './plan.ts';
+import { addPlanningOptions, PLANNING_GROUP, type PlanningArguments, planningOptions } from './plan.ts';
 
 export interface SubjectArguments
   extends Omit<PlanningArguments, 'experts'>,
     RoutingArguments,
     RangeArguments {
   experts?: number;
+  /** Names of the planning options on the command line. */
+  given?: ReadonlySet<string>;
 }
 
 /** One plan to show. */
@@ -40,12 +50,57 @@ export interface Subject {
 
 /** Adds the options that say how a routing is planned. */
 export function addSubjectOptions(command: Command): Command {
-  const made = command.option(
-    '--experts <n>',
-    'logical experts of a routing (default: the largest id plus one)',
-    integer(1, MAX_INSTANCES),
+  const made = command
+    .optionsGroup(PLANNING_GROUP)
+    .option(
+      '--experts <n>',
+      'logical experts of a routing (default: the largest id plus one)',
+      integer(1, MAX_INSTANCES),
+    );
+  addRangeOptions(addRoutingOptions(addPlanningOptions(made)));
+  return made.hook('preAction', (_, called) => {
+    const names = called.options
+      .filter(({ helpGroupHeading }) => helpGroupHeading === PLANNING_GROUP)
+      .map((option) => option.attributeName());
+    const given = names.filter((name) => called.getOptionValueSource(name) === 'cli');
+    called.setOptionValue('given', new Set(given));
+  });
+}
+
+/** The routing of a plan with the plan's options, or the routings that listRoutings finds. */
+export async function routingsOf(path: string, choice: RecordingChoice): Promise<ListedRouting[]> {
+  if (!isPlanFile(path)) return listRoutings(path, choice);
+  const { plan } = await readVerifiedPlan(path);
+  const { ranks = plan.spec.ranks } = choice;
+  if (ranks !== plan.spec.ranks)
+    throw new FuscoError('E_RANKS', `the plan has ${plan.spec.ranks} ranks, not the ${ranks} requested`, {
+      path,
+      hint: 'Leave out --ranks.',
+    });
+  return [{ options: optionsOf(plan.spec), tables: async () => routingOf(plan) }];
+}
+
+/** The plan of a plan file; its routing is planned again if the command line has planning options. */
+async function planOf(
+  path: string,
+  args: SubjectArguments,
+  planner: Planner,
+  notice: (text: string) => void,
+): Promise<Subject> {
+  const read = await readVerifiedPlan(path);
+  const { given = new Set() } = args;
+  if (given.size === 0) return { ...read, isGuess: false };
+  const { ranks = read.plan.spec.ranks, experts = read.plan.spec.experts } = args;
+  const wanted = await planningOptions({ ...args, experts }, ranks, notice);
+  const isWanted = (name: string) => given.has(name) || (name === 'ranksPerNode' && given.has('nodeSizes'));
+  const options: Partial<PlanOptions> = Object.fromEntries(
+    Object.entries(wanted).filter(([name]) => isWanted(name)),
   );
-  return addRangeOptions(addRoutingOptions(addPlanningOptions(made)));
+  const plan = planAgain(read.plan, planner, { options });
+  const id = await planId(plan, nodeSha256);
+  if (id !== read.planId)
+    notice(`${path}: its tokens are planned again with the options of the command line`);
+  return { plan, planId: id, isGuess: false };
 }
 
 /**
@@ -64,7 +119,7 @@ export async function* subjectsOf(
       throw new FuscoError('E_USAGE', '--steps and --layers are only valid for recordings; this is a plan', {
         path,
       });
-    yield { ...(await readVerifiedPlan(path)), isGuess: false };
+    yield await planOf(path, args, planner, notice);
     return;
   }
   for await (const { tables, ...number } of readRoutings(path, recordingChoice(args, notice))) {

@@ -5,6 +5,7 @@ import { FuscoError } from '../../planner/errors.ts';
 import { encodePlan } from '../../planner/format/encode.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { type RecordedFigures, recordedFigures } from '../figures/recorded.ts';
+import { numberOf } from '../readers/recording.ts';
 import { viewerAsset } from '../report/write.ts';
 import { type Asset, fileAssets, recordingAssets, serveViewer, typeOf } from '../viewer/server.ts';
 import { type EndSignal, EXIT_CODES } from '../writers/outputFile.ts';
@@ -43,18 +44,11 @@ async function recordingOf(
 ): Promise<Map<string, Asset>> {
   const planner = await loadPlanner();
   const listing: RecordedFigures[] = [];
-  for await (const { plan, step, layer } of subjectsOf(path, args, planner, notice)) {
-    const number = { ...(step === undefined ? {} : { step }), ...(layer === undefined ? {} : { layer }) };
-    listing.push(recordedFigures(plan, planner, number));
-  }
+  for await (const subject of subjectsOf(path, args, planner, notice))
+    listing.push(recordedFigures(subject.plan, planner, numberOf(subject)));
   return recordingAssets(listing, async (index) => {
     const { layers: _, steps: __, ...rest } = args;
-    const { step, layer } = listing[index]!;
-    const only = {
-      ...rest,
-      ...(step === undefined ? {} : { step }),
-      ...(layer === undefined ? {} : { layer }),
-    };
+    const only = { ...rest, ...numberOf(listing[index]!) };
     const subject = (await subjectsOf(path, only, planner, notice).next()).value as Subject;
     return (await encodePlan(subject.plan, nodeSha256)).bytes;
   });

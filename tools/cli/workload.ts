@@ -7,8 +7,8 @@ import { layerOf, readCounts } from '../readers/counts.ts';
 import { encodeNpy } from '../readers/npy.ts';
 import { counterWeights } from '../workload/counterHash.ts';
 import { DEFAULT_SKEW, FAMILIES, type Family, makeWorkload, sampleCounts } from '../workload/families.ts';
-import { OutputDirectory, writeFileAtomic } from '../writers/outputFile.ts';
-import { command, printJson, say } from './io.ts';
+import { OutputDirectory, writeFileAtomic, writeOutput } from '../writers/outputFile.ts';
+import { checkStdout, command, printJson, say } from './io.ts';
 import { integer, needs, ranksPerNodeOption } from './options.ts';
 
 interface WorkloadArguments {
@@ -72,7 +72,7 @@ async function writeTables(
   };
   const { tokens, topk } = tables[0]!;
   if (tables.every((table) => table.tokens === tokens)) {
-    await writeFileAtomic(path, encodeNpy(dtype, [tables.length, tokens, topk], join(tables)));
+    await writeOutput(path, encodeNpy(dtype, [tables.length, tokens, topk], join(tables)));
     return 'file';
   }
   const directory = await OutputDirectory.create(path);
@@ -93,6 +93,7 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
   if (args.weights !== undefined && family !== 'collectivex') {
     throw new FuscoError('E_USAGE', '--weights is only valid for the family collectivex');
   }
+  checkStdout(args.output, '-o', args);
   const { tables, experts } =
     path === undefined ? fromFamily(family as Family, args) : await fromCounts(path, args);
   const kind = await writeTables(args.output, tables, experts);

@@ -7,7 +7,7 @@ import type { Move } from './moves.ts';
 import type { OptionDelta, PlanDiff } from './planDiff.ts';
 
 /** A smaller relative change of the predicted time is ignored, because the model is not that accurate. */
-export const SAME = 0.005;
+const SAME = 0.005;
 const MAX_OPTION_TEXT = 24;
 
 export function showOption(value: unknown): string {

@@ -10,7 +10,7 @@ import { CAUSES } from './moves.ts';
 import type { Delta, LinkDelta, PlanDiff } from './planDiff.ts';
 
 /** The meaning of each level, with which every report begins. */
-export const LEVEL_TEXT: Readonly<Record<DiffLevel, string>> = {
+const LEVEL_TEXT: Readonly<Record<DiffLevel, string>> = {
   result: 'the result changed',
   movement: 'same result, different movement',
   order: 'same movement, different order',

@@ -36,7 +36,7 @@ export interface Execution {
 }
 
 /** Bytes of a row that combine returns. */
-export function combinedRowBytes({ dtype, rowBytes, scales }: ExecutionInput): number {
+function combinedRowBytes({ dtype, rowBytes, scales }: ExecutionInput): number {
   return scales === undefined ? rowBytes : rowBytes * DTYPE_BYTES[dtype];
 }
 

@@ -37,9 +37,17 @@ function withSeparators(text: string): string {
   return text.replace(/\d{4,}/g, (digits) => count(Number(digits)));
 }
 
+/** Which rank is the busiest, and because of which experts; empty without rows. */
+function busiestText({ rank, rows, experts }: Summary['busiest']): string {
+  if (rows === 0) return '';
+  const named = experts.map(({ expert, rows: its }) => `${expert} (${count(its)})`).join(', ');
+  return `: rank ${rank}, ${count(rows)} rows, most for experts ${named}`;
+}
+
 /** Pairs of a label and a value, for inspect, the report and the viewer. */
 export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
-  const { ranks, ranksPerNode, experts, instances, topk, imbalance, copiesPerToken, forwarding } = summary;
+  const { ranks, ranksPerNode, experts, instances, topk, imbalance, copiesPerToken, forwarding, busiest } =
+    summary;
   const kept = sum(summary.keptRows);
   const { maskedEntries: masked, droppedEntries: dropped } = summary;
   const capacity = summary.capacity === 0 ? 'none' : `${count(summary.capacity)} rows per expert`;
@@ -58,7 +66,7 @@ export function factsOf(summary: Omit<Summary, 'traffic'>): [string, string][] {
       'received',
       `${span(summary.recvRows)} rows per rank${summary.paddingRows === 0 ? '' : `, ${count(summary.paddingRows)} of all padding`}`,
     ],
-    ['imbalance', `busiest expert ${expert} x the mean, busiest rank ${rank} x`],
+    ['imbalance', `busiest expert ${expert} x the mean, busiest rank ${rank} x${busiestText(busiest)}`],
     [
       'copies',
       `${copiesPerToken.sent.toFixed(2)} rows sent per token (${copiesPerToken.flat.toFixed(2)} experts per token)`,

@@ -4,6 +4,7 @@ import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import { sum } from '../../planner/totals.ts';
 import { compare } from '../simulate/compare.ts';
+import { modelOf, rankMemory } from '../simulate/experts.ts';
 import { defaultTopology } from '../simulate/topology.ts';
 import { summarize } from './summary.ts';
 
@@ -17,6 +18,8 @@ export interface RecordedFigures {
   readonly us: number;
   readonly bestUs: number;
   readonly best: string;
+  /** Of the rank that needs the most. */
+  readonly memoryBytes: number;
 }
 
 /** The figures of one routing's plan, on the default machine. */
@@ -34,5 +37,6 @@ export function recordedFigures(
     us: predictions[own]!.us,
     bestUs: predictions[best]!.us,
     best: predictions[best]!.strategy,
+    memoryBytes: rankMemory(plan, modelOf(plan)).total,
   };
 }

@@ -1,7 +1,7 @@
 // Bytes of one row that is sent: nominal, according to the options of the plan.
 
 import { scaleBlocks } from '../../executor/training/fp8.ts';
-import { DTYPE_BYTES, type PlanSpec } from '../../planner/spec.ts';
+import { type PlanSpec, rowBytes } from '../../planner/spec.ts';
 
 type RowSpec = Pick<PlanSpec, 'hidden' | 'dtype' | 'rowBytes' | 'combineDtype' | 'partial'>;
 
@@ -16,8 +16,8 @@ export function dispatchRowBytes(spec: RowSpec): number {
 }
 
 /** Bytes of a row that combine returns. */
-export function combineRowBytes({ hidden, combineDtype }: RowSpec): number {
-  return hidden * DTYPE_BYTES[combineDtype];
+export function combineRowBytes(spec: RowSpec): number {
+  return rowBytes({ spec }).combine;
 }
 
 /** Bytes of a partial sum: a row of combine, or the same elements in float32. */

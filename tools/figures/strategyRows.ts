@@ -2,10 +2,29 @@
 
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
+import type { RunReport } from '../readers/runReport.ts';
 import { adviceOf, bindingStage, planOptionsOf, RESOURCE_NAMES, strategyName } from '../simulate/advice.ts';
 import { compare } from '../simulate/compare.ts';
-import { type ExpertTime, expertTime, modelOf, type RankMemory, rankMemory } from '../simulate/experts.ts';
+import {
+  type ExpertTime,
+  expertTime,
+  memoryPerRank,
+  modelOf,
+  type RankMemory,
+  rankMemory,
+} from '../simulate/experts.ts';
 import { defaultTopology, type Topology } from '../simulate/topology.ts';
+
+/** How long a run of the plan took. */
+export interface Measured {
+  readonly backend: string;
+  readonly dispatchUs: number;
+  readonly combineUs: number;
+}
+
+export function measuredOf({ backend, dispatch, combine }: RunReport): Measured {
+  return { backend, dispatchUs: dispatch.nanoseconds / 1e3, combineUs: combine.nanoseconds / 1e3 };
+}
 
 /** One way to exchange. */
 export interface StrategyRow {
@@ -30,6 +49,9 @@ export interface Strategies {
   /** One sentence: the bottleneck, what would help, and by how much. */
   readonly advice: string;
   readonly memory: RankMemory;
+  /** Bytes of each rank. */
+  readonly rankBytes: readonly number[];
+  readonly measured?: Measured;
   /** Of the known model with the sizes of the plan, if there is one. */
   readonly experts?: ExpertTime & { readonly model: string };
 }
@@ -63,6 +85,7 @@ export function strategiesOf(
     rows,
     advice: adviceOf(plan, found, topology),
     memory: rankMemory(plan, model),
+    rankBytes: memoryPerRank(plan, model).map(({ total }) => total),
     ...(model === undefined ? {} : { experts: { ...expertTime(plan, model, topology), model: model.name } }),
   };
 }

@@ -77,6 +77,8 @@ export interface Summary {
     /** Largest rank's real rows over the mean. */
     rankMaxOverMean: number;
   };
+  /** The rank that receives the most rows, and its experts with the most rows, in descending order. */
+  busiest: { rank: number; rows: number; experts: { expert: number; rows: number }[] };
   copiesPerToken: {
     /** Kept (token, k) per token. */
     flat: number;
@@ -89,6 +91,22 @@ export interface Summary {
 export function maxOverMean(values: readonly number[]): number {
   const total = sum(values);
   return total === 0 ? 0 : (Math.max(...values) * values.length) / total;
+}
+
+/** Experts of the busiest rank that are named. */
+const NAMED_EXPERTS = 3;
+
+function busiestOf({ spec, shards }: Plan): Summary['busiest'] {
+  const { instanceExpert, rankFirst } = spec.placement;
+  const loads = shards.map((shard) => sum(shard.expertRows));
+  const most = largest(loads);
+  const rank = Math.max(0, loads.indexOf(most));
+  const experts = Array.from(shards[rank]!.expertRows, (rows, i) => ({
+    expert: instanceExpert[rankFirst[rank]! + i]!,
+    rows,
+  }));
+  const sorted = experts.filter(({ rows }) => rows > 0).sort((a, b) => b.rows - a.rows);
+  return { rank, rows: most, experts: sorted.slice(0, NAMED_EXPERTS) };
 }
 
 function trafficOf(plan: Plan): Traffic {
@@ -177,6 +195,7 @@ export function summarize(plan: Plan): Summary {
       expertMaxOverMean: maxOverMean(expertCounts.flat()),
       rankMaxOverMean: maxOverMean(realRows),
     },
+    busiest: busiestOf(plan),
     copiesPerToken: {
       flat: perToken(sum(keptRows)),
       sent: perToken(directRows + (forwarding?.forwardedRows ?? 0)),

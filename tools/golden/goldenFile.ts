@@ -15,7 +15,7 @@ import { ROUTING_FORMATS, type RoutingFormat } from '../readers/anyRouting.ts';
 import { readWhole } from '../readers/file.ts';
 import { isCount, jsonOf, shown } from '../readers/json.ts';
 
-export const GOLDEN_FORMAT_VERSION = 1;
+const GOLDEN_FORMAT_VERSION = 1;
 
 /** Options of a plan in the file: those of `fusco plan`; a placement may be the path of a file. */
 export type GoldenOptions = Omit<PlanOptions, 'ranks' | 'placement'> & {

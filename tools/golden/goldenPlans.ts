@@ -92,7 +92,7 @@ export async function planOf(
 }
 
 /** The golden entry of one plan. Throws what planOf throws. */
-export async function makeGolden(entry: PlanEntry, file: string, planner: Planner): Promise<GoldenEntry> {
+async function makeGolden(entry: PlanEntry, file: string, planner: Planner): Promise<GoldenEntry> {
   const { plan, tables } = await planOf(entry, file, planner);
   return {
     routingDigest: await routingDigest(tables),

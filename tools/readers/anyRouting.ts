@@ -260,7 +260,7 @@ function pickRanks(
   if (ranks === undefined || ranks === picked.length) return picked;
   throw new FuscoError('E_RANKS', `contains ${picked.length} ranks, not the ${ranks} requested`, {
     path,
-    hint: 'Leave out --ranks, or take some of the ranks with --ranks-from FIRST..LAST.',
+    hint: 'Leave out --ranks, split the tokens again with --as-batch, or select some ranks with --ranks-from FIRST..LAST.',
   });
 }
 

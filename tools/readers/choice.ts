@@ -3,7 +3,7 @@
 import { FuscoError } from '../../planner/errors.ts';
 
 /** What an axis of an array counts. `requests` belong to one batch; one of `steps` is selected. */
-export const AXES = ['ranks', 'steps', 'requests', 'layers', 'tokens', 'topk'] as const;
+const AXES = ['ranks', 'steps', 'requests', 'layers', 'tokens', 'topk'] as const;
 export type AxisName = (typeof AXES)[number];
 
 /** An axis, with its size if the file does not state it. */

@@ -1,7 +1,7 @@
 // Files as readers see them: opened once, read by ranges, and refused with one line.
 
 import { constants } from 'node:buffer';
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import { FuscoError } from '../../planner/errors.ts';
 
 const REASONS: Readonly<Record<string, string>> = {
@@ -186,8 +186,27 @@ export function wholeOf({ bytes }: FileSource): Uint8Array {
   return bytes.whole?.() ?? bytes.subarray(0, bytes.length);
 }
 
-/** The whole of one regular file. Throws E_FILE_NOT_FOUND, E_FILE_READ, E_MEMORY. */
+/** Paths of standard input. */
+const STDIN: readonly string[] = ['-', '/dev/stdin', '/dev/fd/0'];
+
+let stdin: Uint8Array<ArrayBuffer> | undefined;
+
+/** All of standard input if the path stands for it; it is read once. Throws E_FILE_READ. */
+export function readStdin(path: string): Uint8Array<ArrayBuffer> | undefined {
+  if (!STDIN.includes(path)) return undefined;
+  try {
+    // A copy at offset 0 of its buffer, whose 64-byte aligned contents can be viewed in place.
+    stdin ??= new Uint8Array(readFileSync(0));
+  } catch (error) {
+    throw readError(path, error);
+  }
+  return stdin;
+}
+
+/** The whole of one regular file, or of standard input for `-`. Throws E_FILE_NOT_FOUND, E_FILE_READ, E_MEMORY. */
 export async function readWhole(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  const piped = readStdin(path);
+  if (piped !== undefined) return piped;
   using file = new OpenFile(path);
   return file.whole();
 }

@@ -98,7 +98,7 @@ function duplicateHint(row: readonly number[], experts: number): string {
  *
  * @param error the error that the planner threw for `tables`
  */
-export function explainEntry(error: unknown, tables: readonly RecordedTable[], experts: number): unknown {
+function explainEntry(error: unknown, tables: readonly RecordedTable[], experts: number): unknown {
   if (!(error instanceof FuscoError)) return error;
   const { rank, token, value } = error.details;
   const isDuplicate = error.code === 'E_ROUTING_DUPLICATE';

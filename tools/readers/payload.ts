@@ -38,7 +38,7 @@ function decodeBase64(text: string, { where, path }: ValuePlace): Uint8Array {
 }
 
 /** Whether a value is an array with its shape and dtype. */
-export function isPayload(value: unknown): value is Record<string, unknown> {
+function isPayload(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && 'data' in value && 'shape' in value;
 }
 

@@ -7,7 +7,7 @@ import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Progress } from '../../planner/planner.ts';
 import { type VerifiedFile, verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
-import { OpenFile, readWhole } from './file.ts';
+import { OpenFile, readStdin, readWhole } from './file.ts';
 import { isPlan } from './planMagic.ts';
 import { openSource } from './source.ts';
 
@@ -39,9 +39,15 @@ export async function readVerifiedPlan(path: string): Promise<DecodedPlan & { pl
  * @throws FuscoError E_FILE_NOT_FOUND, E_FILE_READ, and what decodePlan and verifyPlan throw
  */
 export async function verifyFile(path: string, progress?: Progress): Promise<VerifiedFile> {
+  const verify = (length: number, readInto: (at: number, into: Uint8Array) => void) => {
+    const read = async (at: number, into: Uint8Array) => readInto(at, into);
+    return named(path, () => verifyChunked({ length, read }, nodeHashing, progress));
+  };
+  const piped = readStdin(path);
+  if (piped !== undefined)
+    return verify(piped.length, (at, into) => into.set(piped.subarray(at, at + into.length)));
   using file = new OpenFile(path);
-  const read = async (at: number, into: Uint8Array) => file.readInto(at, into);
-  return await named(path, () => verifyChunked({ length: file.length, read }, nodeHashing, progress));
+  return await verify(file.length, (at, into) => file.readInto(at, into));
 }
 
 /** Whether a path is a plan file. Throws E_FILE_NOT_FOUND, E_FILE_READ. */

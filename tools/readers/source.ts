@@ -10,6 +10,7 @@ import {
   type FileSource,
   OpenFile,
   readError,
+  readStdin,
   type Source,
 } from './file.ts';
 import { gunzip, isGzip } from './gzip.ts';
@@ -59,8 +60,13 @@ export function openFile(path: string): FileSource & Disposable {
   }
 }
 
-/** Opens a directory or a regular file; throws what openFile throws. */
+/** Opens a directory, a regular file, or standard input for `-`; throws what openFile throws. */
 export function openSource(path: string): Source & Disposable {
+  const piped = readStdin(path);
+  if (piped !== undefined) {
+    const bytes = isGzip(piped) ? gunzip(piped, path) : piped;
+    return { ...sourceOf(bytes, path), [Symbol.dispose]: () => {} };
+  }
   let names: string[];
   try {
     if (!statSync(path).isDirectory()) return openFile(path);

@@ -34,10 +34,15 @@ export function html(strings: TemplateStringsArray, ...contents: readonly Conten
 
 export const NOTHING = new Markup('');
 
+/** Up to this many rows, each cell repeats the name of its column, for pages that are too narrow for columns. */
+const MAX_NAMED_ROWS = 40;
+
 /** A table whose first column names the row; `head` names the columns, units included. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): Markup {
+  const named = (i: number) =>
+    rows.length <= MAX_NAMED_ROWS ? html` data-head="${head[i + 1] ?? ''}"` : NOTHING;
   return html`<table><thead><tr>${head.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead><tbody>${rows.map(
     ([name, ...cells]) =>
-      html`<tr><th scope="row">${name!}</th>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`,
+      html`<tr><th scope="row">${name!}</th>${cells.map((cell, i) => html`<td${named(i)}>${cell}</td>`)}</tr>`,
   )}</tbody></table>`;
 }

@@ -62,8 +62,8 @@ export function panelPage(
   { style, script }: ReportAssets,
 ): string {
   const contents = panels.map(({ id, title }) => html`<li><a href="#panel-${id}">${title}</a></li>`);
-  // A page that cannot load anything cannot send anything either.
-  const policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+  // A page that cannot load anything cannot send anything either. Images are drawings of the page itself.
+  const policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
   return html`<!doctype html>
 <html lang="en">
 <head>

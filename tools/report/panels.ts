@@ -5,6 +5,7 @@ import { factsOf, memoryFact } from '../figures/facts.ts';
 import { count, formatBytes, percent, rows, segments, times, tokens } from '../figures/format.ts';
 import type { Load } from '../figures/load.ts';
 import type { Figures, TokenFigures } from '../figures/planFigures.ts';
+import type { Measured, StrategyRow } from '../figures/strategyRows.ts';
 import type { Lengths } from '../figures/tokens.ts';
 import { barChart } from './charts/bars.ts';
 import { NARROW, WIDE } from './charts/frame.ts';
@@ -148,19 +149,59 @@ function bytesText(bytes: number): string {
   return bytes === 0 ? '0' : formatBytes(bytes);
 }
 
+/** A run of the plan, shown below its prediction: times, and their ratio to the model. */
+function measuredRow({ backend, dispatchUs, combineUs }: Measured, predicted: StrategyRow): string[] {
+  const us = dispatchUs + combineUs;
+  const ratio = predicted.us === 0 ? '' : `${times(us / predicted.us)} the model`;
+  return [
+    `measured, ${backend} backend`,
+    ...[formatUs(dispatchUs), formatUs(combineUs), formatUs(us), '', ratio, ''],
+  ];
+}
+
+/** Bytes of each rank; the fullest rank decides whether the plan fits. */
+function memoryChart({ strategies }: Figures, maxBytes: number, width: number): Markup {
+  if (strategies === undefined) return NOTHING;
+  const { rankBytes, memoryGB, memory } = strategies;
+  // Powers of ten, as in the data sheets of GPUs.
+  const [unit, size] = maxBytes < 1e9 ? ['MB', 1e6] : ['GB', 1e9];
+  const chart = barChart({
+    title: 'Memory of each rank',
+    values: rankBytes.map((bytes) => bytes / size),
+    names: rankBytes.map((_, rank) => `rank ${rank}`),
+    ticks: rankBytes.map((_, rank) => String(rank)),
+    xTitle: 'rank',
+    yTitle: unit,
+    format: (value) => `${value.toFixed(2)} ${unit}`,
+    note: (value) => `, ${percent((value * size) / (memoryGB * 1e9))} of ${memoryGB} GB`,
+    max: maxBytes / size,
+    width,
+    hasPeak: memory.total > memoryGB * 1e9,
+  });
+  const what =
+    memory.weights === 0
+      ? 'Buffers of one layer; the sizes of the experts are not known.'
+      : 'Weights of the experts of all layers, and buffers of one layer.';
+  const fits = memory.total <= memoryGB * 1e9 ? 'fits' : 'does not fit';
+  return html`${chart}<p class="figure-note">Rank <strong>${memory.rank}</strong> needs the most, which ${fits} ${memoryGB} GB. ${what}</p>`;
+}
+
 /** The strategies for this routing, the experts, the memory, and what would help. */
 function strategyTable({ strategies }: Figures): Markup {
   if (strategies === undefined) return html`<p class="empty">Not predicted.</p>`;
-  const { rows: found, advice, memory, memoryGB, machine, experts } = strategies;
-  const body = found.map((row) => [
-    `${row.name}${row.isOwn ? ' (this plan)' : ''}${row.isBest ? ' – fastest' : ''}`,
-    formatUs(row.dispatchUs),
-    formatUs(row.combineUs),
-    formatUs(row.us),
-    times(row.speedUp),
-    row.bound,
-    row.options,
-  ]);
+  const { rows: found, advice, memory, memoryGB, machine, experts, measured } = strategies;
+  const body = found.flatMap((row) => {
+    const predicted = [
+      `${row.name}${row.isOwn ? ' (this plan)' : ''}${row.isBest ? ' – fastest' : ''}`,
+      formatUs(row.dispatchUs),
+      formatUs(row.combineUs),
+      formatUs(row.us),
+      times(row.speedUp),
+      row.bound,
+      row.options,
+    ];
+    return row.isOwn && measured !== undefined ? [predicted, measuredRow(measured, row)] : [predicted];
+  });
   const head = ['strategy', 'dispatch', 'combine', 'both', 'of unfused', 'bound by', 'options of fusco plan'];
   const own = found.find(({ isOwn }) => isOwn)!;
   const room = memory.total <= memoryGB * 1e9 ? 'fits' : 'does not fit';
@@ -246,6 +287,7 @@ function scales(all: readonly Figures[]) {
     heat: heatMax(all.map(({ heat }) => heat)),
     experts: most(({ experts }) => experts.rows),
     ranks: most(({ ranks }) => ranks.rows),
+    memory: most(({ strategies }) => strategies?.rankBytes ?? []),
     groups: most(({ summary }) => summary.forwarding?.groupLoads ?? []),
     ranksReached: ofTokens(({ spread }) => spread.ranks),
     nodesReached: ofTokens(({ spread }) => spread.nodes),
@@ -280,6 +322,12 @@ function loadSpecs(all: readonly Figures[], max: ReturnType<typeof scales>): Spe
       'Load of each rank',
       'Rows that each rank receives, all of its experts together, without padding. The busiest rank decides how long the experts take.',
       ({ ranks }, width) => loadChart(ranks, 'Rows received by each rank', 'rank', max.ranks, width),
+    ),
+    wide(
+      'memory',
+      'Memory of each rank',
+      'What experts and exchange need on each rank: weights, tokens, receive buffers and results. The fullest rank decides whether the plan fits.',
+      (figures, width) => memoryChart(figures, max.memory, width),
     ),
     wide(
       'experts',
@@ -347,6 +395,7 @@ function appliesTo(all: readonly Figures[]): (panel: Spec) => boolean {
   const some = (has: (figures: Figures) => boolean) => all.some(has);
   const needs: Readonly<Record<string, boolean>> = {
     strategies: some(({ strategies }) => strategies !== undefined),
+    memory: some(({ strategies }) => strategies !== undefined),
     'nodes-per-token': some(({ summary, joined }) => summary.ranks > joined && summary.ranksPerNode > 1),
     groups: some(({ summary }) => summary.forwarding !== undefined),
   };

@@ -1,6 +1,8 @@
 // Behavior of charts in a browser: the mark under the pointer or in focus is described in words, and arrow keys move
 // between marks.
 
+import { pngOf, svgOf } from './chartImage.ts';
+
 const MARK = '.mark';
 
 function say(mark: Element): void {
@@ -98,10 +100,15 @@ function onTool(event: Event): void {
   if (tool === 'sort') sortBars(chart, button);
   if (tool === 'zoom-in') zoom(chart, 2);
   if (tool === 'zoom-out') zoom(chart, 0.5);
-  if (tool === 'csv') {
-    const label = chart.querySelector('svg')?.getAttribute('aria-label') ?? 'chart';
-    saveText(`${label.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-')}.csv`, 'text/csv', csvOf(chart));
-  }
+  if (tool === 'csv') saveText(`${nameOf(chart)}.csv`, 'text/csv', csvOf(chart));
+  if (tool === 'svg') saveText(`${nameOf(chart)}.svg`, 'image/svg+xml', svgOf(chart));
+  if (tool === 'png') void pngOf(chart).then((blob) => saveBytes(`${nameOf(chart)}.png`, blob));
+}
+
+/** A name for the files of a chart. */
+function nameOf(chart: Element): string {
+  const label = chart.querySelector('svg')?.getAttribute('aria-label') ?? 'chart';
+  return label.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-');
 }
 
 /** Activates the charts of a document, including those that are drawn later. */

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { FuscoError } from '../../planner/errors.ts';
 import { type ReportAssets, type ReportInput, reportPage } from './page.ts';
-import { type WhatIfInput, whatIfPage } from './whatIfPage.ts';
+import { type RecordingInput, recordingPage, type WhatIfInput, whatIfPage } from './recordingPages.ts';
 
 /** A file that `npm run build:viewer` has made. Throws E_BACKEND if it has not. */
 export async function viewerAsset(name: string): Promise<Uint8Array> {
@@ -30,6 +30,11 @@ async function encodePage(page: (assets: ReportAssets) => string): Promise<Uint8
 /** The report of a plan. Throws E_BACKEND. */
 export function encodeReport(input: ReportInput): Promise<Uint8Array> {
   return encodePage((assets) => reportPage(input, assets));
+}
+
+/** The report of a recording. Throws E_BACKEND. */
+export function encodeRecording(input: RecordingInput): Promise<Uint8Array> {
+  return encodePage((assets) => recordingPage(input, assets));
 }
 
 /** The report of a recording under several placements. Throws E_BACKEND. */

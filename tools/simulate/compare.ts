@@ -75,7 +75,7 @@ function predictUnfused(flat: VerifiedPlan, topology: Topology): Prediction {
 }
 
 /** A flat plan with and without fusion: the baseline, and the gain from direct rows. */
-export function predictFlat(flat: VerifiedPlan, topology: Topology): Prediction[] {
+function predictFlat(flat: VerifiedPlan, topology: Topology): Prediction[] {
   return [predictUnfused(flat, topology), predictPlan(flat, topology)];
 }
 

@@ -89,7 +89,7 @@ export function expertTime(plan: Plan, experts: Model, { constants }: Topology):
   return { us, rank, bound, evenUs: Math.min(us, Math.max(productUs(evenRows), evenReads)) };
 }
 
-/** Bytes of the rank that needs most, by what they are for. */
+/** Bytes of a rank, by purpose. */
 export interface RankMemory {
   readonly rank: number;
   /** Experts of all layers; 0 without a model. */
@@ -106,11 +106,11 @@ export interface RankMemory {
   readonly total: number;
 }
 
-/** Memory of the rank that needs most. Attention, caches and optimizer states are not in it. */
-export function rankMemory(plan: Plan, experts: Model | undefined): RankMemory {
+/** Memory of each rank. Attention, caches and optimizer states are not included. */
+export function memoryPerRank(plan: Plan, experts: Model | undefined): RankMemory[] {
   const { spec, shards } = plan;
   const [there, back] = [dispatchRowBytes(spec), combineRowBytes(spec)];
-  const perRank = shards.map((shard): RankMemory => {
+  return shards.map((shard): RankMemory => {
     const instances = shard.expertRows.length;
     const parts = {
       weights: experts === undefined ? 0 : experts.layers * instances * weightBytes(experts, plan),
@@ -122,5 +122,9 @@ export function rankMemory(plan: Plan, experts: Model | undefined): RankMemory {
     };
     return { rank: shard.rank, ...parts, total: sum(Object.values(parts)) };
   });
-  return perRank.reduce((most, each) => (each.total > most.total ? each : most));
+}
+
+/** Memory of the rank that needs the most. */
+export function rankMemory(plan: Plan, experts: Model | undefined): RankMemory {
+  return memoryPerRank(plan, experts).reduce((most, each) => (each.total > most.total ? each : most));
 }

@@ -60,7 +60,7 @@ const MEASURED: readonly Series[] = [
 ];
 
 /** What differs through NCCL, as a calibration for `fusco simulate`. */
-export const NCCL_CONSTANTS: Partial<Constants> = {
+const NCCL_CONSTANTS: Partial<Constants> = {
   nvlinkGBps: 250,
   scatterReached: 0.95,
   overlap: 0.5,

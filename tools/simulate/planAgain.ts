@@ -4,7 +4,7 @@ import { FuscoError } from '../../planner/errors.ts';
 import { defaultRanksPerNode } from '../../planner/placement.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
-import { optionsOf } from '../../planner/spec.ts';
+import { optionsOf, type PlanOptions } from '../../planner/spec.ts';
 import { countChoices, proposePlacement } from '../placement/propose.ts';
 import { joinTables, splitTable } from '../readers/tables.ts';
 import { resampleTokens } from '../workload/families.ts';
@@ -19,6 +19,8 @@ export interface Change {
   readonly capacity?: number;
   /** Experts are placed by their counts, with this many more instances than experts, as `placement propose` does. */
   readonly replicas?: number;
+  /** Options in place of the plan's. */
+  readonly options?: Partial<PlanOptions>;
 }
 
 const SEED = 1;
@@ -30,17 +32,21 @@ const SEED = 1;
  */
 export function planAgain(plan: VerifiedPlan, planner: Planner, change: Change): VerifiedPlan {
   const { spec } = plan;
-  const { ranks = spec.ranks, tokens, capacity = spec.capacity, replicas } = change;
-  const isSame = ranks === spec.ranks && capacity === spec.capacity;
+  const { options = {}, tokens, replicas } = change;
+  const { ranks = options.ranks ?? spec.ranks, capacity = options.capacity ?? spec.capacity } = change;
+  const isSame = ranks === spec.ranks && capacity === spec.capacity && Object.keys(options).length === 0;
   if (isSame && tokens === undefined && replicas === undefined) return plan;
-  if (replicas === undefined && ranks !== spec.ranks && spec.placement.map.length > 0) {
+  const isPlaced = replicas !== undefined || options.placement !== undefined;
+  if (!isPlaced && ranks !== spec.ranks && spec.placement.map.length > 0) {
     const text = `the plan places experts on ${spec.ranks} ranks: plan the routing for ${ranks} ranks, with a placement for them`;
     throw new FuscoError('E_OPTION', text, { value: ranks });
   }
   const routing = routingOf(plan);
   const same = ranks === spec.ranks ? routing : splitTable(joinTables(routing), ranks);
   const tables = tokens === undefined ? same : resampleTokens(routing, { seed: SEED, ranks, tokens });
-  const ranksPerNode = ranks % spec.ranksPerNode === 0 ? spec.ranksPerNode : defaultRanksPerNode(ranks);
+  const ranksPerNode =
+    options.ranksPerNode ??
+    (ranks % spec.ranksPerNode === 0 ? spec.ranksPerNode : defaultRanksPerNode(ranks));
   const placement =
     replicas === undefined
       ? {}
@@ -48,5 +54,8 @@ export function planAgain(plan: VerifiedPlan, planner: Planner, change: Change):
           placement: proposePlacement(countChoices(tables, spec.experts), { ranks, replicas, ranksPerNode })
             .map,
         };
-  return planner.planAll(tables, { ...optionsOf(spec), ranks, ranksPerNode, capacity, ...placement });
+  return planner.planAll(tables, {
+    ...{ ...optionsOf(spec), ...options },
+    ...{ ranks, ranksPerNode, capacity, ...placement },
+  });
 }

@@ -185,7 +185,7 @@ function constantFields(value: unknown, path: string): [string, unknown][] {
 }
 
 /** `base` with the constants of a JSON object in their place. Throws E_FORMAT or E_OPTION. */
-export function overrideConstants(base: Constants, value: unknown, path: string): Constants {
+function overrideConstants(base: Constants, value: unknown, path: string): Constants {
   const changed: Partial<Record<keyof Constants, number>> = {};
   for (const [name, given] of constantFields(value, path)) {
     if (!Object.hasOwn(RANGES, name)) {
@@ -199,7 +199,7 @@ export function overrideConstants(base: Constants, value: unknown, path: string)
 }
 
 /** The topology in a JSON object: {name, nodes, ranksPerNode, memoryGB?, constants?}; what it leaves out is H100's. */
-export function parseTopology(value: unknown, path: string): Topology {
+function parseTopology(value: unknown, path: string): Topology {
   const fields = new Map(fieldsOf(value, path));
   const known = ['name', 'nodes', 'ranksPerNode', 'memoryGB', 'constants'];
   for (const name of fields.keys()) {

@@ -52,6 +52,24 @@ function expertDetail(plan: Plan, instance: number): Detail {
   };
 }
 
+function rankDetail(plan: Plan, rank: number): Detail {
+  const { instanceExpert, instanceRank } = plan.spec.placement;
+  const experts = new Map<number, number>();
+  const sources = new Map<number, number>();
+  forEachKept(plan, (from, _, instance) => {
+    if (instanceRank[instance] !== rank) return;
+    count(experts, instanceExpert[instance]!);
+    count(sources, from);
+  });
+  return {
+    title: `Rank ${rank}: which experts its rows are for, and where they come from`,
+    lines: [
+      ...largestLines(experts, (expert) => `expert ${expert}`),
+      ...largestLines(sources, (from) => `from rank ${from}`),
+    ],
+  };
+}
+
 function pairDetail(plan: Plan, from: number, to: number): Detail {
   const { instanceExpert, instanceRank } = plan.spec.placement;
   const experts = new Map<number, number>();
@@ -79,5 +97,6 @@ function pairDetail(plan: Plan, from: number, to: number): Detail {
 /** The parts of a mark. O(entries). */
 export function detailOf(plan: Plan, subject: Subject): Detail {
   if ('expert' in subject) return expertDetail(plan, subject.expert);
+  if ('rank' in subject) return rankDetail(plan, subject.rank);
   return pairDetail(plan, subject.from, subject.to);
 }

@@ -1,7 +1,7 @@
 // Messages between the page and its worker: one request, one answer, matched by number.
 
 import type { Dtype, PartialDtype, PlacementMap, Strategy, SumOrder } from '../../planner/index.ts';
-import type { Balance } from '../../planner/spec.ts';
+import type { Balance, ReplicaRule } from '../../planner/spec.ts';
 import type { Figures } from '../figures/planFigures.ts';
 import type { Strategies } from '../figures/strategyRows.ts';
 import type { NamedBytes } from '../readers/numpyRouting.ts';
@@ -25,8 +25,12 @@ export interface ViewOptions {
   readonly dtype: Dtype;
   /** Name of the machine for which times are predicted; empty for H100 with eight GPUs per node. */
   readonly topology: string;
-  /** Contiguous blocks, expert e on rank e mod ranks, or an explicit map. */
-  readonly placement: 'blocks' | 'round-robin' | PlacementMap;
+  /** Contiguous blocks, expert e on rank e mod ranks, packed by the rows of each expert, or an explicit map. */
+  readonly placement: 'blocks' | 'round-robin' | 'packed' | PlacementMap;
+  /** Instances beyond one per expert of a packed placement. */
+  readonly extra: number;
+  /** Which instance of a replicated expert receives a row. */
+  readonly replicas: ReplicaRule;
 }
 
 export interface Opened {
@@ -70,8 +74,11 @@ export interface Difference {
   readonly figures: readonly (readonly [what: string, a: string, b: string, change: string])[];
 }
 
-/** A mark of a chart that was chosen: an expert instance, or a pair of ranks. */
-export type Subject = { readonly expert: number } | { readonly from: number; readonly to: number };
+/** A mark of a chart that was chosen: an expert instance, a rank, or a pair of ranks. */
+export type Subject =
+  | { readonly expert: number }
+  | { readonly rank: number }
+  | { readonly from: number; readonly to: number };
 
 /** Details of a mark: a title, and lines with the largest parts first. */
 export interface Detail {

@@ -21,6 +21,7 @@ import { formatChange, formatValue, METRICS } from '../diff/metrics.ts';
 import { causeLines } from '../diff/render.ts';
 import { figuresOf } from '../figures/planFigures.ts';
 import { type Strategies, strategiesOf } from '../figures/strategyRows.ts';
+import { countChoices, proposePlacement } from '../placement/propose.ts';
 import { type NamedBytes, parseRouting } from '../readers/numpyRouting.ts';
 import { isPlan } from '../readers/planMagic.ts';
 import { joinTables, leastExperts, splitTable } from '../readers/tables.ts';
@@ -57,19 +58,19 @@ function readTables(files: readonly NamedBytes[]): { tables: RoutingTable[]; fil
   }
 }
 
-function placementOf({
-  placement,
-  experts,
-  ranks,
-}: Pick<ViewOptions, 'placement' | 'experts' | 'ranks'>): PlacementMap {
+function placementOf(options: ViewOptions, tables: readonly RoutingTable[]): PlacementMap {
+  const { placement, experts, ranks, ranksPerNode, extra: replicas } = options;
+  if (placement === 'packed')
+    return proposePlacement(countChoices(tables, experts), { ranks, ranksPerNode, replicas }).map;
   if (placement === 'blocks') return [];
   if (placement === 'round-robin') return Array.from({ length: experts }, (_, expert) => expert % ranks);
   return placement;
 }
 
 /** Options of the planner. A capacity of 0 means no limit, in the page as in the planner. */
-function planOptions({ topology: _, ...options }: ViewOptions): PlanOptions {
-  return { ...options, placement: placementOf(options) };
+function planOptions(options: ViewOptions, tables: readonly RoutingTable[]): PlanOptions {
+  const { topology: _, extra: __, ...rest } = options;
+  return { ...rest, placement: placementOf(options, tables) };
 }
 
 /** The machine that a side predicts on. Throws E_OPTION for an unknown name, or a group that does not fit. */
@@ -98,6 +99,8 @@ function optionsOfPlan({ spec }: VerifiedPlan): ViewOptions {
     dtype,
     topology: '',
     placement: placement.map.length === 0 ? 'blocks' : placement.map,
+    extra: 0,
+    replicas: spec.replicas === 'none' ? 'quota-1' : spec.replicas,
   };
 }
 
@@ -117,6 +120,8 @@ function guessOptions(tables: readonly RoutingTable[], fileRanks: number | undef
     dtype: 'bf16',
     topology: '',
     placement: 'blocks',
+    extra: 0,
+    replicas: 'quota-1',
   };
 }
 
@@ -196,7 +201,7 @@ export class Session implements Calls {
     const isResplit = options.ranks !== open.fileRanks;
     const tables = isResplit ? splitTable(joinTables(open.tables), options.ranks) : open.tables;
     const start = performance.now();
-    const plan = this.#planner.planAll(tables, { ...open.kept, ...planOptions(options) });
+    const plan = this.#planner.planAll(tables, { ...open.kept, ...planOptions(options, tables) });
     const planned = performance.now();
     const id = await planId(plan, this.#sha256);
     const hashed = performance.now();
@@ -238,7 +243,7 @@ export class Session implements Calls {
       .map(
         ({ name, unit, from, to, change }) =>
           [
-            meanings.get(name)!,
+            meanings.get(name)!.replace(/, in microseconds$/, ''),
             formatValue(from, unit),
             formatValue(to, unit),
             formatChange(change),

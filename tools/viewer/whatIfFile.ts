@@ -11,6 +11,7 @@ import {
   isText,
 } from '../../executor/fields.ts';
 import { FuscoError } from '../../planner/errors.ts';
+import { jsonOf } from '../readers/json.ts';
 import type { NamedBytes } from '../readers/numpyRouting.ts';
 import type { Move, PlacementFigures, StepFigures, WhatIf } from '../simulate/whatIf.ts';
 
@@ -47,18 +48,19 @@ export function isJsonFile({ bytes }: NamedBytes): boolean {
   return /^\s*\{/.test(new TextDecoder('latin1').decode(bytes.subarray(0, 64)));
 }
 
+/** The value of a JSON file. Throws E_FORMAT. */
+export function parseJsonBytes({ name, bytes }: NamedBytes): unknown {
+  return jsonOf(new TextDecoder().decode(bytes), name);
+}
+
 /** The steps under each placement. Throws E_FORMAT for any other JSON. */
-export function parseWhatIf({ name, bytes }: NamedBytes): WhatIf {
-  const refuse = (cause?: unknown): never => {
-    const text = 'it is no result of `fusco simulate RECORDING --placements A,B --json`';
-    throw new FuscoError('E_FORMAT', text, { path: name, ...(cause === undefined ? {} : { cause }) });
+export function parseWhatIf(file: NamedBytes): WhatIf {
+  const refuse = (): never => {
+    const text =
+      'it is neither the output of `fusco simulate RECORDING --placement A,B --json` nor that of `fusco run --json`';
+    throw new FuscoError('E_FORMAT', text, { path: file.name });
   };
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch (cause) {
-    return refuse(cause);
-  }
+  const value = parseJsonBytes(file);
   if (!isWhatIf(value) || value.placements.length === 0) return refuse();
   const { steps, placements } = value;
   return placements.every((placement) => placement.steps.length === steps.length) ? value : refuse();

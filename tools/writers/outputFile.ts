@@ -152,8 +152,13 @@ export class OutputDirectory {
   }
 }
 
+/** Writes a file as writeFileAtomic does, or to standard output if the path is `-`. */
+export async function writeOutput(path: string, chunks: Chunks): Promise<void> {
+  await (path === '-' ? writeStdout(chunks) : writeFileAtomic(path, chunks));
+}
+
 /** Writes bytes to standard output, one chunk after the other. */
-export async function writeStdout(chunks: Chunks): Promise<void> {
+async function writeStdout(chunks: Chunks): Promise<void> {
   for await (const chunk of chunks) {
     if (process.stdout.write(chunk)) continue;
     await new Promise((resolve) => process.stdout.once('drain', resolve));

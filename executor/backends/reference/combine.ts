@@ -71,7 +71,7 @@ export function combineRank(plan: Plan, shard: Shard, call: CombineCall): void {
 }
 
 /** The dot product of two float32 vectors: each product is rounded, then added as laneSum adds. */
-export function laneDot(a: Float32Array, b: Float32Array): number {
+function laneDot(a: Float32Array, b: Float32Array): number {
   return laneSum(a.map((value, i) => value * b[i]!));
 }
 

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { findBenchAddon } from '../../../executor/internal.ts';
+import { EXAMPLES } from '../../../tools/cli/examples.ts';
 import { JSON_FORMAT_VERSION } from '../../../tools/cli/io.ts';
 import { createProgram } from '../../../tools/cli/main.ts';
 import {
@@ -27,6 +28,27 @@ function leaves({ commands }: Command, words = ''): [string, Command][] {
 }
 
 const COMMANDS = new Map(leaves(createProgram()));
+
+describe("a command's help", () => {
+  it.each([...COMMANDS])('of %s ends with examples, whose options the command has', (name, made) => {
+    const examples = EXAMPLES[name] ?? [];
+    expect(examples.length).toBeGreaterThan(0);
+    for (const line of examples) {
+      const calls = line.split(' | ').filter((call) => call.includes(`fusco ${name}`));
+      expect([line, calls.length]).toEqual([line, 1]);
+      const [, given] = calls[0]!.split(`fusco ${name}`);
+      for (const [option] of given!.matchAll(/(?<= )--?[a-z][a-z-]*/g)) {
+        const found = made.options.some(({ short, long }) => option === short || option === long);
+        expect([line, option, found]).toEqual([line, option, true]);
+      }
+    }
+  });
+
+  it('shows them', async () => {
+    const { stdout } = await fusco('placement', 'propose', '--help');
+    expect(stdout).toContain(`\nExamples:\n  ${EXAMPLES['placement propose']!.join('\n  ')}\n`);
+  });
+});
 
 describe("the README's table of commands", () => {
   const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');

@@ -22,6 +22,30 @@ async function makePlan(...options: string[]): Promise<void> {
   expect((await fusco('plan', 'r.npy', '--experts', '4', '-o', 'p.fusco', ...options)).code).toBe(0);
 }
 
+describe('fusco inspect RECORDING --html', () => {
+  it('shows imbalance, time and memory of each routing', async () => {
+    saveRouting('steps.npy', [
+      ...ROUTING,
+      [
+        [2, 3],
+        [3, 2],
+      ],
+    ]);
+    const args = ['--axes', 'steps,tokens,topk', '--ranks', '2', '--experts', '4'];
+    const { code, stderr } = await fusco('inspect', 'steps.npy', ...args, '--html', 'r.html');
+    expect([code, stderr]).toEqual([0, expect.stringMatching(/^report of 3 routings: .* -> r\.html$/m)]);
+    const page = readFileSync('r.html', 'utf8');
+    expect(page).toContain('<title>Recording – steps.npy</title>');
+    expect(page.match(/<figure class="chart"/g)).toHaveLength(4);
+    // In the last step all entries are for the experts of rank 1.
+    expect(page).toContain('aria-label="step 2: 2.000 ×"');
+    expect(page).toContain('2.00 × at most (step 2)');
+    expect(page).not.toMatch(/\b(src|href)="(?!#)/);
+    const refused = await fusco('inspect', 'steps.npy', ...args, '--html', 'r.html', '--run', 'x.json');
+    expectRefusal(refused, 'E_USAGE', /--run belongs to a plan/);
+  });
+});
+
 describe('fusco inspect --html', () => {
   it('writes one file that holds its own style and script, and prints the summary as well', async () => {
     await makePlan();

@@ -1,11 +1,13 @@
 // `fusco simulate FILE`: topologies by name and from files, calibration, what is printed, what is refused.
 
+import { readFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import {
   expectRefusal,
   fusco,
   fuscoJson,
   save,
+  saveNpy,
   saveRouting,
   saveRoutingByRank,
   useTemporaryDirectory,
@@ -127,6 +129,27 @@ describe('a plan on a machine', () => {
     expect(stdout).toContain('8 ranks, 8 per node');
   });
 
+  it('plans the tokens of a plan again for the options that are given, on other ranks in equal blocks', async () => {
+    await fusco('plan', 'r.npy', '--as-batch', '--ranks', '2', '--experts', '4', '-o', 'two.fusco');
+    const two = await fuscoJson('simulate', 'two.fusco');
+    const { notices, ...again } = await fuscoJson('simulate', 'flat.fusco', '--ranks', '2');
+    expect(again).toEqual(two);
+    expect(notices).toEqual([
+      'flat.fusco: its tokens are planned again with the options of the command line',
+    ]);
+    const hier = await fuscoJson('simulate', 'hier.fusco');
+    const given = ['--strategy', 'hier', '--balance', 'rotate', '--node-sizes', '2,2'];
+    expect(await fuscoJson('simulate', 'flat.fusco', ...given)).toMatchObject({ planId: hier.planId });
+    expect(await fuscoJson('simulate', 'flat.fusco', '--strategy', 'flat')).not.toHaveProperty('notices');
+    expectRefusal(await fusco('simulate', 'r.npy', '--ranks', '2'), 'E_RANKS', /--as-batch/);
+  });
+
+  it('sweeps one routing, not the first of several', async () => {
+    const args = ['simulate', 'r.npy', '--axes', 'steps,tokens,topk', '--ranks', '2', '--sweep', 'tokens=2'];
+    expectRefusal(await fusco(...args), 'E_USAGE', /--step/);
+    expect(await fuscoJson(...args, '--step', '1')).toMatchObject({ results: [{ tokens: [2, 2] }] });
+  });
+
   it('sweeps every combination of tokens, ranks, capacity and machines', async () => {
     const sweep = [
       '--sweep',
@@ -147,6 +170,64 @@ describe('a plan on a machine', () => {
     const [all, few] = capped.results as { droppedEntries: number }[];
     expect([all!.droppedEntries, few!.droppedEntries > 0]).toEqual([0, true]);
     expectRefusal(await fusco('simulate', 'flat.fusco', '--sweep', 'experts=1'), 'E_USAGE', /tokens, ranks/);
+  });
+
+  it('says whether replicas help, against the plan as it is', async () => {
+    saveRouting('hot.npy', Array(4).fill(Array.from({ length: 64 }, () => [0])));
+    await fusco('plan', 'hot.npy', '--experts', '4', '-o', 'hot.fusco');
+    const args = ['simulate', 'hot.fusco', '--sweep', 'replicas=0,3', '--intermediate', '4096'];
+    const { asItIs, results } = await fuscoJson(...args);
+    expect(asItIs).toMatchObject({ instances: 4, rankMaxOverMean: 4 });
+    expect(results).toMatchObject([{ instances: 4 }, { instances: 7, rankMaxOverMean: 1 }]);
+    const text = await fusco(...args);
+    expect(text.stdout).toMatch(/^h100-nvl8 .* as it is +4\.000 x /m);
+    expect(text.stdout).toMatch(
+      /\nBest: experts packed by load with 3 replicas; exchange and experts take .* instead of .* % less\)\.\n$/,
+    );
+    const none = await fusco('simulate', 'hot.fusco', '--sweep', 'replicas=0', '--intermediate', '4096');
+    expect(none.stdout).toMatch(/\nReplicas do not help: exchange and experts take .* with the plan as it is\.\n$/);
+  });
+
+  it('puts a run of the plan next to its prediction', async () => {
+    const rows = { shape: [4, 3, 8], data: new Float32Array(96).fill(1) };
+    saveNpy('x.npy', 'f32', rows.shape, rows.data);
+    const run = await fusco(
+      'run',
+      'hier.fusco',
+      '--input',
+      'x.npy',
+      '--out',
+      'out',
+      '--backend',
+      'reference',
+      '--json',
+    );
+    save('run.json', run.stdout);
+    const { dispatch, combine } = JSON.parse(run.stdout);
+    const { measured } = await fuscoJson('simulate', 'hier.fusco', '--run', 'run.json');
+    expect(measured).toEqual({
+      backend: 'reference',
+      dispatchUs: dispatch.nanoseconds / 1e3,
+      combineUs: combine.nanoseconds / 1e3,
+    });
+    const { stdout } = await fusco('simulate', 'hier.fusco', '--run', 'run.json');
+    expect(stdout).toMatch(
+      /^measured on the reference backend: dispatch .* x the model\), combine .* x the model\)$/m,
+    );
+    const report = ['inspect', 'hier.fusco', '--html', 'report.html', '--run', 'run.json'];
+    expect((await fusco(...report)).code).toBe(0);
+    expect(readFileSync('report.html', 'utf8')).toContain('measured, reference backend');
+    expectRefusal(
+      await fusco('simulate', 'flat.fusco', '--run', 'run.json'),
+      'E_OPTION',
+      /the run executed plan/,
+    );
+    save('other.json', '{"planId": 1}');
+    expectRefusal(
+      await fusco('simulate', 'flat.fusco', '--run', 'other.json'),
+      'E_FORMAT',
+      /fusco run --json/,
+    );
   });
 
   it('answers whether replicas help: imbalance, and the time of the experts', async () => {

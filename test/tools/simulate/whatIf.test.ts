@@ -1,9 +1,10 @@
-// `fusco simulate RECORDING --placements A,B,C`: what other placements would have done.
+// `fusco simulate RECORDING --placement A,B,C`: what other placements would have done.
 
 import { readFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Recorder } from '../../../executor/training/recorder.ts';
 import { loadPlanner } from '../../../planner/node.ts';
+import { encodeNpy } from '../../../tools/readers/npy.ts';
 import type { PlacementFigures as Figures } from '../../../tools/simulate/whatIf.ts';
 import {
   expectRefusal,
@@ -56,7 +57,7 @@ const simulate = (...args: string[]) => ['simulate', 'recording', '--topology', 
 
 describe('a recording of two steps', () => {
   it('is planned under every placement: imbalance, bytes and time of each step and of all', async () => {
-    const json = await fuscoJson(...simulate('--placements', 'recorded,near.json,both.json'));
+    const json = await fuscoJson(...simulate('--placement', 'recorded,near.json,both.json'));
     expect(json).toMatchObject({ model: true, steps: [0, 1], tokens: [4, 6] });
     const [recorded, near, both] = json.placements as [Figures, Figures, Figures];
     // All 4 rows of step 0 are on rank 2: 4 times the mean of 1. Step 1 has 6 rows, 4 of them there.
@@ -77,7 +78,7 @@ describe('a recording of two steps', () => {
 
   it('says after how many tokens moving weights pays', async () => {
     const json = await fuscoJson(
-      ...simulate('--placements', 'recorded,near.json,recorded', '--expert-bytes', '100000'),
+      ...simulate('--placement', 'recorded,near.json,recorded', '--expert-bytes', '100000'),
     );
     const [recorded, near, again] = json.placements as [Figures, Figures, Figures];
     expect(recorded.move).toBeUndefined();
@@ -86,13 +87,13 @@ describe('a recording of two steps', () => {
     const saved = (recorded.overall.us - near.overall.us) / 10;
     expect(near.move!.breakEvenTokens).toBe(Math.ceil(1000 / saved));
     expect(again.move).toEqual({ instances: 0, bytes: 0, us: 0, breakEvenTokens: 0 });
-    const back = await fuscoJson(...simulate('--placements', 'near.json,blocks', '--expert-bytes', '1'));
+    const back = await fuscoJson(...simulate('--placement', 'near.json,blocks', '--expert-bytes', '1'));
     expect((back.placements as Figures[])[1]!.move!.breakEvenTokens).toBeNull();
   });
 
   it('is shown as text, and as a report that loads nothing', async () => {
     const args = simulate(
-      '--placements',
+      '--placement',
       'blocks,both.json',
       '--expert-bytes',
       '1000',
@@ -114,6 +115,54 @@ describe('a recording of two steps', () => {
   });
 });
 
+describe('placements', () => {
+  it('have an older name of their option, which also takes a single one', async () => {
+    const args = simulate('--placement', 'blocks,near.json');
+    const json = await fuscoJson(...args);
+    expect(await fuscoJson(...simulate('--placements', 'blocks,near.json'))).toEqual(json);
+    const { placements } = await fuscoJson(...simulate('--placements', 'near.json'));
+    expect(placements).toEqual([(json.placements as Figures[])[1]]);
+    expectRefusal(await fusco(...args, '--placements', 'blocks'), 'E_USAGE', /not both/);
+  });
+
+  it('are those of chosen steps', async () => {
+    const both = await fuscoJson(...simulate('--placement', 'blocks,recorded'));
+    const second = await fuscoJson(...simulate('--placement', 'blocks,recorded', '--step', '1'));
+    expect(second).toMatchObject({ steps: [1], tokens: [6] });
+    expect(await fuscoJson(...simulate('--placement', 'blocks,recorded', '--steps', '1-9'))).toEqual(second);
+    const [of, all] = [second, both].map(({ placements }) => (placements as Figures[])[0]!.steps);
+    expect(of).toEqual([all![1]]);
+  });
+
+  it('are compared for the routing of a plan, with its options', async () => {
+    saveRouting('r.npy', [[[0]], [[0]], [[1]], [[2]]]);
+    const options = ['--experts', '4', '--ranks-per-node', '2', '--hidden', '1000', '--dtype', 'fp8'];
+    await fusco('plan', 'r.npy', ...options, '-o', 'p.fusco');
+    const args = ['--placement', 'blocks,near.json', '--topology', 'machine.json'];
+    const json = await fuscoJson('simulate', 'p.fusco', ...args);
+    expect(json).toMatchObject({ steps: [0], tokens: [4] });
+    expectRefusal(
+      await fusco('simulate', 'p.fusco', ...args, '--ranks', '2'),
+      'E_RANKS',
+      /4 ranks, not the 2/,
+    );
+  });
+
+  it('take the steps of another program, and one layer', async () => {
+    const ids = Int32Array.of(0, 1, 0, 1, 2, 3, 2, 3, 1, 2, 1, 2, 3, 0, 3, 0);
+    save('steps.npy', Buffer.concat([...encodeNpy('i32', [2, 4, 2, 1], ids)]));
+    const args = ['--axes', 'steps,tokens,layers,topk', '--ranks', '4', '--experts', '4'];
+    const compared = ['--placement', 'blocks,round-robin', '--topology', 'machine.json', ...args];
+    const found = await fuscoJson('simulate', 'steps.npy', ...compared, '--layer', '1');
+    expect(found).toMatchObject({ steps: [0, 1], tokens: [4, 4] });
+    expectRefusal(
+      await fusco('simulate', 'steps.npy', ...compared),
+      'E_FOREIGN',
+      /layers 0, 1: give --layer/,
+    );
+  });
+});
+
 describe('a routing that is no recording', () => {
   it('is one step; experts and strategy are options', async () => {
     saveRouting('r.npy', [[[0]], [[0]], [[1]], [[2]]]);
@@ -122,8 +171,8 @@ describe('a routing that is no recording', () => {
       'r.npy',
       '--topology',
       'machine.json',
-      '--placements',
-      'blocks',
+      '--placement',
+      'blocks,round-robin',
       '--experts',
       '4',
     ];
@@ -131,7 +180,7 @@ describe('a routing that is no recording', () => {
     expect(json).toMatchObject({
       steps: [0],
       tokens: [4],
-      placements: [{ overall: { rankMaxOverMean: 2 } }],
+      placements: [{ overall: { rankMaxOverMean: 2 } }, { overall: { rankMaxOverMean: 2 } }],
     });
     const text = await fusco(...args);
     expect(text.stdout).toContain('1 step on simple');
@@ -139,25 +188,29 @@ describe('a routing that is no recording', () => {
   });
 
   it.each([
-    [['r.npy', '--placements', 'blocks', '--topology', 'machine.json'], 'E_USAGE', /needs --experts/],
+    [['r.npy', '--placement', 'blocks,', '--topology', 'machine.json'], 'E_USAGE', /needs --experts/],
     [
-      ['r.npy', '--placements', 'recorded', '--topology', 'machine.json'],
+      ['r.npy', '--placement', 'recorded', '--topology', 'machine.json'],
       'E_USAGE',
       /recorded needs a recording/,
     ],
-    [['recording', '--placements', 'no.json', '--topology', 'machine.json'], 'E_FILE_NOT_FOUND', /no\.json/],
     [
-      ['recording', '--placements', 'blocks', '--topology', 'h200-nvl2'],
+      ['recording', '--placement', 'blocks,no.json', '--topology', 'machine.json'],
+      'E_FILE_NOT_FOUND',
+      /no\.json/,
+    ],
+    [
+      ['recording', '--placement', 'blocks,recorded', '--topology', 'h200-nvl2'],
       'E_OPTION',
       /does not fit h200-nvl2/,
     ],
     [
       ['p.fusco', '--topology', 'machine.json', '--expert-bytes', '4'],
       'E_USAGE',
-      /are only valid with --placements/,
+      /are only valid with --placement A,B,C/,
     ],
     [
-      ['recording', '--placements', 'blocks', '--sweep', 'ranks=2'],
+      ['recording', '--placement', 'blocks,recorded', '--sweep', 'ranks=2'],
       'E_USAGE',
       /cannot be combined with --trace or --sweep/,
     ],

@@ -56,6 +56,23 @@ describe('Session.open', () => {
     }
   });
 
+  it('packs experts by their rows, with replicas where they are asked for', async () => {
+    // Experts 0 and 1 have three rows each, 2 and 3 one; blocks put the first two on rank 0.
+    const { options } = await session.open('a', [npy('x.npy', [2, 4, 1], 0, 0, 0, 1, 1, 1, 2, 3)]);
+    const figures = async (changed: Partial<typeof options>) =>
+      (await session.plan('a', { ...options, ...changed })).figures;
+    expect(options).toMatchObject({ placement: 'blocks', extra: 0, replicas: 'quota-1' });
+    expect((await figures({})).ranks.rows).toEqual([6, 2]);
+    expect((await figures({ placement: 'packed' })).ranks.rows).toEqual([4, 4]);
+    const replicated = await figures({ placement: 'packed', extra: 1 });
+    expect(replicated.summary).toMatchObject({ instances: 5, replicas: 'quota-1' });
+    const local = await figures({ placement: 'packed', extra: 1, replicas: 'local' });
+    expect(local.summary).toMatchObject({ instances: 5, replicas: 'local' });
+    await expect(session.plan('a', { ...options, placement: 'packed', extra: -1 })).rejects.toMatchObject({
+      code: 'E_OPTION',
+    });
+  });
+
   it('refuses a plan that was changed', async () => {
     const { bytes } = await encodePlan(samplePlan(planner, 'plain'), nodeSha256);
     bytes[bytes.length - 50]! ^= 1;
@@ -214,6 +231,10 @@ describe('what the page asks after planning', () => {
     expect(await session.detail('a', { expert: 2 })).toEqual({
       title: 'Expert 2 on rank 1: where its rows come from',
       lines: ['rank 0: 1 row', 'rank 1: 1 row', 'first tokens (rank:token): 0:0, 1:0'],
+    });
+    expect(await session.detail('a', { rank: 1 })).toEqual({
+      title: 'Rank 1: which experts its rows are for, and where they come from',
+      lines: [...['expert 2: 2 rows', 'expert 3: 2 rows'], ...['from rank 0: 2 rows', 'from rank 1: 2 rows']],
     });
     expect(await session.detail('a', { from: 0, to: 1 })).toEqual({
       title: 'Tokens of rank 0 whose experts are on rank 1',

@@ -30,8 +30,13 @@ describe('parseWhatIf', () => {
     expect(time).toContain('aria-label="step 5, b: 9.00 us"');
   });
 
+  it('says what is wrong with JSON that cannot be read', () => {
+    expect(() => parseWhatIf(fileOf('{'))).toThrow(
+      expect.objectContaining({ code: 'E_FORMAT', message: expect.stringContaining('it is not JSON') }),
+    );
+  });
+
   it.each<[string, unknown]>([
-    ['no JSON', '{'],
     ['other JSON', { logical_count: [[1]] }],
     ['no placements', { ...sound, placements: [] }],
     ['fewer figures than steps', { ...sound, steps: [4, 5, 6] }],

@@ -62,7 +62,7 @@ export async function save<R extends object>(
  * A bench command with these options.
  *
  * @param run undefined: this process has nothing to print
- * @param show prints the result without its verdicts
+ * @param show prints the result without its verdicts, which --goals prints
  */
 export function benchOf<Options extends object, R extends object>(
   name: string,
@@ -73,14 +73,17 @@ export function benchOf<Options extends object, R extends object>(
 ): Command {
   const made = command(name, description);
   for (const option of options) made.addOption(option);
-  return savable(made).action(async ({ json, out, ...rest }: Options & Output) => {
-    const result = await run(rest as unknown as Options);
-    if (result === undefined) return;
-    await save(result, { json, out }, (shown) => {
-      show(shown);
-      if ('verdicts' in shown) printVerdicts(shown.verdicts as readonly Verdict[]);
-    });
-  });
+  made.option('--goals', 'also print which goals of this project the figures reach');
+  return savable(made).action(
+    async ({ json, out, goals, ...rest }: Options & Output & { goals?: boolean }) => {
+      const result = await run(rest as unknown as Options);
+      if (result === undefined) return;
+      await save(result, { json, out }, (shown) => {
+        show(shown);
+        if (goals && 'verdicts' in shown) printVerdicts(shown.verdicts as readonly Verdict[]);
+      });
+    },
+  );
 }
 
 function printVerdicts(verdicts: readonly Verdict[]): void {

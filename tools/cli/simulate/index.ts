@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { FuscoError } from '../../../planner/errors.ts';
 import { loadPlanner } from '../../../planner/node.ts';
 import { MODELS, type Model, namedModel } from '../../simulate/experts.ts';
@@ -27,6 +27,7 @@ interface SimulateArguments extends SubjectArguments {
   routing?: string;
   counts?: string;
   trace?: string;
+  run?: string;
   json?: boolean;
 }
 
@@ -49,17 +50,24 @@ async function simulatePlans(file: string, args: SimulateArguments): Promise<voi
   if (first.isGuess)
     notices.add(`${first.plan.spec.experts} experts: the largest id plus one; --experts sets their number`);
   const model = modelOfArguments(args, first);
-  const { topology, calibration, trace, json } = args;
+  const { topology, calibration, trace, run, json } = args;
   const options = {
     notices,
     ...(topology === undefined ? {} : { topology }),
     ...(calibration === undefined ? {} : { calibration }),
     ...(trace === undefined ? {} : { trace }),
+    ...(run === undefined ? {} : { run }),
     ...(json === undefined ? {} : { json }),
     ...(model === undefined ? {} : { model }),
   };
-  if (args.sweep !== undefined) return simulateSweep(first.plan, planner, args.sweep, options);
   const second = await subjects.next();
+  if (args.sweep !== undefined) {
+    if (!second.done)
+      throw new FuscoError('E_USAGE', '--sweep needs one routing: select it with --step and --layer', {
+        path: file,
+      });
+    return simulateSweep(first.plan, planner, args.sweep, options);
+  }
   if (second.done) return simulateOne(file, first, planner, options);
   async function* all() {
     yield first;
@@ -88,7 +96,15 @@ function checkPaper(file: string | undefined, args: SimulateArguments): void {
     throw new FuscoError('E_USAGE', 'give --routing or --counts, not both');
 }
 
-async function simulate(file: string | undefined, args: SimulateArguments, command: Command): Promise<void> {
+/** The placements to compare: several names, or the recorded one; `--placements` is the older name of the option. */
+function placementsOf({ placements, placement, html, expertBytes }: SimulateArguments): string | undefined {
+  if (placements !== undefined && placement !== undefined)
+    throw new FuscoError('E_USAGE', 'give --placement or --placements, not both');
+  const isCompared = html !== undefined || expertBytes !== undefined || /,|^recorded$/.test(placement ?? '');
+  return placements ?? (isCompared ? placement : undefined);
+}
+
+async function simulate(file: string | undefined, args: SimulateArguments): Promise<void> {
   if (args.paper) {
     checkPaper(file, args);
     return simulatePaper(args);
@@ -98,32 +114,18 @@ async function simulate(file: string | undefined, args: SimulateArguments, comma
   if (args.measured) return simulateMeasured(args);
   if (file === undefined)
     throw new FuscoError('E_USAGE', 'simulate needs a plan or a routing, or --paper or --measured');
-  // Several names of one option are those of the other.
-  const several = args.placement?.includes(',') ? args.placement : undefined;
-  const placements = args.placements ?? several;
+  const placements = placementsOf(args);
   if (placements !== undefined) {
-    const { placements: _, placement, ...rest } = args;
-    if (placement !== undefined && several !== placements)
-      throw new FuscoError('E_USAGE', 'give --placements or --placement, not both');
+    const { placements: _, placement: __, strategy, ...rest } = args;
     if (args.trace !== undefined || args.sweep !== undefined)
-      throw new FuscoError('E_USAGE', '--placements cannot be combined with --trace or --sweep');
-    const { strategy, ...others } = rest;
-    const isGiven = command.getOptionValueSource('strategy') === 'cli';
-    return simulatePlacements(file, { ...others, placements, ...(isGiven ? { strategy } : {}) });
+      throw new FuscoError('E_USAGE', 'several placements cannot be combined with --trace or --sweep');
+    const isGiven = args.given?.has('strategy') === true;
+    return simulatePlacements(file, { ...rest, placements, ...(isGiven ? { strategy } : {}) });
   }
   if (args.expertBytes !== undefined || args.html !== undefined)
-    throw new FuscoError('E_USAGE', '--expert-bytes and --html are only valid with --placements');
+    throw new FuscoError('E_USAGE', '--expert-bytes and --html are only valid with --placement A,B,C');
   return simulatePlans(file, args);
 }
-
-const EXAMPLES = `
-Examples:
-  fusco simulate step.fusco
-  fusco simulate routing.npy --experts 256 --topology gb200-nvl72
-  fusco simulate step.fusco --sweep tokens=128,1024,4096 --sweep topology=h100-nvl8,h200-2x8
-  fusco simulate step.fusco --sweep replicas=0,2,16
-  fusco simulate trace/ --experts 256 --layers 3-60
-  fusco simulate recording/ --placements recorded,map.json --expert-bytes 88080384`;
 
 export function simulateCommand(): Command {
   const made = command(
@@ -131,6 +133,8 @@ export function simulateCommand(): Command {
     'Predict with a cost model what a plan or a routing costs on a cluster, and what other strategies would.',
   )
     .argument('[file]', 'a plan file, a routing or a recording')
+    .option('--json', 'print one JSON object')
+    .optionsGroup('What to predict:')
     .option(
       '--topology <name|file>',
       `${TOPOLOGY_NAMES.join(', ')}, or a JSON file (default: H100, nodes of the plan)`,
@@ -148,23 +152,24 @@ export function simulateCommand(): Command {
       'predict for each value of tokens, ranks, capacity, replicas or topology',
       sweepOption,
     )
+    .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
     .option(
-      '--placements <list>',
-      'plan each step of a recording under these placements: names of rules, recorded, JSON files; also --placement A,B,C',
+      '--run <file>',
+      'show the times that `fusco run --json` printed for this plan next to the prediction',
     )
+    .optionsGroup('Several placements, with --placement A,B,C:')
+    .addOption(new Option('--placements <list>').hideHelp())
     .option(
       '--expert-bytes <n>',
-      'with --placements: bytes of an expert, to estimate when moving from the first placement pays off',
+      'bytes of an expert, to estimate when moving from the first placement pays off',
       integer(1),
     )
-    .option('--html <file>', 'with --placements: also write a report with charts as one HTML file')
+    .option('--html <file>', 'also write a report with charts as one HTML file')
+    .optionsGroup('How good the model is:')
     .option('--measured', 'show predictions next to the measurements of docs/performance-gpus.md')
     .option('--paper', 'show predictions next to the published evaluation of the FUSCO paper')
     .option('--routing <path>', 'with --paper: a routing of 64 ranks to use as the real traffic')
     .option('--counts <file>', 'with --paper: expert counts of layer --layer to use as the real traffic')
-    .option('--trace <file>', 'write the timeline as Chrome trace JSON, for Perfetto')
-    .option('--json', 'print one JSON object')
-    .addHelpText('after', EXAMPLES)
     .action(simulate);
   return addSubjectOptions(made);
 }

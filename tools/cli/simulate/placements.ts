@@ -1,4 +1,4 @@
-// `fusco simulate RECORDING --placements A,B,C`: evaluates placements on a recording.
+// `fusco simulate RECORDING --placement A,B,C`: evaluates placements on a recording.
 
 import { basename } from 'node:path';
 import { FuscoError } from '../../../planner/errors.ts';
@@ -6,7 +6,7 @@ import { loadPlanner } from '../../../planner/node.ts';
 import type { PlanOptions, Strategy } from '../../../planner/spec.ts';
 import { formatBytes } from '../../figures/format.ts';
 import { readPlacement } from '../../readers/placementMap.ts';
-import { type RoutingStep, readSteps } from '../../readers/steps.ts';
+import type { ListedRouting } from '../../readers/recording.ts';
 import { encodeWhatIf } from '../../report/write.ts';
 import { LABEL } from '../../simulate/predictionText.ts';
 import type { Topology } from '../../simulate/topology.ts';
@@ -14,10 +14,18 @@ import { type NamedPlacement, type PlannedStep, type WhatIf, whatIf } from '../.
 import { overallLines, stepLines } from '../../simulate/whatIfText.ts';
 import { writeFileAtomic } from '../../writers/outputFile.ts';
 import { Notices, print, printJson, say } from '../io.ts';
-import { type NodeArguments, type RoutingArguments, ranksPerNodeOf, routingChoice } from '../options.ts';
+import {
+  type NodeArguments,
+  oneLayer,
+  type RangeArguments,
+  type RoutingArguments,
+  ranksPerNodeOf,
+  recordingChoice,
+} from '../options.ts';
+import { routingsOf } from '../subject.ts';
 import { type MachineArguments, machineOf } from './plans.ts';
 
-export interface WhatIfArguments extends RoutingArguments, NodeArguments, MachineArguments {
+export interface WhatIfArguments extends RoutingArguments, RangeArguments, NodeArguments, MachineArguments {
   placements: string;
   ranks?: number;
   experts?: number;
@@ -31,14 +39,14 @@ export interface WhatIfArguments extends RoutingArguments, NodeArguments, Machin
 const RECORDED = 'recorded';
 
 /** The number of experts that the command line or the recording states. Throws E_USAGE if neither does. */
-function expertsOf({ options }: RoutingStep, { experts = options?.experts }: WhatIfArguments): number {
+function expertsOf({ options }: ListedRouting, { experts = options?.experts }: WhatIfArguments): number {
   if (experts !== undefined) return experts;
   throw new FuscoError('E_USAGE', 'a routing that is not a recording needs --experts');
 }
 
 /** The placements of a comma-separated list: names of rules, `recorded` (that of the recording), or files. */
 async function readPlacements(
-  steps: readonly RoutingStep[],
+  steps: readonly ListedRouting[],
   args: WhatIfArguments,
   ranks: number,
 ): Promise<NamedPlacement[]> {
@@ -46,7 +54,7 @@ async function readPlacements(
   const { options } = first;
   const names = args.placements.split(',');
   if (options === undefined && names.includes(RECORDED))
-    throw new FuscoError('E_USAGE', `--placements ${RECORDED} needs a recording with its options`);
+    throw new FuscoError('E_USAGE', `--placement ${RECORDED} needs a recording with its options`);
   const experts = expertsOf(first, args);
   const placements: NamedPlacement[] = [];
   for (const name of names) {
@@ -58,12 +66,12 @@ async function readPlacements(
 
 /** The steps with the options of their plans: the recorded options, overridden by the command line. */
 async function* plannedSteps(
-  steps: readonly RoutingStep[],
+  steps: readonly ListedRouting[],
   args: WhatIfArguments,
   ranksPerNode: number,
 ): AsyncGenerator<PlannedStep> {
   for (const recordedStep of steps) {
-    const { step, options: recorded } = recordedStep;
+    const { step = args.step ?? 0, options: recorded } = recordedStep;
     const tables = await recordedStep.tables();
     const experts = expertsOf(recordedStep, args);
     const options: PlanOptions = {
@@ -77,10 +85,9 @@ async function* plannedSteps(
 
 export async function simulatePlacements(file: string, args: WhatIfArguments): Promise<void> {
   const notices = new Notices();
-  const { ranks: given, experts } = args;
-  const steps = await readSteps(file, { ...routingChoice(args, notices.add), ranks: given, experts });
-  const [first] = steps;
-  if (first === undefined) throw new FuscoError('E_FORMAT', 'the recording has no steps', { path: file });
+  const steps = await routingsOf(file, recordingChoice(args, notices.add));
+  oneLayer(steps, file);
+  const first = steps[0]!;
   const ranks = first.options?.ranks ?? (await first.tables()).length;
   const ranksPerNode = first.options?.ranksPerNode ?? ranksPerNodeOf(args, ranks, notices.add);
   const topology = await machineOf(args, { ranks, ranksPerNode });

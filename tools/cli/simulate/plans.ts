@@ -4,7 +4,10 @@ import type { VerifiedPlan } from '../../../planner/plan.ts';
 import type { Planner } from '../../../planner/planner.ts';
 import { sum } from '../../../planner/totals.ts';
 import { formatBytes, formatCount, formatGrid, formatUs } from '../../figures/format.ts';
+import { type Measured, measuredOf } from '../../figures/strategyRows.ts';
 import { maxOverMean } from '../../figures/summary.ts';
+import { numberOf } from '../../readers/recording.ts';
+import { readRunReport } from '../../readers/runReport.ts';
 import { adviceOf, bindingStage, strategyName } from '../../simulate/advice.ts';
 import { encodeTrace, traceOf } from '../../simulate/chromeTrace.ts';
 import { type Comparison, compare, type Prediction } from '../../simulate/compare.ts';
@@ -46,7 +49,7 @@ export function fitted(
   return planAgain(plan, planner, { ranks: most });
 }
 
-export function predictionJson(prediction: Prediction) {
+function predictionJson(prediction: Prediction) {
   const { name, resource, rank } = bindingStage(prediction);
   return { ...prediction, bound: { stage: name, resource, rank } };
 }
@@ -90,6 +93,17 @@ function memoryLines(plan: VerifiedPlan, model: Model | undefined, topology: Top
   return `memory of rank ${rank}: ${formatBytes(total)}, ${verdict} (${shown.join(', ')}; without ${rest})`;
 }
 
+/** A run of the plan next to its prediction. */
+function measuredLine(
+  { backend, dispatchUs, combineUs }: Measured,
+  { dispatch, combine }: Prediction,
+): string {
+  const part = (name: string, us: number, modelUs: number) =>
+    `${name} ${formatUs(us)}${modelUs === 0 ? '' : ` (${(us / modelUs).toFixed(2)} x the model)`}`;
+  const both = `${part('dispatch', dispatchUs, dispatch.us)}, ${part('combine', combineUs, combine.us)}`;
+  return `\nmeasured on the ${backend} backend: ${both}`;
+}
+
 /** The prediction for one plan, as text. */
 function printOne(
   file: string,
@@ -97,6 +111,7 @@ function printOne(
   made: VerifiedPlan,
   found: Comparison,
   machine: Machine,
+  measured: Measured | undefined,
 ): void {
   const { topology, model } = machine;
   const { ranks, ranksPerNode } = made.spec;
@@ -106,6 +121,7 @@ function printOne(
     `plan ${subject.planId.slice(0, 12)}: ${strategyName(predictions[own]!)}, ${ranks} ranks, ${ranksPerNode} per node; NVLink joins ${Math.min(topology.ranksPerNode, ranks)}\n`,
   );
   print(comparisonLines(found));
+  if (measured !== undefined) print(measuredLine(measured, predictions[own]!));
   print(`\n${layerLines(made, model, topology, predictions[own]!.us)}`);
   print(memoryLines(made, model, topology));
   print(
@@ -137,6 +153,8 @@ function oneJson(subject: Subject, made: VerifiedPlan, found: Comparison, { topo
 export interface SimulateOptions extends MachineArguments {
   readonly notices: Notices;
   trace?: string;
+  /** What `fusco run --json` printed for the plan. */
+  run?: string;
   json?: boolean;
   /** Of the experts; that of the plan's sizes where it is not given. */
   model?: Model;
@@ -153,17 +171,20 @@ export async function simulateOne(
   const made = fitted(subject.plan, planner, topology, args.notices);
   const machine = { topology, model: args.model ?? modelOf(made) };
   const found = compare(made, planner, topology);
+  const { run } = args;
+  const measured = run === undefined ? undefined : measuredOf(await readRunReport(run, subject.planId));
   if (args.trace !== undefined) {
     await writeFileAtomic(args.trace, [encodeTrace(traceOf(made, topology))]);
     say(`timeline of ${made.spec.ranks} ranks -> ${args.trace} (open it in ui.perfetto.dev)`);
   }
   if (args.json) {
     const figures = oneJson(subject, made, found, machine);
-    printJson({ model: true, label: LABEL, ...figures, ...args.notices.fields });
+    const ran = measured === undefined ? {} : { measured };
+    printJson({ model: true, label: LABEL, ...figures, ...ran, ...args.notices.fields });
     return;
   }
   args.notices.say();
-  printOne(file, subject, made, found, machine);
+  printOne(file, subject, made, found, machine, measured);
 }
 
 /** One routing of a recording, predicted. */
@@ -206,13 +227,13 @@ export async function simulateRecording(
 ): Promise<void> {
   const all: Recorded[] = [];
   let topology: Topology | undefined;
-  for await (const { plan, step, layer } of subjects) {
+  for await (const subject of subjects) {
+    const { plan } = subject;
     topology ??= await machineOf(args, plan.spec);
     const made = fitted(plan, planner, topology, args.notices);
     const model = args.model ?? modelOf(made);
     all.push({
-      ...(step === undefined ? {} : { step }),
-      ...(layer === undefined ? {} : { layer }),
+      ...numberOf(subject),
       tokens: sum(made.shards.map((shard) => shard.tokens)),
       rankMaxOverMean: maxOverMean(made.shards.map((shard) => sum(shard.expertRows))),
       found: compare(made, planner, topology),

@@ -6,7 +6,7 @@ import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS } from '../../../planner/format/layo
 import type { VerifiedPlan } from '../../../planner/plan.ts';
 import type { Planner } from '../../../planner/planner.ts';
 import { sum } from '../../../planner/totals.ts';
-import { formatCount, formatGrid, formatUs } from '../../figures/format.ts';
+import { formatCount, formatGrid, formatUs, percent } from '../../figures/format.ts';
 import { maxOverMean } from '../../figures/summary.ts';
 import { strategyName } from '../../simulate/advice.ts';
 import { type Comparison, compare, type StrategyName } from '../../simulate/compare.ts';
@@ -45,8 +45,10 @@ export function sweepOption(text: string, before: Sweep = {}): Sweep {
   return { ...before, [name]: values.map((value) => NUMBERS[name as keyof typeof NUMBERS](value)) };
 }
 
+type Combination = Change & { readonly topology?: string };
+
 /** Every combination of the values: numbers in the order they were given, machines last. */
-function combinations({ topology = [], ...numbers }: Sweep): (Change & { topology?: string })[] {
+function combinations({ topology = [], ...numbers }: Sweep): Combination[] {
   const lists = Object.entries({ ...numbers, topology }).filter(([, values]) => values.length > 0);
   return lists.reduce<Record<string, number | string>[]>(
     (all, [name, values]) => all.flatMap((made) => values.map((value) => ({ ...made, [name]: value }))),
@@ -65,36 +67,91 @@ function timeCells({ predictions, best }: Comparison): string[] {
   return [...times, strategyName(predictions[best]!)];
 }
 
-/** Predicts every combination. */
+/** The prediction for one combination. */
+interface Swept {
+  readonly change: Change;
+  readonly topology: string;
+  readonly made: VerifiedPlan;
+  readonly found: Comparison;
+  /** Of the experts; undefined if their sizes are not known. */
+  readonly expertUs: number | undefined;
+  readonly rankMaxOverMean: number;
+}
+
+async function sweepOne(
+  plan: VerifiedPlan,
+  planner: Planner,
+  { topology: name, ...change }: Combination,
+  args: SimulateOptions,
+): Promise<Swept> {
+  const made = planAgain(plan, planner, change);
+  const topology = await machineOf(name === undefined ? args : { ...args, topology: name }, made.spec);
+  const found = compare(made, planner, topology);
+  const model = args.model ?? modelOf(made);
+  const expertUs = model === undefined ? undefined : expertTime(made, model, topology).us;
+  const rankMaxOverMean = maxOverMean(made.shards.map((shard) => sum(shard.expertRows)));
+  return { change, topology: topology.name, made, found, expertUs, rankMaxOverMean };
+}
+
+/** Dispatch and combine along the fastest strategy, and the experts between them if their sizes are known. */
+function costOf({ found, expertUs = 0 }: Swept): number {
+  return found.predictions[found.best]!.us + expertUs;
+}
+
+/** Whether replicas help: the fastest number of replicas compared with the plan as it is. */
+function verdict(asItIs: Swept, results: readonly Swept[]): string {
+  const best = results.reduce((least, each) => (costOf(each) < costOf(least) ? each : least));
+  const what = asItIs.expertUs === undefined ? 'exchange' : 'exchange and experts';
+  const [before, after] = [costOf(asItIs), costOf(best)];
+  if (after >= before)
+    return `Replicas do not help: ${what} take ${formatUs(before)} with the plan as it is.`;
+  const { replicas } = best.change;
+  const placed = `experts packed by load with ${replicas} ${replicas === 1 ? 'replica' : 'replicas'}`;
+  return `Best: ${placed}; ${what} take ${formatUs(after)} instead of ${formatUs(before)} (${percent(1 - after / before)} less).`;
+}
+
+function sweptJson({ topology, made, found, expertUs, rankMaxOverMean }: Swept) {
+  return {
+    ...{ topology, ranks: made.spec.ranks, capacity: made.spec.capacity, best: found.best },
+    tokens: made.shards.map((shard) => shard.tokens),
+    ...lostEntries(made),
+    instances: made.spec.placement.instances,
+    rankMaxOverMean,
+    expertUs: expertUs ?? null,
+    strategies: found.predictions.map(({ strategy, rule, us }) => ({ strategy, rule, us })),
+  };
+}
+
+function sweptRow({ topology, made, found, expertUs, rankMaxOverMean }: Swept): string[] {
+  return [
+    topology,
+    String(made.spec.ranks),
+    formatCount(Math.max(...made.shards.map((shard) => shard.tokens))),
+    made.spec.capacity === 0 ? '-' : formatCount(made.spec.capacity),
+    formatCount(lostEntries(made).droppedEntries),
+    formatCount(made.spec.placement.instances - made.spec.experts),
+    `${rankMaxOverMean.toFixed(3)} x`,
+    expertUs === undefined ? '-' : formatUs(expertUs),
+    ...timeCells(found),
+  ];
+}
+
+/** Predicts every combination. A sweep of replicas alone also predicts the plan as it is, and states whether they help. */
 export async function simulateSweep(
   plan: VerifiedPlan,
   planner: Planner,
   sweep: Sweep,
   args: SimulateOptions,
 ): Promise<void> {
-  const results = [];
-  for (const { topology: name, ...change } of combinations(sweep)) {
-    const made = planAgain(plan, planner, change);
-    const topology = await machineOf(name === undefined ? args : { ...args, topology: name }, made.spec);
-    const found = compare(made, planner, topology);
-    const model = args.model ?? modelOf(made);
-    const expertUs = model === undefined ? undefined : expertTime(made, model, topology).us;
-    const rankMaxOverMean = maxOverMean(made.shards.map((shard) => sum(shard.expertRows)));
-    results.push({ topology: topology.name, made, found, expertUs, rankMaxOverMean });
-  }
+  const isOfReplicas = Object.keys(sweep).join() === 'replicas';
+  const asItIs = isOfReplicas ? await sweepOne(plan, planner, {}, args) : undefined;
+  const results: Swept[] = [];
+  for (const combination of combinations(sweep))
+    results.push(await sweepOne(plan, planner, combination, args));
   if (args.json) {
+    const before = asItIs === undefined ? {} : { asItIs: sweptJson(asItIs) };
     printJson({
-      model: true,
-      label: LABEL,
-      results: results.map(({ topology, made, found, expertUs, rankMaxOverMean }) => ({
-        ...{ topology, ranks: made.spec.ranks, capacity: made.spec.capacity, best: found.best },
-        tokens: made.shards.map((shard) => shard.tokens),
-        ...lostEntries(made),
-        instances: made.spec.placement.instances,
-        rankMaxOverMean,
-        expertUs: expertUs ?? null,
-        strategies: found.predictions.map(({ strategy, rule, us }) => ({ strategy, rule, us })),
-      })),
+      ...{ model: true, label: LABEL, ...before, results: results.map(sweptJson) },
       ...args.notices.fields,
     });
     return;
@@ -106,16 +163,12 @@ export async function simulateSweep(
     ...SHOWN,
     'fastest',
   ];
-  const rows = results.map(({ topology, made, found, expertUs, rankMaxOverMean }) => [
-    topology,
-    String(made.spec.ranks),
-    formatCount(Math.max(...made.shards.map((shard) => shard.tokens))),
-    made.spec.capacity === 0 ? '-' : formatCount(made.spec.capacity),
-    formatCount(lostEntries(made).droppedEntries),
-    formatCount(made.spec.placement.instances - made.spec.experts),
-    `${rankMaxOverMean.toFixed(3)} x`,
-    expertUs === undefined ? '-' : formatUs(expertUs),
-    ...timeCells(found),
-  ]);
-  print(formatGrid([head, ...rows]));
+  const rows = results.map(sweptRow);
+  if (asItIs === undefined) {
+    print(formatGrid([head, ...rows]));
+    return;
+  }
+  const first = sweptRow(asItIs).with(head.indexOf('replicas'), 'as it is');
+  print(formatGrid([head, first, ...rows]));
+  print(`\n${verdict(asItIs, results)}`);
 }

@@ -24,7 +24,7 @@ export interface Chart {
 
 const ZOOM = html`<button type="button" data-tool="zoom-in">Zoom in</button><button type="button" data-tool="zoom-out" disabled>Zoom out</button>`;
 const SORT = html`<button type="button" data-tool="sort" aria-pressed="false">Sort by value</button>`;
-const CSV = html`<button type="button" data-tool="csv">Save as CSV</button>`;
+const SAVE = html`<span class="save-as">Save as ${['csv', 'svg', 'png'].map((kind) => html`<button type="button" data-tool="${kind}" aria-label="Save as ${kind.toUpperCase()}">${kind.toUpperCase()}</button>`)}</span>`;
 
 /** A chart with the line that repeats the mark in focus, and its table. */
 export function figure({ label, width, height, body, columns, isSortable, table }: Chart): Markup {
@@ -32,7 +32,7 @@ export function figure({ label, width, height, body, columns, isSortable, table 
   const size = width > NARROW ? 'wide' : 'narrow';
   return html`<figure class="chart"${grid}><div class="plot ${size}"><svg viewBox="0 0 ${width} ${height}" role="group" aria-label="${label}">${body}</svg></div>
 <output class="readout" aria-live="polite"></output>
-<div class="tools">${isSortable ? SORT : html``}${ZOOM}${CSV}</div>
+<div class="tools">${isSortable ? SORT : html``}${ZOOM}${SAVE}</div>
 <details><summary>As a table</summary><div class="scroll">${table}</div></details></figure>`;
 }
 

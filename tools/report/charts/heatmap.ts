@@ -44,7 +44,7 @@ function cellUnit(max: number): { unit: string; text: (bytes: number) => string 
 }
 
 /** The hues of style.css and the background of a cell: red, green, blue on light and on dark pages. */
-export const HUES: Readonly<Record<Link | 'surface', readonly [light: string, dark: string]>> = {
+const HUES: Readonly<Record<Link | 'surface', readonly [light: string, dark: string]>> = {
   own: ['#5d6873', '#a7b2bd'],
   near: ['#0072b2', '#56b4e9'],
   far: ['#c44f00', '#f0a13a'],

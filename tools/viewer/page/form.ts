@@ -7,7 +7,8 @@ const STRATEGIES = ['flat', 'hier', 'auto'] as const;
 const BALANCES = ['best', 'static', 'rotate', 'lpt'] as const;
 const PARTIALS = ['payload', 'f32'] as const;
 const SUMS = ['node', 'token'] as const;
-const DTYPES = ['bf16', 'f16', 'f32', 'fp8'] as const;
+const DTYPES = ['bf16', 'f16', 'f32', 'fp8', 'bytes'] as const;
+const RULES = ['quota-1', 'local'] as const;
 
 function divisors(n: number): number[] {
   return Array.from({ length: n }, (_, i) => i + 1).filter((size) => n % size === 0);
@@ -40,16 +41,13 @@ const MACHINES: readonly (readonly [string, string])[] = [
   ].map((name) => [name, name] as const),
 ];
 
-/** Options that only hierarchical plans have. */
-const FORWARDING = ['balance', 'partial'];
-
-/** Disables the options that have no effect in a flat plan. */
+/** Disables the options that have no effect in a plan. */
 export function disableUnused(form: HTMLFormElement): void {
-  const strategy = form.elements.namedItem('strategy') as HTMLSelectElement | null;
-  for (const name of FORWARDING) {
-    const field = form.elements.namedItem(name) as HTMLSelectElement | null;
-    if (field) field.disabled = strategy?.value === 'flat';
-  }
+  const field = (name: string) => form.elements.namedItem(name) as HTMLInputElement | HTMLSelectElement;
+  const [strategy, placement] = [field('strategy').value, field('placement').value];
+  for (const name of ['balance', 'partial', 'sum']) field(name).disabled = strategy === 'flat';
+  field('extra').disabled = placement !== 'packed';
+  field('replicas').disabled = placement === 'blocks' || placement === 'round-robin';
 }
 
 /** A field of the form: its name, its label, its control, and a note. */
@@ -58,11 +56,12 @@ type Field = readonly [name: string, label: string, control: Markup, note?: stri
 const PLACEMENTS = [
   ['blocks', 'contiguous blocks'],
   ['round-robin', 'round robin'],
+  ['packed', 'packed by load'],
   ['map', 'an explicit map'],
 ] as const;
 
 function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
-  const { ranks, ranksPerNode, strategy, balance, partial, sum, dtype, placement } = options;
+  const { ranks, ranksPerNode, strategy, balance, partial, sum, dtype, placement, replicas } = options;
   const number = (name: keyof ViewOptions, min: number, max: number) =>
     html`<input id="${side}-${name}" name="${name}" type="number" min="${min}" max="${max}" step="1" value="${options[name] as number}">`;
   const select = (name: keyof ViewOptions, list: Markup) =>
@@ -95,9 +94,19 @@ function fields(side: Side, { options, fileRanks, kind }: Opened): Field[] {
     ['hidden', 'Elements of a row', number('hidden', 1, 1 << 24)],
     ['dtype', 'Dtype', select('dtype', choices(DTYPES, dtype))],
     ['placement', 'Placement', select('placement', placed)],
+    ['extra', 'Replicas', number('extra', 0, 65535), 'instances beyond one per expert; packed by load only'],
+    [
+      'replicas',
+      'Replica rule',
+      select('replicas', choices(RULES, replicas)),
+      'which instance receives a row',
+    ],
     ['topology', 'Machine', select('topology', choices(MACHINES, options.topology)), 'for predicted times'],
   ];
 }
+
+/** Up to this width the options are folded, so that the results are near the top. The same width is in viewer.css. */
+const NARROW_PAGE = 860;
 
 /** The form of one side, filled with the options to start from. */
 export function formMarkup(side: Side, opened: Opened): Markup {
@@ -107,7 +116,8 @@ export function formMarkup(side: Side, opened: Opened): Markup {
     const hint = note === '' ? NOTHING : html`<span class="note">${note}</span>`;
     return html`<label for="${side}-${name}"><span class="name">${label}</span>${control}${hint}</label>`;
   });
-  return html`${rows}<label for="${side}-map" class="map"${typeof placement === 'string' ? html` hidden` : NOTHING}><span class="name">Map (JSON): expert → rank or ranks</span><textarea id="${side}-map" name="map" rows="3" spellcheck="false">${map}</textarea></label>`;
+  const isOpen = innerWidth > NARROW_PAGE ? html` open` : NOTHING;
+  return html`<details${isOpen}><summary>Options</summary><div class="fields">${rows}<label for="${side}-map" class="map"${typeof placement === 'string' ? html` hidden` : NOTHING}><span class="name">Map (JSON): expert → rank or ranks</span><textarea id="${side}-map" name="map" rows="3" spellcheck="false">${map}</textarea></label></div></details>`;
 }
 
 /** The map in the text field. Throws SyntaxError if it is not JSON; the planner checks its contents. */
@@ -123,7 +133,7 @@ export function readForm(form: HTMLFormElement): ViewOptions {
   const number = (name: string) => (text(name) === '' ? Number.NaN : Number(text(name)));
   const choice = <T extends string>(name: string, values: readonly T[]) =>
     values.find((value) => value === text(name)) ?? values[0]!;
-  const kind = choice('placement', ['blocks', 'round-robin', 'map'] as const);
+  const kind = choice('placement', ['blocks', 'round-robin', 'packed', 'map'] as const);
   return {
     experts: number('experts'),
     ranks: number('ranks'),
@@ -138,5 +148,8 @@ export function readForm(form: HTMLFormElement): ViewOptions {
     dtype: choice('dtype', DTYPES),
     topology: text('topology'),
     placement: kind === 'map' ? readMap(text('map')) : kind,
+    // The data does not contain disabled fields.
+    extra: data.has('extra') ? number('extra') : 0,
+    replicas: choice('replicas', RULES),
   };
 }

@@ -2,14 +2,17 @@
 
 import { sum } from '../../../planner/totals.ts';
 import { formatCount } from '../../figures/format.ts';
+import type { Figures } from '../../figures/planFigures.ts';
 import type { RecordedFigures } from '../../figures/recorded.ts';
+import { measuredOf } from '../../figures/strategyRows.ts';
 import type { NamedBytes } from '../../readers/numpyRouting.ts';
+import { isRunReport, type RunReport } from '../../readers/runReport.ts';
 import { html, type Markup } from '../../report/markup.ts';
 import { headline, panelMarkup, panelsOf, sideBySide } from '../../report/panels.ts';
 import { listen, saveBytes } from '../../report/readout.ts';
 import { whatIfPanels } from '../../report/whatIfPanels.ts';
 import type { Difference, Opened, Planned, Side, Subject, ViewOptions } from '../protocol.ts';
-import { isJsonFile, parseWhatIf } from '../whatIfFile.ts';
+import { isJsonFile, parseJsonBytes, parseWhatIf } from '../whatIfFile.ts';
 import { addressOf, readAddress } from './address.ts';
 import { createClient } from './client.ts';
 import { tokenDiagram } from './diagram.ts';
@@ -29,6 +32,8 @@ import { saveReport } from './saveReport.ts';
 interface Shown {
   readonly form: HTMLFormElement;
   files?: Group;
+  /** A run of some plan of this side; shown with the plan that it executed. */
+  run?: RunReport;
   opened?: Opened;
   planned?: Planned;
   /** Of the plan that is shown. */
@@ -225,8 +230,15 @@ function plannedSides(): { side: Side; state: Shown }[] {
     .filter(({ state }) => state.planned !== undefined);
 }
 
+/** The figures of a side, with the run of its plan. */
+function figuresOf({ planned, run }: Shown): Figures {
+  const { figures, planId } = planned!;
+  if (figures.strategies === undefined || run?.planId !== planId) return figures;
+  return { ...figures, strategies: { ...figures.strategies, measured: measuredOf(run) } };
+}
+
 function drawnPanels(shown: readonly { state: Shown }[]) {
-  return panelsOf(shown.map(({ state }) => state.planned!.figures));
+  return panelsOf(shown.map(({ state }) => figuresOf(state)));
 }
 
 function renderHeadlines(shown: readonly { side: Side; state: Shown }[]): void {
@@ -258,14 +270,16 @@ function render(): void {
 function renderLate(): void {
   const shown = plannedSides();
   renderHeadlines(shown);
-  const late = drawnPanels(shown).find(({ id }) => id === 'strategies');
-  if (late === undefined) return;
-  document.getElementById(`panel-${late.id}`)?.remove();
-  const markup = panelMarkup(
-    late,
-    shown.map(({ side }) => titleOf(side)),
-  );
-  element('panels').insertAdjacentHTML('afterbegin', markup.text);
+  const names = shown.map(({ side }) => titleOf(side));
+  const drawn = drawnPanels(shown);
+  for (const [i, panel] of drawn.entries()) {
+    if (panel.id !== 'strategies' && panel.id !== 'memory') continue;
+    document.getElementById(`panel-${panel.id}`)?.remove();
+    const { text } = panelMarkup(panel, names);
+    const before = i === 0 ? null : document.getElementById(`panel-${drawn[i - 1]!.id}`);
+    if (before === null) element('panels').insertAdjacentHTML('afterbegin', text);
+    else before.insertAdjacentHTML('afterend', text);
+  }
 }
 
 /** Follows the chosen token through every plan on the page. */
@@ -306,12 +320,13 @@ async function save(side: Side): Promise<void> {
 async function saveReportOf(side: Side): Promise<void> {
   const { planned, opened } = sides[side];
   if (planned === undefined || opened === undefined) return;
-  await saveReport(opened.name, planned);
+  await saveReport(opened.name, { ...planned, figures: figuresOf(sides[side]) });
 }
 
 /** The details to request for a chosen mark; undefined for marks without details. */
 function subjectOf({ dataset }: HTMLElement | SVGElement, side: Side): Subject | undefined {
   if (dataset.expert !== undefined) return { expert: Number(dataset.expert) };
+  if (dataset.rank !== undefined) return { rank: Number(dataset.rank) };
   const isRank = sides[side].planned?.figures.heat.ranksPerCell === 1;
   if (dataset.from === undefined || !isRank) return undefined;
   return { from: Number(dataset.from), to: Number(dataset.to) };
@@ -363,11 +378,30 @@ function showPlacements(file: NamedBytes): void {
   status.textContent = 'A recording under several placements. Times are predicted by a cost model.';
 }
 
+/** A result of `simulate` is shown alone; a run is shown with the plan on the page that was executed. */
+function openJson(file: NamedBytes): void {
+  const run = parseJsonBytes(file);
+  if (!isRunReport(run)) {
+    showPlacements(file);
+    return;
+  }
+  const shown = plannedSides().filter(({ state }) => state.planned!.planId === run.planId);
+  if (shown.length === 0) {
+    const text = `${file.name}: a run of plan ${run.planId.slice(0, 12)}, which is not on the page`;
+    throw Object.assign(new Error(text), { code: 'E_OPTION', hint: 'Open the plan that was run first.' });
+  }
+  for (const { state } of shown) state.run = run;
+  renderLate();
+}
+
 /** One group goes to the given side; two groups go to both sides. A result of `simulate` is shown alone. */
 async function openGroups(groups: readonly Group[], side: Side): Promise<void> {
   const [first, second] = groups;
   if (first === undefined) return;
-  if (first.length === 1 && isJsonFile(first[0]!)) return showPlacements(first[0]!);
+  if (first.length === 1 && isJsonFile(first[0]!)) {
+    openJson(first[0]!);
+    return;
+  }
   element('placements').hidden = true;
   await open(second === undefined ? side : 'a', first);
   if (second === undefined || sides.a.opened === undefined) return;
