@@ -52,7 +52,7 @@ it('a plan without a name of its own is stdin.fusco', async () => {
 
 it.each([
   ['fusco plan r.npy --experts 4 -o - --json', /-o - and --json both/],
-  ['fusco plan r.npy --experts 4 -o - --stream', /give no --stream/],
+  ['fusco plan r.npy --experts 4 -o - --stream', /-o - plans in memory and cannot be combined with --stream/],
   ['fusco workload balanced --ranks 2 --tokens 1 --topk 1 --experts 2 -o - --json', /-o - and --json both/],
   ['echo nothing | fusco verify -', /E_PLAN_MAGIC.*: -: /],
 ])('%s is refused with one line', async (line, text) => {

@@ -42,7 +42,7 @@ describe('fusco inspect RECORDING --html', () => {
     expect(page).toContain('2.00 × at most (step 2)');
     expect(page).not.toMatch(/\b(src|href)="(?!#)/);
     const refused = await fusco('inspect', 'steps.npy', ...args, '--html', 'r.html', '--run', 'x.json');
-    expectRefusal(refused, 'E_USAGE', /--run belongs to a plan/);
+    expectRefusal(refused, 'E_USAGE', /--run is only valid with a plan file/);
   });
 });
 
