@@ -13,7 +13,7 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   ],
   inspect: [
     'fusco inspect step.fusco --html report.html',
-    'fusco inspect routing.npy --experts 256 --strategy hier',
+    'fusco inspect routing.npy --strategy hier',
     'fusco inspect trace/ --layers 3-60 --html layers.html',
   ],
   verify: ['fusco verify step.fusco --routing routing.npy'],

@@ -13,7 +13,7 @@ import { type RecordedFigures, recordedFigures } from '../figures/recorded.ts';
 import { type Measured, measuredOf, strategiesOf } from '../figures/strategyRows.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
 import { type SumPrice, sumPriceOf } from '../figures/sumPrice.ts';
-import { readPlan } from '../readers/planFile.ts';
+import { isRoutingFile, readPlan } from '../readers/planFile.ts';
 import { numberOf } from '../readers/recording.ts';
 import { readRunReport } from '../readers/runReport.ts';
 import { encodeRecording, encodeReport } from '../report/write.ts';
@@ -81,6 +81,10 @@ async function writeReport(
   say(`report of plan ${planId.slice(0, 12)}: ${formatBytes(bytes.length)} -> ${path}`);
 }
 
+function routingsText(count: number): string {
+  return `${formatCount(count)} ${count === 1 ? 'routing' : 'routings'}`;
+}
+
 /** Every routing of a recording, or the one of a routing file, planned for the purpose: a line each. */
 async function inspectRoutings(file: string, args: InspectArguments): Promise<void> {
   if (args.run !== undefined) throw new FuscoError('E_USAGE', '--run belongs to a plan file', { path: file });
@@ -92,7 +96,7 @@ async function inspectRoutings(file: string, args: InspectArguments): Promise<vo
   if (args.html !== undefined) {
     const bytes = await encodeRecording({ file: basename(file), routings });
     await writeFileAtomic(args.html, [bytes]);
-    say(`report of ${formatCount(routings.length)} routings: ${formatBytes(bytes.length)} -> ${args.html}`);
+    say(`report of ${routingsText(routings.length)}: ${formatBytes(bytes.length)} -> ${args.html}`);
   }
   if (args.json) {
     printJson({ model: true, routings, ...notices.fields });
@@ -111,7 +115,7 @@ async function inspectRoutings(file: string, args: InspectArguments): Promise<vo
   ]);
   const mean = sum(routings.map(({ rankMaxOverMean }) => rankMaxOverMean)) / routings.length;
   const worst = Math.max(...routings.map(({ rankMaxOverMean }) => rankMaxOverMean));
-  print(`${file}: ${formatCount(routings.length)} routings; predicted times are a model's\n`);
+  print(`${file}: ${routingsText(routings.length)}; predicted times are a model's\n`);
   print(formatGrid([head, ...rows]));
   print(`\nbusiest rank: ${mean.toFixed(3)} x the mean on average, ${worst.toFixed(3)} x at most`);
 }
@@ -124,7 +128,8 @@ interface InspectArguments extends SubjectArguments {
 
 async function inspect(file: string, options: InspectArguments): Promise<void> {
   const { given, layers, steps } = options;
-  if (given!.size > 0 || layers !== undefined || steps !== undefined) return inspectRoutings(file, options);
+  const isAsked = given!.size > 0 || layers !== undefined || steps !== undefined;
+  if (isAsked || isRoutingFile(file)) return inspectRoutings(file, options);
   const problems: FuscoError[] = [];
   const report = (error: FuscoError) => void problems.push(error);
   const decoded = await readPlan(file, report);
@@ -154,10 +159,7 @@ export function inspectCommand(): Command {
     'inspect',
     'Show what a plan does, on one screen, a broken plan as far as possible; or every routing of a recording.',
   )
-    .argument(
-      '<file>',
-      'a plan file; with --layers, --steps or an option of planning, a routing or a recording',
-    )
+    .argument('<file>', 'a plan file, a routing or a recording')
     .option('--json', 'one JSON object')
     .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
     .option('--run <file>', 'with --html: also show the times that `fusco run --json` printed for this plan')

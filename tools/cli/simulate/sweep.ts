@@ -98,9 +98,14 @@ function costOf({ found, expertUs = 0 }: Swept): number {
   return found.predictions[found.best]!.us + expertUs;
 }
 
-/** Whether replicas help: the fastest number of them against the plan as it is. */
+/** More replicas must save more than this share of the time to be worth their memory. */
+const WORTH = 0.002;
+
+/** Whether replicas help: the fewest of them that are as fast as any, against the plan as it is. */
 function verdict(asItIs: Swept, results: readonly Swept[]): string {
-  const best = results.reduce((least, each) => (costOf(each) < costOf(least) ? each : least));
+  const least = Math.min(...results.map(costOf));
+  const fewestFirst = [...results].sort((a, b) => a.change.replicas! - b.change.replicas!);
+  const best = fewestFirst.find((each) => costOf(each) * (1 - WORTH) <= least)!;
   const what = asItIs.expertUs === undefined ? 'exchange' : 'exchange and experts';
   const [before, after] = [costOf(asItIs), costOf(best)];
   if (after >= before) return `None of them helps: ${what} take ${formatUs(before)} as the plan is.`;
