@@ -39,11 +39,16 @@ export function trafficLines(summary: Summary): string {
 
 interface Shown {
   readonly summary: Summary;
-  readonly sumPrice?: SumPrice;
+  readonly sumPrice: SumPrice | undefined;
+  readonly measured: Measured | undefined;
   readonly verified: boolean;
 }
 
-function printSummary(file: string, decoded: DecodedPlan, { summary, sumPrice, verified }: Shown): void {
+function printSummary(
+  file: string,
+  decoded: DecodedPlan,
+  { summary, sumPrice, measured, verified }: Shown,
+): void {
   print(`${file}`);
   print(`plan ${decoded.planId}`);
   print(
@@ -51,8 +56,14 @@ function printSummary(file: string, decoded: DecodedPlan, { summary, sumPrice, v
   );
   const predicted = isVerified(decoded.plan) ? [predictedFact(decoded.plan)] : [];
   const price = sumPrice === undefined ? [] : sumFacts(sumPrice);
-  print(formatFacts([...factsOf(summary), memoryFact(summary), ...predicted, ...price]));
+  const run = measured === undefined ? [] : [measuredFact(measured)];
+  print(formatFacts([...factsOf(summary), memoryFact(summary), ...predicted, ...run, ...price]));
   print(`\n${trafficLines(summary)}`);
+}
+
+function measuredFact({ backend, dispatchUs, combineUs }: Measured): [string, string] {
+  const parts = `dispatch ${formatUs(dispatchUs)}, combine ${formatUs(combineUs)}`;
+  return ['measured', `${formatUs(dispatchUs + combineUs)} on the ${backend} backend: ${parts}`];
 }
 
 /** The predicted time of a plan on the default machine. */
@@ -141,13 +152,12 @@ async function inspect(file: string, options: InspectArguments): Promise<void> {
   const summary = summarize(decoded.plan);
   // It follows from the entries, which only a verified plan lets us walk.
   const sumPrice = verified ? sumPriceOf(decoded.plan) : undefined;
-  const price = sumPrice === undefined ? {} : { sumPrice };
   if (options.json) {
     const { planId, version, producer } = decoded;
     const found = problems.map(({ code, message }) => ({ code, message }));
-    printJson({ planId, version, producer, verified, problems: found, ...summary, ...price });
+    printJson({ planId, version, producer, verified, problems: found, ...summary, sumPrice, measured });
   } else {
-    printSummary(file, decoded, { summary, ...price, verified });
+    printSummary(file, decoded, { summary, sumPrice, measured, verified });
   }
   for (const problem of problems.slice(0, MAX_PROBLEMS - 1)) say(errorLine(problem));
   if (problems.length >= MAX_PROBLEMS) say(`… and ${problems.length - MAX_PROBLEMS + 1} more`);
@@ -162,7 +172,7 @@ export function inspectCommand(): Command {
     .argument('<file>', 'a plan file, a routing or a recording')
     .option('--json', 'one JSON object')
     .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
-    .option('--run <file>', 'with --html: also show the times that `fusco run --json` printed for this plan')
+    .option('--run <file>', 'also show the times that `fusco run --json` printed for this plan')
     .addHelpText('after', '\nThe other options say how a routing is planned.')
     .action(inspect);
   return addSubjectOptions(made);

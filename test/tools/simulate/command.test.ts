@@ -215,7 +215,11 @@ describe('a plan on a machine', () => {
       /^measured on the reference backend: dispatch .* x the model\), combine .* x the model\)$/m,
     );
     const report = ['inspect', 'hier.fusco', '--html', 'report.html', '--run', 'run.json'];
-    expect((await fusco(...report)).code).toBe(0);
+    const shown = await fusco(...report);
+    expect([shown.code, shown.stdout]).toEqual([
+      0,
+      expect.stringMatching(/^measured .* on the reference backend/m),
+    ]);
     expect(readFileSync('report.html', 'utf8')).toContain('measured, reference backend');
     expectRefusal(
       await fusco('simulate', 'flat.fusco', '--run', 'run.json'),

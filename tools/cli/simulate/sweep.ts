@@ -153,11 +153,8 @@ export async function simulateSweep(
   for (const combination of combinations(sweep))
     results.push(await sweepOne(plan, planner, combination, args));
   if (args.json) {
-    const before = asItIs === undefined ? {} : { asItIs: sweptJson(asItIs) };
-    printJson({
-      ...{ model: true, label: LABEL, ...before, results: results.map(sweptJson) },
-      ...args.notices.fields,
-    });
+    const figures = { asItIs: asItIs && sweptJson(asItIs), results: results.map(sweptJson) };
+    printJson({ model: true, label: LABEL, ...figures, ...args.notices.fields });
     return;
   }
   args.notices.say();
