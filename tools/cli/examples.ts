@@ -17,7 +17,11 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     'fusco inspect trace/ --layers 3-60 --html layers.html',
   ],
   verify: ['fusco verify step.fusco --routing routing.npy'],
-  view: ['fusco view', 'fusco view before.fusco after.fusco', 'fusco view trace/ --layers 3-60'],
+  view: [
+    'fusco view routing.npy --strategy hier --hidden 4096',
+    'fusco view before.fusco after.fusco',
+    'fusco view trace/ --layers 3-60',
+  ],
   export: ['fusco export step.fusco --out arrays'],
   run: ['fusco run step.fusco --input x.npy --weights w.npy --out results --check'],
   launch: ['fusco launch -n 4 -- node train.js'],
