@@ -50,19 +50,25 @@ async function planIdOf(page: Page, side = 0, before = ''): Promise<string> {
   return (await handle.jsonValue()) as string;
 }
 
+/** A viewer with these arguments, and the address that it prints. */
+async function startView(...args: string[]): Promise<{ child: ChildProcess; address: string }> {
+  const child = spawn(process.execPath, [`${ROOT}tools/fusco.js`, 'view', ...args], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const address = await new Promise<string>((resolve) =>
+    child.stdout!.once('data', (text) => resolve(String(text).trim())),
+  );
+  return { child, address };
+}
+
 describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
   let browser: Browser;
   let server: ChildProcess;
   let url = '';
 
   beforeAll(async () => {
-    server = spawn(process.execPath, [`${ROOT}tools/fusco.js`, 'view'], {
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
-    [browser, url] = await Promise.all([
-      launch(),
-      new Promise<string>((resolve) => server.stdout!.once('data', (text) => resolve(String(text).trim()))),
-    ]);
+    const [launched, started] = await Promise.all([launch(), startView()]);
+    [browser, server, url] = [launched, started.child, started.address];
   });
 
   afterAll(async () => {
@@ -265,6 +271,19 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
     await page.close();
   });
 
+  it('starts with the options of the command line', async () => {
+    const { child, address } = await startView(REAL, '--strategy', 'hier', '--ranks-per-node', '2');
+    try {
+      const page = await browser.open(address);
+      await planIdOf(page);
+      expect(await page.inputValue('#a-strategy')).toBe('hier');
+      expect(await page.inputValue('#a-ranksPerNode')).toBe('2');
+      await page.close();
+    } finally {
+      child.kill('SIGINT');
+    }
+  });
+
   it('draws a recording over time, and opens a routing of it', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fusco-trace-'));
     const lines = [0, 1].flatMap((step) =>
@@ -274,14 +293,8 @@ describe.skipIf(!hasChromium)(`the viewer in Chromium${WHY_SKIPPED}`, () => {
       }),
     );
     writeFileSync(join(folder, 'router_trace_rank0.jsonl'), lines.join('\n'));
-    const args = ['view', folder, '--layers', '3-4', '--ranks', '2', '--experts', '8'];
-    const child = spawn(process.execPath, [`${ROOT}tools/fusco.js`, ...args], {
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
+    const { child, address } = await startView(folder, '--layers', '3-4', '--ranks', '2', '--experts', '8');
     try {
-      const address = await new Promise<string>((resolve) =>
-        child.stdout!.once('data', (text) => resolve(String(text).trim())),
-      );
       const page = await browser.open(address);
       const first = await planIdOf(page);
       const bars = page.locator('#recording figure').first().locator('.mark');

@@ -13,11 +13,15 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   ],
   inspect: [
     'fusco inspect step.fusco --html report.html',
-    'fusco inspect routing.npy --experts 256 --strategy hier',
+    'fusco inspect routing.npy --strategy hier',
     'fusco inspect trace/ --layers 3-60 --html layers.html',
   ],
   verify: ['fusco verify step.fusco --routing routing.npy'],
-  view: ['fusco view', 'fusco view before.fusco after.fusco', 'fusco view trace/ --layers 3-60'],
+  view: [
+    'fusco view routing.npy --strategy hier --hidden 4096',
+    'fusco view before.fusco after.fusco',
+    'fusco view trace/ --layers 3-60',
+  ],
   export: ['fusco export step.fusco --out arrays'],
   run: ['fusco run step.fusco --input x.npy --weights w.npy --out results --check'],
   launch: ['fusco launch -n 4 -- node train.js'],

@@ -13,7 +13,7 @@ import { type RecordedFigures, recordedFigures } from '../figures/recorded.ts';
 import { type Measured, measuredOf, strategiesOf } from '../figures/strategyRows.ts';
 import { type Summary, summarize } from '../figures/summary.ts';
 import { type SumPrice, sumPriceOf } from '../figures/sumPrice.ts';
-import { readPlan } from '../readers/planFile.ts';
+import { isRoutingFile, readPlan } from '../readers/planFile.ts';
 import { numberOf } from '../readers/recording.ts';
 import { readRunReport } from '../readers/runReport.ts';
 import { encodeRecording, encodeReport } from '../report/write.ts';
@@ -39,11 +39,16 @@ export function trafficLines(summary: Summary): string {
 
 interface Shown {
   readonly summary: Summary;
-  readonly sumPrice?: SumPrice;
+  readonly sumPrice: SumPrice | undefined;
+  readonly measured: Measured | undefined;
   readonly verified: boolean;
 }
 
-function printSummary(file: string, decoded: DecodedPlan, { summary, sumPrice, verified }: Shown): void {
+function printSummary(
+  file: string,
+  decoded: DecodedPlan,
+  { summary, sumPrice, measured, verified }: Shown,
+): void {
   print(`${file}`);
   print(`plan ${decoded.planId}`);
   print(
@@ -51,8 +56,14 @@ function printSummary(file: string, decoded: DecodedPlan, { summary, sumPrice, v
   );
   const predicted = isVerified(decoded.plan) ? [predictedFact(decoded.plan)] : [];
   const price = sumPrice === undefined ? [] : sumFacts(sumPrice);
-  print(formatFacts([...factsOf(summary), memoryFact(summary), ...predicted, ...price]));
+  const run = measured === undefined ? [] : [measuredFact(measured)];
+  print(formatFacts([...factsOf(summary), memoryFact(summary), ...predicted, ...run, ...price]));
   print(`\n${trafficLines(summary)}`);
+}
+
+function measuredFact({ backend, dispatchUs, combineUs }: Measured): [string, string] {
+  const parts = `dispatch ${formatUs(dispatchUs)}, combine ${formatUs(combineUs)}`;
+  return ['measured', `${formatUs(dispatchUs + combineUs)} on the ${backend} backend: ${parts}`];
 }
 
 /** The predicted time of a plan on the default machine. */
@@ -81,6 +92,10 @@ async function writeReport(
   say(`report of plan ${planId.slice(0, 12)}: ${formatBytes(bytes.length)} -> ${path}`);
 }
 
+function routingsText(count: number): string {
+  return `${formatCount(count)} ${count === 1 ? 'routing' : 'routings'}`;
+}
+
 /** Plans every routing of a recording, or the one of a routing file, and prints one line for each. */
 async function inspectRoutings(file: string, args: InspectArguments): Promise<void> {
   if (args.run !== undefined)
@@ -93,7 +108,7 @@ async function inspectRoutings(file: string, args: InspectArguments): Promise<vo
   if (args.html !== undefined) {
     const bytes = await encodeRecording({ file: basename(file), routings });
     await writeFileAtomic(args.html, [bytes]);
-    say(`report of ${formatCount(routings.length)} routings: ${formatBytes(bytes.length)} -> ${args.html}`);
+    say(`report of ${routingsText(routings.length)}: ${formatBytes(bytes.length)} -> ${args.html}`);
   }
   if (args.json) {
     printJson({ model: true, routings, ...notices.fields });
@@ -112,7 +127,7 @@ async function inspectRoutings(file: string, args: InspectArguments): Promise<vo
   ]);
   const mean = sum(routings.map(({ rankMaxOverMean }) => rankMaxOverMean)) / routings.length;
   const worst = Math.max(...routings.map(({ rankMaxOverMean }) => rankMaxOverMean));
-  print(`${file}: ${formatCount(routings.length)} routings; predicted times are a model's\n`);
+  print(`${file}: ${routingsText(routings.length)}; times are predicted by a cost model\n`);
   print(formatGrid([head, ...rows]));
   print(`\nbusiest rank: ${mean.toFixed(3)} x the mean on average, ${worst.toFixed(3)} x at most`);
 }
@@ -125,7 +140,8 @@ interface InspectArguments extends SubjectArguments {
 
 async function inspect(file: string, options: InspectArguments): Promise<void> {
   const { given, layers, steps } = options;
-  if (given!.size > 0 || layers !== undefined || steps !== undefined) return inspectRoutings(file, options);
+  const isAsked = given!.size > 0 || layers !== undefined || steps !== undefined;
+  if (isAsked || isRoutingFile(file)) return inspectRoutings(file, options);
   const problems: FuscoError[] = [];
   const report = (error: FuscoError) => void problems.push(error);
   const decoded = await readPlan(file, report);
@@ -137,13 +153,12 @@ async function inspect(file: string, options: InspectArguments): Promise<void> {
   const summary = summarize(decoded.plan);
   // It follows from the entries, which can be read only in a verified plan.
   const sumPrice = verified ? sumPriceOf(decoded.plan) : undefined;
-  const price = sumPrice === undefined ? {} : { sumPrice };
   if (options.json) {
     const { planId, version, producer } = decoded;
     const found = problems.map(({ code, message }) => ({ code, message }));
-    printJson({ planId, version, producer, verified, problems: found, ...summary, ...price });
+    printJson({ planId, version, producer, verified, problems: found, ...summary, sumPrice, measured });
   } else {
-    printSummary(file, decoded, { summary, ...price, verified });
+    printSummary(file, decoded, { summary, sumPrice, measured, verified });
   }
   for (const problem of problems.slice(0, MAX_PROBLEMS - 1)) say(errorLine(problem));
   if (problems.length >= MAX_PROBLEMS) say(`… and ${problems.length - MAX_PROBLEMS + 1} more`);
@@ -155,10 +170,10 @@ export function inspectCommand(): Command {
     'inspect',
     'Show what a plan does, on one screen (a broken plan as far as possible), or list the routings of a recording.',
   )
-    .argument('<file>', 'a plan file; with --layers, --steps or a planning option, a routing or a recording')
+    .argument('<file>', 'a plan file, a routing or a recording')
     .option('--json', 'print one JSON object')
     .option('--html <file>', 'also write a report with charts: one HTML file that needs no network')
-    .option('--run <file>', 'with --html: also show the times that `fusco run --json` printed for this plan')
+    .option('--run <file>', 'also show the times that `fusco run --json` printed for this plan')
     .addHelpText('after', '\nThe other options apply to a routing or a recording, which is planned first.')
     .action(inspect);
   return addSubjectOptions(made);

@@ -149,10 +149,9 @@ async function propose(args: ProposeArguments): Promise<void> {
   if (args.json) {
     const [before, after] = [blocks, proposed].map((made) => imbalance(made, total, ranks, ranksPerNode));
     const placements = candidates.map(({ map: _, ...figures }) => figures);
-    const counted = { steps: steps.length - holdout, holdout, ...(target === undefined ? {} : { target }) };
     printJson({
       ...{ file: args.output, experts, ranks, replicas: proposed.replicas, before, after },
-      ...{ ...counted, placements, ...notices.fields },
+      ...{ steps: steps.length - holdout, holdout, target, placements, ...notices.fields },
     });
     return;
   }

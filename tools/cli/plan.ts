@@ -118,11 +118,8 @@ async function plan(routing: string, args: PlanArguments, command: Command): Pro
   );
   const choices = made?.decision.reason ? predictChoices(planner, tables, options, made) : undefined;
   if (args.json) {
-    const lost = made === undefined ? {} : lostEntries(made);
-    const auto = choices === undefined ? {} : { auto: choices };
-    const found = { ...lost, ...auto, ...notices.fields };
-    const memory = memoryBytes === undefined ? {} : { plannerMemoryBytes: memoryBytes };
-    printJson({ planId, file: output, bytes: length, ...memory, ...found });
+    const found = { ...(made && lostEntries(made)), auto: choices, ...notices.fields };
+    printJson({ planId, file: output, bytes: length, plannerMemoryBytes: memoryBytes, ...found });
     return;
   }
   notices.say();

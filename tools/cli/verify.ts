@@ -75,8 +75,7 @@ function report(
   matches?: boolean,
   first?: string,
 ): void {
-  if (options.json)
-    printJson({ planId, verified: true, ...(matches === undefined ? {} : { matches }), ...notices.fields });
+  if (options.json) printJson({ planId, verified: true, matches, ...notices.fields });
   else notices.say();
   if (!options.json && matches !== false) {
     print(`verified ${planId}`);

@@ -7,6 +7,8 @@ import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
 import { type RecordedFigures, recordedFigures } from '../figures/recorded.ts';
 import { numberOf } from '../readers/recording.ts';
 import { viewerAsset } from '../report/write.ts';
+import { addressOf } from '../viewer/page/address.ts';
+import type { ViewOptions } from '../viewer/protocol.ts';
 import { type Asset, fileAssets, recordingAssets, serveViewer, typeOf } from '../viewer/server.ts';
 import { type EndSignal, EXIT_CODES } from '../writers/outputFile.ts';
 import { demoFile } from './demo.ts';
@@ -54,11 +56,45 @@ async function recordingOf(
   });
 }
 
+/** Planning options that the page also has. */
+const PAGE_OPTIONS: readonly string[] = [
+  'experts',
+  'ranks',
+  'ranksPerNode',
+  'strategy',
+  'balance',
+  'partial',
+  'sum',
+  'align',
+  'capacity',
+  'hidden',
+  'dtype',
+  'placement',
+  'replicas',
+] satisfies (keyof ViewOptions)[];
+
+/** The part of the page's address with the options of the command line. Throws E_USAGE for an option that the page lacks. */
+function addressOptions(args: SubjectArguments, files: number): string {
+  const given = [...args.given!];
+  if (given.length === 0) return '';
+  const other = given.find((name) => !PAGE_OPTIONS.includes(name));
+  const isFile = given.includes('placement') && !/^(blocks|round-robin)$/.test(args.placement!);
+  if (other !== undefined || isFile) {
+    const flag = (other ?? 'placement').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    const text = `the page has no --${flag}${isFile ? ' from a file' : ''}: plan with it, and view the plan`;
+    throw new FuscoError('E_USAGE', text);
+  }
+  const options = Object.fromEntries(given.map((name) => [name, args[name as keyof SubjectArguments]]));
+  const sides = files > 1 ? { a: options, b: options } : { a: options };
+  return addressOf({ isExample: files === 0, isCompared: false, options: sides });
+}
+
 async function view(files: readonly string[], args: SubjectArguments): Promise<void> {
   const notices = new Notices();
   const isRecording = args.layers !== undefined || args.steps !== undefined;
   if (isRecording && files.length !== 1)
     throw new FuscoError('E_USAGE', '--layers and --steps take one recording');
+  const address = isRecording ? '' : addressOptions(args, files.length);
   const recording = isRecording
     ? await recordingOf(files[0]!, args, notices.add)
     : recordingAssets([], async () => new Uint8Array());
@@ -67,7 +103,7 @@ async function view(files: readonly string[], args: SubjectArguments): Promise<v
   const stopped = stopSignal();
   const server = await serveViewer(assets);
   notices.say();
-  print(server.url);
+  print(`${server.url}${address}`);
   say('open this address in a browser on this machine; Ctrl-C stops the server');
   const signal = await stopped;
   await server.close();
@@ -82,7 +118,7 @@ export function viewCommand(): Command {
     )
     .addHelpText(
       'after',
-      '\nThe options apply to the routings of a recording; all other options are set in the page.',
+      '\nThe page starts with the planning options that are given; they can be changed in the page.',
     )
     .action(view);
   return addSubjectOptions(made);

@@ -3,9 +3,10 @@
 import { checkInteger, FuscoError } from '../../planner/errors.ts';
 import { MAX_INSTANCES } from '../../planner/format/layout.ts';
 import { makePlacement, type PlacementMap } from '../../planner/placement.ts';
+import type { RoutingTable } from '../../planner/routing.ts';
 import { sum } from '../../planner/totals.ts';
 import { fewestReplicas } from './fewestReplicas.ts';
-import { proposePlacement } from './propose.ts';
+import { countChoices, proposePlacement } from './propose.ts';
 import { stepRatios } from './quotaLoads.ts';
 
 export interface CompareOptions {
@@ -120,4 +121,13 @@ export function compareProposals(
   const proposed = target === undefined ? better(own, eplb(most)) : fewest(own, eplb, target);
   const compared = eplb(useAll ? most : proposed.replicas);
   return [measure('blocks', []), packed, compared, { ...proposed, name: 'proposed' }];
+}
+
+/** The placement that `placement propose` writes for one routing. Throws E_OPTION for options out of range. */
+export function proposedMap(
+  tables: readonly RoutingTable[],
+  experts: number,
+  options: Omit<CompareOptions, 'holdout'>,
+): PlacementMap {
+  return compareProposals([countChoices(tables, experts)], options).at(-1)!.map;
 }

@@ -50,6 +50,12 @@ export async function verifyFile(path: string, progress?: Progress): Promise<Ver
   return await verify(file.length, (at, into) => file.readInto(at, into));
 }
 
+/** Whether a path is a directory, or a file of a kind that contains routings. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
+export function isRoutingFile(path: string): boolean {
+  using source = openSource(path);
+  return source.kind !== 'unknown';
+}
+
 /** Whether a path is a plan file. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
 export function isPlanFile(path: string): boolean {
   using source = openSource(path);

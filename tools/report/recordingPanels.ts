@@ -1,10 +1,11 @@
 // A recording over steps and layers: a bar for each routing, for the report and for the viewer.
 
 import { largest, sum } from '../../planner/totals.ts';
-import { formatUs, times } from '../figures/format.ts';
+import { times } from '../figures/format.ts';
 import type { RecordedFigures } from '../figures/recorded.ts';
 import { barChart } from './charts/bars.ts';
 import { WIDE } from './charts/frame.ts';
+import { formatUs } from './charts/gantt.ts';
 import { html, type Markup } from './markup.ts';
 import type { Panel } from './panels.ts';
 

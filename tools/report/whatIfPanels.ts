@@ -1,9 +1,10 @@
 // The panels of a recording under several placements, for the report and for the viewer.
 
-import { formatBytes, formatUs, times } from '../figures/format.ts';
+import { formatBytes, times } from '../figures/format.ts';
 import type { StepFigures, WhatIf } from '../simulate/whatIf.ts';
 import { overallRows } from '../simulate/whatIfText.ts';
 import { WIDE } from './charts/frame.ts';
+import { formatUs } from './charts/gantt.ts';
 import { lineChart } from './charts/lines.ts';
 import { html, type Markup, table } from './markup.ts';
 import type { Panel } from './panels.ts';

@@ -5,7 +5,7 @@ import { defaultRanksPerNode } from '../../planner/placement.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import { optionsOf, type PlanOptions } from '../../planner/spec.ts';
-import { countChoices, proposePlacement } from '../placement/propose.ts';
+import { proposedMap } from '../placement/compareProposals.ts';
 import { joinTables, splitTable } from '../readers/tables.ts';
 import { resampleTokens } from '../workload/families.ts';
 import { routingOf } from './compare.ts';
@@ -50,10 +50,7 @@ export function planAgain(plan: VerifiedPlan, planner: Planner, change: Change):
   const placement =
     replicas === undefined
       ? {}
-      : {
-          placement: proposePlacement(countChoices(tables, spec.experts), { ranks, replicas, ranksPerNode })
-            .map,
-        };
+      : { placement: proposedMap(tables, spec.experts, { ranks, replicas, ranksPerNode }) };
   return planner.planAll(tables, {
     ...{ ...optionsOf(spec), ...options },
     ...{ ranks, ranksPerNode, capacity, ...placement },

@@ -21,7 +21,7 @@ import { formatChange, formatValue, METRICS } from '../diff/metrics.ts';
 import { causeLines } from '../diff/render.ts';
 import { figuresOf } from '../figures/planFigures.ts';
 import { type Strategies, strategiesOf } from '../figures/strategyRows.ts';
-import { countChoices, proposePlacement } from '../placement/propose.ts';
+import { proposedMap } from '../placement/compareProposals.ts';
 import { type NamedBytes, parseRouting } from '../readers/numpyRouting.ts';
 import { isPlan } from '../readers/planMagic.ts';
 import { joinTables, leastExperts, splitTable } from '../readers/tables.ts';
@@ -60,8 +60,7 @@ function readTables(files: readonly NamedBytes[]): { tables: RoutingTable[]; fil
 
 function placementOf(options: ViewOptions, tables: readonly RoutingTable[]): PlacementMap {
   const { placement, experts, ranks, ranksPerNode, extra: replicas } = options;
-  if (placement === 'packed')
-    return proposePlacement(countChoices(tables, experts), { ranks, ranksPerNode, replicas }).map;
+  if (placement === 'packed') return proposedMap(tables, experts, { ranks, ranksPerNode, replicas });
   if (placement === 'blocks') return [];
   if (placement === 'round-robin') return Array.from({ length: experts }, (_, expert) => expert % ranks);
   return placement;

@@ -303,7 +303,7 @@ const CONTEXTS: readonly Context[] = [
     'E_FILE_WRITE',
     /directory exists/,
   ],
-  ['a directory for a plan', text('d/x', ''), ['inspect', 'd'], 'E_FILE_READ', /readable file/],
+  ['a directory for a plan', text('d/x', ''), ['verify', 'd'], 'E_FILE_READ', /readable file/],
   [
     'input of another shape',
     () => saveNpy('y.npy', 'f32', [2, 2, 4], new Float32Array(16)),

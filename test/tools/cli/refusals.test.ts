@@ -132,7 +132,8 @@ describe('files', () => {
 
   it('that are directories', async () => {
     save('folder/note.txt', '');
-    await refuses(['inspect', 'folder'], 'E_FILE_READ', 'folder');
+    await refuses(['verify', 'folder'], 'E_FILE_READ', 'folder');
+    await refuses(['inspect', 'folder'], 'E_RANKS', 'folder');
     await refuses(plan('folder'), 'E_RANKS', 'folder');
   });
 
@@ -229,7 +230,7 @@ describe('a plan', () => {
   it('that is none', async () => {
     save('bad.fusco', 'hello, world');
     for (const args of readers('bad.fusco')) await refuses(args, 'E_PLAN_MAGIC', 'bad.fusco');
-    await refuses(['inspect', 'routing.npy'], 'E_PLAN_MAGIC', 'routing.npy');
+    await refuses(['verify', 'routing.npy'], 'E_PLAN_MAGIC', 'routing.npy');
     save('bad.fusco', '');
     await refuses(['verify', 'bad.fusco'], 'E_PLAN_MAGIC');
   });

@@ -22,6 +22,18 @@ async function makePlan(...options: string[]): Promise<void> {
   expect((await fusco('plan', 'r.npy', '--experts', '4', '-o', 'p.fusco', ...options)).code).toBe(0);
 }
 
+describe('fusco inspect ROUTING', () => {
+  it('plans a routing that is given without options, and gives one line', async () => {
+    saveRouting('r.npy', ROUTING);
+    const { code, stdout } = await fusco('inspect', 'r.npy');
+    expect([code, stdout.split('\n')[0]]).toEqual([
+      0,
+      'r.npy: 1 routing; times are predicted by a cost model',
+    ]);
+    expectRefusal(await fusco('inspect', 'none.npy'), 'E_FILE_NOT_FOUND', /none\.npy/);
+  });
+});
+
 describe('fusco inspect RECORDING --html', () => {
   it('shows imbalance, time and memory of each routing', async () => {
     saveRouting('steps.npy', [

@@ -185,7 +185,9 @@ describe('a plan on a machine', () => {
       /\nBest: experts packed by load with 3 replicas; exchange and experts take .* instead of .* % less\)\.\n$/,
     );
     const none = await fusco('simulate', 'hot.fusco', '--sweep', 'replicas=0', '--intermediate', '4096');
-    expect(none.stdout).toMatch(/\nReplicas do not help: exchange and experts take .* with the plan as it is\.\n$/);
+    expect(none.stdout).toMatch(
+      /\nReplicas do not help: exchange and experts take .* with the plan as it is\.\n$/,
+    );
   });
 
   it('puts a run of the plan next to its prediction', async () => {
@@ -215,7 +217,11 @@ describe('a plan on a machine', () => {
       /^measured on the reference backend: dispatch .* x the model\), combine .* x the model\)$/m,
     );
     const report = ['inspect', 'hier.fusco', '--html', 'report.html', '--run', 'run.json'];
-    expect((await fusco(...report)).code).toBe(0);
+    const shown = await fusco(...report);
+    expect([shown.code, shown.stdout]).toEqual([
+      0,
+      expect.stringMatching(/^measured .* on the reference backend/m),
+    ]);
     expect(readFileSync('report.html', 'utf8')).toContain('measured, reference backend');
     expectRefusal(
       await fusco('simulate', 'flat.fusco', '--run', 'run.json'),

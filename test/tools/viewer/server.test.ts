@@ -128,6 +128,13 @@ describe('the viewer’s server', () => {
   });
 
   it('refuses a file that is not there before it serves anything', async () => {
+    const refused = await fusco('view', 'x.npy', '--tile-tokens', '4');
+    expect([refused.code, refused.stderr]).toEqual([
+      2,
+      expect.stringContaining('the page has no --tile-tokens'),
+    ]);
+    const placed = await fusco('view', 'x.npy', '--placement', 'map.json');
+    expect(placed.stderr).toContain('the page has no --placement from a file');
     expect(await fusco('view', 'no-such-file.npy')).toMatchObject({ code: 2, stdout: '' });
   });
 });

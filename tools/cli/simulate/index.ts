@@ -9,7 +9,7 @@ import { addSubjectOptions, type Subject, type SubjectArguments, subjectsOf } fr
 import { simulateMeasured } from './measured.ts';
 import { simulatePaper } from './paper.ts';
 import { simulatePlacements } from './placements.ts';
-import { simulateOne, simulateRecording } from './plans.ts';
+import { type SimulateOptions, simulateOne, simulateRecording } from './plans.ts';
 import { type Sweep, simulateSweep, sweepOption } from './sweep.ts';
 
 interface SimulateArguments extends SubjectArguments {
@@ -51,15 +51,7 @@ async function simulatePlans(file: string, args: SimulateArguments): Promise<voi
     notices.add(`${first.plan.spec.experts} experts: the largest id plus one; --experts sets their number`);
   const model = modelOfArguments(args, first);
   const { topology, calibration, trace, run, json } = args;
-  const options = {
-    notices,
-    ...(topology === undefined ? {} : { topology }),
-    ...(calibration === undefined ? {} : { calibration }),
-    ...(trace === undefined ? {} : { trace }),
-    ...(run === undefined ? {} : { run }),
-    ...(json === undefined ? {} : { json }),
-    ...(model === undefined ? {} : { model }),
-  };
+  const options: SimulateOptions = { notices, topology, calibration, trace, run, json, model };
   const second = await subjects.next();
   if (args.sweep !== undefined) {
     if (!second.done)

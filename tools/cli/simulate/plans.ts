@@ -20,8 +20,8 @@ import { type Notices, print, printJson, say } from '../io.ts';
 import type { Subject } from '../subject.ts';
 
 export interface MachineArguments {
-  topology?: string;
-  calibration?: string;
+  topology?: string | undefined;
+  calibration?: string | undefined;
 }
 
 /** The requested machine, or the default one for a group. */
@@ -152,12 +152,12 @@ function oneJson(subject: Subject, made: VerifiedPlan, found: Comparison, { topo
 
 export interface SimulateOptions extends MachineArguments {
   readonly notices: Notices;
-  trace?: string;
+  trace?: string | undefined;
   /** What `fusco run --json` printed for the plan. */
-  run?: string;
-  json?: boolean;
+  run?: string | undefined;
+  json?: boolean | undefined;
   /** Of the experts; that of the plan's sizes where it is not given. */
-  model?: Model;
+  model?: Model | undefined;
 }
 
 /** Predicts one plan. */
@@ -179,8 +179,7 @@ export async function simulateOne(
   }
   if (args.json) {
     const figures = oneJson(subject, made, found, machine);
-    const ran = measured === undefined ? {} : { measured };
-    printJson({ model: true, label: LABEL, ...figures, ...ran, ...args.notices.fields });
+    printJson({ model: true, label: LABEL, ...figures, measured, ...args.notices.fields });
     return;
   }
   args.notices.say();

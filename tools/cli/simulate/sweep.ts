@@ -98,16 +98,20 @@ function costOf({ found, expertUs = 0 }: Swept): number {
   return found.predictions[found.best]!.us + expertUs;
 }
 
-/** Whether replicas help: the fastest number of replicas compared with the plan as it is. */
+/** More replicas must save more than this share of the time to be worth their memory. */
+const WORTH = 0.002;
+
+/** Whether replicas help: the smallest number of replicas that is as fast as any, compared with the plan as it is. */
 function verdict(asItIs: Swept, results: readonly Swept[]): string {
-  const best = results.reduce((least, each) => (costOf(each) < costOf(least) ? each : least));
-  const what = asItIs.expertUs === undefined ? 'exchange' : 'exchange and experts';
+  const least = Math.min(...results.map(costOf));
+  const fewestFirst = [...results].sort((a, b) => a.change.replicas! - b.change.replicas!);
+  const best = fewestFirst.find((each) => costOf(each) * (1 - WORTH) <= least)!;
+  const what = asItIs.expertUs === undefined ? 'the exchange takes' : 'exchange and experts take';
   const [before, after] = [costOf(asItIs), costOf(best)];
-  if (after >= before)
-    return `Replicas do not help: ${what} take ${formatUs(before)} with the plan as it is.`;
+  if (after >= before) return `Replicas do not help: ${what} ${formatUs(before)} with the plan as it is.`;
   const { replicas } = best.change;
   const placed = `experts packed by load with ${replicas} ${replicas === 1 ? 'replica' : 'replicas'}`;
-  return `Best: ${placed}; ${what} take ${formatUs(after)} instead of ${formatUs(before)} (${percent(1 - after / before)} less).`;
+  return `Best: ${placed}; ${what} ${formatUs(after)} instead of ${formatUs(before)} (${percent(1 - after / before)} less).`;
 }
 
 function sweptJson({ topology, made, found, expertUs, rankMaxOverMean }: Swept) {
@@ -149,11 +153,8 @@ export async function simulateSweep(
   for (const combination of combinations(sweep))
     results.push(await sweepOne(plan, planner, combination, args));
   if (args.json) {
-    const before = asItIs === undefined ? {} : { asItIs: sweptJson(asItIs) };
-    printJson({
-      ...{ model: true, label: LABEL, ...before, results: results.map(sweptJson) },
-      ...args.notices.fields,
-    });
+    const figures = { asItIs: asItIs && sweptJson(asItIs), results: results.map(sweptJson) };
+    printJson({ model: true, label: LABEL, ...figures, ...args.notices.fields });
     return;
   }
   args.notices.say();

@@ -1,5 +1,6 @@
 // The predicted timeline: a track per rank and link, a bar per stage.
 
+import { formatUs as formatPlainUs } from '../../figures/format.ts';
 import { type Busy, LINK_NAMES, type Timeline } from '../../figures/prediction.ts';
 import { html, type Markup, table } from '../markup.ts';
 import { at, axis, figure, mark } from './frame.ts';
@@ -11,9 +12,7 @@ const CLASSES: Readonly<Record<string, string>> = { nic: 'far', nvlink: 'near' }
 
 /** Microseconds as text. */
 export function formatUs(us: number): string {
-  if (us >= 10_000) return `${(us / 1000).toFixed(1)} ms`;
-  if (us >= 1000) return `${(us / 1000).toFixed(2)} ms`;
-  return `${us.toFixed(us >= 100 ? 0 : 1)} µs`;
+  return formatPlainUs(us).replace(' us', ' µs');
 }
 
 interface Track {
