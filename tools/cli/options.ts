@@ -116,13 +116,16 @@ export interface RoutingArguments {
   physicalIds?: boolean;
 }
 
-/** Adds the options that say what to take of a routing, to a command that reads one. */
-export function addRoutingOptions(command: Command): Command {
+/**
+ * Adds the options that say what to take of a routing, to a command that reads one. `formatFlags`: where `--format` is
+ * that of the command's report.
+ */
+export function addRoutingOptions(command: Command, formatFlags = '--format <name>'): Command {
   const ranks = (text: string) => numbersOf('--ranks-from', parseRanges('--ranks-from', text), MAX_RANKS - 1);
   return command
     .optionsGroup('What to read of a recording:')
     .addOption(
-      choice('--format <name>', 'whose file the routing is, if its first bytes do not say', ROUTING_FORMATS),
+      choice(formatFlags, 'whose file the routing is, if its first bytes do not say', ROUTING_FORMATS),
     )
     .option('--layer <n>', 'layer of a recording', integer(0))
     .option('--step <n>', 'step, forward pass, iteration or request of a recording', integer(0))

@@ -38,14 +38,14 @@ export interface Subject {
   readonly isGuess: boolean;
 }
 
-/** Adds the options that say how a routing is planned. */
-export function addSubjectOptions(command: Command): Command {
+/** Adds the options that say how a routing is planned; `formatFlags` as addRoutingOptions takes them. */
+export function addSubjectOptions(command: Command, formatFlags?: string): Command {
   const made = command.option(
     '--experts <n>',
     'logical experts of a routing (default: the largest id plus one)',
     integer(1, MAX_INSTANCES),
   );
-  return addRangeOptions(addRoutingOptions(addPlanningOptions(made)));
+  return addRangeOptions(addRoutingOptions(addPlanningOptions(made), formatFlags));
 }
 
 /**
