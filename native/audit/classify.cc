@@ -11,7 +11,7 @@ namespace {
 // part of it is right.
 constexpr uint64_t leastPart = 8;
 // The fewest significant bits of a format in use: e5m2 has 3.
-constexpr uint32_t leastBits = 3;
+constexpr int leastBits = 3;
 // What a format with a scale for each row rounds small elements to, as a part of the largest element: half
 // the smallest subnormal number of e4m3 over its largest number.
 constexpr double smallestPart = 0x1p-10 / 448;
@@ -26,8 +26,8 @@ uint32_t roundingBits(const Numbers &numbers, const uint8_t *found, const uint8_
     largest = std::max(largest, std::abs(double{numbers.load(expected + at)}));
   }
   if (!std::isfinite(largest)) return 0;
-  const double small = largest * smallestPart;
-  double worst = 0;
+  const double unit = numbers.precision.unit;
+  double worst = unit;
   uint64_t different = 0, elements = 0;
   for (uint64_t at = 0; at < bytes; at += numbers.bytes) {
     const double wanted = numbers.load(expected + at);
@@ -35,15 +35,16 @@ uint32_t roundingBits(const Numbers &numbers, const uint8_t *found, const uint8_
     if (!std::isfinite(error)) return 0;
     elements += wanted != 0;
     different += error != 0;
-    if (error <= small) continue;
+    // What was rounded to a narrower format is rounded to this one at last.
+    const double least = largest * smallestPart + 2 * unit * std::abs(wanted);
+    if (error <= least) continue;
     if (wanted == 0) return 0;
-    worst = std::max(worst, (error - small) / std::abs(wanted));
+    worst = std::max(worst, (error - least) / std::abs(wanted));
   }
   if (different * leastPart < elements) return 0;
-  // Rounding to p bits, to nearest or towards zero, changes a number by less than 2^(1 - p) of it.
-  const double unit = worst == 0 ? smallestPart : worst;
-  const int bits = 1 - static_cast<int>(std::ceil(std::log2(unit)));
-  return bits < static_cast<int>(leastBits) ? 0 : static_cast<uint32_t>(std::min(bits, 23));
+  // Rounding to the nearest number of p bits changes a number by at most 2^-p of it.
+  const int bits = -static_cast<int>(std::ceil(std::log2(worst)));
+  return bits < leastBits ? 0 : static_cast<uint32_t>(bits);
 }
 
 fusco_audit_difference Classifier::classify(uint64_t row, const uint8_t *found, const Origin &origin) {

@@ -27,7 +27,7 @@ class Classifier {
   uint32_t searches_ = 0;
 };
 
-// Significant bits, 3..23, to which rounding explains every element of `found`; 0 if none does.
+// Significant bits, 3..24, to which rounding to nearest explains every element of `found`; 0 if none does.
 uint32_t roundingBits(const Numbers &numbers, const uint8_t *found, const uint8_t *expected, uint64_t bytes);
 
 }  // namespace fusco::audit
