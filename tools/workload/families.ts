@@ -16,6 +16,7 @@ export const FAMILIES = {
   'spread-hot-experts': 'one expert on every rank is SKEW times as likely',
   ragged: 'every rank has its own number of tokens, 0..TOKENS',
   'empty-rank': 'the last rank has no tokens',
+  'idle-rank': 'no token chooses an expert of the last rank, which receives nothing',
   'rotating-hot-spot': 'the experts of rank STEP mod RANKS are SKEW times as likely',
   burst: 'rank STEP mod RANKS has all its tokens, the others have one',
   'one-node': "each token's experts all live on one node, drawn evenly (FUSCO, section 5)",
@@ -76,7 +77,10 @@ function weightsOf(workload: Workload): number[] {
     if (family === 'rotating-hot-spot') return owner === step % ranks;
     return heavy.has(owner);
   };
-  return Array.from({ length: experts }, (_, expert) => (isHot(expert) ? skew : 1));
+  return Array.from({ length: experts }, (_, expert) => {
+    if (family === 'idle-rank' && ownerOf(expert, workload) === ranks - 1) return 0;
+    return isHot(expert) ? skew : 1;
+  });
 }
 
 /** Urns from which each token takes one: a single one, or one a node. */
