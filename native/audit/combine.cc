@@ -155,26 +155,17 @@ class CombineAudit {
   Fit compare(uint32_t token, const Sum &sum, const SumRules &rules, uint64_t &orders) {
     const SumBound bound(numbers_, rules, sum.terms.size(), sum.isWeighted);
     Fit fit;
+    for (uint32_t order = 0; order < orderCount(); order++) {
+      if ((orders >> order & 1) != 0) additions_[order] = additionsOf(order, sum.terms);
+    }
     for (uint64_t begin = 0; begin < elements_; begin += chunkElements) {
       const uint64_t count = std::min(chunkElements, elements_ - begin);
       chunk_.load(numbers_, sum.terms, sum.isWeighted, begin, count);
       exact_.add(chunk_);
       const uint8_t *row = found(token) + begin * numbers_.bytes;
-      for (uint64_t i = 0; i < count; i++) {
-        const float value = numbers_.load(row + i * numbers_.bytes);
-        const double sumOf = exact_.sum[i], magnitude = exact_.magnitude[i];
-        if (bound.allows(value, sumOf, magnitude)) {
-          const double error = std::abs(value - sumOf);
-          if (error > 0 && std::isfinite(error)) {
-            fit.largest = std::max(fit.largest, std::min(1.0, error / bound.errorOf(sumOf, magnitude)));
-          }
-          continue;
-        }
-        if (fit.isWithin) fit.firstWrong = begin + i;
-        fit.isWithin = false;
-        fit.endWrong = begin + i + 1;
-        fit.wrong++;
-      }
+      float values[chunkElements];
+      numbers_.loadAll(row, values, count);
+      for (uint64_t i = 0; i < count; i++) compareElement(bound, values[i], i, begin + i, fit);
       for (uint32_t order = 0; order < orderCount() && fit.isWithin; order++) {
         if ((orders >> order & 1) != 0 && !hasBits(order, row)) orders &= ~(uint64_t{1} << order);
       }
@@ -182,16 +173,32 @@ class CombineAudit {
     return fit;
   }
 
+  // `at` is the element in exact_, `element` that of the row.
+  void compareElement(const SumBound &bound, float value, uint64_t at, uint64_t element, Fit &fit) const {
+    const double sum = exact_.sum[at], magnitude = exact_.magnitude[at];
+    if (value == sum) return;
+    if (bound.allows(value, sum, magnitude)) {
+      const double error = std::abs(value - sum);
+      if (!std::isfinite(error)) return;
+      fit.largest = std::max(fit.largest, std::min(1.0, error / bound.errorOf(sum, magnitude)));
+      return;
+    }
+    if (fit.isWithin) fit.firstWrong = element;
+    fit.isWithin = false;
+    fit.endWrong = element + 1;
+    fit.wrong++;
+  }
+
   // Whether an order gives the bits of the elements in chunk_.
   bool hasBits(uint32_t order, const uint8_t *row) {
     float sums[chunkElements];
-    addInOrder(order, numbers_, chunk_, sums);
-    for (uint64_t i = 0; i < chunk_.count; i++) {
-      uint8_t bits[4];
-      numbers_.store(bits, sums[i]);
-      const uint8_t *at = row + i * numbers_.bytes;
-      if (std::memcmp(bits, at, numbers_.bytes) == 0) continue;
-      const float value = numbers_.load(at), wanted = numbers_.load(bits);
+    uint8_t bits[chunkElements * sizeof(float)];
+    adder_.add(order, additions_[order], numbers_, chunk_, sums);
+    numbers_.storeAll(sums, bits, chunk_.count);
+    if (std::memcmp(bits, row, chunk_.count * numbers_.bytes) == 0) return true;
+    for (uint64_t at = 0; at < chunk_.count * numbers_.bytes; at += numbers_.bytes) {
+      if (std::memcmp(bits + at, row + at, numbers_.bytes) == 0) continue;
+      const float value = numbers_.load(row + at), wanted = numbers_.load(bits + at);
       const bool areZero = value == 0 && wanted == 0;
       if (!areZero && !(std::isnan(value) && std::isnan(wanted))) return false;
     }
@@ -379,6 +386,8 @@ class CombineAudit {
   uint32_t distance_ = 0;  // of the last row that was that of another token
   TermChunk chunk_;
   ExactSums exact_;
+  Adder adder_;
+  std::vector<std::vector<Addition>> additions_ = std::vector<std::vector<Addition>>(orderCount());
 };
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <numeric>
 #include <tuple>
 
 namespace fusco::audit {
@@ -46,93 +45,42 @@ const Order orders[] = {
     {.name = "node-rank-rounded", .byNode = true, .byRank = true, .roundsPartial = true},
 };
 
-// Terms in the order in which they are added.
-std::vector<size_t> sequenceOf(const Order &order, const std::vector<Term> &terms) {
-  std::vector<size_t> sequence(terms.size());
-  std::iota(sequence.begin(), sequence.end(), size_t{0});
-  const auto key = [&](size_t index) {
-    const Term &term = terms[index];
-    const uint32_t last = order.by == By::k         ? term.k
-                          : order.by == By::reverse ? UINT32_MAX - term.k
-                                                    : term.expert;
-    return std::tuple(order.byNode ? term.node : 0, order.byRank ? term.rank : 0, last);
-  };
-  std::stable_sort(sequence.begin(), sequence.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
-  return sequence;
-}
-
-class Adder {
+// One order over one chunk.
+class OrderedSum {
  public:
-  Adder(const Order &order, const Numbers &numbers, const TermChunk &chunk)
-      : order_(order), numbers_(numbers), chunk_(chunk) {}
+  OrderedSum(const Order &order, const Numbers &numbers, const TermChunk &chunk, float *product)
+      : order_(order), numbers_(numbers), chunk_(chunk), product_(product) {}
 
-  void add(float *sums) {
-    const std::vector<Term> &terms = *chunk_.terms;
-    const std::vector<size_t> sequence = sequenceOf(order_, terms);
-    std::vector<float> rank(chunk_.count), node(chunk_.count);
-    std::fill_n(sums, chunk_.count, 0.0f);
-    float *const outer = order_.byNode ? node.data() : sums;
-    float *const inner = order_.byRank ? rank.data() : outer;
-    for (size_t i = 0; i < sequence.size(); i++) {
-      const Term &term = terms[sequence[i]];
-      addTerm(inner, sequence[i], term.weight);
-      const Term *next = i + 1 < sequence.size() ? &terms[sequence[i + 1]] : nullptr;
-      const bool closesNode = next == nullptr || next->node != term.node;
-      if (order_.byRank && (next == nullptr || next->rank != term.rank)) close(rank.data(), outer);
-      if (order_.byNode && closesNode) close(node.data(), sums);
-    }
-  }
-
-  void addInPairs(float *sums) {
-    const std::vector<Term> &terms = *chunk_.terms;
-    std::vector<std::vector<float>> level(terms.size(), std::vector<float>(chunk_.count));
-    for (size_t i = 0; i < terms.size(); i++) addTerm(level[i].data(), i, terms[i].weight);
-    while (level.size() > 1) {
-      std::vector<std::vector<float>> above;
-      for (size_t i = 0; i < level.size(); i += 2) {
-        if (i + 1 < level.size()) accumulate(level[i].data(), level[i + 1].data());
-        above.push_back(std::move(level[i]));
-      }
-      level = std::move(above);
-    }
-    if (level.empty()) level.emplace_back(chunk_.count);
-    std::copy(level[0].begin(), level[0].end(), sums);
-  }
-
- private:
-  float rounded(float value) const { return roundedTo(numbers_, value); }
-
-  void addTerm(float *sum, size_t index, float weight) const {
+  void addTerm(float *sum, size_t index) const {
     const float *values = chunk_.of(index);
     if (!chunk_.isWeighted) return accumulate(sum, values);
-    for (uint64_t i = 0; i < chunk_.count; i++) {
-      if (order_.product == Product::fused) {
-        sum[i] = std::fma(values[i], weight, sum[i]);
-        continue;
-      }
-      const float product = values[i] * weight;
-      sum[i] += order_.product == Product::rounded ? rounded(product) : product;
-      if (order_.roundsSum) sum[i] = rounded(sum[i]);
+    const float weight = (*chunk_.terms)[index].weight;
+    if (order_.product == Product::fused) {
+      for (uint64_t i = 0; i < chunk_.count; i++) sum[i] = std::fma(values[i], weight, sum[i]);
+      return;
     }
+    for (uint64_t i = 0; i < chunk_.count; i++) product_[i] = values[i] * weight;
+    if (order_.product == Product::rounded) numbers_.roundAll(product_, chunk_.count);
+    accumulate(sum, product_);
   }
 
   void accumulate(float *sum, const float *values) const {
     for (uint64_t i = 0; i < chunk_.count; i++) sum[i] += values[i];
-    if (!order_.roundsSum) return;
-    for (uint64_t i = 0; i < chunk_.count; i++) sum[i] = rounded(sum[i]);
+    if (order_.roundsSum) numbers_.roundAll(sum, chunk_.count);
   }
 
   // Adds a partial sum to the level above, and starts the next one.
   void close(float *partial, float *above) const {
-    for (uint64_t i = 0; i < chunk_.count; i++) {
-      above[i] += order_.roundsPartial ? rounded(partial[i]) : partial[i];
-      partial[i] = 0;
-    }
+    if (order_.roundsPartial) numbers_.roundAll(partial, chunk_.count);
+    accumulate(above, partial);
+    std::fill_n(partial, chunk_.count, 0.0f);
   }
 
+ private:
   const Order &order_;
   const Numbers &numbers_;
   const TermChunk &chunk_;
+  float *product_;
 };
 
 }  // namespace
@@ -144,9 +92,7 @@ void TermChunk::load(const Numbers &numbers, const std::vector<Term> &from, bool
   count = elements;
   values.resize(from.size() * chunkElements);
   for (size_t term = 0; term < from.size(); term++) {
-    const uint8_t *row = from[term].row + begin * numbers.bytes;
-    float *to = values.data() + term * chunkElements;
-    for (uint64_t i = 0; i < elements; i++) to[i] = numbers.load(row + i * numbers.bytes);
+    numbers.loadAll(from[term].row + begin * numbers.bytes, values.data() + term * chunkElements, elements);
   }
 }
 
@@ -154,10 +100,56 @@ const char *orderName(uint32_t index) { return index < std::size(orders) ? order
 
 uint32_t orderCount() { return std::size(orders); }
 
-void addInOrder(uint32_t order, const Numbers &numbers, const TermChunk &chunk, float *sums) {
-  Adder adder(orders[order], numbers, chunk);
-  if (orders[order].inPairs) return adder.addInPairs(sums);
-  adder.add(sums);
+std::vector<Addition> additionsOf(uint32_t order, const std::vector<Term> &terms) {
+  const Order &of = orders[order];
+  std::vector<Addition> additions(terms.size());
+  for (size_t i = 0; i < terms.size(); i++) additions[i] = {i, false, false};
+  const auto key = [&](const Addition &addition) {
+    const Term &term = terms[addition.term];
+    const uint32_t last = of.by == By::k ? term.k : of.by == By::reverse ? UINT32_MAX - term.k : term.expert;
+    return std::tuple(of.byNode ? term.node : 0, of.byRank ? term.rank : 0, last);
+  };
+  std::stable_sort(additions.begin(), additions.end(),
+                   [&](const Addition &a, const Addition &b) { return key(a) < key(b); });
+  for (size_t i = 0; i < additions.size(); i++) {
+    const Term *next = i + 1 < additions.size() ? &terms[additions[i + 1].term] : nullptr;
+    const Term &term = terms[additions[i].term];
+    additions[i].closesRank = of.byRank && (next == nullptr || next->rank != term.rank);
+    additions[i].closesNode = of.byNode && (next == nullptr || next->node != term.node);
+  }
+  return additions;
+}
+
+void Adder::add(uint32_t order, const std::vector<Addition> &additions, const Numbers &numbers,
+                const TermChunk &chunk, float *sums) {
+  const Order &of = orders[order];
+  const OrderedSum sum(of, numbers, chunk, product_.data());
+  std::fill_n(sums, chunk.count, 0.0f);
+  if (!of.inPairs) {
+    std::fill_n(rank_.begin(), chunk.count, 0.0f);
+    std::fill_n(node_.begin(), chunk.count, 0.0f);
+    float *const outer = of.byNode ? node_.data() : sums;
+    float *const inner = of.byRank ? rank_.data() : outer;
+    for (const Addition &addition : additions) {
+      sum.addTerm(inner, addition.term);
+      if (addition.closesRank) sum.close(rank_.data(), outer);
+      if (addition.closesNode) sum.close(node_.data(), sums);
+    }
+    return;
+  }
+  size_t count = additions.size();
+  if (level_.size() < count) level_.resize(count, Values(chunkElements));
+  for (size_t i = 0; i < count; i++) {
+    std::fill_n(level_[i].begin(), chunk.count, 0.0f);
+    sum.addTerm(level_[i].data(), additions[i].term);
+  }
+  for (; count > 1; count = (count + 1) / 2) {
+    for (size_t i = 0; i < count; i += 2) {
+      if (i + 1 < count) sum.accumulate(level_[i].data(), level_[i + 1].data());
+      if (i > 0) level_[i / 2].swap(level_[i]);
+    }
+  }
+  if (count == 1) std::copy_n(level_[0].begin(), chunk.count, sums);
 }
 
 }  // namespace fusco::audit

@@ -37,7 +37,27 @@ struct TermChunk {
 const char *orderName(uint32_t index);
 uint32_t orderCount();
 
-// The sums of a chunk in one order, before the last rounding: [chunk.count].
-void addInOrder(uint32_t order, const Numbers &numbers, const TermChunk &chunk, float *sums);
+// An addition: of a term, and of the partial sums that end with it.
+struct Addition {
+  size_t term;
+  bool closesRank;
+  bool closesNode;
+};
+
+// The additions of a token's terms in an order.
+std::vector<Addition> additionsOf(uint32_t order, const std::vector<Term> &terms);
+
+// Adds chunks of a token's terms. Keeps the memory of partial sums.
+class Adder {
+ public:
+  // The sums of a chunk, before the last rounding: [chunk.count].
+  void add(uint32_t order, const std::vector<Addition> &additions, const Numbers &numbers,
+           const TermChunk &chunk, float *sums);
+
+ private:
+  using Values = std::vector<float>;
+  Values rank_ = Values(chunkElements), node_ = Values(chunkElements), product_ = Values(chunkElements);
+  std::vector<Values> level_;  // of sums in pairs
+};
 
 }  // namespace fusco::audit
