@@ -4,7 +4,7 @@ import array
 
 import numpy
 import pytest
-from conftest import ROOT, draw_ids, run_json
+from conftest import draw_ids, run_json
 
 import fusco
 from fusco.testing import assert_plan
@@ -112,7 +112,8 @@ def refused(code, *arguments, **options):
 
 def test_bad_routings_are_refused_with_their_place():
     error = refused("E_ROUTING_ID", [[[0, 1]], [[0, 9]]], experts=8)
-    assert (error.rank, error.path, error.value) == (1, "/ranks/1/tokens/0/1", 9) or "9" in error.message
+    assert (error.rank, error.path) == (1, "/ranks/1/tokens/0/k/1")
+    assert "expert 9 is not -1 and not in 0..7" in error.message
     assert refused("E_ROUTING_DUPLICATE", [[[3, 3]]], experts=8).rank == 0
     refused("E_ROUTING_SHAPE", [[[0, 1]], [[0, 1, 2]]], experts=8)
     refused("E_ROUTING_SHAPE", [[[0, 1], [0]]], experts=8)
@@ -154,12 +155,6 @@ def test_files_that_are_no_plans_are_refused(tmp_path):
     assert code_of(tmp_path / "flipped.fusco") == "E_PLAN_DIGEST"
     with pytest.raises(fusco.FuscoError, match="E_FILE_WRITE"):
         fusco.plan(tables(), experts=8).save(tmp_path / "no" / "folder" / "a.fusco")
-
-
-def test_every_golden_plan_of_the_planner_is_read():
-    golden = sorted((ROOT / "test" / "fixtures").rglob("*.fusco"))
-    for path in golden:
-        assert len(fusco.load_plan(path).plan_id()) == 64
 
 
 def test_a_golden_plan_is_compared_in_a_test(tmp_path):
