@@ -103,7 +103,7 @@ class Group:
             tables = self.transport.gather(ids)
             state = state_of_ids(tables, self.options.topk, self.max_tokens, self.planner.options_digest)
             prepared = self.prepared(state)
-            if self.recorder is not None:
+            if self.recorder is not None and not self.recorder.closed:
                 self.recorder.add([table.numpy() for table in tables], prepared.plan)
             return state
 
