@@ -45,6 +45,11 @@ _STATUS_FUNCTIONS: dict[str, list[Any]] = {
     "fusco_plan_file_describe": [c_void_p, POINTER(s.PlanFileInfo)],
     "fusco_plan_file_check_routing": [c_void_p, POINTER(s.Ids)],
     "fusco_plan_file_write": [c_char_p, POINTER(s.PlanFileInfo), POINTER(c_uint8)],
+    "fusco_audit_layout_find": [c_char_p, POINTER(s.AuditLayout)],
+    "fusco_audit_create_from_ids": [POINTER(s.PlanOptions), POINTER(s.Ids), POINTER(s.AuditLayout), POINTER(c_void_p)],
+    "fusco_audit_set_input": [c_void_p, POINTER(s.AuditInput)],
+    "fusco_audit_dispatch": [c_void_p, POINTER(s.AuditDispatchCall), POINTER(s.AuditReport)],
+    "fusco_audit_combine": [c_void_p, POINTER(s.AuditCombineCall), POINTER(s.AuditReport)],
 }
 _OTHER_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "fusco_version": (c_uint32, []),
@@ -57,6 +62,10 @@ _OTHER_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "fusco_plan_recv_rows": (c_uint32, [c_void_p, c_uint32]),
     "fusco_planner_destroy": (None, [c_void_p]),
     "fusco_plan_file_close": (None, [c_void_p]),
+    "fusco_audit_destroy": (None, [c_void_p]),
+    "fusco_audit_layout_name": (c_char_p, [c_uint32]),
+    "fusco_audit_kind_name": (c_char_p, [c_int]),
+    "fusco_audit_order_name": (c_char_p, [c_uint32]),
 }
 
 

@@ -1,9 +1,9 @@
-"""The structs of the C interface: native/include/fusco.h and fusco_planning.h. A test compares them with the headers."""
+"""The structs of the C interface: fusco.h, fusco_planning.h and fusco_audit.h. A test compares them with the headers."""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char, c_char_p, c_double, c_int, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from typing import Any, TypeVar
 
 S = TypeVar("S", bound=ctypes.Structure)
@@ -215,6 +215,96 @@ class PlanFileInfo(ctypes.Structure):
         ("plan_id", c_uint8 * 32),
         ("rule", c_int),
         ("reason", c_char_p),
+    ]
+
+
+class AuditLayout(ctypes.Structure):
+    """fusco_audit_layout"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("per", c_int),
+        ("blocks", c_int),
+        ("order", c_int),
+        ("align", c_uint32),
+        ("padding", c_int),
+        ("tail", c_int),
+        ("slots", c_uint64),
+        ("accumulate", c_int),
+        ("partials", c_uint32),
+    ]
+
+
+class AuditInput(ctypes.Structure):
+    """fusco_audit_input"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("dtype", c_int),
+        ("row_bytes", c_uint64),
+        ("rows", POINTER(Buffer)),
+        ("previous", POINTER(Buffer)),
+    ]
+
+
+class AuditDifference(ctypes.Structure):
+    """fusco_audit_difference"""
+
+    _fields_ = [
+        ("row", c_uint64),
+        ("source", c_int32),
+        ("token", c_int32),
+        ("k", c_int32),
+        ("kind", c_int),
+        ("found", c_int),
+        ("found_source", c_int32),
+        ("found_token", c_int32),
+        ("precision", c_uint32),
+        ("first_byte", c_uint64),
+        ("end_byte", c_uint64),
+        ("factor", c_double),
+    ]
+
+
+class AuditReport(ctypes.Structure):
+    """fusco_audit_report"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("listed", c_uint32),
+        ("rows", c_uint64),
+        ("wrong", c_uint64),
+        ("counts", c_uint64 * 15),
+        ("orders", c_uint64),
+        ("reordered", c_uint64),
+        ("largest_error", c_double),
+    ]
+
+
+class AuditDispatchCall(ctypes.Structure):
+    """fusco_audit_dispatch_call"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("rank", c_uint32),
+        ("received", Buffer),
+        ("differences", POINTER(AuditDifference)),
+        ("difference_count", c_uint32),
+    ]
+
+
+class AuditCombineCall(ctypes.Structure):
+    """fusco_audit_combine_call"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("rank", c_uint32),
+        ("combined", Buffer),
+        ("weights", Buffer),
+        ("outputs", POINTER(Buffer)),
+        ("order", c_uint32),
+        ("difference_count", c_uint32),
+        ("differences", POINTER(AuditDifference)),
     ]
 
 

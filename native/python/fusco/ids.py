@@ -10,7 +10,7 @@ from typing import Any
 from . import _structs as s
 from .errors import FuscoError
 
-__all__ = ["IdTable"]
+__all__ = ["IdTable", "address_of"]
 
 # Formats of the buffer interface, as fusco_id_dtype: by signedness and size.
 _DTYPES = {(True, 4): 0, (True, 8): 1, (True, 2): 2, (False, 2): 3, (True, 1): 4, (False, 1): 5, (False, 4): 6, (False, 8): 7}
@@ -40,7 +40,7 @@ class IdTable:
         self.tokens, self.topk = view.shape
         self.dtype = _DTYPES[(code in _SIGNED, view.itemsize)]
         self._view = view
-        self._owner, self.address = _address_of(view)
+        self._owner, self.address = address_of(view)
 
     def to_native(self) -> s.Ids:
         """The struct of the C interface; valid as long as this table."""
@@ -86,7 +86,7 @@ class _EmptyTable:
         return memoryview(self._array)
 
 
-def _address_of(view: memoryview) -> tuple[Any, int]:
+def address_of(view: memoryview) -> tuple[Any, int]:
     """What keeps the bytes at their address alive, and the address."""
     if view.nbytes == 0:
         return None, 0

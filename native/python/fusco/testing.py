@@ -1,4 +1,4 @@
-"""Golden plans in Python tests: a plan file that is committed, and the routing that must still give it."""
+"""For tests in Python: golden plans, and audits of what other libraries received and combined."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from .audit import audit_combine, audit_dispatch
 from .errors import FuscoError
 from .options import PlanOptions
 from .plan import Plan, load_plan
 from .planner import Planner, open_tables, plan
 
-__all__ = ["assert_plan"]
+__all__ = ["assert_plan", "audit_combine", "audit_dispatch"]
 
 
 def assert_plan(path: str | os.PathLike[str], ids: Sequence[Any], *, update: bool = False, **options: Any) -> None:

@@ -12,14 +12,17 @@ from fusco import _library, _structs, options
 from fusco.shard import LAYOUT
 from fusco.torch import calls
 
-HEADERS = "".join((ROOT / "native" / "include" / name).read_text() for name in ("fusco.h", "fusco_planning.h"))
+HEADERS = "".join((ROOT / "native" / "include" / name).read_text() for name in ("fusco.h", "fusco_planning.h", "fusco_audit.h"))
 PLAIN = re.sub(r"/\*.*?\*/", "", HEADERS, flags=re.S)
+for constant, number in re.findall(r"#define (FUSCO_\w+) (\d+)\n", HEADERS):
+    PLAIN = PLAIN.replace(f"[{constant}]", f"[{number}]")
 PLAIN = re.sub(r"#.*", "", PLAIN)
 C_TYPES = {
     "uint32_t": ctypes.c_uint32,
     "int32_t": ctypes.c_int32,
     "uint64_t": ctypes.c_uint64,
     "int64_t": ctypes.c_int64,
+    "double": ctypes.c_double,
     "void *": ctypes.c_void_p,
     "const void *": ctypes.c_void_p,
     "const char *": ctypes.c_char_p,
@@ -45,7 +48,7 @@ def test_a_struct_has_the_fields_of_the_header(name):
     assert [field for _, field, _ in declared] == [field[0] for field in STRUCTS[name]._fields_]
     for (kind, field, elements), (_, ours) in zip(declared, STRUCTS[name]._fields_):
         if elements:
-            assert ctypes.sizeof(ours) == elements * (1 if kind in ("char", "uint8_t") else 0), field
+            assert ctypes.sizeof(ours) == elements * {"char": 1, "uint8_t": 1, "uint64_t": 8}.get(kind, 0), field
         elif kind in C_TYPES:
             assert ours is C_TYPES[kind], field
         elif kind.endswith("*"):
