@@ -31,6 +31,9 @@ void Audit::setInput(const fusco_audit_input &input) {
         .atRank(rank)
         .limited(input.rows[rank].bytes, wanted);
   }
+  for (uint32_t rank = 0; rank < entries_.ranks() && input.previous != nullptr; rank++) {
+    checkData("previous", input.previous[rank], rank);
+  }
   dtype_ = input.dtype;
   numbers_ = numbers;
   rowBytes_ = input.row_bytes;
@@ -63,6 +66,12 @@ const RowIndex *Audit::previousIndex() {
     previousIndex_ = std::make_unique<RowIndex>(previous_.data(), entries_.ranks(), rowBytes_);
   }
   return previousIndex_.get();
+}
+
+void checkData(const char *what, const fusco_buffer &buffer, uint32_t rank) {
+  if (buffer.bytes == 0 || buffer.data != nullptr) return;
+  throw Failure(FUSCO_E_BUFFER, "%s of rank %u has %llu bytes and no data", what, rank, buffer.bytes)
+      .atRank(rank);
 }
 
 bool isZero(const uint8_t *bytes, uint64_t count) {

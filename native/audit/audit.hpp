@@ -96,6 +96,9 @@ inline void recognize(fusco_audit_difference &difference, fusco_audit_found foun
   difference.found_token = static_cast<int32_t>(id->token);
 }
 
+// Throws E_BUFFER for bytes at NULL.
+void checkData(const char *what, const fusco_buffer &buffer, uint32_t rank);
+
 bool isZero(const uint8_t *bytes, uint64_t count);
 
 // Compares a receive buffer of `call.rank`. Throws E_OPTION, E_LIMIT, E_BUFFER.

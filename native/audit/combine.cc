@@ -75,6 +75,7 @@ class Operands {
     }
     outputRows_.assign(entries, 0);
     for (uint32_t rank = 0; rank < audit_.entries().ranks(); rank++) {
+      checkData("outputs", call_.outputs[rank], rank);
       const uint64_t rows = call_.outputs[rank].bytes / audit_.rowBytes();
       const RankOrigins origins = audit_.origins(rank, rows);
       if (rows < origins.end) {
@@ -115,6 +116,9 @@ struct Fit {
   double largest = 0;  // error as a part of the bound
 };
 
+// Rows that are compared with the sums of all tokens in vain; further ones only with the likely one.
+constexpr uint32_t mostSearches = 256;
+
 class CombineAudit {
  public:
   CombineAudit(Audit &audit, const fusco_audit_combine_call &call)
@@ -142,8 +146,10 @@ class CombineAudit {
       if (call_.order != 0 && !givesBits(token, sum)) addReordered(token);
       alive_ &= orders;
     }
-    findings_.report.orders = tokens_ == findings_.report.wrong - findings_.report.reordered ? 0 : alive_;
-    return findings_.report;
+    fusco_audit_report &report = findings_.report;
+    const bool hasNoneWithin = report.wrong - report.reordered == tokens_;
+    report.orders = hasNoneWithin ? 0 : alive_;
+    return report;
   }
 
  private:
@@ -297,8 +303,12 @@ class CombineAudit {
     const uint32_t guess = token + distance_;
     uint32_t other = guess;
     const bool isGuess = guess < tokens_ && guess != token && fits(token, operands_.of(guess), rules_);
+    if (!isGuess && fruitless_ == mostSearches) return false;
     for (uint32_t candidate = 0; !isGuess; candidate++) {
-      if (candidate == tokens_) return false;
+      if (candidate == tokens_) {
+        fruitless_++;
+        return false;
+      }
       other = candidate;
       const Sum sum = operands_.of(candidate);
       if (candidate != token && !sum.terms.empty() && fits(token, sum, rules_)) break;
@@ -382,8 +392,9 @@ class CombineAudit {
   uint32_t tokens_;
   uint64_t elements_;
   SumRules rules_;
-  uint64_t alive_;         // orders that have given the bits of every row so far
-  uint32_t distance_ = 0;  // of the last row that was that of another token
+  uint64_t alive_;          // orders that have given the bits of every row so far
+  uint32_t distance_ = 0;   // of the last row that was that of another token
+  uint32_t fruitless_ = 0;  // searches of all tokens
   TermChunk chunk_;
   ExactSums exact_;
   Adder adder_;

@@ -146,8 +146,8 @@ class DispatchAudit {
 
 fusco_audit_report auditDispatch(Audit &audit, const fusco_audit_dispatch_call &call) {
   audit.needInput();
-  if (call.received.bytes % audit.rowBytes() != 0 ||
-      (call.received.bytes > 0 && call.received.data == nullptr)) {
+  checkData("received", call.received, call.rank);
+  if (call.received.bytes % audit.rowBytes() != 0) {
     throw Failure(FUSCO_E_BUFFER, "what rank %u received has %llu bytes, no whole number of rows of %llu",
                   call.rank, call.received.bytes, audit.rowBytes())
         .atRank(call.rank)

@@ -179,7 +179,7 @@ typedef struct fusco_audit_input {
  * @param[out]    error  may be NULL
  * @retval FUSCO_E_OPTION  row_bytes is out of range
  * @retval FUSCO_E_DTYPE   dtype has no name, or row_bytes is not a whole number of its elements
- * @retval FUSCO_E_BUFFER  the rows of a rank are fewer than its tokens
+ * @retval FUSCO_E_BUFFER  the rows of a rank are fewer than its tokens, or a buffer with bytes has no data
  */
 fusco_status fusco_audit_set_input(fusco_audit *audit, const fusco_audit_input *input, fusco_error *error);
 /** @} */
@@ -228,7 +228,7 @@ typedef enum fusco_audit_found FUSCO_ENUM {
   FUSCO_AUDIT_FOUND_NOTHING = 4   /**< the buffer has no such row */
 } fusco_audit_found;
 
-/** A row that is wrong. */
+/** A row that is wrong. It has no struct_size: it never changes. */
 typedef struct fusco_audit_difference {
   uint64_t row;            /**< of the receive buffer (slot), or the token of a combine */
   int32_t source;          /**< expected source rank; -1: padding, or no row */
@@ -246,16 +246,16 @@ typedef struct fusco_audit_difference {
 
 /** What an audit of one rank found. */
 typedef struct fusco_audit_report {
-  uint32_t struct_size;               /**< sizeof(fusco_audit_report) */
-  uint32_t listed;                    /**< differences that were written to the caller's array */
-  uint64_t rows;                      /**< rows that were looked at */
-  uint64_t wrong;                     /**< rows that differ */
-  uint64_t counts[FUSCO_AUDIT_KINDS]; /**< rows that differ, by kind */
+  uint32_t struct_size; /**< sizeof(fusco_audit_report) */
+  uint32_t listed;      /**< differences that were written to the caller's array */
+  uint64_t rows;        /**< rows that were looked at */
+  uint64_t wrong;       /**< rows that differ */
   /** Combine: bit i is 1 if the order of addition i gives the bits of all rows that are within the bound. */
   uint64_t orders;
   /** Combine: rows that differ from the order that was asked for, and are within the bound. */
   uint64_t reordered;
   double largest_error; /**< combine: largest error of a row within the bound, as a part of the bound, 0..1 */
+  uint64_t counts[FUSCO_AUDIT_KINDS]; /**< rows that differ, by kind */
 } fusco_audit_report;
 
 /** A rank's receive buffer. */

@@ -274,10 +274,10 @@ class AuditReport(ctypes.Structure):
         ("listed", c_uint32),
         ("rows", c_uint64),
         ("wrong", c_uint64),
-        ("counts", c_uint64 * 15),
         ("orders", c_uint64),
         ("reordered", c_uint64),
         ("largest_error", c_double),
+        ("counts", c_uint64 * 15),
     ]
 
 
