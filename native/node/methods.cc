@@ -2,6 +2,7 @@
 // methods are members of the class. The arity of each is the number of its arguments in
 // executor/native/types.ts.
 
+#include "audit.hpp"
 #include "device_plan.hpp"
 #include "device_planner.hpp"
 #include "exports.hpp"
@@ -51,6 +52,14 @@ void describeHost(Napi::Env env, Exports &exports) {
                   .method("checkRouting", &PlanFile::checkRouting, 1)
                   .method("write", &PlanFile::write, 2)
                   .method("close", &PlanFile::close, 0));
+  exports.add(Members<Audit>(env, 2)
+                  .call<fusco_audit_rows>("rows")
+                  .method("setInput", &Audit::setInput, 1)
+                  .method("origins", &Audit::origins, 2)
+                  .method("dispatch", &Audit::dispatch, 1)
+                  .method("combine", &Audit::combine, 1)
+                  .method("close", &Audit::close, 0));
+  exports.function("auditLayouts", auditLayouts, 0).function("auditOrders", auditOrders, 0);
   exports.function("addressOf", addressOf, 1)
       .call<fusco_fp8_quantize>("fp8Quantize")
       .call<fusco_fp8_dequantize>("fp8Dequantize")

@@ -29,6 +29,10 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     'fusco diff before.fusco after.fusco',
     "fusco diff before.fusco after.fusco --format markdown --fail-on 'predicted>+2%'",
   ],
+  audit: [
+    'fusco audit step.fusco --input x --received received --layout deepep-v1',
+    'fusco audit routing.npy --experts 256 --input x --combined combined --weights w.npy',
+  ],
   check: ['fusco check', 'fusco check plans.golden.json --update'],
   simulate: [
     'fusco simulate step.fusco',

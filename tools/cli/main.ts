@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 import { packageVersion } from '../../executor/version.ts';
+import { auditCommand } from './audit.ts';
 import { benchCommand } from './bench/index.ts';
 import { checkCommand } from './check.ts';
 import { completionCommand } from './completion.ts';
@@ -35,6 +36,7 @@ export function createProgram(): Command {
     .addCommand(launchCommand())
     .addCommand(diffCommand())
     .addCommand(checkCommand())
+    .addCommand(auditCommand())
     .addCommand(simulateCommand())
     .addCommand(workloadCommand())
     .addCommand(placementCommand())

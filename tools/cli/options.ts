@@ -117,14 +117,17 @@ export interface RoutingArguments {
   physicalIds?: boolean;
 }
 
-/** Adds the options that select what is read from a routing file. */
-export function addRoutingOptions(command: Command): Command {
+/**
+ * Adds the options that select what is read from a routing file. `formatFlags` renames the option of the file's format, for
+ * a command whose `--format` is that of its report.
+ */
+export function addRoutingOptions(command: Command, formatFlags = '--format <name>'): Command {
   const ranks = (text: string) => numbersOf('--ranks-from', parseRanges('--ranks-from', text), MAX_RANKS - 1);
   return command
     .optionsGroup('What to read from a recording:')
     .addOption(
       choice(
-        '--format <name>',
+        formatFlags,
         'program that wrote the routing, if the first bytes do not identify it',
         ROUTING_FORMATS,
       ),

@@ -48,8 +48,8 @@ export interface Subject {
   readonly isGuess: boolean;
 }
 
-/** Adds the options that say how a routing is planned. */
-export function addSubjectOptions(command: Command): Command {
+/** Adds the options that say how a routing is planned; `formatFlags` as in addRoutingOptions. */
+export function addSubjectOptions(command: Command, formatFlags?: string): Command {
   const made = command
     .optionsGroup(PLANNING_GROUP)
     .option(
@@ -57,7 +57,7 @@ export function addSubjectOptions(command: Command): Command {
       'logical experts of a routing (default: the largest id plus one)',
       integer(1, MAX_INSTANCES),
     );
-  addRangeOptions(addRoutingOptions(addPlanningOptions(made)));
+  addRangeOptions(addRoutingOptions(addPlanningOptions(made), formatFlags));
   return made.hook('preAction', (_, called) => {
     const names = called.options
       .filter(({ helpGroupHeading }) => helpGroupHeading === PLANNING_GROUP)

@@ -1,15 +1,16 @@
 import type { Command } from 'commander';
 import { FuscoError } from '../../planner/errors.ts';
-import { MAX_INSTANCES, MAX_RANKS, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
+import { MAX_INSTANCES, MAX_RANKS, MAX_ROW_BYTES, MAX_ROWS, MAX_TOPK } from '../../planner/format/layout.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
 import { formatCount } from '../figures/format.ts';
 import { layerOf, readCounts } from '../readers/counts.ts';
 import { encodeNpy } from '../readers/npy.ts';
 import { counterWeights } from '../workload/counterHash.ts';
 import { DEFAULT_SKEW, FAMILIES, type Family, makeWorkload, sampleCounts } from '../workload/families.ts';
+import { checksumOf, type PayloadDtype, payloadRows } from '../workload/payload.ts';
 import { OutputDirectory, writeFileAtomic, writeOutput } from '../writers/outputFile.ts';
 import { checkStdout, command, printJson, say } from './io.ts';
-import { integer, needs, ranksPerNodeOption } from './options.ts';
+import { choice, integer, needs, ranksPerNodeOption } from './options.ts';
 
 interface WorkloadArguments {
   output: string;
@@ -24,6 +25,9 @@ interface WorkloadArguments {
   fromCounts?: string;
   layer?: number;
   weights?: string;
+  rows?: string;
+  hidden: number;
+  dtype: PayloadDtype;
   json?: boolean;
 }
 
@@ -57,6 +61,15 @@ async function writeWeights(path: string, args: WorkloadArguments): Promise<void
   const { ranks, tokens, topk } = args;
   const weights = Float32Array.from(counterWeights(args).flatMap((rank) => [...rank]));
   await writeFileAtomic(path, encodeNpy('f32', [ranks, tokens, topk], weights));
+}
+
+/** Writes rows that identify their token, one file per rank. */
+async function writeRows(path: string, tables: readonly RoutingTable[], args: WorkloadArguments) {
+  const directory = await OutputDirectory.create(path);
+  for (const [rank, { tokens }] of tables.entries()) {
+    const { dtype, shape, data } = payloadRows(rank, tokens, args.hidden, args.dtype, args.step);
+    await directory.write(`rank${rank}.npy`, encodeNpy(dtype, shape, data));
+  }
 }
 
 /** One array if all ranks have the same number of tokens, else a directory with one file per rank. */
@@ -98,13 +111,17 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
     path === undefined ? fromFamily(family as Family, args) : await fromCounts(path, args);
   const kind = await writeTables(args.output, tables, experts);
   if (args.weights !== undefined) await writeWeights(args.weights, args);
+  if (args.rows !== undefined) await writeRows(args.rows, tables, args);
+  const checksum = await checksumOf(tables);
   const tokens = tables.map((table) => table.tokens);
   const label = path === undefined ? familyText(family as Family, args) : COUNTS_LABEL;
   if (args.json) {
     const { output, seed, step, ranks, topk } = args;
     const source = path === undefined ? { family } : { fromCounts: path, layer: args.layer };
     const model = path !== undefined;
-    printJson({ ...source, model, label, seed, step, ranks, tokens, topk, experts, output, kind });
+    const checksums = await Promise.all(tables.map((table) => checksumOf([table])));
+    const sizes = { ranks, tokens, topk, experts };
+    printJson({ ...source, model, label, seed, step, ...sizes, output, kind, checksum, checksums });
     return;
   }
   const total = tokens.reduce((sum, count) => sum + count, 0);
@@ -112,6 +129,7 @@ async function workload(family: string | undefined, args: WorkloadArguments): Pr
   say(
     `${formatCount(total)} tokens on ${tables.length} ranks, top-${args.topk} of ${experts} -> ${args.output}`,
   );
+  say(`sha256 of the ids ${checksum}`);
 }
 
 /** The description of a family, with the numbers of this table. */
@@ -154,7 +172,10 @@ export function workloadCommand(): Command {
     .option('--from-counts <file>', 'draw from expert counts: {"logical_count": [layers][experts]}')
     .option('--layer <n>', 'layer of the count file', integer(0))
     .option('--weights <file>', 'for collectivex: also write its gate weights, f32')
-    .option('--json', 'print one JSON object')
+    .option('--rows <dir>', 'also write rank{r}.npy [tokens, hidden] with rows that identify their token')
+    .option('--hidden <n>', 'elements of a row of --rows', integer(1, MAX_ROW_BYTES / 4), 7168)
+    .addOption(choice('--dtype <dtype>', 'dtype of --rows', ['bf16', 'f16', 'f32', 'fp8']))
+    .option('--json', 'print one JSON object, with a checksum of each table')
     .hook('preAction', needs('output', 'ranks', 'tokens', 'topk'))
     .addHelpText('after', `\nFamilies:\n${FAMILY_HELP}`)
     .action(workload);

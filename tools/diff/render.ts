@@ -1,7 +1,7 @@
 // A difference as text, Markdown, JUnit XML and GitHub workflow commands.
 
 import { formatBytes, formatCount, rows } from '../figures/format.ts';
-import { ENTITIES } from '../report/markup.ts';
+import { escapeCommand, escapeMarkdown, escapeTitle, junitText } from '../report/ciText.ts';
 import { expertMoveText } from './experts.ts';
 import { showOption, toldOptions, verdictOf } from './headline.ts';
 import type { DiffLevel, Limit } from './limits.ts';
@@ -168,17 +168,6 @@ export function renderMarkdown(report: DiffReport, all: boolean): string {
   return lines.join('\n');
 }
 
-/** Characters that Markdown would interpret as markup, except in an arrow. */
-function escapeMarkdown(text: string): string {
-  return text.replace(/[\\`*_<|[\]]/g, '\\$&');
-}
-
-function escapeXml(text: string): string {
-  // Control characters have no form at all in XML 1.0.
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-  return text.replace(/[\0-\x08\x0b\x0c\x0e-\x1f]/g, '?').replace(/[&<>"]/g, (char) => ENTITIES[char]!);
-}
-
 /** JUnit XML: a test case per limit, or one that says whether the plan is unchanged. */
 export function renderJunit(report: DiffReport): string {
   const { diff, limits, broken, failed } = report;
@@ -189,31 +178,13 @@ export function renderJunit(report: DiffReport): string {
           name: limit.text,
           ...(broken.includes(limit) && { problem: brokenText(report, limit) }),
         }));
-  const failures = cases.filter(({ problem }) => problem !== undefined).length;
-  const shown = cases.map(({ name, problem }) => {
-    const head = `    <testcase classname="fusco.diff" name="${escapeXml(name)}"`;
-    if (problem === undefined) return `${head}/>`;
-    const text = escapeXml(diff.headline);
-    return `${head}>\n      <failure message="${escapeXml(problem)}">${text}</failure>\n    </testcase>`;
-  });
-  return [
-    '<?xml version="1.0" encoding="UTF-8"?>',
-    '<testsuites>',
-    `  <testsuite name="fusco diff" tests="${cases.length}" failures="${failures}" errors="0" skipped="0">`,
-    ...shown,
-    '  </testsuite>',
-    '</testsuites>',
-  ].join('\n');
-}
-
-/** A message of a GitHub workflow command: characters that would end it are percent-encoded. */
-export function escapeCommand(text: string): string {
-  return text.replaceAll('%', '%25').replaceAll('\r', '%0D').replaceAll('\n', '%0A');
-}
-
-/** The title of a GitHub workflow command. */
-export function escapeTitle(text: string): string {
-  return escapeCommand(text).replaceAll(':', '%3A').replaceAll(',', '%2C');
+  return junitText(
+    'diff',
+    cases.map(({ name, problem }) => ({
+      name,
+      ...(problem !== undefined && { problem, text: diff.headline }),
+    })),
+  );
 }
 
 /** One workflow command: an error if the comparison fails, else a notice. */

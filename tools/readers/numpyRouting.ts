@@ -106,13 +106,15 @@ function viewOf(array: NdArray, start: number, shape: readonly number[]): NdArra
   return { dtype: array.dtype, shape, data: array.data.subarray(start, end) as NdData } as NdArray;
 }
 
-/** The blocks of a 3-D array along its first axis. */
-function splitFirstAxis(array: NdArray): NdArray[] {
-  const [ranks, rows, columns] = array.shape as [number, number, number];
-  return Array.from({ length: ranks }, (_, rank) => viewOf(array, rank * rows * columns, [rows, columns]));
+/** The blocks of an array along its first axis, as views. */
+export function splitFirstAxis(array: NdArray): NdArray[] {
+  const [ranks, ...shape] = array.shape as [number, ...number[]];
+  const size = shape.reduce((product, n) => product * n, 1);
+  return Array.from({ length: ranks }, (_, rank) => viewOf(array, rank * size, shape));
 }
 
-function checkRanks(have: number, wanted: number | undefined, path: string): void {
+/** Throws E_RANKS unless `have` ranks are possible, and those that are wanted. */
+export function checkRanks(have: number, wanted: number | undefined, path: string): void {
   if (have < 1 || have > MAX_RANKS) {
     throw ranksError(
       path,
@@ -253,7 +255,7 @@ function checkBlocks(arrays: readonly NdArray[], paths: readonly string[], what:
 }
 
 /** An array [rows, columns] in blocks of `rows` rows. Throws E_SHAPE unless they add up to it. */
-function splitRows(array: NdArray, rows: readonly number[], what: string, path: string): NdArray[] {
+export function splitRows(array: NdArray, rows: readonly number[], what: string, path: string): NdArray[] {
   const [total, columns] = array.shape as [number, number];
   const wanted = rows.reduce((sum, count) => sum + count, 0);
   if (total !== wanted) {

@@ -16,6 +16,7 @@ export const FAMILIES = {
   'spread-hot-experts': 'one expert on every rank is SKEW times as likely',
   ragged: 'ranks have different numbers of tokens, 0..TOKENS',
   'empty-rank': 'the last rank has no tokens',
+  'idle-rank': 'no token chooses an expert of the last rank, which receives nothing',
   'rotating-hot-spot': 'the experts of rank STEP mod RANKS are SKEW times as likely',
   burst: 'rank STEP mod RANKS has all its tokens, the others have one',
   'one-node': 'all experts of a token are on one node, drawn evenly (FUSCO, section 5)',
@@ -77,7 +78,10 @@ function weightsOf(workload: Workload): number[] {
     if (family === 'rotating-hot-spot') return owner === step % ranks;
     return heavy.has(owner);
   };
-  return Array.from({ length: experts }, (_, expert) => (isHot(expert) ? skew : 1));
+  return Array.from({ length: experts }, (_, expert) => {
+    if (family === 'idle-rank' && ownerOf(expert, workload) === ranks - 1) return 0;
+    return isHot(expert) ? skew : 1;
+  });
 }
 
 /** Urns from which each token takes one: a single one, or one per node. */

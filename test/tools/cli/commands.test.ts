@@ -95,6 +95,7 @@ describe('--json', () => {
     run: ['plan.fusco', '--input', 'x.npy', '--out', 'out', '--backend', 'reference'],
     diff: ['plan.fusco', 'plan.fusco'],
     check: ['golden.json'],
+    audit: ['plan.fusco', '--input', 'x.npy', '--combined', 'sum.npy'],
     simulate: ['plan.fusco', '--topology', 'h100-8x8'],
     workload: [
       'balanced',
@@ -127,6 +128,8 @@ describe('--json', () => {
     const workload = { family: 'balanced', seed: 2, ranks: 4, tokens: 6, topk: 2, experts: 8 } as const;
     saveRouting('routing.npy', makeRouting(workload));
     saveNpy('x.npy', 'f32', [4, 6, 4], new Float32Array(96).fill(1));
+    // Two experts return each row of ones.
+    saveNpy('sum.npy', 'f32', [4, 6, 4], new Float32Array(96).fill(2));
     save('phy2log.json', '[0, 1, 2, 3, 4, 5, 6, 7]');
     for (const folder of ['old', 'new']) {
       mkdirSync(folder);
@@ -141,7 +144,7 @@ describe('--json', () => {
     expect(having.map(([name]) => name).sort()).toEqual(Object.keys(ARGUMENTS).sort());
   });
 
-  const absent = findBenchAddon().addon === undefined ? [...NEEDS_GPU, 'bench host'] : NEEDS_GPU;
+  const absent = findBenchAddon().addon === undefined ? [...NEEDS_GPU, 'bench host', 'audit'] : NEEDS_GPU;
   const here = Object.keys(ARGUMENTS).filter((name) => !absent.includes(name));
   it.each(here)('of %s prints one object with its formatVersion', async (name) => {
     // It starts processes of the built program.
