@@ -34,6 +34,10 @@ step 'testing: several processes for each GPU, nodes of two and of four'
 FUSCO_TEST_ONE_GPU=1 ranks $((2 * gpus)) 2 2
 [ "$gpus" -lt 8 ] && FUSCO_TEST_ONE_GPU=1 ranks 8 4 4
 
+step 'auditing PyTorch, with planted faults'
+timeout 120 torchrun --nproc-per-node "$gpus" tools/gpu/torch_faults.py "$results/torch-faults.json" \
+  "$app/node" "$app/test/gpu/fusco.js" 2>"$results/torch-faults.log" || failed=1
+
 record multi.sh
 
 step 'benching: one process drives all GPUs'
