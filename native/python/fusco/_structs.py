@@ -1,4 +1,4 @@
-"""The structs of the C interface: fusco.h, fusco_planning.h and fusco_audit.h. A test compares them with the headers."""
+"""The structs of the C interface (fusco.h, fusco_planning.h, fusco_audit.h). A test compares them with the headers."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from ..errors import FuscoError
 from . import calls, fp8
 from .groups import Group, Prepared, find
 
@@ -45,6 +46,18 @@ def _received(prepared: Prepared, rows: int, like: Tensor, *shape: int, dtype: t
     return made
 
 
+def _check_received(group: Group, prepared: Prepared, rows: Tensor) -> None:
+    needed = group.rows_of(prepared)
+    if rows.shape[0] != needed:
+        raise FuscoError(
+            "E_SHAPE",
+            f"combine was given {rows.shape[0]} rows; dispatch returned {needed}",
+            hint="Give one row for each row that dispatch returned with this handle.",
+            value=rows.shape[0],
+            limit=needed,
+        )
+
+
 def _bytes_of(tensor: Tensor) -> Tensor:
     """The same memory as bytes, for dtypes that have no kernels that fill."""
     return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor
@@ -57,12 +70,12 @@ def _fake_rows(rows: int) -> Any:
 # -- plan
 
 
-@_operator("plan", "(Tensor ids, str group, int[]? splits) -> (Tensor, Tensor, Tensor)")
+@_operator("plan", "(Tensor ids, str group, SymInt[]? splits) -> (Tensor, Tensor, Tensor)")
 def plan(ids: Tensor, group: str, splits: Optional[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Plans, collectively. ids: int32 [tokens, topk]; splits: tokens of each local rank."""
+    """Plans, collectively. ids: integers of at most 32 bits, [tokens, topk]; splits: tokens of each local rank."""
     found = find(group)
     counts = [ids.shape[0]] if splits is None else splits
-    state = found.plan(list(ids.split(counts)))
+    state = found.plan(list(ids.to(torch.int32).split(counts)))
     prepared = found.prepared(state)
     offsets = torch.tensor(prepared.expert_offsets, dtype=torch.int32)
     return state, offsets, torch.tensor(prepared.expert_counts, dtype=torch.int32)
@@ -117,6 +130,7 @@ dispatch.register_autograd(_dispatch_backward, setup_context=_save_dispatch)
 def combine(rows: Tensor, weights: Optional[Tensor], state: Tensor, tokens: int, group: str) -> Tensor:
     """Sums the rows [rows, hidden] of each token, weighted by f32 [tokens, topk] if given: [tokens, hidden]."""
     found, prepared = _open(group, state)
+    _check_received(found, prepared, rows)
     summed = rows.new_empty((tokens, rows.shape[1]))
     given = None if weights is None else weights.contiguous()
     found.execute(prepared, calls.combine(rows.contiguous(), given, summed))
@@ -147,7 +161,9 @@ def _combine_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 combine.register_autograd(_combine_backward, setup_context=_save_combine)
 
 
-@_operator("combine_gradient", "(Tensor gradient, Tensor rows, Tensor weights, Tensor state, str group) -> (Tensor, Tensor)")
+@_operator(
+    "combine_gradient", "(Tensor gradient, Tensor rows, Tensor weights, Tensor state, str group) -> (Tensor, Tensor)"
+)
 def combine_gradient(
     gradient: Tensor, rows: Tensor, weights: Tensor, state: Tensor, group: str
 ) -> tuple[Tensor, Tensor]:
@@ -231,7 +247,9 @@ def _(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
 dispatch_fp8.register_autograd(_dispatch_backward, setup_context=_save_dispatch)
 
 
-@_operator("dispatch_quantized", "(Tensor codes, Tensor scales, Tensor state, SymInt rows, str group) -> (Tensor, Tensor)")
+@_operator(
+    "dispatch_quantized", "(Tensor codes, Tensor scales, Tensor state, SymInt rows, str group) -> (Tensor, Tensor)"
+)
 def dispatch_quantized(codes: Tensor, scales: Tensor, state: Tensor, rows: int, group: str) -> tuple[Tensor, Tensor]:
     """Copies e4m3 codes [tokens, hidden] and scales f32 [tokens, ceil(hidden / 128)] to their slots."""
     found, prepared = _open(group, state)
