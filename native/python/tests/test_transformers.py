@@ -13,7 +13,6 @@ from fusco.integrations.transformers import (
     expert_parameters,
     gated_blocks,
     gathered_state_dict,
-    local_experts,
     shard_experts,
 )
 
@@ -129,12 +128,6 @@ def sharded_once() -> nn.Module:
 @pytest.mark.parametrize(("kind", "text"), [("dense", "nothing to shard"), ("biases", "bias"), ("twice", "sharded")])
 def test_models_that_cannot_be_sharded_are_refused(kind: str, text: str) -> None:
     assert text in run_ranks(1, refused, kind)[0]
-
-
-@pytest.mark.parametrize(("experts", "ranks"), [(8, 4), (7, 4), (3, 4), (5, 1)])
-def test_each_expert_is_on_the_rank_of_the_default_placement(experts: int, ranks: int) -> None:
-    owners = {e: rank for rank in range(ranks) for e in local_experts(experts, ranks, rank)}
-    assert owners == {e: e * ranks // experts for e in range(experts)}
 
 
 def test_gated_blocks_leaves_rows_behind_the_last_block_zero_and_takes_empty_blocks() -> None:

@@ -19,11 +19,6 @@ from fusco import FuscoError
 from fusco.torch import ExpertShuffle
 
 
-def local_experts(experts: int, ranks: int, rank: int) -> range:
-    """Experts of a rank in the default placement: expert e is on rank e * ranks // experts."""
-    return range(-(-rank * experts // ranks), -(-(rank + 1) * experts // ranks))
-
-
 def gated_blocks(
     rows: Tensor, offsets: Tensor, gate_up: Tensor, down: Tensor, act: Callable[[Tensor], Tensor]
 ) -> Tensor:
@@ -59,18 +54,21 @@ class ShardedExperts(nn.Module):
     Takes the place of a module with `forward(hidden_states, top_k_index, top_k_weights)`. Its parameters have the names
     of the module that it replaces, with the local experts in their first axis. Their gradients are complete: they contain
     the rows of all ranks, so they must not be reduced over the ranks of the shuffle.
+
+    Attributes:
+        local: the local experts, in the order of the parameters.
+        num_experts: experts of all ranks.
     """
 
-    def __init__(self, experts: nn.Module, shuffle: ExpertShuffle, local: range) -> None:
+    def __init__(self, experts: nn.Module, shuffle: ExpertShuffle) -> None:
         super().__init__()
         self.shuffle = shuffle
-        self.local = local
+        self.local = [expert for of_rank in shuffle.local_experts for expert in of_rank]
         self.num_experts = experts.num_experts
         self.act_fn = experts.act_fn
         for name in ("gate_up_proj", "down_proj"):
             whole = getattr(experts, name)
-            part = nn.Parameter(whole.detach()[local.start : local.stop].clone(), whole.requires_grad)
-            setattr(self, name, part)
+            setattr(self, name, nn.Parameter(whole.detach()[self.local], whole.requires_grad))
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """Collective. Tokens [tokens, hidden] to their experts and back, weighted; returns [tokens, hidden]."""
@@ -79,11 +77,16 @@ class ShardedExperts(nn.Module):
         return self.shuffle.combine(made, handle)
 
     def extra_repr(self) -> str:
-        return f"experts {self.local.start}..{self.local.stop - 1} of {self.num_experts}"
+        return f"{len(self.local)} of {self.num_experts} experts"
 
 
 def shard_experts(
-    model: nn.Module, process_group: dist.ProcessGroup | None = None, *, max_tokens: int, topk: int | None = None, **options: Any
+    model: nn.Module,
+    process_group: dist.ProcessGroup | None = None,
+    *,
+    max_tokens: int,
+    topk: int | None = None,
+    **options: Any,
 ) -> list[ShardedExperts]:
     """Replaces the experts of all MoE blocks of a model by the experts of this rank and a shuffle. Collective.
 
@@ -94,37 +97,37 @@ def shard_experts(
     Args:
         model: changed in place. Its experts are modules with `gate_up_proj` [experts, 2 * intermediate, hidden] and
             `down_proj` [experts, hidden, intermediate], without biases.
-        process_group: the ranks that share the experts; None is the default group.
+        process_group: the ranks that share the experts, as in `fusco.torch.ExpertShuffle`.
         max_tokens: most tokens of a rank in one call.
         topk: experts of each token; None is `model.config.num_experts_per_tok`.
-        options: further options of `fusco.torch.ExpertShuffle`, such as `sum` or `backend`.
+        options: further options of `fusco.torch.ExpertShuffle`, such as `sum` or `placement`.
 
     Returns:
         The new modules, in the order of the model.
 
     Raises:
-        FuscoError: E_OPTION if the model has no experts of this form, or experts with parameters that they may not have,
-            or if `placement` is given: the experts of a rank are contiguous.
+        FuscoError: E_OPTION if the model has no experts of this form, or experts with other parameters;
+            E_PLACEMENT if an expert has several ranks; as `fusco.torch.ExpertShuffle`.
     """
-    if "placement" in options:
-        raise FuscoError("E_OPTION", "shard_experts keeps a contiguous block of experts on each rank: omit placement")
-    group = process_group if process_group is not None else dist.group.WORLD
-    ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+    found = list(_expert_modules(model))
+    if not found:
+        raise FuscoError("E_OPTION", "the model has no module with gate_up_proj and down_proj: nothing to shard")
+    if any(not isinstance(ranks, int) for ranks in options.get("placement") or ()):
+        raise FuscoError("E_PLACEMENT", "the weights of replicas would have to be kept equal: give one rank per expert")
+    for _, _, experts in found:
+        _check_supported(experts)
     topk = topk if topk is not None else model.config.num_experts_per_tok
     shuffles: dict[tuple[int, int], ExpertShuffle] = {}
     sharded = []
-    for parent, name, experts in list(_expert_modules(model)):
-        _check_supported(experts)
+    for parent, name, experts in found:
         shape = (experts.num_experts, experts.down_proj.shape[1])
         if shape not in shuffles:
             shuffles[shape] = ExpertShuffle(
-                group, experts=shape[0], hidden=shape[1], topk=topk, max_tokens=max_tokens, **options
+                process_group, experts=shape[0], hidden=shape[1], topk=topk, max_tokens=max_tokens, **options
             )
-        module = ShardedExperts(experts, shuffles[shape], local_experts(shape[0], ranks, rank))
-        setattr(parent, name, module.train(experts.training))
+        module = ShardedExperts(experts, shuffles[shape]).train(experts.training)
+        setattr(parent, name, module)
         sharded.append(module)
-    if not sharded:
-        raise FuscoError("E_OPTION", "the model has no module with gate_up_proj and down_proj: nothing to shard")
     return sharded
 
 
@@ -146,13 +149,23 @@ def gathered_state_dict(model: nn.Module, process_group: dist.ProcessGroup | Non
         model: a model that `shard_experts` changed.
         process_group: the group that was given to `shard_experts`.
     """
-    group = process_group if process_group is not None else dist.group.WORLD
     state = dict(model.state_dict())
-    for name, parameter in expert_parameters(model):
-        parts: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(parts, parameter.detach().cpu(), group=group)
-        state[name] = torch.cat(parts).to(parameter.device)
+    for path, module in model.named_modules():
+        if isinstance(module, ShardedExperts):
+            for name, parameter in module.named_parameters():
+                state[f"{path}.{name}"] = _gathered(module, parameter.detach(), process_group)
     return state
+
+
+def _gathered(module: ShardedExperts, part: Tensor, process_group: dist.ProcessGroup | None) -> Tensor:
+    parts: list[Any] = [(module.local, part)]
+    if len(module.local) < module.num_experts:
+        parts *= dist.get_world_size(process_group)
+        dist.all_gather_object(parts, (module.local, part.cpu()), group=process_group)
+    whole = part.new_empty(module.num_experts, *part.shape[1:])
+    for experts, of_rank in parts:
+        whole[experts] = of_rank.to(whole.device)
+    return whole
 
 
 def _expert_modules(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
@@ -168,7 +181,7 @@ def _check_supported(experts: nn.Module) -> None:
         raise FuscoError("E_OPTION", "the experts of this model are sharded: shard a model once")
     others = {name for name, _ in experts.named_parameters()} - {"gate_up_proj", "down_proj"}
     if others:
-        raise FuscoError("E_OPTION", f"{kind} has the parameters {sorted(others)}: only experts without biases are sharded")
+        raise FuscoError("E_OPTION", f"{kind} has the parameters {sorted(others)}: experts have two weights, no biases")
     gate = getattr(type(experts), "_apply_gate", None)
     if getattr(experts, "is_transposed", False) or (gate is not None and gate.__name__ != "_default_apply_gate"):
         raise FuscoError("E_OPTION", f"{kind} has transposed weights or an own gate: only gated MLPs are sharded")
