@@ -1,0 +1,225 @@
+"""The structs of the C interface: native/include/fusco.h and fusco_planning.h. A test compares them with the headers."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from typing import Any, TypeVar
+
+S = TypeVar("S", bound=ctypes.Structure)
+
+
+class Error(ctypes.Structure):
+    """fusco_error"""
+
+    _fields_ = [
+        ("status", c_int),
+        ("rank", c_int32),
+        ("value", c_int64),
+        ("limit", c_int64),
+        ("has_limit", c_int32),
+        ("path", c_char * 64),
+        ("message", c_char * 256),
+    ]
+
+
+class Buffer(ctypes.Structure):
+    """fusco_buffer"""
+
+    _fields_ = [("data", c_void_p), ("bytes", c_uint64)]
+
+
+class Stats(ctypes.Structure):
+    """fusco_stats"""
+
+    _fields_ = [
+        ("bytes_read", c_uint64),
+        ("bytes_written", c_uint64),
+        ("rows", c_uint64),
+        ("nanoseconds", c_uint64),
+        ("started", c_uint64),
+    ]
+
+
+class ContextOptions(ctypes.Structure):
+    """fusco_context_options"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("threads", c_uint32),
+        ("nontemporal_bytes", c_uint64),
+        ("kernels", c_int),
+    ]
+
+
+class PlanDesc(ctypes.Structure):
+    """fusco_plan_desc"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("ranks", c_uint32),
+        ("ranks_per_node", c_uint32),
+        ("strategy", c_int),
+        ("partial", c_int),
+        ("sum", c_int),
+        ("shards", POINTER(Buffer)),
+    ]
+
+
+class Payload(ctypes.Structure):
+    """fusco_payload"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("per", c_int),
+        ("dtype", c_int),
+        ("row_bytes", c_uint64),
+        ("from", POINTER(Buffer)),
+        ("to", POINTER(Buffer)),
+    ]
+
+
+class DispatchCall(ctypes.Structure):
+    """fusco_dispatch_call"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("payload_count", c_uint32),
+        ("payloads", POINTER(Payload)),
+        ("origins", POINTER(Buffer)),
+        ("scale", POINTER(Buffer)),
+    ]
+
+
+class CombineCall(ctypes.Structure):
+    """fusco_combine_call"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("dtype", c_int),
+        ("row_bytes", c_uint64),
+        ("from", POINTER(Buffer)),
+        ("to", POINTER(Buffer)),
+        ("weights", POINTER(Buffer)),
+    ]
+
+
+class WeightGradientCall(ctypes.Structure):
+    """fusco_weight_gradient_call"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("dtype", c_int),
+        ("row_bytes", c_uint64),
+        ("output_gradient", POINTER(Buffer)),
+        ("from", POINTER(Buffer)),
+        ("to", POINTER(Buffer)),
+    ]
+
+
+class CombineGradientCall(ctypes.Structure):
+    """fusco_combine_gradient_call"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("dtype", c_int),
+        ("row_bytes", c_uint64),
+        ("output_gradient", POINTER(Buffer)),
+        ("from", POINTER(Buffer)),
+        ("weights", POINTER(Buffer)),
+        ("to", POINTER(Buffer)),
+        ("weights_gradient", POINTER(Buffer)),
+        ("origins", POINTER(Buffer)),
+    ]
+
+
+class Fp8Call(ctypes.Structure):
+    """fusco_fp8_call"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("dtype", c_int),
+        ("rows", c_uint64),
+        ("hidden", c_uint64),
+        ("values", Buffer),
+        ("codes", Buffer),
+        ("scales", Buffer),
+    ]
+
+
+class PlanOptions(ctypes.Structure):
+    """fusco_plan_options"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("experts", c_uint32),
+        ("ranks", c_uint32),
+        ("ranks_per_node", c_uint32),
+        ("topk", c_uint32),
+        ("hidden", c_uint32),
+        ("dtype", c_int),
+        ("combine_dtype", c_int),
+        ("align", c_uint32),
+        ("capacity", c_uint32),
+        ("strategy", c_int),
+        ("balance", c_int),
+        ("partial", c_int),
+        ("sum", c_int),
+        ("replicas", c_int),
+        ("slice_rows", c_uint32),
+        ("tile_tokens", c_uint32),
+        ("placement_offsets", POINTER(c_uint32)),
+        ("placement_ranks", POINTER(c_uint16)),
+        ("max_rows", c_uint32),
+    ]
+
+
+class Ids(ctypes.Structure):
+    """fusco_ids"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("dtype", c_int),
+        ("tokens", c_uint32),
+        ("topk", c_uint32),
+        ("data", c_void_p),
+    ]
+
+
+class PlannerInfo(ctypes.Structure):
+    """fusco_planner_info"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("instances", c_uint32),
+        ("counts", c_uint32),
+        ("second_counts", c_uint32),
+        ("options_digest", c_uint8 * 32),
+    ]
+
+
+class Decision(ctypes.Structure):
+    """fusco_decision"""
+
+    _fields_ = [("struct_size", c_uint32), ("strategy", c_int), ("rule", c_int)]
+
+
+class PlanFileInfo(ctypes.Structure):
+    """fusco_plan_file_info"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("options", POINTER(PlanOptions)),
+        ("rail_groups", POINTER(c_uint16)),
+        ("shards", POINTER(Buffer)),
+        ("plan_id", c_uint8 * 32),
+        ("rule", c_int),
+        ("reason", c_char_p),
+    ]
+
+
+def sized(kind: type[S], **fields: Any) -> S:
+    """A struct whose first field is its size, the other fields as given or zero."""
+    made = kind(**fields)
+    made.struct_size = ctypes.sizeof(kind)  # type: ignore[attr-defined]
+    return made

@@ -1,0 +1,97 @@
+"""Plans from routing tables. All planning is native; this file carries its arguments and results."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from ctypes import byref
+from typing import Any
+
+from . import _structs as s
+from ._library import Handle, call, library
+from .errors import FuscoError
+from .ids import IdTable
+from .options import PlanOptions
+from .plan import Plan
+
+__all__ = ["Planner", "plan"]
+
+
+class Planner:
+    """Checked options, ready to plan. May be used by several threads.
+
+    Raises:
+        FuscoError: E_OPTION, E_PLACEMENT, E_LIMIT
+    """
+
+    def __init__(self, options: PlanOptions) -> None:
+        self.options = options
+        self._native_options = options.to_native()
+        self._handle = Handle(library.fusco_planner_destroy)
+        call(library.fusco_planner_create, byref(self._native_options), byref(self._handle.pointer))
+        info = s.sized(s.PlannerInfo)
+        call(library.fusco_planner_describe, self._handle.pointer, byref(info))
+        self.instances: int = info.instances
+        #: SHA-256 of the options; ranks compare it before they plan.
+        self.options_digest = bytes(info.options_digest)
+        self._counts: int = info.counts
+        self._second_counts: int = info.second_counts
+        self._turn = threading.Lock()
+
+    def plan(self, tables: Sequence[IdTable]) -> Plan:
+        """The plan of the routing of all ranks.
+
+        Args:
+            tables: one per rank, each [tokens, topk]; token counts may differ.
+
+        Raises:
+            FuscoError: E_RANKS, E_ROUTING_SHAPE, E_ROUTING_ID, E_ROUTING_DUPLICATE, E_LIMIT, E_MAX_ROWS
+        """
+        ranks = self.options.ranks
+        if len(tables) != ranks:
+            raise FuscoError("E_RANKS", f"{len(tables)} routing tables for {ranks} ranks")
+        ids = [table.to_native() for table in tables]
+        planner = self._handle.pointer
+        counts = self._gather(library.fusco_planner_count, self._counts, ids)
+        second = None
+        if self._second_counts > 0:
+            second = self._gather(library.fusco_planner_count_again, self._second_counts, ids, counts)
+        decision = s.sized(s.Decision)
+        groups = (ctypes.c_uint16 * ranks)()
+        call(library.fusco_planner_decide, planner, counts, second, byref(decision), groups)
+        shards = [self._shard(rank, ids[rank], counts, second) for rank in range(ranks)]
+        return Plan(self._native_options, decision.rule, groups, shards)
+
+    def _gather(self, function: Any, width: int, ids: list[s.Ids], *before: Any) -> Any:
+        """u32 [ranks, width] of what `function` counts for each rank."""
+        gathered = (ctypes.c_uint32 * max(1, width * len(ids)))()
+        for rank, table in enumerate(ids):
+            part = (ctypes.c_uint32 * max(1, width))()
+            call(function, self._handle.pointer, rank, byref(table), *before, part)
+            gathered[rank * width : (rank + 1) * width] = part[:width]
+        return gathered
+
+    def _shard(self, rank: int, table: s.Ids, counts: Any, second: Any) -> ctypes.Array[ctypes.c_char]:
+        planner = self._handle.pointer
+        wanted = s.Buffer()
+        call(library.fusco_planner_shard, planner, rank, byref(table), counts, second, byref(wanted))
+        shard = ctypes.create_string_buffer(wanted.bytes)
+        filled = s.Buffer(ctypes.addressof(shard), wanted.bytes)
+        call(library.fusco_planner_shard, planner, rank, byref(table), counts, second, byref(filled))
+        return shard
+
+
+def plan(tables: Sequence[Any], **options: Any) -> Plan:
+    """The plan of the routing of all ranks, without a group and without PyTorch.
+
+    Args:
+        tables: the ids of each rank, [tokens, topk]: see IdTable.
+        options: those of PlanOptions; ``ranks`` and ``topk`` follow from the tables if they are not given.
+
+    Raises:
+        FuscoError: as Planner and Planner.plan
+    """
+    opened = [IdTable(table, options.get("topk")) for table in tables]
+    topk = max((table.topk for table in opened), default=0)
+    return Planner(PlanOptions(**{"ranks": len(opened), "topk": topk, **options})).plan(opened)

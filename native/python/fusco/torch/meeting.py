@@ -1,0 +1,145 @@
+"""Calls of a process group meet over its torch.distributed store: who is late is named, who differs as well."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Optional
+
+import torch.distributed as dist
+
+from ..errors import FuscoError
+
+Notes = Mapping[str, Any]
+_MOST_LISTED = 16
+_MOST_PARTING_MS = 10_000
+
+
+def name_ranks(ranks: Sequence[int]) -> str:
+    """`rank 3`, `ranks 0, 1, 2`, at most 16 of them."""
+    listed = ", ".join(str(rank) for rank in ranks[:_MOST_LISTED])
+    more = f" and {len(ranks) - _MOST_LISTED} more" if len(ranks) > _MOST_LISTED else ""
+    return f"rank{'' if len(ranks) == 1 else 's'} {listed}{more}"
+
+
+class Meeting:
+    """Numbered calls of all ranks. Not for several threads at a time.
+
+    After a failure the ranks no longer make the same calls, so every later call raises the same error.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, ranks: int, deadline_ms: int) -> None:
+        self._store = store
+        self._rank = rank
+        self._ranks = ranks
+        self._deadline_ms = deadline_ms
+        self._call = -1
+        self._failure: Optional[FuscoError] = None
+        self._posted: list[str] = []
+
+    def enter(self, what: str, signature: str, notes: Optional[Notes] = None) -> list[Notes]:
+        """Waits until all ranks have entered the same call, and returns the notes of each.
+
+        Raises:
+            FuscoError: E_PEER_TIMEOUT names the ranks that did not arrive; E_PEER_MISMATCH those that differ
+        """
+        self._check()
+        self._call += 1
+        mine = {"what": what, "signature": signature, **(notes or {})}
+        self._post("in", mine)
+        entered = self._collect("in", what, range(self._ranks))
+        # All ranks are here, so all have read what this one posted for the call before.
+        for key in self._posted[:-1]:
+            self._store.delete_key(key)
+        del self._posted[:-1]
+        differing = [rank for rank, note in enumerate(entered) if _identity(note) != _identity(mine)]
+        if differing:
+            other = entered[differing[0]]
+            text = f"rank {self._rank} calls {what} {signature}; rank {differing[0]} calls {other['what']} {other['signature']}"
+            if other["what"] == what == "open":
+                text = _differing_option(self._rank, mine, differing[0], other)
+            raise self._fail(FuscoError("E_PEER_MISMATCH", f"{name_ranks(differing)} differ: {text}", rank=differing[0]))
+        return entered
+
+    def report(self, notes: Notes) -> None:
+        """Tells the other ranks the outcome of the call."""
+        self._post("out", notes)
+
+    def outcome(self, what: str, rank: int) -> Notes:
+        """Waits for the outcome of the call, which another rank reports. Raises E_PEER_TIMEOUT."""
+        return self._collect("out", what, [rank])[0]
+
+    def leave(self) -> None:
+        """Ends the calls. Rank 0, whose process usually serves the store, waits until the others need it no more."""
+        if self._failure is not None:
+            return
+        self._failure = FuscoError("E_CLOSED", "the ExpertShuffle is closed")
+        try:
+            self._store.set(f"left/{self._rank}", "")
+            if self._rank == 0:
+                seconds = min(_MOST_PARTING_MS, self._deadline_ms) / 1000
+                self._store.wait([f"left/{rank}" for rank in range(self._ranks)], timedelta(seconds=seconds))
+        except RuntimeError:
+            pass  # Who did not leave has failed, and says so itself.
+
+    def _get(self, keys: list[str]) -> list[bytes]:
+        if self._store.has_extended_api():
+            return list(self._store.multi_get(keys))
+        return [self._store.get(key) for key in keys]
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, error: FuscoError) -> FuscoError:
+        self._failure = error
+        return error
+
+    def _key(self, phase: str, rank: int, call: int) -> str:
+        return f"{call}/{phase}/{rank}"
+
+    def _post(self, phase: str, notes: Notes) -> None:
+        key = self._key(phase, self._rank, self._call)
+        self._posted.append(key)
+        try:
+            self._store.set(key, json.dumps(notes))
+        except RuntimeError as error:
+            raise self._fail(self._lost(error)) from error
+
+    def _collect(self, phase: str, what: str, ranks: Sequence[int]) -> list[Notes]:
+        """What each of these ranks posted."""
+        deadline = time.monotonic() + self._deadline_ms / 1000
+        keys = [self._key(phase, rank, self._call) for rank in ranks]
+        try:
+            left = max(0.001, deadline - time.monotonic())
+            self._store.wait(keys, timedelta(seconds=left))
+            return [json.loads(value) for value in self._get(keys)]
+        except RuntimeError as error:
+            raise self._fail(self._late(what, ranks, keys, error)) from error
+
+    def _late(self, what: str, ranks: Sequence[int], keys: list[str], error: RuntimeError) -> FuscoError:
+        try:
+            missing = [rank for rank, key in zip(ranks, keys) if not self._store.check([key])]
+        except RuntimeError:
+            return self._lost(error)
+        if not missing:
+            return self._lost(error)
+        text = f"{name_ranks(missing)} did not enter call {self._call} ({what}) within {self._deadline_ms} ms"
+        return FuscoError("E_PEER_TIMEOUT", text, rank=missing[0])
+
+    def _lost(self, error: RuntimeError) -> FuscoError:
+        text = f"the store of the process group does not answer in call {self._call}: {error}"
+        return FuscoError("E_PEER_TIMEOUT", " ".join(text.split()))
+
+
+def _identity(notes: Notes) -> tuple[Any, Any]:
+    return notes["what"], notes["signature"]
+
+
+def _differing_option(rank: int, mine: Notes, other_rank: int, other: Notes) -> str:
+    mine_options, other_options = (json.loads(notes["signature"]) for notes in (mine, other))
+    names = [name for name in mine_options if mine_options[name] != other_options.get(name)]
+    name = names[0] if names else "version"
+    return f"{name} is {mine_options.get(name)!r} on rank {rank} and {other_options.get(name)!r} on rank {other_rank}"

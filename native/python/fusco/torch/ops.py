@@ -1,0 +1,264 @@
+"""Operators of torch.library: the fusco:: namespace. They take the name of a group, and a plan as one uint8 tensor.
+
+    fusco::plan(ids, group, splits) -> (state, expert_offsets, expert_counts)
+    fusco::dispatch(x, state, rows, group) -> rows                          gradient: combine, unweighted
+    fusco::combine(rows, weights, state, tokens, group) -> tokens           gradient: combine_gradient, or dispatch
+    fusco::combine_gradient(gradient, rows, weights, state, group) -> (rows, weights)
+    fusco::dispatch_weights(weights, state, rows, group) -> rows            gradient: gather_weights
+    fusco::gather_weights(rows, state, tokens, group) -> weights
+    fusco::dispatch_fp8(x, state, rows, group) -> rows                      gradient: combine, unweighted
+    fusco::dispatch_quantized(codes, scales, state, rows, group) -> (codes, scales)
+    fusco::origins(state, rows, group) -> origins
+
+``rows`` is the first axis of the received rows; -1 means what the plan says, a size that depends on data.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from . import calls, fp8
+from .groups import Group, Prepared, find
+
+__all__ = ["SAVED_OPS"]
+
+
+def _open(name: str, state: Tensor) -> tuple[Group, Prepared]:
+    group = find(name)
+    return group, group.prepared(state)
+
+
+def _received(prepared: Prepared, rows: int, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A receive buffer; rows behind those of the plan are zero."""
+    total = prepared.recv_rows if rows < 0 else rows
+    made = like.new_empty((total, *shape), dtype=dtype or like.dtype)
+    if total > prepared.recv_rows:
+        _bytes_of(made)[prepared.recv_rows :].zero_()
+    return made
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """The same memory as bytes, for dtypes that have no kernels that fill."""
+    return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor
+
+
+def _fake_rows(rows: int) -> Any:
+    return rows if rows >= 0 else torch.library.get_ctx().new_dynamic_size()
+
+
+# -- plan
+
+
+@torch.library.custom_op("fusco::plan", mutates_args=())
+def plan(ids: Tensor, group: str, splits: Optional[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Plans, collectively. ids: int32 [tokens, topk]; splits: tokens of each local rank."""
+    found = find(group)
+    counts = [ids.shape[0]] if splits is None else splits
+    state = found.plan(list(ids.split(counts)))
+    prepared = found.prepared(state)
+    offsets = torch.tensor(prepared.expert_offsets, dtype=torch.int32)
+    return state, offsets, torch.tensor(prepared.expert_counts, dtype=torch.int32)
+
+
+@plan.register_fake
+def _(ids: Tensor, group: str, splits: Optional[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    found = find(group)
+    local = found.local_instances
+    return (
+        ids.new_empty(found.state_bytes, dtype=torch.uint8),
+        ids.new_empty(local + 1, dtype=torch.int32),
+        ids.new_empty(local, dtype=torch.int32),
+    )
+
+
+# -- dispatch
+
+
+@torch.library.custom_op("fusco::dispatch", mutates_args=())
+def dispatch(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
+    """Copies tokens [tokens, hidden] to the slots of their experts, [rows, hidden]."""
+    found, prepared = _open(group, state)
+    received = _received(prepared, rows, x, x.shape[1])
+    found.execute(prepared, calls.dispatch([x.contiguous()], [received]))
+    return received
+
+
+@dispatch.register_fake
+def _(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
+    return x.new_empty(_fake_rows(rows), x.shape[1])
+
+
+def _save_dispatch(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, state, _, group = inputs
+    ctx.save_for_backward(state)
+    ctx.tokens, ctx.group = x.shape[0], group
+
+
+def _dispatch_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    (state,) = ctx.saved_tensors
+    return combine(gradient, None, state, ctx.tokens, ctx.group), None, None, None
+
+
+dispatch.register_autograd(_dispatch_backward, setup_context=_save_dispatch)
+
+
+# -- combine
+
+
+@torch.library.custom_op("fusco::combine", mutates_args=())
+def combine(rows: Tensor, weights: Optional[Tensor], state: Tensor, tokens: int, group: str) -> Tensor:
+    """Sums the rows [rows, hidden] of each token, weighted by f32 [tokens, topk] if given: [tokens, hidden]."""
+    found, prepared = _open(group, state)
+    summed = rows.new_empty((tokens, rows.shape[1]))
+    given = None if weights is None else weights.contiguous()
+    found.execute(prepared, calls.combine(rows.contiguous(), given, summed))
+    return summed
+
+
+@combine.register_fake
+def _(rows: Tensor, weights: Optional[Tensor], state: Tensor, tokens: int, group: str) -> Tensor:
+    return rows.new_empty(tokens, rows.shape[1])
+
+
+def _save_combine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    rows, weights, state, _, group = inputs
+    weighted = weights is not None
+    ctx.save_for_backward(state, *((rows, weights) if weighted else ()))
+    ctx.rows, ctx.group = rows.shape[0], group
+
+
+def _combine_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    state, *saved = ctx.saved_tensors
+    if not saved:
+        return dispatch(gradient, state, ctx.rows, ctx.group), None, None, None, None
+    rows, weights = saved
+    rows_gradient, weights_gradient = combine_gradient(gradient, rows, weights, state, ctx.group)
+    return rows_gradient, weights_gradient, None, None, None
+
+
+combine.register_autograd(_combine_backward, setup_context=_save_combine)
+
+
+@torch.library.custom_op("fusco::combine_gradient", mutates_args=())
+def combine_gradient(
+    gradient: Tensor, rows: Tensor, weights: Tensor, state: Tensor, group: str
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a weighted combine: of its rows [rows, hidden] and of its weights f32 [tokens, topk]."""
+    found, prepared = _open(group, state)
+    rows_gradient = _received(prepared, rows.shape[0], rows, rows.shape[1])
+    weights_gradient = torch.empty_like(weights, memory_format=torch.contiguous_format)
+    found.execute(
+        prepared,
+        calls.combine_gradient(
+            gradient.contiguous(), rows.contiguous(), weights.contiguous(), rows_gradient, weights_gradient
+        ),
+    )
+    return rows_gradient, weights_gradient
+
+
+@combine_gradient.register_fake
+def _(gradient: Tensor, rows: Tensor, weights: Tensor, state: Tensor, group: str) -> tuple[Tensor, Tensor]:
+    return rows.new_empty(rows.shape), weights.new_empty(weights.shape)
+
+
+# -- weights along their rows
+
+
+@torch.library.custom_op("fusco::dispatch_weights", mutates_args=())
+def dispatch_weights(weights: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
+    """Copies f32 [tokens, topk] to the slots of the entries: f32 [rows]; 0 in padding."""
+    found, prepared = _open(group, state)
+    received = _received(prepared, rows, weights)
+    found.execute(prepared, calls.dispatch_entries(weights.contiguous(), received))
+    return received
+
+
+@dispatch_weights.register_fake
+def _(weights: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
+    return weights.new_empty(_fake_rows(rows))
+
+
+@torch.library.custom_op("fusco::gather_weights", mutates_args=())
+def gather_weights(rows: Tensor, state: Tensor, tokens: int, group: str) -> Tensor:
+    """Brings f32 [rows] back to the entries: f32 [tokens, topk]; 0 for masked and dropped entries."""
+    found, prepared = _open(group, state)
+    gathered = rows.new_empty((tokens, found.options.topk))
+    ones = rows.new_ones((tokens, 1))
+    found.execute(prepared, calls.weight_gradient(ones, rows.contiguous().view(-1, 1), gathered))
+    return gathered
+
+
+@gather_weights.register_fake
+def _(rows: Tensor, state: Tensor, tokens: int, group: str) -> Tensor:
+    return rows.new_empty(tokens, find(group).options.topk)
+
+
+def _weights_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    (state,) = ctx.saved_tensors
+    return gather_weights(gradient, state, ctx.tokens, ctx.group), None, None, None
+
+
+dispatch_weights.register_autograd(_weights_backward, setup_context=_save_dispatch)
+
+
+# -- fp8
+
+
+@torch.library.custom_op("fusco::dispatch_fp8", mutates_args=())
+def dispatch_fp8(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
+    """As dispatch; the rows travel as e4m3 codes with a float32 scale for each 128 elements."""
+    found, prepared = _open(group, state)
+    codes, scales = fp8.quantize(x.contiguous(), found.transport.context)
+    row_codes = _received(prepared, rows, codes, codes.shape[1])
+    row_scales = _received(prepared, rows, scales, scales.shape[1])
+    found.execute(prepared, calls.dispatch([codes, scales], [row_codes, row_scales]))
+    return fp8.dequantize(row_codes, row_scales, x.dtype, found.transport.context)
+
+
+@dispatch_fp8.register_fake
+def _(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
+    return x.new_empty(_fake_rows(rows), x.shape[1])
+
+
+dispatch_fp8.register_autograd(_dispatch_backward, setup_context=_save_dispatch)
+
+
+@torch.library.custom_op("fusco::dispatch_quantized", mutates_args=())
+def dispatch_quantized(codes: Tensor, scales: Tensor, state: Tensor, rows: int, group: str) -> tuple[Tensor, Tensor]:
+    """Copies e4m3 codes [tokens, hidden] and scales f32 [tokens, ceil(hidden / 128)] to their slots."""
+    found, prepared = _open(group, state)
+    row_codes = _received(prepared, rows, codes, codes.shape[1])
+    row_scales = _received(prepared, rows, scales, scales.shape[1])
+    found.execute(prepared, calls.dispatch([codes, scales], [row_codes, row_scales]))
+    return row_codes, row_scales
+
+
+@dispatch_quantized.register_fake
+def _(codes: Tensor, scales: Tensor, state: Tensor, rows: int, group: str) -> tuple[Tensor, Tensor]:
+    received = _fake_rows(rows)
+    return codes.new_empty(received, codes.shape[1]), scales.new_empty(received, scales.shape[1])
+
+
+# -- origins
+
+
+@torch.library.custom_op("fusco::origins", mutates_args=())
+def origins(state: Tensor, rows: int, group: str) -> Tensor:
+    """(source rank, token, k) of every row: i32 [rows, 3]; -1 in padding."""
+    found, prepared = _open(group, state)
+    total = prepared.recv_rows if rows < 0 else rows
+    written = torch.full((total, 3), -1, dtype=torch.int32)
+    found.execute(prepared, calls.origins(written))
+    return written
+
+
+@origins.register_fake
+def _(state: Tensor, rows: int, group: str) -> Tensor:
+    return state.new_empty(_fake_rows(rows), 3, dtype=torch.int32)
+
+
+#: Operators whose results selective checkpointing should save: planning again would be a collective call.
+SAVED_OPS = (torch.ops.fusco.plan.default,)

@@ -1,0 +1,206 @@
+"""One rank per process of one machine, over shared memory.
+
+Each call has these steps: every rank copies its inputs into its segment; all meet; rank 0 runs the host kernels on the
+segments of all ranks, with the same code as for ranks of one process, and reports; every rank copies its outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import torch
+import torch.distributed as dist
+
+from .. import __version__
+from ..errors import FuscoError
+from ..host import HostContext, HostPlan
+from ..options import count
+from .calls import Call
+from .local_ranks import check_rows
+from .meeting import Meeting, Notes, name_ranks
+from .segments import Mapping as Segment
+from .segments import OwnSegment, PeerSegments
+
+__all__ = ["HostProcesses"]
+
+_LEADER = 0
+_ALIGN = 64
+_DEFAULT_DEADLINE_MS = 60_000
+
+
+class HostProcesses:
+    """The transport of a process group. Collective: all ranks make it, with the same settings.
+
+    Args:
+        process_group: of torch.distributed, any backend; its store is where calls meet.
+        name: of the group.
+        settings: what must be identical on all ranks.
+        threads: of an exchange.
+        deadline_ms: longest wait for other ranks, 100..86400000; None: FUSCO_DEADLINE_MS.
+
+    Raises:
+        FuscoError: E_BACKEND if ranks are on several machines; E_PEER_TIMEOUT, E_PEER_MISMATCH; E_OPTION
+    """
+
+    def __init__(
+        self,
+        process_group: dist.ProcessGroup,
+        name: str,
+        settings: Mapping[str, Any],
+        threads: int,
+        deadline_ms: Optional[int],
+    ) -> None:
+        self.ranks = dist.get_world_size(process_group)
+        self.rank = dist.get_rank(process_group)
+        self.local_ranks = [self.rank]
+        store = dist.PrefixStore(name, dist.distributed_c10d._get_default_store())
+        self._meeting = Meeting(store, self.rank, self.ranks, _deadline(deadline_ms))
+        hello = self._meeting.enter("open", _signature(settings), {"host": _host_id()})
+        elsewhere = [rank for rank, note in enumerate(hello) if note["host"] != hello[self.rank]["host"]]
+        if elsewhere:
+            raise FuscoError(
+                "E_BACKEND",
+                f"{name_ranks(elsewhere)} run on another machine than rank {self.rank}",
+                hint="The host backend connects processes of one machine. FUSCO_HOSTID overrides how it is recognized.",
+            )
+        # Only the leader runs kernels; the others need a context to prepare plans.
+        self.context = HostContext(threads if self.rank == _LEADER else 1)
+        self._own = OwnSegment()
+        self._peers = PeerSegments()
+        self._announced = ""
+        self._turn = threading.RLock()
+
+    def gather(self, ids: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The ids of all ranks, int32 [tokens, topk] each."""
+        (own,) = ids
+        own = own.contiguous()
+        with self._turn:
+            segment = self._own.reserve(own.nbytes)
+            _copy(segment.address, own.data_ptr(), own.nbytes)
+            entered, segments = self._meet("plan", "", segment, {"tokens": own.shape[0]})
+            tables = []
+            for note, mapped in zip(entered, segments):
+                table = torch.empty((note["tokens"], own.shape[1]), dtype=torch.int32)
+                _copy(table.data_ptr(), mapped.address, table.nbytes)
+                tables.append(table)
+            # Nobody overwrites its ids before all have read them.
+            self.agree("planned")
+            return tables
+
+    def execute(self, plan: HostPlan, key: bytes, call: Call) -> None:
+        """Runs a call, collectively."""
+        for name, array in call.arrays.items():
+            check_rows(name, array.tensor.shape[0], _count(plan, array.axis, self.rank))
+        with self._turn:
+            offsets, length = _layout(plan, call, self.rank)
+            segment = self._own.reserve(length)
+            for name, array in call.arrays.items():
+                if not array.is_output:
+                    used = _count(plan, array.axis, self.rank) * array.row_bytes
+                    _copy(segment.address + offsets[name], array.tensor.data_ptr(), used)
+            _, segments = self._meet(call.name, f"{call.signature} {key.hex()}", segment)
+            if self.rank == _LEADER:
+                self._run(plan, call, segments)
+            else:
+                _raise_reported(self._meeting.outcome(call.name, _LEADER))
+            for name, array in call.arrays.items():
+                if array.is_output:
+                    used = _count(plan, array.axis, self.rank) * array.row_bytes
+                    _copy(array.tensor.data_ptr(), segment.address + offsets[name], used)
+
+    def agree(self, what: str) -> None:
+        """Waits for the other ranks."""
+        with self._turn:
+            self._meeting.enter(what, "")
+
+    def close(self) -> None:
+        """Removes and unmaps the shared memory. Rank 0 waits a while for the other ranks to close as well."""
+        with self._turn:
+            self._meeting.leave()
+            self._own.unlink()
+            self._peers.close()
+
+    def _meet(
+        self, what: str, signature: str, segment: Segment, notes: Optional[Notes] = None
+    ) -> tuple[list[Notes], list[Segment]]:
+        """Waits until all ranks have filled their segments, and maps those."""
+        known = self._own.is_named and self._announced == segment.name
+        named = {"segment": segment.name, "bytes": segment.bytes, **(notes or {})}
+        entered = self._meeting.enter(what, signature, named)
+        segments = [
+            segment if rank == self.rank else self._peers.open(rank, note["segment"], note["bytes"])
+            for rank, note in enumerate(entered)
+        ]
+        if known:
+            # All ranks were told the name in the call before, and mapped it before they entered this one.
+            self._own.unlink()
+        self._announced = segment.name
+        return entered, segments
+
+    def _run(self, plan: HostPlan, call: Call, segments: list[Segment]) -> None:
+        try:
+            buffers: dict[str, list[tuple[int, int]]] = {name: [] for name in call.arrays}
+            for rank, segment in enumerate(segments):
+                offsets, _ = _layout(plan, call, rank)
+                for name, array in call.arrays.items():
+                    used = _count(plan, array.axis, rank) * array.row_bytes
+                    buffers[name].append((segment.address + offsets[name], used))
+            call.run(plan, buffers)
+        except Exception as error:
+            self._meeting.report({"code": getattr(error, "code", "E_INTERNAL"), "text": str(error)})
+            raise
+        self._meeting.report({})
+
+
+def _raise_reported(notes: Notes) -> None:
+    if "code" in notes:
+        raise FuscoError(notes["code"], f"rank {_LEADER} reports: {notes['text']}", rank=_LEADER)
+
+
+def _count(plan: HostPlan, axis: str, rank: int) -> int:
+    return (plan.tokens if axis == "tokens" else plan.recv_rows)[rank]
+
+
+def _layout(plan: HostPlan, call: Call, rank: int) -> tuple[dict[str, int], int]:
+    """Where each array of a call lies in the segment of a rank, and the bytes of all."""
+    offsets = {}
+    end = 0
+    for name, array in call.arrays.items():
+        offsets[name] = end
+        used = _count(plan, array.axis, rank) * array.row_bytes
+        end += -(-used // _ALIGN) * _ALIGN
+    return offsets, end
+
+
+def _copy(target: int, source: int, length: int) -> None:
+    if length > 0:
+        ctypes.memmove(target, source, length)
+
+
+def _signature(settings: Mapping[str, Any]) -> str:
+    return json.dumps({"version": __version__, **settings})
+
+
+def _deadline(deadline_ms: Optional[int]) -> int:
+    if deadline_ms is not None:
+        return count("deadline_ms", deadline_ms, 100, 86_400_000)
+    text = os.environ.get("FUSCO_DEADLINE_MS", "")
+    if not text:
+        return _DEFAULT_DEADLINE_MS
+    return count("FUSCO_DEADLINE_MS", int(text) if text.isdigit() else text, 100, 86_400_000)
+
+
+def _host_id() -> str:
+    """Equal for processes that share memory."""
+    given = os.environ.get("FUSCO_HOSTID")
+    if given:
+        return given
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip()
+    return f"{socket.gethostname()}/{boot}/{os.stat('/dev/shm').st_dev}"
