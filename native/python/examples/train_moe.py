@@ -1,13 +1,13 @@
 """Trains a Qwen3-MoE model on 1, 2 and 4 ranks and compares every loss bit for bit.
 
-    python train_moe.py --out losses.json             # 200 steps on 1, 2 and 4 ranks, and twice unsharded
-    python train_moe.py --ranks 1,2 --steps 20 --small
+    python train_moe.py --out losses.json              # 200 steps of all runs
+    python train_moe.py --small --ranks 1,2 --steps 20
 
 The model is that of Hugging Face transformers, with random weights; its experts are sharded with
 `fusco.integrations.transformers`. The text is the Debian documentation on this machine. A run with the model's MoE block
 as it is, unsharded, shows that the loss curve is the same up to rounding; a second one, with the sequences of each step
-in reverse order, shows how much rounding alone changes the curve. Exit code 1: losses or weights of two numbers of ranks
-differ.
+in reverse order, shows how much rounding alone changes the curve. Runs named "batched" do without the care of
+`per_sequence.py`; they differ in their last bits. Exit code 1: losses or weights of two numbers of ranks differ.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,6 @@ class Run:
     losses: list[float]
     weights: str
     step_ms: float
-    parameters: int
 
 
 def make_model(training: Training) -> nn.Module:
@@ -78,25 +79,37 @@ def make_model(training: Training) -> nn.Module:
     return Qwen3MoeForCausalLM(config)
 
 
-def train_sharded(training: Training, text: bytes) -> Run:
-    """Trains on the ranks of the default process group, which divide the sequences. Collective."""
+def train_sharded(training: Training, text: bytes, batched: bool = False) -> Run:
+    """Trains on the ranks of the default process group, which divide the sequences. Collective.
+
+    Args:
+        training: the model, and how it is trained.
+        text: the bytes to learn from.
+        batched: the usual way: a rank's sequences in one batch, and gradients added per rank, then over the ranks.
+    """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     model = make_model(training)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     share = training.sequences // ranks
     shard_experts(model, max_tokens=share * training.length, sum="token")
     sharded = {name for name, _ in expert_parameters(model)}
     dense = [name for name, _ in model.named_parameters() if name not in sharded]
 
-    def loss_of(batch: Tensor) -> float:
+    def loss_per_sequence(batch: Tensor) -> float:
         copies = [DenseCopy(model, dense) for _ in range(share)]
         losses = torch.stack(sequence_losses(model, copies, batch[rank * share : (rank + 1) * share]))
         (losses.sum() / training.sequences).backward()
         set_gradients(model, copies)
         return sum(gather_in_order(losses.detach()).tolist()) / training.sequences
 
-    losses, step_ms = run_steps(training, model, Batches(text, training.sequences, training.length), loss_of)
-    return Run(losses, digest(gathered_state_dict(model)), step_ms, parameters)
+    def loss_batched(batch: Tensor) -> float:
+        loss = mean_loss(model, batch[rank * share : (rank + 1) * share]) / ranks
+        loss.backward()
+        for reduced in (loss.detach(), *(model.get_parameter(name).grad for name in dense)):
+            dist.all_reduce(reduced)
+        return loss.item()
+
+    losses, step_ms = run_steps(training, model, text, loss_batched if batched else loss_per_sequence)
+    return Run(losses, digest(gathered_state_dict(model)), step_ms)
 
 
 def train_unsharded(training: Training, text: bytes, reverse: bool = False) -> Run:
@@ -110,17 +123,24 @@ def train_unsharded(training: Training, text: bytes, reverse: bool = False) -> R
     model = make_model(training)
 
     def loss_of(batch: Tensor) -> float:
-        tokens = batch.flip(0) if reverse else batch
-        loss = F.cross_entropy(model(tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss = mean_loss(model, batch.flip(0) if reverse else batch)
         loss.backward()
         return loss.item()
 
-    losses, step_ms = run_steps(training, model, Batches(text, training.sequences, training.length), loss_of)
-    return Run(losses, digest(model.state_dict()), step_ms, sum(p.numel() for p in model.parameters()))
+    losses, step_ms = run_steps(training, model, text, loss_of)
+    return Run(losses, digest(model.state_dict()), step_ms)
 
 
-def run_steps(training: Training, model: nn.Module, batches: Batches, loss_of: Any) -> tuple[list[float], float]:
+def mean_loss(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Mean loss of all bytes of a batch, computed as transformers does."""
+    return F.cross_entropy(model(tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def run_steps(
+    training: Training, model: nn.Module, text: bytes, loss_of: Callable[[Tensor], float]
+) -> tuple[list[float], float]:
     """Losses of all steps, and the median milliseconds of a step."""
+    batches = Batches(text, training.sequences, training.length)
     torch.use_deterministic_algorithms(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, foreach=False)
     losses, milliseconds = [], []
@@ -141,17 +161,17 @@ def digest(state: dict[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def run_on(ranks: int, training: Training, text: bytes) -> Run:
+def run_on(ranks: int, training: Training, text: bytes, batched: bool = False) -> Run:
     """A sharded run with one process for each rank."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_process, (ranks, folder, training, text), nprocs=ranks)
+        mp.spawn(_process, (ranks, folder, training, text, batched), nprocs=ranks)
         return torch.load(f"{folder}/run", weights_only=False)
 
 
-def _process(rank: int, ranks: int, folder: str, training: Training, text: bytes) -> None:
+def _process(rank: int, ranks: int, folder: str, training: Training, text: bytes, batched: bool) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    run = train_sharded(training, text)
+    run = train_sharded(training, text, batched)
     if rank == 0:
         torch.save(run, f"{folder}/run")
     dist.destroy_process_group()
@@ -160,45 +180,49 @@ def _process(rank: int, ranks: int, folder: str, training: Training, text: bytes
 def compare(runs: dict[str, Run], sharded: list[str]) -> dict[str, Any]:
     """Are all sharded runs the same bits, and how far is their curve from the unsharded one?"""
     first = runs[sharded[0]]
-    last = len(first.losses) // 4 or 1
-
-    def difference(a: Run, b: Run) -> dict[str, float]:
-        steps = [abs(x - y) for x, y in zip(a.losses, b.losses)]
-        means = [sum(run.losses[-last:]) / last for run in (a, b)]
-        return {"largest": max(steps), "mean": sum(steps) / len(steps), "lastQuarter": means[0] - means[1]}
-
+    batched = [run for name, run in runs.items() if "batched" in name]
     return {
         "sameLosses": all(runs[name].losses == first.losses for name in sharded),
         "sameWeights": all(runs[name].weights == first.weights for name in sharded),
-        "toUnsharded": difference(first, runs["unsharded"]),
-        "unshardedReversed": difference(runs["unsharded reversed"], runs["unsharded"]),
+        "toUnsharded": differences(first, runs["unsharded"]),
+        "unshardedReversed": differences(runs["unsharded reversed"], runs["unsharded"]),
+        "batchedOnTwoNumbersOfRanks": [differences(run, batched[0]) for run in batched[1:]],
     }
+
+
+def differences(run: Run, other: Run) -> dict[str, Any]:
+    """How far the losses of two runs are apart: at their first difference, at most, and in the mean of the last quarter."""
+    steps = [abs(x - y) for x, y in zip(run.losses, other.losses)]
+    last = -(-len(steps) // 4)
+    means = [sum(losses[-last:]) / last for losses in (run.losses, other.losses)]
+    first = next((step for step, difference in enumerate(steps) if difference > 0), None)
+    return {"firstStep": first, "largest": max(steps), "lastQuarter": abs(means[0] - means[1])}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", default="1,2,4", help="numbers of ranks, each a divisor of 8")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--small", action="store_true", help="a model of 0.1 million parameters")
+    parser.add_argument("--small", action="store_true", help="a model of 0.16 million parameters")
     parser.add_argument("--text", type=Path, help="a file to learn from instead of the Debian documentation")
     parser.add_argument("--out", type=Path, help="all losses, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
     training = Training(steps=options.steps, model=SMALL if options.small else MODEL)
     text = options.text.read_bytes() if options.text else debian_text()
+    numbers = [int(ranks) for ranks in options.ranks.split(",")]
+    sharded = {f"ranks {ranks}": ranks for ranks in numbers}
+    made: dict[str, Callable[[], Run]] = {name: partial(run_on, ranks, training, text) for name, ranks in sharded.items()}
+    made |= {
+        f"batched, ranks {ranks}": partial(run_on, ranks, training, text, batched=True) for ranks in numbers[:2]
+    }
+    made["unsharded"] = partial(train_unsharded, training, text)
+    made["unsharded reversed"] = partial(train_unsharded, training, text, reverse=True)
     runs: dict[str, Run] = {}
-
-    def report(name: str, run: Run) -> None:
-        runs[name] = run
+    for name, make in made.items():
+        runs[name] = run = make()
         print(f"{name}: loss {run.losses[0]:.4f} to {run.losses[-1]:.4f}, {run.step_ms:.0f} ms a step", flush=True)
-
-    sharded = [f"{ranks} ranks" for ranks in options.ranks.split(",")]
-    for ranks, name in zip(options.ranks.split(","), sharded):
-        report(name, run_on(int(ranks), training, text))
-    report("unsharded", train_unsharded(training, text))
-    report("unsharded reversed", train_unsharded(training, text, reverse=True))
-    result = {"textSha256": hashlib.sha256(text).hexdigest(), "parameters": runs["unsharded"].parameters}
-    result |= compare(runs, sharded)
+    result = {"textSha256": hashlib.sha256(text).hexdigest(), **compare(runs, list(sharded))}
     print(json.dumps(result, indent=2))
     if options.out:
         options.out.write_text(json.dumps({**result, "losses": {name: run.losses for name, run in runs.items()}}))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +30,25 @@ def run_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: f
         processes = [context.Process(target=_rank, args=(rank, *jobs)) for rank in range(ranks)]
         for process in processes:
             process.start()
-        for process in processes:
-            process.join(timeout_s)
-        late = [rank for rank, process in enumerate(processes) if process.is_alive()]
+        late = _join(processes, timeout_s)
         for process in processes:
             process.kill()
         failures = [path.read_text() for path in sorted(Path(folder).glob("*.failed"))]
         if failures or late:
             raise AssertionError("\n".join([*failures, f"ranks {late} did not end in {timeout_s} s" if late else ""]))
         return [torch.load(f"{folder}/{rank}.result", weights_only=False) for rank in range(ranks)]
+
+
+def _join(processes: list[BaseProcess], timeout_s: float) -> list[int]:
+    """Waits for all processes, or until one fails and the others wait for it in vain; returns the late ranks."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end and all(process.exitcode in (None, 0) for process in processes):
+        running = [process.sentinel for process in processes if process.exitcode is None]
+        if not running:
+            return []
+        wait(running, end - time.monotonic())
+    failed = any(process.exitcode for process in processes)
+    return [] if failed else [rank for rank, process in enumerate(processes) if process.exitcode is None]
 
 
 def _rank(rank: int, ranks: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:

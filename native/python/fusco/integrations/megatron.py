@@ -101,7 +101,7 @@ class FuscoDispatchManager(_DispatchManager):
             max_tokens=hidden_states.shape[0],
             **self.options,
         )
-        rows, self._handle = self.shuffle.dispatch(hidden_states, self.token_indices)
+        rows, self._handle = self.shuffle.dispatch(hidden_states.contiguous(), self.token_indices)
         self.dispatched_probs = self._handle.with_weights(self.token_probs).row_weights()
         return rows
 
@@ -123,7 +123,7 @@ class FuscoDispatchManager(_DispatchManager):
     ) -> Tensor:
         """Collective. Sums the rows [rows, hidden] of each token, which the experts have scaled: [tokens, hidden]."""
         handle, self._handle = self._handle, None
-        return self.shuffle.combine(hidden_states, handle)
+        return self.shuffle.combine(hidden_states.contiguous(), handle)
 
 
 class FuscoFlexTokenDispatcher(MoEFlexTokenDispatcher):

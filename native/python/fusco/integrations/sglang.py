@@ -66,19 +66,20 @@ class FuscoDispatcher(BaseDispatcher):
         Returns:
             Rows [rows, hidden], each with one id, that of its local expert, int32 [rows, 1].
         """
-        weights = topk_output.topk_weights.float()
-        rows, self._handle = self.shuffle.dispatch(hidden_states, topk_output.topk_ids, weights)
+        weights = topk_output.topk_weights.float().contiguous()
+        ids = topk_output.topk_ids.contiguous()
+        rows, self._handle = self.shuffle.dispatch(hidden_states.contiguous(), ids, weights)
         sizes = self._handle.expert_offsets.diff().long()
-        ids = torch.arange(len(sizes), dtype=torch.int32, device=sizes.device).repeat_interleave(sizes)
+        row_ids = torch.arange(len(sizes), dtype=torch.int32, device=sizes.device).repeat_interleave(sizes)
         chosen = StandardTopKOutput(
-            topk_weights=weights.new_ones(len(ids), 1), topk_ids=ids[:, None].to(rows.device), router_logits=None
+            topk_weights=weights.new_ones(len(row_ids), 1), topk_ids=row_ids[:, None], router_logits=None
         )
         return StandardDispatchOutput(hidden_states=rows, hidden_states_scale=None, topk_output=chosen)
 
     def combine(self, combine_input: Any) -> Tensor:
         """Collective. Rows of the runner back to their tokens, weighted: [tokens, hidden]."""
         handle, self._handle = self._handle, None
-        return self.shuffle.combine(combine_input.hidden_states, handle)
+        return self.shuffle.combine(combine_input.hidden_states.contiguous(), handle)
 
 
 def create(original: Callable[[Any], BaseDispatcher], config: Any) -> BaseDispatcher:

@@ -96,7 +96,9 @@ class FuscoTokenDispatcher(BaseEPTokenDispatcher):
                 self, x_TD, topk_scores_TK, topk_expert_ids_TK, num_local_tokens_per_expert_E
             )
         shuffle = self._shuffle(x_TD.shape[1], x_TD.shape[0])
-        rows, handle = shuffle.dispatch(x_TD, topk_expert_ids_TK, topk_scores_TK.float())
+        rows, handle = shuffle.dispatch(
+            x_TD.contiguous(), topk_expert_ids_TK.contiguous(), topk_scores_TK.float().contiguous()
+        )
         counts = handle.expert_offsets.diff().long()
         return rows, counts, FuscoDispatchMetadata(shuffle=shuffle, handle=handle)
 
@@ -130,7 +132,7 @@ class FuscoTokenDispatcher(BaseEPTokenDispatcher):
                 num_local_tokens_after_padding=num_local_tokens_after_padding,
                 local_seq_len_after_padding=local_seq_len_after_padding,
             )
-        combined = metadata.shuffle.combine(routed_output_RD, metadata.handle)
+        combined = metadata.shuffle.combine(routed_output_RD.contiguous(), metadata.handle)
         if self.sp_size == 1:
             return combined
         tokens = torch.arange(len(combined), device=combined.device)

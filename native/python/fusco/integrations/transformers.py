@@ -72,7 +72,7 @@ class ShardedExperts(nn.Module):
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """Collective. Tokens [tokens, hidden] to their experts and back, weighted; returns [tokens, hidden]."""
-        rows, handle = self.shuffle.dispatch(hidden_states, top_k_index, top_k_weights.float())
+        rows, handle = self.shuffle.dispatch(hidden_states.contiguous(), top_k_index, top_k_weights)
         made = gated_blocks(rows, handle.expert_offsets, self.gate_up_proj, self.down_proj, self.act_fn)
         return self.shuffle.combine(made, handle)
 
