@@ -15,7 +15,7 @@ from .ids import IdTable
 from .options import PlanOptions
 from .plan import Plan
 
-__all__ = ["Planner", "plan"]
+__all__ = ["Planner", "open_tables", "plan"]
 
 
 class Planner:
@@ -92,6 +92,11 @@ def plan(tables: Sequence[Any], **options: Any) -> Plan:
     Raises:
         FuscoError: as Planner and Planner.plan
     """
-    opened = [IdTable(table, options.get("topk")) for table in tables]
+    opened = open_tables(tables, options.get("topk"))
     topk = max((table.topk for table in opened), default=0)
     return Planner(PlanOptions(**{"ranks": len(opened), "topk": topk, **options})).plan(opened)
+
+
+def open_tables(tables: Sequence[Any], topk: int | None) -> list[IdTable]:
+    """The ids of each rank, ready for native code; see IdTable."""
+    return [IdTable(table, topk) for table in tables]
