@@ -105,6 +105,32 @@ def test_checkpoint_of_a_sharded_model_is_read_by_transformers(tmp_path) -> None
         assert torch.equal(loaded.get_parameter(path), parameter), path
 
 
+def placed(dtype: torch.dtype, options: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model = model_of("mixtral").to(dtype).eval()
+    shard_experts(model, max_tokens=SEQUENCES * LENGTH, **options)
+    with torch.no_grad():
+        return model(batch()).logits, gathered_state_dict(model)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "dtype", "options"),
+    [
+        (2, torch.float32, {"placement": [1, 0, 1, 0, 1, 0]}),
+        (2, torch.bfloat16, {"capacity": 0, "align": 8}),
+        (1, torch.float32, {"ranks": 3}),
+    ],
+)
+def test_experts_may_be_placed_padded_and_in_bf16(ranks: int, dtype: torch.dtype, options: dict) -> None:
+    whole = model_of("mixtral").to(dtype).eval()
+    with torch.no_grad():
+        logits = whole(batch()).logits
+    tolerance = {"atol": 1e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+    for given, state in run_ranks(ranks, placed, dtype, options):
+        torch.testing.assert_close(given, logits, **tolerance)
+        for path, value in whole.state_dict().items():
+            assert torch.equal(state[path], value), path
+
+
 def refused(kind: str) -> str:
     models = {
         "dense": lambda: nn.Linear(2, 2),
@@ -113,9 +139,9 @@ def refused(kind: str) -> str:
         ),
         "twice": lambda: sharded_once(),
     }
+    options = {"placement": [0, 0, 0, 0, 0, [0, 1]]} if kind == "replicas" else {}
     with pytest.raises(FuscoError) as caught:
-        shard_experts(models[kind](), topk=2, max_tokens=4)
-    assert caught.value.code == "E_OPTION"
+        shard_experts(models.get(kind, mixtral)(), topk=2, max_tokens=4, **options)
     return str(caught.value)
 
 
@@ -125,7 +151,15 @@ def sharded_once() -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize(("kind", "text"), [("dense", "nothing to shard"), ("biases", "bias"), ("twice", "sharded")])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("dense", "E_OPTION the model has no module"),
+        ("biases", "E_OPTION GptOssExperts has the parameters"),
+        ("twice", "E_OPTION the experts of this model are sharded"),
+        ("replicas", "E_PLACEMENT the weights of replicas"),
+    ],
+)
 def test_models_that_cannot_be_sharded_are_refused(kind: str, text: str) -> None:
     assert text in run_ranks(1, refused, kind)[0]
 
