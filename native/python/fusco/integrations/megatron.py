@@ -27,6 +27,11 @@ from .shuffles import shared_shuffle
 class FuscoDispatchManager(_DispatchManager):
     """Dispatch and combine of one layer. Methods are called in the order of a forward pass, once each.
 
+    Attributes:
+        token_indices: ids [tokens, router_topk], ascending, -1 at the end, after setup_metadata.
+        token_probs: their probabilities, float32, after setup_metadata.
+        dispatched_probs: the probability of each row, float32 [rows], after dispatch.
+
     Args:
         group: the tensor and expert parallel group; experts are numbered by (rank of the group, local expert).
         num_local_experts: experts of a rank.
@@ -38,6 +43,10 @@ class FuscoDispatchManager(_DispatchManager):
     Raises:
         FuscoError: E_OPTION if the experts do not divide evenly, or expert inputs are padded to their capacity.
     """
+
+    token_indices: Tensor
+    token_probs: Tensor
+    dispatched_probs: Tensor
 
     def __init__(
         self,
@@ -60,10 +69,6 @@ class FuscoDispatchManager(_DispatchManager):
         self.num_experts = num_experts
         self.config = config
         self.options = options
-        self.token_indices: Tensor | None = None
-        self.token_probs: Tensor | None = None
-        self.dispatched_probs: Tensor | None = None
-        self._handle: Any = None
 
     def setup_metadata(self, routing_map: Tensor, probs: Tensor) -> None:
         """Ids and weights from a map of experts.
@@ -93,7 +98,7 @@ class FuscoDispatchManager(_DispatchManager):
 
         The last two arguments are hints of the interface for other backends. All ranks have the same number of tokens.
         """
-        self.shuffle = shared_shuffle(
+        self._shuffle = shared_shuffle(
             self.group,
             experts=self.num_experts,
             hidden=hidden_states.shape[-1],
@@ -101,7 +106,7 @@ class FuscoDispatchManager(_DispatchManager):
             max_tokens=hidden_states.shape[0],
             **self.options,
         )
-        rows, self._handle = self.shuffle.dispatch(hidden_states.contiguous(), self.token_indices)
+        rows, self._handle = self._shuffle.dispatch(hidden_states.contiguous(), self.token_indices)
         self.dispatched_probs = self._handle.with_weights(self.token_probs).row_weights()
         return rows
 
@@ -122,8 +127,7 @@ class FuscoDispatchManager(_DispatchManager):
         self, hidden_states: Tensor, async_finish: bool = True, allocate_on_comm_stream: bool = True
     ) -> Tensor:
         """Collective. Sums the rows [rows, hidden] of each token, which the experts have scaled: [tokens, hidden]."""
-        handle, self._handle = self._handle, None
-        return self.shuffle.combine(hidden_states.contiguous(), handle)
+        return self._shuffle.combine(hidden_states.contiguous(), self._handle)
 
 
 class FuscoFlexTokenDispatcher(MoEFlexTokenDispatcher):

@@ -23,6 +23,7 @@ from sglang.srt.runtime_context import get_server_args
 from torch import Tensor
 
 from fusco import FuscoError
+from fusco.torch import Handle
 
 from .shuffles import shared_shuffle
 
@@ -54,7 +55,7 @@ class FuscoDispatcher(BaseDispatcher):
             max_tokens=max_tokens,
             **options,
         )
-        self._handle: Any = None
+        self._handle: Handle | None = None
 
     def dispatch(self, hidden_states: Tensor, topk_output: Any) -> StandardDispatchOutput:
         """Collective. Tokens to rows in the order of the local experts.
@@ -68,8 +69,9 @@ class FuscoDispatcher(BaseDispatcher):
         """
         weights = topk_output.topk_weights.float().contiguous()
         ids = topk_output.topk_ids.contiguous()
-        rows, self._handle = self.shuffle.dispatch(hidden_states.contiguous(), ids, weights)
-        sizes = self._handle.expert_offsets.diff().long()
+        rows, handle = self.shuffle.dispatch(hidden_states.contiguous(), ids, weights)
+        self._handle = handle
+        sizes = handle.expert_offsets.diff().long()
         row_ids = torch.arange(len(sizes), dtype=torch.int32, device=sizes.device).repeat_interleave(sizes)
         chosen = StandardTopKOutput(
             topk_weights=weights.new_ones(len(row_ids), 1), topk_ids=row_ids[:, None], router_logits=None
@@ -79,6 +81,8 @@ class FuscoDispatcher(BaseDispatcher):
     def combine(self, combine_input: Any) -> Tensor:
         """Collective. Rows of the runner back to their tokens, weighted: [tokens, hidden]."""
         handle, self._handle = self._handle, None
+        if handle is None:
+            raise FuscoError("E_OPTION", "combine was called without a dispatch before it: call them in turns")
         return self.shuffle.combine(combine_input.hidden_states.contiguous(), handle)
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torchtitan.models.common.token_dispatcher import BaseEPTokenDispatcher, LocalTokenDispatcher
 
+from fusco.torch import ExpertShuffle, Handle
+
 from .shuffles import shared_shuffle
 
 
@@ -21,8 +23,8 @@ from .shuffles import shared_shuffle
 class FuscoDispatchMetadata:
     """What combine needs of its dispatch."""
 
-    shuffle: Any
-    handle: Any
+    shuffle: ExpertShuffle
+    handle: Handle
 
 
 class FuscoTokenDispatcher(BaseEPTokenDispatcher):
@@ -62,7 +64,7 @@ class FuscoTokenDispatcher(BaseEPTokenDispatcher):
         if self.hidden_dim is not None and self.tokens_per_rank is not None:
             self._shuffle(self.hidden_dim, self.tokens_per_rank)
 
-    def _shuffle(self, hidden: int, tokens: int) -> Any:
+    def _shuffle(self, hidden: int, tokens: int) -> ExpertShuffle:
         return shared_shuffle(
             self.ep_mesh.get_group(),
             experts=self.num_experts,

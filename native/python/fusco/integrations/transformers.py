@@ -41,7 +41,7 @@ def gated_blocks(
     sizes = [end - first for first, end in pairwise(bounds)]
     unused = len(rows) - bounds[-1]
     outputs = []
-    for block, gate_up_e, down_e in zip(rows.split([*sizes, unused]), gate_up.unbind(0), down.unbind(0), strict=False):
+    for block, gate_up_e, down_e in zip(torch.split(rows, [*sizes, unused]), gate_up.unbind(0), down.unbind(0)):
         gate, up = F.linear(block, gate_up_e).chunk(2, dim=-1)
         outputs.append(F.linear(act(gate) * up, down_e))
     outputs.append(rows.new_zeros(unused, down.shape[1]))
@@ -60,14 +60,18 @@ class ShardedExperts(nn.Module):
         num_experts: experts of all ranks.
     """
 
-    def __init__(self, experts: nn.Module, shuffle: ExpertShuffle) -> None:
+    num_experts: int
+    gate_up_proj: nn.Parameter
+    down_proj: nn.Parameter
+
+    def __init__(self, experts: Any, shuffle: ExpertShuffle) -> None:
         super().__init__()
         self.shuffle = shuffle
         self.local = [expert for of_rank in shuffle.local_experts for expert in of_rank]
         self.num_experts = experts.num_experts
         self.act_fn = experts.act_fn
         for name in ("gate_up_proj", "down_proj"):
-            whole = getattr(experts, name)
+            whole: Tensor = getattr(experts, name)
             setattr(self, name, nn.Parameter(whole.detach()[self.local], whole.requires_grad))
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
@@ -116,7 +120,8 @@ def shard_experts(
         raise FuscoError("E_PLACEMENT", "the weights of replicas would have to be kept equal: give one rank per expert")
     for _, _, experts in found:
         _check_supported(experts)
-    topk = topk if topk is not None else model.config.num_experts_per_tok
+    config: Any = model.config
+    topk = topk if topk is not None else config.num_experts_per_tok
     shuffles: dict[tuple[int, int], ExpertShuffle] = {}
     sharded = []
     for parent, name, experts in found:
@@ -168,14 +173,14 @@ def _gathered(module: ShardedExperts, part: Tensor, process_group: dist.ProcessG
     return whole
 
 
-def _expert_modules(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+def _expert_modules(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
     for parent in model.modules():
         for name, child in parent.named_children():
             if hasattr(child, "gate_up_proj") and hasattr(child, "down_proj") and hasattr(child, "num_experts"):
                 yield parent, name, child
 
 
-def _check_supported(experts: nn.Module) -> None:
+def _check_supported(experts: Any) -> None:
     kind = type(experts).__name__
     if isinstance(experts, ShardedExperts):
         raise FuscoError("E_OPTION", "the experts of this model are sharded: shard a model once")
