@@ -41,7 +41,7 @@ _STATUS_FUNCTIONS: dict[str, list[Any]] = {
         POINTER(s.Buffer),
     ],
     "fusco_plan_file_open": [c_char_p, POINTER(c_void_p)],
-    "fusco_plan_file_parse": [c_void_p, c_uint64, POINTER(c_void_p)],
+    "fusco_plan_file_parse": [c_char_p, c_uint64, POINTER(c_void_p)],
     "fusco_plan_file_describe": [c_void_p, POINTER(s.PlanFileInfo)],
     "fusco_plan_file_check_routing": [c_void_p, POINTER(s.Ids)],
     "fusco_plan_file_write": [c_char_p, POINTER(s.PlanFileInfo), POINTER(c_uint8)],
@@ -128,7 +128,7 @@ class Handle:
 
 def buffer_array(buffers: list[tuple[int, int]]) -> Any:
     """fusco_buffer[n] of (address, bytes) pairs."""
-    return (s.Buffer * len(buffers))(*buffers)
+    return (s.Buffer * len(buffers))(*buffers)  # type: ignore[misc]
 
 
 __all__ = ["Handle", "buffer_array", "byref", "call", "library", "version"]

@@ -221,5 +221,5 @@ class PlanFileInfo(ctypes.Structure):
 def sized(kind: type[S], **fields: Any) -> S:
     """A struct whose first field is its size, the other fields as given or zero."""
     made = kind(**fields)
-    made.struct_size = ctypes.sizeof(kind)  # type: ignore[attr-defined]
+    made.struct_size = ctypes.sizeof(kind)
     return made

@@ -28,24 +28,15 @@ class Plan:
     """
 
     def __init__(
-        self,
-        native_options: s.PlanOptions,
-        rule: int,
-        rail_groups: Any,
-        shards: Sequence[ctypes.Array[ctypes.c_char]] | Any,
-        file: Handle | None = None,
+        self, native_options: s.PlanOptions, rule: int, rail_groups: Any, shards: Any, owner: Any, file: Handle | None = None
     ) -> None:
-        # A plan that was read borrows everything from its file; others own their shards.
-        self._file = file
+        """For this package: `shards` is fusco_buffer[ranks], and `owner` or `file` keeps alive what it points to."""
         self._native_options = native_options
         self._rule = rule
         self._rail_groups = rail_groups
-        self._shards = shards
-        ranks: int = native_options.ranks
-        if file is None:
-            self._buffers = buffer_array([(ctypes.addressof(shard), len(shard)) for shard in shards])
-        else:
-            self._buffers = (s.Buffer * ranks).from_address(ctypes.addressof(shards.contents))
+        self._buffers = shards
+        self._owner = owner
+        self._file = file
         self.options = PlanOptions.from_native(native_options)
         self._plan_id: str | None = None
         self._reread: Plan | None = None
@@ -160,13 +151,15 @@ def parse_plan(data: bytes | memoryview) -> Plan:
     """Verifies the bytes of a plan file, which are copied. Raises as load_plan."""
     file = Handle(library.fusco_plan_file_close)
     copy = bytes(data)
-    call(library.fusco_plan_file_parse, ctypes.cast(copy, ctypes.c_void_p), len(copy), byref(file.pointer))
+    call(library.fusco_plan_file_parse, ctypes.c_char_p(copy), len(copy), byref(file.pointer))
     return _plan_of(file)
 
 
 def _plan_of(file: Handle) -> Plan:
     info = s.sized(s.PlanFileInfo)
     call(library.fusco_plan_file_describe, file.pointer, byref(info))
-    plan = Plan(info.options.contents, info.rule, info.rail_groups, info.shards, file)
+    options = info.options.contents
+    shards = (s.Buffer * options.ranks).from_address(ctypes.addressof(info.shards.contents))
+    plan = Plan(options, info.rule, info.rail_groups, shards, None, file)
     plan._plan_id = bytes(info.plan_id).hex()
     return plan

@@ -9,7 +9,7 @@ from ctypes import byref
 from typing import Any
 
 from . import _structs as s
-from ._library import Handle, call, library
+from ._library import Handle, buffer_array, call, library
 from .errors import FuscoError
 from .ids import IdTable
 from .options import PlanOptions
@@ -61,15 +61,15 @@ class Planner:
         groups = (ctypes.c_uint16 * ranks)()
         call(library.fusco_planner_decide, planner, counts, second, byref(decision), groups)
         shards = [self._shard(rank, ids[rank], counts, second) for rank in range(ranks)]
-        return Plan(self._native_options, decision.rule, groups, shards)
+        buffers = buffer_array([(ctypes.addressof(shard), len(shard)) for shard in shards])
+        return Plan(self._native_options, decision.rule, groups, buffers, shards)
 
     def _gather(self, function: Any, width: int, ids: list[s.Ids], *before: Any) -> Any:
         """u32 [ranks, width] of what `function` counts for each rank."""
         gathered = (ctypes.c_uint32 * max(1, width * len(ids)))()
         for rank, table in enumerate(ids):
-            part = (ctypes.c_uint32 * max(1, width))()
+            part = (ctypes.c_uint32 * max(1, width)).from_buffer(gathered, 4 * width * rank)
             call(function, self._handle.pointer, rank, byref(table), *before, part)
-            gathered[rank * width : (rank + 1) * width] = part[:width]
         return gathered
 
     def _shard(self, rank: int, table: s.Ids, counts: Any, second: Any) -> ctypes.Array[ctypes.c_char]:

@@ -1,64 +1,206 @@
-"""Runs a function on several ranks: processes of this machine that share a gloo group."""
+"""Programs of one rank, which test_processes.py starts once per rank: ``python ranks.py NAME DIRECTORY``."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import tempfile
+import signal
+import sys
 import time
-import traceback
-from collections.abc import Callable
-from datetime import timedelta
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
+from layers import leaves
+from test_layer import HIDDEN, make, step
+from torch.utils.checkpoint import checkpoint
 
-#: Imported once, in the server from which all ranks are forked.
-PRELOADED = ["torch", "fusco.torch", "transformers"]
+import fusco
+import fusco.torch as ft
+from fusco import FuscoError
 
-
-def run_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: float = 120) -> list[Any]:
-    """Results of `function(*args)` on each of the ranks of a new gloo group; fails with the traceback of a rank."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = (ranks, folder, function, args)
-        processes = [context.Process(target=_rank, args=(rank, *jobs)) for rank in range(ranks)]
-        for process in processes:
-            process.start()
-        late = _join(processes, timeout_s)
-        for process in processes:
-            process.kill()
-        failures = [path.read_text() for path in sorted(Path(folder).glob("*.failed"))]
-        if failures or late:
-            raise AssertionError("\n".join([*failures, f"ranks {late} did not end in {timeout_s} s" if late else ""]))
-        return [torch.load(f"{folder}/{rank}.result", weights_only=False) for rank in range(ranks)]
+RANK = int(os.environ["RANK"])
+RANKS = int(os.environ["WORLD_SIZE"])
 
 
-def _join(processes: list[BaseProcess], timeout_s: float) -> list[int]:
-    """Waits for all processes, or until one fails and the others wait for it in vain; returns the late ranks."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end and all(process.exitcode in (None, 0) for process in processes):
-        running = [process.sentinel for process in processes if process.exitcode is None]
-        if not running:
-            return []
-        wait(running, end - time.monotonic())
-    failed = any(process.exitcode for process in processes)
-    return [] if failed else [rank for rank, process in enumerate(processes) if process.exitcode is None]
+def open_shuffle(**options):
+    return ft.ExpertShuffle(**{"experts": 8, "hidden": HIDDEN, "topk": 2, "max_tokens": 64, **options})
 
 
-def _rank(rank: int, ranks: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
+def part(tensor, splits):
+    return tensor.split(splits)[RANK].contiguous()
+
+
+def run(shuffle, x, ids, weights, gradient, **options):
+    """Everything that one step gives: rows, output, gradients, origins, weights of rows."""
+    x, weights = leaves(x, weights)
+    rows, handle = shuffle.dispatch(x, ids, weights, **options)
+    output = shuffle.combine(rows * 2, handle)
+    row_weights = handle.row_weights()
+    output.backward(gradient, retain_graph=True)
+    results = [rows.detach(), output.detach(), x.grad.clone(), weights.grad.clone(), handle.origins(), row_weights.detach()]
+    row_weights.sum().backward()
+    return [*results, weights.grad.clone()], handle
+
+
+VARIANTS = {
+    "once per rank": {},
+    "flat, padded": {"strategy": "flat", "align": 4},
+    "by token": {"ranks_per_node": 2, "sum": "token"},
+    "two in a node": {"ranks_per_node": 2, "partial": "f32", "capacity": 9},
+    "fp8": {"fp8": True},
+    "replicas": {"placement": [[0, 1], 0, 0, 0, 1, 1, 1, [0, 1]]},
+}
+
+
+def equal(directory):
+    """Each rank has the bits of a process that holds all ranks."""
+    splits = [9, 0, 14, 5][:RANKS]
+    for number, (name, options) in enumerate(VARIANTS.items()):
+        for bound in (None, 40):
+            x, ids, weights, _, gradient = step(number, sum(splits), 2, 8, masked=0.1)
+            expected, whole = run(
+                make(ranks=RANKS, max_recv_rows=bound, **options), x, ids, weights, gradient, splits=splits
+            )
+            shuffle = open_shuffle(max_recv_rows=bound, **options)
+            inputs = [part(tensor, splits) for tensor in (x, ids.long(), weights, gradient)]
+            found, handle = run(shuffle, *inputs)
+            received = whole._shuffle.group().prepared(whole.state).host.recv_rows
+            for index, (ours, all_ranks) in enumerate(zip(found, expected)):
+                by_rows = index in (0, 4, 5)
+                theirs = all_ranks[: sum(received)].split(list(received))[RANK] if by_rows else part(all_ranks, splits)
+                if by_rows:
+                    assert bound is None or len(ours) == bound
+                    assert not ours[len(theirs) :].any() or index == 4
+                    ours = ours[: len(theirs)]
+                assert torch.equal(ours, theirs), (name, bound, index)
+            assert handle.plan_id() == whole.plan_id()
+            assert handle.shard_digest() == whole.shard_digest(RANK)
+            assert handle.expert_counts.tolist() == expected_counts(whole, shuffle)
+            handle.save(directory / f"{number}.{bound}.fusco")
+            assert fusco.load_plan(directory / f"{number}.{bound}.fusco").plan_id() == handle.plan_id()
+            shuffle.close()
+
+
+def expected_counts(whole, shuffle):
+    first = sum(len(experts) for experts in whole._shuffle.local_experts[:RANK])
+    return whole.expert_counts[first : first + len(shuffle.local_experts[0])].tolist()
+
+
+def use(directory):
+    """Several layers at a time, checkpointing, recording, plan files, subgroups, errors that all ranks see."""
+    splits = [9, 0, 14, 5][:RANKS]
+    x, ids, weights, _, gradient = step(1, sum(splits), 2, 8)
+    inputs = [part(tensor, splits) for tensor in (x, ids, weights, gradient)]
+    first, second = open_shuffle(), open_shuffle(sum="token")
+    recorder = first.record(directory / "steps")
+    assert (recorder is None) == (RANK != 0)
+
+    def layers(x, ids, weights):
+        rows, handle = first.dispatch(x, ids, weights)
+        x = first.combine(torch.tanh(rows), handle)
+        rows, handle = second.dispatch(x, ids, weights)
+        return second.combine(rows * rows, handle)
+
+    def both(function):
+        x, ids, weights, gradient = inputs
+        x, weights = leaves(x, weights)
+        function(x, ids, weights).backward(gradient)
+        return x.grad, weights.grad
+
+    plain = both(layers)
+    again = both(lambda *arguments: checkpoint(layers, *arguments, use_reentrant=False))
+    assert all(torch.equal(a, b) for a, b in zip(plain, again))
+    if recorder is not None:
+        recorder.close()
+        assert len(list((directory / "steps").glob("step-*"))) == 3
+
+    fusco.plan(list(ids.split(splits)), experts=8).save(directory / f"flat.{RANK}.fusco")
+    handle = first.use_plan(directory / f"flat.{RANK}.fusco", inputs[2])
+    rows, _ = first.dispatch(inputs[0], handle=handle)
+    with make(ranks=RANKS, strategy="flat") as local:
+        expected, whole = local.dispatch(x, ids, weights, splits=splits)
+        assert torch.equal(first.combine(rows, handle), part(local.combine(expected, whole), splits))
+
+    # A bad routing of one rank is an error on all, which can go on.
+    wrong = inputs[1].clone()
+    if RANK == 0:
+        wrong[3, 1] = 99
+    error = raised(first.dispatch, inputs[0], wrong, inputs[2])
+    assert (error.code, error.rank, error.path) == ("E_ROUTING_ID", 0, "/ranks/0/tokens/3/k/1"), error
+    assert all(torch.equal(a, b) for a, b in zip(plain, both(layers)))
+
+    if RANKS == 4:
+        pairs = [dist.new_group([0, 2]), dist.new_group([1, 3])]
+        with open_shuffle(process_group=pairs[RANK % 2]) as pair:
+            assert pair.local_ranks == (RANK // 2,)
+            rows, handle = pair.dispatch(*inputs[:3])
+            torch.testing.assert_close(pair.combine(rows, handle), inputs[0] * inputs[2].sum(1, keepdim=True))
+    first.close()
+    second.close()
+
+
+def raised(function, *arguments, **options):
     try:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
-        )
-        torch.save(function(*args), f"{folder}/{rank}.result")
-        dist.destroy_process_group()
-    except BaseException:
-        Path(folder, f"{rank}.failed").write_text(f"rank {rank}:\n{traceback.format_exc()}")
-        os._exit(1)
+        function(*arguments, **options)
+    except FuscoError as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def late(directory):
+    """The last rank never makes the second call."""
+    shuffle = open_shuffle(deadline_ms=1500)
+    x, ids, weights, _, _ = step(RANK, 6, 2, 8)
+    rows, handle = shuffle.dispatch(x, ids, weights)
+    if RANK == RANKS - 1:
+        time.sleep(4)
+        shuffle.close()
+        return
+    error = raised(shuffle.combine, rows, handle)
+    assert (error.code, error.rank) == ("E_PEER_TIMEOUT", RANKS - 1), error
+    assert f"rank {RANKS - 1} did not enter call" in error.message and "(combine) within 1500 ms" in error.message
+    assert raised(shuffle.combine, rows, handle).code == "E_PEER_TIMEOUT"
+    shuffle.close()
+    if RANK == 0:
+        time.sleep(4)  # It serves the store.
+
+
+def differ(directory):
+    """Ranks with other options, other calls and other machines."""
+    error = raised(open_shuffle, align=1 + RANK // (RANKS - 1))
+    assert error.code == "E_PEER_MISMATCH" and "align is" in error.message, error
+    error = raised(open_shuffle, max_tokens=64 + RANK // (RANKS - 1))
+    assert error.code == "E_PEER_MISMATCH" and "max_tokens is" in error.message, error
+    shuffle = open_shuffle()
+    x, ids, weights, _, _ = step(RANK, 6, 2, 8)
+    rows, handle = shuffle.dispatch(x, ids, weights)
+    last = RANK == RANKS - 1
+    error = raised(shuffle.dispatch, x, handle=handle) if last else raised(shuffle.combine, rows, handle)
+    assert error.code == "E_PEER_MISMATCH" and "combine" in error.message and "dispatch" in error.message, error
+    os.environ["FUSCO_HOSTID"] = f"machine {RANK // (RANKS - 1)}"
+    error = raised(open_shuffle)
+    assert error.code == "E_BACKEND" and "another machine" in error.message, error
+    dist.barrier()
+
+
+def killed(directory):
+    """All ranks are killed between two calls."""
+    shuffle = open_shuffle()
+    x, ids, weights, _, _ = step(RANK, 6, 2, 8)
+    for _ in range(2):
+        rows, handle = shuffle.dispatch(x, ids, weights)
+        shuffle.combine(rows, handle)
+    dist.barrier()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main():
+    name, directory = sys.argv[1:]
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=os.environ.get("INIT_METHOD", "env://"), rank=RANK, world_size=RANKS)
+    {program.__name__: program for program in (equal, use, late, differ, killed)}[name](Path(directory))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from framework_case import EXPERTS, HIDDEN, TOPK, expected, ids_and_layer
-from ranks import run_ranks
+from gloo_ranks import run_ranks
 
 from fusco import FuscoError
 from fusco.integrations import sglang

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from framework_case import EXPERTS, HIDDEN, TOKENS, TOPK, Layer, check, expert_rows, ids_and_layer, results
-from ranks import run_ranks
+from gloo_ranks import run_ranks
 from torch.distributed.device_mesh import init_device_mesh
 
 from fusco.integrations.torchtitan import FuscoTokenDispatcher

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import run_ranks
+from gloo_ranks import run_ranks
 
 pytest.importorskip("transformers", minversion="5.0")
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import run_ranks
+from gloo_ranks import run_ranks
 from torch import nn
 
 from fusco import FuscoError

@@ -46,12 +46,13 @@ def test_a_layer_with_a_receive_bound_compiles_as_one_graph(inputs, backend):
     shuffle = make(max_recv_rows=40)
     torch._dynamo.reset()
     compiled = torch.compile(functools.partial(layer, shuffle), fullgraph=True, backend=backend, dynamic=False)
-    assert_equal(gradients(compiled, *inputs), gradients(functools.partial(layer, shuffle), *inputs))
+    # Inductor computes tanh in another way.
+    torch.testing.assert_close(gradients(compiled, *inputs), gradients(functools.partial(layer, shuffle), *inputs))
     # Another routing of the same shape needs no new graph.
     x, ids, weights, _, gradient = step(4, 24, 2, 8)
     with torch.compiler.set_stance("fail_on_recompile"):
         found = gradients(compiled, x, ids, weights, gradient)
-    assert_equal(found, gradients(functools.partial(layer, shuffle), x, ids, weights, gradient))
+    torch.testing.assert_close(found, gradients(functools.partial(layer, shuffle), x, ids, weights, gradient))
 
 
 def test_a_layer_of_exact_size_compiles_with_dynamic_output_shapes(inputs):

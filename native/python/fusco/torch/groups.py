@@ -29,8 +29,10 @@ class Transport(Protocol):
     """Where the ranks of a group live, and how a call reaches them."""
 
     ranks: int
-    local_ranks: Sequence[int]
     context: HostContext
+
+    @property
+    def local_ranks(self) -> Sequence[int]: ...
 
     def gather(self, ids: Sequence[torch.Tensor]) -> list[torch.Tensor]: ...
 
@@ -103,7 +105,7 @@ class Group:
             tables = self.transport.gather(ids)
             state = state_of_ids(tables, self.options.topk, self.max_tokens, self.planner.options_digest)
             prepared = self.prepared(state)
-            if self.recorder is not None:
+            if self.recorder is not None and not self.recorder.closed:
                 self.recorder.add([table.numpy() for table in tables], prepared.plan)
             return state
 
@@ -121,9 +123,9 @@ class Group:
                 )
         state = state_of_file(data, own.ranks, own.topk, self.planner.options_digest)
         prepared = self.prepared(state)
-        limits = (("E_LIMIT", "tokens", prepared.host.tokens, self.max_tokens),)
+        limits = [("E_LIMIT", "tokens", prepared.host.tokens, self.max_tokens)]
         if self.max_recv_rows > 0:
-            limits += (("E_MAX_ROWS", "rows to receive", prepared.host.recv_rows, self.max_recv_rows),)
+            limits.append(("E_MAX_ROWS", "rows to receive", prepared.host.recv_rows, self.max_recv_rows))
         for code, what, counts, limit in limits:
             if max(counts) > limit:
                 raise FuscoError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Optional
 
-import torch.distributed as dist
+import torch.distributed.distributed_c10d
 
 from ..errors import FuscoError
 
@@ -30,7 +30,7 @@ class Meeting:
     After a failure the ranks no longer make the same calls, so every later call raises the same error.
     """
 
-    def __init__(self, store: dist.Store, rank: int, ranks: int, deadline_ms: int) -> None:
+    def __init__(self, store: torch.distributed.distributed_c10d.Store, rank: int, ranks: int, deadline_ms: int) -> None:
         self._store = store
         self._rank = rank
         self._ranks = ranks
@@ -85,7 +85,7 @@ class Meeting:
             pass  # Who did not leave has failed, and says so itself.
 
     def _get(self, keys: list[str]) -> list[bytes]:
-        if self._store.has_extended_api():
+        if self._store.has_extended_api():  # type: ignore[attr-defined]
             return list(self._store.multi_get(keys))
         return [self._store.get(key) for key in keys]
 

@@ -26,6 +26,11 @@ from .groups import Group, Prepared, find
 __all__ = ["SAVED_OPS"]
 
 
+def _operator(name: str, schema: str) -> Any:
+    # For the host backend; tensors of other devices find no kernel.
+    return torch.library.custom_op(f"fusco::{name}", mutates_args=(), device_types="cpu", schema=schema)
+
+
 def _open(name: str, state: Tensor) -> tuple[Group, Prepared]:
     group = find(name)
     return group, group.prepared(state)
@@ -52,7 +57,7 @@ def _fake_rows(rows: int) -> Any:
 # -- plan
 
 
-@torch.library.custom_op("fusco::plan", mutates_args=())
+@_operator("plan", "(Tensor ids, str group, int[]? splits) -> (Tensor, Tensor, Tensor)")
 def plan(ids: Tensor, group: str, splits: Optional[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
     """Plans, collectively. ids: int32 [tokens, topk]; splits: tokens of each local rank."""
     found = find(group)
@@ -77,7 +82,7 @@ def _(ids: Tensor, group: str, splits: Optional[list[int]]) -> tuple[Tensor, Ten
 # -- dispatch
 
 
-@torch.library.custom_op("fusco::dispatch", mutates_args=())
+@_operator("dispatch", "(Tensor x, Tensor state, SymInt rows, str group) -> Tensor")
 def dispatch(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
     """Copies tokens [tokens, hidden] to the slots of their experts, [rows, hidden]."""
     found, prepared = _open(group, state)
@@ -108,7 +113,7 @@ dispatch.register_autograd(_dispatch_backward, setup_context=_save_dispatch)
 # -- combine
 
 
-@torch.library.custom_op("fusco::combine", mutates_args=())
+@_operator("combine", "(Tensor rows, Tensor? weights, Tensor state, SymInt tokens, str group) -> Tensor")
 def combine(rows: Tensor, weights: Optional[Tensor], state: Tensor, tokens: int, group: str) -> Tensor:
     """Sums the rows [rows, hidden] of each token, weighted by f32 [tokens, topk] if given: [tokens, hidden]."""
     found, prepared = _open(group, state)
@@ -142,7 +147,7 @@ def _combine_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 combine.register_autograd(_combine_backward, setup_context=_save_combine)
 
 
-@torch.library.custom_op("fusco::combine_gradient", mutates_args=())
+@_operator("combine_gradient", "(Tensor gradient, Tensor rows, Tensor weights, Tensor state, str group) -> (Tensor, Tensor)")
 def combine_gradient(
     gradient: Tensor, rows: Tensor, weights: Tensor, state: Tensor, group: str
 ) -> tuple[Tensor, Tensor]:
@@ -167,7 +172,7 @@ def _(gradient: Tensor, rows: Tensor, weights: Tensor, state: Tensor, group: str
 # -- weights along their rows
 
 
-@torch.library.custom_op("fusco::dispatch_weights", mutates_args=())
+@_operator("dispatch_weights", "(Tensor weights, Tensor state, SymInt rows, str group) -> Tensor")
 def dispatch_weights(weights: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
     """Copies f32 [tokens, topk] to the slots of the entries: f32 [rows]; 0 in padding."""
     found, prepared = _open(group, state)
@@ -181,7 +186,7 @@ def _(weights: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
     return weights.new_empty(_fake_rows(rows))
 
 
-@torch.library.custom_op("fusco::gather_weights", mutates_args=())
+@_operator("gather_weights", "(Tensor rows, Tensor state, SymInt tokens, str group) -> Tensor")
 def gather_weights(rows: Tensor, state: Tensor, tokens: int, group: str) -> Tensor:
     """Brings f32 [rows] back to the entries: f32 [tokens, topk]; 0 for masked and dropped entries."""
     found, prepared = _open(group, state)
@@ -207,7 +212,7 @@ dispatch_weights.register_autograd(_weights_backward, setup_context=_save_dispat
 # -- fp8
 
 
-@torch.library.custom_op("fusco::dispatch_fp8", mutates_args=())
+@_operator("dispatch_fp8", "(Tensor x, Tensor state, SymInt rows, str group) -> Tensor")
 def dispatch_fp8(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
     """As dispatch; the rows travel as e4m3 codes with a float32 scale for each 128 elements."""
     found, prepared = _open(group, state)
@@ -226,7 +231,7 @@ def _(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
 dispatch_fp8.register_autograd(_dispatch_backward, setup_context=_save_dispatch)
 
 
-@torch.library.custom_op("fusco::dispatch_quantized", mutates_args=())
+@_operator("dispatch_quantized", "(Tensor codes, Tensor scales, Tensor state, SymInt rows, str group) -> (Tensor, Tensor)")
 def dispatch_quantized(codes: Tensor, scales: Tensor, state: Tensor, rows: int, group: str) -> tuple[Tensor, Tensor]:
     """Copies e4m3 codes [tokens, hidden] and scales f32 [tokens, ceil(hidden / 128)] to their slots."""
     found, prepared = _open(group, state)
@@ -245,7 +250,7 @@ def _(codes: Tensor, scales: Tensor, state: Tensor, rows: int, group: str) -> tu
 # -- origins
 
 
-@torch.library.custom_op("fusco::origins", mutates_args=())
+@_operator("origins", "(Tensor state, SymInt rows, str group) -> Tensor")
 def origins(state: Tensor, rows: int, group: str) -> Tensor:
     """(source rank, token, k) of every row: i32 [rows, 3]; -1 in padding."""
     found, prepared = _open(group, state)

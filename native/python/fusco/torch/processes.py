@@ -16,6 +16,7 @@ from typing import Any, Optional
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from .. import __version__
 from ..errors import FuscoError
@@ -59,7 +60,7 @@ class HostProcesses:
         self.ranks = dist.get_world_size(process_group)
         self.rank = dist.get_rank(process_group)
         self.local_ranks = [self.rank]
-        store = dist.PrefixStore(name, dist.distributed_c10d._get_default_store())
+        store = distributed_c10d.PrefixStore(name, distributed_c10d._get_default_store())
         self._meeting = Meeting(store, self.rank, self.ranks, _deadline(deadline_ms))
         hello = self._meeting.enter("open", _signature(settings), {"host": _host_id()})
         elsewhere = [rank for rank, note in enumerate(hello) if note["host"] != hello[self.rank]["host"]]

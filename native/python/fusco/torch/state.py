@@ -67,7 +67,7 @@ def state_of_file(data: bytes, ranks: int, topk: int, options_digest: bytes) -> 
 def _with_head(
     kind: int, ranks: int, topk: int, max_tokens: int, options_digest: bytes, body: torch.Tensor
 ) -> torch.Tensor:
-    key = hashlib.sha256(body.numpy()).digest()
+    key = hashlib.sha256(body.numpy().data).digest()
     words = b"".join(value.to_bytes(4, "little") for value in (kind, ranks, topk, max_tokens))
     head = (MAGIC + words + options_digest + key).ljust(HEAD_BYTES, b"\0")
     return torch.cat([torch.frombuffer(bytearray(head), dtype=torch.uint8), body])
