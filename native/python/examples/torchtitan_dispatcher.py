@@ -2,8 +2,8 @@
 
     torchrun --standalone --nproc-per-node 2 torchtitan_dispatcher.py
 
-Needs TorchTitan, or the stand-in of its interface: PYTHONPATH=native/python/tests/standins. In a training run, the config
-override of a model puts `FuscoTokenDispatcher.Config` in the place of its token dispatcher.
+Needs TorchTitan, or the stand-in of its interface: PYTHONPATH=native/python/tests/standins. In a training run,
+`FuscoTokenDispatcher.Config` takes the place of the token dispatcher in the configuration of a model.
 """
 
 import torch

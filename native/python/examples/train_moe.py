@@ -4,10 +4,10 @@
     python train_moe.py --small --ranks 1,2 --steps 20
 
 The model is that of Hugging Face transformers, with random weights; its experts are sharded with
-`fusco.integrations.transformers`. The text is the Debian documentation on this machine. A run with the model's MoE block
-as it is, unsharded, shows that the loss curve is the same up to rounding; a second one, with the sequences of each step
-in reverse order, shows how much rounding alone changes the curve. Runs named "batched" do without the care of
-`per_sequence.py`; they differ in their last bits. Exit code 1: losses or weights of two numbers of ranks differ.
+`fusco.integrations.transformers`. The text is the Debian documentation on this machine. A run with the unsharded MoE
+block of the model shows that the loss curve is the same up to rounding; a second one, with the sequences of each step in
+reverse order, shows how much rounding alone changes the curve. Runs named "batched" do without `per_sequence.py`; they
+differ in their last bits. Exit code 1: losses or weights of two numbers of ranks differ.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def compare(runs: dict[str, Run], sharded: list[str]) -> dict[str, Any]:
 
 
 def differences(run: Run, other: Run) -> dict[str, Any]:
-    """How far the losses of two runs are apart: at their first difference, at most, and in the mean of the last quarter."""
+    """How far the losses of two runs are apart: where first, how far at most, and the means of their last quarters."""
     steps = [abs(x - y) for x, y in zip(run.losses, other.losses)]
     last = -(-len(steps) // 4)
     means = [sum(losses[-last:]) / last for losses in (run.losses, other.losses)]
@@ -212,10 +212,10 @@ def main() -> int:
     text = options.text.read_bytes() if options.text else debian_text()
     numbers = [int(ranks) for ranks in options.ranks.split(",")]
     sharded = {f"ranks {ranks}": ranks for ranks in numbers}
-    made: dict[str, Callable[[], Run]] = {name: partial(run_on, ranks, training, text) for name, ranks in sharded.items()}
-    made |= {
-        f"batched, ranks {ranks}": partial(run_on, ranks, training, text, batched=True) for ranks in numbers[:2]
+    made: dict[str, Callable[[], Run]] = {
+        name: partial(run_on, ranks, training, text) for name, ranks in sharded.items()
     }
+    made |= {f"batched, ranks {ranks}": partial(run_on, ranks, training, text, batched=True) for ranks in numbers[:2]}
     made["unsharded"] = partial(train_unsharded, training, text)
     made["unsharded reversed"] = partial(train_unsharded, training, text, reverse=True)
     runs: dict[str, Run] = {}

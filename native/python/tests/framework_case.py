@@ -26,7 +26,9 @@ class Layer:
 
     def part(self, rank: int, ranks: int) -> Layer:
         """What a rank holds: its tokens and its experts, as leaves that take gradients."""
-        return Layer(**{f.name: getattr(self, f.name).chunk(ranks)[rank].clone().requires_grad_() for f in fields(self)})
+        return Layer(
+            **{f.name: getattr(self, f.name).chunk(ranks)[rank].clone().requires_grad_() for f in fields(self)}
+        )
 
 
 def ids_and_layer(masked: bool = False) -> tuple[Tensor, Layer]:

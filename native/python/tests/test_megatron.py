@@ -71,7 +71,9 @@ def test_layer_has_the_output_and_gradients_of_a_dense_computation(ranks: int, t
     whole = [part for part, _ in parts]
     for first in range(0, ranks, tp):
         shards = whole[first : first + tp]
-        joined = replace(shards[0], up=torch.cat([s.up for s in shards], 1), down=torch.cat([s.down for s in shards], 2))
+        joined = replace(
+            shards[0], up=torch.cat([s.up for s in shards], 1), down=torch.cat([s.down for s in shards], 2)
+        )
         # The other ranks of the tensor parallel group add tokens, and no experts.
         empty = {"up": joined.up[:0], "down": joined.down[:0]}
         whole[first : first + tp] = [joined, *(replace(s, **empty) for s in shards[1:])]

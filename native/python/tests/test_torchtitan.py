@@ -65,7 +65,6 @@ def on_sequence_parallel_rank() -> torch.Tensor:
 
 def test_sequence_parallel_ranks_put_their_tokens_in_their_places_and_zero_elsewhere() -> None:
     parts = run_ranks(2, on_sequence_parallel_rank)
-    ids, layer = ids_and_layer()
     made = dispatcher()
     whole = run_layer(made, 0, 1)[0].detach()
     places = torch.tensor([[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]])

@@ -1,4 +1,4 @@
-"""The training example in short: the same bits on 1, 2 and 4 ranks, and the curve of the model as transformers has it."""
+"""The training example in short: the same bits on 1, 2 and 4 ranks, and the curve of the unsharded model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gloo_ranks import run_ranks
 pytest.importorskip("transformers", minversion="5.0")
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
-import debian_text  # noqa: E402
-import train_moe  # noqa: E402
+import debian_text
+import train_moe
 
 TRAINING = train_moe.Training(model=train_moe.SMALL, steps=4, length=16)
 TEXT = b"The same bits on 1, 2 and 4 ranks, whatever the number of sequences that a rank holds. " * 20

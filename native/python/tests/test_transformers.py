@@ -87,7 +87,9 @@ def test_sharded_model_has_the_logits_and_gradients_of_the_unsharded(name: str, 
     for path, parameter in whole.named_parameters():
         parts = [result[1][path] for result in results]
         gradient = torch.cat(parts) if path in complete else parts[0]
-        torch.testing.assert_close(gradient, parameter.grad, atol=1e-5, rtol=1e-4, msg=lambda text, path=path: f"{path}: {text}")
+        torch.testing.assert_close(
+            gradient, parameter.grad, atol=1e-5, rtol=1e-4, msg=lambda text, path=path: f"{path}: {text}"
+        )
 
 
 def save_sharded(name: str, folder: str) -> None:

@@ -1,8 +1,8 @@
 """A backend of Megatron-Core's flex token dispatcher.
 
 Call `install()` before the model is built with `--moe-token-dispatcher-type flex`. Rows arrive in the order of the
-experts, so the permutation stages have nothing to do. Written against the interface of Megatron-Core in 2026; tested with
-a stand-in of it, see docs/pytorch-frameworks.md.
+experts, so the permutation stages have nothing to do. Written against the interface of Megatron-Core in 2026; tested
+with a stand-in of it, see docs/pytorch-frameworks.md.
 """
 
 from __future__ import annotations
@@ -59,11 +59,14 @@ class FuscoDispatchManager(_DispatchManager):
     ) -> None:
         if num_local_experts * group.size() != num_experts:
             raise FuscoError(
-                "E_OPTION", f"{num_experts} experts on {group.size()} ranks with {num_local_experts} each: "
-                "every rank has the same number of experts"
+                "E_OPTION",
+                f"{num_experts} experts on {group.size()} ranks with {num_local_experts} each: "
+                "every rank has the same number of experts",
             )
         if getattr(config, "moe_pad_expert_input_to_capacity", False):
-            raise FuscoError("E_OPTION", "moe_pad_expert_input_to_capacity is not supported: rows are never padded with tokens")
+            raise FuscoError(
+                "E_OPTION", "moe_pad_expert_input_to_capacity is not supported: rows are never padded with tokens"
+            )
         self.group = group
         self.router_topk = router_topk
         self.num_experts = num_experts
@@ -123,9 +126,7 @@ class FuscoDispatchManager(_DispatchManager):
         """The rows as they are."""
         return hidden_states
 
-    def combine(
-        self, hidden_states: Tensor, async_finish: bool = True, allocate_on_comm_stream: bool = True
-    ) -> Tensor:
+    def combine(self, hidden_states: Tensor, async_finish: bool = True, allocate_on_comm_stream: bool = True) -> Tensor:
         """Collective. Sums the rows [rows, hidden] of each token, which the experts have scaled: [tokens, hidden]."""
         return self._shuffle.combine(hidden_states.contiguous(), self._handle)
 

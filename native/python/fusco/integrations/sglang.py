@@ -1,8 +1,8 @@
 """A dispatcher for SGLang, selected with `--moe-a2a-backend customized`.
 
 SGLang finds `register` through the entry point group `sglang.plugins`. Every row goes to the runner as a token with one
-local expert and the weight 1, in SGLang's standard format, so any runner of that format works; the weights of the router
-are applied where the rows of a token are added. Written against the interface of SGLang in August 2026; tested with a
+local expert and the weight 1, in SGLang's standard format, so any runner of that format works; the router's weights are
+applied where the rows of a token are added. Written against the interface of SGLang in August 2026; tested with a
 stand-in of it, see docs/pytorch-frameworks.md.
 """
 
@@ -46,7 +46,9 @@ class FuscoDispatcher(BaseDispatcher):
     def __init__(self, group: dist.ProcessGroup, config: Any, max_tokens: int, **options: Any) -> None:
         super().__init__()
         if config.apply_router_weight_on_input:
-            raise FuscoError("E_OPTION", "apply_router_weight_on_input is not supported: weights are applied in combine")
+            raise FuscoError(
+                "E_OPTION", "apply_router_weight_on_input is not supported: weights are applied in combine"
+            )
         self.shuffle = shared_shuffle(
             group,
             experts=config.num_experts,

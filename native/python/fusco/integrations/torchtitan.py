@@ -76,10 +76,10 @@ class FuscoTokenDispatcher(BaseEPTokenDispatcher):
 
     def dispatch(
         self,
-        x_TD: Tensor,  # noqa: N803
-        topk_scores_TK: Tensor,  # noqa: N803
-        topk_expert_ids_TK: Tensor,  # noqa: N803
-        num_local_tokens_per_expert_E: Tensor,  # noqa: N803
+        x_TD: Tensor,
+        topk_scores_TK: Tensor,
+        topk_expert_ids_TK: Tensor,
+        num_local_tokens_per_expert_E: Tensor,
     ) -> tuple[Tensor, Tensor, Any]:
         """Collective. Tokens to rows in the order of the local experts.
 
@@ -90,8 +90,8 @@ class FuscoTokenDispatcher(BaseEPTokenDispatcher):
             num_local_tokens_per_expert_E: [E]; not used, the plan counts.
 
         Returns:
-            Rows [R, D]; rows of each local expert, int64 [experts / ranks], padding of `align` included; and what combine
-            needs.
+            Rows [R, D]; rows of each local expert, int64 [experts / ranks], padding of `align` included; and what
+            combine needs.
         """
         if self.ep_mesh is None:
             return LocalTokenDispatcher.dispatch(
@@ -106,9 +106,9 @@ class FuscoTokenDispatcher(BaseEPTokenDispatcher):
 
     def combine(
         self,
-        routed_output_RD: Tensor,  # noqa: N803
+        routed_output_RD: Tensor,
         metadata: Any,
-        x_TD: Tensor,  # noqa: N803
+        x_TD: Tensor,
         *,
         num_local_tokens_after_padding: int,
         local_seq_len_after_padding: int,
@@ -120,10 +120,10 @@ class FuscoTokenDispatcher(BaseEPTokenDispatcher):
             metadata: of dispatch.
             x_TD: [T, D], the tokens.
             num_local_tokens_after_padding: tokens of this rank's part of a sequence-parallel batch, padding included.
-            local_seq_len_after_padding: of which so many belong to one sequence.
+            local_seq_len_after_padding: tokens of one sequence among them.
 
         Returns:
-            [T, D]; with sequence parallelism [num_local_tokens_after_padding * ranks, D], zero outside this rank's part.
+            [T, D]; with sequence parallelism [num_local_tokens_after_padding * ranks, D], zero outside the rank's part.
         """
         if self.ep_mesh is None:
             return LocalTokenDispatcher.combine(

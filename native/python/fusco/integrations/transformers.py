@@ -41,6 +41,7 @@ def gated_blocks(
     sizes = [end - first for first, end in pairwise(bounds)]
     unused = len(rows) - bounds[-1]
     outputs = []
+    # The part behind the last block has no expert, so zip leaves it out.
     for block, gate_up_e, down_e in zip(torch.split(rows, [*sizes, unused]), gate_up.unbind(0), down.unbind(0)):
         gate, up = F.linear(block, gate_up_e).chunk(2, dim=-1)
         outputs.append(F.linear(act(gate) * up, down_e))
@@ -52,8 +53,8 @@ class ShardedExperts(nn.Module):
     """The local experts of a MoE block, with the shuffle that brings them their rows.
 
     Takes the place of a module with `forward(hidden_states, top_k_index, top_k_weights)`. Its parameters have the names
-    of the module that it replaces, with the local experts in their first axis. Their gradients are complete: they contain
-    the rows of all ranks, so they must not be reduced over the ranks of the shuffle.
+    of the module that it replaces, with the local experts in their first axis. Their gradients are complete: they
+    contain the rows of all ranks, so they must not be reduced over the ranks of the shuffle.
 
     Attributes:
         local: the local experts, in the order of the parameters.
@@ -140,8 +141,7 @@ def expert_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Names and parameters of the sharded experts of a model: those whose gradients are complete on their rank."""
     for path, module in model.named_modules():
         if isinstance(module, ShardedExperts):
-            for name, parameter in module.named_parameters(prefix=path):
-                yield name, parameter
+            yield from module.named_parameters(prefix=path)
 
 
 def gathered_state_dict(model: nn.Module, process_group: dist.ProcessGroup | None = None) -> dict[str, Tensor]:
