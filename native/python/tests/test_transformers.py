@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from gloo_ranks import run_ranks
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fusco import FuscoError
 from fusco.integrations.transformers import (
@@ -90,6 +91,32 @@ def test_sharded_model_has_the_logits_and_gradients_of_the_unsharded(name: str, 
         torch.testing.assert_close(
             gradient, parameter.grad, atol=1e-5, rtol=1e-4, msg=lambda text, path=path: f"{path}: {text}"
         )
+
+
+def data_parallel_step(name: str) -> dict[str, torch.Tensor]:
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model = model_of(name)
+    shard_experts(model, max_tokens=SEQUENCES * LENGTH)
+    complete = dict(expert_parameters(model))
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, complete)
+    ids = batch().chunk(ranks)[rank]
+    parallel = DistributedDataParallel(model)
+    parallel(ids, labels=ids).loss.backward()
+    for parameter in complete.values():
+        parameter.grad /= ranks
+    state = {path: parameter.grad for path, parameter in model.named_parameters()}
+    for path, parameter in complete.items():
+        parameter.data = parameter.grad
+        state[path] = gathered_state_dict(model)[path]
+    return state
+
+
+def test_data_parallel_takes_the_mean_of_all_other_gradients() -> None:
+    whole, ids = model_of("mixtral"), batch()
+    whole(ids, labels=ids).loss.backward()
+    for gradients in run_ranks(2, data_parallel_step, "mixtral"):
+        for path, parameter in whole.named_parameters():
+            torch.testing.assert_close(gradients[path], parameter.grad, atol=1e-5, rtol=1e-4)
 
 
 def save_sharded(name: str, folder: str) -> None:
