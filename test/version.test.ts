@@ -24,6 +24,11 @@ it('the C header', () => {
   expect(parts.join('.')).toBe(version);
 });
 
+it('the Python package', () => {
+  const project = read('native/python/pyproject.toml');
+  expect(/^version = "(.+)"$/m.exec(project)?.[1]).toBe(version);
+});
+
 it('the producer that a plan file names', () => {
   const files = readdirSync(join(ROOT, 'planner/format')).map((file) => read(`planner/format/${file}`));
   const named = files.flatMap((text) =>

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy
 import pytest
+from hypothesis import configuration
 
 ROOT = Path(__file__).resolve().parents[3]
+configuration.set_hypothesis_home_dir(ROOT / "build" / "python" / "hypothesis")
 _LAUNCHER = ROOT / "tools" / "fusco.js"
 
 
