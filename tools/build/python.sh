@@ -4,13 +4,15 @@
 #   tools/build/python.sh                            all tests of native/python/tests
 #   tools/build/python.sh -k compile                 further arguments go to pytest
 #
-# PyTorch, NumPy, pytest and hypothesis come from pip, once. CPU wheels suffice.
+# PyTorch, NumPy, pytest, hypothesis and transformers come from pip, once. CPU wheels suffice.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 environment=build/python/venv
 python=$environment/bin/python
-packages=(torch numpy pytest hypothesis)
+packages=(torch numpy pytest hypothesis transformers)
+# Where an index cannot be reached, asking it again for each package would take minutes.
+export PIP_RETRIES=${PIP_RETRIES:-1}
 
 if [ ! -x "$python" ]; then
   mkdir -p build/python
