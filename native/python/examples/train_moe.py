@@ -35,7 +35,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from fusco.integrations.transformers import expert_parameters, gathered_state_dict, shard_experts
 
-#: 19.9 million parameters, of which 18.9 million are those of the experts.
+#: 19.8 million parameters, 18.9 million of them in experts.
 MODEL = {
     "hidden_size": 256,
     "num_hidden_layers": 4,
@@ -178,7 +178,7 @@ def _process(rank: int, ranks: int, folder: str, training: Training, text: bytes
 
 
 def compare(runs: dict[str, Run], sharded: list[str]) -> dict[str, Any]:
-    """Are all sharded runs the same bits, and how far is their curve from the unsharded one?"""
+    """Whether all sharded runs have the same bits, and how far their curve is from the unsharded one."""
     first = runs[sharded[0]]
     batched = [run for name, run in runs.items() if "batched" in name]
     return {

@@ -40,7 +40,7 @@ def run_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: f
 
 
 def _join(processes: list[BaseProcess], timeout_s: float) -> list[int]:
-    """Waits for all processes, or until one fails and the others wait for it in vain; returns the late ranks."""
+    """Waits until all processes have ended or one has failed; returns the late ranks."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end and all(process.exitcode in (None, 0) for process in processes):
         running = [process.sentinel for process in processes if process.exitcode is None]

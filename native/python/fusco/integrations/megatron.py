@@ -144,7 +144,7 @@ class FuscoFlexTokenDispatcher(MoEFlexTokenDispatcher):
     def __init__(
         self, num_local_experts: int, local_expert_indices: list[int], config: Any, pg_collection: Any = None
     ) -> None:
-        # The constructor of the flex dispatcher makes one of its own backends, whose library may be missing.
+        # The constructor of the flex dispatcher makes a backend of Megatron-Core, whose library may be missing.
         MoETokenDispatcher.__init__(self, config=config, pg_collection=pg_collection)
         self.num_local_experts = num_local_experts
         self.local_expert_indices = local_expert_indices

@@ -189,4 +189,4 @@ def _check_supported(experts: Any) -> None:
         raise FuscoError("E_OPTION", f"{kind} has the parameters {sorted(others)}: experts have two weights, no biases")
     gate = getattr(type(experts), "_apply_gate", None)
     if getattr(experts, "is_transposed", False) or (gate is not None and gate.__name__ != "_default_apply_gate"):
-        raise FuscoError("E_OPTION", f"{kind} has transposed weights or an own gate: only gated MLPs are sharded")
+        raise FuscoError("E_OPTION", f"{kind} has transposed weights or another gate: only experts with act(gate) * up are sharded")
