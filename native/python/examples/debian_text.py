@@ -1,4 +1,4 @@
-"""Bytes of the Debian documentation on this machine as a text to learn from, the same for the same installed packages."""
+"""Bytes of the Debian documentation on this machine as a text, the same for the same installed packages."""
 
 from __future__ import annotations
 

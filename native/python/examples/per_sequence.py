@@ -3,8 +3,8 @@
 The shuffle delivers the same rows in the same order on any number of ranks, and adds in a fixed order. The rest of a
 model does not: a matrix product of 8 sequences may round differently from two products of 4, and gradients that are
 added per rank and then over the ranks are added in another order than on one rank. Here the dense part runs once for
-each sequence, always with the same shapes, and each sequence has separate gradients, which are added in the order of the
-sequences.
+each sequence, always with the same shapes, and each sequence has separate gradients, which are added in the order of
+the sequences.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 
 The model is that of Hugging Face transformers, with random weights; its experts are sharded with
 `fusco.integrations.transformers`. The text is the Debian documentation on this machine. A run with the unsharded MoE
-block of the model shows that the loss curve is the same up to rounding; a second one, with the sequences of each step in
-reverse order, shows how much rounding alone changes the curve. Runs named "batched" do without `per_sequence.py`; they
-differ in their last bits. Exit code 1: losses or weights of two numbers of ranks differ.
+block of the model shows that the loss curve is the same up to rounding; a second one, with the sequences of each step
+in reverse order, shows how much rounding alone changes the curve. Runs named "batched" do without `per_sequence.py`;
+they differ in their last bits. Exit code 1: losses or weights of two numbers of ranks differ.
 """
 
 from __future__ import annotations

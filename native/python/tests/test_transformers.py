@@ -167,10 +167,11 @@ def refused(kind: str) -> str:
             transformers.GptOssConfig(**SHAPE, num_local_experts=4, head_dim=8)
         ),
         "twice": lambda: sharded_once(),
+        "topk": lambda: mixtral().model.layers,
     }
     options = {"placement": [0, 0, 0, 0, 0, [0, 1]]} if kind == "replicas" else {}
     with pytest.raises(FuscoError) as caught:
-        shard_experts(models.get(kind, mixtral)(), topk=2, max_tokens=4, **options)
+        shard_experts(models.get(kind, mixtral)(), max_tokens=4, **options)
     return str(caught.value)
 
 
@@ -186,6 +187,7 @@ def sharded_once() -> nn.Module:
         ("dense", "E_OPTION the model has no module"),
         ("biases", "E_OPTION GptOssExperts has the parameters"),
         ("twice", "E_OPTION the experts of this model are sharded"),
+        ("topk", "E_OPTION the model has no config.num_experts_per_tok"),
         ("replicas", "E_PLACEMENT the weights of replicas"),
     ],
 )

@@ -121,8 +121,9 @@ def shard_experts(
         raise FuscoError("E_PLACEMENT", "the weights of replicas would have to be kept equal: give one rank per expert")
     for _, _, experts in found:
         _check_supported(experts)
-    config: Any = model.config
-    topk = topk if topk is not None else config.num_experts_per_tok
+    topk = topk if topk is not None else getattr(getattr(model, "config", None), "num_experts_per_tok", None)
+    if topk is None:
+        raise FuscoError("E_OPTION", "the model has no config.num_experts_per_tok: give topk")
     shuffles: dict[tuple[int, int], ExpertShuffle] = {}
     sharded = []
     for parent, name, experts in found:
@@ -189,4 +190,4 @@ def _check_supported(experts: Any) -> None:
         raise FuscoError("E_OPTION", f"{kind} has the parameters {sorted(others)}: experts have two weights, no biases")
     gate = getattr(type(experts), "_apply_gate", None)
     if getattr(experts, "is_transposed", False) or (gate is not None and gate.__name__ != "_default_apply_gate"):
-        raise FuscoError("E_OPTION", f"{kind} has transposed weights or another gate: only experts with act(gate) * up are sharded")
+        raise FuscoError("E_OPTION", f"{kind} does not compute act(gate) * up with weights [experts, out, in]")
