@@ -1,4 +1,4 @@
-"""What tests of several files use: routings drawn without the code under test, and the command line of the checkout."""
+"""The command line of the checkout, for tests that compare with it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy
 import pytest
 from hypothesis import configuration
 
 ROOT = Path(__file__).resolve().parents[3]
 configuration.set_hypothesis_home_dir(ROOT / "build" / "python" / "hypothesis")
 _LAUNCHER = ROOT / "tools" / "fusco.js"
-
-
-def draw_ids(seed, tokens, topk, experts, masked=0.0):
-    """int32 [tokens, topk]: distinct experts per token, some masked."""
-    rng = numpy.random.default_rng(seed)
-    ids = numpy.empty((tokens, topk), dtype=numpy.int32)
-    for token in range(tokens):
-        ids[token] = rng.permutation(experts)[:topk]
-    ids[rng.random(ids.shape) < masked] = -1
-    return ids
 
 
 def run_fusco(*arguments):

@@ -1,8 +1,40 @@
-"""Layers that tests run, and a dense reference for them that shares no code with the package."""
+"""Routings and layers that tests run, and a dense reference for them; none of it shares code with the package."""
 
 from __future__ import annotations
 
+import numpy
 import torch
+
+import fusco.torch as ft
+
+HIDDEN = 16
+
+
+def make(experts=8, topk=2, ranks=4, max_tokens=64, hidden=HIDDEN, **options):
+    return ft.ExpertShuffle(
+        experts=experts, hidden=hidden, topk=topk, max_tokens=max_tokens, ranks=ranks, **options
+    )
+
+
+def step(seed, tokens, topk, experts, hidden=HIDDEN, masked=0.0):
+    """x, ids, weights, experts and output gradient of one step."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    ids = torch.from_numpy(draw_ids(seed, tokens, topk, experts, masked))
+    return random(tokens, hidden), ids, random(tokens, topk), random(experts, hidden, hidden), random(tokens, hidden)
+
+
+def draw_ids(seed, tokens, topk, experts, masked=0.0):
+    """int32 [tokens, topk]: distinct experts per token, some masked."""
+    rng = numpy.random.default_rng(seed)
+    ids = numpy.empty((tokens, topk), dtype=numpy.int32)
+    for token in range(tokens):
+        ids[token] = rng.permutation(experts)[:topk]
+    ids[rng.random(ids.shape) < masked] = -1
+    return ids
 
 
 def dense(x, ids, weights, experts):

@@ -6,34 +6,13 @@ import subprocess
 import numpy
 import pytest
 import torch
-from conftest import draw_ids
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import dense_step, forward_backward, leaves
+from layers import HIDDEN, dense_step, draw_ids, forward_backward, leaves, make, step
 
 import fusco
 import fusco.torch as ft
-from conftest import ROOT
-
-HIDDEN = 16
-
-
-def make(experts=8, topk=2, ranks=4, max_tokens=64, hidden=HIDDEN, **options):
-    return ft.ExpertShuffle(
-        experts=experts, hidden=hidden, topk=topk, max_tokens=max_tokens, ranks=ranks, **options
-    )
-
-
-def step(seed, tokens, topk, experts, hidden=HIDDEN, masked=0.0):
-    """x, ids, weights, experts and output gradient of one step."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    ids = torch.from_numpy(draw_ids(seed, tokens, topk, experts, masked))
-    return random(tokens, hidden), ids, random(tokens, topk), random(experts, hidden, hidden), random(tokens, hidden)
-
 
 def assert_close(found, expected):
     for ours, theirs in zip(found, expected):

@@ -4,7 +4,8 @@ import array
 
 import numpy
 import pytest
-from conftest import draw_ids, run_json
+from conftest import run_json
+from layers import draw_ids
 
 import fusco
 from fusco.testing import assert_plan

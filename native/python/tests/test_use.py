@@ -6,8 +6,7 @@ import warnings
 
 import pytest
 import torch
-from layers import forward_backward, leaves
-from test_layer import HIDDEN, make, step
+from layers import HIDDEN, forward_backward, leaves, make, step
 from torch.library import opcheck
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
