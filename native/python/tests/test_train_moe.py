@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import debian_text
 import train_moe
 
-TRAINING = train_moe.Training(model=train_moe.SMALL, steps=4, length=16)
+TRAINING = train_moe.Training(model=train_moe.SMALL, steps=3, length=16)
 TEXT = b"The same bits on 1, 2 and 4 ranks, whatever the number of sequences that a rank holds. " * 20
 
 
