@@ -41,7 +41,7 @@ const named = ({ page, line }: Block) => `${page}:${line}`;
 const ELSEWHERE: readonly (readonly [word: RegExp, why: string])[] = [
   [/backend: 'nccl'|connect\(\)/, 'needs a launcher: test/docs/multi-process.test.ts'],
   [
-    /^(npm|git|npx (vitest|tsc)|export|cd|\.ci\/run)\b/,
+    /^(npm|git|pip|npx (vitest|tsc)|export|cd|\.ci\/run)\b/,
     'works in a checkout; test/lanes.test.ts and CI run it',
   ],
   [/^(fusco launch|torchrun|srun|mpirun)\b/, 'needs a program of the reader, or a cluster'],

@@ -7,6 +7,7 @@ another buffer.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from ctypes import byref
 
@@ -14,7 +15,7 @@ from . import _structs as s
 from ._library import Handle, buffer_array, call, library
 from .plan import Plan
 
-__all__ = ["FP8_BLOCK", "Buffers", "HostContext", "HostPlan", "Payload"]
+__all__ = ["FP8_BLOCK", "Buffers", "HostContext", "HostPlan", "Payload", "shared_context"]
 
 #: (address, bytes) for each rank.
 Buffers = Sequence[tuple[int, int]]
@@ -63,6 +64,12 @@ class HostContext:
             s.Fp8Call, dtype=dtype, rows=rows, hidden=hidden, values=values, codes=codes, scales=scales
         )
         call(function, self._handle.pointer, byref(made))
+
+
+@functools.cache
+def shared_context(threads: int = 0) -> HostContext:
+    """The context of this process with so many threads. Calls of all groups on it take turns."""
+    return HostContext(threads)
 
 
 class HostPlan:

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import index
 from typing import Any
 
 from . import _structs as s
@@ -67,6 +68,9 @@ class PlanOptions:
     tile_tokens: int = 0
     max_rows: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "placement", _normal_placement(self.placement))
+
     def to_native(self) -> s.PlanOptions:
         """The struct of the C interface. Raises E_OPTION, E_PLACEMENT."""
         native = s.sized(
@@ -89,8 +93,7 @@ class PlanOptions:
         """Logical experts that a rank hosts, ascending."""
         if len(self.placement) == 0:
             return tuple(expert for expert in range(self.experts) if expert * self.ranks // self.experts == rank)
-        hosts = [[entry] if isinstance(entry, int) else entry for entry in self.placement]
-        return tuple(expert for expert, ranks in enumerate(hosts) if rank in ranks)
+        return tuple(expert for expert, ranks in enumerate(_lists_of(self.placement)) if rank in ranks)
 
     @staticmethod
     def from_native(native: s.PlanOptions) -> PlanOptions:
@@ -133,15 +136,38 @@ def choice(name: str, value: object, choices: Sequence[str]) -> int:
 
 def count(name: str, value: object, least: int = 0, most: int = 0xFFFFFFFF) -> int:
     """An integer in a range. Raises E_OPTION."""
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return value
+    number = _integer(value)
+    if number is not None and least <= number <= most:
+        return number
     raise FuscoError("E_OPTION", f"{name} is {value!r}; it must be an integer from {least} to {most}")
+
+
+def _integer(value: Any) -> int | None:
+    """The integer that a value is, of Python, NumPy or another library; None if it is none."""
+    try:
+        return None if isinstance(value, bool) else index(value)
+    except TypeError:
+        return None
+
+
+def _normal_placement(placement: Any) -> tuple[int | tuple[int, ...], ...]:
+    """Tuples of integers; a list of one rank is that rank. Raises E_PLACEMENT."""
+    try:
+        lists = [[entry] if _integer(entry) is not None else list(entry) for entry in placement]
+        ranks = [tuple(sorted(index(rank) for rank in entry)) for entry in lists]
+    except TypeError as error:
+        raise FuscoError("E_PLACEMENT", f"the placement holds something else than ranks: {error}") from error
+    return tuple(entry[0] if len(entry) == 1 else entry for entry in ranks)
+
+
+def _lists_of(placement: Sequence[int | Sequence[int]]) -> list[Sequence[int]]:
+    return [(entry,) if isinstance(entry, int) else entry for entry in placement]
 
 
 def _set_placement(native: s.PlanOptions, experts: int, placement: Sequence[int | Sequence[int]]) -> None:
     if len(placement) != experts:
         raise FuscoError("E_PLACEMENT", f"the placement has {len(placement)} entries for {experts} experts")
-    lists = [[entry] if isinstance(entry, int) else sorted(entry) for entry in placement]
+    lists = _lists_of(placement)
     ranks = [count("a rank of the placement", rank, 0, 0xFFFF) for entry in lists for rank in entry]
     offsets = [0, *accumulate(len(entry) for entry in lists)]
     # Assigned arrays are kept alive by the struct.
@@ -153,5 +179,4 @@ def _placement_of(native: s.PlanOptions) -> Sequence[int | Sequence[int]]:
     if not native.placement_offsets:
         return ()
     offsets = native.placement_offsets[: native.experts + 1]
-    lists = [native.placement_ranks[first:end] for first, end in zip(offsets, offsets[1:])]
-    return tuple(ranks[0] if len(ranks) == 1 else tuple(ranks) for ranks in lists)
+    return [native.placement_ranks[first:end] for first, end in zip(offsets, offsets[1:])]

@@ -1,7 +1,11 @@
-"""Programs of one rank, which test_processes.py starts once per rank: ``python ranks.py NAME DIRECTORY``."""
+"""Programs of one rank, which test_processes.py starts once per rank: ``python ranks.py DIRECTORY NAME...``.
+
+Programs run one after the other in the same processes, because starting those takes most of the time.
+"""
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import sys
@@ -10,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from layers import HIDDEN, leaves, make, step
+from layers import HIDDEN, leaves, make, products, step
 from torch.utils.checkpoint import checkpoint
 
 import fusco
@@ -121,6 +125,9 @@ def use(directory):
         expected, whole = local.dispatch(x, ids, weights, splits=splits)
         assert torch.equal(first.combine(rows, handle), part(local.combine(expected, whole), splits))
 
+    error = raised(handle.save, directory / "no" / "folder.fusco")
+    assert error.code == "E_FILE_WRITE", error
+
     # A bad routing of one rank is an error on all, which can go on.
     wrong = inputs[1].clone()
     if RANK == 0:
@@ -137,6 +144,42 @@ def use(directory):
             torch.testing.assert_close(pair.combine(rows, handle), inputs[0] * inputs[2].sum(1, keepdim=True))
     first.close()
     second.close()
+
+
+class Moe(torch.nn.Module):
+    """A block with experts of which each rank uses those that it hosts."""
+
+    def __init__(self):
+        super().__init__()
+        self.router = torch.nn.Linear(HIDDEN, 8)
+        self.experts = torch.nn.Parameter(torch.randn(8, HIDDEN, HIDDEN) / 4)
+
+    def forward(self, x, shuffle):
+        weights, ids = torch.softmax(self.router(x), -1).topk(2)
+        rows, handle = shuffle.dispatch(x, ids, weights)
+        hosted = self.experts[[expert for experts in shuffle.local_experts for expert in experts]]
+        return x + shuffle.combine(products(rows, handle.expert_offsets, hosted), handle)
+
+
+def fsdp(directory):
+    """A block whose parameters FSDP2 shards has the gradients of the block in one process."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(3)
+    whole, x = Moe(), torch.randn(RANKS * 12, HIDDEN)
+    sharded = copy.deepcopy(whole)
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (RANKS,)))
+    with make(ranks=RANKS) as shuffle:
+        expected = whole(x, shuffle)
+        expected.square().sum().backward()
+    with open_shuffle() as shuffle:
+        output = sharded(part(x, 12), shuffle)
+        assert torch.equal(output, part(expected, 12))
+        output.square().sum().backward()
+    for (name, ours), theirs in zip(sharded.named_parameters(), whole.parameters(), strict=True):
+        # FSDP averages over the ranks.
+        torch.testing.assert_close(RANKS * ours.grad.full_tensor(), theirs.grad, msg=name)
 
 
 def raised(function, *arguments, **options):
@@ -179,6 +222,7 @@ def differ(directory):
     assert error.code == "E_PEER_MISMATCH" and "combine" in error.message and "dispatch" in error.message, error
     os.environ["FUSCO_HOSTID"] = f"machine {RANK // (RANKS - 1)}"
     error = raised(open_shuffle)
+    del os.environ["FUSCO_HOSTID"]
     assert error.code == "E_BACKEND" and "another machine" in error.message, error
     dist.barrier()
 
@@ -194,11 +238,18 @@ def killed(directory):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+PROGRAMS = {program.__name__: program for program in (equal, use, fsdp, differ, late, killed)}
+
+
 def main():
-    name, directory = sys.argv[1:]
+    directory, *names = sys.argv[1:]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=os.environ.get("INIT_METHOD", "env://"), rank=RANK, world_size=RANKS)
-    {program.__name__: program for program in (equal, use, late, differ, killed)}[name](Path(directory))
+    for name in names:
+        folder = Path(directory, name)
+        folder.mkdir(exist_ok=True)
+        PROGRAMS[name](folder)
+        print(f"rank {RANK}: {name} is done", flush=True)
     dist.destroy_process_group()
 
 

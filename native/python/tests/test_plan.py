@@ -125,6 +125,14 @@ def test_bad_routings_are_refused_with_their_place():
     refused("E_BUFFER", [numpy.zeros((2, 4), dtype="i4")[:, ::2]], experts=8)
 
 
+def test_options_may_be_numbers_of_numpy():
+    ids = tables()
+    placement = [[0, 1], [0], 1, 1, 2, 2, 3, [3, 0]]
+    made = fusco.plan(ids, experts=numpy.int64(8), placement=[numpy.array(entry) for entry in placement])
+    assert made.options.placement == ((0, 1), 0, 1, 1, 2, 2, 3, (0, 3))
+    assert made.plan_id() == fusco.plan(ids, experts=8, placement=placement).plan_id()
+
+
 def test_bad_options_are_refused():
     ids = [[[0, 1]], [[2, 3]]]
     refused("E_OPTION", ids, experts=0)

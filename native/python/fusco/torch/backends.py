@@ -51,6 +51,10 @@ def open_transport(
     if process_group is None and ranks is None and dist.is_available() and dist.is_initialized():
         process_group = dist.group.WORLD
     size = 1 if process_group is None else dist.get_world_size(process_group)
+    if size < 1:
+        raise FuscoError(
+            "E_OPTION", "this process is no member of the process group", hint="Make the object on its members only."
+        )
     if ranks is not None and size > 1:
         raise FuscoError(
             "E_OPTION",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FuscoError
-from ..host import FP8_BLOCK, HostContext
+from ..host import FP8_BLOCK, HostContext, shared_context
 from .calls import float_dtype
 
 __all__ = ["dequantize", "quantize", "scale_blocks"]
@@ -22,7 +22,7 @@ def quantize(x: Tensor, context: HostContext | None = None) -> tuple[Tensor, Ten
 
     Args:
         x: [rows, hidden], contiguous; float32, float16 or bfloat16, on the CPU.
-        context: threads; None means one thread.
+        context: threads; None means one per processor.
 
     Returns:
         codes float8_e4m3fn [rows, hidden] and scales float32 [rows, ceil(hidden / 128)].
@@ -35,7 +35,7 @@ def quantize(x: Tensor, context: HostContext | None = None) -> tuple[Tensor, Ten
     codes = torch.empty((rows, hidden), dtype=torch.float8_e4m3fn)
     scales = torch.empty((rows, scale_blocks(hidden)), dtype=torch.float32)
     addresses = (x.data_ptr(), codes.data_ptr(), scales.data_ptr())
-    (context or HostContext(1)).quantize(dtype, (rows, hidden), *addresses)
+    (context or shared_context()).quantize(dtype, (rows, hidden), *addresses)
     return codes, scales
 
 
@@ -57,7 +57,7 @@ def dequantize(codes: Tensor, scales: Tensor, dtype: torch.dtype, context: HostC
     number = float_dtype("the values", dtype)
     values = torch.empty((rows, hidden), dtype=dtype)
     addresses = (values.data_ptr(), codes.data_ptr(), scales.data_ptr())
-    (context or HostContext(1)).dequantize(number, (rows, hidden), *addresses)
+    (context or shared_context()).dequantize(number, (rows, hidden), *addresses)
     return values
 
 

@@ -21,8 +21,8 @@ from ..shard import blocks_of
 from .calls import Call
 from .state import KIND_FILE, Head, file_in, head_of, ids_in, state_bytes, state_of_file, state_of_ids
 
-#: Prepared plans that a group keeps; older ones are made again from their state.
-MOST_PREPARED = 64
+#: Bytes of shards of the plans that a group keeps prepared; older plans are made again from their state.
+MOST_PREPARED_BYTES = 256 << 20
 
 
 class Transport(Protocol):
@@ -38,7 +38,7 @@ class Transport(Protocol):
 
     def execute(self, plan: HostPlan, key: bytes, call: Call) -> None: ...
 
-    def agree(self, what: str) -> None: ...
+    def agree(self, what: str, failure: FuscoError | None = None) -> None: ...
 
     def close(self) -> None: ...
 
@@ -114,11 +114,15 @@ class Group:
         given, own = plan.options, self.options
         if given.ranks != own.ranks:
             raise FuscoError("E_RANKS", f"the plan has {given.ranks} ranks, the group has {own.ranks}")
-        for name in ("experts", "topk", "placement"):
-            if getattr(given, name) != getattr(own, name):
+        for name, of_plan, of_group in (
+            ("experts", given.experts, own.experts),
+            ("topk", given.topk, own.topk),
+            ("the experts of each rank", _hosted(given), _hosted(own)),
+        ):
+            if of_plan != of_group:
                 raise FuscoError(
                     "E_OPTION",
-                    f"{name} of the plan is {getattr(given, name)!r}, of the group {getattr(own, name)!r}",
+                    f"{name}: the plan has {of_plan!r}, the group {of_group!r}",
                     hint="Make the ExpertShuffle with the options of the plan.",
                 )
         state = state_of_file(data, own.ranks, own.topk, self.planner.options_digest)
@@ -147,10 +151,19 @@ class Group:
             if found is None:
                 found = self._prepare(state, head)
                 self._prepared[head.key] = found
-                if len(self._prepared) > MOST_PREPARED:
-                    self._prepared.popitem(last=False)
+                self._drop_oldest()
             self._prepared.move_to_end(head.key)
             return found
+
+    def rows_of(self, prepared: Prepared) -> int:
+        """First axis of the received rows of all local ranks."""
+        return self.max_recv_rows * len(self.transport.local_ranks) or prepared.recv_rows
+
+    def _drop_oldest(self) -> None:
+        kept = sum(sum(each.plan.shard_bytes) for each in self._prepared.values())
+        while kept > MOST_PREPARED_BYTES and len(self._prepared) > 1:
+            _, dropped = self._prepared.popitem(last=False)
+            kept -= sum(dropped.plan.shard_bytes)
 
     def _prepare(self, state: torch.Tensor, head: Head) -> Prepared:
         if head.kind == KIND_FILE:
@@ -178,6 +191,10 @@ class Group:
         with self._turn:
             self._prepared.clear()
             self.transport.close()
+
+
+def _hosted(options: PlanOptions) -> list[tuple[int, ...]]:
+    return [options.experts_of(rank) for rank in range(options.ranks)]
 
 
 _groups: dict[str, Group] = {}

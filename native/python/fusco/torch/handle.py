@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Optional
 import torch
 from torch import Tensor
 
+from ..errors import FuscoError
 from ..plan import Plan
 
 if TYPE_CHECKING:
@@ -76,10 +77,14 @@ class Handle:
         """Writes the plan file and returns the plan id. Collective: rank 0 writes, and no rank returns before.
 
         Raises:
-            FuscoError: E_FILE_WRITE on the rank that writes; E_PEER_TIMEOUT
+            FuscoError: E_FILE_WRITE, on all ranks; E_PEER_TIMEOUT
         """
         plan = self.plan()
+        failure = None
         if 0 in self._shuffle.local_ranks:
-            plan.save(path)
-        self._shuffle.group().transport.agree("save")
+            try:
+                plan.save(path)
+            except FuscoError as error:
+                failure = error
+        self._shuffle.group().transport.agree("save", failure)
         return plan.plan_id()

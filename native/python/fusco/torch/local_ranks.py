@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import FuscoError
-from ..host import HostContext, HostPlan
+from ..host import HostPlan, shared_context
 from .calls import Call
 
 __all__ = ["LocalRanks", "rank_buffers"]
@@ -28,7 +28,7 @@ class LocalRanks:
     def __init__(self, ranks: int, threads: int) -> None:
         self.ranks = ranks
         self.local_ranks = range(ranks)
-        self.context = HostContext(threads)
+        self.context = shared_context(threads)
 
     def gather(self, ids: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The ids of all ranks, from those of the local ranks."""
@@ -47,8 +47,10 @@ class LocalRanks:
             },
         )
 
-    def agree(self, what: str) -> None:
-        """Waits for the other ranks: there are none."""
+    def agree(self, what: str, failure: FuscoError | None = None) -> None:
+        """Waits for the other ranks: there are none. Raises the failure."""
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         """Releases what the transport holds."""

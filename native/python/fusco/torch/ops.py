@@ -20,6 +20,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from ..errors import FuscoError
 from . import calls, fp8
 from .groups import Group, Prepared, find
 
@@ -43,6 +44,18 @@ def _received(prepared: Prepared, rows: int, like: Tensor, *shape: int, dtype: t
     if total > prepared.recv_rows:
         _bytes_of(made)[prepared.recv_rows :].zero_()
     return made
+
+
+def _check_received(group: Group, prepared: Prepared, rows: Tensor) -> None:
+    needed = group.rows_of(prepared)
+    if rows.shape[0] != needed:
+        raise FuscoError(
+            "E_SHAPE",
+            f"combine was given {rows.shape[0]} rows; dispatch returned {needed}",
+            hint="Give one row for each row that dispatch returned with this handle.",
+            value=rows.shape[0],
+            limit=needed,
+        )
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
@@ -117,6 +130,7 @@ dispatch.register_autograd(_dispatch_backward, setup_context=_save_dispatch)
 def combine(rows: Tensor, weights: Optional[Tensor], state: Tensor, tokens: int, group: str) -> Tensor:
     """Sums the rows [rows, hidden] of each token, weighted by f32 [tokens, topk] if given: [tokens, hidden]."""
     found, prepared = _open(group, state)
+    _check_received(found, prepared, rows)
     summed = rows.new_empty((tokens, rows.shape[1]))
     given = None if weights is None else weights.contiguous()
     found.execute(prepared, calls.combine(rows.contiguous(), given, summed))

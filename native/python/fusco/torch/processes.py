@@ -20,7 +20,7 @@ from torch.distributed import distributed_c10d
 
 from .. import __version__
 from ..errors import FuscoError
-from ..host import HostContext, HostPlan
+from ..host import HostPlan, shared_context
 from ..options import count
 from .calls import Call
 from .local_ranks import check_rows
@@ -71,7 +71,7 @@ class HostProcesses:
                 hint="The host backend connects processes of one machine. FUSCO_HOSTID overrides how it is recognized.",
             )
         # Only the leader runs kernels; the others need a context to prepare plans.
-        self.context = HostContext(threads if self.rank == _LEADER else 1)
+        self.context = shared_context(threads if self.rank == _LEADER else 1)
         self._own = OwnSegment()
         self._peers = PeerSegments()
         self._announced = ""
@@ -109,16 +109,20 @@ class HostProcesses:
             if self.rank == _LEADER:
                 self._run(plan, call, segments)
             else:
-                _raise_reported(self._meeting.outcome(call.name, _LEADER))
+                _raise_reported(_LEADER, self._meeting.outcome(call.name, _LEADER))
             for name, array in call.arrays.items():
                 if array.is_output:
                     used = _count(plan, array.axis, self.rank) * array.row_bytes
                     _copy(array.tensor.data_ptr(), segment.address + offsets[name], used)
 
-    def agree(self, what: str) -> None:
-        """Waits for the other ranks."""
+    def agree(self, what: str, failure: Optional[FuscoError] = None) -> None:
+        """Waits for the other ranks. Raises the failure of any of them, on all."""
         with self._turn:
-            self._meeting.enter(what, "")
+            entered = self._meeting.enter(what, "", _report_of(failure))
+        if failure is not None:
+            raise failure
+        for rank, notes in enumerate(entered):
+            _raise_reported(rank, notes)
 
     def close(self) -> None:
         """Removes and unmaps the shared memory. Rank 0 waits a while for the other ranks to close as well."""
@@ -154,14 +158,20 @@ class HostProcesses:
                     buffers[name].append((segment.address + offsets[name], used))
             call.run(plan, buffers)
         except Exception as error:
-            self._meeting.report({"code": getattr(error, "code", "E_INTERNAL"), "text": str(error)})
+            self._meeting.report(_report_of(error))
             raise
         self._meeting.report({})
 
 
-def _raise_reported(notes: Notes) -> None:
+def _report_of(error: Optional[Exception]) -> Notes:
+    if error is None:
+        return {}
+    return {"code": getattr(error, "code", "E_INTERNAL"), "text": getattr(error, "message", str(error))}
+
+
+def _raise_reported(rank: int, notes: Notes) -> None:
     if "code" in notes:
-        raise FuscoError(notes["code"], f"rank {_LEADER} reports: {notes['text']}", rank=_LEADER)
+        raise FuscoError(notes["code"], f"rank {rank} reports: {notes['text']}", rank=rank)
 
 
 def _count(plan: HostPlan, axis: str, rank: int) -> int:
@@ -185,7 +195,7 @@ def _copy(target: int, source: int, length: int) -> None:
 
 
 def _signature(settings: Mapping[str, Any]) -> str:
-    return json.dumps({"version": __version__, **settings})
+    return json.dumps({"version": __version__, **settings}, default=int)
 
 
 def _deadline(deadline_ms: Optional[int]) -> int:
