@@ -4,20 +4,21 @@
 #   tools/build/python.sh                            all tests of native/python/tests
 #   tools/build/python.sh -k compile                 further arguments go to pytest
 #
-# PyTorch, NumPy, pytest and hypothesis come from pip, once. CPU wheels suffice.
+# PyTorch, NumPy, pytest, hypothesis and transformers come from pip, once. CPU wheels suffice.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 environment=build/python/venv
 python=$environment/bin/python
-packages=(torch numpy pytest hypothesis)
+packages=(torch numpy pytest hypothesis transformers)
 
 if [ ! -x "$python" ]; then
   mkdir -p build/python
   "${PYTHON:-python3}" -m venv "$environment"
 fi
+# An index that cannot be reached is not asked five times for each package.
 imports=$(IFS=,; echo "${packages[*]}")
-"$python" -c "import $imports" 2> /dev/null || "$python" -m pip install --quiet "${packages[@]}"
+"$python" -c "import $imports" 2> /dev/null || "$python" -m pip install --quiet --retries 1 "${packages[@]}"
 # The build directory is kept, so that only what changed is compiled again.
 "$python" -m pip install --quiet --config-settings=build-dir="$PWD/build/python/wheel" ./native/python
 "$python" -m pytest native/python/tests "$@"

@@ -1,0 +1,233 @@
+"""Trains a Qwen3-MoE model on 1, 2 and 4 ranks and compares every loss bit for bit.
+
+    python train_moe.py --out losses.json              # 200 steps of all runs
+    python train_moe.py --small --ranks 1,2 --steps 20
+
+The model is that of Hugging Face transformers, with random weights; its experts are sharded with
+`fusco.integrations.transformers`. The text is the Debian documentation on this machine. A run with the unsharded MoE
+block of the model shows that the loss curve is the same up to rounding; a second one, with the sequences of each step
+in reverse order, shows how much rounding alone changes the curve. Runs named "batched" do without `per_sequence.py`;
+they differ in their last bits. Exit code 1: losses or weights of two numbers of ranks differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from debian_text import Batches, debian_text
+from per_sequence import DenseCopy, gather_in_order, sequence_losses, set_gradients
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from fusco.integrations.transformers import expert_parameters, gathered_state_dict, shard_experts
+
+#: 19.8 million parameters, 18.9 million of them in experts.
+MODEL = {
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "num_experts": 32,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 192,
+}
+SMALL = {**MODEL, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+SMALL |= {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all runs share."""
+
+    model: dict[str, int] = field(default_factory=lambda: MODEL)
+    steps: int = 200
+    sequences: int = 8
+    length: int = 64
+    learning_rate: float = 1e-3
+
+
+@dataclass
+class Run:
+    """Result of a run: losses of all steps, a digest of all weights at the end, and the time of a step."""
+
+    losses: list[float]
+    weights: str
+    step_ms: float
+
+
+def make_model(training: Training) -> nn.Module:
+    """The model with its random weights, in float32."""
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        **training.model, vocab_size=256, norm_topk_prob=True, attn_implementation="eager", use_cache=False
+    )
+    return Qwen3MoeForCausalLM(config)
+
+
+def train_sharded(training: Training, text: bytes, batched: bool = False) -> Run:
+    """Trains on the ranks of the default process group, which divide the sequences. Collective.
+
+    Args:
+        training: the model, and how it is trained.
+        text: the bytes to learn from.
+        batched: the usual way: a rank's sequences in one batch, and gradients added per rank, then over the ranks.
+    """
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model = make_model(training)
+    share = training.sequences // ranks
+    shard_experts(model, max_tokens=share * training.length, sum="token")
+    sharded = {name for name, _ in expert_parameters(model)}
+    dense = [name for name, _ in model.named_parameters() if name not in sharded]
+
+    def loss_per_sequence(batch: Tensor) -> float:
+        copies = [DenseCopy(model, dense) for _ in range(share)]
+        losses = torch.stack(sequence_losses(model, copies, batch[rank * share : (rank + 1) * share]))
+        (losses.sum() / training.sequences).backward()
+        set_gradients(model, copies)
+        return sum(gather_in_order(losses.detach()).tolist()) / training.sequences
+
+    def loss_batched(batch: Tensor) -> float:
+        loss = mean_loss(model, batch[rank * share : (rank + 1) * share]) / ranks
+        loss.backward()
+        for reduced in (loss.detach(), *(model.get_parameter(name).grad for name in dense)):
+            dist.all_reduce(reduced)
+        return loss.item()
+
+    losses, step_ms = run_steps(training, model, text, loss_batched if batched else loss_per_sequence)
+    return Run(losses, digest(gathered_state_dict(model)), step_ms)
+
+
+def train_unsharded(training: Training, text: bytes, reverse: bool = False) -> Run:
+    """Trains the model as transformers has it, in this process.
+
+    Args:
+        training: as in train_sharded.
+        text: as in train_sharded.
+        reverse: the sequences of each step in reverse order, which only changes rounding.
+    """
+    model = make_model(training)
+
+    def loss_of(batch: Tensor) -> float:
+        loss = mean_loss(model, batch.flip(0) if reverse else batch)
+        loss.backward()
+        return loss.item()
+
+    losses, step_ms = run_steps(training, model, text, loss_of)
+    return Run(losses, digest(model.state_dict()), step_ms)
+
+
+def mean_loss(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Mean loss of all bytes of a batch, computed as transformers does."""
+    return F.cross_entropy(model(tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def run_steps(
+    training: Training, model: nn.Module, text: bytes, loss_of: Callable[[Tensor], float]
+) -> tuple[list[float], float]:
+    """Losses of all steps, and the median milliseconds of a step."""
+    batches = Batches(text, training.sequences, training.length)
+    torch.use_deterministic_algorithms(True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, foreach=False)
+    losses, milliseconds = [], []
+    for step in range(training.steps):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        losses.append(loss_of(batches.step(step)))
+        optimizer.step()
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return losses, sorted(milliseconds)[len(milliseconds) // 2]
+
+
+def digest(state: dict[str, Tensor]) -> str:
+    """SHA-256 of all weights, in the order of their names."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        sha.update(state[name].detach().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def run_on(ranks: int, training: Training, text: bytes, batched: bool = False) -> Run:
+    """A sharded run with one process for each rank."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_process, (ranks, folder, training, text, batched), nprocs=ranks)
+        return torch.load(f"{folder}/run", weights_only=False)
+
+
+def _process(rank: int, ranks: int, folder: str, training: Training, text: bytes, batched: bool) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    run = train_sharded(training, text, batched)
+    if rank == 0:
+        torch.save(run, f"{folder}/run")
+    dist.destroy_process_group()
+
+
+def compare(runs: dict[str, Run], sharded: list[str]) -> dict[str, Any]:
+    """Whether all sharded runs have the same bits, and how far their curve is from the unsharded one."""
+    first = runs[sharded[0]]
+    batched = [run for name, run in runs.items() if "batched" in name]
+    return {
+        "sameLosses": all(runs[name].losses == first.losses for name in sharded),
+        "sameWeights": all(runs[name].weights == first.weights for name in sharded),
+        "toUnsharded": differences(first, runs["unsharded"]),
+        "unshardedReversed": differences(runs["unsharded reversed"], runs["unsharded"]),
+        "batchedOnTwoNumbersOfRanks": [differences(run, batched[0]) for run in batched[1:]],
+    }
+
+
+def differences(run: Run, other: Run) -> dict[str, Any]:
+    """How far the losses of two runs are apart: where first, how far at most, and the means of their last quarters."""
+    steps = [abs(x - y) for x, y in zip(run.losses, other.losses)]
+    last = -(-len(steps) // 4)
+    means = [sum(losses[-last:]) / last for losses in (run.losses, other.losses)]
+    first = next((step for step, difference in enumerate(steps) if difference > 0), None)
+    return {"firstStep": first, "largest": max(steps), "lastQuarter": abs(means[0] - means[1])}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", default="1,2,4", help="numbers of ranks, each a divisor of 8")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--small", action="store_true", help="a model of 0.16 million parameters")
+    parser.add_argument("--text", type=Path, help="a file to learn from instead of the Debian documentation")
+    parser.add_argument("--out", type=Path, help="all losses, as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    training = Training(steps=options.steps, model=SMALL if options.small else MODEL)
+    text = options.text.read_bytes() if options.text else debian_text()
+    numbers = [int(ranks) for ranks in options.ranks.split(",")]
+    sharded = {f"ranks {ranks}": ranks for ranks in numbers}
+    made: dict[str, Callable[[], Run]] = {
+        name: partial(run_on, ranks, training, text) for name, ranks in sharded.items()
+    }
+    made |= {f"batched, ranks {ranks}": partial(run_on, ranks, training, text, batched=True) for ranks in numbers[:2]}
+    made["unsharded"] = partial(train_unsharded, training, text)
+    made["unsharded reversed"] = partial(train_unsharded, training, text, reverse=True)
+    runs: dict[str, Run] = {}
+    for name, make in made.items():
+        runs[name] = run = make()
+        print(f"{name}: loss {run.losses[0]:.4f} to {run.losses[-1]:.4f}, {run.step_ms:.0f} ms a step", flush=True)
+    result = {"textSha256": hashlib.sha256(text).hexdigest(), **compare(runs, list(sharded))}
+    print(json.dumps(result, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps({**result, "losses": {name: run.losses for name, run in runs.items()}}))
+    return 0 if result["sameLosses"] and result["sameWeights"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The training example in short: the same bits on 1, 2 and 4 ranks, and the curve of the unsharded model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from gloo_ranks import run_ranks
+
+pytest.importorskip("transformers", minversion="5.0")
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+import debian_text
+import train_moe
+
+TRAINING = train_moe.Training(model=train_moe.SMALL, steps=3, length=16)
+TEXT = b"The same bits on 1, 2 and 4 ranks, whatever the number of sequences that a rank holds. " * 20
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[int, train_moe.Run]:
+    return {ranks: run_ranks(ranks, train_moe.train_sharded, TRAINING, TEXT)[0] for ranks in (1, 2, 4)}
+
+
+def test_losses_and_weights_have_the_same_bits_on_1_2_and_4_ranks(runs: dict[int, train_moe.Run]) -> None:
+    assert runs[2].losses == runs[1].losses
+    assert runs[4].losses == runs[1].losses
+    assert {run.weights for run in runs.values()} == {runs[1].weights}
+    assert runs[1].losses[-1] < runs[1].losses[0]
+
+
+def test_curve_is_that_of_the_unsharded_model(runs: dict[int, train_moe.Run]) -> None:
+    try:
+        unsharded = train_moe.train_unsharded(TRAINING, TEXT)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert runs[2].losses == pytest.approx(unsharded.losses, abs=1e-4)
+
+
+def test_sequences_in_one_batch_give_other_bits(runs: dict[int, train_moe.Run]) -> None:
+    batched = run_ranks(2, train_moe.train_sharded, TRAINING, TEXT, True)[0]
+    assert batched.losses == pytest.approx(runs[2].losses, abs=1e-4)
+    assert batched.weights != runs[2].weights
+
+
+def test_sequences_depend_on_the_step_alone() -> None:
+    batches = debian_text.Batches(TEXT, sequences=3, length=8)
+    assert torch.equal(batches.step(5), debian_text.Batches(TEXT, sequences=3, length=8).step(5))
+    assert not torch.equal(batches.step(5), batches.step(6))
+    assert all(bytes(sequence.tolist()) in TEXT for sequence in batches.step(5))
+
+
+def test_text_has_each_content_once_in_the_order_of_the_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    licenses, documentation = tmp_path / "licenses", tmp_path / "doc"
+    files = {
+        licenses / "B": "b",
+        licenses / "A": "a",
+        documentation / "y" / "copyright": "y",
+        documentation / "x" / "copyright": "a",
+        documentation / "x" / "README": "no",
+    }
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (licenses / "link").symlink_to(licenses / "B")
+    monkeypatch.setattr(debian_text, "LICENSES", licenses)
+    monkeypatch.setattr(debian_text, "DOCUMENTATION", documentation)
+    assert debian_text.debian_text() == b"aby"
+    assert debian_text.debian_text(2) == b"ab"
+    monkeypatch.setattr(debian_text, "LICENSES", tmp_path)
+    monkeypatch.setattr(debian_text, "DOCUMENTATION", tmp_path)
+    with pytest.raises(FileNotFoundError, match="give a text"):
+        debian_text.debian_text()
