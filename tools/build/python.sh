@@ -16,9 +16,10 @@ if [ ! -x "$python" ]; then
   mkdir -p build/python
   "${PYTHON:-python3}" -m venv "$environment"
 fi
-# An index that cannot be reached is not asked five times for each package.
+# An index that cannot be reached costs one attempt per package; PIP_RETRIES sets another number.
+export PIP_RETRIES=${PIP_RETRIES:-0}
 imports=$(IFS=,; echo "${packages[*]}")
-"$python" -c "import $imports" 2> /dev/null || "$python" -m pip install --quiet --retries 1 "${packages[@]}"
+"$python" -c "import $imports" 2> /dev/null || "$python" -m pip install --quiet "${packages[@]}"
 # The build directory is kept, so that only what changed is compiled again.
 "$python" -m pip install --quiet --config-settings=build-dir="$PWD/build/python/wheel" ./native/python
 "$python" -m pytest native/python/tests "$@"
