@@ -283,7 +283,7 @@ describeNative('files of fusco audit', () => {
       'without a rank',
       () => saveNpy('r/rank0.npy', 'f32', [6, HIDDEN], new Float32Array(24)),
       'E_RANKS',
-      'holds 1 rank, not the 2',
+      'contains 1 rank, not the 2',
     ],
     [
       'without names of ranks',
