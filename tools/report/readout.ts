@@ -118,7 +118,10 @@ export function listen(root: Document): void {
   for (const type of ['focusin', 'pointerover']) {
     root.addEventListener(type, (event) => {
       const mark = (event.target as Element).closest?.(MARK);
-      if (mark) say(mark);
+      if (!mark) return;
+      say(mark);
+      // The browser shows it at the pointer.
+      if (type === 'pointerover') mark.closest('figure')!.title = mark.getAttribute('aria-label') ?? '';
     });
   }
 }

@@ -50,7 +50,7 @@ describe('fusco', () => {
     const [same, other, broken] = await Promise.all([
       spawnFusco('diff', 'a.fusco', 'a.fusco'),
       spawnFusco('verify', 'a.fusco', '--routing', 'b.npy'),
-      spawnFusco('inspect', 'a.npy'),
+      spawnFusco('verify', 'a.npy'),
     ]);
     expect([same.code, same.stderr]).toEqual([0, '']);
     expect([other.code, other.stdout]).toEqual([1, '']);
