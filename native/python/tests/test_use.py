@@ -383,6 +383,7 @@ def test_options_that_are_wrong_are_refused():
     refused("E_OPTION", make, max_recv_rows=0)
     refused("E_OPTION", make, ranks_per_node=3)
     refused("E_OPTION", make, threads=5000)
+    refused("E_OPTION", make, threads=-1)
     refused("E_PLACEMENT", make, placement=[0, 1])
     refused("E_PLACEMENT", make, placement=[0, 0, 1, 1, 2, 2, 3, "3"])
     refused("E_OPTION", make, process_group=torch.distributed.GroupMember.NON_GROUP_MEMBER)
