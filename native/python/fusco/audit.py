@@ -5,7 +5,6 @@ The comparison is native; this file carries its arguments and results. Tensors o
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from ctypes import byref
 from dataclasses import dataclass
@@ -123,7 +122,9 @@ class _Rows:
             try:
                 view = memoryview(rows)
             except TypeError as error:
-                raise FuscoError("E_BUFFER", f"{what} of rank {rank} is neither a tensor nor an array", rank=rank) from error
+                raise FuscoError(
+                    "E_BUFFER", f"{what} of rank {rank} is neither a tensor nor an array", rank=rank
+                ) from error
             if not view.c_contiguous:
                 raise FuscoError("E_BUFFER", f"{what} of rank {rank} is not contiguous", rank=rank)
             self.shape = tuple(view.shape or ())
@@ -217,7 +218,9 @@ class _Audit:
         dtype, row_bytes = self._kind
         self._buffers = self._native(self._rows)
         self._before = None if self._previous is None else self._native(self._previous)
-        given = s.sized(s.AuditInput, dtype=DTYPES.index(dtype), row_bytes=row_bytes, rows=self._buffers, previous=self._before)
+        given = s.sized(
+            s.AuditInput, dtype=DTYPES.index(dtype), row_bytes=row_bytes, rows=self._buffers, previous=self._before
+        )
         call(library.fusco_audit_set_input, self._handle.pointer, byref(given))
 
     def read(self, what: str, rows: Sequence[Any]) -> list[_Rows]:

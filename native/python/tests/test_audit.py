@@ -134,7 +134,7 @@ def test_sums_are_bounded_and_their_order_is_named():
     report = audit_combine(ids, sums, rows, weights=weights, order="k", experts=EXPERTS)
     assert report.ok and "k" in report.orders and 0 < report.largest_error <= 1
     sums[0][3] = weights[0][3, 0] * rows[0][3]
-    with pytest.raises(AssertionError, match="rank 0 row 3: expected token 3 of rank 0 .k 1., found term-missing"):
+    with pytest.raises(AssertionError, match=r"rank 0 row 3: expected token 3 of rank 0 .k 1., found term-missing"):
         audit_combine(ids, sums, rows, weights=weights, experts=EXPERTS)
     received = dispatch(ids, rows)
     doubled = [2 * part for part in combine(rows, weights)]

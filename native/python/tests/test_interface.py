@@ -12,7 +12,9 @@ from fusco import _library, _structs, options
 from fusco.shard import LAYOUT
 from fusco.torch import calls
 
-HEADERS = "".join((ROOT / "native" / "include" / name).read_text() for name in ("fusco.h", "fusco_planning.h", "fusco_audit.h"))
+HEADERS = "".join(
+    (ROOT / "native" / "include" / name).read_text() for name in ("fusco.h", "fusco_planning.h", "fusco_audit.h")
+)
 PLAIN = re.sub(r"/\*.*?\*/", "", HEADERS, flags=re.S)
 for constant, number in re.findall(r"#define (FUSCO_\w+) (\d+)\n", HEADERS):
     PLAIN = PLAIN.replace(f"[{constant}]", f"[{number}]")
