@@ -16,16 +16,13 @@ constexpr int leastBits = 3;
 // the smallest subnormal number of e4m3 over its largest number.
 constexpr double smallestPart = 0x1p-10 / 448;
 
-bool isNanFp8(uint8_t code) { return (code & 0x7f) == 0x7f; }
+// The same without a scale: half the smallest subnormal number of e4m3, in rows that it can hold.
+constexpr double smallestError = 0x1p-10;
+constexpr double smallestNormal = 0x1p-6;
 
-}  // namespace
-
-uint32_t roundingBits(const Numbers &numbers, const uint8_t *found, const uint8_t *expected, uint64_t bytes) {
-  double largest = 0;
-  for (uint64_t at = 0; at < bytes; at += numbers.bytes) {
-    largest = std::max(largest, std::abs(double{numbers.load(expected + at)}));
-  }
-  if (!std::isfinite(largest)) return 0;
+// Significant bits that explain every error above `small`; 0 if none do.
+uint32_t bitsOf(const Numbers &numbers, const uint8_t *found, const uint8_t *expected, uint64_t bytes,
+                double small) {
   const double unit = numbers.precision.unit;
   double worst = unit;
   uint64_t different = 0, elements = 0;
@@ -36,7 +33,7 @@ uint32_t roundingBits(const Numbers &numbers, const uint8_t *found, const uint8_
     elements += wanted != 0;
     different += error != 0;
     // What was rounded to a narrower format is rounded to this one at last.
-    const double least = largest * smallestPart + 2 * unit * std::abs(wanted);
+    const double least = small + 2 * unit * std::abs(wanted);
     if (error <= least) continue;
     if (wanted == 0) return 0;
     worst = std::max(worst, (error - least) / std::abs(wanted));
@@ -45,6 +42,21 @@ uint32_t roundingBits(const Numbers &numbers, const uint8_t *found, const uint8_
   // Rounding to the nearest number of p bits changes a number by at most 2^-p of it.
   const int bits = -static_cast<int>(std::ceil(std::log2(worst)));
   return bits < leastBits ? 0 : static_cast<uint32_t>(bits);
+}
+
+bool isNanFp8(uint8_t code) { return (code & 0x7f) == 0x7f; }
+
+}  // namespace
+
+uint32_t roundingBits(const Numbers &numbers, const uint8_t *found, const uint8_t *expected, uint64_t bytes) {
+  double largest = 0;
+  for (uint64_t at = 0; at < bytes; at += numbers.bytes) {
+    largest = std::max(largest, std::abs(double{numbers.load(expected + at)}));
+  }
+  if (!std::isfinite(largest)) return 0;
+  const uint32_t scaled = bitsOf(numbers, found, expected, bytes, largest * smallestPart);
+  if (scaled != 0 || largest < smallestNormal) return scaled;
+  return bitsOf(numbers, found, expected, bytes, smallestError);
 }
 
 fusco_audit_difference Classifier::classify(uint64_t row, const uint8_t *found, const Origin &origin) {
