@@ -36,11 +36,13 @@ function bashScript(program: Command): string {
       argChoices === undefined ? [] : [`${key(each.path, long)}) words=${quoted(argChoices.join(' '))}`],
     ),
   );
+  const words = ({ made }: Found) => [
+    ...made.commands.map((each) => each.name()),
+    ...made.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []),
+  ];
   const commands = found
-    .filter(({ made }) => made.commands.length > 0)
-    .map(
-      ({ path, made }) => `${key(path)}) words=${quoted(made.commands.map((each) => each.name()).join(' '))}`,
-    );
+    .filter((each) => words(each).length > 0)
+    .map((each) => `${key(each.path)}) words=${quoted(words(each).join(' '))}`);
   const options = found.map(
     (each) =>
       `${key(each.path)}) words=${quoted(

@@ -46,3 +46,8 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
       html`<tr><th scope="row">${name!}</th>${cells.map((cell, i) => html`<td${named(i)}>${cell}</td>`)}</tr>`,
   )}</tbody></table>`;
 }
+
+/** Pairs of a name and a value. */
+export function pairList(kind: 'facts' | 'measures', pairs: readonly (readonly [string, string])[]): Markup {
+  return html`<dl class="${kind}">${pairs.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+}

@@ -5,13 +5,13 @@ import { factsOf, memoryFact } from '../figures/facts.ts';
 import { count, formatBytes, percent, rows, segments, times, tokens } from '../figures/format.ts';
 import type { Load } from '../figures/load.ts';
 import type { Figures, TokenFigures } from '../figures/planFigures.ts';
-import type { Measured, StrategyRow } from '../figures/strategyRows.ts';
 import type { Lengths } from '../figures/tokens.ts';
 import { barChart } from './charts/bars.ts';
 import { NARROW, WIDE } from './charts/frame.ts';
 import { formatUs, ganttChart } from './charts/gantt.ts';
 import { heatChart, heatMax } from './charts/heatmap.ts';
-import { html, type Markup, NOTHING, table } from './markup.ts';
+import { html, type Markup, NOTHING, pairList, table } from './markup.ts';
+import { memoryChart, strategyTable } from './strategyPanels.ts';
 
 export interface Panel {
   readonly id: string;
@@ -143,87 +143,6 @@ function offenderPair(a: Figures, b: Figures): Markup {
   const plan = (name: string) => [`${name}: which`, 'how much', 'of the mean'];
   const body = [...kinds].map(([what, why]) => [what, ...of(a, what), ...of(b, what), why]);
   return html`<div class="scroll">${table(['what', ...plan('A'), ...plan('B'), 'why it matters'], body)}</div>`;
-}
-
-function bytesText(bytes: number): string {
-  return bytes === 0 ? '0' : formatBytes(bytes);
-}
-
-/** A run of the plan, shown below its prediction: times, and their ratio to the model. */
-function measuredRow({ backend, dispatchUs, combineUs }: Measured, predicted: StrategyRow): string[] {
-  const us = dispatchUs + combineUs;
-  const ratio = predicted.us === 0 ? '' : `${times(us / predicted.us)} the model`;
-  return [
-    `measured, ${backend} backend`,
-    ...[formatUs(dispatchUs), formatUs(combineUs), formatUs(us), '', ratio, ''],
-  ];
-}
-
-/** Bytes of each rank; the fullest rank decides whether the plan fits. */
-function memoryChart({ strategies }: Figures, maxBytes: number, width: number): Markup {
-  if (strategies === undefined) return NOTHING;
-  const { rankBytes, memoryGB, memory } = strategies;
-  // Powers of ten, as in the data sheets of GPUs.
-  const [unit, size] = maxBytes < 1e9 ? ['MB', 1e6] : ['GB', 1e9];
-  const chart = barChart({
-    title: 'Memory of each rank',
-    values: rankBytes.map((bytes) => bytes / size),
-    names: rankBytes.map((_, rank) => `rank ${rank}`),
-    ticks: rankBytes.map((_, rank) => String(rank)),
-    xTitle: 'rank',
-    yTitle: unit,
-    format: (value) => `${value.toFixed(2)} ${unit}`,
-    note: (value) => `, ${percent((value * size) / (memoryGB * 1e9))} of ${memoryGB} GB`,
-    max: maxBytes / size,
-    width,
-    hasPeak: memory.total > memoryGB * 1e9,
-  });
-  const what =
-    memory.weights === 0
-      ? 'Buffers of one layer; the sizes of the experts are not known.'
-      : 'Weights of the experts of all layers, and buffers of one layer.';
-  const fits = memory.total <= memoryGB * 1e9 ? 'fits' : 'does not fit';
-  return html`${chart}<p class="figure-note">Rank <strong>${memory.rank}</strong> needs the most, which ${fits} ${memoryGB} GB. ${what}</p>`;
-}
-
-/** The strategies for this routing, the experts, the memory, and what would help. */
-function strategyTable({ strategies }: Figures): Markup {
-  if (strategies === undefined) return html`<p class="empty">Not predicted.</p>`;
-  const { rows: found, advice, memory, memoryGB, machine, experts, measured } = strategies;
-  const body = found.flatMap((row) => {
-    const predicted = [
-      `${row.name}${row.isOwn ? ' (this plan)' : ''}${row.isBest ? ' – fastest' : ''}`,
-      formatUs(row.dispatchUs),
-      formatUs(row.combineUs),
-      formatUs(row.us),
-      times(row.speedUp),
-      row.bound,
-      row.options,
-    ];
-    return row.isOwn && measured !== undefined ? [predicted, measuredRow(measured, row)] : [predicted];
-  });
-  const head = ['strategy', 'dispatch', 'combine', 'both', 'of unfused', 'bound by', 'options of fusco plan'];
-  const own = found.find(({ isOwn }) => isOwn)!;
-  const room = memory.total <= memoryGB * 1e9 ? 'fits' : 'does not fit';
-  const facts: [string, string][] = [
-    ['machine', machine],
-    ...(experts === undefined
-      ? []
-      : ([
-          [`experts of ${experts.model}`, `${formatUs(experts.us)} (rank ${experts.rank})`],
-          ['experts, if all ranks had equal rows', formatUs(experts.evenUs)],
-          ['layer forward, nothing overlapped', formatUs(own.us + experts.us)],
-        ] satisfies [string, string][])),
-    [`memory of rank ${memory.rank}`, `${formatBytes(memory.total)}: ${room} ${memoryGB} GB`],
-    ['weights of all its experts and layers', bytesText(memory.weights)],
-    ['buffers and activations', bytesText(memory.total - memory.weights)],
-  ];
-  return html`<p class="advice">${advice}</p><div class="scroll">${table(head, body)}</div>${pairList('facts', facts)}<p class="figure-note">A model, not a measurement. Memory is without attention, caches and optimizer${memory.weights === 0 ? ', and without the experts, whose sizes are not known' : ''}.</p>`;
-}
-
-/** Pairs of a name and a value. */
-function pairList(kind: 'facts' | 'measures', pairs: readonly (readonly [string, string])[]): Markup {
-  return html`<dl class="${kind}">${pairs.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
 const UNVERIFIED = html`<p class="empty">Not shown: this plan did not pass verification, so its entries cannot be trusted.</p>`;

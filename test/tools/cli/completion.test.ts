@@ -47,6 +47,10 @@ describe.each([
   });
 });
 
+it.skipIf(!has('bash'))('bash completes values of an argument', async () => {
+  expect(await inBash('completion', '')).toEqual(['bash', 'fish', 'zsh']);
+});
+
 it('zsh takes the function of bash', async () => {
   const [bash, zsh] = [await fusco('completion', 'bash'), await fusco('completion', 'zsh')];
   expect(zsh.stdout.endsWith(bash.stdout)).toBe(true);
