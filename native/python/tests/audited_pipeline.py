@@ -1,5 +1,8 @@
-"""Dispatch and combine as a program writes them with index_select and all_to_all_single, and faults that can be planted in
-them: one process per rank, NCCL on GPUs where there are enough, Gloo on CPUs otherwise."""
+"""Dispatch and combine as a program writes them with index_select and all_to_all_single, and faults to plant in them.
+
+One process per rank, in a group of 2, 4 or 8 ranks: NCCL on GPUs, Gloo on CPUs. test_audit_pipeline.py audits the
+results in Python, tools/gpu/torch_faults.py with the command line.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-RANKS, EXPERTS, TOPK, TOKENS, HIDDEN = 4, 8, 3, 12, 64
+EXPERTS, TOPK, TOKENS, HIDDEN = 8, 3, 12, 64
 HALF = HIDDEN // 2
 #: The rank in which faults are planted.
 RANK = 1
 
 
-def step(seed):
-    """Ids, rows and weights of all ranks."""
+def step(seed, ranks):
+    """Ids [ranks, tokens, topk], rows [ranks, tokens, hidden] and weights [ranks, tokens, topk]."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.stack([torch.randperm(EXPERTS, generator=generator)[:TOPK] for _ in range(RANKS * TOKENS)])
-    rows = torch.randn(RANKS, TOKENS, HIDDEN, generator=generator).bfloat16()
-    return ids.view(RANKS, TOKENS, TOPK), rows, torch.rand(RANKS, TOKENS, TOPK, generator=generator)
+    ids = torch.stack([torch.randperm(EXPERTS, generator=generator)[:TOPK] for _ in range(ranks * TOKENS)])
+    rows = torch.randn(ranks, TOKENS, HIDDEN, generator=generator).bfloat16()
+    return ids.view(ranks, TOKENS, TOPK), rows, torch.rand(ranks, TOKENS, TOPK, generator=generator)
 
 
 def exchange(rows, sent, received):
@@ -38,11 +41,11 @@ class Pipeline:
     """One step of one rank. A fault changes what a stage leaves: an attribute of this object."""
 
     def __init__(self, device, plant):
-        self.rank, self.device = dist.get_rank(), device
+        self.rank, self.ranks, self.device = dist.get_rank(), dist.get_world_size(), device
         self.plant = plant if self.rank == RANK else lambda stage, pipeline: None
-        ids, rows, weights = step(1)
+        ids, rows, weights = step(1, self.ranks)
         self.ids, self.rows, self.weights = (part[self.rank].to(device) for part in (ids, rows, weights))
-        self.before = step(2)[1].to(device)
+        self.before = step(2, self.ranks)[1].to(device)
 
     def run(self):
         self.dispatch()
@@ -57,8 +60,8 @@ class Pipeline:
         self.plant("ordered", self)
         self.gathered = self.rows.index_select(0, self.token)
         self.plant("gathered", self)
-        self.sent = torch.bincount(flat // (EXPERTS // RANKS), minlength=RANKS).tolist()
-        counts = exchange(torch.tensor(self.sent, device=self.device), [1] * RANKS, [1] * RANKS)
+        self.sent = torch.bincount(flat // (EXPERTS // self.ranks), minlength=self.ranks).tolist()
+        counts = exchange(torch.tensor(self.sent, device=self.device), [1] * self.ranks, [1] * self.ranks)
         self.counts = counts.tolist()
         arrived = exchange(self.gathered, self.sent, self.counts)
         experts = exchange(flat[self.entry], self.sent, self.counts)
@@ -123,7 +126,9 @@ def _longer(pipeline):
 
 
 def _twice(pipeline):
-    pipeline.combined[4] = (pipeline.combined[4].float() + pipeline.terms[4, 2].float() * pipeline.weights[4, 2]).bfloat16()
+    pipeline.combined[4] = (
+        pipeline.combined[4].float() + pipeline.terms[4, 2].float() * pipeline.weights[4, 2]
+    ).bfloat16()
 
 
 def _unweighted(pipeline):
@@ -142,7 +147,7 @@ FAULTS = {
     "a row that is not sent": ("gathered", _set("gathered", 5, 0), "dispatch", {"zeros"}),
     "a row of the step before that is sent": (
         "gathered",
-        _set("gathered", 7, lambda of: of.before[2, 3]),
+        _set("gathered", 7, lambda of: of.before[0, 3]),
         "dispatch",
         {"stale"},
     ),
@@ -164,7 +169,12 @@ FAULTS = {
     "rows rounded to fp8": ("gathered", _rounded, "dispatch", {"rounding"}),
     "a NaN": ("gathered", _set("gathered", (3, 17), float("nan")), "dispatch", {"nan"}),
     "a flipped bit": ("received", _flipped, "dispatch", {"values"}),
-    "a row that was not overwritten": ("received", _set("received", 0, lambda of: of.before[3, 5]), "dispatch", {"stale"}),
+    "a row that was not overwritten": (
+        "received",
+        _set("received", 0, lambda of: of.before[0, 5]),
+        "dispatch",
+        {"stale"},
+    ),
     "a slot that was not written": ("received", _set("received", 1, 0), "dispatch", {"zeros"}),
     "rows in the order of arrival reversed": ("arrived", _reversed_sources, "dispatch", {"other-token"}),
     "a buffer that is one row too short": ("received", _shorter, "dispatch", {"missing"}),
@@ -180,24 +190,45 @@ FAULTS = {
         {"other-token"},
     ),
     "a token that is not combined": ("combined", _set("combined", 2, 0), "combine", {"zeros"}),
-    "half of a token that is not combined": ("combined", _set("combined", (2, slice(HALF, None)), 0), "combine", {"partial"}),
+    "half of a token that is not combined": (
+        "combined",
+        _set("combined", (2, slice(HALF, None)), 0),
+        "combine",
+        {"partial"},
+    ),
     "weights that add up to more": ("combined", lambda of: of.combined.mul_(1.25), "combine", {"scaled"}),
     "a NaN in a sum": ("combined", _set("combined", (1, 2), float("nan")), "combine", {"nan"}),
 }
 
 
-def run_rank(rank, folder):
-    """All pipelines of one rank: what it received, what its experts returned and what it combined, a file each."""
-    on_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= RANKS
-    device = torch.device("cuda", rank) if on_gpus else torch.device("cpu")
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("nccl" if on_gpus else "gloo", init_method=store, rank=rank, world_size=RANKS)
+def run_all(device, folder):
+    """Runs the pipeline right, then with each fault, on this rank.
+
+    Each run writes (received, outputs of the experts, combined) to FOLDER/NUMBER-rank{r}.pt; run 0 is the right one.
+    """
     for number, (stage, change, *_) in enumerate([("", lambda of: None), *FAULTS.values()]):
 
         def plant(at, pipeline, stage=stage, change=change):
             if at == stage:
                 change(pipeline)
 
-        torch.save(Pipeline(device, plant).run(), Path(folder) / f"{number}-rank{rank}.pt")
+        torch.save(Pipeline(device, plant).run(), Path(folder) / f"{number}-rank{dist.get_rank()}.pt")
+
+
+def load_runs(folder, ranks):
+    """(received, outputs, combined) of all ranks, by the number of the run; each a list with a tensor per rank."""
+    parts = (
+        [torch.load(Path(folder) / f"{number}-rank{rank}.pt") for rank in range(ranks)]
+        for number in range(1 + len(FAULTS))
+    )
+    return [list(zip(*of_ranks)) for of_ranks in parts]
+
+
+def run_rank(rank, ranks, folder):
+    """One process of a group that meets in FOLDER and runs all pipelines."""
+    on_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= ranks
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group("nccl" if on_gpus else "gloo", init_method=store, rank=rank, world_size=ranks)
+    run_all(torch.device("cuda", rank) if on_gpus else torch.device("cpu"), folder)
     dist.destroy_process_group()
