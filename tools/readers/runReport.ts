@@ -5,7 +5,8 @@ import { FuscoError } from '../../planner/errors.ts';
 import { readWhole } from './file.ts';
 import { jsonOf } from './json.ts';
 
-const isDuration: Check<number> = (value): value is number => isNumber(value) && value >= 0;
+const isDuration: Check<number> = (value): value is number =>
+  isNumber(value) && Number.isFinite(value) && value >= 0;
 const isExchange = hasFields({ nanoseconds: isDuration });
 
 const FIELDS = {

@@ -2,20 +2,16 @@
 
 import { sum } from '../../../planner/totals.ts';
 import { formatCount } from '../../figures/format.ts';
-import type { Figures } from '../../figures/planFigures.ts';
 import type { RecordedFigures } from '../../figures/recorded.ts';
-import { measuredOf } from '../../figures/strategyRows.ts';
 import type { NamedBytes } from '../../readers/numpyRouting.ts';
-import { isRunReport, type RunReport } from '../../readers/runReport.ts';
+import { isRunReport } from '../../readers/runReport.ts';
 import { html, type Markup } from '../../report/markup.ts';
-import { headline, panelMarkup, panelsOf, sideBySide } from '../../report/panels.ts';
+import { headline, panelMarkup } from '../../report/panels.ts';
 import { listen, saveBytes } from '../../report/readout.ts';
 import { whatIfPanels } from '../../report/whatIfPanels.ts';
-import type { Difference, Opened, Planned, Side, Subject, ViewOptions } from '../protocol.ts';
+import type { Difference, Planned, Side, Subject, ViewOptions } from '../protocol.ts';
 import { isJsonFile, parseJsonBytes, parseWhatIf } from '../whatIfFile.ts';
 import { addressOf, readAddress } from './address.ts';
-import { createClient } from './client.ts';
-import { tokenDiagram } from './diagram.ts';
 import { detailMarkup, differenceMarkup, recordingMarkup } from './extras.ts';
 import {
   exampleGroup,
@@ -27,52 +23,27 @@ import {
 } from './files.ts';
 import { disableUnused, formMarkup, ranksPerNodeChoices, readForm } from './form.ts';
 import { saveReport } from './saveReport.ts';
+import {
+  activeSides,
+  client,
+  compare,
+  drawnPanels,
+  element,
+  figuresOf,
+  plannedSides,
+  put,
+  type Shown,
+  sides,
+  titleOf,
+} from './sides.ts';
+import { followToken, wireToken } from './token.ts';
 
-/** The current contents of a side. */
-interface Shown {
-  readonly form: HTMLFormElement;
-  files?: Group;
-  /** A run of some plan of this side; shown with the plan that it executed. */
-  run?: RunReport;
-  opened?: Opened;
-  planned?: Planned;
-  /** Of the plan that is shown. */
-  options?: ViewOptions;
-  /** The options have changed since the current plan was requested. */
-  isDirty: boolean;
-  isBusy: boolean;
-}
-
-function element<T extends HTMLElement>(id: string): T {
-  return document.getElementById(id) as T;
-}
-
-const client = createClient(new Worker('worker.js', { type: 'module' }));
-const sides: Readonly<Record<Side, Shown>> = {
-  a: { form: element('form-a'), isDirty: false, isBusy: false },
-  b: { form: element('form-b'), isDirty: false, isBusy: false },
-};
 /** The state in the address when the page was opened; each side uses its options once. */
 const remembered = readAddress(location.hash);
 const unused: Partial<Record<Side, Partial<ViewOptions>>> = { ...remembered.options };
 let isExample = false;
 let difference: Difference | undefined;
-const compare = element<HTMLInputElement>('compare');
 const status = element('status');
-const tokenRank = element<HTMLInputElement>('token-rank');
-const tokenToken = element<HTMLInputElement>('token-token');
-
-function activeSides(): Side[] {
-  return compare.checked ? ['a', 'b'] : ['a'];
-}
-
-function titleOf(side: Side): string {
-  return `Plan ${side.toUpperCase()}`;
-}
-
-function put(target: HTMLElement, markup: Markup): void {
-  target.innerHTML = markup.text;
-}
 
 function milliseconds(value: number): string {
   return `${value.toFixed(value < 10 ? 2 : 1)} ms`;
@@ -223,24 +194,6 @@ function openTables(panels: HTMLElement): Set<string> {
   return new Set(open.map((details) => details.closest('section')?.id ?? ''));
 }
 
-/** The sides that have a plan, with their state. */
-function plannedSides(): { side: Side; state: Shown }[] {
-  return activeSides()
-    .map((side) => ({ side, state: sides[side] }))
-    .filter(({ state }) => state.planned !== undefined);
-}
-
-/** The figures of a side, with the run of its plan. */
-function figuresOf({ planned, run }: Shown): Figures {
-  const { figures, planId } = planned!;
-  if (figures.strategies === undefined || run?.planId !== planId) return figures;
-  return { ...figures, strategies: { ...figures.strategies, measured: measuredOf(run) } };
-}
-
-function drawnPanels(shown: readonly { state: Shown }[]) {
-  return panelsOf(shown.map(({ state }) => figuresOf(state)));
-}
-
 function renderHeadlines(shown: readonly { side: Side; state: Shown }[]): void {
   const [optionsA, optionsB] = [sides.a.options, sides.b.options];
   const different =
@@ -280,35 +233,6 @@ function renderLate(): void {
     if (before === null) element('panels').insertAdjacentHTML('afterbegin', text);
     else before.insertAdjacentHTML('afterend', text);
   }
-}
-
-/** Follows the chosen token through every plan on the page. */
-async function followToken(): Promise<void> {
-  const target = element('token-path');
-  const shown = activeSides().filter((side) => sides[side].planned !== undefined);
-  const [rank, token] = [Number(tokenRank.value), Number(tokenToken.value)];
-  const parts = await Promise.all(
-    shown.map(async (side) => {
-      try {
-        return tokenDiagram(await client.token(side, rank, token));
-      } catch (error) {
-        return html`<p class="empty">${error instanceof Error ? error.message : String(error)}</p>`;
-      }
-    }),
-  );
-  put(target, html`${sideBySide(parts, shown.map(titleOf))}`);
-}
-
-/** The next or previous token; at the ends, it continues with the next or previous rank. */
-function moveToken(step: 1 | -1): void {
-  const tokens = sides.a.planned?.tokens ?? [];
-  let [rank, token] = [Number(tokenRank.value), Number(tokenToken.value) + step];
-  while (token < 0 && rank > 0) token += tokens[--rank] ?? 0;
-  while (rank < tokens.length - 1 && token >= tokens[rank]!) token -= tokens[rank++]!;
-  const last = Math.max(0, (tokens[rank] ?? 1) - 1);
-  tokenRank.value = String(rank);
-  tokenToken.value = String(Math.min(Math.max(0, token), last));
-  void followToken();
 }
 
 async function save(side: Side): Promise<void> {
@@ -502,10 +426,7 @@ function wireControls(): void {
     if (mark && event.key === 'Enter') void attempt('a', () => choose(mark));
   });
   compare.addEventListener('change', () => void attempt('b', toggleCompare));
-  element('token-form').addEventListener('submit', (event) => event.preventDefault());
-  element('token-form').addEventListener('input', () => void followToken());
-  element('token-previous').addEventListener('click', () => moveToken(-1));
-  element('token-next').addEventListener('click', () => moveToken(1));
+  wireToken();
 }
 
 listen(document);
