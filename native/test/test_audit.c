@@ -210,6 +210,16 @@ static void bad_arguments_are_refused(void) {
   input.dtype = FUSCO_DTYPE_BF16;
   CHECK(fusco_audit_set_input(audit, &input, &error) == FUSCO_E_DTYPE);
   fusco_audit_destroy(audit);
+  /* A caller of an older version states a smaller size, and one that states none is refused. */
+  struct {
+    fusco_audit_layout layout;
+    uint64_t later;
+  } newer = {.layout = layout};
+  newer.layout.struct_size = sizeof newer;
+  audit = audit_of(&newer.layout);
+  fusco_audit_destroy(audit);
+  newer.layout.struct_size = 0;
+  CHECK(fusco_audit_layout_find("fusco", &newer.layout, &error) == FUSCO_E_OPTION);
   layout.per = FUSCO_PER_TOKEN;
   const fusco_plan_options options = {.struct_size = sizeof options, .experts = 2, .ranks = 1, .topk = TOPK};
   const fusco_ids ids = {.struct_size = sizeof ids, .tokens = 2, .topk = TOPK, .data = IDS[0]};

@@ -6,6 +6,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync, zipSync } from 'fflate';
+import { loadAddon } from '../../executor/native/addon.ts';
+import { openAudit } from '../../executor/native/audit.ts';
+import { attempt } from '../../executor/native/errors.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { decodePlan } from '../../planner/format/decode.ts';
 import { encodePlan } from '../../planner/format/encode.ts';
@@ -13,6 +16,7 @@ import { loadPlanner, nodeHashing, nodeSha256 } from '../../planner/node.ts';
 import { makePlacement } from '../../planner/placement.ts';
 import { verifyChunked } from '../../planner/verify/chunked.ts';
 import { verifyPlan } from '../../planner/verify/verify.ts';
+import { readLayout } from '../../tools/audit/layoutFile.ts';
 import { parseGolden } from '../../tools/golden/goldenFile.ts';
 import { checkReplicas, convertLayer } from '../../tools/placement/convert.ts';
 import { FORMATS, readPlacementLayer } from '../../tools/placement/placementFile.ts';
@@ -23,6 +27,7 @@ import { gunzip } from '../../tools/readers/gzip.ts';
 import { encodeNpy, parseNpy } from '../../tools/readers/npy.ts';
 import { readNpz } from '../../tools/readers/npz.ts';
 import { readPlacementFile } from '../../tools/readers/placementMap.ts';
+import { openRankArrays } from '../../tools/readers/rankArrays.ts';
 import { readSafetensors } from '../../tools/readers/safetensors.ts';
 import { readTorch, TorchTensor } from '../../tools/readers/torch.ts';
 import { findTopology } from '../../tools/simulate/topology.ts';
@@ -289,6 +294,40 @@ const PICKLE_WORDS = [
 ];
 
 /** All targets. @param root of the repository, where the fixtures are */
+/** A layout from a file: if it is accepted, every entry that has a slot has as many origins as the layout says. */
+async function runLayout(path: string): Promise<void> {
+  if (loadAddon() === undefined) return;
+  const { layout } = await readLayout(path);
+  const plan = samplePlan(await loadPlanner(), 'crowded');
+  const audit = await openAudit(plan, layout);
+  try {
+    let origins = 0;
+    for (const rank of plan.shards.keys()) {
+      const rows = attempt(() => audit.rows(rank));
+      // The rest of a buffer of fixed size is padding.
+      if (rows > 1e5) return;
+      const table = attempt(() => audit.origins(rank, rows));
+      for (let row = 0; row < rows; row++) if (table[3 * row]! >= 0) origins++;
+    }
+    const kept = plan.shards.reduce((sum, shard) => sum + shard.kept, 0);
+    if (layout.per === 'entry' ? origins !== kept : origins > kept) throw new Error(`${origins} origins`);
+  } finally {
+    audit.close();
+  }
+}
+
+async function runRows(path: string): Promise<void> {
+  for (const rows of [undefined, [1, 2]]) {
+    await tolerate(() => {
+      using arrays = openRankArrays(path, { what: 'rows', ranks: 2, part: 'recv', ...(rows && { rows }) });
+      for (const rank of [0, 1]) {
+        const { shape, data } = arrays.read(rank);
+        if (shape.length !== 2 || data.length !== shape[0]! * shape[1]!) throw new Error(`rows ${shape}`);
+      }
+    });
+  }
+}
+
 export function targetsOf(root: string): readonly Target[] {
   const foreign = (name: string) => fixture(root, `foreign/${name}`);
   const npy = (name: string) => fixture(root, `npy/${name}`);
@@ -461,6 +500,28 @@ export function targetsOf(root: string): readonly Target[] {
       words: [...JSON_WORDS, '"constants"', '__proto__', '"hbmGBps"'],
       maxBytes: 2048,
       run: (bytes) => asFile('t.json', bytes, async (path) => void (await findTopology(path))),
+    },
+    {
+      name: 'layout',
+      seeds: () => [
+        text({ preset: 'deepep-v2-expanded', align: 3, padding: 'zero' }),
+        text({ per: 'token', blocks: 'source', order: 'any', slots: 'equal', tail: 'zero', partials: 1 }),
+      ],
+      words: [...JSON_WORDS, '"blocks":"one"', '"slots":40', '"accumulate":"payload"', '"preset":"pplx"'],
+      maxBytes: 1024,
+      run: (bytes) => asFile('l.json', bytes, runLayout),
+    },
+    {
+      name: 'rows',
+      seeds: () => [
+        npy('i32.npy'),
+        zipSync({ 'rank0.npy': npy('i32.npy'), 'rank1.recv.npy': npy('i32.npy') }, { level: 0 }),
+        foreign('torch/routed.pt'),
+        foreign('torch/layers.safetensors'),
+      ],
+      words: [...NPY_WORDS, ...ZIP_WORDS, 'rank0', 'rank1', '"shape":[2,1,2]'],
+      maxBytes: 4096,
+      run: (bytes) => asFile('rows', bytes, runRows),
     },
   ];
 }

@@ -118,7 +118,7 @@ function weightsOf(array: NdArray, rank: number, tokens: number, topk: number): 
 }
 
 /** Work on one audit that is open. */
-class Session {
+class RunningAudit {
   readonly #audit: NativeAudit;
   readonly #input: Input;
   readonly #tokens: readonly number[];
@@ -223,15 +223,15 @@ export async function auditFiles(
 ): Promise<AuditResult> {
   const audit = await openAudit(plan, layout);
   try {
-    const session = new Session(audit, plan, files, options);
+    const running = new RunningAudit(audit, plan, files, options);
     const { received, combined } = files;
     const total = plan.spec.ranks * [received, combined].filter((path) => path !== undefined).length;
-    if (received !== undefined) session.dispatch(received, total);
-    if (combined !== undefined) session.combine(combined, files, total);
-    const differences = session.reports.flatMap(({ stage, rank, differences }) =>
+    if (received !== undefined) running.dispatch(received, total);
+    if (combined !== undefined) running.combine(combined, files, total);
+    const differences = running.reports.flatMap(({ stage, rank, differences }) =>
       differences.map((difference) => ({ ...difference, stage, rank })),
     );
-    return { ranks: session.reports, differences };
+    return { ranks: running.reports, differences };
   } finally {
     audit.close();
   }

@@ -124,7 +124,7 @@ describeNative('origins', () => {
 
   it('follow the placement, replicas included', async () => {
     const audit = await auditOf(routing, { experts: 2, placement: [1, [0, 1]], replicas: 'local' }, 'fusco');
-    // Expert 0 lives on rank 1; expert 1 on both, and each rank prefers its own.
+    // Expert 0 lives on rank 1; expert 1 on both, and each rank prefers the local one.
     expect([...audit.origins(0, 2)]).toEqual([0, 0, 1, 0, 1, 0]);
     expect([...audit.origins(1, 3)]).toEqual([0, 0, 0, 1, 0, 1, 1, 0, 0]);
     audit.close();
