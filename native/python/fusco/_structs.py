@@ -1,4 +1,4 @@
-"""The structs of the C interface: native/include/fusco.h and fusco_planning.h. A test compares them with the headers."""
+"""The structs of the C interface (native/include/fusco.h, fusco_planning.h). A test compares them with the headers."""
 
 from __future__ import annotations
 

@@ -60,9 +60,7 @@ class HostContext:
         element_bytes = 4 if dtype == 1 else 2
         sizes = (rows * hidden * element_bytes, rows * hidden, 4 * rows * -(-hidden // FP8_BLOCK))
         values, codes, scales = (s.Buffer(*pair) for pair in zip(addresses, sizes))
-        made = s.sized(
-            s.Fp8Call, dtype=dtype, rows=rows, hidden=hidden, values=values, codes=codes, scales=scales
-        )
+        made = s.sized(s.Fp8Call, dtype=dtype, rows=rows, hidden=hidden, values=values, codes=codes, scales=scales)
         call(function, self._handle.pointer, byref(made))
 
 

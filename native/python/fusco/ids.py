@@ -13,7 +13,16 @@ from .errors import FuscoError
 __all__ = ["IdTable"]
 
 # Formats of the buffer interface, as fusco_id_dtype: by signedness and size.
-_DTYPES = {(True, 4): 0, (True, 8): 1, (True, 2): 2, (False, 2): 3, (True, 1): 4, (False, 1): 5, (False, 4): 6, (False, 8): 7}
+_DTYPES = {
+    (True, 4): 0,
+    (True, 8): 1,
+    (True, 2): 2,
+    (False, 2): 3,
+    (True, 1): 4,
+    (False, 1): 5,
+    (False, 4): 6,
+    (False, 8): 7,
+}
 _SIGNED = "bhilqn"
 _UNSIGNED = "BHILQN"
 

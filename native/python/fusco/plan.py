@@ -11,7 +11,7 @@ from ctypes import byref
 from typing import Any
 
 from . import _structs as s
-from ._library import Handle, buffer_array, call, library
+from ._library import Handle, call, library
 from .errors import FuscoError
 from .ids import IdTable
 from .options import PlanOptions
@@ -28,7 +28,13 @@ class Plan:
     """
 
     def __init__(
-        self, native_options: s.PlanOptions, rule: int, rail_groups: Any, shards: Any, owner: Any, file: Handle | None = None
+        self,
+        native_options: s.PlanOptions,
+        rule: int,
+        rail_groups: Any,
+        shards: Any,
+        owner: Any,
+        file: Handle | None = None,
     ) -> None:
         """For this package: `shards` is fusco_buffer[ranks], and `owner` or `file` keeps alive what it points to."""
         self._native_options = native_options
@@ -67,7 +73,7 @@ class Plan:
         return self._plan_id
 
     def reread(self) -> Plan:
-        """The plan as its file states it, with every default filled in; plans that were read are returned as they are."""
+        """The plan as its file states it, with every default filled in; a plan that was read is itself."""
         if self._file is not None:
             return self
         if self._reread is None:

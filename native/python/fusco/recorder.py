@@ -1,11 +1,12 @@
-"""Records the routing of every step in files that ``fusco plan`` reads; the format is that of executor/training/recorder.ts.
+"""Records the routing of every step in files that ``fusco plan`` reads, as executor/training/recorder.ts does.
 
     recording/
       index.jsonl            one line a step
       step-000000/rank0.npy  ids [tokens, topk] of rank 0
 
 A step is recorded when its line is complete. Before that its directory is written under another name, synced and
-renamed, so that a crash leaves complete steps and at most one directory that no line names; the next recorder removes it.
+renamed, so that a crash leaves complete steps and at most one directory that no line names, which the next recorder
+removes.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Recorder:
 
 
 def json_options(plan: Plan) -> dict[str, Any]:
-    """The options of a plan as the TypeScript planner takes them, those at their default omitted where it omits them."""
+    """The options of a plan as the TypeScript planner takes them; it omits the same ones at their default."""
     options = resolved(plan)
     flat = options.strategy == "flat"
     replicated = any(not isinstance(entry, int) for entry in options.placement)

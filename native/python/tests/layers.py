@@ -11,9 +11,7 @@ HIDDEN = 16
 
 
 def make(experts=8, topk=2, ranks=4, max_tokens=64, hidden=HIDDEN, **options):
-    return ft.ExpertShuffle(
-        experts=experts, hidden=hidden, topk=topk, max_tokens=max_tokens, ranks=ranks, **options
-    )
+    return ft.ExpertShuffle(experts=experts, hidden=hidden, topk=topk, max_tokens=max_tokens, ranks=ranks, **options)
 
 
 def step(seed, tokens, topk, experts, hidden=HIDDEN, masked=0.0):

@@ -89,7 +89,7 @@ def test_choices_are_in_the_order_of_the_enumeration(name, ours):
 
 def test_the_numbers_of_floating_point_dtypes():
     numbers = {name: options.DTYPES.index(name) for name in calls.FLOAT_NAMES.values()}
-    assert calls.FLOATS == {dtype: numbers[name] for dtype, name in calls.FLOAT_NAMES.items()}
+    assert {dtype: numbers[name] for dtype, name in calls.FLOAT_NAMES.items()} == calls.FLOATS
     assert options.DTYPES[calls.BYTES] == "bytes"
 
 
@@ -108,6 +108,11 @@ def test_a_failed_call_has_a_code_and_a_hint_for_every_status():
 
 
 def test_the_module_needs_no_torch_and_no_numpy():
-    program = "import sys; sys.modules['torch'] = sys.modules['numpy'] = None; import fusco; print(fusco.plan([[[0, 1]]], experts=2).plan_id())"
+    program = """
+import sys
+sys.modules['torch'] = sys.modules['numpy'] = None
+import fusco
+print(fusco.plan([[[0, 1]]], experts=2).plan_id())
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stdout.strip())) == (0, 64), done.stderr

@@ -14,6 +14,7 @@ from layers import HIDDEN, dense_step, draw_ids, forward_backward, leaves, make,
 import fusco
 import fusco.torch as ft
 
+
 def assert_close(found, expected):
     for ours, theirs in zip(found, expected):
         torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-4, atol=1e-4)
@@ -172,7 +173,13 @@ def test_every_bit_is_that_of_the_typescript_reference(fusco_cli, tmp_path, dtyp
         return tensor.detach().view(torch.uint8).split(list(counts))
 
     (tmp_path / "layer.json").write_text(json.dumps({"hidden": hidden, "dtype": handle.plan().options.dtype}))
-    given = {"x": x, "weights": weights, "made": made, "outputGradient": gradient.to(dtype), "rowsGradient": rows_gradient}
+    given = {
+        "x": x,
+        "weights": weights,
+        "made": made,
+        "outputGradient": gradient.to(dtype),
+        "rowsGradient": rows_gradient,
+    }
     for name, tensor in given.items():
         for rank, part in enumerate(parts_of(tensor)):
             (tmp_path / f"{name}.{rank}.bin").write_bytes(part.numpy().tobytes())

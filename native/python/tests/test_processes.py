@@ -16,7 +16,7 @@ def free_port():
 
 
 def run_ranks(names, ranks, directory, **environment):
-    """Runs programs of ranks.py on all ranks; returns exit codes and names of what is left of shared memory, and output."""
+    """Runs programs of ranks.py on all ranks; returns exit codes, what is left of shared memory, and the output."""
     env = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",

@@ -63,6 +63,25 @@ def test_a_layer_of_exact_size_compiles_with_dynamic_output_shapes(inputs):
         assert_equal(gradients(compiled, *inputs), gradients(functools.partial(layer, shuffle), *inputs))
 
 
+@pytest.mark.parametrize("bound", [None, 40])
+def test_a_compiled_layer_takes_other_numbers_of_tokens(inputs, bound):
+    shuffle = make(max_recv_rows=bound)
+
+    def unweighted(x, ids):
+        rows, handle = shuffle.dispatch(x, ids)
+        return shuffle.combine(rows * 2, handle)
+
+    torch._dynamo.reset()
+    x, ids, _, gradient = inputs
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(unweighted, fullgraph=True, backend="aot_eager", dynamic=True)
+        for tokens in (24, 20, 9):
+            ours, theirs = leaves(x[:tokens], x[:tokens])
+            compiled(ours, ids[:tokens]).backward(gradient[:tokens])
+            unweighted(theirs, ids[:tokens]).backward(gradient[:tokens])
+            assert torch.equal(ours.grad, theirs.grad)
+
+
 @pytest.mark.parametrize("rows", [-1, 160])
 def test_the_operators_pass_the_checks_of_torch(inputs, rows):
     x, ids, weights, _ = inputs
@@ -158,7 +177,9 @@ def test_plain_checkpointing_plans_again(inputs, tmp_path):
     shuffle = make()
     expected = gradients(functools.partial(layer, shuffle), *inputs)
     with shuffle.record(tmp_path):
-        found = gradients(lambda *args: checkpoint(functools.partial(layer, shuffle), *args, use_reentrant=False), *inputs)
+        found = gradients(
+            lambda *args: checkpoint(functools.partial(layer, shuffle), *args, use_reentrant=False), *inputs
+        )
     assert_equal(found, expected)
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-000000", "step-000001"]
 
@@ -338,7 +359,9 @@ def test_routings_that_are_wrong_are_refused(inputs):
     refused("E_MAX_ROWS", make(max_recv_rows=5).dispatch, x, ids, weights)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.int16, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+)
 def test_ids_of_every_integer_dtype_give_the_same_plan(inputs, dtype):
     x, ids, weights, _ = inputs
     shuffle = make()
@@ -360,6 +383,7 @@ def test_options_that_are_wrong_are_refused():
     refused("E_OPTION", make, max_recv_rows=0)
     refused("E_OPTION", make, ranks_per_node=3)
     refused("E_OPTION", make, threads=5000)
+    refused("E_OPTION", make, threads=-1)
     refused("E_PLACEMENT", make, placement=[0, 1])
     refused("E_PLACEMENT", make, placement=[0, 0, 1, 1, 2, 2, 3, "3"])
     refused("E_OPTION", make, process_group=torch.distributed.GroupMember.NON_GROUP_MEMBER)

@@ -48,6 +48,7 @@ def open_transport(
             f"the {backend} backend is not in this version of the Python package",
             hint="Use backend='host' with CPU tensors; the TypeScript package has cuda and nccl.",
         )
+    count("threads", threads, 0, 1024)
     if process_group is None and ranks is None and dist.is_available() and dist.is_initialized():
         process_group = dist.group.WORLD
     size = 1 if process_group is None else dist.get_world_size(process_group)

@@ -30,7 +30,9 @@ class Meeting:
     After a failure the ranks no longer make the same calls, so every later call raises the same error.
     """
 
-    def __init__(self, store: torch.distributed.distributed_c10d.Store, rank: int, ranks: int, deadline_ms: int) -> None:
+    def __init__(
+        self, store: torch.distributed.distributed_c10d.Store, rank: int, ranks: int, deadline_ms: int
+    ) -> None:
         self._store = store
         self._rank = rank
         self._ranks = ranks
@@ -56,11 +58,9 @@ class Meeting:
         del self._posted[:-1]
         differing = [rank for rank, note in enumerate(entered) if _identity(note) != _identity(mine)]
         if differing:
-            other = entered[differing[0]]
-            text = f"rank {self._rank} calls {what} {signature}; rank {differing[0]} calls {other['what']} {other['signature']}"
-            if other["what"] == what == "open":
-                text = _differing_option(self._rank, mine, differing[0], other)
-            raise self._fail(FuscoError("E_PEER_MISMATCH", f"{name_ranks(differing)} differ: {text}", rank=differing[0]))
+            rank = differing[0]
+            text = f"{name_ranks(differing)} differ: {self._difference(mine, rank, entered[rank])}"
+            raise self._fail(FuscoError("E_PEER_MISMATCH", text, rank=rank))
         return entered
 
     def report(self, notes: Notes) -> None:
@@ -119,6 +119,15 @@ class Meeting:
         except RuntimeError as error:
             raise self._fail(self._late(what, ranks, keys, error)) from error
 
+    def _difference(self, mine: Notes, rank: int, other: Notes) -> str:
+        what, other_what = mine["what"], other["what"]
+        if what == other_what == "open":
+            ours, theirs = (json.loads(notes["signature"]) for notes in (mine, other))
+            name = next(name for name in ours if ours[name] != theirs.get(name))
+            return f"{name} is {ours[name]!r} on rank {self._rank} and {theirs.get(name)!r} on rank {rank}"
+        calls = f"rank {self._rank} calls {what} {mine['signature']}"
+        return f"{calls}; rank {rank} calls {other_what} {other['signature']}"
+
     def _late(self, what: str, ranks: Sequence[int], keys: list[str], error: RuntimeError) -> FuscoError:
         try:
             missing = [rank for rank, key in zip(ranks, keys) if not self._store.check([key])]
@@ -136,10 +145,3 @@ class Meeting:
 
 def _identity(notes: Notes) -> tuple[Any, Any]:
     return notes["what"], notes["signature"]
-
-
-def _differing_option(rank: int, mine: Notes, other_rank: int, other: Notes) -> str:
-    mine_options, other_options = (json.loads(notes["signature"]) for notes in (mine, other))
-    names = [name for name in mine_options if mine_options[name] != other_options.get(name)]
-    name = names[0] if names else "version"
-    return f"{name} is {mine_options.get(name)!r} on rank {rank} and {other_options.get(name)!r} on rank {other_rank}"

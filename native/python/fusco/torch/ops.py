@@ -70,12 +70,12 @@ def _fake_rows(rows: int) -> Any:
 # -- plan
 
 
-@_operator("plan", "(Tensor ids, str group, int[]? splits) -> (Tensor, Tensor, Tensor)")
+@_operator("plan", "(Tensor ids, str group, SymInt[]? splits) -> (Tensor, Tensor, Tensor)")
 def plan(ids: Tensor, group: str, splits: Optional[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Plans, collectively. ids: int32 [tokens, topk]; splits: tokens of each local rank."""
+    """Plans, collectively. ids: integers of at most 32 bits, [tokens, topk]; splits: tokens of each local rank."""
     found = find(group)
     counts = [ids.shape[0]] if splits is None else splits
-    state = found.plan(list(ids.split(counts)))
+    state = found.plan(list(ids.to(torch.int32).split(counts)))
     prepared = found.prepared(state)
     offsets = torch.tensor(prepared.expert_offsets, dtype=torch.int32)
     return state, offsets, torch.tensor(prepared.expert_counts, dtype=torch.int32)
@@ -161,7 +161,9 @@ def _combine_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 combine.register_autograd(_combine_backward, setup_context=_save_combine)
 
 
-@_operator("combine_gradient", "(Tensor gradient, Tensor rows, Tensor weights, Tensor state, str group) -> (Tensor, Tensor)")
+@_operator(
+    "combine_gradient", "(Tensor gradient, Tensor rows, Tensor weights, Tensor state, str group) -> (Tensor, Tensor)"
+)
 def combine_gradient(
     gradient: Tensor, rows: Tensor, weights: Tensor, state: Tensor, group: str
 ) -> tuple[Tensor, Tensor]:
@@ -245,7 +247,9 @@ def _(x: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
 dispatch_fp8.register_autograd(_dispatch_backward, setup_context=_save_dispatch)
 
 
-@_operator("dispatch_quantized", "(Tensor codes, Tensor scales, Tensor state, SymInt rows, str group) -> (Tensor, Tensor)")
+@_operator(
+    "dispatch_quantized", "(Tensor codes, Tensor scales, Tensor state, SymInt rows, str group) -> (Tensor, Tensor)"
+)
 def dispatch_quantized(codes: Tensor, scales: Tensor, state: Tensor, rows: int, group: str) -> tuple[Tensor, Tensor]:
     """Copies e4m3 codes [tokens, hidden] and scales f32 [tokens, ceil(hidden / 128)] to their slots."""
     found, prepared = _open(group, state)

@@ -98,7 +98,9 @@ class ExpertShuffle:
             raise FuscoError("E_DTYPE", f"dtype is {dtype}; it must be float32, float16 or bfloat16")
         if strategy == "auto":
             raise FuscoError(
-                "E_OPTION", "strategy auto is settled offline", hint="Compare strategies with `fusco plan --strategy auto`."
+                "E_OPTION",
+                "strategy auto is settled offline",
+                hint="Compare strategies with `fusco plan --strategy auto`.",
             )
         opening = open_transport(process_group, ranks, backend, threads, deadline_ms)
         options = PlanOptions(
@@ -119,7 +121,9 @@ class ExpertShuffle:
             placement=() if placement is None else tuple(placement),
             max_rows=0 if max_recv_rows is None else count("max_recv_rows", max_recv_rows, 1, 2**31 - 1),
         )
-        group = groups.Group(opening.name, options, max_tokens, opening.make({**asdict(options), "max_tokens": max_tokens}))
+        group = groups.Group(
+            opening.name, options, max_tokens, opening.make({**asdict(options), "max_tokens": max_tokens})
+        )
         groups.register(group)
         #: Name of the group, which operators take; identical on all ranks.
         self.name = group.name
@@ -190,7 +194,11 @@ class ExpertShuffle:
     # -- plans
 
     def plan(
-        self, topk_ids: Optional[Tensor], topk_weights: Optional[Tensor] = None, *, splits: Optional[Sequence[int]] = None
+        self,
+        topk_ids: Optional[Tensor],
+        topk_weights: Optional[Tensor] = None,
+        *,
+        splits: Optional[Sequence[int]] = None,
     ) -> Handle:
         """Plans a routing without moving rows; see dispatch. Collective."""
         ids = self._check_ids(topk_ids)
@@ -316,10 +324,8 @@ class ExpertShuffle:
             counts = [tokens * (rank + 1) // ranks - tokens * rank // ranks for rank in range(ranks)]
         else:
             counts = [count("a split", split) for split in splits]
-            if len(counts) != ranks or _total(counts) != tokens:
-                raise FuscoError(
-                    "E_SHAPE", f"splits {counts} do not divide {tokens} tokens among {ranks} local ranks"
-                )
+            if len(counts) != ranks or sum(counts) != tokens:
+                raise FuscoError("E_SHAPE", f"splits {counts} do not divide {tokens} tokens among {ranks} local ranks")
         for rank, most in zip(self.local_ranks, counts):
             if most > self.max_tokens:
                 raise FuscoError(
@@ -330,7 +336,3 @@ class ExpertShuffle:
                     limit=self.max_tokens,
                 )
         return counts
-
-
-def _total(counts: Sequence[int]) -> int:
-    return sum(counts)

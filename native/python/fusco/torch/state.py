@@ -1,10 +1,10 @@
-"""The state of a handle: one uint8 tensor from which the plan follows, so that it can be saved, copied and recomputed.
+"""The state of a handle: one uint8 tensor from which the plan follows.
 
     bytes 0..7     "FUSCOST1"
     bytes 8..23    u32 x 4: kind, ranks, topk, max_tokens
     bytes 24..55   SHA-256 of the plan's options
     bytes 56..87   SHA-256 of what follows byte 128, the key of prepared plans
-    bytes 128..    kind 0: u32 [ranks] tokens of each rank, then i32 [ranks, max_tokens, topk] expert ids, -1 behind them
+    bytes 128..    kind 0: u32 [ranks] tokens of each rank, then i32 [ranks, max_tokens, topk] expert ids, then -1
                    kind 1: a plan file
 
 A state of kind 0 has the same size for every routing, so shapes are static. The ids of all ranks are what a plan is a

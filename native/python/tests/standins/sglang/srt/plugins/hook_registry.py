@@ -3,6 +3,7 @@
 import pkgutil
 from enum import Enum
 from functools import partial
+from typing import ClassVar
 
 
 class HookType(Enum):
@@ -10,7 +11,7 @@ class HookType(Enum):
 
 
 class HookRegistry:
-    _hooks = []
+    _hooks: ClassVar[list] = []
 
     @classmethod
     def register(cls, target, hook, hook_type):

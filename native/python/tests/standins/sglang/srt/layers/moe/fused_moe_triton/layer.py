@@ -1,7 +1,6 @@
 """Stand-in: the factory of dispatchers, and a layer with a runner of the standard format."""
 
 import torch
-
 from sglang.srt.layers.moe.token_dispatcher.standard import StandardCombineInput, StandardDispatcher
 
 
