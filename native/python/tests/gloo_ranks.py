@@ -18,7 +18,12 @@ import torch
 import torch.distributed as dist
 
 #: Imported once, in the server from which all ranks are forked.
-PRELOADED = ["torch", "fusco.torch", "transformers"]
+PRELOADED = [
+    "torch",
+    "fusco.torch",
+    "transformers.models.mixtral.modeling_mixtral",
+    "transformers.models.qwen3_moe.modeling_qwen3_moe",
+]
 
 
 def run_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: float = 120) -> list[Any]:
