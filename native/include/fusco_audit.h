@@ -252,7 +252,7 @@ typedef struct fusco_audit_report {
   uint64_t wrong;       /**< rows that differ */
   /** Combine: bit i is 1 if the order of addition i gives the bits of all rows that are within the bound. */
   uint64_t orders;
-  /** Combine: rows that differ from the order that was asked for, and are within the bound. */
+  /** Combine: rows that differ from the requested order and are within the bound. */
   uint64_t reordered;
   double largest_error; /**< combine: largest error of a row within the bound, as a part of the bound, 0..1 */
   uint64_t counts[FUSCO_AUDIT_KINDS]; /**< rows that differ, by kind */
@@ -318,7 +318,7 @@ typedef struct fusco_audit_combine_call {
 
 /**
  * Compares combined rows with what can come out. A row is wrong if an element is outside its bound, or, if an
- * order was asked for, has other bits. In a layout with one row per token and rank each rank returns one row:
+ * order was requested, has other bits. In a layout with one row per token and rank each rank returns one row:
  * without weights the terms of a sum are its ranks, and outputs were weighted before.
  *
  * @param[in,out] audit   the audit, with its input

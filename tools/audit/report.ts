@@ -28,7 +28,7 @@ export const KIND_TEXT: Readonly<Record<AuditKind, string>> = {
 export interface AuditReport extends AuditResult {
   readonly planId: string;
   readonly layout: string;
-  /** Order of addition that was asked for. */
+  /** The requested order of addition. */
   readonly order?: string | undefined;
 }
 

@@ -83,7 +83,7 @@ class AuditReport:
         counts: rows that differ, by kind.
         differences: the first of them.
         orders: combine: orders of addition that give the bits of every row within the bound.
-        reordered: combine: rows within the bound with other bits than the order that was asked for.
+        reordered: combine: rows within the bound with other bits than the requested order.
         largest_error: combine: largest error as a part of its bound, 0..1.
     """
 

@@ -114,7 +114,7 @@ describeNative('fusco audit', () => {
     );
   });
 
-  it('lists as many differences of a rank as it is asked for, and counts all', async () => {
+  it('lists the requested number of differences per rank, and counts all', async () => {
     change('out/rank0.recv.npy', (data) => void data.fill(0));
     const report = async (...more: string[]) =>
       JSON.parse((await fusco(...AUDIT, '--received', 'out', '--json', ...more)).stdout);
@@ -320,7 +320,7 @@ describeNative('files of fusco audit', () => {
     expectRefusal(await fusco(...AUDIT, '--received', 'line.npy'), 'E_SHAPE', 'has no axis of ranks');
   });
 
-  it('are asked for where they are missing', async () => {
+  it('are required', async () => {
     expectRefusal(await fusco('audit', 'plan.fusco'), 'E_USAGE', 'audit needs --input <x>');
     expectRefusal(await fusco(...AUDIT), 'E_USAGE', 'give --received, --combined or both');
     const weights = [...AUDIT, '--received', 'out', '--weights', 'w.npy'];

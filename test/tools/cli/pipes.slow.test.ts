@@ -44,7 +44,7 @@ it('a compressed routing, a map and a workload pass, too', async () => {
   expect(JSON.parse(stdout)).toHaveLength(8);
 });
 
-it('a plan without a name of its own is stdin.fusco', async () => {
+it('a plan of standard input without -o is named stdin.fusco', async () => {
   saveRouting('r.npy', ROUTING);
   const { stderr } = await sh('fusco plan - --experts 4 < r.npy');
   expect(stderr).toMatch(/-> stdin\.fusco$/m);

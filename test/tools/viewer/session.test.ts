@@ -56,7 +56,7 @@ describe('Session.open', () => {
     }
   });
 
-  it('packs experts by their rows, with replicas where they are asked for', async () => {
+  it('packs experts by their rows, with replicas if requested', async () => {
     // Experts 0 and 1 have three rows each, 2 and 3 one; blocks put the first two on rank 0.
     const { options } = await session.open('a', [npy('x.npy', [2, 4, 1], 0, 0, 0, 1, 1, 1, 2, 3)]);
     const figures = async (changed: Partial<typeof options>) =>
