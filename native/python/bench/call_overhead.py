@@ -24,7 +24,7 @@ from fusco import _structs as s
 from fusco._library import buffer_array, library
 from fusco.host import HostContext
 
-ROUNDS, CALLS = 200, 200
+ROUNDS, CALLS = 1000, 20
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ class Handle:
             self._destroy(pointer)
 
 
-def buffer_array(buffers: list[tuple[int, int]]) -> Any:
+def buffer_array(buffers: Sequence[tuple[int, int]]) -> Any:
     """fusco_buffer[n] of (address, bytes) pairs."""
     return (s.Buffer * len(buffers))(*buffers)  # type: ignore[misc]
 

@@ -100,23 +100,19 @@ class HostPlan:
         Raises:
             FuscoError: E_OPTION, E_BUFFER, E_DTYPE
         """
-        made = (s.Payload * max(1, len(payloads)))()
-        kept = [origins and buffer_array(list(origins)), scale and buffer_array(list(scale))]
-        for at, (per_entry, dtype, row_bytes, source, target) in zip(made, payloads):
-            source_array, target_array = buffer_array(list(source)), buffer_array(list(target))
-            kept += [source_array, target_array]
-            at.struct_size = ctypes.sizeof(s.Payload)
-            at.per = per_entry
-            at.dtype = dtype
-            at.row_bytes = row_bytes
-            setattr(at, "from", source_array)
-            at.to = target_array
-        made_call = s.sized(s.DispatchCall, payload_count=len(payloads), payloads=made)
-        if origins is not None:
-            made_call.origins = kept[0]
-        if scale is not None:
-            made_call.scale = kept[1]
-        call(library.fusco_dispatch, self._handle.pointer, byref(made_call), None)
+        size = ctypes.sizeof(s.Payload)
+        filled = [
+            s.Payload(size, per_entry, dtype, row_bytes, buffer_array(source), buffer_array(target))
+            for per_entry, dtype, row_bytes, source, target in payloads
+        ]
+        made = s.DispatchCall(
+            ctypes.sizeof(s.DispatchCall),
+            len(filled),
+            (s.Payload * len(filled))(*filled),
+            None if origins is None else buffer_array(origins),
+            None if scale is None else buffer_array(scale),
+        )
+        call(library.fusco_dispatch, self._handle.pointer, byref(made), None)
 
     def combine(
         self, dtype: int, row_bytes: int, source: Buffers, target: Buffers, weights: Buffers | None = None
@@ -130,10 +126,14 @@ class HostPlan:
             target: [tokens, row bytes], written.
             weights: f32 [tokens, topk]; None means unweighted.
         """
-        made = s.sized(s.CombineCall, dtype=dtype, row_bytes=row_bytes, to=buffer_array(list(target)))
-        setattr(made, "from", buffer_array(list(source)))
-        if weights is not None:
-            made.weights = buffer_array(list(weights))
+        made = s.CombineCall(
+            ctypes.sizeof(s.CombineCall),
+            dtype,
+            row_bytes,
+            buffer_array(source),
+            buffer_array(target),
+            None if weights is None else buffer_array(weights),
+        )
         call(library.fusco_combine, self._handle.pointer, byref(made), None)
 
     def weight_gradient(
@@ -146,10 +146,8 @@ class HostPlan:
             source: [recv rows, row bytes]: what combine read.
             target: f32 [tokens, topk], written; 0 for masked and dropped entries.
         """
-        made = s.sized(s.WeightGradientCall, dtype=dtype, row_bytes=row_bytes)
-        made.output_gradient = buffer_array(list(output_gradient))
-        setattr(made, "from", buffer_array(list(source)))
-        made.to = buffer_array(list(target))
+        arrays = (buffer_array(each) for each in (output_gradient, source, target))
+        made = s.WeightGradientCall(ctypes.sizeof(s.WeightGradientCall), dtype, row_bytes, *arrays)
         call(library.fusco_weight_gradient, self._handle.pointer, byref(made), None)
 
     def combine_gradient(
@@ -171,10 +169,6 @@ class HostPlan:
             target: [recv rows, row bytes], written; padding rows become zero.
             weights_gradient: f32 [tokens, topk], written.
         """
-        made = s.sized(s.CombineGradientCall, dtype=dtype, row_bytes=row_bytes)
-        made.output_gradient = buffer_array(list(output_gradient))
-        setattr(made, "from", buffer_array(list(source)))
-        made.weights = buffer_array(list(weights))
-        made.to = buffer_array(list(target))
-        made.weights_gradient = buffer_array(list(weights_gradient))
+        arrays = (buffer_array(each) for each in (output_gradient, source, weights, target, weights_gradient))
+        made = s.CombineGradientCall(ctypes.sizeof(s.CombineGradientCall), dtype, row_bytes, *arrays)
         call(library.fusco_combine_gradient, self._handle.pointer, byref(made), None)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 import fusco.torch as ft
 from fusco import FuscoError
-from fusco.torch import groups
+from fusco.torch.plan_cache import plans
 from fusco.torch.state import state_bytes
 
 
@@ -216,10 +216,10 @@ def test_a_handle_is_a_value(inputs):
     assert handle.state.numel() == state_bytes(4, 2, 64)
     expected = shuffle.combine(rows, handle)
     # The group forgets the plan; a copy of the state makes it again, forward and backward.
-    shuffle.group()._prepared.clear()
+    plans.clear()
     handle.state = handle.state.clone()
     output = shuffle.combine(rows, handle)
-    shuffle.group()._prepared.clear()
+    plans.clear()
     output.backward(gradient)
     assert torch.equal(output, expected) and x.grad.any() and weights.grad.any()
     # An equal group takes it, too; one with other options does not.
@@ -233,12 +233,13 @@ def test_a_handle_is_a_value(inputs):
 def test_more_plans_than_are_kept(inputs, monkeypatch):
     x, _, weights, _ = inputs
     shuffle = make()
+    plans.clear()
     one = sum(shuffle.plan(inputs[1]).plan().shard_bytes)
-    monkeypatch.setattr(groups, "MOST_PREPARED_BYTES", 5 * one)
+    monkeypatch.setattr(plans, "most_bytes", 5 * one)
     x, weights = leaves(x, weights)
     routings = [step(seed, 24, 2, 8)[1] for seed in range(12)]
     outputs = [layer(shuffle, x, ids, weights) for ids in routings]
-    assert 3 <= len(shuffle.group()._prepared) <= 6
+    assert 3 <= len(plans) <= 6
     torch.stack(outputs).sum().backward()
     found = x.grad
     monkeypatch.undo()
@@ -397,6 +398,7 @@ def test_a_closed_layer_is_refused(inputs):
         rows, handle = shuffle.dispatch(x, ids, weights)
         output = shuffle.combine(rows, handle)
     shuffle.close()
+    assert not any(group == shuffle.name for group, _ in plans._kept)
     refused("E_CLOSED", shuffle.dispatch, x, ids, weights)
     refused("E_CLOSED", shuffle.combine, rows, handle)
     refused("E_CLOSED", handle.plan_id)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 
@@ -19,10 +18,8 @@ from ..planner import Planner
 from ..recorder import Recorder
 from ..shard import blocks_of
 from .calls import Call
+from .plan_cache import Prepared, plans
 from .state import KIND_FILE, Head, file_in, head_of, ids_in, state_bytes, state_of_file, state_of_ids
-
-#: Bytes of shards of the plans that a group keeps prepared; older plans are made again from their state.
-MOST_PREPARED_BYTES = 256 << 20
 
 
 class Transport(Protocol):
@@ -43,27 +40,6 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Prepared(NamedTuple):
-    """A plan, ready for exchanges.
-
-    Attributes:
-        plan: shards of all ranks.
-        host: the plan in the host backend.
-        tokens: tokens of all local ranks.
-        recv_rows: rows of the receive buffers of all local ranks.
-        expert_offsets: of all local ranks, each shifted by the rows of the ranks before it; last is all rows.
-        expert_counts: real rows of the blocks of all local ranks.
-    """
-
-    plan: Plan
-    host: HostPlan
-    key: bytes
-    tokens: int
-    recv_rows: int
-    expert_offsets: list[int]
-    expert_counts: list[int]
-
-
 class Group:
     """Options, planner, transport and prepared plans behind one name.
 
@@ -82,7 +58,6 @@ class Group:
         self.max_recv_rows = options.max_rows
         self.local_experts = tuple(options.experts_of(rank) for rank in transport.local_ranks)
         self.recorder: Recorder | None = None
-        self._prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         self._turn = threading.RLock()
 
     @property
@@ -146,24 +121,11 @@ class Group:
                 "the handle belongs to an ExpertShuffle with other options",
                 hint="Use a handle only with the ExpertShuffle that made it, or with one of the same options.",
             )
-        with self._turn:
-            found = self._prepared.get(head.key)
-            if found is None:
-                found = self._prepare(state, head)
-                self._prepared[head.key] = found
-                self._drop_oldest()
-            self._prepared.move_to_end(head.key)
-            return found
+        return plans.find(self.name, head.key, lambda: self._prepare(state, head))
 
     def rows_of(self, prepared: Prepared) -> int:
         """First axis of the received rows of all local ranks."""
         return self.max_recv_rows * len(self.transport.local_ranks) or prepared.recv_rows
-
-    def _drop_oldest(self) -> None:
-        kept = sum(sum(each.plan.shard_bytes) for each in self._prepared.values())
-        while kept > MOST_PREPARED_BYTES and len(self._prepared) > 1:
-            _, dropped = self._prepared.popitem(last=False)
-            kept -= sum(dropped.plan.shard_bytes)
 
     def _prepare(self, state: torch.Tensor, head: Head) -> Prepared:
         if head.kind == KIND_FILE:
@@ -188,9 +150,8 @@ class Group:
 
     def close(self) -> None:
         """Forgets all plans and releases the transport."""
-        with self._turn:
-            self._prepared.clear()
-            self.transport.close()
+        plans.forget(self.name)
+        self.transport.close()
 
 
 def _hosted(options: PlanOptions) -> list[tuple[int, ...]]:

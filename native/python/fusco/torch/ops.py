@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ..errors import FuscoError
 from . import calls, fp8
-from .groups import Group, Prepared, find
+from .groups import Group, find
+from .plan_cache import Prepared
 
 __all__ = ["SAVED_OPS"]
 

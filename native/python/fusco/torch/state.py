@@ -13,7 +13,9 @@ function of: where native code does not keep the plan any more, it makes the sam
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ MAGIC = b"FUSCOST1"
 HEAD_BYTES = 128
 KIND_IDS = 0
 KIND_FILE = 1
+_WORDS = struct.Struct("<4I")
 
 
 class Head(NamedTuple):
@@ -68,17 +71,19 @@ def _with_head(
     kind: int, ranks: int, topk: int, max_tokens: int, options_digest: bytes, body: torch.Tensor
 ) -> torch.Tensor:
     key = hashlib.sha256(body.numpy().data).digest()
-    words = b"".join(value.to_bytes(4, "little") for value in (kind, ranks, topk, max_tokens))
+    words = _WORDS.pack(kind, ranks, topk, max_tokens)
     head = (MAGIC + words + options_digest + key).ljust(HEAD_BYTES, b"\0")
     return torch.cat([torch.frombuffer(bytearray(head), dtype=torch.uint8), body])
 
 
 def head_of(state: torch.Tensor) -> Head:
     """Reads the head. Raises E_OPTION if the tensor is no state."""
-    head = bytes(state[:HEAD_BYTES].tolist()) if state.dtype == torch.uint8 and state.dim() == 1 else b""
-    if len(head) < HEAD_BYTES or not head.startswith(MAGIC):
+    is_bytes = state.dtype == torch.uint8 and state.dim() == 1 and state.is_contiguous()
+    # The memory itself: a slice and its elements would take longer than the rest of a call.
+    head = ctypes.string_at(state.data_ptr(), HEAD_BYTES) if is_bytes and state.numel() >= HEAD_BYTES else b""
+    if not head.startswith(MAGIC):
         raise FuscoError("E_OPTION", "the tensor is not the state of a handle", hint="Give handle.state.")
-    kind, ranks, topk, max_tokens = (int.from_bytes(head[at : at + 4], "little") for at in range(8, 24, 4))
+    kind, ranks, topk, max_tokens = _WORDS.unpack_from(head, len(MAGIC))
     return Head(kind, ranks, topk, max_tokens, head[24:56], head[56:88])
 
 
