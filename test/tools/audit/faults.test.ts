@@ -340,7 +340,7 @@ describeNative('a fault of a combine', () => {
     });
   });
 
-  it('is right if another order gives other bits, unless that order was requested', async () => {
+  it('is absent if another order gives other bits, unless that order was requested', async () => {
     const rows = terms.map((of) => sumOf([...of].reverse()));
     const report = await auditSums(rows);
     expect(report.wrong).toBe(0);
