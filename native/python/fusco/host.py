@@ -66,7 +66,7 @@ class HostContext:
 
 @functools.cache
 def shared_context(threads: int = 0) -> HostContext:
-    """The context of this process with so many threads. Calls of all groups on it take turns."""
+    """The context of this process with this number of threads. Calls of all groups on it take turns."""
     return HostContext(threads)
 
 
