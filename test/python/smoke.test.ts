@@ -1,4 +1,4 @@
-// The Python package in one layer, where `npm run test:python` has installed it; its own tests are native/python/tests.
+// The Python package in one layer, where `npm run test:python` has installed it; its tests are in native/python/tests.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,8 @@ import { run } from '../support/programs.ts';
 
 const PYTHON = join(ROOT, 'build/python/venv/bin/python');
 // Looks for the packages without importing them, which takes seconds.
-const FIND = "import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ('fusco', 'torch', 'numpy'))))";
+const FIND =
+  "import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ('fusco', 'torch', 'numpy'))))";
 const isInstalled = existsSync(PYTHON) && (await run(PYTHON, ['-c', FIND])).code === 0;
 
 useTemporaryDirectory();

@@ -83,7 +83,7 @@ class OwnSegment:
         self._finalizer: Optional[weakref.finalize[[str], OwnSegment]] = None
 
     def reserve(self, length: int) -> Mapping:
-        """A mapping of at least this many bytes. Raises E_MEMORY."""
+        """A mapping of at least `length` bytes. Raises E_MEMORY."""
         if self._mapping is None or self._mapping.bytes < length:
             self.unlink()
             self._mapping = _create(-(-max(length, 1) // _STEP_BYTES) * _STEP_BYTES)
