@@ -1,7 +1,7 @@
 """Dispatch and combine as a program writes them with index_select and all_to_all_single, and faults to plant in them.
 
-One process per rank, in a group of 2, 4 or 8 ranks: NCCL on GPUs, Gloo on CPUs. test_audit_pipeline.py audits the
-results in Python, tools/gpu/torch_faults.py with the command line.
+One process per rank, in a group of 2, 4 or 8 ranks. test_audit_pipeline.py audits the results in Python,
+tools/gpu/torch_faults.py with the command line, on GPUs over NCCL if there are any.
 """
 
 from __future__ import annotations
@@ -222,13 +222,3 @@ def load_runs(folder, ranks):
         for number in range(1 + len(FAULTS))
     )
     return [list(zip(*of_ranks)) for of_ranks in parts]
-
-
-def run_rank(rank, ranks, folder):
-    """One process of a group that meets in FOLDER and runs all pipelines."""
-    on_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= ranks
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("nccl" if on_gpus else "gloo", init_method=store, rank=rank, world_size=ranks)
-    run_all(torch.device("cuda", rank) if on_gpus else torch.device("cpu"), folder)
-    dist.destroy_process_group()

@@ -3,6 +3,7 @@
 import audited_pipeline as pipeline
 import pytest
 import torch
+from gloo_ranks import run_ranks
 
 from fusco.testing import audit_combine, audit_dispatch
 
@@ -14,7 +15,7 @@ BEFORE = pipeline.step(2, RANKS)[1]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
-    torch.multiprocessing.spawn(pipeline.run_rank, args=(RANKS, folder), nprocs=RANKS)
+    run_ranks(RANKS, pipeline.run_all, torch.device("cpu"), folder)
     return pipeline.load_runs(folder, RANKS)
 
 

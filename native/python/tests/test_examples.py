@@ -1,9 +1,8 @@
-"""Every example of a framework runs as its head says, on two ranks, and so does the Python of the page about them."""
+"""Every example of a framework runs as its head says, on two ranks."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
-PAGE = HERE.parents[2] / "docs" / "pytorch-frameworks.md"
 PRINTED = {
     "shard_transformers.py": "parameters, unsharded",
     "megatron_dispatcher.py": "rank 1:",
@@ -42,11 +40,3 @@ def test_example_runs_on_two_ranks(name: str) -> None:
         pytest.importorskip("transformers", minversion="5.0")
     printed = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", EXAMPLES / name)
     assert PRINTED[name] in printed
-
-
-def test_python_of_the_page_is_one_program(tmp_path: Path) -> None:
-    pytest.importorskip("transformers", minversion="5.0")
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.S | re.M)
-    program = tmp_path / "page.py"
-    program.write_text("\n".join(blocks))
-    run(program)
