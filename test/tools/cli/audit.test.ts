@@ -205,6 +205,7 @@ describeNative('layouts of fusco audit', () => {
 
   it.each([
     ['{"preset": "other"}', 'there is no layout "other"'],
+    ['{"preset": "toString"}', 'there is no layout "toString"'],
     ['{"rows": 1}', 'a layout has no field "rows"'],
     ['{"slots": -1}', 'slots is -1'],
     ['{"order": "sort"}', 'order is "sort"'],
