@@ -222,6 +222,10 @@ def differ(directory):
     last = RANK == RANKS - 1
     error = raised(shuffle.dispatch, x, handle=handle) if last else raised(shuffle.combine, rows, handle)
     assert error.code == "E_PEER_MISMATCH" and "combine" in error.message and "dispatch" in error.message, error
+    with open_shuffle() as shuffle:
+        handle = shuffle.plan(ids)
+        error = raised(shuffle.dispatch, x.half() if last else x.bfloat16(), handle=handle)
+        assert error.code == "E_PEER_MISMATCH" and "float16" in error.message, error
     os.environ["FUSCO_HOSTID"] = f"machine {RANK // (RANKS - 1)}"
     error = raised(open_shuffle)
     del os.environ["FUSCO_HOSTID"]
