@@ -51,6 +51,13 @@ def open_transport(
     count("threads", threads, 0, 1024)
     if process_group is None and ranks is None and dist.is_available() and dist.is_initialized():
         process_group = dist.group.WORLD
+    is_group = process_group is None or process_group == dist.GroupMember.NON_GROUP_MEMBER
+    if not is_group and not isinstance(process_group, dist.ProcessGroup):
+        raise FuscoError(
+            "E_OPTION",
+            f"process_group is a {type(process_group).__name__}",
+            hint="Give a group of torch.distributed, or leave it out.",
+        )
     size = 1 if process_group is None else dist.get_world_size(process_group)
     if size < 1:
         raise FuscoError(

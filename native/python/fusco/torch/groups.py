@@ -20,7 +20,7 @@ from ..recorder import Recorder
 from ..shard import blocks_of
 from .calls import Call
 from .plan_cache import Prepared, plans
-from .state import KIND_FILE, Head, file_in, head_of, ids_in, state_bytes, state_of_file, state_of_ids
+from .state import KIND_FILE, Head, check_body, file_in, head_of, ids_in, state_bytes, state_of_file, state_of_ids
 
 
 class Transport(Protocol):
@@ -130,6 +130,7 @@ class Group:
         return self.max_recv_rows * len(self.transport.local_ranks) or prepared.recv_rows
 
     def _prepare(self, state: torch.Tensor, head: Head) -> Prepared:
+        state = check_body(state, head)
         if head.kind == KIND_FILE:
             plan = parse_plan(file_in(state))
         else:
