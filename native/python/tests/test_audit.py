@@ -116,7 +116,7 @@ def test_a_layout_is_a_name_or_fields():
     assert audit_dispatch(ids, equal, rows, layout={"preset": "fusco", "tail": "any"}, experts=EXPERTS).ok
     with pytest.raises(AssertionError, match="12 extra"):
         audit_dispatch(ids, equal, rows, layout="fusco", experts=EXPERTS)
-    for wrong in ("other", {"preset": "fusco", "size": 3}, {"order": "sort"}, {"slots": -1}):
+    for wrong in ("other", {"preset": "fusco", "size": 3}, {"order": "sort"}, {"slots": -1}, {"slots": 2**63}):
         with pytest.raises(fusco.FuscoError, match="E_OPTION"):
             audit_dispatch(ids, received, rows, layout=wrong, experts=EXPERTS)
 

@@ -47,7 +47,9 @@ def test_four_processes(tmp_path):
 
 
 def test_two_processes_whose_store_is_a_file(tmp_path):
-    codes, left, output = run_ranks(["equal", "use", "threads", "fsdp"], 2, tmp_path, INIT_METHOD=f"file://{tmp_path}/store")
+    codes, left, output = run_ranks(
+        ["equal", "use", "threads", "fsdp"], 2, tmp_path, INIT_METHOD=f"file://{tmp_path}/store"
+    )
     assert (codes, left) == ([0, 0], []), output
 
 

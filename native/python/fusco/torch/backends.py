@@ -51,8 +51,8 @@ def open_transport(
     count("threads", threads, 0, 1024)
     if process_group is None and ranks is None and dist.is_available() and dist.is_initialized():
         process_group = dist.group.WORLD
-    is_group = process_group is None or process_group == dist.GroupMember.NON_GROUP_MEMBER
-    if not is_group and not isinstance(process_group, dist.ProcessGroup):
+    groups = (dist.ProcessGroup, type(dist.GroupMember.NON_GROUP_MEMBER))
+    if process_group is not None and not isinstance(process_group, groups):
         raise FuscoError(
             "E_OPTION",
             f"process_group is a {type(process_group).__name__}",

@@ -71,7 +71,7 @@ def _open(name: str, length: int) -> Mapping:
         raise FuscoError(
             "E_BACKEND",
             f"the shared memory {name} of another rank cannot be mapped: {error.strerror}",
-            hint="Start all ranks in one container, or let their containers share /dev/shm.",
+            hint="Look for an error of that rank first. Otherwise let the containers of all ranks share /dev/shm.",
         ) from error
 
 
