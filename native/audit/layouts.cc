@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "failure.hpp"
+#include "plan_layout.h"
 
 namespace fusco::audit {
 
@@ -83,6 +84,11 @@ void checkLayout(const fusco_audit_layout &layout) {
   }
   if (layout.slots != needed && layout.align > 1) {
     throw Failure(FUSCO_E_OPTION, "a layout has slots or an align, not both");
+  }
+  // So that the first rows of blocks do not exceed 64 bits.
+  if (layout.slots != equal && layout.slots > FUSCO_MAX_ROWS) {
+    throw Failure(FUSCO_E_OPTION, "a layout has %llu slots > %d", layout.slots, FUSCO_MAX_ROWS)
+        .limited(layout.slots, FUSCO_MAX_ROWS);
   }
   if (layout.slots == equal && layout.tail == any) {
     throw Failure(FUSCO_E_OPTION, "blocks that divide all rows equally leave no tail");

@@ -56,7 +56,7 @@ typedef struct fusco_audit_layout {
   fusco_audit_filler padding;  /**< rows of a block behind its last token */
   /** Rows behind the last block. ANY: the buffer may be larger than the layout needs. ZERO: it may not. */
   fusco_audit_filler tail;
-  uint64_t slots; /**< rows of every block; 0: as many as it needs; FUSCO_AUDIT_SLOTS_EQUAL */
+  uint64_t slots; /**< rows of every block, at most 2147483647; 0: as many as it needs; or SLOTS_EQUAL */
   /** Dtype in which combine multiplies and adds: F32, or BYTES for the dtype of the rows. */
   fusco_dtype accumulate;
   /** Most partial sums on the way of a row that are rounded to the dtype of the rows, 0..8: 1 if a rank or a

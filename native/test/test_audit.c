@@ -220,10 +220,14 @@ static void bad_arguments_are_refused(void) {
   fusco_audit_destroy(audit);
   newer.layout.struct_size = 0;
   CHECK(fusco_audit_layout_find("fusco", &newer.layout, &error) == FUSCO_E_OPTION);
-  layout.per = FUSCO_PER_TOKEN;
+  layout.slots = (uint64_t)INT32_MAX + 1;
   const fusco_plan_options options = {.struct_size = sizeof options, .experts = 2, .ranks = 1, .topk = TOPK};
   const fusco_ids ids = {.struct_size = sizeof ids, .tokens = 2, .topk = TOPK, .data = IDS[0]};
   audit = NULL;
+  CHECK(fusco_audit_create_from_ids(&options, &ids, &layout, &audit, &error) == FUSCO_E_OPTION);
+  CHECK(audit == NULL && error.has_limit && error.limit == INT32_MAX);
+  layout.slots = 0;
+  layout.per = FUSCO_PER_TOKEN;
   CHECK(fusco_audit_create_from_ids(&options, &ids, &layout, &audit, &error) == FUSCO_E_OPTION);
   CHECK(audit == NULL);
   CHECK(strcmp(fusco_audit_kind_name(FUSCO_AUDIT_SCALED), "scaled") == 0);

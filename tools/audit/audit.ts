@@ -73,11 +73,20 @@ interface Input {
   readonly columns: number;
 }
 
-function refuseShape(what: string, rank: number, array: NdArray, wanted: string): never {
+const ROWS_HINT = 'Rows are compared byte for byte: give all of them in the dtype in which they travel.';
+const WEIGHTS_HINT = 'Give the gate weights of each token, in the order of its experts in the routing.';
+
+function refuseShape(
+  what: string,
+  rank: number,
+  array: NdArray,
+  wanted: string,
+  hint: string = ROWS_HINT,
+): never {
   const found = `${array.dtype} ${shapeText(array.shape)}`;
   throw new FuscoError('E_SHAPE', `${what} of rank ${rank} is ${found}, not ${wanted}`, {
     rank,
-    hint: 'Rows are compared byte for byte: give all of them in the dtype in which they travel.',
+    hint,
   });
 }
 
@@ -114,7 +123,7 @@ function weightsOf(array: NdArray, rank: number, tokens: number, topk: number): 
     if (array.dtype === 'f32') return array.data as Float32Array;
     if (array.dtype === 'f16') return Float32Array.from(array.data as Uint16Array, f16ToFloat);
   }
-  return refuseShape('weights', rank, array, `f32 or f16 [${tokens}, ${topk}]`);
+  return refuseShape('weights', rank, array, `f32 or f16 [${tokens}, ${topk}]`, WEIGHTS_HINT);
 }
 
 /** Work on one audit that is open. */

@@ -43,12 +43,18 @@ function refuseLayout(path: string, text: string): never {
   throw new FuscoError('E_OPTION', text, { path, hint: HINT });
 }
 
+/** The known layout of a name. */
+function presetOf(name: unknown): AuditLayout | undefined {
+  const known = auditLayouts();
+  return typeof name === 'string' && Object.hasOwn(known, name) ? known[name] : undefined;
+}
+
 /** The layout of a parsed JSON file. */
 function layoutOf(value: unknown, path: string): AuditLayout {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     refuseLayout(path, 'a layout is a JSON object');
   const { preset = 'fusco', ...fields } = value as Record<string, unknown>;
-  const base = typeof preset === 'string' ? auditLayouts()[preset] : undefined;
+  const base = presetOf(preset);
   if (base === undefined) refuseLayout(path, `there is no layout ${shown(preset)}`);
   for (const [field, given] of Object.entries(fields)) {
     if (!Object.hasOwn(FIELDS, field)) refuseLayout(path, `a layout has no field ${shown(field)}`);
@@ -63,12 +69,11 @@ function layoutOf(value: unknown, path: string): AuditLayout {
  * @throws FuscoError E_OPTION for an unknown name or field, E_FILE_READ, E_BACKEND without the native addon
  */
 export async function readLayout(nameOrFile: string): Promise<NamedLayout> {
-  const known = auditLayouts();
-  const layout = Object.hasOwn(known, nameOrFile) ? known[nameOrFile] : undefined;
+  const layout = presetOf(nameOrFile);
   if (layout !== undefined) return { name: nameOrFile, layout };
   if (!/[./\\]/.test(nameOrFile)) {
     throw new FuscoError('E_OPTION', `layout ${shown(nameOrFile)} is neither known nor a file`, {
-      hint: `Give one of ${Object.keys(known).join(', ')}, or a JSON file (docs/audit.md).`,
+      hint: `Give one of ${Object.keys(auditLayouts()).join(', ')}, or a JSON file (docs/audit.md).`,
     });
   }
   const value = await readJson(nameOrFile, 'E_OPTION');

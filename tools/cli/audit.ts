@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { auditOrders } from '../../executor/native/audit.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import { type AuditFiles, auditFiles } from '../audit/audit.ts';
@@ -53,12 +54,22 @@ async function subjectOf(path: string, args: AuditArguments, notices: Notices): 
   return only;
 }
 
+function checkOrder(order: string | undefined): void {
+  if (order === undefined) return;
+  const known = auditOrders();
+  if (known.includes(order)) return;
+  throw new FuscoError('E_OPTION', `there is no order of addition ${order}`, {
+    hint: `Give one of ${known.join(', ')}.`,
+  });
+}
+
 async function audit(path: string, args: AuditArguments): Promise<void> {
   if (args.received === undefined && args.combined === undefined)
     throw new FuscoError('E_USAGE', 'give --received, --combined or both');
   const forCombine = (['weights', 'outputs', 'order'] as const).find((name) => args[name] !== undefined);
   if (args.combined === undefined && forCombine !== undefined)
     throw new FuscoError('E_USAGE', `--${forCombine} is only valid with --combined`);
+  checkOrder(args.order);
   const notices = new Notices();
   const layout = await readLayout(args.layout);
   const { plan, planId } = await subjectOf(path, args, notices);

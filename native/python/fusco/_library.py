@@ -7,6 +7,7 @@ other than FUSCO_OK into a FuscoError. ctypes releases the interpreter's lock du
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
@@ -125,6 +126,7 @@ class Handle:
 
     def __init__(self, destroy: Any) -> None:
         self._destroy = destroy
+        self._process = os.getpid()
         self.pointer = c_void_p()
 
     def __del__(self) -> None:
@@ -132,7 +134,8 @@ class Handle:
 
     def close(self) -> None:
         pointer, self.pointer = self.pointer, c_void_p()
-        if pointer:
+        # A fork has none of the threads that destroying would wait for.
+        if pointer and self._process == os.getpid():
             self._destroy(pointer)
 
 

@@ -25,6 +25,8 @@ _FILLERS = ("zero", "any")
 _FOUND = ("unknown", "zeros", "token", "previous", "nothing")
 _ACCUMULATE = ("payload", "f32")
 _EQUAL = 0xFFFFFFFFFFFFFFFF
+# As many as the command line lists.
+_MOST_LISTED = 1 << 20
 
 # Elements by the names of torch and by the formats of the buffer interface; NumPy has no bf16 and no fp8.
 _TORCH = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "uint8": "fp8", "float8_e4m3fn": "fp8"}
@@ -159,6 +161,8 @@ def _names(function: Any) -> tuple[str, ...]:
 
 
 def _layout(layout: str | Mapping[str, Any]) -> s.AuditLayout:
+    if not isinstance(layout, (str, Mapping)):
+        raise FuscoError("E_OPTION", f"the layout is {layout!r}", hint="Give a name of layouts(), or a dict of fields.")
     fields = {"preset": layout} if isinstance(layout, str) else dict(layout)
     preset = fields.pop("preset", "fusco")
     choice("layout", preset, layouts())
@@ -179,6 +183,16 @@ def _layout(layout: str | Mapping[str, Any]) -> s.AuditLayout:
     return native
 
 
+def _each(what: str, arrays: Any) -> list[Any]:
+    """The arrays of all ranks. Raises E_RANKS unless they are a sequence."""
+    try:
+        return list(arrays)
+    except TypeError as error:
+        raise FuscoError(
+            "E_RANKS", f"{what} is {type(arrays).__name__}, not a list", hint="Give a list with one array per rank."
+        ) from error
+
+
 def _on_cpu(ids: Any) -> Any:
     return ids.detach().cpu().contiguous() if hasattr(ids, "detach") else ids
 
@@ -189,12 +203,13 @@ class _Audit:
     def __init__(
         self, ids: Sequence[Any], inputs: Sequence[Any], previous: Sequence[Any] | None, layout: Any, options: Any
     ) -> None:
-        tables = [IdTable(_on_cpu(table), options.get("topk")) for table in ids]
+        tables = [IdTable(_on_cpu(table), options.get("topk")) for table in _each("ids", ids)]
         topk = max((table.topk for table in tables), default=0)
         self.options = PlanOptions(**{"ranks": len(tables), "topk": topk, **options})
         if len(tables) != self.options.ranks:
             raise FuscoError("E_RANKS", f"{len(tables)} routing tables for {self.options.ranks} ranks")
         self.ranks = len(tables)
+        self.tokens = [table.tokens for table in tables]
         native_ids = (s.Ids * self.ranks)(*[table.to_native() for table in tables])
         native_layout, native_options = _layout(layout), self.options.to_native()
         self._handle = Handle(library.fusco_audit_destroy)
@@ -224,9 +239,10 @@ class _Audit:
         call(library.fusco_audit_set_input, self._handle.pointer, byref(given))
 
     def read(self, what: str, rows: Sequence[Any]) -> list[_Rows]:
-        if len(rows) != self.ranks:
-            raise FuscoError("E_RANKS", f"{what} has {len(rows)} arrays for {self.ranks} ranks")
-        return [_Rows(what, rank, array) for rank, array in enumerate(rows)]
+        arrays = _each(what, rows)
+        if len(arrays) != self.ranks:
+            raise FuscoError("E_RANKS", f"{what} has {len(arrays)} arrays for {self.ranks} ranks")
+        return [_Rows(what, rank, array) for rank, array in enumerate(arrays)]
 
     def check(self, what: str, rank: int, rows: _Rows) -> _Rows:
         """Raises E_SHAPE unless these are rows like those of the input."""
@@ -236,13 +252,34 @@ class _Audit:
         return rows
 
     def of_ranks(self, what: str, rows: Any, rank: int | None) -> list[tuple[int, _Rows]]:
-        """The arrays of all ranks, or the one of `rank`."""
-        read = enumerate(self.read(what, rows)) if rank is None else [(rank, _Rows(what, rank, rows))]
+        """The arrays of all ranks, or the one of `rank`. Raises E_RANKS, E_OPTION, E_SHAPE, E_BUFFER."""
+        if rank is None:
+            read = list(enumerate(self.read(what, rows)))
+        else:
+            of = count("rank", rank, 0, self.ranks - 1)
+            read = [(of, _Rows(what, of, rows))]
         return [(rank, self.check(what, rank, array)) for rank, array in read]
 
     @staticmethod
     def _native(rows: list[_Rows]) -> Any:
         return buffer_array([(array.address, array.bytes) for array in rows])
+
+    def check_tokens(self, what: str, rank: int, rows: _Rows, columns: int) -> _Rows:
+        """Raises E_SHAPE unless there is a row for each token of the rank."""
+        wanted = (self.tokens[rank], columns)
+        if (rows.shape[0], rows.shape[-1]) != wanted or len(rows.shape) != 2:
+            raise FuscoError("E_SHAPE", f"{what} of rank {rank} has shape {rows.shape}, not {wanted}", rank=rank)
+        return rows
+
+    def weights(self, weights: Any, rank: int | None) -> dict[int, _Rows]:
+        """The weights of all ranks, or those of `rank`. Raises E_RANKS, E_SHAPE, E_DTYPE."""
+        arrays = enumerate(self.read("weights", weights)) if rank is None else [(rank, _Rows("weights", rank, weights))]
+        read = dict(arrays)
+        for of, rows in read.items():
+            self.check_tokens("weights", of, rows, self.options.topk)
+            if rows.dtype != "f32":
+                raise FuscoError("E_DTYPE", f"weights of rank {of} are {rows.dtype}, not float32", rank=of)
+        return read
 
     def outputs(self, outputs: Sequence[Any] | None) -> tuple[list[_Rows], Any]:
         """Rows to keep alive, and fusco_buffer[ranks]."""
@@ -253,8 +290,9 @@ class _Audit:
 
     def run(self, function: Any, native: Any, listed: int) -> AuditReport:
         """Calls a function of the C interface, with room for `listed` differences."""
-        room = (s.AuditDifference * max(1, listed))()
-        native.differences, native.difference_count = room, listed
+        most = count("listed", listed, 0, _MOST_LISTED)
+        room = (s.AuditDifference * max(1, most))()
+        native.differences, native.difference_count = room, most
         report = s.sized(s.AuditReport)
         call(function, self._handle.pointer, byref(native), byref(report))
         return _report_of(native.rank, report, room)
@@ -382,13 +420,13 @@ def audit_combine(
     number = 0 if order is None else 1 + choice("order", order, orders)
     kept, native_outputs = audit.outputs(outputs)
     reports = []
-    for of, rows in audit.of_ranks("combined", combined, rank):
+    read = audit.of_ranks("combined", combined, rank)
+    given = {} if weights is None else audit.weights(weights, rank)
+    for of, rows in read:
+        audit.check_tokens("combined", of, rows, rows.shape[-1])
         native = s.sized(s.AuditCombineCall, rank=of, combined=rows.to_native(), outputs=native_outputs, order=number)
-        given = None if weights is None else _Rows("weights", of, weights if rank is not None else weights[of])
-        if given is not None:
-            if given.dtype != "f32":
-                raise FuscoError("E_DTYPE", f"weights of rank {of} are {given.dtype}, not float32", rank=of)
-            native.weights = given.to_native()
+        if of in given:
+            native.weights = given[of].to_native()
         reports.append(audit.run(library.fusco_audit_combine, native, listed))
     del kept
     return _joined(reports, check)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Sequence
 from ctypes import byref
 
@@ -64,9 +65,13 @@ class HostContext:
         call(function, self._handle.pointer, byref(made))
 
 
-@functools.cache
 def shared_context(threads: int = 0) -> HostContext:
     """The context of this process with this number of threads. Calls of all groups on it take turns."""
+    return _context_of(threads, os.getpid())
+
+
+@functools.cache
+def _context_of(threads: int, process: int) -> HostContext:
     return HostContext(threads)
 
 

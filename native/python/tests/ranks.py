@@ -5,11 +5,13 @@ Programs run one after the other in the same processes, because starting those t
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -220,11 +222,51 @@ def differ(directory):
     last = RANK == RANKS - 1
     error = raised(shuffle.dispatch, x, handle=handle) if last else raised(shuffle.combine, rows, handle)
     assert error.code == "E_PEER_MISMATCH" and "combine" in error.message and "dispatch" in error.message, error
+    with open_shuffle() as shuffle:
+        handle = shuffle.plan(ids)
+        error = raised(shuffle.dispatch, x.half() if last else x.bfloat16(), handle=handle)
+        assert error.code == "E_PEER_MISMATCH" and "float16" in error.message, error
     os.environ["FUSCO_HOSTID"] = f"machine {RANK // (RANKS - 1)}"
     error = raised(open_shuffle)
     del os.environ["FUSCO_HOSTID"]
     assert error.code == "E_BACKEND" and "another machine" in error.message, error
     dist.barrier()
+
+
+def threads(directory):
+    """Ranks make the calls of two groups in different orders, each group in its own thread."""
+    x, ids, weights, _, _ = step(RANK, 6, 2, 8)
+    with open_shuffle(deadline_ms=8000) as first, open_shuffle(deadline_ms=8000) as second:
+        first.dispatch(x, ids, weights)
+        with ThreadPoolExecutor() as pool:
+            calls = []
+            for shuffle in (first, second) if RANK == 0 else (second, first):
+                calls.append(pool.submit(shuffle.dispatch, x, ids, weights))
+                time.sleep(0.5)
+            rows = [call.result()[0] for call in calls]
+        assert torch.equal(*rows)
+
+
+def forked(directory):
+    """A fork of a rank is refused at once, may make a group of its own, and does not disturb the rank."""
+    shuffle = open_shuffle()
+    x, ids, weights, _, _ = step(RANK, 6, 2, 8)
+    # The segment still has its name when the fork ends.
+    shuffle.plan(ids)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        error = raised(shuffle.dispatch, x, ids, weights)
+        assert error.code == "E_CLOSED" and "fork" in error.message, error
+        with make(ranks=2) as local:
+            assert len(local.dispatch(x, ids)[0]) > 0
+        # What the end of a process runs, without the destructors of PyTorch, which wait for threads.
+        atexit._run_exitfuncs()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    rows, handle = shuffle.dispatch(x, ids, weights)
+    torch.testing.assert_close(shuffle.combine(rows, handle), x * weights.sum(1, keepdim=True))
+    shuffle.close()
 
 
 def killed(directory):
@@ -238,7 +280,7 @@ def killed(directory):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-PROGRAMS = {program.__name__: program for program in (equal, use, fsdp, differ, late, killed)}
+PROGRAMS = {program.__name__: program for program in (equal, use, fsdp, threads, forked, differ, late, killed)}
 
 
 def main():

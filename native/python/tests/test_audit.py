@@ -116,7 +116,7 @@ def test_a_layout_is_a_name_or_fields():
     assert audit_dispatch(ids, equal, rows, layout={"preset": "fusco", "tail": "any"}, experts=EXPERTS).ok
     with pytest.raises(AssertionError, match="12 extra"):
         audit_dispatch(ids, equal, rows, layout="fusco", experts=EXPERTS)
-    for wrong in ("other", {"preset": "fusco", "size": 3}, {"order": "sort"}, {"slots": -1}):
+    for wrong in ("other", {"preset": "fusco", "size": 3}, {"order": "sort"}, {"slots": -1}, {"slots": 2**63}):
         with pytest.raises(fusco.FuscoError, match="E_OPTION"):
             audit_dispatch(ids, received, rows, layout=wrong, experts=EXPERTS)
 
@@ -160,9 +160,30 @@ def test_arrays_that_do_not_fit_are_refused():
     refused("E_SHAPE", ids, received, [part[:-1] if len(part) else part for part in rows])
     refused("E_SHAPE", ids, [part[:, 0] for part in received], rows)
     refused("E_BUFFER", ids, ["text"] * RANKS, rows)
+    refused("E_RANKS", ids, None, rows)
+    refused("E_RANKS", None, received, rows)
     refused("E_OPTION", ids, received[0], rows, rank=4)
-    with pytest.raises(fusco.FuscoError, match="E_DTYPE"):
-        audit_combine(ids, rows, rows, weights=[part.half() for part in weights], experts=EXPERTS)
+    refused("E_OPTION", ids, received[0], rows, rank=2**32)
+    refused("E_OPTION", ids, received, rows, layout=None)
+    for listed in (-1, "all", 2**40):
+        refused("E_OPTION", ids, received, rows, listed=listed)
+
+
+def test_combined_rows_and_weights_that_do_not_fit_are_refused():
+    ids, rows, weights = step(8)
+
+    def refused(code, combined, weights):
+        with pytest.raises(fusco.FuscoError) as caught:
+            audit_combine(ids, combined, rows, weights=weights, experts=EXPERTS)
+        assert caught.value.code == code
+
+    refused("E_DTYPE", rows, [part.half() for part in weights])
+    refused("E_RANKS", rows, weights[:3])
+    refused("E_BUFFER", rows, [None] * RANKS)
+    refused("E_SHAPE", rows, [part.t() for part in weights])
+    refused("E_SHAPE", rows, [torch.cat([part, part], 1) for part in weights])
+    refused("E_SHAPE", rows, [part[:0] for part in weights])
+    refused("E_SHAPE", [torch.cat([part, part]) for part in rows], None)
 
 
 def test_numpy_arrays_and_lists_need_no_torch():

@@ -42,12 +42,14 @@ def run_ranks(names, ranks, directory, **environment):
 
 
 def test_four_processes(tmp_path):
-    codes, left, output = run_ranks(["equal", "use", "differ", "late"], 4, tmp_path)
+    codes, left, output = run_ranks(["equal", "use", "threads", "forked", "differ", "late"], 4, tmp_path)
     assert (codes, left) == ([0] * 4, []), output
 
 
 def test_two_processes_whose_store_is_a_file(tmp_path):
-    codes, left, output = run_ranks(["equal", "use", "fsdp"], 2, tmp_path, INIT_METHOD=f"file://{tmp_path}/store")
+    codes, left, output = run_ranks(
+        ["equal", "use", "threads", "fsdp"], 2, tmp_path, INIT_METHOD=f"file://{tmp_path}/store"
+    )
     assert (codes, left) == ([0, 0], []), output
 
 

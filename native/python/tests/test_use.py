@@ -339,14 +339,56 @@ def test_tensors_that_do_not_fit_are_refused(inputs):
     refused("E_DTYPE", combine, rows.long(), handle)
     refused("E_DTYPE", dispatch, (x, weights), ids, weights)
     refused("E_BACKEND", dispatch, x.to("meta"), ids, weights)
+    refused("E_DTYPE", dispatch, None, ids, weights)
+    refused("E_DTYPE", dispatch, [x], ids, weights)
+    refused("E_DTYPE", dispatch, x, ids, weights.tolist())
+    refused("E_DTYPE", combine, None, handle)
     refused("E_OPTION", dispatch, x)
+    refused("E_OPTION", dispatch, x, handle=handle.state)
+    refused("E_OPTION", combine, rows, handle.state)
     refused("E_OPTION", dispatch, x, ids, handle=handle)
     refused("E_OPTION", dispatch(x, ids)[1].row_weights)
+
+
+def test_operators_refuse_what_does_not_fit_their_plan(inputs):
+    x, ids, weights, gradient = inputs
+    shuffle = make()
+    rows, handle = shuffle.dispatch(x, ids, weights)
+    ops, state, name = torch.ops.fusco, handle.state, shuffle.name
+    splits = [6, 6, 6, 6]
+    for code, wrong in (("E_DTYPE", weights.double()), ("E_SHAPE", weights[:, :1]), ("E_SHAPE", weights[:20])):
+        refused(code, ops.combine, rows, wrong, state, 24, name)
+        refused(code, ops.combine_gradient, gradient, rows, wrong, state, name)
+        refused(code, ops.dispatch_weights, wrong, state, -1, name)
+    refused("E_SHAPE", ops.combine, rows, weights, state, 25, name)
+    refused("E_SHAPE", ops.gather_weights, rows[:, 0], state, 25, name)
+    refused("E_ROUTING_DTYPE", ops.plan, ids.float(), name, splits)
+    refused("E_ROUTING_DTYPE", ops.plan, ids.long() + 2**32, name, splits)
+    refused("E_ROUTING_SHAPE", ops.plan, ids[:, :1], name, splits)
+    refused("E_SHAPE", ops.plan, ids, name, [6, 6])
+    refused("E_LIMIT", ops.plan, torch.cat([ids] * 8), name, [192, 0, 0, 0])
+
+
+def test_a_changed_state_is_refused(inputs):
+    x, ids, _, _ = inputs
+    shuffle = make()
+    _, handle = shuffle.dispatch(x, ids)
+    other = handle.state.clone()
+    other[-1] ^= 1
+    ranks = handle.state.clone()
+    ranks[12:16] = 255
+    for wrong in (other, ranks, handle.state[:-8].clone()):
+        plans.clear()
+        refused("E_OPTION", torch.ops.fusco.dispatch, x, wrong, -1, shuffle.name)
+    plans.clear()
+    spread = torch.stack([handle.state, handle.state], 1)[:, 0]
+    assert len(torch.ops.fusco.dispatch(x, spread, -1, shuffle.name)) > 0
 
 
 def test_routings_that_are_wrong_are_refused(inputs):
     x, ids, weights, _ = inputs
     dispatch = make().dispatch
+    refused("E_ROUTING_DTYPE", dispatch, x, ids.tolist(), weights)
     refused("E_ROUTING_DTYPE", dispatch, x, ids.float(), weights)
     refused("E_ROUTING_SHAPE", dispatch, x, ids[:, :1], weights)
     wrong = ids.long()
@@ -386,6 +428,9 @@ def test_options_that_are_wrong_are_refused():
     refused("E_OPTION", make, threads=5000)
     refused("E_OPTION", make, threads=-1)
     refused("E_PLACEMENT", make, placement=[0, 1])
+    refused("E_PLACEMENT", make, placement=5)
+    refused("E_OPTION", make, fp8="no")
+    refused("E_OPTION", make, process_group="world")
     refused("E_PLACEMENT", make, placement=[0, 0, 1, 1, 2, 2, 3, "3"])
     refused("E_OPTION", make, process_group=torch.distributed.GroupMember.NON_GROUP_MEMBER)
     refused("E_DTYPE", make, dtype=torch.float64)

@@ -178,6 +178,7 @@ describeNative('fusco audit', () => {
     const args = [...AUDIT, '--combined', 'out', '--weights', 'w.npy', '--outputs', 'y'];
     expect((await fusco(...args, '--order', 'k')).code).toBe(0);
     expectRefusal(await fusco(...args, '--order', 'z'), 'E_OPTION', 'there is no order of addition z');
+    expectRefusal(await fusco(...args, '--order', 'z'), 'E_OPTION', 'Give one of k, k-fused, ');
   });
 });
 
@@ -205,6 +206,7 @@ describeNative('layouts of fusco audit', () => {
 
   it.each([
     ['{"preset": "other"}', 'there is no layout "other"'],
+    ['{"preset": "toString"}', 'there is no layout "toString"'],
     ['{"rows": 1}', 'a layout has no field "rows"'],
     ['{"slots": -1}', 'slots is -1'],
     ['{"order": "sort"}', 'order is "sort"'],
@@ -314,7 +316,7 @@ describeNative('files of fusco audit', () => {
     expectRefusal(
       await fusco(...one),
       'E_SHAPE',
-      /weights of rank 0 is f32 \(3, 4\), not f32 or f16 \[3, 2\]/,
+      /weights of rank 0 is f32 \(3, 4\), not f32 or f16 \[3, 2\] \(Give the gate weights/,
     );
     saveNpy('line.npy', 'f32', [24], new Float32Array(24));
     expectRefusal(await fusco(...AUDIT, '--received', 'line.npy'), 'E_SHAPE', 'has no axis of ranks');

@@ -51,6 +51,13 @@ def open_transport(
     count("threads", threads, 0, 1024)
     if process_group is None and ranks is None and dist.is_available() and dist.is_initialized():
         process_group = dist.group.WORLD
+    groups = (dist.ProcessGroup, type(dist.GroupMember.NON_GROUP_MEMBER))
+    if process_group is not None and not isinstance(process_group, groups):
+        raise FuscoError(
+            "E_OPTION",
+            f"process_group is a {type(process_group).__name__}",
+            hint="Give a group of torch.distributed, or leave it out.",
+        )
     size = 1 if process_group is None else dist.get_world_size(process_group)
     if size < 1:
         raise FuscoError(

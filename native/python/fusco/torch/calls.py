@@ -85,7 +85,8 @@ def dispatch(sources: list[torch.Tensor], targets: list[torch.Tensor]) -> Call:
     def run(plan: HostPlan, at: Mapping[str, Buffers]) -> None:
         plan.dispatch([(False, BYTES, width, at[f"from{i}"], at[f"to{i}"]) for i, width in enumerate(widths)])
 
-    return Call("dispatch", f"{widths}", arrays, run)
+    dtypes = [str(target.dtype).removeprefix("torch.") for target in targets]
+    return Call("dispatch", f"{widths} {dtypes}", arrays, run)
 
 
 def dispatch_entries(source: torch.Tensor, target: torch.Tensor) -> Call:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
+import os
 import threading
 from collections.abc import Sequence
+from multiprocessing.util import Finalize
 from typing import Protocol
 
 import torch
@@ -19,7 +20,7 @@ from ..recorder import Recorder
 from ..shard import blocks_of
 from .calls import Call
 from .plan_cache import Prepared, plans
-from .state import KIND_FILE, Head, file_in, head_of, ids_in, state_bytes, state_of_file, state_of_ids
+from .state import KIND_FILE, Head, check_body, file_in, head_of, ids_in, state_bytes, state_of_file, state_of_ids
 
 
 class Transport(Protocol):
@@ -58,6 +59,7 @@ class Group:
         self.max_recv_rows = options.max_rows
         self.local_experts = tuple(options.experts_of(rank) for rank in transport.local_ranks)
         self.recorder: Recorder | None = None
+        self.process = os.getpid()
         self._turn = threading.RLock()
 
     @property
@@ -128,6 +130,7 @@ class Group:
         return self.max_recv_rows * len(self.transport.local_ranks) or prepared.recv_rows
 
     def _prepare(self, state: torch.Tensor, head: Head) -> Prepared:
+        state = check_body(state, head)
         if head.kind == KIND_FILE:
             plan = parse_plan(file_in(state))
         else:
@@ -161,21 +164,17 @@ def _hosted(options: PlanOptions) -> list[tuple[int, ...]]:
 _groups: dict[str, Group] = {}
 
 
-@atexit.register
-def _close_all() -> None:
-    for name in list(_groups):
-        forget(name)
-
-
 def register(group: Group) -> None:
-    """Makes a group known by its name."""
+    """Makes a group known by its name, and closes it when the process ends."""
     _groups[group.name] = group
+    # Also runs where a process of multiprocessing ends, and never in a fork of this process.
+    Finalize(None, forget, (group.name,), exitpriority=1)
 
 
 def forget(name: str) -> None:
     """Closes a group; operators on its name raise E_CLOSED from then on."""
     group = _groups.pop(name, None)
-    if group is not None:
+    if group is not None and group.process == os.getpid():
         group.close()
 
 
@@ -184,4 +183,10 @@ def find(name: str) -> Group:
     group = _groups.get(name)
     if group is None:
         raise FuscoError("E_CLOSED", f"the ExpertShuffle {name!r} is closed")
+    if group.process != os.getpid():
+        raise FuscoError(
+            "E_CLOSED",
+            f"the ExpertShuffle {name!r} belongs to process {group.process}, of which this one is a fork",
+            hint="Make another ExpertShuffle in this process.",
+        )
     return group

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Optional
 
 import torch.distributed.distributed_c10d
@@ -15,6 +14,9 @@ from ..errors import FuscoError
 Notes = Mapping[str, Any]
 _MOST_LISTED = 16
 _MOST_PARTING_MS = 10_000
+# Between two questions to the store.
+_SHORTEST_PAUSE_S = 0.0001
+_LONGEST_PAUSE_S = 0.004
 
 
 def name_ranks(ranks: Sequence[int]) -> str:
@@ -59,7 +61,8 @@ class Meeting:
         differing = [rank for rank, note in enumerate(entered) if _identity(note) != _identity(mine)]
         if differing:
             rank = differing[0]
-            text = f"{name_ranks(differing)} differ: {self._difference(mine, rank, entered[rank])}"
+            verb = "differs" if len(differing) == 1 else "differ"
+            text = f"{name_ranks(differing)} {verb}: {self._difference(mine, rank, entered[rank])}"
             raise self._fail(FuscoError("E_PEER_MISMATCH", text, rank=rank))
         return entered
 
@@ -79,10 +82,26 @@ class Meeting:
         try:
             self._store.set(f"left/{self._rank}", "")
             if self._rank == 0:
-                seconds = min(_MOST_PARTING_MS, self._deadline_ms) / 1000
-                self._store.wait([f"left/{rank}" for rank in range(self._ranks)], timedelta(seconds=seconds))
+                # Who does not leave has failed, and says so itself.
+                self._wait([f"left/{rank}" for rank in range(self._ranks)], min(_MOST_PARTING_MS, self._deadline_ms))
         except RuntimeError:
-            pass  # Who did not leave has failed, and says so itself.
+            pass  # The store is gone, and with it those who serve it.
+
+    def _wait(self, keys: list[str], most_ms: int) -> bool:
+        """Waits for keys; false if one is not there in time.
+
+        The store is asked again and again: its own wait keeps the connection of the process busy, so that another
+        thread could not enter the call of another group which a rank has to make first, and it cannot be interrupted.
+        """
+        end = time.monotonic() + most_ms / 1000
+        pause_s = _SHORTEST_PAUSE_S
+        while not self._store.check(keys):
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return False
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return True
 
     def _get(self, keys: list[str]) -> list[bytes]:
         if self._store.has_extended_api():  # type: ignore[attr-defined]
@@ -110,14 +129,15 @@ class Meeting:
 
     def _collect(self, phase: str, what: str, ranks: Sequence[int]) -> list[Notes]:
         """What each of these ranks posted."""
-        deadline = time.monotonic() + self._deadline_ms / 1000
         keys = [self._key(phase, rank, self._call) for rank in ranks]
         try:
-            left = max(0.001, deadline - time.monotonic())
-            self._store.wait(keys, timedelta(seconds=left))
+            if not self._wait(keys, self._deadline_ms):
+                missing = [rank for rank, key in zip(ranks, keys) if not self._store.check([key])]
+                # Who arrived just now is too late as well.
+                raise self._fail(self._late(what, missing or ranks))
             return [json.loads(value) for value in self._get(keys)]
         except RuntimeError as error:
-            raise self._fail(self._late(what, ranks, keys, error)) from error
+            raise self._fail(self._lost(error)) from error
 
     def _difference(self, mine: Notes, rank: int, other: Notes) -> str:
         what, other_what = mine["what"], other["what"]
@@ -128,13 +148,7 @@ class Meeting:
         calls = f"rank {self._rank} calls {what} {mine['signature']}"
         return f"{calls}; rank {rank} calls {other_what} {other['signature']}"
 
-    def _late(self, what: str, ranks: Sequence[int], keys: list[str], error: RuntimeError) -> FuscoError:
-        try:
-            missing = [rank for rank, key in zip(ranks, keys) if not self._store.check([key])]
-        except RuntimeError:
-            return self._lost(error)
-        if not missing:
-            return self._lost(error)
+    def _late(self, what: str, missing: Sequence[int]) -> FuscoError:
         text = f"{name_ranks(missing)} did not enter call {self._call} ({what}) within {self._deadline_ms} ms"
         return FuscoError("E_PEER_TIMEOUT", text, rank=missing[0])
 

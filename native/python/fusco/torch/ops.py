@@ -27,6 +27,9 @@ from .plan_cache import Prepared
 
 __all__ = ["SAVED_OPS"]
 
+# Whose values int32 holds.
+_IDS = (torch.int8, torch.int16, torch.int32, torch.uint8)
+
 
 def _operator(name: str, schema: str) -> Any:
     # For the host backend; tensors of other devices find no kernel.
@@ -59,6 +62,31 @@ def _check_received(group: Group, prepared: Prepared, rows: Tensor) -> None:
         )
 
 
+def _check_weights(group: Group, prepared: Prepared, weights: Tensor) -> None:
+    wanted = (prepared.tokens, group.options.topk)
+    if weights.dtype != torch.float32:
+        raise FuscoError("E_DTYPE", f"weights are {weights.dtype}, not float32", hint="Give weights.float().")
+    if tuple(weights.shape) != wanted:
+        raise FuscoError("E_SHAPE", f"weights have shape {tuple(weights.shape)}, not {wanted}")
+
+
+def _check_tokens(prepared: Prepared, tokens: int) -> None:
+    if tokens != prepared.tokens:
+        raise FuscoError("E_SHAPE", f"{tokens} tokens; the plan has {prepared.tokens}", hint="Give handle.tokens.")
+
+
+def _check_ids(group: Group, ids: Tensor, counts: list[int]) -> None:
+    topk, most = group.options.topk, group.max_tokens
+    if ids.dtype not in _IDS:
+        raise FuscoError("E_ROUTING_DTYPE", f"ids are {ids.dtype}", hint="Give int32 ids.")
+    if ids.dim() != 2 or ids.shape[1] != topk:
+        raise FuscoError("E_ROUTING_SHAPE", f"ids have shape {tuple(ids.shape)}, not [tokens, {topk}]")
+    if sum(counts) != ids.shape[0] or len(counts) != len(group.local_experts) or min(counts) < 0:
+        raise FuscoError("E_SHAPE", f"splits {counts} do not divide {ids.shape[0]} tokens among the local ranks")
+    if max(counts) > most:
+        raise FuscoError("E_LIMIT", f"{max(counts)} tokens > max_tokens {most}", value=max(counts), limit=most)
+
+
 def _bytes_of(tensor: Tensor) -> Tensor:
     """The same memory as bytes, for dtypes that have no kernels that fill."""
     return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor
@@ -73,9 +101,10 @@ def _fake_rows(rows: int) -> Any:
 
 @_operator("plan", "(Tensor ids, str group, SymInt[]? splits) -> (Tensor, Tensor, Tensor)")
 def plan(ids: Tensor, group: str, splits: Optional[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Plans, collectively. ids: integers of at most 32 bits, [tokens, topk]; splits: tokens of each local rank."""
+    """Plans, collectively. ids: int32, or narrower, [tokens, topk]; splits: tokens of each local rank."""
     found = find(group)
     counts = [ids.shape[0]] if splits is None else splits
+    _check_ids(found, ids, counts)
     state = found.plan(list(ids.to(torch.int32).split(counts)))
     prepared = found.prepared(state)
     offsets = torch.tensor(prepared.expert_offsets, dtype=torch.int32)
@@ -132,6 +161,9 @@ def combine(rows: Tensor, weights: Optional[Tensor], state: Tensor, tokens: int,
     """Sums the rows [rows, hidden] of each token, weighted by f32 [tokens, topk] if given: [tokens, hidden]."""
     found, prepared = _open(group, state)
     _check_received(found, prepared, rows)
+    _check_tokens(prepared, tokens)
+    if weights is not None:
+        _check_weights(found, prepared, weights)
     summed = rows.new_empty((tokens, rows.shape[1]))
     given = None if weights is None else weights.contiguous()
     found.execute(prepared, calls.combine(rows.contiguous(), given, summed))
@@ -170,6 +202,8 @@ def combine_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of a weighted combine: of its rows [rows, hidden] and of its weights f32 [tokens, topk]."""
     found, prepared = _open(group, state)
+    _check_received(found, prepared, rows)
+    _check_weights(found, prepared, weights)
     rows_gradient = _received(prepared, rows.shape[0], rows, rows.shape[1])
     weights_gradient = torch.empty_like(weights, memory_format=torch.contiguous_format)
     found.execute(
@@ -193,6 +227,7 @@ def _(gradient: Tensor, rows: Tensor, weights: Tensor, state: Tensor, group: str
 def dispatch_weights(weights: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
     """Copies f32 [tokens, topk] to the slots of the entries: f32 [rows]; 0 in padding."""
     found, prepared = _open(group, state)
+    _check_weights(found, prepared, weights)
     received = _received(prepared, rows, weights)
     found.execute(prepared, calls.dispatch_entries(weights.contiguous(), received))
     return received
@@ -207,6 +242,8 @@ def _(weights: Tensor, state: Tensor, rows: int, group: str) -> Tensor:
 def gather_weights(rows: Tensor, state: Tensor, tokens: int, group: str) -> Tensor:
     """Brings f32 [rows] back to the entries: f32 [tokens, topk]; 0 for masked and dropped entries."""
     found, prepared = _open(group, state)
+    _check_received(found, prepared, rows)
+    _check_tokens(prepared, tokens)
     gathered = rows.new_empty((tokens, found.options.topk))
     ones = rows.new_ones((tokens, 1))
     found.execute(prepared, calls.weight_gradient(ones, rows.contiguous().view(-1, 1), gathered))

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import os
 import secrets
-import weakref
+from multiprocessing.util import Finalize
 from typing import Optional
 
 from ..errors import FuscoError
@@ -71,7 +71,7 @@ def _open(name: str, length: int) -> Mapping:
         raise FuscoError(
             "E_BACKEND",
             f"the shared memory {name} of another rank cannot be mapped: {error.strerror}",
-            hint="Start all ranks in one container, or let their containers share /dev/shm.",
+            hint="Look for an error of that rank first. Otherwise let the containers of all ranks share /dev/shm.",
         ) from error
 
 
@@ -80,14 +80,15 @@ class OwnSegment:
 
     def __init__(self) -> None:
         self._mapping: Optional[Mapping] = None
-        self._finalizer: Optional[weakref.finalize[[str], OwnSegment]] = None
+        self._finalizer: Optional[Finalize] = None
 
     def reserve(self, length: int) -> Mapping:
         """A mapping of at least `length` bytes. Raises E_MEMORY."""
         if self._mapping is None or self._mapping.bytes < length:
             self.unlink()
             self._mapping = _create(-(-max(length, 1) // _STEP_BYTES) * _STEP_BYTES)
-            self._finalizer = weakref.finalize(self, _unlink, self._mapping.name)
+            # Also runs where a process of multiprocessing ends, and never in a fork of this process.
+            self._finalizer = Finalize(self, _unlink, (self._mapping.name,), exitpriority=0)
         return self._mapping
 
     @property

@@ -28,6 +28,11 @@ _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, tor
 _LARGEST_ID = 2**31 - 1
 
 
+def _need(name: str, value: object, kind: type, code: str) -> None:
+    if not isinstance(value, kind):
+        raise FuscoError(code, f"{name} is a {type(value).__name__}", hint=f"Give a {kind.__name__}.")
+
+
 class ExpertShuffle:
     """Sends tokens to their experts' ranks and returns the weighted sums of what the experts made.
 
@@ -92,6 +97,7 @@ class ExpertShuffle:
         self.hidden = count("hidden", hidden, 1, 2**24)
         self.topk = count("topk", topk, 1, 256)
         self.max_tokens = count("max_tokens", max_tokens, 0, 2**31 - 1)
+        _need("fp8", fp8, bool, "E_OPTION")
         self.fp8 = fp8
         row_dtype = FLOAT_NAMES.get(dtype)
         if row_dtype is None:
@@ -118,7 +124,7 @@ class ExpertShuffle:
             partial=partial,
             sum=sum,
             replicas=replicas,
-            placement=() if placement is None else tuple(placement),
+            placement=() if placement is None else placement,
             max_rows=0 if max_recv_rows is None else count("max_recv_rows", max_recv_rows, 1, 2**31 - 1),
         )
         group = groups.Group(
@@ -167,6 +173,7 @@ class ExpertShuffle:
             raise FuscoError(
                 "E_OPTION", "both a handle and a routing were given", hint="Use handle.with_weights for other weights."
             )
+        _need("handle", handle, Handle, "E_OPTION")
         if isinstance(x, (tuple, list)):
             codes, scales = self._check_quantized(x, handle.tokens)
             received = torch.ops.fusco.dispatch_quantized(codes, scales, handle.state, handle.rows, self.name)
@@ -188,6 +195,7 @@ class ExpertShuffle:
         Raises:
             FuscoError: E_SHAPE, E_DTYPE, E_BUFFER; E_PEER_*; E_CLOSED
         """
+        _need("handle", handle, Handle, "E_OPTION")
         rows = self._check_rows("y", y, handle.rows if handle.rows >= 0 else None)
         return torch.ops.fusco.combine(rows, handle.topk_weights, handle.state, handle.tokens, self.name)
 
@@ -269,6 +277,7 @@ class ExpertShuffle:
         """Router weights as float32 [tokens, topk]. Raises E_SHAPE, E_DTYPE, E_BUFFER."""
         if weights is None:
             return None
+        _need("topk_weights", weights, Tensor, "E_DTYPE")
         if weights.dtype not in FLOATS:
             raise FuscoError("E_DTYPE", f"topk_weights are {weights.dtype}; they must be float32, float16 or bfloat16")
         flat = weights.flatten(0, 1) if weights.dim() == 3 else weights
@@ -278,6 +287,7 @@ class ExpertShuffle:
     def _check_ids(self, ids: Optional[Tensor]) -> Tensor:
         if ids is None:
             raise FuscoError("E_OPTION", "neither topk_ids nor a handle was given", hint="Give one of them.")
+        _need("topk_ids", ids, Tensor, "E_ROUTING_DTYPE")
         if ids.dtype not in _INTEGERS:
             raise FuscoError("E_ROUTING_DTYPE", f"topk_ids are {ids.dtype}")
         flat = ids.flatten(0, 1) if ids.dim() == 3 else ids
@@ -293,12 +303,17 @@ class ExpertShuffle:
         return flat.to(torch.int64).clamp(-2, _LARGEST_ID).to(torch.int32)
 
     def _check_quantized(self, pair: Any, tokens: int) -> Quantized:
+        if len(pair) != 2:
+            raise FuscoError("E_DTYPE", f"x has {len(pair)} tensors", hint="Give one tensor, or codes and scales.")
         codes, scales = pair
+        _need("codes", codes, Tensor, "E_DTYPE")
+        _need("scales", scales, Tensor, "E_DTYPE")
         fp8_rows.check_pair(codes, scales)
         self._check_tensor("the codes", codes, (tokens, self.hidden))
         return codes, scales
 
     def _check_rows(self, name: str, rows: Tensor, needed: Optional[int]) -> Tensor:
+        _need(name, rows, Tensor, "E_DTYPE")
         if rows.dtype not in FLOATS:
             raise FuscoError("E_DTYPE", f"{name} is {rows.dtype}; it must be float32, float16 or bfloat16")
         flat = rows.flatten(0, 1) if rows.dim() == 3 else rows

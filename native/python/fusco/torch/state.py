@@ -87,6 +87,18 @@ def head_of(state: torch.Tensor) -> Head:
     return Head(kind, ranks, topk, max_tokens, head[24:56], head[56:88])
 
 
+def check_body(state: torch.Tensor, head: Head) -> torch.Tensor:
+    """The state, contiguous. Raises E_OPTION if it is not the one that was made."""
+    whole = state.contiguous()
+    if hashlib.sha256(whole[HEAD_BYTES:].numpy().data).digest() == head.key:
+        size = state_bytes(head.ranks, head.topk, head.max_tokens)
+        if head.kind == KIND_FILE or (head.kind == KIND_IDS and len(whole) == size):
+            return whole
+    raise FuscoError(
+        "E_OPTION", "the state of the handle was changed", hint="Give handle.state, or a copy of all its bytes."
+    )
+
+
 def ids_in(state: torch.Tensor, head: Head) -> list[torch.Tensor]:
     """int32 [tokens, topk] of every rank, views of a state of kind 0."""
     words = state[HEAD_BYTES:].view(torch.int32)
