@@ -1,7 +1,7 @@
 """Shared memory between the processes of a machine: one POSIX segment per rank, which its owner writes and others map.
 
-A segment is a file of /dev/shm. Its name is removed when all ranks have mapped it, so that a killed process leaves
-nothing behind.
+A segment is a file of /dev/shm. Its name is removed in the call after the one in which all ranks have mapped it: from
+then on a killed process leaves nothing behind.
 """
 
 from __future__ import annotations
