@@ -15,6 +15,7 @@ if [ "$mode" != short ] && [ "$mode" != full ]; then
 fi
 
 c_flags=
+c_tests=(test_audit test_exchange test_interface test_planning test_refusals test_rounds)
 
 # The targets of one build: build NAME SANITIZERS TARGET...
 build() {
@@ -28,26 +29,26 @@ build() {
   }
 }
 
-c_tests() {
+run_c_tests() {
   echo "== C tests, $1"
   ctest --test-dir "build/$1" --output-on-failure --no-tests=error
 }
 
 export UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
-build asan address,undefined test_exchange test_interface test_planning test_refusals test_rounds
-c_tests asan
-build tsan thread test_exchange test_interface test_planning test_refusals test_rounds
-c_tests tsan
+build asan address,undefined "${c_tests[@]}"
+run_c_tests asan
+build tsan thread "${c_tests[@]}"
+run_c_tests tsan
 [ "$mode" = full ] || exit 0
 
 if command -v valgrind > /dev/null; then
   # Valgrind does not emulate the flags that flush subnormals.
   c_flags=-DFUSCO_TEST_NO_FLUSH
-  build valgrind '' test_exchange test_interface test_planning test_refusals test_rounds
-  for test in exchange interface planning refusals rounds; do
+  build valgrind '' "${c_tests[@]}"
+  for test in "${c_tests[@]}"; do
     echo "== valgrind, $test"
     valgrind --quiet --error-exitcode=1 --leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect \
-      "build/valgrind/test/test_$test"
+      "build/valgrind/test/$test"
   done
   c_flags=
 else

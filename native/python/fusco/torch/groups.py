@@ -116,6 +116,7 @@ class Group:
 
     def prepared(self, state: torch.Tensor) -> Prepared:
         """The prepared plan of a state: the one that is kept, or made again. Raises E_PEER_MISMATCH, E_OPTION."""
+        state = state.contiguous()
         head = head_of(state)
         if head.options_digest != self.planner.options_digest:
             raise FuscoError(
@@ -130,7 +131,7 @@ class Group:
         return self.max_recv_rows * len(self.transport.local_ranks) or prepared.recv_rows
 
     def _prepare(self, state: torch.Tensor, head: Head) -> Prepared:
-        state = check_body(state, head)
+        check_body(state, head)
         if head.kind == KIND_FILE:
             plan = parse_plan(file_in(state))
         else:

@@ -87,13 +87,12 @@ def head_of(state: torch.Tensor) -> Head:
     return Head(kind, ranks, topk, max_tokens, head[24:56], head[56:88])
 
 
-def check_body(state: torch.Tensor, head: Head) -> torch.Tensor:
-    """The state, contiguous. Raises E_OPTION if it is not the one that was made."""
-    whole = state.contiguous()
-    if hashlib.sha256(whole[HEAD_BYTES:].numpy().data).digest() == head.key:
+def check_body(state: torch.Tensor, head: Head) -> None:
+    """Raises E_OPTION if the state is not the one that was made."""
+    if hashlib.sha256(state[HEAD_BYTES:].numpy().data).digest() == head.key:
         size = state_bytes(head.ranks, head.topk, head.max_tokens)
-        if head.kind == KIND_FILE or (head.kind == KIND_IDS and len(whole) == size):
-            return whole
+        if head.kind == KIND_FILE or (head.kind == KIND_IDS and len(state) == size):
+            return
     raise FuscoError(
         "E_OPTION", "the state of the handle was changed", hint="Give handle.state, or a copy of all its bytes."
     )
