@@ -14,7 +14,7 @@ from . import _structs as s
 from ._library import Handle, call, library
 from .errors import FuscoError
 from .ids import IdTable
-from .options import PlanOptions
+from .options import PlanOptions, count
 
 __all__ = ["Plan", "load_plan", "parse_plan"]
 
@@ -58,8 +58,8 @@ class Plan:
         return tuple(buffer.bytes for buffer in self._buffers)
 
     def shard(self, rank: int) -> memoryview:
-        """The bytes of a rank's shard, read-only; valid as long as the plan."""
-        buffer = self._buffers[rank]
+        """The bytes of a rank's shard, read-only; valid as long as the plan. Raises E_OPTION for an unknown rank."""
+        buffer = self._buffers[count("rank", rank, 0, self.options.ranks - 1)]
         return memoryview((ctypes.c_char * buffer.bytes).from_address(buffer.data)).toreadonly()
 
     def shard_digest(self, rank: int) -> str:

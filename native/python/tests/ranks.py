@@ -248,7 +248,7 @@ def threads(directory):
 
 
 def forked(directory):
-    """A fork of a rank is refused at once, may make a group of its own, and does not disturb the rank."""
+    """A forked child of a rank is refused at once, can make a new group, and does not disturb the rank."""
     shuffle = open_shuffle()
     x, ids, weights, _, _ = step(RANK, 6, 2, 8)
     # The segment still has its name when the fork ends.

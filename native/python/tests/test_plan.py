@@ -62,6 +62,10 @@ def test_a_plan_that_was_read_is_equal_to_the_one_that_was_written(tmp_path):
     assert [read.shard_digest(rank) for rank in range(4)] == [made.shard_digest(rank) for rank in range(4)]
     assert read.shard_bytes == made.shard_bytes
     assert bytes(read.shard(3)) == bytes(made.shard(3))
+    for plan, rank in ((made, 4), (made, -1), (read, 4), (read, 2**40)):
+        with pytest.raises(fusco.FuscoError, match="rank is") as caught:
+            plan.shard(rank)
+        assert caught.value.code == "E_OPTION"
     assert read.file_bytes() == (tmp_path / "a.fusco").read_bytes()
 
 

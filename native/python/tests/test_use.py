@@ -326,6 +326,7 @@ def test_tensors_that_do_not_fit_are_refused(inputs):
     refused("E_SHAPE", dispatch, x[:23], ids, weights)
     refused("E_SHAPE", dispatch, x, ids, weights[:23])
     refused("E_SHAPE", dispatch, x, ids, weights, splits=[1, 2, 3])
+    refused("E_SHAPE", dispatch, x, ids, weights, splits=4)
     refused("E_SHAPE", dispatch, x, ids, weights, splits=[1, 2, 3, 4])
     refused("E_SHAPE", combine, rows[:20], handle)
     refused("E_SHAPE", combine, torch.cat([rows, rows]), handle)

@@ -338,6 +338,8 @@ class ExpertShuffle:
         if splits is None:
             counts = [tokens * (rank + 1) // ranks - tokens * rank // ranks for rank in range(ranks)]
         else:
+            if isinstance(splits, int):
+                raise FuscoError("E_SHAPE", f"splits is {splits!r}; it must list the tokens of each local rank")
             counts = [count("a split", split) for split in splits]
             if len(counts) != ranks or sum(counts) != tokens:
                 raise FuscoError("E_SHAPE", f"splits {counts} do not divide {tokens} tokens among {ranks} local ranks")
