@@ -5,7 +5,7 @@ import { FuscoError } from './errors.ts';
 import { type Facts, rowsPerNode } from './facts.ts';
 import type { Decision, Plan } from './plan.ts';
 import { instanceCounts } from './quotas.ts';
-import { considersOncePerRank, oncePerRank, type PlanSpec } from './spec.ts';
+import { considersOncePerRank, oncePerRank, type PlanSpec, type Strategy } from './spec.ts';
 import { type Forwarding, LinkTotals, type OnRows, visitTraffic } from './traffic.ts';
 
 /**
@@ -89,7 +89,7 @@ function hierarchical(spec: PlanSpec, facts: Facts) {
   }
   const { rule, groups } = balance(spec.balance, spec, nodeRows);
   const decision: Decision = { strategy: 'hier', rule, groups, reason: '' };
-  return { spec: { ...spec, strategy: 'hier', ranksPerHost: 0 } as const, decision, nodeRows };
+  return { spec: settledSpec(spec, 'hier'), decision, nodeRows };
 }
 
 /**
@@ -105,18 +105,22 @@ function candidatesOf(spec: PlanSpec, facts: Facts): Candidate[] {
     const forwarding = { groups: decision.groups, rows };
     return { name, spec: settled, decision, busiest: busiestRank(nodes, pairs, forwarding) };
   };
-  const none = { balance: 'none', partial: 'none', sum: 'none' } as const;
-  const flat = { ...spec, strategy: 'flat', ranksPerHost: 0, ...none } as const;
   return [
-    { name: 'flat', spec: flat, decision: FLAT, busiest: busiestRank(spec, pairs) },
+    { name: 'flat', spec: settledSpec(spec, 'flat'), decision: FLAT, busiest: busiestRank(spec, pairs) },
     ...(considersOncePerRank(spec) ? [hier(oncePerRank(spec))] : []),
     hier(spec),
   ];
 }
 
+/** The spec of a plan with this strategy, from the options as given. */
+export function settledSpec(spec: PlanSpec, strategy: Strategy): Plan['spec'] {
+  const settled = { ...spec, strategy, ranksPerHost: 0 };
+  return strategy === 'hier' ? settled : { ...settled, balance: 'none', partial: 'none', sum: 'none' };
+}
+
 /** The settled spec and the decision that it follows from. Throws E_FACTS if the facts lack what the strategy needs. */
 export function decide(spec: PlanSpec, facts: Facts): { spec: Plan['spec']; decision: Decision } {
-  if (spec.strategy === 'flat') return { spec: { ...spec, strategy: 'flat' }, decision: FLAT };
+  if (spec.strategy === 'flat') return { spec: settledSpec(spec, 'flat'), decision: FLAT };
   if (spec.strategy === 'hier') {
     const { nodeRows: _, ...settled } = hierarchical(spec, facts);
     return settled;

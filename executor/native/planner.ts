@@ -1,18 +1,19 @@
 // Plans in native code, with the same bytes as the Wasm planner.
 
+import { settledSpec } from '../../planner/decide.ts';
 import { type ErrorCode, FuscoError } from '../../planner/errors.ts';
 import { Shard } from '../../planner/format/shard.ts';
-import { type Decision, markVerified, type VerifiedPlan } from '../../planner/plan.ts';
+import { markVerified, type VerifiedPlan } from '../../planner/plan.ts';
 import type { Progress } from '../../planner/planner.ts';
 import { checkTable, type RoutingTable, specOfGroup } from '../../planner/routing.ts';
-import type { PlanOptions, PlanSpec } from '../../planner/spec.ts';
+import { oncePerRank, type PlanOptions, type PlanSpec } from '../../planner/spec.ts';
 import { needAddon } from './addon.ts';
 import { translate } from './errors.ts';
 import type { NativePlanner, NativePlannerOptions } from './types.ts';
 
 /** The options of the native planner for a spec. */
 export function nativeOptions(spec: PlanSpec): NativePlannerOptions {
-  const { balance, partial, sum, replicas, placement, nodes, rowBytes, ranksPerHost, ...rest } = spec;
+  const { balance, partial, sum, replicas, placement, nodes, rowBytes, ...rest } = spec;
   return {
     ...rest,
     ...(balance === 'none' ? {} : { balance }),
@@ -42,7 +43,7 @@ function gather(count: number, tables: readonly RoutingTable[], countOf: (rank: 
 /**
  * Plans a whole group as Planner.planAll does, with the same result, on the calling thread.
  *
- * @throws FuscoError what planAll throws, E_OPTION for strategy `auto`, and E_BACKEND without the addon
+ * @throws FuscoError what planAll throws, and E_BACKEND without the addon
  */
 export function planAllNatively(
   tables: readonly RoutingTable[],
@@ -91,10 +92,11 @@ function planWith(
     secondCounts === 0
       ? undefined
       : gather(secondCounts, tables, (rank) => planner.countAgain(rank, tables[rank]!, counts));
-  const decision: Decision = { ...planner.decide(counts, second), reason: '' };
+  const { ranksPerNode, ...decision } = planner.decide(counts, second);
+  const nodes = ranksPerNode === spec.ranksPerNode ? spec : oncePerRank(spec);
   const shards = tables.map((table, rank) => {
     progress?.(spec.ranks + rank, 2 * spec.ranks);
     return Shard.open(planner.shard(rank, table, counts, second), rank);
   });
-  return markVerified({ spec: { ...spec, strategy: decision.strategy }, decision, shards });
+  return markVerified({ spec: settledSpec(nodes, decision.strategy), decision, shards });
 }

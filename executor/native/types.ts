@@ -97,7 +97,7 @@ export interface NativePlannerOptions {
   readonly combineDtype?: Dtype;
   readonly align?: number;
   readonly capacity?: number;
-  /** Not `auto` (E_OPTION), which only the Wasm planner decides. */
+  /** Planning on the device refuses `auto` (E_OPTION). */
   readonly strategy?: Strategy | 'auto';
   readonly balance?: Balance;
   readonly partial?: PartialDtype;
@@ -106,6 +106,8 @@ export interface NativePlannerOptions {
   readonly sliceRows?: number;
   readonly tileTokens?: number;
   readonly maxRows?: number;
+  /** Of `auto` only. */
+  readonly ranksPerHost?: number;
   /** [experts + 1]: where the ranks of each expert start in `placementRanks`; absent: contiguous blocks. */
   readonly placementOffsets?: Uint32Array;
   readonly placementRanks?: Uint16Array;
@@ -126,7 +128,11 @@ export interface NativePlanner {
   describe(): NativePlannerInfo;
   count(rank: number, table: RoutingTable): Uint32Array;
   countAgain(rank: number, table: RoutingTable, counts: Uint32Array): Uint32Array;
-  decide(counts: Uint32Array, secondCounts: Uint32Array | undefined): Omit<Decision, 'reason'>;
+  /** `ranksPerNode`: of the plan; that of the options, or 1 if `auto` chose once per rank. */
+  decide(
+    counts: Uint32Array,
+    secondCounts: Uint32Array | undefined,
+  ): Decision & { readonly ranksPerNode: number };
   shard(
     rank: number,
     table: RoutingTable,

@@ -178,7 +178,7 @@ const char *fusco_context_kernels(const fusco_context *context);
 typedef enum fusco_strategy FUSCO_ENUM {
   FUSCO_STRATEGY_FLAT = 0, /**< every row goes straight to its slot */
   FUSCO_STRATEGY_HIER = 1, /**< a row for another node goes once to a forwarder there */
-  FUSCO_STRATEGY_AUTO = 2  /**< settled from the facts by the Wasm planner; native code refuses it */
+  FUSCO_STRATEGY_AUTO = 2  /**< an option of planning that the facts settle; no plan has it */
 } fusco_strategy;
 
 /** Dtype of a node's partial sum in the combine of a hierarchical plan. */

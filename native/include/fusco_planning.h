@@ -50,7 +50,7 @@ typedef struct fusco_plan_options {
   fusco_dtype combine_dtype; /**< nominal dtype of combined rows; BYTES: as dtype, BF16 for FP8 */
   uint32_t align;            /**< rows to which each block is padded; 0: 1 */
   uint32_t capacity;         /**< most rows of an instance; 0: no limit */
-  fusco_strategy strategy;   /**< never AUTO, which the Wasm planner settles */
+  fusco_strategy strategy;   /**< planning on the device and audits refuse AUTO */
   fusco_balance balance;     /**< hierarchical plans only */
   fusco_partial partial;     /**< hierarchical plans only */
   fusco_sum sum;             /**< hierarchical plans only */
@@ -64,6 +64,9 @@ typedef struct fusco_plan_options {
   /** Most rows that a rank may receive, padding included: planning fails with FUSCO_E_MAX_ROWS if one would
    * receive more. Not part of the plan. 0: no bound. Planning on the device takes the bound of its limits. */
   uint32_t max_rows;
+  /** Ranks of one machine, for AUTO, which assumes fast links inside a machine; read for no other strategy. A
+   * multiple of ranks_per_node that divides ranks. Not part of the plan. 0: ranks_per_node. */
+  uint32_t ranks_per_host;
 } fusco_plan_options;
 
 /** Integer type of expert ids. */
@@ -95,7 +98,7 @@ typedef struct fusco_planner fusco_planner; /**< options with their placement, r
  * @param[in]  options  host memory; copied, with the arrays that it points to
  * @param[out] planner  destroy it with fusco_planner_destroy; unchanged after a failure
  * @param[out] error    may be NULL
- * @retval FUSCO_E_OPTION     an option is out of range, or strategy is AUTO
+ * @retval FUSCO_E_OPTION     an option is out of range
  * @retval FUSCO_E_PLACEMENT  the placement names a rank outside the group, or a rank twice for an expert
  * @retval FUSCO_E_LIMIT      more than 65535 instances
  */
@@ -114,8 +117,8 @@ typedef struct fusco_planner_info {
   uint32_t struct_size; /**< sizeof(fusco_planner_info) */
   uint32_t instances;   /**< instances of the placement */
   /** Counts of one rank in the first gather, u32 each: its entries per instance, or per expert under QUOTA_1
-   * with replicas; and behind them its rows per node, if the strategy needs those and they depend on neither
-   * a capacity nor quotas. */
+   * with replicas; and behind them its rows per node, and per rank if AUTO may choose once per rank, if the
+   * strategy needs those and they depend on neither a capacity nor quotas. */
   uint32_t counts;
   uint32_t second_counts;     /**< counts of one rank in the second gather; 0: none is needed */
   uint8_t options_digest[32]; /**< SHA-256 of the options; ranks compare it before they plan */
@@ -152,7 +155,8 @@ fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, co
                                  uint32_t *counts, fusco_error *error);
 
 /**
- * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity.
+ * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity, and per
+ * rank if AUTO may choose once per rank.
  *
  * @param[in]  planner        the planner
  * @param[in]  rank           0..ranks - 1
@@ -170,12 +174,16 @@ fusco_status fusco_planner_count_again(const fusco_planner *planner, uint32_t ra
 /** What the facts decide, with the same result on all ranks. */
 typedef struct fusco_decision {
   uint32_t struct_size;    /**< sizeof(fusco_decision) */
-  fusco_strategy strategy; /**< that of the options */
+  fusco_strategy strategy; /**< that of the options, or what AUTO chose */
   fusco_balance rule;      /**< the rule that assigned the rail groups, never BEST; BEST for flat plans */
+  uint32_t ranks_per_node; /**< ranks of a node of the plan: those of the options, or 1 for once per rank */
+  char reason[320];        /**< why AUTO chose the strategy, ends with 0; empty for other strategies */
 } fusco_decision;
 
 /**
- * Decides who forwards.
+ * Decides who forwards. AUTO chooses among a flat plan, a hierarchical one, and, without replicas, a hierarchical
+ * one with one rank per node (once per rank): the one whose busiest rank is the least busy. A plan file of such
+ * a plan is written with the strategy and ranks_per_node of the decision.
  *
  * @param[in]     planner        the planner
  * @param[in]     counts         u32 [ranks, info.counts], host memory

@@ -107,6 +107,7 @@ PlannerOptions::PlannerOptions(const Fields &fields) {
   options_.slice_rows = fields.get<uint32_t>("sliceRows");
   options_.tile_tokens = fields.get<uint32_t>("tileTokens");
   options_.max_rows = fields.get<uint32_t>("maxRows");
+  options_.ranks_per_host = fields.get<uint32_t>("ranksPerHost");
   if (!fields.has("placementOffsets")) return;
   offsets_ = fields.elements<uint32_t>("placementOffsets", uint64_t{options_.experts} + 1);
   ranks_ = fields.elements<uint16_t>("placementRanks", offsets_.back());
@@ -174,6 +175,8 @@ Napi::Value Planner::decide(const Napi::CallbackInfo &info) {
   decided.Set("strategy", isFlat ? "flat" : "hier");
   decided.Set("rule", balanceName(decision.rule));
   decided.Set("groups", list);
+  decided.Set("reason", decision.reason);
+  setNumbers(decided, {{"ranksPerNode", decision.ranks_per_node}});
   return decided;
 }
 

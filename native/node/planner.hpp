@@ -49,7 +49,7 @@ class Planner : public Handle<Planner, Owned<fusco_planner, fusco_planner_destro
   Napi::Value count(const Napi::CallbackInfo &info);
   // (rank, table, counts) -> Uint32Array
   Napi::Value countAgain(const Napi::CallbackInfo &info);
-  // (counts, secondCounts?) -> {strategy, rule, groups}
+  // (counts, secondCounts?) -> {strategy, rule, groups, reason, ranksPerNode}
   Napi::Value decide(const Napi::CallbackInfo &info);
   // (rank, table, counts, secondCounts?) -> Uint8Array
   Napi::Value shard(const Napi::CallbackInfo &info);

@@ -261,7 +261,7 @@ void readCore(const Value &core, std::string_view packed, uint32_t ranks, Header
   }
   header.decision = readDecision(header.spec, core);
   planning::MsgpackWriter again;
-  planning::packOptions(header.spec, &header.decision, again);
+  planning::packOptions(header.spec, header.decision, again);
   const std::vector<uint8_t> &bytes = again.bytes();
   if (!std::equal(bytes.begin(), bytes.end(), packed.begin(), packed.end(),
                   [](uint8_t a, char b) { return a == static_cast<uint8_t>(b); })) {
@@ -355,7 +355,7 @@ std::vector<uint8_t> writeHeader(const Header &header, std::string_view producer
   to.integer(minorOf(header.spec));
   to.map(5);
   to.text("core");
-  planning::packOptions(header.spec, &header.decision, to);
+  planning::packOptions(header.spec, header.decision, to);
   to.text("planId");
   to.binary(header.planId.data(), static_cast<uint32_t>(header.planId.size()));
   to.text("producer");
@@ -377,7 +377,7 @@ Digest planIdOf(const Header &header) {
   start.array(2);
   start.text(magic);
   start.integer(FUSCO_FORMAT_MAJOR);
-  planning::packOptions(header.spec, &header.decision, start);
+  planning::packOptions(header.spec, header.decision, start);
   planning::Sha256 hash;
   hash.update(start.bytes().data(), start.bytes().size());
   for (const ListedShard &shard : header.shards) hash.update(shard.digest.data(), shard.digest.size());

@@ -7,11 +7,11 @@
 
 namespace fusco::planning {
 
-// Writes the map of the options, with `decision` what the plan id covers in addition to the shards.
-void packOptions(const Spec &spec, const Decision *decision, MsgpackWriter &to);
+// Writes the map of the options and the decision: what the plan id covers in addition to the shards.
+void packOptions(const Spec &spec, const Decision &decision, MsgpackWriter &to);
 
-// SHA-256 of the options: equal on ranks with equal options.
-Digest optionsDigest(const Spec &spec);
+// SHA-256 of the options: equal on ranks with equal options. `ranksPerHost` as from ranksPerHostOf.
+Digest optionsDigest(const Spec &spec, uint32_t ranksPerHost);
 
 // Names of values in a header.
 const char *dtypeName(fusco_dtype dtype);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "candidates.hpp"
 #include "entry_passes.hpp"
 #include "ids.hpp"
 #include "landing_passes.hpp"
@@ -357,14 +358,19 @@ class ShardWriter {
 
 }  // namespace
 
+Planner::Planner(const fusco_plan_options &options)
+    : spec_(makeSpec(options)),
+      candidates_(candidatesOf(spec_)),
+      ranksPerHost_(ranksPerHostOf(options, spec_)) {}
+
 uint32_t Planner::firstCounts() const {
-  return spec_.targets() + (spec_.isFlat() || spec_.countsTwice() ? 0 : spec_.nodes);
+  return spec_.targets() + (spec_.countsTwice() ? 0 : spec_.rowCounts());
 }
 
-uint32_t Planner::secondCounts() const { return spec_.countsTwice() ? spec_.nodes : 0; }
+uint32_t Planner::secondCounts() const { return spec_.countsTwice() ? spec_.rowCounts() : 0; }
 
 Facts Planner::factsOf(const uint32_t *counts, const uint32_t *second) const {
-  Facts facts{counts, firstCounts(), counts, firstCounts(), nullptr, 0, {}};
+  Facts facts{counts, firstCounts(), counts, firstCounts(), nullptr, 0, {}, nullptr};
   if (spec_.hasQuotas()) {
     facts.quotas = quotasOf(spec_, counts, firstCounts());
     facts.counts = facts.quotas.data();
@@ -373,6 +379,7 @@ Facts Planner::factsOf(const uint32_t *counts, const uint32_t *second) const {
   if (spec_.isFlat()) return facts;
   facts.nodeRows = spec_.countsTwice() ? second : counts + spec_.targets();
   facts.nodeStride = spec_.countsTwice() ? secondCounts() : firstCounts();
+  if (facts.nodeRows != nullptr && spec_.considersOncePerRank()) facts.rankRows = facts.nodeRows + spec_.nodes;
   return facts;
 }
 
@@ -393,10 +400,16 @@ void Planner::count(uint32_t rank, const fusco_ids &ids, uint32_t *counts) const
 }
 
 void Planner::countRows(uint32_t rank, const fusco_ids &ids, const uint16_t *instance, const int32_t *slot,
-                        uint32_t *nodeRows) const {
-  const std::vector<uint32_t> rows =
-      countNodeRows(spec_, forwardKeys(spec_, rank, instance, slot), ids.tokens);
-  std::copy(rows.begin(), rows.end(), nodeRows);
+                        uint32_t *rows) const {
+  const auto append = [&](const Spec &nodes) {
+    const std::vector<uint32_t> found =
+        countNodeRows(nodes, forwardKeys(nodes, rank, instance, slot), ids.tokens);
+    rows = std::copy(found.begin(), found.end(), rows);
+  };
+  append(spec_);
+  for (const Spec &candidate : candidates_) {
+    if (candidate.nodes != spec_.nodes) append(candidate);
+  }
 }
 
 void Planner::countAgain(uint32_t rank, const fusco_ids &ids, const uint32_t *counts,
@@ -415,16 +428,25 @@ void Planner::countAgain(uint32_t rank, const fusco_ids &ids, const uint32_t *co
   countRows(rank, ids, instance.data(), slot.data(), second);
 }
 
-Decision Planner::decide(const uint32_t *counts, const uint32_t *second) const {
-  return planning::decide(spec_, factsOf(counts, second));
+Planner::Settled Planner::settle(const uint32_t *counts, const uint32_t *second) const {
+  Settled settled{&spec_, factsOf(counts, second), {}};
+  if (candidates_.empty()) {
+    settled.decision = decide(spec_, settled.facts);
+    return settled;
+  }
+  Choice choice = chooseLeastBusy(spec_, ranksPerHost_, candidates_, settled.facts);
+  settled.spec = choice.spec;
+  settled.decision = std::move(choice.decision);
+  settled.facts.nodeRows = rowsPerNode(*settled.spec, settled.facts);
+  return settled;
 }
 
 uint64_t Planner::shard(uint32_t rank, const fusco_ids &ids, const uint32_t *counts, const uint32_t *second,
                         const fusco_buffer &shard) const {
   checkRank(spec_, rank);
   checkIds(ids, rank, spec_.topk);
-  const Facts facts = factsOf(counts, second);
-  ShardWriter writer(spec_, facts, planning::decide(spec_, facts), rank, ids);
+  const Settled settled = settle(counts, second);
+  ShardWriter writer(*settled.spec, settled.facts, settled.decision, rank, ids);
   if (shard.data == nullptr) return writer.bytes();
   checkShardBuffer(shard, rank, writer.bytes());
   writer.write(static_cast<uint8_t *>(shard.data));

@@ -2,30 +2,40 @@
 #pragma once
 
 #include "decision.hpp"
+#include "options_digest.hpp"
 
 namespace fusco::planning {
 
 // Immutable; several threads may use one at the same time.
 class Planner {
  public:
-  // Throws what makeSettledSpec throws.
-  explicit Planner(const fusco_plan_options &options) : spec_(makeSettledSpec(options)) {}
+  // Throws what makeSpec and ranksPerHostOf throw.
+  explicit Planner(const fusco_plan_options &options);
   // The strategy is settled.
   explicit Planner(Spec spec) : spec_(std::move(spec)) {}
 
+  // The options as given; their strategy may be AUTO.
   const Spec &spec() const { return spec_; }
-  // Counts of a rank in the first gather: its rows per instance, and its rows per node where those follow
+  Digest digest() const { return optionsDigest(spec_, ranksPerHost_); }
+  // Counts of a rank in the first gather: its rows per instance, and spec().rowCounts() where those follow
   // from its ids alone.
   uint32_t firstCounts() const;
-  // In the second gather: its rows per node where they depend on the counts of all ranks; else 0.
+  // In the second gather: spec().rowCounts() where those depend on the counts of all ranks; else 0.
   uint32_t secondCounts() const;
 
   // [firstCounts()]. Throws E_ROUTING_*, E_LIMIT, E_OPTION, E_BUFFER.
   void count(uint32_t rank, const fusco_ids &ids, uint32_t *counts) const;
   // [secondCounts()]. `counts` [ranks, firstCounts()]. Throws the same, and E_FACTS.
   void countAgain(uint32_t rank, const fusco_ids &ids, const uint32_t *counts, uint32_t *second) const;
+  // What the facts decide. `spec` is valid as long as the planner, and its strategy is settled; the rows per
+  // node of `facts` are those of its nodes.
+  struct Settled {
+    const Spec *spec;
+    Facts facts;
+    Decision decision;
+  };
   // Throws E_FACTS.
-  Decision decide(const uint32_t *counts, const uint32_t *second) const;
+  Settled settle(const uint32_t *counts, const uint32_t *second) const;
   // Bytes of the rank's shard; `shard` is null, or is written if its capacity is enough. Throws E_BUFFER, and
   // what countAgain throws.
   uint64_t shard(uint32_t rank, const fusco_ids &ids, const uint32_t *counts, const uint32_t *second,
@@ -33,10 +43,12 @@ class Planner {
 
  private:
   void countRows(uint32_t rank, const fusco_ids &ids, const uint16_t *instance, const int32_t *slot,
-                 uint32_t *nodeRows) const;
+                 uint32_t *rows) const;
   Facts factsOf(const uint32_t *counts, const uint32_t *second) const;
 
   Spec spec_;
+  std::vector<Spec> candidates_;  // of AUTO; else none
+  uint32_t ranksPerHost_ = 0;     // of AUTO; else 0
 };
 
 }  // namespace fusco::planning

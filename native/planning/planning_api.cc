@@ -1,10 +1,9 @@
 // The C interface of planning on the host.
 #include <algorithm>
-#include <cstring>
+#include <cstdio>
 
 #include "fusco_planning.h"
 #include "guard.hpp"
-#include "options_digest.hpp"
 #include "planner.hpp"
 #include "structs.hpp"
 
@@ -55,7 +54,7 @@ fusco_status fusco_planner_describe(const fusco_planner *planner, fusco_planner_
     value.instances = made.spec().placement.instances;
     value.counts = made.firstCounts();
     value.second_counts = made.secondCounts();
-    const auto digest = fusco::planning::optionsDigest(made.spec());
+    const auto digest = made.digest();
     std::copy(digest.begin(), digest.end(), value.options_digest);
     fusco::structTo(info, value, "fusco_planner_info");
   });
@@ -84,13 +83,16 @@ fusco_status fusco_planner_decide(const fusco_planner *planner, const uint32_t *
   return fusco::guarded(error, [&] {
     const auto &made = plannerOf(planner);
     need(decision, "decision");
-    const auto found = made.decide(&need(counts, "counts"), secondOf(made, second_counts));
+    const auto settled = made.settle(&need(counts, "counts"), secondOf(made, second_counts));
+    const fusco::planning::Decision &found = settled.decision;
     if (!found.isFlat()) {
       std::copy(found.groups.begin(), found.groups.end(), &need(rail_groups, "rail_groups"));
     }
     auto value = fusco_sized<fusco_decision>();
     value.strategy = found.strategy;
     value.rule = found.rule;
+    value.ranks_per_node = settled.spec->ranksPerNode;
+    std::snprintf(value.reason, sizeof value.reason, "%s", found.reason.c_str());
     fusco::structTo(decision, value, "fusco_decision");
   });
 }

@@ -95,9 +95,19 @@ Spec makeSpec(const fusco_plan_options &options) {
 
 Spec makeSettledSpec(const fusco_plan_options &options) {
   if (options.strategy == FUSCO_STRATEGY_AUTO) {
-    throw Failure(FUSCO_E_OPTION, "auto is settled by the Wasm planner; ask for flat or hier");
+    throw Failure(FUSCO_E_OPTION, "strategy auto is not settled here; give flat or hier");
   }
   return makeSpec(options);
+}
+
+uint32_t ranksPerHostOf(const fusco_plan_options &options, const Spec &spec) {
+  if (spec.strategy != FUSCO_STRATEGY_AUTO) return 0;
+  if (options.ranks_per_host == 0) return spec.ranksPerNode;
+  const uint32_t size = checkRange("ranksPerHost", options.ranks_per_host, 1, spec.ranks);
+  if (spec.ranks % size == 0 && size % spec.ranksPerNode == 0) return size;
+  throw Failure(FUSCO_E_OPTION, "ranksPerHost %u is not a multiple of ranksPerNode %u that divides %u ranks",
+                size, spec.ranksPerNode, spec.ranks)
+      .limited(size, spec.ranks);
 }
 
 CandidateLists targetsOf(const Spec &spec, uint32_t rank) {

@@ -35,14 +35,25 @@ struct Spec {
   uint32_t targets() const { return hasQuotas() ? experts : placement.instances; }
   // Whether rows per node depend on the counts of all ranks.
   bool countsTwice() const { return !isFlat() && (capacity > 0 || hasQuotas()); }
+  // Whether AUTO may choose once per rank. Not if experts have replicas: the instance that takes a row then
+  // depends on the nodes, and the facts count the rows only for one choice of nodes.
+  bool considersOncePerRank() const {
+    return strategy == FUSCO_STRATEGY_AUTO && ranksPerNode > 1 && !placement.hasReplicas();
+  }
+  // Rows that a rank counts in addition to its targets: for each node, and for each rank if AUTO may choose
+  // once per rank.
+  uint32_t rowCounts() const { return isFlat() ? 0 : nodes + (considersOncePerRank() ? ranks : 0); }
   uint32_t nodeOf(uint32_t rank) const { return rank / ranksPerNode; }
 };
 
 // `options` has the form of this version. Throws E_OPTION, E_PLACEMENT, E_LIMIT.
 Spec makeSpec(const fusco_plan_options &options);
 
-// The same for planning, which does not settle AUTO: throws E_OPTION for it.
+// The same where nothing settles AUTO: throws E_OPTION for it.
 Spec makeSettledSpec(const fusco_plan_options &options);
+
+// Ranks of one machine that AUTO assumes; 0 for other strategies. Throws E_OPTION.
+uint32_t ranksPerHostOf(const fusco_plan_options &options, const Spec &spec);
 
 // The dtype of combined rows where the options name none.
 fusco_dtype defaultCombineDtype(fusco_dtype dtype);

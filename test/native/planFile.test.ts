@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { encodePlan } from '../../planner/index.ts';
 import { loadPlanner, nodeSha256 } from '../../planner/node.ts';
+import { markVerified } from '../../planner/plan.ts';
 import type { Planner } from '../../planner/planner.ts';
 import { addon, describeNative } from '../support/addon.ts';
 import { honestFile, refusalOf } from '../support/honest.ts';
@@ -56,6 +57,17 @@ describeNative('plan files in native code', () => {
       file.checkRouting(tables);
       file.close();
     }
+  });
+
+  it.each([31, 32, 255, 256, 300])('reads and writes a reason of %i bytes', async (length) => {
+    const plan = samplePlan(planner, 'plain');
+    const decision = { ...plan.decision, reason: 'x'.repeat(length) };
+    const { bytes } = await encodePlan(markVerified({ ...plan, decision }), nodeSha256);
+    const file = new addon.PlanFile(bytes);
+    const path = join(folder, 'reason.fusco');
+    file.write(path, decision.reason);
+    file.close();
+    expect(Buffer.compare(readFileSync(path), bytes)).toBe(0);
   });
 
   it('says where a plan is not the one of a routing', async () => {

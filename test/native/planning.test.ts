@@ -8,7 +8,7 @@ import type { Planner } from '../../planner/planner.ts';
 import type { IdArray, RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
 import { addon, describeNative } from '../support/addon.ts';
-import { planDifferences, randomPlan } from '../support/randomPlans.ts';
+import { planDifferences, randomAutoPlan, randomPlan } from '../support/randomPlans.ts';
 import { makeRouting, toTables } from '../support/workloads.ts';
 
 let wasm: Planner;
@@ -45,7 +45,7 @@ describeNative('native planning', () => {
     const long = routing.map((tokens, rank) =>
       Array.from({ length: 4096 - rank }, (_, i) => tokens[(i * 7 + rank) % tokens.length]!),
     );
-    for (const strategy of ['flat', 'hier'] as const) {
+    for (const strategy of ['flat', 'hier', 'auto'] as const) {
       const options: PlanOptions = { experts: 256, ranks: 8, ranksPerNode: 2, strategy, align: 128 };
       expect(planDifferences(wasm, { options, tables: toTables(long, 8) })).toEqual([]);
     }
@@ -132,31 +132,107 @@ describeNative('a bound of receive buffers', () => {
     );
     const options: PlanOptions = { experts: 8, ranks: 4, align: 4 };
     const most = Math.max(...wasm.planAll(tables, options).shards.map(({ recvRows }) => recvRows));
-    expect(planDifferences(wasm, { options: { ...options, maxRows: most }, tables })).toEqual([]);
-    const errors = [wasm.planAll.bind(wasm), planAllNatively].map((plan) => {
-      try {
-        plan(tables, { ...options, maxRows: most - 1 });
-      } catch (error) {
-        const { code, message } = error as { code: string; message: string };
-        return { code, message };
-      }
-      return undefined;
-    });
-    expect(errors[0]).toMatchObject({ code: 'E_MAX_ROWS' });
-    expect(errors[1]).toEqual(errors[0]);
+    for (const strategy of ['flat', 'auto'] as const) {
+      const bounded = { ...options, strategy, maxRows: most };
+      expect(planDifferences(wasm, { options: bounded, tables })).toEqual([]);
+      const errors = [wasm.planAll.bind(wasm), planAllNatively].map((plan) => {
+        try {
+          plan(tables, { ...bounded, maxRows: most - 1 });
+        } catch (error) {
+          const { code, message } = error as { code: string; message: string };
+          return { code, message };
+        }
+        return undefined;
+      });
+      expect(errors[0]).toMatchObject({ code: 'E_MAX_ROWS' });
+      expect(errors[1]).toEqual(errors[0]);
+    }
   });
 });
 
 describeNative('strategy auto', () => {
-  it('is refused, because the Wasm planner settles it', () => {
-    const { options, tables } = randomPlan(0);
-    const auto = { ...options, strategy: 'auto' } as const;
-    expect(() => planAllNatively(tables, auto)).toThrow(
+  it(`makes the bytes and gives the reason of the Wasm planner for ${CASES} random routings`, () => {
+    const chosen = new Map<string, number>();
+    for (let number = 0; number < CASES; number++) {
+      const subject = randomAutoPlan(number);
+      expect(planDifferences(wasm, subject), `case ${number}: ${JSON.stringify(subject.options)}`).toEqual(
+        [],
+      );
+      const { reason } = planAllNatively(subject.tables, subject.options).decision;
+      const name = `${reason.split(' has ')[0]}${reason.includes('replicas') ? ', replicas' : ''}`;
+      chosen.set(name, (chosen.get(name) ?? 0) + 1);
+    }
+    const names = ['flat', 'flat, replicas', 'once per node', 'once per node, replicas', 'once per rank'];
+    expect([...chosen.keys()].sort()).toEqual(names);
+    expect(Math.min(...chosen.values())).toBeGreaterThan(10);
+  });
+
+  it('has the options digest of the planner, which covers the ranks of a machine', async () => {
+    const digests = new Set<string>();
+    for (const ranksPerHost of [2, 4, 8]) {
+      const options: PlanOptions = { experts: 8, ranks: 8, ranksPerNode: 2, strategy: 'auto', ranksPerHost };
+      const spec = resolveOptions(options, 2);
+      const planner = new addon.Planner(nativeOptions(spec));
+      const { optionsDigest: digest } = planner.describe();
+      planner.close();
+      expect(digest).toEqual(Uint8Array.from(await optionsDigest(spec, nodeSha256)));
+      digests.add(Buffer.from(digest).toString('hex'));
+    }
+    expect(digests.size).toBe(3);
+  });
+
+  const AUTO = { experts: 8, ranks: 4, ranksPerNode: 2, topk: 2, dtype: 'bf16', strategy: 'auto' } as const;
+
+  it('counts rows per node and per rank, with the first facts, or again after the capacity', () => {
+    // Experts 0, 1 are on rank 0, experts 2, 3 on rank 1, and so on; nodes are ranks 0, 1 and 2, 3.
+    const table: RoutingTable = { ids: Int32Array.of(0, 4, 4, 6, 4, 5), tokens: 3, topk: 2 };
+    const planner = new addon.Planner(AUTO);
+    expect(planner.describe()).toMatchObject({ instances: 8, counts: 14, secondCounts: 0 });
+    expect([...planner.count(0, table)]).toEqual([1, 0, 0, 0, 3, 1, 1, 0, 0, 3, 0, 0, 3, 1]);
+
+    const bounded = new addon.Planner({ ...AUTO, capacity: 1 });
+    expect(bounded.describe()).toMatchObject({ counts: 8, secondCounts: 6 });
+    const counts = new Uint32Array(32);
+    for (const rank of [0, 1, 2, 3]) counts.set(bounded.count(rank, table), 8 * rank);
+    // Expert 4 keeps the entry of token 0, expert 6 that of token 1, expert 5 that of token 2.
+    expect([...bounded.countAgain(0, table, counts)]).toEqual([0, 3, 0, 0, 2, 1]);
+    expect([...bounded.countAgain(1, table, counts)]).toEqual([0, 0, 0, 0, 0, 0]);
+  });
+
+  it('refuses facts whose rows per rank contradict the ids of the rank', () => {
+    // One token has two experts on rank 2, the other one two on rank 3.
+    const table: RoutingTable = { ids: Int32Array.of(4, 5, 6, 7), tokens: 2, topk: 2 };
+    const planner = new addon.Planner(AUTO);
+    const counts = new Uint32Array(4 * 14);
+    for (const rank of [0, 1, 2, 3]) counts.set(planner.count(rank, table), 14 * rank);
+    expect(planner.decide(counts, undefined)).toMatchObject({
+      strategy: 'hier',
+      ranksPerNode: 1,
+      rule: 'static',
+      reason: expect.stringMatching(/^once per rank has the least busy rank: flat /),
+    });
+    const lying = counts.map((count, i) => (i === 8 + 2 + 2 ? count - 1 : count));
+    expect(() => planner.shard(0, table, lying, undefined)).toThrow(
       expect.objectContaining({
-        code: 'E_OPTION',
-        message: 'auto is settled by the Wasm planner; ask for flat or hier',
+        code: 'E_FACTS',
+        message: 'rank 0 sends 1 rows to node 2, the facts say 0',
       }),
     );
+  });
+
+  it.each([
+    [
+      'that are no whole nodes',
+      3,
+      /^ranksPerHost 3 is not a multiple of ranksPerNode 2 that divides 4 ranks$/,
+    ],
+    ['more than there are', 6, /^ranksPerHost is 6; it must be an integer from 1 to 4$/],
+  ])('refuses ranks of a machine %s', (_, ranksPerHost, message) => {
+    expect(() => new addon.Planner({ ...AUTO, ranksPerHost })).toThrow(
+      expect.objectContaining({ code: 'E_OPTION', message: expect.stringMatching(message) }),
+    );
+    // Other strategies do not read them.
+    new addon.Planner({ ...AUTO, strategy: 'flat', ranksPerHost }).close();
   });
 });
 

@@ -70,6 +70,18 @@ export function randomPlan(number: number): RandomPlan {
   return { options, tables: toTables(routing, topk, dtype) };
 }
 
+/** A random plan whose strategy is `auto`, on machines of one or several nodes: a pure function of its number. */
+export function randomAutoPlan(number: number): RandomPlan {
+  const { options, tables } = randomPlan(number);
+  const { ranks, ranksPerNode = 1 } = options;
+  const random = randomFrom(~number);
+  const hosts = [1, 2, 3, 4, 8, 16]
+    .map((nodes) => nodes * ranksPerNode)
+    .filter((ranksPerHost) => ranks % ranksPerHost === 0);
+  const ranksPerHost = hosts[Math.floor(random() * hosts.length)]!;
+  return { options: { ...options, strategy: 'auto', ranksPerHost }, tables };
+}
+
 /** What differs between the plans of the two planners; empty if nothing does. */
 export function planDifferences(wasm: Planner, { options, tables }: RandomPlan): string[] {
   const expected = wasm.planAll(tables, options);

@@ -144,21 +144,18 @@ describe('fusco plan', () => {
 describeNative('fusco plan --planner native', () => {
   const PLAN = ['plan', 'r.npy', '--experts', '8', '--ranks-per-node', '2'];
 
-  it('writes the file that the Wasm planner writes', async () => {
-    saveRouting('r.npy', EVEN);
-    const hier = [...PLAN, '--strategy', 'hier', '--sum', 'token'];
-    const wasm = await fuscoJson(...hier, '-o', 'wasm.fusco');
-    const native = await fuscoJson(...hier, '-o', 'native.fusco', '--planner', 'native');
-    expect(native.planId).toBe(wasm.planId);
-    expect(readFileSync('native.fusco')).toEqual(readFileSync('wasm.fusco'));
-  });
-
-  it('refuses --strategy auto', async () => {
-    saveRouting('r.npy', EVEN);
-    const auto = ['--strategy', 'auto', '--planner', 'native'];
-    expectRefusal(await fusco(...PLAN, ...auto, '-o', 'p.fusco'), 'E_OPTION', /settled by the Wasm planner/);
-    expect(existsSync('p.fusco')).toBe(false);
-  });
+  it.each(['--strategy hier --sum token', '--strategy auto', '--strategy auto --ranks-per-host 4'])(
+    'writes the file that the Wasm planner writes: %s',
+    async (strategy) => {
+      saveRouting('r.npy', EVEN);
+      const plan = [...PLAN, ...strategy.split(' ')];
+      const wasm = await fuscoJson(...plan, '-o', 'wasm.fusco');
+      const native = await fuscoJson(...plan, '-o', 'native.fusco', '--planner', 'native');
+      expect(native.planId).toBe(wasm.planId);
+      expect(native.auto).toEqual(wasm.auto);
+      expect(readFileSync('native.fusco')).toEqual(readFileSync('wasm.fusco'));
+    },
+  );
 
   it('refuses --stream', async () => {
     saveRouting('r.npy', EVEN);
