@@ -155,8 +155,8 @@ fusco_status fusco_planner_count(const fusco_planner *planner, uint32_t rank, co
                                  uint32_t *counts, fusco_error *error);
 
 /**
- * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity, and per
- * rank if AUTO may choose once per rank.
+ * Second facts of a rank, if info.second_counts is not 0: its rows per node after quotas and capacity, and
+ * per rank if AUTO may choose once per rank.
  *
  * @param[in]  planner        the planner
  * @param[in]  rank           0..ranks - 1
@@ -181,9 +181,9 @@ typedef struct fusco_decision {
 } fusco_decision;
 
 /**
- * Decides who forwards. AUTO chooses among a flat plan, a hierarchical one, and, without replicas, a hierarchical
- * one with one rank per node (once per rank): the one whose busiest rank is the least busy. A plan file of such
- * a plan is written with the strategy and ranks_per_node of the decision.
+ * Decides who forwards. AUTO chooses among a flat plan, a hierarchical one, and, without replicas, a
+ * hierarchical one with one rank per node (once per rank): the one whose busiest rank is the least busy. A
+ * plan file of such a plan is written with the strategy and ranks_per_node of the decision.
  *
  * @param[in]     planner        the planner
  * @param[in]     counts         u32 [ranks, info.counts], host memory
@@ -273,7 +273,7 @@ typedef struct fusco_plan_file_info {
   const fusco_buffer *shards;        /**< [ranks] */
   uint8_t plan_id[32];               /**< SHA-256 */
   fusco_balance rule;                /**< that assigned the rail groups, never BEST; BEST for flat plans */
-  const char *reason; /**< why AUTO chose the strategy, UTF-8, to be written; NULL: "". Not read back */
+  const char *reason; /**< why AUTO chose the strategy, UTF-8; "" for other strategies, and written for NULL */
 } fusco_plan_file_info;
 
 /**

@@ -339,6 +339,7 @@ Header readHeader(Cursor &cursor) {
   const Value &core = *value.find("core");
   readCore(core, core.bytes, ranks, header);
   header.planId = digestOf(*value.find("planId"));
+  header.reason = value.find("reason")->bytes;
   for (const Value &entry : value.find("shards")->items) {
     header.shards.push_back({entry.items[0].integer, digestOf(entry.items[1])});
   }

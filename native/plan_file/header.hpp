@@ -21,6 +21,7 @@ struct Header {
   Spec spec;  // its strategy is settled
   Decision decision;
   Digest planId;
+  std::string reason;  // why AUTO chose the strategy, as read: UTF-8
   std::vector<ListedShard> shards;
 };
 

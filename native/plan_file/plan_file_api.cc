@@ -106,6 +106,7 @@ fusco_status fusco_plan_file_describe(const fusco_plan_file *file, fusco_plan_fi
     value.shards = file->shards.data();
     std::copy(header.planId.begin(), header.planId.end(), value.plan_id);
     value.rule = header.decision.rule;
+    value.reason = header.reason.c_str();
     fusco::structTo(info, value, "fusco_plan_file_info");
   });
 }

@@ -21,7 +21,7 @@ Decision decide(const Spec &spec, const Facts &facts) {
   made.groups.resize(spec.ranks);
   const BalanceInput input{
       spec.ranks,   spec.ranksPerNode,         nodeRows,      facts.nodeStride,
-      words.data(), words.data() + spec.ranks, orders.data(),  orders.data() + spec.ranksPerNode};
+      words.data(), words.data() + spec.ranks, orders.data(), orders.data() + spec.ranksPerNode};
   made.strategy = FUSCO_STRATEGY_HIER;
   made.rule = balanceGroups(input, spec.balance, made.groups.data());
   return made;

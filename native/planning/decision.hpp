@@ -15,7 +15,7 @@ struct Facts {
   uint64_t stride;
   const uint32_t *nodeRows;  // [ranks, nodeStride]; null for flat plans
   uint64_t nodeStride;
-  std::vector<uint32_t> quotas;  // where `counts` are, if quotas choose instances; else empty
+  std::vector<uint32_t> quotas;        // where `counts` are, if quotas choose instances; else empty
   const uint32_t *rankRows = nullptr;  // [ranks, nodeStride]; null unless AUTO may choose once per rank
 };
 
@@ -24,9 +24,9 @@ const uint32_t *rowsPerNode(const Spec &spec, const Facts &facts);
 
 struct Decision {
   fusco_strategy strategy = FUSCO_STRATEGY_FLAT;  // never AUTO
-  fusco_balance rule = FUSCO_BALANCE_BEST;  // never BEST in a hierarchical plan
-  std::vector<uint16_t> groups;             // [ranks], rail group of every rank; empty in flat plans
-  std::string reason;                       // why AUTO chose the strategy; empty for other strategies
+  fusco_balance rule = FUSCO_BALANCE_BEST;        // never BEST in a hierarchical plan
+  std::vector<uint16_t> groups;                   // [ranks], rail group of every rank; empty in flat plans
+  std::string reason;                             // why AUTO chose the strategy; empty for other strategies
 
   bool isFlat() const { return strategy == FUSCO_STRATEGY_FLAT; }
 };

@@ -379,7 +379,8 @@ Facts Planner::factsOf(const uint32_t *counts, const uint32_t *second) const {
   if (spec_.isFlat()) return facts;
   facts.nodeRows = spec_.countsTwice() ? second : counts + spec_.targets();
   facts.nodeStride = spec_.countsTwice() ? secondCounts() : firstCounts();
-  if (facts.nodeRows != nullptr && spec_.considersOncePerRank()) facts.rankRows = facts.nodeRows + spec_.nodes;
+  if (facts.nodeRows != nullptr && spec_.considersOncePerRank())
+    facts.rankRows = facts.nodeRows + spec_.nodes;
   return facts;
 }
 

@@ -1,4 +1,5 @@
 /* Planning through the C interface: the plan of plans.h, made from its ids, and what is refused. */
+#include <stddef.h>
 #include <string.h>
 
 #include "fusco_planning.h"
@@ -123,6 +124,44 @@ static void shards_make_a_plan(void) {
   fusco_planner_destroy(planner);
 }
 
+/* Rank 0 sends two rows to rank 1, of one machine or of two; no choice of hops makes that fewer. */
+static void auto_chooses_a_strategy(void) {
+  for (uint32_t ranks_per_host = 1; ranks_per_host <= RANKS; ranks_per_host++) {
+    fusco_plan_options options = options_of_two();
+    options.strategy = FUSCO_STRATEGY_AUTO;
+    options.ranks_per_node = 1;
+    options.ranks_per_host = ranks_per_host;
+    fusco_planner *planner = NULL;
+    CHECK(fusco_planner_create(&options, &planner, NULL) == FUSCO_OK);
+    fusco_planner_info info = {.struct_size = sizeof info};
+    CHECK(fusco_planner_describe(planner, &info, NULL) == FUSCO_OK);
+    CHECK(info.counts == EXPERTS + RANKS && info.second_counts == 0);
+    uint32_t counts[RANKS][EXPERTS + RANKS];
+    for (int rank = 0; rank < RANKS; rank++) {
+      const fusco_ids ids = ids_of(rank);
+      CHECK(fusco_planner_count(planner, (uint32_t)rank, &ids, counts[rank], NULL) == FUSCO_OK);
+    }
+    CHECK(counts[0][EXPERTS] == 0 && counts[0][EXPERTS + 1] == 2);
+    fusco_decision decision = {.struct_size = sizeof decision};
+    uint16_t groups[RANKS];
+    CHECK(fusco_planner_decide(planner, counts[0], NULL, &decision, groups, NULL) == FUSCO_OK);
+    CHECK(decision.strategy == FUSCO_STRATEGY_FLAT && decision.ranks_per_node == 1);
+    const char *reason = ranks_per_host == 1
+                             ? "flat has the least busy rank: flat 2 rows between machines and 0 inside, "
+                               "once per rank 2 rows between machines and 0 inside"
+                             : "flat has the least busy rank: flat 0 rows between machines and 2 inside, "
+                               "once per rank 0 rows between machines and 2 inside";
+    CHECK(strcmp(decision.reason, reason) == 0);
+    /* A caller of an older version, whose struct ends with the rule. */
+    memset(&decision, 0xff, sizeof decision);
+    decision.struct_size = offsetof(fusco_decision, ranks_per_node);
+    CHECK(fusco_planner_decide(planner, counts[0], NULL, &decision, groups, NULL) == FUSCO_OK);
+    CHECK(decision.strategy == FUSCO_STRATEGY_FLAT && decision.ranks_per_node == UINT32_MAX);
+    CHECK(decision.reason[0] == (char)0xff);
+    fusco_planner_destroy(planner);
+  }
+}
+
 static void bad_arguments_are_refused(void) {
   fusco_planner *planner = planner_of_two();
   uint32_t counts[RANKS][COUNTS];
@@ -169,9 +208,10 @@ static void bad_options_are_refused(void) {
   options.balance = (fusco_balance)7;
   CHECK(fusco_planner_create(&options, &planner, &error) == FUSCO_E_OPTION);
   options = options_of_two();
+  options.ranks_per_host = RANKS + 1; /* only AUTO reads it */
   options.strategy = FUSCO_STRATEGY_AUTO;
   CHECK(fusco_planner_create(&options, &planner, &error) == FUSCO_E_OPTION && planner == NULL);
-  CHECK(strcmp(error.message, "auto is settled by the Wasm planner; ask for flat or hier") == 0);
+  CHECK(strcmp(error.message, "ranksPerHost is 3; it must be an integer from 1 to 2") == 0);
   options = options_of_two();
   const uint32_t offsets[EXPERTS + 1] = {0, 1, 2};
   options.placement_offsets = offsets;
@@ -184,6 +224,7 @@ static void bad_options_are_refused(void) {
 
 int main(void) {
   shards_make_a_plan();
+  auto_chooses_a_strategy();
   bad_arguments_are_refused();
   bad_options_are_refused();
   return 0;

@@ -184,6 +184,7 @@ class PlanOptions(ctypes.Structure):
         ("placement_offsets", POINTER(c_uint32)),
         ("placement_ranks", POINTER(c_uint16)),
         ("max_rows", c_uint32),
+        ("ranks_per_host", c_uint32),
     ]
 
 
@@ -214,7 +215,13 @@ class PlannerInfo(ctypes.Structure):
 class Decision(ctypes.Structure):
     """fusco_decision"""
 
-    _fields_ = [("struct_size", c_uint32), ("strategy", c_int), ("rule", c_int)]
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("strategy", c_int),
+        ("rule", c_int),
+        ("ranks_per_node", c_uint32),
+        ("reason", c_char * 320),
+    ]
 
 
 class PlanFileInfo(ctypes.Structure):

@@ -32,19 +32,21 @@ class PlanOptions:
         experts: logical experts, 1..65535.
         ranks: ranks of the group, 1..4096.
         topk: experts per token, 1..256.
-        ranks_per_node: divides ``ranks``; 0 means the largest divisor up to 8.
-        hidden: elements of a row; nominal, for slice sizes and reports. 0 means 7168.
+        ranks_per_node: divides ``ranks``; None means the largest divisor up to 8.
+        ranks_per_host: ranks of one machine, a multiple of ``ranks_per_node`` that divides ``ranks``; None means
+            ``ranks_per_node``. Read for ``auto`` only, which assumes fast links inside a machine. Not part of the plan.
+        hidden: elements of a row; nominal, for slice sizes and reports. None means 7168.
         dtype: nominal dtype of dispatched rows: ``f32``, ``f16``, ``bf16``, ``fp8`` or ``bytes``.
         combine_dtype: nominal dtype of combined rows; None means ``dtype``, and ``bf16`` for ``fp8``.
-        align: rows to which each expert's block is padded.
+        align: rows to which each expert's block is padded, 1..2^20.
         capacity: most rows of one expert instance; 0 means no limit.
-        strategy: ``flat`` or ``hier``.
+        strategy: ``flat``, ``hier``, or ``auto``: ``fusco.plan`` chooses the one whose busiest rank is the least busy.
         balance: which rank forwards: ``best``, ``static``, ``rotate`` or ``lpt``. Hierarchical plans only.
         partial: dtype of partial sums: ``payload`` or ``f32``. Hierarchical plans only.
         sum: order of additions: ``node`` or ``token``. Hierarchical plans only; flat plans add by token.
         replicas: ``quota-1`` or ``local``; matters only if an expert has several instances.
         placement: for each expert its rank, or a list of its ranks; empty means contiguous blocks.
-        slice_rows: rows of a slice; 0 means 1 MiB of rows.
+        slice_rows: rows of a slice, 1..2^20; None means 1 MiB of rows.
         tile_tokens: tokens of a tile of the store order; 0 means none.
         max_rows: most rows that a rank may receive, padding included; 0 means no bound. Not part of the plan.
     """
@@ -52,8 +54,9 @@ class PlanOptions:
     experts: int
     ranks: int
     topk: int
-    ranks_per_node: int = 0
-    hidden: int = 0
+    ranks_per_node: int | None = None
+    ranks_per_host: int | None = None
+    hidden: int | None = None
     dtype: str = "bf16"
     combine_dtype: str | None = None
     align: int = 1
@@ -64,7 +67,7 @@ class PlanOptions:
     sum: str = "node"
     replicas: str = "quota-1"
     placement: Sequence[int | Sequence[int]] = field(default=())
-    slice_rows: int = 0
+    slice_rows: int | None = None
     tile_tokens: int = 0
     max_rows: int = 0
 
@@ -85,6 +88,11 @@ class PlanOptions:
         )
         for name in _COUNTS:
             setattr(native, name, count(name, getattr(self, name)))
+        for name in _OPTIONAL_COUNTS:
+            # In the C interface 0 is the default.
+            value = getattr(self, name)
+            setattr(native, name, 0 if value is None else count(name, value, 1))
+        count("align", self.align, 1)
         if len(self.placement) > 0:
             _set_placement(native, self.experts, self.placement)
         return native
@@ -97,8 +105,9 @@ class PlanOptions:
 
     @staticmethod
     def from_native(native: s.PlanOptions) -> PlanOptions:
-        """The options of a plan file, every default filled in."""
+        """The options of a struct; those of a plan file have every default filled in."""
         counts: dict[str, Any] = {name: getattr(native, name) for name in _COUNTS}
+        counts |= {name: getattr(native, name) or None for name in _OPTIONAL_COUNTS}
         return PlanOptions(
             **counts,
             dtype=DTYPES[native.dtype],
@@ -116,14 +125,14 @@ _COUNTS = (
     "experts",
     "ranks",
     "topk",
-    "ranks_per_node",
-    "hidden",
     "align",
     "capacity",
-    "slice_rows",
     "tile_tokens",
     "max_rows",
 )
+
+# None means a default.
+_OPTIONAL_COUNTS = ("ranks_per_node", "ranks_per_host", "hidden", "slice_rows")
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> int:

@@ -23,7 +23,8 @@ class Plan:
     """An immutable plan of all ranks. Make one with ``fusco.plan`` or ``fusco.load_plan``.
 
     Attributes:
-        options: the options, every default filled in for plans that were read.
+        options: the options, every default filled in for plans that were read. Their strategy is never ``auto``.
+        reason: why ``auto`` chose the strategy; empty for other strategies. Not part of the plan id.
         shard_bytes: bytes of each rank's shard.
     """
 
@@ -35,8 +36,10 @@ class Plan:
         shards: Any,
         owner: Any,
         file: Handle | None = None,
+        reason: bytes = b"",
     ) -> None:
         """For this package: `shards` is fusco_buffer[ranks], and `owner` or `file` keeps alive what it points to."""
+        self.reason = reason.decode()
         self._native_options = native_options
         self._rule = rule
         self._rail_groups = rail_groups
@@ -101,6 +104,7 @@ class Plan:
             rail_groups=self._rail_groups,
             shards=ctypes.cast(self._buffers, ctypes.POINTER(s.Buffer)),
             rule=self._rule,
+            reason=self.reason.encode(),
         )
         plan_id = (ctypes.c_uint8 * 32)()
         call(library.fusco_plan_file_write, os.fsencode(path), byref(info), plan_id)
@@ -130,16 +134,12 @@ class Plan:
         return s.sized(
             s.PlanDesc,
             ranks=options.ranks,
-            ranks_per_node=options.ranks_per_node or _default_ranks_per_node(options.ranks),
+            ranks_per_node=options.ranks_per_node,
             strategy=options.strategy,
             partial=options.partial,
             sum=options.sum,
             shards=ctypes.cast(self._buffers, ctypes.POINTER(s.Buffer)),
         )
-
-
-def _default_ranks_per_node(ranks: int) -> int:
-    return next(size for size in range(min(8, ranks), 0, -1) if ranks % size == 0)
 
 
 def load_plan(path: str | os.PathLike[str]) -> Plan:
@@ -166,6 +166,6 @@ def _plan_of(file: Handle) -> Plan:
     call(library.fusco_plan_file_describe, file.pointer, byref(info))
     options = info.options.contents
     shards = (s.Buffer * options.ranks).from_address(ctypes.addressof(info.shards.contents))
-    plan = Plan(options, info.rule, info.rail_groups, shards, None, file)
+    plan = Plan(options, info.rule, info.rail_groups, shards, None, file, info.reason)
     plan._plan_id = bytes(info.plan_id).hex()
     return plan

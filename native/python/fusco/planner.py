@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
 from ctypes import byref
+from dataclasses import replace
 from typing import Any
 
 from . import _structs as s
 from ._library import Handle, buffer_array, call, library
 from .errors import FuscoError
 from .ids import IdTable
-from .options import PlanOptions
+from .options import STRATEGIES, PlanOptions
 from .plan import Plan
 
 __all__ = ["Planner", "open_tables", "plan"]
@@ -37,7 +37,7 @@ class Planner:
         self.options_digest = bytes(info.options_digest)
         self._counts: int = info.counts
         self._second_counts: int = info.second_counts
-        self._turn = threading.Lock()
+        self._settled_options: dict[tuple[int, int], s.PlanOptions] = {}
 
     def plan(self, tables: Sequence[IdTable]) -> Plan:
         """The plan of the routing of all ranks.
@@ -62,7 +62,18 @@ class Planner:
         call(library.fusco_planner_decide, planner, counts, second, byref(decision), groups)
         shards = [self._shard(rank, ids[rank], counts, second) for rank in range(ranks)]
         buffers = buffer_array([(ctypes.addressof(shard), len(shard)) for shard in shards])
-        return Plan(self._native_options, decision.rule, groups, buffers, shards)
+        return Plan(self._settled(decision), decision.rule, groups, buffers, shards, reason=decision.reason)
+
+    def _settled(self, decision: s.Decision) -> s.PlanOptions:
+        """The options of a plan with this decision, made once for each that occurs."""
+        key = decision.strategy, decision.ranks_per_node
+        if key not in self._settled_options:
+            strategy = STRATEGIES[decision.strategy]
+            options = replace(
+                self.options, strategy=strategy, ranks_per_node=decision.ranks_per_node, ranks_per_host=None
+            )
+            self._settled_options[key] = options.to_native()
+        return self._settled_options[key]
 
     def _gather(self, function: Any, width: int, ids: list[s.Ids], *before: Any) -> Any:
         """u32 [ranks, width] of what `function` counts for each rank."""

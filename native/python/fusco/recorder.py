@@ -136,6 +136,7 @@ class Recorder:
 def json_options(plan: Plan) -> dict[str, Any]:
     """The options of a plan as the TypeScript planner takes them; it omits the same ones at their default."""
     options = resolved(plan)
+    assert options.hidden is not None and options.slice_rows is not None
     flat = options.strategy == "flat"
     replicated = any(not isinstance(entry, int) for entry in options.placement)
     default_combine = "bf16" if options.dtype == "fp8" else options.dtype

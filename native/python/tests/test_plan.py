@@ -31,6 +31,13 @@ CASES = {
     "sums by token": {"strategy": "hier", "ranks_per_node": 2, "sum": "token", "partial": "f32"},
     "fp8 rows": {"dtype": "fp8", "hidden": 256},
     "replicas": {"placement": [[0, 1], 0, [1, 3], 1, 2, 2, 3, [0, 3]], "replicas": "local"},
+    "auto": {"strategy": "auto", "ranks_per_node": 2, "dtype": "f32"},
+    "auto inside a machine": {"strategy": "auto", "ranks_per_node": 2, "ranks_per_host": 4, "capacity": 3},
+    "auto with replicas": {
+        "placement": [[0, 1], 0, [1, 3], 1, 2, 2, 3, [0, 3]],
+        "strategy": "auto",
+        "ranks_per_node": 2,
+    },
     "quotas": {"placement": [[0, 1], 0, [1, 3], 1, 2, 2, 3, [0, 3]], "strategy": "hier", "ranks_per_node": 2},
 }
 
@@ -51,6 +58,25 @@ def test_a_plan_is_the_one_of_the_command_line_byte_for_byte(fusco_cli, tmp_path
     assert (tmp_path / "python.fusco").read_bytes() == (tmp_path / "cli.fusco").read_bytes()
     assert made.plan_id() == run_json("inspect", tmp_path / "cli.fusco")["planId"]
     fusco_cli("verify", tmp_path / "python.fusco", "--routing", routing)
+
+
+def test_auto_chooses_once_per_rank_where_tokens_have_several_experts_on_a_rank(tmp_path):
+    # Experts 2r and 2r + 1 are on rank r; both experts of each token are on another machine.
+    ids = [[[4, 5], [6, 7]], [[4, 5], [6, 7]], [[0, 1], [2, 3]], [[0, 1], [2, 3]]]
+    made = fusco.plan(ids, experts=8, strategy="auto", ranks_per_node=2)
+    assert made.reason == (
+        "once per rank has the least busy rank: flat 4 rows between machines and 0 inside, "
+        "once per rank 2 rows between machines and 0 inside, once per node 2 rows between machines and 2 inside"
+    )
+    assert (made.options.strategy, made.options.ranks_per_node) == ("hier", 1)
+    asked = fusco.plan(ids, experts=8, strategy="hier", ranks_per_node=1)
+    assert asked.plan_id() == made.plan_id()
+    assert asked.reason == ""
+    made.save(tmp_path / "auto.fusco")
+    read = fusco.load_plan(tmp_path / "auto.fusco")
+    assert read.reason == made.reason
+    assert read.file_bytes() == (tmp_path / "auto.fusco").read_bytes()
+    read.check_routing(ids)
 
 
 def test_a_plan_that_was_read_is_equal_to_the_one_that_was_written(tmp_path):
@@ -143,7 +169,9 @@ def test_bad_options_are_refused():
     refused("E_OPTION", ids, experts=8, align=-1)
     refused("E_OPTION", ids, experts=8, align=True)
     refused("E_OPTION", ids, experts=8, strategy="fast")
-    refused("E_OPTION", ids, experts=8, strategy="auto")
+    refused("E_OPTION", ids, experts=8, strategy="auto", ranks_per_host=3)
+    for name in ("align", "ranks_per_node", "ranks_per_host", "hidden", "slice_rows"):
+        assert f"{name} is 0; it must be an integer from 1" in refused("E_OPTION", ids, experts=8, **{name: 0}).message
     refused("E_OPTION", ids, experts=8, ranks_per_node=3)
     refused("E_PLACEMENT", ids, experts=8, placement=[0, 1])
     refused("E_PLACEMENT", ids, experts=4, placement=[0, 1, 2, 0])
