@@ -95,7 +95,7 @@ Spec makeSpec(const fusco_plan_options &options) {
 
 Spec makeSettledSpec(const fusco_plan_options &options) {
   if (options.strategy == FUSCO_STRATEGY_AUTO) {
-    throw Failure(FUSCO_E_OPTION, "strategy auto is not settled here; give flat or hier");
+    throw Failure(FUSCO_E_OPTION, "only planning on the host settles auto; give flat or hier");
   }
   return makeSpec(options);
 }
