@@ -10,6 +10,7 @@ import copy
 import os
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -251,7 +252,6 @@ def forked(directory):
     """A forked child of a rank is refused at once, can make a new group, and does not disturb the rank."""
     shuffle = open_shuffle()
     x, ids, weights, _, _ = step(RANK, 6, 2, 8)
-    # The segment still has its name when the fork ends.
     shuffle.plan(ids)
     child = os.fork()
     if child == 0:
@@ -270,17 +270,67 @@ def forked(directory):
 
 
 def killed(directory):
-    """All ranks are killed between two calls."""
+    """All ranks are killed after their first call."""
     shuffle = open_shuffle()
     x, ids, weights, _, _ = step(RANK, 6, 2, 8)
-    for _ in range(2):
-        rows, handle = shuffle.dispatch(x, ids, weights)
-        shuffle.combine(rows, handle)
+    shuffle.dispatch(x, ids, weights)
     dist.barrier()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-PROGRAMS = {program.__name__: program for program in (equal, use, fsdp, threads, forked, differ, late, killed)}
+def killed_waiting(directory):
+    """All ranks are killed while they wait for the last one, which never makes the first call."""
+    shuffle = open_shuffle()
+    _, ids, _, _, _ = step(RANK, 6, 2, 8)
+    if RANK < RANKS - 1:
+        threading.Thread(target=kill_with_segment).start()
+        shuffle.plan(ids)
+    time.sleep(4)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_with_segment():
+    """Kills this process as soon as it has a segment."""
+    while not list(Path("/dev/shm").glob(f"fusco-{os.getpid()}-*")):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leader_ends(directory):
+    """Rank 0, which serves the store, ends as soon as it knows who is late: all others learn it as well."""
+    shuffle = open_shuffle(deadline_ms=2000)
+    x, ids, weights, _, _ = step(RANK, 6, 2, 8)
+    rows, handle = shuffle.dispatch(x, ids, weights)
+    if RANK < RANKS - 1:
+        # The deadline of rank 0 passes first.
+        time.sleep(0.3 * RANK)
+        error = raised(shuffle.combine, rows, handle)
+        assert (error.code, error.rank) == ("E_PEER_TIMEOUT", RANKS - 1), error
+        print(f"rank {RANK} knows who is late", flush=True)
+    else:
+        time.sleep(4)
+    os._exit(0)
+
+
+def leader_differs(directory):
+    """Rank 0 ends as soon as it knows that another rank makes another call: all others learn it as well."""
+    shuffle = open_shuffle()
+    x, ids, weights, _, _ = step(RANK, 6, 2, 8)
+    rows, handle = shuffle.dispatch(x, ids, weights)
+    last = RANK == RANKS - 1
+    error = raised(shuffle.dispatch, x, handle=handle) if last else raised(shuffle.combine, rows, handle)
+    assert error.code == "E_PEER_MISMATCH", error
+    print(f"rank {RANK} knows who differs", flush=True)
+    os._exit(0)
+
+
+PROGRAMS = {
+    program.__name__: program
+    for program in (
+        *(equal, use, fsdp, threads, forked, differ, late),
+        *(killed, killed_waiting, leader_ends, leader_differs),
+    )
+}
 
 
 def main():

@@ -1,10 +1,13 @@
 """One rank per process, over shared memory."""
 
+import atexit
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from fusco.torch.segments import OwnSegment, remove_abandoned
 
 PROGRAM = Path(__file__).with_name("ranks.py")
 
@@ -53,6 +56,49 @@ def test_two_processes_whose_store_is_a_file(tmp_path):
     assert (codes, left) == ([0, 0], []), output
 
 
-def test_a_killed_process_leaves_no_shared_memory(tmp_path):
+def test_a_process_that_is_killed_after_its_first_call_leaves_no_shared_memory(tmp_path):
     codes, left, output = run_ranks(["killed"], 2, tmp_path)
     assert (codes, left) == ([-9, -9], []), output
+
+
+def test_what_a_process_leaves_that_is_killed_in_its_first_call_goes_with_the_next_group(tmp_path):
+    codes, left, output = run_ranks(["killed_waiting"], 2, tmp_path)
+    assert (codes, len(left)) == ([-9, -9], 1), output
+    codes, _, output = run_ranks(["late"], 2, tmp_path)
+    assert codes == [0, 0], output
+    assert not Path("/dev/shm", left[0]).exists()
+
+
+def test_all_ranks_learn_who_is_late_even_if_the_first_one_ends_at_once(tmp_path):
+    codes, _, output = run_ranks(["leader_ends"], 4, tmp_path)
+    assert codes == [0] * 4, output
+    assert [f"rank {rank} knows who is late" in output for rank in range(4)] == [True] * 3 + [False]
+
+
+def test_all_ranks_learn_who_differs_even_if_the_first_one_ends_at_once(tmp_path):
+    codes, _, output = run_ranks(["leader_differs"], 4, tmp_path)
+    assert codes == [0] * 4, output
+    assert output.count("knows who differs") == 4
+
+
+def test_only_segments_of_processes_that_ended_are_removed():
+    segment = OwnSegment()
+    path = Path("/dev/shm", segment.reserve(10).name)
+    child = os.fork()
+    if child == 0:
+        # What the end of a process runs, for a segment of its parent.
+        atexit._run_exitfuncs()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    remove_abandoned()
+    assert path.exists()
+    abandoned = Path("/dev/shm", f"fusco-{os.getpid()}-0123456789abcdef.segment")
+    others = [Path("/dev/shm", name) for name in ("fusco-0123456789abcdef-0", f"fusco-{os.getpid()}-0123456789abcdef")]
+    for each in (abandoned, *others):
+        each.touch()
+    remove_abandoned()
+    assert [each.exists() for each in (abandoned, *others, path)] == [False, True, True, True]
+    segment.unlink()
+    assert not path.exists()
+    for each in others:
+        each.unlink()

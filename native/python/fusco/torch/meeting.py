@@ -63,6 +63,7 @@ class Meeting:
             rank = differing[0]
             verb = "differs" if len(differing) == 1 else "differ"
             text = f"{name_ranks(differing)} {verb}: {self._difference(mine, rank, entered[rank])}"
+            self._part([])
             raise self._fail(FuscoError("E_PEER_MISMATCH", text, rank=rank))
         return entered
 
@@ -87,8 +88,8 @@ class Meeting:
         except RuntimeError:
             pass  # The store is gone, and with it those who serve it.
 
-    def _wait(self, keys: list[str], most_ms: int) -> bool:
-        """Waits for keys; false if one is not there in time.
+    def _wait(self, keys: list[str], most_ms: int, verdict: Optional[str] = None) -> bool:
+        """Waits for keys; false if one is not there in time, or when the key of a verdict is there.
 
         The store is asked again and again: its own wait keeps the connection of the process busy, so that another
         thread could not enter the call of another group which a rank has to make first, and it cannot be interrupted.
@@ -97,7 +98,8 @@ class Meeting:
         pause_s = _SHORTEST_PAUSE_S
         while not self._store.check(keys):
             left_s = end - time.monotonic()
-            if left_s <= 0:
+            is_long = pause_s == _LONGEST_PAUSE_S
+            if left_s <= 0 or (is_long and verdict is not None and self._store.check([verdict])):
                 return False
             time.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -130,14 +132,31 @@ class Meeting:
     def _collect(self, phase: str, what: str, ranks: Sequence[int]) -> list[Notes]:
         """What each of these ranks posted."""
         keys = [self._key(phase, rank, self._call) for rank in ranks]
+        verdict = f"{self._call}/late"
         try:
-            if not self._wait(keys, self._deadline_ms):
+            if self._wait(keys, self._deadline_ms, verdict):
+                return [json.loads(value) for value in self._get(keys)]
+            # The first rank whose deadline passes decides for all who is late.
+            if not self._store.check([verdict]):
                 missing = [rank for rank, key in zip(ranks, keys) if not self._store.check([key])]
                 # Who arrived just now is too late as well.
-                raise self._fail(self._late(what, missing or ranks))
-            return [json.loads(value) for value in self._get(keys)]
+                self._store.set(verdict, json.dumps(missing or list(ranks)))
+            late = json.loads(self._store.get(verdict))
         except RuntimeError as error:
             raise self._fail(self._lost(error)) from error
+        self._part(late)
+        raise self._fail(self._late(what, late))
+
+    def _part(self, late: Sequence[int]) -> None:
+        """Says that this rank knows why the calls end. Rank 0, whose process usually serves the store, waits until all
+        ranks know it that are not late: its process may end next."""
+        knows = [self._key("knows", rank, self._call) for rank in range(self._ranks) if rank not in late]
+        try:
+            self._store.set(self._key("knows", self._rank, self._call), "")
+            if self._rank == 0:
+                self._wait(knows, min(_MOST_PARTING_MS, self._deadline_ms))
+        except RuntimeError:
+            pass  # The store is gone; what this rank knows is raised.
 
     def _difference(self, mine: Notes, rank: int, other: Notes) -> str:
         what, other_what = mine["what"], other["what"]

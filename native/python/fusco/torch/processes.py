@@ -26,7 +26,7 @@ from .calls import Call
 from .local_ranks import check_rows
 from .meeting import Meeting, Notes, name_ranks
 from .segments import Mapping as Segment
-from .segments import OwnSegment, PeerSegments
+from .segments import OwnSegment, PeerSegments, remove_abandoned
 
 __all__ = ["HostProcesses"]
 
@@ -72,9 +72,9 @@ class HostProcesses:
             )
         # Only the leader runs kernels; the others need a context to prepare plans.
         self.context = shared_context(threads if self.rank == _LEADER else 1)
+        remove_abandoned()
         self._own = OwnSegment()
         self._peers = PeerSegments()
-        self._announced = ""
         self._turn = threading.RLock()
 
     def gather(self, ids: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -134,18 +134,22 @@ class HostProcesses:
     def _meet(
         self, what: str, signature: str, segment: Segment, notes: Optional[Notes] = None
     ) -> tuple[list[Notes], list[Segment]]:
-        """Waits until all ranks have filled their segments, and maps those."""
-        known = self._own.is_named and self._announced == segment.name
-        named = {"segment": segment.name, "bytes": segment.bytes, **(notes or {})}
+        """Waits until all ranks have filled their segments, and maps those. Names of new ones do not outlast this."""
+        named = {"segment": segment.name, "bytes": segment.bytes, "is_new": self._own.is_named, **(notes or {})}
         entered = self._meeting.enter(what, signature, named)
-        segments = [
-            segment if rank == self.rank else self._peers.open(rank, note["segment"], note["bytes"])
-            for rank, note in enumerate(entered)
-        ]
-        if known:
-            # All ranks were told the name in the call before, and mapped it before they entered this one.
+        segments = []
+        failure: Optional[FuscoError] = None
+        try:
+            for rank, note in enumerate(entered):
+                mapped = segment if rank == self.rank else self._peers.open(rank, note["segment"], note["bytes"])
+                segments.append(mapped)
+        except FuscoError as error:
+            failure = error
+        if any(note["is_new"] for note in entered):
+            self.agree("mapped", failure)
             self._own.unlink()
-        self._announced = segment.name
+        elif failure is not None:
+            raise failure
         return entered, segments
 
     def _run(self, plan: HostPlan, call: Call, segments: list[Segment]) -> None:

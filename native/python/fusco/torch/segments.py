@@ -1,14 +1,17 @@
 """Shared memory between the processes of a machine: one POSIX segment per rank, which its owner writes and others map.
 
-A segment is a file of /dev/shm. Its name is removed in the call after the one in which all ranks have mapped it: from
-then on a killed process leaves nothing behind.
+A segment is a file of /dev/shm. Its name is removed as soon as all ranks have mapped it: from then on a killed process
+leaves nothing behind. Until then its owner holds a lock on it, which ends with the process, so that the next group of
+any process can remove the names that killed ones left.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
+import re
 import secrets
 from multiprocessing.util import Finalize
 from typing import Optional
@@ -16,6 +19,7 @@ from typing import Optional
 from ..errors import FuscoError
 
 _FOLDER = "/dev/shm"
+_NAME = re.compile(r"fusco-[0-9]+-[0-9a-f]{16}\.segment")
 #: Segments grow in steps, so that a slightly longer call needs no new one.
 _STEP_BYTES = 1 << 20
 
@@ -43,18 +47,52 @@ def _unlink(name: str) -> None:
         pass
 
 
-def _create(length: int) -> Mapping:
-    name = f"fusco-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        descriptor = os.open(f"{_FOLDER}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _release(name: str, descriptor: int) -> None:
+    _unlink(name)
+    os.close(descriptor)
+
+
+def remove_abandoned() -> None:
+    """Removes the names of segments whose processes were killed: nobody holds their locks."""
+    for name in os.listdir(_FOLDER) if os.path.isdir(_FOLDER) else ():
+        if not _NAME.fullmatch(name):
+            continue
         try:
-            # Reserved at once: a full /dev/shm is an error here and not a bus error at the first store.
-            os.posix_fallocate(descriptor, 0, length)
-            return Mapping(name, descriptor, length)
+            descriptor = os.open(f"{_FOLDER}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue  # Another user's, or removed just now.
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _unlink(name)
+        except BlockingIOError:
+            pass  # Its owner lives.
         finally:
             os.close(descriptor)
+
+
+def _lock_new() -> tuple[str, int]:
+    """A new file and its descriptor, which holds the lock. Raises OSError."""
+    while True:
+        name = f"fusco-{os.getpid()}-{secrets.token_hex(8)}.segment"
+        descriptor = os.open(f"{_FOLDER}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink > 0:
+            return name, descriptor
+        # Another process took it for an abandoned one before it was locked.
+        os.close(descriptor)
+
+
+def _create(length: int) -> tuple[Mapping, int]:
+    """A new segment, and the descriptor that holds its lock. Raises E_MEMORY."""
+    made: Optional[tuple[str, int]] = None
+    try:
+        made = _lock_new()
+        # Reserved at once: a full /dev/shm is an error here and not a bus error at the first store.
+        os.posix_fallocate(made[1], 0, length)
+        return Mapping(*made, length), made[1]
     except OSError as error:
-        _unlink(name)
+        if made is not None:
+            _release(*made)
         raise FuscoError(
             "E_MEMORY", f"{length} bytes of shared memory in {_FOLDER}: {error.strerror}", value=length
         ) from error
@@ -86,9 +124,9 @@ class OwnSegment:
         """A mapping of at least `length` bytes. Raises E_MEMORY."""
         if self._mapping is None or self._mapping.bytes < length:
             self.unlink()
-            self._mapping = _create(-(-max(length, 1) // _STEP_BYTES) * _STEP_BYTES)
+            self._mapping, lock = _create(-(-max(length, 1) // _STEP_BYTES) * _STEP_BYTES)
             # Also runs where a process of multiprocessing ends, and never in a fork of this process.
-            self._finalizer = Finalize(self, _unlink, (self._mapping.name,), exitpriority=0)
+            self._finalizer = Finalize(self, _release, (self._mapping.name, lock), exitpriority=0)
         return self._mapping
 
     @property
