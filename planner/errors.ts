@@ -3,7 +3,7 @@ export const ERROR_HINTS = {
   E_USAGE: 'See `fusco --help` or `fusco COMMAND --help`.',
   E_OPTION: 'Give a value inside the stated range.',
   E_PLACEMENT: 'A placement has one entry per expert: a rank, or a list of distinct ranks.',
-  E_LIMIT: 'Split the work: the limit belongs to the plan format.',
+  E_LIMIT: 'Use fewer ranks, expert instances or tokens in one plan; docs/errors.md lists the limits.',
   E_MAX_ROWS: 'Plan fewer tokens, set a capacity, add replicas, or raise maxRows and the buffers with it.',
   E_ROUTING_SHAPE: 'Routing is [tokens, topk] per rank with one topk for all ranks.',
   E_ROUTING_DTYPE: 'Give ids as integers of 8 to 64 bits.',
@@ -35,7 +35,7 @@ export const ERROR_HINTS = {
   E_FORWARD: 'Forwarding and distribution descriptors disagree; plan again.',
   E_BUFFER: 'Give a buffer of at least the stated size that overlaps no other.',
   E_DTYPE:
-    'Combine takes f32, f16 or bf16; arrays must have the stated element type, or be bytes (Uint8Array).',
+    'Rows that are added or scaled are whole elements of f32, f16 or bf16; other arrays have the stated element type, or are bytes (Uint8Array).',
   E_CLOSED: 'Create a new group or exchange; a closed one cannot be used.',
   E_BACKEND: 'Run `fusco doctor` to see what this machine can run.',
   E_BOOTSTRAP: 'docs/multi-process.md lists the values that a launcher or the options must give.',

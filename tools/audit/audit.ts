@@ -126,6 +126,17 @@ function weightsOf(array: NdArray, rank: number, tokens: number, topk: number): 
   return refuseShape('weights', rank, array, `f32 or f16 [${tokens}, ${topk}]`, WEIGHTS_HINT);
 }
 
+/** Runs an exchange of an audit. A block that does not fit is a limit of the layout and not of the plan. */
+function attemptIn<T>(call: () => T): T {
+  try {
+    return attempt(call);
+  } catch (error) {
+    if (!(error instanceof FuscoError) || error.code !== 'E_LIMIT') throw error;
+    const hint = `Give the layout at least ${error.details.value} slots, or with "equal" the whole receive buffer.`;
+    throw new FuscoError('E_LIMIT', error.message, { ...error.details, hint });
+  }
+}
+
 /** Work on one audit that is open. */
 class RunningAudit {
   readonly #audit: NativeAudit;
@@ -181,7 +192,7 @@ class RunningAudit {
       this.#add(
         'dispatch',
         rank,
-        attempt(() => this.#audit.dispatch({ rank, received, room })),
+        attemptIn(() => this.#audit.dispatch({ rank, received, room })),
         total,
       );
     }
@@ -212,7 +223,7 @@ class RunningAudit {
       this.#add(
         'combine',
         rank,
-        attempt(() => this.#audit.combine(call)),
+        attemptIn(() => this.#audit.combine(call)),
         total,
       );
     }

@@ -294,8 +294,19 @@ class _Audit:
         room = (s.AuditDifference * max(1, most))()
         native.differences, native.difference_count = room, most
         report = s.sized(s.AuditReport)
-        call(function, self._handle.pointer, byref(native), byref(report))
+        try:
+            call(function, self._handle.pointer, byref(native), byref(report))
+        except FuscoError as error:
+            raise _explained(error) from error
         return _report_of(native.rank, report, room)
+
+
+def _explained(error: FuscoError) -> FuscoError:
+    """The error of a call; a block that does not fit says what the layout needs."""
+    if error.code != "E_LIMIT":
+        return error
+    hint = f'Give the layout at least {error.value} slots, or with "equal" the whole receive buffer.'
+    return FuscoError("E_LIMIT", error.message, hint=hint, rank=error.rank, value=error.value, limit=error.limit)
 
 
 def _kind(number: int) -> str:

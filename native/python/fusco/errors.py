@@ -7,7 +7,7 @@ __all__ = ["FuscoError"]
 _HINTS = {
     "E_OPTION": "Give a value inside the stated range.",
     "E_PLACEMENT": "A placement has one entry per expert: a rank, or a list of distinct ranks.",
-    "E_LIMIT": "Split the work: the limit belongs to the plan format, or to max_tokens of the shuffle.",
+    "E_LIMIT": "Use fewer ranks, expert instances or tokens in one plan, or raise max_tokens of the shuffle.",
     "E_MAX_ROWS": "Plan fewer tokens, set a capacity, add replicas, or raise max_recv_rows.",
     "E_ROUTING_SHAPE": "Routing is [tokens, topk] per rank with one topk for all ranks.",
     "E_ROUTING_DTYPE": "Give ids as integers of 8 to 64 bits.",
@@ -24,7 +24,7 @@ _HINTS = {
     "E_PLAN_DIGEST": "The bytes changed after the plan was written; copy it again or plan again.",
     "E_ENTRY": "The plan is not the plan of this routing; plan again.",
     "E_BUFFER": "Give a contiguous tensor of at least the stated size.",
-    "E_DTYPE": "Combine takes float32, float16 or bfloat16.",
+    "E_DTYPE": "Convert the tensor: rows and weights are float32, float16 or bfloat16.",
     "E_CLOSED": "Make a new ExpertShuffle; a closed one cannot be used.",
     "E_BACKEND": "docs/pytorch.md says what runs where.",
     "E_PEER_TIMEOUT": "Look at the named ranks first. FUSCO_DEADLINE_MS allows longer waits.",

@@ -121,6 +121,16 @@ def test_a_layout_is_a_name_or_fields():
             audit_dispatch(ids, received, rows, layout=wrong, experts=EXPERTS)
 
 
+def test_a_layout_with_too_few_slots_says_how_many_it_needs():
+    ids, rows, _ = step(6)
+    layout = {"preset": "fusco", "slots": 1, "tail": "any"}
+    with pytest.raises(fusco.FuscoError) as caught:
+        audit_dispatch(ids, dispatch(ids, rows), rows, layout=layout, experts=EXPERTS)
+    error = caught.value
+    assert (error.code, error.limit) == ("E_LIMIT", 1) and error.value > 1
+    assert error.hint.startswith(f"Give the layout at least {error.value} slots")
+
+
 def test_every_layout_is_in_the_documentation():
     page = (ROOT / "docs" / "audit.md").read_text()
     assert len(layouts()) > 10

@@ -219,6 +219,12 @@ describeNative('layouts of fusco audit', () => {
     expectRefusal(found, 'E_OPTION', message);
   });
 
+  it('says how many slots a layout needs', async () => {
+    save('layout.json', '{"preset": "fusco", "slots": 1, "tail": "any"}');
+    const found = await fusco(...AUDIT, '--received', 'out', '--layout', './layout.json');
+    expectRefusal(found, 'E_LIMIT', /rows > 1 slots \(Give the layout at least \d+ slots, or with "equal"/);
+  });
+
   it('are listed where a name is not known', async () => {
     const found = await fusco(...AUDIT, '--received', 'out', '--layout', 'deepep');
     expectRefusal(
