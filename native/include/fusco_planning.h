@@ -177,7 +177,7 @@ typedef struct fusco_decision {
   fusco_strategy strategy; /**< that of the options, or what AUTO chose */
   fusco_balance rule;      /**< the rule that assigned the rail groups, never BEST; BEST for flat plans */
   uint32_t ranks_per_node; /**< ranks of a node of the plan: those of the options, or 1 for once per rank */
-  char reason[320];        /**< why AUTO chose the strategy, ends with 0; empty for other strategies */
+  char reason[256];        /**< why AUTO chose the strategy, ends with 0; empty for other strategies */
 } fusco_decision;
 
 /**

@@ -29,7 +29,7 @@ struct Header {
 // E_PLAN_CANONICAL, E_PLAN_HEADER.
 Header readHeader(Cursor &cursor);
 
-// The bytes in front of the first pad. `producer` and `reason` are UTF-8, shorter than 65536 bytes.
+// The bytes in front of the first pad. `producer` and `reason` are UTF-8 of less than 256 bytes.
 std::vector<uint8_t> writeHeader(const Header &header, std::string_view producer, std::string_view reason);
 
 // SHA-256 over what identifies a plan: options, decision and the digests of the shards.

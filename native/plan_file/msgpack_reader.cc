@@ -64,8 +64,6 @@ class HeaderReader {
         return number(shortest(cursor_.integer(4, "the header"), 0x10000));
       case 0xd9:
         return text(shortest(cursor_.integer(1, "the header"), 0x20));
-      case 0xda:
-        return text(shortest(cursor_.integer(2, "the header"), 0x100));
       case 0xdc:
         return array(shortest(cursor_.integer(2, "the header"), 16), depth);
       case 0xde:

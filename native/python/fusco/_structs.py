@@ -220,7 +220,7 @@ class Decision(ctypes.Structure):
         ("strategy", c_int),
         ("rule", c_int),
         ("ranks_per_node", c_uint32),
-        ("reason", c_char * 320),
+        ("reason", c_char * 256),
     ]
 
 
