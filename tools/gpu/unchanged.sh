@@ -5,8 +5,9 @@
 #
 #   tools/gpu/unchanged.sh [RESULTS [OBJECT...]]     default ./gpu-results; then tools/gpu/record.sh RESULTS
 #
-# OBJECT is the name of an object of the Node layer that may differ, because it lists the functions of the addon:
-# node/methods.cc, for example. The record names it. Needs nvcc, cmake, ninja, g++, and npm's packages.
+# OBJECT is the name of an object that may differ, because its code never runs on GPUs and tests without a GPU cover it:
+# of the Node layer (node/methods.cc lists the functions of the addon), of planning on the CPU, or of plan files. The
+# record names it. Needs nvcc, cmake, ninja, g++, and npm's packages.
 #
 # Exit 1: an object differs or is gone; test/gpu is not that of the record; or a build failed.
 set -eu
@@ -28,7 +29,10 @@ commit=$(git rev-list HEAD -- native | while read -r commit; do
 done)
 [ -n "$commit" ] || die "no commit of this history has the native sources $recorded"
 for object; do
-  case $object in node/*) ;; *) die "$object may not differ: it is not of the Node layer" ;; esac
+  case $object in
+    node/* | planning/* | plan_file/*) ;;
+    *) die "$object may not differ: it is not of the Node layer, of planning or of plan files" ;;
+  esac
 done
 
 work=$(mktemp -d)
