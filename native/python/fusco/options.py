@@ -88,11 +88,11 @@ class PlanOptions:
         )
         for name in _COUNTS:
             setattr(native, name, count(name, getattr(self, name)))
-        for name in _OPTIONAL_COUNTS:
+        for name, most in _OPTIONAL_COUNTS.items():
             # In the C interface 0 is the default.
             value = getattr(self, name)
-            setattr(native, name, 0 if value is None else count(name, value, 1))
-        count("align", self.align, 1)
+            setattr(native, name, 0 if value is None else count(name, value, 1, most))
+        count("align", self.align, 1, _MOST_BLOCK_ROWS)
         if len(self.placement) > 0:
             _set_placement(native, self.experts, self.placement)
         return native
@@ -131,8 +131,15 @@ _COUNTS = (
     "max_rows",
 )
 
-# None means a default.
-_OPTIONAL_COUNTS = ("ranks_per_node", "ranks_per_host", "hidden", "slice_rows")
+# Rows of a slice, and to which a block is padded.
+_MOST_BLOCK_ROWS = 1 << 20
+# The largest value of each; None means a default.
+_OPTIONAL_COUNTS = {
+    "ranks_per_node": 4096,
+    "ranks_per_host": 4096,
+    "hidden": 1 << 24,
+    "slice_rows": _MOST_BLOCK_ROWS,
+}
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> int:

@@ -172,6 +172,11 @@ def test_bad_options_are_refused():
     refused("E_OPTION", ids, experts=8, strategy="auto", ranks_per_host=3)
     for name in ("align", "ranks_per_node", "ranks_per_host", "hidden", "slice_rows"):
         assert f"{name} is 0; it must be an integer from 1" in refused("E_OPTION", ids, experts=8, **{name: 0}).message
+    for name in ("align", "slice_rows"):
+        # The range that is stated is the one that holds.
+        assert "from 1 to 1048576" in refused("E_OPTION", ids, experts=8, **{name: 0}).message
+        assert fusco.plan(ids, experts=8, **{name: 1 << 20}).plan_id()
+        refused("E_OPTION", ids, experts=8, **{name: (1 << 20) + 1})
     refused("E_OPTION", ids, experts=8, ranks_per_node=3)
     refused("E_PLACEMENT", ids, experts=8, placement=[0, 1])
     refused("E_PLACEMENT", ids, experts=4, placement=[0, 1, 2, 0])
