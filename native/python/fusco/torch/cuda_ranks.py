@@ -1,0 +1,102 @@
+"""All ranks in this process, on one or several GPUs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Optional
+
+from ..cuda import CudaContext, CudaPlanner
+from ..device_plan import DeviceIds, DevicePlan
+from ..errors import FuscoError
+from ..exchanges import Buffers
+from ..options import PlanOptions
+from .calls import Call
+from .device_memory import DeviceMemory
+from .groups import RowWork
+from .streams import Streams
+
+__all__ = ["CudaRanks", "rows_of_device"]
+
+
+class CudaRanks:
+    """The transport of a group whose ranks all live in this process.
+
+    Args:
+        options: of the plans.
+        max_tokens: of a rank.
+        max_recv_rows: rows of a rank's receive buffer, or 0.
+        devices: number of each rank's GPU.
+        sms: most SMs of a device that exchanges occupy; 0: the default.
+
+    Raises:
+        FuscoError: E_BACKEND, E_OPTION, E_LIMIT
+    """
+
+    def __init__(
+        self, options: PlanOptions, max_tokens: int, max_recv_rows: int, devices: Sequence[int], sms: int
+    ) -> None:
+        self.local_ranks = range(len(devices))
+        self.devices = tuple(devices)
+        self._context = CudaContext(devices)
+        self._context.limit_sms(sms)
+        self._streams = Streams(self._context)
+        self._planner = CudaPlanner(self._context, options, max_tokens, max_recv_rows)
+        self.memory: list[Optional[DeviceMemory]] = [None] * len(devices)
+        if len(set(devices)) > 1:
+            of_device = {index: self._memory_on(rank, index) for rank, index in enumerate(devices)}
+            self.memory = [of_device[index] for index in devices]
+
+    def followed(self) -> AbstractContextManager[None]:
+        """Calls inside follow PyTorch's current streams."""
+        return self._streams.followed()
+
+    def plan(self, ids: Sequence[DeviceIds], buffers: Buffers) -> DevicePlan:
+        """Enqueues planning."""
+        return self._planner.plan(ids, buffers)
+
+    def attach(self, buffers: Buffers) -> DevicePlan:
+        """The plan in plan buffers that are filled."""
+        return self._planner.attach(buffers)
+
+    def execute(self, plan: DevicePlan, call: Call, at: dict[str, Buffers]) -> None:
+        """Enqueues a call."""
+        call.run(plan, at)
+
+    def row_work(self, part: int) -> RowWork:
+        """Work on the rows of a rank."""
+        return self._context.row_work(part)
+
+    def gather(self, what: str, local: Sequence[bytes]) -> list[bytes]:
+        """The bytes of all ranks."""
+        return list(local)
+
+    def agree(self, what: str, failure: FuscoError | None = None) -> None:
+        """Waits for the other ranks: there are none. Raises the failure."""
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """Waits for the work in flight, and frees all memory."""
+        self._planner.close()
+        self._context.close()
+
+    def _memory_on(self, rank: int, index: int) -> DeviceMemory:
+        return DeviceMemory(index, lambda length: self._context.alloc(rank, length))
+
+
+@contextmanager
+def rows_of_device(index: int) -> Iterator[RowWork]:
+    """Work on rows of a GPU on PyTorch's current stream, without a group."""
+    context, streams, turn = _context_on(index, os.getpid())
+    with turn, streams.followed():
+        yield context.row_work(0)
+
+
+@functools.cache
+def _context_on(index: int, process: int) -> tuple[CudaContext, Streams, threading.Lock]:
+    context = CudaContext([index])
+    return context, Streams(context), threading.Lock()

@@ -1,0 +1,371 @@
+"""The group of the backends for GPUs: plan buffers in device memory, and calls that enqueue.
+
+A state is one rank's plan buffer. The host knows what does not depend on the routing; it learns the rest only where it
+asks, which waits for planning: the rows of a receive buffer without a bound, errors of ids, and shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, Optional, Protocol
+
+import torch
+
+from ..device_plan import DeviceIds, DevicePlan, plan_buffer_bytes, plan_limits
+from ..errors import FuscoError
+from ..exchanges import Buffers
+from ..ids import IdTable
+from ..options import PlanOptions
+from ..plan import Plan
+from ..planner import Planner
+from ..recorder import Recorder
+from . import accelerator
+from .calls import ALWAYS, NARROW, UNSUMMED, Array, Call, Parts
+from .device_memory import DeviceMemory
+from .groups import Group, RowWork, check_given_rows
+
+# fusco_id_dtype of each dtype.
+_IDS = {
+    torch.int32: 0,
+    torch.int64: 1,
+    torch.int16: 2,
+    torch.uint16: 3,
+    torch.int8: 4,
+    torch.uint8: 5,
+    torch.uint32: 6,
+    torch.uint64: 7,
+}
+#: Attached plans that are kept. They hold addresses, no device memory.
+MOST_PLANS = 1024
+# Rows of this many bytes go with the widest access of a GPU.
+_WIDE_BYTES = 16
+
+
+class Transport(Protocol):
+    """Where the ranks of a group live."""
+
+    @property
+    def local_ranks(self) -> Sequence[int]: ...
+
+    @property
+    def devices(self) -> Sequence[int]:
+        """Number of each local rank's GPU."""
+
+    @property
+    def memory(self) -> Sequence[Optional[DeviceMemory]]:
+        """Memory that other ranks reach, for each local rank; None: no other device or process needs to."""
+
+    def followed(self) -> AbstractContextManager[None]: ...
+
+    def plan(self, ids: Sequence[DeviceIds], buffers: Buffers) -> DevicePlan: ...
+
+    def attach(self, buffers: Buffers) -> DevicePlan: ...
+
+    def execute(self, plan: DevicePlan, call: Call, at: dict[str, Buffers]) -> None: ...
+
+    def row_work(self, part: int) -> RowWork: ...
+
+    def gather(self, what: str, local: Sequence[bytes]) -> list[bytes]: ...
+
+    def agree(self, what: str, failure: FuscoError | None = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class BlockViews(NamedTuple):
+    """Where a state has what grouped matrix products read: offsets in elements of 4 bytes, and their numbers."""
+
+    offsets: int
+    counts: int
+    recv_rows: int
+    overflow_rows: int
+    experts: int
+
+
+class Opened:
+    """The plan in the states of a call."""
+
+    def __init__(self, native: DevicePlan) -> None:
+        self.native = native
+        self._recv_rows: dict[int, int] = {}
+
+    def recv_rows(self, part: int) -> int:
+        """Rows of a part's receive buffer. The first question waits for planning. Raises E_ROUTING_*."""
+        if part not in self._recv_rows:
+            if accelerator.is_capturing():
+                raise FuscoError(
+                    "E_OPTION",
+                    "a captured graph cannot ask how many rows a plan has",
+                    hint="Give max_recv_rows, which fixes the size of receive buffers.",
+                )
+            self._recv_rows[part] = self.native.recv_rows(part)
+        return self._recv_rows[part]
+
+
+class DeviceGroup(Group):
+    """Plans of device memory. A plan has a state for each local rank."""
+
+    id_dtypes = tuple(_IDS)
+
+    def __init__(
+        self, name: str, options: PlanOptions, max_tokens: int, max_recv_rows: int, transport: Transport
+    ) -> None:
+        super().__init__(name, options, max_tokens, max_recv_rows, transport.local_ranks)
+        self.transport = transport
+        self._state_bytes = plan_buffer_bytes(options, plan_limits(max_tokens, max_recv_rows))
+        self._adds_per_rank = options.strategy == "hier" and options.sum == "node" and options.ranks_per_node == 1
+        self._attached: OrderedDict[tuple[int, ...], DevicePlan] = OrderedDict()
+        # Captured graphs use them; or they could not be released when they were replaced.
+        self._pinned: list[DevicePlan] = []
+        self._is_recording = False
+        #: Where each local rank's state has its blocks.
+        self.views = self._find_views()
+
+    @property
+    def state_bytes(self) -> int:
+        return self._state_bytes
+
+    def device(self, part: int) -> torch.device:
+        """The device of a part's tensors."""
+        return accelerator.device(self.transport.devices[part])
+
+    def plan(self, ids: Parts) -> list[torch.Tensor]:
+        with self.turn:
+            if self._is_recording:
+                self._record(ids)
+            states = [self._empty(part, (self._state_bytes,), torch.uint8) for part in range(len(self.local_ranks))]
+            tables = [(_IDS[table.dtype], table.shape[0], table.data_ptr()) for table in ids]
+            with self.transport.followed():
+                self._keep(_key(states), self.transport.plan(tables, _buffers(states)))
+            return states
+
+    def open(self, states: Parts) -> Opened:
+        self._check_states(states)
+        with self.turn:
+            key = _key(states)
+            found = self._attached.get(key)
+            if found is None:
+                found = self._keep(key, self.transport.attach(_buffers(states)))
+            self._attached.move_to_end(key)
+            if accelerator.is_capturing() and found not in self._pinned:
+                self._pinned.append(found)
+            return Opened(found)
+
+    def blocks(self, opened: Opened, states: Parts) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        found = []
+        for state, views in zip(states, self.views):
+            offsets, counts, _, _ = views_of(state, views)
+            found.append((offsets.clone(), counts.clone()))
+        return found
+
+    def check_rows(self, opened: Opened, part: int, rows: int) -> None:
+        if self.max_recv_rows > 0:
+            check_given_rows(rows, self.max_recv_rows)
+
+    def check_tokens(self, opened: Opened, part: int, tokens: int) -> None:
+        if tokens > self.max_tokens:
+            raise FuscoError(
+                "E_LIMIT", f"{tokens} tokens > max_tokens {self.max_tokens}", value=tokens, limit=self.max_tokens
+            )
+
+    def new_rows(
+        self, opened: Opened, part: int, rows: int, like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> torch.Tensor:
+        with self.turn:
+            total = rows
+            if rows < 0:
+                with self.transport.followed():
+                    total = opened.recv_rows(part)
+            return self._empty(part, (total, *shape), dtype)
+
+    def new_entries(self, part: int, like: torch.Tensor) -> torch.Tensor:
+        with self.turn:
+            return self._empty(part, tuple(like.shape), like.dtype)
+
+    def execute(self, opened: Opened, call: Call) -> None:
+        with self.turn:
+            parts = {name: self._reachable(array) for name, array in call.arrays.items()}
+            with self.transport.followed():
+                self.transport.execute(opened.native, call, {name: _buffers(each) for name, each in parts.items()})
+
+    @contextmanager
+    def row_work(self, part: int) -> Iterator[RowWork]:
+        with self.turn, self.transport.followed():
+            yield self.transport.row_work(part)
+
+    def plan_of(self, states: Parts, ids: Optional[Parts]) -> Plan:
+        if ids is None:
+            raise FuscoError(
+                "E_OPTION",
+                "the handle has a plan of GPUs, and not the ids that it was made from",
+                hint="Use the handle that shuffle.plan or shuffle.dispatch returned.",
+            )
+        with self.turn:
+            plan = self._plan_on_host(self._gather_ids(ids))
+            for rank, shard in zip(self.local_ranks, self._shards(states)):
+                if shard != bytes(plan.shard(rank)):
+                    raise FuscoError("E_INTERNAL", f"the GPU made another shard of rank {rank} than the CPU", rank=rank)
+            return plan
+
+    def shard_digest(self, states: Parts, rank: int) -> str:
+        if rank not in self.local_ranks:
+            raise FuscoError("E_OPTION", f"rank {rank} is not one of this process: {list(self.local_ranks)}")
+        with self.turn:
+            return hashlib.sha256(self._shards(states)[self.local_ranks.index(rank)]).hexdigest()
+
+    def check(self, states: Parts) -> list[int]:
+        """Waits for planning; rows of each part's receive buffer, not clipped. Raises E_ROUTING_*, E_PEER_*."""
+        with self.turn:
+            opened = self.open(states)
+            with self.transport.followed():
+                return [opened.recv_rows(part) for part in range(len(states))]
+
+    def record(self, path: str | os.PathLike[str]) -> Recorder | None:
+        failure = None
+        if 0 in self.local_ranks:
+            try:
+                self.recorder = Recorder(path)
+            except FuscoError as error:
+                failure = error
+        self.agree("record", failure)
+        self._is_recording = True
+        return self.recorder
+
+    def agree(self, what: str, failure: FuscoError | None = None) -> None:
+        self.transport.agree(what, failure)
+
+    def close(self) -> None:
+        with self.turn:
+            for plan in (*self._attached.values(), *self._pinned):
+                plan.close()
+            self._attached.clear()
+            self._pinned.clear()
+            self.transport.close()
+
+    def _find_views(self) -> list[BlockViews]:
+        """The tables of a plan buffer lie where options and limits put them, whatever it holds."""
+        states = [
+            torch.empty(self._state_bytes, dtype=torch.uint8, device=self.device(part))
+            for part in range(len(self.local_ranks))
+        ]
+        with self.transport.followed():
+            plan = self.transport.attach(_buffers(states))
+        found = []
+        for part, state in enumerate(states):
+            view = plan.view(part)
+            pointers = (view.expert_offsets, view.expert_counts, view.recv_rows, view.overflow_rows)
+            offsets, counts, rows, overflow = ((pointer - state.data_ptr()) // 4 for pointer in pointers)
+            found.append(BlockViews(offsets, counts, rows, overflow, view.local_instances))
+        plan.close()
+        return found
+
+    def _empty(self, part: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        memory = self.transport.memory[part]
+        if memory is None:
+            return torch.empty(shape, dtype=dtype, device=self.device(part))
+        return memory.empty(shape, dtype)
+
+    def _reachable(self, array: Array) -> list[torch.Tensor]:
+        """The parts of an array, copied to where other ranks reach them if they read them."""
+        narrow = array.row_bytes % _WIDE_BYTES != 0
+        is_reached = {ALWAYS: True, NARROW: narrow, UNSUMMED: narrow or not self._adds_per_rank}
+        parts = list(array.parts)
+        if array.is_output or not is_reached.get(array.reach, False):
+            return parts
+        for part, tensor in enumerate(parts):
+            memory = self.transport.memory[part]
+            if memory is not None and tensor.numel() > 0 and not memory.holds(tensor):
+                parts[part] = memory.empty(tuple(tensor.shape), tensor.dtype).copy_(tensor)
+        return parts
+
+    def _keep(self, key: tuple[int, ...], plan: DevicePlan) -> DevicePlan:
+        replaced = [self._attached.pop(key, None)]
+        self._attached[key] = plan
+        while len(self._attached) > MOST_PLANS:
+            replaced.append(self._attached.popitem(last=False)[1])
+        for each in replaced:
+            if each is None or each in self._pinned:
+                continue
+            if accelerator.is_capturing():
+                self._pinned.append(each)
+            else:
+                each.close()
+        return plan
+
+    def _check_states(self, states: Parts) -> None:
+        if len(states) != len(self.local_ranks):
+            raise FuscoError(
+                "E_OPTION",
+                f"{len(states)} states for {len(self.local_ranks)} local ranks",
+                hint="Operators whose name ends in _each take a list with one tensor for each local rank.",
+            )
+        for part, state in enumerate(states):
+            is_bytes = state.dtype == torch.uint8 and state.dim() == 1 and state.is_contiguous()
+            if not is_bytes or state.numel() != self._state_bytes or state.device != self.device(part):
+                raise FuscoError(
+                    "E_OPTION",
+                    "the tensor is not the state of a handle of this ExpertShuffle",
+                    hint="Give handle.state, or a copy of all its bytes on the same device.",
+                )
+
+    def _shards(self, states: Parts) -> list[bytes]:
+        opened = self.open(states)
+        with self.transport.followed():
+            return [opened.native.shard(part).raw for part in range(len(states))]
+
+    def _gather_ids(self, ids: Parts) -> list[torch.Tensor]:
+        """The ids of all ranks, in host memory. Collective; waits."""
+        local = [table.cpu().contiguous() for table in ids]
+        headed = [_IDS[table.dtype].to_bytes(4, "little") + _bytes_of(table) for table in local]
+        dtypes = {number: dtype for dtype, number in _IDS.items()}
+        gathered = []
+        for data in self.transport.gather("ids", headed):
+            dtype = dtypes[int.from_bytes(data[:4], "little")]
+            flat = torch.frombuffer(bytearray(data[4:]), dtype=dtype) if len(data) > 4 else torch.empty(0, dtype=dtype)
+            gathered.append(flat.view(-1, self.options.topk))
+        return gathered
+
+    def _plan_on_host(self, tables: Parts) -> Plan:
+        return Planner(self.options).plan([IdTable(table) for table in tables])
+
+    def _record(self, ids: Parts) -> None:
+        """Records a step, collectively, until rank 0 has closed its recorder."""
+        if accelerator.is_capturing():
+            raise FuscoError("E_OPTION", "a captured graph cannot record its routing", hint="Close the recorder first.")
+        is_open = self.recorder is not None and not self.recorder.closed
+        if self.transport.gather("recording", [bytes([is_open])] * len(self.local_ranks))[0] == b"\0":
+            self._is_recording = False
+            return
+        tables = self._gather_ids(ids)
+        if is_open:
+            assert self.recorder is not None
+            self.recorder.add([table.numpy() for table in tables], self._plan_on_host(tables))
+
+
+def views_of(state: torch.Tensor, views: BlockViews) -> tuple[torch.Tensor, ...]:
+    """expert_offsets, expert_counts, recv_rows [1] and overflow_rows [1] of a state, int32; views of its memory."""
+    words = state.view(torch.int32)
+    offsets = words[views.offsets : views.offsets + views.experts + 1]
+    counts = words[views.counts : views.counts + views.experts]
+    return (
+        offsets,
+        counts,
+        words[views.recv_rows : views.recv_rows + 1],
+        words[views.overflow_rows : views.overflow_rows + 1],
+    )
+
+
+def _key(states: Parts) -> tuple[int, ...]:
+    return tuple(state.data_ptr() for state in states)
+
+
+def _buffers(parts: Parts) -> list[tuple[int, int]]:
+    return [(part.data_ptr(), part.nbytes) for part in parts]
+
+
+def _bytes_of(table: torch.Tensor) -> bytes:
+    return table.view(torch.uint8).numpy().tobytes() if table.numel() > 0 else b""
