@@ -56,6 +56,7 @@ _STATUS_FUNCTIONS: dict[str, list[Any]] = {
     "fusco_cuda_limit_sms": [c_void_p, c_uint32],
     "fusco_cuda_check": [c_void_p],
     "fusco_cuda_alloc": [c_void_p, c_uint32, c_uint64, POINTER(c_void_p)],
+    "fusco_cuda_clear_rows": [c_void_p, c_uint32, POINTER(s.Buffer), c_uint64, c_void_p],
     "fusco_cuda_dispatch": [c_void_p, c_int, POINTER(s.DispatchCall), c_void_p],
     "fusco_cuda_combine": [c_void_p, POINTER(s.CombineCall), c_void_p],
     "fusco_cuda_weight_gradient": [c_void_p, POINTER(s.WeightGradientCall), c_void_p],

@@ -73,6 +73,10 @@ class CudaContext:
         call(library.fusco_cuda_alloc, self._handle.pointer, rank, length, byref(address))
         return address.value or 0
 
+    def clear_rows(self, rank: int, rows: tuple[int, int], row_bytes: int, first: int) -> None:
+        """Enqueues zeros into the rows from the u32 at `first`, in device memory, on; see fusco_cuda_clear_rows."""
+        call(library.fusco_cuda_clear_rows, self._handle.pointer, rank, byref(s.Buffer(*rows)), row_bytes, first)
+
     def row_work(self, rank: int) -> DeviceRows:
         """Work on the rows of one rank, on its stream."""
         return DeviceRows(self, rank)

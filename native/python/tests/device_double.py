@@ -370,6 +370,11 @@ def fusco_cuda_alloc(context, rank, length, out):
     out.value = first
 
 
+def fusco_cuda_clear_rows(context, rank, rows, row_bytes, first):
+    start = min(ctypes.c_uint32.from_address(first).value * row_bytes, rows.bytes)
+    ctypes.memset(rows.data + start, 0, rows.bytes - start)
+
+
 def fusco_cuda_plan_buffer_bytes(options, limits, out):
     out.value = _buffer_bytes(options, limits)
 

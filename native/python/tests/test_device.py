@@ -170,7 +170,7 @@ def test_arguments_that_do_not_fit_are_refused(device, inputs):
     refused("E_SHAPE", shuffle.dispatch, listed[0], listed[1], listed[2][::-1][:2])
     refused("E_DTYPE", shuffle.dispatch, [None] * 4, *listed[1:])
     refused("E_LIMIT", make(ranks=1, backend="cuda", max_tokens=5).plan, ids)
-    refused("E_SHAPE", make(backend="cuda", devices=[0, 1, 2, 3]).plan(listed[1])._shuffle.dispatch, x, *listed[1:])
+    refused("E_SHAPE", make(backend="cuda", devices=[0, 1, 2, 3]).dispatch, x, *listed[1:])
     refused("E_OPTION", make, backend="cuda", devices=[0, 1])
     refused("E_OPTION", make, backend="cuda", sms=-1)
     refused("E_OPTION", getattr, handle, "state")
@@ -272,7 +272,7 @@ def test_calls_follow_the_current_stream(device, inputs):
 def test_default_streams_of_several_gpus_are_bridged(device, inputs):
     device.stream = device_double.Stream(0)
     shuffle = make(backend="cuda", devices=[0, 1, 2, 3], max_recv_rows=40)
-    device.streams_set.clear()
+    device.stream.waited_for.clear()
     shuffle.dispatch(*(parts(each) for each in inputs[:3]))
     # Planning and dispatch: each device's own stream waits for the default stream, which then waits for it.
     assert device.stream.waited_for == [0x9000, 0x9001, 0x9002, 0x9003] * 2
@@ -323,9 +323,6 @@ def test_a_capture_needs_a_bound(device, inputs):
 
 def test_fp8_rows_of_a_gpu(device):
     x = torch.randn(5, 300)
-    assert_equal(
-        [each.view(torch.uint8) for each in ft.quantize(x)], [each.view(torch.uint8) for each in ft.quantize(x)]
-    )
     with cuda_ranks.rows_of_device(0) as work:
         codes, scales = ft.quantize(x, work)
         values = ft.dequantize(codes, scales, torch.float32, work)

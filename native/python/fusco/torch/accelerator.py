@@ -54,7 +54,7 @@ def current_stream(index: int) -> torch.cuda.Stream:
 
 def external_stream(handle: int, index: int) -> torch.cuda.Stream:
     """A stream of the native library as one of PyTorch."""
-    return torch.cuda.ExternalStream(handle, device=device(index))  # type: ignore[no-untyped-call]
+    return torch.cuda.ExternalStream(handle, device=device(index))
 
 
 def is_capturing() -> bool:

@@ -38,12 +38,14 @@ class Array(NamedTuple):
         axis: ``tokens`` or ``rows``.
         is_output: whether the call writes it.
         reach: when the kernels of other ranks read or write it: NEVER, ALWAYS, NARROW or UNSUMMED.
+        has_zeros: whether rows that no entry fills become zero.
     """
 
     parts: Parts
     axis: str
     is_output: bool
     reach: str
+    has_zeros: bool = True
 
     @property
     def row_bytes(self) -> int:
@@ -121,7 +123,7 @@ def origins(target: Parts) -> Call:
     def run(plan: Exchanges, at: Mapping[str, Buffers]) -> None:
         plan.dispatch([], origins=at["origins"])
 
-    return Call("origins", "", {"origins": _rows(target, True)}, run)
+    return Call("origins", "", {"origins": _rows(target, True)._replace(has_zeros=False)}, run)
 
 
 def combine(rows: Parts, weights: Parts | None, target: Parts) -> Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Optional
 
@@ -62,9 +62,13 @@ class CudaRanks:
         """The plan in plan buffers that are filled."""
         return self._planner.attach(buffers)
 
-    def execute(self, plan: DevicePlan, call: Call, at: dict[str, Buffers]) -> None:
+    def execute(self, plan: DevicePlan, call: Call, at: Mapping[str, Buffers]) -> None:
         """Enqueues a call."""
         call.run(plan, at)
+
+    def clear_rows(self, part: int, rows: tuple[int, int], row_bytes: int, first: int) -> None:
+        """Enqueues zeros into the rows from the u32 at `first` on."""
+        self._context.clear_rows(part, rows, row_bytes, first)
 
     def row_work(self, part: int) -> RowWork:
         """Work on the rows of a rank."""

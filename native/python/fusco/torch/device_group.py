@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, Optional, Protocol
 
@@ -65,7 +65,9 @@ class Transport(Protocol):
 
     def attach(self, buffers: Buffers) -> DevicePlan: ...
 
-    def execute(self, plan: DevicePlan, call: Call, at: dict[str, Buffers]) -> None: ...
+    def execute(self, plan: DevicePlan, call: Call, at: Mapping[str, Buffers]) -> None: ...
+
+    def clear_rows(self, part: int, rows: tuple[int, int], row_bytes: int, first: int) -> None: ...
 
     def row_work(self, part: int) -> RowWork: ...
 
@@ -87,10 +89,16 @@ class BlockViews(NamedTuple):
 
 
 class Opened:
-    """The plan in the states of a call."""
+    """The plan in the states of a call.
 
-    def __init__(self, native: DevicePlan) -> None:
+    Attributes:
+        native: the plan.
+        totals: address of the u32 with the rows of each part's receive buffer, not clipped, in device memory.
+    """
+
+    def __init__(self, native: DevicePlan, totals: list[int]) -> None:
         self.native = native
+        self.totals = totals
         self._recv_rows: dict[int, int] = {}
 
     def recv_rows(self, part: int) -> int:
@@ -129,6 +137,11 @@ class DeviceGroup(Group):
     def state_bytes(self) -> int:
         return self._state_bytes
 
+    @property
+    def spans_devices(self) -> bool:
+        """Whether the local ranks are on several GPUs."""
+        return len(set(self.transport.devices)) > 1
+
     def device(self, part: int) -> torch.device:
         """The device of a part's tensors."""
         return accelerator.device(self.transport.devices[part])
@@ -153,7 +166,8 @@ class DeviceGroup(Group):
             self._attached.move_to_end(key)
             if accelerator.is_capturing() and found not in self._pinned:
                 self._pinned.append(found)
-            return Opened(found)
+            totals = [state.data_ptr() + 4 * views.recv_rows for state, views in zip(states, self.views)]
+            return Opened(found, totals)
 
     def blocks(self, opened: Opened, states: Parts) -> list[tuple[torch.Tensor, torch.Tensor]]:
         found = []
@@ -190,7 +204,10 @@ class DeviceGroup(Group):
         with self.turn:
             parts = {name: self._reachable(array) for name, array in call.arrays.items()}
             with self.transport.followed():
-                self.transport.execute(opened.native, call, {name: _buffers(each) for name, each in parts.items()})
+                at = {name: _buffers(each) for name, each in parts.items()}
+                self.transport.execute(opened.native, call, at)
+                if self.max_recv_rows > 0:
+                    self._clear_tails(opened, call, at)
 
     @contextmanager
     def row_work(self, part: int) -> Iterator[RowWork]:
@@ -268,6 +285,13 @@ class DeviceGroup(Group):
         if memory is None:
             return torch.empty(shape, dtype=dtype, device=self.device(part))
         return memory.empty(shape, dtype)
+
+    def _clear_tails(self, opened: Opened, call: Call, at: Mapping[str, Buffers]) -> None:
+        """Zeros behind the rows of the plan, where the receive buffers are longer."""
+        for name, array in call.arrays.items():
+            if array.is_output and array.axis == "rows" and array.has_zeros:
+                for part, rows in enumerate(at[name]):
+                    self.transport.clear_rows(part, rows, array.row_bytes, opened.totals[part])
 
     def _reachable(self, array: Array) -> list[torch.Tensor]:
         """The parts of an array, copied to where other ranks reach them if they read them."""

@@ -38,7 +38,7 @@ class Meeting:
     After a failure the ranks no longer make the same calls, so every later call raises the same error.
     """
 
-    def __init__(self, store: dist.Store, rank: int, ranks: int, deadline_ms: int) -> None:
+    def __init__(self, store: distributed_c10d.Store, rank: int, ranks: int, deadline_ms: int) -> None:
         self._store = store
         self._rank = rank
         self._ranks = ranks

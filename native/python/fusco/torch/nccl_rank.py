@@ -98,11 +98,15 @@ class NcclRank:
         """The plan in a plan buffer that is filled."""
         return self._planner.attach(buffers[0])
 
-    def execute(self, plan: DevicePlan, call: Call, at: dict[str, Buffers]) -> None:
+    def execute(self, plan: DevicePlan, call: Call, at: Mapping[str, Buffers]) -> None:
         """Enqueues a call, collectively."""
         assert isinstance(plan, NcclPlan)
         plan.what = f"{call.name} {call.signature}"
         call.run(plan, at)
+
+    def clear_rows(self, part: int, rows: tuple[int, int], row_bytes: int, first: int) -> None:
+        """Enqueues zeros into the rows from the u32 at `first` on."""
+        self._context.clear_rows(0, rows, row_bytes, first)
 
     def row_work(self, part: int) -> RowWork:
         """Work on the rows of this rank."""

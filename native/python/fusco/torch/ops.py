@@ -219,8 +219,8 @@ def combine_gradient(
     _check_weights(found, opened, weights)
     rows_gradient = _received(found, opened, [part.shape[0] for part in rows], rows, rows[0].shape[1])
     weights_gradient = [found.new_entries(i, part) for i, part in enumerate(weights)]
-    given = (_contiguous(parts) for parts in (gradients, rows, weights))
-    found.execute(opened, calls.combine_gradient(*given, rows_gradient, weights_gradient))
+    given, made, router = (_contiguous(parts) for parts in (gradients, rows, weights))
+    found.execute(opened, calls.combine_gradient(given, made, router, rows_gradient, weights_gradient))
     return rows_gradient, weights_gradient
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeVar, Union
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ __all__ = ["ExpertShuffle"]
 Quantized = tuple[TensorOrList, TensorOrList]
 #: Checks one tensor of an argument, given its name, its device and the length of its first axis, or None.
 _Check = Callable[[str, Tensor, torch.device, Optional[int]], Tensor]
+_Rows = TypeVar("_Rows", Tensor, list[Tensor])
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 _LARGEST_ID = 2**31 - 1
 
@@ -157,6 +158,7 @@ class ExpertShuffle:
         if isinstance(group, DeviceGroup):
             self._devices = [group.device(part) for part in range(len(self.local_ranks))]
         self._is_each = len(self._devices) > 1
+        self._needs_lists = isinstance(group, DeviceGroup) and group.spans_devices
 
     # -- the five lines
 
@@ -201,7 +203,7 @@ class ExpertShuffle:
         self._learn_rows(handle, rows)
         return self.joined(rows, isinstance(x, list)), handle
 
-    def combine(self, y: TensorOrList, handle: Handle) -> Any:
+    def combine(self, y: _Rows, handle: Handle) -> _Rows:
         """Sums the rows that a token's experts made, weighted by the handle's router weights.
 
         Args:
@@ -307,7 +309,8 @@ class ExpertShuffle:
             prepared = self.group().open(handle.states)
             return torch.tensor([prepared.recv_rows], dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
         found = [views_of(state, views)[2:] for state, views in zip(handle.states, self._views)]
-        return tuple(self.joined(list(totals), handle.is_list) for totals in zip(*found))  # type: ignore[return-value]
+        rows, overflow = (self.joined(list(totals), handle.is_list) for totals in zip(*found))
+        return rows, overflow
 
     def check(self, handle: Handle) -> list[int]:
         """Waits for planning and raises its errors; see Handle.check."""
@@ -350,7 +353,7 @@ class ExpertShuffle:
                 _need(name, each, Tensor, code)
             return [check(name, *each) for each in zip(value, self._devices, needed)]
         _need(name, value, Tensor, code)
-        if self._is_each and any(device != self._devices[0] for device in self._devices):
+        if self._needs_lists:
             raise FuscoError("E_SHAPE", f"{name} is one tensor for several GPUs", hint="Give a list with one per rank.")
         flat = value.flatten(0, 1) if value.dim() == 3 else value
         checked = check(name, flat, self._devices[0], None if counts is None else sum(counts))
