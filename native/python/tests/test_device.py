@@ -5,6 +5,7 @@ import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import device_double
@@ -263,7 +264,7 @@ def test_calls_follow_the_current_stream(device, inputs):
     first, device.stream = device.stream, device_double.Stream(0x6000)
     shuffle.dispatch(x, ids, weights)
     assert [stream for _, _, stream in device.streams_set] == [0x6000]
-    assert device.stream.waited_for == [first.cuda_stream]
+    assert set(device.stream.waited_for) == {first.cuda_stream}
     device.is_capturing, device.stream = True, device_double.Stream(0x7000)
     shuffle.dispatch(x, ids, weights)
     assert device.stream.waited_for == [], "a captured stream waits for nothing outside its graph"
@@ -280,6 +281,18 @@ def test_default_streams_of_several_gpus_are_bridged(device, inputs):
     device.streams_set.clear()
     one.dispatch(*inputs[:3])
     assert all(stream == 1 for _, _, stream in device.streams_set)
+
+
+def test_memory_outlives_the_layer(device, inputs):
+    listed = [parts(each) for each in inputs[:3]]
+    with make(backend="cuda", devices=[0, 1, 2, 3], max_recv_rows=40) as shuffle:
+        rows, _ = shuffle.dispatch(*listed)
+        context = weakref.ref(shuffle.group().transport._context)
+    gc.collect()
+    assert context() is not None and len(rows) == 4
+    del rows, _
+    gc.collect()
+    assert context() is None
 
 
 def test_shared_memory_is_used_again(device):
@@ -317,6 +330,7 @@ def test_blocks_of_a_captured_graph_are_not_given_to_others(device, inputs):
 
 def test_a_capture_needs_a_bound(device, inputs):
     shuffle = make(ranks=1, backend="cuda")
+    shuffle.dispatch(*inputs[:3])
     device.is_capturing = True
     assert "max_recv_rows" in refused("E_OPTION", shuffle.dispatch, *inputs[:3]).hint
 

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Optional
 
 from ..cuda import CudaContext, CudaPlanner
 from ..device_plan import DeviceIds, DevicePlan
@@ -45,10 +44,9 @@ class CudaRanks:
         self._context.limit_sms(sms)
         self._streams = Streams(self._context)
         self._planner = CudaPlanner(self._context, options, max_tokens, max_recv_rows)
-        self.memory: list[Optional[DeviceMemory]] = [None] * len(devices)
-        if len(set(devices)) > 1:
-            of_device = {index: self._memory_on(rank, index) for rank, index in enumerate(devices)}
-            self.memory = [of_device[index] for index in devices]
+        of_device = {index: _memory_on(self._context, rank) for rank, index in enumerate(devices)}
+        self.memory = [of_device[index] for index in devices]
+        self.has_peers = len(of_device) > 1
 
     def followed(self) -> AbstractContextManager[None]:
         """Calls inside follow PyTorch's current streams."""
@@ -84,12 +82,12 @@ class CudaRanks:
             raise failure
 
     def close(self) -> None:
-        """Waits for the work in flight, and frees all memory."""
+        """Releases the planner. Memory is freed when no tensor uses it any more."""
         self._planner.close()
-        self._context.close()
 
-    def _memory_on(self, rank: int, index: int) -> DeviceMemory:
-        return DeviceMemory(index, lambda length: self._context.alloc(rank, length))
+
+def _memory_on(context: CudaContext, rank: int) -> DeviceMemory:
+    return DeviceMemory(context.devices[rank], lambda length: context.alloc(rank, length))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, Optional, Protocol
@@ -39,8 +39,10 @@ _IDS = {
     torch.uint32: 6,
     torch.uint64: 7,
 }
-#: Attached plans that are kept. They hold addresses, no device memory.
+#: Plans that are kept. They hold addresses, no device memory.
 MOST_PLANS = 1024
+# Plans in copies of states. One is needed during one call.
+_MOST_COPIES = 16
 # Rows of this many bytes go with the widest access of a GPU.
 _WIDE_BYTES = 16
 
@@ -56,8 +58,12 @@ class Transport(Protocol):
         """Number of each local rank's GPU."""
 
     @property
-    def memory(self) -> Sequence[Optional[DeviceMemory]]:
-        """Memory that other ranks reach, for each local rank; None: no other device or process needs to."""
+    def memory(self) -> Sequence[DeviceMemory]:
+        """Memory that other ranks reach, for each local rank."""
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether there are ranks on other devices, which need such memory."""
 
     def followed(self) -> AbstractContextManager[None]: ...
 
@@ -126,7 +132,8 @@ class DeviceGroup(Group):
         self.transport = transport
         self._state_bytes = plan_buffer_bytes(options, plan_limits(max_tokens, max_recv_rows))
         self._adds_per_rank = options.strategy == "hier" and options.sum == "node" and options.ranks_per_node == 1
-        self._attached: OrderedDict[tuple[int, ...], DevicePlan] = OrderedDict()
+        self._planned: OrderedDict[tuple[int, ...], DevicePlan] = OrderedDict()
+        self._copies: deque[DevicePlan] = deque()
         # Captured graphs use them; or they could not be released when they were replaced.
         self._pinned: list[DevicePlan] = []
         self._is_recording = False
@@ -150,7 +157,8 @@ class DeviceGroup(Group):
         with self.turn:
             if self._is_recording:
                 self._record(ids)
-            states = [self._empty(part, (self._state_bytes,), torch.uint8) for part in range(len(self.local_ranks))]
+            # Never in memory of PyTorch: at the address of a state there is no other one before it is planned again.
+            states = [memory.empty((self._state_bytes,), torch.uint8) for memory in self.transport.memory]
             tables = [(_IDS[table.dtype], table.shape[0], table.data_ptr()) for table in ids]
             with self.transport.followed():
                 self._keep(_key(states), self.transport.plan(tables, _buffers(states)))
@@ -159,11 +167,7 @@ class DeviceGroup(Group):
     def open(self, states: Parts) -> Opened:
         self._check_states(states)
         with self.turn:
-            key = _key(states)
-            found = self._attached.get(key)
-            if found is None:
-                found = self._keep(key, self.transport.attach(_buffers(states)))
-            self._attached.move_to_end(key)
+            found = self._planned.get(_key(states)) or self._attach(states)
             if accelerator.is_capturing() and found not in self._pinned:
                 self._pinned.append(found)
             totals = [state.data_ptr() + 4 * views.recv_rows for state, views in zip(states, self.views)]
@@ -257,9 +261,10 @@ class DeviceGroup(Group):
 
     def close(self) -> None:
         with self.turn:
-            for plan in (*self._attached.values(), *self._pinned):
+            for plan in (*self._planned.values(), *self._copies, *self._pinned):
                 plan.close()
-            self._attached.clear()
+            self._planned.clear()
+            self._copies.clear()
             self._pinned.clear()
             self.transport.close()
 
@@ -281,10 +286,9 @@ class DeviceGroup(Group):
         return found
 
     def _empty(self, part: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        memory = self.transport.memory[part]
-        if memory is None:
+        if not self.transport.has_peers:
             return torch.empty(shape, dtype=dtype, device=self.device(part))
-        return memory.empty(shape, dtype)
+        return self.transport.memory[part].empty(shape, dtype)
 
     def _clear_tails(self, opened: Opened, call: Call, at: Mapping[str, Buffers]) -> None:
         """Zeros behind the rows of the plan, where the receive buffers are longer."""
@@ -298,27 +302,36 @@ class DeviceGroup(Group):
         narrow = array.row_bytes % _WIDE_BYTES != 0
         is_reached = {ALWAYS: True, NARROW: narrow, UNSUMMED: narrow or not self._adds_per_rank}
         parts = list(array.parts)
-        if array.is_output or not is_reached.get(array.reach, False):
+        if array.is_output or not self.transport.has_peers or not is_reached.get(array.reach, False):
             return parts
         for part, tensor in enumerate(parts):
             memory = self.transport.memory[part]
-            if memory is not None and tensor.numel() > 0 and not memory.holds(tensor):
+            if tensor.numel() > 0 and not memory.holds(tensor):
                 parts[part] = memory.empty(tuple(tensor.shape), tensor.dtype).copy_(tensor)
         return parts
 
-    def _keep(self, key: tuple[int, ...], plan: DevicePlan) -> DevicePlan:
-        replaced = [self._attached.pop(key, None)]
-        self._attached[key] = plan
-        while len(self._attached) > MOST_PLANS:
-            replaced.append(self._attached.popitem(last=False)[1])
-        for each in replaced:
-            if each is None or each in self._pinned:
-                continue
-            if accelerator.is_capturing():
-                self._pinned.append(each)
-            else:
-                each.close()
+    def _attach(self, states: Parts) -> DevicePlan:
+        """The plan in copies of states, or in states whose plan is not kept any more."""
+        plan = self.transport.attach(_buffers(states))
+        self._copies.append(plan)
+        while len(self._copies) > _MOST_COPIES:
+            self._release(self._copies.popleft())
         return plan
+
+    def _keep(self, key: tuple[int, ...], plan: DevicePlan) -> None:
+        """Keeps what native code knows of a plan: its tokens, and its rows once they were asked for."""
+        replaced = self._planned.pop(key, None)
+        if replaced is not None:
+            self._release(replaced)
+        self._planned[key] = plan
+        while len(self._planned) > MOST_PLANS:
+            self._release(self._planned.popitem(last=False)[1])
+
+    def _release(self, plan: DevicePlan) -> None:
+        if accelerator.is_capturing():
+            self._pinned.append(plan)
+        elif plan not in self._pinned:
+            plan.close()
 
     def _check_states(self, states: Parts) -> None:
         if len(states) != len(self.local_ranks):

@@ -3,7 +3,7 @@
 Tensors of PyTorch cannot serve: not every allocator makes memory that other processes and devices can map, and memory
 that is freed and allocated again would have to be mapped again. Blocks come from segments that the native library
 allocates and the ranks map once. A block is used again when no tensor refers to it any more, in the order of its
-stream, as PyTorch's allocator does. Segments are kept until the group is closed.
+stream, as PyTorch's allocator does. Segments are kept until the group is closed and no tensor uses them.
 """
 
 from __future__ import annotations
@@ -47,13 +47,14 @@ class _Block:
 
 
 class _Lease:
-    """Gives a block back when PyTorch drops the last tensor in it."""
+    """Gives a block back when PyTorch drops the last tensor in it, and keeps its memory until then."""
 
-    __slots__ = ("_block", "_returned")
+    __slots__ = ("_block", "_owner", "_returned")
 
-    def __init__(self, block: _Block, returned: deque[_Block]) -> None:
+    def __init__(self, block: _Block, returned: deque[_Block], owner: Any) -> None:
         self._block = block
         self._returned = returned
+        self._owner = owner
 
     def __del__(self) -> None:
         # Any thread, at any time: nothing but this.
@@ -65,7 +66,8 @@ class DeviceMemory:
 
     Args:
         index: of the device.
-        allocate: makes a segment of this many bytes that all ranks can map, and returns its address; may wait.
+        allocate: makes a segment of this many bytes that all ranks can map, and returns its address; may wait. What it
+            refers to owns the segments.
     """
 
     def __init__(self, index: int, allocate: Callable[[int], int]) -> None:
@@ -89,7 +91,7 @@ class DeviceMemory:
         if needed == 0:
             return torch.empty(shape, dtype=dtype, device=accelerator.device(self._index))
         block = self._take(_block_bytes(needed))
-        lease = _Lease(block, self._returned)
+        lease = _Lease(block, self._returned, self._allocate)
         flat = accelerator.memory_at(block.address, block.length, self._index, lease)
         return flat[:needed].view(dtype).view(shape)
 

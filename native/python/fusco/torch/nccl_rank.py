@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Optional
 
@@ -84,7 +84,8 @@ class NcclRank:
             self._streams = Streams(self._context)
             with self._streams.followed():
                 self._planner = NcclPlanner(self._group, options, max_tokens, max_recv_rows)
-        self.memory = (DeviceMemory(index, self._allocate),)
+        self.memory = (DeviceMemory(index, _registered(self._context, self._group)),)
+        self.has_peers = True
 
     def followed(self) -> AbstractContextManager[None]:
         """Calls inside follow PyTorch's current stream."""
@@ -122,16 +123,24 @@ class NcclRank:
         self._meeting.agree(what, failure)
 
     def close(self) -> None:
-        """Leaves the group and frees all memory. Rank 0 waits a while for the other ranks to close as well."""
+        """Leaves the group. Rank 0 waits a while for the other ranks to close as well.
+
+        Memory is freed when no tensor uses it any more.
+        """
         self._planner.close()
         self._group.close()
-        self._context.close()
         self._meeting.leave()
 
-    def _allocate(self, length: int) -> int:
-        address = self._context.alloc(0, length)
-        self._group.register([(address, length)])
+
+def _registered(context: CudaContext, group: NcclGroup) -> Callable[[int], int]:
+    """Allocates memory that the other ranks have mapped."""
+
+    def allocate(length: int) -> int:
+        address = context.alloc(0, length)
+        group.register([(address, length)])
         return address
+
+    return allocate
 
 
 def loaded_nccl() -> str | None:
