@@ -64,6 +64,10 @@ class CudaRanks:
         """Enqueues a call."""
         call.run(plan, at)
 
+    def check(self) -> None:
+        """Raises what exchanges have recorded until now, without waiting."""
+        self._context.check()
+
     def clear_rows(self, part: int, rows: tuple[int, int], row_bytes: int, first: int) -> None:
         """Enqueues zeros into the rows from the u32 at `first` on."""
         self._context.clear_rows(part, rows, row_bytes, first)

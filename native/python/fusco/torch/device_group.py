@@ -73,6 +73,8 @@ class Transport(Protocol):
 
     def execute(self, plan: DevicePlan, call: Call, at: Mapping[str, Buffers]) -> None: ...
 
+    def check(self) -> None: ...
+
     def clear_rows(self, part: int, rows: tuple[int, int], row_bytes: int, first: int) -> None: ...
 
     def row_work(self, part: int) -> RowWork: ...
@@ -244,6 +246,11 @@ class DeviceGroup(Group):
             opened = self.open(states)
             with self.transport.followed():
                 return [opened.recv_rows(part) for part in range(len(states))]
+
+    def check_peers(self) -> None:
+        """Raises what exchanges have recorded until now, without waiting. Raises E_PEER_*, E_BACKEND."""
+        with self.turn:
+            self.transport.check()
 
     def record(self, path: str | os.PathLike[str]) -> Recorder | None:
         failure = None

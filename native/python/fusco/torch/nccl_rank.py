@@ -105,6 +105,10 @@ class NcclRank:
         plan.what = f"{call.name} {call.signature}"
         call.run(plan, at)
 
+    def check(self) -> None:
+        """Raises what exchanges have recorded until now, without waiting."""
+        self._group.check()
+
     def clear_rows(self, part: int, rows: tuple[int, int], row_bytes: int, first: int) -> None:
         """Enqueues zeros into the rows from the u32 at `first` on."""
         self._context.clear_rows(0, rows, row_bytes, first)

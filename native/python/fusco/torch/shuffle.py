@@ -319,6 +319,16 @@ class ExpertShuffle:
             return group.check(handle.states)
         return [group.open(handle.states).recv_rows]
 
+    def check_peers(self) -> None:
+        """Raises what exchanges on GPUs have found until now, without waiting. Every other call does so as well.
+
+        Raises:
+            FuscoError: E_PEER_TIMEOUT names the ranks that did not arrive before the deadline; E_PEER_MISMATCH
+        """
+        group = self.group()
+        if isinstance(group, DeviceGroup):
+            group.check_peers()
+
     # -- the end
 
     def group(self) -> groups.Group:
