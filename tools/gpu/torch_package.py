@@ -127,6 +127,7 @@ def main():
         found += in_processes("4 processes", run_ranks, 4, ["rank_equal", "rank_graph", "rank_streams", "rank_late"])
     numbers = ",".join(str(count) for count in (1, 2, 4) if count <= gpus)
     train = [sys.executable, str(PYTHON / "examples/train_moe.py"), "--backend", "nccl", "--ranks", numbers]
+    train += ["--text", str(PYTHON.parents[1] / "ARCHITECTURE.md")]
     found += command("training", [*train, "--steps", "20", "--out", str(results / "torch-training.json")], 100)
     where = {"gpus": gpus, "device": torch.cuda.get_device_name(), "torch": torch.__version__}
     (results / "torch-cases.json").write_text(json.dumps({**where, "cases": found}, indent=2))

@@ -1,7 +1,8 @@
-"""What must hold on GPUs, as functions that raise: test_gpu.py runs them in pytest, tools/gpu/torch_package.py without it.
+"""What must hold on GPUs, as functions that raise.
 
-These run in one process with the cuda backend; gpu_ranks.py has those with a process for each GPU. Expected values come
-from the host backend and from the dense reference of layers.py.
+test_gpu.py runs them in pytest, tools/gpu/torch_package.py without it. These run in one process with the cuda backend;
+gpu_ranks.py has those with a process for each GPU. Expected values come from the host backend and from the dense
+reference of layers.py.
 """
 
 from __future__ import annotations
