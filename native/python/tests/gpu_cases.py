@@ -267,7 +267,7 @@ def captured_graph():
         torch.cuda.synchronize()
 
 
-def compiled_layer(shuffle=None):
+def compiled_layer(shuffle=None, backend="inductor"):
     """torch.compile(fullgraph=True) with a bound."""
     device = accelerator.device(accelerator.current_device())
     shuffle = shuffle or open_shuffle(ranks=1, backend="cuda", max_recv_rows=BOUND)
@@ -277,7 +277,7 @@ def compiled_layer(shuffle=None):
         return shuffle.combine(torch.relu(rows), handle)
 
     torch._dynamo.reset()
-    compiled = torch.compile(layer, fullgraph=True, dynamic=False)
+    compiled = torch.compile(layer, fullgraph=True, backend=backend, dynamic=False)
     for seed in range(2):
         x, ids, weights, gradient = (each.to(device) for each in make_step(seed, TOKENS, {}))
         results = []

@@ -17,9 +17,9 @@ import torch
 
 from ..device_plan import DeviceIds, DevicePlan, plan_buffer_bytes, plan_limits
 from ..errors import FuscoError
-from ..exchanges import Buffers
+from ..exchanges import FP8_BLOCK, Buffers
 from ..ids import IdTable
-from ..options import PlanOptions
+from ..options import DTYPE_BYTES, PlanOptions
 from ..plan import Plan
 from ..planner import Planner
 from ..recorder import Recorder
@@ -141,6 +141,7 @@ class DeviceGroup(Group):
         self._is_recording = False
         #: Where each local rank's state has its blocks.
         self.views = self._find_views()
+        self._reserve()
 
     @property
     def state_bytes(self) -> int:
@@ -292,6 +293,25 @@ class DeviceGroup(Group):
         plan.close()
         return found
 
+    def _reserve(self) -> None:
+        """Memory of a step, so that ranks map it now and not while others wait in an exchange.
+
+        That is as far as its size is known: without a bound the rows of the first steps are allocated by them.
+        """
+        options = self.options
+        lengths = [self._state_bytes] * 2
+        if self.transport.has_peers:
+            row_bytes = options.hidden * DTYPE_BYTES[options.combine_dtype or options.dtype]
+            lengths += [4 * self.max_tokens * options.topk] + [self.max_recv_rows * row_bytes] * 2
+            if options.dtype == "fp8":
+                lengths += [
+                    self.max_recv_rows * options.hidden,
+                    4 * self.max_recv_rows * -(-options.hidden // FP8_BLOCK),
+                ]
+        with self.turn:
+            for memory in dict.fromkeys(self.transport.memory):
+                memory.reserve(lengths)
+
     def _empty(self, part: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         if not self.transport.has_peers:
             return torch.empty(shape, dtype=dtype, device=self.device(part))
@@ -331,6 +351,8 @@ class DeviceGroup(Group):
         if replaced is not None:
             self._release(replaced)
         self._planned[key] = plan
+        if accelerator.is_capturing():
+            self._pinned.append(plan)
         while len(self._planned) > MOST_PLANS:
             self._release(self._planned.popitem(last=False)[1])
 

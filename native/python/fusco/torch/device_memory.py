@@ -9,8 +9,8 @@ stream, as PyTorch's allocator does. Segments are kept until the group is closed
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -95,6 +95,14 @@ class DeviceMemory:
         flat = accelerator.memory_at(block.address, block.length, self._index, lease)
         return flat[:needed].view(dtype).view(shape)
 
+    def reserve(self, lengths: Sequence[int]) -> None:
+        """Makes blocks for tensors of these bytes that are alive at the same time. May wait; not in a capture."""
+        stream = accelerator.current_stream(self._index)
+        for length, count in Counter(_block_bytes(length) for length in lengths if length > 0).items():
+            missing = count - len(self._free.get(length, ()))
+            if missing > 0:
+                self._make(length, missing, stream)
+
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor lies in a block."""
         return tensor.untyped_storage().data_ptr() in self._addresses
@@ -139,17 +147,19 @@ class DeviceMemory:
                 hint="Run the same calls once or twice before the capture, so that their memory exists.",
                 value=length,
             )
-        made = self._made.get(length, 0)
-        blocks = min(max(1, made), _MOST_BLOCKS_PER_SEGMENT)
+        self._make(length, min(max(1, self._made.get(length, 0)), _MOST_BLOCKS_PER_SEGMENT), stream)
+        return self._free[length].pop()
+
+    def _make(self, length: int, blocks: int, stream: Any) -> None:
+        """Makes a segment of blocks."""
         first = self._allocate(blocks * length)
-        # Rows that no plan writes are zero at first, never random bits.
+        # Never random bits, which could be NaN.
         accelerator.memory_at(first, blocks * length, self._index, None).zero_()
-        self._made[length] = made + blocks
+        self._made[length] = self._made.get(length, 0) + blocks
         self.bytes += blocks * length
         new = [_Block(first + number * length, length, stream) for number in range(blocks)]
         self._addresses.update(block.address for block in new)
-        self._free.setdefault(length, []).extend(new[1:])
-        return new[0]
+        self._free.setdefault(length, []).extend(new)
 
 
 def _block_bytes(needed: int) -> int:
