@@ -11,7 +11,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, Optional, Protocol
+from typing import Optional, Protocol
 
 import torch
 
@@ -26,6 +26,7 @@ from ..recorder import Recorder
 from . import accelerator
 from .calls import ALWAYS, NARROW, UNSUMMED, Array, Call, Parts
 from .device_memory import DeviceMemory
+from .device_state import buffers_of, find_views, views_of
 from .groups import Group, RowWork, check_given_rows
 
 # fusco_id_dtype of each dtype.
@@ -86,16 +87,6 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class BlockViews(NamedTuple):
-    """Where a state has what grouped matrix products read: offsets in elements of 4 bytes, and their numbers."""
-
-    offsets: int
-    counts: int
-    recv_rows: int
-    overflow_rows: int
-    experts: int
-
-
 class Opened:
     """The plan in the states of a call.
 
@@ -140,7 +131,9 @@ class DeviceGroup(Group):
         self._pinned: list[DevicePlan] = []
         self._is_recording = False
         #: Where each local rank's state has its blocks.
-        self.views = self._find_views()
+        self.views = find_views(
+            self._state_bytes, [self.device(part) for part in range(len(self.local_ranks))], self._attached
+        )
         self._reserve()
 
     @property
@@ -164,7 +157,7 @@ class DeviceGroup(Group):
             states = [memory.empty((self._state_bytes,), torch.uint8) for memory in self.transport.memory]
             tables = [(_IDS[table.dtype], table.shape[0], table.data_ptr()) for table in ids]
             with self.transport.followed():
-                self._keep(_key(states), self.transport.plan(tables, _buffers(states)))
+                self._keep(_key(states), self.transport.plan(tables, buffers_of(states)))
             return states
 
     def open(self, states: Parts) -> Opened:
@@ -211,7 +204,7 @@ class DeviceGroup(Group):
         with self.turn:
             parts = {name: self._reachable(array) for name, array in call.arrays.items()}
             with self.transport.followed():
-                at = {name: _buffers(each) for name, each in parts.items()}
+                at = {name: buffers_of(each) for name, each in parts.items()}
                 self.transport.execute(opened.native, call, at)
                 if self.max_recv_rows > 0:
                     self._clear_tails(opened, call, at)
@@ -276,23 +269,6 @@ class DeviceGroup(Group):
             self._pinned.clear()
             self.transport.close()
 
-    def _find_views(self) -> list[BlockViews]:
-        """The tables of a plan buffer lie where options and limits put them, whatever it holds."""
-        states = [
-            torch.empty(self._state_bytes, dtype=torch.uint8, device=self.device(part))
-            for part in range(len(self.local_ranks))
-        ]
-        with self.transport.followed():
-            plan = self.transport.attach(_buffers(states))
-        found = []
-        for part, state in enumerate(states):
-            view = plan.view(part)
-            pointers = (view.expert_offsets, view.expert_counts, view.recv_rows, view.overflow_rows)
-            offsets, counts, rows, overflow = ((pointer - state.data_ptr()) // 4 for pointer in pointers)
-            found.append(BlockViews(offsets, counts, rows, overflow, view.local_instances))
-        plan.close()
-        return found
-
     def _reserve(self) -> None:
         """Memory of a step, so that ranks map it now and not while others wait in an exchange.
 
@@ -337,9 +313,13 @@ class DeviceGroup(Group):
                 parts[part] = memory.empty(tuple(tensor.shape), tensor.dtype).copy_(tensor)
         return parts
 
+    def _attached(self, states: Parts) -> DevicePlan:
+        with self.transport.followed():
+            return self.transport.attach(buffers_of(states))
+
     def _attach(self, states: Parts) -> DevicePlan:
         """The plan in copies of states, or in states whose plan is not kept any more."""
-        plan = self.transport.attach(_buffers(states))
+        plan = self.transport.attach(buffers_of(states))
         self._copies.append(plan)
         while len(self._copies) > _MOST_COPIES:
             self._release(self._copies.popleft())
@@ -412,25 +392,8 @@ class DeviceGroup(Group):
             self.recorder.add([table.numpy() for table in tables], self._plan_on_host(tables))
 
 
-def views_of(state: torch.Tensor, views: BlockViews) -> tuple[torch.Tensor, ...]:
-    """expert_offsets, expert_counts, recv_rows [1] and overflow_rows [1] of a state, int32; views of its memory."""
-    words = state.view(torch.int32)
-    offsets = words[views.offsets : views.offsets + views.experts + 1]
-    counts = words[views.counts : views.counts + views.experts]
-    return (
-        offsets,
-        counts,
-        words[views.recv_rows : views.recv_rows + 1],
-        words[views.overflow_rows : views.overflow_rows + 1],
-    )
-
-
 def _key(states: Parts) -> tuple[int, ...]:
     return tuple(state.data_ptr() for state in states)
-
-
-def _buffers(parts: Parts) -> list[tuple[int, int]]:
-    return [(part.data_ptr(), part.nbytes) for part in parts]
 
 
 def _bytes_of(table: torch.Tensor) -> bytes:

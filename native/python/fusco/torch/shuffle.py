@@ -18,7 +18,8 @@ from . import fp8 as fp8_rows
 from . import groups, ops
 from .backends import Choices, choose
 from .calls import FLOAT_NAMES, FLOATS
-from .device_group import DeviceGroup, views_of
+from .device_group import DeviceGroup
+from .device_state import views_of
 from .handle import Handle, TensorOrList, joined_blocks
 from .host_group import HostGroup
 
