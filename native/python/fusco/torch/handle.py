@@ -109,7 +109,7 @@ class Handle:
     def with_weights(self, topk_weights: Optional[TensorOrList]) -> Handle:
         """The same plan with other router weights, [tokens, topk]."""
         shuffle = self._shuffle
-        weights = shuffle.check_weights(topk_weights, self.token_counts)
+        weights = shuffle.weights_of(topk_weights, self.token_counts)
         blocks = (self.expert_offsets, self.expert_counts)
         counts = (self.token_counts, self.row_counts)
         return Handle(shuffle, self.states, blocks, weights, *counts, self.ids, self.is_list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Optional, TypeVar, Union
 
@@ -16,8 +16,9 @@ from ..plan import Plan, load_plan
 from ..recorder import Recorder
 from . import fp8 as fp8_rows
 from . import groups, ops
+from .arguments import Arguments, need
 from .backends import Choices, choose
-from .calls import FLOAT_NAMES, FLOATS
+from .calls import FLOAT_NAMES
 from .device_group import DeviceGroup
 from .device_state import views_of
 from .handle import Handle, TensorOrList, joined_blocks
@@ -27,16 +28,7 @@ __all__ = ["ExpertShuffle"]
 
 #: Rows of float8 codes and their scales.
 Quantized = tuple[TensorOrList, TensorOrList]
-#: Checks one tensor of an argument, given its name, its device and the length of its first axis, or None.
-_Check = Callable[[str, Tensor, torch.device, Optional[int]], Tensor]
 _Rows = TypeVar("_Rows", Tensor, list[Tensor])
-_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-_LARGEST_ID = 2**31 - 1
-
-
-def _need(name: str, value: object, kind: type, code: str) -> None:
-    if not isinstance(value, kind):
-        raise FuscoError(code, f"{name} is a {type(value).__name__}", hint=f"Give a {kind.__name__}.")
 
 
 class ExpertShuffle:
@@ -112,7 +104,7 @@ class ExpertShuffle:
         self.hidden = count("hidden", hidden, 1, 2**24)
         self.topk = count("topk", topk, 1, 256)
         self.max_tokens = count("max_tokens", max_tokens, 0, 2**31 - 1)
-        _need("fp8", fp8, bool, "E_OPTION")
+        need("fp8", fp8, bool, "E_OPTION")
         self.fp8 = fp8
         row_dtype = FLOAT_NAMES.get(dtype)
         if row_dtype is None:
@@ -154,12 +146,13 @@ class ExpertShuffle:
         self.local_experts = group.local_experts
         self._bound = -1 if max_recv_rows is None else max_recv_rows
         self._views = group.views if isinstance(group, DeviceGroup) else None
-        # Device of each part of an argument: on the CPU one tensor has the rows of all local ranks.
-        self._devices = [torch.device("cpu")]
+        # On the CPU one tensor has the rows of all local ranks.
+        places, needs_lists = [torch.device("cpu")], False
         if isinstance(group, DeviceGroup):
-            self._devices = [group.device(part) for part in range(len(self.local_ranks))]
-        self._is_each = len(self._devices) > 1
-        self._needs_lists = isinstance(group, DeviceGroup) and group.spans_devices
+            places = [group.device(part) for part in range(len(self.local_ranks))]
+            needs_lists = group.spans_devices
+        self._arguments = Arguments(group, self.hidden, places, needs_lists)
+        self._is_each = self._arguments.is_each
 
     # -- the five lines
 
@@ -195,10 +188,10 @@ class ExpertShuffle:
             raise FuscoError(
                 "E_OPTION", "both a handle and a routing were given", hint="Use handle.with_weights for other weights."
             )
-        _need("handle", handle, Handle, "E_OPTION")
+        need("handle", handle, Handle, "E_OPTION")
         if isinstance(x, tuple):
             return self._dispatch_quantized(x, handle), handle
-        parts = self._parts("x", x, "E_DTYPE", handle.token_counts, self._check_rows)
+        parts = self._arguments.rows("x", x, handle.token_counts)
         operator = ops.dispatch_fp8 if self.fp8 else ops.dispatch
         rows = operator.call(self._is_each, parts, handle.states, handle.row_counts, self.name)
         self._learn_rows(handle, rows)
@@ -217,8 +210,8 @@ class ExpertShuffle:
         Raises:
             FuscoError: E_SHAPE, E_DTYPE, E_BUFFER; E_PEER_*; E_CLOSED
         """
-        _need("handle", handle, Handle, "E_OPTION")
-        parts = self._parts("y", y, "E_DTYPE", self._known_rows(handle), self._check_rows)
+        need("handle", handle, Handle, "E_OPTION")
+        parts = self._arguments.rows("y", y, self._known_rows(handle))
         summed = ops.combine.call(self._is_each, parts, handle.weights, handle.states, handle.token_counts, self.name)
         return self.joined(summed, isinstance(y, list))
 
@@ -235,12 +228,12 @@ class ExpertShuffle:
         if topk_ids is None:
             raise FuscoError("E_OPTION", "neither topk_ids nor a handle was given", hint="Give one of them.")
         is_list = self._is_each and isinstance(topk_ids, list)
-        ids = self._parts("topk_ids", topk_ids, "E_ROUTING_DTYPE", None, self._check_ids)
+        ids = self._arguments.ids(topk_ids)
         counts = [table.shape[0] for table in ids]
         if is_list:
-            self._check_counts(counts)
+            self._arguments.check_counts(counts)
         else:
-            counts = self._splits_of(ids[0].shape[0], splits)
+            counts = self._arguments.splits_of(ids[0].shape[0], splits)
         if self._is_each and not is_list:
             if self._bound >= 0:
                 raise FuscoError(
@@ -250,7 +243,7 @@ class ExpertShuffle:
                 )
             ids = list(ids[0].split(counts))
         tokens = counts if self._is_each else [ids[0].shape[0]]
-        weights = self.check_weights(topk_weights, tokens)
+        weights = self._arguments.weights(topk_weights, tokens)
         states = ops.plan.call(self._is_each, ids, self.name, None if self._is_each else counts)
         bound = self._bound if self._is_each or self._bound < 0 else self._bound * len(self.local_ranks)
         return Handle(self, states, self._blocks(states, is_list), weights, tokens, [bound] * len(states), ids, is_list)
@@ -277,7 +270,7 @@ class ExpertShuffle:
         states = [group.adopt(loaded, loaded.file_bytes())]
         prepared = group.open(states)
         tokens = [prepared.tokens]
-        weights = self.check_weights(topk_weights, tokens)
+        weights = self._arguments.weights(topk_weights, tokens)
         rows = [self._bound * len(self.local_ranks) if self._bound >= 0 else -1]
         return Handle(self, states, self._blocks(states, False), weights, tokens, rows, None, False)
 
@@ -291,6 +284,10 @@ class ExpertShuffle:
             FuscoError: E_FILE_WRITE, E_FILE_READ
         """
         return self.group().record(path)
+
+    def weights_of(self, topk_weights: Optional[TensorOrList], token_counts: Sequence[int]) -> Optional[list[Tensor]]:
+        """Router weights in the form that a handle keeps; see Handle.with_weights."""
+        return self._arguments.weights(topk_weights, token_counts)
 
     def dispatch_weights(self, handle: Handle) -> TensorOrList:
         """The router weight of each received row; see Handle.row_weights."""
@@ -354,22 +351,6 @@ class ExpertShuffle:
             return list(parts)
         return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
-    def _parts(self, name: str, value: Any, code: str, counts: Optional[Sequence[int]], check: _Check) -> list[Tensor]:
-        """The tensors of an argument, one for each state, checked. One tensor is divided by `counts`, if given."""
-        if isinstance(value, list) and self._is_each:
-            if len(value) != len(self.local_ranks):
-                raise FuscoError("E_SHAPE", f"{name} lists {len(value)} tensors for {len(self.local_ranks)} ranks")
-            needed = counts if counts is not None else [None] * len(value)
-            for each in value:
-                _need(name, each, Tensor, code)
-            return [check(name, *each) for each in zip(value, self._devices, needed)]
-        _need(name, value, Tensor, code)
-        if self._needs_lists:
-            raise FuscoError("E_SHAPE", f"{name} is one tensor for several GPUs", hint="Give a list with one per rank.")
-        flat = value.flatten(0, 1) if value.dim() == 3 else value
-        checked = check(name, flat, self._devices[0], None if counts is None else sum(counts))
-        return [checked] if not self._is_each or counts is None else list(checked.split(list(counts)))
-
     def _blocks(self, states: list[Tensor], is_list: bool) -> tuple[TensorOrList, TensorOrList]:
         """expert_offsets and expert_counts."""
         if self._views is None:
@@ -379,6 +360,16 @@ class ExpertShuffle:
         if is_list:
             return [offsets for offsets, _ in found], [counts for _, counts in found]
         return joined_blocks(found)  # type: ignore[arg-type]
+
+    def _dispatch_quantized(self, pair: Quantized, handle: Handle) -> Any:
+        if len(pair) != 2:
+            raise FuscoError("E_DTYPE", f"x has {len(pair)} tensors", hint="Give one tensor, or codes and scales.")
+        codes, scales = self._arguments.quantized(*pair, handle.token_counts)
+        for each in zip(codes, scales):
+            fp8_rows.check_pair(*each)
+        made = ops.dispatch_quantized.call(self._is_each, codes, scales, handle.states, handle.row_counts, self.name)
+        self._learn_rows(handle, made[0])
+        return tuple(self.joined(parts, isinstance(pair[0], list)) for parts in made)
 
     def _learn_rows(self, handle: Handle, rows: Sequence[Tensor]) -> None:
         """Keeps what the host has learned about a plan of a GPU."""
@@ -393,97 +384,3 @@ class ExpertShuffle:
             return None
         handle.row_counts = self.check(handle)
         return handle.row_counts
-
-    # -- checks
-
-    def check_weights(self, weights: Optional[TensorOrList], counts: Sequence[int]) -> Optional[list[Tensor]]:
-        """Router weights as float32 [tokens, topk]. Raises E_SHAPE, E_DTYPE, E_BUFFER."""
-        if weights is None:
-            return None
-        return self._parts("topk_weights", weights, "E_DTYPE", counts, self._check_weights)
-
-    def _check_weights(self, name: str, weights: Tensor, device: torch.device, tokens: Optional[int]) -> Tensor:
-        if weights.dtype not in FLOATS:
-            raise FuscoError("E_DTYPE", f"{name} are {weights.dtype}; they must be float32, float16 or bfloat16")
-        _check_tensor(name, weights, device, (tokens, self.topk))
-        return weights.to(torch.float32)
-
-    def _check_ids(self, name: str, ids: Tensor, device: torch.device, tokens: Optional[int]) -> Tensor:
-        if ids.dtype not in _INTEGERS:
-            raise FuscoError("E_ROUTING_DTYPE", f"{name} are {ids.dtype}")
-        if ids.dim() != 2 or ids.shape[1] != self.topk:
-            raise FuscoError("E_ROUTING_SHAPE", f"{name} have shape {tuple(ids.shape)}, not [tokens, {self.topk}]")
-        _check_tensor(name, ids, device, tuple(ids.shape))
-        if self._views is not None or ids.dtype == torch.int32:
-            return ids
-        if ids.dtype == torch.uint64:
-            ids = ids.view(torch.int64)
-            ids = torch.where(ids < 0, _LARGEST_ID, ids)
-        # Ids beyond 32 bits stay outside every range, and are refused with the others.
-        return ids.to(torch.int64).clamp(-2, _LARGEST_ID).to(torch.int32)
-
-    def _dispatch_quantized(self, pair: Quantized, handle: Handle) -> Any:
-        if len(pair) != 2:
-            raise FuscoError("E_DTYPE", f"x has {len(pair)} tensors", hint="Give one tensor, or codes and scales.")
-        codes = self._parts("codes", pair[0], "E_DTYPE", handle.token_counts, self._check_codes)
-        scales = self._parts("scales", pair[1], "E_DTYPE", handle.token_counts, _check_scales)
-        for each in zip(codes, scales):
-            fp8_rows.check_pair(*each)
-        made = ops.dispatch_quantized.call(self._is_each, codes, scales, handle.states, handle.row_counts, self.name)
-        self._learn_rows(handle, made[0])
-        return tuple(self.joined(parts, isinstance(pair[0], list)) for parts in made)
-
-    def _check_codes(self, name: str, codes: Tensor, device: torch.device, tokens: Optional[int]) -> Tensor:
-        if codes.dtype != torch.float8_e4m3fn:
-            raise FuscoError("E_DTYPE", f"{name} are {codes.dtype}, not float8_e4m3fn")
-        _check_tensor(name, codes, device, (tokens, self.hidden))
-        return codes
-
-    def _check_rows(self, name: str, rows: Tensor, device: torch.device, needed: Optional[int]) -> Tensor:
-        if rows.dtype not in FLOATS:
-            raise FuscoError("E_DTYPE", f"{name} is {rows.dtype}; it must be float32, float16 or bfloat16")
-        _check_tensor(name, rows, device, (rows.shape[0] if needed is None else needed, self.hidden))
-        return rows
-
-    def _splits_of(self, tokens: int, splits: Optional[Sequence[int]]) -> list[int]:
-        """Tokens of each local rank."""
-        ranks = len(self.local_ranks)
-        if splits is None:
-            counts = [tokens * (rank + 1) // ranks - tokens * rank // ranks for rank in range(ranks)]
-        else:
-            if isinstance(splits, int):
-                raise FuscoError("E_SHAPE", f"splits is {splits!r}; it must list the tokens of each local rank")
-            counts = [count("a split", split) for split in splits]
-            if len(counts) != ranks or sum(counts) != tokens:
-                raise FuscoError("E_SHAPE", f"splits {counts} do not divide {tokens} tokens among {ranks} local ranks")
-        self._check_counts(counts)
-        return counts
-
-    def _check_counts(self, counts: Sequence[int]) -> None:
-        for rank, most in zip(self.local_ranks, counts):
-            if most > self.max_tokens:
-                raise FuscoError(
-                    "E_LIMIT",
-                    f"rank {rank} has {most} tokens > max_tokens {self.max_tokens}",
-                    rank=rank,
-                    value=most,
-                    limit=self.max_tokens,
-                )
-
-
-def _check_scales(name: str, scales: Tensor, device: torch.device, tokens: Optional[int]) -> Tensor:
-    _check_tensor(name, scales, device, tuple(scales.shape))
-    return scales
-
-
-def _check_tensor(name: str, tensor: Tensor, device: torch.device, shape: tuple[Any, ...]) -> None:
-    if tensor.device != device:
-        raise FuscoError(
-            "E_BACKEND",
-            f"{name} is on {tensor.device}, the ExpertShuffle works on {device}",
-            hint="Give tensors of that device, or make the ExpertShuffle with another backend or devices.",
-        )
-    if tuple(tensor.shape) != shape:
-        raise FuscoError("E_SHAPE", f"{name} has shape {tuple(tensor.shape)}, not {shape}")
-    if not tensor.is_contiguous():
-        raise FuscoError("E_BUFFER", f"{name} is not contiguous", hint=f"Give {name}.contiguous().")
