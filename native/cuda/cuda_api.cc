@@ -149,6 +149,12 @@ fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *t
   });
 }
 
+fusco_status fusco_cuda_clear_rows(fusco_cuda_context *context, uint32_t rank, const fusco_buffer *rows,
+                                   uint64_t row_bytes, const uint32_t *first, fusco_error *error) {
+  return inTurn(context, rows != nullptr && first != nullptr, error,
+                [&](CudaContext &c) { fusco::cuda::clearRows(c, rank, *rows, row_bytes, first); });
+}
+
 fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *error) {
   return inTurn(context, error, [&](CudaContext &c) { c.synchronize(); });
 }

@@ -125,6 +125,7 @@ class Group {
   cuda::WaitFailure &waitFailure() { return hostSignals_->failure; }
   uint64_t deadlineNs() const { return deadlineNs_; }
   // Around what is enqueued on the caller's stream: calls on different streams stay in order.
+  bool isCapturing(cudaStream_t stream);
   void followStream(cudaStream_t stream);
   void leaveStream(cudaStream_t stream);
   // For members of Mailbox and Registry.

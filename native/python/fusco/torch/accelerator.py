@@ -1,0 +1,81 @@
+"""What the cuda and the nccl backend ask of torch.cuda."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+__all__ = [
+    "current_device",
+    "current_stream",
+    "device",
+    "external_stream",
+    "identity",
+    "is_available",
+    "is_capturing",
+    "memory_at",
+    "on_device",
+]
+
+DEVICE_TYPE = "cuda"
+
+
+def is_available() -> bool:
+    """Whether this process has a GPU and a PyTorch that uses it."""
+    return torch.cuda.is_available()
+
+
+def current_device() -> int:
+    """Number of the current GPU."""
+    return torch.cuda.current_device()
+
+
+def device(index: int) -> torch.device:
+    """The device of a GPU."""
+    return torch.device(DEVICE_TYPE, index)
+
+
+def identity(index: int) -> str:
+    """The same text in all processes that use this GPU, and another one for each other GPU."""
+    return str(torch.cuda.get_device_properties(index).uuid)
+
+
+def on_device(index: int) -> AbstractContextManager[Any]:
+    """Makes a GPU the current one for a while."""
+    return torch.cuda.device(index)
+
+
+def current_stream(index: int) -> torch.cuda.Stream:
+    """PyTorch's current stream of a GPU."""
+    return torch.cuda.current_stream(index)
+
+
+def external_stream(handle: int, index: int) -> torch.cuda.Stream:
+    """A stream of the native library as one of PyTorch."""
+    return torch.cuda.ExternalStream(handle, device=device(index))
+
+
+def is_capturing() -> bool:
+    """Whether the current stream is captured into a graph."""
+    return torch.cuda.is_current_stream_capturing()
+
+
+def memory_at(address: int, length: int, index: int, owner: Any) -> torch.Tensor:
+    """uint8 [length] over memory of a GPU; `owner` is kept as long as a tensor uses the memory."""
+    return torch.as_tensor(_Exported(address, length, owner), device=device(index))
+
+
+class _Exported:
+    """Memory with the interface by which CUDA libraries of Python share arrays; PyTorch keeps the object."""
+
+    def __init__(self, address: int, length: int, owner: Any) -> None:
+        self.owner = owner
+        self.__cuda_array_interface__ = {
+            "data": (address, False),
+            "shape": (length,),
+            "typestr": "|u1",
+            "strides": None,
+            "version": 2,
+        }
