@@ -114,13 +114,15 @@ template <class Unit, class E>
 __device__ void scatterRows(const ScatterParams &p, Unit, E) {
   const uint64_t units = p.rowBytes / sizeof(Unit);
   forEachPart(p.ranges.rows, units, [&](uint32_t row, uint64_t first) {
-    const auto *from = reinterpret_cast<const Unit *>(p.from + row * p.rowBytes);
+    const uint32_t number = orderedRow(p.ranges, row);
+    const uint64_t source = p.index != nullptr ? p.index[number] : row;
+    const auto *from = reinterpret_cast<const Unit *>(p.from + source * p.rowBytes);
     Unit held[unitsPerTurn / lanes];
 #pragma unroll
     for (uint32_t i = 0; i < unitsPerTurn / lanes; i++) {
       if (first + i * lanes < units) held[i] = loadOnce(from + first + i * lanes);
     }
-    const Places places(p, orderedRow(p.ranges, row));
+    const Places places(p, number);
     for (uint32_t i = 0; i < places.count; i++) {
       const Place place = places.at(i);
       const float weight = isScaled<E> ? p.scale[places.first + i] : 1.0f;

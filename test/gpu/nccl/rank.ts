@@ -30,7 +30,7 @@ const cases = [
   ...deviceCases(ranks, ranksPerNode, cuda),
   ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
-  ...(ranksPerMachine === ranks ? streamCases(cuda) : []),
+  ...(ranksPerMachine === ranks ? streamCases(cuda, ranksPerNode) : []),
 ].filter(({ name }) => only === undefined || name.includes(only));
 let failed = 0;
 for (const { name, run } of cases) {

@@ -79,7 +79,7 @@ class PreparedPlan {
   }
 }
 
-async function makePlans(group: Group, buffers: Buffers): Promise<PreparedPlan[]> {
+async function makePlans(group: Group, buffers: Buffers, ranksPerNode: number): Promise<PreparedPlan[]> {
   const families: Family[] = ['balanced', 'raggedSources', 'hotExperts', 'rankWithoutRows'];
   const plans: PreparedPlan[] = [];
   for (const [seed, family] of families.entries()) {
@@ -94,7 +94,8 @@ async function makePlans(group: Group, buffers: Buffers): Promise<PreparedPlan[]
     };
     const strategy = seed % 2 === 0 ? 'hier' : 'flat';
     const options = {
-      ranksPerNode: 1,
+      // One plan has a partial sum per rank, one has the nodes of the group.
+      ranksPerNode: seed === 0 ? 1 : ranksPerNode,
       strategy,
       hidden: HIDDEN,
       align: 8,
@@ -105,13 +106,14 @@ async function makePlans(group: Group, buffers: Buffers): Promise<PreparedPlan[]
   return plans;
 }
 
-export function streamCases(cuda: Cuda): RankCase[] {
+/** @param ranksPerNode of one of the plans */
+export function streamCases(cuda: Cuda, ranksPerNode: number): RankCase[] {
   return [
     {
       name: `${REPEATS} exchanges along four plans, with random delays and few SMs`,
       async run(group) {
         using buffers = new Buffers(cuda);
-        const plans = await makePlans(group, buffers);
+        const plans = await makePlans(group, buffers, ranksPerNode);
         const [scratch] = buffers.poisoned([DELAY_BYTES]);
         for (let i = 0; i < REPEATS; i++) {
           // The same limit on all ranks, other delays on each.
@@ -131,7 +133,7 @@ export function streamCases(cuda: Cuda): RankCase[] {
       name: 'graphs of exchanges, replayed between other calls',
       async run(group) {
         using buffers = new Buffers(cuda);
-        const plans = await makePlans(group, buffers);
+        const plans = await makePlans(group, buffers, ranksPerNode);
         // Nothing is mapped or allocated in a capture.
         for (const plan of plans) await plan.enqueue();
         using graph = await cuda.captureAsync(async () => {
@@ -154,7 +156,7 @@ export function streamCases(cuda: Cuda): RankCase[] {
       async run(group) {
         for (let i = 0; i < 4; i++) {
           using buffers = new Buffers(cuda);
-          const plans = await makePlans(group, buffers);
+          const plans = await makePlans(group, buffers, ranksPerNode);
           if (i % 2 === 0) await group.register(plans.flatMap((plan) => plan.outputs));
           for (const plan of plans) await plan.enqueue();
           for (const [p, plan] of plans.entries()) plan.check(`round ${i}, plan ${p}`);
