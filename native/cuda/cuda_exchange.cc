@@ -236,9 +236,11 @@ void enqueueWeightGradient(DevicePlan &device, const fusco_weight_gradient_call 
   copyPointers(call.output_gradient, device.plan().ranks, params.upstream);
   copyPointers(call.from, device.plan().ranks, params.from);
   copyPointers(call.to, device.plan().ranks, params.to);
+  const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.output_gradient, device.plan().ranks) |
+                               bitsOf(call.from, device.plan().ranks));
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     params.plan = memory.tables;
-    context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)),
+    context.check(launchGradient(params, group.limits, call.dtype, unit, context.leader(group)),
                   "launching a gradient");
   });
 }

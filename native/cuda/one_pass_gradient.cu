@@ -14,7 +14,7 @@
 // for flags that other devices set in send items of a lower ticket, so some warp can always proceed, whatever
 // number of blocks is resident. A warp that waits for dot products has no ticket: all items of its device
 // have been taken by warps that run.
-#include "element_device.cuh"
+#include "dot_device.cuh"
 #include "move_device.cuh"
 #include "one_pass_device.cuh"
 #include "one_pass_gradient.hpp"
@@ -24,14 +24,6 @@ namespace fusco::cuda {
 namespace {
 
 constexpr uint32_t gradientWarps = 12;
-// Loads of 16 bytes of each row that a thread has in flight.
-constexpr uint32_t unitsInFlight = 8;
-// A warp computes this many slots at a time, with `slotThreads` threads each. A thread has `threadLanes`
-// consecutive lanes of the dot product.
-constexpr uint32_t slotsAtOnce = 8;
-constexpr uint32_t slotThreads = warpLanes / slotsAtOnce;
-constexpr uint32_t threadLanes = dotLanes / slotThreads;
-
 // One slot of a chunk's entries.
 struct Dot {
   uint32_t row;
@@ -224,90 +216,6 @@ __device__ uint32_t listDots(const uint2 *entry, uint32_t tokens, uint32_t topk,
   return dots;
 }
 
-template <class E>
-__device__ uint4 encodeUnit(const float *values) {
-  if constexpr (E::bytes == 4) {
-    return Lanes<E, uint4>::encode(values);
-  } else {
-    return make_uint4(E::encodePair(values[0], values[1]), E::encodePair(values[2], values[3]),
-                      E::encodePair(values[4], values[5]), E::encodePair(values[6], values[7]));
-  }
-}
-
-// What a thread does for a slot: its part of the rows `gradient` and `experts`, and of `to`.
-template <class E>
-struct SlotRows {
-  // 16-byte units of a row that belong to consecutive lanes of one thread, and of all threads of a slot.
-  static constexpr uint32_t own = threadLanes * E::bytes / wideUnit;
-  static constexpr uint32_t stride = own * slotThreads;
-  static constexpr uint32_t steps = unitsInFlight / own;
-  static constexpr uint32_t perUnit = wideUnit / E::bytes;
-
-  const uint4 *gradient;
-  const uint4 *experts;
-  uint4 *to;
-  float weight;
-  float sum[threadLanes];
-
-  // Calls f(unit of the row, step, number among the thread's units) for the units in flight.
-  template <class F>
-  __device__ static void each(uint32_t first, uint32_t units, F f) {
-#pragma unroll
-    for (uint32_t step = 0; step < steps; step++) {
-#pragma unroll
-      for (uint32_t i = 0; i < own; i++) {
-        const uint32_t at = first + step * stride + i;
-        if (at < units) f(at, step, i);
-      }
-    }
-  }
-
-  // All threads of a warp call this together: rows of different slots may overlap, as listDots says.
-  __device__ void run(uint32_t units, bool isUsed, uint32_t thread) {
-#pragma unroll
-    for (float &lane : sum) lane = 0.0f;
-    const uint32_t mine = isUsed ? units : 0;
-    for (uint32_t begin = 0; begin < units; begin += steps * stride) {
-      uint4 a[steps][own];
-      uint4 b[steps][own];
-      each(begin + thread * own, mine, [&](uint32_t at, uint32_t step, uint32_t i) {
-        a[step][i] = gradient[at];
-        b[step][i] = loadOnce(experts + at);
-      });
-      __syncwarp();
-      each(begin + thread * own, mine, [&](uint32_t at, uint32_t step, uint32_t i) {
-        float values[perUnit];
-        float other[perUnit];
-        Lanes<E, uint4>::decode(a[step][i], values);
-        Lanes<E, uint4>::decode(b[step][i], other);
-#pragma unroll
-        for (uint32_t e = 0; e < perUnit; e++) {
-          float &lane = sum[i * perUnit + e];
-          lane = __fadd_rn(lane, __fmul_rn(values[e], other[e]));
-          values[e] = __fmul_rn(values[e], weight);
-        }
-        storeOnce(to + at, encodeUnit<E>(values));
-      });
-    }
-  }
-
-  // The dot product, in the first thread of the slot: lanes are added at distance 16, 8, 4, 2, 1.
-  __device__ float total() {
-    static_assert(slotThreads == 4 && threadLanes == 8, "lanes at distance 16 and 8 are in other threads");
-#pragma unroll
-    for (uint32_t distance = slotThreads / 2; distance >= 1; distance /= 2) {
-#pragma unroll
-      for (float &lane : sum) lane = __fadd_rn(lane, __shfl_down_sync(allLanes, lane, distance));
-    }
-#pragma unroll
-    for (uint32_t distance = threadLanes / 2; distance >= 1; distance /= 2) {
-#pragma unroll
-      for (uint32_t i = 0; i < distance; i++) sum[i] = __fadd_rn(sum[i], sum[i + distance]);
-    }
-    return sum[0];
-  }
-};
-
 // Computes the listed slots. `weights` are those of the chunk's entries.
 template <class E>
 __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
@@ -327,7 +235,7 @@ __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head,
                                   ? payload.from[item.source] + (uint64_t{item.first} + token) * rowBytes
                                   : payload.to[rank] + uint64_t{landing[token]} * rowBytes;
     const uint64_t row = uint64_t{found.row} * rowBytes;
-    SlotRows<E> slot;
+    SlotRows<E, true> slot;
     slot.gradient = reinterpret_cast<const uint4 *>(gradient);
     slot.experts = reinterpret_cast<const uint4 *>(p.rows[rank] + row);
     slot.to = reinterpret_cast<uint4 *>(payload.to[rank] + row);

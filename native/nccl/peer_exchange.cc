@@ -281,8 +281,10 @@ void readProducts(Plan &plan, PeerCall &peer, uint64_t number, const fusco_weigh
   params.to[self] = static_cast<float *>(call.to[0].data);
   cuda::EdgeParams edge{};
   peer.tell(call.from[0], 0, edge);
-  peer.betweenEdges(edge, number, "launching a gradient",
-                    [&] { return cuda::launchGradient(params, group.limits(), call.dtype, peer.stream()); });
+  peer.betweenEdges(edge, number, "launching a gradient", [&] {
+    return cuda::launchGradient(params, group.limits(), call.dtype, cuda::unitOf(call.row_bytes),
+                                peer.stream());
+  });
 }
 
 // Rows of the output gradient once to each rank, which forms the products.
@@ -309,6 +311,8 @@ void formProducts(Plan &plan, PeerCall &peer, const fusco_combine_gradient_call 
 
 void weightGradientFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_weight_gradient_call &call,
                              fusco_nccl_report &report) {
+  checkRowsAligned("outputGradient", call.output_gradient[0], call.row_bytes);
+  checkRowsAligned("from", call.from[0], call.row_bytes);
   PeerCall peer(plan, id, report);
   readProducts(plan, peer, 0, call);
   peer.end();
