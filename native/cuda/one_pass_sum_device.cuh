@@ -22,10 +22,14 @@ struct Tuning {
   static constexpr uint32_t warps = 12;
   static constexpr uint32_t stages = 4;
   static constexpr uint32_t stageBytes = sumSliceBytes;
+  // (token, k) pairs that a warp turns into jobs at a time.
+  static constexpr uint32_t jobBatch = 64;
+  // Tickets, landing rows and weights to push are asked for before they are needed. A chunk then has at most
+  // 32 tokens.
+  static constexpr bool prefetches = false;
+  // A chunk's flag is set once the rows of the warp's next item have been asked for.
+  static constexpr bool publishesLate = false;
 };
-
-// (token, k) pairs that a warp turns into jobs at a time.
-constexpr uint32_t jobBatch = 64;
 
 // A row to add: where it is, its weight, the token of the chunk and the partial sum that it belongs to.
 struct Job {
@@ -39,7 +43,7 @@ template <class T>
 struct alignas(128) Shared {
   uint8_t stage[T::warps][T::stages][T::stageBytes];
   uint8_t result[T::warps][T::stageBytes];
-  Job job[T::warps][jobBatch];
+  Job job[T::warps][T::jobBatch];
   uint64_t barrier[T::warps][T::stages];
   LaunchShared launch;
 };
@@ -73,17 +77,35 @@ struct Warp {
   bool mayStore = false;  // other devices are known to be ready
   // A wait ended early: the item is finished without a meaning, so that nothing stays in flight.
   bool hasFailed = false;
+  // Flag of the last chunk that this warp has sent and not published.
+  uint32_t *unpublished = nullptr;
 };
 
-// Fills the warp's jobs from entries [begin, begin + jobBatch) of the chunk; returns their number. Instead of
-// its weight a job has the entry in the chunk, or noSlot; setWeights() replaces it.
-template <bool isHome>
+// Sets a chunk's flag, once the partial sums that this warp has sent have arrived.
+__device__ inline void setFlag(uint32_t *flag, uint32_t epoch, uint32_t lane) {
+  if (lane == 0) {
+    tmaWait();
+    storeRelease(flag, epoch);
+  }
+  __syncwarp();
+}
+
+// Sets the flag that the warp has kept back, if there is one.
+__device__ inline void publish(Warp &warp, uint32_t epoch) {
+  if (warp.unpublished == nullptr) return;
+  setFlag(warp.unpublished, epoch, warp.lane);
+  warp.unpublished = nullptr;
+}
+
+// Fills the warp's jobs from entries [begin, begin + T::jobBatch) of the chunk; returns their number. Instead
+// of its weight a job has the entry in the chunk, or noSlot; setWeights() replaces it.
+template <class T, bool isHome>
 __device__ uint32_t listJobs(const SumParams &p, const OnePassHead &head, const Item &item, uint32_t begin,
                              uint64_t offset, uint64_t landingRowBytes, uint64_t landingOffset, Job *job,
                              uint32_t lane) {
   const RankTables tables = tablesOf(p.common.plan, head, item.local);
   const uint32_t rank = head.local[item.local];
-  const uint32_t end = min(item.tokens * head.topk, begin + jobBatch);
+  const uint32_t end = min(item.tokens * head.topk, begin + T::jobBatch);
   uint32_t jobs = 0;
   for (uint32_t base = begin; base < end; base += 32) {
     const uint32_t at = base + lane;
@@ -171,6 +193,11 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
   bool hasPartial = false;
   bool hasSent = false;
   bool mayAdd = false;
+  [[maybe_unused]] uint32_t landingRow = 0;  // of token `lane`
+  if constexpr (T::prefetches && !isHome) {
+    if (warp.lane < item.tokens)
+      landingRow = tables.arrivalRow[head.arrivalStart[item.home] + item.first + warp.lane];
+  }
   auto finish = [&] {
     if (current == ~0u) return;
     if constexpr (isHome) {
@@ -181,12 +208,15 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     sums.store(result, warp.lane, count);
     tmaSharedFence();
     __syncwarp();
+    [[maybe_unused]] uint32_t prefetchedRow = 0;
+    if constexpr (T::prefetches && !isHome) prefetchedRow = __shfl_sync(~0u, landingRow, current & 0xffff);
     if (warp.lane == 0) {
       const uint64_t token = item.first + (current & 0xffff);
       if constexpr (isHome) {
         tmaStore(p.to[rank] + token * p.rowBytes + firstElement * E::bytes, result, count * E::bytes);
       } else {
-        const uint64_t row = tables.arrivalRow[head.arrivalStart[item.home] + token];
+        const uint64_t row =
+            T::prefetches ? prefetchedRow : tables.arrivalRow[head.arrivalStart[item.home] + token];
         tmaStore(p.landing[item.home] + row * landingRowBytes + firstElement * P::bytes, result,
                  count * P::bytes);
       }
@@ -197,9 +227,9 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     hasPartial = false;
   };
   const uint32_t entries = item.tokens * head.topk;
-  for (uint32_t begin = 0; begin < entries; begin += jobBatch) {
-    const uint32_t jobs = listJobs<isHome>(p, head, item, begin, firstElement * E::bytes, landingRowBytes,
-                                           firstElement * P::bytes, job, warp.lane);
+  for (uint32_t begin = 0; begin < entries; begin += T::jobBatch) {
+    const uint32_t jobs = listJobs<T, isHome>(p, head, item, begin, firstElement * E::bytes, landingRowBytes,
+                                              firstElement * P::bytes, job, warp.lane);
     uint32_t loads = 0;
     auto load = [&] {
       if (warp.lane == 0) {
@@ -216,6 +246,7 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     if constexpr (isHome) {
       // Rows on this device do not wait. Chunks without a row at a peer have no flag.
       while (loads < T::stages && loads < jobs && (job[loads].info & jobIsLanding) == 0) load();
+      if constexpr (T::publishesLate) publish(warp, epoch);
       bool came = true;
       for (uint32_t at = warp.lane; at < jobs; at += 32) {
         if ((job[at].info & jobIsLanding) == 0) continue;
@@ -227,6 +258,7 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     }
     while (loads < T::stages && loads < jobs) load();
     if constexpr (!isHome) {
+      if constexpr (T::publishesLate) publish(warp, epoch);
       if (jobs > 0 && !mayAdd) awaitHome(p, item, warp, epoch);
       mayAdd = mayAdd || jobs > 0;
     }
@@ -268,15 +300,16 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
       for (uint32_t at = warp.lane; at < count * E::bytes / 16; at += 32) to[at] = make_uint4(0, 0, 0, 0);
     }
   } else if (hasSent) {
-    if (warp.lane == 0) {
-      tmaWait();
-      storeRelease(p.common.flags[item.home] + flagOf(rank), epoch);
+    if constexpr (T::publishesLate) {
+      warp.unpublished = p.common.flags[item.home] + flagOf(rank);
+    } else {
+      setFlag(p.common.flags[item.home] + flagOf(rank), epoch, warp.lane);
     }
-    __syncwarp();
   }
 }
 
 // Copies the weights of up to pushTokens tokens to another device and flags them there.
+template <class T>
 __device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local, uint32_t device,
                      uint32_t block, uint32_t epoch, uint32_t lane) {
   const uint32_t rank = head.local[local];
@@ -286,7 +319,22 @@ __device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local
   const float *from = p.weights[rank] + uint64_t{first} * head.topk;
   float *to =
       p.pushed[device] + (epoch & 1) * p.pushedEntries + uint64_t{head.tokenStart[rank] + first} * head.topk;
-  for (uint32_t at = lane; at < count; at += 32) to[at] = from[at];
+  if constexpr (T::prefetches) {
+    constexpr uint32_t atOnce = 16;
+    for (uint32_t base = lane; base < count; base += 32 * atOnce) {
+      float value[atOnce];
+#pragma unroll
+      for (uint32_t i = 0; i < atOnce; i++) {
+        if (base + 32 * i < count) value[i] = from[base + 32 * i];
+      }
+#pragma unroll
+      for (uint32_t i = 0; i < atOnce; i++) {
+        if (base + 32 * i < count) to[base + 32 * i] = value[i];
+      }
+    }
+  } else {
+    for (uint32_t at = lane; at < count; at += 32) to[at] = from[at];
+  }
   __syncwarp();
   if (lane == 0) storeRelease(pushFlag(p, device, rank, block), epoch);
 }
@@ -314,8 +362,21 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   bool isSender = sendFirst || shared.launch.arrival < p.senders;
   bool hasTicket = sendFirst;
   ticket = __shfl_sync(~0u, ticket, 0);
+  // Tickets that lane 0 has asked for.
+  [[maybe_unused]] uint32_t nextSend = 0;
+  [[maybe_unused]] uint32_t nextHome = 0;
+  [[maybe_unused]] bool hasHome = false;
+  if constexpr (T::prefetches) nextSend = ticket;
   while (!warp.hasFailed) {
-    if (isSender) {
+    if constexpr (T::prefetches) {
+      if (isSender) {
+        if (!hasTicket) nextSend = takeTicket(&c.control->ticket[0], warp.lane);
+        ticket = __shfl_sync(~0u, nextSend, 0);
+        isSender = ticket < sends;
+        hasTicket = isSender;
+        if (isSender) nextSend = takeTicket(&c.control->ticket[0], warp.lane);
+      }
+    } else if (isSender) {
       if (!hasTicket) ticket = __shfl_sync(~0u, takeTicket(&c.control->ticket[0], warp.lane), 0);
       hasTicket = false;
       if (ticket >= sends) isSender = false;
@@ -325,7 +386,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       const uint32_t rest = ticket % (head.locals * (c.devices - 1));
       const uint32_t local = rest / (c.devices - 1);
       const uint32_t device = (c.device + 1 + rest % (c.devices - 1)) % c.devices;
-      push(p, head, local, device, block, epoch, warp.lane);
+      push<T>(p, head, local, device, block, epoch, warp.lane);
       continue;
     }
     Item item{};
@@ -342,8 +403,13 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       runItem<T, E, P, false>(p, head, item, shared, warp, epoch);
       continue;
     }
-    const uint32_t home = __shfl_sync(~0u, takeTicket(&c.control->ticket[1], warp.lane), 0);
+    if (!hasHome) nextHome = takeTicket(&c.control->ticket[1], warp.lane);
+    const uint32_t home = __shfl_sync(~0u, nextHome, 0);
     if (home >= homes) break;
+    if constexpr (T::prefetches) {
+      nextHome = takeTicket(&c.control->ticket[1], warp.lane);
+      hasHome = true;
+    }
     item.isHome = true;
     item.slice = home % p.slices;
     item.local = home / p.slices % head.locals;
@@ -354,6 +420,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
     item.tokens = min(c.chunkTokens, head.tokens[item.home] - item.first);
     runItem<T, E, P, true>(p, head, item, shared, warp, epoch);
   }
+  if constexpr (T::publishesLate) publish(warp, epoch);
   tmaWait();
   endLaunch(c, shared.launch);
 }
