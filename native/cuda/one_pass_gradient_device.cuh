@@ -132,8 +132,8 @@ __device__ void forRemoteRanks(const OnePassHead &head, const LaunchShared &laun
 }
 
 // Stores a token's row to its landing slots.
-__device__ void sendRow(const CombineGradientParams &p, const RemoteOutputs &remote, const uint8_t *from,
-                        const uint2 *entry, uint32_t topk, uint32_t lane) {
+__device__ inline void sendRow(const CombineGradientParams &p, const RemoteOutputs &remote,
+                               const uint8_t *from, const uint2 *entry, uint32_t topk, uint32_t lane) {
   const Payload &payload = p.dispatch.payload[0];
   const auto *row = reinterpret_cast<const uint4 *>(from);
   const auto units = static_cast<uint32_t>(payload.rowBytes / wideUnit);
@@ -157,8 +157,9 @@ __device__ void sendRow(const CombineGradientParams &p, const RemoteOutputs &rem
   }
 }
 
-__device__ void send(const CombineGradientParams &p, const OnePassHead &head, const Item &item, uint2 *entry,
-                     const RemoteOutputs &remote, const LaunchShared &launch, uint32_t lane) {
+__device__ inline void send(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
+                            uint2 *entry, const RemoteOutputs &remote, const LaunchShared &launch,
+                            uint32_t lane) {
   const uint32_t topk = head.topk;
   const uint32_t count = item.tokens * topk;
   const Place *places = tablesOf(p.common.plan, head, item.local).send + uint64_t{item.first} * topk;
@@ -196,7 +197,8 @@ __device__ void send(const CombineGradientParams &p, const OnePassHead &head, co
 
 // Lists the slots of a chunk. The landing slot of a token comes after its other slots: its row is read for
 // all of them, and overwritten last. Returns their number.
-__device__ uint32_t listDots(const uint2 *entry, uint32_t tokens, uint32_t topk, Dot *dot, uint32_t lane) {
+__device__ inline uint32_t listDots(const uint2 *entry, uint32_t tokens, uint32_t topk, Dot *dot,
+                                    uint32_t lane) {
   const uint32_t lower = (1u << lane) - 1;
   uint32_t dots = 0;
   for (uint32_t token = 0; token < tokens; token++) {
@@ -259,8 +261,8 @@ __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head,
 }
 
 // Origins of the chunk's rows on this device.
-__device__ void writeOrigins(const DispatchParams &dispatch, const OnePassHead &head, const Item &item,
-                             const uint2 *entry, uint32_t lane) {
+__device__ inline void writeOrigins(const DispatchParams &dispatch, const OnePassHead &head, const Item &item,
+                                    const uint2 *entry, uint32_t lane) {
   if (dispatch.hasOrigins == 0) return;
   for (uint32_t at = lane; at < item.tokens * head.topk; at += 32) {
     const uint2 e = entry[at];
@@ -355,8 +357,8 @@ __device__ void awaitDots(const CombineGradientParams &p, const OnePassHead &hea
 }
 
 // The item of a ticket: `kind` counts the items of one step. A chunk that a rank does not have has no tokens.
-__device__ Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
-                       uint32_t kind) {
+__device__ inline Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
+                              uint32_t kind) {
   Item item{};
   item.chunk = step;
   if (kind < 2 * head.locals) {

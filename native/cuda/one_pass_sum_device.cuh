@@ -59,8 +59,8 @@ struct Item {
   uint32_t slice;
 };
 
-__device__ const float *weightsOf(const SumParams &p, const OnePassHead &head, const Item &item,
-                                  uint32_t epoch) {
+__device__ inline const float *weightsOf(const SumParams &p, const OnePassHead &head, const Item &item,
+                                         uint32_t epoch) {
   if (p.isWeighted == 0) return nullptr;
   const uint32_t rank = head.local[item.local];
   const uint64_t first = uint64_t{item.first} * head.topk;
@@ -142,12 +142,12 @@ __device__ uint32_t listJobs(const SumParams &p, const OnePassHead &head, const 
 }
 
 // At `device`: the flag of a block of the weights of `rank`.
-__device__ uint32_t *pushFlag(const SumParams &p, uint32_t device, uint32_t rank, uint32_t block) {
+__device__ inline uint32_t *pushFlag(const SumParams &p, uint32_t device, uint32_t rank, uint32_t block) {
   return p.pushedFlags[device] + rank * pushFlagsPerRank(p.pushedEntries) + block;
 }
 
 // Before the first partial sum of a chunk: weights of home must be here, and its landing rows free.
-__device__ void awaitHome(const SumParams &p, const Item &item, Warp &warp, uint32_t epoch) {
+__device__ inline void awaitHome(const SumParams &p, const Item &item, Warp &warp, uint32_t epoch) {
   const OnePassCommon &c = p.common;
   if (p.isWeighted == 0) {
     if (!warp.mayStore) warp.hasFailed = !awaitReady(c, epoch, warp.lane) || warp.hasFailed;
@@ -163,7 +163,7 @@ __device__ void awaitHome(const SumParams &p, const Item &item, Warp &warp, uint
 }
 
 // Replaces entries by weights, which may arrive after the rows have been asked for.
-__device__ void setWeights(const float *weights, Job *job, uint32_t jobs, uint32_t lane) {
+__device__ inline void setWeights(const float *weights, Job *job, uint32_t jobs, uint32_t lane) {
   for (uint32_t at = lane; at < jobs; at += 32) {
     const uint32_t entry = __float_as_uint(job[at].weight);
     job[at].weight = weights == nullptr || entry == noSlot ? 1.0f : weights[entry];
