@@ -78,15 +78,11 @@ __device__ uint32_t listTerms(const CombineParams &p, uint32_t token, const floa
   return terms.kept;
 }
 
-// Multiply, round, add, round: the intrinsics are never contracted.
 template <class L, bool weighted>
 __device__ void addRow(float *sum, const typename L::Overlay &row, float weight) {
   float values[L::count];
   L::decode(row.unit, values);
-#pragma unroll
-  for (uint32_t i = 0; i < L::count; i++) {
-    sum[i] = __fadd_rn(sum[i], weighted ? __fmul_rn(weight, values[i]) : values[i]);
-  }
+  addWeighted<L::count>(sum, values, weighted, weight);
 }
 
 template <class E, class Unit, bool weighted, Tree tree>

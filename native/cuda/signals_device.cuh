@@ -10,19 +10,10 @@
 // launch advances it; a captured launch therefore replays unchanged.
 #pragma once
 
+#include "flag_device.cuh"
 #include "one_pass.hpp"
 
 namespace fusco::cuda {
-
-__device__ __forceinline__ void storeRelease(uint32_t *address, uint32_t value) {
-  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
-}
-
-__device__ __forceinline__ uint32_t loadAcquire(const uint32_t *address) {
-  uint32_t value;
-  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
-  return value;
-}
 
 __device__ __forceinline__ uint64_t nanoseconds() {
   uint64_t value;
