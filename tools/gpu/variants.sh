@@ -34,8 +34,7 @@ compile tables native/cuda/one_pass_tables.cc &
 compile places native/core/rank_places.cc &
 wait
 [ ! -e "$work/failed" ] && nvcc -arch=sm_90 -cudart static -o "$work/variants" "$work"/*.o -lpthread || exit 1
-[ "${FUSCO_COMPILE_ONLY:-}" = 1 ] && exit 0
-
+command -v nvidia-smi >/dev/null || { echo 'all variants compile; there is no GPU here'; exit 0; }
 gpus=$(nvidia-smi --list-gpus | wc -l)
 for mode in threads processes; do
   timeout 240 "$work/variants" "$mode" "$gpus" >"$results/variants-$mode.txt" 2>"$work/errors" || failed=1
