@@ -30,6 +30,8 @@ struct Tuning {
   static constexpr bool publishesLate = false;
   // A short payload travels in the items of the payload before it: MoveParams::tail.
   static constexpr bool joinsPayloads = false;
+  // Launched so that blocks may start before the launch in front has ended.
+  static constexpr bool startsEarly = false;
 };
 
 template <class T>
@@ -380,6 +382,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) moveKernel(const __grid_cons
   Warp warp{threadIdx.x / 32, threadIdx.x % 32};
   if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
   barrierInitFence();
+  if constexpr (T::startsEarly) awaitStreamOrder();
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;
   const uint64_t policy = evictFirstPolicy();

@@ -29,6 +29,8 @@ struct Tuning {
   static constexpr bool prefetches = false;
   // A chunk's flag is set once the rows of the warp's next item have been asked for.
   static constexpr bool publishesLate = false;
+  // Launched so that blocks may start before the launch in front has ended.
+  static constexpr bool startsEarly = false;
 };
 
 // A row to add: where it is, its weight, the token of the chunk and the partial sum that it belongs to.
@@ -346,6 +348,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   Warp warp{threadIdx.x / 32, threadIdx.x % 32};
   if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
   barrierInitFence();
+  if constexpr (T::startsEarly) awaitStreamOrder();
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;
   const bool sendFirst = p.senders >= gridDim.x;

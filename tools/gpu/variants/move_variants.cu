@@ -25,6 +25,12 @@ struct Quarters : Tuning {
   static constexpr uint32_t stages = 6;
   static constexpr uint32_t stageBytes = 2048;
 };
+struct Early : Late {
+  static constexpr bool startsEarly = true;
+};
+struct EarlyHalves : LateHalves {
+  static constexpr bool startsEarly = true;
+};
 // fp8 rows with their scales in one item.
 struct Joined : Tuning {
   static constexpr uint32_t stageBytes = 7424;
@@ -46,25 +52,23 @@ struct JoinedHalves : Tuning {
 };
 
 template <class T>
-cudaError_t launch(const MoveParams &params, uint32_t blocks,
-                   cudaStream_t stream) {
+cudaError_t launch(const MoveParams &params, uint32_t blocks, cudaStream_t stream) {
   using Shared = cuda::one_pass_move::Shared<T>;
-  static_assert(sizeof(Shared) <= 232448 - 1024,
-                "a block needs more shared memory than an SM has");
-  return launchWith(cuda::one_pass_move::moveKernel<T>, params, blocks,
-                    T::warps * 32, sizeof(Shared), stream);
+  static_assert(sizeof(Shared) <= 232448 - 1024, "a block needs more shared memory than an SM has");
+  return launchWith(cuda::one_pass_move::moveKernel<T>, params, blocks, T::warps * 32, sizeof(Shared), stream,
+                    T::startsEarly);
 }
 
-template <class T> MoveVariant variant(const char *name) {
+template <class T>
+MoveVariant variant(const char *name) {
   return {name, T::stageBytes, T::joinsPayloads, launch<T>};
 }
 
-} // namespace
+}  // namespace
 
 #ifdef FUSCO_OUTLINED_WAITS
 std::vector<MoveVariant> moveVariantsOutlined() {
-  return {variant<Present>("outlined waits"),
-          variant<Late>("outlined waits, late flags"),
+  return {variant<Present>("outlined waits"), variant<Late>("outlined waits, late flags"),
           variant<LateHalves>("outlined waits, late flags, 8 x 3584"),
           variant<JoinedLate>("outlined waits, late flags, joined")};
 }
@@ -74,6 +78,8 @@ std::vector<MoveVariant> moveVariants() {
           variant<Late>("late flags"),
           variant<Halves>("8 warps of 3584 bytes"),
           variant<LateHalves>("8 warps of 3584 bytes, late flags"),
+          variant<Early>("late flags, early start"),
+          variant<EarlyHalves>("8 warps of 3584 bytes, late flags, early start"),
           variant<Quarters>("14 warps of 2048 bytes"),
           variant<Joined>("joined"),
           variant<JoinedLate>("joined, late flags"),
@@ -82,4 +88,4 @@ std::vector<MoveVariant> moveVariants() {
 }
 #endif
 
-} // namespace fusco::variants
+}  // namespace fusco::variants

@@ -39,29 +39,30 @@ struct TwentyWarps : PrefetchedLate {
   static constexpr uint32_t stageBytes = 1536;
 };
 
+struct Early : PrefetchedLate {
+  static constexpr bool startsEarly = true;
+};
+
 template <class T>
-cudaError_t launch(const SumParams &params, uint32_t blocks,
-                   cudaStream_t stream) {
+cudaError_t launch(const SumParams &params, uint32_t blocks, cudaStream_t stream) {
   using Shared = cuda::one_pass_sum::Shared<T>;
-  static_assert(sizeof(Shared) <= 232448 - 1024,
-                "a block needs more shared memory than an SM has");
-  return launchWith(cuda::one_pass_sum::sumKernel<T, DeviceBf16, DeviceBf16>,
-                    params, blocks, T::warps * 32, sizeof(Shared), stream);
+  static_assert(sizeof(Shared) <= 232448 - 1024, "a block needs more shared memory than an SM has");
+  return launchWith(cuda::one_pass_sum::sumKernel<T, DeviceBf16, DeviceBf16>, params, blocks, T::warps * 32,
+                    sizeof(Shared), stream, T::startsEarly);
 }
 
-template <class T> SumVariant variant(const char *name) {
-  return {name, cuda::SliceOf<DeviceBf16, DeviceBf16, T::stageBytes>::elements,
-          launch<T>};
+template <class T>
+SumVariant variant(const char *name) {
+  return {name, cuda::SliceOf<DeviceBf16, DeviceBf16, T::stageBytes>::elements, launch<T>};
 }
 
-} // namespace
+}  // namespace
 
 #ifdef FUSCO_OUTLINED_WAITS
 std::vector<SumVariant> sumVariantsOutlined() {
   return {variant<Present>("outlined waits"),
           variant<PrefetchedLate>("outlined waits, prefetched, late flags"),
-          variant<SixteenWarps>(
-              "outlined waits, prefetched, late flags, 16 x 5 x 2048")};
+          variant<SixteenWarps>("outlined waits, prefetched, late flags, 16 x 5 x 2048")};
 }
 #else
 std::vector<SumVariant> sumVariants() {
@@ -72,8 +73,9 @@ std::vector<SumVariant> sumVariants() {
           variant<LongLists>("prefetched, late flags, 12 x 3, lists of 128"),
           variant<DeepWarps>("prefetched, late flags, 12 x 7 x 2048"),
           variant<SixteenWarps>("prefetched, late flags, 16 x 5 x 2048"),
+          variant<Early>("prefetched, late flags, early start"),
           variant<TwentyWarps>("prefetched, late flags, 20 x 5 x 1536")};
 }
 #endif
 
-} // namespace fusco::variants
+}  // namespace fusco::variants
