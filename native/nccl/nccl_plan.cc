@@ -314,6 +314,9 @@ void Plan::upload() {
 
   // Host memory keeps what the CPU reads during an exchange: send orders, rounds and sizes.
   static_cast<UploadedTables &>(tables_) = {};
+  copiedRows_ = copies_.rows();
+  copies_ = {};
+  landedOnce_ = {};
 }
 
 uint64_t Plan::landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const {

@@ -98,7 +98,7 @@ class Plan {
   bool sumsPerRank() const { return tables_.sumsPerRank(); }
   // Rows that the local rank copies from the slots in which they arrived to their other slots. Not of
   // one-pass plans.
-  uint32_t copiedRows() const { return copies_.rows(); }
+  uint32_t copiedRows() const { return copiedRows_; }
   // Of one-pass plans: the most tokens of a rank, the tokens of all ranks, and the most partial sums that
   // arrive at a rank.
   uint32_t maxTokens() const { return maxTokens_; }
@@ -124,8 +124,9 @@ class Plan {
   Route rowsOut_;
   Route rowsBack_;
   Landing landing_;
-  Landing landedOnce_;
-  RowCopies copies_;
+  Landing landedOnce_;  // until it is uploaded
+  RowCopies copies_;    // until they are uploaded
+  uint32_t copiedRows_ = 0;
   std::vector<uint64_t> weightBytesSent_;
   std::vector<uint64_t> weightBytesReceived_;
   uint64_t placesSentTotal_ = 0;
