@@ -35,13 +35,7 @@ struct Pack<DeviceBf16> {
     out[0] = __uint_as_float(bits << 16);
     out[1] = __uint_as_float(bits & 0xffff0000u);
   }
-  __device__ static uint32_t encode(const float *in) {
-    const __nv_bfloat162 rounded = __floats2bfloat162_rn(in[0], in[1]);
-    const uint32_t isNan = __hneu2_mask(rounded, rounded);
-    uint32_t bits;
-    memcpy(&bits, &rounded, 4);
-    return (bits & ~isNan) | (0x7fc07fc0u & isNan);
-  }
+  __device__ static uint32_t encode(const float *in) { return DeviceBf16::encodePair(in[0], in[1]); }
 };
 
 template <>
@@ -54,13 +48,7 @@ struct Pack<DeviceF16> {
     out[0] = both.x;
     out[1] = both.y;
   }
-  __device__ static uint32_t encode(const float *in) {
-    const __half2 rounded = __floats2half2_rn(in[0], in[1]);
-    const uint32_t isNan = __hneu2_mask(rounded, rounded);
-    uint32_t bits;
-    memcpy(&bits, &rounded, 4);
-    return (bits & ~isNan) | (0x7e007e00u & isNan);
-  }
+  __device__ static uint32_t encode(const float *in) { return DeviceF16::encodePair(in[0], in[1]); }
 };
 
 // Sums of one warp over a slice of `sliceElements` elements: a partial sum and, at home, the total. `E` is
