@@ -59,6 +59,8 @@ export interface BenchAddon extends Addon {
   benchSlots(instances: Uint16Array, instanceCount: number, unrolled: boolean, runs: number): number;
   /** Keeps the rank's stream busy for this time, at most 10 s; enqueues. */
   cudaSpin(context: NativeCudaContext, rank: number, nanoseconds: number): void;
+  /** Occupies all SMs of the rank's device but `smsLeft` for this time, at most 10 s; enqueues. */
+  cudaOccupy(context: NativeCudaContext, rank: number, smsLeft: number, nanoseconds: number): void;
 }
 
 let loaded: AddonResult<BenchAddon> | undefined;

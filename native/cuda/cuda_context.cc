@@ -292,14 +292,14 @@ void CudaContext::wait(cudaStream_t stream, const Event &event) {
   check(cudaStreamWaitEvent(stream, event.get(), 0), "waiting for an event");
 }
 
-void CudaContext::ready() {
+void CudaContext::ready(bool acrossDevices) {
   std::set<cudaStream_t> seen;
   for (uint32_t rank = 0; rank < ranks(); rank++) {
     const cudaStream_t from = streams_[rank];
     if (!seen.insert(from).second) continue;
     bool recorded = false;
     for (const DeviceGroup &group : groups_) {
-      if (leader(group) == from) continue;
+      if (leader(group) == from || (!acrossDevices && group.device != device_[rank])) continue;
       if (!recorded) record(ready_[rank], from);
       recorded = true;
       wait(leader(group), ready_[rank]);
@@ -317,16 +317,20 @@ void CudaContext::orderLeaders() {
   }
 }
 
-void CudaContext::done() {
+void CudaContext::done(bool acrossDevices) {
   std::set<cudaStream_t> seen;
+  const auto follows = [&](uint32_t rank, const DeviceGroup &group) {
+    return streams_[rank] != leader(group) && (acrossDevices || group.device == device_[rank]);
+  };
   for (DeviceGroup &group : groups_) {
-    const auto isOther = [&](cudaStream_t stream) { return stream != leader(group); };
-    if (std::any_of(streams_.begin(), streams_.end(), isOther)) record(group.done, leader(group));
+    bool isFollowed = false;
+    for (uint32_t rank = 0; rank < ranks(); rank++) isFollowed = isFollowed || follows(rank, group);
+    if (isFollowed) record(group.done, leader(group));
   }
-  for (const cudaStream_t stream : streams_) {
-    if (!seen.insert(stream).second) continue;
+  for (uint32_t rank = 0; rank < ranks(); rank++) {
+    if (!seen.insert(streams_[rank]).second) continue;
     for (const DeviceGroup &group : groups_) {
-      if (leader(group) != stream) wait(stream, group.done);
+      if (follows(rank, group)) wait(streams_[rank], group.done);
     }
   }
 }

@@ -73,9 +73,10 @@ class CudaContext {
   void keep(void *address);
   void synchronize();
 
-  // Makes the leaders wait for all ranks' streams, and later all ranks' streams for the leaders.
-  void ready();
-  void done();
+  // Makes the leaders wait for all ranks' streams, and later all ranks' streams for the leaders; without
+  // `acrossDevices` those of the same device only.
+  void ready(bool acrossDevices = true);
+  void done(bool acrossDevices = true);
   // Between two launches of one exchange: every leader waits for every other.
   void orderLeaders();
 

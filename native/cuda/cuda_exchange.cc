@@ -3,6 +3,7 @@
 #include "call_checks.hpp"
 #include "cuda_graph.hpp"
 #include "dispatch_params.hpp"
+#include "edges.hpp"
 #include "one_pass_exchange.hpp"
 #include "one_pass_gradient.hpp"
 
@@ -22,27 +23,43 @@ void onDevices(DevicePlan &plan, F launch) {
 }
 
 // The ready and done edges of an exchange. In a capture the order of uploads and uses is kept by the graph's
-// launch.
+// launch. One-pass kernels do not end before all rows of their device have arrived and no other device reads
+// from it: their devices need no done edge between one another, and a ready edge of theirs costs less than
+// events do. In a capture all edges are events, because these bring the streams of all devices into it.
 class Edges {
  public:
-  explicit Edges(DevicePlan &plan) : plan_(plan) {
+  explicit Edges(DevicePlan &plan, bool isOnePass = false) : plan_(plan) {
     CudaContext &context = plan.context();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     context.check(cudaStreamIsCapturing(context.leader(context.groups().front()), &status),
                   "asking for a capture");
     captured_ = status != cudaStreamCaptureStatusNone;
-    context.ready();
+    usesEvents_ = captured_ || !isOnePass;
+    context.ready(usesEvents_);
     if (!captured_) plan.beginUse();
   }
   bool isCaptured() const { return captured_; }
+  // Before the first launch of a one-pass exchange, once its memory is there.
+  void meet() {
+    if (usesEvents_ || hasMet_) return;
+    hasMet_ = true;
+    CudaContext &context = plan_.context();
+    size_t index = 0;
+    onDevices(plan_, [&](const PlanMemory &, const DeviceGroup &group) {
+      context.check(launchReadyEdge(context.signals().readyEdge(index++), context.leader(group)),
+                    "waiting for other devices");
+    });
+  }
   void done() {
     if (!captured_) plan_.endUse();
-    plan_.context().done();
+    plan_.context().done(usesEvents_);
   }
 
  private:
   DevicePlan &plan_;
   bool captured_ = false;
+  bool usesEvents_ = true;
+  bool hasMet_ = false;
 };
 
 // Enqueues launch(limits, stream) on every device, with its tables in `params`, between the edges.
@@ -107,16 +124,18 @@ OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
 }
 
 // Rows once to each rank of another device, which copies them on.
-void enqueueMove(DevicePlan &device, const DispatchParams &params, bool isCaptured) {
+void enqueueMove(DevicePlan &device, const DispatchParams &params, Edges &edges) {
   CudaContext &context = device.context();
   const OnePassShape shape = shapeOf(device, dispatchShape);
   MoveParams move{};
   move.dispatch = params;
   move.lag = shape.lag;
   addSlices(move);
+  const bool isCaptured = edges.isCaptured();
   const uint64_t tokens = isCaptured ? device.capacityTokens() : maxTokensOf(device.plan());
   context.signals().reserve(
       {onePassFlags(device.plan().ranks, tokens, isCaptured ? 1 : shape.chunkTokens, move.slices), 0, {}});
+  edges.meet();
   size_t index = 0;
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     move.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
@@ -164,14 +183,15 @@ OnePassNeed capturedNeed(const DevicePlan &device, const fusco_combine_call &cal
 }
 
 void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const CombineParams &params,
-                bool isCaptured) {
+                Edges &edges) {
   CudaContext &context = device.context();
   const OnePassShape shape = shapeOf(device, combineShape);
-  if (isCaptured) {
+  if (edges.isCaptured()) {
     context.signals().reserve(capturedNeed(device, call, sumNeed(device, call, device.capacityTokens(), 1)));
   } else {
     context.signals().reserve(sumNeed(device, call, maxTokensOf(device.plan()), shape.chunkTokens));
   }
+  edges.meet();
   SumParams sum{};
   sum.rowBytes = params.rowBytes;
   sum.senders = shape.senders;
@@ -203,14 +223,15 @@ OnePassNeed gradientNeed(const fusco_plan &plan, uint64_t tokens, uint64_t all, 
 }
 
 void enqueueGradient(DevicePlan &device, const fusco_combine_gradient_call &call,
-                     const DispatchParams &dispatch, bool isCaptured) {
+                     const DispatchParams &dispatch, Edges &edges) {
   CudaContext &context = device.context();
   const fusco_plan &plan = device.plan();
   const OnePassShape shape = shapeOf(device, gradientShape);
   const uint64_t capacity = device.capacityTokens();
-  context.signals().reserve(isCaptured
+  context.signals().reserve(edges.isCaptured()
                                 ? gradientNeed(plan, capacity, capacity, 1)
                                 : gradientNeed(plan, maxTokensOf(plan), plan.tokens, shape.chunkTokens));
+  edges.meet();
   CombineGradientParams params{};
   params.dispatch = dispatch;
   params.lag = shape.lag;
@@ -236,9 +257,11 @@ void enqueueWeightGradient(DevicePlan &device, const fusco_weight_gradient_call 
   copyPointers(call.output_gradient, device.plan().ranks, params.upstream);
   copyPointers(call.from, device.plan().ranks, params.from);
   copyPointers(call.to, device.plan().ranks, params.to);
+  const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.output_gradient, device.plan().ranks) |
+                               bitsOf(call.from, device.plan().ranks));
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     params.plan = memory.tables;
-    context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)),
+    context.check(launchGradient(params, group.limits, call.dtype, unit, context.leader(group)),
                   "launching a gradient");
   });
 }
@@ -276,10 +299,10 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   const bool once =
       !scaled && device.hasOnePass() && (path == FUSCO_CUDA_PATH_AUTO || path == FUSCO_CUDA_PATH_ONCE);
   std::vector<DispatchParams> launches = launchesOf(device, call, once ? minOnePassTmaRow : minTmaRow);
-  Edges edges(device);
+  Edges edges(device, once);
   for (DispatchParams &params : launches) {
     if (once) {
-      enqueueMove(device, params, edges.isCaptured());
+      enqueueMove(device, params, edges);
     } else {
       enqueueDispatch(device, params, scaled);
     }
@@ -307,8 +330,8 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
   launch.tokens = device.capacityTokens();
   const bool once = sumsPerRank(device, launch.unit);
   if (once) {
-    Edges edges(device);
-    enqueueSum(device, call, params, edges.isCaptured());
+    Edges edges(device, true);
+    enqueueSum(device, call, params, edges);
     edges.done();
   } else {
     enqueue(device, params, "launching a combine", [&](const DeviceLimits &limits, cudaStream_t stream) {
@@ -336,9 +359,9 @@ void combineGradient(DevicePlan &device, const fusco_combine_gradient_call &call
   const CombineGradientParts parts(call);
   const bool once = gradientIsOnePass(device, call);
   DispatchParams dispatch = launchesOf(device, parts.dispatch).front();
-  Edges edges(device);
+  Edges edges(device, once);
   if (once) {
-    enqueueGradient(device, call, dispatch, edges.isCaptured());
+    enqueueGradient(device, call, dispatch, edges);
   } else {
     enqueueDispatch(device, dispatch, true);
     enqueueWeightGradient(device, parts.weightGradient);

@@ -25,6 +25,14 @@ __global__ void __launch_bounds__(maxRanks) beginEdge(const __grid_constant__ Ed
   }
 }
 
+__global__ void __launch_bounds__(maxRanks) readyEdge(const __grid_constant__ OnePassCommon c) {
+  const uint32_t device = threadIdx.x;
+  if (device >= c.devices || device == c.device || hasFailed(c)) return;
+  const uint32_t epoch = epochOf(c);
+  tellReady(c, epoch, device, nullptr);
+  awaitPeer(c, epoch, device);
+}
+
 __global__ void __launch_bounds__(maxRanks) endEdge(const __grid_constant__ OnePassCommon c) {
   const uint32_t device = threadIdx.x;
   const uint32_t epoch = epochOf(c);
@@ -40,6 +48,16 @@ __global__ void __launch_bounds__(maxRanks) endEdge(const __grid_constant__ OneP
 
 cudaError_t launchBeginEdge(const EdgeParams &params, cudaStream_t stream) {
   beginEdge<<<1, maxRanks, 0, stream>>>(params);
+  return cudaGetLastError();
+}
+
+cudaError_t loadReadyEdge() {
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, readyEdge);
+}
+
+cudaError_t launchReadyEdge(const OnePassCommon &common, cudaStream_t stream) {
+  readyEdge<<<1, maxRanks, 0, stream>>>(common);
   return cudaGetLastError();
 }
 

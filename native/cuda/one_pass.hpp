@@ -94,7 +94,9 @@ struct MoveParams {
   uint32_t slices;  // of all leading payloads, at least 1
   uint32_t lag;     // chunks between sending and copying on
   uint32_t sliceStart[maxPayloads + 1];
+  uint32_t tail[maxPayloads];  // leading payload that travels with the last slice of another, or noTail
 };
+constexpr uint32_t noTail = 0xffffffffu;
 
 struct SumParams {
   OnePassCommon common;

@@ -3,15 +3,18 @@
 #include <algorithm>
 #include <cstring>
 
+#include "edges.hpp"
 #include "failure.hpp"
 
 namespace fusco::cuda {
 
 namespace {
 
-// Of every wait in a kernel. Readiness of all ranks is known when a launch starts: only a device that fails
-// is late.
+// Of every wait in a one-pass kernel. Readiness of all ranks is known when a launch starts: only a device
+// that fails is late.
 constexpr uint64_t deadlineNs = 30'000'000'000;
+// Of a ready edge. A device may be late because it computes, or because it failed.
+constexpr uint64_t readyDeadlineNs = 600'000'000'000;
 // Tokens of a rank up to which latency counts more than SMs.
 constexpr uint32_t smallBatch = 512;
 // Tokens between sending a row and copying it on.
@@ -78,6 +81,7 @@ OnePassSignals::OnePassSignals(CudaContext &context)
     signals_.push_back(
         static_cast<DeviceSignals *>(context.allocRaw(group.ranks.front(), sizeof(DeviceSignals))));
     clear(context, signals_.back(), sizeof(DeviceSignals));
+    context.check(loadReadyEdge(), "loading a kernel");
   }
   context.check(cudaHostAlloc(reinterpret_cast<void **>(&failure_), sizeof *failure_,
                               cudaHostAllocPortable | cudaHostAllocMapped),
@@ -158,6 +162,12 @@ OnePassCommon OnePassSignals::common(size_t index, const OnePassTables &tables, 
   return common;
 }
 
+OnePassCommon OnePassSignals::readyEdge(size_t index) const {
+  OnePassCommon edge = common(index, {}, 1);
+  edge.deadlineNs = readyDeadlineNs;
+  return edge;
+}
+
 void OnePassSignals::addSum(SumParams &params) const {
   params.pushedEntries = pushedEntries_;
   for (size_t i = 0; i < pushed_.size(); i++) {
@@ -170,9 +180,12 @@ void OnePassSignals::addSum(SumParams &params) const {
 void OnePassSignals::checkWaits() const {
   const WaitFailure &failure = *failure_;
   if (*static_cast<const volatile uint32_t *>(&failure.code) == failureNone) return;
-  throw Failure(FUSCO_E_PEER_TIMEOUT, "device %u did not take part in exchange %u within %llu s",
-                context_.groups()[failure.peer % context_.groups().size()].device, failure.epoch,
-                static_cast<unsigned long long>(deadlineNs / 1'000'000'000));
+  throw Failure(
+      FUSCO_E_PEER_TIMEOUT,
+      "device %u did not take part in exchange %u: it was not ready within %llu s, or stopped for %llu s",
+      context_.groups()[failure.peer % context_.groups().size()].device, failure.epoch,
+      static_cast<unsigned long long>(readyDeadlineNs / 1'000'000'000),
+      static_cast<unsigned long long>(deadlineNs / 1'000'000'000));
 }
 
 // Figures of 2 and 4 H100 are in docs/performance-gpus.md: few SMs within 5 % of the best.

@@ -39,6 +39,8 @@ class OnePassSignals {
 
   // Parameters of a launch on device group `index`.
   OnePassCommon common(size_t index, const OnePassTables &tables, uint32_t chunkTokens) const;
+  // Parameters of launchReadyEdge() on device group `index`.
+  OnePassCommon readyEdge(size_t index) const;
   void addSum(SumParams &params) const;
   // Where other devices store weights on the device of a group, two sets of pushedEntries().
   float *pushed(size_t index) const { return reinterpret_cast<float *>(pushed_[index].data); }

@@ -17,8 +17,10 @@
  * context, and an upload that finds both of a plan's host buffers in flight may wait for the GPU.
  *
  * **Readiness.** An exchange starts when the stream of every rank has reached the call (*ready*: inputs
- * complete, outputs free). Work enqueued on any rank's stream after the call starts when all rows are in
- * place (*done*). Both edges are event dependencies between the streams; ranks that share a stream need none.
+ * complete, outputs free). Work enqueued on a rank's stream after the call starts when all rows of the ranks
+ * of that device are in place, and no other device reads theirs (*done*). To use a rank's rows on the stream
+ * of another device, wait there for an event of the rank. Both edges are event dependencies between the
+ * streams, or signals between the devices' kernels; ranks that share a stream need none.
  *
  * **Device errors** are reported by a later call. After an error that makes the device unusable, such as an
  * illegal address, every call returns FUSCO_E_BACKEND with the first cause. The process continues.

@@ -1,4 +1,5 @@
 import { behaviorCases } from './behavior.ts';
+import { crowdedCases } from './crowded.ts';
 import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
 import { gradientCases } from './gradient.ts';
@@ -19,6 +20,7 @@ export const gpuCases: readonly GpuCase[] = [
   ...planningCases,
   ...behaviorCases,
   ...gradientCases,
+  ...crowdedCases,
   ...steadyCases,
   ...sumCases,
   ...matrixCases,

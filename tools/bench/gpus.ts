@@ -93,7 +93,8 @@ async function benchWorkload(
   using devicePlan = cuda.devicePlan(plan);
   using perRank = cuda.devicePlan(perRankPlan);
   using memory = new DeviceMemory(cuda);
-  using clock = new DeviceClock(cuda);
+  using clock = new DeviceClock(cuda, ranks);
+  using copyClock = new DeviceClock(cuda);
   const { rowBytes } = plan.spec;
   const calls = exchangeCalls(cuda, memory, plan.shards, rowBytes);
   const fp8 = fp8Dispatch(memory, plan.shards, hidden);
@@ -121,7 +122,7 @@ async function benchWorkload(
     devicePlan.dispatch({ payloads: [{ rowBytes, dtype: 'bf16', from, to }], scale: weights });
     devicePlan.weightGradient({ ...gradient, to: weightsGradient });
   };
-  const copies = copyCandidates(cuda, memory, clock, COPY_BYTES);
+  const copies = copyCandidates(cuda, memory, copyClock, COPY_BYTES);
   const { cases: times, others } = await measureCases(cases, clock.chained, { ...copies }, { rounds });
   const ceilings = ceilingsOf(others.peer, others.local);
   const rows = { flat: movedRows(plan), oncePerRank: movedRows(perRankPlan) };

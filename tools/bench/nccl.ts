@@ -361,6 +361,8 @@ export async function benchNccl(options: NcclBenchOptions) {
   ];
   const { ranksPerHost } = options;
   if (ranksPerHost > 1 && session.worldSize > ranksPerHost) {
+    const direct = `nodes of ${ranksPerHost}, direct memory`;
+    cases.push(await measureCase(rank, direct, 'hier', ranksPerHost, { directMemory: true }));
     const host = `pretended ${Math.floor(session.rank / ranksPerHost)}`;
     const name = `once a node of ${ranksPerHost}, NCCL between nodes`;
     cases.push(await measureCase(rank, name, 'hier', ranksPerHost, { directMemory: true, host }));

@@ -53,7 +53,8 @@ void describeBench(Napi::Env env, Exports &exports) {
                   .method("close", &NcclUnfused::close, 0));
   exports.function("benchCopy", benchCopy, 4)
       .function("benchSlots", benchSlots, 4)
-      .call<fusco_cuda_spin>("cudaSpin");
+      .call<fusco_cuda_spin>("cudaSpin")
+      .call<fusco_cuda_occupy>("cudaOccupy");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
+import { crowdedRankCases } from '../crowded.ts';
 import { deviceCases, exchangeCases, planningCases, refusalCases, sumCases } from './cases.ts';
 import { streamCases } from './streams.ts';
 
@@ -16,7 +17,8 @@ const only = process.argv[4];
 
 const session = await connect();
 const { rank } = session;
-if (process.env.FUSCO_TEST_ONE_GPU !== '0') process.env.NCCL_HOSTID = `rank ${rank}`;
+const sharesGpu = process.env.FUSCO_TEST_ONE_GPU !== '0';
+if (sharesGpu) process.env.NCCL_HOSTID = `rank ${rank}`;
 process.env.FUSCO_HOSTID = `machine ${Math.floor(rank / ranksPerMachine)}`;
 const device = session.localRank % cudaDevices().devices.length;
 using cuda = openCuda(1, [device]);
@@ -30,7 +32,12 @@ const cases = [
   ...deviceCases(ranks, ranksPerNode, cuda),
   ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
-  ...(ranksPerMachine === ranks ? streamCases(cuda) : []),
+  ...(ranksPerMachine === ranks
+    ? [
+        ...streamCases(cuda, ranksPerNode),
+        ...crowdedRankCases(cuda, () => openCuda(1, [device]), { session }, ranksPerNode, sharesGpu),
+      ]
+    : []),
 ].filter(({ name }) => only === undefined || name.includes(only));
 let failed = 0;
 for (const { name, run } of cases) {
