@@ -209,12 +209,6 @@ uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uin
   return ranks * (tokens / chunkTokens + 1) * slices;
 }
 
-uint32_t maxTokensOf(const fusco_plan &plan) {
-  uint32_t tokens = 0;
-  for (const RankPlan &part : plan.rank) tokens = std::max(tokens, part.tokens);
-  return tokens;
-}
-
 void addSlices(MoveParams &move) {
   uint32_t slices = 0;
   for (uint32_t i = 0; i < move.dispatch.leading; i++) {

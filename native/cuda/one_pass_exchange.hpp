@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cuda_context.hpp"
+#include "one_pass.hpp"
 #include "one_pass_tables.hpp"
 #include "plan.hpp"
 
@@ -82,7 +83,5 @@ uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uin
 // Sets the first slice of each leading payload of a launch, and the number of slices: at least one, which
 // moves the other payloads.
 void addSlices(MoveParams &move);
-// Most tokens of a rank.
-uint32_t maxTokensOf(const fusco_plan &plan);
 
 }  // namespace fusco::cuda

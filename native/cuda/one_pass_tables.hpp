@@ -3,8 +3,7 @@
 
 #include <vector>
 
-#include "one_pass.hpp"
-#include "rank_places.hpp"
+#include "one_pass_plan.hpp"
 
 namespace fusco::cuda {
 
@@ -36,10 +35,8 @@ class OnePassTableMaker {
   uint32_t *arrivalRow(uint32_t here, uint32_t rank) const;
 
  private:
-  bool isLocal(uint32_t rank) const { return head_->localOf[rank] != noSlot; }
-  void addTerms(const RankPlaces &places, uint32_t token, const uint32_t *landingRow, SumTerm *terms) const;
-
   uint64_t capacity_;
+  RankBits local_;  // on the device
   OnePassHead *head_;
   Place *send_;
   SumTerm *terms_;
