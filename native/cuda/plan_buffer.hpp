@@ -208,8 +208,7 @@ FUSCO_ON_BOTH inline uint64_t layFacts(const PlanSizes &sizes, uint8_t *base, Fa
   return memory.at;
 }
 
-// Bytes of the memory of one rank that takes the facts of all processes: two sets, which alternate between
-// calls.
+// Bytes of the memory of one rank that takes the facts of all processes, in two sets.
 FUSCO_ON_BOTH inline uint64_t factInboxBytes(const PlanSizes &sizes) {
   Facts unused{};
   return 2 * sizes.ranks * layFacts(sizes, nullptr, unused);

@@ -36,7 +36,7 @@ __device__ inline Facts factsAt(const PlanParams &params, uint32_t to, uint32_t 
   Facts facts;
   if (params.inbox[to] != nullptr) {
     const uint64_t bytes = layFacts(sizes, nullptr, facts);
-    layFacts(sizes, params.inbox[to] + (uint64_t{set} * sizes.ranks + from) * bytes, facts);
+    layFacts(sizes, params.inbox[to] + set * params.inboxSetBytes + from * bytes, facts);
     return facts;
   }
   const PlanBuffer buffer = bufferOf(params, to);

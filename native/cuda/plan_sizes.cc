@@ -56,7 +56,7 @@ PlanSizes planSizes(const Spec &spec, const fusco_cuda_plan_limits &limits) {
         "planning on the device has no max_rows: max_recv_rows of its limits bounds receive buffers");
   }
   if (spec.ranks > maxRanks) {
-    throw Failure(FUSCO_E_OPTION, "%u ranks; the cuda backend takes 1 to %u", spec.ranks, maxRanks)
+    throw Failure(FUSCO_E_OPTION, "%u ranks; planning on the device takes 1 to %u", spec.ranks, maxRanks)
         .limited(spec.ranks, maxRanks);
   }
   const Placement &placement = spec.placement;

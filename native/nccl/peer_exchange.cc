@@ -228,7 +228,8 @@ void combineFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine
   checkRowsAligned("to", call.to[0], call.row_bytes);
   PeerCall peer(plan, id, report);
   const OnePassShape shape = peer.shape(cuda::combineShape);
-  if (plan.sizes().tree != Tree::none && cuda::unitOf(call.row_bytes) == 16) {
+  if (plan.sizes().tree != Tree::none && plan.sizes().ranksPerNode == 1 &&
+      cuda::unitOf(call.row_bytes) == 16) {
     peer.reserve(sumNeed(plan, call, shape.chunkTokens));
     cuda::SumParams sum{};
     sum.rowBytes = call.row_bytes;
