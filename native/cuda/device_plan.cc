@@ -175,8 +175,8 @@ void UploadedPlan::fill(size_t index, const fusco_plan &plan, uint32_t tileToken
   head->tokenStart[group.ranks.size()] = head->tokens;
   if (hasOnePass()) {
     sumLandingRows_.resize(plan.ranks);
-    fillOnePassTables(plan, *context_, group, layout.onePassTables, capacity_.tokens, pinned + layout.onePass,
-                      sumLandingRows_);
+    fillOnePassTables(plan, context_->devices(), group.device, layout.onePassTables, capacity_.tokens,
+                      pinned + layout.onePass, sumLandingRows_);
   }
 
   context_->check(cudaStreamWaitEvent(memory.uploads, memory.used.get(), 0), "waiting for an exchange");

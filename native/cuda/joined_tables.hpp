@@ -2,28 +2,12 @@
 // exchanges number the tokens of all ranks of their device.
 #pragma once
 
-#include "exchange_launch.hpp"
+#include <cuda_runtime_api.h>
+
+#include "join_pass.hpp"
 #include "one_pass_tables.hpp"
-#include "plan_tables.hpp"
 
 namespace fusco::cuda {
-
-struct JoinParams {
-  PlanSizes sizes;
-  RankBits local;  // the device's ranks
-  uint32_t localRanks;
-  uint32_t rankOf[maxRanks];   // local index -> rank
-  uint8_t *buffers[maxRanks];  // plan buffers, by local index
-  uint32_t hasOthers;          // there are other devices, so that there are one-pass tables
-  DevicePlanHead *head;
-  Place *place;
-  PaddingRange *paddings;
-  OnePassHead *onePass;
-  Place *send;
-  SumTerm *terms;
-  uint32_t *arrival;
-  uint32_t *arrivalRow;
-};
 
 // The joined tables of one device, in memory that is large enough for every plan of a planner.
 class JoinedTables {

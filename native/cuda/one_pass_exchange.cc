@@ -41,31 +41,6 @@ void clear(CudaContext &context, void *memory, uint64_t bytes) {
 
 }  // namespace
 
-void fillOnePassTables(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
-                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
-                       std::vector<uint32_t> &landingRows) {
-  std::vector<uint32_t> tokens;
-  std::vector<bool> isLocal;
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    tokens.push_back(plan.rank[rank].tokens);
-    isLocal.push_back(context.deviceOf(rank) == group.device);
-  }
-  OnePassTableMaker maker(plan.topk, tokens, isLocal, layout, capacityTokens, at);
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    const RankPlaces places = {plan.rank[rank].places.data(), tokens[rank], plan.topk};
-    if (isLocal[rank]) {
-      landingRows[rank] = maker.addLocal(rank, places);
-      continue;
-    }
-    for (const uint32_t here : group.ranks) places.writeArrival(here, maker.arrival(here, rank));
-    landingRows[rank] = places.numberLandingRows(
-        plan.ranks, [&](uint32_t other) { return context.deviceOf(other) != context.deviceOf(rank); },
-        [&](uint32_t sender, uint32_t token, uint32_t row) {
-          if (isLocal[sender]) maker.arrivalRow(sender, rank)[token] = row;
-        });
-  }
-}
-
 OnePassSignals::OnePassSignals(CudaContext &context)
     : context_(context),
       flags_(context.ranks()),

@@ -11,12 +11,6 @@
 
 namespace fusco::cuda {
 
-// Writes the tables of a device to `at`, host memory laid out as `layout` says. `landingRows` [ranks] becomes
-// the number of partial sums that arrive at each rank in a combine.
-void fillOnePassTables(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
-                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
-                       std::vector<uint32_t> &landingRows);
-
 // Memory that a call needs.
 struct OnePassNeed {
   uint64_t flags = 0;                  // of each rank

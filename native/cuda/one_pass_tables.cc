@@ -100,4 +100,31 @@ uint32_t *OnePassTableMaker::arrivalRow(uint32_t here, uint32_t rank) const {
   return arrivalRow_ + head_->localOf[here] * capacity_ + head_->arrivalStart[rank];
 }
 
+void fillOnePassTables(const fusco_plan &plan, const std::vector<uint32_t> &deviceOf, uint32_t device,
+                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
+                       std::vector<uint32_t> &landingRows) {
+  std::vector<uint32_t> tokens;
+  std::vector<bool> isLocal;
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+    tokens.push_back(plan.rank[rank].tokens);
+    isLocal.push_back(deviceOf[rank] == device);
+  }
+  OnePassTableMaker maker(plan.topk, tokens, isLocal, layout, capacityTokens, at);
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+    const RankPlaces places = {plan.rank[rank].places.data(), tokens[rank], plan.topk};
+    if (isLocal[rank]) {
+      landingRows[rank] = maker.addLocal(rank, places);
+      continue;
+    }
+    for (uint32_t here = 0; here < plan.ranks; here++) {
+      if (isLocal[here]) places.writeArrival(here, maker.arrival(here, rank));
+    }
+    landingRows[rank] = places.numberLandingRows(
+        plan.ranks, [&](uint32_t other) { return deviceOf[other] != deviceOf[rank]; },
+        [&](uint32_t sender, uint32_t token, uint32_t row) {
+          if (isLocal[sender]) maker.arrivalRow(sender, rank)[token] = row;
+        });
+  }
+}
+
 }  // namespace fusco::cuda

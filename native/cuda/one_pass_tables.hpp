@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "one_pass_plan.hpp"
+#include "plan.hpp"
 
 namespace fusco::cuda {
 
@@ -43,5 +44,11 @@ class OnePassTableMaker {
   uint32_t *arrival_;
   uint32_t *arrivalRow_;
 };
+
+// Writes the tables of a device to `at`, host memory laid out as `layout` says. `deviceOf` [ranks].
+// `landingRows` [ranks] becomes the number of partial sums that arrive at each rank in a combine.
+void fillOnePassTables(const fusco_plan &plan, const std::vector<uint32_t> &deviceOf, uint32_t device,
+                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
+                       std::vector<uint32_t> &landingRows);
 
 }  // namespace fusco::cuda
