@@ -2,8 +2,9 @@
 
 import type { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import type { Dtype, Strategy } from '../../planner/spec.ts';
+import type { Dtype, PlanSpec, Strategy } from '../../planner/spec.ts';
 import type { Memory } from '../memory.ts';
+import type { NativeDeviceIds, NativePlanView } from '../native/types.ts';
 import type { FloatDtype } from '../numeric.ts';
 import type { GateBackwardBuffers, GateBuffers, GateOptions } from '../training/gating.ts';
 
@@ -220,6 +221,29 @@ export type RowWork = {
   readonly [Kind in keyof RowWorkCalls]: (call: RowWorkCalls[Kind]) => Promise<void>;
 };
 
+/** Expert ids of the local ranks in device memory, and the options and bounds of the plans made from them. */
+export interface DevicePlanRequest {
+  readonly spec: PlanSpec;
+  /** [local ranks] */
+  readonly ids: readonly NativeDeviceIds[];
+  /** Of a rank; the same on all ranks. */
+  readonly maxTokens: number;
+  /** Rows of a receive buffer; 0: no bound. The same on all ranks. */
+  readonly maxRecvRows: number;
+}
+
+/** A plan that was made on the devices. Planning is enqueued; methods that return what it finds wait for it. */
+export interface PreparedDevicePlan extends PreparedPlan {
+  /** [local ranks]: rows of each receive buffer, not clipped. Throws E_ROUTING_*. */
+  recvRows(): Promise<number[]>;
+  /** [local ranks]: the bytes of the shards. Throws E_ROUTING_*. */
+  shards(): Promise<Uint8Array[]>;
+  /** Addresses of what grouped matrix products read. `local` counts the local ranks. */
+  view(local: number): NativePlanView;
+  /** Copies words of device memory to the host. Waits. */
+  words(local: number, address: bigint, count: number): Uint32Array;
+}
+
 export interface Backend {
   readonly name: BackendName;
   /** Absent if the backend only exchanges. */
@@ -229,6 +253,8 @@ export interface Backend {
   /** If ranks live in other processes: all ranks' bytes, the same number on each. `what` is compared first. */
   allGather?(what: string, own: Uint8Array): Promise<Uint8Array[]>;
   prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
+  /** Plans on the devices. Absent if there are none. Collective if ranks live in other processes. */
+  planOnDevice?(request: DevicePlanRequest): Promise<PreparedDevicePlan>;
   /** If ranks live in other processes: maps device memory into them ahead of its first exchange, or lets them unmap it. */
   register?(buffers: readonly Memory[]): Promise<void>;
   deregister?(buffers: readonly Memory[]): Promise<void>;

@@ -357,6 +357,10 @@ export interface NativeBufferedPlan {
   describe(rank: number): NativePlanView;
   recvRows(rank: number): number;
   shard(rank: number): Uint8Array;
+  dispatch(path: CudaPath, call: DispatchCall): NativeCudaStats;
+  combine(call: CombineCall): NativeCudaStats;
+  weightGradient(call: WeightGradientCall): NativeCudaStats;
+  combineGradient(call: CombineGradientCall): NativeCudaStats;
   close(): void;
 }
 
@@ -494,9 +498,8 @@ export interface NativeNcclGroup {
   close(): Promise<void>;
 }
 
-export interface NativeNcclPlan {
-  /** Collective. */
-  open(number: number, digest: bigint): Promise<void>;
+/** The exchanges of a plan of one rank. */
+export interface NativeNcclExchanges {
   bytes(rowBytes: number): NativeNcclBytes;
   dispatch(number: number, digest: bigint, call: DispatchCall, detailed: boolean): Promise<NativeNcclReport>;
   combine(number: number, digest: bigint, call: CombineCall, detailed: boolean): Promise<NativeNcclReport>;
@@ -515,6 +518,29 @@ export interface NativeNcclPlan {
   close(): Promise<void>;
 }
 
+export interface NativeNcclPlan extends NativeNcclExchanges {
+  /** Collective. */
+  open(number: number, digest: bigint): Promise<void>;
+}
+
+/** Plans the local rank on its device. */
+export interface NativeNcclPlanner {
+  /** Bytes of the plan buffer, device memory aligned to 256 bytes. */
+  readonly bufferBytes: number;
+  /** Collective: compares options and limits. */
+  open(number: number, digest: bigint): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The local rank's plan in a plan buffer; `recvRows` and `shard` wait for planning and throw errors about the ids. */
+export interface NativeNcclBufferedPlan extends NativeNcclExchanges {
+  /** Collective if ids were given: enqueues planning. */
+  open(number: number, digest: bigint): Promise<void>;
+  describe(): NativePlanView;
+  recvRows(): Promise<number>;
+  shard(): Promise<Uint8Array>;
+}
+
 /** Where NCCL is, or why it cannot be used. `version` is 10000 x major + 100 x minor + patch. */
 export type NativeNcclLibrary =
   | { readonly path: string; readonly version: number; readonly reason?: undefined }
@@ -523,6 +549,17 @@ export type NativeNcclLibrary =
 export interface NativeNccl {
   readonly NcclGroup: new (context: NativeCudaContext, desc: NativeNcclGroupDesc) => NativeNcclGroup;
   readonly NcclPlan: new (group: NativeNcclGroup, desc: NativeNcclPlanDesc) => NativeNcclPlan;
+  readonly NcclPlanner: new (
+    group: NativeNcclGroup,
+    options: NativePlannerOptions,
+    limits: NativePlanLimits,
+  ) => NativeNcclPlanner;
+  /** Without ids: the plan buffer holds a plan already. */
+  readonly NcclBufferedPlan: new (
+    planner: NativeNcclPlanner,
+    buffer: Memory,
+    ids: NativeDeviceIds | undefined,
+  ) => NativeNcclBufferedPlan;
   /** Opens NCCL, once for the process: `path`, FUSCO_NCCL_PATH, or libnccl.so.2. */
   ncclLibrary(path?: string): NativeNcclLibrary;
   /** 128 bytes that all ranks of a new group need. */

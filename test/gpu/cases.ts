@@ -1,4 +1,5 @@
 import { behaviorCases } from './behavior.ts';
+import { deviceExchangeCases } from './deviceExchanges.ts';
 import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
 import { gradientCases } from './gradient.ts';
@@ -17,6 +18,7 @@ export const gpuCases: readonly GpuCase[] = [
   ...gatingCases,
   ...layerCases,
   ...planningCases,
+  ...deviceExchangeCases,
   ...behaviorCases,
   ...gradientCases,
   ...steadyCases,

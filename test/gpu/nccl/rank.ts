@@ -9,6 +9,7 @@ import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.t
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
 import { deviceCases, exchangeCases, planningCases, refusalCases, sumCases } from './cases.ts';
+import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
 import { streamCases } from './streams.ts';
 
 const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
@@ -30,7 +31,9 @@ const cases = [
   ...deviceCases(ranks, ranksPerNode, cuda),
   ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
-  ...(ranksPerMachine === ranks ? streamCases(cuda) : []),
+  ...(ranksPerMachine === ranks
+    ? [...streamCases(cuda), ...deviceExchangeCases(ranks, cuda)]
+    : refusedDevicePlans(ranks, cuda)),
 ].filter(({ name }) => only === undefined || name.includes(only));
 let failed = 0;
 for (const { name, run } of cases) {
