@@ -11,7 +11,7 @@ import type { Plan, VerifiedPlan } from '../planner/plan.ts';
 import type { PlanSpec } from '../planner/spec.ts';
 import { verifyPlan } from '../planner/verify/verify.ts';
 import type { DevicePlanRequest, ExternalMemory, PreparedDevicePlan } from './backends/types.ts';
-import { bytesOf } from './memory.ts';
+import { bytesOf, type Memory } from './memory.ts';
 import { needAddon } from './native/addon.ts';
 import { attempt } from './native/errors.ts';
 import type { IdDtype } from './native/types.ts';
@@ -22,9 +22,12 @@ export type { IdDtype } from './native/types.ts';
 
 /** Expert ids of the local ranks in device memory. Lists have one element for each local rank. */
 export interface DeviceRouting {
-  /** [tokens, topk] each, contiguous device memory; -1: masked. Must not change until planning is done. */
-  readonly ids: readonly ExternalMemory[];
-  /** Default i32, as `group.gate` writes them. */
+  /**
+   * [tokens, topk] each, contiguous; -1: masked. Device memory, which must not change until planning is done; typed arrays
+   * are copied to the device, which a capture does not allow.
+   */
+  readonly ids: readonly Memory[];
+  /** Default: that of typed arrays; of device memory i32, as `group.gate` writes ids. */
   readonly idDtype?: IdDtype;
   readonly tokens: readonly number[];
   readonly topk: number;

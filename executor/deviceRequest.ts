@@ -5,8 +5,8 @@ import { MAX_ROWS, MAX_TOPK } from '../planner/format/layout.ts';
 import { type PlanOptions, resolveOptions } from '../planner/spec.ts';
 import type { DevicePlanRequest } from './backends/types.ts';
 import type { DeviceRouting, GatherAll } from './deviceExchange.ts';
-import { checkBytes, isExternal } from './memory.ts';
-import type { IdDtype } from './native/types.ts';
+import { checkBytes, isExternal, type Memory } from './memory.ts';
+import type { IdDtype, NativeDeviceIds } from './native/types.ts';
 
 const ID_BYTES: Readonly<Record<IdDtype, number>> = {
   i8: 1,
@@ -31,13 +31,41 @@ function checkCount(name: string, list: readonly unknown[], localRanks: number):
   );
 }
 
+/** The dtype of a typed array of integers. */
+function dtypeOf(ids: ArrayBufferView): IdDtype {
+  const name = Object.prototype.toString.call(ids).slice(8, -1);
+  const bytes = (ids as Uint8Array).BYTES_PER_ELEMENT;
+  return `${/^(Big)?U/.test(name) ? 'u' : 'i'}${8 * bytes}` as IdDtype;
+}
+
+/** The ids of a local rank. Throws E_ROUTING_DTYPE, E_BUFFER. */
+function deviceIds(
+  ids: Memory,
+  given: IdDtype | undefined,
+  tokens: number,
+  topk: number,
+  rank: number,
+): NativeDeviceIds {
+  const isView = !isExternal(ids);
+  const dtype = given ?? (isView ? dtypeOf(ids) : 'i32');
+  if (!Object.hasOwn(ID_BYTES, dtype) || (isView && given !== undefined && given !== dtypeOf(ids))) {
+    throw new FuscoError('E_ROUTING_DTYPE', `ids of local rank ${rank} of dtype ${String(dtype)}`, {
+      rank,
+      hint: `Use integers: ${Object.keys(ID_BYTES).join(', ')}, the same as those of the array.`,
+    });
+  }
+  const bytes = isView ? ids.byteLength : ids.bytes;
+  checkBytes(`ids of local rank ${rank}`, bytes, tokens * topk * ID_BYTES[dtype], rank);
+  return { ids, dtype, tokens, topk };
+}
+
 /** Throws E_RANKS, E_OPTION, E_BUFFER, E_ROUTING_DTYPE, E_PLACEMENT. */
 export function deviceRequest(
   call: DeviceRouting & Omit<PlanOptions, 'ranks'>,
   ranks: number,
   localRanks: number,
 ): DevicePlanRequest {
-  const { ids, idDtype: dtype = 'i32', tokens, topk, maxTokens, maxRecvRows, ...options } = call;
+  const { ids, idDtype, tokens, topk, maxTokens, maxRecvRows, ...options } = call;
   checkCount('ids', ids, localRanks);
   checkCount('tokens', tokens, localRanks);
   checkInteger('topk', topk, 1, MAX_TOPK);
@@ -49,22 +77,9 @@ export function deviceRequest(
       hint: 'Choose flat or hier: a captured graph cannot change its strategy.',
     });
   }
-  if (!Object.hasOwn(ID_BYTES, dtype)) {
-    throw new FuscoError('E_ROUTING_DTYPE', `ids of dtype ${String(dtype)}`, {
-      hint: `Use one of ${Object.keys(ID_BYTES).join(', ')}.`,
-    });
-  }
-  ids.forEach((memory, rank) => {
-    if (!isExternal(memory)) {
-      throw new FuscoError('E_BUFFER', `the ids of local rank ${rank} are not device memory`, {
-        hint: 'Give {address, bytes} of device memory, or plan on the host with planLocal.',
-      });
-    }
-    checkBytes(`ids of local rank ${rank}`, memory.bytes, tokens[rank]! * topk * ID_BYTES[dtype]);
-  });
   return {
     spec: resolveOptions({ ...options, ranks }, topk),
-    ids: ids.map((memory, rank) => ({ ids: memory, dtype, tokens: tokens[rank]!, topk })),
+    ids: ids.map((memory, rank) => deviceIds(memory, idDtype, tokens[rank]!, topk, rank)),
     maxTokens: most,
     maxRecvRows: bound,
   };

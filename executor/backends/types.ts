@@ -221,7 +221,7 @@ export type RowWork = {
   readonly [Kind in keyof RowWorkCalls]: (call: RowWorkCalls[Kind]) => Promise<void>;
 };
 
-/** Expert ids of the local ranks in device memory, and the options and bounds of the plans made from them. */
+/** Expert ids of the local ranks, and the options and bounds of the plans made from them. */
 export interface DevicePlanRequest {
   readonly spec: PlanSpec;
   /** [local ranks] */

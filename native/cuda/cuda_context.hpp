@@ -142,6 +142,18 @@ class OnDevice {
   int before_ = 0;
 };
 
+// Allows this thread to allocate while it captures: what it allocates is not part of the capture.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  RelaxedCapture(const RelaxedCapture &) = delete;
+  RelaxedCapture &operator=(const RelaxedCapture &) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 // Throws E_BACKEND if there is no device.
 uint32_t deviceCount();
 

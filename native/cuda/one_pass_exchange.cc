@@ -17,18 +17,6 @@ constexpr uint32_t smallBatch = 512;
 // Tokens between sending a row and copying it on.
 constexpr uint32_t lagTokens = 256;
 
-// Allows this thread to allocate while it captures: what it allocates is not part of the capture.
-class RelaxedCapture {
- public:
-  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  RelaxedCapture(const RelaxedCapture &) = delete;
-  RelaxedCapture &operator=(const RelaxedCapture &) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
-
 // Zeroes memory of the current device, on a stream that is never captured, and waits.
 void clear(CudaContext &context, void *memory, uint64_t bytes) {
   cudaStream_t stream = nullptr;

@@ -459,7 +459,7 @@ const otherCases: GpuCase[] = [
         assert.equal(await rejection(gpu.group.planOnDevice({ ...call, ...change })), code);
       await refused('E_OPTION', { strategy: 'auto' });
       await refused('E_RANKS', { tokens: [1] });
-      await refused('E_BUFFER', { ids: tables.map(({ ids }) => ids) });
+      await refused('E_ROUTING_DTYPE', { ids: tables.map(({ ids }) => ids), idDtype: 'i64' });
       await refused('E_BUFFER', { tokens: [1, 3] });
       await refused('E_LIMIT', { maxTokens: 1 });
       await refused('E_ROUTING_DTYPE', { idDtype: 'f32' });

@@ -71,11 +71,17 @@ class CudaPlanners {
     const cuda = this.#cuda;
     const kept = await this.#planners.of(request);
     const buffers = takeBuffers(kept, cuda, cuda.ranks);
+    const copies = new DeviceCopies(cuda);
+    const release = () => {
+      copies.release();
+      kept.free.push(buffers);
+    };
     let native: NativeBufferedPlan;
     try {
-      native = attempt(() => new BufferedPlan(kept.native, buffers, request.ids));
+      const ids = copies.ids(request.ids);
+      native = attempt(() => new BufferedPlan(kept.native, buffers, ids));
     } catch (error) {
-      kept.free.push(buffers);
+      release();
       throw error;
     }
     const each = <T>(read: (rank: number) => T) => attempt(() => buffers.map((_, rank) => read(rank)));
@@ -88,7 +94,7 @@ class CudaPlanners {
       words: (local, address, count) => readWords(cuda, local, address, count),
       close: () => {
         native.close();
-        kept.free.push(buffers);
+        release();
       },
     };
   }

@@ -1,6 +1,7 @@
 // Device copies: temporary buffers on the device for the buffers of a call that are in host memory.
 
 import { isExternal } from '../../memory.ts';
+import type { NativeDeviceIds } from '../../native/types.ts';
 import type {
   CombineCall,
   CombineGradientCall,
@@ -83,6 +84,11 @@ export class DeviceCopies {
       onDevice[name] = memories.map((memory, rank) => this.#copy(memory, rank, outputs.includes(name)));
     }
     return onDevice as Call;
+  }
+
+  /** Ids on the device. */
+  ids(ids: readonly NativeDeviceIds[]): NativeDeviceIds[] {
+    return ids.map((own, rank) => ({ ...own, ids: this.#copy(own.ids, rank, false) }));
   }
 
   /** The call of an exchange with all of its buffers on the device. */

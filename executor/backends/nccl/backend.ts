@@ -255,7 +255,14 @@ class NcclBackend implements Backend {
     const kept = await this.#planners.of(request);
     const buffers = takeBuffers(kept, cuda, 1);
     const [buffer] = buffers as [DeviceBuffer];
-    const native = attempt(() => new addon.NcclBufferedPlan(kept.native, buffer, request.ids[0]));
+    const copies = new DeviceCopies(cuda);
+    // What uses the memory next follows on the same stream.
+    const release = () => {
+      copies.release();
+      kept.free.push(buffers);
+    };
+    const [ids] = copies.ids(request.ids);
+    const native = attempt(() => new addon.NcclBufferedPlan(kept.native, buffer, ids));
     const tag = `${kept.key} ${this.#plans++}`;
     // Kernels compare the calls of the ranks, and find late ones.
     const announcement = this.isDetailed ? 'coordinator' : 'kernels';
@@ -264,7 +271,7 @@ class NcclBackend implements Backend {
       await order.run(['plan on device', kept.key], open, announcement);
     } catch (error) {
       await native.close();
-      kept.free.push(buffers);
+      release();
       throw error;
     }
     const exchanges = new NcclExchanges(this, request.spec.strategy as Strategy, native, tag);
@@ -275,7 +282,10 @@ class NcclBackend implements Backend {
       shards: () => this.#read(async () => [await native.shard()]),
       view: () => attempt(() => native.describe()),
       words: (local, address, count) => readWords(cuda, local, address, count),
-      close: () => void native.close().then(() => kept.free.push(buffers)),
+      close: () => {
+        void native.close();
+        release();
+      },
     };
   }
 

@@ -2,6 +2,7 @@
 // published; executor/native/benchTypes.ts types it.
 
 #include "../exports.hpp"
+#include "../device_planner.hpp"
 #include "cuda_unfused.hpp"
 #include "nccl_unfused.hpp"
 #include "unfused.hpp"
@@ -53,7 +54,8 @@ void describeBench(Napi::Env env, Exports &exports) {
                   .method("close", &NcclUnfused::close, 0));
   exports.function("benchCopy", benchCopy, 4)
       .function("benchSlots", benchSlots, 4)
-      .call<fusco_cuda_spin>("cudaSpin");
+      .call<fusco_cuda_spin>("cudaSpin")
+      .call<fusco_cuda_planner_fuse>("cudaPlannerFuse");
 }
 
 }  // namespace
