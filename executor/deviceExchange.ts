@@ -10,15 +10,14 @@ import { nodeSha256 } from '../planner/node.ts';
 import type { Plan, VerifiedPlan } from '../planner/plan.ts';
 import type { PlanSpec } from '../planner/spec.ts';
 import { verifyPlan } from '../planner/verify/verify.ts';
-import type { DevicePlanRequest, ExternalMemory, PreparedDevicePlan } from './backends/types.ts';
+import type { DevicePlanRequest, ExternalMemory, IdDtype, PreparedDevicePlan } from './backends/types.ts';
 import { bytesOf, type Memory } from './memory.ts';
 import { needAddon } from './native/addon.ts';
 import { attempt } from './native/errors.ts';
-import type { IdDtype } from './native/types.ts';
 import { PlanExchange } from './planExchange.ts';
 import type { ExpertBlocks } from './training/expertBlocks.ts';
 
-export type { IdDtype } from './native/types.ts';
+export type { IdDtype } from './backends/types.ts';
 
 /** Expert ids of the local ranks in device memory. Lists have one element for each local rank. */
 export interface DeviceRouting {

@@ -3,10 +3,9 @@
 import { checkInteger, type ErrorCode, FuscoError } from '../planner/errors.ts';
 import { MAX_ROWS, MAX_TOPK } from '../planner/format/layout.ts';
 import { type PlanOptions, resolveOptions } from '../planner/spec.ts';
-import type { DevicePlanRequest } from './backends/types.ts';
+import type { DeviceIds, DevicePlanRequest, IdDtype } from './backends/types.ts';
 import type { DeviceRouting, GatherAll } from './deviceExchange.ts';
 import { checkBytes, isExternal, type Memory } from './memory.ts';
-import type { IdDtype, NativeDeviceIds } from './native/types.ts';
 
 const ID_BYTES: Readonly<Record<IdDtype, number>> = {
   i8: 1,
@@ -45,7 +44,7 @@ function deviceIds(
   tokens: number,
   topk: number,
   rank: number,
-): NativeDeviceIds {
+): DeviceIds {
   const isView = !isExternal(ids);
   const dtype = given ?? (isView ? dtypeOf(ids) : 'i32');
   if (!Object.hasOwn(ID_BYTES, dtype) || (isView && given !== undefined && given !== dtypeOf(ids))) {

@@ -7,8 +7,10 @@ import type { Balance, Dtype, PartialDtype, ReplicaRule, Strategy, SumOrder } fr
 import type {
   CombineCall,
   CombineGradientCall,
+  DeviceIds,
   DispatchCall,
   Memory,
+  PlanView,
   WeightGradientCall,
 } from '../backends/types.ts';
 import type { Fp8Rows } from '../training/fp8.ts';
@@ -328,33 +330,9 @@ export interface NativeDevicePlanner {
   close(): void;
 }
 
-export type IdDtype = 'i8' | 'u8' | 'i16' | 'u16' | 'i32' | 'u32' | 'i64' | 'u64';
-
-/** One rank's top-k expert ids in device memory. */
-export interface NativeDeviceIds {
-  /** [tokens, topk]. */
-  readonly ids: Memory;
-  readonly dtype: IdDtype;
-  readonly tokens: number;
-  readonly topk: number;
-}
-
-/** Addresses in a plan buffer, u32 each. */
-export interface NativePlanView {
-  readonly localInstances: number;
-  /** [localInstances], clipped to maxRecvRows. */
-  readonly expertCounts: bigint;
-  /** [localInstances + 1], clipped to maxRecvRows. */
-  readonly expertOffsets: bigint;
-  /** [1]: rows of the receive buffer, not clipped. */
-  readonly recvRows: bigint;
-  /** [1]: rows at or beyond maxRecvRows. */
-  readonly overflowRows: bigint;
-}
-
 /** A plan in plan buffers. Planning is enqueued; `recvRows` and `shard` wait for it and throw errors about the ids. */
 export interface NativeBufferedPlan {
-  describe(rank: number): NativePlanView;
+  describe(rank: number): PlanView;
   recvRows(rank: number): number;
   shard(rank: number): Uint8Array;
   dispatch(path: CudaPath, call: DispatchCall): NativeCudaStats;
@@ -536,7 +514,7 @@ export interface NativeNcclPlanner {
 export interface NativeNcclBufferedPlan extends NativeNcclExchanges {
   /** Collective if ids were given: enqueues planning. */
   open(number: number, digest: bigint): Promise<void>;
-  describe(): NativePlanView;
+  describe(): PlanView;
   recvRows(): Promise<number>;
   shard(): Promise<Uint8Array>;
 }
@@ -558,7 +536,7 @@ export interface NativeNccl {
   readonly NcclBufferedPlan: new (
     planner: NativeNcclPlanner,
     buffer: Memory,
-    ids: NativeDeviceIds | undefined,
+    ids: DeviceIds | undefined,
   ) => NativeNcclBufferedPlan;
   /** Opens NCCL, once for the process: `path`, FUSCO_NCCL_PATH, or libnccl.so.2. */
   ncclLibrary(path?: string): NativeNcclLibrary;
@@ -600,7 +578,7 @@ export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly BufferedPlan: new (
     planner: NativeDevicePlanner,
     buffers: readonly Memory[],
-    ids: readonly NativeDeviceIds[] | undefined,
+    ids: readonly DeviceIds[] | undefined,
   ) => NativeBufferedPlan;
   readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;
   /** Ends the context's capture. */

@@ -1,10 +1,10 @@
 // Device copies: temporary buffers on the device for the buffers of a call that are in host memory.
 
 import { isExternal } from '../../memory.ts';
-import type { NativeDeviceIds } from '../../native/types.ts';
 import type {
   CombineCall,
   CombineGradientCall,
+  DeviceIds,
   DispatchCall,
   ExchangeCalls,
   ExchangeKind,
@@ -87,7 +87,7 @@ export class DeviceCopies {
   }
 
   /** Ids on the device. */
-  ids(ids: readonly NativeDeviceIds[]): NativeDeviceIds[] {
+  ids(ids: readonly DeviceIds[]): DeviceIds[] {
     return ids.map((own, rank) => ({ ...own, ids: this.#copy(own.ids, rank, false) }));
   }
 
