@@ -76,7 +76,6 @@ PlacedTables::PlacedTables(CudaContext &context, uint32_t contextRank, const Spe
   const uint64_t first = all.add(candidates.first);
   const uint64_t count = all.add(candidates.count);
   const uint64_t targets = all.add(candidates.targets);
-  const uint64_t arrived = all.add(std::vector<uint64_t>(1, 0));
 
   const OnDevice here(device_);
   memory_ = static_cast<uint8_t *>(context.allocRaw(contextRank, all.bytes().size()));
@@ -93,7 +92,6 @@ PlacedTables::PlacedTables(CudaContext &context, uint32_t contextRank, const Spe
   params_.targetStride = candidates.stride;
   params_.localRanks = static_cast<uint32_t>(ranks.size());
   std::copy(ranks.begin(), ranks.end(), params_.rankOf);
-  params_.arrived = reinterpret_cast<uint64_t *>(memory_ + arrived);
 }
 
 PlacedTables::~PlacedTables() {

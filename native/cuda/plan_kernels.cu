@@ -1,5 +1,7 @@
 // The kernels that plan on the device: one for each pass, or all passes of a rank in one block.
 
+#include <cooperative_groups.h>
+
 #include "edges_device.cuh"
 #include "plan_device.cuh"
 
@@ -86,23 +88,6 @@ __global__ void __launch_bounds__(tileThreads)
               gridDim.x * uint64_t{blockDim.x});
 }
 
-// Waits for all blocks of the grid, which run at the same time. Each block adds one, so the counter is a
-// multiple of the number of blocks between launches.
-__device__ void awaitBlocks(uint64_t *arrived) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    const auto before =
-        atomicAdd(reinterpret_cast<unsigned long long *>(arrived), static_cast<unsigned long long>(1));
-    const uint64_t all = (before / gridDim.x + 1) * gridDim.x;
-    uint64_t now = 0;
-    do {
-      asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrived) : "memory");
-    } while (now < all);
-  }
-  __syncthreads();
-}
-
 // Calls pass(number) with the numbers below `count`, one for each warp at a time, and waits for the block.
 template <class F>
 __device__ void byWarps(uint32_t count, F pass) {
@@ -144,10 +129,10 @@ __global__ void __launch_bounds__(fusedThreads, 1)
   __shared__ uint32_t shared[warpSize_];
   const uint32_t local = blockIdx.x;
   if ((parts & planCounts) != 0) fusedCounts(params, local, 0);
-  if (parts == (planCounts | planSlots | planForward)) awaitBlocks(params.arrived);
+  if (parts == (planCounts | planSlots | planForward)) cooperative_groups::this_grid().sync();
   if ((parts & planSlots) != 0) fusedSlots(params, local, 0, shared);
   if (params.sizes.isFlat != 0) return;
-  if (parts == (planCounts | planSlots | planForward)) awaitBlocks(params.arrived);
+  if (parts == (planCounts | planSlots | planForward)) cooperative_groups::this_grid().sync();
   if ((parts & planForward) != 0) fusedForward(params, local, 0, false);
 }
 
@@ -237,8 +222,8 @@ cudaError_t launchFusedPlan(const PlanParams &params, uint32_t parts, const OneP
   together.id = cudaLaunchAttributeCooperative;
   together.val.cooperative = 1;
   config.attrs = &together;
-  config.numAttrs = params.localRanks > 1 ? 1 : 0;
   if (signals != nullptr) return cudaLaunchKernelEx(&config, planProcess, params, *signals);
+  config.numAttrs = 1;
   return cudaLaunchKernelEx(&config, planRanks, params, parts);
 }
 

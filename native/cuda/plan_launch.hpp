@@ -30,7 +30,6 @@ struct PlanParams {
   uint8_t *buffers[maxRanks];      // plan buffers, by rank; other devices' are peer-accessible
   RankBits deviceRanks[maxRanks];  // by rank: the ranks on its device
   uint32_t hasOthers;              // other devices take part: ranks tell one another where rows go
-  uint64_t *arrived;               // device memory: counts the blocks that reach a barrier of a fused launch
   // Where every rank is a process, the others write its facts here, by rank; null elsewhere. Buffers of ranks
   // that are not local are null then.
   uint8_t *inbox[maxRanks];

@@ -371,7 +371,8 @@ fusco_status fusco_cuda_planner_create(fusco_cuda_context *context, const fusco_
 
 /**
  * Waits for the planning in flight, and releases a planner. Plan buffers that it filled stay usable by their
- * plans.
+ * plans. It must outlive graphs in which another library has captured its planning; those of
+ * fusco_cuda_capture_begin keep what they need.
  *
  * @param[in] planner  NULL is allowed
  */

@@ -1,6 +1,7 @@
 // The C interface of planning on the device, one process per rank.
 
 #include "call_guard.hpp"
+#include "cuda_graph.hpp"
 #include "ids_from.hpp"
 #include "nccl_planner.hpp"
 
@@ -52,6 +53,8 @@ fusco_status fusco_nccl_plan_on_device(fusco_nccl_planner *planner, const fusco_
     const fusco_ids ids = fusco::planning::idsFrom(from.ids, 1)[0];
     uint8_t *buffer = planner->shared->checkBuffer(from.buffers[0]);
     planner->shared->plan(callFrom(id), ids, buffer);
+    fusco::cuda::Graph *capturing = planner->shared->group().context().capturing;
+    if (capturing != nullptr) capturing->keep(planner->shared);
     *plan = newPlan(planner->shared, buffer, ids.tokens);
   });
 }

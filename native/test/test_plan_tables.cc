@@ -35,7 +35,7 @@ void refused(fusco_status status, const fusco_error &error) {
 }
 
 // A random routing with its shards, made by native planning on the CPU.
-struct Routed {
+struct RandomRouting {
   fusco_plan_options options = fusco_sized<fusco_plan_options>();
   std::vector<uint32_t> placementOffsets;
   std::vector<uint16_t> placementRanks;
@@ -44,7 +44,7 @@ struct Routed {
   std::vector<std::vector<int32_t>> ids;
   std::vector<std::vector<uint32_t>> shards;
 
-  explicit Routed(uint32_t seed) {
+  explicit RandomRouting(uint32_t seed) {
     Random random(seed);
     options.ranks = 1 + upTo(random, 7);
     options.experts = 1 + upTo(random, 23);
@@ -131,7 +131,7 @@ struct Routed {
 };
 
 // The plan as it is uploaded, with the rows from `limit` on dropped.
-CheckedPlan uploadedPlan(const Routed &routed, uint32_t limit) {
+CheckedPlan uploadedPlan(const RandomRouting &routed, uint32_t limit) {
   auto desc = fusco_sized<fusco_plan_desc>();
   std::vector<fusco_buffer> shards;
   for (const auto &bytes : routed.shards) {
@@ -163,7 +163,7 @@ struct Buffers {
   std::vector<std::vector<uint64_t>> memory;
   std::vector<PlanBuffer> rank;
 
-  Buffers(const Routed &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit) {
+  Buffers(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit) {
     const planning::Spec spec = planning::makeSettledSpec(routed.options);
     auto limits = fusco_sized<fusco_cuda_plan_limits>();
     limits.max_tokens = routed.maxTokens;
@@ -186,7 +186,7 @@ struct Buffers {
 
  private:
   // Slots, blocks and padding, from the shard.
-  void place(const Routed &routed, const planning::Spec &spec, uint32_t r) {
+  void place(const RandomRouting &routed, const planning::Spec &spec, uint32_t r) {
     const fusco_buffer bytes = {const_cast<uint32_t *>(routed.shards[r].data()),
                                 routed.shards[r].size() * sizeof(uint32_t)};
     const ShardReader shard(bytes, r, sizes.ranks);
@@ -217,7 +217,7 @@ struct Buffers {
                     *std::max_element(routed.tokens.begin(), routed.tokens.end()));
   }
 
-  void tell(const Routed &routed, uint32_t r) {
+  void tell(const RandomRouting &routed, uint32_t r) {
     const PlanBuffer &own = rank[r];
     for (uint32_t token = 0; token < routed.tokens[r]; token++) {
       const uint64_t first = uint64_t{token} * sizes.topk;
@@ -432,7 +432,7 @@ void compareLandings(const Buffers &buffers, const std::vector<Tables> &tables,
   }
 }
 
-void compare(const Routed &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit) {
+void compare(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit) {
   const CheckedPlan checked = uploadedPlan(routed, limit == 0 ? FUSCO_MAX_ROWS : limit);
   const fusco_plan &plan = *checked.plan;
   Buffers buffers(routed, deviceOf, limit);
@@ -459,7 +459,7 @@ void compare(const Routed &routed, const std::vector<uint32_t> &deviceOf, uint32
 int main() {
   constexpr uint32_t cases = 2000;
   for (uint32_t seed = 0; seed < cases; seed++) {
-    const Routed routed(seed);
+    const RandomRouting routed(seed);
     Random random(seed);
     const uint32_t ranks = routed.options.ranks;
     const uint32_t limit = upTo(random, 2) == 0 ? 1 + upTo(random, 30) : 0;
