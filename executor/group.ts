@@ -139,25 +139,24 @@ export class Group implements Disposable {
       });
     }
     const gather = allGather.bind(this.#backend);
-    return planDistributed(this.#planner, gather, this.localRanks[0]!, routing[0]!, {
+    const plan = await planDistributed(this.#planner, gather, this.localRanks[0]!, routing[0]!, {
       ...options,
       ranks: this.ranks,
     });
+    if (this.#recorder?.closed === false) this.#recorder.add(routing, plan);
+    return plan;
   }
 
   /**
    * Records the routing of every plan that this group makes from now on, until the recorder is closed, into a directory
-   * that `fusco plan` reads step by step; see recorder.ts. Files are written in the background.
+   * that `fusco plan` reads step by step; see recorder.ts. Files are written in the background. If ranks live in other
+   * processes, it is collective, and every rank writes its own files into the same directory. Plans that are made on
+   * devices are not recorded: the ids are not on the host.
    *
    * @throws FuscoError E_FILE_WRITE, E_FILE_READ; E_OPTION while another recorder of this group is open
    */
   async record(path: string): Promise<Recorder> {
     this.#refuseClosed();
-    if (this.#backend.allGather !== undefined) {
-      throw new FuscoError('E_BACKEND', 'routing can be recorded only if all ranks live in one process', {
-        hint: 'Record with the reference, host or cuda backend.',
-      });
-    }
     const refuseSecond = () => {
       if (this.#recorder?.closed !== false) return;
       throw new FuscoError('E_OPTION', `the group is recorded in ${this.#recorder.path} already`, {
@@ -165,7 +164,7 @@ export class Group implements Disposable {
       });
     };
     refuseSecond();
-    const recorder = await Recorder.open(path);
+    const recorder = await this.#openRecorder(path);
     try {
       refuseSecond();
     } catch (error) {
@@ -174,6 +173,17 @@ export class Group implements Disposable {
     }
     this.#recorder = recorder;
     return recorder;
+  }
+
+  #openRecorder(path: string): Promise<Recorder> {
+    const { allGather } = this.#backend;
+    if (allGather === undefined) return Recorder.open(path);
+    return Recorder.openRank(path, this.localRanks[0]!, async (own) => {
+      const bytes = new Uint8Array(Int32Array.of(own).buffer);
+      const all = await allGather.call(this.#backend, 'the next step of a recording', bytes);
+      const steps = all.map((of) => new Int32Array(Uint8Array.from(of).buffer)[0]!);
+      return Math.min(...steps) < 0 ? -1 : Math.max(...steps);
+    });
   }
 
   /** Uploads a plan, to be exchanged any number of times. Throws E_UNVERIFIED, E_RANKS, E_BACKEND, E_CLOSED. */

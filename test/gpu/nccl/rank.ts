@@ -8,7 +8,7 @@
 import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
-import { deviceCases, exchangeCases, planningCases, refusalCases, sumCases } from './cases.ts';
+import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
 import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
 import { streamCases } from './streams.ts';
 
@@ -28,6 +28,7 @@ const ranks = group.ranks;
 const cases = [
   ...refusalCases(ranks),
   ...planningCases(ranks, ranksPerNode),
+  ...recordCases(ranks),
   ...deviceCases(ranks, ranksPerNode, cuda),
   ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
