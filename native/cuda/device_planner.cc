@@ -46,31 +46,28 @@ DevicePlanner::DevicePlanner(std::shared_ptr<CudaContext> context, const fusco_p
   }
   for (size_t i = 0; i < params_.size(); i++) {
     const DeviceGroup &group = context_->groups()[i];
-    if (group.ranks.size() == 1) continue;
-    const auto locals = static_cast<uint32_t>(group.ranks.size());
-    joined_[i].reset(new Joined{JoinedTables(sizes_, locals, params_.size() > 1), nullptr, {}});
-    openJoined(group, *joined_[i]);
+    if (group.ranks.size() > 1) joined_[i] = std::make_unique<Joined>(*context_, group, sizes_);
   }
 }
 
-DevicePlanner::~DevicePlanner() {
-  for (size_t i = 0; i < joined_.size(); i++) {
-    if (joined_[i] == nullptr) continue;
-    const OnDevice here(context_->groups()[i].device);
-    // Exchanges in flight read the tables.
-    cudaDeviceSynchronize();
-    cudaFree(joined_[i]->memory);
-  }
+DevicePlanner::Joined::Joined(CudaContext &context, const DeviceGroup &group, const PlanSizes &sizes)
+    : tables(sizes, static_cast<uint32_t>(group.ranks.size()), context.groups().size() > 1),
+      device(group.device) {
+  const OnDevice here(device);
+  used.create(device, Timing::off);
+  memory = static_cast<uint8_t *>(context.allocRaw(group.ranks.front(), tables.bytes()));
+  cudaMemset(tables.barrier(memory), 0, tables.barrierBytes());
+  const cudaError_t error = cudaDeviceSynchronize();
+  if (error != cudaSuccess) cudaFree(memory);
+  context.check(error, "clearing the counters of a planner");
+}
+
+DevicePlanner::Joined::~Joined() {
+  const OnDevice here(device);
+  // Exchanges in flight read the tables.
+  cudaDeviceSynchronize();
+  cudaFree(memory);
   (void)cudaGetLastError();
-}
-
-void DevicePlanner::openJoined(const DeviceGroup &group, Joined &joined) {
-  const OnDevice here(group.device);
-  joined.memory = static_cast<uint8_t *>(context_->allocRaw(group.ranks.front(), joined.tables.bytes()));
-  joined.used.create(group.device, Timing::off);
-  context_->check(cudaMemset(joined.tables.barrier(joined.memory), 0, joined.tables.barrierBytes()),
-                  "clearing the counters of a planner");
-  context_->check(cudaDeviceSynchronize(), "clearing the counters of a planner");
 }
 
 void DevicePlanner::makeParams(size_t index) {

@@ -20,7 +20,6 @@ class DevicePlanner {
   // Both structs have the form of this version. Throws the codes of fusco_cuda_planner_create.
   DevicePlanner(std::shared_ptr<CudaContext> context, const fusco_plan_options &options,
                 const fusco_cuda_plan_limits &limits);
-  ~DevicePlanner();
   DevicePlanner(const DevicePlanner &) = delete;
   DevicePlanner &operator=(const DevicePlanner &) = delete;
 
@@ -47,15 +46,20 @@ class DevicePlanner {
   void endUse();
 
  private:
-  // Of a device with several ranks.
+  // Of a device with several ranks: the memory that their tables are joined in.
   struct Joined {
+    Joined(CudaContext &context, const DeviceGroup &group, const PlanSizes &sizes);
+    ~Joined();
+    Joined(const Joined &) = delete;
+    Joined &operator=(const Joined &) = delete;
+
     JoinedTables tables;
-    uint8_t *memory = nullptr;
+    uint32_t device;
+    uint8_t *memory;
     Event used;  // by the last exchange
   };
 
   void makeParams(size_t group);
-  void openJoined(const DeviceGroup &group, Joined &joined);
   // `parts`: of planning, on all devices.
   void enqueue(uint32_t parts);
 

@@ -79,8 +79,10 @@ PlacedTables::PlacedTables(CudaContext &context, uint32_t contextRank, const Spe
 
   const OnDevice here(device_);
   memory_ = static_cast<uint8_t *>(context.allocRaw(contextRank, all.bytes().size()));
-  context.check(cudaMemcpy(memory_, all.bytes().data(), all.bytes().size(), cudaMemcpyHostToDevice),
-                "uploading a planner's tables");
+  const cudaError_t error =
+      cudaMemcpy(memory_, all.bytes().data(), all.bytes().size(), cudaMemcpyHostToDevice);
+  if (error != cudaSuccess) cudaFree(memory_);
+  context.check(error, "uploading a planner's tables");
   const auto words = [&](uint64_t at) { return reinterpret_cast<const uint32_t *>(memory_ + at); };
   const auto halves = [&](uint64_t at) { return reinterpret_cast<const uint16_t *>(memory_ + at); };
   params_.sizes = sizes;

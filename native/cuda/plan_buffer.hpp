@@ -208,10 +208,11 @@ FUSCO_ON_BOTH inline uint64_t layFacts(const PlanSizes &sizes, uint8_t *base, Fa
   return memory.at;
 }
 
-// Bytes of the memory of one rank that takes the facts of all processes, in two sets.
+// Bytes of the memory of one rank that takes the facts of all processes. A process writes the facts of a plan
+// only after the others have read those of the plan before: test/model/plan_facts.pml.
 FUSCO_ON_BOTH inline uint64_t factInboxBytes(const PlanSizes &sizes) {
   Facts unused{};
-  return 2 * sizes.ranks * layFacts(sizes, nullptr, unused);
+  return sizes.ranks * layFacts(sizes, nullptr, unused);
 }
 
 // Tables of the placement in the memory of one device, the same for all plans of a planner.

@@ -30,13 +30,13 @@ __device__ inline PlanBuffer bufferOf(const PlanParams &params, uint32_t rank) {
   return buffer;
 }
 
-// Where rank `to` has what rank `from` tells it. `set`: of the memory that takes facts of other processes.
-__device__ inline Facts factsAt(const PlanParams &params, uint32_t to, uint32_t from, uint32_t set) {
+// Where rank `to` has what rank `from` tells it.
+__device__ inline Facts factsAt(const PlanParams &params, uint32_t to, uint32_t from) {
   const PlanSizes &sizes = params.sizes;
   Facts facts;
   if (params.inbox[to] != nullptr) {
     const uint64_t bytes = layFacts(sizes, nullptr, facts);
-    layFacts(sizes, params.inbox[to] + set * params.inboxSetBytes + from * bytes, facts);
+    layFacts(sizes, params.inbox[to] + from * bytes, facts);
     return facts;
   }
   const PlanBuffer buffer = bufferOf(params, to);
@@ -207,13 +207,13 @@ __device__ inline uint32_t scanTileCounts(uint32_t *counts, uint32_t tiles) {
 
 // Scans the counts of one target, and gives the rank's count to all ranks; with the first target, the number
 // of its tokens as well.
-__device__ inline void scanTarget(const PlanParams &params, uint32_t local, uint32_t key, uint32_t set) {
+__device__ inline void scanTarget(const PlanParams &params, uint32_t local, uint32_t key) {
   const PlanSizes &sizes = params.sizes;
   const uint32_t rank = params.rankOf[local];
   const PlanBuffer buffer = bufferOf(params, rank);
   const uint32_t sum = scanTileCounts(buffer.tileCounts + uint64_t{key} * sizes.tiles, sizes.tiles);
   for (uint32_t peer = laneOf(); peer < sizes.ranks; peer += warpSize_) {
-    const Facts facts = factsAt(params, peer, rank, set);
+    const Facts facts = factsAt(params, peer, rank);
     facts.counts[key] = sum;
     if (key == 0) *facts.tokens = params.ids[local].tokens;
   }
@@ -281,15 +281,14 @@ __device__ inline void fillState(const PlanParams &params, uint32_t local, const
 }
 
 // Copies what other processes have told of their tokens' targets. By a block.
-__device__ inline void takeCounts(const PlanParams &params, const PlanBuffer &buffer, uint32_t rank,
-                                  uint32_t set) {
+__device__ inline void takeCounts(const PlanParams &params, const PlanBuffer &buffer, uint32_t rank) {
   if (params.inbox[rank] == nullptr) return;
   const PlanSizes &sizes = params.sizes;
   for (uint32_t at = threadIdx.x; at < sizes.ranks * sizes.targets; at += blockDim.x) {
-    buffer.counts[at] = factsAt(params, rank, at / sizes.targets, set).counts[at % sizes.targets];
+    buffer.counts[at] = factsAt(params, rank, at / sizes.targets).counts[at % sizes.targets];
   }
   for (uint32_t from = threadIdx.x; from < sizes.ranks; from += blockDim.x) {
-    buffer.tokens[from] = *factsAt(params, rank, from, set).tokens;
+    buffer.tokens[from] = *factsAt(params, rank, from).tokens;
   }
   __syncthreads();
 }
@@ -397,11 +396,11 @@ __device__ inline void fillHeads(const PlanParams &params, const PlanBuffer &buf
 }
 
 // From the facts to the rows of blocks and runs. By a block; `shared`: a word for each warp.
-__device__ inline void layTables(const PlanParams &params, uint32_t local, uint32_t set, uint32_t *shared) {
+__device__ inline void layTables(const PlanParams &params, uint32_t local, uint32_t *shared) {
   const PlanSizes &sizes = params.sizes;
   const uint32_t rank = params.rankOf[local];
   const PlanBuffer buffer = bufferOf(params, rank);
-  takeCounts(params, buffer, rank, set);
+  takeCounts(params, buffer, rank);
   if (sizes.hasQuotas()) {
     if (threadIdx.x == 0) computeQuotas(quotaTables(sizes, params.placement, buffer));
     __syncthreads();
@@ -445,7 +444,7 @@ __device__ inline void layTables(const PlanParams &params, uint32_t local, uint3
 }
 
 // Tells other ranks where the rows of a tile's entries go. After placeTile, by the same warp.
-__device__ inline void tellTile(const PlanParams &params, uint32_t local, const Tile &tile, uint32_t set) {
+__device__ inline void tellTile(const PlanParams &params, uint32_t local, const Tile &tile) {
   const PlanSizes &sizes = params.sizes;
   const uint32_t rank = params.rankOf[local];
   const PlanBuffer buffer = bufferOf(params, rank);
@@ -455,14 +454,14 @@ __device__ inline void tellTile(const PlanParams &params, uint32_t local, const 
     const uint32_t first = entry - k;
     tellEntry(sizes, params.deviceRanks[rank], {buffer.place + first, sizes.topk}, token, k,
               buffer.send + first, buffer.terms + first, [&](uint32_t here) {
-                const Facts facts = factsAt(params, here, rank, set);
+                const Facts facts = factsAt(params, here, rank);
                 return ArrivalTables{facts.arrival, facts.arrivalRow};
               });
   }
 }
 
 // Slots, places and the send order of a tile's entries.
-__device__ inline void placeTile(const PlanParams &params, uint32_t local, uint32_t number, uint32_t set) {
+__device__ inline void placeTile(const PlanParams &params, uint32_t local, uint32_t number) {
   const PlanSizes &sizes = params.sizes;
   const uint32_t rank = params.rankOf[local];
   const PlanBuffer buffer = bufferOf(params, rank);
@@ -511,7 +510,7 @@ __device__ inline void placeTile(const PlanParams &params, uint32_t local, uint3
   if (params.hasOthers == 0) return;
   // A tile has whole tokens.
   __syncwarp();
-  tellTile(params, local, tile, set);
+  tellTile(params, local, tile);
 }
 
 __device__ inline ForwardLists forwardLists(const PlanParams &params, uint32_t rank,
@@ -565,7 +564,7 @@ __device__ inline void countForwarded(const PlanParams &params, uint32_t local, 
 }
 
 // Scans the counts of one node, and gives the rank's rows to all ranks.
-__device__ inline void scanNode(const PlanParams &params, uint32_t local, uint32_t node, uint32_t set) {
+__device__ inline void scanNode(const PlanParams &params, uint32_t local, uint32_t node) {
   const PlanSizes &sizes = params.sizes;
   const uint32_t rank = params.rankOf[local];
   const PlanBuffer buffer = bufferOf(params, rank);
@@ -574,7 +573,7 @@ __device__ inline void scanNode(const PlanParams &params, uint32_t local, uint32
   const uint32_t entries = scanTileCounts(buffer.tileEntries + first, sizes.tiles);
   if (laneOf() == 0) buffer.nodeEntries[node] = entries;
   for (uint32_t peer = laneOf(); peer < sizes.ranks; peer += warpSize_) {
-    factsAt(params, peer, rank, set).nodeRows[node] = rows;
+    factsAt(params, peer, rank).nodeRows[node] = rows;
   }
 }
 
@@ -594,14 +593,14 @@ struct ForwardShared {
 };
 
 // Rail groups and landing rows, in the dynamic shared memory of a block. One thread decides.
-__device__ inline void layForward(const PlanParams &params, uint32_t local, uint32_t set) {
+__device__ inline void layForward(const PlanParams &params, uint32_t local) {
   ForwardShared &shared = *reinterpret_cast<ForwardShared *>(counterWords);
   const PlanSizes &sizes = params.sizes;
   const uint32_t rank = params.rankOf[local];
   const PlanBuffer buffer = bufferOf(params, rank);
   if (params.inbox[rank] != nullptr) {
     for (uint32_t at = threadIdx.x; at < sizes.ranks * sizes.nodes; at += blockDim.x) {
-      buffer.nodeRows[at] = factsAt(params, rank, at / sizes.nodes, set).nodeRows[at % sizes.nodes];
+      buffer.nodeRows[at] = factsAt(params, rank, at / sizes.nodes).nodeRows[at % sizes.nodes];
     }
     __syncthreads();
   }
@@ -656,13 +655,13 @@ __device__ inline void forwardTile(const PlanParams &params, uint32_t local, uin
 
 // Copies what rank `from`, another process, has told of its tokens. By the threads of a crew, number `thread`
 // of `threads`.
-__device__ inline void takeArrival(const PlanParams &params, uint32_t local, uint32_t from, uint32_t set,
-                                   uint64_t thread, uint64_t threads) {
+__device__ inline void takeArrival(const PlanParams &params, uint32_t local, uint32_t from, uint64_t thread,
+                                   uint64_t threads) {
   const PlanSizes &sizes = params.sizes;
   const uint32_t rank = params.rankOf[local];
   if (from == rank) return;
   const PlanBuffer buffer = bufferOf(params, rank);
-  const Facts facts = factsAt(params, rank, from, set);
+  const Facts facts = factsAt(params, rank, from);
   const uint64_t start = arrivalStart(sizes, params.deviceRanks[rank], from);
   const uint32_t tokens = lesserOf(buffer.tokens[from], sizes.maxTokens);
   for (uint64_t at = thread; at < uint64_t{tokens} * sizes.topk; at += threads) {

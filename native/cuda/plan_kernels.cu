@@ -17,21 +17,14 @@ constexpr uint32_t landingThreads = 128;
 constexpr uint32_t fusedWarps = 32;
 constexpr uint32_t fusedThreads = fusedWarps * warpSize_;
 
-// What kernels need to know of the call, where every rank is a process.
-struct Call {
-  const LaunchControl *control;  // null where one process has all ranks
-  uint32_t isEnded;              // the call's end edge is behind
+// State of the signals between processes; `control` is null where one process has all ranks.
+struct Signals {
+  const LaunchControl *control;
 };
 
-// Of the memory that takes facts of other processes.
-__device__ uint32_t setOf(const Call &call) {
-  if (call.control == nullptr) return 0;
-  return (*static_cast<const volatile uint32_t *>(&call.control->epoch) + (call.isEnded != 0 ? 0 : 1)) & 1;
-}
-
 // After a failure of a wait facts are missing: nothing is planned from them.
-__device__ bool isGivenUp(const Call &call) {
-  return call.control != nullptr && *static_cast<const volatile uint32_t *>(&call.control->failed) != 0;
+__device__ bool isGivenUp(const Signals &signals) {
+  return signals.control != nullptr && *static_cast<const volatile uint32_t *>(&signals.control->failed) != 0;
 }
 
 // The number of a warp in the grid's x dimension.
@@ -41,50 +34,50 @@ __global__ void __launch_bounds__(tileThreads) routeTiles(const __grid_constant_
   if (warpNumber() < params.sizes.tiles) routeTile(params, blockIdx.y, warpNumber());
 }
 
-__global__ void scanTargets(const __grid_constant__ PlanParams params, const Call call) {
-  if (warpNumber() < params.sizes.targets) scanTarget(params, blockIdx.y, warpNumber(), setOf(call));
+__global__ void scanTargets(const __grid_constant__ PlanParams params) {
+  if (warpNumber() < params.sizes.targets) scanTarget(params, blockIdx.y, warpNumber());
 }
 
 // A block for each rank.
 __global__ void __launch_bounds__(tableThreads)
-    layRanks(const __grid_constant__ PlanParams params, const Call call) {
+    layRanks(const __grid_constant__ PlanParams params, const Signals signals) {
   __shared__ uint32_t shared[warpSize_];
-  if (!isGivenUp(call)) layTables(params, blockIdx.x, setOf(call), shared);
+  if (!isGivenUp(signals)) layTables(params, blockIdx.x, shared);
 }
 
 __global__ void __launch_bounds__(tileThreads)
-    placeTiles(const __grid_constant__ PlanParams params, const Call call) {
-  if (isGivenUp(call)) return;
-  if (warpNumber() < params.sizes.tiles) placeTile(params, blockIdx.y, warpNumber(), setOf(call));
+    placeTiles(const __grid_constant__ PlanParams params, const Signals signals) {
+  if (isGivenUp(signals)) return;
+  if (warpNumber() < params.sizes.tiles) placeTile(params, blockIdx.y, warpNumber());
 }
 
 __global__ void __launch_bounds__(tileThreads)
-    countForwardedTiles(const __grid_constant__ PlanParams params, const Call call) {
-  if (isGivenUp(call)) return;
+    countForwardedTiles(const __grid_constant__ PlanParams params, const Signals signals) {
+  if (isGivenUp(signals)) return;
   if (warpNumber() < params.sizes.tiles) countForwarded(params, blockIdx.y, warpNumber());
 }
 
-__global__ void scanNodes(const __grid_constant__ PlanParams params, const Call call) {
-  if (isGivenUp(call)) return;
-  if (warpNumber() < params.sizes.nodes) scanNode(params, blockIdx.y, warpNumber(), setOf(call));
+__global__ void scanNodes(const __grid_constant__ PlanParams params, const Signals signals) {
+  if (isGivenUp(signals)) return;
+  if (warpNumber() < params.sizes.nodes) scanNode(params, blockIdx.y, warpNumber());
 }
 
 // A block for each rank.
-__global__ void layForwardRanks(const __grid_constant__ PlanParams params, const Call call) {
-  if (!isGivenUp(call)) layForward(params, blockIdx.x, setOf(call));
+__global__ void layForwardRanks(const __grid_constant__ PlanParams params, const Signals signals) {
+  if (!isGivenUp(signals)) layForward(params, blockIdx.x);
 }
 
 __global__ void __launch_bounds__(tileThreads)
-    forwardTiles(const __grid_constant__ PlanParams params, const Call call) {
-  if (isGivenUp(call)) return;
+    forwardTiles(const __grid_constant__ PlanParams params, const Signals signals) {
+  if (isGivenUp(signals)) return;
   if (warpNumber() < params.sizes.tiles) forwardTile(params, blockIdx.y, warpNumber());
 }
 
 // The grid's y dimension counts the other ranks.
 __global__ void __launch_bounds__(tileThreads)
-    takeArrivals(const __grid_constant__ PlanParams params, const Call call) {
-  if (isGivenUp(call)) return;
-  takeArrival(params, 0, blockIdx.y, setOf(call), blockIdx.x * uint64_t{blockDim.x} + threadIdx.x,
+    takeArrivals(const __grid_constant__ PlanParams params, const Signals signals) {
+  if (isGivenUp(signals)) return;
+  takeArrival(params, 0, blockIdx.y, blockIdx.x * uint64_t{blockDim.x} + threadIdx.x,
               gridDim.x * uint64_t{blockDim.x});
 }
 
@@ -95,30 +88,30 @@ __device__ void byWarps(uint32_t count, F pass) {
   __syncthreads();
 }
 
-__device__ void fusedCounts(const PlanParams &params, uint32_t local, uint32_t set) {
+__device__ void fusedCounts(const PlanParams &params, uint32_t local) {
   byWarps(params.sizes.tiles, [&](uint32_t tile) { routeTile(params, local, tile); });
-  byWarps(params.sizes.targets, [&](uint32_t key) { scanTarget(params, local, key, set); });
+  byWarps(params.sizes.targets, [&](uint32_t key) { scanTarget(params, local, key); });
 }
 
-__device__ void fusedSlots(const PlanParams &params, uint32_t local, uint32_t set, uint32_t *shared) {
+__device__ void fusedSlots(const PlanParams &params, uint32_t local, uint32_t *shared) {
   const PlanSizes &sizes = params.sizes;
-  layTables(params, local, set, shared);
+  layTables(params, local, shared);
   __syncthreads();
-  byWarps(sizes.tiles, [&](uint32_t tile) { placeTile(params, local, tile, set); });
+  byWarps(sizes.tiles, [&](uint32_t tile) { placeTile(params, local, tile); });
   if (sizes.isFlat != 0) return;
   byWarps(sizes.tiles, [&](uint32_t tile) { countForwarded(params, local, tile); });
-  byWarps(sizes.nodes, [&](uint32_t node) { scanNode(params, local, node, set); });
+  byWarps(sizes.nodes, [&](uint32_t node) { scanNode(params, local, node); });
 }
 
-__device__ void fusedForward(const PlanParams &params, uint32_t local, uint32_t set, bool hasProcesses) {
+__device__ void fusedForward(const PlanParams &params, uint32_t local, bool hasProcesses) {
   const PlanSizes &sizes = params.sizes;
   if (hasProcesses) {
     for (uint32_t from = 0; from < sizes.ranks; from++) {
-      takeArrival(params, local, from, set, threadIdx.x, blockDim.x);
+      takeArrival(params, local, from, threadIdx.x, blockDim.x);
     }
   }
   if (sizes.isFlat != 0) return;
-  layForward(params, local, set);
+  layForward(params, local);
   __syncthreads();
   byWarps(sizes.tiles, [&](uint32_t tile) { forwardTile(params, local, tile); });
 }
@@ -128,12 +121,12 @@ __global__ void __launch_bounds__(fusedThreads, 1)
     planRanks(const __grid_constant__ PlanParams params, uint32_t parts) {
   __shared__ uint32_t shared[warpSize_];
   const uint32_t local = blockIdx.x;
-  if ((parts & planCounts) != 0) fusedCounts(params, local, 0);
+  if ((parts & planCounts) != 0) fusedCounts(params, local);
   if (parts == (planCounts | planSlots | planForward)) cooperative_groups::this_grid().sync();
-  if ((parts & planSlots) != 0) fusedSlots(params, local, 0, shared);
+  if ((parts & planSlots) != 0) fusedSlots(params, local, shared);
   if (params.sizes.isFlat != 0) return;
   if (parts == (planCounts | planSlots | planForward)) cooperative_groups::this_grid().sync();
-  if ((parts & planForward) != 0) fusedForward(params, local, 0, false);
+  if ((parts & planForward) != 0) fusedForward(params, local, false);
 }
 
 // One block, for the rank of this process, which waits for the others.
@@ -141,14 +134,13 @@ __global__ void __launch_bounds__(fusedThreads, 1)
     planProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon signals) {
   __shared__ uint32_t shared[warpSize_];
   const uint32_t epoch = epochOf(signals);
-  const uint32_t set = epoch & 1;
   const auto hasFailedHere = [&] { return __syncthreads_or(hasFailed(signals) ? 1 : 0) != 0; };
-  fusedCounts(params, 0, set);
+  fusedCounts(params, 0);
   beginEdgeAt(signals, epoch, threadIdx.x, nullptr);
-  if (!hasFailedHere()) fusedSlots(params, 0, set, shared);
+  if (!hasFailedHere()) fusedSlots(params, 0, shared);
   __syncthreads();
   endEdgeAt(signals, epoch, threadIdx.x);
-  if (!hasFailedHere()) fusedForward(params, 0, set, true);
+  if (!hasFailedHere()) fusedForward(params, 0, true);
 }
 
 uint32_t ceilDiv(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
@@ -158,26 +150,27 @@ dim3 warpGrid(const PlanParams &params, uint32_t count) {
   return {ceilDiv(count, tileWarps), params.localRanks};
 }
 
-void launchSlots(const PlanParams &params, const Call &call, cudaStream_t stream) {
+void launchSlots(const PlanParams &params, const Signals &signals, cudaStream_t stream) {
   const PlanSizes &sizes = params.sizes;
   const dim3 tiles = warpGrid(params, sizes.tiles);
-  layRanks<<<params.localRanks, tableThreads, 0, stream>>>(params, call);
-  placeTiles<<<tiles, tileThreads, counterBytes(sizes.targets, 1, tileWarps), stream>>>(params, call);
+  layRanks<<<params.localRanks, tableThreads, 0, stream>>>(params, signals);
+  placeTiles<<<tiles, tileThreads, counterBytes(sizes.targets, 1, tileWarps), stream>>>(params, signals);
   if (sizes.isFlat != 0) return;
-  countForwardedTiles<<<tiles, tileThreads, counterBytes(sizes.nodes, 2, tileWarps), stream>>>(params, call);
-  scanNodes<<<warpGrid(params, sizes.nodes), tileThreads, 0, stream>>>(params, call);
+  countForwardedTiles<<<tiles, tileThreads, counterBytes(sizes.nodes, 2, tileWarps), stream>>>(params,
+                                                                                               signals);
+  scanNodes<<<warpGrid(params, sizes.nodes), tileThreads, 0, stream>>>(params, signals);
 }
 
-void launchForward(const PlanParams &params, const Call &call, cudaStream_t stream) {
+void launchForward(const PlanParams &params, const Signals &signals, cudaStream_t stream) {
   const PlanSizes &sizes = params.sizes;
-  if (call.control != nullptr) {
+  if (signals.control != nullptr) {
     const uint32_t blocks = ceilDiv(static_cast<uint32_t>(sizes.maxEntries()), 8 * tileThreads);
-    takeArrivals<<<dim3(blocks, sizes.ranks), tileThreads, 0, stream>>>(params, call);
+    takeArrivals<<<dim3(blocks, sizes.ranks), tileThreads, 0, stream>>>(params, signals);
   }
   if (sizes.isFlat != 0) return;
-  layForwardRanks<<<params.localRanks, landingThreads, sizeof(ForwardShared), stream>>>(params, call);
+  layForwardRanks<<<params.localRanks, landingThreads, sizeof(ForwardShared), stream>>>(params, signals);
   forwardTiles<<<warpGrid(params, sizes.tiles), tileThreads, counterBytes(sizes.nodes, 2, tileWarps),
-                 stream>>>(params, call);
+                 stream>>>(params, signals);
 }
 
 // Bytes of dynamic shared memory of a fused kernel.
@@ -195,15 +188,15 @@ uint32_t fusedBytes(const PlanSizes &sizes) {
 cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePassCommon *signals,
                            cudaStream_t stream) {
   const PlanSizes &sizes = params.sizes;
-  const Call call = {signals == nullptr ? nullptr : signals->control, part == planForward ? 1u : 0u};
+  const Signals state = {signals == nullptr ? nullptr : signals->control};
   if (part == planCounts) {
     routeTiles<<<warpGrid(params, sizes.tiles), tileThreads, counterBytes(sizes.targets, 1, tileWarps),
                  stream>>>(params);
-    scanTargets<<<warpGrid(params, sizes.targets), tileThreads, 0, stream>>>(params, call);
+    scanTargets<<<warpGrid(params, sizes.targets), tileThreads, 0, stream>>>(params);
   } else if (part == planSlots) {
-    launchSlots(params, call, stream);
+    launchSlots(params, state, stream);
   } else {
-    launchForward(params, call, stream);
+    launchForward(params, state, stream);
   }
   return cudaGetLastError();
 }

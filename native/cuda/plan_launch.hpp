@@ -33,7 +33,6 @@ struct PlanParams {
   // Where every rank is a process, the others write its facts here, by rank; null elsewhere. Buffers of ranks
   // that are not local are null then.
   uint8_t *inbox[maxRanks];
-  uint64_t inboxSetBytes;  // of each of the two sets there, which alternate between calls
 };
 
 // The parts of planning, between which the ranks of other devices are waited for.

@@ -105,7 +105,6 @@ void Planner::plan(const fusco_nccl_call &call, const fusco_ids &ids, uint8_t *b
   params.ids[0] = {ids.data, ids.tokens, ids.dtype};
   params.buffers[self] = buffer;
   params.hasOthers = 1;
-  params.inboxSetBytes = peers.factSetBytes();
   for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
     params.deviceRanks[rank] = only(rank);
     params.inbox[rank] = peers.factInbox(rank);

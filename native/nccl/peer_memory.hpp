@@ -18,7 +18,7 @@ struct PeerNeed {
   uint64_t flags = 0;
   uint64_t pushedEntries = 0;  // in each of the two sets of weights
   uint64_t landingBytes = 0;
-  uint64_t factBytes = 0;  // of plans that are made on the device, two sets
+  uint64_t factBytes = 0;  // of plans that are made on the device
 };
 
 // All members are called by the group's thread, with its device current.
@@ -39,10 +39,8 @@ class PeerMemory {
   cuda::OnePassCommon common(const cuda::OnePassTables &tables, uint32_t chunkTokens, uint64_t digest) const;
   void addSum(cuda::SumParams &params) const;
   void addGradient(cuda::CombineGradientParams &params) const;
-  // Where rank `neighbor` takes the facts of a plan, in this process's address space, and the bytes of each
-  // of its two sets.
+  // Where rank `neighbor` takes the facts of a plan, in this process's address space.
   uint8_t *factInbox(uint32_t neighbor) const;
-  uint64_t factSetBytes() const { return capacity_.factBytes / 512 * 256; }
   // Of the kernels between the edges of launchBeginEdge() and launchEndEdge().
   cuda::PeerRows rows() const;
   uint64_t *addresses() const { return addresses_; }
