@@ -2,8 +2,9 @@
  * @file
  * Planning in native code, on the CPU and on GPUs, and plan files.
  *
- * Planning of one rank on the CPU; planning on GPUs, of one process or of a process for each GPU, and exchanges
- * along such plans; and plan files. Without CUDA the functions that plan on a device return FUSCO_E_BACKEND.
+ * Planning of one rank on the CPU; planning on GPUs, of one process or of a process for each GPU, and
+ * exchanges along such plans; and plan files. Without CUDA the functions that plan on a device return
+ * FUSCO_E_BACKEND.
  *
  * The conventions of fusco.h, fusco_cuda.h and fusco_nccl.h apply. The WebAssembly planner defines what a
  * plan is: the functions of this header make the same bytes.
@@ -314,15 +315,15 @@ fusco_status fusco_plan_file_write(const char *path, const fusco_plan_file_info 
  * state refers to it, so that several can be alive. Ranks that share a device have their tables joined before
  * each exchange, in memory of the planner.
  *
- * Exchanges along such plans are those of fusco_cuda.h and fusco_nccl.h. Bad ids are masked. Memory that ranks
- * share, such as landing rows, is sized by the limits: a one-pass combine takes up to max_tokens * min(topk,
- * ranks of other devices) rows of each rank. What calls are checked against:
+ * Exchanges along such plans are those of fusco_cuda.h and fusco_nccl.h. Bad ids are masked. Memory that
+ * ranks share, such as landing rows, is sized by the limits: a one-pass combine takes up to max_tokens *
+ * min(topk, ranks of other devices) rows of each rank. What calls are checked against:
  *
  * - tokens: those of the ids; of an attached plan the host does not know them, so that the smallest buffer of
  *   the call says how many there are, which must be those of the ids;
- * - received rows: with max_recv_rows, that many. Without: those that a status call on this plan has returned;
- *   before the first one, as many as the smallest buffer has, which must be enough; and in a capture all that
- *   can occur.
+ * - received rows: with max_recv_rows, that many. Without: those that a status call on this plan has
+ * returned; before the first one, as many as the smallest buffer has, which must be enough; and in a capture
+ * all that can occur.
  *
  * In reports `rows` is 0, and bytes count the rows of tokens only: the host does not know the other ones.
  * @{
@@ -473,10 +474,11 @@ fusco_status fusco_cuda_plan_shard(fusco_cuda_plan *plan, uint32_t rank, fusco_b
 
 /**
  * @name Planning on the device, one process per rank
- * As above, for the local rank. Facts travel through memory that the ranks of a machine share, so that all ranks
- * must be on one machine: across machines, plan on the host. Planning and exchanges enqueue on the stream of the
- * local rank and can be captured, after one call outside of the capture has set memory aside. Plan buffers and
- * ids may be any device memory; for the buffers of exchanges the rules of fusco_nccl.h apply.
+ * As above, for the local rank. Facts travel through memory that the ranks of a machine share, so that all
+ * ranks must be on one machine: across machines, plan on the host. Planning and exchanges enqueue on the
+ * stream of the local rank and can be captured, after one call outside of the capture has set memory aside.
+ * Plan buffers and ids may be any device memory; for the buffers of exchanges the rules of fusco_nccl.h
+ * apply.
  * @{
  */
 

@@ -1,8 +1,8 @@
 // The addon of a checkout's benches: everything that the published addon exports, and what follows. It is not
 // published; executor/native/benchTypes.ts types it.
 
-#include "../exports.hpp"
 #include "../device_planner.hpp"
+#include "../exports.hpp"
 #include "cuda_unfused.hpp"
 #include "nccl_unfused.hpp"
 #include "unfused.hpp"
