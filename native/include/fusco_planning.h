@@ -322,8 +322,8 @@ fusco_status fusco_plan_file_write(const char *path, const fusco_plan_file_info 
  * - tokens: those of the ids; of an attached plan the host does not know them, so that the smallest buffer of
  *   the call says how many there are, which must be those of the ids;
  * - received rows: with max_recv_rows, that many. Without: those that a status call on this plan has
- * returned; before the first one, as many as the smallest buffer has, which must be enough; and in a capture
- * all that can occur.
+ *   returned; before the first one, as many as the smallest buffer has, which must be enough; and in a
+ *   capture all that can occur.
  *
  * In reports `rows` is 0, and bytes count the rows of tokens only: the host does not know the other ones.
  * @{

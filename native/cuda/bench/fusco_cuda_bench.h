@@ -14,8 +14,7 @@ extern "C" {
 fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_t nanoseconds,
                              fusco_error *error);
 
-/* Whether a planner makes small plans by one kernel, which is the default, or by one for each pass. E_OPTION.
- */
+/* Whether a planner makes small plans by one kernel, the default, or by one for each pass. E_OPTION. */
 fusco_status fusco_cuda_planner_fuse(fusco_cuda_planner *planner, uint32_t is_fused, fusco_error *error);
 
 /* The pipeline that fusion replaces: pack by destination, copy blocks between ranks, permute into expert
