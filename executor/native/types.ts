@@ -1,7 +1,7 @@
 // Everything that the native addon exports, typed here and, by subject, in types/. test/native/addon.test.ts reads these
 // files and compares names and numbers of parameters with those that the addon reports.
 
-import type { Memory } from '../backends/types.ts';
+import type { DeviceIds, Memory } from '../backends/types.ts';
 import type { AuditLayout, NativeAudit } from './types/audit.ts';
 import type {
   NativeCudaCapacity,
@@ -12,12 +12,7 @@ import type {
   NativeCudaRows,
   NativeDevicePlan,
 } from './types/cuda.ts';
-import type {
-  NativeBufferedPlan,
-  NativeDeviceIds,
-  NativeDevicePlanner,
-  NativePlanLimits,
-} from './types/devicePlanning.ts';
+import type { NativeBufferedPlan, NativeDevicePlanner, NativePlanLimits } from './types/devicePlanning.ts';
 import type {
   NativeContext,
   NativeContextOptions,
@@ -69,7 +64,7 @@ export interface Addon extends NativeRows, NativeCudaRows, NativeNccl {
   readonly BufferedPlan: new (
     planner: NativeDevicePlanner,
     buffers: readonly Memory[],
-    ids: readonly NativeDeviceIds[] | undefined,
+    ids: readonly DeviceIds[] | undefined,
   ) => NativeBufferedPlan;
   readonly CudaEvent: new (context: NativeCudaContext, rank: number) => NativeCudaEvent;
   /** Ends the context's capture. */

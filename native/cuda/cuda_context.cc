@@ -220,6 +220,7 @@ void CudaContext::keep(void *address) {
 
 void *CudaContext::allocRaw(uint32_t rank, uint64_t bytes) {
   const OnDevice here(device_[rank]);
+  const RelaxedCapture relaxed;
   void *address = nullptr;
   const cudaError_t error = cudaMalloc(&address, std::max<uint64_t>(bytes, 1));
   if (error == cudaErrorMemoryAllocation) {

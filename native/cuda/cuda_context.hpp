@@ -56,6 +56,7 @@ class CudaContext {
 
   uint32_t ranks() const { return static_cast<uint32_t>(device_.size()); }
   uint32_t deviceOf(uint32_t rank) const { return device_[rank]; }
+  const std::vector<uint32_t> &devices() const { return device_; }  // [ranks]
   const std::vector<DeviceGroup> &groups() const { return groups_; }
   cudaStream_t stream(uint32_t rank) const { return streams_[rank]; }
   cudaStream_t leader(const DeviceGroup &group) const { return streams_[group.ranks.front()]; }
@@ -140,6 +141,18 @@ class OnDevice {
 
  private:
   int before_ = 0;
+};
+
+// Allows this thread to allocate while it captures: what it allocates is not part of the capture.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  RelaxedCapture(const RelaxedCapture &) = delete;
+  RelaxedCapture &operator=(const RelaxedCapture &) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
 // Throws E_BACKEND if there is no device.

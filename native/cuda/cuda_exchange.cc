@@ -37,8 +37,10 @@ class Edges {
     usesEvents_ = captured_ || !isOnePass;
     context.ready(usesEvents_);
     if (!captured_) plan.beginUse();
+    plan.prepare();
   }
-  bool isCaptured() const { return captured_; }
+  // Whether memory must be enough for plans that are larger than the one that is there.
+  bool isCaptured() const { return captured_ && !plan_.hasFixedSizes(); }
   // Before the first launch of a one-pass exchange, once its memory is there.
   void meet() {
     if (usesEvents_ || hasMet_) return;
@@ -120,7 +122,7 @@ uint32_t combineSmsOf(const CudaContext &context) {
 OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
   const CudaContext &context = device.context();
   return choose(static_cast<uint32_t>(context.groups().size()), smsOf(context), context.hasSmLimit(),
-                device.plan().topk, maxTokensOf(device.plan()));
+                device.plan().topk, device.maxTokens());
 }
 
 // Rows once to each rank of another device, which copies them on.
@@ -132,7 +134,7 @@ void enqueueMove(DevicePlan &device, const DispatchParams &params, Edges &edges)
   move.lag = shape.lag;
   addSlices(move);
   const bool isCaptured = edges.isCaptured();
-  const uint64_t tokens = isCaptured ? device.capacityTokens() : maxTokensOf(device.plan());
+  const uint64_t tokens = isCaptured ? device.capacityTokens() : device.maxTokens();
   context.signals().reserve(
       {onePassFlags(device.plan().ranks, tokens, isCaptured ? 1 : shape.chunkTokens, move.slices), 0, {}});
   edges.meet();
@@ -160,7 +162,7 @@ OnePassNeed sumNeed(DevicePlan &device, const fusco_combine_call &call, uint64_t
   const uint64_t perSlice = sumSliceElements(call.dtype, keepsPartials);
   OnePassNeed need;
   need.flags = onePassFlags(plan.ranks, tokens, chunkTokens, (elements + perSlice - 1) / perSlice);
-  if (call.weights != nullptr) need.pushedEntries = plan.tokens * plan.topk;
+  if (call.weights != nullptr) need.pushedEntries = device.allTokens() * plan.topk;
   const uint64_t rowBytes = keepsPartials ? elements * sizeof(float) : call.row_bytes;
   for (const uint32_t rows : device.sumLandingRows()) need.landingBytes.push_back(rows * rowBytes);
   return need;
@@ -189,7 +191,7 @@ void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const Combin
   if (edges.isCaptured()) {
     context.signals().reserve(capturedNeed(device, call, sumNeed(device, call, device.capacityTokens(), 1)));
   } else {
-    context.signals().reserve(sumNeed(device, call, maxTokensOf(device.plan()), shape.chunkTokens));
+    context.signals().reserve(sumNeed(device, call, device.maxTokens(), shape.chunkTokens));
   }
   edges.meet();
   SumParams sum{};
@@ -228,9 +230,9 @@ void enqueueGradient(DevicePlan &device, const fusco_combine_gradient_call &call
   const fusco_plan &plan = device.plan();
   const OnePassShape shape = shapeOf(device, gradientShape);
   const uint64_t capacity = device.capacityTokens();
-  context.signals().reserve(edges.isCaptured()
-                                ? gradientNeed(plan, capacity, capacity, 1)
-                                : gradientNeed(plan, maxTokensOf(plan), plan.tokens, shape.chunkTokens));
+  context.signals().reserve(
+      edges.isCaptured() ? gradientNeed(plan, capacity, capacity, 1)
+                         : gradientNeed(plan, device.maxTokens(), device.allTokens(), shape.chunkTokens));
   edges.meet();
   CombineGradientParams params{};
   params.dispatch = dispatch;
@@ -271,21 +273,21 @@ void enqueueWeightGradient(DevicePlan &device, const fusco_weight_gradient_call 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_gradient_call &call) {
   const fusco_plan &plan = device.plan();
   if (!gradientIsOnePass(device, call)) return {};
-  return gradientNeed(plan, maxTokensOf(plan), plan.tokens, 1);
+  return gradientNeed(plan, device.maxTokens(), device.allTokens(), 1);
 }
 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_dispatch_call &call) {
   if (!device.hasOnePass() || call.scale != nullptr) return {};
   uint64_t slices = 1;
   for (uint32_t p = 0; p < call.payload_count; p++) slices += call.payloads[p].row_bytes / moveSliceBytes + 1;
-  return {onePassFlags(device.plan().ranks, maxTokensOf(device.plan()), 1, slices), 0, {}};
+  return {onePassFlags(device.plan().ranks, device.maxTokens(), 1, slices), 0, {}};
 }
 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call) {
   const uint32_t ranks = device.plan().ranks;
   const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.from, ranks) | bitsOf(call.to, ranks));
   if (!sumsPerRank(device, unit)) return {};
-  return sumNeed(device, call, maxTokensOf(device.plan()), 1);
+  return sumNeed(device, call, device.maxTokens(), 1);
 }
 
 void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_call &call,

@@ -18,7 +18,7 @@ inline const std::shared_ptr<CudaContext> &contextOf(const fusco_cuda_planner &h
   return handle.shared->contextHandle();
 }
 inline const std::shared_ptr<CudaContext> &contextOf(const fusco_cuda_plan &handle) {
-  return handle.buffered == nullptr ? handle.shared->contextHandle() : handle.buffered->contextHandle();
+  return handle.shared->contextHandle();
 }
 
 // Runs work(context) with the lock of the handle's context, unless an argument is missing or the GPU has

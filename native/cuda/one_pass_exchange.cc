@@ -20,18 +20,6 @@ constexpr uint32_t smallBatch = 512;
 // Tokens between sending a row and copying it on.
 constexpr uint32_t lagTokens = 256;
 
-// Allows this thread to allocate while it captures: what it allocates is not part of the capture.
-class RelaxedCapture {
- public:
-  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  RelaxedCapture(const RelaxedCapture &) = delete;
-  RelaxedCapture &operator=(const RelaxedCapture &) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
-
 // Zeroes memory of the current device, on a stream that is never captured, and waits.
 void clear(CudaContext &context, void *memory, uint64_t bytes) {
   cudaStream_t stream = nullptr;
@@ -43,31 +31,6 @@ void clear(CudaContext &context, void *memory, uint64_t bytes) {
 }
 
 }  // namespace
-
-void fillOnePassTables(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
-                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
-                       std::vector<uint32_t> &landingRows) {
-  std::vector<uint32_t> tokens;
-  std::vector<bool> isLocal;
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    tokens.push_back(plan.rank[rank].tokens);
-    isLocal.push_back(context.deviceOf(rank) == group.device);
-  }
-  OnePassTableMaker maker(plan.topk, tokens, isLocal, layout, capacityTokens, at);
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    const RankPlaces places = {plan.rank[rank].places.data(), tokens[rank], plan.topk};
-    if (isLocal[rank]) {
-      landingRows[rank] = maker.addLocal(rank, places);
-      continue;
-    }
-    for (const uint32_t here : group.ranks) places.writeArrival(here, maker.arrival(here, rank));
-    landingRows[rank] = places.numberLandingRows(
-        plan.ranks, [&](uint32_t other) { return context.deviceOf(other) != context.deviceOf(rank); },
-        [&](uint32_t sender, uint32_t token, uint32_t row) {
-          if (isLocal[sender]) maker.arrivalRow(sender, rank)[token] = row;
-        });
-  }
-}
 
 OnePassSignals::OnePassSignals(CudaContext &context)
     : context_(context),
@@ -220,12 +183,6 @@ OnePassShape gradientShape(uint32_t devices, uint32_t sms, bool, uint32_t topk, 
 uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uint64_t slices) {
   // A dispatch has a flag for each chunk of all ranks, a combine for each sender and chunk of the rank.
   return ranks * (tokens / chunkTokens + 1) * slices;
-}
-
-uint32_t maxTokensOf(const fusco_plan &plan) {
-  uint32_t tokens = 0;
-  for (const RankPlan &part : plan.rank) tokens = std::max(tokens, part.tokens);
-  return tokens;
 }
 
 void addSlices(MoveParams &move) {

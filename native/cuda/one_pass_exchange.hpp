@@ -5,16 +5,11 @@
 #include <vector>
 
 #include "cuda_context.hpp"
+#include "one_pass.hpp"
 #include "one_pass_tables.hpp"
 #include "plan.hpp"
 
 namespace fusco::cuda {
-
-// Writes the tables of a device to `at`, host memory laid out as `layout` says. `landingRows` [ranks] becomes
-// the number of partial sums that arrive at each rank in a combine.
-void fillOnePassTables(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
-                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
-                       std::vector<uint32_t> &landingRows);
 
 // Memory that a call needs.
 struct OnePassNeed {
@@ -84,7 +79,5 @@ uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uin
 // Sets the first slice of each leading payload of a launch, and the number of slices: at least one, which
 // moves the other payloads.
 void addSlices(MoveParams &move);
-// Most tokens of a rank.
-uint32_t maxTokensOf(const fusco_plan &plan);
 
 }  // namespace fusco::cuda

@@ -60,6 +60,7 @@ class Group {
   const Neighbors &neighbors() const { return neighbors_; }
   bool hasNeighbors() const { return neighbors_.count() > 1; }
   cuda::CudaContext &context() { return *context_; }
+  const std::shared_ptr<cuda::CudaContext> &contextHandle() const { return context_; }
   uint64_t roundBytes() const { return roundBytes_; }
   uint32_t device() const { return context_->deviceOf(0); }
   const cuda::DeviceLimits &limits() const { return context_->groups().front().limits; }

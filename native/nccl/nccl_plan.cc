@@ -69,7 +69,26 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusc
   if (isOnePass()) reservePeerMemory(*this, call, desc.row_bytes);
 }
 
+Plan::Plan(std::shared_ptr<Group> group, const DeviceMadePlan &made)
+    : group_(std::move(group)),
+      tables_(made.sizes, group_->neighbors()),
+      entriesOut_(group_->neighbors(), tables_.entrySend, tables_.entryReceive, {}, 1),
+      entriesBack_(entriesOut_.reversed()),
+      rowsOut_(group_->neighbors(), tables_.rowSend, tables_.rowReceive, {}, 1),
+      rowsBack_(rowsOut_.reversed()),
+      maxTokens_(made.maxTokens),
+      allTokens_(made.allTokens),
+      mostLandingRows_(made.mostLandingRows),
+      memory_(group_->context()),
+      memoryBytes_(made.bytes) {
+  device_.direct = made.memory.tables;
+  device_.barrier = made.memory.barrier;
+  device_.onePass = made.memory.onePass;
+}
+
 Plan::~Plan() {
+  // The memory is the caller's, who may be capturing.
+  if (tables_.isMadeOnDevice) return;
   const OnDevice here(group_->device());
   group_->synchronize();
   cudaStreamSynchronize(group_->context().stream(0));

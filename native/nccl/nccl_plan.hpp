@@ -1,6 +1,7 @@
 // A plan on one rank's device, and the order of its slices.
 #pragma once
 
+#include "device_plan.hpp"
 #include "nccl_group.hpp"
 #include "row_copies.hpp"
 
@@ -70,9 +71,21 @@ struct WireTables {
   cuda::OnePassTables onePass{};
 };
 
+// What exchanges need of a plan that was made on the device. `sizes` is the local rank's.
+struct DeviceMadePlan {
+  fusco_plan sizes;
+  cuda::PlanMemory memory;
+  uint64_t bytes;  // of the plan buffer
+  uint32_t maxTokens;
+  uint64_t allTokens;
+  uint32_t mostLandingRows;
+};
+
 class Plan {
  public:
   Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc);
+  // All ranks are on one machine.
+  Plan(std::shared_ptr<Group> group, const DeviceMadePlan &made);
   ~Plan();
   Plan(const Plan &) = delete;
   Plan &operator=(const Plan &) = delete;
@@ -80,6 +93,8 @@ class Plan {
   Group &group() const { return *group_; }
   const RankTables &tables() const { return tables_; }
   const fusco_plan &sizes() const { return tables_.sizes; }
+  // Of a plan that was made on the device, before each exchange.
+  fusco_plan &sizesOfCall() { return tables_.sizes; }
   const WireTables &device() const { return device_; }
   const Route &entriesOut() const { return entriesOut_; }
   const Route &entriesBack() const { return entriesBack_; }
@@ -149,6 +164,12 @@ inline uint64_t alignSegment(uint64_t bytes) {
 
 }  // namespace fusco::nccl
 
+namespace fusco::nccl {
+class BufferedPlan;
+}
+
+// A plan that was uploaded, or one that is in a plan buffer.
 struct fusco_nccl_plan {
   std::shared_ptr<fusco::nccl::Plan> shared;
+  std::shared_ptr<fusco::nccl::BufferedPlan> buffered;
 };

@@ -18,13 +18,14 @@ uint64_t aligned(uint64_t bytes) { return (bytes + align - 1) / align * align; }
 
 // Byte offsets in the memory that grows.
 struct Layout {
-  uint64_t flags = 0, pushedFlags, pushed, landing, bytes;
+  uint64_t flags = 0, pushedFlags, pushed, landing, facts, bytes;
 
   Layout(const PeerNeed &need, uint32_t ranks) {
     pushedFlags = aligned(need.flags * sizeof(uint32_t));
     pushed = pushedFlags + aligned(cuda::pushFlagsPerRank(need.pushedEntries) * ranks * sizeof(uint32_t));
     landing = pushed + aligned(2 * need.pushedEntries * sizeof(float));
-    bytes = landing + aligned(need.landingBytes);
+    facts = landing + aligned(need.landingBytes);
+    bytes = facts + aligned(need.factBytes);
   }
 };
 
@@ -67,7 +68,7 @@ PeerMemory::OfRanks PeerMemory::allocate(const fusco_nccl_call &call, uint64_t b
 
 void PeerMemory::reserve(const fusco_nccl_call &call, const PeerNeed &need) {
   if (need.flags <= capacity_.flags && need.pushedEntries <= capacity_.pushedEntries &&
-      need.landingBytes <= capacity_.landingBytes) {
+      need.landingBytes <= capacity_.landingBytes && need.factBytes <= capacity_.factBytes) {
     return;
   }
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
@@ -77,9 +78,9 @@ void PeerMemory::reserve(const fusco_nccl_call &call, const PeerNeed &need) {
   }
   // Ranks that make another call need no memory, and would not come.
   compareCalls(call.digest);
-  const PeerNeed grown = {roomy(need.flags, capacity_.flags),
-                          roomy(need.pushedEntries, capacity_.pushedEntries),
-                          roomy(need.landingBytes, capacity_.landingBytes)};
+  const PeerNeed grown = {
+      roomy(need.flags, capacity_.flags), roomy(need.pushedEntries, capacity_.pushedEntries),
+      roomy(need.landingBytes, capacity_.landingBytes), std::max(need.factBytes, capacity_.factBytes)};
   const Layout layout(grown, group_.neighbors().ranks);
   grown_ = allocate(call, layout.bytes, layout.pushed);
   capacity_ = grown;
@@ -136,6 +137,10 @@ void PeerMemory::addGradient(cuda::CombineGradientParams &params) const {
   for (size_t i = 0; i < grown_.size(); i++) {
     params.pushed[i] = reinterpret_cast<float *>(grown_[i] + layout.pushed);
   }
+}
+
+uint8_t *PeerMemory::factInbox(uint32_t neighbor) const {
+  return grown_[neighbor] + Layout(capacity_, group_.neighbors().ranks).facts;
 }
 
 void PeerMemory::endWaits() noexcept {

@@ -79,6 +79,8 @@ class RankTables : public UploadedTables {
   // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_OPTION, E_BACKEND.
   // The description is not used after the call; `neighbors` must outlive the object.
   RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors);
+  // Of a plan that was made on the device, where its tables are: sizes only. All ranks are on one machine.
+  RankTables(const fusco_plan &planSizes, const Neighbors &neighbors);
 
   // Whether the kernels of one-pass exchanges do all the work: all ranks are on one machine, so none forwards
   // for others, whatever the plan calls a node.
@@ -95,6 +97,7 @@ class RankTables : public UploadedTables {
 
   // The local rank's sizes as a plan of one rank, for the checks that all backends share.
   fusco_plan sizes;
+  bool isMadeOnDevice = false;
   bool forwards = false;  // rows for other nodes go to forwarders
   // Whether forwarders add rows in a combine and return partial sums; otherwise every row returns.
   bool returnsPartials() const { return forwards && sizes.tree != Tree::none; }

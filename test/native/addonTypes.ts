@@ -64,6 +64,11 @@ export function interfacesOf(file: URL): Map<string, Declared> {
     );
     found.set(match[1]!, { extended: (match[2] ?? '').split(',').map((name) => name.trim()), members });
   }
+  // Interfaces of other files are left to the caller.
+  for (const [name, { extended, members }] of found) {
+    const inherited = extended.flatMap((other) => [...(found.get(other)?.members ?? [])]);
+    found.set(name, { extended, members: new Map([...inherited, ...members]) });
+  }
   return found;
 }
 

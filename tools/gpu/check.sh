@@ -55,6 +55,8 @@ APP=$app fusco launch -n 8 -- sh "$app/rank.sh" "$routing.w.npy" || failed=1
 
 step 'running the examples'
 "$app/node" "$app/examples/train/main.js" --backend cuda --short --json "$results/train.json" || failed=1
+"$app/node" "$app/examples/train/main.js" --backend cuda --short --plan device \
+  --json "$results/train-device.json" || failed=1
 "$app/node" "$app/examples/overlap/main.js" --backend cuda --out "$results/overlap.json" || failed=1
 "$app/node" "$app/examples/hello/cuda.js" || failed=1
 APP=$app fusco launch -n 2 -- sh -c 'NCCL_HOSTID="rank $RANK" exec "$APP/node" "$APP/examples/hello/nccl.js"' || failed=1

@@ -3,12 +3,16 @@
 import type {
   CombineCall,
   CombineGradientCall,
+  DeviceIds,
   DispatchCall,
   Memory,
+  PlanView,
   WeightGradientCall,
 } from '../../backends/types.ts';
 import type { NativeCudaContext } from './cuda.ts';
+import type { NativePlanLimits } from './devicePlanning.ts';
 import type { NativePlanOptions, NativeStats } from './host.ts';
+import type { NativePlannerOptions } from './planning.ts';
 
 export interface NativeNcclGroupDesc {
   readonly ranks: number;
@@ -94,9 +98,8 @@ export interface NativeNcclGroup {
   close(): Promise<void>;
 }
 
-export interface NativeNcclPlan {
-  /** Collective. */
-  open(number: number, digest: bigint): Promise<void>;
+/** The exchanges of a plan of one rank. */
+export interface NativeNcclExchanges {
   bytes(rowBytes: number): NativeNcclBytes;
   dispatch(number: number, digest: bigint, call: DispatchCall, detailed: boolean): Promise<NativeNcclReport>;
   combine(number: number, digest: bigint, call: CombineCall, detailed: boolean): Promise<NativeNcclReport>;
@@ -115,6 +118,29 @@ export interface NativeNcclPlan {
   close(): Promise<void>;
 }
 
+export interface NativeNcclPlan extends NativeNcclExchanges {
+  /** Collective. */
+  open(number: number, digest: bigint): Promise<void>;
+}
+
+/** Plans the local rank on its device. */
+export interface NativeNcclPlanner {
+  /** Bytes of the plan buffer, device memory aligned to 256 bytes. */
+  readonly bufferBytes: number;
+  /** Collective: compares options and limits. */
+  open(number: number, digest: bigint): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The local rank's plan in a plan buffer; `recvRows` and `shard` wait for planning and throw errors about the ids. */
+export interface NativeNcclBufferedPlan extends NativeNcclExchanges {
+  /** Collective if ids were given: enqueues planning. */
+  open(number: number, digest: bigint): Promise<void>;
+  describe(): PlanView;
+  recvRows(): Promise<number>;
+  shard(): Promise<Uint8Array>;
+}
+
 /** Where NCCL is, or why it cannot be used. `version` is 10000 x major + 100 x minor + patch. */
 export type NativeNcclLibrary =
   | { readonly path: string; readonly version: number; readonly reason?: undefined }
@@ -123,6 +149,17 @@ export type NativeNcclLibrary =
 export interface NativeNccl {
   readonly NcclGroup: new (context: NativeCudaContext, desc: NativeNcclGroupDesc) => NativeNcclGroup;
   readonly NcclPlan: new (group: NativeNcclGroup, desc: NativeNcclPlanDesc) => NativeNcclPlan;
+  readonly NcclPlanner: new (
+    group: NativeNcclGroup,
+    options: NativePlannerOptions,
+    limits: NativePlanLimits,
+  ) => NativeNcclPlanner;
+  /** Without ids: the plan buffer holds a plan already. */
+  readonly NcclBufferedPlan: new (
+    planner: NativeNcclPlanner,
+    buffer: Memory,
+    ids: DeviceIds | undefined,
+  ) => NativeNcclBufferedPlan;
   /** Opens NCCL, once for the process: `path`, FUSCO_NCCL_PATH, or libnccl.so.2. */
   ncclLibrary(path?: string): NativeNcclLibrary;
   /** 128 bytes that all ranks of a new group need. */

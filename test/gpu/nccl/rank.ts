@@ -9,7 +9,8 @@ import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.t
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
 import { crowdedRankCases } from '../crowded.ts';
-import { deviceCases, exchangeCases, planningCases, refusalCases, sumCases } from './cases.ts';
+import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
+import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
 import { streamCases } from './streams.ts';
 
 const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
@@ -29,6 +30,7 @@ const ranks = group.ranks;
 const cases = [
   ...refusalCases(ranks),
   ...planningCases(ranks, ranksPerNode),
+  ...recordCases(ranks),
   ...deviceCases(ranks, ranksPerNode, cuda),
   ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
@@ -36,8 +38,9 @@ const cases = [
     ? [
         ...streamCases(cuda, ranksPerNode),
         ...crowdedRankCases(cuda, () => openCuda(1, [device]), { session }, ranksPerNode, sharesGpu),
+        ...deviceExchangeCases(ranks, cuda),
       ]
-    : []),
+    : refusedDevicePlans(ranks, cuda)),
 ].filter(({ name }) => only === undefined || name.includes(only));
 let failed = 0;
 for (const { name, run } of cases) {
