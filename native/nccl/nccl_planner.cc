@@ -60,7 +60,7 @@ void Planner::compareOptions() {
     uint32_t maxTokens, maxRecvRows;
   };
   const Neighbors &neighbors = group_->neighbors();
-  const Told local = {planning::optionsDigest(spec_), sizes_.maxTokens, sizes_.maxRecvRows};
+  const Told local = {planning::optionsDigest(spec_, 0), sizes_.maxTokens, sizes_.maxRecvRows};
   std::vector<Told> all(neighbors.ranks);
   group_->throughDevice(&local, sizeof local, all.data(), neighbors.ranks * sizeof local,
                         "comparing the options of planners",
