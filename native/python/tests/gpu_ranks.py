@@ -227,13 +227,13 @@ def until_raised(call, shuffle):
 def rank_late():
     """The last rank does not make a call: the others are told its name after the deadline."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    shuffle = open_shuffle(backend="nccl", max_recv_rows=BOUND * 2, deadline_ms=2000)
+    shuffle = open_shuffle(backend="nccl", max_recv_rows=BOUND * 2, deadline_ms=3000)
     x, ids, weights, _ = own_parts(make_step(9, sum(splits_of(ranks)), {}))
     rows, handle = shuffle.dispatch(x, ids, weights)
     torch.cuda.synchronize()
     dist.barrier()
     if rank == ranks - 1:
-        time.sleep(6)
+        time.sleep(7)
     else:
         error = raised(until_raised, lambda: shuffle.combine(rows, handle), shuffle)
         assert (error.code, error.rank) == ("E_PEER_TIMEOUT", ranks - 1), error
