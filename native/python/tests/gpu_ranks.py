@@ -254,8 +254,6 @@ RANKS = (
     rank_differs,
     rank_late,
 )
-#: Cases that need streams and graphs, which no double has.
-RANKS_NEED_CUDA = (rank_graph, rank_streams, rank_use, rank_steady, rank_late, rank_differs)
 
 
 def run_rank(rank, ranks, folder, names):
