@@ -30,10 +30,22 @@ build() {
   cp "$1"/build/native/node/*.node "$1/build/native/Release/"
 }
 
+# Meanwhile the library of the Python package is built, from the same native sources.
 build_new() {
   step 'building'
+  { cmake -S native/python -B "$work/python" -G Ninja -DCMAKE_BUILD_TYPE=Release &&
+    ninja -C "$work/python" fusco_python; } >"$results/build-python.log" 2>&1 &
+  building_python=$!
   unpack fusco-gpu "$app" && build "$app" new || exit 1
+  wait $building_python || { failed=1; grep -E 'error|FAILED' "$results/build-python.log" | head -30; }
   fusco doctor
+}
+
+# torch_package SECONDS: the tests of the Python package.
+torch_package() {
+  step 'testing PyTorch'
+  FUSCO_LIBRARY="$work/python/libfusco.so" timeout $(($1 + 50)) python3 tools/gpu/torch_package.py "$results" "$1" \
+    2>"$results/torch-package.log" || { failed=1; tail -5 "$results/torch-package.log"; }
 }
 
 # launch N SECONDS SCRIPT...: a process of Node for each of N ranks.

@@ -30,6 +30,8 @@ FUSCO_STEP_BYTES=1 ranks 4 2 2
 step 'failures of processes'
 timeout 300 "$app/node" "$app/test/gpu/nccl/failures.js" || failed=1
 
+torch_package 120
+
 step 'running plans with fusco run --check'
 cat >"$app/input.py" <<'PYTHON'
 import sys

@@ -12,13 +12,7 @@ results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
 export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1
 . tools/gpu/build.sh
-# Meanwhile the library of the Python package, from the same native sources.
-python_build=$work/python
-{ cmake -S native/python -B "$python_build" -G Ninja -DCMAKE_BUILD_TYPE=Release &&
-  ninja -C "$python_build" fusco_python; } >"$results/build-python.log" 2>&1 &
-building_python=$!
 build_new
-wait $building_python || { failed=1; grep -E 'error|FAILED' "$results/build-python.log" | head -30; }
 gpus=$(nvidia-smi --list-gpus | wc -l)
 echo "$gpus GPUs"
 nvidia-smi topo -m | head -n $((gpus + 1))
@@ -44,9 +38,7 @@ step 'auditing PyTorch, with planted faults'
 timeout 120 torchrun --nproc-per-node "$gpus" tools/gpu/torch_faults.py "$results/torch-faults.json" \
   "$app/node" "$app/test/gpu/fusco.js" 2>"$results/torch-faults.log" || failed=1
 
-step 'testing PyTorch'
-FUSCO_LIBRARY="$python_build/libfusco.so" timeout 200 python3 tools/gpu/torch_package.py "$results" 150 \
-  2>"$results/torch-package.log" || { failed=1; tail -5 "$results/torch-package.log"; }
+torch_package 200
 
 record multi.sh
 

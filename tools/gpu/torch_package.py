@@ -1,4 +1,4 @@
-"""Tests of the Python package on GPUs, for tools/gpu/multi.sh: no pytest, and a library that was built beforehand.
+"""Tests of the Python package on GPUs, for tools/gpu/check.sh and multi.sh: no pytest, and a library that is built.
 
 FUSCO_LIBRARY=libfusco.so python3 torch_package.py RESULTS [SECONDS [one-by-one]]        default 150 seconds
 
@@ -132,6 +132,9 @@ def lanes(gpus):
     train += ["--text", str(PYTHON.parents[1] / "ARCHITECTURE.md"), "--out", str(results / "torch-training.json")]
     first = [partial(in_processes, "one GPU", run_cases, 0, one)]
     second, third = [], [partial(python, "training", train)]
+    if gpus == 1:
+        names = ["rank_equal", "rank_graph", "rank_late"]
+        second.append(partial(in_processes, "2 processes of one GPU", run_ranks, 2, names))
     if gpus >= 2:
         first.append(partial(in_processes, "several GPUs", run_cases, 0, several))
         second.append(partial(in_processes, "2 processes", run_ranks, 2, ranks))

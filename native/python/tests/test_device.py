@@ -9,6 +9,8 @@ import weakref
 from pathlib import Path
 
 import device_double
+import gpu_cases
+import gpu_ranks
 import numpy
 import pytest
 import torch
@@ -353,6 +355,18 @@ def test_fp8_rows_of_a_gpu(device):
         assert torch.equal(ft.dequantize(codes, scales, torch.float32)[:used], whole[rank][:used])
 
 
+SLOW = (gpu_cases.one_rank, gpu_cases.ranks_of_one_gpu, gpu_cases.compiled_layer)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in gpu_cases.ONE_GPU if case not in gpu_cases.NEED_CUDA + SLOW],
+    ids=lambda case: case.__name__,
+)
+def test_a_case_for_gpus_passes_on_the_double(device, case):
+    case()
+
+
 # -- one process per rank
 
 
@@ -432,6 +446,16 @@ def nccl_uses(folder):
 
 def test_files_and_errors_of_ranks_of_processes(tmp_path):
     assert run_ranks(2, nccl_uses, str(tmp_path)) == [True] * 2
+
+
+def run_cases_of_ranks(names):
+    device_double.install(setattr)
+    return [gpu_cases.run_case(case) for case in gpu_ranks.RANKS if case.__name__ in names]
+
+
+def test_cases_for_a_process_for_each_gpu_pass_on_the_double():
+    for of_rank in run_ranks(2, run_cases_of_ranks, ["rank_allocators", "rank_fsdp"]):
+        assert [result["problem"] for result in of_rank] == ["", ""]
 
 
 def test_without_a_gpu_the_backends_say_so():

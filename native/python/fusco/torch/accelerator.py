@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -39,7 +40,9 @@ def device(index: int) -> torch.device:
 
 def identity(index: int) -> str:
     """The same text in all processes that use this GPU, and another one for each other GPU."""
-    return str(torch.cuda.get_device_properties(index).uuid)
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    # PyTorch before 2.5 does not tell it.
+    return f"{os.environ.get('CUDA_VISIBLE_DEVICES', '')}/{index}" if uuid is None else str(uuid)
 
 
 def on_device(index: int) -> AbstractContextManager[Any]:

@@ -24,7 +24,7 @@ F32 = 1
 
 NEVER = "never"
 ALWAYS = "always"
-#: If a row is no multiple of 16 bytes.
+#: If a row or an address is no multiple of 16 bytes.
 NARROW = "narrow"
 #: Likewise, or if the plan does not add per rank.
 UNSUMMED = "unsummed"

@@ -44,7 +44,7 @@ _IDS = {
 MOST_PLANS = 1024
 # Plans in copies of states. One is needed during one call.
 _MOST_COPIES = 16
-# Rows of this many bytes go with the widest access of a GPU.
+# Rows and addresses that are multiples of this go with the widest access of a GPU.
 _WIDE_BYTES = 16
 
 
@@ -302,9 +302,9 @@ class DeviceGroup(Group):
 
     def _reachable(self, array: Array) -> list[torch.Tensor]:
         """The parts of an array, copied to where other ranks reach them if they read them."""
-        narrow = array.row_bytes % _WIDE_BYTES != 0
-        is_reached = {ALWAYS: True, NARROW: narrow, UNSUMMED: narrow or not self._adds_per_rank}
         parts = list(array.parts)
+        narrow = any(number % _WIDE_BYTES != 0 for number in (array.row_bytes, *(part.data_ptr() for part in parts)))
+        is_reached = {ALWAYS: True, NARROW: narrow, UNSUMMED: narrow or not self._adds_per_rank}
         if array.is_output or not self.transport.has_peers or not is_reached.get(array.reach, False):
             return parts
         for part, tensor in enumerate(parts):
