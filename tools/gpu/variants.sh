@@ -5,7 +5,8 @@
 #   sh tools/gpu/variants.sh [RESULTS]     default ./gpu-results; writes variants-threads.txt and variants-processes.txt
 #
 # The first line of each case is the library's code with its default shape. Exit 1: a variant wrote other bytes, or
-# something failed. tools/gpu/variants has the variants: what wins becomes the code of native/cuda, and the others go.
+# something failed. tools/gpu/variants has the variants. What wins becomes the code of native/cuda: the constants of a
+# `Tuning` there, and the shapes in one_pass_exchange.cc. The others go, with their branches in the kernels.
 set -u
 cd "$(dirname "$0")/../.."
 mkdir -p "${1:-gpu-results}"
