@@ -1,6 +1,6 @@
 #!/bin/sh
 # Times variants of the kernels of one-pass exchanges on a machine with two to eight GPUs of one host, nvcc and g++, and
-# compares the bytes that they write with those of the library's kernels. About two minutes; no package is needed.
+# compares the bytes that they write with those of the library's kernels. It takes a few minutes; no package is needed.
 #
 #   sh tools/gpu/variants.sh [RESULTS]     default ./gpu-results; writes variants-threads.txt and variants-processes.txt
 #
