@@ -365,19 +365,16 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   bool isSender = sendFirst || shared.launch.arrival < p.senders;
   bool hasTicket = sendFirst;
   ticket = __shfl_sync(~0u, ticket, 0);
-  // Tickets that lane 0 has asked for.
-  [[maybe_unused]] uint32_t nextSend = 0;
-  [[maybe_unused]] uint32_t nextHome = 0;
-  [[maybe_unused]] bool hasHome = false;
-  if constexpr (T::prefetches) nextSend = ticket;
+  // The ticket that lane 0 has asked for: of the sends, then of the home items.
+  [[maybe_unused]] uint32_t next = ticket;
   while (!warp.hasFailed) {
     if constexpr (T::prefetches) {
       if (isSender) {
-        if (!hasTicket) nextSend = takeTicket(&c.control->ticket[0], warp.lane);
-        ticket = __shfl_sync(~0u, nextSend, 0);
+        if (!hasTicket) next = takeTicket(&c.control->ticket[0], warp.lane);
+        ticket = __shfl_sync(~0u, next, 0);
         isSender = ticket < sends;
         hasTicket = isSender;
-        if (isSender) nextSend = takeTicket(&c.control->ticket[0], warp.lane);
+        if (isSender) next = takeTicket(&c.control->ticket[0], warp.lane);
       }
     } else if (isSender) {
       if (!hasTicket) ticket = __shfl_sync(~0u, takeTicket(&c.control->ticket[0], warp.lane), 0);
@@ -406,12 +403,12 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       runItem<T, E, P, false>(p, head, item, shared, warp, epoch);
       continue;
     }
-    if (!hasHome) nextHome = takeTicket(&c.control->ticket[1], warp.lane);
-    const uint32_t home = __shfl_sync(~0u, nextHome, 0);
+    if (!T::prefetches || !hasTicket) next = takeTicket(&c.control->ticket[1], warp.lane);
+    const uint32_t home = __shfl_sync(~0u, next, 0);
     if (home >= homes) break;
     if constexpr (T::prefetches) {
-      nextHome = takeTicket(&c.control->ticket[1], warp.lane);
-      hasHome = true;
+      next = takeTicket(&c.control->ticket[1], warp.lane);
+      hasTicket = true;
     }
     item.isHome = true;
     item.slice = home % p.slices;

@@ -1,4 +1,4 @@
-// Exchanges on GPUs that are not theirs alone: beside a kernel that leaves them few SMs, and two groups at the same time.
+// Exchanges on GPUs that are not theirs alone: next to a kernel that leaves them few SMs, and two groups at the same time.
 
 import assert from 'node:assert/strict';
 import { type Cuda, cudaDevices, openCuda } from '../../executor/backends/cuda/context.ts';
@@ -23,7 +23,7 @@ const MOST_OCCUPIED_NS = 2_000_000;
 /** A GPU is occupied for so long, every so many exchanges: these must end before it is free again. */
 const LONG_NS = 1_000_000_000;
 const LONG_EVERY = 80;
-/** Part of the exchanges that are delayed, and beside which a GPU is occupied. */
+/** Part of the exchanges that are delayed, and next to which a GPU is occupied. */
 const SOME = 0.3;
 
 const randomRank = ({ ranks }: Cuda) => Math.floor(Math.random() * ranks);
@@ -47,7 +47,7 @@ function occupyAll(others: Cuda): void {
  * @param others a context with the ranks of `cuda` on the same devices
  * @param sharesGpu other processes take turns with this one on its GPU
  */
-export async function exchangeBesideWork(
+export async function exchangeNextToWork(
   group: Group,
   cuda: Cuda,
   others: Cuda,
@@ -110,15 +110,15 @@ export async function exchangeInTwoGroups(
 
 export const crowdedCases: readonly GpuCase[] = [
   {
-    name: `${REPEATS} exchanges beside a kernel that leaves ${SMS_LEFT} SMs, with random delays on random ranks`,
+    name: `${REPEATS} exchanges next to a kernel that leaves ${SMS_LEFT} SMs, with random delays on random ranks`,
     async run() {
       using gpu = await openGpu(RANKS);
       using others = openCuda(RANKS);
-      await exchangeBesideWork(gpu.group, gpu.cuda, others, 2, false);
+      await exchangeNextToWork(gpu.group, gpu.cuda, others, 2, false);
     },
   },
   {
-    name: `${REPEATS} exchanges of two groups next to each other, with random delays on random ranks`,
+    name: `${REPEATS} exchanges of two groups at the same time, with random delays on random ranks`,
     async run() {
       using first = await openGpu(RANKS);
       using second = await openGpu(RANKS);
@@ -142,14 +142,14 @@ export function crowdedRankCases(
 ) {
   return [
     {
-      name: `${repeatsOf(sharesGpu)} exchanges beside a kernel that leaves ${SMS_LEFT} SMs, with random delays`,
+      name: `${repeatsOf(sharesGpu)} exchanges next to a kernel that leaves ${SMS_LEFT} SMs, with random delays`,
       async run(group: Group) {
         using others = open();
-        await exchangeBesideWork(group, cuda, others, ranksPerNode, sharesGpu);
+        await exchangeNextToWork(group, cuda, others, ranksPerNode, sharesGpu);
       },
     },
     {
-      name: `${repeatsOf(sharesGpu)} exchanges of two groups next to each other, with random delays`,
+      name: `${repeatsOf(sharesGpu)} exchanges of two groups at the same time, with random delays`,
       async run(group: Group) {
         using other = open();
         const second = await createGroup({ backend: 'nccl', nccl, cuda: other });

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Times variants of the kernels of one-pass exchanges on a machine with at least two GPUs of one host, nvcc and g++, and
-# compares the bytes that they write with those of the library's kernels. About two minutes; no package is needed.
+# Times variants of the kernels of one-pass exchanges on a machine with two to eight GPUs of one host, nvcc and g++, and
+# compares the bytes that they write with those of the library's kernels. It takes a few minutes; no package is needed.
 #
 #   sh tools/gpu/variants.sh [RESULTS]     default ./gpu-results; writes variants-threads.txt and variants-processes.txt
 #
 # The first line of each case is the library's code with its default shape. Exit 1: a variant wrote other bytes, or
-# something failed. tools/gpu/variants has the variants: what wins becomes the code of native/cuda, and the others go.
+# something failed. tools/gpu/variants has the variants. What wins becomes the code of native/cuda: the constants of a
+# `Tuning` there, and the shapes in one_pass_exchange.cc. The others go, with their branches in the kernels.
 set -u
 cd "$(dirname "$0")/../.."
 mkdir -p "${1:-gpu-results}"
@@ -37,7 +38,8 @@ wait
 command -v nvidia-smi >/dev/null || { echo 'all variants compile; there is no GPU here'; exit 0; }
 gpus=$(nvidia-smi --list-gpus | wc -l)
 for mode in threads processes; do
-  timeout 240 "$work/variants" "$mode" "$gpus" >"$results/variants-$mode.txt" 2>"$work/errors" || failed=1
+  nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 >"$results/variants-$mode.txt"
+  timeout 240 "$work/variants" "$mode" "$gpus" >>"$results/variants-$mode.txt" 2>"$work/errors" || failed=1
   cat "$work/errors"
   grep -E '^fastest|DIFFERENT' "$results/variants-$mode.txt"
 done

@@ -3,9 +3,9 @@
 //
 //   variants threads|processes GPUS
 //
-// All GPUs start a call together; a time is that of the slowest GPU, a median. `chained` is the time per call of
-// three consecutive calls, and for 128 tokens of a captured graph of ten. A line per candidate; the fastest of
-// each case last.
+// All GPUs start a call together; a time is that of the slowest GPU, a median. `chained` is the time per call
+// of three consecutive calls, and for 128 tokens of a captured graph of ten. A line per candidate; the
+// fastest of each case last.
 //
 // Exit 1: a variant wrote other bytes, or something failed.
 #include <cstring>

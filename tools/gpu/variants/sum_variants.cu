@@ -24,6 +24,10 @@ struct LongLists : PrefetchedLate {
   static constexpr uint32_t stages = 3;
   static constexpr uint32_t jobBatch = 128;
 };
+// As many registers as no spill needs.
+struct ElevenWarps : PrefetchedLate {
+  static constexpr uint32_t warps = 11;
+};
 struct DeepWarps : PrefetchedLate {
   static constexpr uint32_t stages = 7;
   static constexpr uint32_t stageBytes = 2048;
@@ -71,6 +75,7 @@ std::vector<SumVariant> sumVariants() {
           variant<Late>("late flags"),
           variant<PrefetchedLate>("prefetched, late flags"),
           variant<LongLists>("prefetched, late flags, 12 x 3, lists of 128"),
+          variant<ElevenWarps>("prefetched, late flags, 11 x 4"),
           variant<DeepWarps>("prefetched, late flags, 12 x 7 x 2048"),
           variant<SixteenWarps>("prefetched, late flags, 16 x 5 x 2048"),
           variant<Early>("prefetched, late flags, early start"),
