@@ -197,22 +197,46 @@ struct Facts {
   uint32_t *arrivalRow;  // [tokens], likewise
 };
 
-// Fills `facts` for memory at `base`. Returns its bytes.
-FUSCO_ON_BOTH inline uint64_t layFacts(const PlanSizes &sizes, uint8_t *base, Facts &facts) {
+// Fills what is told before the begin edge of a plan, for memory at `base`. Returns its bytes.
+FUSCO_ON_BOTH inline uint64_t layCounts(const PlanSizes &sizes, uint8_t *base, Facts &facts) {
   TableLayout memory{base};
   memory.take(facts.counts, sizes.targets);
   memory.take(facts.tokens, 1);
+  return memory.at;
+}
+
+// The same for what is told between the two edges.
+FUSCO_ON_BOTH inline uint64_t layArrivals(const PlanSizes &sizes, uint8_t *base, Facts &facts) {
+  TableLayout memory{base};
   memory.take(facts.nodeRows, sizes.isFlat != 0 ? 0 : sizes.nodes);
   memory.take(facts.arrival, sizes.maxEntries());
   memory.take(facts.arrivalRow, sizes.maxTokens);
   return memory.at;
 }
 
-// Bytes of the memory of one rank that takes the facts of all processes. A process writes the facts of a plan
-// only after the others have read those of the plan before: test/model/plan_facts.pml.
-FUSCO_ON_BOTH inline uint64_t factInboxBytes(const PlanSizes &sizes) {
+// Where one rank takes the facts of all processes. A process writes the counts of a plan only after the others
+// have read those of the plan before, and the rest likewise: test/model/plan_facts.pml. It may write counts
+// while others read the rest, and the next plan may have other sizes, so that the two never share memory.
+struct FactInbox {
+  uint8_t *counts;
+  uint8_t *arrivals;
+
+  FUSCO_ON_BOTH Facts of(const PlanSizes &sizes, uint32_t from) const {
+    Facts facts;
+    layCounts(sizes, counts + from * layCounts(sizes, nullptr, facts), facts);
+    layArrivals(sizes, arrivals + from * layArrivals(sizes, nullptr, facts), facts);
+    return facts;
+  }
+};
+
+// Bytes of the two parts of an inbox.
+struct FactBytes {
+  uint64_t counts = 0;
+  uint64_t arrivals = 0;
+};
+FUSCO_ON_BOTH inline FactBytes factBytes(const PlanSizes &sizes) {
   Facts unused{};
-  return sizes.ranks * layFacts(sizes, nullptr, unused);
+  return {sizes.ranks * layCounts(sizes, nullptr, unused), sizes.ranks * layArrivals(sizes, nullptr, unused)};
 }
 
 // Tables of the placement in the memory of one device, the same for all plans of a planner.

@@ -33,12 +33,8 @@ __device__ inline PlanBuffer bufferOf(const PlanParams &params, uint32_t rank) {
 // Where rank `to` has what rank `from` tells it.
 __device__ inline Facts factsAt(const PlanParams &params, uint32_t to, uint32_t from) {
   const PlanSizes &sizes = params.sizes;
+  if (params.inbox[to].counts != nullptr) return params.inbox[to].of(sizes, from);
   Facts facts;
-  if (params.inbox[to] != nullptr) {
-    const uint64_t bytes = layFacts(sizes, nullptr, facts);
-    layFacts(sizes, params.inbox[to] + from * bytes, facts);
-    return facts;
-  }
   const PlanBuffer buffer = bufferOf(params, to);
   const uint64_t start = arrivalStart(sizes, params.deviceRanks[to], from);
   facts.counts = buffer.counts + uint64_t{from} * sizes.targets;
@@ -282,7 +278,7 @@ __device__ inline void fillState(const PlanParams &params, uint32_t local, const
 
 // Copies what other processes have told of their tokens' targets. By a block.
 __device__ inline void takeCounts(const PlanParams &params, const PlanBuffer &buffer, uint32_t rank) {
-  if (params.inbox[rank] == nullptr) return;
+  if (params.inbox[rank].counts == nullptr) return;
   const PlanSizes &sizes = params.sizes;
   for (uint32_t at = threadIdx.x; at < sizes.ranks * sizes.targets; at += blockDim.x) {
     buffer.counts[at] = factsAt(params, rank, at / sizes.targets).counts[at % sizes.targets];
@@ -598,7 +594,7 @@ __device__ inline void layForward(const PlanParams &params, uint32_t local) {
   const PlanSizes &sizes = params.sizes;
   const uint32_t rank = params.rankOf[local];
   const PlanBuffer buffer = bufferOf(params, rank);
-  if (params.inbox[rank] != nullptr) {
+  if (params.inbox[rank].counts != nullptr) {
     for (uint32_t at = threadIdx.x; at < sizes.ranks * sizes.nodes; at += blockDim.x) {
       buffer.nodeRows[at] = factsAt(params, rank, at / sizes.nodes).nodeRows[at % sizes.nodes];
     }

@@ -32,7 +32,7 @@ struct PlanParams {
   uint32_t hasOthers;              // other devices take part: ranks tell one another where rows go
   // Where every rank is a process, the others write its facts here, by rank; null elsewhere. Buffers of ranks
   // that are not local are null then.
-  uint8_t *inbox[maxRanks];
+  FactInbox inbox[maxRanks];
 };
 
 // The parts of planning, between which the ranks of other devices are waited for.
@@ -44,8 +44,7 @@ enum PlanPart : uint32_t { planCounts = 1, planSlots = 2, planForward = 4 };
 //   planSlots    blocks, runs, slots, the send order, and what exchanges read; in hierarchical plans each
 //                rank's rows per node go to all ranks
 //   planForward  of hierarchical plans: rail groups, landing rows and forwarding lists; between processes:
-//   what
-//                the others have told of their tokens
+//                what the others have told of their tokens
 //
 // `signals`: of the call, where every rank is a process; else null.
 cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePassCommon *signals,

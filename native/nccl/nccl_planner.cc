@@ -50,7 +50,7 @@ Planner::Planner(std::shared_ptr<Group> group, const fusco_nccl_call &call, cons
     tables_ = std::make_unique<cuda::PlacedTables>(group_->context(), 0, spec_, sizes_, ranks);
   }
   PeerNeed need;
-  need.factBytes = cuda::factInboxBytes(sizes_);
+  need.facts = cuda::factBytes(sizes_);
   group_->peers().reserve(call, need);
 }
 

@@ -8,6 +8,7 @@
 #include "edges.hpp"
 #include "fusco_nccl.h"
 #include "one_pass_gradient.hpp"
+#include "plan_buffer.hpp"
 
 namespace fusco::nccl {
 
@@ -18,7 +19,7 @@ struct PeerNeed {
   uint64_t flags = 0;
   uint64_t pushedEntries = 0;  // in each of the two sets of weights
   uint64_t landingBytes = 0;
-  uint64_t factBytes = 0;  // of plans that are made on the device
+  cuda::FactBytes facts{};  // of plans that are made on the device
 };
 
 // All members are called by the group's thread, with its device current.
@@ -40,7 +41,7 @@ class PeerMemory {
   void addSum(cuda::SumParams &params) const;
   void addGradient(cuda::CombineGradientParams &params) const;
   // Where rank `neighbor` takes the facts of a plan, in this process's address space.
-  uint8_t *factInbox(uint32_t neighbor) const;
+  cuda::FactInbox factInbox(uint32_t neighbor) const;
   // Of the kernels between the edges of launchBeginEdge() and launchEndEdge().
   cuda::PeerRows rows() const;
   uint64_t *addresses() const { return addresses_; }
@@ -59,7 +60,7 @@ class PeerMemory {
   PeerNeed capacity_;
   std::vector<void *> allocated_;
   OfRanks signals_;
-  OfRanks grown_;  // flags, flags of weights, weights, landing rows, facts
+  OfRanks grown_;  // flags, flags of weights, weights, landing rows, counts, other facts
   uint64_t *addresses_ = nullptr;
   cudaStream_t aborts_ = nullptr;
   uint32_t *poison_ = nullptr;  // pinned host memory

@@ -454,12 +454,49 @@ void compare(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf,
   if (devices > 1) compareLandings(buffers, all, deviceOf);
 }
 
+void inside(const void *table, uint64_t bytes, const std::vector<uint8_t> &part, const char *what) {
+  const auto *first = static_cast<const uint8_t *>(table);
+  if (first >= part.data() && first + bytes <= part.data() + part.size()) return;
+  std::fprintf(stderr, "%s are not in their part of an inbox\n", what);
+  std::exit(1);
+}
+
+// Planners of other sizes take turns with an inbox: what a process tells early, before the others have read the
+// rest of the plan before, must never lie in the part of the rest.
+void checkInbox(const PlanSizes &sizes, const PlanSizes &others) {
+  const FactBytes own = factBytes(sizes), other = factBytes(others);
+  std::vector<uint8_t> counts(std::max(own.counts, other.counts));
+  std::vector<uint8_t> arrivals(std::max(own.arrivals, other.arrivals));
+  const FactInbox inbox{counts.data(), arrivals.data()};
+  for (const PlanSizes &each : {sizes, others}) {
+    for (uint32_t from = 0; from < each.ranks; from++) {
+      const Facts facts = inbox.of(each, from);
+      inside(facts.counts, each.targets * sizeof(uint32_t), counts, "counts");
+      inside(facts.tokens, sizeof(uint32_t), counts, "tokens");
+      const uint64_t nodes = each.isFlat != 0 ? 0 : each.nodes;
+      inside(facts.nodeRows, nodes * sizeof(uint32_t), arrivals, "rows of nodes");
+      inside(facts.arrival, each.maxEntries() * sizeof(uint32_t), arrivals, "slots");
+      inside(facts.arrivalRow, each.maxTokens * sizeof(uint32_t), arrivals, "landing rows");
+    }
+  }
+}
+
+PlanSizes sizesOf(const RandomRouting &routed) {
+  auto limits = fusco_sized<fusco_cuda_plan_limits>();
+  limits.max_tokens = routed.maxTokens;
+  return planSizes(planning::makeSettledSpec(routed.options), limits);
+}
+
 }  // namespace
 
 int main() {
   constexpr uint32_t cases = 2000;
+  PlanSizes before = sizesOf(RandomRouting(cases));
   for (uint32_t seed = 0; seed < cases; seed++) {
     const RandomRouting routed(seed);
+    const PlanSizes sizes = sizesOf(routed);
+    checkInbox(sizes, before);
+    before = sizes;
     Random random(seed);
     const uint32_t ranks = routed.options.ranks;
     const uint32_t limit = upTo(random, 2) == 0 ? 1 + upTo(random, 30) : 0;

@@ -81,7 +81,7 @@ describe.skipIf(!hasSpin && process.env.CI === undefined)('facts of plans betwee
     600_000,
   );
 
-  it.each(['NO_BEGIN', 'NO_END'])(
+  it.each(['NO_BEGIN', 'NO_END', 'ONE_MEMORY'])(
     'without the rule that %s takes away an error is found',
     (rule) => {
       expect(verify('plan_facts', rule)).toMatch(/assertion violated/);

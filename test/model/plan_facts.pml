@@ -12,7 +12,8 @@
  * An exchange, call X, begins and ends, but its end waits only for the beginnings of the others. What is checked: no
  * deadlock, and whatever is read was written by this very call: neither earlier, nor later by a rank that is ahead.
  *
- * The macros NO_BEGIN and NO_END take one rule away; each must be found out.
+ * The macros NO_BEGIN and NO_END take one rule away; each must be found out. So must ONE_MEMORY, in which the counts of a
+ * plan lie where the one before, of other sizes, has where rows go.
  */
 #ifndef D
 #define D 3
@@ -45,7 +46,11 @@ proctype Rank(byte self) {
   :: e > E -> break
   :: else ->
      if
-     :: e != X -> forPeers(counts[of(d, self)] = e)
+     :: e != X ->
+        forPeers(counts[of(d, self)] = e);
+#ifdef ONE_MEMORY
+        forPeers(arrivals[of(d, self)] = 0)
+#endif
      :: else
      fi;
      forPeers(begun[of(d, self)] = e);
