@@ -214,9 +214,10 @@ FUSCO_ON_BOTH inline uint64_t layArrivals(const PlanSizes &sizes, uint8_t *base,
   return memory.at;
 }
 
-// Where one rank takes the facts of all processes. A process writes the counts of a plan only after the others
-// have read those of the plan before, and the rest likewise: test/model/plan_facts.pml. It may write counts
-// while others read the rest, and the next plan may have other sizes, so that the two never share memory.
+// Where one rank takes the facts of all processes. A process writes the counts of a plan only after the
+// others have read those of the plan before, and the rest likewise: test/model/plan_facts.pml. It may write
+// counts while others read the rest, and the next plan may have other sizes, so that the two never share
+// memory.
 struct FactInbox {
   uint8_t *counts;
   uint8_t *arrivals;

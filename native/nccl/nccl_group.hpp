@@ -127,6 +127,9 @@ class Group {
   uint64_t deadlineNs() const { return deadlineNs_; }
   // Around what is enqueued on the caller's stream: calls on different streams stay in order.
   bool isCapturing(cudaStream_t stream);
+  // Before ranks meet on the host. Throws E_MEMORY in a capture, after which the group goes on: nothing of a
+  // captured call has run, so that no rank waits for this one.
+  void refuseCapture();
   void followStream(cudaStream_t stream);
   void leaveStream(cudaStream_t stream);
   // For members of Mailbox and Registry.

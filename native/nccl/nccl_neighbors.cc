@@ -76,6 +76,12 @@ bool Group::isCapturing(cudaStream_t stream) {
   return status != cudaStreamCaptureStatusNone;
 }
 
+void Group::refuseCapture() {
+  if (!isCapturing(context_->stream(0))) return;
+  leave();
+  throw Failure(FUSCO_E_MEMORY, "memory of an exchange cannot be shared in a capture: run it once before");
+}
+
 void Group::followStream(cudaStream_t stream) {
   if (!isStreamUsed_ || stream == lastStream_) return;
   // Captured work cannot wait for work outside its graph.

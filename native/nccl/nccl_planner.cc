@@ -155,9 +155,7 @@ BufferedPlan::BufferedPlan(std::shared_ptr<Planner> planner, uint8_t *buffer, in
 
 bool BufferedPlan::isCapturing() const {
   Group &group = planner_->group();
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  group.must(cudaStreamIsCapturing(group.context().stream(0), &status), "asking for a capture");
-  return status != cudaStreamCaptureStatusNone;
+  return group.isCapturing(group.context().stream(0));
 }
 
 namespace {

@@ -153,8 +153,10 @@ std::vector<DispatchParams> launchesOf(const Plan &plan, const fusco_dispatch_ca
   base.scale[self] = floatsOf(call.scale);
   if (call.origins != nullptr) base.origins[self] = static_cast<int32_t *>(call.origins[0].data);
   const auto fill = [&](uint32_t p, Payload &payload) {
-    payload.from[self] = bytesOf(call.payloads[p].from[0]);
-    payload.to[self] = bytesOf(call.payloads[p].to[0]);
+    // The address of no rows must not narrow the accesses, which are those of all ranks.
+    const auto addressOf = [](const fusco_buffer &rows) { return rows.bytes > 0 ? bytesOf(rows) : nullptr; };
+    payload.from[self] = addressOf(call.payloads[p].from[0]);
+    payload.to[self] = addressOf(call.payloads[p].to[0]);
   };
   return cuda::dispatchParams(call, plan.sizes().topk, base, fill, cuda::minOnePassTmaRow);
 }

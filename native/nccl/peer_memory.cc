@@ -73,11 +73,7 @@ void PeerMemory::reserve(const fusco_nccl_call &call, const PeerNeed &need) {
       need.facts.arrivals <= capacity_.facts.arrivals) {
     return;
   }
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  group_.must(cudaStreamIsCapturing(group_.context().stream(0), &status), "asking for a capture");
-  if (status != cudaStreamCaptureStatusNone) {
-    throw Failure(FUSCO_E_MEMORY, "memory of an exchange cannot be shared in a capture: run it once before");
-  }
+  group_.refuseCapture();
   // Ranks that make another call need no memory, and would not come.
   compareCalls(call.digest);
   const PeerNeed grown = {roomy(need.flags, capacity_.flags),

@@ -156,6 +156,13 @@ CheckedPlan uploadedPlan(const RandomRouting &routed, uint32_t limit) {
   return checked;
 }
 
+PlanSizes sizesOf(const RandomRouting &routed, uint32_t limit) {
+  auto limits = fusco_sized<fusco_cuda_plan_limits>();
+  limits.max_tokens = routed.maxTokens;
+  limits.max_recv_rows = limit;
+  return planSizes(planning::makeSettledSpec(routed.options), limits);
+}
+
 // The plan buffers of all ranks in host memory: what planning on the device leaves for exchanges.
 struct Buffers {
   PlanSizes sizes;
@@ -165,10 +172,7 @@ struct Buffers {
 
   Buffers(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit) {
     const planning::Spec spec = planning::makeSettledSpec(routed.options);
-    auto limits = fusco_sized<fusco_cuda_plan_limits>();
-    limits.max_tokens = routed.maxTokens;
-    limits.max_recv_rows = limit;
-    sizes = planSizes(spec, limits);
+    sizes = sizesOf(routed, limit);
     rank.resize(sizes.ranks);
     for (uint32_t r = 0; r < sizes.ranks; r++) {
       memory.emplace_back(planBufferBytes(sizes) / sizeof(uint64_t), 0x5a5a5a5a5a5a5a5a);
@@ -461,8 +465,8 @@ void inside(const void *table, uint64_t bytes, const std::vector<uint8_t> &part,
   std::exit(1);
 }
 
-// Planners of other sizes take turns with an inbox: what a process tells early, before the others have read the
-// rest of the plan before, must never lie in the part of the rest.
+// Planners of other sizes take turns with an inbox: what a process tells early, before the others have read
+// the rest of the plan before, must never lie in the part of the rest.
 void checkInbox(const PlanSizes &sizes, const PlanSizes &others) {
   const FactBytes own = factBytes(sizes), other = factBytes(others);
   std::vector<uint8_t> counts(std::max(own.counts, other.counts));
@@ -481,20 +485,14 @@ void checkInbox(const PlanSizes &sizes, const PlanSizes &others) {
   }
 }
 
-PlanSizes sizesOf(const RandomRouting &routed) {
-  auto limits = fusco_sized<fusco_cuda_plan_limits>();
-  limits.max_tokens = routed.maxTokens;
-  return planSizes(planning::makeSettledSpec(routed.options), limits);
-}
-
 }  // namespace
 
 int main() {
   constexpr uint32_t cases = 2000;
-  PlanSizes before = sizesOf(RandomRouting(cases));
+  PlanSizes before = sizesOf(RandomRouting(cases), 0);
   for (uint32_t seed = 0; seed < cases; seed++) {
     const RandomRouting routed(seed);
-    const PlanSizes sizes = sizesOf(routed);
+    const PlanSizes sizes = sizesOf(routed, 0);
     checkInbox(sizes, before);
     before = sizes;
     Random random(seed);
