@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 
 import device_double
@@ -21,7 +22,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 import fusco
 import fusco.torch as ft
-from fusco.torch import cuda_ranks, groups
+from fusco.torch import accelerator, cuda_ranks, groups
 
 
 @pytest.fixture
@@ -283,6 +284,44 @@ def test_default_streams_of_several_gpus_are_bridged(device, inputs):
     device.streams_set.clear()
     one.dispatch(*inputs[:3])
     assert all(stream == 1 for _, _, stream in device.streams_set)
+
+
+def test_gradients_of_several_gpus_run_on_the_streams_of_the_forward_pass(device, inputs, monkeypatch):
+    entered = []
+
+    @contextmanager
+    def on_streams(streams):
+        entered.append(streams)
+        yield
+
+    monkeypatch.setattr(accelerator, "streams_of", lambda tensors: [len(list(tensors))])
+    monkeypatch.setattr(accelerator, "on_streams", on_streams)
+    shuffle = make(backend="cuda", devices=[0, 1, 2, 3], max_recv_rows=40)
+    layer_of_lists(shuffle, *(parts(each) for each in inputs))
+    # Combine has rows, weights and states, dispatch has x and states, of four ranks each.
+    assert entered == [[12], [8]]
+
+
+def test_rows_at_any_address_are_aligned_for_all_ranks(device, inputs):
+    x, ids, weights, gradient = inputs
+    expected = layer(make(backend="host"), x, ids, weights, gradient)
+    shuffle = make(backend="cuda", devices=[0, 1, 2, 3], max_recv_rows=40)
+    transport = shuffle.group().transport
+    execute, addresses = transport.execute, []
+
+    def watched(plan, call, at):
+        addresses.extend(address for each in at.values() for address, _ in each)
+        execute(plan, call, at)
+
+    def shifted(tensor):
+        moved = torch.empty(tensor.numel() + 1)[1:].view(tensor.shape)
+        return moved.copy_(tensor)
+
+    transport.execute = watched
+    given = [[shifted(part) for part in parts(each)] for each in (x, gradient)]
+    found = layer_of_lists(shuffle, given[0], parts(ids), parts(weights), given[1])
+    assert_equal(found, expected)
+    assert addresses and all(address % 8 == 0 for address in addresses)
 
 
 def test_memory_outlives_the_layer(device, inputs):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ __all__ = [
     "is_capturing",
     "memory_at",
     "on_device",
+    "on_streams",
+    "streams_of",
 ]
 
 DEVICE_TYPE = "cuda"
@@ -53,6 +56,23 @@ def on_device(index: int) -> AbstractContextManager[Any]:
 def current_stream(index: int) -> torch.cuda.Stream:
     """PyTorch's current stream of a GPU."""
     return torch.cuda.current_stream(index)
+
+
+def streams_of(tensors: Iterable[torch.Tensor]) -> list[torch.cuda.Stream]:
+    """PyTorch's current streams of the GPUs of these tensors, if there are several."""
+    indices = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
+    return [current_stream(index) for index in indices] if len(indices) > 1 else []
+
+
+@contextmanager
+def on_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
+    """Makes streams the current ones of their GPUs for a while."""
+    with ExitStack() as stack:
+        for stream in streams:
+            stack.enter_context(torch.cuda.stream(stream))
+        if streams:
+            stack.enter_context(on_device(streams[0].device.index))
+        yield
 
 
 def external_stream(handle: int, index: int) -> torch.cuda.Stream:

@@ -301,16 +301,22 @@ class DeviceGroup(Group):
                     self.transport.clear_rows(part, rows, array.row_bytes, opened.totals[part])
 
     def _reachable(self, array: Array) -> list[torch.Tensor]:
-        """The parts of an array, copied to where other ranks reach them if they read them."""
+        """The parts of an array, copied to where other ranks reach them if they read them, and aligned to their rows."""
         parts = list(array.parts)
+        widest = min(_WIDE_BYTES, array.row_bytes & -array.row_bytes)
         narrow = any(number % _WIDE_BYTES != 0 for number in (array.row_bytes, *(part.data_ptr() for part in parts)))
         is_reached = {ALWAYS: True, NARROW: narrow, UNSUMMED: narrow or not self._adds_per_rank}
-        if array.is_output or not self.transport.has_peers or not is_reached.get(array.reach, False):
+        if array.is_output or not self.transport.has_peers:
             return parts
         for part, tensor in enumerate(parts):
             memory = self.transport.memory[part]
-            if tensor.numel() > 0 and not memory.holds(tensor):
+            if tensor.numel() == 0:
+                continue
+            if is_reached.get(array.reach, False) and not memory.holds(tensor):
                 parts[part] = memory.empty(tuple(tensor.shape), tensor.dtype).copy_(tensor)
+            elif widest > 0 and tensor.data_ptr() % widest != 0:
+                # All ranks choose the same access, whatever their addresses are.
+                parts[part] = tensor.clone()
         return parts
 
     def _attached(self, states: Parts) -> DevicePlan:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from . import accelerator
+
 __all__ = ["Lifted", "define"]
 
 # CPU tensors are those of the host backend. A group refuses tensors of other devices than its own.
@@ -77,6 +79,9 @@ class Lifted:
 
         def setup_each(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             ctx.is_each = True
+            ctx.streams = accelerator.streams_of(
+                part for is_tensor, value in zip(self._is_tensor, inputs) if is_tensor for part in value or ()
+            )
             ctx.lengths = [
                 len(value) if is_tensor and value is not None else 0
                 for is_tensor, value in zip(self._is_tensor, inputs)
@@ -87,7 +92,9 @@ class Lifted:
             return tuple(self._unwrapped(backward(ctx, *([gradient] for gradient in gradients))))
 
         def backward_each(ctx: Any, *gradients: Any) -> Any:
-            found = backward(ctx, *gradients)
+            # PyTorch sets the stream of one GPU only for a gradient: that of the operator's first tensor.
+            with accelerator.on_streams(ctx.streams):
+                found = backward(ctx, *gradients)
             return tuple(
                 [None] * length if length > 0 and value is None else value for value, length in zip(found, ctx.lengths)
             )
