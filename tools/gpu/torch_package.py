@@ -17,12 +17,17 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 
 PYTHON = Path(__file__).resolve().parents[2] / "native/python"
 sys.path[:0] = [str(PYTHON), str(PYTHON / "tests")]
 # A group that fails waits for its late ranks, at most this long.
 MOST_GROUP_S = 100
+# After one of its processes has failed: a little more than the deadline of what waits for it.
+MOST_FAILING_S = 25
+# What a program may need to end its own processes.
+PARTING_S = 10
 results = Path(sys.argv[1])
 end = time.monotonic() + float(sys.argv[2] if len(sys.argv) > 2 else 150)
 one_by_one = sys.argv[3:] == ["one-by-one"]
@@ -81,12 +86,7 @@ def results_of(target, ranks, names, allocator):
         ]
         for process in processes:
             process.start()
-        stop = time.monotonic() + min(MOST_GROUP_S, left_s())
-        for process in processes:
-            process.join(max(0, stop - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-            process.join()
+        end_all(processes, time.monotonic() + min(MOST_GROUP_S, left_s()))
         files = [Path(folder, f"{rank}.json") for rank in range(len(processes))]
         by_rank = [json.loads(file.read_text()) if file.exists() else [] for file in files]
     ended = []
@@ -103,18 +103,43 @@ def results_of(target, ranks, names, allocator):
     return ended
 
 
+def end_all(processes, stop):
+    """Waits for the processes of a group until `stop`; after one has failed, only until the others have noticed."""
+    while running := [process for process in processes if process.exitcode is None]:
+        if any(process.exitcode for process in processes):
+            stop = min(stop, time.monotonic() + MOST_FAILING_S)
+            for process in running:
+                process.join(max(0, stop - time.monotonic()))
+        if time.monotonic() >= stop:
+            break
+        wait([process.sentinel for process in running], max(0, stop - time.monotonic()))
+    for process in processes:
+        process.kill()
+        process.join()
+
+
 def command(program, title, arguments):
     """Runs a program. Returns a result as those of cases."""
-    start = time.monotonic()
+    start, limit_s = time.monotonic(), max(1, left_s())
+    environment = {**os.environ, "PYTHONPATH": str(PYTHON), "FUSCO_DEADLINE_MS": "20000"}
+    running = subprocess.Popen(
+        [*program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    problem = ""
     try:
-        environment = {**os.environ, "PYTHONPATH": str(PYTHON), "FUSCO_DEADLINE_MS": "20000"}
-        done = subprocess.run(
-            [*program, *arguments], capture_output=True, text=True, env=environment, timeout=max(1, left_s())
-        )
-        problem = "" if done.returncode == 0 else f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        print(done.stdout[-1500:])
-    except subprocess.TimeoutExpired as late:
-        problem = f"did not end in {late.timeout:.0f} s: {(late.stderr or b'')[-2000:]}"
+        output, errors = running.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        problem = f"did not end in {limit_s:.0f} s\n"
+        # It ends its own processes, unless it is killed.
+        running.terminate()
+        try:
+            output, errors = running.communicate(timeout=PARTING_S)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            output, errors = running.communicate()
+    if running.returncode != 0:
+        problem += f"{output[-2000:]}\n{errors[-4000:]}"
+    print(output[-1500:])
     return [{"where": title, "case": title, "seconds": round(time.monotonic() - start, 2), "problem": problem}]
 
 

@@ -265,6 +265,8 @@ def run_rank(rank, ranks, folder, names):
     else:
         # They share a GPU: NCCL takes each for another machine.
         os.environ["NCCL_HOSTID"] = f"rank {rank}"
+        # The name of a machine without a network may have no address.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         torch.cuda.set_device(0)
         dist.init_process_group("gloo", **place)
     results = []

@@ -274,15 +274,15 @@ class DeviceGroup(Group):
 
         That is as far as its size is known: without a bound the rows of the first steps are allocated by them.
         """
-        options = self.options
+        options, hidden = self.options, self.options.hidden or 0
         lengths = [self._state_bytes] * 2
         if self.transport.has_peers:
-            row_bytes = options.hidden * DTYPE_BYTES[options.combine_dtype or options.dtype]
+            row_bytes = hidden * DTYPE_BYTES[options.combine_dtype or options.dtype]
             lengths += [4 * self.max_tokens * options.topk] + [self.max_recv_rows * row_bytes] * 2
             if options.dtype == "fp8":
                 lengths += [
-                    self.max_recv_rows * options.hidden,
-                    4 * self.max_recv_rows * -(-options.hidden // FP8_BLOCK),
+                    self.max_recv_rows * hidden,
+                    4 * self.max_recv_rows * -(-hidden // FP8_BLOCK),
                 ]
         with self.turn:
             for memory in dict.fromkeys(self.transport.memory):
@@ -301,7 +301,7 @@ class DeviceGroup(Group):
                     self.transport.clear_rows(part, rows, array.row_bytes, opened.totals[part])
 
     def _reachable(self, array: Array) -> list[torch.Tensor]:
-        """The parts of an array, copied to where other ranks reach them if they read them, and aligned to their rows."""
+        """The parts of an array, aligned to their rows; copied to where other ranks reach them if those read them."""
         parts = list(array.parts)
         widest = min(_WIDE_BYTES, array.row_bytes & -array.row_bytes)
         narrow = any(number % _WIDE_BYTES != 0 for number in (array.row_bytes, *(part.data_ptr() for part in parts)))
