@@ -565,6 +565,7 @@ fusco_status fusco_nccl_plan_describe(const fusco_nccl_plan *plan, fusco_cuda_pl
  * @param[in]  plan       a plan of a plan buffer
  * @param[out] recv_rows  host memory; rows of the local rank's receive buffer; may be NULL
  * @param[out] error      may be NULL
+ * @retval FUSCO_E_OPTION        the plan has no plan buffer, or the local rank's stream is captured
  * @retval FUSCO_E_PEER_TIMEOUT  planning waits for a rank that did not arrive before the deadline
  * @retval other                 as fusco_cuda_plan_status
  */

@@ -97,7 +97,7 @@ void Group::open(const fusco_nccl_group_desc &desc) {
     mailbox_ = std::make_unique<Mailbox>(desc.mailbox, neighbors_.count(), neighbors_.self,
                                          waiting("waiting for the ranks of this machine"));
     registry_ = std::make_unique<Registry>(
-        *mailbox_, neighbors_, *context_, [this] { endWaits(); }, [this] { refuseCapture(); });
+        *mailbox_, neighbors_, *context_, [this] { endWaits(); }, [this] { refuseSharingInCapture(); });
   }
   abi::UniqueId id;
   std::memcpy(id.internal, desc.id, sizeof id.internal);

@@ -127,9 +127,13 @@ class Group {
   uint64_t deadlineNs() const { return deadlineNs_; }
   // Around what is enqueued on the caller's stream: calls on different streams stay in order.
   bool isCapturing(cudaStream_t stream);
-  // Before ranks meet on the host. Throws E_MEMORY in a capture, after which the group goes on: nothing of a
-  // captured call has run, so that no rank waits for this one.
-  void refuseCapture();
+  // Before the host waits. Throws `status` with `text` in a capture, after which the group goes on: nothing
+  // of a captured call has run, so that no rank waits for this one.
+  void refuseCapture(fusco_status status, const char *text);
+  // The same before ranks share memory: E_MEMORY.
+  void refuseSharingInCapture() {
+    refuseCapture(FUSCO_E_MEMORY, "memory of an exchange cannot be shared in a capture: run it once before");
+  }
   void followStream(cudaStream_t stream);
   void leaveStream(cudaStream_t stream);
   // For members of Mailbox and Registry.

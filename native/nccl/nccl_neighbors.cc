@@ -76,10 +76,10 @@ bool Group::isCapturing(cudaStream_t stream) {
   return status != cudaStreamCaptureStatusNone;
 }
 
-void Group::refuseCapture() {
+void Group::refuseCapture(fusco_status status, const char *text) {
   if (!isCapturing(context_->stream(0))) return;
   leave();
-  throw Failure(FUSCO_E_MEMORY, "memory of an exchange cannot be shared in a capture: run it once before");
+  throw Failure(status, "%s", text);
 }
 
 void Group::followStream(cudaStream_t stream) {

@@ -212,6 +212,7 @@ cuda::PlanState BufferedPlan::finished() {
   }
   Group &group = planner_->group();
   group.enter(fusco_sized<fusco_nccl_call>());
+  group.refuseCapture(FUSCO_E_OPTION, "a capture cannot wait for planning: give max_recv_rows");
   cuda::Event done;
   done.create(group.device(), cuda::Timing::off);
   group.record(done, group.context().stream(0));

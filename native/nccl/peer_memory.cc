@@ -73,7 +73,7 @@ void PeerMemory::reserve(const fusco_nccl_call &call, const PeerNeed &need) {
       need.facts.arrivals <= capacity_.facts.arrivals) {
     return;
   }
-  group_.refuseCapture();
+  group_.refuseSharingInCapture();
   // Ranks that make another call need no memory, and would not come.
   compareCalls(call.digest);
   const PeerNeed grown = {roomy(need.flags, capacity_.flags),
