@@ -505,6 +505,7 @@ typedef struct fusco_nccl_planner fusco_nccl_planner; /**< options and limits, w
  * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
  * @retval FUSCO_E_PEER_MISMATCH  options or limits differ between ranks
  * @retval FUSCO_E_BACKEND        ranks of the group are on several machines, or an error of the driver
+ * @retval FUSCO_E_OPTION         the local rank's stream is captured
  * @retval other                  as fusco_cuda_planner_create
  */
 fusco_status fusco_nccl_planner_create(fusco_nccl_group *group, const fusco_nccl_call *call,

@@ -43,6 +43,7 @@ Planner::Planner(std::shared_ptr<Group> group, const fusco_nccl_call &call, cons
     return;
   }
   group_->enter(call);
+  group_->refuseCapture(FUSCO_E_OPTION, "a planner cannot be made in a capture: plan once before");
   compareOptions();
   {
     const std::lock_guard<std::mutex> lock(group_->context().mutex);
