@@ -193,6 +193,49 @@ export function deviceExchangeCases(ranks: number, cuda: Cuda): RankCase[] {
       }),
     ),
     {
+      name: 'device plans: planners of two sizes in turn, with delays',
+      async run(group) {
+        const wasm = await loadPlanner();
+        const rank = group.localRanks[0]!;
+        using buffers = new Buffers(cuda);
+        const [scratch] = buffers.poisoned([32 << 20]);
+        const sides = [];
+        for (const [i, tokens] of [300, 9].entries()) {
+          const { ranks: _, ...options } = optionsOf(ranks)[i]!;
+          const tables = tablesOf(ranks, tokens, 2 + i);
+          const plan = wasm.planAll(tables, { ...options, ranks });
+          const input = makeInputs(plan, 'bf16', ROW_BYTES, 28, true);
+          const bound = tables.reduce((sum, { ids }) => sum + ids.length, 8 * EXPERTS);
+          const maxTokens = Math.max(1, ...tables.map((table) => table.tokens));
+          const own = [tables[rank]!];
+          sides.push({
+            call: { ...options, ...routingOf(own, idsUp(buffers, own), bound), maxTokens },
+            from: buffers.up([input.rows[rank]!]),
+            to: buffers.poisoned([bound * ROW_BYTES]),
+            expected: (await expectedOf(plan, input)).received[rank]!,
+          });
+        }
+        for (let turn = 0; turn < 20; turn++) {
+          if (turn % ranks === rank) for (let i = 0; i < turn % 5; i++) cuda.fill(scratch!, i);
+          // No exchange in between: a rank that is ahead tells the counts of the second plan early.
+          const made: DeviceExchange[] = [];
+          for (const { call } of sides) made.push(await group.planOnDevice(call));
+          for (const [i, { from, to }] of sides.entries())
+            await made[i]!.dispatch({ payloads: [{ rowBytes: ROW_BYTES, from, to }] });
+          for (const [i, { to, expected }] of sides.entries()) {
+            const [found] = buffers.down(to) as [Uint8Array];
+            assertSame(
+              `turn ${turn}, plan ${i}`,
+              [found.subarray(0, expected.length)],
+              [expected],
+              ROW_BYTES,
+            );
+            made[i]!.close();
+          }
+        }
+      },
+    },
+    {
       name: 'device plans: a rank that is 50 ms late',
       async run(group) {
         const wasm = await loadPlanner();

@@ -1,15 +1,18 @@
 // Exchanges that are ordered by streams: all ranks on one machine. Calls follow one another without the host, along
 // several plans, with ranks that are late at random, with few SMs, and in graphs.
 
+import assert from 'node:assert/strict';
 import type { Cuda } from '../../../executor/backends/cuda/context.ts';
-import { makePlans } from '../preparedPlan.ts';
-import { Buffers } from '../support.ts';
+import { makePlans, type PreparedPlan } from '../preparedPlan.ts';
+import { Buffers, rejection } from '../support.ts';
 import type { RankCase } from './cases.ts';
 
 const REPEATS = 200;
 /** Bytes of a fill that delays a stream, and most fills of one delay. */
 const DELAY_BYTES = 64 << 20;
 const MOST_DELAYS = 8;
+/** Bytes of a buffer that no rank has mapped. */
+const UNSHARED_BYTES = 200 << 20;
 
 /** @param ranksPerNode of one of the plans */
 export function streamCases(cuda: Cuda, ranksPerNode: number): RankCase[] {
@@ -54,6 +57,26 @@ export function streamCases(cuda: Cuda, ranksPerNode: number): RankCase[] {
           if (i % 5 === 0) for (const [p, plan] of plans.entries()) plan.check(`replay ${i}, plan ${p}`);
         }
         for (const { exchange } of plans) exchange.close();
+      },
+    },
+    {
+      name: 'a capture refuses memory that is new, and the group goes on',
+      async run(group) {
+        using buffers = new Buffers(cuda);
+        const [plan] = (await makePlans(group, buffers, ranksPerNode)) as [PreparedPlan];
+        await plan.enqueue();
+        // Larger than all memory that was shared and freed before, which would be used again.
+        const to = buffers.poisoned([UNSHARED_BYTES]);
+        const [rowBytes, from] = [16, buffers.poisoned([16 * plan.exchange.tokens[0]!])];
+        let code: unknown;
+        using _graph = await cuda.captureAsync(async () => {
+          code = await rejection(plan.exchange.dispatch({ payloads: [{ rowBytes, from, to }] }));
+        });
+        assert.equal(code, 'E_MEMORY');
+        await plan.exchange.dispatch({ payloads: [{ rowBytes, from, to }] });
+        await plan.enqueue();
+        plan.check('after the capture');
+        plan.exchange.close();
       },
     },
     {
