@@ -281,9 +281,10 @@ def dispatch_fp8(x: Parts, states: Parts, rows: Sequence[int], group: str) -> li
     """As dispatch; the rows travel as e4m3 codes with a float32 scale for each 128 elements."""
     found, opened = _open(group, states)
     pairs = []
-    for part, values in enumerate(x):
+    # Copied before: the work may run on another stream, which follows what is enqueued until then.
+    for part, values in enumerate(_contiguous(x)):
         with found.row_work(part) as work:
-            pairs.append(fp8.quantize(values.contiguous(), work))
+            pairs.append(fp8.quantize(values, work))
     received = _move_pairs(found, opened, [codes for codes, _ in pairs], [scales for _, scales in pairs], rows)
     made = []
     for part, (codes, scales) in enumerate(zip(*received)):
