@@ -69,7 +69,7 @@ step 'compute-sanitizer'
 if command -v compute-sanitizer >/dev/null; then
   # Both at the same time: most of it is work of the host.
   sanitize() {
-    within 100 compute-sanitizer --tool "$1" --error-exitcode 9 "$app/node" "$app/test/gpu/sanitized.js" \
+    within 140 compute-sanitizer --tool "$1" --error-exitcode 9 "$app/node" "$app/test/gpu/sanitized.js" \
       >"$results/$1.log" 2>&1
   }
   sanitize memcheck &
