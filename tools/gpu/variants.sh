@@ -27,11 +27,11 @@ export CUDA_MODULE_LOADING=EAGER
 compile() {
   object=$1 source=$2
   shift 2
-  nvcc -O3 -arch=sm_90 --fmad=false -std=c++17 "$@" -Inative/include -Inative/cuda -Inative/core -Itools/gpu/variants \
-    -c -o "$work/$object.o" "$source" >"$work/$object.log" 2>&1 || { cat "$work/$object.log"; touch "$work/failed"; }
+  nvcc -O3 -arch=sm_90 --fmad=false -std=c++17 "$@" -Inative/include -Inative/cuda -Inative/core -Inative/host \
+    -Itools/gpu/variants -c -o "$work/$object.o" "$source" >"$work/$object.log" 2>&1 || { cat "$work/$object.log"; touch "$work/failed"; }
 }
 
-sources_hash() { cat tools/gpu/variants/* native/cuda/* native/core/* native/include/* 2>/dev/null | sha256sum; }
+sources_hash() { cat tools/gpu/variants/* native/cuda/* native/core/* native/host/* native/include/* 2>/dev/null | sha256sum; }
 
 build() {
   for kernel in move sum gradient; do
