@@ -24,7 +24,7 @@ function chosenCases(only: readonly string[]) {
 /** Runs cases from number `first` on, up to one after which the GPU cannot be used. */
 async function runCases(only: readonly string[], file: string, first: number): Promise<void> {
   // Cases that keep a GPU busy count on kernels that earlier cases have loaded.
-  if (first > 0) process.env.CUDA_MODULE_LOADING ??= 'EAGER';
+  if (first > 0) Object.assign(process.env, { CUDA_MODULE_LOADING: 'EAGER' });
   for (const { name, run } of chosenCases(only).slice(first)) {
     const began = performance.now();
     const tell = (error: string) =>
