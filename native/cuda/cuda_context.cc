@@ -24,10 +24,17 @@ bool isSticky(cudaError_t error) {
 constexpr uint64_t idleShare = 2;
 constexpr uint64_t idleSlack = uint64_t{1} << 20;
 
+// Of DevicesInOrder.
+std::mutex devicesInOrder;
+
 // Combine between devices is bound by the links: on two H100 eight SMs reach 99 % of what all do.
 constexpr uint32_t enoughBetweenDevices = 16;
 
 }  // namespace
+
+DevicesInOrder::DevicesInOrder(const CudaContext &context) {
+  if (context.groups().size() > 1) turn_ = std::unique_lock<std::mutex>(devicesInOrder);
+}
 
 void Event::Destroy::operator()(cudaEvent_t event) const {
   const OnDevice here(device);

@@ -143,6 +143,16 @@ class OnDevice {
   int before_ = 0;
 };
 
+// While it lives, no other context of this process enqueues a call on several devices: where contexts share
+// streams, calls whose devices wait for one another must come in the same order on all of these devices.
+class DevicesInOrder {
+ public:
+  explicit DevicesInOrder(const CudaContext &context);
+
+ private:
+  std::unique_lock<std::mutex> turn_;
+};
+
 // Allows this thread to allocate while it captures: what it allocates is not part of the capture.
 class RelaxedCapture {
  public:

@@ -28,7 +28,7 @@ void onDevices(DevicePlan &plan, F launch) {
 // events do. In a capture all edges are events, because these bring the streams of all devices into it.
 class Edges {
  public:
-  explicit Edges(DevicePlan &plan, bool isOnePass = false) : plan_(plan) {
+  explicit Edges(DevicePlan &plan, bool isOnePass = false) : plan_(plan), order_(plan.context()) {
     CudaContext &context = plan.context();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     context.check(cudaStreamIsCapturing(context.leader(context.groups().front()), &status),
@@ -59,6 +59,7 @@ class Edges {
 
  private:
   DevicePlan &plan_;
+  const DevicesInOrder order_;
   bool captured_ = false;
   bool usesEvents_ = true;
   bool hasMet_ = false;

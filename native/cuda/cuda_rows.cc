@@ -76,6 +76,7 @@ void clearRows(CudaContext &context, uint32_t rank, const fusco_buffer &rows, ui
   }
   if (rows.bytes == 0) return;
   context.checkReach("rows", rank, rows.data);
+  context.checkReach("first", rank, first);
   const ClearParams params = {static_cast<uint8_t *>(rows.data), rows.bytes, rowBytes, first};
   launchOn(context, rank, "launching a fill", [&](const DeviceLimits &limits, cudaStream_t stream) {
     return launchClear(params, limits, stream);

@@ -121,6 +121,7 @@ void DevicePlanner::plan(const std::vector<fusco_ids> &ids, const std::vector<ui
     }
     std::copy(buffers.begin(), buffers.end(), params.buffers);
   }
+  const DevicesInOrder order(*context_);
   context_->ready();
   if (params_.size() == 1) {
     enqueue(planCounts | planSlots | planForward);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "plan.hpp"
 #include "plan_layout.h"
 
 namespace fusco::cuda {

@@ -3,8 +3,8 @@
 
 #include <vector>
 
+#include "fusco.h"
 #include "one_pass_plan.hpp"
-#include "plan.hpp"
 
 namespace fusco::cuda {
 

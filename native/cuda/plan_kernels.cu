@@ -2,6 +2,8 @@
 
 #include <cooperative_groups.h>
 
+#include <algorithm>
+
 #include "edges_device.cuh"
 #include "plan_device.cuh"
 
@@ -164,7 +166,7 @@ void launchSlots(const PlanParams &params, const Signals &signals, cudaStream_t 
 void launchForward(const PlanParams &params, const Signals &signals, cudaStream_t stream) {
   const PlanSizes &sizes = params.sizes;
   if (signals.control != nullptr) {
-    const uint32_t blocks = ceilDiv(static_cast<uint32_t>(sizes.maxEntries()), 8 * tileThreads);
+    const uint32_t blocks = std::max(1u, ceilDiv(static_cast<uint32_t>(sizes.maxEntries()), 8 * tileThreads));
     takeArrivals<<<dim3(blocks, sizes.ranks), tileThreads, 0, stream>>>(params, signals);
   }
   if (sizes.isFlat != 0) return;

@@ -31,6 +31,8 @@ class Subject implements Disposable {
   readonly ids;
   readonly options: PlanOptions;
   readonly expected: VerifiedPlan;
+  /** Rows of every receive buffer: a captured exchange needs a bound. */
+  readonly bound: number;
   readonly #buffers: DeviceBuffer[];
   readonly #tables;
 
@@ -42,7 +44,9 @@ class Subject implements Disposable {
     this.memory = new DeviceMemory(cuda);
     this.options = options;
     const spec = nativeOptions(resolveOptions(options, topk));
-    this.planner = new DevicePlanner(nativeCuda(cuda), spec, { maxTokens });
+    this.expected = planAllNatively(tables, options);
+    this.bound = Math.max(...this.expected.shards.map(({ recvRows }) => recvRows));
+    this.planner = new DevicePlanner(nativeCuda(cuda), spec, { maxTokens, maxRecvRows: this.bound });
     this.#buffers = tables.map((_, rank) => this.memory.alloc(rank, this.planner.bufferBytes));
     // Routers give 64-bit ids.
     this.#tables = tables.map(({ ids, tokens }) => ({
@@ -54,7 +58,6 @@ class Subject implements Disposable {
       cuda.copy(rank, buffer, values, values.byteLength);
       return { ids: buffer, dtype: 'i64', tokens, topk } as const;
     });
-    this.expected = planAllNatively(this.#tables, options);
   }
 
   /** Enqueues planning. The caller closes the plan. */
@@ -104,10 +107,10 @@ export async function benchDevicePlanning(
   using subject = new Subject(cuda, tables, options);
   using clock = new DeviceClock(cuda);
   using given = cuda.devicePlan(subject.expected);
-  const { memory, expected, check } = subject;
+  const { memory, expected, bound, check } = subject;
   const { rowBytes } = expected.spec;
   const from = expected.shards.map(({ tokens }, rank) => memory.random(rank, tokens * rowBytes));
-  const to = expected.shards.map(({ recvRows }, rank) => memory.alloc(rank, recvRows * rowBytes));
+  const to = expected.shards.map((_, rank) => memory.alloc(rank, bound * rowBytes));
   const dispatch = { payloads: [{ rowBytes, dtype: 'bf16', from, to }] } as const;
   const plan = () => subject.plan().close();
   const live = () => {

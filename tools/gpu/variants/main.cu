@@ -1,13 +1,16 @@
 // Times variants of the one-pass kernels in turn, and compares the bytes that they write with those of the
 // library's kernels:
 //
-//   variants threads|processes GPUS
+//   variants threads|processes GPUS SECONDS
+//
+// No candidate starts after SECONDS.
 //
 // All GPUs start a call together; a time is that of the slowest GPU, a median. `chained` is the time per call
 // of three consecutive calls, and for 128 tokens of a captured graph of ten. A line per candidate; the
 // fastest of each case last.
 //
 // Exit 1: a variant wrote other bytes, or something failed.
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -35,6 +38,8 @@ struct Event {
   operator cudaEvent_t() const { return event; }
 };
 
+using Clock = std::chrono::steady_clock;
+
 double medianOf(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
@@ -44,8 +49,9 @@ double medianOf(std::vector<double> values) {
 class Runner {
  public:
   // `sequence`: value of the last hold() of this rank; it only grows.
-  Runner(Meeting &meeting, Rank &rank, uint32_t self, volatile uint32_t *released, uint32_t &sequence)
-      : meeting_(meeting), rank_(rank), self_(self), released_(released), sequence_(sequence) {}
+  Runner(Meeting &meeting, Rank &rank, uint32_t self, volatile uint32_t *released, uint32_t &sequence,
+         Clock::time_point end)
+      : meeting_(meeting), rank_(rank), self_(self), released_(released), sequence_(sequence), end_(end) {}
 
   // Returns whether all candidates wrote what the first one did.
   bool run(const char *title, const std::vector<Candidate> &candidates, bool inGraph) {
@@ -56,7 +62,12 @@ class Runner {
     for (size_t i = 0; i < candidates.size(); i++) {
       const Candidate &candidate = candidates[i];
       rank_.poison();
+      if (self_ == 0) meeting_.isOver = Clock::now() > end_;
       meeting_.barrier();
+      if (meeting_.isOver) {
+        if (self_ == 0) std::printf("left out: %s, from %s on\n", title, candidate.name.c_str());
+        break;
+      }
       must(candidate.enqueue(rank_.stream()), candidate.name.c_str());
       const uint64_t hash = rank_.hash();
       if (i == 0) expected = hash;
@@ -77,6 +88,7 @@ class Runner {
                     candidate.shape.lagTokens, candidate.shape.senders, one, chained,
                     isSame ? "same" : "DIFFERENT BYTES");
       std::printf("%s\n", line);
+      std::fflush(stdout);
       if (isSame && (fastest.empty() || figure < best)) {
         best = figure;
         fastest = line;
@@ -105,18 +117,18 @@ class Runner {
     for (int repeat = -2; repeat < repeats; repeat++) {
       const uint32_t value = ++sequence_;
       hold(released_, value, rank_.stream());
-      must(cudaEventRecord(start_, rank_.stream()), "recording");
+      must(cudaEventRecord(first_, rank_.stream()), "recording");
       if (inGraph) {
         must(cudaGraphLaunch(graph, rank_.stream()), "launching a graph");
       } else {
         for (uint32_t i = 0; i < calls; i++) must(candidate.enqueue(rank_.stream()), "launching");
       }
-      must(cudaEventRecord(end_, rank_.stream()), "recording");
+      must(cudaEventRecord(last_, rank_.stream()), "recording");
       meeting_.barrier();
       if (self_ == 0) meeting_.released = value;
       must(cudaStreamSynchronize(rank_.stream()), "waiting");
       float ms = 0;
-      must(cudaEventElapsedTime(&ms, start_, end_), "timing");
+      must(cudaEventElapsedTime(&ms, first_, last_), "timing");
       meeting_.ms[self_] = ms / calls;
       meeting_.barrier();
       if (repeat >= 0) times.push_back(*std::max_element(meeting_.ms, meeting_.ms + meeting_.ranks));
@@ -131,8 +143,9 @@ class Runner {
   const uint32_t self_;
   volatile uint32_t *released_;
   uint32_t &sequence_;
-  Event start_;
-  Event end_;
+  const Clock::time_point end_;
+  Event first_;
+  Event last_;
 };
 
 template <class Variant>
@@ -231,7 +244,7 @@ bool runTokens(Runner &runner, const Rank &rank, const Workload &workload, bool 
   return runner.run("combine gradient 4096", gradients(rank, wide), false) && isGood;
 }
 
-bool runAll(uint32_t ranks, bool isProcesses) {
+bool runAll(uint32_t ranks, bool isProcesses, Clock::time_point end) {
   std::vector<Workload> workloads;
   for (const uint32_t tokens : {4096, 128, 32768}) workloads.emplace_back(ranks, tokens);
   std::atomic<bool> isGood{true};
@@ -249,7 +262,7 @@ bool runAll(uint32_t ranks, bool isProcesses) {
     uint32_t sequence = 0;
     for (const Workload &workload : workloads) {
       Rank rank(meeting, workload, self);
-      Runner runner(meeting, rank, self, released, sequence);
+      Runner runner(meeting, rank, self, released, sequence, end);
       if (!runTokens(runner, rank, workload, isProcesses)) isGood = false;
     }
     if (isProcesses && !isGood) std::_Exit(1);
@@ -261,13 +274,17 @@ bool runAll(uint32_t ranks, bool isProcesses) {
 }  // namespace fusco::variants
 
 int main(int count, char **arguments) {
-  const bool isProcesses = count == 3 && std::strcmp(arguments[1], "processes") == 0;
-  const int gpus = count == 3 ? std::atoi(arguments[2]) : 0;
+  const auto start = fusco::variants::Clock::now();
+  const bool isProcesses = count == 4 && std::strcmp(arguments[1], "processes") == 0;
+  const int gpus = count == 4 ? std::atoi(arguments[2]) : 0;
   if (gpus < 2 || gpus > static_cast<int>(fusco::variants::mostRanks)) {
-    std::fprintf(stderr, "variants threads|processes GPUS\n");
+    std::fprintf(stderr, "variants threads|processes GPUS SECONDS\n");
     return 2;
   }
   std::printf("%s, %d GPUs\n", arguments[1], gpus);
   std::printf("case | variant | shape | ms | ms, chained | bytes\n");
-  return fusco::variants::runAll(static_cast<uint32_t>(gpus), isProcesses) ? 0 : 1;
+  // Processes would print it again.
+  std::fflush(stdout);
+  const auto end = start + std::chrono::seconds(std::atoi(arguments[3]));
+  return fusco::variants::runAll(static_cast<uint32_t>(gpus), isProcesses, end) ? 0 : 1;
 }

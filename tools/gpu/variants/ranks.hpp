@@ -49,6 +49,7 @@ struct Meeting {
   std::atomic<uint32_t> arrived{0};
   std::atomic<uint32_t> turn{0};
   volatile uint32_t released = 0;  // what hold() waits for
+  volatile bool isOver = false;    // no time is left
   void *address[mostRanks][sharedBuffers];
   cudaIpcMemHandle_t handle[mostRanks][sharedBuffers];
   // [of][rank]: where rank `rank` addresses a buffer of rank `of`.
