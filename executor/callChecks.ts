@@ -3,7 +3,6 @@
 
 import { checkChoice, checkInteger, checkKeys, FuscoError } from '../planner/errors.ts';
 import { MAX_ROW_BYTES, MAX_ROWS } from '../planner/format/layout.ts';
-import type { Plan } from '../planner/plan.ts';
 import { DTYPE_BYTES } from '../planner/spec.ts';
 import type { ExchangeCalls, ExchangeKind, Fp8Call, Memory, RowWorkCalls } from './backends/types.ts';
 import { checkBytes, checkElements, checkSameElements, type ElementType, isExternal } from './memory.ts';
@@ -131,8 +130,8 @@ const CALL_KEYS: { readonly [Kind in keyof (ExchangeCalls & RowWorkCalls)]: read
   gateBackward: ['options', 'tokens', 'ids', 'scores', 'weightsGradient', 'logitsGradient'],
 };
 
-/** [local ranks] each. */
-type Sizes = Readonly<Record<'tokens' | 'entries' | 'recvRows', readonly number[]>>;
+/** The sizes of a plan that calls are checked against: [local ranks] each. */
+export type Sizes = Readonly<Record<'tokens' | 'entries' | 'recvRows', readonly number[]>>;
 
 const EXCHANGES: {
   readonly [Kind in ExchangeKind]: (call: ExchangeCalls[Kind], sizes: Sizes) => BufferLists;
@@ -186,19 +185,12 @@ const EXCHANGES: {
 
 /** Throws E_BUFFER, E_DTYPE or E_OPTION unless the call fits the plan. */
 export function checkExchange<Kind extends ExchangeKind>(
-  plan: Plan,
-  localRanks: readonly number[],
+  sizes: Sizes,
   kind: Kind,
   call: ExchangeCalls[Kind],
 ): void {
-  const shards = localRanks.map((rank) => plan.shards[rank]!);
-  const sizes: Sizes = {
-    tokens: shards.map((shard) => shard.tokens),
-    entries: shards.map((shard) => shard.entries),
-    recvRows: shards.map((shard) => shard.recvRows),
-  };
   checkKeys(kind, call, CALL_KEYS[kind]);
-  checkBuffers(shards.length, EXCHANGES[kind](call, sizes));
+  checkBuffers(sizes.tokens.length, EXCHANGES[kind](call, sizes));
 }
 
 function fp8Buffers(call: Fp8Call, plain: 'in' | 'out', coded: 'in' | 'out'): BufferLists {

@@ -14,25 +14,22 @@ import type {
   Backend,
   BackendName,
   BufferBytes,
-  CombineCall,
-  CombineGradientCall,
   Coordinator,
-  DispatchCall,
-  ExchangeCalls,
-  ExchangeKind,
-  ExchangeReport,
   Fp8Call,
   GateBackwardCall,
   GateCall,
   Memory,
   PreparedPlan,
   RowWorkCalls,
-  WeightGradientCall,
 } from './backends/types.ts';
-import { checkExchange, checkRowWork } from './callChecks.ts';
+import { checkRowWork } from './callChecks.ts';
+import { DeviceExchange, type DeviceRouting } from './deviceExchange.ts';
+import { deviceRequest, gatherAll } from './deviceRequest.ts';
 import { findAddon, needAddon } from './native/addon.ts';
 import { planDistributed } from './planDistributed.ts';
+import { PlanExchange } from './planExchange.ts';
 import { connect } from './rendezvous/session.ts';
+import type { ExpertBlocks } from './training/expertBlocks.ts';
 import { Recorder } from './training/recorder.ts';
 
 /**
@@ -92,7 +89,7 @@ export class Group implements Disposable {
   readonly backend: BackendName;
   readonly #backend: Backend;
   readonly #planner: Planner;
-  readonly #open = new Set<Exchange>();
+  readonly #open = new Set<PlanExchange>();
   #recorder: Recorder | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
@@ -142,25 +139,24 @@ export class Group implements Disposable {
       });
     }
     const gather = allGather.bind(this.#backend);
-    return planDistributed(this.#planner, gather, this.localRanks[0]!, routing[0]!, {
+    const plan = await planDistributed(this.#planner, gather, this.localRanks[0]!, routing[0]!, {
       ...options,
       ranks: this.ranks,
     });
+    if (this.#recorder?.closed === false) this.#recorder.add(routing, plan);
+    return plan;
   }
 
   /**
    * Records the routing of every plan that this group makes from now on, until the recorder is closed, into a directory
-   * that `fusco plan` reads step by step; see recorder.ts. Files are written in the background.
+   * that `fusco plan` reads step by step; see recorder.ts. Files are written in the background. If ranks live in other
+   * processes, it is collective, and every rank writes its own files into the same directory. Plans that are made on
+   * devices are not recorded: the ids are not on the host.
    *
    * @throws FuscoError E_FILE_WRITE, E_FILE_READ; E_OPTION while another recorder of this group is open
    */
   async record(path: string): Promise<Recorder> {
     this.#refuseClosed();
-    if (this.#backend.allGather !== undefined) {
-      throw new FuscoError('E_BACKEND', 'routing can be recorded only if all ranks live in one process', {
-        hint: 'Record with the reference, host or cuda backend.',
-      });
-    }
     const refuseSecond = () => {
       if (this.#recorder?.closed !== false) return;
       throw new FuscoError('E_OPTION', `the group is recorded in ${this.#recorder.path} already`, {
@@ -168,7 +164,7 @@ export class Group implements Disposable {
       });
     };
     refuseSecond();
-    const recorder = await Recorder.open(path);
+    const recorder = await this.#openRecorder(path);
     try {
       refuseSecond();
     } catch (error) {
@@ -177,6 +173,17 @@ export class Group implements Disposable {
     }
     this.#recorder = recorder;
     return recorder;
+  }
+
+  #openRecorder(path: string): Promise<Recorder> {
+    const { allGather } = this.#backend;
+    if (allGather === undefined) return Recorder.open(path);
+    return Recorder.openRank(path, this.localRanks[0]!, async (own) => {
+      const bytes = new Uint8Array(Int32Array.of(own).buffer);
+      const all = await allGather.call(this.#backend, 'the next step of a recording', bytes);
+      const steps = all.map((of) => new Int32Array(Uint8Array.from(of).buffer)[0]!);
+      return Math.min(...steps) < 0 ? -1 : Math.max(...steps);
+    });
   }
 
   /** Uploads a plan, to be exchanged any number of times. Throws E_UNVERIFIED, E_RANKS, E_BACKEND, E_CLOSED. */
@@ -192,6 +199,37 @@ export class Group implements Disposable {
     }
     const prepared = await this.#backend.prepare(plan);
     const exchange = new Exchange(plan, this.localRanks, prepared, () => this.#open.delete(exchange));
+    this.#open.add(exchange);
+    return exchange;
+  }
+
+  /**
+   * Plans one exchange on the devices, from expert ids in device memory: the same plan as planLocal makes, without the
+   * host in the way. Only the cuda and nccl backends plan on devices; on nccl all ranks are on one machine. The first call
+   * with its options and bounds makes a planner, which waits; later calls enqueue. Collective on nccl.
+   *
+   * @param call ids, bounds, and the options of the plan; the strategy is `flat` or `hier`
+   * @throws FuscoError E_BACKEND on other backends; E_OPTION for `auto`; E_RANKS, E_LIMIT, E_BUFFER, E_PLACEMENT; without
+   * maxRecvRows also E_ROUTING_ID and E_ROUTING_DUPLICATE for bad ids of local ranks; E_PEER_TIMEOUT, E_PEER_MISMATCH
+   */
+  async planOnDevice(call: DeviceRouting & GroupPlanOptions): Promise<DeviceExchange> {
+    this.#refuseClosed();
+    if (this.#backend.planOnDevice === undefined) {
+      throw new FuscoError('E_BACKEND', `the ${this.backend} backend does not plan on devices`, {
+        hint: 'Use the cuda or nccl backend, or plan on the host with planLocal.',
+      });
+    }
+    const request = deviceRequest(call, this.ranks, this.localRanks.length);
+    const prepared = await this.#backend.planOnDevice(request);
+    const { localRanks } = this;
+    const { allGather } = this.#backend;
+    const gather = allGather === undefined ? undefined : gatherAll(allGather.bind(this.#backend));
+    const onClose = () => void this.#open.delete(exchange);
+    const exchange: DeviceExchange = await DeviceExchange.open(request, prepared, {
+      localRanks,
+      gather,
+      onClose,
+    });
     this.#open.add(exchange);
     return exchange;
   }
@@ -282,20 +320,11 @@ export class Group implements Disposable {
 export let preparedOf: (exchange: Exchange) => PreparedPlan;
 
 /** A plan that is ready to run: plan once, exchange many times into buffers that the caller owns. */
-export class Exchange implements Disposable {
+export class Exchange extends PlanExchange {
   static {
-    preparedOf = (exchange) => exchange.#prepared;
+    preparedOf = (exchange) => exchange.prepared;
   }
   readonly plan: VerifiedPlan;
-  /** Rows of each local rank's receive buffer, padding included. */
-  readonly recvRows: readonly number[];
-  /** Tokens of each local rank. */
-  readonly tokens: readonly number[];
-  /** Ranks of the group that live in this process. */
-  readonly localRanks: readonly number[];
-  readonly #prepared: PreparedPlan;
-  readonly #onClose: () => void;
-  #closed = false;
 
   /** For Group.prepare. */
   constructor(
@@ -304,44 +333,23 @@ export class Exchange implements Disposable {
     prepared: PreparedPlan,
     onClose: () => void,
   ) {
+    const shards = localRanks.map((rank) => plan.shards[rank]!);
+    const sizes = {
+      tokens: shards.map((shard) => shard.tokens),
+      entries: shards.map((shard) => shard.entries),
+      recvRows: shards.map((shard) => shard.recvRows),
+    };
+    super(localRanks, sizes, prepared, onClose);
     this.plan = plan;
-    this.recvRows = localRanks.map((rank) => plan.shards[rank]!.recvRows);
-    this.tokens = localRanks.map((rank) => plan.shards[rank]!.tokens);
-    this.localRanks = localRanks;
-    this.#prepared = prepared;
-    this.#onClose = onClose;
   }
 
-  /** Sends every token's row to its slots. Throws E_BUFFER, E_DTYPE, E_CLOSED before anything is moved. */
-  async dispatch(call: DispatchCall): Promise<ExchangeReport> {
-    return this.#run('dispatch', call);
-  }
-
-  /** Returns the rows to their tokens and adds them: out[t] = sum over ascending k of w[t, k] * y[slot(t, k)], float32, rounded once. */
-  async combine(call: CombineCall): Promise<ExchangeReport> {
-    return this.#run('combine', call);
-  }
-
-  /** The gradient of combine's weights, in a fixed order of additions. */
-  async weightGradient(call: WeightGradientCall): Promise<ExchangeReport> {
-    return this.#run('weightGradient', call);
-  }
-
-  /**
-   * Both gradients of a weighted combine: to[slot(t, k)] = w[t, k] * dOut[t], and the gradient of w. The bits are those of
-   * `dispatch` with `scale` and of `weightGradient`; in one call each row of dOut is read once, and between GPUs of one
-   * process it crosses a link once per rank.
-   *
-   * @throws FuscoError E_BUFFER, E_DTYPE, E_CLOSED before anything is moved
-   */
-  async combineGradient(call: CombineGradientCall): Promise<ExchangeReport> {
-    return this.#run('combineGradient', call);
-  }
-
-  async #run<Kind extends ExchangeKind>(kind: Kind, call: ExchangeCalls[Kind]): Promise<ExchangeReport> {
-    this.#refuseClosed();
-    checkExchange(this.plan, this.localRanks, kind, call);
-    return this.#prepared.run(kind, call);
+  expertBlocks(): readonly ExpertBlocks[] {
+    const { instanceExpert } = this.plan.spec.placement;
+    return this.localRanks.map((rank) => {
+      const { firstInstance, localInstances, expertOffset, expertRows } = this.plan.shards[rank]!;
+      const experts = instanceExpert.subarray(firstInstance, firstInstance + localInstances);
+      return { rank, experts, expertOffsets: expertOffset, expertCounts: expertRows };
+    });
   }
 
   /**
@@ -351,25 +359,9 @@ export class Exchange implements Disposable {
    * @param rowBytes 1..16777216
    */
   bufferBytes(rowBytes: number): BufferBytes {
-    this.#refuseClosed();
+    this.refuseClosed();
     checkInteger('rowBytes', rowBytes, 1, MAX_ROW_BYTES);
-    return this.#prepared.bufferBytes?.(rowBytes) ?? { tables: 0, dispatch: 0, combine: 0 };
-  }
-
-  #refuseClosed(): void {
-    if (this.#closed) throw new FuscoError('E_CLOSED', 'the exchange is closed');
-  }
-
-  /** Frees what the backend keeps for this plan. Calls in flight finish first. Closing twice is harmless. */
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#prepared.close();
-    this.#onClose();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
+    return this.prepared.bufferBytes?.(rowBytes) ?? { tables: 0, dispatch: 0, combine: 0 };
   }
 }
 

@@ -39,6 +39,7 @@ export type {
   Payload,
   WeightGradientCall,
 } from './backends/types.ts';
+export { DeviceExchange, type DeviceRouting, type IdDtype } from './deviceExchange.ts';
 export { createGroup, Exchange, Group, type GroupOptions, type GroupPlanOptions } from './group.ts';
 export { fromBf16, toBf16 } from './numeric.ts';
 export type { LateRank, LateReport } from './rendezvous/report.ts';

@@ -35,6 +35,16 @@ export function spin(cuda: Cuda, rank: number, nanoseconds: number): void {
 }
 
 /**
+ * Occupies all SMs of a rank's device but `smsLeft` for `nanoseconds`, on the rank's stream: enqueues and returns.
+ *
+ * @throws FuscoError E_BACKEND without the addon of the benches
+ */
+export function occupy(cuda: Cuda, rank: number, smsLeft: number, nanoseconds: number): void {
+  const addon = requireBenchAddon();
+  attempt(() => addon.cudaOccupy(nativeCuda(cuda), rank, smsLeft, nanoseconds));
+}
+
+/**
  * Runs native work on the plan of an exchange of the nccl backend, as one numbered call of its group. All ranks make the
  * same calls in the same order.
  *

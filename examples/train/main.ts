@@ -1,7 +1,7 @@
 // Trains a small Mixture-of-Experts network to read handwritten digits, expert-parallel, and once more on one rank:
 //
 //   npm run example:train -- [--steps N | --short] [--ranks 1|2|4] [--backend auto|reference|host|cuda|nccl]
-//                            [--one-rank-blocks N] [--json FILE]
+//                            [--plan host|device] [--one-rank-blocks N] [--json FILE]
 //
 // With nccl it is started once for each rank, and every process compares what it knows:
 //
@@ -26,6 +26,7 @@ interface Options {
   readonly steps: number;
   readonly ranks: number;
   readonly backend: BackendName | 'auto';
+  readonly plansOnDevice: boolean;
   readonly oneRankBlocks: number;
   readonly json: string | undefined;
 }
@@ -48,6 +49,7 @@ function readOptions(): Options {
       short: { type: 'boolean', default: false },
       ranks: { type: 'string', default: String(BLOCKS) },
       backend: { type: 'string', default: 'auto' },
+      plan: { type: 'string', default: 'host' },
       'one-rank-blocks': { type: 'string', default: String(BLOCKS) },
       json: { type: 'string' },
     },
@@ -57,10 +59,14 @@ function readOptions(): Options {
     throw new Error(`--${name} ${text} is not a whole number from 1 to ${max}`);
   };
   const ranks = whole('ranks', values.ranks, BLOCKS);
+  if (values.plan !== 'host' && values.plan !== 'device') {
+    throw new Error(`--plan ${values.plan} is neither host nor device`);
+  }
   return {
     steps: whole('steps', values.steps ?? String(values.short ? SHORT_STEPS : FULL_STEPS), 1_000_000),
     ranks,
     backend: values.backend as Options['backend'],
+    plansOnDevice: values.plan === 'device',
     oneRankBlocks: whole('one-rank-blocks', values['one-rank-blocks'], BATCH),
     json: values.json,
   };
@@ -87,7 +93,7 @@ async function accuracyOf(trainer: Trainer, digits: Digits): Promise<number> {
 async function train(
   ranks: number,
   blocks: number,
-  { steps, backend }: Options,
+  { steps, backend, plansOnDevice }: Options,
   { training, heldOut }: ReturnType<typeof loadDigits>,
 ): Promise<Training> {
   const start = performance.now();
@@ -95,7 +101,7 @@ async function train(
   await using group = await createGroup(backend === 'nccl' ? { backend } : { ranks, backend });
   const size = group.ranks;
   if (blocks % size > 0) throw new Error(`${blocks} blocks do not fill ${size} ranks evenly`);
-  using trainer = await Trainer.open(group, { images: BATCH, blocks });
+  using trainer = await Trainer.open(group, { images: BATCH, blocks, plansOnDevice });
   const say = group.localRanks[0] === 0 ? console.log : () => {};
   say(`\n${size} rank${size === 1 ? '' : 's'} on ${group.backend}, ${steps} steps of ${BATCH} images`);
   const before = await accuracyOf(trainer, heldOut);
@@ -172,7 +178,10 @@ async function main(): Promise<number> {
   );
   const many = await train(options.ranks, BLOCKS, options, digits);
   console.log(`  median ms of a stage: ${JSON.stringify(stageMedians(many.times))}`);
-  const alone = { ...options, backend: options.backend === 'nccl' ? 'auto' : options.backend } as const;
+  // One rank without a launcher plans on the host, with the same bits.
+  const isLaunched = options.backend === 'nccl';
+  const plansOnDevice = options.plansOnDevice && !isLaunched;
+  const alone = { ...options, plansOnDevice, backend: isLaunched ? 'auto' : options.backend } as const;
   const one = await train(1, options.oneRankBlocks, alone, digits);
   const isSame = compare(many, one);
   const learned = many.accuracy[1] > many.accuracy[0] && many.losses.at(-1)! < many.losses[0]!;

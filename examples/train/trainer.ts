@@ -4,7 +4,7 @@
 // what: expert weights add up the rows of an expert's block, which are ordered by (source rank, token, k); shared
 // weights add up the images of a block, and then the blocks.
 
-import { ExpertLayer, type Group, StepClock } from 'fusco';
+import { type DeviceExchange, type Exchange, ExpertLayer, type Group, StepClock } from 'fusco';
 import { AllSum } from './allSum.ts';
 import { type Digits, PIXELS } from './digits.ts';
 import type { Rows } from './matrix.ts';
@@ -41,6 +41,8 @@ export interface TrainerOptions {
   images: number;
   /** Blocks of a batch, all ranks together; a multiple of the ranks. */
   blocks: number;
+  /** Plan on the devices instead of on the host. */
+  plansOnDevice?: boolean;
 }
 
 export interface BatchResult {
@@ -81,15 +83,27 @@ export class Trainer implements Disposable {
   readonly #sum: AllSum;
   readonly #blocks: number;
   readonly #ranks: readonly Rank[];
+  /** Most tokens of a rank, if plans are made on the devices. */
+  readonly #maxTokens: number | undefined;
 
-  private constructor(group: Group, sum: AllSum, ranks: readonly Rank[], blocks: number) {
+  private constructor(
+    group: Group,
+    sum: AllSum,
+    ranks: readonly Rank[],
+    blocks: number,
+    maxTokens: number | undefined,
+  ) {
+    this.#maxTokens = maxTokens;
     this.#group = group;
     this.#sum = sum;
     this.#ranks = ranks;
     this.#blocks = blocks;
   }
 
-  static async open(group: Group, { images, blocks }: TrainerOptions): Promise<Trainer> {
+  static async open(
+    group: Group,
+    { images, blocks, plansOnDevice = false }: TrainerOptions,
+  ): Promise<Trainer> {
     const { ranks, localRanks } = group;
     const tokens = Math.ceil(images / ranks) + blocks;
     const local = localRanks.map((rank): Rank => {
@@ -111,7 +125,8 @@ export class Trainer implements Disposable {
       };
     });
     const width = local[0]!.shared.values.length + STATISTICS;
-    return new Trainer(group, await AllSum.open(group, blocks / ranks, width), local, blocks);
+    const sum = await AllSum.open(group, blocks / ranks, width);
+    return new Trainer(group, sum, local, blocks, plansOnDevice ? tokens : undefined);
   }
 
   /** One step of training. */
@@ -172,16 +187,25 @@ export class Trainer implements Disposable {
     );
   }
 
-  /** Plans this step's exchange, which the caller closes. */
-  async #openLayer({ tokens }: Batch): Promise<{ experts: ExpertLayer; [Symbol.dispose](): void }> {
+  /** Plans this step's exchange. */
+  async #plan({ tokens }: Batch): Promise<Exchange | DeviceExchange> {
     const { clock } = this;
-    const tables = this.#ranks.map(({ a }, i) => {
-      const count = tokens[i]!;
-      return { ids: a.ids.subarray(0, count * TOPK), tokens: count, topk: TOPK };
-    });
     const options = { experts: EXPERTS, hidden: WIDTH, dtype: 'f32' } as const;
+    const ids = this.#ranks.map(({ a }, i) => a.ids.subarray(0, tokens[i]! * TOPK));
+    const maxTokens = this.#maxTokens;
+    if (maxTokens !== undefined) {
+      const routing = { ids, tokens, topk: TOPK, maxTokens };
+      return clock.time('plan', () => this.#group.planOnDevice({ ...options, ...routing }));
+    }
+    const tables = ids.map((own, i) => ({ ids: own, tokens: tokens[i]!, topk: TOPK }));
     const plan = await clock.time('plan', () => this.#group.planLocal(tables, options));
-    const exchange = await clock.time('prepare', () => this.#group.prepare(plan));
+    return clock.time('prepare', () => this.#group.prepare(plan));
+  }
+
+  /** Plans this step's exchange, which the caller closes. */
+  async #openLayer(batch: Batch): Promise<{ experts: ExpertLayer; [Symbol.dispose](): void }> {
+    const { clock } = this;
+    const exchange = await this.#plan(batch);
     const experts = new ExpertLayer(exchange, { hidden: WIDTH, dtype: 'f32', clock });
     return { experts, [Symbol.dispose]: () => exchange.close() };
   }

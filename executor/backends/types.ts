@@ -2,7 +2,7 @@
 
 import type { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
-import type { Dtype, Strategy } from '../../planner/spec.ts';
+import type { Dtype, PlanSpec, Strategy } from '../../planner/spec.ts';
 import type { Memory } from '../memory.ts';
 import type { FloatDtype } from '../numeric.ts';
 import type { GateBackwardBuffers, GateBuffers, GateOptions } from '../training/gating.ts';
@@ -220,6 +220,53 @@ export type RowWork = {
   readonly [Kind in keyof RowWorkCalls]: (call: RowWorkCalls[Kind]) => Promise<void>;
 };
 
+export type IdDtype = 'i8' | 'u8' | 'i16' | 'u16' | 'i32' | 'u32' | 'i64' | 'u64';
+
+/** One rank's top-k expert ids in device memory, or, before they are copied there, in a typed array. */
+export interface DeviceIds {
+  /** [tokens, topk]. */
+  readonly ids: Memory;
+  readonly dtype: IdDtype;
+  readonly tokens: number;
+  readonly topk: number;
+}
+
+/** Addresses in a plan buffer, u32 each. */
+export interface PlanView {
+  readonly localInstances: number;
+  /** [localInstances], clipped to maxRecvRows. */
+  readonly expertCounts: bigint;
+  /** [localInstances + 1], clipped to maxRecvRows. */
+  readonly expertOffsets: bigint;
+  /** [1]: rows of the receive buffer, not clipped. */
+  readonly recvRows: bigint;
+  /** [1]: rows at or beyond maxRecvRows. */
+  readonly overflowRows: bigint;
+}
+
+/** Expert ids of the local ranks, and the options and bounds of the plans made from them. */
+export interface DevicePlanRequest {
+  readonly spec: PlanSpec;
+  /** [local ranks] */
+  readonly ids: readonly DeviceIds[];
+  /** Of a rank; the same on all ranks. */
+  readonly maxTokens: number;
+  /** Rows of a receive buffer; 0: no bound. The same on all ranks. */
+  readonly maxRecvRows: number;
+}
+
+/** A plan that was made on the devices. Planning is enqueued; methods that return what it finds wait for it. */
+export interface PreparedDevicePlan extends PreparedPlan {
+  /** [local ranks]: rows of each receive buffer, not clipped. Throws E_ROUTING_*. */
+  recvRows(): Promise<number[]>;
+  /** [local ranks]: the bytes of the shards. Throws E_ROUTING_*. */
+  shards(): Promise<Uint8Array[]>;
+  /** Addresses of what grouped matrix products read. `local` counts the local ranks. */
+  view(local: number): PlanView;
+  /** Copies words of device memory to the host. Waits. */
+  words(local: number, address: bigint, count: number): Uint32Array;
+}
+
 export interface Backend {
   readonly name: BackendName;
   /** Absent if the backend only exchanges. */
@@ -229,6 +276,8 @@ export interface Backend {
   /** If ranks live in other processes: all ranks' bytes, the same number on each. `what` is compared first. */
   allGather?(what: string, own: Uint8Array): Promise<Uint8Array[]>;
   prepare(plan: VerifiedPlan): Promise<PreparedPlan>;
+  /** Plans on the devices. Absent if there are none. Collective if ranks live in other processes. */
+  planOnDevice?(request: DevicePlanRequest): Promise<PreparedDevicePlan>;
   /** If ranks live in other processes: maps device memory into them ahead of its first exchange, or lets them unmap it. */
   register?(buffers: readonly Memory[]): Promise<void>;
   deregister?(buffers: readonly Memory[]): Promise<void>;

@@ -7,6 +7,7 @@ import type {
   NativeContext,
   NativeCudaContext,
   NativeDevicePlan,
+  NativeDevicePlanner,
   NativeNcclPlan,
   NativePlan,
   NativeStats,
@@ -59,6 +60,10 @@ export interface BenchAddon extends Addon {
   benchSlots(instances: Uint16Array, instanceCount: number, unrolled: boolean, runs: number): number;
   /** Keeps the rank's stream busy for this time, at most 10 s; enqueues. */
   cudaSpin(context: NativeCudaContext, rank: number, nanoseconds: number): void;
+  /** Occupies all SMs of the rank's device but `smsLeft` for this time, at most 10 s; enqueues. */
+  cudaOccupy(context: NativeCudaContext, rank: number, smsLeft: number, nanoseconds: number): void;
+  /** Whether a planner makes small plans by one kernel (1, the default) or by one for each pass (0). */
+  cudaPlannerFuse(planner: NativeDevicePlanner, isFused: number): void;
 }
 
 let loaded: AddonResult<BenchAddon> | undefined;

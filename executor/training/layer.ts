@@ -11,11 +11,14 @@ import { MAX_ROW_BYTES } from '../../planner/format/layout.ts';
 import { DTYPE_BYTES } from '../../planner/spec.ts';
 import { addReports, bothSettled } from '../backends/combineGradient.ts';
 import type { DispatchCall, ExchangeReport, Memory, Payload } from '../backends/types.ts';
-import type { Exchange } from '../group.ts';
 import type { FloatDtype } from '../numeric.ts';
+import type { PlanExchange } from '../planExchange.ts';
 import type { StepClock } from './clock.ts';
+import type { ExpertBlocks } from './expertBlocks.ts';
 import { scaleBlocks } from './fp8.ts';
 import { LAYER_STAGES, type LayerStage, noTimes, type StageTimes } from './stages.ts';
+
+export { type ExpertBlocks, rowBlocks } from './expertBlocks.ts';
 
 export interface LayerOptions {
   /** Elements of one row. */
@@ -26,17 +29,6 @@ export interface LayerOptions {
   fp8?: boolean;
   /** The clock of the training step, to which the times of the exchanges are added as well. */
   clock?: StepClock;
-}
-
-/** One rank's experts: its receive buffer consists of their blocks, one after the other. */
-export interface ExpertBlocks {
-  readonly rank: number;
-  /** u16[local]: logical expert of every block, ascending. */
-  readonly experts: Uint16Array;
-  /** u32[local + 1]: first row of every block; the last element is the rows of the buffer. */
-  readonly expertOffsets: Uint32Array;
-  /** u32[local]: real rows of every block; the rest, up to the next offset, is padding of zeros. */
-  readonly expertCounts: Uint32Array;
 }
 
 /** Buffers are one per local rank, owned by the caller, at least of the size stated, and overlap no output. */
@@ -112,19 +104,17 @@ function checkPair(a: string, hasA: boolean, b: string, hasB: boolean): void {
 
 /** A layer over one exchange. Make one for each plan; this is cheap. */
 export class ExpertLayer {
-  readonly exchange: Exchange;
+  readonly exchange: PlanExchange;
   readonly hidden: number;
   readonly dtype: FloatDtype;
   readonly fp8: boolean;
   /** Bytes of one row of the layer's dtype. */
   readonly rowBytes: number;
-  /** Expert blocks of every local rank, in the order of the group's local ranks. */
-  readonly blocks: readonly ExpertBlocks[];
   readonly #clock: StepClock | undefined;
   #times: StageTimes = noTimes(LAYER_STAGES);
 
   /** Throws E_OPTION. The caller closes the exchange. */
-  constructor(exchange: Exchange, options: LayerOptions) {
+  constructor(exchange: PlanExchange, options: LayerOptions) {
     checkKeys('the layer', options, LAYER_OPTIONS);
     const { fp8 = false } = options;
     const dtype = checkChoice('dtype', options.dtype, ['f32', 'f16', 'bf16']);
@@ -135,19 +125,15 @@ export class ExpertLayer {
     this.fp8 = fp8;
     this.#clock = options.clock;
     this.rowBytes = this.hidden * size;
-    const { placement } = exchange.plan.spec;
-    this.blocks = exchange.localRanks.map((rank) => {
-      const shard = exchange.plan.shards[rank]!;
-      return {
-        rank,
-        experts: placement.instanceExpert.subarray(
-          shard.firstInstance,
-          shard.firstInstance + shard.localInstances,
-        ),
-        expertOffsets: shard.expertOffset,
-        expertCounts: shard.expertRows,
-      };
-    });
+  }
+
+  /**
+   * Expert blocks of every local rank, in the order of the group's local ranks.
+   *
+   * @throws FuscoError E_OPTION for an exchange that was planned on the device with maxRecvRows
+   */
+  get blocks(): readonly ExpertBlocks[] {
+    return this.exchange.expertBlocks();
   }
 
   /** Nanoseconds of each stage since the last call of takeTimes; a stage that ran twice is added up. */
@@ -235,16 +221,4 @@ export class ExpertLayer {
     this.#count('weightGradient', second);
     return addReports(first, second);
   }
-}
-
-/**
- * i32 [recvRows]: for every row the number of its block, -1 in padding; what grouped matrix products over a contiguous
- * layout call m_indices.
- */
-export function rowBlocks({ expertOffsets, expertCounts }: ExpertBlocks): Int32Array {
-  const blocks = new Int32Array(expertOffsets.at(-1) ?? 0).fill(-1);
-  expertCounts.forEach((rows, block) => {
-    blocks.fill(block, expertOffsets[block], expertOffsets[block]! + rows);
-  });
-  return blocks;
 }

@@ -7,6 +7,8 @@
 //     step-000000/rank0.npy  ids [tokens, topk] of rank 0, in the dtype that the loop had them in
 //     step-000000/rank1.npy  …
 //
+// Where every rank is a process, each writes its own files; see rankRecording.ts.
+//
 // A step is recorded when its line is complete. Before that, its directory is written under another name, synced and
 // renamed, so that a crash leaves complete steps and at most one directory that no line names; the next recorder removes it.
 
@@ -23,20 +25,21 @@ import { copyIds, type IdArray, type RoutingTable } from '../../planner/routing.
 import { optionsOf, type PlanOptions } from '../../planner/spec.ts';
 import { type Check, hasFields, isCount, isListOf, isMatch, isString } from '../fields.ts';
 import { ARRAY_TYPES, encodeNpy, type NdDtype } from './npy.ts';
+import {
+  isRankStep,
+  planIdOf,
+  type RankStep,
+  type RecordedTable,
+  rankIndex,
+  rankStep,
+} from './rankRecording.ts';
 
 const FORMAT_VERSION = 1;
 const INDEX = 'index.jsonl';
 const UNFINISHED = '.unfinished-';
 const STEP_DIRECTORY = /^step-\d{6,}$/;
 
-/** The entry of one rank's file in the index. */
-export interface RecordedTable {
-  /** SHA-256 of the whole file, in hex. */
-  readonly sha256: string;
-  readonly dtype: NdDtype;
-  readonly tokens: number;
-  readonly topk: number;
-}
+export type { RecordedTable } from './rankRecording.ts';
 
 /** One line of the index. */
 export interface RecordedStep {
@@ -77,6 +80,36 @@ async function syncDirectory(path: string): Promise<void> {
   await directory.sync().catch(() => undefined);
 }
 
+/** Writes the ids of a rank. */
+async function writeTable(path: string, { ids, tokens, topk }: RoutingTable): Promise<RecordedTable> {
+  const dtype = dtypeOf(ids);
+  const chunks = encodeNpy(dtype, [tokens, topk], ids);
+  await writeSynced(path, chunks);
+  return { sha256: sha256(chunks), dtype, tokens, topk };
+}
+
+/** First part of the names of a rank's files that are not finished. */
+const unfinishedOf = (rank: number) => `${UNFINISHED}rank${rank}-`;
+
+/** Opens the index of one rank, and removes what a crash of it left behind. */
+async function openRankIndex(path: string, rank: number): Promise<{ index: FileHandle; next: number }> {
+  await mkdir(path, { recursive: true });
+  const names = await readdir(path);
+  if (names.includes(INDEX)) {
+    throw broken(path, 'it is a recording of one process; record in another directory');
+  }
+  const index = await open(join(path, rankIndex(rank)), 'a+');
+  try {
+    const { steps, wholeBytes } = parseRankIndex(await index.readFile(), path, rank);
+    await index.truncate(wholeBytes);
+    for (const name of names) if (name.startsWith(unfinishedOf(rank))) await rm(join(path, name));
+    return { index, next: (steps.at(-1)?.step ?? -1) + 1 };
+  } catch (error) {
+    await index.close();
+    throw error;
+  }
+}
+
 interface Step {
   readonly tables: readonly RoutingTable[];
   readonly plan: Plan;
@@ -91,11 +124,14 @@ export class Recorder implements AsyncDisposable {
   #pending = 0;
   #failure: unknown;
   #closed = false;
+  /** The rank that this process records; undefined: all. */
+  readonly #rank: number | undefined;
 
-  private constructor(path: string, index: FileHandle, step: number) {
+  private constructor(path: string, index: FileHandle, step: number, rank?: number) {
     this.path = path;
     this.#index = index;
     this.#step = step;
+    this.#rank = rank;
   }
 
   /**
@@ -106,6 +142,9 @@ export class Recorder implements AsyncDisposable {
   static async open(path: string): Promise<Recorder> {
     try {
       await mkdir(path, { recursive: true });
+      if ((await readdir(path)).includes(rankIndex(0))) {
+        throw broken(path, 'it is a recording of ranks in several processes; record in another directory');
+      }
       const index = await open(join(path, INDEX), 'a+');
       try {
         const { steps, wholeBytes } = parseIndex(await index.readFile(), path);
@@ -123,6 +162,34 @@ export class Recorder implements AsyncDisposable {
     } catch (error) {
       throw writeError(path, error);
     }
+  }
+
+  /**
+   * The same for one rank of a group of processes, which all record into one directory. Collective, because steps have the
+   * same numbers on all ranks.
+   *
+   * @param firstStep makes the number of the next step of all ranks from that of this rank
+   */
+  static async openRank(
+    path: string,
+    rank: number,
+    firstStep: (own: number) => Promise<number>,
+  ): Promise<Recorder> {
+    let opened: { index: FileHandle; next: number } | undefined;
+    let failure: unknown;
+    try {
+      opened = await openRankIndex(path, rank);
+    } catch (error) {
+      failure = writeError(path, error);
+    }
+    // Also after a failure: the other ranks would wait. -1 is that of a rank that cannot record.
+    const first = await firstStep(opened?.next ?? -1);
+    if (failure !== undefined) throw failure;
+    if (first < 0) {
+      await opened!.index.close();
+      throw new FuscoError('E_FILE_WRITE', 'another rank cannot record here', { path });
+    }
+    return new Recorder(path, opened!.index, first, rank);
   }
 
   /** Steps that are not written yet. A loop that is faster than the disk must await flush() from time to time. */
@@ -152,14 +219,15 @@ export class Recorder implements AsyncDisposable {
       if (this.#failure !== undefined) return;
       const step = this.#step;
       const directory = `step-${String(step).padStart(6, '0')}`;
+      if (this.#rank !== undefined) {
+        await this.#append(await this.#writeRank(this.#rank, { tables, plan }, step, directory));
+        return;
+      }
       const unfinished = join(this.path, `${UNFINISHED}${randomBytes(8).toString('hex')}`);
       await mkdir(unfinished);
       const recorded: RecordedTable[] = [];
       for (const [rank, { ids, tokens, topk }] of tables.entries()) {
-        const dtype = dtypeOf(ids);
-        const chunks = encodeNpy(dtype, [tokens, topk], ids);
-        await writeSynced(join(unfinished, `rank${rank}.npy`), chunks);
-        recorded.push({ sha256: sha256(chunks), dtype, tokens, topk });
+        recorded.push(await writeTable(join(unfinished, `rank${rank}.npy`), { ids, tokens, topk }));
       }
       await syncDirectory(unfinished);
       await rename(unfinished, join(this.path, directory));
@@ -172,14 +240,29 @@ export class Recorder implements AsyncDisposable {
         options: optionsOf(plan.spec),
         tables: recorded,
       };
-      await this.#index.appendFile(`${JSON.stringify(line)}\n`);
-      await this.#index.sync();
-      this.#step++;
+      await this.#append(line);
     } catch (error) {
       this.#failure ??= writeError(this.path, error);
     } finally {
       this.#pending--;
     }
+  }
+
+  async #append(line: RecordedStep | RankStep): Promise<void> {
+    await this.#index.appendFile(`${JSON.stringify(line)}\n`);
+    await this.#index.sync();
+    this.#step++;
+  }
+
+  /** Writes the file of this process's rank, into the directory of the step that all ranks share. */
+  async #writeRank(rank: number, { tables, plan }: Step, step: number, directory: string): Promise<RankStep> {
+    const shared = join(this.path, directory);
+    await mkdir(shared, { recursive: true });
+    const unfinished = join(this.path, `${unfinishedOf(rank)}${randomBytes(8).toString('hex')}`);
+    const table = await writeTable(unfinished, tables[0]!);
+    await rename(unfinished, join(shared, `rank${rank}.npy`));
+    await syncDirectory(shared);
+    return rankStep(plan, rank, table, { formatVersion: FORMAT_VERSION, step, directory });
   }
 
   /** Waits until everything added so far is on disk. Throws the error of any step that could not be written. */
@@ -228,26 +311,44 @@ async function readWhole(path: string): Promise<Uint8Array> {
  * The steps of the complete lines, and the bytes of these lines. Anything after the last newline is an incomplete line.
  */
 function parseIndex(bytes: Uint8Array, path: string): { steps: RecordedStep[]; wholeBytes: number } {
+  return parseLines(bytes, join(path, INDEX), isStep);
+}
+
+function parseRankIndex(bytes: Uint8Array, path: string, rank: number) {
+  return parseLines(bytes, join(path, rankIndex(rank)), isRankStep(rank, isDirectory, isTable));
+}
+
+function parseLines<T>(
+  bytes: Uint8Array,
+  path: string,
+  isLine: Check<T>,
+): { steps: T[]; wholeBytes: number } {
   const wholeBytes = bytes.lastIndexOf(0x0a) + 1;
   const lines = new TextDecoder().decode(bytes.subarray(0, wholeBytes)).split('\n').slice(0, -1);
-  const steps = lines.map((line, i) => parseLine(line, `${join(path, INDEX)}:${i + 1}`));
+  const steps = lines.map((line, i) => parseLine(line, `${path}:${i + 1}`, isLine));
   return { steps, wholeBytes };
 }
+
+/** A directory of this recording, wherever the index comes from. */
+const isDirectory = isMatch(STEP_DIRECTORY);
+/** readRecordedTables refuses unknown dtypes. */
+const isTable: Check<RecordedTable> = hasFields({
+  sha256: isString,
+  dtype: isString as Check<NdDtype>,
+  tokens: isCount,
+  topk: isCount,
+});
 
 const isStep: Check<RecordedStep> = hasFields({
   formatVersion: isCount,
   step: isCount,
-  // A directory of this recording, wherever the index comes from.
-  directory: isMatch(STEP_DIRECTORY),
+  directory: isDirectory,
   planId: isString,
   options: (value): value is PlanOptions => typeof value === 'object',
-  // readRecordedTables refuses unknown dtypes.
-  tables: isListOf(
-    hasFields({ sha256: isString, dtype: isString as Check<NdDtype>, tokens: isCount, topk: isCount }),
-  ),
+  tables: isListOf(isTable),
 });
 
-function parseLine(line: string, path: string): RecordedStep {
+function parseLine<T>(line: string, path: string, isLine: Check<T>): T {
   let value: unknown;
   try {
     value = JSON.parse(line);
@@ -258,13 +359,35 @@ function parseLine(line: string, path: string): RecordedStep {
   if (formatVersion !== FORMAT_VERSION) {
     throw broken(path, `format version ${String(formatVersion)} is not ${FORMAT_VERSION}`);
   }
-  if (!isStep(value)) throw broken(path, 'the line is not that of a step');
+  if (!isLine(value)) throw broken(path, 'the line is not that of a step');
   return value;
 }
 
 /** The steps of a recording, without a line that a crash left incomplete. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
 export async function readRecording(path: string): Promise<RecordedStep[]> {
+  const names: string[] = await readdir(path).catch(() => []);
+  if (names.includes(rankIndex(0))) return readRanks(path);
   return parseIndex(await readWhole(join(path, INDEX)), path).steps;
+}
+
+/** The steps that all ranks of a group of processes have recorded. */
+async function readRanks(path: string): Promise<RecordedStep[]> {
+  const linesOf = async (rank: number) =>
+    parseRankIndex(await readWhole(join(path, rankIndex(rank))), path, rank).steps;
+  const first = await linesOf(0);
+  const ranks = first[0]?.options.ranks ?? 1;
+  const others = Array.from({ length: ranks - 1 }, (_, i) => linesOf(i + 1));
+  const byStep = [first, ...(await Promise.all(others))].map(
+    (lines) => new Map(lines.map((line) => [line.step, line])),
+  );
+  const steps: RecordedStep[] = [];
+  for (const { formatVersion, step, directory, options } of first) {
+    const lines = byStep.flatMap((rank) => rank.get(step) ?? []);
+    if (lines.length !== ranks) continue;
+    const tables = lines.map(({ table }) => table);
+    steps.push({ formatVersion, step, directory, planId: await planIdOf(lines), options, tables });
+  }
+  return steps;
 }
 
 /** The routing of a recorded step, after checking that every file has the digest in the index. Throws E_FILE_READ. */

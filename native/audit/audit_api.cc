@@ -9,6 +9,7 @@
 #include "structs.hpp"
 
 using fusco::Failure;
+using fusco::need;
 using fusco::audit::Audit;
 using fusco::audit::Entries;
 
@@ -17,12 +18,6 @@ struct fusco_audit {
 };
 
 namespace {
-
-template <class T>
-T &need(T *pointer, const char *name) {
-  if (pointer == nullptr) throw Failure(FUSCO_E_OPTION, "%s is NULL", name);
-  return *pointer;
-}
 
 constexpr const char *kinds[FUSCO_AUDIT_KINDS] = {
     "other-token", "zeros", "stale",     "partial",      "rounding",   "nan",        "values", "padding",

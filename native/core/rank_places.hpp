@@ -1,14 +1,9 @@
 // Where the rows of one rank's tokens go, in the words in which ranks tell one another. No CUDA.
 #pragma once
 
-#include "plan_types.hpp"
+#include "token_places.hpp"
 
 namespace fusco {
-
-// A slot that an entry does not have at a rank.
-constexpr uint32_t noSlot = 0xffffffffu;
-// Marks the slot in which a token's row arrives at a rank: the lowest of its slots there.
-constexpr uint32_t isLanding = 0x80000000u;
 
 // The places of one rank's tokens.
 struct RankPlaces {
@@ -16,9 +11,9 @@ struct RankPlaces {
   uint32_t tokens;
   uint32_t topk;
 
-  const Place *of(uint32_t token) const { return places + uint64_t{token} * topk; }
-  // The lowest slot of a token at a rank, or -1.
-  int32_t lowestAt(uint32_t token, uint32_t rank) const;
+  TokenPlaces of(uint32_t token) const { return {places + uint64_t{token} * topk, topk}; }
+  // Whether a token has a row at a rank.
+  bool hasRowAt(uint32_t token, uint32_t rank) const;
   // What rank `here` must know of these tokens, [tokens, topk]: the slot of each entry at that rank, or
   // noSlot; isLanding marks the slot in which the row arrives.
   void writeArrival(uint32_t here, uint32_t *slots) const;
@@ -31,7 +26,7 @@ struct RankPlaces {
     for (uint32_t rank = 0; rank < ranks; rank++) {
       if (!sends(rank)) continue;
       for (uint32_t token = 0; token < tokens; token++) {
-        if (lowestAt(token, rank) >= 0) f(rank, token, row++);
+        if (hasRowAt(token, rank)) f(rank, token, row++);
       }
     }
     return row;

@@ -1,4 +1,5 @@
-// Structs of the C interface whose size may differ between the caller's version and this one.
+// Arguments of the C interface: pointers that must be there, and structs whose size may differ between the
+// caller's version and this one.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,13 @@
 #include "failure.hpp"
 
 namespace fusco {
+
+// What an argument points to. Throws E_OPTION if it is NULL.
+template <class T>
+T &need(T *pointer, const char *name) {
+  if (pointer == nullptr) throw Failure(FUSCO_E_OPTION, "%s is NULL", name);
+  return *pointer;
+}
 
 // A larger size is taken for a field that was never set.
 constexpr uint32_t maxStructBytes = 4096;

@@ -26,6 +26,7 @@ struct TokenTerms {
 };
 
 // Puts term `k` at its place in the order of addition.
+template <bool hasPeers>
 __device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32_t k, uint32_t topk,
                                Place place, float weight) {
   const uint32_t node = terms.node[k];
@@ -35,7 +36,7 @@ __device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32
     at += terms.node[other] < node || (terms.node[other] == node && other < k) ? 1 : 0;
     if (other > k && terms.node[other] == node) closes = 0;
   }
-  const uint8_t *rows = bufferOf(p.peers, 0, place.peer, p.from[place.peer]);
+  const uint8_t *rows = bufferOf<hasPeers>(p.peers, 0, place.peer, p.from[place.peer]);
   terms.term[at] = {rows + static_cast<uint64_t>(place.row) * p.rowBytes, weight, closes};
   atomicAdd(&terms.kept, 1u);
 }
@@ -43,6 +44,7 @@ __device__ inline void putTerm(const CombineParams &p, TokenTerms &terms, uint32
 // Lists the terms of a token in the order of addition: by k, or by (node, k) along a tree. `weights` is the
 // token's own, or null. All loads are issued before any is waited for: a token's rows cannot be asked for
 // before they come.
+template <bool hasPeers>
 __device__ uint32_t listTerms(const CombineParams &p, uint32_t token, const float *weights, bool byNode,
                               TokenTerms &terms) {
   const DevicePlanHead *head = p.plan.head;
@@ -62,29 +64,25 @@ __device__ uint32_t listTerms(const CombineParams &p, uint32_t token, const floa
     if (topk <= blockDim.x) {
       // The usual case keeps what it loaded.
       __syncthreads();
-      if (place.row >= 0) putTerm(p, terms, k, topk, place, weight);
+      if (place.row >= 0) putTerm<hasPeers>(p, terms, k, topk, place, weight);
     }
   }
   if (topk > blockDim.x) {
     __syncthreads();
     for (uint32_t k = threadIdx.x; k < topk; k += blockDim.x) {
       if (terms.node[k] != none)
-        putTerm(p, terms, k, topk, places[k], weights != nullptr ? weights[k] : 0.0f);
+        putTerm<hasPeers>(p, terms, k, topk, places[k], weights != nullptr ? weights[k] : 0.0f);
     }
   }
   __syncthreads();
   return terms.kept;
 }
 
-// Multiply, round, add, round: the intrinsics are never contracted.
 template <class L, bool weighted>
 __device__ void addRow(float *sum, const typename L::Overlay &row, float weight) {
   float values[L::count];
   L::decode(row.unit, values);
-#pragma unroll
-  for (uint32_t i = 0; i < L::count; i++) {
-    sum[i] = __fadd_rn(sum[i], weighted ? __fmul_rn(weight, values[i]) : values[i]);
-  }
+  addWeighted<L::count>(sum, values, weighted, weight);
 }
 
 template <class E, class Unit, bool weighted, Tree tree>
@@ -110,17 +108,18 @@ __device__ Unit addTerms(const Term *terms, uint32_t count, uint64_t at) {
   return L::encode(sum);
 }
 
-// A block for each token, or fewer blocks that take turns.
-template <class E, class Unit, bool weighted, Tree tree>
+// A block for each token, or fewer blocks that take turns. `hasPeers`: p.peers knows where rows are. It is a
+// parameter of the template because the test would delay the first load of every token.
+template <class E, class Unit, bool weighted, Tree tree, bool hasPeers>
 __global__ void combineTokens(const __grid_constant__ CombineParams p) {
-  if (isGivenUp(p.peers)) return;
+  if (hasPeers && isGivenUp(p.peers)) return;
   __shared__ TokenTerms terms;
   const DevicePlanHead *head = p.plan.head;
   const uint64_t units = p.rowBytes / sizeof(Unit);
   for (uint32_t token = blockIdx.x; token < head->tokens; token += gridDim.x) {
     const TokenRow at = tokenRow(head, token);
     const float *weights = weighted ? p.weights[at.rank] + at.row * head->topk : nullptr;
-    const uint32_t count = listTerms(p, token, weights, tree != Tree::none, terms);
+    const uint32_t count = listTerms<hasPeers>(p, token, weights, tree != Tree::none, terms);
     auto *to = reinterpret_cast<Unit *>(p.to[at.rank] + at.row * p.rowBytes);
     for (uint64_t i = threadIdx.x; i < units; i += blockDim.x) {
       storeOnce(to + i, addTerms<E, Unit, weighted, tree>(terms.term, count, i));
@@ -130,67 +129,35 @@ __global__ void combineTokens(const __grid_constant__ CombineParams p) {
   }
 }
 
-static_assert(dotLanes == warpLanes, "a warp holds the lanes of a dot product");
-
-// A warp for each entry: lane j adds elements j, j + dotLanes, … and the lanes are added pairwise.
-template <class E>
-__global__ void __launch_bounds__(rowThreads) gradientEntries(const __grid_constant__ GradientParams p) {
-  if (isGivenUp(p.peers)) return;
-  const DevicePlanHead *head = p.plan.head;
-  const uint32_t lane = threadIdx.x % warpLanes;
-  const uint64_t entries = static_cast<uint64_t>(head->tokens) * head->topk;
-  const uint64_t elements = p.rowBytes / E::bytes;
-  const uint64_t warps = gridDim.x * uint64_t{blockDim.x} / warpLanes;
-  for (uint64_t entry = (blockIdx.x * uint64_t{blockDim.x} + threadIdx.x) / warpLanes; entry < entries;
-       entry += warps) {
-    const auto number = static_cast<uint32_t>(entry / head->topk);
-    const TokenRow token = tokenRow(head, number);
-    const Place place = p.plan.place[entry];
-    float sum = 0.0f;
-    if (place.row >= 0) {
-      using Bits = typename E::Bits;
-      const auto *a = reinterpret_cast<const Bits *>(p.upstream[token.rank] + token.row * p.rowBytes);
-      const uint8_t *rows = bufferOf(p.peers, 0, place.peer, p.from[place.peer]);
-      const auto *b = reinterpret_cast<const Bits *>(rows + static_cast<uint64_t>(place.row) * p.rowBytes);
-#pragma unroll 8
-      for (uint64_t i = lane; i < elements; i += dotLanes) {
-        sum = __fadd_rn(sum, __fmul_rn(E::decode(a[i]), E::decode(b[i])));
-      }
-      for (uint32_t distance = dotLanes / 2; distance >= 1; distance /= 2) {
-        sum = __fadd_rn(sum, __shfl_down_sync(allLanes, sum, distance));
-      }
-    }
-    if (lane == 0) {
-      // No remainder of 64 bits: it costs as much as several rounds of the loop above.
-      const uint64_t k = entry - uint64_t{number} * head->topk;
-      p.to[token.rank][token.row * head->topk + k] = __uint_as_float(DeviceF32::encode(sum));
-    }
-  }
-}
-
 using CombineKernel = void (*)(CombineParams);
 
-template <class E, class Unit, bool weighted>
+template <class E, class Unit, bool weighted, bool hasPeers>
 CombineKernel combineKernel(Tree tree) {
-  if (tree == Tree::kept) return combineTokens<E, Unit, weighted, Tree::kept>;
-  if (tree == Tree::rounded) return combineTokens<E, Unit, weighted, Tree::rounded>;
-  return combineTokens<E, Unit, weighted, Tree::none>;
+  if (tree == Tree::kept) return combineTokens<E, Unit, weighted, Tree::kept, hasPeers>;
+  if (tree == Tree::rounded) return combineTokens<E, Unit, weighted, Tree::rounded, hasPeers>;
+  return combineTokens<E, Unit, weighted, Tree::none, hasPeers>;
 }
 
-template <class E, bool weighted>
+template <class E, bool weighted, bool hasPeers>
 CombineKernel combineKernel(const CombineLaunch &launch) {
-  return launch.unit == wideUnit ? combineKernel<E, uint4, weighted>(launch.tree)
-                                 : combineKernel<E, typename E::Bits, weighted>(launch.tree);
+  return launch.unit == wideUnit ? combineKernel<E, uint4, weighted, hasPeers>(launch.tree)
+                                 : combineKernel<E, typename E::Bits, weighted, hasPeers>(launch.tree);
+}
+
+template <class E>
+CombineKernel combineKernel(const CombineLaunch &launch, bool hasPeers) {
+  if (hasPeers)
+    return launch.isWeighted ? combineKernel<E, true, true>(launch) : combineKernel<E, false, true>(launch);
+  return launch.isWeighted ? combineKernel<E, true, false>(launch) : combineKernel<E, false, false>(launch);
 }
 
 }  // namespace
 
 cudaError_t launchCombine(const CombineParams &params, const CombineLaunch &launch, cudaStream_t stream) {
   if (launch.tokens == 0) return cudaSuccess;
-  const CombineKernel kernel = forElement(launch.dtype, [&](auto element) {
-    using E = decltype(element);
-    return launch.isWeighted ? combineKernel<E, true>(launch) : combineKernel<E, false>(launch);
-  });
+  const bool hasPeers = params.peers.addresses != nullptr;
+  const CombineKernel kernel = forElement(
+      launch.dtype, [&](auto element) { return combineKernel<decltype(element)>(launch, hasPeers); });
   const uint32_t elementUnit =
       forElement(launch.dtype, [](auto element) { return decltype(element)::bytes; });
   const uint64_t units = params.rowBytes / (launch.unit == wideUnit ? wideUnit : elementUnit);
@@ -198,13 +165,6 @@ cudaError_t launchCombine(const CombineParams &params, const CombineLaunch &laun
   uint64_t blocks = launch.tokens;
   if (launch.sms > 0) blocks = std::min<uint64_t>(blocks, uint64_t{launch.sms} * (threadsPerSm / threads));
   kernel<<<static_cast<uint32_t>(blocks), threads, 0, stream>>>(params);
-  return cudaGetLastError();
-}
-
-cudaError_t launchGradient(const GradientParams &params, const DeviceLimits &limits, fusco_dtype dtype,
-                           cudaStream_t stream) {
-  const auto kernel = forElement(dtype, [](auto element) { return gradientEntries<decltype(element)>; });
-  kernel<<<limits.sms * rowBlocksPerSm, rowThreads, 0, stream>>>(params);
   return cudaGetLastError();
 }
 

@@ -16,13 +16,7 @@ using fusco::cuda::DevicePlan;
 using fusco::cuda::Event;
 using fusco::cuda::Graph;
 using fusco::cuda::inTurn;
-
-// A plan that was uploaded. Throws E_BACKEND.
-DevicePlan &uploaded(const fusco_cuda_plan &plan) {
-  if (plan.shared != nullptr) return *plan.shared;
-  throw Failure(FUSCO_E_BACKEND,
-                "exchanges along plans made on the device are not there yet: upload their shards");
-}
+using fusco::cuda::UploadedPlan;
 
 // Like inTurn, timed, for an exchange of a plan; what is captured is kept for the graph.
 template <class Call, class F>
@@ -32,7 +26,8 @@ fusco_status exchange(fusco_cuda_plan *plan, const Call *given, const char *name
     const fusco::CallFrom<Call> from(given, name);
     auto measured = fusco_sized<fusco_cuda_report>();
     const uint64_t start = fusco::steadyNs();
-    run(uploaded(*plan), from.call, measured);
+    plan->shared->fit(from.call);
+    run(*plan->shared, from.call, measured);
     measured.stats.nanoseconds = fusco::steadyNs() - start;
     if (context.capturing != nullptr) context.capturing->add(plan->shared, from.call);
     fusco::structTo(report, measured, "fusco_cuda_report");
@@ -149,6 +144,12 @@ fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *t
   });
 }
 
+fusco_status fusco_cuda_clear_rows(fusco_cuda_context *context, uint32_t rank, const fusco_buffer *rows,
+                                   uint64_t row_bytes, const uint32_t *first, fusco_error *error) {
+  return inTurn(context, rows != nullptr && first != nullptr, error,
+                [&](CudaContext &c) { fusco::cuda::clearRows(c, rank, *rows, row_bytes, first); });
+}
+
 fusco_status fusco_cuda_synchronize(fusco_cuda_context *context, fusco_error *error) {
   return inTurn(context, error, [&](CudaContext &c) { c.synchronize(); });
 }
@@ -211,19 +212,25 @@ fusco_status fusco_cuda_plan_create(fusco_cuda_context *context, const fusco_cud
     const fusco_plan_desc from = fusco::structFrom(desc, "fusco_plan_desc");
     fusco_cuda_capacity sizes{};
     if (capacity != nullptr) sizes = fusco::structFrom(capacity, "fusco_cuda_capacity");
-    *plan = new fusco_cuda_plan{std::make_shared<DevicePlan>(context->shared, sizes, from), {}};
+    auto made = std::make_shared<UploadedPlan>(context->shared, sizes, from);
+    UploadedPlan *uploaded = made.get();
+    *plan = new fusco_cuda_plan{std::move(made), uploaded, nullptr};
   });
 }
 
 fusco_status fusco_cuda_plan_upload(fusco_cuda_plan *plan, const fusco_plan_desc *desc, fusco_error *error) {
-  return inTurn(plan, error,
-                [&](CudaContext &) { uploaded(*plan).upload(fusco::structFrom(desc, "fusco_plan_desc")); });
+  return inTurn(plan, error, [&](CudaContext &) {
+    if (plan->uploaded == nullptr) {
+      throw Failure(FUSCO_E_OPTION, "the plan is in plan buffers: plan again instead of uploading another");
+    }
+    plan->uploaded->upload(fusco::structFrom(desc, "fusco_plan_desc"));
+  });
 }
 
 void fusco_cuda_plan_destroy(fusco_cuda_plan *plan) { delete plan; }
 
 uint64_t fusco_cuda_plan_bytes(const fusco_cuda_plan *plan) {
-  return plan == nullptr || plan->shared == nullptr ? 0 : plan->shared->bytes();
+  return plan == nullptr ? 0 : plan->shared->bytes();
 }
 
 fusco_status fusco_cuda_dispatch(fusco_cuda_plan *plan, fusco_cuda_path path, const fusco_dispatch_call *call,

@@ -56,6 +56,7 @@ class CudaContext {
 
   uint32_t ranks() const { return static_cast<uint32_t>(device_.size()); }
   uint32_t deviceOf(uint32_t rank) const { return device_[rank]; }
+  const std::vector<uint32_t> &devices() const { return device_; }  // [ranks]
   const std::vector<DeviceGroup> &groups() const { return groups_; }
   cudaStream_t stream(uint32_t rank) const { return streams_[rank]; }
   cudaStream_t leader(const DeviceGroup &group) const { return streams_[group.ranks.front()]; }
@@ -73,9 +74,10 @@ class CudaContext {
   void keep(void *address);
   void synchronize();
 
-  // Makes the leaders wait for all ranks' streams, and later all ranks' streams for the leaders.
-  void ready();
-  void done();
+  // Makes the leaders wait for all ranks' streams, and later all ranks' streams for the leaders; without
+  // `acrossDevices` those of the same device only.
+  void ready(bool acrossDevices = true);
+  void done(bool acrossDevices = true);
   // Between two launches of one exchange: every leader waits for every other.
   void orderLeaders();
 
@@ -139,6 +141,28 @@ class OnDevice {
 
  private:
   int before_ = 0;
+};
+
+// While it lives, no other context of this process enqueues a call on several devices: where contexts share
+// streams, calls whose devices wait for one another must come in the same order on all of these devices.
+class DevicesInOrder {
+ public:
+  explicit DevicesInOrder(const CudaContext &context);
+
+ private:
+  std::unique_lock<std::mutex> turn_;
+};
+
+// Allows this thread to allocate while it captures: what it allocates is not part of the capture.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  RelaxedCapture(const RelaxedCapture &) = delete;
+  RelaxedCapture &operator=(const RelaxedCapture &) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
 // Throws E_BACKEND if there is no device.

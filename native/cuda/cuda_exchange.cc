@@ -3,6 +3,7 @@
 #include "call_checks.hpp"
 #include "cuda_graph.hpp"
 #include "dispatch_params.hpp"
+#include "edges.hpp"
 #include "one_pass_exchange.hpp"
 #include "one_pass_gradient.hpp"
 
@@ -22,27 +23,46 @@ void onDevices(DevicePlan &plan, F launch) {
 }
 
 // The ready and done edges of an exchange. In a capture the order of uploads and uses is kept by the graph's
-// launch.
+// launch. One-pass kernels do not end before all rows of their device have arrived and no other device reads
+// from it: their devices need no done edge between one another, and a ready edge of theirs costs less than
+// events do. In a capture all edges are events, because these bring the streams of all devices into it.
 class Edges {
  public:
-  explicit Edges(DevicePlan &plan) : plan_(plan) {
+  explicit Edges(DevicePlan &plan, bool isOnePass = false) : plan_(plan), order_(plan.context()) {
     CudaContext &context = plan.context();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     context.check(cudaStreamIsCapturing(context.leader(context.groups().front()), &status),
                   "asking for a capture");
     captured_ = status != cudaStreamCaptureStatusNone;
-    context.ready();
+    usesEvents_ = captured_ || !isOnePass;
+    context.ready(usesEvents_);
     if (!captured_) plan.beginUse();
+    plan.prepare();
   }
-  bool isCaptured() const { return captured_; }
+  // Whether memory must be enough for plans that are larger than the one that is there.
+  bool isCaptured() const { return captured_ && !plan_.hasFixedSizes(); }
+  // Before the first launch of a one-pass exchange, once its memory is there.
+  void meet() {
+    if (usesEvents_ || hasMet_) return;
+    hasMet_ = true;
+    CudaContext &context = plan_.context();
+    size_t index = 0;
+    onDevices(plan_, [&](const PlanMemory &, const DeviceGroup &group) {
+      context.check(launchReadyEdge(context.signals().readyEdge(index++), context.leader(group)),
+                    "waiting for other devices");
+    });
+  }
   void done() {
     if (!captured_) plan_.endUse();
-    plan_.context().done();
+    plan_.context().done(usesEvents_);
   }
 
  private:
   DevicePlan &plan_;
+  const DevicesInOrder order_;
   bool captured_ = false;
+  bool usesEvents_ = true;
+  bool hasMet_ = false;
 };
 
 // Enqueues launch(limits, stream) on every device, with its tables in `params`, between the edges.
@@ -103,20 +123,22 @@ uint32_t combineSmsOf(const CudaContext &context) {
 OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
   const CudaContext &context = device.context();
   return choose(static_cast<uint32_t>(context.groups().size()), smsOf(context), context.hasSmLimit(),
-                device.plan().topk, maxTokensOf(device.plan()));
+                device.plan().topk, device.maxTokens());
 }
 
 // Rows once to each rank of another device, which copies them on.
-void enqueueMove(DevicePlan &device, const DispatchParams &params, bool isCaptured) {
+void enqueueMove(DevicePlan &device, const DispatchParams &params, Edges &edges) {
   CudaContext &context = device.context();
   const OnePassShape shape = shapeOf(device, dispatchShape);
   MoveParams move{};
   move.dispatch = params;
   move.lag = shape.lag;
   addSlices(move);
-  const uint64_t tokens = isCaptured ? device.capacityTokens() : maxTokensOf(device.plan());
+  const bool isCaptured = edges.isCaptured();
+  const uint64_t tokens = isCaptured ? device.capacityTokens() : device.maxTokens();
   context.signals().reserve(
       {onePassFlags(device.plan().ranks, tokens, isCaptured ? 1 : shape.chunkTokens, move.slices), 0, {}});
+  edges.meet();
   size_t index = 0;
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     move.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
@@ -141,7 +163,7 @@ OnePassNeed sumNeed(DevicePlan &device, const fusco_combine_call &call, uint64_t
   const uint64_t perSlice = sumSliceElements(call.dtype, keepsPartials);
   OnePassNeed need;
   need.flags = onePassFlags(plan.ranks, tokens, chunkTokens, (elements + perSlice - 1) / perSlice);
-  if (call.weights != nullptr) need.pushedEntries = plan.tokens * plan.topk;
+  if (call.weights != nullptr) need.pushedEntries = device.allTokens() * plan.topk;
   const uint64_t rowBytes = keepsPartials ? elements * sizeof(float) : call.row_bytes;
   for (const uint32_t rows : device.sumLandingRows()) need.landingBytes.push_back(rows * rowBytes);
   return need;
@@ -164,14 +186,15 @@ OnePassNeed capturedNeed(const DevicePlan &device, const fusco_combine_call &cal
 }
 
 void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const CombineParams &params,
-                bool isCaptured) {
+                Edges &edges) {
   CudaContext &context = device.context();
   const OnePassShape shape = shapeOf(device, combineShape);
-  if (isCaptured) {
+  if (edges.isCaptured()) {
     context.signals().reserve(capturedNeed(device, call, sumNeed(device, call, device.capacityTokens(), 1)));
   } else {
-    context.signals().reserve(sumNeed(device, call, maxTokensOf(device.plan()), shape.chunkTokens));
+    context.signals().reserve(sumNeed(device, call, device.maxTokens(), shape.chunkTokens));
   }
+  edges.meet();
   SumParams sum{};
   sum.rowBytes = params.rowBytes;
   sum.senders = shape.senders;
@@ -203,14 +226,15 @@ OnePassNeed gradientNeed(const fusco_plan &plan, uint64_t tokens, uint64_t all, 
 }
 
 void enqueueGradient(DevicePlan &device, const fusco_combine_gradient_call &call,
-                     const DispatchParams &dispatch, bool isCaptured) {
+                     const DispatchParams &dispatch, Edges &edges) {
   CudaContext &context = device.context();
   const fusco_plan &plan = device.plan();
   const OnePassShape shape = shapeOf(device, gradientShape);
   const uint64_t capacity = device.capacityTokens();
-  context.signals().reserve(isCaptured
-                                ? gradientNeed(plan, capacity, capacity, 1)
-                                : gradientNeed(plan, maxTokensOf(plan), plan.tokens, shape.chunkTokens));
+  context.signals().reserve(
+      edges.isCaptured() ? gradientNeed(plan, capacity, capacity, 1)
+                         : gradientNeed(plan, device.maxTokens(), device.allTokens(), shape.chunkTokens));
+  edges.meet();
   CombineGradientParams params{};
   params.dispatch = dispatch;
   params.lag = shape.lag;
@@ -236,9 +260,11 @@ void enqueueWeightGradient(DevicePlan &device, const fusco_weight_gradient_call 
   copyPointers(call.output_gradient, device.plan().ranks, params.upstream);
   copyPointers(call.from, device.plan().ranks, params.from);
   copyPointers(call.to, device.plan().ranks, params.to);
+  const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.output_gradient, device.plan().ranks) |
+                               bitsOf(call.from, device.plan().ranks));
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     params.plan = memory.tables;
-    context.check(launchGradient(params, group.limits, call.dtype, context.leader(group)),
+    context.check(launchGradient(params, group.limits, call.dtype, unit, context.leader(group)),
                   "launching a gradient");
   });
 }
@@ -248,21 +274,21 @@ void enqueueWeightGradient(DevicePlan &device, const fusco_weight_gradient_call 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_gradient_call &call) {
   const fusco_plan &plan = device.plan();
   if (!gradientIsOnePass(device, call)) return {};
-  return gradientNeed(plan, maxTokensOf(plan), plan.tokens, 1);
+  return gradientNeed(plan, device.maxTokens(), device.allTokens(), 1);
 }
 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_dispatch_call &call) {
   if (!device.hasOnePass() || call.scale != nullptr) return {};
   uint64_t slices = 1;
   for (uint32_t p = 0; p < call.payload_count; p++) slices += call.payloads[p].row_bytes / moveSliceBytes + 1;
-  return {onePassFlags(device.plan().ranks, maxTokensOf(device.plan()), 1, slices), 0, {}};
+  return {onePassFlags(device.plan().ranks, device.maxTokens(), 1, slices), 0, {}};
 }
 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call) {
   const uint32_t ranks = device.plan().ranks;
   const uint32_t unit = unitOf(call.row_bytes | bitsOf(call.from, ranks) | bitsOf(call.to, ranks));
   if (!sumsPerRank(device, unit)) return {};
-  return sumNeed(device, call, maxTokensOf(device.plan()), 1);
+  return sumNeed(device, call, device.maxTokens(), 1);
 }
 
 void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_call &call,
@@ -276,10 +302,10 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   const bool once =
       !scaled && device.hasOnePass() && (path == FUSCO_CUDA_PATH_AUTO || path == FUSCO_CUDA_PATH_ONCE);
   std::vector<DispatchParams> launches = launchesOf(device, call, once ? minOnePassTmaRow : minTmaRow);
-  Edges edges(device);
+  Edges edges(device, once);
   for (DispatchParams &params : launches) {
     if (once) {
-      enqueueMove(device, params, edges.isCaptured());
+      enqueueMove(device, params, edges);
     } else {
       enqueueDispatch(device, params, scaled);
     }
@@ -307,8 +333,8 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
   launch.tokens = device.capacityTokens();
   const bool once = sumsPerRank(device, launch.unit);
   if (once) {
-    Edges edges(device);
-    enqueueSum(device, call, params, edges.isCaptured());
+    Edges edges(device, true);
+    enqueueSum(device, call, params, edges);
     edges.done();
   } else {
     enqueue(device, params, "launching a combine", [&](const DeviceLimits &limits, cudaStream_t stream) {
@@ -336,9 +362,9 @@ void combineGradient(DevicePlan &device, const fusco_combine_gradient_call &call
   const CombineGradientParts parts(call);
   const bool once = gradientIsOnePass(device, call);
   DispatchParams dispatch = launchesOf(device, parts.dispatch).front();
-  Edges edges(device);
+  Edges edges(device, once);
   if (once) {
-    enqueueGradient(device, call, dispatch, edges.isCaptured());
+    enqueueGradient(device, call, dispatch, edges);
   } else {
     enqueueDispatch(device, dispatch, true);
     enqueueWeightGradient(device, parts.weightGradient);

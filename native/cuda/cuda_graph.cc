@@ -91,6 +91,7 @@ void Graph::end() {
 void Graph::launch() {
   for (CapturedCall &call : calls_) call.checkAgain();
   const OnDevice here(context_->deviceOf(0));
+  const DevicesInOrder order(*context_);
   context_->ready();
   for (CapturedCall &call : calls_) call.device->beginUse();
   // The graph runs on one stream, after everything that any leader waits for.

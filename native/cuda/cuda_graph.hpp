@@ -3,7 +3,9 @@
 
 #include <deque>
 #include <initializer_list>
+#include <memory>
 #include <variant>
+#include <vector>
 
 #include "device_plan.hpp"
 
@@ -45,6 +47,9 @@ class Graph {
     calls_.emplace_back(device, call);
   }
 
+  // What captured kernels read stays as long as the graph.
+  void keep(std::shared_ptr<const void> memory) { kept_.push_back(std::move(memory)); }
+
   static std::unique_ptr<Graph> begin(const std::shared_ptr<CudaContext> &context);
   void end();
   void launch();
@@ -54,6 +59,7 @@ class Graph {
 
   std::shared_ptr<CudaContext> context_;
   std::deque<CapturedCall> calls_;
+  std::vector<std::shared_ptr<const void>> kept_;
   std::vector<Event> joins_;  // [ranks + 1]
   cudaGraphExec_t exec_ = nullptr;
 };

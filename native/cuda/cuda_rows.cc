@@ -1,5 +1,6 @@
 #include "cuda_rows.hpp"
 
+#include "buffers.hpp"
 #include "device_call_checks.hpp"
 #include "e4m3.hpp"
 #include "fp8.hpp"
@@ -11,7 +12,17 @@ namespace fusco::cuda {
 
 namespace {
 
-// Checks, then launches on the device and the stream of a rank. What the checks refuse names the rank.
+// Launches on the device and the stream of a rank.
+template <class Launch>
+void launchOn(CudaContext &context, uint32_t rank, const char *what, Launch launch) {
+  const uint32_t device = context.deviceOf(rank);
+  const OnDevice here(device);
+  for (const DeviceGroup &group : context.groups()) {
+    if (group.device == device) context.check(launch(group.limits, context.stream(rank)), what);
+  }
+}
+
+// Checks, then launches. What the checks refuse names the rank.
 template <class Call, class Launch>
 void onRank(CudaContext &context, uint32_t rank, const char *what, const Call &call,
             void (*check)(const Call &, const CheckMemory &), Launch launch) {
@@ -24,11 +35,7 @@ void onRank(CudaContext &context, uint32_t rank, const char *what, const Call &c
   } catch (Failure &failure) {
     throw failure.atRank(rank);
   }
-  const uint32_t device = context.deviceOf(rank);
-  const OnDevice here(device);
-  for (const DeviceGroup &group : context.groups()) {
-    if (group.device == device) context.check(launch(group.limits, context.stream(rank)), what);
-  }
+  launchOn(context, rank, what, launch);
 }
 
 void convert(CudaContext &context, uint32_t rank, const fusco_fp8_call &call, const char *what,
@@ -56,6 +63,24 @@ void quantize(CudaContext &context, uint32_t rank, const fusco_fp8_call &call) {
 
 void dequantize(CudaContext &context, uint32_t rank, const fusco_fp8_call &call) {
   convert(context, rank, call, "launching a conversion from fp8", Fp8Direction::dequantize);
+}
+
+void clearRows(CudaContext &context, uint32_t rank, const fusco_buffer &rows, uint64_t rowBytes,
+               const uint32_t *first) {
+  context.checkRank(rank);
+  checkRowBytes(rowBytes);
+  if (rows.bytes % rowBytes != 0) {
+    throw Failure(FUSCO_E_BUFFER, "%llu bytes are no whole number of rows of %llu bytes", rows.bytes,
+                  rowBytes)
+        .atRank(rank);
+  }
+  if (rows.bytes == 0) return;
+  context.checkReach("rows", rank, rows.data);
+  context.checkReach("first", rank, first);
+  const ClearParams params = {static_cast<uint8_t *>(rows.data), rows.bytes, rowBytes, first};
+  launchOn(context, rank, "launching a fill", [&](const DeviceLimits &limits, cudaStream_t stream) {
+    return launchClear(params, limits, stream);
+  });
 }
 
 void gate(CudaContext &context, uint32_t rank, const fusco_gate_call &call) {

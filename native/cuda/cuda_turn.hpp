@@ -18,11 +18,12 @@ inline const std::shared_ptr<CudaContext> &contextOf(const fusco_cuda_planner &h
   return handle.shared->contextHandle();
 }
 inline const std::shared_ptr<CudaContext> &contextOf(const fusco_cuda_plan &handle) {
-  return handle.buffered == nullptr ? handle.shared->contextHandle() : handle.buffered->contextHandle();
+  return handle.shared->contextHandle();
 }
 
 // Runs work(context) with the lock of the handle's context, unless an argument is missing or the GPU has
-// failed before.
+// failed before. The device of rank 0 is current: default streams, which other libraries may have set as the
+// streams of ranks, are those of the current device.
 template <class Handle, class F>
 fusco_status inTurn(const Handle *handle, bool given, fusco_error *error, F work) {
   return guarded(error, [&] {
@@ -30,6 +31,7 @@ fusco_status inTurn(const Handle *handle, bool given, fusco_error *error, F work
     CudaContext &context = *contextOf(*handle);
     const std::lock_guard<std::mutex> turn(context.mutex);
     context.checkAlive();
+    const OnDevice here(context.deviceOf(0));
     work(context);
   });
 }

@@ -29,7 +29,7 @@ uint32_t readTileOrders(const CheckedPlan &checked, std::vector<std::vector<uint
 
 // Byte offsets of the tables in one device's memory, all of them at full capacity. The pinned buffers are
 // laid out in the same way, without the barrier.
-struct DevicePlan::Layout {
+struct UploadedPlan::Layout {
   uint64_t head = 0, place, order, paddings, onePass, barrier, bytes;
   OnePassLayout onePassTables;
 
@@ -47,9 +47,9 @@ struct DevicePlan::Layout {
   }
 };
 
-DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity &capacity,
-                       const fusco_plan_desc &desc)
-    : context_(std::move(context)) {
+UploadedPlan::UploadedPlan(std::shared_ptr<CudaContext> context, const fusco_cuda_capacity &capacity,
+                           const fusco_plan_desc &desc)
+    : DevicePlan(std::move(context)), uploads_(context_->groups().size()) {
   CheckedPlan checked = checkPlan(context_->host, desc);
   capacity_ = capacity;
   capacity_.tokens = std::max(capacity_.tokens, checked.plan->tokens);
@@ -60,27 +60,27 @@ DevicePlan::DevicePlan(std::shared_ptr<CudaContext> context, const fusco_cuda_ca
     throw Failure(FUSCO_E_LIMIT, "a device plan for %llu tokens, topk %u, %llu instances", capacity_.tokens,
                   capacity_.topk, capacity_.instances);
   }
-  memory_.resize(context_->groups().size());
   for (size_t group = 0; group < memory_.size(); group++) allocate(group);
   install(std::move(checked));
 }
 
-DevicePlan::~DevicePlan() {
-  for (size_t i = 0; i < memory_.size(); i++) {
+UploadedPlan::~UploadedPlan() {
+  for (size_t i = 0; i < uploads_.size(); i++) {
     const OnDevice here(context_->groups()[i].device);
     // Exchanges in flight read the tables.
     cudaDeviceSynchronize();
-    for (uint8_t *pinned : memory_[i].pinned) cudaFreeHost(pinned);
-    if (memory_[i].uploads != nullptr) cudaStreamDestroy(memory_[i].uploads);
-    cudaFree(memory_[i].memory);
+    for (uint8_t *pinned : uploads_[i].pinned) cudaFreeHost(pinned);
+    if (uploads_[i].uploads != nullptr) cudaStreamDestroy(uploads_[i].uploads);
+    cudaFree(uploads_[i].memory);
   }
   (void)cudaGetLastError();
 }
 
-void DevicePlan::allocate(size_t index) {
+void UploadedPlan::allocate(size_t index) {
   const DeviceGroup &group = context_->groups()[index];
   const OnDevice here(group.device);
-  PlanMemory &memory = memory_[index];
+  UploadedMemory &memory = uploads_[index];
+  PlanMemory &tables = memory_[index];
   const Layout layout(capacity_, hasOnePass() ? group.ranks.size() : 0);
   memory.memory = static_cast<uint8_t *>(context_->allocRaw(group.ranks.front(), layout.bytes));
   bytes_ += layout.bytes;
@@ -93,18 +93,18 @@ void DevicePlan::allocate(size_t index) {
   for (Event &event : memory.uploaded) event.create(group.device, Timing::off);
   memory.used.create(group.device, Timing::off);
   uint8_t *at = memory.memory;
-  memory.tables = {reinterpret_cast<DevicePlanHead *>(at + layout.head),
+  tables.tables = {reinterpret_cast<DevicePlanHead *>(at + layout.head),
                    reinterpret_cast<Place *>(at + layout.place), at + layout.order,
                    reinterpret_cast<PaddingRange *>(at + layout.paddings)};
   if (hasOnePass()) {
-    memory.onePass = layout.onePassTables.tables(at + layout.onePass, memory.tables.place, capacity_.tokens);
+    tables.onePass = layout.onePassTables.tables(at + layout.onePass, tables.tables.place, capacity_.tokens);
   }
-  memory.barrier = reinterpret_cast<uint32_t *>(at + layout.barrier);
-  context_->check(cudaMemsetAsync(memory.barrier, 0, tableAlign, memory.uploads),
+  tables.barrier = reinterpret_cast<uint32_t *>(at + layout.barrier);
+  context_->check(cudaMemsetAsync(tables.barrier, 0, tableAlign, memory.uploads),
                   "clearing the counters of a device plan");
 }
 
-void DevicePlan::checkCapacity(const fusco_plan &plan) const {
+void UploadedPlan::checkCapacity(const fusco_plan &plan) const {
   if (plan.tokens > capacity_.tokens || plan.topk > capacity_.topk) {
     throw Failure(FUSCO_E_LIMIT, "%llu tokens, topk %u; the device plan holds %llu and %u", plan.tokens,
                   plan.topk, capacity_.tokens, capacity_.topk)
@@ -116,9 +116,15 @@ void DevicePlan::checkCapacity(const fusco_plan &plan) const {
       .limited(plan.instances, capacity_.instances);
 }
 
-void DevicePlan::upload(const fusco_plan_desc &desc) { install(checkPlan(context_->host, desc)); }
+uint32_t UploadedPlan::maxTokens() const {
+  uint32_t tokens = 0;
+  for (const RankPlan &part : plan_->rank) tokens = std::max(tokens, part.tokens);
+  return tokens;
+}
 
-void DevicePlan::install(CheckedPlan checked) {
+void UploadedPlan::upload(const fusco_plan_desc &desc) { install(checkPlan(context_->host, desc)); }
+
+void UploadedPlan::install(CheckedPlan checked) {
   const fusco_plan &plan = *checked.plan;
   if (plan.ranks != context_->ranks()) {
     throw Failure(FUSCO_E_RANKS, "a plan of %u ranks for a context of %u", plan.ranks, context_->ranks())
@@ -133,10 +139,10 @@ void DevicePlan::install(CheckedPlan checked) {
   generation_++;
 }
 
-void DevicePlan::fill(size_t index, const fusco_plan &plan, uint32_t tileTokens,
-                      const std::vector<std::vector<uint8_t>> &order) {
+void UploadedPlan::fill(size_t index, const fusco_plan &plan, uint32_t tileTokens,
+                        const std::vector<std::vector<uint8_t>> &order) {
   const DeviceGroup &group = context_->groups()[index];
-  PlanMemory &memory = memory_[index];
+  UploadedMemory &memory = uploads_[index];
   const OnDevice here(group.device);
   const Layout layout(capacity_, hasOnePass() ? group.ranks.size() : 0);
   const size_t turn = generation_ % 2;
@@ -169,8 +175,8 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, uint32_t tileTokens,
   head->tokenStart[group.ranks.size()] = head->tokens;
   if (hasOnePass()) {
     sumLandingRows_.resize(plan.ranks);
-    fillOnePassTables(plan, *context_, group, layout.onePassTables, capacity_.tokens, pinned + layout.onePass,
-                      sumLandingRows_);
+    fillOnePassTables(plan, context_->devices(), group.device, layout.onePassTables, capacity_.tokens,
+                      pinned + layout.onePass, sumLandingRows_);
   }
 
   context_->check(cudaStreamWaitEvent(memory.uploads, memory.used.get(), 0), "waiting for an exchange");
@@ -188,18 +194,18 @@ void DevicePlan::fill(size_t index, const fusco_plan &plan, uint32_t tileTokens,
   context_->check(cudaEventRecord(memory.uploaded[turn].get(), memory.uploads), "recording an upload");
 }
 
-void DevicePlan::beginUse() {
-  for (size_t i = 0; i < memory_.size(); i++) {
+void UploadedPlan::beginUse() {
+  for (size_t i = 0; i < uploads_.size(); i++) {
     const cudaStream_t leader = context_->leader(context_->groups()[i]);
-    const Event &uploaded = memory_[i].uploaded[(generation_ + 1) % 2];
+    const Event &uploaded = uploads_[i].uploaded[(generation_ + 1) % 2];
     context_->check(cudaStreamWaitEvent(leader, uploaded.get(), 0), "waiting for an upload");
   }
 }
 
-void DevicePlan::endUse() {
-  for (size_t i = 0; i < memory_.size(); i++) {
+void UploadedPlan::endUse() {
+  for (size_t i = 0; i < uploads_.size(); i++) {
     const cudaStream_t leader = context_->leader(context_->groups()[i]);
-    context_->check(cudaEventRecord(memory_[i].used.get(), leader), "recording the use of a plan");
+    context_->check(cudaEventRecord(uploads_[i].used.get(), leader), "recording the use of a plan");
   }
 }
 

@@ -129,6 +129,16 @@ struct Lanes {
 // Loads that a thread has in flight while it adds rows.
 constexpr uint32_t inFlight = 8;
 
+// sum = sum + weight * values, or sum + values. Multiply, round, add, round: the intrinsics are never
+// contracted.
+template <uint32_t count>
+__device__ inline void addWeighted(float *sum, const float *values, bool isWeighted, float weight) {
+#pragma unroll
+  for (uint32_t i = 0; i < count; i++) {
+    sum[i] = __fadd_rn(sum[i], isWeighted ? __fmul_rn(weight, values[i]) : values[i]);
+  }
+}
+
 // Adds a node's partial sum, `L::count` values, to the total and starts the next one. `rounded`: to the
 // elements of L first.
 template <class L>

@@ -38,7 +38,8 @@ struct CombineLaunch {
   uint32_t sms = 0;  // that blocks may fill, taking turns; 0: a block for each token
 };
 cudaError_t launchCombine(const CombineParams &params, const CombineLaunch &launch, cudaStream_t stream);
+// `unit`: bytes of the widest access that the rows `upstream` and `from` allow.
 cudaError_t launchGradient(const GradientParams &params, const DeviceLimits &limits, fusco_dtype dtype,
-                           cudaStream_t stream);
+                           uint32_t unit, cudaStream_t stream);
 
 }  // namespace fusco::cuda

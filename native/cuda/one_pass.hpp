@@ -9,7 +9,7 @@
 
 #include "access_unit.hpp"
 #include "exchange_launch.hpp"
-#include "rank_places.hpp"
+#include "one_pass_plan.hpp"
 #include "signals.hpp"
 
 namespace fusco::cuda {
@@ -27,45 +27,6 @@ constexpr uint32_t pushTokens = 64;
 FUSCO_ON_BOTH inline uint64_t pushFlagsPerRank(uint64_t pushedEntries) {
   return pushedEntries / pushTokens + 1;
 }
-
-// One addition of combine at the token's own rank. Terms of a token are in the order of addition; there are
-// topk, the unused ones at the end.
-struct SumTerm {
-  uint32_t row;   // slot at a local rank, or landing row
-  uint32_t info;  // k, rank << termRankShift, and the flags below
-};
-constexpr uint32_t termK = 0xff;
-constexpr uint32_t termRankShift = 8;
-constexpr uint32_t termIsLanding = 1u << 16;  // a finished partial sum of a remote rank
-constexpr uint32_t termIsUsed = 1u << 17;
-
-// Sizes of a plan as one device sees it. In device memory, so that a captured launch can use another plan.
-struct OnePassHead {
-  uint32_t ranks;
-  uint32_t locals;
-  uint32_t remotes;
-  uint32_t topk;
-  uint32_t maxTokens;  // of any rank
-  uint32_t tokens[maxRanks];
-  uint32_t tokenStart[maxRanks + 1];  // first token of each rank, if the tokens of all ranks are numbered
-  uint32_t localStart[maxRanks];      // local index -> first token, if the tokens of local ranks are numbered
-  uint32_t arrivalStart[maxRanks];  // remote rank -> first token, if the tokens of remote ranks are numbered
-  uint32_t local[maxRanks];         // local index -> rank
-  uint32_t remote[maxRanks];        // remote index -> rank, the next rank first
-  uint32_t localOf[maxRanks];       // rank -> local index, or noSlot
-};
-
-// Tables of a plan on one device.
-struct OnePassTables {
-  const OnePassHead *head;
-  const Place *place;       // [local tokens, topk]: all slots
-  const Place *send;        // [local tokens, topk]: local slots, and the landing slot of each remote rank
-  const SumTerm *terms;     // [local tokens, topk]
-  const uint32_t *arrival;  // [locals, capacity of remote tokens, topk]
-  const uint32_t
-      *arrivalRow;         // [locals, capacity of remote tokens]: landing row of the partial sum at its home
-  uint64_t arrivalTokens;  // that capacity
-};
 
 // What all one-pass launches have in common.
 struct OnePassCommon {
@@ -94,7 +55,9 @@ struct MoveParams {
   uint32_t slices;  // of all leading payloads, at least 1
   uint32_t lag;     // chunks between sending and copying on
   uint32_t sliceStart[maxPayloads + 1];
+  uint32_t tail[maxPayloads];  // leading payload that travels with the last slice of another, or noTail
 };
+constexpr uint32_t noTail = 0xffffffffu;
 
 struct SumParams {
   OnePassCommon common;

@@ -36,6 +36,13 @@ __device__ inline uint32_t chunksOf(uint32_t tokens, uint32_t chunkTokens) {
   return (tokens + chunkTokens - 1) / chunkTokens;
 }
 
+// For a launch that may start before the one in front of it on the stream has ended: waits until that has
+// ended, and allows the next launch to start.
+__device__ inline void awaitStreamOrder() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
 // Tells device `peer` that this device is ready for the call.
 __device__ inline void tellReady(const OnePassCommon &c, uint32_t epoch, uint32_t peer,
                                  const ToldAddresses *told) {

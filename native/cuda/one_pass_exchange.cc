@@ -3,31 +3,22 @@
 #include <algorithm>
 #include <cstring>
 
+#include "edges.hpp"
 #include "failure.hpp"
 
 namespace fusco::cuda {
 
 namespace {
 
-// Of every wait in a kernel. Readiness of all ranks is known when a launch starts: only a device that fails
-// is late.
+// Of every wait in a one-pass kernel. Readiness of all ranks is known when a launch starts: only a device
+// that fails is late.
 constexpr uint64_t deadlineNs = 30'000'000'000;
+// Of a ready edge. A device may be late because it computes, or because it failed.
+constexpr uint64_t readyDeadlineNs = 600'000'000'000;
 // Tokens of a rank up to which latency counts more than SMs.
 constexpr uint32_t smallBatch = 512;
 // Tokens between sending a row and copying it on.
 constexpr uint32_t lagTokens = 256;
-
-// Allows this thread to allocate while it captures: what it allocates is not part of the capture.
-class RelaxedCapture {
- public:
-  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  RelaxedCapture(const RelaxedCapture &) = delete;
-  RelaxedCapture &operator=(const RelaxedCapture &) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
 
 // Zeroes memory of the current device, on a stream that is never captured, and waits.
 void clear(CudaContext &context, void *memory, uint64_t bytes) {
@@ -41,31 +32,6 @@ void clear(CudaContext &context, void *memory, uint64_t bytes) {
 
 }  // namespace
 
-void fillOnePassTables(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
-                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
-                       std::vector<uint32_t> &landingRows) {
-  std::vector<uint32_t> tokens;
-  std::vector<bool> isLocal;
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    tokens.push_back(plan.rank[rank].tokens);
-    isLocal.push_back(context.deviceOf(rank) == group.device);
-  }
-  OnePassTableMaker maker(plan.topk, tokens, isLocal, layout, capacityTokens, at);
-  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
-    const RankPlaces places = {plan.rank[rank].places.data(), tokens[rank], plan.topk};
-    if (isLocal[rank]) {
-      landingRows[rank] = maker.addLocal(rank, places);
-      continue;
-    }
-    for (const uint32_t here : group.ranks) places.writeArrival(here, maker.arrival(here, rank));
-    landingRows[rank] = places.numberLandingRows(
-        plan.ranks, [&](uint32_t other) { return context.deviceOf(other) != context.deviceOf(rank); },
-        [&](uint32_t sender, uint32_t token, uint32_t row) {
-          if (isLocal[sender]) maker.arrivalRow(sender, rank)[token] = row;
-        });
-  }
-}
-
 OnePassSignals::OnePassSignals(CudaContext &context)
     : context_(context),
       flags_(context.ranks()),
@@ -78,6 +44,7 @@ OnePassSignals::OnePassSignals(CudaContext &context)
     signals_.push_back(
         static_cast<DeviceSignals *>(context.allocRaw(group.ranks.front(), sizeof(DeviceSignals))));
     clear(context, signals_.back(), sizeof(DeviceSignals));
+    context.check(loadReadyEdge(), "loading a kernel");
   }
   context.check(cudaHostAlloc(reinterpret_cast<void **>(&failure_), sizeof *failure_,
                               cudaHostAllocPortable | cudaHostAllocMapped),
@@ -158,6 +125,12 @@ OnePassCommon OnePassSignals::common(size_t index, const OnePassTables &tables, 
   return common;
 }
 
+OnePassCommon OnePassSignals::readyEdge(size_t index) const {
+  OnePassCommon edge = common(index, {}, 1);
+  edge.deadlineNs = readyDeadlineNs;
+  return edge;
+}
+
 void OnePassSignals::addSum(SumParams &params) const {
   params.pushedEntries = pushedEntries_;
   for (size_t i = 0; i < pushed_.size(); i++) {
@@ -170,9 +143,12 @@ void OnePassSignals::addSum(SumParams &params) const {
 void OnePassSignals::checkWaits() const {
   const WaitFailure &failure = *failure_;
   if (*static_cast<const volatile uint32_t *>(&failure.code) == failureNone) return;
-  throw Failure(FUSCO_E_PEER_TIMEOUT, "device %u did not take part in exchange %u within %llu s",
-                context_.groups()[failure.peer % context_.groups().size()].device, failure.epoch,
-                static_cast<unsigned long long>(deadlineNs / 1'000'000'000));
+  throw Failure(
+      FUSCO_E_PEER_TIMEOUT,
+      "device %u did not take part in exchange %u: it was not ready within %llu s, or stopped for %llu s",
+      context_.groups()[failure.peer % context_.groups().size()].device, failure.epoch,
+      static_cast<unsigned long long>(readyDeadlineNs / 1'000'000'000),
+      static_cast<unsigned long long>(deadlineNs / 1'000'000'000));
 }
 
 // Figures of 2 and 4 H100 are in docs/performance-gpus.md: few SMs within 5 % of the best.
@@ -207,12 +183,6 @@ OnePassShape gradientShape(uint32_t devices, uint32_t sms, bool, uint32_t topk, 
 uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uint64_t slices) {
   // A dispatch has a flag for each chunk of all ranks, a combine for each sender and chunk of the rank.
   return ranks * (tokens / chunkTokens + 1) * slices;
-}
-
-uint32_t maxTokensOf(const fusco_plan &plan) {
-  uint32_t tokens = 0;
-  for (const RankPlan &part : plan.rank) tokens = std::max(tokens, part.tokens);
-  return tokens;
 }
 
 void addSlices(MoveParams &move) {

@@ -5,16 +5,11 @@
 #include <vector>
 
 #include "cuda_context.hpp"
+#include "one_pass.hpp"
 #include "one_pass_tables.hpp"
 #include "plan.hpp"
 
 namespace fusco::cuda {
-
-// Writes the tables of a device to `at`, host memory laid out as `layout` says. `landingRows` [ranks] becomes
-// the number of partial sums that arrive at each rank in a combine.
-void fillOnePassTables(const fusco_plan &plan, const CudaContext &context, const DeviceGroup &group,
-                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
-                       std::vector<uint32_t> &landingRows);
 
 // Memory that a call needs.
 struct OnePassNeed {
@@ -39,6 +34,8 @@ class OnePassSignals {
 
   // Parameters of a launch on device group `index`.
   OnePassCommon common(size_t index, const OnePassTables &tables, uint32_t chunkTokens) const;
+  // Parameters of launchReadyEdge() on device group `index`.
+  OnePassCommon readyEdge(size_t index) const;
   void addSum(SumParams &params) const;
   // Where other devices store weights on the device of a group, two sets of pushedEntries().
   float *pushed(size_t index) const { return reinterpret_cast<float *>(pushed_[index].data); }
@@ -82,7 +79,5 @@ uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uin
 // Sets the first slice of each leading payload of a launch, and the number of slices: at least one, which
 // moves the other payloads.
 void addSlices(MoveParams &move);
-// Most tokens of a rank.
-uint32_t maxTokensOf(const fusco_plan &plan);
 
 }  // namespace fusco::cuda

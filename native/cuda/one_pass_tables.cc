@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "plan.hpp"
 #include "plan_layout.h"
 
 namespace fusco::cuda {
@@ -53,6 +54,7 @@ OnePassTableMaker::OnePassTableMaker(uint32_t topk, const std::vector<uint32_t> 
     head.tokenStart[rank + 1] = head.tokenStart[rank] + tokens[rank];
     head.localOf[rank] = noSlot;
     if (isLocal[rank]) {
+      local_.add(rank);
       head.localOf[rank] = head.locals;
       head.localStart[head.locals] = locals;
       head.local[head.locals++] = rank;
@@ -73,43 +75,22 @@ uint32_t OnePassTableMaker::addLocal(uint32_t rank, const RankPlaces &places) {
   const uint64_t start = uint64_t{head_->localStart[head_->localOf[rank]]} * topk;
   std::vector<uint32_t> landingRow(uint64_t{places.tokens} * head_->ranks);
   const uint32_t rows = places.numberLandingRows(
-      head_->ranks, [this](uint32_t remote) { return !isLocal(remote); },
+      head_->ranks, [this](uint32_t remote) { return !local_.has(remote); },
       [&](uint32_t remote, uint32_t token, uint32_t row) {
         landingRow[uint64_t{token} * head_->ranks + remote] = row;
       });
   for (uint32_t token = 0; token < places.tokens; token++) {
-    const Place *at = places.of(token);
+    const TokenPlaces at = places.of(token);
     const uint64_t first = start + uint64_t{token} * topk;
+    const uint32_t *landing = landingRow.data() + uint64_t{token} * head_->ranks;
     for (uint32_t k = 0; k < topk; k++) {
-      send_[first + k] = at[k];
-      if (at[k].row >= 0 && !isLocal(at[k].peer) && at[k].row != places.lowestAt(token, at[k].peer)) {
-        send_[first + k].row = FUSCO_SLOT_MASKED;
-      }
+      send_[first + k] = at.send(k, local_, FUSCO_SLOT_MASKED);
+      const TermOrder order = at.termOrder(k, local_);
+      if (k >= order.terms) terms_[first + k] = {};
+      if (order.isTerm) terms_[first + order.position] = termOf(at, k, local_, landing[at.at[k].peer]);
     }
-    addTerms(places, token, landingRow.data() + uint64_t{token} * head_->ranks, terms_ + first);
   }
   return rows;
-}
-
-// In the order of ranks, then of k: a rank is a node here.
-void OnePassTableMaker::addTerms(const RankPlaces &places, uint32_t token, const uint32_t *landingRow,
-                                 SumTerm *terms) const {
-  const Place *at = places.of(token);
-  uint32_t count = 0;
-  std::fill(terms, terms + places.topk, SumTerm{});
-  for (uint32_t rank = 0; rank < head_->ranks; rank++) {
-    bool hasLanded = false;
-    for (uint32_t k = 0; k < places.topk; k++) {
-      if (at[k].row < 0 || at[k].peer != rank) continue;
-      const uint32_t from = rank << termRankShift | termIsUsed;
-      if (isLocal(rank)) {
-        terms[count++] = {static_cast<uint32_t>(at[k].row), k | from};
-      } else if (!hasLanded) {
-        hasLanded = true;
-        terms[count++] = {landingRow[rank], from | termIsLanding};
-      }
-    }
-  }
 }
 
 uint32_t *OnePassTableMaker::arrival(uint32_t here, uint32_t rank) const {
@@ -118,6 +99,33 @@ uint32_t *OnePassTableMaker::arrival(uint32_t here, uint32_t rank) const {
 
 uint32_t *OnePassTableMaker::arrivalRow(uint32_t here, uint32_t rank) const {
   return arrivalRow_ + head_->localOf[here] * capacity_ + head_->arrivalStart[rank];
+}
+
+void fillOnePassTables(const fusco_plan &plan, const std::vector<uint32_t> &deviceOf, uint32_t device,
+                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
+                       std::vector<uint32_t> &landingRows) {
+  std::vector<uint32_t> tokens;
+  std::vector<bool> isLocal;
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+    tokens.push_back(plan.rank[rank].tokens);
+    isLocal.push_back(deviceOf[rank] == device);
+  }
+  OnePassTableMaker maker(plan.topk, tokens, isLocal, layout, capacityTokens, at);
+  for (uint32_t rank = 0; rank < plan.ranks; rank++) {
+    const RankPlaces places = {plan.rank[rank].places.data(), tokens[rank], plan.topk};
+    if (isLocal[rank]) {
+      landingRows[rank] = maker.addLocal(rank, places);
+      continue;
+    }
+    for (uint32_t here = 0; here < plan.ranks; here++) {
+      if (isLocal[here]) places.writeArrival(here, maker.arrival(here, rank));
+    }
+    landingRows[rank] = places.numberLandingRows(
+        plan.ranks, [&](uint32_t other) { return deviceOf[other] != deviceOf[rank]; },
+        [&](uint32_t sender, uint32_t token, uint32_t row) {
+          if (isLocal[sender]) maker.arrivalRow(sender, rank)[token] = row;
+        });
+  }
 }
 
 }  // namespace fusco::cuda

@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "one_pass.hpp"
-#include "rank_places.hpp"
+#include "fusco.h"
+#include "one_pass_plan.hpp"
 
 namespace fusco::cuda {
 
@@ -36,15 +36,19 @@ class OnePassTableMaker {
   uint32_t *arrivalRow(uint32_t here, uint32_t rank) const;
 
  private:
-  bool isLocal(uint32_t rank) const { return head_->localOf[rank] != noSlot; }
-  void addTerms(const RankPlaces &places, uint32_t token, const uint32_t *landingRow, SumTerm *terms) const;
-
   uint64_t capacity_;
+  RankBits local_;  // on the device
   OnePassHead *head_;
   Place *send_;
   SumTerm *terms_;
   uint32_t *arrival_;
   uint32_t *arrivalRow_;
 };
+
+// Writes the tables of a device to `at`, host memory laid out as `layout` says. `deviceOf` [ranks].
+// `landingRows` [ranks] becomes the number of partial sums that arrive at each rank in a combine.
+void fillOnePassTables(const fusco_plan &plan, const std::vector<uint32_t> &deviceOf, uint32_t device,
+                       const OnePassLayout &layout, uint64_t capacityTokens, uint8_t *at,
+                       std::vector<uint32_t> &landingRows);
 
 }  // namespace fusco::cuda

@@ -16,6 +16,13 @@ __device__ T *bufferOf(const PeerRows &peers, uint32_t index, uint32_t peer, T *
   return peers.addresses == nullptr ? known : reinterpret_cast<T *>(peers.addresses[index * maxRanks + peer]);
 }
 
+// The same where the kernel was compiled for one of the two cases.
+template <bool hasPeers, class T>
+__device__ T *bufferOf(const PeerRows &peers, uint32_t index, uint32_t peer, T *known) {
+  if constexpr (!hasPeers) return known;
+  return reinterpret_cast<T *>(peers.addresses[index * maxRanks + peer]);
+}
+
 __device__ inline uint8_t *rowsAt(const DispatchParams &p, const Payload &payload, Place place) {
   const auto index = static_cast<uint32_t>(&payload - p.payload);
   uint8_t *rows = bufferOf(p.peers, index, place.peer, payload.to[place.peer]);

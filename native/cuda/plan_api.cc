@@ -1,9 +1,11 @@
 // The C interface of planning on the device: takes turns, turns failures into statuses, and nothing else.
 
+#include "cuda_graph.hpp"
 #include "cuda_turn.hpp"
 #include "device_plan.hpp"
 #include "device_planner.hpp"
 #include "ids_from.hpp"
+#include "plan_sizes.hpp"
 #include "structs.hpp"
 
 namespace {
@@ -16,9 +18,14 @@ using fusco::cuda::DevicePlanner;
 using fusco::cuda::inTurn;
 
 // The plan in plan buffers of a handle. Throws E_OPTION.
-const BufferedPlan &bufferedOf(const fusco_cuda_plan &plan) {
+BufferedPlan &bufferedOf(const fusco_cuda_plan &plan) {
   if (plan.buffered == nullptr) throw Failure(FUSCO_E_OPTION, "the plan has no plan buffer: it was uploaded");
   return *plan.buffered;
+}
+
+fusco_cuda_plan *newPlan(std::shared_ptr<BufferedPlan> plan) {
+  BufferedPlan *buffered = plan.get();
+  return new fusco_cuda_plan{std::move(plan), nullptr, buffered};
 }
 
 }  // namespace
@@ -55,16 +62,21 @@ fusco_status fusco_cuda_plan_on_device(fusco_cuda_planner *planner, const fusco_
     if (from.buffers == nullptr) throw Failure(FUSCO_E_OPTION, "buffers is NULL");
     const std::vector<fusco_ids> ids = fusco::planning::idsFrom(from.ids, context.ranks());
     std::vector<uint8_t *> buffers = planner->shared->checkBuffers(from.buffers);
+    std::vector<uint32_t> tokens;
+    for (const fusco_ids &own : ids) tokens.push_back(own.tokens);
+    auto made = std::make_shared<BufferedPlan>(planner->shared, buffers, tokens);
     planner->shared->plan(ids, buffers);
-    *plan = new fusco_cuda_plan{{}, std::make_shared<BufferedPlan>(planner->shared, std::move(buffers))};
+    if (context.capturing != nullptr) context.capturing->keep(planner->shared);
+    *plan = newPlan(std::move(made));
   });
 }
 
 fusco_status fusco_cuda_plan_attach(fusco_cuda_planner *planner, const fusco_buffer *buffers,
                                     fusco_cuda_plan **plan, fusco_error *error) {
   return inTurn(planner, buffers != nullptr && plan != nullptr, error, [&](CudaContext &) {
-    *plan = new fusco_cuda_plan{
-        {}, std::make_shared<BufferedPlan>(planner->shared, planner->shared->checkBuffers(buffers))};
+    const std::vector<uint32_t> unknown;
+    *plan = newPlan(
+        std::make_shared<BufferedPlan>(planner->shared, planner->shared->checkBuffers(buffers), unknown));
   });
 }
 

@@ -1,14 +1,14 @@
 // The layout of a plan buffer: one rank's plan in device memory, at fixed offsets that follow from the
 // options and limits alone. Self-contained: nothing in it refers to the host or to another buffer.
 //
-//   state | facts of all ranks | blocks and runs | entries | forwarding (hierarchical plans) | work
+//   state | facts of all ranks | blocks and runs | entries | forwarding (hierarchical plans)
+//   | what exchanges read | work
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
-#include "device_tables.hpp"
 #include "fusco_planning.h"
+#include "one_pass_plan.hpp"
 #include "plan_types.hpp"
 #include "quotas.hpp"
 
@@ -38,6 +38,8 @@ struct PlanSizes {
   fusco_balance balance;
 
   FUSCO_ON_BOTH uint64_t maxEntries() const { return uint64_t{maxTokens} * topk; }
+  // Tokens of all other ranks, at most.
+  FUSCO_ON_BOTH uint64_t maxRemoteTokens() const { return uint64_t{ranks - 1} * maxTokens; }
   FUSCO_ON_BOTH bool hasQuotas() const { return groups > 0; }
 };
 
@@ -51,8 +53,9 @@ struct PlanState {
   uint32_t overflowRows;  // real rows at or beyond maxRecvRows
   uint32_t stageRows;
   uint32_t staged;
-  uint32_t rule;     // fusco_balance
-  uint32_t idDtype;  // fusco_id_dtype, of badValue
+  uint32_t rule;        // fusco_balance
+  uint32_t idDtype;     // fusco_id_dtype, of badValue
+  uint32_t barrier[2];  // DispatchParams::barrier
 };
 
 // Addresses in one plan buffer.
@@ -60,6 +63,7 @@ struct PlanBuffer {
   PlanState *state;
   uint32_t *counts;    // [ranks, targets]: the gathered facts
   uint32_t *nodeRows;  // [ranks, nodes], likewise
+  uint32_t *tokens;    // [ranks], likewise
   uint32_t *quotas;    // [ranks, instances], rows before the capacity; none without quotas
 
   uint32_t *blockRow;       // [instances]
@@ -90,6 +94,16 @@ struct PlanBuffer {
   uint32_t *offset;       // [forwarded + 1]: S_DISTRIBUTE_OFFSET
   uint32_t *distributed;  // [distributed]: S_DISTRIBUTE_ENTRY
 
+  // What exchanges read besides `place`, as if the rank were alone on its device. The last five are filled
+  // where other devices, or other processes, take part.
+  DevicePlanHead *head;    // [1]
+  PaddingRange *paddings;  // [local], as many as the head says
+  OnePassHead *onePass;    // [1]
+  Place *send;             // [tokens, topk]: OnePassTables::send
+  SumTerm *terms;          // [tokens, topk]: OnePassTables::terms
+  uint32_t *arrival;       // [ranks - 1, maxTokens, topk]: OnePassTables::arrival
+  uint32_t *arrivalRow;    // [ranks - 1, maxTokens]: OnePassTables::arrivalRow
+
   // Work of planning; unused afterwards.
   uint64_t *tileBad;       // [tiles], as PlanState::badEntry
   uint32_t *tileCounts;    // [targets, tiles]
@@ -102,14 +116,22 @@ struct PlanBuffer {
   uint32_t *quotaIndices;  // likewise
 };
 
+// Lays arrays one after the other, at multiples of planBufferAlign.
+struct TableLayout {
+  uint8_t *base;
+  uint64_t at = 0;  // bytes so far
+
+  template <class T>
+  FUSCO_ON_BOTH void take(T *&pointer, uint64_t count) {
+    pointer = reinterpret_cast<T *>(reinterpret_cast<uintptr_t>(base) + at);
+    at = (at + count * sizeof(T) + planBufferAlign - 1) / planBufferAlign * planBufferAlign;
+  }
+};
+
 // Fills `buffer` for a plan buffer at `base`. Returns its bytes.
 FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *base, PlanBuffer &buffer) {
-  uint64_t at = 0;
-  const auto take = [&at, base](auto *&pointer, uint64_t count) {
-    using Element = std::remove_reference_t<decltype(*pointer)>;
-    pointer = reinterpret_cast<Element *>(reinterpret_cast<uintptr_t>(base) + at);
-    at = (at + count * sizeof(Element) + planBufferAlign - 1) / planBufferAlign * planBufferAlign;
-  };
+  TableLayout memory{base};
+  const auto take = [&memory](auto *&pointer, uint64_t count) { memory.take(pointer, count); };
   const uint64_t entries = sizes.maxEntries();
   const uint64_t forwarded = sizes.isFlat != 0 ? 0 : entries;
   const uint32_t nodes = sizes.isFlat != 0 ? 0 : sizes.nodes;
@@ -118,6 +140,7 @@ FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *bas
   take(buffer.state, 1);
   take(buffer.counts, uint64_t{sizes.ranks} * sizes.targets);
   take(buffer.nodeRows, uint64_t{sizes.ranks} * nodes);
+  take(buffer.tokens, sizes.ranks);
   take(buffer.quotas, uint64_t{quotas} * sizes.ranks * sizes.instances);
   take(buffer.blockRow, sizes.instances);
   take(buffer.runRow, sizes.instances);
@@ -144,6 +167,13 @@ FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *bas
   take(buffer.target, forwarded);
   take(buffer.offset, forwarded + 1);
   take(buffer.distributed, forwarded);
+  take(buffer.head, 1);
+  take(buffer.paddings, sizes.maxLocal);
+  take(buffer.onePass, 1);
+  take(buffer.send, entries);
+  take(buffer.terms, entries);
+  take(buffer.arrival, sizes.maxRemoteTokens() * sizes.topk);
+  take(buffer.arrivalRow, sizes.maxRemoteTokens());
   take(buffer.tileBad, sizes.tiles);
   take(buffer.tileCounts, uint64_t{sizes.targets} * sizes.tiles);
   take(buffer.tileRows, uint64_t{nodes} * sizes.tiles);
@@ -154,7 +184,60 @@ FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *bas
   take(buffer.quotaWords,
        quotas * (2 * uint64_t{sizes.instances} + 2 * uint64_t{sizes.groups} + 2 * uint64_t{sizes.ranks}));
   take(buffer.quotaIndices, quotas * (uint64_t{sizes.experts} + sizes.groups + 4 * uint64_t{sizes.ranks}));
-  return at;
+  return memory.at;
+}
+
+// What a rank tells another one: addresses in the plan buffer of the other rank, or in the memory that takes
+// the facts of other processes.
+struct Facts {
+  uint32_t *counts;      // [targets]
+  uint32_t *tokens;      // [1]
+  uint32_t *nodeRows;    // [nodes], hierarchical plans only
+  uint32_t *arrival;     // [tokens, topk], where the other rank is on another device
+  uint32_t *arrivalRow;  // [tokens], likewise
+};
+
+// Fills what is told before the begin edge of a plan, for memory at `base`. Returns its bytes.
+FUSCO_ON_BOTH inline uint64_t layCounts(const PlanSizes &sizes, uint8_t *base, Facts &facts) {
+  TableLayout memory{base};
+  memory.take(facts.counts, sizes.targets);
+  memory.take(facts.tokens, 1);
+  return memory.at;
+}
+
+// The same for what is told between the two edges.
+FUSCO_ON_BOTH inline uint64_t layArrivals(const PlanSizes &sizes, uint8_t *base, Facts &facts) {
+  TableLayout memory{base};
+  memory.take(facts.nodeRows, sizes.isFlat != 0 ? 0 : sizes.nodes);
+  memory.take(facts.arrival, sizes.maxEntries());
+  memory.take(facts.arrivalRow, sizes.maxTokens);
+  return memory.at;
+}
+
+// Where one rank takes the facts of all processes. A process writes the counts of a plan only after the
+// others have read those of the plan before, and the rest likewise: test/model/plan_facts.pml. It may write
+// counts while others read the rest, and the next plan may have other sizes, so that the two never share
+// memory.
+struct FactInbox {
+  uint8_t *counts;
+  uint8_t *arrivals;
+
+  FUSCO_ON_BOTH Facts of(const PlanSizes &sizes, uint32_t from) const {
+    Facts facts;
+    layCounts(sizes, counts + from * layCounts(sizes, nullptr, facts), facts);
+    layArrivals(sizes, arrivals + from * layArrivals(sizes, nullptr, facts), facts);
+    return facts;
+  }
+};
+
+// Bytes of the two parts of an inbox.
+struct FactBytes {
+  uint64_t counts = 0;
+  uint64_t arrivals = 0;
+};
+FUSCO_ON_BOTH inline FactBytes factBytes(const PlanSizes &sizes) {
+  Facts unused{};
+  return {sizes.ranks * layCounts(sizes, nullptr, unused), sizes.ranks * layArrivals(sizes, nullptr, unused)};
 }
 
 // Tables of the placement in the memory of one device, the same for all plans of a planner.

@@ -3,7 +3,7 @@
 // all ranks wrote in the part before.
 #pragma once
 
-#include "exchange_launch.hpp"
+#include "one_pass.hpp"
 #include "plan_buffer.hpp"
 #include "route_pass.hpp"
 
@@ -25,17 +25,36 @@ struct PlanParams {
   const uint16_t *targets;         // [localRanks, targetStride]
   uint32_t targetStride;
   uint32_t localRanks;
-  uint32_t rankOf[maxRanks];   // local index -> rank
-  RankIds ids[maxRanks];       // by local index
-  uint8_t *buffers[maxRanks];  // plan buffers, by rank; other devices' are peer-accessible
+  uint32_t rankOf[maxRanks];       // local index -> rank
+  RankIds ids[maxRanks];           // by local index
+  uint8_t *buffers[maxRanks];      // plan buffers, by rank; other devices' are peer-accessible
+  RankBits deviceRanks[maxRanks];  // by rank: the ranks on its device
+  uint32_t hasOthers;              // other devices take part: ranks tell one another where rows go
+  // Where every rank is a process, the others write its facts here, by rank; null elsewhere. Buffers of ranks
+  // that are not local are null then.
+  FactInbox inbox[maxRanks];
 };
 
-// First part: ids to targets; each rank's counts go into all plan buffers.
-cudaError_t launchPlanCounts(const PlanParams &params, cudaStream_t stream);
-// Second part: blocks, runs, slots and the send order; in hierarchical plans also each rank's rows per node,
-// to all plan buffers.
-cudaError_t launchPlanSlots(const PlanParams &params, cudaStream_t stream);
-// Third part, of hierarchical plans: rail groups, landing rows and forwarding lists.
-cudaError_t launchPlanForward(const PlanParams &params, cudaStream_t stream);
+// The parts of planning, between which the ranks of other devices are waited for.
+enum PlanPart : uint32_t { planCounts = 1, planSlots = 2, planForward = 4 };
+
+// Parts of planning, a kernel for each pass over entries or instances:
+//
+//   planCounts   ids to targets; each rank's counts go to all ranks
+//   planSlots    blocks, runs, slots, the send order, and what exchanges read; in hierarchical plans each
+//                rank's rows per node go to all ranks
+//   planForward  of hierarchical plans: rail groups, landing rows and forwarding lists; between processes:
+//                what the others have told of their tokens
+//
+// `signals`: of the call, where every rank is a process; else null.
+cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePassCommon *signals,
+                           cudaStream_t stream);
+
+// Whether launchFusedPlan takes such plans: those of few entries.
+bool isFusedPlan(const PlanSizes &sizes);
+// The same in one kernel, a block for each local rank: `parts` are PlanPart, in one launch only if all ranks
+// are on the device, or every rank is a process, in which case the kernel waits for the others.
+cudaError_t launchFusedPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
+                            cudaStream_t stream);
 
 }  // namespace fusco::cuda

@@ -44,4 +44,13 @@ cudaError_t launchGate(const GateParams &params, const DeviceLimits &limits, cud
 cudaError_t launchGateBackward(const GateBackwardParams &params, const DeviceLimits &limits,
                                cudaStream_t stream);
 
+struct ClearParams {
+  uint8_t *rows;
+  uint64_t bytes;  // a whole number of rows
+  uint64_t rowBytes;
+  const uint32_t *first;  // in device memory: rows that stay
+};
+
+cudaError_t launchClear(const ClearParams &params, const DeviceLimits &limits, cudaStream_t stream);
+
 }  // namespace fusco::cuda

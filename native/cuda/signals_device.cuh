@@ -10,19 +10,10 @@
 // launch advances it; a captured launch therefore replays unchanged.
 #pragma once
 
+#include "flag_device.cuh"
 #include "one_pass.hpp"
 
 namespace fusco::cuda {
-
-__device__ __forceinline__ void storeRelease(uint32_t *address, uint32_t value) {
-  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
-}
-
-__device__ __forceinline__ uint32_t loadAcquire(const uint32_t *address) {
-  uint32_t value;
-  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
-  return value;
-}
 
 __device__ __forceinline__ uint64_t nanoseconds() {
   uint64_t value;
@@ -63,7 +54,7 @@ __device__ inline bool compareCalls(const OnePassCommon &c, uint32_t epoch) {
 }
 
 // Waits until `flag` has reached `epoch`. Returns false after a failure of this device or of another one.
-__device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
+__device__ inline bool lookUntil(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
                                  uint32_t peer) {
   constexpr uint32_t looksPerClock = 256;
   uint64_t start = 0;
@@ -83,5 +74,18 @@ __device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, u
   }
   return true;
 }
+
+// Programs that compare variants compile waits out of line, which makes kernels shorter.
+#ifdef FUSCO_OUTLINED_WAITS
+static __device__ __noinline__ bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
+                                              uint32_t peer) {
+  return lookUntil(c, flag, epoch, peer);
+}
+#else
+__device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
+                                 uint32_t peer) {
+  return lookUntil(c, flag, epoch, peer);
+}
+#endif
 
 }  // namespace fusco::cuda

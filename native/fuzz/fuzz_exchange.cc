@@ -150,43 +150,44 @@ class Execution {
   }
 
   void combine() {
-    fusco_combine_call call = fusco_sized<fusco_combine_call>();
-    call.dtype = head_.dtype;
-    call.row_bytes = head_.rowBytes;
-    call.from = received.buffers.data();
+    auto call = callOnRows<fusco_combine_call>();
     call.to = home.buffers.data();
     call.weights = (head_.flags & weighted) != 0 ? weights.buffers.data() : nullptr;
-    fusco_error error{};
-    if (!accepted(fusco_combine(plan_, &call, nullptr, &error), error)) FUZZ_CHECK(home.holdsOnly(poison));
+    run(fusco_combine, call, home);
   }
 
   void weightGradient() {
-    fusco_weight_gradient_call call = fusco_sized<fusco_weight_gradient_call>();
-    call.dtype = head_.dtype;
-    call.row_bytes = head_.rowBytes;
+    auto call = callOnRows<fusco_weight_gradient_call>();
     call.output_gradient = home.buffers.data();
-    call.from = received.buffers.data();
     call.to = gradient.buffers.data();
-    fusco_error error{};
-    if (!accepted(fusco_weight_gradient(plan_, &call, nullptr, &error), error)) {
-      FUZZ_CHECK(gradient.holdsOnly(poison));
-    }
+    run(fusco_weight_gradient, call, gradient);
   }
 
   void combineGradient() {
-    fusco_combine_gradient_call call = fusco_sized<fusco_combine_gradient_call>();
-    call.dtype = head_.dtype;
-    call.row_bytes = head_.rowBytes;
+    auto call = callOnRows<fusco_combine_gradient_call>();
     call.output_gradient = home.buffers.data();
-    call.from = received.buffers.data();
     call.weights = weights.buffers.data();
     call.to = rowsGradient.buffers.data();
     call.weights_gradient = gradient.buffers.data();
     call.origins = (head_.flags & origins) != 0 ? rowOrigins.buffers.data() : nullptr;
+    run(fusco_combine_gradient, call, rowsGradient);
+  }
+
+  // A call that computes with received rows.
+  template <class Call>
+  Call callOnRows() const {
+    Call call = fusco_sized<Call>();
+    call.dtype = head_.dtype;
+    call.row_bytes = head_.rowBytes;
+    call.from = received.buffers.data();
+    return call;
+  }
+
+  // A refusal leaves what the call writes as it was.
+  template <class Function, class Call>
+  void run(Function exchange, const Call &call, const PerRank &written) {
     fusco_error error{};
-    if (!accepted(fusco_combine_gradient(plan_, &call, nullptr, &error), error)) {
-      FUZZ_CHECK(rowsGradient.holdsOnly(poison));
-    }
+    if (!accepted(exchange(plan_, &call, nullptr, &error), error)) FUZZ_CHECK(written.holdsOnly(poison));
   }
 
   fusco_plan *plan_;

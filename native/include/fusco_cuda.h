@@ -17,8 +17,10 @@
  * context, and an upload that finds both of a plan's host buffers in flight may wait for the GPU.
  *
  * **Readiness.** An exchange starts when the stream of every rank has reached the call (*ready*: inputs
- * complete, outputs free). Work enqueued on any rank's stream after the call starts when all rows are in
- * place (*done*). Both edges are event dependencies between the streams; ranks that share a stream need none.
+ * complete, outputs free). Work enqueued on a rank's stream after the call starts when all rows of the ranks
+ * of that device are in place, and no other device reads theirs (*done*). To use a rank's rows on the stream
+ * of another device, wait there for an event of the rank. Both edges are event dependencies between the
+ * streams, or signals between the devices' kernels; ranks that share a stream need none.
  *
  * **Device errors** are reported by a later call. After an error that makes the device unusable, such as an
  * illegal address, every call returns FUSCO_E_BACKEND with the first cause. The process continues.
@@ -224,6 +226,24 @@ fusco_status fusco_cuda_copy(fusco_cuda_context *context, uint32_t rank, void *t
  */
 fusco_status fusco_cuda_fill(fusco_cuda_context *context, uint32_t rank, void *to, uint8_t value,
                              uint64_t bytes, fusco_error *error);
+
+/**
+ * Enqueues zeros into the end of an array of rows, on the rank's stream. Where it begins is read on the
+ * device: behind the rows of a plan that was made there, for example.
+ *
+ * @param[in]  context    the context
+ * @param[in]  rank       0..ranks - 1
+ * @param[out] rows       [rows, row_bytes], device memory of the rank; a whole number of rows
+ * @param[in]  row_bytes  1..16777216
+ * @param[in]  first      u32 [1], device memory: number of rows that stay; nothing is written if there are no
+ *                        more
+ * @param[out] error      may be NULL
+ * @retval FUSCO_E_OPTION   there is no such rank, row_bytes is out of range, or an argument is NULL
+ * @retval FUSCO_E_BUFFER   not a whole number of rows, or not accessible from the device
+ * @retval FUSCO_E_BACKEND  an error of the driver
+ */
+fusco_status fusco_cuda_clear_rows(fusco_cuda_context *context, uint32_t rank, const fusco_buffer *rows,
+                                   uint64_t row_bytes, const uint32_t *first, fusco_error *error);
 
 /**
  * Waits for the streams of all ranks. Other calls on the context wait meanwhile.

@@ -1,8 +1,9 @@
 /**
  * @file
- * FUSCO with one process per rank, on any number of machines. Rows for ranks of the same machine (and, for
- * hierarchical plans, of the same node) are stored into their memory over CUDA IPC; all other rows travel
- * through NCCL, which is opened at run time.
+ * FUSCO with one process per rank, on any number of machines. If all ranks are on one machine, rows are
+ * stored into their memory over CUDA IPC. In groups on several machines this holds for ranks of the same
+ * machine (and, for hierarchical plans, of the same node); all other rows travel through NCCL, which is
+ * opened at run time.
  *
  * The conventions of fusco.h and fusco_cuda.h apply, with these additions:
  *
@@ -13,14 +14,13 @@
  * ascends by one, and a digest of what the call does. Ranks of one machine compare the digests before any row
  * moves.
  *
- * **Streams.** If all ranks of a group are on one machine, exchanges of flat plans, and of hierarchical plans
- * with one rank per node, enqueue on the stream of the local rank (fusco_cuda_set_stream) and return. They
- * send no message and call nothing that waits, so they can be captured in a CUDA graph, and graph launches
- * and other calls may alternate in any order that is the same on all ranks. Two things block the first time:
- * an allocation that the other ranks do not know (fusco_nccl_register does it ahead), and rows that are
- * longer than those of all exchanges before (fusco_nccl_plan_desc.row_bytes); neither is possible in a
- * capture. fusco_nccl_bytes.enqueues says whether a plan is of this kind. All other exchanges block until all
- * rows are in place, and cannot be captured.
+ * **Streams.** If all ranks of a group are on one machine, exchanges enqueue on the stream of the local rank
+ * (fusco_cuda_set_stream) and return. They send no message and call nothing that waits, so they can be
+ * captured in a CUDA graph, and graph launches and other calls may alternate in any order that is the same on
+ * all ranks. Two things block the first time: an allocation that the other ranks do not know
+ * (fusco_nccl_register does it ahead), and rows that are longer than those of all exchanges before
+ * (fusco_nccl_plan_desc.row_bytes); neither is possible in a capture. fusco_nccl_bytes.enqueues says whether
+ * a plan is of this kind. All other exchanges block until all rows are in place, and cannot be captured.
  *
  * **Waiting.** No call and no kernel waits longer than the group's deadline. When it passes, or another
  * thread calls fusco_nccl_abort, the group is given up: the call in progress, or the next one, and

@@ -2,9 +2,9 @@
  * @file
  * Planning in native code, on the CPU and on GPUs, and plan files.
  *
- * Planning of one rank on the CPU, planning on the GPUs of one process, and plan files are there; exchanges
- * along a plan made on the device are not, and return FUSCO_E_BACKEND. The rest is declared for version 0.2:
- * its functions that return a status return FUSCO_E_BACKEND in this version.
+ * Planning of one rank on the CPU; planning on GPUs, of one process or of a process for each GPU, and
+ * exchanges along such plans; and plan files. Without CUDA the functions that plan on a device return
+ * FUSCO_E_BACKEND.
  *
  * The conventions of fusco.h, fusco_cuda.h and fusco_nccl.h apply. The WebAssembly planner defines what a
  * plan is: the functions of this header make the same bytes.
@@ -321,7 +321,20 @@ fusco_status fusco_plan_file_write(const char *path, const fusco_plan_file_info 
  * From ids in device memory to a plan in a plan buffer of the caller, without the host: counts, facts, slots,
  * forwarding and the receive side. The shard is byte for byte the one of fusco_planner_shard. A plan buffer
  * is self-contained: it holds all that dispatch, combine and both gradients of this rank need, and no host
- * state refers to it, so that several can be alive.
+ * state refers to it, so that several can be alive. Ranks that share a device have their tables joined before
+ * each exchange, in memory of the planner.
+ *
+ * Exchanges along such plans are those of fusco_cuda.h and fusco_nccl.h. Bad ids are masked. Memory that
+ * ranks share, such as landing rows, is sized by the limits: a one-pass combine takes up to max_tokens *
+ * min(topk, ranks of other devices) rows of each rank. What calls are checked against:
+ *
+ * - tokens: those of the ids; of an attached plan the host does not know them, so that the smallest buffer of
+ *   the call says how many there are, which must be those of the ids;
+ * - received rows: with max_recv_rows, that many. Without: those that a status call on this plan has
+ *   returned; before the first one, as many as the smallest buffer has, which must be enough; and in a
+ *   capture all that can occur.
+ *
+ * In reports `rows` is 0, and bytes count the rows of tokens only: the host does not know the other ones.
  * @{
  */
 
@@ -368,7 +381,8 @@ fusco_status fusco_cuda_planner_create(fusco_cuda_context *context, const fusco_
 
 /**
  * Waits for the planning in flight, and releases a planner. Plan buffers that it filled stay usable by their
- * plans.
+ * plans. It must outlive graphs in which another library has captured its planning; those of
+ * fusco_cuda_capture_begin keep what they need.
  *
  * @param[in] planner  NULL is allowed
  */
@@ -469,8 +483,11 @@ fusco_status fusco_cuda_plan_shard(fusco_cuda_plan *plan, uint32_t rank, fusco_b
 
 /**
  * @name Planning on the device, one process per rank
- * As in fusco_cuda.h, for the local rank. Facts travel through peer memory within a machine, and by
- * ncclAllGather on the stream between machines.
+ * As above, for the local rank. Facts travel through memory that the ranks of a machine share, so that all
+ * ranks must be on one machine: across machines, plan on the host. Planning and exchanges enqueue on the
+ * stream of the local rank and can be captured, after one call outside of the capture has set memory aside.
+ * Plan buffers and ids may be any device memory; for the buffers of exchanges the rules of fusco_nccl.h
+ * apply.
  * @{
  */
 
@@ -487,6 +504,8 @@ typedef struct fusco_nccl_planner fusco_nccl_planner; /**< options and limits, w
  * @param[out] error    may be NULL
  * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
  * @retval FUSCO_E_PEER_MISMATCH  options or limits differ between ranks
+ * @retval FUSCO_E_BACKEND        ranks of the group are on several machines, or an error of the driver
+ * @retval FUSCO_E_OPTION         the local rank's stream is captured
  * @retval other                  as fusco_cuda_planner_create
  */
 fusco_status fusco_nccl_planner_create(fusco_nccl_group *group, const fusco_nccl_call *call,
@@ -547,6 +566,7 @@ fusco_status fusco_nccl_plan_describe(const fusco_nccl_plan *plan, fusco_cuda_pl
  * @param[in]  plan       a plan of a plan buffer
  * @param[out] recv_rows  host memory; rows of the local rank's receive buffer; may be NULL
  * @param[out] error      may be NULL
+ * @retval FUSCO_E_OPTION        the plan has no plan buffer, or the local rank's stream is captured
  * @retval FUSCO_E_PEER_TIMEOUT  planning waits for a rank that did not arrive before the deadline
  * @retval other                 as fusco_cuda_plan_status
  */

@@ -77,7 +77,7 @@ inline ScatterParams intoSlots(const Plan &plan, const Ranges &ranges, const uin
 //   reserve...        makes room in the group's arenas, which may wait for the device.
 //   shareBuffers      waits for the neighbors; then mapped() may be used.
 //   begin             orders the streams behind the inputs of this rank and of its neighbors.
-//   sendWeights, packAfterNeighbors, afterFirstRound
+//   sendWeights, packAfterNeighbors, afterFirstRound, afterNeighbors
 //                     as the exchange needs them.
 //   run               once for each route.
 //   end               waits on the host until the last row is in place, here and at the neighbors.
@@ -122,6 +122,9 @@ class Exchange {
   // would otherwise wait for room on the SMs. Without any round it is called by end().
   void afterFirstRound(std::function<void()> work) { afterFirstRound_ = std::move(work); }
 
+  // `work` enqueues on workStream(), where all rows of this rank have arrived: called by end().
+  void afterNeighbors(std::function<void()> work) { afterNeighbors_ = std::move(work); }
+
   // Sends and receives all rows of a route. See transfer().
   void run(const Route &route, const std::vector<SendRecvPhase> &phases) {
     transfer(plan_, route, phases, timeline_, traffic_, [this] { startDirect(); });
@@ -157,6 +160,7 @@ class Exchange {
     group_.record(directDone_, group_.directStream());
     group_.order(group_.workStream(), directDone_);
     group_.edge(Group::doneEdge);
+    if (afterNeighbors_) afterNeighbors_();
     group_.record(finished_, group_.workStream());
     group_.order(group_.context().stream(0), finished_);
     group_.waitFor(finished_.get(), "an exchange");
@@ -189,6 +193,7 @@ class Exchange {
   cuda::Event finished_;
   cuda::Event weightsCame_;
   std::function<void()> afterFirstRound_;
+  std::function<void()> afterNeighbors_;
   uint8_t *sentWeights_ = nullptr;
   uint8_t *receivedWeights_ = nullptr;
   uint64_t started_ = 0;

@@ -1,57 +1,38 @@
-// The C interface: turns failures into statuses, and gives a group up when one of its calls has failed after
-// it began.
+// The C interface: turns failures into statuses, and nothing else.
 
 #include <cstring>
 
-#include "guard.hpp"
+#include "call_guard.hpp"
 #include "nccl_exchange.hpp"
-#include "structs.hpp"
 
 namespace {
 
 using fusco::Failure;
 using fusco::guarded;
+using fusco::nccl::call;
+using fusco::nccl::callFrom;
+using fusco::nccl::checkGiven;
 using fusco::nccl::Group;
+using fusco::nccl::groupOf;
 using fusco::nccl::Plan;
-
-void checkGiven(bool given) {
-  if (!given) throw Failure(FUSCO_E_OPTION, "a handle or an argument is NULL");
-}
-
-// Runs `work`, which enters a call of `group`, unless an argument is missing. A call that is refused before
-// it is entered leaves the group as it is. After that peers may be waiting for this rank.
-template <class F>
-fusco_status call(Group *group, bool given, fusco_error *error, F work) {
-  return guarded(error, [&] {
-    checkGiven(group != nullptr && given);
-    const fusco::cuda::OnDevice here(group->device());
-    group->leave();
-    try {
-      work();
-    } catch (const Failure &failure) {
-      if (group->hasEntered()) group->fail(failure);
-      throw;
-    }
-    group->leave();
-  });
-}
-
-Group *groupOf(const fusco_nccl_group *handle) { return handle == nullptr ? nullptr : handle->shared.get(); }
-
-fusco_nccl_call callFrom(const fusco_nccl_call *given) { return fusco::structFrom(given, "fusco_nccl_call"); }
 
 // Runs an exchange of a plan; `name` is the type of its call.
 template <class Call, class F>
 fusco_status exchange(F run, fusco_nccl_plan *plan, const fusco_nccl_call *id, const Call *given,
                       const char *name, fusco_nccl_report *report, const fusco_nccl_peers *peers,
                       fusco_error *error) {
-  return call(plan == nullptr ? nullptr : &plan->shared->group(), true, error, [&] {
+  return call(groupOf(plan), true, error, [&] {
     auto measured = fusco_sized<fusco_nccl_report>();
     fusco_nccl_peers arrays{};
     if (peers != nullptr) arrays = fusco::structFrom(peers, "fusco_nccl_peers");
     const fusco_nccl_call identity = callFrom(id);
     const fusco::CallFrom<Call> from(given, name);
-    run(*plan->shared, identity, from.call, measured, peers == nullptr ? nullptr : &arrays);
+    if (plan->buffered != nullptr) plan->buffered->fit(from.call);
+    if (plan->shared == nullptr) {
+      plan->buffered->runAlone(from.call, measured);
+    } else {
+      run(*plan->shared, identity, from.call, measured, peers == nullptr ? nullptr : &arrays);
+    }
     fusco::structTo(report, measured, "fusco_nccl_report");
   });
 }
@@ -135,7 +116,7 @@ fusco_status fusco_nccl_plan_create(fusco_nccl_group *group, const fusco_nccl_ca
                                     fusco_error *error) {
   return call(groupOf(group), plan != nullptr, error, [&] {
     const auto from = fusco::structFrom(desc, "fusco_nccl_plan_desc");
-    *plan = new fusco_nccl_plan{std::make_shared<Plan>(group->shared, callFrom(id), from)};
+    *plan = new fusco_nccl_plan{std::make_shared<Plan>(group->shared, callFrom(id), from), nullptr};
   });
 }
 
@@ -145,7 +126,9 @@ fusco_status fusco_nccl_plan_bytes(const fusco_nccl_plan *plan, uint64_t row_byt
                                    fusco_error *error) {
   return guarded(error, [&] {
     checkGiven(plan != nullptr && bytes != nullptr);
-    fusco::structTo(bytes, plan->shared->bytes(row_bytes), "fusco_nccl_bytes");
+    const auto found =
+        plan->shared != nullptr ? plan->shared->bytes(row_bytes) : plan->buffered->bytesAlone();
+    fusco::structTo(bytes, found, "fusco_nccl_bytes");
   });
 }
 

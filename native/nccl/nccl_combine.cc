@@ -114,11 +114,12 @@ void weightGradient(Plan &plan, const fusco_nccl_call &callId, const fusco_weigh
   params.plan = plan.device().returned;
   params.rowBytes = call.row_bytes;
   const uint32_t self = group.neighbors().self;
-  copyAddresses(exchange.mapped(0), params.from);
+  const uint64_t bits = call.row_bytes | copyAddresses(exchange.mapped(0), params.from) |
+                        bitsOf(call.output_gradient[0]) | bitsOf(landing);
   params.from[landingPeer] = landing;
   params.upstream[self] = bytesOf(call.output_gradient[0]);
   params.to[self] = reinterpret_cast<float *>(call.to[0].data);
-  group.must(cuda::launchGradient(params, group.limits(), call.dtype, group.workStream()),
+  group.must(cuda::launchGradient(params, group.limits(), call.dtype, unitOf(bits), group.workStream()),
              "launching a gradient");
   exchange.end();
   countWeightGradient(plan.sizes(), call, report.stats);

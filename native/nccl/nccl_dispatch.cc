@@ -19,24 +19,41 @@ void checkDispatch(Plan &plan, const fusco_dispatch_call &call) {
   cuda::checkDeviceCall(plan.sizes(), call, reachOf(plan));
 }
 
-// Rows for neighbors, straight into their slots, and the padding of the local rank. `sharesDevice`: NCCL's
-// kernels run at the same time and need room on the SMs.
-void enqueueDirect(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange, bool sharesDevice) {
+// Whether a row of the payload crosses to a neighbor once, which copies it on: a scaled row differs in each
+// slot.
+bool isSentOnce(const fusco_dispatch_call &call, const fusco_payload &payload) {
+  return call.scale == nullptr && payload.per == FUSCO_PER_TOKEN;
+}
+
+// Some payloads of a dispatch, with their numbers among all.
+struct Part {
+  std::vector<fusco_payload> payloads;
+  std::vector<uint32_t> numbers;
+};
+
+// Enqueues a part of a dispatch to the places of `tables`, and padding. `sharesDevice`: NCCL's kernels run at
+// the same time and need room on the SMs.
+void enqueuePart(Plan &plan, fusco_dispatch_call call, const Part &part, const cuda::DeviceTables &tables,
+                 const Exchange &exchange, bool sharesDevice) {
+  if (part.payloads.empty() && call.origins == nullptr) return;
   Group &group = plan.group();
   const uint32_t self = group.neighbors().self;
   const uint32_t topk = plan.sizes().topk;
   DispatchParams base{};
-  base.plan = plan.device().direct;
+  base.plan = tables;
   base.barrier = plan.device().barrier;
   base.scale[self] = floatsOf(call.scale);
   if (call.origins != nullptr) {
     const std::vector<uint8_t *> &origins = exchange.mapped(call.payload_count);
     for (size_t n = 0; n < origins.size(); n++) base.origins[n] = reinterpret_cast<int32_t *>(origins[n]);
   }
-  const auto fill = [&](uint32_t p, Payload &payload) {
-    payload.from[self] = bytesOf(call.payloads[p].from[0]);
+  const auto fill = [&](uint32_t i, Payload &payload) {
+    const uint32_t p = part.numbers[i];
+    payload.from[self] = bytesOf(part.payloads[i].from[0]);
     std::copy(exchange.mapped(p).begin(), exchange.mapped(p).end(), payload.to);
   };
+  call.payloads = part.payloads.data();
+  call.payload_count = static_cast<uint32_t>(part.payloads.size());
   for (DispatchParams &params : cuda::dispatchParams(call, topk, base, fill)) {
     if (call.scale != nullptr) {
       group.must(cuda::launchScaled(params, group.limits(), group.directStream()),
@@ -46,6 +63,40 @@ void enqueueDirect(Plan &plan, const fusco_dispatch_call &call, const Exchange &
       if (sharesDevice) params.tiling.blocksPerSm = 1;
       group.must(cuda::launchDispatch(params, group.limits(), group.directStream()), "launching a dispatch");
     }
+  }
+}
+
+// Rows for neighbors: once to each, or straight into their slots; and the padding of the local rank.
+void enqueueDirect(Plan &plan, const fusco_dispatch_call &call, const Exchange &exchange, bool sharesDevice) {
+  Part once, others;
+  for (uint32_t p = 0; p < call.payload_count; p++) {
+    Part &part = isSentOnce(call, call.payloads[p]) ? once : others;
+    part.payloads.push_back(call.payloads[p]);
+    part.numbers.push_back(p);
+  }
+  fusco_dispatch_call withoutOrigins = call;
+  withoutOrigins.origins = nullptr;
+  enqueuePart(plan, withoutOrigins, once, plan.device().once, exchange, sharesDevice);
+  enqueuePart(plan, call, others, plan.device().direct, exchange, sharesDevice);
+}
+
+// Copies rows that have arrived in the local rank's buffers to their other slots.
+void enqueueCopies(Plan &plan, const fusco_dispatch_call &call) {
+  Group &group = plan.group();
+  ScatterParams params{};
+  params.ranges = allRows(plan.copiedRows());
+  params.index = plan.device().copyFrom;
+  params.offset = plan.device().copyOffset;
+  params.places = plan.device().copyPlaces;
+  for (uint32_t p = 0; p < call.payload_count; p++) {
+    const fusco_payload &payload = call.payloads[p];
+    if (!isSentOnce(call, payload)) continue;
+    uint8_t *rows = bytesOf(payload.to[0]);
+    params.from = rows;
+    params.to[group.neighbors().self] = rows;
+    params.rowBytes = payload.row_bytes;
+    params.unit = unitOf(payload.row_bytes | bitsOf(rows));
+    group.must(launchScatter(params, group.workStream()), "copying rows to their other slots");
   }
 }
 
@@ -83,13 +134,13 @@ void receiveInRing(const Plan &plan, SendRecvPhase &phase) {
   };
 }
 
-// Payload `p`, one row per token and node; forwarders store it at all its places. `weights` are those of the
-// landed rows' places, or null.
+// Payload `p`, one row per token and node; forwarders store it once at each rank of the node, or, with the
+// weights of the landed rows' places, scaled at all its places. `weights` may be null.
 SendRecvPhase forwardedPhase(const Plan &plan, const Exchange &exchange, const fusco_payload &payload,
                              uint32_t p, const float *weights) {
   ScatterParams base{};
-  base.offset = plan.device().landedOffset;
-  base.places = plan.device().landedPlaces;
+  base.offset = weights == nullptr ? plan.device().onceOffset : plan.device().landedOffset;
+  base.places = weights == nullptr ? plan.device().oncePlaces : plan.device().landedPlaces;
   base.rowBytes = payload.row_bytes;
   base.scale = weights;
   base.dtype = payload.dtype;
@@ -125,7 +176,8 @@ void dispatch(Plan &plan, const fusco_nccl_call &callId, const fusco_dispatch_ca
   for (uint32_t p = 0; p < call.payload_count; p++) {
     const fusco_payload &payload = call.payloads[p];
     buffers.push_back({payload.to[0], payload.row_bytes});
-    report.direct_bytes += plan.directRows() * payload.row_bytes;
+    report.direct_bytes +=
+        (isSentOnce(call, payload) ? plan.rowsOnce() : plan.directRows()) * payload.row_bytes;
     if (plan.tables().forwards && payload.per == FUSCO_PER_TOKEN) {
       rows.push_back(forwardedPhase(plan, exchange, payload, p, landedWeights));
     } else {
@@ -149,6 +201,7 @@ void dispatch(Plan &plan, const fusco_nccl_call &callId, const fusco_dispatch_ca
   if (!rows.empty()) exchange.sendWeights(call.scale);
   exchange.run(plan.rowsOut(), rows);
   exchange.run(plan.entriesOut(), entries);
+  exchange.afterNeighbors([&] { enqueueCopies(plan, call); });
   exchange.end();
   countDispatch(plan.sizes(), call, report.stats);
 }

@@ -44,6 +44,8 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
 }  // namespace
 
 Arena::~Arena() {
+  // Not even nothing may be freed while a stream is captured.
+  if (memory_ == nullptr) return;
   const OnDevice here(context_.deviceOf(0));
   cudaFree(memory_);
   (void)cudaGetLastError();
@@ -94,7 +96,8 @@ void Group::open(const fusco_nccl_group_desc &desc) {
       throw Failure(FUSCO_E_OPTION, "ranks that share a machine need the name of a mailbox");
     mailbox_ = std::make_unique<Mailbox>(desc.mailbox, neighbors_.count(), neighbors_.self,
                                          waiting("waiting for the ranks of this machine"));
-    registry_ = std::make_unique<Registry>(*mailbox_, neighbors_, *context_, [this] { endWaits(); });
+    registry_ = std::make_unique<Registry>(
+        *mailbox_, neighbors_, *context_, [this] { endWaits(); }, [this] { refuseSharingInCapture(); });
   }
   abi::UniqueId id;
   std::memcpy(id.internal, desc.id, sizeof id.internal);

@@ -60,6 +60,7 @@ class Group {
   const Neighbors &neighbors() const { return neighbors_; }
   bool hasNeighbors() const { return neighbors_.count() > 1; }
   cuda::CudaContext &context() { return *context_; }
+  const std::shared_ptr<cuda::CudaContext> &contextHandle() const { return context_; }
   uint64_t roundBytes() const { return roundBytes_; }
   uint32_t device() const { return context_->deviceOf(0); }
   const cuda::DeviceLimits &limits() const { return context_->groups().front().limits; }
@@ -125,6 +126,14 @@ class Group {
   cuda::WaitFailure &waitFailure() { return hostSignals_->failure; }
   uint64_t deadlineNs() const { return deadlineNs_; }
   // Around what is enqueued on the caller's stream: calls on different streams stay in order.
+  bool isCapturing(cudaStream_t stream);
+  // Before the host waits. Throws `status` with `text` in a capture, after which the group goes on: nothing
+  // of a captured call has run, so that no rank waits for this one.
+  void refuseCapture(fusco_status status, const char *text);
+  // The same before ranks share memory: E_MEMORY.
+  void refuseSharingInCapture() {
+    refuseCapture(FUSCO_E_MEMORY, "memory of an exchange cannot be shared in a capture: run it once before");
+  }
   void followStream(cudaStream_t stream);
   void leaveStream(cudaStream_t stream);
   // For members of Mailbox and Registry.

@@ -70,15 +70,27 @@ uint64_t Group::lateness(uint32_t neighbor) const {
   return theirs > ours ? theirs - ours : 0;
 }
 
+bool Group::isCapturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  must(cudaStreamIsCapturing(stream, &status), "asking for a capture");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+void Group::refuseCapture(fusco_status status, const char *text) {
+  if (!isCapturing(context_->stream(0))) return;
+  leave();
+  throw Failure(status, "%s", text);
+}
+
 void Group::followStream(cudaStream_t stream) {
-  if (isStreamUsed_ && stream != lastStream_) order(stream, lastCall_);
+  if (!isStreamUsed_ || stream == lastStream_) return;
+  // Captured work cannot wait for work outside its graph.
+  if (!isCapturing(stream)) order(stream, lastCall_);
 }
 
 void Group::leaveStream(cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  must(cudaStreamIsCapturing(stream, &status), "asking for a capture");
   // The order of a graph's launches is the caller's.
-  if (status != cudaStreamCaptureStatusNone) return;
+  if (isCapturing(stream)) return;
   if (lastCall_.get() == nullptr) lastCall_.create(device(), cuda::Timing::off);
   record(lastCall_, stream);
   lastStream_ = stream;

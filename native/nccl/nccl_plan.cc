@@ -60,12 +60,35 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusc
   const OnDevice here(group_->device());
   group_->enter(call);
   if (tables_.forwards) tellForwarders();
-  if (isOnePass()) tellPeers();
+  if (isOnePass()) {
+    tellPeers();
+  } else {
+    tellNeighbors();
+  }
   upload();
   if (isOnePass()) reservePeerMemory(*this, call, desc.row_bytes);
 }
 
+Plan::Plan(std::shared_ptr<Group> group, const DeviceMadePlan &made)
+    : group_(std::move(group)),
+      tables_(made.sizes, group_->neighbors()),
+      entriesOut_(group_->neighbors(), tables_.entrySend, tables_.entryReceive, {}, 1),
+      entriesBack_(entriesOut_.reversed()),
+      rowsOut_(group_->neighbors(), tables_.rowSend, tables_.rowReceive, {}, 1),
+      rowsBack_(rowsOut_.reversed()),
+      maxTokens_(made.maxTokens),
+      allTokens_(made.allTokens),
+      mostLandingRows_(made.mostLandingRows),
+      memory_(group_->context()),
+      memoryBytes_(made.bytes) {
+  device_.direct = made.memory.tables;
+  device_.barrier = made.memory.barrier;
+  device_.onePass = made.memory.onePass;
+}
+
 Plan::~Plan() {
+  // The memory is the caller's, who may be capturing.
+  if (tables_.isMadeOnDevice) return;
   const OnDevice here(group_->device());
   group_->synchronize();
   cudaStreamSynchronize(group_->context().stream(0));
@@ -84,6 +107,11 @@ std::vector<uint64_t> bytesByPeer(const SendOrder &sendOrder, const std::vector<
   return bytes;
 }
 
+uint64_t rowsOf(const std::vector<Place> &places) {
+  return static_cast<uint64_t>(
+      std::count_if(places.begin(), places.end(), [](const Place &place) { return place.row >= 0; }));
+}
+
 // Sends arrays in host memory to peers and returns what they sent.
 template <class T>
 std::vector<T> swapped(Group &group, const std::vector<T> &local, const std::vector<uint64_t> &sendBytes,
@@ -91,7 +119,7 @@ std::vector<T> swapped(Group &group, const std::vector<T> &local, const std::vec
   const uint64_t received = std::accumulate(receiveBytes.begin(), receiveBytes.end(), uint64_t{0});
   std::vector<T> result(received / sizeof(T));
   group.throughDevice(
-      local.data(), local.size() * sizeof(T), result.data(), received, "telling forwarders what to do",
+      local.data(), local.size() * sizeof(T), result.data(), received, "telling ranks where rows go",
       [&](const uint8_t *from, uint8_t *to) { group.swap(from, sendBytes, to, receiveBytes); });
   return result;
 }
@@ -109,6 +137,54 @@ void Plan::tellForwarders() {
       swapped(*group_, tables_.placeOf, bytesByPeer(tables_.rowSend, tables_.rowEntries, sizeof(Place)),
               bytesByPeer(tables_.rowReceive, counts, sizeof(Place)));
   landing_ = tables_.readLanding(counts, places);
+}
+
+void Plan::tellNeighbors() {
+  const Neighbors &neighbors = group_->neighbors();
+  const uint32_t self = neighbors.self;
+  rowsOnce_ = directRows();
+  if (!group_->hasNeighbors()) return;
+  const uint32_t topk = sizes().topk;
+  ToldCopies told(neighbors.count());
+  std::vector<Place> &once = tables_.directOnce;
+  once = tables_.direct;
+  for (uint64_t token = 0; token < sizes().tokens; token++) {
+    keepLowest(once.data() + token * topk, topk, self, told);
+  }
+  rowsOnce_ = rowsOf(once);
+  landedOnce_ = keepLowest(landing_, self, told);
+  std::vector<uint32_t> counts, words;
+  std::vector<uint64_t> countBytes(neighbors.ranks, 0), sendBytes(neighbors.ranks, 0);
+  for (uint32_t i = 0; i < neighbors.count(); i++) {
+    if (i == self) continue;
+    counts.push_back(static_cast<uint32_t>(told[i].size()));
+    words.insert(words.end(), told[i].begin(), told[i].end());
+    countBytes[neighbors.rankAt[i]] = sizeof(uint32_t);
+    sendBytes[neighbors.rankAt[i]] = told[i].size() * sizeof(uint32_t);
+  }
+  const std::vector<uint32_t> heardCounts = swapped(*group_, counts, countBytes, countBytes);
+  std::vector<bool> isTaken(sizes().rank[0].recvRows, false);
+  std::vector<uint64_t> receiveBytes(neighbors.ranks, 0);
+  size_t next = 0;
+  for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
+    if (countBytes[rank] == 0) continue;
+    const uint32_t count = heardCounts[next++];
+    if (count > isTaken.size()) {
+      throw Failure(FUSCO_E_PEER_MISMATCH,
+                    "rank %u sends rows for %u slots to be copied to; rank %u has %llu slots", rank, count,
+                    neighbors.rank, isTaken.size())
+          .atRank(rank)
+          .limited(count, isTaken.size());
+    }
+    receiveBytes[rank] = count * sizeof(uint32_t);
+  }
+  const std::vector<uint32_t> heard = swapped(*group_, words, sendBytes, receiveBytes);
+  const uint32_t *at = heard.data();
+  for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
+    const uint64_t count = receiveBytes[rank] / sizeof(uint32_t);
+    copies_.add(rank, at, count, self, isTaken);
+    at += count;
+  }
 }
 
 void Plan::tellPeers() {
@@ -168,8 +244,7 @@ void Plan::tellPeers() {
   }
   tables_.checkAllTold();
   const auto *send = reinterpret_cast<const Place *>(onePass_.data() + layout.send);
-  rowsOnce_ = static_cast<uint64_t>(std::count_if(send, send + uint64_t{places.tokens} * topk,
-                                                  [](const Place &place) { return place.row >= 0; }));
+  rowsOnce_ = rowsOf(std::vector<Place>(send, send + uint64_t{places.tokens} * topk));
 }
 
 void Plan::upload() {
@@ -217,6 +292,12 @@ void Plan::upload() {
     add(tables_.sums.terms, device_.sumTerms);
     add(landing_.offset, device_.landedOffset);
     add(landing_.places, device_.landedPlaces);
+    add(tables_.directOnce, device_.once.place);
+    add(landedOnce_.offset, device_.onceOffset);
+    add(landedOnce_.places, device_.oncePlaces);
+    add(copies_.from, device_.copyFrom);
+    add(copies_.offset, device_.copyOffset);
+    add(copies_.places, device_.copyPlaces);
     add(landedTerms, device_.landedTerms);
     add(onePass_, onePass);
   };
@@ -240,11 +321,21 @@ void Plan::upload() {
     device_.onePass = layout.tables(const_cast<uint8_t *>(onePass), device_.direct.place, remoteTokens_);
     onePass_ = {};
   }
+  if (!group_->hasNeighbors()) {
+    device_.once.place = device_.direct.place;
+    device_.onceOffset = device_.landedOffset;
+    device_.oncePlaces = device_.landedPlaces;
+  }
+  device_.once.head = device_.direct.head;
+  device_.once.paddings = device_.direct.paddings;
   device_.returned.head = device_.direct.head;
   device_.returned.paddings = device_.direct.paddings;
 
   // Host memory keeps what the CPU reads during an exchange: send orders, rounds and sizes.
   static_cast<UploadedTables &>(tables_) = {};
+  copiedRows_ = copies_.rows();
+  copies_ = {};
+  landedOnce_ = {};
 }
 
 uint64_t Plan::landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const {
@@ -256,7 +347,7 @@ fusco_nccl_bytes Plan::onePassBytes(uint64_t rowBytes) const {
   result.tables = memoryBytes_;
   result.enqueues = 1;
   // Partial sums are kept in float32 at most: twice the bytes of a 16-bit payload.
-  if (sizes().tree != Tree::none) {
+  if (sumsPerRank()) {
     result.combine = mostLandingRows_ * rowBytes * (sizes().tree == Tree::kept ? 2 : 1);
   }
   return result;

@@ -1,7 +1,9 @@
 // A plan on one rank's device, and the order of its slices.
 #pragma once
 
+#include "device_plan.hpp"
 #include "nccl_group.hpp"
+#include "row_copies.hpp"
 
 namespace fusco::nccl {
 
@@ -47,6 +49,7 @@ class Route {
 // Tables in device memory; pointers into one allocation.
 struct WireTables {
   cuda::DeviceTables direct{};    // places of `direct`
+  cuda::DeviceTables once{};      // places of `directOnce`, or of `direct` if there are none
   cuda::DeviceTables returned{};  // places of `returned`
   uint32_t *barrier = nullptr;
   const uint32_t *entryOrder = nullptr;
@@ -58,12 +61,31 @@ struct WireTables {
   const uint32_t *landedOffset = nullptr;
   const Place *landedPlaces = nullptr;
   const SumTerm *landedTerms = nullptr;
+  // What is left of the places of landed rows if each neighbor gets a row once.
+  const uint32_t *onceOffset = nullptr;
+  const Place *oncePlaces = nullptr;
+  // Of RowCopies.
+  const uint32_t *copyFrom = nullptr;
+  const uint32_t *copyOffset = nullptr;
+  const Place *copyPlaces = nullptr;
   cuda::OnePassTables onePass{};
+};
+
+// What exchanges need of a plan that was made on the device. `sizes` is the local rank's.
+struct DeviceMadePlan {
+  fusco_plan sizes;
+  cuda::PlanMemory memory;
+  uint64_t bytes;  // of the plan buffer
+  uint32_t maxTokens;
+  uint64_t allTokens;
+  uint32_t mostLandingRows;
 };
 
 class Plan {
  public:
   Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc);
+  // All ranks are on one machine.
+  Plan(std::shared_ptr<Group> group, const DeviceMadePlan &made);
   ~Plan();
   Plan(const Plan &) = delete;
   Plan &operator=(const Plan &) = delete;
@@ -71,6 +93,8 @@ class Plan {
   Group &group() const { return *group_; }
   const RankTables &tables() const { return tables_; }
   const fusco_plan &sizes() const { return tables_.sizes; }
+  // Of a plan that was made on the device, before each exchange.
+  fusco_plan &sizesOfCall() { return tables_.sizes; }
   const WireTables &device() const { return device_; }
   const Route &entriesOut() const { return entriesOut_; }
   const Route &entriesBack() const { return entriesBack_; }
@@ -86,17 +110,24 @@ class Plan {
   const std::vector<uint64_t> &weightBytesReceived() const { return weightBytesReceived_; }
   uint64_t landingRowBytes(uint64_t rowBytes, uint32_t elementBytes) const;
   bool isOnePass() const { return tables_.isOnePass(); }
-  // Of one-pass plans: the most tokens of a rank, the tokens of all ranks, the most partial sums that arrive
-  // at a rank, and the rows that a dispatch of this rank writes.
+  bool sumsPerRank() const { return tables_.sumsPerRank(); }
+  // Rows that the local rank copies from the slots in which they arrived to their other slots. Not of
+  // one-pass plans.
+  uint32_t copiedRows() const { return copiedRows_; }
+  // Of one-pass plans: the most tokens of a rank, the tokens of all ranks, and the most partial sums that
+  // arrive at a rank.
   uint32_t maxTokens() const { return maxTokens_; }
   uint64_t allTokens() const { return allTokens_; }
   uint32_t mostLandingRows() const { return mostLandingRows_; }
+  // Rows that a dispatch of this rank stores to neighbors' memory, itself included.
   uint64_t rowsOnce() const { return rowsOnce_; }
   fusco_nccl_bytes bytes(uint64_t rowBytes) const;
 
  private:
   fusco_nccl_bytes onePassBytes(uint64_t rowBytes) const;
   void tellForwarders();
+  // Tells neighbors which rows they copy on.
+  void tellNeighbors();
   // Exchanges what ranks of a one-pass plan must know of one another, and writes its tables.
   void tellPeers();
   void upload();
@@ -108,6 +139,9 @@ class Plan {
   Route rowsOut_;
   Route rowsBack_;
   Landing landing_;
+  Landing landedOnce_;  // until it is uploaded
+  RowCopies copies_;    // until they are uploaded
+  uint32_t copiedRows_ = 0;
   std::vector<uint64_t> weightBytesSent_;
   std::vector<uint64_t> weightBytesReceived_;
   uint64_t placesSentTotal_ = 0;
@@ -130,6 +164,12 @@ inline uint64_t alignSegment(uint64_t bytes) {
 
 }  // namespace fusco::nccl
 
+namespace fusco::nccl {
+class BufferedPlan;
+}
+
+// A plan that was uploaded, or one that is in a plan buffer.
 struct fusco_nccl_plan {
   std::shared_ptr<fusco::nccl::Plan> shared;
+  std::shared_ptr<fusco::nccl::BufferedPlan> buffered;
 };

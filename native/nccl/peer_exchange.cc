@@ -153,8 +153,10 @@ std::vector<DispatchParams> launchesOf(const Plan &plan, const fusco_dispatch_ca
   base.scale[self] = floatsOf(call.scale);
   if (call.origins != nullptr) base.origins[self] = static_cast<int32_t *>(call.origins[0].data);
   const auto fill = [&](uint32_t p, Payload &payload) {
-    payload.from[self] = bytesOf(call.payloads[p].from[0]);
-    payload.to[self] = bytesOf(call.payloads[p].to[0]);
+    // The address of no rows must not narrow the accesses, which are those of all ranks.
+    const auto addressOf = [](const fusco_buffer &rows) { return rows.bytes > 0 ? bytesOf(rows) : nullptr; };
+    payload.from[self] = addressOf(call.payloads[p].from[0]);
+    payload.to[self] = addressOf(call.payloads[p].to[0]);
   };
   return cuda::dispatchParams(call, plan.sizes().topk, base, fill, cuda::minOnePassTmaRow);
 }
@@ -183,7 +185,7 @@ void reservePeerMemory(Plan &plan, const fusco_nccl_call &id, uint64_t rowBytes)
   if (rowBytes == 0) return;
   const auto slices = static_cast<uint32_t>(rowBytes / cuda::moveSliceBytes + 1);
   PeerNeed need = moveNeed(plan, 1, slices);
-  if (plan.sizes().tree != Tree::none) {
+  if (plan.sumsPerRank()) {
     fusco_combine_call call = fusco_sized<fusco_combine_call>();
     const fusco_buffer weights{};
     call.dtype = FUSCO_DTYPE_BF16;
@@ -228,7 +230,7 @@ void combineFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine
   checkRowsAligned("to", call.to[0], call.row_bytes);
   PeerCall peer(plan, id, report);
   const OnePassShape shape = peer.shape(cuda::combineShape);
-  if (plan.sizes().tree != Tree::none && cuda::unitOf(call.row_bytes) == 16) {
+  if (plan.sumsPerRank() && cuda::unitOf(call.row_bytes) == 16) {
     peer.reserve(sumNeed(plan, call, shape.chunkTokens));
     cuda::SumParams sum{};
     sum.rowBytes = call.row_bytes;
@@ -281,8 +283,10 @@ void readProducts(Plan &plan, PeerCall &peer, uint64_t number, const fusco_weigh
   params.to[self] = static_cast<float *>(call.to[0].data);
   cuda::EdgeParams edge{};
   peer.tell(call.from[0], 0, edge);
-  peer.betweenEdges(edge, number, "launching a gradient",
-                    [&] { return cuda::launchGradient(params, group.limits(), call.dtype, peer.stream()); });
+  peer.betweenEdges(edge, number, "launching a gradient", [&] {
+    return cuda::launchGradient(params, group.limits(), call.dtype, cuda::unitOf(call.row_bytes),
+                                peer.stream());
+  });
 }
 
 // Rows of the output gradient once to each rank, which forms the products.
@@ -309,6 +313,8 @@ void formProducts(Plan &plan, PeerCall &peer, const fusco_combine_gradient_call 
 
 void weightGradientFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_weight_gradient_call &call,
                              fusco_nccl_report &report) {
+  checkRowsAligned("outputGradient", call.output_gradient[0], call.row_bytes);
+  checkRowsAligned("from", call.from[0], call.row_bytes);
   PeerCall peer(plan, id, report);
   readProducts(plan, peer, 0, call);
   peer.end();

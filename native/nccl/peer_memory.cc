@@ -18,13 +18,15 @@ uint64_t aligned(uint64_t bytes) { return (bytes + align - 1) / align * align; }
 
 // Byte offsets in the memory that grows.
 struct Layout {
-  uint64_t flags = 0, pushedFlags, pushed, landing, bytes;
+  uint64_t flags = 0, pushedFlags, pushed, landing, counts, arrivals, bytes;
 
   Layout(const PeerNeed &need, uint32_t ranks) {
     pushedFlags = aligned(need.flags * sizeof(uint32_t));
     pushed = pushedFlags + aligned(cuda::pushFlagsPerRank(need.pushedEntries) * ranks * sizeof(uint32_t));
     landing = pushed + aligned(2 * need.pushedEntries * sizeof(float));
-    bytes = landing + aligned(need.landingBytes);
+    counts = landing + aligned(need.landingBytes);
+    arrivals = counts + aligned(need.facts.counts);
+    bytes = arrivals + aligned(need.facts.arrivals);
   }
 };
 
@@ -67,19 +69,18 @@ PeerMemory::OfRanks PeerMemory::allocate(const fusco_nccl_call &call, uint64_t b
 
 void PeerMemory::reserve(const fusco_nccl_call &call, const PeerNeed &need) {
   if (need.flags <= capacity_.flags && need.pushedEntries <= capacity_.pushedEntries &&
-      need.landingBytes <= capacity_.landingBytes) {
+      need.landingBytes <= capacity_.landingBytes && need.facts.counts <= capacity_.facts.counts &&
+      need.facts.arrivals <= capacity_.facts.arrivals) {
     return;
   }
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  group_.must(cudaStreamIsCapturing(group_.context().stream(0), &status), "asking for a capture");
-  if (status != cudaStreamCaptureStatusNone) {
-    throw Failure(FUSCO_E_MEMORY, "memory of an exchange cannot be shared in a capture: run it once before");
-  }
+  group_.refuseSharingInCapture();
   // Ranks that make another call need no memory, and would not come.
   compareCalls(call.digest);
   const PeerNeed grown = {roomy(need.flags, capacity_.flags),
                           roomy(need.pushedEntries, capacity_.pushedEntries),
-                          roomy(need.landingBytes, capacity_.landingBytes)};
+                          roomy(need.landingBytes, capacity_.landingBytes),
+                          {std::max(need.facts.counts, capacity_.facts.counts),
+                           std::max(need.facts.arrivals, capacity_.facts.arrivals)}};
   const Layout layout(grown, group_.neighbors().ranks);
   grown_ = allocate(call, layout.bytes, layout.pushed);
   capacity_ = grown;
@@ -136,6 +137,11 @@ void PeerMemory::addGradient(cuda::CombineGradientParams &params) const {
   for (size_t i = 0; i < grown_.size(); i++) {
     params.pushed[i] = reinterpret_cast<float *>(grown_[i] + layout.pushed);
   }
+}
+
+cuda::FactInbox PeerMemory::factInbox(uint32_t neighbor) const {
+  const Layout layout(capacity_, group_.neighbors().ranks);
+  return {grown_[neighbor] + layout.counts, grown_[neighbor] + layout.arrivals};
 }
 
 void PeerMemory::endWaits() noexcept {

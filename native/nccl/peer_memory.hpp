@@ -8,6 +8,7 @@
 #include "edges.hpp"
 #include "fusco_nccl.h"
 #include "one_pass_gradient.hpp"
+#include "plan_buffer.hpp"
 
 namespace fusco::nccl {
 
@@ -18,6 +19,7 @@ struct PeerNeed {
   uint64_t flags = 0;
   uint64_t pushedEntries = 0;  // in each of the two sets of weights
   uint64_t landingBytes = 0;
+  cuda::FactBytes facts{};  // of plans that are made on the device
 };
 
 // All members are called by the group's thread, with its device current.
@@ -38,6 +40,8 @@ class PeerMemory {
   cuda::OnePassCommon common(const cuda::OnePassTables &tables, uint32_t chunkTokens, uint64_t digest) const;
   void addSum(cuda::SumParams &params) const;
   void addGradient(cuda::CombineGradientParams &params) const;
+  // Where rank `neighbor` takes the facts of a plan, in this process's address space.
+  cuda::FactInbox factInbox(uint32_t neighbor) const;
   // Of the kernels between the edges of launchBeginEdge() and launchEndEdge().
   cuda::PeerRows rows() const;
   uint64_t *addresses() const { return addresses_; }
@@ -56,7 +60,7 @@ class PeerMemory {
   PeerNeed capacity_;
   std::vector<void *> allocated_;
   OfRanks signals_;
-  OfRanks grown_;  // flags, flags of weights, weights, landing rows
+  OfRanks grown_;  // flags, flags of weights, weights, landing rows, counts, other facts
   uint64_t *addresses_ = nullptr;
   cudaStream_t aborts_ = nullptr;
   uint32_t *poison_ = nullptr;  // pinned host memory

@@ -58,6 +58,15 @@ std::vector<uint32_t> ownersOf(const fusco_nccl_plan_desc &desc, uint32_t ranks)
 
 }  // namespace
 
+RankTables::RankTables(const fusco_plan &planSizes, const Neighbors &neighbors)
+    : sizes(planSizes),
+      isMadeOnDevice(true),
+      entrySend(neighbors.ranks),
+      entryReceive(neighbors.ranks),
+      rowSend(neighbors.ranks),
+      rowReceive(neighbors.ranks),
+      neighbors_(neighbors) {}
+
 RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors)
     : entrySend(neighbors.ranks),
       entryReceive(neighbors.ranks),

@@ -59,6 +59,9 @@ struct Landing {
 struct UploadedTables {
   // [tokens, topk]: the slot at a neighbor; row < 0 for everything else.
   std::vector<Place> direct;
+  // The same, but a row has one slot at each other neighbor: the lowest. Empty without other neighbors, and
+  // of one-pass plans.
+  std::vector<Place> directOnce;
   // [tokens, topk]: the slot at a neighbor, or the landing row to which the entry's row returns.
   std::vector<Place> returned;
   std::vector<uint32_t> entryOrder;  // entries in the order of entrySend
@@ -76,13 +79,14 @@ class RankTables : public UploadedTables {
   // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_OPTION, E_BACKEND.
   // The description is not used after the call; `neighbors` must outlive the object.
   RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors);
+  // Of a plan that was made on the device, where its tables are: sizes only. All ranks are on one machine.
+  RankTables(const fusco_plan &planSizes, const Neighbors &neighbors);
 
-  // Whether the kernels of one-pass exchanges do all the work: all ranks are on one machine, and no rank
-  // forwards for others.
-  bool isOnePass() const {
-    return neighbors_.count() == neighbors_.ranks && neighbors_.ranks > 1 &&
-           (!sizes.isHierarchical || sizes.ranksPerNode == 1);
-  }
+  // Whether the kernels of one-pass exchanges do all the work: all ranks are on one machine, so none forwards
+  // for others, whatever the plan calls a node.
+  bool isOnePass() const { return neighbors_.count() == neighbors_.ranks && neighbors_.ranks > 1; }
+  // Whether each rank adds its rows of a token and sends one partial sum: the tree of the plan must say so.
+  bool sumsPerRank() const { return isOnePass() && sizes.tree != Tree::none && sizes.ranksPerNode == 1; }
   // Whether rows for a peer go straight into its memory: it is a neighbor and, along a hierarchical plan, of
   // the same node. Rows for other nodes of the machine are cheaper sent once and distributed there: measured
   // over NVLink.
@@ -93,6 +97,7 @@ class RankTables : public UploadedTables {
 
   // The local rank's sizes as a plan of one rank, for the checks that all backends share.
   fusco_plan sizes;
+  bool isMadeOnDevice = false;
   bool forwards = false;  // rows for other nodes go to forwarders
   // Whether forwarders add rows in a combine and return partial sums; otherwise every row returns.
   bool returnsPartials() const { return forwards && sizes.tree != Tree::none; }

@@ -39,8 +39,12 @@ uint64_t allocationAt(uint64_t address) {
 }  // namespace
 
 Registry::Registry(Mailbox &mailbox, const Neighbors &neighbors, cuda::CudaContext &context,
-                   std::function<void()> onFailure)
-    : mailbox_(mailbox), neighbors_(neighbors), context_(context), onFailure_(std::move(onFailure)) {
+                   std::function<void()> onFailure, std::function<void()> beforeMeeting)
+    : mailbox_(mailbox),
+      neighbors_(neighbors),
+      context_(context),
+      onFailure_(std::move(onFailure)),
+      beforeMeeting_(std::move(beforeMeeting)) {
   for (uint32_t i = 0; i < neighbors.count(); i++) mappings_.emplace_back(maxSegments);
   thread_ = std::thread([this] { serve(); });
 }
@@ -70,6 +74,7 @@ PostedBuffer Registry::share(const fusco_buffer &buffer, const Mailbox::Wait &wa
   const auto address = reinterpret_cast<uint64_t>(buffer.data);
   const Own *own = find(address);
   if (own == nullptr || own->id != allocationAt(address)) {
+    beforeMeeting_();
     awaitAnswers(add(buffer), wait);
     own = find(address);
   }
@@ -170,6 +175,8 @@ void Registry::closeRetired() {
 
 void Registry::serve() {
   const OnDevice here(context_.deviceOf(0));
+  // Memory of others is mapped whatever other threads of this process capture.
+  const cuda::RelaxedCapture relaxed;
   uint32_t seen = 0;
   while (!isStopping_.load()) {
     for (uint32_t neighbor = 0; neighbor < neighbors_.count(); neighbor++) {

@@ -19,9 +19,10 @@ namespace fusco::nccl {
 
 class Registry {
  public:
-  // `onFailure` is called by the thread when another rank of the machine has failed.
+  // `onFailure` is called by the thread when another rank of the machine has failed; `beforeMeeting` by
+  // share() before it waits for the others.
   Registry(Mailbox &mailbox, const Neighbors &neighbors, cuda::CudaContext &context,
-           std::function<void()> onFailure);
+           std::function<void()> onFailure, std::function<void()> beforeMeeting);
   // Unmaps everything, which waits for the device.
   ~Registry();
   Registry(const Registry &) = delete;
@@ -65,6 +66,7 @@ class Registry {
   const Neighbors &neighbors_;
   cuda::CudaContext &context_;
   std::function<void()> onFailure_;
+  std::function<void()> beforeMeeting_;
   std::map<uint64_t, Own> own_;                 // by base address
   std::vector<uint32_t> free_;                  // segments that are not used
   uint32_t segments_ = 0;                       // segments that were ever used

@@ -3,6 +3,7 @@
 
 #include "access_unit.hpp"
 #include "element_device.cuh"
+#include "flag_device.cuh"
 #include "plan_layout.h"
 #include "wire_kernels.hpp"
 
@@ -114,13 +115,15 @@ template <class Unit, class E>
 __device__ void scatterRows(const ScatterParams &p, Unit, E) {
   const uint64_t units = p.rowBytes / sizeof(Unit);
   forEachPart(p.ranges.rows, units, [&](uint32_t row, uint64_t first) {
-    const auto *from = reinterpret_cast<const Unit *>(p.from + row * p.rowBytes);
+    const uint32_t number = orderedRow(p.ranges, row);
+    const uint64_t source = p.index != nullptr ? p.index[number] : row;
+    const auto *from = reinterpret_cast<const Unit *>(p.from + source * p.rowBytes);
     Unit held[unitsPerTurn / lanes];
 #pragma unroll
     for (uint32_t i = 0; i < unitsPerTurn / lanes; i++) {
       if (first + i * lanes < units) held[i] = loadOnce(from + first + i * lanes);
     }
-    const Places places(p, orderedRow(p.ranges, row));
+    const Places places(p, number);
     for (uint32_t i = 0; i < places.count; i++) {
       const Place place = places.at(i);
       const float weight = isScaled<E> ? p.scale[places.first + i] : 1.0f;
@@ -154,7 +157,6 @@ __device__ void loadFloats(const uint8_t *row, uint64_t at, float *values) {
   for (uint32_t i = 0; i < count; i++) values[i] = __ldcs(from + i);
 }
 
-// Multiply, round, add, round: the intrinsics are never contracted.
 template <class E, class Unit, Tree tree>
 __device__ void addTerm(const HeldTerm &term, const Unit &unit, bool weighted, uint64_t at, float *sum,
                         float *partial) {
@@ -167,10 +169,7 @@ __device__ void addTerm(const HeldTerm &term, const Unit &unit, bool weighted, u
     L::decode(unit, values);
   }
   float *into = tree == Tree::none || finished ? sum : partial;
-#pragma unroll
-  for (uint32_t i = 0; i < L::count; i++) {
-    into[i] = __fadd_rn(into[i], weighted && !finished ? __fmul_rn(term.weight, values[i]) : values[i]);
-  }
+  addWeighted<L::count>(into, values, weighted && !finished, term.weight);
   if (tree != Tree::none && !finished && (term.flags & closesNode) != 0) {
     closeNode<L>(sum, partial, tree == Tree::rounded);
   }
@@ -234,16 +233,6 @@ SumKernel sumKernel(const SumLaunch &launch) {
   if (launch.tree == Tree::none) return addRows<E, Unit, Tree::none, false>;
   return launch.tree == Tree::kept ? addRows<E, Unit, Tree::kept, false>
                                    : addRows<E, Unit, Tree::rounded, false>;
-}
-
-__device__ inline void storeRelease(uint64_t *at, uint64_t value) {
-  asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(at), "l"(value) : "memory");
-}
-
-__device__ inline uint64_t loadAcquire(const uint64_t *at) {
-  uint64_t value;
-  asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(at) : "memory");
-  return value;
 }
 
 __global__ void flags(const __grid_constant__ FlagParams p) {

@@ -56,8 +56,9 @@ struct OriginParams {
   uint8_t *to;
 };
 
-// Copies the rows of a ring segment to all of their places.
+// Copies rows to all of their places: the rows of a ring segment, or rows of a buffer.
 struct ScatterParams : MovedRows {
+  const uint32_t *index;  // null, or [rows of the receive order]: the row of `from`
   // Places of each landed row: `slot` of the local rank (neighbor `self`), one for each; or, if that is null,
   // places [offset[row], offset[row + 1]), each with its weight in `scale`.
   const uint32_t *slot;

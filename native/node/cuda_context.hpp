@@ -57,27 +57,13 @@ template <>
 struct ClassOf<fusco_cuda_context> : std::type_identity<CudaContext> {};
 
 // (context, rank)
-class CudaEvent
-    : public Created<CudaEvent, fusco_cuda_event_create, fusco_cuda_event, fusco_cuda_event_destroy> {
- public:
-  static constexpr char name[] = "CudaEvent";
-  static constexpr char label[] = "the event";
-
-  using Created::Created;
-};
+using CudaEvent = CreatedHandle<"CudaEvent", "the event", fusco_cuda_event_create, fusco_cuda_event_destroy>;
 
 template <>
 struct ClassOf<fusco_cuda_event> : std::type_identity<CudaEvent> {};
 
 // (context): ends its capture.
-class CudaGraph
-    : public Created<CudaGraph, fusco_cuda_capture_end, fusco_cuda_graph, fusco_cuda_graph_destroy> {
- public:
-  static constexpr char name[] = "CudaGraph";
-  static constexpr char label[] = "the graph";
-
-  using Created::Created;
-};
+using CudaGraph = CreatedHandle<"CudaGraph", "the graph", fusco_cuda_capture_end, fusco_cuda_graph_destroy>;
 
 template <>
 struct ClassOf<fusco_cuda_graph> : std::type_identity<CudaGraph> {};

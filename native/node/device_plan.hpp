@@ -31,14 +31,8 @@ class Argument<fusco_cuda_path> {
 };
 
 // (context, capacity, the description of a plan)
-class DevicePlan
-    : public Created<DevicePlan, fusco_cuda_plan_create, fusco_cuda_plan, fusco_cuda_plan_destroy> {
- public:
-  static constexpr char name[] = "DevicePlan";
-  static constexpr char label[] = "the device plan";
-
-  using Created::Created;
-};
+using DevicePlan =
+    CreatedHandle<"DevicePlan", "the device plan", fusco_cuda_plan_create, fusco_cuda_plan_destroy>;
 
 template <>
 struct ClassOf<fusco_cuda_plan> : std::type_identity<DevicePlan> {};

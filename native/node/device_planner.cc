@@ -2,9 +2,6 @@
 
 namespace fusco_node {
 
-namespace {
-
-// {ids, dtype, tokens, topk} of each rank, in device memory.
 std::vector<fusco_ids> idsOf(const Napi::Value &list, uint32_t ranks, const Napi::Array &keep) {
   const Napi::Env env = list.Env();
   if (!list.IsArray() || list.As<Napi::Array>().Length() != ranks) {
@@ -40,15 +37,30 @@ std::vector<fusco_ids> idsOf(const Napi::Value &list, uint32_t ranks, const Napi
   return all;
 }
 
-}  // namespace
+Napi::Value viewFor(Napi::Env env, const fusco_cuda_plan_view &view) {
+  Napi::Object described = Napi::Object::New(env);
+  setNumbers(described, {{"localInstances", view.local_instances}});
+  const auto address = [&](const char *of, const uint32_t *at) {
+    described.Set(of, valueFor(env, const_cast<void *>(static_cast<const void *>(at))));
+  };
+  address("expertCounts", view.expert_counts);
+  address("expertOffsets", view.expert_offsets);
+  address("recvRows", view.recv_rows);
+  address("overflowRows", view.overflow_rows);
+  return described;
+}
+
+fusco_cuda_plan_limits limitsOf(const Fields &fields) {
+  fusco_cuda_plan_limits limits = fusco_sized<fusco_cuda_plan_limits>();
+  limits.max_tokens = fields.get<uint32_t>("maxTokens");
+  limits.max_recv_rows = fields.get<uint32_t>("maxRecvRows");
+  return limits;
+}
 
 DevicePlanner::DevicePlanner(const Napi::CallbackInfo &info) : Handle(info) {
   const Napi::Array keep = Napi::Array::New(info.Env());
   const PlannerOptions options(Fields(info, 1, keep));
-  const Fields fields(info, 2, keep);
-  fusco_cuda_plan_limits limits = fusco_sized<fusco_cuda_plan_limits>();
-  limits.max_tokens = fields.get<uint32_t>("maxTokens");
-  limits.max_recv_rows = fields.get<uint32_t>("maxRecvRows");
+  const fusco_cuda_plan_limits limits = limitsOf(Fields(info, 2, keep));
   const fusco_plan_options *given = options.get();
   const fusco_cuda_plan_limits *sizes = &limits;
   make(info.Env(), fusco_cuda_planner_create, CudaContext::nativeOf(info[0]), given, sizes);
@@ -64,6 +76,7 @@ BufferedPlan::BufferedPlan(const Napi::CallbackInfo &info) : Handle(info) {
   const Napi::Env env = info.Env();
   Napi::Array keep = Napi::Array::New(env);
   const uint32_t ranks = DevicePlanner::objectOf(info[0]).ranks();
+  ranks_ = ranks;
   const std::vector<fusco_buffer> buffers = memoriesOf(info[1], "buffers", ranks, keep);
   if (info[2].IsUndefined()) {
     make(env, fusco_cuda_plan_attach, DevicePlanner::nativeOf(info[0]), buffers.data());
@@ -82,16 +95,7 @@ Napi::Value BufferedPlan::describe(const Napi::CallbackInfo &info) {
   const auto rank = valueOf<uint32_t>(info[0], "rank");
   fusco_cuda_plan_view view = fusco_sized<fusco_cuda_plan_view>();
   run(env, fusco_cuda_plan_describe, open(env).get(), rank, &view);
-  Napi::Object described = Napi::Object::New(env);
-  setNumbers(described, {{"localInstances", view.local_instances}});
-  const auto address = [&](const char *of, const uint32_t *at) {
-    described.Set(of, valueFor(env, const_cast<void *>(static_cast<const void *>(at))));
-  };
-  address("expertCounts", view.expert_counts);
-  address("expertOffsets", view.expert_offsets);
-  address("recvRows", view.recv_rows);
-  address("overflowRows", view.overflow_rows);
-  return described;
+  return viewFor(env, view);
 }
 
 Napi::Value BufferedPlan::recvRows(const Napi::CallbackInfo &info) {
@@ -105,6 +109,16 @@ Napi::Value BufferedPlan::shard(const Napi::CallbackInfo &info) {
   fusco_cuda_plan *plan = open(info.Env()).get();
   return shardOf(info.Env(),
                  [&](fusco_buffer *shard) { run(info.Env(), fusco_cuda_plan_shard, plan, rank, shard); });
+}
+
+Napi::Value BufferedPlan::dispatch(const Napi::CallbackInfo &info) {
+  const Napi::Env env = info.Env();
+  Reading reading{Napi::Array::New(env)};
+  const Argument<fusco_cuda_path> path(info[0], "path", reading);
+  const Call<fusco_dispatch_call> call(Fields(info, 1, reading.keep), ranks_);
+  fusco_cuda_report report = fusco_sized<fusco_cuda_report>();
+  run(env, fusco_cuda_dispatch, open(env).get(), path.get(), call.get(), &report);
+  return valueFor(env, report);
 }
 
 }  // namespace fusco_node

@@ -3,6 +3,7 @@
 // closes what nobody closed.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 
 #include "bind.hpp"
@@ -108,6 +109,24 @@ class Created : public Handle<Class, Owned<T, destroy>> {
     this->handle_.reset(Bound<create>::template invoke<0>(info));
     this->ranks_ = ClassOf<typename Bound<create>::First>::type::objectOf(info[0]).ranks();
   }
+};
+
+// A text as a template argument.
+template <size_t length>
+struct Text {
+  constexpr Text(const char (&from)[length]) { std::copy_n(from, length, data); }
+  char data[length];
+};
+
+// Such a class whose methods are all functions of the C interface.
+template <Text jsName, Text text, auto create, auto destroy>
+class CreatedHandle : public Created<CreatedHandle<jsName, text, create, destroy>, create,
+                                     typename Bound<destroy>::First, destroy> {
+ public:
+  static constexpr const char *name = jsName.data;
+  static constexpr const char *label = text.data;
+
+  using CreatedHandle::Created::Created;
 };
 
 }  // namespace fusco_node

@@ -7,6 +7,7 @@
 #include "device_planner.hpp"
 #include "exports.hpp"
 #include "nccl_plan.hpp"
+#include "nccl_planner.hpp"
 #include "plan.hpp"
 #include "plan_file.hpp"
 #include "planner.hpp"
@@ -94,6 +95,10 @@ void describeCuda(Napi::Env env, Exports &exports) {
                   .method("describe", &BufferedPlan::describe, 1)
                   .method("recvRows", &BufferedPlan::recvRows, 1)
                   .method("shard", &BufferedPlan::shard, 1)
+                  .method("dispatch", &BufferedPlan::dispatch, 2)
+                  .method("combine", &BufferedPlan::exchange<fusco_cuda_combine>, 1)
+                  .method("weightGradient", &BufferedPlan::exchange<fusco_cuda_weight_gradient>, 1)
+                  .method("combineGradient", &BufferedPlan::exchange<fusco_cuda_combine_gradient>, 1)
                   .method("close", &BufferedPlan::close, 0));
   exports.add(Members<CudaEvent>(env, 2)
                   .call<fusco_cuda_event_record>("record")
@@ -127,6 +132,21 @@ void describeNccl(Napi::Env env, Exports &exports) {
                   .method("weightGradient", &NcclPlan::exchange<fusco_nccl_weight_gradient>, 4)
                   .method("combineGradient", &NcclPlan::exchange<fusco_nccl_combine_gradient>, 4)
                   .method("close", &NcclPlan::close, 0));
+  exports.add(Members<NcclPlanner>(env, 3)
+                  .property("bufferBytes", &NcclPlanner::bufferBytes)
+                  .method("open", &NcclPlanner::open, 2)
+                  .method("close", &NcclPlanner::close, 0));
+  exports.add(Members<NcclBufferedPlan>(env, 3)
+                  .method("open", &NcclBufferedPlan::open, 2)
+                  .method("describe", &NcclBufferedPlan::describe, 0)
+                  .method("recvRows", &NcclBufferedPlan::recvRows, 0)
+                  .method("shard", &NcclBufferedPlan::shard, 0)
+                  .method("bytes", &NcclBufferedPlan::bytes, 1)
+                  .method("dispatch", &NcclBufferedPlan::exchange<fusco_nccl_dispatch>, 4)
+                  .method("combine", &NcclBufferedPlan::exchange<fusco_nccl_combine>, 4)
+                  .method("weightGradient", &NcclBufferedPlan::exchange<fusco_nccl_weight_gradient>, 4)
+                  .method("combineGradient", &NcclBufferedPlan::exchange<fusco_nccl_combine_gradient>, 4)
+                  .method("close", &NcclBufferedPlan::close, 0));
   exports.function("ncclLibrary", ncclLibrary, 1).function("ncclUniqueId", ncclUniqueId, 0);
 }
 

@@ -62,14 +62,70 @@ struct NcclReport {
   std::vector<uint64_t> sent, received, wait, wire;
 };
 
-class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
+// What plans have in common that were uploaded or made on the device: `Class` makes the handle.
+template <class Class>
+class NcclExchanges : public Handle<Class, std::shared_ptr<NcclPlanState>> {
+ public:
+  // (rowBytes) -> {tables, dispatch, combine, enqueues}
+  Napi::Value bytes(const Napi::CallbackInfo &info) {
+    const auto rowBytes = valueOf<uint64_t>(info[0], "rowBytes");
+    fusco_nccl_bytes found = fusco_sized<fusco_nccl_bytes>();
+    run(info.Env(), fusco_nccl_plan_bytes, this->Handle_::open(info.Env())->handle, rowBytes, &found);
+    Napi::Object object = Napi::Object::New(info.Env());
+    setNumbers(object, {{"tables", found.tables}, {"dispatch", found.dispatch}, {"combine", found.combine}});
+    object.Set("enqueues", found.enqueues != 0);
+    return object;
+  }
+  // (number, digest, call, detailed) -> Promise<report>
+  template <auto function>
+  Napi::Value exchange(const Napi::CallbackInfo &info) {
+    return exchange(info, function);
+  }
+  // () -> Promise
+  Napi::Value close(const Napi::CallbackInfo &info) {
+    auto &held = this->handle_;
+    Worker *worker = held == nullptr ? nullptr : held->group->worker.get();
+    return closeLater(info, held, worker, [](NcclPlanState &state) {
+      fusco_nccl_plan_destroy(std::exchange(state.handle, nullptr));
+    });
+  }
+
+ protected:
+  using Handle_ = Handle<Class, std::shared_ptr<NcclPlanState>>;
+  using Handle_::Handle_;
+
+ private:
+  template <class C>
+  using ExchangeFunction = fusco_status(fusco_nccl_plan *, const fusco_nccl_call *, const C *,
+                                        fusco_nccl_report *, const fusco_nccl_peers *, fusco_error *);
+
+  template <class C>
+  Napi::Value exchange(const Napi::CallbackInfo &info, ExchangeFunction<C> *function) {
+    const std::shared_ptr<NcclPlanState> state = this->Handle_::open(info.Env());
+    const fusco_nccl_call number = callNumberOf(info);
+    const bool detailed = booleanOf(info[3], "detailed");
+    const Napi::Array keep = Napi::Array::New(info.Env());
+    const auto call = std::make_shared<Call<C>>(Fields(info, 2, keep), 1);
+    const auto report = std::make_shared<NcclReport>(detailed ? state->group->ranks : 0);
+    const auto work = [=](fusco_error *error) {
+      if (!state->isOpen()) return notOpen(error);
+      const fusco_nccl_peers peers = report->peers();
+      const fusco_nccl_peers *asked = detailed ? &peers : nullptr;
+      return function(state->handle, &number, call->get(), &report->report, asked, error);
+    };
+    const auto result = [=](Napi::Env env) { return report->object(env, detailed); };
+    return state->group->worker->submit(work, result, keep);
+  }
+};
+
+class NcclPlan : public NcclExchanges<NcclPlan> {
  public:
   static constexpr char name[] = "NcclPlan";
   static constexpr char label[] = "the plan";
 
   // (group, {shard, ranksPerNode, strategy, partial, sum, groups?, firstInstance, sliceRows, mostEntries,
   // mostForwarded, rowBytes})
-  explicit NcclPlan(const Napi::CallbackInfo &info) : Handle(info) {
+  explicit NcclPlan(const Napi::CallbackInfo &info) : NcclExchanges(info) {
     const Napi::Array keep = Napi::Array::New(info.Env());
     const Fields fields(info, 1, keep);
     auto state = std::make_shared<NcclPlanState>(NcclGroup::handleOf(info[0]));
@@ -101,52 +157,8 @@ class NcclPlan : public Handle<NcclPlan, std::shared_ptr<NcclPlanState>> {
     keep.Set(0u, info.This());
     return state->group->worker->submit(work, nullptr, keep);
   }
-  // (rowBytes) -> {tables, dispatch, combine, enqueues}
-  Napi::Value bytes(const Napi::CallbackInfo &info) {
-    const auto rowBytes = valueOf<uint64_t>(info[0], "rowBytes");
-    fusco_nccl_bytes found = fusco_sized<fusco_nccl_bytes>();
-    run(info.Env(), fusco_nccl_plan_bytes, Handle::open(info.Env())->handle, rowBytes, &found);
-    Napi::Object object = Napi::Object::New(info.Env());
-    setNumbers(object, {{"tables", found.tables}, {"dispatch", found.dispatch}, {"combine", found.combine}});
-    object.Set("enqueues", found.enqueues != 0);
-    return object;
-  }
-  // (number, digest, call, detailed) -> Promise<report>
-  template <auto function>
-  Napi::Value exchange(const Napi::CallbackInfo &info) {
-    return exchange(info, function);
-  }
-  // () -> Promise
-  Napi::Value close(const Napi::CallbackInfo &info) {
-    Worker *worker = handle_ == nullptr ? nullptr : handle_->group->worker.get();
-    return closeLater(info, handle_, worker, [](NcclPlanState &state) {
-      fusco_nccl_plan_destroy(std::exchange(state.handle, nullptr));
-    });
-  }
 
  private:
-  template <class C>
-  using ExchangeFunction = fusco_status(fusco_nccl_plan *, const fusco_nccl_call *, const C *,
-                                        fusco_nccl_report *, const fusco_nccl_peers *, fusco_error *);
-
-  template <class C>
-  Napi::Value exchange(const Napi::CallbackInfo &info, ExchangeFunction<C> *function) {
-    const std::shared_ptr<NcclPlanState> state = Handle::open(info.Env());
-    const fusco_nccl_call number = callNumberOf(info);
-    const bool detailed = booleanOf(info[3], "detailed");
-    const Napi::Array keep = Napi::Array::New(info.Env());
-    const auto call = std::make_shared<Call<C>>(Fields(info, 2, keep), 1);
-    const auto report = std::make_shared<NcclReport>(detailed ? state->group->ranks : 0);
-    const auto work = [=](fusco_error *error) {
-      if (!state->isOpen()) return notOpen(error);
-      const fusco_nccl_peers peers = report->peers();
-      const fusco_nccl_peers *asked = detailed ? &peers : nullptr;
-      return function(state->handle, &number, call->get(), &report->report, asked, error);
-    };
-    const auto result = [=](Napi::Env env) { return report->object(env, detailed); };
-    return state->group->worker->submit(work, result, keep);
-  }
-
   Napi::Reference<Napi::Array> keep_;
   std::vector<uint16_t> railGroups_;
   std::vector<uint32_t> firstInstance_;

@@ -22,8 +22,6 @@ namespace {
 constexpr uint32_t bin8 = 0xc4;
 constexpr uint32_t bin32 = 0xc6;
 constexpr uint64_t digestBytes = std::tuple_size_v<Digest>;
-// The digest at the end with its head.
-constexpr uint64_t tailBytes = 2 + digestBytes;
 
 // A file descriptor that is closed at the end of the scope.
 class OpenFile {
@@ -144,27 +142,10 @@ void PlanFile::parse() {
 }
 
 void PlanFile::checkRouting(const std::vector<fusco_ids> &ids) const {
-  const planning::Planner planner(header_.spec);
-  const uint32_t ranks = header_.spec.ranks;
-  std::vector<uint32_t> counts(uint64_t{ranks} * planner.firstCounts());
-  std::vector<uint32_t> second(uint64_t{ranks} * planner.secondCounts());
-  for (uint32_t rank = 0; rank < ranks; rank++) {
-    planner.count(rank, ids[rank], counts.data() + uint64_t{rank} * planner.firstCounts());
-  }
-  for (uint32_t rank = 0; rank < ranks && !second.empty(); rank++) {
-    planner.countAgain(rank, ids[rank], counts.data(),
-                       second.data() + uint64_t{rank} * planner.secondCounts());
-  }
-  std::vector<uint64_t> made;
-  for (uint32_t rank = 0; rank < ranks; rank++) {
+  planning::Planner(header_.spec).planAll(ids, [&](uint32_t rank, const fusco_buffer &shard) {
     const ShardView &found = shards_[rank];
-    fusco_buffer shard{};
-    shard.bytes = planner.shard(rank, ids[rank], counts.data(), second.data(), shard);
-    made.resize(shard.bytes / sizeof(uint64_t));
-    shard.data = made.data();
-    planner.shard(rank, ids[rank], counts.data(), second.data(), shard);
-    if (shard.bytes == found.size() && std::memcmp(shard.data, found.bytes(), found.size()) == 0) continue;
-    const ShardView wanted(static_cast<uint8_t *>(shard.data), shard.bytes, rank);
+    if (shard.bytes == found.size() && std::memcmp(shard.data, found.bytes(), found.size()) == 0) return;
+    const ShardView wanted(static_cast<const uint8_t *>(shard.data), shard.bytes, rank);
     const auto failure = Failure(FUSCO_E_ENTRY, "rank %u: the file is not the plan of this routing", rank);
     const auto instances = found.section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
     const auto wantedInstances = wanted.section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
@@ -177,7 +158,7 @@ void PlanFile::checkRouting(const std::vector<fusco_ids> &ids) const {
       throw Failure(failure).atRank(rank).at("/ranks/%u", rank);
     }
     throw Failure(failure).atRank(rank).at("/ranks/%u/entries/%llu", rank, entry);
-  }
+  });
 }
 
 std::vector<uint8_t> encodePlan(Header &header, const std::vector<fusco_buffer> &shards,

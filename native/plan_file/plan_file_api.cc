@@ -9,6 +9,7 @@
 #include "structs.hpp"
 
 using fusco::Failure;
+using fusco::need;
 using fusco::plan_file::Header;
 using fusco::plan_file::PlanFile;
 
@@ -47,12 +48,6 @@ struct fusco_plan_file {
 };
 
 namespace {
-
-template <class T>
-T &need(T *pointer, const char *name) {
-  if (pointer == nullptr) throw Failure(FUSCO_E_OPTION, "%s is NULL", name);
-  return *pointer;
-}
 
 // What a caller wants to write, without the digests.
 Header headerFrom(const fusco_plan_file_info &info) {

@@ -105,6 +105,11 @@ FUSCO_ON_BOTH inline Busiest busiestOf(const BalanceInput &input, const uint16_t
 // ROTATE, LPT with the least busy rank.
 FUSCO_ON_BOTH inline fusco_balance balanceGroups(const BalanceInput &input, fusco_balance rule,
                                                  uint16_t *groups) {
+  if (input.ranksPerNode == 1) {
+    // There is one rail group, whatever the rule.
+    for (uint32_t rank = 0; rank < input.ranks; rank++) groups[rank] = 0;
+    return rule == FUSCO_BALANCE_BEST ? FUSCO_BALANCE_STATIC : rule;
+  }
   sumSent(input);
   if (rule == FUSCO_BALANCE_BEST) {
     Busiest least;

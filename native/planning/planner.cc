@@ -454,4 +454,25 @@ uint64_t Planner::shard(uint32_t rank, const fusco_ids &ids, const uint32_t *cou
   return writer.bytes();
 }
 
+void Planner::planAll(const std::vector<fusco_ids> &ids,
+                      const std::function<void(uint32_t rank, const fusco_buffer &shard)> &use) const {
+  std::vector<uint32_t> counts(uint64_t{spec_.ranks} * firstCounts());
+  std::vector<uint32_t> second(uint64_t{spec_.ranks} * secondCounts());
+  for (uint32_t rank = 0; rank < spec_.ranks; rank++) {
+    count(rank, ids[rank], counts.data() + uint64_t{rank} * firstCounts());
+  }
+  for (uint32_t rank = 0; rank < spec_.ranks && !second.empty(); rank++) {
+    countAgain(rank, ids[rank], counts.data(), second.data() + uint64_t{rank} * secondCounts());
+  }
+  std::vector<uint64_t> words;
+  for (uint32_t rank = 0; rank < spec_.ranks; rank++) {
+    fusco_buffer made{};
+    made.bytes = shard(rank, ids[rank], counts.data(), second.data(), made);
+    words.resize(made.bytes / sizeof(uint64_t));
+    made.data = words.data();
+    shard(rank, ids[rank], counts.data(), second.data(), made);
+    use(rank, made);
+  }
+}
+
 }  // namespace fusco::planning

@@ -1,6 +1,8 @@
 // Plans one rank on the host: the passes of this folder under plain loops.
 #pragma once
 
+#include <functional>
+
 #include "decision.hpp"
 #include "options_digest.hpp"
 
@@ -40,6 +42,10 @@ class Planner {
   // what countAgain throws.
   uint64_t shard(uint32_t rank, const fusco_ids &ids, const uint32_t *counts, const uint32_t *second,
                  const fusco_buffer &shard) const;
+  // Plans the routing of all ranks, `ids` [ranks], and gives each rank's shard to `use`, which may read it
+  // during the call. Throws what the functions above throw.
+  void planAll(const std::vector<fusco_ids> &ids,
+               const std::function<void(uint32_t rank, const fusco_buffer &shard)> &use) const;
 
  private:
   void countRows(uint32_t rank, const fusco_ids &ids, const uint16_t *instance, const int32_t *slot,

@@ -13,13 +13,7 @@ struct fusco_planner {
 
 namespace {
 
-using fusco::Failure;
-
-template <class T>
-T &need(T *pointer, const char *name) {
-  if (pointer == nullptr) throw Failure(FUSCO_E_OPTION, "%s is NULL", name);
-  return *pointer;
-}
+using fusco::need;
 
 const fusco::planning::Planner &plannerOf(const fusco_planner *planner) {
   return need(planner, "planner").planner;

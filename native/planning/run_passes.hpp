@@ -59,6 +59,21 @@ FUSCO_ON_BOTH inline void sumCounts(const GroupTables &group, uint32_t rank, uin
   }
 }
 
+// The same of one instance: the rows of its run that ranks below `rank` send, and of its block.
+struct BlockCounts {
+  uint32_t before;
+  uint32_t total;
+};
+FUSCO_ON_BOTH inline BlockCounts sumCounts(const GroupTables &group, uint32_t rank, uint32_t instance) {
+  BlockCounts sums{0, 0};
+  for (uint32_t source = 0; source < group.ranks; source++) {
+    const uint32_t count = countOf(group, source, instance);
+    if (source < rank) sums.before = saturatedSum(sums.before, count);
+    sums.total = saturatedSum(sums.total, count);
+  }
+  return sums;
+}
+
 // Rows of a block, padding included. Blocks start at multiples of `align`, so a block's first row is the sum
 // of the padded rows before it.
 FUSCO_ON_BOTH inline uint64_t paddedRows(const GroupTables &group, uint32_t instance) {

@@ -6,7 +6,7 @@
 //                     rows, peers a round; then the machine of each rank; then ranks + 1 first instances;
 //                     then the groups of a hierarchical plan. DIR/rank{r}.shard
 //
-// Test of native/nccl/rounds.cc and rank_tables.cc; test/native/wire.test.ts writes the plans.
+// Test of native/nccl/rounds.cc, rank_tables.cc and row_copies.cc; test/native/wire.test.ts writes the plans.
 
 #include <algorithm>
 #include <cstdio>
@@ -18,6 +18,7 @@
 
 #include "failure.hpp"
 #include "rank_tables.hpp"
+#include "row_copies.hpp"
 
 namespace {
 
@@ -45,6 +46,9 @@ struct Rank {
   std::vector<uint32_t> landedEntries;
   std::vector<Place> landedPlaces;
   Landing landing;
+  std::vector<Place> directOnce;
+  Landing landedOnce;
+  RowCopies copies;
   Rows received;                  // [recv rows]
   std::vector<Tag> placeWeights;  // what came for each place
 };
@@ -196,6 +200,73 @@ void tellForwarders(const Plan &plan, std::vector<Rank> &ranks) {
   }
 }
 
+// What neighbors are told when a plan is made is accepted, and a lie about it is not.
+void tellNeighbors(const Plan &plan, std::vector<Rank> &ranks) {
+  std::vector<std::vector<bool>> isTaken;
+  for (const Rank &rank : ranks) isTaken.emplace_back(rank.tables->sizes.rank[0].recvRows, false);
+  for (uint32_t from = 0; from < plan.ranks; from++) {
+    Rank &source = ranks[from];
+    const uint32_t topk = source.tables->sizes.topk;
+    const uint32_t self = source.neighbors->self;
+    ToldCopies told(source.neighbors->count());
+    source.directOnce = source.tables->direct;
+    for (size_t entry = 0; entry < source.directOnce.size(); entry += topk) {
+      keepLowest(source.directOnce.data() + entry, topk, self, told);
+    }
+    source.landedOnce = keepLowest(source.landing, self, told);
+    check(told[self].empty(), "a rank copies rows that it has stored itself", from, told[self].size());
+    for (uint32_t n = 0; n < told.size(); n++) {
+      const uint32_t to = source.neighbors->rankAt[n];
+      if (to == from || told[n].empty()) continue;
+      const uint32_t toSelf = ranks[to].neighbors->self;
+      const auto isRefused = [&](const std::vector<uint32_t> &words) {
+        std::vector<bool> taken = isTaken[to];
+        try {
+          RowCopies().add(from, words.data(), words.size(), toSelf, taken);
+        } catch (const Failure &failure) {
+          return failure.error.status == FUSCO_E_PEER_MISMATCH;
+        }
+        return false;
+      };
+      const auto slots = static_cast<uint32_t>(isTaken[to].size());
+      std::vector<std::vector<uint32_t>> lies(5, told[n]);
+      lies[0].back() = slots;
+      lies[1].back() |= isLanding;
+      lies[2].front() &= ~isLanding;
+      lies[3].push_back(told[n].back());
+      lies[4].push_back(told[n].front());
+      for (size_t lie = 0; lie < lies.size(); lie++) {
+        check(isRefused(lies[lie]), "a lie about copies is accepted", to, lie);
+      }
+      ranks[to].copies.add(from, told[n].data(), told[n].size(), toSelf, isTaken[to]);
+    }
+  }
+}
+
+// No rank stores a row twice in the memory of another.
+void checkSentOnce(const std::vector<Rank> &ranks) {
+  for (uint32_t r = 0; r < ranks.size(); r++) {
+    const Rank &rank = ranks[r];
+    const auto isOnce = [&](const Place *places, size_t count) {
+      std::vector<uint32_t> rows(rank.neighbors->count(), 0);
+      for (size_t i = 0; i < count; i++) {
+        if (places[i].row >= 0 && places[i].peer != rank.neighbors->self && ++rows[places[i].peer] > 1)
+          return false;
+      }
+      return true;
+    };
+    const uint32_t topk = rank.tables->sizes.topk;
+    for (size_t entry = 0; entry < rank.directOnce.size(); entry += topk) {
+      check(isOnce(&rank.directOnce[entry], topk), "a token's row is sent twice", r, entry / topk);
+    }
+    const Landing &landed = rank.landedOnce;
+    for (size_t row = 0; row + 1 < landed.offset.size(); row++) {
+      check(isOnce(landed.places.data() + landed.offset[row], landed.offset[row + 1] - landed.offset[row]),
+            "a forwarded row is sent twice", r, row);
+    }
+  }
+}
+
 void dispatch(const Plan &plan, std::vector<Rank> &ranks, const std::vector<ShardReader> &readers) {
   const auto put = [&](uint32_t rank, uint64_t slot, Tag tag) {
     check(slot < ranks[rank].received.size(), "a row outside of its buffer", rank, slot);
@@ -208,8 +279,8 @@ void dispatch(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shar
   for (uint32_t r = 0; r < plan.ranks; r++) {
     Rank &rank = ranks[r];
     RankTables &tables = *rank.tables;
-    for (size_t entry = 0; entry < tables.direct.size(); entry++) {
-      const Place place = tables.direct[entry];
+    for (size_t entry = 0; entry < rank.directOnce.size(); entry++) {
+      const Place place = rank.directOnce[entry];
       if (place.row >= 0)
         put(rank.neighbors->rankAt[place.peer], static_cast<uint64_t>(place.row),
             tagOf(r, entry / tables.sizes.topk));
@@ -217,8 +288,9 @@ void dispatch(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shar
     rowSides.push_back({&tables.rowSend, &tables.rowReceive,
                         [r, &tables](uint64_t row, uint64_t) { return Row{tagOf(r, tables.rowOrder[row])}; },
                         [&rank, put](uint64_t row, uint64_t, const Row &value) {
-                          for (uint32_t p = rank.landing.offset[row]; p < rank.landing.offset[row + 1]; p++) {
-                            const Place place = rank.landing.places[p];
+                          const Landing &landing = rank.landedOnce;
+                          for (uint32_t p = landing.offset[row]; p < landing.offset[row + 1]; p++) {
+                            const Place place = landing.places[p];
                             put(rank.neighbors->rankAt[place.peer], static_cast<uint64_t>(place.row),
                                 value[0]);
                           }
@@ -230,6 +302,17 @@ void dispatch(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shar
                           [r, put](uint64_t, uint64_t slot, const Row &value) { put(r, slot, value[0]); }});
   }
   transfer(plan, ranks[0].tables->forwards ? rowSides : entrySides);
+  for (uint32_t r = 0; r < plan.ranks; r++) {
+    const RowCopies &copies = ranks[r].copies;
+    for (uint32_t row = 0; row < copies.rows(); row++) {
+      const Row from = ranks[r].received[copies.from[row]];
+      check(from.size() == 1, "a row is copied before it has arrived", r, copies.from[row]);
+      for (uint32_t p = copies.offset[row]; p < copies.offset[row + 1] && from.size() == 1; p++) {
+        check(copies.places[p].peer == ranks[r].neighbors->self, "a copy goes to another rank", r, p);
+        put(r, static_cast<uint64_t>(copies.places[p].row), from[0]);
+      }
+    }
+  }
 
   // Every entry's row lies in its slot, and nothing lies anywhere else.
   std::vector<uint64_t> kept(plan.ranks, 0);
@@ -400,6 +483,8 @@ int main(int count, char **arguments) {
       readers.emplace_back(shard, rank, plan.ranks);
     }
     tellForwarders(plan, ranks);
+    tellNeighbors(plan, ranks);
+    checkSentOnce(ranks);
     dispatch(plan, ranks, readers);
     if (ranks[0].tables->isOnePass()) {
       tellPeers(plan, ranks);

@@ -11,6 +11,7 @@ function variablesOf(text: string): string[] {
   return [
     ...all(/\b(?:env|environment)\.([A-Z][A-Z\d]*(?:_\w+)?)\b(?! = )/g), // process.env.NAME, read
     ...all(/\bgetenv\("([A-Z\d_]+)"\)/g), // C
+    ...all(/\benviron\.get\("(FUSCO_[A-Z\d_]+)"/g), // Python
     ...all(/\$\{([A-Z][A-Z\d_]+):?-/g), // ${NAME:-default} in a shell script
     // find(env, 'NAME', 'OTHER')
     ...all(/\b(?:find|integerVariable)\(\s*(?:env|environment),([^)]*)\)/g).flatMap((names) =>
@@ -25,7 +26,7 @@ function variablesOf(text: string): string[] {
 
 const filesOf = (folder: string): string[] =>
   readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
-    .filter((file) => /\.([cm]?[jt]s|cc|c|hpp|cu|sh)$/.test(file) && !file.endsWith('environment.test.ts'))
+    .filter((file) => /\.([cm]?[jt]s|cc|c|hpp|cu|sh|py)$/.test(file) && !file.endsWith('environment.test.ts'))
     .map((file) => readFileSync(join(ROOT, folder, file), 'utf8'));
 
 const documented = [
@@ -49,8 +50,8 @@ it('lists no variable twice', () => {
 
 it('finds a variable however it is read', () => {
   const text = `process.env.ONE_A; find(env, 'TWO_A',\n 'TWO_B'); integerVariable(environment, 'SIX_A', 1, MAX);
-    std::getenv("THREE_A"); const { FOUR_A, FOUR_B: b } = env; echo "\${FIVE_A:-x}"`;
+    std::getenv("THREE_A"); os.environ.get("FUSCO_A"); const { FOUR_A, FOUR_B: b } = env; echo "\${FIVE_A:-x}"`;
   expect(variablesOf(text).sort()).toEqual(
-    ['FIVE_A', 'FOUR_A', 'FOUR_B', 'ONE_A', 'SIX_A', 'THREE_A', 'TWO_A', 'TWO_B'].sort(),
+    ['FIVE_A', 'FUSCO_A', 'FOUR_A', 'FOUR_B', 'ONE_A', 'SIX_A', 'THREE_A', 'TWO_A', 'TWO_B'].sort(),
   );
 });

@@ -22,6 +22,7 @@ const PUBLIC = [
   'Cuda',
   'CudaEvent',
   'CudaGraph',
+  'DeviceExchange',
   'DevicePlan',
   'Exchange',
   'Group',

@@ -1,4 +1,6 @@
 import { behaviorCases } from './behavior.ts';
+import { crowdedCases } from './crowded.ts';
+import { deviceExchangeCases } from './deviceExchanges.ts';
 import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
 import { gradientCases } from './gradient.ts';
@@ -17,8 +19,10 @@ export const gpuCases: readonly GpuCase[] = [
   ...gatingCases,
   ...layerCases,
   ...planningCases,
+  ...deviceExchangeCases,
   ...behaviorCases,
   ...gradientCases,
+  ...crowdedCases,
   ...steadyCases,
   ...sumCases,
   ...matrixCases,

@@ -3,12 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { type Cuda, type DeviceBuffer, nativeCuda, openCuda } from '../../executor/backends/cuda/context.ts';
-import {
-  type IdDtype,
-  type NativeBufferedPlan,
-  type NativeDevicePlanner,
-  needAddon,
-} from '../../executor/native/addon.ts';
+import type { IdDtype } from '../../executor/backends/types.ts';
+import { type NativeBufferedPlan, type NativeDevicePlanner, needAddon } from '../../executor/native/addon.ts';
 import { nativeOptions, planAllNatively } from '../../executor/native/planner.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';

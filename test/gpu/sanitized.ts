@@ -1,5 +1,6 @@
 // A few small cases that touch every kernel, for compute-sanitizer, which slows each of them a hundredfold.
 
+import { deviceExchangeCases } from './deviceExchanges.ts';
 import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
 import { gradientCases } from './gradient.ts';
@@ -32,8 +33,12 @@ const PLANNING = [
   'planning: rows beyond',
   'planning: all entries',
   'planning: nothing is written',
+  'device plans: overflow',
+  'device plans: several',
 ];
-const planning = planningCases.filter(({ name }) => PLANNING.some((part) => name.startsWith(part)));
+const planning = [...planningCases, ...deviceExchangeCases].filter(({ name }) =>
+  PLANNING.some((part) => name.startsWith(part)),
+);
 for (const { name, run } of [...rowWork, ...planning, ...tiled, ...other, ...specialCases.slice(0, 6)]) {
   process.stdout.write(`${name}\n`);
   await run();

@@ -12,11 +12,16 @@
  *             send(chunk): await the flag of the weights; read them; write the peer's landing row; set its flag
  *             home(chunk): await the flags; read the landing rows
  *
- * Calls are dispatch, combine, combine, dispatch; with GRADIENT gradient, combine, combine, gradient. What is checked: no deadlock; nothing is read before it was written
- * by this call; nothing is written while its owner may still read what an earlier call wrote; all rows and products are in
- * place when a launch ends; no device is more than one call ahead of another.
+ * Calls are dispatch, combine, combine, dispatch; with GRADIENT gradient, combine, combine, gradient. What is checked: no
+ * deadlock; nothing is read before it was written by this call; nothing is written while its owner may still read what an
+ * earlier call wrote; all rows and products are in place when a launch ends; no device is more than one call ahead of
+ * another.
  *
- * The macros NO_READY, NO_FLAG, ONE_SET, NO_END, NO_PRODUCTS and FIXED_ROLES take one rule away; each must be found out.
+ * With PREFETCH a warp takes its next ticket before it works on the last one. With LATE it keeps the flags of a chunk back
+ * until it has taken its next ticket, and sets them before it waits for anything.
+ *
+ * The macros NO_READY, NO_FLAG, ONE_SET, NO_END, NO_PRODUCTS, FIXED_ROLES and TOO_LATE (flags that are kept back during
+ * waits) take one rule away; each must be found out.
  */
 #ifndef D
 #define D 2
@@ -83,9 +88,56 @@ byte ticket[D * 2];
 #define awaitFlag(condition) (condition)
 #endif
 
+/* Takes a ticket of counter `counter`; `next` is one more than a ticket that was taken ahead, or 0. */
+#ifdef PREFETCH
+#define takeTicket(counter, next, limit) \
+  atomic { \
+    if \
+    :: next == 0 -> work = ticket[counter]; ticket[counter]++ \
+    :: else -> work = next - 1 \
+    fi; \
+    next = 0 \
+  }; \
+  if \
+  :: work < limit -> atomic { next = ticket[counter] + 1; ticket[counter]++ } \
+  :: else \
+  fi
+#else
+#define takeTicket(counter, next, limit) atomic { work = ticket[counter]; ticket[counter]++ }
+#endif
+
+/* Sets the flags of chunk kept - 1: at all peers, or at the home rank of a partial sum. */
+#define setFlags() \
+  if \
+  :: kept > 0 && keptHome == D -> \
+    for (target : 0 .. D - 1) { \
+      if \
+      :: linked(me, target, e) -> flag[chunkAt(target, me, kept - 1)] = e \
+      :: else \
+      fi \
+    } \
+  :: kept > 0 && keptHome < D -> flag[chunkAt(keptHome, me, kept - 1)] = e \
+  :: else \
+  fi; \
+  kept = 0
+#if defined(LATE) && !defined(TOO_LATE)
+#define beforeWaits() setFlags()
+#else
+#define beforeWaits() skip
+#endif
+/* A chunk has been sent. The flags of the one before are set at the latest now. */
+#ifdef LATE
+#define sent(c, home) setFlags(); kept = (c) + 1; keptHome = home
+#else
+#define sent(c, home) kept = (c) + 1; keptHome = home; setFlags()
+#endif
+
 proctype Warp(byte me; byte number) {
   byte e = 1;
-  byte arrival, work, chunk, peer, source;
+  byte arrival, work, chunk, peer, source, target;
+  byte kept = 0;
+  byte keptHome = D;
+  byte next[2];
   bool sender;
   do
   :: e > E -> break
@@ -99,7 +151,8 @@ proctype Warp(byte me; byte number) {
     if
     :: e % 3 == 1 -> /* dispatch: per step one send and D - 1 fan items */
       do
-      :: atomic { work = ticket[me]; ticket[me]++ };
+      :: takeTicket(me, next[0], D * (C + LAG));
+        beforeWaits();
         chunk = work / D;
         if
         :: chunk >= C + LAG -> break
@@ -120,11 +173,11 @@ proctype Warp(byte me; byte number) {
               assert(reading[setAt(peer, me, e)] == 0 || pushed[setAt(peer, me, e)] == e);
               pushed[setAt(peer, me, e)] = e;
 #endif
-              rows[chunkAt(peer, me, chunk)] = e;
-              flag[chunkAt(peer, me, chunk)] = e
+              rows[chunkAt(peer, me, chunk)] = e
             :: else
             fi
-          }
+          };
+          sent(chunk, D)
         :: work % D != 0 && chunk >= LAG ->
           source = (me + work % D) % D;
           if
@@ -166,7 +219,8 @@ proctype Warp(byte me; byte number) {
 #endif
       do
       :: sender ->
-        atomic { work = ticket[me]; ticket[me]++ };
+        takeTicket(me, next[0], (D - 1) * (C + 1));
+        beforeWaits();
         if
         :: work < D - 1 ->
           peer = (me + 1 + work) % D;
@@ -184,13 +238,14 @@ proctype Warp(byte me; byte number) {
           reading[setAt(me, source, e)]--;
           assert(epoch[source] == e - 1);
           land[chunkAt(source, me, chunk)] = e;
-          flag[chunkAt(source, me, chunk)] = e
+          sent(chunk, source)
           :: else
           fi
         :: else -> sender = false
         fi
       :: else ->
-        atomic { work = ticket[D + me]; ticket[D + me]++ };
+        takeTicket(D + me, next[1], C);
+        beforeWaits();
         if
         :: work >= C -> break
         :: else
@@ -205,6 +260,9 @@ proctype Warp(byte me; byte number) {
         }
       od
     fi;
+    setFlags();
+    next[0] = 0;
+    next[1] = 0;
 #ifndef NO_END
     if
     :: arrival == 0 -> awaitReady(me, e)

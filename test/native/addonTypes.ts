@@ -42,10 +42,13 @@ interface Declared {
   readonly members: ReadonlyMap<string, Member>;
 }
 
-/** The interfaces of a source file, by name. */
+/** The interfaces of a source file and of the files of which it exports all types, by name. */
 export function interfacesOf(file: URL): Map<string, Declared> {
   const source = readFileSync(file, 'utf8').replaceAll(/\/\*.*?\*\/|\/\/[^\n]*/gs, '');
-  const found = new Map<string, Declared>();
+  const exported = [...source.matchAll(/export type \* from '([^']+)'/g)].flatMap(([, path]) => [
+    ...interfacesOf(new URL(path!, file)),
+  ]);
+  const found = new Map<string, Declared>(exported);
   for (const match of source.matchAll(/export interface (\w+)(?: extends ([^{]+))? (?=\{)/g)) {
     const body = source.slice(match.index + match[0].length);
     const members = new Map(
@@ -60,6 +63,11 @@ export function interfacesOf(file: URL): Map<string, Declared> {
       }),
     );
     found.set(match[1]!, { extended: (match[2] ?? '').split(',').map((name) => name.trim()), members });
+  }
+  // Interfaces of other files are left to the caller.
+  for (const [name, { extended, members }] of found) {
+    const inherited = extended.flatMap((other) => [...(found.get(other)?.members ?? [])]);
+    found.set(name, { extended, members: new Map([...inherited, ...members]) });
   }
   return found;
 }

@@ -195,6 +195,10 @@ export async function benchCuda(options: CudaBenchOptions) {
   const planning = await benchCudaPlanning(options);
   const flat = planning.find(({ name, tokens }) => name === 'flat' && tokens === 4096)!;
   verdicts.push(atMost('planning on the device, 4096 tokens a rank: ms', flat.ms, 0.06));
+  const small128 = planning.find(({ name, tokens }) => name === 'flat' && tokens === 128)!;
+  verdicts.push(atMost('planning on the device, 128 tokens a rank: ms', small128.replayMs, 0.025));
+  const beyond = flat.rows.deviceMs - flat.rows.givenMs;
+  verdicts.push(atMost('ids to rows in place, beyond a dispatch along a given plan: ms', beyond, 0.085));
   const workloads = [large, small];
   for (const { name, read } of recordings) {
     const recorded = await benchWorkload(name, await read(), options);

@@ -133,32 +133,39 @@ export function fp8Dispatch(
   return { payloads };
 }
 
-/** Two events around work on the device. */
+/** Two events around work on a device. */
 export class DeviceClock implements Disposable {
   readonly #cuda: Cuda;
-  readonly #start;
-  readonly #end;
+  /** Of each rank that is timed. */
+  readonly #events;
 
-  constructor(cuda: Cuda) {
+  /** @param ranks that take turns: each time that `timed` measures, it is the stream of the next of them */
+  constructor(cuda: Cuda, ranks = 1) {
     this.#cuda = cuda;
-    this.#start = cuda.event(0);
-    this.#end = cuda.event(0);
+    this.#events = Array.from({ length: ranks }, (_, rank) => ({
+      start: cuda.event(rank),
+      end: cuda.event(rank),
+    }));
   }
 
   /**
    * Nanoseconds on the device of what `work` enqueues. All ranks' streams are idle at the start, and the end follows
-   * the last writer. The GPU is busy for `busyNs` before the start, so that enqueueing does not count.
+   * the last row that the timed rank receives. The GPU is busy for `busyNs` before the start, so that enqueueing does
+   * not count; the other ranks wait for it.
    */
   timed(work: () => unknown, busyNs = ENQUEUE_NS): Timed {
+    let turn = 0;
     return async () => {
+      const rank = turn++ % this.#events.length;
+      const { start, end } = this.#events[rank]!;
       this.#cuda.synchronize();
-      if (busyNs > 0) spin(this.#cuda, 0, busyNs);
-      this.#start.record();
+      if (busyNs > 0) spin(this.#cuda, rank, busyNs);
+      start.record();
       const enqueued = work();
-      this.#end.record();
+      end.record();
       this.#cuda.synchronize();
       await enqueued;
-      return this.#end.since(this.#start) * 1e6;
+      return end.since(start) * 1e6;
     };
   }
 
@@ -185,15 +192,18 @@ export class DeviceClock implements Disposable {
       await meet();
       spin(this.#cuda, 0, ENQUEUE_NS * (1 + (calls.length * times) / CALLS_PER_ENQUEUE_NS));
       await calls[0]!();
-      this.#start.record();
+      const { start, end } = this.#events[0]!;
+      start.record();
       for (let i = 0; i < times; i++) for (const call of calls) await call();
-      this.#end.record();
+      end.record();
       this.#cuda.synchronize();
-      return this.#end.since(this.#start) * 1e6;
+      return end.since(start) * 1e6;
     };
 
   [Symbol.dispose](): void {
-    this.#start.close();
-    this.#end.close();
+    for (const { start, end } of this.#events) {
+      start.close();
+      end.close();
+    }
   }
 }

@@ -7,8 +7,10 @@ import { openCuda } from '../../executor/backends/cuda/context.ts';
 import type { ExchangeReport } from '../../executor/backends/types.ts';
 import { loadPlanner } from '../../planner/node.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
+import type { PlanOptions } from '../../planner/spec.ts';
 import { joinTables } from '../readers/tables.ts';
 import { COPY_BYTES, ceilingsOf, copyCandidates } from './copies.ts';
+import { benchDevicePlanning } from './cudaPlanning.ts';
 import {
   DeviceClock,
   DeviceMemory,
@@ -26,7 +28,7 @@ import {
   stageFigures,
 } from './exchangeFigures.ts';
 import { type BenchWorkload, workloadTables } from './ids.ts';
-import { atLeast } from './measure.ts';
+import { atLeast, atMost } from './measure.ts';
 import { findRecordings } from './recorded.ts';
 import { type ExchangeOptions, measure, type Row } from './runner.ts';
 
@@ -93,7 +95,8 @@ async function benchWorkload(
   using devicePlan = cuda.devicePlan(plan);
   using perRank = cuda.devicePlan(perRankPlan);
   using memory = new DeviceMemory(cuda);
-  using clock = new DeviceClock(cuda);
+  using clock = new DeviceClock(cuda, ranks);
+  using copyClock = new DeviceClock(cuda);
   const { rowBytes } = plan.spec;
   const calls = exchangeCalls(cuda, memory, plan.shards, rowBytes);
   const fp8 = fp8Dispatch(memory, plan.shards, hidden);
@@ -121,7 +124,7 @@ async function benchWorkload(
     devicePlan.dispatch({ payloads: [{ rowBytes, dtype: 'bf16', from, to }], scale: weights });
     devicePlan.weightGradient({ ...gradient, to: weightsGradient });
   };
-  const copies = copyCandidates(cuda, memory, clock, COPY_BYTES);
+  const copies = copyCandidates(cuda, memory, copyClock, COPY_BYTES);
   const { cases: times, others } = await measureCases(cases, clock.chained, { ...copies }, { rounds });
   const ceilings = ceilingsOf(others.peer, others.local);
   const rows = { flat: movedRows(plan), oncePerRank: movedRows(perRankPlan) };
@@ -232,6 +235,15 @@ export async function benchGpus(options: GpusBenchOptions) {
     workloads.push(await benchWorkload(`${workload}, ${tokens} tokens a GPU`, tables, options, swept));
   }
   const { sweep } = workloads.find((one) => one.sweep.length > 0)!;
+  const planning = [];
+  for (const tokens of [128, 4096, 32_768]) {
+    using cuda = openCuda(gpus);
+    const tables = workloadTables(workload, { ranks: gpus, tokens, topk, experts });
+    const { hidden, rounds } = options;
+    const perRank: PlanOptions = { ranks: gpus, experts, hidden, strategy: 'hier', ranksPerNode: 1 };
+    const name = 'once per rank';
+    planning.push({ name, tokens, ...(await benchDevicePlanning(cuda, tables, perRank, rounds)) });
+  }
   for (const recording of recordings) {
     const tables = dealOut(await recording.read(), gpus);
     if (tables === undefined) continue;
@@ -243,6 +255,8 @@ export async function benchGpus(options: GpusBenchOptions) {
     gpus,
     options,
     workloads,
+    /** Planning on the devices, and from ids to rows in place. */
+    planning,
     /** SMs, at the largest of the drawn workloads. */
     enough: {
       dispatch: fewestEnough(sweep, 'dispatchMs'),
@@ -251,9 +265,20 @@ export async function benchGpus(options: GpusBenchOptions) {
       sumPerRank: fewestEnough(sweep, 'sumPerRankMs'),
       gradient: fewestEnough(sweep, 'gradientMs'),
     },
-    verdicts: workloads.flatMap((one) => [
-      atLeast(`dispatch, ${one.name}: share of the peer copy`, one.dispatch.share, 0.9),
-      atLeast(`combine, ${one.name}: share of the peer copy`, one.combine.share, 0.9),
-    ]),
+    verdicts: planning
+      .map(({ tokens, rows }) => {
+        const aim = tokens > 4096 ? 0.15 : 0.085;
+        return atMost(
+          `${tokens} tokens: ids to rows beyond a given plan, ms`,
+          rows.deviceMs - rows.givenMs,
+          aim,
+        );
+      })
+      .concat(
+        workloads.flatMap((one) => [
+          atLeast(`dispatch, ${one.name}: share of the peer copy`, one.dispatch.share, 0.9),
+          atLeast(`combine, ${one.name}: share of the peer copy`, one.combine.share, 0.9),
+        ]),
+      ),
   };
 }

@@ -284,12 +284,8 @@ async function measureReplays(
   rounds: ReturnType<typeof roundsOf>,
   calls: Readonly<Record<'dispatch' | 'combine', Call>>,
 ) {
-  const graphOf = (call: Call) =>
-    cuda.captureAsync(async () => {
-      for (let i = 0; i < CHAIN_CALLS; i++) await call();
-    });
-  using dispatch = await graphOf(calls.dispatch);
-  using combine = await graphOf(calls.combine);
+  using dispatch = await captured(cuda, async () => calls.dispatch());
+  using combine = await captured(cuda, async () => calls.combine());
   const times = await measure(
     {
       dispatch: clock([() => dispatch.launch()], 1),
@@ -299,6 +295,73 @@ async function measureReplays(
   );
   return { dispatchMs: times.dispatch.ms / CHAIN_CALLS, combineMs: times.combine.ms / CHAIN_CALLS };
 }
+
+/**
+ * Planning on the device between processes: a plan alone, and from ids to rows in place along a plan that is given and
+ * that is made on the device, in replayed graphs; and on the host, from gathered facts, until all rows are there.
+ */
+async function measurePlanning(rank: Rank) {
+  const { session, cuda, options, table } = rank;
+  const { experts, hidden, tokens, topk } = options;
+  using memory = new DeviceMemory(cuda);
+  const nccl = { session, log: () => {}, directMemory: true };
+  const group = await createGroup({ backend: 'nccl', nccl, cuda });
+  const planOptions = { experts, hidden, strategy: 'hier', ranksPerNode: 1 } as const;
+  const given = await group.prepare(await group.planLocal([table], planOptions));
+  const ids = memory.alloc(0, table.ids.byteLength);
+  cuda.copy(0, ids, table.ids, table.ids.byteLength);
+  const [most] = await gather(session, [given.recvRows[0]!]);
+  const maxRecvRows = Math.max(...most!);
+  const sizes = [{ tokens, recvRows: maxRecvRows, entries: tokens * topk }];
+  const { dispatch } = exchangeCalls(cuda, memory, sizes, given.plan.spec.rowBytes);
+  const call = { ...planOptions, ids: [ids], tokens: [tokens], topk, maxTokens: tokens, maxRecvRows };
+  const plan = async () => (await group.planOnDevice(call)).close();
+  const live = async () => {
+    const exchange = await group.planOnDevice(call);
+    await exchange.dispatch(dispatch);
+    exchange.close();
+  };
+  const given1 = () => given.dispatch(dispatch);
+  await live();
+  await given1();
+  using deviceClock = new DeviceClock(cuda);
+  const clock = deviceClock.between(() => session.barrier());
+  using planGraph = await captured(cuda, plan);
+  using liveGraph = await captured(cuda, live);
+  using givenGraph = await captured(cuda, given1);
+  const replayed = (graph: { launch(): void }) => clock([() => Promise.resolve(graph.launch())], 1);
+  const rows = await measure(
+    {
+      plan: replayed(planGraph),
+      given: replayed(givenGraph),
+      live: replayed(liveGraph),
+      host: together(session, () =>
+        timedAsync(async () => {
+          cuda.copy(0, table.ids, ids, table.ids.byteLength);
+          cuda.synchronize();
+          using exchange = await group.prepare(await group.planLocal([table], planOptions));
+          await exchange.dispatch(dispatch);
+          cuda.synchronize();
+        }),
+      ),
+    },
+    roundsOf(rank),
+  );
+  given.close();
+  await group.close();
+  return {
+    planMs: rows.plan.ms / CHAIN_CALLS,
+    givenMs: rows.given.ms / CHAIN_CALLS,
+    deviceMs: rows.live.ms / CHAIN_CALLS,
+    hostMs: rows.host.ms,
+  };
+}
+
+/** A graph of CHAIN_CALLS calls. */
+const captured = (cuda: Cuda, call: () => Promise<unknown>) =>
+  cuda.captureAsync(async () => {
+    for (let i = 0; i < CHAIN_CALLS; i++) await call();
+  });
 
 /** Fused and unfused in turn, over one communicator, so that both are measured under the same conditions. */
 async function measureUnfused(rank: Rank) {
@@ -361,10 +424,13 @@ export async function benchNccl(options: NcclBenchOptions) {
   ];
   const { ranksPerHost } = options;
   if (ranksPerHost > 1 && session.worldSize > ranksPerHost) {
+    const direct = `nodes of ${ranksPerHost}, direct memory`;
+    cases.push(await measureCase(rank, direct, 'hier', ranksPerHost, { directMemory: true }));
     const host = `pretended ${Math.floor(session.rank / ranksPerHost)}`;
     const name = `once a node of ${ranksPerHost}, NCCL between nodes`;
     cases.push(await measureCase(rank, name, 'hier', ranksPerHost, { directMemory: true, host }));
   }
+  const planning = await measurePlanning(rank);
   await session.barrier();
   const { rank: localRank, worldSize } = session;
   await session.close();
@@ -384,8 +450,17 @@ export async function benchNccl(options: NcclBenchOptions) {
     peerCopyGBs: known.ceilings.linkGBs,
     localCopyGBs: known.ceilings.memoryGBs,
     cases,
+    /** Milliseconds: a plan on the device; from ids to rows in place along a given plan, one made there, one of the host. */
+    planning,
     /** The unfused pipeline over the flat wire case's communicator. */
     unfused,
-    verdicts: [share('dispatch'), share('combine'), atLeast('packing hidden behind the wire', hidden, 0.5)],
+    verdicts: [
+      ...(options.oneGpu
+        ? []
+        : [atMost('planning on the device, facts over peer memory: ms', planning.planMs, 0.08)]),
+      share('dispatch'),
+      share('combine'),
+      atLeast('packing hidden behind the wire', hidden, 0.5),
+    ],
   };
 }

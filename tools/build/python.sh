@@ -4,7 +4,8 @@
 #   tools/build/python.sh                            all tests of native/python/tests
 #   tools/build/python.sh -k compile                 further arguments go to pytest
 #
-# PyTorch, NumPy, pytest, hypothesis and transformers come from pip, once. CPU wheels suffice.
+# PyTorch, NumPy, pytest, hypothesis and transformers come from pip, once. CPU wheels suffice, so the library is built
+# without CUDA; FUSCO_CUDA=ON builds it as users do, where nvcc is found.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,5 +22,6 @@ export PIP_RETRIES=${PIP_RETRIES:-0}
 imports=$(IFS=,; echo "${packages[*]}")
 "$python" -c "import $imports" 2> /dev/null || "$python" -m pip install --quiet "${packages[@]}"
 # The build directory is kept, so that only what changed is compiled again.
-"$python" -m pip install --quiet --config-settings=build-dir="$PWD/build/python/wheel" ./native/python
+"$python" -m pip install --quiet --config-settings=build-dir="$PWD/build/python/wheel" \
+  --config-settings=cmake.define.FUSCO_CUDA="${FUSCO_CUDA:-OFF}" ./native/python
 "$python" -m pytest native/python/tests "$@"

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC1091,SC2154
 # Sourced by check.sh, multi.sh and compare.sh: functions that unpack and build the archives of pack.sh, and run parts of
-# them. Takes $results and $carry.
+# them. Takes $results, $carry, and $limit_s: seconds for everything, after which the steps that are left fail.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 app=$work/new
@@ -11,7 +11,31 @@ groups_failed=0
 
 seconds() { echo $(($(date +%s) - started)); }
 step() { printf '== %s (%s s)\n' "$1" "$(seconds)"; }
-fusco() { "$app/node" "$app/test/gpu/fusco.js" "$@"; }
+fusco() { within 300 "$app/node" "$app/test/gpu/fusco.js" "$@"; }
+
+# at_most SECONDS: so many, or those that are left of $limit_s; at least one.
+at_most() {
+  left=$((${limit_s:-3600} - $(seconds)))
+  [ "$left" -lt "$1" ] || left=$1
+  [ "$left" -gt 1 ] || left=1
+  echo "$left"
+}
+
+# within SECONDS COMMAND...
+within() {
+  most=$(at_most "$1")
+  shift
+  timeout -k 5 "$most" "$@" || {
+    code=$?
+    [ "$code" -lt 124 ] || echo "ended after $most s: $*" | cut -c 1-200
+    return "$code"
+  }
+}
+
+# one_process: the cases of one process.
+one_process() {
+  within 200 "$app/node" "$app/test/gpu/run.js" "$results/tests.json" || failed=1
+}
 
 # unpack ARCHIVE FOLDER
 unpack() {
@@ -30,17 +54,31 @@ build() {
   cp "$1"/build/native/node/*.node "$1/build/native/Release/"
 }
 
+# Meanwhile the library of the Python package is built, from the same native sources.
 build_new() {
   step 'building'
+  { cmake -S native/python -B "$work/python" -G Ninja -DCMAKE_BUILD_TYPE=Release &&
+    ninja -C "$work/python" fusco_python; } >"$results/build-python.log" 2>&1 &
+  building_python=$!
   unpack fusco-gpu "$app" && build "$app" new || exit 1
+  wait $building_python || { failed=1; grep -E 'error|FAILED' "$results/build-python.log" | head -30; }
   fusco doctor
+}
+
+# torch_package SECONDS: the tests of the Python package.
+torch_package() {
+  step 'testing PyTorch'
+  torch_s=$(at_most "$1")
+  FUSCO_LIBRARY="$work/python/libfusco.so" timeout -k 5 $((torch_s + 20)) \
+    python3 tools/gpu/torch_package.py "$results" "$torch_s" \
+    2>"$results/torch-package.log" || { failed=1; tail -5 "$results/torch-package.log"; }
 }
 
 # launch N SECONDS SCRIPT...: a process of Node for each of N ranks.
 launch() {
   count=$1 limit=$2
   shift 2
-  timeout -k 5 "$limit" "$app/node" "$app/test/gpu/fusco.js" launch -n "$count" -- "$app/node" "$@"
+  within "$limit" "$app/node" "$app/test/gpu/fusco.js" launch -n "$count" -- "$app/node" "$@"
 }
 
 # ranks N RANKS_PER_MACHINE RANKS_PER_NODE: the cases of the nccl backend, a process for each rank.

@@ -11,13 +11,15 @@ cd "$(dirname "$0")/../.."
 mkdir -p "${1:-gpu-results}"
 results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
+# shellcheck disable=SC2034
+limit_s=400
 # One GPU, even if there are more.
 export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
 . tools/gpu/build.sh
 build_new
 
 step 'testing'
-"$app/node" "$app/test/gpu/run.js" "$results/tests.json" || failed=1
+one_process
 
 step 'testing processes'
 ranks 2 1 1
@@ -28,7 +30,9 @@ ranks 4 2 2
 FUSCO_STEP_BYTES=1 ranks 4 1 1
 FUSCO_STEP_BYTES=1 ranks 4 2 2
 step 'failures of processes'
-timeout 300 "$app/node" "$app/test/gpu/nccl/failures.js" || failed=1
+within 120 "$app/node" "$app/test/gpu/nccl/failures.js" || failed=1
+
+torch_package 120
 
 step 'running plans with fusco run --check'
 cat >"$app/input.py" <<'PYTHON'
@@ -54,18 +58,25 @@ SH
 APP=$app fusco launch -n 8 -- sh "$app/rank.sh" "$routing.w.npy" || failed=1
 
 step 'running the examples'
-"$app/node" "$app/examples/train/main.js" --backend cuda --short --json "$results/train.json" || failed=1
-"$app/node" "$app/examples/overlap/main.js" --backend cuda --out "$results/overlap.json" || failed=1
-"$app/node" "$app/examples/hello/cuda.js" || failed=1
+within 60 "$app/node" "$app/examples/train/main.js" --backend cuda --short --json "$results/train.json" || failed=1
+within 60 "$app/node" "$app/examples/train/main.js" --backend cuda --short --plan device \
+  --json "$results/train-device.json" || failed=1
+within 60 "$app/node" "$app/examples/overlap/main.js" --backend cuda --out "$results/overlap.json" || failed=1
+within 60 "$app/node" "$app/examples/hello/cuda.js" || failed=1
 APP=$app fusco launch -n 2 -- sh -c 'NCCL_HOSTID="rank $RANK" exec "$APP/node" "$APP/examples/hello/nccl.js"' || failed=1
 
 step 'compute-sanitizer'
 if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck; do
-    timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 "$app/node" "$app/test/gpu/sanitized.js" \
-      >"$results/$tool.log" 2>&1 || { failed=1; echo "$tool failed"; }
-    tail -2 "$results/$tool.log"
-  done
+  # Both at the same time: most of it is work of the host.
+  sanitize() {
+    within 140 compute-sanitizer --tool "$1" --error-exitcode 9 "$app/node" "$app/test/gpu/sanitized.js" \
+      >"$results/$1.log" 2>&1
+  }
+  sanitize memcheck &
+  memcheck=$!
+  sanitize racecheck || { failed=1; echo 'racecheck failed'; }
+  wait $memcheck || { failed=1; echo 'memcheck failed'; }
+  tail -n 2 "$results/memcheck.log" "$results/racecheck.log"
 else
   echo 'compute-sanitizer is not here'
 fi

@@ -10,6 +10,8 @@ cd "$(dirname "$0")/../.."
 mkdir -p "${1:-gpu-results}"
 results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
+# shellcheck disable=SC2034
+limit_s=500
 export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1
 . tools/gpu/build.sh
 build_new
@@ -18,7 +20,7 @@ echo "$gpus GPUs"
 nvidia-smi topo -m | head -n $((gpus + 1))
 
 step 'testing: one process drives all GPUs'
-"$app/node" "$app/test/gpu/run.js" "$results/tests.json" || failed=1
+one_process
 
 step 'testing: a process for each GPU'
 export FUSCO_TEST_ONE_GPU=0
@@ -35,8 +37,10 @@ FUSCO_TEST_ONE_GPU=1 ranks $((2 * gpus)) 2 2
 [ "$gpus" -lt 8 ] && FUSCO_TEST_ONE_GPU=1 ranks 8 4 4
 
 step 'auditing PyTorch, with planted faults'
-timeout 120 torchrun --nproc-per-node "$gpus" tools/gpu/torch_faults.py "$results/torch-faults.json" \
+within 120 torchrun --nproc-per-node "$gpus" tools/gpu/torch_faults.py "$results/torch-faults.json" \
   "$app/node" "$app/test/gpu/fusco.js" 2>"$results/torch-faults.log" || failed=1
+
+torch_package 200
 
 record multi.sh
 
@@ -53,7 +57,7 @@ for tokens in 4096 32768; do
 done
 step 'benching: PyTorch'
 for tokens in 4096 32768; do
-  timeout 100 torchrun --nproc-per-node "$gpus" tools/gpu/torch_alltoall.py $tokens 7168 8 256 \
+  within 100 torchrun --nproc-per-node "$gpus" tools/gpu/torch_alltoall.py $tokens 7168 8 256 \
     "$results/torch-$tokens.json" 2>"$results/torch-$tokens.log" || { failed=1; tail -3 "$results/torch-$tokens.log"; }
 done
 step 'done'

@@ -20,15 +20,7 @@ import {
 import { hex } from '../../planner/format/bytes.ts';
 import { allocate, malformed } from './file.ts';
 
-export {
-  encodeNpy,
-  itemBytes,
-  MAGIC,
-  type NdArray,
-  type NdData,
-  type NdDtype,
-  shapeText,
-} from '../../executor/training/npy.ts';
+export * from '../../executor/training/npy.ts';
 
 const DTYPES = new Map<string, NdDtype>(
   Object.entries(DESCR).map(([dtype, descr]) => [descr, dtype as NdDtype]),

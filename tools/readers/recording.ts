@@ -1,5 +1,6 @@
 // The routings of a recording, or those of some of its steps and layers. `Recorder` or another program wrote it.
 
+import { rankIndex } from '../../executor/training/rankRecording.ts';
 import { readRecordedTables, readRecording } from '../../executor/training/recorder.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { RoutingTable } from '../../planner/routing.ts';
@@ -8,8 +9,8 @@ import { type RoutingChoice, readAnyRouting } from './anyRouting.ts';
 import type { Range } from './choice.ts';
 import { openSource } from './source.ts';
 
-/** The index of a recording that `Recorder` wrote. */
-const INDEX = 'index.jsonl';
+/** The index of a recording that `Recorder` wrote: of one process, or of the first rank of several. */
+const INDEXES = ['index.jsonl', rankIndex(0)];
 
 /** Which routings of a recording to read; without a range, all of them. */
 export interface RecordingChoice extends Omit<RoutingChoice, 'layer' | 'step'> {
@@ -96,7 +97,7 @@ function refuseEmpty(path: string): never {
 /** Whether a path is a directory that `Recorder` wrote. Throws E_FILE_NOT_FOUND, E_FILE_READ. */
 function isRecording(path: string): boolean {
   using source = openSource(path);
-  return source.kind === 'directory' && source.names.includes(INDEX);
+  return source.kind === 'directory' && INDEXES.some((name) => source.names.includes(name));
 }
 
 async function listRecorded(path: string, steps: Range | undefined): Promise<ListedRouting[]> {

@@ -1,11 +1,24 @@
 // The cuda backend: all ranks of the group on GPUs of this process.
 
-import type { Backend, PreparedPlan } from '../types.ts';
-import type { Cuda, DevicePlan } from './context.ts';
+import type { Strategy } from '../../../planner/spec.ts';
+import {
+  type NativeBufferedPlan,
+  type NativeCudaStats,
+  type NativeDevicePlanner,
+  needAddon,
+} from '../../native/addon.ts';
+import { attempt } from '../../native/errors.ts';
+import { nativeOptions } from '../../native/planner.ts';
+import { freeBuffers, Planners, readWords, takeBuffers } from '../planners.ts';
+import type { Backend, DevicePlanRequest, ExchangeKind, PreparedDevicePlan, PreparedPlan } from '../types.ts';
+import { type Cuda, cudaReport, type DevicePlan, nativeCuda } from './context.ts';
 import { DeviceCopies } from './deviceCopies.ts';
 import { cudaRowWork } from './rowWork.ts';
 
-function cudaPlan(cuda: Cuda, devicePlan: DevicePlan): PreparedPlan {
+/** What runs the exchanges of a plan. */
+type Runner = Pick<DevicePlan, ExchangeKind | 'close'>;
+
+function cudaPlan(cuda: Cuda, devicePlan: Runner): PreparedPlan {
   return {
     /** Enqueues the exchange. With buffers in host memory it waits for the device and reports the time on the device. */
     run: async (kind, call) => {
@@ -29,12 +42,82 @@ function cudaPlan(cuda: Cuda, devicePlan: DevicePlan): PreparedPlan {
   };
 }
 
+/** The exchanges of a plan that was made on the devices. */
+function runnerOf(native: NativeBufferedPlan, strategy: Strategy): Runner {
+  const report = (call: () => NativeCudaStats) => cudaReport(call, strategy);
+  return {
+    dispatch: (call, path = 'auto') => report(() => native.dispatch(path, call)),
+    combine: (call) => report(() => native.combine(call)),
+    weightGradient: (call) => report(() => native.weightGradient(call)),
+    combineGradient: (call) => report(() => native.combineGradient(call)),
+    close: () => native.close(),
+  };
+}
+
+class CudaPlanners {
+  readonly #cuda: Cuda;
+  readonly #planners: Planners<NativeDevicePlanner>;
+
+  constructor(cuda: Cuda) {
+    this.#cuda = cuda;
+    const { DevicePlanner } = needAddon('cuda');
+    this.#planners = new Planners(async ({ spec, maxTokens, maxRecvRows }) =>
+      attempt(() => new DevicePlanner(nativeCuda(cuda), nativeOptions(spec), { maxTokens, maxRecvRows })),
+    );
+  }
+
+  async plan(request: DevicePlanRequest): Promise<PreparedDevicePlan> {
+    const { BufferedPlan } = needAddon('cuda');
+    const cuda = this.#cuda;
+    const kept = await this.#planners.of(request);
+    const buffers = takeBuffers(kept, cuda, cuda.ranks);
+    const copies = new DeviceCopies(cuda);
+    const release = () => {
+      copies.release();
+      kept.free.push(buffers);
+    };
+    let native: NativeBufferedPlan;
+    try {
+      const ids = copies.ids(request.ids);
+      native = attempt(() => new BufferedPlan(kept.native, buffers, ids));
+    } catch (error) {
+      release();
+      throw error;
+    }
+    const each = <T>(read: (rank: number) => T) => attempt(() => buffers.map((_, rank) => read(rank)));
+    const { run } = cudaPlan(cuda, runnerOf(native, request.spec.strategy as Strategy));
+    return {
+      run,
+      recvRows: async () => each((rank) => native.recvRows(rank)),
+      shards: async () => each((rank) => native.shard(rank)),
+      view: (local) => attempt(() => native.describe(local)),
+      words: (local, address, count) => readWords(cuda, local, address, count),
+      close: () => {
+        native.close();
+        release();
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    for (const kept of await this.#planners.all()) {
+      freeBuffers(kept, this.#cuda);
+      kept.native.close();
+    }
+  }
+}
+
 /** @param owns whether closing the backend closes the context */
 export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
+  const planners = new CudaPlanners(cuda);
   return {
     name: 'cuda',
     rowWork: cudaRowWork(cuda),
     prepare: async (plan) => cudaPlan(cuda, cuda.devicePlan(plan)),
-    close: () => (owns ? cuda.close() : undefined),
+    planOnDevice: (request) => planners.plan(request),
+    close: async () => {
+      await planners.close();
+      if (owns) cuda.close();
+    },
   };
 }

@@ -3,6 +3,7 @@
 
 import { checkKeys, FuscoError } from '../../../planner/errors.ts';
 import { isVerified, type VerifiedPlan } from '../../../planner/plan.ts';
+import type { Strategy } from '../../../planner/spec.ts';
 import {
   type CudaPath,
   findAddon,
@@ -289,10 +290,23 @@ export class DevicePlan extends Handle<NativeDevicePlan> {
   }
 
   #run(call: () => NativeCudaStats): ExchangeReport {
-    const startedAt = performance.now();
-    const { nanoseconds, bytesRead, bytesWritten, path, sms } = attempt(call);
-    const { strategy } = this.#plan.spec;
-    const moved = { bytesRead, bytesWritten, path, sms };
-    return { backend: 'cuda', strategy, nanoseconds, startedAt, ...moved, enqueued: true };
+    return cudaReport(call, this.#plan.spec.strategy);
   }
+}
+
+/** Runs an exchange and reports what it enqueued. The package does not export it. */
+export function cudaReport(call: () => NativeCudaStats, strategy: Strategy): ExchangeReport {
+  const startedAt = performance.now();
+  const { nanoseconds, bytesRead, bytesWritten, path, sms } = attempt(call);
+  return {
+    backend: 'cuda',
+    strategy,
+    nanoseconds,
+    startedAt,
+    bytesRead,
+    bytesWritten,
+    path,
+    sms,
+    enqueued: true,
+  };
 }

@@ -4,6 +4,7 @@ import { isExternal } from '../../memory.ts';
 import type {
   CombineCall,
   CombineGradientCall,
+  DeviceIds,
   DispatchCall,
   ExchangeCalls,
   ExchangeKind,
@@ -83,6 +84,11 @@ export class DeviceCopies {
       onDevice[name] = memories.map((memory, rank) => this.#copy(memory, rank, outputs.includes(name)));
     }
     return onDevice as Call;
+  }
+
+  /** Ids on the device. */
+  ids(ids: readonly DeviceIds[]): DeviceIds[] {
+    return ids.map((own, rank) => ({ ...own, ids: this.#copy(own.ids, rank, false) }));
   }
 
   /** The call of an exchange with all of its buffers on the device. */

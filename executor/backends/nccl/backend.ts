@@ -7,23 +7,34 @@ import { hex } from '../../../planner/format/bytes.ts';
 import { optionsDigest, planId } from '../../../planner/format/digest.ts';
 import { nodeSha256 } from '../../../planner/node.ts';
 import type { VerifiedPlan } from '../../../planner/plan.ts';
+import type { Strategy } from '../../../planner/spec.ts';
 import { sum } from '../../../planner/totals.ts';
 import type { Memory } from '../../memory.ts';
 import { type Addon, findAddon, needAddon } from '../../native/addon.ts';
 import { fromSteady } from '../../native/clock.ts';
 import { attempt, translate } from '../../native/errors.ts';
+import { nativeOptions as plannerOptions } from '../../native/planner.ts';
 import { nativeOptions } from '../../native/planOptions.ts';
-import type { NativeNcclGroup, NativeNcclPlan, NativeNcclReport } from '../../native/types.ts';
-import { type Cuda, cudaDevices, nativeCuda, openCuda } from '../cuda/context.ts';
+import type {
+  NativeNcclExchanges,
+  NativeNcclGroup,
+  NativeNcclPlan,
+  NativeNcclPlanner,
+  NativeNcclReport,
+} from '../../native/types.ts';
+import { type Cuda, cudaDevices, type DeviceBuffer, nativeCuda, openCuda } from '../cuda/context.ts';
 import { DeviceCopies } from '../cuda/deviceCopies.ts';
 import { cudaRowWork } from '../cuda/rowWork.ts';
+import { freeBuffers, Planners, readWords, takeBuffers } from '../planners.ts';
 import type {
   Backend,
   BufferBytes,
   Coordinator,
+  DevicePlanRequest,
   ExchangeCalls,
   ExchangeKind,
   ExchangeReport,
+  PreparedDevicePlan,
   PreparedPlan,
   RowWork,
 } from '../types.ts';
@@ -162,6 +173,7 @@ class NcclBackend implements Backend {
   readonly isDetailed: boolean;
   readonly #open: OpenGroup;
   readonly #log: (line: string) => void;
+  readonly #planners = new Planners<NativeNcclPlanner>((request, key) => this.#openPlanner(request, key));
   #plans = 0;
   #behindMs: readonly number[] = [];
 
@@ -234,7 +246,65 @@ class NcclBackend implements Backend {
     // Plans with the same options are distinguished by their position in the order of plans.
     const tag = `${identity} ${this.#plans++}`;
     await this.order.run(['plan', tag], (call, digest) => native.open(call, digest));
-    return new NcclPlan(this, plan, native, tag);
+    return new NcclPlan(this, strategy, native, tag);
+  }
+
+  async planOnDevice(request: DevicePlanRequest): Promise<PreparedDevicePlan> {
+    const { addon } = this.#open;
+    const { cuda, order } = this;
+    const kept = await this.#planners.of(request);
+    const buffers = takeBuffers(kept, cuda, 1);
+    const [buffer] = buffers as [DeviceBuffer];
+    const copies = new DeviceCopies(cuda);
+    // What uses the memory next follows on the same stream.
+    const release = () => {
+      copies.release();
+      kept.free.push(buffers);
+    };
+    const [ids] = copies.ids(request.ids);
+    const native = attempt(() => new addon.NcclBufferedPlan(kept.native, buffer, ids));
+    const tag = `${kept.key} ${this.#plans++}`;
+    // Kernels compare the calls of the ranks, and find late ones.
+    const announcement = this.isDetailed ? 'coordinator' : 'kernels';
+    try {
+      const open = (call: number, digest: bigint) => native.open(call, digest);
+      await order.run(['plan on device', kept.key], open, announcement);
+    } catch (error) {
+      await native.close();
+      release();
+      throw error;
+    }
+    const exchanges = new NcclExchanges(this, request.spec.strategy as Strategy, native, tag);
+    return {
+      run: (kind, call) => exchanges.run(kind, call),
+      bufferBytes: (rowBytes) => exchanges.bufferBytes(rowBytes),
+      recvRows: () => this.#read(async () => [await native.recvRows()]),
+      shards: () => this.#read(async () => [await native.shard()]),
+      view: () => attempt(() => native.describe()),
+      words: (local, address, count) => readWords(cuda, local, address, count),
+      close: () => {
+        void native.close();
+        release();
+      },
+    };
+  }
+
+  /** What waits for this rank's planning, with the error of a late rank in the words of the coordinator. */
+  async #read<T>(read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      throw this.#open.coordinator.failure ?? translate(error);
+    }
+  }
+
+  /** Makes a planner. Collective. */
+  async #openPlanner({ spec, maxTokens, maxRecvRows }: DevicePlanRequest, key: string) {
+    const { addon, native: group } = this.#open;
+    const limits = { maxTokens, maxRecvRows };
+    const planner = attempt(() => new addon.NcclPlanner(group, plannerOptions(spec), limits));
+    await this.order.run(['planner', key], (call, digest) => planner.open(call, digest));
+    return planner;
   }
 
   /** [ranks]: milliseconds by which each rank entered its calls late since the last report; empty without `stats`. */
@@ -248,7 +318,7 @@ class NcclBackend implements Backend {
   async report(
     name: string,
     call: number,
-    { spec: { strategy } }: VerifiedPlan,
+    strategy: Strategy,
     native: NativeNcclReport,
   ): Promise<ExchangeReport> {
     const { nanoseconds, started, bytesRead, bytesWritten, enqueued } = native;
@@ -269,6 +339,10 @@ class NcclBackend implements Backend {
 
   async close(): Promise<void> {
     const { native, forget, ownsCuda, ownsCoordinator, coordinator } = this.#open;
+    for (const kept of await this.#planners.all()) {
+      await kept.native.close();
+      freeBuffers(kept, this.cuda);
+    }
     await native.close();
     forget();
     if (ownsCuda) this.cuda.close();
@@ -297,16 +371,16 @@ const SHAPES: { readonly [Kind in ExchangeKind]: (call: ExchangeCalls[Kind]) => 
   ],
 };
 
-export class NcclPlan implements PreparedPlan {
+class NcclExchanges<Native extends NativeNcclExchanges> implements PreparedPlan {
   readonly #backend: NcclBackend;
-  readonly #plan: VerifiedPlan;
-  readonly #native: NativeNcclPlan;
+  readonly #strategy: Strategy;
+  readonly #native: Native;
   readonly #tag: string;
   readonly #enqueues: boolean;
 
-  constructor(backend: NcclBackend, plan: VerifiedPlan, native: NativeNcclPlan, tag: string) {
+  constructor(backend: NcclBackend, strategy: Strategy, native: Native, tag: string) {
     this.#backend = backend;
-    this.#plan = plan;
+    this.#strategy = strategy;
     this.#native = native;
     this.#tag = tag;
     this.#enqueues = native.bytes(1).enqueues;
@@ -324,7 +398,7 @@ export class NcclPlan implements PreparedPlan {
         if (copies.isUsed) copies.copyBack();
         return { number, native: copies.isUsed ? { ...native, enqueued: false } : native };
       });
-      return this.#backend.report(shape[0], number, this.#plan, native);
+      return this.#backend.report(shape[0], number, this.#strategy, native);
     } finally {
       copies.release();
     }
@@ -333,7 +407,7 @@ export class NcclPlan implements PreparedPlan {
   /** Runs native work on this plan as one numbered call, which all ranks make. */
   call<T>(
     [name, ...shape]: Shape,
-    work: (plan: NativeNcclPlan, call: number, digest: bigint) => Promise<T>,
+    work: (plan: Native, call: number, digest: bigint) => Promise<T>,
   ): Promise<T> {
     const announcement = this.#enqueues && !this.#backend.isDetailed ? 'kernels' : 'coordinator';
     const run = (call: number, digest: bigint) => work(this.#native, call, digest);
@@ -348,3 +422,5 @@ export class NcclPlan implements PreparedPlan {
     void this.#native.close();
   }
 }
+
+export class NcclPlan extends NcclExchanges<NativeNcclPlan> {}

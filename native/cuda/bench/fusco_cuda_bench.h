@@ -1,9 +1,9 @@
-/* What the fused exchange on the GPU is measured against, and a stream that is busy for a given time, for
- * tests of what must wait. Not part of the library: only the addon fusco_bench.node contains it. */
+/* What the fused exchange on the GPU is measured against, and streams and GPUs that are busy for a given
+ * time, for tests of what must wait. Not part of the library: only the addon fusco_bench.node contains it. */
 #ifndef FUSCO_CUDA_BENCH_H
 #define FUSCO_CUDA_BENCH_H
 
-#include "fusco_cuda.h"
+#include "fusco_planning.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -13,6 +13,14 @@ extern "C" {
  * E_OPTION, E_BACKEND. */
 fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_t nanoseconds,
                              fusco_error *error);
+
+/* Occupies all SMs of the rank's device but `sms_left` for `nanoseconds`, at most 10 s, on the rank's stream;
+ * no block of another kernel fits on these SMs. Enqueues. E_OPTION, E_BACKEND. */
+fusco_status fusco_cuda_occupy(fusco_cuda_context *context, uint32_t rank, uint32_t sms_left,
+                               uint64_t nanoseconds, fusco_error *error);
+
+/* Whether a planner makes small plans by one kernel, the default, or by one for each pass. E_OPTION. */
+fusco_status fusco_cuda_planner_fuse(fusco_cuda_planner *planner, uint32_t is_fused, fusco_error *error);
 
 /* The pipeline that fusion replaces: pack by destination, copy blocks between ranks, permute into expert
  * order. */

@@ -1,6 +1,7 @@
 // The addon of a checkout's benches: everything that the published addon exports, and what follows. It is not
 // published; executor/native/benchTypes.ts types it.
 
+#include "../device_planner.hpp"
 #include "../exports.hpp"
 #include "cuda_unfused.hpp"
 #include "nccl_unfused.hpp"
@@ -53,7 +54,9 @@ void describeBench(Napi::Env env, Exports &exports) {
                   .method("close", &NcclUnfused::close, 0));
   exports.function("benchCopy", benchCopy, 4)
       .function("benchSlots", benchSlots, 4)
-      .call<fusco_cuda_spin>("cudaSpin");
+      .call<fusco_cuda_spin>("cudaSpin")
+      .call<fusco_cuda_occupy>("cudaOccupy")
+      .call<fusco_cuda_planner_fuse>("cudaPlannerFuse");
 }
 
 }  // namespace

@@ -7,14 +7,8 @@
 namespace fusco_node {
 
 // (plan, rowBytes)
-class CudaUnfused
-    : public Created<CudaUnfused, fusco_cuda_unfused_create, fusco_cuda_unfused, fusco_cuda_unfused_destroy> {
- public:
-  static constexpr char name[] = "CudaUnfused";
-  static constexpr char label[] = "the pipeline";
-
-  using Created::Created;
-};
+using CudaUnfused =
+    CreatedHandle<"CudaUnfused", "the pipeline", fusco_cuda_unfused_create, fusco_cuda_unfused_destroy>;
 
 template <>
 struct ClassOf<fusco_cuda_unfused> : std::type_identity<CudaUnfused> {};

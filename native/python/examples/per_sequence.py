@@ -49,8 +49,8 @@ def sequence_losses(model: nn.Module, copies: list[DenseCopy], batch: Tensor) ->
     length = batch.shape[1] - 1
     hidden = [copy.call("model.embed_tokens", tokens[None, :-1]) for copy, tokens in zip(copies, batch)]
     attention = {
-        "position_embeddings": model.model.rotary_emb(hidden[0], torch.arange(length)[None]),
-        "attention_mask": torch.full((length, length), float("-inf")).triu(1)[None, None],
+        "position_embeddings": model.model.rotary_emb(hidden[0], torch.arange(length, device=batch.device)[None]),
+        "attention_mask": torch.full((length, length), float("-inf"), device=batch.device).triu(1)[None, None],
     }
     for index, layer in enumerate(model.model.layers):
         path = f"model.layers.{index}"

@@ -2,6 +2,7 @@
 
     python train_moe.py --out losses.json              # 200 steps of all runs
     python train_moe.py --small --ranks 1,2 --steps 20
+    python train_moe.py --backend nccl                 # a GPU for each rank; cuda: all ranks on one GPU
 
 The model is that of Hugging Face transformers, with random weights; its experts are sharded with
 `fusco.integrations.transformers`. The text is the Debian documentation on this machine. A run with the unsharded MoE
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -46,6 +48,8 @@ MODEL = {
     "num_experts_per_tok": 4,
     "moe_intermediate_size": 192,
 }
+# Matrix products on GPUs have the same bits in every run only with it.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 SMALL = {**MODEL, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
 SMALL |= {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
@@ -59,6 +63,12 @@ class Training:
     sequences: int = 8
     length: int = 64
     learning_rate: float = 1e-3
+    backend: str = "host"
+
+    @property
+    def device(self) -> torch.device:
+        """Where a process computes: on the CPU, or on the GPU that it has chosen."""
+        return torch.device("cpu") if self.backend == "host" else torch.device("cuda", torch.cuda.current_device())
 
 
 @dataclass
@@ -76,21 +86,23 @@ def make_model(training: Training) -> nn.Module:
     config = Qwen3MoeConfig(
         **training.model, vocab_size=256, norm_topk_prob=True, attn_implementation="eager", use_cache=False
     )
-    return Qwen3MoeForCausalLM(config)
+    return Qwen3MoeForCausalLM(config).to(training.device)
 
 
-def train_sharded(training: Training, text: bytes, batched: bool = False) -> Run:
+def train_sharded(training: Training, text: bytes, batched: bool = False, ranks_here: int = 1) -> Run:
     """Trains on the ranks of the default process group, which divide the sequences. Collective.
 
     Args:
         training: the model, and how it is trained.
         text: the bytes to learn from.
+        ranks_here: ranks that this process holds.
         batched: the usual way: a rank's sequences in one batch, and gradients added per rank, then over the ranks.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     model = make_model(training)
     share = training.sequences // ranks
-    shard_experts(model, max_tokens=share * training.length, sum="token")
+    in_one = {"ranks": ranks_here} if ranks == 1 else {}
+    shard_experts(model, max_tokens=share * training.length, sum="token", backend=training.backend, **in_one)
     sharded = {name for name, _ in expert_parameters(model)}
     dense = [name for name, _ in model.named_parameters() if name not in sharded]
 
@@ -147,7 +159,7 @@ def run_steps(
     for step in range(training.steps):
         start = time.perf_counter()
         optimizer.zero_grad()
-        losses.append(loss_of(batches.step(step)))
+        losses.append(loss_of(batches.step(step).to(training.device)))
         optimizer.step()
         milliseconds.append(1000 * (time.perf_counter() - start))
     return losses, sorted(milliseconds)[len(milliseconds) // 2]
@@ -157,21 +169,27 @@ def digest(state: dict[str, Tensor]) -> str:
     """SHA-256 of all weights, in the order of their names."""
     sha = hashlib.sha256()
     for name in sorted(state):
-        sha.update(state[name].detach().contiguous().numpy().tobytes())
+        sha.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
 
 
 def run_on(ranks: int, training: Training, text: bytes, batched: bool = False) -> Run:
-    """A sharded run with one process for each rank."""
+    """A sharded run with one process for each rank; with the cuda backend one process has all ranks."""
+    processes = 1 if training.backend == "cuda" else ranks
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_process, (ranks, folder, training, text, batched), nprocs=ranks)
+        mp.spawn(_process, (processes, ranks // processes, folder, training, text, batched), nprocs=processes)
         return torch.load(f"{folder}/run", weights_only=False)
 
 
-def _process(rank: int, ranks: int, folder: str, training: Training, text: bytes, batched: bool) -> None:
+def _process(
+    rank: int, processes: int, ranks_here: int, folder: str, training: Training, text: bytes, batched: bool
+) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    run = train_sharded(training, text, batched)
+    if training.backend != "host":
+        torch.cuda.set_device(rank)
+    collectives = "gloo" if training.backend == "host" else "nccl"
+    dist.init_process_group(collectives, init_method=f"file://{folder}/store", rank=rank, world_size=processes)
+    run = train_sharded(training, text, batched, ranks_here)
     if rank == 0:
         torch.save(run, f"{folder}/run")
     dist.destroy_process_group()
@@ -203,12 +221,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", default="1,2,4", help="numbers of ranks, each a divisor of 8")
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--backend", default="host", choices=("host", "cuda", "nccl"))
     parser.add_argument("--small", action="store_true", help="a model of 0.16 million parameters")
     parser.add_argument("--text", type=Path, help="a file to learn from instead of the Debian documentation")
     parser.add_argument("--out", type=Path, help="all losses, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    training = Training(steps=options.steps, model=SMALL if options.small else MODEL)
+    training = Training(steps=options.steps, model=SMALL if options.small else MODEL, backend=options.backend)
     text = options.text.read_bytes() if options.text else debian_text()
     numbers = [int(ranks) for ranks in options.ranks.split(",")]
     sharded = {f"ranks {ranks}": ranks for ranks in numbers}
@@ -222,7 +241,13 @@ def main() -> int:
     for name, make in made.items():
         runs[name] = run = make()
         print(f"{name}: loss {run.losses[0]:.4f} to {run.losses[-1]:.4f}, {run.step_ms:.0f} ms a step", flush=True)
-    result = {"textSha256": hashlib.sha256(text).hexdigest(), **compare(runs, list(sharded))}
+    steps_ms = {name: round(run.step_ms, 2) for name, run in runs.items()}
+    result = {
+        "backend": training.backend,
+        "stepMs": steps_ms,
+        "textSha256": hashlib.sha256(text).hexdigest(),
+        **compare(runs, list(sharded)),
+    }
     print(json.dumps(result, indent=2))
     if options.out:
         options.out.write_text(json.dumps({**result, "losses": {name: run.losses for name, run in runs.items()}}))

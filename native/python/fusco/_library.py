@@ -1,5 +1,7 @@
 """The shared library of this package and the functions of its C interface.
 
+The environment variable FUSCO_LIBRARY names a library that was built elsewhere, for work on the native sources.
+
 Every function that returns a status takes a fusco_error as its last argument; ``call`` supplies it and turns a status
 other than FUSCO_OK into a FuscoError. ctypes releases the interpreter's lock during each call.
 """
@@ -47,6 +49,55 @@ _STATUS_FUNCTIONS: dict[str, list[Any]] = {
     "fusco_plan_file_describe": [c_void_p, POINTER(s.PlanFileInfo)],
     "fusco_plan_file_check_routing": [c_void_p, POINTER(s.Ids)],
     "fusco_plan_file_write": [c_char_p, POINTER(s.PlanFileInfo), POINTER(c_uint8)],
+    "fusco_cuda_device_count": [POINTER(c_uint32)],
+    "fusco_cuda_device": [c_uint32, POINTER(s.CudaDeviceInfo)],
+    "fusco_cuda_context_create": [c_uint32, POINTER(c_uint32), POINTER(c_void_p)],
+    "fusco_cuda_set_stream": [c_void_p, c_uint32, c_void_p],
+    "fusco_cuda_limit_sms": [c_void_p, c_uint32],
+    "fusco_cuda_check": [c_void_p],
+    "fusco_cuda_alloc": [c_void_p, c_uint32, c_uint64, POINTER(c_void_p)],
+    "fusco_cuda_clear_rows": [c_void_p, c_uint32, POINTER(s.Buffer), c_uint64, c_void_p],
+    "fusco_cuda_dispatch": [c_void_p, c_int, POINTER(s.DispatchCall), c_void_p],
+    "fusco_cuda_combine": [c_void_p, POINTER(s.CombineCall), c_void_p],
+    "fusco_cuda_weight_gradient": [c_void_p, POINTER(s.WeightGradientCall), c_void_p],
+    "fusco_cuda_combine_gradient": [c_void_p, POINTER(s.CombineGradientCall), c_void_p],
+    "fusco_cuda_fp8_quantize": [c_void_p, c_uint32, POINTER(s.Fp8Call)],
+    "fusco_cuda_fp8_dequantize": [c_void_p, c_uint32, POINTER(s.Fp8Call)],
+    "fusco_cuda_plan_buffer_bytes": [POINTER(s.PlanOptions), POINTER(s.CudaPlanLimits), POINTER(c_uint64)],
+    "fusco_cuda_planner_create": [c_void_p, POINTER(s.PlanOptions), POINTER(s.CudaPlanLimits), POINTER(c_void_p)],
+    "fusco_cuda_plan_on_device": [c_void_p, POINTER(s.CudaPlanCall), POINTER(c_void_p)],
+    "fusco_cuda_plan_attach": [c_void_p, POINTER(s.Buffer), POINTER(c_void_p)],
+    "fusco_cuda_plan_describe": [c_void_p, c_uint32, POINTER(s.CudaPlanView)],
+    "fusco_cuda_plan_status": [c_void_p, c_uint32, POINTER(c_uint32)],
+    "fusco_cuda_plan_shard": [c_void_p, c_uint32, POINTER(s.Buffer)],
+    "fusco_nccl_open": [c_char_p, POINTER(s.NcclLibrary)],
+    "fusco_nccl_unique_id": [POINTER(c_uint8)],
+    "fusco_nccl_group_create": [POINTER(s.NcclGroupDesc), POINTER(c_void_p)],
+    "fusco_nccl_check": [c_void_p],
+    "fusco_nccl_all_gather": [c_void_p, POINTER(s.NcclCall), c_void_p, c_void_p, c_uint64],
+    "fusco_nccl_register": [c_void_p, POINTER(s.Buffer), c_uint32],
+    "fusco_nccl_dispatch": [c_void_p, POINTER(s.NcclCall), POINTER(s.DispatchCall), c_void_p, c_void_p],
+    "fusco_nccl_combine": [c_void_p, POINTER(s.NcclCall), POINTER(s.CombineCall), c_void_p, c_void_p],
+    "fusco_nccl_weight_gradient": [c_void_p, POINTER(s.NcclCall), POINTER(s.WeightGradientCall), c_void_p, c_void_p],
+    "fusco_nccl_combine_gradient": [
+        c_void_p,
+        POINTER(s.NcclCall),
+        POINTER(s.CombineGradientCall),
+        c_void_p,
+        c_void_p,
+    ],
+    "fusco_nccl_planner_create": [
+        c_void_p,
+        POINTER(s.NcclCall),
+        POINTER(s.PlanOptions),
+        POINTER(s.CudaPlanLimits),
+        POINTER(c_void_p),
+    ],
+    "fusco_nccl_plan_on_device": [c_void_p, POINTER(s.NcclCall), POINTER(s.CudaPlanCall), POINTER(c_void_p)],
+    "fusco_nccl_plan_attach": [c_void_p, POINTER(s.Buffer), POINTER(c_void_p)],
+    "fusco_nccl_plan_describe": [c_void_p, POINTER(s.CudaPlanView)],
+    "fusco_nccl_plan_status": [c_void_p, POINTER(c_uint32)],
+    "fusco_nccl_plan_shard": [c_void_p, POINTER(s.Buffer)],
     "fusco_audit_layout_find": [c_char_p, POINTER(s.AuditLayout)],
     "fusco_audit_create_from_ids": [POINTER(s.PlanOptions), POINTER(s.Ids), POINTER(s.AuditLayout), POINTER(c_void_p)],
     "fusco_audit_set_input": [c_void_p, POINTER(s.AuditInput)],
@@ -64,6 +115,15 @@ _OTHER_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "fusco_plan_recv_rows": (c_uint32, [c_void_p, c_uint32]),
     "fusco_planner_destroy": (None, [c_void_p]),
     "fusco_plan_file_close": (None, [c_void_p]),
+    "fusco_cuda_built": (c_int, []),
+    "fusco_cuda_context_destroy": (None, [c_void_p]),
+    "fusco_cuda_stream": (c_void_p, [c_void_p, c_uint32]),
+    "fusco_cuda_plan_destroy": (None, [c_void_p]),
+    "fusco_cuda_planner_destroy": (None, [c_void_p]),
+    "fusco_nccl_abort": (None, [c_void_p, c_char_p]),
+    "fusco_nccl_group_destroy": (None, [c_void_p]),
+    "fusco_nccl_plan_destroy": (None, [c_void_p]),
+    "fusco_nccl_planner_destroy": (None, [c_void_p]),
     "fusco_audit_destroy": (None, [c_void_p]),
     "fusco_audit_layout_name": (c_char_p, [c_uint32]),
     "fusco_audit_kind_name": (c_char_p, [c_int]),
@@ -72,7 +132,7 @@ _OTHER_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 
 def _load() -> ctypes.CDLL:
-    path = Path(__file__).parent / _NAME
+    path = os.environ.get("FUSCO_LIBRARY") or Path(__file__).parent / _NAME
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
@@ -144,4 +204,13 @@ def buffer_array(buffers: Sequence[tuple[int, int]]) -> Any:
     return (s.Buffer * len(buffers))(*buffers)  # type: ignore[misc]
 
 
-__all__ = ["Handle", "buffer_array", "byref", "call", "library", "version"]
+def filled_buffer(function: Any, *arguments: Any) -> ctypes.Array[ctypes.c_char]:
+    """What a function writes into the fusco_buffer of its last argument. For an empty one it tells the size."""
+    wanted = s.Buffer()
+    call(function, *arguments, byref(wanted))
+    made = ctypes.create_string_buffer(wanted.bytes)
+    call(function, *arguments, byref(s.Buffer(ctypes.addressof(made), wanted.bytes)))
+    return made
+
+
+__all__ = ["Handle", "buffer_array", "byref", "call", "filled_buffer", "library", "version"]

@@ -1,4 +1,7 @@
-"""The structs of the C interface (fusco.h, fusco_planning.h, fusco_audit.h). A test compares them with the headers."""
+"""The structs of the C interface: fusco.h, fusco_cuda.h, fusco_nccl.h, fusco_planning.h, fusco_audit.h.
+
+A test compares them with the headers.
+"""
 
 from __future__ import annotations
 
@@ -236,6 +239,76 @@ class PlanFileInfo(ctypes.Structure):
         ("rule", c_int),
         ("reason", c_char_p),
     ]
+
+
+class CudaDeviceInfo(ctypes.Structure):
+    """fusco_cuda_device_info"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("name", c_char * 128),
+        ("total_bytes", c_uint64),
+        ("free_bytes", c_uint64),
+        ("sms", c_uint32),
+        ("compute_major", c_uint32),
+        ("compute_minor", c_uint32),
+        ("driver", c_uint32),
+        ("runtime", c_uint32),
+    ]
+
+
+class CudaPlanLimits(ctypes.Structure):
+    """fusco_cuda_plan_limits"""
+
+    _fields_ = [("struct_size", c_uint32), ("max_tokens", c_uint32), ("max_recv_rows", c_uint32)]
+
+
+class CudaPlanCall(ctypes.Structure):
+    """fusco_cuda_plan_call"""
+
+    _fields_ = [("struct_size", c_uint32), ("ids", POINTER(Ids)), ("buffers", POINTER(Buffer))]
+
+
+class CudaPlanView(ctypes.Structure):
+    """fusco_cuda_plan_view"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("local_instances", c_uint32),
+        ("expert_counts", POINTER(c_uint32)),
+        ("expert_offsets", POINTER(c_uint32)),
+        ("recv_rows", POINTER(c_uint32)),
+        ("overflow_rows", POINTER(c_uint32)),
+    ]
+
+
+class NcclLibrary(ctypes.Structure):
+    """fusco_nccl_library"""
+
+    _fields_ = [("struct_size", c_uint32), ("version", c_uint32), ("path", c_char * 512)]
+
+
+class NcclGroupDesc(ctypes.Structure):
+    """fusco_nccl_group_desc"""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("ranks", c_uint32),
+        ("rank", c_uint32),
+        ("max_ctas", c_uint32),
+        ("context", c_void_p),
+        ("machines", POINTER(c_uint32)),
+        ("mailbox", c_char_p),
+        ("id", c_uint8 * 128),
+        ("round_bytes", c_uint64),
+        ("deadline_ns", c_uint64),
+    ]
+
+
+class NcclCall(ctypes.Structure):
+    """fusco_nccl_call"""
+
+    _fields_ = [("struct_size", c_uint32), ("number", c_uint64), ("digest", c_uint64)]
 
 
 class AuditLayout(ctypes.Structure):

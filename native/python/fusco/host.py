@@ -1,30 +1,18 @@
-"""The host backend: dispatch, combine and their gradients on the CPU, over all ranks of a plan in one call.
-
-Buffers are lists of (address, bytes) pairs, one per rank. Native code checks their sizes, and that no output overlaps
-another buffer.
-"""
+"""The host backend: dispatch, combine and their gradients on the CPU, over all ranks of a plan in one call."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
-from collections.abc import Sequence
 from ctypes import byref
+from typing import Any
 
 from . import _structs as s
-from ._library import Handle, buffer_array, call, library
+from ._library import Handle, call, library
+from .exchanges import Exchanges, fp8_call
 from .plan import Plan
 
-__all__ = ["FP8_BLOCK", "Buffers", "HostContext", "HostPlan", "Payload", "shared_context"]
-
-#: (address, bytes) for each rank.
-Buffers = Sequence[tuple[int, int]]
-#: (per entry, dtype, row bytes, from, to) of one array that a dispatch moves.
-Payload = tuple[bool, int, int, Buffers, Buffers]
-
-#: Elements of a row that share an fp8 scale.
-FP8_BLOCK = 128
+__all__ = ["HostContext", "HostPlan", "shared_context"]
 
 
 class HostContext:
@@ -50,19 +38,11 @@ class HostContext:
 
     def quantize(self, dtype: int, shape: tuple[int, int], values: int, codes: int, scales: int) -> None:
         """Rows to e4m3 codes with a float32 scale for each 128 elements; see fusco_fp8_quantize."""
-        self._fp8(library.fusco_fp8_quantize, dtype, shape, values, codes, scales)
+        call(library.fusco_fp8_quantize, self._handle.pointer, byref(fp8_call(dtype, shape, values, codes, scales)))
 
     def dequantize(self, dtype: int, shape: tuple[int, int], values: int, codes: int, scales: int) -> None:
         """The inverse of quantize: code times scale, rounded once to the dtype."""
-        self._fp8(library.fusco_fp8_dequantize, dtype, shape, values, codes, scales)
-
-    def _fp8(self, function: object, dtype: int, shape: tuple[int, int], *addresses: int) -> None:
-        rows, hidden = shape
-        element_bytes = 4 if dtype == 1 else 2
-        sizes = (rows * hidden * element_bytes, rows * hidden, 4 * rows * -(-hidden // FP8_BLOCK))
-        values, codes, scales = (s.Buffer(*pair) for pair in zip(addresses, sizes))
-        made = s.sized(s.Fp8Call, dtype=dtype, rows=rows, hidden=hidden, values=values, codes=codes, scales=scales)
-        call(function, self._handle.pointer, byref(made))
+        call(library.fusco_fp8_dequantize, self._handle.pointer, byref(fp8_call(dtype, shape, values, codes, scales)))
 
 
 def shared_context(threads: int = 0) -> HostContext:
@@ -75,7 +55,7 @@ def _context_of(threads: int, process: int) -> HostContext:
     return HostContext(threads)
 
 
-class HostPlan:
+class HostPlan(Exchanges):
     """A plan in the form in which the host backend runs it. May be used by several threads, which take turns.
 
     Attributes:
@@ -91,89 +71,5 @@ class HostPlan:
         self.tokens = tuple(int(library.fusco_plan_tokens(self._handle.pointer, rank)) for rank in ranks)
         self.recv_rows = tuple(int(library.fusco_plan_recv_rows(self._handle.pointer, rank)) for rank in ranks)
 
-    def dispatch(
-        self, payloads: Sequence[Payload], origins: Buffers | None = None, scale: Buffers | None = None
-    ) -> None:
-        """Copies each token's rows to the slots of its experts; see fusco_dispatch.
-
-        Args:
-            payloads: arrays to move; [tokens, row bytes], or [tokens, topk, row bytes] per entry, to
-                [recv rows, row bytes]. Padding rows become zero.
-            origins: i32 [recv rows, 3], written: (source rank, token, k) of every row; -1 in padding.
-            scale: f32 [tokens, topk]: copies of per-token payloads are multiplied by the weight of their entry.
-
-        Raises:
-            FuscoError: E_OPTION, E_BUFFER, E_DTYPE
-        """
-        size = ctypes.sizeof(s.Payload)
-        filled = [
-            s.Payload(size, per_entry, dtype, row_bytes, buffer_array(source), buffer_array(target))
-            for per_entry, dtype, row_bytes, source, target in payloads
-        ]
-        made = s.DispatchCall(
-            ctypes.sizeof(s.DispatchCall),
-            len(filled),
-            (s.Payload * len(filled))(*filled),
-            None if origins is None else buffer_array(origins),
-            None if scale is None else buffer_array(scale),
-        )
-        call(library.fusco_dispatch, self._handle.pointer, byref(made), None)
-
-    def combine(
-        self, dtype: int, row_bytes: int, source: Buffers, target: Buffers, weights: Buffers | None = None
-    ) -> None:
-        """target[t] = sum over k of weights[t, k] * source[slot(t, k)]; see fusco_combine.
-
-        Args:
-            dtype: number of fusco_dtype: float32, float16 or bfloat16.
-            row_bytes: bytes of a row.
-            source: [recv rows, row bytes].
-            target: [tokens, row bytes], written.
-            weights: f32 [tokens, topk]; None means unweighted.
-        """
-        made = s.CombineCall(
-            ctypes.sizeof(s.CombineCall),
-            dtype,
-            row_bytes,
-            buffer_array(source),
-            buffer_array(target),
-            None if weights is None else buffer_array(weights),
-        )
-        call(library.fusco_combine, self._handle.pointer, byref(made), None)
-
-    def weight_gradient(
-        self, dtype: int, row_bytes: int, output_gradient: Buffers, source: Buffers, target: Buffers
-    ) -> None:
-        """target[t, k] = dot(output_gradient[t], source[slot(t, k)]); see fusco_weight_gradient.
-
-        Args:
-            output_gradient: [tokens, row bytes].
-            source: [recv rows, row bytes]: what combine read.
-            target: f32 [tokens, topk], written; 0 for masked and dropped entries.
-        """
-        arrays = (buffer_array(each) for each in (output_gradient, source, target))
-        made = s.WeightGradientCall(ctypes.sizeof(s.WeightGradientCall), dtype, row_bytes, *arrays)
-        call(library.fusco_weight_gradient, self._handle.pointer, byref(made), None)
-
-    def combine_gradient(
-        self,
-        dtype: int,
-        row_bytes: int,
-        output_gradient: Buffers,
-        source: Buffers,
-        weights: Buffers,
-        target: Buffers,
-        weights_gradient: Buffers,
-    ) -> None:
-        """Both gradients of a weighted combine; see fusco_combine_gradient.
-
-        Args:
-            output_gradient: [tokens, row bytes].
-            source: [recv rows, row bytes]: what combine read.
-            weights: f32 [tokens, topk]: what combine was given.
-            target: [recv rows, row bytes], written; padding rows become zero.
-            weights_gradient: f32 [tokens, topk], written.
-        """
-        arrays = (buffer_array(each) for each in (output_gradient, source, weights, target, weights_gradient))
-        made = s.CombineGradientCall(ctypes.sizeof(s.CombineGradientCall), dtype, row_bytes, *arrays)
-        call(library.fusco_combine_gradient, self._handle.pointer, byref(made), None)
+    def _run(self, name: str, filled: Any) -> None:
+        call(getattr(library, f"fusco_{name}"), self._handle.pointer, byref(filled), None)

@@ -31,8 +31,8 @@ class IdTable:
     """The ids of one rank, [tokens, topk], kept alive for native code.
 
     Args:
-        ids: a NumPy array, a torch tensor on the CPU, another C-contiguous object with the buffer interface, or nested
-            lists; two axes, integers of 8 to 64 bits; -1 is masked.
+        ids: a NumPy array, a torch tensor (one on a GPU is copied), another C-contiguous object with the buffer
+            interface, or nested lists; two axes, integers of 8 to 64 bits; -1 is masked.
         topk: experts per token, for tables without tokens.
 
     Raises:
@@ -58,7 +58,7 @@ class IdTable:
 
 def _view_of(ids: Any, topk: int | None) -> memoryview:
     if hasattr(ids, "detach"):
-        ids = ids.detach().numpy()
+        ids = ids.detach().cpu().numpy()
     if isinstance(ids, Sequence) and not isinstance(ids, (bytes, bytearray, memoryview, array)):
         return _view_of_lists(ids, topk)
     try:

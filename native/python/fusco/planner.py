@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import _structs as s
-from ._library import Handle, buffer_array, call, library
+from ._library import Handle, buffer_array, call, filled_buffer, library
 from .errors import FuscoError
 from .ids import IdTable
 from .options import STRATEGIES, PlanOptions
@@ -60,7 +60,10 @@ class Planner:
         decision = s.sized(s.Decision)
         groups = (ctypes.c_uint16 * ranks)()
         call(library.fusco_planner_decide, planner, counts, second, byref(decision), groups)
-        shards = [self._shard(rank, ids[rank], counts, second) for rank in range(ranks)]
+        shards = [
+            filled_buffer(library.fusco_planner_shard, planner, rank, byref(ids[rank]), counts, second)
+            for rank in range(ranks)
+        ]
         buffers = buffer_array([(ctypes.addressof(shard), len(shard)) for shard in shards])
         return Plan(self._settled(decision), decision.rule, groups, buffers, shards, reason=decision.reason)
 
@@ -82,15 +85,6 @@ class Planner:
             part = (ctypes.c_uint32 * max(1, width)).from_buffer(gathered, 4 * width * rank)
             call(function, self._handle.pointer, rank, byref(table), *before, part)
         return gathered
-
-    def _shard(self, rank: int, table: s.Ids, counts: Any, second: Any) -> ctypes.Array[ctypes.c_char]:
-        planner = self._handle.pointer
-        wanted = s.Buffer()
-        call(library.fusco_planner_shard, planner, rank, byref(table), counts, second, byref(wanted))
-        shard = ctypes.create_string_buffer(wanted.bytes)
-        filled = s.Buffer(ctypes.addressof(shard), wanted.bytes)
-        call(library.fusco_planner_shard, planner, rank, byref(table), counts, second, byref(filled))
-        return shard
 
 
 def plan(tables: Sequence[Any], **options: Any) -> Plan:

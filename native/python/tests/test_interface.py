@@ -13,7 +13,8 @@ from fusco.shard import LAYOUT
 from fusco.torch import calls
 
 HEADERS = "".join(
-    (ROOT / "native" / "include" / name).read_text() for name in ("fusco.h", "fusco_planning.h", "fusco_audit.h")
+    (ROOT / "native" / "include" / f"{name}.h").read_text()
+    for name in ("fusco", "fusco_cuda", "fusco_nccl", "fusco_planning", "fusco_audit")
 )
 PLAIN = re.sub(r"/\*.*?\*/", "", HEADERS, flags=re.S)
 for constant, number in re.findall(r"#define (FUSCO_\w+) (\d+)\n", HEADERS):
@@ -53,6 +54,8 @@ def test_a_struct_has_the_fields_of_the_header(name):
             assert ctypes.sizeof(ours) == elements * {"char": 1, "uint8_t": 1, "uint64_t": 8}.get(kind, 0), field
         elif kind in C_TYPES:
             assert ours is C_TYPES[kind], field
+        elif re.fullmatch(r"fusco_\w+ \*", kind) and f"typedef struct {kind[:-2]} {kind[:-2]};" in PLAIN:
+            assert ours is ctypes.c_void_p, field
         elif kind.endswith("*"):
             assert issubclass(ours, ctypes._Pointer), field
         elif kind == "fusco_buffer":

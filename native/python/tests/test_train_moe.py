@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import device_double
 import pytest
 import torch
 from gloo_ranks import run_ranks
@@ -29,6 +31,21 @@ def test_losses_and_weights_have_the_same_bits_on_1_2_and_4_ranks(runs: dict[int
     assert runs[4].losses == runs[1].losses
     assert {run.weights for run in runs.values()} == {runs[1].weights}
     assert runs[1].losses[-1] < runs[1].losses[0]
+
+
+def train_on_a_double(backend: str, ranks_here: int) -> train_moe.Run:
+    device_double.install(setattr)
+    # Its device memory is host memory.
+    train_moe.Training.device = property(lambda training: torch.device("cpu"))  # type: ignore[assignment]
+    return train_moe.train_sharded(replace(TRAINING, backend=backend), TEXT, False, ranks_here)
+
+
+@pytest.mark.parametrize(("backend", "processes", "ranks_here"), [("cuda", 1, 4), ("nccl", 2, 1)])
+def test_the_backends_of_gpus_train_with_the_same_bits_on_a_double(
+    runs: dict[int, train_moe.Run], backend: str, processes: int, ranks_here: int
+) -> None:
+    run = run_ranks(processes, train_on_a_double, backend, ranks_here)[0]
+    assert (run.losses, run.weights) == (runs[1].losses, runs[1].weights)
 
 
 def test_curve_is_that_of_the_unsharded_model(runs: dict[int, train_moe.Run]) -> None:

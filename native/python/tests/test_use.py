@@ -89,7 +89,8 @@ def test_the_operators_pass_the_checks_of_torch(inputs, rows):
     fusco, name = torch.ops.fusco, shuffle.name
     planned = (ids, name, [6] * 4)
     opcheck(fusco.plan.default, planned)
-    state, _, _ = fusco.plan(*planned)
+    state = fusco.plan(*planned)
+    opcheck(fusco.blocks.default, (state, name))
     x, weights = leaves(x, weights)
     opcheck(fusco.dispatch.default, (x, state, rows, name))
     received = fusco.dispatch(x, state, rows, name).detach().requires_grad_()
@@ -417,7 +418,10 @@ def test_ids_of_every_integer_dtype_give_the_same_plan(inputs, dtype):
 
 def test_options_that_are_wrong_are_refused():
     refused("E_BACKEND", make, backend="cuda")
-    refused("E_BACKEND", make, backend="nccl")
+    refused("E_BACKEND", make, backend="nccl", ranks=1)
+    refused("E_OPTION", make, backend="nccl")
+    refused("E_OPTION", make, sms=24)
+    refused("E_OPTION", make, devices=0)
     refused("E_OPTION", make, backend="tpu")
     refused("E_OPTION", make, strategy="auto")
     refused("E_OPTION", make, sum="fast")

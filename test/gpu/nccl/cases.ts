@@ -2,9 +2,15 @@
 // compares it with its part of the reference.
 
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Cuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup, type Group } from '../../../executor/group.ts';
+import { readRecording } from '../../../executor/training/recorder.ts';
 import { FuscoError } from '../../../planner/errors.ts';
+import { planId } from '../../../planner/format/digest.ts';
+import { nodeSha256 } from '../../../planner/node.ts';
 import { pairwise } from '../../support/pairwise.ts';
 import { type Family, makeRouting, toTables } from '../../support/workloads.ts';
 import { assertSameOutputs, makeInputs, outputsOf, runExchanges } from '../exchanges.ts';
@@ -112,6 +118,37 @@ export function planningCases(ranks: number, ranksPerNode: number): RankCase[] {
       },
     })),
   );
+}
+
+/** Every rank writes its own files, into one directory; together they are the steps. */
+export function recordCases(ranks: number): RankCase[] {
+  return [
+    {
+      name: 'record: the steps of all ranks have the ids of the whole plans',
+      async run(group) {
+        const rank = group.localRanks[0]!;
+        const path = join(tmpdir(), `fusco-record-${process.env.MASTER_PORT}`);
+        const options = { experts: EXPERTS, strategy: 'hier', ranksPerNode: 1, hidden: 64 } as const;
+        const routingOf = (seed: number) =>
+          makeRouting({ family: 'raggedSources', seed, ranks, tokens: 20, topk: 4, experts: EXPERTS });
+        const recorder = await group.record(path);
+        for (const seed of [1, 2, 3]) await group.planLocal([toTables(routingOf(seed), 4)[rank]!], options);
+        await recorder.close();
+        // A gather of all ranks: every file is complete after it.
+        await group.planLocal([toTables(routingOf(0), 4)[rank]!], options);
+        if (rank !== 0) return;
+        const steps = await readRecording(path);
+        const expected = await Promise.all(
+          [1, 2, 3].map(async (seed) => planId(await planOf(routingOf(seed), 4, options), nodeSha256)),
+        );
+        rmSync(path, { recursive: true });
+        assert.deepEqual(
+          steps.map((step) => step.planId),
+          expected,
+        );
+      },
+    },
+  ];
 }
 
 /** Device buffers of the group's context, reused; larger rows; a plan that runs several times. */

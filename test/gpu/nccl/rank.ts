@@ -8,7 +8,9 @@
 import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
-import { deviceCases, exchangeCases, planningCases, refusalCases, sumCases } from './cases.ts';
+import { crowdedRankCases } from '../crowded.ts';
+import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
+import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
 import { streamCases } from './streams.ts';
 
 const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
@@ -16,7 +18,8 @@ const only = process.argv[4];
 
 const session = await connect();
 const { rank } = session;
-if (process.env.FUSCO_TEST_ONE_GPU !== '0') process.env.NCCL_HOSTID = `rank ${rank}`;
+const sharesGpu = process.env.FUSCO_TEST_ONE_GPU !== '0';
+if (sharesGpu) process.env.NCCL_HOSTID = `rank ${rank}`;
 process.env.FUSCO_HOSTID = `machine ${Math.floor(rank / ranksPerMachine)}`;
 const device = session.localRank % cudaDevices().devices.length;
 using cuda = openCuda(1, [device]);
@@ -27,10 +30,17 @@ const ranks = group.ranks;
 const cases = [
   ...refusalCases(ranks),
   ...planningCases(ranks, ranksPerNode),
+  ...recordCases(ranks),
   ...deviceCases(ranks, ranksPerNode, cuda),
   ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
-  ...(ranksPerMachine === ranks ? streamCases(cuda) : []),
+  ...(ranksPerMachine === ranks
+    ? [
+        ...streamCases(cuda, ranksPerNode),
+        ...crowdedRankCases(cuda, () => openCuda(1, [device]), { session }, ranksPerNode, sharesGpu),
+        ...deviceExchangeCases(ranks, cuda),
+      ]
+    : refusedDevicePlans(ranks, cuda)),
 ].filter(({ name }) => only === undefined || name.includes(only));
 let failed = 0;
 for (const { name, run } of cases) {

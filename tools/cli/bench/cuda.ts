@@ -2,7 +2,17 @@ import type { Command } from 'commander';
 import { benchCuda, type CudaBench, type CudaStage, type CudaWorkload } from '../../bench/cuda.ts';
 import { formatCount, percent } from '../../figures/format.ts';
 import { print } from '../io.ts';
-import { benchOf, count, experts, hidden, printGrid, recordings, rounds, topk } from './shared.ts';
+import {
+  benchOf,
+  count,
+  experts,
+  hidden,
+  printGrid,
+  printPlanning,
+  recordings,
+  rounds,
+  topk,
+} from './shared.ts';
 
 const ms = (value: number) => value.toFixed(3);
 
@@ -40,16 +50,7 @@ function show({ device, options, workloads, planning, rowWork }: CudaBench): voi
     `${device.name}; ${ranks} ranks on it, hidden ${hidden} bf16, top-${topk} of ${experts}; medians in ms`,
   );
   for (const workload of workloads) showWorkload(workload);
-  print(
-    '\nplanning of all ranks from ids on the device; the host plans on one thread, from ids in its memory',
-  );
-  printGrid(
-    ['', 'tokens per rank', 'device', 'replayed', 'host'],
-    planning.map((stage) => [
-      ...[stage.name, formatCount(stage.tokens), stage.ms, stage.replayMs, stage.hostMs],
-    ]),
-    3,
-  );
+  printPlanning(planning);
   print('\nfp8 and gating; the copy moves as many bytes, the host backend has all processors');
   printGrid(
     ['', 'tokens', 'ms', 'copy', 'host', 'GB/s', 'of the copy'],

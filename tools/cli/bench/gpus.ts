@@ -9,6 +9,7 @@ import {
   list,
   printCases,
   printGrid,
+  printPlanning,
   recordings,
   rounds,
   smLimit,
@@ -22,7 +23,7 @@ const CASE_NAMES = {
   oncePerRankFp8: 'once per rank, fp8 rows and scales',
 } as const;
 
-function show({ device, gpus, options, workloads, enough }: GpusBench): void {
+function show({ device, gpus, options, workloads, planning, enough }: GpusBench): void {
   const { hidden, topk, experts } = options;
   print(`${gpus} x ${device}, a rank on each; hidden ${hidden} bf16, top-${topk} of ${experts}; medians`);
   for (const w of workloads) {
@@ -56,6 +57,7 @@ function show({ device, gpus, options, workloads, enough }: GpusBench): void {
       3,
     );
   }
+  printPlanning(planning);
   print(
     `\n95 % of the best take ${enough.dispatch} SMs (dispatch), ${enough.combine} (combine), ` +
       `${enough.oncePerRank} and ${enough.sumPerRank} once per rank, ${enough.gradient} (combine gradient)`,

@@ -16,7 +16,8 @@ import {
 } from './shared.ts';
 
 function show(bench: NcclBench): void {
-  const { nccl, device, devices, ranks, options, cases, unfused, peerCopyGBs, localCopyGBs } = bench;
+  const { nccl, device, devices, ranks, options, cases, unfused, planning } = bench;
+  const { peerCopyGBs, localCopyGBs } = bench;
   const { tokens, hidden, topk, experts, oneGpu } = options;
   const where = oneGpu ? `all on one ${device}, over NCCL's sockets` : `on ${devices} x ${device}`;
   print(`${ranks} processes x ${tokens} tokens ${where}; hidden ${hidden} bf16, top-${topk} of ${experts}`);
@@ -39,6 +40,7 @@ function show(bench: NcclBench): void {
     ],
     2,
   );
+  showPlanning(planning);
   if (oneGpu) return;
   const [peer, local] = [peerCopyGBs, localCopyGBs].map((rate) => rate?.toFixed(0) ?? 'no');
   print(`\npeer copy ${peer} GB/s out, local copy ${local} GB/s read + write`);
@@ -55,6 +57,20 @@ function show(bench: NcclBench): void {
       replayed === undefined ? [] : [[name, replayed.dispatchMs, replayed.combineMs]],
     ),
     4,
+  );
+}
+
+function showPlanning({ planMs, givenMs, deviceMs, hostMs }: NcclBench['planning']): void {
+  print('\nplanning of a rank from ids on the device, and from those ids to rows in place');
+  printGrid(
+    ['', 'ms'],
+    [
+      ['plan on the device', planMs],
+      ['rows along a given plan', givenMs],
+      ['plan on the device, then rows', deviceMs],
+      ['ids to the host, plan there, then rows', hostMs],
+    ],
+    3,
   );
 }
 

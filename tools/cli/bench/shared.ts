@@ -5,7 +5,7 @@ import { MAX_INSTANCES, MAX_ROW_BYTES, MAX_TOPK } from '../../../planner/format/
 import type { StageFigures } from '../../bench/exchangeFigures.ts';
 import { WORKLOADS } from '../../bench/ids.ts';
 import type { Verdict } from '../../bench/measure.ts';
-import { formatGrid } from '../../figures/format.ts';
+import { formatCount, formatGrid } from '../../figures/format.ts';
 import { writeFileAtomic } from '../../writers/outputFile.ts';
 import { command, jsonText, print, printJson } from '../io.ts';
 import { choice, integer } from '../options.ts';
@@ -130,6 +130,37 @@ export function printCases(cases: readonly CaseShown[]): void {
   printGrid(
     ['dispatch and combine, chained', 'pair period ms'],
     cases.map(({ name, pairMs }) => [name, pairMs]),
+    3,
+  );
+}
+
+/** Milliseconds of planning and of rows in place, for benches with GPUs on one machine. */
+export interface PlanningShown {
+  readonly name: string;
+  readonly tokens: number;
+  readonly replayMs: number;
+  readonly apartMs: number;
+  readonly hostMs: number;
+  readonly rows: { readonly givenMs: number; readonly deviceMs: number; readonly hostMs: number };
+}
+
+export function printPlanning(stages: readonly PlanningShown[]): void {
+  print('\nplanning of all ranks from ids on the device, and from those ids to rows in place; ms');
+  printGrid(
+    [
+      '',
+      'tokens per rank',
+      'plan',
+      'kernel per pass',
+      'on the host',
+      'rows, plan given',
+      'made on device',
+      'on host',
+    ],
+    stages.map(({ name, tokens, replayMs, apartMs, hostMs, rows }) => [
+      ...[name, formatCount(tokens), replayMs, apartMs, hostMs],
+      ...[rows.givenMs, rows.deviceMs, rows.hostMs],
+    ]),
     3,
   );
 }

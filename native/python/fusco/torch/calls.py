@@ -1,14 +1,20 @@
-"""Calls of the host backend in terms of tensors, independent of where the ranks live."""
+"""Calls of a plan in terms of tensors, independent of where the ranks live.
+
+An array of a call is a list of tensors, its parts: one for each local rank, or a single one with the rows of all local
+ranks, one rank after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
 from ..errors import FuscoError
-from ..host import Buffers, HostPlan
+from ..exchanges import Buffers, Exchanges
+
+Parts = Sequence[torch.Tensor]
 
 #: Numbers of fusco_dtype for what can be computed with.
 FLOATS = {torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -16,25 +22,36 @@ FLOAT_NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16
 BYTES = 0
 F32 = 1
 
+NEVER = "never"
+ALWAYS = "always"
+#: If a row or an address is no multiple of 16 bytes.
+NARROW = "narrow"
+#: Likewise, or if the plan does not add per rank.
+UNSUMMED = "unsummed"
+
 
 class Array(NamedTuple):
-    """One array of a call: the rows of the local ranks, one rank after the other.
+    """One array of a call.
 
     Attributes:
-        tensor: contiguous; its first axis counts tokens or received rows.
+        parts: contiguous; their first axis counts tokens or received rows.
         axis: ``tokens`` or ``rows``.
         is_output: whether the call writes it.
+        reach: when the kernels of other ranks read or write it: NEVER, ALWAYS, NARROW or UNSUMMED.
+        has_zeros: whether rows that no entry fills become zero.
     """
 
-    tensor: torch.Tensor
+    parts: Parts
     axis: str
     is_output: bool
+    reach: str
+    has_zeros: bool = True
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one element of the first axis."""
-        shape = self.tensor.shape[1:]
-        return int(shape.numel()) * self.tensor.element_size()
+        first = self.parts[0]
+        return int(first.shape[1:].numel()) * first.element_size()
 
 
 class Call(NamedTuple):
@@ -50,7 +67,7 @@ class Call(NamedTuple):
     name: str
     signature: str
     arrays: Mapping[str, Array]
-    run: Callable[[HostPlan, Mapping[str, Buffers]], None]
+    run: Callable[[Exchanges, Mapping[str, Buffers]], None]
 
 
 def float_dtype(what: str, dtype: torch.dtype) -> int:
@@ -61,15 +78,15 @@ def float_dtype(what: str, dtype: torch.dtype) -> int:
     return number
 
 
-def _token(tensor: torch.Tensor, is_output: bool = False) -> Array:
-    return Array(tensor, "tokens", is_output)
+def _token(parts: Parts, is_output: bool = False, reach: str = NEVER) -> Array:
+    return Array(parts, "tokens", is_output, reach)
 
 
-def _rows(tensor: torch.Tensor, is_output: bool = False) -> Array:
-    return Array(tensor, "rows", is_output)
+def _rows(parts: Parts, is_output: bool = False, reach: str = ALWAYS) -> Array:
+    return Array(parts, "rows", is_output, reach)
 
 
-def dispatch(sources: list[torch.Tensor], targets: list[torch.Tensor]) -> Call:
+def dispatch(sources: Sequence[Parts], targets: Sequence[Parts]) -> Call:
     """Moves arrays to the slots of their experts.
 
     Args:
@@ -82,34 +99,34 @@ def dispatch(sources: list[torch.Tensor], targets: list[torch.Tensor]) -> Call:
         arrays[f"to{i}"] = _rows(target, True)
     widths = [arrays[f"to{i}"].row_bytes for i in range(len(targets))]
 
-    def run(plan: HostPlan, at: Mapping[str, Buffers]) -> None:
+    def run(plan: Exchanges, at: Mapping[str, Buffers]) -> None:
         plan.dispatch([(False, BYTES, width, at[f"from{i}"], at[f"to{i}"]) for i, width in enumerate(widths)])
 
-    dtypes = [str(target.dtype).removeprefix("torch.") for target in targets]
+    dtypes = [str(target[0].dtype).removeprefix("torch.") for target in targets]
     return Call("dispatch", f"{widths} {dtypes}", arrays, run)
 
 
-def dispatch_entries(source: torch.Tensor, target: torch.Tensor) -> Call:
+def dispatch_entries(source: Parts, target: Parts) -> Call:
     """Moves one element per entry, [tokens, topk], to the slots of the entries, [rows], written."""
     arrays = {"from": _token(source), "to": _rows(target, True)}
     width = arrays["to"].row_bytes
 
-    def run(plan: HostPlan, at: Mapping[str, Buffers]) -> None:
+    def run(plan: Exchanges, at: Mapping[str, Buffers]) -> None:
         plan.dispatch([(True, BYTES, width, at["from"], at["to"])])
 
     return Call("dispatch_entries", f"{width}", arrays, run)
 
 
-def origins(target: torch.Tensor) -> Call:
+def origins(target: Parts) -> Call:
     """Writes (source rank, token, k) of every row into i32 [rows, 3]; -1 in padding."""
 
-    def run(plan: HostPlan, at: Mapping[str, Buffers]) -> None:
+    def run(plan: Exchanges, at: Mapping[str, Buffers]) -> None:
         plan.dispatch([], origins=at["origins"])
 
-    return Call("origins", "", {"origins": _rows(target, True)}, run)
+    return Call("origins", "", {"origins": _rows(target, True)._replace(has_zeros=False)}, run)
 
 
-def combine(rows: torch.Tensor, weights: torch.Tensor | None, target: torch.Tensor) -> Call:
+def combine(rows: Parts, weights: Parts | None, target: Parts) -> Call:
     """Sums the rows of each token.
 
     Args:
@@ -117,23 +134,23 @@ def combine(rows: torch.Tensor, weights: torch.Tensor | None, target: torch.Tens
         weights: f32 [tokens, topk], or None.
         target: [tokens, hidden], written.
     """
-    arrays = {"rows": _rows(rows), "tokens": _token(target, True)}
+    arrays = {"rows": _rows(rows, reach=UNSUMMED), "tokens": _token(target, True)}
     if weights is not None:
         arrays["weights"] = _token(weights)
-    dtype, width = float_dtype("rows", rows.dtype), arrays["rows"].row_bytes
+    dtype, width = float_dtype("rows", rows[0].dtype), arrays["rows"].row_bytes
 
-    def run(plan: HostPlan, at: Mapping[str, Buffers]) -> None:
+    def run(plan: Exchanges, at: Mapping[str, Buffers]) -> None:
         plan.combine(dtype, width, at["rows"], at["tokens"], at.get("weights"))
 
     return Call("combine", f"{dtype} {width} {weights is not None}", arrays, run)
 
 
 def combine_gradient(
-    gradient: torch.Tensor,
-    rows: torch.Tensor,
-    weights: torch.Tensor,
-    rows_gradient: torch.Tensor,
-    weights_gradient: torch.Tensor,
+    gradient: Parts,
+    rows: Parts,
+    weights: Parts,
+    rows_gradient: Parts,
+    weights_gradient: Parts,
 ) -> Call:
     """Both gradients of a weighted combine.
 
@@ -146,14 +163,14 @@ def combine_gradient(
     """
     arrays = {
         "gradient": _token(gradient),
-        "rows": _rows(rows),
+        "rows": _rows(rows, reach=NARROW),
         "weights": _token(weights),
         "rows_gradient": _rows(rows_gradient, True),
-        "weights_gradient": _token(weights_gradient, True),
+        "weights_gradient": _token(weights_gradient, True, ALWAYS),
     }
-    dtype, width = float_dtype("rows", rows.dtype), arrays["rows"].row_bytes
+    dtype, width = float_dtype("rows", rows[0].dtype), arrays["rows"].row_bytes
 
-    def run(plan: HostPlan, at: Mapping[str, Buffers]) -> None:
+    def run(plan: Exchanges, at: Mapping[str, Buffers]) -> None:
         plan.combine_gradient(
             dtype, width, at["gradient"], at["rows"], at["weights"], at["rows_gradient"], at["weights_gradient"]
         )
@@ -161,7 +178,7 @@ def combine_gradient(
     return Call("combine_gradient", f"{dtype} {width}", arrays, run)
 
 
-def weight_gradient(gradient: torch.Tensor, rows: torch.Tensor, target: torch.Tensor) -> Call:
+def weight_gradient(gradient: Parts, rows: Parts, target: Parts) -> Call:
     """Dot products of each entry's two rows.
 
     Args:
@@ -170,9 +187,9 @@ def weight_gradient(gradient: torch.Tensor, rows: torch.Tensor, target: torch.Te
         target: f32 [tokens, topk], written; 0 for masked and dropped entries.
     """
     arrays = {"gradient": _token(gradient), "rows": _rows(rows), "target": _token(target, True)}
-    dtype, width = float_dtype("rows", rows.dtype), arrays["rows"].row_bytes
+    dtype, width = float_dtype("rows", rows[0].dtype), arrays["rows"].row_bytes
 
-    def run(plan: HostPlan, at: Mapping[str, Buffers]) -> None:
+    def run(plan: Exchanges, at: Mapping[str, Buffers]) -> None:
         plan.weight_gradient(dtype, width, at["gradient"], at["rows"], at["target"])
 
     return Call("weight_gradient", f"{dtype} {width}", arrays, run)

@@ -4,162 +4,150 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.util import Finalize
-from typing import Protocol
+from typing import Any, Optional, Protocol
 
 import torch
 
 from ..errors import FuscoError
-from ..host import HostContext, HostPlan
-from ..ids import IdTable
 from ..options import PlanOptions
-from ..plan import Plan, parse_plan
-from ..planner import Planner
+from ..plan import Plan
 from ..recorder import Recorder
-from ..shard import blocks_of
-from .calls import Call
-from .plan_cache import Prepared, plans
-from .state import KIND_FILE, Head, check_body, file_in, head_of, ids_in, state_bytes, state_of_file, state_of_ids
+from .calls import Call, Parts
 
 
-class Transport(Protocol):
-    """Where the ranks of a group live, and how a call reaches them."""
+class RowWork(Protocol):
+    """What a rank computes on its own rows; addresses are of the memory of its tensors."""
 
-    ranks: int
-    context: HostContext
+    def quantize(self, dtype: int, shape: tuple[int, int], values: int, codes: int, scales: int) -> None: ...
 
-    @property
-    def local_ranks(self) -> Sequence[int]: ...
-
-    def gather(self, ids: Sequence[torch.Tensor]) -> list[torch.Tensor]: ...
-
-    def execute(self, plan: HostPlan, key: bytes, call: Call) -> None: ...
-
-    def agree(self, what: str, failure: FuscoError | None = None) -> None: ...
-
-    def close(self) -> None: ...
+    def dequantize(self, dtype: int, shape: tuple[int, int], values: int, codes: int, scales: int) -> None: ...
 
 
-class Group:
-    """Options, planner, transport and prepared plans behind one name.
+class Group(ABC):
+    """Options and plans behind one name.
+
+    The plan of one routing is a list of states, and each array of a call a list of tensors, its parts: one for each
+    local rank, or a single one for all.
 
     Attributes:
         name: what operators are given; identical on all ranks.
-        max_recv_rows: most rows of one local rank's receive buffer; 0 means that buffers have exactly the plan's rows.
+        options: of its plans.
+        max_tokens: most tokens of a rank in one call.
+        max_recv_rows: rows of one rank's receive buffer; 0 means that buffers have exactly the plan's rows.
+        local_ranks: ranks of this process.
+        local_experts: logical experts of each local rank.
         recorder: writes each routing, if it was started.
     """
 
-    def __init__(self, name: str, options: PlanOptions, max_tokens: int, transport: Transport) -> None:
+    #: Dtypes of ids that `plan` takes.
+    id_dtypes: tuple[torch.dtype, ...]
+
+    def __init__(
+        self, name: str, options: PlanOptions, max_tokens: int, max_recv_rows: int, local_ranks: Sequence[int]
+    ) -> None:
         self.name = name
         self.options = options
-        self.planner = Planner(options)
-        self.transport = transport
         self.max_tokens = max_tokens
-        self.max_recv_rows = options.max_rows
-        self.local_experts = tuple(options.experts_of(rank) for rank in transport.local_ranks)
+        self.max_recv_rows = max_recv_rows
+        self.local_ranks = tuple(local_ranks)
+        self.local_experts = tuple(options.experts_of(rank) for rank in local_ranks)
         self.recorder: Recorder | None = None
         self.process = os.getpid()
-        self._turn = threading.RLock()
+        self.turn = threading.RLock()
 
     @property
-    def local_instances(self) -> int:
-        """Expert instances of all local ranks."""
-        return sum(len(experts) for experts in self.local_experts)
-
-    @property
+    @abstractmethod
     def state_bytes(self) -> int:
-        """Size of the state of a plan made from ids."""
-        return state_bytes(self.options.ranks, self.options.topk, self.max_tokens)
+        """Size of a state of a plan made from ids."""
 
-    def plan(self, ids: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Plans the routing of all ranks, collectively, and returns the state.
+    @abstractmethod
+    def plan(self, ids: Parts) -> list[torch.Tensor]:
+        """Plans the routing of all ranks, collectively, and returns the states.
 
         Args:
-            ids: int32 [tokens, topk] of each local rank.
+            ids: [tokens, topk] of each local rank.
         """
-        with self._turn:
-            tables = self.transport.gather(ids)
-            state = state_of_ids(tables, self.options.topk, self.max_tokens, self.planner.options_digest)
-            prepared = self.prepared(state)
-            if self.recorder is not None and not self.recorder.closed:
-                self.recorder.add([table.numpy() for table in tables], prepared.plan)
-            return state
 
-    def adopt(self, plan: Plan, data: bytes) -> torch.Tensor:
-        """The state for a plan that was read. Raises E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS."""
-        given, own = plan.options, self.options
-        if given.ranks != own.ranks:
-            raise FuscoError("E_RANKS", f"the plan has {given.ranks} ranks, the group has {own.ranks}")
-        for name, of_plan, of_group in (
-            ("experts", given.experts, own.experts),
-            ("topk", given.topk, own.topk),
-            ("the experts of each rank", _hosted(given), _hosted(own)),
-        ):
-            if of_plan != of_group:
-                raise FuscoError(
-                    "E_OPTION",
-                    f"{name}: the plan has {of_plan!r}, the group {of_group!r}",
-                    hint="Make the ExpertShuffle with the options of the plan.",
-                )
-        state = state_of_file(data, own.ranks, own.topk, self.planner.options_digest)
-        prepared = self.prepared(state)
-        limits = [("E_LIMIT", "tokens", prepared.host.tokens, self.max_tokens)]
-        if self.max_recv_rows > 0:
-            limits.append(("E_MAX_ROWS", "rows to receive", prepared.host.recv_rows, self.max_recv_rows))
-        for code, what, counts, limit in limits:
-            if max(counts) > limit:
-                raise FuscoError(
-                    code, f"a rank of the plan has {max(counts)} {what} > {limit}", value=max(counts), limit=limit
-                )
-        return state
+    @abstractmethod
+    def open(self, states: Parts) -> Any:
+        """The plan in these states, ready for exchanges. Raises E_OPTION."""
 
-    def prepared(self, state: torch.Tensor) -> Prepared:
-        """The prepared plan of a state: the one that is kept, or made again. Raises E_PEER_MISMATCH, E_OPTION."""
-        state = state.contiguous()
-        head = head_of(state)
-        if head.options_digest != self.planner.options_digest:
-            raise FuscoError(
-                "E_OPTION",
-                "the handle belongs to an ExpertShuffle with other options",
-                hint="Use a handle only with the ExpertShuffle that made it, or with one of the same options.",
-            )
-        return plans.find(self.name, head.key, lambda: self._prepare(state, head))
+    @abstractmethod
+    def blocks(self, opened: Any, states: Parts) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """expert_offsets and expert_counts of each state."""
 
-    def rows_of(self, prepared: Prepared) -> int:
-        """First axis of the received rows of all local ranks."""
-        return self.max_recv_rows * len(self.transport.local_ranks) or prepared.recv_rows
+    @abstractmethod
+    def check_rows(self, opened: Any, part: int, rows: int) -> None:
+        """Raises E_SHAPE unless this is the first axis of a part of the received rows."""
 
-    def _prepare(self, state: torch.Tensor, head: Head) -> Prepared:
-        check_body(state, head)
-        if head.kind == KIND_FILE:
-            plan = parse_plan(file_in(state))
-        else:
-            plan = self.planner.plan([IdTable(table) for table in ids_in(state, head)])
-        host = self.transport.context.prepare(plan)
-        local = self.transport.local_ranks
-        offsets = [0]
-        counts: list[int] = []
-        for rank in local:
-            blocks = blocks_of(plan.shard(rank))
-            first = offsets.pop()
-            offsets += [first + offset for offset in blocks.offsets]
-            counts += blocks.counts
-        tokens, rows = (sum(of[rank] for rank in local) for of in (host.tokens, host.recv_rows))
-        return Prepared(plan, host, head.key, tokens, rows, offsets, counts)
+    @abstractmethod
+    def check_tokens(self, opened: Any, part: int, tokens: int) -> None:
+        """Raises E_SHAPE unless a part has this many tokens."""
 
-    def execute(self, prepared: Prepared, call: Call) -> None:
+    @abstractmethod
+    def new_rows(
+        self, opened: Any, part: int, rows: int, like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> torch.Tensor:
+        """A part of a receive buffer: [rows, *shape]. A negative number of rows: those of the plan."""
+
+    @abstractmethod
+    def new_entries(self, part: int, like: torch.Tensor) -> torch.Tensor:
+        """An array [tokens, topk] for a call that writes it."""
+
+    @abstractmethod
+    def execute(self, opened: Any, call: Call) -> None:
         """Runs a call, collectively."""
-        self.transport.execute(prepared.host, prepared.key, call)
 
+    @abstractmethod
+    def row_work(self, part: int) -> AbstractContextManager[RowWork]:
+        """Work on the rows of a part."""
+
+    @abstractmethod
+    def plan_of(self, states: Parts, ids: Optional[Parts]) -> Plan:
+        """The plan of all ranks. Collective where each rank has only its part of it.
+
+        Args:
+            states: the plan.
+            ids: [tokens, topk] of each local rank, from which it was made.
+        """
+
+    @abstractmethod
+    def shard_digest(self, states: Parts, rank: int) -> str:
+        """SHA-256 of the shard of a local rank, in hex. Local."""
+
+    @abstractmethod
+    def record(self, path: str | os.PathLike[str]) -> Recorder | None:
+        """Writes the routing of every plan from now on; rank 0 has the recorder."""
+
+    @abstractmethod
+    def agree(self, what: str, failure: FuscoError | None = None) -> None:
+        """Waits for the other ranks. Raises the failure of any of them, on all."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Forgets all plans and releases the transport."""
-        plans.forget(self.name)
-        self.transport.close()
+        """Forgets all plans and releases everything."""
 
 
-def _hosted(options: PlanOptions) -> list[tuple[int, ...]]:
-    return [options.experts_of(rank) for rank in range(options.ranks)]
+def check_given_rows(given: int, needed: int) -> None:
+    """Raises E_SHAPE unless combine was given as many rows as dispatch returned."""
+    if given != needed:
+        raise FuscoError(
+            "E_SHAPE",
+            f"combine was given {given} rows; dispatch returned {needed}",
+            hint="Give one row for each row that dispatch returned with this handle.",
+            value=given,
+            limit=needed,
+        )
+
+
+def check_token_count(given: int, needed: int) -> None:
+    """Raises E_SHAPE unless a call is given as many tokens as its plan has."""
+    if given != needed:
+        raise FuscoError("E_SHAPE", f"{given} tokens; the plan has {needed}", hint="Give handle.tokens.")
 
 
 _groups: dict[str, Group] = {}

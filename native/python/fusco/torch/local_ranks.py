@@ -38,11 +38,11 @@ class LocalRanks:
         """Runs a call."""
         counts = {"tokens": plan.tokens, "rows": plan.recv_rows}
         for name, array in call.arrays.items():
-            check_rows(name, array.tensor.shape[0], sum(counts[array.axis]))
+            check_rows(name, array.parts[0].shape[0], sum(counts[array.axis]))
         call.run(
             plan,
             {
-                name: rank_buffers(array.tensor.data_ptr(), counts[array.axis], array.row_bytes)
+                name: rank_buffers(array.parts[0].data_ptr(), counts[array.axis], array.row_bytes)
                 for name, array in call.arrays.items()
             },
         )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-import torch.distributed.distributed_c10d
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
+from .. import __version__
 from ..errors import FuscoError
+from ..options import count
 
 Notes = Mapping[str, Any]
 _MOST_LISTED = 16
@@ -17,6 +22,7 @@ _MOST_PARTING_MS = 10_000
 # Between two questions to the store.
 _SHORTEST_PAUSE_S = 0.0001
 _LONGEST_PAUSE_S = 0.004
+_DEFAULT_DEADLINE_MS = 60_000
 
 
 def name_ranks(ranks: Sequence[int]) -> str:
@@ -32,9 +38,7 @@ class Meeting:
     After a failure the ranks no longer make the same calls, so every later call raises the same error.
     """
 
-    def __init__(
-        self, store: torch.distributed.distributed_c10d.Store, rank: int, ranks: int, deadline_ms: int
-    ) -> None:
+    def __init__(self, store: distributed_c10d.Store, rank: int, ranks: int, deadline_ms: int) -> None:
         self._store = store
         self._rank = rank
         self._ranks = ranks
@@ -66,6 +70,19 @@ class Meeting:
             self._part([])
             raise self._fail(FuscoError("E_PEER_MISMATCH", text, rank=rank))
         return entered
+
+    def enter_opening(self, settings: Mapping[str, Any], notes: Optional[Notes] = None) -> list[Notes]:
+        """The first call: compares settings, and tells in `host` which ranks share memory."""
+        signature = json.dumps({"version": __version__, **settings}, default=int)
+        return self.enter("open", signature, {"host": _host_identity(), **(notes or {})})
+
+    def agree(self, what: str, failure: Optional[FuscoError] = None) -> None:
+        """Waits for the other ranks. Raises the failure of any of them, on all."""
+        entered = self.enter(what, "", report_of(failure))
+        if failure is not None:
+            raise failure
+        for rank, notes in enumerate(entered):
+            raise_reported(rank, notes)
 
     def report(self, notes: Notes) -> None:
         """Tells the other ranks the outcome of the call."""
@@ -178,3 +195,43 @@ class Meeting:
 
 def _identity(notes: Notes) -> tuple[Any, Any]:
     return notes["what"], notes["signature"]
+
+
+def open_meeting(process_group: dist.ProcessGroup, name: str, deadline_ms: Optional[int]) -> Meeting:
+    """The meeting of a process group over the store of its torch.distributed. Raises E_OPTION."""
+    store = distributed_c10d.PrefixStore(name, distributed_c10d._get_default_store())
+    rank, ranks = dist.get_rank(process_group), dist.get_world_size(process_group)
+    return Meeting(store, rank, ranks, deadline_of(deadline_ms))
+
+
+def deadline_of(deadline_ms: Optional[int]) -> int:
+    """The longest wait for other ranks, in milliseconds: as given, or FUSCO_DEADLINE_MS. Raises E_OPTION."""
+    if deadline_ms is not None:
+        return count("deadline_ms", deadline_ms, 100, 86_400_000)
+    text = os.environ.get("FUSCO_DEADLINE_MS", "")
+    if not text:
+        return _DEFAULT_DEADLINE_MS
+    return count("FUSCO_DEADLINE_MS", int(text) if text.isdigit() else text, 100, 86_400_000)
+
+
+def report_of(error: Optional[Exception]) -> Notes:
+    """What other ranks are told of a failure."""
+    if error is None:
+        return {}
+    return {"code": getattr(error, "code", "E_INTERNAL"), "text": getattr(error, "message", str(error))}
+
+
+def raise_reported(rank: int, notes: Notes) -> None:
+    """Raises the failure that a rank has reported, if there is one."""
+    if "code" in notes:
+        raise FuscoError(notes["code"], f"rank {rank} reports: {notes['text']}", rank=rank)
+
+
+def _host_identity() -> str:
+    """Equal for processes that share memory."""
+    given = os.environ.get("FUSCO_HOSTID")
+    if given:
+        return given
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip()
+    return f"{socket.gethostname()}/{boot}/{os.stat('/dev/shm').st_dev}"

@@ -7,24 +7,18 @@ segments of all ranks, with the same code as for ranks of one process, and repor
 from __future__ import annotations
 
 import ctypes
-import json
-import os
-import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import torch
 import torch.distributed as dist
-from torch.distributed import distributed_c10d
 
-from .. import __version__
 from ..errors import FuscoError
 from ..host import HostPlan, shared_context
-from ..options import count
 from .calls import Call
 from .local_ranks import check_rows
-from .meeting import Meeting, Notes, name_ranks
+from .meeting import Notes, name_ranks, open_meeting, raise_reported, report_of
 from .segments import Mapping as Segment
 from .segments import OwnSegment, PeerSegments, remove_abandoned
 
@@ -32,7 +26,6 @@ __all__ = ["HostProcesses"]
 
 _LEADER = 0
 _ALIGN = 64
-_DEFAULT_DEADLINE_MS = 60_000
 
 
 class HostProcesses:
@@ -60,9 +53,8 @@ class HostProcesses:
         self.ranks = dist.get_world_size(process_group)
         self.rank = dist.get_rank(process_group)
         self.local_ranks = [self.rank]
-        store = distributed_c10d.PrefixStore(name, distributed_c10d._get_default_store())
-        self._meeting = Meeting(store, self.rank, self.ranks, _deadline(deadline_ms))
-        hello = self._meeting.enter("open", _signature(settings), {"host": _host_id()})
+        self._meeting = open_meeting(process_group, name, deadline_ms)
+        hello = self._meeting.enter_opening(settings)
         elsewhere = [rank for rank, note in enumerate(hello) if note["host"] != hello[self.rank]["host"]]
         if elsewhere:
             raise FuscoError(
@@ -97,32 +89,28 @@ class HostProcesses:
     def execute(self, plan: HostPlan, key: bytes, call: Call) -> None:
         """Runs a call, collectively."""
         for name, array in call.arrays.items():
-            check_rows(name, array.tensor.shape[0], _count(plan, array.axis, self.rank))
+            check_rows(name, array.parts[0].shape[0], _count(plan, array.axis, self.rank))
         with self._turn:
             offsets, length = _layout(plan, call, self.rank)
             segment = self._own.reserve(length)
             for name, array in call.arrays.items():
                 if not array.is_output:
                     used = _count(plan, array.axis, self.rank) * array.row_bytes
-                    _copy(segment.address + offsets[name], array.tensor.data_ptr(), used)
+                    _copy(segment.address + offsets[name], array.parts[0].data_ptr(), used)
             _, segments = self._meet(call.name, f"{call.signature} {key.hex()}", segment)
             if self.rank == _LEADER:
                 self._run(plan, call, segments)
             else:
-                _raise_reported(_LEADER, self._meeting.outcome(call.name, _LEADER))
+                raise_reported(_LEADER, self._meeting.outcome(call.name, _LEADER))
             for name, array in call.arrays.items():
                 if array.is_output:
                     used = _count(plan, array.axis, self.rank) * array.row_bytes
-                    _copy(array.tensor.data_ptr(), segment.address + offsets[name], used)
+                    _copy(array.parts[0].data_ptr(), segment.address + offsets[name], used)
 
     def agree(self, what: str, failure: Optional[FuscoError] = None) -> None:
         """Waits for the other ranks. Raises the failure of any of them, on all."""
         with self._turn:
-            entered = self._meeting.enter(what, "", _report_of(failure))
-        if failure is not None:
-            raise failure
-        for rank, notes in enumerate(entered):
-            _raise_reported(rank, notes)
+            self._meeting.agree(what, failure)
 
     def close(self) -> None:
         """Removes and unmaps the shared memory. Rank 0 waits a while for the other ranks to close as well."""
@@ -162,20 +150,9 @@ class HostProcesses:
                     buffers[name].append((segment.address + offsets[name], used))
             call.run(plan, buffers)
         except Exception as error:
-            self._meeting.report(_report_of(error))
+            self._meeting.report(report_of(error))
             raise
         self._meeting.report({})
-
-
-def _report_of(error: Optional[Exception]) -> Notes:
-    if error is None:
-        return {}
-    return {"code": getattr(error, "code", "E_INTERNAL"), "text": getattr(error, "message", str(error))}
-
-
-def _raise_reported(rank: int, notes: Notes) -> None:
-    if "code" in notes:
-        raise FuscoError(notes["code"], f"rank {rank} reports: {notes['text']}", rank=rank)
 
 
 def _count(plan: HostPlan, axis: str, rank: int) -> int:
@@ -196,26 +173,3 @@ def _layout(plan: HostPlan, call: Call, rank: int) -> tuple[dict[str, int], int]
 def _copy(target: int, source: int, length: int) -> None:
     if length > 0:
         ctypes.memmove(target, source, length)
-
-
-def _signature(settings: Mapping[str, Any]) -> str:
-    return json.dumps({"version": __version__, **settings}, default=int)
-
-
-def _deadline(deadline_ms: Optional[int]) -> int:
-    if deadline_ms is not None:
-        return count("deadline_ms", deadline_ms, 100, 86_400_000)
-    text = os.environ.get("FUSCO_DEADLINE_MS", "")
-    if not text:
-        return _DEFAULT_DEADLINE_MS
-    return count("FUSCO_DEADLINE_MS", int(text) if text.isdigit() else text, 100, 86_400_000)
-
-
-def _host_id() -> str:
-    """Equal for processes that share memory."""
-    given = os.environ.get("FUSCO_HOSTID")
-    if given:
-        return given
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        boot = file.read().strip()
-    return f"{socket.gethostname()}/{boot}/{os.stat('/dev/shm').st_dev}"

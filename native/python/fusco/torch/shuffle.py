@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeVar, Union
 
 import torch
 from torch import Tensor
@@ -15,22 +15,20 @@ from ..options import PlanOptions, count
 from ..plan import Plan, load_plan
 from ..recorder import Recorder
 from . import fp8 as fp8_rows
-from . import groups, ops  # noqa: F401  (ops defines the operators)
-from .backends import open_transport
-from .calls import FLOAT_NAMES, FLOATS
-from .handle import Handle
+from . import groups, ops
+from .arguments import Arguments, need
+from .backends import Choices, choose
+from .calls import FLOAT_NAMES
+from .device_group import DeviceGroup
+from .device_state import views_of
+from .handle import Handle, TensorOrList, joined_blocks
+from .host_group import HostGroup
 
 __all__ = ["ExpertShuffle"]
 
 #: Rows of float8 codes and their scales.
-Quantized = tuple[Tensor, Tensor]
-_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-_LARGEST_ID = 2**31 - 1
-
-
-def _need(name: str, value: object, kind: type, code: str) -> None:
-    if not isinstance(value, kind):
-        raise FuscoError(code, f"{name} is a {type(value).__name__}", hint=f"Give a {kind.__name__}.")
+Quantized = tuple[TensorOrList, TensorOrList]
+_Rows = TypeVar("_Rows", Tensor, list[Tensor])
 
 
 class ExpertShuffle:
@@ -43,7 +41,9 @@ class ExpertShuffle:
         hidden: elements of a row.
         topk: experts per token, 1..256.
         max_tokens: most tokens of a rank in one call.
-        ranks: ranks that all live in this process; tensors then hold the tokens or rows of all ranks, rank by rank.
+        ranks: ranks that all live in this process; tensors then hold the tokens or rows of all ranks, rank by rank. On
+            GPUs each argument may be a list with one tensor for each rank, and must be one if ranks are on several GPUs
+            or have a bound; results are lists then.
         dtype: nominal dtype of rows in the plan; calls take float32, float16 and bfloat16 whatever it is.
         fp8: rows travel as e4m3 codes with a float32 scale for each 128 elements; combine and gradients do not.
         align: rows to which each expert's block is padded, with zeros.
@@ -56,10 +56,15 @@ class ExpertShuffle:
             of ranks. Flat plans always add by token.
         partial: dtype of a node's partial sum: ``payload`` or ``f32``.
         balance: which rank forwards: ``best``, ``static``, ``rotate`` or ``lpt``.
-        max_recv_rows: rows of a rank's receive buffer. Shapes are then static; planning fails with E_MAX_ROWS on all
-            ranks if one would receive more. None: buffers have exactly the plan's rows.
-        backend: ``host``, the only one of this version. None chooses it.
-        threads: threads of an exchange; 0: one per processor.
+        max_recv_rows: rows of a rank's receive buffer. Shapes are then static. If a rank would receive more, planning
+            fails with E_MAX_ROWS on all ranks; on GPUs those rows are dropped and counted. None: buffers have exactly
+            the plan's rows; on GPUs each dispatch waits for planning to learn how many there are.
+        backend: ``host`` for tensors of the CPU; ``cuda`` for all ranks in this process, on one or several GPUs;
+            ``nccl`` for one process per GPU. None: ``nccl`` for a process group that has NCCL, else ``cuda`` where that
+            is the default device of PyTorch, else ``host``.
+        devices: GPU of each local rank, or one for all. None: the current one.
+        threads: threads of an exchange of the host backend; 0: one per processor.
+        sms: most SMs of a GPU that an exchange occupies; 0: the default of the native library.
         deadline_ms: longest wait for other ranks. None: FUSCO_DEADLINE_MS, else 60000.
 
     With a process group the constructor is collective, as are ``dispatch``, ``combine`` and their gradients: all ranks
@@ -91,13 +96,15 @@ class ExpertShuffle:
         balance: str = "best",
         max_recv_rows: Optional[int] = None,
         backend: Optional[str] = None,
+        devices: Union[int, Sequence[int], None] = None,
         threads: int = 0,
+        sms: int = 0,
         deadline_ms: Optional[int] = None,
     ) -> None:
         self.hidden = count("hidden", hidden, 1, 2**24)
         self.topk = count("topk", topk, 1, 256)
         self.max_tokens = count("max_tokens", max_tokens, 0, 2**31 - 1)
-        _need("fp8", fp8, bool, "E_OPTION")
+        need("fp8", fp8, bool, "E_OPTION")
         self.fp8 = fp8
         row_dtype = FLOAT_NAMES.get(dtype)
         if row_dtype is None:
@@ -108,7 +115,7 @@ class ExpertShuffle:
                 "strategy auto is settled offline",
                 hint="Compare strategies with `fusco plan --strategy auto`.",
             )
-        opening = open_transport(process_group, ranks, backend, threads, deadline_ms)
+        opening = choose(Choices(process_group, ranks, backend, devices, threads, sms, deadline_ms))
         options = PlanOptions(
             experts=experts,
             ranks=opening.ranks,
@@ -127,25 +134,33 @@ class ExpertShuffle:
             placement=() if placement is None else placement,
             max_rows=0 if max_recv_rows is None else count("max_recv_rows", max_recv_rows, 1, 2**31 - 1),
         )
-        group = groups.Group(
-            opening.name, options, max_tokens, opening.make({**asdict(options), "max_tokens": max_tokens})
-        )
+        group = opening.make(options, max_tokens, {**asdict(options), "max_tokens": max_tokens})
         groups.register(group)
         #: Name of the group, which operators take; identical on all ranks.
         self.name = group.name
+        #: ``host``, ``cuda`` or ``nccl``.
+        self.backend = opening.backend
         #: Ranks of this process.
-        self.local_ranks = tuple(group.transport.local_ranks)
+        self.local_ranks = group.local_ranks
         #: Logical experts of each local rank, in the order of their blocks.
         self.local_experts = group.local_experts
-        self._rows = -1 if max_recv_rows is None else max_recv_rows * len(self.local_ranks)
+        self._bound = -1 if max_recv_rows is None else max_recv_rows
+        self._views = group.views if isinstance(group, DeviceGroup) else None
+        # On the CPU one tensor has the rows of all local ranks.
+        places, needs_lists = [torch.device("cpu")], False
+        if isinstance(group, DeviceGroup):
+            places = [group.device(part) for part in range(len(self.local_ranks))]
+            needs_lists = group.spans_devices
+        self._arguments = Arguments(group, self.hidden, places, needs_lists)
+        self._is_each = self._arguments.is_each
 
     # -- the five lines
 
     def dispatch(
         self,
-        x: Union[Tensor, Quantized],
-        topk_ids: Optional[Tensor] = None,
-        topk_weights: Optional[Tensor] = None,
+        x: Union[TensorOrList, Quantized],
+        topk_ids: Optional[TensorOrList] = None,
+        topk_weights: Optional[TensorOrList] = None,
         *,
         handle: Optional[Handle] = None,
         splits: Optional[Sequence[int]] = None,
@@ -153,9 +168,9 @@ class ExpertShuffle:
         """Sends each token to the blocks of its experts.
 
         Args:
-            x: [tokens, hidden], contiguous, float32, float16 or bfloat16; or codes float8_e4m3fn [tokens, hidden] with
-                scales float32 [tokens, ceil(hidden / 128)], which get no gradient. With all ranks in this process also
-                [ranks, tokens, hidden].
+            x: [tokens, hidden], contiguous, float32, float16 or bfloat16; or a tuple of codes float8_e4m3fn
+                [tokens, hidden] and scales float32 [tokens, ceil(hidden / 128)], which get no gradient. With all ranks
+                in this process also [ranks, tokens, hidden].
             topk_ids: [tokens, topk], integers; -1 is masked. Or give ``handle``.
             topk_weights: [tokens, topk], the router's; combine multiplies by them. None: combine is unweighted.
             handle: an earlier one, whose plan is used again.
@@ -173,16 +188,16 @@ class ExpertShuffle:
             raise FuscoError(
                 "E_OPTION", "both a handle and a routing were given", hint="Use handle.with_weights for other weights."
             )
-        _need("handle", handle, Handle, "E_OPTION")
-        if isinstance(x, (tuple, list)):
-            codes, scales = self._check_quantized(x, handle.tokens)
-            received = torch.ops.fusco.dispatch_quantized(codes, scales, handle.state, handle.rows, self.name)
-            return received, handle
-        tokens = self._check_rows("x", x, handle.tokens)
-        operator = torch.ops.fusco.dispatch_fp8 if self.fp8 else torch.ops.fusco.dispatch
-        return operator(tokens, handle.state, handle.rows, self.name), handle
+        need("handle", handle, Handle, "E_OPTION")
+        if isinstance(x, tuple):
+            return self._dispatch_quantized(x, handle), handle
+        parts = self._arguments.rows("x", x, handle.token_counts)
+        operator = ops.dispatch_fp8 if self.fp8 else ops.dispatch
+        rows = operator.call(self._is_each, parts, handle.states, handle.row_counts, self.name)
+        self._learn_rows(handle, rows)
+        return self.joined(rows, isinstance(x, list)), handle
 
-    def combine(self, y: Tensor, handle: Handle) -> Tensor:
+    def combine(self, y: _Rows, handle: Handle) -> _Rows:
         """Sums the rows that a token's experts made, weighted by the handle's router weights.
 
         Args:
@@ -195,28 +210,46 @@ class ExpertShuffle:
         Raises:
             FuscoError: E_SHAPE, E_DTYPE, E_BUFFER; E_PEER_*; E_CLOSED
         """
-        _need("handle", handle, Handle, "E_OPTION")
-        rows = self._check_rows("y", y, handle.rows if handle.rows >= 0 else None)
-        return torch.ops.fusco.combine(rows, handle.topk_weights, handle.state, handle.tokens, self.name)
+        need("handle", handle, Handle, "E_OPTION")
+        parts = self._arguments.rows("y", y, self._known_rows(handle))
+        summed = ops.combine.call(self._is_each, parts, handle.weights, handle.states, handle.token_counts, self.name)
+        return self.joined(summed, isinstance(y, list))
 
     # -- plans
 
     def plan(
         self,
-        topk_ids: Optional[Tensor],
-        topk_weights: Optional[Tensor] = None,
+        topk_ids: Optional[TensorOrList],
+        topk_weights: Optional[TensorOrList] = None,
         *,
         splits: Optional[Sequence[int]] = None,
     ) -> Handle:
         """Plans a routing without moving rows; see dispatch. Collective."""
-        ids = self._check_ids(topk_ids)
-        counts = self._splits_of(ids.shape[0], splits)
-        weights = self.check_weights(topk_weights, ids.shape[0])
-        state, offsets, expert_counts = torch.ops.fusco.plan(ids, self.name, counts)
-        return Handle(self, state, offsets, expert_counts, weights, ids.shape[0], self._rows)
+        if topk_ids is None:
+            raise FuscoError("E_OPTION", "neither topk_ids nor a handle was given", hint="Give one of them.")
+        is_list = self._is_each and isinstance(topk_ids, list)
+        ids = self._arguments.ids(topk_ids)
+        counts = [table.shape[0] for table in ids]
+        if is_list:
+            self._arguments.check_counts(counts)
+        else:
+            counts = self._arguments.splits_of(ids[0].shape[0], splits)
+        if self._is_each and not is_list:
+            if self._bound >= 0:
+                raise FuscoError(
+                    "E_OPTION",
+                    f"topk_ids is one tensor for {len(self.local_ranks)} ranks with max_recv_rows",
+                    hint="Give lists with one tensor for each rank: each rank's rows end in a different place.",
+                )
+            ids = list(ids[0].split(counts))
+        tokens = counts if self._is_each else [ids[0].shape[0]]
+        weights = self._arguments.weights(topk_weights, tokens)
+        states = ops.plan.call(self._is_each, ids, self.name, None if self._is_each else counts)
+        bound = self._bound if self._is_each or self._bound < 0 else self._bound * len(self.local_ranks)
+        return Handle(self, states, self._blocks(states, is_list), weights, tokens, [bound] * len(states), ids, is_list)
 
     def use_plan(self, plan: Union[Plan, str, os.PathLike[str]], topk_weights: Optional[Tensor] = None) -> Handle:
-        """The handle of a plan file, for example one that ``fusco plan`` made.
+        """The handle of a plan file, for example one that ``fusco plan`` made. Of the host backend.
 
         Args:
             plan: its path, or what ``fusco.load_plan`` returned; experts, topk, ranks and placement are those of this
@@ -224,36 +257,75 @@ class ExpertShuffle:
             topk_weights: as for dispatch.
 
         Raises:
-            FuscoError: E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS; as fusco.load_plan
+            FuscoError: E_BACKEND; E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS; as fusco.load_plan
         """
         loaded = plan if isinstance(plan, Plan) else load_plan(plan)
         group = self.group()
-        state = group.adopt(loaded, loaded.file_bytes())
-        prepared = group.prepared(state)
-        offsets = torch.tensor(prepared.expert_offsets, dtype=torch.int32)
-        counts = torch.tensor(prepared.expert_counts, dtype=torch.int32)
-        weights = self.check_weights(topk_weights, prepared.tokens)
-        return Handle(self, state, offsets, counts, weights, prepared.tokens, self._rows)
+        if not isinstance(group, HostGroup):
+            raise FuscoError(
+                "E_BACKEND",
+                "plans of files are executed on the CPU in this version",
+                hint="Use backend='host', or plan the ids of the routing.",
+            )
+        states = [group.adopt(loaded, loaded.file_bytes())]
+        prepared = group.open(states)
+        tokens = [prepared.tokens]
+        weights = self._arguments.weights(topk_weights, tokens)
+        rows = [self._bound * len(self.local_ranks) if self._bound >= 0 else -1]
+        return Handle(self, states, self._blocks(states, False), weights, tokens, rows, None, False)
 
     def record(self, path: str | os.PathLike[str]) -> Optional[Recorder]:
         """Writes the routing of every plan from now on, in the format of ``group.record``; ``fusco plan`` reads it.
 
-        Returns the recorder, which ends the recording when it is closed; None on other ranks than rank 0, which writes.
+        Collective. On GPUs every plan waits while it is recorded. Returns the recorder, which ends the recording when
+        it is closed; None on other ranks than rank 0, which writes.
 
         Raises:
             FuscoError: E_FILE_WRITE, E_FILE_READ
         """
-        group = self.group()
-        if 0 not in group.transport.local_ranks:
-            return None
-        group.recorder = Recorder(path)
-        return group.recorder
+        return self.group().record(path)
 
-    def dispatch_weights(self, handle: Handle) -> Tensor:
+    def weights_of(self, topk_weights: Optional[TensorOrList], token_counts: Sequence[int]) -> Optional[list[Tensor]]:
+        """Router weights in the form that a handle keeps; see Handle.with_weights."""
+        return self._arguments.weights(topk_weights, token_counts)
+
+    def dispatch_weights(self, handle: Handle) -> TensorOrList:
         """The router weight of each received row; see Handle.row_weights."""
-        if handle.topk_weights is None:
+        if handle.weights is None:
             raise FuscoError("E_OPTION", "the handle has no router weights", hint="Give topk_weights to dispatch.")
-        return torch.ops.fusco.dispatch_weights(handle.topk_weights, handle.state, handle.rows, self.name)
+        arguments = (handle.weights, handle.states, handle.row_counts, self.name)
+        return self.joined(ops.dispatch_weights.call(self._is_each, *arguments), handle.is_list)
+
+    def origins(self, handle: Handle) -> TensorOrList:
+        """Where each received row comes from; see Handle.origins."""
+        made = ops.origins.call(self._is_each, handle.states, handle.row_counts, self.name)
+        return self.joined(made, handle.is_list)
+
+    def row_totals(self, handle: Handle) -> tuple[TensorOrList, TensorOrList]:
+        """Rows of the plan, and those beyond the bound; see Handle.recv_rows and Handle.overflow_rows."""
+        if self._views is None:
+            prepared = self.group().open(handle.states)
+            return torch.tensor([prepared.recv_rows], dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+        found = [views_of(state, views)[2:] for state, views in zip(handle.states, self._views)]
+        rows, overflow = (self.joined(list(totals), handle.is_list) for totals in zip(*found))
+        return rows, overflow
+
+    def check(self, handle: Handle) -> list[int]:
+        """Waits for planning and raises its errors; see Handle.check."""
+        group = self.group()
+        if isinstance(group, DeviceGroup):
+            return group.check(handle.states)
+        return [group.open(handle.states).recv_rows]
+
+    def check_peers(self) -> None:
+        """Raises what exchanges on GPUs have found until now, without waiting. Every other call does so as well.
+
+        Raises:
+            FuscoError: E_PEER_TIMEOUT names the ranks that did not arrive before the deadline; E_PEER_MISMATCH
+        """
+        group = self.group()
+        if isinstance(group, DeviceGroup):
+            group.check_peers()
 
     # -- the end
 
@@ -271,85 +343,44 @@ class ExpertShuffle:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- checks
+    # -- lists
 
-    def check_weights(self, weights: Optional[Tensor], tokens: int) -> Optional[Tensor]:
-        """Router weights as float32 [tokens, topk]. Raises E_SHAPE, E_DTYPE, E_BUFFER."""
-        if weights is None:
-            return None
-        _need("topk_weights", weights, Tensor, "E_DTYPE")
-        if weights.dtype not in FLOATS:
-            raise FuscoError("E_DTYPE", f"topk_weights are {weights.dtype}; they must be float32, float16 or bfloat16")
-        flat = weights.flatten(0, 1) if weights.dim() == 3 else weights
-        self._check_tensor("topk_weights", flat, (tokens, self.topk))
-        return flat.to(torch.float32)
+    def joined(self, parts: Sequence[Tensor], is_list: bool) -> TensorOrList:
+        """A result in the form of the arguments: a list, or one tensor."""
+        if is_list:
+            return list(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
-    def _check_ids(self, ids: Optional[Tensor]) -> Tensor:
-        if ids is None:
-            raise FuscoError("E_OPTION", "neither topk_ids nor a handle was given", hint="Give one of them.")
-        _need("topk_ids", ids, Tensor, "E_ROUTING_DTYPE")
-        if ids.dtype not in _INTEGERS:
-            raise FuscoError("E_ROUTING_DTYPE", f"topk_ids are {ids.dtype}")
-        flat = ids.flatten(0, 1) if ids.dim() == 3 else ids
-        if flat.dim() != 2 or flat.shape[1] != self.topk:
-            raise FuscoError("E_ROUTING_SHAPE", f"topk_ids have shape {tuple(ids.shape)}, not [tokens, {self.topk}]")
-        self._check_tensor("topk_ids", flat, tuple(flat.shape))
-        if flat.dtype == torch.int32:
-            return flat
-        if flat.dtype == torch.uint64:
-            flat = flat.view(torch.int64)
-            flat = torch.where(flat < 0, _LARGEST_ID, flat)
-        # Ids beyond 32 bits stay outside every range, and are refused with the others.
-        return flat.to(torch.int64).clamp(-2, _LARGEST_ID).to(torch.int32)
+    def _blocks(self, states: list[Tensor], is_list: bool) -> tuple[TensorOrList, TensorOrList]:
+        """expert_offsets and expert_counts."""
+        if self._views is None:
+            offsets, counts = ops.blocks.call(False, states, self.name)
+            return offsets[0], counts[0]
+        found = [views_of(state, views)[:2] for state, views in zip(states, self._views)]
+        if is_list:
+            return [offsets for offsets, _ in found], [counts for _, counts in found]
+        return joined_blocks(found)  # type: ignore[arg-type]
 
-    def _check_quantized(self, pair: Any, tokens: int) -> Quantized:
+    def _dispatch_quantized(self, pair: Quantized, handle: Handle) -> Any:
         if len(pair) != 2:
             raise FuscoError("E_DTYPE", f"x has {len(pair)} tensors", hint="Give one tensor, or codes and scales.")
-        codes, scales = pair
-        _need("codes", codes, Tensor, "E_DTYPE")
-        _need("scales", scales, Tensor, "E_DTYPE")
-        fp8_rows.check_pair(codes, scales)
-        self._check_tensor("the codes", codes, (tokens, self.hidden))
-        return codes, scales
+        codes, scales = self._arguments.quantized(*pair, handle.token_counts)
+        for each in zip(codes, scales):
+            fp8_rows.check_pair(*each)
+        made = ops.dispatch_quantized.call(self._is_each, codes, scales, handle.states, handle.row_counts, self.name)
+        self._learn_rows(handle, made[0])
+        return tuple(self.joined(parts, isinstance(pair[0], list)) for parts in made)
 
-    def _check_rows(self, name: str, rows: Tensor, needed: Optional[int]) -> Tensor:
-        _need(name, rows, Tensor, "E_DTYPE")
-        if rows.dtype not in FLOATS:
-            raise FuscoError("E_DTYPE", f"{name} is {rows.dtype}; it must be float32, float16 or bfloat16")
-        flat = rows.flatten(0, 1) if rows.dim() == 3 else rows
-        self._check_tensor(name, flat, (flat.shape[0] if needed is None else needed, self.hidden))
-        return flat
+    def _learn_rows(self, handle: Handle, rows: Sequence[Tensor]) -> None:
+        """Keeps what the host has learned about a plan of a GPU."""
+        if self._views is not None and self._bound < 0 and not torch.compiler.is_compiling():
+            handle.row_counts = [part.shape[0] for part in rows]
 
-    def _check_tensor(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-        if tensor.device.type != "cpu":
-            raise FuscoError(
-                "E_BACKEND",
-                f"{name} is on {tensor.device}; the backends for it are not in this version of the Python package",
-                hint="Give CPU tensors: this version has the host backend only.",
-            )
-        if tuple(tensor.shape) != shape:
-            raise FuscoError("E_SHAPE", f"{name} has shape {tuple(tensor.shape)}, not {shape}")
-        if not tensor.is_contiguous():
-            raise FuscoError("E_BUFFER", f"{name} is not contiguous", hint=f"Give {name}.contiguous().")
-
-    def _splits_of(self, tokens: int, splits: Optional[Sequence[int]]) -> list[int]:
-        """Tokens of each local rank."""
-        ranks = len(self.local_ranks)
-        if splits is None:
-            counts = [tokens * (rank + 1) // ranks - tokens * rank // ranks for rank in range(ranks)]
-        else:
-            if isinstance(splits, int):
-                raise FuscoError("E_SHAPE", f"splits is {splits!r}; it must list the tokens of each local rank")
-            counts = [count("a split", split) for split in splits]
-            if len(counts) != ranks or sum(counts) != tokens:
-                raise FuscoError("E_SHAPE", f"splits {counts} do not divide {tokens} tokens among {ranks} local ranks")
-        for rank, most in zip(self.local_ranks, counts):
-            if most > self.max_tokens:
-                raise FuscoError(
-                    "E_LIMIT",
-                    f"rank {rank} has {most} tokens > max_tokens {self.max_tokens}",
-                    rank=rank,
-                    value=most,
-                    limit=self.max_tokens,
-                )
-        return counts
+    def _known_rows(self, handle: Handle) -> Optional[list[int]]:
+        """Rows that combine must be given; None if the operator finds out."""
+        if handle.has_row_counts:
+            return handle.row_counts
+        if self._views is None or torch.compiler.is_compiling():
+            return None
+        handle.row_counts = self.check(handle)
+        return handle.row_counts

@@ -1,0 +1,91 @@
+// The places of one token's rows, and what follows from them for the ranks that exchange them. One call per
+// entry, on processors and GPUs.
+#pragma once
+
+#include "plan_types.hpp"
+
+namespace fusco {
+
+// A slot that an entry does not have at a rank.
+constexpr uint32_t noSlot = 0xffffffffu;
+// Marks the slot in which a token's row arrives at a rank: the lowest of its slots there.
+constexpr uint32_t isLanding = 0x80000000u;
+
+FUSCO_ON_BOTH inline uint32_t countBits(uint64_t bits) {
+#ifdef __CUDA_ARCH__
+  return static_cast<uint32_t>(__popcll(bits));
+#else
+  return static_cast<uint32_t>(__builtin_popcountll(bits));
+#endif
+}
+
+// A set of ranks below 64.
+struct RankBits {
+  uint64_t bits = 0;
+
+  FUSCO_ON_BOTH bool has(uint32_t rank) const { return (bits >> rank & 1) != 0; }
+  FUSCO_ON_BOTH void add(uint32_t rank) { bits |= uint64_t{1} << rank; }
+  FUSCO_ON_BOTH uint32_t count() const { return countBits(bits); }
+  // Its ranks below `rank`.
+  FUSCO_ON_BOTH uint32_t below(uint32_t rank) const { return countBits(bits & ((uint64_t{1} << rank) - 1)); }
+};
+
+// What a token's rank adds in a one-pass combine, in the order of ranks and then of k: each row on its own
+// device, and one partial sum for each rank of another device.
+struct TermOrder {
+  bool isTerm = false;    // whether the entry at hand is one of them; of a partial sum, the lowest k is
+  uint32_t position = 0;  // of the entry among them
+  uint32_t terms = 0;     // of the token
+  RankBits senders;       // ranks of other devices with rows of the token
+};
+
+struct TokenPlaces {
+  const Place *at;  // [topk]; peer: a rank
+  uint32_t topk;
+
+  FUSCO_ON_BOTH bool isKept(uint32_t k) const { return at[k].row >= 0; }
+
+  // Whether a kept entry has the lowest slot of the token at its rank.
+  FUSCO_ON_BOTH bool isLowest(uint32_t k) const {
+    for (uint32_t other = 0; other < topk; other++) {
+      if (isKept(other) && at[other].peer == at[k].peer && at[other].row < at[k].row) return false;
+    }
+    return true;
+  }
+
+  // What rank `here` must know of an entry: its slot there, marked if the row arrives in it, or noSlot.
+  FUSCO_ON_BOTH uint32_t arrival(uint32_t k, uint32_t here) const {
+    if (!isKept(k) || at[k].peer != here) return noSlot;
+    return static_cast<uint32_t>(at[k].row) | (isLowest(k) ? isLanding : 0);
+  }
+
+  // Where a rank with the devices' ranks `local` sends an entry's row: every slot on the device, the landing
+  // slot at each other rank.
+  FUSCO_ON_BOTH Place send(uint32_t k, RankBits local, int32_t noRow) const {
+    if (!isKept(k) || local.has(at[k].peer) || isLowest(k)) return at[k];
+    return {at[k].peer, noRow};
+  }
+
+  FUSCO_ON_BOTH TermOrder termOrder(uint32_t k, RankBits local) const {
+    TermOrder order;
+    order.isTerm = isKept(k);
+    const uint32_t rank = at[k].peer;
+    const bool isLocal = isKept(k) && local.has(rank);
+    for (uint32_t other = 0; other < topk; other++) {
+      if (!isKept(other)) continue;
+      const uint32_t peer = at[other].peer;
+      if (!local.has(peer)) {
+        order.senders.add(peer);
+        if (!isLocal && peer == rank && other < k) order.isTerm = false;
+        continue;
+      }
+      order.terms++;
+      if (order.isTerm && (peer < rank || (peer == rank && other < k))) order.position++;
+    }
+    order.terms += order.senders.count();
+    if (order.isTerm) order.position += order.senders.below(rank);
+    return order;
+  }
+};
+
+}  // namespace fusco

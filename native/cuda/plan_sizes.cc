@@ -1,0 +1,98 @@
+#include "plan_sizes.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "failure.hpp"
+#include "plan_layout.h"
+#include "quota_work.hpp"
+
+namespace fusco::cuda {
+
+namespace {
+
+using planning::Placement;
+using planning::Spec;
+
+// Entries that a warp counts at least, except in small tables.
+constexpr uint32_t leastTileEntries = 256;
+// A small table has a tile for each warp of a block.
+constexpr uint32_t fewTiles = 32;
+constexpr uint32_t warpLanes_ = 32;
+// Words of counters for each entry of a rank, at most.
+constexpr uint64_t counterWordsPerEntry = 4;
+
+uint32_t roundUp(uint64_t value, uint32_t unit) {
+  return static_cast<uint32_t>((value + unit - 1) / unit * unit);
+}
+
+// A tile has whole tokens, and all lanes of a warp work on it.
+void layTiles(PlanSizes &sizes) {
+  const uint32_t unit = std::lcm(warpLanes_, sizes.topk);
+  const uint64_t entries = std::max<uint64_t>(1, sizes.maxEntries());
+  // Few tiles for many targets, so that their counters take little memory.
+  const uint64_t mostTiles = std::max<uint64_t>(1, counterWordsPerEntry * entries / sizes.targets);
+  const uint64_t wanted = (entries + mostTiles - 1) / mostTiles;
+  const uint64_t small = (entries + fewTiles - 1) / fewTiles;
+  sizes.tileEntries = roundUp(std::max(wanted, std::min<uint64_t>(leastTileEntries, small)), unit);
+  sizes.tiles = static_cast<uint32_t>((entries + sizes.tileEntries - 1) / sizes.tileEntries);
+}
+
+// Throws E_LIMIT unless every plan of these options stays within the format.
+void checkLimits(const PlanSizes &sizes) {
+  const uint64_t rows = mostRecvRows(sizes);
+  if (sizes.maxEntries() <= FUSCO_MAX_ROWS && rows <= FUSCO_MAX_ROWS) return;
+  throw Failure(FUSCO_E_LIMIT, "max_tokens %u: a rank may receive %llu rows, the limit is %d",
+                sizes.maxTokens, rows, FUSCO_MAX_ROWS)
+      .limited(rows, FUSCO_MAX_ROWS);
+}
+
+}  // namespace
+
+PlanSizes planSizes(const Spec &spec, const fusco_cuda_plan_limits &limits) {
+  if (spec.maxRows > 0) {
+    throw Failure(
+        FUSCO_E_OPTION,
+        "planning on the device has no max_rows: max_recv_rows of its limits bounds receive buffers");
+  }
+  if (spec.ranks > maxRanks) {
+    throw Failure(FUSCO_E_OPTION, "%u ranks; planning on the device takes 1 to %u", spec.ranks, maxRanks)
+        .limited(spec.ranks, maxRanks);
+  }
+  const Placement &placement = spec.placement;
+  PlanSizes sizes{};
+  sizes.ranks = spec.ranks;
+  sizes.ranksPerNode = spec.ranksPerNode;
+  sizes.nodes = spec.nodes;
+  sizes.experts = spec.experts;
+  sizes.instances = placement.instances;
+  sizes.targets = spec.targets();
+  if (spec.hasQuotas()) {
+    sizes.groups = static_cast<uint32_t>(planning::groupReplicas(placement).first.size()) - 1;
+  }
+  sizes.topk = spec.topk;
+  sizes.capacity = spec.capacity;
+  sizes.align = spec.align;
+  sizes.maxTokens = limits.max_tokens;
+  sizes.maxRecvRows = limits.max_recv_rows == 0 ? FUSCO_MAX_ROWS : limits.max_recv_rows;
+  for (uint32_t rank = 0; rank < spec.ranks; rank++) {
+    sizes.maxLocal = std::max(sizes.maxLocal, placement.rankFirst[rank + 1] - placement.rankFirst[rank]);
+  }
+  sizes.isFlat = spec.isFlat() ? 1 : 0;
+  sizes.balance = spec.balance;
+  checkLimits(sizes);
+  layTiles(sizes);
+  return sizes;
+}
+
+uint64_t mostRecvRows(const PlanSizes &sizes) {
+  return uint64_t{sizes.ranks} * sizes.maxTokens * std::min(sizes.topk, sizes.maxLocal) +
+         uint64_t{sizes.maxLocal} * (sizes.align - 1);
+}
+
+uint64_t planBufferBytes(const PlanSizes &sizes) {
+  PlanBuffer unused;
+  return layPlanBuffer(sizes, nullptr, unused);
+}
+
+}  // namespace fusco::cuda

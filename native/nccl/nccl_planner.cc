@@ -1,0 +1,235 @@
+#include "nccl_planner.hpp"
+
+#include "cuda_exchange.hpp"
+#include "options_digest.hpp"
+
+namespace fusco::nccl {
+
+using cuda::PlanParams;
+
+namespace {
+
+// What differs between the calls of a number: its digest is compared by kernels.
+uint64_t digestOf(const fusco_nccl_call &call) { return call.digest ^ 0x2545f4914f6cdd1du; }
+
+RankBits only(uint32_t rank) {
+  RankBits ranks;
+  ranks.add(rank);
+  return ranks;
+}
+
+}  // namespace
+
+Planner::Planner(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_plan_options &options,
+                 const fusco_cuda_plan_limits &limits)
+    : group_(std::move(group)),
+      spec_(planning::makeSettledSpec(options)),
+      sizes_(cuda::planSizes(spec_, limits)) {
+  const Neighbors &neighbors = group_->neighbors();
+  if (spec_.ranks != neighbors.ranks) {
+    throw Failure(FUSCO_E_OPTION, "options of %u ranks for a group of %u", spec_.ranks, neighbors.ranks)
+        .limited(spec_.ranks, neighbors.ranks);
+  }
+  if (neighbors.count() != neighbors.ranks) {
+    throw Failure(
+        FUSCO_E_BACKEND,
+        "planning on the device needs all ranks on one machine; %u of %u are on the machine of rank "
+        "%u: plan on the host",
+        neighbors.count(), neighbors.ranks, neighbors.rank);
+  }
+  if (neighbors.ranks == 1) {
+    const std::lock_guard<std::mutex> lock(group_->context().mutex);
+    alone_ = std::make_shared<cuda::DevicePlanner>(group_->contextHandle(), options, limits);
+    return;
+  }
+  group_->enter(call);
+  group_->refuseCapture(FUSCO_E_OPTION, "a planner cannot be made in a capture: plan once before");
+  compareOptions();
+  {
+    const std::lock_guard<std::mutex> lock(group_->context().mutex);
+    const std::vector<uint32_t> ranks = {neighbors.rank};
+    tables_ = std::make_unique<cuda::PlacedTables>(group_->context(), 0, spec_, sizes_, ranks);
+  }
+  PeerNeed need;
+  need.facts = cuda::factBytes(sizes_);
+  group_->peers().reserve(call, need);
+}
+
+void Planner::compareOptions() {
+  struct Told {
+    planning::Digest options;
+    uint32_t maxTokens, maxRecvRows;
+  };
+  const Neighbors &neighbors = group_->neighbors();
+  const Told local = {planning::optionsDigest(spec_, 0), sizes_.maxTokens, sizes_.maxRecvRows};
+  std::vector<Told> all(neighbors.ranks);
+  group_->throughDevice(&local, sizeof local, all.data(), neighbors.ranks * sizeof local,
+                        "comparing the options of planners",
+                        [&](const uint8_t *from, uint8_t *to) { group_->allGather(from, to, sizeof local); });
+  for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
+    const bool sameOptions = all[rank].options == local.options;
+    if (sameOptions && all[rank].maxTokens == local.maxTokens && all[rank].maxRecvRows == local.maxRecvRows) {
+      continue;
+    }
+    throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u plans with other %s than rank %u", rank,
+                  sameOptions ? "limits" : "options", neighbors.rank)
+        .atRank(rank);
+  }
+}
+
+uint8_t *Planner::checkBuffer(const fusco_buffer &buffer) const {
+  cuda::checkPlanBuffer(buffer, group_->neighbors().rank, sizes_);
+  const std::lock_guard<std::mutex> lock(group_->context().mutex);
+  group_->context().checkReach("plan buffers", 0, buffer.data);
+  return static_cast<uint8_t *>(buffer.data);
+}
+
+void Planner::plan(const fusco_nccl_call &call, const fusco_ids &ids, uint8_t *buffer) {
+  const Neighbors &neighbors = group_->neighbors();
+  const uint32_t self = neighbors.rank;
+  cuda::CudaContext &context = group_->context();
+  cuda::checkIds(ids, self, sizes_, [&](const void *address) {
+    const std::lock_guard<std::mutex> lock(context.mutex);
+    context.checkReach("ids", 0, address);
+  });
+  if (alone_ != nullptr) {
+    const std::lock_guard<std::mutex> lock(context.mutex);
+    alone_->plan({ids}, {buffer});
+    return;
+  }
+  const cuda::OnDevice here(group_->device());
+  const cudaStream_t stream = context.stream(0);
+  group_->enter(call);
+  group_->followStream(stream);
+  const PeerMemory &peers = group_->peers();
+  PlanParams params = tables_->params();
+  params.ids[0] = {ids.data, ids.tokens, ids.dtype};
+  params.buffers[self] = buffer;
+  params.hasOthers = 1;
+  for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
+    params.deviceRanks[rank] = only(rank);
+    params.inbox[rank] = peers.factInbox(rank);
+  }
+  const cuda::OnePassCommon signals = peers.common({}, 1, digestOf(call));
+  if (isFused_ && cuda::isFusedPlan(sizes_)) {
+    group_->must(cuda::launchFusedPlan(params, 0, &signals, stream), "launching a plan");
+  } else {
+    cuda::EdgeParams edge{};
+    edge.common = signals;
+    edge.addresses = peers.addresses();
+    const auto part = [&](cuda::PlanPart number) {
+      group_->must(cuda::launchPlanPart(params, number, &signals, stream), "launching a part of a plan");
+    };
+    part(cuda::planCounts);
+    group_->must(cuda::launchBeginEdge(edge, stream), "gathering the facts of a plan");
+    part(cuda::planSlots);
+    group_->must(cuda::launchEndEdge(signals, stream), "telling where rows go");
+    part(cuda::planForward);
+  }
+  group_->leaveStream(stream);
+}
+
+BufferedPlan::BufferedPlan(std::shared_ptr<Planner> planner, uint8_t *buffer, int64_t tokens)
+    : planner_(std::move(planner)),
+      reader_(planner_->group().context(), 0, planner_->spec(), planner_->sizes(), buffer,
+              planner_->group().neighbors().rank),
+      known_(1) {
+  known_[0].tokens = tokens;
+  const cuda::PlanSizes &sizes = planner_->sizes();
+  Group &group = planner_->group();
+  if (planner_->alone() != nullptr) {
+    std::vector<uint32_t> known;
+    if (tokens >= 0) known.push_back(static_cast<uint32_t>(tokens));
+    alone_ = std::make_shared<cuda::BufferedPlan>(planner_->alone(), std::vector<uint8_t *>{buffer}, known);
+    return;
+  }
+  DeviceMadePlan made;
+  made.sizes = *cuda::bufferedSizes(planner_->spec(), group.context().host, 1);
+  made.sizes.firstRank = group.neighbors().rank;
+  made.memory = cuda::exchangeTables(sizes, buffer);
+  made.bytes = cuda::planBufferBytes(sizes);
+  made.maxTokens = sizes.maxTokens;
+  made.allTokens = uint64_t{sizes.ranks} * sizes.maxTokens;
+  made.mostLandingRows = sizes.maxTokens * cuda::landingRowsPerToken(sizes, only(group.neighbors().rank));
+  plan_ = std::make_shared<Plan>(planner_->groupHandle(), made);
+}
+
+bool BufferedPlan::isCapturing() const {
+  Group &group = planner_->group();
+  return group.isCapturing(group.context().stream(0));
+}
+
+namespace {
+
+// Runs an exchange of a group of one rank.
+template <class F>
+void runOnContext(Group &group, fusco_nccl_report &report, F run) {
+  cuda::CudaContext &context = group.context();
+  const std::lock_guard<std::mutex> lock(context.mutex);
+  context.checkAlive();
+  auto measured = fusco_sized<fusco_cuda_report>();
+  const uint64_t start = monotonicNs();
+  run(measured);
+  report.stats = measured.stats;
+  report.stats.started = start;
+  report.stats.nanoseconds = monotonicNs() - start;
+  report.enqueued = 1;
+}
+
+}  // namespace
+
+void BufferedPlan::runAlone(const fusco_dispatch_call &call, fusco_nccl_report &report) {
+  runOnContext(planner_->group(), report, [&](fusco_cuda_report &measured) {
+    cuda::dispatch(*alone_, FUSCO_CUDA_PATH_AUTO, call, measured);
+  });
+}
+
+void BufferedPlan::runAlone(const fusco_combine_call &call, fusco_nccl_report &report) {
+  runOnContext(planner_->group(), report,
+               [&](fusco_cuda_report &measured) { cuda::combine(*alone_, call, measured); });
+}
+
+void BufferedPlan::runAlone(const fusco_weight_gradient_call &call, fusco_nccl_report &report) {
+  runOnContext(planner_->group(), report,
+               [&](fusco_cuda_report &measured) { cuda::weightGradient(*alone_, call, measured); });
+}
+
+void BufferedPlan::runAlone(const fusco_combine_gradient_call &call, fusco_nccl_report &report) {
+  runOnContext(planner_->group(), report,
+               [&](fusco_cuda_report &measured) { cuda::combineGradient(*alone_, call, measured); });
+}
+
+fusco_nccl_bytes BufferedPlan::bytesAlone() const {
+  auto bytes = fusco_sized<fusco_nccl_bytes>();
+  bytes.tables = alone_->bytes();
+  bytes.enqueues = 1;
+  return bytes;
+}
+
+cuda::PlanState BufferedPlan::finished() {
+  if (alone_ != nullptr) {
+    const std::lock_guard<std::mutex> lock(planner_->group().context().mutex);
+    return alone_->finished(0);
+  }
+  Group &group = planner_->group();
+  group.enter(fusco_sized<fusco_nccl_call>());
+  group.refuseCapture(FUSCO_E_OPTION, "a capture cannot wait for planning: give max_recv_rows");
+  cuda::Event done;
+  done.create(group.device(), cuda::Timing::off);
+  group.record(done, group.context().stream(0));
+  group.waitFor(done.get(), "planning");
+  group.check();
+  // A bad id is no failure of the group.
+  group.leave();
+  const cuda::PlanState state = reader_.state();
+  known_[0] = {state.tokens, state.recvRows};
+  return state;
+}
+
+uint64_t BufferedPlan::packShard(const fusco_buffer &shard) {
+  finished();
+  const std::lock_guard<std::mutex> lock(planner_->group().context().mutex);
+  return reader_.packShard(shard);
+}
+
+}  // namespace fusco::nccl

@@ -1,0 +1,274 @@
+// Exchanges along plans that each rank made on its own device: all ranks on one machine.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Cuda } from '../../../executor/backends/cuda/context.ts';
+import type { DeviceExchange } from '../../../executor/deviceExchange.ts';
+import { createGroup, type Group } from '../../../executor/group.ts';
+import { decodePlan } from '../../../planner/format/decode.ts';
+import { planId } from '../../../planner/format/digest.ts';
+import { loadPlanner, nodeSha256 } from '../../../planner/node.ts';
+import type { VerifiedPlan } from '../../../planner/plan.ts';
+import type { RoutingTable } from '../../../planner/routing.ts';
+import type { PlanOptions } from '../../../planner/spec.ts';
+import { makeRouting, toTables } from '../../support/workloads.ts';
+import { idsUp, routingOf } from '../deviceExchanges.ts';
+import { assertSameOutputs, makeInputs, outputsOf, runCalls, runExchanges } from '../exchanges.ts';
+import { assertSame, Buffers, rejection } from '../support.ts';
+import type { RankCase } from './cases.ts';
+
+const EXPERTS = 16;
+const TOPK = 4;
+/** Processes that take turns on one GPU need much longer for each. */
+const REPLAYS = process.env.FUSCO_TEST_ONE_GPU === '0' ? 200 : 40;
+const ROW_BYTES = 1024;
+
+function optionsOf(ranks: number): PlanOptions[] {
+  const common = { experts: EXPERTS, ranks, hidden: ROW_BYTES / 2 };
+  return [
+    { ...common, strategy: 'flat', align: 8 },
+    { ...common, ranksPerNode: 1, strategy: 'hier', capacity: 30 },
+    { ...common, ranksPerNode: 1, strategy: 'hier', sum: 'token' },
+    ...(ranks % 2 === 0 && ranks > 2 ? [{ ...common, ranksPerNode: 2, strategy: 'hier' } as const] : []),
+  ];
+}
+
+function tablesOf(ranks: number, tokens: number, seed: number): RoutingTable[] {
+  const family = seed % 2 === 0 ? 'hotExperts' : 'raggedSources';
+  return toTables(
+    makeRouting({ family, seed, ranks, tokens, topk: TOPK, experts: EXPERTS, masked: 0.1 }),
+    TOPK,
+  );
+}
+
+/** Plans this rank's table on its device. */
+function planOnDevice(
+  group: Group,
+  buffers: Buffers,
+  tables: readonly RoutingTable[],
+  { ranks: _, ...options }: PlanOptions,
+  bound?: number,
+): Promise<DeviceExchange> {
+  const own = [tables[group.localRanks[0]!]!];
+  const call = routingOf(own, idsUp(buffers, own), bound);
+  const maxTokens = Math.max(1, ...tables.map(({ tokens }) => tokens));
+  return group.planOnDevice({ ...options, ...call, maxTokens });
+}
+
+async function expectedOf(plan: VerifiedPlan, input: ReturnType<typeof makeInputs>) {
+  using reference = await createGroup({ ranks: plan.spec.ranks, backend: 'host' });
+  return runExchanges(reference, plan, input);
+}
+
+/** All ranks are on one machine. */
+export function deviceExchangeCases(ranks: number, cuda: Cuda): RankCase[] {
+  return [
+    ...optionsOf(ranks).flatMap((options) =>
+      [0, 1, 33, 700].map(
+        (tokens): RankCase => ({
+          name: `device plans: ${options.strategy} ${options.ranksPerNode ?? 'all'} ${options.sum ?? ''}, ${tokens} tokens`,
+          async run(group) {
+            const wasm = await loadPlanner();
+            const rank = group.localRanks[0]!;
+            const tables = tablesOf(ranks, tokens, tokens);
+            const plan = wasm.planAll(tables, options);
+            using buffers = new Buffers(cuda);
+            using exchange = await planOnDevice(group, buffers, tables, options);
+            assert.deepEqual(exchange.recvRows, [plan.shards[rank]!.recvRows]);
+            for (const rowBytes of [ROW_BYTES, 24]) {
+              const input = makeInputs(plan, 'bf16', rowBytes, 28, true);
+              const found = await runCalls(exchange, plan, input, group.localRanks, buffers);
+              assertSameOutputs(found, outputsOf(await expectedOf(plan, input), rank), input);
+            }
+            assert.equal(await exchange.planId(), await planId(plan, nodeSha256));
+          },
+        }),
+      ),
+    ),
+    {
+      name: 'device plans: plan and save are those of the planner, on all ranks',
+      async run(group) {
+        const wasm = await loadPlanner();
+        const folder = mkdtempSync(join(tmpdir(), 'fusco-device-'));
+        for (const [i, options] of optionsOf(ranks).entries()) {
+          const tables = tablesOf(ranks, 40, i);
+          const expected = await planId(wasm.planAll(tables, options), nodeSha256);
+          using buffers = new Buffers(cuda);
+          using exchange = await planOnDevice(group, buffers, tables, options);
+          assert.equal(await planId(await exchange.plan(), nodeSha256), expected);
+          const path = join(folder, `${i}.fusco`);
+          assert.equal(await exchange.save(path), expected);
+          if (group.localRanks[0] !== 0) continue;
+          assert.equal(await (await decodePlan(readFileSync(path), nodeSha256)).planId, expected);
+        }
+        rmSync(folder, { recursive: true });
+      },
+    },
+    {
+      name: 'device plans: a bad id of one rank is its error, and that of the plan on all ranks',
+      async run(group) {
+        const rank = group.localRanks[0]!;
+        const [options] = optionsOf(ranks) as [PlanOptions];
+        const tables = tablesOf(ranks, 12, 2);
+        const odd = ranks - 1;
+        tables[odd]!.ids[5] = EXPERTS;
+        using buffers = new Buffers(cuda);
+        using exchange = await planOnDevice(group, buffers, tables, options, 12 * ranks * TOPK + 8 * EXPERTS);
+        if (rank === odd) assert.equal(await rejection(exchange.shardDigests()), 'E_ROUTING_ID');
+        assert.equal(await rejection(exchange.planId()), 'E_ROUTING_ID');
+        assert.equal(await rejection(exchange.plan()), 'E_ROUTING_ID');
+      },
+    },
+    ...optionsOf(ranks).map(
+      (options): RankCase => ({
+        name: `device plans: ${REPLAYS} replays with other ids and random delays, ${options.strategy} ${options.ranksPerNode ?? 'all'}`,
+        async run(group) {
+          const wasm = await loadPlanner();
+          const rank = group.localRanks[0]!;
+          const tokens = 48;
+          const bound = tokens * ranks * TOPK + 8 * EXPERTS;
+          const plain = (seed: number) =>
+            toTables(
+              makeRouting({
+                family: 'hotExperts',
+                seed,
+                ranks,
+                tokens,
+                topk: TOPK,
+                experts: EXPERTS,
+                masked: 0.1,
+              }),
+              TOPK,
+            );
+          const first = wasm.planAll(plain(0), options);
+          const input = makeInputs(first, 'bf16', ROW_BYTES, 28, true);
+          using buffers = new Buffers(cuda);
+          const ids = idsUp(buffers, [plain(0)[rank]!]);
+          const rows = buffers.up([input.rows[rank]!]);
+          const weights = buffers.up([input.weights[rank]!]);
+          const received = buffers.poisoned([bound * ROW_BYTES]);
+          const combined = buffers.poisoned([tokens * ROW_BYTES]);
+          const open: DeviceExchange[] = [];
+          const { ranks: _, ...rest } = options;
+          const step = async () => {
+            const call = { ...rest, ...routingOf([plain(0)[rank]!], ids, bound), maxTokens: tokens };
+            const exchange = await group.planOnDevice(call);
+            open.push(exchange);
+            await exchange.dispatch({ payloads: [{ rowBytes: ROW_BYTES, from: rows, to: received }] });
+            await exchange.combine({
+              dtype: 'bf16',
+              rowBytes: ROW_BYTES,
+              from: received,
+              to: combined,
+              weights,
+            });
+          };
+          await step();
+          using graph = await cuda.captureAsync(step);
+          const delay = buffers.poisoned([32 << 20]);
+          for (let replay = 1; replay <= REPLAYS; replay++) {
+            const tables = plain(replay);
+            cuda.copy(0, ids[0]!, tables[rank]!.ids, tables[rank]!.ids.byteLength);
+            // Ranks are late in turn, by up to some milliseconds.
+            if (replay % ranks === rank) for (let i = 0; i < replay % 7; i++) cuda.fill(delay[0]!, i);
+            graph.launch();
+            if (replay % 11 === 0) await step();
+            if (replay % 5 !== 0) continue;
+            const plan = wasm.planAll(tables, options);
+            const expected = await expectedOf(plan, input);
+            const wanted = expected.received[rank]!;
+            const [found] = buffers.down(received) as [Uint8Array];
+            assertSame(`replay ${replay}: received`, [found.subarray(0, wanted.length)], [wanted], ROW_BYTES);
+            assertSame(
+              `replay ${replay}: combined`,
+              buffers.down(combined),
+              [expected.combined[rank]!],
+              ROW_BYTES,
+            );
+          }
+          for (const exchange of open) exchange.close();
+        },
+      }),
+    ),
+    {
+      name: 'device plans: planners of two sizes in turn, with delays',
+      async run(group) {
+        const wasm = await loadPlanner();
+        const rank = group.localRanks[0]!;
+        using buffers = new Buffers(cuda);
+        const [scratch] = buffers.poisoned([32 << 20]);
+        const sides = [];
+        for (const [i, tokens] of [300, 9].entries()) {
+          const { ranks: _, ...options } = optionsOf(ranks)[i]!;
+          const tables = tablesOf(ranks, tokens, 2 + i);
+          const plan = wasm.planAll(tables, { ...options, ranks });
+          const input = makeInputs(plan, 'bf16', ROW_BYTES, 28, true);
+          const bound = tables.reduce((sum, { ids }) => sum + ids.length, 8 * EXPERTS);
+          const maxTokens = Math.max(1, ...tables.map((table) => table.tokens));
+          const own = [tables[rank]!];
+          sides.push({
+            call: { ...options, ...routingOf(own, idsUp(buffers, own), bound), maxTokens },
+            from: buffers.up([input.rows[rank]!]),
+            to: buffers.poisoned([bound * ROW_BYTES]),
+            expected: (await expectedOf(plan, input)).received[rank]!,
+          });
+        }
+        for (let turn = 0; turn < 20; turn++) {
+          if (turn % ranks === rank) for (let i = 0; i < turn % 5; i++) cuda.fill(scratch!, i);
+          // No exchange in between: a rank that is ahead tells the counts of the second plan early.
+          const made: DeviceExchange[] = [];
+          for (const { call } of sides) made.push(await group.planOnDevice(call));
+          for (const [i, { from, to }] of sides.entries())
+            await made[i]!.dispatch({ payloads: [{ rowBytes: ROW_BYTES, from, to }] });
+          for (const [i, { to, expected }] of sides.entries()) {
+            const [found] = buffers.down(to) as [Uint8Array];
+            assertSame(
+              `turn ${turn}, plan ${i}`,
+              [found.subarray(0, expected.length)],
+              [expected],
+              ROW_BYTES,
+            );
+            made[i]!.close();
+          }
+        }
+      },
+    },
+    {
+      name: 'device plans: a rank that is 50 ms late',
+      async run(group) {
+        const wasm = await loadPlanner();
+        const rank = group.localRanks[0]!;
+        for (const [i, options] of optionsOf(ranks).entries()) {
+          const tables = tablesOf(ranks, 40, i);
+          const plan = wasm.planAll(tables, options);
+          const input = makeInputs(plan, 'bf16', ROW_BYTES, 28, true);
+          using buffers = new Buffers(cuda);
+          if (rank === i % ranks) await new Promise((resolve) => setTimeout(resolve, 50));
+          using exchange = await planOnDevice(group, buffers, tables, options);
+          const found = await runCalls(exchange, plan, input, group.localRanks, buffers);
+          assertSameOutputs(found, outputsOf(await expectedOf(plan, input), rank), input);
+        }
+      },
+    },
+  ];
+}
+
+/** Ranks on several machines plan on the host. */
+export function refusedDevicePlans(ranks: number, cuda: Cuda): RankCase[] {
+  return [
+    {
+      name: 'device plans: refused across machines, and the group goes on',
+      async run(group) {
+        const [options] = optionsOf(ranks) as [PlanOptions];
+        const tables = tablesOf(ranks, 8, 1);
+        using buffers = new Buffers(cuda);
+        assert.equal(await rejection(planOnDevice(group, buffers, tables, options)), 'E_BACKEND');
+        const rank = group.localRanks[0]!;
+        const { ranks: _, ...rest } = options;
+        await group.planLocal([tables[rank]!], rest);
+      },
+    },
+  ];
+}

@@ -1,0 +1,214 @@
+"""Tests of the Python package on GPUs, for tools/gpu/check.sh and multi.sh: no pytest, and a library that is built.
+
+FUSCO_LIBRARY=libfusco.so python3 torch_package.py RESULTS [SECONDS [one-by-one]]        default 150 seconds
+
+Runs the cases of native/python/tests/gpu_cases.py and gpu_ranks.py, trains the model of the examples on 1, 2 and 4
+GPUs, and times steps against all_to_all_single. RESULTS gets torch-cases.json, torch-training.json and
+torch-steps.json. What does not fit into SECONDS is left out and named. `one-by-one` runs nothing at the same time, to
+look for the cause of a failure. Exit 1: a case failed, or was left out.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+
+PYTHON = Path(__file__).resolve().parents[2] / "native/python"
+sys.path[:0] = [str(PYTHON), str(PYTHON / "tests")]
+# A group that fails waits for its late ranks, at most this long.
+MOST_GROUP_S = 100
+# After one of its processes has failed: a little more than the deadline of what waits for it.
+MOST_FAILING_S = 25
+# What a program may need to end its own processes.
+PARTING_S = 10
+results = Path(sys.argv[1])
+end = time.monotonic() + float(sys.argv[2] if len(sys.argv) > 2 else 150)
+one_by_one = sys.argv[3:] == ["one-by-one"]
+
+
+def left_s():
+    return end - time.monotonic()
+
+
+def run_cases(folder, names):
+    """A process: runs cases of one process, and writes what they gave, until CUDA can no longer be used."""
+    import gpu_cases
+
+    done = []
+    for case in gpu_cases.ONE_GPU + gpu_cases.SEVERAL_GPUS:
+        if case.__name__ in names:
+            done.append(gpu_cases.run_case(case))
+            Path(folder, "0.json").write_text(json.dumps(done))
+            if "CUDA error" in done[-1]["problem"] or "cannot be used any more" in done[-1]["problem"]:
+                os._exit(1)
+
+
+def run_ranks(rank, ranks, folder, names):
+    """A process of a group."""
+    import gpu_ranks
+
+    gpu_ranks.run_rank(rank, ranks, folder, names)
+
+
+def in_environment(allocator, target, *arguments):
+    """A process: sets what PyTorch reads when it is imported."""
+    # What waits for a rank that has failed ends, and names it.
+    os.environ.setdefault("FUSCO_DEADLINE_MS", "20000")
+    if allocator:
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = os.environ["PYTORCH_ALLOC_CONF"] = allocator
+    target(*arguments)
+
+
+def in_processes(title, target, ranks, names, allocator=""):
+    """Runs cases in new processes; those behind a case that failed get further processes. Returns the results."""
+    found, waiting = [], list(names)
+    while waiting and left_s() > 10:
+        ended = results_of(target, ranks, waiting, allocator)
+        found += [{"where": title, **each} for each in ended]
+        waiting = waiting[len(ended) :]
+    return found + [{"where": title, "case": name, "seconds": 0, "problem": "left out"} for name in waiting]
+
+
+def results_of(target, ranks, names, allocator):
+    """Results of the first cases: all of them, or up to the one after which a process ended; at least one."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        places = [(rank, ranks) for rank in range(ranks)] or [()]
+        processes = [
+            context.Process(target=in_environment, args=(allocator, target, *place, folder, names)) for place in places
+        ]
+        for process in processes:
+            process.start()
+        end_all(processes, time.monotonic() + min(MOST_GROUP_S, left_s()))
+        files = [Path(folder, f"{rank}.json") for rank in range(len(processes))]
+        by_rank = [json.loads(file.read_text()) if file.exists() else [] for file in files]
+    ended = []
+    for position, name in enumerate(names):
+        given = [(rank, of_rank[position]) for rank, of_rank in enumerate(by_rank) if len(of_rank) > position]
+        problems = [f"rank {rank}: {result['problem']}" for rank, result in given if result["problem"]]
+        missing = len(by_rank) - len(given)
+        if missing > 0:
+            problems.append(f"{missing} of {len(by_rank)} processes did not end it")
+        seconds = max((result["seconds"] for _, result in given), default=0)
+        ended.append({"case": name, "seconds": seconds, "problem": "\n".join(problems)})
+        if problems and position + 1 >= min(len(of_rank) for of_rank in by_rank):
+            break
+    return ended
+
+
+def end_all(processes, stop):
+    """Waits for the processes of a group until `stop`; after one has failed, only until the others have noticed."""
+    while running := [process for process in processes if process.exitcode is None]:
+        if any(process.exitcode for process in processes):
+            stop = min(stop, time.monotonic() + MOST_FAILING_S)
+            for process in running:
+                process.join(max(0, stop - time.monotonic()))
+        if time.monotonic() >= stop:
+            break
+        wait([process.sentinel for process in running], max(0, stop - time.monotonic()))
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def command(program, title, arguments):
+    """Runs a program. Returns a result as those of cases."""
+    start, limit_s = time.monotonic(), max(1, left_s())
+    environment = {**os.environ, "PYTHONPATH": str(PYTHON), "FUSCO_DEADLINE_MS": "20000"}
+    running = subprocess.Popen(
+        [*program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    problem = ""
+    try:
+        output, errors = running.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        problem = f"did not end in {limit_s:.0f} s\n"
+        # It ends its own processes, unless it is killed.
+        running.terminate()
+        try:
+            output, errors = running.communicate(timeout=PARTING_S)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            output, errors = running.communicate()
+    if running.returncode != 0:
+        problem += f"{output[-2000:]}\n{errors[-4000:]}"
+    print(output[-1500:])
+    return [{"where": title, "case": title, "seconds": round(time.monotonic() - start, 2), "problem": problem}]
+
+
+def lanes(gpus):
+    """Lists of steps: lists run at the same time, since most of their time goes into starting processes."""
+    import gpu_cases
+    import gpu_ranks
+
+    python = partial(command, [sys.executable])
+    ranks = [case.__name__ for case in gpu_ranks.RANKS if case is not gpu_ranks.rank_steady]
+    one = [case.__name__ for case in gpu_cases.ONE_GPU if case is not gpu_cases.steady_memory]
+    several = [case.__name__ for case in gpu_cases.SEVERAL_GPUS]
+    numbers = ",".join(str(count) for count in (1, 2, 4) if count <= gpus)
+    train = [str(PYTHON / "examples/train_moe.py"), "--backend", "nccl", "--ranks", numbers, "--steps", "20"]
+    train += ["--text", str(PYTHON.parents[1] / "ARCHITECTURE.md"), "--out", str(results / "torch-training.json")]
+    first = [partial(in_processes, "one GPU", run_cases, 0, one)]
+    second, third = [], [partial(python, "training", train)]
+    if gpus == 1:
+        names = ["rank_equal", "rank_graph", "rank_late"]
+        second.append(partial(in_processes, "2 processes of one GPU", run_ranks, 2, names))
+    if gpus >= 2:
+        first.append(partial(in_processes, "several GPUs", run_cases, 0, several))
+        second.append(partial(in_processes, "2 processes", run_ranks, 2, ranks))
+        # x, y and out may come from any allocator; other ranks map none of them.
+        for allocator in ("expandable_segments:True", "backend:cudaMallocAsync"):
+            names = ["rank_allocators"]
+            third.append(partial(in_processes, f"2 processes, {allocator}", run_ranks, 2, names, allocator))
+    if gpus >= 4:
+        names = ["rank_equal", "rank_graph", "rank_streams", "rank_late"]
+        second.append(partial(in_processes, "4 processes", run_ranks, 4, names))
+    return [first, second, third]
+
+
+def alone(gpus):
+    """Steps that measure memory and time, with nothing next to them."""
+    steps = [partial(in_processes, "one GPU", run_cases, 0, ["steady_memory"])]
+    if gpus >= 2:
+        steps.append(partial(in_processes, "2 processes", run_ranks, 2, ["rank_steady"]))
+        bench = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611"]
+        bench += [str(PYTHON / "bench/step_time.py"), str(results / "torch-steps.json")]
+        steps.append(partial(command, [sys.executable], "steps against all_to_all_single", bench))
+    return steps
+
+
+def main():
+    import torch
+
+    gpus = torch.cuda.device_count()
+    found = []
+
+    def run_all(steps):
+        return [result for step in steps for result in step()]
+
+    with ThreadPoolExecutor() as pool:
+        if one_by_one:
+            found += run_all([step for lane in lanes(gpus) for step in lane])
+        else:
+            found += [result for of_lane in pool.map(run_all, lanes(gpus)) for result in of_lane]
+    found += run_all(alone(gpus))
+    where = {"gpus": gpus, "device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    (results / "torch-cases.json").write_text(json.dumps({**where, "cases": found}, indent=2))
+    failed = [each for each in found if each["problem"]]
+    for each in found:
+        print(f"{'FAILED' if each['problem'] else 'passed'} {each['where']}: {each['case']} ({each['seconds']} s)")
+    for each in failed:
+        print(f"-- {each['where']}: {each['case']}\n{each['problem'][-3000:]}")
+    print(f"{len(found) - len(failed)} of {len(found)} passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
