@@ -17,6 +17,7 @@ export interface KeptPlanner<Native> {
 /** The planners of a group, made at their first use and kept until the group is closed. */
 export class Planners<Native extends { readonly bufferBytes: number }> {
   readonly #kept = new Map<string, Promise<KeptPlanner<Native>>>();
+  readonly #made: KeptPlanner<Native>[] = [];
   readonly #open: (request: DevicePlanRequest, key: string) => Promise<Native>;
 
   constructor(open: (request: DevicePlanRequest, key: string) => Promise<Native>) {
@@ -29,16 +30,25 @@ export class Planners<Native extends { readonly bufferBytes: number }> {
     const key = `${digest} ${request.spec.topk} ${request.maxTokens} ${request.maxRecvRows}`;
     const found = this.#kept.get(key);
     if (found !== undefined) return found;
-    const made = this.#open(request, key).then((native) => ({ native, key, free: [] }));
+    const made = this.#open(request, key).then((native) => {
+      const kept: KeptPlanner<Native> = { native, key, free: [] };
+      this.#made.push(kept);
+      return kept;
+    });
     this.#kept.set(key, made);
     made.catch(() => this.#kept.delete(key));
     return made;
   }
 
-  /** All planners that were made. */
-  async all(): Promise<KeptPlanner<Native>[]> {
-    const settled = await Promise.allSettled(this.#kept.values());
-    return settled.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+  /** All planners that have been made so far. */
+  get made(): readonly KeptPlanner<Native>[] {
+    return this.#made;
+  }
+
+  /** All planners, those included that are being made. */
+  async all(): Promise<readonly KeptPlanner<Native>[]> {
+    await Promise.allSettled(this.#kept.values());
+    return this.#made;
   }
 }
 

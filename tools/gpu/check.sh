@@ -5,6 +5,8 @@
 #
 #   tools/gpu/check.sh [RESULTS [FOLDER]]        default ./gpu-results and .carry
 #
+# It ends after FUSCO_GPU_SECONDS, default 400: the steps that are left fail.
+#
 # Exit 0: everything passed; 1: a test or the sanitizer failed. Figures are not judged here.
 set -u
 cd "$(dirname "$0")/../.."
@@ -12,7 +14,7 @@ mkdir -p "${1:-gpu-results}"
 results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
 # shellcheck disable=SC2034
-limit_s=400
+limit_s=${FUSCO_GPU_SECONDS:-400}
 # One GPU, even if there are more.
 export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
 . tools/gpu/build.sh

@@ -11,9 +11,11 @@ look for the cause of a failure. Exit 1: a case failed, or was left out.
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,12 +31,27 @@ MOST_FAILING_S = 25
 # What a program may need to end its own processes.
 PARTING_S = 10
 results = Path(sys.argv[1])
+told = []
+telling = threading.Lock()
 end = time.monotonic() + float(sys.argv[2] if len(sys.argv) > 2 else 150)
 one_by_one = sys.argv[3:] == ["one-by-one"]
 
 
 def left_s():
     return end - time.monotonic()
+
+
+def tell(found):
+    """Prints results and writes all so far, so that they are there however this program ends."""
+    with telling:
+        told.extend(found)
+        (results / "torch-cases.json").write_text(json.dumps({"cases": told}, indent=2))
+        for each in found:
+            verdict = "FAILED" if each["problem"] else "passed"
+            print(f"{verdict} {each['where']}: {each['case']} ({each['seconds']} s)")
+            if each["problem"]:
+                print(each["problem"][-3000:])
+        sys.stdout.flush()
 
 
 def run_cases(folder, names):
@@ -70,10 +87,13 @@ def in_processes(title, target, ranks, names, allocator=""):
     """Runs cases in new processes; those behind a case that failed get further processes. Returns the results."""
     found, waiting = [], list(names)
     while waiting and left_s() > 10:
-        ended = results_of(target, ranks, waiting, allocator)
-        found += [{"where": title, **each} for each in ended]
+        ended = [{"where": title, **each} for each in results_of(target, ranks, waiting, allocator)]
+        tell(ended)
+        found += ended
         waiting = waiting[len(ended) :]
-    return found + [{"where": title, "case": name, "seconds": 0, "problem": "left out"} for name in waiting]
+    left = [{"where": title, "case": name, "seconds": 0, "problem": "left out"} for name in waiting]
+    tell(left)
+    return found + left
 
 
 def results_of(target, ranks, names, allocator):
@@ -122,9 +142,9 @@ def command(program, title, arguments):
     """Runs a program. Returns a result as those of cases."""
     start, limit_s = time.monotonic(), max(1, left_s())
     environment = {**os.environ, "PYTHONPATH": str(PYTHON), "FUSCO_DEADLINE_MS": "20000"}
-    running = subprocess.Popen(
-        [*program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A session of its own: what is killed takes its processes along, which hold the pipes.
+    running = subprocess.Popen([*program, *arguments], **pipes, env=environment, start_new_session=True)
     problem = ""
     try:
         output, errors = running.communicate(timeout=limit_s)
@@ -135,12 +155,14 @@ def command(program, title, arguments):
         try:
             output, errors = running.communicate(timeout=PARTING_S)
         except subprocess.TimeoutExpired:
-            running.kill()
+            os.killpg(running.pid, signal.SIGKILL)
             output, errors = running.communicate()
     if running.returncode != 0:
         problem += f"{output[-2000:]}\n{errors[-4000:]}"
     print(output[-1500:])
-    return [{"where": title, "case": title, "seconds": round(time.monotonic() - start, 2), "problem": problem}]
+    found = [{"where": title, "case": title, "seconds": round(time.monotonic() - start, 2), "problem": problem}]
+    tell(found)
+    return found
 
 
 def lanes(gpus):
@@ -202,10 +224,6 @@ def main():
     where = {"gpus": gpus, "device": torch.cuda.get_device_name(), "torch": torch.__version__}
     (results / "torch-cases.json").write_text(json.dumps({**where, "cases": found}, indent=2))
     failed = [each for each in found if each["problem"]]
-    for each in found:
-        print(f"{'FAILED' if each['problem'] else 'passed'} {each['where']}: {each['case']} ({each['seconds']} s)")
-    for each in failed:
-        print(f"-- {each['where']}: {each['case']}\n{each['problem'][-3000:]}")
     print(f"{len(found) - len(failed)} of {len(found)} passed")
     return 1 if failed else 0
 

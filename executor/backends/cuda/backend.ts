@@ -99,8 +99,9 @@ class CudaPlanners {
     };
   }
 
-  async close(): Promise<void> {
-    for (const kept of await this.#planners.all()) {
+  /** Waits for no promise: the caller may close the context next. */
+  close(): void {
+    for (const kept of this.#planners.made) {
       freeBuffers(kept, this.#cuda);
       kept.native.close();
     }
@@ -116,7 +117,7 @@ export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
     prepare: async (plan) => cudaPlan(cuda, cuda.devicePlan(plan)),
     planOnDevice: (request) => planners.plan(request),
     close: async () => {
-      await planners.close();
+      planners.close();
       if (owns) cuda.close();
     },
   };
