@@ -106,7 +106,8 @@ export function gatherAll(gather: GatherEqual): GatherAll {
     const heads = (await gather(`${what}: sizes`, new Uint8Array(head.buffer))).map(
       (bytes) => new Uint32Array(Uint8Array.from(bytes).buffer),
     );
-    const padded = new Uint8Array(Math.max(...heads.map(([bytes]) => bytes!)));
+    // At least a byte: backends gather no empty buffers.
+    const padded = new Uint8Array(Math.max(1, ...heads.map(([bytes]) => bytes!)));
     padded.set(own);
     const all = (await gather(what, padded)).map((bytes, rank) => bytes.subarray(0, heads[rank]![0]));
     const first = heads.findIndex(([, hasFailed]) => hasFailed !== 0);

@@ -181,17 +181,23 @@ void CudaContext::checkRank(uint32_t rank) const {
   if (rank >= ranks()) throw Failure(FUSCO_E_OPTION, "rank %u of %u", rank, ranks()).limited(rank, ranks());
 }
 
+// Throws E_OPTION if the stream is one of another device than the rank's. CUDA tells no device of a stream that is being
+// captured, and the question would end the capture: work on a stream of another device then fails in its launch.
+void CudaContext::checkStream(uint32_t rank, cudaStream_t stream) {
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &capture), "asking for a capture");
+  if (capture != cudaStreamCaptureStatusNone) return;
+  int device = -1;
+  check(cudaStreamGetDevice(stream, &device), "asking for a stream's device");
+  if (static_cast<uint32_t>(device) == device_[rank]) return;
+  throw Failure(FUSCO_E_OPTION, "the stream is one of device %d, rank %u is on device %u", device, rank,
+                device_[rank])
+      .atRank(rank);
+}
+
 void CudaContext::setStream(uint32_t rank, cudaStream_t stream) {
   checkRank(rank);
-  if (stream != nullptr) {
-    int device = -1;
-    check(cudaStreamGetDevice(stream, &device), "asking for a stream's device");
-    if (static_cast<uint32_t>(device) != device_[rank]) {
-      throw Failure(FUSCO_E_OPTION, "the stream is one of device %d, rank %u is on device %u", device, rank,
-                    device_[rank])
-          .atRank(rank);
-    }
-  }
+  if (stream != nullptr) checkStream(rank, stream);
   streams_[rank] = stream == nullptr ? own_[rank] : stream;
 }
 

@@ -104,6 +104,7 @@ class CudaContext {
   Graph *capturing = nullptr;
 
  private:
+  void checkStream(uint32_t rank, cudaStream_t stream);
   // The group of a device, which is opened at first use.
   DeviceGroup &groupOf(uint32_t device);
   void openPeers();

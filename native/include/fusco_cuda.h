@@ -130,7 +130,9 @@ uint32_t fusco_cuda_rank_device(const fusco_cuda_context *context, uint32_t rank
  * @param[in]  stream   cudaStream_t of the rank's device, which stays valid while it is set; NULL: the
  *                      context's own stream
  * @param[out] error    may be NULL
- * @retval FUSCO_E_OPTION  the stream belongs to another device, or there is no such rank
+ * @retval FUSCO_E_OPTION  the stream belongs to another device, or there is no such rank. The device of a
+ *                         stream that is being captured is not compared: later calls fail with
+ *                         FUSCO_E_BACKEND if it is another one
  */
 fusco_status fusco_cuda_set_stream(fusco_cuda_context *context, uint32_t rank, void *stream,
                                    fusco_error *error);

@@ -53,7 +53,7 @@ function planOnDevice(gpu: Gpu, tables: readonly RoutingTable[], options: PlanOp
 
 async function referenceOf(plan: VerifiedPlan, input: Inputs) {
   using group = await createGroup({ ranks: plan.spec.ranks, backend: 'reference' });
-  return runExchanges(group, plan, input);
+  return await runExchanges(group, plan, input);
 }
 
 /** All exchanges of a device plan against the reference, and what the plan itself says. */

@@ -308,8 +308,10 @@ async function measurePlanning(rank: Rank) {
   const group = await createGroup({ backend: 'nccl', nccl, cuda });
   const planOptions = { experts, hidden, strategy: 'hier', ranksPerNode: 1 } as const;
   const given = await group.prepare(await group.planLocal([table], planOptions));
-  const ids = memory.alloc(0, table.ids.byteLength);
-  cuda.copy(0, ids, table.ids, table.ids.byteLength);
+  // Routers give 64-bit ids.
+  const given64 = BigInt64Array.from(table.ids as Int16Array, BigInt);
+  const ids = memory.alloc(0, given64.byteLength);
+  cuda.copy(0, ids, given64, given64.byteLength);
   const [most] = await gather(session, [given.recvRows[0]!]);
   const maxRecvRows = Math.max(...most!);
   const sizes = [{ tokens, recvRows: maxRecvRows, entries: tokens * topk }];

@@ -59,7 +59,7 @@ function planOnDevice(
 
 async function expectedOf(plan: VerifiedPlan, input: ReturnType<typeof makeInputs>) {
   using reference = await createGroup({ ranks: plan.spec.ranks, backend: 'host' });
-  return runExchanges(reference, plan, input);
+  return await runExchanges(reference, plan, input);
 }
 
 /** All ranks are on one machine. */

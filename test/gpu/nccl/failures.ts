@@ -15,6 +15,8 @@ const RANKS = 3;
 const ODD = RANKS - 1;
 const DEADLINE_MS = 4000;
 const SLACK_MS = 5000;
+/** Scenarios that run at the same time: most of their time goes into starting processes and waiting. */
+const AT_A_TIME = 3;
 const ROW_BYTES = 512;
 /** A rank is killed at a random moment in this time, this many times. */
 const RANDOM_MS = 300;
@@ -156,7 +158,7 @@ function collect(child: ChildProcess): Promise<Finding | undefined> {
   });
 }
 
-async function runScenario(scenario: Scenario, isDirect: boolean): Promise<string[]> {
+async function runScenario(scenario: Scenario, isDirect: boolean) {
   const port = await freePort();
   const children = Array.from({ length: RANKS }, (_, rank) =>
     spawn(process.execPath, [fileURLToPath(import.meta.url), scenario], {
@@ -176,6 +178,7 @@ async function runScenario(scenario: Scenario, isDirect: boolean): Promise<strin
     }),
   );
   const findings = await Promise.all(children.map(collect));
+  const said: string[] = [];
   const wrong: string[] = [];
   findings.forEach((found, rank) => {
     const isVictim = scenario.startsWith('killed') && rank === ODD;
@@ -194,7 +197,7 @@ async function runScenario(scenario: Scenario, isDirect: boolean): Promise<strin
     }
     const wanted = scenario.startsWith('other') ? 'E_PEER_MISMATCH' : 'E_PEER_TIMEOUT';
     const text = `rank ${rank} after ${found.seconds.toFixed(1)} s: ${found.code} ${found.message}`;
-    process.stdout.write(`    ${text}\n`);
+    said.push(text);
     if (found.code !== wanted) wrong.push(`${text}; ${wanted} was expected`);
     const names = rank === ODD ? true : found.message?.includes(`rank ${ODD}`);
     if (!names) wrong.push(`${text}; it does not name rank ${ODD}`);
@@ -203,7 +206,19 @@ async function runScenario(scenario: Scenario, isDirect: boolean): Promise<strin
     if (found.seconds * 1000 > stalledMs + DEADLINE_MS + SLACK_MS) wrong.push(`${text}; that is late`);
     if (!scenario.startsWith('killed') && found.again !== true) wrong.push(`rank ${rank} could not go on`);
   });
-  return wrong;
+  return { said, wrong };
+}
+
+/** Runs a scenario and prints what its ranks found. Returns 1 if that was wrong. */
+async function tellScenario(run: { scenario: Scenario; isDirect: boolean }): Promise<number> {
+  const { scenario, isDirect } = run;
+  const start = performance.now();
+  const { said, wrong } = await runScenario(scenario, isDirect);
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  const how = isDirect ? 'direct memory' : 'NCCL';
+  const head = `${wrong.length === 0 ? 'ok' : 'FAILED'}  ${scenario}, ${how}: ${seconds} s`;
+  process.stdout.write(`${[head, ...[...said, ...wrong].map((line) => `    ${line}`)].join('\n')}\n`);
+  return wrong.length > 0 ? 1 : 0;
 }
 
 const asked = process.argv[2] as Scenario | undefined;
@@ -218,20 +233,21 @@ if (process.env.RANK !== undefined && asked !== undefined) {
     'stalls',
     'other row bytes',
     'other plan',
-    'opens and closes',
   ];
-  let failed = 0;
   const atRandom = new Array<Scenario>(RANDOM_KILLS).fill('killed at a random moment');
-  for (const isDirect of [false, true]) {
-    for (const scenario of [...scenarios, ...(isDirect ? atRandom : [])]) {
-      const start = performance.now();
-      const wrong = await runScenario(scenario, isDirect);
-      const seconds = ((performance.now() - start) / 1000).toFixed(1);
-      const how = isDirect ? 'direct memory' : 'NCCL';
-      process.stdout.write(`${wrong.length === 0 ? 'ok' : 'FAILED'}  ${scenario}, ${how}: ${seconds} s\n`);
-      for (const line of wrong) process.stdout.write(`    ${line}\n`);
-      failed += wrong.length > 0 ? 1 : 0;
+  const runs = [false, true].flatMap((isDirect) =>
+    [...scenarios, ...(isDirect ? atRandom : [])].map((scenario) => ({ scenario, isDirect })),
+  );
+  let failed = 0;
+  const runNext = async (): Promise<void> => {
+    for (let next = runs.shift(); next !== undefined; next = runs.shift()) {
+      const count = await tellScenario(next);
+      failed += count;
     }
-  }
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, runNext));
+  // Compares the free memory of the GPU.
+  for (const isDirect of [false, true])
+    failed += await tellScenario({ scenario: 'opens and closes', isDirect });
   process.exitCode = failed === 0 ? 0 : 1;
 }
