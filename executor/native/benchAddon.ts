@@ -7,7 +7,6 @@ import type {
   NativeContext,
   NativeCudaContext,
   NativeDevicePlan,
-  NativeDevicePlanner,
   NativeNcclPlan,
   NativePlan,
   NativeStats,
@@ -62,8 +61,6 @@ export interface BenchAddon extends Addon {
   cudaSpin(context: NativeCudaContext, rank: number, nanoseconds: number): void;
   /** Occupies all SMs of the rank's device but `smsLeft` for this time, at most 10 s; enqueues. */
   cudaOccupy(context: NativeCudaContext, rank: number, smsLeft: number, nanoseconds: number): void;
-  /** Whether a planner makes small plans by one kernel (1, the default) or by one for each pass (0). */
-  cudaPlannerFuse(planner: NativeDevicePlanner, isFused: number): void;
 }
 
 let loaded: AddonResult<BenchAddon> | undefined;

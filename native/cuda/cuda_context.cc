@@ -181,8 +181,9 @@ void CudaContext::checkRank(uint32_t rank) const {
   if (rank >= ranks()) throw Failure(FUSCO_E_OPTION, "rank %u of %u", rank, ranks()).limited(rank, ranks());
 }
 
-// Throws E_OPTION if the stream is one of another device than the rank's. CUDA tells no device of a stream that is being
-// captured, and the question would end the capture: work on a stream of another device then fails in its launch.
+// Throws E_OPTION if the stream is one of another device than the rank's. CUDA tells no device of a stream
+// that is being captured, and the question would end the capture: work on a stream of another device then
+// fails in its launch.
 void CudaContext::checkStream(uint32_t rank, cudaStream_t stream) {
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream, &capture), "asking for a capture");

@@ -97,11 +97,6 @@ void DevicePlanner::enqueue(uint32_t parts) {
     const DeviceGroup &group = context_->groups()[i];
     const OnDevice here(group.device);
     const cudaStream_t stream = context_->leader(group);
-    // All blocks of a fused launch run at the same time.
-    if (isFused_ && isFusedPlan(sizes_) && group.ranks.size() <= group.allSms) {
-      context_->check(launchFusedPlan(params_[i], parts, nullptr, stream), "launching a plan");
-      continue;
-    }
     for (const PlanPart part : {planCounts, planSlots, planForward}) {
       if ((parts & part) == 0) continue;
       context_->check(launchPlanPart(params_[i], part, nullptr, stream), "launching a part of a plan");

@@ -34,8 +34,6 @@ class DevicePlanner {
   void plan(const std::vector<fusco_ids> &ids, const std::vector<uint8_t *> &buffers);
   // [ranks]. Throws E_BUFFER for a plan buffer that is too small or misaligned, or out of a device's reach.
   std::vector<uint8_t *> checkBuffers(const fusco_buffer *buffers) const;
-  // Whether small plans are made by one kernel, which is the default.
-  void setFused(bool isFused) { isFused_ = isFused; }
 
   // What exchanges along plan buffers read on a device. Several ranks of a device have their tables joined
   // before each exchange, in memory of the planner.
@@ -70,7 +68,6 @@ class DevicePlanner {
   std::vector<PlanParams> params_;                     // likewise
   std::vector<std::unique_ptr<Joined>> joined_;        // likewise; null for a device with one rank
   std::vector<uint32_t> sumLandingRows_;
-  bool isFused_ = true;
 };
 
 // A plan in plan buffers.

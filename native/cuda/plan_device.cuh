@@ -135,6 +135,17 @@ __device__ inline uint64_t warpLeast(uint64_t value) {
   return value;
 }
 
+// Least value of a block's threads, in all of them. Once in a kernel.
+__device__ inline uint64_t blockLeast(uint64_t value) {
+  __shared__ unsigned long long least;
+  if (threadIdx.x == 0) least = UINT64_MAX;
+  __syncthreads();
+  const uint64_t ofWarp = warpLeast(value);
+  if (laneOf() == 0 && ofWarp != UINT64_MAX) atomicMin(&least, static_cast<unsigned long long>(ofWarp));
+  __syncthreads();
+  return least;
+}
+
 __device__ inline uint32_t warpSum(uint32_t value) {
   for (uint32_t step = warpSize_ / 2; step > 0; step /= 2) value += __shfl_xor_sync(wholeWarp, value, step);
   return value;
@@ -188,15 +199,27 @@ __device__ inline void routeTile(const PlanParams &params, uint32_t local, uint3
   if (laneOf() == 0) buffer.tileBad[tile.number] = bad;
 }
 
-// Replaces counts [tiles] by the sums of those before, and returns their sum to all lanes.
+// Replaces counts [tiles] by the sums of those before, and returns their sum to all lanes. A lane loads
+// several counts at a time, since each load is waited for.
 __device__ inline uint32_t scanTileCounts(uint32_t *counts, uint32_t tiles) {
+  constexpr uint32_t perLane = 4;
   uint32_t sum = 0;
-  for (uint32_t first = 0; first < tiles; first += warpSize_) {
-    const uint32_t tile = first + laneOf();
-    const uint32_t count = tile < tiles ? counts[tile] : 0;
-    const uint32_t below = warpSumBelow(count);
-    if (tile < tiles) counts[tile] = sum + below;
-    sum += warpSum(count);
+  for (uint32_t first = 0; first < tiles; first += perLane * warpSize_) {
+    const uint32_t start = first + perLane * laneOf();
+    uint32_t count[perLane];
+    uint32_t ofLane = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < perLane; i++) {
+      count[i] = start + i < tiles ? counts[start + i] : 0;
+      ofLane += count[i];
+    }
+    uint32_t below = sum + warpSumBelow(ofLane);
+#pragma unroll
+    for (uint32_t i = 0; i < perLane; i++) {
+      if (start + i < tiles) counts[start + i] = below;
+      below += count[i];
+    }
+    sum += warpSum(ofLane);
   }
   return sum;
 }
@@ -430,12 +453,11 @@ __device__ inline void layTables(const PlanParams &params, uint32_t local, uint3
     count += buffer.counts[uint64_t{rank} * sizes.targets + i];
   }
   count = blockSum(count, shared);
-  if (threadIdx.x >= warpSize_) return;
   uint64_t bad = UINT64_MAX;
-  for (uint32_t tile = threadIdx.x; tile < sizes.tiles; tile += warpSize_) {
+  for (uint32_t tile = threadIdx.x; tile < sizes.tiles; tile += blockDim.x) {
     if (buffer.tileBad[tile] < bad) bad = buffer.tileBad[tile];
   }
-  bad = warpLeast(bad);
+  bad = blockLeast(bad);
   if (threadIdx.x == 0) fillState(params, local, buffer, bad, count);
 }
 

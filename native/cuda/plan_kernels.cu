@@ -1,6 +1,4 @@
-// The kernels that plan on the device: one for each pass, or all passes of a rank in one block.
-
-#include <cooperative_groups.h>
+// The kernels that plan on the device: one for each pass, or all passes of a process in one block.
 
 #include <algorithm>
 
@@ -90,59 +88,35 @@ __device__ void byWarps(uint32_t count, F pass) {
   __syncthreads();
 }
 
-__device__ void fusedCounts(const PlanParams &params, uint32_t local) {
-  byWarps(params.sizes.tiles, [&](uint32_t tile) { routeTile(params, local, tile); });
-  byWarps(params.sizes.targets, [&](uint32_t key) { scanTarget(params, local, key); });
-}
-
-__device__ void fusedSlots(const PlanParams &params, uint32_t local, uint32_t *shared) {
-  const PlanSizes &sizes = params.sizes;
-  layTables(params, local, shared);
-  __syncthreads();
-  byWarps(sizes.tiles, [&](uint32_t tile) { placeTile(params, local, tile); });
-  if (sizes.isFlat != 0) return;
-  byWarps(sizes.tiles, [&](uint32_t tile) { countForwarded(params, local, tile); });
-  byWarps(sizes.nodes, [&](uint32_t node) { scanNode(params, local, node); });
-}
-
-__device__ void fusedForward(const PlanParams &params, uint32_t local, bool hasProcesses) {
-  const PlanSizes &sizes = params.sizes;
-  if (hasProcesses) {
-    for (uint32_t from = 0; from < sizes.ranks; from++) {
-      takeArrival(params, local, from, threadIdx.x, blockDim.x);
-    }
-  }
-  if (sizes.isFlat != 0) return;
-  layForward(params, local);
-  __syncthreads();
-  byWarps(sizes.tiles, [&](uint32_t tile) { forwardTile(params, local, tile); });
-}
-
-// A block for each local rank, between whose parts all blocks wait for one another.
-__global__ void __launch_bounds__(fusedThreads, 1)
-    planRanks(const __grid_constant__ PlanParams params, uint32_t parts) {
-  __shared__ uint32_t shared[warpSize_];
-  const uint32_t local = blockIdx.x;
-  if ((parts & planCounts) != 0) fusedCounts(params, local);
-  if (parts == (planCounts | planSlots | planForward)) cooperative_groups::this_grid().sync();
-  if ((parts & planSlots) != 0) fusedSlots(params, local, shared);
-  if (params.sizes.isFlat != 0) return;
-  if (parts == (planCounts | planSlots | planForward)) cooperative_groups::this_grid().sync();
-  if ((parts & planForward) != 0) fusedForward(params, local, false);
-}
-
 // One block, for the rank of this process, which waits for the others.
 __global__ void __launch_bounds__(fusedThreads, 1)
     planProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon signals) {
   __shared__ uint32_t shared[warpSize_];
+  const PlanSizes &sizes = params.sizes;
   const uint32_t epoch = epochOf(signals);
   const auto hasFailedHere = [&] { return __syncthreads_or(hasFailed(signals) ? 1 : 0) != 0; };
-  fusedCounts(params, 0);
+  byWarps(sizes.tiles, [&](uint32_t tile) { routeTile(params, 0, tile); });
+  byWarps(sizes.targets, [&](uint32_t key) { scanTarget(params, 0, key); });
   beginEdgeAt(signals, epoch, threadIdx.x, nullptr);
-  if (!hasFailedHere()) fusedSlots(params, 0, shared);
+  if (!hasFailedHere()) {
+    layTables(params, 0, shared);
+    __syncthreads();
+    byWarps(sizes.tiles, [&](uint32_t tile) { placeTile(params, 0, tile); });
+    if (sizes.isFlat == 0) {
+      byWarps(sizes.tiles, [&](uint32_t tile) { countForwarded(params, 0, tile); });
+      byWarps(sizes.nodes, [&](uint32_t node) { scanNode(params, 0, node); });
+    }
+  }
   __syncthreads();
   endEdgeAt(signals, epoch, threadIdx.x);
-  if (!hasFailedHere()) fusedForward(params, 0, true);
+  if (hasFailedHere()) return;
+  for (uint32_t from = 0; from < sizes.ranks; from++) {
+    takeArrival(params, 0, from, threadIdx.x, blockDim.x);
+  }
+  if (sizes.isFlat != 0) return;
+  layForward(params, 0);
+  __syncthreads();
+  byWarps(sizes.tiles, [&](uint32_t tile) { forwardTile(params, 0, tile); });
 }
 
 uint32_t ceilDiv(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
@@ -205,21 +179,9 @@ cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePas
 
 bool isFusedPlan(const PlanSizes &sizes) { return sizes.tiles <= fusedWarps; }
 
-cudaError_t launchFusedPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
-                            cudaStream_t stream) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(params.localRanks);
-  config.blockDim = dim3(fusedThreads);
-  config.dynamicSmemBytes = fusedBytes(params.sizes);
-  config.stream = stream;
-  // Blocks that wait for one another must run at the same time.
-  cudaLaunchAttribute together{};
-  together.id = cudaLaunchAttributeCooperative;
-  together.val.cooperative = 1;
-  config.attrs = &together;
-  if (signals != nullptr) return cudaLaunchKernelEx(&config, planProcess, params, *signals);
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, planRanks, params, parts);
+cudaError_t launchFusedPlan(const PlanParams &params, const OnePassCommon &signals, cudaStream_t stream) {
+  planProcess<<<1, fusedThreads, fusedBytes(params.sizes), stream>>>(params, signals);
+  return cudaGetLastError();
 }
 
 }  // namespace fusco::cuda

@@ -52,9 +52,7 @@ cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePas
 
 // Whether launchFusedPlan takes such plans: those of few entries.
 bool isFusedPlan(const PlanSizes &sizes);
-// The same in one kernel, a block for each local rank: `parts` are PlanPart, in one launch only if all ranks
-// are on the device, or every rank is a process, in which case the kernel waits for the others.
-cudaError_t launchFusedPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
-                            cudaStream_t stream);
+// All parts in one kernel of one block, where every rank is a process; it waits for the others.
+cudaError_t launchFusedPlan(const PlanParams &params, const OnePassCommon &signals, cudaStream_t stream);
 
 }  // namespace fusco::cuda

@@ -14,8 +14,11 @@ namespace {
 using planning::Placement;
 using planning::Spec;
 
-// Entries that a warp counts at least, except in small tables.
-constexpr uint32_t leastTileEntries = 256;
+// Entries that a warp counts, except in small tables: few, since it takes them one after the other, but so
+// many that large tables have few tiles to scan.
+constexpr uint64_t leastTileEntries = 128;
+constexpr uint64_t mostTileEntries = 256;
+constexpr uint64_t scannedTiles = 1024;
 // A small table has a tile for each warp of a block.
 constexpr uint32_t fewTiles = 32;
 constexpr uint32_t warpLanes_ = 32;
@@ -34,7 +37,8 @@ void layTiles(PlanSizes &sizes) {
   const uint64_t mostTiles = std::max<uint64_t>(1, counterWordsPerEntry * entries / sizes.targets);
   const uint64_t wanted = (entries + mostTiles - 1) / mostTiles;
   const uint64_t small = (entries + fewTiles - 1) / fewTiles;
-  sizes.tileEntries = roundUp(std::max(wanted, std::min<uint64_t>(leastTileEntries, small)), unit);
+  const uint64_t large = std::clamp(entries / scannedTiles, leastTileEntries, mostTileEntries);
+  sizes.tileEntries = roundUp(std::max(wanted, std::min(large, small)), unit);
   sizes.tiles = static_cast<uint32_t>((entries + sizes.tileEntries - 1) / sizes.tileEntries);
 }
 

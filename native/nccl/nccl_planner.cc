@@ -111,8 +111,8 @@ void Planner::plan(const fusco_nccl_call &call, const fusco_ids &ids, uint8_t *b
     params.inbox[rank] = peers.factInbox(rank);
   }
   const cuda::OnePassCommon signals = peers.common({}, 1, digestOf(call));
-  if (isFused_ && cuda::isFusedPlan(sizes_)) {
-    group_->must(cuda::launchFusedPlan(params, 0, &signals, stream), "launching a plan");
+  if (cuda::isFusedPlan(sizes_)) {
+    group_->must(cuda::launchFusedPlan(params, signals, stream), "launching a plan");
   } else {
     cuda::EdgeParams edge{};
     edge.common = signals;

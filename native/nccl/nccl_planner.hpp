@@ -28,8 +28,6 @@ class Planner {
   uint8_t *checkBuffer(const fusco_buffer &buffer) const;
   // Enqueues planning. Collective.
   void plan(const fusco_nccl_call &call, const fusco_ids &ids, uint8_t *buffer);
-  // Whether small plans are made by one kernel, which is the default.
-  void setFused(bool isFused) { isFused_ = isFused; }
 
  private:
   void compareOptions();
@@ -39,7 +37,6 @@ class Planner {
   cuda::PlanSizes sizes_;
   std::shared_ptr<cuda::DevicePlanner> alone_;
   std::unique_ptr<cuda::PlacedTables> tables_;
-  bool isFused_ = true;
 };
 
 // A plan in a plan buffer.

@@ -2,7 +2,7 @@
 // host.
 
 import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
-import { nativeCuda, requireBenchAddon } from '../../executor/internal.ts';
+import { nativeCuda } from '../../executor/internal.ts';
 import { type NativeBufferedPlan, type NativeDevicePlanner, needAddon } from '../../executor/native/addon.ts';
 import { nativeOptions, planAllNatively } from '../../executor/native/planner.ts';
 import { FuscoError } from '../../planner/errors.ts';
@@ -93,8 +93,8 @@ class Subject implements Disposable {
 }
 
 /**
- * Milliseconds for all ranks: of planning, with one kernel where plans are small and with one kernel for each pass, and
- * from ids to rows in place along a plan that is given, that is made on the device and that is made on the host.
+ * Milliseconds for all ranks: of planning, and from ids to rows in place along a plan that is given, that is made on the
+ * device and that is made on the host.
  *
  * @param tables one for each rank of the context
  */
@@ -124,16 +124,10 @@ export async function benchDevicePlanning(
   using graph = cuda.capture(plan);
   using liveGraph = cuda.capture(live);
   using givenGraph = cuda.capture(() => void given.dispatch(dispatch));
-  const addon = requireBenchAddon();
-  addon.cudaPlannerFuse(subject.planner, 0);
-  plan();
-  using apartGraph = cuda.capture(plan);
-  addon.cudaPlannerFuse(subject.planner, 1);
   const rows = await measure(
     {
       device: { run: clock.timed(plan), check },
       replay: { run: clock.timed(() => graph.launch()), check },
-      apart: { run: clock.timed(() => apartGraph.launch()), check },
       host: () => timed(() => planAllNatively(tables, options)),
       givenRows: clock.timed(() => givenGraph.launch()),
       liveRows: clock.timed(() => liveGraph.launch()),
@@ -149,8 +143,6 @@ export async function benchDevicePlanning(
   return {
     ms: rows.device.ms,
     replayMs: rows.replay.ms,
-    /** With one kernel for each pass, in a replayed graph. */
-    apartMs: rows.apart.ms,
     hostMs: rows.host.ms,
     /** From ids to rows in place: replayed graphs, and on the host the whole way. */
     rows: { givenMs: rows.givenRows.ms, deviceMs: rows.liveRows.ms, hostMs: rows.hostRows.ms },

@@ -176,6 +176,7 @@ def lanes(gpus):
     several = [case.__name__ for case in gpu_cases.SEVERAL_GPUS]
     numbers = ",".join(str(count) for count in (1, 2, 4) if count <= gpus)
     train = [str(PYTHON / "examples/train_moe.py"), "--backend", "nccl", "--ranks", numbers, "--steps", "20"]
+    train.append("--no-batched")
     train += ["--text", str(PYTHON.parents[1] / "ARCHITECTURE.md"), "--out", str(results / "torch-training.json")]
     first = [partial(in_processes, "one GPU", run_cases, 0, one)]
     second, third = [], [partial(python, "training", train)]
@@ -188,7 +189,7 @@ def lanes(gpus):
         # x, y and out may come from any allocator; other ranks map none of them.
         for allocator in ("expandable_segments:True", "backend:cudaMallocAsync"):
             names = ["rank_allocators"]
-            third.append(partial(in_processes, f"2 processes, {allocator}", run_ranks, 2, names, allocator))
+            first.append(partial(in_processes, f"2 processes, {allocator}", run_ranks, 2, names, allocator))
     if gpus >= 4:
         names = ["rank_equal", "rank_graph", "rank_streams", "rank_late"]
         second.append(partial(in_processes, "4 processes", run_ranks, 4, names))

@@ -3,7 +3,7 @@
 #ifndef FUSCO_CUDA_BENCH_H
 #define FUSCO_CUDA_BENCH_H
 
-#include "fusco_planning.h"
+#include "fusco_cuda.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -18,9 +18,6 @@ fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_
  * no block of another kernel fits on these SMs. Enqueues. E_OPTION, E_BACKEND. */
 fusco_status fusco_cuda_occupy(fusco_cuda_context *context, uint32_t rank, uint32_t sms_left,
                                uint64_t nanoseconds, fusco_error *error);
-
-/* Whether a planner makes small plans by one kernel, the default, or by one for each pass. E_OPTION. */
-fusco_status fusco_cuda_planner_fuse(fusco_cuda_planner *planner, uint32_t is_fused, fusco_error *error);
 
 /* The pipeline that fusion replaces: pack by destination, copy blocks between ranks, permute into expert
  * order. */

@@ -1,7 +1,6 @@
 // The addon of a checkout's benches: everything that the published addon exports, and what follows. It is not
 // published; executor/native/benchTypes.ts types it.
 
-#include "../device_planner.hpp"
 #include "../exports.hpp"
 #include "cuda_unfused.hpp"
 #include "nccl_unfused.hpp"
@@ -55,8 +54,7 @@ void describeBench(Napi::Env env, Exports &exports) {
   exports.function("benchCopy", benchCopy, 4)
       .function("benchSlots", benchSlots, 4)
       .call<fusco_cuda_spin>("cudaSpin")
-      .call<fusco_cuda_occupy>("cudaOccupy")
-      .call<fusco_cuda_planner_fuse>("cudaPlannerFuse");
+      .call<fusco_cuda_occupy>("cudaOccupy");
 }
 
 }  // namespace

@@ -223,6 +223,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--backend", default="host", choices=("host", "cuda", "nccl"))
     parser.add_argument("--small", action="store_true", help="a model of 0.16 million parameters")
+    parser.add_argument(
+        "--batched", action=argparse.BooleanOptionalAction, default=True, help="whether to make the batched runs"
+    )
     parser.add_argument("--text", type=Path, help="a file to learn from instead of the Debian documentation")
     parser.add_argument("--out", type=Path, help="all losses, as JSON")
     options = parser.parse_args()
@@ -234,7 +237,8 @@ def main() -> int:
     made: dict[str, Callable[[], Run]] = {
         name: partial(run_on, ranks, training, text) for name, ranks in sharded.items()
     }
-    made |= {f"batched, ranks {ranks}": partial(run_on, ranks, training, text, batched=True) for ranks in numbers[:2]}
+    batched = numbers[:2] if options.batched else []
+    made |= {f"batched, ranks {ranks}": partial(run_on, ranks, training, text, batched=True) for ranks in batched}
     made["unsharded"] = partial(train_unsharded, training, text)
     made["unsharded reversed"] = partial(train_unsharded, training, text, reverse=True)
     runs: dict[str, Run] = {}

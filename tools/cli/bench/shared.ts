@@ -139,7 +139,6 @@ export interface PlanningShown {
   readonly name: string;
   readonly tokens: number;
   readonly replayMs: number;
-  readonly apartMs: number;
   readonly hostMs: number;
   readonly rows: { readonly givenMs: number; readonly deviceMs: number; readonly hostMs: number };
 }
@@ -147,18 +146,9 @@ export interface PlanningShown {
 export function printPlanning(stages: readonly PlanningShown[]): void {
   print('\nplanning of all ranks from ids on the device, and from those ids to rows in place; ms');
   printGrid(
-    [
-      '',
-      'tokens per rank',
-      'plan',
-      'kernel per pass',
-      'on the host',
-      'rows, plan given',
-      'made on device',
-      'on host',
-    ],
-    stages.map(({ name, tokens, replayMs, apartMs, hostMs, rows }) => [
-      ...[name, formatCount(tokens), replayMs, apartMs, hostMs],
+    ['', 'tokens per rank', 'plan', 'on the host', 'rows, plan given', 'made on device', 'on host'],
+    stages.map(({ name, tokens, replayMs, hostMs, rows }) => [
+      ...[name, formatCount(tokens), replayMs, hostMs],
       ...[rows.givenMs, rows.deviceMs, rows.hostMs],
     ]),
     3,
