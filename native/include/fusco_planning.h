@@ -273,8 +273,7 @@ typedef struct fusco_plan_file_info {
   const fusco_buffer *shards;        /**< [ranks] */
   uint8_t plan_id[32];               /**< SHA-256 */
   fusco_balance rule;                /**< that assigned the rail groups, never BEST; BEST for flat plans */
-  const char
-      *reason; /**< why AUTO chose the strategy, UTF-8; "" for other strategies, and written for NULL */
+  const char *reason;                /**< why AUTO chose the strategy, UTF-8; NULL is written as "" */
 } fusco_plan_file_info;
 
 /**
