@@ -309,14 +309,22 @@ async function measurePlanning(rank: Rank) {
   const planOptions = { experts, hidden, strategy: 'hier', ranksPerNode: 1 } as const;
   const given = await group.prepare(await group.planLocal([table], planOptions));
   // Routers give 64-bit ids.
-  const given64 = BigInt64Array.from(table.ids as Int16Array, BigInt);
-  const ids = memory.alloc(0, given64.byteLength);
-  cuda.copy(0, ids, given64, given64.byteLength);
+  const wide = { ...table, ids: BigInt64Array.from(table.ids as Int16Array, BigInt) };
+  const ids = memory.alloc(0, wide.ids.byteLength);
+  cuda.copy(0, ids, wide.ids, wide.ids.byteLength);
   const [most] = await gather(session, [given.recvRows[0]!]);
   const maxRecvRows = Math.max(...most!);
   const sizes = [{ tokens, recvRows: maxRecvRows, entries: tokens * topk }];
   const { dispatch } = exchangeCalls(cuda, memory, sizes, given.plan.spec.rowBytes);
-  const call = { ...planOptions, ids: [ids], tokens: [tokens], topk, maxTokens: tokens, maxRecvRows };
+  const routing = {
+    ids: [ids],
+    idDtype: 'i64',
+    tokens: [tokens],
+    topk,
+    maxTokens: tokens,
+    maxRecvRows,
+  } as const;
+  const call = { ...planOptions, ...routing };
   const plan = async () => (await group.planOnDevice(call)).close();
   const live = async () => {
     const exchange = await group.planOnDevice(call);
@@ -339,9 +347,9 @@ async function measurePlanning(rank: Rank) {
       live: replayed(liveGraph),
       host: together(session, () =>
         timedAsync(async () => {
-          cuda.copy(0, table.ids, ids, table.ids.byteLength);
+          cuda.copy(0, wide.ids, ids, wide.ids.byteLength);
           cuda.synchronize();
-          using exchange = await group.prepare(await group.planLocal([table], planOptions));
+          using exchange = await group.prepare(await group.planLocal([wide], planOptions));
           await exchange.dispatch(dispatch);
           cuda.synchronize();
         }),
