@@ -1,19 +1,46 @@
 // Where the rows of one rank's tokens go, in the words in which ranks tell one another. No CUDA.
 #pragma once
 
+#include <vector>
+
 #include "token_places.hpp"
 
 namespace fusco {
 
-// The places of one rank's tokens.
+// The ranks that have rows of a token, and its lowest slot at each: what TokenPlaces finds entry by entry, in
+// one pass.
+class TokenRanks {
+ public:
+  explicit TokenRanks(const TokenPlaces &token) {
+    for (uint32_t k = 0; k < token.topk; k++) {
+      if (token.isKept(k)) add(token.at[k]);
+    }
+  }
+
+  RankBits ranks() const { return ranks_; }
+  // Of a kept entry.
+  bool isLowest(const Place &place) const { return lowest_[place.peer] == place.row; }
+
+ private:
+  void add(const Place &place) {
+    if (ranks_.has(place.peer) && lowest_[place.peer] <= place.row) return;
+    ranks_.add(place.peer);
+    lowest_[place.peer] = place.row;
+  }
+
+  RankBits ranks_;
+  int32_t lowest_[64];  // of `ranks_`
+};
+
+// The places of one rank's tokens. Ranks are below 64.
 struct RankPlaces {
   const Place *places;  // [tokens, topk]; peer: a rank
   uint32_t tokens;
   uint32_t topk;
 
   TokenPlaces of(uint32_t token) const { return {places + uint64_t{token} * topk, topk}; }
-  // Whether a token has a row at a rank.
-  bool hasRowAt(uint32_t token, uint32_t rank) const;
+  // [tokens]: the ranks that have rows of each token.
+  std::vector<RankBits> ranksOfTokens() const;
   // What rank `here` must know of these tokens, [tokens, topk]: the slot of each entry at that rank, or
   // noSlot; isLanding marks the slot in which the row arrives.
   void writeArrival(uint32_t here, uint32_t *slots) const;
@@ -22,11 +49,12 @@ struct RankPlaces {
   // for each, and returns their number. `sends(rank)`: whether the rank is not on the home's device.
   template <class Sends, class F>
   uint32_t numberLandingRows(uint32_t ranks, Sends sends, F f) const {
+    const std::vector<RankBits> of = ranksOfTokens();
     uint32_t row = 0;
     for (uint32_t rank = 0; rank < ranks; rank++) {
       if (!sends(rank)) continue;
       for (uint32_t token = 0; token < tokens; token++) {
-        if (hasRowAt(token, rank)) f(rank, token, row++);
+        if (of[token].has(rank)) f(rank, token, row++);
       }
     }
     return row;

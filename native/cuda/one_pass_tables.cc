@@ -34,6 +34,40 @@ OnePassTables OnePassLayout::tables(uint8_t *memory, const Place *place, uint64_
           remoteTokens};
 }
 
+namespace {
+
+// Writes `send` and `terms` [topk] of a token whose device has the ranks `local`, as TokenPlaces::send and
+// termOrder say entry by entry. `landingRow` [ranks]: of the partial sums of other devices' ranks.
+void fillToken(const TokenPlaces &token, RankBits local, const uint32_t *landingRow, Place *send,
+               SumTerm *terms) {
+  const TokenRanks ranks(token);
+  RankBits told;
+  // Of each term, ascending: its rank, then the entry.
+  uint32_t order[FUSCO_MAX_TOPK];
+  uint32_t count = 0;
+  for (uint32_t k = 0; k < token.topk; k++) {
+    const Place place = token.at[k];
+    send[k] = place;
+    if (!token.isKept(k)) continue;
+    if (!local.has(place.peer)) {
+      if (!ranks.isLowest(place)) send[k].row = FUSCO_SLOT_MASKED;
+      if (told.has(place.peer)) continue;
+      told.add(place.peer);
+    }
+    const uint32_t key = place.peer * FUSCO_MAX_TOPK + k;
+    uint32_t at = count++;
+    for (; at > 0 && order[at - 1] > key; at--) order[at] = order[at - 1];
+    order[at] = key;
+  }
+  for (uint32_t i = 0; i < count; i++) {
+    const uint32_t k = order[i] % FUSCO_MAX_TOPK;
+    terms[i] = termOf(token, k, local, landingRow[token.at[k].peer]);
+  }
+  std::fill(terms + count, terms + token.topk, SumTerm{});
+}
+
+}  // namespace
+
 OnePassTableMaker::OnePassTableMaker(uint32_t topk, const std::vector<uint32_t> &tokens,
                                      const std::vector<bool> &isLocal, const OnePassLayout &layout,
                                      uint64_t remoteTokens, uint8_t *at)
@@ -80,15 +114,9 @@ uint32_t OnePassTableMaker::addLocal(uint32_t rank, const RankPlaces &places) {
         landingRow[uint64_t{token} * head_->ranks + remote] = row;
       });
   for (uint32_t token = 0; token < places.tokens; token++) {
-    const TokenPlaces at = places.of(token);
     const uint64_t first = start + uint64_t{token} * topk;
-    const uint32_t *landing = landingRow.data() + uint64_t{token} * head_->ranks;
-    for (uint32_t k = 0; k < topk; k++) {
-      send_[first + k] = at.send(k, local_, FUSCO_SLOT_MASKED);
-      const TermOrder order = at.termOrder(k, local_);
-      if (k >= order.terms) terms_[first + k] = {};
-      if (order.isTerm) terms_[first + order.position] = termOf(at, k, local_, landing[at.at[k].peer]);
-    }
+    fillToken(places.of(token), local_, landingRow.data() + uint64_t{token} * head_->ranks, send_ + first,
+              terms_ + first);
   }
   return rows;
 }

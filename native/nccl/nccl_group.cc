@@ -47,18 +47,24 @@ Arena::~Arena() {
   // Not even nothing may be freed while a stream is captured.
   if (memory_ == nullptr) return;
   const OnDevice here(context_.deviceOf(0));
-  cudaFree(memory_);
+  free();
   (void)cudaGetLastError();
 }
+
+cudaError_t Arena::free() { return isPinned_ ? cudaFreeHost(memory_) : cudaFree(memory_); }
 
 uint8_t *Arena::atLeast(uint64_t bytes) {
   if (bytes <= bytes_) return memory_;
   const std::lock_guard<std::mutex> lock(context_.mutex);
   const OnDevice here(context_.deviceOf(0));
-  context_.check(cudaFree(memory_), "freeing rows of the wire");
+  context_.check(free(), "freeing rows of the wire");
   memory_ = nullptr;
   bytes_ = 0;
-  memory_ = static_cast<uint8_t *>(context_.allocRaw(0, bytes));
+  if (isPinned_) {
+    context_.check(cudaMallocHost(reinterpret_cast<void **>(&memory_), bytes), "allocating pinned memory");
+  } else {
+    memory_ = static_cast<uint8_t *>(context_.allocRaw(0, bytes));
+  }
   bytes_ = bytes;
   return memory_;
 }
@@ -70,7 +76,7 @@ Group::Group(const fusco_nccl_group_desc &desc, Closed)
       deadlineNs_(desc.deadline_ns),
       roundBytes_(desc.round_bytes) {
   for (uint32_t i = 0; i < static_cast<uint32_t>(Use::count); i++) {
-    arenas_.push_back(std::make_unique<Arena>(*context_));
+    arenas_.push_back(std::make_unique<Arena>(*context_, i >= static_cast<uint32_t>(Use::told)));
   }
 }
 

@@ -19,10 +19,11 @@
 
 namespace fusco::nccl {
 
-// Device memory that only grows, and is used by one exchange after the other.
+// Memory that only grows, and is used by one exchange after the other: on the device, or pinned on the host.
 class Arena {
  public:
-  explicit Arena(cuda::CudaContext &context) : context_(context) {}
+  explicit Arena(cuda::CudaContext &context, bool isPinned = false)
+      : context_(context), isPinned_(isPinned) {}
   ~Arena();
   Arena(const Arena &) = delete;
   Arena &operator=(const Arena &) = delete;
@@ -32,13 +33,28 @@ class Arena {
   uint8_t *atLeast(uint64_t bytes);
 
  private:
+  cudaError_t free();
+
   cuda::CudaContext &context_;
+  const bool isPinned_;
   uint8_t *memory_ = nullptr;
   uint64_t bytes_ = 0;
 };
 
-// What the arenas of a group are for.
-enum class Use : uint32_t { sendRing, receiveRing, landing, weights, flags, count };
+// What the arenas of a group are for. While a plan is made: what ranks tell one another, and tables until
+// they are uploaded. New memory of the host would cost more than filling it.
+enum class Use : uint32_t {
+  sendRing,
+  receiveRing,
+  landing,
+  weights,
+  flags,
+  told,  // the first one that is pinned
+  heard,
+  onePassTables,
+  tables,
+  count
+};
 
 // Device memory from cudaMalloc, or none, that neighbors write or read. Rows have the same size on all ranks.
 struct SharedBuffer {

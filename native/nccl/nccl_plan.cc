@@ -107,9 +107,8 @@ std::vector<uint64_t> bytesByPeer(const SendOrder &sendOrder, const std::vector<
   return bytes;
 }
 
-uint64_t rowsOf(const std::vector<Place> &places) {
-  return static_cast<uint64_t>(
-      std::count_if(places.begin(), places.end(), [](const Place &place) { return place.row >= 0; }));
+uint64_t rowsOf(const Place *first, const Place *end) {
+  return static_cast<uint64_t>(std::count_if(first, end, [](const Place &place) { return place.row >= 0; }));
 }
 
 // Sends arrays in host memory to peers and returns what they sent.
@@ -151,7 +150,7 @@ void Plan::tellNeighbors() {
   for (uint64_t token = 0; token < sizes().tokens; token++) {
     keepLowest(once.data() + token * topk, topk, self, told);
   }
-  rowsOnce_ = rowsOf(once);
+  rowsOnce_ = rowsOf(once.data(), once.data() + once.size());
   landedOnce_ = keepLowest(landing_, self, told);
   std::vector<uint32_t> counts, words;
   std::vector<uint64_t> countBytes(neighbors.ranks, 0), sendBytes(neighbors.ranks, 0);
@@ -208,8 +207,11 @@ void Plan::tellPeers() {
                         "gathering the sizes of a plan",
                         [&](const uint8_t *from, uint8_t *to) { group_->allGather(from, to, sizeof local); });
   // What every other rank must know of this rank's tokens: slots [tokens, topk], then landing rows [tokens].
-  std::vector<uint32_t> told;
+  const uint64_t words = uint64_t{places.tokens} * (topk + 1);
+  auto *told = reinterpret_cast<uint32_t *>(
+      group_->arena(Use::told).atLeast(std::max<uint64_t>(1, (ranks - 1) * words * sizeof(uint32_t))));
   std::vector<uint64_t> sendBytes(ranks, 0), receiveBytes(ranks, 0);
+  uint64_t sentBytes = 0, receivedBytes = 0;
   std::vector<uint32_t> tokens;
   std::vector<bool> isLocal(ranks, false);
   isLocal[self] = true;
@@ -219,21 +221,23 @@ void Plan::tellPeers() {
     allTokens_ += facts[rank].tokens;
     mostLandingRows_ = std::max(mostLandingRows_, facts[rank].landingRows);
     if (rank == self) continue;
-    const size_t at = told.size();
-    sendBytes[rank] = uint64_t{places.tokens} * (topk + 1) * sizeof(uint32_t);
-    receiveBytes[rank] = uint64_t{facts[rank].tokens} * (topk + 1) * sizeof(uint32_t);
-    told.resize(at + sendBytes[rank] / sizeof(uint32_t));
-    places.writeArrival(rank, told.data() + at);
-    std::copy(landingRow[rank].begin(), landingRow[rank].end(),
-              told.data() + at + uint64_t{places.tokens} * topk);
+    uint32_t *slots = told + sentBytes / sizeof(uint32_t);
+    places.writeArrival(rank, slots);
+    std::copy(landingRow[rank].begin(), landingRow[rank].end(), slots + uint64_t{places.tokens} * topk);
+    sentBytes += sendBytes[rank] = words * sizeof(uint32_t);
+    receivedBytes += receiveBytes[rank] = uint64_t{facts[rank].tokens} * (topk + 1) * sizeof(uint32_t);
   }
-  const std::vector<uint32_t> heard = swapped(*group_, told, sendBytes, receiveBytes);
+  auto *heard =
+      reinterpret_cast<uint32_t *>(group_->arena(Use::heard).atLeast(std::max<uint64_t>(1, receivedBytes)));
+  group_->throughDevice(
+      told, sentBytes, heard, receivedBytes, "telling ranks where rows go",
+      [&](const uint8_t *from, uint8_t *to) { group_->swap(from, sendBytes, to, receiveBytes); });
   remoteTokens_ = allTokens_ - places.tokens;
   const cuda::OnePassLayout layout(places.tokens, remoteTokens_, topk, 1);
-  onePass_.resize(layout.bytes);
-  cuda::OnePassTableMaker maker(topk, tokens, isLocal, layout, remoteTokens_, onePass_.data());
+  uint8_t *tables = group_->arena(Use::onePassTables).atLeast(layout.bytes);
+  cuda::OnePassTableMaker maker(topk, tokens, isLocal, layout, remoteTokens_, tables);
   maker.addLocal(self, places);
-  const uint32_t *at = heard.data();
+  const uint32_t *at = heard;
   for (uint32_t rank = 0; rank < ranks; rank++) {
     if (rank == self) continue;
     const uint64_t entries = uint64_t{tokens[rank]} * topk;
@@ -243,8 +247,8 @@ void Plan::tellPeers() {
     at += entries + tokens[rank];
   }
   tables_.checkAllTold();
-  const auto *send = reinterpret_cast<const Place *>(onePass_.data() + layout.send);
-  rowsOnce_ = rowsOf(std::vector<Place>(send, send + uint64_t{places.tokens} * topk));
+  const auto *send = reinterpret_cast<const Place *>(tables + layout.send);
+  rowsOnce_ = rowsOf(send, send + uint64_t{places.tokens} * topk);
 }
 
 void Plan::upload() {
@@ -277,7 +281,6 @@ void Plan::upload() {
 
   // Calls add(values, table) for each table: its elements, and the pointer to it in device memory.
   const uint32_t *barrier = nullptr;
-  const uint8_t *onePass = nullptr;
   const auto forEachTable = [&](auto add) {
     add(head, device_.direct.head);
     add(std::vector<uint32_t>(2, 0), barrier);
@@ -299,27 +302,32 @@ void Plan::upload() {
     add(copies_.offset, device_.copyOffset);
     add(copies_.places, device_.copyPlaces);
     add(landedTerms, device_.landedTerms);
-    add(onePass_, onePass);
   };
   forEachTable([&](const auto &values, const auto &) {
     memoryBytes_ = alignSegment(memoryBytes_) + values.size() * sizeof values[0];
   });
+  const uint64_t uploaded = memoryBytes_;
+  const uint64_t onePassStart = alignSegment(uploaded);
+  const cuda::OnePassLayout layout(part.tokens, remoteTokens_, sizes().topk, 1);
+  if (isOnePass()) memoryBytes_ = onePassStart + layout.bytes;
   uint8_t *memory = memory_.atLeast(memoryBytes_);
-  std::vector<uint8_t> bytes(memoryBytes_);
+  uint8_t *bytes = group_->arena(Use::tables).atLeast(uploaded);
   uint64_t at = 0;
   forEachTable([&](const auto &values, auto &table) {
     const uint64_t size = values.size() * sizeof values[0];
     at = alignSegment(at);
-    if (size > 0) std::memcpy(bytes.data() + at, values.data(), size);
+    if (size > 0) std::memcpy(bytes + at, values.data(), size);
     table = reinterpret_cast<decltype(values.data())>(memory + at);
     at += size;
   });
-  group_->must(cudaMemcpy(memory, bytes.data(), memoryBytes_, cudaMemcpyHostToDevice), "uploading a plan");
+  group_->must(cudaMemcpy(memory, bytes, uploaded, cudaMemcpyHostToDevice), "uploading a plan");
   device_.barrier = const_cast<uint32_t *>(barrier);
   if (isOnePass()) {
-    const cuda::OnePassLayout layout(part.tokens, remoteTokens_, sizes().topk, 1);
-    device_.onePass = layout.tables(const_cast<uint8_t *>(onePass), device_.direct.place, remoteTokens_);
-    onePass_ = {};
+    uint8_t *onePass = memory + onePassStart;
+    group_->must(cudaMemcpy(onePass, group_->arena(Use::onePassTables).atLeast(layout.bytes), layout.bytes,
+                            cudaMemcpyHostToDevice),
+                 "uploading a plan");
+    device_.onePass = layout.tables(onePass, device_.direct.place, remoteTokens_);
   }
   if (!group_->hasNeighbors()) {
     device_.once.place = device_.direct.place;

@@ -149,7 +149,6 @@ class Plan {
   uint64_t allTokens_ = 0;
   uint32_t mostLandingRows_ = 0;
   uint64_t rowsOnce_ = 0;
-  std::vector<uint8_t> onePass_;  // tables until they are uploaded
   uint64_t remoteTokens_ = 0;
   WireTables device_;
   Arena memory_;  // of device_

@@ -132,14 +132,15 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
         .atRank(rank);
   }
   direct.assign(entries, {0, -1});
-  returned.assign(entries, {0, -1});
+  if (!isOnePass()) returned.assign(entries, {0, -1});
   entryOrder.assign(sentRows, 0);
   shard.readEntries(part, [&](const KeptEntry &entry) {
     const uint32_t inRun = runs.next(entry);
     const uint32_t peer = owner[entry.instance];
     if (isDirect(peer)) {
       const auto neighbor = static_cast<uint32_t>(neighbors_.indexOf[peer]);
-      direct[entry.number] = returned[entry.number] = {neighbor, static_cast<int32_t>(entry.slot)};
+      direct[entry.number] = {neighbor, static_cast<int32_t>(entry.slot)};
+      if (!isOnePass()) returned[entry.number] = direct[entry.number];
       reach[neighbor] = std::max(reach[neighbor], entry.slot + 1);
     } else {
       const uint64_t at = sendFirst[entry.instance] + inRun;

@@ -62,7 +62,8 @@ struct UploadedTables {
   // The same, but a row has one slot at each other neighbor: the lowest. Empty without other neighbors, and
   // of one-pass plans.
   std::vector<Place> directOnce;
-  // [tokens, topk]: the slot at a neighbor, or the landing row to which the entry's row returns.
+  // [tokens, topk]: the slot at a neighbor, or the landing row to which the entry's row returns. Not of
+  // one-pass plans.
   std::vector<Place> returned;
   std::vector<uint32_t> entryOrder;  // entries in the order of entrySend
   std::vector<uint32_t> rowOrder;    // tokens in the order of rowSend
