@@ -25,7 +25,8 @@ void onDevices(DevicePlan &plan, F launch) {
 // The ready and done edges of an exchange. In a capture the order of uploads and uses is kept by the graph's
 // launch. One-pass kernels do not end before all rows of their device have arrived and no other device reads
 // from it: their devices need no done edge between one another, and a ready edge of theirs costs less than
-// events do. In a capture all edges are events, because these bring the streams of all devices into it.
+// events do. In a capture that the context did not begin all edges are events, because these bring the
+// streams of all devices into it.
 class Edges {
  public:
   explicit Edges(DevicePlan &plan, bool isOnePass = false) : plan_(plan), order_(plan.context()) {
@@ -34,7 +35,7 @@ class Edges {
     context.check(cudaStreamIsCapturing(context.leader(context.groups().front()), &status),
                   "asking for a capture");
     captured_ = status != cudaStreamCaptureStatusNone;
-    usesEvents_ = captured_ || !isOnePass;
+    usesEvents_ = !isOnePass || (captured_ && context.capturing == nullptr);
     context.ready(usesEvents_);
     if (!captured_) plan.beginUse();
     plan.prepare();
