@@ -26,10 +26,16 @@ def assert_plan(path: str | os.PathLike[str], ids: Sequence[Any], *, update: boo
 
     Raises:
         AssertionError: the plan differs; the message names both plan ids and the first difference.
-        FuscoError: E_FILE_NOT_FOUND and others of load_plan; those of planning
+        FuscoError: E_FILE_NOT_FOUND and others of load_plan; E_OPTION; those of planning
     """
     if update and not os.environ.get("CI"):
-        made = plan(ids, **options) if options or not os.path.exists(path) else _as_in(load_plan(path), ids)
+        if not options and not os.path.exists(path):
+            raise FuscoError(
+                "E_OPTION",
+                f"there is no file {os.fspath(path)} whose options the new plan could have",
+                hint="Give experts and the other options of the plan.",
+            )
+        made = plan(ids, **options) if options else _as_in(load_plan(path), ids)
         made.save(path)
         return
     golden = load_plan(path)

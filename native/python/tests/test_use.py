@@ -426,6 +426,9 @@ def test_options_that_are_wrong_are_refused():
     refused("E_OPTION", make, strategy="auto")
     refused("E_OPTION", make, sum="fast")
     refused("E_OPTION", make, ranks=0)
+    refused("E_OPTION", make, deadline_ms=-5)
+    for experts in (0, 8.0, "8", 65536):
+        assert "experts is" in refused("E_OPTION", make, experts=experts).message
     refused("E_OPTION", make, hidden=0)
     refused("E_OPTION", make, topk=300)
     refused("E_OPTION", make, max_recv_rows=0)
