@@ -5,7 +5,7 @@ The comparison is native; this file carries its arguments and results. Tensors o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from ctypes import byref
 from dataclasses import dataclass
 from typing import Any
@@ -191,7 +191,7 @@ class _Audit:
     """An audit of one routing, with its input."""
 
     def __init__(
-        self, ids: Sequence[Any], inputs: Sequence[Any], previous: Sequence[Any] | None, layout: Any, options: Any
+        self, ids: Iterable[Any], inputs: Iterable[Any], previous: Iterable[Any] | None, layout: Any, options: Any
     ) -> None:
         tables = [IdTable(_on_cpu(table), options.get("topk")) for table in of_each_rank("ids", ids)]
         topk = max((table.topk for table in tables), default=0)
@@ -228,7 +228,7 @@ class _Audit:
         )
         call(library.fusco_audit_set_input, self._handle.pointer, byref(given))
 
-    def read(self, what: str, rows: Sequence[Any]) -> list[_Rows]:
+    def read(self, what: str, rows: Iterable[Any]) -> list[_Rows]:
         arrays = of_each_rank(what, rows)
         if len(arrays) != self.ranks:
             raise FuscoError("E_RANKS", f"{what} has {len(arrays)} arrays for {self.ranks} ranks")
@@ -273,7 +273,7 @@ class _Audit:
                 )
         return read
 
-    def outputs(self, outputs: Sequence[Any] | None) -> tuple[list[_Rows], Any]:
+    def outputs(self, outputs: Iterable[Any] | None) -> tuple[list[_Rows], Any]:
         """Rows to keep alive, and fusco_buffer[ranks]."""
         if outputs is None:
             return [], None
@@ -352,13 +352,13 @@ def _joined(reports: list[AuditReport], check: bool) -> AuditReport:
 
 
 def audit_dispatch(
-    ids: Sequence[Any],
+    ids: Iterable[Any],
     received: Any,
-    inputs: Sequence[Any],
+    inputs: Iterable[Any],
     *,
     experts: int,
     layout: str | Mapping[str, Any] = "fusco",
-    previous: Sequence[Any] | None = None,
+    previous: Iterable[Any] | None = None,
     rank: int | None = None,
     check: bool = True,
     listed: int = 10,
@@ -391,16 +391,16 @@ def audit_dispatch(
 
 
 def audit_combine(
-    ids: Sequence[Any],
+    ids: Iterable[Any],
     combined: Any,
-    inputs: Sequence[Any],
+    inputs: Iterable[Any],
     *,
     experts: int,
     weights: Any = None,
-    outputs: Sequence[Any] | None = None,
+    outputs: Iterable[Any] | None = None,
     layout: str | Mapping[str, Any] = "fusco",
     order: str | None = None,
-    previous: Sequence[Any] | None = None,
+    previous: Iterable[Any] | None = None,
     rank: int | None = None,
     check: bool = True,
     listed: int = 10,

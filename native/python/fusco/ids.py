@@ -57,7 +57,7 @@ class IdTable:
 
 
 def of_each_rank(what: str, arrays: Any) -> list[Any]:
-    """The arrays of all ranks. Raises E_RANKS unless they are a sequence."""
+    """The arrays of all ranks, from a list or along the first axis. Raises E_RANKS."""
     try:
         return list(arrays)
     except TypeError as error:

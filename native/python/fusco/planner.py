@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import byref
 from dataclasses import replace
 from typing import Any
@@ -87,7 +87,7 @@ class Planner:
         return gathered
 
 
-def plan(tables: Sequence[Any], *, experts: int, **options: Any) -> Plan:
+def plan(tables: Iterable[Any], *, experts: int, **options: Any) -> Plan:
     """The plan of the routing of all ranks, without a group and without PyTorch.
 
     Args:
@@ -103,6 +103,6 @@ def plan(tables: Sequence[Any], *, experts: int, **options: Any) -> Plan:
     return Planner(PlanOptions(experts, **{"ranks": len(opened), "topk": topk, **options})).plan(opened)
 
 
-def open_tables(tables: Sequence[Any], topk: int | None) -> list[IdTable]:
+def open_tables(tables: Iterable[Any], topk: int | None) -> list[IdTable]:
     """The ids of each rank, ready for native code; see IdTable."""
     return [IdTable(table, topk) for table in of_each_rank("the routing", tables)]
