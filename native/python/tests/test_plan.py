@@ -1,6 +1,8 @@
 """Plans without PyTorch: made, written, read and compared; and the same bytes as the TypeScript planner's."""
 
 import array
+import copy
+import pickle
 
 import numpy
 import pytest
@@ -154,6 +156,13 @@ def test_bad_routings_are_refused_with_their_place():
     refused("E_ROUTING_DTYPE", [3], experts=8)
     refused("E_RANKS", None, experts=8)
     refused("E_BUFFER", [numpy.zeros((2, 4), dtype="i4")[:, ::2]], experts=8)
+
+
+def test_an_error_is_the_same_in_another_process():
+    error = refused("E_ROUTING_ID", [[[0, 9]]], experts=8)
+    for copied in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert type(copied) is fusco.FuscoError and vars(copied) == vars(error)
+        assert str(copied) == str(error) == f"E_ROUTING_ID {error.message} ({error.hint})"
 
 
 def test_options_may_be_numbers_of_numpy():

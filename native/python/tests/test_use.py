@@ -63,6 +63,13 @@ def test_a_layer_of_exact_size_compiles_with_dynamic_output_shapes(inputs):
         assert_equal(gradients(compiled, *inputs), gradients(functools.partial(layer, shuffle), *inputs))
 
 
+def test_an_error_while_a_layer_is_compiled_is_named(inputs):
+    x, ids, weights, _ = inputs
+    compiled = torch.compile(functools.partial(layer, make(max_recv_rows=96)), fullgraph=True, backend="aot_eager")
+    with pytest.raises(Exception, match=r"E_DTYPE.*x is torch\.float64"):
+        compiled(x.double(), ids, weights)
+
+
 @pytest.mark.parametrize("bound", [None, 40])
 def test_a_compiled_layer_takes_other_numbers_of_tokens(inputs, bound):
     shuffle = make(max_recv_rows=bound)
