@@ -17,7 +17,6 @@ from gpu_cases import (
     HIDDEN,
     TOKENS,
     TOPK,
-    VARIANTS,
     assert_same,
     capture_and_replay,
     checkpointed_layer,
@@ -29,6 +28,7 @@ from gpu_cases import (
     run_case,
     run_layer,
     steady_memory,
+    variants_of,
 )
 from layers import leaves
 
@@ -55,7 +55,7 @@ def rank_equal():
     ranks = dist.get_world_size()
     bound = BOUND * 2
     # Opening a group takes longer than its steps, so not every combination.
-    for number, (name, options) in enumerate(VARIANTS.items()):
+    for number, (name, options) in enumerate(variants_of(ranks).items()):
         for dtype, rows in ((torch.float32, bound), (torch.bfloat16, None if number % 2 else bound)):
             arguments = make_step(number, sum(splits_of(ranks)), options, dtype)
             expected = own_expected(host_parts(arguments, splits_of(ranks), dtype=dtype, **options))

@@ -247,15 +247,9 @@ class DeviceGroup(Group):
             self.transport.check()
 
     def record(self, path: str | os.PathLike[str]) -> Recorder | None:
-        failure = None
-        if 0 in self.local_ranks:
-            try:
-                self.recorder = Recorder(path)
-            except FuscoError as error:
-                failure = error
-        self.agree("record", failure)
+        recorder = super().record(path)
         self._is_recording = True
-        return self.recorder
+        return recorder
 
     def agree(self, what: str, failure: FuscoError | None = None) -> None:
         self.transport.agree(what, failure)

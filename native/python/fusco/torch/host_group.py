@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Optional, Protocol
@@ -15,7 +14,6 @@ from ..ids import IdTable
 from ..options import PlanOptions
 from ..plan import Plan, parse_plan
 from ..planner import Planner
-from ..recorder import Recorder
 from ..shard import blocks_of
 from .calls import Call, Parts
 from .groups import Group, RowWork, check_given_rows, check_token_count
@@ -150,11 +148,6 @@ class HostGroup(Group):
 
     def shard_digest(self, states: Parts, rank: int) -> str:
         return self.open(states).plan.shard_digest(rank)
-
-    def record(self, path: str | os.PathLike[str]) -> Recorder | None:
-        if 0 in self.local_ranks:
-            self.recorder = Recorder(path)
-        return self.recorder
 
     def agree(self, what: str, failure: FuscoError | None = None) -> None:
         self.transport.agree(what, failure)

@@ -65,7 +65,7 @@ class ExpertShuffle:
         devices: GPU of each local rank, or one for all. None: the current one.
         threads: threads of an exchange of the host backend; 0: one per processor.
         sms: most SMs of a GPU that an exchange occupies; 0: the default of the native library.
-        deadline_ms: longest wait for other ranks. None: FUSCO_DEADLINE_MS, else 60000.
+        deadline_ms: longest wait for other ranks, 100..86400000. None: FUSCO_DEADLINE_MS, else 60000.
 
     With a process group the constructor is collective, as are ``dispatch``, ``combine`` and their gradients: all ranks
     make the same calls in the same order.
@@ -117,7 +117,7 @@ class ExpertShuffle:
             )
         opening = choose(Choices(process_group, ranks, backend, devices, threads, sms, deadline_ms))
         options = PlanOptions(
-            experts=experts,
+            experts=count("experts", experts, 1, 65535),
             ranks=opening.ranks,
             topk=topk,
             ranks_per_node=ranks_per_node,
@@ -169,8 +169,8 @@ class ExpertShuffle:
 
         Args:
             x: [tokens, hidden], contiguous, float32, float16 or bfloat16; or a tuple of codes float8_e4m3fn
-                [tokens, hidden] and scales float32 [tokens, ceil(hidden / 128)], which get no gradient. With all ranks
-                in this process also [ranks, tokens, hidden].
+                [tokens, hidden] and scales float32 [tokens, ceil(hidden / 128)], which get no gradient. An axis in
+                front, as in [ranks, tokens, hidden] or [batch, sequence, hidden], is joined with the tokens.
             topk_ids: [tokens, topk], integers; -1 is masked. Or give ``handle``.
             topk_weights: [tokens, topk], the router's; combine multiplies by them. None: combine is unweighted.
             handle: an earlier one, whose plan is used again.
@@ -249,7 +249,7 @@ class ExpertShuffle:
         return Handle(self, states, self._blocks(states, is_list), weights, tokens, [bound] * len(states), ids, is_list)
 
     def use_plan(self, plan: Union[Plan, str, os.PathLike[str]], topk_weights: Optional[Tensor] = None) -> Handle:
-        """The handle of a plan file, for example one that ``fusco plan`` made. Of the host backend.
+        """The handle of a plan file, for example one that ``fusco plan`` made. Host backend only.
 
         Args:
             plan: its path, or what ``fusco.load_plan`` returned; experts, topk, ranks and placement are those of this
@@ -257,15 +257,15 @@ class ExpertShuffle:
             topk_weights: as for dispatch.
 
         Raises:
-            FuscoError: E_BACKEND; E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS; as fusco.load_plan
+            FuscoError: E_BACKEND on GPUs; E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS; as fusco.load_plan
         """
         loaded = plan if isinstance(plan, Plan) else load_plan(plan)
         group = self.group()
         if not isinstance(group, HostGroup):
             raise FuscoError(
                 "E_BACKEND",
-                "plans of files are executed on the CPU in this version",
-                hint="Use backend='host', or plan the ids of the routing.",
+                f"the {self.backend} backend does not execute plan files; the host backend does",
+                hint="Give dispatch the ids that were planned: the same options make that plan. Or use backend='host'.",
             )
         states = [group.adopt(loaded, loaded.file_bytes())]
         prepared = group.open(states)
@@ -281,7 +281,7 @@ class ExpertShuffle:
         it is closed; None on other ranks than rank 0, which writes.
 
         Raises:
-            FuscoError: E_FILE_WRITE, E_FILE_READ
+            FuscoError: E_FILE_WRITE, E_FILE_READ; E_OPTION while another recorder is open
         """
         return self.group().record(path)
 
@@ -326,6 +326,9 @@ class ExpertShuffle:
         group = self.group()
         if isinstance(group, DeviceGroup):
             group.check_peers()
+
+    def __repr__(self) -> str:
+        return f"ExpertShuffle({self.name!r}, backend={self.backend!r}, local_ranks={list(self.local_ranks)})"
 
     # -- the end
 
