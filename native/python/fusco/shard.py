@@ -5,7 +5,6 @@ The layout is that of native/core/plan_layout.h.
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
 __all__ = ["Blocks", "blocks_of", "entry_instances"]
@@ -28,17 +27,17 @@ class Blocks(NamedTuple):
 
 def blocks_of(shard: memoryview) -> Blocks:
     """The blocks of a checked shard."""
-    offsets = tuple(_section(shard, "S_EXPERT_OFFSET", "I"))
-    return Blocks(offsets or (0,), tuple(_section(shard, "S_EXPERT_ROWS", "I")))
+    offsets = tuple(_section(shard, "S_EXPERT_OFFSET", 4).cast("I"))
+    return Blocks(offsets or (0,), tuple(_section(shard, "S_EXPERT_ROWS", 4).cast("I")))
 
 
 def entry_instances(shard: memoryview) -> memoryview:
     """u16 [tokens * topk] of a checked shard: the expert instance of each entry; of a masked one, their number."""
-    return _section(shard, "S_ENTRY_INSTANCE", "H")
+    return _section(shard, "S_ENTRY_INSTANCE", 2).cast("H")
 
 
-def _section(shard: memoryview, name: str, kind: str) -> memoryview:
+def _section(shard: memoryview, name: str, element_bytes: int) -> memoryview:
     data = shard.cast("B")
     at = LAYOUT["SECTION_TABLE"] + 8 * LAYOUT[name]
     offset, elements = data[at : at + 8].cast("I")
-    return data[offset : offset + struct.calcsize(kind) * elements].cast(kind)
+    return data[offset : offset + element_bytes * elements]
