@@ -379,6 +379,8 @@ def saved_plans():
         assert len((Path(folder) / "steps" / "index.jsonl").read_text().splitlines()) == 1
         plan = fusco.load_plan(Path(folder) / "a.fusco")
         assert plan.plan_id() == handle.plan_id()
+        again = gpu.use_plan(plan, handle.topk_weights)
+        assert all(torch.equal(a, b) for a, b in zip(rows, gpu.dispatch(listed[0], handle=again)[0]))
         combined = gpu.combine(rows, handle)
         check_audits(listed[1], listed[0], rows, handle.topk_weights, combined)
 

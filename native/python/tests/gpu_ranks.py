@@ -142,6 +142,8 @@ def rank_use():
             expected = host.plan(arguments[1], splits=splits_of(ranks))
             assert handle.save(Path(folder[0]) / "a.fusco") == expected.plan_id()
             assert handle.shard_digest() == expected.shard_digest(rank)
+        again = shuffle.use_plan(Path(folder[0]) / "a.fusco", weights)
+        assert torch.equal(shuffle.dispatch(x, handle=again)[0], rows)
         lines = (Path(folder[0]) / "steps" / "index.jsonl").read_text().splitlines()
         assert len(lines) == 1 and handle.plan_id() in lines[0]
         assert raised(handle.save, Path(folder[0]) / "no" / "a.fusco").code == "E_FILE_WRITE"

@@ -248,25 +248,25 @@ class ExpertShuffle:
         bound = self._bound if self._is_each or self._bound < 0 else self._bound * len(self.local_ranks)
         return Handle(self, states, self._blocks(states, is_list), weights, tokens, [bound] * len(states), ids, is_list)
 
-    def use_plan(self, plan: Union[Plan, str, os.PathLike[str]], topk_weights: Optional[Tensor] = None) -> Handle:
-        """The handle of a plan file, for example one that ``fusco plan`` made. Host backend only.
+    def use_plan(self, plan: Union[Plan, str, os.PathLike[str]], topk_weights: Optional[TensorOrList] = None) -> Handle:
+        """The handle of a plan file, for example one that ``fusco plan`` made. Collective.
+
+        On the CPU any plan with these experts, topk, ranks and placement is executed. On GPUs all options must be those
+        of this object: the GPU makes the plan again from its routing. The CPU proves before that it will be the same
+        plan, which takes milliseconds.
 
         Args:
-            plan: its path, or what ``fusco.load_plan`` returned; experts, topk, ranks and placement are those of this
-                object, all other options are the plan's.
+            plan: its path, or what ``fusco.load_plan`` returned.
             topk_weights: as for dispatch.
 
         Raises:
-            FuscoError: E_BACKEND on GPUs; E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS; as fusco.load_plan
+            FuscoError: E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS; as fusco.load_plan
         """
-        loaded = plan if isinstance(plan, Plan) else load_plan(plan)
         group = self.group()
-        if not isinstance(group, HostGroup):
-            raise FuscoError(
-                "E_BACKEND",
-                f"the {self.backend} backend does not execute plan files; the host backend does",
-                hint="Give dispatch the ids that were planned: the same options make that plan. Or use backend='host'.",
-            )
+        if isinstance(group, DeviceGroup):
+            return self._use_on_devices(group, plan, topk_weights)
+        assert isinstance(group, HostGroup)
+        loaded = plan if isinstance(plan, Plan) else load_plan(plan)
         states = [group.adopt(loaded, loaded.file_bytes())]
         prepared = group.open(states)
         tokens = [prepared.tokens]
@@ -363,6 +363,23 @@ class ExpertShuffle:
         if is_list:
             return [offsets for offsets, _ in found], [counts for _, counts in found]
         return joined_blocks(found)  # type: ignore[arg-type]
+
+    def _use_on_devices(
+        self, group: DeviceGroup, plan: Union[Plan, str, os.PathLike[str]], topk_weights: Optional[TensorOrList]
+    ) -> Handle:
+        ids: list[Tensor] = []
+        plan_id, failure = "", None
+        try:
+            loaded = plan if isinstance(plan, Plan) else load_plan(plan)
+            ids, plan_id = group.adopt(loaded), loaded.plan_id()
+        except FuscoError as error:
+            failure = error
+        group.agree("use_plan", failure)
+        group.agree(f"use_plan {plan_id}")
+        takes_list = isinstance(topk_weights, list) or self._arguments.needs_lists or self._bound >= 0
+        if not self._is_each or takes_list:
+            return self.plan(ids if self._is_each else ids[0], topk_weights)
+        return self.plan(torch.cat(ids), topk_weights, splits=[table.shape[0] for table in ids])
 
     def _dispatch_quantized(self, pair: Quantized, handle: Handle) -> Any:
         if len(pair) != 2:
