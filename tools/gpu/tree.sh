@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the hash of a folder's git tree as docs/gpu-record.md has it: without native/python, which does not run on GPUs.
+# Prints the hash of a folder's git tree as docs/gpu-record.md has it: without native/python, which has no kernels.
 #
 #   tools/gpu/tree.sh native|test/gpu [COMMIT]     default HEAD
 #

@@ -1,10 +1,11 @@
-"""Time of a step of an expert-parallel layer, forward and backward, against index_select and all_to_all_single.
+"""Time of steps of an expert-parallel layer, and of their forward passes, against index_select and all_to_all_single.
 
     torchrun --nproc-per-node 2 step_time.py OUT.json [--tokens 4096] [--hidden 7168] [--topk 8] [--experts 256]
 
 The experts return their rows, so that the exchanges are what is timed: dispatch, weighted combine and both gradients,
 with the routing of the step planned in it. Every variant also gives its results, which must agree up to rounding. Times
-are medians over steps of the slowest rank; the variants take turns.
+are medians over steps of the slowest rank; the variants take turns. `medianMs` has steps, forward and backward, and
+`forwardMedianMs` forward passes that record a graph and drop it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -61,19 +64,27 @@ def fused(shuffle: fusco.torch.ExpertShuffle, x: Tensor, ids: Tensor, weights: T
     return shuffle.combine(rows, handle)
 
 
-def timed_ms(run, rounds: int) -> list[float]:
-    """Milliseconds of each step on this rank."""
-    times = []
+def timed_ms(run: Callable[[], object]) -> float:
+    """Milliseconds of a call on this rank."""
+    dist.barrier()
+    torch.cuda.synchronize()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)
+
+
+def medians_ms(calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median milliseconds of each call on the slowest rank; the calls take turns. Collective."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        dist.barrier()
-        torch.cuda.synchronize()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    return times
+        for name, run in calls.items():
+            times[name].append(timed_ms(run))
+    slowest = torch.tensor(list(times.values()), device=device)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    return dict(zip(times, (round(ms, 4) for ms in slowest.median(1).values.tolist())))
 
 
 def main() -> None:
@@ -105,7 +116,7 @@ def main() -> None:
         "fusco, bounded": lambda: fused(bounded, x, ids, weights),
     }
 
-    def step(forward) -> tuple[Tensor, Tensor, Tensor]:
+    def step(forward: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         x.grad = weights.grad = None
         output = forward()
         output.backward(gradient)
@@ -119,19 +130,15 @@ def main() -> None:
             assert error < 0.02, (name, error)
         for _ in range(3):
             step(forward)
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(options.rounds):
-        for name, forward in variants.items():
-            times[name] += timed_ms(lambda forward=forward: step(forward), 1)
-    figures = {}
-    for name, own in times.items():
-        slowest = torch.tensor(own, device=device)
-        dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
-        figures[name] = round(slowest.median().item(), 4)
+    steps = {name: partial(step, forward) for name, forward in variants.items()}
+    figures = {
+        "medianMs": medians_ms(steps, options.rounds, device),
+        "forwardMedianMs": medians_ms(variants, options.rounds, device),
+    }
     if rank == 0:
         where = {"device": torch.cuda.get_device_name(), "ranks": ranks, "torch": torch.__version__}
         sizes = {name: getattr(options, name) for name in ("tokens", "hidden", "topk", "experts", "rounds")}
-        options.out.write_text(json.dumps({**where, **sizes, "medianMs": figures}, indent=2))
+        options.out.write_text(json.dumps({**where, **sizes, **figures}, indent=2))
         print(json.dumps(figures))
     exact.close()
     bounded.close()

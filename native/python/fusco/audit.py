@@ -5,7 +5,7 @@ The comparison is native; this file carries its arguments and results. Tensors o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from ctypes import byref
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from . import _structs as s
 from ._library import Handle, buffer_array, call, library
 from .errors import FuscoError
-from .ids import IdTable, address_of
+from .ids import IdTable, address_of, of_each_rank
 from .options import DTYPES, PlanOptions, choice, count
 
 __all__ = ["AuditReport", "Difference", "audit_combine", "audit_dispatch", "layouts"]
@@ -183,16 +183,6 @@ def _layout(layout: str | Mapping[str, Any]) -> s.AuditLayout:
     return native
 
 
-def _each(what: str, arrays: Any) -> list[Any]:
-    """The arrays of all ranks. Raises E_RANKS unless they are a sequence."""
-    try:
-        return list(arrays)
-    except TypeError as error:
-        raise FuscoError(
-            "E_RANKS", f"{what} is {type(arrays).__name__}, not a list", hint="Give a list with one array per rank."
-        ) from error
-
-
 def _on_cpu(ids: Any) -> Any:
     return ids.detach().cpu().contiguous() if hasattr(ids, "detach") else ids
 
@@ -201,9 +191,9 @@ class _Audit:
     """An audit of one routing, with its input."""
 
     def __init__(
-        self, ids: Sequence[Any], inputs: Sequence[Any], previous: Sequence[Any] | None, layout: Any, options: Any
+        self, ids: Iterable[Any], inputs: Iterable[Any], previous: Iterable[Any] | None, layout: Any, options: Any
     ) -> None:
-        tables = [IdTable(_on_cpu(table), options.get("topk")) for table in _each("ids", ids)]
+        tables = [IdTable(_on_cpu(table), options.get("topk")) for table in of_each_rank("ids", ids)]
         topk = max((table.topk for table in tables), default=0)
         self.options = PlanOptions(**{"ranks": len(tables), "topk": topk, **options})
         if len(tables) != self.options.ranks:
@@ -238,8 +228,8 @@ class _Audit:
         )
         call(library.fusco_audit_set_input, self._handle.pointer, byref(given))
 
-    def read(self, what: str, rows: Sequence[Any]) -> list[_Rows]:
-        arrays = _each(what, rows)
+    def read(self, what: str, rows: Iterable[Any]) -> list[_Rows]:
+        arrays = of_each_rank(what, rows)
         if len(arrays) != self.ranks:
             raise FuscoError("E_RANKS", f"{what} has {len(arrays)} arrays for {self.ranks} ranks")
         return [_Rows(what, rank, array) for rank, array in enumerate(arrays)]
@@ -278,10 +268,12 @@ class _Audit:
         for of, rows in read.items():
             self.check_tokens("weights", of, rows, self.options.topk)
             if rows.dtype != "f32":
-                raise FuscoError("E_DTYPE", f"weights of rank {of} are {rows.dtype}, not float32", rank=of)
+                raise FuscoError(
+                    "E_DTYPE", f"weights of rank {of} are {rows.dtype}, not float32", hint="Convert them.", rank=of
+                )
         return read
 
-    def outputs(self, outputs: Sequence[Any] | None) -> tuple[list[_Rows], Any]:
+    def outputs(self, outputs: Iterable[Any] | None) -> tuple[list[_Rows], Any]:
         """Rows to keep alive, and fusco_buffer[ranks]."""
         if outputs is None:
             return [], None
@@ -360,12 +352,13 @@ def _joined(reports: list[AuditReport], check: bool) -> AuditReport:
 
 
 def audit_dispatch(
-    ids: Sequence[Any],
+    ids: Iterable[Any],
     received: Any,
-    inputs: Sequence[Any],
+    inputs: Iterable[Any],
     *,
+    experts: int,
     layout: str | Mapping[str, Any] = "fusco",
-    previous: Sequence[Any] | None = None,
+    previous: Iterable[Any] | None = None,
     rank: int | None = None,
     check: bool = True,
     listed: int = 10,
@@ -377,18 +370,19 @@ def audit_dispatch(
         ids: the ids of each rank, [tokens, topk]; tensors on any device, arrays or lists.
         received: what each rank received, [rows, columns] or with more axes in front; of one rank if `rank` is given.
         inputs: the rows that each rank dispatched, [tokens, columns].
+        experts: logical experts.
         layout: where the library puts rows: a name of ``layouts()``, or fields of one with its name as ``preset``.
         previous: the rows of the step before, to recognize stale rows.
         rank: the only rank of which received rows are given. Default: all ranks.
         check: whether wrong rows raise AssertionError.
         listed: differences of a rank to list.
-        options: those of PlanOptions: ``experts``, and ``placement``, ``align`` and others where they matter.
+        options: further ones of PlanOptions: ``placement``, ``align`` and others where they matter.
 
     Raises:
         AssertionError: rows are wrong; the message names the first ones and counts all by kind.
         FuscoError: E_RANKS, E_SHAPE, E_LIMIT, E_BUFFER, E_OPTION; those of planning
     """
-    audit = _Audit(ids, inputs, previous, layout, options)
+    audit = _Audit(ids, inputs, previous, layout, {"experts": experts, **options})
     reports = []
     for of, rows in audit.of_ranks("received", received, rank):
         native = s.sized(s.AuditDispatchCall, rank=of, received=rows.to_native())
@@ -397,15 +391,16 @@ def audit_dispatch(
 
 
 def audit_combine(
-    ids: Sequence[Any],
+    ids: Iterable[Any],
     combined: Any,
-    inputs: Sequence[Any],
+    inputs: Iterable[Any],
     *,
+    experts: int,
     weights: Any = None,
-    outputs: Sequence[Any] | None = None,
+    outputs: Iterable[Any] | None = None,
     layout: str | Mapping[str, Any] = "fusco",
     order: str | None = None,
-    previous: Sequence[Any] | None = None,
+    previous: Iterable[Any] | None = None,
     rank: int | None = None,
     check: bool = True,
     listed: int = 10,
@@ -417,6 +412,7 @@ def audit_combine(
         ids: as in audit_dispatch.
         combined: what combine returned to each rank, [tokens, columns]; of one rank if `rank` is given.
         inputs: the rows that each rank dispatched.
+        experts: logical experts.
         weights: gate weights of each rank, float32 [tokens, topk]; of one rank if `rank` is given. None: not weighted.
         outputs: what the experts of each rank returned, in the layout. None: they returned their input.
         layout: as in audit_dispatch; it says in which dtype sums are kept.
@@ -426,7 +422,7 @@ def audit_combine(
     Raises:
         AssertionError, FuscoError: as audit_dispatch; E_DTYPE for rows that cannot be added
     """
-    audit = _Audit(ids, inputs, previous, layout, options)
+    audit = _Audit(ids, inputs, previous, layout, {"experts": experts, **options})
     orders = _names(library.fusco_audit_order_name)
     number = 0 if order is None else 1 + choice("order", order, orders)
     kept, native_outputs = audit.outputs(outputs)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 __all__ = ["FuscoError"]
 
 _HINTS = {
@@ -66,4 +69,10 @@ class FuscoError(Exception):
         self.path = path
         self.value = value
         self.limit = limit
-        super().__init__(f"{code} {self.message} ({self.hint})")
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.message} ({self.hint})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # So that other processes, such as those of a pool, can raise it again.
+        return copyreg.__newobj__, (type(self), self.code, self.message), self.__dict__  # type: ignore[attr-defined]

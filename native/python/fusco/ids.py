@@ -10,7 +10,7 @@ from typing import Any
 from . import _structs as s
 from .errors import FuscoError
 
-__all__ = ["IdTable", "address_of"]
+__all__ = ["IdTable", "address_of", "of_each_rank"]
 
 # Formats of the buffer interface, as fusco_id_dtype: by signedness and size.
 _DTYPES = {
@@ -54,6 +54,16 @@ class IdTable:
     def to_native(self) -> s.Ids:
         """The struct of the C interface; valid as long as this table."""
         return s.sized(s.Ids, dtype=self.dtype, tokens=self.tokens, topk=self.topk, data=self.address)
+
+
+def of_each_rank(what: str, arrays: Any) -> list[Any]:
+    """The arrays of all ranks, from a list or along the first axis. Raises E_RANKS."""
+    try:
+        return list(arrays)
+    except TypeError as error:
+        raise FuscoError(
+            "E_RANKS", f"{what} is {type(arrays).__name__}, not a list", hint="Give a list with one array per rank."
+        ) from error
 
 
 def _view_of(ids: Any, topk: int | None) -> memoryview:

@@ -6,14 +6,14 @@ import ctypes
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from ctypes import byref
 from typing import Any
 
 from . import _structs as s
 from ._library import Handle, call, library
 from .errors import FuscoError
-from .ids import IdTable
+from .ids import IdTable, of_each_rank
 from .options import PlanOptions, count
 
 __all__ = ["Plan", "load_plan", "parse_plan"]
@@ -111,7 +111,7 @@ class Plan:
         self._plan_id = bytes(plan_id).hex()
         return self._plan_id
 
-    def check_routing(self, tables: Sequence[Any]) -> None:
+    def check_routing(self, tables: Iterable[Any]) -> None:
         """Proves that this is the plan of a routing.
 
         Args:
@@ -120,9 +120,9 @@ class Plan:
         Raises:
             FuscoError: E_RANKS; E_ENTRY names the rank and the first entry that differs; E_ROUTING_*
         """
-        if len(tables) != self.ranks:
-            raise FuscoError("E_RANKS", f"{len(tables)} routing tables for {self.ranks} ranks")
-        opened = [IdTable(table, self.options.topk) for table in tables]
+        opened = [IdTable(table, self.options.topk) for table in of_each_rank("the routing", tables)]
+        if len(opened) != self.ranks:
+            raise FuscoError("E_RANKS", f"{len(opened)} routing tables for {self.ranks} ranks")
         ids = (s.Ids * len(opened))(*[table.to_native() for table in opened])
         file = self.reread()._file
         assert file is not None

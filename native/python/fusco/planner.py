@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import byref
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from . import _structs as s
 from ._library import Handle, buffer_array, call, filled_buffer, library
 from .errors import FuscoError
-from .ids import IdTable
+from .ids import IdTable, of_each_rank
 from .options import STRATEGIES, PlanOptions
 from .plan import Plan
 
@@ -87,21 +87,22 @@ class Planner:
         return gathered
 
 
-def plan(tables: Sequence[Any], **options: Any) -> Plan:
+def plan(tables: Iterable[Any], *, experts: int, **options: Any) -> Plan:
     """The plan of the routing of all ranks, without a group and without PyTorch.
 
     Args:
         tables: the ids of each rank, [tokens, topk]: see IdTable.
-        options: those of PlanOptions; ``ranks`` and ``topk`` follow from the tables if they are not given.
+        experts: logical experts.
+        options: further ones of PlanOptions; ``ranks`` and ``topk`` follow from the tables if they are not given.
 
     Raises:
-        FuscoError: as Planner and Planner.plan
+        FuscoError: as Planner and Planner.plan; E_ROUTING_DTYPE, E_BUFFER
     """
     opened = open_tables(tables, options.get("topk"))
     topk = max((table.topk for table in opened), default=0)
-    return Planner(PlanOptions(**{"ranks": len(opened), "topk": topk, **options})).plan(opened)
+    return Planner(PlanOptions(experts, **{"ranks": len(opened), "topk": topk, **options})).plan(opened)
 
 
-def open_tables(tables: Sequence[Any], topk: int | None) -> list[IdTable]:
+def open_tables(tables: Iterable[Any], topk: int | None) -> list[IdTable]:
     """The ids of each rank, ready for native code; see IdTable."""
-    return [IdTable(table, topk) for table in tables]
+    return [IdTable(table, topk) for table in of_each_rank("the routing", tables)]

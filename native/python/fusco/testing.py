@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from .audit import audit_combine, audit_dispatch
 from .errors import FuscoError
+from .ids import of_each_rank
 from .options import PlanOptions
 from .plan import Plan, load_plan
 from .planner import Planner, open_tables, plan
@@ -15,7 +16,7 @@ from .planner import Planner, open_tables, plan
 __all__ = ["assert_plan", "audit_combine", "audit_dispatch"]
 
 
-def assert_plan(path: str | os.PathLike[str], ids: Sequence[Any], *, update: bool = False, **options: Any) -> None:
+def assert_plan(path: str | os.PathLike[str], ids: Iterable[Any], *, update: bool = False, **options: Any) -> None:
     """Asserts that a routing still gives the plan of a file.
 
     Args:
@@ -26,10 +27,17 @@ def assert_plan(path: str | os.PathLike[str], ids: Sequence[Any], *, update: boo
 
     Raises:
         AssertionError: the plan differs; the message names both plan ids and the first difference.
-        FuscoError: E_FILE_NOT_FOUND and others of load_plan; those of planning
+        FuscoError: E_FILE_NOT_FOUND and others of load_plan; E_OPTION; those of planning
     """
+    ids = of_each_rank("the routing", ids)
     if update and not os.environ.get("CI"):
-        made = plan(ids, **options) if options or not os.path.exists(path) else _as_in(load_plan(path), ids)
+        if not options and not os.path.exists(path):
+            raise FuscoError(
+                "E_OPTION",
+                f"there is no file {os.fspath(path)} whose options the new plan could have",
+                hint="Give experts and the other options of the plan.",
+            )
+        made = plan(ids, **options) if options else _as_in(load_plan(path), ids)
         made.save(path)
         return
     golden = load_plan(path)
@@ -42,11 +50,11 @@ def assert_plan(path: str | os.PathLike[str], ids: Sequence[Any], *, update: boo
     )
 
 
-def _as_in(golden: Plan, ids: Sequence[Any]) -> Plan:
+def _as_in(golden: Plan, ids: Iterable[Any]) -> Plan:
     return Planner(golden.options).plan(open_tables(ids, golden.options.topk))
 
 
-def _difference(golden: Plan, made: Plan, ids: Sequence[Any]) -> str:
+def _difference(golden: Plan, made: Plan, ids: Iterable[Any]) -> str:
     before, after = golden.options, made.reread().options
     for name in PlanOptions.__dataclass_fields__:
         if getattr(before, name) != getattr(after, name):

@@ -36,6 +36,14 @@ VARIANTS = {
 }
 
 
+def variants_of(ranks):
+    """Options of layers by name; several ranks also have experts on two of them."""
+    if ranks == 1:
+        return VARIANTS
+    placement = [[expert % ranks, (expert + 1) % ranks] if expert < 3 else expert % ranks for expert in range(EXPERTS)]
+    return {**VARIANTS, "replicas": {"placement": placement}}
+
+
 def open_shuffle(**options):
     defaults = {"experts": EXPERTS, "hidden": HIDDEN, "topk": TOPK, "max_tokens": TOKENS}
     return ft.ExpertShuffle(**{**defaults, **options})
@@ -111,7 +119,7 @@ def to_parts(arguments, splits, devices):
 def compare_lists(devices):
     """All variants and dtypes, with and without a bound, with all ranks in this process."""
     splits = [TOKENS // 2, 0, TOKENS, 7][: len(devices)]
-    for number, (name, options) in enumerate(VARIANTS.items()):
+    for number, (name, options) in enumerate(variants_of(len(devices)).items()):
         for dtype in (torch.float32, torch.bfloat16):
             arguments = make_step(number, sum(splits), options, dtype)
             expected = host_parts(arguments, splits, dtype=dtype, **options)
@@ -371,6 +379,8 @@ def saved_plans():
         assert len((Path(folder) / "steps" / "index.jsonl").read_text().splitlines()) == 1
         plan = fusco.load_plan(Path(folder) / "a.fusco")
         assert plan.plan_id() == handle.plan_id()
+        again = gpu.use_plan(plan, handle.topk_weights)
+        assert all(torch.equal(a, b) for a, b in zip(rows, gpu.dispatch(listed[0], handle=again)[0]))
         combined = gpu.combine(rows, handle)
         check_audits(listed[1], listed[0], rows, handle.topk_weights, combined)
 

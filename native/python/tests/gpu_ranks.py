@@ -17,7 +17,6 @@ from gpu_cases import (
     HIDDEN,
     TOKENS,
     TOPK,
-    VARIANTS,
     assert_same,
     capture_and_replay,
     checkpointed_layer,
@@ -29,6 +28,7 @@ from gpu_cases import (
     run_case,
     run_layer,
     steady_memory,
+    variants_of,
 )
 from layers import leaves
 
@@ -55,7 +55,7 @@ def rank_equal():
     ranks = dist.get_world_size()
     bound = BOUND * 2
     # Opening a group takes longer than its steps, so not every combination.
-    for number, (name, options) in enumerate(VARIANTS.items()):
+    for number, (name, options) in enumerate(variants_of(ranks).items()):
         for dtype, rows in ((torch.float32, bound), (torch.bfloat16, None if number % 2 else bound)):
             arguments = make_step(number, sum(splits_of(ranks)), options, dtype)
             expected = own_expected(host_parts(arguments, splits_of(ranks), dtype=dtype, **options))
@@ -142,6 +142,8 @@ def rank_use():
             expected = host.plan(arguments[1], splits=splits_of(ranks))
             assert handle.save(Path(folder[0]) / "a.fusco") == expected.plan_id()
             assert handle.shard_digest() == expected.shard_digest(rank)
+        again = shuffle.use_plan(Path(folder[0]) / "a.fusco", weights)
+        assert torch.equal(shuffle.dispatch(x, handle=again)[0], rows)
         lines = (Path(folder[0]) / "steps" / "index.jsonl").read_text().splitlines()
         assert len(lines) == 1 and handle.plan_id() in lines[0]
         assert raised(handle.save, Path(folder[0]) / "no" / "a.fusco").code == "E_FILE_WRITE"

@@ -128,8 +128,12 @@ def use(directory):
         expected, whole = local.dispatch(x, ids, weights, splits=splits)
         assert torch.equal(first.combine(rows, handle), part(local.combine(expected, whole), splits))
 
-    error = raised(handle.save, directory / "no" / "folder.fusco")
-    assert error.code == "E_FILE_WRITE", error
+    for write, path in (
+        (handle.save, directory / "no" / "folder.fusco"),
+        (first.record, directory / f"flat.{RANK}.fusco"),
+    ):
+        error = raised(write, path)
+        assert error.code == "E_FILE_WRITE", error
 
     # A bad routing of one rank is an error on all, which can go on.
     wrong = inputs[1].clone()

@@ -243,6 +243,7 @@ def test_plans_are_saved_and_recorded(device, inputs, tmp_path):
     shuffle = make(backend="cuda", strategy="hier", sum="token", ranks_per_node=2)
     with shuffle.record(tmp_path / "steps"):
         _, handle = shuffle.dispatch(x, ids, weights)
+        refused("E_OPTION", shuffle.record, tmp_path / "more")
     shuffle.dispatch(x, ids, weights)
     host = make(backend="host", strategy="hier", sum="token", ranks_per_node=2).plan(ids)
     assert handle.save(tmp_path / "step.fusco") == handle.plan_id() == host.plan_id()
@@ -253,8 +254,36 @@ def test_plans_are_saved_and_recorded(device, inputs, tmp_path):
     recorded = numpy.load(tmp_path / "steps" / "step-000000" / "rank2.npy")
     assert (recorded == ids[12:18].numpy()).all()
     refused("E_FILE_WRITE", handle.save, tmp_path / "no" / "folder.fusco")
-    refused("E_BACKEND", shuffle.use_plan, plan)
     refused("E_OPTION", handle.shard_digest, 7)
+
+
+@pytest.mark.parametrize("options", [{}, {"ranks_per_node": 2, "strategy": "hier", "capacity": 9, "align": 4}])
+def test_a_plan_of_a_file_is_executed(device, inputs, tmp_path, options):
+    x, ids, weights, _ = inputs
+    ids[0], ids[3, 1] = -1, -1
+    shuffle = make(backend="cuda", **options)
+    rows, handle = shuffle.dispatch(x, ids, weights)
+    handle.save(tmp_path / "step.fusco")
+    again = shuffle.use_plan(tmp_path / "step.fusco", weights)
+    assert again.plan_id() == handle.plan_id()
+    same, _ = shuffle.dispatch(x, handle=again)
+    assert_equal([same, shuffle.combine(same, again)], [rows, shuffle.combine(rows, handle)])
+    with make(backend="cuda", **{**options, "align": 2}) as other:
+        assert "align: the plan has" in str(refused("E_OPTION", other.use_plan, tmp_path / "step.fusco"))
+    with make(backend="cuda", **options, max_tokens=5) as other:
+        refused("E_LIMIT", other.use_plan, tmp_path / "step.fusco")
+    with make(backend="cuda", **options, max_recv_rows=1) as other:
+        refused("E_MAX_ROWS", other.use_plan, fusco.load_plan(tmp_path / "step.fusco"))
+    refused("E_FILE_NOT_FOUND", shuffle.use_plan, tmp_path / "none.fusco")
+
+
+def test_a_plan_that_the_planner_does_not_make_is_refused(device, inputs, tmp_path):
+    x, ids, weights, _ = inputs
+    options = {"strategy": "hier", "ranks_per_node": 2}
+    plan = make(backend="host", balance="rotate", **options).plan(ids)
+    plan.save(tmp_path / "other.fusco")
+    with make(backend="cuda", balance="static", **options) as shuffle:
+        refused("E_OPTION", shuffle.use_plan, tmp_path / "other.fusco")
 
 
 def test_calls_follow_the_current_stream(device, inputs):
@@ -442,7 +471,7 @@ def nccl_steps(variants):
 
 
 def test_ranks_of_processes_have_the_bits_of_one_process():
-    variants = [options for name, options in VARIANTS.items() if name != "replicas"]
+    variants = list(VARIANTS.values())
     assert run_ranks(2, nccl_steps, variants[:3]) == [True] * 2
     assert run_ranks(4, nccl_steps, variants[3:]) == [True] * 4
 

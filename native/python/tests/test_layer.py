@@ -256,6 +256,8 @@ def test_a_recording_is_read_by_the_command_line_and_continued(fusco_cli, tmp_pa
     for seed in range(3):
         # A recording that was ended is continued by the next one; what a crash left behind is removed.
         recorder = shuffle.record(tmp_path / "steps")
+        with pytest.raises(fusco.FuscoError, match="E_OPTION routings are recorded in "):
+            shuffle.record(tmp_path / "others")
         x, ids, weights, _, _ = step(seed, 24, 2, 8)
         plan_ids.append(shuffle.dispatch(x, ids.long(), weights)[1].plan_id())
         recorder.close()
@@ -288,3 +290,13 @@ def test_sums_by_token_have_the_same_bits_for_any_number_of_ranks():
         results.append((output.detach(), x_leaf.grad, weights_leaf.grad))
     for result in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(result, results[0]))
+
+
+def test_an_axis_in_front_is_joined_with_the_tokens():
+    shuffle = make()
+    x, ids, weights, _, _ = step(1, 24, 2, 8)
+    flat, _ = shuffle.dispatch(x, ids, weights)
+    batched, handle = shuffle.dispatch(x.view(2, 12, HIDDEN), ids.view(2, 12, 2), weights.view(2, 12, 2))
+    assert torch.equal(flat, batched)
+    assert repr(handle) == "Handle(tokens=24, rows=not known yet, weighted=True)"
+    assert repr(shuffle) == f"ExpertShuffle({shuffle.name!r}, backend='host', local_ranks=[0, 1, 2, 3])"

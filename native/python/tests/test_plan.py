@@ -1,6 +1,8 @@
 """Plans without PyTorch: made, written, read and compared; and the same bytes as the TypeScript planner's."""
 
 import array
+import copy
+import pickle
 
 import numpy
 import pytest
@@ -152,7 +154,15 @@ def test_bad_routings_are_refused_with_their_place():
     refused("E_ROUTING_DTYPE", [[[0.5, 1.0]]], experts=8)
     refused("E_ROUTING_DTYPE", [numpy.zeros((1, 2), dtype="f4")], experts=8)
     refused("E_ROUTING_DTYPE", [3], experts=8)
+    refused("E_RANKS", None, experts=8)
     refused("E_BUFFER", [numpy.zeros((2, 4), dtype="i4")[:, ::2]], experts=8)
+
+
+def test_an_error_is_the_same_in_another_process():
+    error = refused("E_ROUTING_ID", [[[0, 9]]], experts=8)
+    for copied in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert type(copied) is fusco.FuscoError and vars(copied) == vars(error)
+        assert str(copied) == str(error) == f"E_ROUTING_ID {error.message} ({error.hint})"
 
 
 def test_options_may_be_numbers_of_numpy():
@@ -220,6 +230,8 @@ def test_a_golden_plan_is_compared_in_a_test(tmp_path):
 def test_a_golden_plan_is_updated_but_not_in_ci(tmp_path, monkeypatch):
     path, ids = tmp_path / "golden.fusco", tables()
     monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(fusco.FuscoError, match="E_OPTION there is no file "):
+        assert_plan(path, ids, update=True)
     assert_plan(path, ids, update=True, experts=8)
     changed = ids[::-1]
     assert_plan(path, changed, update=True)

@@ -63,6 +63,13 @@ def test_a_layer_of_exact_size_compiles_with_dynamic_output_shapes(inputs):
         assert_equal(gradients(compiled, *inputs), gradients(functools.partial(layer, shuffle), *inputs))
 
 
+def test_an_error_while_a_layer_is_compiled_is_named(inputs):
+    x, ids, weights, _ = inputs
+    compiled = torch.compile(functools.partial(layer, make(max_recv_rows=96)), fullgraph=True, backend="aot_eager")
+    with pytest.raises(Exception, match=r"E_DTYPE.*x is torch\.float64"):
+        compiled(x.double(), ids, weights)
+
+
 @pytest.mark.parametrize("bound", [None, 40])
 def test_a_compiled_layer_takes_other_numbers_of_tokens(inputs, bound):
     shuffle = make(max_recv_rows=bound)
@@ -426,6 +433,9 @@ def test_options_that_are_wrong_are_refused():
     refused("E_OPTION", make, strategy="auto")
     refused("E_OPTION", make, sum="fast")
     refused("E_OPTION", make, ranks=0)
+    refused("E_OPTION", make, deadline_ms=-5)
+    for experts in (0, 8.0, "8", 65536):
+        assert "experts is" in refused("E_OPTION", make, experts=experts).message
     refused("E_OPTION", make, hidden=0)
     refused("E_OPTION", make, topk=300)
     refused("E_OPTION", make, max_recv_rows=0)

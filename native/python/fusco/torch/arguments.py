@@ -33,12 +33,13 @@ class Arguments:
     Attributes:
         devices: of each part of an argument: of each local rank, or one for all.
         is_each: whether arguments have a part for each local rank, and may be lists.
+        needs_lists: whether such arguments must be lists.
     """
 
     def __init__(self, group: Group, hidden: int, devices: Sequence[torch.device], needs_lists: bool) -> None:
         self.devices = list(devices)
         self.is_each = len(self.devices) > 1
-        self._needs_lists = needs_lists
+        self.needs_lists = needs_lists
         self._takes_any_ids = torch.int64 in group.id_dtypes
         self._local_ranks = group.local_ranks
         self._topk = group.options.topk
@@ -100,7 +101,7 @@ class Arguments:
                 need(name, each, Tensor, code)
             return [check(name, *each) for each in zip(value, self.devices, needed)]
         need(name, value, Tensor, code)
-        if self._needs_lists:
+        if self.needs_lists:
             raise FuscoError("E_SHAPE", f"{name} is one tensor for several GPUs", hint="Give a list with one per rank.")
         flat = value.flatten(0, 1) if value.dim() == 3 else value
         checked = check(name, flat, self.devices[0], None if counts is None else sum(counts))

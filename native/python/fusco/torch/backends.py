@@ -18,6 +18,7 @@ from .device_group import DeviceGroup
 from .groups import Group
 from .host_group import HostGroup
 from .local_ranks import LocalRanks
+from .meeting import deadline_of
 
 BACKENDS = ("host", "cuda", "nccl")
 
@@ -147,6 +148,8 @@ def choose(choices: Choices) -> Opening:
 def _check_numbers(choices: Choices, backend: str) -> None:
     count("threads", choices.threads, 0, 1024)
     count("sms", choices.sms, 0, 0xFFFF)
+    if choices.deadline_ms is not None:
+        deadline_of(choices.deadline_ms)
     if backend == "host" and (choices.sms != 0 or choices.devices is not None):
         name = "sms" if choices.sms != 0 else "devices"
         raise FuscoError("E_OPTION", f"{name} is an option of the cuda and the nccl backend", hint="Give a backend.")

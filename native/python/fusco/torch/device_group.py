@@ -23,10 +23,12 @@ from ..options import DTYPE_BYTES, PlanOptions
 from ..plan import Plan
 from ..planner import Planner
 from ..recorder import Recorder
+from ..shard import blocks_of
 from . import accelerator
 from .calls import ALWAYS, NARROW, UNSUMMED, Array, Call, Parts
 from .device_memory import DeviceMemory
 from .device_state import buffers_of, find_views, views_of
+from .given_plans import check_fits, check_same, check_sizes, ids_of
 from .groups import Group, RowWork, check_given_rows
 
 # fusco_id_dtype of each dtype.
@@ -228,6 +230,19 @@ class DeviceGroup(Group):
                     raise FuscoError("E_INTERNAL", f"the GPU made another shard of rank {rank} than the CPU", rank=rank)
             return plan
 
+    def adopt(self, plan: Plan) -> list[torch.Tensor]:
+        """The ids of each local rank that give a plan which was read, on its device. Not collective.
+
+        Raises E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS.
+        """
+        check_fits(plan.options, self.options)
+        ranks = range(plan.ranks)
+        tables = [ids_of(plan, rank) for rank in ranks]
+        rows = [blocks_of(plan.shard(rank)).offsets[-1] for rank in ranks]
+        check_sizes([table.shape[0] for table in tables], self.max_tokens, rows, self.max_recv_rows)
+        check_same(plan, self._plan_on_host(tables))
+        return [tables[rank].to(self.device(part)) for part, rank in enumerate(self.local_ranks)]
+
     def shard_digest(self, states: Parts, rank: int) -> str:
         if rank not in self.local_ranks:
             raise FuscoError("E_OPTION", f"rank {rank} is not one of this process: {list(self.local_ranks)}")
@@ -247,15 +262,9 @@ class DeviceGroup(Group):
             self.transport.check()
 
     def record(self, path: str | os.PathLike[str]) -> Recorder | None:
-        failure = None
-        if 0 in self.local_ranks:
-            try:
-                self.recorder = Recorder(path)
-            except FuscoError as error:
-                failure = error
-        self.agree("record", failure)
+        recorder = super().record(path)
         self._is_recording = True
-        return self.recorder
+        return recorder
 
     def agree(self, what: str, failure: FuscoError | None = None) -> None:
         self.transport.agree(what, failure)

@@ -119,9 +119,25 @@ class Group(ABC):
     def shard_digest(self, states: Parts, rank: int) -> str:
         """SHA-256 of the shard of a local rank, in hex. Local."""
 
-    @abstractmethod
     def record(self, path: str | os.PathLike[str]) -> Recorder | None:
-        """Writes the routing of every plan from now on; rank 0 has the recorder."""
+        """Writes the routing of every plan from now on, collectively; rank 0 has the recorder.
+
+        Raises E_FILE_WRITE, E_FILE_READ, and E_OPTION while another recorder is open, on all ranks.
+        """
+        failure = None
+        if 0 in self.local_ranks:
+            try:
+                if self.recorder is not None and not self.recorder.closed:
+                    raise FuscoError(
+                        "E_OPTION",
+                        f"routings are recorded in {self.recorder.path} already",
+                        hint="Close that recorder first.",
+                    )
+                self.recorder = Recorder(path)
+            except FuscoError as error:
+                failure = error
+        self.agree("record", failure)
+        return self.recorder
 
     @abstractmethod
     def agree(self, what: str, failure: FuscoError | None = None) -> None:

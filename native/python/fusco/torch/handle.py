@@ -96,6 +96,10 @@ class Handle:
         """int32 [1]: real rows that a receive buffer of max_recv_rows did not take; they were dropped."""
         return self._shuffle.row_totals(self)[1]
 
+    def __repr__(self) -> str:
+        rows = self.rows if self.has_row_counts else "not known yet"
+        return f"Handle(tokens={self.tokens}, rows={rows}, weighted={self.weights is not None})"
+
     def check(self) -> list[int]:
         """Waits for planning, and returns the rows of the receive buffers as the plan has them.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Optional, Protocol
@@ -15,9 +14,9 @@ from ..ids import IdTable
 from ..options import PlanOptions
 from ..plan import Plan, parse_plan
 from ..planner import Planner
-from ..recorder import Recorder
 from ..shard import blocks_of
 from .calls import Call, Parts
+from .given_plans import check_fits, check_sizes
 from .groups import Group, RowWork, check_given_rows, check_token_count
 from .plan_cache import Prepared, plans
 from .state import KIND_FILE, Head, check_body, file_in, head_of, ids_in, state_bytes, state_of_file, state_of_ids
@@ -66,30 +65,11 @@ class HostGroup(Group):
 
     def adopt(self, plan: Plan, data: bytes) -> torch.Tensor:
         """The state for a plan that was read. Raises E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS."""
-        given, own = plan.options, self.options
-        if given.ranks != own.ranks:
-            raise FuscoError("E_RANKS", f"the plan has {given.ranks} ranks, the group has {own.ranks}")
-        for name, of_plan, of_group in (
-            ("experts", given.experts, own.experts),
-            ("topk", given.topk, own.topk),
-            ("the experts of each rank", _hosted(given), _hosted(own)),
-        ):
-            if of_plan != of_group:
-                raise FuscoError(
-                    "E_OPTION",
-                    f"{name}: the plan has {of_plan!r}, the group {of_group!r}",
-                    hint="Make the ExpertShuffle with the options of the plan.",
-                )
+        own = self.options
+        check_fits(plan.options, own)
         state = state_of_file(data, own.ranks, own.topk, self.planner.options_digest)
         prepared = self.prepared(state)
-        limits = [("E_LIMIT", "tokens", prepared.host.tokens, self.max_tokens)]
-        if self.max_recv_rows > 0:
-            limits.append(("E_MAX_ROWS", "rows to receive", prepared.host.recv_rows, self.max_recv_rows))
-        for code, what, counts, limit in limits:
-            if max(counts) > limit:
-                raise FuscoError(
-                    code, f"a rank of the plan has {max(counts)} {what} > {limit}", value=max(counts), limit=limit
-                )
+        check_sizes(prepared.host.tokens, self.max_tokens, prepared.host.recv_rows, self.max_recv_rows)
         return state
 
     def open(self, states: Parts) -> Prepared:
@@ -151,11 +131,6 @@ class HostGroup(Group):
     def shard_digest(self, states: Parts, rank: int) -> str:
         return self.open(states).plan.shard_digest(rank)
 
-    def record(self, path: str | os.PathLike[str]) -> Recorder | None:
-        if 0 in self.local_ranks:
-            self.recorder = Recorder(path)
-        return self.recorder
-
     def agree(self, what: str, failure: FuscoError | None = None) -> None:
         self.transport.agree(what, failure)
 
@@ -180,7 +155,3 @@ class HostGroup(Group):
             counts += blocks.counts
         tokens, rows = (sum(of[rank] for rank in local) for of in (host.tokens, host.recv_rows))
         return Prepared(plan, host, head.key, tokens, rows, offsets, counts)
-
-
-def _hosted(options: PlanOptions) -> list[tuple[int, ...]]:
-    return [options.experts_of(rank) for rank in range(options.ranks)]

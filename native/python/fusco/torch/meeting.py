@@ -181,8 +181,8 @@ class Meeting:
             ours, theirs = (json.loads(notes["signature"]) for notes in (mine, other))
             name = next(name for name in ours if ours[name] != theirs.get(name))
             return f"{name} is {ours[name]!r} on rank {self._rank} and {theirs.get(name)!r} on rank {rank}"
-        calls = f"rank {self._rank} calls {what} {mine['signature']}"
-        return f"{calls}; rank {rank} calls {other_what} {other['signature']}"
+        ours = f"rank {self._rank} calls {what} {mine['signature']}".rstrip()
+        return f"{ours}; rank {rank} calls {other_what} {other['signature']}".rstrip()
 
     def _late(self, what: str, missing: Sequence[int]) -> FuscoError:
         text = f"{name_ranks(missing)} did not enter call {self._call} ({what}) within {self._deadline_ms} ms"

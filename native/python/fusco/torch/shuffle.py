@@ -65,7 +65,7 @@ class ExpertShuffle:
         devices: GPU of each local rank, or one for all. None: the current one.
         threads: threads of an exchange of the host backend; 0: one per processor.
         sms: most SMs of a GPU that an exchange occupies; 0: the default of the native library.
-        deadline_ms: longest wait for other ranks. None: FUSCO_DEADLINE_MS, else 60000.
+        deadline_ms: longest wait for other ranks, 100..86400000. None: FUSCO_DEADLINE_MS, else 60000.
 
     With a process group the constructor is collective, as are ``dispatch``, ``combine`` and their gradients: all ranks
     make the same calls in the same order.
@@ -117,7 +117,7 @@ class ExpertShuffle:
             )
         opening = choose(Choices(process_group, ranks, backend, devices, threads, sms, deadline_ms))
         options = PlanOptions(
-            experts=experts,
+            experts=count("experts", experts, 1, 65535),
             ranks=opening.ranks,
             topk=topk,
             ranks_per_node=ranks_per_node,
@@ -169,8 +169,8 @@ class ExpertShuffle:
 
         Args:
             x: [tokens, hidden], contiguous, float32, float16 or bfloat16; or a tuple of codes float8_e4m3fn
-                [tokens, hidden] and scales float32 [tokens, ceil(hidden / 128)], which get no gradient. With all ranks
-                in this process also [ranks, tokens, hidden].
+                [tokens, hidden] and scales float32 [tokens, ceil(hidden / 128)], which get no gradient. An axis in
+                front, as in [ranks, tokens, hidden] or [batch, sequence, hidden], is joined with the tokens.
             topk_ids: [tokens, topk], integers; -1 is masked. Or give ``handle``.
             topk_weights: [tokens, topk], the router's; combine multiplies by them. None: combine is unweighted.
             handle: an earlier one, whose plan is used again.
@@ -248,25 +248,25 @@ class ExpertShuffle:
         bound = self._bound if self._is_each or self._bound < 0 else self._bound * len(self.local_ranks)
         return Handle(self, states, self._blocks(states, is_list), weights, tokens, [bound] * len(states), ids, is_list)
 
-    def use_plan(self, plan: Union[Plan, str, os.PathLike[str]], topk_weights: Optional[Tensor] = None) -> Handle:
-        """The handle of a plan file, for example one that ``fusco plan`` made. Of the host backend.
+    def use_plan(self, plan: Union[Plan, str, os.PathLike[str]], topk_weights: Optional[TensorOrList] = None) -> Handle:
+        """The handle of a plan file, for example one that ``fusco plan`` made. Collective.
+
+        On the CPU any plan with these experts, topk, ranks and placement is executed. On GPUs all options must be those
+        of this object: the GPU makes the plan again from its routing. The CPU proves before that it will be the same
+        plan, which takes milliseconds.
 
         Args:
-            plan: its path, or what ``fusco.load_plan`` returned; experts, topk, ranks and placement are those of this
-                object, all other options are the plan's.
+            plan: its path, or what ``fusco.load_plan`` returned.
             topk_weights: as for dispatch.
 
         Raises:
-            FuscoError: E_BACKEND; E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS; as fusco.load_plan
+            FuscoError: E_RANKS, E_OPTION, E_LIMIT, E_MAX_ROWS; as fusco.load_plan
         """
-        loaded = plan if isinstance(plan, Plan) else load_plan(plan)
         group = self.group()
-        if not isinstance(group, HostGroup):
-            raise FuscoError(
-                "E_BACKEND",
-                "plans of files are executed on the CPU in this version",
-                hint="Use backend='host', or plan the ids of the routing.",
-            )
+        if isinstance(group, DeviceGroup):
+            return self._use_on_devices(group, plan, topk_weights)
+        assert isinstance(group, HostGroup)
+        loaded = plan if isinstance(plan, Plan) else load_plan(plan)
         states = [group.adopt(loaded, loaded.file_bytes())]
         prepared = group.open(states)
         tokens = [prepared.tokens]
@@ -281,7 +281,7 @@ class ExpertShuffle:
         it is closed; None on other ranks than rank 0, which writes.
 
         Raises:
-            FuscoError: E_FILE_WRITE, E_FILE_READ
+            FuscoError: E_FILE_WRITE, E_FILE_READ; E_OPTION while another recorder is open
         """
         return self.group().record(path)
 
@@ -327,6 +327,9 @@ class ExpertShuffle:
         if isinstance(group, DeviceGroup):
             group.check_peers()
 
+    def __repr__(self) -> str:
+        return f"ExpertShuffle({self.name!r}, backend={self.backend!r}, local_ranks={list(self.local_ranks)})"
+
     # -- the end
 
     def group(self) -> groups.Group:
@@ -360,6 +363,23 @@ class ExpertShuffle:
         if is_list:
             return [offsets for offsets, _ in found], [counts for _, counts in found]
         return joined_blocks(found)  # type: ignore[arg-type]
+
+    def _use_on_devices(
+        self, group: DeviceGroup, plan: Union[Plan, str, os.PathLike[str]], topk_weights: Optional[TensorOrList]
+    ) -> Handle:
+        ids: list[Tensor] = []
+        plan_id, failure = "", None
+        try:
+            loaded = plan if isinstance(plan, Plan) else load_plan(plan)
+            ids, plan_id = group.adopt(loaded), loaded.plan_id()
+        except FuscoError as error:
+            failure = error
+        group.agree("use_plan", failure)
+        group.agree(f"use_plan {plan_id}")
+        takes_list = isinstance(topk_weights, list) or self._arguments.needs_lists or self._bound >= 0
+        if not self._is_each or takes_list:
+            return self.plan(ids if self._is_each else ids[0], topk_weights)
+        return self.plan(torch.cat(ids), topk_weights, splits=[table.shape[0] for table in ids])
 
     def _dispatch_quantized(self, pair: Quantized, handle: Handle) -> Any:
         if len(pair) != 2:
