@@ -1,9 +1,9 @@
-// The kernels that plan on the device: one for each pass, or all passes of a process in one block.
+// The kernels that plan on the device: one for each pass.
 
 #include <algorithm>
 
-#include "edges_device.cuh"
 #include "plan_device.cuh"
+#include "signals.hpp"
 
 namespace fusco::cuda {
 
@@ -13,9 +13,6 @@ constexpr uint32_t tileWarps = 4;  // of a block
 constexpr uint32_t tileThreads = tileWarps * warpSize_;
 constexpr uint32_t tableThreads = 1024;
 constexpr uint32_t landingThreads = 128;
-// A fused kernel has one warp for each tile of a rank.
-constexpr uint32_t fusedWarps = 32;
-constexpr uint32_t fusedThreads = fusedWarps * warpSize_;
 
 // State of the signals between processes; `control` is null where one process has all ranks.
 struct Signals {
@@ -81,44 +78,6 @@ __global__ void __launch_bounds__(tileThreads)
               gridDim.x * uint64_t{blockDim.x});
 }
 
-// Calls pass(number) with the numbers below `count`, one for each warp at a time, and waits for the block.
-template <class F>
-__device__ void byWarps(uint32_t count, F pass) {
-  for (uint32_t number = blockWarp(); number < count; number += fusedWarps) pass(number);
-  __syncthreads();
-}
-
-// One block, for the rank of this process, which waits for the others.
-__global__ void __launch_bounds__(fusedThreads, 1)
-    planProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon signals) {
-  __shared__ uint32_t shared[warpSize_];
-  const PlanSizes &sizes = params.sizes;
-  const uint32_t epoch = epochOf(signals);
-  const auto hasFailedHere = [&] { return __syncthreads_or(hasFailed(signals) ? 1 : 0) != 0; };
-  byWarps(sizes.tiles, [&](uint32_t tile) { routeTile(params, 0, tile); });
-  byWarps(sizes.targets, [&](uint32_t key) { scanTarget(params, 0, key); });
-  beginEdgeAt(signals, epoch, threadIdx.x, nullptr);
-  if (!hasFailedHere()) {
-    layTables(params, 0, shared);
-    __syncthreads();
-    byWarps(sizes.tiles, [&](uint32_t tile) { placeTile(params, 0, tile); });
-    if (sizes.isFlat == 0) {
-      byWarps(sizes.tiles, [&](uint32_t tile) { countForwarded(params, 0, tile); });
-      byWarps(sizes.nodes, [&](uint32_t node) { scanNode(params, 0, node); });
-    }
-  }
-  __syncthreads();
-  endEdgeAt(signals, epoch, threadIdx.x);
-  if (hasFailedHere()) return;
-  for (uint32_t from = 0; from < sizes.ranks; from++) {
-    takeArrival(params, 0, from, threadIdx.x, blockDim.x);
-  }
-  if (sizes.isFlat != 0) return;
-  layForward(params, 0);
-  __syncthreads();
-  byWarps(sizes.tiles, [&](uint32_t tile) { forwardTile(params, 0, tile); });
-}
-
 uint32_t ceilDiv(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
 
 // A warp for each of `count` tiles or keys of each local rank.
@@ -149,16 +108,6 @@ void launchForward(const PlanParams &params, const Signals &signals, cudaStream_
                  stream>>>(params, signals);
 }
 
-// Bytes of dynamic shared memory of a fused kernel.
-uint32_t fusedBytes(const PlanSizes &sizes) {
-  uint32_t bytes = counterBytes(sizes.targets, 1, fusedWarps);
-  if (sizes.isFlat == 0) {
-    bytes = std::max(bytes, counterBytes(sizes.nodes, 2, fusedWarps));
-    bytes = std::max(bytes, static_cast<uint32_t>(sizeof(ForwardShared)));
-  }
-  return bytes;
-}
-
 }  // namespace
 
 cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePassCommon *signals,
@@ -174,13 +123,6 @@ cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePas
   } else {
     launchForward(params, state, stream);
   }
-  return cudaGetLastError();
-}
-
-bool isFusedPlan(const PlanSizes &sizes) { return sizes.tiles <= fusedWarps; }
-
-cudaError_t launchFusedPlan(const PlanParams &params, const OnePassCommon &signals, cudaStream_t stream) {
-  planProcess<<<1, fusedThreads, fusedBytes(params.sizes), stream>>>(params, signals);
   return cudaGetLastError();
 }
 

@@ -50,9 +50,4 @@ enum PlanPart : uint32_t { planCounts = 1, planSlots = 2, planForward = 4 };
 cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePassCommon *signals,
                            cudaStream_t stream);
 
-// Whether launchFusedPlan takes such plans: those of few entries.
-bool isFusedPlan(const PlanSizes &sizes);
-// All parts in one kernel of one block, where every rank is a process; it waits for the others.
-cudaError_t launchFusedPlan(const PlanParams &params, const OnePassCommon &signals, cudaStream_t stream);
-
 }  // namespace fusco::cuda

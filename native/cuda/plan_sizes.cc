@@ -14,15 +14,14 @@ namespace {
 using planning::Placement;
 using planning::Spec;
 
-// Entries that a warp counts, except in small tables: few, since it takes them one after the other, but so
-// many that large tables have few tiles to scan.
-constexpr uint64_t leastTileEntries = 128;
+// Entries that a warp counts: few, since it takes them one after the other, but so many that large tables
+// have few tiles to scan. From 32,768 tokens with eight experts each on a tile has mostTileEntries.
+constexpr uint64_t leastTileEntries = 64;
 constexpr uint64_t mostTileEntries = 256;
 constexpr uint64_t scannedTiles = 1024;
-// A small table has a tile for each warp of a block.
-constexpr uint32_t fewTiles = 32;
 constexpr uint32_t warpLanes_ = 32;
-// Words of counters for each entry of a rank, at most.
+// Words of counters for each entry of a rank, at most: 256 targets, the most of usual models, still have
+// tiles of leastTileEntries.
 constexpr uint64_t counterWordsPerEntry = 4;
 
 uint32_t roundUp(uint64_t value, uint32_t unit) {
@@ -36,9 +35,8 @@ void layTiles(PlanSizes &sizes) {
   // Few tiles for many targets, so that their counters take little memory.
   const uint64_t mostTiles = std::max<uint64_t>(1, counterWordsPerEntry * entries / sizes.targets);
   const uint64_t wanted = (entries + mostTiles - 1) / mostTiles;
-  const uint64_t small = (entries + fewTiles - 1) / fewTiles;
-  const uint64_t large = std::clamp(entries / scannedTiles, leastTileEntries, mostTileEntries);
-  sizes.tileEntries = roundUp(std::max(wanted, std::min(large, small)), unit);
+  const uint64_t few = std::clamp(entries / scannedTiles, leastTileEntries, mostTileEntries);
+  sizes.tileEntries = roundUp(std::max(wanted, few), unit);
   sizes.tiles = static_cast<uint32_t>((entries + sizes.tileEntries - 1) / sizes.tileEntries);
 }
 
