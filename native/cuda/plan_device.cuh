@@ -9,7 +9,7 @@
 #include "entry_passes.hpp"
 #include "ids.hpp"
 #include "landing_passes.hpp"
-#include "plan_launch.hpp"
+#include "plan_params.hpp"
 #include "plan_tables.hpp"
 #include "run_passes.hpp"
 
@@ -98,7 +98,7 @@ extern __shared__ uint32_t counterWords[];
 constexpr uint32_t maxCounterBytes = 47 * 1024;
 
 // Bytes of the copies of the counters of a block of `warps`, `tables` for each warp; 0: there are no copies.
-__host__ __device__ inline uint32_t counterBytes(uint32_t keys, uint32_t tables, uint32_t warps) {
+FUSCO_ON_BOTH inline uint32_t counterBytes(uint32_t keys, uint32_t tables, uint32_t warps) {
   const uint64_t bytes = uint64_t{keys} * tables * warps * sizeof(uint32_t);
   return bytes <= maxCounterBytes ? static_cast<uint32_t>(bytes) : 0;
 }

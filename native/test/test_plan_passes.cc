@@ -1,0 +1,293 @@
+// The passes that plan on a GPU, run by emulated blocks of threads, against the shards of native planning on
+// the CPU and against the tables that plain loops make of these shards. Random routings; one process with one
+// or several devices, and a process for each rank.
+
+#include "block_emulator.hpp"
+
+#include "plan_device.cuh"
+
+#include "plan_buffers.hpp"
+#include "plans.h"
+#include "quota_work.hpp"
+
+using namespace fusco;
+using namespace fusco::cuda;
+
+namespace fusco::cuda {
+
+thread_local uint32_t counterWords[256 * 1024 / sizeof(uint32_t)];
+
+}  // namespace fusco::cuda
+
+namespace {
+
+constexpr uint32_t warpsOfBlock = 4;
+constexpr uint32_t tableThreads = 64;
+
+// The tables of PlacedTables, in host memory.
+struct Placed {
+  planning::ReplicaGroups replicas;
+  std::vector<uint32_t> first, count;
+  std::vector<uint16_t> targets;
+  PlanParams params{};
+
+  Placed(const planning::Spec &spec, const PlanSizes &sizes, const std::vector<uint32_t> &ranks) {
+    const planning::Placement &placement = spec.placement;
+    if (spec.hasQuotas()) replicas = planning::groupReplicas(placement);
+    params.sizes = sizes;
+    params.placement = {placement.rankFirst.data(),    placement.instanceRank.data(),
+                        placement.instanceNode.data(), placement.instanceExpert.data(),
+                        placement.map.offsets.data(),  placement.hosts.data(),
+                        replicas.first.data(),         replicas.groupOf.data()};
+    bool isSingle = true;
+    std::vector<planning::CandidateLists> lists;
+    for (const uint32_t rank : ranks) {
+      lists.push_back(planning::targetsOf(spec, rank));
+      isSingle = isSingle && lists.back().isSingle();
+      params.targetStride =
+          std::max(params.targetStride, static_cast<uint32_t>(lists.back().instances.size()));
+    }
+    for (planning::CandidateLists &list : lists) {
+      first.insert(first.end(), list.first.begin(), list.first.end());
+      count.insert(count.end(), list.count.begin(), list.count.end());
+      list.instances.resize(params.targetStride);
+      targets.insert(targets.end(), list.instances.begin(), list.instances.end());
+    }
+    params.candidateFirst = isSingle ? nullptr : first.data();
+    params.candidateCount = isSingle ? nullptr : count.data();
+    params.targets = targets.data();
+    for (const uint32_t rank : ranks) params.rankOf[params.localRanks++] = rank;
+  }
+};
+
+// The devices of a routing, with the plan buffers of all ranks.
+struct Devices {
+  planning::Spec spec;
+  PlanSizes sizes;
+  std::vector<std::vector<uint64_t>> memory, inboxes;  // [ranks]
+  std::vector<PlanBuffer> rank;
+  std::vector<std::unique_ptr<Placed>> placed;
+  uint32_t seed;
+
+  // `isProcess`: every rank is a process, with a device of its own.
+  Devices(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit, bool isProcess,
+          uint32_t firstSeed)
+      : spec(planning::makeSettledSpec(routed.options)),
+        sizes(sizesOf(routed, limit)),
+        rank(sizes.ranks),
+        seed(firstSeed) {
+    const FactBytes facts = factBytes(sizes);
+    for (uint32_t r = 0; r < sizes.ranks; r++) {
+      memory.emplace_back(planBufferBytes(sizes) / sizeof(uint64_t) + 1, poison);
+      inboxes.emplace_back((facts.counts + facts.arrivals) / sizeof(uint64_t), poison);
+      layPlanBuffer(sizes, bytesOf(memory[r]), rank[r]);
+    }
+    const uint32_t devices = *std::max_element(deviceOf.begin(), deviceOf.end()) + 1;
+    for (uint32_t device = 0; device < devices; device++) {
+      std::vector<uint32_t> ranks;
+      for (uint32_t r = 0; r < sizes.ranks; r++) {
+        if (deviceOf[r] == device) ranks.push_back(r);
+      }
+      PlanParams &params = placed.emplace_back(std::make_unique<Placed>(spec, sizes, ranks))->params;
+      params.hasOthers = devices > 1 ? 1 : 0;
+      for (uint32_t local = 0; local < params.localRanks; local++) {
+        const uint32_t r = params.rankOf[local];
+        params.ids[local] = {routed.ids[r].data(), routed.tokens[r], FUSCO_ID_I32};
+      }
+      for (uint32_t r = 0; r < sizes.ranks; r++) {
+        if (!isProcess || deviceOf[r] == device) params.buffers[r] = bytesOf(memory[r]);
+        for (uint32_t other = 0; other < sizes.ranks; other++) {
+          if (deviceOf[r] == deviceOf[other]) params.deviceRanks[r].add(other);
+        }
+        uint8_t *inbox = bytesOf(inboxes[r]);
+        if (isProcess) params.inbox[r] = {inbox, inbox + facts.counts};
+      }
+    }
+  }
+
+  // What is behind the plan buffers stays as it was.
+  void checkEnds() const {
+    for (const std::vector<uint64_t> &words : memory) CHECK(words.back() == poison);
+  }
+
+  void plan() {
+    ofDevices([this](const PlanParams &params) {
+      byWarps(params, sizes.tiles, [&](uint32_t local, uint32_t tile) { routeTile(params, local, tile); });
+      byWarps(params, sizes.targets, [&](uint32_t local, uint32_t key) { scanTarget(params, local, key); });
+    });
+    ofDevices([this](const PlanParams &params) {
+      byBlocks(params, tableThreads, [&](uint32_t local) {
+        static thread_local uint32_t shared[warpSize_];
+        layTables(params, local, shared);
+      });
+      byWarps(params, sizes.tiles, [&](uint32_t local, uint32_t tile) { placeTile(params, local, tile); });
+      if (sizes.isFlat != 0) return;
+      byWarps(params, sizes.tiles,
+              [&](uint32_t local, uint32_t tile) { countForwarded(params, local, tile); });
+      byWarps(params, sizes.nodes, [&](uint32_t local, uint32_t node) { scanNode(params, local, node); });
+    });
+    ofDevices([this](const PlanParams &params) {
+      if (params.inbox[0].counts != nullptr) {
+        for (uint32_t from = 0; from < sizes.ranks; from++) {
+          byBlocks(params, tableThreads,
+                   [&](uint32_t local) { takeArrival(params, local, from, threadIdx.x, blockDim.x); });
+        }
+      }
+      if (sizes.isFlat != 0) return;
+      byBlocks(params, tableThreads, [&](uint32_t local) { layForward(params, local); });
+      byWarps(params, sizes.tiles, [&](uint32_t local, uint32_t tile) { forwardTile(params, local, tile); });
+    });
+  }
+
+ private:
+  static constexpr uint64_t poison = 0x5a5a5a5a5a5a5a5a;
+
+  static uint8_t *bytesOf(std::vector<uint64_t> &words) { return reinterpret_cast<uint8_t *>(words.data()); }
+
+  template <class F>
+  void ofDevices(F f) {
+    for (const auto &device : placed) f(device->params);
+  }
+
+  // Calls pass(local) by a block of threads for each local rank.
+  template <class F>
+  void byBlocks(const PlanParams &params, uint32_t threads, F pass) {
+    for (uint32_t local = 0; local < params.localRanks; local++) {
+      emulated::Block(threads, seed++, [&] { pass(local); }).run();
+    }
+  }
+
+  // Calls pass(local, number) by a warp for each number below `count`.
+  template <class F>
+  void byWarps(const PlanParams &params, uint32_t count, F pass) {
+    for (uint32_t first = 0; first < count; first += warpsOfBlock) {
+      byBlocks(params, warpsOfBlock * warpSize_, [&](uint32_t local) {
+        if (first + blockWarp() < count) pass(local, first + blockWarp());
+      });
+    }
+  }
+};
+
+template <class A, class B>
+bool same(const A *found, const B *expected, uint64_t count) {
+  static_assert(sizeof(A) == sizeof(B));
+  return std::memcmp(found, expected, count * sizeof(A)) == 0;
+}
+
+// The tables of which a shard is packed.
+void compareShard(const RandomRouting &routed, const PlanSizes &sizes, const PlanBuffer &found, uint32_t r) {
+  const fusco_buffer bytes = {const_cast<uint32_t *>(routed.shards[r].data()),
+                              routed.shards[r].size() * sizeof(uint32_t)};
+  const ShardReader shard(bytes, r, sizes.ranks);
+  const auto compare = [&](int section, const auto *table) {
+    const auto expected = shard.section<std::decay_t<decltype(*table)>>(section);
+    CHECK(same(table, expected.data(), expected.size()));
+  };
+  compare(FUSCO_S_EXPERT_OFFSET, found.expertOffset);
+  compare(FUSCO_S_EXPERT_ROWS, found.expertRows);
+  compare(FUSCO_S_RUN_ROW, found.recvRow);
+  compare(FUSCO_S_RUN_ROWS, found.recvRows);
+  compare(FUSCO_S_SEND_ROW, found.runRow);
+  compare(FUSCO_S_SEND_ROWS, found.runRows);
+  compare(FUSCO_S_ENTRY_SLOT, found.slot);
+  compare(FUSCO_S_ENTRY_INSTANCE, found.instance);
+  compare(FUSCO_S_SEND_ENTRY, found.sendEntry);
+  const PlanState &state = *found.state;
+  CHECK(state.badEntry == UINT64_MAX && state.tokens == routed.tokens[r]);
+  CHECK(state.masked == shard.word(FUSCO_W_MASKED) && state.recvRows == shard.word(FUSCO_W_RECV_ROWS));
+  if (sizes.isFlat != 0) return;
+  CHECK(state.stageRows == shard.word(FUSCO_W_STAGE_ROWS) && state.staged == shard.word(FUSCO_W_STAGED));
+  compare(FUSCO_S_FORWARD_ROW, found.landingRow);
+  compare(FUSCO_S_FORWARD_ROWS, found.nodeRows + uint64_t{r} * sizes.nodes);
+  compare(FUSCO_S_FORWARD_TOKEN, found.token);
+  compare(FUSCO_S_FORWARD_TARGET, found.target);
+  compare(FUSCO_S_DISTRIBUTE_OFFSET, found.offset);
+  compare(FUSCO_S_DISTRIBUTE_ENTRY, found.distributed);
+  compare(FUSCO_S_STAGE_ROW, found.sourceRow);
+  compare(FUSCO_S_STAGE_ROWS, found.sourceRows);
+}
+
+// Blocks clipped to the bound of receive buffers, and what is lost.
+void compareClipped(const PlanSizes &sizes, const PlanBuffer &found, uint32_t localInstances) {
+  uint32_t overflow = 0;
+  for (uint32_t j = 0; j <= localInstances; j++) {
+    const uint32_t row = std::min(found.expertOffset[j], sizes.maxRecvRows);
+    CHECK(found.clippedOffset[j] == row);
+    if (j == localInstances) continue;
+    const uint32_t rows = std::min(found.expertRows[j], sizes.maxRecvRows - row);
+    CHECK(found.clippedRows[j] == rows);
+    overflow += found.expertRows[j] - rows;
+  }
+  CHECK(found.state->overflowRows == overflow);
+}
+
+// The tables that exchanges read; `expected`: those of plain loops.
+void compareTables(const PlanBuffer &found, const Buffers &expected, uint32_t r, bool hasOthers) {
+  const PlanSizes &sizes = expected.sizes;
+  const PlanBuffer &wanted = expected.rank[r];
+  const RankBits local = expected.deviceRanks[r];
+  const uint32_t entries = wanted.tokens[r] * sizes.topk;
+  CHECK(same(found.place, wanted.place, entries));
+  const DevicePlanHead &head = *found.head, &wantedHead = *wanted.head;
+  CHECK(same(&head.topk, &wantedHead.topk, 6) && head.rankOf[0] == r && head.originOf[0] == r);
+  CHECK(same(head.tokenStart, wantedHead.tokenStart, 2));
+  CHECK(same(found.paddings, wanted.paddings, head.paddings));
+  CHECK(same(found.tokens, wanted.tokens, sizes.ranks));
+  if (!hasOthers) return;
+  CHECK(same(found.send, wanted.send, entries) && same(found.terms, wanted.terms, entries));
+  for (uint32_t from = 0; from < sizes.ranks; from++) {
+    if (local.has(from)) continue;
+    const uint64_t start = arrivalStart(sizes, local, from);
+    const uint32_t tokens = wanted.tokens[from];
+    CHECK(same(found.arrivalRow + start, wanted.arrivalRow + start, tokens));
+    CHECK(same(found.arrival + start * sizes.topk, wanted.arrival + start * sizes.topk, tokens * sizes.topk));
+  }
+  if (local.count() > 1) return;
+  const OnePassHead &one = *found.onePass, &wantedOne = *wanted.onePass;
+  CHECK(same(&one.ranks, &wantedOne.ranks, 5) && same(one.tokens, wantedOne.tokens, sizes.ranks));
+  CHECK(same(one.tokenStart, wantedOne.tokenStart, sizes.ranks + 1));
+  CHECK(same(one.localStart, wantedOne.localStart, one.locals));
+  CHECK(same(one.arrivalStart, wantedOne.arrivalStart, sizes.ranks));
+  CHECK(same(one.local, wantedOne.local, one.locals) && same(one.remote, wantedOne.remote, one.remotes));
+  CHECK(same(one.localOf, wantedOne.localOf, sizes.ranks));
+}
+
+void compare(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit,
+             bool isProcess, uint32_t seed) {
+  Devices devices(routed, deviceOf, limit, isProcess, seed);
+  devices.plan();
+  devices.checkEnds();
+  const Buffers expected(routed, deviceOf, limit);
+  const std::vector<uint32_t> &rankFirst = devices.spec.placement.rankFirst;
+  const bool hasOthers = devices.placed.size() > 1;
+  for (uint32_t r = 0; r < devices.sizes.ranks; r++) {
+    const PlanBuffer &found = devices.rank[r];
+    compareShard(routed, devices.sizes, found, r);
+    compareClipped(devices.sizes, found, rankFirst[r + 1] - rankFirst[r]);
+    compareTables(found, expected, r, hasOthers);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  const auto cases = static_cast<uint32_t>(argc > 1 ? std::atoi(argv[1]) : 30);
+  for (uint32_t seed = 0; seed < cases; seed++) {
+    // Some tables have one tile, others several.
+    const RandomRouting routed(seed, seed % 4 == 0 ? 60 : 20);
+    Random random(seed);
+    const uint32_t ranks = routed.options.ranks;
+    const uint32_t limit = upTo(random, 2) == 0 ? 1 + upTo(random, 30) : 0;
+    std::vector<uint32_t> one(ranks), some(ranks), each(ranks);
+    for (uint32_t rank = 0; rank < ranks; rank++) {
+      some[rank] = rank * ((ranks + 1) / 2) / ranks;
+      each[rank] = rank;
+    }
+    compare(routed, one, limit, false, seed);
+    if (ranks == 1) continue;
+    compare(routed, some, limit, false, seed);
+    compare(routed, each, limit, true, seed);
+  }
+  std::printf("%u routings\n", cases);
+  return 0;
+}
