@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "fusco_planning.h"
 #include "one_pass_plan.hpp"
@@ -56,6 +57,7 @@ struct PlanState {
   uint32_t rule;        // fusco_balance
   uint32_t idDtype;     // fusco_id_dtype, of badValue
   uint32_t barrier[2];  // DispatchParams::barrier
+  uint32_t told;        // ranks of the device that have told their rows per node; of its first rank
 };
 
 // Addresses in one plan buffer.
@@ -110,6 +112,7 @@ struct PlanBuffer {
   uint32_t *tileRows;      // [nodes, tiles], forwarded rows
   uint32_t *tileEntries;   // [nodes, tiles], distributed entries
   uint32_t *nodeEntries;   // [nodes]
+  uint16_t *toNode;        // [tokens, topk], node to which each entry's row is forwarded, or noNode
   uint32_t *before;        // [instances]
   uint32_t *totals;        // [instances]
   int64_t *quotaWords;     // see quotaTables
@@ -179,12 +182,24 @@ FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *bas
   take(buffer.tileRows, uint64_t{nodes} * sizes.tiles);
   take(buffer.tileEntries, uint64_t{nodes} * sizes.tiles);
   take(buffer.nodeEntries, nodes);
+  take(buffer.toNode, forwarded);
   take(buffer.before, sizes.instances);
   take(buffer.totals, sizes.instances);
   take(buffer.quotaWords,
        quotas * (2 * uint64_t{sizes.instances} + 2 * uint64_t{sizes.groups} + 2 * uint64_t{sizes.ranks}));
   take(buffer.quotaIndices, quotas * (uint64_t{sizes.experts} + sizes.groups + 4 * uint64_t{sizes.ranks}));
   return memory.at;
+}
+
+// The tables of a plan buffer at `base`. `offsets`: those of one at address 0, so that kernels need not lay
+// them out.
+FUSCO_ON_BOTH inline PlanBuffer tablesAt(const PlanBuffer &offsets, uint8_t *base) {
+  uintptr_t addresses[sizeof(PlanBuffer) / sizeof(uintptr_t)];
+  memcpy(addresses, &offsets, sizeof addresses);
+  for (uintptr_t &address : addresses) address += reinterpret_cast<uintptr_t>(base);
+  PlanBuffer buffer;
+  memcpy(&buffer, addresses, sizeof buffer);
+  return buffer;
 }
 
 // What a rank tells another one: addresses in the plan buffer of the other rank, or in the memory that takes

@@ -2,17 +2,42 @@
 
 #include <algorithm>
 
+#include "edges_device.cuh"
 #include "plan_device.cuh"
-#include "signals.hpp"
+#include "plan_launch.hpp"
 
 namespace fusco::cuda {
 
 namespace {
 
-constexpr uint32_t tileWarps = 4;  // of a block
+constexpr uint32_t tileWarps = 8;  // of a block: the counters of a key fill a sector of memory
 constexpr uint32_t tileThreads = tileWarps * warpSize_;
-constexpr uint32_t tableThreads = 1024;
-constexpr uint32_t landingThreads = 128;
+constexpr uint32_t mostTableThreads = 1024;
+constexpr uint32_t leastTableThreads = 256;
+constexpr uint32_t tellThreads = 512;
+
+// Edges of a call between processes, for one block.
+class ProcessEdges {
+ public:
+  __device__ explicit ProcessEdges(const OnePassCommon &common) : common_(common) {}
+
+  // What the device has stored before is seen by the others behind their begin edge, and the same at the end.
+  // Return false to all threads after a failure: then facts are missing.
+  __device__ bool begin() const {
+    beginEdgeAt(common_, epochOf(common_), threadIdx.x, nullptr);
+    return hasNoFailure();
+  }
+  __device__ bool end() const {
+    __syncthreads();
+    endEdgeAt(common_, epochOf(common_), threadIdx.x);
+    return hasNoFailure();
+  }
+
+ private:
+  __device__ bool hasNoFailure() const { return __syncthreads_or(hasFailed(common_) ? 1 : 0) == 0; }
+
+  const OnePassCommon &common_;
+};
 
 // State of the signals between processes; `control` is null where one process has all ranks.
 struct Signals {
@@ -24,106 +49,180 @@ __device__ bool isGivenUp(const Signals &signals) {
   return signals.control != nullptr && *static_cast<const volatile uint32_t *>(&signals.control->failed) != 0;
 }
 
-// The number of a warp in the grid's x dimension.
-__device__ uint32_t warpNumber() { return (blockIdx.x * blockDim.x + threadIdx.x) / warpSize_; }
+__device__ uint32_t firstOfBlock() { return blockIdx.x * blockWarps(); }
 
 __global__ void __launch_bounds__(tileThreads) routeTiles(const __grid_constant__ PlanParams params) {
-  if (warpNumber() < params.sizes.tiles) routeTile(params, blockIdx.y, warpNumber());
+  routeBlock(params, blockIdx.y, firstOfBlock());
 }
 
-__global__ void scanTargets(const __grid_constant__ PlanParams params) {
-  if (warpNumber() < params.sizes.targets) scanTarget(params, blockIdx.y, warpNumber());
+__global__ void __launch_bounds__(tileThreads) scanTargets(const __grid_constant__ PlanParams params) {
+  scanBlock(params, blockIdx.y, firstOfBlock());
 }
 
 // A block for each rank.
-__global__ void __launch_bounds__(tableThreads)
-    layRanks(const __grid_constant__ PlanParams params, const Signals signals) {
-  __shared__ uint32_t shared[warpSize_];
-  if (!isGivenUp(signals)) layTables(params, blockIdx.x, shared);
+__global__ void __launch_bounds__(mostTableThreads) layRanks(const __grid_constant__ PlanParams params) {
+  __shared__ BlockWords shared;
+  layBlock(params, blockIdx.x, shared);
+}
+
+// The same for the rank of this process, behind the begin edge.
+__global__ void __launch_bounds__(mostTableThreads)
+    layProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon common) {
+  __shared__ BlockWords shared;
+  const bool hasFacts = ProcessEdges(common).begin();
+  if (hasFacts) layBlock(params, 0, shared);
 }
 
 __global__ void __launch_bounds__(tileThreads)
     placeTiles(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  if (warpNumber() < params.sizes.tiles) placeTile(params, blockIdx.y, warpNumber());
+  if (!isGivenUp(signals)) placeBlock(params, blockIdx.y, firstOfBlock());
 }
 
+// What tellRanks does.
+struct TellWork {
+  bool scans;  // the counts of nodes
+  bool lays;   // landing rows, which takes that all ranks have told their counts
+};
+
+// A block for each rank that scans; else one.
+__global__ void __launch_bounds__(tellThreads)
+    tellRanks(const __grid_constant__ PlanParams params, const TellWork work) {
+  __shared__ BlockWords shared;
+  if (work.scans) {
+    const uint32_t rank = params.rankOf[blockIdx.x];
+    scanNodes(params.sizes, bufferOf(params, rank), GlobalPeers(params, rank));
+  }
+  if (!work.lays || (work.scans && !isLastToTell(params, shared))) return;
+  layForwardBlock(params);
+}
+
+// All of it for the rank of this process, around the end edge. In flat plans only the edge.
+__global__ void __launch_bounds__(tellThreads)
+    tellProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon common) {
+  const bool isFlat = params.sizes.isFlat != 0;
+  const uint32_t rank = params.rankOf[0];
+  const bool hasFailedBefore = __syncthreads_or(hasFailed(common) ? 1 : 0) != 0;
+  if (!isFlat && !hasFailedBefore) {
+    scanNodes(params.sizes, bufferOf(params, rank), GlobalPeers(params, rank));
+  }
+  const bool hasFacts = ProcessEdges(common).end();
+  if (!isFlat && hasFacts) layForwardBlock(params);
+}
+
+// The grid's y dimension counts the local ranks that forward, and then the ranks whose arrivals are taken.
 __global__ void __launch_bounds__(tileThreads)
-    countForwardedTiles(const __grid_constant__ PlanParams params, const Signals signals) {
+    forwardTiles(const __grid_constant__ PlanParams params, const Signals signals,
+                 const uint32_t forwarders) {
   if (isGivenUp(signals)) return;
-  if (warpNumber() < params.sizes.tiles) countForwarded(params, blockIdx.y, warpNumber());
-}
-
-__global__ void scanNodes(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  if (warpNumber() < params.sizes.nodes) scanNode(params, blockIdx.y, warpNumber());
-}
-
-// A block for each rank.
-__global__ void layForwardRanks(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (!isGivenUp(signals)) layForward(params, blockIdx.x);
-}
-
-__global__ void __launch_bounds__(tileThreads)
-    forwardTiles(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  if (warpNumber() < params.sizes.tiles) forwardTile(params, blockIdx.y, warpNumber());
-}
-
-// The grid's y dimension counts the other ranks.
-__global__ void __launch_bounds__(tileThreads)
-    takeArrivals(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  takeArrival(params, 0, blockIdx.y, blockIdx.x * uint64_t{blockDim.x} + threadIdx.x,
-              gridDim.x * uint64_t{blockDim.x});
+  if (blockIdx.y < forwarders) {
+    forwardBlock(params, blockIdx.y, firstOfBlock());
+  } else {
+    takeBlock(params, blockIdx.y - forwarders, blockIdx.x, gridDim.x);
+  }
 }
 
 uint32_t ceilDiv(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
 
-// A warp for each of `count` tiles or keys of each local rank.
-dim3 warpGrid(const PlanParams &params, uint32_t count) {
-  return {ceilDiv(count, tileWarps), params.localRanks};
-}
-
-void launchSlots(const PlanParams &params, const Signals &signals, cudaStream_t stream) {
-  const PlanSizes &sizes = params.sizes;
-  const dim3 tiles = warpGrid(params, sizes.tiles);
-  layRanks<<<params.localRanks, tableThreads, 0, stream>>>(params, signals);
-  placeTiles<<<tiles, tileThreads, counterBytes(sizes.targets, 1, tileWarps), stream>>>(params, signals);
-  if (sizes.isFlat != 0) return;
-  countForwardedTiles<<<tiles, tileThreads, counterBytes(sizes.nodes, 2, tileWarps), stream>>>(params,
-                                                                                               signals);
-  scanNodes<<<warpGrid(params, sizes.nodes), tileThreads, 0, stream>>>(params, signals);
-}
-
-void launchForward(const PlanParams &params, const Signals &signals, cudaStream_t stream) {
-  const PlanSizes &sizes = params.sizes;
-  if (signals.control != nullptr) {
-    const uint32_t blocks = std::max(1u, ceilDiv(static_cast<uint32_t>(sizes.maxEntries()), 8 * tileThreads));
-    takeArrivals<<<dim3(blocks, sizes.ranks), tileThreads, 0, stream>>>(params, signals);
+// Launches kernels of a plan, one after the other.
+class PlanLauncher {
+ public:
+  PlanLauncher(const PlanParams &params, const OnePassCommon *signals, cudaStream_t stream)
+      : params_(params), sizes_(params.sizes), signals_(signals), stream_(stream) {
+    if (signals != nullptr) state_.control = signals->control;
   }
-  if (sizes.isFlat != 0) return;
-  layForwardRanks<<<params.localRanks, landingThreads, sizeof(ForwardShared), stream>>>(params, signals);
-  forwardTiles<<<warpGrid(params, sizes.tiles), tileThreads, counterBytes(sizes.nodes, 2, tileWarps),
-                 stream>>>(params, signals);
-}
+
+  void counts() {
+    launch(routeTiles, warpGrid(sizes_.tiles), tileThreads, tileBytes(true, false), params_);
+    launch(scanTargets, warpGrid(sizes_.targets), tileThreads, 0, params_);
+  }
+
+  void slots() {
+    const uint32_t tableBytes = stagedTableBytes(sizes_);
+    const uint32_t threads =
+        std::clamp(ceilDiv(sizes_.instances, warpSize_) * warpSize_, leastTableThreads, mostTableThreads);
+    if (signals_ == nullptr) {
+      launch(layRanks, params_.localRanks, threads, tableBytes, params_);
+    } else {
+      launch(layProcess, 1, threads, tableBytes, params_, *signals_);
+    }
+    launch(placeTiles, warpGrid(sizes_.tiles), tileThreads, tileBytes(true, !isFlat()), params_, state_);
+  }
+
+  // `lays`: no other device is waited for before landing rows are laid out.
+  void tell(bool lays) {
+    const uint32_t bytes = sizeof(ForwardShared);
+    if (signals_ != nullptr) {
+      launch(tellProcess, 1, tellThreads, isFlat() ? 0 : bytes, params_, *signals_);
+    } else if (!isFlat()) {
+      launch(tellRanks, params_.localRanks, tellThreads, bytes, params_, TellWork{true, lays});
+    }
+  }
+
+  void layLandings() {
+    if (!isFlat()) launch(tellRanks, 1, tellThreads, sizeof(ForwardShared), params_, TellWork{false, true});
+  }
+
+  void forward() {
+    const uint32_t forwarders = isFlat() ? 0 : params_.localRanks;
+    const uint32_t takers = signals_ == nullptr ? 0 : sizes_.ranks;
+    if (forwarders + takers == 0) return;
+    dim3 grid(1, forwarders + takers);
+    if (forwarders > 0) grid.x = ceilDiv(sizes_.tiles, tileWarps);
+    if (takers > 0) {
+      const auto entries = static_cast<uint32_t>(sizes_.maxEntries());
+      grid.x = std::max(grid.x, ceilDiv(entries, 8 * tileThreads));
+    }
+    launch(forwardTiles, grid, tileThreads, tileBytes(false, true), params_, state_, forwarders);
+  }
+
+  cudaError_t error() const { return error_; }
+
+ private:
+  bool isFlat() const { return sizes_.isFlat != 0; }
+  // A warp for each of `count` tiles or keys of each local rank.
+  dim3 warpGrid(uint32_t count) const { return {ceilDiv(count, tileWarps), params_.localRanks}; }
+  uint32_t tileBytes(bool hasTargets, bool hasNodes) const {
+    return TileShared(sizes_, tileWarps, hasTargets, hasNodes).bytes();
+  }
+
+  template <class... Params, class... Args>
+  void launch(void (*kernel)(Params...), dim3 grid, uint32_t threads, uint32_t sharedBytes,
+              const Args &...args) {
+    if (error_ != cudaSuccess) return;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = threads;
+    config.dynamicSmemBytes = sharedBytes;
+    config.stream = stream_;
+    error_ = cudaLaunchKernelEx(&config, kernel, args...);
+  }
+
+  const PlanParams &params_;
+  const PlanSizes &sizes_;
+  const OnePassCommon *signals_;
+  cudaStream_t stream_;
+  Signals state_{nullptr};
+  cudaError_t error_ = cudaSuccess;
+};
 
 }  // namespace
 
-cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePassCommon *signals,
-                           cudaStream_t stream) {
-  const PlanSizes &sizes = params.sizes;
-  const Signals state = {signals == nullptr ? nullptr : signals->control};
-  if (part == planCounts) {
-    routeTiles<<<warpGrid(params, sizes.tiles), tileThreads, counterBytes(sizes.targets, 1, tileWarps),
-                 stream>>>(params);
-    scanTargets<<<warpGrid(params, sizes.targets), tileThreads, 0, stream>>>(params);
-  } else if (part == planSlots) {
-    launchSlots(params, state, stream);
-  } else {
-    launchForward(params, state, stream);
+cudaError_t launchPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
+                       cudaStream_t stream) {
+  const bool isWhole = (parts & planForward) != 0 && (parts & planSlots) != 0;
+  PlanLauncher launcher(params, signals, stream);
+  if ((parts & planCounts) != 0) launcher.counts();
+  if ((parts & planSlots) != 0) {
+    launcher.slots();
+    launcher.tell(isWhole);
   }
-  return cudaGetLastError();
+  if ((parts & planForward) != 0) {
+    if (!isWhole) launcher.layLandings();
+    launcher.forward();
+  }
+  // Also clears CUDA's own note of a failed launch.
+  const cudaError_t noted = cudaGetLastError();
+  return launcher.error() != cudaSuccess ? launcher.error() : noted;
 }
 
 }  // namespace fusco::cuda

@@ -1,6 +1,6 @@
-// Host side of the kernels that plan on the device. Each call enqueues for all ranks of one device and
-// returns CUDA's verdict. Between the parts, the devices of a context wait for one another: a part reads what
-// all ranks wrote in the part before.
+// Host side of the kernels that plan on the device. A call enqueues for all ranks of one device and returns
+// CUDA's verdict. Between the parts, the devices of a context wait for one another: a part reads what all
+// ranks wrote in the part before.
 #pragma once
 
 #include "one_pass.hpp"
@@ -11,7 +11,7 @@ namespace fusco::cuda {
 // The parts of planning, between which the ranks of other devices are waited for.
 enum PlanPart : uint32_t { planCounts = 1, planSlots = 2, planForward = 4 };
 
-// Parts of planning, a kernel for each pass over entries or instances:
+// Enqueues the given parts of planning, a kernel for each pass over entries or instances:
 //
 //   planCounts   ids to targets; each rank's counts go to all ranks
 //   planSlots    blocks, runs, slots, the send order, and what exchanges read; in hierarchical plans each
@@ -19,8 +19,9 @@ enum PlanPart : uint32_t { planCounts = 1, planSlots = 2, planForward = 4 };
 //   planForward  of hierarchical plans: rail groups, landing rows and forwarding lists; between processes:
 //                what the others have told of their tokens
 //
-// `signals`: of the call, where every rank is a process; else null.
-cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePassCommon *signals,
-                           cudaStream_t stream);
+// `signals`: where every rank is a process, of a call in which all parts are made; kernels then wait for the
+// other processes between the parts. Else null.
+cudaError_t launchPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
+                       cudaStream_t stream);
 
 }  // namespace fusco::cuda

@@ -15,6 +15,7 @@ struct RankIds {
 
 struct PlanParams {
   PlanSizes sizes;
+  PlanBuffer offsets;  // the tables of a plan buffer at address 0
   PlacementTables placement;
   // Targets of each expert for each local rank. `first` null: every expert has one, that of `targets`.
   const uint32_t *candidateFirst;  // [localRanks, experts]

@@ -15,7 +15,7 @@ using namespace fusco::cuda;
 
 namespace fusco::cuda {
 
-thread_local uint32_t counterWords[256 * 1024 / sizeof(uint32_t)];
+alignas(16) thread_local uint32_t sharedWords[256 * 1024 / sizeof(uint32_t)];
 
 }  // namespace fusco::cuda
 
@@ -35,6 +35,7 @@ struct Placed {
     const planning::Placement &placement = spec.placement;
     if (spec.hasQuotas()) replicas = planning::groupReplicas(placement);
     params.sizes = sizes;
+    layPlanBuffer(sizes, nullptr, params.offsets);
     params.placement = {placement.rankFirst.data(),    placement.instanceRank.data(),
                         placement.instanceNode.data(), placement.instanceExpert.data(),
                         placement.map.offsets.data(),  placement.hosts.data(),
@@ -110,32 +111,33 @@ struct Devices {
     for (const std::vector<uint64_t> &words : memory) CHECK(words.back() == poison);
   }
 
+  // A block for each pass, as if all kernels were waited for.
   void plan() {
     ofDevices([this](const PlanParams &params) {
-      byWarps(params, sizes.tiles, [&](uint32_t local, uint32_t tile) { routeTile(params, local, tile); });
-      byWarps(params, sizes.targets, [&](uint32_t local, uint32_t key) { scanTarget(params, local, key); });
+      byWarps(params, sizes.tiles, [&](uint32_t local, uint32_t first) { routeBlock(params, local, first); });
+      byWarps(params, sizes.targets,
+              [&](uint32_t local, uint32_t first) { scanBlock(params, local, first); });
     });
-    ofDevices([this](const PlanParams &params) {
-      byBlocks(params, tableThreads, [&](uint32_t local) {
-        static thread_local uint32_t shared[warpSize_];
-        layTables(params, local, shared);
-      });
-      byWarps(params, sizes.tiles, [&](uint32_t local, uint32_t tile) { placeTile(params, local, tile); });
+    const bool isWhole = placed.size() == 1;
+    ofDevices([this, isWhole](const PlanParams &params) {
+      byBlocks(params.localRanks, tableThreads, [&](uint32_t local) { layBlock(params, local, shared()); });
+      byWarps(params, sizes.tiles, [&](uint32_t local, uint32_t first) { placeBlock(params, local, first); });
       if (sizes.isFlat != 0) return;
-      byWarps(params, sizes.tiles,
-              [&](uint32_t local, uint32_t tile) { countForwarded(params, local, tile); });
-      byWarps(params, sizes.nodes, [&](uint32_t local, uint32_t node) { scanNode(params, local, node); });
+      byBlocks(params.localRanks, tableThreads, [&](uint32_t local) {
+        const uint32_t r = params.rankOf[local];
+        scanNodes(sizes, bufferOf(params, r), GlobalPeers(params, r));
+        if (isWhole && isLastToTell(params, shared())) layForwardBlock(params);
+      });
     });
-    ofDevices([this](const PlanParams &params) {
-      if (params.inbox[0].counts != nullptr) {
-        for (uint32_t from = 0; from < sizes.ranks; from++) {
-          byBlocks(params, tableThreads,
-                   [&](uint32_t local) { takeArrival(params, local, from, threadIdx.x, blockDim.x); });
-        }
+    ofDevices([this, isWhole](const PlanParams &params) {
+      if (params.inbox[params.rankOf[0]].counts != nullptr) {
+        byBlocks(sizes.ranks * 2, tableThreads,
+                 [&](uint32_t number) { takeBlock(params, number / 2, number % 2, 2); });
       }
       if (sizes.isFlat != 0) return;
-      byBlocks(params, tableThreads, [&](uint32_t local) { layForward(params, local); });
-      byWarps(params, sizes.tiles, [&](uint32_t local, uint32_t tile) { forwardTile(params, local, tile); });
+      if (!isWhole) byBlocks(1, tableThreads, [&](uint32_t) { layForwardBlock(params); });
+      byWarps(params, sizes.tiles,
+              [&](uint32_t local, uint32_t first) { forwardBlock(params, local, first); });
     });
   }
 
@@ -149,21 +151,25 @@ struct Devices {
     for (const auto &device : placed) f(device->params);
   }
 
-  // Calls pass(local) by a block of threads for each local rank.
+  static BlockWords &shared() {
+    static thread_local BlockWords words;
+    return words;
+  }
+
+  // Calls pass(number) by a block of threads for each number below `count`.
   template <class F>
-  void byBlocks(const PlanParams &params, uint32_t threads, F pass) {
-    for (uint32_t local = 0; local < params.localRanks; local++) {
-      emulated::Block(threads, seed++, [&] { pass(local); }).run();
+  void byBlocks(uint32_t count, uint32_t threads, F pass) {
+    for (uint32_t number = 0; number < count; number++) {
+      std::fill(std::begin(sharedWords), std::end(sharedWords), 0xa5a5a5a5);
+      emulated::Block(threads, seed++, [&] { pass(number); }).run();
     }
   }
 
-  // Calls pass(local, number) by a warp for each number below `count`.
+  // Calls pass(local, first) by a block for the `warpsOfBlock` numbers from `first` on, below `count`.
   template <class F>
   void byWarps(const PlanParams &params, uint32_t count, F pass) {
     for (uint32_t first = 0; first < count; first += warpsOfBlock) {
-      byBlocks(params, warpsOfBlock * warpSize_, [&](uint32_t local) {
-        if (first + blockWarp() < count) pass(local, first + blockWarp());
-      });
+      byBlocks(params.localRanks, warpsOfBlock * warpSize_, [&](uint32_t local) { pass(local, first); });
     }
   }
 };
