@@ -1,4 +1,10 @@
 // The kernels that plan on the device: one for each pass.
+//
+// A kernel of a plan may start before the one in front of it has ended, which saves the time of a launch. All
+// of its threads then wait for that end before they read or write anything, so that memory is as if kernels
+// ran one after the other; a kernel that has ended has waited for the one in front of it. The first kernel of
+// a call starts when everything in front of it on the stream has ended. Kernels that wait for other processes
+// let the next one start only when they have waited, so that blocks which do nothing leave the SMs free.
 
 #include <algorithm>
 
@@ -52,16 +58,19 @@ __device__ bool isGivenUp(const Signals &signals) {
 __device__ uint32_t firstOfBlock() { return blockIdx.x * blockWarps(); }
 
 __global__ void __launch_bounds__(tileThreads) routeTiles(const __grid_constant__ PlanParams params) {
+  awaitStreamOrder();
   routeBlock(params, blockIdx.y, firstOfBlock());
 }
 
 __global__ void __launch_bounds__(tileThreads) scanTargets(const __grid_constant__ PlanParams params) {
+  awaitStreamOrder();
   scanBlock(params, blockIdx.y, firstOfBlock());
 }
 
 // A block for each rank.
 __global__ void __launch_bounds__(mostTableThreads) layRanks(const __grid_constant__ PlanParams params) {
   __shared__ BlockWords shared;
+  awaitStreamOrder();
   layBlock(params, blockIdx.x, shared);
 }
 
@@ -69,12 +78,15 @@ __global__ void __launch_bounds__(mostTableThreads) layRanks(const __grid_consta
 __global__ void __launch_bounds__(mostTableThreads)
     layProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon common) {
   __shared__ BlockWords shared;
+  awaitPrevious();
   const bool hasFacts = ProcessEdges(common).begin();
+  allowNext();
   if (hasFacts) layBlock(params, 0, shared);
 }
 
 __global__ void __launch_bounds__(tileThreads)
     placeTiles(const __grid_constant__ PlanParams params, const Signals signals) {
+  awaitStreamOrder();
   if (!isGivenUp(signals)) placeBlock(params, blockIdx.y, firstOfBlock());
 }
 
@@ -88,6 +100,7 @@ struct TellWork {
 __global__ void __launch_bounds__(tellThreads)
     tellRanks(const __grid_constant__ PlanParams params, const TellWork work) {
   __shared__ BlockWords shared;
+  awaitStreamOrder();
   if (work.scans) {
     const uint32_t rank = params.rankOf[blockIdx.x];
     scanNodes(params.sizes, bufferOf(params, rank), GlobalPeers(params, rank));
@@ -99,6 +112,7 @@ __global__ void __launch_bounds__(tellThreads)
 // All of it for the rank of this process, around the end edge. In flat plans only the edge.
 __global__ void __launch_bounds__(tellThreads)
     tellProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon common) {
+  awaitPrevious();
   const bool isFlat = params.sizes.isFlat != 0;
   const uint32_t rank = params.rankOf[0];
   const bool hasFailedBefore = __syncthreads_or(hasFailed(common) ? 1 : 0) != 0;
@@ -106,6 +120,7 @@ __global__ void __launch_bounds__(tellThreads)
     scanNodes(params.sizes, bufferOf(params, rank), GlobalPeers(params, rank));
   }
   const bool hasFacts = ProcessEdges(common).end();
+  allowNext();
   if (!isFlat && hasFacts) layForwardBlock(params);
 }
 
@@ -113,6 +128,7 @@ __global__ void __launch_bounds__(tellThreads)
 __global__ void __launch_bounds__(tileThreads)
     forwardTiles(const __grid_constant__ PlanParams params, const Signals signals,
                  const uint32_t forwarders) {
+  awaitStreamOrder();
   if (isGivenUp(signals)) return;
   if (blockIdx.y < forwarders) {
     forwardBlock(params, blockIdx.y, firstOfBlock());
@@ -189,11 +205,18 @@ class PlanLauncher {
   void launch(void (*kernel)(Params...), dim3 grid, uint32_t threads, uint32_t sharedBytes,
               const Args &...args) {
     if (error_ != cudaSuccess) return;
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config{};
     config.gridDim = grid;
     config.blockDim = threads;
     config.dynamicSmemBytes = sharedBytes;
     config.stream = stream_;
+    config.attrs = &attribute;
+    // What is in front of the first kernel may be anything.
+    config.numAttrs = isFirst_ ? 0 : 1;
+    isFirst_ = false;
     error_ = cudaLaunchKernelEx(&config, kernel, args...);
   }
 
@@ -202,6 +225,7 @@ class PlanLauncher {
   const OnePassCommon *signals_;
   cudaStream_t stream_;
   Signals state_{nullptr};
+  bool isFirst_ = true;
   cudaError_t error_ = cudaSuccess;
 };
 
