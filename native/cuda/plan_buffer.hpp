@@ -2,7 +2,7 @@
 // options and limits alone. Self-contained: nothing in it refers to the host or to another buffer.
 //
 //   state | facts of all ranks | blocks and runs | entries | forwarding (hierarchical plans)
-//   | what exchanges read | work
+//   | what exchanges read | work | what other devices, or other processes, tell of their tokens
 #pragma once
 
 #include <cstdint>
@@ -36,6 +36,7 @@ struct PlanSizes {
   uint32_t tiles;        // of entries: what one warp counts
   uint32_t tileEntries;
   uint32_t isFlat;
+  uint32_t isSmall;  // one block can make the plan of a rank
   fusco_balance balance;
 
   FUSCO_ON_BOTH uint64_t maxEntries() const { return uint64_t{maxTokens} * topk; }
@@ -96,15 +97,13 @@ struct PlanBuffer {
   uint32_t *offset;       // [forwarded + 1]: S_DISTRIBUTE_OFFSET
   uint32_t *distributed;  // [distributed]: S_DISTRIBUTE_ENTRY
 
-  // What exchanges read besides `place`, as if the rank were alone on its device. The last five are filled
-  // where other devices, or other processes, take part.
+  // What exchanges read besides `place`, as if the rank were alone on its device. The last three, and the two
+  // of arrivals, are filled where other devices, or other processes, take part.
   DevicePlanHead *head;    // [1]
   PaddingRange *paddings;  // [local], as many as the head says
   OnePassHead *onePass;    // [1]
   Place *send;             // [tokens, topk]: OnePassTables::send
   SumTerm *terms;          // [tokens, topk]: OnePassTables::terms
-  uint32_t *arrival;       // [ranks - 1, maxTokens, topk]: OnePassTables::arrival
-  uint32_t *arrivalRow;    // [ranks - 1, maxTokens]: OnePassTables::arrivalRow
 
   // Work of planning; unused afterwards.
   uint64_t *tileBad;       // [tiles], as PlanState::badEntry
@@ -117,6 +116,9 @@ struct PlanBuffer {
   uint32_t *totals;        // [instances]
   int64_t *quotaWords;     // see quotaTables
   uint32_t *quotaIndices;  // likewise
+
+  uint32_t *arrival;     // [ranks - 1, maxTokens, topk]: OnePassTables::arrival
+  uint32_t *arrivalRow;  // [ranks - 1, maxTokens]: OnePassTables::arrivalRow
 };
 
 // Lays arrays one after the other, at multiples of planBufferAlign.
@@ -175,8 +177,6 @@ FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *bas
   take(buffer.onePass, 1);
   take(buffer.send, entries);
   take(buffer.terms, entries);
-  take(buffer.arrival, sizes.maxRemoteTokens() * sizes.topk);
-  take(buffer.arrivalRow, sizes.maxRemoteTokens());
   take(buffer.tileBad, sizes.tiles);
   take(buffer.tileCounts, uint64_t{sizes.targets} * sizes.tiles);
   take(buffer.tileRows, uint64_t{nodes} * sizes.tiles);
@@ -188,6 +188,8 @@ FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *bas
   take(buffer.quotaWords,
        quotas * (2 * uint64_t{sizes.instances} + 2 * uint64_t{sizes.groups} + 2 * uint64_t{sizes.ranks}));
   take(buffer.quotaIndices, quotas * (uint64_t{sizes.experts} + sizes.groups + 4 * uint64_t{sizes.ranks}));
+  take(buffer.arrival, sizes.maxRemoteTokens() * sizes.topk);
+  take(buffer.arrivalRow, sizes.maxRemoteTokens());
   return memory.at;
 }
 

@@ -1,4 +1,4 @@
-// The kernels that plan on the device: one for each pass.
+// The kernels that plan on the device, one for each pass; small_plan_kernels.cu has those of small plans.
 //
 // A kernel of a plan may start before the one in front of it has ended, which saves the time of a launch. All
 // of its threads then wait for that end before they read or write anything, so that memory is as if kernels
@@ -8,8 +8,8 @@
 
 #include <algorithm>
 
-#include "edges_device.cuh"
 #include "plan_device.cuh"
+#include "plan_edges_device.cuh"
 #include "plan_launch.hpp"
 
 namespace fusco::cuda {
@@ -21,29 +21,6 @@ constexpr uint32_t tileThreads = tileWarps * warpSize_;
 constexpr uint32_t mostTableThreads = 1024;
 constexpr uint32_t leastTableThreads = 256;
 constexpr uint32_t tellThreads = 512;
-
-// Edges of a call between processes, for one block.
-class ProcessEdges {
- public:
-  __device__ explicit ProcessEdges(const OnePassCommon &common) : common_(common) {}
-
-  // What the device has stored before is seen by the others behind their begin edge, and the same at the end.
-  // Return false to all threads after a failure: then facts are missing.
-  __device__ bool begin() const {
-    beginEdgeAt(common_, epochOf(common_), threadIdx.x, nullptr);
-    return hasNoFailure();
-  }
-  __device__ bool end() const {
-    __syncthreads();
-    endEdgeAt(common_, epochOf(common_), threadIdx.x);
-    return hasNoFailure();
-  }
-
- private:
-  __device__ bool hasNoFailure() const { return __syncthreads_or(hasFailed(common_) ? 1 : 0) == 0; }
-
-  const OnePassCommon &common_;
-};
 
 // State of the signals between processes; `control` is null where one process has all ranks.
 struct Signals {
@@ -115,11 +92,11 @@ __global__ void __launch_bounds__(tellThreads)
   awaitPrevious();
   const bool isFlat = params.sizes.isFlat != 0;
   const uint32_t rank = params.rankOf[0];
-  const bool hasFailedBefore = __syncthreads_or(hasFailed(common) ? 1 : 0) != 0;
-  if (!isFlat && !hasFailedBefore) {
+  const ProcessEdges edges(common);
+  if (!isFlat && !edges.hasFailedHere()) {
     scanNodes(params.sizes, bufferOf(params, rank), GlobalPeers(params, rank));
   }
-  const bool hasFacts = ProcessEdges(common).end();
+  const bool hasFacts = edges.end();
   allowNext();
   if (!isFlat && hasFacts) layForwardBlock(params);
 }
@@ -233,6 +210,8 @@ class PlanLauncher {
 
 cudaError_t launchPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
                        cudaStream_t stream) {
+  const uint32_t all = planCounts | planSlots | planForward;
+  if (parts == all && isSmallPlan(params, signals)) return launchSmallPlan(params, signals, stream);
   const bool isWhole = (parts & planForward) != 0 && (parts & planSlots) != 0;
   PlanLauncher launcher(params, signals, stream);
   if ((parts & planCounts) != 0) launcher.counts();

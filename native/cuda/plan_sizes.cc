@@ -6,6 +6,7 @@
 #include "failure.hpp"
 #include "plan_layout.h"
 #include "quota_work.hpp"
+#include "small_plan.hpp"
 
 namespace fusco::cuda {
 
@@ -20,6 +21,7 @@ constexpr uint64_t leastTileEntries = 64;
 constexpr uint64_t mostTileEntries = 256;
 constexpr uint64_t scannedTiles = 1024;
 constexpr uint32_t warpLanes_ = 32;
+constexpr uint32_t tilesOfBlock = 8;
 // Words of counters for each entry of a rank, at most: 256 targets, the most of usual models, still have
 // tiles of leastTileEntries.
 constexpr uint64_t counterWordsPerEntry = 4;
@@ -28,7 +30,7 @@ uint32_t roundUp(uint64_t value, uint32_t unit) {
   return static_cast<uint32_t>((value + unit - 1) / unit * unit);
 }
 
-// A tile has whole tokens, and all lanes of a warp work on it.
+// A tile has whole tokens, and all lanes of a warp work on it. Some tiles at the end may be empty.
 void layTiles(PlanSizes &sizes) {
   const uint32_t unit = std::lcm(warpLanes_, sizes.topk);
   const uint64_t entries = std::max<uint64_t>(1, sizes.maxEntries());
@@ -37,7 +39,15 @@ void layTiles(PlanSizes &sizes) {
   const uint64_t wanted = (entries + mostTiles - 1) / mostTiles;
   const uint64_t few = std::clamp(entries / scannedTiles, leastTileEntries, mostTileEntries);
   sizes.tileEntries = roundUp(std::max(wanted, few), unit);
-  sizes.tiles = static_cast<uint32_t>((entries + sizes.tileEntries - 1) / sizes.tileEntries);
+  const uint64_t tiles = (entries + sizes.tileEntries - 1) / sizes.tileEntries;
+  // The counters of a tile are in different banks of shared memory.
+  sizes.tiles = static_cast<uint32_t>(tiles | 1);
+  PlanBuffer offsets;
+  layPlanBuffer(sizes, nullptr, offsets);
+  sizes.isSmall = sharedPlanBytes(offsets) <= mostPlanShared ? 1 : 0;
+  if (sizes.isSmall != 0) return;
+  // Those of tilesOfBlock tiles and of one key fill a sector of global memory.
+  sizes.tiles = roundUp(tiles, tilesOfBlock);
 }
 
 // Throws E_LIMIT unless every plan of these options stays within the format.

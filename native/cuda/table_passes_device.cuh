@@ -6,6 +6,7 @@
 #include "landing_passes.hpp"
 #include "plan_facts_device.cuh"
 #include "run_passes.hpp"
+#include "small_plan.hpp"
 #include "tile_passes_device.cuh"
 
 namespace fusco::cuda {
@@ -302,14 +303,6 @@ __device__ inline void scanNodes(const PlanSizes &sizes, const PlanBuffer &buffe
     }
   }
 }
-
-// What laying out landing rows needs in the dynamic shared memory of a block.
-struct ForwardShared {
-  uint32_t nodeRows[maxRanks * maxRanks];
-  uint64_t sent[maxRanks], load[maxRanks];
-  uint16_t byLoad[maxRanks], byGroup[maxRanks], railGroups[maxRanks];
-  uint32_t rule;
-};
 
 // layLanding of one rank, and where its lists start for each node. By a warp.
 __device__ inline void layLandingTogether(const PlanSizes &sizes, const PlanBuffer &buffer, uint32_t rank,

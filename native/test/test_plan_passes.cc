@@ -4,7 +4,11 @@
 
 #include "block_emulator.hpp"
 
+#include <barrier>
+#include <thread>
+
 #include "plan_device.cuh"
+#include "small_plan_device.cuh"
 
 #include "plan_buffers.hpp"
 #include "plans.h"
@@ -23,6 +27,25 @@ namespace {
 
 constexpr uint32_t warpsOfBlock = 4;
 constexpr uint32_t tableThreads = 64;
+
+// Blocks of all ranks, each in a thread of the operating system, wait for one another.
+class BlockEdges {
+ public:
+  explicit BlockEdges(std::barrier<> &barrier) : barrier_(barrier) {}
+  void start() const { wait(); }
+  bool begin() const { return wait(); }
+  bool end() const { return wait(); }
+
+ private:
+  bool wait() const {
+    __syncthreads();
+    if (threadIdx.x == 0) barrier_.arrive_and_wait();
+    __syncthreads();
+    return true;
+  }
+
+  std::barrier<> &barrier_;
+};
 
 // The tables of PlacedTables, in host memory.
 struct Placed {
@@ -139,6 +162,36 @@ struct Devices {
       byWarps(params, sizes.tiles,
               [&](uint32_t local, uint32_t first) { forwardBlock(params, local, first); });
     });
+  }
+
+  // A block for each rank, all at the same time. Where one process has all ranks, they tell one another facts
+  // in shared memory.
+  void planSmall() {
+    std::barrier<> barrier(sizes.ranks);
+    std::vector<uint8_t *> memoryOf(sizes.ranks);
+    const BlockEdges edges(barrier);
+    std::vector<std::thread> blocks;
+    for (uint32_t r = 0; r < sizes.ranks; r++) {
+      const bool isProcess = placed.size() > 1;
+      const PlanParams &params = placed[isProcess ? r : 0]->params;
+      const uint32_t local = isProcess ? 0 : r;
+      blocks.emplace_back([&, r, isProcess, local] {
+        std::fill(std::begin(sharedWords), std::end(sharedWords), 0xa5a5a5a5);
+        memoryOf[r] = reinterpret_cast<uint8_t *>(sharedWords);
+        const auto map = [&memoryOf, r](auto *pointer, uint32_t to) {
+          const uint64_t offset = reinterpret_cast<uint8_t *>(pointer) - memoryOf[r];
+          return reinterpret_cast<decltype(pointer)>(memoryOf[to] + offset);
+        };
+        emulated::Block(tableThreads, seed + r, [&] {
+          if (isProcess) {
+            planSmallBlock(params, local, edges, GlobalPeers(params, r), shared());
+          } else {
+            planSmallBlock(params, local, edges, SharedPeers(params, r, map), shared());
+          }
+        }).run();
+      });
+    }
+    for (std::thread &block : blocks) block.join();
   }
 
  private:
@@ -259,9 +312,14 @@ void compareTables(const PlanBuffer &found, const Buffers &expected, uint32_t r,
 }
 
 void compare(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit,
-             bool isProcess, uint32_t seed) {
+             bool isProcess, bool isSmall, uint32_t seed) {
   Devices devices(routed, deviceOf, limit, isProcess, seed);
-  devices.plan();
+  if (isSmall) {
+    CHECK(devices.sizes.isSmall != 0);
+    devices.planSmall();
+  } else {
+    devices.plan();
+  }
   devices.checkEnds();
   const Buffers expected(routed, deviceOf, limit);
   const std::vector<uint32_t> &rankFirst = devices.spec.placement.rankFirst;
@@ -289,10 +347,10 @@ int main(int argc, char **argv) {
       some[rank] = rank * ((ranks + 1) / 2) / ranks;
       each[rank] = rank;
     }
-    compare(routed, one, limit, false, seed);
+    for (const bool isSmall : {false, true}) compare(routed, one, limit, false, isSmall, seed);
     if (ranks == 1) continue;
-    compare(routed, some, limit, false, seed);
-    compare(routed, each, limit, true, seed);
+    compare(routed, some, limit, false, false, seed);
+    for (const bool isSmall : {false, true}) compare(routed, each, limit, true, isSmall, seed);
   }
   std::printf("%u routings\n", cases);
   return 0;
