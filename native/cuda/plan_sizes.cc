@@ -22,7 +22,7 @@ constexpr uint64_t mostTileEntries = 256;
 constexpr uint64_t scannedTiles = 1024;
 constexpr uint32_t warpLanes_ = 32;
 constexpr uint32_t tilesOfBlock = 8;
-// Words of counters for each entry of a rank, at most: 256 targets, the most of usual models, still have
+// Words of counters for each entry of a full tile, at most: 256 targets, the most of usual models, still have
 // tiles of leastTileEntries.
 constexpr uint64_t counterWordsPerEntry = 4;
 
@@ -35,8 +35,8 @@ void layTiles(PlanSizes &sizes) {
   const uint32_t unit = std::lcm(warpLanes_, sizes.topk);
   const uint64_t entries = std::max<uint64_t>(1, sizes.maxEntries());
   // Few tiles for many targets, so that their counters take little memory.
-  const uint64_t mostTiles = std::max<uint64_t>(1, counterWordsPerEntry * entries / sizes.targets);
-  const uint64_t wanted = (entries + mostTiles - 1) / mostTiles;
+  const uint64_t wanted =
+      std::min<uint64_t>(entries, (sizes.targets + counterWordsPerEntry - 1) / counterWordsPerEntry);
   const uint64_t few = std::clamp(entries / scannedTiles, leastTileEntries, mostTileEntries);
   sizes.tileEntries = roundUp(std::max(wanted, few), unit);
   const uint64_t tiles = (entries + sizes.tileEntries - 1) / sizes.tileEntries;

@@ -332,25 +332,84 @@ void compare(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf,
   }
 }
 
+// Several ranks of one device, a device for some ranks, and a process for each; plans that are small in both
+// ways.
+void compareAll(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
+  const uint32_t ranks = routed.options.ranks;
+  std::vector<uint32_t> one(ranks), some(ranks), each(ranks);
+  for (uint32_t rank = 0; rank < ranks; rank++) {
+    some[rank] = rank * ((ranks + 1) / 2) / ranks;
+    each[rank] = rank;
+  }
+  compare(routed, one, limit, false, false, seed);
+  if (ranks > 1) {
+    compare(routed, some, limit, false, false, seed);
+    compare(routed, each, limit, true, false, seed);
+  }
+  if (sizesOf(routed, limit).isSmall == 0) return;
+  compare(routed, one, limit, false, true, seed);
+  if (ranks > 1) compare(routed, each, limit, true, true, seed);
+}
+
+// Sizes on both sides of the bounds that decide which parts of tables are in shared memory.
+void manyTargets() {
+  constexpr uint32_t warps = 8;
+  struct Expected {
+    uint32_t experts;
+    bool isStaged, hasCopies;
+  };
+  for (const Expected &expected : {Expected{700, true, true}, Expected{900, true, false},
+                                   Expected{1100, false, true}, Expected{2500, false, false}}) {
+    RandomRouting routed(expected.experts, 150, expected.experts);
+    const PlanSizes sizes = sizesOf(routed, 0);
+    const TileShared shared(sizes, warps, true, false);
+    if (sizes.targets == expected.experts && sizes.maxEntries() > 300) {
+      CHECK((shared.staged > 0) == expected.isStaged);
+      CHECK((shared.targetWords > 0) == expected.hasCopies);
+    }
+    CHECK(shared.bytes() <= maxTileShared);
+    compareAll(routed, 0, expected.experts);
+  }
+}
+
+// The GPU's tests plan as many tokens as just fit the shared memory of a block, and a few more.
+void smallSizes() {
+  struct Sizes {
+    fusco_strategy strategy;
+    uint32_t ranks, experts, topk, most;
+  };
+  constexpr fusco_strategy flat = FUSCO_STRATEGY_FLAT, hier = FUSCO_STRATEGY_HIER;
+  for (const Sizes &given :
+       {Sizes{hier, 8, 256, 8, 336}, Sizes{flat, 8, 256, 8, 472}, Sizes{hier, 2, 16, 4, 928},
+        Sizes{hier, 4, 16, 4, 928}, Sizes{hier, 8, 16, 4, 928}}) {
+    auto options = fusco_sized<fusco_plan_options>();
+    options.ranks = given.ranks;
+    options.experts = given.experts;
+    options.topk = given.topk;
+    options.strategy = given.strategy;
+    options.ranks_per_node = 1;
+    options.align = 1;
+    options.hidden = 8;
+    const planning::Spec spec = planning::makeSettledSpec(options);
+    auto limits = fusco_sized<fusco_cuda_plan_limits>();
+    limits.max_tokens = given.most;
+    CHECK(planSizes(spec, limits).isSmall == 1);
+    limits.max_tokens = given.most + 40;
+    CHECK(planSizes(spec, limits).isSmall == 0);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
-  const auto cases = static_cast<uint32_t>(argc > 1 ? std::atoi(argv[1]) : 30);
+  const auto cases = static_cast<uint32_t>(argc > 1 ? std::atoi(argv[1]) : 16);
+  smallSizes();
+  manyTargets();
   for (uint32_t seed = 0; seed < cases; seed++) {
     // Some tables have one tile, others several.
     const RandomRouting routed(seed, seed % 4 == 0 ? 60 : 20);
     Random random(seed);
-    const uint32_t ranks = routed.options.ranks;
-    const uint32_t limit = upTo(random, 2) == 0 ? 1 + upTo(random, 30) : 0;
-    std::vector<uint32_t> one(ranks), some(ranks), each(ranks);
-    for (uint32_t rank = 0; rank < ranks; rank++) {
-      some[rank] = rank * ((ranks + 1) / 2) / ranks;
-      each[rank] = rank;
-    }
-    for (const bool isSmall : {false, true}) compare(routed, one, limit, false, isSmall, seed);
-    if (ranks == 1) continue;
-    compare(routed, some, limit, false, false, seed);
-    for (const bool isSmall : {false, true}) compare(routed, each, limit, true, isSmall, seed);
+    compareAll(routed, upTo(random, 2) == 0 ? 1 + upTo(random, 30) : 0, seed);
   }
   std::printf("%u routings\n", cases);
   return 0;
