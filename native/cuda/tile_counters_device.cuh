@@ -109,24 +109,43 @@ class CounterCopies {
     return {at_ + blockWarp() * each_, 1};
   }
   __device__ void load() const {
-    forEach([](uint32_t &copy, uint32_t &count) { copy = count; });
+    // Several loads at a time, since stores do not let later loads pass.
+    constexpr uint32_t atOnce = 8;
+    for (uint32_t first = threadIdx.x; first < all(); first += atOnce * blockDim.x) {
+      uint32_t count[atOnce];
+#pragma unroll
+      for (uint32_t i = 0; i < atOnce; i++) {
+        const Pair pair = pairOf(first + i * blockDim.x);
+        if (pair.isThere) count[i] = *pair.count;
+      }
+#pragma unroll
+      for (uint32_t i = 0; i < atOnce; i++) {
+        const Pair pair = pairOf(first + i * blockDim.x);
+        if (pair.isThere) *pair.copy = count[i];
+      }
+    }
   }
   __device__ void store() const {
-    forEach([](uint32_t &copy, uint32_t &count) { count = copy; });
+    for (uint32_t number = threadIdx.x; number < all(); number += blockDim.x) {
+      const Pair pair = pairOf(number);
+      if (pair.isThere) *pair.count = *pair.copy;
+    }
   }
 
  private:
+  // A counter and its copy.
+  struct Pair {
+    bool isThere;
+    uint32_t *copy;
+    uint32_t *count;
+  };
+  __device__ uint32_t all() const { return each_ == 0 ? 0 : blockWarps() * table_.keys; }
   // Neighbouring threads take neighbouring tiles.
-  template <class F>
-  __device__ void forEach(F f) const {
-    if (each_ == 0) return;
-    const uint32_t warps = blockWarps();
-    for (uint32_t i = threadIdx.x; i < warps * table_.keys; i += blockDim.x) {
-      const uint32_t warp = i % warps;
-      const uint32_t key = i / warps;
-      if (firstTile_ + warp >= table_.tiles) continue;
-      f(at_[warp * each_ + key], table_.counts[uint64_t{key} * table_.tiles + firstTile_ + warp]);
-    }
+  __device__ Pair pairOf(uint32_t number) const {
+    const uint32_t warp = number % blockWarps();
+    const uint32_t key = number / blockWarps();
+    return {number < all() && firstTile_ + warp < table_.tiles, at_ + warp * each_ + key,
+            table_.counts + uint64_t{key} * table_.tiles + firstTile_ + warp};
   }
 
   CounterTable table_;
