@@ -41,19 +41,17 @@ class Block {
 
   void run() {
     current() = this;
-    std::vector<uint32_t> order(fibers_.size());
-    std::iota(order.begin(), order.end(), 0u);
-    bool hasRun = true;
-    while (hasRun) {
-      hasRun = false;
-      std::shuffle(order.begin(), order.end(), random_);
-      for (const uint32_t i : order) {
-        if (fibers_[i].state != State::ready) continue;
-        hasRun = true;
-        thread_ = i;
-        swapcontext(&scheduler_, &fibers_[i].context);
-      }
-      release();
+    std::vector<uint32_t> ready;  // warps with threads that can run
+    for (uint32_t warp = 0; warp < warps_.size(); warp++) ready.push_back(warp);
+    while (!ready.empty()) {
+      const uint32_t at = below(static_cast<uint32_t>(ready.size()));
+      // Some warps get far ahead of others.
+      bool canRun = true;
+      for (uint32_t turns = 1 + below(8) * below(8); turns > 0 && canRun; turns--)
+        canRun = runWarp(ready[at]);
+      if (canRun) continue;
+      ready.erase(ready.begin() + at);
+      if (ready.empty()) ready = releaseBlock();
     }
     for (const Fiber &fiber : fibers_) {
       if (fiber.state == State::ended) continue;
@@ -125,20 +123,44 @@ class Block {
     swapcontext(&fibers_[self].context, &scheduler_);
   }
 
-  // Threads go on once all others of their warp or block that have not ended wait as well.
-  void release() {
-    releaseIf(State::atBlock, 0, threads());
-    for (uint32_t first = 0; first < threads(); first += warpLanes) {
-      releaseIf(State::atWarp, first, first + warpLanes);
+  uint32_t below(uint32_t end) { return static_cast<uint32_t>(random_() % end); }
+
+  // Runs each thread of a warp that can run until it waits. Returns whether any can run then.
+  bool runWarp(uint32_t warp) {
+    uint32_t order[warpLanes];
+    std::iota(order, order + warpLanes, warp * warpLanes);
+    std::shuffle(order, order + warpLanes, random_);
+    for (const uint32_t i : order) {
+      if (fibers_[i].state != State::ready) continue;
+      thread_ = i;
+      swapcontext(&scheduler_, &fibers_[i].context);
     }
+    return release(State::atWarp, warp * warpLanes, (warp + 1) * warpLanes);
   }
-  void releaseIf(State state, uint32_t first, uint32_t end) {
-    for (uint32_t i = first; i < end; i++) {
-      if (fibers_[i].state != state && fibers_[i].state != State::ended) return;
+
+  // Returns the warps that can run once all threads wait for the block.
+  std::vector<uint32_t> releaseBlock() {
+    std::vector<uint32_t> ready;
+    if (!release(State::atBlock, 0, threads())) return ready;
+    for (uint32_t i = 0; i < threads(); i++) {
+      const uint32_t warp = i / warpLanes;
+      if (fibers_[i].state == State::ready && (ready.empty() || ready.back() != warp)) ready.push_back(warp);
     }
+    return ready;
+  }
+
+  // Lets threads that wait in this way go on, if all others among these have ended. Returns whether any do.
+  bool release(State state, uint32_t first, uint32_t end) {
     for (uint32_t i = first; i < end; i++) {
-      if (fibers_[i].state == state) fibers_[i].state = State::ready;
+      if (fibers_[i].state != state && fibers_[i].state != State::ended) return false;
     }
+    bool isAny = false;
+    for (uint32_t i = first; i < end; i++) {
+      if (fibers_[i].state != state) continue;
+      fibers_[i].state = State::ready;
+      isAny = true;
+    }
+    return isAny;
   }
 
   std::mt19937 random_;
