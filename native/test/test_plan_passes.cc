@@ -408,7 +408,7 @@ void smallSizes() {
 }  // namespace
 
 int main(int argc, char **argv) {
-  const auto cases = static_cast<uint32_t>(argc > 1 ? std::atoi(argv[1]) : 10);
+  const auto cases = static_cast<uint32_t>(argc > 1 ? std::atoi(argv[1]) : 25);
   smallSizes();
   manyTargets();
   manyRanks();
