@@ -25,7 +25,7 @@ alignas(16) thread_local uint32_t sharedWords[256 * 1024 / sizeof(uint32_t)];
 
 namespace {
 
-constexpr uint32_t warpsOfBlock = 8;
+constexpr uint32_t warpsOfBlock = tilesOfBlock;
 constexpr uint32_t tableThreads = 64;
 
 // Blocks of all ranks, each in a thread of the operating system, wait for one another.
@@ -354,7 +354,6 @@ void compareAll(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
 
 // Sizes on both sides of the bounds that decide which parts of tables are in shared memory.
 void manyTargets() {
-  constexpr uint32_t warps = 8;
   constexpr uint32_t ranks = 2, mostTokens = 300;
   // Seeds of routings with several tiles.
   struct Expected {
@@ -365,7 +364,7 @@ void manyTargets() {
                                    Expected{1100, 24, false, true}, Expected{2500, 24, false, false}}) {
     const RandomRouting routed(expected.seed, mostTokens, expected.experts, ranks);
     const PlanSizes sizes = sizesOf(routed, 0);
-    const TileShared shared(sizes, warps, true, false);
+    const TileShared shared(sizes, warpsOfBlock, true, false);
     CHECK(sizes.maxEntries() > sizes.tileEntries);
     CHECK((shared.staged > 0) == expected.isStaged && (shared.targetWords > 0) == expected.hasCopies);
     CHECK(shared.bytes() <= maxTileShared);
