@@ -37,7 +37,8 @@ __device__ inline uint32_t chunksOf(uint32_t tokens, uint32_t chunkTokens) {
 }
 
 // For a launch that may start before the one in front of it on the stream has ended: waits until that has
-// ended, and allows the next launch to start.
+// ended and its stores are visible, and allows the next launch to start. Comes before the first access to
+// memory other than parameters. Where launches start in order, it does nothing.
 __device__ inline void awaitStreamOrder() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

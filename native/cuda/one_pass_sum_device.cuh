@@ -24,13 +24,6 @@ struct Tuning {
   static constexpr uint32_t stageBytes = sumSliceBytes;
   // (token, k) pairs that a warp turns into jobs at a time.
   static constexpr uint32_t jobBatch = 64;
-  // Tickets, landing rows and weights to push are asked for before they are needed. A chunk then has at most
-  // 32 tokens.
-  static constexpr bool prefetches = false;
-  // A chunk's flag is set once the rows of the warp's next item have been asked for.
-  static constexpr bool publishesLate = false;
-  // Launched so that blocks may start before the launch in front has ended.
-  static constexpr bool startsEarly = false;
 };
 
 // A row to add: where it is, its weight, the token of the chunk and the partial sum that it belongs to.
@@ -49,7 +42,6 @@ struct alignas(128) Shared {
   uint64_t barrier[T::warps][T::stages];
   LaunchShared launch;
 };
-static_assert(sizeof(Shared<Tuning>) <= 232448 - 1024, "a block needs more shared memory than an SM has");
 
 struct Item {
   bool isHome;
@@ -79,8 +71,6 @@ struct Warp {
   bool mayStore = false;  // other devices are known to be ready
   // A wait ended early: the item is finished without a meaning, so that nothing stays in flight.
   bool hasFailed = false;
-  // Flag of the last chunk that this warp has sent and not published.
-  uint32_t *unpublished = nullptr;
 };
 
 // Sets a chunk's flag, once the partial sums that this warp has sent have arrived.
@@ -90,13 +80,6 @@ __device__ inline void setFlag(uint32_t *flag, uint32_t epoch, uint32_t lane) {
     storeRelease(flag, epoch);
   }
   __syncwarp();
-}
-
-// Sets the flag that the warp has kept back, if there is one.
-__device__ inline void publish(Warp &warp, uint32_t epoch) {
-  if (warp.unpublished == nullptr) return;
-  setFlag(warp.unpublished, epoch, warp.lane);
-  warp.unpublished = nullptr;
 }
 
 // Fills the warp's jobs from entries [begin, begin + T::jobBatch) of the chunk; returns their number. Instead
@@ -195,11 +178,6 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
   bool hasPartial = false;
   bool hasSent = false;
   bool mayAdd = false;
-  [[maybe_unused]] uint32_t landingRow = 0;  // of token `lane`
-  if constexpr (T::prefetches && !isHome) {
-    if (warp.lane < item.tokens)
-      landingRow = tables.arrivalRow[head.arrivalStart[item.home] + item.first + warp.lane];
-  }
   auto finish = [&] {
     if (current == ~0u) return;
     if constexpr (isHome) {
@@ -210,15 +188,12 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     sums.store(result, warp.lane, count);
     tmaSharedFence();
     __syncwarp();
-    [[maybe_unused]] uint32_t prefetchedRow = 0;
-    if constexpr (T::prefetches && !isHome) prefetchedRow = __shfl_sync(~0u, landingRow, current & 0xffff);
     if (warp.lane == 0) {
       const uint64_t token = item.first + (current & 0xffff);
       if constexpr (isHome) {
         tmaStore(p.to[rank] + token * p.rowBytes + firstElement * E::bytes, result, count * E::bytes);
       } else {
-        const uint64_t row =
-            T::prefetches ? prefetchedRow : tables.arrivalRow[head.arrivalStart[item.home] + token];
+        const uint64_t row = tables.arrivalRow[head.arrivalStart[item.home] + token];
         tmaStore(p.landing[item.home] + row * landingRowBytes + firstElement * P::bytes, result,
                  count * P::bytes);
       }
@@ -248,7 +223,6 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     if constexpr (isHome) {
       // Rows on this device do not wait. Chunks without a row at a peer have no flag.
       while (loads < T::stages && loads < jobs && (job[loads].info & jobIsLanding) == 0) load();
-      if constexpr (T::publishesLate) publish(warp, epoch);
       bool came = true;
       for (uint32_t at = warp.lane; at < jobs; at += 32) {
         if ((job[at].info & jobIsLanding) == 0) continue;
@@ -260,7 +234,6 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     }
     while (loads < T::stages && loads < jobs) load();
     if constexpr (!isHome) {
-      if constexpr (T::publishesLate) publish(warp, epoch);
       if (jobs > 0 && !mayAdd) awaitHome(p, item, warp, epoch);
       mayAdd = mayAdd || jobs > 0;
     }
@@ -302,18 +275,13 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
       for (uint32_t at = warp.lane; at < count * E::bytes / 16; at += 32) to[at] = make_uint4(0, 0, 0, 0);
     }
   } else if (hasSent) {
-    if constexpr (T::publishesLate) {
-      warp.unpublished = p.common.flags[item.home] + flagOf(rank);
-    } else {
-      setFlag(p.common.flags[item.home] + flagOf(rank), epoch, warp.lane);
-    }
+    setFlag(p.common.flags[item.home] + flagOf(rank), epoch, warp.lane);
   }
 }
 
 // Copies the weights of up to pushTokens tokens to another device and flags them there.
-template <class T>
-__device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local, uint32_t device,
-                     uint32_t block, uint32_t epoch, uint32_t lane) {
+__device__ inline void push(const SumParams &p, const OnePassHead &head, uint32_t local, uint32_t device,
+                            uint32_t block, uint32_t epoch, uint32_t lane) {
   const uint32_t rank = head.local[local];
   const uint32_t first = block * pushTokens;
   if (first >= head.tokens[rank]) return;
@@ -321,22 +289,7 @@ __device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local
   const float *from = p.weights[rank] + uint64_t{first} * head.topk;
   float *to =
       p.pushed[device] + (epoch & 1) * p.pushedEntries + uint64_t{head.tokenStart[rank] + first} * head.topk;
-  if constexpr (T::prefetches) {
-    constexpr uint32_t atOnce = 16;
-    for (uint32_t base = lane; base < count; base += 32 * atOnce) {
-      float value[atOnce];
-#pragma unroll
-      for (uint32_t i = 0; i < atOnce; i++) {
-        if (base + 32 * i < count) value[i] = from[base + 32 * i];
-      }
-#pragma unroll
-      for (uint32_t i = 0; i < atOnce; i++) {
-        if (base + 32 * i < count) to[base + 32 * i] = value[i];
-      }
-    }
-  } else {
-    for (uint32_t at = lane; at < count; at += 32) to[at] = from[at];
-  }
+  for (uint32_t at = lane; at < count; at += 32) to[at] = from[at];
   __syncwarp();
   if (lane == 0) storeRelease(pushFlag(p, device, rank, block), epoch);
 }
@@ -348,7 +301,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   Warp warp{threadIdx.x / 32, threadIdx.x % 32};
   if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
   barrierInitFence();
-  if constexpr (T::startsEarly) awaitStreamOrder();
+  awaitStreamOrder();
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;
   const bool sendFirst = p.senders >= gridDim.x;
@@ -365,18 +318,8 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   bool isSender = sendFirst || shared.launch.arrival < p.senders;
   bool hasTicket = sendFirst;
   ticket = __shfl_sync(~0u, ticket, 0);
-  // The ticket that lane 0 has asked for: of the sends, then of the home items.
-  [[maybe_unused]] uint32_t next = ticket;
   while (!warp.hasFailed) {
-    if constexpr (T::prefetches) {
-      if (isSender) {
-        if (!hasTicket) next = takeTicket(&c.control->ticket[0], warp.lane);
-        ticket = __shfl_sync(~0u, next, 0);
-        isSender = ticket < sends;
-        hasTicket = isSender;
-        if (isSender) next = takeTicket(&c.control->ticket[0], warp.lane);
-      }
-    } else if (isSender) {
+    if (isSender) {
       if (!hasTicket) ticket = __shfl_sync(~0u, takeTicket(&c.control->ticket[0], warp.lane), 0);
       hasTicket = false;
       if (ticket >= sends) isSender = false;
@@ -386,7 +329,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       const uint32_t rest = ticket % (head.locals * (c.devices - 1));
       const uint32_t local = rest / (c.devices - 1);
       const uint32_t device = (c.device + 1 + rest % (c.devices - 1)) % c.devices;
-      push<T>(p, head, local, device, block, epoch, warp.lane);
+      push(p, head, local, device, block, epoch, warp.lane);
       continue;
     }
     Item item{};
@@ -403,13 +346,8 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       runItem<T, E, P, false>(p, head, item, shared, warp, epoch);
       continue;
     }
-    if (!T::prefetches || !hasTicket) next = takeTicket(&c.control->ticket[1], warp.lane);
-    const uint32_t home = __shfl_sync(~0u, next, 0);
+    const uint32_t home = __shfl_sync(~0u, takeTicket(&c.control->ticket[1], warp.lane), 0);
     if (home >= homes) break;
-    if constexpr (T::prefetches) {
-      next = takeTicket(&c.control->ticket[1], warp.lane);
-      hasTicket = true;
-    }
     item.isHome = true;
     item.slice = home % p.slices;
     item.local = home / p.slices % head.locals;
@@ -420,7 +358,6 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
     item.tokens = min(c.chunkTokens, head.tokens[item.home] - item.first);
     runItem<T, E, P, true>(p, head, item, shared, warp, epoch);
   }
-  if constexpr (T::publishesLate) publish(warp, epoch);
   tmaWait();
   endLaunch(c, shared.launch);
 }

@@ -54,7 +54,7 @@ __device__ inline bool compareCalls(const OnePassCommon &c, uint32_t epoch) {
 }
 
 // Waits until `flag` has reached `epoch`. Returns false after a failure of this device or of another one.
-__device__ inline bool lookUntil(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
+__device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
                                  uint32_t peer) {
   constexpr uint32_t looksPerClock = 256;
   uint64_t start = 0;
@@ -74,18 +74,5 @@ __device__ inline bool lookUntil(const OnePassCommon &c, const uint32_t *flag, u
   }
   return true;
 }
-
-// Programs that compare variants compile waits out of line, which makes kernels shorter.
-#ifdef FUSCO_OUTLINED_WAITS
-static __device__ __noinline__ bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
-                                              uint32_t peer) {
-  return lookUntil(c, flag, epoch, peer);
-}
-#else
-__device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
-                                 uint32_t peer) {
-  return lookUntil(c, flag, epoch, peer);
-}
-#endif
 
 }  // namespace fusco::cuda

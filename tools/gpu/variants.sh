@@ -23,21 +23,20 @@ started=$(date +%s)
 # A kernel that is loaded late could wait behind one that waits for it.
 export CUDA_MODULE_LOADING=EAGER
 
-# compile OBJECT SOURCE [OPTION]
+# compile OBJECT SOURCE
 compile() {
   object=$1 source=$2
-  shift 2
-  nvcc -O3 -arch=sm_90 --fmad=false -std=c++17 "$@" -Inative/include -Inative/cuda -Inative/core -Inative/host \
+  nvcc -O3 -arch=sm_90 --fmad=false -std=c++17 -Inative/include -Inative/cuda -Inative/core -Inative/host \
     -Itools/gpu/variants -c -o "$work/$object.o" "$source" >"$work/$object.log" 2>&1 || { cat "$work/$object.log"; touch "$work/failed"; }
 }
 
 sources_hash() { cat tools/gpu/variants/* native/cuda/* native/core/* native/host/* native/include/* 2>/dev/null | sha256sum; }
 
 build() {
-  for kernel in move sum gradient; do
+  for kernel in sum gradient; do
     compile "$kernel" "tools/gpu/variants/${kernel}_variants.cu" &
-    compile "$kernel-outlined" "tools/gpu/variants/${kernel}_variants.cu" -DFUSCO_OUTLINED_WAITS &
   done
+  compile move native/cuda/one_pass_move.cu &
   compile rank tools/gpu/variants/rank.cu &
   compile main tools/gpu/variants/main.cu &
   compile tables native/cuda/one_pass_tables.cc &
