@@ -42,6 +42,7 @@ class Edges {
   }
   // Whether memory must be enough for plans that are larger than the one that is there.
   bool isCaptured() const { return captured_ && !plan_.hasFixedSizes(); }
+  bool usesEvents() const { return usesEvents_; }
   // Before the first launch of a one-pass exchange, once its memory is there.
   void meet() {
     if (usesEvents_ || hasMet_) return;
@@ -121,16 +122,22 @@ uint32_t combineSmsOf(const CudaContext &context) {
   return sms;
 }
 
-OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose) {
+OnePassShape shapeOf(DevicePlan &device, decltype(dispatchShape) choose, uint32_t payloads = 1) {
   const CudaContext &context = device.context();
-  return choose(static_cast<uint32_t>(context.groups().size()), smsOf(context), context.hasSmLimit(),
-                device.plan().topk, device.maxTokens());
+  return choose({static_cast<uint32_t>(context.groups().size()), smsOf(context), context.hasSmLimit(),
+                 device.plan().topk, device.maxTokens(), payloads});
+}
+
+// A launch that starts early waits for one launch in front of it. In a capture events of other devices are in
+// front of it as well.
+OnePassGrid gridOf(const OnePassShape &shape, const Edges &edges) {
+  return {shape.grid.blocks, shape.grid.startsEarly && !edges.usesEvents()};
 }
 
 // Rows once to each rank of another device, which copies them on.
 void enqueueMove(DevicePlan &device, const DispatchParams &params, Edges &edges) {
   CudaContext &context = device.context();
-  const OnePassShape shape = shapeOf(device, dispatchShape);
+  const OnePassShape shape = shapeOf(device, dispatchShape, params.leading);
   MoveParams move{};
   move.dispatch = params;
   move.lag = shape.lag;
@@ -144,7 +151,7 @@ void enqueueMove(DevicePlan &device, const DispatchParams &params, Edges &edges)
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     move.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
     move.dispatch.plan = memory.tables;
-    context.check(launchMove(move, shape.blocks, context.leader(group)),
+    context.check(launchMove(move, gridOf(shape, edges), context.leader(group)),
                   "launching a dispatch between devices");
   });
 }
@@ -207,9 +214,9 @@ void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const Combin
   size_t index = 0;
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     sum.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
-    context.check(
-        launchSum(sum, call.dtype, device.plan().tree == Tree::kept, shape.blocks, context.leader(group)),
-        "launching a combine between devices");
+    context.check(launchSum(sum, call.dtype, device.plan().tree == Tree::kept, gridOf(shape, edges),
+                            context.leader(group)),
+                  "launching a combine between devices");
   });
 }
 
@@ -249,7 +256,7 @@ void enqueueGradient(DevicePlan &device, const fusco_combine_gradient_call &call
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     params.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
     params.dispatch.plan = memory.tables;
-    context.check(launchCombineGradient(params, shape.blocks, context.leader(group)),
+    context.check(launchCombineGradient(params, gridOf(shape, edges), context.leader(group)),
                   "launching a combine gradient between devices");
   });
 }
@@ -314,7 +321,8 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   }
   edges.done();
   report.path = once ? FUSCO_CUDA_PATH_ONCE : FUSCO_CUDA_PATH_DIRECT;
-  report.sms = once ? shapeOf(device, dispatchShape).blocks : smsOf(device.context());
+  report.sms =
+      once ? shapeOf(device, dispatchShape, launches.front().leading).grid.blocks : smsOf(device.context());
   countDispatch(device.plan(), call, report.stats);
 }
 
@@ -344,7 +352,7 @@ void combine(DevicePlan &device, const fusco_combine_call &call, fusco_cuda_repo
     });
   }
   report.path = once ? FUSCO_CUDA_PATH_ONCE : FUSCO_CUDA_PATH_DIRECT;
-  report.sms = once ? shapeOf(device, combineShape).blocks : combineSmsOf(device.context());
+  report.sms = once ? shapeOf(device, combineShape).grid.blocks : combineSmsOf(device.context());
   countCombine(plan, call, report.stats);
 }
 

@@ -2,41 +2,50 @@
 // 32 lanes, lane j adds elements j, j + 32, and so on. Rows are multiples of 16 bytes and aligned to them.
 #pragma once
 
+#include <type_traits>
+
 #include "element_device.cuh"
 
 namespace fusco::cuda {
 
 // Loads of 16 bytes of each row that a thread has in flight.
 constexpr uint32_t unitsInFlight = 8;
-// A warp computes this many slots at a time, with `slotThreads` threads each. A thread has `threadLanes`
-// consecutive lanes of the dot product.
+// A warp computes this many slots at a time, with `slotThreads` threads each. A thread has consecutive lanes
+// of the dot product.
 constexpr uint32_t slotsAtOnce = 8;
 constexpr uint32_t slotThreads = warpLanes / slotsAtOnce;
-constexpr uint32_t threadLanes = dotLanes / slotThreads;
 
-template <class E>
-__device__ uint4 encodeUnit(const float *values) {
+template <class E, class Unit>
+__device__ Unit encodeUnit(const float *values) {
   if constexpr (E::bytes == 4) {
-    return Lanes<E, uint4>::encode(values);
+    return Lanes<E, Unit>::encode(values);
   } else {
-    return make_uint4(E::encodePair(values[0], values[1]), E::encodePair(values[2], values[3]),
-                      E::encodePair(values[4], values[5]), E::encodePair(values[6], values[7]));
+    constexpr uint32_t words = sizeof(Unit) / sizeof(uint32_t);
+    uint32_t pairs[words];
+#pragma unroll
+    for (uint32_t i = 0; i < words; i++) pairs[i] = E::encodePair(values[2 * i], values[2 * i + 1]);
+    Unit unit;
+    memcpy(&unit, pairs, sizeof unit);
+    return unit;
   }
 }
 
-// What a thread does for a slot: its part of the rows `gradient` and `experts`, and, if the gradient is
-// stored scaled by `weight`, of `to`.
-template <class E, bool isScaled>
+// What a thread does for a slot, which has `threads`: its part of the rows `gradient` and `experts`, and, if
+// the gradient is stored scaled by `weight`, of `to`. `inFlight`: units of each row that it loads at a time.
+template <class E, bool isScaled, uint32_t threads = slotThreads, uint32_t inFlight = unitsInFlight>
 struct SlotRows {
-  // 16-byte units of a row that belong to consecutive lanes of one thread, and of all threads of a slot.
-  static constexpr uint32_t own = threadLanes * E::bytes / wideUnit;
-  static constexpr uint32_t stride = own * slotThreads;
-  static constexpr uint32_t steps = unitsInFlight / own;
-  static constexpr uint32_t perUnit = wideUnit / E::bytes;
+  static constexpr uint32_t threadLanes = dotLanes / threads;
+  static constexpr uint32_t ownBytes = threadLanes * E::bytes;
+  using Unit = std::conditional_t<ownBytes >= 16, uint4, std::conditional_t<ownBytes == 8, uint2, uint32_t>>;
+  // Units of a row that belong to consecutive lanes of one thread, and of all threads of a slot.
+  static constexpr uint32_t own = ownBytes / sizeof(Unit);
+  static constexpr uint32_t stride = own * threads;
+  static constexpr uint32_t steps = inFlight / own;
+  static constexpr uint32_t perUnit = sizeof(Unit) / E::bytes;
 
-  const uint4 *gradient;
-  const uint4 *experts;
-  uint4 *to;
+  const Unit *gradient;
+  const Unit *experts;
+  Unit *to;
   float weight;
   float sum[threadLanes];
 
@@ -59,8 +68,8 @@ struct SlotRows {
     for (float &lane : sum) lane = 0.0f;
     const uint32_t mine = isUsed ? units : 0;
     for (uint32_t begin = 0; begin < units; begin += steps * stride) {
-      uint4 a[steps][own];
-      uint4 b[steps][own];
+      Unit a[steps][own];
+      Unit b[steps][own];
       each(begin + thread * own, mine, [&](uint32_t at, uint32_t step, uint32_t i) {
         a[step][i] = gradient[at];
         b[step][i] = loadOnce(experts + at);
@@ -69,24 +78,23 @@ struct SlotRows {
       each(begin + thread * own, mine, [&](uint32_t at, uint32_t step, uint32_t i) {
         float values[perUnit];
         float other[perUnit];
-        Lanes<E, uint4>::decode(a[step][i], values);
-        Lanes<E, uint4>::decode(b[step][i], other);
+        Lanes<E, Unit>::decode(a[step][i], values);
+        Lanes<E, Unit>::decode(b[step][i], other);
 #pragma unroll
         for (uint32_t e = 0; e < perUnit; e++) {
           float &lane = sum[i * perUnit + e];
           lane = __fadd_rn(lane, __fmul_rn(values[e], other[e]));
           if constexpr (isScaled) values[e] = __fmul_rn(values[e], weight);
         }
-        if constexpr (isScaled) storeOnce(to + at, encodeUnit<E>(values));
+        if constexpr (isScaled) storeOnce(to + at, encodeUnit<E, Unit>(values));
       });
     }
   }
 
   // The dot product, in the first thread of the slot: lanes are added at distance 16, 8, 4, 2, 1.
   __device__ float total() {
-    static_assert(slotThreads == 4 && threadLanes == 8, "lanes at distance 16 and 8 are in other threads");
 #pragma unroll
-    for (uint32_t distance = slotThreads / 2; distance >= 1; distance /= 2) {
+    for (uint32_t distance = threads / 2; distance >= 1; distance /= 2) {
 #pragma unroll
       for (float &lane : sum) lane = __fadd_rn(lane, __shfl_down_sync(allLanes, lane, distance));
     }

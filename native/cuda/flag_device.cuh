@@ -15,6 +15,11 @@ __device__ __forceinline__ void storeRelease(uint64_t *address, uint64_t value) 
   asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
 }
 
+// A value of its own, which orders nothing.
+__device__ __forceinline__ void storeRelaxed(uint64_t *address, uint64_t value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
+}
+
 __device__ __forceinline__ uint32_t loadAcquire(const uint32_t *address) {
   uint32_t value;
   asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");

@@ -9,6 +9,7 @@
 
 #include "access_unit.hpp"
 #include "exchange_launch.hpp"
+#include "one_pass_launch.hpp"
 #include "one_pass_plan.hpp"
 #include "signals.hpp"
 
@@ -55,9 +56,7 @@ struct MoveParams {
   uint32_t slices;  // of all leading payloads, at least 1
   uint32_t lag;     // chunks between sending and copying on
   uint32_t sliceStart[maxPayloads + 1];
-  uint32_t tail[maxPayloads];  // leading payload that travels with the last slice of another, or noTail
 };
-constexpr uint32_t noTail = 0xffffffffu;
 
 struct SumParams {
   OnePassCommon common;
@@ -75,9 +74,9 @@ struct SumParams {
 };
 
 // Enqueue on a stream of the current device.
-cudaError_t launchMove(const MoveParams &params, uint32_t blocks, cudaStream_t stream);
+cudaError_t launchMove(const MoveParams &params, const OnePassGrid &grid, cudaStream_t stream);
 // `keepsPartials`: partial sums are float32.
-cudaError_t launchSum(SumParams params, fusco_dtype dtype, bool keepsPartials, uint32_t blocks,
+cudaError_t launchSum(SumParams params, fusco_dtype dtype, bool keepsPartials, const OnePassGrid &grid,
                       cudaStream_t stream);
 // Elements of a row that one work item adds.
 uint32_t sumSliceElements(fusco_dtype dtype, bool keepsPartials);

@@ -37,10 +37,12 @@ __device__ inline uint32_t chunksOf(uint32_t tokens, uint32_t chunkTokens) {
 }
 
 // For a launch that may start before the one in front of it on the stream has ended: waits until that has
-// ended, and everything that it has stored is seen.
+// ended and its stores are visible.
 __device__ inline void awaitPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 // Allows the next launch to start, if it waits in this way.
 __device__ inline void allowNext() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+// Both. Comes before the first access to memory other than parameters. Where launches start in order, it does
+// nothing.
 __device__ inline void awaitStreamOrder() {
   awaitPrevious();
   allowNext();

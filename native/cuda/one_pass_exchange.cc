@@ -20,6 +20,23 @@ constexpr uint32_t smallBatch = 512;
 // Tokens between sending a row and copying it on.
 constexpr uint32_t lagTokens = 256;
 
+bool isSmallBatch(const OnePassCase &c) { return c.maxTokens <= smallBatch; }
+
+// `enough`: SMs that suffice for large batches. A limit says how many to use.
+OnePassGrid gridOf(const OnePassCase &c, uint32_t enough) {
+  if (c.isLimited) return {c.sms};
+  // Where a launch takes all SMs in any case, the next one may wait there for its end.
+  return isSmallBatch(c) ? OnePassGrid{c.sms, true} : OnePassGrid{std::min(c.sms, enough)};
+}
+
+// Tokens of a chunk: a chunk has at most maxChunkEntries entries.
+uint32_t fittingChunk(const OnePassCase &c, uint32_t tokens) {
+  return std::max(1u, std::min(tokens, maxChunkEntries / c.topk));
+}
+
+// Many blocks have the flags of small chunks set in time.
+uint32_t moveChunk(uint32_t blocks) { return blocks >= 100 ? 2 : blocks >= 48 ? 4 : 8; }
+
 // Zeroes memory of the current device, on a stream that is never captured, and waits.
 void clear(CudaContext &context, void *memory, uint64_t bytes) {
   cudaStream_t stream = nullptr;
@@ -151,33 +168,35 @@ void OnePassSignals::checkWaits() const {
       static_cast<unsigned long long>(deadlineNs / 1'000'000'000));
 }
 
-// Figures of 2 and 4 H100 are in docs/performance-gpus.md: few SMs within 5 % of the best.
-OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk,
-                           uint32_t maxTokens) {
-  const bool isSmall = maxTokens <= smallBatch;
-  const uint32_t enough = isSmall ? sms : devices > 2 ? 32 : 64;
-  OnePassShape shape{};
-  shape.blocks = isLimited ? sms : std::min(sms, enough);
-  shape.chunkTokens = isSmall ? 1 : shape.blocks >= 100 ? 2 : shape.blocks >= 48 ? 4 : 8;
-  shape.chunkTokens = std::max(1u, std::min(shape.chunkTokens, maxChunkEntries / topk));
+// Figures of 2 and 4 H100 are in docs/performance-gpus.md: few SMs within 5 % of the best. Work items of
+// short payloads, such as scales, take as long as those of rows and move less.
+OnePassShape dispatchShape(const OnePassCase &c) {
+  const bool isSmall = isSmallBatch(c);
+  OnePassShape shape{gridOf(c, c.devices > 2 && c.payloads <= 1 ? 32 : 64)};
+  // With two tokens, 128 tokens on four GPUs are one item for each warp.
+  const uint32_t smallChunk = c.devices > 2 && c.maxTokens >= 128 ? 2 : 1;
+  shape.chunkTokens = fittingChunk(c, isSmall ? smallChunk : moveChunk(shape.grid.blocks));
   shape.lag = isSmall ? 0 : lagTokens / shape.chunkTokens;
   return shape;
 }
 
-OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens) {
-  const bool isSmall = maxTokens <= smallBatch;
-  const uint32_t enough = isSmall || devices <= 2 ? sms : 96;
-  OnePassShape shape{};
-  shape.blocks = isLimited ? sms : std::min(sms, enough);
-  shape.chunkTokens = isSmall ? 1 : shape.blocks >= 100 ? 2 : shape.blocks >= 48 ? 4 : 16;
-  shape.chunkTokens = std::max(1u, std::min(shape.chunkTokens, maxChunkEntries / topk));
-  shape.senders = isSmall ? shape.blocks : std::max(1u, shape.blocks * 6 / 10);
+OnePassShape combineShape(const OnePassCase &c) {
+  const bool isSmall = isSmallBatch(c);
+  OnePassShape shape{gridOf(c, c.devices > 2 ? 96 : c.sms)};
+  const uint32_t blocks = shape.grid.blocks;
+  shape.chunkTokens = fittingChunk(c, isSmall ? 1 : blocks >= 100 ? 2 : blocks >= 48 ? 4 : 16);
+  const uint32_t percent = isSmall && c.devices <= 2 ? 100 : blocks < 32 ? 80 : 60;
+  shape.senders = std::max(1u, blocks * percent / 100);
   return shape;
 }
 
 // On all SMs: rows of experts are read as well, so that memory bounds it more often than links do.
-OnePassShape gradientShape(uint32_t devices, uint32_t sms, bool, uint32_t topk, uint32_t maxTokens) {
-  return dispatchShape(devices, sms, true, topk, maxTokens);
+OnePassShape gradientShape(const OnePassCase &c) {
+  const bool isSmall = isSmallBatch(c);
+  OnePassShape shape{{c.sms}};
+  shape.chunkTokens = fittingChunk(c, isSmall ? 1 : moveChunk(c.sms));
+  shape.lag = isSmall ? 0 : (c.devices > 2 ? 2 : 1) * lagTokens / shape.chunkTokens;
+  return shape;
 }
 
 uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uint64_t slices) {

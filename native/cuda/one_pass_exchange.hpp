@@ -63,16 +63,25 @@ class OnePassSignals {
   WaitFailure *failure_ = nullptr;
 };
 
-// Tokens of a chunk, blocks, and chunks between sending and copying on.
-struct OnePassShape {
-  uint32_t chunkTokens;
-  uint32_t blocks;
-  uint32_t lag;
-  uint32_t senders;
+// What the shape of a launch depends on: the same on all devices.
+struct OnePassCase {
+  uint32_t devices;
+  uint32_t sms;    // that the launch may fill
+  bool isLimited;  // to that number, by the caller
+  uint32_t topk;
+  uint32_t maxTokens;     // of any rank
+  uint32_t payloads = 1;  // that the TMA unit moves
 };
-OnePassShape dispatchShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
-OnePassShape combineShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
-OnePassShape gradientShape(uint32_t devices, uint32_t sms, bool isLimited, uint32_t topk, uint32_t maxTokens);
+
+struct OnePassShape {
+  OnePassGrid grid;
+  uint32_t chunkTokens;  // tokens of a chunk
+  uint32_t lag;          // chunks between sending and copying on
+  uint32_t senders;      // blocks of a combine that begin with sends
+};
+OnePassShape dispatchShape(const OnePassCase &c);
+OnePassShape combineShape(const OnePassCase &c);
+OnePassShape gradientShape(const OnePassCase &c);
 
 // Flags that a rank needs for launches with such chunks, where ranks have at most `tokens` tokens.
 uint64_t onePassFlags(uint32_t ranks, uint64_t tokens, uint32_t chunkTokens, uint64_t slices);

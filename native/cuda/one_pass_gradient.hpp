@@ -24,6 +24,7 @@ struct CombineGradientParams {
 constexpr uint64_t gradientFlags = 2;
 
 // Enqueues on a stream of the current device.
-cudaError_t launchCombineGradient(const CombineGradientParams &params, uint32_t blocks, cudaStream_t stream);
+cudaError_t launchCombineGradient(const CombineGradientParams &params, const OnePassGrid &grid,
+                                  cudaStream_t stream);
 
 }  // namespace fusco::cuda

@@ -26,6 +26,11 @@ namespace fusco::cuda::one_pass_gradient {
 // What the kernel is compiled for. Programs that compare variants derive from it.
 struct Tuning {
   static constexpr uint32_t warps = 12;
+  // Threads that share a slot, and units of each of its rows that a thread loads at a time.
+  static constexpr uint32_t slotThreads = cuda::slotThreads;
+  static constexpr uint32_t inFlight = unitsInFlight;
+  // Warps whose fan item has to wait take own items meanwhile, which have tickets of their own.
+  static constexpr bool ownFillsWaits = false;
 };
 // One slot of a chunk's entries.
 struct Dot {
@@ -224,15 +229,17 @@ __device__ inline uint32_t listDots(const uint2 *entry, uint32_t tokens, uint32_
 }
 
 // Computes the listed slots. `weights` are those of the chunk's entries.
-template <class E>
+template <class T, class E>
 __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
                         const RemoteOutputs &remote, const Dot *dot, uint32_t dots, const uint32_t *landing,
                         const float *weights, uint32_t lane) {
   const Payload &payload = p.dispatch.payload[0];
   const uint64_t rowBytes = payload.rowBytes;
-  const uint32_t thread = lane % slotThreads;
-  for (uint32_t base = 0; base < dots; base += slotsAtOnce) {
-    const uint32_t index = base + lane / slotThreads;
+  using Rows = SlotRows<E, true, T::slotThreads, T::inFlight>;
+  using Unit = typename Rows::Unit;
+  const uint32_t thread = lane % T::slotThreads;
+  for (uint32_t base = 0; base < dots; base += warpLanes / T::slotThreads) {
+    const uint32_t index = base + lane / T::slotThreads;
     const bool isUsed = index < dots;
     const Dot found = dot[isUsed ? index : 0];
     const uint32_t token = found.info & 0xff;
@@ -242,12 +249,12 @@ __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head,
                                   ? payload.from[item.source] + (uint64_t{item.first} + token) * rowBytes
                                   : payload.to[rank] + uint64_t{landing[token]} * rowBytes;
     const uint64_t row = uint64_t{found.row} * rowBytes;
-    SlotRows<E, true> slot;
-    slot.gradient = reinterpret_cast<const uint4 *>(gradient);
-    slot.experts = reinterpret_cast<const uint4 *>(p.rows[rank] + row);
-    slot.to = reinterpret_cast<uint4 *>(payload.to[rank] + row);
+    Rows slot;
+    slot.gradient = reinterpret_cast<const Unit *>(gradient);
+    slot.experts = reinterpret_cast<const Unit *>(p.rows[rank] + row);
+    slot.to = reinterpret_cast<Unit *>(payload.to[rank] + row);
     slot.weight = weights[entry];
-    slot.run(static_cast<uint32_t>(rowBytes / wideUnit), isUsed, thread);
+    slot.run(static_cast<uint32_t>(rowBytes / sizeof(Unit)), isUsed, thread);
     const float total = slot.total();
     if (!isUsed || thread != 0) continue;
     const uint64_t number = uint64_t{item.first} * head.topk + entry;
@@ -291,7 +298,8 @@ __device__ void own(const CombineGradientParams &p, const OnePassHead &head, con
   __syncwarp();
   writeOrigins(p.dispatch, head, item, entry, lane);
   const uint32_t dots = listDots(entry, item.tokens, head.topk, dot, lane);
-  runDots<E>(p, head, item, shared.remote, dot, dots, nullptr, p.dispatch.scale[item.source] + first, lane);
+  runDots<T, E>(p, head, item, shared.remote, dot, dots, nullptr, p.dispatch.scale[item.source] + first,
+                lane);
 }
 
 // Slots of a local rank of remote tokens. Returns false after a failure.
@@ -324,7 +332,7 @@ __device__ bool fan(const CombineGradientParams &p, const OnePassHead &head, con
   if (__all_sync(allLanes, came) == 0) return false;
   const float *weights = p.pushed[rank] + (launch.epoch & 1) * p.pushedEntries +
                          (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
-  runDots<E>(p, head, item, shared.remote, dot, dots, landing, weights, lane);
+  runDots<T, E>(p, head, item, shared.remote, dot, dots, landing, weights, lane);
   if (lane == 0) {
     storeRelease(c.flags[item.source] + dotFlag(c, head, launch, item.source, rank, item.chunk),
                  launch.epoch);
@@ -357,16 +365,18 @@ __device__ void awaitDots(const CombineGradientParams &p, const OnePassHead &hea
 }
 
 // The item of a ticket: `kind` counts the items of one step. A chunk that a rank does not have has no tokens.
-__device__ inline Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
-                              uint32_t kind) {
+template <class T>
+__device__ Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
+                       uint32_t kind) {
+  constexpr uint32_t perLocal = T::ownFillsWaits ? 1 : 2;
   Item item{};
   item.chunk = step;
-  if (kind < 2 * head.locals) {
+  if (kind < perLocal * head.locals) {
     item.kind = kind < head.locals ? Kind::send : Kind::own;
     item.local = kind % head.locals;
     item.source = head.local[item.local];
   } else {
-    const uint32_t pair = kind - 2 * head.locals;
+    const uint32_t pair = kind - perLocal * head.locals;
     item.kind = Kind::fan;
     item.local = pair / head.remotes;
     item.source = head.remote[pair % head.remotes];
@@ -377,6 +387,31 @@ __device__ inline Item itemOf(const CombineGradientParams &p, const OnePassHead 
   const uint32_t tokens = head.tokens[item.source];
   item.tokens = item.first < tokens ? min(p.common.chunkTokens, tokens - item.first) : 0;
   return item;
+}
+
+// Whether the rows of a fan item must still be waited for.
+__device__ inline bool mustWait(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
+                                const LaunchShared &launch, uint32_t lane) {
+  const OnePassCommon &c = p.common;
+  const uint32_t *arrival = tablesOf(c.plan, head, item.local).arrival +
+                            (uint64_t{head.arrivalStart[item.source]} + item.first) * head.topk;
+  bool isTouched = false;
+  for (uint32_t at = lane; at < item.tokens * head.topk; at += 32)
+    isTouched = isTouched || arrival[at] != noSlot;
+  const uint32_t *flag = c.flags[head.local[item.local]] + launch.chunkStart[item.source] + item.chunk;
+  return __any_sync(allLanes, isTouched) != 0 && __all_sync(allLanes, isSet(flag, launch.epoch)) == 0;
+}
+
+// Runs the next own item. Returns false if there is none left.
+template <class T, class E>
+__device__ bool runNextOwn(const CombineGradientParams &p, const OnePassHead &head, Shared<T> &shared,
+                           uint32_t warp, uint32_t lane) {
+  const uint32_t ticket = __shfl_sync(allLanes, takeTicket(&p.common.control->ticket[1], lane), 0);
+  if (ticket / head.locals >= chunksOf(head.maxTokens, p.common.chunkTokens)) return false;
+  Item item = itemOf<T>(p, head, ticket / head.locals, ticket % head.locals);
+  item.kind = Kind::own;
+  if (item.tokens > 0) own<T, E>(p, head, item, shared, warp, lane);
+  return true;
 }
 
 template <class T, class E>
@@ -395,15 +430,27 @@ __global__ void __launch_bounds__(T::warps * 32, 1)
         reinterpret_cast<uint8_t *>(p.weightsGradient[rank]);
   }
   if (!beginLaunch(c, shared.launch, &p.told)) return;
-  const uint32_t perStep = head.locals * (2 + head.remotes);
+  const uint32_t perStep = head.locals * ((T::ownFillsWaits ? 1 : 2) + head.remotes);
   const uint32_t steps = chunksOf(head.maxTokens, c.chunkTokens) + p.lag;
   bool isReady = false;  // the other devices are known to be ready
+  [[maybe_unused]] bool hasOwn = true;
+  [[maybe_unused]] bool hasTicket = true;
   for (;;) {
+    // A warp that takes own items while it waits must not hold the ticket of a send item back.
+    if constexpr (T::ownFillsWaits) {
+      if (!hasTicket) taken = takeTicket(&c.control->ticket[0], lane);
+      hasTicket = false;
+    }
     const uint32_t ticket = __shfl_sync(allLanes, taken, 0);
     if (ticket / perStep >= steps) break;
-    taken = takeTicket(&c.control->ticket[0], lane);
-    const Item item = itemOf(p, head, ticket / perStep, ticket % perStep);
+    if constexpr (!T::ownFillsWaits) taken = takeTicket(&c.control->ticket[0], lane);
+    const Item item = itemOf<T>(p, head, ticket / perStep, ticket % perStep);
     if (item.tokens == 0) continue;
+    if constexpr (T::ownFillsWaits) {
+      while (hasOwn && item.kind == Kind::fan && mustWait(p, head, item, shared.launch, lane)) {
+        hasOwn = runNextOwn<T, E>(p, head, shared, warp, lane);
+      }
+    }
     uint2 *entry = shared.entry[warp];
     if (item.kind != Kind::own && !isReady) {
       isReady = becomeReady<T>(c, shared, lane);
@@ -416,6 +463,9 @@ __global__ void __launch_bounds__(T::warps * 32, 1)
     } else if (!fan<T, E>(p, head, item, shared, warp, lane)) {
       break;
     }
+  }
+  if constexpr (T::ownFillsWaits) {
+    while (hasOwn) hasOwn = runNextOwn<T, E>(p, head, shared, warp, lane);
   }
   fillPadding(p.dispatch,
               {blockIdx.x * uint64_t{blockDim.x} + threadIdx.x, gridDim.x * uint64_t{blockDim.x}});

@@ -2,15 +2,10 @@
 
 namespace fusco::cuda {
 
-cudaError_t launchMove(const MoveParams &params, uint32_t blocks, cudaStream_t stream) {
-  using Tuning = one_pass_move::Tuning;
-  using Shared = one_pass_move::Shared<Tuning>;
-  const auto kernel = one_pass_move::moveKernel<Tuning>;
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared));
-  if (error != cudaSuccess) return error;
-  kernel<<<blocks, Tuning::warps * 32, sizeof(Shared), stream>>>(params);
-  return cudaGetLastError();
+cudaError_t launchMove(const MoveParams &params, const OnePassGrid &grid, cudaStream_t stream) {
+  using one_pass_move::Tuning;
+  return launchOnePass<one_pass_move::Shared<Tuning>>(one_pass_move::moveKernel<Tuning>, params, grid,
+                                                      Tuning::warps, stream);
 }
 
 }  // namespace fusco::cuda

@@ -26,12 +26,6 @@ struct Tuning {
   static constexpr uint32_t stageBytes = moveSliceBytes;
   // Stores of the last rows that may still read their stage.
   static constexpr int keep = 2;
-  // A chunk's flags are set once the rows of the warp's next item have been asked for.
-  static constexpr bool publishesLate = false;
-  // A short payload travels in the items of the payload before it: MoveParams::tail.
-  static constexpr bool joinsPayloads = false;
-  // Launched so that blocks may start before the launch in front has ended.
-  static constexpr bool startsEarly = false;
 };
 
 template <class T>
@@ -49,10 +43,6 @@ struct Warp {
   uint32_t issued = 0;
   uint32_t consumed = 0;
   bool mayStore = false;  // other devices are known to be ready
-  // Flags of the last chunk that this warp has sent and not published: their number at each rank, and bit r:
-  // rank r gets one.
-  uint64_t unpublished = 0;
-  uint32_t unpublishedRanks[2] = {0, 0};
 };
 
 struct Item {
@@ -155,15 +145,6 @@ __device__ inline void setFlags(const OnePassCommon &c, const OnePassHead &head,
   }
 }
 
-// Sets the flags that the warp has kept back, if there are any.
-__device__ inline void publish(const OnePassCommon &c, Warp &warp, uint32_t epoch) {
-  if ((warp.unpublishedRanks[0] | warp.unpublishedRanks[1]) == 0) return;
-  setFlags(c, *c.plan.head, warp.unpublishedRanks, warp.unpublished, epoch, warp.lane);
-  warp.unpublishedRanks[0] = 0;
-  warp.unpublishedRanks[1] = 0;
-  __syncwarp();
-}
-
 // Before the first store to another device: its receive buffers must be free, and where they are must be
 // known. Returns false after a failure.
 template <class T>
@@ -195,23 +176,11 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
   const uint64_t offset = uint64_t{item.slice - p.sliceStart[index]} * T::stageBytes;
   const uint32_t bytes = static_cast<uint32_t>(min(payload.rowBytes - offset, uint64_t{T::stageBytes}));
   const uint32_t rank = head.local[item.local];
-  // The payload that travels along, in the last slice.
-  [[maybe_unused]] uint32_t tail = noTail;
-  [[maybe_unused]] uint32_t tailBytes = 0;
-  [[maybe_unused]] const uint8_t *tailFrom = nullptr;
-  if constexpr (T::joinsPayloads) {
-    if (item.slice + 1 == p.sliceStart[index + 1]) tail = p.tail[index];
-    if (tail != noTail) tailBytes = static_cast<uint32_t>(p.dispatch.payload[tail].rowBytes);
-  }
   // Lane i looks at token i.
   const uint8_t *from = nullptr;
   uint32_t stores = 0;
   if (warp.lane < item.tokens) {
     from = payload.from[rank] + uint64_t{item.first + warp.lane} * payload.rowBytes + offset;
-    if constexpr (T::joinsPayloads) {
-      if (tail != noTail)
-        tailFrom = p.dispatch.payload[tail].from[rank] + uint64_t{item.first + warp.lane} * tailBytes;
-    }
     for (uint32_t k = 0; k < head.topk; k++) {
       const uint32_t row = entry[warp.lane * head.topk + k].y;
       if (item.isSend) {
@@ -219,9 +188,6 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
       } else if (row != noSlot) {
         if ((row & isLanding) != 0) {
           from = shared.to[index][rank] + uint64_t{row & ~isLanding} * payload.rowBytes + offset;
-          if constexpr (T::joinsPayloads) {
-            if (tail != noTail) tailFrom = shared.to[tail][rank] + uint64_t{row & ~isLanding} * tailBytes;
-          }
         } else {
           stores++;
         }
@@ -238,27 +204,15 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
     toLoad &= toLoad - 1;
     const uint8_t *row = reinterpret_cast<const uint8_t *>(
         __shfl_sync(~0u, reinterpret_cast<unsigned long long>(from), token));
-    [[maybe_unused]] const uint8_t *tailRow = nullptr;
-    if constexpr (T::joinsPayloads) {
-      tailRow = reinterpret_cast<const uint8_t *>(
-          __shfl_sync(~0u, reinterpret_cast<unsigned long long>(tailFrom), token));
-    }
     if (warp.lane == 0) {
       const uint32_t stage = warp.issued % T::stages;
-      barrierExpect(&shared.barrier[warp.index][stage], bytes + tailBytes);
+      barrierExpect(&shared.barrier[warp.index][stage], bytes);
       tmaLoad(shared.stage[warp.index][stage], row, bytes, &shared.barrier[warp.index][stage]);
-      if constexpr (T::joinsPayloads) {
-        if (tailBytes > 0) {
-          tmaLoad(shared.stage[warp.index][stage] + bytes, tailRow, tailBytes,
-                  &shared.barrier[warp.index][stage]);
-        }
-      }
     }
     warp.issued++;
     loads++;
   };
   while (loads < T::stages && loads < total) load();
-  if constexpr (T::publishesLate) publish(p.common, warp, epoch);
   const bool mayStore = becomeReady<T>(p, item, shared, warp, epoch);
   for (uint32_t done = 0; done < total; done++) {
     const uint32_t token = __ffs(toStore) - 1;
@@ -274,15 +228,6 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
         tmaStore(to, shared.stage[warp.index][stage], bytes, policy);
       } else {
         tmaStore(to, shared.stage[warp.index][stage], bytes);
-      }
-      if constexpr (T::joinsPayloads) {
-        if (tail == noTail) continue;
-        uint8_t *tailTo = shared.to[tail][e.x] + uint64_t{e.y} * tailBytes;
-        if (shared.launch.isLocal(e.x)) {
-          tmaStore(tailTo, shared.stage[warp.index][stage] + bytes, tailBytes, policy);
-        } else {
-          tmaStore(tailTo, shared.stage[warp.index][stage] + bytes, tailBytes);
-        }
       }
     }
     tmaCommit();
@@ -325,7 +270,6 @@ __device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item
   const uint64_t flag = uint64_t{shared.launch.chunkStart[item.source] + item.chunk} * p.slices + item.slice;
   if (!item.isSend) {
     if (touched[0] == 0) return true;
-    if constexpr (T::publishesLate) publish(p.common, warp, epoch);
     const bool came = warp.lane != 0 || awaitFlag(p.common, p.common.flags[rank] + flag, epoch, item.source);
     if (__all_sync(~0u, came) == 0) return false;
     tmaAcquireFence();
@@ -336,16 +280,8 @@ __device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item
   if (item.slice == 0 && (p.dispatch.payloads > p.dispatch.leading || p.dispatch.hasOrigins != 0)) {
     moveRest<T>(p, head, item, entry, shared, warp.lane);
   }
-  if (item.isSend && (touched[0] | touched[1]) != 0) {
-    if constexpr (T::publishesLate) {
-      publish(p.common, warp, epoch);
-      warp.unpublished = flag;
-      warp.unpublishedRanks[0] = touched[0];
-      warp.unpublishedRanks[1] = touched[1];
-    } else {
-      setFlags(p.common, head, touched, flag, epoch, warp.lane);
-    }
-  }
+  if (item.isSend && (touched[0] | touched[1]) != 0)
+    setFlags(p.common, head, touched, flag, epoch, warp.lane);
   __syncwarp();
   return true;
 }
@@ -382,7 +318,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) moveKernel(const __grid_cons
   Warp warp{threadIdx.x / 32, threadIdx.x % 32};
   if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
   barrierInitFence();
-  if constexpr (T::startsEarly) awaitStreamOrder();
+  awaitStreamOrder();
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;
   const uint64_t policy = evictFirstPolicy();
@@ -422,7 +358,6 @@ __global__ void __launch_bounds__(T::warps * 32, 1) moveKernel(const __grid_cons
     }
     ticket = __shfl_sync(~0u, next, 0);
   }
-  if constexpr (T::publishesLate) publish(c, warp, epoch);
   fillPadding<T>(p);
   tmaWait();
   endLaunch(c, shared.launch);

@@ -7,16 +7,12 @@ namespace {
 using one_pass_sum::Tuning;
 
 template <class E, class P>
-cudaError_t launch(SumParams &params, uint32_t blocks, cudaStream_t stream) {
+cudaError_t launch(SumParams &params, const OnePassGrid &grid, cudaStream_t stream) {
   const uint64_t elements = params.rowBytes / E::bytes;
   const uint64_t perSlice = SliceOf<E, P, Tuning::stageBytes>::elements;
   params.slices = static_cast<uint32_t>((elements + perSlice - 1) / perSlice);
-  const auto kernel = one_pass_sum::sumKernel<Tuning, E, P>;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 sizeof(one_pass_sum::Shared<Tuning>));
-  if (error != cudaSuccess) return error;
-  kernel<<<blocks, Tuning::warps * 32, sizeof(one_pass_sum::Shared<Tuning>), stream>>>(params);
-  return cudaGetLastError();
+  return launchOnePass<one_pass_sum::Shared<Tuning>>(one_pass_sum::sumKernel<Tuning, E, P>, params, grid,
+                                                     Tuning::warps, stream);
 }
 
 // Calls f(element of rows, element of partial sums) for the dtype.
@@ -30,10 +26,10 @@ auto withElements(fusco_dtype dtype, bool keepsPartials, F f) {
 
 }  // namespace
 
-cudaError_t launchSum(SumParams params, fusco_dtype dtype, bool keepsPartials, uint32_t blocks,
+cudaError_t launchSum(SumParams params, fusco_dtype dtype, bool keepsPartials, const OnePassGrid &grid,
                       cudaStream_t stream) {
   return withElements(dtype, keepsPartials, [&](auto row, auto partial) {
-    return launch<decltype(row), decltype(partial)>(params, blocks, stream);
+    return launch<decltype(row), decltype(partial)>(params, grid, stream);
   });
 }
 

@@ -24,13 +24,17 @@ struct Tuning {
   static constexpr uint32_t stageBytes = sumSliceBytes;
   // (token, k) pairs that a warp turns into jobs at a time.
   static constexpr uint32_t jobBatch = 64;
-  // Tickets, landing rows and weights to push are asked for before they are needed. A chunk then has at most
-  // 32 tokens.
-  static constexpr bool prefetches = false;
-  // A chunk's flag is set once the rows of the warp's next item have been asked for.
-  static constexpr bool publishesLate = false;
-  // Launched so that blocks may start before the launch in front has ended.
-  static constexpr bool startsEarly = false;
+  // Pieces of 16 bytes that a lane reads from a stage before it adds them.
+  static constexpr uint32_t ahead = 1;
+  // At home a token's rows on this device are added first, and their partial sum waits in shared memory for
+  // its turn, so that one set of sums is enough. Needs one rank per device, and topk of at most 32.
+  static constexpr bool ownFirst = false;
+  // A block takes its first tickets at once; landing rows are asked for before the rows to add, and
+  // parameters before the launch in front has ended. A chunk has at most 32 tokens.
+  static constexpr bool asksEarly = false;
+  // A weight travels with the epoch in one word, instead of behind a flag: SumParams::pushed has 8 bytes per
+  // entry, zero at first.
+  static constexpr bool tagsWeights = false;
 };
 
 // A row to add: where it is, its weight, the token of the chunk and the partial sum that it belongs to.
@@ -48,8 +52,8 @@ struct alignas(128) Shared {
   Job job[T::warps][T::jobBatch];
   uint64_t barrier[T::warps][T::stages];
   LaunchShared launch;
+  uint32_t ticket;  // the first of the block's
 };
-static_assert(sizeof(Shared<Tuning>) <= 232448 - 1024, "a block needs more shared memory than an SM has");
 
 struct Item {
   bool isHome;
@@ -61,14 +65,16 @@ struct Item {
   uint32_t slice;
 };
 
-__device__ inline const float *weightsOf(const SumParams &p, const OnePassHead &head, const Item &item,
-                                         uint32_t epoch) {
+template <class T>
+__device__ const float *weightsOf(const SumParams &p, const OnePassHead &head, const Item &item,
+                                  uint32_t epoch) {
   if (p.isWeighted == 0) return nullptr;
   const uint32_t rank = head.local[item.local];
   const uint64_t first = uint64_t{item.first} * head.topk;
   if (item.isHome) return p.weights[rank] + first;
-  return p.pushed[p.common.device] + (epoch & 1) * p.pushedEntries +
-         uint64_t{head.tokenStart[item.home]} * head.topk + first;
+  const uint64_t entry =
+      (epoch & 1) * p.pushedEntries + uint64_t{head.tokenStart[item.home]} * head.topk + first;
+  return p.pushed[p.common.device] + entry * (T::tagsWeights ? 2 : 1);
 }
 
 struct Warp {
@@ -79,8 +85,6 @@ struct Warp {
   bool mayStore = false;  // other devices are known to be ready
   // A wait ended early: the item is finished without a meaning, so that nothing stays in flight.
   bool hasFailed = false;
-  // Flag of the last chunk that this warp has sent and not published.
-  uint32_t *unpublished = nullptr;
 };
 
 // Sets a chunk's flag, once the partial sums that this warp has sent have arrived.
@@ -92,26 +96,37 @@ __device__ inline void setFlag(uint32_t *flag, uint32_t epoch, uint32_t lane) {
   __syncwarp();
 }
 
-// Sets the flag that the warp has kept back, if there is one.
-__device__ inline void publish(Warp &warp, uint32_t epoch) {
-  if (warp.unpublished == nullptr) return;
-  setFlag(warp.unpublished, epoch, warp.lane);
-  warp.unpublished = nullptr;
+// Entries that a warp lists at a time: whole tokens where their order changes.
+template <class T>
+__device__ uint32_t listStep(uint32_t topk) {
+  return T::ownFirst ? 32 / topk * topk : 32;
 }
 
-// Fills the warp's jobs from entries [begin, begin + T::jobBatch) of the chunk; returns their number. Instead
-// of its weight a job has the entry in the chunk, or noSlot; setWeights() replaces it.
+// Where a lane's job comes in the list if, of each token, rows on this device come first. Tokens are those of
+// consecutive lanes.
+__device__ inline uint32_t ownFirstPlace(bool isUsed, bool isOwn, uint32_t token, uint32_t used,
+                                         uint32_t lane) {
+  constexpr uint32_t unused = 1u << 31;
+  const uint32_t lower = (1u << lane) - 1;
+  const uint32_t same = __match_any_sync(~0u, isUsed ? token : unused | lane);
+  const uint32_t own = __ballot_sync(~0u, isUsed && isOwn) & same;
+  const uint32_t before = __popc(used & ((1u << (__ffs(same) - 1)) - 1));
+  return before + (isOwn ? __popc(own & lower) : __popc(own) + __popc(same & ~own & lower));
+}
+
+// Fills the warp's jobs from entries [begin, end) of the chunk; returns their number. Instead of its weight a
+// job has the entry in the chunk, or noSlot; setWeights() replaces it.
 template <class T, bool isHome>
 __device__ uint32_t listJobs(const SumParams &p, const OnePassHead &head, const Item &item, uint32_t begin,
-                             uint64_t offset, uint64_t landingRowBytes, uint64_t landingOffset, Job *job,
-                             uint32_t lane) {
+                             uint32_t end, uint64_t offset, uint64_t landingRowBytes, uint64_t landingOffset,
+                             Job *job, uint32_t lane) {
   const RankTables tables = tablesOf(p.common.plan, head, item.local);
   const uint32_t rank = head.local[item.local];
-  const uint32_t end = min(item.tokens * head.topk, begin + T::jobBatch);
+  const uint32_t step = listStep<T>(head.topk);
   uint32_t jobs = 0;
-  for (uint32_t base = begin; base < end; base += 32) {
+  for (uint32_t base = begin; base < end; base += step) {
     const uint32_t at = base + lane;
-    bool isUsed = at < end;
+    bool isUsed = lane < step && at < end;
     Job found{};
     if (isUsed) {
       const uint32_t token = at / head.topk;
@@ -136,7 +151,11 @@ __device__ uint32_t listJobs(const SumParams &p, const OnePassHead &head, const 
       }
     }
     const uint32_t used = __ballot_sync(~0u, isUsed);
-    if (isUsed) job[jobs + __popc(used & ((1u << lane) - 1))] = found;
+    uint32_t place = __popc(used & ((1u << lane) - 1));
+    if constexpr (T::ownFirst && isHome) {
+      place = ownFirstPlace(isUsed, (found.info & jobIsLanding) == 0, found.info & 0xffff, used, lane);
+    }
+    if (isUsed) job[jobs + place] = found;
     jobs += __popc(used);
   }
   __syncwarp();
@@ -164,6 +183,25 @@ __device__ inline void awaitHome(const SumParams &p, const Item &item, Warp &war
   warp.hasFailed = __all_sync(~0u, came) == 0 || warp.hasFailed;
 }
 
+// The weights that another rank has pushed for a chunk, each with the epoch in the upper half of its word.
+// Where they are, home has begun the call: its landing rows are free.
+__device__ inline void awaitWeights(const SumParams &p, const uint64_t *weights, Job *job, uint32_t jobs,
+                                    uint32_t home, Warp &warp, uint32_t epoch) {
+  bool came = true;
+  for (uint32_t at = warp.lane; at < jobs; at += 32) {
+    uint64_t word = 0;
+    const uint64_t *address = weights + __float_as_uint(job[at].weight);
+    came = awaitUntil(p.common, epoch, home,
+                      [&] {
+                        word = loadAcquire(address);
+                        return static_cast<uint32_t>(word >> 32) == epoch;
+                      }) &&
+           came;
+    job[at].weight = __uint_as_float(static_cast<uint32_t>(word));
+  }
+  warp.hasFailed = __all_sync(~0u, came) == 0 || warp.hasFailed;
+}
+
 // Replaces entries by weights, which may arrive after the rows have been asked for.
 __device__ inline void setWeights(const float *weights, Job *job, uint32_t jobs, uint32_t lane) {
   for (uint32_t at = lane; at < jobs; at += 32) {
@@ -183,42 +221,60 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
   const uint64_t elements = p.rowBytes / E::bytes;
   const uint32_t count = static_cast<uint32_t>(min(elements - firstElement, uint64_t{perSlice}));
   const uint64_t landingRowBytes = elements * P::bytes;
-  const float *weights = weightsOf(p, head, item, epoch);
+  const float *weights = weightsOf<T>(p, head, item, epoch);
   Job *job = shared.job[warp.index];
   uint8_t *result = shared.result[warp.index];
   // Flags at home: [ranks, chunks of home, slices].
   const uint64_t chunks = chunksOf(head.tokens[item.home], p.common.chunkTokens);
   auto flagOf = [&](uint64_t sender) { return (sender * chunks + item.chunk) * p.slices + item.slice; };
-  Sums<E, P, isHome, perSlice> sums;
+  constexpr bool ownFirst = isHome && T::ownFirst;
+  Sums<E, P, isHome && !ownFirst, perSlice, T::ahead> sums;
   sums.clear();
   uint32_t current = ~0u;  // token | partial << 16 of the rows added last
   bool hasPartial = false;
+  [[maybe_unused]] bool hasKept = false;
   bool hasSent = false;
   bool mayAdd = false;
   [[maybe_unused]] uint32_t landingRow = 0;  // of token `lane`
-  if constexpr (T::prefetches && !isHome) {
+  if constexpr (T::asksEarly && !isHome) {
     if (warp.lane < item.tokens)
       landingRow = tables.arrivalRow[head.arrivalStart[item.home] + item.first + warp.lane];
   }
-  auto finish = [&] {
-    if (current == ~0u) return;
-    if constexpr (isHome) {
-      if (hasPartial) sums.fold();
-    }
+  // The partial sum of the rows on this device waits in `result`: each lane reads what it has written.
+  [[maybe_unused]] auto keep = [&] {
     if (warp.lane == 0) tmaWaitRead();
     __syncwarp();
-    sums.store(result, warp.lane, count);
+    sums.template store<P>(result, warp.lane, count);
+    sums.clear();
+    hasPartial = false;
+    hasKept = true;
+  };
+  [[maybe_unused]] auto addKept = [&] {
+    sums.addTotal(result, warp.lane, count);
+    hasKept = false;
+  };
+  auto finish = [&] {
+    if (current == ~0u) return;
+    if constexpr (ownFirst) {
+      if (hasPartial) keep();
+      if (hasKept) addKept();
+    } else if constexpr (isHome) {
+      if (hasPartial) sums.fold();
+    }
+    [[maybe_unused]] uint32_t earlyRow = 0;
+    if constexpr (T::asksEarly && !isHome) earlyRow = __shfl_sync(~0u, landingRow, current & 0xffff);
+    if (warp.lane == 0) tmaWaitRead();
+    __syncwarp();
+    sums.template store<std::conditional_t<isHome, E, P>>(result, warp.lane, count);
     tmaSharedFence();
     __syncwarp();
-    [[maybe_unused]] uint32_t prefetchedRow = 0;
-    if constexpr (T::prefetches && !isHome) prefetchedRow = __shfl_sync(~0u, landingRow, current & 0xffff);
     if (warp.lane == 0) {
       const uint64_t token = item.first + (current & 0xffff);
       if constexpr (isHome) {
         tmaStore(p.to[rank] + token * p.rowBytes + firstElement * E::bytes, result, count * E::bytes);
       } else {
         const uint64_t row =
-            T::prefetches ? prefetchedRow : tables.arrivalRow[head.arrivalStart[item.home] + token];
+            T::asksEarly ? earlyRow : tables.arrivalRow[head.arrivalStart[item.home] + token];
         tmaStore(p.landing[item.home] + row * landingRowBytes + firstElement * P::bytes, result,
                  count * P::bytes);
       }
@@ -229,9 +285,11 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     hasPartial = false;
   };
   const uint32_t entries = item.tokens * head.topk;
-  for (uint32_t begin = 0; begin < entries; begin += T::jobBatch) {
-    const uint32_t jobs = listJobs<T, isHome>(p, head, item, begin, firstElement * E::bytes, landingRowBytes,
-                                              firstElement * P::bytes, job, warp.lane);
+  const uint32_t batch = T::jobBatch / listStep<T>(head.topk) * listStep<T>(head.topk);
+  for (uint32_t begin = 0; begin < entries; begin += batch) {
+    const uint32_t jobs =
+        listJobs<T, isHome>(p, head, item, begin, min(entries, begin + batch), firstElement * E::bytes,
+                            landingRowBytes, firstElement * P::bytes, job, warp.lane);
     uint32_t loads = 0;
     auto load = [&] {
       if (warp.lane == 0) {
@@ -245,34 +303,57 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
       warp.issued++;
       loads++;
     };
-    if constexpr (isHome) {
-      // Rows on this device do not wait. Chunks without a row at a peer have no flag.
-      while (loads < T::stages && loads < jobs && (job[loads].info & jobIsLanding) == 0) load();
-      if constexpr (T::publishesLate) publish(warp, epoch);
+    const auto isLandingJob = [&](uint32_t at) { return (job[at].info & jobIsLanding) != 0; };
+    // Whether the landing rows of the batch are here. Chunks without a row at a peer have no flag.
+    [[maybe_unused]] auto lookForLanding = [&](bool waits) {
       bool came = true;
       for (uint32_t at = warp.lane; at < jobs; at += 32) {
-        if ((job[at].info & jobIsLanding) == 0) continue;
+        if (!isLandingJob(at)) continue;
         const uint32_t sender = job[at].info >> 16 & 0xff;
-        came = awaitFlag(p.common, p.common.flags[rank] + flagOf(sender), epoch, sender) && came;
+        const uint32_t *flag = p.common.flags[rank] + flagOf(sender);
+        came = (waits ? awaitFlag(p.common, flag, epoch, sender) : isSet(flag, epoch)) && came;
       }
-      warp.hasFailed = __all_sync(~0u, came) == 0 || warp.hasFailed;
+      const bool isHere = __all_sync(~0u, came) != 0;
+      if (waits) warp.hasFailed = !isHere || warp.hasFailed;
       tmaAcquireFence();
+      return isHere || waits;
+    };
+    [[maybe_unused]] bool mayLoad = true;  // landing rows
+    if constexpr (isHome) {
+      // Rows on this device do not wait.
+      while (loads < T::stages && loads < jobs && !isLandingJob(loads)) load();
+      if constexpr (ownFirst) setWeights(weights, job, jobs, warp.lane);
+      mayLoad = lookForLanding(!ownFirst);
     }
-    while (loads < T::stages && loads < jobs) load();
+    while (mayLoad && loads < T::stages && loads < jobs) load();
+    if constexpr (!isHome && T::tagsWeights) {
+      if (p.isWeighted != 0) {
+        awaitWeights(p, reinterpret_cast<const uint64_t *>(weights), job, jobs, item.home, warp, epoch);
+        __syncwarp();
+      }
+    }
     if constexpr (!isHome) {
-      if constexpr (T::publishesLate) publish(warp, epoch);
-      if (jobs > 0 && !mayAdd) awaitHome(p, item, warp, epoch);
+      if (jobs > 0 && !mayAdd && (!T::tagsWeights || p.isWeighted == 0)) awaitHome(p, item, warp, epoch);
       mayAdd = mayAdd || jobs > 0;
     }
-    setWeights(weights, job, jobs, warp.lane);
+    if (!ownFirst && (isHome || !T::tagsWeights || p.isWeighted == 0)) {
+      setWeights(weights, job, jobs, warp.lane);
+    }
     for (uint32_t i = 0; i < jobs; i++) {
+      if constexpr (ownFirst) {
+        // Rows on this device have been added meanwhile.
+        if (!mayLoad && loads == i) {
+          mayLoad = lookForLanding(true);
+          while (loads < i + T::stages && loads < jobs) load();
+        }
+      }
       const Job now = job[i];
       const uint32_t place = now.info & ~jobIsLanding;
       if (place != current) {
         if ((place & 0xffff) != (current & 0xffff)) {
           finish();
-        } else if (isHome && hasPartial) {
-          if constexpr (isHome) sums.fold();
+        } else if (isHome && !ownFirst && hasPartial) {
+          if constexpr (isHome && !ownFirst) sums.fold();
           hasPartial = false;
         }
         current = place;
@@ -280,14 +361,20 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
       const uint32_t stage = warp.consumed % T::stages;
       barrierWait(&shared.barrier[warp.index][stage], (warp.consumed / T::stages) & 1);
       warp.consumed++;
-      if ((now.info & jobIsLanding) != 0) {
-        if constexpr (isHome) sums.addTotal(shared.stage[warp.index][stage], warp.lane, count);
+      const bool isLanding = (now.info & jobIsLanding) != 0;
+      if constexpr (ownFirst) {
+        if (isLanding && hasPartial) keep();
+        if (isLanding && hasKept && (place >> 16) > rank) addKept();
+      }
+      // One set of sums takes rows and partial sums of the same dtype alike: the latter have the weight 1.
+      if (isHome && isLanding && !(ownFirst && std::is_same_v<E, P>)) {
+        sums.addTotal(shared.stage[warp.index][stage], warp.lane, count);
       } else {
         sums.add(shared.stage[warp.index][stage], now.weight, warp.lane, count);
-        hasPartial = true;
+        hasPartial = !isLanding;
       }
       __syncwarp();
-      if (loads < jobs) load();
+      if (loads < jobs && (mayLoad || !isLandingJob(loads))) load();
     }
     __syncwarp();
   }
@@ -302,11 +389,7 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
       for (uint32_t at = warp.lane; at < count * E::bytes / 16; at += 32) to[at] = make_uint4(0, 0, 0, 0);
     }
   } else if (hasSent) {
-    if constexpr (T::publishesLate) {
-      warp.unpublished = p.common.flags[item.home] + flagOf(rank);
-    } else {
-      setFlag(p.common.flags[item.home] + flagOf(rank), epoch, warp.lane);
-    }
+    setFlag(p.common.flags[item.home] + flagOf(rank), epoch, warp.lane);
   }
 }
 
@@ -319,9 +402,9 @@ __device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local
   if (first >= head.tokens[rank]) return;
   const uint32_t count = min(pushTokens, head.tokens[rank] - first) * head.topk;
   const float *from = p.weights[rank] + uint64_t{first} * head.topk;
-  float *to =
-      p.pushed[device] + (epoch & 1) * p.pushedEntries + uint64_t{head.tokenStart[rank] + first} * head.topk;
-  if constexpr (T::prefetches) {
+  const uint64_t entry = (epoch & 1) * p.pushedEntries + uint64_t{head.tokenStart[rank] + first} * head.topk;
+  if constexpr (T::tagsWeights) {
+    auto *words = reinterpret_cast<uint64_t *>(p.pushed[device]) + entry;
     constexpr uint32_t atOnce = 16;
     for (uint32_t base = lane; base < count; base += 32 * atOnce) {
       float value[atOnce];
@@ -331,14 +414,31 @@ __device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local
       }
 #pragma unroll
       for (uint32_t i = 0; i < atOnce; i++) {
-        if (base + 32 * i < count) to[base + 32 * i] = value[i];
+        const uint32_t at = base + 32 * i;
+        if (at < count) storeRelaxed(words + at, uint64_t{epoch} << 32 | __float_as_uint(value[i]));
       }
     }
-  } else {
-    for (uint32_t at = lane; at < count; at += 32) to[at] = from[at];
+    return;
   }
+  float *to = p.pushed[device] + entry;
+  for (uint32_t at = lane; at < count; at += 32) to[at] = from[at];
   __syncwarp();
   if (lane == 0) storeRelease(pushFlag(p, device, rank, block), epoch);
+}
+
+// Reads the parameters of the first ranks, so that they are in the SM's cache of constants later.
+__device__ inline void touchParameters(const SumParams &p) {
+  const uint32_t rank = threadIdx.x;
+  if (rank >= p.common.devices) return;
+  const auto touch = [](const void *value) { asm volatile("" ::"l"(value)); };
+  touch(p.common.inbox[rank]);
+  touch(p.common.flags[rank]);
+  touch(p.from[rank]);
+  touch(p.to[rank]);
+  touch(p.landing[rank]);
+  touch(p.weights[rank]);
+  touch(p.pushed[rank]);
+  touch(p.pushedFlags[rank]);
 }
 
 template <class T, class E, class P>
@@ -348,12 +448,19 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   Warp warp{threadIdx.x / 32, threadIdx.x % 32};
   if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
   barrierInitFence();
-  if constexpr (T::startsEarly) awaitStreamOrder();
   const OnePassCommon &c = p.common;
+  if constexpr (T::asksEarly) touchParameters(p);
+  awaitStreamOrder();
   const OnePassHead &head = *c.plan.head;
   const bool sendFirst = p.senders >= gridDim.x;
-  uint32_t ticket = sendFirst ? takeTicket(&c.control->ticket[0], warp.lane) : 0;
+  uint32_t ticket = 0;
+  if constexpr (T::asksEarly) {
+    if (sendFirst && threadIdx.x == 0) shared.ticket = atomicAdd(&c.control->ticket[0], T::warps);
+  } else if (sendFirst) {
+    ticket = takeTicket(&c.control->ticket[0], warp.lane);
+  }
   if (!beginLaunch(c, shared.launch, nullptr)) return;
+  if constexpr (T::asksEarly) ticket = shared.ticket + warp.index;
   const uint32_t epoch = shared.launch.epoch;
   const uint32_t chunks = chunksOf(head.maxTokens, c.chunkTokens);
   const uint32_t pushBlocks = chunksOf(head.maxTokens, pushTokens);
@@ -365,18 +472,8 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   bool isSender = sendFirst || shared.launch.arrival < p.senders;
   bool hasTicket = sendFirst;
   ticket = __shfl_sync(~0u, ticket, 0);
-  // The ticket that lane 0 has asked for: of the sends, then of the home items.
-  [[maybe_unused]] uint32_t next = ticket;
   while (!warp.hasFailed) {
-    if constexpr (T::prefetches) {
-      if (isSender) {
-        if (!hasTicket) next = takeTicket(&c.control->ticket[0], warp.lane);
-        ticket = __shfl_sync(~0u, next, 0);
-        isSender = ticket < sends;
-        hasTicket = isSender;
-        if (isSender) next = takeTicket(&c.control->ticket[0], warp.lane);
-      }
-    } else if (isSender) {
+    if (isSender) {
       if (!hasTicket) ticket = __shfl_sync(~0u, takeTicket(&c.control->ticket[0], warp.lane), 0);
       hasTicket = false;
       if (ticket >= sends) isSender = false;
@@ -403,13 +500,8 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       runItem<T, E, P, false>(p, head, item, shared, warp, epoch);
       continue;
     }
-    if (!T::prefetches || !hasTicket) next = takeTicket(&c.control->ticket[1], warp.lane);
-    const uint32_t home = __shfl_sync(~0u, next, 0);
+    const uint32_t home = __shfl_sync(~0u, takeTicket(&c.control->ticket[1], warp.lane), 0);
     if (home >= homes) break;
-    if constexpr (T::prefetches) {
-      next = takeTicket(&c.control->ticket[1], warp.lane);
-      hasTicket = true;
-    }
     item.isHome = true;
     item.slice = home % p.slices;
     item.local = home / p.slices % head.locals;
@@ -420,7 +512,6 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
     item.tokens = min(c.chunkTokens, head.tokens[item.home] - item.first);
     runItem<T, E, P, true>(p, head, item, shared, warp, epoch);
   }
-  if constexpr (T::publishesLate) publish(warp, epoch);
   tmaWait();
   endLaunch(c, shared.launch);
 }

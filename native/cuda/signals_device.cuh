@@ -41,11 +41,15 @@ __device__ inline void fail(const OnePassCommon &c, FailureCode code, uint32_t e
   }
 }
 
+__device__ inline bool isSet(const uint32_t *flag, uint32_t epoch) {
+  return static_cast<int32_t>(loadAcquire(flag) - epoch) >= 0;
+}
+
 // Compares the calls of the devices that are ready with this one. Returns false after a mismatch.
 __device__ inline bool compareCalls(const OnePassCommon &c, uint32_t epoch) {
   const Inbox &inbox = *c.inbox[c.device];
   for (uint32_t peer = 0; c.hasProcesses != 0 && peer < c.devices; peer++) {
-    if (peer == c.device || static_cast<int32_t>(loadAcquire(&inbox.ready[peer]) - epoch) < 0) continue;
+    if (peer == c.device || !isSet(&inbox.ready[peer], epoch)) continue;
     if (inbox.message[epoch % 2][peer].digest == c.digest) continue;
     fail(c, failureMismatch, epoch, peer);
     return false;
@@ -53,12 +57,12 @@ __device__ inline bool compareCalls(const OnePassCommon &c, uint32_t epoch) {
   return true;
 }
 
-// Waits until `flag` has reached `epoch`. Returns false after a failure of this device or of another one.
-__device__ inline bool lookUntil(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
-                                 uint32_t peer) {
+// Waits for device `peer` until hasCome(). Returns false after a failure of this device or of another one.
+template <class F>
+__device__ bool awaitUntil(const OnePassCommon &c, uint32_t epoch, uint32_t peer, F hasCome) {
   constexpr uint32_t looksPerClock = 256;
   uint64_t start = 0;
-  for (uint32_t looks = 1; static_cast<int32_t>(loadAcquire(flag) - epoch) < 0; looks++) {
+  for (uint32_t looks = 1; !hasCome(); looks++) {
     if (looks % looksPerClock != 0) continue;
     if (hasFailed(c)) return false;
     const uint32_t poison = *static_cast<volatile uint32_t *>(&c.inbox[c.device]->poison);
@@ -75,17 +79,10 @@ __device__ inline bool lookUntil(const OnePassCommon &c, const uint32_t *flag, u
   return true;
 }
 
-// Programs that compare variants compile waits out of line, which makes kernels shorter.
-#ifdef FUSCO_OUTLINED_WAITS
-static __device__ __noinline__ bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
-                                              uint32_t peer) {
-  return lookUntil(c, flag, epoch, peer);
-}
-#else
+// Waits until `flag` has reached `epoch`. Returns false after a failure.
 __device__ inline bool awaitFlag(const OnePassCommon &c, const uint32_t *flag, uint32_t epoch,
                                  uint32_t peer) {
-  return lookUntil(c, flag, epoch, peer);
+  return awaitUntil(c, epoch, peer, [&] { return isSet(flag, epoch); });
 }
-#endif
 
 }  // namespace fusco::cuda

@@ -51,21 +51,23 @@ struct Pack<DeviceF16> {
   __device__ static uint32_t encode(const float *in) { return DeviceF16::encodePair(in[0], in[1]); }
 };
 
-// Sums of one warp over a slice of `sliceElements` elements: a partial sum and, at home, the total. `E` is
-// the element of rows, `P` that of partial sums. A lane has the elements of 16 bytes of a row in each of
-// `vectors` pieces of the slice.
-template <class E, class P, bool isHome, uint32_t sliceElements>
+// Sums of one warp over a slice of `sliceElements` elements: a partial sum and, if `hasTotal`, the total. `E`
+// is the element of rows, `P` that of partial sums. A lane has the elements of 16 bytes of a row in each of
+// `vectors` pieces of the slice; it reads those of `ahead` pieces before it adds them. If these are several,
+// it adds whole slices: behind the last element what a stage had before, which nobody uses.
+template <class E, class P, bool hasTotal, uint32_t sliceElements, uint32_t ahead>
 struct Sums {
   static constexpr uint32_t perLane = 16 / E::bytes;
   static constexpr uint32_t vectors = sliceElements / (32 * perLane);
+  static constexpr bool isWhole = ahead > 1;
   float partial[vectors * perLane];
-  float total[isHome ? vectors * perLane : 1];
+  float total[hasTotal ? vectors * perLane : 1];
 
   __device__ void clear() {
 #pragma unroll
     for (uint32_t i = 0; i < vectors * perLane; i++) {
       partial[i] = 0.0f;
-      if constexpr (isHome) total[i] = 0.0f;
+      if constexpr (hasTotal) total[i] = 0.0f;
     }
   }
   // Calls f(index of the first element, 32 bits) for all of the lane's elements; a stage or result holds
@@ -77,10 +79,40 @@ struct Sums {
 #pragma unroll
     for (uint32_t v = 0; v < vectors; v++) {
       const uint32_t element = (v * 32 + lane) * perLane;
-      if (element >= count) break;
+      if (!isWhole && element >= count) break;
 #pragma unroll
       for (uint32_t unit = 0; unit < units; unit++) {
-        f(v * perLane + unit * 4 * per, reinterpret_cast<uint4 *>(bytes + element * Q::bytes)[unit]);
+        using Unit = std::conditional_t<std::is_const_v<Bytes>, const uint4, uint4>;
+        f(v * perLane + unit * 4 * per, reinterpret_cast<Unit *>(bytes + element * Q::bytes)[unit]);
+      }
+    }
+  }
+  // The same for what is only read.
+  template <class Q, class F>
+  __device__ static void readAll(const uint8_t *bytes, uint32_t lane, uint32_t count, F f) {
+    if constexpr (!isWhole) {
+      forAll<Q>(bytes, lane, count, f);
+    } else {
+      constexpr uint32_t units = perLane * Q::bytes / 16;
+      constexpr uint32_t per = Pack<Q>::elements;
+#pragma unroll
+      for (uint32_t first = 0; first < vectors; first += ahead) {
+        uint4 raw[ahead][units];
+#pragma unroll
+        for (uint32_t i = 0; i < ahead && first + i < vectors; i++) {
+          const uint8_t *piece = bytes + ((first + i) * 32 + lane) * perLane * Q::bytes;
+#pragma unroll
+          for (uint32_t unit = 0; unit < units; unit++) {
+            raw[i][unit] = reinterpret_cast<const uint4 *>(piece)[unit];
+          }
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < ahead && first + i < vectors; i++) {
+#pragma unroll
+          for (uint32_t unit = 0; unit < units; unit++) {
+            f((first + i) * perLane + unit * 4 * per, raw[i][unit]);
+          }
+        }
       }
     }
   }
@@ -100,14 +132,15 @@ struct Sums {
       }
     }
   }
-  __device__ void add(uint8_t *stage, float weight, uint32_t lane, uint32_t count) {
-    forAll<E>(stage, lane, count,
-              [&](uint32_t first, const uint4 &row) { accumulate<E>(partial + first, row, weight, true); });
+  __device__ void add(const uint8_t *stage, float weight, uint32_t lane, uint32_t count) {
+    readAll<E>(stage, lane, count,
+               [&](uint32_t first, const uint4 &row) { accumulate<E>(partial + first, row, weight, true); });
   }
-  // Adds a finished partial sum.
-  __device__ void addTotal(uint8_t *stage, uint32_t lane, uint32_t count) {
-    forAll<P>(stage, lane, count,
-              [&](uint32_t first, const uint4 &row) { accumulate<P>(total + first, row, 1.0f, false); });
+  // Adds a finished partial sum to the total, or to what takes its place.
+  __device__ void addTotal(const uint8_t *stage, uint32_t lane, uint32_t count) {
+    float *sum = hasTotal ? total : partial;
+    readAll<P>(stage, lane, count,
+               [&](uint32_t first, const uint4 &row) { accumulate<P>(sum + first, row, 1.0f, false); });
   }
   // Rounds the partial sum, adds it to the total, and starts the next one.
   __device__ void fold() {
@@ -123,11 +156,11 @@ struct Sums {
       }
     }
   }
-  // Stores the total at home, and the partial sum elsewhere.
+  // Stores the total, or what takes its place, in elements of dtype Q.
+  template <class Q>
   __device__ void store(uint8_t *result, uint32_t lane, uint32_t count) const {
-    using Q = std::conditional_t<isHome, E, P>;
     constexpr uint32_t per = Pack<Q>::elements;
-    const float *from = isHome ? total : partial;
+    const float *from = hasTotal ? total : partial;
     forAll<Q>(result, lane, count, [&](uint32_t first, uint4 &to) {
       to = make_uint4(Pack<Q>::encode(from + first), Pack<Q>::encode(from + first + per),
                       Pack<Q>::encode(from + first + 2 * per), Pack<Q>::encode(from + first + 3 * per));

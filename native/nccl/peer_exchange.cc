@@ -48,10 +48,10 @@ class PeerCall {
   }
 
   cudaStream_t stream() const { return stream_; }
-  const OnePassShape &shape(decltype(cuda::dispatchShape) choose) {
+  const OnePassShape &shape(decltype(cuda::dispatchShape) choose, uint32_t payloads = 1) {
     const cuda::CudaContext &context = group_.context();
-    shape_ = choose(group_.neighbors().count(), group_.limits().sms, context.hasSmLimit(), plan_.sizes().topk,
-                    plan_.maxTokens());
+    shape_ = choose({group_.neighbors().count(), group_.limits().sms, context.hasSmLimit(),
+                     plan_.sizes().topk, plan_.maxTokens(), payloads});
     return shape_;
   }
   void reserve(const PeerNeed &need) { group_.peers().reserve(id_, need); }
@@ -130,7 +130,7 @@ fusco_buffer receiveRows(const Plan &plan, uint8_t *to, uint64_t rowBytes) {
 // Rows once to each rank, which copies them on.
 void moveOnce(Plan &plan, PeerCall &peer, uint64_t number, const DispatchParams &params) {
   Group &group = plan.group();
-  const OnePassShape shape = peer.shape(cuda::dispatchShape);
+  const OnePassShape shape = peer.shape(cuda::dispatchShape, params.leading);
   MoveParams move{};
   move.dispatch = params;
   move.lag = shape.lag;
@@ -142,7 +142,7 @@ void moveOnce(Plan &plan, PeerCall &peer, uint64_t number, const DispatchParams 
     peer.tell(receiveRows(plan, payload.to[self], payload.rowBytes), i, move.told);
   }
   move.common = peer.common(number);
-  group.must(cuda::launchMove(move, shape.blocks, peer.stream()), "launching a dispatch");
+  group.must(cuda::launchMove(move, shape.grid, peer.stream()), "launching a dispatch");
 }
 
 // The launches of a dispatch, with the local rank's addresses.
@@ -241,7 +241,7 @@ void combineFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine
     sum.weights[self] = floatsOf(call.weights);
     group.peers().addSum(sum);
     sum.common = peer.common(0);
-    group.must(cuda::launchSum(sum, call.dtype, plan.sizes().tree == Tree::kept, shape.blocks, peer.stream()),
+    group.must(cuda::launchSum(sum, call.dtype, plan.sizes().tree == Tree::kept, shape.grid, peer.stream()),
                "launching a combine");
     report.direct_bytes = plan.rowsOnce() * call.row_bytes;
   } else {
@@ -305,8 +305,7 @@ void formProducts(Plan &plan, PeerCall &peer, const fusco_combine_gradient_call 
   peer.tell(call.to[0], 0, params.told);
   peer.tell(call.weights_gradient[0], 1, params.told);
   params.common = peer.common(0);
-  group.must(cuda::launchCombineGradient(params, shape.blocks, peer.stream()),
-             "launching a combine gradient");
+  group.must(cuda::launchCombineGradient(params, shape.grid, peer.stream()), "launching a combine gradient");
 }
 
 }  // namespace

@@ -34,8 +34,6 @@ describe.skipIf(!hasSpin && process.env.CI === undefined)('signals of one-pass e
     ['two devices, three warps of which one is resident', ['W=3', 'C=1', 'E=3']],
     ['three devices', ['D=3', 'W=1', 'C=1']],
     ['tickets that are taken ahead', ['PREFETCH']],
-    ['flags that are kept back', ['LATE', 'PREFETCH']],
-    ['flags that are kept back, three devices', ['LATE', 'PREFETCH', 'D=3', 'W=1', 'C=1']],
     ['gradients, two devices, two warps of which one is resident', ['GRADIENT']],
     ['gradients, two devices, two resident warps', ['GRADIENT', 'R=2', 'C=1', 'E=2']],
     ['gradients, three devices', ['GRADIENT', 'D=3', 'W=1', 'C=1']],
@@ -56,7 +54,6 @@ describe.skipIf(!hasSpin && process.env.CI === undefined)('signals of one-pass e
     ['ONE_SET', ['D=3', 'W=1', 'C=1'], /assertion violated/],
     ['NO_PRODUCTS', ['GRADIENT'], /assertion violated/],
     ['FIXED_ROLES', ['E=5'], /invalid end state/],
-    ['TOO_LATE', ['LATE', 'E=2'], /invalid end state/],
   ])(
     'without the rule that %s takes away an error is found',
     (rule, definitions, error) => {

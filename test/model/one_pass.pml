@@ -17,11 +17,9 @@
  * earlier call wrote; all rows and products are in place when a launch ends; no device is more than one call ahead of
  * another.
  *
- * With PREFETCH a warp takes its next ticket before it works on the last one. With LATE it keeps the flags of a chunk back
- * until it has taken its next ticket, and sets them before it waits for anything.
+ * With PREFETCH a warp takes its next ticket before it works on the last one.
  *
- * The macros NO_READY, NO_FLAG, ONE_SET, NO_END, NO_PRODUCTS, FIXED_ROLES and TOO_LATE (flags that are kept back during
- * waits) take one rule away; each must be found out.
+ * The macros NO_READY, NO_FLAG, ONE_SET, NO_END, NO_PRODUCTS and FIXED_ROLES take one rule away; each must be found out.
  */
 #ifndef D
 #define D 2
@@ -106,37 +104,22 @@ byte ticket[D * 2];
 #define takeTicket(counter, next, limit) atomic { work = ticket[counter]; ticket[counter]++ }
 #endif
 
-/* Sets the flags of chunk kept - 1: at all peers, or at the home rank of a partial sum. */
-#define setFlags() \
+/* Sets the flags of a chunk: at all peers, where `home` is D, or at the home rank of a partial sum. */
+#define setFlags(c, home) \
   if \
-  :: kept > 0 && keptHome == D -> \
+  :: home == D -> \
     for (target : 0 .. D - 1) { \
       if \
-      :: linked(me, target, e) -> flag[chunkAt(target, me, kept - 1)] = e \
+      :: linked(me, target, e) -> flag[chunkAt(target, me, c)] = e \
       :: else \
       fi \
     } \
-  :: kept > 0 && keptHome < D -> flag[chunkAt(keptHome, me, kept - 1)] = e \
-  :: else \
-  fi; \
-  kept = 0
-#if defined(LATE) && !defined(TOO_LATE)
-#define beforeWaits() setFlags()
-#else
-#define beforeWaits() skip
-#endif
-/* A chunk has been sent. The flags of the one before are set at the latest now. */
-#ifdef LATE
-#define sent(c, home) setFlags(); kept = (c) + 1; keptHome = home
-#else
-#define sent(c, home) kept = (c) + 1; keptHome = home; setFlags()
-#endif
+  :: else -> flag[chunkAt(home, me, c)] = e \
+  fi
 
 proctype Warp(byte me; byte number) {
   byte e = 1;
   byte arrival, work, chunk, peer, source, target;
-  byte kept = 0;
-  byte keptHome = D;
   byte next[2];
   bool sender;
   do
@@ -152,7 +135,6 @@ proctype Warp(byte me; byte number) {
     :: e % 3 == 1 -> /* dispatch: per step one send and D - 1 fan items */
       do
       :: takeTicket(me, next[0], D * (C + LAG));
-        beforeWaits();
         chunk = work / D;
         if
         :: chunk >= C + LAG -> break
@@ -177,7 +159,7 @@ proctype Warp(byte me; byte number) {
             :: else
             fi
           };
-          sent(chunk, D)
+          setFlags(chunk, D)
         :: work % D != 0 && chunk >= LAG ->
           source = (me + work % D) % D;
           if
@@ -220,7 +202,6 @@ proctype Warp(byte me; byte number) {
       do
       :: sender ->
         takeTicket(me, next[0], (D - 1) * (C + 1));
-        beforeWaits();
         if
         :: work < D - 1 ->
           peer = (me + 1 + work) % D;
@@ -238,14 +219,13 @@ proctype Warp(byte me; byte number) {
           reading[setAt(me, source, e)]--;
           assert(epoch[source] == e - 1);
           land[chunkAt(source, me, chunk)] = e;
-          sent(chunk, source)
+          setFlags(chunk, source)
           :: else
           fi
         :: else -> sender = false
         fi
       :: else ->
         takeTicket(D + me, next[1], C);
-        beforeWaits();
         if
         :: work >= C -> break
         :: else
@@ -260,7 +240,6 @@ proctype Warp(byte me; byte number) {
         }
       od
     fi;
-    setFlags();
     next[0] = 0;
     next[1] = 0;
 #ifndef NO_END

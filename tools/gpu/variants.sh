@@ -2,11 +2,11 @@
 # Times variants of the kernels of one-pass exchanges on a machine with two to eight GPUs of one host, nvcc and g++, and
 # compares the bytes that they write with those of the library's kernels. No package is needed.
 #
-#   sh tools/gpu/variants.sh [RESULTS [FOLDER]]   default ./gpu-results and .carry; writes variants-threads.txt and
-#                                                 variants-processes.txt
+#   sh tools/gpu/variants.sh [RESULTS [FOLDER [MODE...]]]   default ./gpu-results, .carry, processes and threads; writes
+#                                                           RESULTS/variants-MODE.txt
 #
-# It ends after about 200 s; what does not fit is left out and named. Without a GPU it compiles only, and leaves the program
-# as FOLDER/variants. A GPU machine takes that, if its sources are the same.
+# A mode takes 90 s; what does not fit is left out and named. Open questions come first. Without a GPU it compiles only, and
+# leaves the program as FOLDER/variants. A GPU machine takes that, if its sources are the same.
 #
 # The first line of each case is the library's code with its default shape. Exit 1: a variant wrote other bytes, or
 # something failed. tools/gpu/variants has the variants. What wins becomes the code of native/cuda: the constants of a
@@ -18,26 +18,26 @@ results=$(cd "${1:-gpu-results}" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 carry=${2:-.carry}
+shift $(($# < 2 ? $# : 2))
+[ $# -gt 0 ] || set -- processes threads
 failed=0
-started=$(date +%s)
 # A kernel that is loaded late could wait behind one that waits for it.
 export CUDA_MODULE_LOADING=EAGER
 
-# compile OBJECT SOURCE [OPTION]
+# compile OBJECT SOURCE
 compile() {
   object=$1 source=$2
-  shift 2
-  nvcc -O3 -arch=sm_90 --fmad=false -std=c++17 "$@" -Inative/include -Inative/cuda -Inative/core -Inative/host \
+  nvcc -O3 -arch=sm_90 --fmad=false -std=c++17 -Inative/include -Inative/cuda -Inative/core -Inative/host \
     -Itools/gpu/variants -c -o "$work/$object.o" "$source" >"$work/$object.log" 2>&1 || { cat "$work/$object.log"; touch "$work/failed"; }
 }
 
 sources_hash() { cat tools/gpu/variants/* native/cuda/* native/core/* native/host/* native/include/* 2>/dev/null | sha256sum; }
 
 build() {
-  for kernel in move sum gradient; do
+  for kernel in sum gradient; do
     compile "$kernel" "tools/gpu/variants/${kernel}_variants.cu" &
-    compile "$kernel-outlined" "tools/gpu/variants/${kernel}_variants.cu" -DFUSCO_OUTLINED_WAITS &
   done
+  compile move native/cuda/one_pass_move.cu &
   compile rank tools/gpu/variants/rank.cu &
   compile main tools/gpu/variants/main.cu &
   compile tables native/cuda/one_pass_tables.cc &
@@ -59,14 +59,10 @@ command -v nvidia-smi >/dev/null || {
   exit 0
 }
 gpus=$(nvidia-smi --list-gpus | wc -l)
-modes=2
-for mode in threads processes; do
-  # Shares of what is left of 190 s; the last candidate may take a few more.
-  share=$(((190 - ($(date +%s) - started)) / modes))
-  [ $share -ge 10 ] || { echo "left out: $mode"; failed=1; continue; }
-  modes=1
+for mode in "$@"; do
+  # The last candidate may take a few seconds more.
   nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 >"$results/variants-$mode.txt"
-  timeout -k 5 $((share + 20)) "$work/variants" "$mode" "$gpus" "$share" >>"$results/variants-$mode.txt" 2>"$work/errors" || failed=1
+  timeout -k 5 105 "$work/variants" "$mode" "$gpus" 90 >>"$results/variants-$mode.txt" 2>"$work/errors" || failed=1
   cat "$work/errors"
   grep -E '^fastest|^left|DIFFERENT' "$results/variants-$mode.txt"
 done

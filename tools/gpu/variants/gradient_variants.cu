@@ -6,34 +6,48 @@ namespace fusco::variants {
 namespace {
 
 using cuda::CombineGradientParams;
+using cuda::OnePassGrid;
 using cuda::one_pass_gradient::Tuning;
 
 struct Present : Tuning {};
-struct Eight : Tuning {
-  static constexpr uint32_t warps = 8;
+// Fewer slots at a time: shorter items, and more lanes that work where a chunk has few slots.
+struct FourSlots : Tuning {
+  static constexpr uint32_t slotThreads = 8;
+  static constexpr uint32_t inFlight = 14;
 };
-struct Sixteen : Tuning {
+struct TwoSlots : Tuning {
+  static constexpr uint32_t slotThreads = 16;
+  static constexpr uint32_t inFlight = 28;
+};
+struct Fills : Tuning {
+  static constexpr bool ownFillsWaits = true;
+};
+struct FillsFourSlots : FourSlots {
+  static constexpr bool ownFillsWaits = true;
+};
+struct FillsTwoSlots : TwoSlots {
+  static constexpr bool ownFillsWaits = true;
+};
+struct FillsSixteenWarps : FillsFourSlots {
   static constexpr uint32_t warps = 16;
 };
 
 template <class T>
-cudaError_t launch(const CombineGradientParams &params, uint32_t blocks, cudaStream_t stream) {
-  using Shared = cuda::one_pass_gradient::Shared<T>;
-  static_assert(sizeof(Shared) <= 232448 - 1024, "a block needs more shared memory than an SM has");
-  return launchWith(cuda::one_pass_gradient::gradientKernel<T, cuda::DeviceBf16>, params, blocks,
-                    T::warps * 32, sizeof(Shared), stream);
+cudaError_t launch(const CombineGradientParams &params, const OnePassGrid &grid, cudaStream_t stream) {
+  return cuda::launchOnePass<cuda::one_pass_gradient::Shared<T>>(
+      cuda::one_pass_gradient::gradientKernel<T, cuda::DeviceBf16>, params, grid, T::warps, stream);
 }
 
 }  // namespace
 
-#ifdef FUSCO_OUTLINED_WAITS
-std::vector<GradientVariant> gradientVariantsOutlined() {
-  return {{"outlined waits", launch<Present>}, {"outlined waits, 16 warps", launch<Sixteen>}};
-}
-#else
 std::vector<GradientVariant> gradientVariants() {
-  return {{"present", launch<Present>}, {"8 warps", launch<Eight>}, {"16 warps", launch<Sixteen>}};
+  return {{"present", launch<Present>},
+          {"8 threads a slot", launch<FourSlots>},
+          {"16 threads a slot", launch<TwoSlots>},
+          {"own fills waits", launch<Fills>},
+          {"own fills waits, 8 threads a slot", launch<FillsFourSlots>},
+          {"own fills waits, 16 threads a slot", launch<FillsTwoSlots>},
+          {"own fills waits, 8 threads, 16 warps", launch<FillsSixteenWarps>}};
 }
-#endif
 
 }  // namespace fusco::variants

@@ -1,13 +1,14 @@
-// Times variants of the one-pass kernels in turn, and compares the bytes that they write with those of the
-// library's kernels:
+// Times variants of the one-pass kernels in turn, and compares the bytes that
+// they write with those of the library's kernels:
 //
 //   variants threads|processes GPUS SECONDS
 //
 // No candidate starts after SECONDS.
 //
-// All GPUs start a call together; a time is that of the slowest GPU, a median. `chained` is the time per call
-// of three consecutive calls, and for 128 tokens of a captured graph of ten. A line per candidate; the
-// fastest of each case last.
+// All GPUs start a call together; a time is that of the slowest GPU, a median.
+// `chained` is the time per call of three consecutive calls, and for 128 tokens
+// of a captured graph of ten. A line per candidate; the fastest of each case
+// last.
 //
 // Exit 1: a variant wrote other bytes, or something failed.
 #include <chrono>
@@ -37,6 +38,8 @@ struct Event {
   ~Event() { cudaEventDestroy(event); }
   operator cudaEvent_t() const { return event; }
 };
+
+cuda::OnePassGrid gridOf(const Shape &shape) { return {shape.blocks, shape.startsEarly}; }
 
 using Clock = std::chrono::steady_clock;
 
@@ -82,10 +85,11 @@ class Runner {
       const double figure = inGraph ? chained : one;
       char line[256];
       std::snprintf(line, sizeof line,
-                    "%-24s | %-52s | %3u SMs, %2u tokens a chunk, lag %4u, %3u "
-                    "senders | %8.4f | %8.4f | %s",
+                    "%-24s | %-44s | %3u SMs, %2u tokens a chunk, lag %4u, %3u "
+                    "senders%s | %8.4f | %8.4f | %s",
                     title, candidate.name.c_str(), candidate.shape.blocks, candidate.shape.chunkTokens,
-                    candidate.shape.lagTokens, candidate.shape.senders, one, chained,
+                    candidate.shape.lagTokens, candidate.shape.senders,
+                    candidate.shape.startsEarly ? ", early" : "       ", one, chained,
                     isSame ? "same" : "DIFFERENT BYTES");
       std::printf("%s\n", line);
       std::fflush(stdout);
@@ -148,24 +152,12 @@ class Runner {
   Event last_;
 };
 
-template <class Variant>
-std::vector<Variant> joined(std::vector<Variant> all, const std::vector<Variant> &more) {
-  all.insert(all.end(), more.begin(), more.end());
-  return all;
-}
-
-std::vector<Candidate> moves(const Rank &rank, const std::vector<Shape> &shapes, bool isFp8,
-                             bool inParameters) {
+std::vector<Candidate> moves(const Rank &rank, const std::vector<Shape> &shapes, bool isFp8) {
   std::vector<Candidate> candidates;
   for (const Shape &shape : shapes) {
-    for (const MoveVariant &variant : joined(moveVariants(), moveVariantsOutlined())) {
-      if (variant.joinsPayloads && !isFp8) continue;
-      candidates.push_back(
-          {std::string(variant.name) + (inParameters ? ", addresses in parameters" : ""), shape,
-           [variant, shape, params = rank.move(variant, shape, isFp8, inParameters)](cudaStream_t stream) {
-             return variant.launch(params, shape.blocks, stream);
-           }});
-    }
+    candidates.push_back({"present", shape, [shape, params = rank.move(shape, isFp8)](cudaStream_t stream) {
+                            return cuda::launchMove(params, gridOf(shape), stream);
+                          }});
   }
   return candidates;
 }
@@ -173,10 +165,10 @@ std::vector<Candidate> moves(const Rank &rank, const std::vector<Shape> &shapes,
 std::vector<Candidate> sums(const Rank &rank, const std::vector<Shape> &shapes) {
   std::vector<Candidate> candidates;
   for (const Shape &shape : shapes) {
-    for (const SumVariant &variant : joined(sumVariants(), sumVariantsOutlined())) {
+    for (const SumVariant &variant : sumVariants()) {
       candidates.push_back(
           {variant.name, shape, [variant, shape, params = rank.sum(variant, shape)](cudaStream_t stream) {
-             return variant.launch(params, shape.blocks, stream);
+             return variant.launch(params, gridOf(shape), stream);
            }});
     }
   }
@@ -186,67 +178,67 @@ std::vector<Candidate> sums(const Rank &rank, const std::vector<Shape> &shapes) 
 std::vector<Candidate> gradients(const Rank &rank, const std::vector<Shape> &shapes) {
   std::vector<Candidate> candidates;
   for (const Shape &shape : shapes) {
-    for (const GradientVariant &variant : joined(gradientVariants(), gradientVariantsOutlined())) {
+    for (const GradientVariant &variant : gradientVariants()) {
       candidates.push_back(
           {variant.name, shape, [variant, shape, params = rank.gradient(shape)](cudaStream_t stream) {
-             return variant.launch(params, shape.blocks, stream);
+             return variant.launch(params, gridOf(shape), stream);
            }});
     }
   }
   return candidates;
 }
 
-// Shapes of a dispatch; the first is the library's default.
-std::vector<Shape> moveShapes(uint32_t ranks) {
-  if (ranks > 2)
-    return {{32, 8, 256, 0}, {32, 16, 256, 0}, {48, 4, 256, 0},
-            {64, 4, 256, 0}, {64, 8, 256, 0},  {132, 2, 256, 0}};
-  return {{64, 4, 256, 0}, {64, 8, 256, 0}, {32, 8, 256, 0}, {96, 4, 256, 0}, {132, 2, 256, 0}};
+// The library's shapes are the first of their case.
+bool runSmall(Runner &runner, const Rank &rank, uint32_t ranks) {
+  std::vector<Shape> combines = {{132, 1, 0, 79, true}, {132, 1, 0, 79}, {132, 1, 0, 132, true}};
+  if (ranks == 2) std::swap(combines[0], combines[2]);
+  bool isGood = runner.run("combine 128", sums(rank, combines), true);
+  std::vector<Shape> dispatches = {
+      {132, 2, 0, 0, true}, {132, 1, 0, 0, true}, {132, 2, 0, 0}, {132, 3, 0, 0, true}, {132, 4, 0, 0, true}};
+  if (ranks == 2) std::swap(dispatches[0], dispatches[1]);
+  return runner.run("dispatch 128", moves(rank, dispatches, false), true) && isGood;
 }
 
-bool runTokens(Runner &runner, const Rank &rank, const Workload &workload, bool isProcesses) {
-  const uint32_t ranks = workload.ranks;
-  bool isGood = true;
-  if (workload.tokens == 128) {
-    isGood = runner.run("dispatch 128",
-                        moves(rank, {{132, 1, 0, 0}, {132, 2, 0, 0}, {64, 1, 0, 0}}, false, false), true);
-    return runner.run("combine 128",
-                      sums(rank, {{132, 1, 0, 132}, {132, 2, 0, 132}, {64, 1, 0, 64}, {132, 1, 0, 80}}),
-                      true) &&
-           isGood;
+bool runMedium(Runner &runner, const Rank &rank, uint32_t ranks) {
+  const std::vector<Shape> few = {{24, 16, 0, 19}, {24, 16, 0, 16}, {24, 8, 0, 16}, {24, 8, 0, 19}};
+  bool isGood = runner.run("combine 4096, 24 SMs", sums(rank, few), false);
+  const std::vector<Shape> wide = {{132, 2, ranks > 2 ? 512u : 256u, 0},
+                                   {132, 1, 512, 0},
+                                   {132, 1, 256, 0},
+                                   {132, 2, 256, 0},
+                                   {132, 1, 128, 0},
+                                   {132, 2, 1024, 0}};
+  isGood = runner.run("combine gradient 4096", gradients(rank, wide), false) && isGood;
+  std::vector<Shape> combines = {{96, 4, 0, 57}, {132, 2, 0, 79}, {64, 4, 0, 38}, {64, 8, 0, 38},
+                                 {48, 8, 0, 32}, {32, 16, 0, 22}, {80, 4, 0, 48}};
+  if (ranks == 2) std::swap(combines[0], combines[1]);
+  isGood = runner.run("combine 4096", sums(rank, combines), false) && isGood;
+  std::vector<Shape> dispatches = {{32, 8, 256, 0}, {64, 4, 256, 0}, {40, 4, 256, 0}, {40, 8, 256, 0},
+                                   {48, 4, 256, 0}, {24, 8, 256, 0}, {132, 2, 256, 0}};
+  if (ranks == 2) std::swap(dispatches[0], dispatches[1]);
+  isGood = runner.run("dispatch 4096", moves(rank, dispatches, false), false) && isGood;
+  return runner.run("fp8 dispatch 4096",
+                    moves(rank, {{64, 4, 256, 0}, {56, 4, 256, 0}, {48, 4, 256, 0}, {132, 2, 256, 0}}, true),
+                    false) &&
+         isGood;
+}
+
+bool runLarge(Runner &runner, const Rank &rank, uint32_t ranks) {
+  std::vector<Shape> combines = {{96, 4, 0, 57}, {132, 2, 0, 79}};
+  std::vector<Shape> dispatches = {{32, 8, 256, 0}, {64, 4, 256, 0}};
+  if (ranks == 2) {
+    std::swap(combines[0], combines[1]);
+    std::swap(dispatches[0], dispatches[1]);
   }
-  if (workload.tokens == 32768) {
-    const std::vector<Shape> shapes = {
-        moveShapes(ranks)[0], {32, 8, 1024, 0}, {48, 4, 256, 0}, {64, 4, 256, 0}};
-    isGood = runner.run("dispatch 32768", moves(rank, shapes, false, false), false);
-    if (isProcesses)
-      isGood = runner.run("dispatch 32768", moves(rank, {shapes[0]}, false, true), false) && isGood;
-    return runner.run("combine 32768",
-                      sums(rank, {{ranks > 2 ? 96u : 132u, ranks > 2 ? 4u : 2u, 0, ranks > 2 ? 57u : 79u}}),
-                      false) &&
-           isGood;
-  }
-  isGood = runner.run("fp8 dispatch 4096", moves(rank, moveShapes(ranks), true, false), false);
-  isGood = runner.run("dispatch 4096", moves(rank, moveShapes(ranks), false, false), false) && isGood;
-  std::vector<Shape> few = {{24, 16, 0, 14}};
-  for (const uint32_t chunk : {4, 8, 16, 32}) {
-    for (const uint32_t senders : {10, 14, 19, 24}) {
-      if (chunk != 16 || senders != 14) few.push_back({24, chunk, 0, senders});
-    }
-  }
-  isGood = runner.run("combine 4096, 24 SMs", sums(rank, few), false) && isGood;
-  std::vector<Shape> many = {
-      {96, 4, 0, 57}, {132, 2, 0, 79}, {64, 4, 0, 38}, {48, 4, 0, 28}, {32, 16, 0, 19}};
-  if (ranks == 2) std::swap(many[0], many[1]);
-  isGood = runner.run("combine 4096", sums(rank, many), false) && isGood;
-  const std::vector<Shape> wide = {{132, 2, 256, 0}, {132, 2, 512, 0}, {132, 4, 256, 0}, {132, 4, 512, 0},
-                                   {132, 8, 256, 0}, {132, 8, 512, 0}, {96, 4, 256, 0},  {132, 1, 256, 0}};
-  return runner.run("combine gradient 4096", gradients(rank, wide), false) && isGood;
+  const bool isGood = runner.run("combine 32768", sums(rank, combines), false);
+  return runner.run("dispatch 32768", moves(rank, dispatches, false), false) && isGood;
 }
 
 bool runAll(uint32_t ranks, bool isProcesses, Clock::time_point end) {
+  using Run = bool (*)(Runner &, const Rank &, uint32_t);
+  const std::pair<uint32_t, Run> runs[] = {{128, runSmall}, {4096, runMedium}, {32768, runLarge}};
   std::vector<Workload> workloads;
-  for (const uint32_t tokens : {4096, 128, 32768}) workloads.emplace_back(ranks, tokens);
+  for (const auto &[tokens, run] : runs) workloads.emplace_back(ranks, tokens);
   std::atomic<bool> isGood{true};
   const bool hasEnded = runRanks(ranks, isProcesses, [&](Meeting &meeting, uint32_t self) {
     must(cudaSetDevice(static_cast<int>(self)), "choosing a GPU");
@@ -260,10 +252,10 @@ bool runAll(uint32_t ranks, bool isProcesses, Clock::time_point end) {
                                   const_cast<uint32_t *>(&meeting.released), 0),
          "sharing host memory with a GPU");
     uint32_t sequence = 0;
-    for (const Workload &workload : workloads) {
-      Rank rank(meeting, workload, self);
+    for (size_t i = 0; i < workloads.size(); i++) {
+      Rank rank(meeting, workloads[i], self);
       Runner runner(meeting, rank, self, released, sequence, end);
-      if (!runTokens(runner, rank, workload, isProcesses)) isGood = false;
+      if (!runs[i].second(runner, rank, ranks)) isGood = false;
     }
     if (isProcesses && !isGood) std::_Exit(1);
   });

@@ -122,7 +122,8 @@ Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
       sizeof(cuda::DeviceSignals),
       flags * sizeof(uint32_t),
       cuda::pushFlagsPerRank(pushed) * workload.ranks * sizeof(uint32_t),
-      2 * pushed * sizeof(float),
+      // Weights, some variants' with the epoch.
+      2 * pushed * sizeof(uint64_t),
       landingRows * rowBytes,
       received * rowBytes,
       received * scaleBytes,
@@ -131,7 +132,8 @@ Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
   void *own[sharedBuffers];
   for (uint32_t b = 0; b < sharedBuffers; b++) {
     own[b] = b == inboxBuffer ? static_cast<void *>(signals_) : alloc<uint8_t>(sizes[b]);
-    if (b == flagsBuffer || b == pushedFlagsBuffer) must(cudaMemset(own[b], 0, sizes[b]), "clearing flags");
+    if (b == flagsBuffer || b == pushedFlagsBuffer || b == pushedBuffer)
+      must(cudaMemset(own[b], 0, sizes[b]), "clearing flags");
   }
   for (const SharedBuffer b : {rowsBuffer, scalesBuffer, weightGradientBuffer})
     outputs_.emplace_back(own[b], sizes[b]);
@@ -148,7 +150,7 @@ Rank::~Rank() {
   cudaStreamDestroy(stream_);
 }
 
-OnePassCommon Rank::common(const Shape &shape, bool hasProcesses) const {
+OnePassCommon Rank::common(const Shape &shape) const {
   OnePassCommon common{};
   common.plan = tables_;
   common.control = &signals_->control;
@@ -158,7 +160,7 @@ OnePassCommon Rank::common(const Shape &shape, bool hasProcesses) const {
   common.device = self_;
   common.devices = workload_.ranks;
   common.chunkTokens = shape.chunkTokens;
-  common.hasProcesses = hasProcesses ? 1 : 0;
+  common.hasProcesses = meeting_.isProcesses ? 1 : 0;
   for (uint32_t rank = 0; rank < workload_.ranks; rank++) {
     common.inbox[rank] = &at<cuda::DeviceSignals>(rank, inboxBuffer)->inbox;
     common.flags[rank] = at<uint32_t>(rank, flagsBuffer);
@@ -177,11 +179,9 @@ cuda::ToldAddresses Rank::told(std::initializer_list<SharedBuffer> buffers) cons
   return told;
 }
 
-// `inParameters`: between processes as well, the addresses of other ranks are
-// parameters and not told.
-MoveParams Rank::move(const MoveVariant &variant, const Shape &shape, bool isFp8, bool inParameters) const {
+MoveParams Rank::move(const Shape &shape, bool isFp8) const {
   MoveParams params{};
-  params.common = common(shape, meeting_.isProcesses && !inParameters);
+  params.common = common(shape);
   params.told = told({rowsBuffer, scalesBuffer});
   params.dispatch.plan = plan_;
   params.dispatch.payloads = params.dispatch.leading = isFp8 ? 2 : 1;
@@ -195,15 +195,8 @@ MoveParams Rank::move(const MoveVariant &variant, const Shape &shape, bool isFp8
     for (uint32_t rank = 0; rank < workload_.ranks; rank++) {
       payload.to[rank] = at<uint8_t>(rank, i == 1 ? scalesBuffer : rowsBuffer);
     }
-    params.tail[i] = cuda::noTail;
-  }
-  const bool isJoined = isFp8 && variant.joinsPayloads;
-  if (isJoined) params.tail[0] = 1;
-  for (uint32_t i = 0; i < params.dispatch.payloads; i++) {
     params.sliceStart[i] = params.slices;
-    // The last slice of the codes must leave room for the scales.
-    const uint64_t bytes = params.dispatch.payload[i].rowBytes + (isJoined && i == 0 ? scaleBytes : 0);
-    if (!isJoined || i == 0) params.slices += chunksOf(bytes, variant.stageBytes);
+    params.slices += chunksOf(payload.rowBytes, cuda::moveSliceBytes);
   }
   params.sliceStart[params.dispatch.payloads] = params.slices;
   return params;
@@ -211,7 +204,7 @@ MoveParams Rank::move(const MoveVariant &variant, const Shape &shape, bool isFp8
 
 SumParams Rank::sum(const SumVariant &variant, const Shape &shape) const {
   SumParams params{};
-  params.common = common(shape, meeting_.isProcesses);
+  params.common = common(shape);
   params.rowBytes = rowBytes;
   params.slices = (hidden + variant.sliceElements - 1) / variant.sliceElements;
   params.senders = shape.senders;
@@ -230,7 +223,7 @@ SumParams Rank::sum(const SumVariant &variant, const Shape &shape) const {
 
 CombineGradientParams Rank::gradient(const Shape &shape) const {
   CombineGradientParams params{};
-  params.common = common(shape, meeting_.isProcesses);
+  params.common = common(shape);
   params.told = told({rowsBuffer, weightGradientBuffer});
   params.dispatch.plan = plan_;
   params.dispatch.payloads = params.dispatch.leading = 1;

@@ -28,6 +28,7 @@ struct Shape {
   uint32_t chunkTokens;
   uint32_t lagTokens;  // dispatch and gradient
   uint32_t senders;    // combine
+  bool startsEarly = false;
 };
 
 class Rank {
@@ -36,7 +37,7 @@ class Rank {
   ~Rank();
 
   cudaStream_t stream() const { return stream_; }
-  cuda::MoveParams move(const MoveVariant &variant, const Shape &shape, bool isFp8, bool inParameters) const;
+  cuda::MoveParams move(const Shape &shape, bool isFp8) const;
   cuda::SumParams sum(const SumVariant &variant, const Shape &shape) const;
   cuda::CombineGradientParams gradient(const Shape &shape) const;
 
@@ -51,7 +52,7 @@ class Rank {
   T *at(uint32_t rank, SharedBuffer buffer) const {
     return static_cast<T *>(meeting_.mapped[rank][self_][buffer]);
   }
-  cuda::OnePassCommon common(const Shape &shape, bool hasProcesses) const;
+  cuda::OnePassCommon common(const Shape &shape) const;
   cuda::ToldAddresses told(std::initializer_list<SharedBuffer> buffers) const;
 
   Meeting &meeting_;

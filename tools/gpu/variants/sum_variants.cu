@@ -6,53 +6,61 @@ namespace fusco::variants {
 namespace {
 
 using cuda::DeviceBf16;
+using cuda::OnePassGrid;
 using cuda::SumParams;
 using cuda::one_pass_sum::Tuning;
 
 struct Present : Tuning {};
-struct Prefetched : Tuning {
-  static constexpr bool prefetches = true;
+// Reads of shared memory overlap.
+struct Ahead : Tuning {
+  static constexpr uint32_t ahead = 4;
 };
-struct Late : Tuning {
-  static constexpr bool publishesLate = true;
+// Half the registers for sums, so that a lane reads all of its pieces of a row at once.
+struct OwnFirst : Tuning {
+  static constexpr bool ownFirst = true;
+  static constexpr uint32_t ahead = 7;
 };
-struct PrefetchedLate : Prefetched {
-  static constexpr bool publishesLate = true;
+struct OwnFirstEarly : OwnFirst {
+  static constexpr bool asksEarly = true;
 };
-// Three stages leave shared memory for all entries of a chunk of 16 tokens.
-struct LongLists : PrefetchedLate {
+// More warps hide more of one another's latency; their stages must fit.
+struct FourteenWarps : OwnFirstEarly {
+  static constexpr uint32_t warps = 14;
   static constexpr uint32_t stages = 3;
-  static constexpr uint32_t jobBatch = 128;
+  static constexpr uint32_t ahead = 4;
 };
-// As many registers as no spill needs.
-struct ElevenWarps : PrefetchedLate {
-  static constexpr uint32_t warps = 11;
-};
-struct DeepWarps : PrefetchedLate {
-  static constexpr uint32_t stages = 7;
-  static constexpr uint32_t stageBytes = 2048;
-};
-struct SixteenWarps : PrefetchedLate {
+struct SixteenWarps : OwnFirstEarly {
   static constexpr uint32_t warps = 16;
-  static constexpr uint32_t stages = 5;
-  static constexpr uint32_t stageBytes = 2048;
+  static constexpr uint32_t stages = 2;
+  static constexpr uint32_t ahead = 4;
 };
-struct TwentyWarps : PrefetchedLate {
-  static constexpr uint32_t warps = 20;
-  static constexpr uint32_t stages = 5;
-  static constexpr uint32_t stageBytes = 1536;
+// Twice the slice for each job, wait and load.
+struct Wide : OwnFirstEarly {
+  static constexpr uint32_t warps = 7;
+  static constexpr uint32_t stages = 3;
+  static constexpr uint32_t stageBytes = 7168;
 };
-
-struct Early : PrefetchedLate {
-  static constexpr bool startsEarly = true;
+struct WideEight : Wide {
+  static constexpr uint32_t warps = 8;
+  static constexpr uint32_t stages = 2;
+};
+struct Early : Tuning {
+  static constexpr bool asksEarly = true;
+};
+struct Tagged : Tuning {
+  static constexpr bool tagsWeights = true;
+};
+struct TaggedEarly : Tagged {
+  static constexpr bool asksEarly = true;
+};
+struct TaggedOwnFirst : OwnFirstEarly {
+  static constexpr bool tagsWeights = true;
 };
 
 template <class T>
-cudaError_t launch(const SumParams &params, uint32_t blocks, cudaStream_t stream) {
-  using Shared = cuda::one_pass_sum::Shared<T>;
-  static_assert(sizeof(Shared) <= 232448 - 1024, "a block needs more shared memory than an SM has");
-  return launchWith(cuda::one_pass_sum::sumKernel<T, DeviceBf16, DeviceBf16>, params, blocks, T::warps * 32,
-                    sizeof(Shared), stream, T::startsEarly);
+cudaError_t launch(const SumParams &params, const OnePassGrid &grid, cudaStream_t stream) {
+  return cuda::launchOnePass<cuda::one_pass_sum::Shared<T>>(
+      cuda::one_pass_sum::sumKernel<T, DeviceBf16, DeviceBf16>, params, grid, T::warps, stream);
 }
 
 template <class T>
@@ -62,25 +70,19 @@ SumVariant variant(const char *name) {
 
 }  // namespace
 
-#ifdef FUSCO_OUTLINED_WAITS
-std::vector<SumVariant> sumVariantsOutlined() {
-  return {variant<Present>("outlined waits"),
-          variant<PrefetchedLate>("outlined waits, prefetched, late flags"),
-          variant<SixteenWarps>("outlined waits, prefetched, late flags, 16 x 5 x 2048")};
-}
-#else
 std::vector<SumVariant> sumVariants() {
   return {variant<Present>("present"),
-          variant<Prefetched>("prefetched"),
-          variant<Late>("late flags"),
-          variant<PrefetchedLate>("prefetched, late flags"),
-          variant<LongLists>("prefetched, late flags, 12 x 3, lists of 128"),
-          variant<ElevenWarps>("prefetched, late flags, 11 x 4"),
-          variant<DeepWarps>("prefetched, late flags, 12 x 7 x 2048"),
-          variant<SixteenWarps>("prefetched, late flags, 16 x 5 x 2048"),
-          variant<Early>("prefetched, late flags, early start"),
-          variant<TwentyWarps>("prefetched, late flags, 20 x 5 x 1536")};
+          variant<Ahead>("4 pieces ahead"),
+          variant<OwnFirst>("own first, 7 ahead"),
+          variant<OwnFirstEarly>("own first, 7 ahead, asks early"),
+          variant<FourteenWarps>("own first, 4 ahead, asks early, 14 x 3"),
+          variant<SixteenWarps>("own first, 4 ahead, asks early, 16 x 2"),
+          variant<Wide>("own first, asks early, 7 x 3 x 7168"),
+          variant<WideEight>("own first, asks early, 8 x 2 x 7168"),
+          variant<Early>("asks early"),
+          variant<Tagged>("tagged weights"),
+          variant<TaggedEarly>("tagged weights, asks early"),
+          variant<TaggedOwnFirst>("own first, 7 ahead, asks early, tagged")};
 }
-#endif
 
 }  // namespace fusco::variants
