@@ -258,8 +258,9 @@ export class Group implements Disposable {
 
   /**
    * Reports what kernels of exchanges on GPUs have recorded until now, without waiting for them. Every other call of the
-   * group reports it as well: check finds it sooner, between steps that only enqueue or launch graphs. Not collective. On the
-   * reference and host backends there is nothing to report. After E_PEER_* the exchanges of the group move no rows.
+   * group reports it as well: check finds it sooner, between steps that only launch graphs. On the nccl backend it also
+   * reports that the session has ended. Not collective. On the reference and host backends there is nothing to report.
+   * After E_PEER_* the exchanges of the group move no rows.
    *
    * @throws FuscoError E_PEER_TIMEOUT, which names the late ranks; E_PEER_MISMATCH; E_BACKEND if the device failed; E_CLOSED
    */

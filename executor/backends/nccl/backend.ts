@@ -337,8 +337,10 @@ class NcclBackend implements Backend {
     await this.#open.native.deregister(buffers);
   }
 
-  check(): Promise<void> {
-    return this.#read(() => this.#open.native.check());
+  async check(): Promise<void> {
+    const { coordinator, native } = this.#open;
+    await this.#read(() => native.check());
+    if (coordinator.failure !== undefined) throw coordinator.failure;
   }
 
   async close(): Promise<void> {

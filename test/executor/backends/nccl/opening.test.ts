@@ -194,4 +194,18 @@ describe('check of a group over processes', () => {
     await expect(group.check()).rejects.toMatchObject({ code: 'E_CLOSED' });
     await closeAll([session]);
   });
+
+  it('rejects with the failure of the session', async () => {
+    const sessions = await localGroup(2);
+    const opening = sessions.map((session) => createGroup({ backend: 'nccl', nccl: { session }, cuda }));
+    const groups = await Promise.all(opening);
+    for (const group of groups) await group.check();
+    sessions[0]!.announce(2, Uint8Array.of(1));
+    sessions[1]!.announce(2, Uint8Array.of(2));
+    for (const [rank, group] of groups.entries()) {
+      await expect.poll(() => sessions[rank]!.failure).toBeDefined();
+      await expect(group.check()).rejects.toBe(sessions[rank]!.failure);
+    }
+    await closeAll(sessions);
+  });
 });
