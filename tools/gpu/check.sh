@@ -24,6 +24,7 @@ step 'testing'
 one_process
 
 step 'testing processes'
+ranks 1 1 1
 ranks 2 1 1
 ranks 4 1 1
 ranks 8 1 1

@@ -7,11 +7,11 @@
 // 3 ranks on one GPU; with FUSCO_TEST_ONE_GPU=0 a GPU for each rank, and 2 ranks on a machine with 2 GPUs.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup, type Group } from '../../../executor/group.ts';
 import { connect, type Session } from '../../../executor/rendezvous/session.ts';
+import { freePort } from '../../support/freePort.ts';
 import { planFor } from '../support.ts';
 
 const SHARES_GPU = process.env.FUSCO_TEST_ONE_GPU !== '0';
@@ -178,14 +178,6 @@ async function runRank(scenario: Scenario): Promise<Finding> {
   await second.barrier();
   await second.close();
   return { ...found, again: true };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 function collect(child: ChildProcess): Promise<Finding | undefined> {

@@ -11,6 +11,8 @@ import { connect } from '../../../executor/rendezvous/session.ts';
 import { crowdedRankCases } from '../crowded.ts';
 import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
 import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
+import { extremeRankCases } from './extremes.ts';
+import { plannerCases } from './planners.ts';
 import { streamCases } from './streams.ts';
 
 const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
@@ -27,6 +29,8 @@ const began = performance.now();
 const group = await createGroup({ backend: 'nccl', nccl: { session }, cuda });
 const opened = performance.now() - began;
 const ranks = group.ranks;
+const isOneMachine = ranksPerMachine === ranks;
+const openOther = () => openCuda(1, [device]);
 const cases = [
   ...refusalCases(ranks),
   ...planningCases(ranks, ranksPerNode),
@@ -34,12 +38,16 @@ const cases = [
   ...deviceCases(ranks, ranksPerNode, cuda),
   ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
-  ...(ranksPerMachine === ranks
+  ...extremeRankCases(ranks, ranksPerNode, isOneMachine ? cuda : undefined),
+  // A rank that is alone has no other to wait for: its exchanges along plans of the host wait for themselves.
+  ...(isOneMachine && ranks > 1
     ? [
         ...streamCases(cuda, ranksPerNode),
-        ...crowdedRankCases(cuda, () => openCuda(1, [device]), { session }, ranksPerNode, sharesGpu),
-        ...deviceExchangeCases(ranks, cuda),
+        ...crowdedRankCases(cuda, openOther, { session }, ranksPerNode, sharesGpu),
       ]
+    : []),
+  ...(isOneMachine
+    ? [...deviceExchangeCases(ranks, cuda), ...plannerCases(session, cuda, openOther, sharesGpu)]
     : refusedDevicePlans(ranks, cuda)),
 ].filter(({ name }) => only === undefined || name.includes(only));
 let failed = 0;
