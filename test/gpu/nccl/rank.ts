@@ -1,6 +1,6 @@
 // One rank of a group of processes; tools/gpu/check.sh starts several with `fusco launch`:
 //
-//   node rank.js RANKS_PER_MACHINE RANKS_PER_NODE [NAME]
+//   node rank.js RANKS_PER_MACHINE RANKS_PER_NODE [NAME...]      the cases whose names hold one of these
 //
 // Blocks of RANKS_PER_MACHINE ranks reach each other's memory, all others use NCCL. Every process poses as another machine
 // to NCCL, which otherwise refuses several ranks on one GPU.
@@ -8,6 +8,7 @@
 import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
+import { chosenCases } from '../chosen.ts';
 import { crowdedRankCases } from '../crowded.ts';
 import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
 import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
@@ -16,7 +17,7 @@ import { plannerCases } from './planners.ts';
 import { streamCases } from './streams.ts';
 
 const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
-const only = process.argv[4];
+const only = process.argv.slice(4);
 
 const session = await connect();
 const { rank } = session;
@@ -31,7 +32,7 @@ const opened = performance.now() - began;
 const ranks = group.ranks;
 const isOneMachine = ranksPerMachine === ranks;
 const openOther = () => openCuda(1, [device]);
-const cases = [
+const all = [
   ...refusalCases(ranks),
   ...planningCases(ranks, ranksPerNode),
   ...recordCases(ranks),
@@ -49,7 +50,8 @@ const cases = [
   ...(isOneMachine
     ? [...deviceExchangeCases(ranks, cuda), ...plannerCases(session, cuda, openOther, sharesGpu)]
     : refusedDevicePlans(ranks, cuda)),
-].filter(({ name }) => only === undefined || name.includes(only));
+];
+const cases = only.length === 0 ? all : chosenCases(all, only);
 let failed = 0;
 for (const { name, run } of cases) {
   try {
