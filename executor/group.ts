@@ -256,6 +256,19 @@ export class Group implements Disposable {
     await this.#backend.deregister?.(buffers);
   }
 
+  /**
+   * Reports what kernels of exchanges on GPUs have recorded until now, without waiting for them. Every other call of the
+   * group reports it as well: check finds it sooner, between steps that only launch graphs. On the nccl backend it also
+   * reports that the session has ended. Not collective. On the reference and host backends there is nothing to report.
+   * After E_PEER_* the exchanges of the group move no rows.
+   *
+   * @throws FuscoError E_PEER_TIMEOUT, which names the late ranks; E_PEER_MISMATCH; E_BACKEND if the device failed; E_CLOSED
+   */
+  async check(): Promise<void> {
+    this.#refuseClosed();
+    await this.#backend.check?.();
+  }
+
   /** Rounds rows to e4m3 codes with a scale for every 128 elements; see fp8.ts. Throws E_OPTION, E_BUFFER, E_DTYPE. */
   async quantize(call: Fp8Call): Promise<void> {
     return this.#work('quantize', call);

@@ -281,6 +281,8 @@ export interface Backend {
   /** If ranks live in other processes: maps device memory into them ahead of its first exchange, or lets them unmap it. */
   register?(buffers: readonly Memory[]): Promise<void>;
   deregister?(buffers: readonly Memory[]): Promise<void>;
+  /** Throws what kernels have recorded until now, without waiting for them. Absent if there are no kernels. */
+  check?(): Promise<void>;
   close(): void | Promise<void>;
 }
 

@@ -77,6 +77,7 @@ void describeCuda(Napi::Env env, Exports &exports) {
                   .call<fusco_cuda_stream>("stream")
                   .call<fusco_cuda_set_stream>("setStream")
                   .call<fusco_cuda_limit_sms>("limitSms")
+                  .call<fusco_cuda_check>("check")
                   .call<fusco_cuda_synchronize>("synchronize")
                   .call<fusco_cuda_capture_begin>("captureBegin")
                   .method("close", &CudaContext::close, 0));
@@ -122,6 +123,7 @@ void describeNccl(Napi::Env env, Exports &exports) {
                   .method("allGather", &NcclGroup::allGather, 3)
                   .method("register", &NcclGroup::share<fusco_nccl_register>, 1)
                   .method("deregister", &NcclGroup::share<fusco_nccl_deregister>, 1)
+                  .method("check", &NcclGroup::check, 0)
                   .method("abort", &NcclGroup::abort, 1)
                   .method("close", &NcclGroup::close, 0));
   exports.add(Members<NcclPlan>(env, 2)

@@ -150,6 +150,14 @@ class NcclGroup : public Handle<NcclGroup, std::shared_ptr<NcclState>> {
     };
     return state->worker->submit(work, nullptr, keep);
   }
+  // () -> Promise: rejects with what kernels have recorded until now.
+  Napi::Value check(const Napi::CallbackInfo &info) {
+    const std::shared_ptr<NcclState> state = Handle::open(info.Env());
+    const auto work = [=](fusco_error *error) {
+      return state->handle == nullptr ? notOpen(error) : fusco_nccl_check(state->handle, error);
+    };
+    return state->worker->submit(work, nullptr, Napi::Array::New(info.Env()));
+  }
   // (why)
   void abort(const Napi::CallbackInfo &info) {
     if (handle_ != nullptr) handle_->abort(info[0].IsUndefined() ? "aborted" : textOf(info[0], "why"));

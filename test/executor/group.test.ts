@@ -170,6 +170,7 @@ describe('closing', () => {
     group.close();
     await expect(exchange.dispatch(dispatchCall())).rejects.toThrow(code('E_CLOSED'));
     await expect(group.prepare(plan)).rejects.toThrow(code('E_CLOSED'));
+    await expect(group.check()).rejects.toThrow(code('E_CLOSED'));
     expect(() => group.plan(toTables(ROUTING, 2), { experts: 2 })).toThrow(code('E_CLOSED'));
   });
 

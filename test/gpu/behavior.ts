@@ -17,6 +17,7 @@ import {
   planFor,
   randomRows,
   receivedSizes,
+  rejection,
   rowsPayload,
   tokenSizes,
 } from './support.ts';
@@ -103,6 +104,31 @@ const order: GpuCase[] = [
       assert.equal(report.enqueued, true);
       event.synchronize();
       assert.equal(event.done, true);
+    },
+  },
+  {
+    name: 'check does not wait for the streams, and is E_CLOSED once the group is closed',
+    async run() {
+      const plan = await smallPlan(2);
+      using gpu = await openGpu(RANKS);
+      const { cuda, buffers, group } = gpu;
+      using exchange = await group.prepare(plan);
+      const from = buffers.up(rowsOf(plan, 20));
+      const to = buffers.poisoned(receivedSizes(plan, ROW_BYTES));
+      const dispatch = () => exchange.dispatch({ payloads: [rowsPayload(ROW_BYTES, from, to)] });
+      await dispatch();
+      using event = cuda.event(RANKS - 1);
+      cuda.synchronize();
+      spin(cuda, RANKS - 1, 50e6);
+      await dispatch();
+      event.record();
+      await group.check();
+      cuda.check();
+      assert.equal(event.done, false, 'check waited');
+      assertSame('received', buffers.down(to), await expectedReceive(plan, rowsOf(plan, 20)), ROW_BYTES);
+      await group.check();
+      await group.close();
+      assert.equal(await rejection(group.check()), 'E_CLOSED');
     },
   },
   {
@@ -310,7 +336,7 @@ const errors: GpuCase[] = [
     name: 'an address that the GPU cannot reach breaks the device, not the process; every later call fails',
     run() {
       const output = execFileSync(process.execPath, [CHILD], { encoding: 'utf8' });
-      assert.deepEqual(output.trim().split('\n'), ['E_BACKEND', 'E_BACKEND', 'alive']);
+      assert.deepEqual(output.trim().split('\n'), ['E_BACKEND', 'E_BACKEND', 'E_BACKEND', 'alive']);
     },
   },
 ];

@@ -1,6 +1,7 @@
 import { behaviorCases } from './behavior.ts';
 import { crowdedCases } from './crowded.ts';
 import { deviceExchangeCases } from './deviceExchanges.ts';
+import { extremeCases } from './extremes.ts';
 import { fp8Cases } from './fp8.ts';
 import { gatingCases } from './gating.ts';
 import { gradientCases } from './gradient.ts';
@@ -25,5 +26,6 @@ export const gpuCases: readonly GpuCase[] = [
   ...crowdedCases,
   ...steadyCases,
   ...sumCases,
+  ...extremeCases,
   ...matrixCases,
 ];

@@ -55,11 +55,22 @@ async function compare(
   input: Inputs,
   backend: BackendName,
   path: GpuPath,
-  offset = 0,
+  offset: number,
 ): Promise<void> {
   using group = await createGroup({ ranks: plan.spec.ranks, backend });
   const expected = await runExchanges(group, plan, input);
   assertSameOutputs(await onDevice(plan, input, path, offset), expected, input);
+}
+
+/** All exchanges on device memory, by every path that there is, against those of a backend. */
+export async function compareAllPaths(
+  plan: VerifiedPlan,
+  input: Inputs,
+  backend: BackendName,
+  offset = 0,
+): Promise<void> {
+  await compare(plan, input, backend, 'direct', offset);
+  if (onSeveralDevices(plan)) await compare(plan, input, backend, 'once', offset);
 }
 
 const FACTORS = {
@@ -99,8 +110,7 @@ const matrix: GpuCase[] = pairwise(FACTORS).map((f, i) => ({
     );
     const rowBytes = f.hidden * (f.dtype === 'f32' ? 4 : 2);
     const input = makeInputs(plan, f.dtype, rowBytes, 224, f.weighted);
-    await compare(plan, input, 'reference', 'direct', f.offset);
-    if (onSeveralDevices(plan)) await compare(plan, input, 'reference', 'once', f.offset);
+    await compareAllPaths(plan, input, 'reference', f.offset);
   },
 }));
 
@@ -125,8 +135,7 @@ const corners: GpuCase[] = [
       },
     );
     const input = makeInputs(plan, 'bf16', 2 * hidden, 224, true);
-    await compare(plan, input, 'host', 'direct');
-    if (onSeveralDevices(plan)) await compare(plan, input, 'host', 'once');
+    await compareAllPaths(plan, input, 'host');
   },
 }));
 

@@ -1,4 +1,4 @@
-// A program that makes its GPU unusable and goes on. Prints the codes of two errors, and "alive".
+// A program that makes its GPU unusable and goes on. Prints the codes of three errors, and "alive".
 
 import { openCuda } from '../../executor/backends/cuda/context.ts';
 import { codeOf, planFor, rowsPayload } from './support.ts';
@@ -22,4 +22,5 @@ const codes = [before, after].map(({ rank, address }) =>
 );
 process.stdout.write(`${codes.find((code) => code !== 'E_BUFFER')}\n`);
 process.stdout.write(`${codeOf(() => cuda.alloc(0, 16))}\n`);
+process.stdout.write(`${codeOf(() => cuda.check())}\n`);
 process.stdout.write('alive\n');

@@ -34,6 +34,7 @@ import {
 } from './exchangeFigures.ts';
 import { type BenchWorkload, workloadTable, workloadTables } from './ids.ts';
 import { atLeast, atMost, median, timedAsync } from './measure.ts';
+import { measureNcclHost } from './ncclHost.ts';
 import { measurePlans } from './ncclPlanning.ts';
 import { type ExchangeOptions, measure } from './runner.ts';
 
@@ -445,6 +446,7 @@ export async function benchNccl(options: NcclBenchOptions) {
     cases.push(await measureCase(rank, name, 'hier', ranksPerHost, { directMemory: true, host }));
   }
   const planning = await measurePlanning(rank);
+  const host = await measureNcclHost(rank, roundsOf(rank));
   await session.barrier();
   const { rank: localRank, worldSize } = session;
   await session.close();
@@ -466,6 +468,8 @@ export async function benchNccl(options: NcclBenchOptions) {
     cases,
     /** Milliseconds: a plan on the device; from ids to rows in place along a given plan, one made there, one of the host. */
     planning,
+    /** Milliseconds of the parts of a step that is planned on the host, and of recording it. */
+    host,
     /** The unfused pipeline over the flat wire case's communicator. */
     unfused,
     verdicts: [

@@ -34,6 +34,8 @@ if [ "$gpus" -ge 4 ]; then
   ranks "$gpus" 2 2
 fi
 [ "$gpus" -ge 8 ] && ranks "$gpus" 4 4
+step 'failures of processes, across GPUs'
+within 40 "$app/node" "$app/test/gpu/nccl/failures.js" --short || failed=1
 step 'testing: several processes for each GPU, nodes of two and of four'
 FUSCO_TEST_ONE_GPU=1 ranks $((2 * gpus)) 2 2
 [ "$gpus" -lt 8 ] && FUSCO_TEST_ONE_GPU=1 ranks 8 4 4

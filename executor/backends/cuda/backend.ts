@@ -116,6 +116,7 @@ export function cudaBackend(cuda: Cuda, owns: boolean): Backend {
     rowWork: cudaRowWork(cuda),
     prepare: async (plan) => cudaPlan(cuda, cuda.devicePlan(plan)),
     planOnDevice: (request) => planners.plan(request),
+    check: async () => cuda.check(),
     close: async () => {
       planners.close();
       if (owns) cuda.close();

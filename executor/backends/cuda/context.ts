@@ -128,6 +128,14 @@ export class Cuda extends Handle<NativeCudaContext> {
     attempt(() => this.native.limitSms(count));
   }
 
+  /**
+   * Throws what kernels of exchanges have recorded until now, without waiting for them: E_PEER_TIMEOUT with the late ranks,
+   * E_PEER_MISMATCH, or E_BACKEND if the device failed.
+   */
+  check(): void {
+    attempt(() => this.native.check());
+  }
+
   /** Waits for all ranks' streams. Throws E_BACKEND with the error that occurred on them. */
   synchronize(): void {
     attempt(() => this.native.synchronize());

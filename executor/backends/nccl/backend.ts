@@ -289,7 +289,7 @@ class NcclBackend implements Backend {
     };
   }
 
-  /** What waits for this rank's planning, with the error of a late rank in the words of the coordinator. */
+  /** What reads results of this rank's kernels, with the error of a late rank in the words of the coordinator. */
   async #read<T>(read: () => Promise<T>): Promise<T> {
     try {
       return await read();
@@ -335,6 +335,12 @@ class NcclBackend implements Backend {
 
   async deregister(buffers: readonly Memory[]): Promise<void> {
     await this.#open.native.deregister(buffers);
+  }
+
+  async check(): Promise<void> {
+    const { coordinator, native } = this.#open;
+    await this.#read(() => native.check());
+    if (coordinator.failure !== undefined) throw coordinator.failure;
   }
 
   async close(): Promise<void> {

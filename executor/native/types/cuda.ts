@@ -51,6 +51,8 @@ export interface NativeCudaContext {
   setStream(rank: number, stream: bigint): void;
   /** Maximum number of SMs of each device that later exchanges may use; 0, the default: all. */
   limitSms(count: number): void;
+  /** Throws what kernels have recorded until now. */
+  check(): void;
   synchronize(): void;
   captureBegin(): void;
   close(): void;

@@ -92,6 +92,8 @@ export interface NativeNcclGroup {
   register(buffers: readonly Memory[]): Promise<void>;
   /** Lets the other ranks of this machine unmap device memory. */
   deregister(buffers: readonly Memory[]): Promise<void>;
+  /** Rejects with what kernels have recorded until now. */
+  check(): Promise<void>;
   /** Ends the call in progress and all later ones with this reason. */
   abort(why: string): void;
   /** Calls in flight settle first. */

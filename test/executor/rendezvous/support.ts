@@ -3,10 +3,13 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { afterAll, expect, onTestFinished } from 'vitest';
 import { connect as connectSession, type Session } from '../../../executor/rendezvous/session.ts';
+import { freePort } from '../../support/freePort.ts';
+
+export { freePort };
 
 const SCRIPT = fileURLToPath(new URL('rank.mjs', import.meta.url));
 
@@ -80,15 +83,6 @@ afterAll(async () => {
   for (const rank of ranks) rank.signal('SIGKILL');
   await Promise.all(ranks.splice(0).map((rank) => rank.ended));
 });
-
-/** A port that is free now. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 export interface GroupOptions {
   port: number;

@@ -27,7 +27,7 @@ const ROW_BYTES = 1024;
 /** Up to 928 tokens a hierarchical plan of these options is small, native/test/test_plan_passes.cc says. */
 const TOKENS = [0, 1, 33, 700, 928, 968];
 
-function optionsOf(ranks: number): PlanOptions[] {
+export function optionsOf(ranks: number): PlanOptions[] {
   const common = { experts: EXPERTS, ranks, hidden: ROW_BYTES / 2 };
   return [
     { ...common, strategy: 'flat', align: 8 },
@@ -37,7 +37,7 @@ function optionsOf(ranks: number): PlanOptions[] {
   ];
 }
 
-function tablesOf(ranks: number, tokens: number, seed: number): RoutingTable[] {
+export function tablesOf(ranks: number, tokens: number, seed: number): RoutingTable[] {
   const family = seed % 2 === 0 ? 'hotExperts' : 'raggedSources';
   return toTables(
     makeRouting({ family, seed, ranks, tokens, topk: TOPK, experts: EXPERTS, masked: 0.1 }),
@@ -46,7 +46,7 @@ function tablesOf(ranks: number, tokens: number, seed: number): RoutingTable[] {
 }
 
 /** Plans this rank's table on its device. */
-function planOnDevice(
+export function planOnDevice(
   group: Group,
   buffers: Buffers,
   tables: readonly RoutingTable[],
@@ -59,7 +59,7 @@ function planOnDevice(
   return group.planOnDevice({ ...options, ...call, maxTokens });
 }
 
-async function expectedOf(plan: VerifiedPlan, input: ReturnType<typeof makeInputs>) {
+export async function expectedOf(plan: VerifiedPlan, input: ReturnType<typeof makeInputs>) {
   using reference = await createGroup({ ranks: plan.spec.ranks, backend: 'host' });
   return await runExchanges(reference, plan, input);
 }

@@ -1,26 +1,37 @@
 // Ranks that die, stall or do something else in the middle of exchanges: what the others say, how soon, and that they
 // can go on. Starts its own processes:
 //
-//   node failures.js                  all scenarios, 3 ranks on one GPU, over NCCL and over direct memory
+//   node failures.js                  all scenarios, over NCCL and over direct memory
+//   node failures.js --short          some of them
+//
+// 3 ranks on one GPU; with FUSCO_TEST_ONE_GPU=0 a GPU for each rank, and 2 ranks on a machine with 2 GPUs.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { cudaDevices } from '../../../executor/backends/cuda/context.ts';
+import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup, type Group } from '../../../executor/group.ts';
 import { connect, type Session } from '../../../executor/rendezvous/session.ts';
+import { freePort } from '../../support/freePort.ts';
 import { planFor } from '../support.ts';
 
-const RANKS = 3;
+const SHARES_GPU = process.env.FUSCO_TEST_ONE_GPU !== '0';
+const MOST_RANKS = 3;
+/** The processes of a scenario know it from their environment. */
+const RANKS = Number(process.env.WORLD_SIZE ?? (SHARES_GPU ? MOST_RANKS : ranksWithGpu()));
 const ODD = RANKS - 1;
 const DEADLINE_MS = 4000;
 const SLACK_MS = 5000;
+/** How much longer than its deadline a rank stalls. */
+const STALL_MS = 2000;
 /** Scenarios that run at the same time: most of their time goes into starting processes and waiting. */
 const AT_A_TIME = 3;
 const ROW_BYTES = 512;
 /** A rank is killed at a random moment in this time, this many times. */
 const RANDOM_MS = 300;
-const RANDOM_KILLS = 20;
+const RANDOM_KILLS = { all: 20, short: 4 };
+/** Most milliseconds of a check, which does not wait for the GPU; others may hold the processor. */
+const CHECK_MS = 1000;
+const CHECK_EVERY_MS = 50;
 const WORKLOAD = { family: 'balanced', ranks: RANKS, experts: 12 } as const;
 
 type Scenario =
@@ -29,6 +40,7 @@ type Scenario =
   | 'killed in a call'
   | 'killed at a random moment'
   | 'stalls'
+  | 'stalls while others only check'
   | 'other row bytes'
   | 'other plan'
   | 'opens and closes';
@@ -36,12 +48,18 @@ type Scenario =
 /** What one rank found. */
 interface Finding {
   readonly rank: number;
-  readonly code?: string;
-  readonly message?: string;
+  readonly code?: string | undefined;
+  readonly message?: string | undefined;
   readonly seconds: number;
   /** Whether a second group worked afterwards. */
   readonly again?: boolean;
   readonly freeBytes?: readonly number[];
+}
+
+function ranksWithGpu(): number {
+  const { devices, reason } = cudaDevices();
+  if (devices.length < 2) throw new Error(`a GPU for each rank needs two: ${reason ?? devices.length}`);
+  return Math.min(MOST_RANKS, devices.length);
 }
 
 const sleepSynchronously = (ms: number) =>
@@ -68,10 +86,40 @@ async function open(session: Session): Promise<Group> {
   return createGroup({ backend: 'nccl', nccl: { session } });
 }
 
+/**
+ * One rank stalls while the others have enqueued an exchange and make no other call than check, which names the rank.
+ * Memory is not freed: the context does it, after the group.
+ */
+async function onlyCheck(session: Session): Promise<void> {
+  const { devices } = cudaDevices();
+  using cuda = openCuda(1, [session.localRank % devices.length]);
+  await using group = await createGroup({ backend: 'nccl', nccl: { session }, cuda });
+  const plan = await planFor({ ...WORKLOAD, seed: 3, tokens: 64, topk: 4 }, { hidden: ROW_BYTES / 2 });
+  const exchange = await group.prepare(plan);
+  const from = [cuda.alloc(0, exchange.tokens[0]! * ROW_BYTES)];
+  const to = [cuda.alloc(0, exchange.recvRows[0]! * ROW_BYTES)];
+  const dispatch = () => exchange.dispatch({ payloads: [{ rowBytes: ROW_BYTES, from, to }] });
+  // Maps the memory, which waits for other ranks.
+  await dispatch();
+  cuda.synchronize();
+  await group.check();
+  if (session.rank === ODD) sleepSynchronously(DEADLINE_MS + STALL_MS);
+  const { enqueued } = await dispatch();
+  if (enqueued !== true) throw new Error('the dispatch was not enqueued');
+  for (;;) {
+    const start = performance.now();
+    await group.check();
+    const ms = performance.now() - start;
+    if (ms > CHECK_MS) throw new Error(`check waited ${ms.toFixed(0)} ms`);
+    await new Promise((resolve) => setTimeout(resolve, CHECK_EVERY_MS));
+  }
+}
+
 async function misbehave(scenario: Scenario, session: Session): Promise<void> {
   const isOdd = session.rank === ODD;
   const die = () => process.kill(process.pid, 'SIGKILL');
   if (scenario === 'killed before the group' && isOdd) die();
+  if (scenario === 'stalls while others only check') return onlyCheck(session);
   const group = await open(session);
   try {
     if (scenario === 'other plan') {
@@ -85,7 +133,7 @@ async function misbehave(scenario: Scenario, session: Session): Promise<void> {
       // The exchange is under way when the timer fires.
       if (scenario === 'killed in a call') setTimeout(die, 30);
       if (scenario === 'killed at a random moment') setTimeout(die, Math.random() * RANDOM_MS);
-      if (scenario === 'stalls') sleepSynchronously(DEADLINE_MS + 2000);
+      if (scenario === 'stalls') sleepSynchronously(DEADLINE_MS + STALL_MS);
       return scenario === 'other row bytes' ? 2 * ROW_BYTES : ROW_BYTES;
     });
   } finally {
@@ -105,7 +153,8 @@ async function runRank(scenario: Scenario): Promise<Finding> {
       await group.close();
       await session.barrier();
       await session.close();
-      freeBytes.push(cudaDevices().devices[0]!.freeBytes);
+      const { devices } = cudaDevices();
+      freeBytes.push(devices[session.localRank % devices.length]!.freeBytes);
     }
     return { rank, seconds: (performance.now() - start) / 1000, freeBytes };
   }
@@ -119,11 +168,7 @@ async function runRank(scenario: Scenario): Promise<Finding> {
   }
   const seconds = (performance.now() - start) / 1000;
   await session.close();
-  const found = {
-    rank,
-    seconds,
-    ...(caught.code === undefined ? {} : { code: caught.code, message: caught.message! }),
-  };
+  const found = { rank, seconds, code: caught.code, message: caught.message };
   if (scenario.startsWith('killed')) return found;
   // All ranks live: they form another group.
   const second = await connect();
@@ -133,14 +178,6 @@ async function runRank(scenario: Scenario): Promise<Finding> {
   await second.barrier();
   await second.close();
   return { ...found, again: true };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 function collect(child: ChildProcess): Promise<Finding | undefined> {
@@ -167,11 +204,11 @@ async function runScenario(scenario: Scenario, isDirect: boolean) {
         ...process.env,
         RANK: String(rank),
         WORLD_SIZE: String(RANKS),
-        LOCAL_RANK: '0',
+        LOCAL_RANK: SHARES_GPU ? '0' : String(rank),
         LOCAL_WORLD_SIZE: String(RANKS),
         MASTER_ADDR: '127.0.0.1',
         MASTER_PORT: String(port),
-        NCCL_HOSTID: `rank ${rank}`,
+        ...(SHARES_GPU ? { NCCL_HOSTID: `rank ${rank}` } : {}),
         FUSCO_IPC: isDirect ? '1' : '0',
         FUSCO_DEADLINE_MS: String(DEADLINE_MS),
       },
@@ -202,7 +239,7 @@ async function runScenario(scenario: Scenario, isDirect: boolean) {
     const names = rank === ODD ? true : found.message?.includes(`rank ${ODD}`);
     if (!names) wrong.push(`${text}; it does not name rank ${ODD}`);
     // The rank that stalls comes late to its own error.
-    const stalledMs = scenario === 'stalls' && rank === ODD ? DEADLINE_MS + 2000 : 0;
+    const stalledMs = scenario.startsWith('stalls') && rank === ODD ? DEADLINE_MS + STALL_MS : 0;
     if (found.seconds * 1000 > stalledMs + DEADLINE_MS + SLACK_MS) wrong.push(`${text}; that is late`);
     if (!scenario.startsWith('killed') && found.again !== true) wrong.push(`rank ${rank} could not go on`);
   });
@@ -210,7 +247,7 @@ async function runScenario(scenario: Scenario, isDirect: boolean) {
 }
 
 /** Runs a scenario and prints what its ranks found. Returns 1 if that was wrong. */
-async function tellScenario(run: { scenario: Scenario; isDirect: boolean }): Promise<number> {
+async function tellScenario(run: Run): Promise<number> {
   const { scenario, isDirect } = run;
   const start = performance.now();
   const { said, wrong } = await runScenario(scenario, isDirect);
@@ -221,11 +258,15 @@ async function tellScenario(run: { scenario: Scenario; isDirect: boolean }): Pro
   return wrong.length > 0 ? 1 : 0;
 }
 
-const asked = process.argv[2] as Scenario | undefined;
-if (process.env.RANK !== undefined && asked !== undefined) {
-  const found = await runRank(asked);
-  process.stdout.write(`${JSON.stringify(found)}\n`);
-} else {
+interface Run {
+  readonly scenario: Scenario;
+  readonly isDirect: boolean;
+}
+
+const randomKills = (count: number) =>
+  new Array<Run>(count).fill({ scenario: 'killed at a random moment', isDirect: true });
+
+function allRuns(): Run[] {
   const scenarios: Scenario[] = [
     'killed before the group',
     'killed between calls',
@@ -234,10 +275,32 @@ if (process.env.RANK !== undefined && asked !== undefined) {
     'other row bytes',
     'other plan',
   ];
-  const atRandom = new Array<Scenario>(RANDOM_KILLS).fill('killed at a random moment');
-  const runs = [false, true].flatMap((isDirect) =>
-    [...scenarios, ...(isDirect ? atRandom : [])].map((scenario) => ({ scenario, isDirect })),
-  );
+  return [
+    ...[false, true].flatMap((isDirect) => scenarios.map((scenario) => ({ scenario, isDirect }))),
+    { scenario: 'stalls while others only check', isDirect: true },
+    ...randomKills(RANDOM_KILLS.all),
+  ];
+}
+
+/** The longest first. */
+function shortRuns(): Run[] {
+  return [
+    { scenario: 'stalls while others only check', isDirect: true },
+    { scenario: 'stalls', isDirect: true },
+    { scenario: 'killed in a call', isDirect: false },
+    { scenario: 'killed in a call', isDirect: true },
+    { scenario: 'other row bytes', isDirect: true },
+    ...randomKills(RANDOM_KILLS.short),
+  ];
+}
+
+const asked = process.argv[2];
+if (process.env.RANK !== undefined && asked !== undefined) {
+  const found = await runRank(asked as Scenario);
+  process.stdout.write(`${JSON.stringify(found)}\n`);
+} else {
+  const isShort = asked === '--short';
+  const runs = isShort ? shortRuns() : allRuns();
   let failed = 0;
   const runNext = async (): Promise<void> => {
     for (let next = runs.shift(); next !== undefined; next = runs.shift()) {
@@ -247,7 +310,7 @@ if (process.env.RANK !== undefined && asked !== undefined) {
   };
   await Promise.all(Array.from({ length: AT_A_TIME }, runNext));
   // Compares the free memory of the GPU.
-  for (const isDirect of [false, true])
+  for (const isDirect of isShort ? [] : [false, true])
     failed += await tellScenario({ scenario: 'opens and closes', isDirect });
   process.exitCode = failed === 0 ? 0 : 1;
 }

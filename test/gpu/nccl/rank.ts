@@ -1,6 +1,6 @@
 // One rank of a group of processes; tools/gpu/check.sh starts several with `fusco launch`:
 //
-//   node rank.js RANKS_PER_MACHINE RANKS_PER_NODE [NAME]
+//   node rank.js RANKS_PER_MACHINE RANKS_PER_NODE [NAME...]      the cases whose names hold one of these
 //
 // Blocks of RANKS_PER_MACHINE ranks reach each other's memory, all others use NCCL. Every process poses as another machine
 // to NCCL, which otherwise refuses several ranks on one GPU.
@@ -8,13 +8,16 @@
 import { cudaDevices, openCuda } from '../../../executor/backends/cuda/context.ts';
 import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
+import { chosenCases } from '../chosen.ts';
 import { crowdedRankCases } from '../crowded.ts';
 import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
 import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
+import { extremeRankCases } from './extremes.ts';
+import { plannerCases } from './planners.ts';
 import { streamCases } from './streams.ts';
 
 const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
-const only = process.argv[4];
+const only = process.argv.slice(4);
 
 const session = await connect();
 const { rank } = session;
@@ -27,21 +30,28 @@ const began = performance.now();
 const group = await createGroup({ backend: 'nccl', nccl: { session }, cuda });
 const opened = performance.now() - began;
 const ranks = group.ranks;
-const cases = [
+const isOneMachine = ranksPerMachine === ranks;
+const openOther = () => openCuda(1, [device]);
+const all = [
   ...refusalCases(ranks),
   ...planningCases(ranks, ranksPerNode),
   ...recordCases(ranks),
   ...deviceCases(ranks, ranksPerNode, cuda),
   ...sumCases(ranksPerNode),
   ...exchangeCases(ranks, ranksPerNode),
-  ...(ranksPerMachine === ranks
+  ...extremeRankCases(ranks, ranksPerNode, isOneMachine ? cuda : undefined),
+  // A rank that is alone has no other to wait for: its exchanges along plans of the host wait for themselves.
+  ...(isOneMachine && ranks > 1
     ? [
         ...streamCases(cuda, ranksPerNode),
-        ...crowdedRankCases(cuda, () => openCuda(1, [device]), { session }, ranksPerNode, sharesGpu),
-        ...deviceExchangeCases(ranks, cuda),
+        ...crowdedRankCases(cuda, openOther, { session }, ranksPerNode, sharesGpu),
       ]
+    : []),
+  ...(isOneMachine
+    ? [...deviceExchangeCases(ranks, cuda), ...plannerCases(session, cuda, openOther, sharesGpu)]
     : refusedDevicePlans(ranks, cuda)),
-].filter(({ name }) => only === undefined || name.includes(only));
+];
+const cases = only.length === 0 ? all : chosenCases(all, only);
 let failed = 0;
 for (const { name, run } of cases) {
   try {

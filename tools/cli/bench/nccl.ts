@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { benchNccl, type NcclBench, type NcclBenchOptions } from '../../bench/nccl.ts';
 import { formatCount } from '../../figures/format.ts';
 import { print } from '../io.ts';
+import { showHost } from './ncclHost.ts';
 import {
   benchOf,
   type CaseShown,
@@ -17,7 +18,7 @@ import {
 } from './shared.ts';
 
 function show(bench: NcclBench): void {
-  const { nccl, device, devices, ranks, options, cases, unfused, planning } = bench;
+  const { nccl, device, devices, ranks, options, cases, unfused, planning, host } = bench;
   const { peerCopyGBs, localCopyGBs } = bench;
   const { tokens, hidden, topk, experts, oneGpu } = options;
   const where = oneGpu ? `all on one ${device}, over NCCL's sockets` : `on ${devices} x ${device}`;
@@ -42,6 +43,7 @@ function show(bench: NcclBench): void {
     2,
   );
   showPlanning(planning);
+  showHost(host);
   if (oneGpu) return;
   const [peer, local] = [peerCopyGBs, localCopyGBs].map((rate) => rate?.toFixed(0) ?? 'no');
   print(`\npeer copy ${peer} GB/s out, local copy ${local} GB/s read + write`);

@@ -16,6 +16,8 @@ const played = vi.hoisted(() => ({
   open: (_: NativeNcclGroupDesc): Promise<void> => Promise.resolve(),
   uniqueId: () => new Uint8Array(128).fill(7),
   descs: [] as NativeNcclGroupDesc[],
+  /** What a native group's kernels have recorded. */
+  check: (): Promise<void> => Promise.resolve(),
   /** Why each rank's native group was told to give up. */
   aborted: [] as string[],
 }));
@@ -28,6 +30,7 @@ vi.mock('../../../../executor/native/addon.ts', () => {
       played.descs[desc.rank] = desc;
     }
     open = () => played.open(this.#desc);
+    check = () => played.check();
     abort = (why: string) => {
       played.aborted[this.#desc.rank] = why;
     };
@@ -50,6 +53,7 @@ beforeEach(() => {
   played.open = () => Promise.resolve();
   played.uniqueId = () => new Uint8Array(128).fill(7);
   played.descs = [];
+  played.check = () => Promise.resolve();
   played.aborted = [];
 });
 
@@ -170,6 +174,38 @@ describe('createGroup', () => {
       details: { value: 3, limit: 2 },
     });
     await Promise.all(sessions.map((one) => one.barrier()));
+    await closeAll(sessions);
+  });
+});
+
+describe('check of a group over processes', () => {
+  it('rejects with what the kernels have recorded until then, and with nothing before', async () => {
+    const [session] = (await localGroup(1)) as [Session];
+    const group = await createGroup({ backend: 'nccl', nccl: { session }, cuda });
+    await group.check();
+    played.check = () => Promise.reject(nativeError('E_PEER_TIMEOUT', 'rank 3 did not take part'));
+    await expect(group.check()).rejects.toMatchObject({
+      name: 'FuscoError',
+      code: 'E_PEER_TIMEOUT',
+      message: 'rank 3 did not take part',
+    });
+    played.check = () => Promise.resolve();
+    await group.close();
+    await expect(group.check()).rejects.toMatchObject({ code: 'E_CLOSED' });
+    await closeAll([session]);
+  });
+
+  it('rejects with the failure of the session', async () => {
+    const sessions = await localGroup(2);
+    const opening = sessions.map((session) => createGroup({ backend: 'nccl', nccl: { session }, cuda }));
+    const groups = await Promise.all(opening);
+    for (const group of groups) await group.check();
+    sessions[0]!.announce(2, Uint8Array.of(1));
+    sessions[1]!.announce(2, Uint8Array.of(2));
+    for (const [rank, group] of groups.entries()) {
+      await expect.poll(() => sessions[rank]!.failure).toBeDefined();
+      await expect(group.check()).rejects.toBe(sessions[rank]!.failure);
+    }
     await closeAll(sessions);
   });
 });
