@@ -75,9 +75,9 @@ struct OnePassCase {
 
 struct OnePassShape {
   OnePassGrid grid;
-  uint32_t chunkTokens;  // tokens of a chunk
-  uint32_t lag;          // chunks between sending and copying on
-  uint32_t senders;      // blocks of a combine that begin with sends
+  uint32_t chunkTokens = 0;  // tokens of a chunk
+  uint32_t lag = 0;          // chunks between sending and copying on
+  uint32_t senders = 0;      // blocks of a combine that begin with sends
 };
 OnePassShape dispatchShape(const OnePassCase &c);
 OnePassShape combineShape(const OnePassCase &c);
