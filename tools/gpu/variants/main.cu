@@ -214,7 +214,7 @@ bool runMedium(Runner &runner, const Rank &rank, uint32_t ranks) {
   if (ranks == 2) std::swap(combines[0], combines[1]);
   isGood = runner.run("combine 4096", sums(rank, combines), false) && isGood;
   std::vector<Shape> dispatches = {{48, 4, 256, 0}, {64, 4, 256, 0}, {40, 4, 256, 0}, {40, 8, 256, 0},
-                                   {48, 4, 256, 0}, {24, 8, 256, 0}, {132, 2, 256, 0}};
+                                   {32, 8, 256, 0}, {24, 8, 256, 0}, {132, 2, 256, 0}};
   if (ranks == 2) std::swap(dispatches[0], dispatches[1]);
   isGood = runner.run("dispatch 4096", moves(rank, dispatches, false), false) && isGood;
   return runner.run("fp8 dispatch 4096",
@@ -225,7 +225,7 @@ bool runMedium(Runner &runner, const Rank &rank, uint32_t ranks) {
 
 bool runLarge(Runner &runner, const Rank &rank, uint32_t ranks) {
   std::vector<Shape> combines = {{96, 4, 0, 57}, {132, 2, 0, 79}};
-  std::vector<Shape> dispatches = {{48, 4, 256, 0}, {32, 8, 256, 0}};
+  std::vector<Shape> dispatches = {{48, 4, 256, 0}, {64, 4, 256, 0}};
   if (ranks == 2) {
     std::swap(combines[0], combines[1]);
     std::swap(dispatches[0], dispatches[1]);
