@@ -113,6 +113,7 @@ async function twoGroups(groups: readonly (readonly [Group, Cuda])[], rounds: nu
     for (const [i, side] of sides.entries()) await side.route(2 * round + i);
     for (let step = 0; step < STEPS_PER_ROUND; step++) for (const side of sides) await side.enqueue();
     for (const [i, side] of sides.entries()) await side.check(`round ${round}, group ${i}`);
+    for (const [group] of groups) await group.check();
   }
   for (const [, cuda] of groups) cuda.limitSms(0);
 }
@@ -166,6 +167,8 @@ export function plannerCases(session: Session, cuda: Cuda, open: () => Cuda, sha
           ],
           rounds,
         );
+        await second.close();
+        assert.equal(await rejection(second.check()), 'E_CLOSED');
       },
     },
     ...(session.worldSize === 1
