@@ -29,6 +29,8 @@ const ROW_BYTES = 512;
 /** A rank is killed at a random moment in this time, this many times. */
 const RANDOM_MS = 300;
 const RANDOM_KILLS = { all: 20, short: 4 };
+/** Rounds in which a scenario must end: more than fit RANDOM_MS, also where each rank has a GPU. */
+const MOST_ROUNDS = 20_000;
 /** Most milliseconds of a check, which does not wait for the GPU; others may hold the processor. */
 const CHECK_MS = 1000;
 const CHECK_EVERY_MS = 50;
@@ -127,7 +129,7 @@ async function misbehave(scenario: Scenario, session: Session): Promise<void> {
       await group.prepare(await planFor(workload, { hidden: 8, ranksPerNode: 1 }));
       return;
     }
-    await exchangeRounds(group, 1000, (round) => {
+    await exchangeRounds(group, MOST_ROUNDS, (round) => {
       if (round !== 5 || !isOdd) return ROW_BYTES;
       if (scenario === 'killed between calls') die();
       // The exchange is under way when the timer fires.
