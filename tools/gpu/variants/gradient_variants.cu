@@ -10,7 +10,8 @@ using cuda::OnePassGrid;
 using cuda::one_pass_gradient::Tuning;
 
 struct Present : Tuning {};
-// Fewer slots at a time: shorter items, and more lanes that work where a chunk has few slots.
+// Fewer slots at a time: shorter items, and more lanes that work where a chunk
+// has few slots.
 struct FourSlots : Tuning {
   static constexpr uint32_t slotThreads = 8;
   static constexpr uint32_t inFlight = 14;
@@ -33,12 +34,14 @@ struct FillsSixteenWarps : FillsFourSlots {
 };
 
 template <class T>
-cudaError_t launch(const CombineGradientParams &params, const OnePassGrid &grid, cudaStream_t stream) {
+cudaError_t launch(const CombineGradientParams &params, const OnePassGrid &grid,
+                   cudaStream_t stream) {
   return cuda::launchOnePass<cuda::one_pass_gradient::Shared<T>>(
-      cuda::one_pass_gradient::gradientKernel<T, cuda::DeviceBf16>, params, grid, T::warps, stream);
+      cuda::one_pass_gradient::gradientKernel<T, cuda::DeviceBf16>, params,
+      grid, T::warps, stream);
 }
 
-}  // namespace
+} // namespace
 
 std::vector<GradientVariant> gradientVariants() {
   return {{"present", launch<Present>},
@@ -50,4 +53,4 @@ std::vector<GradientVariant> gradientVariants() {
           {"own fills waits, 8 threads, 16 warps", launch<FillsSixteenWarps>}};
 }
 
-}  // namespace fusco::variants
+} // namespace fusco::variants

@@ -15,7 +15,8 @@ __global__ void fill(uint32_t *words, uint64_t count, uint64_t seed) {
   for (uint64_t i = blockIdx.x * uint64_t{blockDim.x} + threadIdx.x; i < count;
        i += gridDim.x * uint64_t{blockDim.x}) {
     const auto bits = static_cast<uint32_t>(mixed(seed + i));
-    words[i] = (bits & 0x807f807fu) | (120 + ((bits >> 8) & 7)) << 7 | (120 + ((bits >> 24) & 7)) << 23;
+    words[i] = (bits & 0x807f807fu) | (120 + ((bits >> 8) & 7)) << 7 |
+               (120 + ((bits >> 24) & 7)) << 23;
   }
 }
 
@@ -26,7 +27,8 @@ __global__ void fillFloats(float *values, uint64_t count, uint64_t seed) {
   }
 }
 
-__global__ void addHash(const uint64_t *words, uint64_t count, unsigned long long *hash) {
+__global__ void addHash(const uint64_t *words, uint64_t count,
+                        unsigned long long *hash) {
   uint64_t sum = 0;
   for (uint64_t i = blockIdx.x * uint64_t{blockDim.x} + threadIdx.x; i < count;
        i += gridDim.x * uint64_t{blockDim.x}) {
@@ -36,7 +38,8 @@ __global__ void addHash(const uint64_t *words, uint64_t count, unsigned long lon
 }
 
 __global__ void holdUntil(volatile uint32_t *released, uint32_t value) {
-  while (*released < value) __nanosleep(200);
+  while (*released < value)
+    __nanosleep(200);
 }
 
 constexpr uint32_t gridBlocks = 528;
@@ -47,26 +50,29 @@ uint32_t chunksOf(uint64_t bytes, uint32_t sliceBytes) {
   return static_cast<uint32_t>((bytes + sliceBytes - 1) / sliceBytes);
 }
 
-}  // namespace
+} // namespace
 
 void fillRows(void *rows, uint64_t bytes, uint64_t seed, cudaStream_t stream) {
-  fill<<<gridBlocks, blockThreads, 0, stream>>>(static_cast<uint32_t *>(rows), bytes / 4, seed);
+  fill<<<gridBlocks, blockThreads, 0, stream>>>(static_cast<uint32_t *>(rows),
+                                                bytes / 4, seed);
 }
 
-void fillWeights(float *weights, uint64_t count, uint64_t seed, cudaStream_t stream) {
+void fillWeights(float *weights, uint64_t count, uint64_t seed,
+                 cudaStream_t stream) {
   fillFloats<<<gridBlocks, blockThreads, 0, stream>>>(weights, count, seed);
 }
 
-void hashBytes(const void *memory, uint64_t bytes, unsigned long long *hash, cudaStream_t stream) {
-  addHash<<<gridBlocks, blockThreads, 0, stream>>>(static_cast<const uint64_t *>(memory), bytes / 8, hash);
+void hashBytes(const void *memory, uint64_t bytes, unsigned long long *hash,
+               cudaStream_t stream) {
+  addHash<<<gridBlocks, blockThreads, 0, stream>>>(
+      static_cast<const uint64_t *>(memory), bytes / 8, hash);
 }
 
 void hold(volatile uint32_t *released, uint32_t value, cudaStream_t stream) {
   holdUntil<<<1, 1, 0, stream>>>(released, value);
 }
 
-template <class T>
-T *Rank::alloc(uint64_t bytes) {
+template <class T> T *Rank::alloc(uint64_t bytes) {
   // Handles of memory name whole blocks of 2 MiB: no two buffers share one.
   constexpr uint64_t block = 2 << 20;
   void *memory = nullptr;
@@ -78,13 +84,18 @@ T *Rank::alloc(uint64_t bytes) {
 Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
     : meeting_(meeting), workload_(workload), self_(self) {
   must(cudaSetDevice(static_cast<int>(self)), "choosing a GPU");
-  for (uint32_t peer = 0; !meeting.isProcesses && peer < meeting.ranks; peer++) {
-    if (peer == self) continue;
-    const cudaError_t error = cudaDeviceEnablePeerAccess(static_cast<int>(peer), 0);
-    if (error != cudaErrorPeerAccessAlreadyEnabled) must(error, "enabling peer access");
+  for (uint32_t peer = 0; !meeting.isProcesses && peer < meeting.ranks;
+       peer++) {
+    if (peer == self)
+      continue;
+    const cudaError_t error =
+        cudaDeviceEnablePeerAccess(static_cast<int>(peer), 0);
+    if (error != cudaErrorPeerAccessAlreadyEnabled)
+      must(error, "enabling peer access");
     (void)cudaGetLastError();
   }
-  must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+  must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
+       "creating a stream");
   uint32_t landingRows = 0;
   const std::vector<uint8_t> bytes = workload.tables(self, landingRows);
   const uint64_t entries = uint64_t{workload.tokens} * topk;
@@ -93,8 +104,10 @@ Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
   auto *tables = alloc<uint8_t>(bytes.size());
   auto *places = alloc<Place>(entries * sizeof(Place));
   auto *head = alloc<cuda::DevicePlanHead>(sizeof(cuda::DevicePlanHead));
-  must(cudaMemcpy(tables, bytes.data(), bytes.size(), cudaMemcpyHostToDevice), "copying tables");
-  must(cudaMemcpy(places, workload.places[self].data(), entries * sizeof(Place), cudaMemcpyHostToDevice),
+  must(cudaMemcpy(tables, bytes.data(), bytes.size(), cudaMemcpyHostToDevice),
+       "copying tables");
+  must(cudaMemcpy(places, workload.places[self].data(), entries * sizeof(Place),
+                  cudaMemcpyHostToDevice),
        "copying places");
   must(cudaMemset(head, 0, sizeof(cuda::DevicePlanHead)), "clearing a head");
   tables_ = workload.layout().tables(tables, places, workload.remoteTokens());
@@ -106,7 +119,8 @@ Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
   combined_ = alloc<uint8_t>(workload.tokens * rowBytes);
   hash_ = alloc<unsigned long long>(sizeof *hash_);
   signals_ = alloc<cuda::DeviceSignals>(sizeof(cuda::DeviceSignals));
-  must(cudaMemset(signals_, 0, sizeof(cuda::DeviceSignals)), "clearing signals");
+  must(cudaMemset(signals_, 0, sizeof(cuda::DeviceSignals)),
+       "clearing signals");
   must(cudaMallocHost(reinterpret_cast<void **>(&failure_), sizeof *failure_),
        "allocating a record of failures");
   *failure_ = {};
@@ -116,7 +130,8 @@ Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
 
   // Chunks of one token and slices of 1536 bytes need the most flags; a combine
   // gradient has two flags of a chunk.
-  const uint64_t flags = uint64_t{workload.ranks} * (workload.tokens + 1) * chunksOf(rowBytes, 1536);
+  const uint64_t flags = uint64_t{workload.ranks} * (workload.tokens + 1) *
+                         chunksOf(rowBytes, 1536);
   const uint64_t pushed = entries * workload.ranks;
   const uint64_t sizes[sharedBuffers] = {
       sizeof(cuda::DeviceSignals),
@@ -131,7 +146,8 @@ Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
   };
   void *own[sharedBuffers];
   for (uint32_t b = 0; b < sharedBuffers; b++) {
-    own[b] = b == inboxBuffer ? static_cast<void *>(signals_) : alloc<uint8_t>(sizes[b]);
+    own[b] = b == inboxBuffer ? static_cast<void *>(signals_)
+                              : alloc<uint8_t>(sizes[b]);
     if (b == flagsBuffer || b == pushedFlagsBuffer || b == pushedBuffer)
       must(cudaMemset(own[b], 0, sizes[b]), "clearing flags");
   }
@@ -145,7 +161,8 @@ Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
 Rank::~Rank() {
   cudaStreamSynchronize(stream_);
   unshareBuffers(meeting_, self_);
-  for (void *memory : allocated_) cudaFree(memory);
+  for (void *memory : allocated_)
+    cudaFree(memory);
   cudaFreeHost(failure_);
   cudaStreamDestroy(stream_);
 }
@@ -168,12 +185,14 @@ OnePassCommon Rank::common(const Shape &shape) const {
   return common;
 }
 
-cuda::ToldAddresses Rank::told(std::initializer_list<SharedBuffer> buffers) const {
+cuda::ToldAddresses
+Rank::told(std::initializer_list<SharedBuffer> buffers) const {
   cuda::ToldAddresses told{};
   for (uint32_t peer = 0; peer < workload_.ranks; peer++) {
     uint32_t index = 0;
     for (const SharedBuffer buffer : buffers) {
-      told.of[peer][index++] = reinterpret_cast<uint64_t>(meeting_.mapped[self_][peer][buffer]);
+      told.of[peer][index++] =
+          reinterpret_cast<uint64_t>(meeting_.mapped[self_][peer][buffer]);
     }
   }
   return told;
@@ -253,15 +272,19 @@ void Rank::poison() {
 uint64_t Rank::hash() {
   unsigned long long hash = 0;
   must(cudaMemsetAsync(hash_, 0, sizeof hash, stream_), "hashing");
-  for (const auto &[memory, bytes] : outputs_) hashBytes(memory, bytes, hash_, stream_);
-  must(cudaMemcpyAsync(&hash, hash_, sizeof hash, cudaMemcpyDeviceToHost, stream_), "hashing");
+  for (const auto &[memory, bytes] : outputs_)
+    hashBytes(memory, bytes, hash_, stream_);
+  must(cudaMemcpyAsync(&hash, hash_, sizeof hash, cudaMemcpyDeviceToHost,
+                       stream_),
+       "hashing");
   must(cudaStreamSynchronize(stream_), "hashing");
   if (failure_->code != 0) {
-    std::fprintf(stderr, "rank %u: a wait for rank %u failed with code %u in epoch %u\n", self_,
-                 failure_->peer, failure_->code, failure_->epoch);
+    std::fprintf(
+        stderr, "rank %u: a wait for rank %u failed with code %u in epoch %u\n",
+        self_, failure_->peer, failure_->code, failure_->epoch);
     std::_Exit(1);
   }
   return hash;
 }
 
-}  // namespace fusco::variants
+} // namespace fusco::variants

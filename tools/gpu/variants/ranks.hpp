@@ -24,7 +24,8 @@ namespace fusco::variants {
 constexpr uint32_t mostRanks = 8;
 
 inline void must(cudaError_t error, const char *what) {
-  if (error == cudaSuccess) return;
+  if (error == cudaSuccess)
+    return;
   std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
   std::_Exit(1);
 }
@@ -48,8 +49,8 @@ struct Meeting {
   bool isProcesses;
   std::atomic<uint32_t> arrived{0};
   std::atomic<uint32_t> turn{0};
-  volatile uint32_t released = 0;  // what hold() waits for
-  volatile bool isOver = false;    // no time is left
+  volatile uint32_t released = 0; // what hold() waits for
+  volatile bool isOver = false;   // no time is left
   void *address[mostRanks][sharedBuffers];
   cudaIpcMemHandle_t handle[mostRanks][sharedBuffers];
   // [of][rank]: where rank `rank` addresses a buffer of rank `of`.
@@ -65,24 +66,30 @@ struct Meeting {
       turn.fetch_add(1);
       return;
     }
-    while (turn.load() == now) std::this_thread::yield();
+    while (turn.load() == now)
+      std::this_thread::yield();
   }
 };
 
 // Publishes the buffers of a rank, and returns those of all ranks as this rank
 // addresses them.
-inline void shareBuffers(Meeting &meeting, uint32_t self, void *const own[sharedBuffers]) {
+inline void shareBuffers(Meeting &meeting, uint32_t self,
+                         void *const own[sharedBuffers]) {
   for (uint32_t b = 0; b < sharedBuffers; b++) {
     meeting.address[self][b] = own[b];
-    if (meeting.isProcesses) must(cudaIpcGetMemHandle(&meeting.handle[self][b], own[b]), "sharing memory");
+    if (meeting.isProcesses)
+      must(cudaIpcGetMemHandle(&meeting.handle[self][b], own[b]),
+           "sharing memory");
   }
   meeting.barrier();
   for (uint32_t rank = 0; rank < meeting.ranks; rank++) {
     for (uint32_t b = 0; b < sharedBuffers; b++) {
       void *&at = meeting.mapped[rank][self][b];
       at = meeting.address[rank][b];
-      if (!meeting.isProcesses || rank == self) continue;
-      must(cudaIpcOpenMemHandle(&at, meeting.handle[rank][b], cudaIpcMemLazyEnablePeerAccess),
+      if (!meeting.isProcesses || rank == self)
+        continue;
+      must(cudaIpcOpenMemHandle(&at, meeting.handle[rank][b],
+                                cudaIpcMemLazyEnablePeerAccess),
            "mapping memory");
     }
   }
@@ -102,10 +109,11 @@ inline void unshareBuffers(Meeting &meeting, uint32_t self) {
 // Runs work(meeting, rank) on every rank. Returns whether all ended well.
 // Nothing of CUDA may have been called by this process before, if the ranks are
 // processes.
-template <class F>
-bool runRanks(uint32_t ranks, bool isProcesses, F work) {
-  void *memory = mmap(nullptr, sizeof(Meeting), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return false;
+template <class F> bool runRanks(uint32_t ranks, bool isProcesses, F work) {
+  void *memory = mmap(nullptr, sizeof(Meeting), PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED)
+    return false;
   Meeting &meeting = *new (memory) Meeting{};
   meeting.ranks = ranks;
   meeting.isProcesses = isProcesses;
@@ -125,17 +133,21 @@ bool runRanks(uint32_t ranks, bool isProcesses, F work) {
     for (size_t ended = 0; ended < children.size(); ended++) {
       int status = 0;
       wait(&status);
-      if (status == 0) continue;
+      if (status == 0)
+        continue;
       isGood = false;
-      for (const pid_t child : children) kill(child, SIGKILL);
+      for (const pid_t child : children)
+        kill(child, SIGKILL);
     }
   } else {
     std::vector<std::thread> threads;
-    for (uint32_t rank = 0; rank < ranks; rank++) threads.emplace_back([&, rank] { work(meeting, rank); });
-    for (std::thread &thread : threads) thread.join();
+    for (uint32_t rank = 0; rank < ranks; rank++)
+      threads.emplace_back([&, rank] { work(meeting, rank); });
+    for (std::thread &thread : threads)
+      thread.join();
   }
   munmap(memory, sizeof(Meeting));
   return isGood;
 }
 
-}  // namespace fusco::variants
+} // namespace fusco::variants

@@ -15,7 +15,8 @@ struct Present : Tuning {};
 struct Ahead : Tuning {
   static constexpr uint32_t ahead = 4;
 };
-// Half the registers for sums, so that a lane reads all of its pieces of a row at once.
+// Half the registers for sums, so that a lane reads all of its pieces of a row
+// at once.
 struct OwnFirst : Tuning {
   static constexpr bool ownFirst = true;
   static constexpr uint32_t ahead = 7;
@@ -58,17 +59,19 @@ struct TaggedOwnFirst : OwnFirstEarly {
 };
 
 template <class T>
-cudaError_t launch(const SumParams &params, const OnePassGrid &grid, cudaStream_t stream) {
+cudaError_t launch(const SumParams &params, const OnePassGrid &grid,
+                   cudaStream_t stream) {
   return cuda::launchOnePass<cuda::one_pass_sum::Shared<T>>(
-      cuda::one_pass_sum::sumKernel<T, DeviceBf16, DeviceBf16>, params, grid, T::warps, stream);
+      cuda::one_pass_sum::sumKernel<T, DeviceBf16, DeviceBf16>, params, grid,
+      T::warps, stream);
 }
 
-template <class T>
-SumVariant variant(const char *name) {
-  return {name, cuda::SliceOf<DeviceBf16, DeviceBf16, T::stageBytes>::elements, launch<T>};
+template <class T> SumVariant variant(const char *name) {
+  return {name, cuda::SliceOf<DeviceBf16, DeviceBf16, T::stageBytes>::elements,
+          launch<T>};
 }
 
-}  // namespace
+} // namespace
 
 std::vector<SumVariant> sumVariants() {
   return {variant<Present>("present"),
@@ -85,4 +88,4 @@ std::vector<SumVariant> sumVariants() {
           variant<TaggedOwnFirst>("own first, 7 ahead, asks early, tagged")};
 }
 
-}  // namespace fusco::variants
+} // namespace fusco::variants
