@@ -61,6 +61,11 @@ export interface BenchAddon extends Addon {
   cudaSpin(context: NativeCudaContext, rank: number, nanoseconds: number): void;
   /** Occupies all SMs of the rank's device but `smsLeft` for this time, at most 10 s; enqueues. */
   cudaOccupy(context: NativeCudaContext, rank: number, smsLeft: number, nanoseconds: number): void;
+  /**
+   * Whether one kernel makes a plan whose tables fit the shared memory of a block (1, at first) or one for each pass does
+   * (0), for all planners of this process.
+   */
+  cudaSmallPlans(areMade: number): void;
 }
 
 let loaded: AddonResult<BenchAddon> | undefined;

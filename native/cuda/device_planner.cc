@@ -97,10 +97,7 @@ void DevicePlanner::enqueue(uint32_t parts) {
     const DeviceGroup &group = context_->groups()[i];
     const OnDevice here(group.device);
     const cudaStream_t stream = context_->leader(group);
-    for (const PlanPart part : {planCounts, planSlots, planForward}) {
-      if ((parts & part) == 0) continue;
-      context_->check(launchPlanPart(params_[i], part, nullptr, stream), "launching a part of a plan");
-    }
+    context_->check(launchPlan(params_[i], parts, nullptr, stream), "launching a plan");
   }
 }
 

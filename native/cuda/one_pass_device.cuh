@@ -37,10 +37,13 @@ __device__ inline uint32_t chunksOf(uint32_t tokens, uint32_t chunkTokens) {
 }
 
 // For a launch that may start before the one in front of it on the stream has ended: waits until that has
-// ended, and allows the next launch to start.
+// ended, and everything that it has stored is seen.
+__device__ inline void awaitPrevious() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+// Allows the next launch to start, if it waits in this way.
+__device__ inline void allowNext() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 __device__ inline void awaitStreamOrder() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  awaitPrevious();
+  allowNext();
 }
 
 // Tells device `peer` that this device is ready for the call.

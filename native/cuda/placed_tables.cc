@@ -86,6 +86,7 @@ PlacedTables::PlacedTables(CudaContext &context, uint32_t contextRank, const Spe
   const auto words = [&](uint64_t at) { return reinterpret_cast<const uint32_t *>(memory_ + at); };
   const auto halves = [&](uint64_t at) { return reinterpret_cast<const uint16_t *>(memory_ + at); };
   params_.sizes = sizes;
+  layPlanBuffer(sizes, nullptr, params_.offsets);
   params_.placement = {words(rankFirst), halves(instanceRank), halves(instanceNode), halves(instanceExpert),
                        words(hostFirst), halves(hosts),        words(groupFirst),    words(groupOf)};
   params_.candidateFirst = candidates.isSingle ? nullptr : words(first);

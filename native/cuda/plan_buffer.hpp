@@ -2,10 +2,11 @@
 // options and limits alone. Self-contained: nothing in it refers to the host or to another buffer.
 //
 //   state | facts of all ranks | blocks and runs | entries | forwarding (hierarchical plans)
-//   | what exchanges read | work
+//   | what exchanges read | work | what other devices, or other processes, tell of their tokens
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "fusco_planning.h"
 #include "one_pass_plan.hpp"
@@ -35,6 +36,7 @@ struct PlanSizes {
   uint32_t tiles;        // of entries: what one warp counts
   uint32_t tileEntries;
   uint32_t isFlat;
+  uint32_t isSmall;  // one block can make the plan of a rank
   fusco_balance balance;
 
   FUSCO_ON_BOTH uint64_t maxEntries() const { return uint64_t{maxTokens} * topk; }
@@ -56,6 +58,7 @@ struct PlanState {
   uint32_t rule;        // fusco_balance
   uint32_t idDtype;     // fusco_id_dtype, of badValue
   uint32_t barrier[2];  // DispatchParams::barrier
+  uint32_t told;        // ranks of the device that have told their rows per node; of its first rank
 };
 
 // Addresses in one plan buffer.
@@ -94,15 +97,13 @@ struct PlanBuffer {
   uint32_t *offset;       // [forwarded + 1]: S_DISTRIBUTE_OFFSET
   uint32_t *distributed;  // [distributed]: S_DISTRIBUTE_ENTRY
 
-  // What exchanges read besides `place`, as if the rank were alone on its device. The last five are filled
-  // where other devices, or other processes, take part.
+  // What exchanges read besides `place`, as if the rank were alone on its device. The last three, and the two
+  // of arrivals, are filled where other devices, or other processes, take part.
   DevicePlanHead *head;    // [1]
   PaddingRange *paddings;  // [local], as many as the head says
   OnePassHead *onePass;    // [1]
   Place *send;             // [tokens, topk]: OnePassTables::send
   SumTerm *terms;          // [tokens, topk]: OnePassTables::terms
-  uint32_t *arrival;       // [ranks - 1, maxTokens, topk]: OnePassTables::arrival
-  uint32_t *arrivalRow;    // [ranks - 1, maxTokens]: OnePassTables::arrivalRow
 
   // Work of planning; unused afterwards.
   uint64_t *tileBad;       // [tiles], as PlanState::badEntry
@@ -110,10 +111,14 @@ struct PlanBuffer {
   uint32_t *tileRows;      // [nodes, tiles], forwarded rows
   uint32_t *tileEntries;   // [nodes, tiles], distributed entries
   uint32_t *nodeEntries;   // [nodes]
+  uint16_t *toNode;        // [tokens, topk], node to which each entry's row is forwarded, or noNode
   uint32_t *before;        // [instances]
   uint32_t *totals;        // [instances]
   int64_t *quotaWords;     // see quotaTables
   uint32_t *quotaIndices;  // likewise
+
+  uint32_t *arrival;     // [ranks - 1, maxTokens, topk]: OnePassTables::arrival
+  uint32_t *arrivalRow;  // [ranks - 1, maxTokens]: OnePassTables::arrivalRow
 };
 
 // Lays arrays one after the other, at multiples of planBufferAlign.
@@ -172,19 +177,31 @@ FUSCO_ON_BOTH inline uint64_t layPlanBuffer(const PlanSizes &sizes, uint8_t *bas
   take(buffer.onePass, 1);
   take(buffer.send, entries);
   take(buffer.terms, entries);
-  take(buffer.arrival, sizes.maxRemoteTokens() * sizes.topk);
-  take(buffer.arrivalRow, sizes.maxRemoteTokens());
   take(buffer.tileBad, sizes.tiles);
   take(buffer.tileCounts, uint64_t{sizes.targets} * sizes.tiles);
   take(buffer.tileRows, uint64_t{nodes} * sizes.tiles);
   take(buffer.tileEntries, uint64_t{nodes} * sizes.tiles);
   take(buffer.nodeEntries, nodes);
+  take(buffer.toNode, forwarded);
   take(buffer.before, sizes.instances);
   take(buffer.totals, sizes.instances);
   take(buffer.quotaWords,
        quotas * (2 * uint64_t{sizes.instances} + 2 * uint64_t{sizes.groups} + 2 * uint64_t{sizes.ranks}));
   take(buffer.quotaIndices, quotas * (uint64_t{sizes.experts} + sizes.groups + 4 * uint64_t{sizes.ranks}));
+  take(buffer.arrival, sizes.maxRemoteTokens() * sizes.topk);
+  take(buffer.arrivalRow, sizes.maxRemoteTokens());
   return memory.at;
+}
+
+// The tables of a plan buffer at `base`. `offsets`: those of one at address 0, so that kernels need not lay
+// them out.
+FUSCO_ON_BOTH inline PlanBuffer tablesAt(const PlanBuffer &offsets, uint8_t *base) {
+  uintptr_t addresses[sizeof(PlanBuffer) / sizeof(uintptr_t)];
+  memcpy(addresses, &offsets, sizeof addresses);
+  for (uintptr_t &address : addresses) address += reinterpret_cast<uintptr_t>(base);
+  PlanBuffer buffer;
+  memcpy(&buffer, addresses, sizeof buffer);
+  return buffer;
 }
 
 // What a rank tells another one: addresses in the plan buffer of the other rank, or in the memory that takes

@@ -1,21 +1,26 @@
-// The kernels that plan on the device: one for each pass, or all passes of a process in one block.
+// The kernels that plan on the device, one for each pass; small_plan_kernels.cu has those of small plans.
+//
+// A kernel of a plan may start before the one in front of it has ended, which saves the time of a launch. All
+// of its threads then wait for that end before they read or write anything, so that memory is as if kernels
+// ran one after the other; a kernel that has ended has waited for the one in front of it. The first kernel of
+// a call starts when everything in front of it on the stream has ended. Kernels that wait for other processes
+// let the next one start only when they have waited, so that blocks which do nothing leave the SMs free.
 
 #include <algorithm>
 
-#include "edges_device.cuh"
 #include "plan_device.cuh"
+#include "plan_edges_device.cuh"
+#include "plan_launch.hpp"
 
 namespace fusco::cuda {
 
 namespace {
 
-constexpr uint32_t tileWarps = 4;  // of a block
+constexpr uint32_t tileWarps = 8;  // of a block: the counters of a key fill a sector of memory
 constexpr uint32_t tileThreads = tileWarps * warpSize_;
-constexpr uint32_t tableThreads = 1024;
-constexpr uint32_t landingThreads = 128;
-// A fused kernel has one warp for each tile of a rank.
-constexpr uint32_t fusedWarps = 32;
-constexpr uint32_t fusedThreads = fusedWarps * warpSize_;
+constexpr uint32_t mostTableThreads = 1024;
+constexpr uint32_t leastTableThreads = 256;
+constexpr uint32_t tellThreads = 512;
 
 // State of the signals between processes; `control` is null where one process has all ranks.
 struct Signals {
@@ -27,161 +32,200 @@ __device__ bool isGivenUp(const Signals &signals) {
   return signals.control != nullptr && *static_cast<const volatile uint32_t *>(&signals.control->failed) != 0;
 }
 
-// The number of a warp in the grid's x dimension.
-__device__ uint32_t warpNumber() { return (blockIdx.x * blockDim.x + threadIdx.x) / warpSize_; }
+__device__ uint32_t firstOfBlock() { return blockIdx.x * blockWarps(); }
 
 __global__ void __launch_bounds__(tileThreads) routeTiles(const __grid_constant__ PlanParams params) {
-  if (warpNumber() < params.sizes.tiles) routeTile(params, blockIdx.y, warpNumber());
+  awaitStreamOrder();
+  routeBlock(params, blockIdx.y, firstOfBlock());
 }
 
-__global__ void scanTargets(const __grid_constant__ PlanParams params) {
-  if (warpNumber() < params.sizes.targets) scanTarget(params, blockIdx.y, warpNumber());
+__global__ void __launch_bounds__(tileThreads) scanTargets(const __grid_constant__ PlanParams params) {
+  awaitStreamOrder();
+  scanBlock(params, blockIdx.y, firstOfBlock());
 }
 
 // A block for each rank.
-__global__ void __launch_bounds__(tableThreads)
-    layRanks(const __grid_constant__ PlanParams params, const Signals signals) {
-  __shared__ uint32_t shared[warpSize_];
-  if (!isGivenUp(signals)) layTables(params, blockIdx.x, shared);
+__global__ void __launch_bounds__(mostTableThreads) layRanks(const __grid_constant__ PlanParams params) {
+  __shared__ BlockWords shared;
+  awaitStreamOrder();
+  layBlock(params, blockIdx.x, shared);
+}
+
+// The same for the rank of this process, behind the begin edge.
+__global__ void __launch_bounds__(mostTableThreads)
+    layProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon common) {
+  __shared__ BlockWords shared;
+  awaitPrevious();
+  const bool hasFacts = ProcessEdges(common).begin();
+  allowNext();
+  if (hasFacts) layBlock(params, 0, shared);
 }
 
 __global__ void __launch_bounds__(tileThreads)
     placeTiles(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  if (warpNumber() < params.sizes.tiles) placeTile(params, blockIdx.y, warpNumber());
+  awaitStreamOrder();
+  if (!isGivenUp(signals)) placeBlock(params, blockIdx.y, firstOfBlock());
 }
 
-__global__ void __launch_bounds__(tileThreads)
-    countForwardedTiles(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  if (warpNumber() < params.sizes.tiles) countForwarded(params, blockIdx.y, warpNumber());
-}
+// What tellRanks does.
+struct TellWork {
+  bool scans;  // the counts of nodes
+  bool lays;   // landing rows, which takes that all ranks have told their counts
+};
 
-__global__ void scanNodes(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  if (warpNumber() < params.sizes.nodes) scanNode(params, blockIdx.y, warpNumber());
-}
-
-// A block for each rank.
-__global__ void layForwardRanks(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (!isGivenUp(signals)) layForward(params, blockIdx.x);
-}
-
-__global__ void __launch_bounds__(tileThreads)
-    forwardTiles(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  if (warpNumber() < params.sizes.tiles) forwardTile(params, blockIdx.y, warpNumber());
-}
-
-// The grid's y dimension counts the other ranks.
-__global__ void __launch_bounds__(tileThreads)
-    takeArrivals(const __grid_constant__ PlanParams params, const Signals signals) {
-  if (isGivenUp(signals)) return;
-  takeArrival(params, 0, blockIdx.y, blockIdx.x * uint64_t{blockDim.x} + threadIdx.x,
-              gridDim.x * uint64_t{blockDim.x});
-}
-
-// Calls pass(number) with the numbers below `count`, one for each warp at a time, and waits for the block.
-template <class F>
-__device__ void byWarps(uint32_t count, F pass) {
-  for (uint32_t number = blockWarp(); number < count; number += fusedWarps) pass(number);
-  __syncthreads();
-}
-
-// One block, for the rank of this process, which waits for the others.
-__global__ void __launch_bounds__(fusedThreads, 1)
-    planProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon signals) {
-  __shared__ uint32_t shared[warpSize_];
-  const PlanSizes &sizes = params.sizes;
-  const uint32_t epoch = epochOf(signals);
-  const auto hasFailedHere = [&] { return __syncthreads_or(hasFailed(signals) ? 1 : 0) != 0; };
-  byWarps(sizes.tiles, [&](uint32_t tile) { routeTile(params, 0, tile); });
-  byWarps(sizes.targets, [&](uint32_t key) { scanTarget(params, 0, key); });
-  beginEdgeAt(signals, epoch, threadIdx.x, nullptr);
-  if (!hasFailedHere()) {
-    layTables(params, 0, shared);
-    __syncthreads();
-    byWarps(sizes.tiles, [&](uint32_t tile) { placeTile(params, 0, tile); });
-    if (sizes.isFlat == 0) {
-      byWarps(sizes.tiles, [&](uint32_t tile) { countForwarded(params, 0, tile); });
-      byWarps(sizes.nodes, [&](uint32_t node) { scanNode(params, 0, node); });
-    }
+// A block for each rank that scans; else one.
+__global__ void __launch_bounds__(tellThreads)
+    tellRanks(const __grid_constant__ PlanParams params, const TellWork work) {
+  __shared__ BlockWords shared;
+  awaitStreamOrder();
+  if (work.scans) {
+    const uint32_t rank = params.rankOf[blockIdx.x];
+    scanNodes(params.sizes, bufferOf(params, rank), GlobalPeers(params, rank));
   }
-  __syncthreads();
-  endEdgeAt(signals, epoch, threadIdx.x);
-  if (hasFailedHere()) return;
-  for (uint32_t from = 0; from < sizes.ranks; from++) {
-    takeArrival(params, 0, from, threadIdx.x, blockDim.x);
+  if (!work.lays || (work.scans && !isLastToTell(params, shared))) return;
+  layForwardBlock(params);
+}
+
+// All of it for the rank of this process, around the end edge. In flat plans only the edge.
+__global__ void __launch_bounds__(tellThreads)
+    tellProcess(const __grid_constant__ PlanParams params, const __grid_constant__ OnePassCommon common) {
+  awaitPrevious();
+  const bool isFlat = params.sizes.isFlat != 0;
+  const uint32_t rank = params.rankOf[0];
+  const ProcessEdges edges(common);
+  if (!isFlat && !edges.hasFailedHere()) {
+    scanNodes(params.sizes, bufferOf(params, rank), GlobalPeers(params, rank));
   }
-  if (sizes.isFlat != 0) return;
-  layForward(params, 0);
-  __syncthreads();
-  byWarps(sizes.tiles, [&](uint32_t tile) { forwardTile(params, 0, tile); });
+  const bool hasFacts = edges.end();
+  allowNext();
+  if (!isFlat && hasFacts) layForwardBlock(params);
+}
+
+// The grid's y dimension counts the local ranks that forward, and then the ranks whose arrivals are taken.
+__global__ void __launch_bounds__(tileThreads)
+    forwardTiles(const __grid_constant__ PlanParams params, const Signals signals,
+                 const uint32_t forwarders) {
+  awaitStreamOrder();
+  if (isGivenUp(signals)) return;
+  if (blockIdx.y < forwarders) {
+    forwardBlock(params, blockIdx.y, firstOfBlock());
+  } else {
+    takeBlock(params, blockIdx.y - forwarders, blockIdx.x, gridDim.x);
+  }
 }
 
 uint32_t ceilDiv(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
 
-// A warp for each of `count` tiles or keys of each local rank.
-dim3 warpGrid(const PlanParams &params, uint32_t count) {
-  return {ceilDiv(count, tileWarps), params.localRanks};
-}
-
-void launchSlots(const PlanParams &params, const Signals &signals, cudaStream_t stream) {
-  const PlanSizes &sizes = params.sizes;
-  const dim3 tiles = warpGrid(params, sizes.tiles);
-  layRanks<<<params.localRanks, tableThreads, 0, stream>>>(params, signals);
-  placeTiles<<<tiles, tileThreads, counterBytes(sizes.targets, 1, tileWarps), stream>>>(params, signals);
-  if (sizes.isFlat != 0) return;
-  countForwardedTiles<<<tiles, tileThreads, counterBytes(sizes.nodes, 2, tileWarps), stream>>>(params,
-                                                                                               signals);
-  scanNodes<<<warpGrid(params, sizes.nodes), tileThreads, 0, stream>>>(params, signals);
-}
-
-void launchForward(const PlanParams &params, const Signals &signals, cudaStream_t stream) {
-  const PlanSizes &sizes = params.sizes;
-  if (signals.control != nullptr) {
-    const uint32_t blocks = std::max(1u, ceilDiv(static_cast<uint32_t>(sizes.maxEntries()), 8 * tileThreads));
-    takeArrivals<<<dim3(blocks, sizes.ranks), tileThreads, 0, stream>>>(params, signals);
+// Launches kernels of a plan, one after the other.
+class PlanLauncher {
+ public:
+  PlanLauncher(const PlanParams &params, const OnePassCommon *signals, cudaStream_t stream)
+      : params_(params), sizes_(params.sizes), signals_(signals), stream_(stream) {
+    if (signals != nullptr) state_.control = signals->control;
   }
-  if (sizes.isFlat != 0) return;
-  layForwardRanks<<<params.localRanks, landingThreads, sizeof(ForwardShared), stream>>>(params, signals);
-  forwardTiles<<<warpGrid(params, sizes.tiles), tileThreads, counterBytes(sizes.nodes, 2, tileWarps),
-                 stream>>>(params, signals);
-}
 
-// Bytes of dynamic shared memory of a fused kernel.
-uint32_t fusedBytes(const PlanSizes &sizes) {
-  uint32_t bytes = counterBytes(sizes.targets, 1, fusedWarps);
-  if (sizes.isFlat == 0) {
-    bytes = std::max(bytes, counterBytes(sizes.nodes, 2, fusedWarps));
-    bytes = std::max(bytes, static_cast<uint32_t>(sizeof(ForwardShared)));
+  void counts() {
+    launch(routeTiles, warpGrid(sizes_.tiles), tileThreads, tileBytes(true, false), params_);
+    launch(scanTargets, warpGrid(sizes_.targets), tileThreads, 0, params_);
   }
-  return bytes;
-}
+
+  void slots() {
+    const uint32_t tableBytes = stagedTableBytes(sizes_);
+    const uint32_t threads =
+        std::clamp(ceilDiv(sizes_.instances, warpSize_) * warpSize_, leastTableThreads, mostTableThreads);
+    if (signals_ == nullptr) {
+      launch(layRanks, params_.localRanks, threads, tableBytes, params_);
+    } else {
+      launch(layProcess, 1, threads, tableBytes, params_, *signals_);
+    }
+    launch(placeTiles, warpGrid(sizes_.tiles), tileThreads, tileBytes(true, !isFlat()), params_, state_);
+  }
+
+  // `lays`: no other device is waited for before landing rows are laid out.
+  void tell(bool lays) {
+    const uint32_t bytes = sizeof(ForwardShared);
+    if (signals_ != nullptr) {
+      launch(tellProcess, 1, tellThreads, isFlat() ? 0 : bytes, params_, *signals_);
+    } else if (!isFlat()) {
+      launch(tellRanks, params_.localRanks, tellThreads, bytes, params_, TellWork{true, lays});
+    }
+  }
+
+  void layLandings() {
+    if (!isFlat()) launch(tellRanks, 1, tellThreads, sizeof(ForwardShared), params_, TellWork{false, true});
+  }
+
+  void forward() {
+    const uint32_t forwarders = isFlat() ? 0 : params_.localRanks;
+    const uint32_t takers = signals_ == nullptr ? 0 : sizes_.ranks;
+    if (forwarders + takers == 0) return;
+    dim3 grid(1, forwarders + takers);
+    if (forwarders > 0) grid.x = ceilDiv(sizes_.tiles, tileWarps);
+    if (takers > 0) {
+      const auto entries = static_cast<uint32_t>(sizes_.maxEntries());
+      grid.x = std::max(grid.x, ceilDiv(entries, 8 * tileThreads));
+    }
+    launch(forwardTiles, grid, tileThreads, tileBytes(false, true), params_, state_, forwarders);
+  }
+
+  cudaError_t error() const { return error_; }
+
+ private:
+  bool isFlat() const { return sizes_.isFlat != 0; }
+  // A warp for each of `count` tiles or keys of each local rank.
+  dim3 warpGrid(uint32_t count) const { return {ceilDiv(count, tileWarps), params_.localRanks}; }
+  uint32_t tileBytes(bool hasTargets, bool hasNodes) const {
+    return TileShared(sizes_, tileWarps, hasTargets, hasNodes).bytes();
+  }
+
+  template <class... Params, class... Args>
+  void launch(void (*kernel)(Params...), dim3 grid, uint32_t threads, uint32_t sharedBytes,
+              const Args &...args) {
+    if (error_ != cudaSuccess) return;
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = threads;
+    config.dynamicSmemBytes = sharedBytes;
+    config.stream = stream_;
+    config.attrs = &attribute;
+    // What is in front of the first kernel may be anything.
+    config.numAttrs = isFirst_ ? 0 : 1;
+    isFirst_ = false;
+    error_ = cudaLaunchKernelEx(&config, kernel, args...);
+  }
+
+  const PlanParams &params_;
+  const PlanSizes &sizes_;
+  const OnePassCommon *signals_;
+  cudaStream_t stream_;
+  Signals state_{nullptr};
+  bool isFirst_ = true;
+  cudaError_t error_ = cudaSuccess;
+};
 
 }  // namespace
 
-cudaError_t launchPlanPart(const PlanParams &params, PlanPart part, const OnePassCommon *signals,
-                           cudaStream_t stream) {
-  const PlanSizes &sizes = params.sizes;
-  const Signals state = {signals == nullptr ? nullptr : signals->control};
-  if (part == planCounts) {
-    routeTiles<<<warpGrid(params, sizes.tiles), tileThreads, counterBytes(sizes.targets, 1, tileWarps),
-                 stream>>>(params);
-    scanTargets<<<warpGrid(params, sizes.targets), tileThreads, 0, stream>>>(params);
-  } else if (part == planSlots) {
-    launchSlots(params, state, stream);
-  } else {
-    launchForward(params, state, stream);
+cudaError_t launchPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
+                       cudaStream_t stream) {
+  const uint32_t all = planCounts | planSlots | planForward;
+  if (parts == all && isSmallPlan(params, signals)) return launchSmallPlan(params, signals, stream);
+  const bool isWhole = (parts & planForward) != 0 && (parts & planSlots) != 0;
+  PlanLauncher launcher(params, signals, stream);
+  if ((parts & planCounts) != 0) launcher.counts();
+  if ((parts & planSlots) != 0) {
+    launcher.slots();
+    launcher.tell(isWhole);
   }
-  return cudaGetLastError();
-}
-
-bool isFusedPlan(const PlanSizes &sizes) { return sizes.tiles <= fusedWarps; }
-
-cudaError_t launchFusedPlan(const PlanParams &params, const OnePassCommon &signals, cudaStream_t stream) {
-  planProcess<<<1, fusedThreads, fusedBytes(params.sizes), stream>>>(params, signals);
-  return cudaGetLastError();
+  if ((parts & planForward) != 0) {
+    if (!isWhole) launcher.layLandings();
+    launcher.forward();
+  }
+  // Also clears CUDA's own note of a failed launch.
+  const cudaError_t noted = cudaGetLastError();
+  return launcher.error() != cudaSuccess ? launcher.error() : noted;
 }
 
 }  // namespace fusco::cuda

@@ -6,6 +6,7 @@
 #include "failure.hpp"
 #include "plan_layout.h"
 #include "quota_work.hpp"
+#include "small_plan.hpp"
 
 namespace fusco::cuda {
 
@@ -14,32 +15,39 @@ namespace {
 using planning::Placement;
 using planning::Spec;
 
-// Entries that a warp counts, except in small tables: few, since it takes them one after the other, but so
-// many that large tables have few tiles to scan.
-constexpr uint64_t leastTileEntries = 128;
+// Entries that a warp counts: few, since it takes them one after the other, but so many that large tables
+// have few tiles to scan. From 32,768 tokens with eight experts each on a tile has mostTileEntries.
+constexpr uint64_t leastTileEntries = 64;
 constexpr uint64_t mostTileEntries = 256;
 constexpr uint64_t scannedTiles = 1024;
-// A small table has a tile for each warp of a block.
-constexpr uint32_t fewTiles = 32;
 constexpr uint32_t warpLanes_ = 32;
-// Words of counters for each entry of a rank, at most.
+constexpr uint32_t tilesOfBlock = 8;
+// Words of counters for each entry of a full tile, at most: 256 targets, the most of usual models, still have
+// tiles of leastTileEntries.
 constexpr uint64_t counterWordsPerEntry = 4;
 
 uint32_t roundUp(uint64_t value, uint32_t unit) {
   return static_cast<uint32_t>((value + unit - 1) / unit * unit);
 }
 
-// A tile has whole tokens, and all lanes of a warp work on it.
+// A tile has whole tokens, and all lanes of a warp work on it. Some tiles at the end may be empty.
 void layTiles(PlanSizes &sizes) {
   const uint32_t unit = std::lcm(warpLanes_, sizes.topk);
   const uint64_t entries = std::max<uint64_t>(1, sizes.maxEntries());
   // Few tiles for many targets, so that their counters take little memory.
-  const uint64_t mostTiles = std::max<uint64_t>(1, counterWordsPerEntry * entries / sizes.targets);
-  const uint64_t wanted = (entries + mostTiles - 1) / mostTiles;
-  const uint64_t small = (entries + fewTiles - 1) / fewTiles;
-  const uint64_t large = std::clamp(entries / scannedTiles, leastTileEntries, mostTileEntries);
-  sizes.tileEntries = roundUp(std::max(wanted, std::min(large, small)), unit);
-  sizes.tiles = static_cast<uint32_t>((entries + sizes.tileEntries - 1) / sizes.tileEntries);
+  const uint64_t wanted =
+      std::min<uint64_t>(entries, (sizes.targets + counterWordsPerEntry - 1) / counterWordsPerEntry);
+  const uint64_t few = std::clamp(entries / scannedTiles, leastTileEntries, mostTileEntries);
+  sizes.tileEntries = roundUp(std::max(wanted, few), unit);
+  const uint64_t tiles = (entries + sizes.tileEntries - 1) / sizes.tileEntries;
+  // The counters of a tile are in different banks of shared memory.
+  sizes.tiles = static_cast<uint32_t>(tiles | 1);
+  PlanBuffer offsets;
+  layPlanBuffer(sizes, nullptr, offsets);
+  sizes.isSmall = sharedPlanBytes(offsets) <= mostPlanShared ? 1 : 0;
+  if (sizes.isSmall != 0) return;
+  // Those of tilesOfBlock tiles and of one key fill a sector of global memory.
+  sizes.tiles = roundUp(tiles, tilesOfBlock);
 }
 
 // Throws E_LIMIT unless every plan of these options stays within the format.

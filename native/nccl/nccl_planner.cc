@@ -111,21 +111,8 @@ void Planner::plan(const fusco_nccl_call &call, const fusco_ids &ids, uint8_t *b
     params.inbox[rank] = peers.factInbox(rank);
   }
   const cuda::OnePassCommon signals = peers.common({}, 1, digestOf(call));
-  if (cuda::isFusedPlan(sizes_)) {
-    group_->must(cuda::launchFusedPlan(params, signals, stream), "launching a plan");
-  } else {
-    cuda::EdgeParams edge{};
-    edge.common = signals;
-    edge.addresses = peers.addresses();
-    const auto part = [&](cuda::PlanPart number) {
-      group_->must(cuda::launchPlanPart(params, number, &signals, stream), "launching a part of a plan");
-    };
-    part(cuda::planCounts);
-    group_->must(cuda::launchBeginEdge(edge, stream), "gathering the facts of a plan");
-    part(cuda::planSlots);
-    group_->must(cuda::launchEndEdge(signals, stream), "telling where rows go");
-    part(cuda::planForward);
-  }
+  const uint32_t parts = cuda::planCounts | cuda::planSlots | cuda::planForward;
+  group_->must(cuda::launchPlan(params, parts, &signals, stream), "launching a plan");
   group_->leaveStream(stream);
 }
 

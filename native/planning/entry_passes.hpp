@@ -41,16 +41,20 @@ FUSCO_ON_BOTH inline void markMasked(const EntryTables &tables, uint32_t entry) 
   tables.slot[entry] = FUSCO_SLOT_MASKED;
 }
 
-// `position` is that of the entry in its run. The last rows of a run are those beyond the capacity.
-FUSCO_ON_BOTH inline void placeEntry(const EntryTables &tables, uint32_t entry, uint32_t instance,
-                                     uint32_t position) {
+// `position` is that of the entry in its run. The last rows of a run are those beyond the capacity. Returns
+// the slot.
+FUSCO_ON_BOTH inline int32_t placeEntry(const EntryTables &tables, uint32_t entry, uint32_t instance,
+                                        uint32_t position) {
   if (position >= tables.runRows[instance]) {
     tables.slot[entry] = FUSCO_SLOT_DROPPED;
-    return;
+    return FUSCO_SLOT_DROPPED;
   }
-  tables.slot[entry] = static_cast<int32_t>(tables.runRow[instance] + position);
-  if (instance - tables.directFirst >= tables.directEnd - tables.directFirst) return;
-  tables.sendEntry[tables.position[instance] + position] = entry;
+  const auto slot = static_cast<int32_t>(tables.runRow[instance] + position);
+  tables.slot[entry] = slot;
+  if (instance - tables.directFirst < tables.directEnd - tables.directFirst) {
+    tables.sendEntry[tables.position[instance] + position] = entry;
+  }
+  return slot;
 }
 
 // Position of an entry in the order of stores of its tile, whose entries are [first, end): by (instance,
@@ -69,50 +73,50 @@ FUSCO_ON_BOTH inline uint32_t tilePosition(const uint16_t *instance, const int32
   return position;
 }
 
-// What a rank knows of its forwarders, and the lists that it fills; hierarchical plans only.
-struct ForwardLists {
-  uint32_t topk;
-  uint32_t localNode;
-  const uint16_t *instance;      // [tokens, topk]
-  const int32_t *slot;           // [tokens, topk]
-  const uint16_t *instanceRank;  // [instances]
-  const uint16_t *instanceNode;  // [instances]
-  const uint32_t *forwarder;     // [nodes], the rank that forwards there
-  const uint32_t *landingRow;    // [nodes], S_FORWARD_ROW
-  const uint32_t *firstRow;      // [nodes], first of the node's forwarded rows
-  const uint32_t *firstEntry;    // [nodes], first of the node's distributed entries
-  uint32_t *token;               // [forwarded], S_FORWARD_TOKEN
-  int32_t *target;               // [forwarded], S_FORWARD_TARGET
-  uint32_t *offset;              // [forwarded + 1], S_DISTRIBUTE_OFFSET but its last element
-  uint32_t *entry;               // [distributed], S_DISTRIBUTE_ENTRY
-};
+// The node of an entry whose row is not forwarded.
+constexpr uint16_t noNode = UINT16_MAX;
 
-// The list of distributed entries: the node of an entry whose row is forwarded.
-FUSCO_ON_BOTH inline uint32_t forwardKey(const ForwardLists &lists, uint32_t entry) {
-  if (lists.slot[entry] < 0) return noKey;
-  const uint32_t node = lists.instanceNode[lists.instance[entry]];
-  return node == lists.localNode ? noKey : node;
+// The list of distributed entries: the node to which an entry's row is forwarded, or noNode. `node`: that of
+// the entry's instance, if it has a slot.
+FUSCO_ON_BOTH inline uint16_t forwardNode(int32_t slot, uint32_t node, uint32_t localNode) {
+  return slot < 0 || node == localNode ? noNode : static_cast<uint16_t>(node);
 }
 
-// The list of forwarded rows, given forwardKey: each is led by the entry of its token and node with the
-// lowest k. `first` is the first entry of the token.
-FUSCO_ON_BOTH inline bool leadsRow(const ForwardLists &lists, uint32_t first, uint32_t entry, uint32_t node) {
-  for (uint32_t other = first; other < entry; other++) {
-    if (forwardKey(lists, other) == node) return false;
+// The list of forwarded rows: each is led by the entry of its token and node with the lowest k. `nodes`
+// [topk]: forwardNode of the token's entries; that of entry `k` is a node.
+FUSCO_ON_BOTH inline bool leadsRow(const uint16_t *nodes, uint32_t k) {
+  for (uint32_t other = 0; other < k; other++) {
+    if (nodes[other] == nodes[k]) return false;
   }
   return true;
 }
 
-// The lowest slot of a row at its forwarder, where it can land; else its landing row, negative. `row` counts
-// the node's forwarded rows, `end` ends the entries of the token.
-FUSCO_ON_BOTH inline int32_t landingTarget(const ForwardLists &lists, uint32_t leader, uint32_t end,
-                                           uint32_t node, uint32_t row) {
+// What a rank knows of its forwarders, and the lists that it fills; hierarchical plans only.
+struct ForwardLists {
+  uint32_t topk;
+  const uint32_t *forwarder;   // [nodes], the rank that forwards there
+  const uint32_t *landingRow;  // [nodes], S_FORWARD_ROW
+  const uint32_t *firstRow;    // [nodes], first of the node's forwarded rows
+  const uint32_t *firstEntry;  // [nodes], first of the node's distributed entries
+  uint32_t *token;             // [forwarded], S_FORWARD_TOKEN
+  int32_t *target;             // [forwarded], S_FORWARD_TARGET
+  uint32_t *offset;            // [forwarded + 1], S_DISTRIBUTE_OFFSET but its last element
+  uint32_t *entry;             // [distributed], S_DISTRIBUTE_ENTRY
+};
+
+// The lowest slot of a row at its forwarder, where it can land; else its landing row, negative. `leader`: the
+// k of the entry that leads the row; `placeOf(k)`: the rank and the slot of each entry of the token; `row`
+// counts the node's forwarded rows.
+template <class PlaceOf>
+FUSCO_ON_BOTH int32_t landingTarget(const ForwardLists &lists, PlaceOf placeOf, uint32_t leader,
+                                    uint32_t node, uint32_t row) {
   // As unsigned numbers landing rows are above all slots.
   auto target = ~(lists.landingRow[node] + row);
-  for (uint32_t other = leader; other < end; other++) {
-    const int32_t slot = lists.slot[other];
-    if (slot < 0 || lists.instanceRank[lists.instance[other]] != lists.forwarder[node]) continue;
-    if (static_cast<uint32_t>(slot) < target) target = static_cast<uint32_t>(slot);
+  const uint32_t forwarder = lists.forwarder[node];
+  for (uint32_t k = leader; k < lists.topk; k++) {
+    const Place place = placeOf(k);
+    if (place.row < 0 || place.peer != forwarder) continue;
+    if (static_cast<uint32_t>(place.row) < target) target = static_cast<uint32_t>(place.row);
   }
   return static_cast<int32_t>(target);
 }
@@ -123,15 +127,17 @@ FUSCO_ON_BOTH inline void distributeEntry(const ForwardLists &lists, uint32_t en
   lists.entry[lists.firstEntry[node] + position] = entry;
 }
 
-// Writes the forwarded row of a leader of the token; `row` and `position` count the node's rows and
-// distributed entries. Returns whether the row needs a landing row.
-FUSCO_ON_BOTH inline bool forwardRow(const ForwardLists &lists, uint32_t token, uint32_t leader,
-                                     uint32_t node, uint32_t row, uint32_t position) {
+// Writes the forwarded row of a token that entry `leader` of it leads; `row` and `position` count the node's
+// rows and distributed entries. Returns whether the row needs a landing row.
+template <class PlaceOf>
+FUSCO_ON_BOTH bool forwardRow(const ForwardLists &lists, PlaceOf placeOf, uint32_t token, uint32_t leader,
+                              uint32_t node, uint32_t row, uint32_t position) {
   const uint32_t at = lists.firstRow[node] + row;
+  const int32_t target = landingTarget(lists, placeOf, leader, node, row);
   lists.token[at] = token;
   lists.offset[at] = lists.firstEntry[node] + position;
-  lists.target[at] = landingTarget(lists, leader, (token + 1) * lists.topk, node, row);
-  return lists.target[at] < 0;
+  lists.target[at] = target;
+  return target < 0;
 }
 
 }  // namespace fusco::planning

@@ -194,34 +194,40 @@ void placeEntries(const EntryTables &tables, uint32_t entries) {
   }
 }
 
-// What forwardKey and leadsRow read.
-ForwardLists forwardKeys(const Spec &spec, uint32_t rank, const uint16_t *instance, const int32_t *slot) {
-  ForwardLists lists{};
-  lists.topk = spec.topk;
-  lists.localNode = spec.nodeOf(rank);
-  lists.instance = instance;
-  lists.slot = slot;
-  lists.instanceRank = spec.placement.instanceRank.data();
-  lists.instanceNode = spec.placement.instanceNode.data();
-  return lists;
-}
+// A rank's entries with their instances and slots.
+struct SlottedEntries {
+  const Spec *spec;
+  uint32_t rank;
+  const uint16_t *instance;  // [tokens, topk]
+  const int32_t *slot;       // [tokens, topk]
 
-// Calls `use(token, entry, node, leads)` with each entry whose row is forwarded, in order.
+  Place placeOf(uint32_t entry) const {
+    if (slot[entry] < 0) return {0, slot[entry]};
+    return {spec->placement.instanceRank[instance[entry]], slot[entry]};
+  }
+  uint16_t forwardNodeOf(uint32_t entry) const {
+    if (slot[entry] < 0) return noNode;
+    return forwardNode(slot[entry], spec->placement.instanceNode[instance[entry]], spec->nodeOf(rank));
+  }
+};
+
+// Calls `use(token, k, node, leads)` with each entry whose row is forwarded, in order.
 template <class Use>
-void forEachForwarded(const ForwardLists &lists, uint32_t tokens, Use use) {
+void forEachForwarded(const SlottedEntries &entries, uint32_t tokens, Use use) {
+  const uint32_t topk = entries.spec->topk;
+  std::vector<uint16_t> nodes(topk);
   for (uint32_t token = 0; token < tokens; token++) {
-    const uint32_t first = token * lists.topk;
-    for (uint32_t entry = first; entry < first + lists.topk; entry++) {
-      const uint32_t node = forwardKey(lists, entry);
-      if (node != noKey) use(token, entry, node, leadsRow(lists, first, entry, node));
+    for (uint32_t k = 0; k < topk; k++) {
+      nodes[k] = entries.forwardNodeOf(token * topk + k);
+      if (nodes[k] != noNode) use(token, k, nodes[k], leadsRow(nodes.data(), k));
     }
   }
 }
 
 // Rows that the rank sends to each node: one for each token with a kept entry there. [nodes]
-std::vector<uint32_t> countNodeRows(const Spec &spec, const ForwardLists &lists, uint32_t tokens) {
-  std::vector<uint32_t> rows(spec.nodes);
-  forEachForwarded(lists, tokens,
+std::vector<uint32_t> countNodeRows(const SlottedEntries &entries, uint32_t tokens) {
+  std::vector<uint32_t> rows(entries.spec->nodes);
+  forEachForwarded(entries, tokens,
                    [&](uint32_t, uint32_t, uint32_t node, bool leads) { rows[node] += leads; });
   return rows;
 }
@@ -301,25 +307,28 @@ class ShardWriter {
     copyTo(FUSCO_S_STAGE_ROWS, landing.sourceRows);
 
     const std::vector<uint32_t> firstEntry = exclusiveSums(nodeEntries());
-    ForwardLists lists =
-        forwardKeys(spec_, rank_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE), at<int32_t>(FUSCO_S_ENTRY_SLOT));
-    lists.forwarder = landing.forwarder.data();
-    lists.landingRow = landing.landingRow.data();
-    lists.firstRow = landing.firstRow.data();
-    lists.firstEntry = firstEntry.data();
-    lists.token = at<uint32_t>(FUSCO_S_FORWARD_TOKEN);
-    lists.target = at<int32_t>(FUSCO_S_FORWARD_TARGET);
-    lists.offset = at<uint32_t>(FUSCO_S_DISTRIBUTE_OFFSET);
-    lists.entry = at<uint32_t>(FUSCO_S_DISTRIBUTE_ENTRY);
+    const ForwardLists lists{spec_.topk,
+                             landing.forwarder.data(),
+                             landing.landingRow.data(),
+                             landing.firstRow.data(),
+                             firstEntry.data(),
+                             at<uint32_t>(FUSCO_S_FORWARD_TOKEN),
+                             at<int32_t>(FUSCO_S_FORWARD_TARGET),
+                             at<uint32_t>(FUSCO_S_DISTRIBUTE_OFFSET),
+                             at<uint32_t>(FUSCO_S_DISTRIBUTE_ENTRY)};
     lists.offset[frame_.forwardedRows()] = static_cast<uint32_t>(frame_.kept() - frame_.directRows());
     std::vector<uint32_t> rows(spec_.nodes), positions(spec_.nodes);
     uint32_t staged = 0;
-    forEachForwarded(lists, ids_.tokens, [&](uint32_t token, uint32_t entry, uint32_t node, bool leads) {
+    const SlottedEntries entries{&spec_, rank_, at<uint16_t>(FUSCO_S_ENTRY_INSTANCE),
+                                 at<int32_t>(FUSCO_S_ENTRY_SLOT)};
+    forEachForwarded(entries, ids_.tokens, [&](uint32_t token, uint32_t k, uint32_t node, bool leads) {
+      const uint32_t first = token * spec_.topk;
       const uint32_t position = positions[node]++;
-      distributeEntry(lists, entry, node, position);
+      distributeEntry(lists, first + k, node, position);
       // More rows than the facts say have no place; they are refused below.
       if (!leads || rows[node]++ >= landing.rows[node]) return;
-      staged += forwardRow(lists, token, entry, node, rows[node] - 1, position);
+      const auto placeOf = [&](uint32_t other) { return entries.placeOf(first + other); };
+      staged += forwardRow(lists, placeOf, token, k, node, rows[node] - 1, position);
     });
     checkNodeRows(landing, rows);
     return staged;
@@ -403,8 +412,7 @@ void Planner::count(uint32_t rank, const fusco_ids &ids, uint32_t *counts) const
 void Planner::countRows(uint32_t rank, const fusco_ids &ids, const uint16_t *instance, const int32_t *slot,
                         uint32_t *rows) const {
   const auto append = [&](const Spec &nodes) {
-    const std::vector<uint32_t> found =
-        countNodeRows(nodes, forwardKeys(nodes, rank, instance, slot), ids.tokens);
+    const std::vector<uint32_t> found = countNodeRows({&nodes, rank, instance, slot}, ids.tokens);
     rows = std::copy(found.begin(), found.end(), rows);
   };
   append(spec_);

@@ -2,133 +2,19 @@
 // loops, against the tables that are uploaded, which come from checked shards. Random routings; every device
 // has one rank, some ranks, or all.
 
-#include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <memory>
-#include <random>
-#include <set>
-#include <vector>
 
 #include "join_pass.hpp"
 #include "one_pass_tables.hpp"
 #include "plan.hpp"
-#include "plan_sizes.hpp"
+#include "plan_buffers.hpp"
 #include "plans.h"
-#include "shard.hpp"
 
 using namespace fusco;
 using namespace fusco::cuda;
 
 namespace {
-
-using Random = std::mt19937;
-
-uint32_t upTo(Random &random, uint32_t most) {
-  return std::uniform_int_distribution<uint32_t>(0, most)(random);
-}
-
-void refused(fusco_status status, const fusco_error &error) {
-  if (status == FUSCO_OK) return;
-  std::fprintf(stderr, "%s: %s\n", fusco_status_name(status), error.message);
-  std::exit(1);
-}
-
-// A random routing with its shards, made by native planning on the CPU.
-struct RandomRouting {
-  fusco_plan_options options = fusco_sized<fusco_plan_options>();
-  std::vector<uint32_t> placementOffsets;
-  std::vector<uint16_t> placementRanks;
-  std::vector<uint32_t> tokens;
-  uint32_t maxTokens = 1;
-  std::vector<std::vector<int32_t>> ids;
-  std::vector<std::vector<uint32_t>> shards;
-
-  explicit RandomRouting(uint32_t seed) {
-    Random random(seed);
-    options.ranks = 1 + upTo(random, 7);
-    options.experts = 1 + upTo(random, 23);
-    options.topk = 1 + upTo(random, std::min(options.experts, 8u) - 1);
-    options.align = 1 + upTo(random, 1) * upTo(random, 8);
-    options.capacity = upTo(random, 2) == 0 ? 1 + upTo(random, 12) : 0;
-    options.strategy = upTo(random, 1) == 0 ? FUSCO_STRATEGY_FLAT : FUSCO_STRATEGY_HIER;
-    do {
-      options.ranks_per_node = 1 + upTo(random, options.ranks - 1);
-    } while (options.ranks % options.ranks_per_node != 0);
-    options.hidden = 8;
-    options.replicas = upTo(random, 1) == 0 ? FUSCO_REPLICAS_QUOTA_1 : FUSCO_REPLICAS_LOCAL;
-    if (upTo(random, 1) == 0) placeRandomly(random);
-    route(random);
-    plan();
-  }
-
- private:
-  void placeRandomly(Random &random) {
-    placementOffsets.push_back(0);
-    for (uint32_t expert = 0; expert < options.experts; expert++) {
-      std::set<uint16_t> hosts;
-      for (uint32_t i = 0; i <= upTo(random, 2); i++)
-        hosts.insert(static_cast<uint16_t>(upTo(random, options.ranks - 1)));
-      placementRanks.insert(placementRanks.end(), hosts.begin(), hosts.end());
-      placementOffsets.push_back(static_cast<uint32_t>(placementRanks.size()));
-    }
-    options.placement_offsets = placementOffsets.data();
-    options.placement_ranks = placementRanks.data();
-  }
-
-  void route(Random &random) {
-    const uint32_t most = upTo(random, 20);
-    const uint32_t masks = upTo(random, 3) == 0 ? 100 : upTo(random, 1) * 20;
-    for (uint32_t rank = 0; rank < options.ranks; rank++) {
-      tokens.push_back(upTo(random, 4) == 0 ? 0 : upTo(random, most));
-      maxTokens = std::max(maxTokens, tokens[rank]);
-      std::vector<int32_t> &own = ids.emplace_back();
-      std::vector<int32_t> all(options.experts);
-      for (uint32_t expert = 0; expert < options.experts; expert++)
-        all[expert] = static_cast<int32_t>(expert);
-      for (uint32_t token = 0; token < tokens[rank]; token++) {
-        std::shuffle(all.begin(), all.end(), random);
-        for (uint32_t k = 0; k < options.topk; k++) own.push_back(upTo(random, 99) < masks ? -1 : all[k]);
-      }
-    }
-  }
-
-  void plan() {
-    fusco_error error{};
-    fusco_planner *planner = nullptr;
-    refused(fusco_planner_create(&options, &planner, &error), error);
-    auto info = fusco_sized<fusco_planner_info>();
-    refused(fusco_planner_describe(planner, &info, &error), error);
-    std::vector<fusco_ids> tables;
-    std::vector<uint32_t> counts(uint64_t{options.ranks} * info.counts);
-    std::vector<uint32_t> again(uint64_t{options.ranks} * info.second_counts + 1);
-    for (uint32_t rank = 0; rank < options.ranks; rank++) {
-      auto own = fusco_sized<fusco_ids>();
-      own.dtype = FUSCO_ID_I32;
-      own.tokens = tokens[rank];
-      own.topk = options.topk;
-      own.data = ids[rank].data();
-      tables.push_back(own);
-      refused(fusco_planner_count(planner, rank, &own, counts.data() + uint64_t{rank} * info.counts, &error),
-              error);
-    }
-    for (uint32_t rank = 0; info.second_counts > 0 && rank < options.ranks; rank++) {
-      uint32_t *to = again.data() + uint64_t{rank} * info.second_counts;
-      refused(fusco_planner_count_again(planner, rank, &tables[rank], counts.data(), to, &error), error);
-    }
-    const uint32_t *second = info.second_counts > 0 ? again.data() : nullptr;
-    for (uint32_t rank = 0; rank < options.ranks; rank++) {
-      fusco_buffer shard{};
-      refused(fusco_planner_shard(planner, rank, &tables[rank], counts.data(), second, &shard, &error),
-              error);
-      std::vector<uint32_t> &bytes = shards.emplace_back((shard.bytes + 3) / 4);
-      shard.data = bytes.data();
-      refused(fusco_planner_shard(planner, rank, &tables[rank], counts.data(), second, &shard, &error),
-              error);
-    }
-    fusco_planner_destroy(planner);
-  }
-};
 
 // The plan as it is uploaded, with the rows from `limit` on dropped.
 CheckedPlan uploadedPlan(const RandomRouting &routed, uint32_t limit) {
@@ -155,87 +41,6 @@ CheckedPlan uploadedPlan(const RandomRouting &routed, uint32_t limit) {
   }
   return checked;
 }
-
-PlanSizes sizesOf(const RandomRouting &routed, uint32_t limit) {
-  auto limits = fusco_sized<fusco_cuda_plan_limits>();
-  limits.max_tokens = routed.maxTokens;
-  limits.max_recv_rows = limit;
-  return planSizes(planning::makeSettledSpec(routed.options), limits);
-}
-
-// The plan buffers of all ranks in host memory: what planning on the device leaves for exchanges.
-struct Buffers {
-  PlanSizes sizes;
-  std::vector<RankBits> deviceRanks;  // [ranks]
-  std::vector<std::vector<uint64_t>> memory;
-  std::vector<PlanBuffer> rank;
-
-  Buffers(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit) {
-    const planning::Spec spec = planning::makeSettledSpec(routed.options);
-    sizes = sizesOf(routed, limit);
-    rank.resize(sizes.ranks);
-    for (uint32_t r = 0; r < sizes.ranks; r++) {
-      memory.emplace_back(planBufferBytes(sizes) / sizeof(uint64_t), 0x5a5a5a5a5a5a5a5a);
-      layPlanBuffer(sizes, base(r), rank[r]);
-      RankBits &ranks = deviceRanks.emplace_back();
-      for (uint32_t other = 0; other < sizes.ranks; other++) {
-        if (deviceOf[other] == deviceOf[r]) ranks.add(other);
-      }
-    }
-    for (uint32_t r = 0; r < sizes.ranks; r++) place(routed, spec, r);
-    for (uint32_t r = 0; r < sizes.ranks; r++) tell(routed, r);
-  }
-
-  uint8_t *base(uint32_t r) { return reinterpret_cast<uint8_t *>(memory[r].data()); }
-
- private:
-  // Slots, blocks and padding, from the shard.
-  void place(const RandomRouting &routed, const planning::Spec &spec, uint32_t r) {
-    const fusco_buffer bytes = {const_cast<uint32_t *>(routed.shards[r].data()),
-                                routed.shards[r].size() * sizeof(uint32_t)};
-    const ShardReader shard(bytes, r, sizes.ranks);
-    const auto slots = shard.section<int32_t>(FUSCO_S_ENTRY_SLOT);
-    const auto instances = shard.section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
-    const auto offsets = shard.section<uint32_t>(FUSCO_S_EXPERT_OFFSET);
-    const auto rows = shard.section<uint32_t>(FUSCO_S_EXPERT_ROWS);
-    const PlanBuffer &to = rank[r];
-    for (size_t entry = 0; entry < slots.size(); entry++) {
-      const bool isMasked = slots[entry] == FUSCO_SLOT_MASKED;
-      const bool isClipped = slots[entry] >= 0 && static_cast<uint32_t>(slots[entry]) >= sizes.maxRecvRows;
-      to.place[entry] = {isMasked ? 0u : spec.placement.instanceRank[instances[entry]],
-                         isClipped ? FUSCO_SLOT_DROPPED : slots[entry]};
-    }
-    uint32_t paddings = 0;
-    for (size_t j = 0; j < rows.size(); j++) {
-      const RowRange range = paddingOf(offsets[j], rows[j], offsets[j + 1], sizes.maxRecvRows);
-      if (range.rows > 0) to.paddings[paddings++] = {r, range.first, range.rows};
-    }
-    layDeviceRank(*to.head, 0, r, 0);
-    layDeviceHead(*to.head, sizes, 1, routed.tokens[r], paddings);
-    std::copy(routed.tokens.begin(), routed.tokens.end(), to.tokens);
-    *to.onePass = {};
-    for (uint32_t of = 0; of < sizes.ranks; of++) {
-      layOnePassRank(*to.onePass, sizes, deviceRanks[r], of, 0, routed.tokens[of]);
-    }
-    layOnePassSizes(*to.onePass, sizes, deviceRanks[r],
-                    *std::max_element(routed.tokens.begin(), routed.tokens.end()));
-  }
-
-  void tell(const RandomRouting &routed, uint32_t r) {
-    const PlanBuffer &own = rank[r];
-    for (uint32_t token = 0; token < routed.tokens[r]; token++) {
-      const uint64_t first = uint64_t{token} * sizes.topk;
-      for (uint32_t k = 0; k < sizes.topk; k++) {
-        tellEntry(
-            sizes, deviceRanks[r], {own.place + first, sizes.topk}, token, k, own.send + first,
-            own.terms + first, [&](uint32_t here) {
-              const uint64_t start = arrivalStart(sizes, deviceRanks[here], r);
-              return ArrivalTables{rank[here].arrival + start * sizes.topk, rank[here].arrivalRow + start};
-            });
-      }
-    }
-  }
-};
 
 // One device's tables, as exchanges read them.
 struct Tables {

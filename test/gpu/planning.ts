@@ -11,7 +11,7 @@ import type { RoutingTable } from '../../planner/routing.ts';
 import { type PlanOptions, resolveOptions } from '../../planner/spec.ts';
 import { randomPlan } from '../support/randomPlans.ts';
 import { ID_DTYPES, makeRouting, toTables } from '../support/workloads.ts';
-import { Buffers, type GpuCase, POISON } from './support.ts';
+import { Buffers, type GpuCase, POISON, withoutSmallPlans } from './support.ts';
 
 const RANDOM_CASES = 400;
 const PER_CASE = 50;
@@ -81,17 +81,21 @@ function assertShards(
   }
 }
 
-/** Plans on the device and compares every shard with the planner's. */
+/** Plans on the device, by one kernel if the plan is small and by one for each pass, and compares every shard. */
 async function compare(note: string, options: PlanOptions, tables: readonly RoutingTable[]): Promise<void> {
   const wasm = await loadPlanner();
   const maxTokens = Math.max(1, ...tables.map(({ tokens }) => tokens));
   using subject = new Subject(options, tables[0]!.topk, maxTokens);
-  const plan = subject.plan(tables, subject.planBuffers());
   const expected = wasm.planAll(tables, options);
-  assertShards(note, plan, expected.shards);
-  for (const [rank, { recvRows }] of expected.shards.entries())
-    assert.equal(plan.recvRows(rank), recvRows, note);
-  plan.close();
+  const check = async (kernels: string) => {
+    const plan = subject.plan(tables, subject.planBuffers());
+    assertShards(`${note}, ${kernels}`, plan, expected.shards);
+    for (const [rank, { recvRows }] of expected.shards.entries())
+      assert.equal(plan.recvRows(rank), recvRows, note);
+    plan.close();
+  };
+  await check('as it is');
+  await withoutSmallPlans(() => check('a kernel for each pass'));
 }
 
 const randomCases = Array.from({ length: RANDOM_CASES / PER_CASE }, (_, part): GpuCase => {
@@ -107,11 +111,11 @@ const randomCases = Array.from({ length: RANDOM_CASES / PER_CASE }, (_, part): G
   };
 });
 
-/** 4096 - rank tokens. */
-function longTables(topk: number, dtype: IdDtype): RoutingTable[] {
+/** `most` - rank tokens. */
+function longTables(topk: number, dtype: IdDtype, most = 4096): RoutingTable[] {
   const seed = { family: 'hotExperts', seed: 3, ranks: 8, tokens: 256, topk, experts: 256 } as const;
   const routing = makeRouting(seed).map((tokens, rank) =>
-    Array.from({ length: 4096 - rank }, (_, i) => tokens[(i * 7 + rank) % tokens.length]!),
+    Array.from({ length: most - rank }, (_, i) => tokens[(i * 7 + rank) % tokens.length]!),
   );
   return toTables(routing, topk, dtype);
 }
@@ -131,6 +135,55 @@ const sizeCases = [
         { experts: 256, ranks: 8, align: 128, ...options } as PlanOptions,
         longTables(8, 'i64'),
       ),
+  };
+});
+
+/** As many tokens as one block plans, native/test/test_plan_passes.cc says, and a few more. */
+const SMALL_TOKENS = { flat: 472, hier: 336 };
+const boundCases = (['flat', 'hier'] as const).flatMap((strategy) =>
+  [0, 1, 40].map((more): GpuCase => {
+    const tokens = SMALL_TOKENS[strategy] + more;
+    return {
+      name: `planning: ${tokens} - rank tokens, ${strategy}, at the bound of small plans`,
+      run: () => {
+        const options: PlanOptions = { experts: 256, ranks: 8, ranksPerNode: 1, strategy };
+        return compare('bound', options, longTables(8, 'i64', tokens));
+      },
+    };
+  }),
+);
+
+/** Counters of targets, and entries of tiles, that do and do not fit shared memory. */
+const targetCases = [700, 900, 1100, 2500].map((experts): GpuCase => {
+  return {
+    name: `planning: ${experts} experts`,
+    async run() {
+      const routing = makeRouting({
+        ...{ family: 'raggedSources', seed: 7, ranks: 4, tokens: 600, topk: 4, experts },
+      });
+      for (const strategy of ['flat', 'hier'] as const) {
+        await compare(strategy, { experts, ranks: 4, ranksPerNode: 2, strategy }, toTables(routing, 4));
+      }
+    },
+  };
+});
+
+/** Ranks of a cluster: 1, 2, 4 or 8; other numbers plan by a kernel for each pass. */
+const clusterCases = [1, 2, 3, 4, 5, 8, 9].map((ranks): GpuCase => {
+  return {
+    name: `planning: small plans of ${ranks} ranks`,
+    async run() {
+      for (const tokens of [1, 128]) {
+        const experts = 16 * ranks;
+        const routing = makeRouting({
+          ...{ family: 'raggedSources', seed: tokens, ranks, tokens, topk: 8, experts, masked: 0.1 },
+        });
+        for (const strategy of ['flat', 'hier'] as const) {
+          const options: PlanOptions = { experts, ranks, ranksPerNode: 1, strategy, capacity: 40, align: 16 };
+          await compare(`${strategy}, ${tokens} tokens`, options, toTables(routing, 8));
+        }
+      }
+    },
   };
 });
 
@@ -361,4 +414,19 @@ const otherCases: GpuCase[] = [
   },
 ];
 
-export const planningCases: readonly GpuCase[] = [...otherCases, ...sizeCases, ...randomCases];
+const casesByPass = otherCases.map(
+  ({ name, run }): GpuCase => ({
+    name: `${name}; a kernel for each pass`,
+    run: () => withoutSmallPlans(run),
+  }),
+);
+
+export const planningCases: readonly GpuCase[] = [
+  ...otherCases,
+  ...casesByPass,
+  ...clusterCases,
+  ...boundCases,
+  ...targetCases,
+  ...sizeCases,
+  ...randomCases,
+];

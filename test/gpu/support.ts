@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { type Cuda, cudaDevices, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
 import type { Payload } from '../../executor/backends/types.ts';
 import { createGroup, type Group } from '../../executor/group.ts';
-import { findBenchAddon } from '../../executor/internal.ts';
+import { findBenchAddon, requireBenchAddon } from '../../executor/internal.ts';
 import type { FloatDtype } from '../../executor/numeric.ts';
 import { FuscoError } from '../../planner/errors.ts';
 import type { VerifiedPlan } from '../../planner/plan.ts';
@@ -27,6 +27,21 @@ export interface GpuCase {
 export function missingGpu(): string | undefined {
   const { devices, reason } = cudaDevices();
   return devices.length > 0 ? undefined : (reason ?? 'there is no GPU');
+}
+
+let calls = 0;
+
+/** Runs something in which small plans are made as others are, by a kernel for each pass. Calls may be nested. */
+export async function withoutSmallPlans(run: () => Promise<void> | void): Promise<void> {
+  const { cudaSmallPlans } = requireBenchAddon();
+  calls++;
+  cudaSmallPlans(0);
+  try {
+    await run();
+  } finally {
+    calls--;
+    if (calls === 0) cudaSmallPlans(1);
+  }
 }
 
 /** The plan of a workload's routing. */

@@ -2,7 +2,7 @@
 // host.
 
 import { type Cuda, type DeviceBuffer, openCuda } from '../../executor/backends/cuda/context.ts';
-import { nativeCuda } from '../../executor/internal.ts';
+import { nativeCuda, requireBenchAddon } from '../../executor/internal.ts';
 import { type NativeBufferedPlan, type NativeDevicePlanner, needAddon } from '../../executor/native/addon.ts';
 import { nativeOptions, planAllNatively } from '../../executor/native/planner.ts';
 import { FuscoError } from '../../planner/errors.ts';
@@ -14,7 +14,7 @@ import { uniformTables } from './ids.ts';
 import { timed } from './measure.ts';
 import { type ExchangeOptions, measure } from './runner.ts';
 
-const TOKENS = [128, 512, 4096];
+const TOKENS = [128, 256, 512, 4096];
 const STRATEGIES = [
   { name: 'flat', strategy: 'flat' },
   { name: 'once per rank', strategy: 'hier', ranksPerNode: 1 },
@@ -93,8 +93,8 @@ class Subject implements Disposable {
 }
 
 /**
- * Milliseconds for all ranks: of planning, and from ids to rows in place along a plan that is given, that is made on the
- * device and that is made on the host.
+ * Milliseconds for all ranks: of planning, also with a kernel for each pass where one kernel makes the plan, and from ids
+ * to rows in place along a plan that is given, that is made on the device and that is made on the host.
  *
  * @param tables one for each rank of the context
  */
@@ -124,10 +124,15 @@ export async function benchDevicePlanning(
   using graph = cuda.capture(plan);
   using liveGraph = cuda.capture(live);
   using givenGraph = cuda.capture(() => void given.dispatch(dispatch));
+  const { cudaSmallPlans } = requireBenchAddon();
+  cudaSmallPlans(0);
+  using byPassGraph = cuda.capture(plan);
+  cudaSmallPlans(1);
   const rows = await measure(
     {
       device: { run: clock.timed(plan), check },
       replay: { run: clock.timed(() => graph.launch()), check },
+      byPass: { run: clock.timed(() => byPassGraph.launch()), check },
       host: () => timed(() => planAllNatively(tables, options)),
       givenRows: clock.timed(() => givenGraph.launch()),
       liveRows: clock.timed(() => liveGraph.launch()),
@@ -143,6 +148,8 @@ export async function benchDevicePlanning(
   return {
     ms: rows.device.ms,
     replayMs: rows.replay.ms,
+    /** In a replayed graph, with a kernel for each pass. */
+    byPassMs: rows.byPass.ms,
     hostMs: rows.host.ms,
     /** From ids to rows in place: replayed graphs, and on the host the whole way. */
     rows: { givenMs: rows.givenRows.ms, deviceMs: rows.liveRows.ms, hostMs: rows.hostRows.ms },

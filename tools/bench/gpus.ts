@@ -236,7 +236,7 @@ export async function benchGpus(options: GpusBenchOptions) {
   }
   const { sweep } = workloads.find((one) => one.sweep.length > 0)!;
   const planning = [];
-  for (const tokens of [128, 4096, 32_768]) {
+  for (const tokens of [128, 512, 4096, 32_768]) {
     using cuda = openCuda(gpus);
     const tables = workloadTables(workload, { ranks: gpus, tokens, topk, experts });
     const { hidden, rounds } = options;

@@ -34,6 +34,7 @@ import {
 } from './exchangeFigures.ts';
 import { type BenchWorkload, workloadTable, workloadTables } from './ids.ts';
 import { atLeast, atMost, median, timedAsync } from './measure.ts';
+import { measurePlans } from './ncclPlanning.ts';
 import { type ExchangeOptions, measure } from './runner.ts';
 
 export interface NcclBenchOptions extends ExchangeOptions {
@@ -314,8 +315,8 @@ async function measurePlanning(rank: Rank) {
   cuda.copy(0, ids, wide.ids, wide.ids.byteLength);
   const [most] = await gather(session, [given.recvRows[0]!]);
   const maxRecvRows = Math.max(...most!);
-  const sizes = [{ tokens, recvRows: maxRecvRows, entries: tokens * topk }];
-  const { dispatch } = exchangeCalls(cuda, memory, sizes, given.plan.spec.rowBytes);
+  const rankSizes = [{ tokens, recvRows: maxRecvRows, entries: tokens * topk }];
+  const { dispatch } = exchangeCalls(cuda, memory, rankSizes, given.plan.spec.rowBytes);
   const routing = {
     ids: [ids],
     idDtype: 'i64',
@@ -358,8 +359,11 @@ async function measurePlanning(rank: Rank) {
     roundsOf(rank),
   );
   given.close();
+  const sizes = await measurePlans({ group, cuda, rank: session.rank }, options, clock, roundsOf(rank));
   await group.close();
   return {
+    /** Of plans of several sizes. */
+    sizes,
     planMs: rows.plan.ms / CHAIN_CALLS,
     givenMs: rows.given.ms / CHAIN_CALLS,
     deviceMs: rows.live.ms / CHAIN_CALLS,
@@ -467,7 +471,14 @@ export async function benchNccl(options: NcclBenchOptions) {
     verdicts: [
       ...(options.oneGpu
         ? []
-        : [atMost('planning on the device, facts over peer memory: ms', planning.planMs, 0.08)]),
+        : [
+            atMost('planning on the device, facts over peer memory: ms', planning.planMs, 0.08),
+            ...planning.sizes
+              .filter(({ tokens }) => tokens === 128)
+              .map(({ name, planMs }) =>
+                atMost(`planning on the device, 128 tokens, ${name}: ms`, planMs, 0.025),
+              ),
+          ]),
       share('dispatch'),
       share('combine'),
       atLeast('packing hidden behind the wire', hidden, 0.5),

@@ -1,5 +1,6 @@
-/* What the fused exchange on the GPU is measured against, and streams and GPUs that are busy for a given
- * time, for tests of what must wait. Not part of the library: only the addon fusco_bench.node contains it. */
+/* What the fused exchange on the GPU is measured against, streams and GPUs that are busy for a given time,
+ * for tests of what must wait, and a choice of kernels that plan. Not part of the library: only the addon
+ * fusco_bench.node contains it. */
 #ifndef FUSCO_CUDA_BENCH_H
 #define FUSCO_CUDA_BENCH_H
 
@@ -18,6 +19,10 @@ fusco_status fusco_cuda_spin(fusco_cuda_context *context, uint32_t rank, uint64_
  * no block of another kernel fits on these SMs. Enqueues. E_OPTION, E_BACKEND. */
 fusco_status fusco_cuda_occupy(fusco_cuda_context *context, uint32_t rank, uint32_t sms_left,
                                uint64_t nanoseconds, fusco_error *error);
+
+/* Whether one kernel makes a plan whose tables fit the shared memory of a block (1, at first) or one for each
+ * pass does (0), for all planners of this process. */
+fusco_status fusco_cuda_small_plans(uint32_t are_made, fusco_error *error);
 
 /* The pipeline that fusion replaces: pack by destination, copy blocks between ranks, permute into expert
  * order. */

@@ -54,7 +54,8 @@ void describeBench(Napi::Env env, Exports &exports) {
   exports.function("benchCopy", benchCopy, 4)
       .function("benchSlots", benchSlots, 4)
       .call<fusco_cuda_spin>("cudaSpin")
-      .call<fusco_cuda_occupy>("cudaOccupy");
+      .call<fusco_cuda_occupy>("cudaOccupy")
+      .call<fusco_cuda_small_plans>("cudaSmallPlans");
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ import type { PlanOptions } from '../../../planner/spec.ts';
 import { makeRouting, toTables } from '../../support/workloads.ts';
 import { idsUp, routingOf } from '../deviceExchanges.ts';
 import { assertSameOutputs, makeInputs, outputsOf, runCalls, runExchanges } from '../exchanges.ts';
-import { assertSame, Buffers, rejection } from '../support.ts';
+import { assertSame, Buffers, rejection, withoutSmallPlans } from '../support.ts';
 import type { RankCase } from './cases.ts';
 
 const EXPERTS = 16;
@@ -24,6 +24,8 @@ const TOPK = 4;
 /** Processes that take turns on one GPU need much longer for each. */
 const REPLAYS = process.env.FUSCO_TEST_ONE_GPU === '0' ? 200 : 40;
 const ROW_BYTES = 1024;
+/** Up to 928 tokens a hierarchical plan of these options is small, native/test/test_plan_passes.cc says. */
+const TOKENS = [0, 1, 33, 700, 928, 968];
 
 function optionsOf(ranks: number): PlanOptions[] {
   const common = { experts: EXPERTS, ranks, hidden: ROW_BYTES / 2 };
@@ -62,11 +64,32 @@ async function expectedOf(plan: VerifiedPlan, input: ReturnType<typeof makeInput
   return await runExchanges(reference, plan, input);
 }
 
+/** Which ranks make small plans by a kernel for each pass, as other plans are; they plan with any others. */
+const BY_PASS = [
+  { who: 'all ranks', takesPart: () => true },
+  { who: 'odd ranks', takesPart: (rank: number) => rank % 2 === 1 },
+];
+
 /** All ranks are on one machine. */
 export function deviceExchangeCases(ranks: number, cuda: Cuda): RankCase[] {
+  const cases = casesOf(ranks, cuda);
+  const again = cases.filter(({ name }) => / 33 tokens| 928 tokens|replays.* 1$|50 ms/.test(name));
+  const byPass = again.flatMap(({ name, run }) =>
+    BY_PASS.map(({ who, takesPart }): RankCase => {
+      const isByPass = (group: Group) => takesPart(group.localRanks[0]!);
+      return {
+        name: `${name}; a kernel for each pass on ${who}`,
+        run: (group) => (isByPass(group) ? withoutSmallPlans(() => run(group)) : run(group)),
+      };
+    }),
+  );
+  return [...cases, ...byPass];
+}
+
+function casesOf(ranks: number, cuda: Cuda): RankCase[] {
   return [
     ...optionsOf(ranks).flatMap((options) =>
-      [0, 1, 33, 700].map(
+      TOKENS.map(
         (tokens): RankCase => ({
           name: `device plans: ${options.strategy} ${options.ranksPerNode ?? 'all'} ${options.sum ?? ''}, ${tokens} tokens`,
           async run(group) {

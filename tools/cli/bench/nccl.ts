@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { benchNccl, type NcclBench, type NcclBenchOptions } from '../../bench/nccl.ts';
+import { formatCount } from '../../figures/format.ts';
 import { print } from '../io.ts';
 import {
   benchOf,
@@ -60,7 +61,7 @@ function show(bench: NcclBench): void {
   );
 }
 
-function showPlanning({ planMs, givenMs, deviceMs, hostMs }: NcclBench['planning']): void {
+function showPlanning({ sizes, planMs, givenMs, deviceMs, hostMs }: NcclBench['planning']): void {
   print('\nplanning of a rank from ids on the device, and from those ids to rows in place');
   printGrid(
     ['', 'ms'],
@@ -71,6 +72,12 @@ function showPlanning({ planMs, givenMs, deviceMs, hostMs }: NcclBench['planning
       ['ids to the host, plan there, then rows', hostMs],
     ],
     3,
+  );
+  print('\nplanning of a rank on the device, in replayed graphs; ms');
+  printGrid(
+    ['', 'tokens per rank', 'plan', 'kernel per pass'],
+    sizes.map(({ name, tokens, planMs, byPassMs }) => [name, formatCount(tokens), planMs, byPassMs]),
+    4,
   );
 }
 

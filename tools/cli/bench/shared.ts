@@ -139,6 +139,7 @@ export interface PlanningShown {
   readonly name: string;
   readonly tokens: number;
   readonly replayMs: number;
+  readonly byPassMs: number;
   readonly hostMs: number;
   readonly rows: { readonly givenMs: number; readonly deviceMs: number; readonly hostMs: number };
 }
@@ -146,9 +147,12 @@ export interface PlanningShown {
 export function printPlanning(stages: readonly PlanningShown[]): void {
   print('\nplanning of all ranks from ids on the device, and from those ids to rows in place; ms');
   printGrid(
-    ['', 'tokens per rank', 'plan', 'on the host', 'rows, plan given', 'made on device', 'on host'],
-    stages.map(({ name, tokens, replayMs, hostMs, rows }) => [
-      ...[name, formatCount(tokens), replayMs, hostMs],
+    [
+      ...['', 'tokens per rank', 'plan', 'kernel per pass', 'on the host'],
+      ...['rows, plan given', 'made on device', 'on host'],
+    ],
+    stages.map(({ name, tokens, replayMs, byPassMs, hostMs, rows }) => [
+      ...[name, formatCount(tokens), replayMs, byPassMs, hostMs],
       ...[rows.givenMs, rows.deviceMs, rows.hostMs],
     ]),
     3,

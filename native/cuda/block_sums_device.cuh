@@ -1,0 +1,77 @@
+// Warps and blocks of threads, and sums and least values of what their threads have.
+#pragma once
+
+#include <cstdint>
+
+namespace fusco::cuda {
+
+constexpr uint32_t warpSize_ = 32;
+constexpr uint32_t wholeWarp = 0xffffffffu;
+
+__device__ inline uint32_t laneOf() { return threadIdx.x % warpSize_; }
+// The number of a warp in its block.
+__device__ inline uint32_t blockWarp() { return threadIdx.x / warpSize_; }
+__device__ inline uint32_t blockWarps() { return blockDim.x / warpSize_; }
+
+// A sum over the lanes or threads below, and the sum of all.
+struct Scan {
+  uint32_t below;
+  uint32_t all;
+};
+
+__device__ inline Scan warpScan(uint32_t value) {
+  uint32_t sum = value;
+  for (uint32_t step = 1; step < warpSize_; step *= 2) {
+    const uint32_t other = __shfl_up_sync(wholeWarp, sum, step);
+    if (laneOf() >= step) sum += other;
+  }
+  return {sum - value, __shfl_sync(wholeWarp, sum, warpSize_ - 1)};
+}
+
+__device__ inline uint32_t warpSum(uint32_t value) {
+  for (uint32_t step = warpSize_ / 2; step > 0; step /= 2) value += __shfl_xor_sync(wholeWarp, value, step);
+  return value;
+}
+
+__device__ inline uint64_t warpLeast(uint64_t value) {
+  for (uint32_t step = warpSize_ / 2; step > 0; step /= 2) {
+    const uint64_t other = __shfl_xor_sync(wholeWarp, value, step);
+    if (other < value) value = other;
+  }
+  return value;
+}
+
+// Shared memory of the functions below, which all threads of a block call: a word for each warp.
+struct BlockWords {
+  uint32_t words[warpSize_];
+  uint64_t longs[warpSize_];
+};
+
+// All threads get the result.
+__device__ inline Scan blockScan(uint32_t value, BlockWords &shared) {
+  const Scan inWarp = warpScan(value);
+  // Other warps may still read what the last call left there.
+  __syncthreads();
+  if (laneOf() == 0) shared.words[blockWarp()] = inWarp.all;
+  __syncthreads();
+  const Scan warps = warpScan(laneOf() < blockWarps() ? shared.words[laneOf()] : 0);
+  return {__shfl_sync(wholeWarp, warps.below, blockWarp()) + inWarp.below, warps.all};
+}
+
+__device__ inline uint32_t blockSum(uint32_t value, BlockWords &shared) {
+  const uint32_t sum = warpSum(value);
+  __syncthreads();
+  if (laneOf() == 0) shared.words[blockWarp()] = sum;
+  __syncthreads();
+  return warpSum(laneOf() < blockWarps() ? shared.words[laneOf()] : 0);
+}
+
+__device__ inline uint64_t blockLeast(uint64_t value, BlockWords &shared) {
+  const uint64_t least = warpLeast(value);
+  __syncthreads();
+  if (laneOf() == 0) shared.longs[blockWarp()] = least;
+  __syncthreads();
+  return warpLeast(laneOf() < blockWarps() ? shared.longs[laneOf()] : UINT64_MAX);
+}
+
+}  // namespace fusco::cuda

@@ -1,0 +1,132 @@
+// The whole plan of one rank by one block, with its tables in shared memory: the passes read again what
+// others have written, and every read of global memory would be waited for.
+#pragma once
+
+#include "small_plan.hpp"
+#include "table_passes_device.cuh"
+#include "tile_passes_device.cuh"
+
+namespace fusco::cuda {
+
+// Scans the counts of one target by one thread, and gives the rank's count to all ranks.
+template <class Peers>
+__device__ inline void scanTargetAlone(const PlanParams &params, const PlanBuffer &buffer, uint32_t local,
+                                       uint32_t key, const Peers &peers) {
+  const PlanSizes &sizes = params.sizes;
+  uint32_t *counts = buffer.tileCounts + key * sizes.tiles;
+  uint32_t sum = 0;
+  for (uint32_t tile = 0; tile < sizes.tiles; tile++) {
+    const uint32_t count = counts[tile];
+    counts[tile] = sum;
+    sum += count;
+  }
+  for (uint32_t peer = 0; peer < sizes.ranks; peer++) {
+    const Facts facts = peers.factsOf(peer);
+    facts.counts[key] = sum;
+    if (key == 0) *facts.tokens = params.ids[local].tokens;
+  }
+}
+
+struct alignas(16) CopiedUnit {
+  uint64_t words[2];
+};
+
+// Copies the finished tables to the plan buffer. By a block.
+__device__ inline void copyPlan(const PlanParams &params, const uint8_t *from, uint8_t *to) {
+  const uint64_t units = copiedPlanBytes(params.offsets, params.hasOthers != 0) / sizeof(CopiedUnit);
+  const auto *fromUnits = reinterpret_cast<const CopiedUnit *>(from);
+  auto *toUnits = reinterpret_cast<CopiedUnit *>(to);
+#pragma unroll 4
+  for (uint64_t unit = threadIdx.x; unit < units; unit += blockDim.x) toUnits[unit] = fromUnits[unit];
+}
+
+// Where rank `from` tells its facts if the blocks of all ranks run at the same time and reach the shared
+// memory of one another: block number r is that of rank r. `map(pointer, r)`: the address in block r of what
+// is at `pointer` in this block.
+template <class Map>
+class SharedPeers {
+ public:
+  __device__ SharedPeers(const PlanParams &params, uint32_t from, Map map)
+      : params_(params), from_(from), map_(map) {}
+
+  // Of other devices' tables there are none.
+  __device__ Facts factsOf(uint32_t to) const {
+    const PlanBuffer buffer = tablesAt(params_.offsets, reinterpret_cast<uint8_t *>(sharedWords));
+    const Facts here = factsIn(params_, buffer, to, from_);
+    return {map_(here.counts, to), map_(here.tokens, to), map_(here.nodeRows, to), nullptr, nullptr};
+  }
+
+ private:
+  const PlanParams &params_;
+  uint32_t from_;
+  Map map_;
+};
+
+// Plans local rank `local`. `edges` waits for the other ranks: start() until they can be told facts, begin()
+// and end() until they have told those of before; begin() and end() return false to all threads after a
+// failure.
+template <class Edges, class Peers>
+__device__ inline void planSmallBlock(const PlanParams &params, uint32_t local, const Edges &edges,
+                                      const Peers &peers, BlockWords &shared) {
+  const PlanSizes &sizes = params.sizes;
+  const bool isFlat = sizes.isFlat != 0;
+  const uint32_t rank = params.rankOf[local];
+  uint8_t *const memory = reinterpret_cast<uint8_t *>(sharedWords);
+  uint8_t *const planBuffer = params.buffers[rank];
+  PlanBuffer buffer = tablesAt(params.offsets, memory);
+  const PlanBuffer global = tablesAt(params.offsets, planBuffer);
+  buffer.arrival = global.arrival;
+  buffer.arrivalRow = global.arrivalRow;
+  const auto forEachTile = [&](auto pass) {
+    for (uint32_t number = blockWarp(); number < sizes.tiles; number += blockWarps()) {
+      pass(Tile(params, local, number));
+    }
+  };
+  const auto stageOf = [&](const Tile &tile, uint16_t *numbers) {
+    return TileStage{buffer.place + tile.first, numbers + tile.first, false};
+  };
+  const auto nodesOf = [&](const Tile &tile) {
+    return NodeCounters{nodeRowTable(sizes, buffer).column(tile.number),
+                        nodeEntryTable(sizes, buffer).column(tile.number)};
+  };
+
+  forEachTile([&](const Tile &tile) {
+    routeTile(params, buffer, local, tile, stageOf(tile, buffer.instance),
+              targetTable(sizes, buffer).column(tile.number));
+  });
+  __syncthreads();
+  edges.start();
+  for (uint32_t key = threadIdx.x; key < sizes.targets; key += blockDim.x) {
+    scanTargetAlone(params, buffer, local, key, peers);
+  }
+  __syncthreads();
+  if (edges.begin()) {
+    layTables(params, buffer, local, nullptr, shared);
+    __syncthreads();
+    forEachTile([&](const Tile &tile) {
+      placeTile(params, buffer, local, tile, stageOf(tile, buffer.toNode),
+                targetTable(sizes, buffer).column(tile.number), nodesOf(tile), peers);
+    });
+    __syncthreads();
+    if (!isFlat) scanNodes(sizes, buffer, peers);
+  }
+  __syncthreads();
+  if (!edges.end()) return;
+  if (hasInbox(params, rank)) {
+    for (uint32_t from = 0; from < sizes.ranks; from++) {
+      takeArrival(params, buffer, rank, from, threadIdx.x, blockDim.x);
+    }
+  }
+  if (!isFlat) {
+    auto &forward = *reinterpret_cast<ForwardShared *>(memory + sharedPlanTables(params.offsets));
+    layForward(params, forward, local, local + 1, [&](uint32_t) { return buffer; });
+    __syncthreads();
+    forEachTile([&](const Tile &tile) {
+      forwardTile(params, buffer, tile, stageOf(tile, buffer.toNode), nodesOf(tile));
+    });
+  }
+  __syncthreads();
+  copyPlan(params, memory, planBuffer);
+}
+
+}  // namespace fusco::cuda

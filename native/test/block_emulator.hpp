@@ -1,0 +1,204 @@
+// Runs device code of one CUDA block on a processor: every thread of the block is a fiber, and the fibers
+// take turns at the calls for which threads wait for one another. Between these calls fibers run in a random
+// order, so that code which lacks a wait fails sooner or later. Blocks that run at the same time are
+// operating system threads: memory with `__shared__` belongs to a thread.
+//
+// Include this before device code. Only what planning needs is here.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#define __device__
+#define __forceinline__ inline
+#define __shared__ thread_local
+
+namespace emulated {
+
+constexpr uint32_t warpLanes = 32;
+
+struct Index {
+  uint32_t x = 0, y = 0;
+};
+
+// The block that the operating system thread runs.
+class Block {
+ public:
+  // Calls `body` once for each of `threads` threads, a multiple of 32.
+  Block(uint32_t threads, uint32_t seed, std::function<void()> body)
+      : random_(seed), body_(std::move(body)), fibers_(threads), warps_(threads / warpLanes) {
+    for (uint32_t i = 0; i < threads; i++) makeReady(fibers_[i].context, stackOf(i));
+  }
+
+  void run() {
+    current() = this;
+    std::vector<uint32_t> order(fibers_.size());
+    std::iota(order.begin(), order.end(), 0u);
+    bool hasRun = true;
+    while (hasRun) {
+      hasRun = false;
+      std::shuffle(order.begin(), order.end(), random_);
+      for (const uint32_t i : order) {
+        if (fibers_[i].state != State::ready) continue;
+        hasRun = true;
+        thread_ = i;
+        swapcontext(&scheduler_, &fibers_[i].context);
+      }
+      release();
+    }
+    for (const Fiber &fiber : fibers_) {
+      if (fiber.state == State::ended) continue;
+      std::fprintf(stderr, "threads of a block wait for different things\n");
+      std::exit(1);
+    }
+    current() = nullptr;
+  }
+
+  uint32_t thread() const { return thread_; }
+  uint32_t threads() const { return static_cast<uint32_t>(fibers_.size()); }
+
+  void waitForWarp() { wait(State::atWarp); }
+  void waitForBlock() { wait(State::atBlock); }
+
+  // Gives the value of this thread to its warp, and returns those of all lanes.
+  const uint64_t *exchange(uint64_t value) {
+    const uint32_t lane = thread_ % warpLanes;
+    Fiber &fiber = fibers_[thread_];
+    // Two sets in turn: no lane writes a set again before all have read it.
+    uint64_t *values = warps_[thread_ / warpLanes].values[fiber.exchanges++ % 2];
+    values[lane] = value;
+    waitForWarp();
+    return values;
+  }
+
+  static Block *&current() {
+    static thread_local Block *block = nullptr;
+    return block;
+  }
+
+ private:
+  enum class State { ready, atWarp, atBlock, ended };
+  static constexpr size_t stackBytes = 64 * 1024;
+
+  struct Fiber {
+    ucontext_t context;
+    State state = State::ready;
+    uint32_t exchanges = 0;
+  };
+  struct Warp {
+    uint64_t values[2][warpLanes];
+  };
+
+  // Blocks that follow one another use the same stacks.
+  static uint8_t *stackOf(uint32_t fiber) {
+    static thread_local std::vector<std::unique_ptr<uint8_t[]>> stacks;
+    while (stacks.size() <= fiber) stacks.push_back(std::make_unique_for_overwrite<uint8_t[]>(stackBytes));
+    return stacks[fiber].get();
+  }
+
+  void makeReady(ucontext_t &context, uint8_t *stack) {
+    getcontext(&context);
+    context.uc_stack.ss_sp = stack;
+    context.uc_stack.ss_size = stackBytes;
+    context.uc_link = &scheduler_;
+    makecontext(&context, &Block::start, 0);
+  }
+
+  static void start() {
+    Block &block = *current();
+    block.body_();
+    block.fibers_[block.thread_].state = State::ended;
+  }
+
+  void wait(State state) {
+    const uint32_t self = thread_;
+    fibers_[self].state = state;
+    swapcontext(&fibers_[self].context, &scheduler_);
+  }
+
+  // Threads go on once all others of their warp or block that have not ended wait as well.
+  void release() {
+    releaseIf(State::atBlock, 0, threads());
+    for (uint32_t first = 0; first < threads(); first += warpLanes) {
+      releaseIf(State::atWarp, first, first + warpLanes);
+    }
+  }
+  void releaseIf(State state, uint32_t first, uint32_t end) {
+    for (uint32_t i = first; i < end; i++) {
+      if (fibers_[i].state != state && fibers_[i].state != State::ended) return;
+    }
+    for (uint32_t i = first; i < end; i++) {
+      if (fibers_[i].state == state) fibers_[i].state = State::ready;
+    }
+  }
+
+  std::mt19937 random_;
+  std::function<void()> body_;
+  std::vector<Fiber> fibers_;
+  std::vector<Warp> warps_;
+  ucontext_t scheduler_;
+  uint32_t thread_ = 0;
+};
+
+inline Block &block() { return *Block::current(); }
+inline Index threadIndex() { return {block().thread(), 0}; }
+inline Index blockSize() { return {block().threads(), 1}; }
+
+}  // namespace emulated
+
+#define threadIdx emulated::threadIndex()
+#define blockDim emulated::blockSize()
+
+inline void __syncthreads() { emulated::block().waitForBlock(); }
+inline void __syncwarp() { emulated::block().waitForWarp(); }
+inline void __threadfence() {}
+
+inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+
+template <class T>
+T __shfl_sync(uint32_t, T value, uint32_t lane) {
+  return static_cast<T>(emulated::block().exchange(value)[lane % emulated::warpLanes]);
+}
+template <class T>
+T __shfl_xor_sync(uint32_t mask, T value, uint32_t lanes) {
+  return __shfl_sync(mask, value, (emulated::block().thread() ^ lanes) % emulated::warpLanes);
+}
+template <class T>
+T __shfl_up_sync(uint32_t mask, T value, uint32_t lanes) {
+  const uint32_t lane = emulated::block().thread() % emulated::warpLanes;
+  return __shfl_sync(mask, value, lane < lanes ? lane : lane - lanes);
+}
+inline uint32_t __match_any_sync(uint32_t, uint32_t value) {
+  const uint64_t *values = emulated::block().exchange(value);
+  uint32_t same = 0;
+  for (uint32_t lane = 0; lane < emulated::warpLanes; lane++)
+    same |= (values[lane] == value ? 1u : 0u) << lane;
+  return same;
+}
+
+// Fibers of a block take turns; blocks do not.
+template <class T>
+T atomicAdd(T *at, T value) {
+  return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
+}
+template <class T>
+T atomicMin(T *at, T value) {
+  const T before = *at;
+  if (value < before) *at = value;
+  return before;
+}
+template <class T>
+T atomicMax(T *at, T value) {
+  const T before = *at;
+  if (value > before) *at = value;
+  return before;
+}
