@@ -47,7 +47,15 @@ function writePlan(plan: VerifiedPlan, ranksPerMachine: number, peersPerRound: n
   const { ranks, ranksPerNode, strategy, sum, sliceRows, placement } = plan.spec;
   const machines = Array.from({ length: ranks }, (_, rank) => Math.floor(rank / ranksPerMachine));
   const lines = [
-    [ranks, ranksPerNode, strategy === 'hier' ? 1 : 0, sum === 'token' ? 1 : 0, sliceRows, peersPerRound, bound],
+    [
+      ranks,
+      ranksPerNode,
+      strategy === 'hier' ? 1 : 0,
+      sum === 'token' ? 1 : 0,
+      sliceRows,
+      peersPerRound,
+      bound,
+    ],
     machines,
     [...placement.rankFirst],
     [...plan.decision.groups],

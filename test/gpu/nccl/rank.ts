@@ -10,7 +10,7 @@ import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
 import { crowdedRankCases } from '../crowded.ts';
 import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
-import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
+import { deviceExchangeCases } from './deviceExchanges.ts';
 import { streamCases } from './streams.ts';
 
 const [ranksPerMachine, ranksPerNode] = process.argv.slice(2, 4).map(Number) as [number, number];
@@ -38,9 +38,9 @@ const cases = [
     ? [
         ...streamCases(cuda, ranksPerNode),
         ...crowdedRankCases(cuda, () => openCuda(1, [device]), { session }, ranksPerNode, sharesGpu),
-        ...deviceExchangeCases(ranks, cuda),
       ]
-    : refusedDevicePlans(ranks, cuda)),
+    : []),
+  ...deviceExchangeCases(ranks, ranksPerMachine, cuda),
 ].filter(({ name }) => only === undefined || name.includes(only));
 let failed = 0;
 for (const { name, run } of cases) {
