@@ -200,8 +200,8 @@ function casesOf(ranks: number, ranksPerMachine: number, cuda: Cuda): RankCase[]
       async run(group) {
         const wasm = await loadPlanner();
         const rank = group.localRanks[0]!;
-        for (const [i, options] of allOptions.entries()) {
-          const tables = tablesOf(ranks, 12, 2 + i);
+        for (const options of allOptions) {
+          const tables = tablesOf(ranks, 12, 2);
           const masked = tables.map(({ ids, ...rest }) => ({ ids: ids.slice(), ...rest }));
           tables[1]!.ids[5] = EXPERTS;
           masked[1]!.ids[5] = -1;
