@@ -18,6 +18,9 @@ namespace fusco::cuda {
 // Alignment of plan buffers and of the tables in them, in bytes.
 constexpr uint64_t planBufferAlign = 256;
 
+// Tiles that one block of threads works on: the counters of one key in these tiles fill a sector of memory.
+constexpr uint32_t tilesOfBlock = 8;
+
 // What the layout and the kernels need to know of options and limits.
 struct PlanSizes {
   uint32_t ranks;

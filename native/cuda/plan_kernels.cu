@@ -16,7 +16,7 @@ namespace fusco::cuda {
 
 namespace {
 
-constexpr uint32_t tileWarps = 8;  // of a block: the counters of a key fill a sector of memory
+constexpr uint32_t tileWarps = tilesOfBlock;  // of a block
 constexpr uint32_t tileThreads = tileWarps * warpSize_;
 constexpr uint32_t mostTableThreads = 1024;
 constexpr uint32_t leastTableThreads = 256;

@@ -21,7 +21,6 @@ constexpr uint64_t leastTileEntries = 64;
 constexpr uint64_t mostTileEntries = 256;
 constexpr uint64_t scannedTiles = 1024;
 constexpr uint32_t warpLanes_ = 32;
-constexpr uint32_t tilesOfBlock = 8;
 // Words of counters for each entry of a full tile, at most: 256 targets, the most of usual models, still have
 // tiles of leastTileEntries.
 constexpr uint64_t counterWordsPerEntry = 4;
@@ -46,7 +45,7 @@ void layTiles(PlanSizes &sizes) {
   layPlanBuffer(sizes, nullptr, offsets);
   sizes.isSmall = sharedPlanBytes(offsets) <= mostPlanShared ? 1 : 0;
   if (sizes.isSmall != 0) return;
-  // Those of tilesOfBlock tiles and of one key fill a sector of global memory.
+  // Sectors start at multiples of tilesOfBlock.
   sizes.tiles = roundUp(tiles, tilesOfBlock);
 }
 

@@ -62,6 +62,19 @@ class SharedPeers {
   Map map_;
 };
 
+// Copies what all other processes have told of their tokens. By a block: some warps for each rank at a time,
+// so that what is loaded of several ranks is waited for together.
+__device__ inline void takeArrivals(const PlanParams &params, const PlanBuffer &buffer, uint32_t rank) {
+  const uint32_t ranks = params.sizes.ranks;
+  const uint32_t crews = lesserOf(ranks, blockWarps());
+  const uint32_t crew = blockWarp() % crews;
+  const uint32_t warps = (blockWarps() - crew + crews - 1) / crews;
+  const uint32_t thread = blockWarp() / crews * warpSize_ + laneOf();
+  for (uint32_t from = crew; from < ranks; from += crews) {
+    takeArrival(params, buffer, rank, from, thread, warps * warpSize_);
+  }
+}
+
 // Plans local rank `local`. `edges` waits for the other ranks: start() until they can be told facts, begin()
 // and end() until they have told those of before; begin() and end() return false to all threads after a
 // failure.
@@ -112,11 +125,7 @@ __device__ inline void planSmallBlock(const PlanParams &params, uint32_t local, 
   }
   __syncthreads();
   if (!edges.end()) return;
-  if (hasInbox(params, rank)) {
-    for (uint32_t from = 0; from < sizes.ranks; from++) {
-      takeArrival(params, buffer, rank, from, threadIdx.x, blockDim.x);
-    }
-  }
+  if (hasInbox(params, rank)) takeArrivals(params, buffer, rank);
   if (!isFlat) {
     auto &forward = *reinterpret_cast<ForwardShared *>(memory + sharedPlanTables(params.offsets));
     layForward(params, forward, local, local + 1, [&](uint32_t) { return buffer; });

@@ -6,6 +6,7 @@
 // Include this before device code. Only what planning needs is here.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -41,19 +42,17 @@ class Block {
 
   void run() {
     current() = this;
-    std::vector<uint32_t> order(fibers_.size());
-    std::iota(order.begin(), order.end(), 0u);
-    bool hasRun = true;
-    while (hasRun) {
-      hasRun = false;
-      std::shuffle(order.begin(), order.end(), random_);
-      for (const uint32_t i : order) {
-        if (fibers_[i].state != State::ready) continue;
-        hasRun = true;
-        thread_ = i;
-        swapcontext(&scheduler_, &fibers_[i].context);
-      }
-      release();
+    std::vector<uint32_t> ready;  // warps with threads that can run
+    for (uint32_t warp = 0; warp < warps_.size(); warp++) ready.push_back(warp);
+    while (!ready.empty()) {
+      const uint32_t at = below(static_cast<uint32_t>(ready.size()));
+      // Some warps get far ahead of others.
+      bool canRun = true;
+      for (uint32_t turns = 1 + below(8) * below(8); turns > 0 && canRun; turns--)
+        canRun = runWarp(ready[at]);
+      if (canRun) continue;
+      ready.erase(ready.begin() + at);
+      if (ready.empty()) ready = releaseBlock();
     }
     for (const Fiber &fiber : fibers_) {
       if (fiber.state == State::ended) continue;
@@ -89,9 +88,12 @@ class Block {
   enum class State { ready, atWarp, atBlock, ended };
   static constexpr size_t stackBytes = 64 * 1024;
 
+  // Its first turn begins with the context; later ones, by jumps, which make no system calls.
   struct Fiber {
     ucontext_t context;
+    jmp_buf jump;
     State state = State::ready;
+    bool hasBegun = false;
     uint32_t exchanges = 0;
   };
   struct Warp {
@@ -109,7 +111,7 @@ class Block {
     getcontext(&context);
     context.uc_stack.ss_sp = stack;
     context.uc_stack.ss_size = stackBytes;
-    context.uc_link = &scheduler_;
+    context.uc_link = nullptr;
     makecontext(&context, &Block::start, 0);
   }
 
@@ -117,35 +119,68 @@ class Block {
     Block &block = *current();
     block.body_();
     block.fibers_[block.thread_].state = State::ended;
+    _longjmp(block.scheduler_, 1);
   }
 
-  void wait(State state) {
-    const uint32_t self = thread_;
-    fibers_[self].state = state;
-    swapcontext(&fibers_[self].context, &scheduler_);
+  // Runs a thread until it waits or ends.
+  [[gnu::noinline]] void resume(Fiber &fiber) {
+    if (_setjmp(scheduler_) != 0) return;
+    if (fiber.hasBegun) _longjmp(fiber.jump, 1);
+    fiber.hasBegun = true;
+    setcontext(&fiber.context);
   }
 
-  // Threads go on once all others of their warp or block that have not ended wait as well.
-  void release() {
-    releaseIf(State::atBlock, 0, threads());
-    for (uint32_t first = 0; first < threads(); first += warpLanes) {
-      releaseIf(State::atWarp, first, first + warpLanes);
-    }
+  [[gnu::noinline]] void wait(State state) {
+    Fiber &fiber = fibers_[thread_];
+    fiber.state = state;
+    if (_setjmp(fiber.jump) == 0) _longjmp(scheduler_, 1);
   }
-  void releaseIf(State state, uint32_t first, uint32_t end) {
-    for (uint32_t i = first; i < end; i++) {
-      if (fibers_[i].state != state && fibers_[i].state != State::ended) return;
+
+  uint32_t below(uint32_t end) { return static_cast<uint32_t>(random_() % end); }
+
+  // Runs each thread of a warp that can run until it waits. Returns whether any can run then.
+  bool runWarp(uint32_t warp) {
+    uint32_t order[warpLanes];
+    std::iota(order, order + warpLanes, warp * warpLanes);
+    std::shuffle(order, order + warpLanes, random_);
+    for (const uint32_t i : order) {
+      if (fibers_[i].state != State::ready) continue;
+      thread_ = i;
+      resume(fibers_[i]);
     }
-    for (uint32_t i = first; i < end; i++) {
-      if (fibers_[i].state == state) fibers_[i].state = State::ready;
+    return release(State::atWarp, warp * warpLanes, (warp + 1) * warpLanes);
+  }
+
+  // Returns the warps that can run once all threads wait for the block.
+  std::vector<uint32_t> releaseBlock() {
+    std::vector<uint32_t> ready;
+    if (!release(State::atBlock, 0, threads())) return ready;
+    for (uint32_t i = 0; i < threads(); i++) {
+      const uint32_t warp = i / warpLanes;
+      if (fibers_[i].state == State::ready && (ready.empty() || ready.back() != warp)) ready.push_back(warp);
     }
+    return ready;
+  }
+
+  // Lets threads that wait in this way go on, if all others among these have ended. Returns whether any do.
+  bool release(State state, uint32_t first, uint32_t end) {
+    for (uint32_t i = first; i < end; i++) {
+      if (fibers_[i].state != state && fibers_[i].state != State::ended) return false;
+    }
+    bool isAny = false;
+    for (uint32_t i = first; i < end; i++) {
+      if (fibers_[i].state != state) continue;
+      fibers_[i].state = State::ready;
+      isAny = true;
+    }
+    return isAny;
   }
 
   std::mt19937 random_;
   std::function<void()> body_;
   std::vector<Fiber> fibers_;
   std::vector<Warp> warps_;
-  ucontext_t scheduler_;
+  jmp_buf scheduler_;
   uint32_t thread_ = 0;
 };
 

@@ -34,10 +34,11 @@ struct RandomRouting {
   std::vector<std::vector<int32_t>> ids;
   std::vector<std::vector<uint32_t>> shards;
 
-  // `mostTokens` of a rank; `experts`: their number, 0: any.
-  explicit RandomRouting(uint32_t seed, uint32_t mostTokens = 20, uint32_t experts = 0) {
+  // `mostTokens` of a rank; `experts`, `ranks`: their numbers, 0: any.
+  explicit RandomRouting(uint32_t seed, uint32_t mostTokens = 20, uint32_t experts = 0, uint32_t ranks = 0) {
     Random random(seed);
     options.ranks = 1 + upTo(random, 7);
+    if (ranks > 0) options.ranks = ranks;
     options.experts = 1 + upTo(random, 23);
     if (experts > 0) options.experts = experts;
     options.topk = 1 + upTo(random, std::min(options.experts, 8u) - 1);

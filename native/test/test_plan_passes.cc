@@ -25,7 +25,7 @@ alignas(16) thread_local uint32_t sharedWords[256 * 1024 / sizeof(uint32_t)];
 
 namespace {
 
-constexpr uint32_t warpsOfBlock = 4;
+constexpr uint32_t warpsOfBlock = tilesOfBlock;
 constexpr uint32_t tableThreads = 64;
 
 // Blocks of all ranks, each in a thread of the operating system, wait for one another.
@@ -182,7 +182,8 @@ struct Devices {
           const uint64_t offset = reinterpret_cast<uint8_t *>(pointer) - memoryOf[r];
           return reinterpret_cast<decltype(pointer)>(memoryOf[to] + offset);
         };
-        emulated::Block(tableThreads, seed + r, [&] {
+        // Fewer and more warps than ranks.
+        emulated::Block(seed % 2 == 0 ? tableThreads : 8 * warpSize_, seed + r, [&] {
           if (isProcess) {
             planSmallBlock(params, local, edges, GlobalPeers(params, r), shared());
           } else {
@@ -353,23 +354,27 @@ void compareAll(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
 
 // Sizes on both sides of the bounds that decide which parts of tables are in shared memory.
 void manyTargets() {
-  constexpr uint32_t warps = 8;
+  constexpr uint32_t ranks = 2, mostTokens = 300;
+  // Seeds of routings with several tiles.
   struct Expected {
-    uint32_t experts;
+    uint32_t experts, seed;
     bool isStaged, hasCopies;
   };
-  for (const Expected &expected : {Expected{700, true, true}, Expected{900, true, false},
-                                   Expected{1100, false, true}, Expected{2500, false, false}}) {
-    RandomRouting routed(expected.experts, 150, expected.experts);
+  for (const Expected &expected : {Expected{700, 24, true, true}, Expected{900, 8, true, false},
+                                   Expected{1100, 24, false, true}, Expected{2500, 24, false, false}}) {
+    const RandomRouting routed(expected.seed, mostTokens, expected.experts, ranks);
     const PlanSizes sizes = sizesOf(routed, 0);
-    const TileShared shared(sizes, warps, true, false);
-    if (sizes.targets == expected.experts && sizes.maxEntries() > 300) {
-      CHECK((shared.staged > 0) == expected.isStaged);
-      CHECK((shared.targetWords > 0) == expected.hasCopies);
-    }
+    const TileShared shared(sizes, warpsOfBlock, true, false);
+    CHECK(sizes.maxEntries() > sizes.tileEntries);
+    CHECK((shared.staged > 0) == expected.isStaged && (shared.targetWords > 0) == expected.hasCopies);
     CHECK(shared.bytes() <= maxTileShared);
-    compareAll(routed, 0, expected.experts);
+    compareAll(routed, 0, expected.seed);
   }
+}
+
+// More ranks, and nodes, than a warp has lanes.
+void manyRanks() {
+  for (const uint32_t seed : {1u, 3u}) compareAll(RandomRouting(seed, 6, 80, 42), 0, seed);
 }
 
 // The GPU's tests plan as many tokens as just fit the shared memory of a block, and a few more.
@@ -402,9 +407,10 @@ void smallSizes() {
 }  // namespace
 
 int main(int argc, char **argv) {
-  const auto cases = static_cast<uint32_t>(argc > 1 ? std::atoi(argv[1]) : 16);
+  const auto cases = static_cast<uint32_t>(argc > 1 ? std::atoi(argv[1]) : 25);
   smallSizes();
   manyTargets();
+  manyRanks();
   for (uint32_t seed = 0; seed < cases; seed++) {
     // Some tables have one tile, others several.
     const RandomRouting routed(seed, seed % 4 == 0 ? 60 : 20);

@@ -169,7 +169,7 @@ const targetCases = [700, 900, 1100, 2500].map((experts): GpuCase => {
 });
 
 /** Ranks of a cluster: 1, 2, 4 or 8; other numbers plan by a kernel for each pass. */
-const clusterCases = [1, 2, 3, 4, 5, 8, 9].map((ranks): GpuCase => {
+const clusterCases = [1, 2, 3, 4, 5, 8, 9, 40].map((ranks): GpuCase => {
   return {
     name: `planning: small plans of ${ranks} ranks`,
     async run() {
