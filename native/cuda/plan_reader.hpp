@@ -1,21 +1,10 @@
 // What the host reads of one rank's plan buffer, when planning is done.
 #pragma once
 
-#include <functional>
-
 #include "cuda_context.hpp"
-#include "plan_buffer.hpp"
-#include "spec.hpp"
+#include "plan_shard.hpp"
 
 namespace fusco::cuda {
-
-// Copies bytes of a plan buffer's tables to host memory.
-using ReadTable = std::function<void(void *to, const void *from, uint64_t bytes)>;
-
-// Writes the shard of `rank` from the tables of its plan buffer, whose state is `found`, unless `shard` has
-// no memory. Bad ids are masked. Returns its bytes. Throws E_BUFFER, E_LIMIT, and what `read` throws.
-uint64_t packShard(const planning::Spec &spec, uint32_t rank, const PlanBuffer &tables,
-                   const PlanState &found, const ReadTable &read, const fusco_buffer &shard);
 
 class PlanReader {
  public:

@@ -138,15 +138,9 @@ void Planner::planWithPeers(const fusco_nccl_call &call, PlanParams &params, cud
 
 void Planner::planAcrossMachines(PlanParams &params, cudaStream_t stream) {
   const uint32_t self = params.rankOf[0];
-  uint8_t *const local = params.buffers[self];
-  // A rank tells its facts to all ranks: here always in its own buffer, from where they are gathered. Where
-  // rows go is told when the tables of exchanges are made.
-  params.hasOthers = 0;
-  for (uint32_t rank = 0; rank < spec_.ranks; rank++) {
-    params.deviceRanks[rank] = only(rank);
-    params.buffers[rank] = local;
-  }
-  const cuda::PlanBuffer buffer = cuda::tablesAt(params.offsets, local);
+  // Where rows go is told when the tables of exchanges are made.
+  cuda::tellOwnBuffer(params, params.buffers[self]);
+  const cuda::PlanBuffer buffer = cuda::tablesAt(params.offsets, params.buffers[self]);
   const auto gather = [&](uint32_t *all, uint32_t count) {
     group_->gather(all + uint64_t{self} * count, all, count * sizeof(uint32_t));
   };

@@ -5,8 +5,7 @@ namespace fusco::nccl {
 PlanCopy::PlanCopy(cuda::CudaContext &context, uint32_t device, const cuda::PlanSizes &sizes) {
   cuda::PlanBuffer offsets{};
   cuda::layPlanBuffer(sizes, nullptr, offsets);
-  // The head is the first table behind the lists.
-  bytes_ = reinterpret_cast<uintptr_t>(offsets.head);
+  bytes_ = cuda::shardTableBytes(offsets);
   done_.create(device, cuda::Timing::off);
   context.check(cudaHostAlloc(reinterpret_cast<void **>(&memory_), bytes_, cudaHostAllocDefault),
                 "allocating memory for a plan that is read back");

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cuda_context.hpp"
-#include "plan_buffer.hpp"
+#include "plan_shard.hpp"
 
 namespace fusco::nccl {
 
