@@ -15,7 +15,7 @@ if [ "$mode" != short ] && [ "$mode" != full ]; then
 fi
 
 c_flags=
-c_tests=(test_audit test_exchange test_interface test_planning test_refusals test_rounds)
+c_tests=(test_audit test_exchange test_interface test_planning test_refusals test_rounds test_most_rows)
 
 # The targets of one build: build NAME SANITIZERS TARGET...
 build() {
