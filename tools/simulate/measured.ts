@@ -49,8 +49,8 @@ const ENDS = [4096, 32_768];
 const MEASURED: readonly Series[] = [
   series(2, 'straight to slots', LENGTHS, [0.704, 1.356, 2.635, 5.172], [0.714, 1.408, 2.803, 5.567]),
   series(2, 'once per rank', LENGTHS, [0.238, 0.433, 0.822, 1.603], [0.271, 0.474, 0.906, 1.75]),
-  series(4, 'straight to slots', LENGTHS, [1.546, 2.861, 5.269, 9.591], [1.119, 2.177, 4.291, 8.502]),
-  series(4, 'once per rank', LENGTHS, [0.521, 0.97, 1.862, 3.649], [0.54, 0.977, 1.856, 3.647]),
+  series(4, 'straight to slots', LENGTHS, [1.549, 2.868, 5.206, 9.559], [1.114, 2.172, 4.284, 8.495]),
+  series(4, 'once per rank', LENGTHS, [0.489, 0.937, 1.83, 3.614], [0.5, 0.942, 1.827, 3.613]),
   series(2, 'unfused over NCCL', ENDS, [1.42, 8.98], [1.33, 8.32]),
   series(4, 'unfused over NCCL', ENDS, [1.83, 13.04], [1.68, 11.92]),
   series(2, 'flat over NCCL', ENDS, [1.52, 8.15], [1.45, 7.94]),
