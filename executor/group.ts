@@ -205,8 +205,9 @@ export class Group implements Disposable {
 
   /**
    * Plans one exchange on the devices, from expert ids in device memory: the same plan as planLocal makes, without the
-   * host in the way. Only the cuda and nccl backends plan on devices; on nccl all ranks are on one machine. The first call
-   * with its options and bounds makes a planner, which waits; later calls enqueue. Collective on nccl.
+   * host in the way. Only the cuda and nccl backends plan on devices. The first call with its options and bounds makes a
+   * planner, which waits; later calls enqueue. Collective on nccl. If its ranks are on several machines, the first exchange
+   * along the plan reads it back, and no capture is possible.
    *
    * @param call ids, bounds, and the options of the plan; the strategy is `flat` or `hier`
    * @throws FuscoError E_BACKEND on other backends; E_OPTION for `auto`; E_RANKS, E_LIMIT, E_BUFFER, E_PLACEMENT; without

@@ -116,6 +116,12 @@ export interface WireReport {
   readonly slices: number;
   /** Time spent waiting for the ranks of this machine to enter the call. */
   readonly readyNanoseconds: number;
+  /**
+   * Of the first exchange along a plan that was made on the devices of several machines: bytes of the plan that the host
+   * read back, and how long the call waited for them.
+   */
+  readonly readbackBytes?: number;
+  readonly readbackNanoseconds?: number;
   /** With `stats`: packing on the device, the part of it that overlapped with rounds, and the time of the rounds. */
   readonly packNanoseconds?: number;
   readonly packHiddenNanoseconds?: number;

@@ -33,4 +33,16 @@ struct PlanParams {
   FactInbox inbox[maxRanks];
 };
 
+// For a device with one rank, whose facts are gathered between the parts of planning by other means: the rank
+// writes all that it tells to its own plan buffer, at `buffer`, and tells nobody where its rows go.
+inline void tellOwnBuffer(PlanParams &params, uint8_t *buffer) {
+  params.hasOthers = 0;
+  for (uint32_t rank = 0; rank < params.sizes.ranks; rank++) {
+    params.deviceRanks[rank] = {};
+    params.deviceRanks[rank].add(rank);
+    params.buffers[rank] = buffer;
+    params.inbox[rank] = {};
+  }
+}
+
 }  // namespace fusco::cuda

@@ -2,8 +2,7 @@
 #pragma once
 
 #include "cuda_context.hpp"
-#include "plan_buffer.hpp"
-#include "spec.hpp"
+#include "plan_shard.hpp"
 
 namespace fusco::cuda {
 

@@ -276,6 +276,10 @@ typedef struct fusco_nccl_report {
   uint64_t nccl_ns;        /**< time during which a round was in flight */
   /** 1: the call enqueued the exchange and returned; stats.nanoseconds is what that took on the host. */
   uint32_t enqueued;
+  /** The first exchange along a plan that a group on several machines made on the device: bytes that were
+   * read back from the plan buffer, and for how long the call waited for them. Else 0. */
+  uint64_t readback_bytes;
+  uint64_t readback_ns;
 } fusco_nccl_report;
 
 /** Figures per peer: arrays of [ranks] in host memory, filled by the call; each may be NULL. */

@@ -482,11 +482,17 @@ fusco_status fusco_cuda_plan_shard(fusco_cuda_plan *plan, uint32_t rank, fusco_b
 
 /**
  * @name Planning on the device, one process per rank
- * As above, for the local rank. Facts travel through memory that the ranks of a machine share, so that all
- * ranks must be on one machine: across machines, plan on the host. Planning and exchanges enqueue on the
- * stream of the local rank and can be captured, after one call outside of the capture has set memory aside.
- * Plan buffers and ids may be any device memory; for the buffers of exchanges the rules of fusco_nccl.h
- * apply.
+ * As above, for the local rank. If all ranks are on one machine, facts travel through memory that they share;
+ * planning and exchanges enqueue on the stream of the local rank and can be captured, after one call outside
+ * of the capture has set memory aside. Plan buffers and ids may be any device memory; for the buffers of
+ * exchanges the rules of fusco_nccl.h apply.
+ *
+ * **Across machines** planning enqueues as well, and facts travel by ncclAllGather. NCCL's counts are values
+ * of the host: behind planning the plan buffer is copied to host memory, asynchronously. The first exchange
+ * along a plan waits for that copy, makes the tables of exchanges from it, and reports what it read back
+ * (fusco_nccl_report.readback_bytes); it is collective, as all exchanges are. Exchanges are those of uploaded
+ * plans: they block until all rows are in place, rows are never padded, and plans and exchanges cannot be
+ * captured (FUSCO_E_BACKEND). Until the first exchange fusco_nccl_plan_bytes gives the plan buffer only.
  * @{
  */
 
@@ -503,7 +509,7 @@ typedef struct fusco_nccl_planner fusco_nccl_planner; /**< options and limits, w
  * @param[out] error    may be NULL
  * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
  * @retval FUSCO_E_PEER_MISMATCH  options or limits differ between ranks
- * @retval FUSCO_E_BACKEND        ranks of the group are on several machines, or an error of the driver
+ * @retval FUSCO_E_BACKEND        a node of the plan spans machines, or an error of NCCL or the driver
  * @retval FUSCO_E_OPTION         the local rank's stream is captured
  * @retval other                  as fusco_cuda_planner_create
  */
@@ -530,6 +536,7 @@ void fusco_nccl_planner_destroy(fusco_nccl_planner *planner);
  * @param[out] error      may be NULL
  * @retval FUSCO_E_PEER_TIMEOUT   a rank did not arrive before the deadline
  * @retval FUSCO_E_PEER_MISMATCH  a rank makes another call
+ * @retval FUSCO_E_BACKEND        the stream of a group on several machines is captured, or a driver's error
  * @retval other                  as fusco_cuda_plan_on_device
  */
 fusco_status fusco_nccl_plan_on_device(fusco_nccl_planner *planner, const fusco_nccl_call *call,

@@ -27,11 +27,15 @@ fusco_status exchange(F run, fusco_nccl_plan *plan, const fusco_nccl_call *id, c
     if (peers != nullptr) arrays = fusco::structFrom(peers, "fusco_nccl_peers");
     const fusco_nccl_call identity = callFrom(id);
     const fusco::CallFrom<Call> from(given, name);
-    if (plan->buffered != nullptr) plan->buffered->fit(from.call);
-    if (plan->shared == nullptr) {
+    if (plan->buffered != nullptr) {
+      plan->buffered->prepare(identity, measured);
+      plan->buffered->fit(from.call);
+    }
+    const std::shared_ptr<Plan> &along = plan->buffered == nullptr ? plan->shared : plan->buffered->plan();
+    if (along == nullptr) {
       plan->buffered->runAlone(from.call, measured);
     } else {
-      run(*plan->shared, identity, from.call, measured, peers == nullptr ? nullptr : &arrays);
+      run(*along, identity, from.call, measured, peers == nullptr ? nullptr : &arrays);
     }
     fusco::structTo(report, measured, "fusco_nccl_report");
   });
@@ -127,7 +131,7 @@ fusco_status fusco_nccl_plan_bytes(const fusco_nccl_plan *plan, uint64_t row_byt
   return guarded(error, [&] {
     checkGiven(plan != nullptr && bytes != nullptr);
     const auto found =
-        plan->shared != nullptr ? plan->shared->bytes(row_bytes) : plan->buffered->bytesAlone();
+        plan->buffered == nullptr ? plan->shared->bytes(row_bytes) : plan->buffered->bytes(row_bytes);
     fusco::structTo(bytes, found, "fusco_nccl_bytes");
   });
 }

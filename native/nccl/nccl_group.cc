@@ -340,10 +340,12 @@ void Group::receive(void *to, uint64_t bytes, uint32_t peer) {
               "receiving");
 }
 
+void Group::gather(const void *local, void *all, uint64_t bytes) {
+  checkResult(library_.allGather(local, all, bytes, abi::uint8Type, comm_, wireStream()), "gathering");
+}
+
 void Group::allGather(const void *local, void *all, uint64_t bytes) {
-  round([&] {
-    checkResult(library_.allGather(local, all, bytes, abi::uint8Type, comm_, wireStream()), "gathering");
-  });
+  round([&] { gather(local, all, bytes); });
 }
 
 void Group::throughDevice(const void *sent, uint64_t sentBytes, void *received, uint64_t receivedBytes,

@@ -115,6 +115,9 @@ class Group {
   // Device memory, which must stay valid until the round is done.
   void send(const void *from, uint64_t bytes, uint32_t peer);
   void receive(void *to, uint64_t bytes, uint32_t peer);
+  // The same for a gather, which is collective: all[r] = rank r's `bytes` bytes; device memory. `local` may
+  // be the local rank's place in `all`.
+  void gather(const void *local, void *all, uint64_t bytes);
   // Collective, on wireStream(). all[r] = rank r's `bytes` bytes; device memory.
   void allGather(const void *local, void *all, uint64_t bytes);
   // Copies `sentBytes` bytes of host memory to the device, calls `issue(from, to)`, which enqueues on

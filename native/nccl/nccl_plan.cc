@@ -46,9 +46,10 @@ uint32_t mostRuns(const Neighbors &neighbors, const fusco_nccl_plan_desc &desc) 
 
 }  // namespace
 
-Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc)
+Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc,
+           uint32_t maxRecvRows)
     : group_(std::move(group)),
-      tables_(desc, group_->neighbors()),
+      tables_(desc, group_->neighbors(), maxRecvRows),
       entriesOut_(group_->neighbors(), tables_.entrySend, tables_.entryReceive,
                   ruleOf(*group_, desc, desc.max_entries), mostRuns(group_->neighbors(), desc)),
       entriesBack_(entriesOut_.reversed()),

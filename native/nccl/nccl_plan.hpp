@@ -83,7 +83,9 @@ struct DeviceMadePlan {
 
 class Plan {
  public:
-  Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc);
+  // Slots from `maxRecvRows` on behave as dropped.
+  Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusco_nccl_plan_desc &desc,
+       uint32_t maxRecvRows = FUSCO_MAX_ROWS);
   // All ranks are on one machine.
   Plan(std::shared_ptr<Group> group, const DeviceMadePlan &made);
   ~Plan();
@@ -167,7 +169,7 @@ namespace fusco::nccl {
 class BufferedPlan;
 }
 
-// A plan that was uploaded, or one that is in a plan buffer.
+// A plan that was uploaded, or one that is in a plan buffer: one of the two.
 struct fusco_nccl_plan {
   std::shared_ptr<fusco::nccl::Plan> shared;
   std::shared_ptr<fusco::nccl::BufferedPlan> buffered;

@@ -14,6 +14,7 @@ using fusco::nccl::call;
 using fusco::nccl::callFrom;
 using fusco::nccl::checkGiven;
 using fusco::nccl::groupOf;
+using fusco::nccl::PlanCopy;
 using fusco::nccl::Planner;
 
 // The plan in a plan buffer of a handle. Throws E_OPTION.
@@ -22,9 +23,10 @@ BufferedPlan &bufferedOf(const fusco_nccl_plan &plan) {
   return *plan.buffered;
 }
 
-fusco_nccl_plan *newPlan(const std::shared_ptr<Planner> &planner, uint8_t *buffer, int64_t tokens) {
-  auto buffered = std::make_shared<BufferedPlan>(planner, buffer, tokens);
-  return new fusco_nccl_plan{buffered->plan(), buffered};
+fusco_nccl_plan *newPlan(const std::shared_ptr<Planner> &planner, uint8_t *buffer, int64_t tokens,
+                         std::unique_ptr<PlanCopy> copy = nullptr) {
+  return new fusco_nccl_plan{nullptr,
+                             std::make_shared<BufferedPlan>(planner, buffer, tokens, std::move(copy))};
 }
 
 }  // namespace
@@ -52,10 +54,10 @@ fusco_status fusco_nccl_plan_on_device(fusco_nccl_planner *planner, const fusco_
     if (from.buffers == nullptr) throw Failure(FUSCO_E_OPTION, "buffers is NULL");
     const fusco_ids ids = fusco::planning::idsFrom(from.ids, 1)[0];
     uint8_t *buffer = planner->shared->checkBuffer(from.buffers[0]);
-    planner->shared->plan(callFrom(id), ids, buffer);
+    std::unique_ptr<PlanCopy> copy = planner->shared->plan(callFrom(id), ids, buffer);
     fusco::cuda::Graph *capturing = planner->shared->group().context().capturing;
     if (capturing != nullptr) capturing->keep(planner->shared);
-    *plan = newPlan(planner->shared, buffer, ids.tokens);
+    *plan = newPlan(planner->shared, buffer, ids.tokens, std::move(copy));
   });
 }
 

@@ -5,7 +5,11 @@
 namespace fusco::nccl {
 
 Neighbors::Neighbors(uint32_t groupRanks, uint32_t localRank, const uint32_t *machines)
-    : ranks(groupRanks), rank(localRank), self(0), indexOf(groupRanks, -1) {
+    : ranks(groupRanks),
+      rank(localRank),
+      self(0),
+      indexOf(groupRanks, -1),
+      machineOf(machines, machines + groupRanks) {
   for (uint32_t peer = 0; peer < ranks; peer++) {
     if (machines[peer] != machines[rank]) continue;
     indexOf[peer] = static_cast<int32_t>(rankAt.size());
@@ -16,6 +20,18 @@ Neighbors::Neighbors(uint32_t groupRanks, uint32_t localRank, const uint32_t *ma
     throw Failure(FUSCO_E_LIMIT, "%llu ranks on one machine; at most %u reach each other's memory",
                   rankAt.size(), maxNeighbors)
         .limited(rankAt.size(), maxNeighbors);
+  }
+}
+
+void checkNodesOnMachines(uint32_t ranksPerNode, const Neighbors &neighbors) {
+  for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
+    const uint32_t first = rank / ranksPerNode * ranksPerNode;
+    if (neighbors.machineOf[first] == neighbors.machineOf[rank]) continue;
+    throw Failure(FUSCO_E_BACKEND,
+                  "ranks %u and %u are one node of the plan and do not reach each other's memory; plan with "
+                  "ranksPerNode 1 or flat",
+                  first, rank)
+        .atRank(rank);
   }
 }
 
@@ -36,15 +52,7 @@ void checkDesc(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors) {
   checkRanksPerNode(desc.ranks_per_node, ranks);
   if (desc.strategy != FUSCO_STRATEGY_HIER) return;
   if (desc.rail_groups == nullptr) throw Failure(FUSCO_E_OPTION, "a hierarchical plan needs its rail groups");
-  for (uint32_t rank = 0; rank < ranks; rank++) {
-    const uint32_t first = rank / desc.ranks_per_node * desc.ranks_per_node;
-    if (neighbors.has(first) == neighbors.has(rank)) continue;
-    throw Failure(FUSCO_E_BACKEND,
-                  "ranks %u and %u are one node of the plan and do not reach each other's memory; plan with "
-                  "ranksPerNode 1 or flat",
-                  first, rank)
-        .atRank(rank);
-  }
+  checkNodesOnMachines(desc.ranks_per_node, neighbors);
 }
 
 // The owner of each instance.
@@ -67,12 +75,13 @@ RankTables::RankTables(const fusco_plan &planSizes, const Neighbors &neighbors)
       rowReceive(neighbors.ranks),
       neighbors_(neighbors) {}
 
-RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors)
+RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors, uint32_t maxRecvRows)
     : entrySend(neighbors.ranks),
       entryReceive(neighbors.ranks),
       rowSend(neighbors.ranks),
       rowReceive(neighbors.ranks),
-      neighbors_(neighbors) {
+      neighbors_(neighbors),
+      maxRecvRows_(maxRecvRows) {
   checkDesc(desc, neighbors);
   const uint32_t rank = neighbors.rank;
   const CheckedShard shard(desc.shard, rank, neighbors.ranks);
@@ -100,7 +109,7 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
       const auto first = sourceOfSlot.begin() + receiveRuns[run].first;
       std::fill(first, first + receiveRuns[run].rows, source);
     }
-    if (!isDirect(source)) entryReceive.append(source, {receiveRuns[run].first, receiveRuns[run].rows});
+    if (!isDirect(source)) entryReceive.append(source, belowBound(receiveRuns[run]));
   }
   layOutEntries(shard, desc);
   entrySend.close();
@@ -109,8 +118,21 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   if (forwards) partialRow = layOutForwarding(shard, desc);
   rowSend.close();
   rowReceive.close();
+  boundReceive();
   if (!isOnePass()) listSums(partialRow);
   sizes.rank[0].places = {};
+}
+
+Run RankTables::belowBound(const RowRange &run) const {
+  return {run.first, run.first >= maxRecvRows_ ? 0 : std::min(run.rows, maxRecvRows_ - run.first)};
+}
+
+void RankTables::boundReceive() {
+  RankPlan &part = sizes.rank[0];
+  part.recvRows = std::min(part.recvRows, maxRecvRows_);
+  for (RowRange &range : part.padding) range.rows = belowBound(range).rows;
+  const auto isEmpty = [](const RowRange &range) { return range.rows == 0; };
+  part.padding.erase(std::remove_if(part.padding.begin(), part.padding.end(), isEmpty), part.padding.end());
 }
 
 void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_desc &desc) {
@@ -124,8 +146,9 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
   for (uint32_t i = 0; i < owner.size(); i++) {
     sendFirst[i] = sentRows;
     if (isDirect(owner[i])) continue;
-    entrySend.append(owner[i], {sentRows, runs.of(i).rows});
-    sentRows += runs.of(i).rows;
+    const uint32_t rows = belowBound(runs.of(i)).rows;
+    entrySend.append(owner[i], {sentRows, rows});
+    sentRows += rows;
   }
   if (sentRows > entries) {
     throw Failure(FUSCO_E_SHARD_HEAD, "rank %u sends %llu rows of %llu entries", rank, sentRows, entries)
@@ -134,10 +157,13 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
   direct.assign(entries, {0, -1});
   if (!isOnePass()) returned.assign(entries, {0, -1});
   entryOrder.assign(sentRows, 0);
+  uint32_t beyondBound = 0;
   shard.readEntries(part, [&](const KeptEntry &entry) {
     const uint32_t inRun = runs.next(entry);
     const uint32_t peer = owner[entry.instance];
-    if (isDirect(peer)) {
+    if (entry.slot >= maxRecvRows_) {
+      beyondBound++;
+    } else if (isDirect(peer)) {
       const auto neighbor = static_cast<uint32_t>(neighbors_.indexOf[peer]);
       direct[entry.number] = {neighbor, static_cast<int32_t>(entry.slot)};
       if (!isOnePass()) returned[entry.number] = direct[entry.number];
@@ -155,6 +181,7 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
                   reach[neighbors_.self] - 1, part.recvRows)
         .atRank(rank);
   }
+  part.kept -= beyondBound;
   sizes.kept = part.kept;
   sizes.tokens = part.tokens;
 }
@@ -173,12 +200,18 @@ std::vector<uint32_t> RankTables::layOutForwarding(const CheckedShard &shard,
     rowSend.append(forwarderOf(desc.rail_groups, desc.ranks_per_node, rank, node), {row, count});
     for (const uint32_t end = row + count; row < end; row++) {
       partialRow[uint64_t{rows.token[row]} * nodes + node] = row;
-      rowEntries.push_back(rows.offset[row + 1] - rows.offset[row]);
+      // A row travels also if the bound leaves it no place: lengths of messages follow from the facts alone.
+      rowEntries.push_back(0);
+      for (uint32_t at = rows.offset[row]; at < rows.offset[row + 1]; at++) {
+        const uint32_t entry = rows.entry[at];
+        if (static_cast<uint32_t>(places[entry].row) >= maxRecvRows_) continue;
+        rowEntries.back()++;
+        placeEntry.push_back(entry);
+        placeOf.push_back(places[entry]);
+      }
     }
   }
-  for (const uint32_t entry : rows.entry) placeOf.push_back(places[entry]);
   rowOrder = std::move(rows.token);
-  placeEntry = std::move(rows.entry);
   const std::vector<uint32_t> landingRows = shard.landingRows();
   uint64_t landed = 0;
   for (uint32_t source = 0; source < neighbors_.ranks; source++) {
@@ -227,13 +260,14 @@ void RankTables::listSums(const std::vector<uint32_t> &partialRow) {
 }
 
 void RankTables::checkDestinations(const std::vector<uint32_t> &counts) const {
+  const uint32_t least = maxRecvRows_ < FUSCO_MAX_ROWS ? 0 : 1;
   for (uint32_t source = 0, row = 0; source < neighbors_.ranks; source++) {
     for (const uint64_t end = rowReceive.start(source + 1); row < end; row++) {
       const uint32_t count = counts[row];
-      if (count >= 1 && count <= sizes.topk) continue;
+      if (count >= least && count <= sizes.topk) continue;
       throw Failure(FUSCO_E_PEER_MISMATCH,
-                    "row %u that rank %u forwards has %u destinations; it must have 1 to %u", row, source,
-                    count, sizes.topk)
+                    "row %u that rank %u forwards has %u destinations; it must have %u to %u", row, source,
+                    count, least, sizes.topk)
           .atRank(source)
           .limited(count, sizes.topk);
     }

@@ -22,15 +22,21 @@ constexpr uint32_t maxPeersPerRound = 8;
 struct Neighbors {
   uint32_t ranks;
   uint32_t rank;
-  uint32_t self;                 // index of the local rank among its neighbors
-  std::vector<uint32_t> rankAt;  // [neighbors], ascending
-  std::vector<int32_t> indexOf;  // [ranks], index among the neighbors, or -1
+  uint32_t self;                    // index of the local rank among its neighbors
+  std::vector<uint32_t> rankAt;     // [neighbors], ascending
+  std::vector<int32_t> indexOf;     // [ranks], index among the neighbors, or -1
+  std::vector<uint32_t> machineOf;  // [ranks]
 
   // `machines` [ranks]. Throws E_LIMIT for more than maxNeighbors.
   Neighbors(uint32_t groupRanks, uint32_t localRank, const uint32_t *machines);
   bool has(uint32_t peer) const { return indexOf[peer] >= 0; }
+  // Whether the group has one machine.
+  bool areAll() const { return count() == ranks; }
   uint32_t count() const { return static_cast<uint32_t>(rankAt.size()); }
 };
+
+// Throws E_BACKEND unless the ranks of each node of a hierarchical plan are on one machine.
+void checkNodesOnMachines(uint32_t ranksPerNode, const Neighbors &neighbors);
 
 // A row that combine adds: a slot of a neighbor, or a row of the landing buffer.
 struct SumTerm {
@@ -77,15 +83,18 @@ struct UploadedTables {
 
 class RankTables : public UploadedTables {
  public:
+  // Slots from `maxRecvRows` on behave as dropped, on all ranks: no row is sent to them, and none is added;
+  // not of one-pass plans.
   // Throws E_RANKS, E_LIMIT, E_SHARD_LAYOUT, E_SHARD_HEAD, E_SEGMENT_BOUNDS, E_ENTRY, E_OPTION, E_BACKEND.
   // The description is not used after the call; `neighbors` must outlive the object.
-  RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors);
+  RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighbors,
+             uint32_t maxRecvRows = FUSCO_MAX_ROWS);
   // Of a plan that was made on the device, where its tables are: sizes only. All ranks are on one machine.
   RankTables(const fusco_plan &planSizes, const Neighbors &neighbors);
 
   // Whether the kernels of one-pass exchanges do all the work: all ranks are on one machine, so none forwards
   // for others, whatever the plan calls a node.
-  bool isOnePass() const { return neighbors_.count() == neighbors_.ranks && neighbors_.ranks > 1; }
+  bool isOnePass() const { return neighbors_.areAll() && neighbors_.ranks > 1; }
   // Whether each rank adds its rows of a token and sends one partial sum: the tree of the plan must say so.
   bool sumsPerRank() const { return isOnePass() && sizes.tree != Tree::none && sizes.ranksPerNode == 1; }
   // Whether rows for a peer go straight into its memory: it is a neighbor and, along a hierarchical plan, of
@@ -114,7 +123,7 @@ class RankTables : public UploadedTables {
   SendOrder rowReceive;
 
   // `counts`: places of each row that this forwarder receives, as the sources said. Throws E_PEER_MISMATCH,
-  // with the source, unless each row has 1 to topk.
+  // with the source, unless each row has 1 to topk; or none, if slots may behave as dropped.
   void checkDestinations(const std::vector<uint32_t> &counts) const;
   // Checks what sources told this forwarder: counts[i] places {rank, slot} for landed row i, of ranks of its
   // node. Turns ranks into neighbors and extends `reach`. Throws E_PEER_MISMATCH with the rank that sent
@@ -128,12 +137,17 @@ class RankTables : public UploadedTables {
   void checkAllTold() const;
 
  private:
+  // The rows of a run that have slots below the bound.
+  Run belowBound(const RowRange &run) const;
+  // Drops what the bound leaves out of the receive buffer.
+  void boundReceive();
   void layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);
   // Returns partialRow of listSums().
   std::vector<uint32_t> layOutForwarding(const CheckedShard &shard, const fusco_nccl_plan_desc &desc);
   void listSums(const std::vector<uint32_t> &partialRow);
 
   const Neighbors &neighbors_;
+  uint32_t maxRecvRows_ = FUSCO_MAX_ROWS;
 };
 
 }  // namespace fusco::nccl

@@ -38,7 +38,9 @@ struct NcclReport {
                         {"directBytes", report.direct_bytes},
                         {"readyNs", report.ready_ns},
                         {"rounds", report.rounds},
-                        {"slices", report.sends}});
+                        {"slices", report.sends},
+                        {"readbackBytes", report.readback_bytes},
+                        {"readbackNs", report.readback_ns}});
     object.Set("enqueued", report.enqueued != 0);
     if (!detailed) return object;
     setNumbers(

@@ -1,6 +1,6 @@
 // The passes that plan on a GPU, run by emulated blocks of threads, against the shards of native planning on
 // the CPU and against the tables that plain loops make of these shards. Random routings; one process with one
-// or several devices, and a process for each rank.
+// or several devices, and a process for each rank, on one machine or on a machine of its own.
 
 #include "block_emulator.hpp"
 
@@ -11,6 +11,7 @@
 #include "small_plan_device.cuh"
 
 #include "plan_buffers.hpp"
+#include "plan_shard.hpp"
 #include "plans.h"
 #include "quota_work.hpp"
 
@@ -92,6 +93,7 @@ struct Devices {
   std::vector<PlanBuffer> rank;
   std::vector<std::unique_ptr<Placed>> placed;
   uint32_t seed;
+  bool areGathered = false;
 
   // `isProcess`: every rank is a process, with a device of its own.
   Devices(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf, uint32_t limit, bool isProcess,
@@ -129,6 +131,15 @@ struct Devices {
     }
   }
 
+  // Makes every rank a machine: facts are gathered in the plan buffers between the parts of planning.
+  void separate() {
+    areGathered = true;
+    for (const auto &device : placed) {
+      PlanParams &params = device->params;
+      tellOwnBuffer(params, params.buffers[params.rankOf[0]]);
+    }
+  }
+
   // What is behind the plan buffers stays as it was.
   void checkEnds() const {
     for (const std::vector<uint64_t> &words : memory) CHECK(words.back() == poison);
@@ -141,6 +152,10 @@ struct Devices {
       byWarps(params, sizes.targets,
               [&](uint32_t local, uint32_t first) { scanBlock(params, local, first); });
     });
+    if (areGathered) {
+      gather(&PlanBuffer::counts, sizes.targets);
+      gather(&PlanBuffer::tokens, 1);
+    }
     const bool isWhole = placed.size() == 1;
     ofDevices([this, isWhole](const PlanParams &params) {
       byBlocks(params.localRanks, tableThreads, [&](uint32_t local) { layBlock(params, local, shared()); });
@@ -152,6 +167,7 @@ struct Devices {
         if (isWhole && isLastToTell(params, shared())) layForwardBlock(params);
       });
     });
+    if (areGathered && sizes.isFlat == 0) gather(&PlanBuffer::nodeRows, sizes.nodes);
     ofDevices([this, isWhole](const PlanParams &params) {
       if (params.inbox[params.rankOf[0]].counts != nullptr) {
         byBlocks(sizes.ranks * 2, tableThreads,
@@ -199,6 +215,16 @@ struct Devices {
   static constexpr uint64_t poison = 0x5a5a5a5a5a5a5a5a;
 
   static uint8_t *bytesOf(std::vector<uint64_t> &words) { return reinterpret_cast<uint8_t *>(words.data()); }
+
+  // What NCCL does: every rank gets the `count` words that each one has told itself.
+  void gather(uint32_t *PlanBuffer::*table, uint32_t count) {
+    for (const PlanBuffer &to : rank) {
+      for (uint32_t from = 0; from < sizes.ranks; from++) {
+        const uint64_t at = uint64_t{from} * count;
+        std::copy_n(rank[from].*table + at, count, to.*table + at);
+      }
+    }
+  }
 
   template <class F>
   void ofDevices(F f) {
@@ -333,6 +359,38 @@ void compare(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf,
   }
 }
 
+// Every rank on a machine of its own: its shard, packed from what the host reads back of its plan buffer.
+void compareReadBack(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
+  std::vector<uint32_t> each(routed.options.ranks);
+  for (uint32_t rank = 0; rank < each.size(); rank++) each[rank] = rank;
+  Devices devices(routed, each, limit, true, seed);
+  devices.separate();
+  devices.plan();
+  devices.checkEnds();
+  const Buffers expected(routed, each, limit);
+  const uint64_t bytes = shardTableBytes(devices.placed[0]->params.offsets);
+  for (uint32_t r = 0; r < devices.sizes.ranks; r++) {
+    compareTables(devices.rank[r], expected, r, false);
+    std::vector<uint64_t> copied(bytes / sizeof(uint64_t));
+    std::memcpy(copied.data(), devices.memory[r].data(), bytes);
+    PlanBuffer tables{};
+    layPlanBuffer(devices.sizes, reinterpret_cast<uint8_t *>(copied.data()), tables);
+    const auto read = [&copied](void *to, const void *from, uint64_t size) {
+      if (size == 0) return;
+      const auto *first = static_cast<const uint8_t *>(from);
+      const auto *start = reinterpret_cast<const uint8_t *>(copied.data());
+      CHECK(first >= start && first + size <= start + copied.size() * sizeof(uint64_t));
+      std::memcpy(to, from, size);
+    };
+    const std::vector<uint32_t> &wanted = routed.shards[r];
+    std::vector<uint32_t> shard(wanted.size());
+    const uint64_t needed = packShard(devices.spec, r, tables, *tables.state, read, {});
+    CHECK(needed == wanted.size() * sizeof(uint32_t));
+    packShard(devices.spec, r, tables, *tables.state, read, {shard.data(), needed});
+    CHECK(shard == wanted);
+  }
+}
+
 // Several ranks of one device, a device for some ranks, and a process for each; plans that are small in both
 // ways.
 void compareAll(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
@@ -346,6 +404,7 @@ void compareAll(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
   if (ranks > 1) {
     compare(routed, some, limit, false, false, seed);
     compare(routed, each, limit, true, false, seed);
+    compareReadBack(routed, limit, seed);
   }
   if (sizesOf(routed, limit).isSmall == 0) return;
   compare(routed, one, limit, false, true, seed);

@@ -3,8 +3,8 @@
 // Compares where rows arrive, and what is added to what in which order, with what the shards say.
 //
 //   test_wire DIR     DIR/plan.txt: ranks, ranks a node, hierarchical (0, 1), sums by token (0, 1), slice
-//                     rows, peers a round; then the machine of each rank; then ranks + 1 first instances;
-//                     then the groups of a hierarchical plan. DIR/rank{r}.shard
+//                     rows, peers a round, bound of receive buffers or 0; then the machine of each rank; then
+//                     ranks + 1 first instances; then the groups of a hierarchical plan. DIR/rank{r}.shard
 //
 // Test of native/nccl/rounds.cc, rank_tables.cc and row_copies.cc; test/native/wire.test.ts writes the plans.
 
@@ -55,13 +55,15 @@ struct Rank {
 
 struct Plan {
   uint32_t ranks = 0, ranksPerNode = 0, hierarchical = 0, sumsByToken = 0, sliceRows = 0, peersPerRound = 0;
+  uint32_t bound = 0;  // slots from here on behave as dropped
   std::vector<uint32_t> machines, firstInstance;
   std::vector<uint16_t> groups;
   std::vector<std::vector<uint8_t>> shards;
 
   explicit Plan(const std::string &folder) {
     std::ifstream file(folder + "/plan.txt");
-    file >> ranks >> ranksPerNode >> hierarchical >> sumsByToken >> sliceRows >> peersPerRound;
+    file >> ranks >> ranksPerNode >> hierarchical >> sumsByToken >> sliceRows >> peersPerRound >> bound;
+    if (bound == 0) bound = FUSCO_MAX_ROWS;
     machines.resize(ranks);
     firstInstance.resize(ranks + 1);
     for (uint32_t &machine : machines) file >> machine;
@@ -77,6 +79,8 @@ struct Plan {
     }
   }
 
+  // Whether an entry with this slot has a row.
+  bool isKept(int32_t slot) const { return slot >= 0 && static_cast<uint32_t>(slot) < bound; }
   uint32_t ownerOf(uint32_t instance) const {
     uint32_t rank = 0;
     while (firstInstance[rank + 1] <= instance) rank++;
@@ -320,7 +324,7 @@ void dispatch(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shar
     const auto slots = readers[r].section<int32_t>(FUSCO_S_ENTRY_SLOT);
     const auto instances = readers[r].section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
     for (size_t entry = 0; entry < slots.size(); entry++) {
-      if (slots[entry] < 0) continue;
+      if (!plan.isKept(slots[entry])) continue;
       const uint32_t owner = plan.ownerOf(instances[entry]);
       kept[owner]++;
       const Row &row = ranks[owner].received[static_cast<size_t>(slots[entry])];
@@ -390,7 +394,7 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
         const size_t before = expected.size();
         for (uint32_t k = 0; k < topk; k++) {
           const size_t entry = size_t{token} * topk + k;
-          if (slots[entry] < 0) continue;
+          if (!plan.isKept(slots[entry])) continue;
           const uint32_t owner = plan.ownerOf(instances[entry]);
           if (byNode && owner / plan.ranksPerNode != node) continue;
           expected.push_back(tagOf(owner, static_cast<uint64_t>(slots[entry])));
@@ -402,7 +406,7 @@ void combine(const Plan &plan, std::vector<Rank> &ranks, const std::vector<Shard
     }
     // The gradient of the weights needs the row of every entry.
     for (size_t entry = 0; entry < tables.returned.size(); entry++) {
-      check((tables.returned[entry].row >= 0) == (slots[entry] >= 0), "a returned row", r, entry);
+      check((tables.returned[entry].row >= 0) == plan.isKept(slots[entry]), "a returned row", r, entry);
     }
   }
 }
@@ -479,7 +483,7 @@ int main(int count, char **arguments) {
       desc.first_instance = plan.firstInstance.data();
       desc.slice_rows = plan.sliceRows;
       ranks[rank].neighbors = std::make_unique<Neighbors>(plan.ranks, rank, plan.machines.data());
-      ranks[rank].tables = std::make_unique<RankTables>(desc, *ranks[rank].neighbors);
+      ranks[rank].tables = std::make_unique<RankTables>(desc, *ranks[rank].neighbors, plan.bound);
       readers.emplace_back(shard, rank, plan.ranks);
     }
     tellForwarders(plan, ranks);

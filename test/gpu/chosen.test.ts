@@ -32,7 +32,7 @@ it('cases of two processes in check.sh are there', () => {
   const parts = [...command.matchAll(/'([^']+)'/g)].map(([, part]) => part!);
   expect(parts.length).toBeGreaterThan(5);
   const cuda = {} as Cuda;
-  const all = [...exchangeCases(2, 1), ...extremeRankCases(2, 1, cuda), ...deviceExchangeCases(2, cuda)];
+  const all = [...exchangeCases(2, 1), ...extremeRankCases(2, 1, cuda), ...deviceExchangeCases(2, 2, cuda)];
   const names = chosenCases(all, parts).map(({ name }) => name);
   // Few enough for the tool; the extremes are along plans of the host and of the device.
   expect(names.length).toBeLessThan(20);

@@ -94,7 +94,7 @@ const randomCases = Array.from({ length: RANDOM_CASES / PER_CASE }, (_, part): G
 });
 
 /** The plan as it is executed with a bound: slots from `limit` on are dropped. */
-function clipped(plan: VerifiedPlan, limit: number): VerifiedPlan {
+export function clipped(plan: VerifiedPlan, limit: number): VerifiedPlan {
   const shards = plan.shards.map((shard, rank) => {
     const copy = Shard.open(Uint8Array.from(shard.bytes), rank);
     copy.entrySlot.forEach((slot, entry) => {

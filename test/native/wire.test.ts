@@ -31,6 +31,8 @@ const FACTORS = {
   sliceBytes: [8, 56, 4096],
   peersPerRound: [1, 3, 8],
   balance: ['static', 'rotate', 'lpt'],
+  // Rows of receive buffers, between machines; 0: as many as the plan has.
+  bound: [0, 0, 1, 9, 30],
 } as const;
 
 let planner: Planner;
@@ -41,11 +43,19 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-function writePlan(plan: VerifiedPlan, ranksPerMachine: number, peersPerRound: number): void {
+function writePlan(plan: VerifiedPlan, ranksPerMachine: number, peersPerRound: number, bound = 0): void {
   const { ranks, ranksPerNode, strategy, sum, sliceRows, placement } = plan.spec;
   const machines = Array.from({ length: ranks }, (_, rank) => Math.floor(rank / ranksPerMachine));
   const lines = [
-    [ranks, ranksPerNode, strategy === 'hier' ? 1 : 0, sum === 'token' ? 1 : 0, sliceRows, peersPerRound],
+    [
+      ranks,
+      ranksPerNode,
+      strategy === 'hier' ? 1 : 0,
+      sum === 'token' ? 1 : 0,
+      sliceRows,
+      peersPerRound,
+      bound,
+    ],
     machines,
     [...placement.rankFirst],
     [...plan.decision.groups],
@@ -92,7 +102,7 @@ describe.skipIf(!existsSync(program))('rows between processes', () => {
         hidden: 4,
         sliceBytes: f.sliceBytes,
       });
-      writePlan(plan, ranksPerMachine, f.peersPerRound);
+      writePlan(plan, ranksPerMachine, f.peersPerRound, ranksPerMachine < ranks ? f.bound : 0);
       expect(simulate()).toBe('right\n');
     },
   );

@@ -197,6 +197,11 @@ class NcclBackend implements Backend {
     );
   }
 
+  get #spansMachines(): boolean {
+    const { machines } = this.#open;
+    return machines.some((machine) => machine !== machines[0]);
+  }
+
   /** Largest number of rows that any rank sends to one rank through NCCL. The lengths of rounds follow from it. */
   async #mostRows(plan: VerifiedPlan): Promise<{ mostEntries: number; mostForwarded: number }> {
     const { coordinator, machines } = this.#open;
@@ -264,8 +269,8 @@ class NcclBackend implements Backend {
     const [ids] = copies.ids(request.ids);
     const native = attempt(() => new addon.NcclBufferedPlan(kept.native, buffer, ids));
     const tag = `${kept.key} ${this.#plans++}`;
-    // Kernels compare the calls of the ranks, and find late ones.
-    const announcement = this.isDetailed ? 'coordinator' : 'kernels';
+    // On one machine kernels compare the calls of the ranks, and find late ones.
+    const announcement = this.isDetailed || this.#spansMachines ? 'coordinator' : 'kernels';
     try {
       const open = (call: number, digest: bigint) => native.open(call, digest);
       await order.run(['plan on device', kept.key], open, announcement);

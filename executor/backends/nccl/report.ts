@@ -33,6 +33,7 @@ export function wireReport(
 ): WireReport {
   const { wireSent, wireReceived, directBytes, rounds, slices, readyNs, packNs, packHiddenNs, wireNs } =
     native;
+  const { readbackBytes, readbackNs } = native;
   const peers = peersOf(native, behindMs, localRank);
   const report = {
     sentBytes: wireSent,
@@ -41,6 +42,7 @@ export function wireReport(
     rounds,
     slices,
     readyNanoseconds: readyNs,
+    ...(readbackBytes > 0 ? { readbackBytes, readbackNanoseconds: readbackNs } : {}),
   };
   if (peers === undefined) return report;
   const times = { packNanoseconds: packNs!, packHiddenNanoseconds: packHiddenNs!, wireNanoseconds: wireNs! };
@@ -64,6 +66,9 @@ export function wireLine(
   if (wire.packNanoseconds !== undefined && wire.packNanoseconds > 0) {
     const share = Math.round((100 * wire.packHiddenNanoseconds!) / wire.packNanoseconds);
     parts.push(`packing ${ms(wire.packNanoseconds)} (${share} % hidden)`);
+  }
+  if (wire.readbackBytes !== undefined) {
+    parts.push(`read back ${mib(wire.readbackBytes)} of the plan in ${ms(wire.readbackNanoseconds!)}`);
   }
   const slowest = wire.peers?.reduce((a, b) => (b.waitNanoseconds > a.waitNanoseconds ? b : a));
   if (slowest !== undefined && slowest.waitNanoseconds > 0) {

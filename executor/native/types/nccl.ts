@@ -61,6 +61,9 @@ export interface NativeNcclReport extends NativeStats {
   /** NCCL groups of sends and receives. */
   readonly rounds: number;
   readonly slices: number;
+  /** Of the first exchange along a plan made on the device across machines; else 0, as is the next one. */
+  readonly readbackBytes: number;
+  readonly readbackNs: number;
   /** The exchange was enqueued on the caller's stream. */
   readonly enqueued: boolean;
   /** Only if the call asked for details, as are the next three. */

@@ -160,6 +160,7 @@ fusco_status fusco_nccl_unfused_create(fusco_nccl_plan *plan, uint64_t row_bytes
   return guarded(error, [&] {
     if (plan == nullptr || unfused == nullptr) throw Failure(FUSCO_E_OPTION, "an argument is NULL");
     fusco::checkRowBytes(row_bytes);
+    if (plan->shared == nullptr) throw Failure(FUSCO_E_OPTION, "the plan is in a plan buffer: prepare it");
     *unfused = new fusco_nccl_unfused{{plan->shared, row_bytes}};
   });
 }

@@ -1,4 +1,4 @@
-// Exchanges along plans that each rank made on its own device: all ranks on one machine.
+// Exchanges along plans that each rank made on its own device, on one machine and across machines.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -14,7 +14,7 @@ import type { VerifiedPlan } from '../../../planner/plan.ts';
 import type { RoutingTable } from '../../../planner/routing.ts';
 import type { PlanOptions } from '../../../planner/spec.ts';
 import { makeRouting, toTables } from '../../support/workloads.ts';
-import { idsUp, routingOf } from '../deviceExchanges.ts';
+import { clipped, idsUp, routingOf } from '../deviceExchanges.ts';
 import { assertSameOutputs, makeInputs, outputsOf, runCalls, runExchanges } from '../exchanges.ts';
 import { assertSame, Buffers, rejection, withoutSmallPlans } from '../support.ts';
 import type { RankCase } from './cases.ts';
@@ -64,15 +64,62 @@ export async function expectedOf(plan: VerifiedPlan, input: ReturnType<typeof ma
   return await runExchanges(reference, plan, input);
 }
 
+/** Dispatch, combine and the weights' gradient with a bound on the rows of receive buffers, against the reference. */
+async function compareBounded(
+  group: Group,
+  exchange: DeviceExchange,
+  plan: VerifiedPlan,
+  limit: number,
+  buffers: Buffers,
+): Promise<void> {
+  const rank = group.localRanks[0]!;
+  const input = makeInputs(plan, 'bf16', ROW_BYTES, 28, true);
+  const whole = await expectedOf(plan, input);
+  const received = buffers.poisoned([(limit + 1) * ROW_BYTES]);
+  const rows = buffers.up([input.rows[rank]!]);
+  await exchange.dispatch({ payloads: [{ rowBytes: ROW_BYTES, from: rows, to: received }] });
+  const [found] = buffers.down(received) as [Uint8Array];
+  const real = Math.min(limit, plan.shards[rank]!.recvRows) * ROW_BYTES;
+  const wanted = whole.received[rank]!.subarray(0, real);
+  assertSame('rows below the bound', [found.subarray(0, real)], [wanted], ROW_BYTES);
+  assert.ok(
+    found.subarray(limit * ROW_BYTES).every((byte) => byte === 0xaa),
+    'no row beyond the bound is written',
+  );
+  // The rows of experts are given, so that combine does not depend on what dispatch left out.
+  const experts = plan.shards.map(({ recvRows }, of) => {
+    const bytes = new Uint8Array(Math.max(limit, recvRows) * ROW_BYTES);
+    bytes.set(whole.received[of]!);
+    return bytes;
+  });
+  const from = buffers.up([experts[rank]!.subarray(0, limit * ROW_BYTES)]);
+  const combined = buffers.poisoned([input.rows[rank]!.byteLength]);
+  const products = buffers.poisoned([input.weights[rank]!.byteLength]);
+  const gradient = buffers.up([input.gradient[rank]!]);
+  const weights = buffers.up([input.weights[rank]!]);
+  const common = { dtype: 'bf16', rowBytes: ROW_BYTES } as const;
+  await exchange.combine({ ...common, from, to: combined, weights });
+  await exchange.weightGradient({ ...common, outputGradient: gradient, from, to: products });
+  using reference = await createGroup({ ranks: plan.spec.ranks, backend: 'reference' });
+  using bounded = await reference.prepare(clipped(plan, limit));
+  const sums = input.rows.map((bytes) => new Uint8Array(bytes.byteLength));
+  const dots = input.weights.map((bytes) => new Uint8Array(bytes.byteLength));
+  await bounded.combine({ ...common, from: experts, to: sums, weights: input.weights });
+  await bounded.weightGradient({ ...common, outputGradient: input.gradient, from: experts, to: dots });
+  assertSame('combined rows', buffers.down(combined), [sums[rank]!], ROW_BYTES);
+  assertSame('gradient of weights', buffers.down(products), [dots[rank]!], 4);
+}
+
 /** Which ranks make small plans by a kernel for each pass, as other plans are; they plan with any others. */
 const BY_PASS = [
   { who: 'all ranks', takesPart: () => true },
   { who: 'odd ranks', takesPart: (rank: number) => rank % 2 === 1 },
 ];
 
-/** All ranks are on one machine. */
-export function deviceExchangeCases(ranks: number, cuda: Cuda): RankCase[] {
-  const cases = casesOf(ranks, cuda);
+/** Blocks of `ranksPerMachine` ranks are on one machine. */
+export function deviceExchangeCases(ranks: number, ranksPerMachine: number, cuda: Cuda): RankCase[] {
+  if (ranksPerMachine < ranks) return casesAcross(ranks, ranksPerMachine, cuda);
+  const cases = [...casesOf(ranks, ranks, cuda), ...replayCases(ranks, cuda)];
   const again = cases.filter(({ name }) => / 33 tokens| 928 tokens|replays.* 1$|50 ms/.test(name));
   const byPass = again.flatMap(({ name, run }) =>
     BY_PASS.map(({ who, takesPart }): RankCase => {
@@ -86,10 +133,12 @@ export function deviceExchangeCases(ranks: number, cuda: Cuda): RankCase[] {
   return [...cases, ...byPass];
 }
 
-function casesOf(ranks: number, cuda: Cuda): RankCase[] {
+function casesOf(ranks: number, ranksPerMachine: number, cuda: Cuda): RankCase[] {
+  const allOptions = optionsOf(ranks).filter(({ ranksPerNode }) => (ranksPerNode ?? 1) <= ranksPerMachine);
+  const mostTokens = ranksPerMachine < ranks ? 700 : Infinity;
   return [
-    ...optionsOf(ranks).flatMap((options) =>
-      TOKENS.map(
+    ...allOptions.flatMap((options) =>
+      TOKENS.filter((tokens) => tokens <= mostTokens).map(
         (tokens): RankCase => ({
           name: `device plans: ${options.strategy} ${options.ranksPerNode ?? 'all'} ${options.sum ?? ''}, ${tokens} tokens`,
           async run(group) {
@@ -115,7 +164,7 @@ function casesOf(ranks: number, cuda: Cuda): RankCase[] {
       async run(group) {
         const wasm = await loadPlanner();
         const folder = mkdtempSync(join(tmpdir(), 'fusco-device-'));
-        for (const [i, options] of optionsOf(ranks).entries()) {
+        for (const [i, options] of allOptions.entries()) {
           const tables = tablesOf(ranks, 40, i);
           const expected = await planId(wasm.planAll(tables, options), nodeSha256);
           using buffers = new Buffers(cuda);
@@ -127,6 +176,42 @@ function casesOf(ranks: number, cuda: Cuda): RankCase[] {
           assert.equal(await (await decodePlan(readFileSync(path), nodeSha256)).planId, expected);
         }
         rmSync(folder, { recursive: true });
+      },
+    },
+    ...allOptions.map(
+      (options): RankCase => ({
+        name: `device plans: bounds that leave rows out, ${options.strategy} ${options.ranksPerNode ?? 'all'} ${options.sum ?? ''}`,
+        async run(group) {
+          const wasm = await loadPlanner();
+          const tables = tablesOf(ranks, 60, 2);
+          const plan = wasm.planAll(tables, options);
+          const most = Math.max(...plan.shards.map(({ recvRows }) => recvRows));
+          for (const limit of [1, Math.ceil(most / 2), most - 1]) {
+            using buffers = new Buffers(cuda);
+            using exchange = await planOnDevice(group, buffers, tables, options, limit);
+            await compareBounded(group, exchange, plan, limit, buffers);
+            assert.equal(await exchange.planId(), await planId(plan, nodeSha256));
+          }
+        },
+      }),
+    ),
+    {
+      name: 'device plans: a bad id is masked in exchanges',
+      async run(group) {
+        const wasm = await loadPlanner();
+        const rank = group.localRanks[0]!;
+        for (const options of allOptions) {
+          const tables = tablesOf(ranks, 12, 2);
+          const masked = tables.map(({ ids, ...rest }) => ({ ids: ids.slice(), ...rest }));
+          tables[1]!.ids[5] = EXPERTS;
+          masked[1]!.ids[5] = -1;
+          const plan = wasm.planAll(masked, options);
+          const limit = 12 * ranks * TOPK + 8 * EXPERTS;
+          using buffers = new Buffers(cuda);
+          using exchange = await planOnDevice(group, buffers, tables, options, limit);
+          await compareBounded(group, exchange, plan, limit, buffers);
+          if (rank === 1) assert.equal(await rejection(exchange.shardDigests()), 'E_ROUTING_ID');
+        }
       },
     },
     {
@@ -144,77 +229,6 @@ function casesOf(ranks: number, cuda: Cuda): RankCase[] {
         assert.equal(await rejection(exchange.plan()), 'E_ROUTING_ID');
       },
     },
-    ...optionsOf(ranks).map(
-      (options): RankCase => ({
-        name: `device plans: ${REPLAYS} replays with other ids and random delays, ${options.strategy} ${options.ranksPerNode ?? 'all'}`,
-        async run(group) {
-          const wasm = await loadPlanner();
-          const rank = group.localRanks[0]!;
-          const tokens = 48;
-          const bound = tokens * ranks * TOPK + 8 * EXPERTS;
-          const plain = (seed: number) =>
-            toTables(
-              makeRouting({
-                family: 'hotExperts',
-                seed,
-                ranks,
-                tokens,
-                topk: TOPK,
-                experts: EXPERTS,
-                masked: 0.1,
-              }),
-              TOPK,
-            );
-          const first = wasm.planAll(plain(0), options);
-          const input = makeInputs(first, 'bf16', ROW_BYTES, 28, true);
-          using buffers = new Buffers(cuda);
-          const ids = idsUp(buffers, [plain(0)[rank]!]);
-          const rows = buffers.up([input.rows[rank]!]);
-          const weights = buffers.up([input.weights[rank]!]);
-          const received = buffers.poisoned([bound * ROW_BYTES]);
-          const combined = buffers.poisoned([tokens * ROW_BYTES]);
-          const open: DeviceExchange[] = [];
-          const { ranks: _, ...rest } = options;
-          const step = async () => {
-            const call = { ...rest, ...routingOf([plain(0)[rank]!], ids, bound), maxTokens: tokens };
-            const exchange = await group.planOnDevice(call);
-            open.push(exchange);
-            await exchange.dispatch({ payloads: [{ rowBytes: ROW_BYTES, from: rows, to: received }] });
-            await exchange.combine({
-              dtype: 'bf16',
-              rowBytes: ROW_BYTES,
-              from: received,
-              to: combined,
-              weights,
-            });
-          };
-          await step();
-          using graph = await cuda.captureAsync(step);
-          const delay = buffers.poisoned([32 << 20]);
-          for (let replay = 1; replay <= REPLAYS; replay++) {
-            const tables = plain(replay);
-            cuda.copy(0, ids[0]!, tables[rank]!.ids, tables[rank]!.ids.byteLength);
-            // Ranks are late in turn, by up to some milliseconds.
-            if (replay % ranks === rank) for (let i = 0; i < replay % 7; i++) cuda.fill(delay[0]!, i);
-            graph.launch();
-            if (replay % 11 === 0) await step();
-            if (replay % 5 !== 0) continue;
-            const plan = wasm.planAll(tables, options);
-            const expected = await expectedOf(plan, input);
-            const wanted = expected.received[rank]!;
-            const [found] = buffers.down(received) as [Uint8Array];
-            assertSame(`replay ${replay}: received`, [found.subarray(0, wanted.length)], [wanted], ROW_BYTES);
-            assertSame(
-              `replay ${replay}: combined`,
-              buffers.down(combined),
-              [expected.combined[rank]!],
-              ROW_BYTES,
-            );
-          }
-          for (const exchange of open) exchange.close();
-        },
-      }),
-    ),
     {
       name: 'device plans: planners of two sizes in turn, with delays',
       async run(group) {
@@ -263,7 +277,7 @@ function casesOf(ranks: number, cuda: Cuda): RankCase[] {
       async run(group) {
         const wasm = await loadPlanner();
         const rank = group.localRanks[0]!;
-        for (const [i, options] of optionsOf(ranks).entries()) {
+        for (const [i, options] of allOptions.entries()) {
           const tables = tablesOf(ranks, 40, i);
           const plan = wasm.planAll(tables, options);
           const input = makeInputs(plan, 'bf16', ROW_BYTES, 28, true);
@@ -278,19 +292,122 @@ function casesOf(ranks: number, cuda: Cuda): RankCase[] {
   ];
 }
 
-/** Ranks on several machines plan on the host. */
-export function refusedDevicePlans(ranks: number, cuda: Cuda): RankCase[] {
-  return [
-    {
-      name: 'device plans: refused across machines, and the group goes on',
+/** A graph that plans and exchanges: all ranks are on one machine. */
+function replayCases(ranks: number, cuda: Cuda): RankCase[] {
+  return optionsOf(ranks).map(
+    (options): RankCase => ({
+      name: `device plans: ${REPLAYS} replays with other ids and random delays, ${options.strategy} ${options.ranksPerNode ?? 'all'}`,
       async run(group) {
+        const wasm = await loadPlanner();
+        const rank = group.localRanks[0]!;
+        const tokens = 48;
+        const bound = tokens * ranks * TOPK + 8 * EXPERTS;
+        const plain = (seed: number) =>
+          toTables(
+            makeRouting({
+              family: 'hotExperts',
+              seed,
+              ranks,
+              tokens,
+              topk: TOPK,
+              experts: EXPERTS,
+              masked: 0.1,
+            }),
+            TOPK,
+          );
+        const first = wasm.planAll(plain(0), options);
+        const input = makeInputs(first, 'bf16', ROW_BYTES, 28, true);
+        using buffers = new Buffers(cuda);
+        const ids = idsUp(buffers, [plain(0)[rank]!]);
+        const rows = buffers.up([input.rows[rank]!]);
+        const weights = buffers.up([input.weights[rank]!]);
+        const received = buffers.poisoned([bound * ROW_BYTES]);
+        const combined = buffers.poisoned([tokens * ROW_BYTES]);
+        const open: DeviceExchange[] = [];
+        const { ranks: _, ...rest } = options;
+        const step = async () => {
+          const call = { ...rest, ...routingOf([plain(0)[rank]!], ids, bound), maxTokens: tokens };
+          const exchange = await group.planOnDevice(call);
+          open.push(exchange);
+          await exchange.dispatch({ payloads: [{ rowBytes: ROW_BYTES, from: rows, to: received }] });
+          await exchange.combine({
+            dtype: 'bf16',
+            rowBytes: ROW_BYTES,
+            from: received,
+            to: combined,
+            weights,
+          });
+        };
+        await step();
+        using graph = await cuda.captureAsync(step);
+        const delay = buffers.poisoned([32 << 20]);
+        for (let replay = 1; replay <= REPLAYS; replay++) {
+          const tables = plain(replay);
+          cuda.copy(0, ids[0]!, tables[rank]!.ids, tables[rank]!.ids.byteLength);
+          // Ranks are late in turn, by up to some milliseconds.
+          if (replay % ranks === rank) for (let i = 0; i < replay % 7; i++) cuda.fill(delay[0]!, i);
+          graph.launch();
+          if (replay % 11 === 0) await step();
+          if (replay % 5 !== 0) continue;
+          const plan = wasm.planAll(tables, options);
+          const expected = await expectedOf(plan, input);
+          const wanted = expected.received[rank]!;
+          const [found] = buffers.down(received) as [Uint8Array];
+          assertSame(`replay ${replay}: received`, [found.subarray(0, wanted.length)], [wanted], ROW_BYTES);
+          assertSame(
+            `replay ${replay}: combined`,
+            buffers.down(combined),
+            [expected.combined[rank]!],
+            ROW_BYTES,
+          );
+        }
+        for (const exchange of open) exchange.close();
+      },
+    }),
+  );
+}
+
+function casesAcross(ranks: number, ranksPerMachine: number, cuda: Cuda): RankCase[] {
+  return [
+    ...casesOf(ranks, ranksPerMachine, cuda),
+    {
+      name: 'device plans: across machines the first exchange reads the plan back, and captures are refused',
+      async run(group) {
+        const wasm = await loadPlanner();
+        const rank = group.localRanks[0]!;
         const [options] = optionsOf(ranks) as [PlanOptions];
+        const tables = tablesOf(ranks, 20, 2);
+        const limit = 20 * ranks * TOPK + 8 * EXPERTS;
+        const input = makeInputs(wasm.planAll(tables, options), 'bf16', ROW_BYTES, 28, true);
+        using buffers = new Buffers(cuda);
+        const { ranks: _, ...rest } = options;
+        const own = [tables[rank]!];
+        const request = { ...rest, ...routingOf(own, idsUp(buffers, own), limit), maxTokens: 20 };
+        const from = buffers.up([input.rows[rank]!]);
+        const payloads = [{ rowBytes: ROW_BYTES, from, to: buffers.poisoned([limit * ROW_BYTES]) }];
+        const exchange = await group.planOnDevice(request);
+        assert.ok((await exchange.dispatch({ payloads })).wire!.readbackBytes! > 0);
+        const { enqueued, wire } = await exchange.dispatch({ payloads });
+        assert.equal(enqueued, false);
+        assert.equal(wire!.readbackBytes, undefined, 'once for a plan');
+        const capture = (work: () => Promise<unknown>) => rejection(cuda.captureAsync(work));
+        assert.equal(await capture(() => exchange.dispatch({ payloads })), 'E_BACKEND');
+        exchange.close();
+        assert.equal(await capture(() => group.planOnDevice(request)), 'E_BACKEND');
+        using again = await group.planOnDevice(request);
+        await again.dispatch({ payloads });
+      },
+    },
+    {
+      name: 'device plans: a node of the plan on several machines is refused, and the group goes on',
+      async run(group) {
+        const options: PlanOptions = { experts: EXPERTS, ranks, ranksPerNode: ranks, strategy: 'hier' };
         const tables = tablesOf(ranks, 8, 1);
         using buffers = new Buffers(cuda);
         assert.equal(await rejection(planOnDevice(group, buffers, tables, options)), 'E_BACKEND');
-        const rank = group.localRanks[0]!;
-        const { ranks: _, ...rest } = options;
-        await group.planLocal([tables[rank]!], rest);
+        const [flat] = optionsOf(ranks) as [PlanOptions];
+        using exchange = await planOnDevice(group, buffers, tables, flat);
+        assert.equal(exchange.recvRows.length, 1);
       },
     },
   ];

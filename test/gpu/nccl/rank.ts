@@ -11,7 +11,7 @@ import { connect } from '../../../executor/rendezvous/session.ts';
 import { chosenCases } from '../chosen.ts';
 import { crowdedRankCases } from '../crowded.ts';
 import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
-import { deviceExchangeCases, refusedDevicePlans } from './deviceExchanges.ts';
+import { deviceExchangeCases } from './deviceExchanges.ts';
 import { extremeRankCases } from './extremes.ts';
 import { plannerCases } from './planners.ts';
 import { streamCases } from './streams.ts';
@@ -47,9 +47,8 @@ const all = [
         ...crowdedRankCases(cuda, openOther, { session }, ranksPerNode, sharesGpu),
       ]
     : []),
-  ...(isOneMachine
-    ? [...deviceExchangeCases(ranks, cuda), ...plannerCases(session, cuda, openOther, sharesGpu)]
-    : refusedDevicePlans(ranks, cuda)),
+  ...deviceExchangeCases(ranks, ranksPerMachine, cuda),
+  ...(isOneMachine ? plannerCases(session, cuda, openOther, sharesGpu) : []),
 ];
 const cases = only.length === 0 ? all : chosenCases(all, only);
 let failed = 0;

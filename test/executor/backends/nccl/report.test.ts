@@ -15,6 +15,8 @@ const plain: NativeNcclReport = {
   rounds: 2,
   enqueued: false,
   slices: 4,
+  readbackBytes: 0,
+  readbackNs: 0,
 };
 const detailed: NativeNcclReport = {
   ...plain,
@@ -39,6 +41,14 @@ describe('the report of an exchange between processes', () => {
       slices: 4,
       readyNanoseconds: 7,
     });
+  });
+
+  it('names what was read back of a plan made on the devices of several machines', () => {
+    const native = { ...plain, readbackBytes: 2 ** 20, readbackNs: 1_500_000 };
+    const report = wireReport(native, [], 0);
+    expect(report).toMatchObject({ readbackBytes: 2 ** 20, readbackNanoseconds: 1_500_000 });
+    const dispatch = { name: 'dispatch', call: 2, rank: 0, nanoseconds: 2_500_000 };
+    expect(wireLine(dispatch, report)).toContain('4 slices, read back 1.0 MiB of the plan in 1.50 ms');
   });
 
   it('says of each peer what travelled and how long it was waited for', () => {
