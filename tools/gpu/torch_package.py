@@ -32,6 +32,7 @@ MOST_FAILING_S = 25
 PARTING_S = 10
 results = Path(sys.argv[1])
 told = []
+programs = []
 telling = threading.Lock()
 end = time.monotonic() + float(sys.argv[2] if len(sys.argv) > 2 else 150)
 one_by_one = sys.argv[3:] == ["one-by-one"]
@@ -39,6 +40,14 @@ one_by_one = sys.argv[3:] == ["one-by-one"]
 
 def left_s():
     return end - time.monotonic()
+
+
+def end_programs(*_):
+    """Where this program is ended: the programs that it runs have sessions of their own."""
+    for running in programs:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    os._exit(1)
 
 
 def tell(found):
@@ -84,16 +93,13 @@ def in_environment(allocator, target, *arguments):
 
 
 def in_processes(title, target, ranks, names, allocator=""):
-    """Runs cases in new processes; those behind a case that failed get further processes. Returns the results."""
-    found, waiting = [], list(names)
+    """Runs cases in new processes; those behind a case that failed get further processes."""
+    waiting = list(names)
     while waiting and left_s() > 10:
-        ended = [{"where": title, **each} for each in results_of(target, ranks, waiting, allocator)]
-        tell(ended)
-        found += ended
+        ended = results_of(target, ranks, waiting, allocator)
+        tell([{"where": title, **each} for each in ended])
         waiting = waiting[len(ended) :]
-    left = [{"where": title, "case": name, "seconds": 0, "problem": "left out"} for name in waiting]
-    tell(left)
-    return found + left
+    tell([{"where": title, "case": name, "seconds": 0, "problem": "left out"} for name in waiting])
 
 
 def results_of(target, ranks, names, allocator):
@@ -139,12 +145,13 @@ def end_all(processes, stop):
 
 
 def command(program, title, arguments):
-    """Runs a program. Returns a result as those of cases."""
+    """Runs a program, whose result is told as that of a case."""
     start, limit_s = time.monotonic(), max(1, left_s())
     environment = {**os.environ, "PYTHONPATH": str(PYTHON), "FUSCO_DEADLINE_MS": "20000"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # A session of its own: what is killed takes its processes along, which hold the pipes.
+    # With a session of its own its processes, which hold the pipes, can be killed together.
     running = subprocess.Popen([*program, *arguments], **pipes, env=environment, start_new_session=True)
+    programs.append(running)
     problem = ""
     try:
         output, errors = running.communicate(timeout=limit_s)
@@ -160,9 +167,7 @@ def command(program, title, arguments):
     if running.returncode != 0:
         problem += f"{output[-2000:]}\n{errors[-4000:]}"
     print(output[-1500:])
-    found = [{"where": title, "case": title, "seconds": round(time.monotonic() - start, 2), "problem": problem}]
-    tell(found)
-    return found
+    tell([{"where": title, "case": title, "seconds": round(time.monotonic() - start, 2), "problem": problem}])
 
 
 def lanes(gpus):
@@ -211,21 +216,22 @@ def main():
     import torch
 
     gpus = torch.cuda.device_count()
-    found = []
+    signal.signal(signal.SIGTERM, end_programs)
 
     def run_all(steps):
-        return [result for step in steps for result in step()]
+        for step in steps:
+            step()
 
     with ThreadPoolExecutor() as pool:
         if one_by_one:
-            found += run_all([step for lane in lanes(gpus) for step in lane])
+            run_all([step for lane in lanes(gpus) for step in lane])
         else:
-            found += [result for of_lane in pool.map(run_all, lanes(gpus)) for result in of_lane]
-    found += run_all(alone(gpus))
+            list(pool.map(run_all, lanes(gpus)))
+    run_all(alone(gpus))
     where = {"gpus": gpus, "device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    (results / "torch-cases.json").write_text(json.dumps({**where, "cases": found}, indent=2))
-    failed = [each for each in found if each["problem"]]
-    print(f"{len(found) - len(failed)} of {len(found)} passed")
+    (results / "torch-cases.json").write_text(json.dumps({**where, "cases": told}, indent=2))
+    failed = [each for each in told if each["problem"]]
+    print(f"{len(told) - len(failed)} of {len(told)} passed")
     return 1 if failed else 0
 
 

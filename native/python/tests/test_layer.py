@@ -51,11 +51,12 @@ def test_ranks_may_have_any_number_of_tokens(splits):
     assert_close(forward_backward(make(), *inputs, splits=splits), dense_step(*inputs))
 
 
-def test_a_leading_rank_axis_is_the_same_as_equal_splits():
+@pytest.mark.parametrize("axes", [(4, 6), (2, 12)], ids=["ranks", "a batch"])
+def test_an_axis_in_front_is_joined_with_the_tokens(axes):
     shuffle = make()
     x, ids, weights, _, _ = step(1, 24, 2, 8)
     flat, _ = shuffle.dispatch(x, ids, weights)
-    stacked, handle = shuffle.dispatch(x.view(4, 6, HIDDEN), ids.view(4, 6, 2), weights.view(4, 6, 2))
+    stacked, handle = shuffle.dispatch(x.view(*axes, HIDDEN), ids.view(*axes, 2), weights.view(*axes, 2))
     assert torch.equal(flat, stacked)
     assert shuffle.combine(stacked, handle).shape == (24, HIDDEN)
 
@@ -292,11 +293,8 @@ def test_sums_by_token_have_the_same_bits_for_any_number_of_ranks():
         assert all(torch.equal(a, b) for a, b in zip(result, results[0]))
 
 
-def test_an_axis_in_front_is_joined_with_the_tokens():
+def test_objects_say_what_they_are():
     shuffle = make()
-    x, ids, weights, _, _ = step(1, 24, 2, 8)
-    flat, _ = shuffle.dispatch(x, ids, weights)
-    batched, handle = shuffle.dispatch(x.view(2, 12, HIDDEN), ids.view(2, 12, 2), weights.view(2, 12, 2))
-    assert torch.equal(flat, batched)
-    assert repr(handle) == "Handle(tokens=24, rows=not known yet, weighted=True)"
+    _, ids, weights, _, _ = step(1, 24, 2, 8)
+    assert repr(shuffle.plan(ids, weights)) == "Handle(tokens=24, rows=not known yet, weighted=True)"
     assert repr(shuffle) == f"ExpertShuffle({shuffle.name!r}, backend='host', local_ranks=[0, 1, 2, 3])"
