@@ -79,8 +79,9 @@ PlacedTables::PlacedTables(CudaContext &context, uint32_t contextRank, const Spe
 
   const OnDevice here(device_);
   memory_ = static_cast<uint8_t *>(context.allocRaw(contextRank, all.bytes().size()));
-  const cudaError_t error =
-      cudaMemcpy(memory_, all.bytes().data(), all.bytes().size(), cudaMemcpyHostToDevice);
+  cudaError_t error = cudaMemcpy(memory_, all.bytes().data(), all.bytes().size(), cudaMemcpyHostToDevice);
+  // A copy from pageable memory may still be under way, and planning runs on streams that do not wait for it.
+  if (error == cudaSuccess) error = cudaStreamSynchronize(nullptr);
   if (error != cudaSuccess) cudaFree(memory_);
   context.check(error, "uploading a planner's tables");
   const auto words = [&](uint64_t at) { return reinterpret_cast<const uint32_t *>(memory_ + at); };

@@ -111,6 +111,8 @@ class Unfused {
     auto *at = allocate<Place>(values.size());
     context_.check(cudaMemcpy(at, values.data(), values.size() * sizeof(Place), cudaMemcpyHostToDevice),
                    "uploading");
+    // A copy from pageable memory may still be under way, and kernels run on streams that do not wait for it.
+    context_.check(cudaStreamSynchronize(nullptr), "uploading");
     return at;
   }
 
