@@ -5,7 +5,7 @@
 #
 #   tools/gpu/check.sh [RESULTS [FOLDER]]        default ./gpu-results and .carry
 #
-# It ends after FUSCO_GPU_SECONDS, default 400: the steps that are left fail.
+# It ends after FUSCO_GPU_SECONDS, default 540: the steps that are left fail.
 #
 # Exit 0: everything passed; 1: a test or the sanitizer failed. Figures are not judged here.
 set -u
@@ -14,7 +14,7 @@ mkdir -p "${1:-gpu-results}"
 results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
 # shellcheck disable=SC2034
-limit_s=${FUSCO_GPU_SECONDS:-400}
+limit_s=${FUSCO_GPU_SECONDS:-540}
 # One GPU, even if there are more.
 export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
 . tools/gpu/build.sh
@@ -23,15 +23,17 @@ build_new
 step 'testing'
 one_process
 
-step 'testing processes'
+step 'testing processes, with compute-sanitizer next to them'
+start_sanitizers
 ranks 1 1 1
 ranks 2 1 1
 ranks 4 1 1
 ranks 8 1 1
 ranks 4 4 2
 ranks 4 2 2
-FUSCO_STEP_BYTES=1 ranks 4 1 1
-FUSCO_STEP_BYTES=1 ranks 4 2 2
+FUSCO_STEP_BYTES=1 ranks 4 1 1 'exchange ' 'sums ' 'device buffers'
+FUSCO_STEP_BYTES=1 ranks 4 2 2 'exchange ' 'sums ' 'device buffers'
+wait_for_sanitizers
 step 'failures of processes'
 within 120 "$app/node" "$app/test/gpu/nccl/failures.js" || failed=1
 
@@ -67,40 +69,6 @@ within 60 "$app/node" "$app/examples/train/main.js" --backend cuda --short --pla
 within 60 "$app/node" "$app/examples/overlap/main.js" --backend cuda --out "$results/overlap.json" || failed=1
 within 60 "$app/node" "$app/examples/hello/cuda.js" || failed=1
 APP=$app fusco launch -n 2 -- sh -c 'NCCL_HOSTID="rank $RANK" exec "$APP/node" "$APP/examples/hello/nccl.js"' || failed=1
-
-step 'compute-sanitizer'
-if command -v compute-sanitizer >/dev/null; then
-  # All at the same time: most of it is work of the host.
-  sanitize() {
-    within 140 compute-sanitizer --tool "$1" --error-exitcode 9 "$app/node" "$app/test/gpu/sanitized.js" \
-      >"$results/$1.log" 2>&1
-  }
-  # Two processes that take turns on the GPU: one-pass kernels, and planning between processes. Kernels are slowed a
-  # hundredfold, so ranks wait longer than usual. Kernels of NCCL, which read beyond their buffers, are left out.
-  sanitize_ranks() {
-    options="--tool $1 --kernel-regex kns=fusco --error-exitcode 9"
-    [ "$1" = memcheck ] && options="$options --report-api-errors no"
-    # shellcheck disable=SC2086
-    within 140 env FUSCO_DEADLINE_MS=120000 "$app/node" "$app/test/gpu/fusco.js" launch -n 2 -- \
-      compute-sanitizer $options "$app/node" "$app/test/gpu/nccl/rank.js" 2 1 \
-      'exchange 8:' 'exchange 11:' 'exchange 13:' 'exchange 15:' 'extreme: one token to all ranks: hier' \
-      'extreme: all tokens to one rank: flat' 'device plans: flat all , 33 tokens' \
-      'device plans: hier 1 , 33 tokens' 'device plans: a bad id' >"$results/$1-ranks.log" 2>&1
-  }
-  sanitizers=''
-  for tool in memcheck racecheck; do
-    sanitize $tool &
-    sanitizers="$sanitizers $tool:$!"
-    sanitize_ranks $tool &
-    sanitizers="$sanitizers $tool-ranks:$!"
-  done
-  for sanitizer in $sanitizers; do
-    wait "${sanitizer#*:}" || { failed=1; echo "${sanitizer%:*} failed"; }
-    tail -n 2 "$results/${sanitizer%:*}.log"
-  done
-else
-  echo 'compute-sanitizer is not here'
-fi
 
 record check.sh
 

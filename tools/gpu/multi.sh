@@ -24,11 +24,12 @@ nvidia-smi topo -m | head -n $((gpus + 1))
 step 'testing: one process drives all GPUs'
 one_process
 
-step 'testing: a process for each GPU'
+step 'testing: a process for each GPU, with compute-sanitizer on the first one'
+start_sanitizers
 export FUSCO_TEST_ONE_GPU=0
 ranks "$gpus" "$gpus" 1
 ranks "$gpus" 1 1
-FUSCO_STEP_BYTES=1 ranks "$gpus" 1 1
+FUSCO_STEP_BYTES=1 ranks "$gpus" 1 1 'exchange ' 'sums ' 'device buffers'
 if [ "$gpus" -ge 4 ]; then
   ranks "$gpus" "$gpus" 2
   ranks "$gpus" 2 2
@@ -44,6 +45,8 @@ step 'auditing PyTorch, with planted faults'
 within 120 torchrun --nproc-per-node "$gpus" tools/gpu/torch_faults.py "$results/torch-faults.json" \
   "$app/node" "$app/test/gpu/fusco.js" 2>"$results/torch-faults.log" || failed=1
 
+step 'waiting for compute-sanitizer'
+wait_for_sanitizers
 torch_package 200
 
 record multi.sh

@@ -51,16 +51,22 @@ const all = [
   ...(isOneMachine ? plannerCases(session, cuda, openOther, sharesGpu) : []),
 ];
 const cases = only.length === 0 ? all : chosenCases(all, only);
+const SLOWEST = 3;
+/** Of an error. */
+const MOST_LINES = 12;
 let failed = 0;
+const times: { name: string; seconds: number }[] = [];
 for (const { name, run } of cases) {
+  const start = performance.now();
   try {
     await run(group);
+    times.push({ name, seconds: (performance.now() - start) / 1000 });
   } catch (error) {
     failed++;
     process.stdout.write(
       `FAILED ${name}\n  ${String((error as Error).stack)
         .split('\n')
-        .slice(0, 5)
+        .slice(0, MOST_LINES)
         .join('\n  ')}\n`,
     );
     // After a failure of the group nothing else can work.
@@ -73,6 +79,9 @@ if (rank === 0 || failed > 0) {
     `${cases.length - failed} of ${cases.length} cases, ${ranks} ranks, ${ranksPerMachine} a machine, ${ranksPerNode} a node: ` +
       `${seconds} s, of which the communicator ${(opened / 1000).toFixed(1)}\n`,
   );
+  times.sort((a, b) => b.seconds - a.seconds);
+  const slowest = times.slice(0, SLOWEST).map(({ name, seconds }) => `${name} (${seconds.toFixed(1)} s)`);
+  process.stdout.write(`  slowest: ${slowest.join(', ')}\n`);
 }
 await group.close();
 await session.close();
