@@ -33,6 +33,14 @@ __device__ inline uint32_t warpSum(uint32_t value) {
   return value;
 }
 
+__device__ inline uint32_t warpMost(uint32_t value) {
+  for (uint32_t step = warpSize_ / 2; step > 0; step /= 2) {
+    const uint32_t other = __shfl_xor_sync(wholeWarp, value, step);
+    if (other > value) value = other;
+  }
+  return value;
+}
+
 __device__ inline uint64_t warpLeast(uint64_t value) {
   for (uint32_t step = warpSize_ / 2; step > 0; step /= 2) {
     const uint64_t other = __shfl_xor_sync(wholeWarp, value, step);
@@ -41,10 +49,28 @@ __device__ inline uint64_t warpLeast(uint64_t value) {
   return value;
 }
 
-// Shared memory of the functions below, which all threads of a block call: a word for each warp.
+// Two sums and a least value over the threads of a block.
+struct BlockTotals {
+  uint32_t first;
+  uint32_t second;
+  uint64_t least;
+};
+
+// The lanes exchange all three at a time.
+__device__ inline BlockTotals warpTotals(BlockTotals value) {
+  for (uint32_t step = warpSize_ / 2; step > 0; step /= 2) {
+    const uint64_t least = __shfl_xor_sync(wholeWarp, value.least, step);
+    value.first += __shfl_xor_sync(wholeWarp, value.first, step);
+    value.second += __shfl_xor_sync(wholeWarp, value.second, step);
+    if (least < value.least) value.least = least;
+  }
+  return value;
+}
+
+// Shared memory of the functions below, which all threads of a block call: a place for each warp.
 struct BlockWords {
   uint32_t words[warpSize_];
-  uint64_t longs[warpSize_];
+  BlockTotals totals[warpSize_];
 };
 
 // All threads get the result.
@@ -58,20 +84,12 @@ __device__ inline Scan blockScan(uint32_t value, BlockWords &shared) {
   return {__shfl_sync(wholeWarp, warps.below, blockWarp()) + inWarp.below, warps.all};
 }
 
-__device__ inline uint32_t blockSum(uint32_t value, BlockWords &shared) {
-  const uint32_t sum = warpSum(value);
+// A block calls this once. All threads get the result.
+__device__ inline BlockTotals blockTotals(const BlockTotals &value, BlockWords &shared) {
+  const BlockTotals inWarp = warpTotals(value);
+  if (laneOf() == 0) shared.totals[blockWarp()] = inWarp;
   __syncthreads();
-  if (laneOf() == 0) shared.words[blockWarp()] = sum;
-  __syncthreads();
-  return warpSum(laneOf() < blockWarps() ? shared.words[laneOf()] : 0);
-}
-
-__device__ inline uint64_t blockLeast(uint64_t value, BlockWords &shared) {
-  const uint64_t least = warpLeast(value);
-  __syncthreads();
-  if (laneOf() == 0) shared.longs[blockWarp()] = least;
-  __syncthreads();
-  return warpLeast(laneOf() < blockWarps() ? shared.longs[laneOf()] : UINT64_MAX);
+  return warpTotals(laneOf() < blockWarps() ? shared.totals[laneOf()] : BlockTotals{0, 0, UINT64_MAX});
 }
 
 }  // namespace fusco::cuda

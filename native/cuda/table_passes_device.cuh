@@ -106,9 +106,10 @@ __device__ inline GroupTables groupOf(const PlanParams &params, const PlanBuffer
           tables.blockRow};
 }
 
-// What the first bad id of a rank is, and how many entries are masked.
+// What the first bad id of a rank is, how many entries are masked, and the rows of its receive buffer.
 __device__ inline void fillState(const PlanParams &params, const PlanBuffer &buffer, uint32_t local,
-                                 uint64_t bad, uint32_t entriesWithTarget) {
+                                 uint64_t bad, uint32_t entriesWithTarget, uint32_t recvRows,
+                                 uint32_t overflowRows) {
   const PlanSizes &sizes = params.sizes;
   const RankIds &ids = params.ids[local];
   PlanState &state = *buffer.state;
@@ -116,6 +117,8 @@ __device__ inline void fillState(const PlanParams &params, const PlanBuffer &buf
   state.badValue = 0;
   state.tokens = ids.tokens;
   state.masked = ids.tokens * sizes.topk - entriesWithTarget;
+  state.recvRows = recvRows;
+  state.overflowRows = overflowRows;
   state.stageRows = 0;
   state.staged = 0;
   state.rule = FUSCO_BALANCE_BEST;
@@ -185,9 +188,15 @@ __device__ inline void layOwnRuns(const PlanParams &params, const PlanBuffer &bu
   }
 }
 
-// The receive side of a rank: its experts' blocks and runs, also clipped to maxRecvRows, and the padding.
-// Returns the number of ranges of padding. By a block.
-__device__ inline uint32_t fillReceive(const PlanParams &params, const PlanBuffer &buffer,
+// What a thread finds of the receive side.
+struct Received {
+  uint32_t paddings;  // ranges of padding of the rank
+  uint32_t overflow;  // rows of the thread's instances at or beyond maxRecvRows
+};
+
+// The receive side of a rank: its experts' blocks and runs, also clipped to maxRecvRows, and the padding. By
+// a block.
+__device__ inline Received fillReceive(const PlanParams &params, const PlanBuffer &buffer,
                                        const GroupTables &group, uint32_t rank, uint32_t recvRows,
                                        BlockWords &shared) {
   const PlanSizes &sizes = params.sizes;
@@ -222,37 +231,32 @@ __device__ inline uint32_t fillReceive(const PlanParams &params, const PlanBuffe
     buffer.recvRow[at] = run.first;
     buffer.recvRows[at] = run.rows;
   }
-  overflow = blockSum(overflow, shared);
   if (threadIdx.x == 0) {
     buffer.expertOffset[localInstances] = recvRows;
     buffer.clippedOffset[localInstances] = lesserOf(recvRows, limit);
-    buffer.state->recvRows = recvRows;
-    buffer.state->overflowRows = overflow;
   }
-  return paddings;
+  return {paddings, overflow};
 }
 
-// The heads that exchanges read. By a block.
+// The heads that exchanges read. By a warp.
 __device__ inline void fillHeads(const PlanParams &params, const PlanBuffer &buffer, uint32_t rank,
-                                 uint32_t tokens, uint32_t paddings, BlockWords &shared) {
+                                 uint32_t tokens, uint32_t paddings) {
   const PlanSizes &sizes = params.sizes;
-  if (threadIdx.x == 0) {
+  if (laneOf() == 0) {
     layDeviceRank(*buffer.head, 0, rank, 0);
     layDeviceHead(*buffer.head, sizes, 1, tokens, paddings);
   }
   const RankBits local = params.deviceRanks[rank];
   // Several ranks of a device get tables of their own for each exchange.
   if (params.hasOthers == 0 || local.count() > 1) return;
-  // Other warps may still read what the last sum left there.
-  __syncthreads();
-  if (threadIdx.x == 0) shared.words[0] = 0;
-  __syncthreads();
-  for (uint32_t of = threadIdx.x; of < sizes.ranks; of += blockDim.x) {
-    layOnePassRank(*buffer.onePass, sizes, local, of, 0, buffer.tokens[of]);
-    atomicMax(&shared.words[0], buffer.tokens[of]);
+  uint32_t most = 0;
+  for (uint32_t of = laneOf(); of < sizes.ranks; of += warpSize_) {
+    const uint32_t told = buffer.tokens[of];
+    layOnePassRank(*buffer.onePass, sizes, local, of, 0, told);
+    if (told > most) most = told;
   }
-  __syncthreads();
-  if (threadIdx.x == 0) layOnePassSizes(*buffer.onePass, sizes, local, shared.words[0]);
+  most = warpMost(most);
+  if (laneOf() == 0) layOnePassSizes(*buffer.onePass, sizes, local, most);
 }
 
 // From the facts to the rows of blocks and runs. By a block; `at`: stagedTableBytes of shared memory, or
@@ -274,16 +278,16 @@ __device__ inline void layTables(const PlanParams &params, const PlanBuffer &buf
   const GroupTables group = groupOf(params, buffer, tables);
   const uint32_t recvRows = layBlocksTogether(params, group, tables, rank, shared);
   layOwnRuns(params, buffer, group, tables, rank, shared);
-  const uint32_t paddings = fillReceive(params, buffer, group, rank, recvRows, shared);
-  fillHeads(params, buffer, rank, params.ids[local].tokens, paddings, shared);
-
+  const Received received = fillReceive(params, buffer, group, rank, recvRows, shared);
   uint32_t count = 0;
   for (uint32_t key = threadIdx.x; key < sizes.targets; key += blockDim.x) {
     count += tables.counts[uint64_t{rank} * sizes.targets + key];
   }
-  count = blockSum(count, shared);
-  bad = blockLeast(bad, shared);
-  if (threadIdx.x == 0) fillState(params, buffer, local, bad, count);
+  const BlockTotals totals = blockTotals({count, received.overflow, bad}, shared);
+  if (threadIdx.x == 0) fillState(params, buffer, local, totals.least, totals.first, recvRows, totals.second);
+  // The first warp is busy.
+  if (blockWarp() != blockWarps() - 1) return;
+  fillHeads(params, buffer, rank, params.ids[local].tokens, received.paddings);
 }
 
 // Scans the counts of all nodes, and gives the rank's rows to all ranks. By a block, two warps for each node.
