@@ -14,15 +14,17 @@ __device__ inline uint32_t blockWarp() { return threadIdx.x / warpSize_; }
 __device__ inline uint32_t blockWarps() { return blockDim.x / warpSize_; }
 
 // A sum over the lanes or threads below, and the sum of all.
+template <class T>
 struct Scan {
-  uint32_t below;
-  uint32_t all;
+  T below;
+  T all;
 };
 
-__device__ inline Scan warpScan(uint32_t value) {
-  uint32_t sum = value;
+template <class T>
+__device__ inline Scan<T> warpScan(T value) {
+  T sum = value;
   for (uint32_t step = 1; step < warpSize_; step *= 2) {
-    const uint32_t other = __shfl_up_sync(wholeWarp, sum, step);
+    const T other = __shfl_up_sync(wholeWarp, sum, step);
     if (laneOf() >= step) sum += other;
   }
   return {sum - value, __shfl_sync(wholeWarp, sum, warpSize_ - 1)};
@@ -69,18 +71,19 @@ __device__ inline BlockTotals warpTotals(BlockTotals value) {
 
 // Shared memory of the functions below, which all threads of a block call: a place for each warp.
 struct BlockWords {
-  uint32_t words[warpSize_];
+  uint64_t words[warpSize_];
   BlockTotals totals[warpSize_];
 };
 
 // All threads get the result.
-__device__ inline Scan blockScan(uint32_t value, BlockWords &shared) {
-  const Scan inWarp = warpScan(value);
+template <class T>
+__device__ inline Scan<T> blockScan(T value, BlockWords &shared) {
+  const Scan<T> inWarp = warpScan(value);
   // Other warps may still read what the last call left there.
   __syncthreads();
   if (laneOf() == 0) shared.words[blockWarp()] = inWarp.all;
   __syncthreads();
-  const Scan warps = warpScan(laneOf() < blockWarps() ? shared.words[laneOf()] : 0);
+  const Scan<T> warps = warpScan(laneOf() < blockWarps() ? static_cast<T>(shared.words[laneOf()]) : T{0});
   return {__shfl_sync(wholeWarp, warps.below, blockWarp()) + inWarp.below, warps.all};
 }
 

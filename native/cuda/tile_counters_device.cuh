@@ -168,7 +168,7 @@ __device__ inline uint32_t scanTileCounts(uint32_t *counts, uint32_t tiles) {
       count[i] = start + i < tiles ? counts[start + i] : 0;
       ofLane += count[i];
     }
-    const Scan scan = warpScan(ofLane);
+    const Scan<uint32_t> scan = warpScan(ofLane);
     uint32_t below = sum + scan.below;
 #pragma unroll
     for (uint32_t i = 0; i < perLane; i++) {
