@@ -154,7 +154,7 @@ class CounterCopies {
   uint32_t each_;
 };
 
-// Counts that a lane scans at a time, as it loads and stores them: four with each access.
+// Counts that a lane scans at a time, as it loads and stores them: four with each access if they are aligned.
 struct LaneCounts {
   static constexpr uint32_t count = 8;
   struct alignas(16) Four {
@@ -173,6 +173,23 @@ struct LaneCounts {
 #pragma unroll
       for (uint32_t i = 0; i < count; i++) at(i) = start + i < tiles ? counts[start + i] : 0;
     }
+  }
+
+  // Replaces each count by the sum of those before, and returns the sum of all.
+  __device__ uint32_t scan() {
+    uint32_t sum = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < count; i++) {
+      const uint32_t own = at(i);
+      at(i) = sum;
+      sum += own;
+    }
+    return sum;
+  }
+
+  __device__ void add(uint32_t below) {
+#pragma unroll
+    for (uint32_t i = 0; i < count; i++) at(i) += below;
   }
 
   __device__ void store(uint32_t *counts, uint32_t tiles, uint32_t start, bool isAligned) {
@@ -200,16 +217,8 @@ __device__ inline uint32_t scanTileCounts(uint32_t *counts, uint32_t tiles) {
     const uint32_t start = first + LaneCounts::count * laneOf();
     LaneCounts own;
     own.load(counts, tiles, start, isAligned);
-    uint32_t ofLane = 0;
-#pragma unroll
-    for (uint32_t i = 0; i < LaneCounts::count; i++) {
-      const uint32_t count = own.at(i);
-      own.at(i) = ofLane;
-      ofLane += count;
-    }
-    const Scan<uint32_t> scan = warpScan(ofLane);
-#pragma unroll
-    for (uint32_t i = 0; i < LaneCounts::count; i++) own.at(i) += sum + scan.below;
+    const Scan<uint32_t> scan = warpScan(own.scan());
+    own.add(sum + scan.below);
     own.store(counts, tiles, start, isAligned);
     sum += scan.all;
   }
