@@ -59,11 +59,12 @@ struct TokenPlaces {
     return static_cast<uint32_t>(at[k].row) | (isLowest(k) ? isLanding : 0);
   }
 
-  // Where a rank with the devices' ranks `local` sends an entry's row: every slot on the device, the landing
-  // slot at each other rank.
-  FUSCO_ON_BOTH Place send(uint32_t k, RankBits local, int32_t noRow) const {
-    if (!isKept(k) || local.has(at[k].peer) || isLowest(k)) return at[k];
-    return {at[k].peer, noRow};
+  // Where a rank with the devices' ranks `local` sends the row of the entry at `place`: every slot on the
+  // device, the landing slot at each other rank. `arrival`: that of the entry at its rank; noSlot has the
+  // mark too.
+  FUSCO_ON_BOTH static Place send(const Place &place, uint32_t arrival, RankBits local, int32_t noRow) {
+    if (local.has(place.peer) || (arrival & isLanding) != 0) return place;
+    return {place.peer, noRow};
   }
 
   FUSCO_ON_BOTH TermOrder termOrder(uint32_t k, RankBits local) const {

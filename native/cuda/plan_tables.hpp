@@ -92,17 +92,20 @@ struct ArrivalTables {
 template <class F>
 FUSCO_ON_BOTH void tellEntry(const PlanSizes &sizes, RankBits local, const TokenPlaces &places,
                              uint32_t token, uint32_t k, Place *send, SumTerm *terms, F tablesAt) {
-  send[k] = places.send(k, local, FUSCO_SLOT_MASKED);
+  // Found once, and kept: stores do not let later loads pass.
+  const Place own = places.at[k];
+  const uint32_t slot = places.arrival(k, own.peer);
+  send[k] = TokenPlaces::send(own, slot, local, FUSCO_SLOT_MASKED);
   const TermOrder order = places.termOrder(k, local);
   const uint32_t firstRow = token * landingRowsPerToken(sizes, local);
   if (k >= order.terms) terms[k] = {0, 0};
   if (order.isTerm) {
-    terms[order.position] = termOf(places, k, local, firstRow + order.senders.below(places.at[k].peer));
+    terms[order.position] = termOf(places, k, local, firstRow + order.senders.below(own.peer));
   }
   for (uint32_t here = 0; here < sizes.ranks; here++) {
     if (local.has(here)) continue;
     const ArrivalTables at = tablesAt(here);
-    at.slots[uint64_t{token} * sizes.topk + k] = places.arrival(k, here);
+    at.slots[uint64_t{token} * sizes.topk + k] = own.peer == here ? slot : noSlot;
     // The entries of a token share the work.
     if (k != here % sizes.topk) continue;
     at.rows[token] = order.senders.has(here) ? firstRow + order.senders.below(here) : noSlot;

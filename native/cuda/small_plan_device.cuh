@@ -15,10 +15,14 @@ __device__ inline void scanTargetAlone(const PlanParams &params, const PlanBuffe
   const PlanSizes &sizes = params.sizes;
   uint32_t *counts = buffer.tileCounts + key * sizes.tiles;
   uint32_t sum = 0;
-  for (uint32_t tile = 0; tile < sizes.tiles; tile++) {
-    const uint32_t count = counts[tile];
-    counts[tile] = sum;
-    sum += count;
+  // Several loads at a time, since stores do not let later loads pass.
+  for (uint32_t tile = 0; tile < sizes.tiles; tile += LaneCounts::count) {
+    LaneCounts own;
+    own.load(counts, sizes.tiles, tile, false);
+    const uint32_t all = own.scan();
+    own.add(sum);
+    own.store(counts, sizes.tiles, tile, false);
+    sum += all;
   }
   for (uint32_t peer = 0; peer < sizes.ranks; peer++) {
     const Facts facts = peers.factsOf(peer);

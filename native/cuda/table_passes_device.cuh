@@ -44,9 +44,9 @@ FUSCO_ON_BOTH inline uint32_t stagedTableBytes(const PlanSizes &sizes) {
 
 // `at`: shared memory, or null.
 __device__ inline StagedTables stagedTables(const PlanSizes &sizes, const PlanBuffer &buffer, uint32_t *at) {
-  // Positions of runs are written when first rows have been read.
+  // First rows of runs are written when those of blocks have been read.
   if (at == nullptr) {
-    return {buffer.counts, buffer.totals, buffer.before, buffer.blockRow, buffer.position, false};
+    return {buffer.counts, buffer.totals, buffer.before, buffer.blockRow, buffer.runRow, false};
   }
   uint32_t *totals = at + sizes.ranks * sizes.targets;
   uint32_t *before = totals + sizes.instances;
@@ -106,9 +106,10 @@ __device__ inline GroupTables groupOf(const PlanParams &params, const PlanBuffer
           tables.blockRow};
 }
 
-// What the first bad id of a rank is, and how many entries are masked.
+// What the first bad id of a rank is, how many entries are masked, and the rows of its receive buffer.
 __device__ inline void fillState(const PlanParams &params, const PlanBuffer &buffer, uint32_t local,
-                                 uint64_t bad, uint32_t entriesWithTarget) {
+                                 uint64_t bad, uint32_t entriesWithTarget, uint32_t recvRows,
+                                 uint32_t overflowRows) {
   const PlanSizes &sizes = params.sizes;
   const RankIds &ids = params.ids[local];
   PlanState &state = *buffer.state;
@@ -116,6 +117,8 @@ __device__ inline void fillState(const PlanParams &params, const PlanBuffer &buf
   state.badValue = 0;
   state.tokens = ids.tokens;
   state.masked = ids.tokens * sizes.topk - entriesWithTarget;
+  state.recvRows = recvRows;
+  state.overflowRows = overflowRows;
   state.stageRows = 0;
   state.staged = 0;
   state.rule = FUSCO_BALANCE_BEST;
@@ -127,67 +130,71 @@ __device__ inline void fillState(const PlanParams &params, const PlanBuffer &buf
           [&](const auto *data) { state.badValue = static_cast<uint64_t>(data[bad >> 2]); });
 }
 
-// layBlocks of all ranks, by a block of threads. Returns the rows of the receive buffer of `rank`.
-__device__ inline uint32_t layBlocksTogether(const PlanParams &params, const GroupTables &group,
-                                             const StagedTables &tables, uint32_t rank, BlockWords &shared) {
+// layBlocks of all ranks, and the rank's own runs. By a block of threads. Returns the rows of the receive
+// buffer of `rank`.
+__device__ inline uint32_t layBlocksTogether(const PlanParams &params, const PlanBuffer &buffer,
+                                             const GroupTables &group, const StagedTables &tables,
+                                             uint32_t rank, BlockWords &shared) {
+  const PlanSizes &sizes = params.sizes;
   const uint32_t *rankFirst = params.placement.rankFirst;
+  const uint32_t firstRank = sizes.isFlat != 0 ? 0 : rank - rank % sizes.ranksPerNode;
+  const uint32_t endRank = sizes.isFlat != 0 ? sizes.ranks : firstRank + sizes.ranksPerNode;
+  const uint32_t directFirst = rankFirst[firstRank];
+  const uint32_t directEnd = rankFirst[endRank];
   // First rows may wrap.
   uint32_t *first = tables.first;
   uint32_t row = 0;
+  uint32_t position = 0;
   for (uint32_t start = 0; start < group.instances; start += blockDim.x) {
     const uint32_t i = start + threadIdx.x;
     uint32_t rows = 0;
+    uint32_t direct = 0;
     if (i < group.instances) {
+      // Loaded early: until first rows are known, a block has the first instance of its rank.
+      group.blockRow[i] = rankFirst[params.placement.instanceRank[i]];
       const BlockCounts sums = sumCounts(group, rank, i);
       tables.before[i] = sums.before;
       group.totals[i] = sums.total;
       rows = static_cast<uint32_t>(paddedRows(group, i));
+      if (i >= directFirst && i < directEnd) {
+        direct = keptRows(sums.before, countOf(group, rank, i), group.capacity);
+      }
     }
-    const Scan scan = blockScan(rows, shared);
-    if (i < group.instances) first[i] = row + scan.below;
-    row += scan.all;
+    // Both at a time; direct rows, which are entries of the rank, do not wrap.
+    const Scan<uint64_t> scan = blockScan(uint64_t{rows} << 32 | direct, shared);
+    if (i < group.instances) {
+      first[i] = row + static_cast<uint32_t>(scan.below >> 32);
+      buffer.position[i] = position + static_cast<uint32_t>(scan.below);
+    }
+    row += static_cast<uint32_t>(scan.all >> 32);
+    position += static_cast<uint32_t>(scan.all);
   }
   __syncthreads();
   for (uint32_t i = threadIdx.x; i < group.instances; i += blockDim.x) {
-    group.blockRow[i] = first[i] - first[rankFirst[params.placement.instanceRank[i]]];
+    group.blockRow[i] = first[i] - first[group.blockRow[i]];
   }
   const auto firstOf = [&](uint32_t of) {
     return rankFirst[of] < group.instances ? first[rankFirst[of]] : row;
   };
   const uint32_t recvRows = firstOf(rank + 1) - firstOf(rank);
   __syncthreads();
+  for (uint32_t i = threadIdx.x; i < group.instances; i += blockDim.x) {
+    const RowRange run = runOf(group, rank, i, tables.before[i]);
+    buffer.runRow[i] = run.first;
+    buffer.runRows[i] = run.rows;
+  }
   return recvRows;
 }
 
-// The rank's own runs. By a block.
-__device__ inline void layOwnRuns(const PlanParams &params, const PlanBuffer &buffer,
-                                  const GroupTables &group, const StagedTables &tables, uint32_t rank,
-                                  BlockWords &shared) {
-  const PlanSizes &sizes = params.sizes;
-  const uint32_t firstRank = sizes.isFlat != 0 ? 0 : rank - rank % sizes.ranksPerNode;
-  const uint32_t endRank = sizes.isFlat != 0 ? sizes.ranks : firstRank + sizes.ranksPerNode;
-  const uint32_t directFirst = params.placement.rankFirst[firstRank];
-  const uint32_t directEnd = params.placement.rankFirst[endRank];
-  uint32_t position = 0;
-  for (uint32_t first = 0; first < sizes.instances; first += blockDim.x) {
-    const uint32_t i = first + threadIdx.x;
-    const bool isThere = i < sizes.instances;
-    RowRange run{0, 0};
-    if (isThere) run = runOf(group, rank, i, tables.before[i]);
-    const bool isDirect = i >= directFirst && i < directEnd;
-    const Scan scan = blockScan(isDirect ? run.rows : 0, shared);
-    if (isThere) {
-      buffer.runRow[i] = run.first;
-      buffer.runRows[i] = run.rows;
-      buffer.position[i] = position + scan.below;
-    }
-    position += scan.all;
-  }
-}
+// What a thread finds of the receive side.
+struct Received {
+  uint32_t paddings;  // ranges of padding of the rank
+  uint32_t overflow;  // rows of the thread's instances at or beyond maxRecvRows
+};
 
-// The receive side of a rank: its experts' blocks and runs, also clipped to maxRecvRows, and the padding.
-// Returns the number of ranges of padding. By a block.
-__device__ inline uint32_t fillReceive(const PlanParams &params, const PlanBuffer &buffer,
+// The receive side of a rank: its experts' blocks and runs, also clipped to maxRecvRows, and the padding. By
+// a block.
+__device__ inline Received fillReceive(const PlanParams &params, const PlanBuffer &buffer,
                                        const GroupTables &group, uint32_t rank, uint32_t recvRows,
                                        BlockWords &shared) {
   const PlanSizes &sizes = params.sizes;
@@ -211,7 +218,7 @@ __device__ inline uint32_t fillReceive(const PlanParams &params, const PlanBuffe
       overflow += rows - clipped;
       padding = paddingOf(row, rows, end, limit);
     }
-    const Scan scan = blockScan(padding.rows > 0 ? 1 : 0, shared);
+    const Scan<uint32_t> scan = blockScan(padding.rows > 0 ? 1u : 0u, shared);
     if (padding.rows > 0) buffer.paddings[paddings + scan.below] = {rank, padding.first, padding.rows};
     paddings += scan.all;
   }
@@ -222,37 +229,32 @@ __device__ inline uint32_t fillReceive(const PlanParams &params, const PlanBuffe
     buffer.recvRow[at] = run.first;
     buffer.recvRows[at] = run.rows;
   }
-  overflow = blockSum(overflow, shared);
   if (threadIdx.x == 0) {
     buffer.expertOffset[localInstances] = recvRows;
     buffer.clippedOffset[localInstances] = lesserOf(recvRows, limit);
-    buffer.state->recvRows = recvRows;
-    buffer.state->overflowRows = overflow;
   }
-  return paddings;
+  return {paddings, overflow};
 }
 
-// The heads that exchanges read. By a block.
+// The heads that exchanges read. By a warp.
 __device__ inline void fillHeads(const PlanParams &params, const PlanBuffer &buffer, uint32_t rank,
-                                 uint32_t tokens, uint32_t paddings, BlockWords &shared) {
+                                 uint32_t tokens, uint32_t paddings) {
   const PlanSizes &sizes = params.sizes;
-  if (threadIdx.x == 0) {
+  if (laneOf() == 0) {
     layDeviceRank(*buffer.head, 0, rank, 0);
     layDeviceHead(*buffer.head, sizes, 1, tokens, paddings);
   }
   const RankBits local = params.deviceRanks[rank];
   // Several ranks of a device get tables of their own for each exchange.
   if (params.hasOthers == 0 || local.count() > 1) return;
-  // Other warps may still read what the last sum left there.
-  __syncthreads();
-  if (threadIdx.x == 0) shared.words[0] = 0;
-  __syncthreads();
-  for (uint32_t of = threadIdx.x; of < sizes.ranks; of += blockDim.x) {
-    layOnePassRank(*buffer.onePass, sizes, local, of, 0, buffer.tokens[of]);
-    atomicMax(&shared.words[0], buffer.tokens[of]);
+  uint32_t most = 0;
+  for (uint32_t of = laneOf(); of < sizes.ranks; of += warpSize_) {
+    const uint32_t told = buffer.tokens[of];
+    layOnePassRank(*buffer.onePass, sizes, local, of, 0, told);
+    if (told > most) most = told;
   }
-  __syncthreads();
-  if (threadIdx.x == 0) layOnePassSizes(*buffer.onePass, sizes, local, shared.words[0]);
+  most = warpMost(most);
+  if (laneOf() == 0) layOnePassSizes(*buffer.onePass, sizes, local, most);
 }
 
 // From the facts to the rows of blocks and runs. By a block; `at`: stagedTableBytes of shared memory, or
@@ -272,18 +274,17 @@ __device__ inline void layTables(const PlanParams &params, const PlanBuffer &buf
     __syncthreads();
   }
   const GroupTables group = groupOf(params, buffer, tables);
-  const uint32_t recvRows = layBlocksTogether(params, group, tables, rank, shared);
-  layOwnRuns(params, buffer, group, tables, rank, shared);
-  const uint32_t paddings = fillReceive(params, buffer, group, rank, recvRows, shared);
-  fillHeads(params, buffer, rank, params.ids[local].tokens, paddings, shared);
-
+  const uint32_t recvRows = layBlocksTogether(params, buffer, group, tables, rank, shared);
+  const Received received = fillReceive(params, buffer, group, rank, recvRows, shared);
   uint32_t count = 0;
   for (uint32_t key = threadIdx.x; key < sizes.targets; key += blockDim.x) {
     count += tables.counts[uint64_t{rank} * sizes.targets + key];
   }
-  count = blockSum(count, shared);
-  bad = blockLeast(bad, shared);
-  if (threadIdx.x == 0) fillState(params, buffer, local, bad, count);
+  const BlockTotals totals = blockTotals({count, received.overflow, bad}, shared);
+  if (threadIdx.x == 0) fillState(params, buffer, local, totals.least, totals.first, recvRows, totals.second);
+  // The first warp is busy.
+  if (blockWarp() != blockWarps() - 1) return;
+  fillHeads(params, buffer, rank, params.ids[local].tokens, received.paddings);
 }
 
 // Scans the counts of all nodes, and gives the rank's rows to all ranks. By a block, two warps for each node.
@@ -317,8 +318,8 @@ __device__ inline void layLandingTogether(const PlanSizes &sizes, const PlanBuff
   for (uint32_t first = 0; first < sizes.nodes; first += warpSize_) {
     const uint32_t node = first + laneOf();
     const bool isThere = node < sizes.nodes;
-    const Scan rowScan = warpScan(isThere ? rowsOf(rank, node) : 0);
-    const Scan entryScan = warpScan(isThere ? buffer.nodeEntries[node] : 0);
+    const Scan<uint32_t> rowScan = warpScan(isThere ? rowsOf(rank, node) : 0u);
+    const Scan<uint32_t> entryScan = warpScan(isThere ? buffer.nodeEntries[node] : 0);
     if (isThere) {
       uint32_t landingRow = 0;
       for (uint32_t source = 0; source < rank && node != localNode; source++) {
@@ -337,7 +338,7 @@ __device__ inline void layLandingTogether(const PlanSizes &sizes, const PlanBuff
     const bool isMember = source < sizes.ranks && groups[source] == groups[rank];
     const bool isOther = isMember && source != rank;
     const uint32_t sourceRows = isOther ? rowsOf(source, localNode) : 0;
-    const Scan scan = warpScan(sourceRows);
+    const Scan<uint32_t> scan = warpScan(sourceRows);
     if (source < sizes.ranks) {
       buffer.railGroups[source] = groups[source];
       buffer.sourceRow[source] = isOther ? staged + scan.below : 0;

@@ -154,27 +154,72 @@ class CounterCopies {
   uint32_t each_;
 };
 
-// Replaces counts [tiles] by the sums of those before, and returns their sum to all lanes. A lane loads
-// several counts at a time, since each load is waited for.
+// Counts that a lane scans at a time, as it loads and stores them: four with each access if they are aligned.
+struct LaneCounts {
+  static constexpr uint32_t count = 8;
+  struct alignas(16) Four {
+    uint32_t of[4];
+  };
+  Four four[count / 4];
+
+  __device__ uint32_t &at(uint32_t i) { return four[i / 4].of[i % 4]; }
+
+  __device__ void load(const uint32_t *counts, uint32_t tiles, uint32_t start, bool isAligned) {
+    if (isAligned && start < tiles) {
+      const auto *from = reinterpret_cast<const Four *>(counts + start);
+#pragma unroll
+      for (uint32_t i = 0; i < count / 4; i++) four[i] = from[i];
+    } else {
+#pragma unroll
+      for (uint32_t i = 0; i < count; i++) at(i) = start + i < tiles ? counts[start + i] : 0;
+    }
+  }
+
+  // Replaces each count by the sum of those before, and returns the sum of all.
+  __device__ uint32_t scan() {
+    uint32_t sum = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < count; i++) {
+      const uint32_t own = at(i);
+      at(i) = sum;
+      sum += own;
+    }
+    return sum;
+  }
+
+  __device__ void add(uint32_t below) {
+#pragma unroll
+    for (uint32_t i = 0; i < count; i++) at(i) += below;
+  }
+
+  __device__ void store(uint32_t *counts, uint32_t tiles, uint32_t start, bool isAligned) {
+    if (isAligned && start < tiles) {
+      auto *to = reinterpret_cast<Four *>(counts + start);
+#pragma unroll
+      for (uint32_t i = 0; i < count / 4; i++) to[i] = four[i];
+    } else {
+#pragma unroll
+      for (uint32_t i = 0; i < count; i++) {
+        if (start + i < tiles) counts[start + i] = at(i);
+      }
+    }
+  }
+};
+
+// Replaces counts [tiles], a row of a CounterTable, by the sums of those before, and returns their sum to all
+// lanes. A lane loads several counts at a time, since each load is waited for.
 __device__ inline uint32_t scanTileCounts(uint32_t *counts, uint32_t tiles) {
-  constexpr uint32_t perLane = 8;
+  // Rows that start at multiples of tilesOfBlock start at those of 16 bytes.
+  static_assert(LaneCounts::count == tilesOfBlock, "a lane has counts of all its tiles or of none");
+  const bool isAligned = tiles % tilesOfBlock == 0;
   uint32_t sum = 0;
-  for (uint32_t first = 0; first < tiles; first += perLane * warpSize_) {
-    const uint32_t start = first + perLane * laneOf();
-    uint32_t count[perLane];
-    uint32_t ofLane = 0;
-#pragma unroll
-    for (uint32_t i = 0; i < perLane; i++) {
-      count[i] = start + i < tiles ? counts[start + i] : 0;
-      ofLane += count[i];
-    }
-    const Scan scan = warpScan(ofLane);
-    uint32_t below = sum + scan.below;
-#pragma unroll
-    for (uint32_t i = 0; i < perLane; i++) {
-      if (start + i < tiles) counts[start + i] = below;
-      below += count[i];
-    }
+  for (uint32_t first = 0; first < tiles; first += LaneCounts::count * warpSize_) {
+    const uint32_t start = first + LaneCounts::count * laneOf();
+    LaneCounts own;
+    own.load(counts, tiles, start, isAligned);
+    const Scan<uint32_t> scan = warpScan(own.scan());
+    own.add(sum + scan.below);
+    own.store(counts, tiles, start, isAligned);
     sum += scan.all;
   }
   return sum;

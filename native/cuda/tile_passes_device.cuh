@@ -96,6 +96,13 @@ __device__ inline void tellTile(const PlanParams &params, const PlanBuffer &buff
   }
 }
 
+// What placeTile reads of an instance.
+struct PlacedInstance {
+  EntryRun run;
+  uint32_t rank;
+  uint32_t node;  // 0 in flat plans
+};
+
 // Counters of forwarded rows and of distributed entries, by node.
 struct NodeCounters {
   WarpCounters rows;
@@ -146,12 +153,18 @@ __device__ inline void placeTile(const PlanParams &params, const PlanBuffer &buf
   const auto targetOf = [&](uint32_t entry) {
     return entry < tile.end ? buffer.instance[entry] : sizes.targets;
   };
+  const auto placedAt = [&](uint32_t instance) {
+    return PlacedInstance{entryRun(tables, instance), params.placement.instanceRank[instance],
+                          isFlat ? 0u : params.placement.instanceNode[instance]};
+  };
   uint32_t target = targetOf(tile.first + laneOf());
   for (uint32_t first = tile.first; first < tile.end; first += warpSize_) {
     const uint32_t entry = first + laneOf();
     const bool isMasked = target == sizes.targets;
     uint32_t instance = isMasked ? sizes.instances : target;
-    // Loaded early: below, lanes wait for one another.
+    // Loaded early: below, lanes wait for one another, and stores do not let later loads pass.
+    PlacedInstance placed{};
+    if (!sizes.hasQuotas() && !isMasked) placed = placedAt(instance);
     target = targetOf(entry + warpSize_);
     uint32_t position = counters.next(isMasked ? noKey : instance);
     if (entry >= tile.end) continue;
@@ -161,6 +174,7 @@ __device__ inline void placeTile(const PlanParams &params, const PlanBuffer &buf
         const QuotaChoice choice = instanceByQuota(quotas, hosts, position);
         instance = choice.instance;
         position = choice.position;
+        placed = placedAt(instance);
       }
       buffer.instance[entry] = static_cast<uint16_t>(instance);
     }
@@ -170,10 +184,10 @@ __device__ inline void placeTile(const PlanParams &params, const PlanBuffer &buf
     if (isMasked) {
       markMasked(tables, entry);
     } else {
-      slot = placeEntry(tables, entry, instance, position);
+      slot = placeEntry(tables, entry, placed.run, position);
       const bool isClipped = slot >= 0 && static_cast<uint32_t>(slot) >= sizes.maxRecvRows;
-      place = {params.placement.instanceRank[instance], isClipped ? FUSCO_SLOT_DROPPED : slot};
-      toNode = forwardNode(slot, params.placement.instanceNode[instance], localNode);
+      place = {placed.rank, isClipped ? FUSCO_SLOT_DROPPED : slot};
+      toNode = forwardNode(slot, placed.node, localNode);
     }
     buffer.place[entry] = place;
     if (stage.isShared) stage.places[entry - tile.first] = place;

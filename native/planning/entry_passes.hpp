@@ -41,19 +41,30 @@ FUSCO_ON_BOTH inline void markMasked(const EntryTables &tables, uint32_t entry) 
   tables.slot[entry] = FUSCO_SLOT_MASKED;
 }
 
+// What placeEntry reads of an instance. On the device all of it is loaded at the same time.
+struct EntryRun {
+  uint32_t row;
+  uint32_t rows;
+  uint32_t position;  // of a direct run
+  bool isDirect;
+};
+
+FUSCO_ON_BOTH inline EntryRun entryRun(const EntryTables &tables, uint32_t instance) {
+  return {tables.runRow[instance], tables.runRows[instance], tables.position[instance],
+          instance - tables.directFirst < tables.directEnd - tables.directFirst};
+}
+
 // `position` is that of the entry in its run. The last rows of a run are those beyond the capacity. Returns
 // the slot.
-FUSCO_ON_BOTH inline int32_t placeEntry(const EntryTables &tables, uint32_t entry, uint32_t instance,
+FUSCO_ON_BOTH inline int32_t placeEntry(const EntryTables &tables, uint32_t entry, const EntryRun &run,
                                         uint32_t position) {
-  if (position >= tables.runRows[instance]) {
+  if (position >= run.rows) {
     tables.slot[entry] = FUSCO_SLOT_DROPPED;
     return FUSCO_SLOT_DROPPED;
   }
-  const auto slot = static_cast<int32_t>(tables.runRow[instance] + position);
+  const auto slot = static_cast<int32_t>(run.row + position);
   tables.slot[entry] = slot;
-  if (instance - tables.directFirst < tables.directEnd - tables.directFirst) {
-    tables.sendEntry[tables.position[instance] + position] = entry;
-  }
+  if (run.isDirect) tables.sendEntry[run.position + position] = entry;
   return slot;
 }
 

@@ -189,7 +189,7 @@ void placeEntries(const EntryTables &tables, uint32_t entries) {
     if (instance == noKey) {
       markMasked(tables, entry);
     } else {
-      placeEntry(tables, entry, instance, next[instance]++);
+      placeEntry(tables, entry, entryRun(tables, instance), next[instance]++);
     }
   }
 }
