@@ -44,7 +44,7 @@ step 'auditing PyTorch, with planted faults'
 within 120 torchrun --nproc-per-node "$gpus" tools/gpu/torch_faults.py "$results/torch-faults.json" \
   "$app/node" "$app/test/gpu/fusco.js" 2>"$results/torch-faults.log" || failed=1
 
-torch_package 200
+torch_package 240
 
 record multi.sh
 

@@ -10,7 +10,7 @@ The model is that of Hugging Face transformers, with random weights; its experts
 block of the model shows that the loss curve is the same up to rounding; a second one, with the sequences of each step
 in reverse order, shows how much rounding alone changes the curve. Runs named "batched" do without `per_sequence.py`;
 they differ in their last bits. `--out` is written after each run, with what has run until then. Exit code 1: losses or
-weights of two numbers of ranks differ.
+weights of two numbers of ranks differ, or the curve is not that of the unsharded run.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ MODEL: dict[str, int] = {
 }
 # Matrix products on GPUs have the same bits in every run only with it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+#: Largest relative difference of two curves, in the means of their last quarters, that counts as noise.
+NOISE = 0.01
 SMALL = {**MODEL, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
 SMALL |= {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
@@ -81,6 +83,12 @@ class Run:
     losses: list[float]
     weights: str
     step_ms: float
+
+    @property
+    def last_quarter(self) -> float:
+        """Mean of the last quarter of the losses."""
+        last = self.losses[len(self.losses) * 3 // 4 :]
+        return sum(last) / len(last)
 
 
 def make_model(training: Training) -> nn.Module:
@@ -227,7 +235,9 @@ def _process(rank: int, processes: int, first: int, folder: str, backend: str, t
     if backend != "host":
         torch.cuda.set_device(first + rank)
     collectives = "gloo" if backend == "host" else "nccl"
-    dist.init_process_group(collectives, init_method=f"file://{folder}/store", rank=rank, world_size=processes)
+    where = {} if backend == "host" else {"device_id": torch.device("cuda", first + rank)}
+    place = {"init_method": f"file://{folder}/store", "rank": rank, "world_size": processes}
+    dist.init_process_group(collectives, **place, **where)
     run = train()
     if rank == 0:
         torch.save(run, f"{folder}/run")
@@ -258,10 +268,12 @@ def compare(runs: dict[str, Run], sharded: list[str]) -> dict[str, Any]:
     is_complete = len(ended) == len(sharded)
     batched = [run for name, run in runs.items() if "batched" in name]
     unsharded, reverse = runs.get("unsharded"), runs.get("unsharded reversed")
+    to_unsharded = differences(ended[0], unsharded) if ended and unsharded else None
     return {
         "sameLosses": all(run.losses == ended[0].losses for run in ended) if is_complete else None,
         "sameWeights": all(run.weights == ended[0].weights for run in ended) if is_complete else None,
-        "toUnsharded": differences(ended[0], unsharded) if ended and unsharded else None,
+        "sameCurve": to_unsharded["lastQuarter"] <= NOISE * unsharded.last_quarter if to_unsharded else None,
+        "toUnsharded": to_unsharded,
         "unshardedReversed": differences(reverse, unsharded) if reverse and unsharded else None,
         "batchedOnTwoNumbersOfRanks": [differences(run, batched[0]) for run in batched[1:]],
     }
@@ -286,10 +298,9 @@ def report(runs: dict[str, Run], sharded: list[str], training: Training, text: b
 def differences(run: Run, other: Run) -> dict[str, Any]:
     """How far the losses of two runs are apart: where first, how far at most, and the means of their last quarters."""
     steps = [abs(x - y) for x, y in zip(run.losses, other.losses)]
-    last = -(-len(steps) // 4)
-    means = [sum(losses[-last:]) / last for losses in (run.losses, other.losses)]
+    last_quarter = abs(run.last_quarter - other.last_quarter)
     first = next((step for step, difference in enumerate(steps) if difference > 0), None)
-    return {"firstStep": first, "largest": max(steps), "lastQuarter": abs(means[0] - means[1])}
+    return {"firstStep": first, "largest": max(steps), "lastQuarter": last_quarter}
 
 
 def main() -> int:
@@ -331,7 +342,7 @@ def main() -> int:
                     losses = {name: run.losses for name, run in runs.items()}
                     options.out.write_text(json.dumps({**result, "losses": losses}))
     print(json.dumps(result, indent=2))
-    return 0 if result["sameLosses"] and result["sameWeights"] else 1
+    return 0 if result["sameLosses"] and result["sameWeights"] and result["sameCurve"] else 1
 
 
 if __name__ == "__main__":

@@ -77,7 +77,9 @@ def test_verdict_is_open_until_all_numbers_of_ranks_have_run(runs: dict[int, tra
     other = replace(runs[4], losses=[*runs[4].losses[:-1], 0.0], weights="other")
     found = train_moe.compare({**ended, names[2]: other, "unsharded": runs[1]}, names)
     assert (found["sameLosses"], found["sameWeights"]) == (False, False)
-    assert found["toUnsharded"] == {"firstStep": None, "largest": 0, "lastQuarter": 0}
+    assert found["toUnsharded"] == {"firstStep": None, "largest": 0, "lastQuarter": 0} and found["sameCurve"]
+    higher = replace(runs[1], losses=[1.02 * loss for loss in runs[1].losses])
+    assert train_moe.compare({**ended, "unsharded": higher}, names)["sameCurve"] is False
 
 
 def test_sequences_depend_on_the_step_alone() -> None:
