@@ -120,7 +120,7 @@ def make_model(sizes: Sizes) -> nn.Module:
 
 
 class Variant:
-    """A copy of the model with an exchange, its optimizer, and the losses of its steps."""
+    """A copy of the model with an exchange, its optimizer, and this rank's part of the losses of its steps."""
 
     def __init__(self, model: nn.Module, exchange: Any, sizes: Sizes, batches: Batches) -> None:
         self.model = copy.deepcopy(model)
@@ -144,12 +144,18 @@ class Variant:
         loss = mean_loss(self.model, tokens) / ranks
         loss.backward()
         # The experts have complete gradients; all others are added over the ranks, in one vector.
-        flat = torch.cat([parameter.grad.flatten() for parameter in self.replicated] + [loss.detach().view(1)])
+        flat = torch.cat([parameter.grad.flatten() for parameter in self.replicated])
         dist.all_reduce(flat)
-        for parameter, part in zip(self.replicated, flat.split([each.numel() for each in self.replicated] + [1])):
+        for parameter, part in zip(self.replicated, flat.split([each.numel() for each in self.replicated])):
             parameter.grad.copy_(part.view_as(parameter))
         self.optimizer.step()
-        self.losses.append(flat[-1])
+        self.losses.append(loss.detach())
+
+    def all_losses(self) -> list[float]:
+        """Mean losses of all steps until now. Collective."""
+        losses = torch.stack(self.losses)
+        dist.all_reduce(losses)
+        return losses.tolist()
 
     def exchanges(self, routings: list[tuple[Tensor, Tensor]], x: Tensor, gradient: Tensor) -> None:
         """The exchanges of a step, one for each layer, and their gradients. Collective."""
@@ -187,7 +193,7 @@ def measure(sizes: Sizes, text: bytes) -> dict[str, Any]:
     for call in calls.values():
         call()
     exchange_ms = medians_ms(calls, sizes.rounds, sizes.device)
-    losses = {name: torch.stack(variant.losses).tolist() for name, variant in variants.items()}
+    losses = {name: variant.all_losses() for name, variant in variants.items()}
     overflow = torch.tensor([sum(int(each.overflow) for variant in variants.values() for each in variant.experts)])
     overflow = overflow.to(sizes.device)
     dist.all_reduce(overflow)

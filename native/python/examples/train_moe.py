@@ -157,8 +157,8 @@ def train_unsharded(training: Training, text: bytes, reverse: bool = False) -> R
 
 
 def mean_loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Mean loss of all bytes of a batch, computed as transformers does."""
-    return F.cross_entropy(model(tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten())
+    """Mean loss of all bytes of a batch, computed as transformers does, in float32."""
+    return F.cross_entropy(model(tokens[:, :-1]).logits.float().flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def run_steps(

@@ -46,7 +46,7 @@ def first_step() -> tuple[float, dict[str, torch.Tensor]]:
     variant = model_step.Variant(model_step.make_model(SIZES), exchange, SIZES, batches)
     variant.step()
     named = dict(variant.model.named_parameters())
-    return variant.losses[0].item(), {name: named[name].grad for name in ("model.embed_tokens.weight",)}
+    return variant.all_losses()[0], {name: named[name].grad for name in ("model.embed_tokens.weight",)}
 
 
 def test_first_loss_and_its_gradients_are_those_of_the_unsharded_model() -> None:
@@ -56,7 +56,7 @@ def test_first_loss_and_its_gradients_are_those_of_the_unsharded_model() -> None
     loss = train_moe.mean_loss(model, train_moe.Batches(TEXT, 2 * SIZES.sequences, SIZES.length).step(0))
     loss.backward()
     for value, gradients in found:
-        assert value == pytest.approx(loss.item(), rel=0.01)
+        assert value == pytest.approx(loss.item(), rel=1e-3)
         for name, gradient in gradients.items():
             torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=0.1, atol=2e-3)
 
