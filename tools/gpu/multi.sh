@@ -47,7 +47,7 @@ within 120 torchrun --nproc-per-node "$gpus" tools/gpu/torch_faults.py "$results
 
 step 'waiting for compute-sanitizer'
 wait_for_sanitizers
-torch_package 200
+torch_package 240
 
 record multi.sh
 

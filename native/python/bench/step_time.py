@@ -13,78 +13,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from sorted_exchange import SortedExchange
 from torch import Tensor
+from turns import medians_ms
 
 import fusco.torch
 
-
-class AllToAll(torch.autograd.Function):
-    """Rows to the ranks that `send` counts, and back in the backward pass."""
-
-    @staticmethod
-    def forward(ctx, rows: Tensor, send: list[int], receive: list[int]) -> Tensor:
-        ctx.counts = (receive, send)
-        received = rows.new_empty(sum(receive), rows.shape[1])
-        dist.all_to_all_single(received, rows.contiguous(), receive, send)
-        return received
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return AllToAll.apply(gradient, *ctx.counts), None, None
+Shuffle = fusco.torch.ExpertShuffle | SortedExchange
 
 
-def unfused(x: Tensor, ids: Tensor, weights: Tensor, experts: int) -> Tensor:
-    """The usual pipeline: sort by expert, exchange, sort again, and everything back."""
-    ranks, topk = dist.get_world_size(), ids.shape[1]
-    flat = ids.reshape(-1)
-    order = flat.argsort(stable=True)
-    counts = torch.bincount(flat, minlength=experts).reshape(ranks, -1)
-    theirs = torch.empty_like(counts)
-    dist.all_to_all_single(theirs, counts)
-    send, receive = torch.stack([counts.sum(1), theirs.sum(1)]).tolist()
-    local = torch.arange(experts // ranks, device=x.device).repeat(ranks)
-    unpack = torch.repeat_interleave(local, theirs.reshape(-1), output_size=sum(receive)).argsort(stable=True)
-    received = AllToAll.apply(x.index_select(0, order // topk), send, receive)
-    rows = received.index_select(0, unpack)
-    # Here the experts would work on `rows`.
-    returned = AllToAll.apply(rows.index_select(0, unpack.argsort()), receive, send)
-    entries = returned.index_select(0, order.argsort()).reshape(*ids.shape, -1)
-    return (entries * weights.unsqueeze(-1).to(x.dtype)).sum(1)
-
-
-def fused(shuffle: fusco.torch.ExpertShuffle, x: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """The same with this package."""
+def exchange(shuffle: Shuffle, x: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Rows to their experts, which return them, and back."""
     rows, handle = shuffle.dispatch(x, ids, weights)
     return shuffle.combine(rows, handle)
-
-
-def timed_ms(run: Callable[[], object]) -> float:
-    """Milliseconds of a call on this rank."""
-    dist.barrier()
-    torch.cuda.synchronize()
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    run()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end)
-
-
-def medians_ms(calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median milliseconds of each call on the slowest rank; the calls take turns. Collective."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, run in calls.items():
-            times[name].append(timed_ms(run))
-    slowest = torch.tensor(list(times.values()), device=device)
-    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
-    return dict(zip(times, (round(ms, 4) for ms in slowest.median(1).values.tolist())))
 
 
 def main() -> None:
@@ -106,15 +53,14 @@ def main() -> None:
     weights.requires_grad_()
     arguments = {"experts": options.experts, "hidden": options.hidden, "topk": options.topk}
     expected = options.tokens * options.topk
-    exact = fusco.torch.ExpertShuffle(backend="nccl", max_tokens=options.tokens, **arguments)
-    bounded = fusco.torch.ExpertShuffle(
-        backend="nccl", max_tokens=options.tokens, max_recv_rows=expected * 5 // 4, **arguments
-    )
-    variants = {
-        "all_to_all_single": lambda: unfused(x, ids, weights, options.experts),
-        "fusco, exact size": lambda: fused(exact, x, ids, weights),
-        "fusco, bounded": lambda: fused(bounded, x, ids, weights),
+    ours = {
+        "fusco, exact size": fusco.torch.ExpertShuffle(backend="nccl", max_tokens=options.tokens, **arguments),
+        "fusco, bounded": fusco.torch.ExpertShuffle(
+            backend="nccl", max_tokens=options.tokens, max_recv_rows=expected * 5 // 4, **arguments
+        ),
     }
+    shuffles = {"all_to_all_single": SortedExchange(options.experts), **ours}
+    variants = {name: partial(exchange, shuffle, x, ids, weights) for name, shuffle in shuffles.items()}
 
     def step(forward: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         x.grad = weights.grad = None
@@ -124,9 +70,9 @@ def main() -> None:
 
     wanted = step(variants["all_to_all_single"])
     for name, forward in variants.items():
-        for ours, theirs in zip(step(forward), wanted):
+        for made, theirs in zip(step(forward), wanted):
             scale = theirs.float().abs().max()
-            error = ((ours.float() - theirs.float()).abs().max() / scale).item()
+            error = ((made.float() - theirs.float()).abs().max() / scale).item()
             assert error < 0.02, (name, error)
         for _ in range(3):
             step(forward)
@@ -140,8 +86,8 @@ def main() -> None:
         sizes = {name: getattr(options, name) for name in ("tokens", "hidden", "topk", "experts", "rounds")}
         options.out.write_text(json.dumps({**where, **sizes, **figures}, indent=2))
         print(json.dumps(figures))
-    exact.close()
-    bounded.close()
+    for shuffle in ours.values():
+        shuffle.close()
     dist.destroy_process_group()
 
 

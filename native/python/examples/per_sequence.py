@@ -9,63 +9,63 @@ the sequences.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 
 class DenseCopy:
-    """The replicated parameters of a model for one sequence: the values are shared, the gradients are not."""
+    """A model for one sequence, for all steps: the values of its parameters are those of the original, in the same
+    memory, and the gradients of the replicated ones are separate.
+
+    Args:
+        model: whose parameters an optimizer changes in place.
+        names: its replicated parameters.
+    """
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
-        self.model = model
-        self.parameters = {name: model.get_parameter(name).detach().requires_grad_() for name in names}
+        self.parameters = {name: nn.Parameter(model.get_parameter(name).detach()) for name in names}
+        # What the copy has in common with the original: all other parameters, and the experts with their shuffle.
+        shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+        shared |= {id(layer.mlp.experts): layer.mlp.experts for layer in model.model.layers}
+        shared |= {id(model.get_parameter(name)): parameter for name, parameter in self.parameters.items()}
+        self.model = copy.deepcopy(model, shared)
 
-    def call(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        """Calls a module of the model with the parameters of this copy."""
-        prefix = f"{path}."
-        parameters = {
-            name.removeprefix(prefix): value for name, value in self.parameters.items() if name.startswith(prefix)
-        }
-        return functional_call(self.model.get_submodule(path), parameters, args, kwargs)
-
-    def flat_gradient(self) -> Tensor:
-        """The gradients of all parameters in one vector."""
-        return torch.cat([value.grad.flatten() for value in self.parameters.values()])
+    def take_gradient(self) -> Tensor:
+        """The gradients of the replicated parameters in one vector; the copy has none after it."""
+        gradient = torch.cat([value.grad.flatten() for value in self.parameters.values()])
+        for value in self.parameters.values():
+            value.grad = None
+        return gradient
 
 
-def sequence_losses(model: nn.Module, copies: list[DenseCopy], batch: Tensor) -> list[Tensor]:
+def sequence_losses(copies: list[DenseCopy], batch: Tensor) -> list[Tensor]:
     """Mean loss of each sequence; the tokens of all sequences go through the experts together.
 
     Args:
-        model: a Qwen3-MoE model with eager attention.
-        copies: one for each sequence.
+        copies: of a Qwen3-MoE model with eager attention, one for each sequence.
         batch: int64 [sequences, length + 1].
     """
     length = batch.shape[1] - 1
-    hidden = [copy.call("model.embed_tokens", tokens[None, :-1]) for copy, tokens in zip(copies, batch)]
+    models = [each.model for each in copies]
+    hidden = [model.model.embed_tokens(tokens[None, :-1]) for model, tokens in zip(models, batch)]
     attention = {
-        "position_embeddings": model.model.rotary_emb(hidden[0], torch.arange(length, device=batch.device)[None]),
+        "position_embeddings": models[0].model.rotary_emb(hidden[0], torch.arange(length, device=batch.device)[None]),
         "attention_mask": torch.full((length, length), float("-inf"), device=batch.device).triu(1)[None, None],
     }
-    for index, layer in enumerate(model.model.layers):
-        path = f"model.layers.{index}"
-        hidden = [x + _attention(copy, path, x, attention) for copy, x in zip(copies, hidden)]
-        tokens = [copy.call(f"{path}.post_attention_layernorm", x)[0] for copy, x in zip(copies, hidden)]
-        routes = [copy.call(f"{path}.mlp.gate", x) for copy, x in zip(copies, tokens)]
+    for layers in zip(*(model.model.layers for model in models)):
+        hidden = [x + layer.self_attn(layer.input_layernorm(x), **attention)[0] for layer, x in zip(layers, hidden)]
+        tokens = [layer.post_attention_layernorm(x)[0] for layer, x in zip(layers, hidden)]
+        routes = [layer.mlp.gate(x) for layer, x in zip(layers, tokens)]
         weights, ids = (torch.cat([route[i] for route in routes]) for i in (1, 2))
-        combined = layer.mlp.experts(torch.cat(tokens), ids, weights)
+        combined = layers[0].mlp.experts(torch.cat(tokens), ids, weights)
         hidden = [x + part for x, part in zip(hidden, combined.split(length))]
-    logits = [copy.call("lm_head", copy.call("model.norm", x)[0]) for copy, x in zip(copies, hidden)]
+    logits = [model.lm_head(model.model.norm(x)[0]) for model, x in zip(models, hidden)]
     return [F.cross_entropy(values, tokens[1:]) for values, tokens in zip(logits, batch)]
-
-
-def _attention(copy: DenseCopy, path: str, x: Tensor, attention: dict[str, Any]) -> Tensor:
-    return copy.call(f"{path}.self_attn", copy.call(f"{path}.input_layernorm", x), **attention)[0]
 
 
 def gather_in_order(local: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def gather_in_order(local: Tensor) -> Tensor:
 
 def set_gradients(model: nn.Module, copies: list[DenseCopy]) -> None:
     """Gradients of the replicated parameters: those of all sequences of all ranks, added one after the other."""
-    gradients = gather_in_order(torch.stack([copy.flat_gradient() for copy in copies]))
+    gradients = gather_in_order(torch.stack([each.take_gradient() for each in copies]))
     total = gradients[0].clone()
     for gradient in gradients[1:]:
         total += gradient

@@ -3,12 +3,14 @@
     python train_moe.py --out losses.json              # 200 steps of all runs
     python train_moe.py --small --ranks 1,2 --steps 20
     python train_moe.py --backend nccl                 # a GPU for each rank; cuda: all ranks on one GPU
+    python train_moe.py --backend nccl --at-once       # runs that fit next to each other on the GPUs, at the same time
 
 The model is that of Hugging Face transformers, with random weights; its experts are sharded with
 `fusco.integrations.transformers`. The text is the Debian documentation on this machine. A run with the unsharded MoE
 block of the model shows that the loss curve is the same up to rounding; a second one, with the sequences of each step
 in reverse order, shows how much rounding alone changes the curve. Runs named "batched" do without `per_sequence.py`;
-they differ in their last bits. Exit code 1: losses or weights of two numbers of ranks differ.
+they differ in their last bits. `--out` is written after each run, with what has run until then. Exit code 1: losses or
+weights of two numbers of ranks differ, or the curve is not that of the unsharded run.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,7 +41,7 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from fusco.integrations.transformers import expert_parameters, gathered_state_dict, shard_experts
 
 #: 19.8 million parameters, 18.9 million of them in experts.
-MODEL = {
+MODEL: dict[str, int] = {
     "hidden_size": 256,
     "num_hidden_layers": 4,
     "num_attention_heads": 8,
@@ -50,6 +53,8 @@ MODEL = {
 }
 # Matrix products on GPUs have the same bits in every run only with it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+#: Largest relative difference of two curves, in the means of their last quarters, that counts as noise.
+NOISE = 0.01
 SMALL = {**MODEL, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
 SMALL |= {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
@@ -79,14 +84,22 @@ class Run:
     weights: str
     step_ms: float
 
+    @property
+    def last_quarter(self) -> float:
+        """Mean of the last quarter of the losses."""
+        last = self.losses[len(self.losses) * 3 // 4 :]
+        return sum(last) / len(last)
+
 
 def make_model(training: Training) -> nn.Module:
     """The model with its random weights, in float32."""
     torch.manual_seed(0)
-    config = Qwen3MoeConfig(
-        **training.model, vocab_size=256, norm_topk_prob=True, attn_implementation="eager", use_cache=False
-    )
-    return Qwen3MoeForCausalLM(config).to(training.device)
+    return Qwen3MoeForCausalLM(model_config(training.model, "eager")).to(training.device)
+
+
+def model_config(sizes: dict[str, int], attention: str) -> Qwen3MoeConfig:
+    """The configuration of a model of bytes with these sizes; `attention` is its implementation in transformers."""
+    return Qwen3MoeConfig(**sizes, vocab_size=256, norm_topk_prob=True, attn_implementation=attention, use_cache=False)
 
 
 def train_sharded(training: Training, text: bytes, batched: bool = False, ranks_here: int = 1) -> Run:
@@ -105,10 +118,10 @@ def train_sharded(training: Training, text: bytes, batched: bool = False, ranks_
     shard_experts(model, max_tokens=share * training.length, sum="token", backend=training.backend, **in_one)
     sharded = {name for name, _ in expert_parameters(model)}
     dense = [name for name, _ in model.named_parameters() if name not in sharded]
+    copies = [] if batched else [DenseCopy(model, dense) for _ in range(share)]
 
     def loss_per_sequence(batch: Tensor) -> float:
-        copies = [DenseCopy(model, dense) for _ in range(share)]
-        losses = torch.stack(sequence_losses(model, copies, batch[rank * share : (rank + 1) * share]))
+        losses = torch.stack(sequence_losses(copies, batch[rank * share : (rank + 1) * share]))
         (losses.sum() / training.sequences).backward()
         set_gradients(model, copies)
         return sum(gather_in_order(losses.detach()).tolist()) / training.sequences
@@ -144,8 +157,8 @@ def train_unsharded(training: Training, text: bytes, reverse: bool = False) -> R
 
 
 def mean_loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Mean loss of all bytes of a batch, computed as transformers does."""
-    return F.cross_entropy(model(tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten())
+    """Mean loss of all bytes of a batch, computed as transformers does, in float32."""
+    return F.cross_entropy(model(tokens[:, :-1]).logits.float().flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def run_steps(
@@ -154,7 +167,11 @@ def run_steps(
     """Losses of all steps, and the median milliseconds of a step."""
     batches = Batches(text, training.sequences, training.length)
     torch.use_deterministic_algorithms(True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, foreach=False)
+    # No result depends on memory that was not written; filling it would be a kernel for most operators.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    # Both work on each element alone, so their results do not depend on which experts a rank has.
+    kind = {"fused": True} if training.device.type == "cuda" else {"foreach": False}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, **kind)
     losses, milliseconds = [], []
     for step in range(training.steps):
         start = time.perf_counter()
@@ -173,48 +190,117 @@ def digest(state: dict[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def run_on(ranks: int, training: Training, text: bytes, batched: bool = False) -> Run:
+@dataclass(frozen=True)
+class Job:
+    """Runs of one group of processes.
+
+    Attributes:
+        gpus: GPUs that they need.
+        make: gives the runs by name; takes the first of the GPUs.
+    """
+
+    gpus: int
+    make: Callable[[int], dict[str, Run]]
+
+
+def sharded_job(ranks: int, training: Training, text: bytes, batched: bool = False) -> Job:
     """A sharded run with one process for each rank; with the cuda backend one process has all ranks."""
     processes = 1 if training.backend == "cuda" else ranks
+    train = partial(train_sharded, training, text, batched, ranks // processes)
+    name = f"batched, ranks {ranks}" if batched else f"ranks {ranks}"
+    return Job(processes, lambda first: {name: in_processes(processes, first, training, train)})
+
+
+def unsharded_job(training: Training, text: bytes) -> Job:
+    """The unsharded runs, one after the other."""
+    runs = {"unsharded": False, "unsharded reversed": True}
+    return Job(
+        1,
+        lambda first: {
+            name: in_processes(1, first, training, partial(train_unsharded, training, text, reverse))
+            for name, reverse in runs.items()
+        },
+    )
+
+
+def in_processes(processes: int, first: int, training: Training, train: Callable[[], Run]) -> Run:
+    """What `train` returns on rank 0 of a new process group; with GPUs, on those from `first` on."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_process, (processes, ranks // processes, folder, training, text, batched), nprocs=processes)
+        mp.spawn(_process, (processes, first, folder, training.backend, train), nprocs=processes)
         return torch.load(f"{folder}/run", weights_only=False)
 
 
-def _process(
-    rank: int, processes: int, ranks_here: int, folder: str, training: Training, text: bytes, batched: bool
-) -> None:
+def _process(rank: int, processes: int, first: int, folder: str, backend: str, train: Callable[[], Run]) -> None:
     torch.set_num_threads(1)
-    if training.backend != "host":
-        torch.cuda.set_device(rank)
-    collectives = "gloo" if training.backend == "host" else "nccl"
-    dist.init_process_group(collectives, init_method=f"file://{folder}/store", rank=rank, world_size=processes)
-    run = train_sharded(training, text, batched, ranks_here)
+    if backend != "host":
+        torch.cuda.set_device(first + rank)
+    collectives = "gloo" if backend == "host" else "nccl"
+    where = {} if backend == "host" else {"device_id": torch.device("cuda", first + rank)}
+    place = {"init_method": f"file://{folder}/store", "rank": rank, "world_size": processes}
+    dist.init_process_group(collectives, **place, **where)
+    run = train()
     if rank == 0:
         torch.save(run, f"{folder}/run")
     dist.destroy_process_group()
 
 
+def rounds_of(jobs: Iterable[Job], gpus: int) -> list[list[tuple[Job, int]]]:
+    """Jobs in rounds, in their order, each with its first GPU: those of a round fit next to each other on the GPUs."""
+    rounds: list[list[tuple[Job, int]]] = []
+    used = gpus
+    for job in jobs:
+        if used + job.gpus > gpus:
+            rounds.append([])
+            used = 0
+        rounds[-1].append((job, used))
+        used += job.gpus
+    return rounds
+
+
 def compare(runs: dict[str, Run], sharded: list[str]) -> dict[str, Any]:
-    """Whether all sharded runs have the same bits, and how far their curve is from the unsharded one."""
-    first = runs[sharded[0]]
+    """Whether the sharded runs have the same bits, and how far their curve is from the unsharded one.
+
+    Args:
+        runs: those that have ended. What needs others is None.
+        sharded: names of the sharded runs.
+    """
+    ended = [runs[name] for name in sharded if name in runs]
+    is_complete = len(ended) == len(sharded)
     batched = [run for name, run in runs.items() if "batched" in name]
+    unsharded, reverse = runs.get("unsharded"), runs.get("unsharded reversed")
+    to_unsharded = differences(ended[0], unsharded) if ended and unsharded else None
     return {
-        "sameLosses": all(runs[name].losses == first.losses for name in sharded),
-        "sameWeights": all(runs[name].weights == first.weights for name in sharded),
-        "toUnsharded": differences(first, runs["unsharded"]),
-        "unshardedReversed": differences(runs["unsharded reversed"], runs["unsharded"]),
+        "sameLosses": all(run.losses == ended[0].losses for run in ended) if is_complete else None,
+        "sameWeights": all(run.weights == ended[0].weights for run in ended) if is_complete else None,
+        "sameCurve": to_unsharded["lastQuarter"] <= NOISE * unsharded.last_quarter if to_unsharded else None,
+        "toUnsharded": to_unsharded,
+        "unshardedReversed": differences(reverse, unsharded) if reverse and unsharded else None,
         "batchedOnTwoNumbersOfRanks": [differences(run, batched[0]) for run in batched[1:]],
+    }
+
+
+def report(runs: dict[str, Run], sharded: list[str], training: Training, text: bytes) -> dict[str, Any]:
+    """What the runs that have ended show."""
+    return {
+        "backend": training.backend,
+        "steps": training.steps,
+        "stepMs": {name: round(run.step_ms, 2) for name, run in runs.items()},
+        "textSha256": hashlib.sha256(text).hexdigest(),
+        "lossesSha256": {
+            name: hashlib.sha256(torch.tensor(run.losses, dtype=torch.float64).numpy().tobytes()).hexdigest()
+            for name, run in runs.items()
+        },
+        "weightsSha256": {name: run.weights for name, run in runs.items()},
+        **compare(runs, sharded),
     }
 
 
 def differences(run: Run, other: Run) -> dict[str, Any]:
     """How far the losses of two runs are apart: where first, how far at most, and the means of their last quarters."""
     steps = [abs(x - y) for x, y in zip(run.losses, other.losses)]
-    last = -(-len(steps) // 4)
-    means = [sum(losses[-last:]) / last for losses in (run.losses, other.losses)]
+    last_quarter = abs(run.last_quarter - other.last_quarter)
     first = next((step for step, difference in enumerate(steps) if difference > 0), None)
-    return {"firstStep": first, "largest": max(steps), "lastQuarter": abs(means[0] - means[1])}
+    return {"firstStep": first, "largest": max(steps), "lastQuarter": last_quarter}
 
 
 def main() -> int:
@@ -226,6 +312,7 @@ def main() -> int:
     parser.add_argument(
         "--batched", action=argparse.BooleanOptionalAction, default=True, help="whether to make the batched runs"
     )
+    parser.add_argument("--at-once", action="store_true", help="runs at the same time, each on its own GPUs")
     parser.add_argument("--text", type=Path, help="a file to learn from instead of the Debian documentation")
     parser.add_argument("--out", type=Path, help="all losses, as JSON")
     options = parser.parse_args()
@@ -233,29 +320,29 @@ def main() -> int:
     training = Training(steps=options.steps, model=SMALL if options.small else MODEL, backend=options.backend)
     text = options.text.read_bytes() if options.text else debian_text()
     numbers = [int(ranks) for ranks in options.ranks.split(",")]
-    sharded = {f"ranks {ranks}": ranks for ranks in numbers}
-    made: dict[str, Callable[[], Run]] = {
-        name: partial(run_on, ranks, training, text) for name, ranks in sharded.items()
-    }
-    batched = numbers[:2] if options.batched else []
-    made |= {f"batched, ranks {ranks}": partial(run_on, ranks, training, text, batched=True) for ranks in batched}
-    made["unsharded"] = partial(train_unsharded, training, text)
-    made["unsharded reversed"] = partial(train_unsharded, training, text, reverse=True)
+    jobs = [sharded_job(ranks, training, text) for ranks in numbers]
+    jobs += [sharded_job(ranks, training, text, batched=True) for ranks in (numbers[:2] if options.batched else [])]
+    jobs.append(unsharded_job(training, text))
+    # Those of many GPUs last, so that the others share a round.
+    if options.at_once:
+        jobs.sort(key=lambda job: job.gpus)
+    sharded = [f"ranks {ranks}" for ranks in numbers]
     runs: dict[str, Run] = {}
-    for name, make in made.items():
-        runs[name] = run = make()
-        print(f"{name}: loss {run.losses[0]:.4f} to {run.losses[-1]:.4f}, {run.step_ms:.0f} ms a step", flush=True)
-    steps_ms = {name: round(run.step_ms, 2) for name, run in runs.items()}
-    result = {
-        "backend": training.backend,
-        "stepMs": steps_ms,
-        "textSha256": hashlib.sha256(text).hexdigest(),
-        **compare(runs, list(sharded)),
-    }
+    for jobs_of_round in rounds_of(jobs, torch.cuda.device_count() if options.at_once else 0):
+        with ThreadPoolExecutor() as pool:
+            made = [pool.submit(job.make, first) for job, first in jobs_of_round]
+            for future in as_completed(made):
+                found = future.result()
+                runs |= found
+                for name, run in found.items():
+                    loss = f"loss {run.losses[0]:.4f} to {run.losses[-1]:.4f}"
+                    print(f"{name}: {loss}, {run.step_ms:.0f} ms a step", flush=True)
+                result = report(runs, sharded, training, text)
+                if options.out:
+                    losses = {name: run.losses for name, run in runs.items()}
+                    options.out.write_text(json.dumps({**result, "losses": losses}))
     print(json.dumps(result, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps({**result, "losses": {name: run.losses for name, run in runs.items()}}))
-    return 0 if result["sameLosses"] and result["sameWeights"] else 1
+    return 0 if result["sameLosses"] and result["sameWeights"] and result["sameCurve"] else 1
 
 
 if __name__ == "__main__":

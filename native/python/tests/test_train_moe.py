@@ -62,6 +62,26 @@ def test_sequences_in_one_batch_give_other_bits(runs: dict[int, train_moe.Run]) 
     assert batched.weights != runs[2].weights
 
 
+def test_runs_share_a_round_where_they_fit_on_the_gpus() -> None:
+    jobs = [train_moe.Job(gpus, dict) for gpus in (1, 1, 2, 4)]
+    placed = [[(job.gpus, first) for job, first in jobs] for jobs in train_moe.rounds_of(jobs, 4)]
+    assert placed == [[(1, 0), (1, 1), (2, 2)], [(4, 0)]]
+    assert [len(jobs) for jobs in train_moe.rounds_of(jobs, 0)] == [1, 1, 1, 1]
+
+
+def test_verdict_is_open_until_all_numbers_of_ranks_have_run(runs: dict[int, train_moe.Run]) -> None:
+    names = [f"ranks {ranks}" for ranks in runs]
+    ended = dict(zip(names, runs.values()))
+    assert train_moe.compare({names[0]: runs[1]}, names)["sameLosses"] is None
+    assert train_moe.compare(ended, names)["sameLosses"] is True
+    other = replace(runs[4], losses=[*runs[4].losses[:-1], 0.0], weights="other")
+    found = train_moe.compare({**ended, names[2]: other, "unsharded": runs[1]}, names)
+    assert (found["sameLosses"], found["sameWeights"]) == (False, False)
+    assert found["toUnsharded"] == {"firstStep": None, "largest": 0, "lastQuarter": 0} and found["sameCurve"]
+    higher = replace(runs[1], losses=[1.02 * loss for loss in runs[1].losses])
+    assert train_moe.compare({**ended, "unsharded": higher}, names)["sameCurve"] is False
+
+
 def test_sequences_depend_on_the_step_alone() -> None:
     batches = debian_text.Batches(TEXT, sequences=3, length=8)
     assert torch.equal(batches.step(5), debian_text.Batches(TEXT, sequences=3, length=8).step(5))
