@@ -74,6 +74,19 @@ torch_package() {
     2>"$results/torch-package.log" || { failed=1; tail -5 "$results/torch-package.log"; }
 }
 
+# start_training STEPS RANKS SECONDS: the model of the Python examples is trained on each number of ranks while the script
+# goes on. wait_for_training waits for it: the bits of all these trainings are the same.
+start_training() {
+  FUSCO_LIBRARY="$work/python/libfusco.so" FUSCO_DEADLINE_MS=20000 PYTHONPATH=native/python within "$3" \
+    python3 native/python/examples/train_moe.py --backend nccl --steps "$1" --ranks "$2" --no-batched --at-once \
+    --text ARCHITECTURE.md --out "$results/torch-training.json" >"$results/torch-training.log" 2>&1 &
+  training=$!
+}
+wait_for_training() {
+  wait "$training" || { failed=1; echo 'training failed'; tail -n 20 "$results/torch-training.log"; }
+  grep -E 'a step|same' "$results/torch-training.log"
+}
+
 # launch N SECONDS SCRIPT...: a process of Node for each of N ranks.
 launch() {
   count=$1 limit=$2
@@ -102,16 +115,14 @@ record() {
     "$native_tree" "$tests_tree" | tee "$results/record.md"
 }
 
-# start_sanitizers: compute-sanitizer runs the cases of one process, and those of two processes that take turns on the first
-# GPU, while the script goes on: most of it is work of the host. wait_for_sanitizers waits for them.
+# start_sanitizers: compute-sanitizer runs the cases of one process, and those of two processes that take turns on the GPU,
+# while the script goes on: most of it is work of the host. wait_for_sanitizers waits for them.
 sanitizers=''
 start_sanitizers() {
   command -v compute-sanitizer >/dev/null || { echo 'compute-sanitizer is not here'; return; }
-  for tool in memcheck racecheck; do
-    sanitize $tool &
-    sanitizers="$sanitizers $tool:$!"
-    sanitize_ranks $tool &
-    sanitizers="$sanitizers $tool-ranks:$!"
+  for check in 'sanitize memcheck' 'sanitize racecheck' racecheck_ranks; do
+    $check &
+    sanitizers="$sanitizers ${check#sanitize }:$!"
   done
 }
 wait_for_sanitizers() {
@@ -122,20 +133,17 @@ wait_for_sanitizers() {
 }
 
 sanitize() {
-  CUDA_VISIBLE_DEVICES=0 within 240 compute-sanitizer --tool "$1" --error-exitcode 9 "$app/node" \
-    "$app/test/gpu/sanitized.js" >"$results/$1.log" 2>&1
+  within 240 compute-sanitizer --tool "$1" --error-exitcode 9 "$app/node" "$app/test/gpu/sanitized.js" \
+    >"$results/$1.log" 2>&1
 }
 
 # One-pass kernels, and planning between processes. Kernels are slowed a hundredfold, so ranks wait longer than usual.
-# Kernels of NCCL, which read beyond their buffers, are left out.
-sanitize_ranks() {
-  options="--tool $1 --kernel-regex kns=fusco --error-exitcode 9"
-  [ "$1" = memcheck ] && options="$options --report-api-errors no"
-  # shellcheck disable=SC2086
-  CUDA_VISIBLE_DEVICES=0 FUSCO_TEST_ONE_GPU=1 FUSCO_DEADLINE_MS=120000 within 240 \
-    "$app/node" "$app/test/gpu/fusco.js" launch -n 2 -- \
-    compute-sanitizer $options "$app/node" "$app/test/gpu/nccl/rank.js" 2 1 \
+# Kernels of NCCL are left out. No memcheck: it takes stores to the memory of another process for errors.
+racecheck_ranks() {
+  within 240 env FUSCO_DEADLINE_MS=120000 "$app/node" "$app/test/gpu/fusco.js" launch -n 2 -- \
+    compute-sanitizer --tool racecheck --kernel-regex kns=fusco --error-exitcode 9 \
+    "$app/node" "$app/test/gpu/nccl/rank.js" 2 1 \
     'exchange 8:' 'exchange 11:' 'exchange 13:' 'exchange 15:' 'extreme: one token to all ranks: hier' \
     'extreme: all tokens to one rank: flat' 'device plans: flat all , 33 tokens' \
-    'device plans: hier 1 , 33 tokens' 'device plans: a bad id' >"$results/$1-ranks.log" 2>&1
+    'device plans: hier 1 , 33 tokens' 'device plans: a bad id' >"$results/racecheck_ranks.log" 2>&1
 }

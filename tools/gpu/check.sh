@@ -23,8 +23,9 @@ build_new
 step 'testing'
 one_process
 
-step 'testing processes, with compute-sanitizer next to them'
+step 'testing processes, with compute-sanitizer and a training next to them'
 start_sanitizers
+start_training 20 1 100
 ranks 1 1 1
 ranks 2 1 1
 ranks 4 1 1
@@ -34,6 +35,7 @@ ranks 4 2 2
 FUSCO_STEP_BYTES=1 ranks 4 1 1 'exchange ' 'sums ' 'device buffers'
 FUSCO_STEP_BYTES=1 ranks 4 2 2 'exchange ' 'sums ' 'device buffers'
 wait_for_sanitizers
+wait_for_training
 step 'failures of processes'
 within 120 "$app/node" "$app/test/gpu/nccl/failures.js" || failed=1
 

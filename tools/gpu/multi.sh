@@ -24,8 +24,9 @@ nvidia-smi topo -m | head -n $((gpus + 1))
 step 'testing: one process drives all GPUs'
 one_process
 
-step 'testing: a process for each GPU, with compute-sanitizer on the first one'
-start_sanitizers
+step 'testing: a process for each GPU, with a training next to it'
+case $gpus in 1) numbers=1 ;; 2 | 3) numbers=1,2 ;; *) numbers=1,2,4 ;; esac
+start_training 200 $numbers 250
 export FUSCO_TEST_ONE_GPU=0
 ranks "$gpus" "$gpus" 1
 ranks "$gpus" 1 1
@@ -35,8 +36,9 @@ if [ "$gpus" -ge 4 ]; then
   ranks "$gpus" 2 2
 fi
 [ "$gpus" -ge 8 ] && ranks "$gpus" 4 4
+wait_for_training
 step 'failures of processes, across GPUs'
-within 40 "$app/node" "$app/test/gpu/nccl/failures.js" --short || failed=1
+within 90 "$app/node" "$app/test/gpu/nccl/failures.js" --short || failed=1
 step 'testing: several processes for each GPU, nodes of two and of four'
 FUSCO_TEST_ONE_GPU=1 ranks $((2 * gpus)) 2 2
 [ "$gpus" -lt 8 ] && FUSCO_TEST_ONE_GPU=1 ranks 8 4 4
@@ -45,9 +47,7 @@ step 'auditing PyTorch, with planted faults'
 within 120 torchrun --nproc-per-node "$gpus" tools/gpu/torch_faults.py "$results/torch-faults.json" \
   "$app/node" "$app/test/gpu/fusco.js" 2>"$results/torch-faults.log" || failed=1
 
-step 'waiting for compute-sanitizer'
-wait_for_sanitizers
-torch_package 240
+torch_package 200
 
 record multi.sh
 

@@ -2,14 +2,13 @@
 
 FUSCO_LIBRARY=libfusco.so python3 torch_package.py RESULTS [SECONDS [one-by-one]]        default 150 seconds
 
-Runs the cases of native/python/tests/gpu_cases.py and gpu_ranks.py, trains the model of the examples on 1, 2 and 4
-GPUs (200 steps; 20 on one GPU), and times steps of a layer and of a model against all_to_all_single. RESULTS gets
-torch-cases.json, torch-training.json, torch-steps.json and torch-model-steps.json. What does not fit into SECONDS is left out and named. `one-by-one` runs nothing at the same time, to
-look for the cause of a failure. Exit 1: a case failed, or was left out.
+Runs the cases of native/python/tests/gpu_cases.py and gpu_ranks.py, and times steps of a layer and of a model against
+all_to_all_single. RESULTS gets torch-cases.json, torch-steps.json and torch-model-steps.json. What does not fit into
+SECONDS is left out and named. `one-by-one` runs nothing at the same time, to look for the cause of a failure. Exit 1: a
+case failed, or was left out.
 """
 
 import json
-import math
 import multiprocessing
 import os
 import signal
@@ -29,8 +28,6 @@ sys.path[:0] = [str(PYTHON), str(PYTHON / "tests")]
 MOST_GROUP_S = 100
 # After one of its processes has failed: a little more than the deadline of what waits for it.
 MOST_FAILING_S = 25
-# What it leaves is for the steps that are timed.
-MOST_TRAINING_S = 130
 # What a program may need to end its own processes.
 PARTING_S = 10
 results = Path(sys.argv[1])
@@ -147,9 +144,9 @@ def end_all(processes, stop):
         process.join()
 
 
-def command(program, title, arguments, most_s=math.inf):
-    """Runs a program, at most this long, whose result is told as that of a case."""
-    start, limit_s = time.monotonic(), max(1, min(most_s, left_s()))
+def command(program, title, arguments):
+    """Runs a program, whose result is told as that of a case."""
+    start, limit_s = time.monotonic(), max(1, left_s())
     environment = {**os.environ, "PYTHONPATH": str(PYTHON), "FUSCO_DEADLINE_MS": "20000"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # With a session of its own its processes, which hold the pipes, can be killed together.
@@ -178,18 +175,11 @@ def lanes(gpus):
     import gpu_cases
     import gpu_ranks
 
-    python = partial(command, [sys.executable])
     ranks = [case.__name__ for case in gpu_ranks.RANKS if case is not gpu_ranks.rank_steady]
     one = [case.__name__ for case in gpu_cases.ONE_GPU if case is not gpu_cases.steady_memory]
     several = [case.__name__ for case in gpu_cases.SEVERAL_GPUS]
-    numbers = ",".join(str(count) for count in (1, 2, 4) if count <= gpus)
-    # The bits of 200 steps are compared where there are GPUs to compare; they run next to the cases.
-    steps = "20" if gpus == 1 else "200"
-    train = [str(PYTHON / "examples/train_moe.py"), "--backend", "nccl", "--ranks", numbers, "--steps", steps]
-    train += ["--no-batched", "--at-once"]
-    train += ["--text", str(PYTHON.parents[1] / "ARCHITECTURE.md"), "--out", str(results / "torch-training.json")]
     first = [partial(in_processes, "one GPU", run_cases, 0, one)]
-    second, third = [], [partial(python, f"training, {steps} steps", train, MOST_TRAINING_S)]
+    second = []
     if gpus == 1:
         names = ["rank_equal", "rank_graph", "rank_late"]
         second.append(partial(in_processes, "2 processes of one GPU", run_ranks, 2, names))
@@ -203,7 +193,7 @@ def lanes(gpus):
     if gpus >= 4:
         names = ["rank_equal", "rank_graph", "rank_streams", "rank_late"]
         second.append(partial(in_processes, "4 processes", run_ranks, 4, names))
-    return [first, second, third]
+    return [first, second]
 
 
 def alone(gpus):
