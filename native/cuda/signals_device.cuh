@@ -57,6 +57,17 @@ __device__ inline bool compareCalls(const OnePassCommon &c, uint32_t epoch) {
   return true;
 }
 
+// The device to name after a wait for `peer` ran out: the first one that is not ready for the call, since a
+// peer that is ready may itself wait for that one; `peer` if all are ready. Not inline: off the path of
+// waits.
+__device__ __noinline__ inline uint32_t lateDevice(const Inbox *own, uint32_t devices, uint32_t self,
+                                                   uint32_t epoch, uint32_t peer) {
+  for (uint32_t device = 0; device < devices; device++) {
+    if (device != self && !isSet(&own->ready[device], epoch)) return device;
+  }
+  return peer;
+}
+
 // Waits for device `peer` until hasCome(). Returns false after a failure of this device or of another one.
 template <class F>
 __device__ bool awaitUntil(const OnePassCommon &c, uint32_t epoch, uint32_t peer, F hasCome) {
@@ -73,7 +84,8 @@ __device__ bool awaitUntil(const OnePassCommon &c, uint32_t epoch, uint32_t peer
     } else if (poison != 0) {
       fail(c, static_cast<FailureCode>(poison >> 16), epoch, poison & 0xffff);
     } else if (now - start >= c.deadlineNs) {
-      fail(c, failureTimeout, epoch, peer);
+      const uint32_t late = lateDevice(c.inbox[c.device], c.devices, c.device, epoch, peer);
+      fail(c, failureTimeout, epoch, late);
     }
   }
   return true;
