@@ -23,7 +23,9 @@ __device__ inline bool beginEdgeAt(const OnePassCommon &c, uint32_t epoch, uint3
 __device__ inline void endEdgeAt(const OnePassCommon &c, uint32_t epoch, uint32_t device) {
   if (device < c.devices && device != c.device && !hasFailed(c)) {
     storeRelease(&c.inbox[device]->done[c.device], epoch);
-    awaitFlag(c, &c.inbox[c.device]->done[device], epoch, device);
+    const uint32_t *done = &c.inbox[c.device]->done[device];
+    awaitUntil(
+        c, epoch, device, [&] { return isSet(done, epoch); }, true);
   }
   __syncthreads();
   if (device == 0) *static_cast<volatile uint32_t *>(&c.control->epoch) = epoch;

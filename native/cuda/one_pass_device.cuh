@@ -65,7 +65,7 @@ __device__ inline bool awaitPeer(const OnePassCommon &c, uint32_t epoch, uint32_
   const Inbox &inbox = *c.inbox[c.device];
   if (!awaitFlag(c, &inbox.ready[peer], epoch, peer)) return false;
   if (c.hasProcesses == 0 || inbox.message[epoch % 2][peer].digest == c.digest) return true;
-  fail(c, failureMismatch, epoch, peer);
+  fail(c, failureMismatch, epoch, only(peer));
   return false;
 }
 

@@ -5,6 +5,7 @@
 
 #include "edges.hpp"
 #include "failure.hpp"
+#include "listed.hpp"
 
 namespace fusco::cuda {
 
@@ -159,13 +160,16 @@ void OnePassSignals::addSum(SumParams &params) const {
 
 void OnePassSignals::checkWaits() const {
   const WaitFailure &failure = *failure_;
-  if (*static_cast<const volatile uint32_t *>(&failure.code) == failureNone) return;
-  throw Failure(
-      FUSCO_E_PEER_TIMEOUT,
-      "device %u did not take part in exchange %u: it was not ready within %llu s, or stopped for %llu s",
-      context_.groups()[failure.peer % context_.groups().size()].device, failure.epoch,
-      static_cast<unsigned long long>(readyDeadlineNs / 1'000'000'000),
-      static_cast<unsigned long long>(deadlineNs / 1'000'000'000));
+  if (codeOf(failure) == failureNone) return;
+  std::vector<uint32_t> late;
+  for (uint32_t i = 0; i < context_.groups().size(); i++) {
+    if (failure.culprits.has(i)) late.push_back(static_cast<uint32_t>(context_.groups()[i].device));
+  }
+  throw Failure(FUSCO_E_PEER_TIMEOUT,
+                "%s did not take part in exchange %u: not ready within %llu s, or stopped for %llu s",
+                listed("device", late).c_str(), failure.epoch,
+                static_cast<unsigned long long>(readyDeadlineNs / 1'000'000'000),
+                static_cast<unsigned long long>(deadlineNs / 1'000'000'000));
 }
 
 // Figures of 2 and 4 H100 are in docs/performance-gpus.md: few SMs within 5 % of the best, and for a dispatch

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "element_device.cuh"
+#include "one_pass.hpp"
 #include "one_pass_device.cuh"
 #include "tma_copy_device.cuh"
 

@@ -11,6 +11,7 @@
 // other devices only, and home items for sends of other devices only.
 #pragma once
 
+#include "one_pass.hpp"
 #include "one_pass_device.cuh"
 #include "sum_device.cuh"
 #include "tma_copy_device.cuh"

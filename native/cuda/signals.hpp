@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "device_tables.hpp"
+#include "token_places.hpp"
 
 namespace fusco::cuda {
 
@@ -25,22 +26,30 @@ struct ReadyMessage {
 // Memory of one device that the others write. Two sets of messages alternate between calls: no device is
 // ever more than one call ahead of another.
 struct Inbox {
-  uint32_t poison;           // a failure found elsewhere: code << 16 | its late peer; 0: none
-  uint32_t ready[maxRanks];  // [devices]: epoch of the last call that the device is ready for
-  uint32_t done[maxRanks];   // [devices]: epoch of the last call after which it reads nothing more here
+  uint32_t poison;              // a failure found elsewhere: code << 16 | the device that tells it; 0: none
+  uint32_t ready[maxRanks];     // [devices]: epoch of the last call that the device is ready for
+  uint32_t done[maxRanks];      // [devices]: epoch of the last call after which it reads nothing more here
+  RankBits culprits[maxRanks];  // [devices]: of the failure that the device tells
   ReadyMessage message[2][maxRanks];  // [epoch % 2][devices]
 };
 
 // Codes of failures.
 enum FailureCode : uint32_t { failureNone = 0, failureTimeout = 1, failureMismatch = 2, failureAborted = 3 };
 
-// What a failed wait reports; host memory that the device can write.
+// What a failed wait reports; host memory that the device can write. The device stores `code` last.
 struct WaitFailure {
   uint32_t code;
   uint32_t epoch;
-  uint32_t peer;    // device that was late
-  uint64_t digest;  // of this device's call
+  RankBits culprits;  // the late devices, or the device with another call; none if the host ended the waits
+  uint64_t digest;    // of this device's call
 };
+
+#ifndef __CUDA_ARCH__
+// On the host: the code of a failure. The rest may be read after it.
+inline uint32_t codeOf(const WaitFailure &failure) {
+  return __atomic_load_n(&failure.code, __ATOMIC_ACQUIRE);
+}
+#endif
 
 // The signals of one device, in its memory; zero at first.
 struct DeviceSignals {

@@ -24,8 +24,9 @@
  *
  * **Waiting.** No call and no kernel waits longer than the group's deadline. When it passes, or another
  * thread calls fusco_nccl_abort, the group is given up: the call in progress, or the next one, and
- * fusco_cuda_synchronize of its context return FUSCO_E_PEER_TIMEOUT with the late rank, which is the same on
- * all ranks of the machine; NCCL's communicator is aborted; kernels that wait for peers end; and later calls
+ * fusco_cuda_synchronize of its context return FUSCO_E_PEER_TIMEOUT. Its message names the late ranks, the
+ * same on all ranks of the machine, and fusco_error.rank is the lowest of them; a rank that only waits for a
+ * late one is not named. NCCL's communicator is aborted; kernels that wait for peers end; and later calls
  * move nothing. The buffers of exchanges in flight are undefined then. The process continues.
  *
  * **Threads.** All calls on a group, except fusco_nccl_abort, are made by one thread.

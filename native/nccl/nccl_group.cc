@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "listed.hpp"
+
 namespace fusco::nccl {
 
 using cuda::OnDevice;
@@ -212,9 +214,8 @@ void Group::endWaits() noexcept {
 
 void Group::check() const {
   const cuda::WaitFailure &failure = hostSignals_->failure;
-  const uint32_t code = *static_cast<const volatile uint32_t *>(&failure.code);
+  const uint32_t code = cuda::codeOf(failure);
   if (code == cuda::failureNone) return;
-  const uint32_t peer = neighbors_.rankAt[failure.peer % neighbors_.count()];
   if (code == cuda::failureMismatch) {
     const uint32_t other = peers_->otherCaller(failure.epoch, failure.digest);
     throw Failure(
@@ -233,9 +234,13 @@ void Group::check() const {
     }
     throw Failure(FUSCO_E_PEER_TIMEOUT, "%.200s", broken_ ? brokenBy_.message : abortedWhy_);
   }
-  throw Failure(FUSCO_E_PEER_TIMEOUT, "rank %u did not take part in exchange %u within %llu ms", peer,
-                failure.epoch, deadlineNs_ / 1000000)
-      .atRank(peer);
+  std::vector<uint32_t> late;
+  for (uint32_t i = 0; i < neighbors_.count(); i++) {
+    if (failure.culprits.has(i)) late.push_back(neighbors_.rankAt[i]);
+  }
+  throw Failure(FUSCO_E_PEER_TIMEOUT, "%s did not take part in exchange %u within %llu ms",
+                listed("rank", late).c_str(), failure.epoch, deadlineNs_ / 1000000)
+      .atRank(late.front());
 }
 
 void Group::abort(const char *why) noexcept {

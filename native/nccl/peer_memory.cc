@@ -43,6 +43,7 @@ PeerMemory::PeerMemory(Group &group) : group_(group) {
   allocated_.push_back(addresses_);
   group_.must(cudaStreamCreateWithFlags(&aborts_, cudaStreamNonBlocking), "creating a stream");
   group_.must(cudaMallocHost(reinterpret_cast<void **>(&poison_), sizeof *poison_), "allocating a flag");
+  // It names no culprits: nothing else writes those of this rank in its own inbox, which are zero.
   *poison_ = cuda::failureAborted << 16 | group.neighbors().self;
 }
 

@@ -3,7 +3,7 @@
 // order, so that code which lacks a wait fails sooner or later. Blocks that run at the same time are
 // operating system threads: memory with `__shared__` belongs to a thread.
 //
-// Include this before device code. Only what planning needs is here.
+// Include this before device code. Only what planning and signals need is here. A launch has one block.
 #pragma once
 
 #include <setjmp.h>
@@ -192,10 +192,12 @@ inline Index blockSize() { return {block().threads(), 1}; }
 
 #define threadIdx emulated::threadIndex()
 #define blockDim emulated::blockSize()
+#define gridDim (emulated::Index{1, 1})
 
 inline void __syncthreads() { emulated::block().waitForBlock(); }
 inline void __syncwarp() { emulated::block().waitForWarp(); }
 inline void __threadfence() {}
+inline void __threadfence_system() {}
 
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
 
@@ -220,10 +222,23 @@ inline uint32_t __match_any_sync(uint32_t, uint32_t value) {
   return same;
 }
 
+inline uint32_t __ballot_sync(uint32_t, bool value) {
+  const uint64_t *values = emulated::block().exchange(value ? 1 : 0);
+  uint32_t set = 0;
+  for (uint32_t lane = 0; lane < emulated::warpLanes; lane++)
+    set |= static_cast<uint32_t>(values[lane]) << lane;
+  return set;
+}
+inline int __all_sync(uint32_t mask, bool value) { return __ballot_sync(mask, value) == ~0u ? 1 : 0; }
+
 // Fibers of a block take turns; blocks do not.
 template <class T>
 T atomicAdd(T *at, T value) {
   return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
+}
+template <class T>
+T atomicExch(T *at, T value) {
+  return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
 }
 template <class T>
 T atomicMin(T *at, T value) {

@@ -280,8 +280,9 @@ uint64_t Rank::hash() {
   must(cudaStreamSynchronize(stream_), "hashing");
   if (failure_->code != 0) {
     std::fprintf(
-        stderr, "rank %u: a wait for rank %u failed with code %u in epoch %u\n",
-        self_, failure_->peer, failure_->code, failure_->epoch);
+        stderr, "rank %u: a wait failed with code %u in epoch %u, late: %#llx\n",
+        self_, failure_->code, failure_->epoch,
+        static_cast<unsigned long long>(failure_->culprits.bits));
     std::_Exit(1);
   }
   return hash;
