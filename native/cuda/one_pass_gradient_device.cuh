@@ -27,10 +27,8 @@ namespace fusco::cuda::one_pass_gradient {
 struct Tuning {
   static constexpr uint32_t warps = 12;
   // Threads that share a slot, and units of each of its rows that a thread loads at a time.
-  static constexpr uint32_t slotThreads = cuda::slotThreads;
-  static constexpr uint32_t inFlight = unitsInFlight;
-  // Warps whose fan item has to wait take own items meanwhile, which have tickets of their own.
-  static constexpr bool ownFillsWaits = false;
+  static constexpr uint32_t slotThreads = 8;
+  static constexpr uint32_t inFlight = 14;
 };
 // One slot of a chunk's entries.
 struct Dot {
@@ -55,7 +53,7 @@ struct alignas(16) Shared {
   uint2 entry[T::warps][maxChunkEntries];  // rank, and slot or noSlot
   Dot dot[T::warps][maxChunkEntries];
   uint32_t landing[T::warps][maxChunkEntries];  // of each token of the chunk
-  RemoteOutputs remote;
+  RemoteOutputs remote[T::warps];
   LaunchShared launch;
 };
 
@@ -80,18 +78,15 @@ __device__ __forceinline__ uint8_t *remoteRow(const CombineGradientParams &p, co
 
 // Before the first access to another device: it must be ready, and where its outputs are must be known.
 // Returns false after a failure.
-template <class T>
-__device__ bool becomeReady(const OnePassCommon &c, Shared<T> &shared, uint32_t lane) {
-  const uint32_t epoch = shared.launch.epoch;
+__device__ inline bool becomeReady(const OnePassCommon &c, uint32_t epoch, RemoteOutputs &remote,
+                                   uint32_t lane) {
   if (!awaitReady(c, epoch, lane)) return false;
   if (c.hasProcesses == 0) return true;
-  // Every warp writes the same addresses.
   const auto &messages = c.inbox[c.device]->message[epoch % 2];
   for (uint32_t at = lane; at < outputs * c.devices; at += 32) {
     const uint32_t device = at % c.devices;
     if (device == c.device) continue;
-    shared.remote.of[at / c.devices][device] =
-        reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
+    remote.of[at / c.devices][device] = reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
   }
   __syncwarp();
   return true;
@@ -183,7 +178,9 @@ __device__ inline void send(const CombineGradientParams &p, const OnePassHead &h
       (launch.epoch & 1) * p.pushedEntries + (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
   for (uint32_t rank = 0; rank < head.ranks; rank++) {
     if (!ranks.has(rank)) continue;
-    for (uint32_t at = lane; at < count; at += 32) p.pushed[rank][pushed + at] = weights[at];
+    for (uint32_t at = lane; at < count; at += 32) {
+      p.pushed[rank][pushed + at] = pushedWord(launch.epoch, weights[at]);
+    }
   }
   const Payload &payload = p.dispatch.payload[0];
   for (uint32_t token = 0; token < item.tokens; token++) {
@@ -228,11 +225,12 @@ __device__ inline uint32_t listDots(const uint2 *entry, uint32_t tokens, uint32_
   return dots;
 }
 
-// Computes the listed slots. `weights` are those of the chunk's entries.
+// Computes the listed slots. `weights` are those of the chunk's entries, each `weightStride` floats behind
+// the one before.
 template <class T, class E>
 __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
                         const RemoteOutputs &remote, const Dot *dot, uint32_t dots, const uint32_t *landing,
-                        const float *weights, uint32_t lane) {
+                        const float *weights, uint32_t weightStride, uint32_t lane) {
   const Payload &payload = p.dispatch.payload[0];
   const uint64_t rowBytes = payload.rowBytes;
   using Rows = SlotRows<E, true, T::slotThreads, T::inFlight>;
@@ -253,7 +251,7 @@ __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head,
     slot.gradient = reinterpret_cast<const Unit *>(gradient);
     slot.experts = reinterpret_cast<const Unit *>(p.rows[rank] + row);
     slot.to = reinterpret_cast<Unit *>(payload.to[rank] + row);
-    slot.weight = weights[entry];
+    slot.weight = weights[entry * weightStride];
     slot.run(static_cast<uint32_t>(rowBytes / sizeof(Unit)), isUsed, thread);
     const float total = slot.total();
     if (!isUsed || thread != 0) continue;
@@ -298,8 +296,8 @@ __device__ void own(const CombineGradientParams &p, const OnePassHead &head, con
   __syncwarp();
   writeOrigins(p.dispatch, head, item, entry, lane);
   const uint32_t dots = listDots(entry, item.tokens, head.topk, dot, lane);
-  runDots<T, E>(p, head, item, shared.remote, dot, dots, nullptr, p.dispatch.scale[item.source] + first,
-                lane);
+  runDots<T, E>(p, head, item, shared.remote[warp], dot, dots, nullptr, p.dispatch.scale[item.source] + first,
+                1, lane);
 }
 
 // Slots of a local rank of remote tokens. Returns false after a failure.
@@ -330,9 +328,10 @@ __device__ bool fan(const CombineGradientParams &p, const OnePassHead &head, con
   const uint32_t *flag = c.flags[rank] + launch.chunkStart[item.source] + item.chunk;
   const bool came = lane != 0 || awaitFlag(c, flag, launch.epoch, item.source);
   if (__all_sync(allLanes, came) == 0) return false;
-  const float *weights = p.pushed[rank] + (launch.epoch & 1) * p.pushedEntries +
-                         (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
-  runDots<T, E>(p, head, item, shared.remote, dot, dots, landing, weights, lane);
+  const uint64_t *weights = p.pushed[rank] + (launch.epoch & 1) * p.pushedEntries +
+                            (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
+  runDots<T, E>(p, head, item, shared.remote[warp], dot, dots, landing,
+                reinterpret_cast<const float *>(weights), 2, lane);
   if (lane == 0) {
     storeRelease(c.flags[item.source] + dotFlag(c, head, launch, item.source, rank, item.chunk),
                  launch.epoch);
@@ -365,18 +364,16 @@ __device__ void awaitDots(const CombineGradientParams &p, const OnePassHead &hea
 }
 
 // The item of a ticket: `kind` counts the items of one step. A chunk that a rank does not have has no tokens.
-template <class T>
-__device__ Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
-                       uint32_t kind) {
-  constexpr uint32_t perLocal = T::ownFillsWaits ? 1 : 2;
+__device__ inline Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
+                              uint32_t kind) {
   Item item{};
   item.chunk = step;
-  if (kind < perLocal * head.locals) {
+  if (kind < 2 * head.locals) {
     item.kind = kind < head.locals ? Kind::send : Kind::own;
     item.local = kind % head.locals;
     item.source = head.local[item.local];
   } else {
-    const uint32_t pair = kind - perLocal * head.locals;
+    const uint32_t pair = kind - 2 * head.locals;
     item.kind = Kind::fan;
     item.local = pair / head.remotes;
     item.source = head.remote[pair % head.remotes];
@@ -389,31 +386,6 @@ __device__ Item itemOf(const CombineGradientParams &p, const OnePassHead &head, 
   return item;
 }
 
-// Whether the rows of a fan item must still be waited for.
-__device__ inline bool mustWait(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
-                                const LaunchShared &launch, uint32_t lane) {
-  const OnePassCommon &c = p.common;
-  const uint32_t *arrival = tablesOf(c.plan, head, item.local).arrival +
-                            (uint64_t{head.arrivalStart[item.source]} + item.first) * head.topk;
-  bool isTouched = false;
-  for (uint32_t at = lane; at < item.tokens * head.topk; at += 32)
-    isTouched = isTouched || arrival[at] != noSlot;
-  const uint32_t *flag = c.flags[head.local[item.local]] + launch.chunkStart[item.source] + item.chunk;
-  return __any_sync(allLanes, isTouched) != 0 && __all_sync(allLanes, isSet(flag, launch.epoch)) == 0;
-}
-
-// Runs the next own item. Returns false if there is none left.
-template <class T, class E>
-__device__ bool runNextOwn(const CombineGradientParams &p, const OnePassHead &head, Shared<T> &shared,
-                           uint32_t warp, uint32_t lane) {
-  const uint32_t ticket = __shfl_sync(allLanes, takeTicket(&p.common.control->ticket[1], lane), 0);
-  if (ticket / head.locals >= chunksOf(head.maxTokens, p.common.chunkTokens)) return false;
-  Item item = itemOf<T>(p, head, ticket / head.locals, ticket % head.locals);
-  item.kind = Kind::own;
-  if (item.tokens > 0) own<T, E>(p, head, item, shared, warp, lane);
-  return true;
-}
-
 template <class T, class E>
 __global__ void __launch_bounds__(T::warps * 32, 1)
     gradientKernel(const __grid_constant__ CombineGradientParams p) {
@@ -424,48 +396,34 @@ __global__ void __launch_bounds__(T::warps * 32, 1)
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;
   uint32_t taken = takeTicket(&c.control->ticket[0], lane);
-  for (uint32_t rank = threadIdx.x; rank < head.ranks; rank += blockDim.x) {
-    shared.remote.of[static_cast<uint32_t>(Output::rows)][rank] = p.dispatch.payload[0].to[rank];
-    shared.remote.of[static_cast<uint32_t>(Output::weightsGradient)][rank] =
+  RemoteOutputs &remote = shared.remote[warp];
+  for (uint32_t rank = lane; rank < head.ranks; rank += 32) {
+    remote.of[static_cast<uint32_t>(Output::rows)][rank] = p.dispatch.payload[0].to[rank];
+    remote.of[static_cast<uint32_t>(Output::weightsGradient)][rank] =
         reinterpret_cast<uint8_t *>(p.weightsGradient[rank]);
   }
   if (!beginLaunch(c, shared.launch, &p.told)) return;
-  const uint32_t perStep = head.locals * ((T::ownFillsWaits ? 1 : 2) + head.remotes);
+  const uint32_t perStep = head.locals * (2 + head.remotes);
   const uint32_t steps = chunksOf(head.maxTokens, c.chunkTokens) + p.lag;
   bool isReady = false;  // the other devices are known to be ready
-  [[maybe_unused]] bool hasOwn = true;
-  [[maybe_unused]] bool hasTicket = true;
   for (;;) {
-    // A warp that takes own items while it waits must not hold the ticket of a send item back.
-    if constexpr (T::ownFillsWaits) {
-      if (!hasTicket) taken = takeTicket(&c.control->ticket[0], lane);
-      hasTicket = false;
-    }
     const uint32_t ticket = __shfl_sync(allLanes, taken, 0);
     if (ticket / perStep >= steps) break;
-    if constexpr (!T::ownFillsWaits) taken = takeTicket(&c.control->ticket[0], lane);
-    const Item item = itemOf<T>(p, head, ticket / perStep, ticket % perStep);
+    taken = takeTicket(&c.control->ticket[0], lane);
+    const Item item = itemOf(p, head, ticket / perStep, ticket % perStep);
     if (item.tokens == 0) continue;
-    if constexpr (T::ownFillsWaits) {
-      while (hasOwn && item.kind == Kind::fan && mustWait(p, head, item, shared.launch, lane)) {
-        hasOwn = runNextOwn<T, E>(p, head, shared, warp, lane);
-      }
-    }
     uint2 *entry = shared.entry[warp];
     if (item.kind != Kind::own && !isReady) {
-      isReady = becomeReady<T>(c, shared, lane);
+      isReady = becomeReady(c, shared.launch.epoch, remote, lane);
       if (!isReady) break;
     }
     if (item.kind == Kind::send) {
-      send(p, head, item, entry, shared.remote, shared.launch, lane);
+      send(p, head, item, entry, remote, shared.launch, lane);
     } else if (item.kind == Kind::own) {
       own<T, E>(p, head, item, shared, warp, lane);
     } else if (!fan<T, E>(p, head, item, shared, warp, lane)) {
       break;
     }
-  }
-  if constexpr (T::ownFillsWaits) {
-    while (hasOwn) hasOwn = runNextOwn<T, E>(p, head, shared, warp, lane);
   }
   fillPadding(p.dispatch,
               {blockIdx.x * uint64_t{blockDim.x} + threadIdx.x, gridDim.x * uint64_t{blockDim.x}});
