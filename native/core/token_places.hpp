@@ -76,7 +76,10 @@ struct TokenPlaces {
     const uint32_t rank = at[k].peer;
     TermOrder order;
     order.isTerm = isKept(k);
-    // Without branches, for the lanes of a warp.
+    // Without branches, for the lanes of a warp; two at a time, since more take too many registers.
+#ifdef __CUDA_ARCH__
+#pragma unroll 2
+#endif
     for (uint32_t other = 0; other < topk; other++) {
       const Place place = at[other];
       const uint64_t bit = place.row >= 0 ? uint64_t{1} << place.peer : 0;
