@@ -377,7 +377,8 @@ __device__ inline void push(const SumParams &p, const OnePassHead &head, uint32_
   const uint32_t count = min(pushTokens, head.tokens[rank] - first) * head.topk;
   const float *from = p.weights[rank] + uint64_t{first} * head.topk;
   uint64_t *to = p.pushed[device] + pushedAt(p, head, rank, first, epoch);
-  constexpr uint32_t atOnce = 16;
+  // More would cost the sums registers.
+  constexpr uint32_t atOnce = 4;
   for (uint32_t base = lane; base < count; base += 32 * atOnce) {
     float value[atOnce];
 #pragma unroll
