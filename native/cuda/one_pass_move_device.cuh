@@ -13,9 +13,8 @@
 // blocks is resident.
 #pragma once
 
+#include "chunk_device.cuh"
 #include "element_device.cuh"
-#include "one_pass.hpp"
-#include "one_pass_device.cuh"
 #include "tma_copy_device.cuh"
 
 namespace fusco::cuda::one_pass_move {
@@ -129,20 +128,8 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
   for (uint32_t at = lane; at < count; at += 32) {
     const uint2 e = entry[at];
     if (item.isSend ? static_cast<int32_t>(e.y) < 0 || head.localOf[e.x] == noSlot : e.y == noSlot) continue;
-    int32_t *origin = p.dispatch.origins[e.x] + uint64_t{e.y & ~isLanding} * 3;
-    origin[0] = static_cast<int32_t>(item.source);
-    origin[1] = static_cast<int32_t>(item.first + at / head.topk);
-    origin[2] = static_cast<int32_t>(at % head.topk);
-  }
-}
-
-// Sets a chunk's flag at the ranks of a set, once the rows that this warp has sent have arrived.
-__device__ inline void setFlags(const OnePassCommon &c, const OnePassHead &head, const uint32_t *ranks,
-                                uint64_t flag, uint32_t epoch, uint32_t lane) {
-  tmaWait();
-  __syncwarp();
-  for (uint32_t peer = lane; peer < head.ranks; peer += 32) {
-    if ((ranks[peer / 32] >> peer % 32 & 1) != 0) storeRelease(c.flags[peer] + flag, epoch);
+    int32_t *origin = p.dispatch.origins[e.x] + uint64_t{e.y & ~isLanding} * originWords;
+    writeOrigin(origin, item.source, item.first + at / head.topk, at % head.topk);
   }
 }
 
@@ -152,19 +139,8 @@ template <class T>
 __device__ bool becomeReady(const MoveParams &p, const Item &item, Shared<T> &shared, Warp &warp,
                             uint32_t epoch) {
   if (!item.isSend || warp.mayStore) return true;
-  const OnePassCommon &c = p.common;
-  if (!awaitReady(c, epoch, warp.lane)) return false;
-  warp.mayStore = true;
-  if (c.hasProcesses == 0) return true;
-  // Every warp writes the same addresses.
-  const auto &messages = c.inbox[c.device]->message[epoch % 2];
-  for (uint32_t at = warp.lane; at < p.dispatch.payloads * c.devices; at += 32) {
-    const uint32_t device = at % c.devices;
-    if (device == c.device) continue;
-    shared.to[at / c.devices][device] = reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
-  }
-  __syncwarp();
-  return true;
+  warp.mayStore = awaitAddresses(p.common, epoch, p.dispatch.payloads, shared.to, warp.lane);
+  return warp.mayStore;
 }
 
 // Moves one slice of the chunk's rows by the TMA unit. Returns false after a failure.
@@ -249,30 +225,27 @@ __device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item
   const uint32_t rank = head.local[item.local];
   const uint32_t count = item.tokens * head.topk;
   uint2 *entry = shared.entry[warp.index];
-  // Bit r of `touched`: a remote rank with rows in this chunk (send), or anything at all (fan).
-  uint32_t touched[2] = {0, 0};
+  // The remote ranks with rows in this chunk (send), or the first one if the chunk has any row (fan).
+  RankSet touched;
   for (uint32_t at = warp.lane; at < count; at += 32) {
     uint2 e;
     if (item.isSend) {
       const Place place = tables.send[uint64_t{item.first} * head.topk + at];
       e = make_uint2(place.peer, static_cast<uint32_t>(place.row));
-      if (place.row >= 0 && !shared.launch.isLocal(place.peer))
-        touched[place.peer / 32] |= 1u << place.peer % 32;
+      if (place.row >= 0 && !shared.launch.isLocal(place.peer)) touched.add(place.peer);
     } else {
       const uint64_t first = head.arrivalStart[item.source] + item.first;
       e = make_uint2(rank, tables.arrival[first * head.topk + at]);
-      if (e.y != noSlot) touched[0] = 1;
+      if (e.y != noSlot) touched.add(0);
     }
     entry[at] = e;
   }
-  touched[0] = __reduce_or_sync(~0u, touched[0]);
-  touched[1] = __reduce_or_sync(~0u, touched[1]);
+  touched.join();
   __syncwarp();
   const uint64_t flag = uint64_t{shared.launch.chunkStart[item.source] + item.chunk} * p.slices + item.slice;
   if (!item.isSend) {
-    if (touched[0] == 0) return true;
-    const bool came = warp.lane != 0 || awaitFlag(p.common, p.common.flags[rank] + flag, epoch, item.source);
-    if (__all_sync(~0u, came) == 0) return false;
+    if (touched.isEmpty()) return true;
+    if (!awaitFlagOfWarp(p.common, p.common.flags[rank] + flag, epoch, item.source, warp.lane)) return false;
     tmaAcquireFence();
   }
   const bool moved = p.dispatch.leading > 0 ? moveSlice<T>(p, head, item, entry, shared, warp, policy, epoch)
@@ -281,8 +254,12 @@ __device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item
   if (item.slice == 0 && (p.dispatch.payloads > p.dispatch.leading || p.dispatch.hasOrigins != 0)) {
     moveRest<T>(p, head, item, entry, shared, warp.lane);
   }
-  if (item.isSend && (touched[0] | touched[1]) != 0)
+  if (item.isSend && !touched.isEmpty()) {
+    // The rows that this warp has sent have arrived.
+    tmaWait();
+    __syncwarp();
     setFlags(p.common, head, touched, flag, epoch, warp.lane);
+  }
   __syncwarp();
   return true;
 }
@@ -352,10 +329,9 @@ __global__ void __launch_bounds__(T::warps * 32, 1) moveKernel(const __grid_cons
       exists = step >= p.lag;
       item.chunk = step - p.lag;
     }
-    item.first = item.chunk * c.chunkTokens;
-    if (exists && item.first < head.tokens[item.source]) {
-      item.tokens = min(c.chunkTokens, head.tokens[item.source] - item.first);
-      if (!runItem<T>(p, head, item, shared, warp, epoch, policy)) break;
+    if (exists && findTokens(c, head, item.source, item) &&
+        !runItem<T>(p, head, item, shared, warp, epoch, policy)) {
+      break;
     }
     ticket = __shfl_sync(~0u, next, 0);
   }

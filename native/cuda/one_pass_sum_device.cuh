@@ -11,8 +11,7 @@
 // other devices only, and home items for sends of other devices only.
 #pragma once
 
-#include "one_pass.hpp"
-#include "one_pass_device.cuh"
+#include "chunk_device.cuh"
 #include "sum_device.cuh"
 #include "tma_copy_device.cuh"
 
@@ -73,8 +72,7 @@ __device__ const float *weightsOf(const SumParams &p, const OnePassHead &head, c
   const uint32_t rank = head.local[item.local];
   const uint64_t first = uint64_t{item.first} * head.topk;
   if (item.isHome) return p.weights[rank] + first;
-  const uint64_t entry =
-      (epoch & 1) * p.pushedEntries + uint64_t{head.tokenStart[item.home]} * head.topk + first;
+  const uint64_t entry = pushedEntry(head, p.pushedEntries, epoch, item.home, item.first);
   return p.pushed[p.common.device] + entry * (T::tagsWeights ? 2 : 1);
 }
 
@@ -403,7 +401,7 @@ __device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local
   if (first >= head.tokens[rank]) return;
   const uint32_t count = min(pushTokens, head.tokens[rank] - first) * head.topk;
   const float *from = p.weights[rank] + uint64_t{first} * head.topk;
-  const uint64_t entry = (epoch & 1) * p.pushedEntries + uint64_t{head.tokenStart[rank] + first} * head.topk;
+  const uint64_t entry = pushedEntry(head, p.pushedEntries, epoch, rank, first);
   if constexpr (T::tagsWeights) {
     auto *words = reinterpret_cast<uint64_t *>(p.pushed[device]) + entry;
     constexpr uint32_t atOnce = 16;
@@ -495,9 +493,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       item.chunk = work / p.slices / pairs;
       item.local = pair / head.remotes;
       item.home = head.remote[pair % head.remotes];
-      item.first = item.chunk * c.chunkTokens;
-      if (item.first >= head.tokens[item.home]) continue;
-      item.tokens = min(c.chunkTokens, head.tokens[item.home] - item.first);
+      if (!findTokens(c, head, item.home, item)) continue;
       runItem<T, E, P, false>(p, head, item, shared, warp, epoch);
       continue;
     }
@@ -508,9 +504,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
     item.local = home / p.slices % head.locals;
     item.chunk = home / p.slices / head.locals;
     item.home = head.local[item.local];
-    item.first = item.chunk * c.chunkTokens;
-    if (item.first >= head.tokens[item.home]) continue;
-    item.tokens = min(c.chunkTokens, head.tokens[item.home] - item.first);
+    if (!findTokens(c, head, item.home, item)) continue;
     runItem<T, E, P, true>(p, head, item, shared, warp, epoch);
   }
   tmaWait();
