@@ -15,7 +15,7 @@
 
 #include "chunk_device.cuh"
 #include "element_device.cuh"
-#include "tma_copy_device.cuh"
+#include "row_stages_device.cuh"
 
 namespace fusco::cuda::one_pass_move {
 
@@ -35,14 +35,6 @@ struct alignas(128) Shared {
   uint64_t barrier[T::warps][T::stages];
   uint8_t *to[maxPayloads][maxRanks];  // receive rows by rank; those of other processes once they are ready
   LaunchShared launch;
-};
-
-struct Warp {
-  uint32_t index;
-  uint32_t lane;
-  uint32_t issued = 0;
-  uint32_t consumed = 0;
-  bool mayStore = false;  // other devices are known to be ready
 };
 
 struct Item {
@@ -136,7 +128,7 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
 // Before the first store to another device: its receive buffers must be free, and where they are must be
 // known. Returns false after a failure.
 template <class T>
-__device__ bool becomeReady(const MoveParams &p, const Item &item, Shared<T> &shared, Warp &warp,
+__device__ bool becomeReady(const MoveParams &p, const Item &item, Shared<T> &shared, StagedWarp &warp,
                             uint32_t epoch) {
   if (!item.isSend || warp.mayStore) return true;
   warp.mayStore = awaitAddresses(p.common, epoch, p.dispatch.payloads, shared.to, warp.lane);
@@ -146,7 +138,7 @@ __device__ bool becomeReady(const MoveParams &p, const Item &item, Shared<T> &sh
 // Moves one slice of the chunk's rows by the TMA unit. Returns false after a failure.
 template <class T>
 __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const Item &item, const uint2 *entry,
-                          Shared<T> &shared, Warp &warp, uint64_t policy, uint32_t epoch) {
+                          Shared<T> &shared, StagedWarp &warp, uint64_t policy, uint32_t epoch) {
   uint32_t index = 0;
   while (item.slice >= p.sliceStart[index + 1]) index++;
   const Payload &payload = p.dispatch.payload[index];
@@ -181,12 +173,10 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
     toLoad &= toLoad - 1;
     const uint8_t *row = reinterpret_cast<const uint8_t *>(
         __shfl_sync(~0u, reinterpret_cast<unsigned long long>(from), token));
-    if (warp.lane == 0) {
-      const uint32_t stage = warp.issued % T::stages;
-      barrierExpect(&shared.barrier[warp.index][stage], bytes);
-      tmaLoad(shared.stage[warp.index][stage], row, bytes, &shared.barrier[warp.index][stage]);
-    }
-    warp.issued++;
+    loadStage<T>(shared, warp, [&](uint8_t *to, uint64_t *barrier) {
+      barrierExpect(barrier, bytes);
+      tmaLoad(to, row, bytes, barrier);
+    });
     loads++;
   };
   while (loads < T::stages && loads < total) load();
@@ -194,9 +184,7 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
   for (uint32_t done = 0; done < total; done++) {
     const uint32_t token = __ffs(toStore) - 1;
     toStore &= toStore - 1;
-    const uint32_t stage = warp.consumed % T::stages;
-    barrierWait(&shared.barrier[warp.index][stage], (warp.consumed / T::stages) & 1);
-    warp.consumed++;
+    const uint32_t stage = awaitStage<T>(shared, warp);
     for (uint32_t k = warp.lane; mayStore && k < head.topk; k += 32) {
       const uint2 e = entry[token * head.topk + k];
       if (item.isSend ? static_cast<int32_t>(e.y) < 0 : (e.y & isLanding) != 0) continue;
@@ -220,7 +208,7 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
 // Returns false after a failure.
 template <class T>
 __device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item &item, Shared<T> &shared,
-                        Warp &warp, uint32_t epoch, uint64_t policy) {
+                        StagedWarp &warp, uint32_t epoch, uint64_t policy) {
   const RankTables tables = tablesOf(p.common.plan, head, item.local);
   const uint32_t rank = head.local[item.local];
   const uint32_t count = item.tokens * head.topk;
@@ -293,9 +281,8 @@ template <class T>
 __global__ void __launch_bounds__(T::warps * 32, 1) moveKernel(const __grid_constant__ MoveParams p) {
   extern __shared__ uint8_t memory[];
   Shared<T> &shared = *reinterpret_cast<Shared<T> *>(memory);
-  Warp warp{threadIdx.x / 32, threadIdx.x % 32};
-  if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
-  barrierInitFence();
+  StagedWarp warp{threadIdx.x / 32, threadIdx.x % 32};
+  initStages<T>(shared);
   awaitStreamOrder();
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;

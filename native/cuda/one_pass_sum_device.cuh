@@ -12,8 +12,8 @@
 #pragma once
 
 #include "chunk_device.cuh"
+#include "row_stages_device.cuh"
 #include "sum_device.cuh"
-#include "tma_copy_device.cuh"
 
 namespace fusco::cuda::one_pass_sum {
 
@@ -76,12 +76,7 @@ __device__ const float *weightsOf(const SumParams &p, const OnePassHead &head, c
   return p.pushed[p.common.device] + entry * (T::tagsWeights ? 2 : 1);
 }
 
-struct Warp {
-  uint32_t index;
-  uint32_t lane;
-  uint32_t issued = 0;
-  uint32_t consumed = 0;
-  bool mayStore = false;  // other devices are known to be ready
+struct Warp : StagedWarp {
   // A wait ended early: the item is finished without a meaning, so that nothing stays in flight.
   bool hasFailed = false;
 };
@@ -291,15 +286,12 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
                             landingRowBytes, firstElement * P::bytes, job, warp.lane);
     uint32_t loads = 0;
     auto load = [&] {
-      if (warp.lane == 0) {
-        const uint32_t stage = warp.issued % T::stages;
+      loadStage<T>(shared, warp, [&](uint8_t *to, uint64_t *barrier) {
         const bool isLanding = (job[loads].info & jobIsLanding) != 0;
         const uint32_t bytes = count * (isLanding ? P::bytes : E::bytes);
-        barrierExpect(&shared.barrier[warp.index][stage], bytes);
-        tmaLoad(shared.stage[warp.index][stage], reinterpret_cast<const uint8_t *>(job[loads].address), bytes,
-                &shared.barrier[warp.index][stage]);
-      }
-      warp.issued++;
+        barrierExpect(barrier, bytes);
+        tmaLoad(to, reinterpret_cast<const uint8_t *>(job[loads].address), bytes, barrier);
+      });
       loads++;
     };
     const auto isLandingJob = [&](uint32_t at) { return (job[at].info & jobIsLanding) != 0; };
@@ -357,9 +349,7 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
         }
         current = place;
       }
-      const uint32_t stage = warp.consumed % T::stages;
-      barrierWait(&shared.barrier[warp.index][stage], (warp.consumed / T::stages) & 1);
-      warp.consumed++;
+      const uint32_t stage = awaitStage<T>(shared, warp);
       const bool isLanding = (now.info & jobIsLanding) != 0;
       if constexpr (ownFirst) {
         if (isLanding && hasPartial) keep();
@@ -444,9 +434,8 @@ template <class T, class E, class P>
 __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_constant__ SumParams p) {
   extern __shared__ uint8_t memory[];
   Shared<T> &shared = *reinterpret_cast<Shared<T> *>(memory);
-  Warp warp{threadIdx.x / 32, threadIdx.x % 32};
-  if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
-  barrierInitFence();
+  Warp warp{{threadIdx.x / 32, threadIdx.x % 32}};
+  initStages<T>(shared);
   const OnePassCommon &c = p.common;
   if constexpr (T::asksEarly) touchParameters(p);
   awaitStreamOrder();
