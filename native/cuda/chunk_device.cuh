@@ -70,11 +70,4 @@ __device__ inline uint64_t pushedEntry(const OnePassHead &head, uint64_t capacit
   return (epoch & 1) * capacity + (uint64_t{head.tokenStart[rank]} + token) * head.topk;
 }
 
-// Writes the origin of a row: the token's rank, its number there, and k.
-__device__ inline void writeOrigin(int32_t *to, uint32_t rank, uint32_t token, uint32_t k) {
-  to[0] = static_cast<int32_t>(rank);
-  to[1] = static_cast<int32_t>(token);
-  to[2] = static_cast<int32_t>(k);
-}
-
 }  // namespace fusco::cuda
