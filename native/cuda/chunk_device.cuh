@@ -47,8 +47,8 @@ __device__ inline bool awaitFlagOfWarp(const OnePassCommon &c, const uint32_t *f
 }
 
 // Waits until the other devices are ready, and learns where their buffers are if they belong to other
-// processes: to[buffer][device], in shared memory. Every warp writes the same addresses. Returns false on all
-// lanes after a failure.
+// processes: to[buffer][device], in shared memory, which warps may share: all write the same addresses.
+// Returns false on all lanes after a failure.
 __device__ inline bool awaitAddresses(const OnePassCommon &c, uint32_t epoch, uint32_t buffers,
                                       uint8_t *(*to)[maxRanks], uint32_t lane) {
   if (!awaitReady(c, epoch, lane)) return false;
@@ -63,11 +63,10 @@ __device__ inline bool awaitAddresses(const OnePassCommon &c, uint32_t epoch, ui
   return true;
 }
 
-// The first entry of the weights of a token in memory of pushed weights: two sets of [all tokens, topk], of
-// `capacity` entries each, which calls use in turn.
-__device__ inline uint64_t pushedEntry(const OnePassHead &head, uint64_t capacity, uint32_t epoch,
-                                       uint32_t rank, uint32_t token) {
-  return (epoch & 1) * capacity + (uint64_t{head.tokenStart[rank]} + token) * head.topk;
+// The first entry of the weights of token number `token` of all ranks, in memory of pushed weights: two sets
+// of [all tokens, topk], of `capacity` entries each, which calls use in turn.
+__device__ inline uint64_t pushedEntry(uint64_t capacity, uint32_t epoch, uint64_t token, uint32_t topk) {
+  return (epoch & 1) * capacity + token * topk;
 }
 
 }  // namespace fusco::cuda

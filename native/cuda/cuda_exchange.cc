@@ -214,6 +214,7 @@ void enqueueSum(DevicePlan &device, const fusco_combine_call &call, const Combin
   size_t index = 0;
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
     sum.common = context.signals().common(index++, memory.onePass, shape.chunkTokens);
+    sum.addsOwnFirst = mayAddOwnFirst(static_cast<uint32_t>(group.ranks.size()), device.plan().topk);
     context.check(launchSum(sum, call.dtype, device.plan().tree == Tree::kept, gridOf(shape, edges),
                             context.leader(group)),
                   "launching a combine between devices");

@@ -27,6 +27,11 @@ __device__ __forceinline__ void storeRelaxed(uint64_t *address, uint64_t value) 
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
 }
 
+// A weight that is pushed to another device, in the lower half, and the epoch of the call: no flag is needed.
+__device__ __forceinline__ uint64_t pushedWord(uint32_t epoch, float weight) {
+  return uint64_t{epoch} << 32 | __float_as_uint(weight);
+}
+
 __device__ __forceinline__ uint32_t loadAcquire(const uint32_t *address) {
   uint32_t value;
   asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");

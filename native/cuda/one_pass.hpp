@@ -14,19 +14,14 @@
 
 namespace fusco::cuda {
 
-// Entries of a chunk at most.
+// Entries and tokens of a chunk at most.
 constexpr uint32_t maxChunkEntries = 256;
+constexpr uint32_t maxChunkTokens = 32;
 // Bytes of a row that one work item moves, or adds at most.
 constexpr uint32_t moveSliceBytes = 7168;
 constexpr uint32_t sumSliceBytes = 3584;
-// Tokens whose weights travel together.
+// Tokens whose weights one work item pushes.
 constexpr uint32_t pushTokens = 64;
-// Flags for the weights that one rank pushes; `pushedEntries` counts the entries of all ranks. The index of a
-// flag does not depend on the plan, so a device that is one call ahead, with another plan, writes only to the
-// flags of the ranks that it holds.
-FUSCO_ON_BOTH inline uint64_t pushFlagsPerRank(uint64_t pushedEntries) {
-  return pushedEntries / pushTokens + 1;
-}
 
 struct MoveParams {
   OnePassCommon common;
@@ -47,10 +42,18 @@ struct SumParams {
   uint8_t *to[maxRanks];
   uint8_t *landing[maxRanks];  // by home rank: its landing rows
   const float *weights[maxRanks];
-  float *pushed[maxRanks];          // by device: weights of all tokens, two sets of [all tokens, topk]
-  uint64_t pushedEntries;           // capacity of one set; the same on all devices
-  uint32_t *pushedFlags[maxRanks];  // by device
+  // By device: weights of all tokens that other devices have pushed, two sets of [all tokens, topk], zero at
+  // first. See pushedWord().
+  uint64_t *pushed[maxRanks];
+  uint64_t pushedEntries;  // capacity of one set; the same on all devices
+  uint32_t addsOwnFirst;   // mayAddOwnFirst()
 };
+
+// Whether a device with so many ranks may add the rows of a token that it has before partial sums that
+// arrive: a warp then has all entries of a token.
+inline uint32_t mayAddOwnFirst(uint32_t localRanks, uint32_t topk) {
+  return localRanks == 1 && topk <= 32 ? 1 : 0;
+}
 
 // Enqueue on a stream of the current device.
 cudaError_t launchMove(const MoveParams &params, const OnePassGrid &grid, cudaStream_t stream);

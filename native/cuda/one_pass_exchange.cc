@@ -30,9 +30,9 @@ OnePassGrid gridOf(const OnePassCase &c, uint32_t enough) {
   return isSmallBatch(c) ? OnePassGrid{c.sms, true} : OnePassGrid{std::min(c.sms, enough)};
 }
 
-// Tokens of a chunk: a chunk has at most maxChunkEntries entries.
+// Tokens of a chunk: a chunk has at most maxChunkTokens tokens and maxChunkEntries entries.
 uint32_t fittingChunk(const OnePassCase &c, uint32_t tokens) {
-  return std::max(1u, std::min(tokens, maxChunkEntries / c.topk));
+  return std::max(1u, std::min({tokens, maxChunkTokens, maxChunkEntries / c.topk}));
 }
 
 // Many blocks have the flags of small chunks set in time.
@@ -54,8 +54,7 @@ OnePassSignals::OnePassSignals(CudaContext &context)
     : context_(context),
       flags_(context.ranks()),
       landing_(context.ranks()),
-      pushed_(context.groups().size()),
-      pushedFlags_(context.groups().size()) {
+      pushed_(context.groups().size()) {
   const RelaxedCapture relaxed;
   for (const DeviceGroup &group : context.groups()) {
     const OnDevice here(group.device);
@@ -75,7 +74,6 @@ OnePassSignals::~OnePassSignals() {
     const OnDevice here(context_.groups()[i].device);
     cudaFree(signals_[i]);
     cudaFree(pushed_[i].data);
-    cudaFree(pushedFlags_[i].data);
   }
   for (uint32_t rank = 0; rank < flags_.size(); rank++) {
     const OnDevice here(context_.deviceOf(rank));
@@ -96,7 +94,7 @@ void OnePassSignals::grow(Grown &buffer, uint32_t rank, uint64_t bytes, bool isZ
   const RelaxedCapture relaxed;
   if (buffer.data != nullptr) old_.emplace_back(context_.deviceOf(rank), buffer.data);
   buffer = {static_cast<uint8_t *>(context_.allocRaw(rank, bytes)), bytes};
-  // Flags of calls to come are larger than zero.
+  // The epochs of calls to come are larger than zero.
   if (isZeroed) clear(context_, buffer.data, bytes);
 }
 
@@ -112,8 +110,7 @@ void OnePassSignals::reserve(const OnePassNeed &need) {
   pushedEntries_ = std::max(pushedEntries_, need.pushedEntries);
   for (size_t i = 0; i < pushed_.size(); i++) {
     const uint32_t rank = context_.groups()[i].ranks.front();
-    grow(pushed_[i], rank, 2 * pushedEntries_ * sizeof(float), false);
-    grow(pushedFlags_[i], rank, pushFlagsPerRank(pushedEntries_) * context_.ranks() * sizeof(uint32_t), true);
+    grow(pushed_[i], rank, 2 * pushedEntries_ * sizeof(uint64_t), true);
   }
   for (uint32_t rank = 0; rank < flags_.size(); rank++) {
     grow(flags_[rank], rank, need.flags * sizeof(uint32_t), true);
@@ -152,8 +149,7 @@ OnePassCommon OnePassSignals::readyEdge(size_t index) const {
 void OnePassSignals::addSum(SumParams &params) const {
   params.pushedEntries = pushedEntries_;
   for (size_t i = 0; i < pushed_.size(); i++) {
-    params.pushed[i] = reinterpret_cast<float *>(pushed_[i].data);
-    params.pushedFlags[i] = reinterpret_cast<uint32_t *>(pushedFlags_[i].data);
+    params.pushed[i] = pushed(i);
   }
   for (uint32_t rank = 0; rank < landing_.size(); rank++) params.landing[rank] = landing_[rank].data;
 }
@@ -187,20 +183,19 @@ OnePassShape dispatchShape(const OnePassCase &c) {
 
 OnePassShape combineShape(const OnePassCase &c) {
   const bool isSmall = isSmallBatch(c);
-  OnePassShape shape{gridOf(c, c.devices > 2 ? 96 : c.sms)};
+  OnePassShape shape{gridOf(c, c.devices > 2 ? 64 : c.sms)};
   const uint32_t blocks = shape.grid.blocks;
   shape.chunkTokens = fittingChunk(c, isSmall ? 1 : blocks >= 100 ? 2 : blocks >= 48 ? 4 : 16);
-  const uint32_t percent = isSmall && c.devices <= 2 ? 100 : blocks < 32 ? 80 : 60;
+  const uint32_t percent = isSmall && c.devices <= 2 ? 100 : blocks < 32 ? 67 : 60;
   shape.senders = std::max(1u, blocks * percent / 100);
   return shape;
 }
 
 // On all SMs: rows of experts are read as well, so that memory bounds it more often than links do.
 OnePassShape gradientShape(const OnePassCase &c) {
-  const bool isSmall = isSmallBatch(c);
   OnePassShape shape{{c.sms}};
-  shape.chunkTokens = fittingChunk(c, isSmall ? 1 : moveChunk(c.sms));
-  shape.lag = isSmall ? 0 : (c.devices > 2 ? 2 : 1) * lagTokens / shape.chunkTokens;
+  shape.chunkTokens = 1;
+  shape.lag = isSmallBatch(c) ? 0 : lagTokens;
   return shape;
 }
 

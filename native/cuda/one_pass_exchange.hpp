@@ -38,7 +38,7 @@ class OnePassSignals {
   OnePassCommon readyEdge(size_t index) const;
   void addSum(SumParams &params) const;
   // Where other devices store weights on the device of a group, two sets of pushedEntries().
-  float *pushed(size_t index) const { return reinterpret_cast<float *>(pushed_[index].data); }
+  uint64_t *pushed(size_t index) const { return reinterpret_cast<uint64_t *>(pushed_[index].data); }
   uint64_t pushedEntries() const { return pushedEntries_; }
   // What there is now; launches that are captured keep these buffers.
   OnePassNeed capacity() const;
@@ -57,7 +57,6 @@ class OnePassSignals {
   std::vector<Grown> flags_;                      // [ranks]
   std::vector<Grown> landing_;                    // [ranks]
   std::vector<Grown> pushed_;                     // [devices]
-  std::vector<Grown> pushedFlags_;                // [devices]
   std::vector<std::pair<uint32_t, void *>> old_;  // device, memory
   uint64_t pushedEntries_ = 0;
   WaitFailure *failure_ = nullptr;

@@ -15,7 +15,7 @@ struct CombineGradientParams {
   DispatchParams dispatch;
   const uint8_t *rows[maxRanks];     // by rank: what combine read
   float *weightsGradient[maxRanks];  // by rank
-  float *pushed[maxRanks];           // by rank: its device's memory for weights, as in SumParams
+  uint64_t *pushed[maxRanks];        // by rank: its device's memory for weights, as in SumParams
   uint64_t pushedEntries;            // capacity of one set
   uint32_t lag;                      // chunks between sending rows and using them
 };

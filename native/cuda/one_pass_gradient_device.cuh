@@ -27,10 +27,8 @@ namespace fusco::cuda::one_pass_gradient {
 struct Tuning {
   static constexpr uint32_t warps = 12;
   // Threads that share a slot, and units of each of its rows that a thread loads at a time.
-  static constexpr uint32_t slotThreads = cuda::slotThreads;
-  static constexpr uint32_t inFlight = unitsInFlight;
-  // Warps whose fan item has to wait take own items meanwhile, which have tickets of their own.
-  static constexpr bool ownFillsWaits = false;
+  static constexpr uint32_t slotThreads = 8;
+  static constexpr uint32_t inFlight = 14;
 };
 // One slot of a chunk's entries.
 struct Dot {
@@ -55,7 +53,7 @@ struct alignas(16) Shared {
   uint2 entry[T::warps][maxChunkEntries];  // rank, and slot or noSlot
   Dot dot[T::warps][maxChunkEntries];
   uint32_t landing[T::warps][maxChunkEntries];  // of each token of the chunk
-  RemoteOutputs remote;
+  RemoteOutputs remote[T::warps];
   LaunchShared launch;
 };
 
@@ -146,10 +144,13 @@ __device__ inline void send(const CombineGradientParams &p, const OnePassHead &h
   __syncwarp();
   if (ranks.isEmpty()) return;
   const float *weights = p.dispatch.scale[item.source] + uint64_t{item.first} * topk;
-  const uint64_t pushed = pushedEntry(head, p.pushedEntries, launch.epoch, item.source, item.first);
+  const uint64_t pushed =
+      pushedEntry(p.pushedEntries, launch.epoch, uint64_t{head.tokenStart[item.source]} + item.first, topk);
   for (uint32_t rank = 0; rank < head.ranks; rank++) {
     if (!ranks.has(rank)) continue;
-    for (uint32_t at = lane; at < count; at += 32) p.pushed[rank][pushed + at] = weights[at];
+    for (uint32_t at = lane; at < count; at += 32) {
+      p.pushed[rank][pushed + at] = pushedWord(launch.epoch, weights[at]);
+    }
   }
   const Payload &payload = p.dispatch.payload[0];
   for (uint32_t token = 0; token < item.tokens; token++) {
@@ -192,11 +193,12 @@ __device__ inline uint32_t listDots(const uint2 *entry, uint32_t tokens, uint32_
   return dots;
 }
 
-// Computes the listed slots. `weights` are those of the chunk's entries.
+// Computes the listed slots. `weights` are those of the chunk's entries, each `weightStride` floats behind
+// the one before.
 template <class T, class E>
 __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
                         const RemoteOutputs &remote, const Dot *dot, uint32_t dots, const uint32_t *landing,
-                        const float *weights, uint32_t lane) {
+                        const float *weights, uint32_t weightStride, uint32_t lane) {
   const Payload &payload = p.dispatch.payload[0];
   const uint64_t rowBytes = payload.rowBytes;
   using Rows = SlotRows<E, true, T::slotThreads, T::inFlight>;
@@ -217,7 +219,7 @@ __device__ void runDots(const CombineGradientParams &p, const OnePassHead &head,
     slot.gradient = reinterpret_cast<const Unit *>(gradient);
     slot.experts = reinterpret_cast<const Unit *>(p.rows[rank] + row);
     slot.to = reinterpret_cast<Unit *>(payload.to[rank] + row);
-    slot.weight = weights[entry];
+    slot.weight = weights[entry * weightStride];
     slot.run(static_cast<uint32_t>(rowBytes / sizeof(Unit)), isUsed, thread);
     const float total = slot.total();
     if (!isUsed || thread != 0) continue;
@@ -260,8 +262,8 @@ __device__ void own(const CombineGradientParams &p, const OnePassHead &head, con
   __syncwarp();
   writeOrigins(p.dispatch, head, item, entry, lane);
   const uint32_t dots = listDots(entry, item.tokens, head.topk, dot, lane);
-  runDots<T, E>(p, head, item, shared.remote, dot, dots, nullptr, p.dispatch.scale[item.source] + first,
-                lane);
+  runDots<T, E>(p, head, item, shared.remote[warp], dot, dots, nullptr, p.dispatch.scale[item.source] + first,
+                1, lane);
 }
 
 // Slots of a local rank of remote tokens. Returns false after a failure.
@@ -291,9 +293,11 @@ __device__ bool fan(const CombineGradientParams &p, const OnePassHead &head, con
   const uint32_t dots = listDots(entry, item.tokens, topk, dot, lane);
   const uint32_t *flag = c.flags[rank] + launch.chunkStart[item.source] + item.chunk;
   if (!awaitFlagOfWarp(c, flag, launch.epoch, item.source, lane)) return false;
-  const float *weights =
-      p.pushed[rank] + pushedEntry(head, p.pushedEntries, launch.epoch, item.source, item.first);
-  runDots<T, E>(p, head, item, shared.remote, dot, dots, landing, weights, lane);
+  const uint64_t *weights =
+      p.pushed[rank] +
+      pushedEntry(p.pushedEntries, launch.epoch, uint64_t{head.tokenStart[item.source]} + item.first, topk);
+  runDots<T, E>(p, head, item, shared.remote[warp], dot, dots, landing,
+                reinterpret_cast<const float *>(weights), 2, lane);
   if (lane == 0) {
     storeRelease(c.flags[item.source] + dotFlag(c, head, launch, item.source, rank, item.chunk),
                  launch.epoch);
@@ -326,18 +330,16 @@ __device__ void awaitDots(const CombineGradientParams &p, const OnePassHead &hea
 }
 
 // The item of a ticket: `kind` counts the items of one step. A chunk that a rank does not have has no tokens.
-template <class T>
-__device__ Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
-                       uint32_t kind) {
-  constexpr uint32_t perLocal = T::ownFillsWaits ? 1 : 2;
+__device__ inline Item itemOf(const CombineGradientParams &p, const OnePassHead &head, uint32_t step,
+                              uint32_t kind) {
   Item item{};
   item.chunk = step;
-  if (kind < perLocal * head.locals) {
+  if (kind < 2 * head.locals) {
     item.kind = kind < head.locals ? Kind::send : Kind::own;
     item.local = kind % head.locals;
     item.source = head.local[item.local];
   } else {
-    const uint32_t pair = kind - perLocal * head.locals;
+    const uint32_t pair = kind - 2 * head.locals;
     item.kind = Kind::fan;
     item.local = pair / head.remotes;
     item.source = head.remote[pair % head.remotes];
@@ -346,31 +348,6 @@ __device__ Item itemOf(const CombineGradientParams &p, const OnePassHead &head, 
   }
   findTokens(p.common, head, item.source, item);
   return item;
-}
-
-// Whether the rows of a fan item must still be waited for.
-__device__ inline bool mustWait(const CombineGradientParams &p, const OnePassHead &head, const Item &item,
-                                const LaunchShared &launch, uint32_t lane) {
-  const OnePassCommon &c = p.common;
-  const uint32_t *arrival = tablesOf(c.plan, head, item.local).arrival +
-                            (uint64_t{head.arrivalStart[item.source]} + item.first) * head.topk;
-  bool isTouched = false;
-  for (uint32_t at = lane; at < item.tokens * head.topk; at += 32)
-    isTouched = isTouched || arrival[at] != noSlot;
-  const uint32_t *flag = c.flags[head.local[item.local]] + launch.chunkStart[item.source] + item.chunk;
-  return __any_sync(allLanes, isTouched) != 0 && __all_sync(allLanes, isSet(flag, launch.epoch)) == 0;
-}
-
-// Runs the next own item. Returns false if there is none left.
-template <class T, class E>
-__device__ bool runNextOwn(const CombineGradientParams &p, const OnePassHead &head, Shared<T> &shared,
-                           uint32_t warp, uint32_t lane) {
-  const uint32_t ticket = __shfl_sync(allLanes, takeTicket(&p.common.control->ticket[1], lane), 0);
-  if (ticket / head.locals >= chunksOf(head.maxTokens, p.common.chunkTokens)) return false;
-  Item item = itemOf<T>(p, head, ticket / head.locals, ticket % head.locals);
-  item.kind = Kind::own;
-  if (item.tokens > 0) own<T, E>(p, head, item, shared, warp, lane);
-  return true;
 }
 
 template <class T, class E>
@@ -383,48 +360,34 @@ __global__ void __launch_bounds__(T::warps * 32, 1)
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;
   uint32_t taken = takeTicket(&c.control->ticket[0], lane);
-  for (uint32_t rank = threadIdx.x; rank < head.ranks; rank += blockDim.x) {
-    shared.remote.of[static_cast<uint32_t>(Output::rows)][rank] = p.dispatch.payload[0].to[rank];
-    shared.remote.of[static_cast<uint32_t>(Output::weightsGradient)][rank] =
+  RemoteOutputs &remote = shared.remote[warp];
+  for (uint32_t rank = lane; rank < head.ranks; rank += 32) {
+    remote.of[static_cast<uint32_t>(Output::rows)][rank] = p.dispatch.payload[0].to[rank];
+    remote.of[static_cast<uint32_t>(Output::weightsGradient)][rank] =
         reinterpret_cast<uint8_t *>(p.weightsGradient[rank]);
   }
   if (!beginLaunch(c, shared.launch, &p.told)) return;
-  const uint32_t perStep = head.locals * ((T::ownFillsWaits ? 1 : 2) + head.remotes);
+  const uint32_t perStep = head.locals * (2 + head.remotes);
   const uint32_t steps = chunksOf(head.maxTokens, c.chunkTokens) + p.lag;
   bool isReady = false;  // the other devices are known to be ready
-  [[maybe_unused]] bool hasOwn = true;
-  [[maybe_unused]] bool hasTicket = true;
   for (;;) {
-    // A warp that takes own items while it waits must not hold the ticket of a send item back.
-    if constexpr (T::ownFillsWaits) {
-      if (!hasTicket) taken = takeTicket(&c.control->ticket[0], lane);
-      hasTicket = false;
-    }
     const uint32_t ticket = __shfl_sync(allLanes, taken, 0);
     if (ticket / perStep >= steps) break;
-    if constexpr (!T::ownFillsWaits) taken = takeTicket(&c.control->ticket[0], lane);
-    const Item item = itemOf<T>(p, head, ticket / perStep, ticket % perStep);
+    taken = takeTicket(&c.control->ticket[0], lane);
+    const Item item = itemOf(p, head, ticket / perStep, ticket % perStep);
     if (item.tokens == 0) continue;
-    if constexpr (T::ownFillsWaits) {
-      while (hasOwn && item.kind == Kind::fan && mustWait(p, head, item, shared.launch, lane)) {
-        hasOwn = runNextOwn<T, E>(p, head, shared, warp, lane);
-      }
-    }
     uint2 *entry = shared.entry[warp];
     if (item.kind != Kind::own && !isReady) {
-      isReady = awaitAddresses(c, shared.launch.epoch, outputs, shared.remote.of, lane);
+      isReady = awaitAddresses(c, shared.launch.epoch, outputs, remote.of, lane);
       if (!isReady) break;
     }
     if (item.kind == Kind::send) {
-      send(p, head, item, entry, shared.remote, shared.launch, lane);
+      send(p, head, item, entry, remote, shared.launch, lane);
     } else if (item.kind == Kind::own) {
       own<T, E>(p, head, item, shared, warp, lane);
     } else if (!fan<T, E>(p, head, item, shared, warp, lane)) {
       break;
     }
-  }
-  if constexpr (T::ownFillsWaits) {
-    while (hasOwn) hasOwn = runNextOwn<T, E>(p, head, shared, warp, lane);
   }
   fillPadding(p.dispatch,
               {blockIdx.x * uint64_t{blockDim.x} + threadIdx.x, gridDim.x * uint64_t{blockDim.x}});

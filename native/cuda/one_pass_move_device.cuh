@@ -173,10 +173,12 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
     toLoad &= toLoad - 1;
     const uint8_t *row = reinterpret_cast<const uint8_t *>(
         __shfl_sync(~0u, reinterpret_cast<unsigned long long>(from), token));
-    loadStage<T>(shared, warp, [&](uint8_t *to, uint64_t *barrier) {
-      barrierExpect(barrier, bytes);
-      tmaLoad(to, row, bytes, barrier);
-    });
+    if (warp.lane == 0) {
+      const uint32_t stage = warp.issued % T::stages;
+      barrierExpect(&shared.barrier[warp.index][stage], bytes);
+      tmaLoad(shared.stage[warp.index][stage], row, bytes, &shared.barrier[warp.index][stage]);
+    }
+    warp.issued++;
     loads++;
   };
   while (loads < T::stages && loads < total) load();

@@ -4,15 +4,24 @@ namespace fusco::cuda {
 
 namespace {
 
+using one_pass_sum::OwnFirst;
 using one_pass_sum::Tuning;
+
+template <class T, class E, class P>
+cudaError_t launchTuned(const SumParams &params, const OnePassGrid &grid, cudaStream_t stream) {
+  return launchOnePass<one_pass_sum::Shared<T>>(one_pass_sum::sumKernel<T, E, P>, params, grid, T::warps,
+                                                stream);
+}
 
 template <class E, class P>
 cudaError_t launch(SumParams &params, const OnePassGrid &grid, cudaStream_t stream) {
   const uint64_t elements = params.rowBytes / E::bytes;
   const uint64_t perSlice = SliceOf<E, P, Tuning::stageBytes>::elements;
   params.slices = static_cast<uint32_t>((elements + perSlice - 1) / perSlice);
-  return launchOnePass<one_pass_sum::Shared<Tuning>>(one_pass_sum::sumKernel<Tuning, E, P>, params, grid,
-                                                     Tuning::warps, stream);
+  if constexpr (std::is_same_v<E, P>) {
+    if (params.addsOwnFirst != 0) return launchTuned<OwnFirst, E, P>(params, grid, stream);
+  }
+  return launchTuned<Tuning, E, P>(params, grid, stream);
 }
 
 // Calls f(element of rows, element of partial sums) for the dtype.

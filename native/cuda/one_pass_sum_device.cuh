@@ -29,12 +29,14 @@ struct Tuning {
   // At home a token's rows on this device are added first, and their partial sum waits in shared memory for
   // its turn, so that one set of sums is enough. Needs one rank per device, and topk of at most 32.
   static constexpr bool ownFirst = false;
-  // A block takes its first tickets at once; landing rows are asked for before the rows to add, and
-  // parameters before the launch in front has ended. A chunk has at most 32 tokens.
-  static constexpr bool asksEarly = false;
-  // A weight travels with the epoch in one word, instead of behind a flag: SumParams::pushed has 8 bytes per
-  // entry, zero at first.
-  static constexpr bool tagsWeights = false;
+};
+// Where that is possible. Half the registers for sums leave room for more warps, which hide more of one
+// another's latency.
+struct OwnFirst : Tuning {
+  static constexpr uint32_t warps = 16;
+  static constexpr uint32_t stages = 2;
+  static constexpr uint32_t ahead = 4;
+  static constexpr bool ownFirst = true;
 };
 
 // A row to add: where it is, its weight, the token of the chunk and the partial sum that it belongs to.
@@ -64,17 +66,6 @@ struct Item {
   uint32_t chunk;
   uint32_t slice;
 };
-
-template <class T>
-__device__ const float *weightsOf(const SumParams &p, const OnePassHead &head, const Item &item,
-                                  uint32_t epoch) {
-  if (p.isWeighted == 0) return nullptr;
-  const uint32_t rank = head.local[item.local];
-  const uint64_t first = uint64_t{item.first} * head.topk;
-  if (item.isHome) return p.weights[rank] + first;
-  const uint64_t entry = pushedEntry(head, p.pushedEntries, epoch, item.home, item.first);
-  return p.pushed[p.common.device] + entry * (T::tagsWeights ? 2 : 1);
-}
 
 struct Warp : StagedWarp {
   // A wait ended early: the item is finished without a meaning, so that nothing stays in flight.
@@ -156,29 +147,14 @@ __device__ uint32_t listJobs(const SumParams &p, const OnePassHead &head, const 
   return jobs;
 }
 
-// At `device`: the flag of a block of the weights of `rank`.
-__device__ inline uint32_t *pushFlag(const SumParams &p, uint32_t device, uint32_t rank, uint32_t block) {
-  return p.pushedFlags[device] + rank * pushFlagsPerRank(p.pushedEntries) + block;
+// Without weights: before the first partial sum landing rows of other devices must be free.
+__device__ inline void awaitLandingRows(const SumParams &p, Warp &warp, uint32_t epoch) {
+  if (!warp.mayStore) warp.hasFailed = !awaitReady(p.common, epoch, warp.lane) || warp.hasFailed;
+  warp.mayStore = true;
 }
 
-// Before the first partial sum of a chunk: weights of home must be here, and its landing rows free.
-__device__ inline void awaitHome(const SumParams &p, const Item &item, Warp &warp, uint32_t epoch) {
-  const OnePassCommon &c = p.common;
-  if (p.isWeighted == 0) {
-    if (!warp.mayStore) warp.hasFailed = !awaitReady(c, epoch, warp.lane) || warp.hasFailed;
-    warp.mayStore = true;
-    return;
-  }
-  const uint32_t block = item.first / pushTokens;
-  const uint32_t blocks = (item.first + item.tokens - 1) / pushTokens - block + 1;
-  const uint32_t *flags = pushFlag(p, c.device, item.home, block);
-  bool came = true;
-  for (uint32_t i = warp.lane; i < blocks; i += 32) came = awaitFlag(c, flags + i, epoch, item.home) && came;
-  warp.hasFailed = __all_sync(~0u, came) == 0 || warp.hasFailed;
-}
-
-// The weights that another rank has pushed for a chunk, each with the epoch in the upper half of its word.
-// Where they are, home has begun the call: its landing rows are free.
+// Replaces entries by the weights that another rank has pushed for a chunk, each with the epoch in the upper
+// half of its word. Where they are, home has begun the call: its landing rows are free.
 __device__ inline void awaitWeights(const SumParams &p, const uint64_t *weights, Job *job, uint32_t jobs,
                                     uint32_t home, Warp &warp, uint32_t epoch) {
   bool came = true;
@@ -194,9 +170,10 @@ __device__ inline void awaitWeights(const SumParams &p, const uint64_t *weights,
     job[at].weight = __uint_as_float(static_cast<uint32_t>(word));
   }
   warp.hasFailed = __all_sync(~0u, came) == 0 || warp.hasFailed;
+  __syncwarp();
 }
 
-// Replaces entries by weights, which may arrive after the rows have been asked for.
+// Replaces entries by weights of this device; `weights` null: by 1.
 __device__ inline void setWeights(const float *weights, Job *job, uint32_t jobs, uint32_t lane) {
   for (uint32_t at = lane; at < jobs; at += 32) {
     const uint32_t entry = __float_as_uint(job[at].weight);
@@ -215,7 +192,8 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
   const uint64_t elements = p.rowBytes / E::bytes;
   const uint32_t count = static_cast<uint32_t>(min(elements - firstElement, uint64_t{perSlice}));
   const uint64_t landingRowBytes = elements * P::bytes;
-  const float *weights = weightsOf<T>(p, head, item, epoch);
+  const float *weights = nullptr;
+  if (isHome && p.isWeighted != 0) weights = p.weights[rank] + uint64_t{item.first} * head.topk;
   Job *job = shared.job[warp.index];
   uint8_t *result = shared.result[warp.index];
   // Flags at home: [ranks, chunks of home, slices].
@@ -228,9 +206,8 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
   bool hasPartial = false;
   [[maybe_unused]] bool hasKept = false;
   bool hasSent = false;
-  bool mayAdd = false;
-  [[maybe_unused]] uint32_t landingRow = 0;  // of token `lane`
-  if constexpr (T::asksEarly && !isHome) {
+  [[maybe_unused]] uint32_t landingRow = 0;  // of token `lane`, asked for before the rows to add
+  if constexpr (!isHome) {
     if (warp.lane < item.tokens)
       landingRow = tables.arrivalRow[head.arrivalStart[item.home] + item.first + warp.lane];
   }
@@ -255,20 +232,18 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     } else if constexpr (isHome) {
       if (hasPartial) sums.fold();
     }
-    [[maybe_unused]] uint32_t earlyRow = 0;
-    if constexpr (T::asksEarly && !isHome) earlyRow = __shfl_sync(~0u, landingRow, current & 0xffff);
+    [[maybe_unused]] uint32_t row = 0;
+    if constexpr (!isHome) row = __shfl_sync(~0u, landingRow, current & 0xffff);
     if (warp.lane == 0) tmaWaitRead();
     __syncwarp();
     sums.template store<std::conditional_t<isHome, E, P>>(result, warp.lane, count);
     tmaSharedFence();
     __syncwarp();
     if (warp.lane == 0) {
-      const uint64_t token = item.first + (current & 0xffff);
       if constexpr (isHome) {
+        const uint64_t token = item.first + (current & 0xffff);
         tmaStore(p.to[rank] + token * p.rowBytes + firstElement * E::bytes, result, count * E::bytes);
       } else {
-        const uint64_t row =
-            T::asksEarly ? earlyRow : tables.arrivalRow[head.arrivalStart[item.home] + token];
         tmaStore(p.landing[item.home] + row * landingRowBytes + firstElement * P::bytes, result,
                  count * P::bytes);
       }
@@ -286,12 +261,15 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
                             landingRowBytes, firstElement * P::bytes, job, warp.lane);
     uint32_t loads = 0;
     auto load = [&] {
-      loadStage<T>(shared, warp, [&](uint8_t *to, uint64_t *barrier) {
+      if (warp.lane == 0) {
+        const uint32_t stage = warp.issued % T::stages;
         const bool isLanding = (job[loads].info & jobIsLanding) != 0;
         const uint32_t bytes = count * (isLanding ? P::bytes : E::bytes);
-        barrierExpect(barrier, bytes);
-        tmaLoad(to, reinterpret_cast<const uint8_t *>(job[loads].address), bytes, barrier);
-      });
+        barrierExpect(&shared.barrier[warp.index][stage], bytes);
+        tmaLoad(shared.stage[warp.index][stage], reinterpret_cast<const uint8_t *>(job[loads].address), bytes,
+                &shared.barrier[warp.index][stage]);
+      }
+      warp.issued++;
       loads++;
     };
     const auto isLandingJob = [&](uint32_t at) { return (job[at].info & jobIsLanding) != 0; };
@@ -317,17 +295,12 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
       mayLoad = lookForLanding(!ownFirst);
     }
     while (mayLoad && loads < T::stages && loads < jobs) load();
-    if constexpr (!isHome && T::tagsWeights) {
-      if (p.isWeighted != 0) {
-        awaitWeights(p, reinterpret_cast<const uint64_t *>(weights), job, jobs, item.home, warp, epoch);
-        __syncwarp();
-      }
-    }
-    if constexpr (!isHome) {
-      if (jobs > 0 && !mayAdd && (!T::tagsWeights || p.isWeighted == 0)) awaitHome(p, item, warp, epoch);
-      mayAdd = mayAdd || jobs > 0;
-    }
-    if (!ownFirst && (isHome || !T::tagsWeights || p.isWeighted == 0)) {
+    if (!isHome && p.isWeighted != 0) {
+      const uint64_t pushed =
+          pushedEntry(p.pushedEntries, epoch, uint64_t{head.tokenStart[item.home]} + item.first, head.topk);
+      awaitWeights(p, p.pushed[p.common.device] + pushed, job, jobs, item.home, warp, epoch);
+    } else if (!ownFirst) {
+      if (!isHome && jobs > 0) awaitLandingRows(p, warp, epoch);
       setWeights(weights, job, jobs, warp.lane);
     }
     for (uint32_t i = 0; i < jobs; i++) {
@@ -382,37 +355,29 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
   }
 }
 
-// Copies the weights of up to pushTokens tokens to another device and flags them there.
-template <class T>
-__device__ void push(const SumParams &p, const OnePassHead &head, uint32_t local, uint32_t device,
-                     uint32_t block, uint32_t epoch, uint32_t lane) {
+// Copies the weights of up to pushTokens tokens to another device.
+__device__ inline void push(const SumParams &p, const OnePassHead &head, uint32_t local, uint32_t device,
+                            uint32_t block, uint32_t epoch, uint32_t lane) {
   const uint32_t rank = head.local[local];
   const uint32_t first = block * pushTokens;
   if (first >= head.tokens[rank]) return;
   const uint32_t count = min(pushTokens, head.tokens[rank] - first) * head.topk;
   const float *from = p.weights[rank] + uint64_t{first} * head.topk;
-  const uint64_t entry = pushedEntry(head, p.pushedEntries, epoch, rank, first);
-  if constexpr (T::tagsWeights) {
-    auto *words = reinterpret_cast<uint64_t *>(p.pushed[device]) + entry;
-    constexpr uint32_t atOnce = 16;
-    for (uint32_t base = lane; base < count; base += 32 * atOnce) {
-      float value[atOnce];
+  uint64_t *to = p.pushed[device] +
+                 pushedEntry(p.pushedEntries, epoch, uint64_t{head.tokenStart[rank]} + first, head.topk);
+  constexpr uint32_t atOnce = 16;
+  for (uint32_t base = lane; base < count; base += 32 * atOnce) {
+    float value[atOnce];
 #pragma unroll
-      for (uint32_t i = 0; i < atOnce; i++) {
-        if (base + 32 * i < count) value[i] = from[base + 32 * i];
-      }
-#pragma unroll
-      for (uint32_t i = 0; i < atOnce; i++) {
-        const uint32_t at = base + 32 * i;
-        if (at < count) storeRelaxed(words + at, uint64_t{epoch} << 32 | __float_as_uint(value[i]));
-      }
+    for (uint32_t i = 0; i < atOnce; i++) {
+      if (base + 32 * i < count) value[i] = from[base + 32 * i];
     }
-    return;
+#pragma unroll
+    for (uint32_t i = 0; i < atOnce; i++) {
+      const uint32_t at = base + 32 * i;
+      if (at < count) storeRelaxed(to + at, pushedWord(epoch, value[i]));
+    }
   }
-  float *to = p.pushed[device] + entry;
-  for (uint32_t at = lane; at < count; at += 32) to[at] = from[at];
-  __syncwarp();
-  if (lane == 0) storeRelease(pushFlag(p, device, rank, block), epoch);
 }
 
 // Reads the parameters of the first ranks, so that they are in the SM's cache of constants later.
@@ -427,7 +392,6 @@ __device__ inline void touchParameters(const SumParams &p) {
   touch(p.landing[rank]);
   touch(p.weights[rank]);
   touch(p.pushed[rank]);
-  touch(p.pushedFlags[rank]);
 }
 
 template <class T, class E, class P>
@@ -437,18 +401,13 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   Warp warp{{threadIdx.x / 32, threadIdx.x % 32}};
   initStages<T>(shared);
   const OnePassCommon &c = p.common;
-  if constexpr (T::asksEarly) touchParameters(p);
+  touchParameters(p);
   awaitStreamOrder();
   const OnePassHead &head = *c.plan.head;
   const bool sendFirst = p.senders >= gridDim.x;
-  uint32_t ticket = 0;
-  if constexpr (T::asksEarly) {
-    if (sendFirst && threadIdx.x == 0) shared.ticket = atomicAdd(&c.control->ticket[0], T::warps);
-  } else if (sendFirst) {
-    ticket = takeTicket(&c.control->ticket[0], warp.lane);
-  }
+  if (sendFirst && threadIdx.x == 0) shared.ticket = atomicAdd(&c.control->ticket[0], T::warps);
   if (!beginLaunch(c, shared.launch, nullptr)) return;
-  if constexpr (T::asksEarly) ticket = shared.ticket + warp.index;
+  uint32_t ticket = shared.ticket + warp.index;
   const uint32_t epoch = shared.launch.epoch;
   const uint32_t chunks = chunksOf(head.maxTokens, c.chunkTokens);
   const uint32_t pushBlocks = chunksOf(head.maxTokens, pushTokens);
@@ -456,10 +415,9 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
   const uint32_t pairs = head.locals * head.remotes;
   const uint32_t sends = pushes + chunks * pairs * p.slices;
   const uint32_t homes = chunks * head.locals * p.slices;
-  // If all blocks send first, their first ticket need not wait for their number.
+  // If all blocks send first, their first tickets need not wait for their number: a block takes them at once.
   bool isSender = sendFirst || shared.launch.arrival < p.senders;
   bool hasTicket = sendFirst;
-  ticket = __shfl_sync(~0u, ticket, 0);
   while (!warp.hasFailed) {
     if (isSender) {
       if (!hasTicket) ticket = __shfl_sync(~0u, takeTicket(&c.control->ticket[0], warp.lane), 0);
@@ -471,7 +429,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       const uint32_t rest = ticket % (head.locals * (c.devices - 1));
       const uint32_t local = rest / (c.devices - 1);
       const uint32_t device = (c.device + 1 + rest % (c.devices - 1)) % c.devices;
-      push<T>(p, head, local, device, block, epoch, warp.lane);
+      push(p, head, local, device, block, epoch, warp.lane);
       continue;
     }
     Item item{};

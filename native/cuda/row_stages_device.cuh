@@ -1,5 +1,6 @@
 // Rows on their way through shared memory: each warp has a ring of stages, into which the TMA unit loads one
 // row slice each, and uses the slices in the order of their loads.
+// Each kernel asks for slices itself: a common function for that makes other code of sums of float32.
 #pragma once
 
 #include "tma_copy_device.cuh"
@@ -21,17 +22,6 @@ template <class T, class Shared>
 __device__ void initStages(Shared &shared) {
   if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
   barrierInitFence();
-}
-
-// Asks for a slice: start(to, barrier), called on one lane, has the TMA unit load it. Its stage must be free:
-// all lanes have used what was in it.
-template <class T, class Shared, class F>
-__device__ void loadStage(Shared &shared, StagedWarp &warp, F start) {
-  if (warp.lane == 0) {
-    const uint32_t stage = warp.issued % T::stages;
-    start(shared.stage[warp.index][stage], &shared.barrier[warp.index][stage]);
-  }
-  warp.issued++;
 }
 
 // Waits for the next slice, and returns its stage.

@@ -236,6 +236,7 @@ void combineFromPeers(Plan &plan, const fusco_nccl_call &id, const fusco_combine
     sum.rowBytes = call.row_bytes;
     sum.senders = shape.senders;
     sum.isWeighted = call.weights != nullptr ? 1 : 0;
+    sum.addsOwnFirst = cuda::mayAddOwnFirst(1, plan.sizes().topk);
     sum.from[self] = bytesOf(call.from[0]);
     sum.to[self] = bytesOf(call.to[0]);
     sum.weights[self] = floatsOf(call.weights);

@@ -18,12 +18,11 @@ uint64_t aligned(uint64_t bytes) { return (bytes + align - 1) / align * align; }
 
 // Byte offsets in the memory that grows.
 struct Layout {
-  uint64_t flags = 0, pushedFlags, pushed, landing, counts, arrivals, bytes;
+  uint64_t flags = 0, pushed, landing, counts, arrivals, bytes;
 
-  Layout(const PeerNeed &need, uint32_t ranks) {
-    pushedFlags = aligned(need.flags * sizeof(uint32_t));
-    pushed = pushedFlags + aligned(cuda::pushFlagsPerRank(need.pushedEntries) * ranks * sizeof(uint32_t));
-    landing = pushed + aligned(2 * need.pushedEntries * sizeof(float));
+  explicit Layout(const PeerNeed &need) {
+    pushed = aligned(need.flags * sizeof(uint32_t));
+    landing = pushed + aligned(2 * need.pushedEntries * sizeof(uint64_t));
     counts = landing + aligned(need.landingBytes);
     arrivals = counts + aligned(need.facts.counts);
     bytes = arrivals + aligned(need.facts.arrivals);
@@ -82,8 +81,8 @@ void PeerMemory::reserve(const fusco_nccl_call &call, const PeerNeed &need) {
                           roomy(need.landingBytes, capacity_.landingBytes),
                           {std::max(need.facts.counts, capacity_.facts.counts),
                            std::max(need.facts.arrivals, capacity_.facts.arrivals)}};
-  const Layout layout(grown, group_.neighbors().ranks);
-  grown_ = allocate(call, layout.bytes, layout.pushed);
+  const Layout layout(grown);
+  grown_ = allocate(call, layout.bytes, layout.landing);
   capacity_ = grown;
 }
 
@@ -123,25 +122,24 @@ OnePassCommon PeerMemory::common(const cuda::OnePassTables &tables, uint32_t chu
 }
 
 void PeerMemory::addSum(cuda::SumParams &params) const {
-  const Layout layout(capacity_, group_.neighbors().ranks);
+  const Layout layout(capacity_);
   params.pushedEntries = capacity_.pushedEntries;
   for (size_t i = 0; i < grown_.size(); i++) {
-    params.pushedFlags[i] = reinterpret_cast<uint32_t *>(grown_[i] + layout.pushedFlags);
-    params.pushed[i] = reinterpret_cast<float *>(grown_[i] + layout.pushed);
+    params.pushed[i] = reinterpret_cast<uint64_t *>(grown_[i] + layout.pushed);
     params.landing[i] = grown_[i] + layout.landing;
   }
 }
 
 void PeerMemory::addGradient(cuda::CombineGradientParams &params) const {
-  const Layout layout(capacity_, group_.neighbors().ranks);
+  const Layout layout(capacity_);
   params.pushedEntries = capacity_.pushedEntries;
   for (size_t i = 0; i < grown_.size(); i++) {
-    params.pushed[i] = reinterpret_cast<float *>(grown_[i] + layout.pushed);
+    params.pushed[i] = reinterpret_cast<uint64_t *>(grown_[i] + layout.pushed);
   }
 }
 
 cuda::FactInbox PeerMemory::factInbox(uint32_t neighbor) const {
-  const Layout layout(capacity_, group_.neighbors().ranks);
+  const Layout layout(capacity_);
   return {grown_[neighbor] + layout.counts, grown_[neighbor] + layout.arrivals};
 }
 

@@ -60,7 +60,7 @@ class PeerMemory {
   PeerNeed capacity_;
   std::vector<void *> allocated_;
   OfRanks signals_;
-  OfRanks grown_;  // flags, flags of weights, weights, landing rows, counts, other facts
+  OfRanks grown_;  // flags, weights, landing rows, counts, other facts
   uint64_t *addresses_ = nullptr;
   cudaStream_t aborts_ = nullptr;
   uint32_t *poison_ = nullptr;  // pinned host memory

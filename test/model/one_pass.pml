@@ -8,8 +8,8 @@
  *   gradient  send(chunk): as dispatch, and writes the weights of the chunk into the peers' set of this call's parity
  *             fan(chunk):  await the flag; read the rows and the weights; write the source's products; set their flag
  *             at the end:  await the flags of the products
- *   combine   push:        write weights into the peers' set of this call's parity; set their flags
- *             send(chunk): await the flag of the weights; read them; write the peer's landing row; set its flag
+ *   combine   push:        write weights, each with the call's number, into the peers' set of this call's parity
+ *             send(chunk): await weights with this number; read them; write the peer's landing row; set its flag
  *             home(chunk): await the flags; read the landing rows
  *
  * Calls are dispatch, combine, combine, dispatch; with GRADIENT gradient, combine, combine, gradient. What is checked: no
@@ -57,7 +57,6 @@ byte flag[D * D * C]; /* [device, source, chunk] */
 byte rows[D * D * C]; /* call that wrote the receive rows of (source, chunk) */
 byte land[D * D * C]; /* call that wrote the landing row of (sender, chunk) */
 byte pushed[D * D * 2];
-byte pushFlag[D * D];
 byte reading[D * D * 2]; /* warps that read a pushed set */
 #ifdef GRADIENT
 byte products[D * D * C];    /* call that wrote the products of (sender, chunk) */
@@ -206,14 +205,13 @@ proctype Warp(byte me; byte number) {
         :: work < D - 1 ->
           peer = (me + 1 + work) % D;
           assert(reading[setAt(peer, me, e)] == 0);
-          pushed[setAt(peer, me, e)] = e;
-          pushFlag[at(peer, me)] = e
+          pushed[setAt(peer, me, e)] = e
         :: work >= D - 1 && work < (D - 1) * (C + 1) ->
           source = (me + 1 + (work - (D - 1)) % (D - 1)) % D; /* the home rank */
           chunk = (work - (D - 1)) / (D - 1);
           if
           :: linked(me, source, e) ->
-          awaitFlag(pushFlag[at(me, source)] >= e);
+          awaitFlag(pushed[setAt(me, source, e)] == e);
           reading[setAt(me, source, e)]++;
           assert(pushed[setAt(me, source, e)] == e);
           reading[setAt(me, source, e)]--;

@@ -238,19 +238,15 @@ bool runSmall(Runner &runner, const Rank &rank, uint32_t ranks) {
 
 bool runMedium(Runner &runner, const Rank &rank, uint32_t ranks) {
   const std::vector<Shape> few = {
-      {24, 16, 0, 19}, {24, 16, 0, 16}, {24, 8, 0, 16}, {24, 8, 0, 19}};
+      {24, 16, 0, 16}, {24, 16, 0, 18}, {24, 16, 0, 14}, {24, 8, 0, 16}};
   bool isGood = runner.run("combine 4096, 24 SMs", sums(rank, few), false);
-  const std::vector<Shape> wide = {{132, 2, ranks > 2 ? 512u : 256u, 0},
-                                   {132, 1, 512, 0},
-                                   {132, 1, 256, 0},
-                                   {132, 2, 256, 0},
-                                   {132, 1, 128, 0},
-                                   {132, 2, 1024, 0}};
+  const std::vector<Shape> wide = {
+      {132, 1, 256, 0}, {132, 1, 384, 0}, {132, 1, 192, 0}, {132, 2, 512, 0}};
   isGood = runner.run("combine gradient 4096", gradients(rank, wide), false) &&
            isGood;
   std::vector<Shape> combines = {
-      {96, 4, 0, 57}, {132, 2, 0, 79}, {64, 4, 0, 38}, {64, 8, 0, 38},
-      {48, 8, 0, 32}, {32, 16, 0, 22}, {80, 4, 0, 48}};
+      {64, 4, 0, 38}, {132, 2, 0, 79}, {96, 4, 0, 57}, {48, 8, 0, 32},
+      {48, 4, 0, 28}, {32, 16, 0, 22}, {32, 8, 0, 20}};
   if (ranks == 2)
     std::swap(combines[0], combines[1]);
   isGood = runner.run("combine 4096", sums(rank, combines), false) && isGood;
@@ -273,7 +269,7 @@ bool runMedium(Runner &runner, const Rank &rank, uint32_t ranks) {
 }
 
 bool runLarge(Runner &runner, const Rank &rank, uint32_t ranks) {
-  std::vector<Shape> combines = {{96, 4, 0, 57}, {132, 2, 0, 79}};
+  std::vector<Shape> combines = {{64, 4, 0, 38}, {132, 2, 0, 79}};
   std::vector<Shape> dispatches = {{48, 4, 256, 0}, {64, 4, 256, 0}};
   if (ranks == 2) {
     std::swap(combines[0], combines[1]);

@@ -134,21 +134,16 @@ Rank::Rank(Meeting &meeting, const Workload &workload, uint32_t self)
                          chunksOf(rowBytes, 1536);
   const uint64_t pushed = entries * workload.ranks;
   const uint64_t sizes[sharedBuffers] = {
-      sizeof(cuda::DeviceSignals),
-      flags * sizeof(uint32_t),
-      cuda::pushFlagsPerRank(pushed) * workload.ranks * sizeof(uint32_t),
-      // Weights, some variants' with the epoch.
-      2 * pushed * sizeof(uint64_t),
-      landingRows * rowBytes,
-      received * rowBytes,
-      received * scaleBytes,
+      sizeof(cuda::DeviceSignals),   flags * sizeof(uint32_t),
+      2 * pushed * sizeof(uint64_t), landingRows * rowBytes,
+      received * rowBytes,           received * scaleBytes,
       entries * sizeof(float),
   };
   void *own[sharedBuffers];
   for (uint32_t b = 0; b < sharedBuffers; b++) {
     own[b] = b == inboxBuffer ? static_cast<void *>(signals_)
                               : alloc<uint8_t>(sizes[b]);
-    if (b == flagsBuffer || b == pushedFlagsBuffer || b == pushedBuffer)
+    if (b == flagsBuffer || b == pushedBuffer)
       must(cudaMemset(own[b], 0, sizes[b]), "clearing flags");
   }
   for (const SharedBuffer b : {rowsBuffer, scalesBuffer, weightGradientBuffer})
@@ -228,14 +223,14 @@ SumParams Rank::sum(const SumVariant &variant, const Shape &shape) const {
   params.slices = (hidden + variant.sliceElements - 1) / variant.sliceElements;
   params.senders = shape.senders;
   params.isWeighted = 1;
+  params.addsOwnFirst = cuda::mayAddOwnFirst(1, topk);
   params.from[self_] = experts_;
   params.to[self_] = combined_;
   params.weights[self_] = weights_;
   params.pushedEntries = uint64_t{workload_.tokens} * topk * workload_.ranks;
   for (uint32_t rank = 0; rank < workload_.ranks; rank++) {
     params.landing[rank] = at<uint8_t>(rank, landingBuffer);
-    params.pushed[rank] = at<float>(rank, pushedBuffer);
-    params.pushedFlags[rank] = at<uint32_t>(rank, pushedFlagsBuffer);
+    params.pushed[rank] = at<uint64_t>(rank, pushedBuffer);
   }
   return params;
 }
@@ -258,7 +253,7 @@ CombineGradientParams Rank::gradient(const Shape &shape) const {
   for (uint32_t rank = 0; rank < workload_.ranks; rank++) {
     payload.to[rank] = at<uint8_t>(rank, rowsBuffer);
     params.weightsGradient[rank] = at<float>(rank, weightGradientBuffer);
-    params.pushed[rank] = at<float>(rank, pushedBuffer);
+    params.pushed[rank] = at<uint64_t>(rank, pushedBuffer);
   }
   return params;
 }
@@ -280,8 +275,9 @@ uint64_t Rank::hash() {
   must(cudaStreamSynchronize(stream_), "hashing");
   if (failure_->code != 0) {
     std::fprintf(
-        stderr, "rank %u: a wait failed with code %u in epoch %u, late: %#llx\n",
-        self_, failure_->code, failure_->epoch,
+        stderr,
+        "rank %u: a wait failed with code %u in epoch %u, late: %#llx\n", self_,
+        failure_->code, failure_->epoch,
         static_cast<unsigned long long>(failure_->culprits.bits));
     std::_Exit(1);
   }

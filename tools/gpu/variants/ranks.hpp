@@ -34,7 +34,6 @@ inline void must(cudaError_t error, const char *what) {
 enum SharedBuffer : uint32_t {
   inboxBuffer,
   flagsBuffer,
-  pushedFlagsBuffer,
   pushedBuffer,
   landingBuffer,
   rowsBuffer,
