@@ -45,12 +45,12 @@ const series = (
 const LENGTHS = [4096, 8192, 16_384, 32_768];
 const ENDS = [4096, 32_768];
 
-/** Medians on H100 80GB HBM3 with NVLink. */
+/** Medians on H100 80GB HBM3 with NVLink; between four GPUs of one process on H200, which has the same links. */
 const MEASURED: readonly Series[] = [
   series(2, 'straight to slots', LENGTHS, [0.704, 1.356, 2.635, 5.172], [0.714, 1.408, 2.803, 5.567]),
   series(2, 'once per rank', LENGTHS, [0.238, 0.433, 0.822, 1.603], [0.271, 0.474, 0.906, 1.75]),
-  series(4, 'straight to slots', LENGTHS, [1.549, 2.868, 5.206, 9.559], [1.114, 2.172, 4.284, 8.495]),
-  series(4, 'once per rank', LENGTHS, [0.489, 0.937, 1.83, 3.614], [0.5, 0.942, 1.827, 3.613]),
+  series(4, 'straight to slots', LENGTHS, [1.52, 2.884, 5.29, 9.59], [1.114, 2.174, 4.29, 8.509]),
+  series(4, 'once per rank', LENGTHS, [0.481, 0.925, 1.82, 3.604], [0.486, 0.931, 1.826, 3.609]),
   series(2, 'unfused over NCCL', ENDS, [1.42, 8.98], [1.33, 8.32]),
   series(4, 'unfused over NCCL', ENDS, [1.83, 13.04], [1.68, 11.92]),
   series(2, 'flat over NCCL', ENDS, [1.52, 8.15], [1.45, 7.94]),
