@@ -114,36 +114,3 @@ record() {
     $((groups - groups_failed)) "$groups" "$([ "$failed" = 0 ] && echo passed || echo FAILED)" \
     "$native_tree" "$tests_tree" | tee "$results/record.md"
 }
-
-# start_sanitizers: compute-sanitizer runs the cases of one process, and those of two processes that take turns on the GPU,
-# while the script goes on: most of it is work of the host. wait_for_sanitizers waits for them.
-sanitizers=''
-start_sanitizers() {
-  command -v compute-sanitizer >/dev/null || { echo 'compute-sanitizer is not here'; return; }
-  for check in 'sanitize memcheck' 'sanitize racecheck' racecheck_ranks; do
-    $check &
-    sanitizers="$sanitizers ${check#sanitize }:$!"
-  done
-}
-wait_for_sanitizers() {
-  for sanitizer in $sanitizers; do
-    wait "${sanitizer#*:}" || { failed=1; echo "${sanitizer%:*} failed"; }
-    tail -n 2 "$results/${sanitizer%:*}.log"
-  done
-}
-
-sanitize() {
-  within 240 compute-sanitizer --tool "$1" --error-exitcode 9 "$app/node" "$app/test/gpu/sanitized.js" \
-    >"$results/$1.log" 2>&1
-}
-
-# One-pass kernels, and planning between processes. Kernels are slowed a hundredfold, so ranks wait longer than usual.
-# Kernels of NCCL are left out. No memcheck: it takes stores to the memory of another process for errors.
-racecheck_ranks() {
-  within 240 env FUSCO_DEADLINE_MS=120000 "$app/node" "$app/test/gpu/fusco.js" launch -n 2 -- \
-    compute-sanitizer --tool racecheck --kernel-regex kns=fusco --error-exitcode 9 \
-    "$app/node" "$app/test/gpu/nccl/rank.js" 2 1 \
-    'exchange 8:' 'exchange 11:' 'exchange 13:' 'exchange 15:' 'extreme: one token to all ranks: hier' \
-    'extreme: all tokens to one rank: flat' 'device plans: flat all , 33 tokens' \
-    'device plans: hier 1 , 33 tokens' 'device plans: a bad id' >"$results/racecheck_ranks.log" 2>&1
-}
