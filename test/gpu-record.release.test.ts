@@ -36,5 +36,7 @@ it('the newest record is of these sources, its cases passed, and it names what e
   // "–": the row of unchanged.sh, whose objects are those of an earlier row.
   expect([cases, groups].every((cell) => cell === '–' || /^(\d+) of \1$/.test(cell))).toBe(true);
   expect(result).toMatch(/^(passed$|FAILED: .)/);
+  // What is released has an entry of its version, and none that is unreleased.
+  if (!/^## Unreleased$/m.test(readFileSync(`${ROOT}/CHANGELOG.md`, 'utf8'))) expect(result).toBe('passed');
   expect({ native, tests }).toEqual({ native: treeOf('native'), tests: treeOf('test/gpu') });
 });

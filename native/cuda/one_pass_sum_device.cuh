@@ -328,7 +328,7 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
         if (isLanding && hasPartial) keep();
         if (isLanding && hasKept && (place >> 16) > rank) addKept();
       }
-      // One set of sums takes rows and partial sums of the same dtype alike: the latter have the weight 1.
+      // One set of sums takes rows and, with the weight 1, partial sums of the same dtype.
       if (isHome && isLanding && !(ownFirst && std::is_same_v<E, P>)) {
         sums.addTotal(shared.stage[warp.index][stage], warp.lane, count);
       } else {

@@ -149,7 +149,7 @@ def command(program, title, arguments):
     start, limit_s = time.monotonic(), max(1, left_s())
     environment = {**os.environ, "PYTHONPATH": str(PYTHON), "FUSCO_DEADLINE_MS": "20000"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # With a session of its own its processes, which hold the pipes, can be killed together.
+    # In a separate session its processes, which hold the pipes, can be killed together.
     running = subprocess.Popen([*program, *arguments], **pipes, env=environment, start_new_session=True)
     programs.append(running)
     problem = ""
