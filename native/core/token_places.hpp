@@ -34,7 +34,7 @@ struct RankBits {
 // device, and one partial sum for each rank of another device.
 struct TermOrder {
   bool isTerm = false;    // whether the entry at hand is one of them; of a partial sum, the lowest k is
-  uint32_t position = 0;  // of the entry among them
+  uint32_t position = 0;  // of the entry among them, if it is one
   uint32_t terms = 0;     // of the token
   RankBits senders;       // ranks of other devices with rows of the token
 };
@@ -47,10 +47,15 @@ struct TokenPlaces {
 
   // Whether a kept entry has the lowest slot of the token at its rank.
   FUSCO_ON_BOTH bool isLowest(uint32_t k) const {
+    const Place own = at[k];
+    // Without an early end, so that loads of several entries overlap on the device.
+    bool isLowest = true;
     for (uint32_t other = 0; other < topk; other++) {
-      if (isKept(other) && at[other].peer == at[k].peer && at[other].row < at[k].row) return false;
+      const Place place = at[other];
+      const bool isLower = place.row >= 0 && place.peer == own.peer && place.row < own.row;
+      isLowest = isLowest && !isLower;
     }
-    return true;
+    return isLowest;
   }
 
   // What rank `here` must know of an entry: its slot there, marked if the row arrives in it, or noSlot.
@@ -68,23 +73,26 @@ struct TokenPlaces {
   }
 
   FUSCO_ON_BOTH TermOrder termOrder(uint32_t k, RankBits local) const {
+    const uint32_t rank = at[k].peer;
     TermOrder order;
     order.isTerm = isKept(k);
-    const uint32_t rank = at[k].peer;
-    const bool isLocal = isKept(k) && local.has(rank);
+    // Without branches, for the lanes of a warp; two at a time, since more take too many registers.
+#ifdef __CUDA_ARCH__
+#pragma unroll 2
+#endif
     for (uint32_t other = 0; other < topk; other++) {
-      if (!isKept(other)) continue;
-      const uint32_t peer = at[other].peer;
-      if (!local.has(peer)) {
-        order.senders.add(peer);
-        if (!isLocal && peer == rank && other < k) order.isTerm = false;
-        continue;
-      }
-      order.terms++;
-      if (order.isTerm && (peer < rank || (peer == rank && other < k))) order.position++;
+      const Place place = at[other];
+      const uint64_t bit = place.row >= 0 ? uint64_t{1} << place.peer : 0;
+      const uint32_t isLocal = (bit & local.bits) != 0 ? 1 : 0;
+      const bool isSameBefore = place.peer == rank && other < k;
+      const uint64_t sender = bit & ~local.bits;
+      order.senders.bits |= sender;
+      order.isTerm = order.isTerm && !(sender != 0 && isSameBefore);
+      order.terms += isLocal;
+      order.position += place.peer < rank || isSameBefore ? isLocal : 0;
     }
     order.terms += order.senders.count();
-    if (order.isTerm) order.position += order.senders.below(rank);
+    order.position += order.senders.below(rank);
     return order;
   }
 };

@@ -134,8 +134,18 @@ OnePassGrid gridOf(const OnePassShape &shape, const Edges &edges) {
   return {shape.grid.blocks, shape.grid.startsEarly && !edges.usesEvents()};
 }
 
-// Rows once to each rank of another device, which copies them on.
-void enqueueMove(DevicePlan &device, const DispatchParams &params, Edges &edges) {
+// Slices of the rows of all payloads of a call, at least as many as any launch of it has: what a capture
+// reserves flags for, and what another plan needs later.
+uint64_t mostSlices(const fusco_dispatch_call &call) {
+  uint64_t slices = 0;
+  for (uint32_t p = 0; p < call.payload_count; p++) {
+    slices += (call.payloads[p].row_bytes + moveSliceBytes - 1) / moveSliceBytes;
+  }
+  return std::max<uint64_t>(1, slices);
+}
+
+// Rows once to each rank of another device, which copies them on. `callSlices`: mostSlices() of the call.
+void enqueueMove(DevicePlan &device, const DispatchParams &params, uint64_t callSlices, Edges &edges) {
   CudaContext &context = device.context();
   const OnePassShape shape = shapeOf(device, dispatchShape, params.leading);
   MoveParams move{};
@@ -143,9 +153,10 @@ void enqueueMove(DevicePlan &device, const DispatchParams &params, Edges &edges)
   move.lag = shape.lag;
   addSlices(move);
   const bool isCaptured = edges.isCaptured();
-  const uint64_t tokens = isCaptured ? device.capacityTokens() : device.maxTokens();
-  context.signals().reserve(
-      {onePassFlags(device.plan().ranks, tokens, isCaptured ? 1 : shape.chunkTokens, move.slices), 0, {}});
+  const uint32_t ranks = device.plan().ranks;
+  const uint64_t flags = isCaptured ? onePassFlags(ranks, device.capacityTokens(), 1, callSlices)
+                                    : onePassFlags(ranks, device.maxTokens(), shape.chunkTokens, move.slices);
+  context.signals().reserve({flags, 0, {}});
   edges.meet();
   size_t index = 0;
   onDevices(device, [&](const PlanMemory &memory, const DeviceGroup &group) {
@@ -288,9 +299,7 @@ OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_gradient_call &c
 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_dispatch_call &call) {
   if (!device.hasOnePass() || call.scale != nullptr) return {};
-  uint64_t slices = 1;
-  for (uint32_t p = 0; p < call.payload_count; p++) slices += call.payloads[p].row_bytes / moveSliceBytes + 1;
-  return {onePassFlags(device.plan().ranks, device.maxTokens(), 1, slices), 0, {}};
+  return {onePassFlags(device.plan().ranks, device.maxTokens(), 1, mostSlices(call)), 0, {}};
 }
 
 OnePassNeed onePassNeed(DevicePlan &device, const fusco_combine_call &call) {
@@ -314,7 +323,7 @@ void dispatch(DevicePlan &device, fusco_cuda_path path, const fusco_dispatch_cal
   Edges edges(device, once);
   for (DispatchParams &params : launches) {
     if (once) {
-      enqueueMove(device, params, edges);
+      enqueueMove(device, params, mostSlices(call), edges);
     } else {
       enqueueDispatch(device, params, scaled);
     }

@@ -1,4 +1,5 @@
-// Device code that several kernels use: elements of each dtype, vectors of them, and the choice of both.
+// Device code that several kernels use: elements of each dtype, vectors of them, the choice of both, and
+// origins.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -179,6 +180,13 @@ auto forElement(uint32_t dtype, F f) {
   if (dtype == FUSCO_DTYPE_F32) return f(DeviceF32{});
   if (dtype == FUSCO_DTYPE_F16) return f(DeviceF16{});
   return f(DeviceBf16{});
+}
+
+// Writes the origin of a row: the token's rank, its number there, and k.
+__device__ inline void writeOrigin(int32_t *to, uint32_t rank, uint32_t token, uint32_t k) {
+  to[0] = static_cast<int32_t>(rank);
+  to[1] = static_cast<int32_t>(token);
+  to[2] = static_cast<int32_t>(k);
 }
 
 }  // namespace fusco::cuda

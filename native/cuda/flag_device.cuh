@@ -22,7 +22,7 @@ __device__ __forceinline__ void storeRelease(uint64_t *address, uint64_t value) 
   asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
 }
 
-// A value of its own, which orders nothing.
+// The value alone: other stores are not ordered with it.
 __device__ __forceinline__ void storeRelaxed(uint64_t *address, uint64_t value) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(value) : "memory");
 }

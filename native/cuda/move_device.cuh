@@ -79,9 +79,8 @@ __device__ inline void writeOrigins(const DispatchParams &p, Crew crew) {
     const uint32_t local = localOf(head, token);
     int32_t *to = bufferOf(p.peers, maxPayloads, place.peer, p.origins[place.peer]) +
                   originWords * static_cast<uint64_t>(place.row);
-    to[0] = static_cast<int32_t>(head->originOf[local]);
-    to[1] = static_cast<int32_t>(token - head->tokenStart[local]);
-    to[2] = static_cast<int32_t>(entry % head->topk);
+    writeOrigin(to, head->originOf[local], token - head->tokenStart[local],
+                static_cast<uint32_t>(entry % head->topk));
   }
 }
 

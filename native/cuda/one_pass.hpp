@@ -20,8 +20,8 @@ constexpr uint32_t maxChunkTokens = 32;
 // Bytes of a row that one work item moves, or adds at most.
 constexpr uint32_t moveSliceBytes = 7168;
 constexpr uint32_t sumSliceBytes = 3584;
-// Tokens whose weights one work item pushes.
-constexpr uint32_t pushTokens = 64;
+// Tokens whose weights one work item pushes: with topk 8 a lane has four of them.
+constexpr uint32_t pushTokens = 16;
 
 struct MoveParams {
   OnePassCommon common;

@@ -194,8 +194,10 @@ OnePassShape combineShape(const OnePassCase &c) {
 // On all SMs: rows of experts are read as well, so that memory bounds it more often than links do.
 OnePassShape gradientShape(const OnePassCase &c) {
   OnePassShape shape{{c.sms}};
-  shape.chunkTokens = 1;
-  shape.lag = isSmallBatch(c) ? 0 : lagTokens;
+  // Few SMs have no time for the flags of small chunks.
+  const bool isWide = isSmallBatch(c) || c.sms >= 100;
+  shape.chunkTokens = fittingChunk(c, isWide ? 1 : moveChunk(c.sms));
+  shape.lag = isSmallBatch(c) ? 0 : (isWide ? 1 : 2) * lagTokens / shape.chunkTokens;
   return shape;
 }
 

@@ -16,9 +16,9 @@
 // have been taken by warps that run.
 #pragma once
 
+#include "chunk_device.cuh"
 #include "dot_device.cuh"
 #include "move_device.cuh"
-#include "one_pass_device.cuh"
 #include "one_pass_gradient.hpp"
 
 namespace fusco::cuda::one_pass_gradient {
@@ -76,22 +76,6 @@ __device__ __forceinline__ uint8_t *remoteRow(const CombineGradientParams &p, co
   return remote.of[static_cast<uint32_t>(output)][rank] + row * bytes;
 }
 
-// Before the first access to another device: it must be ready, and where its outputs are must be known.
-// Returns false after a failure.
-__device__ inline bool becomeReady(const OnePassCommon &c, uint32_t epoch, RemoteOutputs &remote,
-                                   uint32_t lane) {
-  if (!awaitReady(c, epoch, lane)) return false;
-  if (c.hasProcesses == 0) return true;
-  const auto &messages = c.inbox[c.device]->message[epoch % 2];
-  for (uint32_t at = lane; at < outputs * c.devices; at += 32) {
-    const uint32_t device = at % c.devices;
-    if (device == c.device) continue;
-    remote.of[at / c.devices][device] = reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
-  }
-  __syncwarp();
-  return true;
-}
-
 // Number of a rank's flag that says that the dot products of `sender` for a chunk of the rank have arrived.
 // They follow the flags of the rows of all ranks.
 __device__ inline uint64_t dotFlag(const OnePassCommon &c, const OnePassHead &head,
@@ -101,20 +85,6 @@ __device__ inline uint64_t dotFlag(const OnePassCommon &c, const OnePassHead &he
   const uint64_t rows = launch.chunkStart[last] + chunksOf(head.tokens[last], c.chunkTokens);
   return rows + uint64_t{sender} * chunksOf(head.tokens[home], c.chunkTokens) + chunk;
 }
-
-// A set of ranks that the lanes of a warp collect.
-struct RankSet {
-  uint32_t bits[2] = {0, 0};
-
-  __device__ void add(uint32_t rank) { bits[rank / 32] |= 1u << rank % 32; }
-  __device__ bool has(uint32_t rank) const { return (bits[rank / 32] >> rank % 32 & 1) != 0; }
-  __device__ bool isEmpty() const { return (bits[0] | bits[1]) == 0; }
-  // What any lane has added.
-  __device__ void join() {
-    bits[0] = __reduce_or_sync(allLanes, bits[0]);
-    bits[1] = __reduce_or_sync(allLanes, bits[1]);
-  }
-};
 
 // Calls f(rank) by one lane for each remote rank with slots of the chunk; `places` are those of the chunk.
 template <class F>
@@ -175,7 +145,7 @@ __device__ inline void send(const CombineGradientParams &p, const OnePassHead &h
   if (ranks.isEmpty()) return;
   const float *weights = p.dispatch.scale[item.source] + uint64_t{item.first} * topk;
   const uint64_t pushed =
-      (launch.epoch & 1) * p.pushedEntries + (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
+      pushedEntry(p.pushedEntries, launch.epoch, uint64_t{head.tokenStart[item.source]} + item.first, topk);
   for (uint32_t rank = 0; rank < head.ranks; rank++) {
     if (!ranks.has(rank)) continue;
     for (uint32_t at = lane; at < count; at += 32) {
@@ -191,9 +161,7 @@ __device__ inline void send(const CombineGradientParams &p, const OnePassHead &h
   }
   __syncwarp();
   const uint64_t flag = launch.chunkStart[item.source] + item.chunk;
-  for (uint32_t rank = lane; rank < head.ranks; rank += 32) {
-    if (ranks.has(rank)) storeRelease(p.common.flags[rank] + flag, launch.epoch);
-  }
+  setFlags(p.common, head, ranks, flag, launch.epoch, lane);
   __syncwarp();
 }
 
@@ -273,9 +241,7 @@ __device__ inline void writeOrigins(const DispatchParams &dispatch, const OnePas
     const uint2 e = entry[at];
     if (e.y == noSlot) continue;
     int32_t *to = dispatch.origins[e.x] + uint64_t{e.y & ~isLanding} * originWords;
-    to[0] = static_cast<int32_t>(item.source);
-    to[1] = static_cast<int32_t>(item.first + at / head.topk);
-    to[2] = static_cast<int32_t>(at % head.topk);
+    writeOrigin(to, item.source, item.first + at / head.topk, at % head.topk);
   }
 }
 
@@ -326,10 +292,10 @@ __device__ bool fan(const CombineGradientParams &p, const OnePassHead &head, con
   writeOrigins(p.dispatch, head, item, entry, lane);
   const uint32_t dots = listDots(entry, item.tokens, topk, dot, lane);
   const uint32_t *flag = c.flags[rank] + launch.chunkStart[item.source] + item.chunk;
-  const bool came = lane != 0 || awaitFlag(c, flag, launch.epoch, item.source);
-  if (__all_sync(allLanes, came) == 0) return false;
-  const uint64_t *weights = p.pushed[rank] + (launch.epoch & 1) * p.pushedEntries +
-                            (uint64_t{head.tokenStart[item.source]} + item.first) * topk;
+  if (!awaitFlagOfWarp(c, flag, launch.epoch, item.source, lane)) return false;
+  const uint64_t *weights =
+      p.pushed[rank] +
+      pushedEntry(p.pushedEntries, launch.epoch, uint64_t{head.tokenStart[item.source]} + item.first, topk);
   runDots<T, E>(p, head, item, shared.remote[warp], dot, dots, landing,
                 reinterpret_cast<const float *>(weights), 2, lane);
   if (lane == 0) {
@@ -380,9 +346,7 @@ __device__ inline Item itemOf(const CombineGradientParams &p, const OnePassHead 
     if (step < p.lag) return item;
     item.chunk = step - p.lag;
   }
-  item.first = item.chunk * p.common.chunkTokens;
-  const uint32_t tokens = head.tokens[item.source];
-  item.tokens = item.first < tokens ? min(p.common.chunkTokens, tokens - item.first) : 0;
+  findTokens(p.common, head, item.source, item);
   return item;
 }
 
@@ -414,7 +378,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1)
     if (item.tokens == 0) continue;
     uint2 *entry = shared.entry[warp];
     if (item.kind != Kind::own && !isReady) {
-      isReady = becomeReady(c, shared.launch.epoch, remote, lane);
+      isReady = awaitAddresses(c, shared.launch.epoch, outputs, remote.of, lane);
       if (!isReady) break;
     }
     if (item.kind == Kind::send) {

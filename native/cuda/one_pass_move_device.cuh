@@ -13,10 +13,9 @@
 // blocks is resident.
 #pragma once
 
+#include "chunk_device.cuh"
 #include "element_device.cuh"
-#include "one_pass.hpp"
-#include "one_pass_device.cuh"
-#include "tma_copy_device.cuh"
+#include "row_stages_device.cuh"
 
 namespace fusco::cuda::one_pass_move {
 
@@ -36,14 +35,6 @@ struct alignas(128) Shared {
   uint64_t barrier[T::warps][T::stages];
   uint8_t *to[maxPayloads][maxRanks];  // receive rows by rank; those of other processes once they are ready
   LaunchShared launch;
-};
-
-struct Warp {
-  uint32_t index;
-  uint32_t lane;
-  uint32_t issued = 0;
-  uint32_t consumed = 0;
-  bool mayStore = false;  // other devices are known to be ready
 };
 
 struct Item {
@@ -129,48 +120,25 @@ __device__ void moveRest(const MoveParams &p, const OnePassHead &head, const Ite
   for (uint32_t at = lane; at < count; at += 32) {
     const uint2 e = entry[at];
     if (item.isSend ? static_cast<int32_t>(e.y) < 0 || head.localOf[e.x] == noSlot : e.y == noSlot) continue;
-    int32_t *origin = p.dispatch.origins[e.x] + uint64_t{e.y & ~isLanding} * 3;
-    origin[0] = static_cast<int32_t>(item.source);
-    origin[1] = static_cast<int32_t>(item.first + at / head.topk);
-    origin[2] = static_cast<int32_t>(at % head.topk);
-  }
-}
-
-// Sets a chunk's flag at the ranks of a set, once the rows that this warp has sent have arrived.
-__device__ inline void setFlags(const OnePassCommon &c, const OnePassHead &head, const uint32_t *ranks,
-                                uint64_t flag, uint32_t epoch, uint32_t lane) {
-  tmaWait();
-  __syncwarp();
-  for (uint32_t peer = lane; peer < head.ranks; peer += 32) {
-    if ((ranks[peer / 32] >> peer % 32 & 1) != 0) storeRelease(c.flags[peer] + flag, epoch);
+    int32_t *origin = p.dispatch.origins[e.x] + uint64_t{e.y & ~isLanding} * originWords;
+    writeOrigin(origin, item.source, item.first + at / head.topk, at % head.topk);
   }
 }
 
 // Before the first store to another device: its receive buffers must be free, and where they are must be
 // known. Returns false after a failure.
 template <class T>
-__device__ bool becomeReady(const MoveParams &p, const Item &item, Shared<T> &shared, Warp &warp,
+__device__ bool becomeReady(const MoveParams &p, const Item &item, Shared<T> &shared, StagedWarp &warp,
                             uint32_t epoch) {
   if (!item.isSend || warp.mayStore) return true;
-  const OnePassCommon &c = p.common;
-  if (!awaitReady(c, epoch, warp.lane)) return false;
-  warp.mayStore = true;
-  if (c.hasProcesses == 0) return true;
-  // Every warp writes the same addresses.
-  const auto &messages = c.inbox[c.device]->message[epoch % 2];
-  for (uint32_t at = warp.lane; at < p.dispatch.payloads * c.devices; at += 32) {
-    const uint32_t device = at % c.devices;
-    if (device == c.device) continue;
-    shared.to[at / c.devices][device] = reinterpret_cast<uint8_t *>(messages[device].address[at / c.devices]);
-  }
-  __syncwarp();
-  return true;
+  warp.mayStore = awaitAddresses(p.common, epoch, p.dispatch.payloads, shared.to, warp.lane);
+  return warp.mayStore;
 }
 
 // Moves one slice of the chunk's rows by the TMA unit. Returns false after a failure.
 template <class T>
 __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const Item &item, const uint2 *entry,
-                          Shared<T> &shared, Warp &warp, uint64_t policy, uint32_t epoch) {
+                          Shared<T> &shared, StagedWarp &warp, uint64_t policy, uint32_t epoch) {
   uint32_t index = 0;
   while (item.slice >= p.sliceStart[index + 1]) index++;
   const Payload &payload = p.dispatch.payload[index];
@@ -218,9 +186,7 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
   for (uint32_t done = 0; done < total; done++) {
     const uint32_t token = __ffs(toStore) - 1;
     toStore &= toStore - 1;
-    const uint32_t stage = warp.consumed % T::stages;
-    barrierWait(&shared.barrier[warp.index][stage], (warp.consumed / T::stages) & 1);
-    warp.consumed++;
+    const uint32_t stage = awaitStage<T>(shared, warp);
     for (uint32_t k = warp.lane; mayStore && k < head.topk; k += 32) {
       const uint2 e = entry[token * head.topk + k];
       if (item.isSend ? static_cast<int32_t>(e.y) < 0 : (e.y & isLanding) != 0) continue;
@@ -244,35 +210,32 @@ __device__ bool moveSlice(const MoveParams &p, const OnePassHead &head, const It
 // Returns false after a failure.
 template <class T>
 __device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item &item, Shared<T> &shared,
-                        Warp &warp, uint32_t epoch, uint64_t policy) {
+                        StagedWarp &warp, uint32_t epoch, uint64_t policy) {
   const RankTables tables = tablesOf(p.common.plan, head, item.local);
   const uint32_t rank = head.local[item.local];
   const uint32_t count = item.tokens * head.topk;
   uint2 *entry = shared.entry[warp.index];
-  // Bit r of `touched`: a remote rank with rows in this chunk (send), or anything at all (fan).
-  uint32_t touched[2] = {0, 0};
+  // The remote ranks with rows in this chunk (send), or the first one if the chunk has any row (fan).
+  RankSet touched;
   for (uint32_t at = warp.lane; at < count; at += 32) {
     uint2 e;
     if (item.isSend) {
       const Place place = tables.send[uint64_t{item.first} * head.topk + at];
       e = make_uint2(place.peer, static_cast<uint32_t>(place.row));
-      if (place.row >= 0 && !shared.launch.isLocal(place.peer))
-        touched[place.peer / 32] |= 1u << place.peer % 32;
+      if (place.row >= 0 && !shared.launch.isLocal(place.peer)) touched.add(place.peer);
     } else {
       const uint64_t first = head.arrivalStart[item.source] + item.first;
       e = make_uint2(rank, tables.arrival[first * head.topk + at]);
-      if (e.y != noSlot) touched[0] = 1;
+      if (e.y != noSlot) touched.add(0);
     }
     entry[at] = e;
   }
-  touched[0] = __reduce_or_sync(~0u, touched[0]);
-  touched[1] = __reduce_or_sync(~0u, touched[1]);
+  touched.join();
   __syncwarp();
   const uint64_t flag = uint64_t{shared.launch.chunkStart[item.source] + item.chunk} * p.slices + item.slice;
   if (!item.isSend) {
-    if (touched[0] == 0) return true;
-    const bool came = warp.lane != 0 || awaitFlag(p.common, p.common.flags[rank] + flag, epoch, item.source);
-    if (__all_sync(~0u, came) == 0) return false;
+    if (touched.isEmpty()) return true;
+    if (!awaitFlagOfWarp(p.common, p.common.flags[rank] + flag, epoch, item.source, warp.lane)) return false;
     tmaAcquireFence();
   }
   const bool moved = p.dispatch.leading > 0 ? moveSlice<T>(p, head, item, entry, shared, warp, policy, epoch)
@@ -281,8 +244,12 @@ __device__ bool runItem(const MoveParams &p, const OnePassHead &head, const Item
   if (item.slice == 0 && (p.dispatch.payloads > p.dispatch.leading || p.dispatch.hasOrigins != 0)) {
     moveRest<T>(p, head, item, entry, shared, warp.lane);
   }
-  if (item.isSend && (touched[0] | touched[1]) != 0)
+  if (item.isSend && !touched.isEmpty()) {
+    // The rows that this warp has sent have arrived.
+    tmaWait();
+    __syncwarp();
     setFlags(p.common, head, touched, flag, epoch, warp.lane);
+  }
   __syncwarp();
   return true;
 }
@@ -316,9 +283,8 @@ template <class T>
 __global__ void __launch_bounds__(T::warps * 32, 1) moveKernel(const __grid_constant__ MoveParams p) {
   extern __shared__ uint8_t memory[];
   Shared<T> &shared = *reinterpret_cast<Shared<T> *>(memory);
-  Warp warp{threadIdx.x / 32, threadIdx.x % 32};
-  if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
-  barrierInitFence();
+  StagedWarp warp{threadIdx.x / 32, threadIdx.x % 32};
+  initStages<T>(shared);
   awaitStreamOrder();
   const OnePassCommon &c = p.common;
   const OnePassHead &head = *c.plan.head;
@@ -352,10 +318,9 @@ __global__ void __launch_bounds__(T::warps * 32, 1) moveKernel(const __grid_cons
       exists = step >= p.lag;
       item.chunk = step - p.lag;
     }
-    item.first = item.chunk * c.chunkTokens;
-    if (exists && item.first < head.tokens[item.source]) {
-      item.tokens = min(c.chunkTokens, head.tokens[item.source] - item.first);
-      if (!runItem<T>(p, head, item, shared, warp, epoch, policy)) break;
+    if (exists && findTokens(c, head, item.source, item) &&
+        !runItem<T>(p, head, item, shared, warp, epoch, policy)) {
+      break;
     }
     ticket = __shfl_sync(~0u, next, 0);
   }

@@ -11,10 +11,9 @@
 // other devices only, and home items for sends of other devices only.
 #pragma once
 
-#include "one_pass.hpp"
-#include "one_pass_device.cuh"
+#include "chunk_device.cuh"
+#include "row_stages_device.cuh"
 #include "sum_device.cuh"
-#include "tma_copy_device.cuh"
 
 namespace fusco::cuda::one_pass_sum {
 
@@ -68,18 +67,7 @@ struct Item {
   uint32_t slice;
 };
 
-// Where the weights of tokens from `first` of `rank` on are, of those that ranks push in this call.
-__device__ inline uint64_t pushedAt(const SumParams &p, const OnePassHead &head, uint32_t rank,
-                                    uint32_t first, uint32_t epoch) {
-  return (epoch & 1) * p.pushedEntries + (uint64_t{head.tokenStart[rank]} + first) * head.topk;
-}
-
-struct Warp {
-  uint32_t index;
-  uint32_t lane;
-  uint32_t issued = 0;
-  uint32_t consumed = 0;
-  bool mayStore = false;  // other devices are known to be ready
+struct Warp : StagedWarp {
   // A wait ended early: the item is finished without a meaning, so that nothing stays in flight.
   bool hasFailed = false;
 };
@@ -308,8 +296,9 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
     }
     while (mayLoad && loads < T::stages && loads < jobs) load();
     if (!isHome && p.isWeighted != 0) {
-      awaitWeights(p, p.pushed[p.common.device] + pushedAt(p, head, item.home, item.first, epoch), job, jobs,
-                   item.home, warp, epoch);
+      const uint64_t pushed =
+          pushedEntry(p.pushedEntries, epoch, uint64_t{head.tokenStart[item.home]} + item.first, head.topk);
+      awaitWeights(p, p.pushed[p.common.device] + pushed, job, jobs, item.home, warp, epoch);
     } else if (!ownFirst) {
       if (!isHome && jobs > 0) awaitLandingRows(p, warp, epoch);
       setWeights(weights, job, jobs, warp.lane);
@@ -333,15 +322,13 @@ __device__ void runItem(const SumParams &p, const OnePassHead &head, const Item 
         }
         current = place;
       }
-      const uint32_t stage = warp.consumed % T::stages;
-      barrierWait(&shared.barrier[warp.index][stage], (warp.consumed / T::stages) & 1);
-      warp.consumed++;
+      const uint32_t stage = awaitStage<T>(shared, warp);
       const bool isLanding = (now.info & jobIsLanding) != 0;
       if constexpr (ownFirst) {
         if (isLanding && hasPartial) keep();
         if (isLanding && hasKept && (place >> 16) > rank) addKept();
       }
-      // One set of sums takes rows and partial sums of the same dtype alike: the latter have the weight 1.
+      // One set of sums takes rows and, with the weight 1, partial sums of the same dtype.
       if (isHome && isLanding && !(ownFirst && std::is_same_v<E, P>)) {
         sums.addTotal(shared.stage[warp.index][stage], warp.lane, count);
       } else {
@@ -376,8 +363,10 @@ __device__ inline void push(const SumParams &p, const OnePassHead &head, uint32_
   if (first >= head.tokens[rank]) return;
   const uint32_t count = min(pushTokens, head.tokens[rank] - first) * head.topk;
   const float *from = p.weights[rank] + uint64_t{first} * head.topk;
-  uint64_t *to = p.pushed[device] + pushedAt(p, head, rank, first, epoch);
-  constexpr uint32_t atOnce = 16;
+  uint64_t *to = p.pushed[device] +
+                 pushedEntry(p.pushedEntries, epoch, uint64_t{head.tokenStart[rank]} + first, head.topk);
+  // More would cost the sums registers.
+  constexpr uint32_t atOnce = 4;
   for (uint32_t base = lane; base < count; base += 32 * atOnce) {
     float value[atOnce];
 #pragma unroll
@@ -410,9 +399,8 @@ template <class T, class E, class P>
 __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_constant__ SumParams p) {
   extern __shared__ uint8_t memory[];
   Shared<T> &shared = *reinterpret_cast<Shared<T> *>(memory);
-  Warp warp{threadIdx.x / 32, threadIdx.x % 32};
-  if (threadIdx.x < T::warps * T::stages) barrierInit(&shared.barrier[0][0] + threadIdx.x);
-  barrierInitFence();
+  Warp warp{{threadIdx.x / 32, threadIdx.x % 32}};
+  initStages<T>(shared);
   const OnePassCommon &c = p.common;
   touchParameters(p);
   awaitStreamOrder();
@@ -453,9 +441,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
       item.chunk = work / p.slices / pairs;
       item.local = pair / head.remotes;
       item.home = head.remote[pair % head.remotes];
-      item.first = item.chunk * c.chunkTokens;
-      if (item.first >= head.tokens[item.home]) continue;
-      item.tokens = min(c.chunkTokens, head.tokens[item.home] - item.first);
+      if (!findTokens(c, head, item.home, item)) continue;
       runItem<T, E, P, false>(p, head, item, shared, warp, epoch);
       continue;
     }
@@ -466,9 +452,7 @@ __global__ void __launch_bounds__(T::warps * 32, 1) sumKernel(const __grid_const
     item.local = home / p.slices % head.locals;
     item.chunk = home / p.slices / head.locals;
     item.home = head.local[item.local];
-    item.first = item.chunk * c.chunkTokens;
-    if (item.first >= head.tokens[item.home]) continue;
-    item.tokens = min(c.chunkTokens, head.tokens[item.home] - item.first);
+    if (!findTokens(c, head, item.home, item)) continue;
     runItem<T, E, P, true>(p, head, item, shared, warp, epoch);
   }
   tmaWait();

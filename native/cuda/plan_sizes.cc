@@ -24,29 +24,42 @@ constexpr uint32_t warpLanes_ = 32;
 // Words of counters for each entry of a full tile, at most: 256 targets, the most of usual models, still have
 // tiles of leastTileEntries.
 constexpr uint64_t counterWordsPerEntry = 4;
+// The same for small plans of which one block has a warp for each of the least tiles.
+constexpr uint32_t roundCounterWords = 8;
+constexpr uint64_t mostBlockWarps = 32;
 
 uint32_t roundUp(uint64_t value, uint32_t unit) {
   return static_cast<uint32_t>((value + unit - 1) / unit * unit);
+}
+
+// Lays tiles of `tileEntries` entries for a small plan. Returns whether the plan is small with them.
+bool laySmallTiles(PlanSizes &sizes, uint32_t tileEntries) {
+  const uint64_t entries = std::max<uint64_t>(1, sizes.maxEntries());
+  sizes.tileEntries = tileEntries;
+  // The counters of a tile are in different banks of shared memory.
+  sizes.tiles = static_cast<uint32_t>((entries + tileEntries - 1) / tileEntries | 1);
+  PlanBuffer offsets;
+  layPlanBuffer(sizes, nullptr, offsets);
+  sizes.isSmall = sharedPlanBytes(offsets) <= mostPlanShared ? 1 : 0;
+  return sizes.isSmall != 0;
 }
 
 // A tile has whole tokens, and all lanes of a warp work on it. Some tiles at the end may be empty.
 void layTiles(PlanSizes &sizes) {
   const uint32_t unit = std::lcm(warpLanes_, sizes.topk);
   const uint64_t entries = std::max<uint64_t>(1, sizes.maxEntries());
+  // The least tiles where one block has a warp for each: a warp takes the entries of its tile in turns.
+  const bool hasWarps = entries <= uint64_t{unit} * mostBlockWarps;
+  const bool hasFewTargets = sizes.targets <= unit * roundCounterWords;
+  if (hasWarps && hasFewTargets && laySmallTiles(sizes, unit)) return;
   // Few tiles for many targets, so that their counters take little memory.
   const uint64_t wanted =
       std::min<uint64_t>(entries, (sizes.targets + counterWordsPerEntry - 1) / counterWordsPerEntry);
   const uint64_t few = std::clamp(entries / scannedTiles, leastTileEntries, mostTileEntries);
-  sizes.tileEntries = roundUp(std::max(wanted, few), unit);
-  const uint64_t tiles = (entries + sizes.tileEntries - 1) / sizes.tileEntries;
-  // The counters of a tile are in different banks of shared memory.
-  sizes.tiles = static_cast<uint32_t>(tiles | 1);
-  PlanBuffer offsets;
-  layPlanBuffer(sizes, nullptr, offsets);
-  sizes.isSmall = sharedPlanBytes(offsets) <= mostPlanShared ? 1 : 0;
-  if (sizes.isSmall != 0) return;
+  const uint32_t tileEntries = roundUp(std::max(wanted, few), unit);
+  if (laySmallTiles(sizes, tileEntries)) return;
   // Sectors start at multiples of tilesOfBlock.
-  sizes.tiles = roundUp(tiles, tilesOfBlock);
+  sizes.tiles = roundUp((entries + tileEntries - 1) / tileEntries, tilesOfBlock);
 }
 
 // Throws E_LIMIT unless every plan of these options stays within the format.

@@ -102,12 +102,15 @@ FUSCO_ON_BOTH void tellEntry(const PlanSizes &sizes, RankBits local, const Token
   if (order.isTerm) {
     terms[order.position] = termOf(places, k, local, firstRow + order.senders.below(own.peer));
   }
+  // The entries of a token share the work: that of rank r is done by entry r modulo topk.
+  uint32_t sharer = 0;
   for (uint32_t here = 0; here < sizes.ranks; here++) {
+    const bool isShare = k == sharer;
+    sharer = sharer + 1 < sizes.topk ? sharer + 1 : 0;
     if (local.has(here)) continue;
     const ArrivalTables at = tablesAt(here);
     at.slots[uint64_t{token} * sizes.topk + k] = own.peer == here ? slot : noSlot;
-    // The entries of a token share the work.
-    if (k != here % sizes.topk) continue;
+    if (!isShare) continue;
     at.rows[token] = order.senders.has(here) ? firstRow + order.senders.below(here) : noSlot;
   }
 }

@@ -118,7 +118,7 @@ SendRecvPhase originPhase(const Plan &plan, const fusco_buffer &origins) {
   OriginParams params{};
   params.index = plan.device().entryOrder;
   params.topk = plan.sizes().topk;
-  params.rank = static_cast<int32_t>(plan.group().neighbors().rank);
+  params.rank = plan.group().neighbors().rank;
   SendRecvPhase phase;
   phase.rowBytes = originBytes;
   phase.pack = packedBy(launchOrigins, params);

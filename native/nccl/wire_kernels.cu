@@ -90,9 +90,7 @@ __global__ void __launch_bounds__(threads) packOrigins(const __grid_constant__ O
        row += gridDim.x * blockDim.x) {
     const uint32_t entry = p.index[orderedRow(p.ranges, row)];
     auto *to = reinterpret_cast<int32_t *>(p.to) + originWords * uint64_t{row};
-    to[0] = p.rank;
-    to[1] = static_cast<int32_t>(entry / p.topk);
-    to[2] = static_cast<int32_t>(entry % p.topk);
+    writeOrigin(to, p.rank, entry / p.topk, entry % p.topk);
   }
 }
 

@@ -52,7 +52,7 @@ struct OriginParams {
   Ranges ranges;
   const uint32_t *index;  // [rows of the send order]: token * topk + k
   uint32_t topk;
-  int32_t rank;
+  uint32_t rank;
   uint8_t *to;
 };
 

@@ -96,10 +96,14 @@ FUSCO_ON_BOTH inline uint16_t forwardNode(int32_t slot, uint32_t node, uint32_t 
 // The list of forwarded rows: each is led by the entry of its token and node with the lowest k. `nodes`
 // [topk]: forwardNode of the token's entries; that of entry `k` is a node.
 FUSCO_ON_BOTH inline bool leadsRow(const uint16_t *nodes, uint32_t k) {
+  const uint16_t node = nodes[k];
+  // Without an early end, so that loads of several entries overlap on the device.
+  bool leads = true;
   for (uint32_t other = 0; other < k; other++) {
-    if (nodes[other] == nodes[k]) return false;
+    const bool isSame = nodes[other] == node;
+    leads = leads && !isSame;
   }
-  return true;
+  return leads;
 }
 
 // What a rank knows of its forwarders, and the lists that it fills; hierarchical plans only.

@@ -1,6 +1,6 @@
 // The passes that plan on a GPU, run by emulated blocks of threads, against the shards of native planning on
 // the CPU and against the tables that plain loops make of these shards. Random routings; one process with one
-// or several devices, and a process for each rank, on one machine or on a machine of its own.
+// or several devices, and a process for each rank, on one machine or on several.
 
 #include "block_emulator.hpp"
 
@@ -359,7 +359,7 @@ void compare(const RandomRouting &routed, const std::vector<uint32_t> &deviceOf,
   }
 }
 
-// Every rank on a machine of its own: its shard, packed from what the host reads back of its plan buffer.
+// Each rank on a different machine: its shard, packed from what the host reads back of its plan buffer.
 void compareReadBack(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
   std::vector<uint32_t> each(routed.options.ranks);
   for (uint32_t rank = 0; rank < each.size(); rank++) each[rank] = rank;

@@ -31,16 +31,20 @@ function smallPlan(seed: number, tokens = 24): Promise<VerifiedPlan> {
   return planFor({ ...WORKLOAD, seed, tokens }, { hidden: ROW_BYTES / 2 });
 }
 
-function rowsOf(plan: VerifiedPlan, seed: number): Uint8Array[] {
-  return tokenSizes(plan, ROW_BYTES).map((size, rank) => randomRows(seed + rank, size, 'bf16'));
+function rowsOf(plan: VerifiedPlan, seed: number, rowBytes = ROW_BYTES): Uint8Array[] {
+  return tokenSizes(plan, rowBytes).map((size, rank) => randomRows(seed + rank, size, 'bf16'));
 }
 
 /** What the reference receives. */
-async function expectedReceive(plan: VerifiedPlan, rows: Uint8Array[]): Promise<Uint8Array[]> {
+async function expectedReceive(
+  plan: VerifiedPlan,
+  rows: Uint8Array[],
+  rowBytes = ROW_BYTES,
+): Promise<Uint8Array[]> {
   using group = await createGroup({ ranks: RANKS, backend: 'reference' });
   using exchange = await group.prepare(plan);
-  const to = receivedSizes(plan, ROW_BYTES).map((size) => new Uint8Array(size));
-  await exchange.dispatch({ payloads: [{ rowBytes: ROW_BYTES, from: rows, to }] });
+  const to = receivedSizes(plan, rowBytes).map((size) => new Uint8Array(size));
+  await exchange.dispatch({ payloads: [{ rowBytes, from: rows, to }] });
   return to;
 }
 
@@ -203,6 +207,35 @@ const order: GpuCase[] = [
         assertSame(`replay ${i}`, heads(buffers.down(received), wanted), wanted, ROW_BYTES);
         const sums = await expectedCombine(plan, wanted);
         assertSame(`sums of replay ${i}`, heads(buffers.down(combined), sums), sums, ROW_BYTES);
+      }
+    },
+  },
+  {
+    // Its rows are longer than what a work item moves, so that chunks have several flags.
+    name: 'a captured dispatch that is the only exchange of its context replays with another plan',
+    async run() {
+      using gpu = await openGpu(RANKS);
+      const { cuda, buffers } = gpu;
+      const rowBytes = 16_384;
+      const plans = [await smallPlan(16, 32), await smallPlan(17, 32)];
+      const largest = (sizes: (plan: VerifiedPlan, bytes: number) => number[]) =>
+        sizes(plans[0]!, rowBytes).map((size, rank) => Math.max(size, sizes(plans[1]!, rowBytes)[rank]!));
+      using devicePlan = cuda.devicePlan(plans[0]!);
+      const from = buffers.poisoned(largest(tokenSizes));
+      const to = buffers.poisoned(largest(receivedSizes));
+      using graph = cuda.capture(() => {
+        devicePlan.dispatch({ payloads: [rowsPayload(rowBytes, from, to)] });
+      });
+      for (const [i, plan] of plans.entries()) {
+        if (i > 0) devicePlan.upload(plan);
+        const rows = rowsOf(plan, 700 + 10 * i, rowBytes);
+        rows.forEach((bytes, rank) => {
+          cuda.copy(rank, from[rank]!, bytes, bytes.length);
+        });
+        graph.launch();
+        const wanted = await expectedReceive(plan, rows, rowBytes);
+        const found = buffers.down(to).map((bytes, rank) => bytes.subarray(0, wanted[rank]!.length));
+        assertSame(`replay ${i}`, found, wanted, rowBytes);
       }
     },
   },

@@ -52,7 +52,6 @@ const SAMPLES: Record<string, { workload: Workload; options: Omit<PlanOptions, '
   },
 };
 
-export type Sample = keyof typeof SAMPLES;
 export const SAMPLE_NAMES = Object.keys(SAMPLES);
 
 export function samplePlan(planner: Planner, name: string): VerifiedPlan {

@@ -51,7 +51,6 @@ export interface NcclBenchOptions extends ExchangeOptions {
 }
 
 export type NcclBench = NonNullable<Awaited<ReturnType<typeof benchNccl>>>;
-export type NcclCase = NcclBench['cases'][number];
 
 const MIB = 2 ** 20;
 /** The first round connects peers. */

@@ -15,12 +15,12 @@ import traceback
 from pathlib import Path
 
 import torch
+from errors import raised
 from layers import dense_step, forward_backward, leaves, step
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import fusco
 import fusco.torch as ft
-from fusco import FuscoError
 from fusco.testing import assert_plan, audit_combine, audit_dispatch
 from fusco.torch import accelerator
 
@@ -394,14 +394,6 @@ def check_audits(ids, x, rows, weights, combined):
     broken = [each.clone() for each in rows]
     broken[0][0] += 1
     assert not audit_dispatch(ids, broken, x, check=False, experts=EXPERTS).ok
-
-
-def raised(function, *arguments, **options):
-    try:
-        function(*arguments, **options)
-    except FuscoError as error:
-        return error
-    raise AssertionError("nothing was raised")
 
 
 ONE_GPU = (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from errors import raised
 from gpu_cases import (
     BOUND,
     EXPERTS,
@@ -24,7 +25,6 @@ from gpu_cases import (
     host_parts,
     make_step,
     open_shuffle,
-    raised,
     run_case,
     run_layer,
     steady_memory,

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from errors import raised
 from layers import HIDDEN, leaves, make, products, step
 from torch.utils.checkpoint import checkpoint
 
 import fusco
 import fusco.torch as ft
-from fusco import FuscoError
 
 RANK = int(os.environ["RANK"])
 RANKS = int(os.environ["WORLD_SIZE"])
@@ -187,14 +187,6 @@ def fsdp(directory):
     for (name, ours), theirs in zip(sharded.named_parameters(), whole.parameters(), strict=True):
         # FSDP averages over the ranks.
         torch.testing.assert_close(RANKS * ours.grad.full_tensor(), theirs.grad, msg=name)
-
-
-def raised(function, *arguments, **options):
-    try:
-        function(*arguments, **options)
-    except FuscoError as error:
-        return error
-    raise AssertionError("nothing was raised")
 
 
 def late(directory):

@@ -75,11 +75,24 @@ def test_verdict_is_open_until_all_numbers_of_ranks_have_run(runs: dict[int, tra
     assert train_moe.compare({names[0]: runs[1]}, names)["sameLosses"] is None
     assert train_moe.compare(ended, names)["sameLosses"] is True
     other = replace(runs[4], losses=[*runs[4].losses[:-1], 0.0], weights="other")
-    found = train_moe.compare({**ended, names[2]: other, "unsharded": runs[1]}, names)
+    rotated = {"unsharded, rotated by 2": runs[1]}
+    found = train_moe.compare({**ended, names[2]: other, "unsharded": runs[1], **rotated}, names)
     assert (found["sameLosses"], found["sameWeights"]) == (False, False)
     assert found["toUnsharded"] == {"firstStep": None, "largest": 0, "lastQuarter": 0} and found["sameCurve"]
+    assert train_moe.compare({**ended, "unsharded": runs[1]}, names)["sameCurve"] is None
     higher = replace(runs[1], losses=[1.02 * loss for loss in runs[1].losses])
-    assert train_moe.compare({**ended, "unsharded": higher}, names)["sameCurve"] is False
+    assert train_moe.compare({**ended, "unsharded": higher, **rotated}, names)["sameCurve"] is False
+
+
+def test_curve_may_be_as_far_from_unsharded_runs_as_these_are_from_one_another() -> None:
+    def curve(last: float) -> train_moe.Run:
+        return train_moe.Run([5.0] * 75 + [last] * 25, "", 1.0)
+
+    unsharded, rotated = curve(2.0), [curve(2.01), curve(1.99)]
+    assert train_moe.is_same_curve(curve(2.05), unsharded, rotated)
+    assert not train_moe.is_same_curve(curve(2.07), unsharded, rotated)
+    early = train_moe.Run([5.001, *unsharded.losses[1:]], "", 1.0)
+    assert not train_moe.is_same_curve(early, unsharded, rotated)
 
 
 def test_sequences_depend_on_the_step_alone() -> None:

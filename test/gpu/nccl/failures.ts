@@ -92,7 +92,7 @@ async function open(session: Session): Promise<Group> {
  * One rank stalls while the others have enqueued an exchange and make no other call than check, which names the rank.
  * Memory is not freed: the context does it, after the group.
  */
-async function onlyCheck(session: Session): Promise<void> {
+async function onlyCheck(session: Session, opened: () => void): Promise<void> {
   const { devices } = cudaDevices();
   using cuda = openCuda(1, [session.localRank % devices.length]);
   await using group = await createGroup({ backend: 'nccl', nccl: { session }, cuda });
@@ -105,6 +105,7 @@ async function onlyCheck(session: Session): Promise<void> {
   await dispatch();
   cuda.synchronize();
   await group.check();
+  opened();
   if (session.rank === ODD) sleepSynchronously(DEADLINE_MS + STALL_MS);
   const { enqueued } = await dispatch();
   if (enqueued !== true) throw new Error('the dispatch was not enqueued');
@@ -117,12 +118,14 @@ async function onlyCheck(session: Session): Promise<void> {
   }
 }
 
-async function misbehave(scenario: Scenario, session: Session): Promise<void> {
+/** `opened` is called when the rank has a group, which takes long where several processes start at the same time. */
+async function misbehave(scenario: Scenario, session: Session, opened: () => void): Promise<void> {
   const isOdd = session.rank === ODD;
   const die = () => process.kill(process.pid, 'SIGKILL');
   if (scenario === 'killed before the group' && isOdd) die();
-  if (scenario === 'stalls while others only check') return onlyCheck(session);
+  if (scenario === 'stalls while others only check') return onlyCheck(session, opened);
   const group = await open(session);
+  opened();
   try {
     if (scenario === 'other plan') {
       const workload = { ...WORKLOAD, seed: 1, tokens: isOdd ? 9 : 8, topk: 2 };
@@ -161,10 +164,12 @@ async function runRank(scenario: Scenario): Promise<Finding> {
     return { rank, seconds: (performance.now() - start) / 1000, freeBytes };
   }
   const session = await connect();
-  const start = performance.now();
+  let start = performance.now();
   let caught: { code?: string; message?: string } = {};
   try {
-    await misbehave(scenario, session);
+    await misbehave(scenario, session, () => {
+      start = performance.now();
+    });
   } catch (error) {
     caught = error as { code?: string; message?: string };
   }
