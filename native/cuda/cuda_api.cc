@@ -285,11 +285,13 @@ fusco_status fusco_cuda_capture_begin(fusco_cuda_context *context, fusco_error *
 
 fusco_status fusco_cuda_capture_end(fusco_cuda_context *context, fusco_cuda_graph **graph,
                                     fusco_error *error) {
-  return inTurn(context, graph != nullptr, error, [&](CudaContext &c) {
+  // A capture that did not end would keep the stream from everything else.
+  return fusco::cuda::evenIfFailed(context, graph != nullptr, error, [&](CudaContext &c) {
     if (c.capturing == nullptr) throw Failure(FUSCO_E_OPTION, "no capture is under way");
     std::unique_ptr<Graph> captured(c.capturing);
     c.capturing = nullptr;
     captured->end();
+    c.checkAlive();
     *graph = new fusco_cuda_graph{std::move(captured), context->shared};
   });
 }

@@ -65,6 +65,7 @@ std::unique_ptr<Graph> Graph::begin(const std::shared_ptr<CudaContext> &context)
   fork.create(context->deviceOf(0), Timing::off);
   const cudaStream_t origin = context->stream(0);
   context->check(cudaStreamBeginCapture(origin, cudaStreamCaptureModeThreadLocal), "beginning a capture");
+  graph->isCapturing_ = true;
   // The other streams join the capture by waiting for an event of it.
   context->check(cudaEventRecord(fork.get(), origin), "forking a capture");
   for (uint32_t rank = 1; rank < context->ranks(); rank++) {
@@ -82,6 +83,7 @@ void Graph::end() {
     context_->check(cudaStreamWaitEvent(origin, joins_[rank].get(), 0), "joining a capture");
   }
   cudaGraph_t graph = nullptr;
+  isCapturing_ = false;
   context_->check(cudaStreamEndCapture(origin, &graph), "ending a capture");
   const cudaError_t error = cudaGraphInstantiate(&exec_, graph, 0);
   cudaGraphDestroy(graph);
@@ -103,6 +105,12 @@ void Graph::launch() {
 }
 
 Graph::~Graph() {
+  if (isCapturing_) {
+    const OnDevice here(context_->deviceOf(0));
+    cudaGraph_t graph = nullptr;
+    if (cudaStreamEndCapture(context_->stream(0), &graph) == cudaSuccess) cudaGraphDestroy(graph);
+    (void)cudaGetLastError();
+  }
   if (exec_ == nullptr) return;
   cudaGraphExecDestroy(exec_);
 }

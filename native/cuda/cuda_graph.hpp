@@ -61,6 +61,7 @@ class Graph {
   std::deque<CapturedCall> calls_;
   std::vector<std::shared_ptr<const void>> kept_;
   std::vector<Event> joins_;  // [ranks + 1]
+  bool isCapturing_ = false;
   cudaGraphExec_t exec_ = nullptr;
 };
 

@@ -46,10 +46,4 @@ class GlobalPeers {
   uint32_t from_;
 };
 
-// Where kernels are waited for between passes, so that these need not wait.
-struct NoEdges {
-  __device__ bool begin() const { return true; }
-  __device__ bool end() const { return true; }
-};
-
 }  // namespace fusco::cuda

@@ -2,8 +2,8 @@
 //
 // Memory ordering. A sender completes its stores, then stores a flag with `release` at system scope. A
 // receiver loads the flag with `acquire` at system scope, then loads the rows. Bulk stores of the TMA unit
-// are complete after bulkWait<0>() of the issuing thread. Bulk loads that follow an acquire need
-// asyncProxyFence().
+// are complete after tmaWait() of the issuing thread. Bulk loads that follow an acquire need
+// tmaAcquireFence().
 //
 // Flags hold the epoch of the call and only grow, so they are never reset: a flag is set once the difference
 // to the epoch, as a signed number, is not negative. The epoch is in device memory and the last block of a

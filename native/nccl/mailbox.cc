@@ -24,6 +24,7 @@ namespace {
 
 constexpr uint64_t made = 0x4452414f42435346;  // "FSCBOARD"
 constexpr uint32_t places = 2;
+constexpr uint32_t hasFailedBit = 1u << 31;
 
 // The namespace in which this process has its number; 0: unknown.
 ino_t ownNamespace() {
@@ -48,8 +49,8 @@ struct Mailbox::Head {
   std::atomic<uint64_t> made;
   std::atomic<uint32_t> attached;
   std::atomic<uint32_t> left;
-  std::atomic<uint32_t> news;  // counts announcements and failures
-  std::atomic<uint32_t> failed[maxMailboxRanks];
+  std::atomic<uint32_t> news;                     // counts announcements and failures
+  std::atomic<uint32_t> failed[maxMailboxRanks];  // hasFailedBit | the culprit's rank + 1, or 0
   std::atomic<uint32_t> hasLeft[maxMailboxRanks];
   pid_t process[maxMailboxRanks];  // written before `attached`
   ino_t namespaceOf[maxMailboxRanks];
@@ -162,12 +163,16 @@ void Mailbox::leave() {
 
 bool Mailbox::haveAllLeft() const { return head_->left.load() >= neighbors_; }
 
-void Mailbox::fail() {
-  head_->failed[self_].store(1);
+void Mailbox::fail(int32_t culprit) {
+  head_->failed[self_].store(hasFailedBit | static_cast<uint32_t>(culprit + 1));
   ring();
 }
 
 bool Mailbox::hasFailed(uint32_t neighbor) const { return head_->failed[neighbor].load() != 0; }
+
+int32_t Mailbox::culpritOf(uint32_t neighbor) const {
+  return static_cast<int32_t>(head_->failed[neighbor].load() & ~hasFailedBit) - 1;
+}
 
 bool Mailbox::isGone(uint32_t neighbor) const {
   const ino_t space = head_->namespaceOf[self_];

@@ -87,9 +87,12 @@ class Mailbox {
   void leave();
   bool haveAllLeft() const;
 
-  // Tells the neighbors that this rank failed, so that they do not wait for their deadlines.
-  void fail();
+  // Tells the neighbors that this rank failed, so that they do not wait for their deadlines. `culprit` is the
+  // rank that its error names, or -1.
+  void fail(int32_t culprit);
   bool hasFailed(uint32_t neighbor) const;
+  // The rank that the error of a neighbor names, which has failed; -1: none.
+  int32_t culpritOf(uint32_t neighbor) const;
   // Whether the process of a neighbor has ended without leaving. False where that cannot be seen: in another
   // namespace of processes.
   bool isGone(uint32_t neighbor) const;

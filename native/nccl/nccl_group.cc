@@ -18,6 +18,8 @@ constexpr uint64_t spinNs = 500000;
 constexpr useconds_t napUs = 20;
 // What closing a communicator may take before it is aborted.
 constexpr uint64_t closingNs = 2000000000;
+// Memory of plans that are gone, kept for the next ones.
+constexpr size_t maxFreeTables = 4;
 
 std::shared_ptr<cuda::CudaContext> contextOf(const fusco_nccl_group_desc &desc) {
   if (desc.context == nullptr || desc.context->shared->ranks() != 1) {
@@ -46,17 +48,18 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
 }  // namespace
 
 Arena::~Arena() {
-  // Not even nothing may be freed while a stream is captured.
   if (memory_ == nullptr) return;
   const OnDevice here(context_.deviceOf(0));
+  const cuda::RelaxedCapture relaxed;
   free();
   (void)cudaGetLastError();
 }
 
 cudaError_t Arena::free() { return isPinned_ ? cudaFreeHost(memory_) : cudaFree(memory_); }
 
-uint8_t *Arena::atLeast(uint64_t bytes) {
+uint8_t *Arena::atLeast(uint64_t bytes, uint64_t spare) {
   if (bytes <= bytes_) return memory_;
+  bytes += spare;
   const std::lock_guard<std::mutex> lock(context_.mutex);
   const OnDevice here(context_.deviceOf(0));
   context_.check(free(), "freeing rows of the wire");
@@ -80,6 +83,19 @@ Group::Group(const fusco_nccl_group_desc &desc, Closed)
   for (uint32_t i = 0; i < static_cast<uint32_t>(Use::count); i++) {
     arenas_.push_back(std::make_unique<Arena>(*context_, i >= static_cast<uint32_t>(Use::told)));
   }
+}
+
+std::unique_ptr<Arena> Group::takeTables() {
+  const std::lock_guard<std::mutex> lock(freeTablesMutex_);
+  if (freeTables_.empty()) return std::make_unique<Arena>(*context_);
+  std::unique_ptr<Arena> tables = std::move(freeTables_.back());
+  freeTables_.pop_back();
+  return tables;
+}
+
+void Group::keepTables(std::unique_ptr<Arena> tables) {
+  const std::lock_guard<std::mutex> lock(freeTablesMutex_);
+  if (freeTables_.size() < maxFreeTables) freeTables_.push_back(std::move(tables));
 }
 
 Group::Group(const fusco_nccl_group_desc &desc) : Group(desc, Closed{}) {
@@ -132,7 +148,6 @@ Group::~Group() {
   // After a failure kernels and NCCL's operations end by themselves.
   closeComm();
   synchronize();
-  cudaStreamSynchronize(context_->stream(0));
   for (const cudaStream_t stream : streams_) {
     if (stream != nullptr) cudaStreamDestroy(stream);
   }
@@ -154,6 +169,18 @@ void Group::synchronize() noexcept {
   for (const cudaStream_t stream : streams_) {
     if (stream != nullptr) cudaStreamSynchronize(stream);
   }
+  // The caller's stream is not waited for itself: another thread may be capturing it.
+  cudaEventSynchronize(lastCall_.get());
+  const cudaStream_t stream = context_->stream(0);
+  {
+    // The context begins no capture meanwhile.
+    const std::lock_guard<std::mutex> lock(context_->mutex);
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    const bool isKnown = cudaStreamIsCapturing(stream, &status) == cudaSuccess;
+    if (isKnown && status == cudaStreamCaptureStatusNone) cudaEventRecord(drained_.get(), stream);
+  }
+  cudaEventSynchronize(drained_.get());
+  (void)cudaGetLastError();
 }
 
 // The wire has the highest priority: a round that waits for an SM keeps its peers waiting as well.
@@ -165,6 +192,7 @@ void Group::openStreams() {
     const int priority = &stream == &streams_[1] ? greatest : least;
     must(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, priority), "creating a stream");
   }
+  for (cuda::Event *event : {&lastCall_, &drained_}) event->create(device(), cuda::Timing::off);
 }
 
 void Group::closeComm() noexcept {
@@ -201,7 +229,7 @@ void Group::fail(const Failure &failure) noexcept {
   broken_ = true;
   brokenBy_ = failure.error;
   endWaits();
-  if (mailbox_ != nullptr) mailbox_->fail();
+  if (mailbox_ != nullptr) mailbox_->fail(failure.error.rank);
   const OnDevice here(device());
   closeComm();
 }
@@ -226,11 +254,14 @@ void Group::check() const {
         .atRank(neighbors_.rankAt[other]);
   }
   if (code == cuda::failureAborted) {
+    const std::string what = "exchange " + std::to_string(failure.epoch);
     for (uint32_t i = 0; i < neighbors_.count(); i++) {
-      if (i == neighbors_.self || !(mailbox_->hasFailed(i) || mailbox_->isGone(i))) continue;
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "exchange %u: rank %u %s", failure.epoch, neighbors_.rankAt[i],
-                    mailbox_->isGone(i) ? "has ended" : "has given up")
-          .atRank(neighbors_.rankAt[i]);
+      if (i == neighbors_.self) continue;
+      if (mailbox_->isGone(i)) {
+        throw Failure(FUSCO_E_PEER_TIMEOUT, "%s: rank %u has ended", what.c_str(), neighbors_.rankAt[i])
+            .atRank(neighbors_.rankAt[i]);
+      }
+      if (mailbox_->hasFailed(i)) throw givenUp(what, i);
     }
     throw Failure(FUSCO_E_PEER_TIMEOUT, "%.200s", broken_ ? brokenBy_.message : abortedWhy_);
   }
@@ -241,6 +272,18 @@ void Group::check() const {
   throw Failure(FUSCO_E_PEER_TIMEOUT, "%s did not take part in exchange %u within %llu ms",
                 listed("rank", late).c_str(), failure.epoch, deadlineNs_ / 1000000)
       .atRank(late.front());
+}
+
+Failure Group::givenUp(const std::string &what, uint32_t neighbor) const {
+  const uint32_t rank = neighbors_.rankAt[neighbor];
+  const int32_t culprit = mailbox_->culpritOf(neighbor);
+  if (culprit < 0 || culprit == static_cast<int32_t>(neighbors_.rank) ||
+      culprit == static_cast<int32_t>(rank)) {
+    return Failure(FUSCO_E_PEER_TIMEOUT, "%s: rank %u has given up", what.c_str(), rank).atRank(rank);
+  }
+  return Failure(FUSCO_E_PEER_TIMEOUT, "%s: rank %u has given up because of rank %d", what.c_str(), rank,
+                 culprit)
+      .atRank(static_cast<uint32_t>(culprit));
 }
 
 void Group::abort(const char *why) noexcept {
@@ -262,11 +305,8 @@ void Group::wait(const char *what, const std::function<bool()> &ready) {
     }
     const uint64_t now = monotonicNs();
     for (uint32_t i = 0; mailbox_ != nullptr && i < neighbors_.count(); i++) {
-      if (i != neighbors_.self && mailbox_->hasFailed(i)) {
-        throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: rank %u has given up", callNumber_, what,
-                      neighbors_.rankAt[i])
-            .atRank(neighbors_.rankAt[i]);
-      }
+      if (i == neighbors_.self || !mailbox_->hasFailed(i)) continue;
+      throw givenUp("call " + std::to_string(callNumber_) + ", " + what, i);
     }
     if (now >= until_) {
       throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: not done after %llu ms", callNumber_, what,

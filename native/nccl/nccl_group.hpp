@@ -5,6 +5,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -28,9 +29,9 @@ class Arena {
   Arena(const Arena &) = delete;
   Arena &operator=(const Arena &) = delete;
 
-  // At least `bytes` bytes, valid until a larger size is asked for. Nothing that uses the memory may be in
-  // flight.
-  uint8_t *atLeast(uint64_t bytes);
+  // At least `bytes` bytes, valid until a larger size is asked for; where they have to be allocated, `spare`
+  // more. Nothing that uses the memory may be in flight.
+  uint8_t *atLeast(uint64_t bytes, uint64_t spare = 0);
 
  private:
   cudaError_t free();
@@ -81,6 +82,11 @@ class Group {
   uint32_t device() const { return context_->deviceOf(0); }
   const cuda::DeviceLimits &limits() const { return context_->groups().front().limits; }
   Arena &arena(Use use) { return *arenas_[static_cast<uint32_t>(use)]; }
+  // Device memory for the tables of a plan: that of a plan that is gone, if there is one, because allocating
+  // and freeing would wait for the device. From any thread.
+  std::unique_ptr<Arena> takeTables();
+  // Nothing that uses the memory may be in flight.
+  void keepTables(std::unique_ptr<Arena> tables);
   // The group's CUDA streams: packing; NCCL; what follows NCCL; and rows that go directly to neighbors.
   cudaStream_t packStream() const { return streams_[0]; }
   cudaStream_t wireStream() const { return streams_[1]; }
@@ -101,9 +107,10 @@ class Group {
   // Blocks the thread until `ready()`. `what` says in errors what was waited for.
   void wait(const char *what, const std::function<bool()> &ready);
   void waitFor(cudaEvent_t event, const char *what);
-  // Throws the error of a CUDA call.
-  // Waits for all four streams, without a deadline.
+  // Waits, without a deadline, for all four streams, the last call, and the caller's stream, unless that is
+  // captured.
   void synchronize() noexcept;
+  // Throws the error of a CUDA call.
   void must(cudaError_t error, const char *what);
   void record(const cuda::Event &event, cudaStream_t stream);
   // What is enqueued on `stream` from now on waits for the event's last record.
@@ -178,6 +185,9 @@ class Group {
   void closeComm() noexcept;
   // Ends the waits of kernels.
   void endWaits() noexcept;
+  // The error of a wait, named `what`, that a neighbor ended by failing. It names the rank that the
+  // neighbor's error names, unless that is this one.
+  Failure givenUp(const std::string &what, uint32_t neighbor) const;
 
   const Library &library_;
   std::shared_ptr<cuda::CudaContext> context_;
@@ -201,8 +211,11 @@ class Group {
   cudaStream_t lastStream_ = nullptr;
   bool isStreamUsed_ = false;
   cuda::Event lastCall_;
+  cuda::Event drained_;  // recorded by synchronize()
   cudaStream_t streams_[4] = {};
   std::vector<std::unique_ptr<Arena>> arenas_;
+  std::vector<std::unique_ptr<Arena>> freeTables_;
+  std::mutex freeTablesMutex_;
   // Flags that neighbors write into this rank's memory: [edge][neighbors], and where theirs are.
   static constexpr uint64_t flagsBytes = 2 * maxNeighbors * sizeof(uint64_t);
   uint64_t *flags_ = nullptr;

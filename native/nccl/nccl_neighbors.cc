@@ -91,7 +91,6 @@ void Group::followStream(cudaStream_t stream) {
 void Group::leaveStream(cudaStream_t stream) {
   // The order of a graph's launches is the caller's.
   if (isCapturing(stream)) return;
-  if (lastCall_.get() == nullptr) lastCall_.create(device(), cuda::Timing::off);
   record(lastCall_, stream);
   lastStream_ = stream;
   isStreamUsed_ = true;

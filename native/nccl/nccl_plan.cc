@@ -56,7 +56,7 @@ Plan::Plan(std::shared_ptr<Group> group, const fusco_nccl_call &call, const fusc
       rowsOut_(group_->neighbors(), tables_.rowSend, tables_.rowReceive,
                ruleOf(*group_, desc, desc.max_forwarded), 1),
       rowsBack_(rowsOut_.reversed()),
-      memory_(group_->context()) {
+      memory_(group_->takeTables()) {
   tables_.sizes.context = group_->context().host;
   const OnDevice here(group_->device());
   group_->enter(call);
@@ -80,7 +80,6 @@ Plan::Plan(std::shared_ptr<Group> group, const DeviceMadePlan &made)
       maxTokens_(made.maxTokens),
       allTokens_(made.allTokens),
       mostLandingRows_(made.mostLandingRows),
-      memory_(group_->context()),
       memoryBytes_(made.bytes) {
   device_.direct = made.memory.tables;
   device_.barrier = made.memory.barrier;
@@ -88,11 +87,10 @@ Plan::Plan(std::shared_ptr<Group> group, const DeviceMadePlan &made)
 }
 
 Plan::~Plan() {
-  // The memory is the caller's, who may be capturing.
-  if (tables_.isMadeOnDevice) return;
+  if (memory_ == nullptr) return;
   const OnDevice here(group_->device());
   group_->synchronize();
-  cudaStreamSynchronize(group_->context().stream(0));
+  group_->keepTables(std::move(memory_));
 }
 
 namespace {
@@ -311,7 +309,8 @@ void Plan::upload() {
   const uint64_t onePassStart = alignSegment(uploaded);
   const cuda::OnePassLayout layout(part.tokens, remoteTokens_, sizes().topk, 1);
   if (isOnePass()) memoryBytes_ = onePassStart + layout.bytes;
-  uint8_t *memory = memory_.atLeast(memoryBytes_);
+  // The next plan that gets the memory may be a little larger.
+  uint8_t *memory = memory_->atLeast(memoryBytes_, memoryBytes_ / 4);
   uint8_t *bytes = group_->arena(Use::tables).atLeast(uploaded);
   uint64_t at = 0;
   forEachTable([&](const auto &values, auto &table) {

@@ -153,7 +153,7 @@ class Plan {
   uint64_t rowsOnce_ = 0;
   uint64_t remoteTokens_ = 0;
   WireTables device_;
-  Arena memory_;  // of device_
+  std::unique_ptr<Arena> memory_;  // of device_; null: the plan buffer's
   uint64_t memoryBytes_ = 0;
 };
 

@@ -68,7 +68,6 @@ std::vector<uint32_t> ownersOf(const fusco_nccl_plan_desc &desc, uint32_t ranks)
 
 RankTables::RankTables(const fusco_plan &planSizes, const Neighbors &neighbors)
     : sizes(planSizes),
-      isMadeOnDevice(true),
       entrySend(neighbors.ranks),
       entryReceive(neighbors.ranks),
       rowSend(neighbors.ranks),

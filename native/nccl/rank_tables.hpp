@@ -107,7 +107,6 @@ class RankTables : public UploadedTables {
 
   // The local rank's sizes as a plan of one rank, for the checks that all backends share.
   fusco_plan sizes;
-  bool isMadeOnDevice = false;
   bool forwards = false;  // rows for other nodes go to forwarders
   // Whether forwarders add rows in a combine and return partial sums; otherwise every row returns.
   bool returnsPartials() const { return forwards && sizes.tree != Tree::none; }

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { cudaDevices } from '../../executor/backends/cuda/context.ts';
 import { type CaseResult, runApart, tellResult } from './apart.ts';
 import { gpuCases } from './cases.ts';
-import { missingGpu } from './support.ts';
+import { firstError, missingGpu } from './support.ts';
 
 /** A case that takes longer hangs. */
 const MOST_CASE_S = 90;
@@ -32,7 +32,8 @@ async function runCases(only: readonly string[], file: string, first: number): P
     try {
       await run();
       tell('');
-    } catch (thrown) {
+    } catch (last) {
+      const thrown = firstError(last);
       tell(thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown));
       // The GPU may be unusable, or its kernels may still wait for one another.
       if (!(thrown instanceof AssertionError)) process.kill(process.pid, 'SIGKILL');

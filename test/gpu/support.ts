@@ -170,6 +170,15 @@ export function rejection(work: Promise<unknown>): Promise<string> {
   return work.then(() => NOTHING_THROWN, codeOfError);
 }
 
+/** What was thrown first, where a disposal behind it threw as well. */
+export function firstError(thrown: unknown): unknown {
+  let first = thrown;
+  while (first instanceof Error && first.name === 'SuppressedError') {
+    first = (first as SuppressedError).suppressed;
+  }
+  return first;
+}
+
 /** Fails with the place of the first byte that differs. */
 export function assertSame(
   what: string,

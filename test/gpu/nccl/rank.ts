@@ -10,6 +10,7 @@ import { createGroup } from '../../../executor/group.ts';
 import { connect } from '../../../executor/rendezvous/session.ts';
 import { chosenCases } from '../chosen.ts';
 import { crowdedRankCases } from '../crowded.ts';
+import { firstError } from '../support.ts';
 import { deviceCases, exchangeCases, planningCases, recordCases, refusalCases, sumCases } from './cases.ts';
 import { deviceExchangeCases } from './deviceExchanges.ts';
 import { extremeRankCases } from './extremes.ts';
@@ -61,7 +62,8 @@ for (const { name, run } of cases) {
   try {
     await run(group);
     times.push({ name, seconds: (performance.now() - start) / 1000 });
-  } catch (error) {
+  } catch (thrown) {
+    const error = firstError(thrown);
     failed++;
     process.stdout.write(
       `FAILED ${name}\n  ${String((error as Error).stack)
