@@ -67,8 +67,8 @@ export class Arena {
   /** Address of a block of `length` words: the given words, by their number, and zeros elsewhere. */
   block(length: number, words: Readonly<Record<number, number>>): Addr<'block'> {
     const at = this.array('block', length);
-    const block = this.u32(at, length).fill(0);
-    for (const [word, value] of Object.entries(words)) block[Number(word)] = value;
+    const block = this.u32(at, length);
+    for (let word = 0; word < length; word++) block[word] = words[word] ?? 0;
     return at;
   }
 

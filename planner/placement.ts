@@ -144,7 +144,16 @@ export function makePlacement(experts: number, ranks: number, map?: PlacementMap
   return { experts, ranks, instances, rankFirst, instanceRank, instanceExpert, map: stored };
 }
 
-export function instancesByExpert({ experts, instances, instanceExpert }: Placement): ExpertInstances {
+/** Every rank of a plan asks for these. */
+const madeByExpert = new WeakMap<Placement, ExpertInstances>();
+
+export function instancesByExpert(placement: Placement): ExpertInstances {
+  let made = madeByExpert.get(placement);
+  if (made === undefined) madeByExpert.set(placement, (made = sortByExpert(placement)));
+  return made;
+}
+
+function sortByExpert({ experts, instances, instanceExpert }: Placement): ExpertInstances {
   const first = new Uint32Array(experts + 1);
   for (const expert of instanceExpert) first[expert + 1]!++;
   for (let expert = 0; expert < experts; expert++) first[expert + 1]! += first[expert]!;
