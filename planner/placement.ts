@@ -144,9 +144,10 @@ export function makePlacement(experts: number, ranks: number, map?: PlacementMap
   return { experts, ranks, instances, rankFirst, instanceRank, instanceExpert, map: stored };
 }
 
-/** Every rank of a plan asks for these. */
+/** Of each placement, because every rank of a plan asks for them. Nobody changes them. */
 const madeByExpert = new WeakMap<Placement, ExpertInstances>();
 
+/** The same arrays for each call with one placement. */
 export function instancesByExpert(placement: Placement): ExpertInstances {
   let made = madeByExpert.get(placement);
   if (made === undefined) madeByExpert.set(placement, (made = sortByExpert(placement)));

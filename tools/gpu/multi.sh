@@ -4,7 +4,7 @@
 #
 #   tools/gpu/multi.sh [RESULTS [FOLDER]]        default ./gpu-results and .carry
 #
-# It ends after FUSCO_GPU_SECONDS, default 500: the steps that are left fail.
+# It ends after FUSCO_GPU_SECONDS, default 1200: the steps that are left fail.
 #
 # Exit 0: everything passed; 1: a test failed. Figures are not judged here.
 set -u
@@ -13,7 +13,7 @@ mkdir -p "${1:-gpu-results}"
 results=$(cd "${1:-gpu-results}" && pwd)
 carry=$(cd "${2:-.carry}" && pwd)
 # shellcheck disable=SC2034
-limit_s=${FUSCO_GPU_SECONDS:-500}
+limit_s=${FUSCO_GPU_SECONDS:-1200}
 export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1
 . tools/gpu/build.sh
 build_new
