@@ -197,7 +197,7 @@ OnePassShape gradientShape(const OnePassCase &c) {
   // Few SMs have no time for the flags of small chunks.
   const bool isWide = isSmallBatch(c) || c.sms >= 100;
   shape.chunkTokens = fittingChunk(c, isWide ? 1 : moveChunk(c.sms));
-  shape.lag = isSmallBatch(c) ? 0 : (isWide ? 384 : 512) / shape.chunkTokens;
+  shape.lag = isSmallBatch(c) ? 0 : (isWide ? 768 : 512) / shape.chunkTokens;
   return shape;
 }
 

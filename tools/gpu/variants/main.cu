@@ -240,11 +240,11 @@ bool runMedium(Runner &runner, const Rank &rank, uint32_t ranks) {
   const std::vector<Shape> few = {
       {24, 16, 0, 16}, {24, 16, 0, 18}, {24, 16, 0, 14}, {24, 8, 0, 16}};
   bool isGood = runner.run("combine 4096, 24 SMs", sums(rank, few), false);
-  const std::vector<Shape> wide = {{132, 1, 384, 0},
+  const std::vector<Shape> wide = {{132, 1, 768, 0},
                                    {132, 1, 512, 0},
-                                   {132, 1, 768, 0},
-                                   {132, 1, 256, 0},
-                                   {132, 2, 768, 0}};
+                                   {132, 1, 1024, 0},
+                                   {132, 1, 1536, 0},
+                                   {132, 1, 384, 0}};
   isGood = runner.run("combine gradient 4096", gradients(rank, wide), false) &&
            isGood;
   std::vector<Shape> combines = {
