@@ -157,20 +157,20 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
   if (!isOnePass()) returned.assign(entries, {0, -1});
   entryOrder.assign(sentRows, 0);
   uint32_t beyondBound = 0;
-  shard.readEntries(part, [&](const KeptEntry &entry) {
-    const uint32_t inRun = runs.next(entry);
-    const uint32_t peer = owner[entry.instance];
-    if (entry.slot >= maxRecvRows_) {
+  shard.readEntries(part, [&](size_t number, uint32_t instance, uint32_t slot) {
+    const uint32_t inRun = runs.next(rank, number, instance, slot);
+    const uint32_t peer = owner[instance];
+    if (slot >= maxRecvRows_) {
       beyondBound++;
     } else if (isDirect(peer)) {
       const auto neighbor = static_cast<uint32_t>(neighbors_.indexOf[peer]);
-      direct[entry.number] = {neighbor, static_cast<int32_t>(entry.slot)};
-      if (!isOnePass()) returned[entry.number] = direct[entry.number];
-      reach[neighbor] = std::max(reach[neighbor], entry.slot + 1);
+      direct[number] = {neighbor, static_cast<int32_t>(slot)};
+      if (!isOnePass()) returned[number] = direct[number];
+      reach[neighbor] = std::max(reach[neighbor], slot + 1);
     } else {
-      const uint64_t at = sendFirst[entry.instance] + inRun;
-      entryOrder[at] = static_cast<uint32_t>(entry.number);
-      returned[entry.number] = {landingPeer, static_cast<int32_t>(at)};
+      const uint64_t at = sendFirst[instance] + inRun;
+      entryOrder[at] = static_cast<uint32_t>(number);
+      returned[number] = {landingPeer, static_cast<int32_t>(at)};
     }
     return peer;
   });
