@@ -4,20 +4,11 @@
 
 namespace fusco {
 
-Failure badEntry(fusco_status status, const char *what, const KeptEntry &entry) {
+Failure badEntry(fusco_status status, const char *what, const Entry &entry) {
   return Failure(status, "entry %llu of rank %u, instance %u slot %d, %s", entry.number, entry.rank,
                  entry.instance, static_cast<int32_t>(entry.slot), what)
       .atRank(entry.rank)
       .at("/ranks/%u/entries/%llu", entry.rank, entry.number);
-}
-
-uint32_t SendRuns::next(const KeptEntry &entry) {
-  const RowRange &run = runs_[entry.instance];
-  uint32_t &sent = sent_[entry.instance];
-  if (sent >= run.rows || entry.slot != run.first + sent) {
-    throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "is not the next row of its run", entry);
-  }
-  return sent++;
 }
 
 void SendRuns::checkAllSent(uint32_t rank) const {
@@ -58,7 +49,7 @@ std::vector<RowRange> CheckedShard::readBlocks(uint64_t firstInstance, RankPlan 
   return blocks;
 }
 
-void CheckedShard::countOther(const KeptEntry &entry, EntryCounts &counts) const {
+void CheckedShard::countOther(const Entry &entry, EntryCounts &counts) const {
   const uint32_t instances = word(FUSCO_W_INSTANCES);
   const auto slot = static_cast<int32_t>(entry.slot);
   if (slot >= 0) throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "names no instance", entry);

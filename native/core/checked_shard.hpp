@@ -26,16 +26,16 @@ struct RankPlan {
   std::vector<RowRange> padding;  // of the receive buffer, ascending
 };
 
-// An entry that has a slot, before the slot is proven.
-struct KeptEntry {
-  uint32_t rank;      // its source
-  size_t number;      // token * topk + k
-  uint32_t instance;  // < the plan's instances
+// An entry, for errors.
+struct Entry {
+  uint32_t rank;  // its source
+  size_t number;  // token * topk + k
+  uint32_t instance;
   uint32_t slot;
 };
 
 // `what` completes "entry … of rank …, instance … slot …, ".
-Failure badEntry(fusco_status status, const char *what, const KeptEntry &entry);
+Failure badEntry(fusco_status status, const char *what, const Entry &entry);
 
 // The rows that one rank sends to each instance, from S_SEND_ROW and S_SEND_ROWS. They prove entries by one
 // shard alone: an entry's slot is the next row of its run, so that no two entries of this rank share a slot.
@@ -44,9 +44,17 @@ class SendRuns {
   explicit SendRuns(std::vector<RowRange> runs) : runs_(std::move(runs)), sent_(runs_.size(), 0) {}
 
   const RowRange &of(uint32_t instance) const { return runs_[instance]; }
-  // Returns the position of the entry in its run; to be called for all kept entries in ascending order.
-  // Throws E_SEGMENT_BOUNDS.
-  uint32_t next(const KeptEntry &entry);
+  // Returns the position of an entry of `rank` in its run; to be called for all kept entries in ascending
+  // order. Throws E_SEGMENT_BOUNDS.
+  uint32_t next(uint32_t rank, size_t number, uint32_t instance, uint32_t slot) {
+    const RowRange &run = runs_[instance];
+    uint32_t &sent = sent_[instance];
+    if (sent >= run.rows || slot != run.first + sent) {
+      throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "is not the next row of its run",
+                     {rank, number, instance, slot});
+    }
+    return sent++;
+  }
   // Throws E_SHARD_HEAD unless every row of every run had its entry.
   void checkAllSent(uint32_t rank) const;
 
@@ -82,22 +90,27 @@ class CheckedShard : private ShardReader {
   // `firstInstance`, or E_SEGMENT_BOUNDS.
   std::vector<RowRange> readBlocks(uint64_t firstInstance, RankPlan &part) const;
 
-  // Fills places and kept of `part`. `ownerOf(const KeptEntry &)` proves the slot of each kept entry, in
-  // ascending order, and returns the rank that hosts its instance. Throws E_ENTRY, E_SEGMENT_BOUNDS, or
-  // E_SHARD_HEAD where the counts are not those of the head.
+  // Fills places and kept of `part`. `ownerOf(number, instance, slot)` proves the slot of each kept entry, in
+  // ascending order, and returns the rank that hosts its instance. The instance is one of the plan's. Throws
+  // E_ENTRY, E_SEGMENT_BOUNDS, or E_SHARD_HEAD where the counts are not those of the head.
   template <class Owner>
   void readEntries(RankPlan &part, Owner ownerOf) const {
     const auto slots = section<int32_t>(FUSCO_S_ENTRY_SLOT);
     const auto instances = section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
     part.places.resize(slots.size());
     const uint32_t instanceCount = word(FUSCO_W_INSTANCES);
+    Place *places = part.places.data();
     EntryCounts others;
     for (size_t entry = 0; entry < slots.size(); entry++) {
-      const KeptEntry found = {rank_, entry, instances[entry], static_cast<uint32_t>(slots[entry])};
+      const int32_t slot = slots[entry];
+      const uint32_t instance = instances[entry];
+      if (slot >= 0 && instance < instanceCount) {
+        places[entry] = {ownerOf(entry, instance, static_cast<uint32_t>(slot)), slot};
+        continue;
+      }
       // Nearly all entries are kept: what the others may be is looked at elsewhere.
-      const bool isKept = slots[entry] >= 0 && found.instance < instanceCount;
-      if (!isKept) countOther(found, others);
-      part.places[entry] = {isKept ? ownerOf(found) : 0, slots[entry]};
+      countOther({rank_, entry, instance, static_cast<uint32_t>(slot)}, others);
+      places[entry] = {0, slot};
     }
     part.kept = static_cast<uint32_t>(slots.size() - others.masked - others.dropped);
     checkCounts(part.kept, others);
@@ -122,7 +135,7 @@ class CheckedShard : private ShardReader {
     uint32_t masked = 0, dropped = 0;
   };
   // Throws E_SEGMENT_BOUNDS, E_ENTRY unless the entry is masked or dropped.
-  void countOther(const KeptEntry &entry, EntryCounts &counts) const;
+  void countOther(const Entry &entry, EntryCounts &counts) const;
   void checkCounts(uint32_t kept, const EntryCounts &others) const;
 
   // A section that must have this many elements.

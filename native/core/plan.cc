@@ -65,7 +65,10 @@ class Upload {
     // either.
     written_.assign((realRows_ + 63) / 64, 0);
     for (uint32_t rank = 0; rank < shards_.size(); rank++) {
-      shards_[rank].readEntries(plan_.rank[rank], [this](const KeptEntry &entry) { return ownerOf(entry); });
+      shards_[rank].readEntries(plan_.rank[rank],
+                                [this, rank](size_t number, uint32_t instance, uint32_t slot) {
+                                  return ownerOf(rank, number, instance, slot);
+                                });
     }
   }
 
@@ -96,16 +99,19 @@ class Upload {
   }
 
   // Proves that the entry's slot is a row of its instance's block, which no other entry of any rank writes.
-  uint32_t ownerOf(const KeptEntry &entry) {
-    const Block &block = blocks_[entry.instance];
-    const uint32_t end = block.rows.first + block.rows.rows;
-    if (entry.slot < block.rows.first || entry.slot >= end) {
-      throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "leaves its block", entry).limited(entry.slot, end);
+  uint32_t ownerOf(uint32_t rank, size_t number, uint32_t instance, uint32_t slot) {
+    const Block &block = blocks_[instance];
+    const uint32_t row = slot - block.rows.first;  // large in front of the block
+    if (row >= block.rows.rows) {
+      throw badEntry(FUSCO_E_SEGMENT_BOUNDS, "leaves its block", {rank, number, instance, slot})
+          .limited(slot, block.rows.first + block.rows.rows);
     }
-    const uint64_t number = block.firstRow + (entry.slot - block.rows.first);
-    uint64_t &word = written_[number / 64];
-    const uint64_t bit = uint64_t{1} << (number % 64);
-    if ((word & bit) != 0) throw badEntry(FUSCO_E_ENTRY, "writes a row that another entry writes", entry);
+    const uint64_t rowOfPlan = block.firstRow + row;
+    uint64_t &word = written_[rowOfPlan / 64];
+    const uint64_t bit = uint64_t{1} << (rowOfPlan % 64);
+    if ((word & bit) != 0) {
+      throw badEntry(FUSCO_E_ENTRY, "writes a row that another entry writes", {rank, number, instance, slot});
+    }
     word |= bit;
     return block.rank;
   }

@@ -1,5 +1,7 @@
 #include "rank_places.hpp"
 
+#include <algorithm>
+
 namespace fusco {
 
 std::vector<RankBits> RankPlaces::ranksOfTokens() const {
@@ -16,14 +18,17 @@ std::vector<RankBits> RankPlaces::ranksOfTokens() const {
 void RankPlaces::writeArrival(uint32_t here, uint32_t *slots) const {
   for (uint32_t token = 0; token < tokens; token++, slots += topk) {
     const TokenPlaces at = of(token);
-    uint32_t lowest = 0;
+    // Without branches, which nothing predicts: who has an entry is random. noSlot is above all slots.
+    uint32_t lowest = noSlot;
+    uint32_t lowestK = 0;
     for (uint32_t k = 0; k < topk; k++) {
-      const bool isHere = at.isKept(k) && at.at[k].peer == here;
-      slots[k] = isHere ? static_cast<uint32_t>(at.at[k].row) : noSlot;
-      // noSlot is above all slots.
-      if (slots[k] < slots[lowest]) lowest = k;
+      const Place place = at.at[k];
+      const uint32_t slot = static_cast<uint32_t>(place.row) | (place.peer == here ? 0 : noSlot);
+      slots[k] = place.row < 0 ? noSlot : slot;
+      lowestK = slots[k] < lowest ? k : lowestK;
+      lowest = std::min(lowest, slots[k]);
     }
-    if (slots[lowest] != noSlot) slots[lowest] |= isLanding;
+    if (lowest != noSlot) slots[lowestK] |= isLanding;
   }
 }
 

@@ -13,23 +13,28 @@ class TokenRanks {
  public:
   explicit TokenRanks(const TokenPlaces &token) {
     for (uint32_t k = 0; k < token.topk; k++) {
-      if (token.isKept(k)) add(token.at[k]);
+      if (token.isKept(k)) add(token.at[k], k);
     }
   }
 
   RankBits ranks() const { return ranks_; }
   // Of a kept entry.
   bool isLowest(const Place &place) const { return lowest_[place.peer] == place.row; }
+  // The lowest k with a row at one of these ranks.
+  uint32_t firstK(uint32_t rank) const { return firstK_[rank]; }
 
  private:
-  void add(const Place &place) {
-    if (ranks_.has(place.peer) && lowest_[place.peer] <= place.row) return;
-    ranks_.add(place.peer);
-    lowest_[place.peer] = place.row;
+  void add(const Place &place, uint32_t k) {
+    const uint32_t rank = place.peer;
+    const bool isNew = !ranks_.has(rank);
+    ranks_.add(rank);
+    firstK_[rank] = isNew ? k : firstK_[rank];
+    lowest_[rank] = isNew || place.row < lowest_[rank] ? place.row : lowest_[rank];
   }
 
   RankBits ranks_;
-  int32_t lowest_[64];  // of `ranks_`
+  int32_t lowest_[64];   // of `ranks_`
+  uint32_t firstK_[64];  // of `ranks_`
 };
 
 // The places of one rank's tokens. Ranks are below 64.

@@ -49,8 +49,8 @@ struct SumParams {
   uint32_t addsOwnFirst;   // mayAddOwnFirst()
 };
 
-// Whether a device with so many ranks may add the rows of a token that it has before partial sums that
-// arrive: a warp then has all entries of a token.
+// Whether a combine adds a token's local rows before the partial sums of other devices: a device with one
+// rank, and at most 32 entries a token, one for each lane of a warp.
 inline uint32_t mayAddOwnFirst(uint32_t localRanks, uint32_t topk) {
   return localRanks == 1 && topk <= 32 ? 1 : 0;
 }

@@ -18,9 +18,6 @@ constexpr uint64_t deadlineNs = 30'000'000'000;
 constexpr uint64_t readyDeadlineNs = 600'000'000'000;
 // Tokens of a rank up to which latency counts more than SMs.
 constexpr uint32_t smallBatch = 512;
-// Tokens between sending a row and copying it on.
-constexpr uint32_t lagTokens = 256;
-
 bool isSmallBatch(const OnePassCase &c) { return c.maxTokens <= smallBatch; }
 
 // `enough`: SMs that suffice for large batches. A limit says how many to use.
@@ -37,6 +34,9 @@ uint32_t fittingChunk(const OnePassCase &c, uint32_t tokens) {
 
 // Many blocks have the flags of small chunks set in time.
 uint32_t moveChunk(uint32_t blocks) { return blocks >= 100 ? 2 : blocks >= 48 ? 4 : 8; }
+
+// Tokens between sending a row and copying it on. With few blocks flags come later.
+uint32_t lagTokens(uint32_t blocks) { return blocks < 32 ? 512 : 256; }
 
 // Zeroes memory of the current device, on a stream that is never captured, and waits.
 void clear(CudaContext &context, void *memory, uint64_t bytes) {
@@ -177,7 +177,7 @@ OnePassShape dispatchShape(const OnePassCase &c) {
   // With two tokens, 128 tokens on four GPUs are one item for each warp.
   const uint32_t smallChunk = c.devices > 2 && c.maxTokens >= 128 ? 2 : 1;
   shape.chunkTokens = fittingChunk(c, isSmall ? smallChunk : moveChunk(shape.grid.blocks));
-  shape.lag = isSmall ? 0 : lagTokens / shape.chunkTokens;
+  shape.lag = isSmall ? 0 : lagTokens(shape.grid.blocks) / shape.chunkTokens;
   return shape;
 }
 
@@ -197,7 +197,7 @@ OnePassShape gradientShape(const OnePassCase &c) {
   // Few SMs have no time for the flags of small chunks.
   const bool isWide = isSmallBatch(c) || c.sms >= 100;
   shape.chunkTokens = fittingChunk(c, isWide ? 1 : moveChunk(c.sms));
-  shape.lag = isSmallBatch(c) ? 0 : (isWide ? 384 : 512) / shape.chunkTokens;
+  shape.lag = isSmallBatch(c) ? 0 : (isWide ? 768 : 512) / shape.chunkTokens;
   return shape;
 }
 

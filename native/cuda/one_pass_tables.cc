@@ -41,27 +41,22 @@ namespace {
 void fillToken(const TokenPlaces &token, RankBits local, const uint32_t *landingRow, Place *send,
                SumTerm *terms) {
   const TokenRanks ranks(token);
-  RankBits told;
-  // Of each term, ascending: its rank, then the entry.
-  uint32_t order[FUSCO_MAX_TOPK];
-  uint32_t count = 0;
   for (uint32_t k = 0; k < token.topk; k++) {
     const Place place = token.at[k];
-    send[k] = place;
-    if (!token.isKept(k)) continue;
-    if (!local.has(place.peer)) {
-      if (!ranks.isLowest(place)) send[k].row = FUSCO_SLOT_MASKED;
-      if (told.has(place.peer)) continue;
-      told.add(place.peer);
-    }
-    const uint32_t key = place.peer * FUSCO_MAX_TOPK + k;
-    uint32_t at = count++;
-    for (; at > 0 && order[at - 1] > key; at--) order[at] = order[at - 1];
-    order[at] = key;
+    const bool isSent = !token.isKept(k) || local.has(place.peer) || ranks.isLowest(place);
+    send[k] = {place.peer, isSent ? place.row : FUSCO_SLOT_MASKED};
   }
-  for (uint32_t i = 0; i < count; i++) {
-    const uint32_t k = order[i] % FUSCO_MAX_TOPK;
-    terms[i] = termOf(token, k, local, landingRow[token.at[k].peer]);
+  uint32_t count = 0;
+  for (uint64_t left = ranks.ranks().bits; left != 0; left &= left - 1) {
+    const auto rank = static_cast<uint32_t>(__builtin_ctzll(left));
+    if (!local.has(rank)) {
+      terms[count++] = termOf(token, ranks.firstK(rank), local, landingRow[rank]);
+      continue;
+    }
+    for (uint32_t k = ranks.firstK(rank); k < token.topk; k++) {
+      if (!token.isKept(k) || token.at[k].peer != rank) continue;
+      terms[count++] = termOf(token, k, local, landingRow[rank]);
+    }
   }
   std::fill(terms + count, terms + token.topk, SumTerm{});
 }

@@ -141,10 +141,15 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
   const std::vector<uint32_t> owner = ownersOf(desc, neighbors_.ranks);
   SendRuns runs = shard.sendRuns();
   std::vector<uint64_t> sendFirst(owner.size(), 0);
+  // Of the owner of each instance whose rows go straight into its memory.
+  std::vector<uint32_t> directNeighbor(owner.size(), landingPeer);
   uint64_t sentRows = 0;
   for (uint32_t i = 0; i < owner.size(); i++) {
     sendFirst[i] = sentRows;
-    if (isDirect(owner[i])) continue;
+    if (isDirect(owner[i])) {
+      directNeighbor[i] = static_cast<uint32_t>(neighbors_.indexOf[owner[i]]);
+      continue;
+    }
     const uint32_t rows = belowBound(runs.of(i)).rows;
     entrySend.append(owner[i], {sentRows, rows});
     sentRows += rows;
@@ -157,22 +162,21 @@ void RankTables::layOutEntries(const CheckedShard &shard, const fusco_nccl_plan_
   if (!isOnePass()) returned.assign(entries, {0, -1});
   entryOrder.assign(sentRows, 0);
   uint32_t beyondBound = 0;
-  shard.readEntries(part, [&](const KeptEntry &entry) {
-    const uint32_t inRun = runs.next(entry);
-    const uint32_t peer = owner[entry.instance];
-    if (entry.slot >= maxRecvRows_) {
+  shard.readEntries(part, [&](size_t number, uint32_t instance, uint32_t slot) {
+    const uint32_t inRun = runs.next(rank, number, instance, slot);
+    const uint32_t neighbor = directNeighbor[instance];
+    if (slot >= maxRecvRows_) {
       beyondBound++;
-    } else if (isDirect(peer)) {
-      const auto neighbor = static_cast<uint32_t>(neighbors_.indexOf[peer]);
-      direct[entry.number] = {neighbor, static_cast<int32_t>(entry.slot)};
-      if (!isOnePass()) returned[entry.number] = direct[entry.number];
-      reach[neighbor] = std::max(reach[neighbor], entry.slot + 1);
+    } else if (neighbor != landingPeer) {
+      direct[number] = {neighbor, static_cast<int32_t>(slot)};
+      if (!isOnePass()) returned[number] = direct[number];
+      reach[neighbor] = std::max(reach[neighbor], slot + 1);
     } else {
-      const uint64_t at = sendFirst[entry.instance] + inRun;
-      entryOrder[at] = static_cast<uint32_t>(entry.number);
-      returned[entry.number] = {landingPeer, static_cast<int32_t>(at)};
+      const uint64_t at = sendFirst[instance] + inRun;
+      entryOrder[at] = static_cast<uint32_t>(number);
+      returned[number] = {landingPeer, static_cast<int32_t>(at)};
     }
-    return peer;
+    return owner[instance];
   });
   runs.checkAllSent(rank);
   if (reach[neighbors_.self] > part.recvRows) {

@@ -204,6 +204,8 @@ class NcclBackend implements Backend {
 
   /** Largest number of rows that any rank sends to one rank through NCCL. The lengths of rounds follow from it. */
   async #mostRows(plan: VerifiedPlan): Promise<{ mostEntries: number; mostForwarded: number }> {
+    // On one machine no rows go through NCCL.
+    if (!this.#spansMachines) return { mostEntries: 0, mostForwarded: 0 };
     const { coordinator, machines } = this.#open;
     const { sendRows, forwardRows } = plan.shards[coordinator.rank]!;
     const { ranks, ranksPerNode, placement, strategy } = plan.spec;
@@ -250,7 +252,7 @@ class NcclBackend implements Backend {
     const native = attempt(() => new addon.NcclPlan(group, desc));
     // Plans with the same options are distinguished by their position in the order of plans.
     const tag = `${identity} ${this.#plans++}`;
-    await this.order.run(['plan', tag], (call, digest) => native.open(call, digest));
+    await this.order.run(['plan', identity], (call, digest) => native.open(call, digest));
     return new NcclPlan(this, strategy, native, tag);
   }
 

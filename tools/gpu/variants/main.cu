@@ -240,11 +240,11 @@ bool runMedium(Runner &runner, const Rank &rank, uint32_t ranks) {
   const std::vector<Shape> few = {
       {24, 16, 0, 16}, {24, 16, 0, 18}, {24, 16, 0, 14}, {24, 8, 0, 16}};
   bool isGood = runner.run("combine 4096, 24 SMs", sums(rank, few), false);
-  const std::vector<Shape> wide = {{132, 1, 384, 0},
+  const std::vector<Shape> wide = {{132, 1, 768, 0},
                                    {132, 1, 512, 0},
-                                   {132, 1, 768, 0},
-                                   {132, 1, 256, 0},
-                                   {132, 2, 768, 0}};
+                                   {132, 1, 1024, 0},
+                                   {132, 1, 1536, 0},
+                                   {132, 1, 384, 0}};
   isGood = runner.run("combine gradient 4096", gradients(rank, wide), false) &&
            isGood;
   std::vector<Shape> combines = {
@@ -254,9 +254,9 @@ bool runMedium(Runner &runner, const Rank &rank, uint32_t ranks) {
     std::swap(combines[0], combines[1]);
   isGood = runner.run("combine 4096", sums(rank, combines), false) && isGood;
   std::vector<Shape> dispatches = {
-      {48, 4, 256, 0}, {64, 4, 256, 0}, {40, 4, 256, 0}, {40, 8, 256, 0},
-      {32, 8, 256, 0}, {24, 8, 256, 0}, {24, 8, 512, 0}, {24, 16, 512, 0},
-      {24, 4, 384, 0}, {132, 2, 256, 0}};
+      {48, 4, 256, 0}, {64, 4, 256, 0}, {40, 4, 256, 0},  {40, 8, 256, 0},
+      {32, 8, 256, 0}, {24, 8, 512, 0}, {24, 8, 768, 0},  {24, 8, 256, 0},
+      {48, 4, 512, 0}, {64, 4, 512, 0}, {132, 2, 256, 0}, {132, 2, 512, 0}};
   if (ranks == 2)
     std::swap(dispatches[0], dispatches[1]);
   isGood = runner.run("dispatch 4096", moves(rank, dispatches, false), false) &&
