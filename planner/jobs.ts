@@ -100,7 +100,10 @@ export const FORWARD_TARGET = 8;
 export const FORWARD_OFFSET = 9;
 /** Address of u32[distributed], out: S_DISTRIBUTE_ENTRY. */
 export const FORWARD_ENTRY = 10;
-export const FORWARD_WORDS = 11;
+/** Address of u32[distributed + 1, FORWARD_LISTED_WORDS], scratch: the kept entries of other nodes. */
+export const FORWARD_LIST = 11;
+export const FORWARD_WORDS = 12;
+export const FORWARD_LISTED_WORDS = 4;
 
 // State of one node while a rank's tokens are processed; NEXT_ROW, NEXT_ENTRY, FORWARDER and LANDING are filled in
 // before.

@@ -381,6 +381,7 @@ export class ShardBuilder {
       [J.FORWARD_TARGET]: at(L.S_FORWARD_TARGET),
       [J.FORWARD_OFFSET]: at(L.S_DISTRIBUTE_OFFSET),
       [J.FORWARD_ENTRY]: at(L.S_DISTRIBUTE_ENTRY),
+      [J.FORWARD_LIST]: arena.array('u32', J.FORWARD_LISTED_WORDS * (send.kept - send.direct + 1)),
     });
     return this.#wasm.fillForward(job);
   }

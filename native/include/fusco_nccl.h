@@ -148,7 +148,8 @@ typedef struct fusco_nccl_call {
 } fusco_nccl_call;
 
 /**
- * Gathers bytes of all ranks by ncclAllGather. Collective; blocks until all bytes are in place.
+ * Gathers bytes of all ranks: through shared memory if they are on one machine, otherwise by ncclAllGather.
+ * Collective; blocks until all bytes are in place.
  *
  * @param[in]  group  the group
  * @param[in]  call   identity of the call
@@ -159,6 +160,7 @@ typedef struct fusco_nccl_call {
  * @retval FUSCO_E_LIMIT         more than 64 MiB
  * @retval FUSCO_E_BACKEND       NCCL's or the driver's error
  * @retval FUSCO_E_PEER_TIMEOUT  a rank did not arrive before the deadline
+ * @retval FUSCO_E_PEER_MISMATCH on one machine: another rank gathers something else
  */
 fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_call *call, const void *local,
                                    void *all, uint64_t bytes, fusco_error *error);

@@ -44,7 +44,7 @@ uint64_t monotonicNs() {
   return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-// Followed by posts [neighbors, places] and segments [neighbors, maxSegments].
+// Followed by posts [neighbors, places], segments [neighbors, maxSegments] and pieces [neighbors, places].
 struct Mailbox::Head {
   std::atomic<uint64_t> made;
   std::atomic<uint32_t> attached;
@@ -61,7 +61,8 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
     : name_(name),
       neighbors_(neighbors),
       self_(self),
-      bytes_(sizeof(Head) + uint64_t{neighbors} * (places * sizeof(Post) + maxSegments * sizeof(Segment))) {
+      bytes_(sizeof(Head) + uint64_t{neighbors} * (places * (sizeof(Post) + sizeof(Piece)) +
+                                                   maxSegments * sizeof(Segment))) {
   if (neighbors > maxMailboxRanks || name.size() < 2 || name[0] != '/') {
     throw Failure(FUSCO_E_OPTION,
                   "a mailbox for %u ranks called %.60s; it takes 1 to %u ranks and a name that starts with /",
@@ -74,7 +75,9 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
     file = shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file < 0) refuse("making it", name);
     created.reset(name.c_str());
-    if (ftruncate(file, static_cast<off_t>(bytes_)) != 0) {
+    // Memory that is not there would end the process when it is written.
+    errno = posix_fallocate(file, 0, static_cast<off_t>(bytes_));
+    if (errno != 0) {
       close(file);
       refuse("making room in it", name);
     }
@@ -126,6 +129,11 @@ uint64_t Mailbox::lastCall(uint32_t neighbor) const {
 Segment &Mailbox::segment(uint32_t neighbor, uint32_t index) {
   auto *first = reinterpret_cast<Segment *>(head_->posts + neighbors_ * places);
   return first[neighbor * maxSegments + index];
+}
+
+Piece &Mailbox::piece(uint32_t neighbor, uint64_t number) {
+  auto *first = reinterpret_cast<Piece *>(&segment(neighbors_, 0));
+  return first[neighbor * places + number % places];
 }
 
 void Mailbox::announce(uint32_t index, const uint8_t *handle) {

@@ -2,8 +2,9 @@
 // no NCCL.
 //
 // Posts are for collective calls: each rank posts what it is about to do and where its buffers are, and reads
-// what the others posted. Segments are for single ranks: a rank adds an allocation to its list at any time,
-// and every other rank answers with the address at which it has mapped it.
+// what the others posted. Pieces are for collective calls that swap bytes (host_swap.hpp). Segments are for
+// single ranks: a rank adds an allocation to its list at any time, and every other rank answers with the
+// address at which it has mapped it.
 #pragma once
 
 #include <atomic>
@@ -38,6 +39,24 @@ struct Post {
 
 // Ranks of one machine at most.
 constexpr uint32_t maxMailboxRanks = 64;
+// Bytes of a swap that are given at a time.
+constexpr uint64_t pieceBytes = 256 << 10;
+
+// Bytes [begin, end) of what a rank gives.
+struct Part {
+  uint64_t begin, end;
+};
+
+// What a rank gives to its neighbors in a swap, or part of it. As with posts, two numbers have two places.
+struct Piece {
+  std::atomic<uint64_t> number;  // of the piece; 0: none yet; released after the rest is written
+  uint64_t call;                 // for which it is
+  uint64_t digest;
+  uint64_t sentBytes;          // in all pieces of the swap
+  Part part[maxMailboxRanks];  // [neighbors]: what each gets
+  uint8_t bytes[pieceBytes];
+};
+
 // Allocations that a rank shares at most.
 constexpr uint32_t maxSegments = 512;
 
@@ -72,6 +91,9 @@ class Mailbox {
   }
   // The last call for which a neighbor posted.
   uint64_t lastCall(uint32_t neighbor) const;
+
+  // A rank writes its own pieces and reads those of the others.
+  Piece &piece(uint32_t neighbor, uint64_t number);
 
   // Segment `index` of a rank. A rank changes its own ones and calls announce(); others answer with answer().
   Segment &segment(uint32_t neighbor, uint32_t index);

@@ -110,8 +110,7 @@ fusco_status fusco_nccl_all_gather(fusco_nccl_group *group, const fusco_nccl_cal
     Group &shared = *group->shared;
     shared.enter(callFrom(id));
     if (bytes == 0) return;
-    shared.throughDevice(local, bytes, all, shared.neighbors().ranks * bytes, "gathering",
-                         [&](const uint8_t *from, uint8_t *to) { shared.allGather(from, to, bytes); });
+    shared.gatherOnHost(local, all, bytes, "gathering");
   });
 }
 

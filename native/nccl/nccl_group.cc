@@ -45,6 +45,19 @@ const fusco_nccl_group_desc &checked(const fusco_nccl_group_desc &desc) {
   return desc;
 }
 
+// Where each of the messages that follow one another starts, and the end.
+std::vector<uint64_t> startsOf(const std::vector<uint64_t> &bytes) {
+  std::vector<uint64_t> starts{0};
+  for (const uint64_t count : bytes) starts.push_back(starts.back() + count);
+  return starts;
+}
+
+Failure differentSize(uint32_t rank, uint64_t given, uint64_t expected) {
+  return Failure(FUSCO_E_PEER_MISMATCH, "rank %u sends %llu bytes instead of %llu", rank, given, expected)
+      .atRank(rank)
+      .limited(given, expected);
+}
+
 }  // namespace
 
 Arena::~Arena() {
@@ -120,6 +133,9 @@ void Group::open(const fusco_nccl_group_desc &desc) {
       throw Failure(FUSCO_E_OPTION, "ranks that share a machine need the name of a mailbox");
     mailbox_ = std::make_unique<Mailbox>(desc.mailbox, neighbors_.count(), neighbors_.self,
                                          waiting("waiting for the ranks of this machine"));
+    if (neighbors_.areAll()) {
+      hostSwap_ = std::make_unique<HostSwap>(*mailbox_, neighbors_.rankAt, neighbors_.self);
+    }
     registry_ = std::make_unique<Registry>(
         *mailbox_, neighbors_, *context_, [this] { endWaits(); }, [this] { refuseSharingInCapture(); });
   }
@@ -219,7 +235,7 @@ void Group::closeComm() noexcept {
 void Group::enter(const fusco_nccl_call &call) {
   if (broken_) throw Failure(FUSCO_E_PEER_TIMEOUT, "the group was given up: %.200s", brokenBy_.message);
   entered_ = true;
-  callNumber_ = call.number;
+  call_ = call;
   until_ = monotonicNs() + deadlineNs_;
   context_->checkAlive();
 }
@@ -306,10 +322,10 @@ void Group::wait(const char *what, const std::function<bool()> &ready) {
     const uint64_t now = monotonicNs();
     for (uint32_t i = 0; mailbox_ != nullptr && i < neighbors_.count(); i++) {
       if (i == neighbors_.self || !mailbox_->hasFailed(i)) continue;
-      throw givenUp("call " + std::to_string(callNumber_) + ", " + what, i);
+      throw givenUp("call " + std::to_string(call_.number) + ", " + what, i);
     }
     if (now >= until_) {
-      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: not done after %llu ms", callNumber_, what,
+      throw Failure(FUSCO_E_PEER_TIMEOUT, "call %llu, %s: not done after %llu ms", call_.number, what,
                     deadlineNs_ / 1000000)
           .limited((now - until_ + deadlineNs_) / 1000000, deadlineNs_ / 1000000);
     }
@@ -389,10 +405,6 @@ void Group::gather(const void *local, void *all, uint64_t bytes) {
   checkResult(library_.allGather(local, all, bytes, abi::uint8Type, comm_, wireStream()), "gathering");
 }
 
-void Group::allGather(const void *local, void *all, uint64_t bytes) {
-  round([&] { gather(local, all, bytes); });
-}
-
 void Group::throughDevice(const void *sent, uint64_t sentBytes, void *received, uint64_t receivedBytes,
                           const char *what,
                           const std::function<void(const uint8_t *from, uint8_t *to)> &issue) {
@@ -407,14 +419,41 @@ void Group::throughDevice(const void *sent, uint64_t sentBytes, void *received, 
   waitFor(done.get(), what);
 }
 
+void Group::gatherOnHost(const void *local, void *all, uint64_t bytes, const char *what) {
+  if (hostSwap_ == nullptr) {
+    throughDevice(local, bytes, all, neighbors_.ranks * bytes, what, [&](const uint8_t *from, uint8_t *to) {
+      round([&] { gather(from, to, bytes); });
+    });
+    return;
+  }
+  const std::vector<Part> parts(neighbors_.ranks, {0, bytes});
+  hostSwap_->run(call_, local, parts, waiting(what), [&](uint32_t rank, uint64_t given) {
+    if (given != bytes) throw differentSize(rank, given, bytes);
+    return static_cast<uint8_t *>(all) + rank * bytes;
+  });
+}
+
+void Group::swapOnHost(const void *sent, const std::vector<uint64_t> &sendBytes, void *received,
+                       const std::vector<uint64_t> &receiveBytes, const char *what) {
+  const std::vector<uint64_t> receiveAt = startsOf(receiveBytes);
+  const std::vector<uint64_t> sendAt = startsOf(sendBytes);
+  if (hostSwap_ == nullptr) {
+    throughDevice(sent, sendAt.back(), received, receiveAt.back(), what,
+                  [&](const uint8_t *from, uint8_t *to) { swap(from, sendBytes, to, receiveBytes); });
+    return;
+  }
+  std::vector<Part> parts;
+  for (uint32_t rank = 0; rank < neighbors_.ranks; rank++) parts.push_back({sendAt[rank], sendAt[rank + 1]});
+  hostSwap_->run(call_, sent, parts, waiting(what), [&](uint32_t rank, uint64_t given) {
+    if (given != receiveBytes[rank]) throw differentSize(rank, given, receiveBytes[rank]);
+    return static_cast<uint8_t *>(received) + receiveAt[rank];
+  });
+}
+
 void Group::swap(const uint8_t *from, const std::vector<uint64_t> &sendBytes, uint8_t *to,
                  const std::vector<uint64_t> &receiveBytes) {
-  std::vector<uint64_t> sendAt(neighbors_.ranks + 1, 0);
-  std::vector<uint64_t> receiveAt(neighbors_.ranks + 1, 0);
-  for (uint32_t peer = 0; peer < neighbors_.ranks; peer++) {
-    sendAt[peer + 1] = sendAt[peer] + sendBytes[peer];
-    receiveAt[peer + 1] = receiveAt[peer] + receiveBytes[peer];
-  }
+  const std::vector<uint64_t> sendAt = startsOf(sendBytes);
+  const std::vector<uint64_t> receiveAt = startsOf(receiveBytes);
   for (uint32_t offset = 1; offset < neighbors_.ranks; offset++) {
     const uint32_t target = (neighbors_.rank + offset) % neighbors_.ranks;
     const uint32_t source = (neighbors_.rank + neighbors_.ranks - offset) % neighbors_.ranks;

@@ -11,6 +11,7 @@
 
 #include "cuda_context.hpp"
 #include "failure.hpp"
+#include "host_swap.hpp"
 #include "mailbox.hpp"
 #include "nccl_library.hpp"
 #include "peer_memory.hpp"
@@ -125,16 +126,17 @@ class Group {
   // The same for a gather, which is collective: all[r] = rank r's `bytes` bytes; device memory. `local` may
   // be the local rank's place in `all`.
   void gather(const void *local, void *all, uint64_t bytes);
-  // Collective, on wireStream(). all[r] = rank r's `bytes` bytes; device memory.
-  void allGather(const void *local, void *all, uint64_t bytes);
-  // Copies `sentBytes` bytes of host memory to the device, calls `issue(from, to)`, which enqueues on
-  // wireStream(), and copies `receivedBytes` bytes from `to` back to host memory. `what` is for errors.
-  void throughDevice(const void *sent, uint64_t sentBytes, void *received, uint64_t receivedBytes,
-                     const char *what, const std::function<void(const uint8_t *from, uint8_t *to)> &issue);
-  // Whole messages between all pairs, on wireStream(). `from` and `to` are device memory with the bytes of
-  // peers 0, 1, … one after the other; `sendBytes` and `receiveBytes` [ranks] fit those of the peers.
+  // Messages between all pairs, on wireStream(). `from` and `to` are device memory with the bytes of ranks
+  // 0, 1, … one after the other; `sendBytes` and `receiveBytes` [ranks] fit those of the peers.
   void swap(const uint8_t *from, const std::vector<uint64_t> &sendBytes, uint8_t *to,
             const std::vector<uint64_t> &receiveBytes);
+  // The next two are collective, take host memory and return when it is filled: through shared memory if the
+  // group has one machine, otherwise through the devices and NCCL. `what` is for errors.
+  // all[r] = rank r's `bytes` bytes.
+  void gatherOnHost(const void *local, void *all, uint64_t bytes, const char *what);
+  // As swap().
+  void swapOnHost(const void *sent, const std::vector<uint64_t> &sendBytes, void *received,
+                  const std::vector<uint64_t> &receiveBytes, const char *what);
 
   // Posts the local rank's buffers, waits on the host for the posts of all neighbors, and compares the calls'
   // digests. Neighbor n's buffer must have at least rows[n] rows, where `rows` is [neighbors]. Returns
@@ -182,6 +184,10 @@ class Group {
   // The state of the communicator. Throws an error of it.
   abi::Result stateOfComm(const char *what);
   void settle(const char *what);
+  // Copies `sentBytes` bytes of host memory to the device, calls `issue(from, to)`, which enqueues on
+  // wireStream(), and copies `receivedBytes` bytes from `to` back to host memory.
+  void throughDevice(const void *sent, uint64_t sentBytes, void *received, uint64_t receivedBytes,
+                     const char *what, const std::function<void(const uint8_t *from, uint8_t *to)> &issue);
   void closeComm() noexcept;
   // Ends the waits of kernels.
   void endWaits() noexcept;
@@ -195,7 +201,7 @@ class Group {
   uint64_t deadlineNs_;
   uint64_t roundBytes_;
   uint64_t until_ = 0;
-  uint64_t callNumber_ = 0;
+  fusco_nccl_call call_{};  // the last one entered
   uint64_t epoch_ = 0;
   abi::Comm *comm_ = nullptr;
   bool entered_ = false;
@@ -205,6 +211,7 @@ class Group {
   char abortedWhy_[sizeof fusco_error::message] = {};
   std::mutex abortMutex_;
   std::unique_ptr<Mailbox> mailbox_;
+  std::unique_ptr<HostSwap> hostSwap_;  // of a group with one machine and several ranks
   std::unique_ptr<Registry> registry_;
   std::unique_ptr<PeerMemory> peers_;
   uint64_t posts_ = 0;

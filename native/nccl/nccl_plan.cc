@@ -110,15 +110,15 @@ uint64_t rowsOf(const Place *first, const Place *end) {
   return static_cast<uint64_t>(std::count_if(first, end, [](const Place &place) { return place.row >= 0; }));
 }
 
+constexpr const char *tellingPlaces = "telling ranks where rows go";
+
 // Sends arrays in host memory to peers and returns what they sent.
 template <class T>
 std::vector<T> swapped(Group &group, const std::vector<T> &local, const std::vector<uint64_t> &sendBytes,
                        const std::vector<uint64_t> &receiveBytes) {
   const uint64_t received = std::accumulate(receiveBytes.begin(), receiveBytes.end(), uint64_t{0});
   std::vector<T> result(received / sizeof(T));
-  group.throughDevice(
-      local.data(), local.size() * sizeof(T), result.data(), received, "telling ranks where rows go",
-      [&](const uint8_t *from, uint8_t *to) { group.swap(from, sendBytes, to, receiveBytes); });
+  group.swapOnHost(local.data(), sendBytes, result.data(), receiveBytes, tellingPlaces);
   return result;
 }
 
@@ -202,9 +202,7 @@ void Plan::tellPeers() {
                                             landingRow[rank][token] = row;
                                           })};
   std::vector<Facts> facts(ranks);
-  group_->throughDevice(&local, sizeof local, facts.data(), ranks * sizeof(Facts),
-                        "gathering the sizes of a plan",
-                        [&](const uint8_t *from, uint8_t *to) { group_->allGather(from, to, sizeof local); });
+  group_->gatherOnHost(&local, facts.data(), sizeof local, "gathering the sizes of a plan");
   // What every other rank must know of this rank's tokens: slots [tokens, topk], then landing rows [tokens].
   const uint64_t words = uint64_t{places.tokens} * (topk + 1);
   auto *told = reinterpret_cast<uint32_t *>(
@@ -228,9 +226,7 @@ void Plan::tellPeers() {
   }
   auto *heard =
       reinterpret_cast<uint32_t *>(group_->arena(Use::heard).atLeast(std::max<uint64_t>(1, receivedBytes)));
-  group_->throughDevice(
-      told, sentBytes, heard, receivedBytes, "telling ranks where rows go",
-      [&](const uint8_t *from, uint8_t *to) { group_->swap(from, sendBytes, to, receiveBytes); });
+  group_->swapOnHost(told, sendBytes, heard, receiveBytes, tellingPlaces);
   remoteTokens_ = allTokens_ - places.tokens;
   const cuda::OnePassLayout layout(places.tokens, remoteTokens_, topk, 1);
   uint8_t *tables = group_->arena(Use::onePassTables).atLeast(layout.bytes);

@@ -66,9 +66,7 @@ void Planner::compareOptions() {
   const Neighbors &neighbors = group_->neighbors();
   const Told local = {planning::optionsDigest(spec_, 0), sizes_.maxTokens, sizes_.maxRecvRows};
   std::vector<Told> all(neighbors.ranks);
-  group_->throughDevice(&local, sizeof local, all.data(), neighbors.ranks * sizeof local,
-                        "comparing the options of planners",
-                        [&](const uint8_t *from, uint8_t *to) { group_->allGather(from, to, sizeof local); });
+  group_->gatherOnHost(&local, all.data(), sizeof local, "comparing the options of planners");
   for (uint32_t rank = 0; rank < neighbors.ranks; rank++) {
     const bool sameOptions = all[rank].options == local.options;
     if (sameOptions && all[rank].maxTokens == local.maxTokens && all[rank].maxRecvRows == local.maxRecvRows) {

@@ -2,6 +2,8 @@
 
 import { SLICE_WORDS, SLOT_DROPPED, SLOT_MASKED } from '../format/layout';
 
+const UNREAD = memory.data(4);
+
 /** slots[e] = SLOT_MASKED where instances[e] == masked. Returns how many. */
 export function markMasked(instances: usize, n: u32, masked: u32, slots: usize): u32 {
   let marked: u32 = 0;
@@ -73,11 +75,13 @@ export function fillSendOrder(
 ): void {
   if (direct == n) return fillWholeSendOrder(instances, slots, n, shift, sendEntry);
   const span = directEnd - directFirst;
+  // Which entries are sent directly cannot be predicted, so the others are stored as well, where nobody reads them.
   for (let entry: u32 = 0; entry < n; entry++, instances += 2, slots += 4) {
     const slot = load<i32>(slots);
     const instance = <u32>load<u16>(instances);
-    if (slot < 0 || instance - directFirst >= span) continue;
-    place(sendEntry, shift, instance, <u32>slot, entry);
+    const isDirect = u32(slot >= 0) & u32(instance - directFirst < span);
+    const position = <u32>slot + load<u32>(shift + ((<usize>instance) << 2));
+    store<u32>(select<usize>(sendEntry + ((<usize>position) << 2), UNREAD, isDirect), entry);
   }
 }
 
