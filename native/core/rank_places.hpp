@@ -7,34 +7,39 @@
 
 namespace fusco {
 
-// The ranks that have rows of a token, and its lowest slot at each: what TokenPlaces finds entry by entry, in
-// one pass.
+// The ranks that have rows of a token, and what TokenPlaces finds entry by entry, in one pass.
 class TokenRanks {
  public:
   explicit TokenRanks(const TokenPlaces &token) {
     for (uint32_t k = 0; k < token.topk; k++) {
-      if (token.isKept(k)) add(token.at[k], k);
+      if (token.isKept(k)) ranks_.add(token.at[k].peer);
+    }
+    for (uint64_t left = ranks_.bits; left != 0; left &= left - 1) {
+      const auto rank = __builtin_ctzll(left);
+      lowest_[rank] = noSlot;
+      rows_[rank] = 0;
+    }
+    for (uint32_t k = 0; k < token.topk; k++) {
+      if (!token.isKept(k)) continue;
+      const Place place = token.at[k];
+      const auto row = static_cast<uint32_t>(place.row);
+      const uint32_t lowest = lowest_[place.peer];
+      lowest_[place.peer] = chosen(row < lowest, row, lowest);
+      rows_[place.peer]++;
     }
   }
 
   RankBits ranks() const { return ranks_; }
   // Of a kept entry.
-  bool isLowest(const Place &place) const { return lowest_[place.peer] == place.row; }
-  // The lowest k with a row at one of these ranks.
-  uint32_t firstK(uint32_t rank) const { return firstK_[rank]; }
+  bool isLowest(const Place &place) const { return lowest_[place.peer] == static_cast<uint32_t>(place.row); }
+  // Of one of these ranks.
+  uint32_t rows(uint32_t rank) const { return rows_[rank]; }
 
  private:
-  void add(const Place &place, uint32_t k) {
-    const uint32_t rank = place.peer;
-    const bool isNew = !ranks_.has(rank);
-    ranks_.add(rank);
-    firstK_[rank] = isNew ? k : firstK_[rank];
-    lowest_[rank] = isNew || place.row < lowest_[rank] ? place.row : lowest_[rank];
-  }
-
   RankBits ranks_;
-  int32_t lowest_[64];   // of `ranks_`
-  uint32_t firstK_[64];  // of `ranks_`
+  // Of each of these ranks: the lowest slot, and how many.
+  uint32_t lowest_[64];
+  uint32_t rows_[64];
 };
 
 // The places of one rank's tokens. Ranks are below 64.
@@ -46,6 +51,8 @@ struct RankPlaces {
   TokenPlaces of(uint32_t token) const { return {places + uint64_t{token} * topk, topk}; }
   // [tokens]: the ranks that have rows of each token.
   std::vector<RankBits> ranksOfTokens() const;
+  // [ranks]: how many tokens have rows at each rank.
+  std::vector<uint32_t> tokensAtRanks(uint32_t ranks) const;
   // What rank `here` must know of these tokens, [tokens, topk]: the slot of each entry at that rank, or
   // noSlot; isLanding marks the slot in which the row arrives.
   void writeArrival(uint32_t here, uint32_t *slots) const;

@@ -11,6 +11,17 @@ constexpr uint32_t noSlot = 0xffffffffu;
 // Marks the slot in which a token's row arrives at a rank: the lowest of its slots there.
 constexpr uint32_t isLanding = 0x80000000u;
 
+// `condition ? value : other` without a branch. Routing is random, so that a processor predicts every second
+// such branch wrongly, and compilers do not know that.
+FUSCO_ON_BOTH inline uint32_t chosen(bool condition, uint32_t value, uint32_t other) {
+#ifdef __CUDA_ARCH__
+  return condition ? value : other;
+#else
+  const uint32_t mask = 0u - static_cast<uint32_t>(condition);
+  return (value & mask) | (other & ~mask);
+#endif
+}
+
 FUSCO_ON_BOTH inline uint32_t countBits(uint64_t bits) {
 #ifdef __CUDA_ARCH__
   return static_cast<uint32_t>(__popcll(bits));

@@ -23,8 +23,9 @@ FUSCO_ON_BOTH inline SumTerm termOf(const TokenPlaces &token, uint32_t k, RankBi
                                     uint32_t landingRow) {
   const Place place = token.at[k];
   const uint32_t from = place.peer << termRankShift | termIsUsed;
-  if (local.has(place.peer)) return {static_cast<uint32_t>(place.row), k | from};
-  return {landingRow, from | termIsLanding};
+  const bool isLocal = local.has(place.peer);
+  return {chosen(isLocal, static_cast<uint32_t>(place.row), landingRow),
+          from | chosen(isLocal, k, termIsLanding)};
 }
 
 // Sizes of a plan as one device sees it. In device memory, so that a captured launch can use another plan.

@@ -37,28 +37,30 @@ OnePassTables OnePassLayout::tables(uint8_t *memory, const Place *place, uint64_
 namespace {
 
 // Writes `send` and `terms` [topk] of a token whose device has the ranks `local`, as TokenPlaces::send and
-// termOrder say entry by entry. `landingRow` [ranks]: of the partial sums of other devices' ranks.
-void fillToken(const TokenPlaces &token, RankBits local, const uint32_t *landingRow, Place *send,
-               SumTerm *terms) {
+// termOrder say entry by entry, but without branches on ranks, which nothing predicts. `landingRow` [ranks]: of
+// the next partial sum of each rank of another device.
+void fillToken(const TokenPlaces &token, RankBits local, uint32_t *landingRow, Place *send, SumTerm *terms) {
   const TokenRanks ranks(token);
-  for (uint32_t k = 0; k < token.topk; k++) {
-    const Place place = token.at[k];
-    const bool isSent = !token.isKept(k) || local.has(place.peer) || ranks.isLowest(place);
-    send[k] = {place.peer, isSent ? place.row : FUSCO_SLOT_MASKED};
-  }
+  std::fill(terms, terms + token.topk, SumTerm{});
+  uint32_t next[64];  // of each rank: where its next term goes
   uint32_t count = 0;
   for (uint64_t left = ranks.ranks().bits; left != 0; left &= left - 1) {
     const auto rank = static_cast<uint32_t>(__builtin_ctzll(left));
-    if (!local.has(rank)) {
-      terms[count++] = termOf(token, ranks.firstK(rank), local, landingRow[rank]);
-      continue;
-    }
-    for (uint32_t k = ranks.firstK(rank); k < token.topk; k++) {
-      if (!token.isKept(k) || token.at[k].peer != rank) continue;
-      terms[count++] = termOf(token, k, local, landingRow[rank]);
-    }
+    next[rank] = count;
+    count += chosen(local.has(rank), ranks.rows(rank), 1);
   }
-  std::fill(terms + count, terms + token.topk, SumTerm{});
+  for (uint32_t k = 0; k < token.topk; k++) {
+    const Place place = token.at[k];
+    send[k] = place;
+    if (!token.isKept(k)) continue;
+    const bool isLocal = local.has(place.peer);
+    send[k].row = static_cast<int32_t>(chosen(isLocal | ranks.isLowest(place), static_cast<uint32_t>(place.row),
+                                              static_cast<uint32_t>(FUSCO_SLOT_MASKED)));
+    // All entries of a rank of another device have the same term.
+    terms[next[place.peer]] = termOf(token, k, local, landingRow[place.peer]);
+    next[place.peer] += isLocal ? 1 : 0;
+  }
+  for (uint64_t left = ranks.ranks().bits; left != 0; left &= left - 1) landingRow[__builtin_ctzll(left)]++;
 }
 
 }  // namespace
@@ -102,16 +104,17 @@ OnePassTableMaker::OnePassTableMaker(uint32_t topk, const std::vector<uint32_t> 
 uint32_t OnePassTableMaker::addLocal(uint32_t rank, const RankPlaces &places) {
   const uint32_t topk = head_->topk;
   const uint64_t start = uint64_t{head_->localStart[head_->localOf[rank]]} * topk;
-  std::vector<uint32_t> landingRow(uint64_t{places.tokens} * head_->ranks);
-  const uint32_t rows = places.numberLandingRows(
-      head_->ranks, [this](uint32_t remote) { return !local_.has(remote); },
-      [&](uint32_t remote, uint32_t token, uint32_t row) {
-        landingRow[uint64_t{token} * head_->ranks + remote] = row;
-      });
+  // Partial sums of other devices are numbered by (rank, token).
+  const std::vector<uint32_t> tokensAt = places.tokensAtRanks(head_->ranks);
+  std::vector<uint32_t> landingRow(head_->ranks);
+  uint32_t rows = 0;
+  for (uint32_t remote = 0; remote < head_->ranks; remote++) {
+    landingRow[remote] = rows;
+    if (!local_.has(remote)) rows += tokensAt[remote];
+  }
   for (uint32_t token = 0; token < places.tokens; token++) {
     const uint64_t first = start + uint64_t{token} * topk;
-    fillToken(places.of(token), local_, landingRow.data() + uint64_t{token} * head_->ranks, send_ + first,
-              terms_ + first);
+    fillToken(places.of(token), local_, landingRow.data(), send_ + first, terms_ + first);
   }
   return rows;
 }

@@ -64,6 +64,10 @@ std::vector<uint32_t> ownersOf(const fusco_nccl_plan_desc &desc, uint32_t ranks)
   return owner;
 }
 
+// A slot that gets no row, or one of which its rank has told.
+constexpr uint8_t noSource = 0xff;
+static_assert(maxNeighbors < noSource);
+
 }  // namespace
 
 RankTables::RankTables(const fusco_plan &planSizes, const Neighbors &neighbors)
@@ -101,12 +105,12 @@ RankTables::RankTables(const fusco_nccl_plan_desc &desc, const Neighbors &neighb
   sizes.rank.resize(1);
   reach.assign(neighbors.count(), 0);
   const auto receiveRuns = shard.receiveRuns(shard.readBlocks(firstInstance, sizes.rank[0]));
-  if (isOnePass()) sourceOfSlot.assign(sizes.rank[0].recvRows, noSlot);
+  if (isOnePass()) sourceOfSlot.assign(sizes.rank[0].recvRows + 1, noSource);
   for (size_t run = 0; run < receiveRuns.size(); run++) {
     const auto source = static_cast<uint32_t>(run % neighbors.ranks);
     if (isOnePass()) {
       const auto first = sourceOfSlot.begin() + receiveRuns[run].first;
-      std::fill(first, first + receiveRuns[run].rows, source);
+      std::fill(first, first + receiveRuns[run].rows, static_cast<uint8_t>(source));
     }
     if (!isDirect(source)) entryReceive.append(source, belowBound(receiveRuns[run]));
   }
@@ -318,23 +322,25 @@ void RankTables::checkArrival(uint32_t source, const uint32_t *slots, const uint
                    neighbors_.rank, what, value)
         .atRank(source);
   };
+  const auto slotCount = static_cast<uint32_t>(sourceOfSlot.size() - 1);
   for (uint32_t token = 0; token < tokens; token++) {
-    const uint32_t *row = slots + uint64_t{token} * sizes.topk;
-    uint32_t lowest = noSlot;
+    const uint32_t *told = slots + uint64_t{token} * sizes.topk;
+    // Without branches on which entries have a slot here, which nothing predicts.
+    uint32_t lowest = noSlot, landing = noSlot, landings = 0, wrong = noSlot;
     for (uint32_t k = 0; k < sizes.topk; k++) {
-      if (row[k] == noSlot) continue;
-      const uint32_t slot = row[k] & ~isLanding;
-      if (slot >= sourceOfSlot.size() || sourceOfSlot[slot] != source) {
-        throw refuse(token, "it has no row at slot", slot);
-      }
-      sourceOfSlot[slot] = noSlot;
+      const bool isTold = told[k] != noSlot;
+      const uint32_t slot = chosen(isTold, told[k] & ~isLanding, noSlot);
+      uint8_t &from = sourceOfSlot[std::min(slot, slotCount)];
+      wrong = chosen(isTold & (from != source), slot, wrong);
+      from = noSource;
       lowest = std::min(lowest, slot);
+      const bool isMarked = isTold & ((told[k] & isLanding) != 0);
+      landing = chosen(isMarked, slot, landing);
+      landings += isMarked ? 1 : 0;
     }
-    for (uint32_t k = 0; k < sizes.topk; k++) {
-      if (row[k] == noSlot) continue;
-      if (((row[k] & ~isLanding) == lowest) != ((row[k] & isLanding) != 0)) {
-        throw refuse(token, "it lands elsewhere than in its lowest slot,", lowest);
-      }
+    if (wrong != noSlot) throw refuse(token, "it has no row at slot", wrong);
+    if (landing != lowest || landings > 1) {
+      throw refuse(token, "it lands elsewhere than in its lowest slot,", lowest);
     }
     if (lowest != noSlot && landingRow[token] >= landingRows) {
       throw refuse(token, "its partial sum has landing row", landingRow[token]);
@@ -345,7 +351,7 @@ void RankTables::checkArrival(uint32_t source, const uint32_t *slots, const uint
 void RankTables::checkAllTold() const {
   for (size_t slot = 0; slot < sourceOfSlot.size(); slot++) {
     const uint32_t source = sourceOfSlot[slot];
-    if (source == noSlot || source == neighbors_.rank) continue;
+    if (source == noSource || source == neighbors_.rank) continue;
     throw Failure(FUSCO_E_PEER_MISMATCH, "rank %u sends no row to slot %llu of rank %u, its plan says",
                   source, slot, neighbors_.rank)
         .atRank(source);

@@ -77,8 +77,8 @@ struct UploadedTables {
   std::vector<uint32_t> placeEntry;  // their entries, by k
   std::vector<Place> placeOf;        // {rank, slot} of those entries
   Sums sums;                         // of each token; not of one-pass plans
-  // [recvRows] of one-pass plans: the rank whose row a slot gets, or noSlot.
-  std::vector<uint32_t> sourceOfSlot;
+  // [recvRows + 1] of one-pass plans: the rank whose row a slot gets, or noSource. The last one is no slot.
+  std::vector<uint8_t> sourceOfSlot;
 };
 
 class RankTables : public UploadedTables {

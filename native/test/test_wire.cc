@@ -428,9 +428,9 @@ void tellPeers(const Plan &plan, std::vector<Rank> &ranks) {
       places.writeArrival(to, slots.data());
       const auto isRefused = [&](const std::vector<uint32_t> &told, const std::vector<uint32_t> &rows) {
         // A refusal leaves the table half read. The other sources do not matter here.
-        const std::vector<uint32_t> before = tables.sourceOfSlot;
-        for (uint32_t &slotSource : tables.sourceOfSlot) {
-          if (slotSource != from) slotSource = noSlot;
+        const std::vector<uint8_t> before = tables.sourceOfSlot;
+        for (uint8_t &slotSource : tables.sourceOfSlot) {
+          if (slotSource != from) slotSource = 0xff;
         }
         try {
           tables.checkArrival(from, told.data(), rows.data(), places.tokens, landingRows);

@@ -14,8 +14,10 @@ import { DeviceMemory, exchangeCalls } from './device.ts';
 import { timedAsync } from './measure.ts';
 import { type ExchangeOptions, measure, type Rounds } from './runner.ts';
 
-/** A round plans 18 times. */
-const MOST_ROUNDS = 5;
+/** Rounds before the measured ones: a training loop plans thousands of times, with code that V8 has compiled. */
+const WARM_UPS = 40;
+/** A round plans 16 times. */
+const MOST_ROUNDS_OF_STEPS = 5;
 /** Steps that follow one another with one recorder, and without: files are written meanwhile. */
 const STEPS = 8;
 
@@ -37,7 +39,7 @@ export interface HostSteps {
 /** Milliseconds, each from the moment at which all ranks are there. Dispatches end when the rows are in place. */
 export async function measureHostSteps(steps: HostSteps, given: Rounds) {
   const { group, tables, options } = steps;
-  const rounds = { ...given, rounds: Math.min(given.rounds, MOST_ROUNDS) };
+  const rounds = { ...given, warmUps: given.warmUps ?? WARM_UPS };
   const timedTogether = (run: () => Promise<unknown>) => async () => {
     await steps.meet();
     return timedAsync(run);
@@ -79,7 +81,8 @@ export async function measureHostSteps(steps: HostSteps, given: Rounds) {
       await recorder.close();
     }
   };
-  const whole = await measure({ plain: repeated, recorded }, rounds);
+  const few = { ...given, rounds: Math.min(given.rounds, MOST_ROUNDS_OF_STEPS) };
+  const whole = await measure({ plain: repeated, recorded }, few);
   return {
     planLocalMs: stages.planLocal.ms,
     prepareMs: stages.prepare.ms,
@@ -91,6 +94,23 @@ export async function measureHostSteps(steps: HostSteps, given: Rounds) {
 }
 
 export type HostTimes = Awaited<ReturnType<typeof measureHostSteps>>;
+
+/** From the broadcast of a moment to that moment, in nanoseconds: all ranks know it by then. */
+const AHEAD = 2_000_000n;
+
+/**
+ * Resolves on all ranks at the same moment, by the monotonic clock, which the processes of a machine share. After a
+ * barrier, some ranks are told later than others that all are there, and those would be timed while they wait.
+ */
+async function meetAtOneTime(session: Session): Promise<void> {
+  await session.barrier();
+  const moment = new BigInt64Array([process.hrtime.bigint() + AHEAD]);
+  const bytes = await session.broadcast(new Uint8Array(moment.buffer));
+  const [agreed] = new BigInt64Array(Uint8Array.from(bytes).buffer);
+  while (process.hrtime.bigint() < agreed!) {
+    // Sleeping would end later on some ranks than on others.
+  }
+}
 
 /** One rank of the bench. */
 interface HostRank {
@@ -116,7 +136,7 @@ export async function measureNcclHost(rank: HostRank, rounds: Rounds): Promise<H
   const recording = Buffer.from(await session.broadcast(Buffer.from(own))).toString();
   const steps = {
     ...{ group, tables: [table], options: planOptions, dispatch, recording },
-    meet: () => session.barrier(),
+    meet: () => meetAtOneTime(session),
     finish: () => cuda.synchronize(),
   };
   const times = await measureHostSteps(steps, rounds);
