@@ -95,8 +95,8 @@ class CheckedShard : private ShardReader {
   // E_ENTRY, E_SEGMENT_BOUNDS, or E_SHARD_HEAD where the counts are not those of the head.
   template <class Owner>
   void readEntries(RankPlan &part, Owner ownerOf) const {
-    const auto slots = section<int32_t>(FUSCO_S_ENTRY_SLOT);
-    const auto instances = section<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
+    const auto slots = elements<int32_t>(FUSCO_S_ENTRY_SLOT);
+    const auto instances = elements<uint16_t>(FUSCO_S_ENTRY_INSTANCE);
     part.places.resize(slots.size());
     const uint32_t instanceCount = word(FUSCO_W_INSTANCES);
     Place *places = part.places.data();

@@ -25,18 +25,21 @@ std::vector<uint32_t> RankPlaces::tokensAtRanks(uint32_t ranks) const {
 }
 
 void RankPlaces::writeArrival(uint32_t here, uint32_t *slots) const {
+  // All entries at once, which a processor does several at a time: noSlot has all bits.
+  const uint64_t entries = uint64_t{tokens} * topk;
+  for (uint64_t entry = 0; entry < entries; entry++) {
+    const Place place = places[entry];
+    slots[entry] = chosen((place.peer == here) & (place.row >= 0), static_cast<uint32_t>(place.row), noSlot);
+  }
   for (uint32_t token = 0; token < tokens; token++, slots += topk) {
-    const TokenPlaces at = of(token);
-    // Without branches, which nothing predicts: who has an entry is random. noSlot is above all slots.
     uint32_t lowest = noSlot;
+    uint32_t lowestK = 0;
     for (uint32_t k = 0; k < topk; k++) {
-      const Place place = at.at[k];
-      const bool isHere = (place.peer == here) & (place.row >= 0);
-      slots[k] = chosen(isHere, static_cast<uint32_t>(place.row), noSlot);
+      lowestK = chosen(slots[k] < lowest, k, lowestK);
       lowest = std::min(lowest, slots[k]);
     }
     // noSlot, which has the mark, remains what it is.
-    for (uint32_t k = 0; k < topk; k++) slots[k] |= chosen(slots[k] == lowest, isLanding, 0);
+    slots[lowestK] |= isLanding;
   }
 }
 

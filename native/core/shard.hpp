@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "failure.hpp"
@@ -13,6 +14,25 @@ namespace fusco {
 uint32_t sectionElementBytes(int section);
 // Where the section behind this one starts.
 uint64_t sectionEnd(uint64_t start, int section, uint64_t elements);
+
+// The elements of a section where they lie, at any address. Each is to be read once: the caller may be changing
+// the bytes, and a second value would not be the one that was checked.
+template <class T>
+class SectionElements {
+ public:
+  SectionElements(const uint8_t *bytes, size_t count) : bytes_(bytes), count_(count) {}
+
+  size_t size() const { return count_; }
+  T operator[](size_t index) const {
+    T value;
+    std::memcpy(&value, bytes_ + index * sizeof value, sizeof value);
+    return value;
+  }
+
+ private:
+  const uint8_t *bytes_;
+  size_t count_;
+};
 
 // The head of a shard and where its sections lie: everything here was checked against the shard's size, and
 // later reads use these values, not the bytes again, which the caller may be changing.
@@ -33,7 +53,12 @@ class ShardReader {
   // Throws E_SHARD_HEAD unless a section has this many elements.
   void expectCount(int section, uint64_t expected) const;
 
-  // Copies a section out; bytes of the shard may lie at any address.
+  template <class T>
+  SectionElements<T> elements(int index) const {
+    return {bytes_ + offsets_[index], counts_[index]};
+  }
+
+  // Copies a section out.
   template <class T>
   std::vector<T> section(int index) const {
     std::vector<T> values(counts_[index]);
