@@ -15,8 +15,8 @@ uint32_t sectionElementBytes(int section);
 // Where the section behind this one starts.
 uint64_t sectionEnd(uint64_t start, int section, uint64_t elements);
 
-// The elements of a section where they lie, at any address. Each is to be read once: the caller may be changing
-// the bytes, and a second value would not be the one that was checked.
+// The elements of a section where they lie, at any address. Each is to be read once: the caller may be
+// changing the bytes, and a second value would not be the one that was checked.
 template <class T>
 class SectionElements {
  public:

@@ -37,8 +37,8 @@ OnePassTables OnePassLayout::tables(uint8_t *memory, const Place *place, uint64_
 namespace {
 
 // Writes `send` and `terms` [topk] of a token whose device has the ranks `local`, as TokenPlaces::send and
-// termOrder say entry by entry, but without branches on ranks, which nothing predicts. `landingRow` [ranks]: of
-// the next partial sum of each rank of another device.
+// termOrder say entry by entry, but without branches on ranks, which nothing predicts. `landingRow` [ranks]:
+// of the next partial sum of each rank of another device.
 void fillToken(const TokenPlaces &token, RankBits local, uint32_t *landingRow, Place *send, SumTerm *terms) {
   const TokenRanks ranks(token);
   std::fill(terms, terms + token.topk, SumTerm{});
@@ -54,8 +54,9 @@ void fillToken(const TokenPlaces &token, RankBits local, uint32_t *landingRow, P
     send[k] = place;
     if (!token.isKept(k)) continue;
     const bool isLocal = local.has(place.peer);
-    send[k].row = static_cast<int32_t>(chosen(isLocal | ranks.isLowest(place), static_cast<uint32_t>(place.row),
-                                              static_cast<uint32_t>(FUSCO_SLOT_MASKED)));
+    send[k].row =
+        static_cast<int32_t>(chosen(isLocal | ranks.isLowest(place), static_cast<uint32_t>(place.row),
+                                    static_cast<uint32_t>(FUSCO_SLOT_MASKED)));
     // All entries of a rank of another device have the same term.
     terms[next[place.peer]] = termOf(token, k, local, landingRow[place.peer]);
     next[place.peer] += isLocal ? 1 : 0;

@@ -211,7 +211,7 @@ class PlanLauncher {
 cudaError_t launchPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
                        cudaStream_t stream) {
   const uint32_t all = planCounts | planSlots | planForward;
-  if (parts == all && isSmallPlan(params, signals)) return launchSmallPlan(params, signals, stream);
+  if (parts == all && isSmallPlan(params)) return launchSmallPlan(params, stream);
   const bool isWhole = (parts & planForward) != 0 && (parts & planSlots) != 0;
   PlanLauncher launcher(params, signals, stream);
   if ((parts & planCounts) != 0) launcher.counts();

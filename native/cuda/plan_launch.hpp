@@ -21,13 +21,13 @@ enum PlanPart : uint32_t { planCounts = 1, planSlots = 2, planForward = 4 };
 //
 // `signals`: where every rank is a process, of a call in which all parts are made; kernels then wait for the
 // other processes between the parts. Else null.
-// All parts of a small plan are made by one kernel, of one block for each rank.
+// All parts of a small plan are made by one kernel, of one block for each rank, if the device has all ranks.
 cudaError_t launchPlan(const PlanParams &params, uint32_t parts, const OnePassCommon *signals,
                        cudaStream_t stream);
 
 // Whether one kernel makes this plan, and that kernel.
-bool isSmallPlan(const PlanParams &params, const OnePassCommon *signals);
-cudaError_t launchSmallPlan(const PlanParams &params, const OnePassCommon *signals, cudaStream_t stream);
+bool isSmallPlan(const PlanParams &params);
+cudaError_t launchSmallPlan(const PlanParams &params, cudaStream_t stream);
 // Whether there are small plans, for all planners of this process; else they are made as others are. For
 // tests and benches; at first there are.
 void makeSmallPlans(bool areMade);

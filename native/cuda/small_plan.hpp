@@ -28,11 +28,9 @@ FUSCO_ON_BOTH inline uint64_t sharedPlanBytes(const PlanBuffer &offsets) {
   return sharedPlanTables(offsets) + sizeof(ForwardShared);
 }
 
-// Bytes of a plan buffer that a block copies: without work tables, and without those for other devices if
-// there are none.
-FUSCO_ON_BOTH inline uint64_t copiedPlanBytes(const PlanBuffer &offsets, bool hasOthers) {
-  return hasOthers ? reinterpret_cast<uintptr_t>(offsets.tileBad)
-                   : reinterpret_cast<uintptr_t>(offsets.onePass);
+// Bytes of a plan buffer that a block copies: without work tables, and without those for other devices.
+FUSCO_ON_BOTH inline uint64_t copiedPlanBytes(const PlanBuffer &offsets) {
+  return reinterpret_cast<uintptr_t>(offsets.onePass);
 }
 
 }  // namespace fusco::cuda

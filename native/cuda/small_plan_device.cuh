@@ -37,7 +37,7 @@ struct alignas(16) CopiedUnit {
 
 // Copies the finished tables to the plan buffer. By a block.
 __device__ inline void copyPlan(const PlanParams &params, const uint8_t *from, uint8_t *to) {
-  const uint64_t units = copiedPlanBytes(params.offsets, params.hasOthers != 0) / sizeof(CopiedUnit);
+  const uint64_t units = copiedPlanBytes(params.offsets) / sizeof(CopiedUnit);
   const auto *fromUnits = reinterpret_cast<const CopiedUnit *>(from);
   auto *toUnits = reinterpret_cast<CopiedUnit *>(to);
 #pragma unroll 4
@@ -66,34 +66,15 @@ class SharedPeers {
   Map map_;
 };
 
-// Copies what all other processes have told of their tokens. By a block: some warps for each rank at a time,
-// so that what is loaded of several ranks is waited for together.
-__device__ inline void takeArrivals(const PlanParams &params, const PlanBuffer &buffer, uint32_t rank) {
-  const uint32_t ranks = params.sizes.ranks;
-  const uint32_t crews = lesserOf(ranks, blockWarps());
-  const uint32_t crew = blockWarp() % crews;
-  const uint32_t warps = (blockWarps() - crew + crews - 1) / crews;
-  const uint32_t thread = blockWarp() / crews * warpSize_ + laneOf();
-  for (uint32_t from = crew; from < ranks; from += crews) {
-    takeArrival(params, buffer, rank, from, thread, warps * warpSize_);
-  }
-}
-
-// Plans local rank `local`. `edges` waits for the other ranks: start() until they can be told facts, begin()
-// and end() until they have told those of before; begin() and end() return false to all threads after a
-// failure.
-template <class Edges, class Peers>
-__device__ inline void planSmallBlock(const PlanParams &params, uint32_t local, const Edges &edges,
+// Plans local rank `local`. `edge` waits for the blocks of all other ranks.
+template <class Edge, class Peers>
+__device__ inline void planSmallBlock(const PlanParams &params, uint32_t local, const Edge &edge,
                                       const Peers &peers, BlockWords &shared) {
   const PlanSizes &sizes = params.sizes;
   const bool isFlat = sizes.isFlat != 0;
-  const uint32_t rank = params.rankOf[local];
   uint8_t *const memory = reinterpret_cast<uint8_t *>(sharedWords);
-  uint8_t *const planBuffer = params.buffers[rank];
-  PlanBuffer buffer = tablesAt(params.offsets, memory);
-  const PlanBuffer global = tablesAt(params.offsets, planBuffer);
-  buffer.arrival = global.arrival;
-  buffer.arrivalRow = global.arrivalRow;
+  uint8_t *const planBuffer = params.buffers[params.rankOf[local]];
+  const PlanBuffer buffer = tablesAt(params.offsets, memory);
   const auto forEachTile = [&](auto pass) {
     for (uint32_t number = blockWarp(); number < sizes.tiles; number += blockWarps()) {
       pass(Tile(params, local, number));
@@ -112,24 +93,24 @@ __device__ inline void planSmallBlock(const PlanParams &params, uint32_t local, 
               targetTable(sizes, buffer).column(tile.number));
   });
   __syncthreads();
-  edges.start();
+  // Blocks that have not started have no shared memory.
+  edge.wait();
   for (uint32_t key = threadIdx.x; key < sizes.targets; key += blockDim.x) {
     scanTargetAlone(params, buffer, local, key, peers);
   }
   __syncthreads();
-  if (edges.begin()) {
-    layTables(params, buffer, local, nullptr, shared);
-    __syncthreads();
-    forEachTile([&](const Tile &tile) {
-      placeTile(params, buffer, local, tile, stageOf(tile, buffer.toNode),
-                targetTable(sizes, buffer).column(tile.number), nodesOf(tile), peers);
-    });
-    __syncthreads();
-    if (!isFlat) scanNodes(sizes, buffer, peers);
-  }
+  edge.wait();
+  layTables(params, buffer, local, nullptr, shared);
   __syncthreads();
-  if (!edges.end()) return;
-  if (hasInbox(params, rank)) takeArrivals(params, buffer, rank);
+  forEachTile([&](const Tile &tile) {
+    placeTile(params, buffer, local, tile, stageOf(tile, buffer.toNode),
+              targetTable(sizes, buffer).column(tile.number), nodesOf(tile), peers);
+  });
+  __syncthreads();
+  if (!isFlat) scanNodes(sizes, buffer, peers);
+  __syncthreads();
+  // No block ends, or changes its tables further, while others store facts there.
+  edge.wait();
   if (!isFlat) {
     auto &forward = *reinterpret_cast<ForwardShared *>(memory + sharedPlanTables(params.offsets));
     layForward(params, forward, local, local + 1, [&](uint32_t) { return buffer; });

@@ -61,8 +61,8 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
     : name_(name),
       neighbors_(neighbors),
       self_(self),
-      bytes_(sizeof(Head) + uint64_t{neighbors} * (places * (sizeof(Post) + sizeof(Piece)) +
-                                                   maxSegments * sizeof(Segment))) {
+      bytes_(sizeof(Head) + uint64_t{neighbors} *
+                                (places * (sizeof(Post) + sizeof(Piece)) + maxSegments * sizeof(Segment))) {
   if (neighbors > maxMailboxRanks || name.size() < 2 || name[0] != '/') {
     throw Failure(FUSCO_E_OPTION,
                   "a mailbox for %u ranks called %.60s; it takes 1 to %u ranks and a name that starts with /",

@@ -421,9 +421,8 @@ void Group::throughDevice(const void *sent, uint64_t sentBytes, void *received, 
 
 void Group::gatherOnHost(const void *local, void *all, uint64_t bytes, const char *what) {
   if (hostSwap_ == nullptr) {
-    throughDevice(local, bytes, all, neighbors_.ranks * bytes, what, [&](const uint8_t *from, uint8_t *to) {
-      round([&] { gather(from, to, bytes); });
-    });
+    throughDevice(local, bytes, all, neighbors_.ranks * bytes, what,
+                  [&](const uint8_t *from, uint8_t *to) { round([&] { gather(from, to, bytes); }); });
     return;
   }
   const std::vector<Part> parts(neighbors_.ranks, {0, bytes});

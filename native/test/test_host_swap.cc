@@ -51,7 +51,8 @@ uint8_t byteOf(uint64_t swap, uint32_t from, uint32_t to, uint64_t at) {
 }
 
 struct Rank {
-  Rank(const std::string &name, uint32_t self) : mailbox(name, ranks, self, awaitAll), swap(mailbox, rankAt, self) {}
+  Rank(const std::string &name, uint32_t self)
+      : mailbox(name, ranks, self, awaitAll), swap(mailbox, rankAt, self) {}
 
   const std::vector<uint32_t> rankAt{10, 11, 12};
   Mailbox mailbox;
@@ -122,8 +123,10 @@ int main() {
     threads.emplace_back([&, self] {
       Rank rank(name, self);
       for (uint64_t number = 2; number < 42; number++) {
-        if (number % 2 == 0) swapAll(rank, self, number);
-        else gatherAll(rank, self, number);
+        if (number % 2 == 0)
+          swapAll(rank, self, number);
+        else
+          gatherAll(rank, self, number);
       }
       differ(rank, self, 42);
     });

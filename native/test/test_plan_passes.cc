@@ -30,21 +30,16 @@ constexpr uint32_t warpsOfBlock = tilesOfBlock;
 constexpr uint32_t tableThreads = 64;
 
 // Blocks of all ranks, each in a thread of the operating system, wait for one another.
-class BlockEdges {
+class BlockEdge {
  public:
-  explicit BlockEdges(std::barrier<> &barrier) : barrier_(barrier) {}
-  void start() const { wait(); }
-  bool begin() const { return wait(); }
-  bool end() const { return wait(); }
-
- private:
-  bool wait() const {
+  explicit BlockEdge(std::barrier<> &barrier) : barrier_(barrier) {}
+  void wait() const {
     __syncthreads();
     if (threadIdx.x == 0) barrier_.arrive_and_wait();
     __syncthreads();
-    return true;
   }
 
+ private:
   std::barrier<> &barrier_;
 };
 
@@ -180,18 +175,16 @@ struct Devices {
     });
   }
 
-  // A block for each rank, all at the same time. Where one process has all ranks, they tell one another facts
-  // in shared memory.
+  // A block for each rank of the only device, all at the same time: they tell one another facts in shared
+  // memory.
   void planSmall() {
     std::barrier<> barrier(sizes.ranks);
     std::vector<uint8_t *> memoryOf(sizes.ranks);
-    const BlockEdges edges(barrier);
+    const BlockEdge edge(barrier);
+    const PlanParams &params = placed.front()->params;
     std::vector<std::thread> blocks;
     for (uint32_t r = 0; r < sizes.ranks; r++) {
-      const bool isProcess = placed.size() > 1;
-      const PlanParams &params = placed[isProcess ? r : 0]->params;
-      const uint32_t local = isProcess ? 0 : r;
-      blocks.emplace_back([&, r, isProcess, local] {
+      blocks.emplace_back([&, r] {
         std::fill(std::begin(sharedWords), std::end(sharedWords), 0xa5a5a5a5);
         memoryOf[r] = reinterpret_cast<uint8_t *>(sharedWords);
         const auto map = [&memoryOf, r](auto *pointer, uint32_t to) {
@@ -200,11 +193,7 @@ struct Devices {
         };
         // Fewer and more warps than ranks.
         emulated::Block(seed % 2 == 0 ? tableThreads : 8 * warpSize_, seed + r, [&] {
-          if (isProcess) {
-            planSmallBlock(params, local, edges, GlobalPeers(params, r), shared());
-          } else {
-            planSmallBlock(params, local, edges, SharedPeers(params, r, map), shared());
-          }
+          planSmallBlock(params, r, edge, SharedPeers(params, r, map), shared());
         }).run();
       });
     }
@@ -391,8 +380,7 @@ void compareReadBack(const RandomRouting &routed, uint32_t limit, uint32_t seed)
   }
 }
 
-// Several ranks of one device, a device for some ranks, and a process for each; plans that are small in both
-// ways.
+// Several ranks of one device, a device for some ranks, and a process for each; small plans of one device.
 void compareAll(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
   const uint32_t ranks = routed.options.ranks;
   std::vector<uint32_t> one(ranks), some(ranks), each(ranks);
@@ -406,9 +394,7 @@ void compareAll(const RandomRouting &routed, uint32_t limit, uint32_t seed) {
     compare(routed, each, limit, true, false, seed);
     compareReadBack(routed, limit, seed);
   }
-  if (sizesOf(routed, limit).isSmall == 0) return;
-  compare(routed, one, limit, false, true, seed);
-  if (ranks > 1) compare(routed, each, limit, true, true, seed);
+  if (sizesOf(routed, limit).isSmall != 0) compare(routed, one, limit, false, true, seed);
 }
 
 // Sizes on both sides of the bounds that decide which parts of tables are in shared memory.

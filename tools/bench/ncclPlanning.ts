@@ -2,7 +2,6 @@
 
 import type { Cuda } from '../../executor/backends/cuda/context.ts';
 import type { Group } from '../../executor/group.ts';
-import { requireBenchAddon } from '../../executor/internal.ts';
 import { DeviceMemory } from './device.ts';
 import { CHAIN_CALLS, type ChainClock } from './exchangeFigures.ts';
 import { uniformTable } from './ids.ts';
@@ -15,7 +14,7 @@ const STRATEGIES = [
 ] as const;
 
 /**
- * Milliseconds of one plan in a replayed graph of several, as it is made and with a kernel for each pass. Collective.
+ * Milliseconds of one plan in a replayed graph of several. Collective.
  *
  * @param rank of this process in the group
  */
@@ -25,7 +24,6 @@ export async function measurePlans(
   clock: ChainClock,
   rounds: Rounds,
 ) {
-  const { cudaSmallPlans } = requireBenchAddon();
   const stages = [];
   for (const tokens of TOKENS) {
     for (const { name, ...strategy } of STRATEGIES) {
@@ -40,22 +38,12 @@ export async function measurePlans(
       const bounds = { maxTokens: tokens, maxRecvRows: 4 * tokens * topk };
       const call = { experts, hidden, ...strategy, ...routing, ...bounds };
       const plan = async () => (await group.planOnDevice(call)).close();
-      const plans = () =>
-        cuda.captureAsync(async () => {
-          for (let i = 0; i < CHAIN_CALLS; i++) await plan();
-        });
       await plan();
-      using graph = await plans();
-      cudaSmallPlans(0);
-      using byPassGraph = await plans();
-      cudaSmallPlans(1);
-      const replayed = (of: { launch(): void }) => clock([() => Promise.resolve(of.launch())], 1);
-      const rows = await measure({ plan: replayed(graph), byPass: replayed(byPassGraph) }, rounds);
-      const [planMs, byPassMs] = [rows.plan, rows.byPass].map(({ ms }) => ms / CHAIN_CALLS) as [
-        number,
-        number,
-      ];
-      stages.push({ name, tokens, planMs, byPassMs });
+      using graph = await cuda.captureAsync(async () => {
+        for (let i = 0; i < CHAIN_CALLS; i++) await plan();
+      });
+      const rows = await measure({ plans: clock([() => Promise.resolve(graph.launch())], 1) }, rounds);
+      stages.push({ name, tokens, planMs: rows.plans.ms / CHAIN_CALLS });
     }
   }
   return stages;

@@ -16,7 +16,7 @@ import type { PlanOptions } from '../../../planner/spec.ts';
 import { makeRouting, toTables } from '../../support/workloads.ts';
 import { clipped, idsUp, routingOf } from '../deviceExchanges.ts';
 import { assertSameOutputs, makeInputs, outputsOf, runCalls, runExchanges } from '../exchanges.ts';
-import { assertSame, Buffers, rejection, withoutSmallPlans } from '../support.ts';
+import { assertSame, Buffers, rejection } from '../support.ts';
 import type { RankCase } from './cases.ts';
 
 const EXPERTS = 16;
@@ -110,27 +110,10 @@ async function compareBounded(
   assertSame('gradient of weights', buffers.down(products), [dots[rank]!], 4);
 }
 
-/** Which ranks make small plans by a kernel for each pass, as other plans are; they plan with any others. */
-const BY_PASS = [
-  { who: 'all ranks', takesPart: () => true },
-  { who: 'odd ranks', takesPart: (rank: number) => rank % 2 === 1 },
-];
-
 /** Blocks of `ranksPerMachine` ranks are on one machine. */
 export function deviceExchangeCases(ranks: number, ranksPerMachine: number, cuda: Cuda): RankCase[] {
   if (ranksPerMachine < ranks) return casesAcross(ranks, ranksPerMachine, cuda);
-  const cases = [...casesOf(ranks, ranks, cuda), ...replayCases(ranks, cuda)];
-  const again = cases.filter(({ name }) => / 33 tokens| 928 tokens|replays.* 1$|50 ms/.test(name));
-  const byPass = again.flatMap(({ name, run }) =>
-    BY_PASS.map(({ who, takesPart }): RankCase => {
-      const isByPass = (group: Group) => takesPart(group.localRanks[0]!);
-      return {
-        name: `${name}; a kernel for each pass on ${who}`,
-        run: (group) => (isByPass(group) ? withoutSmallPlans(() => run(group)) : run(group)),
-      };
-    }),
-  );
-  return [...cases, ...byPass];
+  return [...casesOf(ranks, ranks, cuda), ...replayCases(ranks, cuda)];
 }
 
 function casesOf(ranks: number, ranksPerMachine: number, cuda: Cuda): RankCase[] {

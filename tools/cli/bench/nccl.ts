@@ -77,8 +77,8 @@ function showPlanning({ sizes, planMs, givenMs, deviceMs, hostMs }: NcclBench['p
   );
   print('\nplanning of a rank on the device, in replayed graphs; ms');
   printGrid(
-    ['', 'tokens per rank', 'plan', 'kernel per pass'],
-    sizes.map(({ name, tokens, planMs, byPassMs }) => [name, formatCount(tokens), planMs, byPassMs]),
+    ['', 'tokens per rank', 'plan'],
+    sizes.map(({ name, tokens, planMs }) => [name, formatCount(tokens), planMs]),
     4,
   );
 }
