@@ -89,7 +89,7 @@ export interface NativeNcclBytes {
 export interface NativeNcclGroup {
   /** Collective: makes the communicator. */
   open(): Promise<void>;
-  /** [ranks, bytes], by ncclAllGather. */
+  /** [ranks, bytes]. */
   allGather(number: number, digest: bigint, own: Memory): Promise<Uint8Array>;
   /** Maps device memory into the other ranks of this machine. */
   register(buffers: readonly Memory[]): Promise<void>;
