@@ -74,7 +74,7 @@ const LISTED_BYTES: usize = J.FORWARD_LISTED_WORDS << 2;
  * The kept entries of other nodes, in order. Which ones these are cannot be predicted, so every entry is written, and
  * kept or overwritten by the next one. Returns their number.
  */
-export function listForwarded(
+function listForwarded(
   entryInstance: usize,
   entrySlot: usize,
   tokens: u32,

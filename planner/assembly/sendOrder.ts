@@ -2,6 +2,7 @@
 
 import { SLICE_WORDS, SLOT_DROPPED, SLOT_MASKED } from '../format/layout';
 
+/** A word that nobody reads, for stores that a branch would leave out. */
 const UNREAD = memory.data(4);
 
 /** slots[e] = SLOT_MASKED where instances[e] == masked. Returns how many. */
