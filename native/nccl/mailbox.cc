@@ -1,13 +1,15 @@
 #include "mailbox.hpp"
 
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
 
 #include <cerrno>
 #include <climits>
@@ -31,6 +33,28 @@ ino_t ownNamespace() {
   struct stat status {};
   return stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
 }
+
+#if defined(__linux__)
+// The size of shared memory is a multiple of this.
+constexpr uint64_t sizeUnit = 1;
+
+// Wakes all processes that sleep on a word.
+void wakeAll(std::atomic<uint32_t> *word) {
+  syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+// Sleeps until a word that was `seen` has changed, or for `timeout`.
+void sleepOn(std::atomic<uint32_t> *word, uint32_t seen, const timespec &timeout) {
+  syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, nullptr, 0);
+}
+#else
+// There are no GPUs of other systems that this library runs on: only tests have mailboxes there, and take
+// naps.
+constexpr uint64_t sizeUnit = 16384;
+
+void wakeAll(std::atomic<uint32_t> *) {}
+void sleepOn(std::atomic<uint32_t> *, uint32_t, const timespec &) { usleep(1000); }
+int posix_fallocate(int file, off_t, off_t bytes) { return ftruncate(file, bytes) == 0 ? 0 : errno; }
+#endif
 
 [[noreturn]] void refuse(const char *what, const std::string &name) {
   throw Failure(FUSCO_E_BACKEND, "shared memory %.60s: %s: %s", name.c_str(), what, std::strerror(errno));
@@ -61,8 +85,11 @@ Mailbox::Mailbox(const std::string &name, uint32_t neighbors, uint32_t self, con
     : name_(name),
       neighbors_(neighbors),
       self_(self),
-      bytes_(sizeof(Head) + uint64_t{neighbors} *
-                                (places * (sizeof(Post) + sizeof(Piece)) + maxSegments * sizeof(Segment))) {
+      bytes_(
+          (sizeof(Head) +
+           uint64_t{neighbors} * (places * (sizeof(Post) + sizeof(Piece)) + maxSegments * sizeof(Segment)) +
+           sizeUnit - 1) /
+          sizeUnit * sizeUnit) {
   if (neighbors > maxMailboxRanks || name.size() < 2 || name[0] != '/') {
     throw Failure(FUSCO_E_OPTION,
                   "a mailbox for %u ranks called %.60s; it takes 1 to %u ranks and a name that starts with /",
@@ -152,15 +179,13 @@ void Mailbox::answer(uint32_t neighbor, uint32_t index, uint32_t generation, uin
 
 void Mailbox::ring() {
   head_->news.fetch_add(1);
-  syscall(SYS_futex, &head_->news, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  wakeAll(&head_->news);
 }
 
 void Mailbox::sleep(uint32_t &seen, uint64_t timeoutNs) {
   const timespec timeout = {static_cast<time_t>(timeoutNs / 1000000000),
                             static_cast<long>(timeoutNs % 1000000000)};
-  if (head_->news.load() == seen) {
-    syscall(SYS_futex, &head_->news, FUTEX_WAIT, seen, &timeout, nullptr, 0);
-  }
+  if (head_->news.load() == seen) sleepOn(&head_->news, seen, timeout);
   seen = head_->news.load();
 }
 
