@@ -9,8 +9,6 @@ class ProcessEdges {
  public:
   __device__ explicit ProcessEdges(const OnePassCommon &common) : common_(common) {}
 
-  // Facts go to memory that is always there.
-  __device__ void start() const {}
   // What the block, and kernels before it, have stored before is seen by the other processes behind their
   // edge. Return false to all threads after a failure: then facts are missing.
   __device__ bool begin() const {

@@ -54,8 +54,13 @@ function fillWholeSendOrder(instances: usize, slots: usize, n: u32, shift: usize
 }
 
 function place(sendEntry: usize, shift: usize, instance: u32, slot: u32, entry: u32): void {
+  store<u32>(placeOf(sendEntry, shift, instance, slot), entry);
+}
+
+/** Address of an entry's place in the send order. Of a masked entry, which has none, the result means nothing. */
+function placeOf(sendEntry: usize, shift: usize, instance: u32, slot: u32): usize {
   const position = slot + load<u32>(shift + ((<usize>instance) << 2));
-  store<u32>(sendEntry + ((<usize>position) << 2), entry);
+  return sendEntry + ((<usize>position) << 2);
 }
 
 /**
@@ -81,8 +86,7 @@ export function fillSendOrder(
     const slot = load<i32>(slots);
     const instance = <u32>load<u16>(instances);
     const isDirect = u32(slot >= 0) & u32(instance - directFirst < span);
-    const position = <u32>slot + load<u32>(shift + ((<usize>instance) << 2));
-    store<u32>(select<usize>(sendEntry + ((<usize>position) << 2), UNREAD, isDirect), entry);
+    store<u32>(select<usize>(placeOf(sendEntry, shift, instance, <u32>slot), UNREAD, isDirect), entry);
   }
 }
 

@@ -99,15 +99,18 @@ export type HostTimes = Awaited<ReturnType<typeof measureHostSteps>>;
 const AHEAD = 2_000_000n;
 
 /**
- * Resolves on all ranks at the same moment, by the monotonic clock, which the processes of a machine share. After a
- * barrier, some ranks are told later than others that all are there, and those would be timed while they wait.
+ * Resolves on all ranks of a machine at the same moment, by the monotonic clock, which its processes share. After a
+ * barrier, some ranks are told later than others that all are there, and the others would be timed while they wait. The
+ * clocks of other machines differ: their ranks wait for at most AHEAD.
  */
 async function meetAtOneTime(session: Session): Promise<void> {
   await session.barrier();
   const moment = new BigInt64Array([process.hrtime.bigint() + AHEAD]);
   const bytes = await session.broadcast(new Uint8Array(moment.buffer));
   const [agreed] = new BigInt64Array(Uint8Array.from(bytes).buffer);
-  while (process.hrtime.bigint() < agreed!) {
+  const latest = process.hrtime.bigint() + AHEAD;
+  const until = agreed! < latest ? agreed! : latest;
+  while (process.hrtime.bigint() < until) {
     // Sleeping would end later on some ranks than on others.
   }
 }

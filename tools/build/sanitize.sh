@@ -15,8 +15,8 @@ if [ "$mode" != short ] && [ "$mode" != full ]; then
 fi
 
 c_flags=
-c_tests=(test_audit test_exchange test_host_swap test_interface test_mailbox test_most_rows test_plan_tables test_planning
-  test_refusals test_rounds)
+c_tests=(test_audit test_exchange test_host_swap test_interface test_mailbox test_most_rows test_plan_tables
+  test_planning test_refusals test_rounds)
 
 # The targets of one build: build NAME SANITIZERS TARGET...
 build() {

@@ -1,5 +1,5 @@
 // The nccl backend: this process is one rank. Rows for ranks of its machine go straight into their memory, all others
-// through NCCL. Everything except rows goes through the coordinator.
+// through NCCL. The coordinator orders the calls; native code gathers what ranks must know of one another's plans.
 
 import { randomBytes } from 'node:crypto';
 import { checkKeys, FuscoError } from '../../../planner/errors.ts';
