@@ -66,7 +66,8 @@ class SessionWorker {
         deadlineMs: Math.max(1, rest.deadlineMs - (performance.now() - started)),
         address: { host, port: this.#server?.port ?? rest.port },
         identity: { version, worldSize, rank, host: hostname() },
-        onFailure: (failure) => this.#tell({ event: 'failure', failure }),
+        // Behind `ready`, where both came in one packet: the session then fails in its first call.
+        onFailure: (failure) => void setImmediate(() => this.#tell({ event: 'failure', failure })),
       });
       this.#tell({ event: 'ready', ...(await this.#client.connect()) });
     } catch (error) {

@@ -1,7 +1,11 @@
 // What ranks do together when nothing goes wrong, and when they do different things.
 
-import { describe, expect, it } from 'vitest';
-import { differingRanks, type Session } from '../../../executor/rendezvous/session.ts';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { encodeFrame } from '../../../executor/rendezvous/frames.ts';
+import { makeChallenge, makeWelcome } from '../../../executor/rendezvous/hello.ts';
+import { connect, differingRanks, type Session } from '../../../executor/rendezvous/session.ts';
 import {
   closeAll,
   errorOf,
@@ -114,6 +118,31 @@ describe('ranks that do different things', () => {
         /^in call 2 rank (1 makes a different exchange from ranks? [02]|[02] makes a different exchange from rank 1)/,
       );
     }
+  });
+
+  it('are told so in their first call, if the others were faster than the welcome', async () => {
+    const failure = { code: 'E_PEER_MISMATCH', text: 'the others differ', ranks: [] };
+    // Rank 0, whose welcome and failure come together.
+    const server = createServer((socket) => {
+      const challenge = makeChallenge();
+      socket.on('error', () => {}).write(encodeFrame(challenge));
+      socket.once('data', (frame) => {
+        const hello = JSON.parse(frame.subarray(8).toString());
+        const ready = { type: 'ready', localRank: 1, localWorldSize: 2 };
+        const messages = [makeWelcome(challenge, hello, ''), ready, { type: 'failure', failure }];
+        socket.write(Buffer.concat(messages.map((message) => encodeFrame(message))));
+      });
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    onTestFinished(() => void server.close());
+    const { port } = server.address() as { port: number };
+    const session = await connect({ rank: 1, worldSize: 2, address: `127.0.0.1:${port}`, deadlineMs: 5000 });
+    await expect(session.enter(1, bytes('a'))).rejects.toMatchObject({
+      code: 'E_PEER_MISMATCH',
+      message: 'the others differ',
+    });
+    await session.close();
   });
 
   it('in the order of their calls are told so', async () => {
